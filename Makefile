@@ -1,0 +1,66 @@
+# Everything a fresh machine needs: `make run URL=https://…` and `make test`. Each target makes .venv first if need be.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+URL ?=
+ARGS ?=
+PYTEST_ARGS ?=
+
+.PHONY: help run test quick lint format venv dev bench prove lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+venv: $(VENV)/.run  ## .venv with what the crawler needs, from requirements.lock
+
+dev: $(VENV)/.dev  ## the same with what the tests need
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "crawler needs Python 3.11 or later; set PYTHON=…"; exit 2; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "python3 -m venv cannot work here: install the package python3-venv (apt-get install python3-venv)"; exit 2; }
+	@rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(BIN)/python requirements.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
+
+run: $(VENV)/.run  ## crawl URL with a progress view; without URL, a small site served here over TLS
+ifeq ($(strip $(URL)),)
+	@$(BIN)/python -m crawler.demo $(ARGS)
+else
+	@$(BIN)/crawler crawl $(URL) $(ARGS)
+endif
+
+test: $(VENV)/.dev  ## lint, then every test but the large counts
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not prove" $(PYTEST_ARGS)
+
+quick: lint  ## lint and unit tests, under a minute
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not e2e and not prove" tests/unit tests/contract $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev  ## ruff, mypy, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache >/tmp/crawler-imports.$$$$ 2>&1 || { cat /tmp/crawler-imports.$$$$; rm -f /tmp/crawler-imports.$$$$; exit 1; }; rm -f /tmp/crawler-imports.$$$$
+
+format: $(VENV)/.dev  ## rewrite the code in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev  ## the program on a whole site
+	$(BIN)/python -m bench $(ARGS)
+
+prove: $(VENV)/.dev  ## the large counts: crash, fuzz, soak
+	$(BIN)/python -m pytest -m prove --timeout 3600 $(PYTEST_ARGS)
+
+clean:  ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,41 @@
+"""Options of the decisions in `core`. Times in seconds, None: no limit."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRule:
+    """One include or exclude pattern and where it was written ("crawler.toml:14"), for `why`."""
+
+    pattern: str
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeOptions:
+    """What may be fetched. `hosts` is ("seed-hosts",), ("seed-domains",), or names, "*.name" for every subdomain."""
+
+    hosts: tuple[str, ...] = ("seed-hosts",)
+    include: tuple[ScopeRule, ...] = ()
+    exclude: tuple[ScopeRule, ...] = ()
+    max_depth: int | None = 20
+    max_urls: int | None = None
+    max_urls_per_host: int | None = None
+    requisites: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PolitenessOptions:
+    """How often a host may be asked. An `address_delay_s` or `connections_per_address` of None follows from the host's
+    values: the delay is then the smaller of 0.25 s and `delay_s`, the connections the larger of 4 and
+    `connections_per_host`.
+    """
+
+    key: str = "domain"  # or "host"
+    delay_s: float = 1.0
+    address_delay_s: float | None = None
+    max_crawl_delay_s: float = 60.0
+    connections_per_host: int = 1
+    connections_per_address: int | None = None
+    robots: str = "obey"  # or "ignore"
+    adaptive: bool = True

@@ -1,0 +1,38 @@
+"""The log's word for an outcome: a total function, closed by the type checker."""
+
+from typing import assert_never
+
+from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected
+from crawler.core.vocabulary import OutcomeWord
+
+
+def outcome_word(outcome: Outcome) -> OutcomeWord:
+    """One word a person can count by. A truncated answer is `truncated` whatever its status."""
+    match outcome:
+        case Fetched():
+            if outcome.truncated is not None:
+                return OutcomeWord.TRUNCATED
+            return OutcomeWord.HTTP_ERROR if outcome.head.status_code >= 400 else OutcomeWord.OK
+        case NotModified():
+            return OutcomeWord.NOT_MODIFIED
+        case Redirected():
+            return OutcomeWord.REDIRECT
+        case Failed():
+            return OutcomeWord.ERROR
+        case Denied():
+            return OutcomeWord.DENIED
+        case _:
+            assert_never(outcome)
+
+
+def response_of(outcome: Outcome) -> Fetched | None:
+    """The response behind an outcome, if a head arrived."""
+    match outcome:
+        case Fetched():
+            return outcome
+        case NotModified() | Redirected():
+            return outcome.fetched
+        case Failed() | Denied():
+            return None
+        case _:
+            assert_never(outcome)

@@ -1,0 +1,147 @@
+"""URLs: parsing and resolution by the URL standard, the key that finds duplicates, and the domain that owns a host.
+
+Parsing is ada-url's (docs/decisions/0002-libraries.md). What is added here is what a crawler needs on top: http(s)
+only, no userinfo, no fragment, a bounded length, no port that the Fetch standard blocks, and a canonical form that
+serves only to recognise duplicates. A URL is fetched as it was found.
+"""
+
+import re
+from functools import lru_cache
+from ipaddress import IPv4Address
+from typing import Final
+
+import ada_url
+from publicsuffixlist import PublicSuffixList
+from xxhash import xxh3_64_intdigest
+
+from crawler.core.values import Origin
+from crawler.core.vocabulary import DenyReason
+
+MAX_URL_BYTES: Final = 2_048  # the sitemap protocol's limit for <loc>; longer ones are traps far more often than pages
+MAX_HOST_CHARS: Final = 253  # RFC 1035 §2.3.4 less the root dot
+SLOTS: Final = 1_024
+
+# Fetch standard, "bad port": services that an HTTP request could be smuggled into.
+BLOCKED_PORTS: Final = frozenset(
+    (0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104,
+     109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526,
+     530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045,
+     4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080)
+)  # fmt: skip
+
+_DEFAULT_PORT: Final = {"http": 80, "https": 443}
+# Applied only to what ada serialised: an "@" inside userinfo or path-before-slash is always percent-encoded there.
+_SERIALISED = re.compile(r"(https?)://(?:[^/@?#]*@)?(\[[^\]]+\]|[^/:?#]+)(?::(\d+))?(/[^#]*)")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+
+
+class UrlError(ValueError):
+    """A URL that will not be fetched. `reason` is the word for the log, the message for a person."""
+
+    def __init__(self, reason: DenyReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def parse(text: str, base: str | None = None) -> tuple[str, Origin]:
+    """Resolve `text` (against `base`, an absolute URL) to the URL that would be fetched and its origin.
+
+    The result has no fragment and no userinfo. Raises UrlError for what is no URL, not http(s), longer than
+    MAX_URL_BYTES, or on a blocked port. Source: URL standard §4.4, by ada-url.
+    """
+    try:
+        href = ada_url.join_url(base, text) if base is not None else ada_url.normalize_url(text)
+    except ValueError:
+        raise UrlError(DenyReason.URL_INVALID, f"not a URL: {text[:200]!r}") from None
+    return checked(href)
+
+
+def checked(href: str) -> tuple[str, Origin]:
+    """The second half of `parse`, for an `href` that ada-url has already serialised. Raises UrlError."""
+    match = _SERIALISED.match(href)
+    if match is None:
+        scheme = href.partition(":")[0]
+        raise UrlError(DenyReason.SCOPE_SCHEME, f"not http or https: {scheme[:40]}:")
+    scheme, host, port_text, target = match.groups()
+    port = int(port_text) if port_text else _DEFAULT_PORT[scheme]
+    if port in BLOCKED_PORTS:
+        raise UrlError(DenyReason.PORT_BLOCKED, f"port {port} is on the Fetch standard's block list")
+    if len(host) > MAX_HOST_CHARS:
+        raise UrlError(DenyReason.URL_INVALID, f"host longer than {MAX_HOST_CHARS} characters")
+    if match.end() != len(href) or match.start(2) != len(scheme) + 3:  # a fragment or userinfo to cut
+        href = f"{scheme}://{host}{f':{port_text}' if port_text else ''}{target}"
+    if len(href) > MAX_URL_BYTES:  # ada's output is ASCII: characters are bytes
+        raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
+    return href, Origin(scheme, host, port)
+
+
+def seed(text: str) -> tuple[str, Origin]:
+    """Parse what an operator typed; without a scheme it means https. Raises UrlError."""
+    text = text.strip()
+    has_scheme = _HAS_SCHEME.match(text)
+    # "localhost:8443/x" looks like scheme "localhost": digits after the colon are a port
+    if not has_scheme or ("//" not in text[: has_scheme.end() + 2] and text[has_scheme.end() :][:1].isdigit()):
+        text = "https://" + text
+    return parse(text)
+
+
+def target_of(url: str) -> str:
+    """The request target (RFC 9112 §3.2.1): path and query of a URL that `parse` returned."""
+    return url[url.index("/", url.index("://") + 3) :]
+
+
+def canonical(url: str) -> str:
+    """The form that duplicates share, for a URL that `parse` returned.
+
+    Escapes of unreserved characters are undone and the others written in upper case (RFC 3986 §6.2.2), and a "?" with
+    nothing behind it is dropped. `%2F` stays. What a server may treat as different stays different.
+    """
+    if "%" in url:
+        url = _ESCAPE.sub(_normalise_escape, url)
+    return url[:-1] if url.endswith("?") else url
+
+
+def _normalise_escape(match: re.Match[str]) -> str:
+    char = chr(int(match[1], 16))
+    return char if char in _UNRESERVED else f"%{match[1].upper()}"
+
+
+def key_of(url: str) -> int:
+    """The 64-bit signed key under which a URL that `parse` returned is known; equal for duplicates."""
+    value = xxh3_64_intdigest(canonical(url).encode())
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+@lru_cache(maxsize=1)
+def _suffixes() -> PublicSuffixList:
+    return PublicSuffixList()
+
+
+@lru_cache(maxsize=65_536)
+def registrable_domain(host: str) -> str:
+    """The name that pays for a host: "a.b.example.co.uk" → "example.co.uk".
+
+    IP literals, single labels and public suffixes themselves are their own domain. Source: the Public Suffix List.
+    """
+    if host.startswith("[") or "." not in host or is_ipv4(host):
+        return host
+    domain = _suffixes().privatesuffix(host.rstrip("."))
+    return domain if domain is not None else host
+
+
+def is_ipv4(host: str) -> bool:
+    """Whether a serialised host is an IPv4 address (the URL standard writes them all as four decimal numbers)."""
+    if not host[-1:].isdigit():
+        return False
+    try:
+        IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def slot_of(domain: str) -> int:
+    """Which of the SLOTS a registrable domain hashes to; its owner is the agent that holds the slot."""
+    return xxh3_64_intdigest(domain.encode()) % SLOTS

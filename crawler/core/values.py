@@ -1,0 +1,302 @@
+"""The values that pass between rooms, all frozen. Terms are those of RFC 3986, 6454, 9110, 9112 and 9309.
+
+Nothing here reads a clock or does I/O. `*_at` is UTC in epoch seconds, `*_mono` the monotonic clock (never stored),
+`*_s` a duration in seconds.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from crawler.core.body import Body
+from crawler.core.vocabulary import (
+    DenyReason,
+    ErrorType,
+    HostState,
+    SinkFileState,
+    Source,
+    TaskKind,
+    TruncatedReason,
+    UrlState,
+)
+
+
+class Origin(NamedTuple):
+    """Scheme, host and port (RFC 6454 §4). `host` is as the URL standard serialises it: IDNA-encoded, lower case, IPv6
+    literals in brackets. A NamedTuple, not a dataclass, because it is a dictionary key on the hot path.
+    """
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        default = 443 if self.scheme == "https" else 80
+        return f"{self.scheme}://{self.host}" + ("" if self.port == default else f":{self.port}")
+
+
+@dataclass(frozen=True, slots=True)
+class Discovered:
+    """A URL worth storing: parsed, keyed and judged in scope.
+
+    `url` is as it will be fetched; `key` is the 64-bit signed hash of its canonical form, unique within the origin
+    (`core.url`). `depth` counts links from a seed; `hop_path` has a letter a hop: L link, R redirect, E requisite.
+    A smaller `priority` goes first.
+    """
+
+    url: str
+    origin: Origin
+    key: int
+    depth: int
+    hop_path: str
+    source: Source
+    priority: int = 0
+    redirects: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One URL to visit. `id` is its row in the frontier; 0 for a robots.txt, which has none."""
+
+    id: int
+    url: str
+    kind: TaskKind = TaskKind.PAGE
+    via: str | None = None
+    depth: int = 0
+    hop_path: str = ""
+    source: Source = Source.SEED
+    priority: int = 0
+    redirects: int = 0
+    attempt: int = 1
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A run of tasks of one origin, handed to one worker. `host_id` is the origin's row in the frontier."""
+
+    id: int
+    origin: Origin
+    host_id: int
+    tasks: tuple[Task, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Status line and fields of a response. Names are lower case, values latin-1 text without outer white space."""
+
+    status_code: int
+    reason: str
+    http_version: str  # "1.1"
+    fields: tuple[tuple[str, str], ...]
+
+    def get(self, name: str) -> str | None:
+        """The first value of a field, by its lower-case name."""
+        for key, value in self.fields:
+            if key == name:
+                return value
+        return None
+
+    def get_all(self, name: str) -> list[str]:
+        return [value for key, value in self.fields if key == name]
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Seconds spent in each phase; the first three are 0 on a connection that was already open."""
+
+    resolve_s: float = 0.0
+    connect_s: float = 0.0
+    tls_s: float = 0.0
+    first_byte_s: float = 0.0  # from the request's last byte written to the answer's first
+    body_s: float = 0.0  # from the first byte to the last
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionInfo:
+    """Which connection answered, as the log shows it."""
+
+    id: int
+    request_n: int  # 1 for the first request on this connection
+    peer_address: str
+    peer_port: int
+    tls_version: str | None = None  # "1.3"
+    tls_resumed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A response whose head arrived whole.
+
+    `raw_body` is what came on the wire after the head, transfer coding included; `payload` has the transfer coding
+    removed and any content coding still on. They are one object where nothing was coded. `truncated` says that less
+    was kept than was promised, `error_type` why when it was an error. A `tainted` response was framed leniently.
+    """
+
+    head: Head
+    request_bytes: bytes
+    raw_head: bytes
+    raw_body: Body
+    payload: Body
+    timings: Timings
+    connection: ConnectionInfo
+    started_at: float
+    resend_count: int = 0
+    tainted: bool = False
+    truncated: TruncatedReason | None = None
+    error_type: ErrorType | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No usable answer. `detail` is for a person; `connection` is None when none was open."""
+
+    error_type: ErrorType
+    detail: str
+    retryable: bool
+    timings: Timings = Timings()
+    connection: ConnectionInfo | None = None
+    resend_count: int = 0
+    started_at: float = 0.0
+
+
+FetchResult = Fetched | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class NotModified:
+    """A conditional request was answered 304."""
+
+    fetched: Fetched
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """A 3xx with a usable Location. `target` is absolute; it enters the frontier as a discovery of its own."""
+
+    fetched: Fetched
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """No request was made. `rule` is what decided, in words a person can look up."""
+
+    reason: DenyReason
+    rule: str
+
+
+Outcome = Fetched | Failed | NotModified | Redirected | Denied
+
+
+@dataclass(frozen=True, slots=True)
+class PageInfo:
+    """What was read out of a page's content, for pages/."""
+
+    canonical: str | None = None
+    content_type: str | None = None
+    charset: str | None = None
+    title: str | None = None
+    language: str | None = None
+    links_count: int = 0
+    content_size: int = 0  # bytes with every coding removed
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the sinks write for one settled visit. `page` is set for a 2xx page only: it then also goes to pages/."""
+
+    task: Task
+    fetched: Fetched
+    payload_digest: str  # "sha256:<base32>"
+    page: PageInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RobotsRecord:
+    """What is known of an origin's robots.txt. `body` is the raw text, None where the answer allows or forbids all.
+
+    `verdict` is "rules" (parse the body), "allow" (4xx: everything is allowed) or "unreachable" (5xx, timeout …:
+    nothing may be fetched, RFC 9309 §2.3.1.4).
+    """
+
+    verdict: str
+    status_code: int | None
+    body: bytes | None
+    fetched_at: float
+    expires_at: float
+    crawl_delay_s: float | None = None
+    failing_since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Everything one visit changed, committed at once."""
+
+    task: Task
+    host_id: int
+    outcome: Outcome
+    state: UrlState
+    discovered: tuple[Discovered, ...] = ()
+    record: Record | None = None
+    next_at: float | None = None
+    robots: RobotsRecord | None = None
+    digest: str | None = None
+    finished_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostRow:
+    """A host (an origin) as the frontier knows it. `fetched` counts URLs whose first attempt was made."""
+
+    id: int
+    origin: Origin
+    domain: str
+    slot: int
+    queued: int
+    fetched: int = 0
+    state: HostState = HostState.NEW
+    robots: RobotsRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """A politeness key that may not be asked before `until_at`, kept across restarts. `strikes` counts failures in a
+    row.
+    """
+
+    key: str
+    until_at: float
+    strikes: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SinkFile:
+    """How much of an output file is committed. `name` is relative to the sink's folder, without `.open`."""
+
+    sink: str
+    name: str
+    state: SinkFileState
+    committed_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where a sink put a record."""
+
+    name: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """What has happened over the directory's life; kept in the store with each commit."""
+
+    urls_fetched: int = 0  # pages whose first attempt was made: what scope.max_urls limits
+    responses: int = 0
+    pages: int = 0
+    bytes: int = 0
+    errors: int = 0
+    denied: int = 0
+    extra: dict[str, int] = field(default_factory=dict)

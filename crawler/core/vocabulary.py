@@ -1,0 +1,184 @@
+"""Every closed word the program uses, once: log, store, metrics and documentation take them from here.
+
+A word, once released, keeps its meaning: operators' scripts match on it. The store keeps the text, not a number, so a
+word may be added anywhere in its enumeration.
+"""
+
+from enum import StrEnum
+
+
+class TaskKind(StrEnum):
+    """What a visit is for."""
+
+    PAGE = "page"
+    ROBOTS = "robots"
+
+
+class Source(StrEnum):
+    """How a URL was found."""
+
+    SEED = "seed"
+    LINK = "link"  # a, area, iframe, frame, link rel=next
+    REDIRECT = "redirect"  # Location, meta refresh
+    REQUISITE = "requisite"  # what a page needs to be shown: images, styles, scripts
+    CANONICAL = "canonical"
+    ALTERNATE = "alternate"
+
+
+class UrlState(StrEnum):
+    """Where a stored URL stands."""
+
+    QUEUED = "queued"  # may be leased now
+    WAITING = "waiting"  # due at visit.next_at
+    DONE = "done"  # answered: any status that is final
+    DENIED = "denied"  # refused by robots or scope when leased
+    GAVE_UP = "gave_up"  # attempts exhausted
+
+
+class HostState(StrEnum):
+    """Whether a host may be asked."""
+
+    NEW = "new"  # robots.txt not read yet
+    READY = "ready"
+    BACKOFF = "backoff"  # rests after errors, 429 or 503
+    HELD = "held"  # robots.txt unreachable: nothing is fetched until it answers
+
+
+class OutcomeWord(StrEnum):
+    """How an attempt ended, for the log; see `core.outcome.outcome_word`."""
+
+    OK = "ok"
+    NOT_MODIFIED = "not_modified"
+    REDIRECT = "redirect"
+    HTTP_ERROR = "http_error"
+    ERROR = "error"
+    TRUNCATED = "truncated"
+    DENIED = "denied"
+
+
+class Next(StrEnum):
+    """What happens to the URL after an attempt."""
+
+    DONE = "done"
+    RETRY = "retry"
+    REVISIT = "revisit"
+    GAVE_UP = "gave_up"
+
+
+class DenyReason(StrEnum):
+    """Why a URL is not fetched. The rule that decided stands beside it (`Denied.rule`)."""
+
+    ROBOTS = "robots"
+    ROBOTS_UNREACHABLE = "robots_unreachable"
+    SCOPE_SCHEME = "scope_scheme"
+    SCOPE_HOST = "scope_host"
+    SCOPE_INCLUDE = "scope_include"
+    SCOPE_EXCLUDE = "scope_exclude"
+    SCOPE_DEPTH = "scope_depth"
+    NOFOLLOW = "nofollow"
+    REQUISITES_OFF = "requisites_off"
+    REDIRECT_LIMIT = "redirect_limit"
+    REDIRECT_LOOP = "redirect_loop"
+    URL_INVALID = "url_invalid"
+    URL_TOO_LONG = "url_too_long"
+    PORT_BLOCKED = "port_blocked"
+
+
+class ErrorType(StrEnum):
+    """What went wrong in an attempt that got no whole answer."""
+
+    DNS_NOT_FOUND = "dns_not_found"  # NXDOMAIN, or no address records
+    DNS_FAILURE = "dns_failure"  # SERVFAIL, REFUSED, malformed
+    DNS_TIMEOUT = "dns_timeout"
+    ADDRESS_DENIED = "address_denied"
+    CONNECT_REFUSED = "connect_refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    CONNECT_UNREACHABLE = "connect_unreachable"
+    CONNECT_FAILED = "connect_failed"
+    NO_FILE_DESCRIPTORS = "no_file_descriptors"
+    TLS_TIMEOUT = "tls_timeout"
+    TLS_CERT_EXPIRED = "tls_cert_expired"
+    TLS_CERT_NOT_YET_VALID = "tls_cert_not_yet_valid"
+    TLS_HOST_MISMATCH = "tls_host_mismatch"
+    TLS_SELF_SIGNED = "tls_self_signed"
+    TLS_UNKNOWN_ISSUER = "tls_unknown_issuer"
+    TLS_CERT_INVALID = "tls_cert_invalid"  # verification failed for another reason
+    TLS_NO_SHARED_PROTOCOL = "tls_no_shared_protocol"
+    TLS_FAILED = "tls_failed"
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    READ_TIMEOUT = "read_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
+    TOO_SLOW = "too_slow"  # below fetch.min_rate
+    SERVER_CLOSED = "server_closed"  # closed before a byte of the answer
+    RESET = "reset"
+    TRUNCATED = "truncated"  # fewer bytes than the framing promised
+    PROTOCOL_ERROR = "protocol_error"
+    TOO_LARGE = "too_large"
+    CONTENT_ERROR = "content_error"
+
+
+class Stage(StrEnum):
+    """Which step of opening a connection failed (`conn_fail`)."""
+
+    RESOLVE = "resolve"
+    ADDRESS = "address"
+    CONNECT = "connect"
+    TLS = "tls"
+
+
+class CloseReason(StrEnum):
+    """Why a connection was closed."""
+
+    IDLE_TIMEOUT = "idle_timeout"
+    MAX_REQUESTS = "max_requests"
+    MAX_AGE = "max_age"
+    SERVER_CLOSE = "server_close"  # announced (Connection: close, HTTP/1.0) or an orderly end
+    RESET = "reset"
+    TIMEOUT = "timeout"
+    PROTOCOL_ERROR = "protocol_error"
+    UNSOLICITED = "unsolicited"
+    EVICTED = "evicted"
+    SHUTDOWN = "shutdown"
+
+
+class TruncatedReason(StrEnum):
+    """Why less was kept than was sent: the values of WARC-Truncated (WARC 1.1 §5.13)."""
+
+    LENGTH = "length"
+    TIME = "time"
+    DISCONNECT = "disconnect"
+    UNSPECIFIED = "unspecified"
+
+
+class StoppedBy(StrEnum):
+    """Why `crawl` ended."""
+
+    EMPTY = "empty"
+    WAITING = "waiting"
+    MAX_URLS = "max_urls"
+    MAX_DURATION = "max_duration"
+    SIGNAL = "signal"
+    DISK = "disk"
+
+
+class SinkFileState(StrEnum):
+    """Where an output file stands between the disk and the store."""
+
+    OPEN = "open"
+    CLOSING = "closing"  # complete and synced; about to be renamed
+    CLOSED = "closed"
+
+
+class Exit:
+    """Exit codes of the command; 65 and above follow sysexits(3)."""
+
+    OK = 0
+    FINDINGS = 1
+    USAGE = 2
+    STATE_CORRUPT = 65
+    UNREACHABLE = 69
+    BUG = 70
+    IO = 74
+    WAITING = 75
+    PERMISSION = 77
+    CONFIGURATION = 78

@@ -1,0 +1,1 @@
+"""The HTTP client: names to addresses, addresses to connections, connections to responses."""

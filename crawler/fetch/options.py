@@ -1,0 +1,65 @@
+"""What the HTTP client can be told, with units, defaults and the precedent of each bound."""
+
+from dataclasses import dataclass
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class IdentityOptions:
+    """Who asks. `user_agent` goes out with every request; `robots_token` is what robots.txt groups are matched with."""
+
+    user_agent: str = "crawlerd/0.1"
+    robots_token: str = "crawlerd"
+    from_address: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """Limits of one exchange and of the pool. Times in seconds, sizes in bytes, None: no limit."""
+
+    connections: int = 512  # open at once, all hosts
+    connect_timeout_s: float = 10.0
+    tls_timeout_s: float = 10.0
+    first_byte_timeout_s: float = 30.0
+    read_timeout_s: float = 30.0  # between two reads of a body
+    total_timeout_s: float = 600.0
+    min_rate: int | None = None  # bytes a second, averaged over a body's time, judged after 10 s
+    max_head: int = 300 * KIB  # Chromium's limit for a response head
+    max_fields: int = 5_000
+    max_informational: int = 8  # 1xx responses before the final one
+    max_body: int = 64 * MIB  # as it comes on the wire, content coding on
+    max_expansion: int = 100  # decoded bytes for each encoded one, judged beyond 1 MiB
+    max_decoded: int = 256 * MIB
+    spool_over: int = 1 * MIB
+    idle_timeout_s: float = 60.0
+    max_connection_age_s: float | None = None
+    max_requests_per_connection: int | None = None
+    encodings: tuple[str, ...] = ("gzip", "deflate", "br", "zstd")
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkOptions:
+    """Which addresses may be dialled, and how names become addresses."""
+
+    allow_private: tuple[str, ...] = ()  # networks, "127.0.0.0/8"
+    resolve: tuple[tuple[str, tuple[str, ...]], ...] = ()  # name or "*.suffix" → addresses
+    nameservers: tuple[str, ...] = ()  # empty: the system's
+    ca_file: str | None = None
+    bind_address: str | None = None
+    address_family: str = "any"  # "any", "ipv4", "ipv6"
+    dns_timeout_s: float = 5.0
+    dns_min_ttl_s: float = 60.0
+    dns_max_ttl_s: float = 86_400.0
+    dns_negative_ttl_s: float = 600.0
+    dns_cache_size: int = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """How servers are verified."""
+
+    verify: bool = True
+    min_version: str = "1.2"

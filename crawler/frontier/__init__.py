@@ -1,0 +1,1 @@
+"""The durable store of URLs, hosts and visits."""

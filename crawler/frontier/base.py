@@ -1,0 +1,121 @@
+"""What every frontier promises (the contract suite in tests/contract holds each one to it).
+
+A frontier stores what is known and what is due. It knows nothing of time passing, politeness or readiness: `now` is
+passed in, and who may be asked next is the scheduler's business. Leases are not stored: after a crash, whatever was
+not settled is simply still queued.
+
+Invariant: `settle` is one transaction. Either a page, its discoveries, its output offsets and its host's counters are
+all there after a crash, or none of them is.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from crawler.core.values import Counters, Discovered, HostRow, Origin, Rest, Settlement, SinkFile, Task, Written
+
+
+class FrontierError(Exception):
+    """The store could not do what it was asked; the message is for a person."""
+
+
+class FrontierCorrupt(FrontierError):
+    """The store is damaged, or is not one of ours (exit 65)."""
+
+
+class FrontierVersion(FrontierError):
+    """The store was written by a newer version (exit 65)."""
+
+
+class FrontierLocked(FrontierError):
+    """Another process owns the store (exit 75)."""
+
+
+class FrontierFull(FrontierError):
+    """The disk is full or failing; nothing of the transaction was stored, and it may be tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What `open` found. `clean` is False when the last owner did not close: every key then rests first."""
+
+    clean: bool
+    hosts: tuple[HostRow, ...]
+    rests: tuple[Rest, ...]
+    sink_files: tuple[SinkFile, ...]  # open and closing ones
+    counters: Counters
+    scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
+    seeds_added: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one commit stores. `written[i]` is where the WARC holds `settlements[i]`, None if nothing was written."""
+
+    settlements: Sequence[Settlement]
+    written: Sequence[Written | None]
+    sink_files: Sequence[SinkFile] = ()
+    rests: Sequence[Rest] = ()
+    counters: Counters | None = None
+    scope_hosts: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a commit changed. `links_new[i]` counts the discoveries of `settlements[i]` that were new to the store.
+
+    `queued` maps host id → number of URLs newly queued there; `hosts` are the rows of hosts first seen.
+    """
+
+    links_new: Sequence[int]
+    queued: dict[int, int] = field(default_factory=dict)
+    hosts: Sequence[HostRow] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """URLs in the store by state, and hosts."""
+
+    queued: int
+    waiting: int
+    done: int
+    denied: int
+    gave_up: int
+    hosts: int
+
+
+class Frontier(Protocol):
+    """All methods but `open` need an open frontier. Times are UTC epoch seconds."""
+
+    async def open(self) -> Recovered:
+        """Take ownership, apply migrations, recover.
+
+        Raises FrontierLocked, FrontierCorrupt, FrontierVersion or OSError.
+        """
+
+    async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
+        """Store URLs that no page led to: seeds. Known ones are left alone. `links_new` has a 1 or 0 for each URL."""
+
+    async def settle(self, batch: Batch) -> Receipt:
+        """Store a batch in one transaction. Raises FrontierFull with nothing stored."""
+
+    async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
+        """Up to `limit` queued tasks of a host, by (priority, depth, age), none whose id is in `leased`."""
+
+    async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
+        """Queue waiting URLs that are due at `now`; returns host id → how many."""
+
+    async def next_due(self) -> float | None:
+        """When the next waiting URL is due, None if none waits."""
+
+    async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
+        """Store the state of output files outside a settlement (a new file, a renamed one)."""
+
+    async def totals(self) -> Totals:
+        """Counts by state, maintained with each commit: cheap."""
+
+    async def find_host(self, origin: Origin) -> HostRow | None:
+        """The row of an origin, if it is known."""
+
+    async def close(self, *, clean: bool) -> None:
+        """Give up ownership. `clean` says that nothing was in flight."""

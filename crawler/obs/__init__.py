@@ -1,0 +1,1 @@
+"""Logging set-up, the log files, and the names of events."""

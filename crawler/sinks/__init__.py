@@ -1,0 +1,1 @@
+"""Where what was fetched goes: WARC files and pages/."""
