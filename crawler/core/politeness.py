@@ -1,0 +1,117 @@
+"""When a host may be asked again: pure transitions on frozen states, `now` passed in.
+
+Three things rest independently: a politeness key (registrable domain or host: delay, 429/503), an origin (connection
+failures), an IP address (its own delay). Each is a `Turn`; a request may leave when all three are open. With a delay, a
+turn has one request in flight and the next may begin `delay` after that one ended; without, up to `width` are.
+"""
+
+import random
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from crawler.core.options import PolitenessOptions
+from crawler.core.url import registrable_domain
+
+# Servers log in whole milliseconds from a clock read once per event-loop turn: a request that left exactly at the end
+# of the delay can look early there. This is added to every delay above 0.
+CLOCK_GUARD_S: Final = 0.010
+ADAPTIVE_FACTOR: Final = 5.0  # Heritrix's delayFactor: a host that takes a second is asked every five
+ADAPTIVE_MAX_S: Final = 30.0  # Heritrix's maxDelayMs
+RETRY_AFTER_MAX_S: Final = 86_400.0
+REST_FIRST_S: Final = 5.0
+REST_FACTOR: Final = 3.0
+REST_MAX_S: Final = 3_600.0
+# A host that never answered is tried twice more at once, then seldom: the mistake is most often in its name.
+NEVER_ANSWERED_RESTS_S: Final = (1.0, 4.0)
+NEVER_ANSWERED_LONG_S: Final = 900.0
+
+
+def politeness_key(host: str, options: PolitenessOptions) -> str:
+    """Whose patience a request to `host` costs."""
+    return host if options.key == "host" else registrable_domain(host)
+
+
+def host_delay(options: PolitenessOptions, crawl_delay_s: float | None, response_s: float = 0.0) -> float:
+    """Seconds between the end of one answer and the next request. A Crawl-delay raises it, up to
+    `max_crawl_delay_s`; so does a slow answer, if `adaptive`. A delay of 0 without Crawl-delay stays 0.
+    """
+    delay = options.delay_s
+    if crawl_delay_s is not None and options.robots == "obey":
+        delay = max(delay, min(crawl_delay_s, options.max_crawl_delay_s))
+    if options.adaptive and delay > 0:
+        delay = max(delay, min(ADAPTIVE_FACTOR * response_s, ADAPTIVE_MAX_S))
+    return delay
+
+
+def address_delay(options: PolitenessOptions) -> float:
+    """The same for an IP address; when not set it is a quarter of a second, or the host's delay if that is less."""
+    if options.address_delay_s is not None:
+        return options.address_delay_s
+    return min(0.25, options.delay_s)
+
+
+def address_width(options: PolitenessOptions) -> int:
+    """Requests in flight to one IP address where no delay holds."""
+    if options.connections_per_address is not None:
+        return options.connections_per_address
+    return max(4, options.connections_per_host)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Who may go next. `open_mono` is when the next request may begin; `strikes` counts failures in a row."""
+
+    open_mono: float = 0.0
+    in_flight: int = 0
+    strikes: int = 0
+    reason: str = ""  # why it rests, "" when it only keeps its delay
+
+    def opens_at(self, now_mono: float, *, delay_s: float, width: int) -> float | None:
+        """None: a request may begin now. Otherwise when to look again; infinity while one in flight must end first."""
+        if self.in_flight >= (1 if delay_s > 0 else width):
+            return float("inf")
+        return None if self.open_mono <= now_mono else self.open_mono
+
+    def began(self) -> "Turn":
+        return replace(self, in_flight=self.in_flight + 1)
+
+    def ended(self, now_mono: float, *, delay_s: float) -> "Turn":
+        """A request ended, however: the delay runs from here."""
+        guard = CLOCK_GUARD_S if delay_s > 0 else 0.0
+        return replace(self, in_flight=self.in_flight - 1, open_mono=max(self.open_mono, now_mono + delay_s + guard))
+
+    def abandoned(self) -> "Turn":
+        """What began never left: no delay is due."""
+        return replace(self, in_flight=self.in_flight - 1)
+
+    def rests(self, until_mono: float, reason: str) -> "Turn":
+        """Closed until then, and not before any earlier date it had."""
+        return replace(self, open_mono=max(self.open_mono, until_mono), strikes=self.strikes + 1, reason=reason)
+
+    def recovered(self) -> "Turn":
+        """An answer came: failures are forgotten."""
+        return self if self.strikes == 0 and not self.reason else replace(self, strikes=0, reason="")
+
+
+def rest_s(strikes: int, rng: random.Random, *, ever_answered: bool) -> float:
+    """How long to rest after failure number `strikes` + 1 in a row: exponential, with up to a quarter of jitter."""
+    if not ever_answered:
+        rests = NEVER_ANSWERED_RESTS_S
+        return rests[strikes] if strikes < len(rests) else NEVER_ANSWERED_LONG_S * (1 + rng.random() / 4)
+    base = min(REST_FIRST_S * REST_FACTOR ** min(strikes, 20), REST_MAX_S)
+    return base * (1 + rng.random() / 4)
+
+
+def retry_after_s(value: str | None, now_at: float) -> float | None:
+    """Seconds to wait by a Retry-After field (RFC 9110 §10.2.3: seconds or a date), at most a day; None if unusable."""
+    if value is None:
+        return None
+    value = value.strip()
+    if value.isascii() and value.isdigit():
+        return min(float(value[:12]), RETRY_AFTER_MAX_S)
+    try:
+        at = parsedate_to_datetime(value).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError, OSError):
+        return None
+    return min(max(0.0, at - now_at), RETRY_AFTER_MAX_S)

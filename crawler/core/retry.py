@@ -1,0 +1,103 @@
+"""What becomes of a URL after an attempt, and what its host learns from it.
+
+Pure: an outcome, the number of the attempt and a random source in, words and durations out.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Final, assert_never
+
+from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected
+from crawler.core.vocabulary import ErrorType, UrlState
+
+RETRY_FIRST_S: Final = 5.0
+RETRY_FACTOR: Final = 3.0
+
+# The host could not be spoken to at all: its other URLs would fare the same, so the origin rests.
+_CONNECTION_ERRORS: Final = frozenset(
+    {
+        ErrorType.DNS_NOT_FOUND,
+        ErrorType.DNS_FAILURE,
+        ErrorType.DNS_TIMEOUT,
+        ErrorType.ADDRESS_DENIED,
+        ErrorType.CONNECT_REFUSED,
+        ErrorType.CONNECT_TIMEOUT,
+        ErrorType.CONNECT_UNREACHABLE,
+        ErrorType.CONNECT_FAILED,
+        ErrorType.TLS_TIMEOUT,
+        ErrorType.TLS_CERT_EXPIRED,
+        ErrorType.TLS_CERT_NOT_YET_VALID,
+        ErrorType.TLS_HOST_MISMATCH,
+        ErrorType.TLS_SELF_SIGNED,
+        ErrorType.TLS_UNKNOWN_ISSUER,
+        ErrorType.TLS_CERT_INVALID,
+        ErrorType.TLS_NO_SHARED_PROTOCOL,
+        ErrorType.TLS_FAILED,
+        ErrorType.FIRST_BYTE_TIMEOUT,
+        ErrorType.SERVER_CLOSED,
+    }
+)
+# Nothing that waiting a few seconds could mend.
+_LASTING_ERRORS: Final = frozenset(
+    {
+        ErrorType.DNS_NOT_FOUND,
+        ErrorType.ADDRESS_DENIED,
+        ErrorType.TLS_CERT_EXPIRED,
+        ErrorType.TLS_CERT_NOT_YET_VALID,
+        ErrorType.TLS_HOST_MISMATCH,
+        ErrorType.TLS_SELF_SIGNED,
+        ErrorType.TLS_UNKNOWN_ISSUER,
+        ErrorType.TLS_CERT_INVALID,
+        ErrorType.TLS_NO_SHARED_PROTOCOL,
+    }
+)
+_PUSHED_BACK: Final = frozenset({429, 503})
+
+
+def is_connection_error(error: ErrorType) -> bool:
+    """Whether the whole origin should rest, not only the URL."""
+    return error in _CONNECTION_ERRORS
+
+
+def is_lasting(error: ErrorType) -> bool:
+    """Whether trying again within minutes is pointless."""
+    return error in _LASTING_ERRORS
+
+
+def pushes_back(outcome: Outcome) -> bool:
+    """Whether the server asked for rest: 429 or 503 (RFC 6585 §4, RFC 9110 §15.6.4)."""
+    return isinstance(outcome, Fetched) and outcome.head.status_code in _PUSHED_BACK
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """`after_s` is when a waiting URL is due, in seconds from now; None for a final state."""
+
+    state: UrlState
+    after_s: float | None = None
+
+
+def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Random) -> Fate:
+    """Where a page's URL stands after attempt number `attempt`.
+
+    Every status but 429 and 503 is an answer and final. A transient failure waits, longer each time, and is given up
+    after `max_attempts`.
+    """
+    match outcome:
+        case NotModified() | Redirected():
+            return Fate(UrlState.DONE)
+        case Denied():
+            return Fate(UrlState.DENIED)
+        case Failed():
+            transient = outcome.retryable
+        case Fetched():
+            # a body cut at a limit of ours will be cut again; one that a fault cut short may come whole
+            transient = outcome.error_type is not None or outcome.head.status_code in _PUSHED_BACK
+            if not transient:
+                return Fate(UrlState.DONE)
+        case _:
+            assert_never(outcome)
+    if not transient or attempt >= max_attempts:
+        return Fate(UrlState.GAVE_UP)
+    wait = RETRY_FIRST_S * RETRY_FACTOR ** (attempt - 1)
+    return Fate(UrlState.WAITING, wait * (1 + rng.random() / 4))
