@@ -33,9 +33,12 @@ _CONNECTION_ERRORS: Final = frozenset(
         ErrorType.TLS_CERT_INVALID,
         ErrorType.TLS_NO_SHARED_PROTOCOL,
         ErrorType.TLS_FAILED,
-        ErrorType.FIRST_BYTE_TIMEOUT,
-        ErrorType.SERVER_CLOSED,
+        ErrorType.NO_FILE_DESCRIPTORS,
     }
+)
+# May be this one URL's fault or the host's; the host rests as well, the URL's attempts count.
+_DOUBTFUL_ERRORS: Final = frozenset(
+    {ErrorType.FIRST_BYTE_TIMEOUT, ErrorType.SERVER_CLOSED, ErrorType.PROTOCOL_ERROR, ErrorType.RESET}
 )
 # Nothing that waiting a few seconds could mend.
 _LASTING_ERRORS: Final = frozenset(
@@ -55,8 +58,13 @@ _PUSHED_BACK: Final = frozenset({429, 503})
 
 
 def is_connection_error(error: ErrorType) -> bool:
-    """Whether the whole origin should rest, not only the URL."""
+    """Whether no connection came about, so that the attempt says nothing about the URL."""
     return error in _CONNECTION_ERRORS
+
+
+def rests_origin(error: ErrorType) -> bool:
+    """Whether the whole origin should rest, not only the URL."""
+    return error in _CONNECTION_ERRORS or error in _DOUBTFUL_ERRORS
 
 
 def is_lasting(error: ErrorType) -> bool:
@@ -81,23 +89,27 @@ def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Rando
     """Where a page's URL stands after attempt number `attempt`.
 
     Every status but 429 and 503 is an answer and final. A transient failure waits, longer each time, and is given up
-    after `max_attempts`.
+    after `max_attempts`; one that is the host's alone is never given up.
     """
+    wait = RETRY_FIRST_S * RETRY_FACTOR ** min(attempt - 1, 8) * (1 + rng.random() / 4)
     match outcome:
         case NotModified() | Redirected():
             return Fate(UrlState.DONE)
         case Denied():
             return Fate(UrlState.DENIED)
         case Failed():
+            if is_connection_error(outcome.error_type):
+                return Fate(UrlState.WAITING, wait)
             transient = outcome.retryable
         case Fetched():
+            if outcome.head.status_code in _PUSHED_BACK:
+                return Fate(UrlState.WAITING, wait)  # the host was busy; the URL did nothing
             # a body cut at a limit of ours will be cut again; one that a fault cut short may come whole
-            transient = outcome.error_type is not None or outcome.head.status_code in _PUSHED_BACK
+            transient = outcome.error_type is not None
             if not transient:
                 return Fate(UrlState.DONE)
         case _:
             assert_never(outcome)
     if not transient or attempt >= max_attempts:
         return Fate(UrlState.GAVE_UP)
-    wait = RETRY_FIRST_S * RETRY_FACTOR ** (attempt - 1)
-    return Fate(UrlState.WAITING, wait * (1 + rng.random() / 4))
+    return Fate(UrlState.WAITING, wait)

@@ -28,9 +28,9 @@ class ScopePatternError(ValueError):
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Turn an include/exclude pattern into a regular expression to be used with `search` on a whole URL.
 
-    "re:…" is searched for in the URL as it stands. Otherwise it is a glob over all of the URL: "*" matches within a path
-    segment, "**" anything, "?" one character. A glob with "://" is compared with the URL, one that begins with "/" with
-    path and query on any host, any other with what follows "://". Raises ScopePatternError.
+    "re:…" is searched for in the URL as it stands. Otherwise it is a glob over all of the URL: "*" matches within a
+    path segment, "**" anything, "?" one character. A glob with "://" is compared with the URL, one that begins with
+    "/" with path and query on any host, any other with what follows "://". Raises ScopePatternError.
     """
     if pattern.startswith("re:"):
         try:

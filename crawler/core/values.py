@@ -73,12 +73,16 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A run of tasks of one origin, handed to one worker. `host_id` is the origin's row in the frontier."""
+    """A run of tasks of one origin, handed to one worker. `host_id` is the frontier's row of the host it is done for:
+    the origin itself, but for a robots.txt that redirects elsewhere.
+    """
 
     id: int
     origin: Origin
     host_id: int
     tasks: tuple[Task, ...]
+    leased_mono: float = 0.0
+    waited_s: float = 0.0  # how long politeness held it back
 
 
 @dataclass(frozen=True, slots=True)

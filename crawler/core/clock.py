@@ -1,0 +1,13 @@
+"""What time it is, as a parameter: durations on the monotonic clock, due times in UTC."""
+
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Passed in through constructors, so that a test can hold time still."""
+
+    def mono(self) -> float:
+        """Seconds on a clock that never jumps; meaningless outside this process."""
+
+    def now(self) -> float:
+        """UTC, epoch seconds."""
