@@ -94,6 +94,9 @@ class Turn:
         return self if self.strikes == 0 and not self.reason else replace(self, strikes=0, reason="")
 
 
+OPEN: Final = Turn()
+
+
 def rest_s(strikes: int, rng: random.Random, *, ever_answered: bool) -> float:
     """How long to rest after failure number `strikes` + 1 in a row: exponential, with up to a quarter of jitter."""
     if not ever_answered:

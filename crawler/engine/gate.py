@@ -9,7 +9,7 @@ from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
-from crawler.core.politeness import Turn, address_delay, address_width
+from crawler.core.politeness import OPEN, Turn, address_delay, address_width
 
 _PRUNE_OVER: Final = 4_096  # addresses remembered before those whose delay is over are dropped
 
@@ -38,7 +38,7 @@ class AddressGate:
         """Take the address, or say when to come back."""
         opens = self.opens_at(address)
         if opens is None:
-            self._turns[address] = self._turns.get(address, _OPEN).began()
+            self._turns[address] = self._turns.get(address, OPEN).began()
         return opens
 
     def leave(self, address: str) -> None:
@@ -50,6 +50,3 @@ class AddressGate:
             self._turns = {a: t for a, t in self._turns.items() if t.in_flight or t.open_mono > now}
             self._prune_at = max(_PRUNE_OVER, 2 * len(self._turns))
         self.on_leave(address, turn.open_mono)
-
-
-_OPEN: Final = Turn()

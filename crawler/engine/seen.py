@@ -1,7 +1,7 @@
 """Keys of URLs stored lately: spares the store most of the links that it already knows.
 
-A direct-mapped table: a new key takes the place of the one that was there. Forgetting is harmless (the store's own index
-decides); remembering wrongly is not, so the whole 64-bit key is kept.
+A direct-mapped table: a new key takes the place of the one that was there. Forgetting is harmless (the store's own
+index decides); remembering wrongly is not, so the whole 64-bit key is kept.
 """
 
 from array import array

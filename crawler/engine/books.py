@@ -1,0 +1,198 @@
+"""The scheduler's books: every host and politeness key, what they have been asked, and what their answers earned them.
+
+Answers come in here and change whose turn is when; limits on URLs are counted here. Nothing here waits or does I/O.
+Invariant: a URL's first attempt counts against `scope.max_urls` and `max_urls_per_host` from the moment it is handed
+out, so neither limit is ever passed.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from crawler.core.clock import Clock
+from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.politeness import Turn, host_delay, politeness_key, rest_s
+from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
+from crawler.core.vocabulary import HostState
+from crawler.engine.hosts import Host, Key
+from crawler.frontier.base import Recovered
+
+EventSink = Callable[[str, dict[str, Any]], None]
+_MAX_REST_S = 86_400.0  # what a clock set back may make of a rest kept in UTC
+
+
+class Books:
+    """`on_event` gets `host_state` lines. `first_attempts` is how many URLs the directory has seen fetched."""
+
+    def __init__(
+        self,
+        *,
+        politeness: PolitenessOptions,
+        scope: ScopeOptions,
+        clock: Clock,
+        rng: random.Random,
+        on_event: EventSink,
+    ) -> None:
+        self._politeness = politeness
+        self._clock = clock
+        self._rng = rng
+        self._on_event = on_event
+        self._max_urls = scope.max_urls
+        self._max_urls_per_host = scope.max_urls_per_host
+        self._dirty_rests: dict[str, Rest] = {}
+        self._at_limit: set[Host] = set()
+        self.hosts: dict[int, Host] = {}
+        self.keys: dict[str, Key] = {}
+        self.first_attempts = 0
+        self.reserved = 0
+
+    # -- hosts and keys
+
+    def load(self, recovered: Recovered) -> None:
+        """Take over hosts, rests and counters. After an unclean end every key first rests its delay."""
+        now, mono = self._clock.now(), self._clock.mono()
+        self.first_attempts = recovered.counters.urls_fetched
+        self.admit(recovered.hosts)
+        for host in self.hosts.values():
+            if host.is_held:  # the operator has started us again: ask now, not when the old rest ends
+                host.robots = None
+        rests = {rest.key: rest for rest in recovered.rests if rest.until_at > now}
+        for key in self.keys.values():
+            if not recovered.clean:
+                key.turn = Turn(open_mono=mono + key.delay_s)
+            if (rest := rests.get(key.name)) is not None:
+                key.turn = key.turn.rests(mono + min(rest.until_at - now, _MAX_REST_S), rest.reason)
+
+    def admit(self, rows: Sequence[HostRow]) -> None:
+        """Open a page for each host not known yet."""
+        for row in rows:
+            if row.id not in self.hosts:
+                key = self.key_for(row.origin)
+                self.hosts[row.id] = host = Host(row.id, row.origin, key, queued=row.queued, fetched=row.fetched)
+                host.robots = row.robots
+                self._learn_delay(host)
+
+    def key_for(self, origin: Origin) -> Key:
+        """The politeness key that pays for an origin."""
+        name = politeness_key(origin.host, self._politeness)
+        key = self.keys.get(name)
+        if key is None:
+            key = self.keys[name] = Key(name, host_delay(self._politeness, None))
+        return key
+
+    def _learn_delay(self, host: Host) -> None:
+        crawl_delay_s = host.robots.crawl_delay_s if host.robots is not None else None
+        host.key.delay_s = max(host.key.delay_s, host_delay(self._politeness, crawl_delay_s))
+
+    def learn_robots(self, host: Host, record: RobotsRecord) -> None:
+        """A robots verdict was reached."""
+        was_held = host.is_held
+        host.learn_robots(record)
+        host.robots_pending = False
+        self._learn_delay(host)
+        if host.is_held:
+            words = f"robots.txt {record.status_code}" if record.status_code else "robots.txt unreachable"
+            self._say(host, HostState.READY, HostState.HELD, words, record.expires_at)
+        elif was_held:
+            self._say(host, HostState.HELD, HostState.READY, "robots.txt read")
+
+    # -- limits
+
+    def take_place(self, host: Host, task: Task) -> bool:
+        """Count a task that is about to be handed out. False: a limit forbids it."""
+        if task.attempt > 1:
+            return True
+        total_full = self._max_urls is not None and self.first_attempts + self.reserved >= self._max_urls
+        host_full = self._max_urls_per_host is not None and host.fetched + host.reserved >= self._max_urls_per_host
+        if total_full or host_full:
+            host.limit_reached = True
+            self._at_limit.add(host)
+            return False
+        host.reserved += 1
+        self.reserved += 1
+        return True
+
+    def give_place_back(self, host: Host, task: Task) -> None:
+        """A task that was handed out came back undone."""
+        if task.attempt == 1:
+            host.reserved -= 1
+            self.reserved -= 1
+
+    def settled(self, host: Host, task: Task, *, fetched: bool) -> Sequence[Host]:
+        """A page's settlement is in the store; `fetched`: a request was made for it. Returns hosts that a freed place
+        lets go on.
+        """
+        host.leased.discard(task.id)
+        host.queued -= 1
+        self.give_place_back(host, task)
+        if task.attempt > 1:
+            return ()
+        if fetched:
+            host.fetched += 1
+            self.first_attempts += 1
+            return ()
+        freed = tuple(self._at_limit)
+        self._at_limit.clear()
+        for other in freed:
+            other.limit_reached = False
+        return freed
+
+    @property
+    def limit_reached(self) -> bool:
+        """Whether a limit keeps queued URLs from being fetched."""
+        return bool(self._at_limit)
+
+    # -- answers
+
+    def answered(self, lease: Lease, response_s: float, peer: str) -> None:
+        """A response arrived: the origin is alive, whatever it said."""
+        host = self.hosts[lease.host_id]
+        key = self.key_for(lease.origin)
+        if self._politeness.adaptive:
+            key.slow_s = host_delay(self._politeness, None, response_s)
+        if host.origin != lease.origin:
+            return
+        host.peer = peer
+        host.ever_answered = True
+        if host.turn.strikes:
+            self._say(host, HostState.BACKOFF, HostState.READY, "answered")
+            host.turn = host.turn.recovered()
+
+    def calmed(self, lease: Lease) -> None:
+        """An answer that did not push back: the key's strikes are forgotten."""
+        key = self.key_for(lease.origin)
+        if key.turn.strikes:
+            key.turn = key.turn.recovered()
+            self._dirty_rests[key.name] = Rest(key.name, 0.0, 0, "")
+            self._say(self.hosts[lease.host_id], HostState.BACKOFF, HostState.READY, "answered")
+
+    def pushed_back(self, lease: Lease, status: int, wait_s: float | None) -> float:
+        """429 or 503: the whole key rests, `wait_s` if the server said so. Returns for how many seconds."""
+        key = self.key_for(lease.origin)
+        rest = wait_s if wait_s is not None else rest_s(key.turn.strikes, self._rng, ever_answered=True)
+        reason = f"{status}" + (f" Retry-After {wait_s:.0f}" if wait_s is not None else "")
+        key.turn = key.turn.rests(self._clock.mono() + rest, reason)
+        until_at = self._clock.now() + rest
+        self._dirty_rests[key.name] = Rest(key.name, until_at, key.turn.strikes, reason)
+        self._say(self.hosts[lease.host_id], HostState.READY, HostState.BACKOFF, reason, until_at)
+        return rest
+
+    def origin_failed(self, lease: Lease, reason: str, *, lasting: bool) -> float:
+        """The origin could not be spoken to: it rests. Returns for how many seconds."""
+        host = self.hosts[lease.host_id]
+        strikes = 99 if lasting else host.turn.strikes
+        rest = rest_s(strikes, self._rng, ever_answered=host.ever_answered)
+        before = HostState.BACKOFF if host.turn.strikes else HostState.READY
+        host.turn = host.turn.rests(self._clock.mono() + rest, reason)
+        self._say(host, before, HostState.BACKOFF, reason, self._clock.now() + rest)
+        return rest
+
+    def take_rests(self) -> list[Rest]:
+        """Rests that changed since last asked, for the next commit."""
+        rests = list(self._dirty_rests.values())
+        self._dirty_rests.clear()
+        return rests
+
+    def _say(self, host: Host, before: HostState, after: HostState, reason: str, until_at: float | None = None) -> None:
+        fields = {"host": str(host.origin), "from": before, "to": after, "reason": reason, "until": until_at}
+        self._on_event("host_state", fields)

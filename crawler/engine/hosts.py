@@ -1,0 +1,95 @@
+"""What is remembered of one host and one politeness key while they have work.
+
+Plain mutable records and the questions asked of them; no I/O and no decisions on order. Readiness lives here, in
+memory; what must survive a restart is in the frontier.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from crawler.content.robots import RobotsTxt
+from crawler.core.politeness import OPEN, Turn
+from crawler.core.values import Origin, RobotsRecord, Task
+
+
+@dataclass(slots=True, eq=False)
+class Host:
+    """One origin. `queued` counts its queued rows in the store; those handed out are in `leased` as well."""
+
+    id: int
+    origin: Origin
+    key: "Key"
+    queued: int = 0
+    fetched: int = 0
+    reserved: int = 0  # first attempts handed out and not settled: they count against the limits already
+    leased: set[int] = field(default_factory=set)
+    buffer: deque[Task] = field(default_factory=deque)
+    leases: int = 0
+    filling: bool = False
+    listed: bool = False  # stands in key.hosts
+    turn: Turn = OPEN
+    ever_answered: bool = False
+    peer: str | None = None  # the address it was last reached at
+    robots: RobotsRecord | None = None
+    rules: RobotsTxt | None = None  # parsed from `robots.body` when first needed
+    robots_pending: bool = False
+    limit_reached: bool = False
+
+    @property
+    def backlog(self) -> int:
+        """Queued URLs that no worker has been handed yet."""
+        return max(0, self.queued - len(self.leased)) + len(self.buffer)
+
+    @property
+    def has_work(self) -> bool:
+        return not self.limit_reached and (bool(self.buffer) or self.queued > len(self.leased))
+
+    def robots_due(self, now_at: float) -> bool:
+        """Whether robots.txt must be read before a page may be leased."""
+        return self.robots is None or self.robots.expires_at <= now_at
+
+    @property
+    def is_held(self) -> bool:
+        """robots.txt could not be read, and no good copy is left: nothing may be fetched (RFC 9309 §2.3.1.4)."""
+        return self.robots is not None and self.robots.verdict == "unreachable"
+
+    def learn_robots(self, record: RobotsRecord) -> None:
+        """Put a new robots verdict in force."""
+        self.robots = record
+        self.rules = None
+
+    def parsed_robots(self) -> RobotsTxt | None:
+        """The rules in force; None where everything is allowed."""
+        if self.rules is None and self.robots is not None and self.robots.verdict == "rules":
+            self.rules = RobotsTxt.parse(self.robots.body or b"")
+        return self.rules
+
+
+@dataclass(frozen=True, slots=True)
+class Errand:
+    """A robots.txt to fetch: for `host`, but from `origin`, which differs after a redirect."""
+
+    host: Host
+    origin: Origin
+    task: Task
+
+
+@dataclass(slots=True, eq=False)
+class Key:
+    """Whose patience is spent: a registrable domain or a host, with the hosts that have work."""
+
+    name: str
+    delay_s: float
+    turn: Turn = OPEN
+    hosts: deque[Host] = field(default_factory=deque)  # those with work; the first has waited longest
+    errands: deque[Errand] = field(default_factory=deque)
+    errands_open_mono: float = 0.0  # the address gate sent an errand back until then
+    slow_s: float = 0.0  # what the last answer's slowness makes of the delay (adaptive)
+    scheduled_mono: float | None = None  # its valid entry in the scheduler's heap
+    last_end_mono: float | None = None
+
+    def list_host(self, host: Host) -> None:
+        """Put a host in the rotation, once."""
+        if not host.listed:
+            host.listed = True
+            self.hosts.append(host)
