@@ -1,0 +1,48 @@
+"""The calls sinks make on the file system, in one place so that a test can make any of them fail.
+
+It knows neither names nor records. Every method raises OSError; nothing is retried here.
+"""
+
+import os
+from pathlib import Path
+
+
+class Disk:
+    """Files are descriptors opened for appending; nothing is buffered here."""
+
+    def create(self, path: Path) -> int:
+        """Make a file that did not exist and open it."""
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+    def reopen(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    def size(self, descriptor: int) -> int:
+        return os.fstat(descriptor).st_size
+
+    def write(self, descriptor: int, data: memoryview) -> int:
+        """Write at the file's end; returns how much of `data` was taken, which on a full disk may be less."""
+        return os.write(descriptor, data)
+
+    def sync(self, descriptor: int) -> None:
+        os.fsync(descriptor)
+
+    def truncate(self, descriptor: int, size: int) -> None:
+        os.ftruncate(descriptor, size)
+
+    def close(self, descriptor: int) -> None:
+        os.close(descriptor)
+
+    def rename(self, old: Path, new: Path) -> None:
+        old.rename(new)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def sync_folder(self, folder: Path) -> None:
+        """Make the names in a folder durable: a new or renamed file survives a power cut only after this."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

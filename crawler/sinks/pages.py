@@ -1,0 +1,70 @@
+"""pages/: one JSON line for each page, what was read out of it and where the WARC holds it.
+
+It knows nothing of how a page is parsed. Invariant: a line is whole and ends with a line feed; records that are not
+pages (`Record.page` is None) leave no trace here.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import orjson
+
+from crawler.core.values import PageInfo, Record, Written
+from crawler.sinks.disk import Disk
+from crawler.sinks.files import Naming, SinkFiles, utc_text
+from crawler.sinks.options import SinkOptions
+
+
+def page_line(record: Record, page: PageInfo, warc: Written | None) -> bytes:
+    """The line of one page, UTF-8, with its line feed. `simhash` stays null until there is a fingerprint to put in."""
+    task, fetched = record.task, record.fetched
+    line: dict[str, str | int | None] = {
+        "url": task.url,
+        "canonical": page.canonical,
+        "via": task.via,
+        "depth": task.depth,
+        "status": fetched.head.status_code,
+        "content_type": page.content_type,
+        "charset": page.charset,
+        "title": page.title,
+        "language": page.language,
+        "digest": record.payload_digest,
+        "simhash": None,
+        "links": page.links_count,
+        "fetched_at": utc_text(fetched.started_at),
+        "warc_file": warc.name if warc else None,
+        "warc_offset": warc.offset if warc else None,
+    }
+    try:
+        return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        # Half a surrogate pair, out of some page's text, is no UTF-8: it must not stop the crawl.
+        whole = {key: _without_surrogates(value) if isinstance(value, str) else value for key, value in line.items()}
+        return orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class PagesSink(SinkFiles):
+    """Writes `directory`/pages/NAME-YYYYMMDDhhmmss-SERIAL.jsonl."""
+
+    def __init__(
+        self, options: SinkOptions, directory: Path, *, now: Callable[[], float], disk: Disk | None = None
+    ) -> None:
+        naming = Naming(options.name, "jsonl")
+        super().__init__("pages", directory / "pages", naming, limit=options.warc_size, now=now, disk=disk)
+
+    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+        """See `Sink.write`; `written[i]` is where the WARC has record i."""
+        return [
+            None if record.page is None else self._write_line(page_line(record, record.page, warc))
+            for record, warc in zip(records, written, strict=True)
+        ]
+
+    def _write_line(self, line: bytes) -> Written:
+        file = self._current()
+        place = Written(file.name, file.size)
+        self._append(file, line)
+        return place

@@ -1,0 +1,129 @@
+"""warc/: every settled visit as WARC records, each in a gzip member of its own, so that an offset leads straight to it.
+
+A visit is three records in a row and in one file: the response (or revisit), its request, its metadata. It does not
+know what the records' headers say (`warc_record`) nor how files live and die (`files`).
+
+Bodies over `STREAM_BYTES` are read twice in chunks, for the digest and for the record, and never held whole.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from isal import isal_zlib
+
+from crawler.core.values import Record, Written
+from crawler.sinks.disk import Disk
+from crawler.sinks.files import Naming, OpenFile, SinkFiles, utc_text
+from crawler.sinks.options import SinkOptions
+from crawler.sinks.warc_record import (
+    CONFORMS_TO,
+    END,
+    RecordIds,
+    metadata_record,
+    request_record,
+    response_header,
+    warcinfo_record,
+)
+
+STREAM_BYTES = 1 << 20  # fetch.spool_over's default: above it a body is in a file
+GZIP_WBITS = 31  # zlib's number for deflate in a gzip member
+
+
+class WarcSink(SinkFiles):
+    """Writes `directory`/warc/NAME-YYYYMMDDhhmmss-SERIAL.warc.gz.
+
+    `info` goes into each warcinfo record: name and value pairs such as ("software", …), ("robots", "obey") and
+    ("http-header-user-agent", …); `format` and `conformsTo` are added here.
+    """
+
+    def __init__(
+        self,
+        options: SinkOptions,
+        directory: Path,
+        *,
+        info: Sequence[tuple[str, str]],
+        now: Callable[[], float],
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        disk: Disk | None = None,
+    ) -> None:
+        naming = Naming(options.name, "warc.gz")
+        super().__init__("warc", directory / "warc", naming, limit=options.warc_size, now=now, disk=disk)
+        self._info = (*info, ("format", "WARC File Format 1.1"), ("conformsTo", CONFORMS_TO))
+        self._info_id = ""
+        self._level = options.compression_level
+        self._ids = RecordIds(random_bytes)
+
+    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+        """See `Sink.write`. The place returned is that of the response or revisit record."""
+        return [self._write_visit(record) for record in records]
+
+    def _write_visit(self, record: Record) -> Written:
+        file = self._current()
+        if not file.begun:
+            self._begin(file)
+        place = Written(file.name, file.size)
+        response_id = self._ids.take()
+        date = utc_text(record.fetched.started_at)
+        if record.fetched.raw_body.size <= STREAM_BYTES:
+            self._append_response(file, record, response_id, date)
+        else:
+            self._stream_response(file, record, response_id, date)
+        for make in (request_record, metadata_record):
+            self._append_member(
+                file,
+                make(record, record_id=self._ids.take(), response_id=response_id, info_id=self._info_id, date=date),
+            )
+        return place
+
+    def _begin(self, file: OpenFile) -> None:
+        """Describe what follows. A file reopened after a restart gets another warcinfo record where this process goes
+        on with it (§6.2 lets one stand anywhere): the one at its start may speak of another version or user agent.
+        """
+        self._info_id = self._ids.take()
+        date = utc_text(self._now())
+        self._append_member(file, warcinfo_record(self._info, record_id=self._info_id, file_name=file.name, date=date))
+        file.begun = True
+
+    def _append_response(self, file: OpenFile, record: Record, response_id: str, date: str) -> None:
+        """The usual case in as few calls as can be: hashing and compressing give up the interpreter lock, and beside a
+        busy event loop it takes a switch interval to get it back each time.
+        """
+        head = record.fetched.raw_head
+        body = record.fetched.raw_body.prefix(STREAM_BYTES)
+        digest = sha256(head)
+        digest.update(body)
+        header = response_header(
+            record,
+            record_id=response_id,
+            info_id=self._info_id,
+            date=date,
+            block_digest=digest.digest(),
+            block_bytes=len(head) + len(body),
+        )
+        self._append_member(file, b"".join((header, head, body, END)))
+
+    def _stream_response(self, file: OpenFile, record: Record, response_id: str, date: str) -> None:
+        """The same record, never whole in memory."""
+        head, body = record.fetched.raw_head, record.fetched.raw_body
+        digest = sha256(head)
+        for chunk in body.chunks():
+            digest.update(chunk)
+        header = response_header(
+            record,
+            record_id=response_id,
+            info_id=self._info_id,
+            date=date,
+            block_digest=digest.digest(),
+            block_bytes=len(head) + body.size,
+        )
+        member = isal_zlib.compressobj(self._level, isal_zlib.DEFLATED, GZIP_WBITS)
+        self._append(file, member.compress(header + head))
+        for chunk in body.chunks():
+            self._append(file, member.compress(chunk))
+        self._append(file, member.compress(END))
+        self._append(file, member.flush())
+
+    def _append_member(self, file: OpenFile, data: bytes) -> None:
+        self._append(file, isal_zlib.compress(data, self._level, GZIP_WBITS))

@@ -1,0 +1,150 @@
+"""WARC 1.1 records as bytes (ISO 28500:2017): their headers and small blocks, before compression.
+
+It knows nothing of files, offsets or gzip, and does not hold a response's body: of a response it makes the header
+only. Invariant: Content-Length and WARC-Block-Digest are those of the block that is stored, masking included.
+
+Source of section numbers: iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/.
+"""
+
+import re
+from base64 import b32encode
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+
+from crawler.core.values import Fetched, Record, Timings
+
+END = b"\r\n\r\n"  # what follows every block
+CONFORMS_TO = "http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/"
+# §6.7.3; the server said 304 to a conditional request.
+NOT_MODIFIED_PROFILE = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
+
+_IDS_AT_ONCE = 256
+_SECRET_LINE = re.compile(rb"^((?:proxy-)?authorization|cookie):[^\r\n]*", re.IGNORECASE | re.MULTILINE)
+
+
+class RecordIds:
+    """Record identifiers (§5.2), version 4 UUIDs. `random_bytes` is asked for many at once: a system call each would
+    cost more than the rest of a header.
+    """
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        self._digits = ""
+        self._at = 0
+
+    def take(self) -> str:
+        """The next one, in the angle brackets it is written with."""
+        at = self._at
+        if at == len(self._digits):
+            self._digits = self._random_bytes(16 * _IDS_AT_ONCE).hex()
+            at = 0
+        self._at = at + 32
+        x = self._digits[at : at + 32]
+        # RFC 9562 §5.4: version and variant take six of the random bits.
+        variant = "89ab"[int(x[16], 16) & 3]
+        return f"<urn:uuid:{x[:8]}-{x[8:12]}-4{x[13:16]}-{variant}{x[17:20]}-{x[20:]}>"
+
+
+def digest_text(digest: bytes) -> str:
+    """A SHA-256 digest as the headers hold it, in base 32 like `Record.payload_digest` (§5.8)."""
+    return "sha256:" + b32encode(digest).decode()
+
+
+def is_revisit(record: Record) -> bool:
+    """Whether the server said that what an earlier visit stored still holds: a 304 we had asked for."""
+    task = record.task
+    return record.fetched.head.status_code == 304 and (task.etag is not None or task.last_modified is not None)
+
+
+def mask_request(request: bytes) -> bytes:
+    """The request with the values of Authorization, Proxy-Authorization and Cookie replaced. Returns the same object
+    where there are none, as is usual.
+    """
+    lower = request.lower()
+    if b"\nauthorization:" in lower or b"\nproxy-authorization:" in lower or b"\ncookie:" in lower:
+        return _SECRET_LINE.sub(rb"\1: masked", request)
+    return request
+
+
+def warcinfo_record(fields: Iterable[tuple[str, str]], *, record_id: str, file_name: str, date: str) -> bytes:
+    """The record that describes those after it (§6.2). `fields` go into its block as they are, in order."""
+    block = _fields_block(fields)
+    return _whole(
+        f"WARC/1.1\r\nWARC-Type: warcinfo\r\nWARC-Record-ID: {record_id}\r\nWARC-Filename: {file_name}\r\n"
+        f"WARC-Date: {date}\r\nContent-Type: application/warc-fields\r\n",
+        block,
+    )
+
+
+def response_header(
+    record: Record, *, record_id: str, info_id: str, date: str, block_digest: bytes, block_bytes: int
+) -> bytes:
+    """The header of a `response` or `revisit` record (§6.3, §6.7), up to and with the empty line before the block.
+
+    `block_bytes` is the length of head and body as they came, `block_digest` their SHA-256.
+    """
+    fetched = record.fetched
+    connection = fetched.connection
+    if is_revisit(record):
+        # The digest of the earlier payload is not known here, and that of an empty one would be misleading.
+        kind = "revisit"
+        about = f"WARC-Profile: {NOT_MODIFIED_PROFILE}\r\nWARC-Refers-To-Target-URI: {record.task.url}\r\n"
+    else:
+        kind = "response"
+        about = f"WARC-Payload-Digest: {record.payload_digest}\r\n"
+    if fetched.truncated is not None:
+        about += f"WARC-Truncated: {fetched.truncated.value}\r\n"
+    if connection.tls_version is not None:
+        about += f"WARC-Protocol: tls/{connection.tls_version}\r\n"
+    return (
+        f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
+        f"WARC-Target-URI: {record.task.url}\r\nWARC-Date: {date}\r\nWARC-IP-Address: {connection.peer_address}\r\n"
+        f"WARC-Protocol: http/{fetched.head.http_version}\r\n{about}WARC-Block-Digest: {digest_text(block_digest)}\r\n"
+        f"Content-Type: application/http;msgtype=response\r\nContent-Length: {block_bytes}\r\n\r\n"
+    ).encode()
+
+
+def request_record(record: Record, *, record_id: str, response_id: str, info_id: str, date: str) -> bytes:
+    """The `request` record (§6.5) of a response, its secrets masked."""
+    fetched = record.fetched
+    return _whole(
+        f"WARC/1.1\r\nWARC-Type: request\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
+        f"WARC-Concurrent-To: {response_id}\r\nWARC-Target-URI: {record.task.url}\r\nWARC-Date: {date}\r\n"
+        f"WARC-IP-Address: {fetched.connection.peer_address}\r\nContent-Type: application/http;msgtype=request\r\n",
+        mask_request(fetched.request_bytes),
+    )
+
+
+def metadata_record(record: Record, *, record_id: str, response_id: str, info_id: str, date: str) -> bytes:
+    """The `metadata` record (§6.6) of a response: how it was found, and how long it took."""
+    return _whole(
+        f"WARC/1.1\r\nWARC-Type: metadata\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
+        f"WARC-Concurrent-To: {response_id}\r\nWARC-Target-URI: {record.task.url}\r\nWARC-Date: {date}\r\n"
+        "Content-Type: application/warc-fields\r\n",
+        _metadata_block(record, record.fetched),
+    )
+
+
+def _metadata_block(record: Record, fetched: Fetched) -> bytes:
+    task = record.task
+    found = f"via: {task.via}\r\nhopsFromSeed: {task.hop_path}\r\n" if task.via is not None else ""
+    return (
+        f"{found}source: {task.source.value}\r\nkind: {task.kind.value}\r\n"
+        f"fetchTimeMs: {_duration_ms(fetched.timings)}\r\n"
+    ).encode()
+
+
+def _duration_ms(timings: Timings) -> int:
+    total_s = timings.resolve_s + timings.connect_s + timings.tls_s + timings.first_byte_s + timings.body_s
+    return round(total_s * 1000)
+
+
+def _fields_block(fields: Iterable[tuple[str, str]]) -> bytes:
+    """`application/warc-fields` (§4). A value is kept on its line, whatever a configuration put into it."""
+    return "".join(f"{name}: {' '.join(value.split())}\r\n" for name, value in fields).encode()
+
+
+def _whole(header: str, block: bytes) -> bytes:
+    """A record whose block is small: header with digest and length, block, end."""
+    rest = f"WARC-Block-Digest: {digest_text(sha256(block).digest())}\r\nContent-Length: {len(block)}\r\n\r\n"
+    return b"".join(((header + rest).encode(), block, END))
