@@ -53,7 +53,8 @@ class NetworkOptions:
     dns_timeout_s: float = 5.0
     dns_min_ttl_s: float = 60.0
     dns_max_ttl_s: float = 86_400.0
-    dns_negative_ttl_s: float = 600.0
+    dns_negative_ttl_s: float = 600.0  # a name that does not exist
+    dns_failure_ttl_s: float = 5.0  # SERVFAIL and timeouts: long enough not to hammer, never "dead"
     dns_cache_size: int = 65_536
 
 

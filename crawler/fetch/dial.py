@@ -1,0 +1,280 @@
+"""From an origin to an open transport: resolve, check every address, connect to the checked literal, shake hands.
+
+It keeps no connection (`pool`) and sends no request. Invariants: no packet leaves for an address the policy refuses;
+whatever happens, cancellation included, every socket opened here is either returned or closed.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar
+
+from crawler.core.clock import Clock
+from crawler.core.values import Origin, Timings
+from crawler.core.vocabulary import ErrorType, Stage
+from crawler.fetch.address import AddressDenied, AddressPolicy
+from crawler.fetch.errors import DialError, ResolveError, connect_error, describe
+from crawler.fetch.options import FetchOptions, NetworkOptions
+from crawler.fetch.resolve import Resolver
+from crawler.fetch.tls import TlsProfile, server_name, tls_error
+
+FAMILY_HEAD_START_S: Final = 0.25  # RFC 8305 §5: "Connection Attempt Delay", 250 ms recommended
+NEXT_ADDRESS_S: Final = 2.0  # a further address of a host that answers slowly is asked only then: it is no black hole
+MAX_ADDRESSES: Final = 6  # tried for one connection; more is a name's way of making us knock everywhere
+CLOSE_NOTIFY_S: Final = 1.0  # how long a peer may take to answer our close_notify
+_WINNERS: Final = 16_384  # hosts whose working address family is remembered
+
+_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+Connect = Callable[[str, int], Awaitable[socket.socket]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialled:
+    """An open connection: what it took and what was agreed. `tls_version` is "1.3", or None for plain HTTP."""
+
+    peer_address: str
+    peer_port: int
+    timings: Timings
+    tls_version: str | None
+    tls_resumed: bool
+    ssl_object: ssl.SSLObject | None
+
+
+class Dialer(Protocol):
+    """What the pool needs of this file."""
+
+    async def dial(self, origin: Origin, factory: Callable[[], _Protocol]) -> tuple[_Protocol, Dialled]:
+        """Open a connection whose bytes go to the protocol made by `factory`. Raises DialError."""
+
+
+class NetworkDialer:
+    """Dials over TCP, with TLS for https. Belongs to one event loop.
+
+    Where a host has addresses of both families, the first address's family has a head start; the family that won is
+    tried first next time. `connect` replaces `connect_socket` in tests.
+    """
+
+    def __init__(
+        self,
+        *,
+        resolver: Resolver,
+        policy: AddressPolicy,
+        tls: TlsProfile,
+        options: FetchOptions,
+        network: NetworkOptions,
+        clock: Clock,
+        connect: Connect | None = None,
+    ) -> None:
+        self._resolver = resolver
+        self._policy = policy
+        self._tls = tls
+        self._options = options
+        self._clock = clock
+        self._bind = network.bind_address
+        self._connect = connect if connect is not None else self.connect_socket
+        self._v6_won: dict[str, bool] = {}
+
+    async def dial(self, origin: Origin, factory: Callable[[], _Protocol]) -> tuple[_Protocol, Dialled]:
+        """Open a connection whose bytes go to the protocol made by `factory`. Raises DialError."""
+        mono = self._clock.mono
+        begun = mono()
+        addresses = await self._resolve(origin.host, begun)
+        resolved = mono()
+        timings = Timings(resolve_s=resolved - begun)
+        peer = (addresses[0], origin.port)
+        try:
+            async with asyncio.timeout(self._options.connect_timeout_s):
+                sock, address = await self._race(origin, addresses)
+        except TimeoutError:
+            timings = replace(timings, connect_s=mono() - resolved)
+            detail = f"no connection to {', '.join(addresses)} within {self._options.connect_timeout_s:g} s"
+            raise DialError(Stage.CONNECT, ErrorType.CONNECT_TIMEOUT, detail, timings=timings, peer=peer) from None
+        except OSError as error:
+            timings = replace(timings, connect_s=mono() - resolved)
+            raise DialError(Stage.CONNECT, connect_error(error), describe(error), timings=timings, peer=peer) from error
+        connected = mono()
+        timings = replace(timings, connect_s=connected - resolved)
+        peer = (address, origin.port)
+        try:
+            transport, protocol = await self._open(origin, sock, factory)
+        except TimeoutError:
+            timings = replace(timings, tls_s=mono() - connected)
+            detail = f"no TLS handshake within {self._options.tls_timeout_s:g} s"
+            raise DialError(Stage.TLS, ErrorType.TLS_TIMEOUT, detail, timings=timings, peer=peer) from None
+        except (OSError, ssl.CertificateError) as error:  # ssl.SSLError is an OSError; so is a reset
+            self._tls.forget(origin)
+            timings = replace(timings, tls_s=mono() - connected)
+            detail = describe(error) if str(error) else "the peer closed the connection during the TLS handshake"
+            raise DialError(Stage.TLS, tls_error(error), detail, timings=timings, peer=peer) from error
+        ssl_object: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        if ssl_object is None:
+            return protocol, Dialled(*peer, timings, None, False, None)
+        timings = replace(timings, tls_s=mono() - connected)
+        version = (ssl_object.version() or "").removeprefix("TLSv")
+        return protocol, Dialled(*peer, timings, version, bool(ssl_object.session_reused), ssl_object)
+
+    def keep_session(self, origin: Origin, ssl_object: ssl.SSLObject) -> None:
+        """Remember the TLS session of a connection that has had its first answer."""
+        self._tls.keep(origin, ssl_object)
+
+    async def connect_socket(self, address: str, port: int) -> socket.socket:
+        """A connected, non-blocking TCP socket. Raises OSError."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if self._bind is not None and (":" in self._bind) == (family == socket.AF_INET6):
+                sock.bind((self._bind, 0))
+            await asyncio.get_running_loop().sock_connect(sock, (address, port))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _resolve(self, host: str, begun: float) -> list[str]:
+        """The addresses to try, all of them checked, in the order to try them. Raises DialError."""
+        try:
+            answers = await self._resolver.resolve(host)
+        except ResolveError as error:
+            timings = Timings(resolve_s=self._clock.mono() - begun)
+            raise DialError(Stage.RESOLVE, error.error_type, error.detail, timings=timings) from None
+        allowed: list[str] = []
+        denied: list[str] = []
+        for answer in answers:
+            try:
+                self._policy.check(answer)
+            except AddressDenied as error:
+                denied.append(str(error))
+            else:
+                allowed.append(answer)
+        if not allowed:
+            timings = Timings(resolve_s=self._clock.mono() - begun)
+            detail = f"{host} may not be dialled: " + "; ".join(denied[:MAX_ADDRESSES])
+            raise DialError(Stage.ADDRESS, ErrorType.ADDRESS_DENIED, detail, timings=timings)
+        return interleave(allowed, v6_first=self._v6_won.get(host))[:MAX_ADDRESSES]
+
+    async def _race(self, origin: Origin, addresses: Sequence[str]) -> tuple[socket.socket, str]:
+        """Connect to the first address that answers. Raises the most telling OSError if none does.
+
+        Source: RFC 8305 §5; a later attempt starts when the one before it failed, or after the head start.
+        """
+        if len(addresses) == 1:
+            return await self._connect(addresses[0], origin.port), addresses[0]
+        attempts: dict[asyncio.Task[socket.socket | OSError], str] = {}
+        winner: socket.socket | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                pending: set[asyncio.Task[socket.socket | OSError]] = set()
+                for index, address in enumerate(addresses):
+                    attempt = group.create_task(self._attempt(address, origin.port))
+                    attempts[attempt] = address
+                    pending.add(attempt)
+                    following = addresses[index + 1] if index + 1 < len(addresses) else None
+                    head_start = None if following is None else _head_start(address, following)
+                    winner = await _first_socket(pending, attempt, head_start)
+                    if winner is not None:
+                        break
+                for attempt in pending:
+                    attempt.cancel()
+        except BaseException:
+            winner = None
+            raise
+        finally:
+            for attempt in attempts:  # those that connected too late, or as the race was called off
+                if attempt.done() and not attempt.cancelled() and attempt.exception() is None:
+                    result = attempt.result()
+                    if isinstance(result, socket.socket) and result is not winner:
+                        result.close()
+        if winner is None:
+            raise _most_telling([_result(attempt) for attempt in attempts])
+        address = next(address for attempt, address in attempts.items() if _result(attempt) is winner)
+        if len({":" in a for a in addresses}) == 2:
+            self._remember(origin.host, v6=":" in address)
+        return winner, address
+
+    async def _attempt(self, address: str, port: int) -> socket.socket | OSError:
+        """A connection attempt whose failure is a value: one failed address must not end the others."""
+        try:
+            return await self._connect(address, port)
+        except OSError as error:
+            return error
+
+    async def _open(
+        self, origin: Origin, sock: socket.socket, factory: Callable[[], _Protocol]
+    ) -> tuple[asyncio.Transport, _Protocol]:
+        """Put a transport, with TLS for https, on a connected socket. The socket is the transport's, or closed."""
+        loop = asyncio.get_running_loop()
+        try:
+            if origin.scheme != "https":
+                return await loop.create_connection(factory, sock=sock)
+            self._tls.offer(origin)
+            async with asyncio.timeout(self._options.tls_timeout_s):
+                return await loop.create_connection(
+                    factory,
+                    sock=sock,
+                    ssl=self._tls.context,
+                    server_hostname=server_name(origin.host),
+                    ssl_handshake_timeout=self._options.tls_timeout_s + 1.0,  # ours comes first and has its own word
+                    ssl_shutdown_timeout=CLOSE_NOTIFY_S,
+                )
+        except BaseException:
+            sock.close()
+            raise
+
+    def _remember(self, host: str, *, v6: bool) -> None:
+        winners = self._v6_won
+        winners.pop(host, None)
+        while len(winners) >= _WINNERS:
+            del winners[next(iter(winners))]
+        winners[host] = v6
+
+
+def interleave(addresses: Sequence[str], *, v6_first: bool | None) -> list[str]:
+    """Alternate between the families (RFC 8305 §4), keeping each one's order. `v6_first` None: as the first one is."""
+    v6 = [a for a in addresses if ":" in a]
+    v4 = [a for a in addresses if ":" not in a]
+    if v6_first is None:
+        v6_first = ":" in addresses[0]
+    first, second = (v6, v4) if v6_first else (v4, v6)
+    shared = min(len(first), len(second))
+    mixed = [a for pair in zip(first, second, strict=False) for a in pair]
+    return mixed + first[shared:] + second[shared:]
+
+
+def _head_start(address: str, following: str) -> float:
+    return FAMILY_HEAD_START_S if (":" in address) != (":" in following) else NEXT_ADDRESS_S
+
+
+def _result(attempt: asyncio.Task[socket.socket | OSError]) -> socket.socket | OSError | None:
+    return None if attempt.cancelled() else attempt.result()
+
+
+def _most_telling(results: Sequence[socket.socket | OSError | None]) -> OSError:
+    """Of several failures, one that came from the host rather than from a missing route (often: no IPv6 here)."""
+    errors = [result for result in results if isinstance(result, OSError)]
+    return next((e for e in errors if connect_error(e) is not ErrorType.CONNECT_UNREACHABLE), errors[0])
+
+
+async def _first_socket(
+    pending: set[asyncio.Task[socket.socket | OSError]],
+    latest: asyncio.Task[socket.socket | OSError],
+    head_start_s: float | None,
+) -> socket.socket | None:
+    """Wait until an attempt connects, the latest one fails, or its head start is over (None: until all have ended).
+
+    Attempts that ended are taken out of `pending`.
+    """
+    loop = asyncio.get_running_loop()
+    until = None if head_start_s is None else loop.time() + head_start_s
+    while pending:
+        left = None if until is None else max(0.0, until - loop.time())
+        done, _ = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+        pending -= done
+        for attempt in done:
+            result = attempt.result()
+            if isinstance(result, socket.socket):
+                return result
+        if until is not None and (latest in done or not done):
+            return None
+    return None

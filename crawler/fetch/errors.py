@@ -1,0 +1,72 @@
+"""What can go wrong between a name and the last byte of an answer, as exceptions that carry the log's word.
+
+These never leave `fetch`: the fetcher turns each into a value. Each says at which step it happened and, in words for a
+person, why. What is a bug of ours is not here: it propagates as whatever Python raised.
+"""
+
+import errno
+from typing import Final
+
+from crawler.core.values import Timings
+from crawler.core.vocabulary import ErrorType, Stage
+
+
+class ResolveError(Exception):
+    """A name gave no addresses. `error_type` is one of the dns_* words."""
+
+    def __init__(self, error_type: ErrorType, detail: str) -> None:
+        super().__init__(detail)
+        self.error_type = error_type
+        self.detail = detail
+
+
+class DialError(Exception):
+    """No connection came about. `peer` is the address that was tried last, if any was."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        error_type: ErrorType,
+        detail: str,
+        *,
+        timings: Timings = Timings(),  # noqa: B008 - frozen
+        peer: tuple[str, int] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.stage = stage
+        self.error_type = error_type
+        self.detail = detail
+        self.timings = timings
+        self.peer = peer
+
+
+class ExchangeError(Exception):
+    """An open connection gave no whole answer. How much came is known to the response reader."""
+
+    def __init__(self, error_type: ErrorType, detail: str) -> None:
+        super().__init__(detail)
+        self.error_type = error_type
+        self.detail = detail
+
+
+_CONNECT_ERRORS: Final = {
+    errno.ECONNREFUSED: ErrorType.CONNECT_REFUSED,
+    errno.ETIMEDOUT: ErrorType.CONNECT_TIMEOUT,
+    errno.ENETUNREACH: ErrorType.CONNECT_UNREACHABLE,
+    errno.EHOSTUNREACH: ErrorType.CONNECT_UNREACHABLE,
+    errno.ENETDOWN: ErrorType.CONNECT_UNREACHABLE,
+    errno.EHOSTDOWN: ErrorType.CONNECT_UNREACHABLE,
+    errno.EADDRNOTAVAIL: ErrorType.CONNECT_UNREACHABLE,  # Linux: no source address of that family
+    errno.EMFILE: ErrorType.NO_FILE_DESCRIPTORS,
+    errno.ENFILE: ErrorType.NO_FILE_DESCRIPTORS,
+}
+
+
+def connect_error(error: OSError) -> ErrorType:
+    """The word for an error of socket(2), bind(2) or connect(2)."""
+    return _CONNECT_ERRORS.get(error.errno or 0, ErrorType.CONNECT_FAILED)
+
+
+def describe(error: BaseException) -> str:
+    """An error in words; never empty."""
+    return str(error) or type(error).__name__

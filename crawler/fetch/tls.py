@@ -1,0 +1,125 @@
+"""How servers are verified, how sessions are resumed, and which word a failed handshake gets.
+
+Owns the one SSLContext (making one costs 15-20 ms, a handshake 1.3) and the sessions made in it. Opens no socket.
+Invariant: a session is offered only to the origin that issued it, so a resumed connection speaks for a name that was
+verified when the session was made.
+"""
+
+import ssl
+from contextvars import ContextVar
+from typing import Final
+
+import certifi
+
+from crawler.core.values import Origin
+from crawler.core.vocabulary import ErrorType
+from crawler.fetch.options import NetworkOptions, TlsOptions
+
+_SESSIONS: Final = 4_096  # origins; a session is 2-6 KiB with its certificate chain
+
+_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+# X509_V_ERR_* of <openssl/x509_vfy.h>
+_VERIFY_ERRORS: Final = {
+    2: ErrorType.TLS_UNKNOWN_ISSUER,  # UNABLE_TO_GET_ISSUER_CERT
+    9: ErrorType.TLS_CERT_NOT_YET_VALID,
+    10: ErrorType.TLS_CERT_EXPIRED,
+    18: ErrorType.TLS_SELF_SIGNED,  # DEPTH_ZERO_SELF_SIGNED_CERT: the leaf itself
+    19: ErrorType.TLS_UNKNOWN_ISSUER,  # SELF_SIGNED_CERT_IN_CHAIN: a root that is not ours
+    20: ErrorType.TLS_UNKNOWN_ISSUER,  # UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+    21: ErrorType.TLS_UNKNOWN_ISSUER,  # UNABLE_TO_VERIFY_LEAF_SIGNATURE
+    27: ErrorType.TLS_UNKNOWN_ISSUER,  # CERT_UNTRUSTED
+    62: ErrorType.TLS_HOST_MISMATCH,
+    64: ErrorType.TLS_HOST_MISMATCH,  # IP_ADDRESS_MISMATCH
+}
+_NO_SHARED_PROTOCOL: Final = frozenset(
+    {
+        "UNSUPPORTED_PROTOCOL",
+        "NO_PROTOCOLS_AVAILABLE",
+        "TLSV1_ALERT_PROTOCOL_VERSION",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",  # what a server says that shares no cipher with us
+        "NO_SHARED_CIPHER",
+        "TLSV1_ALERT_INSUFFICIENT_SECURITY",
+        "NO_APPLICATION_PROTOCOL",
+        "TLSV1_ALERT_NO_APPLICATION_PROTOCOL",
+    }
+)
+
+
+class _ResumingContext(ssl.SSLContext):
+    """An SSLContext that offers a session in the handshakes it starts.
+
+    asyncio and uvloop have no parameter for it, so the session travels in the context of the task that calls
+    `create_connection`: both start the handshake in a copy of it.
+    """
+
+    session: ContextVar[ssl.SSLSession | None]
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        offered = session if session is not None else self.session.get()
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, offered)
+
+
+class TlsProfile:
+    """One way of verifying servers, with the sessions made under it.
+
+    Trusted are certifi's bundle and, if given, `network.ca_file` on top of it. Raises OSError or ssl.SSLError if that
+    file cannot be read, KeyError for an unknown `min_version`.
+    """
+
+    def __init__(self, options: TlsOptions, network: NetworkOptions, *, sessions: int = _SESSIONS) -> None:
+        context = _ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.session = ContextVar("tls_session", default=None)
+        context.minimum_version = _VERSIONS[options.min_version]
+        context.set_alpn_protocols(["http/1.1"])
+        if options.verify:
+            context.load_verify_locations(certifi.where())
+            if network.ca_file is not None:
+                context.load_verify_locations(network.ca_file)
+        else:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        self.context: ssl.SSLContext = context
+        self._offered = context.session
+        self._limit = sessions
+        self._sessions: dict[Origin, ssl.SSLSession] = {}
+
+    def offer(self, origin: Origin) -> None:
+        """Let the handshake that the current task starts next resume the origin's last session, if there is one."""
+        self._offered.set(self._sessions.get(origin))
+
+    def keep(self, origin: Origin, ssl_object: ssl.SSLObject) -> None:
+        """Remember the session of a connection that has had an answer: TLS 1.3 tickets come after the handshake."""
+        session = ssl_object.session
+        if session is None or not (session.has_ticket or (session.id and ssl_object.version() == "TLSv1.2")):
+            return
+        sessions = self._sessions
+        sessions.pop(origin, None)
+        while len(sessions) >= self._limit:
+            del sessions[next(iter(sessions))]
+        sessions[origin] = session
+
+    def forget(self, origin: Origin) -> None:
+        """Offer nothing next time: the server did not get through a handshake with what it was offered."""
+        self._sessions.pop(origin, None)
+
+
+def server_name(host: str) -> str:
+    """What a certificate must be for, and SNI says (unless it is an IP address): no brackets, no root dot."""
+    return host[1:-1] if host.startswith("[") else host.rstrip(".")
+
+
+def tls_error(error: Exception) -> ErrorType:
+    """The word for what a handshake raised."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFY_ERRORS.get(error.verify_code, ErrorType.TLS_CERT_INVALID)
+    if isinstance(error, ssl.SSLError) and error.reason in _NO_SHARED_PROTOCOL:
+        return ErrorType.TLS_NO_SHARED_PROTOCOL
+    return ErrorType.TLS_FAILED
