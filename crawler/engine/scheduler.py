@@ -20,7 +20,7 @@ from typing import Final
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
 from crawler.core.values import Lease, Origin, Task
-from crawler.core.vocabulary import Source, TaskKind
+from crawler.core.vocabulary import TaskKind
 from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Errand, Host, Key
@@ -68,6 +68,7 @@ class Scheduler:
         self.stopping = False
         self.paused = False
         self.on_quiet: Callable[[], None] = lambda: None
+        self.on_lease_end: Callable[[], None] = lambda: None
         gate.on_leave = self._address_left
 
     async def start(self) -> None:
@@ -295,6 +296,7 @@ class Scheduler:
             self._schedule(key, max(key.turn.open_mono, now))
         if not self.leases_out:
             self._wake.set()
+        self.on_lease_end()
 
     def gate_was_shut(self, lease: Lease, address: str, until_mono: float) -> None:
         """A worker found the address taken: remember it, so that we look before we lease."""

@@ -1,0 +1,255 @@
+"""Makes visits durable: sinks written and synced, then one frontier transaction, then the log lines.
+
+Settlements gather until there are enough of them, they are large or old enough, or workers would idle without the URLs
+they bring. A commit that fails (full disk) is undone in the sinks and tried again until it succeeds; nothing is taken
+from the pending ones before it is stored.
+
+Invariant: what the frontier holds as settled is on disk in the sinks, exactly once.
+"""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from crawler.core.clock import Clock
+from crawler.core.values import Denied, Record, SinkFile, Written
+from crawler.core.vocabulary import TaskKind, UrlState
+from crawler.engine.options import EngineOptions
+from crawler.engine.scheduler import Scheduler
+from crawler.engine.tally import Tally, is_stored_page
+from crawler.engine.worker import Visited
+from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
+from crawler.sinks.base import Sink
+
+RETRY_S: Final = 1.0  # between attempts to commit on a full disk
+
+
+class Committer:
+    """`on_stored` gets each stored visit with the number of links that were new and where the WARC holds it.
+    `on_disk` is told why nothing can be written, and None when it works again.
+    """
+
+    def __init__(
+        self,
+        *,
+        frontier: Frontier,
+        sinks: Sequence[Sink],
+        scheduler: Scheduler,
+        tally: Tally,
+        clock: Clock,
+        options: EngineOptions,
+        output: Path,
+        on_stored: Callable[[Visited, int, Written | None], None],
+        on_event: Callable[[str, dict[str, Any]], None],
+        on_disk: Callable[[str | None], None],
+    ) -> None:
+        self._frontier = frontier
+        self._sinks = sinks
+        self._scheduler = scheduler
+        self._tally = tally
+        self._clock = clock
+        self._options = options
+        self._output = output
+        self._on_stored = on_stored
+        self._on_event = on_event
+        self._on_disk = on_disk
+        self._pending: list[Visited] = []
+        self._pending_bytes = 0
+        self._committing = False
+        self._closing = False
+        self._poke = asyncio.Event()
+        self._arrived = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sinks")
+        self._new_scope_hosts: list[str] = []
+        self.on_idle: Callable[[], None] = lambda: None
+
+    # -- from workers
+
+    async def put(self, visited: Visited) -> None:
+        """Hand over a visit. Waits while what is uncommitted passes half of `engine.memory`, or 4 commits' worth."""
+        while not self._room.is_set():
+            await self._room.wait()
+        self._pending.append(visited)
+        self._pending_bytes += visited.held_bytes
+        options = self._options
+        if self._pending_bytes > options.memory // 2 or len(self._pending) > 4 * options.commit_settlements:
+            self._room.clear()
+        self._arrived.set()
+        if len(self._pending) >= options.commit_settlements or self._pending_bytes >= options.commit_bytes:
+            self._poke.set()
+        else:
+            self.nudge()
+
+    def nudge(self, *, now: bool = False) -> None:
+        """Commit at once if workers wait for the URLs that pending visits found, or if told so."""
+        if self._pending and (now or self._scheduler.is_hungry):
+            self._poke.set()
+
+    def add_scope_host(self, host: str) -> None:
+        """A host that a seed's redirect brought in, for the next commit."""
+        self._new_scope_hosts.append(host)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._pending and not self._committing
+
+    @property
+    def uncommitted(self) -> int:
+        """Visits fetched and not stored yet."""
+        return len(self._pending)
+
+    # -- the loop
+
+    async def open(self, known: Sequence[SinkFile]) -> None:
+        """Make the sinks agree with the store. Raises OSError, or the sink's own error for a damaged file."""
+        for sink in self._sinks:
+            changed = await self._in_thread(sink.open, [file for file in known if file.sink == sink.name])
+            if changed:
+                await self._frontier.record_sink_files(changed)
+
+    async def run(self) -> None:
+        """Commit until `close` was called and everything is stored."""
+        while True:
+            if not self._pending:
+                self.on_idle()
+                if self._closing:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            await self._gather()
+            batch = self._pending
+            self._pending, self._pending_bytes = [], 0
+            self._committing = True
+            try:
+                await self._commit(batch)
+            finally:
+                self._committing = False
+            self._room.set()
+
+    async def _gather(self) -> None:
+        if not self._closing:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._options.commit_interval_s):
+                    await self._poke.wait()
+        self._poke.clear()
+
+    def finish(self) -> None:
+        """Store what is pending and end `run`."""
+        self._closing = True
+        self._arrived.set()
+        self._poke.set()
+
+    async def close(self) -> None:
+        """After `run` has ended: end the output files."""
+        for sink in self._sinks:
+            try:
+                files = await self._in_thread(sink.close)
+                await self._frontier.record_sink_files(files)
+            except (OSError, FrontierFull) as error:  # what is committed is safe; the next start finishes the rename
+                self._on_event("disk_low", {"message": str(error)})
+            else:
+                self._say_closed(files)
+        self._thread.shutdown(wait=True)
+
+    async def _commit(self, batch: list[Visited]) -> None:
+        waiting = False
+        while True:
+            reason = self._disk_low()
+            if reason is None:
+                try:
+                    receipt, written = await self._store(batch)
+                    break
+                except (OSError, FrontierFull) as error:
+                    reason = str(error)
+                    await self._reset_sinks()
+            if not waiting:
+                waiting = True
+                self._on_disk(reason)
+            await asyncio.sleep(RETRY_S)
+        if waiting:
+            self._on_disk(None)
+        self._stored(batch, receipt, written)
+
+    def _disk_low(self) -> str | None:
+        stat = os.statvfs(self._output)
+        free = stat.f_bavail * stat.f_frsize
+        if free >= self._options.min_free:
+            return None
+        return f"{free} bytes free, output.min_free is {self._options.min_free}"
+
+    async def _store(self, batch: list[Visited]) -> tuple[Receipt, list[Written | None]]:
+        written, files = await self._in_thread(self._write_sinks, [visited.settlement.record for visited in batch])
+        settlements = [visited.settlement for visited in batch]
+        counters = self._tally.life_with(settlements)
+        receipt = await self._frontier.settle(
+            Batch(
+                settlements,
+                written,
+                files,
+                self._scheduler.books.take_rests(),
+                counters,
+                tuple(self._new_scope_hosts),
+            )
+        )
+        self._tally.life = counters
+        self._new_scope_hosts.clear()
+        renamed = await self._in_thread(self._settle_sinks)
+        if renamed:
+            await self._frontier.record_sink_files(renamed)
+            self._say_closed(renamed)
+        return receipt, written
+
+    def _write_sinks(self, records: list[Record | None]) -> tuple[list[Written | None], list[SinkFile]]:
+        """On the sinks' thread. Returns where the first sink (the WARC) put each record, and the files' lengths."""
+        present = [(i, record) for i, record in enumerate(records) if record is not None]
+        chosen = [record for _, record in present]
+        places: list[Written | None] = [None] * len(chosen)
+        files: list[SinkFile] = []
+        for sink in self._sinks:
+            put = sink.write(chosen, places)
+            if sink is self._sinks[0]:
+                places = put
+        for sink in self._sinks:
+            files.extend(sink.sync())
+        written: list[Written | None] = [None] * len(records)
+        for (i, _), place in zip(present, places, strict=True):
+            written[i] = place
+        return written, files
+
+    def _settle_sinks(self) -> list[SinkFile]:
+        return [file for sink in self._sinks for file in sink.settled()]
+
+    async def _reset_sinks(self) -> None:
+        for sink in self._sinks:
+            with suppress(OSError):  # on a dying disk this fails too; the next attempt resets again
+                await self._in_thread(sink.reset)
+
+    def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[Written | None]) -> None:
+        tally, scheduler = self._tally, self._scheduler
+        scheduler.stored(receipt)
+        for visited, links_new, place in zip(batch, receipt.links_new, written, strict=True):
+            settlement = visited.settlement
+            tally.links_new += links_new
+            tally.pages += is_stored_page(settlement)
+            if settlement.task.kind is TaskKind.PAGE:
+                if settlement.state is UrlState.WAITING and settlement.next_at is not None:
+                    scheduler.due_at(settlement.next_at)
+                fetched = not isinstance(settlement.outcome, Denied)
+                scheduler.page_settled(settlement.host_id, settlement.task, fetched=fetched)
+            self._on_stored(visited, links_new, place)
+        scheduler.wake()
+
+    def _say_closed(self, files: Sequence[SinkFile]) -> None:
+        for file in files:
+            if file.state == "closed":
+                self._on_event("file_closed", {"name": file.name, "bytes": file.committed_bytes})
+
+    async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

@@ -1,0 +1,133 @@
+"""A crawl from start to end: the tasks, who watches them, and how they stop.
+
+Everything runs in one TaskGroup; a bug in any task ends the process. Draining is courtesy: recovery at the next start is
+what makes a stop at any instant correct.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.vocabulary import StoppedBy
+from crawler.engine.committer import Committer
+from crawler.engine.options import EngineOptions
+from crawler.engine.scheduler import NEVER, Scheduler
+from crawler.engine.worker import Worker
+
+_CHECK_S: Final = 1.0  # the end is looked for at least this often
+
+
+class Crawl:
+    """Runs until nothing is left to do within `engine.linger_s`, or until `stop`. `state` is one word for the views:
+    crawling, lingering, paused, draining.
+    """
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        workers: list[Worker],
+        committer: Committer,
+        clock: Clock,
+        options: EngineOptions,
+        on_drain: Callable[[StoppedBy], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._workers = workers
+        self._committer = committer
+        self._clock = clock
+        self._options = options
+        self._on_drain = on_drain
+        self._look = asyncio.Event()
+        self._stop: StoppedBy | None = None
+        self._paused_mono: float | None = None
+        self.state = "crawling"
+        scheduler.on_quiet = self._look.set
+        committer.on_idle = self._look.set
+
+    def stop(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
+        """Finish what is in flight, then end."""
+        if self._stop is None:
+            self._stop = reason
+        self._look.set()
+
+    def disk(self, reason: str | None) -> None:
+        """Pause while nothing can be written; None: go on."""
+        self._scheduler.paused = reason is not None
+        self._paused_mono = self._clock.mono() if reason is not None else None
+        self.state = "paused" if reason is not None else "crawling"
+        self._scheduler.wake()
+        self._look.set()
+
+    async def run(self) -> StoppedBy:
+        """Returns why it ended, with everything that was fetched committed (unless the disk is full)."""
+        await self._scheduler.start()
+        async with asyncio.TaskGroup() as group:
+            workers = [group.create_task(worker.run(), name=f"worker-{n}") for n, worker in enumerate(self._workers)]
+            group.create_task(self._scheduler.run(), name="scheduler")
+            committing = group.create_task(self._committer.run(), name="committer")
+            reason = await self._until_done()
+            self.state = "draining"
+            self._on_drain(reason)
+            self._scheduler.stop()
+            await self._drained(workers)
+            self._committer.finish()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._options.drain_s):
+                    await asyncio.wait({committing})
+            committing.cancel()  # only a disk that stays full gets here with work left
+        return reason
+
+    async def _drained(self, workers: list[asyncio.Task[None]]) -> None:
+        deadline = self._clock.mono() + self._options.drain_s
+        while self._scheduler.leases_out and self._clock.mono() < deadline:
+            self._look.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, deadline - self._clock.mono())):
+                    await self._until_lease_ends()
+        for worker in workers:
+            worker.cancel()
+        await asyncio.wait(workers)
+
+    async def _until_lease_ends(self) -> None:
+        ended = asyncio.Event()
+        self._scheduler.on_lease_end = ended.set
+        await ended.wait()
+
+    async def _until_done(self) -> StoppedBy:
+        started = self._clock.mono()
+        max_s = self._options.max_duration_s
+        while self._stop is None:
+            self._look.clear()
+            if max_s is not None and self._clock.mono() - started >= max_s:
+                return StoppedBy.MAX_DURATION
+            reason = self._ended()
+            if reason is not None:
+                return reason
+            left_s = _CHECK_S if max_s is None else min(_CHECK_S, max(0.0, started + max_s - self._clock.mono()))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await self._look.wait()
+        return self._stop
+
+    def _ended(self) -> StoppedBy | None:
+        """Why there is nothing left to do; None while there is."""
+        linger_s = self._options.linger_s
+        if linger_s is None:
+            return None
+        if self._paused_mono is not None:
+            return StoppedBy.DISK if self._clock.mono() - self._paused_mono > linger_s else None
+        if not self._scheduler.is_quiet or not self._committer.is_idle:
+            self.state = "crawling"
+            return None
+        wait_s = self._scheduler.next_turn_s()
+        if self._scheduler.next_due_at is not None:
+            wait_s = min(wait_s, self._scheduler.next_due_at - self._clock.now())
+        if wait_s <= linger_s:
+            self.state = "lingering" if wait_s > _CHECK_S else "crawling"
+            return None
+        if self._scheduler.books.limit_reached:
+            return StoppedBy.MAX_URLS
+        return StoppedBy.EMPTY if wait_s == NEVER else StoppedBy.WAITING

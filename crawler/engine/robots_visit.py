@@ -1,0 +1,66 @@
+"""What an answer to a request for robots.txt means for its host (RFC 9309 §2.3.1).
+
+Pure: outcome, the copy known so far, and `now` in; a new record out.
+"""
+
+from dataclasses import replace
+from typing import Final, assert_never
+
+from crawler.content import decode
+from crawler.content.robots import RobotsTxt, policy_for_status
+from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected, RobotsRecord
+from crawler.core.vocabulary import TruncatedReason
+from crawler.fetch.options import FetchOptions
+
+MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: at least this much is parsed
+MAX_HOPS: Final = 5  # §2.3.1.2
+FRESH_S: Final = 86_400.0  # §2.4: a copy should not be used for more than a day
+STALE_S: Final = 86_400.0  # and while the server fails, for a day more
+GIVE_UP_S: Final = 30 * 86_400.0  # §2.3.1.4: "a reasonably long period of time (for example, 30 days)"
+
+
+def record_of(
+    outcome: Outcome,
+    *,
+    known: RobotsRecord | None,
+    now: float,
+    rest_s: float,
+    token: str,
+    limits: FetchOptions,
+) -> RobotsRecord:
+    """The verdict in force from now on. `rest_s` is how long to wait after a failure before asking again."""
+    match outcome:
+        case Fetched():
+            status = outcome.head.status_code
+            if outcome.truncated not in (None, TruncatedReason.LENGTH):
+                return _unreachable(None, known, now, rest_s)
+            policy = policy_for_status(status)
+            if policy == "unreachable":
+                return _unreachable(status, known, now, rest_s)
+            if policy == "allow":
+                return RobotsRecord("allow", status, None, now, now + FRESH_S)
+            decoded = decode.decode(
+                outcome.payload,
+                outcome.head.get_all("content-encoding"),
+                keep=MAX_BYTES,
+                max_decoded=limits.max_decoded,
+                max_expansion=limits.max_expansion,
+            )
+            delay_s = RobotsTxt.parse(decoded.data).crawl_delay(token)
+            return RobotsRecord("rules", status, decoded.data, now, now + FRESH_S, crawl_delay_s=delay_s)
+        case Redirected():  # too many hops: as if there were none (§2.3.1.2)
+            return RobotsRecord("allow", outcome.fetched.head.status_code, None, now, now + FRESH_S)
+        case NotModified() | Failed() | Denied():
+            return _unreachable(None, known, now, rest_s)
+        case _:
+            assert_never(outcome)
+
+
+def _unreachable(status: int | None, known: RobotsRecord | None, now: float, rest_s: float) -> RobotsRecord:
+    since = now if known is None or known.failing_since is None else known.failing_since
+    again_at = now + rest_s
+    if known is not None and known.verdict != "unreachable" and now - known.fetched_at < FRESH_S + STALE_S:
+        return replace(known, expires_at=again_at, failing_since=since)
+    if now - since >= GIVE_UP_S:
+        return RobotsRecord("allow", status, None, now, now + FRESH_S, failing_since=since)
+    return RobotsRecord("unreachable", status, None, now, again_at, failing_since=since)

@@ -1,0 +1,285 @@
+"""Takes leases and visits their URLs: admission, fetch, reading, settlement.
+
+A worker never waits for politeness: an address that is taken sends the lease back. It gives its connection back before
+it waits for the committer (the fetcher returns it with the last byte). It decides what an outcome means for the URL and
+tells the scheduler what it means for the host.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, assert_never
+
+from crawler.core.clock import Clock
+from crawler.core.outcome import response_of
+from crawler.core.politeness import retry_after_s
+from crawler.core.retry import fate, is_connection_error, is_lasting, pushes_back, rests_origin
+from crawler.core.url import UrlError, checked
+from crawler.core.values import (
+    Denied,
+    Failed,
+    Fetched,
+    FetchResult,
+    Lease,
+    Origin,
+    Outcome,
+    Record,
+    Redirected,
+    Settlement,
+    Task,
+)
+from crawler.core.vocabulary import DenyReason, TaskKind, UrlState
+from crawler.engine import robots_visit
+from crawler.engine.admission import Admission
+from crawler.engine.hosts import Host
+from crawler.engine.scheduler import Scheduler
+from crawler.engine.tally import Tally
+from crawler.engine.visit import Reader, Reading
+from crawler.fetch.fetcher import GateShut
+from crawler.fetch.options import FetchOptions
+
+# A page of this size takes 3 ms to parse: larger ones are read in a thread, so that the loop is never held for long.
+READ_IN_THREAD_OVER: Final = 256 * 1024
+ROBOTS_AGAIN_S: Final = 60.0  # after a robots.txt that answered with a server error
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """A settlement on its way to the store, with what only the log wants to know. Durations in seconds."""
+
+    settlement: Settlement
+    lease: Lease
+    queue_s: float
+    dur_s: float
+
+    @property
+    def held_bytes(self) -> int:
+        """What keeping it costs."""
+        response = response_of(self.settlement.outcome)
+        return 512 if response is None else 512 + len(response.raw_head) + response.raw_body.size
+
+
+class Fetches(Protocol):
+    """The fetcher, as workers see it."""
+
+    async def fetch(self, origin: Origin, task: Task) -> FetchResult:
+        """Raises GateShut when the address is taken."""
+
+
+class Commits(Protocol):
+    """The committer, as workers see it."""
+
+    async def put(self, visited: Visited) -> None:
+        """Waits while too much is uncommitted."""
+
+    def nudge(self, *, now: bool = False) -> None:
+        """Consider committing at once."""
+
+
+class Worker:
+    """One of `engine.workers`; all share everything they are given. `skips` counts refused links by reason."""
+
+    def __init__(
+        self,
+        *,
+        queue: asyncio.Queue[Lease],
+        scheduler: Scheduler,
+        admission: Admission,
+        fetcher: Fetches,
+        reader: Reader,
+        committer: Commits,
+        tally: Tally,
+        clock: Clock,
+        rng: random.Random,
+        max_attempts: int,
+        limits: FetchOptions,
+        on_skipped: Callable[[Counter[tuple[str, DenyReason, str]]], None],
+        on_scope_host: Callable[[str, str], None],
+        on_robots: Callable[[Host], None],
+    ) -> None:
+        self._queue = queue
+        self._scheduler = scheduler
+        self._books = scheduler.books
+        self._admission = admission
+        self._fetcher = fetcher
+        self._reader = reader
+        self._committer = committer
+        self._tally = tally
+        self._clock = clock
+        self._rng = rng
+        self._max_attempts = max_attempts
+        self._limits = limits
+        self._on_skipped = on_skipped
+        self._on_scope_host = on_scope_host
+        self._on_robots = on_robots
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            await self._visit_lease(await self._queue.get())
+
+    async def _visit_lease(self, lease: Lease) -> None:
+        host = self._books.hosts[lease.host_id]
+        queue_s = self._clock.mono() - lease.leased_mono
+        done = 0
+        began = False
+        last: tuple[Task, FetchResult, float] | None = None
+        try:
+            for task in lease.tasks:
+                if last is not None:
+                    await self._settle(lease, host, *last, queue_s)
+                    last = None
+                if self._scheduler.stopping:
+                    return
+                if task.kind is TaskKind.PAGE:
+                    denied = self._admission.judge(task, lease.origin, host)
+                    if denied is not None:
+                        done += 1
+                        await self._settle_denied(lease, task, denied, queue_s)
+                        continue
+                start = self._clock.mono()
+                try:
+                    result = await self._fetcher.fetch(lease.origin, task)
+                except GateShut as shut:
+                    self._scheduler.gate_was_shut(lease, shut.address, shut.until_mono)
+                    return
+                began = True
+                done += 1
+                last = task, result, self._clock.mono() - start
+                if not self._learn(lease, result):
+                    return
+        finally:
+            # the last answer is read after the turn was given back: reading is our time, not the host's
+            self._scheduler.lease_ended(lease, unfinished=lease.tasks[done:], began=began)
+            if last is not None:
+                await self._settle(lease, host, *last, queue_s)
+            self._committer.nudge()
+
+    def _learn(self, lease: Lease, result: FetchResult) -> bool:
+        """Tell the books how the host answered. False: it rests, the rest of the lease goes back."""
+        match result:
+            case Fetched():
+                timings = result.timings
+                self._books.answered(lease, timings.first_byte_s + timings.body_s, result.connection.peer_address)
+                if pushes_back(result):
+                    wait_s = retry_after_s(result.head.get("retry-after"), self._clock.now())
+                    self._books.pushed_back(lease, result.head.status_code, wait_s)
+                    return False
+                self._books.calmed(lease)
+                return True
+            case Failed():
+                if rests_origin(result.error_type):
+                    self._books.origin_failed(lease, result.error_type, lasting=is_lasting(result.error_type))
+                    return False
+                return True
+            case _:
+                assert_never(result)
+
+    async def _settle_denied(self, lease: Lease, task: Task, denied: Denied, queue_s: float) -> None:
+        self._tally.attempted(denied, task.kind, task.url)
+        settlement = Settlement(task, lease.host_id, denied, UrlState.DENIED, finished_at=self._clock.now())
+        await self._committer.put(Visited(settlement, lease, queue_s, 0.0))
+
+    async def _settle(
+        self, lease: Lease, host: Host, task: Task, result: FetchResult, dur_s: float, queue_s: float
+    ) -> None:
+        outcome = self._reader.outcome_of(task, result)
+        self._tally.attempted(outcome, task.kind, task.url)
+        if task.kind is TaskKind.ROBOTS:
+            await self._settle_robots(lease, host, task, outcome, dur_s, queue_s)
+            return
+        ends = fate(outcome, attempt=task.attempt, max_attempts=self._max_attempts, rng=self._rng)
+        reading = Reading(outcome)
+        if ends.state is not UrlState.WAITING:
+            reading = await self._read(task, outcome)
+        next_at = None
+        if ends.after_s is not None:
+            rest_s = host.turn.open_mono - self._clock.mono()
+            next_at = self._clock.now() + max(ends.after_s, rest_s if self._is_host_fault(outcome) else 0.0)
+        response = response_of(outcome)
+        record = None
+        if response is not None and reading.payload_digest is not None:
+            page = reading.page if reading.index and isinstance(outcome, Fetched) else None
+            record = Record(task, response, reading.payload_digest, page)
+        settlement = Settlement(
+            task,
+            lease.host_id,
+            outcome,
+            ends.state,
+            tuple(reading.discovered),
+            record,
+            next_at,
+            digest=reading.payload_digest,
+            finished_at=self._clock.now(),
+        )
+        self._tally.links_found += reading.links_found
+        await self._committer.put(Visited(settlement, lease, queue_s, dur_s))
+        if pushes_back(outcome):
+            self._committer.nudge(now=True)
+
+    def _is_host_fault(self, outcome: Outcome) -> bool:
+        return isinstance(outcome, Failed) and is_connection_error(outcome.error_type)
+
+    async def _read(self, task: Task, outcome: Outcome) -> Reading:
+        response = response_of(outcome)
+        if response is not None and response.payload.size > READ_IN_THREAD_OVER:
+            reading, links = await asyncio.to_thread(self._reader.read, task, outcome)
+        else:
+            reading, links = self._reader.read(task, outcome)
+        if isinstance(outcome, Redirected):
+            self._widen_scope(task, outcome)
+        self._reader.judge(task, reading, links, self._admission.scope)
+        if reading.skipped:
+            self._on_skipped(reading.skipped)
+        return reading
+
+    def _widen_scope(self, task: Task, outcome: Redirected) -> None:
+        try:
+            _, origin = checked(outcome.target)
+        except UrlError:
+            return
+        if self._admission.brings_host_in(task, origin):
+            self._admission.scope = self._admission.scope.with_host(origin.host)
+            self._on_scope_host(origin.host, task.url)
+
+    async def _settle_robots(
+        self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
+    ) -> None:
+        now = self._clock.now()
+        state, robots = UrlState.DONE, None
+        moved = self._robots_target(task, outcome)
+        if moved is not None:
+            self._scheduler.robots_moved(lease.host_id, *moved)
+        else:
+            rest_s = max(host.turn.open_mono, host.key.turn.open_mono) - self._clock.mono()
+            if rest_s <= host.key.delay_s:  # it failed in a way that rests nobody: a 500, say
+                rest_s = ROBOTS_AGAIN_S
+            robots = robots_visit.record_of(
+                outcome,
+                known=host.robots,
+                now=now,
+                rest_s=rest_s,
+                token=self._admission.token,
+                limits=self._limits,
+            )
+            self._books.learn_robots(host, robots)
+            self._scheduler.robots_settled(lease.host_id)
+            self._on_robots(host)
+        reading, _ = self._reader.read(task, outcome)
+        response = response_of(outcome)
+        record = None
+        if response is not None and reading.payload_digest is not None:
+            record = Record(task, response, reading.payload_digest)
+        settlement = Settlement(task, lease.host_id, outcome, state, record=record, robots=robots, finished_at=now)
+        await self._committer.put(Visited(settlement, lease, queue_s, dur_s))
+
+    def _robots_target(self, task: Task, outcome: Outcome) -> tuple[Origin, Task] | None:
+        if not isinstance(outcome, Redirected) or task.redirects >= robots_visit.MAX_HOPS:
+            return None
+        try:
+            url, origin = checked(outcome.target)
+        except UrlError:
+            return None
+        return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)
