@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.clock import Clock
-from crawler.core.values import Denied, Record, SinkFile, Written
+from crawler.core.values import Counters, Denied, Record, Rest, Settlement, SinkFile, Written
 from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduler import Scheduler
@@ -67,6 +67,7 @@ class Committer:
         self._room.set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sinks")
         self._new_scope_hosts: list[str] = []
+        self._unrecorded: list[SinkFile] = []  # states the store has yet to learn
         self.on_idle: Callable[[], None] = lambda: None
 
     # -- from workers
@@ -151,7 +152,8 @@ class Committer:
         for sink in self._sinks:
             try:
                 files = await self._in_thread(sink.close)
-                await self._frontier.record_sink_files(files)
+                await self._frontier.record_sink_files([*self._unrecorded, *files])
+                self._unrecorded = []
             except (OSError, FrontierFull) as error:  # what is committed is safe; the next start finishes the rename
                 self._on_event("disk_low", {"message": str(error)})
             else:
@@ -159,23 +161,45 @@ class Committer:
         self._thread.shutdown(wait=True)
 
     async def _commit(self, batch: list[Visited]) -> None:
-        waiting = False
-        while True:
-            reason = self._disk_low()
-            if reason is None:
-                try:
-                    receipt, written = await self._store(batch)
-                    break
-                except (OSError, FrontierFull) as error:
-                    reason = str(error)
-                    await self._reset_sinks()
-            if not waiting:
-                waiting = True
-                self._on_disk(reason)
+        settlements = [visited.settlement for visited in batch]
+        rests = self._scheduler.books.take_rests()
+        scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
+        counters = self._tally.life_with(settlements)
+        waited = False
+        while isinstance(stored := await self._store(settlements, rests, scope_hosts, counters), str):
+            if not waited:
+                self._on_disk(stored)
+            waited = True
             await asyncio.sleep(RETRY_S)
-        if waiting:
+        if waited:
             self._on_disk(None)
-        self._stored(batch, receipt, written)
+        self._tally.life = counters
+        self._unrecorded = []
+        self._stored(batch, *stored)
+        await self._rename_complete()
+
+    async def _store(
+        self, settlements: list[Settlement], rests: list[Rest], scope_hosts: list[str], counters: Counters
+    ) -> tuple[Receipt, list[Written | None]] | str:
+        """One attempt. Returns why nothing was stored, in words, if the disk is to blame."""
+        if (reason := self._disk_low()) is not None:
+            return reason
+        try:
+            written, files = await self._in_thread(self._write_sinks, [each.record for each in settlements])
+            batch = Batch(settlements, written, self._unrecorded + files, rests, counters, scope_hosts)
+            return await self._frontier.settle(batch), written
+        except (OSError, FrontierFull) as error:
+            for sink in self._sinks:
+                with suppress(OSError):  # on a dying disk this fails too; the next attempt resets again
+                    await self._in_thread(sink.reset)
+            return str(error)
+
+    async def _rename_complete(self) -> None:
+        """The batch is stored: nothing here may undo it. What fails is taken up by the next commit or start."""
+        with suppress(OSError):
+            renamed = await self._in_thread(self._settle_sinks)
+            self._unrecorded.extend(renamed)  # their new states go with the next commit
+            self._say_closed(renamed)
 
     def _disk_low(self) -> str | None:
         stat = os.statvfs(self._output)
@@ -184,37 +208,15 @@ class Committer:
             return None
         return f"{free} bytes free, output.min_free is {self._options.min_free}"
 
-    async def _store(self, batch: list[Visited]) -> tuple[Receipt, list[Written | None]]:
-        written, files = await self._in_thread(self._write_sinks, [visited.settlement.record for visited in batch])
-        settlements = [visited.settlement for visited in batch]
-        counters = self._tally.life_with(settlements)
-        receipt = await self._frontier.settle(
-            Batch(
-                settlements,
-                written,
-                files,
-                self._scheduler.books.take_rests(),
-                counters,
-                tuple(self._new_scope_hosts),
-            )
-        )
-        self._tally.life = counters
-        self._new_scope_hosts.clear()
-        renamed = await self._in_thread(self._settle_sinks)
-        if renamed:
-            await self._frontier.record_sink_files(renamed)
-            self._say_closed(renamed)
-        return receipt, written
-
     def _write_sinks(self, records: list[Record | None]) -> tuple[list[Written | None], list[SinkFile]]:
-        """On the sinks' thread. Returns where the first sink (the WARC) put each record, and the files' lengths."""
+        """On the sinks' thread. Returns where the WARC holds each record, and the files' lengths."""
         present = [(i, record) for i, record in enumerate(records) if record is not None]
         chosen = [record for _, record in present]
         places: list[Written | None] = [None] * len(chosen)
         files: list[SinkFile] = []
         for sink in self._sinks:
             put = sink.write(chosen, places)
-            if sink is self._sinks[0]:
+            if sink.name == "warc":
                 places = put
         for sink in self._sinks:
             files.extend(sink.sync())
@@ -225,11 +227,6 @@ class Committer:
 
     def _settle_sinks(self) -> list[SinkFile]:
         return [file for sink in self._sinks for file in sink.settled()]
-
-    async def _reset_sinks(self) -> None:
-        for sink in self._sinks:
-            with suppress(OSError):  # on a dying disk this fails too; the next attempt resets again
-                await self._in_thread(sink.reset)
 
     def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[Written | None]) -> None:
         tally, scheduler = self._tally, self._scheduler

@@ -1,7 +1,7 @@
 """A crawl from start to end: the tasks, who watches them, and how they stop.
 
-Everything runs in one TaskGroup; a bug in any task ends the process. Draining is courtesy: recovery at the next start is
-what makes a stop at any instant correct.
+Everything runs in one TaskGroup; a bug in any task ends the process. Draining is courtesy: recovery at the next start
+is what makes a stop at any instant correct.
 """
 
 import asyncio
