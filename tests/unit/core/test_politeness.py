@@ -1,0 +1,142 @@
+"""Politeness: transitions of a turn, with a clock that only the test moves."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.core import politeness as p
+from crawler.core.options import PolitenessOptions
+from crawler.core.politeness import Turn
+
+INF = float("inf")
+
+
+def test_with_a_delay_one_request_is_in_flight() -> None:
+    """The next may begin only a delay after the one before it ended."""
+    turn = Turn()
+    assert turn.opens_at(0, delay_s=1, width=8) is None
+    turn = turn.began()
+    assert turn.opens_at(5, delay_s=1, width=8) == INF
+    turn = turn.ended(5, delay_s=1)
+    assert turn.opens_at(5.9, delay_s=1, width=8) == pytest.approx(6 + p.CLOCK_GUARD_S)
+    assert turn.opens_at(6 + p.CLOCK_GUARD_S, delay_s=1, width=8) is None
+
+
+def test_without_a_delay_the_width_counts() -> None:
+    """At delay 0 as many go at once as there is room for, and no guard is added."""
+    turn = Turn()
+    for _ in range(8):
+        assert turn.opens_at(0, delay_s=0, width=8) is None
+        turn = turn.began()
+    assert turn.opens_at(0, delay_s=0, width=8) == INF
+    assert turn.ended(3, delay_s=0).opens_at(3, delay_s=0, width=8) is None
+
+
+def test_an_abandoned_request_costs_no_delay() -> None:
+    """What never left does not make the host rest."""
+    assert Turn().began().abandoned() == Turn()
+
+
+def test_rests_add_up_and_are_forgiven() -> None:
+    """A rest never ends earlier than one already due; an answer clears the strikes."""
+    turn = Turn().rests(100, "429").rests(50, "503")
+    assert (turn.open_mono, turn.strikes, turn.reason) == (100, 2, "503")
+    assert turn.recovered().strikes == 0
+    assert turn.recovered().open_mono == 100
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.001, 3), st.booleans()), max_size=40), st.floats(0.01, 5))
+def test_no_request_begins_within_the_delay(steps: list[tuple[float, float, bool]], delay_s: float) -> None:
+    """Whatever the pauses, durations and push-backs, each begin is at least the delay after the end before it."""
+    turn, now, last_end = Turn(), 0.0, None
+    for pause, duration, pushed in steps:
+        now += pause
+        opens = turn.opens_at(now, delay_s=delay_s, width=4)
+        if opens is not None:
+            assert opens != INF
+            now = opens
+        assert last_end is None or now - last_end >= delay_s
+        turn = turn.began()
+        now += duration
+        if pushed:
+            turn = turn.rests(now + 2 * delay_s, "503")
+        turn = turn.ended(now, delay_s=delay_s)
+        last_end = now
+
+
+@pytest.mark.parametrize(
+    ("options", "crawl_delay", "response_s", "expected"),
+    [
+        (PolitenessOptions(), None, 0, 1.0),
+        (PolitenessOptions(), 7, 0, 7.0),
+        (PolitenessOptions(), 0.1, 0, 1.0),
+        (PolitenessOptions(), 9_999, 0, 60.0),
+        (PolitenessOptions(robots="ignore"), 7, 0, 1.0),
+        (PolitenessOptions(), None, 2, 10.0),
+        (PolitenessOptions(), None, 999, 30.0),
+        (PolitenessOptions(adaptive=False), None, 2, 1.0),
+        (PolitenessOptions(delay_s=0), None, 2, 0.0),
+        (PolitenessOptions(delay_s=0), 3, 0, 3.0),
+    ],
+)
+def test_host_delay(options: PolitenessOptions, crawl_delay: float | None, response_s: float, expected: float) -> None:
+    """The longest of what we want, what the host asks for (capped) and what its slowness suggests."""
+    assert p.host_delay(options, crawl_delay, response_s) == expected
+
+
+def test_address_limits_follow_the_hosts_unless_set() -> None:
+    """Defaults never contradict what was said of hosts; what was said of addresses holds."""
+    assert p.address_delay(PolitenessOptions()) == 0.25
+    assert p.address_delay(PolitenessOptions(delay_s=0)) == 0
+    assert p.address_delay(PolitenessOptions(delay_s=0, address_delay_s=2)) == 2
+    assert p.address_width(PolitenessOptions()) == 4
+    assert p.address_width(PolitenessOptions(connections_per_host=8)) == 8
+    assert p.address_width(PolitenessOptions(connections_per_host=8, connections_per_address=2)) == 2
+
+
+def test_rest_grows_and_is_bounded() -> None:
+    """Failures in a row rest longer each time, at most an hour and a quarter."""
+    rng = random.Random(1)
+    rests = [p.rest_s(n, rng, ever_answered=True) for n in range(40)]
+    assert 5 <= rests[0] <= 6.25
+    assert all(5 * 3**n <= rests[n] <= 5 * 3**n * 1.25 for n in range(6))
+    assert max(rests) <= 4_500
+
+
+def test_a_host_that_never_answered_is_tried_soon_then_seldom() -> None:
+    """A mistyped seed ends the crawl in seconds, not minutes."""
+    rng = random.Random(1)
+    assert [p.rest_s(n, rng, ever_answered=False) for n in (0, 1)] == [1.0, 4.0]
+    assert 900 <= p.rest_s(2, rng, ever_answered=False) <= 1_125
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("999999999999999999", 86_400.0),
+        ("Fri, 01 Jan 2027 00:01:00 GMT", 60.0),
+        ("Fri, 01 Jan 2021 00:00:00 GMT", 0.0),
+        ("Fri, 01 Jan 2099 00:00:00 GMT", 86_400.0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("", None),
+        ("Fri, 99 Jan 2027 00:01:00 GMT", None),
+        (None, None),
+    ],
+)
+def test_retry_after(value: str | None, expected: float | None) -> None:
+    """Seconds or a date, clamped to a day; anything else is as if it were not there."""
+    new_year_2027 = 1_798_761_600.0
+    assert p.retry_after_s(value, new_year_2027) == expected
+
+
+def test_politeness_key() -> None:
+    """The registrable domain pays by default, the host if so configured."""
+    assert p.politeness_key("a.e.org", PolitenessOptions()) == "e.org"
+    assert p.politeness_key("a.e.org", PolitenessOptions(key="host")) == "a.e.org"

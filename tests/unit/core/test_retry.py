@@ -1,0 +1,95 @@
+"""What becomes of a URL after an attempt."""
+
+import random
+
+import pytest
+
+from crawler.core import retry
+from crawler.core.body import EMPTY
+from crawler.core.outcome import outcome_word, response_of
+from crawler.core.values import (
+    ConnectionInfo,
+    Denied,
+    Failed,
+    Fetched,
+    Head,
+    NotModified,
+    Outcome,
+    Redirected,
+    Timings,
+)
+from crawler.core.vocabulary import DenyReason, ErrorType, OutcomeWord, TruncatedReason, UrlState
+
+
+def answer(status: int, *, error: ErrorType | None = None, truncated: TruncatedReason | None = None) -> Fetched:
+    head = Head(status, "", "1.1", ())
+    connection = ConnectionInfo(1, 1, "127.0.0.1", 443)
+    return Fetched(head, b"", b"", EMPTY, EMPTY, Timings(), connection, 0.0, truncated=truncated, error_type=error)
+
+
+def failed(error: ErrorType, *, retryable: bool = True) -> Failed:
+    return Failed(error, "", retryable)
+
+
+CUT = answer(200, error=ErrorType.RESET, truncated=TruncatedReason.DISCONNECT)
+CASES: list[tuple[Outcome, int, UrlState]] = [
+    (answer(200), 1, UrlState.DONE),
+    (answer(404), 1, UrlState.DONE),
+    (answer(500), 1, UrlState.DONE),
+    (answer(200, truncated=TruncatedReason.LENGTH), 1, UrlState.DONE),
+    (answer(503), 1, UrlState.WAITING),
+    (answer(429), 99, UrlState.WAITING),
+    (CUT, 1, UrlState.WAITING),
+    (CUT, 4, UrlState.GAVE_UP),
+    (failed(ErrorType.FIRST_BYTE_TIMEOUT), 3, UrlState.WAITING),
+    (failed(ErrorType.FIRST_BYTE_TIMEOUT), 4, UrlState.GAVE_UP),
+    (failed(ErrorType.PROTOCOL_ERROR, retryable=False), 1, UrlState.GAVE_UP),
+    (failed(ErrorType.CONNECT_REFUSED), 99, UrlState.WAITING),
+    (failed(ErrorType.DNS_NOT_FOUND, retryable=False), 99, UrlState.WAITING),
+    (Denied(DenyReason.ROBOTS, "line 1"), 1, UrlState.DENIED),
+    (NotModified(answer(304)), 1, UrlState.DONE),
+    (Redirected(answer(301), "https://e.org/"), 1, UrlState.DONE),
+]
+
+
+@pytest.mark.parametrize(("outcome", "attempt", "state"), CASES)
+def test_fate(outcome: Outcome, attempt: int, state: UrlState) -> None:
+    """An answer is final; a transient fault waits and is given up after four; a host's fault never costs the URL."""
+    fate = retry.fate(outcome, attempt=attempt, max_attempts=4, rng=random.Random(1))
+    assert fate.state is state
+    assert (fate.after_s is not None) == (state is UrlState.WAITING)
+
+
+def test_retries_wait_longer_each_time() -> None:
+    """5, 15, 45 seconds, with up to a quarter of jitter."""
+    waits = [retry.fate(CUT, attempt=n, max_attempts=9, rng=random.Random(1)).after_s or 0 for n in (1, 2, 3)]
+    for wait, base in zip(waits, (5, 15, 45), strict=True):
+        assert base <= wait <= base * 1.25
+
+
+def test_every_error_is_classed() -> None:
+    """Errors that rest an origin include all that opened no connection; lasting ones are among these."""
+    connection = {error for error in ErrorType if retry.is_connection_error(error)}
+    assert connection < {error for error in ErrorType if retry.rests_origin(error)}
+    assert {error for error in ErrorType if retry.is_lasting(error)} < connection
+    assert ErrorType.RESET not in connection
+    assert ErrorType.TLS_CERT_EXPIRED in connection
+
+
+@pytest.mark.parametrize(
+    ("outcome", "word"),
+    [
+        (answer(200), OutcomeWord.OK),
+        (answer(304), OutcomeWord.OK),
+        (answer(404), OutcomeWord.HTTP_ERROR),
+        (CUT, OutcomeWord.TRUNCATED),
+        (failed(ErrorType.RESET), OutcomeWord.ERROR),
+        (NotModified(answer(304)), OutcomeWord.NOT_MODIFIED),
+        (Redirected(answer(302), "https://e.org/"), OutcomeWord.REDIRECT),
+        (Denied(DenyReason.ROBOTS, ""), OutcomeWord.DENIED),
+    ],
+)
+def test_outcome_words(outcome: Outcome, word: OutcomeWord) -> None:
+    """Each outcome has one word in the log."""
+    assert outcome_word(outcome) is word
+    assert (response_of(outcome) is None) == isinstance(outcome, Failed | Denied)

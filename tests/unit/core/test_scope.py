@@ -1,0 +1,128 @@
+"""Scope: every rule, and which one is named."""
+
+import pytest
+
+from crawler.core.options import ScopeOptions, ScopeRule
+from crawler.core.scope import MAX_REQUISITE_HOPS, Scope, ScopePatternError, compile_pattern
+from crawler.core.url import parse
+from crawler.core.values import Denied
+from crawler.core.vocabulary import DenyReason, Source
+
+
+def judge(
+    scope: Scope, text: str, *, depth: int = 1, hop_path: str = "L", source: Source = Source.LINK
+) -> Denied | None:
+    href, origin = parse(text)
+    return scope.judge(href, origin, depth=depth, hop_path=hop_path, source=source)
+
+
+def reason(denied: Denied | None) -> DenyReason | None:
+    return None if denied is None else denied.reason
+
+
+@pytest.mark.parametrize(
+    ("pattern", "href", "matches"),
+    [
+        ("e.org/a/*", "https://e.org/a/b", True),
+        ("e.org/a/*", "https://e.org/a/b/c", False),
+        ("e.org/a/**", "https://e.org/a/b/c?x=/y", True),
+        ("e.org/**", "https://www.e.org/", False),
+        ("*.e.org/**", "https://www.e.org/x", True),
+        ("/private/**", "https://any.org:8443/private/x", True),
+        ("/private/**", "https://any.org/x/private/x", False),
+        ("http://e.org/**", "https://e.org/", False),
+        ("**.pdf", "https://e.org/a/b.pdf", True),
+        ("**.pdf", "https://e.org/a/b.pdf?x", False),
+        ("e.org/page?", "https://e.org/page1", True),
+        ("e.org/a.b", "https://e.org/aXb", False),
+        (r"re:/\d{4}/", "https://e.org/2026/x", True),
+        (r"re:/\d{4}/", "https://e.org/26/x", False),
+    ],
+)
+def test_patterns(pattern: str, href: str, matches: bool) -> None:
+    """Globs cover the whole URL and know path segments; "re:" is searched for."""
+    assert bool(compile_pattern(pattern).search(href)) is matches
+
+
+@pytest.mark.parametrize("pattern", ["re:(", ""])
+def test_a_broken_pattern_is_refused(pattern: str) -> None:
+    """A pattern that cannot work is an error, not one that never matches."""
+    with pytest.raises(ScopePatternError):
+        compile_pattern(pattern)
+
+
+def test_seed_hosts() -> None:
+    """By default only the seeds' own hosts are in scope, on any port and scheme."""
+    scope = Scope(ScopeOptions(), ["e.org"])
+    assert judge(scope, "https://e.org/x") is None
+    assert judge(scope, "http://e.org:8080/x") is None
+    assert reason(judge(scope, "https://www.e.org/x")) is DenyReason.SCOPE_HOST
+
+
+def test_seed_domains() -> None:
+    """seed-domains takes in every host of the seeds' registrable domains."""
+    scope = Scope(ScopeOptions(hosts=("seed-domains",)), ["www.e.co.uk"])
+    assert judge(scope, "https://a.b.e.co.uk/") is None
+    assert reason(judge(scope, "https://other.co.uk/")) is DenyReason.SCOPE_HOST
+
+
+def test_listed_hosts() -> None:
+    """A list means just its names; "*." stands for every subdomain, not for the name itself."""
+    scope = Scope(ScopeOptions(hosts=("e.org", "*.f.org")), ["seed.org"])
+    assert judge(scope, "https://e.org/") is None
+    assert judge(scope, "https://a.b.f.org/") is None
+    assert reason(judge(scope, "https://f.org/")) is DenyReason.SCOPE_HOST
+    assert reason(judge(scope, "https://seed.org/")) is DenyReason.SCOPE_HOST
+    assert not scope.follows_seeds
+
+
+def test_a_host_can_be_brought_in_without_touching_the_old_snapshot() -> None:
+    """Visits in flight finish under the scope they began with."""
+    before = Scope(ScopeOptions(), ["e.org"])
+    after = before.with_host("www.e.org")
+    assert after.has_host("www.e.org")
+    assert not before.has_host("www.e.org")
+
+
+def test_exclude_beats_include_and_names_its_place() -> None:
+    """The rule that decided is named with file and line."""
+    options = ScopeOptions(
+        include=(ScopeRule("e.org/**", "crawler.toml:3"),), exclude=(ScopeRule("/private/**", "crawler.toml:4"),)
+    )
+    scope = Scope(options, ["e.org"])
+    assert judge(scope, "https://e.org/x") is None
+    denied = judge(scope, "https://e.org/private/x")
+    assert denied == Denied(DenyReason.SCOPE_EXCLUDE, 'crawler.toml:4  exclude "/private/**"')
+    assert reason(judge(Scope(options, ["f.org"]), "https://f.org/x")) is DenyReason.SCOPE_INCLUDE
+
+
+def test_depth() -> None:
+    """max_depth counts links; None is no limit; a seed is never too deep."""
+    scope = Scope(ScopeOptions(max_depth=2), ["e.org"])
+    assert judge(scope, "https://e.org/x", depth=2) is None
+    assert reason(judge(scope, "https://e.org/x", depth=3)) is DenyReason.SCOPE_DEPTH
+    assert judge(Scope(ScopeOptions(max_depth=None), ["e.org"]), "https://e.org/x", depth=999) is None
+    assert judge(scope, "https://e.org/x", depth=9, source=Source.SEED) is None
+
+
+def test_requisites_go_out_of_scope_but_not_on_forever() -> None:
+    """Images, styles and what styles import are fetched from any host; links found there are judged as links."""
+    scope = Scope(ScopeOptions(), ["e.org"])
+    cdn = "https://cdn.net/x.css"
+    assert judge(scope, cdn, hop_path="LE", source=Source.REQUISITE) is None
+    assert judge(scope, cdn, hop_path="LER", source=Source.REDIRECT) is None
+    assert judge(scope, cdn, hop_path="L" + "E" * MAX_REQUISITE_HOPS, source=Source.REQUISITE) is None
+    too_far = judge(scope, cdn, hop_path="L" + "E" * (MAX_REQUISITE_HOPS + 1), source=Source.REQUISITE)
+    assert reason(too_far) is DenyReason.SCOPE_DEPTH
+    assert reason(judge(scope, "https://cdn.net/page", hop_path="LEL")) is DenyReason.SCOPE_HOST
+    off = Scope(ScopeOptions(requisites=False), ["e.org"])
+    assert reason(judge(off, cdn, hop_path="LE", source=Source.REQUISITE)) is DenyReason.REQUISITES_OFF
+    assert reason(judge(off, cdn, hop_path="LER", source=Source.REDIRECT)) is DenyReason.REQUISITES_OFF
+
+
+def test_exclude_holds_for_requisites_and_seeds() -> None:
+    """What the operator excluded is never fetched, whatever asks for it."""
+    scope = Scope(ScopeOptions(exclude=(ScopeRule("ads.net/**"),)), ["e.org"])
+    denied = judge(scope, "https://ads.net/x.png", hop_path="LE", source=Source.REQUISITE)
+    assert reason(denied) is DenyReason.SCOPE_EXCLUDE
+    assert reason(judge(scope, "https://ads.net/", source=Source.SEED)) is DenyReason.SCOPE_EXCLUDE
