@@ -7,7 +7,6 @@ Source of section numbers: iipc.github.io/warc-specifications/specifications/war
 """
 
 import re
-from base64 import b32encode
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 
@@ -19,6 +18,9 @@ CONFORMS_TO = "http://iipc.github.io/warc-specifications/specifications/warc-for
 NOT_MODIFIED_PROFILE = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
 
 _IDS_AT_ONCE = 256
+_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_BASE32_PAIRS = tuple(high + low for high in _BASE32 for low in _BASE32)
+_PAIR_SHIFTS = tuple(range(250, -1, -10))
 _SECRET_LINE = re.compile(rb"^((?:proxy-)?authorization|cookie):[^\r\n]*", re.IGNORECASE | re.MULTILINE)
 
 
@@ -46,8 +48,11 @@ class RecordIds:
 
 
 def digest_text(digest: bytes) -> str:
-    """A SHA-256 digest as the headers hold it, in base 32 like `Record.payload_digest` (§5.8)."""
-    return "sha256:" + b32encode(digest).decode()
+    """A SHA-256 digest as the headers hold it, in base 32 with padding like `Record.payload_digest` (§5.8, RFC 4648
+    §6). Two letters at a time: base64.b32encode takes twice as long, and this runs three times a visit.
+    """
+    bits = int.from_bytes(digest) << 4  # 256 bits are 25 pairs of letters and 6 bits
+    return "sha256:" + "".join([_BASE32_PAIRS[bits >> shift & 1023] for shift in _PAIR_SHIFTS]) + "===="
 
 
 def is_revisit(record: Record) -> bool:
@@ -99,7 +104,7 @@ def response_header(
     return (
         f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
         f"WARC-Target-URI: {record.task.url}\r\nWARC-Date: {date}\r\nWARC-IP-Address: {connection.peer_address}\r\n"
-        f"WARC-Protocol: http/{fetched.head.http_version}\r\n{about}WARC-Block-Digest: {digest_text(block_digest)}\r\n"
+        f"{about}WARC-Block-Digest: {digest_text(block_digest)}\r\n"
         f"Content-Type: application/http;msgtype=response\r\nContent-Length: {block_bytes}\r\n\r\n"
     ).encode()
 

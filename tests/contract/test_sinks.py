@@ -1,0 +1,502 @@
+"""What every sink promises, held against each of them: see crawler/sinks/base.py."""
+
+import contextlib
+import errno
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.core.values import PageInfo, Record, SinkFile
+from crawler.core.vocabulary import SinkFileState
+from crawler.sinks.base import Sink, SinkCorrupt
+from crawler.sinks.files import SinkFiles
+from tests.support.disks import Crash, FaultyDisk
+from tests.support.records import make_record
+from tests.support.sinks import KINDS, Kind, Store
+
+
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return request.param
+
+
+def make_records(first: int, count: int) -> list[Record]:
+    return [
+        make_record(f"https://example.org/{n}", b"body %d" % n, page=PageInfo(title=f"page {n}"))
+        for n in range(first, first + count)
+    ]
+
+
+def urls(records: list[Record]) -> list[str]:
+    return [record.task.url for record in records]
+
+
+def write(sink: Sink, records: list[Record]) -> None:
+    assert all(sink.write(records, [None] * len(records)))
+
+
+def commit(sink: Sink, store: Store, records: list[Record]) -> None:
+    """One batch, whole."""
+    write(sink, records)
+    store.commit(sink.sync())
+    store.commit(sink.settled())
+
+
+def folder_of(kind: Kind, directory: Path) -> Path:
+    return directory / kind.name
+
+
+def output(kind: Kind, directory: Path) -> list[str]:
+    """URLs of the visits in all files but orphans, in the order of their serial numbers."""
+    files = [path for path in folder_of(kind, directory).iterdir() if ".orphan" not in path.name]
+    return [url for path in sorted(files) for url in kind.visits_in(path)]
+
+
+def names(kind: Kind, directory: Path) -> list[str]:
+    return sorted(path.name for path in folder_of(kind, directory).iterdir())
+
+
+def test_a_visit_is_written_synced_settled_and_closed(kind: Kind, tmp_path: Path) -> None:
+    """The straight line: the file is open until closed, its length whole, its name without .open at the end."""
+    sink, store = kind.make(tmp_path), Store()
+    assert sink.open([]) == []
+    records = make_records(0, 3)
+    places = sink.write(records, [None] * 3)
+    [offered] = sink.sync()
+    path = folder_of(kind, tmp_path) / f"{offered.name}.open"
+    assert offered == SinkFile(kind.name, offered.name, SinkFileState.OPEN, path.stat().st_size)
+    assert [place.name for place in places if place] == [offered.name] * 3
+    store.commit([offered])
+    assert sink.settled() == []
+    assert sink.close() == [SinkFile(kind.name, offered.name, SinkFileState.CLOSED, offered.committed_bytes)]
+    assert names(kind, tmp_path) == [f"crawl-20261123090000-00000.{kind.extension}"]
+    assert output(kind, tmp_path) == urls(records)
+
+
+def test_nothing_written_touches_nothing(kind: Kind, tmp_path: Path) -> None:
+    """A commit without records for this sink neither makes a file nor syncs one."""
+    disk = FaultyDisk()
+    sink = kind.make(tmp_path, disk=disk)
+    sink.open([])
+    calls = disk.calls
+    assert (sink.sync(), sink.settled(), sink.close()) == ([], [], [])
+    assert (disk.calls, names(kind, tmp_path)) == (calls, [])
+
+
+def test_sync_says_the_same_until_it_is_settled(kind: Kind, tmp_path: Path) -> None:
+    """A transaction that is tried again gets the same lengths; once settled there is nothing to say."""
+    sink = kind.make(tmp_path)
+    sink.open([])
+    write(sink, make_records(0, 1))
+    first = sink.sync()
+    assert sink.sync() == first
+    sink.settled()
+    assert sink.sync() == []
+
+
+def test_a_full_file_is_closing_until_settled(kind: Kind, tmp_path: Path) -> None:
+    """It is renamed only after the store knows that it is complete, and the next visit opens the next serial number."""
+    sink, store = kind.make(tmp_path, limit=1), Store()
+    sink.open([])
+    write(sink, make_records(0, 2))
+    offered = sink.sync()
+    assert [file.state for file in offered] == [SinkFileState.CLOSING] * 2
+    assert all(name.endswith(".open") for name in names(kind, tmp_path))
+    store.commit(offered)
+    closed = sink.settled()
+    assert [(file.name, file.committed_bytes) for file in closed] == [(f.name, f.committed_bytes) for f in offered]
+    assert {file.state for file in closed} == {SinkFileState.CLOSED}
+    commit(sink, store, make_records(2, 1))
+    assert names(kind, tmp_path) == [f"crawl-20261123090000-{n:05d}.{kind.extension}" for n in range(3)]
+    assert sink.close() == []
+
+
+def test_what_was_not_committed_is_cut_at_the_start(kind: Kind, tmp_path: Path) -> None:
+    """A torn tail goes, and the file is written on behind the last whole visit."""
+    store = Store()
+    sink = kind.make(tmp_path)
+    sink.open([])
+    commit(sink, store, make_records(0, 2))
+    [path] = folder_of(kind, tmp_path).iterdir()
+    with path.open("ab") as stream:
+        stream.write(b"\x1f\x8b torn")
+    again = kind.make(tmp_path)
+    assert again.open(store.known()) == []
+    commit(again, store, make_records(2, 1))
+    store.commit(again.close())
+    assert output(kind, tmp_path) == urls(make_records(0, 3))
+    assert len(names(kind, tmp_path)) == 1
+
+
+def test_a_file_shorter_than_committed_is_refused(kind: Kind, tmp_path: Path) -> None:
+    """Committed data is gone: the message names the file and both lengths, and the file is left as it is."""
+    store = Store()
+    sink = kind.make(tmp_path)
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    [path] = folder_of(kind, tmp_path).iterdir()
+    committed = path.stat().st_size
+    path.write_bytes(b"short")
+    with pytest.raises(SinkCorrupt) as caught:
+        kind.make(tmp_path).open(store.known())
+    assert (caught.value.path, caught.value.committed_bytes, caught.value.found_bytes) == (path, committed, 5)
+    assert all(part in str(caught.value) for part in (str(path), str(committed), "5 bytes"))
+    assert path.read_bytes() == b"short"
+
+
+def test_an_open_file_that_is_missing_is_refused(kind: Kind, tmp_path: Path) -> None:
+    """Nobody but the crawler moves a file that is still written."""
+    store = Store()
+    sink = kind.make(tmp_path)
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    [path] = folder_of(kind, tmp_path).iterdir()
+    path.unlink()
+    with pytest.raises(SinkCorrupt, match="is missing"):
+        kind.make(tmp_path).open(store.known())
+
+
+def test_an_unknown_open_file_becomes_an_orphan(kind: Kind, tmp_path: Path) -> None:
+    """It is set aside under a free name, never deleted, and its serial number is not used again."""
+    folder = folder_of(kind, tmp_path)
+    folder.mkdir()
+    stem = f"old-20200101000000-00041.{kind.extension}"
+    (folder / f"{stem}.open").write_bytes(b"new")
+    (folder / f"{stem}.orphan").write_bytes(b"older")
+    (folder / "notes.txt.open").write_bytes(b"not ours")
+    sink = kind.make(tmp_path)
+    assert sink.open([]) == []
+    assert sink.orphans == [f"{stem}.orphan.1"]
+    assert (folder / f"{stem}.orphan.1").read_bytes() == b"new"
+    assert (folder / f"{stem}.orphan").read_bytes() == b"older"
+    write(sink, make_records(0, 1))
+    assert sink.sync()[0].name == f"crawl-20261123090000-00042.{kind.extension}"
+    assert "notes.txt.open" in names(kind, tmp_path)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_rename_that_was_cut_short_is_finished(kind: Kind, tmp_path: Path, renamed: bool) -> None:
+    """The store says `closing`: whether the rename came to pass or not, the file is closed afterwards."""
+    store = Store()
+    sink = kind.make(tmp_path, limit=1)
+    sink.open([])
+    write(sink, make_records(0, 1))
+    store.commit(sink.sync())
+    if renamed:
+        sink.settled()  # and the crash comes before the store learns of it
+    again = kind.make(tmp_path, limit=1)
+    store.commit(again.open(store.known()))
+    assert [file.state for file in store.files.values()] == [SinkFileState.CLOSED]
+    assert output(kind, tmp_path) == urls(make_records(0, 1))
+    assert not any(name.endswith(".open") for name in names(kind, tmp_path))
+
+
+def test_a_close_the_store_never_heard_of_is_understood(kind: Kind, tmp_path: Path) -> None:
+    """`close` renames before the final states are stored; a crash between them costs nothing."""
+    store = Store()
+    sink = kind.make(tmp_path)
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    sink.close()
+    [known] = store.known()
+    assert known.state is SinkFileState.OPEN
+    [changed] = kind.make(tmp_path).open([known])
+    assert changed == SinkFile(kind.name, known.name, SinkFileState.CLOSED, known.committed_bytes)
+
+
+def test_closed_files_may_be_moved_away(kind: Kind, tmp_path: Path) -> None:
+    """Also before the store knows them closed; the serial number goes on from theirs."""
+    store = Store()
+    sink = kind.make(tmp_path, limit=1)
+    sink.open([])
+    write(sink, make_records(0, 1))
+    store.commit(sink.sync())
+    sink.settled()
+    [path] = folder_of(kind, tmp_path).iterdir()
+    path.unlink()
+    again = kind.make(tmp_path, limit=1)
+    assert [file.state for file in again.open(store.known())] == [SinkFileState.CLOSED]
+    write(again, make_records(1, 1))
+    assert again.sync()[0].name.endswith(f"-00001.{kind.extension}")
+
+
+def test_a_finished_file_is_never_overwritten(kind: Kind, tmp_path: Path) -> None:
+    """Where both names exist, a person has to say which is right."""
+    store = Store()
+    sink = kind.make(tmp_path, limit=1)
+    sink.open([])
+    write(sink, make_records(0, 1))
+    store.commit(sink.sync())
+    [path] = folder_of(kind, tmp_path).iterdir()
+    final = path.with_suffix("")
+    final.write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="move one of them away"):
+        kind.make(tmp_path, limit=1).open(store.known())
+    assert final.read_bytes() == b"precious"
+
+
+def test_close_leaves_what_was_not_settled_to_the_store(kind: Kind, tmp_path: Path) -> None:
+    """A batch whose transaction may or may not have come to pass is judged at the next start."""
+    store = Store()
+    sink = kind.make(tmp_path)
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    write(sink, make_records(1, 1))
+    offered = sink.sync()
+    assert sink.close() == []
+    again = kind.make(tmp_path)
+    again.open(store.known())
+    assert output(kind, tmp_path) == urls(make_records(0, 1))
+    assert offered[0].committed_bytes > store.known()[0].committed_bytes
+
+
+def test_files_of_other_sinks_are_passed_over(kind: Kind, tmp_path: Path) -> None:
+    """The store's list holds every sink's files."""
+    assert kind.make(tmp_path).open([SinkFile("other", "x-20200101000000-00000", SinkFileState.OPEN, 7)]) == []
+
+
+def test_reset_forgets_what_was_not_committed(kind: Kind, tmp_path: Path) -> None:
+    """After a failed transaction the same batch is written again, and is there once."""
+    sink, store = kind.make(tmp_path, limit=kind.limit), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    batch = make_records(1, 9)  # rolls over, so that files the store never heard of are among it
+    for _ in range(2):
+        write(sink, batch)
+        assert len(sink.sync()) > 1
+        sink.reset()
+    commit(sink, store, batch)
+    store.commit(sink.close())
+    assert output(kind, tmp_path) == urls(make_records(0, 10))
+    assert sorted(names(kind, tmp_path)) == sorted(store.files)
+
+
+@pytest.mark.parametrize("room", [0, 1, 100, 400, 1_000])
+def test_a_full_disk_tears_no_record(kind: Kind, tmp_path: Path, room: int) -> None:
+    """The write comes out short, then fails; after `reset`, and when there is room again, the batch goes through."""
+    disk = FaultyDisk()
+    sink, store = kind.make(tmp_path, disk=disk), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    batch = make_records(1, 20)
+    disk.room = room
+    with pytest.raises(OSError, match="No space left") as caught:
+        commit(sink, store, batch)
+    assert caught.value.errno == errno.ENOSPC
+    sink.reset()
+    assert output(kind, tmp_path) == urls(make_records(0, 1))
+    disk.room = None
+    commit(sink, store, batch)
+    store.commit(sink.close())
+    assert output(kind, tmp_path) == urls(make_records(0, 21))
+
+
+@pytest.fixture
+def file_size_limit() -> Iterator[int]:
+    """The system itself refuses to let a file grow beyond this many bytes, with a short write before the error."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (700, hard))
+    yield 700
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_the_systems_own_refusal_tears_no_record(kind: Kind, tmp_path: Path, file_size_limit: int) -> None:
+    """The same without a scripted disk: RLIMIT_FSIZE."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    with pytest.raises(OSError, match="File too large") as caught:
+        commit(sink, store, make_records(0, 20))
+    assert caught.value.errno == errno.EFBIG
+    [path] = folder_of(kind, tmp_path).iterdir()
+    assert path.stat().st_size == file_size_limit
+    sink.reset()
+    assert names(kind, tmp_path) == []
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    commit(sink, store, make_records(0, 20))
+    store.commit(sink.close())
+    assert output(kind, tmp_path) == urls(make_records(0, 20))
+
+
+def test_a_rename_that_fails_is_tried_again(kind: Kind, tmp_path: Path) -> None:
+    """The lengths count as committed all the same: `reset` does not cut them."""
+    disk = FaultyDisk()
+    sink, store = kind.make(tmp_path, limit=1, disk=disk), Store()
+    sink.open([])
+    for failing in ("rename", "sync_folder"):
+        write(sink, make_records(len(store.files), 1))
+        store.commit(sink.sync())
+        disk.fails = lambda number, name, failing=failing: OSError(errno.EIO, "broken") if name == failing else None
+        with pytest.raises(OSError, match="broken"):
+            sink.settled()
+        disk.fails = lambda number, name: None
+        sink.reset()
+        store.commit(sink.settled())
+    assert {file.state for file in store.files.values()} == {SinkFileState.CLOSED}
+    assert output(kind, tmp_path) == urls(make_records(0, 2))
+
+
+def run_until(sink: SinkFiles, store: Store, settled: list[str], batches: list[list[Record]]) -> None:
+    """Commit batches one after the other; `settled` and `store` hold what a frontier would have on its disk."""
+    store.commit(sink.open(store.known()))
+    for batch in batches:
+        if set(urls(batch)) <= set(settled):
+            continue
+        write(sink, batch)
+        offered = sink.sync()
+        store.commit(offered)  # one transaction: the lengths and the visits
+        settled.extend(urls(batch))
+        store.commit(sink.settled())
+    store.commit(sink.close())
+
+
+@pytest.mark.parametrize("power", [True, False], ids=["power cut", "kill -9"])
+def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: Kind, tmp_path: Path, power: bool) -> None:
+    """The process dies at the n-th call to the disk, for every n, once more while it recovers, and starts again."""
+    batches = [make_records(n, 2) for n in range(0, 12, 2)]
+    expected = [url for batch in batches for url in urls(batch)]
+    crashes = 0
+    for number in range(1, 1_000):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        disk, store, settled = FaultyDisk(), Store(), []
+        crashed = False
+        # The second number strikes in the recovery from the first.
+        for strike in (number, 1 + number % 5, 0):
+            disk.calls = 0
+            disk.fails = lambda calls, name, strike=strike: Crash() if calls == strike else None
+            try:
+                run_until(kind.make(directory, limit=kind.limit, disk=disk), store, settled, batches)
+            except Crash:
+                crashed = True
+                if power and folder_of(kind, directory).exists():
+                    disk.cut_power(folder_of(kind, directory))
+                disk.abandon()
+            else:
+                break
+        assert (settled, output(kind, directory)) == (expected, expected)
+        assert store.known() == []
+        if not crashed:
+            break
+        crashes += 1
+    assert crashes > 20
+
+
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("write"), st.integers(1, 6)),
+        st.tuples(st.sampled_from(["commit", "crash", "power", "reset", "close", "close unheard"]), st.just(0)),
+        st.tuples(st.sampled_from(["sync then crash", "commit then crash", "commit then power"]), st.just(0)),
+        st.tuples(st.sampled_from(["sync fails", "settle fails"]), st.just(0)),
+        st.tuples(st.just("disk full"), st.integers(0, 1_500)),
+    ),
+    max_size=25,
+)
+
+
+class Model:
+    """A sink beside the list of visits that a frontier has committed."""
+
+    def __init__(self, kind: Kind, directory: Path) -> None:
+        self.kind, self.directory = kind, directory
+        self.store = Store()
+        self.disk = FaultyDisk()
+        self.written = 0
+        self.staged: list[str] = []
+        self.committed: list[str] = []
+        self.start()
+
+    def start(self) -> None:
+        self.sink = self.kind.make(self.directory, limit=self.kind.limit, disk=self.disk)
+        self.store.commit(self.sink.open(self.store.known()))
+        self.staged = []
+        assert output(self.kind, self.directory) == self.committed
+
+    def write(self, count: int) -> None:
+        batch = make_records(self.written, count)
+        self.written += count
+        write(self.sink, batch)
+        self.staged += urls(batch)
+
+    def transaction(self) -> None:
+        """`sync` and what the frontier does with it."""
+        self.store.commit(self.sink.sync())
+        self.committed += self.staged
+        self.staged = []
+
+    def reset(self) -> None:
+        self.sink.reset()
+        self.staged = []
+
+    def die(self, *, power: bool) -> None:
+        if power:
+            self.disk.cut_power(folder_of(self.kind, self.directory))
+        self.disk.abandon()
+        self.start()
+
+    def act(self, action: str, number: int) -> None:
+        match action:
+            case "write":
+                self.write(number)
+            case "commit":
+                self.transaction()
+                self.store.commit(self.sink.settled())
+            case "crash" | "power":
+                self.die(power=action == "power")
+            case "sync then crash":
+                self.sink.sync()
+                self.die(power=False)
+            case "commit then crash" | "commit then power":
+                self.transaction()
+                self.die(power=action.endswith("power"))
+            case "reset":
+                self.reset()
+            case "close":
+                self.store.commit(self.sink.close())
+                self.start()
+            case "close unheard":
+                self.sink.close()
+                self.start()
+            case "disk full":
+                self.disk.room = number
+                with contextlib.suppress(OSError):
+                    self.write(6)
+                    self.sink.sync()
+                self.disk.room = None
+                self.reset()
+            case "sync fails":
+                self.disk.fails = lambda calls, name: OSError(errno.EIO, "broken") if name == "sync" else None
+                with contextlib.suppress(OSError):
+                    self.sink.sync()
+                self.disk.fails = lambda calls, name: None
+                self.reset()
+            case "settle fails":
+                self.transaction()
+                self.disk.fails = lambda calls, name: OSError(errno.EIO, "broken") if name == "rename" else None
+                with contextlib.suppress(OSError):
+                    self.sink.settled()
+                self.disk.fails = lambda calls, name: None
+            case _:
+                raise AssertionError(action)
+
+
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(actions=ACTIONS)
+def test_any_sequence_of_events_leaves_each_committed_visit_once(
+    kind: Kind, tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int]]
+) -> None:
+    """Random events against a model: after every start, and at the end, the files hold what was committed, in order."""
+    model = Model(kind, tmp_path_factory.mktemp("sink"))
+    for action, number in actions:
+        model.act(action, number)
+    model.act("commit", 0)
+    model.store.commit(model.sink.close())
+    assert output(kind, model.directory) == model.committed
+    assert not any(name.endswith(".open") for name in names(kind, model.directory))
+    assert model.store.known() == []
+    serials = [name for name in names(kind, model.directory) if ".orphan" not in name]
+    assert serials == sorted(model.store.files)

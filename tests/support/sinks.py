@@ -1,0 +1,96 @@
+"""What sink tests share: a store that remembers lengths, readers, and one face for both sinks."""
+
+import io
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from warcio.archiveiterator import ArchiveIterator
+
+from crawler.core.values import SinkFile
+from crawler.core.vocabulary import SinkFileState
+from crawler.sinks.disk import Disk
+from crawler.sinks.files import SinkFiles
+from crawler.sinks.options import SinkOptions
+from crawler.sinks.pages import PagesSink
+from crawler.sinks.warc import WarcSink
+from tests.support.records import STARTED_AT
+
+WARC_INFO = (
+    ("software", "crawler/test"),
+    ("robots", "obey"),
+    ("http-header-user-agent", "test (+https://example.org)"),
+)
+
+
+def make_warc(
+    directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None, name: str = "crawl"
+) -> WarcSink:
+    options = SinkOptions(name=name, warc_size=limit)
+    return WarcSink(options, directory, info=WARC_INFO, now=lambda: STARTED_AT, disk=disk)
+
+
+def make_pages(directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None) -> PagesSink:
+    return PagesSink(SinkOptions(warc_size=limit), directory, now=lambda: STARTED_AT, disk=disk)
+
+
+def read_warc(path: Path) -> list[dict[str, Any]]:
+    """Every record: its headers by lower-case name, `block` as stored, and `problems` warcio's checker has with it."""
+    records = []
+    with path.open("rb") as stream:
+        for record in ArchiveIterator(stream, check_digests=True):
+            headers = {name.lower(): value for name, value in record.rec_headers.headers}
+            head = record.http_headers.to_bytes() if record.http_headers else b""
+            headers["block"] = head + record.raw_stream.read()
+            headers["problems"] = list(record.digest_checker.problems)
+            records.append(headers)
+    return records
+
+
+def visits_in_warc(path: Path) -> list[str]:
+    """URLs of the visits in a file, each with all of its records; an incomplete one fails."""
+    records = [record for record in read_warc(path) if record["warc-type"] != "warcinfo"]
+    groups = [records[at : at + 3] for at in range(0, len(records), 3)]
+    for group in groups:
+        assert [record["warc-type"] for record in group] == ["response", "request", "metadata"]
+        assert len({record["warc-target-uri"] for record in group}) == 1
+        assert all(not record["problems"] for record in group)
+    return [group[0]["warc-target-uri"] for group in groups]
+
+
+def visits_in_pages(path: Path) -> list[str]:
+    data = path.read_bytes()
+    assert not data or data.endswith(b"\n")
+    return [orjson.loads(line)["url"] for line in io.BytesIO(data)]
+
+
+@dataclass
+class Kind:
+    """One kind of sink, as the contract suite sees it. `limit` makes a file full after a few records."""
+
+    name: str
+    make: Callable[..., SinkFiles]
+    visits_in: Callable[[Path], list[str]]
+    extension: str
+    limit: int
+
+
+KINDS = (
+    Kind("warc", make_warc, visits_in_warc, "warc.gz", 3_000),
+    Kind("pages", make_pages, visits_in_pages, "jsonl", 900),
+)
+
+
+@dataclass
+class Store:
+    """The part of a frontier that remembers output files."""
+
+    files: dict[str, SinkFile] = field(default_factory=dict)
+
+    def commit(self, files: Iterable[SinkFile]) -> None:
+        self.files.update({file.name: file for file in files})
+
+    def known(self) -> list[SinkFile]:
+        return [file for file in self.files.values() if file.state is not SinkFileState.CLOSED]
