@@ -1,0 +1,133 @@
+"""The event catalogue: every line that events.jsonl may hold, with its level, its audience and its fields.
+
+Names are a contract: operators' scripts and the lnav format match on them. Who emits an event imports its name from
+here; `problems` tells a test where an emitted line and the catalogue differ.
+Closed words inside fields (close reasons, host states …) are those of `core.vocabulary`.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from crawler.core.vocabulary import CloseReason, DenyReason, ErrorType, HostState, Stage
+
+
+class Event(StrEnum):
+    """What can happen, besides a fetch."""
+
+    # the process
+    START = "start"
+    READY = "ready"
+    RECOVERED = "recovered"
+    RELOAD_OK = "reload_ok"
+    RELOAD_FAILED = "reload_failed"
+    CONTROL = "control"
+    PROGRESS = "progress"
+    DRAIN = "drain"
+    STOP = "stop"
+    LOOP_LAG = "loop_lag"
+    # connections
+    CONN_OPEN = "conn_open"
+    CONN_CLOSE = "conn_close"
+    CONN_FAIL = "conn_fail"
+    TLS_VERIFY_OFF = "tls_verify_off"
+    # hosts and URLs
+    HOST_STATE = "host_state"
+    ROBOTS = "robots"
+    URL_SKIPPED = "url_skipped"
+    SCOPE_WIDENED = "scope_widened"
+    # output
+    FILE_CLOSED = "file_closed"
+    DISK_LOW = "disk_low"
+    DISK_OK = "disk_ok"
+    LOG_DROPPED = "log_dropped"
+    # what others log: the standard library's logging and warnings, asyncio
+    LIBRARY = "library"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """`level` is the usual one. A `lifecycle` event is shown on the console and in the journal although it is no
+    warning. `required` fields are always there, `optional` ones may be left out.
+    """
+
+    level: int
+    lifecycle: bool
+    required: frozenset[str]
+    optional: frozenset[str] = frozenset()
+
+
+def _spec(required: str = "", optional: str = "", *, level: int = logging.INFO, lifecycle: bool = False) -> Spec:
+    return Spec(level, lifecycle, frozenset(required.split()), frozenset(optional.split()))
+
+
+CATALOGUE: Final[Mapping[Event, Spec]] = {
+    Event.START: _spec("version pid", "config output agent seeds python", lifecycle=True),
+    Event.READY: _spec("", "queued waiting hosts admin dur_ms", lifecycle=True),
+    Event.RECOVERED: _spec("clean", "orphans truncated_bytes hosts rests", lifecycle=True),
+    Event.RELOAD_OK: _spec("changed needs_restart", lifecycle=True),
+    Event.RELOAD_FAILED: _spec("message", "file line column", level=logging.ERROR, lifecycle=True),
+    Event.CONTROL: _spec("command", "arguments affected", lifecycle=True),
+    Event.PROGRESS: _spec(
+        "responses_per_s pages_per_s bytes_per_s queued hosts bottleneck",
+        "responses pages bytes errors denied waiting in_flight connections hosts_resting loop_lag_ms memory_bytes "
+        "max_rss_bytes cpu_percent log_dropped",
+        lifecycle=True,
+    ),
+    Event.DRAIN: _spec("", "in_flight timeout_s reason", lifecycle=True),
+    Event.STOP: _spec("reason", "responses pages bytes errors dur_ms released", lifecycle=True),
+    Event.LOOP_LAG: _spec("lag_ms", "task", level=logging.WARNING),
+    Event.CONN_OPEN: _spec(
+        "conn_id server_address network_peer_address",
+        "server_port network_peer_port dns_ms connect_ms tls_ms tls_protocol_version tls_resumed proxy",
+    ),
+    Event.CONN_CLOSE: _spec(
+        "conn_id requests age_ms bytes reason", "server_address server_port network_peer_address detail"
+    ),
+    Event.CONN_FAIL: _spec(
+        "stage error_type", "conn_id server_address server_port network_peer_address network_peer_port detail dur_ms"
+    ),
+    Event.TLS_VERIFY_OFF: _spec("", "server_address", level=logging.WARNING),
+    Event.HOST_STATE: _spec("server_address from to reason", "server_port until strikes"),
+    Event.ROBOTS: _spec(
+        "server_address", "server_port url_full verdict status crawl_delay_s expires_at error_type detail"
+    ),
+    Event.URL_SKIPPED: _spec("url_full deny_reason", "rule via server_address source"),
+    Event.SCOPE_WIDENED: _spec("server_address via", lifecycle=True),
+    Event.FILE_CLOSED: _spec("name bytes records sha256", "sink"),
+    Event.DISK_LOW: _spec("path free_bytes min_free_bytes", "detail", level=logging.WARNING),
+    Event.DISK_OK: _spec("path free_bytes", "paused_s", level=logging.WARNING),
+    Event.LOG_DROPPED: _spec("file lines", "lines_total", level=logging.WARNING),
+    Event.LIBRARY: _spec("logger message", "exception", level=logging.WARNING),
+}
+
+COMMON: Final = frozenset({"ts", "event", "level", "crawl", "run_id"})
+
+BOTTLENECKS: Final = frozenset({"politeness", "network", "cpu", "disk", "empty"})
+_WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
+    (Event.CONN_CLOSE, "reason"): frozenset(CloseReason),
+    (Event.CONN_FAIL, "stage"): frozenset(Stage),
+    (Event.CONN_FAIL, "error_type"): frozenset(ErrorType),
+    (Event.HOST_STATE, "from"): frozenset(HostState),
+    (Event.HOST_STATE, "to"): frozenset(HostState),
+    (Event.URL_SKIPPED, "deny_reason"): frozenset(DenyReason),
+    (Event.PROGRESS, "bottleneck"): BOTTLENECKS,
+}
+
+
+def problems(line: Mapping[str, object]) -> list[str]:
+    """Where a line of events.jsonl departs from the catalogue; empty if it does not. For tests and `verify`."""
+    name = line.get("event")
+    if name not in CATALOGUE:
+        return [f"unknown event {name!r}"]
+    event = Event(str(name))
+    spec = CATALOGUE[event]
+    fields = set(line)
+    found = [f"{event}: no {field}" for field in sorted((COMMON | spec.required) - fields)]
+    found += [f"{event}: unknown field {field}" for field in sorted(fields - COMMON - spec.required - spec.optional)]
+    for (of_event, field), words in _WORDS.items():
+        if of_event is event and field in line and line[field] not in words:
+            found.append(f"{event}: {field} is {line[field]!r}")
+    return found

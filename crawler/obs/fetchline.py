@@ -1,0 +1,157 @@
+"""Builds the line that fetch.jsonl gets for each attempt.
+
+Owns the names and order of its fields (the OpenTelemetry names with `_` for `.`). It does not know when the line is
+written, which is after the commit: only then are `links_new` and `warc_offset` known.
+A field that does not apply is left out rather than null: `jq` reads both alike, and a line is a third shorter.
+`dns_ms`, `connect_ms` and `tls_ms` stand only where the connection was opened for this very request.
+"""
+
+from crawler.core.outcome import outcome_word, response_of
+from crawler.core.retry import pushes_back
+from crawler.core.values import ConnectionInfo, Denied, Failed, Fetched, Redirected, Settlement, Written
+from crawler.core.vocabulary import Next, UrlState
+from crawler.obs.redact import redact
+from crawler.obs.timestamp import timestamp
+
+Line = dict[str, object]
+
+
+def fetch_line(
+    settlement: Settlement,
+    *,
+    crawl: str,
+    run_id: str,
+    fetch_id: int | str,
+    links_new: int,
+    written: Written | None,
+    queue_ms: float | None = None,
+    politeness_ms: float | None = None,
+    dur_ms: float | None = None,
+) -> Line:
+    """The line of a settled attempt. `written` is where the WARC holds it; `queue_ms` the time it waited for a worker,
+    `politeness_ms` for its host's turn, `dur_ms` from lease to settlement. Costs 7 µs.
+    """
+    task = settlement.task
+    outcome = settlement.outcome
+    line: Line = {
+        "ts": timestamp(settlement.finished_at),
+        "event": "fetch",
+        "level": "info",
+        "crawl": crawl,
+        "run_id": run_id,
+        "fetch_id": fetch_id,
+        "url_full": redact(task.url),
+        "server_address": _host(task.url),
+        "depth": task.depth,
+        "hop_path": task.hop_path,
+        "source": task.source.value,
+        "attempt": task.attempt,
+        "outcome": outcome_word(outcome).value,
+    }
+    if task.via is not None:
+        line["via"] = redact(task.via)
+    response = response_of(outcome)
+    if response is not None:
+        _add_response(line, settlement, response)
+        line["links_new"] = links_new
+    elif isinstance(outcome, Failed):
+        _add_failure(line, outcome)
+    elif isinstance(outcome, Denied):
+        line["deny_reason"] = outcome.reason.value
+    if isinstance(outcome, Redirected):
+        line["redirect_to"] = redact(outcome.target)
+    if queue_ms is not None:
+        line["queue_ms"] = round(queue_ms, 2)
+    if politeness_ms is not None:
+        line["politeness_ms"] = round(politeness_ms, 2)
+    if dur_ms is not None:
+        line["dur_ms"] = round(dur_ms, 2)
+    if written is not None:
+        line["warc_file"] = written.name
+        line["warc_offset"] = written.offset
+    line["next"] = next_of(settlement).value
+    if settlement.next_at is not None:
+        line["next_at"] = timestamp(settlement.next_at)
+    return line
+
+
+def next_of(settlement: Settlement) -> Next:
+    """What happens to the URL now: a URL that waits after a final answer is due for a revisit, after anything else for
+    a retry (`core.retry.fate` decides the same way).
+    """
+    match settlement.state:
+        case UrlState.DONE | UrlState.DENIED:
+            return Next.DONE if settlement.next_at is None else Next.REVISIT
+        case UrlState.GAVE_UP:
+            return Next.GAVE_UP
+        case UrlState.QUEUED | UrlState.WAITING:
+            outcome = settlement.outcome
+            is_cut_short = isinstance(outcome, Fetched) and outcome.error_type is not None
+            if isinstance(outcome, Failed) or is_cut_short or pushes_back(outcome):
+                return Next.RETRY
+            return Next.REVISIT
+
+
+def _add_response(line: Line, settlement: Settlement, response: Fetched) -> None:
+    head = response.head
+    record = settlement.record
+    page = record.page if record is not None else None
+    line["http_request_resend_count"] = response.resend_count
+    line["http_response_status_code"] = head.status_code
+    line["http_response_body_size"] = response.payload.size
+    if page is not None:
+        line["content_size"] = page.content_size
+    content_type = page.content_type if page is not None else head.get("content-type")
+    if content_type:
+        line["content_type"] = content_type.partition(";")[0].strip().lower()
+    digest = record.payload_digest if record is not None else settlement.digest
+    if digest is not None:
+        line["content_digest"] = digest
+    line["links_found"] = page.links_count if page is not None else len(settlement.discovered)
+    if response.error_type is not None:
+        line["error_type"] = response.error_type.value
+    timings = response.timings
+    connection = response.connection
+    if connection.request_n == 1:
+        line["dns_ms"] = round(timings.resolve_s * 1e3, 2)
+        line["connect_ms"] = round(timings.connect_s * 1e3, 2)
+        line["tls_ms"] = round(timings.tls_s * 1e3, 2)
+    line["ttfb_ms"] = round(timings.first_byte_s * 1e3, 2)
+    line["body_ms"] = round(timings.body_s * 1e3, 2)
+    _add_connection(line, connection)
+
+
+def _add_failure(line: Line, failed: Failed) -> None:
+    """A failure shows the phases it got through: those that took time."""
+    line["error_type"] = failed.error_type.value
+    line["http_request_resend_count"] = failed.resend_count
+    timings = failed.timings
+    for name, seconds in (
+        ("dns_ms", timings.resolve_s),
+        ("connect_ms", timings.connect_s),
+        ("tls_ms", timings.tls_s),
+        ("ttfb_ms", timings.first_byte_s),
+        ("body_ms", timings.body_s),
+    ):
+        if seconds > 0:
+            line[name] = round(seconds * 1e3, 2)
+    connection = failed.connection
+    if connection is not None:
+        _add_connection(line, connection)
+
+
+def _add_connection(line: Line, connection: ConnectionInfo) -> None:
+    line["conn_id"] = connection.id
+    line["conn_request_n"] = connection.request_n
+    line["network_peer_address"] = connection.peer_address
+    if connection.tls_version is not None:
+        line["tls_protocol_version"] = connection.tls_version
+        line["tls_resumed"] = connection.tls_resumed
+
+
+def _host(url: str) -> str:
+    """The host of a URL that `core.url.parse` returned, without userinfo, port or brackets."""
+    authority = url.split("/", 3)[2].rpartition("@")[2]
+    if authority.startswith("["):
+        return authority[1 : authority.index("]")]
+    return authority.partition(":")[0]

@@ -1,0 +1,270 @@
+"""Sets logging up: one object through which everything is logged, and where it goes.
+
+Owns logs/fetch.jsonl and logs/events.jsonl, the console and the journal, and catches what libraries log. It does not
+know what the lines mean (`events`, `fetchline`) or when to rotate (`files`).
+Invariant: logging never raises into the crawl and never waits for a disk or the journal; what cannot be written is
+counted and reported as `log_dropped`. Secrets in URLs are taken out of every event on its way.
+"""
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from crawler.obs.events import CATALOGUE, Event
+from crawler.obs.files import JsonlFile
+from crawler.obs.options import LogOptions
+from crawler.obs.redact import redact_text
+from crawler.obs.timestamp import timestamp
+from crawler.obs.writer import LineWriter
+
+FETCH_FILE: Final = "fetch.jsonl"
+EVENTS_FILE: Final = "events.jsonl"
+
+# sd-daemon(3): a "<N>" at the start of a line on stderr is its syslog priority
+_PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
+
+
+class _Output(Protocol):
+    """Shows an event to a person. Called on the thread that logs."""
+
+    def show(self, event: EventDict) -> None: ...
+
+
+class Logs:
+    """The program's log. Made by `configure`; every method may be called from any thread."""
+
+    def __init__(
+        self,
+        options: LogOptions,
+        directory: Path,
+        *,
+        output: _Output | None,
+        crawl_name: str,
+        run_id: str,
+        now: Callable[[], float],
+    ) -> None:
+        self.crawl_name = crawl_name
+        self.run_id = run_id
+        self._output = output
+        self._now = now
+        self._level = logging.INFO
+        self._fetches = self._open(directory / FETCH_FILE, options)
+        self._events = self._open(directory / EVENTS_FILE, options)
+        self._logger = structlog.wrap_logger(
+            self,
+            processors=[_redact, self._complete, _as_argument],
+            wrapper_class=structlog.BoundLogger,
+            context_class=dict,
+            cache_logger_on_first_use=True,
+        )
+        self._handler = _LibraryHandler(self)
+        self.set_level(options.level)
+
+    @property
+    def dropped(self) -> int:
+        """Lines lost since the start, both files."""
+        return self._fetches.dropped + self._events.dropped
+
+    def fetch(self, line: Mapping[str, object]) -> None:
+        """Log an attempt: a line that `fetchline.fetch_line` built, whatever the level."""
+        self._fetches.append(line)
+
+    def event(self, name: Event, *, level: int | None = None, **fields: object) -> None:
+        """Log an event with the fields the catalogue gives it, at its usual level unless told. A field that is a
+        Python keyword takes an underscore: `from_=`.
+        """
+        at = CATALOGUE[name].level if level is None else level
+        if at < self._level:
+            return
+        if "from_" in fields:
+            fields["from"] = fields.pop("from_")
+        self._logger.msg(name.value, level=logging.getLevelName(at).lower(), **fields)
+
+    def msg(self, event: EventDict) -> None:
+        """The end of the pipeline: hand a finished event to the file and to whoever watches."""
+        self._events.append(event)
+        if self._output is not None and self._is_shown(event):
+            self._output.show(event)
+
+    def set_level(self, level: str) -> None:
+        """Leave out events below "debug", "info", "warning" or "error"."""
+        self._level = logging.getLevelNamesMapping()[level.upper()]
+
+    def reload(self, options: LogOptions) -> None:
+        """Take new options and open the files anew. The directory stays: it is a restart option."""
+        self.set_level(options.level)
+        self._fetches.reopen(rotate_size=options.rotate_size, keep=options.keep)
+        self._events.reopen(rotate_size=options.rotate_size, keep=options.keep)
+
+    def capture_libraries(self) -> None:
+        """Route warnings and the standard library's logging (asyncio's exceptions among them) into this log."""
+        logging.captureWarnings(True)
+        logging.getLogger().addHandler(self._handler)
+
+    def flush(self) -> bool:
+        """Wait until everything so far is written or dropped; False if a destination hangs."""
+        return self._fetches.flush() and self._events.flush()
+
+    def close(self) -> None:
+        """Write what is pending, close the files and give the standard library's logging back."""
+        if self._handler in logging.getLogger().handlers:
+            logging.getLogger().removeHandler(self._handler)
+            logging.captureWarnings(False)
+        self._fetches.close()
+        self._events.close()
+        if isinstance(self._output, _Journal):
+            self._output.close()
+
+    def _open(self, path: Path, options: LogOptions) -> JsonlFile:
+        def report(lines: int) -> None:
+            self.event(Event.LOG_DROPPED, file=path.name, lines=lines, lines_total=self.dropped)
+
+        return JsonlFile(path, rotate_size=options.rotate_size, keep=options.keep, on_recovered=report)
+
+    def _complete(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        """Put what every line has in front."""
+        return {
+            "ts": timestamp(self._now()),
+            "event": event.pop("event"),
+            "level": event.pop("level"),
+            "crawl": self.crawl_name,
+            "run_id": self.run_id,
+            **event,
+        }
+
+    def _is_shown(self, event: EventDict) -> bool:
+        """Warnings and lifecycle for a person; everything for one who asked for debug."""
+        is_lifecycle = CATALOGUE[Event(event["event"])].lifecycle
+        return is_lifecycle or event["level"] not in ("debug", "info") or self._level <= logging.DEBUG
+
+
+def configure(
+    options: LogOptions,
+    directory: Path,
+    *,
+    console: bool,
+    journal: bool,
+    crawl_name: str,
+    run_id: str,
+    now: Callable[[], float] = time.time,
+) -> Logs:
+    """Open the log. `console` shows events on a terminal's stderr, `journal` writes them there for systemd.
+
+    Raises OSError if a log file cannot be opened; a full disk is not an error yet.
+    """
+    output: _Output | None = None
+    if journal:
+        output = _Journal()
+    elif console:
+        output = _Console()
+    logs = Logs(options, directory, output=output, crawl_name=crawl_name, run_id=run_id, now=now)
+    logs.capture_libraries()
+    return logs
+
+
+class _Console:
+    """structlog's console renderer on stderr. `sys.stderr` is looked up for each line, because a live display puts
+    itself before it.
+    """
+
+    def __init__(self) -> None:
+        is_coloured = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        self._render = structlog.dev.ConsoleRenderer(
+            colors=is_coloured,
+            timestamp_key="ts",
+            sort_keys=False,
+            pad_event_to=0,
+            pad_level=False,
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+
+    def show(self, event: EventDict) -> None:
+        shown = {key: value for key, value in event.items() if key not in ("crawl", "run_id") and value is not None}
+        shown["ts"] = shown["ts"][11:19]
+        try:
+            sys.stderr.write(str(self._render(None, "", shown)) + "\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):  # the terminal is gone; the file has the line
+            return
+
+
+class _Journal:
+    """key=value lines with a priority, to stderr as systemd connected it, through a thread: journald stalls at times
+    (105-156 ms seen).
+    """
+
+    def __init__(self) -> None:
+        self._render = structlog.processors.LogfmtRenderer()
+        self._writer = LineWriter(_Descriptor(sys.stderr.fileno()), name="journal", flush_interval_s=0)
+
+    def show(self, event: EventDict) -> None:
+        shown = {key: _plain(value) for key, value in event.items() if key not in ("ts", "level")}
+        name = shown.pop("event")
+        priority = _PRIORITY.get(event["level"], 6)
+        line = f"<{priority}>{name} {self._render(None, '', shown)}\n"
+        self._writer.append(line.encode(errors="backslashreplace"))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _Descriptor:
+    """A `writer.Destination` that belongs to somebody else and is never closed."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def close(self) -> None:
+        return
+
+
+class _LibraryHandler(logging.Handler):
+    """The standard library's records as events."""
+
+    def __init__(self, logs: Logs) -> None:
+        super().__init__(logging.WARNING)
+        self._logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError):  # a library's own mistake in its format
+            message = str(record.msg)
+        fields: dict[str, object] = {"logger": record.name, "message": message.strip()}
+        if record.exc_info is not None and record.exc_info[0] is not None:
+            fields["exception"] = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        self._logs.event(Event.LIBRARY, level=min(record.levelno // 10 * 10, logging.CRITICAL), **fields)
+
+
+def _redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        if isinstance(value, str):
+            if "://" in value:
+                event[key] = redact_text(value)
+        elif isinstance(value, list | tuple):
+            event[key] = [redact_text(item) if isinstance(item, str) else item for item in value]
+    return event
+
+
+def _as_argument(_logger: WrappedLogger, _method: str, event: EventDict) -> tuple[tuple[EventDict], dict[str, object]]:
+    return (event,), {}
+
+
+def _plain(value: object) -> object:
+    """A value as logfmt shows it: collections with commas, no line breaks of any kind."""
+    if isinstance(value, list | tuple | set | frozenset):
+        value = ",".join(str(item) for item in value)
+    return value.replace("\r", "\\r") if isinstance(value, str) else value
