@@ -1,0 +1,103 @@
+"""Takes the chunked transfer coding off a body as its bytes arrive. Knows nothing of heads, limits on bodies or sinks.
+
+Invariant: no byte of a chunk is given out before the line that announced it was read whole, and nothing but CR LF
+ends a chunk or its size line. What is held back is never more than one such line or one trailer line.
+"""
+
+import re
+from typing import Final
+
+from crawler.fetch.headfields import RemoteProtocolError, is_strict_field_line, is_tolerable_field_line, shown
+
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
+_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -~\x80-\xff])*+"'
+_STRICT_SIZE: Final = re.compile(
+    rb"([0-9A-Fa-f]{1,16}+)(?:[ \t]*+;[ \t]*+%b(?:[ \t]*+=[ \t]*+(?:%b|%b))?+)*+\r\n" % (_TOKEN, _TOKEN, _QUOTED)
+)
+# Some servers pad the size with spaces; h11 accepts that too. An extension's inside is nothing to us.
+_TOLERATED_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)[ \t]*+(?:;[^\x00\r\n]*+)?\r\n")
+_MAX_SIZE: Final = 2**63 - 1
+
+
+class ChunkedDecoder:
+    """Decodes one body. `done` once its empty line was read; `ended` once the last chunk was (RFC 9112 §8)."""
+
+    __slots__ = ("_at_chunk_end", "_line", "_max_line", "_max_trailers", "_remaining", "_trailers", "done", "ended",
+                 "tainted")  # fmt: skip
+
+    def __init__(self, max_line: int, max_trailers: int) -> None:
+        self._max_line = max_line
+        self._max_trailers = max_trailers
+        self._line = bytearray()  # a line that has begun
+        self._remaining = 0  # bytes of the current chunk still to come
+        self._at_chunk_end = False  # the CR LF behind a chunk's data comes next
+        self._trailers = 0  # bytes of trailers so far
+        self.ended = False
+        self.done = False
+        self.tainted = False
+
+    def feed(self, data: bytes, payload: list[bytes]) -> int:
+        """Decode `data` and append what it carries to `payload`. Returns how many bytes were used: all, unless done.
+
+        Raises RemoteProtocolError; what was decoded before the fault is in `payload` then. Source: RFC 9112 §7.1.
+        """
+        at = 0
+        size = len(data)
+        while at < size and not self.done:
+            if self._remaining:
+                piece = data[at : at + self._remaining]
+                payload.append(piece)
+                at += len(piece)
+                self._remaining -= len(piece)
+                self._at_chunk_end = not self._remaining
+                continue
+            limit = 2 if self._at_chunk_end else self._max_trailers if self.ended else self._max_line
+            end = data.find(b"\n", at) + 1
+            piece = data[at : end or size]
+            if len(self._line) + len(piece) > limit:
+                raise RemoteProtocolError(self._too_long(limit, piece))
+            if not end:
+                self._line += piece
+                return size
+            at = end
+            if self._line:
+                piece = bytes(self._line) + piece
+                self._line.clear()
+            self._take_line(piece)
+        return at
+
+    def _take_line(self, line: bytes) -> None:
+        if self._at_chunk_end:
+            if line != b"\r\n":
+                raise RemoteProtocolError(f"no CR LF after a chunk but {shown(line)}")
+            self._at_chunk_end = False
+        elif self.ended:
+            self._take_trailer(line)
+        else:
+            match = _STRICT_SIZE.fullmatch(line)
+            if match is None:
+                match = _TOLERATED_SIZE.fullmatch(line)
+                self.tainted = True
+            if match is None or (size := int(match[1], 16)) > _MAX_SIZE:
+                raise RemoteProtocolError(f"not a chunk size: {shown(line)}")
+            self._remaining = size
+            self.ended = not size
+
+    def _take_trailer(self, line: bytes) -> None:
+        """Check a trailer field and forget it: none may be merged into the head unasked (RFC 9110 §6.5.1)."""
+        if line in (b"\r\n", b"\n"):
+            self.tainted |= line == b"\n"
+            self.done = True
+            return
+        if not is_strict_field_line(line):
+            if not is_tolerable_field_line(line, may_continue=self._trailers > 0):
+                raise RemoteProtocolError(f"not a trailer field: {shown(line)}")
+            self.tainted = True
+        self._trailers += len(line)
+        if self._trailers > self._max_trailers:
+            raise RemoteProtocolError(f"trailers over {self._max_trailers} bytes")
+
+    def _too_long(self, limit: int, piece: bytes) -> str:
+        if self._at_chunk_end:
+            return f"no CR LF after a chunk but {shown(bytes(self._line) + piece)}"
+        return f"trailers over {limit} bytes" if self.ended else f"a chunk's size line is over {limit} bytes"
