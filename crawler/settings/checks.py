@@ -1,0 +1,194 @@
+"""Checks that need two keys, the mode, or the disk.
+
+Each rule looks at whole Settings and yields Findings that name the keys they are about, the first being where it is
+shown. They read, they never write or create. Invariant: a rule yields nothing for the default Settings in `crawl`.
+"""
+
+import re
+import ssl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Final
+
+from crawler.settings.quantities import format_duration, format_size
+from crawler.settings.settings import Mode, Settings
+
+MAX_SOCKET_PATH: Final = 107  # bytes; sun_path of sockaddr_un has 108 with the NUL, unix(7)
+_CONTACT = re.compile(r"https?://[^\s/]|[^\s@]@[^\s@]")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`keys` are what it rests on ("section.key"); a warning does not stop anything."""
+
+    keys: tuple[str, ...]
+    message: str
+    hint: str = ""
+    is_warning: bool = False
+
+
+def findings(settings: Settings, mode: Mode) -> Iterator[Finding]:
+    """Everything wrong or doubtful in values that are each right by themselves."""
+    if mode == "run":
+        yield from _for_the_daemon(settings)
+    yield from _politeness(settings)
+    yield from _identity(settings)
+    yield from _fetch(settings)
+    yield from _network(settings)
+    yield from _paths(settings)
+
+
+def _for_the_daemon(settings: Settings) -> Iterator[Finding]:
+    if _CONTACT.search(settings.identity.user_agent) is None:
+        yield Finding(
+            ("identity.user_agent",),
+            "identity.user_agent must say how to reach you, by a URL or an e-mail address",
+            'as in user_agent = "mybot/1.0 (+https://example.org/bot)"',
+        )
+    if settings.output.directory is None:
+        yield Finding(("output.directory",), "output.directory must be set for `crawler run`")
+    if not settings.crawl.seeds and not settings.crawl.seed_files:
+        yield Finding(
+            ("crawl.seeds", "crawl.seed_files"),
+            "crawl.seeds and crawl.seed_files are empty: nothing is crawled until `crawler add`",
+            is_warning=True,
+        )
+
+
+def _politeness(settings: Settings) -> Iterator[Finding]:
+    politeness = settings.politeness
+    if politeness.connections_per_host > 1 and politeness.delay > 0:
+        yield Finding(
+            ("politeness.connections_per_host", "politeness.delay"),
+            f"politeness.connections_per_host = {politeness.connections_per_host} counts only where the delay is 0; "
+            f"it is {format_duration(politeness.delay)}",
+            is_warning=True,
+        )
+    per_address = politeness.connections_per_address
+    if per_address is not None and per_address < politeness.connections_per_host:
+        yield Finding(
+            ("politeness.connections_per_host", "politeness.connections_per_address"),
+            f"politeness.connections_per_host = {politeness.connections_per_host} is more than "
+            f"connections_per_address = {per_address} allows",
+            is_warning=True,
+        )
+    if politeness.robots == "ignore":
+        yield Finding(
+            ("politeness.robots",),
+            'politeness.robots = "ignore": hosts are crawled against their robots.txt',
+            is_warning=True,
+        )
+
+
+def _identity(settings: Settings) -> Iterator[Finding]:
+    if settings.robots_token.lower() == "mozilla":
+        yield Finding(
+            ("identity.user_agent", "identity.robots_token"),
+            f'robots.txt is matched with "{settings.robots_token}", the first product in identity.user_agent',
+            "set identity.robots_token to the name of your crawler",
+            is_warning=True,
+        )
+
+
+def _fetch(settings: Settings) -> Iterator[Finding]:
+    fetch = settings.fetch
+    if settings.engine.memory < fetch.spool_over:
+        # Below that size a body is held in memory whole: with less budget than one body, readers would wait for ever.
+        yield Finding(
+            ("engine.memory", "fetch.spool_over"),
+            f"engine.memory must be at least fetch.spool_over ({format_size(fetch.spool_over)}), "
+            f"not {format_size(settings.engine.memory)}",
+        )
+    for name in ("connect_timeout", "tls_timeout", "first_byte_timeout", "read_timeout"):
+        timeout: float = getattr(fetch, name)
+        if timeout > fetch.total_timeout:
+            yield Finding(
+                (f"fetch.{name}", "fetch.total_timeout"),
+                f"fetch.{name} ({format_duration(timeout)}) is longer than fetch.total_timeout "
+                f"({format_duration(fetch.total_timeout)}) and never ends a fetch",
+                is_warning=True,
+            )
+    if not settings.output.warc and not settings.output.pages:
+        yield Finding(
+            ("output.warc", "output.pages"), "output.warc and output.pages are off: no page is kept", is_warning=True
+        )
+
+
+def _network(settings: Settings) -> Iterator[Finding]:
+    network = settings.network
+    if network.bind_address is not None:
+        version = ip_address(network.bind_address).version
+        if network.address_family != "any" and network.address_family != f"ipv{version}":
+            yield Finding(
+                ("network.bind_address", "network.address_family"),
+                f"network.bind_address is an IPv{version} address, "
+                f'network.address_family is "{network.address_family}"',
+            )
+    allowed = [ip_network(text) for text in network.allow_private]
+    for name, addresses in network.resolve.items():
+        for address in map(ip_address, addresses):
+            if not address.is_global and not any(address in item for item in allowed):
+                yield Finding(
+                    ("network.resolve", "network.allow_private"),
+                    f"network.resolve: {address} of {name} is not public, and connections to it are refused",
+                    "network.allow_private lists the exceptions",
+                    is_warning=True,
+                )
+    if not settings.tls.verify:
+        yield Finding(
+            ("tls.verify",), "tls.verify = false: anybody on the way can answer for a server", is_warning=True
+        )
+    if network.ca_file is not None and (complaint := _complaint_about_ca_file(network.ca_file)):
+        yield Finding(("network.ca_file",), f"network.ca_file {network.ca_file}: {complaint}")
+
+
+def _complaint_about_ca_file(path: str) -> str:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        return "holds no certificate in PEM form, or a damaged one"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if context.cert_store_stats()["x509"] else "holds no certificate"
+
+
+def _paths(settings: Settings) -> Iterator[Finding]:
+    for key, directory in (
+        ("output.directory", settings.output_directory),
+        ("log.directory", settings.log_directory),
+    ):
+        if settings.get(key) is None and key != "output.directory":
+            continue
+        if (file := _file_in_the_way(directory)) is not None:
+            yield Finding((key,), f"{key} {directory}: {file} is not a directory")
+    for key, path in (("frontier.path", settings.frontier_path), ("admin.socket", settings.control_socket)):
+        if settings.get(key) is not None:
+            if path.is_dir():
+                yield Finding((key,), f"{key} {path}: is a directory")
+            elif (file := _file_in_the_way(path.parent)) is not None:
+                yield Finding((key,), f"{key} {path}: {file} is not a directory")
+    socket_bytes = len(str(settings.control_socket).encode())
+    if socket_bytes > MAX_SOCKET_PATH:
+        explicit = settings.admin.socket is not None
+        yield Finding(
+            ("admin.socket",) if explicit else ("output.directory", "admin.socket"),
+            f"the path of the control socket has {socket_bytes} bytes, {MAX_SOCKET_PATH} at most can be bound",
+            "" if explicit else "set admin.socket to a shorter path",
+            is_warning=not explicit,
+        )
+
+
+def _file_in_the_way(directory: Path) -> Path | None:
+    """The part of the path that exists and is not a directory."""
+    for path in (directory, *directory.parents):
+        try:
+            if path.is_dir():
+                return None
+            if path.exists():
+                return path
+        except OSError:  # may not be looked at: whoever opens it will say so
+            return None
+    return None

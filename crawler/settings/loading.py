@@ -1,0 +1,165 @@
+"""From layers to Settings: defaults < file < conf.d < environment < `-o`.
+
+Checks every value of every layer, also those that a later layer replaces, and reports all problems of one load
+together. A later layer replaces a key whole; lists and tables are not joined. Invariant: what is returned has passed
+every check, and the origin of each key is known.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from crawler.settings.checks import findings
+from crawler.settings.kinds import Kind
+from crawler.settings.problems import ConfigurationError, Problem, in_order
+from crawler.settings.schema import SECTIONS, keys
+from crawler.settings.seeds import read_seed_file
+from crawler.settings.settings import Mode, Settings
+from crawler.settings.show import DEFAULT_ORIGIN, Shown, masked
+from crawler.settings.sources import Given, Named, Source, conf_d, from_environment, from_overrides, read_toml
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The result of a load. `origins` has every key: "crawler.toml:14", "-o politeness.delay", "default"."""
+
+    settings: Settings
+    origins: dict[str, str]
+    warnings: list[str] = field(default_factory=list)
+
+    def masked(self) -> list[Shown]:
+        """Every key as `config show` prints it, secrets masked, in the order of the file."""
+        return masked(self.settings, self.origins)
+
+
+def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], mode: Mode) -> Loaded:
+    """Read and check the configuration. Raises ConfigurationError with everything that is wrong."""
+    problems: list[Problem] = []
+    given, all_read = _given(path, overrides, environ, problems)
+    values: dict[str, object] = {}
+    sources: dict[str, Source] = {}
+    bad: set[str] = set()
+    for item in given:
+        key = str(item)
+        try:
+            values[key] = _checked(item)
+            sources[key] = item.source
+        except ValidationError as error:
+            problems += _problems_of(item, error)
+            bad.add(key)
+    seeds, seed_problems = _seeds(values, sources)
+    problems += seed_problems
+    settings = _settings(values, sources, seeds)
+    warnings = []
+    for finding in findings(settings, mode):
+        # What rests on a value that could not be read would only be noise beside the real problem.
+        if not all_read or not bad.isdisjoint(finding.keys):
+            continue
+        problem = _shown_at(finding.keys, finding.message, finding.hint, sources, path)
+        if finding.is_warning:
+            warnings.append(problem.headline + (f" ({finding.hint})" if finding.hint else ""))
+        else:
+            problems.append(problem)
+    if problems:
+        raise ConfigurationError(in_order(problems))
+    origins = {key: sources[key].place(tuple(key.split("."))) if key in sources else DEFAULT_ORIGIN for key in keys()}
+    return Loaded(settings, origins, warnings)
+
+
+def _given(
+    path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], problems: list[Problem]
+) -> tuple[list[Given], bool]:
+    """What each layer gives, the weakest first, and whether every file could be read."""
+    given: list[Given] = []
+    unread = 0
+    files: list[tuple[Path, str]] = []
+    if path is not None:
+        files.append((path, path.name))
+        try:
+            files += conf_d(path)
+        except ConfigurationError as error:
+            problems += error.problems
+            unread += 1
+    for file, short_name in files:
+        try:
+            given += read_toml(file, short_name).given(problems)
+        except ConfigurationError as error:
+            problems += error.problems
+            unread += 1
+    given += from_environment(environ, problems)
+    given += from_overrides(overrides, problems)
+    return given, not unread
+
+
+def _checked(item: Given) -> object:
+    """The value as the model keeps it; relative paths are taken from the folder of the file that gives them.
+
+    Raises pydantic's ValidationError.
+    """
+    key = keys()[str(item)]
+    section = SECTIONS[item.section].model_validate({item.name: item.value})
+    value: object = getattr(section, key.attribute)
+    folder = item.source.folder
+    if folder is None:
+        return value
+    if key.kind is Kind.PATH and isinstance(value, str):
+        return str(folder / value)
+    if key.kind is Kind.PATHS and isinstance(value, tuple):
+        return tuple(str(folder / part) for part in value)
+    return value
+
+
+def _problems_of(item: Given, error: ValidationError) -> list[Problem]:
+    problems = []
+    for detail in error.errors(include_url=False):
+        location = detail["loc"]
+        refused = detail.get("ctx", {}).get("error")
+        message = str(refused) if refused is not None else detail["msg"]
+        at_key = location[-1] == "[key]"  # pydantic's word for a table's key, as against its value
+        inner = tuple(location[:-1]) if at_key else tuple(location)
+        subject = f"a key of {item}" if at_key else f"an entry of {item}" if len(inner) > 1 else str(item)
+        hint = getattr(refused, "hint", "")
+        problems.append(item.source.problem((item.section, *inner), f"{subject} {message}", hint, at_key=at_key))
+    return problems
+
+
+def _seeds(values: Mapping[str, object], sources: Mapping[str, Source]) -> tuple[list[str], list[Problem]]:
+    seeds: list[str] = []
+    problems: list[Problem] = []
+    files = values.get("crawl.seed_files", ())
+    for number, file in enumerate(files if isinstance(files, tuple) else ()):
+        try:
+            found, faults = read_seed_file(Path(file))
+        except OSError as error:
+            message = f"crawl.seed_files {file}: cannot be read: {error.strerror}"
+            problems.append(sources["crawl.seed_files"].problem(("crawl", "seed_files", number), message))
+        else:
+            seeds += found
+            problems += faults
+    return seeds, problems
+
+
+def _settings(values: Mapping[str, object], sources: Mapping[str, Source], seeds: Sequence[str]) -> Settings:
+    tables: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
+    for dotted, value in values.items():
+        key = keys()[dotted]
+        tables[key.section][key.name] = value
+    parts: dict[str, Any] = {section: model.model_validate(tables[section]) for section, model in SECTIONS.items()}
+    places = {}
+    for name in ("include", "exclude"):
+        if source := sources.get(f"scope.{name}"):
+            places[name] = tuple(source.place(("scope", name, i)) for i in range(len(getattr(parts["scope"], name))))
+    return Settings(**parts, file_seeds=tuple(seeds), pattern_places=places)
+
+
+def _shown_at(
+    about: Sequence[str], message: str, hint: str, sources: Mapping[str, Source], path: Path | None
+) -> Problem:
+    """At the first of the keys that was given; failing that, in the file as a whole."""
+    for key in about:
+        if key in sources:
+            return sources[key].problem(tuple(key.split(".")), message, hint)
+    return Named(str(path) if path is not None else "", "").problem((), message, hint)

@@ -1,0 +1,106 @@
+"""What is wrong with a configuration, and how a person is told.
+
+A Problem knows where it is; it does not know how it was found. Invariant: one ConfigurationError carries every
+problem of one load, in the order of the layers.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, time
+from difflib import get_close_matches
+from typing import Final
+
+_SHOWN_WIDTH: Final = 120  # columns of a source line; a longer one is cut around the caret
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One fault. `file` may be "-o key=value" or "environment NAME"; line and column count from 1, 0 where unknown.
+
+    `source_line` is the line as written, empty where there is none; `hint` is a sentence or empty.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    source_line: str = ""
+    hint: str = ""
+
+    @property
+    def place(self) -> str:
+        """ "crawler.toml:14:9", or what is known of it."""
+        parts = [self.file] if self.file else []
+        if self.line:
+            parts += [str(self.line), str(self.column)]
+        return ":".join(parts)
+
+    @property
+    def headline(self) -> str:
+        """`file:line:column: message`, one line."""
+        return f"{self.place}: {self.message}" if self.place else self.message
+
+    def __str__(self) -> str:
+        """The headline, the line with a caret below the column, and the hint."""
+        lines = [self.headline]
+        if self.line and self.source_line.strip():
+            shown, caret = _with_caret(self.source_line, self.column)
+            lines += [f"    {shown}", f"    {caret}"]
+        if self.hint:
+            lines.append(f"    {self.hint}")
+        return "\n".join(lines)
+
+
+def _with_caret(line: str, column: int) -> tuple[str, str]:
+    start = max(0, column - _SHOWN_WIDTH * 3 // 4) if len(line) > _SHOWN_WIDTH else 0
+    cut_left, cut_right = "…" if start else "", "…" if len(line) > start + _SHOWN_WIDTH else ""
+    before = cut_left + line[start : column - 1]
+    # Tabs stay tabs and wide characters take two columns, so that the caret stands where the terminal puts the text.
+    pad = "".join("\t" if c == "\t" else "  " if unicodedata.east_asian_width(c) in "WF" else " " for c in before)
+    return cut_left + line[start : start + _SHOWN_WIDTH].rstrip() + cut_right, pad + "^"
+
+
+class RefusedValue(ValueError):
+    """A value that its key cannot hold. The message goes on from the key's name; `hint` is a sentence or empty."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class ConfigurationError(Exception):
+    """The configuration cannot be used; `problems` holds every reason, never none."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = list(problems)
+
+
+def in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """File by file in the order they first occur; within a file from its beginning, what has no line last."""
+    files = list(dict.fromkeys(problem.file for problem in problems))
+    return sorted(problems, key=lambda p: (files.index(p.file), p.line == 0, p.line, p.column))
+
+
+def shown(value: object) -> str:
+    """A value as it is quoted in a message, 60 characters at most."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return f'"{value[:60]}…"' if len(value) > 60 else f'"{value}"'
+        case list() | tuple():
+            return "a list"
+        case dict():
+            return "a table"
+        case date() | time():
+            return "a date or time"
+        case _:
+            return str(value)[:60]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint naming the nearest known word, or ""."""
+    close = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'did you mean "{close[0]}"?' if close else ""

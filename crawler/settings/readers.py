@@ -1,0 +1,288 @@
+"""Checks of one value: from what TOML, the environment or `-o` gave to what the options take.
+
+Each takes any value and returns the one to keep, or raises RefusedValue with a sentence for the person who wrote it,
+which goes on from the key's name. What needs two keys or the disk is in `checks`. Invariant: a check is idempotent, a
+value it returned passes unchanged.
+"""
+
+import re
+from collections.abc import Callable
+from ipaddress import ip_address, ip_network
+from typing import Final, TypeVar
+
+from crawler.core import url
+from crawler.core.scope import ScopePatternError, compile_pattern
+from crawler.settings.problems import RefusedValue, did_you_mean, shown
+from crawler.settings.quantities import parse_duration, parse_size
+
+SEED_WORDS: Final = ("seed-hosts", "seed-domains")
+NO_LIMIT: Final = "none"  # how a key that may be without a limit says so; TOML has no null
+TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HOST = re.compile(r"[^\s/?#@:\\*\[\]]+|\[[0-9A-Fa-f:.]+\]")
+_SERVER = re.compile(r"\[(?P<v6>[^\]]+)\](?::(?P<port6>\d+))?|(?P<v4>[^:]+)(?::(?P<port4>\d+))?")
+_T = TypeVar("_T")
+
+
+def flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise RefusedValue(f"must be true or false, not {shown(value)}")
+    return value
+
+
+def off_only(value: object) -> bool:
+    if flag(value):
+        raise RefusedValue("= true is not supported by this version")
+    return False
+
+
+def whole_number(least: int) -> Callable[[object], int]:
+    def check(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise RefusedValue(f"must be a whole number, not {shown(value)}")
+        if not least <= value < 2**63:
+            raise RefusedValue(f"must be at least {least}, not {value}" if value < least else "must be less than 2^63")
+        return value
+
+    return check
+
+
+def _more_than_zero(value: float) -> float:
+    if value <= 0:
+        raise RefusedValue("must be more than 0")
+    return value
+
+
+def positive_duration(value: object) -> float:
+    return _more_than_zero(parse_duration(value))
+
+
+def positive_size(value: object) -> int:
+    size = parse_size(value)
+    _more_than_zero(size)
+    return size
+
+
+def or_derived(check: Callable[[object], _T]) -> Callable[[object], _T | None]:
+    """None where nothing was given (the default), else what `check` makes of the value."""
+    return lambda value: None if value is None else check(value)
+
+
+def or_no_limit(check: Callable[[object], _T]) -> Callable[[object], _T | None]:
+    """As `check`, with "none" for no limit."""
+    return lambda value: None if value is None or value == NO_LIMIT else check(value)
+
+
+def text_of(value: object) -> str:
+    if not isinstance(value, str):
+        raise RefusedValue(f"must be text in quotes, not {shown(value)}")
+    if not value.strip():
+        raise RefusedValue("must not be empty")
+    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+        raise RefusedValue("must not contain control characters")
+    return value
+
+
+def one_of(*words: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+    """A check for a closed set of words; those of `later` are known, but this version cannot do them."""
+    quoted = [f'"{word}"' for word in words]
+    choice = " or ".join((", ".join(quoted[:-1]), quoted[-1])) if len(quoted) > 1 else quoted[0]
+
+    def check(value: object) -> str:
+        if isinstance(value, str):
+            if value in words:
+                return value
+            if value in later:
+                raise RefusedValue(f'= "{value}" is not supported by this version')
+            raise RefusedValue(f"must be {choice}, not {shown(value)}", did_you_mean(value, words))
+        raise RefusedValue(f"must be {choice}, not {shown(value)}", "write it in quotes" if str(value) in words else "")
+
+    return check
+
+
+def file_name_part(value: object) -> str:
+    text = text_of(value)
+    if _NAME.fullmatch(text) is None:
+        raise RefusedValue(
+            f'must be letters, digits, ".", "_" and "-", 64 at most, a letter or digit first; not {shown(text)}'
+        )
+    return text
+
+
+def user_agent(value: object) -> str:
+    text = text_of(value)
+    if not text.isascii() or TOKEN.match(text) is None:
+        raise RefusedValue(f'must be ASCII text that begins with a product, as in "mybot/1.0", not {shown(text)}')
+    return text.strip()
+
+
+def robots_token(value: object) -> str:
+    text = text_of(value)
+    if TOKEN.fullmatch(text) is None or text == "*":
+        raise RefusedValue(f'must be one product name without version, as in "mybot", not {shown(text)}')
+    return text
+
+
+def mailbox(value: object) -> str:
+    text = text_of(value)
+    if not text.isascii() or "@" not in text.strip("@"):
+        raise RefusedValue(f"must be an e-mail address, not {shown(text)}")
+    return text
+
+
+def path_of(value: object) -> str:
+    text = text_of(value)
+    if text.startswith("~"):
+        raise RefusedValue('must be written out: "~" means nothing here')
+    return text
+
+
+def sequence(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        hint = f"write [{shown(value)}]" if isinstance(value, str) else ""
+        raise RefusedValue(f"must be a list, not {shown(value)}", hint)
+    return value
+
+
+def mapping(value: object) -> object:
+    if not isinstance(value, dict):
+        raise RefusedValue(f"must be a table, not {shown(value)}")
+    return value
+
+
+def hosts_or_word(value: object) -> object:
+    if isinstance(value, str):
+        if value in SEED_WORDS:
+            return (value,)
+        hint = did_you_mean(value, SEED_WORDS) or f"write [{shown(value)}]"
+        raise RefusedValue(f'must be "seed-hosts", "seed-domains" or a list of hosts, not {shown(value)}', hint)
+    return sequence(value)
+
+
+def not_both(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise RefusedValue("must not be empty: nothing would be in scope")
+    if len(value) > 1 and any(word in SEED_WORDS for word in value):
+        raise RefusedValue('must be "seed-hosts", "seed-domains" or a list of hosts, not both')
+    return value
+
+
+def host_pattern(value: object) -> str:
+    """A host name as the URL standard serialises it, with "*." before it for its subdomains."""
+    text = text_of(value)
+    bare = text.removeprefix("*.")
+    if _HOST.fullmatch(bare) is None:
+        hint = ""
+        if "://" in bare or "/" in bare or ":" in bare:
+            hint = "a host stands without scheme, port and path; scope.include takes those"
+        elif "*" in bare:
+            hint = '"*." may stand at the beginning only'
+        raise RefusedValue(f'must be a host name, or "*." and one, not {shown(text)}', hint)
+    try:
+        _, origin = url.parse(f"https://{bare}/")
+    except url.UrlError as error:
+        raise RefusedValue(f'must be a host name, or "*." and one, not {shown(text)}', str(error)) from None
+    return f"*.{origin.host}" if text != bare else origin.host
+
+
+def seed(value: object) -> str:
+    text = text_of(value)
+    try:
+        url.seed(text)
+    except url.UrlError as error:
+        raise RefusedValue(f"must be a URL: {error}") from None
+    return text
+
+
+def url_pattern(value: object) -> str:
+    if not isinstance(value, str):
+        raise RefusedValue(f"must be text in quotes, not {shown(value)}")
+    try:
+        compile_pattern(value)
+    except ScopePatternError as error:
+        raise RefusedValue(f"must be a glob or a regular expression: {error}") from None
+    return value
+
+
+def ip(value: object) -> str:
+    text = text_of(value)
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise RefusedValue(f"must be an IP address, not {shown(text)}") from None
+
+
+def network(value: object) -> str:
+    text = text_of(value)
+    message = f'must be a network such as "127.0.0.0/8", not {shown(text)}'
+    try:
+        loose = ip_network(text, strict=False)
+    except ValueError:
+        raise RefusedValue(message) from None
+    if ip_address(text.partition("/")[0]) != loose.network_address:
+        raise RefusedValue(message, f'did you mean "{loose}"?')
+    return str(loose)
+
+
+def nameserver(value: object) -> str:
+    text = text_of(value)
+    if ":" in text and _is_address(text):
+        return text
+    match = _SERVER.fullmatch(text)
+    host = match and (match["v6"] or match["v4"])
+    port = match and (match["port6"] or match["port4"])
+    if not host or not _is_address(host) or (port and not 0 < int(port[:6]) < 65_536):
+        raise RefusedValue(f'must be an address such as "192.0.2.1:53" or "[2001:db8::1]:53", not {shown(text)}')
+    return text
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# What the client itself writes; a second copy would contradict it.
+_OWN_FIELDS: Final = {
+    "user-agent": "identity.user_agent sets it",
+    "from": "identity.from sets it",
+    "accept-encoding": "fetch.encodings sets it",
+    "host": "",
+    "connection": "",
+    "content-length": "",
+    "transfer-encoding": "",
+    "te": "",
+    "upgrade": "",
+    "expect": "",
+    "range": "",
+    "if-none-match": "",
+    "if-modified-since": "",
+}
+
+
+def field_name(value: object) -> str:
+    text = text_of(value)
+    if TOKEN.fullmatch(text) is None:
+        raise RefusedValue(f"must be a header name, not {shown(text)}")
+    if text.lower() in _OWN_FIELDS:
+        raise RefusedValue(f"must not be {text}: the crawler writes it itself", _OWN_FIELDS[text.lower()])
+    return text
+
+
+def field_value(value: object) -> str:
+    """Never quoted in a message: it may be a secret. Source: RFC 9110 §5.5."""
+    if not isinstance(value, str):
+        raise RefusedValue("must be text in quotes")
+    if not value.isascii() or any((ord(char) < 32 and char != "\t") or ord(char) == 127 for char in value):
+        raise RefusedValue("must be ASCII text without control characters")
+    return value.strip(" \t")
+
+
+def distinct(value: tuple[str, ...]) -> tuple[str, ...]:
+    for number, item in enumerate(value):
+        if item in value[:number]:
+            raise RefusedValue(f"must name {shown(item)} once")
+    return value

@@ -1,0 +1,125 @@
+"""The keys as a list: what there is, what a name may have meant, and how a value is written as TOML.
+
+Reads the models of `sections`; knows nothing of files or of values given. Invariant: each key of each section is one
+Key, in the order of the file.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+from crawler.settings import sections
+from crawler.settings.kinds import Kind
+from crawler.settings.problems import did_you_mean
+from crawler.settings.quantities import format_duration, format_size
+from crawler.settings.readers import NO_LIMIT, SEED_WORDS
+
+SECTIONS: Final[dict[str, type[sections.Section]]] = {
+    "crawl": sections.Crawl,
+    "identity": sections.Identity,
+    "scope": sections.Scope,
+    "politeness": sections.Politeness,
+    "fetch": sections.Fetch,
+    "content": sections.Content,
+    "network": sections.Network,
+    "tls": sections.Tls,
+    "recrawl": sections.Recrawl,
+    "frontier": sections.Frontier,
+    "output": sections.Output,
+    "log": sections.Log,
+    "admin": sections.Admin,
+    "engine": sections.Engine,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key. `attribute` is its name in the model, `name` in the file; they differ where `name` is a Python keyword.
+
+    `derived` says in words what None means, "" where it means no limit; `example` is TOML for such a key.
+    """
+
+    section: str
+    name: str
+    attribute: str
+    kind: Kind
+    description: str
+    default: object
+    restart: bool
+    derived: str
+    example: str
+
+    def __str__(self) -> str:
+        return f"{self.section}.{self.name}"
+
+
+@cache
+def keys() -> dict[str, Key]:
+    """Every key by "section.key"."""
+    found = {}
+    for section, model in SECTIONS.items():
+        for attribute, field in model.model_fields.items():
+            extra = field.json_schema_extra
+            kinds = [item for item in field.metadata if isinstance(item, Kind)]
+            if not isinstance(extra, dict) or len(kinds) != 1:
+                raise TypeError(f"{section}.{attribute} was not declared with _key and one Kind")
+            key = Key(
+                section=section,
+                name=field.alias or attribute,
+                attribute=attribute,
+                kind=kinds[0],
+                description=field.description or "",
+                default=field.default,
+                restart=extra["restart"] is True,
+                derived=str(extra["derived"]),
+                example=str(extra["example"]),
+            )
+            found[str(key)] = key
+    return found
+
+
+def complaint_about(section: str, name: str) -> tuple[str, str] | None:
+    """Message and hint if there is no such key; None if there is."""
+    dotted = f"{section}.{name}"
+    if dotted in keys():
+        return None
+    if dotted in sections.UNSUPPORTED:
+        return f"{dotted} is not supported by this version", ""
+    if section not in SECTIONS:
+        return f'unknown section "{section}"', did_you_mean(section, SECTIONS)
+    elsewhere = [str(key) for key in keys().values() if key.name == name]
+    own = [key.name for key in keys().values() if key.section == section]
+    hint = f'did you mean "{elsewhere[0]}"?' if len(elsewhere) == 1 else did_you_mean(name, own)
+    return f'unknown key "{name}" in [{section}]', hint
+
+
+def toml_text(key: Key, value: object) -> str:
+    """A value of `key`, as the models hold it, as TOML that reads back as the same value."""
+    match value:
+        case None:
+            return f'"{NO_LIMIT}"'
+        case float() | int() if key.kind is Kind.DURATION:
+            return f'"{format_duration(value)}"'
+        case int() if key.kind is Kind.SIZE:
+            return f'"{format_size(value)}"'
+        case (word,) if key.kind is Kind.HOSTS and word in SEED_WORDS:
+            return _plain_toml(word)
+        case _:
+            return _plain_toml(value)
+
+
+def _plain_toml(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            # A JSON string is a TOML basic string, but for DEL, which TOML wants escaped as well.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case dict():
+            pairs = ", ".join(f"{_plain_toml(name)} = {_plain_toml(item)}" for name, item in value.items())
+            return f"{{ {pairs} }}" if pairs else "{}"
+        case list() | tuple():
+            return f"[{', '.join(map(_plain_toml, value))}]"
+        case _:
+            return str(value)

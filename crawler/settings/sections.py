@@ -1,0 +1,307 @@
+"""The sections of the configuration: every key, its type, its default, and what it means.
+
+Defaults are taken from the option classes of the rooms, which own them; only what no room owns has its default here.
+Keys that are planned but that nothing implements yet are named in UNSUPPORTED, so that they are refused by name rather
+than accepted without effect. Invariant: every field is made by `_key`, so each has a description and a reload tag.
+"""
+
+from typing import Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from crawler.content.options import ContentOptions
+from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.engine.options import EngineOptions
+from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
+from crawler.obs.options import LogOptions
+from crawler.settings import kinds as k
+from crawler.settings.readers import one_of
+from crawler.sinks.options import SinkOptions
+
+_CONTENT: Final = ContentOptions()
+_ENGINE: Final = EngineOptions()
+_FETCH: Final = FetchOptions()
+_IDENTITY: Final = IdentityOptions()
+_LOG: Final = LogOptions()
+_NETWORK: Final = NetworkOptions()
+_POLITENESS: Final = PolitenessOptions()
+_SCOPE: Final = ScopeOptions()
+_SINK: Final = SinkOptions()
+_TLS: Final = TlsOptions()
+
+# "section.key" of what OPERATIONS plans and this version does not do.
+UNSUPPORTED: Final = frozenset(
+    (
+        "identity.secrets",
+        "fetch.content_types",
+        "fetch.bandwidth",
+        "fetch.hours",
+        "network.proxy",
+        "recrawl.min_interval",
+        "recrawl.max_interval",
+        "recrawl.visits_per_day",
+        "admin.listen",
+    )
+)
+
+
+def _key(
+    default: object,
+    description: str,
+    *,
+    restart: bool = False,
+    derived: str = "",
+    example: str = "",
+    alias: str | None = None,
+) -> Any:
+    """A key and what its type cannot say.
+
+    `restart`: a reload does not bring it into force. `derived`: in words, what None stands for where that is worked
+    out from other keys. `example`: a value for the annotated file where the default cannot be written down.
+    """
+    extra: JsonDict = {"restart": restart, "derived": derived, "example": example}
+    return Field(default=default, description=description, alias=alias, json_schema_extra=extra)
+
+
+class Section(BaseModel):
+    """One table of the file. `from_address` and the like are written with their alias."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Crawl(Section):
+    """What is crawled, and when `crawler crawl` ends."""
+
+    name: k.FileNamePart = _key(_SINK.name, "First part of the name of every output file.")
+    seeds: k.ListOf[k.Seed] = _key((), "URLs to begin with; without a scheme, https.")
+    seed_files: k.Paths = _key((), 'Files of seeds, one a line; "#" begins a comment.')
+    linger: k.Duration = _key(
+        _ENGINE.linger_s, "How long `crawler crawl` waits for what is due later; `crawler run` never ends by itself."
+    )
+    max_duration: k.PositiveDurationOrNoLimit = _key(
+        _ENGINE.max_duration_s, "How long `crawler crawl` may take, over the life of its output directory."
+    )
+
+
+class Identity(Section):
+    """Who asks. Say how to reach you: `crawler run` refuses a user_agent without a URL or an e-mail address."""
+
+    user_agent: k.UserAgent = _key(_IDENTITY.user_agent, "Sent with every request.")
+    robots_token: k.RobotsTokenOrDerived = _key(
+        None,
+        "The name that groups of robots.txt are matched with.",
+        derived="the first product in user_agent",
+        example='"crawlerd"',
+    )
+    from_address: k.MailboxOrNone = _key(
+        _IDENTITY.from_address,
+        "E-mail address for the From header.",
+        derived="not sent",
+        example='"operator@example.org"',
+        alias="from",
+    )
+
+
+class Scope(Section):
+    """What may be fetched."""
+
+    hosts: k.Hosts = _key(
+        _SCOPE.hosts,
+        '"seed-hosts", "seed-domains" (registrable domains of the seeds), or a list of hosts; "*.example.org" for all '
+        "below example.org.",
+    )
+    include: k.ListOf[k.Pattern] = _key(
+        (),
+        'If any are given, a URL must match one: globs ("*" within a path segment, "**" anything), or "re:" and a '
+        "regular expression. A pattern is compared with the URL from its host on, with all of it if it holds "
+        '"://", with path and query if it begins with "/".',
+    )
+    exclude: k.ListOf[k.Pattern] = _key((), "A URL that matches one is not fetched, whatever `include` says.")
+    max_depth: k.CountOrZeroOrNoLimit = _key(_SCOPE.max_depth, "Links from a seed.")
+    max_urls: k.CountOrNoLimit = _key(_SCOPE.max_urls, "URLs, over the life of the output directory.")
+    max_urls_per_host: k.CountOrNoLimit = _key(_SCOPE.max_urls_per_host, "URLs of one host.")
+    requisites: k.Flag = _key(
+        _SCOPE.requisites, "Images, styles and scripts of a page are fetched even where they are out of scope."
+    )
+
+
+class Politeness(Section):
+    """How often a host may be asked."""
+
+    key: Annotated[str, BeforeValidator(one_of("domain", "host")), k.Kind.TEXT] = _key(
+        _POLITENESS.key, '"domain": hosts of one registrable domain share the delay; "host": each has its own.'
+    )
+    delay: k.Duration = _key(_POLITENESS.delay_s, "Rest between two requests to one key.")
+    address_delay: k.DurationOrDerived = _key(
+        _POLITENESS.address_delay_s,
+        "Rest between two requests to one IP address.",
+        derived="250ms, or delay if that is shorter",
+        example='"250ms"',
+    )
+    max_crawl_delay: k.Duration = _key(
+        _POLITENESS.max_crawl_delay_s, "A longer Crawl-delay in robots.txt counts as this."
+    )
+    connections_per_host: k.Count = _key(
+        _POLITENESS.connections_per_host, "Connections to one origin; more than 1 counts only where the delay is 0."
+    )
+    connections_per_address: k.CountOrDerived = _key(
+        _POLITENESS.connections_per_address,
+        "Connections to one IP address.",
+        derived="4, or connections_per_host if that is more",
+        example="4",
+    )
+    robots: Annotated[str, BeforeValidator(one_of("obey", "ignore")), k.Kind.TEXT] = _key(
+        _POLITENESS.robots, '"obey" or "ignore" robots.txt.'
+    )
+    adaptive: k.Flag = _key(_POLITENESS.adaptive, "Rest longer while a host answers slowly or with errors.")
+
+
+class Fetch(Section):
+    """Limits of one exchange, and of the pool of connections."""
+
+    connections: k.Count = _key(_FETCH.connections, "Connections open at once, to all hosts.")
+    connect_timeout: k.PositiveDuration = _key(_FETCH.connect_timeout_s, "For the TCP connection.")
+    tls_timeout: k.PositiveDuration = _key(_FETCH.tls_timeout_s, "For the TLS handshake.")
+    first_byte_timeout: k.PositiveDuration = _key(
+        _FETCH.first_byte_timeout_s, "From the request sent to the first byte of the answer."
+    )
+    read_timeout: k.PositiveDuration = _key(_FETCH.read_timeout_s, "Between two reads of an answer.")
+    total_timeout: k.PositiveDuration = _key(_FETCH.total_timeout_s, "For one exchange, everything included.")
+    min_rate: k.PositiveSizeOrNoLimit = _key(
+        _FETCH.min_rate, "Bytes a second that a body must bring on average, judged after 10 seconds."
+    )
+    max_head: k.PositiveSize = _key(_FETCH.max_head, "Of a response head; a longer one is a protocol error.")
+    max_body: k.PositiveSize = _key(
+        _FETCH.max_body, "Of a body as it comes, content coding on; a longer one is cut and marked."
+    )
+    max_expansion: k.Count = _key(
+        _FETCH.max_expansion, "Decoded bytes for each encoded one, judged beyond 1 MiB; more is a decompression bomb."
+    )
+    spool_over: k.Size = _key(_FETCH.spool_over, "A longer body goes to a temporary file.")
+    idle_timeout: k.PositiveDuration = _key(_FETCH.idle_timeout_s, "An idle connection is closed after this.")
+    max_connection_age: k.PositiveDurationOrNoLimit = _key(
+        _FETCH.max_connection_age_s, "An older connection is not used again."
+    )
+    max_requests_per_connection: k.CountOrNoLimit = _key(
+        _FETCH.max_requests_per_connection, "A connection is closed after so many requests."
+    )
+    encodings: k.Encodings = _key(_FETCH.encodings, "Content codings asked for: gzip, deflate, br, zstd.")
+    headers: k.Headers = _key({}, "More header fields for every request; their values are masked in `config show`.")
+
+
+class Content(Section):
+    """Bounds on what is read out of a page."""
+
+    max_html: k.PositiveSize = _key(_CONTENT.max_html, "So much of a page is parsed; its parser takes 24 times that.")
+    max_links: k.Count = _key(_CONTENT.max_links, "Links kept of one page.")
+
+
+class Network(Section):
+    """Which addresses may be dialled, and how names become addresses."""
+
+    allow_private: k.ListOf[k.Network] = _key(
+        _NETWORK.allow_private, "Networks that may be dialled although they are not public, as in 10.1.0.0/16."
+    )
+    resolve: k.Resolve = _key(
+        {}, 'Addresses of names that DNS is not asked for: {"a.test" = ["127.0.0.1"], "*.b.test" = ["::1"]}.'
+    )
+    nameservers: k.ListOf[k.Nameserver] = _key(
+        _NETWORK.nameservers, 'DNS servers, "192.0.2.1" or "192.0.2.1:5353"; empty: those of the system.'
+    )
+    ca_file: k.PathOrDerived = _key(
+        _NETWORK.ca_file,
+        "PEM file of certificate authorities that are trusted as well.",
+        derived="none but the public ones",
+        example='"ca.pem"',
+    )
+    bind_address: k.AddressOrNone = _key(
+        _NETWORK.bind_address,
+        "Local address of outgoing connections.",
+        derived="the system chooses",
+        example='"192.0.2.10"',
+    )
+    address_family: Annotated[str, BeforeValidator(one_of("any", "ipv4", "ipv6")), k.Kind.TEXT] = _key(
+        _NETWORK.address_family, '"any", "ipv4" or "ipv6".'
+    )
+
+
+class Tls(Section):
+    """How servers are verified."""
+
+    verify: k.Flag = _key(_TLS.verify, "Check certificates; without, anybody on the way can answer for a server.")
+    min_version: Annotated[str, BeforeValidator(one_of("1.2", "1.3")), k.Kind.TEXT] = _key(
+        _TLS.min_version, '"1.2" or "1.3".'
+    )
+
+
+class Recrawl(Section):
+    """Coming back to pages."""
+
+    enabled: k.Off = _key(False, "Not supported by this version.")
+
+
+class Frontier(Section):
+    """Where the URLs are kept."""
+
+    store: Annotated[str, BeforeValidator(one_of("sqlite", later=("postgres", "postgresql"))), k.Kind.TEXT] = _key(
+        "sqlite", '"sqlite".', restart=True
+    )
+    path: k.PathOrDerived = _key(
+        None, "The database.", restart=True, derived="<output>/frontier.db", example='"/var/lib/crawler/frontier.db"'
+    )
+    duplicates: Annotated[str, BeforeValidator(one_of("exact", later=("filter",))), k.Kind.TEXT] = _key(
+        "exact", '"exact": a URL is known by its row.', restart=True
+    )
+
+
+class Output(Section):
+    """What is written."""
+
+    directory: k.PathOrDerived = _key(
+        None,
+        "Everything is written below it. `crawler run` needs it.",
+        restart=True,
+        derived="a directory named as crawl.name",
+        example='"/var/lib/crawler"',
+    )
+    warc: k.Flag = _key(_SINK.warc, "Write WARC files.", restart=True)
+    warc_size: k.PositiveSize = _key(_SINK.warc_size, "A WARC or pages file ends at this size.", restart=True)
+    pages: k.Flag = _key(_SINK.pages, "Write a JSON line for each page.", restart=True)
+    min_free: k.Size = _key(_ENGINE.min_free, "With less left on the disk, the crawl pauses.", restart=True)
+
+
+class Log(Section):
+    """What is logged, and how long it is kept."""
+
+    level: Annotated[str, BeforeValidator(one_of("debug", "info", "warning", "error")), k.Kind.TEXT] = _key(
+        _LOG.level, '"debug", "info", "warning" or "error".'
+    )
+    directory: k.PathOrDerived = _key(
+        _LOG.directory, "The log files.", restart=True, derived="<output>/logs", example='"/var/log/crawler"'
+    )
+    rotate_size: k.PositiveSize = _key(_LOG.rotate_size, "A log file ends at this size.")
+    keep: k.CountOrZero = _key(_LOG.keep, "Old files kept of each log.")
+
+
+class Admin(Section):
+    """How the running daemon is reached."""
+
+    socket: k.PathOrDerived = _key(
+        None,
+        "Unix socket for control; its path has 107 bytes at most.",
+        restart=True,
+        derived="<output>/control.sock",
+        example='"/run/crawler/control.sock"',
+    )
+
+
+class Engine(Section):
+    """How much is done at once."""
+
+    workers: k.Count = _key(_ENGINE.workers, "Visits at once.", restart=True)
+    lease_size: k.Count = _key(
+        _ENGINE.lease_size, "URLs of one origin fetched in a run on one connection, where the delay is 0.", restart=True
+    )
+    memory: k.PositiveSize = _key(_ENGINE.memory, "Bytes of bodies held at once.", restart=True)
+    drain: k.Duration = _key(_ENGINE.drain_s, "How long a stop waits for what is in flight.", restart=True)

@@ -1,0 +1,90 @@
+"""The effective configuration for a person's eyes: every key, its value, where it came from.
+
+Secrets are masked here and nowhere else is a value shown whole. Invariant: no header value and no userinfo of a seed
+leaves this module, but for the header fields named in _HARMLESS.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from crawler.settings.schema import Key, keys, toml_text
+from crawler.settings.settings import Settings
+
+DEFAULT_ORIGIN: Final = "default"
+MASK: Final = "***"
+
+# Everything else may be a credential, whatever it is called.
+_HARMLESS: Final = frozenset(
+    (
+        "accept",
+        "accept-charset",
+        "accept-language",
+        "cache-control",
+        "dnt",
+        "pragma",
+        "sec-gpc",
+        "upgrade-insecure-requests",
+    )
+)
+_USERINFO = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.-]*:)?/*)[^/?#]*@")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One key. `value` is fit for JSON: None where there is no limit or nothing is set; `text` is the same as TOML.
+
+    `note` says in words what a value stands for that follows from other keys; `origin` is "default" or a place.
+    """
+
+    key: str
+    value: object
+    text: str
+    origin: str
+    note: str
+    description: str
+    restart: bool
+
+
+def masked(settings: Settings, origins: Mapping[str, str]) -> list[Shown]:
+    """Every key of `settings`, in the order of the file."""
+    return [_shown(key, settings, origins.get(dotted, DEFAULT_ORIGIN)) for dotted, key in keys().items()]
+
+
+def _shown(key: Key, settings: Settings, origin: str) -> Shown:
+    value = settings.get(str(key))
+    note = key.derived if value is None else ""
+    if value is None:
+        value = _worked_out(str(key), settings)
+    match str(key):
+        case "fetch.headers":
+            value = {n: v if n.lower() in _HARMLESS else MASK for n, v in settings.fetch.headers.items()}
+        case "crawl.seeds":
+            value = tuple(_USERINFO.sub(rf"\g<1>{MASK}@", seed) for seed in settings.crawl.seeds)
+    return Shown(
+        key=str(key),
+        value=list(value) if isinstance(value, tuple) else value,
+        text="" if value is None and note else toml_text(key, value),
+        origin=origin,
+        note=note,
+        description=key.description,
+        restart=key.restart,
+    )
+
+
+def _worked_out(dotted: str, settings: Settings) -> str | None:
+    """What a key that is not set comes to, where `settings` knows."""
+    match dotted:
+        case "identity.robots_token":
+            return settings.robots_token
+        case "output.directory":
+            return str(settings.output_directory)
+        case "frontier.path":
+            return str(settings.frontier_path)
+        case "log.directory":
+            return str(settings.log_directory)
+        case "admin.socket":
+            return str(settings.control_socket)
+        case _:
+            return None
