@@ -1,0 +1,94 @@
+"""The life of the process around a crawl: signals, the minute's progress line, the watchdog.
+
+This is the one place that handles signals. The first SIGTERM or SIGINT drains, the second ends at once. It knows a
+crawl only by what it is asked here.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from crawler.core.vocabulary import StoppedBy
+from crawler.systemd import Notifier
+
+STATUS_S: Final = 10.0
+PROGRESS_S: Final = 60.0
+
+
+class Stoppable(Protocol):
+    """A crawl, as the daemon sees it."""
+
+    def stop(self, reason: StoppedBy = ...) -> None:
+        """Finish what is in flight, then end."""
+
+    async def run(self) -> StoppedBy:
+        """Until it ends by itself or is stopped."""
+
+
+class EndedAtOnce(Exception):
+    """A second signal came: nothing more is waited for. `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+async def serve(
+    crawl: Stoppable,
+    *,
+    notifier: Notifier,
+    status: Callable[[], str],
+    on_progress: Callable[[], None],
+    on_tick: Callable[[], None] | None = None,
+    tick_s: float = 0.2,
+    drain_s: float,
+) -> StoppedBy:
+    """Run a crawl to its end. `status` is one line in words for systemd, `on_progress` is called each minute, `on_tick`
+    every `tick_s` for a view. Raises EndedAtOnce.
+    """
+    loop = asyncio.get_running_loop()
+    ended_at_once: asyncio.Future[int] = loop.create_future()
+    signals_seen = 0
+
+    def on_signal(number: int) -> None:
+        nonlocal signals_seen
+        signals_seen += 1
+        if signals_seen == 1:
+            notifier.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int((drain_s + 10) * 1e6)}", "STATUS=draining")
+            crawl.stop(StoppedBy.SIGNAL)
+        elif not ended_at_once.done():
+            ended_at_once.set_result(number)
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    beats = [(PROGRESS_S, on_progress), (STATUS_S, lambda: notifier.send(f"STATUS={status()}"))]
+    if notifier.watchdog_s is not None:
+        beats.append((notifier.watchdog_s / 2, lambda: notifier.send("WATCHDOG=1")))
+    if on_tick is not None:
+        beats.append((tick_s, on_tick))
+    try:
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(_every(seconds, act)) for seconds, act in beats]
+            beside.append(group.create_task(_end_at_once(ended_at_once)))
+            notifier.send("READY=1", f"STATUS={status()}")
+            reason = await crawl.run()
+            for task in beside:
+                task.cancel()
+    except* EndedAtOnce as ended:
+        raise EndedAtOnce(ended_at_once.result()) from ended
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
+    return reason
+
+
+async def _end_at_once(signalled: asyncio.Future[int]) -> None:
+    raise EndedAtOnce(await signalled)
+
+
+async def _every(seconds: float, act: Callable[[], None]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        act()

@@ -1,0 +1,60 @@
+"""What is said of a finished output file: size, records and checksum, for those who move it elsewhere.
+
+Read back from the disk, so that it speaks of what is there rather than of what was meant. Blocking; for a thread.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from isal import isal_zlib
+
+_PIECE: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedFile:
+    """`records` are gzip members in a WARC, lines in pages/."""
+
+    bytes: int
+    records: int
+    sha256: str
+
+
+def inspect(path: Path) -> ClosedFile:
+    """Read `path` once. Raises OSError."""
+    digest = hashlib.sha256()
+    size = 0
+    counter = _Members() if path.name.endswith(".gz") else _Lines()
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE):
+            digest.update(piece)
+            size += len(piece)
+            counter.feed(piece)
+    return ClosedFile(size, counter.count, digest.hexdigest())
+
+
+class _Lines:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def feed(self, data: bytes) -> None:
+        self.count += data.count(b"\n")
+
+
+class _Members:
+    """Counts the members of a gzip file as it is read."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._member = isal_zlib.decompressobj(wbits=31)
+
+    def feed(self, data: bytes) -> None:
+        while data:
+            self._member.decompress(data)
+            if not self._member.eof:
+                return
+            self.count += 1
+            data = self._member.unused_data
+            self._member = isal_zlib.decompressobj(wbits=31)
