@@ -35,7 +35,7 @@ class FileName(NamedTuple):
 
 
 class Naming:
-    """`PREFIX-YYYYMMDDhhmmss-SERIAL.EXTENSION`, the pattern WARC 1.1 annex C.1 proposes, less the host's name."""
+    """`PREFIX-YYYYMMDDhhmmss-SERIAL.EXTENSION`, the pattern WARC 1.1 annex B proposes, less the host's name."""
 
     def __init__(self, prefix: str, extension: str) -> None:
         self._prefix = prefix

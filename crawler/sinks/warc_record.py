@@ -100,6 +100,7 @@ def response_header(
     if fetched.truncated is not None:
         about += f"WARC-Truncated: {fetched.truncated.value}\r\n"
     if connection.tls_version is not None:
+        # An adopted extension; the version of HTTP stands in the block already.
         about += f"WARC-Protocol: tls/{connection.tls_version}\r\n"
     return (
         f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"

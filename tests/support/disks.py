@@ -27,6 +27,10 @@ class FaultyDisk(Disk):
         self._durable_bytes: dict[int, int] = {}  # by inode
         self._undo: list[Callable[[], object]] = []  # of names not yet durable
 
+    @property
+    def open_descriptors(self) -> int:
+        return len(self._descriptors)
+
     def abandon(self) -> None:
         """The process is gone: its descriptors close, the system keeps what it was given."""
         self.fails = lambda number, name: None

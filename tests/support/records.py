@@ -62,6 +62,7 @@ def make_record(
     etag: str | None = None,
     started_at: float = STARTED_AT,
     peer_address: str = "192.0.2.1",
+    tls_version: str | None = "1.3",
     depth: int = 0,
     hop_path: str = "",
 ) -> Record:
@@ -78,7 +79,7 @@ def make_record(
         raw_body=raw_body,
         payload=BytesBody(payload),
         timings=Timings(first_byte_s=0.02, body_s=0.003),
-        connection=ConnectionInfo(id=1, request_n=1, peer_address=peer_address, peer_port=443, tls_version="1.3"),
+        connection=ConnectionInfo(id=1, request_n=1, peer_address=peer_address, peer_port=443, tls_version=tls_version),
         started_at=started_at,
         truncated=truncated,
     )

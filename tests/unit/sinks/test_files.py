@@ -1,0 +1,102 @@
+"""Names of output files, and how little is asked of the disk."""
+
+from pathlib import Path
+
+import pytest
+
+from crawler.core.values import PageInfo
+from crawler.sinks.files import FileName, Naming
+from tests.support.disks import FaultyDisk
+from tests.support.records import make_record
+from tests.support.sinks import make_pages, make_warc
+
+STEM = "crawl-20261123090000-00007.warc.gz"
+
+
+@pytest.mark.parametrize(
+    ("entry", "parsed"),
+    [
+        (STEM, FileName(STEM, 7, "")),
+        (f"{STEM}.open", FileName(STEM, 7, "open")),
+        (f"{STEM}.orphan", FileName(STEM, 7, "orphan")),
+        (f"{STEM}.orphan.12", FileName(STEM, 7, "orphan")),
+        ("my-news-2-20261123090000-123456.warc.gz", FileName("my-news-2-20261123090000-123456.warc.gz", 123456, "")),
+        ("crawl-20261123090000-00007.jsonl", None),
+        ("crawl-20261123-00007.warc.gz", None),
+        ("crawl-20261123090000-7.warc.gz", None),
+        ("crawl-20261123090000-00007xwarc.gz", None),
+        (f"{STEM}.opened", None),
+        (f"{STEM}.sha256", None),
+        ("", None),
+    ],
+)
+def test_names_are_recognised(entry: str, parsed: FileName | None) -> None:
+    """Any prefix, this sink's extension, a stamp of 14 digits and a serial of at least 5."""
+    assert Naming("crawl", "warc.gz").parse(entry) == parsed
+
+
+def test_a_name_made_is_a_name_recognised() -> None:
+    """The stamp is UTC."""
+    name = Naming("a.b-c", "jsonl").make(100_000, 0.0)
+    assert name == "a.b-c-19700101000000-100000.jsonl"
+    assert Naming("a.b-c", "jsonl").parse(name) == FileName(name, 100_000, "")
+
+
+def test_a_batch_is_one_write_and_one_sync(tmp_path: Path) -> None:
+    """However many records it has."""
+    disk = FaultyDisk()
+    calls: list[str] = []
+
+    def note(number: int, name: str) -> None:
+        calls.append(name)
+
+    disk.fails = note
+    page = PageInfo()
+    records = [make_record(f"https://example.org/{n}", page=page) for n in range(100)]
+    for sink in (make_warc(tmp_path, disk=disk), make_pages(tmp_path, disk=disk)):
+        sink.open([])
+        for _ in range(2):
+            calls.clear()
+            sink.write(records, [None] * 100)
+            sink.sync()
+            sink.settled()
+        assert calls == ["write", "sync"]
+        sink.close()
+
+
+def test_a_write_that_is_taken_in_pieces_is_completed(tmp_path: Path) -> None:
+    """The system may take less than it is given without failing."""
+
+    class Slow(FaultyDisk):
+        def write(self, descriptor: int, data: memoryview) -> int:
+            return super().write(descriptor, data[:100])
+
+    sink = make_pages(tmp_path, disk=Slow())
+    sink.open([])
+    sink.write([make_record(f"https://example.org/{n}", page=PageInfo()) for n in range(20)], [None] * 20)
+    [file] = sink.sync()
+    data = (tmp_path / "pages" / f"{file.name}.open").read_bytes()
+    assert (len(data), data.count(b"\n")) == (file.committed_bytes, 20)
+
+
+def test_a_start_that_failed_may_be_repeated(tmp_path: Path) -> None:
+    """A disk that fails while files are put in order costs nothing but another try, and no descriptor."""
+    sink = make_warc(tmp_path)
+    sink.open([])
+    sink.write([make_record()], [None])
+    known = sink.sync()
+    sink.settled()
+    torn = tmp_path / "warc" / f"{known[0].name}.open"
+    with torn.open("ab") as stream:
+        stream.write(b"torn")
+    disk = FaultyDisk()
+    again = make_warc(tmp_path, disk=disk)
+    disk.fails = lambda number, name: OSError("broken") if name == "truncate" else None
+    with pytest.raises(OSError, match="broken"):
+        again.open(known)
+    disk.fails = lambda number, name: None
+    assert again.open(known) == []
+    assert torn.stat().st_size == known[0].committed_bytes
+    [closed] = again.close()
+    assert closed.committed_bytes == known[0].committed_bytes
+    assert disk.open_descriptors == 0
