@@ -115,6 +115,7 @@ class ErrorType(StrEnum):
     PROTOCOL_ERROR = "protocol_error"
     TOO_LARGE = "too_large"
     CONTENT_ERROR = "content_error"
+    LOCAL_IO = "local_io"  # our own disk would not take a spooled body
 
 
 class Stage(StrEnum):

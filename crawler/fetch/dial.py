@@ -48,6 +48,9 @@ class Dialer(Protocol):
     async def dial(self, origin: Origin, factory: Callable[[], _Protocol]) -> tuple[_Protocol, Dialled]:
         """Open a connection whose bytes go to the protocol made by `factory`. Raises DialError."""
 
+    def keep_session(self, origin: Origin, ssl_object: ssl.SSLObject) -> None:
+        """Remember the TLS session of a connection that has had its first answer."""
+
 
 class NetworkDialer:
     """Dials over TCP, with TLS for https. Belongs to one event loop.

@@ -25,7 +25,8 @@ class FetchOptions:
     first_byte_timeout_s: float = 30.0
     read_timeout_s: float = 30.0  # between two reads of a body
     total_timeout_s: float = 600.0
-    min_rate: int | None = None  # bytes a second, averaged over a body's time, judged after 10 s
+    min_rate: int | None = None  # bytes a second, averaged from the first byte on
+    min_rate_after_s: float = 10.0  # an answer younger than this is not judged by its rate
     max_head: int = 300 * KIB  # Chromium's limit for a response head
     max_fields: int = 5_000
     max_informational: int = 8  # 1xx responses before the final one

@@ -1,0 +1,229 @@
+"""One URL, one answer: a request is built, sent over a lent connection at most twice, and what came back is a value.
+
+It follows no redirect and judges no status (the engine does). Invariants: whatever the network does, `fetch` returns a
+value; a request is written only after the gate was entered for the address at hand, and every entry is left again; it
+is sent a second time only over a fresh connection, and only if the first one had been used before and gave no byte.
+"""
+
+import errno
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from crawler.core.clock import Clock
+from crawler.core.retry import is_lasting
+from crawler.core.url import target_of
+from crawler.core.values import Failed, Fetched, Origin, Task
+from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.fetch.budget import ByteBudget
+from crawler.fetch.connection import Connection
+from crawler.fetch.errors import DialError, ExchangeError, describe
+from crawler.fetch.options import FetchOptions, IdentityOptions
+from crawler.fetch.pool import Loan, Pool
+from crawler.fetch.request import LocalProtocolError, build_request
+from crawler.fetch.spool import BodySink
+from crawler.fetch.wire import ResponseReader, WireLimits
+
+_ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+# What a server's closing of an idle connection looks like to a request that was on its way.
+_STALE: Final = frozenset({ErrorType.SERVER_CLOSED, ErrorType.RESET})
+_LATE: Final = frozenset({ErrorType.READ_TIMEOUT, ErrorType.TOTAL_TIMEOUT, ErrorType.TOO_SLOW})
+
+
+class AddressGate(Protocol):
+    """How often one IP address may be asked."""
+
+    def enter(self, address: str) -> float | None:
+        """None: go, the address is taken. Else the monotonic time at which to come back."""
+
+    def leave(self, address: str) -> None:
+        """The request to the address ended; called once for each granted `enter`."""
+
+
+class GateShut(Exception):
+    """The address may not be asked before `until_mono`. Nothing was sent; the connection is back in the pool."""
+
+    def __init__(self, address: str, until_mono: float) -> None:
+        super().__init__(f"{address} is shut")
+        self.address = address
+        self.until_mono = until_mono
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """Where one fetch stands. `taken` is the address the gate was entered for."""
+
+    request: bytes
+    taken: str | None = None
+    resends: int = 0
+    started_at: float = 0.0
+    sink: BodySink | None = field(default=None, repr=False)
+
+
+class Fetcher:
+    """Fetches over the pool's connections. `spool_directory` is where bodies too large for memory go.
+
+    Raises LocalProtocolError at once if the configured fields are not fit to be sent.
+    """
+
+    def __init__(
+        self,
+        *,
+        pool: Pool,
+        options: FetchOptions,
+        identity: IdentityOptions,
+        gate: AddressGate,
+        clock: Clock,
+        budget: ByteBudget | None = None,
+        spool_directory: str | None = None,
+    ) -> None:
+        self._pool = pool
+        self._options = options
+        self._gate = gate
+        self._clock = clock
+        self._budget = budget
+        self._spool_directory = spool_directory
+        self._limits = WireLimits.from_options(options)
+        self._fields = _constant_fields(options, identity)
+        build_request("GET", "/", self._fields)
+
+    async def fetch(self, origin: Origin, task: Task) -> Fetched | Failed:
+        """Get one URL of `origin`. Raises GateShut; nothing else for what networks and servers do."""
+        attempt = _Attempt(self._request(origin, task), started_at=self._clock.now())
+        loan = self._pool.lend(origin)
+        try:
+            async with loan as connection:
+                return await self._fetch_over(loan, connection, attempt)
+        except DialError as error:
+            return Failed(
+                error.error_type,
+                error.detail,
+                retryable=not is_lasting(error.error_type),
+                timings=error.timings,
+                resend_count=attempt.resends,
+                started_at=attempt.started_at,
+            )
+        finally:
+            if attempt.taken is not None:
+                self._gate.leave(attempt.taken)
+            if attempt.sink is not None:
+                attempt.sink.discard()
+
+    async def close(self) -> None:
+        """Close the pool and every connection in it."""
+        await self._pool.close()
+
+    async def _fetch_over(self, loan: Loan, connection: Connection, attempt: _Attempt) -> Fetched | Failed:
+        """Send the request, if need be once more over a fresh connection, and say what came of it."""
+        while True:
+            self._enter_gate(connection, attempt)
+            was_used = connection.requests > 0
+            attempt.sink = sink = BodySink(self._options.spool_over, self._spool_directory, self._budget)
+            reader = ResponseReader(self._limits, sink)
+            attempt.started_at = self._clock.now()
+            try:
+                await connection.exchange(attempt.request, reader)
+            except ExchangeError as error:
+                stale = was_used and connection.nothing_came_back and error.error_type in _STALE
+                if stale and not attempt.resends:
+                    attempt.resends = 1
+                    connection = await loan.replace()
+                    continue
+                return self._ended_early(connection, reader, sink, attempt, error)
+            except OSError as error:  # of the spool file: the network's errors are all ExchangeError
+                short = error.errno in (errno.EMFILE, errno.ENFILE)
+                error_type = ErrorType.NO_FILE_DESCRIPTORS if short else ErrorType.LOCAL_IO
+                return self._failed(connection, attempt, error_type, describe(error))
+            return _fetched(connection, reader, sink, attempt, reader.truncated, reader.error_type)
+
+    def _enter_gate(self, connection: Connection, attempt: _Attempt) -> None:
+        address = connection.dialled.peer_address
+        if attempt.taken == address:
+            return
+        if attempt.taken is not None:
+            self._gate.leave(attempt.taken)
+            attempt.taken = None
+        until_mono = self._gate.enter(address)
+        if until_mono is not None:
+            raise GateShut(address, until_mono)
+        attempt.taken = address
+
+    def _ended_early(
+        self,
+        connection: Connection,
+        reader: ResponseReader,
+        sink: BodySink,
+        attempt: _Attempt,
+        error: ExchangeError,
+    ) -> Fetched | Failed:
+        """What arrived is kept, and marked, if it was framed properly as far as it came; else nothing was fetched."""
+        if reader.head is None or error.error_type is ErrorType.PROTOCOL_ERROR:
+            return self._failed(connection, attempt, error.error_type, error.detail)
+        truncated = TruncatedReason.TIME if error.error_type in _LATE else TruncatedReason.DISCONNECT
+        return _fetched(connection, reader, sink, attempt, truncated, error.error_type)
+
+    def _failed(self, connection: Connection, attempt: _Attempt, error_type: ErrorType, detail: str) -> Failed:
+        return Failed(
+            error_type,
+            detail,
+            retryable=not is_lasting(error_type),
+            timings=connection.timings,
+            connection=connection.info,
+            resend_count=attempt.resends,
+            started_at=attempt.started_at,
+        )
+
+    def _request(self, origin: Origin, task: Task) -> bytes:
+        """The bytes of the request. Validators that could not be sent as they were stored are left out."""
+        target = target_of(task.url)
+        default_port = 443 if origin.scheme == "https" else 80
+        host = origin.host if origin.port == default_port else f"{origin.host}:{origin.port}"
+        fields = [("Host", host), *self._fields]
+        if task.etag is None and task.last_modified is None:
+            return build_request("GET", target, fields)
+        conditions = []
+        if task.etag is not None:
+            conditions.append(("If-None-Match", task.etag))
+        if task.last_modified is not None:
+            conditions.append(("If-Modified-Since", task.last_modified))
+        try:
+            return build_request("GET", target, [*fields, *conditions])
+        except LocalProtocolError:
+            return build_request("GET", target, fields)
+
+
+def _fetched(
+    connection: Connection,
+    reader: ResponseReader,
+    sink: BodySink,
+    attempt: _Attempt,
+    truncated: TruncatedReason | None,
+    error_type: ErrorType | None,
+) -> Fetched:
+    assert reader.head is not None
+    raw_body, payload = sink.finish()
+    return Fetched(
+        head=reader.head,
+        request_bytes=attempt.request,
+        raw_head=reader.raw_head,
+        raw_body=raw_body,
+        payload=payload,
+        timings=connection.timings,
+        connection=connection.info,
+        started_at=attempt.started_at,
+        resend_count=attempt.resends,
+        tainted=reader.tainted,
+        truncated=truncated,
+        error_type=error_type,
+    )
+
+
+def _constant_fields(options: FetchOptions, identity: IdentityOptions) -> tuple[tuple[str, str], ...]:
+    """What every request says after Host. A configured header replaces the default one of its name; Host stays ours."""
+    defaults = [("User-Agent", identity.user_agent), ("Accept", _ACCEPT)]
+    if options.encodings:
+        defaults.append(("Accept-Encoding", ", ".join(options.encodings)))
+    if identity.from_address is not None:
+        defaults.append(("From", identity.from_address))
+    configured = [(name, value) for name, value in options.headers if name.lower() != "host"]
+    replaced = {name.lower() for name, _ in configured}
+    return (*(d for d in defaults if d[0].lower() not in replaced), *configured)

@@ -1,0 +1,395 @@
+"""Which connections are open, who has them, and who waits: per origin, last in, first out.
+
+It does not know what is sent over a connection, nor whether a request may leave now (the gate). Decisions are
+synchronous; only opening a connection and waiting for a place take time. Invariants: connections being opened or lent,
+idle ones included, are never more than `fetch.connections` in all and `connections_per_host` for one origin; a place
+that is taken is given back exactly once; a connection is lent only while it `is_open` and has not expired.
+"""
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.values import Origin
+from crawler.core.vocabulary import CloseReason, ErrorType
+from crawler.fetch.budget import ByteBudget
+from crawler.fetch.connection import Connection, State
+from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialer
+from crawler.fetch.errors import DialError
+from crawler.fetch.ledger import Ledger, OnEvent, PoolStats
+from crawler.fetch.options import FetchOptions
+
+_SWEEP_AT_LEAST_S: Final = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Someone at the cap. Granted is a connection, or None: a place in which to open one."""
+
+    origin: Origin
+    granted: asyncio.Future[Connection | None]
+    number: int  # order of arrival
+
+
+@dataclass(slots=True, eq=False)
+class _Places:
+    """One origin's share. `taken` counts places: idle, lent and opening connections."""
+
+    taken: int = 0
+    idle: list[Connection] = field(default_factory=list)
+    waiters: deque[_Waiter] = field(default_factory=deque)  # blocked by this origin's cap
+
+
+class PoolClosed(RuntimeError):
+    """Lending from a pool that has been closed: the caller should have ended before it."""
+
+
+class Pool:
+    """Lends connections. Belongs to one event loop.
+
+    `on_event` gets the fields of conn_open, conn_close and conn_fail. Idle connections are closed by one timer, armed
+    only while there are any; a test with a clock of its own calls `sweep`.
+    """
+
+    def __init__(
+        self,
+        *,
+        dialer: Dialer,
+        options: FetchOptions,
+        clock: Clock,
+        connections_per_host: int = 1,
+        on_event: OnEvent | None = None,
+        budget: ByteBudget | None = None,
+    ) -> None:
+        self._dialer = dialer
+        self._options = options
+        self._clock = clock
+        self._per_host = connections_per_host
+        self._budget = budget
+        self._ledger = Ledger(clock, on_event)
+        self._places: dict[Origin, _Places] = {}
+        self._idle: dict[Connection, None] = {}  # all origins, the longest idle first
+        self._starved: deque[_Waiter] = deque()  # blocked by the cap over all origins
+        self._waiting = 0
+        self._arrivals = 0
+        self._taken = 0
+        self._alive: set[Connection] = set()  # until their transports are gone, so that close() can wait for them
+        self._shut = False
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._next_id = 0
+        self._sweep_mono = 0.0  # when the sweeper fires, if it is armed
+
+    # -- lending
+
+    def lend(self, origin: Origin) -> "Loan":
+        """`async with pool.lend(origin) as connection:`. Entering it raises DialError if none can be opened.
+
+        On leaving, an open connection is idle again, unless the body was cancelled: then it is closed.
+        """
+        return Loan(self, origin)
+
+    async def acquire(self, origin: Origin) -> Connection:
+        """A connection in state lent; it must be given to `release`. Raises DialError. `lend` does both."""
+        if self._shut:
+            raise PoolClosed("the pool is closed")
+        connection = self._take_idle(origin)
+        if connection is not None:
+            return connection
+        if not self._take_place(origin):
+            connection = await self._wait(origin)
+            if connection is not None and connection.is_open:
+                return connection  # else it closed on its way here; its place is ours all the same
+        return await self._open_in_place(origin)
+
+    def release(self, connection: Connection, *, cancelled: bool = False) -> None:
+        """Take a lent connection back. Open: it serves the next in line or is idle; closed: its place is free."""
+        self._settle(connection)
+        if connection.is_open:
+            if cancelled or self._shut:
+                connection.abort(CloseReason.SHUTDOWN)
+            elif (spent := connection.spent()) is not None:
+                connection.close(spent)
+            elif connection.expires_mono()[0] <= (now := self._clock.mono()):
+                connection.close(connection.expires_mono()[1])
+            else:
+                self._put_back(connection, now)
+                return
+        self._free_place(connection.origin)
+
+    async def replace(self, connection: Connection) -> Connection:
+        """A fresh connection in the place of a lent one, which is closed. Raises DialError: the place is then free."""
+        self._settle(connection)
+        connection.abort(CloseReason.SERVER_CLOSE)
+        return await self._open_in_place(connection.origin)
+
+    # -- looking
+
+    def stats(self) -> PoolStats:
+        return self._ledger.stats(idle=len(self._idle), taken=self._taken, waiting=self._waiting)
+
+    def origins(self) -> dict[Origin, tuple[int, int, int]]:
+        """For each origin with any: places taken, idle connections among them, and how many wait for one of its own."""
+        return {o: (p.taken, len(p.idle), len(p.waiters)) for o, p in self._places.items()}
+
+    def has_idle(self, origin: Origin) -> bool:
+        """Whether a request to the origin could leave without opening a connection."""
+        places = self._places.get(origin)
+        return places is not None and bool(places.idle)
+
+    def __repr__(self) -> str:
+        return f"<Pool taken: {self._taken}, idle: {len(self._idle)}, waiting: {self._waiting}>"
+
+    # -- closing
+
+    def sweep(self) -> None:
+        """Close the idle connections whose time is over, and arm the timer for the next that will be."""
+        now = self._clock.mono()
+        following = None
+        for connection in list(self._idle):
+            expires, reason = connection.expires_mono()
+            if expires <= now:
+                connection.close(reason)
+            elif following is None or expires < following:
+                following = expires
+        self._arm(following, now)
+
+    def close_idle(self, reason: CloseReason = CloseReason.EVICTED) -> None:
+        """Close every idle connection: descriptors are short, or the options changed."""
+        for connection in list(self._idle):
+            connection.close(reason)
+
+    async def close(self) -> None:
+        """Close every connection and wait until the transports are gone. Those who wait for a place get PoolClosed."""
+        self._shut = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        waiters = [*self._starved, *(w for places in self._places.values() for w in places.waiters)]
+        for waiter in waiters:
+            if not waiter.granted.done():
+                waiter.granted.set_exception(PoolClosed("the pool was closed"))
+        alive = list(self._alive)
+        for connection in alive:
+            connection.close(CloseReason.SHUTDOWN)
+        if alive:
+            async with asyncio.timeout(2 * CLOSE_NOTIFY_S + 1.0):
+                await asyncio.gather(*(connection.wait_closed() for connection in alive))
+
+    # -- places
+
+    def _take_idle(self, origin: Origin) -> Connection | None:
+        """The origin's most recently used idle connection, now lent; expired ones on the way are closed."""
+        places = self._places.get(origin)
+        if places is None or not places.idle:
+            return None
+        now = self._clock.mono()
+        while places.idle:
+            connection = places.idle[-1]
+            expires, reason = connection.expires_mono()
+            if expires > now:
+                places.idle.pop()
+                del self._idle[connection]
+                connection.state = State.LENT
+                return connection
+            connection.close(reason)  # `_on_closed` takes it out of the list
+        return None
+
+    def _take_place(self, origin: Origin) -> bool:
+        """Take a place in which a connection may be opened, closing another origin's longest idle one if need be."""
+        places = self._places.get(origin)
+        if places is not None and places.taken >= self._per_host:
+            return False
+        if self._taken >= self._options.connections and not self._evict():
+            return False
+        if places is None:  # looked up again: an eviction may have emptied the entry
+            places = self._places.setdefault(origin, _Places())
+        places.taken += 1
+        self._taken += 1
+        return True
+
+    def _evict(self) -> bool:
+        """Close the connection that has been idle longest. It ends at once: its place is wanted now."""
+        for connection in self._idle:
+            connection.abort(CloseReason.EVICTED)
+            return True
+        return False
+
+    async def _wait(self, origin: Origin) -> Connection | None:
+        """Wait for a connection, or (None) a place. Cancelled, it gives back what it was granted meanwhile."""
+        self._arrivals += 1
+        waiter = _Waiter(origin, asyncio.get_running_loop().create_future(), self._arrivals)
+        places = self._places.get(origin)
+        queue = self._starved if places is None or places.taken < self._per_host else places.waiters
+        queue.append(waiter)
+        self._waiting += 1
+        try:
+            return await waiter.granted
+        except asyncio.CancelledError:
+            if waiter.granted.done() and not waiter.granted.cancelled() and waiter.granted.exception() is None:
+                granted = waiter.granted.result()
+                if granted is None:
+                    self._free_place(origin)
+                else:
+                    self.release(granted)
+            raise
+        finally:
+            self._waiting -= 1
+            self._leave_queues(waiter)
+
+    def _leave_queues(self, waiter: _Waiter) -> None:
+        places = self._places.get(waiter.origin)
+        for queue in (self._starved, places.waiters if places is not None else None):
+            if queue is not None and waiter in queue:
+                queue.remove(waiter)
+        self._drop_if_empty(waiter.origin)
+
+    def _put_back(self, connection: Connection, now: float) -> None:
+        """An open connection goes to the next in line, makes room for another origin's, or becomes idle."""
+        places = self._places[connection.origin]
+        own = _first(places.waiters)
+        starved = _first(self._starved)
+        if own is not None and (starved is None or own.number < starved.number):
+            places.waiters.popleft()
+            own.granted.set_result(connection)
+            return
+        if starved is not None:
+            if starved.origin == connection.origin:
+                self._starved.popleft()
+                starved.granted.set_result(connection)
+            else:
+                connection.abort(CloseReason.EVICTED)
+                self._free_place(connection.origin)
+            return
+        connection.state = State.IDLE
+        places.idle.append(connection)
+        self._idle[connection] = None
+        expires, _ = connection.expires_mono()
+        if self._sweeper is None or expires < self._sweep_mono:
+            self._arm(expires, now)
+
+    def _free_place(self, origin: Origin) -> None:
+        """A place is free: the first in line who can use it gets it."""
+        places = self._places[origin]
+        places.taken -= 1
+        self._taken -= 1
+        while not self._shut:
+            own = _first(places.waiters)
+            starved = _first(self._starved)
+            if own is None and starved is None:
+                break
+            if starved is None or (own is not None and own.number < starved.number):
+                waiter, queue = places.waiters[0], places.waiters
+            else:
+                waiter, queue = starved, self._starved
+            queue.popleft()
+            if self._take_place(waiter.origin):
+                waiter.granted.set_result(None)
+                break
+            self._places[waiter.origin].waiters.append(waiter)  # its origin filled up while it waited for the others
+        self._drop_if_empty(origin)
+
+    def _drop_if_empty(self, origin: Origin) -> None:
+        places = self._places.get(origin)
+        if places is not None and not places.taken and not places.waiters:
+            del self._places[origin]
+
+    # -- opening, and what happens to connections by themselves
+
+    async def _open_in_place(self, origin: Origin) -> Connection:
+        """Open a connection in a place that was taken for it. Whatever goes wrong, the place is free again."""
+        self._next_id += 1
+        number = self._next_id
+
+        def make() -> Connection:
+            return Connection(
+                number,
+                origin,
+                options=self._options,
+                clock=self._clock,
+                on_closed=self._on_connection_closed,
+                budget=self._budget,
+            )
+
+        try:
+            connection, dialled = await self._dialer.dial(origin, make)
+        except BaseException as error:
+            self._free_place(origin)
+            if isinstance(error, DialError):
+                self._ledger.failed(origin, error)
+                if error.error_type is ErrorType.NO_FILE_DESCRIPTORS:
+                    self._evict()
+            raise
+        connection.opened(dialled)
+        self._alive.add(connection)
+        self._ledger.opened(connection)
+        if not connection.is_open:  # it ended between the handshake and here; the exchange will say so
+            self._count_closed(connection)
+        elif self._shut:
+            connection.abort(CloseReason.SHUTDOWN)
+        return connection
+
+    def _settle(self, connection: Connection) -> None:
+        """Book a loan: its requests, and the TLS session once an answer has come."""
+        if self._ledger.requested(connection) and connection.ssl_object is not None:
+            self._dialer.keep_session(connection.origin, connection.ssl_object)
+
+    def _on_connection_closed(self, connection: Connection) -> None:
+        """A connection is closed, by us or by its server. If it was idle its place is free; else its loan frees it."""
+        if connection in self._idle:
+            del self._idle[connection]
+            self._places[connection.origin].idle.remove(connection)
+            self._free_place(connection.origin)
+        if connection in self._alive:
+            self._count_closed(connection)
+
+    def _count_closed(self, connection: Connection) -> None:
+        self._ledger.closed(connection)
+        connection.when_gone(self._alive.discard)
+
+    def _arm(self, expires: float | None, now: float) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        if expires is not None and not self._shut:
+            delay_s = max(expires - now, _SWEEP_AT_LEAST_S)
+            self._sweep_mono = now + delay_s
+            self._sweeper = asyncio.get_running_loop().call_later(delay_s, self.sweep)
+
+
+class Loan:
+    """One connection, lent for as long as its `async with` lasts."""
+
+    __slots__ = ("_connection", "_origin", "_pool")
+
+    def __init__(self, pool: Pool, origin: Origin) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Connection:
+        self._connection = connection = await self._pool.acquire(self._origin)
+        return connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(connection, cancelled=kind is not None and issubclass(kind, asyncio.CancelledError))
+
+    async def replace(self) -> Connection:
+        """Close the lent connection and lend a fresh one in its place. Raises DialError; nothing is lent then."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        self._connection = await self._pool.replace(connection)
+        return self._connection
+
+
+def _first(queue: deque[_Waiter]) -> _Waiter | None:
+    """Who is first in line; those whose wait was cancelled are dropped on the way."""
+    while queue and queue[0].granted.done():
+        queue.popleft()
+    return queue[0] if queue else None
