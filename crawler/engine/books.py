@@ -7,7 +7,6 @@ out, so neither limit is ever passed.
 
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions, ScopeOptions
@@ -16,8 +15,10 @@ from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
 from crawler.core.vocabulary import HostState
 from crawler.engine.hosts import Host, Key
 from crawler.frontier.base import Recovered
+from crawler.obs.events import Event
+from crawler.obs.timestamp import timestamp
 
-EventSink = Callable[[str, dict[str, Any]], None]
+OnEvent = Callable[[Event, dict[str, object]], None]
 _MAX_REST_S = 86_400.0  # what a clock set back may make of a rest kept in UTC
 
 
@@ -31,7 +32,7 @@ class Books:
         scope: ScopeOptions,
         clock: Clock,
         rng: random.Random,
-        on_event: EventSink,
+        on_event: OnEvent,
     ) -> None:
         self._politeness = politeness
         self._clock = clock
@@ -194,5 +195,13 @@ class Books:
         return rests
 
     def _say(self, host: Host, before: HostState, after: HostState, reason: str, until_at: float | None = None) -> None:
-        fields = {"host": str(host.origin), "from": before, "to": after, "reason": reason, "until": until_at}
-        self._on_event("host_state", fields)
+        fields: dict[str, object] = {
+            "server_address": host.origin.host,
+            "server_port": host.origin.port,
+            "from": before.value,
+            "to": after.value,
+            "reason": reason,
+        }
+        if until_at is not None:
+            fields["until"] = timestamp(until_at)
+        self._on_event(Event.HOST_STATE, fields)

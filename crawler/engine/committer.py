@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from crawler.core.clock import Clock
 from crawler.core.values import Counters, Denied, Record, Rest, Settlement, SinkFile, Written
-from crawler.core.vocabulary import TaskKind, UrlState
+from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally, is_stored_page
@@ -29,8 +29,8 @@ RETRY_S: Final = 1.0  # between attempts to commit on a full disk
 
 
 class Committer:
-    """`on_stored` gets each stored visit with the number of links that were new and where the WARC holds it.
-    `on_disk` is told why nothing can be written, and None when it works again.
+    """`on_stored` gets each stored visit with the number of links that were new and where the WARC holds it;
+    `on_closed` each output file that is finished. `on_disk` is told why nothing can be written, and None when it works again.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Committer:
         options: EngineOptions,
         output: Path,
         on_stored: Callable[[Visited, int, Written | None], None],
-        on_event: Callable[[str, dict[str, Any]], None],
+        on_closed: Callable[[SinkFile], None],
         on_disk: Callable[[str | None], None],
     ) -> None:
         self._frontier = frontier
@@ -55,7 +55,7 @@ class Committer:
         self._options = options
         self._output = output
         self._on_stored = on_stored
-        self._on_event = on_event
+        self._on_closed = on_closed
         self._on_disk = on_disk
         self._pending: list[Visited] = []
         self._pending_bytes = 0
@@ -154,10 +154,9 @@ class Committer:
                 files = await self._in_thread(sink.close)
                 await self._frontier.record_sink_files([*self._unrecorded, *files])
                 self._unrecorded = []
-            except (OSError, FrontierFull) as error:  # what is committed is safe; the next start finishes the rename
-                self._on_event("disk_low", {"message": str(error)})
-            else:
-                self._say_closed(files)
+            except (OSError, FrontierFull):  # what is committed is safe; the next start finishes the rename
+                continue
+            self._say_closed(files)
         self._thread.shutdown(wait=True)
 
     async def _commit(self, batch: list[Visited]) -> None:
@@ -245,8 +244,8 @@ class Committer:
 
     def _say_closed(self, files: Sequence[SinkFile]) -> None:
         for file in files:
-            if file.state == "closed":
-                self._on_event("file_closed", {"name": file.name, "bytes": file.committed_bytes})
+            if file.state is SinkFileState.CLOSED:
+                self._on_closed(file)
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

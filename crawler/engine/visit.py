@@ -4,7 +4,6 @@ Synchronous and without I/O, so that a large page can be read in a thread. It kn
 whether a request is made is the worker's and scheduler's business.
 """
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -35,16 +34,26 @@ _HTML: Final = frozenset({"text/html", "application/xhtml+xml"})
 _KEPT_HOPS: Final = 64  # letters of hop_path kept
 
 
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A link that was refused, and the host it leads to ("" if it is no URL)."""
+
+    url: str
+    host: str
+    reason: DenyReason
+    rule: str
+
+
 @dataclass(slots=True)
 class Reading:
-    """What was read out of one response. `skipped` counts links that were refused, by (host, reason, rule)."""
+    """What was read out of one response."""
 
     outcome: Outcome
     discovered: list[Discovered] = field(default_factory=list)
     page: PageInfo | None = None
     payload_digest: str | None = None
     links_found: int = 0
-    skipped: Counter[tuple[str, DenyReason, str]] = field(default_factory=Counter)
+    skipped: list[Skipped] = field(default_factory=list)
     index: bool = True  # False: the page asks not to be indexed
 
 
@@ -152,18 +161,19 @@ class Reader:
             try:
                 url, origin = checked(url)
             except UrlError as error:
-                reading.skipped[("", error.reason, "")] += 1
+                reading.skipped.append(Skipped(url, "", error.reason, str(error)))
                 continue
             if nofollow and self._obey and source not in (Source.REQUISITE, Source.REDIRECT):
-                reading.skipped[(origin.host, DenyReason.NOFOLLOW, "nofollow")] += 1
+                reading.skipped.append(Skipped(url, origin.host, DenyReason.NOFOLLOW, "nofollow"))
                 continue
             found = _discovered(task, url, origin, key, source, hop_path, depth)
             if found.redirects > MAX_REDIRECTS:
-                reading.skipped[(origin.host, DenyReason.REDIRECT_LIMIT, f"more than {MAX_REDIRECTS} redirects")] += 1
+                rule = f"more than {MAX_REDIRECTS} redirects"
+                reading.skipped.append(Skipped(url, origin.host, DenyReason.REDIRECT_LIMIT, rule))
                 continue
             denied = scope.judge(url, origin, depth=found.depth, hop_path=found.hop_path, source=source)
             if denied is not None:
-                reading.skipped[(origin.host, denied.reason, denied.rule)] += 1
+                reading.skipped.append(Skipped(url, origin.host, denied.reason, denied.rule))
                 continue
             seen.add(key)
             reading.discovered.append(found)

@@ -7,7 +7,6 @@ tells the scheduler what it means for the host.
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol, assert_never
@@ -30,13 +29,13 @@ from crawler.core.values import (
     Settlement,
     Task,
 )
-from crawler.core.vocabulary import DenyReason, TaskKind, UrlState
+from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally
-from crawler.engine.visit import Reader, Reading
+from crawler.engine.visit import Reader, Reading, Skipped
 from crawler.fetch.fetcher import GateShut
 from crawler.fetch.options import FetchOptions
 
@@ -79,7 +78,9 @@ class Commits(Protocol):
 
 
 class Worker:
-    """One of `engine.workers`; all share everything they are given. `skips` counts refused links by reason."""
+    """One of `engine.workers`; all share everything they are given. `on_skipped` gets links that were refused,
+    `on_scope_host` a host that a seed's redirect brought in and the seed, `on_robots` a host whose verdict was reached.
+    """
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Worker:
         rng: random.Random,
         max_attempts: int,
         limits: FetchOptions,
-        on_skipped: Callable[[Counter[tuple[str, DenyReason, str]]], None],
+        on_skipped: Callable[[list[Skipped]], None],
         on_scope_host: Callable[[str, str], None],
         on_robots: Callable[[Host], None],
     ) -> None:

@@ -1,0 +1,140 @@
+"""Tells the log what the engine does: attempts after their commit, refusals, robots verdicts, files, disk.
+
+It decides nothing. Invariant: nothing here waits for a disk; finished files are read back in a thread.
+"""
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.values import SinkFile, Written
+from crawler.core.vocabulary import StoppedBy
+from crawler.engine.hosts import Host
+from crawler.engine.visit import Skipped
+from crawler.engine.worker import Visited
+from crawler.obs.events import Event
+from crawler.obs.fetchline import fetch_line
+from crawler.obs.logs import Logs
+from crawler.obs.timestamp import timestamp
+from crawler.sinks.closed import ClosedFile, inspect
+
+_REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
+
+
+class Reporter:
+    """The engine's callbacks. `output` is the directory that `output.min_free` is about."""
+
+    def __init__(self, logs: Logs, clock: Clock, output: Path, *, min_free: int, in_flight: Callable[[], int]) -> None:
+        self._logs = logs
+        self._clock = clock
+        self._output = output
+        self._min_free = min_free
+        self._in_flight = in_flight
+        self._fetch_ids = 0
+        self._told: set[tuple[str, str]] = set()
+        self._reading: set[asyncio.Future[None]] = set()
+        self._disk_low_mono: float | None = None
+        self.skipped: Counter[str] = Counter()
+
+    def event(self, name: Event, fields: dict[str, object]) -> None:
+        """An event that needs no words added."""
+        self._logs.event(name, **fields)
+
+    def stored(self, visited: Visited, links_new: int, written: Written | None) -> None:
+        """An attempt is in the store: write its line."""
+        self._fetch_ids += 1
+        self._logs.fetch(
+            fetch_line(
+                visited.settlement,
+                crawl=self._logs.crawl_name,
+                run_id=self._logs.run_id,
+                fetch_id=self._fetch_ids,
+                links_new=links_new,
+                written=written,
+                queue_ms=visited.queue_s * 1e3,
+                politeness_ms=visited.lease.waited_s * 1e3,
+                dur_ms=visited.dur_s * 1e3,
+            )
+        )
+
+    def skip(self, skipped: list[Skipped]) -> None:
+        """Links that were refused: the first for each host and reason is logged, the others are counted."""
+        for link in skipped:
+            self.skipped[link.reason] += 1
+            if (link.host, link.reason) in self._told:
+                continue
+            if len(self._told) >= _REMEMBERED:
+                self._told.clear()
+            self._told.add((link.host, link.reason))
+            self._logs.event(Event.URL_SKIPPED, url_full=link.url, deny_reason=link.reason.value, rule=link.rule)
+
+    def scope_widened(self, host: str, via: str) -> None:
+        """A seed's redirect brought a host in."""
+        self._logs.event(Event.SCOPE_WIDENED, server_address=host, via=via)
+
+    def robots(self, host: Host) -> None:
+        """A robots verdict was reached."""
+        record = host.robots
+        if record is None:
+            return
+        fields: dict[str, object] = {"verdict": record.verdict, "expires_at": timestamp(record.expires_at)}
+        if record.status_code is not None:
+            fields["status"] = record.status_code
+        if record.crawl_delay_s is not None:
+            fields["crawl_delay_s"] = record.crawl_delay_s
+        self._logs.event(Event.ROBOTS, server_address=host.origin.host, server_port=host.origin.port, **fields)
+
+    def file_closed(self, file: SinkFile) -> None:
+        """An output file is finished: read it back and say what it holds."""
+        path = self._output / file.sink / file.name
+        done = asyncio.ensure_future(self._tell_closed(file, path))
+        self._reading.add(done)
+        done.add_done_callback(self._reading.discard)
+
+    async def _tell_closed(self, file: SinkFile, path: Path) -> None:
+        try:
+            found: ClosedFile = await asyncio.to_thread(inspect, path)
+        except OSError:  # moved away already: closed files are the operator's
+            return
+        self._logs.event(
+            Event.FILE_CLOSED,
+            name=file.name,
+            sink=file.sink,
+            bytes=found.bytes,
+            records=found.records,
+            sha256=found.sha256,
+        )
+
+    async def finish(self) -> None:
+        """Wait for files that are being read back."""
+        if self._reading:
+            await asyncio.gather(*self._reading)
+
+    def disk(self, reason: str | None) -> None:
+        """Nothing can be written (`reason` says why), or it can again (None)."""
+        try:
+            free = shutil.disk_usage(self._output).free
+        except OSError:
+            free = 0
+        now = self._clock.mono()
+        if reason is not None:
+            self._disk_low_mono = now
+            self._logs.event(
+                Event.DISK_LOW,
+                path=str(self._output),
+                free_bytes=free,
+                min_free_bytes=self._min_free,
+                detail=reason,
+            )
+        elif self._disk_low_mono is not None:
+            self._logs.event(
+                Event.DISK_OK, path=str(self._output), free_bytes=free, paused_s=round(now - self._disk_low_mono, 1)
+            )
+
+    def drain(self, reason: StoppedBy) -> None:
+        """The crawl is ending."""
+        self._logs.event(Event.DRAIN, reason=reason.value, in_flight=self._in_flight())
