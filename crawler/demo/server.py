@@ -1,0 +1,190 @@
+"""Serves a site over TLS on 127.0.0.1, from a thread of its own.
+
+Owns the port, the certificate, the connections and the record of every request. What is answered comes from a function
+(`site.DemoSite` unless told otherwise).
+Invariant: a connection stays open after every answer that says its length, so a client that opens a second one for the
+next request shows up in `requests`.
+"""
+
+import asyncio
+import ssl
+import tempfile
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import trustme
+
+from crawler.demo.message import Answer, Framing, Request
+from crawler.demo.site import HOSTS, DemoSite
+
+ADDRESS: Final = "127.0.0.1"
+MAX_HEAD: Final = 64 * 1024
+IDLE_TIMEOUT_S: Final = 60.0
+START_TIMEOUT_S: Final = 30.0
+
+Responder = Callable[[Request], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """One request and its answer. Connections count from 1, and so do the requests on each. Times are monotonic, from
+    the request read to the answer about to be written.
+    """
+
+    connection: int
+    request_n: int
+    host: str
+    method: str
+    target: str
+    status: int
+    begin_mono: float
+    end_mono: float
+    tls_resumed: bool
+    fields: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """Host and target, without scheme and port: "www.demo.test/about"."""
+        return self.host + self.target
+
+
+class DemoServer:
+    """`with DemoServer() as server:` serves until the block ends.
+
+    `respond` answers a request, or takes one and may sleep first if it is a coroutine function; it runs on the server's
+    own loop. `hosts` are the names in the certificate.
+    """
+
+    def __init__(
+        self,
+        respond: Responder | Callable[[Request], Awaitable[Answer]] | None = None,
+        *,
+        hosts: Iterable[str] = HOSTS,
+        idle_timeout_s: float = IDLE_TIMEOUT_S,
+    ) -> None:
+        self.port = 0
+        self.ca_file = ""
+        self.requests: list[Served] = []
+        self.connections = 0
+        self._hosts = tuple(hosts)
+        self._respond = respond
+        self._idle_timeout_s = idle_timeout_s
+        self._open: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._directory = tempfile.TemporaryDirectory(prefix="crawler-demo-")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._is_ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="demo-server", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        if not self._is_ready.wait(START_TIMEOUT_S) or self.port == 0:
+            raise OSError("the demo server did not start")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._loop is not None and self._stop is not None and self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(START_TIMEOUT_S)
+        self._directory.cleanup()
+
+    def url(self, host: str, target: str = "/") -> str:
+        """The absolute URL of a target on one of the hosts."""
+        return f"https://{host}:{self.port}{target}"
+
+    def resolve_table(self) -> dict[str, list[str]]:
+        """What `network.resolve` needs to find the hosts."""
+        return {host: [ADDRESS] for host in self._hosts}
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._is_ready.set()
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        server = await asyncio.start_server(
+            self._converse, ADDRESS, 0, ssl=self._tls_context(), limit=MAX_HEAD, ssl_handshake_timeout=10
+        )
+        self.port = server.sockets[0].getsockname()[1]
+        if self._respond is None:
+            self._respond = DemoSite(self.port).answer
+        self._is_ready.set()
+        async with server:
+            await self._stop.wait()
+            for task, writer in tuple(self._open.items()):
+                writer.transport.abort()
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        authority = trustme.CA(organization_name="crawler demo")
+        ca_file = Path(self._directory.name) / "ca.pem"
+        authority.cert_pem.write_to_path(ca_file)
+        self.ca_file = str(ca_file)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(*self._hosts).configure_cert(context)
+        context.set_alpn_protocols(["http/1.1"])
+        return context
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer request after request until one of the two sides ends the connection."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._open[task] = writer
+        self.connections += 1
+        connection = self.connections
+        request_n = 0
+        try:
+            while True:
+                async with asyncio.timeout(self._idle_timeout_s):
+                    head = await reader.readuntil(b"\r\n\r\n")
+                request_n += 1
+                if not await self._exchange(head, writer, connection, request_n):
+                    break
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError):
+            writer.transport.abort()  # the client left, idled, or speaks something else: nothing to say to it
+        except asyncio.CancelledError:
+            writer.transport.abort()  # the server stops; ending quietly keeps asyncio's streams from complaining
+        finally:
+            del self._open[task]
+
+    async def _exchange(self, head: bytes, writer: asyncio.StreamWriter, connection: int, request_n: int) -> bool:
+        """Answer one request and record it. Returns whether the connection may serve another."""
+        begin = time.monotonic()
+        request = Request.parse(head)
+        assert self._respond is not None
+        answer = self._respond(request)
+        if not isinstance(answer, Answer):
+            answer = await answer
+        answer = answer.coded_for(request)
+        close = answer.framing is Framing.CLOSE or request.fields.get("connection", "").lower() == "close"
+        tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        self.requests.append(
+            Served(
+                connection=connection,
+                request_n=request_n,
+                host=request.host,
+                method=request.method,
+                target=request.target,
+                status=answer.status,
+                begin_mono=begin,
+                end_mono=time.monotonic(),
+                tls_resumed=bool(tls.session_reused),
+                fields=request.fields,
+            )
+        )  # before the client can have seen the answer: whoever has it, finds it recorded
+        writer.write(answer.encode(close=close))
+        await writer.drain()
+        return not close
