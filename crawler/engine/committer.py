@@ -30,7 +30,8 @@ RETRY_S: Final = 1.0  # between attempts to commit on a full disk
 
 class Committer:
     """`on_stored` gets each stored visit with the number of links that were new and where the WARC holds it;
-    `on_closed` each output file that is finished. `on_disk` is told why nothing can be written, and None when it works again.
+    `on_closed` each output file that is finished. `on_disk` is told why nothing can be written, and None when it works
+    again.
     """
 
     def __init__(

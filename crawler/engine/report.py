@@ -42,7 +42,7 @@ class Reporter:
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
         """An event that needs no words added."""
-        self._logs.event(name, **fields)
+        self._logs.emit(name, fields)
 
     def stored(self, visited: Visited, links_new: int, written: Written | None) -> None:
         """An attempt is in the store: write its line."""
@@ -81,12 +81,17 @@ class Reporter:
         record = host.robots
         if record is None:
             return
-        fields: dict[str, object] = {"verdict": record.verdict, "expires_at": timestamp(record.expires_at)}
+        fields: dict[str, object] = {
+            "server_address": host.origin.host,
+            "server_port": host.origin.port,
+            "verdict": record.verdict,
+            "expires_at": timestamp(record.expires_at),
+        }
         if record.status_code is not None:
             fields["status"] = record.status_code
         if record.crawl_delay_s is not None:
             fields["crawl_delay_s"] = record.crawl_delay_s
-        self._logs.event(Event.ROBOTS, server_address=host.origin.host, server_port=host.origin.port, **fields)
+        self._logs.emit(Event.ROBOTS, fields)
 
     def file_closed(self, file: SinkFile) -> None:
         """An output file is finished: read it back and say what it holds."""

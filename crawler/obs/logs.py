@@ -77,16 +77,19 @@ class Logs:
         """Log an attempt: a line that `fetchline.fetch_line` built, whatever the level."""
         self._fetches.append(line)
 
-    def event(self, name: Event, *, level: int | None = None, **fields: object) -> None:
+    def event(self, name: Event, /, *, level: int | None = None, **fields: object) -> None:
         """Log an event with the fields the catalogue gives it, at its usual level unless told. A field that is a
         Python keyword takes an underscore: `from_=`.
         """
-        at = CATALOGUE[name].level if level is None else level
-        if at < self._level:
-            return
         if "from_" in fields:
             fields["from"] = fields.pop("from_")
-        self._logger.msg(name.value, level=logging.getLevelName(at).lower(), **fields)
+        self.emit(name, fields, level=level)
+
+    def emit(self, name: Event, fields: Mapping[str, object], *, level: int | None = None) -> None:
+        """The same with the fields as a mapping."""
+        at = CATALOGUE[name].level if level is None else level
+        if at >= self._level:
+            self._logger.msg(name.value, level=logging.getLevelName(at).lower(), **fields)
 
     def msg(self, event: EventDict) -> None:
         """The end of the pipeline: hand a finished event to the file and to whoever watches."""
