@@ -74,12 +74,11 @@ class ChunkedDecoder:
         elif self.ended:
             self._take_trailer(line)
         else:
-            match = _STRICT_SIZE.fullmatch(line)
-            if match is None:
-                match = _TOLERATED_SIZE.fullmatch(line)
-                self.tainted = True
+            strict = _STRICT_SIZE.fullmatch(line)
+            match = strict or _TOLERATED_SIZE.fullmatch(line)
             if match is None or (size := int(match[1], 16)) > _MAX_SIZE:
                 raise RemoteProtocolError(f"not a chunk size: {shown(line)}")
+            self.tainted |= strict is None
             self._remaining = size
             self.ended = not size
 
