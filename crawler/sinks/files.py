@@ -100,6 +100,7 @@ class SinkFiles:
         ours = {file.name: file for file in known if file.sink == self.name and file.state is not SinkFileState.CLOSED}
         changed = [file for name in sorted(ours) if (file := self._recover(ours[name])) is not None]
         self.orphans = self._take_stock(ours)
+        # A rename found done may not be durable yet, and the store is about to hear that it is.
         self._disk.sync_folder(self.folder)
         return changed
 
@@ -177,9 +178,8 @@ class SinkFiles:
         """Take `.open` off files that are complete. May be repeated after an error at any step."""
         for file in files:
             final = self.folder / file.name
-            if file.path != final:
-                self._disk.rename(file.path, final)
-                file.path = final
+            self._disk.rename(file.path, final)  # on itself, when repeated: that does nothing
+            file.path = final
         if files:
             self._disk.sync_folder(self.folder)
         for file in files:

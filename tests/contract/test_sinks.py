@@ -195,6 +195,25 @@ def test_a_rename_that_was_cut_short_is_finished(kind: Kind, tmp_path: Path, ren
     assert not any(name.endswith(".open") for name in names(kind, tmp_path))
 
 
+def test_a_rename_found_done_is_made_durable(kind: Kind, tmp_path: Path) -> None:
+    """Killed between the rename and the folder's sync, started again, told closed; then the power goes."""
+    disk, store = FaultyDisk(), Store()
+    sink = kind.make(tmp_path, limit=1, disk=disk)
+    sink.open([])
+    write(sink, make_records(0, 1))
+    store.commit(sink.sync())
+    disk.fails = lambda number, name: Crash() if name == "sync_folder" else None
+    with pytest.raises(Crash):
+        sink.settled()
+    disk.abandon()
+    store.commit(kind.make(tmp_path, limit=1, disk=disk).open(store.known()))
+    assert store.known() == []
+    disk.cut_power(folder_of(kind, tmp_path))
+    kind.make(tmp_path, limit=1).open(store.known())
+    assert names(kind, tmp_path) == list(store.files)
+    assert output(kind, tmp_path) == urls(make_records(0, 1))
+
+
 def test_a_close_the_store_never_heard_of_is_understood(kind: Kind, tmp_path: Path) -> None:
     """`close` renames before the final states are stored; a crash between them costs nothing."""
     store = Store()
@@ -257,6 +276,28 @@ def test_close_leaves_what_was_not_settled_to_the_store(kind: Kind, tmp_path: Pa
 def test_files_of_other_sinks_are_passed_over(kind: Kind, tmp_path: Path) -> None:
     """The store's list holds every sink's files."""
     assert kind.make(tmp_path).open([SinkFile("other", "x-20200101000000-00000", SinkFileState.OPEN, 7)]) == []
+
+
+def test_closed_files_in_the_list_are_passed_over(kind: Kind, tmp_path: Path) -> None:
+    """There is nothing to do for them, and nothing to report."""
+    store = Store()
+    sink = kind.make(tmp_path, limit=1)
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    assert kind.make(tmp_path).open(list(store.files.values())) == []
+
+
+def test_what_is_written_after_sync_does_not_count_as_settled(kind: Kind, tmp_path: Path) -> None:
+    """`settled` speaks of what `sync` returned; the rest belongs to the next commit."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    write(sink, make_records(0, 1))
+    store.commit(sink.sync())
+    write(sink, make_records(1, 1))
+    store.commit(sink.settled())
+    sink.reset()
+    store.commit(sink.close())
+    assert output(kind, tmp_path) == urls(make_records(0, 1))
 
 
 def test_reset_forgets_what_was_not_committed(kind: Kind, tmp_path: Path) -> None:

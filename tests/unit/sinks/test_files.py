@@ -96,7 +96,25 @@ def test_a_start_that_failed_may_be_repeated(tmp_path: Path) -> None:
         again.open(known)
     disk.fails = lambda number, name: None
     assert again.open(known) == []
+    assert disk.open_descriptors == 1
     assert torn.stat().st_size == known[0].committed_bytes
     [closed] = again.close()
     assert closed.committed_bytes == known[0].committed_bytes
     assert disk.open_descriptors == 0
+
+
+def test_a_new_folder_is_made_durable(tmp_path: Path) -> None:
+    """Its own name too: what it holds is lost with it."""
+
+    class Watched(FaultyDisk):
+        def __init__(self) -> None:
+            super().__init__()
+            self.folders: list[Path] = []
+
+        def sync_folder(self, folder: Path) -> None:
+            self.folders.append(folder)
+            super().sync_folder(folder)
+
+    disk = Watched()
+    make_warc(tmp_path, disk=disk).open([])
+    assert disk.folders == [tmp_path, tmp_path / "warc"]

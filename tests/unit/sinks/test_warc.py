@@ -192,6 +192,25 @@ def test_a_file_gone_on_with_is_described_anew(tmp_path: Path) -> None:
     assert records[5]["warc-warcinfo-id"] == records[4]["warc-record-id"] != records[0]["warc-record-id"]
 
 
+def test_a_file_cut_back_is_described_anew(tmp_path: Path) -> None:
+    """`reset` may cut the warcinfo record the later records would name."""
+    first = make_warc(tmp_path)
+    first.open([])
+    first.write([make_record()], [None])
+    known = first.sync()
+    second = make_warc(tmp_path)
+    second.open(known)
+    for _ in range(2):
+        second.reset()
+        second.write([make_record("https://example.org/2")], [None])
+    second.sync()
+    second.settled()
+    [closed] = second.close()
+    records = read_warc(tmp_path / "warc" / closed.name)
+    assert [record["warc-type"] for record in records] == ["warcinfo", "response", "request", "metadata"] * 2
+    assert {record["warc-warcinfo-id"] for record in records[5:]} == {records[4]["warc-record-id"]}
+
+
 def test_a_thousand_visits_and_the_way_to_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every place returned leads both readers straight to that response; the checker accepts the whole."""
     records = [make_record(f"https://example.org/{n}", b"page %d " % n * (n % 50)) for n in range(1_000)]
