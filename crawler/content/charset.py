@@ -1,0 +1,103 @@
+"""Which encoding a page is in, and the page in UTF-8.
+
+Labels are those of the Encoding standard, looked up by webencodings. In order: byte order mark, header, meta elements,
+detection by chardetng, as Firefox does. It never raises: where all fails the page is windows-1252, which decodes
+anything.
+"""
+
+import codecs
+import re
+from functools import lru_cache
+from typing import Final
+
+import webencodings
+from chardetng_py import EncodingDetector
+
+from crawler.content.prescan import declared_labels
+
+FALLBACK: Final = "windows-1252"
+MAX_DETECTED: Final = 64 * 1024  # bytes that are looked at; Firefox decides within the first kilobytes, too
+
+_CHARSET = re.compile(r";[\t ]*charset[\t ]*=[\t ]*(?:\"([^\"]*)\"|'([^']*)'|([^\s;\"']+))", re.IGNORECASE)
+_ESSENCE = re.compile(r"[\t\n\r ]*([!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+)[\t\n\r ]*(?:[;,]|\Z)")
+
+
+def mime_type(content_type: str | None) -> str:
+    """The type and subtype in a Content-Type, lower case: "text/html"; "" if there is none or it is malformed.
+
+    Source: MIME Sniffing standard §4.4. A second type behind a comma, from a field sent twice, is ignored.
+    """
+    match = _ESSENCE.match(content_type) if content_type else None
+    return match[1].lower() if match is not None else ""
+
+
+def sniff(data: bytes, content_type: str | None) -> str:
+    """The name of the encoding of `data` in the Encoding standard ("utf-8", "windows-1252"). Never raises."""
+    marked = _by_mark(data)
+    if marked is not None:
+        return marked
+    if content_type:
+        match = _CHARSET.search(content_type)
+        found = _lookup(match[1] or match[2] or match[3] or "") if match is not None else None
+        if found is not None:
+            return found
+    for label in declared_labels(data):
+        found = _lookup(label)
+        if found is not None:
+            # A page whose meta could be read is not in UTF-16 (§13.2.3.2, step 15), nor in user-defined characters.
+            if found.startswith("utf-16"):
+                return "utf-8"
+            return FALLBACK if found == "x-user-defined" else found
+    return _detect(data)
+
+
+def _by_mark(data: bytes) -> str | None:
+    """Source: Encoding standard §6.1, "BOM sniff"."""
+    if data.startswith(codecs.BOM_UTF8):
+        return "utf-8"
+    if data.startswith(codecs.BOM_UTF16_LE):
+        return "utf-16le"
+    if data.startswith(codecs.BOM_UTF16_BE):
+        return "utf-16be"
+    return None
+
+
+@lru_cache(maxsize=256)
+def _lookup(label: str) -> str | None:
+    """The encoding a label stands for. "replacement" (hz, iso-2022-kr …) counts as none: it makes a page unreadable."""
+    encoding = webencodings.lookup(label.strip()) if len(label) < 64 else None
+    return str(encoding.name) if encoding is not None and encoding.name != "replacement" else None
+
+
+def _detect(data: bytes) -> str:
+    head = data[:MAX_DETECTED]
+    if head.isascii() and b"\x1b" not in head:
+        return FALLBACK  # nothing to go by, and nothing to go wrong
+    detector = EncodingDetector()
+    detector.feed(head, last=len(head) == len(data))
+    return _lookup(detector.guess(tld=None, allow_utf8=True)) or FALLBACK
+
+
+# Encodings in which an ASCII byte may be something else.
+_NOT_ASCII: Final = frozenset(("utf-16le", "utf-16be", "iso-2022-jp", "replacement"))
+
+
+def to_utf8(data: bytes, encoding: str) -> bytes:
+    """`data` in UTF-8, without a byte order mark; the same object where it is that already.
+
+    What is no character becomes U+FFFD. `encoding` is a name that `sniff` returned, or any label; an unknown one is
+    read as windows-1252.
+    """
+    if data.isascii() and encoding not in _NOT_ASCII:
+        return data
+    if encoding == "utf-8":
+        if data.startswith(codecs.BOM_UTF8):
+            data = data[3:]
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return data.decode("utf-8", "replace").encode()
+        return data
+    found = webencodings.lookup(encoding) or webencodings.lookup(FALLBACK)
+    text: str = found.codec_info.decode(data, "replace")[0]
+    return text.removeprefix("\ufeff").encode("utf-8", "replace")

@@ -1,0 +1,71 @@
+"""The encoding a page declares in its first 1024 bytes: the HTML standard's prescan, §13.2.3.2.
+
+It works on bytes before their encoding is known. It does not know labels from encodings: `charset` looks them up.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+LENGTH: Final = 1_024
+
+_TOKEN = re.compile(
+    rb"<(?:!--|(meta)(?=[\t\n\f\r /])|(/?[a-z][^\t\n\f\r >]*+)|[!/?][^>]*+>?)",
+    re.IGNORECASE,
+)
+_COMMENT_END = re.compile(rb"-->")
+# §13.2.3.2 "get an attribute": name, then perhaps a quoted or bare value.
+_ATTRIBUTE = re.compile(
+    rb"[\t\n\f\r /]*+(?:([^\t\n\f\r />=][^\t\n\f\r />=]*+|=[^\t\n\f\r />=]*+)"
+    rb"(?:[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\t\n\f\r >\"'][^\t\n\f\r >]*+))?+)?+)"
+)
+_CHARSET = re.compile(
+    rb"charset[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\"'\t\n\f\r ;][^\t\n\f\r ;]*+))",
+    re.IGNORECASE,
+)
+
+
+def declared_labels(data: bytes) -> Iterator[str]:
+    """Yield the encoding labels that the meta elements of a page declare, in order, lower case, as they are written."""
+    data = data[:LENGTH]
+    position = 0
+    while (match := _TOKEN.search(data, position)) is not None:
+        if match[1] is not None:
+            attributes, position = _attributes(data, match.end())
+            label = _label(attributes)
+            if label:
+                yield label.decode("ascii", "replace")
+        elif match[2] is not None:
+            _, position = _attributes(data, match.end())
+        elif match[0] == b"<!--":
+            # "<!-->" is a whole comment: its end may share the dashes of the beginning.
+            end = _COMMENT_END.search(data, match.end() - 2)
+            if end is None:
+                return
+            position = end.end()
+        else:
+            position = match.end()
+
+
+def _attributes(data: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
+    """The attributes from `position` on, the first of each name, and where they end."""
+    found: dict[bytes, bytes] = {}
+    while (match := _ATTRIBUTE.match(data, position)) is not None:
+        found.setdefault(match[1].lower(), (match[2] or match[3] or match[4] or b"").lower())
+        position = match.end()
+    return found, position
+
+
+def _label(attributes: dict[bytes, bytes]) -> bytes | None:
+    """The label one meta element declares: charset, or http-equiv with content."""
+    if b"charset" in attributes:
+        return attributes[b"charset"].strip()
+    if attributes.get(b"http-equiv") != b"content-type":
+        return None
+    return _label_in(attributes.get(b"content", b""))
+
+
+def _label_in(content: bytes) -> bytes | None:
+    """The label in "text/html; charset=…": "extracting a character encoding from a meta element"."""
+    match = _CHARSET.search(content)
+    return (match[1] or match[2] or match[3] or b"").strip() if match is not None else None

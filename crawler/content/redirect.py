@@ -1,0 +1,29 @@
+"""Where a redirect leads. It does not know whether that may be followed."""
+
+from typing import Final
+
+from crawler.core.url import UrlError, parse
+from crawler.core.values import Head
+from crawler.core.vocabulary import DenyReason
+
+MAX_LOCATION: Final = 8 * 1024  # characters; servers' own limit for a header line is mostly the same
+
+
+def location(head: Head, url: str) -> str:
+    """Return the absolute http(s) URL that a response to `url` names in its Location field, without fragment.
+
+    Where there are several fields the first counts. Raises UrlError if there is none or it is empty, longer than
+    MAX_LOCATION, holds CR or LF, or is no URL worth fetching. Source: RFC 9110 §10.2.2, resolved by the URL standard,
+    as browsers do.
+    """
+    value = head.get("location")
+    if value is None or not value.strip():
+        raise UrlError(DenyReason.URL_INVALID, "redirect without a Location")
+    if len(value) > MAX_LOCATION:
+        raise UrlError(DenyReason.URL_TOO_LONG, f"Location longer than {MAX_LOCATION} bytes")
+    if "\r" in value or "\n" in value or "\0" in value:
+        raise UrlError(DenyReason.URL_INVALID, "Location with a line break or NUL in it")
+    # Servers send UTF-8 where the standard asks for escapes; `head` holds the bytes as latin-1.
+    if not value.isascii():
+        value = value.encode("latin-1", "replace").decode("utf-8", "replace")
+    return parse(value, url)[0]

@@ -1,0 +1,108 @@
+"""Resolve a page's references against its base, fast where they are plain.
+
+ada-url (through `core.url`) decides; what is done here in its stead are the forms that nearly every link has and whose
+result is a matter of joining text: a path, with or without leading "../", of characters the URL standard leaves alone,
+and an http(s) URL with a plain host. Everything else goes to ada. Invariant, held by tests: the answer is always ada's.
+"""
+
+import re
+from typing import Final
+
+from crawler.core import url as core_url
+from crawler.core.url import MAX_HOST_CHARS, MAX_URL_BYTES, UrlError
+from crawler.core.values import Origin
+from crawler.core.vocabulary import DenyReason
+
+# Characters that neither end a path nor are escaped in it; "%" is not here because %2E is a dot (URL standard §4.1).
+_CHAR: Final = r"[A-Za-z0-9_~!$&()*+,;=@-]"
+_DOTTED: Final = r"[A-Za-z0-9_~!$&()*+,;=@:.-]"
+# A segment that cannot be "." or "..": it holds a character other than a dot. Possibly empty.
+_SEGMENT: Final = rf"(?:\.*+[A-Za-z0-9_~!$&()*+,;=@:-]{_DOTTED}*+)?+"
+_PATH: Final = rf"{_SEGMENT}(?:/{_SEGMENT})*+"
+_QUERY: Final = r"(?:\?[A-Za-z0-9_~!$&()*+,;=@:./?%-]*+)?+"
+# The first segment of a relative path holds no ":", which would make it a scheme, and is not empty, which would make it
+# a host or an absolute path.
+_RELATIVE = re.compile(rf"((?:\.\./)*+)\.*+{_CHAR}(?:{_CHAR}|\.)*+(?:/{_SEGMENT})*+{_QUERY}")
+_ABSOLUTE = re.compile(rf"/(?!/){_PATH}{_QUERY}")
+# Lower-case labels; the last begins with a letter, so it is no IPv4 address; "xn--" is ada's to judge.
+_LABEL: Final = r"(?!xn--)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
+_WHOLE = re.compile(rf"(https?)://((?:{_LABEL}\.)*(?!xn--)[a-z](?:[a-z0-9-]*[a-z0-9])?)((?:/{_PATH})?+)({_QUERY})")
+
+
+_MAX_DEPTH: Final = 32  # folders of a base that are worth preparing; a deeper one is left to ada
+
+
+class Resolver:
+    """Resolves references against one base, an absolute URL as `core.url.parse` returns it."""
+
+    __slots__ = ("_base", "_folders", "_origin", "_root")
+
+    def __init__(self, base: str) -> None:
+        self._base, self._origin = core_url.checked(base)
+        start = self._base.index("/", self._base.index("://") + 3)
+        self._root = self._base[:start]
+        path = self._base[start:].partition("?")[0]
+        # What a reference is appended to, with no, one, two … leading "../". Beyond the root it stays the root.
+        segments = path.split("/")[1:-1]
+        depth = len(segments)
+        self._folders = (
+            ["/".join((self._root, *segments[:count], "")) for count in range(depth, -1, -1)]
+            if depth <= _MAX_DEPTH
+            else []
+        )
+
+    def resolve(self, reference: str) -> tuple[str, Origin]:
+        """The URL that `reference` means and its origin: exactly `core.url.parse(reference, base)`. Raises UrlError.
+
+        `reference` carries no fragment, no outer white space and no tab or newline (`clean` cuts them).
+        """
+        if len(reference) >= MAX_URL_BYTES:
+            return core_url.parse(reference, self._base)
+        if reference[:1] == "/":
+            if _ABSOLUTE.fullmatch(reference) is not None:
+                return self._bounded(self._root + reference)
+        elif reference[:4] == "http":
+            match = _WHOLE.fullmatch(reference)
+            if match is not None and len(match[2]) <= MAX_HOST_CHARS:
+                scheme, host, path, query = match.groups()
+                origin = Origin(scheme, host, 443 if scheme == "https" else 80)
+                return (reference if path else f"{scheme}://{host}/{query}"), origin
+        elif self._folders:
+            match = _RELATIVE.fullmatch(reference)
+            if match is not None:
+                above = match.end(1)
+                if not above:
+                    return self._bounded(self._folders[0] + reference)
+                folder = self._folders[min(above // 3, len(self._folders) - 1)]
+                return self._bounded(folder + reference[above:])
+        return core_url.parse(reference, self._base)
+
+    def _bounded(self, href: str) -> tuple[str, Origin]:
+        if len(href) > MAX_URL_BYTES:
+            raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
+        return href, self._origin
+
+
+_STRIPPED: Final = "".join(map(chr, range(0x21)))  # C0 control or space (URL standard §4.4, step 1)
+_TABS_AND_NEWLINES: Final = {9: None, 10: None, 13: None}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+def clean(reference: str) -> str:
+    """A reference as it is written → what of it counts: no outer white space, tab, newline or fragment.
+
+    Returns "" for what is no other page: empty, a fragment alone, or a scheme other than http and https.
+    """
+    reference = reference.strip(_STRIPPED)
+    if not reference.isprintable():  # a quick look: tab and newline are not printable
+        reference = reference.translate(_TABS_AND_NEWLINES)
+    if "#" in reference:
+        kept = reference.partition("#")[0]
+        # A space before "#" is part of the path, and would be lost at the end: ada cuts that fragment.
+        if kept[-1:] > " " or not kept:
+            reference = kept
+    if ":" in reference:
+        scheme = _SCHEME.match(reference)
+        if scheme is not None and scheme[1].lower() not in ("http", "https"):
+            return ""
+    return reference

@@ -1,0 +1,258 @@
+"""robots.txt: what a host allows us, and which line says so (RFC 9309).
+
+Protego decides whether a path matches a rule. What it does not do is done here: bytes to lines, choosing the group for
+our product token as RFC 9309 §2.2.1 says (Protego also takes "crawl" to mean "crawler"), and naming the line that
+decided. It does not know whether the file was reachable, nor what a crawl delay leads to. Invariant: no file makes it
+raise.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple
+
+from protego import Protego
+
+from crawler.content.charset import to_utf8
+
+MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: parse at least 500 KiB
+MAX_LINE: Final = 16 * 1024  # as google/robotstxt: eight times the longest URL worth telling apart
+MAX_SITEMAPS: Final = 1_000
+MAX_WEIGHED: Final = 1_000  # rules with wildcards that are tried alone to name the one that decided
+
+# The fields and their spellings are those Protego takes.
+_USER_AGENT: Final = frozenset(("user-agent", "useragent", "user agent"))
+_ALLOW: Final = frozenset(("allow",))
+_DISALLOW: Final = frozenset(("disallow", "dissallow", "dissalow", "disalow", "diasllow", "disallaw"))
+_DELAY: Final = frozenset(("crawl-delay", "crawl delay"))
+_SITEMAP: Final = frozenset(("sitemap", "sitemaps", "site-map"))
+_SITE_WIDE: Final = _SITEMAP | {"host"}
+_KNOWN: Final = _USER_AGENT | _ALLOW | _DISALLOW | _DELAY | _SITE_WIDE
+
+_NEWLINE: Final = re.compile(r"\r\n|\r|\n")
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # RFC 9309 has no digits; agents in use do ("360Spider")
+# What neither Protego nor a URL changes in spelling, so that a plain comparison is its verdict.
+_PLAIN: Final = re.compile(r"/[A-Za-z0-9_.~/-]*")
+_INDEX: Final = "index.html"  # Protego: "Allow: /a/index.html" allows "/a/" too
+
+
+@dataclass(frozen=True, slots=True)
+class RobotsVerdict:
+    """Whether a URL may be fetched, and line (from 1) and text of the rule that says so; None: no rule speaks of it."""
+
+    allowed: bool
+    line: int | None = None
+    rule: str | None = None
+
+
+class _Rule(NamedTuple):
+    line: int
+    allows: bool
+    value: str
+
+
+@dataclass(slots=True)
+class _Group:
+    """The rules for one agent, from all the places where it is named."""
+
+    rules: list[_Rule]
+    delay: float | None = None
+
+
+def policy_for_status(status_code: int) -> Literal["rules", "allow", "unreachable"]:
+    """What the status of the final answer to a request for robots.txt means.
+
+    "rules": parse the body. "allow": there is none, everything is allowed. "unreachable": nothing may be fetched.
+    Source: RFC 9309 §2.3.1; 429 counts as unreachable, because it says "not now" and not "no such file".
+    """
+    if 200 <= status_code < 300:
+        return "rules"
+    if status_code == 429 or status_code >= 500:
+        return "unreachable"
+    return "allow"  # 4xx, and redirects that lead nowhere (§2.3.1.2, §2.3.1.3)
+
+
+class RobotsTxt:
+    """A parsed robots.txt. The rules of a token are prepared when it is first asked about."""
+
+    def __init__(self, groups: dict[str, _Group], sitemaps: tuple[str, ...]) -> None:
+        self._groups = groups
+        self._sitemaps = sitemaps
+        self._rules: dict[str, _RuleSet] = {}
+
+    @classmethod
+    def parse(cls, body: bytes) -> "RobotsTxt":
+        """Read a file. Its first MAX_BYTES count, less a line that they cut through. Never raises."""
+        groups: dict[str, _Group] = {}
+        sitemaps: dict[str, None] = {}
+        current: list[_Group] = []
+        in_agents = False
+        for number, field, value in _lines(_text(body)):
+            if field in _USER_AGENT:
+                if not in_agents:
+                    current = []
+                in_agents = True
+                agent = _agent(value)
+                if agent is not None:
+                    group = groups.setdefault(agent, _Group([]))
+                    if group not in current:
+                        current.append(group)
+                continue
+            if field in _SITE_WIDE:  # belongs to no group and ends none
+                if field in _SITEMAP and value and len(sitemaps) < MAX_SITEMAPS:
+                    sitemaps[value] = None
+                continue
+            in_agents = False
+            if not value:
+                continue
+            if field in _ALLOW or field in _DISALLOW:
+                rule = _Rule(number, field in _ALLOW, value)
+                for group in current:
+                    group.rules.append(rule)
+            elif field in _DELAY:
+                delay = _seconds(value)
+                if delay is not None:
+                    for group in current:
+                        group.delay = delay
+        return cls(groups, tuple(sitemaps))
+
+    @property
+    def sitemaps(self) -> tuple[str, ...]:
+        """The values of the Sitemap lines as written, each once."""
+        return self._sitemaps
+
+    def allows(self, url: str, token: str) -> RobotsVerdict:
+        """Judge a URL that `core.url.parse` returned, for the product `token` (any case)."""
+        rules = self._rules.get(token)
+        if rules is None:
+            group = self._group(token)
+            rules = self._rules[token] = _RuleSet(group.rules if group is not None else [])
+        return rules.judge(url)
+
+    def crawl_delay(self, token: str) -> float | None:
+        """The seconds asked for between requests of the product `token`; None if nothing usable is said."""
+        group = self._group(token)
+        return group.delay if group is not None else None
+
+    def _group(self, token: str) -> _Group | None:
+        """The group of the product token, else that of all (RFC 9309 §2.2.1)."""
+        return self._groups.get(token.lower()) or self._groups.get("*")
+
+
+def _text(body: bytes) -> str:
+    """The file as text: a byte order mark is obeyed, everything else is UTF-8 with errors replaced."""
+    data = body[:MAX_BYTES]
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        data = to_utf8(data, "utf-16le" if data[0] == 0xFF else "utf-16be")
+    text = data.decode("utf-8", "replace").removeprefix("\ufeff")
+    if len(body) > MAX_BYTES:
+        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
+    return text
+
+
+def _lines(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield number, field (lower case) and value of every line that has a field. A line over MAX_LINE is left out."""
+    for number, line in enumerate(_NEWLINE.split(text), 1):
+        if len(line) > MAX_LINE:
+            continue
+        # NUL and the like are no part of a path; to Protego some of them would be line ends.
+        line = "".join(line.partition("#")[0].split("\0")).strip()
+        if not line.isprintable():
+            line = " ".join(line.split())
+        if line:
+            found = _field(line)
+            if found is not None:
+                yield number, *found
+
+
+def _field(line: str) -> tuple[str, str] | None:
+    """Take "Field: value" apart, and also "Field value", which is common enough for Google and Protego to accept."""
+    name, colon, value = line.partition(":")
+    name = name.strip().lower()
+    if colon and name in _KNOWN:
+        return name, value.strip()
+    if colon and value[:1].strip() == "":
+        return name, value.strip()
+    words = line.split(maxsplit=2)
+    for count in (1, 2):
+        candidate = " ".join(words[:count]).lower()
+        if candidate in _KNOWN:
+            return candidate, " ".join(words[count:])
+    return (name, value.strip()) if colon else None
+
+
+def _agent(value: str) -> str | None:
+    """The product token that a User-agent line names, lower case; "*" for all; None if it names nothing."""
+    if value.startswith("*"):
+        return "*" if value[1:2].strip() == "" else None
+    match = _TOKEN.match(value)
+    return match[0].lower() if match is not None else None
+
+
+def _seconds(value: str) -> float | None:
+    try:
+        seconds = float(value)
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < float("inf") else None
+
+
+class _RuleSet:
+    """The rules that hold for us, in Protego's hands."""
+
+    def __init__(self, rules: list[_Rule]) -> None:
+        # Longest first: the first that matches is the one that decides.
+        self._rules = sorted(rules, key=lambda rule: -len(rule.value))
+        self._protego = _protego(rules)
+        self._single: dict[_Rule, Protego] = {}
+        self._has_allows = any(rule.allows for rule in rules)
+
+    def judge(self, url: str) -> RobotsVerdict:
+        if not self._rules:
+            return _NO_RULE
+        allowed = bool(self._protego.can_fetch(url, _ANYONE))
+        if allowed and not self._has_allows:
+            return _NO_RULE
+        rule = self._deciding(url, allowed)
+        if rule is None:
+            return RobotsVerdict(allowed)
+        return RobotsVerdict(allowed, rule.line, f"{'Allow' if rule.allows else 'Disallow'}: {rule.value}")
+
+    def _deciding(self, url: str, allowed: bool) -> _Rule | None:
+        """The longest rule of the verdict's kind that matches; of equals the first. Source: RFC 9309 §2.2.2."""
+        path = url[url.index("/", url.index("://") + 3) :]
+        for rule in self._rules:
+            if rule.allows == allowed and self._matches(rule, url, path):
+                return rule
+        return None
+
+    def _matches(self, rule: _Rule, url: str, path: str) -> bool:
+        """Whether the rule alone would speak of the URL. Only what a glance does not settle is put to Protego."""
+        plain = _PLAIN.match(rule.value)
+        if plain is not None and "%" not in path:
+            whole = plain.end() == len(rule.value)
+            beginning = plain[0]
+            if rule.allows and beginning.endswith(_INDEX):
+                beginning, whole = beginning.removesuffix(_INDEX), False
+            if not path.startswith(beginning):
+                return False
+            if whole:
+                return True
+        single = self._single.get(rule)
+        if single is None:
+            if len(self._single) == MAX_WEIGHED:
+                return False
+            # An Allow shows only against a Disallow, and wins against one that is not longer.
+            context = [_Rule(0, False, "/")] if rule.allows else []
+            single = self._single[rule] = _protego([*context, rule])
+        return bool(single.can_fetch(url, _ANYONE)) == rule.allows
+
+
+_NO_RULE: Final = RobotsVerdict(allowed=True)
+_ANYONE: Final = "anyone"
+
+
+def _protego(rules: list[_Rule]) -> Protego:
+    lines = ["User-agent: *"]
+    lines.extend(f"{'Allow' if rule.allows else 'Disallow'}: {rule.value}" for rule in rules)
+    return Protego.parse("\n".join(lines))
