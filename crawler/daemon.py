@@ -6,7 +6,7 @@ crawl only by what it is asked here.
 
 import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 from crawler.core.vocabulary import StoppedBy
@@ -40,12 +40,13 @@ async def serve(
     notifier: Notifier,
     status: Callable[[], str],
     on_progress: Callable[[], None],
+    refresh: Callable[[], Awaitable[None]],
     on_tick: Callable[[], None] | None = None,
     tick_s: float = 0.2,
     drain_s: float,
 ) -> StoppedBy:
     """Run a crawl to its end. `status` is one line in words for systemd, `on_progress` is called each minute, `on_tick`
-    every `tick_s` for a view. Raises EndedAtOnce.
+    every `tick_s` for a view, `refresh` before each status. Raises EndedAtOnce.
     """
     loop = asyncio.get_running_loop()
     ended_at_once: asyncio.Future[int] = loop.create_future()
@@ -63,7 +64,15 @@ async def serve(
     numbers = (signal.SIGTERM, signal.SIGINT)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
-    beats = [(PROGRESS_S, on_progress), (STATUS_S, lambda: notifier.send(f"STATUS={status()}"))]
+
+    async def tell_status() -> None:
+        await refresh()
+        notifier.send(f"STATUS={status()}")
+
+    beats: list[tuple[float, Callable[[], Awaitable[None] | None]]] = [
+        (STATUS_S, tell_status),
+        (PROGRESS_S, on_progress),
+    ]
     if notifier.watchdog_s is not None:
         beats.append((notifier.watchdog_s / 2, lambda: notifier.send("WATCHDOG=1")))
     if on_tick is not None:
@@ -88,7 +97,9 @@ async def _end_at_once(signalled: asyncio.Future[int]) -> None:
     raise EndedAtOnce(await signalled)
 
 
-async def _every(seconds: float, act: Callable[[], None]) -> None:
+async def _every(seconds: float, act: Callable[[], Awaitable[None] | None]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        act()
+        waited_for = act()
+        if waited_for is not None:
+            await waited_for

@@ -1,6 +1,69 @@
-"""The `crawler` command."""
+"""The `crawler` command. Each subcommand has a file of its own, imported only when it is called.
+
+Invariants: data goes to stdout, messages to stderr; a user's mistake gets a message and an exit code, never a
+traceback.
+"""
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from crawler import __version__
+from crawler.cli.failures import exit_for
+
+# Command → module; the module's attribute `command` is the click command.
+_COMMANDS: Final = {
+    "crawl": "crawler.cli.crawl",
+    "run": "crawler.cli.run",
+    "check": "crawler.cli.check",
+    "config": "crawler.cli.config",
+}
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    raise SystemExit(2)
+class _Lazy(click.Group):
+    """A group whose commands are imported when asked for, so that `--help` and completion stay quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(module).command
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="crawler")
+def cli() -> None:
+    """A polite, durable web crawler."""
+
+
+def main(args: Sequence[str] | None = None, *, standalone_mode: bool = True) -> int:
+    """Run the command line. Returns the exit code, or exits with it if `standalone_mode`."""
+    code = _run(args)
+    if standalone_mode:
+        sys.exit(code)
+    return code
+
+
+def _run(args: Sequence[str] | None) -> int:
+    try:
+        result: Any = cli.main(args=None if args is None else list(args), prog_name="crawler", standalone_mode=False)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 130
+    except Exception as error:
+        code = exit_for(error)
+        if code is None:
+            raise
+        return code
+    return result if isinstance(result, int) else 0

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Final
 
 from crawler.core.clock import Clock
-from crawler.core.values import SinkFile, Written
-from crawler.core.vocabulary import StoppedBy
+from crawler.core.values import Denied, Failed, Fetched, SinkFile, Written
+from crawler.core.vocabulary import StoppedBy, TaskKind
 from crawler.engine.hosts import Host
+from crawler.engine.tally import Tally
 from crawler.engine.visit import Skipped
 from crawler.engine.worker import Visited
 from crawler.obs.events import Event
@@ -23,6 +24,7 @@ from crawler.obs.timestamp import timestamp
 from crawler.sinks.closed import ClosedFile, inspect
 
 _REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
+_FAILURES_KEPT: Final = 10
 
 
 class Reporter:
@@ -38,6 +40,7 @@ class Reporter:
         self._told: set[tuple[str, str]] = set()
         self._reading: set[asyncio.Future[None]] = set()
         self._disk_low_mono: float | None = None
+        self._failures: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
@@ -47,6 +50,8 @@ class Reporter:
     def stored(self, visited: Visited, links_new: int, written: Written | None) -> None:
         """An attempt is in the store: write its line."""
         self._fetch_ids += 1
+        if len(self._failures) < _FAILURES_KEPT:
+            self._note_failure(visited)
         self._logs.fetch(
             fetch_line(
                 visited.settlement,
@@ -60,6 +65,33 @@ class Reporter:
                 dur_ms=visited.dur_s * 1e3,
             )
         )
+
+    def _note_failure(self, visited: Visited) -> None:
+        """Remember why the first URLs got no answer, for a crawl in which none did."""
+        task, outcome = visited.settlement.task, visited.settlement.outcome
+        match outcome:
+            case Failed():
+                words = outcome.detail or outcome.error_type.value
+                self._failures[task.url] = f"{task.url}: {outcome.error_type.value}: {words}"
+            case Denied():
+                self._failures[task.url] = f"{task.url}: denied by {outcome.rule}"
+            case Fetched() if task.kind is TaskKind.ROBOTS and outcome.head.status_code >= 429:
+                self._failures[task.url] = f"{task.url}: status {outcome.head.status_code}: nothing may be fetched"
+            case _:
+                return
+
+    def first_failures(self) -> tuple[str, ...]:
+        """Why the first URLs that were tried got no answer, a sentence each."""
+        return tuple(self._failures.values())
+
+    def details(self, tally: Tally) -> dict[str, dict[str, int]]:
+        """Counts by word, for the closing table."""
+        return {
+            "outcomes": dict(tally.outcomes),
+            "error_types": dict(tally.error_types),
+            "deny_reasons": dict(tally.deny_reasons),
+            "skipped": dict(self.skipped),
+        }
 
     def skip(self, skipped: list[Skipped]) -> None:
         """Links that were refused: the first for each host and reason is logged, the others are counted."""

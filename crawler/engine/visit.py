@@ -122,6 +122,10 @@ class Reader:
             max_expansion=self._fetch.max_expansion,
         )
         robots = head.get_all("x-robots-tag") if self._obey else []
+        encoding: str | None = None
+        title: str | None = None
+        language: str | None = None
+        canonical: str | None = None
         if mime in _HTML or (not mime and decoded.data.lstrip()[:1] == b"<"):
             encoding = charset.sniff(decoded.data, content_type)
             parsed = html.extract(
@@ -136,7 +140,6 @@ class Reader:
                 links.append((parsed.refresh, Source.REDIRECT, False))
             title, language, canonical = parsed.title, parsed.language, parsed.canonical
         else:
-            encoding = title = language = canonical = None
             rules = directives.page_directives((), robots, self._token)
             links = []
             if mime == "text/css" and self._requisites:

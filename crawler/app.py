@@ -1,0 +1,389 @@
+"""The composition root: the only file that names concrete classes and gives each what it needs.
+
+`run` takes settings and returns what happened; every failure that is not a bug comes out as one of the exceptions named
+here or by the rooms. What a command prints, and its exit code, is the cli's business.
+"""
+
+import asyncio
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+import uvloop
+
+from crawler import __version__, daemon
+from crawler.core.scope import Scope
+from crawler.core.url import UrlError, key_of, seed
+from crawler.core.values import Denied, Discovered, Lease
+from crawler.core.vocabulary import Source, StoppedBy
+from crawler.engine.admission import Admission
+from crawler.engine.books import Books
+from crawler.engine.clock import SystemClock
+from crawler.engine.committer import Committer
+from crawler.engine.crawl import Crawl
+from crawler.engine.gate import AddressGate
+from crawler.engine.report import Reporter
+from crawler.engine.scheduler import Scheduler
+from crawler.engine.seen import RecentKeys
+from crawler.engine.snapshot import Snapshot
+from crawler.engine.tally import Tally
+from crawler.engine.views import Views
+from crawler.engine.visit import Reader
+from crawler.engine.worker import Worker
+from crawler.fetch.address import AddressPolicy
+from crawler.fetch.budget import ByteBudget
+from crawler.fetch.dial import NetworkDialer
+from crawler.fetch.fetcher import Fetcher
+from crawler.fetch.pool import Pool
+from crawler.fetch.resolve import AresLookup, CachingResolver
+from crawler.fetch.tls import TlsProfile
+from crawler.frontier.sqlite import SqliteFrontier
+from crawler.obs.events import Event
+from crawler.obs.logs import Logs, configure
+from crawler.settings.settings import Mode, Settings
+from crawler.sinks.base import Sink
+from crawler.sinks.pages import PagesSink
+from crawler.sinks.warc import WarcSink
+from crawler.systemd import Notifier, is_journal_stream
+
+
+class OutputUnusable(Exception):
+    """The output directory cannot be one; the message is for a person (exit 78)."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Who watches: `on_snapshot` is called several times a second; `console` shows events on stderr as well."""
+
+    on_snapshot: Callable[[Snapshot], None] | None = None
+    console: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a crawl ended. `summary` has the names of `crawl --json`; `seed_problems` says of each seed that was not
+    answered why, when none was.
+    """
+
+    stopped_by: StoppedBy
+    summary: dict[str, object]
+    urls_left: int
+    any_page_answered: bool
+    details: dict[str, dict[str, int]]
+    seed_problems: tuple[str, ...] = ()
+
+
+def run(settings: Settings, *, mode: Mode, view: View, configuration: str | None = None) -> Result:
+    """Crawl to the end. `configuration` is the file's path, for run.json.
+
+    Raises OutputUnusable, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
+    """
+    return uvloop.run(_run(settings, mode, view, configuration))
+
+
+async def _run(settings: Settings, mode: Mode, view: View, configuration: str | None) -> Result:
+    output = prepare(settings.output_directory)
+    clock = SystemClock()
+    frontier = SqliteFrontier(settings.frontier_path)
+    started_mono = clock.mono()
+    recovered = await frontier.open()  # takes the lock: only then may logs and sinks be touched
+    clean = False
+    try:
+        logs = open_logs(settings, console=view.console)
+        try:
+            parts = _assemble(settings, mode, output, frontier, clock, logs)
+            logs.event(
+                Event.START,
+                version=__version__,
+                pid=os.getpid(),
+                config=configuration,
+                output=str(output),
+                agent=settings.identity_options().user_agent,
+                python=sys.version.split()[0],
+            )
+            if not settings.tls_options().verify:
+                logs.event(Event.TLS_VERIFY_OFF)
+            write_run_file(settings, configuration, logs.run_id)
+            await parts.committer.open(recovered.sink_files)
+            parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
+            parts.books.load(recovered)
+            parts.tally.life = recovered.counters
+            parts.scheduler.stored(await frontier.add(_seeds(settings, parts.admission.scope), now=clock.now()))
+            totals = await frontier.totals()
+            logs.event(
+                Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,
+                dur_ms=round((clock.mono() - started_mono) * 1e3, 1),
+            )  # fmt: skip
+            views = Views(parts.crawl, parts.scheduler, parts.committer, parts.tally, parts.pool.stats, clock, frontier)
+            await views.refresh_totals()
+            on_snapshot = view.on_snapshot
+            stopped_by = await daemon.serve(
+                parts.crawl,
+                notifier=Notifier(os.environ),
+                status=views.sentence,
+                on_progress=lambda: logs.emit(Event.PROGRESS, views.progress()),
+                on_tick=None if on_snapshot is None else lambda: on_snapshot(views.snapshot()),
+                refresh=views.refresh_totals,
+                drain_s=settings.engine_options(mode).drain_s,
+            )
+            await parts.committer.close()
+            await parts.reporter.finish()
+            await parts.fetcher.close()
+            await parts.resolver.close()
+            clean = parts.committer.is_idle
+            totals = await frontier.totals()
+            summary = summarise(parts, output, stopped_by, clock.mono() - started_mono)
+            logs.event(
+                Event.STOP, reason=stopped_by.value, responses=parts.tally.responses, pages=parts.tally.pages,
+                bytes=parts.tally.bytes, errors=parts.tally.errors, dur_ms=round((clock.mono() - started_mono) * 1e3),
+            )  # fmt: skip
+            answered = parts.tally.page_responses > 0 or recovered.counters.pages > 0
+            problems = () if answered else parts.reporter.first_failures()
+            return Result(
+                stopped_by,
+                summary,
+                totals.queued + totals.waiting,
+                answered,
+                parts.reporter.details(parts.tally),
+                problems,
+            )
+        finally:
+            logs.close()
+    finally:
+        await frontier.close(clean=clean)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What one crawl is made of, as far as others need to reach it."""
+
+    crawl: Crawl
+    scheduler: Scheduler
+    books: Books
+    admission: Admission
+    committer: Committer
+    reporter: Reporter
+    tally: Tally
+    pool: Pool
+    fetcher: Fetcher
+    resolver: CachingResolver
+
+
+def _assemble(
+    settings: Settings, mode: Mode, output: Path, frontier: SqliteFrontier, clock: SystemClock, logs: Logs
+) -> Parts:
+    rng = random.Random()  # noqa: S311 - jitter, not secrets
+    politeness, scope_options = settings.politeness_options(), settings.scope_options()
+    fetch, engine, identity = settings.fetch_options(), settings.engine_options(mode), settings.identity_options()
+    network = settings.network_options()
+    tally = Tally()
+    leases_out: Callable[[], int] = lambda: len(scheduler.leases_out)  # noqa: E731 - scheduler comes below
+    reporter = Reporter(logs, clock, output, min_free=engine.min_free, in_flight=leases_out)
+    gate = AddressGate(politeness, clock)
+    queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
+    books = Books(politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event)
+    scheduler = Scheduler(
+        books=books, frontier=frontier, queue=queue, gate=gate, clock=clock, politeness=politeness, options=engine
+    )
+    obeys = politeness.robots == "obey"
+    seed_hosts = [seed(text)[1].host for text in settings.seeds]
+    admission = Admission(Scope(scope_options, seed_hosts), identity.robots_token, obeys)
+    resolver = CachingResolver(
+        AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s), network, clock
+    )
+    dialer = NetworkDialer(
+        resolver=resolver,
+        policy=AddressPolicy(network.allow_private),
+        tls=TlsProfile(settings.tls_options(), network),
+        options=fetch,
+        network=network,
+        clock=clock,
+    )
+    per_host = politeness.connections_per_host
+    pool = Pool(
+        dialer=dialer,
+        options=fetch,
+        clock=clock,
+        connections_per_host=per_host,
+        on_event=lambda name, fields: reporter.event(Event(name), fields),
+    )
+    fetcher = Fetcher(
+        pool=pool,
+        options=fetch,
+        identity=identity,
+        gate=gate,
+        clock=clock,
+        budget=ByteBudget(engine.memory),
+        spool_directory=str(output),
+    )
+    reader = Reader(
+        content=settings.content_options(),
+        fetch=fetch,
+        token=identity.robots_token,
+        obey=obeys,
+        requisites=scope_options.requisites,
+        seen=RecentKeys(),
+    )
+
+    def on_disk(reason: str | None) -> None:
+        reporter.disk(reason)
+        crawl.disk(reason)
+
+    committer = Committer(
+        frontier=frontier,
+        sinks=_sinks(settings, output, clock),
+        scheduler=scheduler,
+        tally=tally,
+        clock=clock,
+        options=engine,
+        output=output,
+        on_stored=reporter.stored,
+        on_closed=reporter.file_closed,
+        on_disk=on_disk,
+    )
+
+    def on_scope_host(host: str, via: str) -> None:
+        committer.add_scope_host(host)
+        reporter.scope_widened(host, via)
+
+    workers = [
+        Worker(
+            queue=queue,
+            scheduler=scheduler,
+            admission=admission,
+            fetcher=fetcher,
+            reader=reader,
+            committer=committer,
+            tally=tally,
+            clock=clock,
+            rng=rng,
+            max_attempts=engine.max_attempts,
+            limits=fetch,
+            on_skipped=reporter.skip,
+            on_scope_host=on_scope_host,
+            on_robots=reporter.robots,
+        )
+        for _ in range(engine.workers)
+    ]
+    crawl = Crawl(
+        scheduler=scheduler,
+        workers=workers,
+        committer=committer,
+        clock=clock,
+        options=engine,
+        on_drain=reporter.drain,
+    )
+    return Parts(crawl, scheduler, books, admission, committer, reporter, tally, pool, fetcher, resolver)
+
+
+def _sinks(settings: Settings, output: Path, clock: SystemClock) -> list[Sink]:
+    options = settings.sink_options()
+    info = (
+        ("software", f"crawlerd/{__version__}"),
+        ("http-header-user-agent", settings.identity_options().user_agent),
+        ("robots", settings.politeness_options().robots),
+    )
+    sinks: list[Sink] = []
+    if options.warc:
+        sinks.append(WarcSink(options, output, info=info, now=clock.now))
+    if options.pages:
+        sinks.append(PagesSink(options, output, now=clock.now))
+    return sinks
+
+
+def _with_hosts(scope: Scope, hosts: tuple[str, ...]) -> Scope:
+    for host in hosts:
+        scope = scope.with_host(host)
+    return scope
+
+
+def _seeds(settings: Settings, scope: Scope) -> list[Discovered]:
+    found = []
+    for text in settings.seeds:
+        url, origin = seed(text)
+        if not isinstance(scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED), Denied):
+            found.append(Discovered(url, origin, key_of(url), 0, "", Source.SEED))
+    return found
+
+
+def prepare(output: Path) -> Path:
+    """Make the output directory. Raises OutputUnusable, OSError."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise OutputUnusable(f"{output} is not a directory; output.directory must be one") from None
+    return output
+
+
+def open_logs(settings: Settings, *, console: bool) -> Logs:
+    """Set logging up for a crawl. Raises OSError."""
+    directory = settings.log_directory
+    directory.mkdir(parents=True, exist_ok=True)
+    journal = is_journal_stream(os.environ, 2)
+    run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
+    return configure(
+        settings.log_options(),
+        directory,
+        console=console and not journal,
+        journal=journal,
+        crawl_name=settings.crawl.name,
+        run_id=run_id,
+    )
+
+
+def write_run_file(settings: Settings, configuration: str | None, run_id: str) -> None:
+    """run.json: how `--output DIR` finds the daemon and its logs."""
+    path = settings.output_directory / "run.json"
+    content = {
+        "pid": os.getpid(),
+        "run_id": run_id,
+        "configuration": configuration and str(Path(configuration).resolve()),
+        "socket": str(settings.control_socket.resolve()),
+        "logs": str(settings.log_directory.resolve()),
+        "frontier": str(settings.frontier_path.resolve()),
+    }
+    temporary = path.with_suffix(".json.new")
+    temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
+    temporary.replace(path)
+
+
+def summarise(parts: Parts, output: Path, stopped_by: StoppedBy, duration_s: float) -> dict[str, object]:
+    """The summary of `crawl --json`: of this run, not of the directory's life."""
+    tally, stats = parts.tally, parts.pool.stats()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        "responses": tally.responses,
+        "pages": tally.pages,
+        "bytes": tally.bytes,
+        "errors": tally.errors,
+        "denied": tally.denied,
+        "links_found": tally.links_found,
+        "links_new": tally.links_new,
+        "hosts": len(parts.books.hosts),
+        "connections_opened": stats.opened,
+        "requests_per_connection": round(stats.requests / stats.opened, 1) if stats.opened else 0.0,
+        "tls_handshakes": stats.tls_handshakes,
+        "tls_resumed": stats.tls_resumed,
+        "duration_s": round(duration_s, 3),
+        "pages_per_s": round(tally.pages / duration_s, 1) if duration_s > 0 else 0.0,
+        "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
+        "max_rss_bytes": usage.ru_maxrss * 1024,
+        "output": str(output),
+        "stopped_by": stopped_by.value,
+    }
+
+
+def with_seeds(settings: Settings, seeds: list[str]) -> Settings:
+    """The same settings with other seeds. Raises UrlError for one that is no URL."""
+    for text in seeds:
+        seed(text)
+    return replace(settings, crawl=settings.crawl.model_copy(update={"seeds": tuple(seeds)}), file_seeds=())
+
+
+__all__ = ["OutputUnusable", "Result", "UrlError", "View", "prepare", "run", "with_seeds"]

@@ -1,0 +1,92 @@
+"""`crawler crawl URL…`: one crawl from start to end, with a view of it on a terminal and a summary."""
+
+import sys
+from pathlib import Path
+
+import click
+import orjson
+
+from crawler.cli.failures import say
+from crawler.cli.options import config_option, load_settings, override_option
+from crawler.core.vocabulary import Exit, StoppedBy
+
+
+@click.command(name="crawl")
+@click.argument("urls", nargs=-1, metavar="URL...")
+@config_option()
+@override_option
+@click.option("--output", type=click.Path(path_type=Path), help="Directory for everything written; resumed if used.")
+@click.option("--max-duration", metavar="TIME", help='Stop after this long, e.g. "10m".')
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
+def command(
+    urls: tuple[str, ...],
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    max_duration: str | None,
+    as_json: bool,
+) -> int:
+    """Crawl from URLs until nothing is left to do.
+
+    The same output directory again goes on where it stopped. A URL without a scheme means https.
+    """
+    from crawler.app import View, run, with_seeds
+
+    given = list(overrides)
+    if output is not None:
+        given.append(f"output.directory={_toml_string(str(output))}")
+    if max_duration is not None:
+        given.append(f"crawl.max_duration={_toml_string(max_duration)}")
+    if urls:
+        given.append("crawl.seed_files=[]")
+    settings = load_settings(config, tuple(given), "crawl").settings
+    if urls:
+        settings = with_seeds(settings, list(urls))
+    if not settings.seeds:
+        raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
+    interactive = sys.stderr.isatty()
+    if interactive:
+        from crawler.cli.progress import Progress
+
+        with Progress() as progress:
+            result = run(
+                settings,
+                mode="crawl",
+                view=View(progress.update, console=True),
+                configuration=str(config) if config else None,
+            )
+    else:
+        result = run(settings, mode="crawl", view=View(), configuration=str(config) if config else None)
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps(result.summary) + b"\n")
+    elif interactive:
+        from rich.console import Console
+
+        from crawler.cli.progress import summary_table
+
+        Console(stderr=True).print(summary_table(result.summary | {"details": result.details}))
+    return _exit_code(result.stopped_by, urls_left=result.urls_left, problems=result.seed_problems)
+
+
+def _exit_code(stopped_by: StoppedBy, *, urls_left: int, problems: tuple[str, ...]) -> int:
+    if problems:
+        say("no seed answered")
+        for problem in problems:
+            say(problem)
+        return Exit.FINDINGS
+    match stopped_by:
+        case StoppedBy.DISK:
+            say("the disk is full; everything committed is safe, the same command goes on from there")
+            return Exit.IO
+        case StoppedBy.WAITING:
+            say(f"{urls_left} URLs are due later than crawl.linger; the same command goes on with them")
+            return Exit.WAITING
+        case StoppedBy.SIGNAL if urls_left:
+            say(f"stopped with {urls_left} URLs left; the same command goes on with them")
+            return Exit.WAITING
+        case _:
+            return Exit.OK
+
+
+def _toml_string(text: str) -> str:
+    return orjson.dumps(text).decode()  # a JSON string is a TOML basic string

@@ -1,0 +1,67 @@
+"""What a person is told of each expected failure, and the exit code that goes with it.
+
+The one table from exceptions to exit codes (docs/OPERATIONS.md). What is not in it is a bug and keeps its traceback.
+"""
+
+import errno
+import sys
+
+from crawler.core.vocabulary import Exit
+
+
+def say(message: str) -> None:
+    """Tell a person, on stderr."""
+    print(f"crawler: {message}", file=sys.stderr)  # noqa: T201 - messages of the command line
+
+
+def exit_for(error: BaseException) -> int | None:
+    """Report an expected failure and return its exit code; None if it is none of ours."""
+    # Imported here: a command that fails early must not pay for all rooms.
+    from crawler.core.url import UrlError
+    from crawler.settings.problems import ConfigurationError
+
+    if isinstance(error, ConfigurationError):
+        print(error, file=sys.stderr)  # noqa: T201 - file:line:column: message, for editors to parse
+        return Exit.CONFIGURATION
+    if isinstance(error, UrlError):
+        say(str(error))
+        return Exit.USAGE
+    if isinstance(error, BrokenPipeError):
+        return Exit.OK  # whoever read our output has had enough
+    found = _of_a_crawl(error)
+    if found is not None:
+        return found
+    if isinstance(error, OSError):
+        return _of_the_system(error)
+    return None
+
+
+def _of_a_crawl(error: BaseException) -> int | None:
+    from crawler.app import OutputUnusable
+    from crawler.daemon import EndedAtOnce
+    from crawler.fetch.request import LocalProtocolError
+    from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
+    from crawler.sinks.base import SinkCorrupt
+
+    if isinstance(error, EndedAtOnce):
+        say(f"{error}: ended at once; what was committed is safe, the same command goes on from there")
+        return 128 + error.number
+    codes: list[tuple[type[BaseException], int]] = [
+        (OutputUnusable, Exit.CONFIGURATION),
+        (LocalProtocolError, Exit.CONFIGURATION),
+        (FrontierLocked, Exit.WAITING),
+        (FrontierFull, Exit.IO),
+        (FrontierError, Exit.STATE_CORRUPT),
+        (SinkCorrupt, Exit.STATE_CORRUPT),
+    ]
+    for kind, code in codes:
+        if isinstance(error, kind):
+            say(str(error))
+            return code
+    return None
+
+
+def _of_the_system(error: OSError) -> int:
+    place = f"{error.filename}: " if error.filename else ""
+    say(f"{place}{error.strerror or error}")
+    return Exit.PERMISSION if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else Exit.IO

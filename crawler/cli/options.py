@@ -1,0 +1,36 @@
+"""Command-line options that several commands share."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from crawler.cli.failures import say
+from crawler.settings.loading import Loaded, load
+from crawler.settings.settings import Mode
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def config_option(*, required: bool = False) -> Callable[[F], F]:
+    """`-c FILE`."""
+    return click.option(
+        "-c", "--config", "config", type=click.Path(path_type=Path), required=required, help="Configuration (TOML)."
+    )
+
+
+def override_option(function: F) -> F:
+    """`-o KEY=VALUE`, repeatable."""
+    return click.option(
+        "-o", "overrides", metavar="KEY=VALUE", multiple=True, help='One value of it, e.g. -o politeness.delay="500ms".'
+    )(function)
+
+
+def load_settings(config: Path | None, overrides: tuple[str, ...], mode: Mode) -> Loaded:
+    """Read the configuration; warnings go to stderr. Raises ConfigurationError."""
+    loaded = load(config, overrides, os.environ, mode)
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    return loaded

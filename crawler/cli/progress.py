@@ -1,0 +1,203 @@
+"""What `crawler crawl` shows on a terminal: a live panel while it runs, a table at its end.
+
+Owns how figures look. It does not know where they come from (a `Snapshot`, the summary of `--json`), nor whether
+anybody is watching: the caller makes a `Progress` only for a terminal.
+Invariant: a panel is drawn when the caller hands over a snapshot, never by a thread or a timer of its own.
+"""
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Final, Self
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from crawler.engine.snapshot import Snapshot
+from crawler.obs.redact import redact
+
+REFRESH_S: Final = 0.2  # how often a caller should update: five times a second reads as live, and costs little
+MAX_WIDTH: Final = 100
+
+_LABEL_WIDTH: Final = 12
+_STATES: Final[Mapping[str, tuple[str, str]]] = {
+    "crawling": ("crawling", "green"),
+    "lingering": ("waiting for what is due later", "yellow"),
+    "paused": ("paused", "yellow"),
+    "draining": ("stopping: finishing what is in flight (Ctrl-C again to stop at once)", "yellow"),
+}
+_STOPPED_BY: Final[Mapping[str, str]] = {
+    "empty": "all that was found and allowed has been fetched",
+    "waiting": "what is left is due later; the same command resumes",
+    "max_urls": "scope.max_urls was reached",
+    "max_duration": "the time limit was reached",
+    "signal": "it was asked to stop; the same command resumes",
+    "disk": "the disk is full; the same command resumes",
+}
+
+
+class Progress:
+    """A panel on stderr, below whatever else is printed there while it lives; it vanishes at the end.
+
+    `with Progress() as progress:` … `progress.update(snapshot)`, every REFRESH_S or so.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console if console is not None else Console(stderr=True)
+        self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=False)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def update(self, snapshot: Snapshot) -> None:
+        """Draw the panel anew. Costs about a millisecond."""
+        self._live.update(panel(snapshot, self._console.width), refresh=True)
+
+
+def panel(snapshot: Snapshot, width: int) -> Panel:
+    """The live view for a terminal of `width` columns."""
+    s = snapshot
+    mean = s.pages / s.elapsed_s if s.elapsed_s > 0 else 0.0
+    per_connection = s.requests / s.connections_opened if s.connections_opened else 0.0
+    state, colour = _STATES.get(s.state, (s.state, "yellow"))
+    lines = [
+        _line(
+            "pages",
+            (count(s.pages), "bold"),
+            (f"   {rate(s.rate_now)} now · {rate(mean)} mean", ""),
+        ),
+        _line(
+            "responses",
+            (f"{count(s.responses)} · {size(s.bytes)} · ", ""),
+            (f"{count(s.errors)} {_plural(s.errors, 'error')}", "red" if s.errors else ""),
+            (f" · {count(s.denied)} denied", ""),
+        ),
+        _line("queue", (f"{count(s.queued)} due · {count(s.waiting)} later · {count(s.in_flight)} in flight", "")),
+        _line(
+            "hosts",
+            (count(s.hosts), ""),
+            (f" · {count(s.hosts_resting)} resting", "yellow" if s.hosts_resting else ""),
+        ),
+        _line(
+            "connections",
+            (f"{count(s.connections_open)} open of {count(s.connections_opened)} · ", ""),
+            (f"{per_connection:.1f}", "bold"),
+            (f" requests each · TLS {count(s.tls_handshakes)}, {count(s.tls_resumed)} resumed", ""),
+        ),
+        _line("links", (f"{count(s.links_found)} found · {count(s.links_new)} new", "")),
+        _line("last", (_printable(redact(s.last_url)), "dim")),
+    ]
+    body = Text("\n", no_wrap=True, overflow="ellipsis").join(lines)
+    title = Text(f" {state} ", style=colour)
+    return Panel(
+        body,
+        box=box.ROUNDED,
+        title=title,
+        title_align="left",
+        subtitle=Text(f" {duration(s.elapsed_s)} "),
+        subtitle_align="right",
+        border_style="dim",
+        width=min(width, MAX_WIDTH),
+    )
+
+
+def summary_table(summary: Mapping[str, object]) -> RenderableType:
+    """The end of a crawl, from the object that `--json` prints.
+
+    Besides its contracted names it may hold `outcomes`, `error_types` and `deny_reasons`, each a mapping from word to
+    count; each becomes a line of its own.
+    """
+    s = summary
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+
+    def number(name: str) -> float:
+        value = s.get(name, 0)
+        return value if isinstance(value, int | float) else 0
+
+    def add(label: str, name: str, shown: Callable[[float], str], note: str = "") -> None:
+        table.add_row(label, shown(number(name)), note)
+
+    add("pages", "pages", count, f"{rate(number('pages_per_s'))} in {duration(number('duration_s'))}")
+    add("responses", "responses", count, _words(s.get("outcomes")))
+    add("bytes", "bytes", size)
+    add("errors", "errors", count, _words(s.get("error_types")))
+    add("denied", "denied", count, _words(s.get("deny_reasons")))
+    add("links", "links_found", count, f"{count(number('links_new'))} new")
+    add("hosts", "hosts", count)
+    add("connections", "connections_opened", count, f"{number('requests_per_connection'):.1f} requests each")
+    add("handshakes", "tls_handshakes", count, f"{count(number('tls_resumed'))} resumed")
+    add("CPU", "cpu_s", lambda seconds: f"{seconds:.1f} s", f"{size(number('max_rss_bytes'))} memory at most")
+    stopped_by = str(s.get("stopped_by", ""))
+    ended = Text.assemble(("ended", "bold"), "  ", _STOPPED_BY.get(stopped_by, stopped_by))
+    output = Text.assemble(("output", "bold"), " ", _printable(str(s.get("output", ""))))
+    return Group(table, ended, output)
+
+
+def count(value: float) -> str:
+    """A whole number with separators: "1,234,567"."""
+    return f"{value:,.0f}"
+
+
+def rate(pages_per_s: float) -> str:
+    """Pages a second with as many digits as mean something."""
+    return f"{pages_per_s:,.0f}/s" if pages_per_s >= 100 else f"{pages_per_s:.1f}/s"
+
+
+def size(value: float) -> str:
+    """Bytes in binary units: "1.5 MiB"."""
+    amount = float(value)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:,.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: "0.8 s", "42 s", "3 min 05 s", "2 h 07 min", "4 d 03 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86_400:
+        return f"{whole // 3_600} h {whole % 3_600 // 60:02d} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3_600:02d} h"
+
+
+def _line(label: str, *parts: tuple[str, str]) -> Text:
+    line = Text(f"{label:<{_LABEL_WIDTH}}", style="", no_wrap=True, overflow="ellipsis")
+    for text, style in parts:
+        line.append(text, style)
+    return line
+
+
+def _words(counts: object) -> str:
+    """A count for each word, the most frequent first: "1,204 ok, 12 redirect"."""
+    if not isinstance(counts, Mapping):
+        return ""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count(number)} {word}" for word, number in ordered if number)
+
+
+def _plural(value: int, noun: str) -> str:
+    return noun if value == 1 else f"{noun}s"
+
+
+def _printable(text: str) -> str:
+    """Without control characters: a URL or a path must not steer the terminal."""
+    return "".join(char if char.isprintable() else "�" for char in text)

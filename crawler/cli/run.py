@@ -1,0 +1,25 @@
+"""`crawler run -c FILE`: the daemon, in the foreground, for systemd."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from crawler.cli.failures import say
+from crawler.cli.options import config_option, load_settings, override_option
+from crawler.core.vocabulary import Exit, StoppedBy
+
+
+@click.command(name="run")
+@config_option(required=True)
+@override_option
+def command(config: Path, overrides: tuple[str, ...]) -> int:
+    """Crawl until told to stop. The first SIGTERM drains, the second ends at once."""
+    from crawler.app import View, run
+
+    settings = load_settings(config, overrides, "run").settings
+    result = run(settings, mode="run", view=View(console=sys.stderr.isatty()), configuration=str(config))
+    if result.stopped_by is StoppedBy.DISK:
+        say("the disk is full")
+        return Exit.IO
+    return Exit.OK

@@ -1,0 +1,131 @@
+"""How a running crawl looks from outside: snapshots, the minute's progress line, a sentence for systemd.
+
+Reads everybody's counters and changes nothing. Totals of the store are refreshed now and then, never waited for.
+"""
+
+import resource
+from collections import deque
+from collections.abc import Callable
+
+from crawler.core.clock import Clock
+from crawler.engine.committer import Committer
+from crawler.engine.crawl import Crawl
+from crawler.engine.scheduler import NEVER, Scheduler
+from crawler.engine.snapshot import Snapshot
+from crawler.engine.tally import Tally
+from crawler.fetch.ledger import PoolStats
+from crawler.frontier.base import Frontier, Totals
+
+_RATE_OVER_S = 5.0
+
+
+class Views:
+    """`pool_stats` is asked for the connections."""
+
+    def __init__(
+        self,
+        crawl: Crawl,
+        scheduler: Scheduler,
+        committer: Committer,
+        tally: Tally,
+        pool_stats: Callable[[], PoolStats],
+        clock: Clock,
+        frontier: Frontier,
+    ) -> None:
+        self._crawl = crawl
+        self._scheduler = scheduler
+        self._committer = committer
+        self._tally = tally
+        self._pool_stats = pool_stats
+        self._clock = clock
+        self._frontier = frontier
+        self._started_mono = clock.mono()
+        self._totals = Totals(0, 0, 0, 0, 0, 0)
+        self._recent: deque[tuple[float, int]] = deque([(self._started_mono, 0)])
+        self._last_progress = (self._started_mono, 0, 0, 0, self._cpu_s())
+
+    async def refresh_totals(self) -> None:
+        """Ask the store for its counts."""
+        self._totals = await self._frontier.totals()
+
+    def snapshot(self) -> Snapshot:
+        """How things stand now."""
+        tally, books, stats, now = self._tally, self._scheduler.books, self._pool_stats(), self._clock.mono()
+        recent = self._recent
+        recent.append((now, tally.pages))
+        while len(recent) > 2 and now - recent[0][0] > _RATE_OVER_S:
+            recent.popleft()
+        spent_s = now - recent[0][0]
+        resting = sum(1 for host in books.hosts.values() if host.turn.open_mono > now or host.is_held)
+        return Snapshot(
+            elapsed_s=now - self._started_mono,
+            state=self._crawl.state,
+            responses=tally.responses,
+            pages=tally.pages,
+            bytes=tally.bytes,
+            errors=tally.errors,
+            denied=tally.denied,
+            links_found=tally.links_found,
+            links_new=tally.links_new,
+            queued=sum(host.queued for host in books.hosts.values()),
+            waiting=self._totals.waiting,
+            in_flight=sum(len(lease.tasks) for lease in self._scheduler.leases_out.values()),
+            hosts=len(books.hosts),
+            hosts_resting=resting,
+            connections_open=stats.open,
+            connections_opened=stats.opened,
+            requests=stats.requests,
+            tls_handshakes=stats.tls_handshakes,
+            tls_resumed=stats.tls_resumed,
+            rate_now=(tally.pages - recent[0][1]) / spent_s if spent_s > 0 else 0.0,
+            last_url=tally.last_url,
+        )
+
+    def progress(self) -> dict[str, object]:
+        """The fields of a `progress` event, rates since the one before."""
+        tally, stats, now = self._tally, self._pool_stats(), self._clock.mono()
+        then, responses, pages, size, cpu_s = self._last_progress
+        spent_s = max(1e-9, now - then)
+        cpu_now_s = self._cpu_s()
+        self._last_progress = (now, tally.responses, tally.pages, tally.bytes, cpu_now_s)
+        cpu_percent = 100 * (cpu_now_s - cpu_s) / spent_s
+        return {
+            "responses_per_s": round((tally.responses - responses) / spent_s, 2),
+            "pages_per_s": round((tally.pages - pages) / spent_s, 2),
+            "bytes_per_s": round((tally.bytes - size) / spent_s),
+            "queued": self._totals.queued,
+            "waiting": self._totals.waiting,
+            "hosts": len(self._scheduler.books.hosts),
+            "responses": tally.responses,
+            "pages": tally.pages,
+            "errors": tally.errors,
+            "denied": tally.denied,
+            "in_flight": len(self._scheduler.leases_out),
+            "connections": stats.open,
+            "cpu_percent": round(cpu_percent),
+            "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "bottleneck": self._bottleneck(cpu_percent),
+        }
+
+    def _bottleneck(self, cpu_percent: float) -> str:
+        """What a faster crawl would have to wait less for."""
+        if self._crawl.state == "paused" or self._committer.uncommitted > 512:
+            return "disk"
+        if cpu_percent > 85:
+            return "cpu"
+        if self._scheduler.leases_out:
+            return "network" if len(self._scheduler.leases_out) > 1 else "politeness"
+        return "empty" if self._scheduler.next_turn_s() == NEVER else "politeness"
+
+    def sentence(self) -> str:
+        """One line for a service manager."""
+        view = self.snapshot()
+        return (
+            f"{view.state}: {view.pages} pages, {view.rate_now:.0f}/s, {view.queued} queued, {view.hosts} hosts, "
+            f"{view.errors} errors"
+        )
+
+    @staticmethod
+    def _cpu_s() -> float:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_utime + usage.ru_stime
