@@ -37,7 +37,7 @@ _V6_REFUSED: Final = tuple(
     for network, what in (
         ("::/128", "unspecified (RFC 4291)"),
         ("::1/128", "loopback (RFC 4291)"),
-        ("64:ff9b:1::/48", "local-use NAT64 (RFC 8215)"),
+        ("64:ff9b:1::/48", "local-use NAT64 (RFC 8215)"),  # whatever IPv4 address is inside
         ("100::/64", "discard-only (RFC 6666)"),
         ("100:0:0:1::/64", "dummy prefix (RFC 9780)"),
         ("2001::/23", "IETF protocol assignments (RFC 2928)"),
@@ -52,7 +52,6 @@ _V6_REFUSED: Final = tuple(
 )
 _GLOBAL_UNICAST: Final = IPv6Network("2000::/3")
 _NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1
-_NAT64_LOCAL: Final = IPv6Network("64:ff9b:1::/48")  # RFC 8215
 _6TO4: Final = IPv6Network("2002::/16")  # RFC 3056 §2
 _TEREDO: Final = IPv6Network("2001::/32")  # RFC 4380 §4
 _COMPATIBLE: Final = IPv6Network("::/96")  # RFC 4291 §2.5.5.1
@@ -72,11 +71,6 @@ def embedded(address: IPv6Address) -> tuple[str, tuple[IPv4Address, ...]] | None
     value = int(address)
     if address in _NAT64:
         return "NAT64", (IPv4Address(value & 0xFFFFFFFF),)
-    if address in _NAT64_LOCAL:  # as /96, and as RFC 6052 §2.2 lays out a /48: bits 48-63 and 72-87
-        return "NAT64", (
-            IPv4Address(value & 0xFFFFFFFF),
-            IPv4Address((value >> 64 & 0xFFFF) << 16 | (value >> 40 & 0xFFFF)),
-        )
     if address in _6TO4:
         return "6to4", (IPv4Address(value >> 80 & 0xFFFFFFFF),)
     if address in _TEREDO:  # the server, and the client with its bits inverted
@@ -128,8 +122,7 @@ def _refusal(ip: Address) -> str | None:
             why = _refusal(inner)
             if why is not None:
                 return f"{form} address of {inner}: {why}"
-        if ip not in _NAT64_LOCAL:
-            return None
+        return None
     for network6, what in _V6_REFUSED:
         if ip in network6:
             return what

@@ -13,7 +13,7 @@ import asyncio
 import ssl
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 
 from crawler.core.clock import Clock
 from crawler.core.values import ConnectionInfo, Origin, Timings
@@ -304,8 +304,7 @@ class Connection(asyncio.Protocol):
     # -- the transport's end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's do not derive from asyncio's
 
     def eof_received(self) -> None:
         self._eof = True  # None lets the transport close itself; `connection_lost` follows

@@ -1,0 +1,174 @@
+"""A whole client put together for tests: resolver table, dialer, pool and fetcher, with clock and gate to look at."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from crawler.core.values import Origin, Task
+from crawler.fetch.address import AddressPolicy
+from crawler.fetch.budget import ByteBudget
+from crawler.fetch.dial import Dialer, NetworkDialer
+from crawler.fetch.errors import ResolveError
+from crawler.fetch.fetcher import Fetcher
+from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
+from crawler.fetch.pool import Pool
+from crawler.fetch.resolve import CachingResolver, Found, Lookup
+from crawler.fetch.tls import TlsProfile
+
+
+class FakeClock:
+    """Time that moves when told to."""
+
+    def __init__(self, mono: float = 1_000.0) -> None:
+        self.time = mono
+
+    def mono(self) -> float:
+        return self.time
+
+    def now(self) -> float:
+        return 1_700_000_000.0 + self.time
+
+
+class SkewedClock:
+    """The machine's monotonic clock plus an offset that a test moves: timers stay real, ages need not be waited for."""
+
+    def __init__(self) -> None:
+        self.offset = 0.0
+
+    def mono(self) -> float:
+        return time.monotonic() + self.offset
+
+    def now(self) -> float:
+        return time.time() + self.offset
+
+
+class ScriptedLookup:
+    """DNS that answers from a dictionary, at once, or when the test calls `answer`. `asked` are the names, in order."""
+
+    def __init__(self, answers: dict[str, Found | ResolveError] | None = None) -> None:
+        self.answers = answers or {}
+        self.asked: list[str] = []
+        self.waiting: dict[str, list] = {}
+        self.closed = False
+
+    def start(self, host, deliver) -> None:
+        self.asked.append(host)
+        if host in self.answers:
+            deliver(self.answers[host])
+        else:
+            self.waiting.setdefault(host, []).append(deliver)
+
+    def answer(self, host: str, result: Found | ResolveError) -> None:
+        for deliver in self.waiting.pop(host):
+            deliver(result)
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class RecordingGate:
+    """An address gate that notes who comes and goes. `shut` maps an address to when it opens."""
+
+    shut: dict[str, float] = field(default_factory=dict)
+    log: list[tuple[str, str]] = field(default_factory=list)
+
+    def enter(self, address: str) -> float | None:
+        until = self.shut.get(address)
+        if until is None:
+            self.log.append(("enter", address))
+        return until
+
+    def leave(self, address: str) -> None:
+        self.log.append(("leave", address))
+
+    @property
+    def is_balanced(self) -> bool:
+        entered = sorted(a for what, a in self.log if what == "enter")
+        return entered == sorted(a for what, a in self.log if what == "leave")
+
+
+@dataclass
+class Client:
+    fetcher: Fetcher
+    pool: Pool
+    gate: RecordingGate
+    clock: SkewedClock
+    events: list[tuple[str, dict]]
+    lookup: Lookup
+
+    async def get(self, url: str, **task):
+        """Fetch a URL of `scheme://host:port/path`."""
+        scheme, _, rest = url.partition("://")
+        host, _, port = rest.partition("/")[0].rpartition(":")
+        return await self.fetcher.fetch(Origin(scheme, host, int(port)), Task(1, url, **task))
+
+    def closings(self) -> list[str]:
+        return [fields["reason"] for name, fields in self.events if name == "conn_close"]
+
+
+@contextlib.asynccontextmanager
+async def client(
+    *,
+    fetch: FetchOptions | None = None,
+    network: NetworkOptions | None = None,
+    tls: TlsOptions | None = None,
+    identity: IdentityOptions | None = None,
+    ca_file: str | None = None,
+    connections_per_host: int = 1,
+    dialer: Dialer | None = None,
+    budget: ByteBudget | None = None,
+    spool_directory: str | None = None,
+    lookup: Lookup | None = None,
+) -> AsyncIterator[Client]:
+    """A client that may dial loopback, and resolves "*.test" to 127.0.0.1. Its pool is closed at the end."""
+    fetch = fetch or FetchOptions()
+    if network is None:
+        network = NetworkOptions(
+            allow_private=("127.0.0.0/8", "::1/128"), resolve=(("*.test", ("127.0.0.1",)),), ca_file=ca_file
+        )
+    clock = SkewedClock()
+    gate = RecordingGate()
+    events: list[tuple[str, dict]] = []
+    lookup = lookup or ScriptedLookup()
+    if dialer is None:
+        dialer = NetworkDialer(
+            resolver=CachingResolver(lookup, network, clock),
+            policy=AddressPolicy(network.allow_private),
+            tls=TlsProfile(tls or TlsOptions(), network),
+            options=fetch,
+            network=network,
+            clock=clock,
+        )
+    pool = Pool(
+        dialer=dialer,
+        options=fetch,
+        clock=clock,
+        connections_per_host=connections_per_host,
+        on_event=lambda name, fields: events.append((name, fields)),
+        budget=budget,
+    )
+    fetcher = Fetcher(
+        pool=pool,
+        options=fetch,
+        identity=identity or IdentityOptions(user_agent="test/1"),
+        gate=gate,
+        clock=clock,
+        budget=budget,
+        spool_directory=spool_directory,
+    )
+    try:
+        yield Client(fetcher, pool, gate, clock, events, lookup)
+    finally:
+        await fetcher.close()
+
+
+async def until(condition, turns: int = 2_000) -> None:
+    """Let the loop turn until a condition holds; fails if it never does. Not a sleep: loopback I/O needs real time."""
+    for _ in range(turns):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("the condition never held")

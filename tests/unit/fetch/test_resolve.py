@@ -1,0 +1,258 @@
+"""Names, the table before them, the cache behind them, and one query however many ask."""
+
+import asyncio
+import struct
+
+import pytest
+
+from crawler.core.vocabulary import ErrorType
+from crawler.fetch.errors import ResolveError
+from crawler.fetch.options import NetworkOptions
+from crawler.fetch.resolve import AresLookup, CachingResolver, Found
+from tests.support.fetching import FakeClock, ScriptedLookup
+
+A = Found(("192.0.2.1", "2001:db8::1"), 300.0)
+
+
+def resolver(lookup, clock=None, **options):
+    return CachingResolver(lookup, NetworkOptions(**options), clock or FakeClock())
+
+
+TABLE = (
+    ("java.docs.test", ("127.0.0.1", "::1")),
+    ("*.many.test", ("127.0.1.1",)),
+    ("*.deep.many.test", ("127.0.1.2",)),
+    ("one.many.test", ("127.0.1.3",)),
+)
+
+
+@pytest.mark.parametrize(
+    ("host", "addresses"),
+    [
+        ("java.docs.test", ("127.0.0.1", "::1")),
+        ("java.docs.test.", ("127.0.0.1", "::1")),
+        ("a.many.test", ("127.0.1.1",)),
+        ("a.b.many.test", ("127.0.1.1",)),
+        ("a.deep.many.test", ("127.0.1.2",)),
+        ("one.many.test", ("127.0.1.3",)),
+        ("192.0.2.7", ("192.0.2.7",)),
+        ("[2001:db8::7]", ("2001:db8::7",)),
+    ],
+)
+async def test_table_and_literals_ask_nobody(host, addresses):
+    """network.resolve answers first, exact names before the longest suffix; literals are their own answer."""
+    lookup = ScriptedLookup()
+    assert await resolver(lookup, resolve=TABLE).resolve(host) == addresses
+    assert lookup.asked == []
+
+
+async def test_a_wildcard_is_not_its_own_parent():
+    """ "*.many.test" says nothing of many.test itself."""
+    lookup = ScriptedLookup({"many.test": A})
+    assert await resolver(lookup, resolve=TABLE).resolve("many.test") == A.addresses
+
+
+async def test_answers_are_kept_for_their_ttl():
+    """Within the TTL nobody is asked again; after it, once."""
+    clock = FakeClock()
+    lookup = ScriptedLookup({"a.test": A})
+    r = resolver(lookup, clock)
+    assert await r.resolve("a.test") == A.addresses
+    clock.time += 299.0
+    await r.resolve("a.test")
+    await r.resolve("a.test.")
+    assert lookup.asked == ["a.test"]
+    clock.time += 2.0
+    await r.resolve("a.test")
+    assert lookup.asked == ["a.test", "a.test"]
+
+
+@pytest.mark.parametrize(
+    ("result", "kept_s"),
+    [
+        (Found(("192.0.2.1",), 0.0), 60.0),
+        (Found(("192.0.2.1",), 1e9), 86_400.0),
+        (ResolveError(ErrorType.DNS_NOT_FOUND, "NXDOMAIN"), 600.0),
+        (ResolveError(ErrorType.DNS_FAILURE, "SERVFAIL"), 5.0),
+        (ResolveError(ErrorType.DNS_TIMEOUT, "timeout"), 5.0),
+    ],
+)
+async def test_ttls_and_failures_are_bounded(result, kept_s):
+    """TTLs stay within the options' bounds; NXDOMAIN is kept long, other failures only briefly."""
+    clock = FakeClock()
+    lookup = ScriptedLookup({"a.test": result})
+    r = resolver(lookup, clock)
+
+    async def ask():
+        if isinstance(result, Found):
+            await r.resolve("a.test")
+        else:
+            with pytest.raises(ResolveError) as caught:
+                await r.resolve("a.test")
+            assert caught.value.error_type is result.error_type
+
+    await ask()
+    clock.time += kept_s - 0.5
+    await ask()
+    assert len(lookup.asked) == 1
+    clock.time += 1.0
+    await ask()
+    assert len(lookup.asked) == 2
+
+
+async def test_the_cache_is_bounded():
+    """The oldest answer goes when the cache is full."""
+    lookup = ScriptedLookup({f"{n}.test": A for n in "abc"})
+    r = resolver(lookup, dns_cache_size=2)
+    for name in ("a.test", "b.test", "c.test", "b.test", "c.test", "a.test"):
+        await r.resolve(name)
+    assert lookup.asked == ["a.test", "b.test", "c.test", "a.test"]
+
+
+async def test_concurrent_lookups_share_one_query():
+    """Ten who ask for one name at once cause one query and get the same answer."""
+    lookup = ScriptedLookup()
+    r = resolver(lookup)
+    tasks = [asyncio.ensure_future(r.resolve("a.test")) for _ in range(10)]
+    await asyncio.sleep(0)
+    lookup.answer("a.test", A)
+    assert await asyncio.gather(*tasks) == [A.addresses] * 10
+    assert lookup.asked == ["a.test"]
+
+
+async def test_a_cancelled_waiter_takes_nothing_from_the_others():
+    """The query goes on when the one who started it is cancelled."""
+    lookup = ScriptedLookup()
+    r = resolver(lookup)
+    first = asyncio.ensure_future(r.resolve("a.test"))
+    second = asyncio.ensure_future(r.resolve("a.test"))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert not second.done()
+    lookup.answer("a.test", A)
+    assert await second == A.addresses
+    assert lookup.asked == ["a.test"]
+
+
+async def test_an_answer_that_nobody_waits_for_is_still_kept():
+    """All waiters cancelled: the late answer, or failure, goes to the cache and disturbs nobody."""
+    lookup = ScriptedLookup()
+    r = resolver(lookup)
+    for name, result in (("a.test", A), ("b.test", ResolveError(ErrorType.DNS_FAILURE, "SERVFAIL"))):
+        only = asyncio.ensure_future(r.resolve(name))
+        await asyncio.sleep(0)
+        only.cancel()
+        await asyncio.gather(only, return_exceptions=True)
+        lookup.answer(name, result)
+    assert await r.resolve("a.test") == A.addresses
+    with pytest.raises(ResolveError):
+        await r.resolve("b.test")
+    assert lookup.asked == ["a.test", "b.test"]
+
+
+async def test_silence_is_a_timeout():
+    """A lookup that never answers ends after dns_timeout, and an answer after that changes nothing."""
+    lookup = ScriptedLookup()
+    r = resolver(lookup, dns_timeout_s=0.02)
+    with pytest.raises(ResolveError) as caught:
+        await r.resolve("a.test")
+    assert caught.value.error_type is ErrorType.DNS_TIMEOUT
+    lookup.answer("a.test", A)
+    with pytest.raises(ResolveError):
+        await r.resolve("a.test")
+
+
+@pytest.mark.parametrize(("family", "addresses"), [("ipv4", ("192.0.2.1",)), ("ipv6", ("2001:db8::1",))])
+async def test_only_the_configured_family_is_used(family, addresses):
+    """network.address_family leaves the other family's addresses out."""
+    assert await resolver(ScriptedLookup({"a.test": A}), address_family=family).resolve("a.test") == addresses
+
+
+async def test_no_address_of_the_family_is_not_found():
+    """A host without an address of the configured family does not exist for us."""
+    with pytest.raises(ResolveError, match="no ipv6 address") as caught:
+        await resolver(ScriptedLookup(), address_family="ipv6").resolve("192.0.2.1")
+    assert caught.value.error_type is ErrorType.DNS_NOT_FOUND
+
+
+async def test_close_ends_what_is_under_way():
+    """Closing the resolver leaves nobody waiting."""
+    lookup = ScriptedLookup()
+    r = resolver(lookup)
+    waiting = asyncio.ensure_future(r.resolve("a.test"))
+    await asyncio.sleep(0)
+    await r.close()
+    with pytest.raises(ResolveError):
+        await waiting
+    assert lookup.closed
+
+
+class NameServer(asyncio.DatagramProtocol):
+    """A DNS server for loopback. `records`: name → (A addresses, TTL), a response code, or None for silence."""
+
+    def __init__(self, records):
+        self.records = records
+        self.queries = []
+
+    def connection_made(self, transport):
+        self.transport = transport
+
+    def datagram_received(self, data, address):
+        labels, at = [], 12
+        while data[at]:
+            labels.append(data[at + 1 : at + 1 + data[at]].decode().lower())
+            at += 1 + data[at]
+        kind = struct.unpack("!H", data[at + 1 : at + 3])[0]
+        name = ".".join(labels)
+        self.queries.append((name, kind))
+        record = self.records.get(name, 3)
+        if record is None:
+            return
+        question = data[12 : at + 5]
+        code, answers = (record, []) if isinstance(record, int) else (0, record[0] if kind == 1 else [])
+        head = data[:2] + struct.pack("!HHHHH", 0x8180 | code, 1, len(answers), 0, 0)
+        body = b"".join(
+            b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, record[1], 4) + bytes(int(n) for n in a.split("."))
+            for a in answers
+        )
+        self.transport.sendto(head + question + body, address)
+
+
+async def test_c_ares_asks_the_configured_nameserver():
+    """Addresses and TTL, NXDOMAIN, SERVFAIL and silence come back as what they are; localhost needs no server."""
+    records = {
+        "a.example": (["192.0.2.5", "192.0.2.6"], 120),
+        "bad.example": 2,
+        "empty.example": ([], 0),
+        "mute.example": None,
+    }
+    loop = asyncio.get_running_loop()
+    transport, server = await loop.create_datagram_endpoint(lambda: NameServer(records), local_addr=("127.0.0.1", 0))
+    port = transport.get_extra_info("sockname")[1]
+    lookup = AresLookup((f"127.0.0.1:{port}",), timeout_s=0.3)
+    clock = FakeClock()
+    r = resolver(lookup, clock, dns_timeout_s=5.0)
+
+    async def error_of(name):
+        with pytest.raises(ResolveError) as caught:
+            await r.resolve(name)
+        return caught.value.error_type
+
+    try:
+        assert sorted(await r.resolve("a.example")) == ["192.0.2.5", "192.0.2.6"]
+        assert {kind for name, kind in server.queries if name == "a.example"} == {1, 28}
+        asked = len(server.queries)
+        clock.time += 119.0
+        await r.resolve("a.example")
+        assert len(server.queries) == asked
+        assert "127.0.0.1" in await r.resolve("localhost")
+        assert len(server.queries) == asked
+        assert await error_of("none.example") is ErrorType.DNS_NOT_FOUND
+        assert await error_of("empty.example") is ErrorType.DNS_NOT_FOUND
+        assert await error_of("bad.example") is ErrorType.DNS_FAILURE
+        assert await error_of("mute.example") is ErrorType.DNS_TIMEOUT
+    finally:
+        await r.close()
+        transport.close()
