@@ -6,6 +6,9 @@ not settled is simply still queued.
 
 Invariant: `settle` is one transaction. Either a page, its discoveries, its output offsets and its host's counters are
 all there after a crash, or none of them is.
+
+A URL is known by (origin, key) for ever. Found again, it is left as it is, even where the new way to it is shorter:
+queued URLs would have to move within the order, for a link that was found at most a few pages later.
 """
 
 from collections.abc import Collection, Sequence
@@ -45,12 +48,16 @@ class Recovered:
     sink_files: tuple[SinkFile, ...]  # open and closing ones
     counters: Counters
     scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
-    seeds_added: bool
+    seeds_added: bool  # a URL of source SEED was ever stored by `add`
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one commit stores. `written[i]` is where the WARC holds `settlements[i]`, None if nothing was written."""
+    """What one commit stores. `written[i]` is where the WARC holds `settlements[i]`, None if nothing was written.
+
+    A task is settled once in a batch, or not at all; one without a row (`task.id` 0: robots.txt) changes only its host
+    and carries no discoveries. A rest whose `until_at` is 0 is over. A file of `written` is in `sink_files` or known.
+    """
 
     settlements: Sequence[Settlement]
     written: Sequence[Written | None]
@@ -64,7 +71,8 @@ class Batch:
 class Receipt:
     """What a commit changed. `links_new[i]` counts the discoveries of `settlements[i]` that were new to the store.
 
-    `queued` maps host id → number of URLs newly queued there; `hosts` are the rows of hosts first seen.
+    A URL found on several pages of the batch counts for the first. `queued` maps host id → number of URLs first seen and
+    queued there; `hosts` are the rows of hosts first seen, as stored: their `queued` includes those URLs already.
     """
 
     links_new: Sequence[int]
@@ -85,10 +93,14 @@ class Totals:
 
 
 class Frontier(Protocol):
-    """All methods but `open` need an open frontier. Times are UTC epoch seconds."""
+    """All methods but `open` need an open frontier (RuntimeError). Times are UTC epoch seconds.
+
+    Cancelling a call gives up its result only: what it was to store may be stored or not, but never in part. All but
+    `open` and `close` raise FrontierFull while the disk is full or failing, and FrontierCorrupt.
+    """
 
     async def open(self) -> Recovered:
-        """Take ownership, apply migrations, recover.
+        """Take ownership, apply migrations, recover. A new store counts as clean.
 
         Raises FrontierLocked, FrontierCorrupt, FrontierVersion or OSError.
         """
@@ -97,7 +109,13 @@ class Frontier(Protocol):
         """Store URLs that no page led to: seeds. Known ones are left alone. `links_new` has a 1 or 0 for each URL."""
 
     async def settle(self, batch: Batch) -> Receipt:
-        """Store a batch in one transaction. Raises FrontierFull with nothing stored."""
+        """Store a batch in one transaction.
+
+        A URL waits for `Settlement.next_at` if its state is WAITING; otherwise `next_at` is not stored. Raises
+        FrontierFull with nothing stored: it may be tried again. Raises another FrontierError if it cannot tell: then
+        only a new start can. Raises ValueError, with nothing stored, for a batch that `Batch` does not allow or that
+        names URLs, hosts or files unknown to the store.
+        """
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         """Up to `limit` queued tasks of a host, by (priority, depth, age), none whose id is in `leased`."""
@@ -118,4 +136,4 @@ class Frontier(Protocol):
         """The row of an origin, if it is known."""
 
     async def close(self, *, clean: bool) -> None:
-        """Give up ownership. `clean` says that nothing was in flight."""
+        """Give up ownership. `clean` says that nothing was in flight. Closing what is not open does nothing."""

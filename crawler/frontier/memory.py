@@ -1,0 +1,212 @@
+"""A frontier that is gone when its object is: for tests and benchmarks.
+
+It keeps the same promises as the one on disk, within one process: closing and opening the same object again recovers
+what was settled. It works on plain dictionaries and looks through all of them where the store has an index.
+
+Invariant: a batch is checked whole before the first of it is applied, so it is stored whole or not at all.
+"""
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+
+from crawler.core.url import registrable_domain, slot_of
+from crawler.core.values import Counters, Discovered, HostRow, Origin, Rest, RobotsRecord, Settlement, SinkFile, Task
+from crawler.core.vocabulary import SinkFileState, Source, UrlState
+from crawler.frontier.base import Batch, FrontierLocked, Receipt, Recovered, Totals
+from crawler.frontier.rows import WARC_SINK, HostChange, check_batch, host_state, totals_from, visit_row
+
+
+@dataclass(slots=True)
+class _Url:
+    id: int
+    host_id: int
+    found: Discovered
+    via: int | None
+    state: UrlState = UrlState.QUEUED
+    next_at: float | None = None
+    attempts: int = 0
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(slots=True)
+class _Host:
+    row: HostRow
+    counts: HostChange = field(default_factory=HostChange)
+    robots: RobotsRecord | None = None
+
+    def as_row(self) -> HostRow:
+        row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched, robots=self.robots)
+        return row if self.robots is None else replace(row, state=host_state(self.robots))
+
+
+class MemoryFrontier:
+    """A `Frontier` (base.py)."""
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._clean = True
+        self._urls: dict[int, _Url] = {}
+        self._keys: dict[tuple[int, int], _Url] = {}
+        self._hosts: dict[Origin, _Host] = {}
+        self._hosts_by_id: dict[int, _Host] = {}
+        self._rests: dict[str, Rest] = {}
+        self._sink_files: dict[tuple[str, str], SinkFile] = {}
+        self._counters = Counters()
+        self._scope_hosts: set[str] = set()
+        self._seeds_added = False
+
+    async def open(self) -> Recovered:
+        if self._is_open:
+            raise FrontierLocked(f"this frontier is in use by process {os.getpid()}")
+        self._is_open = True
+        clean, self._clean = self._clean, False
+        return Recovered(
+            clean=clean,
+            hosts=tuple(host.as_row() for host in self._hosts.values()),
+            rests=tuple(self._rests[key] for key in sorted(self._rests)),
+            sink_files=tuple(f for f in self._sink_files.values() if f.state is not SinkFileState.CLOSED),
+            counters=self._counters,
+            scope_hosts=tuple(sorted(self._scope_hosts)),
+            seeds_added=self._seeds_added,
+        )
+
+    async def close(self, *, clean: bool) -> None:
+        self._clean = clean if self._is_open else self._clean
+        self._is_open = False
+
+    async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
+        self._check_open()
+        new_hosts: list[_Host] = []
+        queued: dict[int, int] = {}
+        links_new = [self._insert(one, None, new_hosts, queued) for one in discovered]
+        if any(n and one.source is Source.SEED for n, one in zip(links_new, discovered, strict=True)):
+            self._seeds_added = True
+        return Receipt(links_new, queued, [host.as_row() for host in new_hosts])
+
+    async def settle(self, batch: Batch) -> Receipt:
+        self._check_open()
+        check_batch(batch)
+        self._check_known(batch)
+        self._put_sink_files(batch.sink_files)
+        new_hosts: list[_Host] = []
+        queued: dict[int, int] = {}
+        links_new = []
+        for settlement in batch.settlements:
+            self._put_visit(settlement)
+            via = settlement.task.id
+            links_new.append(sum(self._insert(one, via, new_hosts, queued) for one in settlement.discovered))
+        for rest in batch.rests:
+            self._rests[rest.key] = rest
+            if rest.until_at == 0:
+                del self._rests[rest.key]
+        self._counters = batch.counters or self._counters
+        self._scope_hosts.update(batch.scope_hosts)
+        return Receipt(links_new, queued, [host.as_row() for host in new_hosts])
+
+    async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
+        self._check_open()
+        queued = (url for url in self._urls.values() if url.host_id == host_id and url.state is UrlState.QUEUED)
+        free = [url for url in queued if url.id not in leased]
+        free.sort(key=lambda url: (url.found.priority, url.found.depth, url.id))
+        return [self._task_of(url) for url in free[: max(0, limit)]]
+
+    async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
+        self._check_open()
+        due = [(url.next_at, url.id) for url in self._urls.values() if url.next_at is not None and url.next_at <= now]
+        promoted: dict[int, int] = {}
+        for _, url_id in sorted(due)[:limit]:
+            url = self._urls[url_id]
+            self._set_state(url, UrlState.QUEUED)
+            url.next_at = None
+            promoted[url.host_id] = promoted.get(url.host_id, 0) + 1
+        return promoted
+
+    async def next_due(self) -> float | None:
+        self._check_open()
+        return min((url.next_at for url in self._urls.values() if url.next_at is not None), default=None)
+
+    async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
+        self._check_open()
+        self._put_sink_files(files)
+
+    async def totals(self) -> Totals:
+        self._check_open()
+        counts = {"hosts": len(self._hosts)}
+        for url in self._urls.values():
+            counts[url.state] = counts.get(url.state, 0) + 1
+        return totals_from(counts)
+
+    async def find_host(self, origin: Origin) -> HostRow | None:
+        self._check_open()
+        host = self._hosts.get(origin)
+        return None if host is None else host.as_row()
+
+    # -- parts
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise RuntimeError("the frontier is not open")
+
+    def _check_known(self, batch: Batch) -> None:
+        names = {file.name for file in batch.sink_files if file.sink == WARC_SINK}
+        names |= {name for sink, name in self._sink_files if sink == WARC_SINK}
+        for settlement, place in zip(batch.settlements, batch.written, strict=True):
+            task, host_id = settlement.task, settlement.host_id
+            if host_id not in self._hosts_by_id:
+                raise ValueError(f"{task.url}: no host {host_id}")
+            if task.id != 0 and (task.id not in self._urls or self._urls[task.id].host_id != host_id):
+                raise ValueError(f"{task.url}: no url {task.id} of host {host_id}")
+            if place is not None and place.name not in names:
+                raise ValueError(f"no output file {place.name} is known")
+
+    def _insert(self, found: Discovered, via: int | None, new_hosts: list[_Host], queued: dict[int, int]) -> int:
+        host = self._hosts.get(found.origin)
+        if host is None:
+            domain = registrable_domain(found.origin.host)
+            row = HostRow(len(self._hosts) + 1, found.origin, domain, slot_of(domain), queued=0)
+            host = self._hosts[found.origin] = self._hosts_by_id[row.id] = _Host(row)
+            new_hosts.append(host)
+        host_id = host.row.id
+        if (host_id, found.key) in self._keys:
+            return 0
+        url = _Url(len(self._urls) + 1, host_id, found, via)
+        self._urls[url.id] = self._keys[host_id, found.key] = url
+        host.counts.queued += 1
+        queued[host_id] = queued.get(host_id, 0) + 1
+        return 1
+
+    def _put_visit(self, settlement: Settlement) -> None:
+        host = self._hosts_by_id[settlement.host_id]
+        host.counts.add(settlement)
+        host.robots = settlement.robots or host.robots
+        if settlement.task.id != 0:
+            url = self._urls[settlement.task.id]
+            self._set_state(url, settlement.state)
+            (_, url.next_at, url.attempts, *_, url.etag, url.last_modified, _, _, _) = visit_row(settlement, None, None)
+
+    def _set_state(self, url: _Url, state: UrlState) -> None:
+        counts = self._hosts_by_id[url.host_id].counts
+        counts.queued += (state is UrlState.QUEUED) - (url.state is UrlState.QUEUED)
+        url.state = state
+
+    def _put_sink_files(self, files: Sequence[SinkFile]) -> None:
+        for file in files:
+            self._sink_files[file.sink, file.name] = file
+
+    def _task_of(self, url: _Url) -> Task:
+        found = url.found
+        return Task(
+            id=url.id,
+            url=found.url,
+            via=None if url.via is None else self._urls[url.via].found.url,
+            depth=found.depth,
+            hop_path=found.hop_path,
+            source=found.source,
+            priority=found.priority,
+            redirects=found.redirects,
+            attempt=url.attempts + 1,
+            etag=url.etag,
+            last_modified=url.last_modified,
+        )

@@ -1,0 +1,187 @@
+"""Between the values of `core` and the columns of the store; pure, and shared by every frontier.
+
+It decides what a settlement leaves behind: the visit row, and what counts for the host. It knows no SQL.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final, assert_never
+
+import orjson
+
+from crawler.core.outcome import outcome_word, response_of
+from crawler.core.values import (
+    Counters,
+    Denied,
+    Failed,
+    Fetched,
+    Head,
+    HostRow,
+    NotModified,
+    Origin,
+    Redirected,
+    RobotsRecord,
+    Settlement,
+    Task,
+)
+from crawler.core.vocabulary import HostState, OutcomeWord, Source, TaskKind, UrlState
+from crawler.frontier.base import Batch, Totals
+
+MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not worth asking with
+MAX_DETAIL: Final = 500  # characters kept of an error's detail
+WARC_SINK: Final = "warc"  # the sink that `Written` speaks of
+
+_GOOD: Final = frozenset((OutcomeWord.OK, OutcomeWord.NOT_MODIFIED, OutcomeWord.REDIRECT))
+
+
+def check_batch(batch: Batch) -> None:
+    """Refuse what no correct caller sends. Raises ValueError."""
+    if len(batch.settlements) != len(batch.written):
+        raise ValueError("a batch needs one `written` for each settlement")
+    seen: set[int] = set()
+    for settlement in batch.settlements:
+        task = settlement.task
+        if settlement.state is UrlState.WAITING and settlement.next_at is None:
+            raise ValueError(f"{task.url} waits for no time")
+        if task.id == 0:
+            if settlement.discovered:
+                raise ValueError(f"{task.url} has no row: nothing can be discovered on it")
+        elif task.id in seen:
+            raise ValueError(f"{task.url} is settled twice in one batch")
+        else:
+            seen.add(task.id)
+
+
+def visit_row(settlement: Settlement, warc_file: int | None, warc_offset: int | None) -> tuple[Any, ...]:
+    """The columns of sql.UPSERT_VISITS: url, next_at, attempts, last_at, last_status, last_error, last_rule,
+    etag, last_modified, digest, warc_file, warc_offset. None in the last three: what is stored stays.
+    """
+    task, outcome = settlement.task, settlement.outcome
+    response = response_of(outcome)
+    error, rule = _error_of(settlement)
+    etag, last_modified = _validators(task, outcome)
+    return (
+        task.id,
+        settlement.next_at if settlement.state is UrlState.WAITING else None,
+        task.attempt - 1 if isinstance(outcome, Denied) else task.attempt,  # a refusal is no attempt
+        settlement.finished_at,
+        None if response is None else response.head.status_code,
+        error,
+        rule,
+        etag,
+        last_modified,
+        settlement.digest,
+        warc_file,
+        warc_offset,
+    )
+
+
+def _error_of(settlement: Settlement) -> tuple[str | None, str | None]:
+    match settlement.outcome:
+        case Denied(reason=reason, rule=rule):
+            return reason.value, _clip(rule)
+        case Failed(error_type=error_type, detail=detail):
+            return error_type.value, _clip(detail)
+        case Fetched(error_type=error_type) if error_type is not None:
+            return error_type.value, None
+        case Fetched() | NotModified() | Redirected():
+            return None, None
+        case _:
+            assert_never(settlement.outcome)
+
+
+def _clip(text: str) -> str:
+    # A message from the system may hold bytes that are no text, as lone surrogates; SQLite takes text only.
+    return text[:MAX_DETAIL].encode("utf-8", "replace").decode()
+
+
+def _validators(
+    task: Task, outcome: Fetched | NotModified | Redirected | Failed | Denied
+) -> tuple[str | None, str | None]:
+    """What the next request may be made conditional on: that of the last whole 2xx, or what a 304 put in its place
+    (RFC 9110 §15.4.5). The validator of an error page or of half a body would turn the next answer into a false 304.
+    """
+    match outcome:
+        case Fetched(head=head, truncated=None) if 200 <= head.status_code < 300:
+            return _field(head, "etag"), _field(head, "last-modified")
+        case NotModified(fetched=fetched):
+            head = fetched.head
+            return _field(head, "etag") or task.etag, _field(head, "last-modified") or task.last_modified
+        case _:
+            return task.etag, task.last_modified
+
+
+def _field(head: Head, name: str) -> str | None:
+    value = head.get(name)
+    return value if value is not None and len(value) <= MAX_VALIDATOR else None
+
+
+@dataclass(slots=True)
+class HostChange:
+    """What one batch adds to a host's counters. `last_at` is None if no request was made."""
+
+    queued: int = 0
+    fetched: int = 0
+    ok: int = 0
+    errors: int = 0
+    bytes: int = 0
+    last_at: float | None = None
+
+    def add(self, settlement: Settlement) -> None:
+        """Count an attempt. `ok` and `errors` count pages only: robots.txt has its own verdict."""
+        task, outcome = settlement.task, settlement.outcome
+        word = outcome_word(outcome)
+        if word is OutcomeWord.DENIED:
+            return
+        if task.kind is TaskKind.PAGE:
+            self.fetched += task.attempt == 1
+            self.ok += word in _GOOD
+            self.errors += word not in _GOOD
+        response = response_of(outcome)
+        if response is not None:
+            self.bytes += len(response.raw_head) + response.raw_body.size
+        if self.last_at is None or settlement.finished_at > self.last_at:
+            self.last_at = settlement.finished_at
+
+
+def host_state(robots: RobotsRecord) -> HostState:
+    """What a robots verdict makes of its host (RFC 9309 §2.3.1)."""
+    return HostState.HELD if robots.verdict == "unreachable" else HostState.READY
+
+
+def host_row(columns: tuple[Any, ...]) -> HostRow:
+    """From the columns of sql.HOSTS."""
+    (id_, scheme, host, port, domain, slot, queued, fetched, state, *robots) = columns
+    record = None if robots[0] is None else RobotsRecord(*robots)
+    return HostRow(id_, Origin(scheme, host, port), domain, slot, queued, fetched, HostState(state), record)
+
+
+def task_of(columns: list[Any]) -> Task:
+    """From one row of sql.TAKE."""
+    (id_, priority, depth, target, scheme, host, port, source, hop_path, redirects,
+     via_target, via_scheme, via_host, via_port, attempts, etag, last_modified) = columns  # fmt: skip
+    return Task(
+        id=id_,
+        url=f"{Origin(scheme, host, port)}{target}",
+        via=None if via_target is None else f"{Origin(via_scheme, via_host, via_port)}{via_target}",
+        depth=depth,
+        hop_path=hop_path,
+        source=Source(source),
+        priority=priority,
+        redirects=redirects,
+        attempt=(attempts or 0) + 1,
+        etag=etag,
+        last_modified=last_modified,
+    )
+
+
+def counters_text(counters: Counters) -> str:
+    return orjson.dumps(counters).decode()
+
+
+def counters_from(text: str | None) -> Counters:
+    return Counters() if text is None else Counters(**orjson.loads(text))
+
+
+def totals_from(counts: dict[str, int]) -> Totals:
+    """`counts` has the words of UrlState, and "hosts"."""
+    return Totals(**{name: counts.get(name, 0) for name in Totals.__slots__})

@@ -1,0 +1,95 @@
+"""The statements. Those that run beside a busy event loop give one JSON value instead of rows (`Database.get`)."""
+
+from typing import Final
+
+INSERT_URLS: Final = (
+    "INSERT OR IGNORE INTO url (host, hash, priority, depth, target, via, source, hop_path, redirects, found_at)"
+)
+URL_WIDTH: Final = 10
+LAST_URL: Final = "SELECT coalesce(max(id), 0) FROM url"
+# Rows are numbered upwards: what a transaction inserted are the rows above the last one before it.
+NEW_BY_VIA: Final = """
+SELECT json_group_array(json_array(host, via, n))
+FROM (SELECT host, via, count(*) AS n FROM url WHERE id > ? GROUP BY host, via)"""
+NEW_KEYS: Final = "SELECT json_group_array(json_array(host, hash)) FROM url WHERE id > ?"
+
+STATES: Final = """
+SELECT json_group_array(json_array(id, host, state)) FROM url WHERE id IN (SELECT value FROM json_each(?))"""
+SET_STATE: Final = "UPDATE url SET state = ? WHERE id IN (SELECT value FROM json_each(?))"
+UPSERT_VISITS: Final = (
+    """INSERT INTO visit (url, next_at, attempts, last_at, last_status, last_error, last_rule, etag, last_modified,
+                          digest, warc_file, warc_offset)""",
+    """ON CONFLICT (url) DO UPDATE SET
+         next_at = excluded.next_at, attempts = excluded.attempts, last_at = excluded.last_at,
+         last_status = excluded.last_status, last_error = excluded.last_error, last_rule = excluded.last_rule,
+         etag = excluded.etag, last_modified = excluded.last_modified,
+         digest = coalesce(excluded.digest, digest),
+         warc_file = coalesce(excluded.warc_file, warc_file),
+         warc_offset = coalesce(excluded.warc_offset, warc_offset)""",
+)
+
+VISIT_WIDTH: Final = 12
+
+INSERT_HOST: Final = "INSERT INTO host (id, slot, scheme, host, port, domain, found_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
+LAST_HOST: Final = "SELECT coalesce(max(id), 0) FROM host"
+HOST_ID: Final = "SELECT id FROM host WHERE host = ? AND scheme = ? AND port = ?"
+HOST_EXISTS: Final = "SELECT 1 FROM host WHERE id = ?"
+ADD_TO_HOSTS: Final = (
+    "WITH change (id, queued, fetched, ok, errors, bytes, last_at) AS (",
+    """) UPDATE host SET
+         queued = host.queued + change.queued, fetched = host.fetched + change.fetched, ok = host.ok + change.ok,
+         errors = host.errors + change.errors, bytes = host.bytes + change.bytes,
+         last_at = coalesce(change.last_at, host.last_at)
+       FROM change WHERE host.id = change.id""",
+)
+HOST_CHANGE_WIDTH: Final = 7
+HOSTS: Final = """
+SELECT id, scheme, host.host, port, domain, slot, queued, fetched, state,
+       verdict, status_code, body, fetched_at, expires_at, crawl_delay_s, failing_since
+FROM host LEFT JOIN robots ON robots.host = host.id"""
+ALL_HOSTS: Final = HOSTS + " ORDER BY id"
+ONE_HOST: Final = HOSTS + " WHERE host.host = ? AND scheme = ? AND port = ?"
+SET_HOST_STATE: Final = "UPDATE host SET state = ? WHERE id = ?"
+PUT_ROBOTS: Final = "INSERT OR REPLACE INTO robots VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+# The index url_queued holds exactly these rows in exactly this order (tests/unit/frontier asserts the plan).
+TAKE: Final = """
+SELECT json_group_array(json_array(
+         id, priority, depth, target, scheme, host, port, source, hop_path, redirects,
+         via_target, via_scheme, via_host, via_port, attempts, etag, last_modified))
+FROM (
+  SELECT u.id, u.priority, u.depth, u.target, h.scheme, h.host, h.port, u.source, u.hop_path, u.redirects,
+         vu.target AS via_target, vh.scheme AS via_scheme, vh.host AS via_host, vh.port AS via_port,
+         v.attempts, v.etag, v.last_modified
+  FROM url AS u
+  CROSS JOIN host AS h ON h.id = u.host
+  LEFT JOIN url AS vu ON vu.id = u.via
+  LEFT JOIN host AS vh ON vh.id = vu.host
+  LEFT JOIN visit AS v ON v.url = u.id
+  WHERE u.host = ?1 AND u.state = 'queued' AND u.id NOT IN (SELECT value FROM json_each(?2))
+  ORDER BY u.priority, u.depth, u.id
+  LIMIT ?3)"""
+
+DUE: Final = """
+SELECT json_group_array(json_array(url, host))
+FROM (
+  SELECT v.url, u.host FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
+  WHERE v.next_at <= ? ORDER BY v.next_at, v.url LIMIT ?)"""
+NOT_DUE: Final = "UPDATE visit SET next_at = NULL WHERE url IN (SELECT value FROM json_each(?))"
+NEXT_DUE: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL"
+
+META: Final = "SELECT value FROM meta WHERE name = ?"
+PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+PUT_REST: Final = "INSERT OR REPLACE INTO rest (key, until_at, strikes, reason) VALUES (?, ?, ?, ?)"
+END_REST: Final = "DELETE FROM rest WHERE key = ?"
+RESTS: Final = "SELECT key, until_at, strikes, reason FROM rest ORDER BY key"
+# Not REPLACE: that would give the file a new id, and visits refer to it.
+PUT_SINK_FILE: Final = """
+INSERT INTO sink_file (sink, name, state, committed_bytes) VALUES (?, ?, ?, ?)
+ON CONFLICT (sink, name) DO UPDATE SET state = excluded.state, committed_bytes = excluded.committed_bytes"""
+SINK_FILE_ID: Final = "SELECT id FROM sink_file WHERE sink = ? AND name = ?"
+UNFINISHED_SINK_FILES: Final = (
+    "SELECT sink, name, state, committed_bytes FROM sink_file WHERE state <> 'closed' ORDER BY id"
+)
+PUT_SCOPE_HOST: Final = "INSERT OR IGNORE INTO scope_host (host, added_at) VALUES (?, ?)"
+SCOPE_HOSTS: Final = "SELECT host FROM scope_host ORDER BY host"

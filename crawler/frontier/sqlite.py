@@ -1,0 +1,150 @@
+"""The frontier of one process: a SQLite file, through apsw, in a thread of its own.
+
+This file opens, recovers and closes the store and answers questions; `writer` has the transactions, `database` the
+connection. apsw brings a current SQLite: versions before 3.51.3 could corrupt a database in WAL mode.
+
+Invariants: one process owns the file, from before it is read until it is closed. The event loop never touches the disk.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+import orjson
+
+from crawler.core.values import Discovered, HostRow, Origin, Rest, SinkFile, Task
+from crawler.core.vocabulary import SinkFileState
+from crawler.frontier import sql
+from crawler.frontier.base import Batch, FrontierFull, Receipt, Recovered, Totals
+from crawler.frontier.database import Database
+from crawler.frontier.lock import OwnerLock
+from crawler.frontier.rows import counters_from, host_row, task_of
+from crawler.frontier.thread import OneThread
+from crawler.frontier.writer import Writer
+
+T = TypeVar("T")
+
+
+class SqliteFrontier:
+    """A `Frontier` (base.py) in the file `path`; its folder must exist. `vfs` names an apsw VFS, for tests."""
+
+    def __init__(self, path: Path, *, vfs: str | None = None) -> None:
+        self._path = path
+        self._vfs = vfs
+        self._lock = OwnerLock(path.with_name(path.name + ".lock"))
+        self._thread: OneThread | None = None
+        self._database: Database | None = None
+        self._writer: Writer | None = None
+
+    # -- open and close
+
+    async def open(self) -> Recovered:
+        if self._thread is not None:
+            raise RuntimeError("the frontier is open already")
+        self._thread = thread = OneThread("frontier")
+        try:
+            return await thread.run(self._open)
+        except BaseException:  # a cancelled open may have succeeded after all
+            self._thread = None
+            await thread.finish(self._release)
+            raise
+
+    def _open(self) -> Recovered:
+        self._lock.acquire()
+        self._database = database = Database(self._path, vfs=self._vfs)
+        try:
+            return self._recover(database)
+        except apsw.Error as error:
+            raise database.explain_opening(error) from error
+
+    def _recover(self, database: Database) -> Recovered:
+        self._writer = Writer(database)
+        files = database.rows(sql.UNFINISHED_SINK_FILES)
+        recovered = Recovered(
+            clean=database.get(sql.META, ("clean",)) != "0",
+            hosts=tuple(host_row(columns) for columns in database.rows(sql.ALL_HOSTS)),
+            rests=tuple(Rest(*columns) for columns in database.rows(sql.RESTS)),
+            sink_files=tuple(SinkFile(sink, name, SinkFileState(state), size) for sink, name, state, size in files),
+            counters=counters_from(database.get(sql.META, ("counters",))),
+            scope_hosts=tuple(host for (host,) in database.rows(sql.SCOPE_HOSTS)),
+            seeds_added=database.get(sql.META, ("seeds_added",)) is not None,
+        )
+        self._writer.set_clean(False)
+        return recovered
+
+    async def close(self, *, clean: bool) -> None:
+        """What a failing disk keeps it from storing it leaves out: the next start then finds an unclean end."""
+        if self._thread is None:
+            return
+        thread, self._thread = self._thread, None
+
+        def close() -> None:
+            try:
+                if clean and self._writer is not None:
+                    self._writer.set_clean(True)
+            except apsw.Error as error:
+                if self._database is not None and not isinstance(self._database.explain(error), FrontierFull):
+                    raise
+            finally:
+                self._release()
+
+        await thread.finish(close)
+
+    def _release(self) -> None:
+        database, self._database, self._writer = self._database, None, None
+        try:
+            if database is not None:
+                database.close()
+        finally:
+            self._lock.release()
+
+    # -- the rest of the Protocol
+
+    async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
+        return await self._run(lambda _, writer: writer.add(discovered, now))
+
+    async def settle(self, batch: Batch) -> Receipt:
+        return await self._run(lambda _, writer: writer.settle(batch))
+
+    async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
+        without = orjson.dumps(list(leased)).decode()  # now: the caller goes on changing it
+        rows = await self._run(lambda database, _: database.get(sql.TAKE, (host_id, without, max(0, limit))))
+        return [task_of(columns) for columns in orjson.loads(rows)]
+
+    async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
+        return await self._run(lambda _, writer: writer.promote(now, limit))
+
+    async def next_due(self) -> float | None:
+        due: float | None = await self._run(lambda database, _: database.get(sql.NEXT_DUE))
+        return due
+
+    async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
+        await self._run(lambda _, writer: writer.record_sink_files(files))
+
+    async def totals(self) -> Totals:
+        return self._opened()[1].totals
+
+    async def find_host(self, origin: Origin) -> HostRow | None:
+        key = (origin.host, origin.scheme, origin.port)
+        columns = await self._run(lambda database, _: database.get(sql.ONE_HOST, key))
+        return None if columns is None else host_row(columns)
+
+    # -- the thread
+
+    def _opened(self) -> tuple[Database, Writer]:
+        if self._thread is None or self._database is None or self._writer is None:
+            raise RuntimeError("the frontier is not open")
+        return self._database, self._writer
+
+    async def _run(self, job: Callable[[Database, Writer], T]) -> T:
+        database, writer = self._opened()
+        assert self._thread is not None
+
+        def run() -> T:
+            try:
+                return job(database, writer)
+            except apsw.Error as error:
+                raise database.explain(error) from error
+
+        return await self._thread.run(run)

@@ -1,0 +1,252 @@
+"""Every transaction on the store: seeds, settlements, promotions, output files.
+
+It runs in the thread that owns the connection. It keeps in memory what each transaction needs and what each changes:
+totals, and the ids of hosts met lately. It knows nothing of threads and awaiting.
+
+Invariant: what is kept in memory changes only after the commit that stores the same, so a failed transaction leaves no
+trace in either.
+"""
+
+import contextlib
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from crawler.core.url import registrable_domain, slot_of, target_of
+from crawler.core.values import Discovered, HostRow, Origin, Rest, RobotsRecord, Settlement, SinkFile, Written
+from crawler.core.vocabulary import Source, UrlState
+from crawler.frontier import sql
+from crawler.frontier.base import Batch, Receipt
+from crawler.frontier.database import Database
+from crawler.frontier.rows import (
+    WARC_SINK,
+    HostChange,
+    check_batch,
+    counters_text,
+    host_state,
+    totals_from,
+    visit_row,
+)
+
+HOSTS_REMEMBERED: Final = 65_536  # origins whose id needs no look-up; some 20 MiB when full
+
+
+@dataclass(slots=True)
+class Change:
+    """What one transaction is about to make of the sums. `counts` has the words of UrlState, and "hosts"."""
+
+    counts: dict[str, int]
+    hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
+    ids: dict[Origin, int] = field(default_factory=dict)  # of every origin met in this transaction
+    new_hosts: list[HostRow] = field(default_factory=list)
+    queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
+
+    def move(self, host_id: int, before: str, after: str) -> None:
+        """A URL goes from one state to another."""
+        self.counts[before] -= 1
+        self.counts[after] = self.counts.get(after, 0) + 1
+        self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
+
+    def insert(self, host_id: int, count: int) -> None:
+        """URLs were seen for the first time."""
+        self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + count
+        self.hosts[host_id].queued += count
+        self.queued[host_id] = self.queued.get(host_id, 0) + count
+
+    def receipt(self, links_new: Sequence[int]) -> Receipt:
+        rows = [replace(row, queued=self.hosts[row.id].queued) for row in self.new_hosts]
+        return Receipt(links_new, self.queued, rows)
+
+
+class Writer:
+    """`totals` may be read from any thread: it is replaced, never changed."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+        self._host_ids: OrderedDict[Origin, int] = OrderedDict()
+        stored = database.get(sql.META, ("totals",))
+        self._counts: dict[str, int] = {} if stored is None else orjson.loads(stored)
+        self.totals = totals_from(self._counts)
+
+    # -- the transactions
+
+    def add(self, discovered: Sequence[Discovered], now: float) -> Receipt:
+        """See Frontier.add."""
+        with self._change() as change:
+            last_id = self._db.get(sql.LAST_URL)
+            flat: list[Any] = []
+            self._bind_urls(flat, discovered, None, now, change)
+            self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+            new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
+            links_new: list[int] = []
+            for one in discovered:
+                known_as = (change.ids[one.origin], one.key)
+                links_new.append(int(known_as in new))
+                new.discard(known_as)  # the first of several gets the credit
+                if links_new[-1]:
+                    change.insert(known_as[0], 1)
+            if any(n and one.source is Source.SEED for n, one in zip(links_new, discovered, strict=True)):
+                self._db.run(sql.PUT_META, ("seeds_added", "1"))
+        return change.receipt(links_new)
+
+    def settle(self, batch: Batch) -> Receipt:
+        """See Frontier.settle. Raises ValueError, with nothing stored, for a batch no correct caller sends."""
+        check_batch(batch)
+        with self._change() as change:
+            self._put_sink_files(batch.sink_files)
+            self._put_visits(batch.settlements, batch.written, change)
+            links_new = self._put_discoveries(batch.settlements, change)
+            for settlement in batch.settlements:
+                if settlement.robots is not None:
+                    self._put_robots(settlement.host_id, settlement.robots)
+            self._put_rests(batch.rests)
+            if batch.counters is not None:
+                self._db.run(sql.PUT_META, ("counters", counters_text(batch.counters)))
+            added_at = max((settlement.finished_at for settlement in batch.settlements), default=0.0)
+            for host in batch.scope_hosts:
+                self._db.run(sql.PUT_SCOPE_HOST, (host, added_at))
+        return change.receipt(links_new)
+
+    def promote(self, now: float, limit: int) -> dict[int, int]:
+        """See Frontier.promote."""
+        due = orjson.loads(self._db.get(sql.DUE, (now, limit)))
+        if not due:
+            return {}
+        ids = orjson.dumps([url_id for url_id, _ in due]).decode()
+        promoted: dict[int, int] = {}
+        with self._change() as change:
+            self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
+            self._db.run(sql.NOT_DUE, (ids,))
+            for _, host_id in due:
+                change.move(host_id, UrlState.WAITING, UrlState.QUEUED)
+                promoted[host_id] = promoted.get(host_id, 0) + 1
+        return promoted
+
+    def record_sink_files(self, sink_files: Sequence[SinkFile]) -> None:
+        """See Frontier.record_sink_files."""
+        with self._db.transaction():
+            self._put_sink_files(sink_files)
+
+    def set_clean(self, clean: bool) -> None:
+        """Whether the store was left with nothing in flight."""
+        with self._db.transaction():
+            self._db.run(sql.PUT_META, ("clean", str(int(clean))))
+
+    # -- their parts
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[Change]:
+        change = Change(dict(self._counts))
+        with self._db.transaction():
+            yield change
+            self._add_to_hosts(change.hosts)
+            self._db.run(sql.PUT_META, ("totals", orjson.dumps({str(k): n for k, n in change.counts.items()}).decode()))
+        self._counts = change.counts
+        self.totals = totals_from(change.counts)
+        self._host_ids.update(change.ids)
+        while len(self._host_ids) > HOSTS_REMEMBERED:
+            self._host_ids.popitem(last=False)
+
+    def _put_visits(self, settlements: Sequence[Settlement], written: Sequence[Written | None], change: Change) -> None:
+        ids = orjson.dumps([settlement.task.id for settlement in settlements]).decode()
+        before = {url_id: (host, state) for url_id, host, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
+        moves: defaultdict[UrlState, list[int]] = defaultdict(list)
+        warc_files: dict[str, int] = {}
+        flat: list[Any] = []
+        for settlement, place in zip(settlements, written, strict=True):
+            task, host_id = settlement.task, settlement.host_id
+            change.hosts[host_id].add(settlement)
+            if task.id == 0:
+                if self._db.get(sql.HOST_EXISTS, (host_id,)) is None:
+                    raise ValueError(f"{task.url}: no host {host_id}")
+                continue
+            stored_host_id, state = before.get(task.id, (None, None))
+            if stored_host_id != host_id:
+                raise ValueError(f"{task.url}: no url {task.id} of host {host_id}")
+            if state != settlement.state:
+                moves[settlement.state].append(task.id)
+                change.move(host_id, state, settlement.state)
+            if place is None:
+                flat += visit_row(settlement, None, None)
+                continue
+            if place.name not in warc_files:
+                warc_files[place.name] = self._warc_file_id(place.name)
+            flat += visit_row(settlement, warc_files[place.name], place.offset)
+        for new_state, moved in moves.items():
+            self._db.run(sql.SET_STATE, (new_state, orjson.dumps(moved).decode()))
+        self._db.run_many(*sql.UPSERT_VISITS, flat, width=sql.VISIT_WIDTH)
+
+    def _put_discoveries(self, settlements: Sequence[Settlement], change: Change) -> list[int]:
+        """Returns how many were new, a number for each settlement; the first of several gets the credit."""
+        links_new = [0] * len(settlements)
+        flat: list[Any] = []
+        for settlement in settlements:
+            if settlement.discovered:
+                self._bind_urls(flat, settlement.discovered, settlement.task.id, settlement.finished_at, change)
+        if not flat:
+            return links_new
+        last_id = self._db.get(sql.LAST_URL)
+        self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+        places = {settlement.task.id: place for place, settlement in enumerate(settlements)}
+        for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
+            links_new[places[via]] += count
+            change.insert(host_id, count)
+        return links_new
+
+    def _bind_urls(
+        self, flat: list[Any], discovered: Sequence[Discovered], via: int | None, found_at: float, change: Change
+    ) -> None:
+        ids = change.ids
+        for one in discovered:
+            host_id = ids.get(one.origin)
+            if host_id is None:
+                host_id = ids[one.origin] = self._find_or_add_host(one.origin, found_at, change)
+            flat += (host_id, one.key, one.priority, one.depth, target_of(one.url),
+                     via, one.source, one.hop_path, one.redirects, found_at)  # fmt: skip
+
+    def _find_or_add_host(self, origin: Origin, found_at: float, change: Change) -> int:
+        host_id = self._host_ids.get(origin)
+        if host_id is None:
+            host_id = self._db.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
+        if host_id is not None:
+            return int(host_id)
+        domain = registrable_domain(origin.host)
+        row = HostRow(self._db.get(sql.LAST_HOST) + 1, origin, domain, slot_of(domain), queued=0)
+        self._db.run(sql.INSERT_HOST, (row.id, row.slot, origin.scheme, origin.host, origin.port, domain, found_at))
+        change.new_hosts.append(row)
+        change.counts["hosts"] = change.counts.get("hosts", 0) + 1
+        return row.id
+
+    def _add_to_hosts(self, changes: dict[int, HostChange]) -> None:
+        flat: list[Any] = []
+        for host_id, one in changes.items():
+            flat += (host_id, one.queued, one.fetched, one.ok, one.errors, one.bytes, one.last_at)
+        self._db.run_many(*sql.ADD_TO_HOSTS, flat, width=sql.HOST_CHANGE_WIDTH)
+
+    def _put_robots(self, host_id: int, robots: RobotsRecord) -> None:
+        self._db.run(
+            sql.PUT_ROBOTS,
+            (host_id, robots.verdict, robots.status_code, robots.body, robots.fetched_at, robots.expires_at,
+             robots.crawl_delay_s, robots.failing_since),
+        )  # fmt: skip
+        self._db.run(sql.SET_HOST_STATE, (host_state(robots), host_id))
+
+    def _put_rests(self, rests: Sequence[Rest]) -> None:
+        for rest in rests:
+            if rest.until_at == 0:
+                self._db.run(sql.END_REST, (rest.key,))
+            else:
+                self._db.run(sql.PUT_REST, (rest.key, rest.until_at, rest.strikes, rest.reason))
+
+    def _put_sink_files(self, sink_files: Sequence[SinkFile]) -> None:
+        for file in sink_files:
+            self._db.run(sql.PUT_SINK_FILE, (file.sink, file.name, file.state, file.committed_bytes))
+
+    def _warc_file_id(self, name: str) -> int:
+        file_id = self._db.get(sql.SINK_FILE_ID, (WARC_SINK, name))
+        if file_id is None:
+            raise ValueError(f"no output file {name} is known")
+        return int(file_id)
