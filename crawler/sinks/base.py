@@ -58,7 +58,9 @@ class Sink(Protocol):
         """
 
     def reset(self) -> None:
-        """After a failed write or commit: cut every open file back to its last committed length."""
+        """After a failed write or commit: cut every open file back to its last committed length. If this fails too,
+        the next `reset`, `write` or `sync` first brings it to its end.
+        """
 
     def close(self) -> list[SinkFile]:
         """End the open files (rename). Returns their final states, for `record_sink_files`. A file that holds more than

@@ -91,10 +91,12 @@ class SinkFiles:
         self._disk = disk or Disk()
         self._files: list[OpenFile] = []
         self._next_serial = 0
+        self._reset_due = False  # a reset was begun and did not come to its end
 
     def open(self, known: Sequence[SinkFile]) -> list[SinkFile]:
         """See `Sink.open`."""
         self._release()
+        self._reset_due = False
         self.folder.mkdir(parents=True, exist_ok=True)
         self._disk.sync_folder(self.folder.parent)
         ours = {file.name: file for file in known if file.sink == self.name and file.state is not SinkFileState.CLOSED}
@@ -106,6 +108,7 @@ class SinkFiles:
 
     def sync(self) -> list[SinkFile]:
         """See `Sink.sync`."""
+        self._finish_reset()
         touched = []
         for file in self._files:
             full = file.size >= self._limit
@@ -126,6 +129,7 @@ class SinkFiles:
 
     def reset(self) -> None:
         """See `Sink.reset`. A file the store never heard of goes again: nothing in it counts."""
+        self._reset_due = True
         for file in self._files[:]:
             file.pending.clear()
             file.pending_bytes = 0
@@ -137,6 +141,7 @@ class SinkFiles:
             file.size = file.synced_bytes = file.committed_bytes
             file.synced_full = file.committed_full
             file.begun = False
+        self._reset_due = False
 
     def close(self) -> list[SinkFile]:
         """See `Sink.close`."""
@@ -144,6 +149,11 @@ class SinkFiles:
             return self._finish([file for file in self._files if file.size == file.committed_bytes > 0])
         finally:
             self._release()
+
+    def _finish_reset(self) -> None:
+        """What comes after a reset that failed half-way may not be put behind what it was to cut."""
+        if self._reset_due:
+            self.reset()
 
     def _current(self) -> OpenFile:
         """The file the next record goes to, made if need be. Whoever gets it back not `begun` begins it."""

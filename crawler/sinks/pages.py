@@ -58,6 +58,7 @@ class PagesSink(SinkFiles):
 
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
         """See `Sink.write`; `written[i]` is where the WARC has record i."""
+        self._finish_reset()
         return [
             None if record.page is None else self._write_line(page_line(record, record.page, warc))
             for record, warc in zip(records, written, strict=True)

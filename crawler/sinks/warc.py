@@ -57,6 +57,7 @@ class WarcSink(SinkFiles):
 
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
         """See `Sink.write`. The place returned is that of the response or revisit record."""
+        self._finish_reset()
         return [self._write_visit(record) for record in records]
 
     def _write_visit(self, record: Record) -> Written:

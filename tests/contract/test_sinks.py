@@ -363,6 +363,29 @@ def test_the_systems_own_refusal_tears_no_record(kind: Kind, tmp_path: Path, fil
     assert output(kind, tmp_path) == urls(make_records(0, 20))
 
 
+@pytest.mark.parametrize("call", ["truncate", "unlink"])
+def test_a_reset_that_fails_is_finished_by_the_next_write(kind: Kind, tmp_path: Path, call: str) -> None:
+    """A dying disk may refuse that as well: nothing is written behind what was to be cut."""
+    disk = FaultyDisk()
+    sink, store = kind.make(tmp_path, limit=kind.limit, disk=disk), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    batch = make_records(1, 9)
+    write(sink, batch)
+    sink.sync()
+    disk.fails = lambda number, name: OSError(errno.EIO, "broken") if name == call else None
+    with pytest.raises(OSError, match="broken"):
+        sink.reset()
+    with pytest.raises(OSError, match="broken"):
+        write(sink, batch)
+    with pytest.raises(OSError, match="broken"):
+        sink.sync()
+    disk.fails = lambda number, name: None
+    commit(sink, store, batch)
+    store.commit(sink.close())
+    assert output(kind, tmp_path) == urls(make_records(0, 10))
+
+
 def test_a_rename_that_fails_is_tried_again(kind: Kind, tmp_path: Path) -> None:
     """The lengths count as committed all the same: `reset` does not cut them."""
     disk = FaultyDisk()
@@ -432,7 +455,7 @@ ACTIONS = st.lists(
         st.tuples(st.just("write"), st.integers(1, 6)),
         st.tuples(st.sampled_from(["commit", "crash", "power", "reset", "close", "close unheard"]), st.just(0)),
         st.tuples(st.sampled_from(["sync then crash", "commit then crash", "commit then power"]), st.just(0)),
-        st.tuples(st.sampled_from(["sync fails", "settle fails"]), st.just(0)),
+        st.tuples(st.sampled_from(["sync fails", "settle fails", "reset fails"]), st.just(0)),
         st.tuples(st.just("disk full"), st.integers(0, 1_500)),
     ),
     max_size=25,
@@ -515,6 +538,12 @@ class Model:
                     self.sink.sync()
                 self.disk.fails = lambda calls, name: None
                 self.reset()
+            case "reset fails":
+                self.disk.fails = lambda calls, name: OSError(errno.EIO, "broken") if name == "truncate" else None
+                with contextlib.suppress(OSError):
+                    self.sink.reset()
+                self.disk.fails = lambda calls, name: None
+                self.staged = []
             case "settle fails":
                 self.transaction()
                 self.disk.fails = lambda calls, name: OSError(errno.EIO, "broken") if name == "rename" else None
