@@ -1,0 +1,174 @@
+"""The live view and the final table of `crawler crawl`."""
+
+import io
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console, Group, RenderableType
+
+from crawler.cli.progress import REFRESH_S, Progress, count, duration, panel, rate, size, summary_table
+from crawler.engine.snapshot import Snapshot
+
+SNAPSHOT = Snapshot(
+    elapsed_s=80.0, state="crawling", responses=12_345, pages=12_000, bytes=345_678_901, errors=2, denied=14,
+    links_found=1_234_567, links_new=40_200, queued=28_345, waiting=12, in_flight=8, hosts=31, hosts_resting=2,
+    connections_open=8, connections_opened=35, requests=12_400, tls_handshakes=35, tls_resumed=19, rate_now=148.2,
+    last_url="https://e.org/a?token=s3cret",
+)  # fmt: skip
+SUMMARY: dict[str, object] = {
+    "responses": 12_345, "pages": 12_000, "bytes": 345_678_901, "errors": 2, "denied": 14, "links_found": 1_234_567,
+    "links_new": 40_200, "hosts": 31, "connections_opened": 35, "requests_per_connection": 354.3, "tls_handshakes": 35,
+    "tls_resumed": 19, "duration_s": 83.2, "pages_per_s": 144.2, "cpu_s": 12.3, "max_rss_bytes": 123_456_789,
+    "output": "/srv/crawl", "stopped_by": "waiting", "outcomes": {"redirect": 200, "ok": 11_990, "truncated": 0},
+    "error_types": {"reset": 1, "read_timeout": 1}, "deny_reasons": {"robots": 14},
+}  # fmt: skip
+
+
+def drawn(renderable: RenderableType, width: int = 80) -> list[str]:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(Group(renderable))  # as the live display does: a bare Text would lose its "no wrap"
+    output = console.file
+    assert isinstance(output, io.StringIO)
+    return [line.rstrip() for line in output.getvalue().splitlines()]
+
+
+def test_the_panel() -> None:
+    """Every figure stands once, in words a person knows; secrets are taken out of the last URL."""
+    assert drawn(panel(SNAPSHOT)) == [
+        "● crawling  1 min 20 s",
+        "  pages        12,000   148/s now · 150/s mean",
+        "  responses    12,345 · 329.7 MiB · 2 errors · 14 denied",
+        "  queue        28,345 due · 12 later · 8 in flight",
+        "  hosts        31 · 2 resting",
+        "  connections  8 open of 35 · 354.3 requests each · 35 TLS, 19 resumed",
+        "  links        1,234,567 found · 40,200 new",
+        "  last         https://e.org/a?token=***",
+    ]
+
+
+def test_the_first_instant_divides_by_nothing() -> None:
+    """No time passed, no connection opened: figures are zero."""
+    lines = drawn(panel(replace(SNAPSHOT, elapsed_s=0.0, requests=0, connections_opened=0)))
+    assert "0.0/s mean" in lines[1]
+    assert "0.0 requests each" in lines[5]
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_a_long_url_never_wraps(width: int) -> None:
+    """The panel keeps its eight lines at any width."""
+    lines = drawn(panel(replace(SNAPSHOT, last_url="https://e.org/" + "x" * 2_000)), width)
+    assert len(lines) == 8
+    assert max(len(line) for line in lines) <= width
+
+
+def test_a_url_cannot_steer_the_terminal() -> None:
+    """Control characters are shown as such, and rich's markup is text."""
+    lines = drawn(panel(replace(SNAPSHOT, last_url="https://e.org/\x1b[2J\n[red]")))
+    assert lines[-1] == "  last         https://e.org/�[2J�[red]"
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        ("lingering", "● waiting for what is due later"),
+        ("paused", "● paused"),
+        ("draining", "● stopping: finishing what is in flight (Ctrl-C again to stop at once)"),
+        ("unheard of", "● unheard of"),
+    ],
+)
+def test_each_state_has_its_words(state: str, shown: str) -> None:
+    """What the crawl is doing, for a person."""
+    assert drawn(panel(replace(SNAPSHOT, state=state)))[0].startswith(shown)
+
+
+def test_the_panel_is_redrawn_in_place_and_vanishes() -> None:
+    """Each update moves up over the last one, the end erases it, and what is printed meanwhile stays above."""
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, width=80, height=24, color_system=None, _environ={})
+    with Progress(console) as progress:
+        progress.update(SNAPSHOT)
+        before = file.tell()
+        progress.update(SNAPSHOT)
+        second = file.getvalue()[before:]
+        assert second.count("\x1b[1A") == 7
+        sys.stderr.write("a warning\n")
+        before = file.tell()
+    last = file.getvalue()[before:]
+    assert "a warning" in file.getvalue()
+    assert last.count("\x1b[2K") >= 8
+
+
+def test_no_color_draws_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NO_COLOR leaves bold and dim, and no colour codes (no-color.org)."""
+
+    def codes(environment: dict[str, str]) -> str:
+        file = io.StringIO()
+        console = Console(
+            file=file, force_terminal=True, width=80, height=24, _environ={"TERM": "xterm", **environment}
+        )
+        with Progress(console) as progress:
+            progress.update(SNAPSHOT)
+        return file.getvalue()
+
+    assert "\x1b[32m" in codes({})
+    assert "\x1b[32m" not in codes({"NO_COLOR": "1"})
+
+
+def test_updating_costs_less_than_one_percent() -> None:
+    """CPU time of an update at the pace it is meant for; the best of five, as others use the machine too."""
+    with Path("/dev/null").open("w") as nowhere:
+        console = Console(file=nowhere, force_terminal=True, width=120, height=24, _environ={"TERM": "xterm-256color"})
+        with Progress(console) as progress:
+            progress.update(SNAPSHOT)
+            best = 1.0
+            for _ in range(5):
+                begin = time.process_time()
+                for _ in range(20):
+                    progress.update(SNAPSHOT)
+                best = min(best, (time.process_time() - begin) / 20)
+    assert best / REFRESH_S < 0.01
+
+
+def test_the_summary() -> None:
+    """The contracted names with human units, and why it ended in words."""
+    assert drawn(summary_table(SUMMARY)) == [
+        "pages           12,000  144/s in 1 min 23 s",
+        "responses       12,345  11,990 ok, 200 redirect",
+        "bytes        329.7 MiB",
+        "errors               2  1 read_timeout, 1 reset",
+        "denied              14  14 robots",
+        "links        1,234,567  40,200 new",
+        "hosts               31",
+        "connections         35  354.3 requests each",
+        "handshakes          35  19 resumed",
+        "CPU             12.3 s  117.7 MiB memory at most",
+        "ended        what is left is due later; the same command resumes",
+        "output       /srv/crawl",
+    ]
+
+
+def test_a_summary_without_lists() -> None:
+    """The three lists are optional, and an unknown word is shown as it is."""
+    bare = {name: value for name, value in SUMMARY.items() if not isinstance(value, dict)}
+    lines = drawn(summary_table({**bare, "stopped_by": "boredom"}))
+    assert lines[1] == "responses       12,345"
+    assert lines[-2] == "ended        boredom"
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (count(0), "0"), (count(1234567), "1,234,567"),
+        (rate(0), "0.0/s"), (rate(99.94), "99.9/s"), (rate(1234.5), "1,234/s"),
+        (size(0), "0 bytes"), (size(1023), "1023 bytes"), (size(1024), "1.0 KiB"), (size(1536), "1.5 KiB"),
+        (size(5 * 1024**3), "5.0 GiB"), (size(3 * 1024**4), "3.0 TiB"),
+        (duration(0.84), "0.8 s"), (duration(42.9), "42 s"), (duration(185), "3 min 05 s"),
+        (duration(7_620), "2 h 07 min"), (duration(4 * 86_400 + 3 * 3_600), "4 d 03 h"),
+    ],
+)  # fmt: skip
+def test_units(shown: str, expected: str) -> None:
+    """As a person would write them."""
+    assert shown == expected
