@@ -1,0 +1,245 @@
+"""Which server is believed, which word a failed handshake gets, and that sessions are resumed."""
+
+import asyncio
+import contextlib
+import ssl
+
+import pytest
+import trustme
+
+from crawler.core.values import Failed, Fetched, Origin
+from crawler.core.vocabulary import ErrorType
+from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
+from crawler.fetch.tls import TlsProfile, server_name
+from tests.support.fetching import client
+from tests.support.hostile import Certificates, ok, serve, table
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("ca"))
+
+
+HELLO = table({"/": ok(b"hello")})
+
+
+def self_signed():
+    """A leaf that signs itself: a CA's own certificate, served."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca = trustme.CA()
+    with ca.cert_pem.tempfile() as cert, ca.private_key_pem.tempfile() as key:
+        context.load_cert_chain(cert, key)
+    return context
+
+
+def incomplete_chain(certificates):
+    """A leaf of an intermediate CA, without the intermediate's certificate."""
+    leaf = certificates.ca.create_child_ca().issue_cert("a.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with leaf.cert_chain_pems[0].tempfile() as cert, leaf.private_key_pem.tempfile() as key:
+        context.load_cert_chain(cert, key)
+    return context
+
+
+def stranger():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("a.test").configure_cert(context)
+    return context
+
+
+BAD = {
+    "expired": (lambda c: c.server("a.test", since_days=-20, until_days=-10), ErrorType.TLS_CERT_EXPIRED),
+    "not yet valid": (lambda c: c.server("a.test", since_days=10, until_days=20), ErrorType.TLS_CERT_NOT_YET_VALID),
+    "other name": (lambda c: c.server("b.test"), ErrorType.TLS_HOST_MISMATCH),
+    "other address": (lambda c: c.server("a.test", "127.0.0.2"), ErrorType.TLS_HOST_MISMATCH),
+    "self-signed": (lambda c: self_signed(), ErrorType.TLS_SELF_SIGNED),
+    "unknown issuer": (lambda c: stranger(), ErrorType.TLS_UNKNOWN_ISSUER),
+    "incomplete chain": (incomplete_chain, ErrorType.TLS_UNKNOWN_ISSUER),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+async def test_a_server_that_cannot_be_believed_has_its_own_word(certificates, case):
+    """Each way a certificate or handshake can be wrong is told apart, and no request is sent."""
+    make, word = BAD[case]
+    host = "127.0.0.1" if case == "other address" else "a.test"
+    async with serve(HELLO, tls=make(certificates)) as server, client(ca_file=certificates.ca_file) as c:
+        result = await c.get(f"https://{host}:{server.port}/")
+        assert isinstance(result, Failed)
+        assert result.error_type is word, result.detail
+        assert not result.retryable
+        assert result.timings.tls_s > 0
+        assert server.requests == []
+        assert c.gate.log == []
+        assert c.events == [("conn_fail", c.events[0][1])]
+        assert (c.events[0][1]["stage"], c.events[0][1]["error_type"]) == ("tls", word)
+        assert c.pool.stats().failed == 1
+        assert c.pool.origins() == {}
+
+
+def alert(code):
+    """A server that answers the ClientHello with a fatal alert (RFC 8446 §6), as OpenSSL's do; uvloop's send none."""
+
+    async def script(a):
+        await a.reader.read(1)
+        await a.send(bytes((21, 3, 3, 0, 2, 2, code)))
+        await a.client_closed()
+
+    return script
+
+
+async def garbage(c):
+    await c.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    await c.client_closed()
+
+
+async def hang_up(c):
+    await c.reader.read(1)
+    await c.cut()
+
+
+async def hang_up_hard(c):
+    await c.reader.read(1)
+    await c.reset()
+
+
+async def stall(c):
+    await c.client_closed()
+
+
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        (alert(40), ErrorType.TLS_NO_SHARED_PROTOCOL),  # handshake_failure
+        (alert(70), ErrorType.TLS_NO_SHARED_PROTOCOL),  # protocol_version
+        (alert(80), ErrorType.TLS_FAILED),  # internal_error
+        (garbage, ErrorType.TLS_FAILED),
+        (hang_up, ErrorType.TLS_FAILED),
+        (hang_up_hard, ErrorType.TLS_FAILED),
+        (stall, ErrorType.TLS_TIMEOUT),
+    ],
+)
+async def test_a_handshake_that_fails_or_stalls_ends(script, word):
+    """Garbage instead of TLS, a hang-up and a stall each end in time, with nothing left open."""
+    async with serve(script) as server, client(fetch=FetchOptions(tls_timeout_s=0.05)) as c:
+        result = await c.get(f"https://a.test:{server.port}/")
+        assert isinstance(result, Failed)
+        assert result.error_type is word, result.detail
+        assert result.detail
+        assert result.retryable is (word is not ErrorType.TLS_NO_SHARED_PROTOCOL)
+        await asyncio.wait_for(server.accepted[0].ended.wait(), 5)
+        assert c.pool.stats().opening == 0
+
+
+async def test_an_older_version_than_ours_is_no_shared_protocol(certificates):
+    """A server that answers with a TLS version below tls.min_version."""
+
+    async def old(a):
+        server = certificates.server("a.test", max_version=ssl.TLSVersion.TLSv1_2)
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = server.wrap_bio(incoming, outgoing, server_side=True)
+        incoming.write(await a.reader.read(65_536))
+        with contextlib.suppress(ssl.SSLError):
+            tls.do_handshake()
+        await a.send(outgoing.read())
+        await a.client_closed()
+
+    async with serve(old) as server, client(ca_file=certificates.ca_file, tls=TlsOptions(min_version="1.3")) as c:
+        result = await c.get(f"https://a.test:{server.port}/")
+        assert isinstance(result, Failed)
+        assert result.error_type is ErrorType.TLS_NO_SHARED_PROTOCOL, result.detail
+
+
+async def test_a_trusted_server_is_believed_by_name_and_by_address(certificates):
+    """ca_file is trusted; a literal's certificate must name the address."""
+    async with (
+        serve(HELLO, tls=certificates.server("a.test", "127.0.0.1")) as server,
+        client(ca_file=certificates.ca_file) as c,
+    ):
+        for host in ("a.test", "127.0.0.1"):
+            result = await c.get(f"https://{host}:{server.port}/")
+            assert isinstance(result, Fetched), result
+            assert result.payload.prefix(10) == b"hello"
+            assert result.connection.tls_version == "1.3"
+            assert result.timings.tls_s > 0
+
+
+async def test_verification_can_be_turned_off(certificates):
+    """tls.verify = false believes even an expired certificate of a stranger."""
+    async with (
+        serve(HELLO, tls=certificates.server("x.test", since_days=-20, until_days=-10)) as server,
+        client(tls=TlsOptions(verify=False)) as c,
+    ):
+        assert isinstance(await c.get(f"https://a.test:{server.port}/"), Fetched)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_the_next_connection_resumes_the_session(certificates, version):
+    """A second connection to the origin is a resumption, as the server sees it and as we say."""
+
+    async def one_answer(a):
+        await a.request()
+        await a.send(ok(b"hello", "Connection: close"))
+
+    tls = certificates.server("a.test", "b.test", max_version=version)
+    async with serve(one_answer, tls=tls) as server, client(ca_file=certificates.ca_file) as c:
+        results = [await c.get(f"https://{host}:{server.port}/") for host in ("a.test", "a.test", "b.test", "a.test")]
+        assert [a.session_reused for a in server.accepted] == [False, True, False, True]
+        assert [r.connection.tls_resumed for r in results] == [False, True, False, True]
+        assert [r.connection.tls_version for r in results] == [
+            "1.2" if version is ssl.TLSVersion.TLSv1_2 else "1.3"
+        ] * 4
+        stats = c.pool.stats()
+        assert (stats.tls_handshakes, stats.tls_resumed) == (4, 2)
+        assert [f["tls_resumed"] for name, f in c.events if name == "conn_open"] == [False, True, False, True]
+
+
+async def test_a_session_the_server_has_forgotten_costs_a_full_handshake_only(certificates):
+    """A server restarted with new ticket keys is spoken to as if for the first time."""
+
+    async def one_answer(a):
+        await a.request()
+        await a.send(ok(b"hello", "Connection: close"))
+
+    async with client(ca_file=certificates.ca_file) as c:
+        async with serve(one_answer, tls=certificates.server("a.test")) as server:
+            port = server.port
+            assert isinstance(await c.get(f"https://a.test:{port}/"), Fetched)
+        async with serve(one_answer, tls=certificates.server("a.test"), port=port) as server:
+            result = await c.get(f"https://a.test:{port}/")
+            assert isinstance(result, Fetched)
+            assert [a.session_reused for a in server.accepted] == [False]
+
+
+async def test_the_store_of_sessions_is_bounded(certificates):
+    """Only the newest origins' sessions are kept."""
+    profile = TlsProfile(TlsOptions(verify=False), NetworkOptions(), sessions=2)
+
+    class Ticketed:
+        class session:
+            has_ticket = True
+
+    kept = [Origin("https", f"{n}.test", 443) for n in range(3)]
+    for origin in kept:
+        profile.keep(origin, Ticketed)
+    assert list(profile._sessions) == kept[1:]
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("a.test", "a.test"), ("a.test.", "a.test"), ("[::1]", "::1"), ("127.0.0.1", "127.0.0.1")]
+)
+def test_the_name_a_certificate_must_carry(host, name):
+    """No root dot and no brackets."""
+    assert server_name(host) == name
+
+
+def test_options_that_cannot_work_are_refused_at_the_start(tmp_path):
+    """A CA file that is not there, or holds no certificate."""
+    with pytest.raises(OSError):
+        TlsProfile(TlsOptions(), NetworkOptions(ca_file=str(tmp_path / "none.pem")))
+    (tmp_path / "empty.pem").write_text("nothing")
+    with pytest.raises(ssl.SSLError):
+        TlsProfile(TlsOptions(), NetworkOptions(ca_file=str(tmp_path / "empty.pem")))
+    with contextlib.suppress(KeyError):
+        TlsProfile(TlsOptions(min_version="0.9"), NetworkOptions())
+        raise AssertionError("1.1 and older are no choice")
