@@ -71,8 +71,8 @@ class Batch:
 class Receipt:
     """What a commit changed. `links_new[i]` counts the discoveries of `settlements[i]` that were new to the store.
 
-    A URL found on several pages of the batch counts for the first. `queued` maps host id → number of URLs first seen and
-    queued there; `hosts` are the rows of hosts first seen, as stored: their `queued` includes those URLs already.
+    A URL found on several pages of the batch counts for the first. `queued` maps host id → number of URLs first seen
+    and queued there; `hosts` are the rows of hosts first seen, as stored: their `queued` includes those URLs already.
     """
 
     links_new: Sequence[int]
