@@ -44,7 +44,10 @@ def run(arguments: Sequence[str]) -> int:
             command = [*crawl_command(server), *own, *arguments]
             _say(f"Crawling a small site, served here over TLS on {ADDRESS}:{server.port}, {DELAY} between requests.")
             _say(f"The same by hand, as long as it is up: crawler {shlex.join(command)}")
-            return _exit_code(command)
+            code = _exit_code(command)
+            if code == Exit.WAITING and not has_output:
+                _say("The next demo starts afresh all the same: its server will be on another port.")
+            return code
     except OutputTaken as error:
         _say(f"crawler.demo: {error}")
         return error.exit_code

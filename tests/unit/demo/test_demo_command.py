@@ -108,3 +108,18 @@ def test_a_refusal_is_a_message_not_a_traceback(here: Path, capsys: pytest.Captu
     (here / "crawl" / "demo" / "precious").write_text("x")
     assert demo.run([]) == Exit.USAGE
     assert capsys.readouterr().err.startswith("crawler.demo: crawl/demo was not made by an earlier demo")
+
+
+def test_an_interrupted_demo_says_that_it_cannot_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The crawl promises that the same command goes on; here that would be wrong."""
+
+    def interrupted(_arguments: list[str]) -> None:
+        sys.exit(Exit.WAITING)
+
+    monkeypatch.setattr(demo, "crawler", interrupted)
+    assert demo.run([]) == Exit.WAITING
+    assert capsys.readouterr().err.splitlines()[-1].startswith("The next demo starts afresh")
+    assert demo.run(["--output", "mine"]) == Exit.WAITING
+    assert "afresh" not in capsys.readouterr().err

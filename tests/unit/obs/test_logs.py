@@ -232,3 +232,14 @@ def test_the_catalogue_finds_what_is_wrong(changes: dict[str, object], found: li
         "conn_id": 1, "requests": 2, "age_ms": 3, "bytes": 4, "reason": "idle_timeout",
     } | changes  # fmt: skip
     assert problems({key: value for key, value in line.items() if value is not None}) == found
+
+
+def test_fields_may_come_as_a_mapping(logs: Logs, tmp_path: Path) -> None:
+    """Any field name is possible then, and a field called `name` is in both ways."""
+    fields = {"name": "a.warc.gz", "bytes": 1, "records": 2, "sha256": "00"}
+    logs.emit(Event.FILE_CLOSED, fields)
+    logs.event(Event.FILE_CLOSED, **fields)  # type: ignore[arg-type]
+    logs.close()
+    first, second = events_in(tmp_path)
+    assert first == second
+    assert problems(first) == []
