@@ -8,10 +8,11 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.settings.quantities import format_duration, format_size
 from crawler.settings.settings import Mode, Settings
 
@@ -126,13 +127,15 @@ def _network(settings: Settings) -> Iterator[Finding]:
                 f"network.bind_address is an IPv{version} address, "
                 f'network.address_family is "{network.address_family}"',
             )
-    allowed = [ip_network(text) for text in network.allow_private]
+    policy = AddressPolicy(network.allow_private)
     for name, addresses in network.resolve.items():
-        for address in map(ip_address, addresses):
-            if not address.is_global and not any(address in item for item in allowed):
+        for address in addresses:
+            try:
+                policy.check(address)
+            except AddressDenied as denied:
                 yield Finding(
                     ("network.resolve", "network.allow_private"),
-                    f"network.resolve: {address} of {name} is not public, and connections to it are refused",
+                    f"network.resolve: {name} will not be dialled: {denied}",
                     "network.allow_private lists the exceptions",
                     is_warning=True,
                 )

@@ -4,6 +4,7 @@ Reads the files and takes them apart into Given keys; whether a value is any goo
 a source turns its faults into Problems with the best place it knows, and never stops at the first.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,21 +130,22 @@ def read_toml(path: Path, short_name: str) -> TomlFile:
         return ConfigurationError([Problem(str(path), line, column, message, _line_of(source, line))])
 
     try:
-        content = path.read_bytes()
+        content = path.read_bytes().removeprefix(BOM_UTF8)
     except (OSError, ValueError) as error:
         raise refuse(f"cannot be read: {error.strerror if isinstance(error, OSError) else error}") from None
     try:
-        source = content.decode("utf-8-sig").replace("\r\n", "\n")
+        source = content.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        before = content[: error.start].decode("utf-8-sig", "replace")
-        column = len(before) - (before.rfind("\n") + 1) + 1
-        raise refuse("not UTF-8", before.count("\n") + 1, column) from None
+        before = content[: error.start].decode()
+        raise refuse("not UTF-8", before.count("\n") + 1, len(before) - before.rfind("\n")) from None
     try:
         data = tomli.loads(source)
         return TomlFile(path, short_name, source, Positions(source), data)
     except tomli.TOMLDecodeError as error:
-        message = error.msg[:1].lower() + error.msg[1:]
-        raise refuse(f"not TOML: {message}", error.lineno, error.colno, source) from None
+        # What is missing at the end of the document is shown behind its last word, not on an empty line.
+        before = source[: error.pos] if error.pos < len(source) else source.rstrip()
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise refuse(f"not TOML: {error.msg[:1].lower()}{error.msg[1:]}", line, column, source) from None
     except RecursionError:
         raise refuse("not usable: nested too deeply") from None
     except ValueError as error:  # a number of thousands of digits
