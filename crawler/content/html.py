@@ -15,7 +15,6 @@ from crawler.content.links import (
     CANONICAL,
     LINK,
     NOFOLLOW,
-    REDIRECT,
     REQUISITE,
     Link,
     LinkSet,
@@ -34,7 +33,7 @@ MAX_DIRECTIVE_CHARS: Final = 1_024
 class Html:
     """What `extract` found. URLs are absolute.
 
-    `links` are unique and in document order; canonical and refresh are among them. `robots` holds the meta elements
+    `links` are unique and in document order; `canonical` is among them, `refresh` is not. `robots` holds the meta elements
     that speak to robots: the agent they name, lower case (None: all), and their directives as written. `invalid` counts
     references that are no http(s) URL worth fetching. `capped`: there were more links than `max_links`.
     """
@@ -199,7 +198,6 @@ class _Page:
             target = (match[1] or match[2] or match[3] or "") if match is not None else ""
             if target.strip():
                 self._refresh = target
-                self._links.add(target, REDIRECT)
         agent = found.get("name", "").strip().lower()
         if agent and len(self._robots) < MAX_DIRECTIVES and len(content) <= MAX_DIRECTIVE_CHARS:
             if agent == "robots":

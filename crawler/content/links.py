@@ -28,13 +28,12 @@ class Link(NamedTuple):
 # What a reference is. Where one URL is mentioned in several ways the smallest counts. Plain integers: an enumeration
 # compares ten times slower, and this is done for every reference.
 LINK: Final = 0
-REDIRECT: Final = 1
-ALTERNATE: Final = 2
-CANONICAL: Final = 3
-REQUISITE: Final = 4
-NOFOLLOW: Final = 5
+ALTERNATE: Final = 1
+CANONICAL: Final = 2
+REQUISITE: Final = 3
+NOFOLLOW: Final = 4
 
-_SOURCES: Final = (Source.LINK, Source.REDIRECT, Source.ALTERNATE, Source.CANONICAL, Source.REQUISITE, Source.LINK)
+_SOURCES: Final = (Source.LINK, Source.ALTERNATE, Source.CANONICAL, Source.REQUISITE, Source.LINK)
 
 
 class LinkSet:

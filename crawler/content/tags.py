@@ -17,13 +17,14 @@ from typing import Final
 MAX_ATTRIBUTES: Final = 256  # of one element that are read; pages use a dozen, data-* frameworks a few tens
 
 _SPACE = r"[\t\n\f\r ]"
-# What stands between a tag's name and its ">": a quote opens a value only right behind "=".
-_ATTRIBUTES = rf"(?:[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+\"|'[^']*+'|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+[^>=]*+)*+)"
+# What stands between a tag's name and its ">": a quote opens a value only right behind "=". One that never closes takes
+# the rest of the text, as in a browser.
+_ATTRIBUTES = rf"(?:[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+(?:\"|\Z)|'[^']*+(?:'|\Z)|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+[^>=]*+)*+)"
 _ATTRIBUTE = re.compile(
     rf"([^\t\n\f\r />=][^\t\n\f\r />=]*+)(?:{_SPACE}*+={_SPACE}*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\t\n\f\r >]*+)))?+"
 )
 _COMMENT_END = re.compile(r"--!?>")
-_REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*;?=?)")
+_REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*[;=]?)")
 
 
 # A start tag: its lower-case name, the text of its attributes, and, where its content is text, that. A bare tuple
@@ -131,8 +132,10 @@ def _character(match: re.Match[str]) -> str:
 
 def _numbered(digits: str) -> str:
     """The character of a numeric reference: "38", "x26". Source: HTML standard §13.2.5.80."""
-    code = int(digits[1:9], 16) if digits[0] in "xX" else int(digits[:8])
-    if len(digits.lstrip("xX0")) > 8 or code > 0x10FFFF or code == 0 or 0xD800 <= code <= 0xDFFF:
+    base = 16 if digits[0] in "xX" else 10
+    digits = digits.lstrip("xX0")
+    code = int(digits, base) if 0 < len(digits) < 9 else 0
+    if code == 0 or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
         return "\ufffd"
     if 0x80 <= code <= 0x9F:  # what such pages meant is windows-1252
         return bytes((code,)).decode("cp1252", "replace")

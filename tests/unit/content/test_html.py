@@ -1,0 +1,247 @@
+"""What a page says: links of every kind, and what stands in its head."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.content.html import Html, extract
+from crawler.core.vocabulary import Source
+
+URL = "https://example.org/dir/page.html"
+L, R, C, A = Source.LINK, Source.REQUISITE, Source.CANONICAL, Source.ALTERNATE
+
+
+def read(text: str, *, requisites: bool = False, max_links: int = 100, url: str = URL) -> Html:
+    return extract(text.encode(), url, requisites=requisites, max_links=max_links)
+
+
+def links(text: str, *, requisites: bool = False) -> list[tuple[str, Source]]:
+    """The links of a page as found at URL, shortened by its folder."""
+    return [
+        (link.url.removeprefix("https://example.org/dir/"), link.source)
+        for link in read(text, requisites=requisites).links
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<a href=x>", [("x", L)]),
+        ('<a class=y href="x">', [("x", L)]),
+        ('<a href="x#f">', [("x", L)]),
+        ('<a href="x?a=1&amp;b=2">', [("x?a=1&b=2", L)]),
+        ('<a href=" x\n">', [("x", L)]),
+        ('<a href="x y">', [("x%20y", L)]),
+        ('<a href="é">', [("%C3%A9", L)]),
+        ('<a href="http://other.example/">', [("http://other.example/", L)]),
+        ('<a href="//other.example/x">', [("https://other.example/x", L)]),
+        ('<a href="../x">', [("https://example.org/x", L)]),
+        ("<area href=x><iframe src=y></iframe><frame src=z>", [("x", L), ("y", L), ("z", L)]),
+        ("<link rel=next href=x><link rel=prev href=y>", [("x", L), ("y", L)]),
+        ("<link rel=alternate href=x><link rel='canonical' href=y>", [("x", A), ("y", C)]),
+        ("<link rel='alternate stylesheet' href=x><link rel=dns-prefetch href=y><link href=z>", []),
+        ("<a href=''><a href=#x><a href='javascript:x'><a href='JavaScript: x'><a href=mailto:a@b><a href=tel:1>", []),
+        ("<a href='data:text/html,x'><a href='ftp://h/'><a href='java\nscript:x'><a name=x><a>", []),
+        ("<a href=x><a href=x#y><a href=./x><a href='x?'>", [("x", L), ("x?", L)]),
+        ("<link rel=canonical href=x><a href=x>", [("x", L)]),
+        ("<!-- <a href=x> --><script>'<a href=y>'</script><a href=z>", [("z", L)]),
+        ("<noscript><a href=x></noscript><template><a href=y></template>", [("x", L), ("y", L)]),
+        ("<img src=x><script src=y></script><link rel=stylesheet href=z><div style='background:url(w)'>", []),
+        ("<a href='http://'><a href='https://h:25/'><a href='http://[/'>", []),
+    ],
+)
+def test_links(text: str, expected: list[tuple[str, Source]]) -> None:
+    """Each of these pages has these links."""
+    assert expected == links(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<img src=x>", ["x"]),
+        ("<img src=x srcset='a 1x, b 2x,c'>", ["x", "a", "b", "c"]),
+        ("<img srcset=' a,b 100w , c, , d 2x,'>", ["a,b", "c", "d"]),
+        ("<img srcset='data:image/png;base64,AAAA 1x, y 2x'>", ["y"]),
+        ("<picture><source srcset='a 2x'><img src=b></picture>", ["a", "b"]),
+        ("<video src=a poster=b><source src=c><track src=d></video><audio src=e>", ["a", "b", "c", "d", "e"]),
+        ("<script src=a></script><embed src=b><object data=c></object>", ["a", "b", "c"]),
+        (
+            "<link rel=stylesheet href=a><link rel='shortcut icon' href=b><link rel=apple-touch-icon href=c>",
+            ["a", "b", "c"],
+        ),
+        (
+            "<link rel=preload as=style href=a><link rel=preload as=fetch href=b><link rel=modulepreload href=c>",
+            ["a", "c"],
+        ),
+        ("<link rel=preload as=image imagesrcset='a 1x, b 2x'><link rel=manifest href=c>", ["a", "b", "c"]),
+        ("<input type=IMAGE src=a><input type=text src=b>", ["a"]),
+        ("<svg><image href=a /><use xlink:href='b#i'/><use href='#i'/></svg>", ["a", "b"]),
+        ("<style>@import 'a'; p { background: url(b) } /* url(c) */</style>", ["a", "b"]),
+        ("<p style=\"background: url('a')\"><i STYLE='x:URL(b)'>", ["a", "b"]),
+        ("<a href='x' style='background:url(a)'>", ["x", "a"]),
+        ("<body background=a>", ["a"]),
+        ("<img src='data:image/png;base64,AA'><img src=''><img>", []),
+    ],
+)
+def test_requisites(text: str, expected: list[str]) -> None:
+    """What a page needs to be shown is found where it may stand, if it is asked for."""
+    assert expected == [url for url, source in links(text, requisites=True) if source is not A]
+    assert not [source for _, source in links(text) if source is R]
+
+
+def test_a_link_counts_as_the_strongest_mention() -> None:
+    """A URL that is both a requisite and a link is a link; one that is followed anywhere is followed."""
+    page = read("<img src=x><a href=x><a rel='NOFOLLOW x' href=y><a href=y><a rel=nofollow href=z>", requisites=True)
+    assert [("x", L, False), ("y", L, False), ("z", L, True)] == [
+        (link.url.rpartition("/")[2], link.source, link.nofollow) for link in page.links
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<base href=/b/><a href=x>", "https://example.org/b/x"),
+        ("<a href=x><base href=/b/>", "https://example.org/b/x"),
+        ("<base><base target=x><base href=/b/><base href=/c/><a href=x>", "https://example.org/b/x"),
+        (
+            "<base href='http://['><base href=data:x><base href=//other.example/c/><a href=x>",
+            "https://other.example/c/x",
+        ),
+        ("<base href=''><a href=x>", "https://example.org/dir/x"),
+        ("<base href=ftp://h/><a href=x>", "https://example.org/dir/x"),
+    ],
+)
+def test_the_first_valid_base_holds(text: str, expected: str) -> None:
+    """References start from the first base that is an http(s) URL, wherever it stands."""
+    assert [expected] == [link.url for link in read(text).links]
+
+
+@pytest.mark.parametrize(
+    ("content", "target"),
+    [
+        ("0;url=x", "x"),
+        ("5; URL = 'x y'", "x%20y"),
+        ('0; url="x"junk', "x"),
+        ("0;x", "x"),
+        ("0, url=x", "x"),
+        ("0 url=x", "x"),
+        (" 1.5 ; url=x ", "x"),
+        (".5;url=x", "x"),
+        ("0;url=", None),
+        ("5", None),
+        ("", None),
+        ("url=x", None),
+        ("-1;url=x", None),
+        ("0;url=javascript:x", None),
+        ("0;url=http://[", None),
+    ],
+)
+def test_refresh(content: str, target: str | None) -> None:
+    """A meta refresh is read as the HTML standard says; where it leads nowhere there is none."""
+    found = read(f"<meta http-equiv=Refresh content='{content}'>" if "'" not in content else
+                 f'<meta http-equiv="refresh" content="{content}">')  # fmt: skip
+    expected = None if target is None else f"https://example.org/dir/{target}"
+    assert (expected, ()) == (found.refresh, found.links)
+
+
+def test_what_stands_in_the_head() -> None:
+    """Title, language, canonical address and directives are read, the first of each."""
+    page = read(
+        "<html LANG=' de-AT '><title>\n A &amp;\tB </title><title>no</title>"
+        "<link rel=canonical href=/c#x><link rel=canonical href=/d>"
+        "<meta name=Robots content='noindex, nofollow'><meta name=GoogleBot content=none>"
+        "<meta name=description content='it allows all'><meta name=robots content=all>"
+    )
+    assert ("A & B", "de-AT", "https://example.org/c") == (page.title, page.language, page.canonical)
+    assert ((None, "noindex, nofollow"), ("googlebot", "none"), (None, "all")) == page.robots
+    assert (False, 0) == (page.capped, page.invalid)
+
+
+def test_a_page_without_anything() -> None:
+    """Of an empty page nothing is known."""
+    assert Html(None, None, None, (), None, (), False, 0) == read("")
+    assert read("<title> </title><html lang=''>").title is None
+
+
+def test_links_are_counted_up_to_a_limit() -> None:
+    """More links than may be kept are cut and flagged; just as many are not."""
+    text = "".join(f"<a href={n}><a href={n}#x>" for n in range(5))
+    assert (5, False) == (len(read(text, max_links=5).links), read(text, max_links=5).capped)
+    assert (4, True) == (len(read(text, max_links=4).links), read(text, max_links=4).capped)
+
+
+def test_what_is_no_url_is_counted() -> None:
+    """References that look like http(s) but cannot be fetched are dropped and counted."""
+    assert 3 == read("<a href='http://['><a href='https://h:22/'><a href='https://" + "x" * 3000 + "/'>").invalid
+
+
+def test_a_title_is_kept_to_a_length() -> None:
+    """A title of a megabyte is cut."""
+    assert 512 == len(read(f"<title>{'x' * 1_000_000}</title>").title or "")
+
+
+_HOSTILE = """
+import resource, sys, time
+from crawler.content.html import extract
+M = 2 * 1024 * 1024
+def full(text): return (text * (M // len(text) + 1))[:M]
+pages = {
+    "nesting": full(b"<div>"),
+    "nesting of links": full(b"<a href=x><div>"),
+    "lists": full(b"<ul><li>"),
+    "unclosed formatting": b"".join(b"<b a=%d><p>" % n for n in range(150_000))[:M],
+    "links": b"".join(b"<a href=/%d>x</a>" % n for n in range(100_000)),
+    "attributes": b"<a " + b" ".join(b"a%d" % n for n in range(250_000)) + b" href=x>",
+    "many attributes, often": full(b"<a " + b" ".join(b"a%d" % n for n in range(1000)) + b" href=x>"),
+    "long attribute": b"<a href='" + b"x" * M + b"'><a href=y>",
+    "open quotes": full(b"<a href='"), "open tags": full(b"<a "), "other open tags": full(b"<q "), "<": full(b"<"),
+    "equals": b"<a " + full(b"="), "quotes": b"<a " + full(b"='"), "open comments": full(b"<!--"), "comments": full(b"<!--->"),
+    "scripts": full(b"<script>"), "scripts ends": full(b"<script></script "), "script pairs": full(b"<script></script>"),
+    "text": full(b"text "), "references": full(b"<a href='&amp;&lt&copy;&#x41;'>"), "spaces": b"<a" + full(b" ") + b"href=x>",
+    "styles": full(b"<p style='url('>"), "css": b"<style>" + full(b"url('") , "css comments": b"<style>" + full(b"/*url("),
+    "css names": b"<style>" + full(b"@import "), "css escapes": b"<style>url(" + full(b"\\\\61 "),
+    "srcset": b"<img srcset='" + full(b"a 1x,") + b"'>", "srcset commas": b"<img srcset='" + full(b", ") + b"'>",
+    "metas": full(b"<meta name=robots content=noindex>"), "refresh": b"<meta http-equiv=refresh content='" + full(b"1") + b"'>",
+    "dots": b"<a href='" + full(b"../") + b"'>", "bases": full(b"<base href='http://['>"), "astral": full("\\U0001f600<a href=x>".encode()),
+    "binary": bytes(range(256)) * (M // 256), "nul": bytes(M), "dots many": full(b"<a href='../../../../a..b/%41'>"),
+}
+for name, page in pages.items():
+    for requisites in (False, True):
+        start = time.process_time()
+        found = extract(page, "https://example.org/a/b", requisites=requisites, max_links=10_000)
+        spent = time.process_time() - start
+        assert spent < 3, (name, requisites, spent)
+        if name in ("links",):
+            assert found.capped and len(found.links) == 10_000
+        if len(sys.argv) > 1:
+            print(f"{name:24s} {requisites!s:5} {spent:.3f} s {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 200 * 1024
+"""
+
+
+def test_hostile_pages_cost_no_more_than_their_length() -> None:
+    """2 MiB of nesting, attributes, open quotes and the like are read in seconds and little memory, in a process apart."""
+    done = subprocess.run([sys.executable, "-c", _HOSTILE], capture_output=True, text=True, timeout=100, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+_PARTS = st.sampled_from(
+    ["<a href=", "<img srcset=", "<meta http-equiv=refresh content=", "<base href=", "<link rel=canonical href=", "<style>",
+     "</style>", "url(", "'", '"', ">", "0;url=", "http://", "//", "x", "&#x0;", "\0", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), "\\", ")"]
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(
+    st.one_of(st.binary(max_size=60), st.lists(_PARTS, max_size=12).map(lambda parts: "".join(parts).encode())),
+    st.booleans(),
+)
+def test_any_bytes_are_read(data: bytes, requisites: bool) -> None:
+    """Whatever a page consists of, links without a fragment come out, and each once."""
+    page = extract(data, URL, requisites=requisites, max_links=10)
+    urls = [link.url for link in page.links]
+    assert len(urls) == len(set(urls))
+    assert all(url.startswith(("http://", "https://")) and "#" not in url for url in urls)
