@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import orjson
 import uvloop
@@ -52,6 +53,10 @@ from crawler.sinks.pages import PagesSink
 from crawler.sinks.warc import WarcSink
 from crawler.systemd import Notifier, is_journal_stream
 
+# Threads that hash, compress and commit give the GIL up several times a visit; each time they wait this long for the
+# busy event loop to hand it back (CPython's default is 5 ms: docs/decisions/0004-threads.md).
+SWITCH_INTERVAL_S: Final = 0.0005
+
 
 class OutputUnusable(Exception):
     """The output directory cannot be one; the message is for a person (exit 78)."""
@@ -84,6 +89,7 @@ def run(settings: Settings, *, mode: Mode, view: View, configuration: str | None
 
     Raises OutputUnusable, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
     """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     return uvloop.run(_run(settings, mode, view, configuration))
 
 
@@ -287,7 +293,7 @@ def _sinks(settings: Settings, output: Path, clock: SystemClock) -> list[Sink]:
     info = (
         ("software", f"crawlerd/{__version__}"),
         ("http-header-user-agent", settings.identity_options().user_agent),
-        ("robots", settings.politeness_options().robots),
+        ("robots", "classic" if settings.politeness_options().robots == "obey" else "ignore"),
     )
     sinks: list[Sink] = []
     if options.warc:

@@ -64,7 +64,7 @@ def command(
 
         from crawler.cli.progress import summary_table
 
-        Console(stderr=True).print(summary_table(result.summary | {"details": result.details}))
+        Console(stderr=True).print(summary_table(result.summary | result.details))
     return _exit_code(result.stopped_by, urls_left=result.urls_left, problems=result.seed_problems)
 
 

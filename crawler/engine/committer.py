@@ -196,10 +196,9 @@ class Committer:
 
     async def _rename_complete(self) -> None:
         """The batch is stored: nothing here may undo it. What fails is taken up by the next commit or start."""
-        with suppress(OSError):
-            renamed = await self._in_thread(self._settle_sinks)
-            self._unrecorded.extend(renamed)  # their new states go with the next commit
-            self._say_closed(renamed)
+        renamed = await self._in_thread(self._settle_sinks)
+        self._unrecorded.extend(renamed)  # their new states go with the next commit
+        self._say_closed(renamed)
 
     def _disk_low(self) -> str | None:
         stat = os.statvfs(self._output)
@@ -226,7 +225,12 @@ class Committer:
         return written, files
 
     def _settle_sinks(self) -> list[SinkFile]:
-        return [file for sink in self._sinks for file in sink.settled()]
+        """On the sinks' thread. Every sink must hear of the commit, whatever became of the others' renames."""
+        renamed: list[SinkFile] = []
+        for sink in self._sinks:
+            with suppress(OSError):
+                renamed.extend(sink.settled())
+        return renamed
 
     def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[Written | None]) -> None:
         tally, scheduler = self._tally, self._scheduler

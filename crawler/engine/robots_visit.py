@@ -6,7 +6,7 @@ Pure: outcome, the copy known so far, and `now` in; a new record out.
 from dataclasses import replace
 from typing import Final, assert_never
 
-from crawler.content import decode
+from crawler.content.decode import decode
 from crawler.content.robots import RobotsTxt, policy_for_status
 from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected, RobotsRecord
 from crawler.core.vocabulary import TruncatedReason
@@ -39,7 +39,7 @@ def record_of(
                 return _unreachable(status, known, now, rest_s)
             if policy == "allow":
                 return RobotsRecord("allow", status, None, now, now + FRESH_S)
-            decoded = decode.decode(
+            decoded = decode(
                 outcome.payload,
                 outcome.head.get_all("content-encoding"),
                 keep=MAX_BYTES,

@@ -17,7 +17,7 @@ from crawler.settings.quantities import format_duration, format_size
 from crawler.settings.settings import Mode, Settings
 
 MAX_SOCKET_PATH: Final = 107  # bytes; sun_path of sockaddr_un has 108 with the NUL, unix(7)
-_CONTACT = re.compile(r"https?://[^\s/]|[^\s@]@[^\s@]")
+_CONTACT = re.compile(r"https?://[A-Za-z0-9[]|[^\s@]@[^\s@]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Final
 
 from isal import isal_zlib
 
-_PIECE: Final = 1 << 20
+_PIECE: Final = 32 * 1024  # what follows a member in its piece is copied for each member: small pieces, little copying
 
 
 @dataclass(frozen=True, slots=True)
