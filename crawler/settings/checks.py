@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Final
 
 from crawler.fetch.address import AddressDenied, AddressPolicy
@@ -169,7 +170,7 @@ def _paths(settings: Settings) -> Iterator[Finding]:
             yield Finding((key,), f"{key} {directory}: {file} is not a directory")
     for key, path in (("frontier.path", settings.frontier_path), ("admin.socket", settings.control_socket)):
         if settings.get(key) is not None:
-            if path.is_dir():
+            if _is_directory(path):
                 yield Finding((key,), f"{key} {path}: is a directory")
             elif (file := _file_in_the_way(path.parent)) is not None:
                 yield Finding((key,), f"{key} {path}: {file} is not a directory")
@@ -187,11 +188,14 @@ def _paths(settings: Settings) -> Iterator[Finding]:
 def _file_in_the_way(directory: Path) -> Path | None:
     """The part of the path that exists and is not a directory."""
     for path in (directory, *directory.parents):
-        try:
-            if path.is_dir():
-                return None
-            if path.exists():
-                return path
-        except OSError:  # may not be looked at: whoever opens it will say so
-            return None
+        if (is_directory := _is_directory(path)) is not None:
+            return None if is_directory else path
     return None
+
+
+def _is_directory(path: Path) -> bool | None:
+    """None: there is nothing, or it may not be looked at; whoever opens it will say so."""
+    try:
+        return S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return None

@@ -126,8 +126,8 @@ def _line_of(source: str, line: int) -> str:
 def read_toml(path: Path, short_name: str) -> TomlFile:
     """Read and parse one file. Raises ConfigurationError with one problem, a syntax error at its line and column."""
 
-    def refuse(message: str, line: int = 0, column: int = 0, source: str = "") -> ConfigurationError:
-        return ConfigurationError([Problem(str(path), line, column, message, _line_of(source, line))])
+    def refuse(message: str, line: int = 0, column: int = 0, source: str = "", hint: str = "") -> ConfigurationError:
+        return ConfigurationError([Problem(str(path), line, column, message, _line_of(source, line), hint)])
 
     try:
         content = path.read_bytes().removeprefix(BOM_UTF8)
@@ -145,7 +145,8 @@ def read_toml(path: Path, short_name: str) -> TomlFile:
         # What is missing at the end of the document is shown behind its last word, not on an empty line.
         before = source[: error.pos] if error.pos < len(source) else source.rstrip()
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        raise refuse(f"not TOML: {error.msg[:1].lower()}{error.msg[1:]}", line, column, source) from None
+        hint = "is a quote missing?" if source[error.pos : error.pos + 1] == "\n" and "character" in error.msg else ""
+        raise refuse(f"not TOML: {error.msg[:1].lower()}{error.msg[1:]}", line, column, source, hint) from None
     except RecursionError:
         raise refuse("not usable: nested too deeply") from None
     except ValueError as error:  # a number of thousands of digits
