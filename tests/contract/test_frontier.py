@@ -1,0 +1,497 @@
+"""What every frontier promises, held against each of them: see crawler/frontier/base.py."""
+
+from pathlib import Path
+
+import pytest
+
+from crawler.core.values import (
+    Counters,
+    Denied,
+    Discovered,
+    Failed,
+    HostRow,
+    NotModified,
+    Origin,
+    Outcome,
+    Redirected,
+    Rest,
+    RobotsRecord,
+    SinkFile,
+    Task,
+    Written,
+)
+from crawler.core.vocabulary import (
+    DenyReason,
+    ErrorType,
+    HostState,
+    SinkFileState,
+    Source,
+    TaskKind,
+    TruncatedReason,
+    UrlState,
+)
+from crawler.frontier.base import Batch, Frontier, FrontierLocked, Receipt, Totals
+from tests.support.frontiers import NOW, STORES, Store, answer, batch, found, links, visit
+
+A = Origin("https", "a.example", 443)
+FAILED = Failed(ErrorType.READ_TIMEOUT, "no byte for 30 s", retryable=True)
+DENIED = Denied(DenyReason.ROBOTS, "Disallow: /x")
+WARC = SinkFile("warc", "a.warc.gz", SinkFileState.OPEN, 100)
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return STORES[request.param](tmp_path)
+
+
+async def take(frontier: Frontier, host_id: int = 1, limit: int = 100, leased: tuple[int, ...] = ()) -> list[Task]:
+    return await frontier.take(host_id, limit, leased=leased)
+
+
+async def take_urls(frontier: Frontier, host_id: int = 1) -> list[str]:
+    return [task.url for task in await take(frontier, host_id)]
+
+
+async def add(frontier: Frontier, *urls: str) -> Receipt:
+    return await frontier.add([found(url) for url in urls], now=NOW)
+
+
+async def host(frontier: Frontier, origin: Origin = A) -> HostRow:
+    row = await frontier.find_host(origin)
+    assert row is not None
+    return row
+
+
+# -- opening and closing
+
+
+async def test_a_new_store_is_empty_and_clean(store: Store) -> None:
+    """There is nothing to recover, and no key needs to rest."""
+    async with store.opened() as (frontier, recovered):
+        assert recovered.clean
+        assert (recovered.hosts, recovered.rests, recovered.sink_files, recovered.scope_hosts) == ((), (), (), ())
+        assert recovered.counters == Counters()
+        assert not recovered.seeds_added
+        assert await frontier.totals() == Totals(0, 0, 0, 0, 0, 0)
+        assert await frontier.next_due() is None
+
+
+@pytest.mark.parametrize("clean", [True, False])
+async def test_the_next_owner_learns_how_the_last_one_ended(store: Store, clean: bool) -> None:
+    """`clean` is what close was told."""
+    async with store.opened(clean=clean):
+        pass
+    async with store.opened() as (_, recovered):
+        assert recovered.clean is clean
+
+
+async def test_a_second_owner_is_refused_and_told_who_owns_it(store: Store) -> None:
+    """Two crawlers on one store would each undo the other's work."""
+    async with store.opened():
+        second = store.make()
+        with pytest.raises((FrontierLocked, RuntimeError)):
+            await second.open()
+
+
+async def test_what_is_not_open_cannot_be_asked(store: Store) -> None:
+    """Neither before open nor after close; closing again is harmless."""
+    frontier = store.make()
+    with pytest.raises(RuntimeError):
+        await frontier.totals()
+    await frontier.open()
+    await frontier.close(clean=True)
+    await frontier.close(clean=True)
+    with pytest.raises(RuntimeError):
+        await take(frontier)
+
+
+async def test_everything_is_there_after_reopening(store: Store) -> None:
+    """URLs, hosts, robots, rests, files, counters and scope come back as they were left."""
+    robots = RobotsRecord("rules", 200, b"User-agent: *\nDisallow: /x\n", NOW, NOW + 86_400, 2.5, None)
+    rest = Rest("a.example", NOW + 60, 2, "429")
+    counters = Counters(urls_fetched=1, bytes=25, extra={"skipped": 3})
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        (task,) = await take(frontier)
+        await frontier.settle(
+            batch(
+                visit(task, discovered=links("https://a.example/b", "https://b.example/")),
+                visit(Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS), robots=robots),
+                sink_files=[WARC],
+                rests=[rest],
+                counters=counters,
+                scope_hosts=["www.a.example", "a.example"],
+            )
+        )
+        totals = await frontier.totals()
+    async with store.opened() as (frontier, recovered):
+        assert await frontier.totals() == totals == Totals(queued=2, waiting=0, done=1, denied=0, gave_up=0, hosts=2)
+        assert recovered.seeds_added
+        assert recovered.rests == (rest,)
+        assert recovered.sink_files == (WARC,)
+        assert recovered.counters == counters
+        assert recovered.scope_hosts == ("a.example", "www.a.example")
+        first, second = recovered.hosts
+        assert first == HostRow(1, A, "a.example", first.slot, 1, 1, HostState.READY, robots)
+        assert (second.id, second.origin.host, second.queued, second.state) == (2, "b.example", 1, HostState.NEW)
+        assert await take_urls(frontier) == ["https://a.example/b"]
+
+
+async def test_links_without_a_seed_are_no_seeds(store: Store) -> None:
+    """`seeds_added` says whether a restart must add them."""
+    async with store.opened() as (frontier, _):
+        await frontier.add(links("https://a.example/"), now=NOW)
+    async with store.opened() as (_, recovered):
+        assert not recovered.seeds_added
+
+
+# -- seeds and discoveries
+
+
+async def test_a_seed_is_new_once(store: Store) -> None:
+    """Twice in one call or again later, it counts once."""
+    async with store.opened() as (frontier, _):
+        receipt = await add(frontier, "https://a.example/", "https://b.example/", "https://a.example/")
+        assert list(receipt.links_new) == [1, 1, 0]
+        assert receipt.queued == {1: 1, 2: 1}
+        assert [(row.id, row.origin.host, row.queued) for row in receipt.hosts] == [
+            (1, "a.example", 1),
+            (2, "b.example", 1),
+        ]
+        again = await add(frontier, "https://b.example/", "https://b.example/2")
+        assert (list(again.links_new), again.queued, list(again.hosts)) == ([0, 1], {2: 1}, [])
+
+
+async def test_an_origin_is_a_scheme_a_host_and_a_port(store: Store) -> None:
+    """Each has a row of its own; one registrable domain has one slot."""
+    async with store.opened() as (frontier, _):
+        receipt = await add(frontier, "https://a.example/", "http://a.example/", "https://a.example:8443/")
+        assert [row.id for row in receipt.hosts] == [1, 2, 3]
+        assert {(row.domain, row.slot) for row in receipt.hosts} == {("a.example", receipt.hosts[0].slot)}
+        assert await take_urls(frontier, 3) == ["https://a.example:8443/"]
+        assert await frontier.find_host(Origin("http", "a.example", 443)) is None
+        assert (await host(frontier, Origin("http", "a.example", 80))).id == 2
+
+
+async def test_the_same_key_on_two_hosts_is_two_urls(store: Store) -> None:
+    """A key is unique within its origin."""
+    async with store.opened() as (frontier, _):
+        pair = [
+            Discovered(f"https://{name}/", Origin("https", name, 443), 7, 0, "", Source.SEED)
+            for name in ("a.example", "b.example")
+        ]
+        assert list((await frontier.add(pair, now=NOW)).links_new) == [1, 1]
+        assert await take_urls(frontier, 2) == ["https://b.example/"]
+
+
+@pytest.mark.parametrize("key", [-(1 << 63), (1 << 63) - 1, 0, -1])
+async def test_every_64_bit_key_is_kept_exactly(store: Store, key: int) -> None:
+    """A neighbouring key is another URL."""
+    async with store.opened() as (frontier, _):
+        keys = [key, key ^ 1, key]
+        pages = [Discovered(f"https://a.example/{n}", A, k, 0, "", Source.SEED) for n, k in enumerate(keys)]
+        assert list((await frontier.add(pages, now=NOW)).links_new) == [1, 1, 0]
+
+
+async def test_the_first_page_of_a_batch_gets_the_credit_for_a_link(store: Store) -> None:
+    """`links_new` is exact for each settlement, whatever others found."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/1", "https://a.example/2", "https://a.example/3")
+        one, two, three = await take(frontier)
+        new, other = "https://a.example/new", "https://b.example/"
+        receipt = await frontier.settle(
+            batch(
+                visit(one, discovered=links(new, "https://a.example/2", new)),
+                visit(two, discovered=links(new, other, "https://a.example/4")),
+                visit(three),
+            )
+        )
+        assert list(receipt.links_new) == [1, 2, 0]
+        assert receipt.queued == {1: 2, 2: 1}
+        assert [(row.id, row.queued) for row in receipt.hosts] == [(2, 1)]
+
+
+async def test_a_shorter_way_to_a_known_url_changes_nothing(store: Store) -> None:
+    """It keeps the depth and the page it was first found with."""
+    async with store.opened() as (frontier, _):
+        await frontier.add([found("https://a.example/deep", depth=5, source=Source.LINK)], now=NOW)
+        await add(frontier, "https://a.example/deep")
+        (task,) = await take(frontier)
+        assert (task.depth, task.source, task.hop_path) == (5, Source.LINK, "LLLLL")
+
+
+async def test_more_discoveries_than_one_statement_holds(store: Store) -> None:
+    """A page with thousands of links loses none."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        (task,) = await take(frontier)
+        urls = [f"https://a.example/{n}" for n in range(4_321)]
+        receipt = await frontier.settle(batch(visit(task, discovered=links(*urls))))
+        assert list(receipt.links_new) == [4_321]
+        assert [t.url for t in await take(frontier, limit=5_000)] == urls
+
+
+# -- taking
+
+
+async def test_a_task_has_all_that_was_known_of_the_url(store: Store) -> None:
+    """What the discovery said, and the URL it was found on."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example:8443/seed?q=1")
+        (seed,) = await take(frontier)
+        assert seed == Task(1, "https://a.example:8443/seed?q=1")
+        link = found(
+            "http://b.example/x?y=%2F", depth=1, source=Source.REDIRECT, hop_path="R", priority=-3, redirects=2
+        )
+        await frontier.settle(batch(visit(seed, discovered=(link,))))
+        assert await take(frontier, 2) == [
+            Task(
+                2,
+                "http://b.example/x?y=%2F",
+                via="https://a.example:8443/seed?q=1",
+                depth=1,
+                hop_path="R",
+                source=Source.REDIRECT,
+                priority=-3,
+                redirects=2,
+            )
+        ]
+
+
+async def test_tasks_come_by_priority_then_depth_then_age(store: Store) -> None:
+    """A smaller priority goes first, within it the shallower, within that the older."""
+    async with store.opened() as (frontier, _):
+        order = [(1, 0), (0, 2), (0, 1), (-1, 9), (0, 1), (1, 0)]
+        await frontier.add(
+            [found(f"https://a.example/{n}", priority=p, depth=d) for n, (p, d) in enumerate(order)], now=NOW
+        )
+        assert [url[-1] for url in await take_urls(frontier)] == ["3", "2", "4", "1", "0", "5"]
+        assert [task.id for task in await take(frontier, limit=2)] == [4, 3]
+        assert await take(frontier, limit=0) == []
+
+
+async def test_leased_tasks_are_passed_over(store: Store) -> None:
+    """They do not use up the limit either."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(5)))
+        assert [task.id for task in await take(frontier, limit=2, leased=(1, 3, 99))] == [2, 4]
+        assert await take(frontier, leased=(1, 2, 3, 4, 5)) == []
+
+
+async def test_only_the_hosts_own_queued_urls_are_taken(store: Store) -> None:
+    """Not another host's, and none that is settled; a host without any has none."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(5)), "https://b.example/")
+        tasks = await take(frontier)
+        states = [UrlState.DONE, UrlState.DENIED, UrlState.GAVE_UP, UrlState.WAITING, UrlState.QUEUED]
+        await frontier.settle(
+            batch(*(visit(task, state=state, next_at=NOW + 9) for task, state in zip(tasks, states, strict=True)))
+        )
+        assert await take_urls(frontier) == ["https://a.example/4"]
+        assert await take(frontier, 77) == []
+        assert await frontier.totals() == Totals(queued=2, waiting=1, done=1, denied=1, gave_up=1, hosts=2)
+        assert (await host(frontier)).queued == 1
+
+
+# -- visits
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempt"),
+    [(answer(), 2), (answer(503), 2), (FAILED, 2), (Redirected(answer(301), "https://b.example/"), 2), (DENIED, 1)],
+)
+async def test_attempts_are_counted_and_refusals_are_none(store: Store, outcome: Outcome, attempt: int) -> None:
+    """The next task says which attempt it is."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        (task,) = await take(frontier)
+        await frontier.settle(batch(visit(task, outcome, state=UrlState.QUEUED)))
+        (again,) = await take(frontier)
+        assert (again.id, again.attempt) == (task.id, attempt)
+
+
+ETAG = (("etag", '"2"'), ("last-modified", "Mon"))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "validators"),
+    [
+        (answer(200, fields=ETAG), ('"2"', "Mon")),
+        (answer(200), (None, None)),
+        (answer(200, fields=(("etag", "x" * 5_000),)), (None, None)),
+        (NotModified(answer(304)), ('"1"', "Sun")),
+        (NotModified(answer(304, fields=(("etag", '"2"'),))), ('"2"', "Sun")),
+        (answer(200, fields=ETAG, truncated=TruncatedReason.DISCONNECT), ('"1"', "Sun")),
+        (answer(503, fields=ETAG), ('"1"', "Sun")),
+        (Redirected(answer(302, fields=ETAG), "https://b.example/"), ('"1"', "Sun")),
+        (FAILED, ('"1"', "Sun")),
+        (DENIED, ('"1"', "Sun")),
+    ],
+)
+async def test_validators_are_those_of_the_last_whole_page(
+    store: Store, outcome: Outcome, validators: tuple[str | None, str | None]
+) -> None:
+    """An error page's or half a page's would turn the next answer into a false 304."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        (task,) = await take(frontier)
+        assert (task.etag, task.last_modified) == (None, None)
+        known = answer(fields=(("etag", '"1"'), ("last-modified", "Sun")))
+        await frontier.settle(batch(visit(task, known, state=UrlState.QUEUED)))
+        (task,) = await take(frontier)
+        assert (task.etag, task.last_modified) == ('"1"', "Sun")
+        await frontier.settle(batch(visit(task, outcome, state=UrlState.QUEUED)))
+        (task,) = await take(frontier)
+        assert (task.etag, task.last_modified) == validators
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempt", "kind", "fetched"),
+    [
+        (answer(), 1, TaskKind.PAGE, 1),
+        (FAILED, 1, TaskKind.PAGE, 1),
+        (answer(404), 1, TaskKind.PAGE, 1),
+        (answer(), 2, TaskKind.PAGE, 0),
+        (DENIED, 1, TaskKind.PAGE, 0),
+        (answer(), 1, TaskKind.ROBOTS, 0),
+    ],
+)
+async def test_a_host_counts_the_first_attempts_of_its_pages(
+    store: Store, outcome: Outcome, attempt: int, kind: TaskKind, fetched: int
+) -> None:
+    """Retries, refusals and robots.txt do not count against a limit on URLs."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        task = Task(0 if kind is TaskKind.ROBOTS else 1, "https://a.example/", kind, attempt=attempt)
+        await frontier.settle(batch(visit(task, outcome)))
+        assert (await host(frontier)).fetched == fetched
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"),
+    [("rules", HostState.READY), ("allow", HostState.READY), ("unreachable", HostState.HELD)],
+)
+async def test_a_robots_verdict_is_kept_with_the_host(store: Store, verdict: str, state: HostState) -> None:
+    """The newest one counts, with every detail; no URL is touched."""
+    old = RobotsRecord("rules", 200, b"old", NOW - 9, NOW)
+    new = RobotsRecord(verdict, 503, b"\x00\xff", NOW, NOW + 5.5, 1.5, NOW - 1)
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
+        before = await frontier.totals()
+        await frontier.settle(batch(visit(task, robots=old), visit(task, FAILED, robots=new)))
+        row = await host(frontier)
+        assert (row.robots, row.state) == (new, state)
+        assert (await frontier.totals(), row.queued) == (before, 1)
+
+
+async def test_a_rest_ends_when_it_is_said_to(store: Store) -> None:
+    """Until then the last one said counts, across restarts."""
+    async with store.opened() as (frontier, _):
+        rests = [Rest("a", NOW, 1, "503"), Rest("b", NOW, 1, "429"), Rest("a", NOW + 5, 2, "503")]
+        await frontier.settle(batch(rests=rests))
+    async with store.opened() as (frontier, recovered):
+        assert recovered.rests == (rests[2], rests[1])
+        await frontier.settle(batch(rests=[Rest("a", 0, 0, ""), Rest("never", 0, 0, "")]))
+    async with store.opened() as (_, recovered):
+        assert recovered.rests == (rests[1],)
+
+
+async def test_counters_stay_when_a_batch_has_none(store: Store) -> None:
+    """A batch without counters does not reset them."""
+    async with store.opened() as (frontier, _):
+        await frontier.settle(batch(counters=Counters(pages=5)))
+        await frontier.settle(batch())
+    async with store.opened() as (_, recovered):
+        assert recovered.counters == Counters(pages=5)
+
+
+async def test_closed_output_files_need_no_recovery(store: Store) -> None:
+    """Open and closing ones are told to the sinks, each with its last length."""
+    async with store.opened() as (frontier, _):
+        opened = [SinkFile(sink, "1", SinkFileState.OPEN, 0) for sink in ("warc", "pages")]
+        await frontier.record_sink_files(opened)
+        closing = SinkFile("warc", "1", SinkFileState.CLOSING, 70)
+        await frontier.settle(batch(sink_files=[closing]))
+    async with store.opened() as (frontier, recovered):
+        assert recovered.sink_files == (closing, opened[1])
+        await frontier.record_sink_files([SinkFile("warc", "1", SinkFileState.CLOSED, 70)])
+    async with store.opened() as (_, recovered):
+        assert recovered.sink_files == (opened[1],)
+
+
+# -- waiting
+
+
+async def test_waiting_urls_are_queued_when_due_the_longest_due_first(store: Store) -> None:
+    """`next_due` says when to come back; an early call promotes nothing."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(3)), "https://b.example/")
+        tasks = [*await take(frontier), *await take(frontier, 2)]
+        due = [NOW + 30, NOW + 10, NOW + 20, NOW + 10.5]
+        await frontier.settle(
+            batch(
+                *(
+                    visit(task, FAILED, host_id=1 + (task.id == 4), state=UrlState.WAITING, next_at=at)
+                    for task, at in zip(tasks, due, strict=True)
+                )
+            )
+        )
+        assert await frontier.next_due() == NOW + 10
+        assert await frontier.promote(now=NOW + 9.9) == {}
+        assert await frontier.promote(now=NOW + 10) == {1: 1}
+        assert [(t.id, t.attempt) for t in await take(frontier)] == [(2, 2)]
+        assert (await host(frontier)).queued == 1
+        assert await frontier.next_due() == NOW + 10.5
+        assert await frontier.promote(now=NOW + 99, limit=2) == {1: 1, 2: 1}
+        assert await frontier.next_due() == NOW + 30
+        assert await frontier.promote(now=NOW + 99) == {1: 1}
+        assert await frontier.next_due() is None
+        assert await frontier.totals() == Totals(queued=4, waiting=0, done=0, denied=0, gave_up=0, hosts=2)
+
+
+async def test_a_url_that_does_not_wait_is_never_due(store: Store) -> None:
+    """A due time counts only with the state that goes with it."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        (task,) = await take(frontier)
+        await frontier.settle(batch(visit(task, state=UrlState.DONE, next_at=NOW)))
+        assert await frontier.next_due() is None
+        assert await frontier.promote(now=NOW + 99) == {}
+
+
+# -- all or nothing
+
+
+def _bad_batches(task: Task, good: Task) -> dict[str, Batch]:
+    first = visit(good, discovered=links("https://a.example/found", "https://new.example/"))
+    rest = {"rests": [Rest("a", NOW, 1, "503")], "counters": Counters(pages=1), "sink_files": [WARC]}
+    robots = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
+    return {
+        "an unknown url": batch(first, visit(Task(99, "https://a.example/no")), **rest),
+        "a url of another host": batch(first, visit(task, host_id=2), **rest),
+        "an unknown host": batch(first, visit(robots, host_id=99), **rest),
+        "an unknown file": batch(first, visit(task), written=[None, Written("no.warc.gz", 0)], **rest),
+        "one task twice": batch(first, visit(task), visit(task), **rest),
+        "waiting for nothing": batch(first, visit(task, state=UrlState.WAITING), **rest),
+        "links of robots.txt": batch(first, visit(robots, discovered=links("https://a.example/x")), **rest),
+        "a place too few": Batch([first, visit(task)], [None], **rest),
+    }
+
+
+@pytest.mark.parametrize("fault", _bad_batches(Task(2, ""), Task(1, "")))
+async def test_a_batch_that_cannot_be_stored_leaves_no_trace(store: Store, fault: str) -> None:
+    """Not of its good settlements either; the store goes on."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/1", "https://a.example/2", "https://b.example/")
+        good, task = await take(frontier)
+        before = await frontier.totals(), await host(frontier), await take(frontier)
+        with pytest.raises(ValueError):
+            await frontier.settle(_bad_batches(task, good)[fault])
+        assert (await frontier.totals(), await host(frontier), await take(frontier)) == before
+        assert await frontier.find_host(Origin("https", "new.example", 443)) is None
+        receipt = await frontier.settle(batch(visit(good, discovered=links("https://new.example/"))))
+        assert (list(receipt.links_new), receipt.queued) == ([1], {3: 1})
+    async with store.opened() as (_, recovered):
+        assert (recovered.rests, recovered.counters, recovered.sink_files) == ((), Counters(), ())
+        assert [row.id for row in recovered.hosts] == [1, 2, 3]
