@@ -205,7 +205,8 @@ class Connection(asyncio.Protocol):
                 self.abort(CloseReason.UNSOLICITED)
             return
         self._last_mono = now = self._clock.mono()
-        if not self._received:
+        is_first = not self._received
+        if is_first:
             self.first_mono = now
         self._received += size
         try:
@@ -217,7 +218,10 @@ class Connection(asyncio.Protocol):
         else:
             if reader.complete:
                 self._complete(reader, now)
-            elif self._budget is not None and self._budget.is_spent():
+                return
+            if is_first:
+                self._arm(now)  # from here on other deadlines hold, which may be nearer
+            if self._budget is not None and self._budget.is_spent():
                 self._pause(self._budget, now)
 
     def _complete(self, reader: ResponseReader, now: float) -> None:
@@ -254,6 +258,7 @@ class Connection(asyncio.Protocol):
         self._paused_mono = 0.0
         if self.state is not State.CLOSED and self._transport is not None:
             self._transport.resume_reading()
+            self._arm(now)
 
     # -- deadlines: one timer a connection, re-armed when it fires and not when bytes come
 

@@ -1,0 +1,352 @@
+"""One connection: what keeps it alive, what closes it, and every deadline."""
+
+import asyncio
+import contextlib
+import gc
+
+import pytest
+
+from crawler.core.values import Failed, Fetched
+from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.fetch.budget import ByteBudget
+from crawler.fetch.options import FetchOptions
+from tests.support.fetching import client, until
+from tests.support.hostile import Certificates, chunked, ok, serve, table
+
+pytestmark = pytest.mark.parametrize("scheme", ["https", "http"])
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture(scope="module")
+def tls(certificates):
+    return certificates.server("a.test")
+
+
+@pytest.fixture
+def site(scheme, tls, certificates):
+    """Start a server and a client that trusts it: `async with site(script) as (server, client, url)`."""
+
+    @contextlib.asynccontextmanager
+    async def start(script, **options):
+        async with (
+            serve(script, tls=tls if scheme == "https" else None) as server,
+            client(ca_file=certificates.ca_file, **options) as c,
+        ):
+            yield server, c, f"{scheme}://a.test:{server.port}"
+
+    return start
+
+
+async def test_one_connection_serves_request_after_request(site):
+    """Sequential requests share a connection and are numbered; only the first one paid for opening it."""
+    async with site(table({"/a": ok(b"A"), "/b": chunked(b"B", b"B"), "/c": ok(b"")})) as (server, c, url):
+        results = [await c.get(url + path) for path in ("/a", "/b", "/c")]
+        assert [r.payload.prefix(9) for r in results] == [b"A", b"BB", b""]
+        assert results[1].raw_body.prefix(99) == b"1\r\nB\r\n1\r\nB\r\n0\r\n\r\n"
+        assert [(r.connection.id, r.connection.request_n) for r in results] == [(1, 1), (1, 2), (1, 3)]
+        assert [r.timings.connect_s > 0 for r in results] == [True, False, False]
+        assert all(r.timings.first_byte_s > 0 for r in results)
+        assert len(server.accepted) == 1
+        assert c.gate.is_balanced
+        stats = c.pool.stats()
+        assert (stats.opened, stats.requests, stats.idle, stats.open) == (1, 3, 1, 1)
+
+
+@pytest.mark.parametrize("size", [1, 100_000])
+async def test_bodies_arrive_whole_however_they_are_split(site, size):
+    """Byte by byte or at once, the body is the same and the connection lives."""
+    body = bytes(range(256)) * (size // 256 + 1)
+    answer = ok(body[:size])
+
+    async def dribble(a):
+        while await a.request():
+            head, _, rest = answer.partition(b"\r\n\r\n")
+            await a.send(*(bytes([byte]) for byte in head), b"\r\n", b"\r\n", rest[:1], rest[1:])
+
+    async with site(dribble) as (server, c, url):
+        for _ in range(2):
+            assert (await c.get(url + "/")).payload.prefix(1 << 20) == body[:size]
+        assert len(server.accepted) == 1
+
+
+@pytest.mark.parametrize("pieces", [(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",), (b"x",)])
+async def test_a_byte_on_an_idle_connection_closes_it(site, pieces):
+    """A response nobody asked for never becomes the answer to the next request."""
+    push = asyncio.Event()
+
+    async def script(a):
+        while path := await a.request():
+            await a.send(ok(path.encode()))
+            if path == "/1":
+                await push.wait()
+                await a.send(*pieces)
+
+    async with site(script) as (_, c, url):
+        assert (await c.get(url + "/1")).payload.prefix(9) == b"/1"
+        push.set()
+        await until(lambda: c.pool.stats().open == 0)
+        assert c.closings() == ["unsolicited"]
+        second = await c.get(url + "/2")
+        assert second.payload.prefix(9) == b"/2"
+        assert second.connection.id == 2
+
+
+async def test_bytes_after_the_body_close_the_connection(site):
+    """The response stands; the surplus is never read as another one."""
+    extra = ok(b"hello") + ok(b"EVIL")
+    async with site(table({"/1": extra, "/2": ok(b"two")})) as (server, c, url):
+        assert (await c.get(url + "/1")).payload.prefix(9) == b"hello"
+        assert (await c.get(url + "/2")).payload.prefix(9) == b"two"
+        assert len(server.accepted) == 2
+        assert c.closings() == ["unsolicited"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (ok(b"x", "Connection: close"), "server_close"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx", "server_close"),
+        (b"HTTP/1.1 200 OK\nContent-Length: 1\n\nx", "protocol_error"),
+        (ok(b"x", "Keep-Alive: max=0"), "server_close"),
+    ],
+)
+async def test_a_connection_is_not_used_again_where_the_answer_forbids_it(site, answer, reason):
+    """Announced closes and lenient framing end the connection though the response is good."""
+    async with site(table({"/": answer})) as (server, c, url):
+        for _ in range(2):
+            result = await c.get(url + "/")
+            assert isinstance(result, Fetched)
+            assert result.payload.prefix(9) == b"x"
+        assert len(server.accepted) == 2
+        assert c.closings() == [reason, reason]
+
+
+async def test_a_body_ended_by_an_orderly_close_is_whole(site):
+    """No length, no chunks: close_notify (or a FIN where there is no TLS) is the end."""
+
+    async def script(a):
+        await a.request()
+        await a.send(b"HTTP/1.1 200 OK\r\n\r\nto the end")
+
+    async with site(script) as (_, c, url):
+        result = await c.get(url + "/")
+        assert result.payload.prefix(99) == b"to the end"
+        assert result.truncated is None
+        assert c.closings() == ["server_close"]
+
+
+async def test_without_close_notify_nobody_knows_where_the_body_ended(site, scheme):
+    """Under TLS a bare FIN may be an attacker's: what came is kept and marked."""
+
+    async def script(a):
+        await a.request()
+        await a.send(b"HTTP/1.1 200 OK\r\n\r\nto the en")
+        await a.cut()
+
+    async with site(script) as (_, c, url):
+        result = await c.get(url + "/")
+        assert isinstance(result, Fetched)
+        assert result.payload.prefix(99) == b"to the en"
+        expected = (TruncatedReason.DISCONNECT, ErrorType.TRUNCATED) if scheme == "https" else (None, None)
+        assert (result.truncated, result.error_type) == expected
+
+
+@pytest.mark.parametrize("how", ["close", "cut", "reset"])
+async def test_an_end_in_mid_body_keeps_what_came(site, how):
+    """Fewer bytes than promised: recorded as truncated, or as reset, and the connection gone."""
+
+    async def script(a):
+        await a.request()
+        await a.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        if how == "cut":
+            await a.cut()
+        elif how == "reset":
+            await half_read.wait()
+            await a.reset()
+
+    half_read = asyncio.Event()
+    async with site(script) as (_, c, url):
+        fetching = asyncio.ensure_future(c.get(url + "/"))
+        if how == "reset":  # a reset may overtake what was sent: wait until it was read
+            await until(lambda: any(k.bytes_received == 43 for k in c.pool._alive))
+            half_read.set()
+        result = await fetching
+        assert isinstance(result, Fetched)
+        assert result.payload.prefix(99) == b"half"
+        assert result.truncated is TruncatedReason.DISCONNECT
+        assert result.error_type is (ErrorType.RESET if how == "reset" else ErrorType.TRUNCATED)
+        assert c.closings() == ["reset" if how == "reset" else "server_close"]
+        assert c.pool.origins() == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "word"),
+    [
+        (b"SSH-2.0-OpenSSH_9.2\r\n", ErrorType.PROTOCOL_ERROR),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", ErrorType.PROTOCOL_ERROR),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", ErrorType.PROTOCOL_ERROR),
+        (b"HTTP/1.1 200 OK\r\nContent-Le", ErrorType.TRUNCATED),
+        (b"", ErrorType.SERVER_CLOSED),
+    ],
+)
+async def test_what_is_no_response_fails(site, answer, word):
+    """Garbage, impossible framing, half a head and an early close each have a word; none is sent again."""
+
+    async def script(a):
+        await a.request()
+        await a.send(answer)
+
+    async with site(script) as (server, c, url):
+        result = await c.get(url + "/")
+        assert isinstance(result, Failed)
+        assert result.error_type is word
+        assert result.connection.request_n == 1
+        assert result.resend_count == 0
+        assert len(server.requests) == 1
+        assert c.pool.stats().open == 0
+
+
+def silence(a):
+    return a.client_closed()
+
+
+async def first_byte_only(a):
+    await a.send(b"H")
+    await a.client_closed()
+
+
+async def half_a_body(a):
+    await a.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\nhalf")
+    await a.client_closed()
+
+
+async def dripping(a):
+    await a.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n")
+    while not a.writer.transport.is_closing():
+        await a.send(b"x")
+        await asyncio.sleep(0.01)  # the case itself: a byte every now and then
+
+
+DEADLINES = [
+    (silence, {"first_byte_timeout_s": 0.05}, ErrorType.FIRST_BYTE_TIMEOUT, None),
+    (silence, {"total_timeout_s": 0.05}, ErrorType.TOTAL_TIMEOUT, None),
+    (first_byte_only, {"read_timeout_s": 0.05}, ErrorType.READ_TIMEOUT, None),
+    (half_a_body, {"read_timeout_s": 0.05}, ErrorType.READ_TIMEOUT, TruncatedReason.TIME),
+    (dripping, {"read_timeout_s": 5.0, "total_timeout_s": 0.1}, ErrorType.TOTAL_TIMEOUT, TruncatedReason.TIME),
+    (dripping, {"min_rate": 10_000, "min_rate_after_s": 0.05}, ErrorType.TOO_SLOW, TruncatedReason.TIME),
+]
+
+
+@pytest.mark.parametrize(("answer", "options", "word", "truncated"), DEADLINES)
+async def test_every_deadline_has_its_word(site, answer, options, word, truncated):
+    """First byte, gap, total and rate: each ends the exchange and closes the connection; what came is kept."""
+
+    async def script(a):
+        await a.request()
+        await answer(a)
+
+    async with site(script, fetch=FetchOptions(**options)) as (server, c, url):
+        result = await c.get(url + "/")
+        assert result.error_type is word
+        if truncated is None:
+            assert isinstance(result, Failed)
+            assert result.retryable
+        else:
+            assert isinstance(result, Fetched)
+            assert result.truncated is truncated
+        assert c.closings() == ["timeout"]
+        await asyncio.wait_for(server.accepted[0].ended.wait(), 5)
+
+
+async def test_an_earlier_request_does_not_shorten_a_later_ones_time(site):
+    """The timer of one exchange, still armed, does not end the next one before its own deadline."""
+    go = asyncio.Event()
+
+    async def script(a):
+        await a.request()
+        await a.send(ok(b"1"))
+        await a.request()
+        await go.wait()
+        await a.send(ok(b"2"))
+
+    async with site(script, fetch=FetchOptions(first_byte_timeout_s=0.15)) as (_, c, url):
+        loop = asyncio.get_running_loop()
+        await c.get(url + "/1")
+        started = loop.time()
+        await until(lambda: loop.time() > started + 0.1)
+        second = asyncio.ensure_future(c.get(url + "/2"))
+        await until(lambda: loop.time() > started + 0.19)  # past the first exchange's deadline
+        assert not second.done()
+        go.set()
+        assert (await second).payload.prefix(9) == b"2"
+
+
+async def test_a_cancelled_fetch_closes_its_connection(site):
+    """Half an answer is read by nobody: the next request has a connection of its own."""
+
+    async def script(a):
+        while path := await a.request():
+            await a.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf" if path == "/slow" else ok(b"fast"))
+
+    async with site(script) as (_, c, url):
+        fetching = asyncio.ensure_future(c.get(url + "/slow"))
+        await until(lambda: any(k.bytes_received == 42 for k in c.pool._alive))
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        assert c.pool.stats().open == 0
+        assert c.pool.origins() == {}
+        assert c.gate.is_balanced
+        assert (await c.get(url + "/fast")).connection.id == 2
+        assert c.closings() == ["shutdown"]
+
+
+async def test_reading_pauses_while_memory_is_spent(site):
+    """With the budget gone a body waits, past its deadlines, and comes whole once bytes are given back."""
+    budget = ByteBudget(100_000)
+    body = b"x" * 400_000
+    async with site(
+        table({"/": ok(body)}),
+        budget=budget,
+        fetch=FetchOptions(read_timeout_s=0.05, min_rate=10**9, min_rate_after_s=0.05),
+    ) as (_, c, url):
+        budget.take(100_000)
+        fetching = asyncio.ensure_future(c.get(url + "/"))
+        await until(lambda: budget.waiting == 1)
+        seen = [k.bytes_received for k in c.pool._alive]
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await until(lambda: loop.time() > started + 0.15)
+        assert [k.bytes_received for k in c.pool._alive] == seen
+        assert not fetching.done()
+        budget.give(10**9)
+        result = await fetching
+        assert result.payload.size == len(body)
+        assert result.truncated is None
+
+
+async def test_bodies_that_hold_all_memory_between_them_still_end(site):
+    """When every byte of the budget is in half-read bodies, one is let on, so that nobody waits for ever."""
+    budget = ByteBudget(10_000)
+    async with site(table({"/": ok(b"x" * 300_000)}), budget=budget, connections_per_host=3) as (_, c, url):
+        async with asyncio.timeout(10):
+            results = await asyncio.gather(*(c.get(url + "/") for _ in range(3)))
+        assert [r.payload.size for r in results] == [300_000] * 3
+
+
+async def test_a_body_is_given_back_the_moment_it_is_dropped(site):
+    """Nothing in the client, and no reference cycle, keeps a finished body alive: memory is free at once."""
+    budget = ByteBudget(10_000_000)
+    async with site(table({"/": ok(b"x" * 300_000)}), budget=budget) as (_, c, url):
+        gc.disable()
+        try:
+            result = await c.get(url + "/")
+            assert budget.held == 300_000
+            del result
+            assert budget.held == 0
+        finally:
+            gc.enable()

@@ -1,0 +1,305 @@
+"""From an origin to a socket: every address checked first, families raced, errors told apart, nothing leaked."""
+
+import asyncio
+import errno
+import os
+import socket
+
+import pytest
+
+from crawler.core.values import Failed, Fetched, Origin
+from crawler.core.vocabulary import ErrorType, Stage
+from crawler.fetch.address import AddressPolicy
+from crawler.fetch.dial import NetworkDialer, interleave
+from crawler.fetch.errors import DialError, ResolveError
+from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
+from crawler.fetch.resolve import CachingResolver, Found
+from crawler.fetch.tls import TlsProfile
+from tests.support.fetching import ScriptedLookup, SkewedClock, client
+from tests.support.hostile import ok, serve, table
+
+HELLO = table({"/": ok(b"hello")})
+PRIVATE = (
+    "10.0.0.1",
+    "127.0.0.1",
+    "::1",
+    "::ffff:127.0.0.1",
+    "64:ff9b::7f00:1",
+    "2002:7f00:1::",
+    "::127.0.0.1",
+    "fe80::1",
+)
+
+
+@pytest.mark.parametrize("address", PRIVATE)
+async def test_no_packet_leaves_for_a_denied_address(address):
+    """A name that resolves to a special address is denied before anything is dialled."""
+    async with serve(HELLO) as server:
+        network = NetworkOptions(resolve=(("a.test", (address,)),))
+        async with client(network=network) as c:
+            result = await c.get(f"http://a.test:{server.port}/")
+            assert isinstance(result, Failed)
+            assert result.error_type is ErrorType.ADDRESS_DENIED
+            assert not result.retryable
+            assert server.accepted == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:7f00:1]"])
+async def test_a_literal_is_checked_as_a_name_is(host):
+    """A URL that names the address itself is denied too."""
+    async with serve(HELLO) as server, client(network=NetworkOptions()) as c:
+        result = await c.get(f"http://{host}:{server.port}/")
+        assert isinstance(result, Failed)
+        assert result.error_type is ErrorType.ADDRESS_DENIED
+        assert server.accepted == []
+
+
+def dialer(lookup, *, connect=None, allow=(), clock=None, **options):
+    network = NetworkOptions(allow_private=allow)
+    clock = clock or SkewedClock()
+    return NetworkDialer(
+        resolver=CachingResolver(lookup, network, clock),
+        policy=AddressPolicy(allow),
+        tls=TlsProfile(TlsOptions(verify=False), network),
+        options=FetchOptions(**options),
+        network=network,
+        clock=clock,
+        connect=connect,
+    )
+
+
+class Sockets:
+    """Connecting, scripted: each address succeeds, fails or hangs. `made` are the sockets handed out."""
+
+    def __init__(self, **outcomes):
+        self.outcomes = {address.replace("_", ".").replace("x", ":"): outcome for address, outcome in outcomes.items()}
+        self.tried = []
+        self.made = []
+        self.others = []
+
+    async def __call__(self, address, port):
+        self.tried.append(address)
+        outcome = self.outcomes[address]
+        if isinstance(outcome, OSError):
+            raise outcome
+        if outcome == "hang":
+            await asyncio.get_running_loop().create_future()
+        if isinstance(outcome, asyncio.Event):
+            await outcome.wait()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self.made.append(ours)
+        self.others.append(theirs)
+        return ours
+
+    def close(self):
+        for sock in self.made + self.others:
+            sock.close()
+
+
+V4, V4B, V6 = "198.41.0.4", "199.9.14.201", "2001:503:ba3e::2:30"
+ORIGIN = Origin("http", "a.test", 80)
+
+
+def sockets(**outcomes):
+    made = Sockets()
+    made.outcomes = outcomes
+    return made
+
+
+class Silent(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+
+
+async def dialled(d, origin=ORIGIN):
+    protocol, info = await d.dial(origin, Silent)
+    protocol.transport.abort()
+    return info
+
+
+async def test_of_several_answers_only_the_allowed_are_dialled():
+    """One private answer among public ones is left out, not the whole name."""
+    connect = sockets(**{V4: "ok"})
+    info = await dialled(dialer(ScriptedLookup({"a.test": Found(("10.0.0.1", V4, "::1"), 60)}), connect=connect))
+    assert info.peer_address == V4
+    assert connect.tried == [V4]
+    connect.close()
+
+
+async def test_ipv4_follows_250_ms_behind_a_black_hole():
+    """IPv6 that answers nothing costs a quarter of a second once; then the host's IPv4 goes first."""
+    connect = sockets(**{V6: "hang", V4: "ok"})
+    d = dialer(ScriptedLookup({"a.test": Found((V6, V4), 60)}), connect=connect)
+    first = await dialled(d)
+    assert first.peer_address == V4
+    assert 0.24 < first.timings.connect_s < 2
+    second = await dialled(d)
+    assert second.peer_address == V4
+    assert second.timings.connect_s < 0.24
+    assert connect.tried == [V6, V4, V4]
+    connect.close()
+
+
+async def test_a_refusal_does_not_wait_for_the_head_start():
+    """The next address is tried the moment one has failed."""
+    connect = sockets(**{V6: OSError(errno.ENETUNREACH, "no route"), V4: "ok"})
+    info = await dialled(dialer(ScriptedLookup({"a.test": Found((V6, V4), 60)}), connect=connect))
+    assert info.peer_address == V4
+    assert info.timings.connect_s < 0.2
+    connect.close()
+
+
+async def test_the_loser_of_the_race_is_closed():
+    """When both families connect in the end, one socket is used and the other closed."""
+    gate = asyncio.Event()
+    connect = sockets(**{V6: gate, V4: gate})
+    d = dialer(ScriptedLookup({"a.test": Found((V6, V4), 60)}), connect=connect)
+    race = asyncio.ensure_future(d.dial(ORIGIN, Silent))
+    while len(connect.tried) < 2:
+        await asyncio.sleep(0.01)
+    gate.set()
+    protocol, _ = await race
+    closed_before = [sock for sock in connect.made if sock.fileno() == -1]
+    protocol.transport.abort()
+    assert len(connect.made) == 2
+    assert len(closed_before) == 1
+    connect.close()
+
+
+@pytest.mark.parametrize(
+    ("errors", "word"),
+    [
+        ({V4: OSError(errno.ECONNREFUSED, "refused")}, ErrorType.CONNECT_REFUSED),
+        ({V4: OSError(errno.EHOSTUNREACH, "no host")}, ErrorType.CONNECT_UNREACHABLE),
+        ({V4: OSError(errno.ENETUNREACH, "no net")}, ErrorType.CONNECT_UNREACHABLE),
+        ({V4: OSError(errno.ETIMEDOUT, "late")}, ErrorType.CONNECT_TIMEOUT),
+        ({V4: OSError(errno.EMFILE, "too many")}, ErrorType.NO_FILE_DESCRIPTORS),
+        ({V4: OSError(errno.ENFILE, "too many")}, ErrorType.NO_FILE_DESCRIPTORS),
+        ({V4: OSError(errno.EACCES, "firewall")}, ErrorType.CONNECT_FAILED),
+        (
+            {V6: OSError(errno.ENETUNREACH, "no IPv6"), V4: OSError(errno.ECONNREFUSED, "refused")},
+            ErrorType.CONNECT_REFUSED,
+        ),
+    ],
+)
+async def test_connect_errors_are_told_apart(errors, word):
+    """Each errno has its word; of several, the one the host itself gave."""
+    connect = sockets(**errors)
+    with pytest.raises(DialError) as caught:
+        await dialled(dialer(ScriptedLookup({"a.test": Found(tuple(errors), 60)}), connect=connect))
+    assert (caught.value.stage, caught.value.error_type) == (Stage.CONNECT, word)
+
+
+@pytest.mark.parametrize("addresses", [(V4,), (V6, V4), (V4, V4B)])
+async def test_silence_is_a_connect_timeout(addresses):
+    """However many addresses, connect_timeout bounds them together."""
+    connect = sockets(**dict.fromkeys(addresses, "hang"))
+    with pytest.raises(DialError) as caught:
+        await dialled(dialer(ScriptedLookup({"a.test": Found(addresses, 60)}), connect=connect, connect_timeout_s=0.05))
+    assert caught.value.error_type is ErrorType.CONNECT_TIMEOUT
+    assert caught.value.peer == (addresses[0], 80)
+    assert caught.value.timings.connect_s > 0.04
+
+
+async def test_a_name_that_does_not_resolve_fails_as_dns():
+    """The resolver's word is the dialer's."""
+    lookup = ScriptedLookup({"a.test": ResolveError(ErrorType.DNS_NOT_FOUND, "NXDOMAIN")})
+    with pytest.raises(DialError) as caught:
+        await dialled(dialer(lookup, connect=sockets()))
+    assert (caught.value.stage, caught.value.error_type) == (Stage.RESOLVE, ErrorType.DNS_NOT_FOUND)
+
+
+@pytest.mark.parametrize("hanging", [(V4,), (V6, V4)])
+async def test_a_cancelled_dial_closes_what_it_opened(hanging):
+    """Cancelled while it races, connects or has just connected: no socket stays open."""
+    gate = asyncio.Event()
+    connect = sockets(**dict.fromkeys(hanging, gate))
+    d = dialer(ScriptedLookup({"a.test": Found(hanging, 60)}), connect=connect)
+    task = asyncio.ensure_future(dialled(d))
+    while len(connect.tried) < len(hanging):
+        await asyncio.sleep(0.01)
+    gate.set()
+    await asyncio.sleep(0)  # one attempt may have connected, unseen
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert all(sock.fileno() == -1 for sock in connect.made)
+    connect.close()
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - counting, not walking
+
+
+async def test_a_cancelled_handshake_leaves_no_descriptor():
+    """Cancelled in the TLS handshake: the socket goes with it."""
+
+    async def stall(a):
+        await a.client_closed()
+
+    async with serve(stall) as server:
+        before = descriptors()
+        d = dialer(ScriptedLookup(), allow=("127.0.0.0/8",))
+        task = asyncio.ensure_future(dialled(d, Origin("https", "127.0.0.1", server.port)))
+        while not server.accepted:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await server.accepted[0].ended.wait()
+        await asyncio.sleep(0)
+        assert descriptors() <= before
+
+
+async def test_without_descriptors_a_fetch_fails_and_later_recovers(monkeypatch):
+    """EMFILE from the kernel is its own word, may be retried, and passes."""
+    real = socket.socket
+    short = True
+
+    def no_descriptor(*args, **kwargs):
+        if short:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*args, **kwargs)
+
+    async with serve(HELLO) as server, client() as c:
+        monkeypatch.setattr("crawler.fetch.dial.socket.socket", no_descriptor)
+        result = await c.get(f"http://a.test:{server.port}/")
+        assert isinstance(result, Failed)
+        assert result.error_type is ErrorType.NO_FILE_DESCRIPTORS
+        assert result.retryable
+        short = False
+        assert isinstance(await c.get(f"http://a.test:{server.port}/"), Fetched)
+
+
+async def test_a_port_nobody_listens_on_is_refused():
+    """The kernel's own refusal, over loopback."""
+    async with serve(HELLO) as server:
+        port = server.port
+    async with client() as c:
+        result = await c.get(f"http://a.test:{port}/")
+        assert isinstance(result, Failed)
+        assert result.error_type is ErrorType.CONNECT_REFUSED
+
+
+async def test_the_bound_address_is_the_one_the_server_sees():
+    """network.bind_address decides where connections come from."""
+    network = NetworkOptions(allow_private=("127.0.0.0/8",), bind_address="127.0.0.9")
+    async with serve(HELLO) as server, client(network=network) as c:
+        assert isinstance(await c.get(f"http://127.0.0.1:{server.port}/"), Fetched)
+        assert server.accepted[0].writer.get_extra_info("peername")[0] == "127.0.0.9"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "v6_first", "order"),
+    [
+        ([V6, V4, V4B], None, [V6, V4, V4B]),
+        ([V4, V4B, V6], None, [V4, V6, V4B]),
+        ([V6, V4], False, [V4, V6]),
+        ([V4, V4B], True, [V4, V4B]),
+        ([V4], None, [V4]),
+    ],
+)
+def test_families_alternate(addresses, v6_first, order):
+    """The first family's first address, then the other's, and so on."""
+    assert interleave(addresses, v6_first=v6_first) == order
