@@ -14,7 +14,7 @@ from crawler.content.resolve import Resolver
 MAX_REFERENCES: Final = 10_000  # as many as a page may have links
 
 _STRING = r"""(?:"((?:[^"\\\n\r\f]++|\\[\s\S])*+)"|'((?:[^'\\\n\r\f]++|\\[\s\S])*+)')"""
-_BARE = r"""(?:[^"'()\\\x00-\x20\x7f]++|\\[^\n\r\f])*+"""
+_BARE = r"""(?:[^"'()\\\x00-\x20\x7f]++|\\(?:[0-9a-fA-F]{1,6}+(?:\r\n|[\t\n\f\r ])?+|[^\n\r\f]))*+"""
 _SPACE = r"[\t\n\f\r ]*+"
 _TOKEN = re.compile(
     rf"""/\*[^*]*+(?:\*(?!/)[^*]*+)*+"""  # a comment

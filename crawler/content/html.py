@@ -33,9 +33,9 @@ MAX_DIRECTIVE_CHARS: Final = 1_024
 class Html:
     """What `extract` found. URLs are absolute.
 
-    `links` are unique and in document order; `canonical` is among them, `refresh` is not. `robots` holds the meta elements
-    that speak to robots: the agent they name, lower case (None: all), and their directives as written. `invalid` counts
-    references that are no http(s) URL worth fetching. `capped`: there were more links than `max_links`.
+    `links` are unique and in document order; `canonical` is among them, `refresh` is not. `robots` holds the meta
+    elements that speak to robots: the agent they name, lower case (None: all), and their directives as written.
+    `invalid` counts references that are no http(s) URL worth fetching. `capped`: the page has more than `max_links`.
     """
 
     title: str | None
@@ -125,12 +125,14 @@ class _Page:
         links = self._links
         add = links.add
         every_tag = finder is _EVERY_TAG
+        followed: set[str] = set()  # where two thirds of all anchors end
         for name, attributes, content in finder.find(text):
             if name == "a" and not every_tag:
                 plain = _PLAIN_HREF.match(attributes)
                 if plain is not None and "rel" not in attributes.lower():
                     reference = plain[1]
-                    if reference:
+                    if reference and reference not in followed:
+                        followed.add(reference)
                         links.add_clean(reference, LINK)
                         if links.capped:
                             return

@@ -32,6 +32,8 @@ def declared_labels(data: bytes) -> Iterator[str]:
     while (match := _TOKEN.search(data, position)) is not None:
         if match[1] is not None:
             attributes, position = _attributes(data, match.end())
+            if not data[position:].strip(b"\t\n\f\r /"):
+                return  # cut off: what was read may be half a label
             label = _label(attributes)
             if label:
                 yield label.decode("ascii", "replace")

@@ -54,14 +54,15 @@ class Resolver:
     def resolve(self, reference: str) -> tuple[str, Origin]:
         """The URL that `reference` means and its origin: exactly `core.url.parse(reference, base)`. Raises UrlError.
 
-        `reference` carries no fragment, no outer white space and no tab or newline (`clean` cuts them).
+        `reference` is what `clean` returned, and not empty.
         """
         if len(reference) >= MAX_URL_BYTES:
             return core_url.parse(reference, self._base)
-        if reference[:1] == "/":
+        href = None
+        if reference[0] == "/":
             if _ABSOLUTE.fullmatch(reference) is not None:
-                return self._bounded(self._root + reference)
-        elif reference[:4] == "http":
+                href = self._root + reference
+        elif reference.startswith("http"):
             match = _WHOLE.fullmatch(reference)
             if match is not None and len(match[2]) <= MAX_HOST_CHARS:
                 scheme, host, path, query = match.groups()
@@ -71,13 +72,12 @@ class Resolver:
             match = _RELATIVE.fullmatch(reference)
             if match is not None:
                 above = match.end(1)
-                if not above:
-                    return self._bounded(self._folders[0] + reference)
-                folder = self._folders[min(above // 3, len(self._folders) - 1)]
-                return self._bounded(folder + reference[above:])
-        return core_url.parse(reference, self._base)
-
-    def _bounded(self, href: str) -> tuple[str, Origin]:
+                if above:
+                    href = self._folders[min(above // 3, len(self._folders) - 1)] + reference[above:]
+                else:
+                    href = self._folders[0] + reference
+        if href is None:
+            return core_url.parse(reference, self._base)
         if len(href) > MAX_URL_BYTES:
             raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
         return href, self._origin

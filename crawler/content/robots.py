@@ -53,7 +53,7 @@ class _Rule(NamedTuple):
 
 @dataclass(slots=True)
 class _Group:
-    """The rules for one agent, from all the places where it is named."""
+    """Agents named one behind the other share one group of rules; an agent named in several places has several."""
 
     rules: list[_Rule]
     delay: float | None = None
@@ -75,7 +75,7 @@ def policy_for_status(status_code: int) -> Literal["rules", "allow", "unreachabl
 class RobotsTxt:
     """A parsed robots.txt. The rules of a token are prepared when it is first asked about."""
 
-    def __init__(self, groups: dict[str, _Group], sitemaps: tuple[str, ...]) -> None:
+    def __init__(self, groups: dict[str, list[_Group]], sitemaps: tuple[str, ...]) -> None:
         self._groups = groups
         self._sitemaps = sitemaps
         self._rules: dict[str, _RuleSet] = {}
@@ -83,20 +83,20 @@ class RobotsTxt:
     @classmethod
     def parse(cls, body: bytes) -> "RobotsTxt":
         """Read a file. Its first MAX_BYTES count, less a line that they cut through. Never raises."""
-        groups: dict[str, _Group] = {}
+        groups: dict[str, list[_Group]] = {}
         sitemaps: dict[str, None] = {}
-        current: list[_Group] = []
+        current = _Group([])  # what stands before any agent is for nobody
         in_agents = False
         for number, field, value in _lines(_text(body)):
             if field in _USER_AGENT:
                 if not in_agents:
-                    current = []
+                    current = _Group([])
                 in_agents = True
                 agent = _agent(value)
                 if agent is not None:
-                    group = groups.setdefault(agent, _Group([]))
-                    if group not in current:
-                        current.append(group)
+                    named = groups.setdefault(agent, [])
+                    if not named or named[-1] is not current:
+                        named.append(current)
                 continue
             if field in _SITE_WIDE:  # belongs to no group and ends none
                 if field in _SITEMAP and value and len(sitemaps) < MAX_SITEMAPS:
@@ -106,14 +106,11 @@ class RobotsTxt:
             if not value:
                 continue
             if field in _ALLOW or field in _DISALLOW:
-                rule = _Rule(number, field in _ALLOW, value)
-                for group in current:
-                    group.rules.append(rule)
+                current.rules.append(_Rule(number, field in _ALLOW, value))
             elif field in _DELAY:
                 delay = _seconds(value)
                 if delay is not None:
-                    for group in current:
-                        group.delay = delay
+                    current.delay = delay
         return cls(groups, tuple(sitemaps))
 
     @property
@@ -125,18 +122,18 @@ class RobotsTxt:
         """Judge a URL that `core.url.parse` returned, for the product `token` (any case)."""
         rules = self._rules.get(token)
         if rules is None:
-            group = self._group(token)
-            rules = self._rules[token] = _RuleSet(group.rules if group is not None else [])
+            found = [rule for group in self._groups_of(token) for rule in group.rules]
+            rules = self._rules[token] = _RuleSet(found)
         return rules.judge(url)
 
     def crawl_delay(self, token: str) -> float | None:
         """The seconds asked for between requests of the product `token`; None if nothing usable is said."""
-        group = self._group(token)
-        return group.delay if group is not None else None
+        delays = [group.delay for group in self._groups_of(token) if group.delay is not None]
+        return delays[-1] if delays else None
 
-    def _group(self, token: str) -> _Group | None:
-        """The group of the product token, else that of all (RFC 9309 §2.2.1)."""
-        return self._groups.get(token.lower()) or self._groups.get("*")
+    def _groups_of(self, token: str) -> list[_Group]:
+        """The groups of the product token, else those of all (RFC 9309 §2.2.1)."""
+        return self._groups.get(token.lower()) or self._groups.get("*") or []
 
 
 def _text(body: bytes) -> str:
@@ -202,16 +199,17 @@ class _RuleSet:
 
     def __init__(self, rules: list[_Rule]) -> None:
         # Longest first: the first that matches is the one that decides.
-        self._rules = sorted(rules, key=lambda rule: -len(rule.value))
+        ordered = sorted(rules, key=lambda rule: -len(rule.value))
+        self._allows = [rule for rule in ordered if rule.allows]
+        self._disallows = [rule for rule in ordered if not rule.allows]
         self._protego = _protego(rules)
         self._single: dict[_Rule, Protego] = {}
-        self._has_allows = any(rule.allows for rule in rules)
 
     def judge(self, url: str) -> RobotsVerdict:
-        if not self._rules:
+        if not self._disallows and not self._allows:
             return _NO_RULE
         allowed = bool(self._protego.can_fetch(url, _ANYONE))
-        if allowed and not self._has_allows:
+        if allowed and not self._allows:
             return _NO_RULE
         rule = self._deciding(url, allowed)
         if rule is None:
@@ -221,8 +219,8 @@ class _RuleSet:
     def _deciding(self, url: str, allowed: bool) -> _Rule | None:
         """The longest rule of the verdict's kind that matches; of equals the first. Source: RFC 9309 §2.2.2."""
         path = url[url.index("/", url.index("://") + 3) :]
-        for rule in self._rules:
-            if rule.allows == allowed and self._matches(rule, url, path):
+        for rule in self._allows if allowed else self._disallows:
+            if self._matches(rule, url, path):
                 return rule
         return None
 

@@ -19,7 +19,9 @@ MAX_ATTRIBUTES: Final = 256  # of one element that are read; pages use a dozen, 
 _SPACE = r"[\t\n\f\r ]"
 # What stands between a tag's name and its ">": a quote opens a value only right behind "=". One that never closes takes
 # the rest of the text, as in a browser.
-_ATTRIBUTES = rf"(?:[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+(?:\"|\Z)|'[^']*+(?:'|\Z)|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+[^>=]*+)*+)"
+_ATTRIBUTES = (
+    rf"(?:[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+(?:\"|\Z)|'[^']*+(?:'|\Z)|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+[^>=]*+)*+)"
+)
 _ATTRIBUTE = re.compile(
     rf"([^\t\n\f\r />=][^\t\n\f\r />=]*+)(?:{_SPACE}*+={_SPACE}*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\t\n\f\r >]*+)))?+"
 )

@@ -96,7 +96,7 @@ def test_an_uncoded_body_is_not_copied() -> None:
 @pytest.mark.parametrize("value", ["gzip, GZIP", " gzip ,identity, gzip,"])
 def test_codings_are_read_from_a_list(value: str) -> None:
     """One field may name several codings, in any case."""
-    assert PAGE == run(gzip.compress(gzip.compress(PAGE)), value).data
+    assert run(gzip.compress(gzip.compress(PAGE)), value).data == PAGE
 
 
 def test_all_members_of_a_gzip_file_count() -> None:
@@ -109,7 +109,7 @@ def test_all_members_of_a_gzip_file_count() -> None:
 def test_all_frames_of_a_zstd_stream_count() -> None:
     """Frames one behind the other are one text."""
     encode = zstandard.ZstdCompressor().compress
-    assert PAGE + b"second" == run(encode(PAGE) + encode(b"second"), "zstd", step=5).data
+    assert run(encode(PAGE) + encode(b"second"), "zstd", step=5).data == PAGE + b"second"
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -119,7 +119,7 @@ def test_a_cut_coding_keeps_its_beginning(coder: str) -> None:
     text = random.Random(1).randbytes(400_000).hex().encode()  # long enough for several blocks of every coding
     coded = encode(text)
     found = run(coded[: len(coded) * 2 // 3], name)
-    assert (True, False, False) == (found.truncated, found.not_coded, found.bomb)
+    assert (found.truncated, found.not_coded, found.bomb) == (True, False, False)
     assert text.startswith(found.data)
     assert found.size == len(found.data) > 100_000
     assert found.error is not None
@@ -151,7 +151,7 @@ def test_a_header_that_lies_costs_nothing(name: str, raw: bytes) -> None:
 def test_only_the_layer_that_lies_is_passed_through() -> None:
     """Where two codings are promised and one is there, that one comes off."""
     found = run(gzip.compress(PAGE), "gzip, gzip")
-    assert (PAGE, True, False) == (found.data, found.not_coded, found.truncated)
+    assert (found.data, found.not_coded, found.truncated) == (PAGE, True, False)
 
 
 @pytest.mark.parametrize(

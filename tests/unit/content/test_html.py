@@ -95,8 +95,10 @@ def test_requisites(text: str, expected: list[str]) -> None:
 def test_a_link_counts_as_the_strongest_mention() -> None:
     """A URL that is both a requisite and a link is a link; one that is followed anywhere is followed."""
     page = read("<img src=x><a href=x><a rel='NOFOLLOW x' href=y><a href=y><a rel=nofollow href=z>", requisites=True)
-    assert [("x", L, False), ("y", L, False), ("z", L, True)] == [
-        (link.url.rpartition("/")[2], link.source, link.nofollow) for link in page.links
+    assert [(link.url.rpartition("/")[2], link.source, link.nofollow) for link in page.links] == [
+        ("x", L, False),
+        ("y", L, False),
+        ("z", L, True),
     ]
 
 
@@ -155,9 +157,9 @@ def test_what_stands_in_the_head() -> None:
         "<meta name=Robots content='noindex, nofollow'><meta name=GoogleBot content=none>"
         "<meta name=description content='it allows all'><meta name=robots content=all>"
     )
-    assert ("A & B", "de-AT", "https://example.org/c") == (page.title, page.language, page.canonical)
-    assert ((None, "noindex, nofollow"), ("googlebot", "none"), (None, "all")) == page.robots
-    assert (False, 0) == (page.capped, page.invalid)
+    assert (page.title, page.language, page.canonical) == ("A & B", "de-AT", "https://example.org/c")
+    assert page.robots == ((None, "noindex, nofollow"), ("googlebot", "none"), (None, "all"))
+    assert (page.capped, page.invalid) == (False, 0)
 
 
 def test_a_page_without_anything() -> None:
@@ -169,24 +171,24 @@ def test_a_page_without_anything() -> None:
 def test_links_are_counted_up_to_a_limit() -> None:
     """More links than may be kept are cut and flagged; just as many are not."""
     text = "".join(f"<a href={n}><a href={n}#x>" for n in range(5))
-    assert (5, False) == (len(read(text, max_links=5).links), read(text, max_links=5).capped)
-    assert (4, True) == (len(read(text, max_links=4).links), read(text, max_links=4).capped)
+    assert (len(read(text, max_links=5).links), read(text, max_links=5).capped) == (5, False)
+    assert (len(read(text, max_links=4).links), read(text, max_links=4).capped) == (4, True)
 
 
 def test_what_is_no_url_is_counted() -> None:
     """References that look like http(s) but cannot be fetched are dropped and counted."""
-    assert 3 == read("<a href='http://['><a href='https://h:22/'><a href='https://" + "x" * 3000 + "/'>").invalid
+    assert read("<a href='http://['><a href='https://h:22/'><a href='https://" + "x" * 3000 + "/'>").invalid == 3
 
 
 def test_a_title_is_kept_to_a_length() -> None:
     """A title of a megabyte is cut."""
-    assert 512 == len(read(f"<title>{'x' * 1_000_000}</title>").title or "")
+    assert len(read(f"<title>{'x' * 1_000_000}</title>").title or "") == 512
 
 
 _HOSTILE = """
 import resource, sys, time
 from crawler.content.html import extract
-M = 2 * 1024 * 1024
+M = 512 * 1024
 def full(text): return (text * (M // len(text) + 1))[:M]
 pages = {
     "nesting": full(b"<div>"),
@@ -197,40 +199,52 @@ pages = {
     "attributes": b"<a " + b" ".join(b"a%d" % n for n in range(250_000)) + b" href=x>",
     "many attributes, often": full(b"<a " + b" ".join(b"a%d" % n for n in range(1000)) + b" href=x>"),
     "long attribute": b"<a href='" + b"x" * M + b"'><a href=y>",
-    "open quotes": full(b"<a href='"), "open tags": full(b"<a "), "other open tags": full(b"<q "), "<": full(b"<"),
-    "equals": b"<a " + full(b"="), "quotes": b"<a " + full(b"='"), "open comments": full(b"<!--"), "comments": full(b"<!--->"),
-    "scripts": full(b"<script>"), "scripts ends": full(b"<script></script "), "script pairs": full(b"<script></script>"),
-    "text": full(b"text "), "references": full(b"<a href='&amp;&lt&copy;&#x41;'>"), "spaces": b"<a" + full(b" ") + b"href=x>",
-    "styles": full(b"<p style='url('>"), "css": b"<style>" + full(b"url('") , "css comments": b"<style>" + full(b"/*url("),
-    "css names": b"<style>" + full(b"@import "), "css escapes": b"<style>url(" + full(b"\\\\61 "),
-    "srcset": b"<img srcset='" + full(b"a 1x,") + b"'>", "srcset commas": b"<img srcset='" + full(b", ") + b"'>",
-    "metas": full(b"<meta name=robots content=noindex>"), "refresh": b"<meta http-equiv=refresh content='" + full(b"1") + b"'>",
-    "dots": b"<a href='" + full(b"../") + b"'>", "bases": full(b"<base href='http://['>"), "astral": full("\\U0001f600<a href=x>".encode()),
-    "binary": bytes(range(256)) * (M // 256), "nul": bytes(M), "dots many": full(b"<a href='../../../../a..b/%41'>"),
+    "open quotes": full(b"<a href='"), "open tags": full(b"<a "),
+    "other open tags": full(b"<q "), "<": full(b"<"),
+    "equals": b"<a " + full(b"="),
+    "quotes": b"<a " + full(b"='"), "open comments": full(b"<!--"), "comments": full(b"<!--->"),
+    "scripts": full(b"<script>"),
+    "scripts ends": full(b"<script></script "), "script pairs": full(b"<script></script>"),
+    "text": full(b"text "),
+    "references": full(b"<a href='&amp;&lt&copy;&#x41;'>"), "spaces": b"<a" + full(b" ") + b"href=x>",
+    "styles": full(b"<p style='url('>"),
+    "css": b"<style>" + full(b"url('") , "css comments": b"<style>" + full(b"/*url("),
+    "css names": b"<style>" + full(b"@import "),
+    "css escapes": b"<style>url(" + full(b"\\\\61 "),
+    "srcset": b"<img srcset='" + full(b"a 1x,") + b"'>",
+    "srcset commas": b"<img srcset='" + full(b", ") + b"'>",
+    "metas": full(b"<meta name=robots content=noindex>"),
+    "refresh": b"<meta http-equiv=refresh content='" + full(b"1") + b"'>",
+    "dots": b"<a href='" + full(b"../") + b"'>", "bases": full(b"<base href='http://['>"),
+    "astral": full("\\U0001f600<a href=x>".encode()),
+    "binary": bytes(range(256)) * (M // 256),
+    "nul": bytes(M), "dots many": full(b"<a href='../../../../a..b/%41'>"),
 }
 for name, page in pages.items():
     for requisites in (False, True):
         start = time.process_time()
         found = extract(page, "https://example.org/a/b", requisites=requisites, max_links=10_000)
         spent = time.process_time() - start
-        assert spent < 3, (name, requisites, spent)
+        assert spent < 2, (name, requisites, spent)
         if name in ("links",):
             assert found.capped and len(found.links) == 10_000
         if len(sys.argv) > 1:
-            print(f"{name:24s} {requisites!s:5} {spent:.3f} s {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB")
-assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 200 * 1024
+            print(name, requisites, round(spent, 3))
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 120 * 1024
 """
 
 
 def test_hostile_pages_cost_no_more_than_their_length() -> None:
-    """2 MiB of nesting, attributes, open quotes and the like are read in seconds and little memory, in a process apart."""
+    """Half a MiB of nesting, attributes, open quotes and the like take little time and memory, in a process apart."""
     done = subprocess.run([sys.executable, "-c", _HOSTILE], capture_output=True, text=True, timeout=100, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 _PARTS = st.sampled_from(
-    ["<a href=", "<img srcset=", "<meta http-equiv=refresh content=", "<base href=", "<link rel=canonical href=", "<style>",
-     "</style>", "url(", "'", '"', ">", "0;url=", "http://", "//", "x", "&#x0;", "\0", "\ud83d\ude00".encode("utf-16", "surrogatepass").decode("utf-16"), "\\", ")"]
+    ["<a href=", "<img srcset=", "<meta http-equiv=refresh content=", "<base href=", "<link rel=canonical href=",
+     "<style>",
+     "</style>", "url(", "'", '"', ">", "0;url=", "http://", "//", "x", "&#x0;", "\0", "\U0001f600", "\\",
+     ")"]
 )  # fmt: skip
 
 

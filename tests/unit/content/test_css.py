@@ -1,0 +1,97 @@
+"""What style sheets refer to."""
+
+from typing import Any
+
+import pytest
+import tinycss2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.content.css import MAX_REFERENCES, references, written_references
+from crawler.core.vocabulary import Source
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("p { color: red }", []),
+        ("p { background: url(a.png) }", ["a.png"]),
+        ("p{background:URL( 'a b.png' ),url(\"c\")}", ["a b.png", "c"]),
+        ("@import 'a'; @IMPORT \"b\" screen; @import url(c); @import url('d')", ["a", "b", "c", "d"]),
+        ("@font-face { src: url(a.woff2) format('woff2'), url(b.woff) }", ["a.woff2", "b.woff"]),
+        ("/* url(a) */ p { x: url(b) } /* @import 'c'", ["b"]),
+        ("p { content: 'url(a)' ; x: \"url(b)\" }", []),
+        ("p { x: my-url(a); y: -url(b); z: xurl(c) }", []),
+        ("@namespace svg url(http://www.w3.org/2000/svg); p { x: url(a) }", ["a"]),
+        ("url(a\\)b) url('a\\'b') url(\\61 b) url(\\000061b)", ["a)b", "a'b", "ab", "ab"]),
+        ("url('a\\\nb')", ["ab"]),
+        ("url(a b) url(c)", ["c"]),
+        ("url() url('') url(a", ["a"]),
+        ("url(\\0) url(\\110000 )", ["\ufffd", "\ufffd"]),
+    ],
+)
+def test_references_as_written(text: str, expected: list[str]) -> None:
+    """url() and @import are found outside comments and strings, escapes replaced."""
+    assert expected == list(written_references(text))
+
+
+def test_references_are_links() -> None:
+    """They are resolved against the style sheet, each once, data: and the like left out."""
+    found = references(b"@import 'a'; p { x: url(../b#c) url(data:x) url(a) }", "https://example.org/css/main.css")
+    assert [(link.url, link.source) for link in found] == [
+        ("https://example.org/css/a", Source.REQUISITE),
+        ("https://example.org/b", Source.REQUISITE),
+    ]
+
+
+def test_references_are_counted_up_to_a_limit() -> None:
+    """A style sheet refers to so much and no more."""
+    text = "".join(f"url({n})" for n in range(MAX_REFERENCES + 5))
+    assert len(references(text, "https://example.org/")) == MAX_REFERENCES
+
+
+def oracle(tokens: list[Any]) -> list[str]:
+    """The same by tinycss2."""
+    found = []
+    for index, token in enumerate(tokens):
+        match token.type:
+            case "url":
+                found.append(token.value)
+            case "function":
+                arguments = [item for item in token.arguments if item.type != "whitespace"]
+                if token.lower_name == "url":
+                    found.extend(item.value for item in arguments[:1] if item.type == "string")
+                else:
+                    found.extend(oracle(token.arguments))
+            case "() block" | "[] block" | "{} block":
+                found.extend(oracle(token.content))
+            case "at-keyword":
+                behind = [item for item in tokens[index + 1 : index + 3] if item.type != "whitespace"]
+                if token.lower_value == "import" and behind and behind[0].type == "string":
+                    found.append(behind[0].value)
+            case _:
+                pass
+    return [url for url in found if url]
+
+
+_PARTS = st.sampled_from(
+    ["url(a)", "url( 'b' )", 'URL("c")', "@import 'd';", "@import url(e);", "p { ", " }", "/* x */", "/* url(f) */",
+     "'g'",
+     '"url(h)"', " ", ";", "x: ", "1px", "format('woff')", "url(\\69 )", "calc(1 + 2)", "[x='y']", "#id", ", "]
+)  # fmt: skip
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(st.lists(_PARTS, max_size=12).map(" ".join))
+def test_references_are_those_a_parser_finds(text: str) -> None:
+    """Of well-formed pieces in any order the references are those tinycss2 finds."""
+    assert oracle(tinycss2.parse_component_value_list(text)) == list(written_references(text))
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.binary(max_size=80))
+def test_any_bytes_are_read(data: bytes) -> None:
+    """Whatever the bytes are, a list comes back."""
+    for wrapped in (data, b"url(" + data, b"@import '" + data + b"'"):
+        assert all("#" not in link.url for link in references(wrapped, "https://example.org/"))
