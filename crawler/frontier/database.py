@@ -9,7 +9,7 @@ connection is usable again.
 import contextlib
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -41,6 +41,18 @@ _RAISED_AFTER_WRITING: Final = frozenset(
 MAX_BOUND: Final = 20_000  # values bound to one statement; SQLite's limit is 32,766
 
 
+@contextlib.contextmanager
+def explained(explain: Callable[[apsw.Error], Exception]) -> Iterator[None]:
+    """Raise what `explain` makes of SQLite's errors in place of them."""
+    try:
+        yield
+    except apsw.Error as error:
+        meaning = explain(error)
+        if meaning is error:
+            raise
+        raise meaning from error
+
+
 class Database:
     """An open connection. `vfs` names an apsw VFS, for tests that make the disk fail."""
 
@@ -48,20 +60,14 @@ class Database:
         """Open or create. Raises FrontierCorrupt, FrontierVersion or OSError."""
         self._path = path
         self._next_wait_pages = LOG_LIMIT_PAGES
-        try:
-            self._connection = apsw.Connection(
-                str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs=vfs
-            )
-        except apsw.Error as error:
-            raise self.explain_opening(error) from error
-        try:
-            self._set_up(migrations)
-        except apsw.Error as error:
-            self._connection.close()
-            raise self.explain_opening(error) from error
-        except BaseException:
-            self._connection.close()
-            raise
+        flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        with explained(self.explain_opening):
+            self._connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
+            try:
+                self._set_up(migrations)
+            except BaseException:
+                self._connection.close()
+                raise
 
     def _set_up(self, migrations: Sequence[str]) -> None:
         connection = self._connection
@@ -94,6 +100,8 @@ class Database:
         connection = self._connection
         application_id, version = connection.pragma("application_id"), connection.pragma("user_version")
         if application_id == 0 and version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").get == 0:
+            if connection.pragma("page_count") == 0 and self._path.stat().st_size > 0:
+                raise FrontierCorrupt(f"{self._path} is damaged or no database: it is shorter than a page")
             return 0
         if application_id != APPLICATION_ID or version < 1:
             raise FrontierCorrupt(f"{self._path} is a database of another program")
@@ -194,9 +202,11 @@ class Database:
 
     def close(self) -> None:
         """Copy the whole log into the file and let go of both."""
-        with contextlib.suppress(apsw.Error):  # what could not be copied stays in the log, for the next start
+        # What could not be copied stays in the log, for the next start.
+        with contextlib.suppress(apsw.Error):
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        self._connection.close()
+        with contextlib.suppress(apsw.Error):
+            self._connection.close()
 
     # -- what errors mean
 

@@ -6,18 +6,18 @@ connection. apsw brings a current SQLite: versions before 3.51.3 could corrupt a
 Invariants: one process owns the file, from before it is read until it is closed. The event loop never touches the disk.
 """
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-import apsw
 import orjson
 
 from crawler.core.values import Discovered, HostRow, Origin, Rest, SinkFile, Task
 from crawler.core.vocabulary import SinkFileState
 from crawler.frontier import sql
 from crawler.frontier.base import Batch, FrontierFull, Receipt, Recovered, Totals
-from crawler.frontier.database import Database
+from crawler.frontier.database import Database, explained
 from crawler.frontier.lock import OwnerLock
 from crawler.frontier.rows import counters_from, host_row, task_of
 from crawler.frontier.thread import OneThread
@@ -53,10 +53,8 @@ class SqliteFrontier:
     def _open(self) -> Recovered:
         self._lock.acquire()
         self._database = database = Database(self._path, vfs=self._vfs)
-        try:
+        with explained(database.explain_opening):
             return self._recover(database)
-        except apsw.Error as error:
-            raise database.explain_opening(error) from error
 
     def _recover(self, database: Database) -> Recovered:
         self._writer = Writer(database)
@@ -81,11 +79,9 @@ class SqliteFrontier:
 
         def close() -> None:
             try:
-                if clean and self._writer is not None:
-                    self._writer.set_clean(True)
-            except apsw.Error as error:
-                if self._database is not None and not isinstance(self._database.explain(error), FrontierFull):
-                    raise
+                if clean and self._database is not None and self._writer is not None:
+                    with contextlib.suppress(FrontierFull), explained(self._database.explain):
+                        self._writer.set_clean(True)
             finally:
                 self._release()
 
@@ -142,9 +138,7 @@ class SqliteFrontier:
         assert self._thread is not None
 
         def run() -> T:
-            try:
+            with explained(database.explain):
                 return job(database, writer)
-            except apsw.Error as error:
-                raise database.explain(error) from error
 
         return await self._thread.run(run)

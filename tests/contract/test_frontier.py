@@ -1,6 +1,6 @@
 """What every frontier promises, held against each of them: see crawler/frontier/base.py."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -31,7 +31,7 @@ from crawler.core.vocabulary import (
     UrlState,
 )
 from crawler.frontier.base import Batch, Frontier, FrontierLocked, Receipt, Totals
-from tests.support.frontiers import NOW, STORES, Store, answer, batch, found, links, visit
+from tests.support.frontiers import NOW, STORES, Store, answer, batch, fast_folder, found, links, visit
 
 A = Origin("https", "a.example", 443)
 FAILED = Failed(ErrorType.READ_TIMEOUT, "no byte for 30 s", retryable=True)
@@ -40,8 +40,9 @@ WARC = SinkFile("warc", "a.warc.gz", SinkFileState.OPEN, 100)
 
 
 @pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return STORES[request.param](tmp_path)
+def store(request: pytest.FixtureRequest) -> Iterator[Store]:
+    with fast_folder() as folder:
+        yield STORES[request.param](folder)
 
 
 async def take(frontier: Frontier, host_id: int = 1, limit: int = 100, leased: tuple[int, ...] = ()) -> list[Task]:

@@ -1,8 +1,10 @@
 """Builds what a frontier is told, and the frontiers that the contract suite is held against."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+import os
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import apsw
@@ -103,14 +105,45 @@ STORES = {"sqlite": sqlite_store, "memory": memory_store}
 
 
 class FaultyFiles(apsw.VFS):
-    """SQLite's files, failing where a test says: set `fails` to a function of the call ("write", "sync") and the end of
-    the file's name ("db", "wal") that returns what to raise, or None.
+    """SQLite's files, whose writes and syncs can be watched and made to fail. One connection at a time.
+
+    `before` is called before each, with its word ("write" or "sync"), `synced` with a file's path after each sync,
+    `on_failure` after a failure was arranged for. The call that fails is set by `fail`.
     """
 
     def __init__(self) -> None:
         self.name = f"faulty-{id(self)}"
-        self.fails: Callable[[str, str], apsw.Error | None] = lambda call, name: None
+        self.before: Callable[[str], None] | None = None
+        self.synced: Callable[[str], None] | None = None
+        self.mend()
         super().__init__(self.name, "")
+
+    def fail(self, call: str, nth: int, error: tuple[type[apsw.Error], int], *, for_ever: bool = False) -> None:
+        """The `nth` call from now fails, or all from that one on. `error` is a class and its extended code."""
+        self._failing = call
+        self._left = nth
+        self._error: tuple[type[apsw.Error], int] | None = error
+        self._for_ever = for_ever
+
+    def mend(self) -> None:
+        """Nothing fails any more."""
+        self._failing, self._left, self._error, self._for_ever = "", 0, None, False
+        self.on_failure: Callable[[], None] | None = None
+
+    def about_to(self, call: str) -> None:
+        """Raises if this call is to fail."""
+        if self.before is not None:
+            self.before(call)
+        if call != self._failing or self._error is None:
+            return
+        self._left -= 1
+        if self._left == 0 or (self._for_ever and self._left < 0):
+            kind, code = self._error
+            error = kind("arranged by the test")
+            error.extendedresult = code  # type: ignore[attr-defined]
+            if self.on_failure is not None:
+                self.on_failure()
+            raise error
 
     def xOpen(self, name: Any, flags: list[int]) -> apsw.VFSFile:
         return _FaultyFile(self, name, flags)
@@ -118,20 +151,26 @@ class FaultyFiles(apsw.VFS):
 
 class _FaultyFile(apsw.VFSFile):
     def __init__(self, files: FaultyFiles, name: Any, flags: list[int]) -> None:
-        path = name.filename() if isinstance(name, apsw.URIFilename) else name or ""
-        self._kind = "wal" if path.endswith("-wal") else "db"
         self._files = files
+        self._path = name.filename() if isinstance(name, apsw.URIFilename) else name
         super().__init__("", name, flags)
 
-    def _may_fail(self, call: str) -> None:
-        error = self._files.fails(call, self._kind)
-        if error is not None:
-            raise error
-
     def xWrite(self, data: Any, offset: int) -> None:
-        self._may_fail("write")
+        self._files.about_to("write")
         super().xWrite(data, offset)
 
     def xSync(self, flags: int) -> None:
-        self._may_fail("sync")
+        self._files.about_to("sync")
         super().xSync(flags)
+        if self._files.synced is not None and self._path:
+            self._files.synced(self._path)
+
+
+@contextlib.contextmanager
+def fast_folder() -> Iterator[Path]:
+    """A folder in memory where the system has one, for tests in which nothing crashes: a store there is the same, and
+    its many fsyncs cost nothing.
+    """
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
+        yield Path(folder)

@@ -1,0 +1,288 @@
+"""The file: which it opens, how it grows, what its errors mean."""
+
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from crawler.frontier import database as module
+from crawler.frontier import sql
+from crawler.frontier.base import FrontierCorrupt, FrontierVersion
+from crawler.frontier.database import APPLICATION_ID, MIGRATIONS, Database
+from crawler.frontier.sqlite import SqliteFrontier
+from tests.support.frontiers import NOW, fast_folder, found
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    with fast_folder() as folder:
+        yield folder / "frontier.db"
+
+
+async def make_store(path: Path, urls: int = 1) -> None:
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found(f"https://a.example/{n}") for n in range(urls)], now=NOW)
+    await frontier.close(clean=True)
+
+
+# -- which files it opens
+
+
+async def test_it_is_opened_as_weeks_of_crawling_need_it(path: Path) -> None:
+    """Each commit is durable, and damage to the disk is an error, not a signal."""
+    database = Database(path)
+    names = ("journal_mode", "synchronous", "page_size", "mmap_size", "application_id", "user_version")
+    assert [database.get(f"PRAGMA {name}") for name in names] == ["wal", 2, 4_096, 0, APPLICATION_ID, 1]
+    database.close()
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to look at" * 100, b"x", b"\0" * 8_192])
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
+    """It may be somebody's."""
+    path.write_bytes(content)
+    with pytest.raises(FrontierCorrupt, match=r"frontier\.db"):
+        await SqliteFrontier(path).open()
+    assert path.read_bytes() == content
+
+
+async def test_an_empty_file_is_a_new_store(path: Path) -> None:
+    """A crash in the first moments leaves one."""
+    path.touch()
+    await make_store(path)
+
+
+async def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
+    """Its tables are none of ours."""
+    connection = apsw.Connection(str(path))
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(FrontierCorrupt, match="another program"):
+        await SqliteFrontier(path).open()
+    assert path.read_bytes() == before
+
+
+async def test_a_newer_version_is_refused(path: Path) -> None:
+    """It may hold what this program would damage."""
+    await make_store(path)
+    connection = apsw.Connection(str(path))
+    connection.pragma("user_version", 2)
+    connection.close()
+    with pytest.raises(FrontierVersion, match="version 2"):
+        await SqliteFrontier(path).open()
+
+
+async def test_a_truncated_store_is_found_at_once(path: Path) -> None:
+    """SQLite knows how long its file was."""
+    await make_store(path, urls=1_000)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2 // 4_096 * 4_096)
+    with pytest.raises(FrontierCorrupt):
+        await SqliteFrontier(path).open()
+
+
+async def test_damage_found_later_is_told_as_damage(path: Path) -> None:
+    """A page that is no page any more."""
+    await make_store(path, urls=1_000)
+    connection = apsw.Connection(str(path))
+    root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'url'").get
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4_096)
+        file.write(b"\xff" * 4_096)
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    with pytest.raises(FrontierCorrupt):
+        await frontier.take(1, 10, leased=())
+    await frontier.close(clean=False)
+
+
+async def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
+    """Not a damaged store."""
+    with pytest.raises(FileNotFoundError):
+        await SqliteFrontier(tmp_path / "no" / "frontier.db").open()
+
+
+async def test_a_folder_in_the_place_of_the_file_is_an_os_error(path: Path) -> None:
+    """The message says what it is."""
+    path.mkdir()
+    with pytest.raises(IsADirectoryError):
+        await SqliteFrontier(path).open()
+
+
+async def test_an_open_that_failed_can_be_repeated(path: Path) -> None:
+    """It gave its lock and its thread back."""
+    path.write_bytes(b"no database" * 1_000)
+    frontier = SqliteFrontier(path)
+    with pytest.raises(FrontierCorrupt):
+        await frontier.open()
+    path.unlink()
+    assert (await frontier.open()).clean
+    await frontier.close(clean=True)
+
+
+# -- migrations
+
+ADD_NOTE = "ALTER TABLE host ADD COLUMN note TEXT; UPDATE host SET note = 'was here';"
+
+
+async def test_an_old_store_is_brought_up_step_by_step(path: Path) -> None:
+    """What was in it stays."""
+    await make_store(path)
+    database = Database(path, migrations=(*MIGRATIONS, ADD_NOTE, "CREATE TABLE later (x)"))
+    assert database.get("SELECT host, note FROM host") == ("a.example", "was here")
+    assert database.get("PRAGMA user_version") == 3
+    assert database.get("SELECT count(*) FROM later") == 0
+    database.close()
+
+
+async def test_a_step_that_fails_leaves_the_version_before_it(path: Path) -> None:
+    """The step before is kept, of the failed one nothing; with the step mended it goes on."""
+    await make_store(path)
+    with pytest.raises(apsw.SQLError):
+        Database(path, migrations=(*MIGRATIONS, ADD_NOTE, "CREATE TABLE later (x); INSERT INTO nowhere VALUES (1)"))
+    with pytest.raises(FrontierVersion):  # version 2 is stored
+        Database(path)
+    database = Database(path, migrations=(*MIGRATIONS, ADD_NOTE, "CREATE TABLE later (x)"))
+    assert database.get("SELECT note FROM host") == "was here"
+    database.close()
+
+
+# -- the log
+
+
+def fill(database: Database, rounds: int) -> None:
+    for n in range(rounds):
+        with database.transaction():
+            database.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", (str(n % 50), "x" * 20_000))
+
+
+def log_bytes(path: Path) -> int:
+    return path.with_name(path.name + "-wal").stat().st_size
+
+
+async def test_the_log_starts_over_once_it_is_copied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long it runs."""
+    monkeypatch.setattr(module, "CHECKPOINT_PAGES", 100)
+    database = Database(path)
+    fill(database, 100)
+    assert log_bytes(path) < 130 * 4_200
+    database.close()
+    assert not path.with_name(path.name + "-wal").exists()
+
+
+async def test_a_reader_that_stays_does_not_make_the_log_grow_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it stays the log grows; the commit after it cuts the file back."""
+    monkeypatch.setattr(module, "CHECKPOINT_PAGES", 100)
+    monkeypatch.setattr(module, "LOG_LIMIT_PAGES", 200)
+    monkeypatch.setattr(module, "BUSY_MS", 1)
+    database = Database(path)
+    reader = apsw.Connection(str(path))
+    reader.execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes a snapshot
+    fill(database, 100)
+    assert log_bytes(path) > 500 * 4_096
+    reader.execute("COMMIT")
+    fill(database, 100)
+    assert log_bytes(path) <= 230 * 4_200
+    reader.close()
+    database.close()
+
+
+async def test_readers_that_take_turns_do_not_either(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At no commit is there none; now and then one is waited for."""
+    monkeypatch.setattr(module, "CHECKPOINT_PAGES", 100)
+    monkeypatch.setattr(module, "LOG_LIMIT_PAGES", 200)
+    database = Database(path)
+    waits: list[int] = []
+    readers: list[apsw.Connection] = []
+
+    def wait(calls: int) -> bool:
+        waits.append(calls)
+        readers[0].execute("COMMIT")
+        return True
+
+    database._connection.set_busy_handler(wait)
+    for _ in range(200):
+        readers.append(apsw.Connection(str(path)))
+        readers[-1].execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes a snapshot
+        if len(readers) > 1:
+            readers.pop(0).close()
+        fill(database, 1)
+        assert log_bytes(path) < 500 * 4_200
+    assert 0 < len(waits) < 20
+    readers[0].close()
+    database.close()
+
+
+# -- plans
+
+
+@pytest.mark.parametrize(
+    ("statement", "values"),
+    [
+        ("NEW_BY_VIA", (1,)),
+        ("NEW_KEYS", (1,)),
+        ("STATES", ("[1]",)),
+        ("SET_STATE", ("done", "[1]")),
+        ("TAKE", (1, "[]", 10)),
+        ("DUE", (NOW, 10)),
+        ("NOT_DUE", ("[1]",)),
+        ("NEXT_DUE", ()),
+        ("LAST_URL", ()),
+        ("HOST_ID", ("a", "https", 443)),
+        ("ONE_HOST", ("a", "https", 443)),
+    ],
+)
+async def test_no_statement_walks_a_whole_table(path: Path, statement: str, values: tuple[object, ...]) -> None:
+    """Each finds its rows by an index, in a store of any size."""
+    await make_store(path, urls=1_000)
+    database = Database(path)
+    plan = [row[3] for row in database.rows("EXPLAIN QUERY PLAN " + getattr(sql, statement), values)]
+    walked = [step for step in plan if step.startswith("SCAN") and "json_each" not in step and "subquery" not in step]
+    assert walked == []
+    assert any(step.startswith("SEARCH") for step in plan)
+    database.close()
+
+
+async def test_tasks_come_out_of_their_index_in_order(path: Path) -> None:
+    """Nothing is sorted, so a host with a million URLs costs no more than one with ten."""
+    await make_store(path, urls=1_000)
+    database = Database(path)
+    plan = "\n".join(row[3] for row in database.rows("EXPLAIN QUERY PLAN " + sql.TAKE, (1, "[]", 10)))
+    assert "SEARCH u USING INDEX url_queued (host=?)" in plan
+    assert "TEMP B-TREE" not in plan
+    database.close()
+
+
+# -- errors
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (apsw.FullError("x"), OSError),
+        (apsw.IOError("x"), OSError),
+        (apsw.ReadOnlyError("x"), PermissionError),
+        (apsw.NotADBError("x"), FrontierCorrupt),
+        (apsw.SQLError("a bug"), apsw.SQLError),
+    ],
+)
+async def test_an_error_while_opening_says_who_must_act(path: Path, error: apsw.Error, expected: type) -> None:
+    """A disk is the system's matter, damage the store's, anything else a bug."""
+    database = Database(path)
+    assert type(database.explain_opening(error)) is expected
+    database.close()
+
+
+async def test_a_full_disk_has_its_number(path: Path) -> None:
+    """So that the caller can tell it from a broken one."""
+    database = Database(path)
+    full = database.explain_opening(apsw.FullError("x"))
+    assert isinstance(full, OSError)
+    assert full.errno == errno.ENOSPC
+    database.close()

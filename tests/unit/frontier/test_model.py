@@ -1,0 +1,164 @@
+"""The SQLite frontier and the one in memory, told the same, say the same."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.core.values import (
+    Counters,
+    Denied,
+    Failed,
+    NotModified,
+    Outcome,
+    Redirected,
+    Rest,
+    RobotsRecord,
+    Settlement,
+    SinkFile,
+    Task,
+    Written,
+)
+from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
+from crawler.frontier.base import Frontier
+from crawler.frontier.memory import MemoryFrontier
+from crawler.frontier.sqlite import SqliteFrontier
+from tests.support.frontiers import NOW, answer, batch, fast_folder, found, visit
+
+HOSTS = ("a.example", "b.example", "www.b.example", "192.0.2.7")
+TIMES = st.integers(0, 20).map(lambda n: NOW + n)
+URLS = st.builds(
+    lambda scheme, host, page, depth, priority, source: found(
+        f"{scheme}://{host}/{page}", depth=depth, priority=priority, source=source
+    ),
+    st.sampled_from(("https", "http")),
+    st.sampled_from(HOSTS),
+    st.integers(0, 15),
+    st.integers(0, 2),
+    st.integers(-1, 1),
+    st.sampled_from(Source),
+)
+OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
+    (
+        answer(),
+        answer(fields=(("etag", '"1"'), ("last-modified", "Mon"))),
+        answer(404),
+        NotModified(answer(304, fields=(("etag", '"2"'),))),
+        Redirected(answer(301), "https://b.example/1"),
+        Failed(ErrorType.RESET, "gone \udce4", retryable=True),
+        Denied(DenyReason.SCOPE_HOST, "not in scope"),
+    )
+)
+ROBOTS = st.builds(
+    RobotsRecord,
+    st.sampled_from(("rules", "allow", "unreachable")),
+    st.sampled_from((200, None)),
+    st.sampled_from((b"\xff\x00", None)),
+    TIMES,
+    TIMES,
+)
+# Of the tasks taken at that moment, the one at this place (modulo their number) ends so.
+VISITS = st.tuples(
+    st.integers(0, 30), OUTCOMES, st.sampled_from(UrlState), TIMES, st.lists(URLS, max_size=4), st.booleans()
+)
+STEPS = st.one_of(
+    st.tuples(st.just("add"), st.lists(URLS, max_size=6)),
+    st.tuples(
+        st.just("settle"),
+        st.lists(VISITS, max_size=5),
+        st.one_of(st.none(), ROBOTS),
+        st.lists(
+            st.builds(Rest, st.sampled_from(HOSTS), st.sampled_from((0, NOW)), st.integers(1, 3), st.just("503")),
+            max_size=3,
+        ),
+    ),
+    st.tuples(st.just("promote"), TIMES, st.integers(1, 4)),
+    st.tuples(st.just("file"), st.sampled_from("12"), st.sampled_from(SinkFileState), st.integers(0, 99)),
+    st.tuples(st.just("refused"), st.integers(0, 30)),
+    st.tuples(st.just("reopen"), st.booleans()),
+)
+
+
+async def taken(frontier: Frontier) -> list[tuple[int, Task]]:
+    hosts = (await frontier.totals()).hosts
+    return [
+        (host_id, task) for host_id in range(1, hosts + 1) for task in await frontier.take(host_id, 9, leased=(2, 5))
+    ]
+
+
+async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
+    """Do one step; returns everything a caller can see of it."""
+    match step:
+        case ("add", urls):
+            receipt = await frontier.add(urls, now=NOW)
+            return list(receipt.links_new), receipt.queued, list(receipt.hosts)
+        case ("settle", visits, robots, rests):
+            tasks = await taken(frontier)
+            settled: dict[int, Settlement] = {}
+            written: dict[int, Written | None] = {}
+            for place, outcome, state, at, urls, is_written in visits if tasks else ():
+                host_id, task = tasks[place % len(tasks)]
+                settled[task.id] = visit(
+                    task, outcome, host_id=host_id, state=state, next_at=at, discovered=tuple(urls), finished_at=at
+                )
+                written[task.id] = Written("w", place) if is_written else None
+            if robots is not None and (await frontier.totals()).hosts:
+                settled[0] = visit(Task(0, "robots", TaskKind.ROBOTS), robots=robots)
+                written[0] = None
+            receipt = await frontier.settle(
+                batch(
+                    *settled.values(),
+                    written=written.values(),
+                    rests=rests,
+                    sink_files=[SinkFile("warc", "w", SinkFileState.OPEN, len(visits))],
+                    counters=Counters(pages=len(visits)) if visits else None,
+                    scope_hosts=[rest.key for rest in rests],
+                )
+            )
+            return list(receipt.links_new), receipt.queued, list(receipt.hosts)
+        case ("promote", now, limit):
+            return await frontier.promote(now=now, limit=limit)
+        case ("file", name, state, size):
+            return await frontier.record_sink_files([SinkFile("pages", name, state, size)])
+        case ("refused", place):
+            tasks = await taken(frontier)
+            good = [visit(task, host_id=host_id) for host_id, task in tasks[place % len(tasks) :][:1]] if tasks else []
+            bad = visit(Task(1_000, "https://a.example/no"))
+            try:
+                await frontier.settle(batch(*good, bad, rests=[Rest("r", NOW, 1, "429")]))
+            except ValueError:
+                return "refused"
+        case ("reopen", clean):
+            await frontier.close(clean=clean)
+            return await frontier.open()
+    raise AssertionError(step)
+
+
+async def look(frontier: Frontier) -> Any:
+    """What can be asked at any time."""
+    origins = [found(f"{scheme}://{host}/").origin for scheme in ("http", "https") for host in HOSTS]
+    hosts = [await frontier.find_host(origin) for origin in origins]
+    return await frontier.totals(), await frontier.next_due(), await taken(frontier), hosts
+
+
+async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:
+    frontiers: tuple[Frontier, Frontier] = (SqliteFrontier(folder / "frontier.db"), MemoryFrontier())
+    for frontier in frontiers:
+        await frontier.open()
+    try:
+        for step in [*steps, ("reopen", True)]:
+            sqlite, memory = [(await run(frontier, step), await look(frontier)) for frontier in frontiers]
+            assert sqlite == memory, step
+    finally:
+        for frontier in frontiers:
+            await frontier.close(clean=True)
+
+
+@settings(deadline=None, max_examples=120, derandomize=True)
+@given(st.lists(STEPS, max_size=25))
+def test_both_frontiers_tell_the_same_story(steps: list[tuple[Any, ...]]) -> None:
+    """Whatever is added, settled, promoted, refused and reopened."""
+    with fast_folder() as folder:
+        asyncio.run(compare(folder, steps))
