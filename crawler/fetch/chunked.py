@@ -11,11 +11,11 @@ from crawler.fetch.headfields import RemoteProtocolError, is_strict_field_line, 
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -~\x80-\xff])*+"'
-_STRICT_SIZE: Final = re.compile(
-    rb"([0-9A-Fa-f]{1,16}+)(?:[ \t]*+;[ \t]*+%b(?:[ \t]*+=[ \t]*+(?:%b|%b))?+)*+\r\n" % (_TOKEN, _TOKEN, _QUOTED)
-)
-# Some servers pad the size with spaces; h11 accepts that too. An extension's inside is nothing to us.
-_TOLERATED_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)[ \t]*+(?:;[^\x00\r\n]*+)?\r\n")
+_EXTENSION: Final = rb"[ \t]*+;[ \t]*+%b(?:[ \t]*+=[ \t]*+(?:%b|%b))?+" % (_TOKEN, _TOKEN, _QUOTED)
+# Some servers pad the size with spaces, and h11 accepts that too; what is inside an extension is nothing to us. Where
+# the line is only so tolerable, the second group matches.
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:(?:%b)*+\r\n|([ \t]*+(?:;[^\x00\r\n]*+)?\r\n))" % _EXTENSION)
+_ONE_DIGIT_LINES: Final = {f"{size:{case}}\r\n".encode(): size for size in range(1, 16) for case in "xX"}
 _MAX_SIZE: Final = 2**63 - 1
 
 
@@ -44,6 +44,8 @@ class ChunkedDecoder:
         at = 0
         size = len(data)
         while at < size and not self.done:
+            if not (self._remaining or self._at_chunk_end or self._line or self.ended):
+                at = self._take_whole_chunks(data, at, payload)
             if self._remaining:
                 piece = data[at : at + self._remaining]
                 payload.append(piece)
@@ -66,6 +68,31 @@ class ChunkedDecoder:
             self._take_line(piece)
         return at
 
+    def _take_whole_chunks(self, data: bytes, at: int, payload: list[bytes]) -> int:
+        """Decode the chunks that lie in `data` from their size line to their CR LF. Returns where the first that does
+        not, or is the last, or is at fault begins: `feed` sees to it. Without this, a read full of one-byte chunks
+        would hold the event loop three times as long.
+        """
+        append = payload.append
+        while True:
+            size = _ONE_DIGIT_LINES.get(data[at : at + 3])
+            start = at + 3
+            if size is None:
+                match = _SIZE_LINE.match(data, at)
+                if match is None or (start := match.end()) - at > self._max_line:
+                    return at
+                size = int(match[1], 16)
+                tolerated = match.lastindex == 2
+            else:
+                tolerated = False
+            end = start + size
+            if not size or data[end : end + 2] != b"\r\n":
+                return at
+            append(data[start:end])
+            if tolerated:
+                self.tainted = True
+            at = end + 2
+
     def _take_line(self, line: bytes) -> None:
         if self._at_chunk_end:
             if line != b"\r\n":
@@ -74,11 +101,10 @@ class ChunkedDecoder:
         elif self.ended:
             self._take_trailer(line)
         else:
-            strict = _STRICT_SIZE.fullmatch(line)
-            match = strict or _TOLERATED_SIZE.fullmatch(line)
+            match = _SIZE_LINE.fullmatch(line)
             if match is None or (size := int(match[1], 16)) > _MAX_SIZE:
                 raise RemoteProtocolError(f"not a chunk size: {shown(line)}")
-            self.tainted |= strict is None
+            self.tainted |= match[2] is not None
             self._remaining = size
             self.ended = not size
 

@@ -5,7 +5,7 @@ when the response has ended. It knows neither sockets nor clocks: deadlines and 
 caller's. Not knowing more than one response is deliberate: a byte too many is not the next answer but a fault.
 
 Invariants: a connection is called reusable only after a response framed to the letter and read to its last byte. How
-the bytes were split on their way changes nothing. Nothing is allocated on the server's word: memory grows with the
+the bytes were split on their way changes nothing (but how much beyond a fault is kept). Nothing is allocated on the server's word: memory grows with the
 bytes that came, and each kind of byte has its cap.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["LocalProtocolError", "RemoteProtocolError", "ResponseReader", "WireL
 
 _START: Final = b"HTTP/"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-# A client may meet the line end of a content that was one CR LF too long: Chromium looks past 4 bytes for "HTTP/".
+# Empty lines before a status line, left over by servers that end a 1xx with one too many; Chromium skips 4 bytes too.
 _MAX_BLANK: Final = 4
 
 
@@ -209,15 +209,14 @@ class ResponseReader:
         self.tainted |= framing.faulty
         self._end = framing.end
         self._room = limits.max_body
-        match framing.end:
-            case BodyEnd.LENGTH:
-                self._whole = framing.length <= limits.max_body
-                self._room = min(framing.length, limits.max_body)
-            case BodyEnd.LAST_CHUNK:
-                self._chunks = ChunkedDecoder(limits.max_chunk_line, limits.max_trailers)
-                self._sink.write_payload(b"")
-            case BodyEnd.CLOSE:
-                self.closes = True
+        if framing.end is BodyEnd.LENGTH:
+            self._whole = framing.length <= limits.max_body
+            self._room = min(framing.length, limits.max_body)
+        elif framing.end is BodyEnd.LAST_CHUNK:
+            self._chunks = ChunkedDecoder(limits.max_chunk_line, limits.max_trailers)
+            self._sink.write_payload(b"")
+        else:
+            self.closes = True
 
     def _feed_body(self, data: bytes) -> None:
         kept = data if len(data) <= self._room else data[: self._room]
