@@ -36,7 +36,9 @@ class _Waiter:
 
 @dataclass(slots=True, eq=False)
 class _Places:
-    """One origin's share. `taken` counts places: idle, lent and opening connections."""
+    """One origin's share. `taken` counts places: idle, lent and opening connections. Someone waits here only while all
+    of the origin's places are taken.
+    """
 
     taken: int = 0
     idle: list[Connection] = field(default_factory=list)
@@ -275,20 +277,14 @@ class Pool:
         places = self._places[origin]
         places.taken -= 1
         self._taken -= 1
-        while not self._shut:
-            own = _first(places.waiters)
-            starved = _first(self._starved)
-            if own is None and starved is None:
-                break
-            if starved is None or (own is not None and own.number < starved.number):
-                waiter, queue = places.waiters[0], places.waiters
-            else:
-                waiter, queue = starved, self._starved
-            queue.popleft()
+        if _first(places.waiters) is not None:  # no longer kept by its own origin's cap, it queues with the others
+            _enqueue(self._starved, places.waiters.popleft())
+        while not self._shut and _first(self._starved) is not None:
+            waiter = self._starved.popleft()
             if self._take_place(waiter.origin):
                 waiter.granted.set_result(None)
                 break
-            self._places[waiter.origin].waiters.append(waiter)  # its origin filled up while it waited for the others
+            _enqueue(self._places[waiter.origin].waiters, waiter)  # its origin filled up while it waited
         self._drop_if_empty(origin)
 
     def _drop_if_empty(self, origin: Origin) -> None:
@@ -386,6 +382,14 @@ class Loan:
         assert connection is not None
         self._connection = await self._pool.replace(connection)
         return self._connection
+
+
+def _enqueue(queue: deque[_Waiter], waiter: _Waiter) -> None:
+    """Put a waiter where its arrival entitles it to stand."""
+    at = len(queue)
+    while at and queue[at - 1].number > waiter.number:
+        at -= 1
+    queue.insert(at, waiter)
 
 
 def _first(queue: deque[_Waiter]) -> _Waiter | None:

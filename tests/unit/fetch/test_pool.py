@@ -1,0 +1,493 @@
+"""Who gets which connection, who waits, who is closed: with scripted dialling and a clock that is moved by hand."""
+
+import asyncio
+
+import pytest
+
+from crawler.core.values import Origin, Timings
+from crawler.core.vocabulary import CloseReason, ErrorType, Stage
+from crawler.fetch.connection import State
+from crawler.fetch.dial import Dialled
+from crawler.fetch.errors import DialError
+from crawler.fetch.options import FetchOptions
+from crawler.fetch.pool import Pool, PoolClosed
+from crawler.obs.events import COMMON, problems
+from tests.support.fetching import FakeClock
+
+A, B, C = (Origin("https", f"{name}.test", 443) for name in "abc")
+
+
+class Wire(asyncio.Transport):
+    """A transport that only notes what is done to it. `closes_politely`: the peer answers close_notify."""
+
+    def __init__(self, connection, closes_politely=True):
+        super().__init__()
+        self.connection = connection
+        self.closes_politely = closes_politely
+        self.calls = []
+
+    def abort(self):
+        self.calls.append("abort")
+        asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
+
+    def close(self):
+        self.calls.append("close")
+        if self.closes_politely:
+            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
+
+
+class Dialing:
+    """Opens connections at once, or when the test lets it; `failures` are raised first."""
+
+    def __init__(self):
+        self.dialled = []
+        self.failures = []
+        self.gate = None
+        self.ends_at_once = False
+        self.closes_politely = True
+
+    async def dial(self, origin, factory):
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        connection = factory()
+        connection.connection_made(Wire(connection, self.closes_politely))
+        if self.ends_at_once:
+            connection.connection_lost(None)
+        self.dialled.append(connection)
+        return connection, Dialled("192.0.2.1", origin.port, Timings(), "1.3", False, None)
+
+    def keep_session(self, origin, ssl_object):
+        raise AssertionError("there is no TLS here")
+
+
+class Rig:
+    def __init__(self, *, per_host=1, **options):
+        self.clock = FakeClock()
+        self.dialing = Dialing()
+        self.events = []
+        self.pool = Pool(
+            dialer=self.dialing,
+            options=FetchOptions(**options),
+            clock=self.clock,
+            connections_per_host=per_host,
+            on_event=lambda name, fields: self.events.append({"event": name} | fields),
+        )
+
+    async def use(self, origin, requests=1):
+        """Borrow and return; what an exchange does to the books is done here."""
+        async with self.pool.lend(origin) as connection:
+            connection.requests += requests
+            connection.idle_since_mono = self.clock.mono()
+        return connection
+
+    def waiting(self, origin):
+        return asyncio.ensure_future(self.pool.acquire(origin))
+
+    def check(self):
+        """The books agree with themselves."""
+        stats = self.pool.stats()
+        idle = sum(idle for _, idle, _ in self.pool.origins().values())
+        assert stats.idle == idle
+        assert stats.opened - sum(stats.closed.values()) == stats.open
+        assert sum(taken for taken, _, _ in self.pool.origins().values()) == stats.open + stats.opening
+        for event in self.events:
+            assert problems(event | dict.fromkeys(COMMON - {"event"}, "")) == []
+
+
+@pytest.fixture
+async def rig(request):
+    made = []
+
+    def make(**options):
+        made.append(Rig(**options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.check()
+        await one.pool.close()
+        stats = one.pool.stats()
+        assert (stats.open, stats.idle, stats.opening, stats.waiting) == (0, 0, 0, 0)
+
+
+async def test_the_last_one_in_is_the_first_one_out(rig):
+    """The warmest connection is used, so that the others may grow old and be closed."""
+    r = rig(per_host=3)
+    three = [await r.pool.acquire(A) for _ in range(3)]
+    for connection in three:
+        r.pool.release(connection)
+    assert [repr(connection) for connection in three[:1]] == ["<Connection 1 https://a.test idle, requests: 0>"]
+    assert await r.use(A) is three[2]
+    assert await r.use(A) is three[2]
+    assert r.pool.has_idle(A)
+    assert not r.pool.has_idle(B)
+
+
+async def test_a_second_borrower_waits_for_the_first(rig):
+    """At connections_per_host the next in line gets the connection that comes back, first come first served."""
+    r = rig()
+    held = await r.pool.acquire(A)
+    waiting = [r.waiting(A) for _ in range(3)]
+    await asyncio.sleep(0)
+    assert r.pool.stats().waiting == 3
+    for task in waiting:
+        r.pool.release(held)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert task.done()
+        assert task.result() is held
+        assert held.state is State.LENT
+    r.pool.release(held)
+    assert held.state is State.IDLE
+    assert len(r.dialing.dialled) == 1
+
+
+async def test_a_closed_connection_leaves_its_place_to_the_next_in_line(rig):
+    """If what comes back is closed, the next in line opens one of its own."""
+    r = rig()
+    held = await r.pool.acquire(A)
+    task = r.waiting(A)
+    await asyncio.sleep(0)
+    held.abort(CloseReason.TIMEOUT)
+    r.pool.release(held)
+    connection = await task
+    assert connection is not held
+    assert r.pool.origins()[A] == (1, 0, 0)
+    r.pool.release(connection)
+
+
+async def test_what_closed_on_its_way_to_the_next_in_line_is_replaced(rig):
+    """A connection that ends between being granted and being used costs the borrower nothing."""
+    r = rig()
+    held = await r.pool.acquire(A)
+    task = r.waiting(A)
+    await asyncio.sleep(0)
+    r.pool.release(held)
+    held.data_received(b"HTTP/1.1 200 OK\r\n\r\n")
+    assert held.close_reason is CloseReason.UNSOLICITED
+    connection = await task
+    assert connection.is_open
+    assert r.pool.origins()[A] == (1, 0, 0)
+    r.pool.release(connection)
+
+
+@pytest.mark.parametrize("granted", ["nothing", "connection", "place"])
+async def test_a_cancelled_wait_loses_nothing(rig, granted):
+    """Cancelled while waiting, or in the very turn it was granted something: that goes to the next in line."""
+    r = rig()
+    held = await r.pool.acquire(A)
+    first, second = r.waiting(A), r.waiting(A)
+    await asyncio.sleep(0)
+    if granted == "nothing":
+        first.cancel()
+        await asyncio.sleep(0)
+    if granted == "place":
+        held.abort(CloseReason.TIMEOUT)
+    r.pool.release(held)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    connection = await asyncio.wait_for(second, 1)
+    assert (connection is held) == (granted != "place")
+    r.pool.release(connection)
+    assert r.pool.origins()[A] == (1, 1, 0)
+
+
+async def test_a_cancelled_dial_frees_its_place(rig):
+    """Cancelled while the connection is being opened: the next in line may open one."""
+    r = rig()
+    r.dialing.gate = asyncio.Event()
+    first = r.waiting(A)
+    await asyncio.sleep(0)
+    second = r.waiting(A)
+    await asyncio.sleep(0)
+    assert r.pool.stats().opening == 1
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    r.dialing.gate.set()
+    r.pool.release(await second)
+    assert len(r.dialing.dialled) == 1
+
+
+async def test_a_cancelled_loan_closes_the_connection(rig):
+    """Leaving a loan by cancellation closes what was lent; any other way does not."""
+    r = rig()
+    with pytest.raises(asyncio.CancelledError):
+        async with r.pool.lend(A) as connection:
+            raise asyncio.CancelledError
+    assert connection.close_reason is CloseReason.SHUTDOWN
+    assert r.pool.origins() == {}
+    with pytest.raises(LookupError):
+        async with r.pool.lend(A) as connection:
+            raise LookupError
+    assert connection.state is State.IDLE
+
+
+async def test_a_dial_that_fails_frees_its_place_and_says_why(rig):
+    """The failure goes to the one who asked; the next in line tries for itself."""
+    r = rig()
+    r.dialing.gate = asyncio.Event()
+    r.dialing.failures = [DialError(Stage.TLS, ErrorType.TLS_CERT_EXPIRED, "expired", peer=("192.0.2.1", 443))]
+    first, second = r.waiting(A), r.waiting(A)
+    await asyncio.sleep(0)
+    r.dialing.gate.set()
+    with pytest.raises(DialError):
+        await first
+    r.pool.release(await second)
+    assert r.events[0] == {
+        "event": "conn_fail",
+        "server_address": "a.test",
+        "server_port": 443,
+        "stage": "tls",
+        "error_type": "tls_cert_expired",
+        "detail": "expired",
+        "dur_ms": 0.0,
+        "network_peer_address": "192.0.2.1",
+        "network_peer_port": 443,
+    }
+    assert r.pool.stats().failed == 1
+
+
+async def test_the_longest_idle_of_another_origin_makes_room(rig):
+    """At fetch.connections a new origin's connection replaces the one unused for longest."""
+    r = rig(connections=2)
+    a, b = await r.use(A), await r.use(B)
+    await r.use(A)
+    c = await r.use(C)
+    assert b.close_reason is CloseReason.EVICTED
+    assert a.is_open
+    assert c.is_open
+    assert set(r.pool.origins()) == {A, C}
+
+
+async def test_with_every_connection_lent_an_origin_waits_for_any_of_them(rig):
+    """The cap over all origins: a connection that comes back is closed for the one who waits."""
+    r = rig(connections=2)
+    a, b = await r.pool.acquire(A), await r.pool.acquire(B)
+    task = r.waiting(C)
+    await asyncio.sleep(0)
+    assert r.pool.stats().waiting == 1
+    r.pool.release(a)
+    c = await task
+    assert a.close_reason is CloseReason.EVICTED
+    assert c.origin == C
+    r.pool.release(b)
+    r.pool.release(c)
+
+
+async def test_waiting_is_first_come_first_served_across_caps(rig):
+    """Who waits for the origin's own place and who waits for any are served in the order they came."""
+    r = rig(connections=2)
+    a, b = await r.pool.acquire(A), await r.pool.acquire(B)
+    stranger = r.waiting(C)
+    await asyncio.sleep(0)
+    own = r.waiting(A)
+    await asyncio.sleep(0)
+    r.pool.release(a)
+    c = await stranger
+    assert not own.done()
+    r.pool.release(c)
+    again = await own
+    assert again.origin == A
+    r.pool.release(again)
+    r.pool.release(b)
+
+
+async def test_waiters_of_every_kind_are_all_served(rig):
+    """However origins and caps mix, nobody is forgotten and no cap is passed."""
+    r = rig(connections=3, per_host=2)
+    lent, most = [], 0
+
+    async def borrow(origin):
+        nonlocal most
+        async with r.pool.lend(origin) as connection:
+            lent.append(connection)
+            most = max(most, len(lent))
+            assert sum(c.origin == origin for c in lent) <= 2
+            await asyncio.sleep(0)
+            if connection.id % 3 == 0:
+                connection.abort(CloseReason.SERVER_CLOSE)
+            lent.remove(connection)
+
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(borrow((A, B, C, A, B)[n % 5]) for n in range(100)))
+    assert most == 3
+    assert r.pool.stats().waiting == 0
+
+
+async def test_idle_connections_are_closed_when_their_time_is_over(rig):
+    """idle_timeout counts from the last answer; the close is an orderly one."""
+    r = rig(per_host=2, idle_timeout_s=60.0)
+    one, two = await r.pool.acquire(A), await r.pool.acquire(A)
+    r.pool.release(one)
+    r.clock.time += 30
+    two.idle_since_mono = r.clock.mono()
+    r.pool.release(two)
+    r.clock.time += 29.9
+    r.pool.sweep()
+    assert one.is_open
+    r.clock.time += 0.2
+    r.pool.sweep()
+    assert one.close_reason is CloseReason.IDLE_TIMEOUT
+    assert one._transport.calls == ["close"]
+    assert two.is_open
+    r.clock.time += 30
+    r.pool.sweep()
+    assert r.pool.origins() == {}
+    assert [e["reason"] for e in r.events if e["event"] == "conn_close"] == ["idle_timeout"] * 2
+
+
+async def test_the_sweeper_comes_by_itself():
+    """One timer closes what is idle, the nearest expiry first, though it was armed for a later one."""
+    r = Rig(per_host=2, idle_timeout_s=60.0)
+    one, two = await r.pool.acquire(A), await r.pool.acquire(A)
+    r.pool.release(one)
+    two.keep_alive_timeout_s = 1.2
+    r.pool.release(two)
+    r.clock.time += 0.7
+    async with asyncio.timeout(5):
+        await two.wait_closed()
+    assert two.close_reason is CloseReason.IDLE_TIMEOUT
+    assert one.is_open
+    await r.pool.close()
+
+
+@pytest.mark.parametrize(("announced_s", "kept_s"), [(5.0, 4.0), (1.0, 0.5), (0.0, 0.0), (1_000.0, 60.0)])
+async def test_the_pool_closes_a_second_before_the_server_would(rig, announced_s, kept_s):
+    """Keep-Alive: timeout=N is honoured with a margin, and never longer than our own idle_timeout."""
+    r = rig(idle_timeout_s=60.0)
+    connection = await r.pool.acquire(A)
+    connection.keep_alive_timeout_s = announced_s
+    assert connection.expires_mono() == (r.clock.mono() + kept_s, CloseReason.IDLE_TIMEOUT)
+    r.pool.release(connection)
+    r.clock.time += kept_s
+    assert await r.use(A) is not connection
+    assert connection.close_reason is CloseReason.IDLE_TIMEOUT
+
+
+async def test_an_expired_connection_is_never_lent(rig):
+    """Even if the sweeper has not come by yet."""
+    r = rig(idle_timeout_s=60.0)
+    old = await r.use(A)
+    r.clock.time += 60
+    assert await r.use(A) is not old
+    assert old.close_reason is CloseReason.IDLE_TIMEOUT
+
+
+async def test_limits_of_age_and_requests_end_a_connection(rig):
+    """max_connection_age and max_requests_per_connection, each with its reason; so does the server's max=0."""
+    r = rig(max_connection_age_s=100.0, max_requests_per_connection=3)
+    first = await r.use(A)
+    assert await r.use(A) is first
+    assert await r.use(A) is first
+    assert first.close_reason is CloseReason.MAX_REQUESTS
+    second = await r.use(A)
+    r.clock.time += 50
+    assert await r.use(A) is second
+    r.clock.time += 51
+    assert await r.use(A) is not second
+    assert second.close_reason is CloseReason.MAX_AGE
+    third = await r.pool.acquire(B)
+    third.keep_alive_max = 0
+    r.pool.release(third)
+    assert third.close_reason is CloseReason.SERVER_CLOSE
+
+
+@pytest.mark.parametrize(("error", "reason"), [(None, "server_close"), (ConnectionResetError(), "reset")])
+async def test_a_server_may_end_an_idle_connection(rig, error, reason):
+    """Its place is free at once, and the reason noted."""
+    r = rig()
+    connection = await r.use(A)
+    connection.connection_lost(error)
+    assert r.pool.origins() == {}
+    assert r.pool.stats().closed == {CloseReason(reason): 1}
+    assert await r.use(A) is not connection
+
+
+async def test_a_connection_that_ends_while_it_is_opened_is_counted_once(rig):
+    """Closed between the handshake and the first request: opened and closed, in that order."""
+    r = rig()
+    r.dialing.ends_at_once = True
+    async with r.pool.lend(A) as connection:
+        assert not connection.is_open
+    assert [e["event"] for e in r.events] == ["conn_open", "conn_close"]
+    assert r.pool.origins() == {}
+
+
+async def test_a_replacement_takes_the_same_place(rig):
+    """A fresh connection for a stale one, though the origin is at its cap and others wait."""
+    r = rig()
+    loan = r.pool.lend(A)
+    async with loan as stale:
+        other = r.waiting(A)
+        await asyncio.sleep(0)
+        fresh = await loan.replace()
+        assert fresh is not stale
+        assert stale.close_reason is CloseReason.SERVER_CLOSE
+        assert not other.done()
+    assert await other is fresh
+    r.pool.release(fresh)
+
+
+async def test_a_replacement_that_fails_frees_the_place(rig):
+    """The loan ends with the error and nothing lent."""
+    r = rig()
+    loan = r.pool.lend(A)
+    async with loan:
+        r.dialing.failures = [DialError(Stage.CONNECT, ErrorType.CONNECT_REFUSED, "refused")]
+        with pytest.raises(DialError):
+            await loan.replace()
+    assert r.pool.origins() == {}
+
+
+async def test_short_of_descriptors_the_longest_idle_is_given_up(rig):
+    """EMFILE closes an idle connection, so that the next attempt has a descriptor."""
+    r = rig()
+    idle = await r.use(A)
+    r.dialing.failures = [DialError(Stage.CONNECT, ErrorType.NO_FILE_DESCRIPTORS, "too many open files")]
+    with pytest.raises(DialError):
+        await r.use(B)
+    assert idle.close_reason is CloseReason.EVICTED
+
+
+async def test_closing_the_pool_closes_everything(rig):
+    """Idle and lent connections end, those who wait are told, nothing is lent any more, a rude peer is cut off."""
+    r = rig(per_host=2)
+    r.dialing.closes_politely = False
+    lent, idle = await r.pool.acquire(A), await r.pool.acquire(A)
+    r.pool.release(idle)
+    r.pool._per_host = 1
+    task = r.waiting(A)
+    other = await r.pool.acquire(B)
+    waiting = r.waiting(B)
+    await asyncio.sleep(0)
+    assert await task is idle
+    await r.pool.close()
+    with pytest.raises(PoolClosed):
+        await waiting
+    with pytest.raises(PoolClosed):
+        await r.pool.acquire(C)
+    for connection in (lent, idle, other):
+        assert connection.close_reason is CloseReason.SHUTDOWN
+        assert connection._transport.calls == ["close", "abort"]
+        r.pool.release(connection)
+    assert r.pool.origins() == {}
+
+
+async def test_the_events_carry_what_the_log_promises(rig):
+    """conn_open and conn_close, whole."""
+    r = rig()
+    connection = await r.use(A, requests=7)
+    r.clock.time += 12.5
+    connection.connection_lost(None)
+    place = {"server_address": "a.test", "server_port": 443, "conn_id": 1, "network_peer_address": "192.0.2.1"}
+    opened = {"tls_protocol_version": "1.3", "tls_resumed": False, "dns_ms": 0.0, "connect_ms": 0.0, "tls_ms": 0.0}
+    closed = {"requests": 7, "age_ms": 12_500.0, "bytes": 0, "reason": "server_close"}
+    assert r.events == [
+        {"event": "conn_open", "network_peer_port": 443} | place | opened,
+        {"event": "conn_close"} | place | closed,
+    ]
+    assert r.pool.stats().requests == 7
