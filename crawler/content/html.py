@@ -129,7 +129,7 @@ class _Page:
         for name, attributes, content in finder.find(text):
             if name == "a" and not every_tag:
                 plain = _PLAIN_HREF.match(attributes)
-                if plain is not None and "rel" not in attributes.lower():
+                if plain is not None and (plain.end() == len(attributes) or "rel" not in attributes.lower()):
                     reference = plain[1]
                     if reference and reference not in followed:
                         followed.add(reference)

@@ -25,8 +25,8 @@ _QUERY: Final = r"(?:\?[A-Za-z0-9_~!$&()*+,;=@:./?%-]*+)?+"
 _RELATIVE = re.compile(rf"((?:\.\./)*+)\.*+{_CHAR}(?:{_CHAR}|\.)*+(?:/{_SEGMENT})*+{_QUERY}")
 _ABSOLUTE = re.compile(rf"/(?!/){_PATH}{_QUERY}")
 # Lower-case labels; the last begins with a letter, so it is no IPv4 address; "xn--" is ada's to judge.
-_LABEL: Final = r"(?!xn--)[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
-_WHOLE = re.compile(rf"(https?)://((?:{_LABEL}\.)*(?!xn--)[a-z](?:[a-z0-9-]*[a-z0-9])?)((?:/{_PATH})?+)({_QUERY})")
+_HOST: Final = r"(?:(?!xn--)[a-z0-9_-]++\.)*+(?!xn--)[a-z][a-z0-9-]*+"
+_WHOLE = re.compile(rf"(https?)://({_HOST})((?:/{_PATH})?+)({_QUERY})")
 
 
 _MAX_DEPTH: Final = 32  # folders of a base that are worth preparing; a deeper one is left to ada

@@ -12,6 +12,7 @@ Every repetition in the patterns is possessive: none is ever tried twice.
 import re
 from collections.abc import Iterable, Iterator
 from html.entities import html5
+from string import ascii_letters
 from typing import Final
 
 MAX_ATTRIBUTES: Final = 256  # of one element that are read; pages use a dozen, data-* frameworks a few tens
@@ -51,7 +52,7 @@ class TagFinder:
 
     def __init__(self, names: Iterable[str] | None) -> None:
         if names is None:
-            wanted = "[a-zA-Z]"
+            wanted, others = "[a-zA-Z]", ""
         else:
             # Grouped by first letter, so that most tags are turned away by one look at it.
             groups: dict[str, list[str]] = {}
@@ -59,8 +60,10 @@ class TagFinder:
                 groups.setdefault(name[0], []).append(_any_case(name[1:]))
             branches = (f"{_any_case(first)}(?:{'|'.join(rests)})" for first, rests in groups.items())
             wanted = f"(?:{'|'.join(branches)})[\\t\\n\\f\\r />]"
+            letters = "".join(letter for letter in ascii_letters if letter.lower() not in groups)
+            others = f"[{letters}]{_ATTRIBUTES}>|" if letters else ""
         # Text, end tags, and start tags that nobody asked for are passed over inside one match.
-        skipped = rf"<(?:/[^>]*+>|(?!{wanted})[a-zA-Z]{_ATTRIBUTES}>|(?![a-zA-Z!/?]))"
+        skipped = rf"<(?:/[^>]*+>|{others}(?!{wanted})[a-zA-Z]{_ATTRIBUTES}>|(?![a-zA-Z!/?]))"
         # The alternatives are exhaustive: a match never fails, so the search never starts again one character on.
         self._pattern = re.compile(
             rf"[^<]*+(?:{skipped}[^<]*+)*+"
