@@ -110,17 +110,17 @@ def _normalise_escape(match: re.Match[str]) -> str:
 
 def key_of(url: str) -> int:
     """The 64-bit signed key under which a URL that `parse` returned is known; equal for duplicates."""
-    return _signed(xxh3_64_intdigest(canonical(url).encode()))
+    if "%" in url or url[-1] == "?":  # asked for every link of every page: most need no other spelling
+        url = canonical(url)
+    value = xxh3_64_intdigest(url.encode())
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def respelt_key_of(url: str) -> int:
     """The key of a URL that a redirect named as another spelling of its own canonical form ("/%7Ejo" → "/~jo"): it must
     be fetched although its ordinary key is known.
     """
-    return _signed(xxh3_64_intdigest(url.encode(), seed=1))
-
-
-def _signed(value: int) -> int:
+    value = xxh3_64_intdigest(url.encode(), seed=1)
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from crawler.content import charset, css, decode, digest, directives, html, redirect
+from crawler.content.links import Link
 from crawler.content.options import ContentOptions
 from crawler.core.outcome import response_of
 from crawler.core.scope import MAX_REDIRECTS, Scope
 from crawler.core.url import UrlError, checked, key_of, respelt_key_of
 from crawler.core.values import (
+    Denied,
     Discovered,
     Failed,
     Fetched,
     FetchResult,
     NotModified,
-    Origin,
     Outcome,
     PageInfo,
     Redirected,
@@ -93,9 +94,9 @@ class Reader:
                 return result
         return result
 
-    def read(self, task: Task, outcome: Outcome) -> tuple[Reading, list[tuple[str, Source, bool]]]:
-        """The costly half: hash, decode, parse. Returns the reading and the links found as (url, source, nofollow),
-        to be judged. Safe in a thread.
+    def read(self, task: Task, outcome: Outcome) -> tuple[Reading, list[Link]]:
+        """The costly half: hash, decode, parse. Returns the reading and the links found, to be judged. Safe in a
+        thread.
         """
         reading = Reading(outcome)
         response = response_of(outcome)
@@ -103,14 +104,12 @@ class Reader:
             return reading, []
         reading.payload_digest = digest.payload_digest(response.payload)
         if isinstance(outcome, Redirected):
-            return reading, [(outcome.target, Source.REDIRECT, False)]
+            return reading, _moved_to(outcome.target)
         if isinstance(outcome, NotModified) or not 200 <= response.head.status_code < 300:
             return reading, []
         return self._read_content(task, response, reading)
 
-    def _read_content(
-        self, task: Task, response: Fetched, reading: Reading
-    ) -> tuple[Reading, list[tuple[str, Source, bool]]]:
+    def _read_content(self, task: Task, response: Fetched, reading: Reading) -> tuple[Reading, list[Link]]:
         head = response.head
         content_type = head.get("content-type")
         mime = charset.mime_type(content_type)
@@ -135,60 +134,65 @@ class Reader:
                 max_links=self._content.max_links,
             )
             rules = directives.page_directives(parsed.robots if self._obey else (), robots, self._token)
-            links = [(link.url, link.source, link.nofollow or rules.nofollow) for link in parsed.links]
+            links = list(parsed.links)
+            if rules.nofollow:
+                links = [link._replace(nofollow=True) for link in links]
             if parsed.refresh is not None:
-                links.append((parsed.refresh, Source.REDIRECT, False))
+                links += _moved_to(parsed.refresh)
             title, language, canonical = parsed.title, parsed.language, parsed.canonical
         else:
             rules = directives.page_directives((), robots, self._token)
             links = []
             if mime == "text/css" and self._requisites:
-                links = [(link.url, link.source, False) for link in css.references(decoded.data, task.url)]
+                links = css.references(decoded.data, task.url)
         reading.index = not rules.noindex
         reading.links_found = len(links)
         reading.page = PageInfo(canonical, mime or None, encoding, title, language, len(links), decoded.size)
         return reading, links
 
-    def judge(self, task: Task, reading: Reading, links: Iterable[tuple[str, Source, bool]], scope: Scope) -> None:
+    def judge(self, task: Task, reading: Reading, links: Iterable[Link], scope: Scope) -> None:
         """The cheap half, on the event loop: which links are worth storing. Fills `reading.discovered`."""
-        hop_path, depth, seen = task.hop_path[-_KEPT_HOPS:], task.depth, self._seen
-        page_keys: set[int] = set()
-        for url, source, nofollow in links:
-            key = key_of(url)
-            if source is Source.REDIRECT:
-                if key == key_of(task.url) and url != task.url:
-                    key = respelt_key_of(url)
-            elif key in page_keys or seen.has(key):
+        seen = self._seen
+        for link in links:
+            key = key_of(link.url)
+            if link.source is Source.REDIRECT:
+                if key == key_of(task.url) and link.url != task.url:
+                    key = respelt_key_of(link.url)
+            elif seen.has(key):
                 continue
-            page_keys.add(key)
-            try:
-                url, origin = checked(url)
-            except UrlError as error:
-                reading.skipped.append(Skipped(url, "", error.reason, str(error)))
-                continue
-            if nofollow and self._obey and source not in (Source.REQUISITE, Source.REDIRECT):
-                reading.skipped.append(Skipped(url, origin.host, DenyReason.NOFOLLOW, "nofollow"))
-                continue
-            found = _discovered(task, url, origin, key, source, hop_path, depth)
-            if found.redirects > MAX_REDIRECTS:
-                rule = f"more than {MAX_REDIRECTS} redirects"
-                reading.skipped.append(Skipped(url, origin.host, DenyReason.REDIRECT_LIMIT, rule))
-                continue
-            denied = scope.judge(url, origin, depth=found.depth, hop_path=found.hop_path, source=source)
-            if denied is not None:
-                reading.skipped.append(Skipped(url, origin.host, denied.reason, denied.rule))
-                continue
-            seen.add(key)
-            reading.discovered.append(found)
+            refused, found = self._judge_link(task, link, key, scope)
+            if refused is not None:
+                reading.skipped.append(Skipped(link.url, link.origin.host, refused.reason, refused.rule))
+            else:
+                seen.add(key)
+                reading.discovered.append(found)
+
+    def _judge_link(self, task: Task, link: Link, key: int, scope: Scope) -> tuple[Denied | None, Discovered]:
+        source = link.source
+        found = _discovered(task, link, key)
+        if link.nofollow and self._obey and source is not Source.REQUISITE:
+            return Denied(DenyReason.NOFOLLOW, "nofollow"), found
+        if found.redirects > MAX_REDIRECTS:
+            return Denied(DenyReason.REDIRECT_LIMIT, f"more than {MAX_REDIRECTS} redirects"), found
+        return scope.judge(link.url, link.origin, depth=found.depth, hop_path=found.hop_path, source=source), found
 
 
-def _discovered(
-    task: Task, url: str, origin: Origin, key: int, source: Source, hop_path: str, depth: int
-) -> Discovered:
-    match source:
+def _moved_to(target: str) -> list[Link]:
+    """The link of a Location or a meta refresh; none if it leads nowhere that can be fetched."""
+    try:
+        url, origin = checked(target)
+    except UrlError:
+        return []
+    return [Link(url, origin, Source.REDIRECT, False)]
+
+
+def _discovered(task: Task, link: Link, key: int) -> Discovered:
+    hop_path = task.hop_path[-_KEPT_HOPS:]
+    match link.source:
         case Source.REDIRECT:
-            return Discovered(url, origin, key, depth, hop_path + "R", source, task.priority, task.redirects + 1)
+            depth, hop_path, redirects = task.depth, hop_path + "R", task.redirects + 1
         case Source.REQUISITE:
-            return Discovered(url, origin, key, depth, hop_path + "E", source, task.priority)
+            depth, hop_path, redirects = task.depth, hop_path + "E", 0
         case _:
-            return Discovered(url, origin, key, depth + 1, hop_path + "L", source, task.priority)
+            depth, hop_path, redirects = task.depth + 1, hop_path + "L", 0
+    return Discovered(link.url, link.origin, key, depth, hop_path, link.source, task.priority, redirects)
