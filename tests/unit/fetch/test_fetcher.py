@@ -1,0 +1,414 @@
+"""One URL, one value: what is sent, what is sent twice, and what each end becomes."""
+
+import asyncio
+import errno
+
+import pytest
+
+from crawler.core.values import Failed, Fetched, Origin, Task
+from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.fetch.fetcher import Fetcher, GateShut
+from crawler.fetch.options import FetchOptions, IdentityOptions
+from crawler.fetch.request import LocalProtocolError
+from tests.support.fetching import RecordingGate, client, until
+from tests.support.hostile import Certificates, ok, serve, table
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("ca"))
+
+
+HELLO = table({"/": ok(b"hello")})
+
+
+async def test_the_request_is_as_configured():
+    """The fields of a plain request, in order, and exactly the bytes that `request_bytes` says."""
+    identity = IdentityOptions(user_agent="crawlerd/1 (+https://c.example)", from_address="bot@c.example")
+    fetch = FetchOptions(encodings=("gzip", "br"), headers=(("X-Reason", "research"), ("accept", "text/html")))
+    async with serve(HELLO) as server, client(identity=identity, fetch=fetch) as c:
+        result = await c.get(f"http://a.test:{server.port}/")
+        assert server.requests == [result.request_bytes]
+        assert result.request_bytes.decode().split("\r\n") == [
+            "GET / HTTP/1.1",
+            f"Host: a.test:{server.port}",
+            "User-Agent: crawlerd/1 (+https://c.example)",
+            "Accept-Encoding: gzip, br",
+            "From: bot@c.example",
+            "X-Reason: research",
+            "accept: text/html",
+            "",
+            "",
+        ]
+
+
+@pytest.mark.parametrize(
+    ("task", "lines"),
+    [
+        ({"etag": '"v1"', "last_modified": "Sat, 01 Nov 2025 00:00:00 GMT"}, ["None-Match", "Modified-Since"]),
+        ({"etag": 'W/"v1"'}, ["None-Match"]),
+        ({"last_modified": "Sat, 01 Nov 2025 00:00:00 GMT"}, ["Modified-Since"]),
+        ({"etag": "broken\r\nX: y"}, []),
+        ({}, []),
+    ],
+)
+async def test_validators_make_the_request_conditional(task, lines):
+    """ETag and Last-Modified go out as they were stored, unless they could not be sent without harm."""
+    answer = b"HTTP/1.1 304 Not Modified\r\n\r\n"
+    async with serve(table({"/": answer})) as server, client() as c:
+        result = await c.get(f"http://a.test:{server.port}/", **task)
+        assert result.head.status_code == 304
+        sent = server.requests[0].decode()
+        assert [word for word in ("None-Match", "Modified-Since") if f"\r\nIf-{word}: " in sent] == lines
+        assert "X: y" not in sent
+
+
+async def test_headers_that_cannot_be_sent_are_refused_at_the_start():
+    """A configured field with a line break never gets as far as a request."""
+    async with client() as c:
+        with pytest.raises(LocalProtocolError):
+            Fetcher(
+                pool=c.pool,
+                options=FetchOptions(headers=(("X-A", "b\r\nHost: evil"),)),
+                identity=IdentityOptions(),
+                gate=RecordingGate(),
+                clock=c.clock,
+            )
+
+
+async def test_what_is_fetched_says_all_that_the_record_needs(certificates):
+    """Head, bodies, timings, connection and time of a response over TLS."""
+    async with (
+        serve(HELLO, tls=certificates.server("a.test")) as server,
+        client(ca_file=certificates.ca_file) as c,
+    ):
+        before = c.clock.now()
+        result = await c.get(f"https://a.test:{server.port}/")
+        assert isinstance(result, Fetched)
+        assert result.raw_head == b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+        assert result.raw_body is result.payload
+        assert (result.head.status_code, result.head.get("content-length")) == (200, "5")
+        timings = result.timings
+        assert min(timings.connect_s, timings.tls_s, timings.first_byte_s) > 0
+        assert timings.body_s >= 0
+        assert (result.connection.peer_address, result.connection.peer_port) == ("127.0.0.1", server.port)
+        assert before <= result.started_at <= c.clock.now()
+        assert (result.tainted, result.truncated, result.error_type, result.resend_count) == (False, None, None, 0)
+
+
+async def then_close(a):
+    """Answer once, then close at the next request without a byte."""
+    await a.request()
+    await a.send(ok(b"first"))
+    await a.request()
+
+
+async def then_reset(a):
+    await then_close(a)
+    await a.reset()
+
+
+async def then_cut(a):
+    await then_close(a)
+    await a.cut()
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+@pytest.mark.parametrize("ending", [then_close, then_reset, then_cut])
+async def test_a_stale_connection_costs_one_resend(certificates, scheme, ending):
+    """The server closes a used connection as we send: the same request goes out once more, on a fresh one."""
+
+    async def script(a):
+        if len(server.accepted) == 1:
+            await ending(a)
+        else:
+            await HELLO(a)
+
+    tls = certificates.server("a.test") if scheme == "https" else None
+    async with serve(script, tls=tls) as server, client(ca_file=certificates.ca_file) as c:
+        url = f"{scheme}://a.test:{server.port}/"
+        assert (await c.get(url)).payload.prefix(9) == b"first"
+        second = await c.get(url)
+        assert isinstance(second, Fetched), second
+        assert second.payload.prefix(9) == b"hello"
+        assert second.resend_count == 1
+        assert (second.connection.id, second.connection.request_n) == (2, 1)
+        assert second.timings.connect_s > 0
+        assert [len(a.requests) for a in server.accepted] == [2, 1]
+        # the address stayed taken from the first attempt to the end of the second
+        assert c.gate.log == [("enter", "127.0.0.1"), ("leave", "127.0.0.1")] * 2
+
+
+async def test_a_request_is_resent_once_and_no_more():
+    """If the fresh connection ends without a byte too, that is the answer."""
+
+    async def script(a):
+        if len(server.accepted) == 1:
+            await then_close(a)
+        else:
+            await a.request()
+
+    async with serve(script) as server, client() as c:
+        url = f"http://a.test:{server.port}/"
+        await c.get(url)
+        second = await c.get(url)
+        assert isinstance(second, Failed)
+        assert (second.error_type, second.resend_count) == (ErrorType.SERVER_CLOSED, 1)
+        assert second.connection.id == 2
+        assert [len(a.requests) for a in server.accepted] == [2, 1]
+        assert c.gate.is_balanced
+
+
+async def test_a_fresh_connection_is_never_retried():
+    """Closed without a byte on its first request: the server meant it."""
+
+    async def script(a):
+        await a.request()
+
+    async with serve(script) as server, client() as c:
+        result = await c.get(f"http://a.test:{server.port}/")
+        assert isinstance(result, Failed)
+        assert (result.error_type, result.resend_count, result.retryable) == (ErrorType.SERVER_CLOSED, 0, True)
+        assert len(server.requests) == 1
+
+
+async def test_one_byte_of_an_answer_forbids_a_resend():
+    """What may have been acted upon is not asked again."""
+
+    async def script(a):
+        await a.request()
+        await a.send(ok(b"first"))
+        await a.request()
+        await a.send(b"H")
+
+    async with serve(script) as server, client() as c:
+        url = f"http://a.test:{server.port}/"
+        await c.get(url)
+        second = await c.get(url)
+        assert isinstance(second, Failed)
+        assert (second.error_type, second.resend_count) == (ErrorType.TRUNCATED, 0)
+        assert len(server.accepted) == 1
+
+
+async def test_a_timeout_on_a_used_connection_is_not_resent():
+    """Silence is no stale connection."""
+
+    async def script(a):
+        await a.request()
+        await a.send(ok(b"first"))
+        await a.request()
+        await a.client_closed()
+
+    async with serve(script) as server, client(fetch=FetchOptions(first_byte_timeout_s=0.05)) as c:
+        url = f"http://a.test:{server.port}/"
+        await c.get(url)
+        second = await c.get(url)
+        assert isinstance(second, Failed)
+        assert (second.error_type, second.resend_count) == (ErrorType.FIRST_BYTE_TIMEOUT, 0)
+        assert len(server.accepted) == 1
+
+
+async def test_a_stale_connection_whose_server_is_gone_fails():
+    """The fresh connection cannot be opened: that is what failed, and the gate is left."""
+    async with client() as c:
+        async with serve(then_close) as server:
+            url = f"http://a.test:{server.port}/"
+            await c.get(url)
+            stale = next(iter(c.pool._alive))
+            await until(lambda: len(server.accepted) == 1)
+        await until(lambda: not stale.is_open)
+        result = await c.get(url)
+        assert isinstance(result, Failed)
+        assert result.error_type is ErrorType.CONNECT_REFUSED
+        assert c.gate.is_balanced
+
+
+async def test_a_shut_gate_sends_the_lease_back_unharmed():
+    """Nothing is written, the connection is idle in the pool, and nobody is counted as having entered."""
+    async with serve(HELLO) as server, client() as c:
+        url = f"http://a.test:{server.port}/"
+        c.gate.shut["127.0.0.1"] = 4_711.0
+        with pytest.raises(GateShut) as caught:
+            await c.get(url)
+        assert (caught.value.address, caught.value.until_mono) == ("127.0.0.1", 4_711.0)
+        assert c.gate.log == []
+        assert c.pool.stats().idle == 1
+        c.gate.shut.clear()
+        result = await c.get(url)
+        assert isinstance(result, Fetched)
+        assert (result.connection.id, result.connection.request_n) == (1, 1)
+        assert server.requests == [result.request_bytes]
+
+
+async def test_another_address_has_its_own_gate():
+    """A resend that goes to another address leaves the first one's gate and asks the second's."""
+
+    async def script(a):
+        if len(server.accepted) == 1:
+            await then_close(a)
+        else:
+            await HELLO(a)
+
+    addresses = iter(["127.0.0.1", "127.0.0.2"])
+
+    class Turning:
+        async def resolve(self, host):
+            return (next(addresses),)
+
+    async with serve(script, host="0.0.0.0") as server, client() as c:
+        c.pool._dialer._resolver = Turning()
+        url = f"http://a.test:{server.port}/"
+        await c.get(url)
+        assert isinstance(await c.get(url), Fetched)
+        one, two = "127.0.0.1", "127.0.0.2"
+        first = [("enter", one), ("leave", one)]
+        assert c.gate.log == [*first, *first, ("enter", two), ("leave", two)]
+
+
+@pytest.mark.parametrize("stage", ["resolve", "connect", "tls", "place", "answer"])
+async def test_cancelled_anywhere_a_fetch_leaves_nothing_behind(certificates, stage):
+    """Whatever it waited for: no connection, no place, no entry of the gate stays taken, and the next works."""
+    release = asyncio.Event()
+
+    async def script(a):
+        while path := await a.request():
+            if path == "/slow":
+                await release.wait()
+            await a.send(ok(b"hello"))
+
+    async def no_handshake(a):
+        await a.client_closed()
+
+    real = certificates.server("a.test")
+    tls = None if stage == "tls" else real
+    async with (
+        serve(no_handshake if stage == "tls" else script, tls=tls) as server,
+        client(ca_file=certificates.ca_file) as c,
+    ):
+        base = f"https://a.test:{server.port}"
+        target = f"https://silent.example:{server.port}/" if stage == "resolve" else f"{base}/slow"
+        holding = None
+        if stage == "connect":
+            never = asyncio.get_running_loop().create_future
+            c.pool._dialer._connect, connect = (lambda address, port: never()), c.pool._dialer._connect
+        if stage == "place":
+            holding = asyncio.ensure_future(c.get(f"{base}/slow"))
+            await until(lambda: server.requests)
+        fetching = asyncio.ensure_future(c.get(target))
+        if stage == "answer":
+            await until(lambda: server.requests)
+        elif stage == "tls":
+            await until(lambda: server.accepted)
+        elif stage == "place":
+            await until(lambda: c.pool.stats().waiting == 1)
+        else:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        fetching.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await fetching
+        stats = c.pool.stats()
+        assert (stats.opening, stats.waiting) == (0, 0)
+        assert stats.open == (1 if stage == "place" else 0)
+        release.set()
+        if stage == "connect":
+            c.pool._dialer._connect = connect
+        if holding is not None:
+            assert isinstance(await holding, Fetched)
+        if stage != "tls":
+            assert isinstance(await c.get(base + "/"), Fetched)
+        assert c.gate.is_balanced
+
+
+async def test_a_body_over_the_limit_is_kept_up_to_it():
+    """max_body bytes are recorded, marked as cut, and the connection is not used again."""
+    async with serve(table({"/": ok(b"x" * 1000)})) as server, client(fetch=FetchOptions(max_body=100)) as c:
+        for _ in range(2):
+            result = await c.get(f"http://a.test:{server.port}/")
+            assert isinstance(result, Fetched)
+            assert result.payload.size == 100
+            assert (result.truncated, result.error_type) == (TruncatedReason.LENGTH, None)
+        assert len(server.accepted) == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "word"), [(errno.ENOSPC, ErrorType.LOCAL_IO), (errno.EMFILE, ErrorType.NO_FILE_DESCRIPTORS)]
+)
+async def test_a_spool_that_cannot_be_written_is_a_failure_of_ours(monkeypatch, code, word):
+    """A full disk, or no descriptor, under a large body: the fetch fails, may be retried, and the pool is sound."""
+
+    def full(self):
+        raise OSError(code, "cannot spill")
+
+    monkeypatch.setattr("crawler.fetch.spool._Run._spill", full)
+    async with serve(table({"/": ok(b"x" * 1000)})) as server, client(fetch=FetchOptions(spool_over=100)) as c:
+        result = await c.get(f"http://a.test:{server.port}/")
+        assert isinstance(result, Failed)
+        assert (result.error_type, result.retryable) == (word, True)
+        assert c.pool.origins() == {}
+        assert c.gate.is_balanced
+
+
+async def test_a_large_body_is_spooled_and_whole(tmp_path):
+    """Over spool_over the body is a file, without a name, in the folder given."""
+    body = bytes(range(256)) * 1000
+    async with (
+        serve(table({"/": ok(body)})) as server,
+        client(fetch=FetchOptions(spool_over=1000), spool_directory=str(tmp_path)) as c,
+    ):
+        result = await c.get(f"http://a.test:{server.port}/")
+        assert b"".join(result.payload.chunks()) == body
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_bug_is_not_taken_for_weather(monkeypatch):
+    """An exception that is no fault of the network reaches the caller, and the connection is gone."""
+
+    def broken(self, data):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("crawler.fetch.wire.ResponseReader.feed", broken)
+    async with serve(HELLO) as server, client() as c:
+        with pytest.raises(ZeroDivisionError):
+            await c.fetcher.fetch(Origin("http", "a.test", server.port), Task(1, f"http://a.test:{server.port}/"))
+        assert c.pool.origins() == {}
+        assert c.gate.is_balanced
+
+
+@pytest.mark.parametrize("connections", [4, 16])  # fewer than the 14 that could be in use, and enough
+async def test_a_burst_over_many_origins_ends_sound(certificates, connections):
+    """A hundred fetches, some answered, closed, reset or cut, leave books that balance and nothing open or taken."""
+
+    async def script(a):
+        while path := await a.request():
+            kind = int(path[1:]) % 5
+            if kind == 0:
+                await a.send(ok(b"x" * 5_000, "Connection: close"))
+                return
+            if kind == 1:
+                await a.send(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")
+                await a.cut()
+                return
+            if kind == 2:
+                await a.reset()
+                return
+            await a.send(ok(b"y" * 50_000))
+
+    async with (
+        serve(script, tls=certificates.server("*.hosts.test")) as server,
+        client(ca_file=certificates.ca_file, connections_per_host=2, fetch=FetchOptions(connections=connections)) as c,
+    ):
+        urls = [f"https://h{n % 7}.hosts.test:{server.port}/{n}" for n in range(100)]
+        results = await asyncio.gather(*(c.get(url) for url in urls))
+        assert len(results) == 100
+        for n, result in enumerate(results):
+            if n % 5 in (3, 4):
+                assert isinstance(result, Fetched), result
+                assert result.payload.size == 50_000
+        assert c.gate.is_balanced
+        stats = c.pool.stats()
+        assert stats.idle == stats.open
+        assert stats.opened - sum(stats.closed.values()) == stats.open
+        assert stats.opened == len(server.accepted)
+        assert stats.requests == len(server.requests)
+        assert (max(len(a.requests) for a in server.accepted) > 1) or connections == 4
