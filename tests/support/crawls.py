@@ -1,0 +1,129 @@
+"""Runs the real command as its users do: a process with a configuration, an output directory, an exit code.
+
+Knows the command line and the files it leaves, and imports nothing of the crawler. Invariant: no process outlives its
+`with` block.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TIMEOUT_S = 90.0  # for a crawl that takes seconds: only a crawl that hangs gets there
+
+Sections = Mapping[str, Mapping[str, object]]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The one object of `--json`."""
+        found: dict[str, Any] = json.loads(self.stdout)
+        return found
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's, without what would configure the crawler."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("CRAWLER_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
+    return kept | more
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "crawler", *map(str, arguments)]
+
+
+def run(*arguments: object, timeout: float = TIMEOUT_S, **more: Any) -> Ran:
+    """Run `crawler` to its end. `more` goes to subprocess.run."""
+    more.setdefault("env", environment())
+    ended = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=timeout, check=False, **more)
+    return Ran(ended.returncode, ended.stdout, ended.stderr)
+
+
+@contextmanager
+def running(*arguments: object, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """The process while it runs; killed at the end of the block if it still does."""
+    more.setdefault("env", environment())
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command(*arguments), stdout=pipe, stderr=pipe, text=True, **more) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def ended(process: subprocess.Popen[str], timeout: float = TIMEOUT_S) -> Ran:
+    """Wait for a started command."""
+    stdout, stderr = process.communicate(timeout=timeout)
+    return Ran(process.returncode, stdout, stderr)
+
+
+def toml(sections: Sections) -> str:
+    """Sections as TOML: strings, numbers, lists and tables of strings."""
+    lines = []
+    for section, keys in sections.items():
+        lines.append(f"[{section}]")
+        lines += [f"{name} = {_value(value)}" for name, value in keys.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(key)} = {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return json.dumps(str(value) if isinstance(value, Path) else value)  # a JSON string is a TOML basic string
+
+
+@dataclass(frozen=True)
+class Crawl:
+    """A configuration file and an output directory, to be run as often as one likes."""
+
+    config: Path
+    output: Path
+
+    @classmethod
+    def of(cls, directory: Path, sections: Sections) -> "Crawl":
+        """Write `directory`/crawler.toml; the output goes beside it."""
+        config = directory / "crawler.toml"
+        config.write_text(toml(sections))
+        return cls(config, directory / "out")
+
+    def arguments(self, *more: object) -> Sequence[object]:
+        return ("crawl", "-c", self.config, "--output", self.output, "--json", *more)
+
+    def run(self, *more: object, timeout: float = TIMEOUT_S) -> Ran:
+        return run(*self.arguments(*more), timeout=timeout)
+
+    def fetches(self) -> list[dict[str, Any]]:
+        """The lines of fetch.jsonl."""
+        return read_lines(self.output / "logs" / "fetch.jsonl")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The lines of events.jsonl."""
+        return read_lines(self.output / "logs" / "events.jsonl")
+
+    def page_lines(self) -> list[dict[str, Any]]:
+        """The lines of every file in pages/."""
+        return [line for path in sorted((self.output / "pages").iterdir()) for line in read_lines(path)]
+
+    def warcs(self) -> list[Path]:
+        return sorted((self.output / "warc").iterdir())
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """JSON lines; the last may have been cut off by a kill, and then does not count."""
+    lines = path.read_bytes().split(b"\n")
+    assert b"" not in lines[:-1]
+    return [json.loads(line) for line in lines[:-1]]
