@@ -38,7 +38,7 @@ _COUNT_UNDONE: Final = (
 _RAISED_AFTER_WRITING: Final = frozenset(
     (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_SHMOPEN, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP)
 )
-MAX_BOUND: Final = 20_000  # values bound to one statement; SQLite's limit is 32,766
+MAX_BOUND: Final = 8_000  # values bound to one statement, with the interpreter's lock held for a millisecond or two
 
 
 @contextlib.contextmanager

@@ -105,8 +105,12 @@ class SqliteFrontier:
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         without = orjson.dumps(list(leased)).decode()  # now: the caller goes on changing it
-        rows = await self._run(lambda database, _: database.get(sql.TAKE, (host_id, without, max(0, limit))))
-        return [task_of(columns) for columns in orjson.loads(rows)]
+
+        def read(database: Database, _writer: Writer) -> list[Task]:
+            rows = database.get(sql.TAKE, (host_id, without, max(0, limit)))
+            return [task_of(columns) for columns in orjson.loads(rows)]
+
+        return await self._run(read)
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
         return await self._run(lambda _, writer: writer.promote(now, limit))
