@@ -1,0 +1,492 @@
+"""An engine put together for tests, on an event loop whose time is ours: it jumps to the next timer instead of waiting.
+
+`run` drives a coroutine on that loop. Nothing here sleeps for real: hours of politeness take milliseconds. A crawl that
+waits for something that cannot happen (a lost wake-up) fails with `Stalled` instead of hanging.
+"""
+
+import asyncio
+import random
+import selectors
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from crawler.content.options import ContentOptions
+from crawler.core.body import BytesBody
+from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.scope import Scope
+from crawler.core.url import key_of, parse
+from crawler.core.values import (
+    ConnectionInfo,
+    Discovered,
+    Failed,
+    Fetched,
+    FetchResult,
+    Head,
+    Lease,
+    Origin,
+    Record,
+    SinkFile,
+    Task,
+    Timings,
+    Written,
+)
+from crawler.core.vocabulary import ErrorType, SinkFileState, Source, StoppedBy, TaskKind, TruncatedReason
+from crawler.engine.admission import Admission
+from crawler.engine.books import Books
+from crawler.engine.committer import Committer
+from crawler.engine.crawl import Crawl
+from crawler.engine.gate import AddressGate
+from crawler.engine.hosts import Host
+from crawler.engine.options import EngineOptions
+from crawler.engine.scheduler import Scheduler
+from crawler.engine.seen import RecentKeys
+from crawler.engine.tally import Tally
+from crawler.engine.visit import Reader, Skipped
+from crawler.engine.worker import Visited, Worker
+from crawler.fetch.fetcher import GateShut
+from crawler.fetch.options import FetchOptions
+from crawler.frontier.base import Frontier, Receipt, Recovered
+from crawler.frontier.memory import MemoryFrontier
+
+T = TypeVar("T")
+EPOCH = 1_700_000_000.0
+TOKEN = "testbot"
+ADDRESS = "192.0.2.1"
+
+
+class Stalled(Exception):
+    """Nothing is due, no thread is at work, and the test still waits."""
+
+
+class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+    """Real for what comes from threads and signals; where the loop would wait for a timer, time jumps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.time = 0.0
+        self.turns = 0
+        self.threads = 0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.turns += 1
+        ready = super().select(0)
+        if ready or timeout == 0:
+            return ready
+        if self.threads:  # a thread's result is due at this very instant: wait for it, not for the timer
+            ready = super().select(20)
+            if not ready:
+                raise Stalled("a thread has not answered for 20 s")
+            return ready
+        if timeout is None:
+            raise Stalled("nothing is due, and nothing can happen any more")
+        self.time += max(0.0, timeout)
+        return ready
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """`turns` counts how often the loop went round; `clock_skew` is what the wall clock was set forward by."""
+
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
+        super().__init__(self._jumping)
+        self.clock_skew = 0.0
+
+    def time(self) -> float:
+        return self._jumping.time
+
+    @property
+    def turns(self) -> int:
+        return self._jumping.turns
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
+        self._jumping.threads += 1
+        future = super().run_in_executor(executor, func, *args)
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: "asyncio.Future[Any]") -> None:
+        self._jumping.threads -= 1
+
+    async def in_thread(self, call: Awaitable[T]) -> T:
+        """Await something that a thread of its own will answer."""
+        self._jumping.threads += 1
+        try:
+            return await call
+        finally:
+            self._jumping.threads -= 1
+
+
+class LoopClock:
+    """The crawler's clock on a `VirtualLoop`."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.mono = loop.time
+        self._loop = loop
+
+    def now(self) -> float:
+        return EPOCH + self._loop.time() + self._loop.clock_skew
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run to the end on a `VirtualLoop`. Raises Stalled."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        return runner.run(main)
+
+
+def virtual_loop() -> VirtualLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return loop
+
+
+class InThread:
+    """A frontier that answers from a thread of its own, on a `VirtualLoop`."""
+
+    def __init__(self, frontier: Frontier) -> None:
+        self._frontier = frontier
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._frontier, name)
+        return lambda *args, **kwargs: virtual_loop().in_thread(method(*args, **kwargs))
+
+
+# -- answers
+
+
+def page(*links: str, title: str = "t") -> bytes:
+    anchors = "".join(f'<a href="{link}">x</a>' for link in links)
+    return f"<html><head><title>{title}</title></head><body>{anchors}</body></html>".encode()
+
+
+def answer(
+    status_code: int = 200,
+    body: bytes = b"",
+    *,
+    content_type: str = "text/html",
+    address: str = ADDRESS,
+    took_s: float = 0.0,
+    truncated: TruncatedReason | None = None,
+    error_type: ErrorType | None = None,
+    **fields: str,
+) -> Fetched:
+    """A response; `fields` by name, "_" for "-"."""
+    head = [("content-type", content_type)] + [(name.replace("_", "-"), value) for name, value in fields.items()]
+    payload = BytesBody(body)
+    return Fetched(
+        head=Head(status_code, "X", "1.1", tuple(head)),
+        request_bytes=b"GET / HTTP/1.1\r\n\r\n",
+        raw_head=b"h" * 20,
+        raw_body=payload,
+        payload=payload,
+        timings=Timings(first_byte_s=took_s),
+        connection=ConnectionInfo(1, 1, address, 443),
+        started_at=EPOCH,
+        truncated=truncated,
+        error_type=error_type,
+    )
+
+
+def failed(error_type: ErrorType, *, retryable: bool = True) -> Failed:
+    return Failed(error_type, error_type.value, retryable)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the server saw it: monotonic times; the result is what it said."""
+
+    url: str
+    origin: Origin
+    task: Task
+    address: str
+    begin: float
+    end: float
+    result: FetchResult
+
+
+@dataclass
+class Web:
+    """A scripted fetcher. `pages` maps a URL to what is answered (each in turn, then the last for ever); what is not
+    in it is asked of `other`. `addresses` maps a host to its address. A request takes `dial_s` before the gate and
+    `takes_s` after it.
+    """
+
+    clock: LoopClock
+    gate: AddressGate | None = None
+    pages: dict[str, FetchResult | Sequence[FetchResult]] = field(default_factory=dict)
+    other: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(404)
+    addresses: dict[str, str] = field(default_factory=dict)
+    dial_s: Callable[[Origin], float] = lambda origin: 0.0
+    takes_s: Callable[[Origin, Task], float] = lambda origin, task: 0.1
+    asked: list[Asked] = field(default_factory=list)
+    shut: int = 0
+    in_flight: int = 0
+    before: Callable[[Origin, Task], None] = lambda origin, task: None
+    _times: Counter[str] = field(default_factory=Counter)
+
+    async def fetch(self, origin: Origin, task: Task) -> FetchResult:
+        self.before(origin, task)
+        address = self.addresses.get(origin.host, ADDRESS)
+        dial_s = self.dial_s(origin)
+        if dial_s:
+            await asyncio.sleep(dial_s)
+        if self.gate is not None and (until := self.gate.enter(address)) is not None:
+            self.shut += 1
+            raise GateShut(address, until)
+        begin = self.clock.mono()
+        self.in_flight += 1
+        try:
+            takes_s = self.takes_s(origin, task)
+            if takes_s:
+                await asyncio.sleep(takes_s)
+            result = self._answer(origin, task)
+            if isinstance(result, Fetched):
+                result = replace(result, connection=replace(result.connection, peer_address=address))
+        finally:
+            self.in_flight -= 1
+            if self.gate is not None:
+                self.gate.leave(address)
+        self.asked.append(Asked(task.url, origin, task, address, begin, self.clock.mono(), result))
+        return result
+
+    def _answer(self, origin: Origin, task: Task) -> FetchResult:
+        scripted = self.pages.get(task.url)
+        if scripted is None:
+            return self.other(origin, task)
+        if isinstance(scripted, Fetched | Failed):
+            return scripted
+        self._times[task.url] += 1
+        return scripted[min(self._times[task.url], len(scripted)) - 1]
+
+    @property
+    def urls(self) -> list[str]:
+        """What was asked, in the order of the answers."""
+        return [each.url for each in self.asked]
+
+    @property
+    def page_urls(self) -> list[str]:
+        return [each.url for each in self.asked if each.task.kind is TaskKind.PAGE]
+
+
+class ListSink:
+    """A sink that keeps URLs in a list, and fails where a test says: set `fails` to a function of the call's name that
+    returns what to raise, or None. `calls` are the names, in order; `full_at` records end a file.
+    """
+
+    def __init__(self, name: str = "warc", *, full_at: int = 1_000_000) -> None:
+        self.name = name
+        self.calls: list[str] = []
+        self.committed: list[str] = []
+        self.tail: list[str] = []
+        self.fails: Callable[[str], BaseException | None] = lambda call: None
+        self._full_at = full_at
+        self._serial = 0
+        self._in_file = 0
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        error = self.fails(name)
+        if error is not None:
+            raise error
+
+    def _file(self, state: SinkFileState) -> SinkFile:
+        return SinkFile(self.name, f"{self._serial}.{self.name}", state, len(self.committed) + len(self.tail))
+
+    def open(self, known: Sequence[SinkFile]) -> list[SinkFile]:
+        self._call("open")
+        return []
+
+    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+        places: list[Written | None] = []
+        for record in records:
+            places.append(Written(f"{self._serial}.{self.name}", len(self.committed) + len(self.tail)))
+            self.tail.append(record.task.url)
+        self._call("write")
+        return places
+
+    def sync(self) -> list[SinkFile]:
+        self._call("sync")
+        return [self._file(SinkFileState.OPEN)]
+
+    def settled(self) -> list[SinkFile]:
+        self.committed += self.tail
+        self._in_file += len(self.tail)
+        self.tail = []
+        self._call("settled")
+        if self._in_file < self._full_at:
+            return []
+        closed = self._file(SinkFileState.CLOSED)
+        self._serial += 1
+        self._in_file = 0
+        return [closed]
+
+    def reset(self) -> None:
+        self.tail = []
+        self._call("reset")
+
+    def close(self) -> list[SinkFile]:
+        self._call("close")
+        return [self._file(SinkFileState.CLOSED)]
+
+
+def seed(url: str, **more: Any) -> Discovered:
+    href, origin = parse(url)
+    return Discovered(href, origin, key_of(href), more.pop("depth", 0), "", more.pop("source", Source.SEED), **more)
+
+
+POLITE = PolitenessOptions(delay_s=1.0, address_delay_s=0.0, adaptive=False)
+AT_ONCE = PolitenessOptions(delay_s=0.0, address_delay_s=0.0, connections_per_host=4, connections_per_address=1_000)
+
+
+class Engine:
+    """Every part of the engine around a `Web` and a frontier. Build it inside `run`."""
+
+    def __init__(
+        self,
+        *seeds: str | Discovered,
+        politeness: PolitenessOptions = POLITE,
+        scope: ScopeOptions | None = None,
+        engine: EngineOptions | None = None,
+        frontier: Frontier | None = None,
+        sinks: Sequence[Any] = (),
+        output: Path = Path("/"),
+        rng_seed: int = 1,
+        gated: bool = True,
+        web: dict[str, FetchResult | Sequence[FetchResult]] | None = None,
+    ) -> None:
+        scope = scope or ScopeOptions()
+        self.options = engine = engine or EngineOptions(workers=8, linger_s=600.0, min_free=0, drain_s=5.0)
+        self.loop = virtual_loop()
+        self.clock = clock = LoopClock(self.loop)
+        self.seeds = [each if isinstance(each, Discovered) else seed(each) for each in seeds]
+        self.frontier: Any = frontier if frontier is not None else MemoryFrontier()
+        self.rng = random.Random(rng_seed)
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self.stored: list[tuple[Visited, int, Written | None]] = []
+        self.closed: list[SinkFile] = []
+        self.disk: list[str | None] = []
+        self.skipped: list[Skipped] = []
+        self.scope_hosts: list[tuple[str, str]] = []
+        self.drained_for: list[StoppedBy] = []
+        self.gate = AddressGate(politeness, clock)
+        self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
+        self.books = Books(
+            politeness=politeness,
+            scope=scope,
+            clock=clock,
+            rng=self.rng,
+            on_event=lambda event, fields: self.events.append((event.value, fields)),
+        )
+        self.scheduler = Scheduler(
+            books=self.books,
+            frontier=self.frontier,
+            queue=self.queue,
+            gate=self.gate,
+            clock=clock,
+            politeness=politeness,
+            options=engine,
+        )
+        self.tally = Tally()
+        obeys = politeness.robots == "obey"
+        self.admission = Admission(Scope(scope, [each.origin.host for each in self.seeds]), TOKEN, obeys)
+        self.reader = Reader(
+            content=ContentOptions(),
+            fetch=FetchOptions(),
+            token=TOKEN,
+            obey=obeys,
+            requisites=scope.requisites,
+            seen=RecentKeys(10),
+        )
+        self.web = Web(clock, self.gate if gated else None, web or {})
+        self.committer = Committer(
+            frontier=self.frontier,
+            sinks=sinks,
+            scheduler=self.scheduler,
+            tally=self.tally,
+            clock=clock,
+            options=engine,
+            output=output,
+            on_stored=lambda visited, new, written: self.stored.append((visited, new, written)),
+            on_closed=self.closed.append,
+            on_disk=self._on_disk,
+        )
+        self.robots_seen: list[Host] = []
+        self.workers = [self.make_worker() for _ in range(engine.workers)]
+        self.crawl = Crawl(
+            scheduler=self.scheduler,
+            workers=self.workers,
+            committer=self.committer,
+            clock=clock,
+            options=engine,
+            on_drain=self.drained_for.append,
+        )
+        self.recovered: Recovered | None = None
+
+    def make_worker(self) -> Worker:
+        return Worker(
+            queue=self.queue,
+            scheduler=self.scheduler,
+            admission=self.admission,
+            fetcher=self.web,
+            reader=self.reader,
+            committer=self.committer,
+            tally=self.tally,
+            clock=self.clock,
+            rng=self.rng,
+            max_attempts=self.options.max_attempts,
+            limits=FetchOptions(),
+            on_skipped=self.skipped.extend,
+            on_scope_host=self._on_scope_host,
+            on_robots=self.robots_seen.append,
+        )
+
+    def _on_disk(self, reason: str | None) -> None:
+        self.disk.append(reason)
+        self.crawl.disk(reason)
+
+    def _on_scope_host(self, host: str, via: str) -> None:
+        self.committer.add_scope_host(host)
+        self.scope_hosts.append((host, via))
+
+    async def open(self) -> Receipt:
+        """As the composition root does."""
+        self.recovered = recovered = await self.frontier.open()
+        await self.committer.open(recovered.sink_files)
+        for host in recovered.scope_hosts:
+            self.admission.scope = self.admission.scope.with_host(host)
+        self.books.load(recovered)
+        self.tally.life = recovered.counters
+        receipt: Receipt = await self.frontier.add(self.seeds, now=self.clock.now())
+        self.scheduler.stored(receipt)
+        return receipt
+
+    async def close(self, *, clean: bool = True) -> None:
+        await self.committer.close()
+        await self.frontier.close(clean=clean)
+
+    async def run(self) -> StoppedBy:
+        """A whole crawl: open, run, close."""
+        await self.open()
+        stopped_by = await self.crawl.run()
+        await self.close()
+        return stopped_by
+
+    # -- what a test looks at
+
+    def host(self, name: str) -> Host:
+        return next(host for host in self.books.hosts.values() if host.origin.host == name)
+
+    @property
+    def settled(self) -> dict[str, str]:
+        """The last stored state of each page."""
+        return {
+            visited.settlement.task.url: visited.settlement.state.value
+            for visited, _, _ in self.stored
+            if visited.settlement.task.kind is TaskKind.PAGE
+        }
+
+    def said(self, event: str) -> list[dict[str, object]]:
+        return [fields for name, fields in self.events if name == event]
