@@ -5,8 +5,8 @@ when the response has ended. It knows neither sockets nor clocks: deadlines and 
 caller's. Not knowing more than one response is deliberate: a byte too many is not the next answer but a fault.
 
 Invariants: a connection is called reusable only after a response framed to the letter and read to its last byte. How
-the bytes were split on their way changes nothing (but how much beyond a fault is kept). Nothing is allocated on the server's word: memory grows with the
-bytes that came, and each kind of byte has its cap.
+the bytes were split on their way changes nothing (but how much beyond a fault is kept). Nothing is allocated on the
+server's word: memory grows with the bytes that came, and each kind of byte has its cap.
 """
 
 import re

@@ -11,6 +11,7 @@ from tests.support.responses import LIMITS
 CLEAN, UNCLEAN = True, False
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
+SHORT_LINES = WireLimits(max_chunk_line=12)
 SMALL = WireLimits(max_head=100, max_fields=4, max_informational=2, max_body=10, max_chunk_line=12, max_trailers=20)
 
 
@@ -329,6 +330,14 @@ CASES = [
     Case(
         "chunked, over the cap inside a chunk", CHUNKED + b"20\r\n" + b"x" * 32, "cut:length", b"xxxxxx", limits=SMALL
     ),
+    Case(
+        "chunk size line of exactly the cap",
+        CHUNKED + b"5;abcdefgh\r\nhello\r\n0\r\n\r\n",
+        "reusable",
+        b"hello",
+        limits=SHORT_LINES,
+    ),
+    bad("chunk size line over the cap", CHUNKED + b"5;abcdefghi\r\nhello\r\n0\r\n\r\n", b"", limits=SHORT_LINES),
     # nothing, or too little
     Case("nothing", b"", "incomplete", None),
     Case("nothing, then the end", b"", "incomplete closes cut:disconnect server_closed", None, CLEAN),

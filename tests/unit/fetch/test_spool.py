@@ -5,6 +5,7 @@ import gc
 import os
 import random
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -92,6 +93,20 @@ def test_a_single_piece_is_kept_as_it_is() -> None:
     body, _ = sink.finish()
     assert body.prefix(100 * KIB) is data
     assert repr(body) == "<BytesBody 20000 bytes>"
+
+
+def test_a_body_that_comes_in_tiny_pieces_costs_no_more_than_its_bytes() -> None:
+    """Kept one by one, pieces of two bytes would take twenty times their size."""
+    sink = BodySink(1024 * KIB)
+    tracemalloc.start()
+    try:
+        for n in range(200_000):
+            sink.write(n.to_bytes(3)[:2])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sink.finish()[0].size == 400_000
+    assert peak < 800_000
 
 
 def test_an_empty_body_is_the_empty_body() -> None:
