@@ -19,6 +19,7 @@ from crawler.core.clock import Clock
 from crawler.core.values import ConnectionInfo, Origin, Timings
 from crawler.core.vocabulary import CloseReason, ErrorType
 from crawler.fetch.budget import ByteBudget
+from crawler.fetch.deadlines import next_deadline
 from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialled
 from crawler.fetch.errors import ExchangeError, describe
 from crawler.fetch.options import FetchOptions
@@ -43,11 +44,11 @@ class Connection(asyncio.Protocol):
     came (0.0: none did) and the exchange ended.
     """
 
-    __slots__ = ("_budget", "_clock", "_dialled", "_eof", "_gone", "_last_mono", "_loop", "_on_closed", "_options",
-                 "_paused_mono", "_reader", "_received", "_shift_s", "_timer", "_timer_mono", "_transport", "_waiter",
-                 "bytes_received", "close_reason", "end_mono", "first_mono", "id", "idle_since_mono", "keep_alive_max",
-                 "keep_alive_timeout_s", "opened_mono", "origin", "requests", "requests_booked", "sent_mono",
-                 "state")  # fmt: skip
+    __slots__ = ("_budget", "_clock", "_dialled", "_eof", "_gone", "_held_up_s", "_last_mono", "_loop", "_on_closed",
+                 "_options", "_paused_mono", "_reader", "_received", "_timer", "_timer_mono", "_transport",
+                 "_waiter", "bytes_received", "close_reason", "end_mono", "first_mono", "id", "idle_since_mono",
+                 "keep_alive_max", "keep_alive_timeout_s", "opened_mono", "origin", "requests", "requests_booked",
+                 "sent_mono", "state")  # fmt: skip
 
     def __init__(
         self,
@@ -85,7 +86,7 @@ class Connection(asyncio.Protocol):
         self._last_mono = 0.0
         self._received = 0
         self._paused_mono = 0.0  # since when we have not been reading; 0.0: we are
-        self._shift_s = 0.0  # how long of this exchange we did not read: not the server's fault
+        self._held_up_s = 0.0  # how long of this exchange we did not read: not the server's fault
         self._eof = False
 
     # -- what it is
@@ -173,7 +174,7 @@ class Connection(asyncio.Protocol):
         answer did not come whole (what came is in `reader`), and whatever the reader's sink raised.
         """
         self._received = 0
-        self._shift_s = self.first_mono = 0.0
+        self._held_up_s = self.first_mono = 0.0
         self.sent_mono = self._last_mono = self.end_mono = now = self._clock.mono()
         self.requests += 1
         transport = self._transport
@@ -253,7 +254,7 @@ class Connection(asyncio.Protocol):
 
     def _resume(self) -> None:
         now = self._clock.mono()
-        self._shift_s += now - self._paused_mono
+        self._held_up_s += now - self._paused_mono
         self._last_mono = now
         self._paused_mono = 0.0
         if self.state is not State.CLOSED and self._transport is not None:
@@ -289,22 +290,14 @@ class Connection(asyncio.Protocol):
             self._arm(now)
 
     def _deadline(self) -> tuple[float, ErrorType]:
-        """The first of the deadlines that hold at this point of the exchange, and its word."""
-        options = self._options
-        sent, first = self.sent_mono, self.first_mono
-        when, error_type = sent + self._shift_s + options.total_timeout_s, ErrorType.TOTAL_TIMEOUT
-        if first == 0.0:
-            if sent + options.first_byte_timeout_s < when:
-                return sent + options.first_byte_timeout_s, ErrorType.FIRST_BYTE_TIMEOUT
-            return when, error_type
-        if self._last_mono + options.read_timeout_s < when:
-            when, error_type = self._last_mono + options.read_timeout_s, ErrorType.READ_TIMEOUT
-        if options.min_rate:
-            # the moment the average falls below the limit if not a byte more comes
-            too_slow = first + self._shift_s + max(options.min_rate_after_s, self._received / options.min_rate)
-            if too_slow < when:
-                when, error_type = too_slow, ErrorType.TOO_SLOW
-        return when, error_type
+        return next_deadline(
+            self._options,
+            sent=self.sent_mono,
+            first=self.first_mono,
+            last=self._last_mono,
+            received=self._received,
+            held_up_s=self._held_up_s,
+        )
 
     # -- the transport's end
 

@@ -7,8 +7,6 @@ that is taken is given back exactly once; a connection is lent only while it `is
 """
 
 import asyncio
-from collections import deque
-from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final
 
@@ -21,28 +19,9 @@ from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialer
 from crawler.fetch.errors import DialError
 from crawler.fetch.ledger import Ledger, OnEvent, PoolStats
 from crawler.fetch.options import FetchOptions
+from crawler.fetch.places import Line, Places, Waiter
 
 _SWEEP_AT_LEAST_S: Final = 0.25
-
-
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """Someone at the cap. Granted is a connection, or None: a place in which to open one."""
-
-    origin: Origin
-    granted: asyncio.Future[Connection | None]
-    number: int  # order of arrival
-
-
-@dataclass(slots=True, eq=False)
-class _Places:
-    """One origin's share. `taken` counts places: idle, lent and opening connections. Someone waits here only while all
-    of the origin's places are taken.
-    """
-
-    taken: int = 0
-    idle: list[Connection] = field(default_factory=list)
-    waiters: deque[_Waiter] = field(default_factory=deque)  # blocked by this origin's cap
 
 
 class PoolClosed(RuntimeError):
@@ -72,9 +51,9 @@ class Pool:
         self._per_host = connections_per_host
         self._budget = budget
         self._ledger = Ledger(clock, on_event)
-        self._places: dict[Origin, _Places] = {}
+        self._places: dict[Origin, Places] = {}
         self._idle: dict[Connection, None] = {}  # all origins, the longest idle first
-        self._starved: deque[_Waiter] = deque()  # blocked by the cap over all origins
+        self._starved = Line()  # blocked by the cap over all origins
         self._waiting = 0
         self._arrivals = 0
         self._taken = 0
@@ -114,11 +93,13 @@ class Pool:
                 connection.abort(CloseReason.SHUTDOWN)
             elif (spent := connection.spent()) is not None:
                 connection.close(spent)
-            elif connection.expires_mono()[0] <= (now := self._clock.mono()):
-                connection.close(connection.expires_mono()[1])
             else:
-                self._put_back(connection, now)
-                return
+                now = self._clock.mono()
+                expires, reason = connection.expires_mono()
+                if expires > now:
+                    self._put_back(connection, now, expires)
+                    return
+                connection.close(reason)
         self._free_place(connection.origin)
 
     async def replace(self, connection: Connection) -> Connection:
@@ -134,7 +115,7 @@ class Pool:
 
     def origins(self) -> dict[Origin, tuple[int, int, int]]:
         """For each origin with any: places taken, idle connections among them, and how many wait for one of its own."""
-        return {o: (p.taken, len(p.idle), len(p.waiters)) for o, p in self._places.items()}
+        return {o: (p.taken, len(p.idle), len(p.line)) for o, p in self._places.items()}
 
     def has_idle(self, origin: Origin) -> bool:
         """Whether a request to the origin could leave without opening a connection."""
@@ -169,9 +150,8 @@ class Pool:
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
-        waiters = [*self._starved, *(w for places in self._places.values() for w in places.waiters)]
-        for waiter in waiters:
-            if not waiter.granted.done():
+        for line in (self._starved, *(places.line for places in self._places.values())):
+            for waiter in line.drain():
                 waiter.granted.set_exception(PoolClosed("the pool was closed"))
         alive = list(self._alive)
         for connection in alive:
@@ -207,7 +187,7 @@ class Pool:
         if self._taken >= self._options.connections and not self._evict():
             return False
         if places is None:  # looked up again: an eviction may have emptied the entry
-            places = self._places.setdefault(origin, _Places())
+            places = self._places.setdefault(origin, Places())
         places.taken += 1
         self._taken += 1
         return True
@@ -222,10 +202,10 @@ class Pool:
     async def _wait(self, origin: Origin) -> Connection | None:
         """Wait for a connection, or (None) a place. Cancelled, it gives back what it was granted meanwhile."""
         self._arrivals += 1
-        waiter = _Waiter(origin, asyncio.get_running_loop().create_future(), self._arrivals)
+        waiter = Waiter(origin, asyncio.get_running_loop().create_future(), self._arrivals)
         places = self._places.get(origin)
-        queue = self._starved if places is None or places.taken < self._per_host else places.waiters
-        queue.append(waiter)
+        line = self._starved if places is None or places.taken < self._per_host else places.line
+        line.join(waiter)
         self._waiting += 1
         try:
             return await waiter.granted
@@ -239,27 +219,27 @@ class Pool:
             raise
         finally:
             self._waiting -= 1
-            self._leave_queues(waiter)
+            self._leave_lines(waiter)
 
-    def _leave_queues(self, waiter: _Waiter) -> None:
+    def _leave_lines(self, waiter: Waiter) -> None:
+        self._starved.leave(waiter)
         places = self._places.get(waiter.origin)
-        for queue in (self._starved, places.waiters if places is not None else None):
-            if queue is not None and waiter in queue:
-                queue.remove(waiter)
-        self._drop_if_empty(waiter.origin)
+        if places is not None:
+            places.line.leave(waiter)
+            self._drop_if_empty(waiter.origin)
 
-    def _put_back(self, connection: Connection, now: float) -> None:
+    def _put_back(self, connection: Connection, now: float, expires: float) -> None:
         """An open connection goes to the next in line, makes room for another origin's, or becomes idle."""
         places = self._places[connection.origin]
-        own = _first(places.waiters)
-        starved = _first(self._starved)
+        own = places.line.first()
+        starved = self._starved.first()
         if own is not None and (starved is None or own.number < starved.number):
-            places.waiters.popleft()
+            places.line.pop()
             own.granted.set_result(connection)
             return
         if starved is not None:
             if starved.origin == connection.origin:
-                self._starved.popleft()
+                self._starved.pop()
                 starved.granted.set_result(connection)
             else:
                 connection.abort(CloseReason.EVICTED)
@@ -268,7 +248,6 @@ class Pool:
         connection.state = State.IDLE
         places.idle.append(connection)
         self._idle[connection] = None
-        expires, _ = connection.expires_mono()
         if self._sweeper is None or expires < self._sweep_mono:
             self._arm(expires, now)
 
@@ -277,19 +256,19 @@ class Pool:
         places = self._places[origin]
         places.taken -= 1
         self._taken -= 1
-        if _first(places.waiters) is not None:  # no longer kept by its own origin's cap, it queues with the others
-            _enqueue(self._starved, places.waiters.popleft())
-        while not self._shut and _first(self._starved) is not None:
-            waiter = self._starved.popleft()
+        for waiter in places.line.drain():  # no longer kept by their own origin's cap, they queue with the others
+            self._starved.join(waiter)
+        while not self._shut and self._starved.first() is not None:
+            waiter = self._starved.pop()
             if self._take_place(waiter.origin):
                 waiter.granted.set_result(None)
                 break
-            _enqueue(self._places[waiter.origin].waiters, waiter)  # its origin filled up while it waited
+            self._places[waiter.origin].line.join(waiter)  # its origin filled up while it waited
         self._drop_if_empty(origin)
 
     def _drop_if_empty(self, origin: Origin) -> None:
         places = self._places.get(origin)
-        if places is not None and not places.taken and not places.waiters:
+        if places is not None and not places.taken and not places.line:
             del self._places[origin]
 
     # -- opening, and what happens to connections by themselves
@@ -382,18 +361,3 @@ class Loan:
         assert connection is not None
         self._connection = await self._pool.replace(connection)
         return self._connection
-
-
-def _enqueue(queue: deque[_Waiter], waiter: _Waiter) -> None:
-    """Put a waiter where its arrival entitles it to stand."""
-    at = len(queue)
-    while at and queue[at - 1].number > waiter.number:
-        at -= 1
-    queue.insert(at, waiter)
-
-
-def _first(queue: deque[_Waiter]) -> _Waiter | None:
-    """Who is first in line; those whose wait was cancelled are dropped on the way."""
-    while queue and queue[0].granted.done():
-        queue.popleft()
-    return queue[0] if queue else None

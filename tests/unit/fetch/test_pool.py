@@ -1,6 +1,7 @@
 """Who gets which connection, who waits, who is closed: with scripted dialling and a clock that is moved by hand."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -316,6 +317,44 @@ async def test_waiters_of_every_kind_are_all_served(rig):
         await asyncio.gather(*(borrow((A, B, C, A, B)[n % 5]) for n in range(100)))
     assert most == 3
     assert r.pool.stats().waiting == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_place_is_lost_whatever_is_cancelled_when(rig, seed):
+    """Random borrowing, failing, closing and cancelling over random caps: all who are not cancelled are served."""
+    rng = random.Random(seed)
+    r = rig(connections=rng.randint(1, 4), per_host=rng.randint(1, 3))
+
+    async def borrow(origin):
+        for _ in range(rng.randint(0, 5)):
+            await asyncio.sleep(0)
+        if rng.random() < 0.1:
+            r.dialing.failures.append(DialError(Stage.CONNECT, ErrorType.CONNECT_REFUSED, "refused"))
+        try:
+            loan = r.pool.lend(origin)
+            async with loan as connection:
+                for _ in range(rng.randint(0, 3)):
+                    await asyncio.sleep(0)
+                if rng.random() < 0.2:
+                    connection.abort(CloseReason.SERVER_CLOSE)
+                if rng.random() < 0.1:
+                    connection = await loan.replace()
+                assert r.pool.origins()[origin][0] <= r.pool._per_host
+                assert r.pool._taken <= r.pool._options.connections
+        except DialError:
+            pass
+
+    tasks = [asyncio.ensure_future(borrow(rng.choice((A, B, C)))) for _ in range(60)]
+    for task in rng.sample(tasks, 20):
+        for _ in range(rng.randint(0, 3)):
+            await asyncio.sleep(0)
+        task.cancel()
+    done, pending = await asyncio.wait(tasks, timeout=10)
+    assert not pending
+    assert all(task.cancelled() or task.exception() is None for task in done)
+    stats = r.pool.stats()
+    assert (stats.waiting, stats.opening) == (0, 0)
+    assert stats.open == stats.idle
 
 
 async def test_idle_connections_are_closed_when_their_time_is_over(rig):
