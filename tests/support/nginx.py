@@ -158,7 +158,7 @@ class Nginx:
         return f"https://{host}:{self.port}{target}"
 
     def requests(self) -> list[Request]:
-        """What was asked since `forget`, in the order in which it ended. Waits until the server has written all of it."""
+        """What was asked since `forget`, in the order in which it ended; all of it, once the crawler has ended."""
         lines = self._lines()[self._seen :]
         return [_request(line) for line in lines if line["host"] != "mark"]
 
@@ -306,8 +306,9 @@ http {{
   types {{ text/html html; text/css css; text/javascript js; image/png png; text/plain txt; }}
   charset utf-8; etag on; absolute_redirect off; server_tokens off; {temporary}
   keepalive_requests 1000000; keepalive_timeout 75s;
-  log_format facts escape=json '{{"t":$msec,"rt":$request_time,"addr":"$server_addr","host":"$host","uri":"$request_uri",'
-    '"status":$status,"bytes":$body_bytes_sent,"conn":$connection,"nth":$connection_requests,"resumed":"$ssl_session_reused"}}';
+  log_format facts escape=json '{{"t":$msec,"rt":$request_time,"addr":"$server_addr","host":"$host",'
+    '"uri":"$request_uri","status":$status,"bytes":$body_bytes_sent,"conn":$connection,"nth":$connection_requests,'
+    '"resumed":"$ssl_session_reused"}}';
   access_log {directory}/access.jsonl facts;
   map $uri $new {{ default ""; {old} }}
   ssl_certificate {directory}/server.pem; ssl_certificate_key {directory}/server.pem;

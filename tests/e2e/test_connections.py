@@ -1,0 +1,53 @@
+"""How many connections a host gets, and that each serves request after request."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import WWW, sections
+from tests.support.crawls import Crawl
+from tests.support.nginx import Nginx
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.mark.parametrize("width", [1, 8])
+def test_a_host_is_crawled_over_exactly_its_connections(server: Nginx, tmp_path: Path, width: int) -> None:
+    """At delay 0, connections_per_host connections are opened, and every request goes over one of them."""
+    keys = sections(
+        server, WWW, scope={"requisites": False}, politeness={"delay": 0, "connections_per_host": width}
+    )  # fmt: skip
+    ran = Crawl.of(tmp_path, keys).run()
+    requests = server.requests()
+    per_connection = Counter(request.connection for request in requests)
+    assert len(requests) > 400
+    assert len(per_connection) == width
+    assert ran.summary["connections_opened"] == ran.summary["tls_handshakes"] == width
+    for connection, count in per_connection.items():
+        # nginx numbers the requests of a connection: none is missing, so none was lost or sent elsewhere
+        assert sorted(r.nth for r in requests if r.connection == connection) == list(range(1, count + 1))
+        assert count > len(requests) / width / 4, "the work was not shared"
+
+
+def test_no_connection_has_two_requests_at_once(server: Nginx, tmp_path: Path) -> None:
+    """A request begins after the end of the one before it on its connection, and its line says which it was."""
+    crawl = Crawl.of(tmp_path, sections(server, WWW, scope={"max_urls": 150, "requisites": False}))
+    assert crawl.run().code == 0
+    requests = server.requests()
+    for connection in {request.connection for request in requests}:
+        line = sorted((r for r in requests if r.connection == connection), key=lambda r: r.nth)
+        assert all(after.begin_ms >= before.end_ms for before, after in zip(line, line[1:], strict=False))
+    logged = {(line["url_full"], line["conn_request_n"]) for line in crawl.fetches() if "conn_id" in line}
+    assert logged == {(server.url(*request.place), request.nth) for request in requests}
+
+
+def test_every_connection_that_was_opened_is_said_to_be_closed(server: Nginx, tmp_path: Path) -> None:
+    """events.jsonl has a conn_open and a conn_close for each, and their requests add up to the server's."""
+    crawl = Crawl.of(tmp_path, sections(server, WWW, scope={"max_urls": 100}))
+    assert crawl.run().code == 0
+    opened = [line["conn_id"] for line in crawl.events() if line["event"] == "conn_open"]
+    closed = {line["conn_id"]: line for line in crawl.events() if line["event"] == "conn_close"}
+    assert sorted(opened) == sorted(closed)
+    assert sum(line["requests"] for line in closed.values()) == len(server.requests())
+    assert {line["reason"] for line in closed.values()} == {"shutdown"}

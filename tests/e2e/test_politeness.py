@@ -1,0 +1,92 @@
+"""When requests leave, by the server's clock: the delay holds for a host, a domain and an address."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.e2e.conftest import DOCS, OTHER, WWW, sections
+from tests.support.crawls import Crawl
+from tests.support.nginx import Nginx, Request
+
+pytestmark = pytest.mark.e2e
+
+DELAY_MS = 150
+ADDRESS_DELAY_MS = 60
+POLITE = {"delay": f"{DELAY_MS}ms", "address_delay": f"{ADDRESS_DELAY_MS}ms", "connections_per_host": 1}
+
+
+class Paced(NamedTuple):
+    """One polite crawl, and the server's log of it."""
+
+    requests: list[Request]
+    lines: list[dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def paced(running_server: Nginx, tmp_path_factory: pytest.TempPathFactory) -> Paced:
+    """Three hosts: www and docs of one domain at two addresses, and beta at the address of www."""
+    running_server.forget()
+    scope: dict[str, object] = {"max_urls": 34, "requisites": False}
+    crawl = Crawl.of(
+        tmp_path_factory.mktemp("paced"),
+        sections(running_server, WWW, DOCS, OTHER, scope=scope, politeness=dict(POLITE)),
+    )
+    assert crawl.run().code == 0
+    return Paced(running_server.requests(), crawl.fetches())
+
+
+def gaps_ms(requests: list[Request]) -> list[int]:
+    """From the end of each request to the beginning of the next."""
+    line = sorted(requests, key=lambda request: request.begin_ms)
+    return [after.begin_ms - before.end_ms for before, after in zip(line, line[1:], strict=False)]
+
+
+IS_OF: dict[str, tuple[Callable[[Request], bool], int]] = {
+    "host www": (lambda r: r.host == WWW, DELAY_MS),
+    "host docs": (lambda r: r.host == DOCS, DELAY_MS),
+    "host beta": (lambda r: r.host == OTHER, DELAY_MS),
+    "domain alpha.test": (lambda r: r.host in (WWW, DOCS), DELAY_MS),
+    "address of two hosts": (lambda r: r.address == "127.0.0.1", ADDRESS_DELAY_MS),
+}
+
+
+@pytest.mark.parametrize("group", IS_OF)
+def test_no_request_begins_before_its_delay_is_over(paced: Paced, group: str) -> None:
+    """Measured from the end of the one before; the first request of each host, robots.txt, counts like any other."""
+    is_of, delay_ms = IS_OF[group]
+    gaps = gaps_ms([request for request in paced.requests if is_of(request)])
+    assert len(gaps) >= 5
+    assert min(gaps) >= delay_ms
+
+
+def test_the_delay_is_not_kept_where_it_need_not_be(paced: Paced) -> None:
+    """Hosts of different domains take turns: between their requests is less than the delay of either. Else this test
+    could not tell one delay for all from one delay for each.
+    """
+    assert min(gaps_ms(paced.requests)) < ADDRESS_DELAY_MS
+    assert min(gaps_ms([r for r in paced.requests if r.address == "127.0.0.1"])) < DELAY_MS
+
+
+def test_politeness_costs_no_connections(paced: Paced) -> None:
+    """Between two requests the connection stays open: one for each host, all requests on it."""
+    assert len({request.connection for request in paced.requests}) == 3
+
+
+def test_the_log_says_how_long_politeness_took(paced: Paced) -> None:
+    """Every request after a key's first has waited the delay, and its line says so."""
+    waited = [line["politeness_ms"] for line in paced.lines if "conn_request_n" in line]
+    assert len(waited) == len(paced.requests)
+    assert sum(isinstance(ms, float) and ms >= DELAY_MS for ms in waited) == len(waited) - 2
+
+
+def test_hosts_of_a_domain_may_have_a_delay_each(server: Nginx, tmp_path: Path) -> None:
+    """With politeness.key = "host", www and docs keep it apart."""
+    scope: dict[str, object] = {"max_urls": 12, "requisites": False}
+    keys = sections(server, WWW, DOCS, scope=scope, politeness=POLITE | {"key": "host"})
+    assert Crawl.of(tmp_path, keys).run().code == 0
+    requests = server.requests()
+    for host in (WWW, DOCS):
+        assert min(gaps_ms([request for request in requests if request.host == host])) >= DELAY_MS
+    assert min(gaps_ms(requests)) < DELAY_MS
