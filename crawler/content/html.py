@@ -20,7 +20,7 @@ from crawler.content.links import (
     LinkSet,
 )
 from crawler.content.resolve import Resolver, clean
-from crawler.content.tags import TagFinder, attributes_of
+from crawler.content.tags import PLAIN_ANCHOR, TagFinder, attributes_of
 from crawler.core.url import UrlError
 
 MAX_TITLE: Final = 512  # characters that are kept; search engines show some 60
@@ -57,9 +57,6 @@ _LINKS_ONLY: Final = TagFinder(_LINKING)
 _WITH_REQUISITES: Final = TagFinder((*_LINKING, *_REQUIRED))
 _EVERY_TAG: Final = TagFinder(None)  # only where style attributes may refer to something
 
-# The href most anchors begin with, up to its fragment: nothing in it needs replacing or cutting. Saves taking the
-# attributes apart.
-_PLAIN_HREF: Final = re.compile(r"[\t\n\f\r ]++href=\"([^\"&#:\x00-\x20\x7f-\xa0]*+)(?:#[^\"]*+)?+\"")
 _REFRESH: Final = re.compile(
     r"[\t\n\f\r ]*+(?:[0-9]++(?:\.[0-9.]*+)?+|\.[0-9.]*+)(?:[\t\n\f\r ]*+[;,]|[\t\n\f\r ])[\t\n\f\r ]*+"
     r"(?:[uU][rR][lL][\t\n\f\r ]*+=[\t\n\f\r ]*+)?+(?:\"([^\"]*+)|'([^']*+)|([\s\S]*+))"
@@ -124,19 +121,15 @@ class _Page:
     def read(self, text: str, finder: TagFinder) -> None:
         links = self._links
         add = links.add
-        every_tag = finder is _EVERY_TAG
         followed: set[str] = set()  # where two thirds of all anchors end
         for name, attributes, content in finder.find(text):
-            if name == "a" and not every_tag:
-                plain = _PLAIN_HREF.match(attributes)
-                if plain is not None and (plain.end() == len(attributes) or "rel" not in attributes.lower()):
-                    reference = plain[1]
-                    if reference and reference not in followed:
-                        followed.add(reference)
-                        links.add_clean(reference, LINK)
-                        if links.capped:
-                            return
-                    continue
+            if name == PLAIN_ANCHOR:
+                if attributes and attributes not in followed:
+                    followed.add(attributes)
+                    links.add_clean(attributes, LINK)
+                    if links.capped:
+                        return
+                continue
             if name == "meta" and not _may_matter(attributes):
                 continue
             if name == "title":

@@ -47,13 +47,22 @@ _TEXT_END: Final = {
 }
 
 
+# Nine anchors of ten: an href first, in which nothing needs replacing or cutting. To find it in the same match saves
+# taking the attributes apart, a third of the time a page costs.
+_PLAIN_ANCHOR: Final = rf"a{_SPACE}++href=\"([^\"&#:\x00-\x20\x7f-\xa0]*+)(?:#[^\"]*+)?+\"({_ATTRIBUTES})>"
+PLAIN_ANCHOR: Final = ""  # in the place of a tag's name
+
+
 class TagFinder:
     """Finds the start tags of certain names; None: of every name. Build once, use for every page."""
 
     def __init__(self, names: Iterable[str] | None) -> None:
+        plain = "(?!)()()"
         if names is None:
             wanted, others = "[a-zA-Z]", ""
         else:
+            if "a" in names:
+                plain = _PLAIN_ANCHOR
             # Grouped by first letter, so that most tags are turned away by one look at it.
             groups: dict[str, list[str]] = {}
             for name in sorted({*names, *_TEXT_END, "plaintext"}):
@@ -67,16 +76,26 @@ class TagFinder:
         # The alternatives are exhaustive: a match never fails, so the search never starts again one character on.
         self._pattern = re.compile(
             rf"[^<]*+(?:{skipped}[^<]*+)*+"
-            rf"(?:<(?:([a-zA-Z][^\t\n\f\r />]*+)({_ATTRIBUTES})(>?)|(!--)(?:-?>)?|[/!?][^>]*+>?)|\Z)"
+            rf"(?:<(?:{plain}|([a-zA-Z][^\t\n\f\r />]*+)({_ATTRIBUTES})(>?)|(!--)(?:-?>)?|[/!?][^>]*+>?)|\Z)"
         )
 
     def find(self, text: str) -> Iterator[Tag]:
-        """Yield the tags in order: not what looks like one in a comment or in text, nor one that the end cuts off."""
+        """Yield the tags in order: not what looks like one in a comment or in text, nor one that the end cuts off.
+
+        An anchor whose href can be taken as it stands, up to its fragment, and that has no rel, comes as PLAIN_ANCHOR
+        with the href in the place of the attributes (not from a finder of every name).
+        """
         position: int | None = 0
         while position is not None:
             restart = None
             for match in self._pattern.finditer(text, position):
-                name, attributes, closed, comment = match.groups()
+                plain, rest, name, attributes, closed, comment = match.groups()
+                if plain is not None:
+                    if rest and "rel" in rest.lower():
+                        yield "a", text[match.start(1) - 6 : match.end(2)], ""  # from href=" on
+                    else:
+                        yield PLAIN_ANCHOR, plain, ""
+                    continue
                 if name is not None:
                     if not closed:
                         return
