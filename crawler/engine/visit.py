@@ -104,7 +104,9 @@ class Reader:
             return reading, []
         reading.payload_digest = digest.payload_digest(response.payload)
         if isinstance(outcome, Redirected):
-            return reading, _moved_to(outcome.target)
+            moved = _moved_to(outcome.target)
+            reading.links_found = len(moved)  # its line in the log counts it too
+            return reading, moved
         if isinstance(outcome, NotModified) or not 200 <= response.head.status_code < 300:
             return reading, []
         return self._read_content(task, response, reading)
