@@ -1,5 +1,6 @@
 """How many connections a host gets, and that each serves request after request."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_no_connection_has_two_requests_at_once(server: Nginx, tmp_path: Path) -
     requests = server.requests()
     for connection in {request.connection for request in requests}:
         line = sorted((r for r in requests if r.connection == connection), key=lambda r: r.nth)
-        assert all(after.begin_ms >= before.end_ms for before, after in zip(line, line[1:], strict=False))
+        assert all(after.begin_ms >= before.end_ms for before, after in itertools.pairwise(line))
     logged = {(line["url_full"], line["conn_request_n"]) for line in crawl.fetches() if "conn_id" in line}
     assert logged == {(server.url(*request.place), request.nth) for request in requests}
 

@@ -1,5 +1,6 @@
 """When requests leave, by the server's clock: the delay holds for a host, a domain and an address."""
 
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -40,7 +41,7 @@ def paced(running_server: Nginx, tmp_path_factory: pytest.TempPathFactory) -> Pa
 def gaps_ms(requests: list[Request]) -> list[int]:
     """From the end of each request to the beginning of the next."""
     line = sorted(requests, key=lambda request: request.begin_ms)
-    return [after.begin_ms - before.end_ms for before, after in zip(line, line[1:], strict=False)]
+    return [after.begin_ms - before.end_ms for before, after in itertools.pairwise(line)]
 
 
 IS_OF: dict[str, tuple[Callable[[Request], bool], int]] = {
