@@ -6,6 +6,7 @@ traceback.
 
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import click
 
 from crawler import __version__
 from crawler.cli.failures import exit_for
+from crawler.core.vocabulary import Exit
 
 # Command → module; the module's attribute `command` is the click command.
 _COMMANDS: Final = {
@@ -64,6 +66,7 @@ def _run(args: Sequence[str] | None) -> int:
     except Exception as error:
         code = exit_for(error)
         if code is None:
-            raise
+            traceback.print_exc()
+            return Exit.BUG
         return code
     return result if isinstance(result, int) else 0

@@ -8,6 +8,7 @@ import orjson
 
 from crawler.cli.failures import say
 from crawler.cli.options import config_option, load_settings, override_option
+from crawler.core.url import seed
 from crawler.core.vocabulary import Exit, StoppedBy
 
 
@@ -28,9 +29,10 @@ def command(
 ) -> int:
     """Crawl from URLs until nothing is left to do.
 
-    The same output directory again goes on where it stopped. A URL without a scheme means https.
+    The same output directory again goes on where it stopped; without one it is crawl/HOST, after the first URL's host.
+    A URL without a scheme means https.
     """
-    from crawler.app import View, run, with_seeds
+    from crawler.app import View, run, with_output, with_seeds
 
     given = list(overrides)
     if output is not None:
@@ -44,6 +46,8 @@ def command(
         settings = with_seeds(settings, list(urls))
     if not settings.seeds:
         raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
+    if not settings.output.directory:
+        settings = with_output(settings, Path(settings.crawl.name) / seed(settings.seeds[0])[1].host)
     interactive = sys.stderr.isatty()
     if interactive:
         from crawler.cli.progress import Progress

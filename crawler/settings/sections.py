@@ -80,7 +80,7 @@ class Crawl(Section):
         _ENGINE.linger_s, "How long `crawler crawl` waits for what is due later; `crawler run` never ends by itself."
     )
     max_duration: k.PositiveDurationOrNoLimit = _key(
-        _ENGINE.max_duration_s, "How long `crawler crawl` may take, over the life of its output directory."
+        _ENGINE.max_duration_s, "How long one run of `crawler crawl` may take."
     )
 
 
