@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, Ran, Sections
+from tests.support.crawls import Crawl, Ran
 from tests.support.nginx import Nginx, Place, Request, Site, nginx
-
-BARE, WWW, DOCS, OTHER, CDN = "alpha.test", "www.alpha.test", "docs.alpha.test", "beta.test", "cdn.gamma.test"
-ADDRESS_OF = {BARE: "127.0.0.1", WWW: "127.0.0.1", DOCS: "127.0.0.2", OTHER: "127.0.0.1", CDN: "127.0.0.3"}
+from tests.support.sites import BARE, CDN, DOCS, OTHER, WWW, sections
 
 
 @pytest.fixture(scope="session")
@@ -26,21 +24,6 @@ def server(running_server: Nginx) -> Nginx:
     """The same, with an empty log."""
     running_server.forget()
     return running_server
-
-
-def sections(server: Nginx, *hosts: str, **keys: dict[str, object]) -> Sections:
-    """A configuration that crawls `hosts` as fast as it can; `keys` are added to it, section by section."""
-    base: dict[str, dict[str, object]] = {
-        "crawl": {"seeds": [server.url(host) for host in hosts], "linger": "5s"},
-        "scope": {},
-        "politeness": {"delay": 0, "connections_per_host": 8},
-        "network": {
-            "allow_private": ["127.0.0.0/8"],
-            "ca_file": server.ca_file,
-            "resolve": {host: [address] for host, address in ADDRESS_OF.items()},
-        },
-    }
-    return {name: base.get(name, {}) | keys.get(name, {}) for name in base | keys}
 
 
 @dataclass(frozen=True)

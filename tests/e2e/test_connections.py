@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import WWW, sections
 from tests.support.crawls import Crawl
 from tests.support.nginx import Nginx
+from tests.support.sites import WWW, sections
 
 pytestmark = pytest.mark.e2e
 

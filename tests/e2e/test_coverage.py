@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.conftest import BARE, CDN, DOCS, OTHER, WWW, Whole
+from tests.e2e.conftest import Whole
+from tests.support.sites import BARE, CDN, DOCS, OTHER, WWW
 
 pytestmark = pytest.mark.e2e
 

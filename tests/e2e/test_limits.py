@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import DOCS, OTHER, WWW, sections
 from tests.support.crawls import Crawl
 from tests.support.nginx import Nginx
+from tests.support.sites import DOCS, OTHER, WWW, sections
 
 pytestmark = pytest.mark.e2e
 

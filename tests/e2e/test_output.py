@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from crawler.obs.events import problems
-from tests.e2e.conftest import OTHER, Whole, sections
+from tests.e2e.conftest import Whole
 from tests.support.crawls import Crawl
 from tests.support.nginx import Nginx
+from tests.support.sites import OTHER, sections
 from tests.support.warcs import (
     CHUNKED_COMPLAINT,
     Archived,

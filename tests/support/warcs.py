@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 from fastwarc.warc import ArchiveIterator as FastIterator
-from warcio.archiveiterator import ArchiveIterator
-from warcio.bufferedreaders import ChunkedDataReader
-from warcio.checker import Checker
+from warcio.archiveiterator import ArchiveIterator  # type: ignore[import-untyped]
+from warcio.bufferedreaders import ChunkedDataReader  # type: ignore[import-untyped]
+from warcio.checker import Checker  # type: ignore[import-untyped]
 
 CHUNKED_COMPLAINT = "payload digest failed"
 
@@ -50,14 +51,14 @@ def record_at(path: Path, offset: int) -> Archived:
         return _archived(next(iter(ArchiveIterator(stream))), lambda: offset)
 
 
-def _archived(record: object, offset: Callable[[], int]) -> Archived:
-    headers, http = record.rec_headers, record.http_headers  # type: ignore[attr-defined]
-    is_response = record.rec_type in ("response", "revisit")  # type: ignore[attr-defined]
-    payload = record.content_stream().read()  # type: ignore[attr-defined]
+def _archived(record: Any, offset: Callable[[], int]) -> Archived:
+    headers, http = record.rec_headers, record.http_headers
+    is_response = record.rec_type in ("response", "revisit")
+    payload = record.content_stream().read()
     coding = (http.get_header("transfer-encoding") or "") if is_response else ""
     content_type = (http.get_header("content-type") or "") if is_response else ""
     return Archived(
-        kind=record.rec_type,  # type: ignore[attr-defined]
+        kind=record.rec_type,
         url=headers.get_header("WARC-Target-URI") or "",
         offset=offset(),
         status=int(http.get_statuscode()) if is_response else None,
@@ -65,7 +66,7 @@ def _archived(record: object, offset: Callable[[], int]) -> Archived:
         is_chunked=coding.lower() == "chunked",
         payload_digest=headers.get_header("WARC-Payload-Digest"),
         payload=payload,
-        complaints=tuple(record.digest_checker.problems),  # type: ignore[attr-defined]
+        complaints=tuple(record.digest_checker.problems),
     )
 
 
