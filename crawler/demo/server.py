@@ -66,11 +66,13 @@ class DemoServer:
         *,
         hosts: Iterable[str] = HOSTS,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
+        port: int = 0,
     ) -> None:
-        self.port = 0
+        self.port = port
         self.ca_file = ""
         self.requests: list[Served] = []
         self.connections = 0
+        self._is_listening = False
         self._hosts = tuple(hosts)
         self._respond = respond
         self._idle_timeout_s = idle_timeout_s
@@ -83,7 +85,7 @@ class DemoServer:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._is_ready.wait(START_TIMEOUT_S) or self.port == 0:
+        if not self._is_ready.wait(START_TIMEOUT_S) or not self._is_listening:
             raise OSError("the demo server did not start")
         return self
 
@@ -113,9 +115,10 @@ class DemoServer:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         server = await asyncio.start_server(
-            self._converse, ADDRESS, 0, ssl=self._tls_context(), limit=MAX_HEAD, ssl_handshake_timeout=10
+            self._converse, ADDRESS, self.port, ssl=self._tls_context(), limit=MAX_HEAD, ssl_handshake_timeout=10
         )
         self.port = server.sockets[0].getsockname()[1]
+        self._is_listening = True
         if self._respond is None:
             self._respond = DemoSite(self.port).answer
         self._is_ready.set()

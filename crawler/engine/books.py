@@ -7,10 +7,11 @@ out, so neither limit is ever passed.
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.core.politeness import Turn, host_delay, politeness_key, rest_s
+from crawler.core.politeness import OPEN, host_delay, politeness_key, rest_s
 from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
 from crawler.core.vocabulary import HostState
 from crawler.engine.hosts import Host, Key
@@ -50,19 +51,22 @@ class Books:
     # -- hosts and keys
 
     def load(self, recovered: Recovered) -> None:
-        """Take over hosts, rests and counters. After an unclean end every key first rests its delay."""
+        """Take over hosts, rests and counters. Every key first rests its delay: when it was last asked is not stored, and a
+        service manager may have ended us a moment ago.
+        """
         now, mono = self._clock.now(), self._clock.mono()
         self.first_attempts = recovered.counters.urls_fetched
         self.admit(recovered.hosts)
         for host in self.hosts.values():
-            if host.is_held:  # the operator has started us again: ask now, not when the old rest ends
-                host.robots = None
-        rests = {rest.key: rest for rest in recovered.rests if rest.until_at > now}
+            if host.robots is not None and host.is_held:
+                # the operator has started us again: ask now, not when the old rest ends
+                host.robots = replace(host.robots, expires_at=0.0)
+        rests = {rest.key: rest for rest in recovered.rests}
         for key in self.keys.values():
-            if not recovered.clean:
-                key.turn = Turn(open_mono=mono + key.delay_s)
+            key.turn = OPEN.began().ended(mono, delay_s=key.delay_s)
             if (rest := rests.get(key.name)) is not None:
-                key.turn = key.turn.rests(mono + min(rest.until_at - now, _MAX_REST_S), rest.reason)
+                rested = key.turn.rests(mono + min(max(0.0, rest.until_at - now), _MAX_REST_S), rest.reason)
+                key.turn = replace(rested, strikes=rest.strikes)
 
     def admit(self, rows: Sequence[HostRow]) -> None:
         """Open a page for each host not known yet."""
@@ -83,7 +87,12 @@ class Books:
 
     def _learn_delay(self, host: Host) -> None:
         crawl_delay_s = host.robots.crawl_delay_s if host.robots is not None else None
-        host.key.delay_s = max(host.key.delay_s, host_delay(self._politeness, crawl_delay_s))
+        key = host.key
+        delay_s = host_delay(self._politeness, crawl_delay_s)
+        if delay_s > key.delay_s:
+            key.delay_s = delay_s
+            if key.last_end_mono is not None:  # it holds already for what was asked before it was known
+                key.turn = key.turn.began().ended(key.last_end_mono, delay_s=delay_s)
 
     def learn_robots(self, host: Host, record: RobotsRecord) -> None:
         """A robots verdict was reached."""
@@ -100,18 +109,33 @@ class Books:
     # -- limits
 
     def take_place(self, host: Host, task: Task) -> bool:
-        """Count a task that is about to be handed out. False: a limit forbids it."""
+        """Count a task that is about to be handed out. False: a limit forbids it. A retry needs no place."""
         if task.attempt > 1:
             return True
         total_full = self._max_urls is not None and self.first_attempts + self.reserved >= self._max_urls
         host_full = self._max_urls_per_host is not None and host.fetched + host.reserved >= self._max_urls_per_host
         if total_full or host_full:
-            host.limit_reached = True
-            self._at_limit.add(host)
             return False
         host.reserved += 1
         self.reserved += 1
         return True
+
+    def hold_at_limit(self, host: Host) -> None:
+        """All that the host has left needs a place, and there is none."""
+        host.limit_reached = True
+        self._at_limit.add(host)
+
+    def reopen(self, host: Host) -> None:
+        """The host may have something that needs no place."""
+        host.limit_reached = False
+        self._at_limit.discard(host)
+
+    def freed(self) -> Sequence[Host]:
+        """A place was given back: the hosts that this lets go on."""
+        freed = tuple(self._at_limit)
+        for host in freed:
+            self.reopen(host)
+        return freed
 
     def give_place_back(self, host: Host, task: Task) -> None:
         """A task that was handed out came back undone."""
@@ -132,11 +156,7 @@ class Books:
             host.fetched += 1
             self.first_attempts += 1
             return ()
-        freed = tuple(self._at_limit)
-        self._at_limit.clear()
-        for other in freed:
-            other.limit_reached = False
-        return freed
+        return self.freed()
 
     @property
     def limit_reached(self) -> bool:

@@ -17,6 +17,7 @@ from crawler.engine.scheduler import NEVER, Scheduler
 from crawler.engine.worker import Worker
 
 _CHECK_S: Final = 1.0  # the end is looked for at least this often
+_FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 
 class Crawl:
@@ -57,7 +58,8 @@ class Crawl:
         """Pause while nothing can be written; None: go on."""
         self._scheduler.paused = reason is not None
         self._paused_mono = self._clock.mono() if reason is not None else None
-        self.state = "paused" if reason is not None else "crawling"
+        if self.state != "draining":
+            self.state = "paused" if reason is not None else "crawling"
         self._scheduler.wake()
         self._look.set()
 
@@ -72,28 +74,27 @@ class Crawl:
             self.state = "draining"
             self._on_drain(reason)
             self._scheduler.stop()
-            await self._drained(workers)
+            deadline = self._clock.mono() + self._options.drain_s
+            await self._drained(workers, deadline)
             self._committer.finish()
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._options.drain_s):
+                async with asyncio.timeout(max(_FINISH_S, deadline - self._clock.mono())):
                     await asyncio.wait({committing})
             committing.cancel()  # only a disk that stays full gets here with work left
         return reason
 
-    async def _drained(self, workers: list[asyncio.Task[None]]) -> None:
-        deadline = self._clock.mono() + self._options.drain_s
-        while self._scheduler.leases_out and self._clock.mono() < deadline:
-            self._look.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, deadline - self._clock.mono())):
-                    await self._until_lease_ends()
+    async def _drained(self, workers: list[asyncio.Task[None]], deadline: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, deadline - self._clock.mono())):
+                while self._scheduler.is_busy:
+                    await self._until_visit_ends()
         for worker in workers:
             worker.cancel()
         await asyncio.wait(workers)
 
-    async def _until_lease_ends(self) -> None:
+    async def _until_visit_ends(self) -> None:
         ended = asyncio.Event()
-        self._scheduler.on_lease_end = ended.set
+        self._scheduler.on_visit_end = ended.set
         await ended.wait()
 
     async def _until_done(self) -> StoppedBy:

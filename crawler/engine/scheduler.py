@@ -11,7 +11,7 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,19 +19,21 @@ from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
+from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.core.values import Lease, Origin, Task
 from crawler.core.vocabulary import TaskKind
 from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Errand, Host, Key
 from crawler.engine.options import EngineOptions
-from crawler.frontier.base import Frontier, Receipt
+from crawler.frontier.base import Frontier, FrontierFull, Receipt
 
 NEVER: Final = math.inf
 PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
 PREFETCH_FREE: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy
 _ANY_WIDTH: Final = 1 << 30
-_GATE_POLL_S: Final = 1.0  # a key that waits for an address looks again after this, if nobody woke it before
+_GATE_POLL_S: Final = 1.0  # the first in line at an address looks again after this, if nobody called it before
+_FULL_S: Final = 1.0  # the store is asked again so long after its disk was full
 
 
 class Scheduler:
@@ -60,15 +62,17 @@ class Scheduler:
         self._sequence = itertools.count()
         self._lease_ids = itertools.count(1)
         self._wake = asyncio.Event()
-        self._gate_waiters: dict[str, deque[Key]] = {}
+        self._gate_lines: dict[str, OrderedDict[Key, None]] = {}  # who waits for an address, first come first
         self._fills_wanted: set[Host] = set()
         self._fills: set[Host] = set()
+        self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
         self.next_due_at: float | None = None  # when the next waiting URL is due (UTC)
         self.leases_out: dict[int, Lease] = {}
+        self._readings = 0
         self.stopping = False
         self.paused = False
         self.on_quiet: Callable[[], None] = lambda: None
-        self.on_lease_end: Callable[[], None] = lambda: None
+        self.on_visit_end: Callable[[], None] = lambda: None
         gate.on_leave = self._address_left
 
     async def start(self) -> None:
@@ -109,8 +113,7 @@ class Scheduler:
                 await self._sleep(wait_s)
 
     async def _sleep(self, wait_s: float) -> None:
-        if self.next_due_at is not None:
-            wait_s = min(wait_s, max(0.0, self.next_due_at - self._clock.now()))
+        wait_s = min(wait_s, self._due_s())
         with suppress(TimeoutError):
             async with asyncio.timeout(None if wait_s == NEVER else wait_s):
                 await self._wake.wait()
@@ -127,14 +130,27 @@ class Scheduler:
         """Look again: something outside changed."""
         self._wake.set()
 
+    def _due_s(self) -> float:
+        """Seconds until waiting URLs are to be queued."""
+        if self.next_due_at is None or self.paused:
+            return NEVER
+        return max(0.0, self.next_due_at - self._clock.now(), self._store_open_mono - self._clock.mono())
+
     async def _promote_due(self) -> None:
-        if self.next_due_at is None or self.next_due_at > self._clock.now():
+        if self._due_s() > 0:
             return
-        for host_id, count in (await self._frontier.promote(now=self._clock.now())).items():
-            host = self.books.hosts[host_id]
-            host.queued += count
-            self._schedule_if_work(host)
-        self.next_due_at = await self._frontier.next_due()
+        try:
+            for host_id, count in (await self._frontier.promote(now=self._clock.now())).items():
+                host = self.books.hosts[host_id]
+                host.queued += count
+                if host.limit_reached:  # retries need no place: fill it anew, so that they are among what is held ready
+                    host.leased.difference_update(task.id for task in host.buffer)
+                    host.buffer.clear()
+                    self.books.reopen(host)
+                self._schedule_if_work(host)
+            self.next_due_at = await self._frontier.next_due()
+        except FrontierFull:  # the next commit meets the same disk, and says so
+            self._store_open_mono = self._clock.mono() + _FULL_S
 
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""
@@ -151,6 +167,8 @@ class Scheduler:
             lease = self._next_lease(key)
             if lease is not None:
                 await self._queue.put(lease)
+                if self._fills_wanted or self._due_s() <= 0:  # under load there is always a key that is ready
+                    return 0.0
         return NEVER
 
     # -- choosing
@@ -164,7 +182,7 @@ class Scheduler:
             return None
         free = key.delay_s == 0 and not self._gate.has_delay
         lease = self._errand_lease(key, mono)
-        later = key.errands_open_mono if key.errands else NEVER
+        later = self._errands_open(key)
         for _ in range(len(key.hosts) if lease is None else 0):
             host = key.hosts.popleft()
             if not host.has_work:
@@ -185,10 +203,18 @@ class Scheduler:
         return lease
 
     def _errand_lease(self, key: Key, mono: float) -> Lease | None:
-        if not key.errands or key.errands_open_mono > mono:
+        if key.errands_open_mono > mono:
             return None
-        errand = key.errands.popleft()
-        return self._issue(key, errand.host, errand.origin, (errand.task,), mono)
+        for _ in range(len(key.errands)):
+            errand = key.errands.popleft()
+            if errand.host.turn.open_mono <= mono:
+                return self._issue(key, errand.host, errand.origin, (errand.task,), mono)
+            key.errands.append(errand)
+        return None
+
+    def _errands_open(self, key: Key) -> float:
+        first = min((errand.host.turn.open_mono for errand in key.errands), default=NEVER)
+        return max(key.errands_open_mono, first)
 
     def _host_opens(self, host: Host, mono: float) -> float | None:
         """None if a page of the host may be leased now, else when to look again."""
@@ -199,6 +225,8 @@ class Scheduler:
             if host.robots_pending:
                 return NEVER
             if host.robots is None or host.robots_due(now):
+                if host.key.errands_open_mono > mono:
+                    return host.key.errands_open_mono
                 host.robots_pending = True
                 task = Task(0, f"{host.origin}/robots.txt", TaskKind.ROBOTS)
                 host.key.errands.append(Errand(host, host.origin, task))
@@ -207,12 +235,24 @@ class Scheduler:
                 return mono + host.robots.expires_at - now
         if host.leases >= (1 if host.key.delay_s > 0 else self._connections_per_host):
             return NEVER
-        if host.peer is None or (opens := self._gate.opens_at(host.peer)) is None:
+        if host.peer is None:
             return None
-        waiters = self._gate_waiters.setdefault(host.peer, deque())
-        if host.key not in waiters:
-            waiters.append(host.key)
-        return min(opens, mono + _GATE_POLL_S)
+        opens = self._gate.opens_at(host.peer)
+        if opens is not None:
+            return self._line_up(host.key, host.peer, opens, mono)
+        line = self._gate_lines.get(host.peer)
+        if line is not None:
+            line.pop(host.key, None)
+        return None
+
+    def _line_up(self, key: Key, address: str, opens_mono: float, mono: float) -> float:
+        """Let a key wait for an address; returns when it looks again by itself. Whoever leaves the address calls the
+        first in line, so only that one looks when it opens; the others look the more seldom the more there are.
+        """
+        line = self._gate_lines.setdefault(address, OrderedDict())
+        line[key] = None
+        looks = mono + _GATE_POLL_S * (1 + len(line) / 100)
+        return min(opens_mono, looks) if next(iter(line)) is key else looks
 
     def _run_length(self, host: Host) -> int:
         """Tasks for one connection: short runs while there is little, so that every connection has some."""
@@ -224,8 +264,15 @@ class Scheduler:
             host.filling = True
             self._fills_wanted.add(host)
         picked: list[Task] = []
-        while host.buffer and len(picked) < limit and self.books.take_place(host, host.buffer[0]):
-            picked.append(host.buffer.popleft())
+        while host.buffer and len(picked) < limit:
+            if self.books.take_place(host, host.buffer[0]):
+                picked.append(host.buffer.popleft())
+            elif (retry := next((task for task in host.buffer if task.attempt > 1), None)) is not None:
+                host.buffer.remove(retry)
+                picked.append(retry)
+            else:
+                self.books.hold_at_limit(host)
+                break
         return tuple(picked)
 
     def _issue(self, key: Key, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
@@ -240,8 +287,11 @@ class Scheduler:
     async def _fill(self, host: Host) -> None:
         """Fetch tasks of a host from the store."""
         limit = PREFETCH_FREE if host.key.delay_s == 0 else PREFETCH_POLITE
+        tasks: list[Task] = []
         try:
             tasks = await self._frontier.take(host.id, limit, leased=host.leased)
+        except FrontierFull:
+            await asyncio.sleep(_FULL_S)
         finally:
             host.filling = False
             self._fills.discard(host)
@@ -262,22 +312,40 @@ class Scheduler:
     def _schedule_if_work(self, host: Host) -> None:
         if host.has_work:
             host.key.list_host(host)
-            self._schedule(host.key, max(host.key.turn.open_mono, self._clock.mono()))
+            self._schedule(host.key, max(host.key.turn.open_mono, host.turn.open_mono, self._clock.mono()))
 
     def _address_left(self, address: str, opens_mono: float) -> None:
-        waiters = self._gate_waiters.get(address)
-        if waiters:
-            self._schedule(waiters.popleft(), opens_mono)
-            if not waiters:
-                del self._gate_waiters[address]
+        line = self._gate_lines.get(address)
+        while line:
+            key, _ = line.popitem(last=False)
+            if key.turn.opens_at(opens_mono, delay_s=key.delay_s, width=_ANY_WIDTH) is None:
+                key.errands_open_mono = min(key.errands_open_mono, opens_mono)
+                self._schedule(key, opens_mono)
+                break
+        if line is not None and not line:
+            del self._gate_lines[address]
 
     # -- what comes back
+
+    def may_begin(self, lease: Lease, *, first: bool) -> bool:
+        """Whether the next request of a lease may leave: a rest or a Crawl-delay that came up since it was issued holds
+        for it too. `first`: none of it has left yet.
+        """
+        host = self.books.hosts[lease.host_id]
+        key = self._key_of(lease, host)
+        now = self._clock.mono()
+        if key.turn.open_mono > now or host.turn.open_mono > now:
+            return False
+        return key.delay_s == 0 or (first and key.turn.in_flight == 1)
+
+    def _key_of(self, lease: Lease, host: Host) -> Key:
+        return host.key if lease.origin == host.origin else self.books.key_for(lease.origin)
 
     def lease_ended(self, lease: Lease, *, unfinished: Iterable[Task] = (), began: bool = True) -> None:
         """The last request of a lease ended; `unfinished` tasks go back. `began`: at least one request left."""
         del self.leases_out[lease.id]
         host = self.books.hosts[lease.host_id]
-        key = self.books.key_for(lease.origin)
+        key = self._key_of(lease, host)
         now = self._clock.mono()
         host.leases -= 1
         if began:
@@ -291,21 +359,42 @@ class Scheduler:
             else:
                 host.buffer.appendleft(task)
                 self.books.give_place_back(host, task)
+                if max(key.turn.open_mono, host.turn.open_mono) > now:  # its place is of no use to it for now
+                    self._let_go_on(self.books.freed())
         self._schedule_if_work(host)
         if key.hosts or key.errands:
             self._schedule(key, max(key.turn.open_mono, now))
-        if not self.leases_out:
+        self._visit_ended()
+
+    def reading_began(self) -> None:
+        """An answer is still read although its lease ended: the crawl is not over."""
+        self._readings += 1
+
+    def reading_ended(self) -> None:
+        """The committer has it."""
+        self._readings -= 1
+        self._visit_ended()
+
+    def _visit_ended(self) -> None:
+        if not self.is_busy:
             self._wake.set()
-        self.on_lease_end()
+        self.on_visit_end()
 
     def gate_was_shut(self, lease: Lease, address: str, until_mono: float) -> None:
         """A worker found the address taken: remember it, so that we look before we lease."""
-        self.books.hosts[lease.host_id].peer = address
-        self.books.key_for(lease.origin).errands_open_mono = min(until_mono, self._clock.mono() + _GATE_POLL_S)
+        host = self.books.hosts[lease.host_id]
+        key = self._key_of(lease, host)
+        if lease.tasks[0].kind is TaskKind.ROBOTS:
+            key.errands_open_mono = self._line_up(key, address, until_mono, self._clock.mono())
+        if lease.origin == host.origin:
+            host.peer = address
 
     def page_settled(self, host_id: int, task: Task, *, fetched: bool) -> None:
         """A page's settlement is in the store. `fetched`: a request was made for it."""
-        for host in self.books.settled(self.books.hosts[host_id], task, fetched=fetched):
+        self._let_go_on(self.books.settled(self.books.hosts[host_id], task, fetched=fetched))
+
+    def _let_go_on(self, hosts: Iterable[Host]) -> None:
+        for host in hosts:
             self._schedule_if_work(host)
 
     def robots_settled(self, host_id: int) -> None:
@@ -323,9 +412,14 @@ class Scheduler:
     # -- questions
 
     @property
+    def is_busy(self) -> bool:
+        """Requests are handed out, or answers not handed on yet."""
+        return bool(self.leases_out) or self._readings > 0
+
+    @property
     def is_quiet(self) -> bool:
         """Nothing handed out, nothing on its way from the store."""
-        return not self.leases_out and not self._fills and not self._fills_wanted
+        return not self.is_busy and not self._fills and not self._fills_wanted
 
     @property
     def is_hungry(self) -> bool:
@@ -335,7 +429,7 @@ class Scheduler:
         )
 
     def next_turn_s(self) -> float:
-        """Seconds until some key with work may be asked; infinity when none has work."""
+        """Seconds until some key with work has rested; 0 where it only keeps its delay, infinity when none has work."""
         mono, now = self._clock.mono(), self._clock.now()
         first = NEVER
         for key in self.books.keys.values():
@@ -345,5 +439,7 @@ class Scheduler:
                     held_s = host.robots.expires_at - now if host.robots is not None and host.is_held else 0.0
                     opens.append(max(host.turn.open_mono, mono + held_s))
             if opens:
-                first = min(first, max(key.turn.open_mono, min(opens)) - mono)
-        return max(0.0, first)
+                wait_s = max(key.turn.open_mono, min(opens)) - mono
+                only_delay = wait_s <= max(key.delay_s, key.slow_s) + CLOCK_GUARD_S
+                first = min(first, 0.0 if only_delay else wait_s)
+        return first

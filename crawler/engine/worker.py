@@ -130,11 +130,13 @@ class Worker:
         try:
             for task in lease.tasks:
                 if last is not None:
-                    await self._settle(lease, host, *last, queue_s)
-                    last = None
-                if self._scheduler.stopping:
+                    answered, last = last, None  # first: a cancelled settling is not begun anew
+                    await self._settle(lease, host, *answered, queue_s)
+                if self._scheduler.stopping or not self._scheduler.may_begin(lease, first=not began):
                     return
                 if task.kind is TaskKind.PAGE:
+                    if host.is_held:
+                        return
                     denied = self._admission.judge(task, lease.origin, host)
                     if denied is not None:
                         done += 1
@@ -153,9 +155,14 @@ class Worker:
                     return
         finally:
             # the last answer is read after the turn was given back: reading is our time, not the host's
+            if last is not None:
+                self._scheduler.reading_began()
             self._scheduler.lease_ended(lease, unfinished=lease.tasks[done:], began=began)
             if last is not None:
-                await self._settle(lease, host, *last, queue_s)
+                try:
+                    await self._settle(lease, host, *last, queue_s)
+                finally:
+                    self._scheduler.reading_ended()
             self._committer.nudge()
 
     def _learn(self, lease: Lease, result: FetchResult) -> bool:

@@ -92,13 +92,15 @@ class Crawl:
 
     config: Path
     output: Path
+    logs: Path
 
     @classmethod
-    def of(cls, directory: Path, sections: Sections) -> "Crawl":
-        """Write `directory`/crawler.toml; the output goes beside it."""
+    def of(cls, directory: Path, sections: Sections, output: Path | None = None) -> "Crawl":
+        """Write `directory`/crawler.toml; the output goes beside it unless told otherwise."""
         config = directory / "crawler.toml"
         config.write_text(toml(sections))
-        return cls(config, directory / "out")
+        output = output or directory / "out"
+        return cls(config, output, Path(str(sections.get("log", {}).get("directory", output / "logs"))))
 
     def arguments(self, *more: object) -> Sequence[object]:
         return ("crawl", "-c", self.config, "--output", self.output, "--json", *more)
@@ -108,11 +110,11 @@ class Crawl:
 
     def fetches(self) -> list[dict[str, Any]]:
         """The lines of fetch.jsonl."""
-        return read_lines(self.output / "logs" / "fetch.jsonl")
+        return read_lines(self.logs / "fetch.jsonl")
 
     def events(self) -> list[dict[str, Any]]:
         """The lines of events.jsonl."""
-        return read_lines(self.output / "logs" / "events.jsonl")
+        return read_lines(self.logs / "events.jsonl")
 
     def page_lines(self) -> list[dict[str, Any]]:
         """The lines of every file in pages/."""

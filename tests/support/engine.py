@@ -62,6 +62,9 @@ class Stalled(Exception):
     """Nothing is due, no thread is at work, and the test still waits."""
 
 
+_PAST_S = 1e-9  # a timer fires when the clock is past it, as on a real machine: two times that differ never seem equal
+
+
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
     """Real for what comes from threads and signals; where the loop would wait for a timer, time jumps."""
 
@@ -83,7 +86,7 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
             return ready
         if timeout is None:
             raise Stalled("nothing is due, and nothing can happen any more")
-        self.time += max(0.0, timeout)
+        self.time += timeout + _PAST_S
         return ready
 
 
@@ -93,6 +96,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()
         super().__init__(self._jumping)
+        self._clock_resolution = 0.0
         self.clock_skew = 0.0
 
     def time(self) -> float:
@@ -110,6 +114,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _thread_done(self, _: "asyncio.Future[Any]") -> None:
         self._jumping.threads -= 1
+
+    async def shutdown_default_executor(self) -> None:
+        await self.in_thread(super().shutdown_default_executor())
 
     async def in_thread(self, call: Awaitable[T]) -> T:
         """Await something that a thread of its own will answer."""
