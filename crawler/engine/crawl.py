@@ -74,7 +74,8 @@ class Crawl:
             self.state = "draining"
             self._on_drain(reason)
             self._scheduler.stop()
-            deadline = self._clock.mono() + self._options.drain_s
+            # A disk that was waited for all along `crawl.linger` is not waited for once more.
+            deadline = self._clock.mono() + (0.0 if reason is StoppedBy.DISK else self._options.drain_s)
             await self._drained(workers, deadline)
             self._committer.finish()
             with suppress(TimeoutError):
