@@ -20,7 +20,8 @@ class Notifier:
             self._address = ""
         usec = environ.get("WATCHDOG_USEC", "")
         is_ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self.watchdog_s = int(usec) / 1e6 if usec.isdigit() and is_ours else None
+        usec_is_set = usec.isascii() and usec.isdigit() and int(usec) > 0  # 0 would be a beat without end
+        self.watchdog_s = int(usec) / 1e6 if usec_is_set and is_ours else None
 
     def send(self, *states: str) -> None:
         """Lines such as "READY=1" or "STATUS=…"."""

@@ -131,6 +131,9 @@ class Committer:
             self._committing = True
             try:
                 await self._commit(batch)
+            except BaseException:  # cancelled: what is not stored is not forgotten
+                self._pending = batch + self._pending
+                raise
             finally:
                 self._committing = False
             self._room.set()
@@ -182,9 +185,9 @@ class Committer:
         self, settlements: list[Settlement], rests: list[Rest], scope_hosts: list[str], counters: Counters
     ) -> tuple[Receipt, list[Written | None]] | str:
         """One attempt. Returns why nothing was stored, in words, if the disk is to blame."""
-        if (reason := self._disk_low()) is not None:
-            return reason
         try:
+            if (reason := self._disk_low()) is not None:
+                return reason
             written, files = await self._in_thread(self._write_sinks, [each.record for each in settlements])
             batch = Batch(settlements, written, self._unrecorded + files, rests, counters, scope_hosts)
             return await self._frontier.settle(batch), written

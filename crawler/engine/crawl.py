@@ -124,7 +124,7 @@ class Crawl:
         if not self._scheduler.is_quiet or not self._committer.is_idle:
             self.state = "crawling"
             return None
-        wait_s = self._scheduler.next_turn_s()
+        wait_s = self._scheduler.next_turn_s(enough_s=min(_CHECK_S, linger_s))
         if self._scheduler.next_due_at is not None:
             wait_s = min(wait_s, self._scheduler.next_due_at - self._clock.now())
         if wait_s <= linger_s:

@@ -4,7 +4,7 @@ Plain mutable records and the questions asked of them; no I/O and no decisions o
 memory; what must survive a restart is in the frontier.
 """
 
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from crawler.content.robots import RobotsTxt
@@ -34,6 +34,7 @@ class Host:
     rules: RobotsTxt | None = None  # parsed from `robots.body` when first needed
     robots_pending: bool = False
     limit_reached: bool = False
+    retries: int = 0  # queued again in the store: these need no place under a limit
 
     @property
     def backlog(self) -> int:
@@ -93,3 +94,13 @@ class Key:
         if not host.listed:
             host.listed = True
             self.hosts.append(host)
+
+
+@dataclass(slots=True, eq=False)
+class Line:
+    """Keys that wait for one address, first come first served."""
+
+    address: str
+    keys: OrderedDict[Key, None] = field(default_factory=OrderedDict)
+    left: int = 0  # requests that left the address since somebody was called
+    scheduled_mono: float | None = None  # its valid entry in the scheduler's heap

@@ -11,7 +11,6 @@ import asyncio
 import heapq
 import itertools
 import math
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +23,7 @@ from crawler.core.values import Lease, Origin, Task
 from crawler.core.vocabulary import TaskKind
 from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
-from crawler.engine.hosts import Errand, Host, Key
+from crawler.engine.hosts import Errand, Host, Key, Line
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
 
@@ -32,7 +31,7 @@ NEVER: Final = math.inf
 PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
 PREFETCH_FREE: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy
 _ANY_WIDTH: Final = 1 << 30
-_GATE_POLL_S: Final = 1.0  # the first in line at an address looks again after this, if nobody called it before
+_GATE_POLL_S: Final = 1.0  # a line at an address is looked at this often, should whom it called not have gone
 _FULL_S: Final = 1.0  # the store is asked again so long after its disk was full
 
 
@@ -58,11 +57,11 @@ class Scheduler:
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
         self._lease_size = options.lease_size
-        self._heap: list[tuple[float, int, Key]] = []
+        self._heap: list[tuple[float, int, Key | Line]] = []
         self._sequence = itertools.count()
         self._lease_ids = itertools.count(1)
         self._wake = asyncio.Event()
-        self._gate_lines: dict[str, OrderedDict[Key, None]] = {}  # who waits for an address, first come first
+        self._lines: dict[str, Line] = {}  # by address
         self._fills_wanted: set[Host] = set()
         self._fills: set[Host] = set()
         self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
@@ -143,10 +142,8 @@ class Scheduler:
             for host_id, count in (await self._frontier.promote(now=self._clock.now())).items():
                 host = self.books.hosts[host_id]
                 host.queued += count
-                if host.limit_reached:  # retries need no place: fill it anew, so that they are among what is held ready
-                    host.leased.difference_update(task.id for task in host.buffer)
-                    host.buffer.clear()
-                    self.books.reopen(host)
+                host.retries += count
+                self.books.reopen(host)
                 self._schedule_if_work(host)
             self.next_due_at = await self._frontier.next_due()
         except FrontierFull:  # the next commit meets the same disk, and says so
@@ -155,16 +152,19 @@ class Scheduler:
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""
         while self._heap and not self.stopping and not self.paused:
-            when, _, key = self._heap[0]
-            if key.scheduled_mono != when:
+            when, _, due = self._heap[0]
+            if due.scheduled_mono != when:
                 heapq.heappop(self._heap)  # superseded by an earlier entry
                 continue
             wait_s = when - self._clock.mono()
             if wait_s > 0:
                 return wait_s
             heapq.heappop(self._heap)
-            key.scheduled_mono = None
-            lease = self._next_lease(key)
+            due.scheduled_mono = None
+            if isinstance(due, Line):
+                self._call_next(due)
+                continue
+            lease = self._next_lease(due)
             if lease is not None:
                 await self._queue.put(lease)
                 if self._fills_wanted or self._due_s() <= 0:  # under load there is always a key that is ready
@@ -239,20 +239,12 @@ class Scheduler:
             return None
         opens = self._gate.opens_at(host.peer)
         if opens is not None:
-            return self._line_up(host.key, host.peer, opens, mono)
-        line = self._gate_lines.get(host.peer)
+            self._line_up(host.key, host.peer, opens)
+            return NEVER
+        line = self._lines.get(host.peer)
         if line is not None:
-            line.pop(host.key, None)
+            line.keys.pop(host.key, None)
         return None
-
-    def _line_up(self, key: Key, address: str, opens_mono: float, mono: float) -> float:
-        """Let a key wait for an address; returns when it looks again by itself. Whoever leaves the address calls the
-        first in line, so only that one looks when it opens; the others look the more seldom the more there are.
-        """
-        line = self._gate_lines.setdefault(address, OrderedDict())
-        line[key] = None
-        looks = mono + _GATE_POLL_S * (1 + len(line) / 100)
-        return min(opens_mono, looks) if next(iter(line)) is key else looks
 
     def _run_length(self, host: Host) -> int:
         """Tasks for one connection: short runs while there is little, so that every connection has some."""
@@ -260,9 +252,8 @@ class Scheduler:
 
     def _pick(self, host: Host, limit: int) -> tuple[Task, ...]:
         low_water = (PREFETCH_FREE // 2) if host.key.delay_s == 0 else 1
-        if len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased) and not host.filling:
-            host.filling = True
-            self._fills_wanted.add(host)
+        if len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased):
+            self._want_fill(host)
         picked: list[Task] = []
         while host.buffer and len(picked) < limit:
             if self.books.take_place(host, host.buffer[0]):
@@ -270,10 +261,22 @@ class Scheduler:
             elif (retry := next((task for task in host.buffer if task.attempt > 1), None)) is not None:
                 host.buffer.remove(retry)
                 picked.append(retry)
+            elif host.filling:  # its end looks again
+                break
+            elif host.retries:  # filled anew the buffer will begin with them: they were found before the others
+                host.retries = 0
+                host.leased.difference_update(task.id for task in host.buffer)
+                host.buffer.clear()
+                self._want_fill(host)
             else:
                 self.books.hold_at_limit(host)
                 break
         return tuple(picked)
+
+    def _want_fill(self, host: Host) -> None:
+        if not host.filling:
+            host.filling = True
+            self._fills_wanted.add(host)
 
     def _issue(self, key: Key, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.turn = key.turn.began()
@@ -296,17 +299,18 @@ class Scheduler:
             host.filling = False
             self._fills.discard(host)
         host.leased.update(task.id for task in tasks)
+        host.retries = max(0, host.retries - sum(task.attempt > 1 for task in tasks))
         host.buffer.extend(tasks)
         self._schedule_if_work(host)
         self._wake.set()
 
     # -- scheduling
 
-    def _schedule(self, key: Key, when_mono: float) -> None:
-        if when_mono == NEVER or (key.scheduled_mono is not None and key.scheduled_mono <= when_mono):
+    def _schedule(self, due: Key | Line, when_mono: float) -> None:
+        if when_mono == NEVER or (due.scheduled_mono is not None and due.scheduled_mono <= when_mono):
             return
-        key.scheduled_mono = when_mono
-        heapq.heappush(self._heap, (when_mono, next(self._sequence), key))
+        due.scheduled_mono = when_mono
+        heapq.heappush(self._heap, (when_mono, next(self._sequence), due))
         self._wake.set()
 
     def _schedule_if_work(self, host: Host) -> None:
@@ -314,16 +318,35 @@ class Scheduler:
             host.key.list_host(host)
             self._schedule(host.key, max(host.key.turn.open_mono, host.turn.open_mono, self._clock.mono()))
 
+    def _line_up(self, key: Key, address: str, opens_mono: float) -> None:
+        """Let a key wait until it is called."""
+        line = self._lines.get(address)
+        if line is None:
+            line = self._lines[address] = Line(address)
+        line.keys[key] = None
+        self._schedule(line, min(opens_mono, self._clock.mono() + _GATE_POLL_S))
+
     def _address_left(self, address: str, opens_mono: float) -> None:
-        line = self._gate_lines.get(address)
-        while line:
-            key, _ = line.popitem(last=False)
-            if key.turn.opens_at(opens_mono, delay_s=key.delay_s, width=_ANY_WIDTH) is None:
-                key.errands_open_mono = min(key.errands_open_mono, opens_mono)
-                self._schedule(key, opens_mono)
-                break
-        if line is not None and not line:
-            del self._gate_lines[address]
+        line = self._lines.get(address)
+        if line is not None:
+            line.left += 1
+            self._schedule(line, opens_mono)
+
+    def _call_next(self, line: Line) -> None:
+        """If the address is open, let the first in line go that can, one for each that left: they may be thousands."""
+        mono = self._clock.mono()
+        opens = self._gate.opens_at(line.address)
+        if opens is None:
+            opens, places, line.left = NEVER, max(1, line.left), 0
+            while line.keys and places > 0:
+                key, _ = line.keys.popitem(last=False)
+                key.errands_open_mono = min(key.errands_open_mono, mono)
+                places -= key.turn.opens_at(mono, delay_s=key.delay_s, width=_ANY_WIDTH) is None
+                self._schedule(key, max(mono, key.turn.open_mono))
+        if line.keys:
+            self._schedule(line, min(opens, mono + _GATE_POLL_S))
+        else:
+            self._lines.pop(line.address, None)
 
     # -- what comes back
 
@@ -385,7 +408,8 @@ class Scheduler:
         host = self.books.hosts[lease.host_id]
         key = self._key_of(lease, host)
         if lease.tasks[0].kind is TaskKind.ROBOTS:
-            key.errands_open_mono = self._line_up(key, address, until_mono, self._clock.mono())
+            key.errands_open_mono = NEVER  # until it is called
+            self._line_up(key, address, until_mono)
         if lease.origin == host.origin:
             host.peer = address
 
@@ -428,10 +452,14 @@ class Scheduler:
             self.books.hosts[lease.host_id].has_work for lease in self.leases_out.values()
         )
 
-    def next_turn_s(self) -> float:
-        """Seconds until some key with work has rested; 0 where it only keeps its delay, infinity when none has work."""
+    def next_turn_s(self, *, enough_s: float = 0.0) -> float:
+        """Seconds until some key with work has rested; 0 where it only keeps its delay, infinity when none has work.
+        One that may be asked within `enough_s` is enough: the others are then not looked at.
+        """
         mono, now = self._clock.mono(), self._clock.now()
         first = NEVER
+        if self._heap and self._heap[0][0] - mono <= enough_s:
+            return max(0.0, self._heap[0][0] - mono)
         for key in self.books.keys.values():
             opens = [key.errands_open_mono] if key.errands else []
             for host in key.hosts:

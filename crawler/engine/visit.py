@@ -26,7 +26,7 @@ from crawler.core.values import (
     Redirected,
     Task,
 )
-from crawler.core.vocabulary import DenyReason, Source
+from crawler.core.vocabulary import DenyReason, Source, TaskKind
 from crawler.engine.seen import RecentKeys
 from crawler.fetch.options import FetchOptions
 
@@ -103,6 +103,8 @@ class Reader:
         if response is None:
             return reading, []
         reading.payload_digest = digest.payload_digest(response.payload)
+        if task.kind is TaskKind.ROBOTS:  # read by `robots_visit`
+            return reading, []
         if isinstance(outcome, Redirected):
             moved = _moved_to(outcome.target)
             reading.links_found = len(moved)  # its line in the log counts it too

@@ -9,7 +9,8 @@ import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, assert_never
+from functools import partial
+from typing import Final, Protocol, TypeVar, assert_never
 
 from crawler.core.clock import Clock
 from crawler.core.outcome import response_of
@@ -22,6 +23,7 @@ from crawler.core.values import (
     Fetched,
     FetchResult,
     Lease,
+    NotModified,
     Origin,
     Outcome,
     Record,
@@ -39,9 +41,13 @@ from crawler.engine.visit import Reader, Reading, Skipped
 from crawler.fetch.fetcher import GateShut
 from crawler.fetch.options import FetchOptions
 
+T = TypeVar("T")
+
 # A page of this size takes 3 ms to parse: larger ones are read in a thread, so that the loop is never held for long.
 READ_IN_THREAD_OVER: Final = 256 * 1024
-ROBOTS_AGAIN_S: Final = 60.0  # after a robots.txt that answered with a server error
+# After a robots.txt that failed in a way that rests nobody (a 500, say): as long as it has failed so far, within these.
+ROBOTS_AGAIN_S: Final = 60.0
+ROBOTS_AGAIN_MAX_S: Final = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +225,7 @@ class Worker:
             tuple(reading.discovered),
             record,
             next_at,
-            digest=reading.payload_digest,
+            digest=None if isinstance(outcome, NotModified) else reading.payload_digest,  # a 304 has no content
             finished_at=self._clock.now(),
         )
         self._tally.links_found += reading.links_found
@@ -231,11 +237,7 @@ class Worker:
         return isinstance(outcome, Failed) and is_connection_error(outcome.error_type)
 
     async def _read(self, task: Task, outcome: Outcome) -> Reading:
-        response = response_of(outcome)
-        if response is not None and response.payload.size > READ_IN_THREAD_OVER:
-            reading, links = await asyncio.to_thread(self._reader.read, task, outcome)
-        else:
-            reading, links = self._reader.read(task, outcome)
+        reading, links = await _off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
         if isinstance(outcome, Redirected):
             self._widen_scope(task, outcome)
         self._reader.judge(task, reading, links, self._admission.scope)
@@ -256,32 +258,42 @@ class Worker:
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
         now = self._clock.now()
-        state, robots = UrlState.DONE, None
+        robots = None
         moved = self._robots_target(task, outcome)
         if moved is not None:
             self._scheduler.robots_moved(lease.host_id, *moved)
         else:
-            rest_s = max(host.turn.open_mono, host.key.turn.open_mono) - self._clock.mono()
-            if rest_s <= host.key.delay_s:  # it failed in a way that rests nobody: a 500, say
-                rest_s = ROBOTS_AGAIN_S
-            robots = robots_visit.record_of(
+            verdict = partial(
+                robots_visit.record_of,
                 outcome,
                 known=host.robots,
                 now=now,
-                rest_s=rest_s,
+                rest_s=self._robots_rest_s(lease, host, outcome),
                 token=self._admission.token,
                 limits=self._limits,
             )
+            robots = await _off_loop_if_large(outcome, verdict)
             self._books.learn_robots(host, robots)
             self._scheduler.robots_settled(lease.host_id)
             self._on_robots(host)
-        reading, _ = self._reader.read(task, outcome)
+        reading, _ = await _off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
         response = response_of(outcome)
         record = None
         if response is not None and reading.payload_digest is not None:
             record = Record(task, response, reading.payload_digest)
-        settlement = Settlement(task, lease.host_id, outcome, state, record=record, robots=robots, finished_at=now)
+        settlement = Settlement(
+            task, lease.host_id, outcome, UrlState.DONE, record=record, robots=robots, finished_at=now
+        )
         await self._committer.put(Visited(settlement, lease, queue_s, dur_s))
+
+    def _robots_rest_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
+        """How long to wait before robots.txt is asked for again, should this answer be no verdict."""
+        if pushes_back(outcome) or (isinstance(outcome, Failed) and rests_origin(outcome.error_type)):
+            key = self._books.key_for(lease.origin)
+            return max(host.turn.open_mono, key.turn.open_mono) - self._clock.mono()
+        since = host.robots.failing_since if host.robots is not None else None
+        failing_s = 0.0 if since is None else self._clock.now() - since
+        return min(max(ROBOTS_AGAIN_S, failing_s), ROBOTS_AGAIN_MAX_S)
 
     def _robots_target(self, task: Task, outcome: Outcome) -> tuple[Origin, Task] | None:
         if not isinstance(outcome, Redirected) or task.redirects >= robots_visit.MAX_HOPS:
@@ -291,3 +303,10 @@ class Worker:
         except UrlError:
             return None
         return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)
+
+
+async def _off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:
+    response = response_of(outcome)
+    if response is None or response.payload.size <= READ_IN_THREAD_OVER:
+        return work()
+    return await asyncio.to_thread(work)
