@@ -1,0 +1,136 @@
+"""kill -9 in mid-crawl, over and over: nothing is lost, nothing is stored twice, nobody is asked too soon.
+
+How much was asked is the server's view; what was settled is read from a copy of the store as the kill left it.
+"""
+
+import itertools
+import random
+import shutil
+import signal
+import sqlite3
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.support.crawls import Crawl, running
+from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_requests
+from tests.support.nginx import Nginx, Place, Site, nginx
+from tests.support.sites import DOCS, OTHER, sections
+from tests.support.warcs import checker_exit_code
+
+pytestmark = pytest.mark.e2e
+
+
+def settled(crawl: Crawl, scratch: Path) -> set[Place]:
+    """Host and target of every URL that the store holds as settled, from a copy: the original is not touched."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    for path in crawl.output.glob("frontier.db*"):
+        shutil.copy(path, scratch)
+    if not (scratch / "frontier.db").exists():
+        return set()
+    with sqlite3.connect(scratch / "frontier.db") as store:
+        tables = {name for (name,) in store.execute("SELECT name FROM sqlite_master")}
+        if "url" not in tables:  # killed before the schema was committed
+            return set()
+        query = "SELECT host.host, target FROM url JOIN host ON host.id = url.host WHERE url.state = 'done'"
+        found = set(store.execute(query))
+    store.close()
+    return found
+
+
+class Moment(NamedTuple):
+    """When to kill: so many requests after the start, and then so many seconds."""
+
+    requests: int
+    seconds: float = 0.0
+
+
+def killed_at(server: Nginx, crawl: Crawl, moment: Moment) -> bool:
+    """Run the same command as ever, and kill it. False: it ended before the moment came."""
+    asked = server.count()
+    with running(*crawl.arguments()) as process:
+        if not wait_for_requests(server, process, asked + moment.requests):
+            return False
+        time.sleep(moment.seconds)
+        process.send_signal(signal.SIGKILL)
+        return process.wait() == -signal.SIGKILL
+
+
+def moments(rng: random.Random, kills: int) -> Iterator[Moment]:
+    """Most in mid-crawl, in or between commits; one in six while the process starts."""
+    for _ in range(kills):
+        yield Moment(0, rng.uniform(0, 1.5)) if rng.random() < 1 / 6 else Moment(rng.randrange(30), rng.uniform(0, 0.3))
+
+
+def kill_over_and_over(server: Nginx, directory: Path, kills: int, seed: int) -> int:
+    """Crawl with `kills` kills at moments drawn from `seed`, then to the end, and look at everything. What the store
+    holds as settled after a kill is never asked again, so that a kill costs no more than what was asked and not settled
+    yet. Returns how many kills came before the end.
+    """
+    keys = sections(server, DOCS, OTHER, output={"warc_size": "100kB"}, politeness=SLOWLY)
+    crawl = Crawl.of(directory, keys)
+    done: set[Place] = set()
+    asked = made = 0
+    for moment in moments(random.Random(seed), kills):
+        was_killed = killed_at(server, crawl, moment)
+        places = server.places()
+        assert not done & set(places[asked:]), f"settled before kill {made}, and asked again after it"
+        made += was_killed
+        done, asked = settled(crawl, directory / "copy"), len(places)
+    last = crawl.run()
+    assert (last.code, last.stderr, last.summary["stopped_by"]) == (0, "", "empty")
+    assert not done & set(server.places()[asked:])
+    assert_everything_is_there_once(server, crawl)
+    return made
+
+
+def test_ten_kills_lose_nothing_and_store_nothing_twice(server: Nginx, tmp_path: Path) -> None:
+    """And no URL that was settled when it died is asked again."""
+    assert kill_over_and_over(server, tmp_path, kills=10, seed=1) >= 8
+
+
+@pytest.fixture
+def large_server() -> Iterator[Nginx]:
+    """1,000 pages: enough for twenty kills."""
+    with nginx(Site({DOCS: 600, OTHER: 400})) as server:
+        yield server
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_hundred_kills_lose_nothing_and_store_nothing_twice(large_server: Nginx, tmp_path: Path, seed: int) -> None:
+    """Twenty in each of five crawls, at other moments each time."""
+    assert kill_over_and_over(large_server, tmp_path, kills=20, seed=100 + seed) >= 15
+
+
+def test_politeness_holds_across_kills(server: Nginx, tmp_path: Path) -> None:
+    """No request of the next process begins before the delay is over, whatever the one before it had in flight."""
+    delay_ms = 200
+    keys = sections(
+        server,
+        DOCS,
+        scope={"max_urls": 13, "requisites": False},
+        politeness={"delay": f"{delay_ms}ms", "connections_per_host": 1},
+    )
+    crawl = Crawl.of(tmp_path, keys)
+    assert all(killed_at(server, crawl, Moment(count)) for count in (3, 1, 4, 2))
+    last = crawl.run()
+    assert (last.code, last.summary["stopped_by"]) == (0, "max_urls")
+    requests = sorted(server.requests(), key=lambda request: request.begin_ms)
+    assert len(requests) > 13
+    gaps = [after.begin_ms - before.end_ms for before, after in itertools.pairwise(requests)]
+    assert min(gaps) >= delay_ms
+
+
+def test_an_archive_cut_off_by_a_kill_is_readable_at_once(server: Nginx, tmp_path: Path) -> None:
+    """What was committed can be read from the open file; the next run cuts off the rest."""
+    crawl = Crawl.of(tmp_path, sections(server, OTHER, scope={"exclude": ["/chunked/**", "/gz/**"]}))
+    assert killed_at(server, crawl, Moment(60))
+    assert [path.suffix for path in crawl.warcs()] == [".open"]
+    assert crawl.run().code == 0
+    assert checker_exit_code(crawl.warcs()) == 0
