@@ -51,8 +51,8 @@ class Books:
     # -- hosts and keys
 
     def load(self, recovered: Recovered) -> None:
-        """Take over hosts, rests and counters. Every key first rests its delay: when it was last asked is not stored, and
-        we may have been ended a moment ago.
+        """Take over hosts, rests and counters. Every key first rests its delay: when it was last asked is not stored,
+        and it may have been a moment ago.
         """
         now, mono = self._clock.now(), self._clock.mono()
         self.first_attempts = recovered.counters.urls_fetched

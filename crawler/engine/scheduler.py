@@ -242,7 +242,7 @@ class Scheduler:
             self._line_up(host.key, host.peer, opens)
             return NEVER
         line = self._lines.get(host.peer)
-        if line is not None:
+        if line is not None and not host.key.errands:  # an errand may stand in the same line
             line.keys.pop(host.key, None)
         return None
 
