@@ -38,7 +38,14 @@ _CONNECTION_ERRORS: Final = frozenset(
 )
 # May be this one URL's fault or the host's; the host rests as well, the URL's attempts count.
 _DOUBTFUL_ERRORS: Final = frozenset(
-    {ErrorType.FIRST_BYTE_TIMEOUT, ErrorType.SERVER_CLOSED, ErrorType.PROTOCOL_ERROR, ErrorType.RESET}
+    # TRUNCATED: only of a failure, where not even the head came whole
+    {
+        ErrorType.FIRST_BYTE_TIMEOUT,
+        ErrorType.SERVER_CLOSED,
+        ErrorType.PROTOCOL_ERROR,
+        ErrorType.RESET,
+        ErrorType.TRUNCATED,
+    }
 )
 # Nothing that waiting a few seconds could mend.
 _LASTING_ERRORS: Final = frozenset(
