@@ -55,8 +55,8 @@ def run(*arguments: object, timeout: float = TIMEOUT_S, **more: Any) -> Ran:
 def running(*arguments: object, **more: Any) -> Iterator[subprocess.Popen[str]]:
     """The process while it runs; killed at the end of the block if it still does."""
     more.setdefault("env", environment())
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command(*arguments), stdout=pipe, stderr=pipe, text=True, **more) as process:
+    more.setdefault("stderr", subprocess.PIPE)
+    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, text=True, **more) as process:
         try:
             yield process
         finally:
@@ -66,7 +66,7 @@ def running(*arguments: object, **more: Any) -> Iterator[subprocess.Popen[str]]:
 def ended(process: subprocess.Popen[str], timeout: float = TIMEOUT_S) -> Ran:
     """Wait for a started command."""
     stdout, stderr = process.communicate(timeout=timeout)
-    return Ran(process.returncode, stdout, stderr)
+    return Ran(process.returncode, stdout, stderr or "")
 
 
 def toml(sections: Sections) -> str:

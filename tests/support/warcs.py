@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+import brotli
 from fastwarc.warc import ArchiveIterator as FastIterator
 from warcio.archiveiterator import ArchiveIterator  # type: ignore[import-untyped]
 from warcio.bufferedreaders import ChunkedDataReader  # type: ignore[import-untyped]
@@ -54,7 +55,7 @@ def record_at(path: Path, offset: int) -> Archived:
 def _archived(record: Any, offset: Callable[[], int]) -> Archived:
     headers, http = record.rec_headers, record.http_headers
     is_response = record.rec_type in ("response", "revisit")
-    payload = record.content_stream().read()
+    payload = _payload(record)
     coding = (http.get_header("transfer-encoding") or "") if is_response else ""
     content_type = (http.get_header("content-type") or "") if is_response else ""
     return Archived(
@@ -68,6 +69,16 @@ def _archived(record: Any, offset: Callable[[], int]) -> Archived:
         payload=payload,
         complaints=tuple(record.digest_checker.problems),
     )
+
+
+def _payload(record: Any) -> bytes:
+    """Without codings. warcio's brotli reader does not work with the brotli of today, so that one is undone here."""
+    http = record.http_headers
+    if http is None or (http.get_header("content-encoding") or "").lower() != "br":
+        return bytes(record.content_stream().read())
+    is_chunked = (http.get_header("transfer-encoding") or "").lower() == "chunked"
+    coded = ChunkedDataReader(record.raw_stream, decomp_type=None) if is_chunked else record.raw_stream
+    return bytes(brotli.decompress(coded.read()))
 
 
 def checker_exit_code(paths: Iterable[Path]) -> int:

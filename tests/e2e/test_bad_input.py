@@ -1,0 +1,272 @@
+"""What a person gets wrong, and what the net does: an exit code, a message that names it, never a traceback."""
+
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.crawls import Crawl, Ran, run
+from tests.support.nginx import Nginx
+from tests.support.oddservers import closed_port, saying
+from tests.support.sites import OTHER, sections
+
+pytestmark = pytest.mark.e2e
+
+SOON_S = 15.0  # OUTCOMES: a host that never answers is not waited for
+LOOPBACK = ("-o", 'network.allow_private=["127.0.0.0/8"]')
+
+
+def assert_refused(ran: Ran, code: int, *words: str) -> None:
+    """The exit code, the words on stderr, no traceback, and nothing on stdout, for nothing was crawled."""
+    assert ran.code == code, ran.stderr
+    for word in words:
+        assert word in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout == ""
+
+
+def write(directory: Path, text: str | bytes, name: str = "crawler.toml") -> str:
+    path = directory / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+SEED = '[crawl]\nseeds = ["https://x.invalid/"]\n'
+
+# What is wrong → the arguments behind `crawl --output DIR --json`, the exit code, and what stderr says. "{dir}" is a
+# directory that holds the files of FILES.
+FILES: dict[str, str | bytes] = {
+    "syntax.toml": '[crawl]\nseeds = ["https://x.invalid/"\n',
+    "key.toml": SEED + "[politeness]\ndelya = 1\n",
+    "section.toml": SEED + "[politness]\ndelay = 1\n",
+    "value.toml": SEED + '[politeness]\ndelay = "soon"\n',
+    "latin.toml": b'[crawl]\nname = "caf\xe9"\n',
+    "seed.toml": '[crawl]\nseeds = ["https://x.invalid/", "http://["]\n',
+    "empty.toml": "",
+    "good.toml": SEED,
+    "no.pem": "no certificate",
+    "file": "a file, not a directory",
+}
+REFUSED: dict[str, tuple[list[str], int, list[str]]] = {
+    "a seed that is no URL": (["http://["], 2, ["http://["]),
+    "a scheme that is not crawled": (["ftp://x.invalid/"], 2, ["ftp://x.invalid/", "not http or https"]),
+    "one bad seed of several": (["https://x.invalid/", "http://a b/"], 2, ["http://a b/"]),
+    "an empty seed": ([""], 2, ["URL"]),
+    "no URL at all": ([], 2, ["no URL", "crawl.seeds"]),
+    "no URL in the configuration": (["-c", "{dir}/empty.toml"], 2, ["no URL"]),
+    "an option that does not exist": (["https://x.invalid/", "--fast"], 2, ["--fast"]),
+    "a syntax error": (["-c", "{dir}/syntax.toml"], 78, ["syntax.toml:2:30: not TOML", "seeds = ["]),
+    "an unknown key": (["-c", "{dir}/key.toml"], 78, ["key.toml:4:1: ", '"delya"', 'did you mean "delay"?']),
+    "an unknown section": (["-c", "{dir}/section.toml"], 78, ["section.toml:3:2: ", 'did you mean "politeness"?']),
+    "a wrong value": (
+        ["-c", "{dir}/value.toml"],
+        78,
+        ["value.toml:4:9: politeness.delay must be a duration", '"soon"'],
+    ),
+    "a file that is not UTF-8": (["-c", "{dir}/latin.toml"], 78, ["latin.toml:2:12: not UTF-8"]),
+    "a bad seed in the configuration": (["-c", "{dir}/seed.toml"], 78, ["seed.toml:2:", "http://["]),
+    "a configuration that is not there": (["-c", "{dir}/no.toml"], 78, ["no.toml: cannot be read: No such file"]),
+    "a configuration that is a directory": (["-c", "{dir}"], 78, ["cannot be read: Is a directory"]),
+    "-o without a value": (["https://x.invalid/", "-o", "politeness.delay"], 78, ["must be SECTION.KEY=VALUE"]),
+    "-o without a section": (["https://x.invalid/", "-o", "delay=1"], 78, ['did you mean "politeness.delay"?']),
+    "-o with an unknown key": (["https://x.invalid/", "-o", "scope.max_url=1"], 78, ['did you mean "max_urls"?']),
+    "-o with a wrong value": (["https://x.invalid/", "-o", "scope.max_urls=few"], 78, ["scope.max_urls", '"few"']),
+    "a CA file that is not there": (["https://x.invalid/", "-o", "network.ca_file={dir}/x"], 78, ["No such file"]),
+    "a CA file without certificates": (["https://x.invalid/", "-o", "network.ca_file={dir}/no.pem"], 78, ["PEM"]),
+    "an output that is a file": (["https://x.invalid/", "--output", "{dir}/file"], 78, ["file is not a directory"]),
+    "an output below a file": (["https://x.invalid/", "--output", "{dir}/file/out"], 78, ["file is not a directory"]),
+    "a duration that is none": (["https://x.invalid/", "--max-duration", "long"], 78, ["duration", '"long"']),
+}
+
+
+@pytest.mark.parametrize("wrong", REFUSED)
+def test_a_mistake_is_refused_before_anything_is_done(tmp_path: Path, wrong: str) -> None:
+    """With the code and the words; no output directory is made."""
+    arguments, code, words = REFUSED[wrong]
+    for name, text in FILES.items():
+        write(tmp_path, text, name)
+    given = [argument.replace("{dir}", str(tmp_path)) for argument in arguments]
+    output = [] if "--output" in given else ["--output", tmp_path / "out"]
+    ran = run("crawl", *output, "--json", *given)
+    assert_refused(ran, code, *words)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / "file").read_text() == FILES["file"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["frobnicate"], 2, ["frobnicate"]),
+        (["run"], 2, ["--config"]),
+        (["run", "-c", "{dir}/good.toml"], 78, ["identity.user_agent must say how to reach you", "output.directory"]),
+        (["check", "-c", "{dir}/key.toml"], 78, ["key.toml:4:1: ", "    delya = 1", "    ^"]),
+    ],
+    ids=["unknown command", "run without -c", "run without a contact", "check of a wrong file"],
+)
+def test_other_commands_refuse_as_well(tmp_path: Path, arguments: list[str], code: int, words: list[str]) -> None:
+    """The same words and codes, whichever command finds it."""
+    for name, text in FILES.items():
+        write(tmp_path, text, name)
+    given = [argument.replace("{dir}", str(tmp_path)) for argument in arguments]
+    assert_refused(run(*given), code, *words)
+
+
+def test_every_mistake_of_a_file_is_said_at_once(tmp_path: Path) -> None:
+    """In the order in which they stand there."""
+    config = write(tmp_path, SEED + '[politeness]\ndelya = 1\nkey = "town"\n[scope]\nmax_depth = "deep"\n')
+    ran = run("crawl", "-c", config, "--output", tmp_path / "out")
+    assert_refused(ran, 78)
+    assert re.findall(r"crawler\.toml:(\d+):", ran.stderr) == ["4", "5", "7"]
+
+
+# -- the output directory
+
+
+def test_a_store_that_is_no_database(tmp_path: Path) -> None:
+    """Exit 65; the file is left as it is."""
+    (tmp_path / "out").mkdir()
+    noise = bytes(range(256)) * 64
+    store = tmp_path / "out" / "frontier.db"
+    store.write_bytes(noise)
+    assert_refused(run("crawl", "https://x.invalid/", "--output", tmp_path / "out", "--json"), 65, "frontier.db")
+    assert store.read_bytes() == noise
+
+
+def test_a_store_of_a_newer_version(tmp_path: Path) -> None:
+    """Exit 65, with both versions and what to do."""
+    run("crawl", "https://x.invalid/", "--output", tmp_path / "out")
+    with sqlite3.connect(tmp_path / "out" / "frontier.db") as store:
+        store.execute("PRAGMA user_version = 99")
+    store.close()
+    ran = run("crawl", "https://x.invalid/", "--output", tmp_path / "out", "--json")
+    assert_refused(ran, 65, "frontier.db has version 99", "newer program")
+
+
+def test_a_store_of_another_program(tmp_path: Path) -> None:
+    """Exit 65: its tables are not touched."""
+    (tmp_path / "out").mkdir()
+    with sqlite3.connect(tmp_path / "out" / "frontier.db") as store:
+        store.execute("CREATE TABLE mine (x)")
+    store.close()
+    assert_refused(run("crawl", "https://x.invalid/", "--output", tmp_path / "out"), 65, "frontier.db")
+    with sqlite3.connect(tmp_path / "out" / "frontier.db") as store:
+        assert store.execute("SELECT name FROM sqlite_master").fetchall() == [("mine",)]
+    store.close()
+
+
+def test_an_output_that_may_not_be_written(tmp_path: Path) -> None:
+    """Exit 77, naming the place."""
+    parent = Path("/sys") if os.geteuid() == 0 else tmp_path / "closed"  # root may write anywhere but there
+    if parent != Path("/sys"):
+        parent.mkdir(mode=0o500)
+    ran = run("crawl", "https://x.invalid/", "--output", parent / "crawl-out", "--json")
+    if ran.code == 1 or (parent / "crawl-out").exists():
+        pytest.skip(f"{parent} may be written here")
+    assert_refused(ran, 77, str(parent / "crawl-out"), "ermi")  # "Permission denied", "Operation not permitted"
+
+
+# -- hosts that do not answer
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A seed that gets no answer: how it comes about, and what the message names."""
+
+    seed: Callable[[ExitStack], str]
+    words: tuple[str, ...]
+    arguments: tuple[str, ...] = LOOPBACK
+
+
+def _greeting(greeting: bytes, scheme: str) -> Callable[[ExitStack], str]:
+    return lambda stack: f"{scheme}://127.0.0.1:{stack.enter_context(saying(greeting))}/"
+
+
+UNANSWERED: dict[str, Unanswered] = {
+    "a name that does not resolve": Unanswered(lambda _: "https://nowhere.invalid/", ("nowhere.invalid", "dns_")),
+    "a private address": Unanswered(
+        lambda _: "https://127.0.0.1:8443/", ("127.0.0.1", "address_denied", "loopback"), ()
+    ),
+    "a private address in disguise": Unanswered(
+        lambda _: "http://0x7f000001:8080/", ("127.0.0.1", "address_denied"), ()
+    ),
+    "refused connections": Unanswered(lambda _: f"https://127.0.0.1:{closed_port()}/", ("connect_refused",)),
+    "garbage for TLS": Unanswered(_greeting(b"SSH-2.0-OpenSSH_9.2\r\n", "https"), ("tls_",)),
+    "plain HTTP for TLS": Unanswered(_greeting(b"HTTP/1.1 400 Bad Request\r\n\r\n", "https"), ("tls_",)),
+    "garbage for HTTP": Unanswered(_greeting(b"220 mail.test ESMTP\r\n", "http"), ("protocol_error",)),
+    "a connection that is hung up": Unanswered(_greeting(b"", "http"), ("server_closed",)),
+    "an answer that breaks off": Unanswered(_greeting(b"HTTP/1.1 200 OK\r\nContent-", "http"), ("127.0.0.1",)),
+}
+
+
+@pytest.mark.parametrize("cause", UNANSWERED)
+def test_a_seed_without_an_answer_ends_soon_and_says_why(tmp_path: Path, cause: str) -> None:
+    """Exit 1 with the URL and the cause, the summary all the same, and never the whole linger of ten minutes."""
+    case = UNANSWERED[cause]
+    with ExitStack() as stack:
+        seed = case.seed(stack)
+        ran = run("crawl", seed, "--output", tmp_path / "out", "--json", *case.arguments, timeout=2 * SOON_S)
+    assert ran.code == 1, ran.stderr
+    assert ran.stderr.startswith("crawler: no seed answered\n")
+    for word in case.words:
+        assert word in ran.stderr
+    assert "Traceback" not in ran.stderr
+    summary = json.loads(ran.stdout)
+    assert summary["pages"] == 0
+    assert summary["errors"] >= 1
+    assert summary["duration_s"] < SOON_S
+
+
+def test_a_certificate_of_an_unknown_issuer_is_refused(server: Nginx, tmp_path: Path) -> None:
+    """Without network.ca_file: exit 1, the words say what is wrong, and the server never saw a request."""
+    keys = {name: dict(section) for name, section in sections(server, OTHER).items()}
+    del keys["network"]["ca_file"]
+    ran = Crawl.of(tmp_path, keys).run(timeout=2 * SOON_S)
+    assert ran.code == 1
+    assert "tls_unknown_issuer" in ran.stderr
+    assert "certificate" in ran.stderr
+    assert server.requests() == []
+
+
+def test_verification_can_be_turned_off_and_is_then_said_each_time(server: Nginx, tmp_path: Path) -> None:
+    """tls.verify = false: the crawl works, with a warning on stderr and in the log."""
+    keys = {name: dict(section) for name, section in sections(server, OTHER, scope={"max_urls": 3}).items()}
+    del keys["network"]["ca_file"]
+    keys["tls"] = {"verify": False}
+    crawl = Crawl.of(tmp_path, keys)
+    ran = crawl.run()
+    assert ran.code == 0
+    assert "tls.verify = false: anybody on the way can answer for a server" in ran.stderr
+    assert "tls_verify_off" in {line["event"] for line in crawl.events()}
+
+
+def test_a_host_that_was_down_is_crawled_by_the_same_command_later(server: Nginx, tmp_path: Path) -> None:
+    """What was not answered stays queued: nothing is held against the seed."""
+    crawl = Crawl.of(tmp_path, sections(server, OTHER, scope={"max_urls": 5}))
+    down = crawl.run("-o", 'network.resolve={"beta.test" = ["127.0.0.99"]}', timeout=2 * SOON_S)
+    assert down.code == 1
+    assert "connect_refused" in down.stderr
+    up = crawl.run()
+    assert (up.code, up.summary["stopped_by"]) == (0, "max_urls")
+    assert len(server.places()) == 5
+
+
+@pytest.fixture
+def odd(server: Nginx) -> Iterator[str]:
+    """A seed that hangs up on whoever asks."""
+    with saying(b"") as port:
+        yield f"http://127.0.0.1:{port}/"
+
+
+def test_one_dead_seed_does_not_keep_the_others_from_being_crawled(server: Nginx, tmp_path: Path, odd: str) -> None:
+    """All of the other host is fetched; what is left is said, with exit 75."""
+    keys = sections(server, OTHER, crawl={"seeds": [odd, server.url(OTHER)], "linger": "1s"})
+    ran = Crawl.of(tmp_path, keys).run(timeout=2 * SOON_S)
+    assert (ran.code, ran.summary["stopped_by"]) == (75, "waiting")
+    assert "1 URLs are due later" in ran.stderr
+    assert set(server.places()) == server.site.wanted(OTHER)
