@@ -1,0 +1,1 @@
+"""Measures the program beside its peers; `python -m bench`."""
