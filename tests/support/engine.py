@@ -5,10 +5,11 @@ waits for something that cannot happen (a lost wake-up) fails with `Stalled` ins
 """
 
 import asyncio
+import heapq
 import random
 import selectors
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from crawler.core.values import (
     Timings,
     Written,
 )
-from crawler.core.vocabulary import ErrorType, SinkFileState, Source, StoppedBy, TaskKind, TruncatedReason
+from crawler.core.vocabulary import ErrorType, SinkFileState, Source, StoppedBy, TaskKind, TruncatedReason, UrlState
 from crawler.engine.admission import Admission
 from crawler.engine.books import Books
 from crawler.engine.committer import Committer
@@ -46,7 +47,7 @@ from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
 from crawler.engine.tally import Tally
 from crawler.engine.visit import Reader, Skipped
-from crawler.engine.worker import Visited, Worker
+from crawler.engine.worker import LARGE_AT_ONCE, Visited, Worker
 from crawler.fetch.fetcher import GateShut
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.base import Frontier, Receipt, Recovered
@@ -59,10 +60,11 @@ ADDRESS = "192.0.2.1"
 
 
 class Stalled(Exception):
-    """Nothing is due, no thread is at work, and the test still waits."""
+    """The test waits for ever: nothing is due and no thread is at work, or the loop goes round and time stands still."""
 
 
-_PAST_S = 1e-9  # a timer fires when the clock is past it, as on a real machine: two times that differ never seem equal
+_SPINS = 20_000
+_TURN_S = 1e-9  # time never stands quite still, or a timer that is due this very instant would never be past
 
 
 class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
@@ -73,9 +75,15 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
         self.time = 0.0
         self.turns = 0
         self.threads = 0
+        self._turns_now = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.turns += 1
+        self.time += _TURN_S
+        self._turns_now += 1
+        if self._turns_now > _SPINS:
+            self._turns_now = 0
+            raise Stalled(f"the loop went round {_SPINS} times at {self.time}")
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
@@ -86,7 +94,8 @@ class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-t
             return ready
         if timeout is None:
             raise Stalled("nothing is due, and nothing can happen any more")
-        self.time += timeout + _PAST_S
+        self.time += timeout
+        self._turns_now = 0
         return ready
 
 
@@ -161,6 +170,45 @@ class InThread:
         return lambda *args, **kwargs: virtual_loop().in_thread(method(*args, **kwargs))
 
 
+class QuickFrontier(MemoryFrontier):
+    """The same promises, with what is queued and waiting at hand: for walks of many thousand URLs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queued: defaultdict[int, dict[int, Any]] = defaultdict(dict)
+        self._waiting: dict[int, Any] = {}
+
+    def _insert(self, found: Discovered, via: int | None, new_hosts: list[Any], queued: dict[int, int]) -> int:
+        inserted = super()._insert(found, via, new_hosts, queued)
+        if inserted:
+            url = self._urls[len(self._urls)]
+            self._queued[url.host_id][url.id] = url
+        return inserted
+
+    def _set_state(self, url: Any, state: UrlState) -> None:
+        super()._set_state(url, state)
+        for place, belongs in ((self._queued[url.host_id], UrlState.QUEUED), (self._waiting, UrlState.WAITING)):
+            if state is belongs:
+                place[url.id] = url
+            else:
+                place.pop(url.id, None)
+
+    async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
+        free = [url for url in self._queued[host_id].values() if url.id not in leased]
+        first = heapq.nsmallest(limit, free, key=lambda url: (url.found.priority, url.found.depth, url.id))
+        return [self._task_of(url) for url in first]
+
+    async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
+        everything, self._urls = self._urls, self._waiting
+        try:
+            return await super().promote(now=now, limit=limit)
+        finally:
+            self._urls = everything
+
+    async def next_due(self) -> float | None:
+        return min((url.next_at for url in self._waiting.values()), default=None)
+
+
 # -- answers
 
 
@@ -203,12 +251,13 @@ def failed(error_type: ErrorType, *, retryable: bool = True) -> Failed:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the server saw it: monotonic times; the result is what it said."""
+    """A request as the server saw it: monotonic times, `called` when the fetcher was told; the result is the answer."""
 
     url: str
     origin: Origin
     task: Task
     address: str
+    called: float
     begin: float
     end: float
     result: FetchResult
@@ -236,6 +285,7 @@ class Web:
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
         self.before(origin, task)
+        called = self.clock.mono()
         address = self.addresses.get(origin.host, ADDRESS)
         dial_s = self.dial_s(origin)
         if dial_s:
@@ -256,7 +306,7 @@ class Web:
             self.in_flight -= 1
             if self.gate is not None:
                 self.gate.leave(address)
-        self.asked.append(Asked(task.url, origin, task, address, begin, self.clock.mono(), result))
+        self.asked.append(Asked(task.url, origin, task, address, called, begin, self.clock.mono(), result))
         return result
 
     def _answer(self, origin: Origin, task: Task) -> FetchResult:
@@ -421,6 +471,7 @@ class Engine:
             on_disk=self._on_disk,
         )
         self.robots_seen: list[Host] = []
+        self.large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
         self.workers = [self.make_worker() for _ in range(engine.workers)]
         self.crawl = Crawl(
             scheduler=self.scheduler,
@@ -445,6 +496,7 @@ class Engine:
             rng=self.rng,
             max_attempts=self.options.max_attempts,
             limits=FetchOptions(),
+            large_pages=asyncio.Semaphore(2),
             on_skipped=self.skipped.extend,
             on_scope_host=self._on_scope_host,
             on_robots=self.robots_seen.append,

@@ -1,0 +1,213 @@
+"""A random walk through everything that moves a turn, judged from the server's side: when each request came.
+
+Random hosts on few addresses answer with links, robots.txt files with and without Crawl-delay, redirects of robots.txt,
+429, 503, 500 and broken connections, over hours of a clock that jumps. A failure names the walk's number.
+"""
+
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+
+from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key, retry_after_s
+from crawler.core.retry import rests_origin
+from crawler.core.values import Failed, Fetched, FetchResult, Origin, Task
+from crawler.core.vocabulary import ErrorType, StoppedBy, TaskKind, UrlState
+from crawler.engine.options import EngineOptions
+from tests.support.engine import Asked, Engine, QuickFrontier, answer, failed, page, run
+
+FAULTS = (
+    ErrorType.CONNECT_REFUSED,
+    ErrorType.FIRST_BYTE_TIMEOUT,
+    ErrorType.READ_TIMEOUT,
+    ErrorType.SERVER_CLOSED,
+    ErrorType.TLS_FAILED,
+)
+FIRST_REST_S = {429: 5.0, 503: 5.0, None: 1.0}  # core.politeness: by status, None for a broken connection
+CRAWL_DELAYS_S = (0.5, 2.0, 7.0)
+
+
+@dataclass
+class World:
+    """`limit` is how many pages there are, `faults` the share of bad answers."""
+
+    rng: random.Random
+    hosts: int
+    limit: int
+    faults: float
+    made: int = 0
+    crawl_delays: dict[Origin, float] = field(default_factory=dict)
+
+    def name(self, n: int) -> str:
+        return f"h{n}.d{n % (self.hosts // 3)}.test"
+
+    def links(self) -> list[str]:
+        wanted = min(self.rng.randrange(8), self.limit - self.made)
+        self.made += wanted
+        return [f"https://{self.name(self.rng.randrange(self.hosts))}/{self.made - n}" for n in range(wanted)]
+
+    def answer(self, origin: Origin, task: Task) -> FetchResult:
+        if self.rng.random() < self.faults:
+            return self._fault()
+        if task.kind is TaskKind.PAGE:
+            return answer(200, page(*self.links()), took_s=self.rng.random() ** 3)
+        draw = self.rng.random()
+        if draw < 0.2 and task.redirects < 3:
+            return answer(301, location=f"https://{self.name(self.rng.randrange(self.hosts))}/robots.txt")
+        if draw < 0.4 and task.redirects == 0:
+            delay_s = self.crawl_delays.setdefault(origin, self.rng.choice(CRAWL_DELAYS_S))
+            rules = f"User-agent: *\nDisallow: /9\nCrawl-delay: {delay_s}\n"
+            return answer(200, rules.encode(), content_type="text/plain")
+        return answer(404)
+
+    def _fault(self) -> FetchResult:
+        match self.rng.randrange(6):
+            case 0:
+                return answer(429, retry_after=str(self.rng.randrange(1, 40)))
+            case 1:
+                return answer(503)
+            case 2:
+                return answer(500)
+            case _:
+                return failed(self.rng.choice(FAULTS))
+
+
+def walk(number: int, *, urls: int) -> None:
+    """One walk; everything about it follows from its number."""
+    rng = random.Random(number)
+    hosts = rng.choice((6, 30, 120))
+    delay_s = rng.choice((0.0, 0.3, 1.0))
+    politeness = PolitenessOptions(
+        key=rng.choice(("domain", "host")),
+        delay_s=delay_s,
+        address_delay_s=rng.choice((None, 0.0, 0.1)),
+        connections_per_host=rng.choice((1, 4)),
+        connections_per_address=rng.choice((None, 2)),
+        adaptive=rng.random() < 0.5,
+    )
+    options = EngineOptions(
+        workers=rng.choice((3, 24)),
+        lease_size=6,
+        linger_s=90_000.0,
+        min_free=0,
+        commit_settlements=rng.choice((4, 256)),
+        max_attempts=3,
+    )
+    world = World(rng, hosts, urls, faults=rng.choice((0.0, 0.05, 0.2)))
+
+    async def main() -> None:
+        engine = Engine(
+            *(f"https://{world.name(n)}/" for n in range(4)),
+            politeness=politeness,
+            scope=ScopeOptions(hosts=("*.test",), max_depth=None),
+            engine=options,
+            frontier=QuickFrontier(),
+            rng_seed=number,
+        )
+        web = engine.web
+        web.other = world.answer
+        web.addresses = {world.name(n): f"192.0.2.{n % 7}" for n in range(hosts)}
+        web.dial_s = lambda origin: rng.choice((0.0, 0.0, 0.03))
+        web.takes_s = lambda origin, task: rng.random() * (6.0 if rng.random() < 0.05 else 0.2)
+
+        assert await engine.run() is StoppedBy.EMPTY
+        check_delays(web.asked, politeness)
+        check_rests(web.asked, politeness)
+        check_settled(engine)
+        await check_nothing_left(engine)
+        assert engine.loop.turns < 40 * (len(web.asked) + web.shut) + 8 * engine.clock.mono(), "the loop spins"
+
+    run(main())
+
+
+def check_delays(asked: list[Asked], politeness: PolitenessOptions) -> None:
+    """No request came before the delay of its key and of its address had passed since the end of the one before."""
+    delays: dict[str, float] = {}
+    lessons: list[tuple[float, str, float]] = []  # when a Crawl-delay was read, for which key
+    for one in asked:
+        if one.task.kind is TaskKind.ROBOTS and isinstance(one.result, Fetched) and one.result.payload.size:
+            told = float(one.result.payload.prefix(1_000).split()[-1])
+            lessons.append((one.end, politeness_key(one.origin.host, politeness), told))
+    lessons.sort(reverse=True)
+    ends: dict[str, float] = {}
+    slow: dict[str, float] = {}
+    for one in sorted(asked, key=lambda one: one.called):
+        while lessons and lessons[-1][0] <= one.called:
+            _, key, told = lessons.pop()
+            delays[key] = max(delays.get(key, 0.0), told)
+        key = politeness_key(one.origin.host, politeness)
+        delay_s = max(politeness.delay_s, delays.get(key, 0.0))
+        if delay_s > 0:
+            delay_s = max(delay_s, slow.get(key, 0.0))
+            assert one.called >= ends.get(key, -99.0) + delay_s + CLOCK_GUARD_S - 1e-6, f"{key} was asked too early"
+        ends[key] = max(ends.get(key, 0.0), one.end)
+        if politeness.adaptive and politeness.delay_s > 0 and isinstance(one.result, Fetched):
+            slow[key] = 5 * one.result.timings.first_byte_s
+    if (delay_s := address_delay(politeness)) > 0:
+        ends.clear()
+        for one in sorted(asked, key=lambda one: one.begin):
+            assert one.begin >= ends.get(one.address, -99.0) + delay_s, f"{one.address} was asked too early"
+            ends[one.address] = one.end
+
+
+def check_rests(asked: list[Asked], politeness: PolitenessOptions) -> None:
+    """After 429 and 503 the key rests, after a broken connection the origin does."""
+    closed: dict[str | Origin, float] = {}
+    ended = sorted(asked, key=lambda one: one.end, reverse=True)
+    for one in sorted(asked, key=lambda one: one.called):
+        while ended and ended[-1].end <= one.called:
+            before = ended.pop()
+            result, until = before.result, before.end
+            if isinstance(result, Fetched) and result.head.status_code in (429, 503):
+                key = politeness_key(before.origin.host, politeness)
+                told = retry_after_s(result.head.get("retry-after"), 0.0)
+                until += FIRST_REST_S[result.head.status_code] if told is None else told
+                closed[key] = max(closed.get(key, 0.0), until)
+            elif isinstance(result, Failed) and rests_origin(result.error_type) and not before.task.redirects:
+                closed[before.origin] = max(closed.get(before.origin, 0.0), until + FIRST_REST_S[None])
+        key = politeness_key(one.origin.host, politeness)
+        assert one.called >= closed.get(key, 0.0), f"{key} was asked while it rested"
+        if not one.task.redirects:  # a robots.txt asked for in another's place finds the origin as it is
+            assert one.called >= closed.get(one.origin, 0.0), f"{one.origin} was asked while it rested"
+
+
+def check_settled(engine: Engine) -> None:
+    """Every page came to exactly one end, and was asked for as often as it was attempted."""
+    states: dict[str, list[UrlState]] = {}
+    for visited, _, _ in engine.stored:
+        settlement = visited.settlement
+        if settlement.task.kind is TaskKind.PAGE:
+            states.setdefault(settlement.task.url, []).append(settlement.state)
+    for url, each in states.items():
+        assert all(state is UrlState.WAITING for state in each[:-1]), url
+        assert each[-1] in (UrlState.DONE, UrlState.DENIED, UrlState.GAVE_UP), url
+    stored = Counter(v.settlement.task.url for v, _, _ in engine.stored if v.settlement.state is not UrlState.DENIED)
+    assert stored == Counter(engine.web.urls)
+
+
+async def check_nothing_left(engine: Engine) -> None:
+    """The books are empty, and the store agrees."""
+    await engine.frontier.open()
+    totals = await engine.frontier.totals()
+    await engine.frontier.close(clean=True)
+    assert totals.queued == totals.waiting == 0
+    assert engine.books.reserved == 0
+    for host in engine.books.hosts.values():
+        assert (host.queued, len(host.leased), len(host.buffer), host.leases, host.reserved) == (0, 0, 0, 0, 0)
+    assert all(key.turn.in_flight == 0 and not key.errands for key in engine.books.keys.values())
+
+
+@pytest.mark.parametrize("number", range(20))
+def test_no_request_comes_too_early_and_every_page_comes_to_one_end(number: int) -> None:
+    """Whatever answers, at whatever delays."""
+    walk(number, urls=400)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(7_200)
+def test_a_million_requests() -> None:
+    """The same, a million times."""
+    for number in range(1_000, 1_500):
+        walk(number, urls=2_000)
