@@ -14,6 +14,7 @@ import click
 
 from crawler import __version__
 from crawler.cli.failures import exit_for
+from crawler.cli.streams import occupy
 from crawler.core.vocabulary import Exit
 
 # Command → module; the module's attribute `command` is the click command.
@@ -47,6 +48,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None, *, standalone_mode: bool = True) -> int:
     """Run the command line. Returns the exit code, or exits with it if `standalone_mode`."""
+    occupy()
     code = _run(args)
     if standalone_mode:
         sys.exit(code)

@@ -1,12 +1,12 @@
 """`crawler config show`: the effective configuration and where each value came from."""
 
-import sys
 from pathlib import Path
 
 import click
 import orjson
 
 from crawler.cli.options import config_option, load_settings, override_option
+from crawler.cli.streams import write_data
 
 
 @click.group(name="config")
@@ -31,7 +31,7 @@ def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin:
     for shown in load_settings(config, overrides, "crawl").masked():
         if as_json:
             fields = {"key": shown.key, "value": shown.value, "origin": shown.origin, "restart": shown.restart}
-            sys.stdout.buffer.write(orjson.dumps(fields) + b"\n")
+            write_data(orjson.dumps(fields) + b"\n")
             continue
         head, _, name = shown.key.partition(".")
         if head != section:

@@ -8,6 +8,7 @@ import orjson
 
 from crawler.cli.failures import say
 from crawler.cli.options import config_option, load_settings, override_option
+from crawler.cli.streams import write_data
 from crawler.core.url import seed
 from crawler.core.vocabulary import Exit, StoppedBy
 
@@ -62,7 +63,7 @@ def command(
     else:
         result = run(settings, mode="crawl", view=View(), configuration=str(config) if config else None)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps(result.summary) + b"\n")
+        write_data(orjson.dumps(result.summary) + b"\n")
     elif interactive:
         from rich.console import Console
 
