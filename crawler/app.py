@@ -37,7 +37,7 @@ from crawler.engine.snapshot import Snapshot
 from crawler.engine.tally import Tally
 from crawler.engine.views import Views
 from crawler.engine.visit import Reader
-from crawler.engine.worker import Worker
+from crawler.engine.worker import LARGE_AT_ONCE, Worker
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.dial import NetworkDialer
@@ -267,6 +267,7 @@ def _assemble(
         committer.add_scope_host(host)
         reporter.scope_widened(host, via)
 
+    large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
     workers = [
         Worker(
             queue=queue,
@@ -280,6 +281,7 @@ def _assemble(
             rng=rng,
             max_attempts=engine.max_attempts,
             limits=fetch,
+            large_pages=large_pages,
             on_skipped=reporter.skip,
             on_scope_host=on_scope_host,
             on_robots=reporter.robots,

@@ -29,7 +29,8 @@ from crawler.frontier.base import Frontier, FrontierFull, Receipt
 
 NEVER: Final = math.inf
 PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
-PREFETCH_FREE: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy
+PREFETCH_FREE: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy …
+PREFETCH_ALL: Final = 8_192  # … but of all hosts together no more than this, as far as each has a lease's worth
 _ANY_WIDTH: Final = 1 << 30
 _GATE_POLL_S: Final = 1.0  # a line at an address is looked at this often, should whom it called not have gone
 _FULL_S: Final = 1.0  # the store is asked again so long after its disk was full
@@ -251,7 +252,7 @@ class Scheduler:
         return max(1, min(self._lease_size, len(host.buffer) // self._connections_per_host))
 
     def _pick(self, host: Host, limit: int) -> tuple[Task, ...]:
-        low_water = (PREFETCH_FREE // 2) if host.key.delay_s == 0 else 1
+        low_water = self._prefetch(host) // 2
         if len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased):
             self._want_fill(host)
         picked: list[Task] = []
@@ -287,9 +288,16 @@ class Scheduler:
         self.leases_out[lease.id] = lease
         return lease
 
+    def _prefetch(self, host: Host) -> int:
+        """How many tasks to hold ready for a host."""
+        if host.key.delay_s > 0:
+            return PREFETCH_POLITE
+        share = PREFETCH_ALL // len(self.books.hosts)
+        return max(2 * self._lease_size, min(PREFETCH_FREE, share))
+
     async def _fill(self, host: Host) -> None:
         """Fetch tasks of a host from the store."""
-        limit = PREFETCH_FREE if host.key.delay_s == 0 else PREFETCH_POLITE
+        limit = self._prefetch(host)
         tasks: list[Task] = []
         try:
             tasks = await self._frontier.take(host.id, limit, leased=host.leased)

@@ -8,6 +8,7 @@ tells the scheduler what it means for the host.
 import asyncio
 import random
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Protocol, TypeVar, assert_never
@@ -45,9 +46,13 @@ T = TypeVar("T")
 
 # A page of this size takes 3 ms to parse: larger ones are read in a thread, so that the loop is never held for long.
 READ_IN_THREAD_OVER: Final = 256 * 1024
+# Between being read and being handed to the committer a large page costs ten times its size (text, links, discoveries);
+# more at once than there are cores would only cost memory.
+LARGE_AT_ONCE: Final = 2
 # After a robots.txt that failed in a way that rests nobody (a 500, say): as long as it has failed so far, within these.
 ROBOTS_AGAIN_S: Final = 60.0
 ROBOTS_AGAIN_MAX_S: Final = 3_600.0
+_BYTES_A_DISCOVERY: Final = 400  # a URL of 60 characters and what is known of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,8 @@ class Visited:
     def held_bytes(self) -> int:
         """What keeping it costs."""
         response = response_of(self.settlement.outcome)
-        return 512 if response is None else 512 + len(response.raw_head) + response.raw_body.size
+        body = 0 if response is None else len(response.raw_head) + response.raw_body.size
+        return 512 + body + _BYTES_A_DISCOVERY * len(self.settlement.discovered)
 
 
 class Fetches(Protocol):
@@ -84,8 +90,10 @@ class Commits(Protocol):
 
 
 class Worker:
-    """One of `engine.workers`; all share everything they are given. `on_skipped` gets links that were refused,
-    `on_scope_host` a host that a seed's redirect brought in and the seed, `on_robots` a host whose verdict was reached.
+    """One of `engine.workers`; all share everything they are given, `large_pages` (of LARGE_AT_ONCE) among it.
+
+    `on_skipped` gets links that were refused, `on_scope_host` a host that a seed's redirect brought in and the seed,
+    `on_robots` a host whose verdict was reached.
     """
 
     def __init__(
@@ -102,6 +110,7 @@ class Worker:
         rng: random.Random,
         max_attempts: int,
         limits: FetchOptions,
+        large_pages: asyncio.Semaphore,
         on_skipped: Callable[[list[Skipped]], None],
         on_scope_host: Callable[[str, str], None],
         on_robots: Callable[[Host], None],
@@ -118,6 +127,7 @@ class Worker:
         self._rng = rng
         self._max_attempts = max_attempts
         self._limits = limits
+        self._large_pages = large_pages
         self._on_skipped = on_skipped
         self._on_scope_host = on_scope_host
         self._on_robots = on_robots
@@ -201,9 +211,13 @@ class Worker:
     ) -> None:
         outcome = self._reader.outcome_of(task, result)
         self._tally.attempted(outcome, task.kind, task.url)
-        if task.kind is TaskKind.ROBOTS:
-            await self._settle_robots(lease, host, task, outcome, dur_s, queue_s)
-            return
+        settle = self._settle_robots if task.kind is TaskKind.ROBOTS else self._settle_page
+        async with self._large_pages if _is_large(outcome) else nullcontext():
+            await settle(lease, host, task, outcome, dur_s, queue_s)
+
+    async def _settle_page(
+        self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
+    ) -> None:
         ends = fate(outcome, attempt=task.attempt, max_attempts=self._max_attempts, rng=self._rng)
         reading = Reading(outcome)
         if ends.state is not UrlState.WAITING:
@@ -306,7 +320,9 @@ class Worker:
 
 
 async def _off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:
+    return await asyncio.to_thread(work) if _is_large(outcome) else work()
+
+
+def _is_large(outcome: Outcome) -> bool:
     response = response_of(outcome)
-    if response is None or response.payload.size <= READ_IN_THREAD_OVER:
-        return work()
-    return await asyncio.to_thread(work)
+    return response is not None and response.payload.size > READ_IN_THREAD_OVER
