@@ -3,7 +3,9 @@
 import json
 import os
 import re
+import shlex
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, Ran, run
+from tests.support.crawls import TIMEOUT_S, Crawl, Ran, command, ended, environment, run, running
 from tests.support.nginx import Nginx
 from tests.support.oddservers import closed_port, saying
 from tests.support.sites import OTHER, sections
@@ -171,6 +173,51 @@ def test_an_output_that_may_not_be_written(tmp_path: Path) -> None:
     assert_refused(ran, 77, str(parent / "crawl-out"), "ermi")  # "Permission denied", "Operation not permitted"
 
 
+def test_a_store_damaged_inside(server: Nginx, tmp_path: Path) -> None:
+    """Exit 65 and the file's name, also where the damage is met only in the middle of the crawl."""
+    crawl = Crawl.of(tmp_path, sections(server, OTHER))
+    assert crawl.run("-o", "scope.max_urls=100").code == 0
+    store = crawl.output / "frontier.db"
+    content = bytearray(store.read_bytes())
+    for page in range(2 * 4096, len(content), 4096):
+        content[page : page + 64] = b"\xff" * 64
+    store.write_bytes(content)
+    assert_refused(crawl.run(), 65, "frontier.db", "damaged")
+
+
+@pytest.mark.parametrize("folder", ["warc", "pages", "logs"])
+def test_a_file_where_a_folder_should_be(tmp_path: Path, folder: str) -> None:
+    """Exit 74, naming it."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / folder).write_text("in the way")
+    ran = run("crawl", "https://x.invalid/", "--output", tmp_path / "out", "--json")
+    assert_refused(ran, 74, str(tmp_path / "out" / folder))
+
+
+# -- the standard streams
+
+SHELL = {
+    "stdout is closed": (">&-", 0),
+    "all are closed": ("<&- >&- 2>&-", 0),
+    "stdout is full": (">/dev/full", 74),
+    "nobody reads stdout": ("| true; exit ${PIPESTATUS[0]}", 0),
+}
+
+
+@pytest.mark.parametrize("how", SHELL)
+def test_a_crawl_survives_streams_that_take_nothing(server: Nginx, tmp_path: Path, how: str) -> None:
+    """Only a full disk behind stdout is an error; the crawl itself is whole each time."""
+    redirection, code = SHELL[how]
+    crawl = Crawl.of(tmp_path, sections(server, OTHER, scope={"max_urls": 3}))
+    line = f"{shlex.join(command(*crawl.arguments()))} {redirection}"
+    bash = ["bash", "-c", line]
+    ran = subprocess.run(bash, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+    assert ran.returncode == code, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "Exception ignored" not in ran.stderr
+    assert len(server.places()) == 3
+
+
 # -- hosts that do not answer
 
 
@@ -204,16 +251,24 @@ UNANSWERED: dict[str, Unanswered] = {
 }
 
 
-@pytest.mark.parametrize("cause", UNANSWERED)
-def test_a_seed_without_an_answer_ends_soon_and_says_why(tmp_path: Path, cause: str) -> None:
-    """Exit 1 with the URL and the cause, the summary all the same, and never the whole linger of ten minutes."""
-    case = UNANSWERED[cause]
+@pytest.fixture(scope="module")
+def unanswered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
+    """How each ended. They run side by side, for they do little but rest between attempts."""
     with ExitStack() as stack:
-        seed = case.seed(stack)
-        ran = run("crawl", seed, "--output", tmp_path / "out", "--json", *case.arguments, timeout=2 * SOON_S)
+        started = {}
+        for cause, case in UNANSWERED.items():
+            arguments = ("--output", tmp_path_factory.mktemp("unanswered") / "out", "--json", *case.arguments)
+            started[cause] = stack.enter_context(running("crawl", case.seed(stack), *arguments))
+        return {cause: ended(process, timeout=4 * SOON_S) for cause, process in started.items()}
+
+
+@pytest.mark.parametrize("cause", UNANSWERED)
+def test_a_seed_without_an_answer_ends_soon_and_says_why(unanswered: dict[str, Ran], cause: str) -> None:
+    """Exit 1 with the URL and the cause, the summary all the same, and never the whole linger of ten minutes."""
+    ran = unanswered[cause]
     assert ran.code == 1, ran.stderr
     assert ran.stderr.startswith("crawler: no seed answered\n")
-    for word in case.words:
+    for word in UNANSWERED[cause].words:
         assert word in ran.stderr
     assert "Traceback" not in ran.stderr
     summary = json.loads(ran.stdout)
