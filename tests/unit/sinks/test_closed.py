@@ -1,0 +1,31 @@
+"""What is said of a finished file is what is in it."""
+
+import gzip
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from crawler.sinks.closed import ClosedFile, inspect
+
+
+@pytest.mark.parametrize("sizes", [[], [0], [10], [10, 0, 70_000, 3, 200_000]])
+def test_members_of_a_warc_are_counted(tmp_path: Path, sizes: list[int]) -> None:
+    """A record is a gzip member, wherever the pieces it is read in begin."""
+    data = b"".join(gzip.compress(bytes(n % 251 for n in range(size)), mtime=0) for size in sizes)
+    path = tmp_path / "x.warc.gz"
+    path.write_bytes(data)
+    assert inspect(path) == ClosedFile(len(data), len(sizes), hashlib.sha256(data).hexdigest())
+
+
+def test_lines_of_pages_are_counted(tmp_path: Path) -> None:
+    """A record of pages/ is a line."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b"{}\n" * 20_000)
+    assert inspect(path).records == 20_000
+
+
+def test_a_file_that_was_moved_away_is_an_error(tmp_path: Path) -> None:
+    """The caller decides that it does not matter."""
+    with pytest.raises(FileNotFoundError):
+        inspect(tmp_path / "gone.warc.gz")
