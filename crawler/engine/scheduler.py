@@ -234,7 +234,8 @@ class Scheduler:
                 return mono
             if host.is_held:
                 return mono + host.robots.expires_at - now
-        if host.leases >= (1 if host.key.delay_s > 0 else self._connections_per_host):
+        one_at_once = host.key.delay_s > 0 or self._gate.has_delay
+        if host.leases >= (1 if one_at_once else self._connections_per_host):
             return NEVER
         if host.peer is None:
             return None

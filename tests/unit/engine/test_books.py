@@ -1,0 +1,257 @@
+"""The books: limits to the URL, and what answers earn a host and its key."""
+
+import random
+from typing import Any
+
+import pytest
+
+from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.politeness import CLOCK_GUARD_S
+from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
+from crawler.engine.books import Books
+from crawler.frontier.base import Counters, Recovered
+from tests.support.fetching import FakeClock
+
+A = Origin("https", "www.a.test", 443)
+A2 = Origin("https", "static.a.test", 443)
+B = Origin("https", "b.test", 443)
+ASKED_AT = 1_700_000_000.0
+
+
+class Case:
+    """Books with the hosts A, A2 (one key) and B."""
+
+    def __init__(self, **options: Any) -> None:
+        scope = ScopeOptions(
+            **{name: options.pop(name) for name in ("max_urls", "max_urls_per_host") if name in options}
+        )
+        self.clock = FakeClock(1_000.0)
+        self.said: list[tuple[object, object]] = []
+        self.books = Books(
+            politeness=PolitenessOptions(**options),
+            scope=scope,
+            clock=self.clock,
+            rng=random.Random(1),
+            on_event=lambda event, fields: self.said.append((fields["to"], fields["reason"])),
+        )
+        self.rows = [HostRow(n, origin, "", 0, queued=100) for n, origin in enumerate((A, A2, B), 1)]
+        self.books.admit(self.rows)
+        self.a, self.a2, self.b = self.books.hosts.values()
+
+    def recovered(self, *rests: Rest, clean: bool = True, robots: RobotsRecord | None = None) -> "Case":
+        """Start anew with what the store kept."""
+        self.books.hosts.clear()
+        self.books.keys.clear()
+        rows = [HostRow(row.id, row.origin, "", 0, queued=1, robots=robots) for row in self.rows]
+        self.books.load(Recovered(clean, tuple(rows), rests, (), Counters(urls_fetched=7), (), seeds_added=True))
+        self.a, self.a2, self.b = self.books.hosts.values()
+        return self
+
+    def take(self, host: Any, attempt: int = 1) -> bool:
+        return self.books.take_place(host, Task(1, "u", attempt=attempt))
+
+
+def lease(host_id: int = 1, origin: Origin = A) -> Lease:
+    return Lease(1, origin, host_id, ())
+
+
+def robots(delay_s: float | None = None, verdict: str = "rules", **more: Any) -> RobotsRecord:
+    return RobotsRecord(verdict, 200, b"", ASKED_AT, ASKED_AT + 86_400, crawl_delay_s=delay_s, **more)
+
+
+# -- limits
+
+
+def test_max_urls_counts_what_is_out_and_what_was_fetched() -> None:
+    """Never one more, whatever mix of both there is."""
+    case = Case(max_urls=3)
+    case.books.first_attempts = 1
+    assert [case.take(case.a), case.take(case.b), case.take(case.a)] == [True, True, False]
+    case.books.settled(case.a, Task(1, "u"), fetched=True)
+    assert not case.take(case.b)
+
+
+def test_a_place_given_back_may_be_taken_by_any_host() -> None:
+    """A task that came back undone does not count."""
+    case = Case(max_urls=1)
+    assert case.take(case.a)
+    case.books.give_place_back(case.a, Task(1, "u"))
+    assert case.take(case.b)
+
+
+def test_a_refusal_gives_its_place_back_and_reopens_who_waited() -> None:
+    """A URL that robots.txt denies was not fetched."""
+    case = Case(max_urls=1)
+    assert case.take(case.a)
+    case.books.hold_at_limit(case.b)
+    assert case.books.limit_reached
+    assert not case.b.has_work
+    assert case.books.settled(case.a, Task(1, "u"), fetched=False) == (case.b,)
+    assert not case.books.limit_reached
+    assert case.b.has_work
+    assert case.take(case.b)
+
+
+def test_max_urls_per_host_does_not_hold_others() -> None:
+    """Each host has its own count."""
+    case = Case(max_urls_per_host=2)
+    assert [case.take(case.a) for _ in range(3)] == [True, True, False]
+    assert case.take(case.a2)
+
+
+def test_retries_need_no_place() -> None:
+    """The URL was counted at its first attempt."""
+    case = Case(max_urls=1)
+    assert case.take(case.a)
+    assert case.take(case.a, attempt=2)
+    case.books.settled(case.a, Task(1, "u", attempt=2), fetched=True)
+    assert (case.books.first_attempts, case.books.reserved) == (0, 1)
+
+
+def test_the_count_goes_on_where_the_directory_left_it() -> None:
+    """Limits hold over its life."""
+    case = Case(max_urls=8).recovered()
+    assert [case.take(case.a), case.take(case.a)] == [True, False]
+
+
+# -- starting
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_at_the_start_every_key_rests_its_delay(clean: bool) -> None:
+    """Whoever ended us may have started us again within it; a known Crawl-delay counts."""
+    case = Case(delay_s=1.0).recovered(clean=clean, robots=robots(5.0))
+    assert {key.turn.open_mono for key in case.books.keys.values()} == {1_005.0 + CLOCK_GUARD_S}
+
+
+def test_rests_outlive_a_restart_with_their_strikes() -> None:
+    """The next failure in a row rests longer, as if there had been no restart."""
+    case = Case().recovered(Rest("a.test", case_now() + 300.0, 3, "503"))
+    assert case.a.key.turn.open_mono == pytest.approx(1_300.0)
+    assert (case.a.key.turn.strikes, case.a.key.turn.reason) == (3, "503")
+    assert case.b.key.turn.strikes == 0
+    assert case.books.pushed_back(lease(), 503, None) >= 5.0 * 3**3
+
+
+def test_a_rest_that_is_over_keeps_its_strikes_only() -> None:
+    """And is cleared in the store by the first good answer."""
+    case = Case(delay_s=1.0).recovered(Rest("a.test", case_now() - 10.0, 2, "429"))
+    assert case.a.key.turn.open_mono == 1_001.0 + CLOCK_GUARD_S
+    case.books.calmed(lease())
+    assert case.books.take_rests() == [Rest("a.test", 0.0, 0, "")]
+
+
+def test_a_clock_set_back_does_not_make_a_rest_endless() -> None:
+    """A day at most."""
+    case = Case().recovered(Rest("a.test", case_now() + 9e6, 1, "429"))
+    assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + 86_400.0)
+
+
+def test_a_held_host_is_asked_at_once_after_a_restart_and_its_failing_is_remembered() -> None:
+    """The 30 days after which robots.txt counts as absent do not begin anew."""
+    case = Case().recovered(robots=robots(verdict="unreachable", failing_since=5.0))
+    assert case.a.is_held
+    assert case.a.robots_due(case.clock.now())
+    assert case.a.robots is not None
+    assert case.a.robots.failing_since == 5.0
+
+
+def case_now() -> float:
+    return FakeClock(1_000.0).now()
+
+
+# -- answers
+
+
+def test_a_key_belongs_to_its_domain_or_to_its_host() -> None:
+    """As politeness.key says."""
+    case = Case()
+    assert case.a.key is case.a2.key
+    by_host = Case(key="host")
+    assert by_host.a.key is not by_host.a2.key
+
+
+def test_a_crawl_delay_holds_for_the_key_and_for_what_was_asked_before_it_was_known() -> None:
+    """It counts from the end of the last request, that for robots.txt included; the largest of the key's holds."""
+    case = Case(delay_s=0.0)
+    case.a.key.last_end_mono = 999.0
+    case.books.learn_robots(case.a, robots(10.0))
+    assert case.a2.key.delay_s == 10.0
+    assert case.a.key.turn.open_mono == 1_009.0 + CLOCK_GUARD_S
+    assert case.a.key.turn.in_flight == 0
+    case.books.learn_robots(case.a2, robots(2.0))
+    assert case.a.key.delay_s == 10.0
+
+
+@pytest.mark.parametrize(("wait_s", "least", "most"), [(30.0, 30.0, 30.0), (None, 5.0, 6.25), (0.0, 0.0, 0.0)])
+def test_pushing_back_rests_the_key(wait_s: float | None, least: float, most: float) -> None:
+    """For as long as the server said, else a few seconds; the store hears of it."""
+    case = Case()
+    rest = case.books.pushed_back(lease(), 429, wait_s)
+    assert least <= rest <= most
+    assert case.a2.key.turn.open_mono == 1_000.0 + rest
+    [kept] = case.books.take_rests()
+    assert (kept.key, kept.until_at, kept.strikes) == ("a.test", case.clock.now() + rest, 1)
+    assert case.books.take_rests() == []
+    assert [to for to, _ in case.said] == ["backoff"]
+
+
+def test_pushing_back_again_rests_longer_until_an_answer_calms_it() -> None:
+    """Strikes count until an answer that does not push back; the rest that runs is still kept."""
+    case = Case()
+    first, second = (case.books.pushed_back(lease(), 503, None) for _ in range(2))
+    assert second >= 3 * 5.0 > first / 1.25
+    case.books.calmed(lease())
+    assert case.a.key.turn.strikes == 0
+    assert case.a.key.turn.open_mono == 1_000.0 + second
+    assert case.books.take_rests() == [Rest("a.test", 0.0, 0, "")]
+
+
+def test_a_broken_connection_rests_the_origin_alone() -> None:
+    """Its neighbours under the same key go on."""
+    case = Case()
+    case.books.answered(lease(), 0.1, "192.0.2.1")
+    rest = case.books.origin_failed(lease(), "reset", lasting=False)
+    assert rest >= 5.0
+    assert case.a.turn.open_mono == 1_000.0 + rest
+    assert case.a2.turn.open_mono == case.a.key.turn.open_mono == 0.0
+    case.books.answered(lease(), 0.1, "192.0.2.1")
+    assert case.a.turn.strikes == 0
+    assert [to for to, _ in case.said] == ["backoff", "ready"]
+
+
+def test_a_lasting_fault_rests_long_at_once() -> None:
+    """A wrong certificate is not mended within minutes."""
+    case = Case()
+    assert case.books.origin_failed(lease(), "tls_cert_expired", lasting=True) >= 900.0
+
+
+def test_a_slow_answer_lengthens_the_delay_until_the_next() -> None:
+    """Adaptive: five times what it took, 30 s at most; at delay 0 never."""
+    case = Case(delay_s=1.0)
+    case.books.answered(lease(), 2.0, "192.0.2.1")
+    assert case.a.key.slow_s == 10.0
+    case.books.answered(lease(), 60.0, "192.0.2.1")
+    assert case.a.key.slow_s == 30.0
+    case.books.answered(lease(), 0.01, "192.0.2.1")
+    assert case.a.key.slow_s == 1.0
+    free = Case(delay_s=0.0)
+    free.books.answered(lease(), 2.0, "192.0.2.1")
+    assert free.a.key.slow_s == 0.0
+
+
+def test_an_answer_from_elsewhere_tells_nothing_of_the_host() -> None:
+    """A robots.txt that redirects is answered by another origin, whose key it concerns."""
+    case = Case(delay_s=1.0)
+    case.books.answered(lease(1, B), 2.0, "192.0.2.9")
+    assert case.a.peer is None
+    assert not case.a.ever_answered
+    assert (case.a.key.slow_s, case.b.key.slow_s) == (0.0, 10.0)
+
+
+def test_a_held_host_says_so_and_says_when_it_is_free() -> None:
+    """The operator sees why nothing is fetched."""
+    case = Case()
+    case.books.learn_robots(case.a, robots(verdict="unreachable"))
+    case.books.learn_robots(case.a, robots())
+    assert case.said == [("held", "robots.txt 200"), ("ready", "robots.txt read")]

@@ -1,0 +1,527 @@
+"""The scheduler: whose turn it is, in what order, and that nobody is forgotten or asked in a circle."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.politeness import CLOCK_GUARD_S
+from crawler.core.values import FetchResult, Origin, Task
+from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind, UrlState
+from crawler.engine.options import EngineOptions
+from crawler.frontier.base import FrontierFull
+from crawler.frontier.memory import MemoryFrontier
+from tests.support.engine import AT_ONCE, POLITE, Engine, answer, failed, page, run, seed
+
+OPTIONS = EngineOptions(workers=8, linger_s=600.0, min_free=0)
+
+
+def numbered(count: int) -> bytes:
+    return page(*(f"/{n:03}" for n in range(count)))
+
+
+def ok(origin: Origin, task: Task) -> FetchResult:
+    return answer(404 if task.kind is TaskKind.ROBOTS else 200)
+
+
+# -- order
+
+
+def test_within_a_host_priority_then_depth_then_age_decide() -> None:
+    """As the store orders them."""
+
+    async def main() -> None:
+        urls = [("late", 0, 1), ("deep", 0, 2), ("first", -1, 9), ("last", 1, 0), ("later", 0, 1)]
+        seeds = (seed(f"https://a.test/{name}", priority=p, depth=d) for name, p, d in urls)
+        engine = Engine(*seeds)
+        await engine.run()
+        assert engine.web.page_urls == [f"https://a.test/{name}" for name in ("first", "late", "later", "deep", "last")]
+
+    run(main())
+
+
+def test_hosts_of_one_key_take_turns() -> None:
+    """A host with a thousand URLs keeps its neighbours waiting for one request, not for a thousand."""
+
+    async def main() -> None:
+        engine = Engine("https://huge.a.test/", "https://small.a.test/", "https://tiny.a.test/")
+        engine.web.pages = {
+            "https://huge.a.test/": answer(200, numbered(60)),
+            "https://small.a.test/": answer(200, numbered(4)),
+        }
+        await engine.run()
+        last_small = max(n for n, url in enumerate(engine.web.page_urls) if "small" in url)
+        assert last_small <= 3 + 2 * 4
+
+    run(main())
+
+
+def test_at_delay_0_a_huge_host_does_not_starve_small_ones() -> None:
+    """Neither with every worker busy, nor while the store is asked for more."""
+
+    async def main() -> None:
+        engine = Engine(
+            "https://huge.test/",
+            *(f"https://h{n}.test/" for n in range(20)),
+            politeness=AT_ONCE,
+            engine=replace(OPTIONS, workers=2),
+        )
+        engine.web.pages = {"https://huge.test/": answer(200, numbered(900))}
+        engine.web.other = ok
+        await engine.run()
+        others = [n for n, url in enumerate(engine.web.page_urls) if "huge" not in url]
+        assert max(others) < 400
+
+    run(main())
+
+
+# -- politeness
+
+
+def test_under_a_delay_one_request_of_a_key_is_out_and_the_next_waits() -> None:
+    """Whatever connections_per_host says; the delay runs from the end of the answer."""
+
+    async def main() -> None:
+        politeness = replace(POLITE, connections_per_host=4)
+        engine = Engine("https://a.test/", "https://b.a.test/", politeness=politeness)
+        engine.web.pages = {"https://a.test/": answer(200, numbered(5))}
+        await engine.run()
+        asked = engine.web.asked
+        assert len(asked) == 9
+        for before, after in pairwise(asked):
+            assert 1.0 + CLOCK_GUARD_S <= after.begin - before.end < 1.02 + CLOCK_GUARD_S
+
+    run(main())
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_at_delay_0_leases_are_runs_and_a_host_has_so_many(width: int) -> None:
+    """`lease_size` tasks at most on each of `connections_per_host` connections."""
+
+    async def main() -> None:
+        politeness = replace(AT_ONCE, connections_per_host=width)
+        engine = Engine("https://a.test/", politeness=politeness, engine=replace(OPTIONS, lease_size=5))
+        engine.web.pages = {"https://a.test/": answer(200, numbered(100))}
+        engine.web.other = ok
+        sizes, most = [], 0
+
+        def look(origin: Origin, task: Task) -> None:
+            nonlocal most
+            most = max(most, engine.host("a.test").leases)
+            sizes.extend(len(lease.tasks) for lease in engine.scheduler.leases_out.values())
+
+        engine.web.before = look
+        await engine.run()
+        assert len(engine.web.page_urls) == 101
+        assert (most, max(sizes)) == (width, 5)
+
+    run(main())
+
+
+def test_an_address_delay_makes_runs_of_one() -> None:
+    """A longer one would only be sent back."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", politeness=replace(AT_ONCE, address_delay_s=0.5))
+        engine.web.pages = {"https://a.test/": answer(200, numbered(9))}
+        engine.web.other = ok
+        await engine.run()
+        begins = [one.begin for one in engine.web.asked]
+        assert all(after - before >= 0.6 for before, after in pairwise(begins))
+        assert engine.web.shut == 0
+
+    run(main())
+
+
+def test_a_push_back_holds_for_every_lease_that_is_out() -> None:
+    """At delay 0 several connections are at work: none of them sends another request."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", "https://b.a.test/", politeness=AT_ONCE)
+        engine.web.pages = {
+            "https://a.test/": answer(200, numbered(200)),
+            "https://a.test/040": [answer(429, retry_after="60"), answer(200)],
+        }
+        engine.web.other = ok
+        engine.web.takes_s = lambda origin, task: engine.rng.uniform(0.05, 0.15)
+        assert await engine.run() is StoppedBy.EMPTY
+        at = next(one.end for one in engine.web.asked if one.url.endswith("/040"))
+        assert not [one for one in engine.web.asked if at <= one.called < at + 60]
+        assert set(engine.settled.values()) == {"done"}
+        assert len(engine.settled) == 202
+
+    run(main())
+
+
+def test_a_crawl_delay_learnt_late_holds_for_leases_that_are_out() -> None:
+    """A neighbour's robots.txt sets the pace of the whole key, at once."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", politeness=AT_ONCE)
+        engine.web.pages = {
+            "https://a.test/": answer(200, page("https://b.a.test/", *(f"/{n}" for n in range(80)))),
+            "https://b.a.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 10"),
+        }
+        engine.admission.scope = engine.admission.scope.with_host("b.a.test")
+        engine.web.other = ok
+        engine.web.takes_s = lambda origin, task: 0.3 if "b.a" in task.url else 0.1
+        engine.crawl._options = replace(OPTIONS, max_duration_s=100.0)
+        await engine.run()
+        learnt = next(one.end for one in engine.web.asked if one.url == "https://b.a.test/robots.txt")
+        after = [one for one in engine.web.asked if one.called >= learnt]
+        ends = [max(one.end for one in engine.web.asked if one.called < learnt), *(one.end for one in after)]
+        assert len(after) > 5
+        assert all(one.called >= end + 10.0 for end, one in zip(ends, after, strict=False))
+
+    run(main())
+
+
+def test_a_crawl_delay_counts_from_the_robots_txt_that_told_it() -> None:
+    """The first page too waits for it."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", politeness=AT_ONCE)
+        engine.web.pages = {"https://a.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 10")}
+        await engine.run()
+        robots, first = engine.web.asked
+        assert first.begin >= robots.end + 10.0
+
+    run(main())
+
+
+# -- robots.txt
+
+
+def test_robots_txt_is_asked_first_and_nothing_else_before_its_verdict() -> None:
+    """Even at delay 0, with many connections."""
+
+    async def main() -> None:
+        engine = Engine(*(f"https://a.test/{n}" for n in range(30)), politeness=AT_ONCE)
+        engine.web.takes_s = lambda origin, task: 5.0 if task.kind is TaskKind.ROBOTS else 0.1
+        engine.web.other = ok
+        await engine.run()
+        assert engine.web.urls[0] == "https://a.test/robots.txt"
+        assert engine.web.urls.count("https://a.test/robots.txt") == 1
+        assert min(one.called for one in engine.web.asked[1:]) >= 5.0
+
+    run(main())
+
+
+def test_a_redirected_robots_txt_is_asked_on_the_other_keys_patience() -> None:
+    """In its turn there, while the host that it is for waits."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", "https://b.test/")
+        engine.web.pages = {"https://a.test/robots.txt": answer(301, location="https://b.test/robots.txt")}
+        await engine.run()
+        asked = [one for one in engine.web.asked if one.origin.host == "b.test"]
+        assert [one.url for one in asked].count("https://b.test/robots.txt") == 2
+        assert all(after.begin - before.end >= 1.0 for before, after in pairwise(asked))
+        verdict = max(one.end for one in asked if one.task.redirects)
+        [page_of_a] = [one for one in engine.web.asked if one.url == "https://a.test/"]
+        assert page_of_a.called >= verdict
+
+    run(main())
+
+
+def test_robots_txt_is_asked_again_when_its_time_is_over() -> None:
+    """And pages wait for the new verdict."""
+
+    async def main() -> None:
+        engine = Engine(*(f"https://a.test/{n}" for n in range(4)))
+
+        def age(origin: Origin, task: Task) -> None:
+            host = engine.host("a.test")
+            if task.url.endswith("/1") and host.robots is not None:
+                host.robots = replace(host.robots, expires_at=engine.clock.now() + 0.5)
+
+        engine.web.before = age
+        await engine.run()
+        assert [url.rpartition("/")[2] for url in engine.web.urls] == ["robots.txt", "0", "1", "robots.txt", "2", "3"]
+
+    run(main())
+
+
+def test_an_errand_that_meets_a_shut_address_does_not_go_in_circles() -> None:
+    """It waits in the address's line and is asked exactly once more."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", "https://b.test/", politeness=replace(POLITE, address_delay_s=1.0))
+        engine.web.takes_s = lambda origin, task: 50.0 if origin.host == "a.test" else 0.1
+        await engine.run()
+        assert engine.web.shut <= 4
+        assert engine.loop.turns < 600
+        assert len(engine.web.page_urls) == 2
+
+    run(main())
+
+
+def test_an_errand_does_not_wait_for_the_errand_of_a_host_that_rests() -> None:
+    """A robots.txt that broke once may be asked after its rest; its neighbours are asked meanwhile."""
+
+    async def main() -> None:
+        engine = Engine("https://bad.a.test/", "https://good.a.test/")
+        engine.web.pages = {"https://bad.a.test/robots.txt": failed(ErrorType.CONNECT_REFUSED)}
+        engine.crawl._options = replace(OPTIONS, max_duration_s=30.0)
+        await engine.run()
+        assert "https://good.a.test/" in engine.web.page_urls
+        asked = [one.called for one in engine.web.asked if "bad" in one.url]
+        assert len(asked) == 3  # at once, after 1 s and after 4 s: then 15 minutes
+        assert "bad.a.test" not in "".join(engine.web.page_urls)
+
+    run(main())
+
+
+# -- addresses
+
+
+def test_many_hosts_on_one_address_are_asked_one_after_the_other_without_a_gap() -> None:
+    """Who waits is called in turn: nobody polls, and no time is lost between two of them."""
+
+    async def main() -> None:
+        engine = Engine(*(f"https://h{n}.test/" for n in range(150)), politeness=replace(POLITE, address_delay_s=0.25))
+        await engine.run()
+        asked = engine.web.asked
+        gaps = [after.begin - before.end for before, after in pairwise(asked)]
+        assert len(asked) == 300
+        assert min(gaps) >= 0.25 + CLOCK_GUARD_S
+        assert max(gaps) < 0.251 + CLOCK_GUARD_S
+        assert engine.web.shut <= 150  # each finds out once where it lives
+        assert engine.loop.turns < 60 * len(asked)
+
+    run(main())
+
+
+def test_a_shut_address_holds_up_nobody_else() -> None:
+    """And it is not looked at in a loop: a request that takes ten minutes costs a look a second at most."""
+
+    async def main() -> None:
+        politeness = replace(POLITE, address_delay_s=0.25)
+        engine = Engine(
+            "https://slow.test/",
+            "https://beside.test/",
+            *(f"https://h{n}.test/" for n in range(5)),
+            politeness=politeness,
+        )
+        engine.web.addresses = {f"h{n}.test": f"192.0.2.1{n}" for n in range(5)}
+        engine.web.takes_s = lambda origin, task: 600.0 if origin.host == "slow.test" else 0.1
+        await engine.run()
+        assert max(one.end for one in engine.web.asked if one.url.startswith("https://h")) < 5.0
+        assert sorted(engine.web.page_urls[-2:]) == ["https://beside.test/", "https://slow.test/"]
+        assert engine.loop.turns < 20 * 1_300
+
+    run(main())
+
+
+def test_as_many_are_called_as_have_left() -> None:
+    """At delay 0 an address takes several: places that fall free together are taken together."""
+
+    async def main() -> None:
+        politeness = replace(AT_ONCE, connections_per_host=1, connections_per_address=4, key="host")
+        engine = Engine(
+            *(f"https://h{n}.test/" for n in range(40)), politeness=politeness, engine=replace(OPTIONS, workers=40)
+        )
+        engine.web.other = ok
+        await engine.run()
+        assert engine.clock.mono() < 80 * 0.1 / 4 + 1.5
+
+    run(main())
+
+
+# -- the store
+
+
+def test_a_waiting_url_is_asked_when_it_is_due() -> None:
+    """Not before, and not much later, though nothing else happens."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/")
+        engine.web.pages = {
+            "https://a.test/": [answer(200, truncated=None, error_type=ErrorType.READ_TIMEOUT), answer(200)]
+        }
+        assert await engine.run() is StoppedBy.EMPTY
+        [first, second] = [one for one in engine.web.asked if one.task.kind is TaskKind.PAGE]
+        assert 5.0 <= second.begin - first.end < 6.3
+        assert (first.task.attempt, second.task.attempt) == (1, 2)
+
+    run(main())
+
+
+class FullStore(MemoryFrontier):
+    """A store whose disk is full while `full` says so."""
+
+    full = False
+    refused = 0
+
+    def _check_open(self) -> None:
+        super()._check_open()
+        if self.full:
+            self.refused += 1
+            raise FrontierFull("no room")
+
+
+def test_a_full_disk_stops_no_promotion_and_no_fill_for_good() -> None:
+    """They are tried again, once a second, and nothing is lost."""
+
+    async def main() -> None:
+        store = FullStore()
+        engine = Engine("https://a.test/", "https://b.test/", frontier=store)
+        engine.web.pages = {
+            "https://a.test/": [answer(503), answer(200, numbered(20))],
+            "https://b.test/": answer(200, numbered(20)),
+        }
+
+        async def fill_the_disk() -> None:
+            await asyncio.sleep(3.0)
+            store.full = True
+            await asyncio.sleep(60.0)
+            store.full = False
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fill_the_disk())
+            assert await engine.run() is StoppedBy.EMPTY
+        assert store.refused < 200
+        assert len(engine.settled) == 42
+        assert set(engine.settled.values()) == {"done"}
+
+    run(main())
+
+
+# -- leases that come back
+
+
+def test_what_a_lease_did_not_do_goes_back_to_the_front_once() -> None:
+    """Broken off in the middle, the run begins again where it broke off."""
+
+    async def main() -> None:
+        engine = Engine(
+            *(f"https://a.test/{n:02}" for n in range(12)), politeness=replace(AT_ONCE, connections_per_host=1)
+        )
+        engine.web.pages = {"https://a.test/03": [answer(503, retry_after="9"), answer(200)]}
+        engine.web.other = ok
+        await engine.run()
+        assert [url[-2:] for url in engine.web.page_urls] == [f"{n:02}" for n in (*range(12), 3)]
+
+    run(main())
+
+
+def test_stop_takes_back_what_waits_in_the_queue() -> None:
+    """Nothing is handed out any more, and no place stays taken."""
+
+    async def main() -> None:
+        engine = Engine(
+            *(f"https://h{n}.test/" for n in range(8)), engine=replace(OPTIONS, workers=4), politeness=AT_ONCE
+        )
+        await engine.open()
+        await engine.scheduler.start()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(engine.scheduler.run())
+            await asyncio.sleep(1.0)
+            assert engine.queue.full()
+            engine.scheduler.stop()
+            await asyncio.sleep(1.0)
+            while not engine.queue.empty():  # one that was being put just then comes after: workers hand it back
+                lease = engine.queue.get_nowait()
+                engine.scheduler.lease_ended(lease, unfinished=lease.tasks, began=False)
+        assert engine.scheduler.leases_out == {}
+        assert engine.books.reserved == 0
+        assert all(host.leases == 0 for host in engine.books.hosts.values())
+        await engine.close()
+
+    run(main())
+
+
+# -- limits
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 40])
+@pytest.mark.parametrize("politeness", [POLITE, AT_ONCE], ids=["delay", "at once"])
+def test_max_urls_is_met_exactly(limit: int, politeness: PolitenessOptions) -> None:
+    """Refusals by robots.txt do not count, nor do retries, nor robots.txt itself."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", "https://b.test/", politeness=politeness, scope=ScopeOptions(max_urls=limit))
+        engine.web.pages = {
+            "https://a.test/robots.txt": answer(200, b"User-agent: *\nDisallow: /00"),
+            "https://a.test/": answer(200, numbered(30)),
+            "https://b.test/": [answer(503, retry_after="2"), answer(200, numbered(30))],
+        }
+        engine.web.other = ok
+        assert await engine.run() is StoppedBy.MAX_URLS
+        assert len(set(engine.web.page_urls)) == limit
+        assert not any("/00" in url for url in engine.web.page_urls if "a.test" in url)
+        assert engine.tally.life.urls_fetched == limit
+
+    run(main())
+
+
+def test_max_urls_per_host_is_met_exactly_by_each() -> None:
+    """With refusals giving places back."""
+
+    async def main() -> None:
+        engine = Engine(
+            "https://a.test/", "https://b.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls_per_host=12)
+        )
+        engine.web.pages = {
+            "https://a.test/robots.txt": answer(200, b"User-agent: *\nDisallow: /00"),
+            "https://a.test/": answer(200, numbered(40)),
+            "https://b.test/": answer(200, numbered(5)),
+        }
+        engine.web.other = ok
+        assert await engine.run() is StoppedBy.MAX_URLS
+        assert sum("a.test" in url for url in engine.web.page_urls) == 12
+        assert sum("b.test" in url for url in engine.web.page_urls) == 6
+
+    run(main())
+
+
+def test_a_retry_goes_ahead_although_the_limit_is_reached() -> None:
+    """Its URL was counted already; it may stand behind others that may not go any more."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", scope=ScopeOptions(max_urls=3))
+        engine.web.pages = {
+            "https://a.test/": answer(200, numbered(9)),
+            "https://a.test/000": [answer(503), answer(200)],
+        }
+        assert await engine.run() is StoppedBy.MAX_URLS
+        assert [url[-3:] for url in engine.web.page_urls] == ["st/", "000", "001", "000"]
+        assert engine.settled["https://a.test/000"] == UrlState.DONE
+
+    run(main())
+
+
+def test_places_that_a_resting_host_gives_back_are_used_by_others() -> None:
+    """A limit is met although one host rests for longer than the crawl waits."""
+
+    async def main() -> None:
+        engine = Engine("https://a.test/", "https://b.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls=20))
+        engine.web.pages = {
+            "https://a.test/": answer(200, numbered(40)),
+            "https://b.test/": answer(200, numbered(40)),
+            "https://a.test/000": answer(503, retry_after="7200"),
+        }
+        engine.web.other = ok
+        assert await engine.run() is StoppedBy.MAX_URLS
+        assert len(set(engine.web.page_urls)) == 20
+
+    run(main())
+
+
+def test_depth_found_by_any_way_is_never_asked_twice() -> None:
+    """Pages that name each other are asked once each."""
+
+    async def main() -> None:
+        names = [f"/{n:03}" for n in range(30)]
+        engine = Engine("https://a.test/", politeness=AT_ONCE)
+        every: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(200, page("/", *names))  # noqa: E731
+        engine.web.other = every
+        engine.web.pages = {"https://a.test/robots.txt": answer(404)}
+        await engine.run()
+        assert sorted(engine.web.page_urls) == sorted(f"https://a.test{name}" for name in ("/", *names))
+        assert engine.stored[1][0].settlement.task.source is Source.SEED
+
+    run(main())
