@@ -118,10 +118,15 @@ class Crawl:
 
     def page_lines(self) -> list[dict[str, Any]]:
         """The lines of every file in pages/."""
-        return [line for path in sorted((self.output / "pages").iterdir()) for line in read_lines(path)]
+        return [line for path in self._files("pages") for line in read_lines(path)]
 
     def warcs(self) -> list[Path]:
-        return sorted((self.output / "warc").iterdir())
+        """The archive, open files too."""
+        return self._files("warc")
+
+    def _files(self, folder: str) -> list[Path]:
+        """Without .orphan: a file begun and never committed, which is set aside and counts for nothing."""
+        return sorted(path for path in (self.output / folder).iterdir() if path.suffix != ".orphan")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
