@@ -224,8 +224,7 @@ class Worker:
             reading = await self._read(task, outcome)
         next_at = None
         if ends.after_s is not None:
-            rest_s = host.turn.open_mono - self._clock.mono()
-            next_at = self._clock.now() + max(ends.after_s, rest_s if self._is_host_fault(outcome) else 0.0)
+            next_at = self._clock.now() + self._waits_s(lease, host, outcome, ends.after_s)
         response = response_of(outcome)
         record = None
         if response is not None and reading.payload_digest is not None:
@@ -247,8 +246,13 @@ class Worker:
         if pushes_back(outcome):
             self._committer.nudge(now=True)
 
-    def _is_host_fault(self, outcome: Outcome) -> bool:
-        return isinstance(outcome, Failed) and is_connection_error(outcome.error_type)
+    def _waits_s(self, lease: Lease, host: Host, outcome: Outcome, after_s: float) -> float:
+        """How long until a URL is due again: where the host alone was to blame, as long as it rests; else `after_s`."""
+        if pushes_back(outcome):
+            return max(0.0, self._books.key_for(lease.origin).turn.open_mono - self._clock.mono())
+        if isinstance(outcome, Failed) and is_connection_error(outcome.error_type):
+            return max(0.0, host.turn.open_mono - self._clock.mono())
+        return after_s
 
     async def _read(self, task: Task, outcome: Outcome) -> Reading:
         reading, links = await _off_loop_if_large(outcome, partial(self._reader.read, task, outcome))

@@ -1,0 +1,215 @@
+"""What an answer to a request for robots.txt means, and how the crawl bears with one that fails."""
+
+import gzip
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from crawler.core.values import Fetched, FetchResult, Outcome, Redirected, RobotsRecord
+from crawler.core.vocabulary import ErrorType, StoppedBy, TruncatedReason
+from crawler.engine import robots_visit
+from crawler.engine.options import EngineOptions
+from crawler.fetch.options import FetchOptions
+from tests.support.engine import EPOCH, POLITE, TOKEN, Engine, answer, failed, page, run
+
+ROOT = "https://a.test/"
+ROBOTS = "https://a.test/robots.txt"
+NOW = 1_000_000_000.0
+HOUR, DAY = 3_600.0, 86_400.0
+GOOD = RobotsRecord("rules", 200, b"User-agent: *\nDisallow: /x", NOW, NOW + DAY)
+
+
+def record(
+    outcome: Outcome, *, known: RobotsRecord | None = None, now: float = NOW, rest_s: float = 60.0
+) -> RobotsRecord:
+    return robots_visit.record_of(outcome, known=known, now=now, rest_s=rest_s, token=TOKEN, limits=FetchOptions())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "expires_in"),
+    [
+        (answer(200, b"User-agent: *"), "rules", DAY),
+        (answer(204), "rules", DAY),
+        (answer(200, b"User-agent: *", truncated=TruncatedReason.LENGTH), "rules", DAY),
+        (answer(200, b"User-a", truncated=TruncatedReason.DISCONNECT), "unreachable", 60),
+        (answer(404), "allow", DAY),
+        (answer(403), "allow", DAY),
+        (answer(429), "unreachable", 60),
+        (answer(500), "unreachable", 60),
+        (answer(503), "unreachable", 60),
+        (failed(ErrorType.TOTAL_TIMEOUT), "unreachable", 60),
+        (failed(ErrorType.DNS_NOT_FOUND), "unreachable", 60),
+        (failed(ErrorType.TLS_CERT_EXPIRED), "unreachable", 60),
+        (Redirected(answer(301), ROBOTS), "allow", DAY),  # the hops are spent (RFC 9309 §2.3.1.2)
+        (answer(301), "allow", DAY),  # no usable Location
+    ],
+)
+def test_what_an_answer_means(outcome: Outcome, verdict: str, expires_in: float) -> None:
+    """RFC 9309 §2.3.1; "unreachable" lasts until it is asked for again."""
+    found = record(outcome)
+    assert (found.verdict, found.expires_at - NOW) == (verdict, expires_in)
+    assert (found.failing_since is not None) == (verdict == "unreachable")
+
+
+def test_the_crawl_delay_is_ours() -> None:
+    """That of the group that speaks to us."""
+    body = b"User-agent: *\nCrawl-delay: 9\n\nUser-agent: testbot\nCrawl-delay: 3\n"
+    assert record(answer(200, body)).crawl_delay_s == 3.0
+
+
+def test_a_coded_robots_txt_is_decoded() -> None:
+    """Some servers compress everything."""
+    packed = answer(200, gzip.compress(GOOD.body or b""), content_encoding="gzip")
+    assert record(packed).body == GOOD.body
+
+
+def test_of_a_huge_robots_txt_500_kib_are_read() -> None:
+    """RFC 9309 §2.5."""
+    assert len(record(answer(200, b"#" * 2_000_000)).body or b"") == 500 * 1024
+
+
+FAILS = answer(500)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "verdict"),
+    [(0.0, "rules"), (DAY, "rules"), (2 * DAY - 1, "rules"), (2 * DAY, "unreachable"), (9 * DAY, "unreachable")],
+)
+def test_the_last_good_copy_is_used_for_a_day_longer(age_s: float, verdict: str) -> None:
+    """While the server fails; it is asked again meanwhile."""
+    found = record(FAILS, known=GOOD, now=NOW + age_s)
+    assert found.verdict == verdict
+    assert found.expires_at == NOW + age_s + 60.0
+    assert found.failing_since == NOW + age_s
+    assert found.body == (GOOD.body if verdict == "rules" else None)
+
+
+def test_after_thirty_days_of_failure_it_counts_as_absent() -> None:
+    """RFC 9309 §2.3.1.4; counted from the first failure, through every later one."""
+    first = record(FAILS)
+    later = record(FAILS, known=first, now=NOW + 29 * DAY)
+    assert (later.verdict, later.failing_since) == ("unreachable", NOW)
+    last = record(FAILS, known=later, now=NOW + 30 * DAY)
+    assert (last.verdict, last.expires_at) == ("allow", NOW + 31 * DAY)
+
+
+def test_a_good_answer_ends_the_count() -> None:
+    """The next failure is a first one."""
+    stale = record(FAILS, known=GOOD, now=NOW + DAY)
+    fresh = record(answer(200), known=stale, now=NOW + DAY + 60)
+    assert fresh.failing_since is None
+
+
+# -- in a crawl
+
+
+def crawl(robots: list[FetchResult], *, lasts_s: float = 200_000.0, linger_s: float = 100_000.0) -> Engine:
+    async def main() -> Engine:
+        options = EngineOptions(workers=4, min_free=0, linger_s=linger_s, max_duration_s=lasts_s)
+        engine = Engine(ROOT, web={ROBOTS: robots, ROOT: answer(200, page())}, engine=options)
+        engine.stopped_by = await engine.run()  # type: ignore[attr-defined]
+        return engine
+
+    return run(main())
+
+
+def asked_at(engine: Engine) -> list[float]:
+    return [one.called for one in engine.web.asked if one.url == ROBOTS]
+
+
+def test_a_robots_txt_that_answers_500_is_asked_again_ever_more_seldom() -> None:
+    """After a minute, then as long as it has failed so far, an hour at most; nothing else is asked."""
+    engine = crawl([answer(500)], lasts_s=6 * HOUR)
+    times = asked_at(engine)
+    waits = [after - before for before, after in pairwise(times)]
+    assert waits[:2] == [pytest.approx(60.0, abs=1), pytest.approx(60.0, abs=1)]
+    assert waits[2:5] == [pytest.approx(n, abs=2) for n in (120.0, 240.0, 480.0)]
+    assert max(waits) < HOUR + 1
+    assert len(times) < 16
+    assert engine.web.page_urls == []
+
+
+@pytest.mark.parametrize(
+    ("answers", "waits"),
+    [
+        ([answer(429, retry_after="100")], [100.0]),
+        ([answer(503), answer(503)], [5.0, 15.0]),
+        ([failed(ErrorType.CONNECT_REFUSED)] * 3, [1.0, 4.0, 900.0]),
+        ([failed(ErrorType.TLS_CERT_EXPIRED)], [900.0]),
+        ([failed(ErrorType.READ_TIMEOUT)], [60.0]),
+    ],
+)
+def test_the_page_waits_for_as_long_as_robots_txt_rests(answers: list[FetchResult], waits: list[float]) -> None:
+    """And is fetched as soon as it could be read."""
+    engine = crawl([*answers, answer(404)])
+    times = asked_at(engine)
+    assert len(times) == len(answers) + 1
+    for wait, before, after in zip(waits, times, times[1:], strict=False):
+        assert wait <= after - before <= wait * 1.25 + 1.5
+    assert engine.web.page_urls == [ROOT]
+    assert engine.settled == {ROOT: "done"}
+
+
+def test_a_host_whose_robots_txt_cannot_be_read_ends_a_short_crawl() -> None:
+    """As waiting, with its URL still queued: not denied, not lost."""
+    engine = crawl([answer(500)], linger_s=30.0)
+    assert engine.stopped_by is StoppedBy.WAITING  # type: ignore[attr-defined]
+    assert engine.settled == {}
+    assert engine.host("a.test").queued == 1
+
+
+@pytest.mark.parametrize(("hops", "allowed"), [(1, False), (5, False), (6, True), (20, True)])
+def test_five_redirects_of_robots_txt_are_followed(hops: int, allowed: bool) -> None:
+    """On any host; with more it counts as absent."""
+
+    async def main() -> None:
+        rules = answer(200, b"User-agent: *\nDisallow: /")
+        web: dict[str, Fetched] = {ROBOTS: answer(302, location="https://b1.test/r")}
+        for n in range(1, hops):
+            web[f"https://b{n}.test/r"] = answer(302, location=f"https://b{n + 1}.test/r")
+        web[f"https://b{hops}.test/r"] = rules
+        engine = Engine(ROOT, web=dict(web))
+        await engine.run()
+        assert engine.web.page_urls == ([ROOT] if allowed else [])
+        assert len(engine.web.urls) == min(hops, 5) + 1 + allowed
+        assert engine.host("a.test").robots is not None
+        assert [host.origin.host for host in engine.robots_seen] == ["a.test"]
+
+    run(main())
+
+
+def test_a_redirect_of_robots_txt_to_a_busy_host_rests_that_one() -> None:
+    """429 there concerns its key; ours waits for it and then asks from the beginning."""
+
+    async def main() -> None:
+        engine = Engine(ROOT)
+        engine.web.pages = {
+            ROBOTS: answer(301, location="https://b.test/robots.txt"),
+            "https://b.test/robots.txt": [answer(429, retry_after="100"), answer(404)],
+        }
+        await engine.run()
+        assert engine.books.keys["a.test"].turn.strikes == 0
+        times = [one.called for one in engine.web.asked if one.origin.host == "b.test"]
+        assert 100.0 <= times[1] - times[0] <= 105.0
+        assert engine.web.page_urls == [ROOT]
+
+    run(main())
+
+
+def test_robots_ignored_is_not_asked_for() -> None:
+    """politeness.robots = "ignore"."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, politeness=replace(POLITE, robots="ignore"))
+        await engine.run()
+        assert engine.web.urls == [ROOT]
+
+    run(main())
+
+
+def test_the_clock_of_the_tests_is_sane() -> None:
+    """Records carry UTC, not the loop's time."""
+    engine = crawl([answer(404)])
+    assert engine.robots_seen[0].robots is not None
+    assert engine.robots_seen[0].robots.fetched_at == pytest.approx(EPOCH, abs=1.0)

@@ -1,0 +1,373 @@
+"""Visits: what an answer makes of its URL, of the links on it, and of the host."""
+
+import asyncio
+import threading
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from crawler.core.options import ScopeOptions, ScopeRule
+from crawler.core.values import Denied, FetchResult, NotModified, Origin, Task
+from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind, TruncatedReason
+from crawler.engine.worker import READ_IN_THREAD_OVER, Visited
+from tests.support.engine import AT_ONCE, POLITE, Engine, answer, failed, page, run
+
+ROOT = "https://a.test/"
+
+
+class Crawled:
+    """What a crawl of `web` from its root did. Pages not named in it answer 404."""
+
+    def __init__(
+        self, web: dict[str, Any], *, scope: ScopeOptions | None = None, seed: str = ROOT, **more: Any
+    ) -> None:
+        async def main() -> Engine:
+            engine = Engine(seed, web=web, scope=scope, politeness=more.get("politeness", AT_ONCE))
+            engine.web.before = more.get("before", lambda origin, task: None)
+            self.stopped_by = await engine.run()
+            return engine
+
+        self.engine = run(main())
+        self.asked = self.engine.web.page_urls
+        self.states = self.engine.settled
+
+    def visits(self, url: str = ROOT) -> list[Visited]:
+        return [visited for visited, _, _ in self.engine.stored if visited.settlement.task.url == url]
+
+    def task(self, url: str) -> Task:
+        return self.visits(url)[0].settlement.task
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        return [(each.url, each.reason.value) for each in self.engine.skipped]
+
+
+# -- redirects
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_a_discovery(status: int) -> None:
+    """Its target is a URL of its own, as deep as the page that named it."""
+    crawled = Crawled({ROOT: answer(status, location="/b"), f"{ROOT}b": answer(200, page("/c"))})
+    assert crawled.asked == [ROOT, f"{ROOT}b", f"{ROOT}c"]
+    target = crawled.task(f"{ROOT}b")
+    assert (target.source, target.depth, target.hop_path, target.redirects, target.via) == (
+        Source.REDIRECT,
+        0,
+        "R",
+        1,
+        ROOT,
+    )
+    assert crawled.task(f"{ROOT}c").hop_path == "RL"
+    assert crawled.task(f"{ROOT}c").redirects == 0
+
+
+def test_a_meta_refresh_is_a_redirect() -> None:
+    """Though its page is kept as a page."""
+    crawled = Crawled({ROOT: answer(200, b'<meta http-equiv="refresh" content="0; url=/b">')})
+    assert crawled.task(f"{ROOT}b").source is Source.REDIRECT
+    assert crawled.engine.tally.pages == 1
+
+
+def test_ten_redirects_are_followed() -> None:
+    """The eleventh is refused, with its reason."""
+    web = {f"{ROOT}{n}": answer(302, location=f"/{n + 1}") for n in range(20)}
+    crawled = Crawled(web, seed=f"{ROOT}0")
+    assert crawled.asked == [f"{ROOT}{n}" for n in range(11)]
+    assert crawled.skipped == [(f"{ROOT}11", "redirect_limit")]
+
+
+def test_a_redirect_to_itself_ends() -> None:
+    """The URL is known; it is not asked again."""
+    assert Crawled({ROOT: answer(302, location="/")}).asked == [ROOT]
+
+
+def test_a_redirect_to_another_spelling_of_itself_is_followed_once() -> None:
+    """The canonical form is known, the spelling is not: without this the page would never be fetched."""
+    tilde, escaped = f"{ROOT}~jo", f"{ROOT}%7Ejo"
+    there = Crawled({escaped: answer(301, location="/~jo"), tilde: answer(200, page())}, seed=escaped)
+    assert there.asked == [escaped, tilde]
+    in_circles = Crawled({escaped: answer(301, location="/~jo"), tilde: answer(301, location="/%7Ejo")}, seed=escaped)
+    assert len(in_circles.asked) <= 3
+
+
+def test_a_redirect_without_a_usable_target_is_an_answer() -> None:
+    """It leads nowhere, and is stored as it came."""
+    for location in ("", "javascript:x", "https://a.test:22/"):
+        crawled = Crawled({ROOT: answer(302, location=location)})
+        assert crawled.states == {ROOT: "done"}
+
+
+def test_a_seeds_redirect_brings_its_host_in() -> None:
+    """Also over several hops; what a page of it redirects to does not."""
+    crawled = Crawled(
+        {
+            ROOT: answer(301, location="https://b.test/"),
+            "https://b.test/": answer(301, location="https://www.c.test/"),
+            "https://www.c.test/": answer(200, page("/x", "https://b.test/y", "https://d.test/")),
+            "https://www.c.test/x": answer(301, location="https://e.test/"),
+        }
+    )
+    assert crawled.engine.scope_hosts == [("b.test", ROOT), ("www.c.test", "https://b.test/")]
+    assert crawled.asked == [ROOT, "https://b.test/", "https://www.c.test/", "https://www.c.test/x", "https://b.test/y"]
+    assert crawled.skipped == [("https://d.test/", "scope_host"), ("https://e.test/", "scope_host")]
+
+
+def test_a_list_of_hosts_is_not_widened() -> None:
+    """Who names hosts means these."""
+    crawled = Crawled({ROOT: answer(301, location="https://b.test/")}, scope=ScopeOptions(hosts=("a.test",)))
+    assert crawled.asked == [ROOT]
+    assert crawled.engine.scope_hosts == []
+
+
+# -- links
+
+
+def test_nofollow_of_a_link_a_page_or_a_header() -> None:
+    """Is obeyed, and said."""
+    link = b'<a href="/x" rel="nofollow">x</a><a href="/y">y</a>'
+    assert Crawled({ROOT: answer(200, link)}).asked == [ROOT, f"{ROOT}y"]
+    everything = b'<meta name="robots" content="nofollow">' + link
+    crawled = Crawled({ROOT: answer(200, everything)})
+    assert crawled.asked == [ROOT]
+    assert crawled.skipped == [(f"{ROOT}x", "nofollow"), (f"{ROOT}y", "nofollow")]
+    assert Crawled({ROOT: answer(200, link, x_robots_tag="nofollow")}).asked == [ROOT]
+
+
+def test_a_page_that_asks_not_to_be_indexed_is_recorded_without_a_page() -> None:
+    """The WARC has it, pages/ does not; its links count."""
+    crawled = Crawled({ROOT: answer(200, b'<meta name="robots" content="noindex"><a href="/x">x</a>')})
+    [visited] = crawled.visits()
+    assert visited.settlement.record is not None
+    assert visited.settlement.record.page is None
+    assert crawled.asked == [ROOT, f"{ROOT}x"]
+
+
+def test_requisites_are_fetched_from_elsewhere_and_lead_no_further() -> None:
+    """A page's image and style sheet, what the sheet imports, and not the links of what came in their place."""
+    crawled = Crawled(
+        {
+            ROOT: answer(
+                200, b'<link rel="stylesheet" href="https://cdn.test/s.css"><img src="https://cdn.test/i.png">'
+            ),
+            "https://cdn.test/s.css": answer(200, b'@import "t.css";', content_type="text/css"),
+            "https://cdn.test/t.css": answer(200, b"a { background: url(u.png) }", content_type="text/css"),
+            "https://cdn.test/i.png": answer(200, page("https://cdn.test/no")),
+        }
+    )
+    names = [f"https://cdn.test/{name}" for name in ("s.css", "i.png", "t.css", "u.png")]
+    assert sorted(crawled.asked) == sorted([ROOT, *names])
+    assert crawled.task("https://cdn.test/u.png").hop_path == "EEE"
+    assert crawled.skipped == [("https://cdn.test/no", "scope_host")]
+
+
+def test_without_requisites_none_is_looked_for() -> None:
+    """scope.requisites = false."""
+    crawled = Crawled({ROOT: answer(200, b'<img src="/i.png">')}, scope=ScopeOptions(requisites=False))
+    assert crawled.asked == [ROOT]
+
+
+def test_links_out_of_scope_are_skipped_with_their_reason() -> None:
+    """And never stored."""
+    scope = ScopeOptions(max_depth=1, exclude=(ScopeRule("**/private/*"),), include=(ScopeRule("a.test/**"),))
+    crawled = Crawled(
+        {ROOT: answer(200, page("/b", "/private/x", "https://else.test/")), f"{ROOT}b": answer(200, page("/deeper"))},
+        scope=scope,
+    )
+    assert crawled.asked == [ROOT, f"{ROOT}b"]
+    assert crawled.skipped == [
+        (f"{ROOT}private/x", "scope_exclude"),
+        ("https://else.test/", "scope_host"),
+        (f"{ROOT}deeper", "scope_depth"),
+    ]
+
+
+def test_what_robots_txt_forbids_is_denied_when_leased() -> None:
+    """With the line that says so; no request is made and no attempt counted."""
+    crawled = Crawled(
+        {f"{ROOT}robots.txt": answer(200, b"User-agent: *\nDisallow: /no"), ROOT: answer(200, page("/no", "/yes"))}
+    )
+    assert crawled.asked == [ROOT, f"{ROOT}yes"]
+    [visited] = crawled.visits(f"{ROOT}no")
+    assert isinstance(visited.settlement.outcome, Denied)
+    assert visited.settlement.outcome.rule == 'https://a.test/robots.txt line 2 "Disallow: /no"'
+    assert crawled.states[f"{ROOT}no"] == "denied"
+
+
+# -- answers
+
+
+def test_not_modified_needs_validators() -> None:
+    """A 304 that nobody asked for is an answer like any other; one that was asked for keeps the stored digest."""
+
+    async def main() -> None:
+        engine = Engine(ROOT)
+        bare, conditional = Task(1, ROOT), Task(1, ROOT, etag='"x"')
+        assert not isinstance(engine.reader.outcome_of(bare, answer(304)), NotModified)
+        assert isinstance(engine.reader.outcome_of(conditional, answer(304)), NotModified)
+
+    run(main())
+
+
+def test_a_304_leaves_the_digest_as_it_was() -> None:
+    """It has no content of its own; it is recorded all the same."""
+    cut = answer(200, b"half", etag='"e"', truncated=TruncatedReason.DISCONNECT, error_type=ErrorType.RESET)
+
+    def web(origin: Origin, task: Task) -> FetchResult:
+        return answer(404) if task.kind is TaskKind.ROBOTS else (cut if task.attempt == 1 else answer(304))
+
+    async def main() -> None:
+        engine = Engine(ROOT)
+        engine.web.other = web
+        bare = engine.frontier._task_of
+        engine.frontier._task_of = lambda url: replace(bare(url), etag='"e"')
+        await engine.run()
+        last = engine.stored[-1][0].settlement
+        assert isinstance(last.outcome, NotModified)
+        assert last.digest is None
+        assert last.record is not None
+
+    run(main())
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 500, 502])
+def test_a_status_is_an_answer(status: int) -> None:
+    """It ends the visit, and links on it are not read."""
+    crawled = Crawled({ROOT: answer(status, page("/x"))})
+    assert crawled.states == {ROOT: "done"}
+    assert crawled.engine.tally.pages == 0
+
+
+def test_a_transient_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
+    """Each wait is longer; the last attempt's bytes are kept."""
+    cut = answer(200, page("/x"), truncated=TruncatedReason.TIME, error_type=ErrorType.READ_TIMEOUT)
+    crawled = Crawled({ROOT: cut})
+    begins = [one.begin for one in crawled.engine.web.asked if one.url == ROOT]
+    waits = [after - before for before, after in pairwise(begins)]
+    assert [round(wait) for wait in waits] == [pytest.approx(n, rel=0.3) for n in (5, 15, 45)]
+    assert crawled.states[ROOT] == "gave_up"
+    records = [visited.settlement.record for visited in crawled.visits()]
+    assert [record is not None for record in records] == [False, False, False, True]
+    assert f"{ROOT}x" in crawled.asked
+
+
+def test_a_body_cut_at_our_limit_is_final() -> None:
+    """It would be cut again."""
+    crawled = Crawled({ROOT: answer(200, page("/x"), truncated=TruncatedReason.LENGTH)})
+    assert crawled.asked == [ROOT, f"{ROOT}x"]
+    assert crawled.states[ROOT] == "done"
+
+
+@pytest.mark.parametrize("error", [ErrorType.CONNECT_REFUSED, ErrorType.DNS_FAILURE, ErrorType.TLS_FAILED])
+def test_an_unreachable_host_never_costs_a_url(error: ErrorType) -> None:
+    """More failures than there are attempts, then an answer."""
+    crawled = Crawled({ROOT: [*[failed(error)] * 7, answer(200)], f"{ROOT}robots.txt": answer(404)})
+    # the host answered once, so that its rests grow from 5 s
+    assert crawled.stopped_by in (StoppedBy.EMPTY, StoppedBy.WAITING)
+    assert crawled.states[ROOT] in ("done", "waiting")
+    assert "gave_up" not in crawled.states.values()
+    begins = [one.begin for one in crawled.engine.web.asked if one.url == ROOT]
+    assert all(after - before > 4.9 for before, after in pairwise(begins))
+
+
+def test_a_url_waits_at_least_as_long_as_its_host_rests() -> None:
+    """Else it would be promoted for nothing."""
+    crawled = Crawled(
+        {ROOT: [answer(200), failed(ErrorType.DNS_NOT_FOUND)], f"{ROOT}b": failed(ErrorType.DNS_NOT_FOUND)},
+        seed=f"{ROOT}b",
+    )
+    [visited] = crawled.visits(f"{ROOT}b")
+    rest = crawled.engine.host("a.test").turn.open_mono
+    assert visited.settlement.next_at == pytest.approx(1_700_000_000.0 + rest)
+
+
+def test_a_url_that_was_pushed_back_is_asked_again_when_the_host_has_rested() -> None:
+    """As often as it takes, and no later than the server said: the URL did nothing."""
+    crawled = Crawled({ROOT: [*[answer(429, retry_after="30")] * 6, answer(200)]})
+    assert crawled.states[ROOT] == "done"
+    begins = [one.begin for one in crawled.engine.web.asked if one.url == ROOT]
+    assert all(30.0 <= after - before < 31.0 for before, after in pairwise(begins))
+
+
+def test_a_timeout_of_one_url_does_not_rest_the_host() -> None:
+    """A body that stalls says nothing of the others; a first byte that never comes does."""
+    body = Crawled({ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": failed(ErrorType.READ_TIMEOUT)})
+    assert body.engine.host("a.test").turn.strikes == 0
+    assert next(one.begin for one in body.engine.web.asked if one.url == f"{ROOT}y") < 2.0
+    head = Crawled(
+        {ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": [failed(ErrorType.FIRST_BYTE_TIMEOUT), answer(200)]},
+        politeness=POLITE,
+    )
+    assert next(one.begin for one in head.engine.web.asked if one.url == f"{ROOT}y") > 5.0
+
+
+def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
+    """Though no request is out any more: what it leads to is still to come."""
+    names = [f"/{n}" for n in range(30)]
+    large = page(*names) + b" " * READ_IN_THREAD_OVER
+    threads: list[str] = []
+
+    async def main() -> None:
+        engine = Engine(ROOT, web={ROOT: answer(200, large)})
+        read = engine.reader.read
+
+        def noted(task: Task, outcome: Any) -> Any:
+            threads.append(f"{task.url} {threading.current_thread() is threading.main_thread()}")
+            return read(task, outcome)
+
+        engine.reader.read = noted  # type: ignore[method-assign]
+        assert await engine.run() is StoppedBy.EMPTY
+        assert len(engine.web.page_urls) == 31
+        assert f"{ROOT} False" in threads
+        assert f"{ROOT}0 True" in threads
+
+    run(main())
+
+
+def test_a_large_robots_txt_is_read_in_a_thread() -> None:
+    """And obeyed."""
+    rules = b"User-agent: *\nDisallow: /no\n" + b"#" * READ_IN_THREAD_OVER
+    crawled = Crawled({f"{ROOT}robots.txt": answer(200, rules), ROOT: answer(200, page("/no", "/yes"))})
+    assert crawled.asked == [ROOT, f"{ROOT}yes"]
+
+
+def test_robots_txt_is_recorded_like_a_page_but_is_none() -> None:
+    """The WARC has what was said; neither limits nor pages count it."""
+    crawled = Crawled({f"{ROOT}robots.txt": answer(200, b"User-agent: *\nDisallow:")})
+    settlement = crawled.visits(f"{ROOT}robots.txt")[0].settlement
+    assert settlement.record is not None
+    assert settlement.record.page is None
+    assert crawled.engine.tally.life.urls_fetched == 1
+    assert crawled.engine.tally.responses == 2
+
+
+def test_the_log_learns_how_long_politeness_held_a_request() -> None:
+    """From the end of the one before; the first was held by nothing."""
+    crawled = Crawled({ROOT: answer(200, page("/x"))}, politeness=POLITE)
+    waits = [visited.lease.waited_s for visited, _, _ in crawled.engine.stored]
+    assert waits[0] == 0.0
+    assert all(1.0 <= wait < 1.1 for wait in waits[1:])
+
+
+def test_a_push_back_is_stored_at_once() -> None:
+    """Before the interval of commits is over, with the rest that it brought: it must outlive a crash."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, "https://b.test/", web={ROOT: [answer(429, retry_after="60"), answer(200)]})
+        engine.web.takes_s = lambda origin, task: 30.0 if origin.host == "b.test" else 0.1
+        seen: list[object] = []
+
+        async def look() -> None:
+            while not any(one.url == ROOT for one in engine.web.asked):
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)
+            seen.extend(engine.frontier._rests)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(look())
+            await engine.run()
+        assert seen == ["a.test"]
+
+    run(main())
