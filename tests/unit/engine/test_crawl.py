@@ -1,0 +1,358 @@
+"""A crawl's end: why it ends, that it ends, and that nothing it fetched is lost on the way."""
+
+import asyncio
+import errno
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from crawler.core.options import ScopeOptions
+from crawler.core.values import Origin, Task
+from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.engine.options import EngineOptions
+from crawler.engine.worker import READ_IN_THREAD_OVER
+from crawler.frontier.memory import MemoryFrontier
+from crawler.frontier.sqlite import SqliteFrontier
+from tests.support.engine import AT_ONCE, POLITE, Engine, InThread, ListSink, answer, page, run
+
+ROOT = "https://a.test/"
+OPTIONS = EngineOptions(workers=4, min_free=0, linger_s=600.0, drain_s=5.0)
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def numbered(count: int) -> bytes:
+    return page(*(f"/{n}" for n in range(count)))
+
+
+# -- why it ends
+
+
+def test_without_seeds_it_is_empty() -> None:
+    """At once."""
+
+    async def main() -> None:
+        engine = Engine()
+        assert await engine.run() is StoppedBy.EMPTY
+        assert engine.clock.mono() < 0.1
+
+    run(main())
+
+
+def test_it_is_empty_when_all_was_answered() -> None:
+    """And it ends right then, not after the linger."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, numbered(50))})
+        assert await engine.run() is StoppedBy.EMPTY
+        assert len(engine.settled) == 51
+        assert engine.clock.mono() < 3.0
+        assert engine.drained_for == [StoppedBy.EMPTY]
+
+    run(main())
+
+
+@pytest.mark.parametrize("linger_s", [0.0, 0.5])
+def test_a_delay_longer_than_the_linger_does_not_end_it(linger_s: float) -> None:
+    """What is queued and only waits its turn is not "due later"; nor under a Crawl-delay."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, "https://b.test/", engine=replace(OPTIONS, linger_s=linger_s))
+        engine.web.pages = {
+            ROOT: answer(200, numbered(3)),
+            "https://b.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 20"),
+            "https://b.test/": answer(200, numbered(2)),
+        }
+        assert await engine.run() is StoppedBy.EMPTY
+        assert len(engine.settled) == 7
+
+    run(main())
+
+
+@pytest.mark.parametrize(("linger_s", "ends"), [(50.0, StoppedBy.WAITING), (70.0, StoppedBy.EMPTY)])
+def test_what_is_due_within_the_linger_is_waited_for(linger_s: float, ends: StoppedBy) -> None:
+    """A rest that is longer ends it, with its URLs left for the next time."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, engine=replace(OPTIONS, linger_s=linger_s))
+        engine.web.pages = {ROOT: [answer(503, retry_after="60"), answer(200)]}
+        states: set[str] = set()
+
+        async def look() -> None:
+            while not engine.drained_for:
+                states.add(engine.crawl.state)
+                await asyncio.sleep(0.7)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(look())
+            assert await engine.run() is ends
+        assert ("lingering" in states) == (ends is StoppedBy.EMPTY)
+        assert engine.settled == {ROOT: "waiting" if ends is StoppedBy.WAITING else "done"}
+
+    run(main())
+
+
+def test_one_host_that_rests_does_not_end_what_others_have_to_do() -> None:
+    """Only when nothing else is left."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, "https://b.test/", engine=replace(OPTIONS, linger_s=10.0))
+        engine.web.pages = {ROOT: answer(429, retry_after="3600"), "https://b.test/": answer(200, numbered(30))}
+        assert await engine.run() is StoppedBy.WAITING
+        assert sum("b.test" in url for url in engine.settled) == 31
+
+    run(main())
+
+
+def test_max_urls_ends_it() -> None:
+    """With more queued."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, scope=ScopeOptions(max_urls=3), web={ROOT: answer(200, numbered(9))})
+        assert await engine.run() is StoppedBy.MAX_URLS
+        assert engine.host("a.test").queued == 7
+
+    run(main())
+
+
+def test_a_directory_that_has_had_its_urls_gets_no_more() -> None:
+    """The limit is the directory's: a second run ends at once."""
+
+    async def main() -> None:
+        store = MemoryFrontier()
+        for begun in range(2):
+            engine = Engine(ROOT, scope=ScopeOptions(max_urls=3), frontier=store, web={ROOT: answer(200, numbered(9))})
+            assert await engine.run() is StoppedBy.MAX_URLS
+            assert len(engine.web.page_urls) == (3 if begun == 0 else 0)
+
+    run(main())
+
+
+def test_max_duration_ends_it_within_the_minute() -> None:
+    """What is in flight is still finished."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, engine=replace(OPTIONS, max_duration_s=10.5), web={ROOT: answer(200, numbered(90))})
+        assert await engine.run() is StoppedBy.MAX_DURATION
+        assert 10.5 <= engine.clock.mono() < 11.7
+        assert len(engine.settled) == len(engine.web.page_urls)
+
+    run(main())
+
+
+def test_without_a_linger_it_never_ends() -> None:
+    """The daemon waits for more; it costs next to nothing."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, engine=replace(OPTIONS, linger_s=None))
+        await engine.open()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(engine.crawl.run())
+            await asyncio.sleep(3_600.0)
+            assert not running.done()
+            assert engine.settled == {ROOT: "done"}
+            assert engine.loop.turns < 5 * 3_600
+            engine.crawl.stop(StoppedBy.SIGNAL)
+        assert running.result() is StoppedBy.SIGNAL
+        await engine.close()
+
+    run(main())
+
+
+# -- how it stops
+
+
+def stopping(at_s: float, engine: Engine) -> Any:
+    async def stop() -> None:
+        await asyncio.sleep(at_s)
+        engine.crawl.stop()
+        engine.crawl.stop(StoppedBy.MAX_DURATION)  # the first word counts
+
+    return stop()
+
+
+@pytest.mark.parametrize("politeness", [POLITE, AT_ONCE], ids=["delay", "at once"])
+def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(politeness: Any) -> None:
+    """Every answer that came is stored; every lease is back."""
+
+    async def main() -> None:
+        engine = Engine(*(f"https://h{n}.test/" for n in range(10)), politeness=politeness, engine=OPTIONS)
+        engine.web.other = lambda origin, task: answer(404 if task.kind is TaskKind.ROBOTS else 200, numbered(40))
+        engine.web.takes_s = lambda origin, task: 0.3
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stopping(7.1, engine))
+            assert await engine.run() is StoppedBy.SIGNAL
+        assert engine.clock.mono() < 7.5
+        assert not [one for one in engine.web.asked if one.called > 7.1]
+        assert sorted(engine.settled) == sorted(engine.web.page_urls)
+        assert engine.scheduler.leases_out == {}
+        assert engine.books.reserved == 0
+        assert engine.crawl.state == "draining"
+
+    run(main())
+
+
+def test_a_request_that_does_not_end_is_given_up_after_the_drain() -> None:
+    """Its URL is still queued in the store."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, "https://b.test/", engine=OPTIONS)
+        engine.web.takes_s = lambda origin, task: 900.0 if task.url == ROOT else 0.1
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stopping(5.0, engine))
+            assert await engine.run() is StoppedBy.SIGNAL
+        assert engine.clock.mono() == pytest.approx(10.0, abs=0.2)
+        assert engine.settled == {"https://b.test/": "done"}
+        await engine.frontier.open()
+        assert (await engine.frontier.totals()).queued == 1
+
+    run(main())
+
+
+def test_a_page_that_is_being_read_is_waited_for() -> None:
+    """It was fetched; a stop does not throw it away."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, engine=OPTIONS, web={ROOT: answer(200, numbered(9) + b" " * READ_IN_THREAD_OVER)})
+
+        read = engine.reader.read
+
+        def stop_now(task: Task, outcome: Any) -> Any:
+            if task.kind is TaskKind.PAGE:
+                engine.loop.call_soon_threadsafe(engine.crawl.stop)
+            return read(task, outcome)
+
+        engine.reader.read = stop_now  # type: ignore[method-assign]
+        assert await engine.run() is StoppedBy.SIGNAL
+        assert engine.settled == {ROOT: "done"}
+
+    run(main())
+
+
+def test_a_disk_that_stays_full_ends_it_after_the_linger() -> None:
+    """With every worker waiting to hand over: it drains within bounds and says why."""
+
+    async def main() -> None:
+        sink = ListSink()
+        sink.fails = lambda call: FULL if call == "write" else None
+        options = replace(OPTIONS, linger_s=3.0, commit_settlements=2)
+        engine = Engine(*(f"https://h{n}.test/" for n in range(40)), sinks=[sink], engine=options, politeness=AT_ONCE)
+        assert await engine.run() is StoppedBy.DISK
+        assert engine.clock.mono() < 3.0 + 5.0 + 5.0 + 2.0
+        assert engine.stored == []
+        assert not engine.committer.is_idle
+
+    run(main())
+
+
+def test_a_stop_on_a_full_disk_ends_too() -> None:
+    """With leases of many tasks whose workers wait in the middle of them."""
+
+    async def main() -> None:
+        sink = ListSink()
+        engine = Engine(
+            ROOT, sinks=[sink], engine=replace(OPTIONS, commit_settlements=2, linger_s=None), politeness=AT_ONCE
+        )
+        engine.web.pages = {ROOT: answer(200, numbered(200))}
+        sink.fails = lambda call: FULL if call == "write" and engine.clock.mono() > 0.5 else None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stopping(20.0, engine))
+            assert await engine.run() is StoppedBy.SIGNAL
+        assert engine.clock.mono() < 20.0 + 5.0 + 5.0 + 2.0
+        urls = [visited.settlement.task.url for visited, _, _ in engine.stored]
+        assert sink.committed == urls
+
+    run(main())
+
+
+def test_ended_at_once_it_leaves_no_task_behind() -> None:
+    """A second signal cancels everything, also a worker that waits for a full disk."""
+
+    async def main() -> None:
+        sink = ListSink()
+        sink.fails = lambda call: FULL if call == "write" else None
+        engine = Engine(
+            *(f"https://h{n}.test/" for n in range(40)),
+            sinks=[sink],
+            engine=replace(OPTIONS, commit_settlements=1, linger_s=None),
+        )
+        await engine.open()
+        running = asyncio.ensure_future(engine.crawl.run())
+        await asyncio.sleep(20.0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert engine.clock.mono() < 20.1
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await engine.close(clean=False)
+
+    run(main())
+
+
+def test_a_bug_ends_the_crawl() -> None:
+    """Nothing is logged and gone on with."""
+
+    async def main() -> None:
+        engine = Engine(ROOT)
+
+        def broken(origin: Origin, task: Task) -> Any:
+            raise ZeroDivisionError
+
+        engine.web.other = broken
+        await engine.open()
+        with pytest.raises(ExceptionGroup) as caught:
+            await engine.crawl.run()
+        assert caught.group_contains(ZeroDivisionError)
+        await engine.close(clean=False)
+
+    run(main())
+
+
+# -- going on
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_second_run_goes_on_where_the_first_stopped(clean: bool, tmp_path: Any) -> None:
+    """Over the real store: every page once, none twice, the delay kept across the restart."""
+
+    async def main() -> None:
+        asked = []
+        for stop_s in (4.5, None):
+            engine = Engine(ROOT, frontier=InThread(SqliteFrontier(tmp_path / "frontier.db")))
+            engine.web.pages = {ROOT: answer(200, numbered(8))}
+            await engine.open()
+            begun = engine.clock.mono()
+            async with asyncio.TaskGroup() as group:
+                if stop_s is not None:
+                    group.create_task(stopping(stop_s, engine))
+                await engine.crawl.run()
+            await engine.close(clean=clean)
+            asked.append(engine.web.asked)
+        first, second = asked
+        assert second[0].begin - begun >= 1.0
+        assert second[0].begin - first[-1].end >= 1.0
+        urls = [one.url for one in (*first, *second) if one.task.kind is TaskKind.PAGE]
+        assert sorted(urls) == sorted([ROOT, *(f"{ROOT}{n}" for n in range(8))])
+
+    run(main())
+
+
+def test_the_clock_set_back_or_forward_neither_storms_nor_stalls() -> None:
+    """Delays are on the monotonic clock; only what waits for a date moves with the wall clock."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, web={ROOT: answer(200, numbered(20))})
+
+        async def jump() -> None:
+            for skew in (7_200.0, -3_600.0, 0.0):
+                await asyncio.sleep(5.0)
+                engine.loop.clock_skew = skew
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(jump())
+            assert await engine.run() is StoppedBy.EMPTY
+        begins = [one.begin for one in engine.web.asked]
+        assert all(1.1 <= after - before < 1.2 for before, after in pairwise(begins))
+
+    run(main())

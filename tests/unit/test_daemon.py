@@ -1,0 +1,214 @@
+"""The life of the process: signals, beats, and what the service manager hears of them."""
+
+import asyncio
+import os
+import signal
+from typing import Any
+
+import pytest
+
+from crawler.core.vocabulary import StoppedBy
+from crawler.daemon import EndedAtOnce, serve
+from crawler.systemd import Notifier
+from tests.support.engine import run
+
+
+class FakeCrawl:
+    """Runs `lasts_s`, and `drains_s` more once it is stopped."""
+
+    def __init__(self, *, lasts_s: float = 1e9, drains_s: float = 1.0) -> None:
+        self.lasts_s = lasts_s
+        self.drains_s = drains_s
+        self.stops: list[StoppedBy] = []
+        self.cancelled = False
+        self.stopped = asyncio.Event()
+
+    def stop(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
+        self.stops.append(reason)
+        self.stopped.set()
+
+    async def run(self) -> StoppedBy:
+        try:
+            try:
+                async with asyncio.timeout(self.lasts_s):
+                    await self.stopped.wait()
+            except TimeoutError:
+                return StoppedBy.EMPTY
+            await asyncio.sleep(self.drains_s)
+            return self.stops[0]
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+
+
+class Heard(Notifier):
+    """A notifier that keeps what it is told, with the time of it."""
+
+    def __init__(self, environ: dict[str, str] | None = None) -> None:
+        super().__init__(environ or {})
+        self.states: list[tuple[float, str]] = []
+
+    def send(self, *states: str) -> None:
+        self.states += [(asyncio.get_running_loop().time(), state) for state in states]
+
+    def times(self, prefix: str) -> list[int]:
+        return [round(when) for when, state in self.states if state.startswith(prefix)]
+
+
+class Case:
+    def __init__(self, heard: Heard | None = None, **crawl: float) -> None:
+        self.crawl = FakeCrawl(**crawl)
+        self.heard = heard or Heard()
+        self.progress: list[float] = []
+        self.ticks = 0
+        self.refreshed = 0
+
+    async def refresh(self) -> None:
+        self.refreshed += 1
+
+    def tick(self) -> None:
+        self.ticks += 1
+
+    async def serve(self, *, ticking: bool = False) -> StoppedBy:
+        loop = asyncio.get_running_loop()
+        return await serve(
+            self.crawl,
+            notifier=self.heard,
+            status=lambda: f"{self.refreshed} refreshed",
+            on_progress=lambda: self.progress.append(loop.time()),
+            refresh=self.refresh,
+            on_tick=self.tick if ticking else None,
+            drain_s=30.0,
+        )
+
+
+def kill(*signals: tuple[float, int]) -> None:
+    """Send signals to this process, each after so many seconds."""
+    loop = asyncio.get_running_loop()
+    for after_s, number in signals:
+        loop.call_later(after_s, os.kill, os.getpid(), number)
+
+
+def test_one_signal_drains() -> None:
+    """The crawl is stopped once, the manager is told how long it may take, and the result comes back."""
+
+    async def main() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            case = Case()
+            kill((5.0, number))
+            assert await case.serve() is StoppedBy.SIGNAL
+            assert case.crawl.stops == [StoppedBy.SIGNAL]
+            told = [state for _, state in case.heard.states]
+            assert told == [
+                "READY=1",
+                "STATUS=0 refreshed",
+                "STOPPING=1",
+                "EXTEND_TIMEOUT_USEC=40000000",
+                "STATUS=draining",
+            ]
+
+    run(main())
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    """Whichever it is; nothing more is waited for, and no group of exceptions comes out."""
+
+    async def main() -> None:
+        case = Case(drains_s=1_000.0)
+        kill((5.0, signal.SIGTERM), (6.0, signal.SIGINT))
+        with pytest.raises(EndedAtOnce) as caught:
+            await case.serve()
+        assert caught.value.number == signal.SIGINT
+        assert case.crawl.cancelled
+        assert case.crawl.stops == [StoppedBy.SIGNAL]
+        assert round(asyncio.get_running_loop().time()) == 6
+
+    run(main())
+
+
+def test_two_signals_in_the_same_instant_are_two() -> None:
+    """Both are seen although they come together."""
+
+    async def main() -> None:
+        case = Case(drains_s=1_000.0)
+        kill((5.0, signal.SIGTERM), (5.0, signal.SIGINT))
+        with pytest.raises(EndedAtOnce):
+            await case.serve()
+
+    run(main())
+
+
+@pytest.mark.parametrize("ends", ["by itself", "by a signal", "at once"])
+def test_signals_are_given_back(ends: str) -> None:
+    """After the crawl they mean again what they meant before it."""
+
+    async def main() -> None:
+        case = Case(lasts_s=3.0 if ends == "by itself" else 1e9, drains_s=50.0)
+        kill(*((5.0 + n, signal.SIGTERM) for n in range({"by itself": 0, "by a signal": 1, "at once": 2}[ends])))
+        try:
+            await case.serve()
+        except EndedAtOnce:
+            assert ends == "at once"
+        assert not asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    run(main())
+
+
+def test_a_crawl_that_ends_by_itself_ends_the_serving() -> None:
+    """And every beat with it."""
+
+    async def main() -> None:
+        case = Case(lasts_s=25.0)
+        assert await case.serve() is StoppedBy.EMPTY
+        assert case.crawl.stops == []
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert case.heard.times("STOPPING") == []
+
+    run(main())
+
+
+def test_the_beats() -> None:
+    """STATUS every ten seconds after a refresh, progress each minute, the watchdog at half its time, ticks."""
+
+    async def main() -> None:
+        case = Case(Heard({"WATCHDOG_USEC": "30000000"}), lasts_s=121.0)
+        await case.serve(ticking=True)
+        assert case.heard.times("STATUS") == [0, *range(10, 121, 10)]
+        assert case.heard.times("WATCHDOG") == [15, 30, 45, 60, 75, 90, 105, 120]
+        assert [round(when) for when in case.progress] == [60, 120]
+        assert case.refreshed == 12
+        assert 600 <= case.ticks <= 605
+
+    run(main())
+
+
+def test_without_a_watchdog_or_a_view_there_is_no_such_beat() -> None:
+    """Nothing runs that nobody asked for."""
+
+    async def main() -> None:
+        case = Case(lasts_s=100.0)
+        await case.serve()
+        assert case.heard.times("WATCHDOG") == []
+        assert case.ticks == 0
+
+    run(main())
+
+
+@pytest.mark.parametrize("where", ["run", "refresh", "tick"])
+def test_a_bug_comes_out(where: str) -> None:
+    """And nothing keeps running."""
+
+    async def main() -> None:
+        case = Case(lasts_s=100.0)
+
+        async def fail() -> Any:
+            raise ZeroDivisionError
+
+        setattr(case.crawl if where == "run" else case, where, fail)
+        with pytest.raises(ExceptionGroup) as caught:
+            await case.serve(ticking=True)
+        assert caught.group_contains(ZeroDivisionError)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
