@@ -78,7 +78,7 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a crawl ended. `summary` has the names of `crawl --json`; `seed_problems` says of each seed that was not
-    answered why, when none was.
+    answered why, when none was; `output_problems` why something could not be written.
     """
 
     stopped_by: StoppedBy
@@ -87,6 +87,7 @@ class Result:
     any_page_answered: bool
     details: dict[str, dict[str, int]]
     seed_problems: tuple[str, ...] = ()
+    output_problems: tuple[str, ...] = ()
 
 
 def run(settings: Settings, *, mode: Mode, view: View, configuration: str | None = None) -> Result:
@@ -145,7 +146,8 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
                 refresh=views.refresh_totals,
                 drain_s=settings.engine_options(mode).drain_s,
             )
-            await parts.committer.close()
+            disk_reason = parts.reporter.disk_reason
+            output_problems = ([disk_reason] if disk_reason else []) + await parts.committer.close()
             await parts.reporter.finish()
             await parts.fetcher.close()
             await parts.resolver.close()
@@ -165,6 +167,7 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
                 answered,
                 parts.reporter.details(parts.tally),
                 problems,
+                tuple(output_problems),
             )
         finally:
             logs.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 import orjson
 
-from crawler.cli.failures import say
+from crawler.cli.failures import not_written, say
 from crawler.cli.options import config_option, load_settings, override_option
 from crawler.cli.streams import write_data
 from crawler.core.url import seed
@@ -70,6 +70,8 @@ def command(
         from crawler.cli.progress import summary_table
 
         Console(stderr=True).print(summary_table(result.summary | result.details))
+    if result.output_problems:
+        return not_written(result.output_problems)
     return _exit_code(result.stopped_by, urls_left=result.urls_left, problems=result.seed_problems)
 
 
@@ -80,9 +82,6 @@ def _exit_code(stopped_by: StoppedBy, *, urls_left: int, problems: tuple[str, ..
             say(problem)
         return Exit.FINDINGS
     match stopped_by:
-        case StoppedBy.DISK:
-            say("the disk is full; everything committed is safe, the same command goes on from there")
-            return Exit.IO
         case StoppedBy.WAITING:
             say(f"{urls_left} URLs are due later than crawl.linger; the same command goes on with them")
             return Exit.WAITING

@@ -5,6 +5,7 @@ The one table from exceptions to exit codes (docs/OPERATIONS.md). What is not in
 
 import errno
 import sys
+from collections.abc import Iterable
 
 from crawler.core.vocabulary import Exit
 
@@ -12,6 +13,14 @@ from crawler.core.vocabulary import Exit
 def say(message: str) -> None:
     """Tell a person, on stderr."""
     print(f"crawler: {message}", file=sys.stderr)  # noqa: T201 - messages of the command line
+
+
+def not_written(problems: Iterable[str]) -> int:
+    """Say what could not be written, and that it is not the end; returns the exit code."""
+    for problem in problems:
+        say(f"could not be written: {problem}")
+    say("what was committed is safe; the same command goes on from there")
+    return Exit.IO
 
 
 def exit_for(error: BaseException) -> int | None:

@@ -34,7 +34,7 @@ _STOPPED_BY: Final[Mapping[str, str]] = {
     "max_urls": "scope.max_urls was reached",
     "max_duration": "the time limit was reached",
     "signal": "it was asked to stop; the same command resumes",
-    "disk": "the disk is full; the same command resumes",
+    "disk": "nothing could be written; the same command resumes",
 }
 
 

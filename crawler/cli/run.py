@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.failures import say
+from crawler.cli.failures import not_written
 from crawler.cli.options import config_option, load_settings, override_option
-from crawler.core.vocabulary import Exit, StoppedBy
+from crawler.core.vocabulary import Exit
 
 
 @click.command(name="run")
@@ -19,7 +19,4 @@ def command(config: Path, overrides: tuple[str, ...]) -> int:
 
     settings = load_settings(config, overrides, "run").settings
     result = run(settings, mode="run", view=View(console=sys.stderr.isatty()), configuration=str(config))
-    if result.stopped_by is StoppedBy.DISK:
-        say("the disk is full")
-        return Exit.IO
-    return Exit.OK
+    return not_written(result.output_problems) if result.output_problems else Exit.OK

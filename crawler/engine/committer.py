@@ -151,17 +151,22 @@ class Committer:
         self._arrived.set()
         self._poke.set()
 
-    async def close(self) -> None:
-        """After `run` has ended: end the output files."""
+    async def close(self) -> list[str]:
+        """After `run` has ended: end the output files. Returns what went wrong, in words: what is committed is safe
+        all the same, and the next start finishes a rename, if the file is still there.
+        """
+        problems = []
         for sink in self._sinks:
             try:
                 files = await self._in_thread(sink.close)
                 await self._frontier.record_sink_files([*self._unrecorded, *files])
                 self._unrecorded = []
-            except (OSError, FrontierFull):  # what is committed is safe; the next start finishes the rename
-                continue
-            self._say_closed(files)
+            except (OSError, FrontierFull) as error:
+                problems.append(f"{sink.name}: {error}")
+            else:
+                self._say_closed(files)
         self._thread.shutdown(wait=True)
+        return problems
 
     async def _commit(self, batch: list[Visited]) -> None:
         settlements = [visited.settlement for visited in batch]

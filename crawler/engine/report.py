@@ -40,6 +40,7 @@ class Reporter:
         self._told: set[tuple[str, str]] = set()
         self._reading: set[asyncio.Future[None]] = set()
         self._disk_low_mono: float | None = None
+        self.disk_reason = ""  # why nothing could be written, as long as nothing can
         self._failures: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
 
@@ -158,6 +159,7 @@ class Reporter:
         except OSError:
             free = 0
         now = self._clock.mono()
+        self.disk_reason = reason or ""
         if reason is not None:
             self._disk_low_mono = now
             self._logs.event(
