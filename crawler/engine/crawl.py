@@ -11,9 +11,10 @@ from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.vocabulary import StoppedBy
+from crawler.engine.agenda import NEVER
 from crawler.engine.committer import Committer
 from crawler.engine.options import EngineOptions
-from crawler.engine.scheduler import NEVER, Scheduler
+from crawler.engine.scheduler import Scheduler
 from crawler.engine.worker import Worker
 
 _CHECK_S: Final = 1.0  # the end is looked for at least this often

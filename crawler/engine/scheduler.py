@@ -1,16 +1,14 @@
 """Decides who is asked next: turns queued URLs into leases, each as soon as politeness lets it.
 
-Keys wait in a heap by the time they may next be asked; no worker ever sleeps for politeness. The scheduler knows the
-books, the frontier (where tasks come from) and the address gate; it knows nothing of how a page is fetched or read.
+Keys wait in the agenda for the time they may next be asked; no worker ever sleeps for politeness. The scheduler knows
+the books, the frontier (where tasks come from) and the address gate; it knows nothing of how a page is fetched or read.
 
 Invariant: a request is leased only when its politeness key, its origin and, as far as known, its address are open, and
 its origin's robots verdict is known.
 """
 
 import asyncio
-import heapq
 import itertools
-import math
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -21,18 +19,16 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.core.values import Lease, Origin, Task
 from crawler.core.vocabulary import TaskKind
+from crawler.engine.agenda import ANY_WIDTH, NEVER, Agenda
 from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
-from crawler.engine.hosts import Errand, Host, Key, Line
+from crawler.engine.hosts import Errand, Host, Key
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
 
-NEVER: Final = math.inf
 PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
 PREFETCH_FREE: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy …
 PREFETCH_ALL: Final = 8_192  # … but of all hosts together no more than this, as far as each has a lease's worth
-_ANY_WIDTH: Final = 1 << 30
-_GATE_POLL_S: Final = 1.0  # a line at an address is looked at this often, should whom it called not have gone
 _FULL_S: Final = 1.0  # the store is asked again so long after its disk was full
 
 
@@ -58,11 +54,9 @@ class Scheduler:
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
         self._lease_size = options.lease_size
-        self._heap: list[tuple[float, int, Key | Line]] = []
-        self._sequence = itertools.count()
         self._lease_ids = itertools.count(1)
         self._wake = asyncio.Event()
-        self._lines: dict[str, Line] = {}  # by address
+        self._agenda = Agenda(gate, clock, self._wake.set)
         self._fills_wanted: set[Host] = set()
         self._fills: set[Host] = set()
         self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
@@ -73,7 +67,6 @@ class Scheduler:
         self.paused = False
         self.on_quiet: Callable[[], None] = lambda: None
         self.on_visit_end: Callable[[], None] = lambda: None
-        gate.on_leave = self._address_left
 
     async def start(self) -> None:
         """After the books were loaded: everything with work gets its place."""
@@ -152,19 +145,10 @@ class Scheduler:
 
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""
-        while self._heap and not self.stopping and not self.paused:
-            when, _, due = self._heap[0]
-            if due.scheduled_mono != when:
-                heapq.heappop(self._heap)  # superseded by an earlier entry
-                continue
-            wait_s = when - self._clock.mono()
-            if wait_s > 0:
-                return wait_s
-            heapq.heappop(self._heap)
-            due.scheduled_mono = None
-            if isinstance(due, Line):
-                self._call_next(due)
-                continue
+        while not self.stopping and not self.paused:
+            due = self._agenda.take_due()
+            if not isinstance(due, Key):
+                return due
             lease = self._next_lease(due)
             if lease is not None:
                 await self._queue.put(lease)
@@ -177,9 +161,9 @@ class Scheduler:
     def _next_lease(self, key: Key) -> Lease | None:
         """The key's next lease, or None; either way the key is scheduled for when it can have another."""
         mono = self._clock.mono()
-        opens = key.turn.opens_at(mono, delay_s=key.delay_s, width=_ANY_WIDTH)
+        opens = key.turn.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
         if opens is not None:
-            self._schedule(key, opens)
+            self._agenda.schedule(key, opens)
             return None
         free = key.delay_s == 0 and not self._gate.has_delay
         lease = self._errand_lease(key, mono)
@@ -200,7 +184,7 @@ class Scheduler:
                 lease = self._errand_lease(key, mono)
                 if lease is not None:
                     break
-        self._schedule(key, mono if lease is not None and key.delay_s == 0 else later)
+        self._agenda.schedule(key, mono if lease is not None and key.delay_s == 0 else later)
         return lease
 
     def _errand_lease(self, key: Key, mono: float) -> Lease | None:
@@ -241,11 +225,10 @@ class Scheduler:
             return None
         opens = self._gate.opens_at(host.peer)
         if opens is not None:
-            self._line_up(host.key, host.peer, opens)
+            self._agenda.line_up(host.key, host.peer, opens)
             return NEVER
-        line = self._lines.get(host.peer)
-        if line is not None and not host.key.errands:  # an errand may stand in the same line
-            line.keys.pop(host.key, None)
+        if not host.key.errands:  # an errand may stand in the same line
+            self._agenda.step_out(host.key, host.peer)
         return None
 
     def _run_length(self, host: Host) -> int:
@@ -315,47 +298,10 @@ class Scheduler:
 
     # -- scheduling
 
-    def _schedule(self, due: Key | Line, when_mono: float) -> None:
-        if when_mono == NEVER or (due.scheduled_mono is not None and due.scheduled_mono <= when_mono):
-            return
-        due.scheduled_mono = when_mono
-        heapq.heappush(self._heap, (when_mono, next(self._sequence), due))
-        self._wake.set()
-
     def _schedule_if_work(self, host: Host) -> None:
         if host.has_work:
             host.key.list_host(host)
-            self._schedule(host.key, max(host.key.turn.open_mono, host.turn.open_mono, self._clock.mono()))
-
-    def _line_up(self, key: Key, address: str, opens_mono: float) -> None:
-        """Let a key wait until it is called."""
-        line = self._lines.get(address)
-        if line is None:
-            line = self._lines[address] = Line(address)
-        line.keys[key] = None
-        self._schedule(line, min(opens_mono, self._clock.mono() + _GATE_POLL_S))
-
-    def _address_left(self, address: str, opens_mono: float) -> None:
-        line = self._lines.get(address)
-        if line is not None:
-            line.left += 1
-            self._schedule(line, opens_mono)
-
-    def _call_next(self, line: Line) -> None:
-        """If the address is open, let the first in line go that can, one for each that left: they may be thousands."""
-        mono = self._clock.mono()
-        opens = self._gate.opens_at(line.address)
-        if opens is None:
-            opens, places, line.left = NEVER, max(1, line.left), 0
-            while line.keys and places > 0:
-                key, _ = line.keys.popitem(last=False)
-                key.errands_open_mono = min(key.errands_open_mono, mono)
-                places -= key.turn.opens_at(mono, delay_s=key.delay_s, width=_ANY_WIDTH) is None
-                self._schedule(key, max(mono, key.turn.open_mono))
-        if line.keys:
-            self._schedule(line, min(opens, mono + _GATE_POLL_S))
-        else:
-            self._lines.pop(line.address, None)
+            self._agenda.schedule(host.key, max(host.key.turn.open_mono, host.turn.open_mono, self._clock.mono()))
 
     # -- what comes back
 
@@ -395,7 +341,7 @@ class Scheduler:
                     self._let_go_on(self.books.freed())
         self._schedule_if_work(host)
         if key.hosts or key.errands:
-            self._schedule(key, max(key.turn.open_mono, now))
+            self._agenda.schedule(key, max(key.turn.open_mono, now))
         self._visit_ended()
 
     def reading_began(self) -> None:
@@ -418,7 +364,7 @@ class Scheduler:
         key = self._key_of(lease, host)
         if lease.tasks[0].kind is TaskKind.ROBOTS:
             key.errands_open_mono = NEVER  # until it is called
-            self._line_up(key, address, until_mono)
+            self._agenda.line_up(key, address, until_mono)
         if lease.origin == host.origin:
             host.peer = address
 
@@ -440,7 +386,7 @@ class Scheduler:
         """robots.txt redirects: ask there, on that host's patience."""
         key = self.books.key_for(origin)
         key.errands.append(Errand(self.books.hosts[host_id], origin, task))
-        self._schedule(key, max(key.turn.open_mono, self._clock.mono()))
+        self._agenda.schedule(key, max(key.turn.open_mono, self._clock.mono()))
 
     # -- questions
 
@@ -467,8 +413,8 @@ class Scheduler:
         """
         mono, now = self._clock.mono(), self._clock.now()
         first = NEVER
-        if self._heap and self._heap[0][0] - mono <= enough_s:
-            return max(0.0, self._heap[0][0] - mono)
+        if self._agenda.first_mono - mono <= enough_s:
+            return max(0.0, self._agenda.first_mono - mono)
         for key in self.books.keys.values():
             opens = [key.errands_open_mono] if key.errands else []
             for host in key.hosts:

@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Callable
 
 from crawler.core.clock import Clock
+from crawler.engine.agenda import NEVER
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
-from crawler.engine.scheduler import NEVER, Scheduler
+from crawler.engine.scheduler import Scheduler
 from crawler.engine.snapshot import Snapshot
 from crawler.engine.tally import Tally
 from crawler.fetch.ledger import PoolStats

@@ -1,0 +1,100 @@
+"""When each politeness key is looked at again, and which keys wait in line for an IP address.
+
+A heap of times; an entry is valid only while it is the one its key or line remembers, so rescheduling costs no search.
+It decides nothing about a key that is due: that is the scheduler's business.
+"""
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.engine.gate import AddressGate
+from crawler.engine.hosts import Key, Line
+
+NEVER: Final = math.inf
+ANY_WIDTH: Final = 1 << 30
+GATE_POLL_S: Final = 1.0  # a line at an address is looked at this often, should whom it called not have gone
+
+
+class Agenda:
+    """`wake` is called whenever an entry was made: it may be earlier than what the scheduler sleeps for."""
+
+    def __init__(self, gate: AddressGate, clock: Clock, wake: Callable[[], None]) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._wake = wake
+        self._heap: list[tuple[float, int, Key | Line]] = []
+        self._sequence = itertools.count()
+        self._lines: dict[str, Line] = {}  # by address
+        gate.on_leave = self._address_left
+
+    def schedule(self, due: Key | Line, when_mono: float) -> None:
+        """Look at a key (or a line) then, if it is not to be looked at earlier already. NEVER: somebody will say."""
+        if when_mono == NEVER or (due.scheduled_mono is not None and due.scheduled_mono <= when_mono):
+            return
+        due.scheduled_mono = when_mono
+        heapq.heappush(self._heap, (when_mono, next(self._sequence), due))
+        self._wake()
+
+    def take_due(self) -> Key | float:
+        """The next key that is due, or the seconds until one is."""
+        while self._heap:
+            when, _, due = self._heap[0]
+            if due.scheduled_mono != when:
+                heapq.heappop(self._heap)  # superseded by an earlier entry
+                continue
+            wait_s = when - self._clock.mono()
+            if wait_s > 0:
+                return wait_s
+            heapq.heappop(self._heap)
+            due.scheduled_mono = None
+            if isinstance(due, Key):
+                return due
+            self._call_next(due)
+        return NEVER
+
+    @property
+    def first_mono(self) -> float:
+        """When the first entry is due, valid or not; NEVER if there is none."""
+        return self._heap[0][0] if self._heap else NEVER
+
+    # -- lines at addresses
+
+    def line_up(self, key: Key, address: str, opens_mono: float) -> None:
+        """Let a key wait until it is called."""
+        line = self._lines.get(address)
+        if line is None:
+            line = self._lines[address] = Line(address)
+        line.keys[key] = None
+        self.schedule(line, min(opens_mono, self._clock.mono() + GATE_POLL_S))
+
+    def step_out(self, key: Key, address: str) -> None:
+        """A key found the address open without being called."""
+        line = self._lines.get(address)
+        if line is not None:
+            line.keys.pop(key, None)
+
+    def _address_left(self, address: str, opens_mono: float) -> None:
+        line = self._lines.get(address)
+        if line is not None:
+            line.left += 1
+            self.schedule(line, opens_mono)
+
+    def _call_next(self, line: Line) -> None:
+        """If the address is open, let the first in line go that can, one for each that left: they may be thousands."""
+        mono = self._clock.mono()
+        opens = self._gate.opens_at(line.address)
+        if opens is None:
+            opens, places, line.left = NEVER, max(1, line.left), 0
+            while line.keys and places > 0:
+                key, _ = line.keys.popitem(last=False)
+                key.errands_open_mono = min(key.errands_open_mono, mono)
+                places -= key.turn.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None
+                self.schedule(key, max(mono, key.turn.open_mono))
+        if line.keys:
+            self.schedule(line, min(opens, mono + GATE_POLL_S))
+        else:
+            self._lines.pop(line.address, None)
