@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.crawls import Crawl, ended, running
-from tests.support.interrupted import assert_everything_is_there_once, wait_for_event
+from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_event, wait_for_requests
 from tests.support.nginx import Nginx
 from tests.support.sites import DOCS, OTHER, sections
 
@@ -79,3 +79,16 @@ def test_a_crawl_ended_by_a_full_disk_can_be_resumed(server: Nginx, tmp_path: Pa
         done = crawl.run()
         assert (done.code, done.stderr, done.summary["stopped_by"]) == (0, "", "empty")
         assert_everything_is_there_once(server, crawl)
+
+
+@pytest.mark.parametrize("lost", ["warc", "."], ids=["open archive", "whole directory"])
+def test_output_that_somebody_deletes_is_not_lost_in_silence(server: Nginx, tmp_path: Path, lost: str) -> None:
+    """Files that go away under a running crawl: exit 74 and a word on what could not be written, not a full disk."""
+    crawl = Crawl.of(tmp_path, sections(server, OTHER, crawl={"linger": "1s"}, politeness=SLOWLY))
+    with running(*crawl.arguments()) as process:
+        assert wait_for_requests(server, process, 30)
+        shutil.rmtree(crawl.output / lost)
+        ran = ended(process)
+    assert ran.code == 74
+    assert "could not be written" in ran.stderr
+    assert "Traceback" not in ran.stderr
