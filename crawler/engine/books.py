@@ -42,7 +42,7 @@ class Books:
         self._max_urls = scope.max_urls
         self._max_urls_per_host = scope.max_urls_per_host
         self._dirty_rests: dict[str, Rest] = {}
-        self._at_limit: set[Host] = set()
+        self._at_limit: dict[Host, None] = {}
         self.hosts: dict[int, Host] = {}
         self.keys: dict[str, Key] = {}
         self.first_attempts = 0
@@ -123,12 +123,12 @@ class Books:
     def hold_at_limit(self, host: Host) -> None:
         """All that the host has left needs a place, and there is none."""
         host.limit_reached = True
-        self._at_limit.add(host)
+        self._at_limit[host] = None
 
     def reopen(self, host: Host) -> None:
         """The host may have something that needs no place."""
         host.limit_reached = False
-        self._at_limit.discard(host)
+        self._at_limit.pop(host, None)
 
     def freed(self) -> Sequence[Host]:
         """A place was given back: the hosts that this lets go on."""

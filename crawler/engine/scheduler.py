@@ -57,7 +57,7 @@ class Scheduler:
         self._lease_ids = itertools.count(1)
         self._wake = asyncio.Event()
         self._agenda = Agenda(gate, clock, self._wake.set)
-        self._fills_wanted: set[Host] = set()
+        self._fills_wanted: list[Host] = []
         self._fills: set[Host] = set()
         self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
         self.next_due_at: float | None = None  # when the next waiting URL is due (UTC)
@@ -97,7 +97,7 @@ class Scheduler:
                 self._wake.clear()
                 await self._promote_due()
                 wait_s = await self._lease_ready()
-                for host in self._fills_wanted - self._fills:
+                for host in self._fills_wanted:
                     self._fills.add(host)
                     group.create_task(self._fill(host))
                 self._fills_wanted.clear()
@@ -261,7 +261,7 @@ class Scheduler:
     def _want_fill(self, host: Host) -> None:
         if not host.filling:
             host.filling = True
-            self._fills_wanted.add(host)
+            self._fills_wanted.append(host)
 
     def _issue(self, key: Key, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.turn = key.turn.began()

@@ -60,7 +60,7 @@ ADDRESS = "192.0.2.1"
 
 
 class Stalled(Exception):
-    """The test waits for ever: nothing is due and no thread is at work, or the loop goes round and time stands still."""
+    """The test waits for ever: nothing is due and no thread is at work, or the loop goes round without time passing."""
 
 
 _SPINS = 20_000

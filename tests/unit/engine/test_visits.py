@@ -111,7 +111,8 @@ def test_a_seeds_redirect_brings_its_host_in() -> None:
         }
     )
     assert crawled.engine.scope_hosts == [("b.test", ROOT), ("www.c.test", "https://b.test/")]
-    assert crawled.asked == [ROOT, "https://b.test/", "https://www.c.test/", "https://www.c.test/x", "https://b.test/y"]
+    assert crawled.asked[:3] == [ROOT, "https://b.test/", "https://www.c.test/"]
+    assert sorted(crawled.asked[3:]) == ["https://b.test/y", "https://www.c.test/x"]
     assert crawled.skipped == [("https://d.test/", "scope_host"), ("https://e.test/", "scope_host")]
 
 
