@@ -8,7 +8,6 @@ import asyncio
 import gc
 import os
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import orjson
 import uvloop
 
 from crawler import __version__, daemon
@@ -34,6 +32,7 @@ from crawler.engine.report import Reporter
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
 from crawler.engine.snapshot import Snapshot
+from crawler.engine.summary import summarise
 from crawler.engine.tally import Tally
 from crawler.engine.views import Views
 from crawler.engine.visit import Reader
@@ -48,6 +47,7 @@ from crawler.fetch.tls import TlsProfile
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
+from crawler.rundir import prepare, write_run_file
 from crawler.settings.settings import Mode, Settings
 from crawler.sinks.base import Sink
 from crawler.sinks.pages import PagesSink
@@ -61,10 +61,6 @@ SWITCH_INTERVAL_S: Final = 0.0005
 
 # A page makes thousands of short-lived tuples and hardly a cycle: collecting at every 700 costs 3 % and finds nothing.
 GC_THRESHOLD: Final = 50_000
-
-
-class OutputUnusable(Exception):
-    """The output directory cannot be one; the message is for a person (exit 78)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +149,9 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             await parts.resolver.close()
             clean = parts.committer.is_idle
             totals = await frontier.totals()
-            summary = summarise(parts, output, stopped_by, clock.mono() - started_mono)
+            summary = summarise(
+                parts.tally, parts.pool.stats(), len(parts.books.hosts), output, stopped_by, clock.mono() - started_mono
+            )
             logs.event(
                 Event.STOP, reason=stopped_by.value, responses=parts.tally.responses, pages=parts.tally.pages,
                 bytes=parts.tally.bytes, errors=parts.tally.errors, dur_ms=round((clock.mono() - started_mono) * 1e3),
@@ -332,15 +330,6 @@ def _seeds(settings: Settings, scope: Scope) -> list[Discovered]:
     return found
 
 
-def prepare(output: Path) -> Path:
-    """Make the output directory. Raises OutputUnusable, OSError."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise OutputUnusable(f"{output} is not a directory; output.directory must be one") from None
-    return output
-
-
 def open_logs(settings: Settings, *, console: bool) -> Logs:
     """Set logging up for a crawl. Raises OSError."""
     directory = settings.log_directory
@@ -355,48 +344,6 @@ def open_logs(settings: Settings, *, console: bool) -> Logs:
         crawl_name=settings.crawl.name,
         run_id=run_id,
     )
-
-
-def write_run_file(settings: Settings, configuration: str | None, run_id: str) -> None:
-    """run.json: how `--output DIR` finds the daemon and its logs."""
-    path = settings.output_directory / "run.json"
-    content = {
-        "pid": os.getpid(),
-        "run_id": run_id,
-        "configuration": configuration and str(Path(configuration).resolve()),
-        "socket": str(settings.control_socket.resolve()),
-        "logs": str(settings.log_directory.resolve()),
-        "frontier": str(settings.frontier_path.resolve()),
-    }
-    temporary = path.with_suffix(".json.new")
-    temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
-    temporary.replace(path)
-
-
-def summarise(parts: Parts, output: Path, stopped_by: StoppedBy, duration_s: float) -> dict[str, object]:
-    """The summary of `crawl --json`: of this run, not of the directory's life."""
-    tally, stats = parts.tally, parts.pool.stats()
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return {
-        "responses": tally.responses,
-        "pages": tally.pages,
-        "bytes": tally.bytes,
-        "errors": tally.errors,
-        "denied": tally.denied,
-        "links_found": tally.links_found,
-        "links_new": tally.links_new,
-        "hosts": len(parts.books.hosts),
-        "connections_opened": stats.opened,
-        "requests_per_connection": round(stats.requests / stats.opened, 1) if stats.opened else 0.0,
-        "tls_handshakes": stats.tls_handshakes,
-        "tls_resumed": stats.tls_resumed,
-        "duration_s": round(duration_s, 3),
-        "pages_per_s": round(tally.pages / duration_s, 1) if duration_s > 0 else 0.0,
-        "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
-        "max_rss_bytes": usage.ru_maxrss * 1024,
-        "output": str(output),
-        "stopped_by": stopped_by.value,
-    }
 
 
 def with_seeds(settings: Settings, seeds: list[str]) -> Settings:

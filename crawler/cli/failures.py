@@ -46,10 +46,10 @@ def exit_for(error: BaseException) -> int | None:
 
 
 def _of_a_crawl(error: BaseException) -> int | None:
-    from crawler.app import OutputUnusable
     from crawler.daemon import EndedAtOnce
     from crawler.fetch.request import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
+    from crawler.rundir import OutputUnusable
     from crawler.sinks.base import SinkCorrupt
 
     if isinstance(error, EndedAtOnce):
