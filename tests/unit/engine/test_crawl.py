@@ -266,6 +266,24 @@ def test_a_stop_on_a_full_disk_ends_too() -> None:
     run(main())
 
 
+def test_a_disk_that_recovers_during_the_drain_loses_nothing() -> None:
+    """What was fetched is stored, and the crawl does not look alive again."""
+
+    async def main() -> None:
+        sink = ListSink()
+        engine = Engine(ROOT, sinks=[sink], engine=OPTIONS, web={ROOT: answer(200, numbered(9))})
+        sink.fails = lambda call: FULL if call == "write" and 3.0 < engine.clock.mono() < 9.0 else None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stopping(8.0, engine))
+            assert await engine.run() is StoppedBy.SIGNAL
+        assert [reason is None for reason in engine.disk] == [False, True]
+        assert engine.crawl.state == "draining"
+        assert sorted(engine.settled) == sorted(engine.web.page_urls)
+        assert sink.committed == engine.web.urls
+
+    run(main())
+
+
 def test_ended_at_once_it_leaves_no_task_behind() -> None:
     """A second signal cancels everything, also a worker that waits for a full disk."""
 
