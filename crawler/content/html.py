@@ -33,9 +33,10 @@ MAX_DIRECTIVE_CHARS: Final = 1_024
 class Html:
     """What `extract` found. URLs are absolute.
 
-    `links` are unique and in document order; `canonical` is among them, `refresh` is not. `robots` holds the meta
-    elements that speak to robots: the agent they name, lower case (None: all), and their directives as written.
-    `invalid` counts references that are no http(s) URL worth fetching. `capped`: the page has more than `max_links`.
+    `links` are in document order (see `LinkSet.resolve`); `canonical` is among them, `refresh` is not. `robots` holds
+    the meta elements that speak to robots: the agent they name, lower case (None: all), and their directives as
+    written. `invalid` counts references that are no http(s) URL worth fetching. `capped`: the page has more than
+    `max_links`.
     """
 
     title: str | None

@@ -5,6 +5,7 @@ JavaDoc page 32 are left. It does not know where references are written (`html`,
 followed.
 """
 
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from crawler.content.resolve import Resolver, clean
@@ -39,11 +40,12 @@ _SOURCES: Final = (Source.LINK, Source.ALTERNATE, Source.CANONICAL, Source.REQUI
 class LinkSet:
     """Collects references up to `limit` different ones; `capped` says that there were more."""
 
-    __slots__ = ("_kinds", "_limit", "capped")
+    __slots__ = ("_kinds", "_limit", "_required_too", "capped")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kinds: dict[str, int] = {}
+        self._required_too: set[str] = set()  # linked as well as needed to show the page
         self.capped = False
 
     def add(self, written: str, kind: int) -> None:
@@ -61,12 +63,16 @@ class LinkSet:
                 kinds[reference] = kind
             else:
                 self.capped = True
-        elif kind < known:
-            kinds[reference] = kind
+        elif kind != known:
+            if kind < known:
+                kinds[reference] = kind
+            if REQUISITE in (kind, known):
+                self._required_too.add(reference)
 
     def resolve(self, resolver: Resolver) -> tuple[tuple[Link, ...], int]:
-        """Return the links in order of their first mention, each URL once, and the number of references that are no
-        fetchable URL.
+        """Return the links in order of their first mention, and the number of references that are no fetchable URL.
+        Each URL stands once; one that is linked as well as needed to show the page is once more a requisite, at the
+        end: as a link it may be out of scope.
         """
         found: dict[str, tuple[Origin, int]] = {}
         invalid = 0
@@ -79,5 +85,17 @@ class LinkSet:
             known = found.get(url)
             if known is None or kind < known[1]:
                 found[url] = (origin, kind)
-        links = tuple(Link(url, origin, _SOURCES[kind], kind == NOFOLLOW) for url, (origin, kind) in found.items())
-        return links, invalid
+        links = [Link(url, origin, _SOURCES[kind], kind == NOFOLLOW) for url, (origin, kind) in found.items()]
+        if self._required_too:
+            links += self._requisites(resolver, found)
+        return tuple(links), invalid
+
+    def _requisites(self, resolver: Resolver, found: dict[str, tuple[Origin, int]]) -> list[Link]:
+        again: dict[str, Link] = {}
+        for reference in self._kinds:
+            if reference in self._required_too:
+                with suppress(UrlError):
+                    url, origin = resolver.resolve(reference)
+                    if found[url][1] != REQUISITE:
+                        again[url] = Link(url, origin, Source.REQUISITE, False)
+        return list(again.values())

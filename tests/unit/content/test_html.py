@@ -93,12 +93,15 @@ def test_requisites(text: str, expected: list[str]) -> None:
 
 
 def test_a_link_counts_as_the_strongest_mention() -> None:
-    """A URL that is both a requisite and a link is a link; one that is followed anywhere is followed."""
+    """A URL that is both a requisite and a link is a link first, and once more a requisite; one that is followed
+    anywhere is followed.
+    """
     page = read("<img src=x><a href=x><a rel='NOFOLLOW x' href=y><a href=y><a rel=nofollow href=z>", requisites=True)
     assert [(link.url.rpartition("/")[2], link.source, link.nofollow) for link in page.links] == [
         ("x", L, False),
         ("y", L, False),
         ("z", L, True),
+        ("x", R, False),
     ]
 
 
