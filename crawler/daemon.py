@@ -77,6 +77,7 @@ async def serve(
         beats.append((notifier.watchdog_s / 2, lambda: notifier.send("WATCHDOG=1")))
     if on_tick is not None:
         beats.append((tick_s, on_tick))
+    reason: StoppedBy | None = None
     try:
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(_every(seconds, act)) for seconds, act in beats]
@@ -85,11 +86,13 @@ async def serve(
             reason = await crawl.run()
             for task in beside:
                 task.cancel()
-    except* EndedAtOnce as ended:
-        raise EndedAtOnce(ended_at_once.result()) from ended
+    except* EndedAtOnce:
+        reason = None  # raised below: CPython before 3.11.4 wraps what is raised here into another group
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
+    if reason is None:
+        raise EndedAtOnce(ended_at_once.result())
     return reason
 
 

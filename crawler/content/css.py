@@ -13,7 +13,12 @@ from crawler.content.resolve import Resolver
 
 MAX_REFERENCES: Final = 10_000  # as many as a page may have links
 
-_STRING = r"""(?:"((?:[^"\\\n\r\f]++|\\[\s\S])*+)"|'((?:[^'\\\n\r\f]++|\\[\s\S])*+)')"""
+# A string ends at its quote, before a newline, or with the text (CSS Syntax §4.3.5): it always ends somewhere, so that
+# the end of one without a partner is not looked for again from every quote behind it.
+_STRING = (
+    r"""(?:"((?:[^"\\\n\r\f]++|\\[\s\S])*+)(?:"|(?=[\n\r\f])|\\?\Z)"""
+    r"""|'((?:[^'\\\n\r\f]++|\\[\s\S])*+)(?:'|(?=[\n\r\f])|\\?\Z))"""
+)
 _BARE = r"""(?:[^"'()\\\x00-\x20\x7f]++|\\(?:[0-9a-fA-F]{1,6}+(?:\r\n|[\t\n\f\r ])?+|[^\n\r\f]))*+"""
 _SPACE = r"[\t\n\f\r ]*+"
 _TOKEN = re.compile(

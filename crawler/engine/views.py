@@ -13,6 +13,7 @@ from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.snapshot import Snapshot
+from crawler.engine.summary import peak_rss_bytes
 from crawler.engine.tally import Tally
 from crawler.fetch.ledger import PoolStats
 from crawler.frontier.base import Frontier, Totals
@@ -104,7 +105,7 @@ class Views:
             "in_flight": len(self._scheduler.leases_out),
             "connections": stats.open,
             "cpu_percent": round(cpu_percent),
-            "max_rss_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "max_rss_bytes": peak_rss_bytes(),
             "bottleneck": self._bottleneck(cpu_percent),
         }
 

@@ -95,3 +95,11 @@ def test_any_bytes_are_read(data: bytes) -> None:
     """Whatever the bytes are, a list comes back."""
     for wrapped in (data, b"url(" + data, b"@import '" + data + b"'"):
         assert all("#" not in link.url for link in references(wrapped, "https://example.org/"))
+
+
+@pytest.mark.parametrize(
+    "text", ['@"' + '\\"' * 125_000, "url('" + "\\'" * 125_000, 'url("' * 60_000, '@import "' * 30_000]
+)
+def test_quotes_without_a_partner_are_passed_over_once(text: str) -> None:
+    """A sheet of half-open strings costs what its length does; looking for each one's end froze the program."""
+    assert len(list(written_references(text))) <= 30_000
