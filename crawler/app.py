@@ -123,6 +123,8 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             await parts.committer.open(recovered.sink_files)
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
             parts.books.load(recovered)
+            if recovered.hosts:
+                parts.gate.rest_all()
             parts.tally.life = recovered.counters
             parts.scheduler.stored(await frontier.add(_seeds(settings, parts.admission.scope), now=clock.now()))
             totals = await frontier.totals()
@@ -180,6 +182,7 @@ class Parts:
     crawl: Crawl
     scheduler: Scheduler
     books: Books
+    gate: AddressGate
     admission: Admission
     committer: Committer
     reporter: Reporter
@@ -297,7 +300,7 @@ def _assemble(
         options=engine,
         on_drain=reporter.drain,
     )
-    return Parts(crawl, scheduler, books, admission, committer, reporter, tally, pool, fetcher, resolver)
+    return Parts(crawl, scheduler, books, gate, admission, committer, reporter, tally, pool, fetcher, resolver)
 
 
 def _sinks(settings: Settings, output: Path, clock: SystemClock) -> list[Sink]:

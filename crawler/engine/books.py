@@ -62,6 +62,8 @@ class Books:
                 # the operator has started us again: ask now, not when the old rest ends
                 host.robots = replace(host.robots, expires_at=0.0)
         rests = {rest.key: rest for rest in recovered.rests}
+        for name in rests.keys() - self.keys.keys():  # of a host asked only for another's robots.txt
+            self.keys[name] = Key(name, host_delay(self._politeness, None))
         for key in self.keys.values():
             key.turn = OPEN.began().ended(mono, delay_s=key.delay_s)
             if (rest := rests.get(key.name)) is not None:

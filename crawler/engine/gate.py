@@ -22,8 +22,13 @@ class AddressGate:
         self._delay_s = address_delay(options)
         self._width = address_width(options)
         self._turns: dict[str, Turn] = {}
+        self._unknown = OPEN  # the turn of an address not asked since the start
         self._prune_at = _PRUNE_OVER
         self.on_leave: Callable[[str, float], None] = lambda address, opens_mono: None
+
+    def rest_all(self) -> None:
+        """An earlier run may have asked any address a moment ago: each rests its delay first."""
+        self._unknown = OPEN.began().ended(self._clock.mono(), delay_s=self._delay_s)
 
     @property
     def has_delay(self) -> bool:
@@ -31,14 +36,14 @@ class AddressGate:
 
     def opens_at(self, address: str) -> float | None:
         """None: open now. Otherwise the monotonic time it opens; infinity while what is in flight must end first."""
-        turn = self._turns.get(address)
-        return None if turn is None else turn.opens_at(self._clock.mono(), delay_s=self._delay_s, width=self._width)
+        turn = self._turns.get(address, self._unknown)
+        return turn.opens_at(self._clock.mono(), delay_s=self._delay_s, width=self._width)
 
     def enter(self, address: str) -> float | None:
         """Take the address, or say when to come back."""
         opens = self.opens_at(address)
         if opens is None:
-            self._turns[address] = self._turns.get(address, OPEN).began()
+            self._turns[address] = self._turns.get(address, self._unknown).began()
         return opens
 
     def leave(self, address: str) -> None:

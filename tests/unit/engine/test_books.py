@@ -255,3 +255,12 @@ def test_a_held_host_says_so_and_says_when_it_is_free() -> None:
     case.books.learn_robots(case.a, robots(verdict="unreachable"))
     case.books.learn_robots(case.a, robots())
     assert case.said == [("held", "robots.txt 200"), ("ready", "robots.txt read")]
+
+
+def test_the_rest_of_a_key_without_hosts_outlives_a_restart() -> None:
+    """A host that was asked only for another's robots.txt may have said 429 as well."""
+    case = Case().recovered(Rest("other.test", ASKED_AT, 1, "429"))
+    case.books.keys.clear()
+    rest = Rest("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
+    case.recovered(rest)
+    assert case.books.keys["other.test"].turn.open_mono == case.clock.mono() + 600.0

@@ -82,3 +82,14 @@ def test_addresses_whose_delay_is_over_are_forgotten() -> None:
     assert set(shut._turns) == {"busy", "recent"}
     assert shut.opens_at("busy") == math.inf
     assert shut.opens_at("recent") is not None
+
+
+def test_after_a_restart_every_address_rests_first() -> None:
+    """An earlier run may have asked it a moment ago."""
+    clock = FakeClock(100.0)
+    shut = gate(clock, delay_s=0.1, address_delay_s=8.0)
+    shut.rest_all()
+    assert shut.enter(A) == 108.0 + CLOCK_GUARD_S
+    clock.time = 108.0 + CLOCK_GUARD_S
+    assert shut.enter(A) is None
+    assert shut.enter(B) is None
