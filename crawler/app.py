@@ -20,7 +20,7 @@ import uvloop
 from crawler import __version__, daemon
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
-from crawler.core.values import Denied, Discovered, Lease
+from crawler.core.values import Discovered, Lease
 from crawler.core.vocabulary import Source, StoppedBy
 from crawler.engine.admission import Admission
 from crawler.engine.books import Books
@@ -47,6 +47,7 @@ from crawler.fetch.tls import TlsProfile
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
+from crawler.obs.redact import redact_text
 from crawler.rundir import prepare, write_run_file
 from crawler.settings.settings import Mode, Settings
 from crawler.sinks.base import Sink
@@ -126,7 +127,8 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             if recovered.hosts:
                 parts.gate.rest_all()
             parts.tally.life = recovered.counters
-            parts.scheduler.stored(await frontier.add(_seeds(settings, parts.admission.scope), now=clock.now()))
+            seeds, refused = _seeds(settings, parts.admission.scope)
+            parts.scheduler.stored(await frontier.add(seeds, now=clock.now()))
             totals = await frontier.totals()
             logs.event(
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,
@@ -159,7 +161,7 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
                 bytes=parts.tally.bytes, errors=parts.tally.errors, dur_ms=round((clock.mono() - started_mono) * 1e3),
             )  # fmt: skip
             answered = parts.tally.page_responses > 0 or recovered.counters.pages > 0
-            problems = () if answered else parts.reporter.first_failures()
+            problems = () if answered else (*parts.reporter.first_failures(), *refused)
             return Result(
                 stopped_by,
                 summary,
@@ -324,13 +326,17 @@ def _with_hosts(scope: Scope, hosts: tuple[str, ...]) -> Scope:
     return scope
 
 
-def _seeds(settings: Settings, scope: Scope) -> list[Discovered]:
-    found = []
+def _seeds(settings: Settings, scope: Scope) -> tuple[list[Discovered], list[str]]:
+    """The seeds to store, and of those that the scope refuses why, in words."""
+    found, refused = [], []
     for text in settings.seeds:
         url, origin = seed(text)
-        if not isinstance(scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED), Denied):
+        denied = scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED)
+        if denied is None:
             found.append(Discovered(url, origin, key_of(url), 0, "", Source.SEED))
-    return found
+        else:
+            refused.append(f"{redact_text(url)}: denied by {denied.rule}")
+    return found, refused
 
 
 def open_logs(settings: Settings, *, console: bool) -> Logs:
@@ -355,7 +361,7 @@ def with_seeds(settings: Settings, seeds: list[str]) -> Settings:
         try:
             seed(text)
         except UrlError as error:
-            raise UrlError(error.reason, f"seed {text!r}: {error}") from None
+            raise UrlError(error.reason, f"seed {redact_text(text)!r}: {error}") from None
     return replace(settings, crawl=settings.crawl.model_copy(update={"seeds": tuple(seeds)}), file_seeds=())
 
 

@@ -32,6 +32,7 @@ BLOCKED_PORTS: Final = frozenset(
 _DEFAULT_PORT: Final = {"http": 80, "https": 443}
 # Applied only to what ada serialised: an "@" inside userinfo or path-before-slash is always percent-encoded there.
 _SERIALISED = re.compile(r"(https?)://(?:[^/@?#]*@)?(\[[^\]]+\]|[^/:?#]+)(?::(\d+))?(/[^#]*)")
+_HOST = re.compile(r"\[.*\]|(?:[^.]{1,63}\.)*[^.]{1,63}\.?")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
@@ -68,6 +69,8 @@ def checked(href: str) -> tuple[str, Origin]:
     port = int(port_text) if port_text else _DEFAULT_PORT[scheme]
     if port in BLOCKED_PORTS:
         raise UrlError(DenyReason.PORT_BLOCKED, f"port {port} is on the Fetch standard's block list")
+    if not _HOST.fullmatch(host):  # ada lets them pass; a TLS server name may not have them (RFC 1035 §2.3.4)
+        raise UrlError(DenyReason.URL_INVALID, "the host has an empty label, or one longer than 63 characters")
     if len(host) > MAX_HOST_CHARS:
         raise UrlError(DenyReason.URL_INVALID, f"host longer than {MAX_HOST_CHARS} characters")
     if match.end() != len(href) or match.start(2) != len(scheme) + 3:  # a fragment or userinfo to cut

@@ -4,7 +4,17 @@ import time
 
 
 class SystemClock:
-    """`core.clock.Clock` as the machine keeps it. CLOCK_MONOTONIC, the clock of the event loop's timers too."""
+    """`core.clock.Clock` as the machine keeps it; CLOCK_MONOTONIC is the clock of the event loop's timers too.
+
+    UTC follows the wall clock forwards, never back: what is due by it would wait as much longer as it was set back.
+    """
 
     mono = staticmethod(time.monotonic)
-    now = staticmethod(time.time)
+
+    def __init__(self) -> None:
+        self._ahead_s = time.time() - time.monotonic()
+
+    def now(self) -> float:
+        mono = time.monotonic()
+        self._ahead_s = max(self._ahead_s, time.time() - mono)
+        return mono + self._ahead_s

@@ -49,6 +49,7 @@ READ_IN_THREAD_OVER: Final = 256 * 1024
 # Between being read and being handed to the committer a large page costs ten times its size (text, links, discoveries);
 # more at once than there are cores would only cost memory.
 LARGE_AT_ONCE: Final = 2
+_CODED_FACTOR: Final = 16  # pages compress to a fifth; a coded one this small decodes to no more than a plain large one
 # After a robots.txt that failed in a way that rests nobody (a 500, say): as long as it has failed so far, within these.
 ROBOTS_AGAIN_S: Final = 60.0
 ROBOTS_AGAIN_MAX_S: Final = 3_600.0
@@ -328,5 +329,9 @@ async def _off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:
 
 
 def _is_large(outcome: Outcome) -> bool:
+    """Whether reading takes long enough for a thread. What is coded may be many times as large as it looks."""
     response = response_of(outcome)
-    return response is not None and response.payload.size > READ_IN_THREAD_OVER
+    if response is None:
+        return False
+    coded = response.head.get("content-encoding") is not None
+    return response.payload.size > (READ_IN_THREAD_OVER // _CODED_FACTOR if coded else READ_IN_THREAD_OVER)

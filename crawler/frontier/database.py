@@ -90,10 +90,15 @@ class Database:
         connection.pragma("journal_size_limit", LOG_LIMIT_PAGES * PAGE_BYTES)
         connection.set_wal_hook(self._committed)
         for step in range(version, len(migrations)):
-            with connection:  # one transaction a step; a failure closes the connection
+            connection.execute("BEGIN IMMEDIATE")  # one transaction a step; a failure closes the connection
+            try:
                 self.run(migrations[step])
                 connection.pragma("application_id", APPLICATION_ID)
                 connection.pragma("user_version", step + 1)
+                connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
 
     def _identify(self, *, newest: int) -> int:
         """The schema version of the file; 0 for an empty one."""
