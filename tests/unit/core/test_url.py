@@ -46,6 +46,9 @@ def test_seed_becomes_the_url_that_is_fetched(typed: str, fetched: str) -> None:
         ("https://example.org:0/", DenyReason.PORT_BLOCKED),
         ("https://example.org/" + "a" * 2048, DenyReason.URL_TOO_LONG),
         (f"https://{'a.' * 127}org/", DenyReason.URL_INVALID),
+        (f"https://{'a' * 64}.org/", DenyReason.URL_INVALID),
+        ("https://x..org/", DenyReason.URL_INVALID),
+        ("https://.org/", DenyReason.URL_INVALID),
     ],
 )
 def test_what_will_not_be_fetched_is_refused_by_name(text: str, reason: DenyReason) -> None:
