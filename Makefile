@@ -6,6 +6,7 @@ URL ?=
 ARGS ?=
 PYTEST_ARGS ?=
 
+.DELETE_ON_ERROR:
 .PHONY: help run test quick lint format venv dev bench prove lock clean
 
 help:  ## this list
@@ -32,11 +33,12 @@ $(VENV)/.dev: $(VENV)/.run requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
+run: export CRAWL_URL = $(value URL)
 run: $(VENV)/.run  ## crawl URL with a progress view; without URL, a small site served here over TLS
 ifeq ($(strip $(URL)),)
 	@$(BIN)/python -m crawler.demo $(ARGS)
 else
-	@$(BIN)/crawler crawl $(URL) $(ARGS)
+	@$(BIN)/python -m crawler crawl $(ARGS) -- "$$CRAWL_URL"
 endif
 
 test: $(VENV)/.dev  ## lint, then every test but the large counts

@@ -1,7 +1,7 @@
 """The life of the process around a crawl: signals, the minute's progress line, the watchdog.
 
-This is the one place that handles signals. The first SIGTERM or SIGINT drains, the second ends at once. It knows a
-crawl only by what it is asked here.
+This is the one place that handles signals. The first SIGTERM, SIGINT or SIGHUP drains, the second ends at once. It
+knows a crawl only by what it is asked here.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ async def serve(
         elif not ended_at_once.done():
             ended_at_once.set_result(number)
 
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
 

@@ -36,6 +36,8 @@ def command(
     from crawler.app import View, run, with_output, with_seeds
 
     given = list(overrides)
+    if output is not None and str(output) in ("", "."):
+        raise click.UsageError("--output needs the name of a directory of its own")
     if output is not None:
         given.append(f"output.directory={_toml_string(str(output))}")
     if max_duration is not None:
@@ -48,7 +50,7 @@ def command(
     if not settings.seeds:
         raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
     if not settings.output.directory:
-        settings = with_output(settings, Path(settings.crawl.name) / seed(settings.seeds[0])[1].host)
+        settings = with_output(settings, Path(settings.crawl.name) / str(seed(settings.seeds[0])[1]).partition("//")[2])
     interactive = sys.stderr.isatty()
     if interactive:
         from crawler.cli.progress import Progress

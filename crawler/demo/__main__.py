@@ -7,7 +7,6 @@ Invariant: only a folder that bears the mark of an earlier demo, and that no dem
 
 import fcntl
 import json
-import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -43,7 +42,6 @@ def run(arguments: Sequence[str]) -> int:
             own = [] if has_output else ["--output", str(OUTPUT)]
             command = [*crawl_command(server), *own, *arguments]
             _say(f"Crawling a small site, served here over TLS on {ADDRESS}:{server.port}, {DELAY} between requests.")
-            _say(f"The same by hand, as long as it is up: crawler {shlex.join(command)}")
             code = _exit_code(command)
             if code == Exit.WAITING and not has_output:
                 _say("The next demo starts afresh all the same: its server will be on another port.")

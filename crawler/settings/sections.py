@@ -262,7 +262,7 @@ class Output(Section):
         None,
         "Everything is written below it. `crawler run` needs it.",
         restart=True,
-        derived="a directory named as crawl.name",
+        derived="for `crawl`, crawl.name/HOST after the first seed",
         example='"/var/lib/crawler"',
     )
     warc: k.Flag = _key(_SINK.warc, "Write WARC files.", restart=True)
