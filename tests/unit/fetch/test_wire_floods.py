@@ -130,8 +130,10 @@ def test_hostile_responses_hold_the_loop_no_longer_than_a_callback_may(data: byt
     reading = read([data])
     assert reading.error is None
     assert reading.words - {"tainted"} <= {"reusable"}
-    slowness = quickest_s(lambda: sum(n & 1 for n in range(250_000))) / 0.012  # where the 50 ms were laid down
-    assert quickest_s(lambda: read([data])) < 0.05 * max(1.0, slowness)
+    # 50 ms is what a callback may hold the loop on the machine where that was laid down. How fast another one is within
+    # a test cannot be told well: this catches what grows faster than its input, the figure itself is for a benchmark.
+    slowness = quickest_s(lambda: sum(n & 1 for n in range(250_000))) / 0.012
+    assert quickest_s(lambda: read([data])) < 5 * 0.05 * max(1.0, slowness)
 
 
 @pytest.mark.parametrize("name", ["head of one field", "head of 4,000 folds", "chunks with long extensions"])
