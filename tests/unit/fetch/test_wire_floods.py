@@ -126,7 +126,7 @@ def quickest_s(act: Callable[[], object]) -> float:
 @pytest.mark.skipif(sys.gettrace() is not None, reason="times mean nothing while every line is traced")
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_responses_hold_the_loop_no_longer_than_a_callback_may(data: bytes) -> None:
-    """Fed as one piece, the dearest response within the caps stays below 50 ms, more on a machine as much slower."""
+    """Fed as one piece, the dearest response within the caps costs a few callbacks at most, whatever the machine."""
     reading = read([data])
     assert reading.error is None
     assert reading.words - {"tainted"} <= {"reusable"}
