@@ -16,6 +16,7 @@ _EXTENSION: Final = rb"[ \t]*+;[ \t]*+%b(?:[ \t]*+=[ \t]*+(?:%b|%b))?+" % (_TOKE
 # the line is only so tolerable, the second group matches.
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:(?:%b)*+\r\n|([ \t]*+(?:;[^\x00\r\n]*+)?\r\n))" % _EXTENSION)
 _ONE_DIGIT_LINES: Final = {f"{size:{case}}\r\n".encode(): size for size in range(1, 16) for case in "xX"}
+_LINES_KNOWN: Final = 64
 _MAX_SIZE: Final = 2**63 - 1
 
 
@@ -74,15 +75,22 @@ class ChunkedDecoder:
         would hold the event loop three times as long.
         """
         append = payload.append
+        lines: dict[bytes, tuple[int, bool]] = {}  # size lines met in this read: small chunks repeat theirs
         while True:
             size = _ONE_DIGIT_LINES.get(data[at : at + 3])
             start = at + 3
             if size is None:
-                match = _SIZE_LINE.match(data, at)
-                if match is None or (start := match.end()) - at > self._max_line:
-                    return at
-                size = int(match[1], 16)
-                tolerated = match.lastindex == 2
+                start = data.find(b"\n", at, at + self._max_line) + 1
+                line = data[at:start]
+                known = lines.get(line)
+                if known is None:
+                    match = _SIZE_LINE.fullmatch(line)
+                    if match is None:
+                        return at
+                    known = int(match[1], 16), match.lastindex == 2
+                    if len(lines) < _LINES_KNOWN:
+                        lines[line] = known
+                size, tolerated = known
             else:
                 tolerated = False
             end = start + size

@@ -32,8 +32,12 @@ def test_states_go_out_as_one_datagram(manager: tuple[str, socket.socket]) -> No
 )
 def test_without_a_listener_nothing_happens(address: str) -> None:
     """No reason to stop crawling."""
-    Notifier({"NOTIFY_SOCKET": address}).send("READY=1")
-    Notifier({}).send("READY=1")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for environ in ({"NOTIFY_SOCKET": address}, {}):
+        notifier = Notifier(environ)
+        notifier.send("READY=1")
+        assert notifier.watchdog_s is None
+    assert len(list(Path("/proc/self/fd").iterdir())) == before  # no socket is left behind
 
 
 def test_a_manager_that_does_not_read_is_not_waited_for(manager: tuple[str, socket.socket]) -> None:

@@ -126,14 +126,12 @@ def quickest_s(act: Callable[[], object]) -> float:
 @pytest.mark.skipif(sys.gettrace() is not None, reason="times mean nothing while every line is traced")
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_responses_hold_the_loop_no_longer_than_a_callback_may(data: bytes) -> None:
-    """Fed as one piece, the dearest response within the caps costs a few callbacks at most, whatever the machine."""
+    """Fed as one piece, the dearest response within the caps stays below 50 ms, more on a machine as much slower."""
     reading = read([data])
     assert reading.error is None
     assert reading.words - {"tainted"} <= {"reusable"}
-    # 50 ms is what a callback may hold the loop on the machine where that was laid down. How fast another one is within
-    # a test cannot be told well: this catches what grows faster than its input, the figure itself is for a benchmark.
-    slowness = quickest_s(lambda: sum(n & 1 for n in range(250_000))) / 0.012
-    assert quickest_s(lambda: read([data])) < 5 * 0.05 * max(1.0, slowness)
+    slowness = quickest_s(lambda: sum(n & 1 for n in range(250_000))) / 0.012  # where the 50 ms were laid down
+    assert quickest_s(lambda: read([data])) < 0.05 * max(1.0, slowness)
 
 
 @pytest.mark.parametrize("name", ["head of one field", "head of 4,000 folds", "chunks with long extensions"])

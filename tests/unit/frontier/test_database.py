@@ -52,6 +52,7 @@ async def test_an_empty_file_is_a_new_store(path: Path) -> None:
     """A crash in the first moments leaves one."""
     path.touch()
     await make_store(path)
+    assert path.read_bytes().startswith(b"SQLite format 3\0")
 
 
 async def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
