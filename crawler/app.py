@@ -1,4 +1,4 @@
-"""The composition root: the only file that names concrete classes and gives each what it needs.
+"""The composition root: names concrete classes and gives each what it needs (the HTTP client: `client`).
 
 `run` takes settings and returns what happened; every failure that is not a bug comes out as one of the exceptions named
 here or by the rooms. What a command prints, and its exit code, is the cli's business.
@@ -18,6 +18,7 @@ from typing import Final
 import uvloop
 
 from crawler import __version__, daemon
+from crawler.client import Client, make_client
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.core.values import Discovered, Lease
@@ -37,13 +38,6 @@ from crawler.engine.tally import Tally
 from crawler.engine.views import Views
 from crawler.engine.visit import Reader
 from crawler.engine.worker import LARGE_AT_ONCE, Worker
-from crawler.fetch.address import AddressPolicy
-from crawler.fetch.budget import ByteBudget
-from crawler.fetch.dial import NetworkDialer
-from crawler.fetch.fetcher import Fetcher
-from crawler.fetch.pool import Pool
-from crawler.fetch.resolve import AresLookup, CachingResolver
-from crawler.fetch.tls import TlsProfile
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
@@ -134,7 +128,8 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,
                 dur_ms=round((clock.mono() - started_mono) * 1e3, 1),
             )  # fmt: skip
-            views = Views(parts.crawl, parts.scheduler, parts.committer, parts.tally, parts.pool.stats, clock, frontier)
+            pool = parts.client.pool
+            views = Views(parts.crawl, parts.scheduler, parts.committer, parts.tally, pool.stats, clock, frontier)
             await views.refresh_totals()
             on_snapshot = view.on_snapshot
             stopped_by = await daemon.serve(
@@ -149,12 +144,11 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             disk_reason = parts.reporter.disk_reason
             output_problems = ([disk_reason] if disk_reason else []) + await parts.committer.close()
             await parts.reporter.finish()
-            await parts.fetcher.close()
-            await parts.resolver.close()
+            await parts.client.close()
             clean = parts.committer.is_idle
             totals = await frontier.totals()
             summary = summarise(
-                parts.tally, parts.pool.stats(), len(parts.books.hosts), output, stopped_by, clock.mono() - started_mono
+                parts.tally, pool.stats(), len(parts.books.hosts), output, stopped_by, clock.mono() - started_mono
             )
             logs.event(
                 Event.STOP, reason=stopped_by.value, responses=parts.tally.responses, pages=parts.tally.pages,
@@ -189,9 +183,7 @@ class Parts:
     committer: Committer
     reporter: Reporter
     tally: Tally
-    pool: Pool
-    fetcher: Fetcher
-    resolver: CachingResolver
+    client: Client
 
 
 def _assemble(
@@ -200,7 +192,6 @@ def _assemble(
     rng = random.Random()  # noqa: S311 - jitter, not secrets
     politeness, scope_options = settings.politeness_options(), settings.scope_options()
     fetch, engine, identity = settings.fetch_options(), settings.engine_options(mode), settings.identity_options()
-    network = settings.network_options()
     tally = Tally()
     leases_out: Callable[[], int] = lambda: len(scheduler.leases_out)  # noqa: E731 - scheduler comes below
     reporter = Reporter(logs, clock, output, min_free=engine.min_free, in_flight=leases_out)
@@ -213,35 +204,13 @@ def _assemble(
     obeys = politeness.robots == "obey"
     seed_hosts = [seed(text)[1].host for text in settings.seeds]
     admission = Admission(Scope(scope_options, seed_hosts), identity.robots_token, obeys)
-    resolver = CachingResolver(
-        AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s), network, clock
-    )
-    dialer = NetworkDialer(
-        resolver=resolver,
-        policy=AddressPolicy(network.allow_private),
-        tls=TlsProfile(settings.tls_options(), network),
-        options=fetch,
-        network=network,
+    client = make_client(
+        settings,
         clock=clock,
-    )
-    per_host = politeness.connections_per_host
-    budget = ByteBudget(engine.memory)
-    pool = Pool(
-        dialer=dialer,
-        options=fetch,
-        clock=clock,
-        connections_per_host=per_host,
-        budget=budget,
-        on_event=lambda name, fields: reporter.event(Event(name), fields),
-    )
-    fetcher = Fetcher(
-        pool=pool,
-        options=fetch,
-        identity=identity,
         gate=gate,
-        clock=clock,
-        budget=budget,
+        memory=engine.memory,
         spool_directory=str(output),
+        on_event=lambda name, fields: reporter.event(Event(name), fields),
     )
     reader = Reader(
         content=settings.content_options(),
@@ -279,7 +248,7 @@ def _assemble(
             queue=queue,
             scheduler=scheduler,
             admission=admission,
-            fetcher=fetcher,
+            fetcher=client.fetcher,
             reader=reader,
             committer=committer,
             tally=tally,
@@ -302,7 +271,7 @@ def _assemble(
         options=engine,
         on_drain=reporter.drain,
     )
-    return Parts(crawl, scheduler, books, gate, admission, committer, reporter, tally, pool, fetcher, resolver)
+    return Parts(crawl, scheduler, books, gate, admission, committer, reporter, tally, client)
 
 
 def _sinks(settings: Settings, output: Path, clock: SystemClock) -> list[Sink]:

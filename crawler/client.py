@@ -1,0 +1,81 @@
+"""The HTTP client put together from settings: resolver, dialer, pool, fetcher. Part of the composition root.
+
+A crawl and `crawler fetch` get theirs here, so that what the one shows is what the other does. It does not know what is
+asked. Invariant: nothing is dialled that the settings' address policy has not passed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crawler.core.clock import Clock
+from crawler.fetch.address import AddressPolicy
+from crawler.fetch.budget import ByteBudget
+from crawler.fetch.dial import Dialer, NetworkDialer
+from crawler.fetch.fetcher import AddressGate, Fetcher
+from crawler.fetch.ledger import OnEvent
+from crawler.fetch.pool import Pool
+from crawler.fetch.resolve import AresLookup, CachingResolver, Resolver
+from crawler.fetch.tls import TlsProfile
+from crawler.settings.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The parts, as far as others reach them."""
+
+    resolver: CachingResolver
+    policy: AddressPolicy
+    pool: Pool
+    fetcher: Fetcher
+
+    async def close(self) -> None:
+        """Close every connection, then the resolver."""
+        await self.fetcher.close()
+        await self.resolver.close()
+
+
+def make_client(
+    settings: Settings,
+    *,
+    clock: Clock,
+    gate: AddressGate,
+    memory: int,
+    spool_directory: str | None,
+    on_event: OnEvent | None = None,
+    tap_resolver: Callable[[Resolver], Resolver] = lambda resolver: resolver,
+    tap_dialer: Callable[[NetworkDialer], Dialer] = lambda dialer: dialer,
+) -> Client:
+    """Build it inside the running event loop. `memory` is the budget of bytes held; `tap_…` put an observer around a
+    part. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile raises.
+    """
+    fetch, network = settings.fetch_options(), settings.network_options()
+    lookup = AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s)
+    resolver = CachingResolver(lookup, network, clock)
+    policy = AddressPolicy(network.allow_private)
+    dialer = NetworkDialer(
+        resolver=tap_resolver(resolver),
+        policy=policy,
+        tls=TlsProfile(settings.tls_options(), network),
+        options=fetch,
+        network=network,
+        clock=clock,
+    )
+    budget = ByteBudget(memory)
+    pool = Pool(
+        dialer=tap_dialer(dialer),
+        options=fetch,
+        clock=clock,
+        connections_per_host=settings.politeness_options().connections_per_host,
+        budget=budget,
+        on_event=on_event,
+    )
+    fetcher = Fetcher(
+        pool=pool,
+        options=fetch,
+        identity=settings.identity_options(),
+        gate=gate,
+        clock=clock,
+        budget=budget,
+        spool_directory=spool_directory,
+    )
+    return Client(resolver, policy, pool, fetcher)
