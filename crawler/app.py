@@ -332,8 +332,3 @@ def with_seeds(settings: Settings, seeds: list[str]) -> Settings:
         except UrlError as error:
             raise UrlError(error.reason, f"seed {redact_text(text)!r}: {error}") from None
     return replace(settings, crawl=settings.crawl.model_copy(update={"seeds": tuple(seeds)}), file_seeds=())
-
-
-def with_output(settings: Settings, directory: Path) -> Settings:
-    """The same settings with another output directory."""
-    return replace(settings, output=settings.output.model_copy(update={"directory": str(directory)}))

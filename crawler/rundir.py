@@ -1,10 +1,13 @@
 """The output directory as a place: that it can be one, and run.json, by which others find what runs there."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import orjson
 
+from crawler.core.url import seed
+from crawler.inspect.rules import Rules, dump
 from crawler.settings.settings import Settings
 
 
@@ -21,8 +24,18 @@ def prepare(output: Path) -> Path:
     return output
 
 
+def at_usual_output(settings: Settings) -> Settings:
+    """The same settings; without output.directory they get the one that `crawl` takes, named for the first seed."""
+    if settings.output.directory or not settings.seeds:
+        return settings
+    directory = Path(settings.crawl.name) / str(seed(settings.seeds[0])[1]).partition("//")[2]
+    return replace(settings, output=settings.output.model_copy(update={"directory": str(directory)}))
+
+
 def write_run_file(settings: Settings, configuration: str | None, run_id: str) -> None:
-    """run.json: how `--output DIR` finds the daemon and its logs."""
+    """run.json: how `--output DIR` finds the daemon, its logs and the rules in force. To be written again when they
+    change (a reload).
+    """
     path = settings.output_directory / "run.json"
     content = {
         "pid": os.getpid(),
@@ -31,7 +44,21 @@ def write_run_file(settings: Settings, configuration: str | None, run_id: str) -
         "socket": str(settings.control_socket.resolve()),
         "logs": str(settings.log_directory.resolve()),
         "frontier": str(settings.frontier_path.resolve()),
+        "rules": dump(rules_of(settings)),
     }
     temporary = path.with_suffix(".json.new")
     temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
     temporary.replace(path)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """The rules by which these settings judge URLs, for those who explain a crawl."""
+    network = settings.network_options()
+    return Rules(
+        scope=settings.scope_options(),
+        politeness=settings.politeness_options(),
+        seed_hosts=tuple(sorted({seed(text)[1].host for text in settings.seeds})),
+        robots_token=settings.robots_token,
+        allow_private=network.allow_private,
+        resolve=network.resolve,
+    )

@@ -9,7 +9,6 @@ import orjson
 from crawler.cli.failures import not_written, say
 from crawler.cli.options import config_option, load_settings, override_option
 from crawler.cli.streams import write_data
-from crawler.core.url import seed
 from crawler.core.vocabulary import Exit, StoppedBy
 
 
@@ -33,7 +32,8 @@ def command(
     The same output directory again goes on where it stopped; without one it is crawl/HOST, after the first URL's host.
     A URL without a scheme means https.
     """
-    from crawler.app import View, run, with_output, with_seeds
+    from crawler.app import View, run, with_seeds
+    from crawler.rundir import at_usual_output
 
     given = list(overrides)
     if output is not None and str(output) in ("", "."):
@@ -49,8 +49,7 @@ def command(
         settings = with_seeds(settings, list(urls))
     if not settings.seeds:
         raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
-    if not settings.output.directory:
-        settings = with_output(settings, Path(settings.crawl.name) / str(seed(settings.seeds[0])[1]).partition("//")[2])
+    settings = at_usual_output(settings)
     interactive = sys.stderr.isatty()
     if interactive:
         from crawler.cli.progress import Progress

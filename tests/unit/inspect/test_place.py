@@ -1,0 +1,95 @@
+"""How a crawl is found from outside: by its directory, by run.json, by who holds the lock."""
+
+import os
+from pathlib import Path
+
+import orjson
+import pytest
+
+from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.frontier.lock import OwnerLock
+from crawler.inspect.place import find, owner
+from crawler.inspect.rules import Rules, dump, load
+
+RULES = Rules(
+    scope=ScopeOptions(
+        hosts=("a.test", "*.b.test"),
+        include=(ScopeRule("a.test/**", "crawler.toml:14"),),
+        exclude=(ScopeRule("re:[?&]sort="),),
+        max_depth=None,
+        max_urls=7,
+    ),
+    politeness=PolitenessOptions(key="host", delay_s=0.5),
+    seed_hosts=("a.test", "www.b.test"),
+    robots_token="mybot",
+    allow_private=("127.0.0.0/8",),
+    resolve=(("a.test", ("127.0.0.1",)),),
+)
+
+
+def test_rules_come_back_as_they_were_written() -> None:
+    """What run.json holds reads as the same rules."""
+    assert load(orjson.loads(orjson.dumps(dump(RULES)))) == RULES
+
+
+def test_fields_of_a_newer_version_are_passed_over() -> None:
+    """A run.json with more in it is still understood."""
+    table = dump(RULES)
+    table["colour"] = "blue"
+    table["scope"]["mood"] = 3
+    assert load(table) == RULES
+
+
+@pytest.mark.parametrize("table", [None, [], 3, {"scope": 3}, {"scope": {"include": [3]}}, {"politeness": "x"}])
+def test_what_no_crawl_wrote_is_no_rules(table: object) -> None:
+    """Nonsense in run.json is no rules, not a traceback."""
+    assert load(table) is None
+
+
+def test_paths_come_from_run_json(tmp_path: Path) -> None:
+    """Logs and store may lie outside the output directory."""
+    (tmp_path / "elsewhere").mkdir()
+    run = {"logs": str(tmp_path / "elsewhere"), "frontier": "/nowhere/f.db", "rules": dump(RULES), "run_id": "r1"}
+    (tmp_path / "run.json").write_bytes(orjson.dumps(run))
+    place = find(tmp_path)
+    assert (place.logs, place.frontier, place.run_id) == (tmp_path / "elsewhere", Path("/nowhere/f.db"), "r1")
+    assert place.rules == RULES
+
+
+def test_a_directory_that_was_moved_keeps_its_own_files(tmp_path: Path) -> None:
+    """Where run.json names files that are gone, those beside it are meant."""
+    (tmp_path / "frontier.db").touch()
+    (tmp_path / "run.json").write_bytes(orjson.dumps({"frontier": "/old/frontier.db", "logs": "/old/logs"}))
+    assert find(tmp_path).frontier == tmp_path / "frontier.db"
+
+
+def test_a_torn_run_json_is_as_good_as_none(tmp_path: Path) -> None:
+    """The usual places hold where run.json cannot be read."""
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "run.json").write_text('{"logs": "/x')
+    assert find(tmp_path).logs == tmp_path / "logs"
+
+
+def test_what_is_no_crawl_is_said(tmp_path: Path) -> None:
+    """A missing directory, a file and an empty directory each get words of their own."""
+    with pytest.raises(FileNotFoundError, match="no such directory"):
+        find(tmp_path / "gone")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match="not a directory"):
+        find(tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no crawl"):
+        find(tmp_path / "empty")
+
+
+def test_the_owner_is_told_without_taking_the_lock(tmp_path: Path) -> None:
+    """The pid of a running crawl is known; afterwards, and after a kill, there is none."""
+    frontier = tmp_path / "frontier.db"
+    assert owner(frontier) is None
+    lock = OwnerLock(tmp_path / "frontier.db.lock")
+    lock.acquire()
+    assert owner(frontier) == os.getpid()
+    lock.release()
+    assert owner(frontier) is None
+    (tmp_path / "frontier.db.lock").write_text(f"{os.getpid()}\n")  # left by a kill; the number is in use again
+    assert owner(frontier) is None
