@@ -1,24 +1,23 @@
 """robots.txt: what a host allows us, and which line says so (RFC 9309).
 
-Protego decides whether a path matches a rule. What it does not do is done here: bytes to lines, choosing the group for
-our product token as RFC 9309 §2.2.1 says (Protego also takes "crawl" to mean "crawler"), and naming the line that
-decided. It does not know whether the file was reachable, nor what a crawl delay leads to. Invariant: no file makes it
-raise.
+Bytes to lines, lines to groups, and the group for our product token as RFC 9309 §2.2.1 says (others also take "crawl"
+to mean "crawler"). Which rule of the group matches a URL is the business of `robots_rules`. It does not know whether
+the file was reachable, nor what a crawl delay leads to. Invariant: no file makes it raise.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
-
-from protego import Protego
+from typing import Final, Literal
 
 from crawler.content.charset import to_utf8
+from crawler.content.robots_rules import RobotsVerdict, Rule, RuleSet
+
+__all__ = ["MAX_BYTES", "RobotsTxt", "RobotsVerdict", "RuleSet", "policy_for_status"]
 
 MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: parse at least 500 KiB
 MAX_LINE: Final = 16 * 1024  # as google/robotstxt: eight times the longest URL worth telling apart
 MAX_SITEMAPS: Final = 1_000
-MAX_WEIGHED: Final = 1_000  # rules with wildcards that are tried alone to name the one that decided
 
 # The fields and their spellings are those Protego takes.
 _USER_AGENT: Final = frozenset(("user-agent", "useragent", "user agent"))
@@ -31,31 +30,13 @@ _KNOWN: Final = _USER_AGENT | _ALLOW | _DISALLOW | _DELAY | _SITE_WIDE
 
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # RFC 9309 has no digits; agents in use do ("360Spider")
-# What neither Protego nor a URL changes in spelling, so that a plain comparison is its verdict.
-_PLAIN: Final = re.compile(r"/[A-Za-z0-9_.~/-]*")
-_INDEX: Final = "index.html"  # Protego: "Allow: /a/index.html" allows "/a/" too
-
-
-@dataclass(frozen=True, slots=True)
-class RobotsVerdict:
-    """Whether a URL may be fetched, and line (from 1) and text of the rule that says so; None: no rule speaks of it."""
-
-    allowed: bool
-    line: int | None = None
-    rule: str | None = None
-
-
-class _Rule(NamedTuple):
-    line: int
-    allows: bool
-    value: str
 
 
 @dataclass(slots=True)
 class _Group:
     """Agents named one behind the other share one group of rules; an agent named in several places has several."""
 
-    rules: list[_Rule]
+    rules: list[Rule]
     delay: float | None = None
 
 
@@ -78,7 +59,7 @@ class RobotsTxt:
     def __init__(self, groups: dict[str, list[_Group]], sitemaps: tuple[str, ...]) -> None:
         self._groups = groups
         self._sitemaps = sitemaps
-        self._rules: dict[str, _RuleSet] = {}
+        self._rules: dict[str, RuleSet] = {}
 
     @classmethod
     def parse(cls, body: bytes) -> "RobotsTxt":
@@ -106,7 +87,7 @@ class RobotsTxt:
             if not value:
                 continue
             if field in _ALLOW or field in _DISALLOW:
-                current.rules.append(_Rule(number, field in _ALLOW, value))
+                current.rules.append(Rule(number, field in _ALLOW, value))
             elif field in _DELAY:
                 delay = _seconds(value)
                 if delay is not None:
@@ -120,11 +101,15 @@ class RobotsTxt:
 
     def allows(self, url: str, token: str) -> RobotsVerdict:
         """Judge a URL that `core.url.parse` returned, for the product `token` (any case)."""
+        return self.rules_for(token).judge(url)
+
+    def rules_for(self, token: str) -> RuleSet:
+        """The rules that hold for the product `token`; they do not keep the rest of the file."""
         rules = self._rules.get(token)
         if rules is None:
             found = [rule for group in self._groups_of(token) for rule in group.rules]
-            rules = self._rules[token] = _RuleSet(found)
-        return rules.judge(url)
+            rules = self._rules[token] = RuleSet(found)
+        return rules
 
     def crawl_delay(self, token: str) -> float | None:
         """The seconds asked for between requests of the product `token`; None if nothing usable is said."""
@@ -192,65 +177,3 @@ def _seconds(value: str) -> float | None:
     except ValueError:
         return None
     return seconds if 0 <= seconds < float("inf") else None
-
-
-class _RuleSet:
-    """The rules that hold for us, in Protego's hands."""
-
-    def __init__(self, rules: list[_Rule]) -> None:
-        # Longest first: the first that matches is the one that decides.
-        ordered = sorted(rules, key=lambda rule: -len(rule.value))
-        self._allows = [rule for rule in ordered if rule.allows]
-        self._disallows = [rule for rule in ordered if not rule.allows]
-        self._protego = _protego(rules)
-        self._single: dict[_Rule, Protego] = {}
-
-    def judge(self, url: str) -> RobotsVerdict:
-        if not self._disallows and not self._allows:
-            return _NO_RULE
-        allowed = bool(self._protego.can_fetch(url, _ANYONE))
-        if allowed and not self._allows:
-            return _NO_RULE
-        rule = self._deciding(url, allowed)
-        if rule is None:
-            return RobotsVerdict(allowed)
-        return RobotsVerdict(allowed, rule.line, f"{'Allow' if rule.allows else 'Disallow'}: {rule.value}")
-
-    def _deciding(self, url: str, allowed: bool) -> _Rule | None:
-        """The longest rule of the verdict's kind that matches; of equals the first. Source: RFC 9309 §2.2.2."""
-        path = url[url.index("/", url.index("://") + 3) :]
-        for rule in self._allows if allowed else self._disallows:
-            if self._matches(rule, url, path):
-                return rule
-        return None
-
-    def _matches(self, rule: _Rule, url: str, path: str) -> bool:
-        """Whether the rule alone would speak of the URL. Only what a glance does not settle is put to Protego."""
-        plain = _PLAIN.match(rule.value)
-        if plain is not None and "%" not in path:
-            whole = plain.end() == len(rule.value)
-            beginning = plain[0]
-            if rule.allows and beginning.endswith(_INDEX):
-                beginning, whole = beginning.removesuffix(_INDEX), False
-            if not path.startswith(beginning):
-                return False
-            if whole:
-                return True
-        single = self._single.get(rule)
-        if single is None:
-            if len(self._single) == MAX_WEIGHED:
-                return False
-            # An Allow shows only against a Disallow, and wins against one that is not longer.
-            context = [_Rule(0, False, "/")] if rule.allows else []
-            single = self._single[rule] = _protego([*context, rule])
-        return bool(single.can_fetch(url, _ANYONE)) == rule.allows
-
-
-_NO_RULE: Final = RobotsVerdict(allowed=True)
-_ANYONE: Final = "anyone"
-
-
-def _protego(rules: list[_Rule]) -> Protego:
-    lines = ["User-agent: *"]
-    lines.extend(f"{'Allow' if rule.allows else 'Disallow'}: {rule.value}" for rule in rules)
-    return Protego.parse("\n".join(lines))
