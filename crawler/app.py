@@ -58,6 +58,9 @@ SWITCH_INTERVAL_S: Final = 0.0005
 GC_THRESHOLD: Final = 50_000
 
 
+HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """Who watches: `on_snapshot` is called several times a second; `console` shows events on stderr as well."""
@@ -148,7 +151,13 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             clean = parts.committer.is_idle
             totals = await frontier.totals()
             summary = summarise(
-                parts.tally, pool.stats(), len(parts.books.hosts), output, stopped_by, clock.mono() - started_mono
+                parts.tally,
+                pool.stats(),
+                len(parts.books.hosts),
+                output,
+                stopped_by,
+                clock.mono() - started_mono,
+                most_opened=pool.most_opened(HOSTS_SHOWN),
             )
             logs.event(
                 Event.STOP, reason=stopped_by.value, responses=parts.tally.responses, pages=parts.tally.pages,

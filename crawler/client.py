@@ -66,6 +66,7 @@ def make_client(
         options=fetch,
         clock=clock,
         connections_per_host=settings.politeness_options().connections_per_host,
+        connections_per_address=settings.politeness_options().connections_per_address,
         budget=budget,
         on_event=on_event,
     )

@@ -15,6 +15,7 @@ import zstandard
 from isal import igzip_lib, isal_zlib
 
 from crawler.core.body import Body
+from crawler.core.vocabulary import CodingFault
 
 MAX_LAYERS: Final = 5  # as curl allows (MAX_ENCODE_STACK)
 SLICE: Final = 64 * 1024  # coded bytes taken at a time
@@ -37,6 +38,15 @@ class Decoded:
     not_coded: bool = False
     bomb: bool = False
     error: str | None = None
+
+    @property
+    def fault(self) -> CodingFault | None:
+        """The log's word for what was wrong; None also for a bomb, which has a word of its own (`too_large`)."""
+        if self.error is None or self.bomb:
+            return None
+        if self.truncated:
+            return CodingFault.TRUNCATED
+        return CodingFault.NOT_CODED if self.not_coded else CodingFault.UNKNOWN
 
 
 # Yields pieces, returns what was read beyond the end.

@@ -7,11 +7,15 @@ from crawler.core.vocabulary import OutcomeWord
 
 
 def outcome_word(outcome: Outcome) -> OutcomeWord:
-    """One word a person can count by. A truncated answer is `truncated` whatever its status."""
+    """One word a person can count by. A truncated answer is `truncated` whatever its status; one that came whole and
+    could not be used, as a decompression bomb, is an `error`.
+    """
     match outcome:
         case Fetched():
             if outcome.truncated is not None:
                 return OutcomeWord.TRUNCATED
+            if outcome.error_type is not None:
+                return OutcomeWord.ERROR
             return OutcomeWord.HTTP_ERROR if outcome.head.status_code >= 400 else OutcomeWord.OK
         case NotModified():
             return OutcomeWord.NOT_MODIFIED

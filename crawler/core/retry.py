@@ -112,9 +112,9 @@ def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Rando
             if outcome.head.status_code in _PUSHED_BACK:
                 return Fate(UrlState.WAITING, wait)  # the host was busy; the URL did nothing
             # a body cut at a limit of ours will be cut again; one that a fault cut short may come whole
-            transient = outcome.error_type is not None
-            if not transient:
+            if outcome.error_type is None:
                 return Fate(UrlState.DONE)
+            transient = outcome.error_type is not ErrorType.TOO_LARGE
         case _:
             assert_never(outcome)
     if not transient or attempt >= max_attempts:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from crawler.core.body import Body
 from crawler.core.vocabulary import (
+    CodingFault,
     DenyReason,
     ErrorType,
     HostState,
@@ -204,6 +205,7 @@ class PageInfo:
     language: str | None = None
     links_count: int = 0
     content_size: int = 0  # bytes with every coding removed
+    coding_fault: CodingFault | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,14 @@ class TruncatedReason(StrEnum):
     UNSPECIFIED = "unspecified"
 
 
+class CodingFault(StrEnum):
+    """What was wrong with a body's content coding, where what it holds could be used all the same."""
+
+    TRUNCATED = "truncated"  # it ended early or broke: what came before is used
+    NOT_CODED = "not_coded"  # a header promised a coding that the bytes do not have: they are used as they came
+    UNKNOWN = "unknown"  # a coding that is not known, or too many of them: nothing was taken off
+
+
 class StoppedBy(StrEnum):
     """Why `crawl` ended."""
 

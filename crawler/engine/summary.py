@@ -1,12 +1,14 @@
 """The summary of a crawl: the names of `crawl --json`, which scripts rely on."""
 
 import resource
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from crawler.core.values import Origin
 from crawler.core.vocabulary import StoppedBy
 from crawler.engine.tally import Tally
-from crawler.fetch.ledger import PoolStats
+from crawler.fetch.ledger import HostConnections, PoolStats
 
 
 def peak_rss_bytes() -> int:
@@ -19,9 +21,18 @@ def peak_rss_bytes() -> int:
 
 
 def summarise(
-    tally: Tally, stats: PoolStats, hosts: int, output: Path, stopped_by: StoppedBy, duration_s: float
+    tally: Tally,
+    stats: PoolStats,
+    hosts: int,
+    output: Path,
+    stopped_by: StoppedBy,
+    duration_s: float,
+    *,
+    most_opened: Sequence[tuple[Origin, HostConnections]] = (),
 ) -> dict[str, object]:
-    """What this run did, not what the directory has seen in its life."""
+    """What this run did, not what the directory has seen in its life. `most_opened`: of which hosts to show the
+    connections.
+    """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "responses": tally.responses,
@@ -34,6 +45,10 @@ def summarise(
         "hosts": hosts,
         "connections_opened": stats.opened,
         "requests_per_connection": round(stats.requests / stats.opened, 1) if stats.opened else 0.0,
+        "connection_reuse_ratio": round(stats.reuse_ratio, 4),
+        "connections_failed": stats.failed,
+        "connections_closed": {reason.value: count for reason, count in sorted(stats.closed.items())},
+        "connections_by_host": [_of_host(origin, host) for origin, host in most_opened],
         "tls_handshakes": stats.tls_handshakes,
         "tls_resumed": stats.tls_resumed,
         "duration_s": round(duration_s, 3),
@@ -42,4 +57,15 @@ def summarise(
         "max_rss_bytes": peak_rss_bytes(),
         "output": str(output),
         "stopped_by": stopped_by.value,
+    }
+
+
+def _of_host(origin: Origin, host: HostConnections) -> dict[str, object]:
+    return {
+        "host": str(origin),
+        "connections": host.opened,
+        "requests": host.requests,
+        "reuse_ratio": round(host.reuse_ratio, 4),
+        "tls_handshakes": host.tls_handshakes,
+        "tls_resumed": host.tls_resumed,
     }

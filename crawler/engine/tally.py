@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from crawler.core.outcome import outcome_word, response_of
 from crawler.core.values import Counters, Denied, Failed, Fetched, Outcome, Settlement
-from crawler.core.vocabulary import TaskKind, UrlState
+from crawler.core.vocabulary import ErrorType, TaskKind, UrlState
 
 
 @dataclass(slots=True)
@@ -50,6 +50,14 @@ class Tally:
             self.errors += 1
             self.error_types[outcome.error_type] += 1
 
+    def reconsidered(self, before: Outcome, after: Outcome) -> None:
+        """What counted as one outcome turned out, on being read, to be an error."""
+        self.outcomes[outcome_word(before)] -= 1
+        self.outcomes[outcome_word(after)] += 1
+        if isinstance(after, Fetched) and after.error_type is not None:
+            self.errors += 1
+            self.error_types[after.error_type] += 1
+
     def life_with(self, settlements: list[Settlement]) -> Counters:
         """The directory's counters once `settlements` are stored."""
         life = self.life
@@ -83,4 +91,5 @@ def is_stored_page(settlement: Settlement) -> bool:
         and settlement.task.kind is TaskKind.PAGE
         and settlement.state in (UrlState.DONE, UrlState.GAVE_UP)
         and 200 <= outcome.head.status_code < 300
+        and outcome.error_type is not ErrorType.TOO_LARGE
     )

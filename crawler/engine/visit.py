@@ -5,7 +5,7 @@ whether a request is made is the worker's and scheduler's business.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from crawler.content import charset, css, decode, digest, directives, html, redirect
@@ -26,7 +26,7 @@ from crawler.core.values import (
     Redirected,
     Task,
 )
-from crawler.core.vocabulary import DenyReason, Source, TaskKind
+from crawler.core.vocabulary import DenyReason, ErrorType, Source, TaskKind
 from crawler.engine.seen import RecentKeys
 from crawler.fetch.options import FetchOptions
 
@@ -47,7 +47,9 @@ class Skipped:
 
 @dataclass(slots=True)
 class Reading:
-    """What was read out of one response."""
+    """What was read out of one response. `outcome` is the one that was given, or what reading made of it: a
+    decompression bomb is an error, though it was fetched in order.
+    """
 
     outcome: Outcome
     discovered: list[Discovered] = field(default_factory=list)
@@ -124,6 +126,9 @@ class Reader:
             max_decoded=self._fetch.max_decoded,
             max_expansion=self._fetch.max_expansion,
         )
+        if decoded.bomb:
+            reading.outcome = replace(response, error_type=response.error_type or ErrorType.TOO_LARGE)
+            return reading, []
         robots = head.get_all("x-robots-tag") if self._obey else []
         encoding: str | None = None
         title: str | None = None
@@ -151,7 +156,9 @@ class Reader:
                 links = css.references(decoded.data, task.url)
         reading.index = not rules.noindex
         reading.links_found = len(links)
-        reading.page = PageInfo(canonical, mime or None, encoding, title, language, len(links), decoded.size)
+        reading.page = PageInfo(
+            canonical, mime or None, encoding, title, language, len(links), decoded.size, decoded.fault
+        )
         return reading, links
 
     def judge(self, task: Task, reading: Reading, links: Iterable[Link], scope: Scope) -> None:

@@ -223,6 +223,10 @@ class Worker:
         reading = Reading(outcome)
         if ends.state is not UrlState.WAITING:
             reading = await self._read(task, outcome)
+            if reading.outcome is not outcome:
+                self._tally.reconsidered(outcome, reading.outcome)
+                outcome = reading.outcome
+                ends = fate(outcome, attempt=task.attempt, max_attempts=self._max_attempts, rng=self._rng)
         next_at = None
         if ends.after_s is not None:
             next_at = self._clock.now() + self._waits_s(lease, host, outcome, ends.after_s)

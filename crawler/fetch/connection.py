@@ -129,8 +129,18 @@ class Connection(asyncio.Protocol):
         return self.state is not State.CLOSED
 
     @property
+    def is_idle(self) -> bool:
+        return self.state is State.IDLE
+
+    @property
     def ssl_object(self) -> ssl.SSLObject | None:
         return None if self._dialled is None else self._dialled.ssl_object
+
+    @property
+    def alpn(self) -> str | None:
+        """The protocol agreed on in the TLS handshake (RFC 7301); None without TLS, or if the server named none."""
+        ssl_object = self.ssl_object
+        return None if ssl_object is None else ssl_object.selected_alpn_protocol()
 
     @property
     def nothing_came_back(self) -> bool:

@@ -27,10 +27,12 @@ class FetchOptions:
     total_timeout_s: float = 600.0
     min_rate: int | None = None  # bytes a second, averaged from the first byte on
     min_rate_after_s: float = 10.0  # an answer younger than this is not judged by its rate
-    max_head: int = 300 * KIB  # Chromium's limit for a response head
-    max_fields: int = 5_000
-    max_informational: int = 8  # 1xx responses before the final one
-    max_body: int = 64 * MIB  # as it comes on the wire, content coding on
+    max_head: int = 300 * KIB  # of a response head: curl, MAX_HTTP_RESP_HEADER_SIZE (Chromium: 256 KiB)
+    max_fields: int = 5_000  # lines of a response head: curl, MAX_HTTP_RESP_HEADER_COUNT
+    max_informational: int = 8  # 1xx responses before the final one; Go's net/http stopped after 5
+    max_chunk_line: int = 4 * KIB  # a chunk's size line with its extensions: Go's net/http, maxLineLength
+    max_trailers: int = 8 * KIB  # all trailer fields of a chunked body: Tomcat's maxTrailerSize
+    max_body: int = 64 * MIB  # as it comes on the wire, content coding on; Nutch cuts at 1 MiB, Heritrix at none
     max_expansion: int = 100  # decoded bytes for each encoded one, judged beyond 1 MiB
     max_decoded: int = 256 * MIB
     spool_over: int = 1 * MIB

@@ -3,7 +3,8 @@
 It does not know what is sent over a connection, nor whether a request may leave now (the gate). Decisions are
 synchronous; only opening a connection and waiting for a place take time. Invariants: connections being opened or lent,
 idle ones included, are never more than `fetch.connections` in all and `connections_per_host` for one origin; a place
-that is taken is given back exactly once; a connection is lent only while it `is_open` and has not expired.
+that is taken is given back exactly once; a connection is lent only while it `is_open` and has not expired; where there
+is a cap for one address, no connection is idle at an address that has more than that.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection, State
 from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialer
 from crawler.fetch.errors import DialError
-from crawler.fetch.ledger import Ledger, OnEvent, PoolStats
+from crawler.fetch.ledger import ConnectionFacts, HostConnections, Ledger, OnEvent, PoolStats
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.places import Line, Places, Waiter
 
@@ -42,6 +43,7 @@ class Pool:
         options: FetchOptions,
         clock: Clock,
         connections_per_host: int = 1,
+        connections_per_address: int | None = None,
         on_event: OnEvent | None = None,
         budget: ByteBudget | None = None,
     ) -> None:
@@ -49,6 +51,7 @@ class Pool:
         self._options = options
         self._clock = clock
         self._per_host = connections_per_host
+        self._per_address = connections_per_address
         self._budget = budget
         self._ledger = Ledger(clock, on_event)
         self._places: dict[Origin, Places] = {}
@@ -57,6 +60,7 @@ class Pool:
         self._waiting = 0
         self._arrivals = 0
         self._taken = 0
+        self._at_address: dict[str, int] = {}  # open connections by peer, kept where there is a cap on them
         self._alive: set[Connection] = set()  # until their transports are gone, so that close() can wait for them
         self._shut = False
         self._sweeper: asyncio.TimerHandle | None = None
@@ -116,6 +120,19 @@ class Pool:
     def origins(self) -> dict[Origin, tuple[int, int, int]]:
         """For each origin with any: places taken, idle connections among them, and how many wait for one of its own."""
         return {o: (p.taken, len(p.idle), len(p.line)) for o, p in self._places.items()}
+
+    def connections(self) -> list[ConnectionFacts]:
+        """Every open connection, in the order in which they were opened."""
+        alive = sorted((c for c in self._alive if c.is_open), key=lambda c: c.id)
+        return [self._ledger.facts(connection) for connection in alive]
+
+    def of_host(self, origin: Origin) -> HostConnections | None:
+        """What an origin's connections were worth so far; None if none was opened, or that is forgotten."""
+        return self._ledger.of(origin)
+
+    def most_opened(self, limit: int) -> list[tuple[Origin, HostConnections]]:
+        """The origins that took the most connections, most first."""
+        return self._ledger.most_opened(limit)
 
     def has_idle(self, origin: Origin) -> bool:
         """Whether a request to the origin could leave without opening a connection."""
@@ -199,6 +216,16 @@ class Pool:
             return True
         return False
 
+    def _thin_out(self, address: str) -> None:
+        """While an address has more connections than it may, close the one to it that has been idle longest."""
+        if self._per_address is None:
+            return
+        while self._at_address.get(address, 0) > self._per_address:
+            surplus = next((c for c in self._idle if c.dialled.peer_address == address), None)
+            if surplus is None:
+                return  # all of them are lent: the surplus is closed as they come back
+            surplus.close(CloseReason.EVICTED)
+
     async def _wait(self, origin: Origin) -> Connection | None:
         """Wait for a connection, or (None) a place. Cancelled, it gives back what it was granted meanwhile."""
         self._arrivals += 1
@@ -248,6 +275,9 @@ class Pool:
         connection.state = State.IDLE
         places.idle.append(connection)
         self._idle[connection] = None
+        self._thin_out(connection.dialled.peer_address)
+        if not connection.is_open:
+            return
         if self._sweeper is None or expires < self._sweep_mono:
             self._arm(expires, now)
 
@@ -300,6 +330,9 @@ class Pool:
         connection.opened(dialled)
         self._alive.add(connection)
         self._ledger.opened(connection)
+        if self._per_address is not None:
+            self._at_address[dialled.peer_address] = self._at_address.get(dialled.peer_address, 0) + 1
+            self._thin_out(dialled.peer_address)
         if not connection.is_open:  # it ended between the handshake and here; the exchange will say so
             self._count_closed(connection)
         elif self._shut:
@@ -322,6 +355,11 @@ class Pool:
 
     def _count_closed(self, connection: Connection) -> None:
         self._ledger.closed(connection)
+        if self._per_address is not None:
+            address = connection.dialled.peer_address
+            left = self._at_address.pop(address) - 1
+            if left:
+                self._at_address[address] = left
         connection.when_gone(self._alive.discard)
 
     def _arm(self, expires: float | None, now: float) -> None:

@@ -32,14 +32,14 @@ _MAX_BLANK: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class WireLimits:
-    """What one response may cost. Sizes in bytes."""
+    """What one response may cost. Sizes in bytes; `FetchOptions` has each one's precedent."""
 
     max_head: int = 300 * KIB  # of each head, its empty line included
     max_fields: int = 5_000  # lines, folded ones counted each
     max_informational: int = 8
     max_body: int = 64 * MIB  # as it came, transfer coding included
-    max_chunk_line: int = 4 * KIB  # Go's net/http, maxLineLength
-    max_trailers: int = 8 * KIB  # Tomcat's maxTrailerSize
+    max_chunk_line: int = 4 * KIB
+    max_trailers: int = 8 * KIB
 
     @classmethod
     def from_options(cls, options: FetchOptions) -> Self:
@@ -48,6 +48,8 @@ class WireLimits:
             max_fields=options.max_fields,
             max_informational=options.max_informational,
             max_body=options.max_body,
+            max_chunk_line=options.max_chunk_line,
+            max_trailers=options.max_trailers,
         )
 
 

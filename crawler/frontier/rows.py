@@ -101,7 +101,7 @@ def _validators(
     (RFC 9110 §15.4.5). The validator of an error page or of half a body would turn the next answer into a false 304.
     """
     match outcome:
-        case Fetched(head=head, truncated=None) if 200 <= head.status_code < 300:
+        case Fetched(head=head, truncated=None, error_type=None) if 200 <= head.status_code < 300:
             return _field(head, "etag"), _field(head, "last-modified")
         case NotModified(fetched=fetched):
             head = fetched.head

@@ -81,10 +81,13 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.LOOP_LAG: _spec("lag_ms", "task", level=logging.WARNING),
     Event.CONN_OPEN: _spec(
         "conn_id server_address network_peer_address",
-        "server_port network_peer_port dns_ms connect_ms tls_ms tls_protocol_version tls_resumed proxy",
+        "server_port network_peer_port dns_ms connect_ms tls_ms tls_protocol_version tls_resumed "
+        "tls_next_protocol proxy",
     ),
     Event.CONN_CLOSE: _spec(
-        "conn_id requests age_ms bytes reason", "server_address server_port network_peer_address detail"
+        "conn_id requests age_ms bytes reason",
+        "server_address server_port network_peer_address detail tls_protocol_version tls_resumed tls_next_protocol "
+        "host_connections host_requests host_reuse_ratio",
     ),
     Event.CONN_FAIL: _spec(
         "stage error_type", "conn_id server_address server_port network_peer_address network_peer_port detail dur_ms"

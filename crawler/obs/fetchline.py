@@ -110,6 +110,12 @@ def _add_response(line: Line, settlement: Settlement, response: Fetched) -> None
     line["links_found"] = page.links_count if page is not None else len(settlement.discovered)
     if response.error_type is not None:
         line["error_type"] = response.error_type.value
+    if response.truncated is not None:
+        line["truncated"] = response.truncated.value
+    if response.tainted:
+        line["tainted"] = True
+    if page is not None and page.coding_fault is not None:
+        line["coding_fault"] = page.coding_fault.value
     timings = response.timings
     connection = response.connection
     if connection.request_n == 1:

@@ -147,7 +147,7 @@ class Politeness(Section):
     )
     connections_per_address: k.CountOrDerived = _key(
         _POLITENESS.connections_per_address,
-        "Connections to one IP address.",
+        "Requests in flight at one IP address; set here, also the connections kept open to it.",
         derived="4, or connections_per_host if that is more",
         example="4",
     )
@@ -172,11 +172,24 @@ class Fetch(Section):
         _FETCH.min_rate, "Bytes a second that a body must bring on average, judged after 10 seconds."
     )
     max_head: k.PositiveSize = _key(_FETCH.max_head, "Of a response head; a longer one is a protocol error.")
+    max_fields: k.Count = _key(_FETCH.max_fields, "Lines of a response head; more are a protocol error.")
+    max_informational: k.CountOrZero = _key(
+        _FETCH.max_informational, "1xx responses before the one that counts; more are a protocol error."
+    )
+    max_chunk_line: k.PositiveSize = _key(
+        _FETCH.max_chunk_line, "Of a chunk's size line with its extensions; a longer one is a protocol error."
+    )
+    max_trailers: k.PositiveSize = _key(
+        _FETCH.max_trailers, "Of the fields behind a chunked body; more are a protocol error."
+    )
     max_body: k.PositiveSize = _key(
         _FETCH.max_body, "Of a body as it comes, content coding on; a longer one is cut and marked."
     )
     max_expansion: k.Count = _key(
         _FETCH.max_expansion, "Decoded bytes for each encoded one, judged beyond 1 MiB; more is a decompression bomb."
+    )
+    max_decoded: k.PositiveSize = _key(
+        _FETCH.max_decoded, "Of a body with its content codings off; more is a decompression bomb."
     )
     spool_over: k.Size = _key(_FETCH.spool_over, "A longer body goes to a temporary file.")
     idle_timeout: k.PositiveDuration = _key(_FETCH.idle_timeout_s, "An idle connection is closed after this.")

@@ -134,9 +134,10 @@ def metadata_record(record: Record, *, record_id: str, response_id: str, info_id
 def _metadata_block(record: Record, fetched: Fetched) -> bytes:
     task = record.task
     found = f"via: {task.via}\r\nhopsFromSeed: {task.hop_path}\r\n" if task.via is not None else ""
+    lenient = "framing: lenient\r\n" if fetched.tainted else ""
     return (
         f"{found}source: {task.source.value}\r\nkind: {task.kind.value}\r\n"
-        f"fetchTimeMs: {_duration_ms(fetched.timings)}\r\n"
+        f"fetchTimeMs: {_duration_ms(fetched.timings)}\r\n{lenient}"
     ).encode()
 
 

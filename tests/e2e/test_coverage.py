@@ -12,7 +12,8 @@ pytestmark = pytest.mark.e2e
 # OPERATIONS, Commands: scripts rely on these names.
 SUMMARY = {
     "responses", "pages", "bytes", "errors", "denied", "links_found", "links_new", "hosts", "connections_opened",
-    "requests_per_connection", "tls_handshakes", "tls_resumed", "duration_s", "pages_per_s", "cpu_s", "max_rss_bytes",
+    "requests_per_connection", "connection_reuse_ratio", "connections_failed", "connections_closed",
+    "connections_by_host", "tls_handshakes", "tls_resumed", "duration_s", "pages_per_s", "cpu_s", "max_rss_bytes",
     "output", "stopped_by",
 }  # fmt: skip
 
@@ -80,6 +81,15 @@ def test_the_summary_agrees_with_the_server(whole: Whole) -> None:
     assert summary["connections_opened"] == summary["tls_handshakes"] == len(connections)
     assert summary["tls_resumed"] == sum(connections.values())
     assert summary["requests_per_connection"] == pytest.approx(len(whole.requests) / len(connections), abs=0.05)
+    reused = len(whole.requests) - len(connections)
+    assert summary["connection_reuse_ratio"] == pytest.approx(reused / len(whole.requests), abs=0.0001)
+    assert sum(summary["connections_closed"].values()) == len(connections)
+    by_host = summary["connections_by_host"]
+    assert sum(host["connections"] for host in by_host) == len(connections)
+    assert sum(host["requests"] for host in by_host) == len(whole.requests)
+    assert {host["host"] for host in by_host} == {
+        whole.server.url(name, "") for name in {r.host for r in whole.requests}
+    }
     robots_found = sum(request.target == "/robots.txt" and request.status == 200 for request in whole.requests)
     assert summary["pages"] == sum(request.status == 200 for request in whole.requests) - robots_found
     assert summary["errors"] == 0

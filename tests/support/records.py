@@ -56,6 +56,7 @@ def make_record(
     chunked: bool = False,
     streamed: bool = False,
     truncated: TruncatedReason | None = None,
+    tainted: bool = False,
     request: bytes | None = None,
     page: PageInfo | None = None,
     via: str | None = None,
@@ -82,6 +83,7 @@ def make_record(
         connection=ConnectionInfo(id=1, request_n=1, peer_address=peer_address, peer_port=443, tls_version=tls_version),
         started_at=started_at,
         truncated=truncated,
+        tainted=tainted,
     )
     task = Task(
         id=1,

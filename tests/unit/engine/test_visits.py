@@ -1,6 +1,7 @@
 """Visits: what an answer makes of its URL, of the links on it, and of the host."""
 
 import asyncio
+import gzip
 import threading
 from dataclasses import replace
 from itertools import pairwise
@@ -9,8 +10,8 @@ from typing import Any
 import pytest
 
 from crawler.core.options import ScopeOptions, ScopeRule
-from crawler.core.values import Denied, FetchResult, NotModified, Origin, Task
-from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind, TruncatedReason
+from crawler.core.values import Denied, Fetched, FetchResult, NotModified, Origin, Task
+from crawler.core.vocabulary import CodingFault, ErrorType, Source, StoppedBy, TaskKind, TruncatedReason, UrlState
 from crawler.engine.worker import READ_IN_THREAD_OVER, Visited
 from tests.support.engine import AT_ONCE, POLITE, Engine, answer, failed, page, run
 
@@ -372,3 +373,42 @@ def test_a_push_back_is_stored_at_once() -> None:
         assert seen == ["a.test"]
 
     run(main())
+
+
+# -- bodies that are not what they seem
+
+
+def test_a_decompression_bomb_is_an_error_that_is_final() -> None:
+    """It is kept as it came and counted as too_large; it is no page, none of its links is followed, nobody retries."""
+    bomb = gzip.compress(page("/b") + bytes(8_000_000))
+    crawled = Crawled({ROOT: answer(200, bomb, content_encoding="gzip")})
+    assert crawled.asked == [ROOT]
+    (visited,) = crawled.visits()
+    settlement = visited.settlement
+    assert isinstance(settlement.outcome, Fetched)
+    assert (settlement.outcome.error_type, settlement.state) == (ErrorType.TOO_LARGE, UrlState.GAVE_UP)
+    assert settlement.record is not None
+    assert settlement.record.page is None
+    assert settlement.record.fetched.raw_body.prefix(len(bomb)) == bomb
+    tally = crawled.engine.tally
+    assert (tally.pages, tally.errors, tally.error_types["too_large"]) == (0, 1, 1)
+    assert (tally.outcomes["error"], tally.life.pages) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "coding", "fault"),
+    [
+        (gzip.compress(page("/b"))[:-9], "gzip", CodingFault.TRUNCATED),
+        (page("/b"), "gzip", CodingFault.NOT_CODED),
+        (page("/b"), "rot13", CodingFault.UNKNOWN),
+        (gzip.compress(page("/b")), "gzip", None),
+    ],
+)
+def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, fault: CodingFault | None) -> None:
+    """What can be read is read, and the page says what was wrong."""
+    crawled = Crawled({ROOT: answer(200, body, content_encoding=coding), f"{ROOT}b": answer(200, page())})
+    assert crawled.asked == [ROOT, f"{ROOT}b"]
+    record = crawled.visits()[0].settlement.record
+    assert record is not None
+    assert record.page is not None
+    assert record.page.coding_fault is fault

@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from dataclasses import asdict
+from functools import partial
 
 import pytest
 
@@ -10,6 +12,7 @@ from crawler.core.vocabulary import CloseReason, ErrorType, Stage
 from crawler.fetch.connection import State
 from crawler.fetch.dial import Dialled
 from crawler.fetch.errors import DialError
+from crawler.fetch.ledger import Ledger
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool, PoolClosed
 from crawler.obs.events import COMMON, problems
@@ -46,6 +49,7 @@ class Dialing:
         self.gate = None
         self.ends_at_once = False
         self.closes_politely = True
+        self.address = "192.0.2.1"
 
     async def dial(self, origin, factory):
         if self.gate is not None:
@@ -57,14 +61,14 @@ class Dialing:
         if self.ends_at_once:
             connection.connection_lost(None)
         self.dialled.append(connection)
-        return connection, Dialled("192.0.2.1", origin.port, Timings(), "1.3", False, None)
+        return connection, Dialled(self.address, origin.port, Timings(), "1.3", False, None)
 
     def keep_session(self, origin, ssl_object):
         raise AssertionError("there is no TLS here")
 
 
 class Rig:
-    def __init__(self, *, per_host=1, **options):
+    def __init__(self, *, per_host=1, per_address=None, **options):
         self.clock = FakeClock()
         self.dialing = Dialing()
         self.events = []
@@ -73,6 +77,7 @@ class Rig:
             options=FetchOptions(**options),
             clock=self.clock,
             connections_per_host=per_host,
+            connections_per_address=per_address,
             on_event=lambda name, fields: self.events.append({"event": name} | fields),
         )
 
@@ -523,10 +528,108 @@ async def test_the_events_carry_what_the_log_promises(rig):
     r.clock.time += 12.5
     connection.connection_lost(None)
     place = {"server_address": "a.test", "server_port": 443, "conn_id": 1, "network_peer_address": "192.0.2.1"}
-    opened = {"tls_protocol_version": "1.3", "tls_resumed": False, "dns_ms": 0.0, "connect_ms": 0.0, "tls_ms": 0.0}
+    place |= {"tls_protocol_version": "1.3", "tls_resumed": False}
+    opened = {"dns_ms": 0.0, "connect_ms": 0.0, "tls_ms": 0.0}
     closed = {"requests": 7, "age_ms": 12_500.0, "bytes": 0, "reason": "server_close"}
+    closed |= {"host_connections": 1, "host_requests": 7, "host_reuse_ratio": 0.8571}
     assert r.events == [
         {"event": "conn_open", "network_peer_port": 443} | place | opened,
         {"event": "conn_close"} | place | closed,
     ]
     assert r.pool.stats().requests == 7
+
+
+async def test_the_ledger_tells_reuse_by_host(rig):
+    """Requests over a connection that had carried one before, in all and for each host; the greediest host first."""
+    r = rig(per_host=2)
+    assert (r.pool.stats().reuse_ratio, r.pool.of_host(A)) == (0.0, None)
+    await r.use(A, requests=4)
+    await r.use(A, requests=2)
+    for _ in range(2):
+        (await r.use(B)).abort(CloseReason.SERVER_CLOSE)
+    await r.use(C, requests=0)
+    a, b, c = (r.pool.of_host(origin) for origin in (A, B, C))
+    assert (a.opened, a.requests, a.reused, a.tls_handshakes, a.tls_resumed) == (1, 6, 5, 1, 0)
+    assert [round(host.reuse_ratio, 3) for host in (a, b, c)] == [0.833, 0.0, 0.0]
+    stats = r.pool.stats()
+    assert (stats.requests, stats.reused, stats.reuse_ratio) == (8, 5, 0.625)
+    assert [origin for origin, _ in r.pool.most_opened(2)] == [B, A]
+
+
+async def test_the_ledger_forgets_the_host_known_longest(rig, monkeypatch):
+    """What is kept by host is bounded; totals stay exact, and the closing of what is forgotten is still said."""
+    monkeypatch.setattr("crawler.fetch.pool.Ledger", partial(Ledger, origins=2))
+    r = rig()
+    first = await r.use(A)
+    await r.use(B)
+    await r.use(C)
+    await r.use(A)
+    assert r.pool.of_host(A) is None
+    assert r.pool.of_host(C).requests == 1
+    assert r.pool.stats().requests == 4
+    first.abort(CloseReason.SERVER_CLOSE)
+    assert "host_requests" not in r.events[-1]
+
+
+async def test_open_connections_can_be_looked_at(rig):
+    """Each with its age, how long it has been idle, what it carried and what was agreed on; closed ones are gone."""
+    r = rig(per_host=2)
+    idle = await r.use(A, requests=3)
+    lent = await r.pool.acquire(B)
+    (await r.use(C)).abort(CloseReason.TIMEOUT)
+    r.clock.time += 5
+    idle.bytes_received = 77
+    facts = r.pool.connections()
+    common = {"peer_address": "192.0.2.1", "tls_version": "1.3", "tls_resumed": False, "alpn": None, "age_s": 5.0}
+    assert [asdict(fact) for fact in facts] == [
+        {"id": 1, "origin": A, "state": "idle", "idle_s": 5.0, "requests": 3, "bytes": 77, **common},
+        {"id": 2, "origin": B, "state": "lent", "idle_s": None, "requests": 0, "bytes": 0, **common},
+    ]
+    r.pool.release(lent)
+
+
+async def test_closed_connections_are_sorted_by_what_they_carried(rig):
+    """One count for each bound, for a histogram: 1, 2, 5, 10 … and the rest."""
+    r = rig()
+    for requests in (0, 1, 2, 3, 5, 6, 99_999):
+        (await r.use(A, requests=requests)).abort(CloseReason.SERVER_CLOSE)
+    assert r.pool.stats().requests_at_close == (2, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 1)
+
+
+async def test_without_anyone_to_tell_the_ledger_still_counts():
+    """Events are optional; the books are not."""
+    dialing = Dialing()
+    pool = Pool(dialer=dialing, options=FetchOptions(), clock=FakeClock())
+    async with pool.lend(A) as connection:
+        connection.requests += 1
+    dialing.failures = [DialError(Stage.CONNECT, ErrorType.CONNECT_REFUSED, "refused")]
+    with pytest.raises(DialError):
+        await pool.acquire(B)
+    await pool.close()
+    stats = pool.stats()
+    assert (stats.opened, stats.requests, stats.failed, stats.closed) == (1, 1, 1, {CloseReason.SHUTDOWN: 1})
+
+
+async def test_an_address_has_no_idle_connection_too_many(rig):
+    """At connections_per_address the connection to it that has been idle longest makes room for a newer one."""
+    r = rig(per_address=2)
+    a, b = await r.use(A), await r.use(B)
+    c = await r.use(C)
+    assert (a.close_reason, a._transport.calls) == (CloseReason.EVICTED, ["close"])
+    assert b.is_idle
+    assert c.is_idle
+    assert r.pool.connections()[0].id == b.id
+
+
+async def test_a_surplus_at_an_address_is_closed_as_it_comes_back(rig):
+    """While all of them are lent none can be closed; the first to come back goes, if nobody waits for it."""
+    r = rig(per_address=1)
+    a, b = await r.pool.acquire(A), await r.pool.acquire(B)
+    r.pool.release(b)
+    assert b.close_reason is CloseReason.EVICTED
+    assert a.is_open
+    r.pool.release(a)
+    assert a.is_idle
+    r.dialing.address = "192.0.2.2"
+    assert (await r.use(C)).is_idle
+    assert a.is_idle

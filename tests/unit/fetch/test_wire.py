@@ -170,7 +170,8 @@ def test_a_refusal_says_what_was_seen() -> None:
 
 def test_limits_come_from_the_options() -> None:
     """Each limit that an operator can set is taken over."""
-    options = FetchOptions(max_head=1, max_fields=2, max_informational=3, max_body=4)
+    options = FetchOptions(max_head=1, max_fields=2, max_informational=3, max_body=4, max_chunk_line=5, max_trailers=6)
     limits = WireLimits.from_options(options)
     assert (limits.max_head, limits.max_fields, limits.max_informational, limits.max_body) == (1, 2, 3, 4)
+    assert (limits.max_chunk_line, limits.max_trailers) == (5, 6)
     assert WireLimits.from_options(FetchOptions()) == WireLimits()

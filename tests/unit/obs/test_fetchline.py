@@ -21,7 +21,7 @@ from crawler.core.values import (
     Timings,
     Written,
 )
-from crawler.core.vocabulary import DenyReason, ErrorType, Next, Source, TruncatedReason, UrlState
+from crawler.core.vocabulary import CodingFault, DenyReason, ErrorType, Next, Source, TruncatedReason, UrlState
 from crawler.obs.fetchline import fetch_line, next_of
 from crawler.obs.files import encode_line
 from crawler.obs.timestamp import timestamp
@@ -108,6 +108,16 @@ def test_a_truncated_answer_says_why() -> None:
     answer = fetched(truncated=TruncatedReason.DISCONNECT, error_type=ErrorType.RESET)
     line = line_of(settled(answer, UrlState.WAITING, next_at=AT))
     assert (line["outcome"], line["error_type"], line["next"]) == ("truncated", "reset", "retry")
+    assert line["truncated"] == "disconnect"
+
+
+def test_leniency_is_said() -> None:
+    """A response that was framed leniently, and a page whose coding was not what its header said."""
+    answer = fetched(tainted=True)
+    page = PageInfo(coding_fault=CodingFault.NOT_CODED)
+    line = line_of(settled(answer, record=Record(TASK, answer, "sha256:ABC", page)))
+    assert (line["outcome"], line["tainted"], line["coding_fault"]) == ("ok", True, "not_coded")
+    assert {"tainted", "truncated", "coding_fault"}.isdisjoint(line_of(settled(fetched())))
 
 
 def test_a_failure_before_the_connection() -> None:

@@ -136,6 +136,12 @@ def test_every_field_of_a_visit(tmp_path: Path) -> None:
     }
 
 
+def test_a_response_framed_leniently_is_marked(tmp_path: Path) -> None:
+    """The metadata says so: whoever reads the record with a strict parser knows why it differs."""
+    lenient, strict = one(tmp_path, make_record(tainted=True))[2], one(tmp_path / "2", make_record())[2]
+    assert lenient["block"] == strict["block"] + b"framing: lenient\r\n"
+
+
 def test_records_of_a_visit_point_at_each_other(tmp_path: Path) -> None:
     """Request and metadata at their response, all at the warcinfo before them; no identifier twice."""
     path, _ = store(tmp_path, [make_record(), make_record("https://example.org/2")])
