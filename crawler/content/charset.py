@@ -31,14 +31,19 @@ def mime_type(content_type: str | None) -> str:
     return match[1].lower() if match is not None else ""
 
 
+def charset_of(content_type: str | None) -> str | None:
+    """The charset parameter of a Content-Type as it is written; None if there is none."""
+    match = _CHARSET.search(content_type) if content_type else None
+    return None if match is None else match[1] or match[2] or match[3] or None
+
+
 def sniff(data: bytes, content_type: str | None) -> str:
     """The name of the encoding of `data` in the Encoding standard ("utf-8", "windows-1252"). Never raises."""
     marked = _by_mark(data)
     if marked is not None:
         return marked
     if content_type:
-        match = _CHARSET.search(content_type)
-        found = _lookup(match[1] or match[2] or match[3] or "") if match is not None else None
+        found = _lookup(charset_of(content_type) or "")
         if found is not None:
             return found
     for label in declared_labels(data):

@@ -68,41 +68,73 @@ class _Faults:
     not_coded: str | None = None
 
 
+class DecodedPieces:
+    """The decoded bytes of a payload, piece by piece. Iterate once; the attributes are as of what was read so far.
+
+    They are those of `Decoded`; `data` is what came out of the iteration.
+    """
+
+    def __init__(self, payload: Body, codings: Sequence[str], *, max_decoded: int, max_expansion: int) -> None:
+        """See `decode`."""
+        self.size = 0
+        self.truncated = False
+        self.bomb = False
+        self.error: str | None = None
+        self._payload = payload
+        self._names = _names(codings) if codings else []
+        self._faults = _Faults()
+        self._limit = min(max_decoded, max(FREE_EXPANSION, max_expansion * payload.size))
+        unknown = [name for name in self._names if name not in _LAYERS]
+        if unknown and payload.size:
+            self.error = f"unknown content coding: {unknown[0][:40]}"
+        elif len(self._names) > MAX_LAYERS and payload.size:
+            self.error = f"more than {MAX_LAYERS} content codings"
+
+    @property
+    def is_coded(self) -> bool:
+        return bool(self._names)
+
+    @property
+    def not_coded(self) -> bool:
+        return self._faults.not_coded is not None
+
+    def __iter__(self) -> Iterator[bytes]:
+        pieces = self._payload.chunks()
+        if not self._names:
+            pieces = _bounded(pieces, self._limit)
+        elif self.error is None:
+            for name in reversed(self._names):  # listed in the order they were applied
+                pieces = _bounded(_LAYERS[name](pieces, self._faults), self._limit)
+        try:
+            for piece in pieces:
+                self.size += len(piece)
+                yield piece
+        except _BombError as hit:
+            self.bomb, self.error = True, str(hit)
+        except _BrokenError as broken:
+            self.truncated, self.error = True, str(broken)
+        self.error = self.error or self._faults.not_coded
+
+
 def decode(payload: Body, codings: Sequence[str], *, keep: int, max_decoded: int, max_expansion: int) -> Decoded:
     """Decode `payload` by the values of its Content-Encoding fields, in the order they came.
 
     `keep` decoded bytes are kept; the rest is decoded to learn its size, up to `max_decoded` bytes, and beyond 1 MiB up
     to `max_expansion` decoded bytes for each coded one; both hold for every layer.
     """
-    names = _names(codings) if codings else ()
-    if not names or not payload.size:
+    if not codings or not payload.size:
         return Decoded(payload.prefix(keep), payload.size)
-    unknown = [name for name in names if name not in _LAYERS]
-    if unknown:
-        return Decoded(payload.prefix(keep), payload.size, error=f"unknown content coding: {unknown[0][:40]}")
-    if len(names) > MAX_LAYERS:
-        return Decoded(payload.prefix(keep), payload.size, error=f"more than {MAX_LAYERS} content codings")
-
-    limit = min(max_decoded, max(FREE_EXPANSION, max_expansion * payload.size))
-    faults = _Faults()
-    pieces = payload.chunks()
-    for name in reversed(names):  # listed in the order they were applied
-        pieces = _bounded(_LAYERS[name](pieces, faults), limit)
+    pieces = DecodedPieces(payload, codings, max_decoded=max_decoded, max_expansion=max_expansion)
+    if not pieces.is_coded or pieces.error is not None:
+        return Decoded(payload.prefix(keep), payload.size, error=pieces.error)
     kept: list[bytes] = []
-    missing, size = keep, 0
-    truncated, bomb, error = False, False, None
-    try:
-        for piece in pieces:
-            size += len(piece)
-            if missing > 0:
-                kept.append(piece if len(piece) <= missing else piece[:missing])
-                missing -= len(kept[-1])
-    except _BombError as hit:
-        bomb, error = True, str(hit)
-    except _BrokenError as broken:
-        truncated, error = True, str(broken)
+    missing = keep
+    for piece in pieces:
+        if missing > 0:
+            kept.append(piece if len(piece) <= missing else piece[:missing])
+            missing -= len(kept[-1])
     data = kept[0] if len(kept) == 1 else b"".join(kept)
-    return Decoded(data, size, truncated, faults.not_coded is not None, bomb, error or faults.not_coded)
+    return Decoded(data, pieces.size, pieces.truncated, pieces.not_coded, pieces.bomb, pieces.error)
 
 
 def _names(codings: Sequence[str]) -> list[str]:

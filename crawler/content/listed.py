@@ -1,0 +1,130 @@
+"""What a list of URLs comes to: its entries, within bounds. Shared by the readers of the formats (`sitemap`, `feeds`).
+
+It does not know the formats, nor whether an entry may be followed.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from crawler.content.resolve import Resolver, clean
+from crawler.content.xmlstream import Enough
+from crawler.core.url import UrlError
+from crawler.core.values import Origin
+
+MAX_ENTRIES: Final = 50_000  # sitemaps.org: of one file
+MAX_BYTES: Final = 50 * 1024 * 1024  # sitemaps.org: of one file, uncompressed
+MAX_VALUE: Final = 4_096  # characters kept of a value: twice the longest URL
+
+
+class ListingKind(StrEnum):
+    """What a document is, by its content."""
+
+    URLS = "urls"  # a sitemap
+    INDEX = "index"  # a list of sitemaps
+    FEED = "feed"
+
+
+class Entry(NamedTuple):
+    """One URL of a list: absolute, http(s), without fragment.
+
+    `nested`: what it leads to is itself such a list. `modified_at` (UTC) and `priority` (0 to 1) are as the list says,
+    None where it says nothing that can be used.
+    """
+
+    url: str
+    origin: Origin
+    nested: bool
+    modified_at: float | None
+    priority: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What was read. `kind` None: it is no list. `error` says in words what is wrong with it; then the entries before
+    the fault are there, or, where it was refused as harmful, none. `capped`: there was more than is read of one list.
+    """
+
+    kind: ListingKind | None
+    entries: tuple[Entry, ...] = ()
+    invalid: int = 0  # entries that are no URL worth fetching
+    capped: bool = False
+    error: str | None = None
+
+
+class Collector:
+    """Gathers entries of the list found at `url`; each URL once, as it stands first."""
+
+    def __init__(self, url: str) -> None:
+        self._own = Resolver(url)
+        self._entries: dict[str, Entry] = {}
+        self.invalid = 0
+        self.capped = False
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(self._entries.values())
+
+    def add(
+        self,
+        written: str,
+        *,
+        nested: bool = False,
+        modified_at: float | None = None,
+        priority: float | None = None,
+        base: Resolver | None = None,
+    ) -> None:
+        """Note a URL as it is written. Raises Enough when there are as many as are kept."""
+        reference = clean(written)
+        if not reference:
+            self.invalid += bool(written.strip())
+            return
+        try:
+            url, origin = (base or self._own).resolve(reference)
+        except UrlError:
+            self.invalid += 1
+            return
+        if url in self._entries:
+            return
+        if len(self._entries) >= MAX_ENTRIES:
+            self.capped = True
+            raise Enough
+        self._entries[url] = Entry(url, origin, nested, modified_at, priority)
+
+    def base(self, written: str, outer: Resolver | None) -> Resolver | None:
+        """What an xml:base makes of the base in force; that stays where it says nothing usable."""
+        with suppress(UrlError):
+            return Resolver((outer or self._own).resolve(clean(written))[0]) if clean(written) else outer
+        return outer
+
+
+def date_at(text: str) -> float | None:
+    """A point in time as lists write it, in UTC epoch seconds; None if it cannot be told.
+
+    W3C date and time down to a year ("2005", "2005-01", "2005-01-31T08:00+01:00"), or the date of an e-mail, as RSS has
+    it. Without an offset it is UTC; without a time its day begins.
+    """
+    text = text.strip()
+    if len(text) > 64 or len(text) < 4:
+        return None
+    try:
+        if text[:4].isdigit() and text[4:5] in ("", "-"):
+            padded = text + "-01" * (2 - text.count("-")) if len(text) < 8 else text
+            when = datetime.fromisoformat(padded)
+        else:
+            when = parsedate_to_datetime(text)
+        return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def priority_of(text: str) -> float | None:
+    """A sitemap's priority, between 0 and 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0.0 <= value <= 1.0 else None

@@ -1,0 +1,117 @@
+"""Reads a list of URLs that a site publishes for programs, whichever it is: sitemap, sitemap index or feed.
+
+The content decides, not its name or type: by the root element, else as lines of text. A file that is gzip without
+saying so (sitemap.xml.gz) is unpacked. Streamed, so that 50 MB of XML are never held; whoever calls it with a large
+payload does so off the event loop. Invariant: whatever the bytes, it returns.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Final
+
+from crawler.content.decode import DecodedPieces
+from crawler.content.feeds import FeedReader
+from crawler.content.listed import MAX_BYTES, Collector, Listing, ListingKind
+from crawler.content.sitemap import SitemapReader, read_text
+from crawler.content.xmlstream import Handler, Refused, read_xml
+from crawler.core.body import Body
+
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_TELLING: Final = 16  # bytes that tell gzip, XML and text apart, white space before them not counted
+_LOOKED_AT: Final = 64 * 1024  # but so many bytes are enough, whatever they are
+_UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
+_KINDS: Final = {
+    "urlset": ListingKind.URLS,
+    "sitemapindex": ListingKind.INDEX,
+    "rss": ListingKind.FEED,
+    "rdf": ListingKind.FEED,
+    "feed": ListingKind.FEED,
+}
+
+
+def read_listing(
+    payload: Body,
+    codings: Sequence[str],
+    *,
+    url: str,
+    content_type: str | None,
+    max_expansion: int,
+    text_too: bool,
+) -> Listing:
+    """Read what was found at `url` with these values of Content-Encoding.
+
+    `text_too`: lines of text may be a sitemap; a page that happens to begin with a URL should not be. At most
+    MAX_BYTES decoded bytes are read, and `max_expansion` for each coded one.
+    """
+    pieces = DecodedPieces(payload, codings, max_decoded=MAX_BYTES, max_expansion=max_expansion)
+    stream = iter(pieces)
+    first = _beginning(stream)
+    if first.startswith(_GZIP_MAGIC):
+        pieces = DecodedPieces(payload, ("gzip", *codings), max_decoded=MAX_BYTES, max_expansion=max_expansion)
+        stream = iter(pieces)
+        first = _beginning(stream)
+    collector = Collector(url)
+    listing = _read(chain((first,), stream), collector, content_type, text_too, first)
+    if pieces.bomb and listing.kind is not None:
+        return Listing(listing.kind, listing.entries, listing.invalid, capped=True, error=pieces.error)
+    if pieces.error is not None and (listing.error is None or pieces.truncated):
+        return Listing(listing.kind, listing.entries, listing.invalid, listing.capped, pieces.error)
+    return listing
+
+
+def _beginning(stream: Iterator[bytes]) -> bytes:
+    """Enough of it to tell what it is."""
+    first = b""
+    while len(first) < _LOOKED_AT and len(first.lstrip()) < _TELLING:
+        piece = next(stream, b"")
+        if not piece:
+            break
+        first += piece
+    return first
+
+
+def _read(
+    stream: Iterator[bytes], collector: Collector, content_type: str | None, text_too: bool, first: bytes
+) -> Listing:
+    start = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
+    if start == b"<" or (first[:2] in _UTF16_MARKS and b"<" in first[2:8]):
+        root = _Root(collector)
+        try:
+            error = read_xml(stream, root, content_type=content_type)
+        except Refused as refused:
+            return Listing(root.kind, error=str(refused))
+        return Listing(root.kind, collector.entries, collector.invalid, collector.capped, error)
+    if not text_too:
+        return Listing(None)
+    error = read_text(stream, collector)
+    kind = ListingKind.URLS if error is None else None
+    return Listing(kind, collector.entries, collector.invalid, collector.capped, error)
+
+
+class _Root:
+    """Passes a document on to the reader that its root element calls for. `kind` is None while there is none."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._reader: Handler | None = None
+        self.kind: ListingKind | None = None
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        if self._reader is None:
+            self.kind = _KINDS.get(name)
+            match self.kind:
+                case ListingKind.URLS | ListingKind.INDEX:
+                    self._reader = SitemapReader(self._collector, nested=self.kind is ListingKind.INDEX)
+                case ListingKind.FEED:
+                    self._reader = FeedReader(self._collector)
+                case None:
+                    raise Refused(f"neither sitemap nor feed: {name[:40]}")
+        self._reader.start(name, attributes)
+
+    def text(self, data: str) -> None:
+        if self._reader is not None:
+            self._reader.text(data)
+
+    def end(self, name: str) -> None:
+        if self._reader is not None:
+            self._reader.end(name)

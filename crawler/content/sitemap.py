@@ -1,0 +1,108 @@
+"""Sitemaps and sitemap indexes (sitemaps.org/protocol.html), in XML or as plain text.
+
+Readers are told of elements by `xmlstream` and put entries into a Collector. Extensions (images, news, video) have
+elements of their own below an entry and are passed over, but for alternates in other languages, which are pages.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from crawler.content.charset import to_utf8
+from crawler.content.listed import MAX_VALUE, Collector, date_at, priority_of
+from crawler.content.xmlstream import Enough
+
+_VALUES: Final = frozenset(("loc", "lastmod", "priority"))
+MAX_LINE: Final = 8 * 1024  # of a text sitemap; a longer one is no URL
+
+
+class SitemapReader:
+    """Reads `urlset` and `sitemapindex` (`nested`): two levels down from the root are an entry's values."""
+
+    def __init__(self, collector: Collector, *, nested: bool) -> None:
+        self._collector = collector
+        self._nested = nested
+        self._element = "sitemap" if nested else "url"
+        self._depth = 0
+        self._within = False
+        self._field = ""  # whose text is being read
+        self._values: dict[str, str] = {}
+        self._alternates: list[str] = []
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._field = ""
+        if self._depth == 2:
+            self._within = name == self._element
+            self._values = {}
+            self._alternates = []
+            self._field = "bare" if self._within else ""  # some put the URL there, without a loc
+        elif self._depth == 3 and self._within:
+            if name in _VALUES:
+                self._field = name
+            elif name == "link" and attributes.get("rel", "").lower() == "alternate" and "href" in attributes:
+                self._alternates.append(attributes["href"])
+
+    def text(self, data: str) -> None:
+        if self._field:
+            self._values[self._field] = (self._values.get(self._field, "") + data[:MAX_VALUE])[:MAX_VALUE]
+
+    def end(self, name: str) -> None:
+        self._depth -= 1
+        self._field = "bare" if self._depth == 2 and self._within else ""
+        if self._depth != 1 or not self._within:
+            return
+        self._within = False
+        written = self._value("loc") or self._value("bare")
+        self._collector.add(
+            written,
+            nested=self._nested,
+            modified_at=date_at(self._value("lastmod")),
+            priority=priority_of(self._value("priority")),
+        )
+        for alternate in self._alternates:
+            self._collector.add(alternate)
+
+    def _value(self, name: str) -> str:
+        return self._values.get(name, "").strip()
+
+
+def read_text(pieces: Iterator[bytes], collector: Collector) -> str | None:
+    """A sitemap that has a URL a line, in UTF-8. Returns in words what is wrong with it.
+
+    A file whose first line is no URL is something else. A line that is none, later on, is passed over.
+    """
+    found = False
+    try:
+        for line in _lines(pieces):
+            if not line:
+                continue
+            if not line.lower().startswith(("http://", "https://")):
+                if not found:
+                    return "neither XML nor a list of URLs"
+                collector.invalid += 1
+                continue
+            found = True
+            collector.add(line)
+    except Enough:
+        pass
+    return None if found else "empty"
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    kept = b""
+    began = False
+    for piece in pieces:
+        data = kept + piece
+        if not began:
+            began = True
+            if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+                data = to_utf8(data, "utf-16le" if data[0] == 0xFF else "utf-16be")
+        *lines, kept = data.replace(b"\r", b"\n").split(b"\n")
+        kept = kept[: MAX_LINE + 1]
+        for line in lines:
+            yield _line(line)
+    yield _line(kept)
+
+
+def _line(line: bytes) -> str:
+    return "" if len(line) > MAX_LINE else line.decode("utf-8", "replace").strip("\ufeff \t\0")

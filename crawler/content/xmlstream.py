@@ -1,0 +1,199 @@
+"""Reads XML from strangers as a stream of elements, within bounds.
+
+expat does the parsing. What it would let pass is refused here: a document type declaration (and with it every entity
+but the five of XML), a tag or comment that goes on for ever, nesting without end, more elements than any honest list
+has. What authors get wrong every day is mended first: bytes that are no character, control characters, a bare "&".
+Prefixes are cut off without asking what they stand for: files with a wrong or undeclared namespace are common.
+
+It does not know what the elements mean. Invariant: work and memory are proportional to the bytes, and no bytes make it
+raise anything but `Refused`.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+from html.entities import html5
+from typing import Final, Protocol
+from xml.parsers import expat
+
+import webencodings
+
+from crawler.content.charset import charset_of
+
+SLICE: Final = 64 * 1024  # bytes given to expat at a time
+# A tag, comment or instruction is held whole until it ends, and looked through from its start with each slice: without
+# a bound on it expat takes time in the square of its length (CVE-2023-52425).
+MAX_TOKEN: Final = 256 * 1024
+MAX_DEPTH: Final = 64  # of the formats read here none goes deeper than 8, extensions included
+MAX_ELEMENTS: Final = 2_000_000  # 50,000 entries of 40 elements; half a second a million
+_DECLARED: Final = re.compile(rb"""\A\s*<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
+_NO_CHARACTER: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_SUSPECT: Final = re.compile(r"<!\[CDATA\[|\]\]>|&(?:(#?[A-Za-z0-9]{1,31});)?")
+_REACH: Final = (("&", 33), ("<", 8), ("]]", 2), ("]", 1))  # how far from its end a piece may cut something through
+_XML_ENTITIES: Final = frozenset(("amp", "lt", "gt", "quot", "apos"))
+
+
+class Refused(Exception):
+    """A document of a kind that is made to do harm, or passes a bound; the message says which."""
+
+
+class Handler(Protocol):
+    """What is told of a document, in its order. Names are local and lower case."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """An element begins. Attributes keep their prefix: "xml:base"."""
+
+    def text(self, data: str) -> None:
+        """A run of characters, or a part of one."""
+
+    def end(self, name: str) -> None:
+        """The element that began last ends."""
+
+
+class Enough(Exception):
+    """A handler needs no more."""
+
+
+def read_xml(pieces: Iterator[bytes], handler: Handler, *, content_type: str | None) -> str | None:
+    """Tell `handler` of a document until it ends, breaks or the handler raises Enough.
+
+    Returns None, or in words what is wrong with it: what came before that was told already. Raises Refused.
+    """
+    return _Walk(handler).run(_texts(pieces, content_type))
+
+
+def _texts(pieces: Iterator[bytes], content_type: str | None) -> Iterator[str]:
+    """The document as mended text."""
+    decoder: codecs.IncrementalDecoder | None = None
+    mender = _Mender()
+    for piece in pieces:
+        for at in range(0, len(piece), SLICE):
+            data = piece[at : at + SLICE]
+            if decoder is None:
+                decoder = _decoder(data, content_type)
+            yield mender.feed(decoder.decode(data))
+    if decoder is not None:
+        yield mender.feed(decoder.decode(b"", True), final=True)
+
+
+def _decoder(data: bytes, content_type: str | None) -> codecs.IncrementalDecoder:
+    """By byte order mark, Content-Type or declaration, else UTF-8 (RFC 7303 §3, XML §F). Errors become U+FFFD."""
+    label = "utf-8"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        label = "utf-16le" if data.startswith(codecs.BOM_UTF16_LE) else "utf-16be"
+    elif not data.startswith(codecs.BOM_UTF8):
+        declared = _DECLARED.match(data)
+        label = charset_of(content_type) or (declared[1].decode("ascii") if declared is not None else label)
+        if label.lower().startswith("utf-16"):  # it could be read as ASCII: it is not that
+            label = "utf-8"
+    encoding = webencodings.lookup(label)
+    info = encoding.codec_info if encoding is not None and encoding.name != "replacement" else codecs.lookup("utf-8")
+    decoder: codecs.IncrementalDecoder = info.incrementaldecoder("replace")
+    return decoder
+
+
+class _Mender:
+    """Makes text fit for a strict parser, piece by piece; what the end of a piece may cut through is kept back."""
+
+    def __init__(self) -> None:
+        self._kept = ""
+        self._began = False
+        self._in_cdata = False
+
+    def feed(self, text: str, *, final: bool = False) -> str:
+        text = self._kept + text
+        self._kept = ""
+        if not self._began:
+            text = text.lstrip("\ufeff \t\r\n")  # white space before the declaration is an error to expat
+            self._began = bool(text)
+        if not final:
+            cuts = [at for mark, reach in _REACH if (at := text.rfind(mark, max(0, len(text) - reach))) >= 0]
+            if cuts:
+                text, self._kept = text[: min(cuts)], text[min(cuts) :]
+        text = _NO_CHARACTER.sub(" ", text)
+        if "&" not in text and "]]>" not in text and "<![" not in text:
+            return text
+        return _SUSPECT.sub(self._mend, text)
+
+    def _mend(self, match: re.Match[str]) -> str:
+        found = match[0]
+        if found == "]]>" and not self._in_cdata:
+            return "]]&gt;"
+        if found[0] != "&":
+            self._in_cdata = found[0] == "<"
+            return found
+        name = match[1]
+        if self._in_cdata or name in _XML_ENTITIES or (name is not None and name[0] == "#" and _is_character(name)):
+            return found
+        known = html5.get(f"{name};") if name is not None else None
+        if known is not None:
+            return "".join(f"&#{ord(char)};" for char in known)
+        return "&amp;" + found[1:]
+
+
+def _is_character(reference: str) -> bool:
+    """Whether "#233" or "#xE9" names a character that XML allows."""
+    digits = reference[2:] if reference[1:2] in ("x", "X") else reference[1:]
+    try:
+        code = int(digits, 16 if reference[1:2] in ("x", "X") else 10)
+    except ValueError:
+        return False
+    return reference[1:2] != "X" and (
+        code in (9, 10, 13) or 0x20 <= code < 0xD800 or 0xE000 <= code < 0xFFFE or 0x10000 <= code <= 0x10FFFF
+    )
+
+
+class _Walk:
+    """One document through expat."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._depth = 0
+        self._elements = 0
+        parser = expat.ParserCreate("utf-8")
+        parser.buffer_text = True
+        parser.buffer_size = SLICE
+        parser.StartElementHandler = self._start
+        parser.EndElementHandler = self._end
+        parser.CharacterDataHandler = handler.text
+        parser.StartDoctypeDeclHandler = self._doctype
+        self._parser = parser
+
+    def run(self, texts: Iterator[str]) -> str | None:
+        fed = 0
+        parser = self._parser
+        try:
+            for text in texts:
+                data = text.encode("utf-8", "replace")
+                for at in range(0, len(data), SLICE):
+                    piece = data[at : at + SLICE]
+                    parser.Parse(piece, False)
+                    fed += len(piece)
+                    if fed - parser.CurrentByteIndex > MAX_TOKEN:
+                        raise Refused(f"a tag or comment longer than {MAX_TOKEN} bytes")
+            parser.Parse(b"", True)
+        except Enough:
+            return None
+        except expat.ExpatError as error:
+            return f"not well-formed: {expat.errors.messages.get(error.code, error.code)}, line {error.lineno}"
+        finally:
+            # the handlers are bound to this object, which holds the parser
+            parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
+            parser.StartDoctypeDeclHandler = None
+        return None
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._elements += 1
+        if self._depth > MAX_DEPTH:
+            raise Refused(f"elements nested deeper than {MAX_DEPTH}")
+        if self._elements > MAX_ELEMENTS:
+            raise Refused(f"more than {MAX_ELEMENTS} elements")
+        self._handler.start(name.rpartition(":")[2].lower(), attributes)
+
+    def _end(self, name: str) -> None:
+        self._depth -= 1
+        self._handler.end(name.rpartition(":")[2].lower())
+
+    def _doctype(self, name: str, *_: object) -> None:
+        raise Refused(f"a document type declaration ({name[:40]})")

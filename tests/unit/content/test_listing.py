@@ -1,0 +1,374 @@
+"""Sitemaps and feeds: what is read out of them, and what they cannot do to us."""
+
+import gzip
+import resource
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+
+from crawler.content import listed, xmlstream
+from crawler.content.listed import Listing, ListingKind, date_at
+from crawler.content.listing import read_listing
+from crawler.core.body import BytesBody
+from tests.support.vectors import vectors
+
+SITE = "https://www.example.com/sitemap.xml"
+
+
+def read(data: bytes, *, url: str = SITE, codings: tuple[str, ...] = (), text_too: bool = True, **more: str) -> Listing:
+    content_type = more.get("content_type")
+    return read_listing(
+        BytesBody(data), codings, url=url, content_type=content_type, max_expansion=100, text_too=text_too
+    )
+
+
+def urls(listing: Listing) -> list[str]:
+    return [entry.url for entry in listing.entries]
+
+
+def urlset(*entries: str, head: str = '<?xml version="1.0" encoding="UTF-8"?>') -> bytes:
+    body = "".join(f"<url>{entry}</url>" for entry in entries)
+    return f'{head}<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{body}</urlset>'.encode()
+
+
+# -- the vectors
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "count", "some"),
+    [
+        ("sitemaps/sitemap.ns.xml", "urls", 2, "http://www.example.com/1"),
+        ("sitemaps/sitemap.badns.xml", "urls", 2, "http://www.example.com/2"),
+        ("sitemaps/sitemap.index.xml", "index", None, "https://example.com/sitemap.jss?portalCode=10260&lang=en"),
+        ("sitemaps/sitemap.txt", "urls", 2, "http://www.domain.com/page2.html"),
+        ("sitemaps/sitemap-with-bom.txt", "urls", 2, "http://www.domain.com/page1.html"),
+        ("sitemaps/do-not-visit.txt", "urls", 1, "http://www.example.com/do-not-visit-here"),
+        ("sitemaps/sitemap.txt.gz", "urls", 5, "http://www.example.com/catalog?item=12&desc=vacation_hawaii"),
+        ("sitemaps/xmlSitemap.gz", "urls", 5, "http://www.example.com/catalog?item=12&desc=vacation_hawaii"),
+        ("sitemaps/sitemap-links.xml", "urls", 3, "http://www.example.com/schweiz-deutsch/"),
+        ("sitemaps/sitemap-images.xml", "urls", None, "http://www.example.com/images/some_image_landing_page.html"),
+        ("sitemaps/sitemap-mobile.xml", "urls", 3, "http://www.example.com/no-mobile/"),
+        ("sitemaps/sitemap-news.xml", "urls", None, "http://www.example.org/business/article55.html"),
+        ("sitemaps/sitemap-videos.xml", "urls", None, "http://www.example.com/videos/some_video_landing_page.html"),
+        ("sitemaps/sitemap-videos-tvshow.xml", "urls", 1, "https://example.org/my-tv-show/23/13/"),
+        ("sitemaps/pagemaps-sitemap.xml", "urls", None, "http://www.example.com/foo"),
+        ("sitemaps/shinpaideshou-news-sitemap.xml", "urls", None, None),
+        ("sitemaps/hebdenbridgetimes-articles-sitemap.xml", "urls", None, None),
+        ("sitemaps/atom.xml", "feed", None, "http://example.org/2003/12/13/atom03.html"),
+        ("feeds/feed.rss", "feed", 5, "https://www.example.com/foo?q=a&l=fr"),
+        ("feeds/xmlRss_pubDate.xml", "feed", None, "http://www.example.com/article_2"),
+    ],
+)
+def test_files_that_others_have_met(name: str, kind: str, count: int | None, some: str | None) -> None:
+    """Every one is recognised by its content, whole, and without a complaint."""
+    folder, _, file = name.partition("/")
+    data = (vectors(folder) / file).read_bytes()
+    found = read(data)
+    assert (found.kind, found.error, found.capped) == (kind, None, False)
+    if count is not None:
+        assert len(found.entries) == count
+    if some is not None:
+        assert some in urls(found)
+    assert found.entries
+    assert {entry.nested for entry in found.entries} <= {kind == "index"}
+    # the same, cut anywhere
+    for size in (1, 7, 64):
+        again = read_listing(
+            _Pieces(data, size), (), url=SITE, content_type=None, max_expansion=100, text_too=True
+        )  # fmt: skip
+        assert again == found
+
+
+class _Pieces(BytesBody):
+    """A body that comes in pieces of `size` bytes."""
+
+    def __init__(self, data: bytes, size: int) -> None:
+        super().__init__(data)
+        self._whole = data
+        self._size_of_pieces = size
+
+    def chunks(self) -> Iterator[bytes]:
+        for at in range(0, len(self._whole), self._size_of_pieces):
+            yield self._whole[at : at + self._size_of_pieces]
+
+
+def test_the_news_of_a_real_site() -> None:
+    """An entry of each of the two real sitemaps, with its date."""
+    folder = vectors("sitemaps")
+    found = read((folder / "hebdenbridgetimes-articles-sitemap.xml").read_bytes())
+    first = found.entries[0]
+    assert first.url.endswith("/news/local/video-tour-de-yorkshire-in-calderdale-1-7242580")
+    assert first.modified_at == date_at("2015-05-03T17:51:50Z")
+
+
+def test_dates_of_feeds() -> None:
+    """The e-mail form, with years of two digits."""
+    found = read((vectors("feeds") / "xmlRss_pubDate.xml").read_bytes())
+    dates = {entry.url: entry.modified_at for entry in found.entries}
+    assert dates["http://www.example.com/article_1"] == date_at("2017-01-05T12:34:51Z")
+    assert dates["http://www.example.com/article_2"] == date_at("2017-01-05T12:34:52Z")
+
+
+# -- values
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("1970-01-01", 0.0),
+        ("1970", 0.0),
+        ("1970-01", 0.0),
+        ("1970-01-02", 86_400.0),
+        ("1970-01-01T01:00:00+01:00", 0.0),
+        ("1970-01-01T00:00:00Z", 0.0),
+        ("1970-01-01T00:00:01.5Z", 1.5),
+        ("1970-01-01T00:01", 60.0),
+        ("1970-01-01 00:01:00", 60.0),
+        ("Thu, 01 Jan 1970 00:00:00 +0000", 0.0),
+        ("Thu, 01 Jan 70 00:00:00 GMT", 0.0),
+        ("1 Jan 1970 01:00:00 +0100", 0.0),
+        ("", None),
+        ("yesterday", None),
+        ("2026-13-45", None),
+        ("20261", None),
+        ("9" * 5_000, None),
+        ("0000-01-01", None),
+    ],
+)
+def test_dates(text: str, at: float | None) -> None:
+    """As W3C and RFC 5322 have them; what is none is None."""
+    assert date_at(text) == at
+
+
+def test_entries_have_date_and_priority() -> None:
+    """What is no priority counts as none."""
+    found = read(
+        urlset(
+            "<loc>/a</loc><lastmod>1970-01-02</lastmod><priority>0.8</priority>",
+            "<loc>/b</loc><priority>high</priority>",
+            "<loc>/c</loc><priority>7</priority>",
+            "<loc>/d</loc><priority>nan</priority>",
+        )
+    )
+    assert [(e.url[-2:], e.modified_at, e.priority) for e in found.entries] == [
+        ("/a", 86_400.0, 0.8),
+        ("/b", None, None),
+        ("/c", None, None),
+        ("/d", None, None),
+    ]
+
+
+def test_images_are_no_pages() -> None:
+    """An extension's loc is not the entry's."""
+    found = read(urlset("<loc>/a</loc><image:image><image:loc>/b.png</image:loc></image:image>"))
+    assert urls(found) == ["https://www.example.com/a"]
+
+
+def test_what_is_no_url_is_counted() -> None:
+    """And the others stay."""
+    found = read(urlset("<loc>mailto:a@b.test</loc>", "<loc>http://[bad/</loc>", "<loc> </loc>", "<loc>/a</loc>"))
+    assert (urls(found), found.invalid) == (["https://www.example.com/a"], 2)
+
+
+def test_a_url_stands_once() -> None:
+    """With what was said of it first."""
+    found = read(urlset("<loc>/a</loc><priority>1</priority>", "<loc>/a#x</loc><priority>0</priority>"))
+    assert [(e.url, e.priority) for e in found.entries] == [("https://www.example.com/a", 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("written", "url"),
+    [
+        ("/?a=1&b=2", "/?a=1&b=2"),  # authors forget to escape
+        ("/?a=1&amp;b=2", "/?a=1&b=2"),
+        ("<![CDATA[/?a=1&b=2&amp;c]]>", "/?a=1&b=2&amp;c"),
+        ("/?a=&eacute;", "/?a=%C3%A9"),  # an entity of HTML
+        ("/?a=&#233;", "/?a=%C3%A9"),
+        ("/?a=&#0;b&#xD800;", "/?a=&"),  # no characters; what follows "#" is a fragment
+        ("/?a=&nosuch;", "/?a=&nosuch;"),
+        ("/a\x01b", "/a%20b"),
+        ("/a]]&gt;b", "/a]]%3Eb"),
+        ("/a]]>b", "/a]]%3Eb"),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 2, 3, 1_000_000])
+def test_what_authors_get_wrong_is_mended(written: str, url: str, size: int) -> None:
+    """A strict parser would give the whole file up."""
+    data = urlset(f"<loc>{written}</loc>", "<loc>/last</loc>")
+    found = read_listing(_Pieces(data, size), (), url=SITE, content_type=None, max_expansion=100, text_too=True)
+    assert (urls(found), found.error) == ([f"https://www.example.com{url}", "https://www.example.com/last"], None)
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type"),
+    [
+        (urlset("<loc>/caf\u00e9</loc>"), None),
+        (urlset("<loc>/caf\u00e9</loc>").decode().encode("utf-16"), None),
+        (b"\xef\xbb\xbf" + urlset("<loc>/caf\u00e9</loc>"), None),
+        (urlset("<loc>/caf\u00e9</loc>", head="").decode().encode("latin-1"), "text/xml; charset=iso-8859-1"),
+        (
+            urlset("<loc>/caf\u00e9</loc>", head='<?xml version="1.0" encoding="windows-1252"?>')
+            .decode()
+            .encode("cp1252"),
+            None,
+        ),
+        (b"\n\n " + urlset("<loc>/caf\u00e9</loc>"), None),
+    ],
+)
+def test_encodings(data: bytes, content_type: str | None) -> None:
+    """By mark, header or declaration, and white space before the declaration is no fault."""
+    found = read_listing(BytesBody(data), (), url=SITE, content_type=content_type, max_expansion=100, text_too=True)
+    assert (urls(found), found.error) == (["https://www.example.com/caf%C3%A9"], None)
+
+
+def test_japanese() -> None:
+    """An encoding that expat does not know."""
+    text = '<?xml version="1.0" encoding="Shift_JIS"?><urlset><url><loc>/\u65e5</loc></url></urlset>'
+    assert urls(read(text.encode("shift_jis"))) == ["https://www.example.com/%E6%97%A5"]
+
+
+def test_atom_with_relative_links() -> None:
+    """xml:base counts; "self" and "edit" are no pages; "next" leads to more of the feed."""
+    data = b"""<feed xmlns="http://www.w3.org/2005/Atom" xml:base="https://a.test/x/">
+    <link rel="self" href="feed"/><link rel="next" href="feed?2"/><link href="."/>
+    <entry xml:base="y/"><link href="1"/><link rel="edit" href="e"/><updated>1970-01-02T00:00:00Z</updated>
+      <published>1970-01-01T00:00:00Z</published><source><link href="elsewhere"/></source></entry>
+    <entry><link rel="alternate" href="2"/><published>1970-01-03T00:00:00Z</published></entry></feed>"""
+    found = read(data)
+    assert found.kind is ListingKind.FEED
+    assert [(e.url, e.nested, e.modified_at) for e in found.entries] == [
+        ("https://a.test/x/feed?2", True, None),
+        ("https://a.test/x/", False, None),
+        ("https://a.test/x/y/1", False, 86_400.0),
+        ("https://a.test/x/2", False, 172_800.0),
+    ]
+
+
+def test_rdf() -> None:
+    """RSS 1.0 has its items beside the channel."""
+    data = b"""<rdf:RDF xmlns:rdf="r" xmlns="x" xmlns:dc="d"><channel rdf:about="x"><link>https://a.test/</link></channel>
+    <item rdf:about="y"><link>https://a.test/1</link><dc:date>1970-01-02</dc:date></item></rdf:RDF>"""
+    found = read(data)
+    assert [(e.url, e.modified_at) for e in found.entries] == [
+        ("https://a.test/", None),
+        ("https://a.test/1", 86_400.0),
+    ]
+
+
+# -- what is no list
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"<!DOCTYPE html><html><body>not found</body></html>", "a document type declaration (html)"),
+        (b"<html><body>not found</body></html>", "neither sitemap nor feed: html"),
+        (b"not found", "neither XML nor a list of URLs"),
+        (b"", "empty"),
+        (b"<", "not well-formed: unclosed token, line 1"),
+        (b"\x00\x01\x02", "neither XML nor a list of URLs"),
+    ],
+)
+def test_what_is_no_list(data: bytes, error: str) -> None:
+    """It says so, in words."""
+    found = read(data)
+    assert (found.kind, found.entries, found.error) == (None, (), error)
+
+
+def test_a_page_that_begins_with_a_url_is_no_sitemap() -> None:
+    """Text is one only where a sitemap was asked for."""
+    assert read(b"https://a.test/\n", text_too=False) == Listing(None)
+
+
+def test_what_came_before_a_fault_counts() -> None:
+    """Half a list is better than none."""
+    data = urlset("<loc>/a</loc>", "<loc>/b</loc>")
+    found = read(data[:-30])
+    assert urls(found)[0] == "https://www.example.com/a"
+    assert found.error is not None
+    assert found.error.startswith("not well-formed")
+
+
+def test_half_a_gzip() -> None:
+    """The same."""
+    whole = gzip.compress(urlset(*(f"<loc>/{n * 7919}</loc>" for n in range(1_000))))
+    found = read(whole[: len(whole) // 2])
+    assert found.entries
+    assert found.error is not None
+    assert "gzip" in found.error
+
+
+# -- harm
+
+LAUGHS = b"".join(b'<!ENTITY l%d "%s">' % (n, b"&l%d;" % (n - 1) * 10) for n in range(1, 10))
+BILLION = b'<!DOCTYPE x [<!ENTITY l0 "lol">' + LAUGHS + b"]><urlset><url><loc>&l9;</loc></url></urlset>"
+LONG = b'<!DOCTYPE x [<!ENTITY a "' + b"a" * 100_000 + b'">]>'
+QUADRATIC = LONG + b"<urlset><url><loc>" + b"&a;" * 100_000 + b"</loc></url></urlset>"
+EXTERNAL = b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><urlset><url><loc>/&a;</loc></url></urlset>'
+OUTSIDE = b'<!DOCTYPE urlset SYSTEM "http://attacker.test/x.dtd"><urlset><url><loc>/a</loc></url></urlset>'
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (BILLION, "document type"),
+        (QUADRATIC, "document type"),
+        (EXTERNAL, "document type"),
+        (OUTSIDE, "document type"),
+        (b"<urlset>" + b"<a>" * 1_000_000, "nested deeper"),
+        (b"<urlset><url a='" + b"x" * 10_000_000, "longer than"),
+        (b"<urlset><!--" + b"x" * 10_000_000, "longer than"),
+        (b"<urlset><?x " + b"x" * 10_000_000, "longer than"),
+        (b"<urlset>" + b"<a/>" * 100_001, "elements"),
+    ],
+    ids=["billion", "quadratic", "external", "dtd", "depth", "attribute", "comment", "instruction", "elements"],
+)
+def test_bombs_are_refused(data: bytes, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quickly, and nothing of them is believed."""
+    monkeypatch.setattr(xmlstream, "MAX_ELEMENTS", 100_000)  # a second's worth is the real bound
+    began = time.thread_time()
+    found = read(data)
+    assert found.error is not None
+    assert words in found.error
+    assert found.entries == ()
+    assert time.thread_time() - began < 2  # it takes some 0.05 s
+
+
+def test_many_entries_are_capped() -> None:
+    """50,000, as the protocol has it."""
+    data = urlset(*(f"<loc>/{n}</loc>" for n in range(listed.MAX_ENTRIES + 10)))
+    found = read(data)
+    assert (len(found.entries), found.capped, found.error) == (listed.MAX_ENTRIES, True, None)
+    text = b"".join(b"https://a.test/%d\n" % n for n in range(listed.MAX_ENTRIES + 10))
+    assert (len(read(text).entries), read(text).capped) == (listed.MAX_ENTRIES, True)
+
+
+def test_a_gzip_bomb_ends_at_its_limit() -> None:
+    """The ratio is judged, and memory does not grow with what it promises."""
+    bomb = gzip.compress(b"<urlset><url><loc>/a</loc></url>" + b" " * 300_000_000, 9)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found = read(bomb)
+    assert urls(found) == ["https://www.example.com/a"]
+    assert found.capped
+    assert found.error is not None
+    assert "decoded" in found.error
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
+
+
+def test_a_text_without_line_ends() -> None:
+    """Memory stays bounded, and nothing is found."""
+    found = read(b"https://a.test/" + b"x" * 5_000_000)
+    assert found.entries == ()
+
+
+def test_time_grows_with_the_bytes() -> None:
+    """Not with their square: eight times as much takes about eight times as long."""
+    took = []
+    for size in (5_000, 40_000):
+        data = urlset(*(f"<loc>/{n}</loc><lastmod>2026-01-01</lastmod>" for n in range(size)))
+        began = time.thread_time()
+        assert len(read(data).entries) == size
+        took.append(time.thread_time() - began)
+    assert all(later < 8 * 4 * earlier for earlier, later in pairwise(took))
