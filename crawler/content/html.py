@@ -10,15 +10,7 @@ from html import unescape
 from typing import Final
 
 from crawler.content.css import written_references
-from crawler.content.links import (
-    ALTERNATE,
-    CANONICAL,
-    LINK,
-    NOFOLLOW,
-    REQUISITE,
-    Link,
-    LinkSet,
-)
+from crawler.content.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, Link, LinkSet, relation_kind
 from crawler.content.resolve import Resolver, clean
 from crawler.content.tags import PLAIN_ANCHOR, TagFinder, attributes_of
 from crawler.core.url import UrlError
@@ -63,9 +55,6 @@ _REFRESH: Final = re.compile(
     r"(?:[uU][rR][lL][\t\n\f\r ]*+=[\t\n\f\r ]*+)?+(?:\"([^\"]*+)|'([^']*+)|([\s\S]*+))"
 )
 _CANDIDATE: Final = re.compile(r"[\t\n\f\r ,]*+([^\t\n\f\r ]++)([^,]*+)")
-_STYLES: Final = frozenset(("stylesheet", "icon", "apple-touch-icon", "apple-touch-icon-precomposed", "mask-icon",
-                            "manifest", "modulepreload"))  # fmt: skip
-_PRELOADED: Final = frozenset(("style", "script", "image", "font"))
 _DIRECTIVE: Final = re.compile(r"no(?:index|follow|archive|ne)\b")
 
 # Attributes that hold one URL of what a page needs to be shown, by element.
@@ -171,21 +160,12 @@ class _Page:
             self._candidates(found["imagesrcset"])
         if href is None:
             return
-        if "canonical" in relations:
-            if self._canonical is None:
-                self._canonical = href
-            self._links.add(href, CANONICAL)
-        elif not _STYLES.isdisjoint(relations) or (
-            "preload" in relations and found.get("as", "").lower() in _PRELOADED
-        ):
-            if self._requisites:
-                self._links.add(href, REQUISITE)
-        elif "nofollow" in relations:
-            self._links.add(href, NOFOLLOW)
-        elif "alternate" in relations:
-            self._links.add(href, ALTERNATE)
-        elif "next" in relations or "prev" in relations:
-            self._links.add(href, LINK)
+        kind = relation_kind(relations, found.get("as", ""), found.get("type", ""))
+        if kind is None or (kind == REQUISITE and not self._requisites):
+            return
+        if kind == CANONICAL and self._canonical is None:
+            self._canonical = href
+        self._links.add(href, kind)
 
     def _meta(self, found: dict[str, str]) -> None:
         content = found.get("content", "")

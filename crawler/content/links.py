@@ -5,6 +5,7 @@ JavaDoc page 32 are left. It does not know where references are written (`html`,
 followed.
 """
 
+from collections.abc import Collection
 from contextlib import suppress
 from typing import Final, NamedTuple
 
@@ -28,13 +29,36 @@ class Link(NamedTuple):
 
 # What a reference is. Where one URL is mentioned in several ways the smallest counts. Plain integers: an enumeration
 # compares ten times slower, and this is done for every reference.
-LINK: Final = 0
-ALTERNATE: Final = 1
-CANONICAL: Final = 2
-REQUISITE: Final = 3
-NOFOLLOW: Final = 4
+FEED: Final = 0
+LINK: Final = 1
+ALTERNATE: Final = 2
+CANONICAL: Final = 3
+REQUISITE: Final = 4
+NOFOLLOW: Final = 5
 
-_SOURCES: Final = (Source.LINK, Source.ALTERNATE, Source.CANONICAL, Source.REQUISITE, Source.LINK)
+_SOURCES: Final = (Source.FEED, Source.LINK, Source.ALTERNATE, Source.CANONICAL, Source.REQUISITE, Source.LINK)
+
+_STYLES: Final = frozenset(("stylesheet", "icon", "apple-touch-icon", "apple-touch-icon-precomposed", "mask-icon",
+                            "manifest", "modulepreload"))  # fmt: skip
+_PRELOADED: Final = frozenset(("style", "script", "image", "font"))
+FEED_TYPES: Final = frozenset(("application/rss+xml", "application/atom+xml", "application/rdf+xml"))
+
+
+def relation_kind(relations: Collection[str], as_: str, type_: str) -> int | None:
+    """What a link of these relations (lower case) is, whether an element or a Link field states it; None: nothing that
+    is followed. `as_` and `type_` are the parameters of those names, any case.
+    """
+    if "canonical" in relations:
+        return CANONICAL
+    if not _STYLES.isdisjoint(relations) or ("preload" in relations and as_.lower() in _PRELOADED):
+        return REQUISITE
+    if "nofollow" in relations:
+        return NOFOLLOW
+    if "alternate" in relations:
+        return FEED if type_.partition(";")[0].strip().lower() in FEED_TYPES else ALTERNATE
+    if "next" in relations or "prev" in relations:
+        return LINK
+    return None
 
 
 class LinkSet:

@@ -51,6 +51,11 @@ class Resolver:
             else []
         )
 
+    @property
+    def url(self) -> str:
+        """The base itself."""
+        return self._base
+
     def resolve(self, reference: str) -> tuple[str, Origin]:
         """The URL that `reference` means and its origin: exactly `core.url.parse(reference, base)`. Raises UrlError.
 

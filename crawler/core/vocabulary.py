@@ -12,6 +12,8 @@ class TaskKind(StrEnum):
 
     PAGE = "page"
     ROBOTS = "robots"
+    SITEMAP = "sitemap"
+    FEED = "feed"
 
 
 class Source(StrEnum):
@@ -23,6 +25,11 @@ class Source(StrEnum):
     REQUISITE = "requisite"  # what a page needs to be shown: images, styles, scripts
     CANONICAL = "canonical"
     ALTERNATE = "alternate"
+    ROBOTS = "robots"  # a Sitemap line of robots.txt, or the usual place of a sitemap
+    INDEX = "index"  # a sitemap that an index of sitemaps lists
+    SITEMAP = "sitemap"  # an entry of a sitemap
+    FEED = "feed"  # a feed that a page names
+    ENTRY = "entry"  # an entry of a feed
 
 
 class UrlState(StrEnum):
