@@ -23,6 +23,7 @@ _COMMANDS: Final = {
     "run": "crawler.cli.run",
     "check": "crawler.cli.check",
     "config": "crawler.cli.config",
+    "logs": "crawler.cli.logs",
 }
 
 

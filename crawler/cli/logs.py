@@ -1,0 +1,181 @@
+"""`crawler logs`: the lines of the logs that are asked for, as people read them or as the JSON they are."""
+
+import os
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import click
+
+from crawler.cli.failures import say
+from crawler.cli.look import Pen, event_text, fetch_text, is_terminal
+from crawler.cli.place import locate, place_options
+from crawler.core.scope import ScopePatternError
+from crawler.core.vocabulary import DenyReason, ErrorType, Exit, OutcomeWord
+from crawler.inspect.follow import Follower, follow
+from crawler.inspect.lines import last, matching
+from crawler.inspect.moments import parse_moment
+from crawler.inspect.parts import Parts
+from crawler.inspect.query import Line, Matcher, Query
+from crawler.obs.events import Event
+from crawler.obs.redact import redact
+from crawler.obs.timestamp import timestamp
+
+_POLL_S: Final = 0.2
+_ON_TERMINAL: Final = 100  # lines shown where nothing says how many
+_FLUSH_LINES: Final = 256
+
+
+@click.command(name="logs")
+@place_options
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help='Of this host; "*.example.org" for all below it.')
+@click.option("--outcome", "outcomes", multiple=True, type=click.Choice([str(word) for word in OutcomeWord]))
+@click.option("--error-type", "error_types", multiple=True, metavar="WORD", help="E.g. first_byte_timeout.")
+@click.option("--deny-reason", "deny_reasons", multiple=True, metavar="WORD", help="E.g. robots.")
+@click.option("--status", "statuses", multiple=True, metavar="CODE", help='E.g. 404, or "5xx".')
+@click.option("--url", metavar="PATTERN", help='Text the URL holds, a glob as in the scope, or "re:…".')
+@click.option("--since", metavar="TIME", help='"10m" (ago), "09:30", "yesterday", "2026-11-25T09:30"; UTC.')
+@click.option("--until", metavar="TIME", help="The same; this moment itself is left out.")
+@click.option("--events", "of_events", is_flag=True, help="Events (events.jsonl) instead of fetches.")
+@click.option("--event", "events", multiple=True, metavar="WORD", help="Only these events, e.g. conn_close.")
+@click.option("-n", "--lines", "count", metavar="N", help='The last N; "all". On a terminal 100, otherwise all.')
+@click.option("-f", "--follow", "following", is_flag=True, help="Go on with what is written, across rotations.")
+@click.option("--json", "as_json", is_flag=True, help="The lines as they stand, also on a terminal.")
+def command(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    hosts: tuple[str, ...],
+    outcomes: tuple[str, ...],
+    error_types: tuple[str, ...],
+    deny_reasons: tuple[str, ...],
+    statuses: tuple[str, ...],
+    url: str | None,
+    since: str | None,
+    until: str | None,
+    of_events: bool,
+    events: tuple[str, ...],
+    count: str | None,
+    following: bool,
+    as_json: bool,
+) -> int:
+    """Print lines of the logs, rotated and compressed parts included.
+
+    On a terminal they are written for people; piped, each line is the JSON object as it stands in the log.
+    """
+    now = time.time()
+    query = Query(
+        hosts=tuple(host.strip("[]").lower() for host in hosts),
+        outcomes=outcomes,
+        error_types=_words(error_types, ErrorType, "--error-type"),
+        deny_reasons=_words(deny_reasons, DenyReason, "--deny-reason"),
+        statuses=tuple(_status(status) for status in statuses),
+        events=_words(events, Event, "--event"),
+        url=_pattern(url),
+        since=_stamp(since, now, "--since"),
+        until=_stamp(until, now, "--until"),
+    )
+    place = locate(config, overrides, output).place
+    of_events = of_events or bool(events)
+    log = place.events_log if of_events else place.fetch_log
+    limit = _limit(count, on_terminal=is_terminal() and not as_json, following=following)
+    try:
+        matcher = Matcher(query)
+    except ScopePatternError as error:
+        raise click.UsageError(f"--url: {error}") from None
+    printer = _Printer(of_events=of_events, as_json=as_json or not is_terminal())
+    with Parts(log) as parts:
+        if not parts.youngest_first and not following:
+            say(f"{log}: there is no such log (yet)")
+            return Exit.OK if place.pid() is not None else Exit.IO
+        printer.print(matching(parts, matcher) if limit is None else last(parts, matcher, limit))
+        printer.flush()
+        for problem in parts.problems() + matcher.said(log.name):
+            say(problem)
+        if following:
+            youngest = next((part for part in parts.youngest_first if part.path == log), None)
+            follower = Follower(log, youngest)
+            for block in follow(follower, lambda: _pause(printer)):
+                printer.print(matcher.find(block))
+    return Exit.OK
+
+
+class _Printer:
+    """Writes lines to stdout, many at once."""
+
+    def __init__(self, *, of_events: bool, as_json: bool) -> None:
+        self._pen = Pen()
+        self._text = event_text if of_events else fetch_text
+        self._as_json = as_json
+        self._held: list[bytes] = []
+
+    def print(self, found: Iterable[tuple[bytes, Line]]) -> None:
+        for raw, line in found:
+            self._held.append(raw if self._as_json else self._text(line, self._pen).encode("utf-8", "replace"))
+            if len(self._held) >= _FLUSH_LINES:
+                self.flush()
+
+    def flush(self) -> None:
+        if not self._held:
+            return
+        self._held.append(b"")
+        try:
+            sys.stdout.buffer.write(b"\n".join(self._held))
+            sys.stdout.buffer.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not fail at exit
+            raise
+        self._held.clear()
+
+
+def _pause(printer: _Printer) -> None:
+    printer.flush()
+    time.sleep(_POLL_S)
+
+
+def _limit(text: str | None, *, on_terminal: bool, following: bool) -> int | None:
+    if text is None:
+        return 10 if following else _ON_TERMINAL if on_terminal else None
+    if text == "all":
+        return None
+    with suppress(ValueError):
+        if int(text) >= 0:
+            return int(text)
+    raise click.UsageError(f'-n: {text!r} is neither a number nor "all"')
+
+
+def _stamp(text: str | None, now: float, option: str) -> str:
+    if text is None:
+        return ""
+    try:
+        return timestamp(parse_moment(text, now))
+    except (ValueError, OverflowError, OSError) as error:
+        raise click.UsageError(f"{option}: {error}") from None
+
+
+def _status(text: str) -> str:
+    word = text.strip().lower()
+    if len(word) == 3 and word[0] in "12345" and (word.isdigit() or word[1:] == "xx"):
+        return word
+    raise click.UsageError(f'--status: {text!r} is neither a status code nor a class such as "4xx"')
+
+
+def _words(words: tuple[str, ...], known: Iterable[str], option: str) -> tuple[str, ...]:
+    """Refuse a word that no line can have, naming the nearest that one can."""
+    choices = [str(word) for word in known]
+    for word in words:
+        if word not in choices:
+            from difflib import get_close_matches
+
+            near = get_close_matches(word, choices, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"they are: {', '.join(choices)}"
+            raise click.UsageError(f"{option}: no line says {word!r}; {hint}")
+    return words
+
+
+def _pattern(url: str | None) -> str:
+    """A URL to look for, its secrets masked as the log has them."""
+    return "" if url is None else url if url.startswith("re:") else redact(url)

@@ -1,0 +1,140 @@
+"""How inspection commands write: colours where a terminal takes them, figures, tables, and lines of the log for people.
+
+Plain text with escape sequences, so that a command which answers in a tenth of a second need not load a layout engine.
+Invariant: nothing that came from outside steers the terminal.
+"""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from crawler.core.vocabulary import OutcomeWord
+
+_CODES: Final[Mapping[str, str]] = {
+    "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36",
+}  # fmt: skip
+OUTCOME_COLOURS: Final[Mapping[str, str]] = {
+    OutcomeWord.OK: "green",
+    OutcomeWord.NOT_MODIFIED: "green",
+    OutcomeWord.REDIRECT: "cyan",
+    OutcomeWord.HTTP_ERROR: "yellow",
+    OutcomeWord.TRUNCATED: "yellow",
+    OutcomeWord.ERROR: "red",
+    OutcomeWord.DENIED: "blue",
+}
+
+
+def is_terminal() -> bool:
+    """Whether a person reads stdout."""
+    return sys.stdout.isatty()
+
+
+class Pen:
+    """Colours text, or leaves it as it is."""
+
+    def __init__(self, *, colour: bool | None = None) -> None:
+        self._colour = (is_terminal() and not os.environ.get("NO_COLOR")) if colour is None else colour
+
+    def __call__(self, text: str, *styles: str) -> str:
+        codes = ";".join(_CODES[style] for style in styles if style)
+        return f"\x1b[{codes}m{text}\x1b[0m" if self._colour and codes and text else text
+
+
+def printable(text: str) -> str:
+    """Without control characters."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
+
+
+def count(value: float) -> str:
+    """A whole number with separators: "1,234,567"."""
+    return f"{value:,.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes in binary units: "1.5 MiB"."""
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:,.1f} TiB"
+
+
+def millis(value: float) -> str:
+    """A time of an exchange: "0.4 ms", "412 ms", "30.0 s"."""
+    if value < 10:
+        return f"{value:.1f} ms"
+    return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+
+
+def table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Sequence[bool],
+    pen: Pen,
+    styles: Sequence[Sequence[str]] = (),
+) -> list[str]:
+    """Columns as wide as what is in them, the last as long as it likes. `styles[i][j]` colours a cell."""
+    widths = [max([len(head[i]), *(len(row[i]) for row in rows)]) for i in range(len(head))]
+    last = len(head) - 1
+
+    def cell(text: str, i: int) -> str:
+        return text if i == last and not right[i] else text.rjust(widths[i]) if right[i] else text.ljust(widths[i])
+
+    lines = [pen("  ".join(cell(text, i) for i, text in enumerate(head)).rstrip(), "bold")]
+    for number, row in enumerate(rows):
+        cells = [cell(text, i) for i, text in enumerate(row)]
+        if styles:
+            cells = [pen(text, styles[number][i]) for i, text in enumerate(cells)]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
+    """A line of fetch.jsonl for a person."""
+    outcome = str(line.get("outcome", "?"))
+    status = line.get("http_response_status_code")
+    reason = line.get("error_type") or line.get("deny_reason")
+    word = printable(f"denied {reason}" if outcome == OutcomeWord.DENIED else str(reason or outcome))
+    parts = [
+        pen(_clock(line), "dim"),
+        pen(f"{'---' if status is None else status!s:>3} {word:<18}", OUTCOME_COLOURS.get(outcome, "")),
+        f"{_number(line, 'http_response_body_size', size):>9}",
+        f"{_number(line, 'dur_ms', millis):>7}",
+        pen(f"{_connection(line):>7}", "dim"),
+        printable(str(line.get("url_full", ""))),
+    ]
+    if "redirect_to" in line:
+        parts.append(pen("→ " + printable(str(line["redirect_to"])), "cyan"))
+    following = line.get("next")
+    if following not in (None, "done"):
+        until = f" {str(line['next_at'])[:19].replace('T', ' ')}" if "next_at" in line else ""
+        parts.append(pen(f"[{following}{until}]", "dim"))
+    return "  ".join(parts)
+
+
+_LEFT_OUT: Final = frozenset(("ts", "event", "level", "crawl", "run_id"))
+
+
+def event_text(line: Mapping[str, Any], pen: Pen) -> str:
+    """A line of events.jsonl for a person."""
+    colour = {"warning": "yellow", "error": "red", "critical": "red"}.get(str(line.get("level")), "")
+    fields = " ".join(
+        f"{pen(name + '=', 'dim')}{printable(str(value))}" for name, value in line.items() if name not in _LEFT_OUT
+    )
+    event = f"{line.get('event', '?')!s:<13}"
+    return f"{pen(_clock(line), 'dim')}  {pen(printable(event), colour or 'cyan')}  {fields}"
+
+
+def _clock(line: Mapping[str, Any]) -> str:
+    return str(line.get("ts", ""))[:23].replace("T", " ")
+
+
+def _number(line: Mapping[str, Any], name: str, shown: Any) -> str:
+    value = line.get(name)
+    return shown(value) if isinstance(value, int | float) else ""
+
+
+def _connection(line: Mapping[str, Any]) -> str:
+    return f"#{line['conn_id']}.{line.get('conn_request_n', '?')}" if "conn_id" in line else ""

@@ -1,0 +1,125 @@
+"""The parts of a rotated log: found, ordered, cut into whole lines, read across compressions and damage."""
+
+import bz2
+import gzip
+import lzma
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from crawler.inspect import parts as parts_module
+from crawler.inspect.parts import Parts, names
+
+
+def lines_of(parts: Parts) -> list[bytes]:
+    return [line for part in parts.oldest_first for block in part.blocks() for line in block.splitlines()]
+
+
+def test_parts_are_read_oldest_first_whatever_names_them(tmp_path: Path) -> None:
+    """Our numbers, logrotate's numbers and dates, and compressions make one order."""
+    log = tmp_path / "fetch.jsonl"
+    log.write_bytes(b"8\n")
+    (tmp_path / "fetch.jsonl.1").write_bytes(b"7\n")
+    (tmp_path / "fetch.jsonl.2.gz").write_bytes(gzip.compress(b"6\n"))
+    (tmp_path / "fetch.jsonl.10.xz").write_bytes(lzma.compress(b"5\n"))
+    (tmp_path / "fetch.jsonl-20261124.zst").write_bytes(zstandard.compress(b"4\n"))
+    (tmp_path / "fetch.jsonl-20261123.bz2").write_bytes(bz2.compress(b"3\n"))
+    (tmp_path / "fetch.jsonl-20261122").write_bytes(b"2\n")
+    for other in ("fetch.jsonl.new", "fetch.jsonl.1.gz.tmp", "fetch.json", "events.jsonl", "fetch.jsonl.1.gz"):
+        (tmp_path / other).write_bytes(b"not ours\n")
+    with Parts(log) as parts:
+        assert lines_of(parts) == [b"2", b"3", b"4", b"5", b"6", b"7", b"8"]
+        assert parts.problems() == []
+
+
+def test_a_part_whose_compression_is_not_done_is_read_once(tmp_path: Path) -> None:
+    """While gzip writes NAME.1.gz, NAME.1 is still there and is the whole of it."""
+    (tmp_path / "fetch.jsonl.1").write_bytes(b"1\n")
+    (tmp_path / "fetch.jsonl.1.gz").write_bytes(gzip.compress(b"1\n")[:9])
+    assert [path.name for path in names(tmp_path / "fetch.jsonl")] == ["fetch.jsonl.1"]
+
+
+@pytest.mark.parametrize("block", [1, 2, 3, 7, 1024])
+def test_every_cut_gives_every_line_once(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever a file is cut in two, each line is in the half in which it begins."""
+    monkeypatch.setattr(parts_module, "BLOCK", block)
+    log = tmp_path / "fetch.jsonl"
+    content = b"a\n\nbcd\nefghij\nk"
+    log.write_bytes(content)
+    with Parts(log) as parts:
+        (part,) = parts.youngest_first
+        for at in range(len(content) + 1):
+            first, second = b"".join(part.blocks(0, at)), b"".join(part.blocks(at, len(content)))
+            assert first + second == content, at
+            assert first == b"" or first.endswith(b"\n") or second == b"", at
+
+
+def test_the_line_at_an_offset_is_the_next_that_begins(tmp_path: Path) -> None:
+    """A binary search lands inside lines; it is given the next whole one."""
+    log = tmp_path / "fetch.jsonl"
+    long = b"x" * 10_000
+    log.write_bytes(b"ab\n" + long + b"\nc\n")
+    with Parts(log) as parts:
+        (part,) = parts.youngest_first
+        assert part.line_at(0) == (0, b"ab")
+        assert part.line_at(1) == part.line_at(3) == (3, long)
+        assert part.line_at(4) == part.line_at(10_004) == (10_004, b"c")
+        assert part.line_at(10_005) == (part.size, b"")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [(".gz", gzip.compress), (".zst", zstandard.compress), (".xz", lzma.compress), (".bz2", bz2.compress)],
+)
+def test_a_compressed_part_that_was_cut_is_read_as_far_as_it_goes(
+    tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    """What is whole is read, and the damage is said."""
+    content = os.urandom(600_000).hex().encode() + b"\n"
+    lines = b"".join(b"%d\n" % n for n in range(2_000)) + content
+    (tmp_path / f"fetch.jsonl.1{suffix}").write_bytes(compress(lines)[:-100])
+    with Parts(tmp_path / "fetch.jsonl") as parts:
+        found = lines_of(parts)
+        (problem,) = parts.problems()
+    assert found[:2] == [b"0", b"1"]
+    assert f"fetch.jsonl.1{suffix}: cannot be read to its end" in problem
+
+
+def test_a_part_that_is_no_archive_at_all_is_said(tmp_path: Path) -> None:
+    """A .gz that is none spoils nothing else."""
+    (tmp_path / "fetch.jsonl").write_bytes(b"1\n")
+    (tmp_path / "fetch.jsonl.1.gz").write_bytes(b"not gzip")
+    with Parts(tmp_path / "fetch.jsonl") as parts:
+        assert lines_of(parts) == [b"1"]
+        assert len(parts.problems()) == 1
+
+
+def test_a_part_that_is_renamed_while_it_is_read_is_read_once(tmp_path: Path) -> None:
+    """A rotation between listing and reading neither doubles nor loses a line."""
+    log = tmp_path / "fetch.jsonl"
+    log.write_bytes(b"2\n")
+    (tmp_path / "fetch.jsonl.1").write_bytes(b"1\n")
+    with Parts(log) as parts:
+        (tmp_path / "fetch.jsonl.1").rename(tmp_path / "fetch.jsonl.2")
+        log.rename(tmp_path / "fetch.jsonl.1")
+        log.write_bytes(b"3\n")
+        assert lines_of(parts) == [b"1", b"2"]
+
+
+def test_a_file_that_is_cut_while_it_is_read_ends_early(tmp_path: Path) -> None:
+    """Somebody emptied the log: what is gone is said."""
+    log = tmp_path / "fetch.jsonl"
+    log.write_bytes(b"1\n2\n")
+    with Parts(log) as parts:
+        os.truncate(log, 2)
+        assert lines_of(parts) == [b"1"]
+        assert "shorter" in parts.problems()[0]
+
+
+def test_a_missing_folder_is_an_error_of_the_system(tmp_path: Path) -> None:
+    """No folder, no log: the caller is told which."""
+    with pytest.raises(FileNotFoundError):
+        Parts(tmp_path / "logs" / "fetch.jsonl")
