@@ -114,6 +114,7 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
                 output=str(output),
                 agent=settings.identity_options().user_agent,
                 python=sys.version.split()[0],
+                proxy=_proxy_place(settings),
             )
             if not settings.tls_options().verify:
                 logs.event(Event.TLS_VERIFY_OFF)
@@ -204,7 +205,7 @@ def _assemble(
     tally = Tally()
     leases_out: Callable[[], int] = lambda: len(scheduler.leases_out)  # noqa: E731 - scheduler comes below
     reporter = Reporter(logs, clock, output, min_free=engine.min_free, in_flight=leases_out)
-    gate = AddressGate(politeness, clock)
+    gate = AddressGate(settings.address_politeness(), clock)
     queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
     books = Books(politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event)
     scheduler = Scheduler(
@@ -281,6 +282,11 @@ def _assemble(
         on_drain=reporter.drain,
     )
     return Parts(crawl, scheduler, books, gate, admission, committer, reporter, tally, client)
+
+
+def _proxy_place(settings: Settings) -> str | None:
+    proxy = settings.network_options().proxy
+    return None if proxy is None else str(proxy)
 
 
 def _sinks(settings: Settings, output: Path, clock: SystemClock) -> list[Sink]:

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from crawler.core.clock import Clock
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.budget import ByteBudget
+from crawler.fetch.cookies import CookieJar
 from crawler.fetch.dial import Dialer, NetworkDialer
 from crawler.fetch.fetcher import AddressGate, Fetcher
 from crawler.fetch.ledger import OnEvent
+from crawler.fetch.personal import Personal
 from crawler.fetch.pool import Pool
+from crawler.fetch.proxy import Proxy
 from crawler.fetch.resolve import AresLookup, CachingResolver, Resolver
 from crawler.fetch.tls import TlsProfile
 from crawler.settings.settings import Settings
@@ -66,7 +69,7 @@ def make_client(
         options=fetch,
         clock=clock,
         connections_per_host=settings.politeness_options().connections_per_host,
-        connections_per_address=settings.politeness_options().connections_per_address,
+        connections_per_address=settings.address_politeness().connections_per_address,
         budget=budget,
         on_event=on_event,
     )
@@ -78,5 +81,11 @@ def make_client(
         clock=clock,
         budget=budget,
         spool_directory=spool_directory,
+        personal=Personal.of(
+            settings.secrets,
+            cookies=CookieJar() if fetch.cookies == "session" else None,
+            proxy=None if network.proxy is None else Proxy(network.proxy),
+            clock=clock,
+        ),
     )
     return Client(resolver, policy, pool, fetcher)

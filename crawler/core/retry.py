@@ -32,7 +32,11 @@ _CONNECTION_ERRORS: Final = frozenset(
         ErrorType.TLS_UNKNOWN_ISSUER,
         ErrorType.TLS_CERT_INVALID,
         ErrorType.TLS_NO_SHARED_PROTOCOL,
+        ErrorType.TLS_PROTOCOL_ERROR,
         ErrorType.TLS_FAILED,
+        ErrorType.PROXY_FAILED,
+        ErrorType.PROXY_REFUSED,
+        ErrorType.PROXY_AUTH,
         ErrorType.NO_FILE_DESCRIPTORS,
     }
 )
@@ -59,6 +63,7 @@ _LASTING_ERRORS: Final = frozenset(
         ErrorType.TLS_UNKNOWN_ISSUER,
         ErrorType.TLS_CERT_INVALID,
         ErrorType.TLS_NO_SHARED_PROTOCOL,
+        ErrorType.PROXY_AUTH,
     }
 )
 _PUSHED_BACK: Final = frozenset({429, 503})

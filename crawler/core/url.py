@@ -144,6 +144,14 @@ def registrable_domain(host: str) -> str:
     return domain if domain is not None else host
 
 
+def is_public_suffix(host: str) -> bool:
+    """Whether names below `host` belong to different owners: "co.uk", "github.io", and every single label.
+
+    Source: the Public Suffix List, its private part too.
+    """
+    return _suffixes().publicsuffix(host.rstrip(".")) == host.rstrip(".")
+
+
 def is_ipv4(host: str) -> bool:
     """Whether a serialised host is an IPv4 address (the URL standard writes them all as four decimal numbers)."""
     if not host[-1:].isdigit():

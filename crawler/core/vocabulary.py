@@ -111,7 +111,11 @@ class ErrorType(StrEnum):
     TLS_UNKNOWN_ISSUER = "tls_unknown_issuer"
     TLS_CERT_INVALID = "tls_cert_invalid"  # verification failed for another reason
     TLS_NO_SHARED_PROTOCOL = "tls_no_shared_protocol"
+    TLS_PROTOCOL_ERROR = "tls_protocol_error"  # what came instead of a handshake is no TLS
     TLS_FAILED = "tls_failed"
+    PROXY_FAILED = "proxy_failed"  # the proxy cannot be reached, or speaks no HTTP
+    PROXY_REFUSED = "proxy_refused"  # it would not, or could not, open the tunnel
+    PROXY_AUTH = "proxy_auth"  # it wants credentials, or others
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     READ_TIMEOUT = "read_timeout"
     TOTAL_TIMEOUT = "total_timeout"
@@ -131,6 +135,7 @@ class Stage(StrEnum):
     RESOLVE = "resolve"
     ADDRESS = "address"
     CONNECT = "connect"
+    PROXY = "proxy"
     TLS = "tls"
 
 

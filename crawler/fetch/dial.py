@@ -1,7 +1,8 @@
 """From an origin to an open transport: resolve, check every address, connect to the checked literal, shake hands.
 
 It keeps no connection (`pool`) and sends no request. Invariants: no packet leaves for an address the policy refuses;
-whatever happens, cancellation included, every socket opened here is either returned or closed.
+whatever happens, cancellation included, every socket opened here is either returned or closed. With a proxy it is the
+proxy that is resolved and dialled, unchecked since the operator named it; of the origin only a literal can be checked.
 """
 
 import asyncio
@@ -12,11 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from crawler.core.clock import Clock
+from crawler.core.url import is_ipv4
 from crawler.core.values import Origin, Timings
 from crawler.core.vocabulary import ErrorType, Stage
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.fetch.errors import DialError, ResolveError, connect_error, describe
 from crawler.fetch.options import FetchOptions, NetworkOptions
+from crawler.fetch.proxy import Proxy, ProxyError
 from crawler.fetch.resolve import Resolver
 from crawler.fetch.tls import TlsProfile, server_name, tls_error
 
@@ -70,6 +73,7 @@ class NetworkDialer:
         clock: Clock,
         connect: Connect | None = None,
     ) -> None:
+        self._proxy = None if network.proxy is None else Proxy(network.proxy)
         self._resolver = resolver
         self._policy = policy
         self._tls = tls
@@ -81,6 +85,8 @@ class NetworkDialer:
 
     async def dial(self, origin: Origin, factory: Callable[[], _Protocol]) -> tuple[_Protocol, Dialled]:
         """Open a connection whose bytes go to the protocol made by `factory`. Raises DialError."""
+        if self._proxy is not None:
+            return await self._dial_through(self._proxy, origin, factory)
         mono = self._clock.mono
         begun = mono()
         addresses = await self._resolve(origin.host, begun)
@@ -97,9 +103,59 @@ class NetworkDialer:
         except OSError as error:
             timings = replace(timings, connect_s=mono() - resolved)
             raise DialError(Stage.CONNECT, connect_error(error), describe(error), timings=timings, peer=peer) from error
+        timings = replace(timings, connect_s=mono() - resolved)
+        return await self._secure(origin, sock, factory, (address, origin.port), timings)
+
+    async def _dial_through(
+        self, proxy: Proxy, origin: Origin, factory: Callable[[], _Protocol]
+    ) -> tuple[_Protocol, Dialled]:
+        """The same by way of a proxy. Whatever goes wrong before the tunnel stands has a proxy_* word."""
+        mono = self._clock.mono
+        begun = mono()
+        self._check_literal(origin.host)
+        resolve_s = 0.0
+        peer: tuple[str, int] | None = None
+        try:
+            answers = await self._resolver.resolve(proxy.place.host)
+            resolve_s = mono() - begun
+            addresses = interleave(answers, v6_first=self._v6_won.get(proxy.place.host))[:MAX_ADDRESSES]
+            peer = (addresses[0], proxy.place.port)
+            async with asyncio.timeout(self._options.connect_timeout_s):
+                sock, address = await self._race(proxy.place, addresses)
+                peer = (address, proxy.place.port)
+                if origin.scheme == "https":
+                    await _or_close(sock, proxy.tunnel(sock, origin))
+        except (ResolveError, ProxyError, OSError) as error:  # TimeoutError is an OSError
+            timings = Timings(resolve_s=resolve_s, connect_s=mono() - begun - resolve_s)
+            error_type, detail = _proxy_error(proxy, error)
+            raise DialError(Stage.PROXY, error_type, detail, timings=timings, peer=peer) from None
+        timings = Timings(resolve_s=resolve_s, connect_s=mono() - begun - resolve_s)
+        return await self._secure(origin, sock, factory, peer, timings)
+
+    def _check_literal(self, host: str) -> None:
+        """Refuse what a proxy should not even be asked for. Raises DialError."""
+        if host.startswith("["):
+            literal = host[1:-1]
+        elif is_ipv4(host.rstrip(".")):
+            literal = host.rstrip(".")
+        else:
+            return  # a name: the proxy resolves it
+        try:
+            self._policy.check(literal)
+        except AddressDenied as error:
+            raise DialError(Stage.ADDRESS, ErrorType.ADDRESS_DENIED, f"{host} may not be asked for: {error}") from None
+
+    async def _secure(
+        self,
+        origin: Origin,
+        sock: socket.socket,
+        factory: Callable[[], _Protocol],
+        peer: tuple[str, int],
+        timings: Timings,
+    ) -> tuple[_Protocol, Dialled]:
+        """A transport on a socket that leads to the origin, with TLS for https. Raises DialError."""
+        mono = self._clock.mono
         connected = mono()
-        timings = replace(timings, connect_s=connected - resolved)
-        peer = (address, origin.port)
         try:
             transport, protocol = await self._open(origin, sock, factory)
         except TimeoutError:
@@ -243,6 +299,30 @@ def interleave(addresses: Sequence[str], *, v6_first: bool | None) -> list[str]:
     shared = min(len(first), len(second))
     mixed = [a for pair in zip(first, second, strict=False) for a in pair]
     return mixed + first[shared:] + second[shared:]
+
+
+def _proxy_error(proxy: Proxy, error: ResolveError | ProxyError | OSError) -> tuple[ErrorType, str]:
+    """The word and the sentence for what happened before a tunnel stood."""
+    match error:
+        case ProxyError():
+            return error.error_type, error.detail
+        case ResolveError():
+            return ErrorType.PROXY_FAILED, f"{proxy}: {error.detail}"
+        case TimeoutError():
+            return ErrorType.PROXY_FAILED, f"{proxy} opened no connection in time"
+        case _:
+            word = connect_error(error)
+            short = word is ErrorType.NO_FILE_DESCRIPTORS
+            return word if short else ErrorType.PROXY_FAILED, f"{proxy}: {describe(error)}"
+
+
+async def _or_close(sock: socket.socket, step: Awaitable[None]) -> None:
+    """Await what is done with a socket; whatever it raises, the socket is closed first."""
+    try:
+        await step
+    except BaseException:
+        sock.close()
+        raise
 
 
 def _head_start(address: str, following: str) -> float:

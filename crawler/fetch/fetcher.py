@@ -12,12 +12,13 @@ from typing import Final, Protocol
 from crawler.core.clock import Clock
 from crawler.core.retry import is_lasting
 from crawler.core.url import target_of
-from crawler.core.values import Failed, Fetched, Origin, Task
+from crawler.core.values import Failed, Fetched, FetchResult, Origin, Task
 from crawler.core.vocabulary import ErrorType, TruncatedReason
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection
 from crawler.fetch.errors import DialError, ExchangeError, describe
 from crawler.fetch.options import FetchOptions, IdentityOptions
+from crawler.fetch.personal import Personal
 from crawler.fetch.pool import Loan, Pool
 from crawler.fetch.request import LocalProtocolError, build_request
 from crawler.fetch.spool import BodySink
@@ -60,7 +61,8 @@ class _Attempt:
 
 
 class Fetcher:
-    """Fetches over the pool's connections. `spool_directory` is where bodies too large for memory go.
+    """Fetches over the pool's connections. `spool_directory` is where bodies too large for memory go; `personal` has
+    what is not said to every origin alike, None if there is nothing.
 
     Raises LocalProtocolError at once if the configured fields are not fit to be sent.
     """
@@ -75,7 +77,9 @@ class Fetcher:
         clock: Clock,
         budget: ByteBudget | None = None,
         spool_directory: str | None = None,
+        personal: Personal | None = None,
     ) -> None:
+        self._personal = personal
         self._pool = pool
         self._options = options
         self._gate = gate
@@ -86,8 +90,13 @@ class Fetcher:
         self._fields = _constant_fields(options, identity)
         build_request("GET", "/", self._fields)
 
-    async def fetch(self, origin: Origin, task: Task) -> Fetched | Failed:
+    async def fetch(self, origin: Origin, task: Task) -> FetchResult:
         """Get one URL of `origin`. Raises GateShut; nothing else for what networks and servers do."""
+        if self._personal is None:
+            return await self._fetch(origin, task)
+        return self._personal.received(origin, task, await self._fetch(origin, task))
+
+    async def _fetch(self, origin: Origin, task: Task) -> FetchResult:
         attempt = _Attempt(self._request(origin, task), started_at=self._clock.now())
         loan = self._pool.lend(origin)
         try:
@@ -178,6 +187,8 @@ class Fetcher:
         default_port = 443 if origin.scheme == "https" else 80
         host = origin.host if origin.port == default_port else f"{origin.host}:{origin.port}"
         fields = [("Host", host), *self._fields]
+        if self._personal is not None:
+            target, fields = self._personal.request(origin, target, fields)
         if task.etag is None and task.last_modified is None:
             return build_request("GET", target, fields)
         conditions = []

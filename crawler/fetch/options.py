@@ -1,6 +1,9 @@
 """What the HTTP client can be told, with units, defaults and the precedent of each bound."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from crawler.core.values import Origin
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -41,6 +44,31 @@ class FetchOptions:
     max_requests_per_connection: int | None = None
     encodings: tuple[str, ...] = ("gzip", "deflate", "br", "zstd")
     headers: tuple[tuple[str, str], ...] = ()
+    cookies: str = "off"  # or "session": kept in memory while the process lives
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyOptions:
+    """An HTTP proxy that everything goes through. `host` as URLs spell it; `authorization` is the value of
+    Proxy-Authorization, never shown.
+    """
+
+    host: str
+    port: int
+    authorization: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What is told to one origin alone, and to the proxy: values of Authorization and of Proxy-Authorization, never
+    shown.
+    """
+
+    authorization: Mapping[Origin, str] = field(default_factory=dict, repr=False)
+    proxy_authorization: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +81,7 @@ class NetworkOptions:
     ca_file: str | None = None
     bind_address: str | None = None
     address_family: str = "any"  # "any", "ipv4", "ipv6"
+    proxy: ProxyOptions | None = None
     dns_timeout_s: float = 5.0
     dns_min_ttl_s: float = 60.0
     dns_max_ttl_s: float = 86_400.0

@@ -44,6 +44,21 @@ _NO_SHARED_PROTOCOL: Final = frozenset(
         "TLSV1_ALERT_NO_APPLICATION_PROTOCOL",
     }
 )
+# What OpenSSL says of bytes that are no TLS, or not what a handshake goes on with: most often plain HTTP.
+_NOT_TLS: Final = frozenset(
+    {
+        "WRONG_VERSION_NUMBER",
+        "HTTP_REQUEST",
+        "HTTPS_PROXY_REQUEST",
+        "PACKET_LENGTH_TOO_LONG",
+        "RECORD_TOO_SMALL",
+        "RECORD_LAYER_FAILURE",
+        "UNKNOWN_PROTOCOL",
+        "UNEXPECTED_MESSAGE",
+        "UNEXPECTED_RECORD",
+        "BAD_RECORD_TYPE",
+    }
+)
 
 
 class _ResumingContext(ssl.SSLContext):
@@ -122,4 +137,6 @@ def tls_error(error: Exception) -> ErrorType:
         return _VERIFY_ERRORS.get(error.verify_code, ErrorType.TLS_CERT_INVALID)
     if isinstance(error, ssl.SSLError) and error.reason in _NO_SHARED_PROTOCOL:
         return ErrorType.TLS_NO_SHARED_PROTOCOL
+    if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
+        return ErrorType.TLS_PROTOCOL_ERROR
     return ErrorType.TLS_FAILED

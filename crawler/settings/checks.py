@@ -38,7 +38,9 @@ def findings(settings: Settings, mode: Mode) -> Iterator[Finding]:
     yield from _politeness(settings)
     yield from _identity(settings)
     yield from _fetch(settings)
+    yield from _said_to_everyone(settings)
     yield from _network(settings)
+    yield from _proxy(settings)
     yield from _paths(settings)
 
 
@@ -146,6 +148,65 @@ def _network(settings: Settings) -> Iterator[Finding]:
         )
     if network.ca_file is not None and (complaint := _complaint_about_ca_file(network.ca_file)):
         yield Finding(("network.ca_file",), f"network.ca_file {network.ca_file}: {complaint}")
+
+
+def _said_to_everyone(settings: Settings) -> Iterator[Finding]:
+    """Credentials belong to one origin."""
+    names = {name.lower(): name for name in settings.fetch.headers}
+    for lower in ("authorization", "proxy-authorization"):
+        if lower in names:
+            yield Finding(
+                ("fetch.headers",),
+                f"fetch.headers: {names[lower]} is sent to every host that is crawled",
+                "identity.secrets keeps credentials for one origin",
+                is_warning=True,
+            )
+    if "cookie" in names and settings.fetch.cookies != "off":
+        yield Finding(
+            ("fetch.headers", "fetch.cookies"),
+            f'fetch.headers: {names["cookie"]} cannot be sent beside fetch.cookies = "{settings.fetch.cookies}"',
+        )
+    for origin in settings.secrets.authorization:
+        if origin.scheme != "https":
+            yield Finding(
+                ("identity.secrets",),
+                f"identity.secrets: the credentials for {origin} are sent unencrypted",
+                is_warning=True,
+            )
+
+
+def _proxy(settings: Settings) -> Iterator[Finding]:
+    network = settings.network
+    if network.proxy is None:
+        if settings.secrets.proxy_authorization is not None:
+            yield Finding(
+                ("identity.secrets", "network.proxy"),
+                "identity.secrets has credentials for a proxy, and network.proxy names none",
+                is_warning=True,
+            )
+        return
+    if "@" in network.proxy:
+        if settings.secrets.proxy_authorization is not None:
+            yield Finding(
+                ("network.proxy", "identity.secrets"),
+                "network.proxy and identity.secrets both have credentials for the proxy",
+                "leave those in network.proxy out",
+            )
+        elif (complaint := settings.complaint_about_proxy()) is not None:
+            yield Finding(("network.proxy",), f"network.proxy: {complaint}")
+    if network.resolve or network.nameservers:
+        yield Finding(
+            ("network.proxy", "network.resolve", "network.nameservers"),
+            "network.resolve and network.nameservers serve only to find the proxy: it resolves the other names itself",
+            is_warning=True,
+        )
+    if settings.politeness.address_delay is not None or settings.politeness.connections_per_address is not None:
+        yield Finding(
+            ("politeness.address_delay", "politeness.connections_per_address", "network.proxy"),
+            "politeness.address_delay and connections_per_address do nothing behind a proxy: only the proxy knows the "
+            "addresses",
+            is_warning=True,
+        )
 
 
 def _complaint_about_ca_file(path: str) -> str:

@@ -12,10 +12,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from crawler.fetch.options import Secrets
 from crawler.settings.checks import findings
 from crawler.settings.kinds import Kind
 from crawler.settings.problems import ConfigurationError, Problem, in_order
 from crawler.settings.schema import SECTIONS, keys
+from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, read_secrets
 from crawler.settings.seeds import read_seed_file
 from crawler.settings.settings import Mode, Settings
 from crawler.settings.show import DEFAULT_ORIGIN, Shown, masked
@@ -52,7 +54,9 @@ def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
             bad.add(key)
     seeds, seed_problems = _seeds(values, sources)
     problems += seed_problems
-    settings = _settings(values, sources, seeds)
+    secrets, secret_problems = _secrets(values, sources)
+    problems += secret_problems
+    settings = _settings(values, sources, seeds, secrets)
     warnings = []
     for finding in findings(settings, mode):
         # What rests on a value that could not be read would only be noise beside the real problem.
@@ -75,6 +79,10 @@ def _given(
     """What each layer gives, the weakest first, and whether every file could be read."""
     given: list[Given] = []
     unread = 0
+    handed_over = credentials_file(environ)
+    if handed_over is not None:
+        place = f"environment {CREDENTIALS_DIRECTORY}"
+        given.append(Given("identity", "secrets", str(handed_over), Named(place, place)))
     files: list[tuple[Path, str]] = []
     if path is not None:
         files.append((path, path.name))
@@ -142,7 +150,20 @@ def _seeds(values: Mapping[str, object], sources: Mapping[str, Source]) -> tuple
     return seeds, problems
 
 
-def _settings(values: Mapping[str, object], sources: Mapping[str, Source], seeds: Sequence[str]) -> Settings:
+def _secrets(values: Mapping[str, object], sources: Mapping[str, Source]) -> tuple[Secrets, list[Problem]]:
+    path = values.get("identity.secrets")
+    if not isinstance(path, str):
+        return Secrets(), []
+    try:
+        return read_secrets(Path(path))
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        message = f"identity.secrets {path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        return Secrets(), [sources["identity.secrets"].problem(("identity", "secrets"), message)]
+
+
+def _settings(
+    values: Mapping[str, object], sources: Mapping[str, Source], seeds: Sequence[str], secrets: Secrets
+) -> Settings:
     tables: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     for dotted, value in values.items():
         key = keys()[dotted]
@@ -152,7 +173,7 @@ def _settings(values: Mapping[str, object], sources: Mapping[str, Source], seeds
     for name in ("include", "exclude"):
         if source := sources.get(f"scope.{name}"):
             places[name] = tuple(source.place(("scope", name, i)) for i in range(len(getattr(parts["scope"], name))))
-    return Settings(**parts, file_seeds=tuple(seeds), pattern_places=places)
+    return Settings(**parts, file_seeds=tuple(seeds), secrets=secrets, pattern_places=places)
 
 
 def _shown_at(

@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 from crawler.core import url
 from crawler.core.scope import ScopePatternError, compile_pattern
+from crawler.core.vocabulary import DenyReason
 from crawler.settings.problems import RefusedValue, did_you_mean, shown
 from crawler.settings.quantities import parse_duration, parse_size
 
@@ -235,6 +236,27 @@ def nameserver(value: object) -> str:
     if not host or not _is_address(host) or (port and not 0 < int(port[:6]) < 65_536):
         raise RefusedValue(f'must be an address such as "192.0.2.1:53" or "[2001:db8::1]:53", not {shown(text)}')
     return text
+
+
+def proxy(value: object) -> str:
+    """Never quoted in a message: it may hold a password."""
+    if not isinstance(value, str):
+        raise RefusedValue("must be text in quotes")
+    scheme, _, rest = value.partition("://")
+    if scheme.lower() != "http" or not rest:
+        hint = "proxies over TLS and SOCKS proxies are not supported" if rest else ""
+        raise RefusedValue('must be a URL such as "http://proxy.example.org:3128"', hint)
+    userinfo, _, place = rest.rpartition("@")
+    try:
+        _, origin = url.parse(f"http://{place}")
+    except url.UrlError as error:
+        hint = str(error) if error.reason is DenyReason.PORT_BLOCKED else ""  # the others quote what was written
+        raise RefusedValue("must be a URL of a host and a port", hint) from None
+    if place.rstrip("/") not in (origin.host, f"{origin.host}:{origin.port}"):
+        raise RefusedValue(f"must be a URL of a host and a port alone, as http://{origin.host}:{origin.port}")
+    if userinfo and (":" not in userinfo or re.search(r"[/?#\s]", userinfo)):
+        raise RefusedValue("must have user and password as user:password@, what is special in them percent-encoded")
+    return f"http://{userinfo}@{origin.host}:{origin.port}" if userinfo else f"http://{origin.host}:{origin.port}"
 
 
 def _is_address(text: str) -> bool:

@@ -33,11 +33,9 @@ _TLS: Final = TlsOptions()
 # "section.key" of what OPERATIONS plans and this version does not do.
 UNSUPPORTED: Final = frozenset(
     (
-        "identity.secrets",
         "fetch.content_types",
         "fetch.bandwidth",
         "fetch.hours",
-        "network.proxy",
         "recrawl.min_interval",
         "recrawl.max_interval",
         "recrawl.visits_per_day",
@@ -100,6 +98,14 @@ class Identity(Section):
         derived="not sent",
         example='"operator@example.org"',
         alias="from",
+    )
+    secrets: k.PathOrDerived = _key(
+        None,
+        "TOML file of credentials, each for one origin and for no other, and of those for the proxy; not readable by "
+        "everyone. Its form is in docs/OPERATIONS.md.",
+        restart=True,
+        derived="$CREDENTIALS_DIRECTORY/secrets.toml, if it is there",
+        example='"/etc/crawler/secrets.toml"',
     )
 
 
@@ -201,6 +207,11 @@ class Fetch(Section):
     )
     encodings: k.Encodings = _key(_FETCH.encodings, "Content codings asked for: gzip, deflate, br, zstd.")
     headers: k.Headers = _key({}, "More header fields for every request; their values are masked in `config show`.")
+    cookies: Annotated[str, BeforeValidator(one_of("off", "session")), k.Kind.TEXT] = _key(
+        _FETCH.cookies,
+        '"off", or "session": cookies are sent back where they belong, and forgotten when the process ends.',
+        restart=True,
+    )
 
 
 class Content(Section):
@@ -236,6 +247,14 @@ class Network(Section):
     )
     address_family: Annotated[str, BeforeValidator(one_of("any", "ipv4", "ipv6")), k.Kind.TEXT] = _key(
         _NETWORK.address_family, '"any", "ipv4" or "ipv6".'
+    )
+    proxy: k.ProxyOrNone = _key(
+        None,
+        "HTTP proxy that every connection goes through; its credentials are best kept in identity.secrets. It resolves "
+        "the names, so it is the proxy that must refuse private addresses.",
+        restart=True,
+        derived="connections are made directly",
+        example='"http://proxy.example.org:3128"',
     )
 
 

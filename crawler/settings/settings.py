@@ -5,14 +5,16 @@ class. Invariant: with no key given, every options object equals the default of 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import unquote
 
 from crawler.content.options import ContentOptions
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.engine.options import EngineOptions
-from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
+from crawler.fetch.credentials import BadCredential, basic
+from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
 from crawler.obs.options import LogOptions
 from crawler.settings import sections
 from crawler.settings.readers import TOKEN
@@ -24,7 +26,8 @@ Mode = Literal["crawl", "run"]
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Every section, the seeds read from `crawl.seed_files`, and the places of the scope's patterns.
+    """Every section, what was read from `crawl.seed_files` and `identity.secrets`, and the places of the scope's
+    patterns.
 
     `pattern_places` maps "include" and "exclude" to a place ("crawler.toml:14") for each pattern.
     """
@@ -44,6 +47,7 @@ class Settings:
     admin: sections.Admin = field(default_factory=sections.Admin)
     engine: sections.Engine = field(default_factory=sections.Engine)
     file_seeds: tuple[str, ...] = ()
+    secrets: Secrets = field(default_factory=Secrets)
     pattern_places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def get(self, dotted: str) -> object:
@@ -108,6 +112,15 @@ class Settings:
             adaptive=self.politeness.adaptive,
         )
 
+    def address_politeness(self) -> PolitenessOptions:
+        """`politeness_options` for IP addresses. Behind a proxy all connections lead to one address, which says nothing
+        about whose patience is spent: nothing is held back by it.
+        """
+        options = self.politeness_options()
+        if self.network.proxy is None:
+            return options
+        return replace(options, address_delay_s=0.0, connections_per_address=self.fetch.connections)
+
     def identity_options(self) -> IdentityOptions:
         return IdentityOptions(
             user_agent=self.identity.user_agent,
@@ -138,6 +151,7 @@ class Settings:
             max_requests_per_connection=self.fetch.max_requests_per_connection,
             encodings=self.fetch.encodings,
             headers=tuple(self.fetch.headers.items()),
+            cookies=self.fetch.cookies,
         )
 
     def network_options(self) -> NetworkOptions:
@@ -148,7 +162,25 @@ class Settings:
             ca_file=self.network.ca_file,
             bind_address=self.network.bind_address,
             address_family=self.network.address_family,
+            proxy=self._proxy(),
         )
+
+    def _proxy(self) -> ProxyOptions | None:
+        """`network.proxy` taken apart; credentials in the secrets file come before those in the URL."""
+        if self.network.proxy is None:
+            return None
+        userinfo, _, place = self.network.proxy.removeprefix("http://").rpartition("@")
+        host, _, port = place.rpartition(":")
+        authorization = self.secrets.proxy_authorization or (_basic_of(userinfo) if userinfo else None)
+        return ProxyOptions(host, int(port), authorization)
+
+    def complaint_about_proxy(self) -> str | None:
+        """Why the user and password in `network.proxy` cannot be sent; None if they can, or there are none."""
+        try:
+            self._proxy()
+        except BadCredential as error:
+            return str(error)
+        return None
 
     def tls_options(self) -> TlsOptions:
         return TlsOptions(verify=self.tls.verify, min_version=self.tls.min_version)
@@ -182,6 +214,11 @@ class Settings:
         )
 
 
+def _basic_of(userinfo: str) -> str:
+    username, _, password = userinfo.partition(":")
+    return basic(unquote(username), unquote(password))
+
+
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Keys ("section.key") whose values differ: those a reload brings into force, and those that need a restart."""
@@ -191,9 +228,12 @@ class Changes:
 
 
 def changes(old: Settings, new: Settings) -> Changes:
-    """What a reload from `old` to `new` changes. A changed seed file counts as `crawl.seed_files`."""
+    """What a reload from `old` to `new` changes. A changed seed file counts as `crawl.seed_files`, secrets likewise."""
     differing = [key for key in keys().values() if old.get(str(key)) != new.get(str(key))]
     live = [str(key) for key in differing if not key.restart]
     if old.file_seeds != new.file_seeds and "crawl.seed_files" not in live:
         live.append("crawl.seed_files")
-    return Changes(tuple(live), tuple(str(key) for key in differing if key.restart))
+    restart = [str(key) for key in differing if key.restart]
+    if old.secrets != new.secrets and "identity.secrets" not in restart:
+        restart.append("identity.secrets")
+    return Changes(tuple(live), tuple(restart))

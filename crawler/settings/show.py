@@ -1,7 +1,7 @@
 """The effective configuration for a person's eyes: every key, its value, where it came from.
 
-Secrets are masked here and nowhere else is a value shown whole. Invariant: no header value and no userinfo of a seed
-leaves this module, but for the header fields named in _HARMLESS.
+Secrets are masked here and nowhere else is a value shown whole. Invariant: no header value, and no userinfo of a seed
+or a proxy, leaves this module, but for the header fields named in _HARMLESS.
 """
 
 import re
@@ -60,6 +60,8 @@ def _shown(key: Key, settings: Settings, origin: str) -> Shown:
     match str(key):
         case "fetch.headers":
             value = {n: v if n.lower() in _HARMLESS else MASK for n, v in settings.fetch.headers.items()}
+        case "network.proxy" if settings.network.proxy is not None:
+            value = _USERINFO.sub(rf"\g<1>{MASK}@", settings.network.proxy)
         case "crawl.seeds":
             value = tuple(_USERINFO.sub(rf"\g<1>{MASK}@", seed) for seed in settings.crawl.seeds)
     return Shown(

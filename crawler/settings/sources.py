@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import tomli
 
+from crawler.obs.redact import redact_text
 from crawler.settings.kinds import Kind
 from crawler.settings.positions import Path as KeyPath
 from crawler.settings.positions import Positions
@@ -20,7 +21,8 @@ from crawler.settings.readers import SEED_WORDS
 from crawler.settings.schema import SECTIONS, complaint_about, keys
 
 ENVIRONMENT_PREFIX: Final = "CRAWLER_"
-_SECRET: Final = ("fetch", "headers")  # its values may be credentials: a message shows the place, not the line
+# Values that may be credentials: a message shows the place, not the line.
+_SECRET: Final = frozenset((("fetch", "headers"), ("network", "proxy")))
 
 
 class Source(Protocol):
@@ -73,7 +75,7 @@ class TomlFile:
 
     def problem(self, path: KeyPath, message: str, hint: str = "", *, at_key: bool = False) -> Problem:
         line, column = self.positions.key(path) if at_key else self.positions.value(path)
-        shown = "" if path[:2] == _SECRET else _line_of(self.source, line)
+        shown = "" if path[:2] in _SECRET else _line_of(self.source, line)
         return Problem(str(self.path), line, column, message, shown, hint)
 
     def given(self, problems: list[Problem]) -> Iterator[Given]:
@@ -127,7 +129,10 @@ def read_toml(path: Path, short_name: str) -> TomlFile:
     """Read and parse one file. Raises ConfigurationError with one problem, a syntax error at its line and column."""
 
     def refuse(message: str, line: int = 0, column: int = 0, source: str = "", hint: str = "") -> ConfigurationError:
-        return ConfigurationError([Problem(str(path), line, column, message, _line_of(source, line), hint)])
+        shown = _line_of(source, line)
+        if redact_text(shown) != shown:  # a URL with a password in it
+            shown = ""
+        return ConfigurationError([Problem(str(path), line, column, message, shown, hint)])
 
     try:
         content = path.read_bytes().removeprefix(BOM_UTF8)
@@ -184,7 +189,7 @@ def from_overrides(overrides: Sequence[str], problems: list[Problem]) -> Iterato
         dotted, equals, text = override.partition("=")
         dotted = dotted.strip()
         section, _, name = dotted.partition(".")
-        shown = f"-o {dotted}" if (section, name) == _SECRET else f"-o {override}"
+        shown = f"-o {dotted}" if (section, name) in _SECRET else f"-o {override}"
         source = Named(shown, f"-o {dotted}")
         if not equals or not name:
             hint = did_you_mean(dotted, (key.name for key in keys().values()))

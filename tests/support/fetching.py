@@ -4,16 +4,19 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from crawler.core.values import Origin, Task
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.budget import ByteBudget
+from crawler.fetch.cookies import CookieJar
 from crawler.fetch.dial import Dialer, NetworkDialer
 from crawler.fetch.errors import ResolveError
 from crawler.fetch.fetcher import Fetcher
-from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
+from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
+from crawler.fetch.personal import Personal
 from crawler.fetch.pool import Pool
+from crawler.fetch.proxy import Proxy
 from crawler.fetch.resolve import CachingResolver, Found, Lookup
 from crawler.fetch.tls import TlsProfile
 
@@ -122,6 +125,8 @@ async def client(
     budget: ByteBudget | None = None,
     spool_directory: str | None = None,
     lookup: Lookup | None = None,
+    secrets: Secrets | None = None,
+    proxy: ProxyOptions | None = None,
 ) -> AsyncIterator[Client]:
     """A client that may dial loopback, and resolves "*.test" to 127.0.0.1. Its pool is closed at the end."""
     fetch = fetch or FetchOptions()
@@ -129,6 +134,8 @@ async def client(
         network = NetworkOptions(
             allow_private=("127.0.0.0/8", "::1/128"), resolve=(("*.test", ("127.0.0.1",)),), ca_file=ca_file
         )
+    if proxy is not None:
+        network = replace(network, proxy=proxy)
     clock = SkewedClock()
     gate = RecordingGate()
     events: list[tuple[str, dict]] = []
@@ -158,6 +165,12 @@ async def client(
         clock=clock,
         budget=budget,
         spool_directory=spool_directory,
+        personal=Personal.of(
+            secrets or Secrets(),
+            cookies=CookieJar() if fetch.cookies == "session" else None,
+            proxy=None if network.proxy is None else Proxy(network.proxy),
+            clock=clock,
+        ),
     )
     try:
         yield Client(fetcher, pool, gate, clock, events, lookup)

@@ -88,9 +88,14 @@ def alert(code):
     return script
 
 
-async def garbage(c):
-    await c.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-    await c.client_closed()
+def garbage(data):
+    """A server on which something other than TLS runs."""
+
+    async def script(c):
+        await c.send(data)
+        await c.client_closed()
+
+    return script
 
 
 async def hang_up(c):
@@ -113,7 +118,12 @@ async def stall(c):
         (alert(40), ErrorType.TLS_NO_SHARED_PROTOCOL),  # handshake_failure
         (alert(70), ErrorType.TLS_NO_SHARED_PROTOCOL),  # protocol_version
         (alert(80), ErrorType.TLS_FAILED),  # internal_error
-        (garbage, ErrorType.TLS_FAILED),
+        (garbage(b"HTTP/1.1 400 Bad Request\r\n\r\n"), ErrorType.TLS_PROTOCOL_ERROR),
+        (garbage(b"SSH-2.0-OpenSSH_9.2p1\r\n"), ErrorType.TLS_PROTOCOL_ERROR),
+        (garbage(b"220 mail.test ESMTP\r\n"), ErrorType.TLS_PROTOCOL_ERROR),
+        (garbage(bytes(range(256))), ErrorType.TLS_PROTOCOL_ERROR),
+        (garbage(b"\x16\x03\x03\xff\xff" + bytes(70_000)), ErrorType.TLS_PROTOCOL_ERROR),  # a record too long
+        (garbage(b"\x17\x03\x03\x00\x05hello"), ErrorType.TLS_PROTOCOL_ERROR),  # data before a handshake
         (hang_up, ErrorType.TLS_FAILED),
         (hang_up_hard, ErrorType.TLS_FAILED),
         (stall, ErrorType.TLS_TIMEOUT),

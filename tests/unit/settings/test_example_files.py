@@ -27,10 +27,12 @@ def test_the_annotated_file_changes_nothing_as_it_is() -> None:
 
 
 def test_the_annotated_file_uncommented_gives_every_key_its_default(tmp_path: Path) -> None:
-    """But for those whose default follows from others, where an example stands; the CA file has to exist."""
+    """But for those whose default follows from others, where an example stands; files have to exist."""
     path = tmp_path / "crawler.toml"
     path.write_text(_KEY_LINE.sub("", annotated()), encoding="utf-8")
-    loaded = load(path, [f"network.ca_file={certifi.where()}"], {}, "crawl")
+    secrets = tmp_path / "secrets.toml"
+    secrets.touch(mode=0o600)
+    loaded = load(path, [f"network.ca_file={certifi.where()}", f"identity.secrets={secrets}"], {}, "crawl")
     for dotted, key in keys().items():
         assert loaded.origins[dotted] != "default", dotted
         if not (key.default is None and key.derived):

@@ -95,6 +95,7 @@ REACHES = [
     ("fetch.max_requests_per_connection", "2", "FetchOptions.max_requests_per_connection", 2),
     ("fetch.encodings", "br", "FetchOptions.encodings", ("br",)),
     ("fetch.headers", "{a='b', c='d'}", "FetchOptions.headers", (("a", "b"), ("c", "d"))),
+    ("fetch.cookies", "session", "FetchOptions.cookies", "session"),
     ("content.max_html", "1KiB", "ContentOptions.max_html", 1024),
     ("content.max_links", "2", "ContentOptions.max_links", 2),
     ("network.allow_private", "10.0.0.0/8", "NetworkOptions.allow_private", ("10.0.0.0/8",)),
@@ -102,6 +103,12 @@ REACHES = [
     ("network.nameservers", "9.9.9.9", "NetworkOptions.nameservers", ("9.9.9.9",)),
     ("network.bind_address", "::1", "NetworkOptions.bind_address", "::1"),
     ("network.address_family", "ipv4", "NetworkOptions.address_family", "ipv4"),
+    (
+        "network.proxy",
+        "http://u%40:p@[::1]:3128",
+        "NetworkOptions.proxy",
+        {"host": "[::1]", "port": 3128, "authorization": "Basic dUA6cA=="},
+    ),
     ("tls.verify", "false", "TlsOptions.verify", False),
     ("tls.min_version", "1.3", "TlsOptions.min_version", "1.3"),
     ("output.warc", "false", "SinkOptions.warc", False),
@@ -121,6 +128,7 @@ REACHES = [
 ELSEWHERE = {
     "crawl.seeds",
     "crawl.seed_files",
+    "identity.secrets",
     "network.ca_file",
     "recrawl.enabled",
     "frontier.store",
@@ -164,13 +172,13 @@ def test_every_planned_key_is_there_or_refused_by_name() -> None:
     """The sections and keys of the operations document are a contract."""
     contract = {
         "crawl": "name seeds seed_files linger",
-        "identity": "user_agent robots_token from",
+        "identity": "user_agent robots_token from secrets",
         "scope": "hosts include exclude max_depth max_urls max_urls_per_host requisites",
         "politeness": "key delay address_delay max_crawl_delay connections_per_host connections_per_address robots"
         " adaptive",
         "fetch": "connections connect_timeout tls_timeout first_byte_timeout read_timeout total_timeout min_rate"
         " max_head max_body max_expansion spool_over idle_timeout max_connection_age max_requests_per_connection"
-        " encodings headers content_types bandwidth hours",
+        " encodings headers cookies content_types bandwidth hours",
         "content": "max_html max_links",
         "network": "allow_private resolve nameservers ca_file bind_address address_family proxy",
         "tls": "verify min_version",
@@ -189,10 +197,13 @@ def test_every_planned_key_is_there_or_refused_by_name() -> None:
 
 
 def test_every_key_is_described_and_tagged() -> None:
-    """admin, output, frontier, engine and log.directory need a restart, the rest is live."""
+    """admin, output, frontier, engine, log.directory and what the client is built with need a restart; the rest is
+    live.
+    """
+    built_with = {"log.directory", "identity.secrets", "fetch.cookies", "network.proxy"}
     for dotted, key in keys().items():
         assert key.description.endswith("."), dotted
-        restart = key.section in ("admin", "output", "frontier", "engine") or dotted == "log.directory"
+        restart = key.section in ("admin", "output", "frontier", "engine") or dotted in built_with
         assert key.restart == restart, dotted
         if key.derived:
             assert key.default is None

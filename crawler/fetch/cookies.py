@@ -1,0 +1,238 @@
+"""A session's cookies: who may set which, and which go with a request. RFC 6265bis, for a client without windows.
+
+Kept in memory only, apart for each registrable domain, which is as far as a cookie can travel. Knows no connections and
+writes no log. Invariants: a cookie goes to hosts that its Domain covers and to no public suffix's other tenants; a
+Secure one never leaves over plain http; number and bytes are bounded for a domain and in all.
+
+SameSite is read only as far as it decides what may be stored: a crawler makes GET requests of its own accord, and no
+page of another site can make it act for somebody.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from crawler.core.url import is_ipv4, is_public_suffix, registrable_domain
+from crawler.core.values import Origin
+from crawler.fetch.setcookie import SetCookie, parse_set_cookie
+
+_COOKIE_OVERHEAD_BYTES: Final = 400  # of the objects that hold one
+
+
+@dataclass(frozen=True, slots=True)
+class CookieLimits:
+    """Bounds. Beyond them the least recently used goes. RFC 6265bis §6.1 asks for 50 cookies a domain at least; the
+    bytes of a domain keep the Cookie field below what servers take for a whole head (8 KiB, nginx and Apache).
+    """
+
+    per_domain: int = 50
+    bytes_per_domain: int = 6 * 1024
+    domains: int = 65_536
+    bytes_total: int = 32 * 1024 * 1024
+    per_response: int = 64  # Set-Cookie fields read of one answer
+
+
+@dataclass(slots=True, eq=False)
+class _Cookie:
+    pair: str
+    name: str
+    domain: str
+    host_only: bool
+    path: str
+    secure: bool
+    expires_at: float | None
+    created: int  # order of creation, and of last use
+    used: int
+
+    @property
+    def key(self) -> tuple[str, str, bool, str]:
+        return self.name, self.domain, self.host_only, self.path
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self.pair) + len(self.domain) + len(self.path) + _COOKIE_OVERHEAD_BYTES
+
+
+@dataclass(slots=True, eq=False)
+class _Jar:
+    """One registrable domain's."""
+
+    cookies: dict[tuple[str, str, bool, str], _Cookie] = field(default_factory=dict)
+    held_bytes: int = 0
+    pair_bytes: int = 0
+
+    def put(self, cookie: _Cookie) -> None:
+        self.drop(cookie.key)
+        self.cookies[cookie.key] = cookie
+        self.held_bytes += cookie.held_bytes
+        self.pair_bytes += len(cookie.pair)
+
+    def drop(self, key: tuple[str, str, bool, str]) -> None:
+        cookie = self.cookies.pop(key, None)
+        if cookie is not None:
+            self.held_bytes -= cookie.held_bytes
+            self.pair_bytes -= len(cookie.pair)
+
+
+class CookieJar:
+    """The cookies of one crawl. `now` is UTC in epoch seconds."""
+
+    def __init__(self, limits: CookieLimits = CookieLimits()) -> None:
+        self._limits = limits
+        self._jars: OrderedDict[str, _Jar] = OrderedDict()
+        self._held_bytes = 0
+        self._ticks = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What is kept, about."""
+        return self._held_bytes
+
+    def __len__(self) -> int:
+        return sum(len(jar.cookies) for jar in self._jars.values())
+
+    def receive(self, origin: Origin, target: str, fields: Iterable[str], now: float) -> None:
+        """Keep what an answer to a request for `target` (path and query) sets. What may not be set is passed over."""
+        domain = registrable_domain(origin.host)
+        jar = self._jars.get(domain) or _Jar()
+        before = jar.held_bytes
+        for number, text in enumerate(fields):
+            if number == self._limits.per_response:
+                break
+            said = parse_set_cookie(text, now)
+            if said is not None:
+                self._set(jar, origin, target, said, now)
+        self._keep(domain, jar, before)
+        while len(self._jars) > self._limits.domains or self._held_bytes > self._limits.bytes_total:
+            _, oldest = self._jars.popitem(last=False)
+            self._held_bytes -= oldest.held_bytes
+
+    def field(self, origin: Origin, target: str, now: float) -> str | None:
+        """The value of the Cookie field for a request; None: no such field. Source: §5.8.3."""
+        domain = registrable_domain(origin.host)
+        jar = self._jars.get(domain)
+        if jar is None:
+            return None
+        before = jar.held_bytes
+        self._expire(jar, now)
+        self._keep(domain, jar, before)
+        path = target.partition("?")[0]
+        secure = origin.scheme == "https"
+        sent = [
+            cookie
+            for cookie in jar.cookies.values()
+            if _covers(cookie, origin.host) and _path_covers(cookie.path, path) and (secure or not cookie.secure)
+        ]
+        if not sent:
+            return None
+        sent.sort(key=lambda cookie: (-len(cookie.path), cookie.created))
+        self._ticks += 1
+        for cookie in sent:
+            cookie.used = self._ticks
+        return "; ".join(cookie.pair for cookie in sent)
+
+    def _keep(self, domain: str, jar: _Jar, before_bytes: int) -> None:
+        """Book a jar that was used and may have changed; an empty one goes."""
+        self._held_bytes += jar.held_bytes - before_bytes
+        if jar.cookies:
+            self._jars[domain] = jar
+            self._jars.move_to_end(domain)
+        else:
+            self._jars.pop(domain, None)
+
+    def _set(self, jar: _Jar, origin: Origin, target: str, said: SetCookie, now: float) -> None:
+        """Store one cookie, replace it, remove it, or pass it over. Source: §5.7."""
+        place = _place(origin.host, said)
+        path = said.path if said.path is not None else _default_path(target)
+        if place is None or not _may_set(origin, said, host_only=place[1], path=path):
+            return
+        domain, host_only = place
+        self._ticks += 1
+        cookie = _Cookie(
+            said.pair, said.name, domain, host_only, path, said.secure, said.expires_at, self._ticks, self._ticks
+        )
+        if origin.scheme != "https" and any(_shadows(cookie, kept) for kept in jar.cookies.values()):
+            return  # plain http may not push a Secure cookie aside (§5.7 step 16)
+        known = jar.cookies.get(cookie.key)
+        if known is not None:
+            cookie.created = known.created
+        if said.expires_at is not None and said.expires_at <= now:
+            jar.drop(cookie.key)
+            return
+        jar.put(cookie)
+        self._expire(jar, now)
+        limits = self._limits
+        while len(jar.cookies) > limits.per_domain or jar.pair_bytes > limits.bytes_per_domain:
+            # those that are not Secure go first (§5.7): they are the ones anybody on the way can make up
+            jar.drop(min(jar.cookies.values(), key=lambda kept: (kept.secure, kept.used)).key)
+
+    def _expire(self, jar: _Jar, now: float) -> None:
+        gone = [
+            key for key, cookie in jar.cookies.items() if cookie.expires_at is not None and cookie.expires_at <= now
+        ]
+        for key in gone:
+            jar.drop(key)
+
+
+def _place(host: str, said: SetCookie) -> tuple[str, bool] | None:
+    """The domain a cookie belongs to, and whether to that host alone; None if this host may not set it.
+
+    Source: §5.7 steps 8 to 10, §5.1.3.
+    """
+    domain = said.domain
+    if domain is None or domain == host:
+        # a public suffix, a single label and an address have no subdomains of their own
+        return host, domain is None or is_public_suffix(host) or _is_address(host)
+    if not domain.isascii() or _is_address(host) or not host.endswith(f".{domain}") or is_public_suffix(domain):
+        return None
+    return domain, False
+
+
+def _may_set(origin: Origin, said: SetCookie, *, host_only: bool, path: str) -> bool:
+    """Whether what the cookie claims of itself is so. Source: §5.7 steps 12 to 22."""
+    if said.secure and origin.scheme != "https":
+        return False
+    if said.same_site_none and not said.secure:
+        return False
+    label = (said.name or said.value).lower()  # a cookie without a name may not look like one with a prefix
+    if label.startswith("__secure-"):
+        return said.secure and bool(said.name)
+    if label.startswith("__host-"):
+        return said.secure and bool(said.name) and host_only and said.domain is None and said.path == path == "/"
+    return True
+
+
+def _covers(cookie: _Cookie, host: str) -> bool:
+    return host == cookie.domain or (not cookie.host_only and host.endswith(f".{cookie.domain}"))
+
+
+def _path_covers(cookie_path: str, path: str) -> bool:
+    """Path-match (§5.1.4)."""
+    if not path.startswith(cookie_path):
+        return False
+    return len(path) == len(cookie_path) or cookie_path.endswith("/") or path[len(cookie_path)] == "/"
+
+
+def _default_path(target: str) -> str:
+    """The directory of the request's path (§5.1.4)."""
+    path = target.partition("?")[0]
+    return path[: path.rfind("/")] or "/"
+
+
+def _shadows(cookie: _Cookie, kept: _Cookie) -> bool:
+    """Whether storing `cookie` would hide a Secure one of the same name."""
+    return (
+        kept.secure
+        and kept.name == cookie.name
+        and (
+            cookie.domain == kept.domain
+            or cookie.domain.endswith(f".{kept.domain}")
+            or kept.domain.endswith(f".{cookie.domain}")
+        )
+        and _path_covers(kept.path, cookie.path)
+    )
+
+
+def _is_address(host: str) -> bool:
+    return host.startswith("[") or is_ipv4(host)

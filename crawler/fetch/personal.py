@@ -1,0 +1,75 @@
+"""What is not said to every origin alike: credentials, cookies, and what a proxy must be told.
+
+The fetcher has one of these only if there is something to say, so that other crawls pay nothing for it. Invariant: a
+field made here goes to the origin it was meant for and to no other, wherever redirects lead: each request is built from
+its own origin alone.
+"""
+
+from collections.abc import Sequence
+
+from crawler.core.clock import Clock
+from crawler.core.url import target_of
+from crawler.core.values import Failed, Fetched, FetchResult, Origin, Task
+from crawler.core.vocabulary import ErrorType
+from crawler.fetch.cookies import CookieJar
+from crawler.fetch.options import Secrets
+from crawler.fetch.proxy import PROXY_AUTHENTICATION_REQUIRED, Proxy
+
+Fields = list[tuple[str, str]]
+
+
+class Personal:
+    """`of` makes one where there is anything to do."""
+
+    def __init__(self, secrets: Secrets, cookies: CookieJar | None, proxy: Proxy | None, clock: Clock) -> None:
+        self._authorization = secrets.authorization
+        self._cookies = cookies
+        self._proxy = proxy
+        self._clock = clock
+
+    @classmethod
+    def of(cls, secrets: Secrets, *, cookies: CookieJar | None, proxy: Proxy | None, clock: Clock) -> "Personal | None":
+        """None where no request and no answer would be any different."""
+        if not secrets.authorization and cookies is None and proxy is None:
+            return None
+        return cls(secrets, cookies, proxy, clock)
+
+    def request(self, origin: Origin, target: str, fields: Sequence[tuple[str, str]]) -> tuple[str, Fields]:
+        """The request target to send, and the fields with what this origin alone is told. A field of the operator's
+        that goes to every host gives way to the one for this origin.
+        """
+        own: Fields = []
+        authorization = self._authorization.get(origin)
+        if authorization is not None:
+            own.append(("Authorization", authorization))
+        if self._cookies is not None:
+            cookie = self._cookies.field(origin, target, self._clock.now())
+            if cookie is not None:
+                own.append(("Cookie", cookie))
+        replaced = {name.lower() for name, _ in own}
+        sent = [field for field in fields if field[0].lower() not in replaced] if replaced else list(fields)
+        if self._proxy is not None and origin.scheme == "http":
+            target = self._proxy.absolute(origin, target)
+            own += self._proxy.plain_fields()
+        return target, sent + own
+
+    def received(self, origin: Origin, task: Task, result: FetchResult) -> FetchResult:
+        """Keep the cookies of an answer. An answer that is the proxy's and not the origin's becomes a failure."""
+        if not isinstance(result, Fetched):
+            return result
+        head = result.head
+        if self._proxy is not None and origin.scheme == "http" and head.status_code == PROXY_AUTHENTICATION_REQUIRED:
+            return Failed(
+                ErrorType.PROXY_AUTH,
+                self._proxy.wants_credentials(),
+                retryable=False,
+                timings=result.timings,
+                connection=result.connection,
+                resend_count=result.resend_count,
+                started_at=result.started_at,
+            )
+        if self._cookies is not None:
+            set_cookies = head.get_all("set-cookie")
+            if set_cookies:
+                self._cookies.receive(origin, target_of(task.url), set_cookies, self._clock.now())
+        return result

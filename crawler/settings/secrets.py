@@ -1,0 +1,154 @@
+"""The secrets file: credentials by origin, and those for the proxy.
+
+    [origin."https://intranet.example.org"]
+    username = "reader"
+    password = "…"
+
+    [origin."https://api.example.org:8443"]
+    bearer = "…"
+
+    [proxy]
+    username = "crawler"
+    password = "…"
+
+Reads and checks it; what may stand in a field is `fetch.credentials`' to know. Invariants: a file that everyone may
+read or write is refused before a byte of it is read; no message quotes anything of it but the names of its tables.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from stat import S_IMODE, S_IROTH, S_ISREG, S_IWOTH
+from typing import Final
+
+from crawler.core import url
+from crawler.core.values import Origin
+from crawler.fetch.credentials import BadCredential, basic, bearer
+from crawler.fetch.options import Secrets
+from crawler.settings.positions import Path as KeyPath
+from crawler.settings.problems import ConfigurationError, Problem, did_you_mean
+from crawler.settings.sources import TomlFile, read_toml
+
+CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=
+FILE_NAME: Final = "secrets.toml"
+MAX_BYTES: Final = 1 << 20
+_TABLES: Final = ("origin", "proxy")
+_KEYS: Final = ("username", "password", "bearer")
+
+
+def credentials_file(environ: Mapping[str, str]) -> Path | None:
+    """The file that systemd handed over as a credential, if it did."""
+    directory = environ.get(CREDENTIALS_DIRECTORY)
+    if not directory:
+        return None
+    path = Path(directory) / FILE_NAME
+    return path if path.exists() else None
+
+
+def read_secrets(path: Path) -> tuple[Secrets, list[Problem]]:
+    """The secrets of a file and what is wrong with it. Raises OSError."""
+    complaint, hint = _complaint_about(path)
+    if complaint:
+        return Secrets(), [Problem(str(path), 0, 0, complaint, "", hint)]
+    try:
+        file = read_toml(path, path.name)
+    except ConfigurationError as error:
+        return Secrets(), [replace(problem, source_line="") for problem in error.problems]
+    reading = _Reading(file)
+    return reading.secrets(), reading.problems
+
+
+def _complaint_about(path: Path) -> tuple[str, str]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold the start up
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if not S_ISREG(status.st_mode):
+        return "is not a regular file", ""
+    if status.st_mode & (S_IROTH | S_IWOTH):
+        what = "read" if status.st_mode & S_IROTH else "changed"
+        return f"may be {what} by everyone (mode {S_IMODE(status.st_mode):04o})", f"chmod o-rw {path}"
+    if status.st_size > MAX_BYTES:
+        return f"is larger than {MAX_BYTES} bytes", ""
+    return "", ""
+
+
+@dataclass(slots=True)
+class _Reading:
+    file: TomlFile
+    problems: list[Problem] = field(default_factory=list)
+
+    def secrets(self) -> Secrets:
+        origins: dict[Origin, str] = {}
+        proxy = None
+        for name, table in self.file.data.items():
+            if name not in _TABLES:
+                self._refuse((name,), f'unknown table "{name}"', did_you_mean(name, _TABLES))
+            elif not isinstance(table, dict):
+                self._refuse((name,), f"{name} must be a table")
+            elif name == "proxy":
+                proxy = self._authorization((name,), table)
+            else:
+                origins |= self._origins(table)
+        return Secrets(origins, proxy)
+
+    def _origins(self, tables: Mapping[str, object]) -> dict[Origin, str]:
+        found: dict[Origin, str] = {}
+        for text, table in tables.items():
+            path = ("origin", text)
+            origin = self._origin(path, text)
+            if not isinstance(table, dict):
+                self._refuse(path, 'must be a table, as in [origin."https://example.org"]')
+                continue
+            authorization = self._authorization(path, table)
+            if origin in found:
+                self._refuse(path, f"a second table for {origin}")
+            elif origin is not None and authorization is not None:
+                found[origin] = authorization
+        return found
+
+    def _origin(self, path: KeyPath, text: str) -> Origin | None:
+        try:
+            href, origin = url.parse(text)
+        except url.UrlError as error:
+            hint = 'as in [origin."https://example.org"]; a name with dots stands in quotes'
+            self._refuse(path, f"must be an origin: {error}", hint)
+            return None
+        if href != f"{origin}/" or "@" in text or "#" in text:
+            self._refuse(path, f'must be an origin alone, as "{origin}"')
+            return None
+        return origin
+
+    def _authorization(self, path: KeyPath, table: Mapping[str, object]) -> str | None:
+        faults = list(self._faults(path, table))
+        if faults:
+            self.problems += faults
+            return None
+        make: Callable[[], str]
+        if set(table) == {"bearer"}:
+            make = lambda: bearer(str(table["bearer"]))  # noqa: E731 - one of two calls that may refuse
+        elif set(table) == {"username", "password"}:
+            make = lambda: basic(str(table["username"]), str(table["password"]))  # noqa: E731
+        else:
+            self._refuse(path, "must have either username and password, or bearer")
+            return None
+        try:
+            return make()
+        except BadCredential as error:
+            self._refuse(path, str(error))
+            return None
+
+    def _faults(self, path: KeyPath, table: Mapping[str, object]) -> Iterator[Problem]:
+        for name, value in table.items():
+            if name not in _KEYS:
+                yield self._problem((*path, name), f'unknown key "{name}"', did_you_mean(name, _KEYS))
+            elif not isinstance(value, str) or (not value and name != "password"):
+                yield self._problem((*path, name), f"{name} must be text in quotes, not empty")
+
+    def _refuse(self, path: KeyPath, message: str, hint: str = "") -> None:
+        self.problems.append(self._problem(path, message, hint))
+
+    def _problem(self, path: KeyPath, message: str, hint: str = "") -> Problem:
+        return replace(self.file.problem(path, message, hint, at_key=True), source_line="")
