@@ -15,7 +15,7 @@ from publicsuffixlist import PublicSuffixList
 from xxhash import xxh3_64_intdigest
 
 from crawler.core.values import Origin
-from crawler.core.vocabulary import DenyReason
+from crawler.core.vocabulary import DenyReason, TaskKind
 
 MAX_URL_BYTES: Final = 2_048  # the sitemap protocol's limit for <loc>; longer ones are traps far more often than pages
 MAX_HOST_CHARS: Final = 253  # RFC 1035 §2.3.4 less the root dot
@@ -124,6 +124,14 @@ def respelt_key_of(url: str) -> int:
     be fetched although its ordinary key is known.
     """
     value = xxh3_64_intdigest(url.encode(), seed=1)
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+def kind_key_of(url: str, kind: TaskKind) -> int:
+    """The key of a URL that is asked for as something else than a page, so that it is known beside the page."""
+    if kind is TaskKind.PAGE:
+        return key_of(url)
+    value = xxh3_64_intdigest(f"{kind} {canonical(url)}".encode(), seed=2)
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

@@ -36,12 +36,37 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class SitemapHint:
+    """What a sitemap says of a URL: `priority` from 0 to 1, `lastmod` in UTC epoch seconds."""
+
+    priority: float | None = None
+    lastmod: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageHistory:
+    """What visits of a URL taught, as it stands after the last one; `core.revisit` decides by it.
+
+    `change_a` and `change_t` are the estimate of its change rate: changes seen, time observed. `gone_count` counts 404
+    and 410 in a row, `in_links` is an estimate, `simhash` signed 64 bits.
+    """
+
+    changed_at: float | None = None
+    change_a: float | None = None
+    change_t: float | None = None
+    gone_count: int = 0
+    in_links: int = 0
+    simhash: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Discovered:
     """A URL worth storing: parsed, keyed and judged in scope.
 
     `url` is as it will be fetched; `key` is the 64-bit signed hash of its canonical form, unique within the origin
     (`core.url`). `depth` counts links from a seed; `hop_path` has a letter a hop: L link, R redirect, E requisite.
-    A smaller `priority` goes first.
+    A smaller `priority` goes first. A URL of another kind than page has `core.url.kind_key_of` for its key. A `hint` is
+    stored for a known URL as well.
     """
 
     url: str
@@ -52,11 +77,17 @@ class Discovered:
     source: Source
     priority: int = 0
     redirects: int = 0
+    kind: TaskKind = TaskKind.PAGE
+    hint: SitemapHint | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One URL to visit. `id` is its row in the frontier; 0 for a robots.txt, which has none."""
+    """One URL to visit. `id` is its row in the frontier; 0 for a robots.txt, which has none.
+
+    `visits` counts the visits that ended before: above 0 this is a revisit, `attempt` starts over, and the fields after
+    it say what the last one left (`digest` as in the WARC).
+    """
 
     id: int
     url: str
@@ -70,6 +101,15 @@ class Task:
     attempt: int = 1
     etag: str | None = None
     last_modified: str | None = None
+    visits: int = 0
+    visited_at: float | None = None
+    digest: str | None = None
+    history: PageHistory | None = None
+    hint: SitemapHint | None = None
+
+    @property
+    def is_revisit(self) -> bool:
+        return self.visits > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +277,11 @@ class RobotsRecord:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Everything one visit changed, committed at once."""
+    """Everything one visit changed, committed at once.
+
+    `next_at` is when the URL is due again: a must for WAITING, a revisit for DONE and GAVE_UP. Where `history`,
+    `digest` or `rules_version` is None, what is stored stays.
+    """
 
     task: Task
     host_id: int
@@ -249,6 +293,8 @@ class Settlement:
     robots: RobotsRecord | None = None
     digest: str | None = None
     finished_at: float = 0.0
+    history: PageHistory | None = None
+    rules_version: int | None = None  # of the rules that judged it
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ class TaskKind(StrEnum):
     ROBOTS = "robots"
     SITEMAP = "sitemap"
     FEED = "feed"
+    PROBE = "probe"  # an address that should not exist: how does the host say so?
 
 
 class Source(StrEnum):
@@ -40,6 +41,7 @@ class UrlState(StrEnum):
     DONE = "done"  # answered: any status that is final
     DENIED = "denied"  # refused by robots or scope when leased
     GAVE_UP = "gave_up"  # attempts exhausted
+    FORGOTTEN = "forgotten"  # taken down: only its key is left, so that it is never stored again
 
 
 class HostState(StrEnum):

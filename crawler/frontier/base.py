@@ -13,9 +13,11 @@ queued URLs would have to move within the order, for a link that was found at mo
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from crawler.core.values import Counters, Discovered, HostRow, Origin, Rest, Settlement, SinkFile, Task, Written
+
+ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB at most each, a few KB as a rule
 
 
 class FrontierError(Exception):
@@ -81,6 +83,19 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class RobotsVersion:
+    """A robots.txt as it was from `fetched_at` on. `digest` is of verdict and body; `verdict` as in RobotsRecord, never
+    "unreachable".
+    """
+
+    fetched_at: float
+    status_code: int | None
+    verdict: str
+    digest: str
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """URLs in the store by state, and hosts."""
 
@@ -90,6 +105,7 @@ class Totals:
     denied: int
     gave_up: int
     hosts: int
+    forgotten: int = 0
 
 
 class Frontier(Protocol):
@@ -111,23 +127,28 @@ class Frontier(Protocol):
     async def settle(self, batch: Batch) -> Receipt:
         """Store a batch in one transaction.
 
-        A URL waits for `Settlement.next_at` if its state is WAITING; otherwise `next_at` is not stored. Raises
-        FrontierFull with nothing stored: it may be tried again. Raises another FrontierError if it cannot tell: then
-        only a new start can. Raises ValueError, with nothing stored, for a batch that `Batch` does not allow or that
-        names URLs, hosts or files unknown to the store.
+        A URL that is not queued is promoted at `Settlement.next_at`, if it has one. Raises FrontierFull with nothing
+        stored: it may be tried again. Raises another FrontierError if it cannot tell: then only a new start can. Raises
+        ValueError, with nothing stored, for a batch that `Batch` does not allow or that names URLs, hosts or files
+        unknown to the store.
         """
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         """Up to `limit` queued tasks of a host, by (priority, depth, age), none whose id is in `leased`."""
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        """Queue waiting URLs that are due at `now`; returns host id → how many."""
+        """Queue URLs that are due at `now`: waiting ones go on with their attempts, those whose visit had ended start a
+        revisit. Returns host id → how many.
+        """
 
     async def next_due(self) -> float | None:
-        """When the next waiting URL is due, None if none waits."""
+        """When the next URL is due that is not queued, None if none is."""
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         """Store the state of output files outside a settlement (a new file, a renamed one)."""
+
+    async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
+        """What a host's robots.txt said, newest first: the last ROBOTS_VERSIONS_KEPT times that it changed."""
 
     async def totals(self) -> Totals:
         """Counts by state, maintained with each commit: cheap."""

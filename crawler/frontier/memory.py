@@ -9,12 +9,41 @@ Invariant: a batch is checked whole before the first of it is applied, so it is 
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from crawler.core.url import registrable_domain, slot_of
-from crawler.core.values import Counters, Discovered, HostRow, Origin, Rest, RobotsRecord, Settlement, SinkFile, Task
+from crawler.core.values import (
+    Counters,
+    Discovered,
+    HostRow,
+    Origin,
+    Rest,
+    RobotsRecord,
+    Settlement,
+    SinkFile,
+    SitemapHint,
+    Task,
+)
 from crawler.core.vocabulary import SinkFileState, Source, UrlState
-from crawler.frontier.base import Batch, FrontierLocked, Receipt, Recovered, Totals
-from crawler.frontier.rows import WARC_SINK, HostChange, check_batch, host_state, totals_from, visit_row
+from crawler.frontier.base import (
+    ROBOTS_VERSIONS_KEPT,
+    Batch,
+    FrontierLocked,
+    Receipt,
+    Recovered,
+    RobotsVersion,
+    Totals,
+)
+from crawler.frontier.rows import (
+    WARC_SINK,
+    HostChange,
+    check_batch,
+    history_of,
+    host_state,
+    robots_digest,
+    totals_from,
+    visit_row,
+)
 
 
 @dataclass(slots=True)
@@ -28,6 +57,11 @@ class _Url:
     attempts: int = 0
     etag: str | None = None
     last_modified: str | None = None
+    visits: int = 0
+    visited_at: float | None = None
+    digest: str | None = None
+    learned: tuple[Any, ...] = (None,) * 6  # the columns of rows.history_of
+    hint: SitemapHint | None = None
 
 
 @dataclass(slots=True)
@@ -35,6 +69,7 @@ class _Host:
     row: HostRow
     counts: HostChange = field(default_factory=HostChange)
     robots: RobotsRecord | None = None
+    robots_versions: list[RobotsVersion] = field(default_factory=list)  # newest first
 
     def as_row(self) -> HostRow:
         row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched, robots=self.robots)
@@ -118,6 +153,8 @@ class MemoryFrontier:
         promoted: dict[int, int] = {}
         for _, url_id in sorted(due)[:limit]:
             url = self._urls[url_id]
+            if url.state is not UrlState.WAITING:
+                url.attempts = 0
             self._set_state(url, UrlState.QUEUED)
             url.next_at = None
             promoted[url.host_id] = promoted.get(url.host_id, 0) + 1
@@ -130,6 +167,11 @@ class MemoryFrontier:
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         self._check_open()
         self._put_sink_files(files)
+
+    async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
+        self._check_open()
+        host = self._hosts_by_id.get(host_id)
+        return [] if host is None else list(host.robots_versions)
 
     async def totals(self) -> Totals:
         self._check_open()
@@ -169,9 +211,11 @@ class MemoryFrontier:
             host = self._hosts[found.origin] = self._hosts_by_id[row.id] = _Host(row)
             new_hosts.append(host)
         host_id = host.row.id
-        if (host_id, found.key) in self._keys:
+        known = self._keys.get((host_id, found.key))
+        if known is not None:
+            known.hint = found.hint or known.hint
             return 0
-        url = _Url(len(self._urls) + 1, host_id, found, via)
+        url = _Url(len(self._urls) + 1, host_id, found, via, hint=found.hint)
         self._urls[url.id] = self._keys[host_id, found.key] = url
         host.counts.queued += 1
         queued[host_id] = queued.get(host_id, 0) + 1
@@ -180,11 +224,23 @@ class MemoryFrontier:
     def _put_visit(self, settlement: Settlement) -> None:
         host = self._hosts_by_id[settlement.host_id]
         host.counts.add(settlement)
-        host.robots = settlement.robots or host.robots
+        if settlement.robots is not None:
+            self._put_robots(host, settlement.robots)
         if settlement.task.id != 0:
             url = self._urls[settlement.task.id]
             self._set_state(url, settlement.state)
-            (_, url.next_at, url.attempts, *_, url.etag, url.last_modified, _, _, _) = visit_row(settlement, None, None)
+            (_, url.next_at, url.attempts, url.visited_at, _, _, _, url.etag, url.last_modified, digest, _, _,
+             ended, *learned, _) = visit_row(settlement, None, None)  # fmt: skip
+            url.digest = digest if digest is not None else url.digest
+            url.visits += ended
+            url.learned = tuple(old if new is None else new for old, new in zip(url.learned, learned, strict=True))
+
+    def _put_robots(self, host: _Host, robots: RobotsRecord) -> None:
+        host.robots = robots
+        digest = robots_digest(robots)
+        if robots.verdict != "unreachable" and [digest] != [one.digest for one in host.robots_versions[:1]]:
+            version = RobotsVersion(robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body)
+            host.robots_versions = [version, *host.robots_versions][:ROBOTS_VERSIONS_KEPT]
 
     def _set_state(self, url: _Url, state: UrlState) -> None:
         counts = self._hosts_by_id[url.host_id].counts
@@ -200,6 +256,7 @@ class MemoryFrontier:
         return Task(
             id=url.id,
             url=found.url,
+            kind=found.kind,
             via=None if url.via is None else self._urls[url.via].found.url,
             depth=found.depth,
             hop_path=found.hop_path,
@@ -209,4 +266,9 @@ class MemoryFrontier:
             attempt=url.attempts + 1,
             etag=url.etag,
             last_modified=url.last_modified,
+            visits=url.visits,
+            visited_at=url.visited_at if url.visits else None,
+            digest=url.digest if url.visits else None,
+            history=history_of(*url.learned) if url.visits else None,
+            hint=url.hint,
         )

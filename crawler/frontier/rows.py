@@ -4,6 +4,7 @@ It decides what a settlement leaves behind: the visit row, and what counts for t
 """
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, Final, assert_never
 
 import orjson
@@ -18,9 +19,11 @@ from crawler.core.values import (
     HostRow,
     NotModified,
     Origin,
+    PageHistory,
     Redirected,
     RobotsRecord,
     Settlement,
+    SitemapHint,
     Task,
 )
 from crawler.core.vocabulary import HostState, OutcomeWord, Source, TaskKind, UrlState
@@ -30,6 +33,7 @@ MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer
 MAX_DETAIL: Final = 500  # characters kept of an error's detail
 WARC_SINK: Final = "warc"  # the sink that `Written` speaks of
 
+_ENDS: Final = frozenset((UrlState.DONE, UrlState.GAVE_UP))  # the states in which a visit is over
 _GOOD: Final = frozenset((OutcomeWord.OK, OutcomeWord.NOT_MODIFIED, OutcomeWord.REDIRECT))
 
 
@@ -42,6 +46,8 @@ def check_batch(batch: Batch) -> None:
         task = settlement.task
         if settlement.state is UrlState.WAITING and settlement.next_at is None:
             raise ValueError(f"{task.url} waits for no time")
+        if settlement.state is UrlState.FORGOTTEN:
+            raise ValueError(f"{task.url}: a visit takes nothing down")
         if task.id == 0:
             if settlement.discovered:
                 raise ValueError(f"{task.url} has no row: nothing can be discovered on it")
@@ -53,15 +59,17 @@ def check_batch(batch: Batch) -> None:
 
 def visit_row(settlement: Settlement, warc_file: int | None, warc_offset: int | None) -> tuple[Any, ...]:
     """The columns of sql.UPSERT_VISITS: url, next_at, attempts, last_at, last_status, last_error, last_rule,
-    etag, last_modified, digest, warc_file, warc_offset. None in the last three: what is stored stays.
+    etag, last_modified, digest, warc_file, warc_offset, visits, changed_at, change_a, change_t, gone_count, in_links,
+    simhash, rules_version. `visits` is what is added; None in a column after `last_modified`: what is stored stays.
     """
     task, outcome = settlement.task, settlement.outcome
     response = response_of(outcome)
     error, rule = _error_of(settlement)
     etag, last_modified = _validators(task, outcome)
+    history = settlement.history
     return (
         task.id,
-        settlement.next_at if settlement.state is UrlState.WAITING else None,
+        None if settlement.state is UrlState.QUEUED else settlement.next_at,
         task.attempt - 1 if isinstance(outcome, Denied) else task.attempt,  # a refusal is no attempt
         settlement.finished_at,
         None if response is None else response.head.status_code,
@@ -72,6 +80,20 @@ def visit_row(settlement: Settlement, warc_file: int | None, warc_offset: int | 
         settlement.digest,
         warc_file,
         warc_offset,
+        int(settlement.state in _ENDS),
+        *((None,) * 6 if history is None else history_columns(history)),
+        settlement.rules_version,
+    )
+
+
+def history_columns(history: PageHistory) -> tuple[Any, ...]:
+    return (
+        history.changed_at,
+        history.change_a,
+        history.change_t,
+        history.gone_count,
+        history.in_links,
+        history.simhash,
     )
 
 
@@ -133,7 +155,7 @@ class HostChange:
         if word is OutcomeWord.DENIED:
             return
         if task.kind is TaskKind.PAGE:
-            self.fetched += task.attempt == 1
+            self.fetched += task.attempt == 1 and not task.is_revisit
             self.ok += word in _GOOD
             self.errors += word not in _GOOD
         response = response_of(outcome)
@@ -158,10 +180,13 @@ def host_row(columns: tuple[Any, ...]) -> HostRow:
 def task_of(columns: list[Any]) -> Task:
     """From one row of sql.TAKE."""
     (id_, priority, depth, target, scheme, host, port, source, hop_path, redirects,
-     via_target, via_scheme, via_host, via_port, attempts, etag, last_modified) = columns  # fmt: skip
+     via_target, via_scheme, via_host, via_port,
+     kind, attempts, etag, last_modified, history, hint) = columns  # fmt: skip
+    visits, visited_at, digest, *learned = (0, None, None) if history is None else history
     return Task(
         id=id_,
         url=f"{Origin(scheme, host, port)}{target}",
+        kind=TaskKind.PAGE if kind is None else TaskKind(kind),
         via=None if via_target is None else f"{Origin(via_scheme, via_host, via_port)}{via_target}",
         depth=depth,
         hop_path=hop_path,
@@ -171,7 +196,29 @@ def task_of(columns: list[Any]) -> Task:
         attempt=(attempts or 0) + 1,
         etag=etag,
         last_modified=last_modified,
+        visits=visits,
+        visited_at=visited_at,
+        digest=digest,
+        history=history_of(*learned) if learned else None,
+        hint=None if hint is None else SitemapHint(*hint),
     )
+
+
+def history_of(
+    changed_at: float | None,
+    change_a: float | None,
+    change_t: float | None,
+    gone_count: int | None,
+    in_links: int | None,
+    simhash: int | None,
+) -> PageHistory:
+    """From the columns, where NULL means that no settlement brought any."""
+    return PageHistory(changed_at, change_a, change_t, gone_count or 0, in_links or 0, simhash)
+
+
+def robots_digest(robots: RobotsRecord) -> str:
+    """Tells versions of a robots.txt apart: by what it means, and by every byte of it."""
+    return sha256(robots.verdict.encode() + b"\n" + (robots.body or b"")).hexdigest()
 
 
 def counters_text(counters: Counters) -> str:

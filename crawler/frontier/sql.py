@@ -3,9 +3,9 @@
 from typing import Final
 
 INSERT_URLS: Final = (
-    "INSERT OR IGNORE INTO url (host, hash, priority, depth, target, via, source, hop_path, redirects, found_at)"
+    "INSERT OR IGNORE INTO url (host, hash, priority, depth, target, via, source, hop_path, redirects, found_at, kind)"
 )
-URL_WIDTH: Final = 10
+URL_WIDTH: Final = 11
 LAST_URL: Final = "SELECT coalesce(max(id), 0) FROM url"
 # Rows are numbered upwards: what a transaction inserted are the rows above the last one before it. The "+" keeps the
 # planner from walking the whole of url_key instead, to have the hosts in order.
@@ -19,17 +19,35 @@ SELECT json_group_array(json_array(id, host, state)) FROM url WHERE id IN (SELEC
 SET_STATE: Final = "UPDATE url SET state = ? WHERE id IN (SELECT value FROM json_each(?))"
 UPSERT_VISITS: Final = (
     """INSERT INTO visit (url, next_at, attempts, last_at, last_status, last_error, last_rule, etag, last_modified,
-                          digest, warc_file, warc_offset)""",
+                          digest, warc_file, warc_offset, visits, changed_at, change_a, change_t, gone_count, in_links,
+                          simhash, rules_version)""",
     """ON CONFLICT (url) DO UPDATE SET
          next_at = excluded.next_at, attempts = excluded.attempts, last_at = excluded.last_at,
          last_status = excluded.last_status, last_error = excluded.last_error, last_rule = excluded.last_rule,
          etag = excluded.etag, last_modified = excluded.last_modified,
          digest = coalesce(excluded.digest, digest),
          warc_file = coalesce(excluded.warc_file, warc_file),
-         warc_offset = coalesce(excluded.warc_offset, warc_offset)""",
+         warc_offset = coalesce(excluded.warc_offset, warc_offset),
+         visits = visits + excluded.visits,
+         changed_at = coalesce(excluded.changed_at, changed_at),
+         change_a = coalesce(excluded.change_a, change_a), change_t = coalesce(excluded.change_t, change_t),
+         gone_count = coalesce(excluded.gone_count, gone_count), in_links = coalesce(excluded.in_links, in_links),
+         simhash = coalesce(excluded.simhash, simhash),
+         rules_version = coalesce(excluded.rules_version, rules_version)""",
 )
 
-VISIT_WIDTH: Final = 12
+VISIT_WIDTH: Final = 20
+
+# In one statement with many rows, as ADD_TO_HOSTS: (host, hash, priority, lastmod, seen_at).
+PUT_HINTS: Final = (
+    "WITH hint (host, hash, priority, lastmod, seen_at) AS (",
+    """) INSERT INTO sitemap_hint (url, priority, lastmod, seen_at)
+       SELECT url.id, hint.priority, hint.lastmod, hint.seen_at
+       FROM hint CROSS JOIN url ON url.host = hint.host AND url.hash = hint.hash WHERE true
+       ON CONFLICT (url) DO UPDATE SET
+         priority = excluded.priority, lastmod = excluded.lastmod, seen_at = excluded.seen_at""",
+)
+HINT_WIDTH: Final = 5
 
 INSERT_HOST: Final = "INSERT INTO host (id, slot, scheme, host, port, domain, found_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 LAST_HOST: Final = "SELECT coalesce(max(id), 0) FROM host"
@@ -52,31 +70,47 @@ ALL_HOSTS: Final = HOSTS + " ORDER BY id"
 ONE_HOST: Final = HOSTS + " WHERE host.host = ? AND scheme = ? AND port = ?"
 SET_HOST_STATE: Final = "UPDATE host SET state = ? WHERE id = ?"
 PUT_ROBOTS: Final = "INSERT OR REPLACE INTO robots VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+LAST_ROBOTS_DIGEST: Final = "SELECT digest FROM robots_version WHERE host = ? ORDER BY id DESC LIMIT 1"
+ADD_ROBOTS_VERSION: Final = (
+    "INSERT INTO robots_version (host, fetched_at, status_code, verdict, digest, body) VALUES (?, ?, ?, ?, ?, ?)"
+)
+CUT_ROBOTS_VERSIONS: Final = """
+DELETE FROM robots_version WHERE host = ?1 AND id <= (
+  SELECT id FROM robots_version WHERE host = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
+ROBOTS_VERSIONS: Final = """
+SELECT fetched_at, status_code, verdict, digest, body FROM robots_version WHERE host = ? ORDER BY id DESC"""
 
 # The index url_queued holds exactly these rows in exactly this order (tests/unit/frontier asserts the plan).
 TAKE: Final = """
 SELECT json_group_array(json_array(
          id, priority, depth, target, scheme, host, port, source, hop_path, redirects,
-         via_target, via_scheme, via_host, via_port, attempts, etag, last_modified))
+         via_target, via_scheme, via_host, via_port, kind, attempts, etag, last_modified,
+         CASE WHEN visits > 0 THEN json_array(
+           visits, last_at, digest, changed_at, change_a, change_t, gone_count, in_links, simhash) END,
+         CASE WHEN hinted THEN json_array(hint_priority, lastmod) END))
 FROM (
   SELECT u.id, u.priority, u.depth, u.target, h.scheme, h.host, h.port, u.source, u.hop_path, u.redirects,
          vu.target AS via_target, vh.scheme AS via_scheme, vh.host AS via_host, vh.port AS via_port,
-         v.attempts, v.etag, v.last_modified
+         u.kind, v.attempts, v.etag, v.last_modified,
+         v.visits, v.last_at, v.digest, v.changed_at, v.change_a, v.change_t, v.gone_count, v.in_links, v.simhash,
+         s.url IS NOT NULL AS hinted, s.priority AS hint_priority, s.lastmod
   FROM url AS u
   CROSS JOIN host AS h ON h.id = u.host
   LEFT JOIN url AS vu ON vu.id = u.via
   LEFT JOIN host AS vh ON vh.id = vu.host
   LEFT JOIN visit AS v ON v.url = u.id
+  LEFT JOIN sitemap_hint AS s ON s.url = u.id
   WHERE u.host = ?1 AND u.state = 'queued' AND u.id NOT IN (SELECT value FROM json_each(?2))
   ORDER BY u.priority, u.depth, u.id
   LIMIT ?3)"""
 
 DUE: Final = """
-SELECT json_group_array(json_array(url, host))
+SELECT json_group_array(json_array(url, host, state))
 FROM (
-  SELECT v.url, u.host FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
+  SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
   WHERE v.next_at <= ? ORDER BY v.next_at, v.url LIMIT ?)"""
 NOT_DUE: Final = "UPDATE visit SET next_at = NULL WHERE url IN (SELECT value FROM json_each(?))"
+START_OVER: Final = "UPDATE visit SET attempts = 0 WHERE url IN (SELECT value FROM json_each(?))"
 NEXT_DUE: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL"
 
 META: Final = "SELECT value FROM meta WHERE name = ?"

@@ -16,7 +16,7 @@ import orjson
 from crawler.core.values import Discovered, HostRow, Origin, Rest, SinkFile, Task
 from crawler.core.vocabulary import SinkFileState
 from crawler.frontier import sql
-from crawler.frontier.base import Batch, FrontierFull, Receipt, Recovered, Totals
+from crawler.frontier.base import Batch, FrontierFull, Receipt, Recovered, RobotsVersion, Totals
 from crawler.frontier.database import Database, explained
 from crawler.frontier.lock import OwnerLock
 from crawler.frontier.rows import counters_from, host_row, task_of
@@ -121,6 +121,11 @@ class SqliteFrontier:
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         await self._run(lambda _, writer: writer.record_sink_files(files))
+
+    async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
+        return await self._run(
+            lambda database, _: [RobotsVersion(*columns) for columns in database.rows(sql.ROBOTS_VERSIONS, (host_id,))]
+        )
 
     async def totals(self) -> Totals:
         return self._opened()[1].totals

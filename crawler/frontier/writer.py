@@ -17,9 +17,9 @@ import orjson
 
 from crawler.core.url import registrable_domain, slot_of, target_of
 from crawler.core.values import Discovered, HostRow, Origin, Rest, RobotsRecord, Settlement, SinkFile, Written
-from crawler.core.vocabulary import Source, UrlState
+from crawler.core.vocabulary import Source, TaskKind, UrlState
 from crawler.frontier import sql
-from crawler.frontier.base import Batch, Receipt
+from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Receipt
 from crawler.frontier.database import Database
 from crawler.frontier.rows import (
     WARC_SINK,
@@ -27,6 +27,7 @@ from crawler.frontier.rows import (
     check_batch,
     counters_text,
     host_state,
+    robots_digest,
     totals_from,
     visit_row,
 )
@@ -78,8 +79,10 @@ class Writer:
         with self._change() as change:
             last_id = self._db.get(sql.LAST_URL)
             flat: list[Any] = []
-            self._bind_urls(flat, discovered, None, now, change)
+            hints: list[Any] = []
+            self._bind_urls(flat, hints, discovered, None, now, change)
             self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+            self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
             new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
             links_new: list[int] = []
             for one in discovered:
@@ -115,13 +118,16 @@ class Writer:
         due = orjson.loads(self._db.get(sql.DUE, (now, limit)))
         if not due:
             return {}
-        ids = orjson.dumps([url_id for url_id, _ in due]).decode()
+        ids = orjson.dumps([url_id for url_id, _, _ in due]).decode()
+        revisits = [url_id for url_id, _, state in due if state != UrlState.WAITING]
         promoted: dict[int, int] = {}
         with self._change() as change:
             self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
             self._db.run(sql.NOT_DUE, (ids,))
-            for _, host_id in due:
-                change.move(host_id, UrlState.WAITING, UrlState.QUEUED)
+            if revisits:
+                self._db.run(sql.START_OVER, (orjson.dumps(revisits).decode(),))
+            for _, host_id, state in due:
+                change.move(host_id, state, UrlState.QUEUED)
                 promoted[host_id] = promoted.get(host_id, 0) + 1
         return promoted
 
@@ -183,13 +189,15 @@ class Writer:
         """Returns how many were new, a number for each settlement; the first of several gets the credit."""
         links_new = [0] * len(settlements)
         flat: list[Any] = []
+        hints: list[Any] = []
         for settlement in settlements:
             if settlement.discovered:
-                self._bind_urls(flat, settlement.discovered, settlement.task.id, settlement.finished_at, change)
+                self._bind_urls(flat, hints, settlement.discovered, settlement.task.id, settlement.finished_at, change)
         if not flat:
             return links_new
         last_id = self._db.get(sql.LAST_URL)
         self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+        self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
         places = {settlement.task.id: place for place, settlement in enumerate(settlements)}
         for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
             links_new[places[via]] += count
@@ -197,15 +205,25 @@ class Writer:
         return links_new
 
     def _bind_urls(
-        self, flat: list[Any], discovered: Sequence[Discovered], via: int | None, found_at: float, change: Change
+        self,
+        flat: list[Any],
+        hints: list[Any],
+        discovered: Sequence[Discovered],
+        via: int | None,
+        found_at: float,
+        change: Change,
     ) -> None:
+        """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
         ids = change.ids
         for one in discovered:
             host_id = ids.get(one.origin)
             if host_id is None:
                 host_id = ids[one.origin] = self._find_or_add_host(one.origin, found_at, change)
             flat += (host_id, one.key, one.priority, one.depth, target_of(one.url),
-                     via, one.source, one.hop_path, one.redirects, found_at)  # fmt: skip
+                     via, one.source, one.hop_path, one.redirects, found_at,
+                     None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
+            if one.hint is not None:
+                hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
 
     def _find_or_add_host(self, origin: Origin, found_at: float, change: Change) -> int:
         host_id = self._host_ids.get(origin)
@@ -233,6 +251,13 @@ class Writer:
              robots.crawl_delay_s, robots.failing_since),
         )  # fmt: skip
         self._db.run(sql.SET_HOST_STATE, (host_state(robots), host_id))
+        digest = robots_digest(robots)
+        if robots.verdict != "unreachable" and digest != self._db.get(sql.LAST_ROBOTS_DIGEST, (host_id,)):
+            self._db.run(
+                sql.ADD_ROBOTS_VERSION,
+                (host_id, robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body),
+            )
+            self._db.run(sql.CUT_ROBOTS_VERSIONS, (host_id, ROBOTS_VERSIONS_KEPT))
 
     def _put_rests(self, rests: Sequence[Rest]) -> None:
         for rest in rests:

@@ -1,9 +1,11 @@
 """What every frontier promises, held against each of them: see crawler/frontier/base.py."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from crawler.core.url import kind_key_of
 from crawler.core.values import (
     Counters,
     Denied,
@@ -13,10 +15,12 @@ from crawler.core.values import (
     NotModified,
     Origin,
     Outcome,
+    PageHistory,
     Redirected,
     Rest,
     RobotsRecord,
     SinkFile,
+    SitemapHint,
     Task,
     Written,
 )
@@ -451,14 +455,130 @@ async def test_waiting_urls_are_queued_when_due_the_longest_due_first(store: Sto
         assert await frontier.totals() == Totals(queued=4, waiting=0, done=0, denied=0, gave_up=0, hosts=2)
 
 
-async def test_a_url_that_does_not_wait_is_never_due(store: Store) -> None:
-    """A due time counts only with the state that goes with it."""
+async def test_a_queued_url_is_never_due(store: Store) -> None:
+    """It may be taken now; a due time beside it would queue it twice."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
-        await frontier.settle(batch(visit(task, state=UrlState.DONE, next_at=NOW)))
+        await frontier.settle(batch(visit(task, state=UrlState.QUEUED, next_at=NOW)))
         assert await frontier.next_due() is None
         assert await frontier.promote(now=NOW + 99) == {}
+
+
+# -- revisits
+
+LEARNED = PageHistory(changed_at=NOW - 9, change_a=1.5, change_t=86_400.0, gone_count=1, in_links=7, simhash=-3)
+
+
+@pytest.mark.parametrize("state", [UrlState.DONE, UrlState.GAVE_UP])
+async def test_a_url_that_is_due_again_is_revisited_with_what_is_known_of_it(store: Store, state: UrlState) -> None:
+    """Attempts start over; validators, digest and history come with the task."""
+    first = answer(fields=(("etag", '"1"'), ("last-modified", "Mon")))
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        (task,) = await take(frontier)
+        assert (task.is_revisit, task.visits, task.history, task.digest) == (False, 0, None, None)
+        await frontier.settle(batch(visit(task, FAILED, state=UrlState.WAITING, next_at=NOW)))
+        await frontier.promote(now=NOW)
+        (task,) = await take(frontier)
+        assert (task.attempt, task.is_revisit, task.visited_at) == (2, False, None)
+        await frontier.settle(
+            batch(visit(task, first, state=state, next_at=NOW + 60, digest="sha256:A", history=LEARNED))
+        )
+        assert (await host(frontier)).queued == 0
+        assert await frontier.next_due() == NOW + 60
+        assert await frontier.promote(now=NOW + 60) == {1: 1}
+        assert (await host(frontier)).queued == 1
+    async with store.opened() as (frontier, _):
+        (task,) = await take(frontier)
+        assert (task.is_revisit, task.visits, task.attempt, task.visited_at) == (True, 1, 1, NOW)
+        assert (task.etag, task.last_modified, task.digest, task.history) == ('"1"', "Mon", "sha256:A", LEARNED)
+        changed = PageHistory(change_a=2.0, in_links=8)
+        await frontier.settle(batch(visit(task, next_at=NOW + 90, history=changed)))
+        await frontier.promote(now=NOW + 90)
+        (task,) = await take(frontier)
+        assert (task.visits, task.digest, task.etag) == (2, "sha256:A", None)
+        assert task.history == PageHistory(NOW - 9, 2.0, 86_400.0, 0, 8, -3)  # what is None stays
+
+
+async def test_a_revisit_is_no_new_url(store: Store) -> None:
+    """`fetched` of its host counts URLs: limits on URLs are not used up by revisits."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        for n in range(3):
+            (task,) = await take(frontier)
+            await frontier.settle(batch(visit(task, next_at=NOW + n)))
+            await frontier.promote(now=NOW + n)
+        assert (await host(frontier)).fetched == 1
+
+
+async def test_what_is_done_without_a_due_time_is_not_visited_again(store: Store) -> None:
+    """A one-off crawl ends."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        (task,) = await take(frontier)
+        await frontier.settle(batch(visit(task)))
+        assert await frontier.next_due() is None
+        assert await frontier.promote(now=NOW + 99) == {}
+
+
+async def test_a_url_is_known_once_for_each_kind(store: Store) -> None:
+    """/sitemap.xml may be linked as a page too."""
+    url = "https://a.example/sitemap.xml"
+    kinds = list(TaskKind)
+    urls = [replace(found(url), kind=kind, key=kind_key_of(url, kind)) for kind in kinds]
+    async with store.opened() as (frontier, _):
+        assert list((await frontier.add([*urls, *urls], now=NOW)).links_new) == [1] * len(kinds) + [0] * len(kinds)
+    async with store.opened() as (frontier, _):
+        assert [(task.kind, task.url) for task in await take(frontier)] == [(kind, url) for kind in kinds]
+
+
+async def test_hints_of_a_sitemap_come_with_the_task(store: Store) -> None:
+    """For a new URL and for a known one; the newest is kept, and a link without any takes none away."""
+    first, second = SitemapHint(0.8, NOW - 99), SitemapHint(None, NOW - 9)
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/", "https://a.example/no")
+        (task, *_) = await take(frontier)
+        hinted = [replace(one, hint=first) for one in links("https://a.example/new", "https://a.example/")]
+        await frontier.settle(batch(visit(task, discovered=tuple(hinted), next_at=NOW + 1)))
+        await frontier.add([replace(hinted[1], hint=second), *links("https://a.example/new")], now=NOW)
+        await frontier.promote(now=NOW + 1)
+        assert {task.url[17:]: task.hint for task in await take(frontier)} == {"/": second, "/no": None, "/new": first}
+
+
+# -- history of robots.txt
+
+
+async def test_each_robots_txt_that_says_something_else_is_kept(store: Store) -> None:
+    """The same again is no new version, nor is an answer that could not be had; a bounded number is kept."""
+
+    def says(n: int, verdict: str = "rules") -> RobotsRecord:
+        body = f"Disallow: /{n}".encode() if verdict == "rules" else None
+        return RobotsRecord(verdict, 200, body, NOW + n, NOW + n + 86_400)
+
+    async def tell(frontier: Frontier, record: RobotsRecord, host_id: int = 1) -> None:
+        task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
+        await frontier.settle(batch(visit(task, robots=record, host_id=host_id)))
+
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/", "https://b.example/")
+        assert await frontier.robots_versions(1) == []
+        await tell(frontier, says(0))
+        await tell(frontier, replace(says(0), fetched_at=NOW + 50))
+        await tell(frontier, says(1, "unreachable"))
+        await tell(frontier, replace(says(0), fetched_at=NOW + 51))
+        await tell(frontier, says(2, "allow"))
+        await tell(frontier, says(3), host_id=2)
+        newest, oldest = await frontier.robots_versions(1)
+        assert (newest.verdict, newest.body, newest.fetched_at) == ("allow", None, NOW + 2)
+        assert (oldest.verdict, oldest.body, oldest.fetched_at) == ("rules", b"Disallow: /0", NOW)
+        assert oldest.digest != newest.digest
+        for n in range(3, 40):
+            await tell(frontier, says(n))
+    async with store.opened() as (frontier, _):
+        kept = await frontier.robots_versions(1)
+        assert [version.fetched_at for version in kept] == [NOW + n for n in range(39, 19, -1)]
+        assert len(await frontier.robots_versions(2)) == 1
 
 
 # -- all or nothing
@@ -474,6 +594,7 @@ def _bad_batches(task: Task, good: Task) -> dict[str, Batch]:
         "an unknown host": batch(first, visit(robots, host_id=99), **rest),
         "an unknown file": batch(first, visit(task), written=[None, Written("no.warc.gz", 0)], **rest),
         "one task twice": batch(first, visit(task), visit(task), **rest),
+        "taken down by a visit": batch(first, visit(task, state=UrlState.FORGOTTEN), **rest),
         "waiting for nothing": batch(first, visit(task, state=UrlState.WAITING), **rest),
         "links of robots.txt": batch(first, visit(robots, discovered=links("https://a.example/x")), **rest),
         "a place too few": Batch([first, visit(task)], [None], **rest),

@@ -30,6 +30,7 @@ from crawler.core.values import (
     Lease,
     Origin,
     Record,
+    Settlement,
     SinkFile,
     Task,
     Timings,
@@ -187,11 +188,17 @@ class QuickFrontier(MemoryFrontier):
 
     def _set_state(self, url: Any, state: UrlState) -> None:
         super()._set_state(url, state)
-        for place, belongs in ((self._queued[url.host_id], UrlState.QUEUED), (self._waiting, UrlState.WAITING)):
-            if state is belongs:
-                place[url.id] = url
-            else:
-                place.pop(url.id, None)
+        if state is UrlState.QUEUED:
+            self._queued[url.host_id][url.id] = url
+        else:
+            self._queued[url.host_id].pop(url.id, None)
+        self._waiting.pop(url.id, None)
+
+    def _put_visit(self, settlement: Settlement) -> None:
+        super()._put_visit(settlement)
+        url = self._urls.get(settlement.task.id)
+        if url is not None and url.next_at is not None:
+            self._waiting[url.id] = url
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         free = [url for url in self._queued[host_id].values() if url.id not in leased]

@@ -1,23 +1,27 @@
 """The SQLite frontier and the one in memory, told the same, say the same."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crawler.core.url import kind_key_of
 from crawler.core.values import (
     Counters,
     Denied,
     Failed,
     NotModified,
     Outcome,
+    PageHistory,
     Redirected,
     Rest,
     RobotsRecord,
     Settlement,
     SinkFile,
+    SitemapHint,
     Task,
     Written,
 )
@@ -30,8 +34,11 @@ from tests.support.frontiers import NOW, answer, batch, fast_folder, found, visi
 HOSTS = ("a.example", "b.example", "www.b.example", "192.0.2.7")
 TIMES = st.integers(0, 20).map(lambda n: NOW + n)
 URLS = st.builds(
-    lambda scheme, host, page, depth, priority, source: found(
-        f"{scheme}://{host}/{page}", depth=depth, priority=priority, source=source
+    lambda scheme, host, page, depth, priority, source, kind, hint: replace(
+        found(f"{scheme}://{host}/{page}", depth=depth, priority=priority, source=source),
+        kind=kind,
+        key=kind_key_of(f"{scheme}://{host}/{page}", kind),
+        hint=hint,
     ),
     st.sampled_from(("https", "http")),
     st.sampled_from(HOSTS),
@@ -39,7 +46,22 @@ URLS = st.builds(
     st.integers(0, 2),
     st.integers(-1, 1),
     st.sampled_from(Source),
+    st.sampled_from((TaskKind.PAGE, TaskKind.PAGE, TaskKind.SITEMAP)),
+    st.sampled_from((None, None, SitemapHint(0.5, NOW), SitemapHint(None, NOW + 1))),
 )
+HISTORIES = st.one_of(
+    st.none(),
+    st.builds(
+        PageHistory,
+        st.one_of(st.none(), TIMES),
+        st.sampled_from((None, 0.5)),
+        st.sampled_from((None, 60.0)),
+        st.integers(0, 2),
+        st.integers(0, 2),
+        st.sampled_from((None, -(1 << 63))),
+    ),
+)
+STATES = [state for state in UrlState if state is not UrlState.FORGOTTEN]
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
     (
         answer(),
@@ -61,7 +83,14 @@ ROBOTS = st.builds(
 )
 # Of the tasks taken at that moment, the one at this place (modulo their number) ends so.
 VISITS = st.tuples(
-    st.integers(0, 30), OUTCOMES, st.sampled_from(UrlState), TIMES, st.lists(URLS, max_size=4), st.booleans()
+    st.integers(0, 30),
+    OUTCOMES,
+    st.sampled_from(STATES),
+    TIMES,
+    st.lists(URLS, max_size=4),
+    st.booleans(),
+    st.sampled_from((None, "sha256:A", "sha256:B")),
+    HISTORIES,
 )
 STEPS = st.one_of(
     st.tuples(st.just("add"), st.lists(URLS, max_size=6)),
@@ -98,10 +127,18 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
             tasks = await taken(frontier)
             settled: dict[int, Settlement] = {}
             written: dict[int, Written | None] = {}
-            for place, outcome, state, at, urls, is_written in visits if tasks else ():
+            for place, outcome, state, at, urls, is_written, digest, history in visits if tasks else ():
                 host_id, task = tasks[place % len(tasks)]
                 settled[task.id] = visit(
-                    task, outcome, host_id=host_id, state=state, next_at=at, discovered=tuple(urls), finished_at=at
+                    task,
+                    outcome,
+                    host_id=host_id,
+                    state=state,
+                    next_at=at,
+                    discovered=tuple(urls),
+                    finished_at=at,
+                    digest=digest,
+                    history=history,
                 )
                 written[task.id] = Written("w", place) if is_written else None
             if robots is not None and (await frontier.totals()).hosts:
@@ -140,7 +177,8 @@ async def look(frontier: Frontier) -> Any:
     """What can be asked at any time."""
     origins = [found(f"{scheme}://{host}/").origin for scheme in ("http", "https") for host in HOSTS]
     hosts = [await frontier.find_host(origin) for origin in origins]
-    return await frontier.totals(), await frontier.next_due(), await taken(frontier), hosts
+    versions = [await frontier.robots_versions(host_id) for host_id in range(1, 9)]
+    return await frontier.totals(), await frontier.next_due(), await taken(frontier), hosts, versions
 
 
 async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:
