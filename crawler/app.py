@@ -18,7 +18,7 @@ from typing import Final
 import uvloop
 
 from crawler import __version__, daemon
-from crawler.client import Client, make_client
+from crawler.client import make_client
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.core.values import Discovered, Lease
@@ -29,6 +29,7 @@ from crawler.engine.clock import SystemClock
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
+from crawler.engine.pace import SAMPLE_S
 from crawler.engine.report import Reporter
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
@@ -42,7 +43,9 @@ from crawler.frontier.sqlite import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
 from crawler.obs.redact import redact_text
+from crawler.parts import Parts
 from crawler.rundir import prepare, write_run_file
+from crawler.service import Service
 from crawler.settings.settings import Mode, Settings
 from crawler.sinks.base import Sink
 from crawler.sinks.pages import PagesSink
@@ -135,16 +138,23 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             pool = parts.client.pool
             views = Views(parts.crawl, parts.scheduler, parts.committer, parts.tally, pool.stats, clock, frontier)
             await views.refresh_totals()
+            service = Service(settings, mode, parts, views, configuration)
+            service.open()
             on_snapshot = view.on_snapshot
-            stopped_by = await daemon.serve(
-                parts.crawl,
-                notifier=Notifier(os.environ),
-                status=views.sentence,
-                on_progress=lambda: logs.emit(Event.PROGRESS, views.progress()),
-                on_tick=None if on_snapshot is None else lambda: on_snapshot(views.snapshot()),
-                refresh=views.refresh_totals,
-                drain_s=settings.engine_options(mode).drain_s,
-            )
+            try:
+                stopped_by = await daemon.serve(
+                    parts.crawl,
+                    notifier=Notifier(os.environ),
+                    status=views.sentence,
+                    on_progress=lambda: logs.emit(Event.PROGRESS, views.progress()),
+                    on_tick=None if on_snapshot is None else lambda: on_snapshot(views.snapshot()),
+                    refresh=views.refresh_totals,
+                    drain_s=settings.engine_options(mode).drain_s,
+                    services=[service.control.run],
+                    beats=[(SAMPLE_S, service.beat)],
+                )
+            finally:
+                service.close()
             disk_reason = parts.reporter.disk_reason
             output_problems = ([disk_reason] if disk_reason else []) + await parts.committer.close()
             await parts.reporter.finish()
@@ -179,21 +189,6 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             logs.close()
     finally:
         await frontier.close(clean=clean)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What one crawl is made of, as far as others need to reach it."""
-
-    crawl: Crawl
-    scheduler: Scheduler
-    books: Books
-    gate: AddressGate
-    admission: Admission
-    committer: Committer
-    reporter: Reporter
-    tally: Tally
-    client: Client
 
 
 def _assemble(
@@ -281,7 +276,10 @@ def _assemble(
         options=engine,
         on_drain=reporter.drain,
     )
-    return Parts(crawl, scheduler, books, gate, admission, committer, reporter, tally, client)
+    return Parts(
+        crawl, scheduler, books, gate, admission, committer, reporter, tally, client, reader, workers, frontier, clock,
+        logs, output,
+    )  # fmt: skip
 
 
 def _proxy_place(settings: Settings) -> str | None:

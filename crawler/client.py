@@ -30,6 +30,7 @@ class Client:
     policy: AddressPolicy
     pool: Pool
     fetcher: Fetcher
+    budget: ByteBudget
 
     async def close(self) -> None:
         """Close every connection, then the resolver."""
@@ -88,4 +89,4 @@ def make_client(
             clock=clock,
         ),
     )
-    return Client(resolver, policy, pool, fetcher)
+    return Client(resolver, policy, pool, fetcher, budget)

@@ -1,19 +1,24 @@
-"""The life of the process around a crawl: signals, the minute's progress line, the watchdog.
+"""The life of the process around a crawl: signals, the minute's progress line, the watchdog, services beside it.
 
-This is the one place that handles signals. The first SIGTERM, SIGINT or SIGHUP drains, the second ends at once. It
-knows a crawl only by what it is asked here.
+This is the one place that handles signals. The first SIGTERM or SIGINT drains, the second ends at once; SIGHUP reloads
+where there is a configuration to read again, and drains where there is none. It knows a crawl only by what it is asked
+here.
 """
 
 import asyncio
+import os
 import signal
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, Final, Protocol
 
 from crawler.core.vocabulary import StoppedBy
 from crawler.systemd import Notifier
 
 STATUS_S: Final = 10.0
 PROGRESS_S: Final = 60.0
+EXTEND_S: Final = 5.0  # how often a drain asks the manager for more time …
+EXTEND_BY_S: Final = 15.0  # … and for how much: each asking replaces the one before (sd_notify(3))
+CLOSING_S: Final = 60.0  # for ending the output files, once all is stored
 
 
 class Stoppable(Protocol):
@@ -34,6 +39,11 @@ class EndedAtOnce(Exception):
         self.number = number
 
 
+def ask_to_stop() -> None:
+    """What SIGTERM does, for the control socket: signals are the one way to end a crawl from outside."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 async def serve(
     crawl: Stoppable,
     *,
@@ -44,47 +54,76 @@ async def serve(
     on_tick: Callable[[], None] | None = None,
     tick_s: float = 0.2,
     drain_s: float,
+    services: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
+    on_hangup: Callable[[], Awaitable[None]] | None = None,
+    is_alive: Callable[[], bool] = lambda: True,
+    beats: Sequence[tuple[float, Callable[[], Awaitable[None] | None]]] = (),
 ) -> StoppedBy:
     """Run a crawl to its end. `status` is one line in words for systemd, `on_progress` is called each minute, `on_tick`
-    every `tick_s` for a view, `refresh` before each status. Raises EndedAtOnce.
+    every `tick_s` for a view, `refresh` before each status; `beats` are more of their kind. `services` run beside the
+    crawl until it has ended. `on_hangup` is what SIGHUP does; without it, it drains. The watchdog is fed while
+    `is_alive` says so. Raises EndedAtOnce.
     """
     loop = asyncio.get_running_loop()
     ended_at_once: asyncio.Future[int] = loop.create_future()
-    signals_seen = 0
+    stopping = asyncio.Event()
+    hung_up = asyncio.Event()
 
     def on_signal(number: int) -> None:
-        nonlocal signals_seen
-        signals_seen += 1
-        if signals_seen == 1:
-            notifier.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={int((drain_s + 10) * 1e6)}", "STATUS=draining")
+        if number == signal.SIGHUP and on_hangup is not None:
+            hung_up.set()
+        elif not stopping.is_set():
+            stopping.set()
+            notifier.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={_usec(drain_s + EXTEND_BY_S)}", "STATUS=draining")
             crawl.stop(StoppedBy.SIGNAL)
         elif not ended_at_once.done():
             ended_at_once.set_result(number)
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal, number)
 
     async def tell_status() -> None:
         await refresh()
         notifier.send(f"STATUS={status()}")
 
-    beats: list[tuple[float, Callable[[], Awaitable[None] | None]]] = [
+    def feed_watchdog() -> None:
+        if is_alive():
+            notifier.send("WATCHDOG=1")
+
+    async def extend_while_draining() -> None:
+        await stopping.wait()
+        await _every(EXTEND_S, lambda: notifier.send(f"EXTEND_TIMEOUT_USEC={_usec(EXTEND_BY_S)}"))
+
+    async def heed_hangups() -> None:
+        assert on_hangup is not None
+        while True:
+            await hung_up.wait()
+            hung_up.clear()
+            await on_hangup()
+
+    regularly: list[tuple[float, Callable[[], Awaitable[None] | None]]] = [
         (STATUS_S, tell_status),
         (PROGRESS_S, on_progress),
+        *beats,
     ]
     if notifier.watchdog_s is not None:
-        beats.append((notifier.watchdog_s / 2, lambda: notifier.send("WATCHDOG=1")))
+        regularly.append((notifier.watchdog_s / 2, feed_watchdog))
     if on_tick is not None:
-        beats.append((tick_s, on_tick))
+        regularly.append((tick_s, on_tick))
+    beside = [_every(seconds, act) for seconds, act in regularly]
+    beside += [_end_at_once(ended_at_once), extend_while_draining()]
+    if on_hangup is not None:
+        beside.append(heed_hangups())
+    beside += [service() for service in services]
+
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
     reason: StoppedBy | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            beside = [group.create_task(_every(seconds, act)) for seconds, act in beats]
-            beside.append(group.create_task(_end_at_once(ended_at_once)))
+            tasks = [group.create_task(one) for one in beside]
+            await asyncio.sleep(0)  # services take their places before anybody hears that they are there
             notifier.send("READY=1", f"STATUS={status()}")
             reason = await crawl.run()
-            for task in beside:
+            for task in tasks:
                 task.cancel()
     except* EndedAtOnce:
         reason = None  # raised below: CPython before 3.11.4 wraps what is raised here into another group
@@ -93,7 +132,13 @@ async def serve(
             loop.remove_signal_handler(number)
     if reason is None:
         raise EndedAtOnce(ended_at_once.result())
+    if stopping.is_set():
+        notifier.send(f"EXTEND_TIMEOUT_USEC={_usec(CLOSING_S)}", "STATUS=closing the output files")
     return reason
+
+
+def _usec(seconds: float) -> int:
+    return int(seconds * 1e6)
 
 
 async def _end_at_once(signalled: asyncio.Future[int]) -> None:

@@ -17,13 +17,17 @@ from crawler.cli.failures import exit_for
 from crawler.cli.streams import occupy
 from crawler.core.vocabulary import Exit
 
-# Command → module; the module's attribute `command` is the click command.
+# Command → module, or module:attribute; without one, the module's `command` is the click command.
 _COMMANDS: Final = {
     "crawl": "crawler.cli.crawl",
     "run": "crawler.cli.run",
     "check": "crawler.cli.check",
     "config": "crawler.cli.config",
     "logs": "crawler.cli.logs",
+    "status": "crawler.cli.status",
+    "pause": "crawler.cli.control:pause",
+    "resume": "crawler.cli.control:resume",
+    "stop": "crawler.cli.control:stop",
 }
 
 
@@ -34,10 +38,11 @@ class _Lazy(click.Group):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        module = _COMMANDS.get(cmd_name)
-        if module is None:
+        where = _COMMANDS.get(cmd_name)
+        if where is None:
             return None
-        command: click.Command = importlib.import_module(module).command
+        module, _, attribute = where.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute or "command")
         return command
 
 

@@ -46,6 +46,9 @@ def exit_for(error: BaseException) -> int | None:
 
 
 def _of_a_crawl(error: BaseException) -> int | None:
+    from crawler.admin.client import NotAllowed, Unreachable
+    from crawler.admin.protocol import Malformed, Refused
+    from crawler.admin.socketpath import SocketTaken
     from crawler.daemon import EndedAtOnce
     from crawler.fetch.request import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
@@ -55,7 +58,14 @@ def _of_a_crawl(error: BaseException) -> int | None:
     if isinstance(error, EndedAtOnce):
         say(f"{error}: ended at once; what was committed is safe, the same command goes on from there")
         return 128 + error.number
+    if isinstance(error, Refused):
+        say(str(error))
+        return error.exit_code
     codes: list[tuple[type[BaseException], int]] = [
+        (Unreachable, Exit.UNREACHABLE),
+        (Malformed, Exit.UNREACHABLE),
+        (NotAllowed, Exit.PERMISSION),
+        (SocketTaken, Exit.CONFIGURATION),
         (OutputUnusable, Exit.CONFIGURATION),
         (LocalProtocolError, Exit.CONFIGURATION),
         (FrontierLocked, Exit.WAITING),

@@ -26,6 +26,11 @@ class Admission:
     _parsed: OrderedDict[Host, int] = field(default_factory=OrderedDict)  # least lately used first
     _parsed_bytes: int = 0
 
+    @property
+    def parsed_bytes(self) -> int:
+        """Bytes of robots.txt whose rules are kept parsed."""
+        return self._parsed_bytes
+
     def judge(self, task: Task, origin: Origin, host: Host) -> Denied | None:
         """The verdict on a leased task: rules may have changed since it was found."""
         denied = self.scope.judge(task.url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)

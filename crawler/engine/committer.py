@@ -106,6 +106,11 @@ class Committer:
         """Visits fetched and not stored yet."""
         return len(self._pending)
 
+    @property
+    def uncommitted_bytes(self) -> int:
+        """What the visits cost that wait for the next commit."""
+        return self._pending_bytes
+
     # -- the loop
 
     async def open(self, known: Sequence[SinkFile]) -> None:

@@ -44,7 +44,8 @@ class Crawl:
         self._on_drain = on_drain
         self._look = asyncio.Event()
         self._stop: StoppedBy | None = None
-        self._paused_mono: float | None = None
+        self._paused_mono: float | None = None  # since when nothing can be written
+        self._is_held = False  # by the operator
         self.state = "crawling"
         scheduler.on_quiet = self._look.set
         committer.on_idle = self._look.set
@@ -57,10 +58,27 @@ class Crawl:
 
     def disk(self, reason: str | None) -> None:
         """Pause while nothing can be written; None: go on."""
-        self._scheduler.paused = reason is not None
         self._paused_mono = self._clock.mono() if reason is not None else None
+        self._pause_or_go_on()
+
+    def hold(self, held: bool) -> None:
+        """The operator's pause: nothing new is asked, what is in flight is finished; False: go on."""
+        self._is_held = held
+        self._pause_or_go_on()
+
+    @property
+    def is_held(self) -> bool:
+        return self._is_held
+
+    @property
+    def is_draining(self) -> bool:
+        return self._stop is not None or self.state == "draining"
+
+    def _pause_or_go_on(self) -> None:
+        paused = self._is_held or self._paused_mono is not None
+        self._scheduler.paused = paused
         if self.state != "draining":
-            self.state = "paused" if reason is not None else "crawling"
+            self.state = "paused" if paused else "crawling"
         self._scheduler.wake()
         self._look.set()
 
@@ -122,6 +140,8 @@ class Crawl:
             return None
         if self._paused_mono is not None:
             return StoppedBy.DISK if self._clock.mono() - self._paused_mono > linger_s else None
+        if self._is_held:
+            return None
         if not self._scheduler.is_quiet or not self._committer.is_idle:
             self.state = "crawling"
             return None

@@ -23,7 +23,7 @@ from crawler.obs.logs import Logs
 from crawler.obs.timestamp import timestamp
 from crawler.sinks.closed import ClosedFile, inspect
 
-_REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
+REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
 _FAILURES_KEPT: Final = 10
 
 
@@ -43,6 +43,11 @@ class Reporter:
         self.disk_reason = ""  # why nothing could be written, as long as nothing can
         self._failures: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
+
+    @property
+    def told(self) -> int:
+        """How many (host, reason) pairs are remembered as told."""
+        return len(self._told)
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
         """An event that needs no words added."""
@@ -100,7 +105,7 @@ class Reporter:
             self.skipped[link.reason] += 1
             if (link.host, link.reason) in self._told:
                 continue
-            if len(self._told) >= _REMEMBERED:
+            if len(self._told) >= REMEMBERED:
                 self._told.clear()
             self._told.add((link.host, link.reason))
             self._logs.event(Event.URL_SKIPPED, url_full=link.url, deny_reason=link.reason.value, rule=link.rule)

@@ -309,6 +309,8 @@ class Scheduler:
         """Whether the next request of a lease may leave: a rest or a Crawl-delay that came up since it was issued holds
         for it too. `first`: none of it has left yet.
         """
+        if self.paused:
+            return False
         host = self.books.hosts[lease.host_id]
         key = self._key_of(lease, host)
         now = self._clock.mono()
@@ -406,6 +408,11 @@ class Scheduler:
         return self._queue.empty() and not any(
             self.books.hosts[lease.host_id].has_work for lease in self.leases_out.values()
         )
+
+    def oldest_ready_s(self) -> float:
+        """For how many seconds the key that is due longest has been: free workers leave it at next to nothing."""
+        first = self._agenda.first_mono
+        return 0.0 if first == NEVER else max(0.0, self._clock.mono() - first)
 
     def next_turn_s(self, *, enough_s: float = 0.0) -> float:
         """Seconds until some key with work has rested; 0 where it only keeps its delay, infinity when none has work.

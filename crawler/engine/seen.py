@@ -24,3 +24,7 @@ class RecentKeys:
 
     def add(self, key: int) -> None:
         self._slots[key & self._mask] = key
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._slots) * self._slots.itemsize

@@ -13,9 +13,18 @@ from crawler.fetch.ledger import HostConnections, PoolStats
 
 def peak_rss_bytes() -> int:
     """The most memory this process has held. Not ru_maxrss, which remembers the process this one was forked from."""
+    return _memory("VmHWM:")
+
+
+def rss_bytes() -> int:
+    """The memory this process holds now."""
+    return _memory("VmRSS:")
+
+
+def _memory(name: str) -> int:
     with suppress(OSError), Path("/proc/self/status").open() as lines:
         for line in lines:
-            if line.startswith("VmHWM:"):
+            if line.startswith(name):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 

@@ -46,6 +46,11 @@ class Views:
         self._recent: deque[tuple[float, int]] = deque([(self._started_mono, 0)])
         self._last_progress = (self._started_mono, 0, 0, 0, self._cpu_s())
 
+    @property
+    def totals(self) -> Totals:
+        """The store's counts as last asked for."""
+        return self._totals
+
     async def refresh_totals(self) -> None:
         """Ask the store for its counts."""
         self._totals = await self._frontier.totals()

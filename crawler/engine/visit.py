@@ -82,6 +82,11 @@ class Reader:
         self._requisites = requisites
         self._seen = seen
 
+    @property
+    def seen_bytes(self) -> int:
+        """What the memory of recent keys takes, however full it is."""
+        return self._seen.size_bytes
+
     def outcome_of(self, task: Task, result: FetchResult) -> Outcome:
         """Tell a redirect and a 304 from an answer with content."""
         if isinstance(result, Failed):

@@ -132,6 +132,11 @@ class Worker:
         self._on_skipped = on_skipped
         self._on_scope_host = on_scope_host
         self._on_robots = on_robots
+        # What it is at, for the status: nothing here reads it.
+        self.task: Task | None = None
+        self.origin: Origin | None = None
+        self.stage = "idle"  # fetch, read, store
+        self.since_mono = 0.0  # when `task` was begun
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -159,7 +164,8 @@ class Worker:
                         done += 1
                         await self._settle_denied(lease, task, denied, queue_s)
                         continue
-                start = self._clock.mono()
+                start = self.since_mono = self._clock.mono()
+                self.task, self.origin, self.stage = task, lease.origin, "fetch"
                 try:
                     result = await self._fetcher.fetch(lease.origin, task)
                 except GateShut as shut:
@@ -180,6 +186,7 @@ class Worker:
                     await self._settle(lease, host, *last, queue_s)
                 finally:
                     self._scheduler.reading_ended()
+            self.task = None
             self._committer.nudge()
 
     def _learn(self, lease: Lease, result: FetchResult) -> bool:
@@ -210,6 +217,7 @@ class Worker:
     async def _settle(
         self, lease: Lease, host: Host, task: Task, result: FetchResult, dur_s: float, queue_s: float
     ) -> None:
+        self.stage = "read"
         outcome = self._reader.outcome_of(task, result)
         self._tally.attempted(outcome, task.kind, task.url)
         settle = self._settle_robots if task.kind is TaskKind.ROBOTS else self._settle_page
@@ -247,6 +255,7 @@ class Worker:
             finished_at=self._clock.now(),
         )
         self._tally.links_found += reading.links_found
+        self.stage = "store"
         await self._committer.put(Visited(settlement, lease, queue_s, dur_s))
         if pushes_back(outcome):
             self._committer.nudge(now=True)

@@ -12,6 +12,7 @@ error.
 import asyncio
 import ssl
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, cast
 
@@ -35,6 +36,16 @@ class State(StrEnum):
     IDLE = "idle"
     LENT = "lent"
     CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request under way: on which connection, its how manyth, since when, and what has come back so far."""
+
+    conn_id: int
+    request_n: int
+    sent_mono: float
+    received_bytes: int
 
 
 class Connection(asyncio.Protocol):
@@ -123,6 +134,12 @@ class Connection(asyncio.Protocol):
             return Timings(0.0, 0.0, 0.0, first_byte_s, body_s)
         opening = self.dialled.timings
         return Timings(opening.resolve_s, opening.connect_s, opening.tls_s, first_byte_s, body_s)
+
+    def exchange_now(self) -> Exchange | None:
+        """The exchange under way, if there is one."""
+        if self._waiter is None:
+            return None
+        return Exchange(self.id, self.requests, self.sent_mono, self._received)
 
     @property
     def is_open(self) -> bool:

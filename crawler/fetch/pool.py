@@ -15,7 +15,7 @@ from crawler.core.clock import Clock
 from crawler.core.values import Origin
 from crawler.core.vocabulary import CloseReason, ErrorType
 from crawler.fetch.budget import ByteBudget
-from crawler.fetch.connection import Connection, State
+from crawler.fetch.connection import Connection, Exchange, State
 from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialer
 from crawler.fetch.errors import DialError
 from crawler.fetch.ledger import ConnectionFacts, HostConnections, Ledger, OnEvent, PoolStats
@@ -133,6 +133,14 @@ class Pool:
     def most_opened(self, limit: int) -> list[tuple[Origin, HostConnections]]:
         """The origins that took the most connections, most first."""
         return self._ledger.most_opened(limit)
+
+    def exchanges(self) -> dict[Origin, list[Exchange]]:
+        """The requests under way on connections that are open, for each origin those sent first first."""
+        found: dict[Origin, list[Exchange]] = {}
+        for connection in sorted(self._alive, key=lambda one: one.sent_mono):
+            if (exchange := connection.exchange_now()) is not None:
+                found.setdefault(connection.origin, []).append(exchange)
+        return found
 
     def has_idle(self, origin: Origin) -> bool:
         """Whether a request to the origin could leave without opening a connection."""

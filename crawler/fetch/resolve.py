@@ -65,6 +65,15 @@ class CachingResolver:
         self._cache: dict[str, _Entry] = {}
         self._flights: dict[str, asyncio.Future[Found | ResolveError]] = {}
 
+    @property
+    def cached(self) -> int:
+        """Names whose answer is remembered."""
+        return len(self._cache)
+
+    @property
+    def cache_limit(self) -> int:
+        return self._options.dns_cache_size
+
     async def resolve(self, host: str) -> tuple[str, ...]:
         """The addresses of a host, best first. Raises ResolveError: not found, failed or timed out."""
         configured = self.configured(host)

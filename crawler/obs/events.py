@@ -69,7 +69,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.RECOVERED: _spec("clean", "orphans truncated_bytes hosts rests", lifecycle=True),
     Event.RELOAD_OK: _spec("changed needs_restart", lifecycle=True),
     Event.RELOAD_FAILED: _spec("message", "file line column", level=logging.ERROR, lifecycle=True),
-    Event.CONTROL: _spec("command", "arguments affected", lifecycle=True),
+    Event.CONTROL: _spec("command", "arguments affected pid uid detail", lifecycle=True),
     Event.PROGRESS: _spec(
         "responses_per_s pages_per_s bytes_per_s queued hosts bottleneck",
         "responses pages bytes errors denied waiting in_flight connections hosts_resting loop_lag_ms memory_bytes "

@@ -153,6 +153,11 @@ class JsonlFile:
         """Lines lost since the start."""
         return self._writer.dropped
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of lines not yet written."""
+        return self._writer.pending_bytes
+
     def append(self, line: Mapping[str, object]) -> None:
         """Take one object. Never raises, never waits for the disk."""
         self._writer.append(encode_line(line))

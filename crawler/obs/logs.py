@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
@@ -27,6 +28,7 @@ from crawler.obs.writer import LineWriter
 
 FETCH_FILE: Final = "fetch.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
+WARNINGS_KEPT: Final = 50  # for the status
 
 # sd-daemon(3): a "<N>" at the start of a line on stderr is its syslog priority
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
@@ -56,6 +58,7 @@ class Logs:
         self._output = output
         self._now = now
         self._level = logging.INFO
+        self._warnings: deque[EventDict] = deque(maxlen=WARNINGS_KEPT)
         self._fetches = self._open(directory / FETCH_FILE, options)
         self._events = self._open(directory / EVENTS_FILE, options)
         self._logger = structlog.wrap_logger(
@@ -72,6 +75,16 @@ class Logs:
     def dropped(self) -> int:
         """Lines lost since the start, both files."""
         return self._fetches.dropped + self._events.dropped
+
+    @property
+    def warnings(self) -> list[EventDict]:
+        """The last warnings and errors, oldest first."""
+        return list(self._warnings)
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of lines that are not written yet, both files."""
+        return self._fetches.pending_bytes + self._events.pending_bytes
 
     def fetch(self, line: Mapping[str, object]) -> None:
         """Log an attempt: a line that `fetchline.fetch_line` built, whatever the level."""
@@ -94,6 +107,8 @@ class Logs:
     def msg(self, event: EventDict) -> None:
         """The end of the pipeline: hand a finished event to the file and to whoever watches."""
         self._events.append(event)
+        if event["level"] not in ("debug", "info"):
+            self._warnings.append(event)
         if self._output is not None and self._is_shown(event):
             self._output.show(event)
 

@@ -70,6 +70,11 @@ class LineWriter:
         """Lines lost since the start."""
         return self._dropped
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes held and not yet handed on."""
+        return self._pending_bytes
+
     def append(self, line: bytes) -> None:
         """Take one line, its newline included; dropped and counted if the destination is too far behind."""
         with self._lock:

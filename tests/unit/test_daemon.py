@@ -69,7 +69,7 @@ class Case:
     def tick(self) -> None:
         self.ticks += 1
 
-    async def serve(self, *, ticking: bool = False) -> StoppedBy:
+    async def serve(self, *, ticking: bool = False, **more: Any) -> StoppedBy:
         loop = asyncio.get_running_loop()
         return await serve(
             self.crawl,
@@ -79,6 +79,7 @@ class Case:
             refresh=self.refresh,
             on_tick=self.tick if ticking else None,
             drain_s=30.0,
+            **more,
         )
 
 
@@ -103,8 +104,10 @@ def test_one_signal_drains() -> None:
                 "READY=1",
                 "STATUS=0 refreshed",
                 "STOPPING=1",
-                "EXTEND_TIMEOUT_USEC=40000000",
+                "EXTEND_TIMEOUT_USEC=45000000",
                 "STATUS=draining",
+                "EXTEND_TIMEOUT_USEC=60000000",
+                "STATUS=closing the output files",
             ]
 
     run(main())
@@ -210,5 +213,78 @@ def test_a_bug_comes_out(where: str) -> None:
             await case.serve(ticking=True)
         assert caught.group_contains(ZeroDivisionError)
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+def test_a_long_drain_asks_for_time_again_and_again() -> None:
+    """Each request carries the service manager's patience past the next one, however long draining takes."""
+
+    async def main() -> None:
+        case = Case(drains_s=22.0)
+        kill((5.0, signal.SIGTERM))
+        await case.serve()
+        assert case.heard.times("EXTEND_TIMEOUT_USEC=15000000") == [10, 15, 20, 25]
+
+    run(main())
+
+
+def test_a_hang_up_reloads_where_there_is_something_to_reload() -> None:
+    """As often as it comes, and neither drains nor counts as a first signal."""
+
+    async def main() -> None:
+        case = Case()
+        reloads: list[int] = []
+
+        async def reload() -> None:
+            reloads.append(round(asyncio.get_running_loop().time()))
+
+        kill((5.0, signal.SIGHUP), (7.0, signal.SIGHUP), (9.0, signal.SIGTERM))
+        assert await case.serve(on_hangup=reload) is StoppedBy.SIGNAL
+        assert reloads == [5, 7]
+        assert case.crawl.stops == [StoppedBy.SIGNAL]
+
+    run(main())
+
+
+def test_a_hang_up_drains_a_crawl_without_a_configuration_to_reload() -> None:
+    """Its terminal is gone."""
+
+    async def main() -> None:
+        case = Case()
+        kill((5.0, signal.SIGHUP))
+        assert await case.serve() is StoppedBy.SIGNAL
+
+    run(main())
+
+
+def test_the_watchdog_is_fed_only_while_the_crawl_lives() -> None:
+    """A loop that turns round is not enough."""
+
+    async def main() -> None:
+        case = Case(Heard({"WATCHDOG_USEC": "20000000"}), lasts_s=61.0)
+        loop = asyncio.get_running_loop()
+        await case.serve(is_alive=lambda: not 25 < loop.time() < 45)
+        assert case.heard.times("WATCHDOG") == [10, 20, 50, 60]
+
+    run(main())
+
+
+def test_services_run_beside_the_crawl_and_end_with_it() -> None:
+    """They have begun before the manager hears READY, and are cancelled once the crawl has drained."""
+
+    async def main() -> None:
+        case = Case(lasts_s=10.0)
+        seen: list[tuple[int, str]] = []
+
+        async def service() -> None:
+            seen.append((len(case.heard.states), "begun"))
+            try:
+                await asyncio.sleep(1e6)
+            finally:
+                seen.append((round(asyncio.get_running_loop().time()), "ended"))
+
+        await case.serve(services=[service])
+        assert seen == [(0, "begun"), (10, "ended")]
 
     run(main())

@@ -1,0 +1,135 @@
+"""What each command of the control socket does to the running crawl.
+
+Handlers check their arguments, change the engine synchronously, and answer with a value that JSON can hold. They know
+the engine and the store, not sockets and not the command line. Invariant: a handler either did what its answer says or
+raised Refused and changed nothing.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+from crawler.admin.control import Arguments, Command
+from crawler.admin.protocol import Refused
+from crawler.core.clock import Clock
+from crawler.core.url import UrlError, key_of, seed
+from crawler.core.values import Discovered
+from crawler.core.vocabulary import Exit, Source
+from crawler.engine.admission import Admission
+from crawler.engine.crawl import Crawl
+from crawler.engine.scheduler import Scheduler
+from crawler.frontier.base import Frontier, FrontierFull
+
+QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
+
+
+class Commands:
+    """`status` is how the crawl stands, `stop` begins the drain."""
+
+    def __init__(
+        self,
+        *,
+        crawl: Crawl,
+        scheduler: Scheduler,
+        admission: Admission,
+        frontier: Frontier,
+        clock: Clock,
+        status: Callable[[], Mapping[str, object]],
+        stop: Callable[[], None],
+    ) -> None:
+        self._crawl = crawl
+        self._scheduler = scheduler
+        self._admission = admission
+        self._frontier = frontier
+        self._clock = clock
+        self._status = status
+        self._stop = stop
+
+    def table(self) -> dict[str, Command]:
+        """Every command by its name on the wire."""
+        return {
+            "ping": self._ping,
+            "status": self._tell_status,
+            "pause": self._pause,
+            "resume": self._resume,
+            "stop": self._stop_crawl,
+            "add": self._add,
+        }
+
+    async def _ping(self, _: Arguments) -> object:
+        return {"state": self._crawl.state}
+
+    async def _tell_status(self, _: Arguments) -> object:
+        return self._status()
+
+    async def _pause(self, _: Arguments) -> object:
+        was_held = self._crawl.is_held
+        self._crawl.hold(True)
+        return {"changed": not was_held, "in_flight": self._in_flight()}
+
+    async def _resume(self, _: Arguments) -> object:
+        was_held = self._crawl.is_held
+        self._crawl.hold(False)
+        return {"changed": was_held, "state": self._crawl.state}
+
+    async def _stop_crawl(self, _: Arguments) -> object:
+        was_draining = self._crawl.is_draining
+        if not was_draining:
+            self._stop()
+        return {"changed": not was_draining, "in_flight": self._in_flight()}
+
+    def _refuse_while_draining(self) -> None:
+        if self._crawl.is_draining:
+            raise Refused("the crawl is ending; the same command works once it has", Exit.WAITING)
+
+    def _in_flight(self) -> int:
+        return sum(len(lease.tasks) for lease in self._scheduler.leases_out.values())
+
+    async def _add(self, arguments: Arguments) -> object:
+        """URLs that no page led to, judged as seeds are: any host may be named, an exclude pattern still holds."""
+        self._refuse_while_draining()
+        urls = _texts(arguments, "urls")
+        priority = arguments.get("priority", 0)
+        if not isinstance(priority, int) or abs(priority) > 1_000_000:
+            raise Refused('"priority" must be a number between -1000000 and 1000000')
+        found: list[Discovered] = []
+        refused: list[dict[str, str]] = []
+        for text in urls:
+            try:
+                url, origin = seed(text)
+            except UrlError as error:
+                refused.append({"url": text, "reason": error.reason, "rule": str(error)})
+                continue
+            denied = self._admission.scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED)
+            if denied is not None:
+                refused.append({"url": url, "reason": denied.reason, "rule": denied.rule})
+            else:
+                found.append(Discovered(url, origin, key_of(url), 0, "", Source.SEED, priority))
+        receipt = await _stored(self._frontier.add(found, now=self._clock.now()))
+        self._scheduler.stored(receipt)
+        self._scheduler.wake()
+        new = sum(receipt.links_new)
+        return {"added": new, "known": len(found) - new, "refused": refused}
+
+
+async def _stored(storing: Awaitable[Any]) -> Any:
+    """A full disk is the operator's to know, not a bug."""
+    try:
+        return await storing
+    except FrontierFull as error:
+        raise Refused(f"could not be stored: {error}", Exit.IO) from None
+
+
+def _texts(arguments: Arguments, name: str) -> list[str]:
+    value = arguments.get(name)
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise Refused(f'"{name}" must be a list of texts')
+    return value
+
+
+def brief(arguments: Arguments) -> str:
+    """Arguments as the log shows them: a long list by its length."""
+    shown = {
+        name: f"{len(value)} items" if isinstance(value, list) and len(value) > 3 else value
+        for name, value in arguments.items()
+    }
+    return " ".join(f"{name}={value}" for name, value in shown.items())[:500]

@@ -1,0 +1,301 @@
+"""How the running crawl stands, whole: what `status`, `top`, the status page and the metrics show.
+
+Everything is read from counters that others keep, and nothing is changed or waited for. Invariant: a Status is a value
+of its own: it shares nothing with the engine, and JSON can hold it as it is.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from crawler.core.clock import Clock
+from crawler.core.vocabulary import HostState
+from crawler.engine.agenda import NEVER
+from crawler.engine.books import Books
+from crawler.engine.committer import Committer
+from crawler.engine.crawl import Crawl
+from crawler.engine.hosts import Host
+from crawler.engine.pace import Pace, Rates
+from crawler.engine.scheduler import Scheduler
+from crawler.engine.summary import peak_rss_bytes, rss_bytes
+from crawler.engine.tally import Tally
+from crawler.engine.worker import Worker
+from crawler.fetch.ledger import PoolStats
+from crawler.fetch.pool import Pool
+from crawler.frontier.base import Totals
+
+CPU_BOUND_PERCENT: Final = 85.0
+_HOSTS_AT_LEAST_S: Final = 1.0  # counting hosts by state looks at each: not more often than this
+_HOSTS_COST: Final = 50.0  # nor so often that it takes more than a fiftieth of the time
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A URL that a worker has. `stage` is connect, first_byte, body, read or store; `requests` counts those of the
+    connection, this one included.
+    """
+
+    url: str
+    kind: str
+    attempt: int
+    stage: str
+    age_s: float
+    conn_id: int | None = None
+    requests: int | None = None
+    received_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounded:
+    """A structure that must not grow beyond its limit. `unit` is bytes or entries; a limit of None: bounded by what is
+    known of the web only.
+    """
+
+    name: str
+    unit: str
+    held: int
+    limit: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """Counts since the start, and how things stand now."""
+
+    open: int
+    idle: int
+    opening: int
+    waiting: int
+    opened: int
+    failed: int
+    requests: int
+    requests_per_connection: float
+    tls_handshakes: int
+    tls_resumed: int
+    closed: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Of this run."""
+
+    responses: int
+    pages: int
+    bytes: int
+    errors: int
+    denied: int
+    links_found: int
+    links_new: int
+    outcomes: Mapping[str, int]
+    error_types: Mapping[str, int]
+    deny_reasons: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`state` is crawling, lingering, paused or draining; `bottleneck` politeness, network, cpu, disk or empty, and
+    `sentence` says the same to a person. `urls` counts the store's URLs by state, `hosts` the hosts. Times: `at` UTC
+    epoch seconds, durations in seconds. `reloaded_at` is when the configuration in force was read.
+    """
+
+    at: float
+    elapsed_s: float
+    state: str
+    bottleneck: str
+    sentence: str
+    rates: Rates
+    counts: Counts
+    urls: Mapping[str, int]
+    hosts: Mapping[str, int]
+    connections: Connections
+    in_flight: Sequence[InFlight]
+    memory: Sequence[Bounded]
+    rss_bytes: int
+    max_rss_bytes: int
+    uncommitted: int
+    oldest_ready_s: float
+    warnings: Sequence[Mapping[str, object]]
+    log_dropped: int
+
+
+class StatusView:
+    """`totals` are the store's counts as last seen, `disk_reason` why nothing can be written ("" if it can), `bounded`
+    the structures to be watched, `warnings` the last ones logged, `log_dropped` the lines lost.
+    """
+
+    def __init__(
+        self,
+        *,
+        crawl: Crawl,
+        scheduler: Scheduler,
+        committer: Committer,
+        workers: Sequence[Worker],
+        tally: Tally,
+        pool: Pool,
+        pace: Pace,
+        clock: Clock,
+        totals: Callable[[], Totals],
+        disk_reason: Callable[[], str],
+        bounded: Callable[[], Sequence[Bounded]],
+        warnings: Callable[[], Sequence[Mapping[str, object]]],
+        log_dropped: Callable[[], int],
+    ) -> None:
+        self._crawl = crawl
+        self._scheduler = scheduler
+        self._committer = committer
+        self._workers = workers
+        self._tally = tally
+        self._pool = pool
+        self._pace = pace
+        self._clock = clock
+        self._totals = totals
+        self._disk_reason = disk_reason
+        self._bounded = bounded
+        self._warnings = warnings
+        self._log_dropped = log_dropped
+        self._started_mono = clock.mono()
+        self._hosts: dict[str, int] = {}
+        self._hosts_again_mono = 0.0
+
+    def status(self) -> Status:
+        """How things stand now."""
+        tally, totals, now = self._tally, self._totals(), self._clock.mono()
+        rates = self._pace.rates()
+        in_flight = self._in_flight(now)
+        bottleneck, sentence = self._bottleneck(rates, in_flight, now)
+        return Status(
+            at=round(self._clock.now(), 3),
+            elapsed_s=round(now - self._started_mono, 3),
+            state=self._crawl.state,
+            bottleneck=bottleneck,
+            sentence=sentence,
+            rates=rates,
+            counts=Counts(
+                tally.responses, tally.pages, tally.bytes, tally.errors, tally.denied, tally.links_found,
+                tally.links_new, _plain(tally.outcomes), _plain(tally.error_types), _plain(tally.deny_reasons),
+            ),
+            urls={
+                "queued": sum(host.queued for host in self._books.hosts.values()), "waiting": totals.waiting,
+                "done": totals.done, "denied": totals.denied, "gave_up": totals.gave_up,
+            },
+            hosts=self.hosts_by_state(),
+            connections=connections_of(self._pool.stats()),
+            in_flight=in_flight,
+            memory=self._bounded(),
+            rss_bytes=rss_bytes(),
+            max_rss_bytes=peak_rss_bytes(),
+            uncommitted=self._committer.uncommitted,
+            oldest_ready_s=round(self._scheduler.oldest_ready_s(), 3),
+            warnings=self._warnings(),
+            log_dropped=self._log_dropped(),
+        )  # fmt: skip
+
+    @property
+    def _books(self) -> Books:
+        return self._scheduler.books
+
+    def hosts_by_state(self) -> dict[str, int]:
+        """Hosts by the words of HostState, those with queued URLs as `with_work`, and all of them as `total`."""
+        began = self._clock.mono()
+        if began >= self._hosts_again_mono:
+            now = began
+            counts = Counter({str(state): 0 for state in HostState})
+            counts.update(state_of(host, now) for host in self._books.hosts.values())
+            counts["total"] = len(self._books.hosts)
+            counts["with_work"] = sum(1 for host in self._books.hosts.values() if host.has_work)
+            self._hosts = _plain(counts)
+            took_s = self._clock.mono() - began
+            self._hosts_again_mono = began + max(_HOSTS_AT_LEAST_S, _HOSTS_COST * took_s)
+        return self._hosts
+
+    def _in_flight(self, now: float) -> list[InFlight]:
+        """The oldest first. A worker's request is told from the others of its origin by the order in which they were
+        sent: pairs may be crossed, the stages and the numbers of them are right.
+        """
+        exchanges = self._pool.exchanges()
+        found = []
+        for worker in sorted(self._workers, key=lambda one: one.since_mono):
+            task = worker.task
+            if task is None:
+                continue
+            stage, exchange = worker.stage, None
+            if stage == "fetch":
+                of_origin = exchanges.get(worker.origin) if worker.origin is not None else None
+                exchange = of_origin.pop(0) if of_origin else None
+                stage = "connect" if exchange is None else "body" if exchange.received_bytes else "first_byte"
+            age_s = round(max(0.0, now - worker.since_mono), 3)
+            if exchange is None:
+                found.append(InFlight(task.url, task.kind, task.attempt, stage, age_s))
+            else:
+                of_connection = exchange.conn_id, exchange.request_n, exchange.received_bytes
+                found.append(InFlight(task.url, task.kind, task.attempt, stage, age_s, *of_connection))
+        return found
+
+    def _bottleneck(self, rates: Rates, in_flight: Sequence[InFlight], now: float) -> tuple[str, str]:
+        """What a faster crawl would have to wait less for: the word, and a sentence."""
+        if (reason := self._disk_reason()) or self._committer.uncommitted > 512:
+            return "disk", f"paused: {reason}" if reason else f"the disk: {self._committer.uncommitted} visits unstored"
+        if self._crawl.is_held:
+            return "empty", "paused by its operator; `crawler resume` goes on"
+        if self._crawl.is_draining:
+            return "network", f"draining: {len(in_flight)} in flight"
+        if rates.cpu_percent > CPU_BOUND_PERCENT:
+            return "cpu", f"the processor: {rates.cpu_percent:.0f} % of one core is in use"
+        asked = [one for one in in_flight if one.stage in ("connect", "first_byte", "body")]
+        if len(asked) > 1:
+            slowest = asked[0]
+            return (
+                "network",
+                f"the network: {len(asked)} requests wait for answers, the oldest for {slowest.age_s:.1f} s",
+            )
+        wait_s = self._scheduler.next_turn_s()
+        if wait_s == NEVER and not in_flight:
+            return "empty", self._empty_words()
+        with_work = self.hosts_by_state().get("with_work", 0)
+        hosts = f"{with_work} host{'' if with_work == 1 else 's'}"
+        if wait_s == NEVER or wait_s <= 0:
+            return "politeness", f"politeness: {hosts} with work, each asked no oftener than its delay allows"
+        return "politeness", f"politeness: {hosts} with work, all resting; the next may be asked in {words_for(wait_s)}"
+
+    def _empty_words(self) -> str:
+        due = self._scheduler.next_due_at
+        if self._books.limit_reached:
+            return "nothing to do: a limit of scope keeps the queued URLs"
+        if due is None:
+            return "nothing to do: no URL is queued"
+        return f"nothing to do until a waiting URL is due in {words_for(max(0.0, due - self._clock.now()))}"
+
+
+def state_of(host: Host, now_mono: float) -> HostState:
+    """Whether a host may be asked."""
+    if host.is_held:
+        return HostState.HELD
+    if (
+        max(
+            host.turn.open_mono if host.turn.strikes else 0.0, host.key.turn.open_mono if host.key.turn.strikes else 0.0
+        )
+        > now_mono
+    ):
+        return HostState.BACKOFF
+    return HostState.NEW if host.robots is None and not host.ever_answered else HostState.READY
+
+
+def connections_of(stats: PoolStats) -> Connections:
+    return Connections(
+        stats.open, stats.idle, stats.opening, stats.waiting, stats.opened, stats.failed, stats.requests,
+        round(stats.requests / stats.opened, 1) if stats.opened else 0.0, stats.tls_handshakes, stats.tls_resumed,
+        _plain(stats.closed),
+    )  # fmt: skip
+
+
+def _plain(counts: Mapping[Any, int]) -> dict[str, int]:
+    """A copy with words for keys, not members of an enumeration: JSON knows no such keys."""
+    return {str(word): count for word, count in counts.items()}
+
+
+def words_for(seconds: float) -> str:
+    """A duration for a person: "0.4 s", "8 min", "3 h", "2 d"."""
+    for unit_s, unit in ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds / unit_s:.0f} {unit}"
+    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
