@@ -39,3 +39,24 @@ class PolitenessOptions:
     connections_per_address: int | None = None
     robots: str = "obey"  # or "ignore"
     adaptive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ImportanceRule:
+    """Pages whose URL matches `pattern` (as in `scope.include`) matter `factor` times as much."""
+
+    pattern: str
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecrawlOptions:
+    """When pages are visited again. `visits_per_day` None: a seventh of the pages known, so that a page is visited once
+    a week on average.
+    """
+
+    enabled: bool = False
+    min_interval_s: float = 3_600.0
+    max_interval_s: float = 90 * 86_400.0
+    visits_per_day: int | None = None
+    importance: tuple[ImportanceRule, ...] = ()

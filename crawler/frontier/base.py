@@ -13,7 +13,7 @@ queued URLs would have to move within the order, for a link that was found at mo
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from crawler.core.values import Counters, Discovered, HostRow, Origin, Rest, Settlement, SinkFile, Task, Written
 
@@ -57,8 +57,12 @@ class Recovered:
 class Batch:
     """What one commit stores. `written[i]` is where the WARC holds `settlements[i]`, None if nothing was written.
 
-    A task is settled once in a batch, or not at all; one without a row (`task.id` 0: robots.txt) changes only its host
-    and carries no discoveries. A rest whose `until_at` is 0 is over. A file of `written` is in `sink_files` or known.
+    A task is settled once in a batch, or not at all; one without a row (`task.id` 0: robots.txt) changes only its host;
+    what it discovers has no `via`, and counts for the first such settlement that discovers any. A rest whose `until_at`
+    is 0 is over. A file of `written` is in `sink_files` or known.
+
+    A URL that is due for a revisit, and that a sitemap says has changed since its last visit (`SitemapHint.lastmod`),
+    is due `hint_after_s` after that visit, if that is sooner; None: hints change no due time.
     """
 
     settlements: Sequence[Settlement]
@@ -67,6 +71,7 @@ class Batch:
     rests: Sequence[Rest] = ()
     counters: Counters | None = None
     scope_hosts: Sequence[str] = ()
+    hint_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,17 @@ class Receipt:
     links_new: Sequence[int]
     queued: dict[int, int] = field(default_factory=dict)
     hosts: Sequence[HostRow] = ()
+
+
+class LearnedPage(NamedTuple):
+    """A page that will be visited again. `priority` is a sitemap's; the last two are those of PageHistory."""
+
+    url: str
+    depth: int
+    in_links: int
+    priority: float | None
+    change_a: float | None
+    change_t: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,12 +153,24 @@ class Frontier(Protocol):
         """Up to `limit` queued tasks of a host, by (priority, depth, age), none whose id is in `leased`."""
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        """Queue URLs that are due at `now`: waiting ones go on with their attempts, those whose visit had ended start a
-        revisit. Returns host id → how many.
+        """Queue waiting URLs that are due at `now`, the longest due first: they go on with their attempts. Returns host
+        id → how many.
         """
 
     async def next_due(self) -> float | None:
-        """When the next URL is due that is not queued, None if none is."""
+        """When the next waiting URL is due, None if none waits."""
+
+    async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
+        """The same for URLs whose visit had ended: a new one begins, and attempts start over."""
+
+    async def next_revisit(self) -> float | None:
+        """When the next URL is due whose visit had ended, None if none is to be visited again."""
+
+    async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
+        """What is known of pages that are to be visited again, those that are gone left out: all of them, or, where the
+        store has more URLs than `blocks` · `rows`, `blocks` runs of `rows` neighbouring URLs, evenly spread; `phase`
+        from 0 to 1 shifts where they begin.
+        """
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         """Store the state of output files outside a settlement (a new file, a renamed one)."""

@@ -7,9 +7,9 @@ Invariant: a batch is checked whole before the first of it is applied, so it is 
 """
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from crawler.core.url import registrable_domain, slot_of
 from crawler.core.values import (
@@ -24,11 +24,12 @@ from crawler.core.values import (
     SitemapHint,
     Task,
 )
-from crawler.core.vocabulary import SinkFileState, Source, UrlState
+from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import (
     ROBOTS_VERSIONS_KEPT,
     Batch,
     FrontierLocked,
+    LearnedPage,
     Receipt,
     Recovered,
     RobotsVersion,
@@ -41,9 +42,12 @@ from crawler.frontier.rows import (
     history_of,
     host_state,
     robots_digest,
+    sample_ranges,
     totals_from,
     visit_row,
 )
+
+_ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)
 
 
 @dataclass(slots=True)
@@ -130,8 +134,11 @@ class MemoryFrontier:
         links_new = []
         for settlement in batch.settlements:
             self._put_visit(settlement)
-            via = settlement.task.id
+        for settlement in batch.settlements:
+            via = settlement.task.id or None
             links_new.append(sum(self._insert(one, via, new_hosts, queued) for one in settlement.discovered))
+            if batch.hint_after_s is not None:
+                self._bring_forward(settlement, batch.hint_after_s)
         for rest in batch.rests:
             self._rests[rest.key] = rest
             if rest.until_at == 0:
@@ -149,11 +156,18 @@ class MemoryFrontier:
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
         self._check_open()
-        due = [(url.next_at, url.id) for url in self._urls.values() if url.next_at is not None and url.next_at <= now]
+        return self._promote(now, limit, revisits=False)
+
+    async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
+        self._check_open()
+        return self._promote(now, limit, revisits=True)
+
+    def _promote(self, now: float, limit: int, *, revisits: bool) -> dict[int, int]:
+        due = [(at, url.id) for url, at in self._due(revisits=revisits) if at <= now]
         promoted: dict[int, int] = {}
-        for _, url_id in sorted(due)[:limit]:
+        for _, url_id in sorted(due)[: max(0, limit)]:
             url = self._urls[url_id]
-            if url.state is not UrlState.WAITING:
+            if revisits:
                 url.attempts = 0
             self._set_state(url, UrlState.QUEUED)
             url.next_at = None
@@ -162,7 +176,30 @@ class MemoryFrontier:
 
     async def next_due(self) -> float | None:
         self._check_open()
-        return min((url.next_at for url in self._urls.values() if url.next_at is not None), default=None)
+        return min((at for _, at in self._due(revisits=False)), default=None)
+
+    async def next_revisit(self) -> float | None:
+        self._check_open()
+        return min((at for _, at in self._due(revisits=True)), default=None)
+
+    def _due(self, *, revisits: bool) -> Iterator[tuple[_Url, float]]:
+        for url in self._urls.values():
+            if url.next_at is not None and (url.state in _ENDS) is revisits:
+                yield url, url.next_at
+
+    async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
+        self._check_open()
+        found = []
+        for first, last in sample_ranges(len(self._urls), blocks=blocks, rows=rows, phase=phase):
+            for url in map(self._urls.__getitem__, range(first, last + 1)):
+                _, change_a, change_t, gone_count, in_links, _ = url.learned
+                is_again = url.next_at is not None and url.state in _ENDS
+                if is_again and not gone_count and url.found.kind is TaskKind.PAGE:
+                    priority = None if url.hint is None else url.hint.priority
+                    found.append(
+                        LearnedPage(url.found.url, url.found.depth, in_links or 0, priority, change_a, change_t)
+                    )
+        return found
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         self._check_open()
@@ -230,10 +267,20 @@ class MemoryFrontier:
             url = self._urls[settlement.task.id]
             self._set_state(url, settlement.state)
             (_, url.next_at, url.attempts, url.visited_at, _, _, _, url.etag, url.last_modified, digest, _, _,
-             ended, *learned, _) = visit_row(settlement, None, None)  # fmt: skip
+             ended, *learned, _, _) = visit_row(settlement, None, None)  # fmt: skip
             url.digest = digest if digest is not None else url.digest
             url.visits += ended
             url.learned = tuple(old if new is None else new for old, new in zip(url.learned, learned, strict=True))
+
+    def _bring_forward(self, settlement: Settlement, after_s: float) -> None:
+        now = settlement.finished_at
+        for found in settlement.discovered:
+            url = self._keys[self._hosts[found.origin].row.id, found.key]
+            lastmod = found.hint.lastmod if found.hint is not None else None
+            if lastmod is None or url.next_at is None or url.visited_at is None or url.state not in _ENDS:
+                continue
+            if min(lastmod, now) > url.visited_at:
+                url.next_at = min(url.next_at, max(url.visited_at + after_s, now))
 
     def _put_robots(self, host: _Host, robots: RobotsRecord) -> None:
         host.robots = robots

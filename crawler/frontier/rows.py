@@ -48,25 +48,22 @@ def check_batch(batch: Batch) -> None:
             raise ValueError(f"{task.url} waits for no time")
         if settlement.state is UrlState.FORGOTTEN:
             raise ValueError(f"{task.url}: a visit takes nothing down")
-        if task.id == 0:
-            if settlement.discovered:
-                raise ValueError(f"{task.url} has no row: nothing can be discovered on it")
-        elif task.id in seen:
+        if task.id in seen and task.id != 0:
             raise ValueError(f"{task.url} is settled twice in one batch")
-        else:
-            seen.add(task.id)
+        seen.add(task.id)
 
 
 def visit_row(settlement: Settlement, warc_file: int | None, warc_offset: int | None) -> tuple[Any, ...]:
     """The columns of sql.UPSERT_VISITS: url, next_at, attempts, last_at, last_status, last_error, last_rule,
-    etag, last_modified, digest, warc_file, warc_offset, visits, changed_at, change_a, change_t, gone_count, in_links,
-    simhash, rules_version. `visits` is what is added; None in a column after `last_modified`: what is stored stays.
+    etag, last_modified, digest, warc_file, warc_offset, ended, changed_at, change_a, change_t, gone_count, in_links,
+    simhash, rules_version, visits. `visits` is what is added; None after `last_modified`: what is stored stays.
     """
     task, outcome = settlement.task, settlement.outcome
     response = response_of(outcome)
     error, rule = _error_of(settlement)
     etag, last_modified = _validators(task, outcome)
     history = settlement.history
+    ended = int(settlement.state in _ENDS)
     return (
         task.id,
         None if settlement.state is UrlState.QUEUED else settlement.next_at,
@@ -80,9 +77,10 @@ def visit_row(settlement: Settlement, warc_file: int | None, warc_offset: int | 
         settlement.digest,
         warc_file,
         warc_offset,
-        int(settlement.state in _ENDS),
+        ended,
         *((None,) * 6 if history is None else history_columns(history)),
         settlement.rules_version,
+        ended,  # `visits`: what is added to it
     )
 
 
@@ -214,6 +212,15 @@ def history_of(
 ) -> PageHistory:
     """From the columns, where NULL means that no settlement brought any."""
     return PageHistory(changed_at, change_a, change_t, gone_count or 0, in_links or 0, simhash)
+
+
+def sample_ranges(last_id: int, *, blocks: int, rows: int, phase: float) -> list[tuple[int, int]]:
+    """First and last row of the runs that Frontier.learned reads."""
+    if last_id <= blocks * rows:
+        return [(at, min(at + rows - 1, last_id)) for at in range(1, last_id + 1, rows)]
+    step = (last_id - rows) / blocks
+    firsts = (1 + int((n + min(max(phase, 0.0), 1.0)) * step) for n in range(blocks))
+    return [(first, first + rows - 1) for first in firsts]
 
 
 def robots_digest(robots: RobotsRecord) -> str:

@@ -19,8 +19,8 @@ SELECT json_group_array(json_array(id, host, state)) FROM url WHERE id IN (SELEC
 SET_STATE: Final = "UPDATE url SET state = ? WHERE id IN (SELECT value FROM json_each(?))"
 UPSERT_VISITS: Final = (
     """INSERT INTO visit (url, next_at, attempts, last_at, last_status, last_error, last_rule, etag, last_modified,
-                          digest, warc_file, warc_offset, visits, changed_at, change_a, change_t, gone_count, in_links,
-                          simhash, rules_version)""",
+                          digest, warc_file, warc_offset, ended, changed_at, change_a, change_t, gone_count, in_links,
+                          simhash, rules_version, visits)""",
     """ON CONFLICT (url) DO UPDATE SET
          next_at = excluded.next_at, attempts = excluded.attempts, last_at = excluded.last_at,
          last_status = excluded.last_status, last_error = excluded.last_error, last_rule = excluded.last_rule,
@@ -28,7 +28,7 @@ UPSERT_VISITS: Final = (
          digest = coalesce(excluded.digest, digest),
          warc_file = coalesce(excluded.warc_file, warc_file),
          warc_offset = coalesce(excluded.warc_offset, warc_offset),
-         visits = visits + excluded.visits,
+         ended = excluded.ended, visits = visits + excluded.visits,
          changed_at = coalesce(excluded.changed_at, changed_at),
          change_a = coalesce(excluded.change_a, change_a), change_t = coalesce(excluded.change_t, change_t),
          gone_count = coalesce(excluded.gone_count, gone_count), in_links = coalesce(excluded.in_links, in_links),
@@ -36,7 +36,7 @@ UPSERT_VISITS: Final = (
          rules_version = coalesce(excluded.rules_version, rules_version)""",
 )
 
-VISIT_WIDTH: Final = 20
+VISIT_WIDTH: Final = 21
 
 # In one statement with many rows, as ADD_TO_HOSTS: (host, hash, priority, lastmod, seen_at).
 PUT_HINTS: Final = (
@@ -48,6 +48,15 @@ PUT_HINTS: Final = (
          priority = excluded.priority, lastmod = excluded.lastmod, seen_at = excluded.seen_at""",
 )
 HINT_WIDTH: Final = 5
+# What a sitemap says has changed since it was visited is due sooner: (host, hash, lastmod, seconds, now) each.
+BRING_FORWARD: Final = (
+    "WITH hint (host, hash, lastmod, after_s, now) AS (",
+    """) UPDATE visit SET next_at = max(visit.last_at + hint.after_s, hint.now)
+       FROM hint CROSS JOIN url ON url.host = hint.host AND url.hash = hint.hash
+       WHERE visit.url = url.id AND visit.ended = 1 AND hint.lastmod > visit.last_at
+         AND visit.next_at > max(visit.last_at + hint.after_s, hint.now)""",
+)
+BRING_FORWARD_WIDTH: Final = 5
 
 INSERT_HOST: Final = "INSERT INTO host (id, slot, scheme, host, port, domain, found_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 LAST_HOST: Final = "SELECT coalesce(max(id), 0) FROM host"
@@ -104,14 +113,31 @@ FROM (
   ORDER BY u.priority, u.depth, u.id
   LIMIT ?3)"""
 
-DUE: Final = """
+# Of those whose visit goes on (ended = 0) or starts anew (1): each has its index. In that order of time, oldest first.
+_DUE: Final = """
 SELECT json_group_array(json_array(url, host, state))
 FROM (
   SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
-  WHERE v.next_at <= ? ORDER BY v.next_at, v.url LIMIT ?)"""
-NOT_DUE: Final = "UPDATE visit SET next_at = NULL WHERE url IN (SELECT value FROM json_each(?))"
+  WHERE v.next_at <= ? AND v.ended = {ended} ORDER BY v.next_at, v.url LIMIT ?)"""
+DUE: Final = _DUE.format(ended=0)
+DUE_AGAIN: Final = _DUE.format(ended=1)
+NOT_DUE: Final = "UPDATE visit SET next_at = NULL, ended = 0 WHERE url IN (SELECT value FROM json_each(?))"
 START_OVER: Final = "UPDATE visit SET attempts = 0 WHERE url IN (SELECT value FROM json_each(?))"
-NEXT_DUE: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL"
+NEXT_DUE: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL AND ended = 0"
+NEXT_AGAIN: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL AND ended = 1"
+
+# Pages that were visited, rows of them that stand together: what a revisit's price is worked out from.
+LEARNED: Final = """
+SELECT json_group_array(json_array(url, depth, in_links, priority, change_a, change_t)) FROM (
+  SELECT h.scheme || '://' || h.host
+           || CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END || u.target AS url,
+         u.depth, coalesce(v.in_links, 0) AS in_links, s.priority, v.change_a, v.change_t
+  FROM visit AS v
+  CROSS JOIN url AS u ON u.id = v.url
+  CROSS JOIN host AS h ON h.id = u.host
+  LEFT JOIN sitemap_hint AS s ON s.url = v.url
+  WHERE v.url BETWEEN ? AND ? AND v.ended = 1 AND v.next_at IS NOT NULL AND coalesce(v.gone_count, 0) = 0
+    AND u.kind IS NULL)"""
 
 META: Final = "SELECT value FROM meta WHERE name = ?"
 PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"

@@ -8,6 +8,7 @@ Invariants: one process owns the file, from before it is read until it is closed
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,14 +17,19 @@ import orjson
 from crawler.core.values import Discovered, HostRow, Origin, Rest, SinkFile, Task
 from crawler.core.vocabulary import SinkFileState
 from crawler.frontier import sql
-from crawler.frontier.base import Batch, FrontierFull, Receipt, Recovered, RobotsVersion, Totals
+from crawler.frontier.base import Batch, FrontierFull, LearnedPage, Receipt, Recovered, RobotsVersion, Totals
 from crawler.frontier.database import Database, explained
 from crawler.frontier.lock import OwnerLock
-from crawler.frontier.rows import counters_from, host_row, task_of
+from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of
 from crawler.frontier.thread import OneThread
 from crawler.frontier.writer import Writer
 
 T = TypeVar("T")
+
+
+def _learned(span: tuple[int, int], database: Database, _: Writer) -> str:
+    columns: str = database.get(sql.LEARNED, span)
+    return columns
 
 
 class SqliteFrontier:
@@ -118,6 +124,22 @@ class SqliteFrontier:
     async def next_due(self) -> float | None:
         due: float | None = await self._run(lambda database, _: database.get(sql.NEXT_DUE))
         return due
+
+    async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
+        return await self._run(lambda _, writer: writer.promote(now, limit, revisits=True))
+
+    async def next_revisit(self) -> float | None:
+        due: float | None = await self._run(lambda database, _: database.get(sql.NEXT_AGAIN))
+        return due
+
+    async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
+        found: list[LearnedPage] = []
+        last_id = await self._run(lambda database, _: int(database.get(sql.LAST_URL)))
+        for span in sample_ranges(last_id, blocks=blocks, rows=rows, phase=phase):
+            # one call each: whoever settles or takes meanwhile is let in between
+            columns = await self._run(partial(_learned, span))
+            found += (LearnedPage(*row) for row in orjson.loads(columns))
+        return found
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         await self._run(lambda _, writer: writer.record_sink_files(files))

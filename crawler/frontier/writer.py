@@ -101,7 +101,7 @@ class Writer:
         with self._change() as change:
             self._put_sink_files(batch.sink_files)
             self._put_visits(batch.settlements, batch.written, change)
-            links_new = self._put_discoveries(batch.settlements, change)
+            links_new = self._put_discoveries(batch.settlements, batch.hint_after_s, change)
             for settlement in batch.settlements:
                 if settlement.robots is not None:
                     self._put_robots(settlement.host_id, settlement.robots)
@@ -113,19 +113,18 @@ class Writer:
                 self._db.run(sql.PUT_SCOPE_HOST, (host, added_at))
         return change.receipt(links_new)
 
-    def promote(self, now: float, limit: int) -> dict[int, int]:
-        """See Frontier.promote."""
-        due = orjson.loads(self._db.get(sql.DUE, (now, limit)))
+    def promote(self, now: float, limit: int, *, revisits: bool = False) -> dict[int, int]:
+        """See Frontier.promote and promote_revisits."""
+        due = orjson.loads(self._db.get(sql.DUE_AGAIN if revisits else sql.DUE, (now, max(0, limit))))
         if not due:
             return {}
         ids = orjson.dumps([url_id for url_id, _, _ in due]).decode()
-        revisits = [url_id for url_id, _, state in due if state != UrlState.WAITING]
         promoted: dict[int, int] = {}
         with self._change() as change:
             self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
             self._db.run(sql.NOT_DUE, (ids,))
             if revisits:
-                self._db.run(sql.START_OVER, (orjson.dumps(revisits).decode(),))
+                self._db.run(sql.START_OVER, (ids,))
             for _, host_id, state in due:
                 change.move(host_id, state, UrlState.QUEUED)
                 promoted[host_id] = promoted.get(host_id, 0) + 1
@@ -185,20 +184,26 @@ class Writer:
             self._db.run(sql.SET_STATE, (new_state, orjson.dumps(moved).decode()))
         self._db.run_many(*sql.UPSERT_VISITS, flat, width=sql.VISIT_WIDTH)
 
-    def _put_discoveries(self, settlements: Sequence[Settlement], change: Change) -> list[int]:
+    def _put_discoveries(
+        self, settlements: Sequence[Settlement], hint_after_s: float | None, change: Change
+    ) -> list[int]:
         """Returns how many were new, a number for each settlement; the first of several gets the credit."""
         links_new = [0] * len(settlements)
         flat: list[Any] = []
         hints: list[Any] = []
-        for settlement in settlements:
+        places: dict[int | None, int] = {}
+        for place, settlement in enumerate(settlements):
             if settlement.discovered:
-                self._bind_urls(flat, hints, settlement.discovered, settlement.task.id, settlement.finished_at, change)
+                via = settlement.task.id or None
+                self._bind_urls(flat, hints, settlement.discovered, via, settlement.finished_at, change)
+                places.setdefault(via, place)
         if not flat:
             return links_new
         last_id = self._db.get(sql.LAST_URL)
         self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
         self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
-        places = {settlement.task.id: place for place, settlement in enumerate(settlements)}
+        if hint_after_s is not None and hints:
+            self._bring_forward(hints, hint_after_s)
         for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
             links_new[places[via]] += count
             change.insert(host_id, count)
@@ -224,6 +229,15 @@ class Writer:
                      None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
             if one.hint is not None:
                 hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
+
+    def _bring_forward(self, hints: list[Any], after_s: float) -> None:
+        """`hints` are the columns of sql.PUT_HINTS."""
+        flat: list[Any] = []
+        for at in range(0, len(hints), sql.HINT_WIDTH):
+            host_id, key, _, lastmod, seen_at = hints[at : at + sql.HINT_WIDTH]
+            if lastmod is not None:
+                flat += (host_id, key, min(lastmod, seen_at), after_s, seen_at)
+        self._db.run_many(*sql.BRING_FORWARD, flat, width=sql.BRING_FORWARD_WIDTH)
 
     def _find_or_add_host(self, origin: Origin, found_at: float, change: Change) -> int:
         host_id = self._host_ids.get(origin)

@@ -24,6 +24,7 @@ from crawler.sinks.warc_record import (
     metadata_record,
     request_record,
     response_header,
+    revisit_profile,
     warcinfo_record,
 )
 
@@ -67,7 +68,10 @@ class WarcSink(SinkFiles):
         place = Written(file.name, file.size)
         response_id = self._ids.take()
         date = utc_text(record.fetched.started_at)
-        if record.fetched.raw_body.size <= STREAM_BYTES:
+        profile = revisit_profile(record)
+        if profile is not None:
+            self._append_revisit(file, record, response_id, date, profile)
+        elif record.fetched.raw_body.size <= STREAM_BYTES:
             self._append_response(file, record, response_id, date)
         else:
             self._stream_response(file, record, response_id, date)
@@ -104,6 +108,23 @@ class WarcSink(SinkFiles):
             block_bytes=len(head) + len(body),
         )
         self._append_member(file, b"".join((header, head, body, END)))
+
+    def _append_revisit(self, file: OpenFile, record: Record, response_id: str, date: str, profile: str) -> None:
+        """The head alone, and where the payload stands that still holds."""
+        head = record.fetched.raw_head
+        history = record.task.history
+        captured_at = None if history is None else history.changed_at
+        header = response_header(
+            record,
+            record_id=response_id,
+            info_id=self._info_id,
+            date=date,
+            block_digest=sha256(head).digest(),
+            block_bytes=len(head),
+            profile=profile,
+            refers_to_date=None if captured_at is None else utc_text(captured_at),
+        )
+        self._append_member(file, b"".join((header, head, END)))
 
     def _stream_response(self, file: OpenFile, record: Record, response_id: str, date: str) -> None:
         """The same record, never whole in memory."""

@@ -15,6 +15,7 @@ from crawler.core.values import Fetched, Record, Timings
 END = b"\r\n\r\n"  # what follows every block
 CONFORMS_TO = "http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/"
 # §6.7.3; the server said 304 to a conditional request.
+SAME_PAYLOAD_PROFILE = "http://netpreserve.org/warc/1.1/revisit/identical-payload-digest"  # §6.7.2
 NOT_MODIFIED_PROFILE = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
 
 _IDS_AT_ONCE = 256
@@ -55,10 +56,18 @@ def digest_text(digest: bytes) -> str:
     return "sha256:" + "".join([_BASE32_PAIRS[bits >> shift & 1023] for shift in _PAIR_SHIFTS]) + "===="
 
 
-def is_revisit(record: Record) -> bool:
-    """Whether the server said that what an earlier visit stored still holds: a 304 we had asked for."""
-    task = record.task
-    return record.fetched.head.status_code == 304 and (task.etag is not None or task.last_modified is not None)
+def revisit_profile(record: Record) -> str | None:
+    """Why a record need not hold a payload again: the server said 304 to a conditional request, or it sent the payload
+    that an earlier visit stored. None: it is a response of its own.
+    """
+    task, fetched = record.task, record.fetched
+    status = fetched.head.status_code
+    if status == 304:
+        return NOT_MODIFIED_PROFILE if task.etag is not None or task.last_modified is not None else None
+    if task.digest is None or task.digest != record.payload_digest or not task.is_revisit:
+        return None
+    is_whole = 200 <= status < 300 and fetched.truncated is None and fetched.payload.size > 0
+    return SAME_PAYLOAD_PROFILE if is_whole else None
 
 
 def mask_request(request: bytes) -> bytes:
@@ -82,18 +91,31 @@ def warcinfo_record(fields: Iterable[tuple[str, str]], *, record_id: str, file_n
 
 
 def response_header(
-    record: Record, *, record_id: str, info_id: str, date: str, block_digest: bytes, block_bytes: int
+    record: Record,
+    *,
+    record_id: str,
+    info_id: str,
+    date: str,
+    block_digest: bytes,
+    block_bytes: int,
+    profile: str | None = None,
+    refers_to_date: str | None = None,
 ) -> bytes:
-    """The header of a `response` or `revisit` record (§6.3, §6.7), up to and with the empty line before the block.
+    """The header of a `response` or, with a `profile`, a `revisit` record (§6.3, §6.7), up to and with the empty line
+    before the block.
 
-    `block_bytes` is the length of head and body as they came, `block_digest` their SHA-256.
+    `block_bytes` is the length of the block, `block_digest` its SHA-256. `refers_to_date` is the WARC-Date of the
+    record that holds the payload, where that is known.
     """
     fetched = record.fetched
     connection = fetched.connection
-    if is_revisit(record):
-        # The digest of the earlier payload is not known here, and that of an empty one would be misleading.
+    if profile is not None:
         kind = "revisit"
-        about = f"WARC-Profile: {NOT_MODIFIED_PROFILE}\r\nWARC-Refers-To-Target-URI: {record.task.url}\r\n"
+        about = f"WARC-Profile: {profile}\r\nWARC-Refers-To-Target-URI: {record.task.url}\r\n"
+        if refers_to_date is not None:
+            about += f"WARC-Refers-To-Date: {refers_to_date}\r\n"
+        if profile == SAME_PAYLOAD_PROFILE:  # that of a 304's empty payload would be misleading
+            about += f"WARC-Payload-Digest: {record.payload_digest}\r\n"
     else:
         kind = "response"
         about = f"WARC-Payload-Digest: {record.payload_digest}\r\n"

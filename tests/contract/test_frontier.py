@@ -467,6 +467,7 @@ async def test_a_queued_url_is_never_due(store: Store) -> None:
 
 # -- revisits
 
+LEARNED_WELL = PageHistory(change_a=1.5, change_t=86_400.0, in_links=7)
 LEARNED = PageHistory(changed_at=NOW - 9, change_a=1.5, change_t=86_400.0, gone_count=1, in_links=7, simhash=-3)
 
 
@@ -486,8 +487,11 @@ async def test_a_url_that_is_due_again_is_revisited_with_what_is_known_of_it(sto
             batch(visit(task, first, state=state, next_at=NOW + 60, digest="sha256:A", history=LEARNED))
         )
         assert (await host(frontier)).queued == 0
-        assert await frontier.next_due() == NOW + 60
-        assert await frontier.promote(now=NOW + 60) == {1: 1}
+        assert (await frontier.next_due(), await frontier.next_revisit()) == (None, NOW + 60)
+        assert await frontier.promote(now=NOW + 60) == {}
+        assert await frontier.promote_revisits(now=NOW + 60, limit=0) == {}
+        assert await frontier.promote_revisits(now=NOW + 60, limit=9) == {1: 1}
+        assert await frontier.next_revisit() is None
         assert (await host(frontier)).queued == 1
     async with store.opened() as (frontier, _):
         (task,) = await take(frontier)
@@ -495,7 +499,7 @@ async def test_a_url_that_is_due_again_is_revisited_with_what_is_known_of_it(sto
         assert (task.etag, task.last_modified, task.digest, task.history) == ('"1"', "Mon", "sha256:A", LEARNED)
         changed = PageHistory(change_a=2.0, in_links=8)
         await frontier.settle(batch(visit(task, next_at=NOW + 90, history=changed)))
-        await frontier.promote(now=NOW + 90)
+        await frontier.promote_revisits(now=NOW + 90, limit=9)
         (task,) = await take(frontier)
         assert (task.visits, task.digest, task.etag) == (2, "sha256:A", None)
         assert task.history == PageHistory(NOW - 9, 2.0, 86_400.0, 0, 8, -3)  # what is None stays
@@ -508,7 +512,7 @@ async def test_a_revisit_is_no_new_url(store: Store) -> None:
         for n in range(3):
             (task,) = await take(frontier)
             await frontier.settle(batch(visit(task, next_at=NOW + n)))
-            await frontier.promote(now=NOW + n)
+            await frontier.promote_revisits(now=NOW + n, limit=9)
         assert (await host(frontier)).fetched == 1
 
 
@@ -518,8 +522,8 @@ async def test_what_is_done_without_a_due_time_is_not_visited_again(store: Store
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
         await frontier.settle(batch(visit(task)))
-        assert await frontier.next_due() is None
-        assert await frontier.promote(now=NOW + 99) == {}
+        assert await frontier.next_revisit() is None
+        assert await frontier.promote_revisits(now=NOW + 99, limit=9) == {}
 
 
 async def test_a_url_is_known_once_for_each_kind(store: Store) -> None:
@@ -542,8 +546,65 @@ async def test_hints_of_a_sitemap_come_with_the_task(store: Store) -> None:
         hinted = [replace(one, hint=first) for one in links("https://a.example/new", "https://a.example/")]
         await frontier.settle(batch(visit(task, discovered=tuple(hinted), next_at=NOW + 1)))
         await frontier.add([replace(hinted[1], hint=second), *links("https://a.example/new")], now=NOW)
-        await frontier.promote(now=NOW + 1)
+        await frontier.promote_revisits(now=NOW + 1, limit=9)
         assert {task.url[17:]: task.hint for task in await take(frontier)} == {"/": second, "/no": None, "/new": first}
+
+
+async def test_a_sitemap_brings_a_revisit_forward(store: Store) -> None:
+    """Where it says that the page changed after its last visit, and no sooner than `hint_after_s` after that."""
+    names = ("changed", "old", "future", "silent", "sooner", "new")
+    urls = [f"https://a.example/{name}" for name in names]
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/", *urls[:-1])
+        root, *tasks = await take(frontier)
+        due = [NOW + 50 if task.url.endswith("sooner") else NOW + 9_000 for task in tasks]
+        await frontier.settle(batch(*(visit(task, next_at=at) for task, at in zip(tasks, due, strict=True))))
+        says = dict(zip(names, (NOW + 1, NOW - 1, NOW + 1e9, None, NOW + 1, NOW + 1), strict=True))
+        hinted = [replace(one, hint=SitemapHint(None, says[one.url[18:]])) for one in links(*urls)]
+        told = replace(batch(replace(visit(root, discovered=tuple(hinted)), finished_at=NOW + 10)), hint_after_s=100.0)
+        assert (await frontier.settle(told)).links_new == [1]
+        assert await frontier.next_revisit() == NOW + 50
+        await frontier.promote_revisits(now=NOW + 100, limit=9)
+        assert {task.url[18:] for task in await take(frontier) if task.is_revisit} == {"changed", "future", "sooner"}
+        assert await frontier.next_revisit() == NOW + 9_000
+
+
+async def test_hints_bring_nothing_forward_unless_told_to(store: Store) -> None:
+    """Without recrawl they are stored only."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/", "https://a.example/x")
+        root, task = await take(frontier)
+        await frontier.settle(batch(visit(task, next_at=NOW + 9_000)))
+        (link,) = links("https://a.example/x")
+        await frontier.settle(batch(visit(root, discovered=(replace(link, hint=SitemapHint(None, NOW + 1)),))))
+        assert await frontier.next_revisit() == NOW + 9_000
+
+
+async def test_what_a_robots_txt_names_is_stored_with_it(store: Store) -> None:
+    """It has no row to be found on."""
+    robots = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        named = links("https://a.example/sitemap.xml", "https://b.example/s.xml")
+        receipt = await frontier.settle(batch(visit(robots), visit(robots, discovered=named)))
+        assert (receipt.links_new, receipt.queued) == ([0, 2], {1: 1, 2: 1})
+        assert {task.via for task in await take(frontier)} == {None}
+
+
+async def test_what_was_learnt_of_pages_can_be_asked_for(store: Store) -> None:
+    """Of those that are to be visited again and are not gone; all of a small store, a sample of a large one."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(100)))
+        tasks = await take(frontier, limit=100)
+        visits = [visit(task, next_at=NOW + 9, history=LEARNED_WELL) for task in tasks[:90]]
+        gone = visit(tasks[90], next_at=NOW + 9, history=PageHistory(gone_count=1))
+        await frontier.settle(batch(*visits, gone, visit(tasks[91])))
+        found = await frontier.learned(blocks=4, rows=50, phase=0.0)
+        assert {page.url for page in found} == {f"https://a.example/{n}" for n in range(90)}
+        assert found[0] == ("https://a.example/0", 0, 7, None, 1.5, 86_400.0)
+        some = await frontier.learned(blocks=4, rows=5, phase=0.5)
+        assert 10 <= len(some) <= 20
+        assert len({page.url for page in some}) == len(some)
 
 
 # -- history of robots.txt
@@ -596,7 +657,6 @@ def _bad_batches(task: Task, good: Task) -> dict[str, Batch]:
         "one task twice": batch(first, visit(task), visit(task), **rest),
         "taken down by a visit": batch(first, visit(task, state=UrlState.FORGOTTEN), **rest),
         "waiting for nothing": batch(first, visit(task, state=UrlState.WAITING), **rest),
-        "links of robots.txt": batch(first, visit(robots, discovered=links("https://a.example/x")), **rest),
         "a place too few": Batch([first, visit(task)], [None], **rest),
     }
 

@@ -213,7 +213,7 @@ class QuickFrontier(MemoryFrontier):
             self._urls = everything
 
     async def next_due(self) -> float | None:
-        return min((url.next_at for url in self._waiting.values()), default=None)
+        return min((url.next_at for url in self._waiting.values() if url.state is UrlState.WAITING), default=None)
 
 
 # -- answers

@@ -103,7 +103,7 @@ STEPS = st.one_of(
             max_size=3,
         ),
     ),
-    st.tuples(st.just("promote"), TIMES, st.integers(1, 4)),
+    st.tuples(st.just("promote"), TIMES, st.integers(1, 4), st.booleans()),
     st.tuples(st.just("file"), st.sampled_from("12"), st.sampled_from(SinkFileState), st.integers(0, 99)),
     st.tuples(st.just("refused"), st.integers(0, 30)),
     st.tuples(st.just("reopen"), st.booleans()),
@@ -152,11 +152,13 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
                     sink_files=[SinkFile("warc", "w", SinkFileState.OPEN, len(visits))],
                     counters=Counters(pages=len(visits)) if visits else None,
                     scope_hosts=[rest.key for rest in rests],
+                    hint_after_s=5.0 if len(visits) % 2 else None,
                 )
             )
             return list(receipt.links_new), receipt.queued, list(receipt.hosts)
-        case ("promote", now, limit):
-            return await frontier.promote(now=now, limit=limit)
+        case ("promote", now, limit, revisits):
+            promote = frontier.promote_revisits if revisits else frontier.promote
+            return await promote(now=now, limit=limit)
         case ("file", name, state, size):
             return await frontier.record_sink_files([SinkFile("pages", name, state, size)])
         case ("refused", place):
@@ -178,7 +180,9 @@ async def look(frontier: Frontier) -> Any:
     origins = [found(f"{scheme}://{host}/").origin for scheme in ("http", "https") for host in HOSTS]
     hosts = [await frontier.find_host(origin) for origin in origins]
     versions = [await frontier.robots_versions(host_id) for host_id in range(1, 9)]
-    return await frontier.totals(), await frontier.next_due(), await taken(frontier), hosts, versions
+    due = await frontier.next_due(), await frontier.next_revisit()
+    learned = await frontier.learned(blocks=2, rows=2, phase=0.5)
+    return await frontier.totals(), due, await taken(frontier), hosts, versions, learned
 
 
 async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator
 from warcio.checker import Checker
 
-from crawler.core.values import Record, Written
+from crawler.core.values import PageHistory, Record, Written
 from crawler.core.vocabulary import TruncatedReason
 from crawler.sinks.warc import STREAM_BYTES
 from tests.support.disks import FaultyDisk
@@ -292,6 +293,53 @@ def test_a_304_we_asked_for_is_a_revisit(tmp_path: Path) -> None:
     assert revisit["warc-refers-to-target-uri"] == record.task.url
     assert revisit["block"] == record.fetched.raw_head
     assert "warc-payload-digest" not in revisit
+
+
+def seen_before(record: Record, *, digest: str | None = None, visits: int = 1) -> Record:
+    """The record as that of a revisit, its payload captured a day before."""
+    history = PageHistory(changed_at=record.fetched.started_at - 86_400)
+    known = digest if digest is not None else record.payload_digest
+    return replace(record, task=replace(record.task, visits=visits, digest=known, history=history))
+
+
+def test_a_304_says_when_the_content_was_captured(tmp_path: Path) -> None:
+    """As far as it is known."""
+    record = seen_before(VISITS["not modified"])
+    response = one(tmp_path / "first", replace(record, task=replace(record.task, digest=None)))[0]
+    assert response["warc-refers-to-date"] < response["warc-date"]
+    assert response["warc-refers-to-date"][11:] == response["warc-date"][11:]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_payload_that_is_stored_is_not_stored_again(tmp_path: Path, streamed: bool, chunked: bool) -> None:
+    """WARC 1.1 §6.7.2: the head, the digest, and where the payload stands. Readers of other people take it."""
+    record = seen_before(make_record(payload=BIG if streamed else b"<p>hello", streamed=streamed, chunked=chunked))
+    path, _ = store(tmp_path, [record])
+    revisit = read_warc(path)[1]
+    assert revisit["warc-type"] == "revisit"
+    assert revisit["warc-profile"] == "http://netpreserve.org/warc/1.1/revisit/identical-payload-digest"
+    assert revisit["warc-refers-to-target-uri"] == record.task.url
+    assert revisit["warc-refers-to-date"][11:] == revisit["warc-date"][11:]
+    assert revisit["warc-payload-digest"] == record.payload_digest
+    assert revisit["block"] == record.fetched.raw_head
+    assert [block for _, block, _ in fast_digests(path)] == [True] * 4
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        seen_before(make_record(payload=b"<p>hello"), digest="sha256:OTHER"),
+        seen_before(make_record(payload=b"<p>hello"), visits=0),
+        seen_before(make_record(payload=b"<p>hello", status_code=404)),
+        seen_before(make_record(payload=b"<p>hello", truncated=TruncatedReason.LENGTH)),
+        seen_before(make_record(payload=b"")),
+    ],
+    ids=["other", "first visit", "an error page", "half a page", "empty"],
+)
+def test_what_is_stored_all_the_same(tmp_path: Path, record: Record) -> None:
+    """A payload that is not known to be there whole already."""
+    assert one(tmp_path, record)[0]["warc-type"] == "response"
 
 
 def test_a_304_nobody_asked_for_is_a_response(tmp_path: Path) -> None:
