@@ -99,7 +99,7 @@ class Ledger:
         self._open = 0
         self._by_origin: dict[Origin, HostConnections] = {}
 
-    def stats(self, *, idle: int, taken: int, waiting: int) -> PoolStats:
+    def stats(self, *, idle: int, opening: int, waiting: int) -> PoolStats:
         return PoolStats(
             opened=self._opened,
             closed=dict(self._closed),
@@ -112,7 +112,7 @@ class Ledger:
             requests_at_close=tuple(self._requests_at_close),
             open=self._open,
             idle=idle,
-            opening=max(0, taken - self._open),
+            opening=opening,
             waiting=waiting,
         )
 

@@ -60,6 +60,7 @@ class Pool:
         self._waiting = 0
         self._arrivals = 0
         self._taken = 0
+        self._opening = 0
         self._at_address: dict[str, int] = {}  # open connections by peer, kept where there is a cap on them
         self._alive: set[Connection] = set()  # until their transports are gone, so that close() can wait for them
         self._shut = False
@@ -115,7 +116,7 @@ class Pool:
     # -- looking
 
     def stats(self) -> PoolStats:
-        return self._ledger.stats(idle=len(self._idle), taken=self._taken, waiting=self._waiting)
+        return self._ledger.stats(idle=len(self._idle), opening=self._opening, waiting=self._waiting)
 
     def origins(self) -> dict[Origin, tuple[int, int, int]]:
         """For each origin with any: places taken, idle connections among them, and how many wait for one of its own."""
@@ -326,6 +327,7 @@ class Pool:
                 budget=self._budget,
             )
 
+        self._opening += 1
         try:
             connection, dialled = await self._dialer.dial(origin, make)
         except BaseException as error:
@@ -335,6 +337,8 @@ class Pool:
                 if error.error_type is ErrorType.NO_FILE_DESCRIPTORS:
                     self._evict()
             raise
+        finally:
+            self._opening -= 1
         connection.opened(dialled)
         self._alive.add(connection)
         self._ledger.opened(connection)
