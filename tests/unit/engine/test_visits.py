@@ -403,6 +403,7 @@ def test_a_decompression_bomb_is_an_error_that_is_final() -> None:
         (page("/b"), "rot13", CodingFault.UNKNOWN),
         (gzip.compress(page("/b")), "gzip", None),
     ],
+    ids=["cut", "plain", "unknown", "right"],
 )
 def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, fault: CodingFault | None) -> None:
     """What can be read is read, and the page says what was wrong."""
