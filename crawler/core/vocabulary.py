@@ -152,6 +152,7 @@ class CloseReason(StrEnum):
     TIMEOUT = "timeout"
     PROTOCOL_ERROR = "protocol_error"
     UNSOLICITED = "unsolicited"
+    UNREAD = "unread"  # the rest of a body was not wanted
     EVICTED = "evicted"
     SHUTDOWN = "shutdown"
 
@@ -163,6 +164,7 @@ class TruncatedReason(StrEnum):
     TIME = "time"
     DISCONNECT = "disconnect"
     UNSPECIFIED = "unspecified"
+    CONTENT_TYPE = "content_type"  # fetch.content_types does not want it; §5.13 lets others add reasons
 
 
 class CodingFault(StrEnum):

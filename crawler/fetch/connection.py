@@ -19,6 +19,7 @@ from typing import Final, cast
 from crawler.core.clock import Clock
 from crawler.core.values import ConnectionInfo, Origin, Timings
 from crawler.core.vocabulary import CloseReason, ErrorType
+from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.deadlines import next_deadline
 from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialled
@@ -55,9 +56,9 @@ class Connection(asyncio.Protocol):
     came (0.0: none did) and the exchange ended.
     """
 
-    __slots__ = ("_budget", "_clock", "_dialled", "_eof", "_gone", "_held_up_s", "_last_mono", "_loop", "_on_closed",
-                 "_options", "_paused_mono", "_reader", "_received", "_timer", "_timer_mono", "_transport",
-                 "_waiter", "bytes_received", "close_reason", "end_mono", "first_mono", "id", "idle_since_mono",
+    __slots__ = ("_bandwidth", "_budget", "_clock", "_dialled", "_eof", "_gone", "_held_up_s", "_last_mono", "_loop",
+                 "_on_closed", "_options", "_paused_mono", "_reader", "_received", "_timer", "_timer_mono",
+                 "_transport", "_waiter", "bytes_received", "close_reason", "end_mono", "first_mono", "id", "idle_since_mono",
                  "keep_alive_max", "keep_alive_timeout_s", "opened_mono", "origin", "requests", "requests_booked",
                  "sent_mono", "state")  # fmt: skip
 
@@ -70,6 +71,7 @@ class Connection(asyncio.Protocol):
         clock: Clock,
         on_closed: Callable[["Connection"], None],
         budget: ByteBudget | None = None,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
         self.id = id
         self.origin = origin
@@ -86,6 +88,7 @@ class Connection(asyncio.Protocol):
         self._clock = clock
         self._on_closed = on_closed
         self._budget = budget
+        self._bandwidth = bandwidth
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
@@ -233,6 +236,7 @@ class Connection(asyncio.Protocol):
                 self.abort(CloseReason.UNSOLICITED)
             return
         self._last_mono = now = self._clock.mono()
+        read_on_mono = 0.0 if self._bandwidth is None else self._bandwidth.spend(self.origin.host, size, now)
         is_first = not self._received
         if is_first:
             self.first_mono = now
@@ -249,8 +253,11 @@ class Connection(asyncio.Protocol):
                 return
             if is_first:
                 self._arm(now)  # from here on other deadlines hold, which may be nearer
-            if self._budget is not None and self._budget.is_spent():
-                self._pause(self._budget, now)
+            if read_on_mono > now:
+                if self._pause(now):
+                    self._loop.call_later(read_on_mono - now, self._resume)
+            elif self._budget is not None and self._budget.is_spent() and self._pause(now):
+                self._budget.wait(self._resume)
 
     def _complete(self, reader: ResponseReader, now: float) -> None:
         """The last byte was read: decide whether the connection lives, then let the exchange return."""
@@ -263,7 +270,9 @@ class Connection(asyncio.Protocol):
         if reader.extra:
             self.abort(CloseReason.UNSOLICITED)
         elif not reader.reusable:
-            self.abort(CloseReason.SERVER_CLOSE if reader.closes else CloseReason.PROTOCOL_ERROR)
+            unread = reader.truncated is not None and reader.error_type is None
+            reason = CloseReason.UNREAD if unread else CloseReason.PROTOCOL_ERROR
+            self.abort(CloseReason.SERVER_CLOSE if reader.closes else reason)
 
     def _fail(self, error: Exception, reason: CloseReason) -> None:
         self.end_mono = self._clock.mono()
@@ -272,12 +281,15 @@ class Connection(asyncio.Protocol):
             self._waiter.set_result(error)
         self.abort(reason)
 
-    def _pause(self, budget: ByteBudget, now: float) -> None:
-        """Stop reading until memory is free; the server meets a full window."""
-        if self._transport is not None and not self._paused_mono:
-            self._paused_mono = now
-            self._transport.pause_reading()
-            budget.wait(self._resume)
+    def _pause(self, now: float) -> bool:
+        """Stop reading, and see to it that `_resume` is called; the server meets a full window. False: it is paused
+        already.
+        """
+        if self._transport is None or self._paused_mono:
+            return False
+        self._paused_mono = now
+        self._transport.pause_reading()
+        return True
 
     def _resume(self) -> None:
         now = self._clock.mono()

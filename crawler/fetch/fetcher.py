@@ -6,14 +6,15 @@ is sent a second time only over a fresh connection, and only if the first one ha
 """
 
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from crawler.core.clock import Clock
 from crawler.core.retry import is_lasting
 from crawler.core.url import target_of
-from crawler.core.values import Failed, Fetched, FetchResult, Origin, Task
-from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.core.values import Failed, Fetched, FetchResult, Head, Origin, Task
+from crawler.core.vocabulary import ErrorType, TaskKind, TruncatedReason
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection
 from crawler.fetch.errors import DialError, ExchangeError, describe
@@ -22,6 +23,7 @@ from crawler.fetch.personal import Personal
 from crawler.fetch.pool import Loan, Pool
 from crawler.fetch.request import LocalProtocolError, build_request
 from crawler.fetch.spool import BodySink
+from crawler.fetch.wanted import ContentTypes
 from crawler.fetch.wire import ResponseReader, WireLimits
 
 _ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -54,6 +56,7 @@ class _Attempt:
     """Where one fetch stands. `taken` is the address the gate was entered for."""
 
     request: bytes
+    wants: Callable[[Head], bool] | None = None
     taken: str | None = None
     resends: int = 0
     started_at: float = 0.0
@@ -87,6 +90,7 @@ class Fetcher:
         self._budget = budget
         self._spool_directory = spool_directory
         self._limits = WireLimits.from_options(options)
+        self._wants = ContentTypes(options.content_types).wants if options.content_types else None
         self._fields = _constant_fields(options, identity)
         build_request("GET", "/", self._fields)
 
@@ -97,7 +101,8 @@ class Fetcher:
         return self._personal.received(origin, task, await self._fetch(origin, task))
 
     async def _fetch(self, origin: Origin, task: Task) -> FetchResult:
-        attempt = _Attempt(self._request(origin, task), started_at=self._clock.now())
+        wants = self._wants if task.kind is TaskKind.PAGE else None
+        attempt = _Attempt(self._request(origin, task), wants, started_at=self._clock.now())
         loan = self._pool.lend(origin)
         try:
             async with loan as connection:
@@ -127,7 +132,7 @@ class Fetcher:
             self._enter_gate(connection, attempt)
             was_used = connection.requests > 0
             attempt.sink = sink = BodySink(self._options.spool_over, self._spool_directory, self._budget)
-            reader = ResponseReader(self._limits, sink)
+            reader = ResponseReader(self._limits, sink, attempt.wants)
             attempt.started_at = self._clock.now()
             try:
                 await connection.exchange(attempt.request, reader)
@@ -142,7 +147,8 @@ class Fetcher:
                 short = error.errno in (errno.EMFILE, errno.ENFILE)
                 error_type = ErrorType.NO_FILE_DESCRIPTORS if short else ErrorType.LOCAL_IO
                 return self._failed(connection, attempt, error_type, describe(error))
-            return _fetched(connection, reader, sink, attempt, reader.truncated, reader.error_type)
+            truncated = TruncatedReason.CONTENT_TYPE if reader.unwanted else reader.truncated
+            return _fetched(connection, reader, sink, attempt, truncated, reader.error_type)
 
     def _enter_gate(self, connection: Connection, attempt: _Attempt) -> None:
         address = connection.dialled.peer_address
@@ -165,6 +171,8 @@ class Fetcher:
         error: ExchangeError,
     ) -> Fetched | Failed:
         """What arrived is kept, and marked, if it was framed properly as far as it came; else nothing was fetched."""
+        if reader.unwanted:  # how the rest of it fared is of no interest
+            return _fetched(connection, reader, sink, attempt, TruncatedReason.CONTENT_TYPE, None)
         if reader.head is None or error.error_type is ErrorType.PROTOCOL_ERROR:
             return self._failed(connection, attempt, error.error_type, error.detail)
         truncated = TruncatedReason.TIME if error.error_type in _LATE else TruncatedReason.DISCONNECT

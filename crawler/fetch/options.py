@@ -45,6 +45,9 @@ class FetchOptions:
     encodings: tuple[str, ...] = ("gzip", "deflate", "br", "zstd")
     headers: tuple[tuple[str, str], ...] = ()
     cookies: str = "off"  # or "session": kept in memory while the process lives
+    content_types: tuple[str, ...] = ()  # globs; empty: all
+    bandwidth: int | None = None  # bytes a second, all hosts together
+    bandwidth_per_host: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

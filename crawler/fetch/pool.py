@@ -14,6 +14,7 @@ from typing import Final
 from crawler.core.clock import Clock
 from crawler.core.values import Origin
 from crawler.core.vocabulary import CloseReason, ErrorType
+from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection, Exchange, State
 from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialer
@@ -46,6 +47,7 @@ class Pool:
         connections_per_address: int | None = None,
         on_event: OnEvent | None = None,
         budget: ByteBudget | None = None,
+        bandwidth: Bandwidth | None = None,
     ) -> None:
         self._dialer = dialer
         self._options = options
@@ -53,6 +55,7 @@ class Pool:
         self._per_host = connections_per_host
         self._per_address = connections_per_address
         self._budget = budget
+        self._bandwidth = bandwidth
         self._ledger = Ledger(clock, on_event)
         self._places: dict[Origin, Places] = {}
         self._idle: dict[Connection, None] = {}  # all origins, the longest idle first
@@ -325,6 +328,7 @@ class Pool:
                 clock=self._clock,
                 on_closed=self._on_connection_closed,
                 budget=self._budget,
+                bandwidth=self._bandwidth,
             )
 
         self._opening += 1

@@ -10,13 +10,14 @@ server's word: memory grows with the bytes that came, and each kind of byte has 
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
 from crawler.core.values import Head
 from crawler.core.vocabulary import ErrorType, TruncatedReason
 from crawler.fetch.chunked import ChunkedDecoder
-from crawler.fetch.framing import BodyEnd, body_framing, hop_fields, is_persistent, keep_alive_hints
+from crawler.fetch.framing import BodyEnd, Framing, body_framing, hop_fields, is_persistent, keep_alive_hints
 from crawler.fetch.headfields import RemoteProtocolError, parse_head, shown
 from crawler.fetch.options import KIB, MIB, FetchOptions
 from crawler.fetch.request import LocalProtocolError, build_request
@@ -28,6 +29,9 @@ _START: Final = b"HTTP/"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
 # Empty lines before a status line, left over by servers that end a 1xx with one too many; Chromium skips 4 bytes too.
 _MAX_BLANK: Final = 4
+# So much of a body that is not wanted is read all the same, where that saves the connection: a new one costs about as
+# many bytes and two round trips more.
+_DRAINED: Final = 16 * KIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,18 @@ class WireLimits:
         )
 
 
+class _Nowhere:
+    """Where a body goes that nobody wants."""
+
+    def write(self, raw: bytes) -> None: ...
+
+    def write_payload(self, data: bytes) -> None: ...
+
+
+_NOWHERE: Final = _Nowhere()
+_EMPTY: Final = Framing(BodyEnd.LENGTH, 0)
+
+
 class ResponseReader:
     """Reads one response to one GET.
 
@@ -61,18 +77,20 @@ class ResponseReader:
       server closed before a whole head it stays False: `error_type` says SERVER_CLOSED (no byte came) or TRUNCATED.
     - `truncated`: less was kept than was sent or promised; `error_type` is set too where that is an error. After
       RemoteProtocolError it is PROTOCOL_ERROR, and the sink still holds the body as far as it came.
+    - `unwanted`: `wants` did not want the body. None of it is kept, and a long one is not read to its end.
     - `tainted`: framed leniently. `extra`: bytes came beyond the response's end; the response stands.
     - `closes`: the server announced the close, in a field, by HTTP/1.0 or by leaving the end of the body to it.
     - `keep_alive_timeout_s`, `keep_alive_max`: what the Keep-Alive field says, if anything.
     """
 
-    __slots__ = ("_chunks", "_end", "_informational", "_limits", "_pending", "_room", "_scanned", "_sink", "_whole",
-                 "closes", "complete", "error_type", "extra", "head", "keep_alive_max", "keep_alive_timeout_s",
-                 "raw_head", "started", "tainted", "truncated")  # fmt: skip
+    __slots__ = ("_chunks", "_end", "_informational", "_limits", "_pending", "_room", "_scanned", "_sink", "_wants",
+                 "_whole", "closes", "complete", "error_type", "extra", "head", "keep_alive_max",
+                 "keep_alive_timeout_s", "raw_head", "started", "tainted", "truncated", "unwanted")  # fmt: skip
 
-    def __init__(self, limits: WireLimits, sink: BodySink) -> None:
+    def __init__(self, limits: WireLimits, sink: BodySink, wants: Callable[[Head], bool] | None = None) -> None:
         self._limits = limits
-        self._sink = sink
+        self._sink: BodySink | _Nowhere = sink
+        self._wants = wants
         self._pending = bytearray()  # a head that has begun
         self._scanned = 0  # bytes of it known not to begin its end
         self._informational = 0
@@ -86,6 +104,7 @@ class ResponseReader:
         self.complete = False
         self.tainted = False
         self.extra = False
+        self.unwanted = False
         self.closes = False
         self.truncated: TruncatedReason | None = None
         self.error_type: ErrorType | None = None
@@ -113,7 +132,7 @@ class ResponseReader:
         self.started = True
         try:
             body = data if self.head is not None else self._feed_head(data)
-            if body is not None:
+            if body is not None and not self.complete:
                 self._feed_body(body)
         except RemoteProtocolError:
             self._give_up(ErrorType.PROTOCOL_ERROR, TruncatedReason.UNSPECIFIED)
@@ -210,15 +229,27 @@ class ResponseReader:
         framing = body_framing(head, hop)
         self.tainted |= framing.faulty
         self._end = framing.end
-        self._room = limits.max_body
+        max_body = limits.max_body
+        if self._wants is not None and framing != _EMPTY and not self._wants(head):
+            self._refuse()
+            max_body = min(_DRAINED, max_body)
+            if framing.end is BodyEnd.CLOSE or framing.length > max_body:
+                self.complete = True
+                self.truncated = TruncatedReason.CONTENT_TYPE
+                return
+        self._room = max_body
         if framing.end is BodyEnd.LENGTH:
-            self._whole = framing.length <= limits.max_body
-            self._room = min(framing.length, limits.max_body)
+            self._whole = framing.length <= max_body
+            self._room = min(framing.length, max_body)
         elif framing.end is BodyEnd.LAST_CHUNK:
             self._chunks = ChunkedDecoder(limits.max_chunk_line, limits.max_trailers)
             self._sink.write_payload(b"")
         else:
             self.closes = True
+
+    def _refuse(self) -> None:
+        self.unwanted = True
+        self._sink = _NOWHERE
 
     def _feed_body(self, data: bytes) -> None:
         kept = data if len(data) <= self._room else data[: self._room]

@@ -8,6 +8,7 @@ import re
 import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
 from stat import S_ISDIR
@@ -114,6 +115,19 @@ def _fetch(settings: Settings) -> Iterator[Finding]:
                 f"({format_duration(fetch.total_timeout)}) and never ends a fetch",
                 is_warning=True,
             )
+    if fetch.bandwidth is not None and (fetch.bandwidth_per_host or 0) > fetch.bandwidth:
+        yield Finding(
+            ("fetch.bandwidth_per_host", "fetch.bandwidth"),
+            f"fetch.bandwidth_per_host ({format_size(fetch.bandwidth_per_host or 0)}) is more than fetch.bandwidth "
+            f"({format_size(fetch.bandwidth)}) lets through",
+            is_warning=True,
+        )
+    if fetch.content_types and not any(fnmatchcase("text/html", glob) for glob in fetch.content_types):
+        yield Finding(
+            ("fetch.content_types",),
+            "fetch.content_types leaves text/html out: no page is read, and no link is found",
+            is_warning=True,
+        )
     if not settings.output.warc and not settings.output.pages:
         yield Finding(
             ("output.warc", "output.pages"), "output.warc and output.pages are off: no page is kept", is_warning=True

@@ -72,6 +72,8 @@ Encoding = Annotated[str, BeforeValidator(readers.one_of("gzip", "deflate", "br"
 Encodings = Annotated[
     tuple[Encoding, ...], BeforeValidator(readers.sequence), AfterValidator(readers.distinct), Kind.LIST
 ]
+ContentType = Annotated[str, BeforeValidator(readers.content_type)]
+Window = Annotated[str, BeforeValidator(readers.window)]
 HostPattern = Annotated[str, BeforeValidator(readers.host_pattern)]
 Hosts = Annotated[
     tuple[HostPattern, ...], BeforeValidator(readers.hosts_or_word), AfterValidator(readers.not_both), Kind.HOSTS

@@ -11,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from typing import Final, TypeVar
 
 from crawler.core import url
+from crawler.core.hours import HoursError, spans
 from crawler.core.scope import ScopePatternError, compile_pattern
 from crawler.core.vocabulary import DenyReason
 from crawler.settings.problems import RefusedValue, did_you_mean, shown
@@ -20,6 +21,7 @@ SEED_WORDS: Final = ("seed-hosts", "seed-domains")
 NO_LIMIT: Final = "none"  # how a key that may be without a limit says so; TOML has no null
 TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 
+_MEDIA_RANGE = re.compile(r"[!#$&^_.+*0-9a-z-]+/[!#$&^_.+*0-9a-z-]+")  # RFC 6838 §4.2, and "*"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"[^\s/?#@:\\*\[\]]+|\[[0-9A-Fa-f:.]+\]")
 _SERVER = re.compile(r"\[(?P<v6>[^\]]+)\](?::(?P<port6>\d+))?|(?P<v4>[^:]+)(?::(?P<port4>\d+))?")
@@ -204,6 +206,31 @@ def url_pattern(value: object) -> str:
     except ScopePatternError as error:
         raise RefusedValue(f"must be a glob or a regular expression: {error}") from None
     return value
+
+
+def content_type(value: object) -> str:
+    """A media type without parameters, lower case; "*" stands for any characters of one of its two halves."""
+    text = text_of(value).strip().lower()
+    if _MEDIA_RANGE.fullmatch(text) is None:
+        hint = "without parameters" if ";" in text else ""
+        if "/" not in text and _MEDIA_RANGE.fullmatch(f"text/{text}"):
+            hint = f'did you mean "{text}/*"?' if text in _TOP_LEVEL else f'did you mean "text/{text}"?'
+        raise RefusedValue(f'must be a content type such as "text/html" or "text/*", not {shown(text)}', hint)
+    return text
+
+
+_TOP_LEVEL: Final = frozenset(
+    ("application", "audio", "font", "image", "message", "model", "multipart", "text", "video")
+)
+
+
+def window(value: object) -> str:
+    text = text_of(value).strip()
+    try:
+        spans(text)
+    except HoursError as error:
+        raise RefusedValue(f'must be a time of the week such as "22:00-06:00", not {shown(text)}', str(error)) from None
+    return text
 
 
 def ip(value: object) -> str:

@@ -33,9 +33,6 @@ _TLS: Final = TlsOptions()
 # "section.key" of what OPERATIONS plans and this version does not do.
 UNSUPPORTED: Final = frozenset(
     (
-        "fetch.content_types",
-        "fetch.bandwidth",
-        "fetch.hours",
         "recrawl.min_interval",
         "recrawl.max_interval",
         "recrawl.visits_per_day",
@@ -211,6 +208,20 @@ class Fetch(Section):
         _FETCH.cookies,
         '"off", or "session": cookies are sent back where they belong, and forgotten when the process ends.',
         restart=True,
+    )
+    content_types: k.ListOf[k.ContentType] = _key(
+        _FETCH.content_types,
+        'Types of 2xx answers whose bodies are read, as in ["text/*", "application/*+xml"]; empty: all. Of another '
+        "type the head alone is kept, outcome truncated; an answer that does not say its type is read.",
+    )
+    bandwidth: k.PositiveSizeOrNoLimit = _key(
+        _FETCH.bandwidth, "Bytes a second that may come, from all hosts together, on average."
+    )
+    bandwidth_per_host: k.PositiveSizeOrNoLimit = _key(_FETCH.bandwidth_per_host, "The same from one host.")
+    hours: k.ListOf[k.Window] = _key(
+        _ENGINE.hours,
+        'When requests may leave, by the local clock (TZ): ["22:00-06:00"], ["Mon-Fri 19:00-07:00", "Sat,Sun '
+        '00:00-24:00"]; empty: always. Days are those on which a window begins. Outside, what is in flight finishes.',
     )
 
 

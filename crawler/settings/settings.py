@@ -152,6 +152,9 @@ class Settings:
             encodings=self.fetch.encodings,
             headers=tuple(self.fetch.headers.items()),
             cookies=self.fetch.cookies,
+            content_types=self.fetch.content_types,
+            bandwidth=self.fetch.bandwidth,
+            bandwidth_per_host=self.fetch.bandwidth_per_host,
         )
 
     def network_options(self) -> NetworkOptions:
@@ -203,6 +206,7 @@ class Settings:
             linger_s=self.crawl.linger if mode == "crawl" else None,
             max_duration_s=self.crawl.max_duration if mode == "crawl" else None,
             min_free=self.output.min_free,
+            hours=self.fetch.hours,
         )
 
     def log_options(self) -> LogOptions:
