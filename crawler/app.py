@@ -19,13 +19,14 @@ import uvloop
 
 from crawler import __version__, daemon
 from crawler.client import make_client
+from crawler.core.hours import Hours
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.core.values import Discovered, Lease
 from crawler.core.vocabulary import Source, StoppedBy
 from crawler.engine.admission import Admission
 from crawler.engine.books import Books
-from crawler.engine.clock import SystemClock
+from crawler.engine.clock import SystemClock, utc_offset_s
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
@@ -36,6 +37,7 @@ from crawler.engine.seen import RecentKeys
 from crawler.engine.snapshot import Snapshot
 from crawler.engine.summary import summarise
 from crawler.engine.tally import Tally
+from crawler.engine.valve import Valve
 from crawler.engine.views import Views
 from crawler.engine.visit import Reader
 from crawler.engine.worker import LARGE_AT_ONCE, Worker
@@ -201,14 +203,6 @@ def _assemble(
     leases_out: Callable[[], int] = lambda: len(scheduler.leases_out)  # noqa: E731 - scheduler comes below
     reporter = Reporter(logs, clock, output, min_free=engine.min_free, in_flight=leases_out)
     gate = AddressGate(settings.address_politeness(), clock)
-    queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
-    books = Books(politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event)
-    scheduler = Scheduler(
-        books=books, frontier=frontier, queue=queue, gate=gate, clock=clock, politeness=politeness, options=engine
-    )
-    obeys = politeness.robots == "obey"
-    seed_hosts = [seed(text)[1].host for text in settings.seeds]
-    admission = Admission(Scope(scope_options, seed_hosts), identity.robots_token, obeys)
     client = make_client(
         settings,
         clock=clock,
@@ -217,6 +211,23 @@ def _assemble(
         spool_directory=str(output),
         on_event=lambda name, fields: reporter.event(Event(name), fields),
     )
+    valve = Valve(clock, Hours(engine.hours, utc_offset_s) if engine.hours else None, client.bandwidth)
+    valve.on_hours = reporter.hours
+    queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
+    books = Books(politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event)
+    scheduler = Scheduler(
+        books=books,
+        frontier=frontier,
+        queue=queue,
+        gate=gate,
+        clock=clock,
+        politeness=politeness,
+        options=engine,
+        valve=valve,
+    )
+    obeys = politeness.robots == "obey"
+    seed_hosts = [seed(text)[1].host for text in settings.seeds]
+    admission = Admission(Scope(scope_options, seed_hosts), identity.robots_token, obeys)
     reader = Reader(
         content=settings.content_options(),
         fetch=fetch,

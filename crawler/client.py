@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from crawler.core.clock import Clock
 from crawler.fetch.address import AddressPolicy
+from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.dial import Dialer, NetworkDialer
@@ -28,6 +29,7 @@ class Client:
 
     resolver: CachingResolver
     policy: AddressPolicy
+    bandwidth: Bandwidth
     pool: Pool
     fetcher: Fetcher
     budget: ByteBudget
@@ -65,6 +67,7 @@ def make_client(
         clock=clock,
     )
     budget = ByteBudget(memory)
+    bandwidth = Bandwidth(fetch.bandwidth, fetch.bandwidth_per_host)
     pool = Pool(
         dialer=tap_dialer(dialer),
         options=fetch,
@@ -72,6 +75,7 @@ def make_client(
         connections_per_host=settings.politeness_options().connections_per_host,
         connections_per_address=settings.address_politeness().connections_per_address,
         budget=budget,
+        bandwidth=bandwidth,
         on_event=on_event,
     )
     fetcher = Fetcher(
@@ -89,4 +93,4 @@ def make_client(
             clock=clock,
         ),
     )
-    return Client(resolver, policy, pool, fetcher, budget)
+    return Client(resolver, policy, bandwidth, pool, fetcher, budget)

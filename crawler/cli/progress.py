@@ -5,6 +5,7 @@ anybody is watching: the caller makes a `Progress` only for a terminal.
 Invariant: a panel is drawn when the caller hands over a snapshot, never by a thread or a timer of its own.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
@@ -25,6 +26,7 @@ _LABEL_WIDTH: Final = 13
 _STATES: Final[Mapping[str, tuple[str, str]]] = {
     "crawling": ("crawling", "green"),
     "lingering": ("waiting for what is due later", "yellow"),
+    "off_hours": ("outside fetch.hours", "yellow"),
     "paused": ("paused", "yellow"),
     "draining": ("stopping: finishing what is in flight (Ctrl-C again to stop at once)", "yellow"),
 }
@@ -71,6 +73,8 @@ def panel(snapshot: Snapshot) -> Text:
     mean = s.pages / s.elapsed_s if s.elapsed_s > 0 else 0.0
     per_connection = s.requests / s.connections_opened if s.connections_opened else 0.0
     state, colour = _STATES.get(s.state, (s.state, "yellow"))
+    if s.until_at is not None:
+        state += time.strftime(" until %a %H:%M", time.localtime(s.until_at))
     text = Text(no_wrap=True, overflow="ellipsis", end="")
 
     def line(label: str, *parts: tuple[str, str]) -> None:

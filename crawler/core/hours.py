@@ -48,6 +48,8 @@ class Hours:
 
     def changes_at(self, at: float) -> float:
         """When `is_open` next differs from what it is at `at` (UTC); NEVER if all of the week is open."""
+        if not self._edges:
+            return NEVER
         was_open = self.is_open(at)
         then = at - (at + self._utc_offset_s(at)) % 60
         while then < at + _LOOK_S:

@@ -18,3 +18,8 @@ class SystemClock:
         mono = time.monotonic()
         self._ahead_s = max(self._ahead_s, time.time() - mono)
         return mono + self._ahead_s
+
+
+def utc_offset_s(at: float) -> float:
+    """How far the machine's local clock (TZ, /etc/localtime) is ahead of UTC at a time (UTC)."""
+    return float(time.localtime(at).tm_gmtoff)

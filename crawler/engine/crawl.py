@@ -148,6 +148,8 @@ class Crawl:
         wait_s = self._scheduler.next_turn_s(enough_s=min(_CHECK_S, linger_s))
         if self._scheduler.next_due_at is not None:
             wait_s = min(wait_s, self._scheduler.next_due_at - self._clock.now())
+        if wait_s < NEVER:
+            wait_s = max(wait_s, self._scheduler.valve.shut_s())
         if wait_s <= linger_s:
             self.state = "lingering" if wait_s > _CHECK_S else "crawling"
             return None

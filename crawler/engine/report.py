@@ -179,6 +179,13 @@ class Reporter:
                 Event.DISK_OK, path=str(self._output), free_bytes=free, paused_s=round(now - self._disk_low_mono, 1)
             )
 
+    def hours(self, is_open: bool, until_at: float) -> None:
+        """`fetch.hours` opened or closed."""
+        fields: dict[str, object] = {"open": is_open}
+        if until_at != float("inf"):
+            fields["until"] = timestamp(until_at)
+        self._logs.emit(Event.HOURS, fields)
+
     def drain(self, reason: StoppedBy) -> None:
         """The crawl is ending."""
         self._logs.event(Event.DRAIN, reason=reason.value, in_flight=self._in_flight())

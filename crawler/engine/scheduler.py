@@ -24,6 +24,7 @@ from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Errand, Host, Key
 from crawler.engine.options import EngineOptions
+from crawler.engine.valve import LOOK_S, Valve
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
 
 PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
@@ -45,12 +46,14 @@ class Scheduler:
         clock: Clock,
         politeness: PolitenessOptions,
         options: EngineOptions,
+        valve: Valve | None = None,
     ) -> None:
         self.books = books
         self._frontier = frontier
         self._queue = queue
         self._gate = gate
         self._clock = clock
+        self.valve = valve if valve is not None else Valve(clock)
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
         self._lease_size = options.lease_size
@@ -146,6 +149,9 @@ class Scheduler:
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""
         while not self.stopping and not self.paused:
+            shut_s = self.valve.shut_s()
+            if shut_s > 0:
+                return min(shut_s, LOOK_S)
             due = self._agenda.take_due()
             if not isinstance(due, Key):
                 return due
@@ -205,6 +211,9 @@ class Scheduler:
         """None if a page of the host may be leased now, else when to look again."""
         if host.turn.open_mono > mono:
             return host.turn.open_mono
+        throttled_mono = self.valve.host_opens_mono(host.origin.host)
+        if throttled_mono > mono:
+            return throttled_mono
         if self._obeys_robots:
             now = self._clock.now()
             if host.robots_pending:
@@ -307,7 +316,7 @@ class Scheduler:
 
     def may_begin(self, lease: Lease, *, first: bool) -> bool:
         """Whether the next request of a lease may leave: a rest or a Crawl-delay that came up since it was issued holds
-        for it too. `first`: none of it has left yet.
+        for it too, and so does the valve. `first`: none of it has left yet.
         """
         if self.paused:
             return False
@@ -315,6 +324,8 @@ class Scheduler:
         key = self._key_of(lease, host)
         now = self._clock.mono()
         if key.turn.open_mono > now or host.turn.open_mono > now:
+            return False
+        if self.valve.shut_s() > 0 or self.valve.host_opens_mono(lease.origin.host) > now:
             return False
         return key.delay_s == 0 or (first and key.turn.in_flight == 1)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from crawler.core.outcome import outcome_word, response_of
 from crawler.core.values import Counters, Denied, Failed, Fetched, Outcome, Settlement
-from crawler.core.vocabulary import ErrorType, TaskKind, UrlState
+from crawler.core.vocabulary import ErrorType, TaskKind, TruncatedReason, UrlState
 
 
 @dataclass(slots=True)
@@ -92,4 +92,5 @@ def is_stored_page(settlement: Settlement) -> bool:
         and settlement.state in (UrlState.DONE, UrlState.GAVE_UP)
         and 200 <= outcome.head.status_code < 300
         and outcome.error_type is not ErrorType.TOO_LARGE
+        and outcome.truncated is not TruncatedReason.CONTENT_TYPE
     )

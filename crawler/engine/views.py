@@ -17,6 +17,7 @@ from crawler.engine.summary import peak_rss_bytes
 from crawler.engine.tally import Tally
 from crawler.fetch.ledger import PoolStats
 from crawler.frontier.base import Frontier, Totals
+from crawler.obs.timestamp import timestamp
 
 _RATE_OVER_S = 5.0
 
@@ -64,9 +65,11 @@ class Views:
             recent.popleft()
         spent_s = now - recent[0][0]
         resting = sum(1 for host in books.hosts.values() if host.turn.open_mono > now or host.is_held)
+        state, until_at = self._state()
         return Snapshot(
             elapsed_s=now - self._started_mono,
-            state=self._crawl.state,
+            state=state,
+            until_at=until_at,
             responses=tally.responses,
             pages=tally.pages,
             bytes=tally.bytes,
@@ -96,6 +99,7 @@ class Views:
         cpu_now_s = self._cpu_s()
         self._last_progress = (now, tally.responses, tally.pages, tally.bytes, cpu_now_s)
         cpu_percent = 100 * (cpu_now_s - cpu_s) / spent_s
+        _, until_at = self._state()
         return {
             "responses_per_s": round((tally.responses - responses) / spent_s, 2),
             "pages_per_s": round((tally.pages - pages) / spent_s, 2),
@@ -112,7 +116,14 @@ class Views:
             "cpu_percent": round(cpu_percent),
             "max_rss_bytes": peak_rss_bytes(),
             "bottleneck": self._bottleneck(cpu_percent),
+            **({} if until_at is None else {"open_at": timestamp(until_at)}),
         }
+
+    def _state(self) -> tuple[str, float | None]:
+        until_at = self._scheduler.valve.closed_until_at
+        if until_at is None or self._crawl.state not in ("crawling", "lingering"):
+            return self._crawl.state, None
+        return "off_hours", until_at
 
     def _bottleneck(self, cpu_percent: float) -> str:
         """What a faster crawl would have to wait less for."""
@@ -120,6 +131,10 @@ class Views:
             return "disk"
         if cpu_percent > 85:
             return "cpu"
+        if self._scheduler.valve.closed_until_at is not None:
+            return "hours"
+        if self._scheduler.valve.is_throttled:
+            return "bandwidth"
         if self._scheduler.leases_out:
             return "network" if len(self._scheduler.leases_out) > 1 else "politeness"
         return "empty" if self._scheduler.next_turn_s() == NEVER else "politeness"
@@ -127,9 +142,10 @@ class Views:
     def sentence(self) -> str:
         """One line for a service manager."""
         view = self.snapshot()
+        until = f" until {timestamp(view.until_at)[:16]}Z" if view.until_at is not None else ""
         return (
-            f"{view.state}: {view.pages} pages, {view.rate_now:.0f}/s, {view.queued} queued, {view.hosts} hosts, "
-            f"{view.errors} errors"
+            f"{view.state}{until}: {view.pages} pages, {view.rate_now:.0f}/s, {view.queued} queued, "
+            f"{view.hosts} hosts, {view.errors} errors"
         )
 
     @staticmethod

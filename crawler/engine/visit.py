@@ -26,7 +26,7 @@ from crawler.core.values import (
     Redirected,
     Task,
 )
-from crawler.core.vocabulary import DenyReason, ErrorType, Source, TaskKind
+from crawler.core.vocabulary import DenyReason, ErrorType, Source, TaskKind, TruncatedReason
 from crawler.engine.seen import RecentKeys
 from crawler.fetch.options import FetchOptions
 
@@ -110,7 +110,8 @@ class Reader:
         if response is None:
             return reading, []
         reading.payload_digest = digest.payload_digest(response.payload)
-        if task.kind is TaskKind.ROBOTS:  # read by `robots_visit`
+        if task.kind is TaskKind.ROBOTS or response.truncated is TruncatedReason.CONTENT_TYPE:
+            # `robots_visit` reads the one, and there is nothing to read of the other
             return reading, []
         if isinstance(outcome, Redirected):
             moved = _moved_to(outcome.target)

@@ -32,7 +32,7 @@ from crawler.core.values import (
     Settlement,
     Task,
 )
-from crawler.core.vocabulary import TaskKind, UrlState
+from crawler.core.vocabulary import TaskKind, TruncatedReason, UrlState
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host
@@ -251,7 +251,7 @@ class Worker:
             tuple(reading.discovered),
             record,
             next_at,
-            digest=None if isinstance(outcome, NotModified) else reading.payload_digest,  # a 304 has no content
+            digest=reading.payload_digest if _has_content(outcome) else None,
             finished_at=self._clock.now(),
         )
         self._tally.links_found += reading.links_found
@@ -335,6 +335,12 @@ class Worker:
         except UrlError:
             return None
         return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)
+
+
+def _has_content(outcome: Outcome) -> bool:
+    """A 304 has none, and that of a type nobody wants was not read."""
+    unread = isinstance(outcome, Fetched) and outcome.truncated is TruncatedReason.CONTENT_TYPE
+    return not unread and not isinstance(outcome, NotModified)
 
 
 async def _off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:

@@ -58,7 +58,8 @@ class Connection(asyncio.Protocol):
 
     __slots__ = ("_bandwidth", "_budget", "_clock", "_dialled", "_eof", "_gone", "_held_up_s", "_last_mono", "_loop",
                  "_on_closed", "_options", "_paused_mono", "_reader", "_received", "_timer", "_timer_mono",
-                 "_transport", "_waiter", "bytes_received", "close_reason", "end_mono", "first_mono", "id", "idle_since_mono",
+                 "_transport", "_waiter", "bytes_received", "close_reason", "end_mono", "first_mono", "id",
+                 "idle_since_mono",
                  "keep_alive_max", "keep_alive_timeout_s", "opened_mono", "origin", "requests", "requests_booked",
                  "sent_mono", "state")  # fmt: skip
 

@@ -319,6 +319,7 @@ class Pool:
         """Open a connection in a place that was taken for it. Whatever goes wrong, the place is free again."""
         self._next_id += 1
         number = self._next_id
+        bandwidth = self._bandwidth if self._bandwidth is not None and self._bandwidth.is_limited else None
 
         def make() -> Connection:
             return Connection(
@@ -328,7 +329,7 @@ class Pool:
                 clock=self._clock,
                 on_closed=self._on_connection_closed,
                 budget=self._budget,
-                bandwidth=self._bandwidth,
+                bandwidth=bandwidth,
             )
 
         self._opening += 1

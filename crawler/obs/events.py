@@ -25,6 +25,7 @@ class Event(StrEnum):
     RELOAD_FAILED = "reload_failed"
     CONTROL = "control"
     PROGRESS = "progress"
+    HOURS = "hours"
     DRAIN = "drain"
     STOP = "stop"
     LOOP_LAG = "loop_lag"
@@ -73,9 +74,10 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.PROGRESS: _spec(
         "responses_per_s pages_per_s bytes_per_s queued hosts bottleneck",
         "responses pages bytes errors denied waiting in_flight connections hosts_resting loop_lag_ms memory_bytes "
-        "max_rss_bytes cpu_percent log_dropped",
+        "max_rss_bytes cpu_percent log_dropped open_at",
         lifecycle=True,
     ),
+    Event.HOURS: _spec("open", "until", lifecycle=True),
     Event.DRAIN: _spec("", "in_flight timeout_s reason", lifecycle=True),
     Event.STOP: _spec("reason", "responses pages bytes errors dur_ms released", lifecycle=True),
     Event.LOOP_LAG: _spec("lag_ms", "task", level=logging.WARNING),
@@ -108,7 +110,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
 
 COMMON: Final = frozenset({"ts", "event", "level", "crawl", "run_id"})
 
-BOTTLENECKS: Final = frozenset({"politeness", "network", "cpu", "disk", "empty"})
+BOTTLENECKS: Final = frozenset({"politeness", "network", "cpu", "disk", "empty", "hours", "bandwidth"})
 _WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
     (Event.CONN_CLOSE, "reason"): frozenset(CloseReason),
     (Event.CONN_FAIL, "stage"): frozenset(Stage),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from crawler.core.values import Origin, Task
 from crawler.fetch.address import AddressPolicy
+from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.dial import Dialer, NetworkDialer
@@ -123,6 +124,7 @@ async def client(
     connections_per_host: int = 1,
     dialer: Dialer | None = None,
     budget: ByteBudget | None = None,
+    bandwidth: Bandwidth | None = None,
     spool_directory: str | None = None,
     lookup: Lookup | None = None,
     secrets: Secrets | None = None,
@@ -156,6 +158,7 @@ async def client(
         connections_per_host=connections_per_host,
         on_event=lambda name, fields: events.append((name, fields)),
         budget=budget,
+        bandwidth=bandwidth,
     )
     fetcher = Fetcher(
         pool=pool,

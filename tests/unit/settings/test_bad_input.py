@@ -86,7 +86,7 @@ def test_a_header_value_is_never_shown(
         ("delay=1", "-o delay=1", "must be SECTION.KEY=VALUE", 'did you mean "politeness.delay"?'),
         ("politeness.delay", "-o politeness.delay", "must be SECTION.KEY=VALUE", ""),
         ("", "-o ", "must be SECTION.KEY=VALUE", ""),
-        ("fetch.hours=9", "-o fetch.hours=9", "fetch.hours is not supported by this version", ""),
+        ("admin.listen=9", "-o admin.listen=9", "admin.listen is not supported by this version", ""),
         ("output.warc=yes", "-o output.warc=yes", 'output.warc must be true or false, not "yes"', ""),
         (
             "engine.workers=1\nb=2",
@@ -120,7 +120,7 @@ def test_a_wrong_override_is_named(override: str, shown: str, message: str, hint
     [
         ("CRAWLER_POLITENESS__DELAY", "x", f'politeness.delay {DURATION}, not "x"', "units: d, h, m, s, ms"),
         ("CRAWLER_POLITENESS__DEALY", "1", 'unknown key "dealy" in [politeness]', 'did you mean "delay"?'),
-        ("CRAWLER_FETCH__HOURS", "1", "fetch.hours is not supported by this version", ""),
+        ("CRAWLER_RECRAWL__VISITS_PER_DAY", "1", "recrawl.visits_per_day is not supported by this version", ""),
         ("CRAWLER_FOO__BAR", "1", 'unknown section "foo"', ""),
         ("CRAWLER_NETWORK__RESOLVE__A", "1", 'unknown key "resolve__a" in [network]', 'did you mean "resolve"?'),
     ],

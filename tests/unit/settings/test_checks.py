@@ -82,6 +82,16 @@ def test_a_daemon_without_seeds_is_warned() -> None:
             "ends a fetch",
         ),
         (
+            ["fetch.bandwidth=1MB", "fetch.bandwidth_per_host=2MB"],
+            "-o fetch.bandwidth_per_host=2MB: fetch.bandwidth_per_host (2MB) is more than fetch.bandwidth (1MB) lets "
+            "through",
+        ),
+        (
+            ["fetch.content_types=['image/*']"],
+            "-o fetch.content_types=['image/*']: fetch.content_types leaves text/html out: no page is read, and no "
+            "link is found",
+        ),
+        (
             ["output.warc=false", "output.pages=false"],
             "-o output.warc=false: output.warc and output.pages are off: no page is kept",
         ),
@@ -116,6 +126,7 @@ def test_what_is_doubtful_is_a_warning(overrides: list[str], warning: str) -> No
         ["network.bind_address=::1", "network.address_family=ipv6"],
         ["engine.memory=1MiB", "fetch.spool_over=1MiB"],
         [f"network.ca_file={certifi.where()}"],
+        ["fetch.bandwidth=1MB", "fetch.bandwidth_per_host=1MB", "fetch.content_types='text/*'"],
     ],
 )
 def test_what_is_in_order_is_not_warned_about(overrides: list[str]) -> None:

@@ -1,0 +1,189 @@
+"""When requests may leave at all: hours and bandwidth, by a clock that is ours."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from crawler.core.hours import Hours
+from crawler.core.vocabulary import StoppedBy
+from crawler.engine.options import EngineOptions
+from crawler.engine.valve import Valve
+from crawler.fetch.bandwidth import Bandwidth
+from tests.support.engine import AT_ONCE, EPOCH, POLITE, Engine, answer, page, run
+from tests.support.fetching import FakeClock
+
+ROOT = "https://a.test/"
+STARTED = datetime.fromtimestamp(EPOCH, UTC)  # 22:13:20
+
+
+def hours(*windows: str) -> Hours:
+    return Hours(windows, lambda at: 0.0)
+
+
+def minutes_from_now(n: int) -> str:
+    minute = (STARTED.hour * 60 + STARTED.minute + n) % 1_440
+    return f"{minute // 60:02}:{minute % 60:02}"
+
+
+def window(first: int, last: int) -> str:
+    """From so many minutes after the start of the crawl to so many."""
+    return f"{minutes_from_now(first)}-{minutes_from_now(last)}"
+
+
+def numbered(count: int) -> dict[str, Any]:
+    return {ROOT: answer(200, page(*(f"/{n}" for n in range(count))))}
+
+
+# -- the valve itself
+
+
+def test_without_hours_and_limits_it_is_open() -> None:
+    """For everybody."""
+    valve = Valve(FakeClock())
+    assert (valve.shut_s(), valve.host_opens_mono("a.test"), valve.closed_until_at) == (0.0, 0.0, None)
+    assert not valve.is_throttled
+
+
+def test_it_tells_of_each_change_once() -> None:
+    """When it is closed at the start, when it opens, when it closes again; not when nothing changed."""
+    clock = FakeClock(mono=0.0)  # UTC is 22:13:20
+    told: list[tuple[bool, float]] = []
+    valve = Valve(clock, hours("23:00-01:00"))
+    valve.on_hours = lambda is_open, until_at: told.append((is_open, until_at - 1_700_000_000.0))
+    opens, closes = 2_800.0, 10_000.0
+    for clock.time in (0.0, 1.0, opens - 1, opens, opens + 5, closes - 1, closes, closes + 5):
+        shut_s = valve.shut_s()
+        assert (shut_s > 0) is not (opens <= clock.time < closes)
+        assert (valve.closed_until_at is None) is (shut_s == 0)
+    assert told == [(False, opens), (True, closes), (False, opens + 86_400)]
+
+
+def test_a_wall_clock_that_is_set_back_is_noticed() -> None:
+    """What was worked out holds from the moment it was worked out, not before."""
+    clock = FakeClock(mono=3_000.0)
+    valve = Valve(clock, hours("23:00-01:00"))
+    assert valve.shut_s() == 0.0
+    clock.time = 1_000.0
+    assert valve.shut_s() == 1_800.0
+
+
+def test_other_hours_come_into_force_at_once() -> None:
+    """A reload."""
+    valve = Valve(FakeClock(mono=0.0), hours("23:00-01:00"))
+    assert valve.shut_s() > 0
+    valve.set_hours(hours("22:00-23:00"))
+    assert valve.shut_s() == 0.0
+    valve.set_hours(None)
+    assert valve.closed_until_at is None
+
+
+def test_a_debt_of_bandwidth_shuts_it() -> None:
+    """For all while the whole crawl owes, for one host while that does."""
+    clock = FakeClock(mono=10.0)
+    bandwidth = Bandwidth(whole=1_000, per_host=500)
+    valve = Valve(clock, None, bandwidth)
+    bandwidth.spend("a.test", 2_500, clock.mono())
+    assert valve.shut_s() == pytest.approx(1.5)
+    assert valve.host_opens_mono("a.test") == pytest.approx(14.0)
+    assert valve.is_throttled
+    assert valve.closed_until_at is None
+    clock.time = 12.0
+    assert valve.shut_s() == 0.0
+    clock.time = 12.6
+    assert not valve.is_throttled
+
+
+# -- a crawl with it
+
+
+def test_nothing_leaves_outside_the_hours() -> None:
+    """Three windows of two minutes, a day apart from the third on: every request lies in one, and all pages come."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, politeness=POLITE, web=numbered(300), engine=EngineOptions(workers=4, min_free=0))
+        engine.scheduler.valve.set_hours(hours(window(2, 4), window(8, 10)))
+        assert await engine.run() is StoppedBy.WAITING
+        begins = [each.begin + EPOCH for each in engine.web.asked]
+        assert len(begins) > 200
+        assert all(hours(window(2, 4), window(8, 10)).is_open(at) for at in begins)
+
+    run(main())
+
+
+def test_a_crawl_waits_for_hours_that_open_within_its_linger() -> None:
+    """It lingers; with a shorter linger it ends as one whose URLs are due later."""
+
+    async def main(linger_s: float) -> tuple[StoppedBy, int, float]:
+        options = EngineOptions(workers=4, min_free=0, linger_s=linger_s)
+        engine = Engine(ROOT, politeness=POLITE, web=numbered(10), engine=options)
+        engine.scheduler.valve.set_hours(hours(window(5, 20)))
+        return await engine.run(), len(engine.settled), engine.clock.mono()
+
+    stopped_by, settled, took_s = run(main(600.0))
+    assert (stopped_by, settled) == (StoppedBy.EMPTY, 11)
+    assert 260 <= took_s <= 300
+    stopped_by, settled, took_s = run(main(60.0))
+    assert (stopped_by, settled) == (StoppedBy.WAITING, 0)
+    assert took_s < 5
+
+
+def test_what_is_in_flight_when_the_hours_end_finishes() -> None:
+    """And the rest of its lease goes back, to be fetched in the next window."""
+
+    async def main() -> None:
+        options = EngineOptions(workers=4, min_free=0, linger_s=1_000.0)
+        engine = Engine(ROOT, politeness=AT_ONCE, web=numbered(600), engine=options)
+        engine.web.takes_s = lambda origin, task: 3.0
+        closing = 60 - STARTED.second  # seconds to the end of this minute
+        engine.scheduler.valve.set_hours(hours(window(0, 1), window(10, 60)))
+        assert await engine.run() is StoppedBy.EMPTY
+        assert len(engine.settled) == 601
+        early = [each for each in engine.web.asked if each.begin < closing]
+        assert 0 < len(early) < 400
+        assert any(each.end > closing for each in early)
+        assert all(each.begin >= closing + 9 * 60 for each in engine.web.asked if each not in early)
+        assert len({each.url for each in engine.web.asked}) == len(engine.web.asked)
+
+    run(main())
+
+
+def test_bandwidth_holds_for_many_small_pages() -> None:
+    """Each is read in one piece, so it is the next request that waits: 1,000 pages of 1 kB at 10 kB/s."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, politeness=AT_ONCE, web=numbered(1_000))
+        bandwidth = Bandwidth(whole=10_000)
+        engine.scheduler.valve = Valve(engine.clock, None, bandwidth)
+
+        def before(origin: Any, task: Any) -> None:
+            bandwidth.spend(origin.host, 1_000, engine.clock.mono())
+
+        engine.web.before = before
+        assert await engine.run() is StoppedBy.EMPTY
+        assert len(engine.settled) == 1_001
+        assert 98 <= engine.clock.mono() <= 110
+
+    run(main())
+
+
+def test_one_host_at_its_limit_does_not_hold_up_the_others() -> None:
+    """The one takes ten times as long."""
+
+    async def main() -> None:
+        other = "https://b.test/"
+        web = numbered(100) | {other: answer(200, page(*(f"/{n}" for n in range(100))))}
+        engine = Engine(ROOT, other, politeness=AT_ONCE, web=web)
+        bandwidth = Bandwidth(per_host=10_000)
+        engine.scheduler.valve = Valve(engine.clock, None, bandwidth)
+
+        def before(origin: Any, task: Any) -> None:
+            bandwidth.spend(origin.host, 10_000 if origin.host == "a.test" else 100, engine.clock.mono())
+
+        engine.web.before = before
+        assert await engine.run() is StoppedBy.EMPTY
+        ends = {host: max(e.end for e in engine.web.asked if e.origin.host == host) for host in ("a.test", "b.test")}
+        assert ends["a.test"] >= 95
+        assert ends["b.test"] <= 10
+
+    run(main())
