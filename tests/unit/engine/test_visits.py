@@ -398,10 +398,10 @@ def test_a_decompression_bomb_is_an_error_that_is_final() -> None:
 @pytest.mark.parametrize(
     ("body", "coding", "fault"),
     [
-        (gzip.compress(page("/b"))[:-9], "gzip", CodingFault.TRUNCATED),
+        (gzip.compress(page("/b"), mtime=0)[:-9], "gzip", CodingFault.TRUNCATED),
         (page("/b"), "gzip", CodingFault.NOT_CODED),
         (page("/b"), "rot13", CodingFault.UNKNOWN),
-        (gzip.compress(page("/b")), "gzip", None),
+        (gzip.compress(page("/b"), mtime=0), "gzip", None),
     ],
     ids=["cut", "plain", "unknown", "right"],
 )
