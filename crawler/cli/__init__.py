@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "pause": "crawler.cli.control:pause",
     "resume": "crawler.cli.control:resume",
     "stop": "crawler.cli.control:stop",
+    "why": "crawler.cli.why",
 }
 
 

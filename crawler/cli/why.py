@@ -1,0 +1,130 @@
+"""`crawler why URL`: every verdict that a URL met or would meet, its attempts, and what comes next."""
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import orjson
+
+from crawler.cli.failures import say
+from crawler.cli.look import Pen, fetch_text, printable
+from crawler.cli.place import Located, locate, place_options
+from crawler.cli.streams import write_data
+from crawler.core.url import UrlError, parse
+from crawler.core.vocabulary import Exit
+from crawler.frontier.reader import Reader
+from crawler.inspect.answer import Answer, table
+from crawler.inspect.history import History, attempts, last_host_state, skipped_of_host, time_of_field
+from crawler.inspect.moments import at_text, span_text
+from crawler.inspect.parts import Parts
+from crawler.inspect.why import Inquiry
+from crawler.obs.redact import redact_text
+
+_SHOWN: Final = 10  # attempts shown to a person
+_HEADLINES: Final = {
+    "fetched": "green", "would_fetch": "green", "queued": "cyan", "waiting": "yellow", "denied": "red",
+    "would_deny": "red", "gave_up": "red", "forgotten": "red",
+}  # fmt: skip
+_VERDICTS: Final = {"ok": "green", "DENY": "red", "wait": "yellow"}
+
+
+@click.command(name="why")
+@click.argument("url")
+@place_options
+@click.option("--full", is_flag=True, help="Look through all logs for attempts, however long it takes.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def command(
+    url: str, config: Path | None, overrides: tuple[str, ...], output: Path | None, full: bool, as_json: bool
+) -> int:
+    """Say why URL was fetched, or was not, or what would happen to it."""
+    now = time.time()
+    located = locate(config, overrides, output)
+    place = located.place
+    if located.differs:
+        say(f"the running crawl has other rules than {config}: these verdicts are by the crawl's")
+    is_live = place.pid() is not None
+    try:
+        reader: Reader | None = Reader(place.frontier, is_live=is_live)
+    except FileNotFoundError:
+        reader = None
+    try:
+        answer = Inquiry(reader, located.rules, is_live=is_live, now=now).why(url)
+    finally:
+        if reader is not None:
+            reader.close()
+    history = _history(located, answer, now, full=full)
+    if as_json:
+        write_data(orjson.dumps(_table(answer, history, located)) + b"\n")
+    else:
+        write_data(("\n".join(_text(answer, history, now)) + "\n").encode("utf-8", "replace"))
+    return Exit.OK
+
+
+def _history(located: Located, answer: Answer, now: float, *, full: bool) -> History:
+    """The attempts, from the log; and what events say of the host is added to the answer."""
+    place = located.place
+    try:
+        _, origin = parse(answer.url)
+    except UrlError:
+        return History()
+    try:
+        with Parts(place.events_log) as events:
+            if (
+                place.pid() is not None
+                and answer.known
+                and (state := last_host_state(events, origin.host, origin.port))
+            ):
+                until = time_of_field(state, "until")
+                if until is not None and until > now and not any(step.verdict == "wait" for step in answer.steps):
+                    text = f"{state['to']} until {at_text(until, now)} (in {span_text(until - now)}): {state['reason']}"
+                    answer.add("origin", "wait", text, until_at=until, reason=state["reason"])
+            elif answer.deny_reason and (skipped := skipped_of_host(events, origin.host, answer.deny_reason)):
+                text = f"links to {origin.host} are refused by it, last said of {skipped['url_full']}"
+                answer.add("log", "", text, deny_reason=skipped.get("deny_reason"), at=time_of_field(skipped, "ts"))
+        with Parts(place.fetch_log) as fetches:
+            wanted = answer.attempts if answer.known else 0
+            found = attempts(fetches, answer.url, wanted=wanted, last_at=answer.last_at, whole=full)
+            for problem in fetches.problems():
+                say(problem)
+            return found
+    except FileNotFoundError:
+        return History(searched="no log: there is none")
+    except OSError as error:
+        say(f"{error.filename or place.logs}: {error.strerror}; the attempts are not known")
+        return History(searched="no log: it cannot be read")
+
+
+def _table(answer: Answer, history: History, located: Located) -> dict[str, Any]:
+    return table(answer) | {
+        "rules_from": located.rules_from if located.rules is not None else None,
+        "history": history.lines,
+        "history_searched": history.searched or "all",
+    }
+
+
+def _text(answer: Answer, history: History, now: float) -> list[str]:
+    pen = Pen()
+    lines = [pen(printable(redact_text(answer.headline)), "bold", _HEADLINES.get(answer.verdict, ""))]
+
+    def add(name: str, verdict: str, text: str) -> None:
+        lines.append(f"  {name:<9} {pen(f'{verdict:<4}', _VERDICTS.get(verdict, ''))}  {printable(redact_text(text))}")
+
+    for step in answer.steps:
+        add(step.name, step.verdict, step.text)
+        for via in step.facts.get("via", ())[1:]:
+            add("", "", f"  ← {via}")
+    if answer.known:
+        shown = history.lines[-_SHOWN:]
+        words = f"{answer.attempts} attempt{'' if answer.attempts == 1 else 's'}"
+        missing = answer.attempts - len(history.lines)
+        if missing > 0 and history.searched:
+            words += f", {missing} of them not found (searched: {history.searched}; --full searches all)"
+        elif missing > 0:
+            words += f"; the logs no longer hold {missing} of them"
+        elif len(shown) < len(history.lines):
+            words += f", the last {_SHOWN} of them:"
+        add("history", "", words)
+        lines += [f"    {fetch_text(line, pen)}" for line in shown]
+    add("next", "", answer.next_text)
+    return lines

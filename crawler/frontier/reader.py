@@ -1,0 +1,243 @@
+"""Looks into a store from outside: beside the crawl that owns it, or while none does. Questions only.
+
+It takes no lock and writes nothing, and understands every version up to this program's: what an older one lacks is
+simply not there. It does not know what the answers mean.
+Invariant: every question but `unreached_seeds` and `counts` is a look-up in an index, however large the store is.
+
+A reader of SQLite's write-ahead log takes part in its shared memory (NAME-shm), so while a crawl runs the reader needs
+write access to that file; docs/OPERATIONS.md says who has it. While none runs and no log is left, the file is opened
+as immutable: nothing is created beside it that could later be in the owner's way.
+"""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import apsw
+
+from crawler.core.values import Origin
+from crawler.frontier.base import FrontierCorrupt, FrontierError, FrontierVersion
+from crawler.frontier.database import APPLICATION_ID, MIGRATIONS
+
+Row = Mapping[str, Any]
+BUSY_MS: Final = 2_000
+
+_AHEAD: Final = """
+SELECT count(*) FROM (
+  SELECT 1 FROM url WHERE host = ?1 AND state = 'queued' AND (priority, depth, id) < (?2, ?3, ?4) LIMIT ?5)"""
+_SEEDS: Final = """
+SELECT u.id, u.host, u.target, u.state, v.* FROM url AS u LEFT JOIN visit AS v ON v.url = u.id
+WHERE u.source = 'seed' AND u.via IS NULL
+  AND (u.state <> 'done' OR v.last_status IS NULL OR v.last_status >= 400) LIMIT ?"""
+
+
+class StoreUnreadable(FrontierError):
+    """The store is there and may not be read (exit 77); the message says what it takes."""
+
+
+class Reader:
+    """An open look into the store at `path`. `is_live`: a crawl owns it now. A context manager.
+
+    Raises FileNotFoundError, StoreUnreadable, FrontierCorrupt, FrontierVersion or OSError, when made and when asked.
+    """
+
+    def __init__(self, path: Path, *, is_live: bool) -> None:
+        self._path = path
+        if not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
+        log = path.with_name(path.name + "-wal")
+        immutable = not is_live and not (log.exists() and log.stat().st_size > 0)
+        name = f"file:{quote(str(path.resolve()))}?mode=ro{'&immutable=1' if immutable else ''}"
+        with self._explained():
+            self._connection = apsw.Connection(name, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+            try:
+                self._connection.set_busy_timeout(BUSY_MS)
+                self.version = self._identify()
+                self._tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_schema")}
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def _identify(self) -> int:
+        application_id = self._connection.pragma("application_id")
+        version = int(self._connection.pragma("user_version"))
+        if application_id != APPLICATION_ID or version < 1:
+            if application_id == 0 and version == 0 and self._path.stat().st_size == 0:
+                raise FrontierCorrupt(f"{self._path} is empty: no crawl has stored anything in it yet")
+            raise FrontierCorrupt(f"{self._path} is a database of another program")
+        if version > len(MIGRATIONS):
+            raise FrontierVersion(
+                f"{self._path} has version {version}, this program knows up to {len(MIGRATIONS)}: use the newer program"
+            )
+        return version
+
+    # -- one URL
+
+    def url(self, host_id: int, key: int) -> Row | None:
+        """The row of a URL by its host and key."""
+        return self._row("SELECT * FROM url WHERE host = ? AND hash = ?", (host_id, key))
+
+    def url_by_id(self, url_id: int) -> Row | None:
+        return self._row("SELECT * FROM url WHERE id = ?", (url_id,))
+
+    def visit(self, url_id: int) -> Row | None:
+        """What visiting a URL brought; None before the first attempt."""
+        return self._row("SELECT * FROM visit WHERE url = ?", (url_id,))
+
+    def ahead(self, row: Row, limit: int) -> int:
+        """How many queued URLs of its host go before a queued one; no more than `limit` are counted."""
+        return int(self._get(_AHEAD, (row["host"], row["priority"], row["depth"], row["id"], limit)))
+
+    def sink_file(self, file_id: int) -> Row | None:
+        return self._row("SELECT * FROM sink_file WHERE id = ?", (file_id,))
+
+    # -- hosts
+
+    def host(self, origin: Origin) -> Row | None:
+        """The row of an origin."""
+        sql = "SELECT * FROM host WHERE host = ? AND scheme = ? AND port = ?"
+        return self._row(sql, (origin.host, origin.scheme, origin.port))
+
+    def host_by_id(self, host_id: int) -> Row | None:
+        return self._row("SELECT * FROM host WHERE id = ?", (host_id,))
+
+    def origins_of(self, host: str) -> list[Row]:
+        """The origins of a host name, one for each scheme and port."""
+        return list(self._rows("SELECT * FROM host WHERE host = ?", (host,)))
+
+    def hosts(self) -> Iterator[Row]:
+        """Every host, with the columns of its robots.txt as `robots_…` but for the text."""
+        yield from self._rows(
+            """SELECT host.*, verdict AS robots_verdict, status_code AS robots_status,
+                      fetched_at AS robots_fetched_at, expires_at AS robots_expires_at,
+                      crawl_delay_s AS robots_crawl_delay_s, failing_since AS robots_failing_since
+               FROM host LEFT JOIN robots ON robots.host = host.id"""
+        )
+
+    def robots(self, host_id: int) -> Row | None:
+        return self._row("SELECT * FROM robots WHERE host = ?", (host_id,))
+
+    def robots_versions(self, host_id: int) -> list[Row]:
+        """What its robots.txt said before, the newest first, without the text."""
+        if "robots_version" not in self._tables:
+            return []
+        sql = "SELECT fetched_at, status_code, verdict, digest FROM robots_version WHERE host = ? ORDER BY id DESC"
+        return list(self._rows(sql, (host_id,)))
+
+    def rest(self, key: str) -> Row | None:
+        """Until when a politeness key rests, and why."""
+        return self._row("SELECT * FROM rest WHERE key = ?", (key,))
+
+    def rests(self) -> dict[str, Row]:
+        return {row["key"]: row for row in self._rows("SELECT * FROM rest")}
+
+    def quarantines(self, host_id: int | None = None) -> list[Row]:
+        """Templates that are not fetched, of one host or of all."""
+        if "quarantine" not in self._tables:
+            return []
+        sql = "SELECT * FROM quarantine WHERE released_at IS NULL"
+        return list(self._rows(sql + " AND host = ?", (host_id,)) if host_id is not None else self._rows(sql))
+
+    def blocks(self, names: Sequence[str]) -> list[Row]:
+        """Which of these hosts and domains an operator blocked."""
+        if "blocked" not in self._tables:
+            return []
+        marks = ",".join("?" * len(names))
+        return list(self._rows(f"SELECT * FROM blocked WHERE name IN ({marks})", names))  # noqa: S608 - question marks
+
+    def is_forgotten(self, host: str) -> bool:
+        """Whether all URLs of a host were taken down."""
+        if "forgotten_host" not in self._tables:
+            return False
+        return self._get("SELECT 1 FROM forgotten_host WHERE host = ?", (host,)) is not None
+
+    def scope_hosts(self) -> tuple[str, ...]:
+        """Hosts that a seed's redirect brought into scope."""
+        return tuple(host for (host,) in self._execute("SELECT host FROM scope_host ORDER BY host"))
+
+    # -- the whole
+
+    def meta(self, name: str) -> str | None:
+        """A value that the crawl keeps about itself ("totals", "counters": JSON)."""
+        value: str | None = self._get("SELECT value FROM meta WHERE name = ?", (name,))
+        return value
+
+    def unreached_seeds(self, limit: int, *, within_s: float) -> tuple[list[Row], bool]:
+        """Seeds that no good answer came for, with their visits, and whether all URLs could be looked through in time:
+        no index leads to seeds.
+        """
+        end_mono = time.monotonic() + within_s
+        found: list[Row] = []
+        self._connection.set_progress_handler(lambda: time.monotonic() > end_mono, 100_000)
+        try:
+            found.extend(self._rows(_SEEDS, (limit,)))
+        except _TooLong:
+            return found, False
+        finally:
+            self._connection.set_progress_handler(None)
+        return found, True
+
+    # -- statements
+
+    def _execute(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        with self._explained():
+            yield from self._connection.execute(sql, values)
+
+    def _get(self, sql: str, values: Sequence[Any]) -> Any:
+        with self._explained():
+            return self._connection.execute(sql, values).get
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Row]:
+        with self._explained():
+            cursor = self._connection.execute(sql, values)
+            names: tuple[str, ...] | None = None
+            for row in cursor:
+                if names is None:
+                    names = tuple(column[0] for column in cursor.get_description())
+                yield dict(zip(names, row, strict=True))
+
+    def _row(self, sql: str, values: Sequence[Any]) -> Row | None:
+        return next(iter(list(self._rows(sql, values))), None)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as error:
+            raise self._explain(error) from error
+
+    def _explain(self, error: apsw.Error) -> Exception:
+        match error:
+            case apsw.InterruptError():
+                return _TooLong()
+            case apsw.NotADBError() | apsw.CorruptError() | apsw.FormatError():
+                return FrontierCorrupt(f"{self._path} is damaged or no database: {error}")
+            case apsw.ReadOnlyError() | apsw.CantOpenError() | apsw.PermissionsError() | apsw.AuthError():
+                if not os.access(self._path, os.R_OK):
+                    return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._path))
+                return StoreUnreadable(
+                    f"{self._path} can be read while its crawl runs only by who may write {self._path.name}-shm: "
+                    "its user, root, or a member of the group that the service gives it"
+                )
+            case apsw.IOError() | apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
+                return OSError(errno.EIO, f"cannot be read now: {error}", str(self._path))
+            case _:
+                return error
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _TooLong(Exception):
+    """A question took longer than it may."""

@@ -1,0 +1,143 @@
+"""What the logs say of one URL and of its host, found without reading them whole.
+
+The store knows when the last attempt ended: the line about it is found by bisection. Earlier ones are looked for from
+there backwards, within a budget of bytes. Invariant: what was not looked through is said.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import orjson
+
+from crawler.inspect.parts import Parts
+from crawler.inspect.query import Line
+from crawler.inspect.ranges import Stretch, bracket, cut, epoch, newest, select
+from crawler.obs.redact import redact
+
+BUDGET: Final = 64 * 1024 * 1024  # bytes looked through for earlier attempts: a tenth of a second, warm
+EVENTS_BUDGET: Final = 16 * 1024 * 1024
+_PIECE: Final = 4 * 1024 * 1024
+_COMMIT_S: Final = 10.0  # a line follows its attempt by a commit, and commits are a few a second
+
+
+@dataclass(slots=True)
+class History:
+    """Lines of fetch.jsonl about a URL, the oldest first; `searched` is how far was looked, in words, "" for all."""
+
+    lines: list[Line] = field(default_factory=list)
+    searched: str = ""
+
+
+def attempts(parts: Parts, url: str, *, wanted: int | None, last_at: float | None, whole: bool) -> History:
+    """The attempts at `url`. `wanted` is how many the store knows of, `last_at` when the last ended (None: not known).
+
+    `whole` looks through everything, however long that takes.
+    """
+    url = redact(url)
+    needle = orjson.dumps(url)
+    if whole:
+        return History([line for stretch in select(parts) for line in _about(stretch, needle, url)])
+    found: dict[tuple[str, str], Line] = {}
+
+    def keep(lines: Iterable[Line]) -> bool:
+        """Whether all are found."""
+        for line in lines:
+            found[str(line.get("run_id")), str(line.get("fetch_id"))] = line
+        return wanted is not None and len(found) >= wanted
+
+    if wanted == 0:
+        return History()
+    around = _around(parts, last_at) if last_at is not None else []
+    is_done = any(keep(_about(stretch, needle, url)) for stretch in around)
+    searched = ""
+    if not is_done:
+        before = select(parts, None, last_at)
+        budget = newest(before, BUDGET)
+        for stretch in reversed(cut(budget, _PIECE)):
+            if not stretch.part.is_plain:
+                searched = "the parts that are not compressed"
+                break
+            if keep(_about(stretch, needle, url)):
+                is_done = True
+                break
+        if not is_done and sum(stretch.size for stretch in budget) < sum(stretch.size for stretch in before):
+            searched = f"the last {BUDGET // 2**20} MiB before the last attempt" if last_at else "the newest lines"
+    lines = sorted(found.values(), key=lambda line: str(line.get("ts")))
+    return History(lines, "" if is_done else searched)
+
+
+def _around(parts: Parts, at: float) -> list[Stretch]:
+    """Where the line of an attempt that ended at `at` should stand."""
+    stretches = []
+    for part in parts.oldest_first:
+        if part.is_plain and part.modified_at >= at - _COMMIT_S:
+            start, _ = bracket(part, at - _COMMIT_S)
+            _, end = bracket(part, at + _COMMIT_S)
+            if start < end:
+                stretches.append(Stretch(part, start, end))
+    return stretches
+
+
+def _about(stretch: Stretch, needle: bytes, url: str) -> list[Line]:
+    found = []
+    for block in stretch.part.blocks(stretch.start, stretch.end):
+        at = block.find(needle)
+        while at >= 0:
+            begins = block.rfind(b"\n", 0, at) + 1
+            ends = block.find(b"\n", at)
+            ends = len(block) if ends < 0 else ends
+            line = _parsed(block[begins:ends])
+            if line is not None and line.get("url_full") == url:
+                found.append(line)
+            at = block.find(needle, ends)
+    return found
+
+
+def last_host_state(parts: Parts, host: str, port: int) -> Line | None:
+    """The last `host_state` event of an origin among the newest events."""
+    return _last_event(parts, "host_state", f'"{host}"', lambda line: line.get("server_port") == port)
+
+
+def skipped_of_host(parts: Parts, host: str, reason: str) -> Line | None:
+    """A link to a host that was refused for this reason while a page was read: the log has the first of each run."""
+    return _last_event(
+        parts, "url_skipped", f"//{host}", lambda line: _host_of(line) == host and line.get("deny_reason") == reason
+    )
+
+
+def _host_of(line: Line) -> str:
+    return str(line.get("url_full", "")).partition("://")[2].partition("/")[0].partition(":")[0]
+
+
+def _last_event(parts: Parts, event: str, needle: str, test: Callable[[Line], bool]) -> Line | None:
+    sought = needle.encode()
+    for stretch in reversed(cut(newest(select(parts), EVENTS_BUDGET), _PIECE)):
+        if not stretch.part.is_plain:
+            break
+        last: Line | None = None
+        for block in stretch.part.blocks(stretch.start, stretch.end):
+            if sought not in block:
+                continue
+            for raw in block.split(b"\n"):
+                if sought in raw and event.encode() in raw:
+                    line = _parsed(raw)
+                    if line is not None and line.get("event") == event and test(line):
+                        last = line
+        if last is not None:
+            return last
+    return None
+
+
+def _parsed(raw: bytes) -> Line | None:
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def time_of_field(line: Line, name: str) -> float | None:
+    """A field that holds a timestamp, as epoch seconds."""
+    value = line.get(name)
+    return epoch(value) if isinstance(value, str) else None

@@ -1,0 +1,144 @@
+"""What became of a URL that the store knows, and what happens to it next and when.
+
+Reads the verdicts that were reached before (`why`), the row and its visit. Invariant: what is said to come is what the
+crawl does by itself; that nothing comes is said too.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from crawler.core.politeness import host_delay
+from crawler.core.vocabulary import DenyReason, UrlState
+from crawler.frontier.reader import Reader
+from crawler.inspect.answer import Answer, Case, ago, denial_words, reason_of, times
+from crawler.inspect.moments import at_text, span_text
+from crawler.inspect.rules import Rules
+
+AHEAD_LIMIT: Final = 100_000  # queued URLs of the host that are counted: some 10 ms
+
+
+@dataclass(slots=True)
+class Outlook:
+    """Headline and future of a URL that has a row."""
+
+    answer: Answer
+    case: Case
+    reader: Reader | None
+    rules: Rules | None
+    now: float
+    is_live: bool
+
+    def conclude(self) -> None:
+        answer, visit, row = self.answer, self.case.visit, self.case.row
+        assert row is not None
+        answer.state = row["state"]
+        answer.attempts = visit["attempts"] if visit is not None else 0
+        answer.last_at = visit["last_at"] if visit is not None else None
+        due = visit["next_at"] if visit is not None else None
+        match row["state"]:
+            case UrlState.DONE:
+                self._done(due)
+            case UrlState.DENIED:
+                self._denied()
+            case UrlState.GAVE_UP:
+                answer.verdict = "gave_up"
+                answer.headline = f"not fetched: given up after {times(answer.attempts, 'attempt')}: {self._error()}"
+                answer.next_text = self._visited_again(due) if due else "nothing by itself"
+            case UrlState.WAITING:
+                answer.verdict, answer.next_at = "waiting", due
+                answer.headline = f"not fetched yet: attempt {answer.attempts} failed ({self._error()})"
+                answer.next_text = f"tried again {self._when(due)}" if due else "tried again"
+            case "forgotten":
+                answer.verdict = "forgotten"
+                answer.headline = "not fetched: an operator had it taken down; it is never fetched again"
+                answer.next_text = "nothing"
+            case _:
+                self._queued()
+        if not self.is_live and not answer.next_text.startswith("nothing"):
+            answer.next_text += "; no crawl runs now"
+
+    def _done(self, due: float | None) -> None:
+        answer, visit = self.answer, self.case.visit
+        answer.verdict = "fetched"
+        assert visit is not None
+        when = f"{at_text(visit['last_at'], self.now)}, {ago(self.now - visit['last_at'])}"
+        error = f", {visit['last_error']}" if visit["last_error"] else ""
+        answer.headline = f"fetched: status {visit['last_status']}{error} ({when})"
+        if self.reader is not None and visit["warc_file"] is not None:
+            file = self.reader.sink_file(visit["warc_file"])
+            if file is not None:
+                name = file["name"] + (".open" if file["state"] == "open" else "")
+                text = f"warc/{name} at byte {visit['warc_offset']:,}, {visit['digest'] or 'no digest'}"
+                answer.add("archive", "", text,
+                           file=file["name"], offset=visit["warc_offset"], digest=visit["digest"])  # fmt: skip
+        answer.next_at = due
+        answer.next_text = self._visited_again(due) if due else "nothing: it is fetched once"
+
+    def _denied(self) -> None:
+        answer, visit, case = self.answer, self.case.visit, self.case
+        answer.verdict = "denied"
+        stored = str(visit["last_error"]) if visit is not None and visit["last_error"] else ""
+        rule = str(visit["last_rule"]) if visit is not None and visit["last_rule"] else ""
+        answer.deny_reason = stored or None
+        answer.headline = f"not fetched: {denial_words(reason_of(stored), rule)}"
+        if not case.denials:
+            was = at_text(visit["last_at"], self.now) if visit is not None and visit["last_at"] else "then"
+            answer.headline += f" ({was}; the rules now allow it)"
+            answer.next_text = "judged again when the crawl sweeps what newer rules may bring back"
+            return
+        if case.robots is not None and stored == DenyReason.ROBOTS:
+            answer.next_at = case.robots["expires_at"]
+            answer.next_text = f"robots.txt is read again {self._when(answer.next_at)}"
+        else:
+            answer.next_text = "nothing while the rules stay as they are"
+
+    def _queued(self) -> None:
+        answer, case, row = self.answer, self.case, self.case.row
+        assert row is not None
+        answer.verdict = "queued"
+        if case.denials:
+            reason, rule = case.denials[0]
+            answer.deny_reason = reason.value if reason else None
+            answer.headline = f"not fetched: {denial_words(reason, rule)}"
+            if reason is DenyReason.ROBOTS_UNREACHABLE and case.robots is not None:
+                answer.next_at = case.robots["expires_at"]
+                answer.next_text = f"robots.txt is asked for again {self._when(answer.next_at)}; the URL stays queued"
+            elif reason is None:
+                answer.next_text = "it stays queued, and is fetched when that changes"
+            else:
+                answer.next_text = "it will be denied when its turn comes"
+            return
+        again = "again" if answer.attempts else "yet"
+        answer.headline = f"not fetched {again}: queued" if not answer.attempts else "queued to be fetched again"
+        ahead = self.reader.ahead(row, AHEAD_LIMIT) if self.reader is not None else 0
+        many = "more than " if ahead >= AHEAD_LIMIT else ""
+        text = f"{many}{ahead:,} of this host go before it" if ahead else "first in the queue of its host"
+        wait = max(0.0, case.rest_until - self.now)
+        if self.rules is not None:
+            delay = host_delay(self.rules.politeness, case.robots["crawl_delay_s"] if case.robots is not None else None)
+            wait += ahead * delay
+            text += f", one each {span_text(delay)}" if delay and ahead else ""
+        if wait >= 1:
+            answer.next_at = self.now + wait
+            text += f": in {span_text(wait)} at the earliest"
+        if case.rest_until > self.now:
+            answer.headline += f"; its host rests ({case.rest_reason})"
+        answer.next_text = text
+
+    def _error(self) -> str:
+        visit = self.case.visit
+        if visit is None:
+            return "no attempt is known"
+        if visit["last_error"]:
+            detail = f": {visit['last_rule']}" if visit["last_rule"] else ""
+            return f"{visit['last_error']}{detail}"
+        return f"status {visit['last_status']}"
+
+    def _visited_again(self, due: float) -> str:
+        self.answer.next_at = due
+        return f"visited again {self._when(due)}"
+
+    def _when(self, at: float) -> str:
+        if at <= self.now:
+            return "as soon as its host may be asked"
+        return f"in {span_text(at - self.now)} ({at_text(at, self.now)})"

@@ -1,0 +1,316 @@
+"""Why was this URL fetched, or not? The chain of verdicts that a URL meets, in the order in which it meets them.
+
+Judges by the same scope and robots code as the crawl, on what the store knows of the URL and its host. A URL that was
+never seen is judged as a link that a page in scope might have. It does not read logs (`history` does).
+Invariant: every answer names what decided; index look-ups only, so an answer costs the same however large the store is.
+"""
+
+from typing import Any, Final
+
+import orjson
+
+from crawler.content.robots import RobotsTxt
+from crawler.core.politeness import politeness_key
+from crawler.core.scope import Scope, compile_pattern
+from crawler.core.url import UrlError, canonical, key_of, parse, registrable_domain, respelt_key_of, target_of
+from crawler.core.values import Denied, Origin
+from crawler.core.vocabulary import DenyReason, Source
+from crawler.fetch.address import AddressDenied, AddressPolicy
+from crawler.frontier.reader import Reader
+from crawler.inspect.answer import Answer, Case, ago, denial_words, url_of
+from crawler.inspect.moments import at_text, span_text
+from crawler.inspect.outlook import Outlook
+from crawler.inspect.rules import Rules
+
+MAX_CHAIN: Final = 30  # pages shown on the way from the seed
+
+
+class Inquiry:
+    """Asks `reader` about URLs. `rules` None: nobody knows them, so scope is not judged. `is_live`: the crawl runs.
+
+    `now` is UTC epoch seconds.
+    """
+
+    def __init__(self, reader: Reader | None, rules: Rules | None, *, is_live: bool, now: float) -> None:
+        self._reader = reader
+        self._rules = rules
+        self._is_live = is_live
+        self._now = now
+
+    def why(self, asked: str) -> Answer:
+        """The whole chain for a URL as somebody typed it. Raises what the reader raises."""
+        try:
+            url, origin = parse(asked.strip())
+        except UrlError as error:
+            answer = Answer(asked, asked, verdict="would_deny", deny_reason=error.reason.value)
+            answer.headline = f"would never be fetched: {error}"
+            answer.next_text = "nothing"
+            answer.add("url", "DENY", str(error), deny_reason=error.reason.value)
+            return answer
+        case = self._look_up(url, origin)
+        answer = Answer(asked, case.url, known=case.row is not None)
+        self._url_step(answer, case, url)
+        self._found_step(answer, case)
+        self._scope_step(answer, case)
+        self._block_step(answer, case)
+        self._address_step(answer, case)
+        self._robots_step(answer, case)
+        self._trap_step(answer, case)
+        self._budget_step(answer, case)
+        self._host_step(answer, case)
+        if case.row is None:
+            self._conclude_unseen(answer, case)
+        else:
+            Outlook(answer, case, self._reader, self._rules, self._now, self._is_live).conclude()
+        return answer
+
+    def _look_up(self, url: str, origin: Origin) -> Case:
+        case = Case(url, origin)
+        reader = self._reader
+        if reader is None:
+            return case
+        case.host = reader.host(origin)
+        if case.host is None:
+            return case
+        host_id = case.host["id"]
+        case.robots = reader.robots(host_id)
+        # A redirect may have made a row of its own for this spelling: it is the closer one.
+        spelt = reader.url(host_id, respelt_key_of(url))
+        case.row = (
+            spelt if spelt is not None and spelt["target"] == target_of(url) else reader.url(host_id, key_of(url))
+        )
+        if case.row is not None:
+            case.visit = reader.visit(case.row["id"])
+            if case.row["target"]:
+                case.url = f"{origin}{case.row['target']}"
+        return case
+
+    # -- the steps, in the order in which a URL meets them
+
+    def _url_step(self, answer: Answer, case: Case, url: str) -> None:
+        known_as = canonical(url)
+        if case.row is not None and case.url != url:
+            text = f"{url} is a duplicate of {case.url}, which was found first"
+            answer.add("url", "", text, canonical=known_as, duplicate_of=case.url)
+            return
+        text = url if known_as == url else f"{url}, known as {known_as}"
+        answer.add("url", "", text, canonical=known_as)
+
+    def _found_step(self, answer: Answer, case: Case) -> None:
+        row = case.row
+        if row is None or self._reader is None:
+            if self._reader is not None:
+                told = "" if case.host is not None else f"; nor any other of {case.origin}"
+                answer.add("found", "", f"never: no page that was read links to it{told}")
+            return
+        chain: list[str] = []
+        via = row["via"]
+        while via is not None and len(chain) < MAX_CHAIN:
+            above = self._reader.url_by_id(via)
+            if above is None:
+                break
+            host = self._reader.host_by_id(above["host"])
+            chain.append(url_of(host, above))
+            via = above["via"]
+        words = _SOURCES.get(row["source"], row["source"])
+        when = at_text(row["found_at"], self._now)
+        where = f" via {chain[0]}" if chain else ""
+        answer.add(
+            "found", "", f"{when} as {words}{where}, depth {row['depth']}",
+            at=row["found_at"], source=row["source"], depth=row["depth"], hop_path=row["hop_path"], via=chain,
+        )  # fmt: skip
+
+    def _scope_step(self, answer: Answer, case: Case) -> None:
+        if self._rules is None:
+            answer.add("scope", "", "not known: the crawl left no run.json; name its configuration with -c")
+            return
+        scope = Scope(self._rules.scope, self._rules.seed_hosts)
+        for host in self._reader.scope_hosts() if self._reader is not None else ():
+            scope = scope.with_host(host)
+        row = case.row
+        # What was never seen is taken for a link on a seed's page.
+        depth, hop_path, source = (
+            (row["depth"], row["hop_path"], Source(row["source"])) if row else (1, "L", Source.LINK)
+        )
+        denied = scope.judge(case.url, case.origin, depth=depth, hop_path=hop_path, source=source)
+        if denied is None:
+            answer.add("scope", "ok", self._why_in_scope(case, scope, source))
+            return
+        text = denied.rule
+        if row is None and denied.reason is DenyReason.SCOPE_HOST and self._rules.scope.requisites:
+            text += " (an image, style sheet or script of a page in scope would be fetched all the same)"
+        self._deny(answer, case, "scope", denied, text)
+
+    def _why_in_scope(self, case: Case, scope: Scope, source: Source) -> str:
+        if source is Source.SEED:
+            return "a seed"
+        if source is Source.REQUISITE:
+            return "what a page needs to be shown (scope.requisites)"
+        for rule in scope.options.include:
+            if compile_pattern(rule.pattern).search(case.url):
+                return f'{rule.place}  include "{rule.pattern}"'.strip()
+        hosts = ", ".join(scope.options.hosts)
+        return f"scope.hosts: {hosts}" + (f" ({case.origin.host})" if scope.has_host(case.origin.host) else "")
+
+    def _block_step(self, answer: Answer, case: Case) -> None:
+        if self._reader is None:
+            return
+        host = case.origin.host
+        for blocked in self._reader.blocks(sorted({host, registrable_domain(host), *_parents(host)})):
+            if blocked["name"] == host or blocked["kind"] == "domain":
+                when = at_text(blocked["at"], self._now)
+                text = (
+                    f"{blocked['kind']} {blocked['name']} was blocked {when}: {blocked['reason'] or 'no reason given'}"
+                )
+                case.denials.append((None, text))
+                answer.add("block", "DENY", text, blocked=blocked["name"], at=blocked["at"])
+        if self._reader.is_forgotten(host):
+            case.denials.append((None, f"{host} was taken down"))
+            answer.add("block", "DENY", f"all of {host} was taken down by an operator; it is never stored again")
+
+    def _address_step(self, answer: Answer, case: Case) -> None:
+        """Addresses that are known without asking DNS: of a literal, or of [network] resolve."""
+        if self._rules is None:
+            return
+        host = case.origin.host
+        addresses: tuple[str, ...] = ()
+        if host.startswith("[") or host.replace(".", "").isdigit():
+            addresses = (host.strip("[]"),)
+        else:
+            for name, given in self._rules.resolve:
+                if name == host or (name.startswith("*.") and host.endswith(name[1:])):
+                    addresses = given
+                    break
+        if not addresses:
+            return
+        policy = AddressPolicy(self._rules.allow_private)
+        for address in addresses:
+            try:
+                policy.check(address)
+            except AddressDenied as denied:
+                case.denials.append((None, f"its address may not be dialled: {denied}"))
+                answer.add(
+                    "address", "DENY", f"{denied}; network.allow_private would allow it", error_type="address_denied"
+                )
+                return
+        answer.add("address", "ok", ", ".join(addresses))
+
+    def _robots_step(self, answer: Answer, case: Case) -> None:
+        rules, robots = self._rules, case.robots
+        file = f"{case.origin}/robots.txt"
+        if rules is not None and rules.politeness.robots == "ignore":
+            answer.add("robots", "ok", "politeness.robots = ignore")
+            return
+        if robots is None:
+            answer.add("robots", "", f"{file} was not read yet; it is read before the first page")
+            return
+        read = f"read {ago(self._now - robots['fetched_at'])}"
+        facts = {
+            "fetched_at": robots["fetched_at"],
+            "expires_at": robots["expires_at"],
+            "status": robots["status_code"],
+        }
+        if robots["verdict"] == "unreachable":
+            since = robots["failing_since"] or robots["fetched_at"]
+            status = f" (status {robots['status_code']})" if robots["status_code"] else ""
+            again = at_text(robots["expires_at"], self._now)
+            text = f"{file} cannot be read{status} since {at_text(since, self._now)}; asked again at {again}"
+            case.denials.append((DenyReason.ROBOTS_UNREACHABLE, text))
+            answer.add("robots", "wait", text, **facts)
+            return
+        if robots["verdict"] == "allow":
+            status = f" ({robots['status_code']})" if robots["status_code"] else ""
+            answer.add("robots", "ok", f"{file}: there is none{status}, all is allowed ({read})", **facts)
+            return
+        token = rules.robots_token if rules is not None and rules.robots_token else "*"
+        verdict = RobotsTxt.parse(robots["body"] or b"").allows(case.url, token)
+        facts |= {"line": verdict.line, "rule": verdict.rule}
+        line = f"line {verdict.line} " if verdict.line is not None else ""
+        if not verdict.allowed:
+            denied = Denied(DenyReason.ROBOTS, f'{file} {line}"{verdict.rule}"')
+            self._deny(answer, case, "robots", denied, f"{denied.rule} ({read})", **facts)
+            return
+        said = f'{line}"{verdict.rule}"' if verdict.rule else "no line speaks of it"
+        answer.add("robots", "ok", f"{file} {said} ({read})", **facts)
+
+    def _trap_step(self, answer: Answer, case: Case) -> None:
+        if self._reader is None or case.host is None or case.visit is None:
+            return
+        if str(case.visit["last_error"] or "").startswith(("trap", "quarantine")):
+            for row in self._reader.quarantines(case.host["id"]):
+                text = f"template {row['template']} since {at_text(row['since_at'], self._now)}: {row['evidence']}"
+                answer.add("trap", "", text, template=row["template"], reason=row["reason"])
+
+    def _budget_step(self, answer: Answer, case: Case) -> None:
+        rules = self._rules
+        if rules is None or self._reader is None or (case.visit is not None and case.visit["attempts"]):
+            return
+        counters = self._reader.meta("counters")
+        used = int(orjson.loads(counters).get("urls_fetched", 0)) if counters else 0
+        limits = [("scope.max_urls", rules.scope.max_urls, used)]
+        if case.host is not None:
+            limits.append(("scope.max_urls_per_host", rules.scope.max_urls_per_host, case.host["fetched"]))
+        for name, limit, spent in limits:
+            if limit is None:
+                continue
+            is_spent = spent >= limit
+            text = f"{name} = {limit:,}, {'all of them used' if is_spent else f'{spent:,} used'}"
+            answer.add("budget", "DENY" if is_spent else "ok", text, budget=name, limit=limit, used=spent)
+            if is_spent:
+                case.denials.append((None, f"{name} = {limit:,} is reached"))
+
+    def _host_step(self, answer: Answer, case: Case) -> None:
+        if self._reader is None or case.host is None:
+            return
+        key = case.origin.host
+        if self._rules is not None:
+            key = politeness_key(case.origin.host, self._rules.politeness)
+        rest = self._reader.rest(key)
+        if rest is not None and rest["until_at"] > self._now:
+            case.rest_until, case.rest_reason = rest["until_at"], rest["reason"]
+            until = f"{at_text(rest['until_at'], self._now)} (in {span_text(rest['until_at'] - self._now)})"
+            strikes = f", {rest['strikes']} times in a row" if rest["strikes"] > 1 else ""
+            text = f"{key} rests until {until}: {rest['reason']}{strikes}"
+            answer.add("host", "wait", text, until_at=rest["until_at"], reason=rest["reason"], strikes=rest["strikes"])
+            return
+        host = case.host
+        text = f"{host['queued']:,} queued, {host['ok']:,} ok, {host['errors']:,} errors"
+        if host["last_at"] is not None:
+            text += f", last asked {ago(self._now - host['last_at'])}"
+        answer.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"])
+
+    def _deny(self, answer: Answer, case: Case, name: str, denied: Denied, text: str, **facts: Any) -> None:
+        case.denials.append((denied.reason, denied.rule))
+        answer.add(name, "DENY", text, deny_reason=denied.reason.value, **facts)
+
+    # -- the end of it
+
+    def _conclude_unseen(self, answer: Answer, case: Case) -> None:
+        prefix = "never seen" if self._reader is not None else "no crawl has stored anything"
+        if case.denials:
+            reason, rule = case.denials[0]
+            answer.verdict, answer.deny_reason = "would_deny", reason.value if reason else None
+            answer.headline = f"{prefix}; it would not be fetched: {denial_words(reason, rule)}"
+            answer.next_text = "nothing"
+            return
+        answer.verdict = "would_fetch"
+        answer.headline = f"{prefix}; it would be fetched if a page in scope linked to it"
+        if self._rules is None:
+            answer.headline = f"{prefix}; whether it is in scope is not known"
+        answer.next_text = "nothing, until a link or a seed leads to it"
+
+
+_SOURCES: Final = {
+    Source.SEED: "a seed",
+    Source.LINK: "a link",
+    Source.REDIRECT: "a redirect",
+    Source.REQUISITE: "part of a page",
+    Source.CANONICAL: "a canonical URL",
+    Source.ALTERNATE: "an alternate",
+}
+
+
+def _parents(host: str) -> list[str]:
+    """The names above a host: "a.b.c" → "b.c", "c"."""
+    labels = host.split(".")
+    return [".".join(labels[i:]) for i in range(1, len(labels))]

@@ -1,0 +1,296 @@
+"""Why a URL was fetched or not: each end a URL can come to, judged on a real store."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.core.scope import Scope
+from crawler.core.url import parse, respelt_key_of
+from crawler.core.values import Counters, Denied, Failed, Rest, RobotsRecord, SinkFile, Task, Written
+from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
+from crawler.frontier.base import FrontierCorrupt, FrontierVersion
+from crawler.frontier.database import Database
+from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect.answer import Answer, table
+from crawler.inspect.rules import Rules
+from crawler.inspect.why import Inquiry
+from tests.support.frontiers import NOW, answer, batch, fast_folder, found, links, visit
+
+SEED = "https://e.org/"
+RULES = Rules(
+    scope=ScopeOptions(
+        include=(ScopeRule("e.org/**", "crawler.toml:14"), ScopeRule("f.org/**")),
+        exclude=(ScopeRule("/no/**", "crawler.toml:15"),),
+    ),
+    seed_hosts=("e.org",),
+    robots_token="mybot",
+)
+ROBOTS = (
+    b"User-agent: *\nDisallow: /all\n\nUser-agent: mybot\nAllow: /private/open\nDisallow: /private\nCrawl-delay: 2\n"
+)
+PATHS = ("done", "gone", "queued", "behind", "waiting", "gave-up", "private/x", "private/open/y", "no/z", "~jo", "old")
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Path]:
+    """A seed, and pages that came to every end there is."""
+    with fast_folder() as folder:
+        asyncio.run(fill(folder))
+        yield folder / "frontier.db"
+
+
+async def fill(folder: Path) -> None:
+    frontier = SqliteFrontier(folder / "frontier.db")
+    await frontier.open()
+    await frontier.add([found(SEED)], now=NOW - 100)
+    (seed,) = await frontier.take(1, 1, leased=())
+    pages = links(*(f"{SEED}{path}" for path in PATHS))
+    respelt = replace(found(f"{SEED}%7Ejo", depth=1, source=Source.REDIRECT), key=respelt_key_of(f"{SEED}%7Ejo"))
+    robots = RobotsRecord("rules", 200, ROBOTS, NOW - 7200, NOW + 79_200, crawl_delay_s=2.0)
+    robots_task = Task(id=0, url=f"{SEED}robots.txt", kind=TaskKind.ROBOTS)
+    held = found("https://held.e.org/x", depth=1, source=Source.LINK)
+    file = SinkFile("warc", "w.warc.gz", SinkFileState.OPEN, 10)
+    await frontier.settle(
+        batch(
+            visit(seed, discovered=(*pages, respelt, held), digest="sha256:AA"),
+            visit(robots_task, robots=robots),
+            written=[Written("w.warc.gz", 3), None],
+            sink_files=[file],
+        )
+    )
+    tasks = {task.url: task for task in await frontier.take(1, 99, leased=())}
+    failed = Failed(ErrorType.FIRST_BYTE_TIMEOUT, "30 s", retryable=True)
+    settle = {
+        "done": visit(tasks[f"{SEED}done"]),
+        "gone": visit(tasks[f"{SEED}gone"], answer(404)),
+        "waiting": visit(tasks[f"{SEED}waiting"], failed, state=UrlState.WAITING, next_at=NOW + 300),
+        "gave-up": visit(
+            replace(tasks[f"{SEED}gave-up"], attempt=5), replace(failed, retryable=False), state=UrlState.GAVE_UP
+        ),
+        "private/x": visit(
+            tasks[f"{SEED}private/x"],
+            Denied(DenyReason.ROBOTS, f'{SEED}robots.txt line 6 "Disallow: /private"'),
+            state=UrlState.DENIED,
+        ),
+        "old": visit(
+            tasks[f"{SEED}old"],
+            Denied(DenyReason.ROBOTS, f'{SEED}robots.txt line 6 "Disallow: /old"'),
+            state=UrlState.DENIED,
+        ),
+    }
+    unreachable = RobotsRecord("unreachable", 503, None, NOW - 60, NOW + 540, failing_since=NOW - 3600)
+    held_task = Task(id=0, url="https://held.e.org/robots.txt", kind=TaskKind.ROBOTS)
+    await frontier.settle(
+        batch(
+            *settle.values(),
+            visit(held_task, answer(503), host_id=2, robots=unreachable),
+            counters=Counters(urls_fetched=5),
+        )
+    )
+    await frontier.close(clean=True)
+
+
+def ask(store: Path, url: str, rules: Rules | None = RULES, *, now: float = NOW + 1) -> Answer:
+    with Reader(store, is_live=False) as reader:
+        return Inquiry(reader, rules, is_live=True, now=now).why(url)
+
+
+def step(answer: Answer, name: str) -> tuple[str, str]:
+    return next((one.verdict, one.text) for one in answer.steps if one.name == name)
+
+
+@pytest.mark.parametrize(
+    ("path", "verdict", "headline", "following"),
+    [
+        ("", "fetched", "fetched: status 200", "nothing: it is fetched once"),
+        ("done", "fetched", "fetched: status 200", "nothing: it is fetched once"),
+        ("gone", "fetched", "fetched: status 404", "nothing: it is fetched once"),
+        ("queued", "queued", "not fetched yet: queued", "first in the queue of its host"),
+        ("behind", "queued", "not fetched yet: queued",
+         "1 of this host go before it, one each 2s: in 2s at the earliest"),
+        ("waiting", "waiting", "not fetched yet: attempt 1 failed (first_byte_timeout: 30 s)", "tried again in 4m 59s"),
+        ("gave-up", "gave_up", "not fetched: given up after 5 attempts: first_byte_timeout: 30 s", "nothing by itself"),
+        ("private/x", "denied", 'not fetched: denied by robots.txt, line 6 "Disallow: /private"',
+         "robots.txt is read again in 21h 59m"),
+        ("old", "denied", 'line 6 "Disallow: /old" (09:00:00; the rules now allow it)', "judged again"),
+        ("no/z", "queued", 'not fetched: out of scope: crawler.toml:15  exclude "/no/**"', "it will be denied"),
+    ],
+)  # fmt: skip
+def test_every_end_of_a_url_is_told(store: Path, path: str, verdict: str, headline: str, following: str) -> None:
+    """The headline says what became of it, the last line what comes next."""
+    told = ask(store, SEED + path)
+    assert told.known
+    assert (told.verdict, headline in told.headline) == (verdict, True), told.headline
+    assert following in told.next_text
+
+
+@pytest.mark.parametrize(
+    ("url", "verdict", "reason", "headline"),
+    [
+        ("https://e.org/new", "would_fetch", None, "never seen; it would be fetched"),
+        ("https://e.org/private/new", "would_deny", "robots", 'line 6 "Disallow: /private"'),
+        ("https://e.org/private/open/new", "would_fetch", None, "would be fetched"),
+        ("https://e.org/no/new", "would_deny", "scope_exclude", 'crawler.toml:15  exclude "/no/**"'),
+        ("https://other.org/", "would_deny", "scope_host", "scope.hosts"),
+        ("https://held.e.org/new", "would_deny", "scope_host", "scope.hosts"),
+        ("javascript:alert(1)", "would_deny", "scope_scheme", "not http or https"),
+        ("https://e.org:22/", "would_deny", "port_blocked", "port 22"),
+        ("https://e.org/" + "x" * 3000, "would_deny", "url_too_long", "longer than"),
+        ("", "would_deny", "url_invalid", "not a URL"),
+    ],
+)
+def test_what_was_never_seen_is_judged_as_it_would_be(
+    store: Path, url: str, verdict: str, reason: str | None, headline: str
+) -> None:
+    """The answer for an unknown URL is what the crawl would do with a link to it."""
+    told = ask(store, url)
+    assert not told.known
+    assert (told.verdict, told.deny_reason) == (verdict, reason)
+    assert headline in told.headline
+    assert told.next_text
+
+
+def test_the_verdict_is_that_of_the_crawl(store: Path) -> None:
+    """Scope is judged by the very object that admission uses."""
+    scope = Scope(RULES.scope, RULES.seed_hosts)
+    for url in ("https://e.org/a", "https://e.org/no/a", "https://x.org/", "https://f.org/a"):
+        href, origin = parse(url)
+        denied = scope.judge(href, origin, depth=1, hop_path="L", source=Source.LINK)
+        told = ask(store, url)
+        assert told.deny_reason == (denied.reason if denied else None)
+        assert (denied is None) or denied.rule in step(told, "scope")[1]
+
+
+def test_the_steps_show_their_evidence(store: Path) -> None:
+    """File and line of the scope rule, line of robots.txt, place in the archive, the way from the seed."""
+    told = ask(store, f"{SEED}private/open/y")
+    assert step(told, "scope") == ("ok", 'crawler.toml:14  include "e.org/**"')
+    assert step(told, "robots") == ("ok", 'https://e.org/robots.txt line 5 "Allow: /private/open" (read 2h ago)')
+    assert step(told, "found") == ("", "09:00:00 as a link via https://e.org/, depth 1")
+    told = ask(store, SEED)
+    assert step(told, "archive") == ("", "warc/w.warc.gz.open at byte 3, sha256:AA")
+
+
+def test_a_duplicate_is_told_as_one(store: Path) -> None:
+    """Another spelling leads to the row that was found first; the spelling of a redirect to its own row."""
+    told = ask(store, "https://e.org/%64one?#top")
+    assert told.known
+    assert told.url == "https://e.org/done"
+    assert "is a duplicate of https://e.org/done" in step(told, "url")[1]
+    assert ask(store, "https://e.org/%7Ejo").url == "https://e.org/%7Ejo"
+    assert ask(store, "https://e.org/~jo").url == "https://e.org/~jo"
+
+
+def test_a_host_whose_robots_txt_fails_is_held(store: Path) -> None:
+    """Queued, and held back; when robots.txt is asked for again is said."""
+    rules = replace(RULES, seed_hosts=("e.org", "held.e.org"), scope=ScopeOptions())
+    told = ask(store, "https://held.e.org/x", rules)
+    assert told.verdict == "queued"
+    assert told.deny_reason == "robots_unreachable"
+    assert "cannot be read (status 503) since 08:00:00; asked again at 09:09:00" in step(told, "robots")[1]
+    assert "in 8m 59s" in told.next_text
+
+
+def test_limits_are_told_with_what_is_used_of_them(store: Path) -> None:
+    """A spent limit is a verdict; one that is not spent is shown."""
+    spent = replace(RULES, scope=replace(RULES.scope, max_urls=5, max_urls_per_host=100))
+    told = ask(store, f"{SEED}queued", spent)
+    assert told.headline == "not fetched: scope.max_urls = 5 is reached"
+    assert step(told, "budget") == ("DENY", "scope.max_urls = 5, all of them used")
+    told = ask(store, f"{SEED}done", spent)
+    assert all(one.name != "budget" for one in told.steps)
+
+
+def test_an_address_that_may_not_be_dialled_is_told(store: Path) -> None:
+    """A literal, in whatever disguise, and a name whose address is configured."""
+    rules = replace(RULES, scope=ScopeOptions(hosts=("*.x.test", "127.0.0.1")), resolve=(("*.x.test", ("10.0.0.1",)),))
+    for url in ("http://127.1/", "http://0x7f000001/", "https://a.x.test/"):
+        told = ask(store, url, rules)
+        assert told.verdict == "would_deny"
+        assert step(told, "address")[0] == "DENY"
+    assert ask(store, "https://a.x.test/", replace(rules, allow_private=("10.0.0.0/8",))).verdict == "would_fetch"
+
+
+def test_without_rules_what_is_not_known_is_said(store: Path) -> None:
+    """No run.json and no -c: the store still tells what became of a URL."""
+    told = ask(store, f"{SEED}private/x", None)
+    assert told.verdict == "denied"
+    assert "not known" in step(told, "scope")[1]
+
+
+def test_robots_that_are_ignored_deny_nothing(store: Path) -> None:
+    """politeness.robots = "ignore" is what is said of robots.txt."""
+    ignoring = replace(RULES, politeness=PolitenessOptions(robots="ignore"))
+    assert ask(store, f"{SEED}private/new", ignoring).verdict == "would_fetch"
+
+
+async def test_a_resting_host_is_told_with_its_reason(tmp_path: Path) -> None:
+    """429 rests the politeness key: until when, and why, and what that makes of the queue."""
+    frontier = SqliteFrontier(tmp_path / "frontier.db")
+    await frontier.open()
+    await frontier.add([found("https://www.slow.edu/")], now=NOW)
+    await frontier.settle(batch(rests=[Rest("slow.edu", NOW + 480, 2, "429 Retry-After 480")]))
+    await frontier.close(clean=True)
+    told = ask(tmp_path / "frontier.db", "https://www.slow.edu/", Rules(seed_hosts=("www.slow.edu",)), now=NOW)
+    assert step(told, "host") == (
+        "wait", "slow.edu rests until 09:08:00 (in 8m): 429 Retry-After 480, 2 times in a row",
+    )  # fmt: skip
+    assert told.headline == "not fetched yet: queued; its host rests (429 Retry-After 480)"
+    assert told.next_at == NOW + 480
+
+
+def test_secrets_do_not_leave_in_the_answer(store: Path) -> None:
+    """What was typed is masked as in the logs."""
+    shown = str(table(ask(store, "https://u:pw1@e.org/a?api_key=s3cr3t")))
+    assert "s3cr3t" not in shown
+    assert "pw1" not in shown
+
+
+async def test_an_owned_store_is_read_beside_its_owner(tmp_path: Path) -> None:
+    """What is committed is seen at once, also what is still in SQLite's log."""
+    frontier = SqliteFrontier(tmp_path / "frontier.db")
+    await frontier.open()
+    with Reader(tmp_path / "frontier.db", is_live=True) as reader:
+        assert list(reader.hosts()) == []
+        await frontier.add([found(SEED)], now=NOW)
+        assert [row["host"] for row in reader.hosts()] == ["e.org"]
+    await frontier.close(clean=True)
+
+
+def test_reading_a_closed_store_leaves_nothing_beside_it(store: Path) -> None:
+    """No -shm and no -wal that the owner could not open later."""
+    ask(store, SEED)
+    assert sorted(path.name for path in store.parent.iterdir()) == ["frontier.db", "frontier.db.lock"]
+
+
+def test_a_store_that_is_none_of_ours_is_said(tmp_path: Path) -> None:
+    """Newer, foreign, damaged, empty, missing: each in words."""
+    path = tmp_path / "frontier.db"
+    with pytest.raises(FileNotFoundError):
+        Reader(path, is_live=False)
+    path.touch()
+    with pytest.raises(FrontierCorrupt, match="is empty"):
+        Reader(path, is_live=False)
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(FrontierCorrupt, match="damaged or no database"):
+        Reader(path, is_live=False)
+    path.unlink()
+    Database(path).close()
+    with Reader(path, is_live=False) as reader:
+        version = reader.version
+    database = Database(path)
+    database.run(f"PRAGMA user_version = {version + 1}")
+    database.close()
+    with pytest.raises(FrontierVersion, match="use the newer program"):
+        Reader(path, is_live=False)
+
+
+def test_seeds_that_were_not_reached_are_found(store: Path) -> None:
+    """The one seed answered: none is missing, and all could be looked through."""
+    with Reader(store, is_live=False) as reader:
+        assert reader.unreached_seeds(10, within_s=10) == ([], True)
