@@ -29,6 +29,8 @@ _COMMANDS: Final = {
     "resume": "crawler.cli.control:resume",
     "stop": "crawler.cli.control:stop",
     "why": "crawler.cli.why",
+    "hosts": "crawler.cli.hosts",
+    "report": "crawler.cli.report",
 }
 
 

@@ -52,6 +52,8 @@ def _of_a_crawl(error: BaseException) -> int | None:
     from crawler.daemon import EndedAtOnce
     from crawler.fetch.request import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
+    from crawler.frontier.reader import StoreUnreadable
+    from crawler.inspect.gather import GatherFailed
     from crawler.rundir import OutputUnusable
     from crawler.sinks.base import SinkCorrupt
 
@@ -70,7 +72,9 @@ def _of_a_crawl(error: BaseException) -> int | None:
         (LocalProtocolError, Exit.CONFIGURATION),
         (FrontierLocked, Exit.WAITING),
         (FrontierFull, Exit.IO),
+        (StoreUnreadable, Exit.PERMISSION),
         (FrontierError, Exit.STATE_CORRUPT),
+        (GatherFailed, Exit.IO),
         (SinkCorrupt, Exit.STATE_CORRUPT),
     ]
     for kind, code in codes:

@@ -1,7 +1,5 @@
 """`crawler logs`: the lines of the logs that are asked for, as people read them or as the JSON they are."""
 
-import os
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,6 +11,7 @@ import click
 from crawler.cli.failures import say
 from crawler.cli.look import Pen, event_text, fetch_text, is_terminal
 from crawler.cli.place import locate, place_options
+from crawler.cli.streams import write_lines
 from crawler.core.scope import ScopePatternError
 from crawler.core.vocabulary import DenyReason, ErrorType, Exit, OutcomeWord
 from crawler.inspect.follow import Follower, follow
@@ -119,16 +118,7 @@ class _Printer:
                 self.flush()
 
     def flush(self) -> None:
-        if not self._held:
-            return
-        self._held.append(b"")
-        try:
-            sys.stdout.buffer.write(b"\n".join(self._held))
-            sys.stdout.buffer.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not fail at exit
-            raise
-        self._held.clear()
+        write_lines(self._held)
 
 
 def _pause(printer: _Printer) -> None:

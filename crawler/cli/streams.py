@@ -29,3 +29,19 @@ def write_data(data: bytes) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not fail again at exit
         if not isinstance(error, BrokenPipeError):
             raise
+
+
+def write_lines(held: list[bytes]) -> None:
+    """Write lines, without their newlines, to stdout and empty the list. Raises BrokenPipeError when nobody reads any
+    more: whoever has a gigabyte of lines left should stop.
+    """
+    if not held:
+        return
+    held.append(b"")
+    try:
+        sys.stdout.buffer.write(b"\n".join(held))
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not fail at exit
+        raise
+    held.clear()

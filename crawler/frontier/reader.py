@@ -4,9 +4,9 @@ It takes no lock and writes nothing, and understands every version up to this pr
 simply not there. It does not know what the answers mean.
 Invariant: every question but `unreached_seeds` and `counts` is a look-up in an index, however large the store is.
 
-A reader of SQLite's write-ahead log takes part in its shared memory (NAME-shm), so while a crawl runs the reader needs
-write access to that file; docs/OPERATIONS.md says who has it. While none runs and no log is left, the file is opened
-as immutable: nothing is created beside it that could later be in the owner's way.
+Read access is enough: SQLite reads a write-ahead log whose shared memory (NAME-shm) it may not write. While no crawl
+runs and no log is left, the file is opened as immutable: nothing is created beside it that could later be in the
+owner's way.
 """
 
 import contextlib
@@ -150,6 +150,10 @@ class Reader:
         marks = ",".join("?" * len(names))
         return list(self._rows(f"SELECT * FROM blocked WHERE name IN ({marks})", names))  # noqa: S608 - question marks
 
+    def all_blocks(self) -> list[Row]:
+        """Every host and domain that an operator blocked."""
+        return list(self._rows("SELECT * FROM blocked")) if "blocked" in self._tables else []
+
     def is_forgotten(self, host: str) -> bool:
         """Whether all URLs of a host were taken down."""
         if "forgotten_host" not in self._tables:
@@ -221,8 +225,8 @@ class Reader:
                 if not os.access(self._path, os.R_OK):
                     return PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self._path))
                 return StoreUnreadable(
-                    f"{self._path} can be read while its crawl runs only by who may write {self._path.name}-shm: "
-                    "its user, root, or a member of the group that the service gives it"
+                    f"{self._path} has a write-ahead log, and {self._path.name}-shm is missing or may not be read: "
+                    "look as the crawl's user, or start the crawl once"
                 )
             case apsw.IOError() | apsw.BusyError() | apsw.LockedError() | apsw.ProtocolError():
                 return OSError(errno.EIO, f"cannot be read now: {error}", str(self._path))

@@ -12,12 +12,12 @@ import orjson
 from crawler.content.robots import RobotsTxt
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
-from crawler.core.url import UrlError, canonical, key_of, parse, registrable_domain, respelt_key_of, target_of
+from crawler.core.url import UrlError, canonical, key_of, parse, respelt_key_of, target_of
 from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.frontier.reader import Reader
-from crawler.inspect.answer import Answer, Case, ago, denial_words, url_of
+from crawler.inspect.answer import Answer, Case, ago, denial_words, parents, url_of
 from crawler.inspect.moments import at_text, span_text
 from crawler.inspect.outlook import Outlook
 from crawler.inspect.rules import Rules
@@ -156,7 +156,7 @@ class Inquiry:
         if self._reader is None:
             return
         host = case.origin.host
-        for blocked in self._reader.blocks(sorted({host, registrable_domain(host), *_parents(host)})):
+        for blocked in self._reader.blocks([host, *parents(host)]):
             if blocked["name"] == host or blocked["kind"] == "domain":
                 when = at_text(blocked["at"], self._now)
                 text = (
@@ -308,9 +308,3 @@ _SOURCES: Final = {
     Source.CANONICAL: "a canonical URL",
     Source.ALTERNATE: "an alternate",
 }
-
-
-def _parents(host: str) -> list[str]:
-    """The names above a host: "a.b.c" → "b.c", "c"."""
-    labels = host.split(".")
-    return [".".join(labels[i:]) for i in range(1, len(labels))]

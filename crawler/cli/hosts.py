@@ -1,0 +1,162 @@
+"""`crawler hosts`: every host with its state, what is queued, how it answers, and why it rests."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+import click
+import orjson
+
+from crawler.cli.failures import say
+from crawler.cli.look import Pen, count, is_terminal, printable, table
+from crawler.cli.place import Located, locate, place_options
+from crawler.cli.streams import write_data
+from crawler.core.options import PolitenessOptions
+from crawler.core.vocabulary import Exit
+from crawler.frontier.reader import Reader
+from crawler.inspect.events import Present, present
+from crawler.inspect.gather import Gathered, gather
+from crawler.inspect.hosts import SORTS, STATES, HostView, views
+from crawler.inspect.moments import at_text, parse_moment, span_text
+from crawler.inspect.parts import Parts
+from crawler.inspect.query import Query, host_test
+from crawler.inspect.ranges import newest, select
+from crawler.inspect.tallies import Tally
+from crawler.obs.timestamp import timestamp
+
+_ON_TERMINAL: Final = 40
+_LOG_BUDGET: Final = 256 * 1024 * 1024  # of the newest lines, for times and connections
+_HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
+_RIGHT: Final = (False, False, False, True, True, True, True, True, False)
+_COLOURS: Final = {"blocked": "red", "held": "red", "backoff": "yellow", "ready": "green", "new": "dim"}
+
+
+@click.command(name="hosts")
+@place_options
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only hosts in this state.")
+@click.option(
+    "--host", "hosts", multiple=True, metavar="HOST", help='Only this host; "*.example.org" for all below it.'
+)
+@click.option("--sort", type=click.Choice(list(SORTS)), default="state", show_default=True)
+@click.option("-n", "--limit", type=click.IntRange(min=0), help="So many. On a terminal 40, otherwise all.")
+@click.option("--since", metavar="TIME", help="Times and connections since then, instead of the newest 256 MiB of log.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a host.")
+def command(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    states: tuple[str, ...],
+    hosts: tuple[str, ...],
+    sort: str,
+    limit: int | None,
+    since: str | None,
+    as_json: bool,
+) -> int:
+    """List the hosts of a crawl.
+
+    State, queue and counts are the store's, over the crawl's life. Times of answers, connections opened and requests on
+    each are from the newest part of the log.
+    """
+    now = time.time()
+    try:
+        since_at = None if since is None else parse_moment(since, now)
+    except (ValueError, OverflowError) as error:
+        raise click.UsageError(f"--since: {error}") from None
+    located = locate(config, overrides, output)
+    is_live = located.place.pid() is not None
+    gathered = _gathered(located, since_at)
+    happening = _present(located) if is_live else Present()
+    politeness = located.rules.politeness if located.rules is not None else PolitenessOptions()
+    with Reader(located.place.frontier, is_live=is_live) as reader:
+        found = views(
+            reader, politeness, gathered.tally.hosts, happening.states, happening.open if is_live else None, now=now
+        )
+    for problem in gathered.problems:
+        say(problem)
+    is_one = host_test(tuple(host.strip("[]").lower() for host in hosts))
+    chosen = [
+        view for view in found
+        if (not states or view.state in states) and (not hosts or is_one(view.host.partition(":")[0].strip("[]")))
+    ]  # fmt: skip
+    chosen.sort(key=SORTS[sort])
+    person = is_terminal() and not as_json
+    limit = _ON_TERMINAL if limit is None and person else limit
+    shown = chosen if limit is None else chosen[:limit]
+    if as_json:
+        write_data(b"".join(orjson.dumps(asdict(view), option=orjson.OPT_APPEND_NEWLINE) for view in shown))
+        return Exit.OK
+    lines = _table(shown, now)
+    if person:
+        lines.append(Pen()(_footer(shown, chosen, found, gathered.tally), "dim"))
+    write_data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
+    return Exit.OK
+
+
+def _gathered(located: Located, since_at: float | None) -> Gathered:
+    log = located.place.fetch_log
+    try:
+        with Parts(log) as parts:
+            stretches = select(parts, since_at)
+            if since_at is None:
+                stretches = newest(stretches, _LOG_BUDGET)
+            query = Query(since="" if since_at is None else timestamp(since_at))
+            return gather(parts, stretches, query, bin_s=3_600, name=log.name, processes=os.cpu_count() or 1)
+    except OSError as error:
+        return Gathered(Tally(), [f"{log}: {error.strerror}: times and connections are not known"])
+
+
+def _present(located: Located) -> Present:
+    try:
+        with Parts(located.place.events_log) as parts:
+            return present(parts, located.place.run_id)
+    except OSError as error:
+        say(f"{located.place.events_log}: {error.strerror}: open connections are not known")
+        return Present()
+
+
+def _table(shown: Sequence[HostView], now: float) -> list[str]:
+    rows, styles = [], []
+    for view in shown:
+        colour = _COLOURS.get(view.state, "")
+        left = "" if view.until_at is None or view.until_at <= now else f" {span_text(view.until_at - now)}"
+        rows.append(
+            (
+                printable(view.host),
+                view.state + left,
+                "" if view.until_at is None else at_text(view.until_at, now),
+                count(view.queued),
+                f"{view.ok}/{view.errors}",
+                ""
+                if view.p50_ms is None or view.p95_ms is None
+                else f"{view.p50_ms:.{_digits(view)}f}/{view.p95_ms:.{_digits(view)}f}",
+                _connections(view),
+                "" if view.requests_per_connection is None else f"{view.requests_per_connection:.1f}",
+                printable(view.why),
+            )
+        )
+        errors = "red" if view.errors > view.ok else "yellow" if view.errors else ""
+        styles.append([("bold",), (colour,), (), (), (errors,), (), (), (), (colour,)])
+    return table(_HEAD, rows, _RIGHT, Pen(), [[style[0] if style else "" for style in row] for row in styles])
+
+
+def _digits(view: HostView) -> int:
+    """Decimals of a time: tenths of a millisecond mean something to a host that answers within ten."""
+    return 1 if (view.p95_ms or 0.0) < 10 else 0
+
+
+def _connections(view: HostView) -> str:
+    """Open now of those opened, "1 of 74"; those opened alone where no crawl runs."""
+    if view.connections_open is None:
+        return "" if view.connections_opened is None else count(view.connections_opened)
+    return f"{view.connections_open} of {count(max(view.connections_open, view.connections_opened or 0))}"
+
+
+def _footer(shown: Sequence[HostView], chosen: Sequence[HostView], found: Sequence[HostView], tally: Tally) -> str:
+    parts = [f"{count(len(shown))} of {count(len(chosen))} hosts shown" if len(shown) < len(chosen) else ""]
+    parts.append(f"{count(len(found))} hosts in all" if len(chosen) < len(found) or not parts[0] else "")
+    if tally.first_ts:
+        parts.append(f"times from {count(tally.lines)} lines of the log since {tally.first_ts[:19].replace('T', ' ')}")
+    return "; ".join(filter(None, parts))

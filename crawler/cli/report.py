@@ -1,0 +1,282 @@
+"""`crawler report`: a day's story in figures, as text, JSON or one page with plots; or all that was asked of a host."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import orjson
+
+from crawler.cli.failures import say
+from crawler.cli.look import OUTCOME_COLOURS, Pen, count, fetch_text, millis, printable, size, table
+from crawler.cli.place import Located, locate, place_options
+from crawler.cli.streams import write_data, write_lines
+from crawler.core.vocabulary import Exit
+from crawler.frontier.reader import Reader
+from crawler.inspect.gather import Gathered, gather
+from crawler.inspect.moments import parse_moment, span_text
+from crawler.inspect.parts import Parts
+from crawler.inspect.query import Matcher, Query
+from crawler.inspect.ranges import last_time, select
+from crawler.inspect.report import Happened, HostReport, all_asked, happened, report
+from crawler.obs.timestamp import timestamp
+
+_DAY_S: Final = 86_400.0
+_BINS: Final = 288  # stretches of time in a plot, about: five minutes each for a day
+_BIN_LENGTHS: Final = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
+_LABEL: Final = 14
+_FLUSH: Final = 256
+
+
+@click.command(name="report")
+@place_options
+@click.option("--since", metavar="TIME", help="From when; a day before the last line of the log, if not given.")
+@click.option("--until", metavar="TIME", help="Till when; the last line, if not given.")
+@click.option("--all", "everything", is_flag=True, help="All that the logs hold.")
+@click.option("--host", metavar="HOST", help='All that was asked of this host ("*.name": of all below), line by line.')
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page with plots."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object; with --host a line each request, then the sums."
+)
+def command(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    since: str | None,
+    until: str | None,
+    everything: bool,
+    host: str | None,
+    html: Path | None,
+    as_json: bool,
+) -> int:
+    """Tell the story of a day: totals, errors, refusals, slow and rude hosts, connections, what was not reached."""
+    if everything and (since or until):
+        raise click.UsageError("--all leaves nothing for --since and --until to choose")
+    if host and html:
+        raise click.UsageError("--html draws the whole crawl; with --host there is text or --json")
+    now = time.time()
+    since_at, until_at = _moment(since, now, "--since"), _moment(until, now, "--until")
+    located = locate(config, overrides, output)
+    log = located.place.fetch_log
+    if host is not None:
+        return _of_host(located, host.strip("[]").lower(), since_at, until_at, as_json=as_json)
+    with Parts(log) as parts:
+        if since_at is None and not everything:
+            end = until_at if until_at is not None else last_time(parts)
+            since_at = None if end is None else end - _DAY_S
+        query = Query(
+            since="" if since_at is None else timestamp(since_at), until="" if until_at is None else timestamp(until_at)
+        )
+        bin_s = _bin_length(parts, since_at, until_at)
+        gathered = gather(
+            parts, select(parts, since_at, until_at), query, bin_s=bin_s, name=log.name, processes=os.cpu_count() or 1
+        )
+    events = _events(located, query, gathered)
+    reader = _reader(located)
+    try:
+        found = report(gathered.tally, events, reader)
+    finally:
+        if reader is not None:
+            reader.close()
+    for problem in gathered.problems:
+        say(problem)
+    if html is not None:
+        from crawler.inspect.page import page
+
+        html.write_text(page(found, gathered.tally), encoding="utf-8")
+        say(f"{html}: written")
+    if as_json:
+        write_data(orjson.dumps(found) + b"\n")
+    elif html is None:
+        write_data(("\n".join(_text(found)) + "\n").encode("utf-8", "replace"))
+    return Exit.OK
+
+
+def _moment(text: str | None, now: float, option: str) -> float | None:
+    try:
+        return None if text is None else parse_moment(text, now)
+    except (ValueError, OverflowError) as error:
+        raise click.UsageError(f"{option}: {error}") from None
+
+
+def _bin_length(parts: Parts, since_at: float | None, until_at: float | None) -> int:
+    """Seconds of a stretch of time, so that a plot has some _BINS of them."""
+    first = since_at
+    if first is None:
+        from crawler.inspect.ranges import time_at
+
+        first = next(
+            (at for part in parts.oldest_first if part.is_plain and (at := time_at(part, 0)) is not None), None
+        )
+    last = until_at if until_at is not None else last_time(parts)
+    spent = last - first if first is not None and last is not None else _DAY_S
+    return next((length for length in _BIN_LENGTHS if length * _BINS >= spent), _BIN_LENGTHS[-1])
+
+
+def _events(located: Located, query: Query, gathered: Gathered) -> Happened:
+    try:
+        with Parts(located.place.events_log) as parts:
+            events, problems = happened(parts, query)
+    except OSError as error:
+        gathered.problems.append(f"{located.place.events_log}: {error.strerror}: events are left out")
+        return Happened()
+    gathered.problems += problems
+    return events
+
+
+def _reader(located: Located) -> Reader | None:
+    place = located.place
+    try:
+        return Reader(place.frontier, is_live=place.pid() is not None)
+    except FileNotFoundError:
+        say(f"{place.frontier}: there is no store; seeds and queue are left out")
+        return None
+
+
+# -- as text
+
+
+def _text(found: Mapping[str, Any]) -> list[str]:
+    pen = Pen()
+    totals, times, connections = found["totals"], found["times_ms"], found["connections"]
+    if not totals["attempts"]:
+        return ["nothing was fetched in this time"]
+    since, until = (str(found[name])[:19].replace("T", " ") for name in ("since", "until"))
+    lines = [pen(f"{since} … {until[11:] if until[:10] == since[:10] else until} UTC", "bold")
+             + pen(f"  {span_text(found['duration_s'])}", "dim")]  # fmt: skip
+
+    def add(label: str, text: str) -> None:
+        lines.append(f"{pen(f'{label:<{_LABEL}}', 'bold')}{text}")
+
+    add("pages", f"{count(totals['pages'])}, {totals['pages_per_s']:.1f}/s on average; {size(totals['bytes'])}")
+    add("attempts", f"{count(totals['attempts'])}: " + _words(found["outcomes"], pen, OUTCOME_COLOURS))
+    if found["statuses"]:
+        add("statuses", _words(found["statuses"], pen))
+    if times["p50"] is not None:
+        add(
+            "answers took",
+            f"{millis(times['p50'])} (half), {millis(times['p95'])} (95 %), {millis(times['p99'])} (99 %)",
+        )
+    add("links", f"{count(totals['links_found'])} found, {count(totals['links_new'])} new")
+    if connections["opened"]:
+        add(
+            "connections",
+            f"{count(connections['opened'])} opened, {connections['requests_each']} requests each; "
+            f"{count(connections['tls_handshakes'])} TLS handshakes, {count(connections['tls_resumed'])} resumed, "
+            f"{count(connections['full_handshakes_saved'])} full ones saved",
+        )
+    if connections["closed"]:
+        add("closed by", _words(connections["closed"], pen))
+    if found["now"]:
+        add("in the store", _words(found["now"], pen))
+    _section(lines, pen, "errors", [(name, count(number)) for name, number in found["errors"].items()])
+    _section(lines, pen, "could not connect", [(k, count(n)) for k, n in found["connect_failures"].items()])
+    _section(lines, pen, "hosts put to rest", [(name, count(number)) for name, number in found["rests"].items()])
+    _section(lines, pen, "refused when their turn came", [(k, count(n)) for k, n in found["refusals"].items()])
+    _section(
+        lines, pen, "links refused (first of each host)",
+        [(name, f"{count(one['hosts'])} host{'' if one['hosts'] == 1 else 's'}, e.g. {one['sample']}") for name, one in found["refused_links"].items()],
+    )  # fmt: skip
+    _section(
+        lines, pen, "content types",
+        [(name, f"{count(one['responses'])}, {size(one['bytes'])}") for name, one in found["content_types"].items()],
+    )  # fmt: skip
+    for title, name in (("slowest hosts", "slowest_hosts"), ("rudest hosts", "rudest_hosts")):
+        _hosts(lines, pen, title, found[name])
+    _section(lines, pen, "slowest answers", [(millis(one["ms"]), one["url"]) for one in found["slowest_urls"][:5]])
+    seeds = found["seeds_not_reached"]
+    if seeds is not None:
+        cut = "" if seeds["all_looked_through"] else " (not all URLs could be looked through in time)"
+        _section(
+            lines, pen, f"seeds not reached{cut}",
+            [(one["url"], f"{one['state']}: {one['why']}") for one in seeds["seeds"]],
+        )  # fmt: skip
+    if found["events"]:
+        from crawler.cli.look import event_text
+
+        lines += ["", pen("events", "bold"), *(f"  {event_text(line, pen)}" for line in found["events"])]
+    return lines
+
+
+def _section(lines: list[str], pen: Pen, title: str, rows: list[tuple[str, str]]) -> None:
+    if rows:
+        width = min(44, max(len(name) for name, _ in rows))
+        lines += ["", pen(title, "bold"), *(f"  {printable(name):<{width}}  {printable(text)}" for name, text in rows)]
+
+
+def _hosts(lines: list[str], pen: Pen, title: str, hosts: list[dict[str, Any]]) -> None:
+    if not hosts:
+        return
+    rows = [
+        (
+            printable(one["host"]), count(one["attempts"]), f"{one['ok']}/{one['bad']}", count(one["pushed_back"]),
+            "" if one["p50_ms"] is None else _quantiles(one["p50_ms"], one["p95_ms"]),
+            "" if one["requests_per_connection"] is None else f"{one['requests_per_connection']:.1f}",
+            printable(one["most_frequent_error"] or ""),
+        )
+        for one in hosts
+    ]  # fmt: skip
+    head = (title.upper(), "ATTEMPTS", "OK/BAD", "429/503", "P50/P95ms", "REQ/CONN", "MOSTLY")
+    lines += ["", *table(head, rows, (False, True, True, True, True, True, False), pen)]
+
+
+def _quantiles(p50_ms: float, p95_ms: float) -> str:
+    return f"{p50_ms:.1f}/{p95_ms:.1f}" if p95_ms < 10 else f"{p50_ms:.0f}/{p95_ms:.0f}"
+
+
+def _words(counts: Mapping[str, int], pen: Pen, colours: Mapping[str, str] | None = None) -> str:
+    return ", ".join(
+        pen(f"{count(number)} {printable(str(word))}", (colours or {}).get(word, "")) for word, number in counts.items()
+        if number
+    )  # fmt: skip
+
+
+# -- of one host
+
+
+def _of_host(located: Located, host: str, since_at: float | None, until_at: float | None, *, as_json: bool) -> int:
+    log = located.place.fetch_log
+    query = Query(
+        hosts=(host,),
+        since="" if since_at is None else timestamp(since_at),
+        until="" if until_at is None else timestamp(until_at),
+    )
+    pen, matcher, figures = Pen(), Matcher(query), HostReport(host)
+    held: list[bytes] = []
+    with Parts(log) as parts:
+        for raw, line, figures in all_asked(parts, matcher, host):  # noqa: B007 - its last state is used below
+            held.append(raw if as_json else fetch_text(line, pen).encode("utf-8", "replace"))
+            if len(held) >= _FLUSH:
+                write_lines(held)
+        write_lines(held)
+        problems = parts.problems() + matcher.said(log.name)
+    values = figures.values()
+    if as_json:
+        write_data(orjson.dumps({"event": "summary", **values}) + b"\n")
+    else:
+        write_data(("\n".join(_host_text(values, pen)) + "\n").encode())
+    for problem in problems:
+        say(problem)
+    return Exit.OK
+
+
+def _host_text(values: Mapping[str, Any], pen: Pen) -> list[str]:
+    if not values["requests"] and not values["refused_by_us"]:
+        return [f"the logs hold no request to {printable(values['host'])}"]
+    rest = values["shortest_rest_s"]
+    rests = "one request only" if rest is None else f"{rest:.2f} s" if rest >= 0 else "requests overlapped"
+    each = "" if values["requests_per_minute"] is None else f", {values['requests_per_minute']} a minute"
+    rows = [
+        ("requests", f"{count(values['requests'])}{each}, {size(values['bytes'])}"),
+        ("from … to", f"{values['first'][:19].replace('T', ' ')} … {values['last'][:19].replace('T', ' ')} UTC"),
+        ("outcomes", _words(values["outcomes"], pen, OUTCOME_COLOURS)),
+        ("not asked", f"{count(values['refused_by_us'])} URLs, for our rules or theirs forbade it"),
+        ("connections", f"{count(values['connections'])} to {', '.join(list(values['addresses'])[:4]) or 'nowhere'}"),
+        ("shortest rest", f"{rests} between an answer and the next request"),
+    ]
+    title = pen(f"all that was asked of {printable(values['host'])}", "bold")
+    return ["", title, *(f"  {name:<14}{text}" for name, text in rows)]

@@ -1,0 +1,145 @@
+"""The hosts of a crawl: what the store knows of each, and what the newest part of the log says of their speed.
+
+Joins the two by host name. Invariant: a host is in one state, the most severe that holds, and `why` says which fact
+put it there.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from crawler.core.options import PolitenessOptions
+from crawler.core.politeness import politeness_key
+from crawler.core.values import Origin
+from crawler.core.vocabulary import HostState
+from crawler.frontier.reader import Reader, Row
+from crawler.inspect.answer import parents
+from crawler.inspect.tallies import HostTally
+
+BLOCKED: Final = "blocked"
+STATES: Final = (BLOCKED, HostState.HELD.value, HostState.BACKOFF.value, HostState.READY.value, HostState.NEW.value)
+
+
+@dataclass(slots=True)
+class HostView:
+    """One origin. `ok` and `errors` are over the crawl's life, the store's; what comes from the log is None where the
+    log says nothing: p50 and p95 of answers in milliseconds, connections opened, requests on each.
+    """
+
+    host: str
+    origin: str
+    state: str
+    until_at: float | None
+    queued: int
+    fetched: int
+    ok: int
+    errors: int
+    bytes: int
+    last_at: float | None
+    why: str
+    quarantined: int = 0
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    pushed_back: int = 0
+    connections_open: int | None = None
+    connections_opened: int | None = None
+    requests_per_connection: float | None = None
+
+
+def views(
+    reader: Reader,
+    politeness: PolitenessOptions,
+    tallies: Mapping[str, HostTally],
+    states: Mapping[tuple[str, int], Mapping[str, Any]],
+    open_now: Mapping[str, int] | None,
+    *,
+    now: float,
+) -> list[HostView]:
+    """Every host. `states` has the last `host_state` event of an origin's (host, port) in the run that goes on now,
+    `open_now` the connections open to a host; None if no crawl runs.
+    """
+    rests = reader.rests()
+    blocked = {row["name"]: row for row in reader.all_blocks()}
+    quarantined: dict[int, int] = {}
+    for row in reader.quarantines():
+        quarantined[row["host"]] = quarantined.get(row["host"], 0) + 1
+    found = []
+    for row in reader.hosts():
+        origin = Origin(row["scheme"], row["host"], row["port"])
+        state, until_at, why = _state(row, rests.get(politeness_key(origin.host, politeness)), blocked, states, now)
+        view = HostView(
+            host=origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}",
+            origin=str(origin),
+            state=state,
+            until_at=until_at,
+            queued=row["queued"],
+            fetched=row["fetched"],
+            ok=row["ok"],
+            errors=row["errors"],
+            bytes=row["bytes"],
+            last_at=row["last_at"],
+            why=why,
+            quarantined=quarantined.get(row["id"], 0),
+        )
+        if view.quarantined:
+            traps = f"{view.quarantined} URL template{'s' if view.quarantined > 1 else ''} in quarantine"
+            view.why = f"{why}; {traps}" if why else traps
+        tally = tallies.get(origin.host)
+        if tally is not None:
+            view.p50_ms, view.p95_ms = tally.spread.quantile(0.5), tally.spread.quantile(0.95)
+            view.pushed_back = tally.pushed_back
+            view.connections_opened = tally.opened
+            view.requests_per_connection = tally.requests / tally.opened if tally.opened else None
+        if open_now is not None:
+            view.connections_open = open_now.get(origin.host, 0)
+        found.append(view)
+    return found
+
+
+def _state(
+    row: Row,
+    rest: Row | None,
+    blocked: Mapping[str, Row],
+    states: Mapping[tuple[str, int], Mapping[str, Any]],
+    now: float,
+) -> tuple[str, float | None, str]:
+    """The state, until when (None: no end is known), and why."""
+    host = row["host"]
+    block = block_of(host, blocked)
+    if block is not None:
+        return BLOCKED, None, block["reason"] or "by command"
+    if row["robots_verdict"] == "unreachable":
+        status = f" {row['robots_status']}" if row["robots_status"] else " unreachable"
+        return HostState.HELD.value, row["robots_expires_at"], f"robots.txt{status}"
+    if rest is not None and rest["until_at"] > now:
+        return HostState.BACKOFF.value, rest["until_at"], rest["reason"]
+    event = states.get((host, row["port"]))
+    if event is not None and event["to"] == HostState.BACKOFF and event["until_at"] > now:
+        return HostState.BACKOFF.value, event["until_at"], str(event["reason"])
+    if row["robots_verdict"] is None:
+        return HostState.NEW.value, None, ""
+    delay = row["robots_crawl_delay_s"]
+    return HostState.READY.value, None, f"Crawl-delay {delay:g} s" if delay else ""
+
+
+def block_of(host: str, blocked: Mapping[str, Row]) -> Row | None:
+    """What blocks a host: itself, or a domain above it."""
+    if host in blocked:
+        return blocked[host]
+    for name in parents(host) if blocked else ():
+        if name in blocked and blocked[name]["kind"] == "domain":
+            return blocked[name]
+    return None
+
+
+SORTS: Final[Mapping[str, Callable[[HostView], tuple[Any, ...]]]] = {
+    "state": lambda view: (STATES.index(view.state), -view.queued, view.host),
+    "host": lambda view: (view.host,),
+    "queued": lambda view: (-view.queued, view.host),
+    "fetched": lambda view: (-view.fetched, view.host),
+    "errors": lambda view: (-view.errors, view.host),
+    "bytes": lambda view: (-view.bytes, view.host),
+    "slow": lambda view: (-(view.p95_ms or 0.0), view.host),
+    "until": lambda view: (view.until_at is None, view.until_at or 0.0, view.host),
+    "last": lambda view: (-(view.last_at or 0.0), view.host),
+}

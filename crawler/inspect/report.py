@@ -1,0 +1,266 @@
+"""The story of a stretch of time: totals, outcomes, errors, refusals, hosts, connections, what was not reached.
+
+Puts figures from a tally of the log, from events and from the store into one table of plain values, which the command
+prints and the page draws. Invariant: every figure says which of the three it is from by where it stands.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from crawler.core.values import Origin
+from crawler.core.vocabulary import UrlState
+from crawler.frontier.reader import Reader
+from crawler.inspect.parts import Parts
+from crawler.inspect.query import Line, Matcher, Query
+from crawler.inspect.ranges import epoch, select
+from crawler.inspect.tallies import HostTally, Tally
+from crawler.obs.redact import redact
+
+LISTED: Final = 10
+SEEDS_LISTED: Final = 20
+SEEDS_WITHIN_S: Final = 4.0
+_ENOUGH: Final = 5  # answers that make a host's quantile worth naming
+_NOTED: Final = ("start", "stop", "recovered", "reload_ok", "reload_failed", "disk_low", "disk_ok", "log_dropped",
+                 "tls_verify_off", "scope_widened", "loop_lag", "outage")  # fmt: skip
+
+
+@dataclass(slots=True)
+class Happened:
+    """What events.jsonl adds. `noted` are events worth a line in a day's story, the last of them if there are many."""
+
+    closes: Counter[str] = field(default_factory=Counter)
+    failed_stages: Counter[str] = field(default_factory=Counter)
+    skipped: dict[str, tuple[int, str]] = field(default_factory=dict)  # reason → hosts, a sample
+    states: Counter[str] = field(default_factory=Counter)  # "backoff: 429" → how often
+    noted: list[Line] = field(default_factory=list)
+    noted_in_all: int = 0
+
+    def add(self, line: Line) -> None:
+        match line.get("event"):
+            case "conn_close":
+                self.closes[str(line.get("reason"))] += 1
+            case "conn_fail":
+                self.failed_stages[f"{line.get('stage')}: {line.get('error_type')}"] += 1
+            case "url_skipped":
+                reason = str(line.get("deny_reason"))
+                hosts, sample = self.skipped.get(reason, (0, str(line.get("url_full", ""))))
+                self.skipped[reason] = (hosts + 1, sample)
+            case "host_state" if line.get("to") in ("backoff", "held"):
+                self.states[f"{line.get('to')}: {line.get('reason')}"] += 1
+            case event if event in _NOTED:
+                self.noted_in_all += 1
+                self.noted.append(line)
+                if len(self.noted) > 2 * LISTED:
+                    del self.noted[0]
+
+
+def happened(parts: Parts, query: Query) -> tuple[Happened, list[str]]:
+    """Look through the events of a stretch of time; and what could not be read."""
+    found, matcher = Happened(), Matcher(query)
+    for stretch in select(parts, epoch(query.since), epoch(query.until)):
+        for block in stretch.part.blocks(stretch.start, stretch.end):
+            for _, line in matcher.find(block):
+                found.add(line)
+    return found, parts.problems() + matcher.said("events.jsonl")
+
+
+def report(tally: Tally, events: Happened, reader: Reader | None) -> dict[str, Any]:
+    """Everything, as values that JSON can hold."""
+    spent_s = _spent_s(tally)
+    full = tally.handshakes - tally.resumed
+    over_tls = tally.requests if tally.handshakes else 0
+    return {
+        "since": tally.first_ts,
+        "until": tally.last_ts,
+        "duration_s": round(spent_s, 1),
+        "totals": {
+            "attempts": tally.lines,
+            "responses": tally.responses,
+            "pages": tally.pages,
+            "robots_txt": tally.robots,
+            "bytes": tally.bytes,
+            "pages_per_s": round(tally.pages / spent_s, 2) if spent_s else 0.0,
+            "links_found": tally.links_found,
+            "links_new": tally.links_new,
+            "retries": tally.retries,
+        },
+        "times_ms": _times(tally),
+        "outcomes": _ordered(tally.outcomes),
+        "statuses": {str(status): number for status, number in sorted(tally.statuses.items())},
+        "errors": _ordered(tally.error_types),
+        "connect_failures": _ordered(events.failed_stages),
+        "refusals": _ordered(tally.deny_reasons),
+        "refused_links": {
+            reason: {"hosts": hosts, "sample": redact(sample)}
+            for reason, (hosts, sample) in sorted(events.skipped.items())
+        },
+        "rests": _ordered(events.states),
+        "content_types": {
+            name: {"responses": number, "bytes": tally.content_bytes[name]}
+            for name, number in tally.content_types.most_common(LISTED)
+        },
+        "connections": {
+            "opened": tally.opened,
+            "requests": tally.requests,
+            "requests_each": round(tally.requests / tally.opened, 1) if tally.opened else None,
+            "tls_handshakes": tally.handshakes,
+            "tls_resumed": tally.resumed,
+            "full_handshakes_saved": max(0, over_tls - full),
+            "resent": tally.resent,
+            "closed": _ordered(events.closes),
+        },
+        "hosts": len(tally.hosts),
+        "slowest_hosts": [_host(name, host) for name, host in _slowest(tally)],
+        "rudest_hosts": [_host(name, host) for name, host in _rudest(tally)],
+        "busiest_hosts": [_host(name, host) for name, host in _busiest(tally)],
+        "slowest_urls": [{"url": url, "ms": round(ms, 1)} for ms, url in sorted(tally.slowest, reverse=True)],
+        "seeds_not_reached": _seeds(reader),
+        "now": _now(reader),
+        "events": events.noted[-LISTED:],
+        "events_in_all": events.noted_in_all,
+    }
+
+
+def _spent_s(tally: Tally) -> float:
+    first, last = epoch(tally.first_ts), epoch(tally.last_ts)
+    return max(0.0, last - first) if first is not None and last is not None else 0.0
+
+
+def _times(tally: Tally) -> dict[str, float | None]:
+    return {name: _round(tally.spread.quantile(share)) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def _ordered(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _slowest(tally: Tally) -> list[tuple[str, HostTally]]:
+    named = [(host.spread.quantile(0.95) or 0.0, name, host) for name, host in tally.hosts.items()
+             if sum(host.spread.values()) >= _ENOUGH]  # fmt: skip
+    return [(name, host) for _, name, host in sorted(named, key=lambda one: (-one[0], one[1]))[:LISTED]]
+
+
+def _rudest(tally: Tally) -> list[tuple[str, HostTally]]:
+    """Those that pushed back or failed most."""
+    rude = [(name, host) for name, host in tally.hosts.items() if host.pushed_back or host.bad]
+    return sorted(rude, key=lambda one: (-one[1].pushed_back, -one[1].bad, one[0]))[:LISTED]
+
+
+def _busiest(tally: Tally) -> list[tuple[str, HostTally]]:
+    return sorted(tally.hosts.items(), key=lambda one: (-one[1].attempts, one[0]))[:LISTED]
+
+
+def _host(name: str, host: HostTally) -> dict[str, Any]:
+    return {
+        "host": name,
+        "attempts": host.attempts,
+        "ok": host.good,
+        "bad": host.bad,
+        "pushed_back": host.pushed_back,
+        "p50_ms": _round(host.spread.quantile(0.5)),
+        "p95_ms": _round(host.spread.quantile(0.95)),
+        "requests_per_connection": round(host.requests / host.opened, 1) if host.opened else None,
+        "bytes": host.bytes,
+        "most_frequent_error": host.errors.most_common(1)[0][0] if host.errors else None,
+    }
+
+
+def _seeds(reader: Reader | None) -> dict[str, Any] | None:
+    if reader is None:
+        return None
+    rows, is_whole = reader.unreached_seeds(SEEDS_LISTED, within_s=SEEDS_WITHIN_S)
+    listed = []
+    for row in rows:
+        host = reader.host_by_id(row["host"])
+        origin = "" if host is None else str(Origin(host["scheme"], host["host"], host["port"]))
+        state = row["state"]
+        why = row["last_error"] or (f"status {row['last_status']}" if row["last_status"] else "not tried yet")
+        listed.append({"url": redact(f"{origin}{row['target']}"), "state": state, "why": why})
+    return {"seeds": listed, "all_looked_through": is_whole}
+
+
+def _now(reader: Reader | None) -> dict[str, int] | None:
+    """URLs in the store by state."""
+    text = reader.meta("totals") if reader is not None else None
+    if text is None:
+        return None
+    counts: dict[str, int] = orjson.loads(text)
+    return {str(name): counts.get(name, 0) for name in (*UrlState, "hosts")}
+
+
+@dataclass(slots=True)
+class HostReport:
+    """All that was asked of a host: figures that grow with each line. `shortest_rest_s` is between the end of an answer
+    and the next request to the host; below 0 they overlapped.
+    """
+
+    host: str
+    requests: int = 0
+    refused: int = 0
+    first_ts: str = ""
+    last_ts: str = ""
+    bytes: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    addresses: Counter[str] = field(default_factory=Counter)
+    connections: int = 0
+    shortest_rest_s: float | None = None
+    _last_end: float | None = None
+
+    def add(self, line: Line) -> None:
+        outcome = str(line.get("outcome", "?"))
+        self.outcomes[outcome] += 1
+        ts = str(line.get("ts", ""))
+        self.first_ts = self.first_ts or ts
+        self.last_ts = ts
+        if outcome == "denied":
+            self.refused += 1
+            return
+        self.requests += 1
+        self.bytes += line.get("http_response_body_size", 0)
+        if line.get("conn_request_n") == 1:
+            self.connections += 1
+        if address := line.get("network_peer_address"):
+            self.addresses[str(address)] += 1
+        end = epoch(ts)
+        if end is None:
+            return
+        if self._last_end is not None:
+            taken = sum(line.get(name, 0.0) for name in ("dns_ms", "connect_ms", "tls_ms", "ttfb_ms", "body_ms"))
+            rest = end - taken / 1e3 - self._last_end
+            self.shortest_rest_s = rest if self.shortest_rest_s is None else min(rest, self.shortest_rest_s)
+        self._last_end = end
+
+    def values(self) -> dict[str, Any]:
+        first, last = epoch(self.first_ts), epoch(self.last_ts)
+        spent = (last - first) if first is not None and last is not None else 0.0
+        return {
+            "host": self.host,
+            "requests": self.requests,
+            "refused_by_us": self.refused,
+            "first": self.first_ts,
+            "last": self.last_ts,
+            "requests_per_minute": round(self.requests / spent * 60, 2) if spent > 60 else None,
+            "bytes": self.bytes,
+            "outcomes": _ordered(self.outcomes),
+            "connections": self.connections,
+            "addresses": _ordered(self.addresses),
+            "shortest_rest_s": None if self.shortest_rest_s is None else round(self.shortest_rest_s, 3),
+        }
+
+
+def all_asked(parts: Parts, matcher: Matcher, host: str) -> Iterable[tuple[bytes, Line, HostReport]]:
+    """Each line about a host, as it stands and parsed, and the figures so far."""
+    figures = HostReport(host)
+    for stretch in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):
+        for block in stretch.part.blocks(stretch.start, stretch.end):
+            for raw, line in matcher.find(block):
+                figures.add(line)
+                yield raw, line, figures
