@@ -19,7 +19,7 @@ from crawler.inspect.gather import Gathered, gather
 from crawler.inspect.moments import parse_moment, span_text
 from crawler.inspect.parts import Parts
 from crawler.inspect.query import Matcher, Query
-from crawler.inspect.ranges import last_time, select
+from crawler.inspect.ranges import last_time, select, time_at
 from crawler.inspect.report import Happened, HostReport, all_asked, happened, report
 from crawler.obs.timestamp import timestamp
 
@@ -105,13 +105,9 @@ def _moment(text: str | None, now: float, option: str) -> float | None:
 
 def _bin_length(parts: Parts, since_at: float | None, until_at: float | None) -> int:
     """Seconds of a stretch of time, so that a plot has some _BINS of them."""
-    first = since_at
-    if first is None:
-        from crawler.inspect.ranges import time_at
-
-        first = next(
-            (at for part in parts.oldest_first if part.is_plain and (at := time_at(part, 0)) is not None), None
-        )
+    plain = (part for part in parts.oldest_first if part.is_plain)
+    first = next((at for part in plain if (at := time_at(part, 0)) is not None), None)
+    first = max(filter(None, (first, since_at)), default=None)
     last = until_at if until_at is not None else last_time(parts)
     spent = last - first if first is not None and last is not None else _DAY_S
     return next((length for length in _BIN_LENGTHS if length * _BINS >= spent), _BIN_LENGTHS[-1])
@@ -178,8 +174,8 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     _section(lines, pen, "hosts put to rest", [(name, count(number)) for name, number in found["rests"].items()])
     _section(lines, pen, "refused when their turn came", [(k, count(n)) for k, n in found["refusals"].items()])
     _section(
-        lines, pen, "links refused (first of each host)",
-        [(name, f"{count(one['hosts'])} host{'' if one['hosts'] == 1 else 's'}, e.g. {one['sample']}") for name, one in found["refused_links"].items()],
+        lines, pen, "links refused, by hosts",
+        [(name, f"{count(one['hosts'])}, e.g. {one['sample']}") for name, one in found["refused_links"].items()],
     )  # fmt: skip
     _section(
         lines, pen, "content types",

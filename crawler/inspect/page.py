@@ -15,7 +15,7 @@ from crawler.inspect.tallies import Bin, Tally
 
 _WIDTH: Final = 860
 _HEIGHT: Final = 200
-_LEFT: Final = 58
+_LEFT: Final = 76
 _BOTTOM: Final = 24
 _TOP: Final = 10
 _MAX_BARS: Final = 600
@@ -35,6 +35,7 @@ h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.05rem; margin: 2rem 0 .4r
 .soft, caption { color: var(--soft); } .tiles { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; }
 .tile { background: var(--tile); border-radius: 6px; padding: .5rem .9rem; flex: 1 1 8rem; }
 .tile b { display: block; font-size: 1.3rem; font-variant-numeric: tabular-nums; }
+table.short { width: 26rem; max-width: 100%; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 td, th { text-align: left; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid var(--line);
   overflow-wrap: anywhere; vertical-align: top; }
@@ -117,7 +118,7 @@ def _plots(tally: Tally) -> Iterable[str]:
     yield _bars(stacks, texts, when, lambda v: f"{v:,.0f}")
     yield f"<h2>Bytes of bodies <span class=soft>each {unit}</span></h2>"
     yield _bars([[("#4c8bd6", float(one.bytes))] for one in bars],
-                [f"{when(i)}: {_size(one.bytes)}" for i, one in enumerate(bars)], when, _size)  # fmt: skip
+                [f"{when(i)}: {_size(one.bytes)}" for i, one in enumerate(bars)], when, _size, _top_size)  # fmt: skip
     yield "<h2>How long answers took</h2>"
     yield '<span class=key><i style="background:#2a9d6f"></i>half within</span>'
     yield '<span class=key><i style="background:#d9741f"></i>95 % within</span>'
@@ -147,7 +148,7 @@ def _frame(top: float, count: int, when: Callable[[int], str], shown: Callable[[
     for mark in range(marks):
         i = round(mark * (count - 1) / max(1, marks - 1))
         x = _LEFT + (_WIDTH - _LEFT) * (i + 0.5) / count
-        anchor = "start" if mark == 0 else "end" if mark == marks - 1 and marks > 1 else "middle"
+        anchor = "end" if x > _WIDTH - 36 else "middle"
         parts.append(f"<text x={x:.1f} y={_HEIGHT + 16} text-anchor={anchor}>{when(i)[5:]}</text>")
     return "".join(parts) + inner + "</svg>"
 
@@ -162,13 +163,22 @@ def _top(value: float) -> float:
     return next(power * factor for factor in (1, 1.2, 1.6, 2, 2.4, 3.2, 4, 6, 8, 10) if power * factor >= value)
 
 
+def _top_size(value: float) -> float:
+    """The same for bytes: a power of two."""
+    power = 1024.0
+    while power < value:
+        power *= 2
+    return power
+
+
 def _bars(
     stacks: Sequence[Sequence[tuple[str, float]]],
     texts: Sequence[str],
     when: Callable[[int], str],
     shown: Callable[[float], str],
+    round_up: Callable[[float], float] = _top,
 ) -> str:
-    top = _top(max((sum(value for _, value in stack) for stack in stacks), default=0.0))
+    top = round_up(max((sum(value for _, value in stack) for stack in stacks), default=0.0))
     step = (_WIDTH - _LEFT) / len(stacks)
     width = max(0.6, step - (1 if step > 4 else 0))
     parts = []
@@ -259,7 +269,7 @@ def _fields(line: Mapping[str, Any]) -> str:
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> str:
-    return _table(title, ("", "number"), list(counts.items()))
+    return _table(title, ("what", "number"), list(counts.items())).replace("<table>", "<table class=short>")
 
 
 def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

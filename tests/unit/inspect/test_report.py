@@ -1,0 +1,268 @@
+"""Figures from logs: tallies, their halves, hosts with their states, the day's story and its page."""
+
+import random
+import statistics
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from crawler.core.options import PolitenessOptions
+from crawler.core.values import Rest, RobotsRecord, Task
+from crawler.core.vocabulary import TaskKind
+from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect import gather as gather_module
+from crawler.inspect import tallies as tallies_module
+from crawler.inspect.events import present
+from crawler.inspect.gather import Gathered, GatherFailed, gather
+from crawler.inspect.hosts import SORTS, views
+from crawler.inspect.page import page
+from crawler.inspect.parts import Parts
+from crawler.inspect.query import Matcher, Query
+from crawler.inspect.ranges import select
+from crawler.inspect.report import Happened, all_asked, happened, report
+from crawler.inspect.tallies import OTHER_HOSTS, Spread, Tally
+from tests.support.frontiers import NOW, batch, found, visit
+from tests.support.loglines import fetch_lines, write
+
+LINES = list(fetch_lines(4_000, hosts=30, per_s=2.0))
+
+
+def tally_of(lines: list[dict[str, Any]]) -> Tally:
+    tally = Tally(300)
+    for line in lines:
+        tally.add(line)
+    return tally
+
+
+def test_a_tally_counts_what_is_in_the_lines() -> None:
+    """Every sum is the one that a look at all lines gives."""
+    tally = tally_of(LINES)
+    answered = [line for line in LINES if "http_response_status_code" in line]
+    assert tally.lines == len(LINES)
+    assert tally.outcomes == Counter(line["outcome"] for line in LINES)
+    assert tally.statuses == Counter(line["http_response_status_code"] for line in answered)
+    assert tally.bytes == sum(line["http_response_body_size"] for line in answered)
+    assert tally.opened == sum(line["conn_request_n"] == 1 for line in answered)
+    assert tally.error_types == Counter(line["error_type"] for line in LINES if "error_type" in line)
+    assert sum(host.attempts for host in tally.hosts.values()) == len(LINES)
+    assert sum(sum(one.outcomes.values()) for one in tally.bins.values()) == len(LINES)
+    slowest = max(answered, key=lambda line: line["ttfb_ms"] + line["body_ms"])
+    assert max(tally.slowest)[1] == slowest["url_full"]
+    assert len(tally.slowest) == 10
+
+
+def test_two_halves_merge_into_the_whole() -> None:
+    """Two processes find what one finds."""
+    whole, first, second = tally_of(LINES), tally_of(LINES[:1500]), tally_of(LINES[1500:])
+    first.merge(second)
+    first._minutes.clear()
+    whole._minutes.clear()
+    first.slowest.sort()
+    whole.slowest.sort()
+    assert first == whole
+
+
+def test_a_quantile_is_right_within_a_tenth() -> None:
+    """Buckets are as narrow as they should be."""
+    rng = random.Random(5)
+    values = [rng.lognormvariate(4, 1) for _ in range(20_000)]
+    spread = Spread()
+    for value in values:
+        spread.note(value)
+    for share, place in ((0.5, 49), (0.95, 94)):
+        exact = statistics.quantiles(values, n=100)[place]
+        assert spread.quantile(share) == pytest.approx(exact, rel=0.1)
+    assert Spread().quantile(0.5) is None
+
+
+def test_hosts_beyond_the_limit_share_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crawl of a million hosts does not fill the memory of who looks at it."""
+    monkeypatch.setattr(tallies_module, "HOSTS_KEPT", 5)
+    tally = tally_of(LINES)
+    assert len(tally.hosts) == 6
+    assert sum(host.attempts for host in tally.hosts.values()) == len(LINES)
+    assert tally.hosts[OTHER_HOSTS].attempts > 0
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("log")
+    write(folder / "fetch.jsonl.1", iter(LINES[:2500]))
+    write(folder / "fetch.jsonl", iter(LINES[2500:]))
+    return folder / "fetch.jsonl"
+
+
+def gathered(log: Path, *, processes: int) -> Gathered:
+    with Parts(log) as parts:
+        return gather(parts, select(parts), Query(), bin_s=300, name=log.name, processes=processes)
+
+
+def test_two_processes_find_what_one_finds(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large log is shared out; nothing is lost on the way back."""
+    monkeypatch.setattr(gather_module, "WORTH_FORKING", 1000)
+    one, two = gathered(log, processes=1).tally, gathered(log, processes=2).tally
+    for tally in (one, two):
+        tally._minutes.clear()
+        tally.slowest.sort()
+    assert one == two
+    assert one.lines == len(LINES)
+
+
+def test_a_process_that_dies_is_not_a_smaller_result(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a log is not told as the whole."""
+    monkeypatch.setattr(gather_module, "WORTH_FORKING", 1000)
+    monkeypatch.setattr(gather_module.pickle, "dump", lambda *_: gather_module.os._exit(9))
+    with pytest.raises(GatherFailed, match="status 9"):
+        gathered(log, processes=2)
+
+
+EVENTS = [
+    {"event": "start", "version": "0.1.0", "pid": 1},
+    {"event": "conn_open", "conn_id": 1, "server_address": "a.test"},
+    {"event": "conn_open", "conn_id": 2, "server_address": "a.test"},
+    {"event": "conn_close", "conn_id": 1, "server_address": "a.test", "reason": "idle_timeout", "requests": 9},
+    {"event": "conn_fail", "stage": "tls", "error_type": "tls_cert_expired"},
+    {"event": "url_skipped", "url_full": "https://x.test/?token=1", "deny_reason": "scope_host"},
+    {"event": "url_skipped", "url_full": "https://y.test/", "deny_reason": "scope_host"},
+    {"event": "host_state", "server_address": "b.test", "server_port": 443, "from": "ready", "to": "backoff",
+     "reason": "connect_refused", "until": "2026-11-23T09:10:00.000Z"},
+]  # fmt: skip
+
+
+def event_log(folder: Path, run_id: str = "r1") -> Path:
+    path = folder / "events.jsonl"
+    lines = [{"ts": f"2026-11-23T08:00:0{i}.000Z", "run_id": run_id, **event} for i, event in enumerate(EVENTS)]
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    return path
+
+
+async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) -> None:
+    """Rest, failed robots.txt, back-off told by the log, and those that are ready."""
+    frontier = SqliteFrontier(tmp_path / "frontier.db")
+    await frontier.open()
+    names = ("a.test", "b.test", "held.test", "rests.test", "new.test")
+    await frontier.add([found(f"https://{name}/{n}") for name in names for n in range(2)], now=NOW)
+    ready = RobotsRecord("rules", 200, b"User-agent: *\nCrawl-delay: 3\n", NOW, NOW + 9999, crawl_delay_s=3.0)
+    down = RobotsRecord("unreachable", 503, None, NOW, NOW + 60, failing_since=NOW)
+    robots = [(1, ready), (2, ready), (3, down), (4, ready)]
+    await frontier.settle(
+        batch(
+            *(
+                visit(
+                    Task(id=0, url=f"https://{names[i - 1]}/robots.txt", kind=TaskKind.ROBOTS), host_id=i, robots=record
+                )
+                for i, record in robots
+            ),
+            rests=[Rest("rests.test", NOW + 480, 1, "429 Retry-After 480")],
+        )
+    )
+    await frontier.close(clean=True)
+    with Parts(event_log(tmp_path)) as parts:
+        happening = present(parts, "r1")
+        assert present(parts, "another run").open == {}
+    with Reader(tmp_path / "frontier.db", is_live=False) as reader:
+        tallies = tally_of([line | {"server_address": "a.test"} for line in LINES[:50]]).hosts
+        rows = views(reader, PolitenessOptions(key="host"), tallies, happening.states, happening.open, now=NOW)
+    by_name = {row.host: row for row in rows}
+    assert {name: (row.state, row.why) for name, row in by_name.items()} == {
+        "a.test": ("ready", "Crawl-delay 3 s"),
+        "b.test": ("backoff", "connect_refused"),
+        "held.test": ("held", "robots.txt 503"),
+        "rests.test": ("backoff", "429 Retry-After 480"),
+        "new.test": ("new", ""),
+    }
+    assert by_name["rests.test"].until_at == NOW + 480
+    assert by_name["a.test"].connections_open == 1
+    assert by_name["a.test"].queued == 2
+    assert by_name["a.test"].p50_ms is not None
+    order = sorted(rows, key=SORTS["state"])
+    assert [row.state for row in order] == ["held", "backoff", "backoff", "ready", "new"]
+    assert all(sorted(rows, key=key) for key in SORTS.values())
+
+
+def story(log: Path) -> tuple[dict[str, Any], Tally]:
+    tally = gathered(log, processes=1).tally
+    with Parts(event_log(log.parent)) as parts:
+        events, problems = happened(parts, Query())
+    assert problems == []
+    return report(tally, events, None), tally
+
+
+def test_the_story_adds_up(log: Path) -> None:
+    """What belongs together has one sum, wherever it stands."""
+    told, _ = story(log)
+    assert orjson.loads(orjson.dumps(told)) == told
+    assert sum(told["outcomes"].values()) == told["totals"]["attempts"] == len(LINES)
+    assert sum(told["statuses"].values()) == told["totals"]["responses"]
+    connections = told["connections"]
+    assert connections["requests"] == connections["full_handshakes_saved"] + (
+        connections["tls_handshakes"] - connections["tls_resumed"]
+    )
+    assert connections["closed"] == {"idle_timeout": 1}
+    assert told["refused_links"] == {"scope_host": {"hosts": 2, "sample": "https://x.test/?token=***"}}
+    assert told["connect_failures"] == {"tls: tls_cert_expired": 1}
+    assert told["rests"] == {"backoff: connect_refused": 1}
+    assert [line["event"] for line in told["events"]] == ["start"]
+    rude = told["rudest_hosts"]
+    assert [one["pushed_back"] for one in rude] == sorted((one["pushed_back"] for one in rude), reverse=True)
+
+
+class Outline(HTMLParser):
+    """Elements that are open, those that were seen, and every attribute that could lead elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+        self.leads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+        self.leads += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+
+
+def test_the_page_is_whole_in_itself(log: Path) -> None:
+    """No script, no address, four plots, and text from the web is text."""
+    told, tally = story(log)
+    told["slowest_urls"][0]["url"] = 'https://e.test/"><script>alert(1)</script>'
+    html = page(told, tally)
+    outline = Outline()
+    outline.feed(html)
+    assert outline.seen["svg"] == 4
+    assert outline.seen["script"] == 0
+    assert outline.leads == ["data:,"]
+    assert "@import" not in html
+    assert "url(" not in html
+    assert f"{told['totals']['pages']:,}" in html
+
+
+def test_a_page_about_nothing_says_so() -> None:
+    """An empty log has no plots."""
+    tally = Tally()
+    html = page(report(tally, Happened(), None), tally)
+    assert "Nothing was fetched" in html
+    assert "<svg" not in html
+
+
+def test_all_that_was_asked_of_a_host_is_told_line_by_line(log: Path) -> None:
+    """Every request, and the shortest rest between two."""
+    host = LINES[0]["server_address"]
+    wanted = [line for line in LINES if line["server_address"] == host]
+    with Parts(log) as parts:
+        told = list(all_asked(parts, Matcher(Query(hosts=(host,))), host))
+    assert [line for _, line, _ in told] == wanted
+    values = told[-1][2].values()
+    assert values["requests"] + values["refused_by_us"] == len(wanted)
+    assert values["shortest_rest_s"] is not None
+
+
+def test_lines_that_make_no_sense_do_not_stop_a_tally() -> None:
+    """A line of another program, or of a later version, counts for nothing."""
+    tally = Tally()
+    for line in ({}, {"ts": 3}, {"ts": "x", "outcome": None}, {"ts": "rubbish", "outcome": "ok"}):
+        tally.add(line)
+    assert tally.lines == 1
