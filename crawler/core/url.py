@@ -135,6 +135,12 @@ def kind_key_of(url: str, kind: TaskKind) -> int:
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
+def every_key_of(url: str) -> tuple[int, ...]:
+    """All keys under which a URL that `parse` returned may be known."""
+    kinds = [kind_key_of(url, kind) for kind in TaskKind if kind is not TaskKind.PAGE]
+    return (key_of(url), respelt_key_of(url), *kinds)
+
+
 @lru_cache(maxsize=1)
 def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()

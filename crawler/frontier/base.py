@@ -112,6 +112,29 @@ class RobotsVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class Forgotten:
+    """What a takedown erased: how many URLs, their ids if they were named one by one, and the ids of the hosts they
+    belong to. `queued` maps host id → how many of them were queued; `hosts` are the rows of hosts first seen by it.
+    """
+
+    urls: int = 0
+    queued: dict[int, int] = field(default_factory=dict)
+    ids: tuple[int, ...] = ()
+    host_ids: tuple[int, ...] = ()
+    hosts: Sequence[HostRow] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Takedown:
+    """A record that is to be removed from a WARC file."""
+
+    url: str
+    warc_file: str
+    warc_offset: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """URLs in the store by state, and hosts."""
 
@@ -183,6 +206,23 @@ class Frontier(Protocol):
 
     async def find_host(self, origin: Origin) -> HostRow | None:
         """The row of an origin, if it is known."""
+
+    async def requeue(self, error: str) -> dict[int, int]:
+        """Queue, with their attempts before them, URLs that last ended in this error_type or deny_reason and are not
+        queued already. Returns host id → how many. Made in slices: after a crash some may be queued and others not.
+        """
+
+    async def forget_url(self, url: str, *, now: float) -> Forgotten:
+        """Erase a URL (as `parse` returns it), known or not: it is never stored again, as whatever kind.
+
+        A visit of it that is settled afterwards leaves only its place in `takedowns`.
+        """
+
+    async def forget_host(self, host: str, *, now: float) -> Forgotten:
+        """The same for every URL of a host, whatever its scheme and port. Closed from the first transaction on."""
+
+    async def takedowns(self) -> list[Takedown]:
+        """Records of erased URLs in the WARC files: the last one of each, and those written since."""
 
     async def close(self, *, clean: bool) -> None:
         """Give up ownership. `clean` says that nothing was in flight. Closing what is not open does nothing."""

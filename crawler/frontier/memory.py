@@ -7,11 +7,12 @@ Invariant: a batch is checked whole before the first of it is applied, so it is 
 """
 
 import os
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from crawler.core.url import registrable_domain, slot_of
+from crawler.core.url import every_key_of, parse, registrable_domain, slot_of
 from crawler.core.values import (
     Counters,
     Discovered,
@@ -23,16 +24,19 @@ from crawler.core.values import (
     SinkFile,
     SitemapHint,
     Task,
+    Written,
 )
 from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import (
     ROBOTS_VERSIONS_KEPT,
     Batch,
+    Forgotten,
     FrontierLocked,
     LearnedPage,
     Receipt,
     Recovered,
     RobotsVersion,
+    Takedown,
     Totals,
 )
 from crawler.frontier.rows import (
@@ -61,6 +65,8 @@ class _Url:
     attempts: int = 0
     etag: str | None = None
     last_modified: str | None = None
+    last_error: str | None = None
+    place: Written | None = None  # of the last record in the WARC
     visits: int = 0
     visited_at: float | None = None
     digest: str | None = None
@@ -95,6 +101,8 @@ class MemoryFrontier:
         self._counters = Counters()
         self._scope_hosts: set[str] = set()
         self._seeds_added = False
+        self._closed_hosts: set[str] = set()
+        self._takedowns: dict[tuple[str, int], Takedown] = {}
 
     async def open(self) -> Recovered:
         if self._is_open:
@@ -132,8 +140,8 @@ class MemoryFrontier:
         new_hosts: list[_Host] = []
         queued: dict[int, int] = {}
         links_new = []
-        for settlement in batch.settlements:
-            self._put_visit(settlement)
+        for settlement, place in zip(batch.settlements, batch.written, strict=True):
+            self._put_visit(settlement, place)
         for settlement in batch.settlements:
             via = settlement.task.id or None
             links_new.append(sum(self._insert(one, via, new_hosts, queued) for one in settlement.discovered))
@@ -205,6 +213,56 @@ class MemoryFrontier:
         self._check_open()
         self._put_sink_files(files)
 
+    async def requeue(self, error: str) -> dict[int, int]:
+        self._check_open()
+        requeued: dict[int, int] = {}
+        for url in self._urls.values():
+            if url.last_error != error or url.state in (UrlState.QUEUED, UrlState.FORGOTTEN):
+                continue
+            url.attempts = 0 if url.visits else min(url.attempts, 1)
+            url.next_at = None
+            self._set_state(url, UrlState.QUEUED)
+            requeued[url.host_id] = requeued.get(url.host_id, 0) + 1
+        return requeued
+
+    async def forget_url(self, url: str, *, now: float) -> Forgotten:
+        self._check_open()
+        href, origin = parse(url)
+        new_hosts: list[_Host] = []
+        marks = [Discovered(href, origin, key, 0, "", Source.SEED) for key in every_key_of(href)]
+        erased: list[int] = []
+        queued = 0
+        for mark in marks:
+            is_new = self._insert(mark, None, new_hosts, {})
+            host = self._hosts.get(origin)
+            if host is None:
+                return Forgotten()
+            row = self._keys[host.row.id, mark.key]
+            if not is_new and row.state is not UrlState.FORGOTTEN:
+                erased.append(row.id)
+                queued += row.state is UrlState.QUEUED
+            self._erase(row, now)
+        host_id = self._hosts[origin].row.id
+        rows = [host.as_row() for host in new_hosts]
+        return Forgotten(len(erased), {host_id: queued} if queued else {}, tuple(sorted(erased)), (host_id,), rows)
+
+    async def forget_host(self, host: str, *, now: float) -> Forgotten:
+        self._check_open()
+        self._closed_hosts.add(host)
+        known = [one for origin, one in self._hosts.items() if origin.host == host]
+        ids = {one.row.id for one in known}
+        erased = [url for url in self._urls.values() if url.host_id in ids and url.state is not UrlState.FORGOTTEN]
+        queued = Counter(url.host_id for url in erased if url.state is UrlState.QUEUED)
+        for url in erased:
+            self._erase(url, now)
+        for one in known:
+            one.robots, one.robots_versions = None, []
+        return Forgotten(len(erased), dict(queued), host_ids=tuple(sorted(ids)))
+
+    async def takedowns(self) -> list[Takedown]:
+        self._check_open()
+        return list(self._takedowns.values())
+
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
         self._check_open()
         host = self._hosts_by_id.get(host_id)
@@ -241,6 +299,8 @@ class MemoryFrontier:
                 raise ValueError(f"no output file {place.name} is known")
 
     def _insert(self, found: Discovered, via: int | None, new_hosts: list[_Host], queued: dict[int, int]) -> int:
+        if found.origin.host in self._closed_hosts:
+            return 0
         host = self._hosts.get(found.origin)
         if host is None:
             domain = registrable_domain(found.origin.host)
@@ -258,16 +318,31 @@ class MemoryFrontier:
         queued[host_id] = queued.get(host_id, 0) + 1
         return 1
 
-    def _put_visit(self, settlement: Settlement) -> None:
+    def _erase(self, url: _Url, now: float) -> None:
+        if url.place is not None:
+            self._list_takedown(url.found.url, url.place, now)
+        self._set_state(url, UrlState.FORGOTTEN)
+        url.found, url.via = replace(url.found, url=str(url.found.origin)), None
+        url.next_at = url.last_error = url.place = url.hint = None
+
+    def _list_takedown(self, url: str, place: Written, at: float) -> None:
+        self._takedowns.setdefault((place.name, place.offset), Takedown(url, place.name, place.offset, at))
+
+    def _put_visit(self, settlement: Settlement, place: Written | None) -> None:
         host = self._hosts_by_id[settlement.host_id]
         host.counts.add(settlement)
         if settlement.robots is not None:
             self._put_robots(host, settlement.robots)
         if settlement.task.id != 0:
             url = self._urls[settlement.task.id]
+            if url.state is UrlState.FORGOTTEN:
+                if place is not None:
+                    self._list_takedown(settlement.task.url, place, settlement.finished_at)
+                return
+            url.place = place or url.place
             self._set_state(url, settlement.state)
-            (_, url.next_at, url.attempts, url.visited_at, _, _, _, url.etag, url.last_modified, digest, _, _,
-             ended, *learned, _, _) = visit_row(settlement, None, None)  # fmt: skip
+            (_, url.next_at, url.attempts, url.visited_at, _, url.last_error, _, url.etag, url.last_modified,
+             digest, _, _, ended, *learned, _, _) = visit_row(settlement, None, None)  # fmt: skip
             url.digest = digest if digest is not None else url.digest
             url.visits += ended
             url.learned = tuple(old if new is None else new for old, new in zip(url.learned, learned, strict=True))

@@ -31,6 +31,7 @@ from crawler.frontier.base import Batch, Totals
 
 MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not worth asking with
 MAX_DETAIL: Final = 500  # characters kept of an error's detail
+FORGOTTEN_ERROR: Final = "forgotten"  # visit.last_error of what was taken down
 WARC_SINK: Final = "warc"  # the sink that `Written` speaks of
 
 _ENDS: Final = frozenset((UrlState.DONE, UrlState.GAVE_UP))  # the states in which a visit is over

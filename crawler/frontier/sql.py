@@ -154,3 +154,50 @@ UNFINISHED_SINK_FILES: Final = (
 )
 PUT_SCOPE_HOST: Final = "INSERT OR IGNORE INTO scope_host (host, added_at) VALUES (?, ?)"
 SCOPE_HOSTS: Final = "SELECT host FROM scope_host ORDER BY host"
+
+# -- an operator's commands
+
+REQUEUABLE: Final = """
+SELECT json_group_array(json_array(url, host, state))
+FROM (
+  SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
+  WHERE v.last_error = ?1 AND v.url > ?2 AND u.state NOT IN ('queued', 'forgotten') ORDER BY v.url LIMIT ?3)"""
+# A visit that had ended starts over. One that waits keeps its first attempt, by which its host counts it as fetched.
+START_AGAIN: Final = """
+UPDATE visit SET next_at = NULL, attempts = CASE WHEN visits > 0 THEN 0 ELSE min(attempts, 1) END
+WHERE url IN (SELECT value FROM json_each(?))"""
+
+KNOWN_AS: Final = """
+SELECT json_group_array(json_array(id, hash, state)) FROM url
+WHERE host = ? AND hash IN (SELECT value FROM json_each(?))"""
+IDS_OF_HOST_NAME: Final = "SELECT json_group_array(id) FROM (SELECT id FROM host WHERE host = ? ORDER BY id)"
+# In the order of url_key.
+URLS_OF_HOST: Final = """
+SELECT json_group_array(json_array(id, hash, state))
+FROM (SELECT id, hash, state FROM url WHERE host = ? AND hash > ? ORDER BY hash LIMIT ?)"""
+PUT_FORGOTTEN_HOST: Final = "INSERT OR IGNORE INTO forgotten_host (host, at) VALUES (?, ?)"
+FORGOTTEN_HOSTS: Final = "SELECT host FROM forgotten_host"
+FORGOTTEN_AT: Final = "SELECT at FROM forgotten_host WHERE host = ?"
+MARK_FORGOTTEN_ABOVE: Final = "UPDATE url SET state = 'forgotten' WHERE id > ?"
+PUT_TAKEDOWN: Final = "INSERT OR IGNORE INTO takedown (url, warc_file, warc_offset, at) VALUES (?, ?, ?, ?)"
+LIST_TAKEDOWNS: Final = """
+INSERT OR IGNORE INTO takedown (url, warc_file, warc_offset, at)
+SELECT h.scheme || '://' || h.host ||
+         CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END || u.target,
+       f.name, v.warc_offset, ?1
+FROM json_each(?2) CROSS JOIN url AS u ON u.id = json_each.value CROSS JOIN host AS h ON h.id = u.host
+CROSS JOIN visit AS v ON v.url = u.id CROSS JOIN sink_file AS f ON f.id = v.warc_file
+WHERE v.warc_offset IS NOT NULL"""
+TAKEDOWNS: Final = "SELECT url, warc_file, warc_offset, at FROM takedown ORDER BY id"
+ERASE_URLS: Final = (
+    "UPDATE url SET state = 'forgotten', target = '', via = NULL WHERE id IN (SELECT value FROM json_each(?))",
+    "DELETE FROM visit WHERE url IN (SELECT value FROM json_each(?))",
+    "DELETE FROM sitemap_hint WHERE url IN (SELECT value FROM json_each(?))",
+)
+PUT_FORGOTTEN_VISITS: Final = "INSERT INTO visit (url, last_at, last_error) SELECT value, ?1, ?2 FROM json_each(?3)"
+ERASE_HOST: Final = (
+    "DELETE FROM robots WHERE host = ?",
+    "DELETE FROM robots_version WHERE host = ?",
+    "DELETE FROM template WHERE host = ?",
+    "DELETE FROM quarantine WHERE host = ?",
+)

@@ -8,16 +8,28 @@ Invariants: one process owns the file, from before it is read until it is closed
 
 import contextlib
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import orjson
 
+from crawler.core.url import parse
 from crawler.core.values import Discovered, HostRow, Origin, Rest, SinkFile, Task
 from crawler.core.vocabulary import SinkFileState
-from crawler.frontier import sql
-from crawler.frontier.base import Batch, FrontierFull, LearnedPage, Receipt, Recovered, RobotsVersion, Totals
+from crawler.frontier import forget, sql
+from crawler.frontier.base import (
+    Batch,
+    Forgotten,
+    FrontierFull,
+    LearnedPage,
+    Receipt,
+    Recovered,
+    RobotsVersion,
+    Takedown,
+    Totals,
+)
 from crawler.frontier.database import Database, explained
 from crawler.frontier.lock import OwnerLock
 from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of
@@ -63,7 +75,8 @@ class SqliteFrontier:
             return self._recover(database)
 
     def _recover(self, database: Database) -> Recovered:
-        self._writer = Writer(database)
+        self._writer = writer = Writer(database)
+        forget.finish_all(writer)
         files = database.rows(sql.UNFINISHED_SINK_FILES)
         recovered = Recovered(
             clean=database.get(sql.META, ("clean",)) != "0",
@@ -152,6 +165,36 @@ class SqliteFrontier:
     async def totals(self) -> Totals:
         return self._opened()[1].totals
 
+    async def requeue(self, error: str) -> dict[int, int]:
+        requeued: dict[int, int] = {}
+        after: int | None = 0
+        while after is not None:
+            part, after = await self._run(partial(_requeue, error=error, after=after))
+            for host_id, count in part.items():
+                requeued[host_id] = requeued.get(host_id, 0) + count
+        return requeued
+
+    async def forget_url(self, url: str, *, now: float) -> Forgotten:
+        href, origin = parse(url)
+        return await self._run(lambda _, writer: forget.forget_url(writer, href, origin, now))
+
+    async def forget_host(self, host: str, *, now: float) -> Forgotten:
+        forgotten = await self._run(lambda _, writer: forget.forget_host(writer, host, now))
+        erased = 0
+        queued: dict[int, int] = {}
+        for host_id in forgotten.host_ids:
+            after: int | None = forget.LOWEST
+            while after is not None:
+                part, after = await self._run(partial(_forget_slice, host_id=host_id, after=after, now=now))
+                erased += part.urls
+                for id_, count in part.queued.items():
+                    queued[id_] = queued.get(id_, 0) + count
+        await self._run(lambda _, writer: forget.finish_host(writer, host))
+        return replace(forgotten, urls=erased, queued=queued)
+
+    async def takedowns(self) -> list[Takedown]:
+        return await self._run(lambda database, _: [Takedown(*columns) for columns in database.rows(sql.TAKEDOWNS)])
+
     async def find_host(self, origin: Origin) -> HostRow | None:
         key = (origin.host, origin.scheme, origin.port)
         columns = await self._run(lambda database, _: database.get(sql.ONE_HOST, key))
@@ -173,3 +216,11 @@ class SqliteFrontier:
                 return job(database, writer)
 
         return await self._thread.run(run)
+
+
+def _requeue(_: Database, writer: Writer, *, error: str, after: int) -> tuple[dict[int, int], int | None]:
+    return writer.requeue(error, after)
+
+
+def _forget_slice(_: Database, writer: Writer, *, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:
+    return forget.forget_slice(writer, host_id, after, now)

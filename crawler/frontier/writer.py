@@ -32,6 +32,7 @@ from crawler.frontier.rows import (
     visit_row,
 )
 
+REQUEUE_SLICE: Final = 5_000
 HOSTS_REMEMBERED: Final = 65_536  # origins whose id needs no look-up; some 20 MiB when full
 
 
@@ -57,6 +58,10 @@ class Change:
         self.hosts[host_id].queued += count
         self.queued[host_id] = self.queued.get(host_id, 0) + count
 
+    def add(self, state: UrlState, count: int) -> None:
+        """URLs came to be in a state in which nothing is due."""
+        self.counts[state] = self.counts.get(state, 0) + count
+
     def receipt(self, links_new: Sequence[int]) -> Receipt:
         rows = [replace(row, queued=self.hosts[row.id].queued) for row in self.new_hosts]
         return Receipt(links_new, self.queued, rows)
@@ -66,8 +71,9 @@ class Writer:
     """`totals` may be read from any thread: it is replaced, never changed."""
 
     def __init__(self, database: Database) -> None:
-        self._db = database
+        self.database = self._db = database
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
+        self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
         stored = database.get(sql.META, ("totals",))
         self._counts: dict[str, int] = {} if stored is None else orjson.loads(stored)
         self.totals = totals_from(self._counts)
@@ -76,7 +82,7 @@ class Writer:
 
     def add(self, discovered: Sequence[Discovered], now: float) -> Receipt:
         """See Frontier.add."""
-        with self._change() as change:
+        with self.change() as change:
             last_id = self._db.get(sql.LAST_URL)
             flat: list[Any] = []
             hints: list[Any] = []
@@ -98,7 +104,7 @@ class Writer:
     def settle(self, batch: Batch) -> Receipt:
         """See Frontier.settle. Raises ValueError, with nothing stored, for a batch no correct caller sends."""
         check_batch(batch)
-        with self._change() as change:
+        with self.change() as change:
             self._put_sink_files(batch.sink_files)
             self._put_visits(batch.settlements, batch.written, change)
             links_new = self._put_discoveries(batch.settlements, batch.hint_after_s, change)
@@ -120,7 +126,7 @@ class Writer:
             return {}
         ids = orjson.dumps([url_id for url_id, _, _ in due]).decode()
         promoted: dict[int, int] = {}
-        with self._change() as change:
+        with self.change() as change:
             self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
             self._db.run(sql.NOT_DUE, (ids,))
             if revisits:
@@ -130,10 +136,31 @@ class Writer:
                 promoted[host_id] = promoted.get(host_id, 0) + 1
         return promoted
 
+    def requeue(self, error: str, after: int) -> tuple[dict[int, int], int | None]:
+        """A slice of Frontier.requeue, from behind URL `after` on; returns also its end, None if there was nothing."""
+        found = orjson.loads(self._db.get(sql.REQUEUABLE, (error, after, REQUEUE_SLICE)))
+        requeued: dict[int, int] = {}
+        if not found:
+            return requeued, None
+        ids = orjson.dumps([url_id for url_id, _, _ in found]).decode()
+        with self.change() as change:
+            self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
+            self._db.run(sql.START_AGAIN, (ids,))
+            for _, host_id, state in found:
+                change.move(host_id, state, UrlState.QUEUED)
+                requeued[host_id] = requeued.get(host_id, 0) + 1
+        return requeued, found[-1][0]
+
     def record_sink_files(self, sink_files: Sequence[SinkFile]) -> None:
         """See Frontier.record_sink_files."""
         with self._db.transaction():
             self._put_sink_files(sink_files)
+
+    def close_host(self, host: str) -> None:
+        """Store nothing of this host any more (it is in forgotten_host)."""
+        self._closed_hosts.add(host)
+        for origin in [origin for origin in self._host_ids if origin.host == host]:
+            del self._host_ids[origin]
 
     def set_clean(self, clean: bool) -> None:
         """Whether the store was left with nothing in flight."""
@@ -143,7 +170,7 @@ class Writer:
     # -- their parts
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[Change]:
+    def change(self) -> Iterator[Change]:
         change = Change(dict(self._counts))
         with self._db.transaction():
             yield change
@@ -171,6 +198,12 @@ class Writer:
             stored_host_id, state = before.get(task.id, (None, None))
             if stored_host_id != host_id:
                 raise ValueError(f"{task.url}: no url {task.id} of host {host_id}")
+            if state == UrlState.FORGOTTEN:  # while it was fetched
+                if place is not None:
+                    at = settlement.finished_at
+                    self._warc_file_id(place.name)
+                    self._db.run(sql.PUT_TAKEDOWN, (task.url, place.name, place.offset, at))
+                continue
             if state != settlement.state:
                 moves[settlement.state].append(task.id)
                 change.move(host_id, state, settlement.state)
@@ -223,7 +256,9 @@ class Writer:
         for one in discovered:
             host_id = ids.get(one.origin)
             if host_id is None:
-                host_id = ids[one.origin] = self._find_or_add_host(one.origin, found_at, change)
+                host_id = ids[one.origin] = self.host_id(one.origin, found_at, change)
+            if host_id == 0:
+                continue
             flat += (host_id, one.key, one.priority, one.depth, target_of(one.url),
                      via, one.source, one.hop_path, one.redirects, found_at,
                      None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
@@ -239,8 +274,11 @@ class Writer:
                 flat += (host_id, key, min(lastmod, seen_at), after_s, seen_at)
         self._db.run_many(*sql.BRING_FORWARD, flat, width=sql.BRING_FORWARD_WIDTH)
 
-    def _find_or_add_host(self, origin: Origin, found_at: float, change: Change) -> int:
+    def host_id(self, origin: Origin, found_at: float, change: Change) -> int:
+        """The row of an origin, made if need be; 0 for one whose host was taken down."""
         host_id = self._host_ids.get(origin)
+        if host_id is None and origin.host in self._closed_hosts:
+            return 0
         if host_id is None:
             host_id = self._db.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
         if host_id is not None:

@@ -34,7 +34,7 @@ from crawler.core.vocabulary import (
     TruncatedReason,
     UrlState,
 )
-from crawler.frontier.base import Batch, Frontier, FrontierLocked, Receipt, Totals
+from crawler.frontier.base import Batch, Forgotten, Frontier, FrontierLocked, Receipt, Takedown, Totals
 from tests.support.frontiers import NOW, STORES, Store, answer, batch, fast_folder, found, links, visit
 
 A = Origin("https", "a.example", 443)
@@ -640,6 +640,118 @@ async def test_each_robots_txt_that_says_something_else_is_kept(store: Store) ->
         kept = await frontier.robots_versions(1)
         assert [version.fetched_at for version in kept] == [NOW + n for n in range(39, 19, -1)]
         assert len(await frontier.robots_versions(2)) == 1
+
+
+# -- an operator's commands
+
+
+@pytest.mark.parametrize("count", [3, 7])
+async def test_urls_that_ended_in_an_error_are_queued_again(
+    store: Store, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that gave up and those that wait, with their attempts before them; others stay as they are."""
+    monkeypatch.setattr("crawler.frontier.writer.REQUEUE_SLICE", 3)
+    async with store.opened() as (frontier, _):
+        await add(
+            frontier, *(f"https://a.example/{n}" for n in range(count)), "https://b.example/", "https://c.example/"
+        )
+        tasks = await take(frontier)
+        last = tasks.pop()
+        (other,), (third,) = await take(frontier, 2), await take(frontier, 3)
+        await frontier.settle(
+            batch(
+                *(visit(replace(task, attempt=4), FAILED, state=UrlState.GAVE_UP) for task in tasks),
+                visit(last, Failed(ErrorType.RESET, "", retryable=True), state=UrlState.GAVE_UP),
+                visit(replace(other, attempt=3), FAILED, host_id=2, state=UrlState.WAITING, next_at=NOW + 60),
+                visit(third, DENIED, host_id=3, state=UrlState.DENIED),
+            )
+        )
+        assert await frontier.requeue("read_timeout") == {1: count - 1, 2: 1}
+        assert await frontier.requeue("read_timeout") == {}
+        assert await frontier.next_due() is None
+        assert [task.attempt for task in await take(frontier)] == [1] * (count - 1)
+        assert [task.attempt for task in await take(frontier, 2)] == [2]
+        assert await frontier.totals() == Totals(queued=count, waiting=0, done=0, denied=1, gave_up=1, hosts=3)
+        assert await frontier.requeue("robots") == {3: 1}
+        assert await frontier.requeue("no_such_word") == {}
+        fetched = (await host(frontier)).fetched
+        await frontier.settle(batch(*(visit(task) for task in await take(frontier))))
+        assert (await host(frontier)).fetched == fetched  # no URL counts twice
+
+
+async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> None:
+    """Not as a link, a seed or a sitemap, not after a restart; its record is listed for removal."""
+    url, sitemap = "https://a.example/secret?x", TaskKind.SITEMAP
+    again = [found(url), replace(found(url), kind=sitemap, key=kind_key_of(url, sitemap))]
+    async with store.opened() as (frontier, _):
+        await add(frontier, url, "https://a.example/other")
+        secret, other = await take(frontier)
+        found_there = links("https://a.example/child")
+        await frontier.settle(
+            batch(visit(secret, discovered=found_there, next_at=NOW + 9), written=[Written("a.warc.gz", 7)],
+                  sink_files=[WARC])
+        )  # fmt: skip
+        forgotten = await frontier.forget_url(url + "#part", now=NOW + 1)
+        assert (forgotten.urls, forgotten.ids, forgotten.host_ids) == (1, (secret.id,), (1,))
+        assert await frontier.forget_url(url, now=NOW + 2) == replace(forgotten, urls=0, ids=())
+        assert await frontier.promote_revisits(now=NOW + 99, limit=9) == {}
+        assert list((await frontier.add(again, now=NOW)).links_new) == [0, 0]
+        assert await frontier.requeue("forgotten") == {}
+    async with store.opened() as (frontier, _):
+        receipt = await frontier.settle(batch(visit(other, discovered=tuple(again))))
+        assert list(receipt.links_new) == [0]
+        (child,) = await take(frontier)
+        assert child.via == "https://a.example"  # the page it was found on has no address any more
+        assert await frontier.takedowns() == [Takedown(url, "a.warc.gz", 7, NOW + 1)]
+        totals = await frontier.totals()
+        assert (totals.queued, totals.done, (await host(frontier)).queued) == (1, 1, 1)
+
+
+async def test_a_url_can_be_forgotten_before_it_is_known(store: Store) -> None:
+    """Its host becomes known by it, and nothing of it is queued."""
+    async with store.opened() as (frontier, _):
+        forgotten = await frontier.forget_url("https://new.example/x", now=NOW)
+        assert (forgotten.urls, [row.id for row in forgotten.hosts]) == (0, [1])
+        assert list((await add(frontier, "https://new.example/x", "https://new.example/y")).links_new) == [0, 1]
+
+
+async def test_what_is_fetched_while_it_is_forgotten_leaves_only_the_place_of_its_record(store: Store) -> None:
+    """So that it can be removed as well; the settlement itself is no fault of its sender."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/1", "https://a.example/2")
+        tasks = await take(frontier)
+        await frontier.forget_url(tasks[0].url, now=NOW)
+        visits = [visit(task, next_at=NOW + 1) for task in tasks]
+        await frontier.settle(batch(*visits, written=[Written("a.warc.gz", 5), None], sink_files=[WARC]))
+        assert await frontier.takedowns() == [Takedown(tasks[0].url, "a.warc.gz", 5, NOW)]
+        assert await frontier.promote_revisits(now=NOW + 1, limit=9) == {1: 1}
+        assert [task.id for task in await take(frontier)] == [tasks[1].id]
+
+
+async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its URLs are erased, in slices; neither old nor new ones enter again, also after a restart."""
+    monkeypatch.setattr("crawler.frontier.forget.SLICE", 3)
+    ours = [*(f"https://a.example/{n}" for n in range(7)), "http://a.example/", "https://a.example:8443/"]
+    robots = RobotsRecord("allow", 404, None, NOW, NOW + 60)
+    async with store.opened() as (frontier, _):
+        await add(frontier, *ours, "https://b.example/")
+        first, *_rest = await take(frontier)
+        await frontier.settle(batch(visit(first, robots=robots), written=[Written("a.warc.gz", 5)], sink_files=[WARC]))
+        forgotten = await frontier.forget_host("a.example", now=NOW)
+        assert (forgotten.urls, forgotten.host_ids, forgotten.queued) == (9, (1, 2, 3), {1: 6, 2: 1, 3: 1})
+        assert [one.url for one in await frontier.takedowns()] == ["https://a.example/0"]
+        assert [await take(frontier, host_id) for host_id in (1, 2, 3)] == [[], [], []]
+        assert await frontier.robots_versions(1) == []
+    async with store.opened() as (frontier, recovered):
+        assert [row.queued for row in recovered.hosts] == [0, 0, 0, 1]
+        more = ["https://a.example/0", "https://a.example/new", "http://a.example:81/", "https://c.example/"]
+        assert list((await add(frontier, *more)).links_new) == [0, 0, 0, 1]
+        totals = await frontier.totals()
+        assert (totals.queued, totals.forgotten, totals.hosts) == (2, 9, 5)
+        assert await frontier.forget_host("unheard.example", now=NOW) == Forgotten()
+        assert list((await add(frontier, "https://unheard.example/")).links_new) == [0]
 
 
 # -- all or nothing

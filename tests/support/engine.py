@@ -194,8 +194,8 @@ class QuickFrontier(MemoryFrontier):
             self._queued[url.host_id].pop(url.id, None)
         self._waiting.pop(url.id, None)
 
-    def _put_visit(self, settlement: Settlement) -> None:
-        super()._put_visit(settlement)
+    def _put_visit(self, settlement: Settlement, place: Written | None) -> None:
+        super()._put_visit(settlement, place)
         url = self._urls.get(settlement.task.id)
         if url is not None and url.next_at is not None:
             self._waiting[url.id] = url

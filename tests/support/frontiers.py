@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -164,6 +165,14 @@ class _FaultyFile(apsw.VFSFile):
         super().xSync(flags)
         if self._files.synced is not None and self._path:
             self._files.synced(self._path)
+
+
+def copy_store(path: Path, to: Path) -> None:
+    """What a new process would find if this one ended now. The -shm file is rebuilt by the first to open."""
+    to.parent.mkdir()
+    for suffix in ("", "-wal"):
+        if Path(f"{path}{suffix}").exists():
+            shutil.copyfile(f"{path}{suffix}", f"{to}{suffix}")
 
 
 @contextlib.contextmanager

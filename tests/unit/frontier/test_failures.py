@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from crawler.core.values import Counters, Denied, Failed, SinkFile, Written
 from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, UrlState
 from crawler.frontier.base import Batch, FrontierError, FrontierFull, FrontierLocked, Totals
 from crawler.frontier.sqlite import SqliteFrontier
-from tests.support.frontiers import NOW, FaultyFiles, answer, batch, fast_folder, found, links, visit
+from tests.support.frontiers import NOW, FaultyFiles, answer, batch, copy_store, fast_folder, found, links, visit
 
 
 @pytest.fixture
@@ -209,14 +208,6 @@ async def test_closing_on_a_full_disk_ends_unclean(path: Path, files: FaultyFile
 
 
 # -- crashes
-
-
-def copy_store(path: Path, to: Path) -> None:
-    """What a new process would find if this one ended now. The -shm file is rebuilt by the first to open."""
-    to.parent.mkdir()
-    for suffix in ("", "-wal"):
-        if Path(f"{path}{suffix}").exists():
-            shutil.copyfile(f"{path}{suffix}", f"{to}{suffix}")
 
 
 async def test_a_crash_at_any_write_leaves_all_or_nothing(path: Path, files: FaultyFiles) -> None:

@@ -103,6 +103,8 @@ STEPS = st.one_of(
             max_size=3,
         ),
     ),
+    st.tuples(st.just("requeue"), st.sampled_from(("reset", "scope_host"))),
+    st.tuples(st.just("forget"), URLS, st.sampled_from((False, False, True))),
     st.tuples(st.just("promote"), TIMES, st.integers(1, 4), st.booleans()),
     st.tuples(st.just("file"), st.sampled_from("12"), st.sampled_from(SinkFileState), st.integers(0, 99)),
     st.tuples(st.just("refused"), st.integers(0, 30)),
@@ -156,6 +158,12 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
                 )
             )
             return list(receipt.links_new), receipt.queued, list(receipt.hosts)
+        case ("requeue", error):
+            return await frontier.requeue(error)
+        case ("forget", one, whole_host):
+            if whole_host:
+                return await frontier.forget_host(one.origin.host, now=NOW)
+            return await frontier.forget_url(one.url, now=NOW), await frontier.takedowns()
         case ("promote", now, limit, revisits):
             promote = frontier.promote_revisits if revisits else frontier.promote
             return await promote(now=now, limit=limit)

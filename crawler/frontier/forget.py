@@ -1,0 +1,122 @@
+"""Takedowns: what an operator wants forgotten is erased from the store and can never enter it again.
+
+A URL's row stays as a mark without an address, so the index that finds duplicates keeps it out at no cost; a host is
+kept out by its name. It runs in the thread that owns the connection, and does not touch what the sinks wrote: what is
+to be removed there is listed in the table takedown.
+
+Invariant: once the first transaction of a host's takedown is stored, the host stays closed and the rest is finished,
+by the next start if need be.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+from crawler.core.url import every_key_of
+from crawler.core.values import Origin
+from crawler.core.vocabulary import UrlState
+from crawler.frontier import sql
+from crawler.frontier.base import Forgotten
+from crawler.frontier.rows import FORGOTTEN_ERROR
+from crawler.frontier.writer import Change, Writer
+
+SLICE: Final = 2_000  # URLs a transaction: other calls wait for one of these, some tens of milliseconds
+_UNFINISHED: Final = "forgetting"
+
+
+def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotten:
+    """See Frontier.forget_url."""
+    database = writer.database
+    with writer.change() as change:
+        host_id = writer.host_id(origin, now, change)
+        if host_id == 0:
+            return Forgotten()
+        known = orjson.loads(database.get(sql.KNOWN_AS, (host_id, orjson.dumps(every_key_of(url)).decode())))
+        rows = [(url_id, host_id, state) for url_id, _, state in known if state != UrlState.FORGOTTEN]
+        _erase(writer, rows, now, change)
+        kept = {key for _, key, _ in known}
+        flat: list[Any] = []
+        for key in every_key_of(url):
+            if key not in kept:
+                flat += (host_id, key, 0, 0, "", None, "", "", 0, now, None)
+        change.add(UrlState.FORGOTTEN, len(flat) // sql.URL_WIDTH)
+        last_id = database.get(sql.LAST_URL)
+        database.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+        database.run(sql.MARK_FORGOTTEN_ABOVE, (last_id,))
+    ids = tuple(sorted(url_id for url_id, _, _ in rows))
+    return Forgotten(len(rows), _queued(rows), ids, (host_id,), change.receipt(()).hosts)
+
+
+def forget_host(writer: Writer, host: str, now: float) -> Forgotten:
+    """See Frontier.forget_host; the first of its transactions."""
+    database = writer.database
+    with writer.change():
+        database.run(sql.PUT_FORGOTTEN_HOST, (host, now))
+        unfinished = {*_unfinished(writer), host}
+        database.run(sql.PUT_META, (_UNFINISHED, orjson.dumps(sorted(unfinished)).decode()))
+    writer.close_host(host)
+    ids: Sequence[int] = orjson.loads(database.get(sql.IDS_OF_HOST_NAME, (host,)))
+    return Forgotten(host_ids=tuple(ids))
+
+
+def forget_slice(writer: Writer, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:
+    """Erase up to SLICE URLs of a host from cursor `after` on (LOWEST at first).
+
+    Returns what was erased, and the next cursor, None at the end.
+    """
+    database = writer.database
+    rows = orjson.loads(database.get(sql.URLS_OF_HOST, (host_id, after, SLICE)))
+    with writer.change() as change:
+        alive = [(url_id, host_id, state) for url_id, _, state in rows if state != UrlState.FORGOTTEN]
+        _erase(writer, alive, now, change)
+    return Forgotten(len(alive), _queued(alive)), rows[-1][1] if len(rows) == SLICE else None
+
+
+LOWEST: Final = -(1 << 63)
+
+
+def finish_host(writer: Writer, host: str) -> None:
+    """All slices of a host are done: what is known of the host itself goes too."""
+    database = writer.database
+    with writer.change():
+        for host_id in orjson.loads(database.get(sql.IDS_OF_HOST_NAME, (host,))):
+            for statement in sql.ERASE_HOST:
+                database.run(statement, (host_id,))
+        left = [name for name in _unfinished(writer) if name != host]
+        database.run(sql.PUT_META, (_UNFINISHED, orjson.dumps(left).decode()))
+
+
+def finish_all(writer: Writer) -> None:
+    """Go on with takedowns that a crash cut short."""
+    for host in _unfinished(writer):
+        now = writer.database.get(sql.FORGOTTEN_AT, (host,))
+        for host_id in orjson.loads(writer.database.get(sql.IDS_OF_HOST_NAME, (host,))):
+            after: int | None = LOWEST
+            while after is not None:
+                _, after = forget_slice(writer, host_id, after, now)
+        finish_host(writer, host)
+
+
+def _queued(rows: Sequence[tuple[int, int, str]]) -> dict[int, int]:
+    return dict(Counter(host_id for _, host_id, state in rows if state == UrlState.QUEUED))
+
+
+def _unfinished(writer: Writer) -> list[str]:
+    stored = writer.database.get(sql.META, (_UNFINISHED,))
+    return [] if stored is None else list(orjson.loads(stored))
+
+
+def _erase(writer: Writer, rows: Sequence[tuple[int, int, str]], now: float, change: Change) -> None:
+    """`rows`: url id, host id, state. Their records are listed, their addresses and everything learned is gone."""
+    if not rows:
+        return
+    database = writer.database
+    ids = orjson.dumps([url_id for url_id, _, _ in rows]).decode()
+    database.run(sql.LIST_TAKEDOWNS, (now, ids))
+    for statement in sql.ERASE_URLS:
+        database.run(statement, (ids,))
+    database.run(sql.PUT_FORGOTTEN_VISITS, (now, FORGOTTEN_ERROR, ids))
+    for _, host_id, state in rows:
+        change.move(host_id, state, UrlState.FORGOTTEN)
