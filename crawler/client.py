@@ -15,10 +15,11 @@ from crawler.fetch.cookies import CookieJar
 from crawler.fetch.dial import Dialer, NetworkDialer
 from crawler.fetch.fetcher import AddressGate, Fetcher
 from crawler.fetch.ledger import OnEvent
+from crawler.fetch.lookup import AresLookup
 from crawler.fetch.personal import Personal
 from crawler.fetch.pool import Pool
 from crawler.fetch.proxy import Proxy
-from crawler.fetch.resolve import AresLookup, CachingResolver, Resolver
+from crawler.fetch.resolve import CachingResolver, Resolver
 from crawler.fetch.tls import TlsProfile
 from crawler.settings.settings import Settings
 

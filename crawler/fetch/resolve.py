@@ -1,28 +1,20 @@
-"""Names become addresses: the configured table, literals, then DNS through c-ares, cached for as long as the TTL says.
+"""Names become addresses: the configured table, literals, then a lookup, cached for as long as the TTL says.
 
-It does not judge addresses (`address`) and dials none (`dial`). Invariants: at most one query for a name is under way,
-however many wait for it, and a waiter that is cancelled takes nothing from the others; the cache is bounded. c-ares
-reads the hosts file and answers `localhost` itself, as RFC 6761 §6.3 wants.
+It asks no server (`lookup`), judges no address (`address`) and dials none (`dial`). Invariants: at most one query for a
+name is under way, however many wait for it, and a waiter that is cancelled takes nothing from the others; the cache is
+bounded.
 """
 
 import asyncio
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
-
-import aiodns
-from aiodns.error import ARES_ENODATA, ARES_ENONAME, ARES_ENOTFOUND, ARES_ETIMEOUT
+from typing import Protocol
 
 from crawler.core.clock import Clock
 from crawler.core.url import is_ipv4
 from crawler.core.vocabulary import ErrorType
 from crawler.fetch.errors import ResolveError
 from crawler.fetch.options import NetworkOptions
-
-_TRIES: Final = 2  # queries sent to each nameserver within network.dns_timeout
-
-_FAMILIES: Final = {"any": socket.AF_UNSPEC, "ipv4": socket.AF_INET, "ipv6": socket.AF_INET6}
 
 
 class Resolver(Protocol):
@@ -159,50 +151,3 @@ class CachingResolver:
         if not kept:
             raise ResolveError(ErrorType.DNS_NOT_FOUND, f"{host} has no {family} address")
         return kept
-
-
-class AresLookup:
-    """`Lookup` by aiodns, which asks for A and AAAA at once and sorts the answers as RFC 6724 says.
-
-    `nameservers` as "9.9.9.9", "9.9.9.9:5353" or "[2620:fe::fe]:53"; empty: the system's. Build it inside the running
-    event loop.
-    """
-
-    def __init__(self, nameservers: Sequence[str] = (), *, family: str = "any", timeout_s: float = 5.0) -> None:
-        self._family = _FAMILIES[family]
-        self._dns = aiodns.DNSResolver(
-            nameservers=list(nameservers) or None, timeout=timeout_s / (_TRIES + 1), tries=_TRIES
-        )
-
-    def start(self, host: str, deliver: Callable[[Found | ResolveError], None]) -> None:
-        future = self._dns.getaddrinfo(host, family=self._family, type=socket.SOCK_STREAM)
-
-        def done(future: asyncio.Future[Any]) -> None:
-            if not future.cancelled():
-                error = future.exception()
-                deliver(_found(host, future.result()) if error is None else _failure(host, error))
-
-        future.add_done_callback(done)
-
-    async def close(self) -> None:
-        await self._dns.close()
-
-
-def _found(host: str, answer: Any) -> Found | ResolveError:
-    """Read a pycares AddrInfoResult. The TTL is the smallest of the chain; entries of the hosts file have 0."""
-    addresses = tuple(dict.fromkeys(node.addr[0].decode("ascii") for node in answer.nodes))
-    if not addresses:
-        return ResolveError(ErrorType.DNS_NOT_FOUND, f"{host} has no address records")
-    ttl_s = min(record.ttl for record in (*answer.nodes, *answer.cnames))
-    return Found(addresses, float(ttl_s))
-
-
-def _failure(host: str, error: BaseException) -> ResolveError:
-    if not isinstance(error, aiodns.error.DNSError):
-        raise error
-    code = error.args[0]
-    if code in (ARES_ENOTFOUND, ARES_ENODATA, ARES_ENONAME):
-        return ResolveError(ErrorType.DNS_NOT_FOUND, f"{host}: {error.args[1]}")
-    if code == ARES_ETIMEOUT:
-        return ResolveError(ErrorType.DNS_TIMEOUT, f"{host}: {error.args[1]}")
-    return ResolveError(ErrorType.DNS_FAILURE, f"{host}: {error.args[1]}")

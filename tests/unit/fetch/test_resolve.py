@@ -1,14 +1,13 @@
 """Names, the table before them, the cache behind them, and one query however many ask."""
 
 import asyncio
-import struct
 
 import pytest
 
 from crawler.core.vocabulary import ErrorType
 from crawler.fetch.errors import ResolveError
 from crawler.fetch.options import NetworkOptions
-from crawler.fetch.resolve import AresLookup, CachingResolver, Found
+from crawler.fetch.resolve import CachingResolver, Found
 from tests.support.fetching import FakeClock, ScriptedLookup
 
 A = Found(("192.0.2.1", "2001:db8::1"), 300.0)
@@ -187,72 +186,3 @@ async def test_close_ends_what_is_under_way():
     with pytest.raises(ResolveError):
         await waiting
     assert lookup.closed
-
-
-class NameServer(asyncio.DatagramProtocol):
-    """A DNS server for loopback. `records`: name → (A addresses, TTL), a response code, or None for silence."""
-
-    def __init__(self, records):
-        self.records = records
-        self.queries = []
-
-    def connection_made(self, transport):
-        self.transport = transport
-
-    def datagram_received(self, data, address):
-        labels, at = [], 12
-        while data[at]:
-            labels.append(data[at + 1 : at + 1 + data[at]].decode().lower())
-            at += 1 + data[at]
-        kind = struct.unpack("!H", data[at + 1 : at + 3])[0]
-        name = ".".join(labels)
-        self.queries.append((name, kind))
-        record = self.records.get(name, 3)
-        if record is None:
-            return
-        question = data[12 : at + 5]
-        code, answers = (record, []) if isinstance(record, int) else (0, record[0] if kind == 1 else [])
-        head = data[:2] + struct.pack("!HHHHH", 0x8180 | code, 1, len(answers), 0, 0)
-        body = b"".join(
-            b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, record[1], 4) + bytes(int(n) for n in a.split("."))
-            for a in answers
-        )
-        self.transport.sendto(head + question + body, address)
-
-
-async def test_c_ares_asks_the_configured_nameserver():
-    """Addresses and TTL, NXDOMAIN, SERVFAIL and silence come back as what they are; localhost needs no server."""
-    records = {
-        "a.example": (["192.0.2.5", "192.0.2.6"], 120),
-        "bad.example": 2,
-        "empty.example": ([], 0),
-        "mute.example": None,
-    }
-    loop = asyncio.get_running_loop()
-    transport, server = await loop.create_datagram_endpoint(lambda: NameServer(records), local_addr=("127.0.0.1", 0))
-    port = transport.get_extra_info("sockname")[1]
-    lookup = AresLookup((f"127.0.0.1:{port}",), timeout_s=0.3)
-    clock = FakeClock()
-    r = resolver(lookup, clock, dns_timeout_s=5.0)
-
-    async def error_of(name):
-        with pytest.raises(ResolveError) as caught:
-            await r.resolve(name)
-        return caught.value.error_type
-
-    try:
-        assert sorted(await r.resolve("a.example")) == ["192.0.2.5", "192.0.2.6"]
-        assert {kind for name, kind in server.queries if name == "a.example"} == {1, 28}
-        asked = len(server.queries)
-        clock.time += 119.0
-        await r.resolve("a.example")
-        assert len(server.queries) == asked
-        assert "127.0.0.1" in await r.resolve("localhost")
-        assert len(server.queries) == asked
-        assert await error_of("none.example") is ErrorType.DNS_NOT_FOUND
-        assert await error_of("empty.example") is ErrorType.DNS_NOT_FOUND
-        assert await error_of("bad.example") is ErrorType.DNS_FAILURE
-        assert await error_of("mute.example") is ErrorType.DNS_TIMEOUT
-    finally:
-        await r.close()
-        transport.close()

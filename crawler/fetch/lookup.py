@@ -1,0 +1,151 @@
+"""DNS through c-ares: A and AAAA asked for at once, and neither waits for ever for the other.
+
+It caches nothing (`resolve`). c-ares reads the hosts file and answers `localhost` itself, as RFC 6761 §6.3 wants, and
+sorts by RFC 6724; of several nameservers it asks the next when one fails or does not answer, and remembers which did.
+Invariant: `deliver` is called at most once for each `start`.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import aiodns
+from aiodns.error import ARES_ENODATA, ARES_ENONAME, ARES_ENOTFOUND, ARES_ETIMEOUT
+
+from crawler.core.vocabulary import ErrorType
+from crawler.fetch.errors import ResolveError
+from crawler.fetch.resolve import Found
+
+# Some nameservers answer for A and drop AAAA, or the other way round, and a lookup of both waits seconds for the silent
+# one: after this long each is asked for on its own (RFC 8305 §3, "Resolution Delay").
+SPLIT_AFTER_S: Final = 0.25
+_TRIES: Final = 2  # queries sent to each nameserver within network.dns_timeout
+_MAKE_DO_AT: Final = 0.9  # of network.dns_timeout: AAAA alone is better than nothing
+
+_V4: Final = socket.AF_INET
+_V6: Final = socket.AF_INET6
+_FAMILIES: Final = {"any": socket.AF_UNSPEC, "ipv4": _V4, "ipv6": _V6}
+
+Result = Found | ResolveError
+
+
+class AresLookup:
+    """`Lookup` by aiodns.
+
+    `nameservers` as "9.9.9.9", "9.9.9.9:5353" or "[2620:fe::fe]:53"; empty: the system's. Build it inside the running
+    event loop.
+    """
+
+    def __init__(self, nameservers: Sequence[str] = (), *, family: str = "any", timeout_s: float = 5.0) -> None:
+        self._family = _FAMILIES[family]
+        self._timeout_s = timeout_s
+        # c-ares doubles its patience for the second try; of several servers, the next one must have its turn in time
+        first_s = timeout_s / (_TRIES + 1) / min(max(len(nameservers), 1), 2)
+        self._dns = aiodns.DNSResolver(nameservers=list(nameservers) or None, timeout=first_s, tries=_TRIES)
+        self._open: set[_Question] = set()
+
+    def start(self, host: str, deliver: Callable[[Result], None]) -> None:
+        def ended(result: Result) -> None:
+            self._open.discard(question)
+            deliver(result)
+
+        question = _Question(host, self._dns, self._family, ended)
+        self._open.add(question)
+        question.ask(self._family)
+        if self._family == socket.AF_UNSPEC:
+            question.split_later(self._timeout_s)
+
+    async def close(self) -> None:
+        """Drop every question; their answers are delivered to nobody."""
+        for question in self._open:
+            question.drop()
+        self._open.clear()
+        await self._dns.close()
+
+
+class _Question:
+    """One name, and the answers so far: to the question for everything, and after a while to those for each family."""
+
+    def __init__(self, host: str, dns: aiodns.DNSResolver, main: int, deliver: Callable[[Result], None]) -> None:
+        self._host = host
+        self._dns = dns
+        self._main = main
+        self._deliver = deliver
+        self._answers: dict[int, Result] = {}
+        self._timers: list[asyncio.TimerHandle] = []
+        self._is_over = False
+
+    def ask(self, family: int) -> None:
+        future = self._dns.getaddrinfo(self._host, family=socket.AddressFamily(family), type=socket.SOCK_STREAM)
+        future.add_done_callback(lambda done: self._came(family, done))
+
+    def split_later(self, timeout_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._timers = [
+            loop.call_later(SPLIT_AFTER_S, self._split),
+            loop.call_later(timeout_s * _MAKE_DO_AT, self._make_do),
+        ]
+
+    def _split(self) -> None:
+        for family in (_V4, _V6):
+            self.ask(family)
+
+    def _came(self, family: int, done: asyncio.Future[Any]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        answer = _found(self._host, done.result()) if error is None else _failure(self._host, error)
+        self._answers[family] = answer
+        if self._is_over:
+            return
+        singly = self._singly()
+        if family == self._main:
+            self._end(answer if isinstance(answer, Found) or singly is None else singly)
+        elif singly is not None and _V4 in self._answers:
+            self._end(singly)
+        # AAAA alone is not enough yet: many machines that are told of IPv6 addresses have no way there
+
+    def _make_do(self) -> None:
+        singly = self._singly()
+        if singly is not None:
+            self._end(singly)
+        # else whoever asked has a timeout of its own
+
+    def _singly(self) -> Found | None:
+        """What the questions for one family have found."""
+        found = [answer for family in (_V4, _V6) if isinstance(answer := self._answers.get(family), Found)]
+        if not found or self._main != socket.AF_UNSPEC:
+            return None
+        addresses = tuple(address for answer in found for address in answer.addresses)
+        return Found(addresses, min(answer.ttl_s for answer in found))
+
+    def _end(self, result: Result) -> None:
+        self.drop()
+        self._deliver(result)
+
+    def drop(self) -> None:
+        """Deliver nothing from now on."""
+        self._is_over = True
+        for timer in self._timers:
+            timer.cancel()
+
+
+def _found(host: str, answer: Any) -> Result:
+    """Read a pycares AddrInfoResult. The TTL is the smallest of the chain; entries of the hosts file have 0."""
+    addresses = tuple(dict.fromkeys(node.addr[0].decode("ascii") for node in answer.nodes))
+    if not addresses:
+        return ResolveError(ErrorType.DNS_NOT_FOUND, f"{host} has no address records")
+    ttl_s = min(record.ttl for record in (*answer.nodes, *answer.cnames))
+    return Found(addresses, float(ttl_s))
+
+
+def _failure(host: str, error: BaseException) -> ResolveError:
+    if not isinstance(error, aiodns.error.DNSError):
+        raise error
+    code = error.args[0]
+    if code in (ARES_ENOTFOUND, ARES_ENODATA, ARES_ENONAME):
+        return ResolveError(ErrorType.DNS_NOT_FOUND, f"{host}: {error.args[1]}")
+    if code == ARES_ETIMEOUT:
+        return ResolveError(ErrorType.DNS_TIMEOUT, f"{host}: {error.args[1]}")
+    return ResolveError(ErrorType.DNS_FAILURE, f"{host}: {error.args[1]}")
