@@ -68,8 +68,11 @@ def assert_never_reached(outcomes, net, reached, stats, count):
     """Nothing came through, and everything that could have was tried."""
     assert reached == 0
     assert sum(outcomes.values()) == count
-    words = {word for _, word in outcomes}
-    assert words <= {"ok", ErrorType.ADDRESS_DENIED, ErrorType.DNS_FAILURE}, outcomes
+    words = Counter()
+    for (_, word), times in outcomes.items():
+        words[word] += times
+    assert words.pop(ErrorType.DNS_TIMEOUT, 0) <= count / 1_000, "UDP loses a packet now and then, not more"
+    assert set(words) == {"ok", ErrorType.ADDRESS_DENIED, ErrorType.DNS_FAILURE}
     for what in ("/", "/redirect", "/robots.txt", "after a redirect"):
         assert outcomes[what, "ok"] > count / 40, (what, outcomes)
         assert outcomes[what, ErrorType.ADDRESS_DENIED] > count / 100, (what, outcomes)

@@ -131,7 +131,8 @@ async def stall(c):
 )
 async def test_a_handshake_that_fails_or_stalls_ends(script, word):
     """Garbage instead of TLS, a hang-up and a stall each end in time, with nothing left open."""
-    async with serve(script) as server, client(fetch=FetchOptions(tls_timeout_s=0.05)) as c:
+    timeout_s = 0.05 if script is stall else 5.0
+    async with serve(script) as server, client(fetch=FetchOptions(tls_timeout_s=timeout_s)) as c:
         result = await c.get(f"https://a.test:{server.port}/")
         assert isinstance(result, Failed)
         assert result.error_type is word, result.detail
