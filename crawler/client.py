@@ -12,7 +12,7 @@ from crawler.fetch.address import AddressPolicy
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.cookies import CookieJar
-from crawler.fetch.dial import Dialer, NetworkDialer
+from crawler.fetch.dial import NetworkDialer
 from crawler.fetch.fetcher import AddressGate, Fetcher
 from crawler.fetch.ledger import OnEvent
 from crawler.fetch.lookup import AresLookup
@@ -49,17 +49,17 @@ def make_client(
     memory: int,
     spool_directory: str | None,
     on_event: OnEvent | None = None,
-    tap_resolver: Callable[[Resolver], Resolver] = lambda resolver: resolver,
-    tap_dialer: Callable[[NetworkDialer], Dialer] = lambda dialer: dialer,
+    tap_resolver: Callable[[CachingResolver], Resolver] = lambda resolver: resolver,
+    dialer_class: Callable[..., NetworkDialer] = NetworkDialer,
 ) -> Client:
-    """Build it inside the running event loop. `memory` is the budget of bytes held; `tap_…` put an observer around a
-    part. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile raises.
+    """Build it inside the running event loop. `memory` is the budget of bytes held; `tap_resolver` and `dialer_class`
+    serve to look on. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile raises.
     """
     fetch, network = settings.fetch_options(), settings.network_options()
     lookup = AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s)
     resolver = CachingResolver(lookup, network, clock)
     policy = AddressPolicy(network.allow_private)
-    dialer = NetworkDialer(
+    dialer = dialer_class(
         resolver=tap_resolver(resolver),
         policy=policy,
         tls=TlsProfile(settings.tls_options(), network),
@@ -70,7 +70,7 @@ def make_client(
     budget = ByteBudget(memory)
     bandwidth = Bandwidth(fetch.bandwidth, fetch.bandwidth_per_host)
     pool = Pool(
-        dialer=tap_dialer(dialer),
+        dialer=dialer,
         options=fetch,
         clock=clock,
         connections_per_host=settings.politeness_options().connections_per_host,

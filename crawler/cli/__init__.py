@@ -21,6 +21,7 @@ from crawler.core.vocabulary import Exit
 _COMMANDS: Final = {
     "crawl": "crawler.cli.crawl",
     "run": "crawler.cli.run",
+    "fetch": "crawler.cli.fetch",
     "check": "crawler.cli.check",
     "config": "crawler.cli.config",
     "logs": "crawler.cli.logs",

@@ -102,7 +102,7 @@ class Fetcher:
 
     async def _fetch(self, origin: Origin, task: Task) -> FetchResult:
         wants = self._wants if task.kind is TaskKind.PAGE else None
-        attempt = _Attempt(self._request(origin, task), wants, started_at=self._clock.now())
+        attempt = _Attempt(self.request_for(origin, task), wants, started_at=self._clock.now())
         loan = self._pool.lend(origin)
         try:
             async with loan as connection:
@@ -189,7 +189,7 @@ class Fetcher:
             started_at=attempt.started_at,
         )
 
-    def _request(self, origin: Origin, task: Task) -> bytes:
+    def request_for(self, origin: Origin, task: Task) -> bytes:
         """The bytes of the request. Validators that could not be sent as they were stored are left out."""
         target = target_of(task.url)
         default_port = 443 if origin.scheme == "https" else 80

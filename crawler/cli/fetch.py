@@ -1,0 +1,44 @@
+"""`crawler fetch URL`: one fetch, traced, as a crawl with this configuration would make it."""
+
+import sys
+from pathlib import Path
+
+import click
+import orjson
+
+from crawler.cli.failures import say
+from crawler.cli.options import config_option, load_settings, override_option
+from crawler.cli.streams import write_data
+from crawler.core.vocabulary import Exit
+
+
+@click.command(name="fetch")
+@click.argument("url")
+@config_option()
+@override_option
+@click.option("--no-robots", is_flag=True, help="Do not ask for robots.txt: fetch the URL whatever it says.")
+@click.option("--links", "all_links", is_flag=True, help="List every link; without, the first few.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def command(
+    url: str, config: Path | None, overrides: tuple[str, ...], no_robots: bool, all_links: bool, as_json: bool
+) -> int:
+    """Fetch one URL and show every step of it, and what a crawl would make of the answer.
+
+    robots.txt is asked first and obeyed. Nothing is stored. Exit code 1: no whole answer with a status below 400 came,
+    or a crawl with this configuration would not ask for it.
+    """
+    from crawler.cli.traced import as_object, show
+    from crawler.trace import run
+
+    settings = load_settings(config, overrides, "crawl").settings
+
+    def on_wait(seconds: float, why: str) -> None:
+        if sys.stderr.isatty():
+            say(f"waiting {seconds:.1f} s ({why})")
+
+    trace = run(settings, url, robots=not no_robots, on_wait=on_wait)
+    if as_json:
+        write_data(orjson.dumps(as_object(trace)) + b"\n")
+    else:
+        show(trace, all_links=all_links)
+    return Exit.OK if trace.is_fine else Exit.FINDINGS

@@ -1,0 +1,365 @@
+"""One fetch, traced: what is asked, what is shown of it, and what a crawl would make of it."""
+
+import io
+import ssl
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from rich.console import Console
+
+from crawler.cli.traced import as_object, framing_words, robots_words, show, verdict, would_words
+from crawler.core.vocabulary import DenyReason, ErrorType
+from crawler.settings import load
+from crawler.trace import Trace, trace
+from tests.support.hostile import Certificates, chunked, ok, serve, table
+
+HTML = "Content-Type: text/html; charset=utf-8"
+PAGE = ok(b'<title>T</title><a href="/a">a</a><a href="/a">b</a><a href="https://other.test/">c</a>', HTML)
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return Certificates(tmp_path_factory.mktemp("ca"))
+
+
+async def traced(url: str, *overrides: str, robots: bool = True, waits: list[Any] | None = None) -> Trace:
+    """A fetch that may dial loopback, finds every .test there, and does not wait."""
+    given = [
+        "network.allow_private=127.0.0.0/8",
+        "network.resolve={'*.test'=['127.0.0.1']}",
+        "politeness.delay=0",
+        *overrides,
+    ]
+    noted: list[Any] = [] if waits is None else waits
+    settings = load(None, given, {}, "crawl").settings
+    return await trace(settings, url, robots=robots, on_wait=lambda seconds, why: noted.append((seconds, why)))
+
+
+def shown(found: Trace, *, terminal: bool = False, width: int = 120, all_links: bool = False) -> str:
+    out = io.StringIO()
+    show(found, console=Console(file=out, force_terminal=terminal, width=width), all_links=all_links)
+    return out.getvalue()
+
+
+def plain(found: Trace) -> dict[str, Any]:
+    """As a script reads it."""
+    return orjson.loads(orjson.dumps(as_object(found)))
+
+
+async def test_a_page_is_asked_as_a_crawl_asks_it() -> None:
+    """robots.txt first, on the same connection, and the request shown is the one that was sent."""
+    async with serve(table({"/": PAGE})) as server:
+        found = await traced(f"http://a.test:{server.port}/")
+        assert [a.paths for a in server.accepted] == [["/robots.txt", "/"]]
+        assert found.request == server.requests[-1]
+    assert found.is_fine
+    assert (verdict(found), would_words(found)) == (
+        "200 OK",
+        "would archive it, list it in pages/, and queue 1 URL",
+    )
+    assert framing_words(found) == f"Content-Length: {found.result.payload.size}; the connection can be used again"
+    assert [(link.url.partition("/")[2], link.reason) for link in found.links] == [
+        (f"/a.test:{server.port}/a", ""),
+        ("/other.test/", "scope_host"),
+    ]
+
+
+async def test_tls_is_shown_with_its_certificate(certificates: Certificates) -> None:
+    """Version, cipher, ALPN, whom it is for, who signed it, and that it was verified."""
+    async with serve(table({"/": PAGE}), tls=certificates.server("a.test", "b.test")) as server:
+        found = await traced(f"https://a.test:{server.port}/", f"network.ca_file={certificates.ca_file}")
+    connection = plain(found)["connection"]
+    assert connection["tls"]["tls_protocol_version"] == "1.3"
+    assert connection["tls"]["tls_cipher"].startswith("TLS_")
+    assert connection["certificate"]["verified"] is True
+    assert connection["certificate"]["names"] == ["a.test", "b.test"]
+    assert "trustme" in connection["certificate"]["issuer"]
+    assert len(connection["certificate"]["sha256"]) == 64
+    assert "verified     yes" not in shown(found)  # the label is indented
+    assert "  verified   yes" in shown(found)
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "trusted", "error_type"),
+    [
+        (["a.test"], (-20, -10), True, ErrorType.TLS_CERT_EXPIRED),
+        (["a.test"], (10, 20), True, ErrorType.TLS_CERT_NOT_YET_VALID),
+        (["b.test"], (None, None), True, ErrorType.TLS_HOST_MISMATCH),
+        (["a.test"], (None, None), False, ErrorType.TLS_UNKNOWN_ISSUER),
+    ],
+)
+async def test_a_certificate_that_fails_is_shown_all_the_same(
+    certificates: Certificates, names: list[str], days: Any, trusted: bool, error_type: ErrorType
+) -> None:
+    """By a second handshake; the server is sent no request in either."""
+    context = certificates.server(*names, since_days=days[0], until_days=days[1])
+    overrides = [f"network.ca_file={certificates.ca_file}"] if trusted else []
+    async with serve(table({"/": PAGE}), tls=context) as server:
+        found = await traced(f"https://a.test:{server.port}/", *overrides)
+        assert server.requests == []
+    assert (verdict(found), found.is_fine) == (f"error: {error_type}", False)
+    certificate = plain(found)["connection"]["certificate"]
+    assert (certificate["verified"], certificate["names"]) == (False, names)
+    assert certificate["problem"]
+    text = shown(found)
+    assert "verified   no: " in text
+    assert "nothing was sent" in text
+    assert "GET /" not in text  # nothing was asked
+    assert would_words(found).startswith("would let the host rest for ")
+
+
+async def test_verification_that_is_off_is_said(certificates: Certificates) -> None:
+    """A green certificate that nobody checked would be a lie."""
+    async with serve(table({"/": PAGE}), tls=certificates.server("b.test")) as server:
+        found = await traced(f"https://a.test:{server.port}/", "tls.verify=false")
+    assert found.is_fine
+    assert plain(found)["connection"]["certificate"]["verified"] is False
+    assert "no: tls.verify = false" in shown(found)
+
+
+async def test_a_handshake_that_fails_otherwise_shows_the_certificate_too(certificates: Certificates) -> None:
+    """A server that speaks an older TLS than the configuration wants: looking is not choosy."""
+    context = certificates.server("a.test", max_version=ssl.TLSVersion.TLSv1_2)
+    overrides = [f"network.ca_file={certificates.ca_file}", "tls.min_version='1.3'"]
+    async with serve(table({}), tls=context) as server:
+        found = await traced(f"https://a.test:{server.port}/", *overrides)
+    assert verdict(found).startswith("error: tls_")
+    assert plain(found)["connection"]["certificate"]["names"] == ["a.test"]
+
+
+async def test_what_is_no_tls_is_told() -> None:
+    """There is no certificate then, and that is said."""
+    async with serve(table({"/": PAGE})) as server:
+        found = await traced(f"https://a.test:{server.port}/")
+    assert verdict(found).startswith("error: tls_")
+    assert plain(found)["connection"]["certificate"]["not_shown"].startswith("none was shown")
+    assert "none was shown" in shown(found)
+
+
+async def test_an_address_that_is_not_dialled_is_told_with_its_reason() -> None:
+    """Every answer has its verdict; a name with one good address is dialled there."""
+    async with serve(table({"/": PAGE})) as server:
+        url = f"http://a.test:{server.port}/"
+        mixed = await traced(url, "network.resolve={'a.test'=['10.1.2.3', '127.0.0.1']}")
+        refused = await traced(url, "network.allow_private=[]")
+        assert len(server.accepted) == 1
+    answers = plain(mixed)["connection"]["resolved"][0]["addresses"]
+    assert [(a["address"], a["allowed"]) for a in answers] == [("10.1.2.3", False), ("127.0.0.1", True)]
+    assert (answers[0]["why"], answers[1]["why"]) == ("10.1.2.3: private (RFC 1918)", "network.allow_private")
+    assert mixed.is_fine
+    assert verdict(refused) == "error: address_denied"
+    assert "127.0.0.1: loopback (RFC 1122): not dialled" in shown(refused)
+
+
+async def test_attempts_that_fail_are_shown() -> None:
+    """The port nobody listens on."""
+    async with serve(table({})) as server:
+        port = server.port
+    found = await traced(f"http://a.test:{port}/")
+    assert verdict(found) == "error: connect_refused"
+    attempts = plain(found)["connection"]["attempts"]
+    assert [(a["address"], a["port"]) for a in attempts] == [("127.0.0.1", port)]
+    assert "111" in attempts[0]["failed"]  # ECONNREFUSED
+    assert robots_words(found.robots) == "not asked: no connection"
+
+
+# -- robots.txt and scope
+
+
+async def test_what_robots_txt_forbids_is_not_asked() -> None:
+    """The rule is named with its line; --no-robots asks all the same, and does not ask for robots.txt."""
+    robots = ok(b"User-agent: *\nDisallow: /private\nCrawl-delay: 2\n")
+    async with serve(table({"/robots.txt": robots, "/private": PAGE})) as server:
+        url = f"http://a.test:{server.port}/private"
+        denied = await traced(url)
+        assert [a.paths for a in server.accepted] == [["/robots.txt"]]
+        forced = await traced(url, robots=False)
+        assert server.accepted[1].paths == ["/private"]
+    assert (verdict(denied), denied.is_fine, denied.robots.denied.reason) == (
+        "not fetched: robots.txt",
+        False,
+        DenyReason.ROBOTS,
+    )
+    assert 'line 2 "Disallow: /private"' in robots_words(denied.robots)
+    assert plain(denied)["robots"]["crawl_delay_s"] == 2
+    assert would_words(denied) == "would not ask for it"
+    assert forced.is_fine
+    assert robots_words(forced.robots) == "not asked: --no-robots"
+
+
+async def test_robots_txt_that_fails_forbids_everything() -> None:
+    """503 is no answer, as in a crawl."""
+    async with serve(table({"/robots.txt": ok(b"", status="503 Busy"), "/": PAGE})) as server:
+        found = await traced(f"http://a.test:{server.port}/")
+        assert [a.paths for a in server.accepted] == [["/robots.txt"]]
+    assert robots_words(found.robots) == "503: cannot be read, so nothing may be fetched"
+
+
+async def test_redirects_of_robots_txt_are_followed() -> None:
+    """Five at most; the sixth counts as none being there."""
+    turns = {f"/{n}": ok(b"", f"Location: /{n + 1}", status="301 Moved") for n in range(9)}
+    rules = {"/2": ok(b"User-agent: *\nDisallow: /p")}
+    async with serve(table({"/robots.txt": ok(b"", "Location: /0", status="302 Found")} | turns | rules)) as server:
+        found = await traced(f"http://a.test:{server.port}/p")
+    assert [hop.url.rpartition("/")[2] for hop in found.robots.hops] == ["robots.txt", "0", "1", "2"]
+    assert found.robots.denied is not None
+    async with serve(table({"/robots.txt": ok(b"", "Location: /0", status="302 Found"), "/p": PAGE} | turns)) as server:
+        found = await traced(f"http://a.test:{server.port}/p")
+    assert len(found.robots.hops) == 6
+    assert found.is_fine
+
+
+async def test_robots_txt_is_left_alone_where_it_is_ignored() -> None:
+    """politeness.robots = "ignore", and that is said."""
+    async with serve(table({"/": PAGE})) as server:
+        found = await traced(f"http://a.test:{server.port}/", "politeness.robots=ignore")
+        assert [a.paths for a in server.accepted] == [["/"]]
+    assert robots_words(found.robots) == 'not asked: politeness.robots = "ignore"'
+
+
+async def test_the_delay_is_kept_between_the_two() -> None:
+    """That of the configuration, or the longer one of robots.txt."""
+    waits: list[Any] = []
+    async with serve(table({"/": PAGE})) as server:
+        await traced(f"http://a.test:{server.port}/", "politeness.delay=60ms", "politeness.key=host", waits=waits)
+    assert [why for _, why in waits] == ["politeness.delay"]
+    assert 0.03 < waits[0][0] <= 0.07
+    waits.clear()
+    slow = ok(b"User-agent: *\nCrawl-delay: 0.1")
+    async with serve(table({"/": PAGE, "/robots.txt": slow})) as server:
+        found = await traced(f"http://a.test:{server.port}/", "politeness.delay=1ms", waits=waits)
+    assert "Crawl-delay of robots.txt" in [why for _, why in waits]
+    assert found.waited_s >= 0.09
+
+
+async def test_the_scope_is_that_of_the_configuration() -> None:
+    """A URL that is no seed is judged as a link; out of scope it is fetched and called what it is."""
+    async with serve(table({"/x": PAGE})) as server:
+        url = f"http://a.test:{server.port}/x"
+        link = await traced(url, f"crawl.seeds=http://a.test:{server.port}/")
+        foreign = await traced(url, "crawl.seeds=http://b.test/")
+        excluded = await traced(url, "scope.exclude='**/x'")
+    assert (link.scope_denied, link.task.depth) == (None, 1)
+    assert foreign.scope_denied.reason is DenyReason.SCOPE_HOST
+    assert excluded.scope_denied.reason is DenyReason.SCOPE_EXCLUDE
+    assert [f.is_fine for f in (link, foreign, excluded)] == [True, False, False]
+    assert would_words(foreign) == "would not ask for it"
+    assert verdict(foreign) == "200 OK"
+
+
+# -- answers
+
+
+async def test_a_redirect_is_not_followed_but_judged() -> None:
+    """A seed's redirect would bring its host in."""
+    moved = ok(b"", "Location: http://www.a.test/y", status="301 Moved")
+    async with serve(table({"/": moved})) as server:
+        found = await traced(f"http://a.test:{server.port}/")
+    assert would_words(found) == "would archive it, and queue http://www.a.test/y, bringing www.a.test into scope"
+    assert plain(found)["redirect_to"] == "http://www.a.test/y"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "would"),
+    [
+        (ok(b"", "Retry-After: 120", status="429 Slow Down"), "429 Slow Down",
+         "would let the host rest for 2 min 00 s as Retry-After says, then try again"),
+        (ok(b"", status="503 Busy"), "503 Busy", "would let the host rest for 6.1 s, then try again"),
+        (ok(b"gone", HTML, status="404 Not Found"), "404 Not Found", "would archive it, and be done with it"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "200 OK, truncated (truncated)",
+         "would try again after 6.1 s or more"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nabc", "error: protocol_error",
+         "would let the host rest for 1.0 s, then try again"),
+        (ok(b"<p>", HTML, "X-Robots-Tag: noindex"), "200 OK",
+         "would archive it, leave it out of pages/ (noindex), and queue 0 URLs"),
+        (ok(b"\x1f\x8b", "Content-Type: image/png"), "200 OK, truncated (content_type)",
+         "would archive it, and be done with it"),
+    ],
+)  # fmt: skip
+async def test_what_a_crawl_would_make_of_an_answer(answer: bytes, said: str, would: str) -> None:
+    """The same decisions, in a sentence."""
+
+    async def script(c: Any) -> None:
+        while path := await c.request():
+            await c.send(ok(b"", status="404 None") if path == "/robots.txt" else answer)
+            if path != "/robots.txt":
+                return
+
+    async with serve(script) as server:
+        found = await traced(f"http://a.test:{server.port}/", "fetch.content_types='text/*'")
+    assert (verdict(found), would_words(found)) == (said, would)
+    assert plain(found)["would"] == would
+    assert shown(found).splitlines()[-1].endswith(would)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (chunked(b"abc"), "chunked, to the last chunk; the connection can be used again"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+         "chunked, to the last chunk; read leniently (tainted); the connection is closed"),
+        (b"HTTP/1.1 200 OK\r\n\r\nabc",
+         "neither length nor chunks: to the end of the connection; the connection is closed"),
+        (b"HTTP/1.1 204 None\r\n\r\n", "no body by its status; the connection can be used again"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc",
+         "Content-Length: 3; the connection is closed"),
+    ],
+)  # fmt: skip
+async def test_the_framing_is_explained(answer: bytes, words: str) -> None:
+    """By what ended the body."""
+
+    async def script(c: Any) -> None:
+        while path := await c.request():
+            await c.send(ok(b"", status="404 None") if path == "/robots.txt" else answer)
+            if path != "/robots.txt" and b"chunked" not in answer and b"204" not in answer:
+                return
+
+    async with serve(script) as server:
+        found = await traced(f"http://a.test:{server.port}/")
+    assert framing_words(found) == words
+
+
+async def test_nothing_a_server_says_steers_the_terminal() -> None:
+    """Neither head, title nor link carries an escape sequence through; piped there is none at all."""
+    evil = ok(b"<title>\x1b[31mred\x07</title><a href='/\x1b]0;x'>", HTML, "X-Evil: \x80\x9b31m")
+    async with serve(table({"/": evil})) as server:
+        found = await traced(f"http://a.test:{server.port}/", "identity.user_agent=a/1")
+    text = shown(found)
+    assert all(char.isprintable() or char == "\n" for char in text)
+    coloured = shown(found, terminal=True)
+    assert "\x1b[31mred" not in coloured
+    assert "\x9b" not in coloured
+    assert "\x07" not in coloured
+
+
+async def test_secrets_are_masked(tmp_path: Path) -> None:
+    """Credentials go out and are not shown."""
+    async with serve(table({"/": PAGE})) as server:
+        secrets = tmp_path / "secrets.toml"
+        secrets.write_text(f'[origin."http://a.test:{server.port}"]\nbearer = "hush"\n')
+        secrets.chmod(0o600)
+        found = await traced(f"http://a.test:{server.port}/", f"identity.secrets={secrets}")
+        assert b"hush" in server.requests[-1]
+    assert "hush" not in shown(found) + orjson.dumps(as_object(found)).decode()
+    assert "Authorization: masked" in shown(found)
+
+
+async def test_links_are_listed_in_full_on_request() -> None:
+    """Else the first few, and how many there are more."""
+    body = b"".join(b'<a href="/%d">' % n for n in range(30))
+    async with serve(table({"/": ok(body, HTML)})) as server:
+        found = await traced(f"http://a.test:{server.port}/")
+    assert "… 22 more (--links lists them)" in shown(found)
+    assert shown(found, all_links=True).count("✓") == 30
+    assert len(plain(found)["links"]["list"]) == 30
+
+
+async def test_the_bar_is_for_wide_terminals() -> None:
+    """Piped or narrow, the numbers are enough."""
+    async with serve(table({"/": PAGE})) as server:
+        found = await traced(f"http://a.test:{server.port}/")
+    assert "█" in shown(found, terminal=True, width=100)
+    assert "█" not in shown(found, terminal=True, width=60)
+    assert "█" not in shown(found)
