@@ -32,6 +32,7 @@ _COMMANDS: Final = {
     "why": "crawler.cli.why",
     "hosts": "crawler.cli.hosts",
     "report": "crawler.cli.report",
+    "top": "crawler.cli.top",
 }
 
 

@@ -26,6 +26,7 @@ def not_written(problems: Iterable[str]) -> int:
 def exit_for(error: BaseException) -> int | None:
     """Report an expected failure and return its exit code; None if it is none of ours."""
     # Imported here: a command that fails early must not pay for all rooms.
+    from crawler.cli.streams import ReaderGone
     from crawler.core.url import UrlError
     from crawler.settings.problems import ConfigurationError
 
@@ -35,7 +36,7 @@ def exit_for(error: BaseException) -> int | None:
     if isinstance(error, UrlError):
         say(str(error))
         return Exit.USAGE
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, BrokenPipeError | ReaderGone):
         return Exit.OK  # whoever read our output has had enough
     found = _of_a_crawl(error)
     if found is not None:

@@ -77,10 +77,10 @@ def command(
         since=_stamp(since, now, "--since"),
         until=_stamp(until, now, "--until"),
     )
+    limit = _limit(count, on_terminal=is_terminal() and not as_json, following=following)
     place = locate(config, overrides, output).place
     of_events = of_events or bool(events)
     log = place.events_log if of_events else place.fetch_log
-    limit = _limit(count, on_terminal=is_terminal() and not as_json, following=following)
     try:
         matcher = Matcher(query)
     except ScopePatternError as error:

@@ -7,6 +7,10 @@ import os
 import sys
 
 
+class ReaderGone(Exception):
+    """Whoever read our output has had enough. No OSError: click would make exit code 1 of it."""
+
+
 def occupy() -> None:
     """Put /dev/null where a standard stream was closed (`crawler … >&-`): the event loop aborts the process when a
     socket of its own gets a number below 3, and Python leaves None where the stream should be.
@@ -32,8 +36,8 @@ def write_data(data: bytes) -> None:
 
 
 def write_lines(held: list[bytes]) -> None:
-    """Write lines, without their newlines, to stdout and empty the list. Raises BrokenPipeError when nobody reads any
-    more: whoever has a gigabyte of lines left should stop.
+    """Write lines, without their newlines, to stdout and empty the list. Raises ReaderGone when nobody reads any more:
+    whoever has a gigabyte of lines left should stop.
     """
     if not held:
         return
@@ -43,5 +47,5 @@ def write_lines(held: list[bytes]) -> None:
         sys.stdout.buffer.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered must not fail at exit
-        raise
+        raise ReaderGone from None
     held.clear()

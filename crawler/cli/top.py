@@ -1,0 +1,301 @@
+"""`crawler top`: the running crawl, live: what it waits for, its rates, what is in flight, its hosts.
+
+Asks the control socket for the status each second and draws it; hosts come from the store now and then, where they are
+few enough for that. It changes nothing. Invariant: a daemon that goes away is said, and looked for again, until one
+answers or the user leaves.
+"""
+
+import select
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import orjson
+
+from crawler.admin.client import Control, Unreachable
+from crawler.cli.daemon import reach
+from crawler.cli.look import count, is_terminal, printable, size
+from crawler.cli.place import locate, place_options
+from crawler.cli.streams import write_data
+from crawler.core.options import PolitenessOptions
+from crawler.core.vocabulary import Exit
+from crawler.frontier.base import FrontierError
+from crawler.frontier.reader import Reader
+from crawler.inspect.events import present
+from crawler.inspect.hosts import SORTS, HostView, views
+from crawler.inspect.moments import span_text
+from crawler.inspect.parts import Parts
+
+HOSTS_EVERY_S: Final = 5.0
+HOSTS_AT_MOST: Final = 20_000  # of a store that is looked through every few seconds
+_REMEMBERED: Final = 120
+_SPARKS: Final = "▁▂▃▄▅▆▇█"
+_LABEL: Final = 13
+_STATE_STYLES: Final = {"crawling": "green", "paused": "yellow", "draining": "yellow", "lingering": "yellow"}
+_HOST_STYLES: Final = {"blocked": "red", "held": "red", "backoff": "yellow", "ready": "green", "new": "dim"}
+
+Line = list[tuple[str, str]]  # pieces of text, each with a style
+Status = Mapping[str, Any]
+
+
+@click.command(name="top")
+@place_options
+@click.option(
+    "--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds between two looks."
+)
+@click.option("-n", "--count", "frames", type=click.IntRange(min=1), help="So many looks, then end.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a look; what `status --json` prints.")
+def command(
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    interval: float,
+    frames: int | None,
+    as_json: bool,
+) -> int:
+    """Watch the running crawl. `q` or Ctrl-C leaves; exit code 69 if none runs."""
+    with reach(config, overrides, output) as control:
+        first = control.call("status")
+    watch = _Watch(lambda: reach(config, overrides, output))
+    try:
+        if as_json or not is_terminal():
+            return _piped(watch, interval, frames, as_json=as_json)
+        return _on_terminal(watch, _Hosts(Path(first["output"])), interval, frames)
+    except KeyboardInterrupt:
+        return Exit.OK
+
+
+class _Watch:
+    """Keeps a connection to the daemon, and opens another when it is gone."""
+
+    def __init__(self, connect: Callable[[], Control]) -> None:
+        self._connect = connect
+        self._control: Control | None = None
+        self.problem = ""
+
+    def look(self) -> Status | None:
+        """The status; None while nobody answers, and `problem` says why."""
+        try:
+            if self._control is None:
+                self._control = self._connect()
+            status: Status = self._control.call("status")
+        except Unreachable as error:
+            if self._control is not None:
+                self._control.close()
+            self._control = None
+            self.problem = str(error)
+            return None
+        self.problem = ""
+        return status
+
+
+class _Hosts:
+    """The hosts worth a line: those at rest first, then those with most to do."""
+
+    def __init__(self, output: Path) -> None:
+        self._output = output
+        self._again_mono = 0.0
+        self._views: list[HostView] = []
+
+    def look(self, status: Status, limit: int) -> list[HostView]:
+        now_mono = time.monotonic()
+        if status["hosts"]["total"] > HOSTS_AT_MOST:
+            return []
+        if now_mono >= self._again_mono:
+            self._again_mono = now_mono + HOSTS_EVERY_S
+            try:
+                self._views = self._read(limit)
+            except (FrontierError, OSError):  # seen next time, or said by `hosts`
+                self._views = []
+        return self._views[:limit]
+
+    def _read(self, limit: int) -> list[HostView]:
+        place = locate(None, (), self._output).place
+        with Parts(place.events_log) as parts:
+            happening = present(parts, place.run_id)
+        politeness = place.rules.politeness if place.rules is not None else PolitenessOptions()
+        with Reader(place.frontier, is_live=True) as reader:
+            found = views(reader, politeness, {}, happening.states, happening.open, now=time.time())
+        found.sort(key=SORTS["state"])
+        return found[: max(limit, 50)]
+
+
+def _piped(watch: _Watch, interval_s: float, frames: int | None, *, as_json: bool) -> int:
+    from crawler.cli.status import lines
+
+    looked = 0
+    while True:
+        status = watch.look()
+        if status is None:
+            raise Unreachable(watch.problem)
+        text = orjson.dumps(status) if as_json else "\n".join(lines(status)).encode() + b"\n"
+        write_data(text + b"\n")
+        looked += 1
+        if looked == frames:
+            return Exit.OK
+        time.sleep(interval_s)
+
+
+def _on_terminal(watch: _Watch, hosts: _Hosts, interval_s: float, frames: int | None) -> int:
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console()
+    history: deque[float] = deque(maxlen=_REMEMBERED)
+    looked = 0
+    last: Status | None = None
+    with _Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            status = watch.look()
+            if status is not None:
+                last = status
+                history.append(status["rates"]["responses_per_s"])
+            height = console.size.height
+            shown = frame(
+                last, history, hosts.look(last, height) if last is not None else [], watch.problem,
+                height=height, width=console.size.width, now=time.time(),
+            )  # fmt: skip
+            text = Text(no_wrap=True, overflow="ellipsis", end="")
+            for i, line in enumerate(shown):
+                text.append("\n" if i else "")
+                for piece, style in line:
+                    text.append(piece, style or None)
+            live.update(text, refresh=True)
+            looked += 1
+            if looked == frames or keys.pressed(interval_s) in ("q", "Q"):
+                return Exit.OK
+
+
+def frame(
+    status: Status | None,
+    history: Sequence[float],
+    hosts: Sequence[HostView],
+    problem: str,
+    *,
+    height: int,
+    width: int,
+    now: float,
+) -> list[Line]:
+    """What fits on a screen: the head always, then what is in flight, hosts and warnings share what is left."""
+    if status is None:
+        return [[("● ", "red"), (problem, "bold red")]]
+    lines = _head(status, history, width)
+    if problem:
+        lines[0] = [("● ", "red"), (printable(problem), "bold red"), ("; looking for it again. It was:", "red")]
+    left = height - len(lines) - 1
+    flights, warnings = status["in_flight"], status["warnings"]
+    warned = min(len(warnings), 3)
+    for_hosts = min(len(hosts), max(0, (left - warned - 4) // 2))
+    for_flights = max(0, left - for_hosts - warned - (2 if for_hosts else 0) - (2 if warned else 0) - 2)
+    lines += _flights(flights, for_flights)
+    if for_hosts:
+        lines += _host_lines(hosts[:for_hosts], now)
+    if warned:
+        lines += [[], [("warnings", "bold")]]
+        lines += [[("  ", ""), (printable(_words(one)), "yellow")] for one in warnings[-warned:]]
+    return lines[:height]
+
+
+def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
+    counts, rates, urls = status["counts"], status["rates"], status["urls"]
+    hosts, connections = status["hosts"], status["connections"]
+    colour = _STATE_STYLES.get(status["state"], "yellow")
+
+    def line(label: str, *pieces: tuple[str, str]) -> Line:
+        return [(f"  {label:<{_LABEL}}", "dim"), *pieces]
+
+    errors = counts["errors"]
+    resting = hosts["backoff"] + hosts["held"]
+    memory = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
+    held, limit = sum(one["held"] for one in memory), sum(one["limit"] for one in memory)
+    return [
+        [("● ", colour), (f"{status['crawl']} is {status['state']}", f"bold {colour}"),
+         (f"  up {span_text(status['elapsed_s'])}, pid {status['pid']}", "dim")],
+        line("waits for", (printable(status["sentence"]), "bold")),
+        line("responses", (f"{rates['responses_per_s']:.1f}/s", "bold"), ("  ", ""),
+             (sparks(list(history)[-max(10, width - 40):]), "cyan")),
+        line("pages", (f"{count(counts['pages'])}, {rates['pages_per_s']:.1f}/s; {size(rates['bytes_per_s'])}/s; ", ""),
+             (f"{count(errors)} errors", "red" if errors else ""), (f"; {count(counts['denied'])} denied", "")),
+        line("queue", (f"{count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
+                       f"{count(urls['gave_up'])} given up", "")),
+        line("hosts", (f"{count(hosts['total'])}, {count(hosts['with_work'])} with work", ""),
+             (f", {count(hosts['backoff'])} in backoff, {count(hosts['held'])} held", "yellow" if resting else "")),
+        line("connections", (f"{connections['open']} open, {connections['idle']} idle; ", ""),
+             (f"{connections['requests_per_connection']:.1f}", "bold"),
+             (f" requests each; {count(connections['tls_handshakes'])} handshakes, "
+              f"{count(connections['tls_resumed'])} resumed", "")),
+        line("machine", (f"{rates['cpu_percent']:.0f} % of a core; loop late by {rates['loop_lag_s'] * 1e3:.0f} ms; "
+                         f"{size(status['rss_bytes'])} memory, {size(held)} of {size(limit)} in buffers", "")),
+    ]  # fmt: skip
+
+
+def _flights(flights: Sequence[Mapping[str, Any]], room: int) -> list[Line]:
+    more = f", the {room} oldest" if 0 < room < len(flights) else ""
+    lines: list[Line] = [[], [(f"in flight: {len(flights)}{more}", "bold")]]
+    for one in flights[:room]:
+        style = "red" if one["age_s"] > 20 else "yellow" if one["age_s"] > 5 else ""
+        connection = "" if one["conn_id"] is None else f"#{one['conn_id']}.{one['requests']}"
+        lines.append(
+            [(f"  {one['age_s']:7.1f} s  ", style), (f"{one['stage']:<10}  ", ""), (f"{connection:>9}  ", "dim"),
+             (printable(one["url"]), "")]
+        )  # fmt: skip
+    return lines
+
+
+def _host_lines(hosts: Sequence[HostView], now: float) -> list[Line]:
+    lines: list[Line] = [[], [("hosts", "bold")]]
+    for view in hosts:
+        left = "" if view.until_at is None or view.until_at <= now else f" {span_text(view.until_at - now)}"
+        lines.append(
+            [(f"  {printable(view.host)[:36]:<36}  ", ""),
+             (f"{view.state + left:<16}", _HOST_STYLES.get(view.state, "")),
+             (f"{count(view.queued):>10} queued  {view.ok}/{view.errors} ok/err  ", ""), (printable(view.why), "dim")]
+        )  # fmt: skip
+    return lines
+
+
+def _words(warning: Mapping[str, Any]) -> str:
+    left_out = {"ts", "event", "level", "crawl", "run_id"}
+    when = str(warning.get("ts", ""))[11:19]
+    return " ".join([when, str(warning["event"]), *(f"{k}={v}" for k, v in warning.items() if k not in left_out)])
+
+
+def sparks(values: Sequence[float]) -> str:
+    """A small plot in text: a column for each value, the highest as tall as a line."""
+    top = max(values, default=0.0)
+    if top <= 0:
+        return _SPARKS[0] * len(values)
+    return "".join(_SPARKS[min(7, int(value / top * 7.999))] for value in values)
+
+
+class _Keys:
+    """Single keys of the terminal, without waiting for Enter; puts the terminal back as it was."""
+
+    def __enter__(self) -> "_Keys":
+        self._before: list[Any] | None = None
+        if sys.stdin.isatty():
+            import termios
+            import tty
+
+            self._before = termios.tcgetattr(sys.stdin)
+            tty.setcbreak(sys.stdin)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            import termios
+
+            termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
+
+    def pressed(self, within_s: float) -> str:
+        """The key that is pressed within that time, "" if none is."""
+        if self._before is None:
+            time.sleep(within_s)
+            return ""
+        ready, _, _ = select.select([sys.stdin], [], [], within_s)
+        return sys.stdin.read(1) if ready else ""
