@@ -60,6 +60,7 @@ class Committer:
         self._on_disk = on_disk
         self._pending: list[Visited] = []
         self._pending_bytes = 0
+        self._committing_bytes = 0
         self._committing = False
         self._closing = False
         self._poke = asyncio.Event()
@@ -74,13 +75,16 @@ class Committer:
     # -- from workers
 
     async def put(self, visited: Visited) -> None:
-        """Hand over a visit. Waits while what is uncommitted passes half of `engine.memory`, or 4 commits' worth."""
+        """Hand over a visit. Waits while what is uncommitted, the batch being stored included, passes a quarter of
+        `engine.memory`, or 4 commits' worth.
+        """
         while not self._room.is_set():
             await self._room.wait()
         self._pending.append(visited)
         self._pending_bytes += visited.held_bytes
         options = self._options
-        if self._pending_bytes > options.memory // 2 or len(self._pending) > 4 * options.commit_settlements:
+        uncommitted_bytes = self._pending_bytes + self._committing_bytes
+        if uncommitted_bytes > options.memory // 4 or len(self._pending) > 4 * options.commit_settlements:
             self._room.clear()
         self._arrived.set()
         if len(self._pending) >= options.commit_settlements or self._pending_bytes >= options.commit_bytes:
@@ -132,7 +136,7 @@ class Committer:
                 continue
             await self._gather()
             batch = self._pending
-            self._pending, self._pending_bytes = [], 0
+            self._pending, self._pending_bytes, self._committing_bytes = [], 0, self._pending_bytes
             self._committing = True
             try:
                 await self._commit(batch)
@@ -141,6 +145,7 @@ class Committer:
                 raise
             finally:
                 self._committing = False
+                self._committing_bytes = 0
             self._room.set()
 
     async def _gather(self) -> None:

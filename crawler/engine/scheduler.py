@@ -56,6 +56,8 @@ class Scheduler:
         self.valve = valve if valve is not None else Valve(clock)
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
+        self._workers = options.workers
+        self._hosts_listed = 0  # hosts in their keys' rotations: those with work, as far as looked at
         self._lease_size = options.lease_size
         self._lease_ids = itertools.count(1)
         self._wake = asyncio.Event()
@@ -178,6 +180,7 @@ class Scheduler:
             host = key.hosts.popleft()
             if not host.has_work:
                 host.listed = False
+                self._hosts_listed -= 1
                 continue
             key.hosts.append(host)
             when = self._host_opens(host, mono)
@@ -228,7 +231,7 @@ class Scheduler:
             if host.is_held:
                 return mono + host.robots.expires_at - now
         one_at_once = host.key.delay_s > 0 or self._gate.has_delay
-        if host.leases >= (1 if one_at_once else self._connections_per_host):
+        if host.leases >= (1 if one_at_once else self._connections_at_once()):
             return NEVER
         if host.peer is None:
             return None
@@ -239,6 +242,12 @@ class Scheduler:
         if not host.key.errands:  # an errand may stand in the same line
             self._agenda.step_out(host.key, host.peer)
         return None
+
+    def _connections_at_once(self) -> int:
+        """To one host at delay 0: where as many hosts as workers have work, a second connection to one of them makes
+        nothing faster, and costs memory while it idles.
+        """
+        return max(1, min(self._connections_per_host, self._workers // max(1, self._hosts_listed)))
 
     def _run_length(self, host: Host) -> int:
         """Tasks for one connection: short runs while there is little, so that every connection has some."""
@@ -309,6 +318,7 @@ class Scheduler:
 
     def _schedule_if_work(self, host: Host) -> None:
         if host.has_work:
+            self._hosts_listed += not host.listed
             host.key.list_host(host)
             self._agenda.schedule(host.key, max(host.key.turn.open_mono, host.turn.open_mono, self._clock.mono()))
 

@@ -183,6 +183,8 @@ class NetworkDialer:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
+            # before connecting: the window is agreed upon in the handshake
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._options.receive_buffer)
             if self._bind is not None and (":" in self._bind) == (family == socket.AF_INET6):
                 sock.bind((self._bind, 0))
             await asyncio.get_running_loop().sock_connect(sock, (address, port))

@@ -39,6 +39,7 @@ class FetchOptions:
     max_expansion: int = 100  # decoded bytes for each encoded one, judged beyond 1 MiB
     max_decoded: int = 256 * MIB
     spool_over: int = 1 * MIB
+    receive_buffer: int = 64 * KIB  # SO_RCVBUF; what one read brings is what a TLS connection keeps room for
     idle_timeout_s: float = 60.0
     max_connection_age_s: float | None = None
     max_requests_per_connection: int | None = None

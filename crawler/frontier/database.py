@@ -28,7 +28,7 @@ MIGRATIONS: Final[tuple[str, ...]] = tuple(
 # The block size of the usual file systems. A commit writes each page it touched whole, and what it touches is mostly
 # one row on each of many index pages: larger pages would only write more.
 PAGE_BYTES: Final = 4_096
-CACHE_BYTES: Final = 32 * 1024 * 1024  # the upper levels of the indexes of ten million URLs, and warm leaves
+CACHE_BYTES: Final = 16 * 1024 * 1024  # the upper levels of the indexes of ten million URLs, and warm leaves
 # A checkpoint writes each page once, however many commits changed it: 16 MiB of log spare most of the repeats, and are
 # copied in tenths of a second on a slow disk. SQLite's own default is 1,000 pages.
 CHECKPOINT_PAGES: Final = 4_096

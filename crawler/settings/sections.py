@@ -195,6 +195,11 @@ class Fetch(Section):
         _FETCH.max_decoded, "Of a body with its content codings off; more is a decompression bomb."
     )
     spool_over: k.Size = _key(_FETCH.spool_over, "A longer body goes to a temporary file.")
+    receive_buffer: k.PositiveSize = _key(
+        _FETCH.receive_buffer,
+        "The kernel's buffer of a connection (SO_RCVBUF). More is faster over long distances, and costs each open "
+        "connection up to twice as much memory.",
+    )
     idle_timeout: k.PositiveDuration = _key(_FETCH.idle_timeout_s, "An idle connection is closed after this.")
     max_connection_age: k.PositiveDurationOrNoLimit = _key(
         _FETCH.max_connection_age_s, "An older connection is not used again."

@@ -146,6 +146,7 @@ class Settings:
             max_expansion=self.fetch.max_expansion,
             max_decoded=self.fetch.max_decoded,
             spool_over=self.fetch.spool_over,
+            receive_buffer=self.fetch.receive_buffer,
             idle_timeout_s=self.fetch.idle_timeout,
             max_connection_age_s=self.fetch.max_connection_age,
             max_requests_per_connection=self.fetch.max_requests_per_connection,

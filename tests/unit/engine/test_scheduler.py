@@ -139,6 +139,37 @@ def test_at_delay_0_leases_are_runs_and_a_host_has_so_many(width: int) -> None:
     run(main())
 
 
+def test_while_all_workers_have_hosts_of_their_own_none_takes_a_second_connection() -> None:
+    """It would make nothing faster and cost memory while it idles; a host alone has as many as it may."""
+
+    async def main() -> None:
+        hosts = [f"https://h{n}.test/" for n in range(8)]
+        politeness = replace(AT_ONCE, connections_per_host=4, connections_per_address=64, robots="ignore")
+        engine = Engine(*hosts, politeness=politeness, engine=replace(OPTIONS, workers=8, lease_size=2))
+        engine.web.pages = {url: answer(200, numbered(40)) for url in hosts}
+        engine.web.other = ok
+        busiest_of_many, busiest_of_one, settled = 0, 0, 0
+
+        def look(origin: Origin, task: Task) -> None:
+            nonlocal busiest_of_many, busiest_of_one, settled
+            found = [engine.host(f"h{n}.test") for n in range(8)]
+            leases = [host.leases for host in found]
+            if all(host.has_work for host in found):
+                settled += 1
+                if settled > 32:  # what was leased while the seeds were all there was has ended
+                    busiest_of_many = max(busiest_of_many, *leases)
+            elif sum(host.has_work or host.leases > 0 for host in found) == 1:
+                busiest_of_one = max(busiest_of_one, *leases)
+
+        engine.web.pages[hosts[0]] = answer(200, numbered(400))
+        engine.web.before = look
+        await engine.run()
+        assert busiest_of_many == 1
+        assert busiest_of_one == 4
+
+    run(main())
+
+
 def test_an_address_delay_makes_runs_of_one() -> None:
     """A longer one would only be sent back."""
 

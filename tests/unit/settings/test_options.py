@@ -90,6 +90,7 @@ REACHES = [
     ("fetch.max_decoded", "1KiB", "FetchOptions.max_decoded", 1024),
     ("fetch.max_expansion", "2", "FetchOptions.max_expansion", 2),
     ("fetch.spool_over", "0", "FetchOptions.spool_over", 0),
+    ("fetch.receive_buffer", "1MiB", "FetchOptions.receive_buffer", 1 << 20),
     ("fetch.idle_timeout", "2s", "FetchOptions.idle_timeout_s", 2.0),
     ("fetch.max_connection_age", "2s", "FetchOptions.max_connection_age_s", 2.0),
     ("fetch.max_requests_per_connection", "2", "FetchOptions.max_requests_per_connection", 2),
@@ -181,8 +182,8 @@ def test_every_planned_key_is_there_or_refused_by_name() -> None:
         "politeness": "key delay address_delay max_crawl_delay connections_per_host connections_per_address robots"
         " adaptive",
         "fetch": "connections connect_timeout tls_timeout first_byte_timeout read_timeout total_timeout min_rate"
-        " max_head max_body max_expansion spool_over idle_timeout max_connection_age max_requests_per_connection"
-        " encodings headers cookies content_types bandwidth hours",
+        " max_head max_body max_expansion spool_over receive_buffer idle_timeout max_connection_age"
+        " max_requests_per_connection encodings headers cookies content_types bandwidth hours",
         "content": "max_html max_links",
         "network": "allow_private resolve nameservers ca_file bind_address address_family proxy",
         "tls": "verify min_version",
