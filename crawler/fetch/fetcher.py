@@ -6,7 +6,7 @@ is sent a second time only over a fresh connection, and only if the first one ha
 """
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
@@ -94,11 +94,14 @@ class Fetcher:
         self._fields = _constant_fields(options, identity)
         build_request("GET", "/", self._fields)
 
-    async def fetch(self, origin: Origin, task: Task) -> FetchResult:
-        """Get one URL of `origin`. Raises GateShut; nothing else for what networks and servers do."""
+    def fetch(self, origin: Origin, task: Task) -> Coroutine[None, None, FetchResult]:
+        """Get one URL of `origin`. Awaiting it raises GateShut; nothing else for what networks and servers do."""
         if self._personal is None:
-            return await self._fetch(origin, task)
-        return self._personal.received(origin, task, await self._fetch(origin, task))
+            return self._fetch(origin, task)
+        return self._fetch_personally(self._personal, origin, task)
+
+    async def _fetch_personally(self, personal: Personal, origin: Origin, task: Task) -> FetchResult:
+        return personal.received(origin, task, await self._fetch(origin, task))
 
     async def _fetch(self, origin: Origin, task: Task) -> FetchResult:
         wants = self._wants if task.kind is TaskKind.PAGE else None
