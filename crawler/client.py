@@ -34,6 +34,7 @@ class Client:
     pool: Pool
     fetcher: Fetcher
     budget: ByteBudget
+    cookies: CookieJar | None
 
     async def close(self) -> None:
         """Close every connection, then the resolver."""
@@ -79,6 +80,7 @@ def make_client(
         bandwidth=bandwidth,
         on_event=on_event,
     )
+    cookies = CookieJar() if fetch.cookies == "session" else None
     fetcher = Fetcher(
         pool=pool,
         options=fetch,
@@ -89,9 +91,9 @@ def make_client(
         spool_directory=spool_directory,
         personal=Personal.of(
             settings.secrets,
-            cookies=CookieJar() if fetch.cookies == "session" else None,
+            cookies=cookies,
             proxy=None if network.proxy is None else Proxy(network.proxy),
             clock=clock,
         ),
     )
-    return Client(resolver, policy, bandwidth, pool, fetcher, budget)
+    return Client(resolver, policy, bandwidth, pool, fetcher, budget, cookies)

@@ -98,7 +98,10 @@ class Service:
         parts, settings = self._parts, self._settings
         memory = settings.engine.memory
         buffered = sum(len(host.buffer) for host in parts.books.hosts.values())
+        jar = parts.client.cookies
+        cookies = [] if jar is None else [Bounded("cookies", "bytes", jar.held_bytes, jar.limit_bytes)]
         return [
+            *cookies,
             Bounded("bodies", "bytes", parts.client.budget.held, memory),
             Bounded("uncommitted", "bytes", parts.committer.uncommitted_bytes, memory // 2),
             Bounded("log lines", "bytes", parts.logs.pending_bytes, 2 * PENDING_LIMIT),

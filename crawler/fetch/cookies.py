@@ -89,6 +89,11 @@ class CookieJar:
         """What is kept, about."""
         return self._held_bytes
 
+    @property
+    def limit_bytes(self) -> int:
+        """What it may come to."""
+        return self._limits.bytes_total
+
     def __len__(self) -> int:
         return sum(len(jar.cookies) for jar in self._jars.values())
 

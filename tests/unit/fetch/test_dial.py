@@ -7,11 +7,13 @@ import socket
 
 import pytest
 
-from crawler.core.values import Failed, Fetched, Origin
-from crawler.core.vocabulary import ErrorType, Stage
+from crawler.core.url import parse
+from crawler.core.values import Failed, Fetched, Origin, Task
+from crawler.core.vocabulary import ErrorType, Stage, TaskKind
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.dial import NetworkDialer, interleave
 from crawler.fetch.errors import DialError, ResolveError
+from crawler.fetch.lookup import AresLookup
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
 from crawler.fetch.resolve import CachingResolver, Found
 from crawler.fetch.tls import TlsProfile
@@ -52,6 +54,75 @@ async def test_a_literal_is_checked_as_a_name_is(host):
         assert isinstance(result, Failed)
         assert result.error_type is ErrorType.ADDRESS_DENIED
         assert server.accepted == []
+
+
+# Every way to write 127.0.0.1, 10.0.0.1 or 169.254.169.254 that a URL may hold, and the IPv6 addresses that lead there.
+DISGUISED = [
+    "127.1",
+    "127.0.1",
+    "0x7f.1",
+    "0x7f000001",
+    "0X7F.0x0.0x0.0x1",
+    "017700000001",
+    "0177.0.0.01",
+    "2130706433",
+    "127.0.0.1.",
+    "%31%32%37.0.0.1",
+    "①②⑦.0.0.1",
+    "１２７．０．０．１",
+    "127。0。0。1",
+    "0",
+    "10.1",
+    "0xa9fea9fe",
+    "2852039166",
+    "[::]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::127.0.0.1]",
+    "[::ffff:127.0.0.1]",
+    "[::FFFF:7F00:1]",
+    "[0:0:0:0:0:ffff:a9fe:a9fe]",
+    "[64:ff9b::127.0.0.1]",
+    "[64:ff9b:1::10.0.0.1]",
+    "[2002:7f00:1::]",
+    "[2001:0:4136:e378:8000:63bf:f5ff:fffe]",
+    "[fe80::1]",
+    "[fd00::1]",
+    "100.64.0.1",
+]
+
+
+@pytest.mark.parametrize("host", DISGUISED)
+@pytest.mark.parametrize("way", ["asked for", "redirected to"])
+async def test_no_spelling_of_an_address_gets_past(host, way):
+    """As a seed or link, and as the Location of an answer: denied, and nobody is asked, DNS neither."""
+    lookup = ScriptedLookup()
+    async with serve(HELLO) as server, client(network=NetworkOptions(), lookup=lookup) as c:
+        there = f"http://{host}:{server.port}/"
+        if way == "asked for":
+            url, origin = parse(there)
+        else:
+            url, origin = parse(f"//{host}:{server.port}/", "http://a.test/")
+        result = await c.fetcher.fetch(
+            origin, Task(1, url, kind=TaskKind.ROBOTS if way == "asked for" else TaskKind.PAGE)
+        )
+        assert isinstance(result, Failed)
+        assert result.error_type is ErrorType.ADDRESS_DENIED
+        assert server.accepted == []
+        assert lookup.asked == []
+
+
+@pytest.mark.parametrize("name", ["localhost", "a.localhost", "localhost."])
+async def test_names_of_this_machine_are_checked_like_others(name):
+    """RFC 6761 names resolve to loopback, and loopback is denied."""
+    lookup = AresLookup(("127.0.0.1:9",))
+    try:
+        async with serve(HELLO) as server, client(network=NetworkOptions(), lookup=lookup) as c:
+            result = await c.get(f"http://{name}:{server.port}/")
+            assert isinstance(result, Failed)
+            assert result.error_type is ErrorType.ADDRESS_DENIED
+            assert server.accepted == []
+    finally:
+        await lookup.close()
 
 
 def dialer(lookup, *, connect=None, allow=(), clock=None, **options):
