@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import aiodns
+import pycares
 from aiodns.error import ARES_ENODATA, ARES_ENONAME, ARES_ENOTFOUND, ARES_ETIMEOUT
 
 from crawler.core.vocabulary import ErrorType
@@ -22,6 +23,9 @@ from crawler.fetch.resolve import Found
 SPLIT_AFTER_S: Final = 0.25
 _TRIES: Final = 2  # queries sent to each nameserver within network.dns_timeout
 _MAKE_DO_AT: Final = 0.9  # of network.dns_timeout: AAAA alone is better than nothing
+# A name in a URL is a whole name: with the search list of resolv.conf, one that does not exist would be looked for
+# below this machine's own domain, and somebody else's pages taken for its own. EDNS is c-ares' default.
+_FLAGS: Final = pycares.ARES_FLAG_EDNS | pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_NOALIASES
 
 _V4: Final = socket.AF_INET
 _V6: Final = socket.AF_INET6
@@ -42,7 +46,9 @@ class AresLookup:
         self._timeout_s = timeout_s
         # c-ares doubles its patience for the second try; of several servers, the next one must have its turn in time
         first_s = timeout_s / (_TRIES + 1) / min(max(len(nameservers), 1), 2)
-        self._dns = aiodns.DNSResolver(nameservers=list(nameservers) or None, timeout=first_s, tries=_TRIES)
+        self._dns = aiodns.DNSResolver(
+            nameservers=list(nameservers) or None, timeout=first_s, tries=_TRIES, flags=_FLAGS
+        )
         self._open: set[_Question] = set()
 
     def start(self, host: str, deliver: Callable[[Result], None]) -> None:

@@ -167,6 +167,15 @@ async def test_only_the_configured_family_is_asked_for(family, kinds):
         assert {kind for _, kind in ns.queries} == kinds
 
 
+async def test_a_name_is_looked_for_where_it_says_and_nowhere_else(monkeypatch):
+    """This machine's search list is left alone: a name that does not exist does not become one of our own domain."""
+    monkeypatch.setenv("LOCALDOMAIN", "corp.example")  # resolv.conf(5): replaces the search list
+    async with nameserver({"*.corp.example": Zone([V4])}) as ns, resolver(ns) as r:
+        for name in ("gone.example", "intranet"):
+            assert await error_of(r, name) is ErrorType.DNS_NOT_FOUND
+        assert {name for name, _ in ns.queries} == {"gone.example", "intranet"}
+
+
 async def test_closing_leaves_no_question_behind():
     """Whoever waits is told, and no timer asks a closed channel for more."""
     async with nameserver({"a.example": None}) as ns:
