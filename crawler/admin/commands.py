@@ -11,12 +11,12 @@ from typing import Any, Final
 from crawler.admin.control import Arguments, Command
 from crawler.admin.protocol import Refused
 from crawler.core.clock import Clock
-from crawler.core.url import UrlError, key_of, seed
-from crawler.core.values import Discovered
-from crawler.core.vocabulary import Exit, Source
+from crawler.core.url import UrlError
+from crawler.core.vocabulary import Exit
 from crawler.engine.admission import Admission
 from crawler.engine.crawl import Crawl
 from crawler.engine.scheduler import Scheduler
+from crawler.engine.upkeep import ERRORS, MAX_PRIORITY, Target, forget, forgotten, judge_added, requeued
 from crawler.frontier.base import Frontier, FrontierFull
 
 QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
@@ -53,6 +53,8 @@ class Commands:
             "resume": self._resume,
             "stop": self._stop_crawl,
             "add": self._add,
+            "requeue": self._requeue,
+            "forget": self._forget,
         }
 
     async def _ping(self, _: Arguments) -> object:
@@ -89,26 +91,37 @@ class Commands:
         self._refuse_while_draining()
         urls = _texts(arguments, "urls")
         priority = arguments.get("priority", 0)
-        if not isinstance(priority, int) or abs(priority) > 1_000_000:
+        if not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
             raise Refused('"priority" must be a number between -1000000 and 1000000')
-        found: list[Discovered] = []
-        refused: list[dict[str, str]] = []
-        for text in urls:
-            try:
-                url, origin = seed(text)
-            except UrlError as error:
-                refused.append({"url": text, "reason": error.reason, "rule": str(error)})
-                continue
-            denied = self._admission.scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED)
-            if denied is not None:
-                refused.append({"url": url, "reason": denied.reason, "rule": denied.rule})
-            else:
-                found.append(Discovered(url, origin, key_of(url), 0, "", Source.SEED, priority))
+        found, refused = judge_added(urls, self._admission.scope, priority)
         receipt = await _stored(self._frontier.add(found, now=self._clock.now()))
         self._scheduler.stored(receipt)
         self._scheduler.wake()
         new = sum(receipt.links_new)
         return {"added": new, "known": len(found) - new, "refused": refused}
+
+    async def _requeue(self, arguments: Arguments) -> object:
+        self._refuse_while_draining()
+        error = arguments.get("error_type")
+        if error not in ERRORS:
+            raise Refused('"error_type" must be an error_type or a deny_reason')
+        counts = await _stored(self._frontier.requeue(str(error)))
+        requeued(self._scheduler, counts)
+        return {"urls": sum(counts.values()), "hosts": len(counts)}
+
+    async def _forget(self, arguments: Arguments) -> object:
+        """Takedowns, one after the other; all targets are read before the first is forgotten."""
+        self._refuse_while_draining()
+        try:
+            targets = [Target.of(text) for text in _texts(arguments, "targets")]
+        except UrlError as error:
+            raise Refused(str(error)) from None
+        done = []
+        for target in targets:
+            erased = await _stored(forget(self._frontier, target, self._clock.now()))
+            forgotten(self._scheduler, erased)
+            done.append({"target": str(target), "urls": erased.urls})
+        return {"forgotten": done}
 
 
 async def _stored(storing: Awaitable[Any]) -> Any:

@@ -33,6 +33,12 @@ _COMMANDS: Final = {
     "hosts": "crawler.cli.hosts",
     "report": "crawler.cli.report",
     "top": "crawler.cli.top",
+    "add": "crawler.cli.upkeep:add",
+    "requeue": "crawler.cli.upkeep:requeue",
+    "forget": "crawler.cli.upkeep:forget",
+    "export": "crawler.cli.export",
+    "backup": "crawler.cli.backup",
+    "verify": "crawler.cli.verify",
 }
 
 

@@ -1,0 +1,191 @@
+"""Commands that change what is to be fetched: add, requeue, forget. Beside a running crawl they go through its control
+socket; while none runs they open the store themselves, and a crawl that starts meanwhile is told to wait.
+
+What each does is in `engine/upkeep.py`. Invariant: both ways end in the same store and say the same words.
+"""
+
+import asyncio
+import errno
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, TextIO, TypeVar
+
+import click
+
+from crawler.admin.client import Control
+from crawler.cli.failures import say
+from crawler.cli.place import Located, locate, place_options
+from crawler.core.scope import Scope
+from crawler.core.vocabulary import Exit
+from crawler.engine import upkeep
+from crawler.frontier.base import Frontier, Recovered
+from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect.takedown import write_list
+
+T = TypeVar("T")
+
+_SLICE: Final = 1_000  # URLs in one request
+_PATIENCE_S: Final = 3_600.0  # a takedown of a host with millions of URLs takes minutes
+
+
+@click.command(name="add")
+@click.argument("urls", nargs=-1, metavar="URL…|-")
+@click.option(
+    "--from",
+    "files",
+    multiple=True,
+    type=click.File(errors="replace"),
+    help="A file with a URL a line; # begins a comment.",
+)
+@click.option("--priority", type=click.IntRange(-upkeep.MAX_PRIORITY, upkeep.MAX_PRIORITY), default=0,
+              help="Smaller goes first; links have 0.")  # fmt: skip
+@place_options
+def add(
+    urls: tuple[str, ...],
+    files: tuple[TextIO, ...],
+    priority: int,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+) -> int:
+    """Queue URLs, as seeds: from arguments, files, or standard input (-)."""
+    if not urls and not files:
+        raise click.UsageError("name URLs, --from FILE, or - for standard input")
+    located = locate(config, overrides, output)
+    texts = _texts(urls, files)
+    totals = {"added": 0, "known": 0}
+    refused: list[dict[str, str]] = []
+
+    def take(answer: dict[str, Any]) -> None:
+        for name in totals:
+            totals[name] += answer[name]
+        for one in answer["refused"]:
+            say(f"not added: {one['url']}: {one['reason']}: {one['rule']}")
+        refused.extend(answer["refused"])
+
+    if located.place.pid() is not None:
+        with Control(located.place.socket) as control:
+            for part in _slices(texts):
+                take(control.call("add", {"urls": part, "priority": priority}))
+    else:
+
+        async def store(frontier: Frontier, recovered: Recovered) -> None:
+            scope = _scope(located, recovered)
+            for part in _slices(texts):
+                found, out = upkeep.judge_added(part, scope, priority)
+                new = sum((await frontier.add(found, now=time.time())).links_new)
+                take({"added": new, "known": len(found) - new, "refused": out})
+
+        _with_store(located, store)
+    click.echo(f"{totals['added']} added, {totals['known']} known already, {len(refused)} refused")
+    return Exit.FINDINGS if refused else Exit.OK
+
+
+@click.command(name="requeue")
+@click.option("--error-type", "error", required=True, metavar="WORD", help="E.g. connect_timeout, or a deny_reason.")
+@place_options
+def requeue(error: str, config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
+    """Queue again what last ended in this error, with all its attempts before it."""
+    if error not in upkeep.ERRORS:
+        raise click.BadParameter(f"{error!r} is neither an error_type nor a deny_reason", param_hint="--error-type")
+    located = locate(config, overrides, output)
+    if located.place.pid() is not None:
+        with Control(located.place.socket) as control:
+            answer = control.call("requeue", {"error_type": error}, timeout_s=_PATIENCE_S)
+    else:
+
+        async def store(frontier: Frontier, _: Recovered) -> dict[str, int]:
+            counts = await frontier.requeue(error)
+            return {"urls": sum(counts.values()), "hosts": len(counts)}
+
+        answer = _with_store(located, store)
+    click.echo(f"{answer['urls']} URLs of {answer['hosts']} hosts queued again")
+    return Exit.OK
+
+
+@click.command(name="forget")
+@click.argument("targets", nargs=-1, required=True, metavar="URL|HOST…")
+@click.option("--no-scan", is_flag=True, help="Do not look through the WARC files for records of it.")
+@place_options
+def forget(
+    targets: tuple[str, ...], no_scan: bool, config: Path | None, overrides: tuple[str, ...], output: Path | None
+) -> int:
+    """Take down a URL, or a whole host: erased from the store, never fetched again, its records listed for removal from
+    the WARC files in takedown.jsonl.
+    """
+    wanted = [upkeep.Target.of(text) for text in targets]
+    located = locate(config, overrides, output)
+    place = located.place
+    if place.pid() is not None:
+        with Control(place.socket) as control:
+            answer = control.call("forget", {"targets": [str(one) for one in wanted]}, timeout_s=_PATIENCE_S)
+    else:
+
+        async def store(frontier: Frontier, _: Recovered) -> dict[str, Any]:
+            done = [(one, await upkeep.forget(frontier, one, time.time())) for one in wanted]
+            return {"forgotten": [{"target": str(one), "urls": erased.urls} for one, erased in done]}
+
+        answer = _with_store(located, store)
+    for one in answer["forgotten"]:
+        click.echo(f"{one['target']}: {one['urls']} URLs forgotten")
+    listed = write_list(place, [] if no_scan else wanted, now=time.time())
+    click.echo(f"{listed.records} records to remove are listed in {listed.path}")
+    for problem in listed.problems:
+        say(problem)
+    return Exit.FINDINGS if listed.problems else Exit.OK
+
+
+def _texts(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[str]:
+    for url in urls:
+        if url == "-":
+            yield from _lines(line.decode("utf-8", "replace") for line in sys.stdin.buffer)
+        else:
+            yield url
+    for file in files:
+        yield from _lines(file)
+
+
+def _lines(file: Iterable[str]) -> Iterator[str]:
+    for line in file:
+        text = line.strip()
+        if text and not text.startswith("#"):
+            yield text
+
+
+def _slices(texts: Iterable[str]) -> Iterator[list[str]]:
+    part: list[str] = []
+    for text in texts:
+        part.append(text)
+        if len(part) == _SLICE:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
+def _scope(located: Located, recovered: Recovered) -> Scope:
+    if located.rules is None:
+        raise click.UsageError("nothing says what is in scope: name the configuration (-c FILE)")
+    scope = Scope(located.rules.scope, located.rules.seed_hosts)
+    for host in recovered.scope_hosts:
+        scope = scope.with_host(host)
+    return scope
+
+
+def _with_store(located: Located, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:
+    """Run `work` on the store of a crawl that does not run; how its last run ended stays known."""
+    path = located.place.frontier
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
+
+    async def run() -> T:
+        frontier = SqliteFrontier(path)
+        recovered = await frontier.open()
+        try:
+            return await work(frontier, recovered)
+        finally:
+            await frontier.close(clean=recovered.clean)
+
+    return asyncio.run(run())

@@ -1,0 +1,44 @@
+"""`crawler verify DIR`: are the store, the archive, pages/ and the logs whole, and do they agree?"""
+
+from pathlib import Path
+
+import click
+
+from crawler.cli.look import printable
+from crawler.core.vocabulary import Exit
+from crawler.inspect.place import find
+from crawler.inspect.verify import Checked, verify
+
+_SHOWN = 200
+
+
+@click.command(name="verify")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--all", "shows_all", is_flag=True, help=f"Every finding, not only the first {_SHOWN}.")
+def command(directory: Path, shows_all: bool) -> int:
+    """Check an output directory, also while the crawl runs. Findings go to standard output, one a line; exit 1 if
+    there are any.
+    """
+    checked = Checked()
+    found = 0
+    for finding in verify(find(directory), checked):
+        found += 1
+        if shows_all or found <= _SHOWN:
+            click.echo(printable(finding))
+    if not shows_all and found > _SHOWN:
+        click.echo(f"… and {found - _SHOWN} more")
+    seen = (
+        f"{checked.records} records and {checked.pages} pages in {checked.files} files, {checked.log_lines} log lines"
+    )
+    also = [
+        f"{count} {words}"
+        for count, words in (
+            (checked.away, "closed files moved away"),
+            (checked.uncommitted, "bytes behind what was committed"),
+            (checked.torn_lines, "torn log lines"),
+        )
+        if count
+    ]
+    verdict = f"{found} findings" if found else "nothing is wrong"
+    click.echo(f"{verdict}: {seen}" + (f" ({', '.join(also)})" if also else ""), err=True)
+    return Exit.FINDINGS if found else Exit.OK

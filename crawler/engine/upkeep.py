@@ -1,0 +1,94 @@
+"""What operators do to a store, asked in the same words whether a crawl runs or not: add, queue again, forget.
+
+It judges what is named and keeps the scheduler's books in step with the store; it knows neither sockets nor commands.
+Invariant: what a change took out of the store is in no buffer any more; what is in flight at that moment is finished,
+and the store lists its record.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from crawler.core.scope import Scope
+from crawler.core.url import UrlError, key_of, parse, seed
+from crawler.core.values import Discovered
+from crawler.core.vocabulary import DenyReason, ErrorType, Source
+from crawler.engine.scheduler import Scheduler
+from crawler.frontier.base import Forgotten, Frontier, Receipt
+
+ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # what `requeue` may name
+MAX_PRIORITY: Final = 1_000_000
+
+
+def judge_added(texts: Iterable[str], scope: Scope, priority: int) -> tuple[list[Discovered], list[dict[str, str]]]:
+    """URLs that no page led to, judged as seeds are: any host may be named, an exclude pattern still holds. Returns
+    those to add, and the others with `url`, `reason` and `rule`.
+    """
+    found: list[Discovered] = []
+    refused: list[dict[str, str]] = []
+    for text in texts:
+        try:
+            url, origin = seed(text)
+        except UrlError as error:
+            refused.append({"url": text, "reason": error.reason, "rule": str(error)})
+            continue
+        denied = scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED)
+        if denied is not None:
+            refused.append({"url": url, "reason": denied.reason, "rule": denied.rule})
+        else:
+            found.append(Discovered(url, origin, key_of(url), 0, "", Source.SEED, priority))
+    return found, refused
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a takedown names: one URL, or every URL of `host` if `url` is None."""
+
+    host: str
+    url: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> "Target":
+        """A text without a slash names a host. Raises UrlError."""
+        text = text.strip()
+        if "/" in text:
+            url, origin = seed(text)
+            return cls(origin.host, url)
+        return cls(parse(f"https://{text}/")[1].host)
+
+    def __str__(self) -> str:
+        return self.url or self.host
+
+
+async def forget(frontier: Frontier, target: Target, now: float) -> Forgotten:
+    if target.url is not None:
+        return await frontier.forget_url(target.url, now=now)
+    return await frontier.forget_host(target.host, now=now)
+
+
+def requeued(scheduler: Scheduler, counts: Mapping[int, int]) -> None:
+    """The store queued URLs again (`counts`: host id → how many)."""
+    for host_id, count in counts.items():
+        host = scheduler.books.hosts[host_id]
+        host.retries += count
+        scheduler.books.reopen(host)
+    scheduler.stored(Receipt((), dict(counts)))
+    scheduler.wake()
+
+
+def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
+    """The store erased URLs: none of them may be handed out any more."""
+    scheduler.stored(Receipt((), {}, erased.hosts))
+    named = frozenset(erased.ids)
+    for host_id in erased.host_ids:
+        host = scheduler.books.hosts.get(host_id)
+        if host is None:
+            continue
+        dropped = [task for task in host.buffer if not named or task.id in named]
+        for task in dropped:
+            host.buffer.remove(task)
+            host.leased.discard(task.id)
+        waiting = {task.id for task in host.buffer}
+        in_flight = sum(1 for url_id in host.leased - waiting if not named or url_id in named)
+        # Those in flight leave the count when they are settled.
+        host.queued -= max(0, erased.queued.get(host_id, 0) - in_flight)

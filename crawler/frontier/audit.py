@@ -1,0 +1,125 @@
+"""What `verify` asks the store: whether it is consistent in itself, and whether the records found in the output files
+are those it speaks of.
+
+Records are gathered in a temporary table on the disk, so that memory stays bounded however large the archive is. It
+does not know how the files are read. Invariant: everything is judged against one snapshot of the store.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import orjson
+
+from crawler.core.url import every_key_of, parse
+from crawler.frontier.reader import Reader
+from crawler.frontier.sql import KNOWN_AS
+
+_GATHER: Final = """
+PRAGMA temp_store = file;
+CREATE TEMP TABLE record (
+  file INTEGER, at INTEGER, url TEXT, digest TEXT, host TEXT, hash INTEGER, pages INTEGER DEFAULT 0,
+  PRIMARY KEY (file, at)
+) WITHOUT ROWID;
+CREATE TEMP TABLE held (id INTEGER PRIMARY KEY);"""
+_ORIGIN: Final = """h.scheme || '://' || h.host ||
+  CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END"""
+_VISITS: Final = f"""
+SELECT {_ORIGIN} || u.target, f.name, v.warc_offset, r.url, v.digest, r.digest
+FROM visit AS v CROSS JOIN held ON held.id = v.warc_file CROSS JOIN sink_file AS f ON f.id = v.warc_file
+CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
+LEFT JOIN record AS r ON r.file = v.warc_file AND r.at = v.warc_offset
+WHERE r.url IS NULL OR r.url <> {_ORIGIN} || u.target OR (v.digest IS NOT NULL AND r.digest <> v.digest)"""  # noqa: S608
+# In the order of the records: one URL's stand together only after sorting, which SQLite does on the disk.
+_TWICE: Final = """
+SELECT r.url, count(*), coalesce(max(v.visits), 0)
+FROM record AS r LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
+LEFT JOIN url AS u ON u.host = h.id AND u.hash = r.hash LEFT JOIN visit AS v ON v.url = u.id
+GROUP BY r.url HAVING u.id IS NOT NULL AND u.state <> 'forgotten' AND count(*) > max(1, coalesce(max(v.visits), 0))"""
+_UNKNOWN: Final = """
+SELECT r.url, f.name, r.at FROM record AS r CROSS JOIN sink_file AS f ON f.id = r.file
+LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
+LEFT JOIN url AS u ON u.host = h.id AND u.hash = r.hash
+WHERE u.id IS NULL AND r.url NOT LIKE '%/robots.txt' AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
+_LOST: Final = """
+SELECT count(*) FROM url LEFT JOIN visit ON visit.url = url.id WHERE state = 'waiting' AND next_at IS NULL"""
+_QUEUED: Final = """
+SELECT h.host, h.queued, (SELECT count(*) FROM url AS u WHERE u.host = h.id AND u.state = 'queued') AS found
+FROM host AS h WHERE h.queued <> found"""
+
+
+class Auditor(Reader):
+    """A Reader that holds one snapshot from `begin` on."""
+
+    def begin(self) -> None:
+        self._connection.execute(_GATHER).get  # noqa: B018 - runs it
+        self._connection.execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes the snapshot
+
+    def own_problems(self) -> Iterator[str]:
+        """What is wrong within the store."""
+        for (word,) in self._execute("PRAGMA main.quick_check(20)"):
+            if word != "ok":
+                yield f"SQLite: {word}"
+        told = {word: n for word, n in orjson.loads(self.meta("totals") or "{}").items() if word != "hosts" and n}
+        found: dict[str, int] = dict(self._execute("SELECT state, count(*) FROM url GROUP BY state"))
+        if told != found:
+            yield f"totals say {_words(told)}; there are {_words(found)}"
+        for host, queued, counted in self._execute(_QUEUED):
+            yield f"host {host}: {queued} queued by its counter, {counted} by its URLs"
+        lost = self._get(_LOST, ())
+        if lost:
+            yield f"{lost} URLs wait for no time: they would never be fetched"
+
+    def sink_files(self) -> list[tuple[int, str, str, str, int]]:
+        """id, sink, name, state, committed bytes."""
+        sql = "SELECT id, sink, name, state, committed_bytes FROM sink_file ORDER BY id"
+        return [(i, sink, name, state, size) for i, sink, name, state, size in self._execute(sql)]
+
+    def gather(self, rows: Sequence[tuple[int, int, str, str | None, str, int]]) -> None:
+        """Responses and revisits: file id, offset, URL, payload digest, "scheme://host:port" and key of the URL."""
+        with self._explained():
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO record (file, at, url, digest, host, hash) VALUES (?, ?, ?, ?, ?, ?)", rows
+            )
+
+    def hold(self, file_id: int) -> None:
+        """The WARC file was read to its end: what the store says of it can be judged."""
+        self._connection.execute("INSERT OR IGNORE INTO held VALUES (?)", (file_id,))
+
+    def is_held(self, file_id: int) -> bool:
+        return self._get("SELECT 1 FROM held WHERE id = ?", (file_id,)) is not None
+
+    def record(self, file_id: int, at: int, *, by_page: bool = False) -> tuple[str, str | None, int] | None:
+        """URL, digest and number of lines in pages/ so far of a record; `by_page` counts one more."""
+        if by_page:
+            sql = "UPDATE record SET pages = pages + 1 WHERE file = ? AND at = ?"
+            self._connection.execute(sql, (file_id, at))
+        row: tuple[str, str | None, int] | None = self._get(
+            "SELECT url, digest, pages FROM record WHERE file = ? AND at = ?", (file_id, at)
+        )
+        return row
+
+    def cross_problems(self) -> Iterator[str]:
+        """Where store and archive disagree, after everything was gathered."""
+        for url, name, at, found, digest, archived in self._execute(_VISITS):
+            if found is None:
+                yield f"{url}: stored as archived in {name} at byte {at}, where no response begins"
+            elif found != url:
+                yield f"{url}: stored as archived in {name} at byte {at}, where {found} is"
+            else:
+                yield f"{url}: digest {digest} in the store, {archived} in {name} at byte {at}"
+        for url, times, visits in self._execute(_TWICE):
+            yield f"{url}: archived {times} times in {visits} visits"
+        for url, name, at in self._execute(_UNKNOWN):
+            if not self._knows(url):
+                yield f"{url}: archived in {name} at byte {at}, and unknown to the store"
+
+    def _knows(self, url: str) -> bool:
+        """Whether it is there as something else than a page: a sitemap, a probe, another spelling."""
+        href, origin = parse(url)
+        host = self.host(origin)
+        keys = orjson.dumps(every_key_of(href)).decode()
+        return host is not None and bool(orjson.loads(self._get(KNOWN_AS, (host["id"], keys))))
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "none"

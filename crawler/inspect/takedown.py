@@ -1,0 +1,96 @@
+"""takedown.jsonl: which records of the WARC files a takedown wants removed.
+
+What the store knows of (the last record of each URL, and those written after the takedown) and what a walk through the
+WARC files finds beside it: earlier visits, requests, metadata. Nothing is removed here: whoever holds copies of the
+files must do that in all of them.
+Invariant: the file is replaced whole; a record stands in it once.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import orjson
+
+from crawler.core.url import UrlError, canonical, parse
+from crawler.core.values import Origin
+from crawler.frontier.copy import Copier
+from crawler.inspect.place import Place
+from crawler.inspect.warcs import records
+
+
+class Target(Protocol):
+    """What was forgotten: one URL, or all of a host."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def url(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What stands in the file now. `problems`: WARC files that could not be read to their end."""
+
+    path: Path
+    records: int
+    problems: Sequence[str] = ()
+
+
+def write_list(place: Place, scanned: Sequence[Target], *, now: float) -> Listed:
+    """Bring the file up to date; the WARC files are walked through for `scanned`, if there is any."""
+    path = place.output / "takedown.jsonl"
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in _lines(path):
+        found[line["warc_file"], line["warc_offset"]] = line
+    with Copier(place.frontier, is_live=place.pid() is not None) as store:
+        for url, warc_file, offset, at in store.takedowns():
+            found.setdefault((warc_file, offset), _line(url, warc_file, offset, None, "response", at))
+    problems: list[str] = []
+    if scanned:
+        for one in _scan(place.output / "warc", scanned, problems, now):
+            found[one["warc_file"], one["warc_offset"]] = one
+    temporary = path.with_suffix(".jsonl.new")
+    with temporary.open("wb") as file:
+        for key in sorted(found):
+            file.write(orjson.dumps(found[key], option=orjson.OPT_APPEND_NEWLINE))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    return Listed(path, len(found), problems)
+
+
+def _line(url: str, name: str, offset: int, length: int | None, kind: str, at: float) -> dict[str, Any]:
+    return {"url": url, "warc_file": name, "warc_offset": offset, "length": length, "record": kind, "forgotten_at": at}
+
+
+def _lines(path: Path) -> Iterable[dict[str, Any]]:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    return [orjson.loads(line) for line in content.splitlines()]
+
+
+def _scan(folder: Path, targets: Sequence[Target], problems: list[str], now: float) -> Iterable[dict[str, Any]]:
+    hosts = {target.host for target in targets if target.url is None}
+    urls = {canonical(target.url) for target in targets if target.url is not None}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = path.name.removesuffix(".open")
+        if not name.endswith(".warc.gz"):
+            continue
+        for record in records(path, deep=False):
+            if record.torn and path.name == name:  # an open file may end in what is being written
+                problems.append(f"{path}: at byte {record.offset}: {record.problems[-1]}")
+            parsed = _parse(record.url)
+            if parsed is not None and (parsed[1].host in hosts or canonical(parsed[0]) in urls):
+                yield _line(record.url, name, record.offset, record.length, record.kind, now)
+
+
+def _parse(url: str) -> tuple[str, Origin] | None:
+    try:
+        return parse(url) if url else None
+    except UrlError:
+        return None

@@ -1,0 +1,185 @@
+"""Checks an output directory: the store, the WARC files, pages/ and the logs, each in itself and against the others.
+
+The store says how many bytes of each file count; what lies beyond is a commit that did not come to its end, and no
+fault. Files that were moved away are not missed. Invariant: memory stays bounded (one record, one block of lines; what
+must be compared lies in a table on the disk), and nothing is changed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from crawler.core.url import UrlError, key_of, parse
+from crawler.frontier.audit import Auditor
+from crawler.inspect.parts import Parts
+from crawler.inspect.place import Place
+from crawler.inspect.warcs import records
+
+_GATHER: Final = 2_000  # records handed to the store at a time
+_READ: Final = 1024 * 1024
+
+
+@dataclass(slots=True)
+class Checked:
+    """What was looked at; `away`: files that are not there any more, `uncommitted`: bytes beyond what counts."""
+
+    files: int = 0
+    records: int = 0
+    pages: int = 0
+    log_lines: int = 0
+    away: int = 0
+    uncommitted: int = 0
+    torn_lines: int = 0
+    archive: dict[str, tuple[int, int]] = field(default_factory=dict)  # WARC file name → id, bytes that count
+
+
+def verify(place: Place, checked: Checked) -> Iterator[str]:
+    """Everything that is wrong, in words. `checked` is filled meanwhile. Raises what a Reader does."""
+    with Auditor(place.frontier, is_live=place.pid() is not None) as store:
+        store.begin()
+        yield from store.own_problems()
+        pages: list[tuple[str, int]] = []
+        known: dict[str, set[str]] = {"warc": set(), "pages": set()}
+        for file_id, sink, name, state, size in store.sink_files():
+            known.setdefault(sink, set()).add(name)
+            path, problem = _file(place.output / sink, name, state, size, checked)
+            if problem is not None:
+                yield problem
+            if path is None:
+                continue
+            if sink == "warc":
+                checked.archive[name] = (file_id, size)
+                yield from _warc(store, file_id, name, path, size, checked)
+            else:
+                pages.append((name, size))
+        for sink, names in known.items():
+            yield from _strangers(place.output / sink, names)
+        for name, size in pages:
+            lies_at = _path(place.output / "pages", name)  # looked for again: a running crawl renames what is full
+            if lies_at is not None:
+                yield from _pages(store, name, lies_at, size, checked)
+        yield from store.cross_problems()
+        yield from _log(store, place, checked)
+
+
+def _file(folder: Path, name: str, state: str, size: int, checked: Checked) -> tuple[Path | None, str | None]:
+    """Where a file lies, and what is wrong with its length."""
+    path = _path(folder, name)
+    where = f"{folder.name}/{name}"
+    if path is None:
+        checked.away += state == "closed"
+        return None, None if state == "closed" or size == 0 else f"{where}: it is {state}, and not there"
+    found = path.stat().st_size
+    if found < size:
+        return None, f"{where}: {found} bytes of the {size} that count"
+    checked.files += 1
+    if found > size and path.name == name and state == "closed":
+        return path, f"{where}: complete with {size} bytes, and {found - size} more behind them"
+    checked.uncommitted += found - size
+    return path, None
+
+
+def _path(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / f"{name}.open", folder / name) if path.exists()), None)
+
+
+def _strangers(folder: Path, names: set[str]) -> Iterator[str]:
+    """Complete files that the store does not know. (Open ones are set aside by the next start of the crawl.)"""
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = path.name.removesuffix(".open")
+        if name not in names and name == path.name and name.endswith((".warc.gz", ".jsonl")):
+            yield f"{folder.name}/{path.name}: unknown to the store"
+
+
+def _warc(store: Auditor, file_id: int, name: str, path: Path, size: int, checked: Checked) -> Iterator[str]:
+    rows: list[tuple[int, int, str, str | None, str, int]] = []
+    end = 0
+    for record in records(path, size):
+        checked.records += 1
+        end = record.offset + record.length
+        for problem in record.problems:
+            yield f"warc/{name} at byte {record.offset}: {problem}" + (f" ({record.url})" if record.url else "")
+        if record.torn:
+            return
+        if record.kind in ("response", "revisit"):
+            try:
+                href, origin = parse(record.url)
+            except UrlError as error:
+                yield f"warc/{name} at byte {record.offset}: {error}"
+                continue
+            place = f"{origin.scheme}://{origin.host}:{origin.port}"
+            digest = record.headers.get("warc-payload-digest")
+            rows.append((file_id, record.offset, record.url, digest, place, key_of(href)))
+            if len(rows) == _GATHER:
+                store.gather(rows)
+                rows.clear()
+    store.gather(rows)
+    if end != size:
+        yield f"warc/{name}: its records end at byte {end}, {size} count"
+    else:
+        store.hold(file_id)
+
+
+def _pages(store: Auditor, name: str, path: Path, size: int, checked: Checked) -> Iterator[str]:
+    with path.open("rb") as file:
+        at = 0
+        while at < size:
+            line = file.readline(min(size - at, 16 * _READ))
+            where = f"pages/{name} at byte {at}"
+            at += len(line)
+            checked.pages += 1
+            page = _object(line)
+            if page is None or not line.endswith(b"\n"):
+                yield f"{where}: not a whole JSON line"
+                continue
+            yield from (f"{where}: {problem}" for problem in _page(store, page, checked))
+
+
+def _page(store: Auditor, page: dict[str, Any], checked: Checked) -> Iterator[str]:
+    file_id, _ = checked.archive.get(str(page.get("warc_file")), (0, 0))
+    if not store.is_held(file_id):
+        return  # without an archive, or it was moved away, or it is damaged and that was said
+    found = store.record(file_id, int(page.get("warc_offset") or 0), by_page=True)
+    if found is None:
+        yield f"{page.get('url')}: no response begins at byte {page.get('warc_offset')} of {page['warc_file']}"
+        return
+    url, digest, lines = found
+    if url != page.get("url"):
+        yield f"{page.get('url')}: {page['warc_file']} has {url} at byte {page['warc_offset']}"
+    elif digest is not None and digest != page.get("digest"):
+        yield f"{url}: its digest is not that of the WARC file"
+    elif lines == 2:
+        yield f"{url}: more than one line for one record"
+
+
+def _log(store: Auditor, place: Place, checked: Checked) -> Iterator[str]:
+    """Lines are best effort, so none is missed; what one says of the archive must be true."""
+    with Parts(place.fetch_log) as parts:
+        for part in parts.oldest_first:
+            for block in part.blocks():
+                for line in block.splitlines():
+                    checked.log_lines += 1
+                    told = _object(line)
+                    if told is None:
+                        checked.torn_lines += 1  # a kill cuts lines off
+                        continue
+                    name, at = str(told.get("warc_file")), int(told.get("warc_offset") or 0)
+                    file_id, size = checked.archive.get(name, (0, 0))
+                    if at >= size or not store.is_held(file_id):  # a line may be of a commit after our snapshot
+                        continue
+                    found = store.record(file_id, at)
+                    if found is None:
+                        yield f"fetch.jsonl: {told.get('url_full')}: no response begins at byte {at} of {name}"
+                    elif told.get("content_digest") not in (None, found[1]) and found[1] is not None:
+                        yield f"fetch.jsonl: {told.get('url_full')}: its digest is not that of the WARC file"
+
+
+def _object(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+    return value if isinstance(value, dict) else None

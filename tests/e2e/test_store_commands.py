@@ -1,0 +1,283 @@
+"""Commands on the store of a crawl, as operators use them: verify, export, backup, add, requeue, forget."""
+
+import csv
+import io
+import json
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.crawls import Crawl, run, running
+from tests.support.interrupted import SLOWLY, wait_for_requests
+from tests.support.nginx import Nginx
+from tests.support.sites import DOCS, OTHER, sections
+from tests.support.warcs import record_at, records
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def crawled(running_server: Nginx, tmp_path_factory: pytest.TempPathFactory) -> Crawl:
+    """A finished crawl of two hosts, in several WARC files."""
+    directory = tmp_path_factory.mktemp("crawled")
+    crawl = Crawl.of(directory, sections(running_server, DOCS, OTHER, output={"warc_size": "100kB"}))
+    assert crawl.run().code == 0
+    return crawl
+
+
+@pytest.fixture
+def crawl(crawled: Crawl, tmp_path: Path) -> Crawl:
+    """A copy of it, to do harm to."""
+    shutil.copytree(crawled.output, tmp_path / "out")
+    (tmp_path / "out" / "run.json").unlink()  # it names the paths of the original
+    config = tmp_path / "crawler.toml"
+    config.write_text(crawled.config.read_text())
+    return Crawl(config, tmp_path / "out", tmp_path / "out" / "logs")
+
+
+def rows(crawl: Crawl, *arguments: str) -> list[dict[str, Any]]:
+    exported = run("export", *arguments, "--output", crawl.output)
+    assert (exported.code, exported.stderr) == (0, "")
+    return [json.loads(line) for line in exported.stdout.splitlines()]
+
+
+def store(crawl: Crawl, statement: str) -> None:
+    with sqlite3.connect(crawl.output / "frontier.db") as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+# -- verify
+
+
+def test_a_finished_crawl_verifies(crawl: Crawl) -> None:
+    """Every record, page and line was looked at, and nothing is wrong."""
+    ran = run("verify", crawl.output)
+    assert (ran.code, ran.stdout) == (0, "")
+    responses = sum(1 for path in crawl.warcs() for _ in records(path))
+    assert f"nothing is wrong: {responses} records and {len(crawl.page_lines())} pages in " in ran.stderr
+    assert f"{len(crawl.fetches())} log lines" in ran.stderr
+
+
+def flip_a_byte(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+def first_visit(crawl: Crawl) -> tuple[Path, int]:
+    page = crawl.page_lines()[0]
+    return crawl.output / "warc" / page["warc_file"], page["warc_offset"]
+
+
+def damage(crawl: Crawl, kind: str) -> None:
+    """Do one kind of harm to the output directory."""
+    warc, offset = first_visit(crawl)
+    pages = sorted((crawl.output / "pages").iterdir())[0]
+    lines = pages.read_bytes().splitlines(keepends=True)
+    match kind:
+        case "a byte of a record":
+            flip_a_byte(warc, offset + 300)
+        case "a record cut off":
+            warc.write_bytes(warc.read_bytes()[:-10])
+        case "bytes behind a complete file":
+            warc.write_bytes(warc.read_bytes() + b"more")
+        case "an open file that is gone":
+            store(crawl, f"UPDATE sink_file SET state = 'open' WHERE name = '{warc.name}'")
+            warc.unlink()
+        case "a file of another crawl":
+            shutil.copy(warc, warc.with_name("other-20260101000000-00099.warc.gz"))
+        case "a page line that is no JSON":
+            pages.write_bytes(b"".join([b"x" * (len(lines[0]) - 1) + b"\n", *lines[1:]]))
+        case "a page line twice":
+            pages.write_bytes(pages.read_bytes() + lines[0])
+            store(crawl, f"UPDATE sink_file SET committed_bytes = {pages.stat().st_size} WHERE name = '{pages.name}'")
+        case "a visit that points elsewhere":
+            store(crawl, "UPDATE visit SET warc_offset = warc_offset + 1 WHERE url = 1")
+        case "a digest that differs":
+            store(crawl, "UPDATE visit SET digest = 'sha256:A' WHERE url = 1")
+        case "a settled page that is queued again":
+            store(crawl, "UPDATE url SET state = 'queued' WHERE id = 2")
+        case "a page that the store lost":
+            store(crawl, "DELETE FROM url WHERE id = 3")
+        case "a visit that is forgotten":
+            store(crawl, "UPDATE visit SET visits = 0, warc_offset = NULL, warc_file = NULL WHERE url = 1")
+            warc2 = warc.read_bytes()
+            warc.write_bytes(warc2 + warc2)
+            size = warc.stat().st_size
+            store(crawl, f"UPDATE sink_file SET committed_bytes = {size} WHERE name = '{warc.name}'")
+        case "a log line that lies":
+            log = crawl.logs / "fetch.jsonl"
+            log.write_bytes(log.read_bytes().replace(f'"warc_offset":{offset}'.encode(), b'"warc_offset":1', 1))
+        case "a damaged index":
+            with sqlite3.connect(crawl.output / "frontier.db") as connection:
+                connection.execute("PRAGMA writable_schema = on")
+                connection.execute("DELETE FROM sqlite_schema WHERE name = 'url_queued'")
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("a byte of a record", "at byte"),
+        ("a record cut off", "bytes of the"),
+        ("bytes behind a complete file", "more behind them"),
+        ("an open file that is gone", "it is open, and not there"),
+        ("a file of another crawl", "unknown to the store"),
+        ("a page line that is no JSON", "not a whole JSON line"),
+        ("a page line twice", "more than one line for one record"),
+        ("a visit that points elsewhere", "where no response begins"),
+        ("a digest that differs", "digest sha256:A in the store"),
+        ("a settled page that is queued again", "totals say"),
+        ("a page that the store lost", "and unknown to the store"),
+        ("a visit that is forgotten", "archived 2 times in"),
+        ("a log line that lies", "fetch.jsonl: "),
+        ("a damaged index", "SQLite: "),
+    ],
+)
+def test_each_kind_of_damage_is_found(crawl: Crawl, kind: str, words: str) -> None:
+    """And told in words, with exit code 1."""
+    damage(crawl, kind)
+    ran = run("verify", crawl.output)
+    assert ran.code == 1, ran.stderr
+    assert words in ran.stdout
+    assert "Traceback" not in ran.stderr
+
+
+def test_files_that_were_moved_away_are_not_missed(crawl: Crawl) -> None:
+    """Closed ones may be uploaded and removed."""
+    for path in crawl.warcs()[:2]:
+        path.unlink()
+    ran = run("verify", crawl.output)
+    assert (ran.code, ran.stdout) == (0, "")
+    assert "2 closed files moved away" in ran.stderr
+
+
+def test_a_directory_without_a_crawl_is_told_as_such(tmp_path: Path) -> None:
+    """Neither clean nor full of findings."""
+    assert run("verify", tmp_path).code == 74
+    assert "holds no crawl" in run("verify", tmp_path).stderr
+
+
+# -- export and backup
+
+
+def test_urls_and_hosts_are_exported(crawl: Crawl) -> None:
+    """Each with what the store knows, as JSON lines or CSV."""
+    urls = rows(crawl, "urls")
+    pages = {line["url"]: line for line in crawl.page_lines()}
+    done = {row["url"]: row for row in urls if row["state"] == "done"}
+    assert set(pages) <= set(done)
+    assert all(done[url]["digest"] == page["digest"] for url, page in pages.items())
+    assert {row["source"] == "seed" for row in urls if row["via"] is None} == {True}
+    assert {row["via"] for row in urls} - {None} <= set(done)
+    hosts = rows(crawl, "hosts")
+    assert sum(row["fetched"] for row in hosts) == len(done)
+    table = run("export", "urls", "--format", "csv", "--state", "done", "--output", crawl.output)
+    read = list(csv.DictReader(io.StringIO(table.stdout)))
+    assert [row["url"] for row in read] == [row["url"] for row in urls if row["state"] == "done"]
+
+
+def test_a_backup_made_while_the_crawl_runs_is_whole_and_can_be_resumed(server: Nginx, tmp_path: Path) -> None:
+    """It is the store of one moment; commits meanwhile do not disturb it."""
+    crawl = Crawl.of(tmp_path, sections(server, DOCS, OTHER, politeness=SLOWLY))
+    copy = tmp_path / "copy.db"
+    with running(*crawl.arguments()) as process:
+        assert wait_for_requests(server, process, 40)
+        ran = run("backup", copy, "-c", crawl.config, "--output", crawl.output)
+        assert (ran.code, ran.stderr) == (0, "")
+        assert run("verify", crawl.output).code == 0  # beside the running crawl
+        assert run("backup", copy, "--output", crawl.output).code == 74  # it is never overwritten
+        process.terminate()
+        process.wait()
+    restored = tmp_path / "restored"
+    restored.mkdir()
+    shutil.copy(copy, restored / "frontier.db")
+    with sqlite3.connect(copy) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT value FROM meta WHERE name = 'clean'").fetchone() == ("0",)
+        states = dict(connection.execute("SELECT state, count(*) FROM url GROUP BY state"))
+    connection.close()
+    assert states["done"] > 0
+    assert states["queued"] > 0
+    assert not list(tmp_path.glob("copy.db.partial*"))
+
+
+# -- add, requeue, forget
+
+
+def test_urls_are_added_from_arguments_files_and_standard_input(crawl: Crawl, tmp_path: Path) -> None:
+    """To a crawl that does not run; what is no URL is told and the others are added."""
+    file = tmp_path / "more.txt"
+    file.write_text("# of a partner\nhttps://a.test/1\n\nhttps://a.test/2\n")
+    ran = run(
+        "add", "a.test/3", "-", "https://a.test/1", "no url", "--from", file, "--priority", -5,
+        "-c", crawl.config, "--output", crawl.output, input="https://a.test/4\nhttps://a.test/3\n",
+    )  # fmt: skip
+    assert ran.stdout == "4 added, 2 known already, 1 refused\n"
+    assert "not added: no url: url_invalid" in ran.stderr
+    assert ran.code == 1
+    added = [row for row in rows(crawl, "urls", "--state", "queued") if row["url"].startswith("https://a.test/")]
+    assert {(row["url"][-1], row["priority"], row["source"]) for row in added} == {(n, -5, "seed") for n in "1234"}
+
+
+def test_a_running_crawl_fetches_what_is_added(server: Nginx, tmp_path: Path) -> None:
+    """Through its control socket; requeue and forget go the same way."""
+    crawl = Crawl.of(tmp_path, sections(server, DOCS, politeness=SLOWLY | {"delay": "100ms"}))
+    with running(*crawl.arguments()) as process:
+        assert wait_for_requests(server, process, 5)
+        extra = server.url(DOCS, "/added-by-hand")
+        ran = run("add", extra, "--priority", "-9", "--output", crawl.output)
+        assert (ran.code, ran.stdout) == (0, "1 added, 0 known already, 0 refused\n")
+        gone = server.url(OTHER, "/")
+        assert run("forget", gone, "--no-scan", "--output", crawl.output).code == 0
+        ran = run("requeue", "--error-type", "read_timeout", "--output", crawl.output)
+        assert (ran.code, ran.stdout) == (0, "0 URLs of 0 hosts queued again\n")
+        ran = run("add", gone, "--output", crawl.output)
+        assert ran.stdout == "0 added, 1 known already, 0 refused\n"
+        process.terminate()
+        process.wait(timeout=90)
+    assert (DOCS, "/added-by-hand") in server.places()
+    assert OTHER not in {host for host, _ in server.places()}
+    assert run("verify", crawl.output).code == 0
+
+
+def test_errors_are_queued_again(crawl: Crawl) -> None:
+    """By their word; a word that is none is a mistake."""
+    store(crawl, "UPDATE visit SET last_error = 'reset' WHERE url IN (1, 2)")
+    ran = run("requeue", "--error-type", "reset", "--output", crawl.output)
+    assert (ran.code, ran.stdout) == (0, "2 URLs of 2 hosts queued again\n")
+    assert len(rows(crawl, "urls", "--state", "queued")) == 2
+    assert run("requeue", "--error-type", "rest", "--output", crawl.output).code == 2
+
+
+def test_a_forgotten_url_is_listed_with_all_its_records(crawl: Crawl) -> None:
+    """And gone from the store; a crawl that goes on never asks for it again."""
+    url = crawl.page_lines()[3]["url"]
+    ran = run("forget", url, "--output", crawl.output)
+    assert ran.code == 0, ran.stderr
+    assert ran.stdout.startswith(f"{url}: 1 URLs forgotten\n")
+    listed = [json.loads(line) for line in (crawl.output / "takedown.jsonl").read_text().splitlines()]
+    assert {line["url"] for line in listed} == {url}
+    assert sorted(line["record"] for line in listed) == ["metadata", "request", "response"]
+    for line in listed:
+        found = record_at(crawl.output / "warc" / line["warc_file"], line["warc_offset"])
+        assert (found.kind, found.url) == (line["record"], url)
+    assert url not in {row["url"] for row in rows(crawl, "urls")}
+    assert run("verify", crawl.output).code == 0
+    assert run("add", url, "-c", crawl.config, "--output", crawl.output).stdout.startswith("0 added, 1 known")
+
+
+def test_a_forgotten_host_is_listed_whole(crawl: Crawl) -> None:
+    """Twice makes no difference."""
+    for _ in range(2):
+        ran = run("forget", OTHER, "--output", crawl.output)
+        assert ran.code == 0, ran.stderr
+    listed = [json.loads(line) for line in (crawl.output / "takedown.jsonl").read_text().splitlines()]
+    ours = [record for path in crawl.warcs() for record in records(path) if f"//{OTHER}:" in record.url]
+    assert len(listed) == len(ours) > 100
+    assert all(f"//{OTHER}:" not in row["url"] for row in rows(crawl, "urls"))
+    assert run("verify", crawl.output).code == 0
