@@ -7,7 +7,7 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint format venv dev bench prove lock clean
+.PHONY: help run test quick lint format generated venv dev bench prove lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -57,6 +57,12 @@ lint: $(VENV)/.dev  ## ruff, mypy, import rules
 format: $(VENV)/.dev  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+generated: $(VENV)/.dev  ## the files that are made of the code: example configuration, schema, man page, unit of an instance
+	$(BIN)/python -m crawler.settings.annotate > config/crawler.toml
+	$(BIN)/python -m crawler.settings.jsonschema > config/crawler.schema.json
+	$(BIN)/python -m crawler.cli.install > "systemd/crawler@.service"
+	$(BIN)/python -m crawler.cli.manpage > docs/crawler.1
 
 bench: $(VENV)/.dev  ## the program on a whole site
 	$(BIN)/python -m bench $(ARGS)

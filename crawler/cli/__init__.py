@@ -24,6 +24,8 @@ _COMMANDS: Final = {
     "fetch": "crawler.cli.fetch",
     "check": "crawler.cli.check",
     "config": "crawler.cli.config",
+    "completion": "crawler.cli.completion",
+    "install-service": "crawler.cli.install_service",
     "logs": "crawler.cli.logs",
     "status": "crawler.cli.status",
     "pause": "crawler.cli.control:pause",

@@ -40,3 +40,12 @@ def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin:
         comment = "  # " + ", ".join(part for part in (shown.origin if origin else "", shown.note) if part)
         click.echo(f"{name} = {shown.text}{comment if len(comment) > 4 else ''}")
     return 0
+
+
+@command.command(name="schema")
+def schema() -> int:
+    """Print the JSON schema of the configuration, for editors."""
+    from crawler.settings.jsonschema import schema_text
+
+    click.echo(schema_text(), nl=False)
+    return 0

@@ -21,10 +21,22 @@ def config_option(*, required: bool = False) -> Callable[[F], F]:
     )
 
 
+def _complete_key(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The keys of the configuration, with the "=" that follows."""
+    from crawler.settings.schema import keys
+
+    return [f"{key}=" for key in keys() if key.startswith(incomplete)]
+
+
 def override_option(function: F) -> F:
     """`-o KEY=VALUE`, repeatable."""
     return click.option(
-        "-o", "overrides", metavar="KEY=VALUE", multiple=True, help='One value of it, e.g. -o politeness.delay="500ms".'
+        "-o",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        shell_complete=_complete_key,
+        help='One value of it, e.g. -o politeness.delay="500ms".',
     )(function)
 
 

@@ -12,6 +12,7 @@ from crawler.settings.schema import SECTIONS, Key, keys, toml_text
 
 _WIDTH: Final = 100
 _HEAD: Final = """\
+#:schema ./crawler.schema.json
 # Configuration of the crawler. Every key is here with its default; uncomment what you change.
 #
 # `crawler run` needs three: identity.user_agent with a way to reach you, crawl.seeds (or seed_files), output.directory.

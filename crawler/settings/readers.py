@@ -7,8 +7,9 @@ value it returned passes unchanged.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from crawler.core import url
 from crawler.core.hours import HoursError, spans
@@ -40,15 +41,23 @@ def off_only(value: object) -> bool:
     return False
 
 
-def whole_number(least: int) -> Callable[[object], int]:
-    def check(value: object) -> int:
+@dataclass(frozen=True, slots=True)
+class WholeNumber:
+    """A check for a whole number of at least `least`."""
+
+    least: int
+
+    def __call__(self, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise RefusedValue(f"must be a whole number, not {shown(value)}")
-        if not least <= value < 2**63:
-            raise RefusedValue(f"must be at least {least}, not {value}" if value < least else "must be less than 2^63")
+        if not self.least <= value < 2**63:
+            few = value < self.least
+            raise RefusedValue(f"must be at least {self.least}, not {value}" if few else "must be less than 2^63")
         return value
 
-    return check
+
+def whole_number(least: int) -> Callable[[object], int]:
+    return WholeNumber(least)
 
 
 def _more_than_zero(value: float) -> float:
@@ -67,14 +76,32 @@ def positive_size(value: object) -> int:
     return size
 
 
-def or_derived(check: Callable[[object], _T]) -> Callable[[object], _T | None]:
+@dataclass(frozen=True, slots=True)
+class OrDerived(Generic[_T]):
     """None where nothing was given (the default), else what `check` makes of the value."""
-    return lambda value: None if value is None else check(value)
+
+    check: Callable[[object], _T]
+
+    def __call__(self, value: object) -> _T | None:
+        return None if value is None else self.check(value)
+
+
+@dataclass(frozen=True, slots=True)
+class OrNoLimit(Generic[_T]):
+    """As `check`, with "none" for no limit."""
+
+    check: Callable[[object], _T]
+
+    def __call__(self, value: object) -> _T | None:
+        return None if value is None or value == NO_LIMIT else self.check(value)
+
+
+def or_derived(check: Callable[[object], _T]) -> Callable[[object], _T | None]:
+    return OrDerived(check)
 
 
 def or_no_limit(check: Callable[[object], _T]) -> Callable[[object], _T | None]:
-    """As `check`, with "none" for no limit."""
-    return lambda value: None if value is None or value == NO_LIMIT else check(value)
+    return OrNoLimit(check)
 
 
 def text_of(value: object) -> str:
@@ -87,21 +114,28 @@ def text_of(value: object) -> str:
     return value
 
 
-def one_of(*words: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+@dataclass(frozen=True, slots=True)
+class OneOf:
     """A check for a closed set of words; those of `later` are known, but this version cannot do them."""
-    quoted = [f'"{word}"' for word in words]
-    choice = " or ".join((", ".join(quoted[:-1]), quoted[-1])) if len(quoted) > 1 else quoted[0]
 
-    def check(value: object) -> str:
+    words: tuple[str, ...]
+    later: tuple[str, ...] = ()
+
+    def __call__(self, value: object) -> str:
+        quoted = [f'"{word}"' for word in self.words]
+        choice = " or ".join((", ".join(quoted[:-1]), quoted[-1])) if len(quoted) > 1 else quoted[0]
         if isinstance(value, str):
-            if value in words:
+            if value in self.words:
                 return value
-            if value in later:
+            if value in self.later:
                 raise RefusedValue(f'= "{value}" is not supported by this version')
-            raise RefusedValue(f"must be {choice}, not {shown(value)}", did_you_mean(value, words))
-        raise RefusedValue(f"must be {choice}, not {shown(value)}", "write it in quotes" if str(value) in words else "")
+            raise RefusedValue(f"must be {choice}, not {shown(value)}", did_you_mean(value, self.words))
+        hint = "write it in quotes" if str(value) in self.words else ""
+        raise RefusedValue(f"must be {choice}, not {shown(value)}", hint)
 
-    return check
+
+def one_of(*words: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
+    return OneOf(words, later)
 
 
 def file_name_part(value: object) -> str:

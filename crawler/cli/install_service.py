@@ -1,0 +1,69 @@
+"""`crawler install-service`: unit, account, example configuration, completions, man page, lnav format."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import click
+
+from crawler.cli.failures import say
+from crawler.core.vocabulary import Exit
+
+
+@click.command(name="install-service")
+@click.option("--instance", metavar="NAME", help="For one of several crawls: crawler@NAME, /etc/crawler/NAME.toml.")
+@click.option("--dry-run", is_flag=True, help="Show every file as it would be written; write nothing.")
+@click.option("--force", is_flag=True, help="Replace files that were changed; what was there is kept as FILE.old.")
+@click.option(
+    "--root", type=click.Path(path_type=Path, file_okay=False), default=Path("/"), help="Write below this directory."
+)
+@click.option("--program", type=click.Path(path_type=Path), help="The crawler that the unit starts; else this one.")
+def command(instance: str | None, dry_run: bool, force: bool, root: Path, program: Path | None) -> int:
+    """Install what systemd needs to run the crawler, and what makes it pleasant to use.
+
+    Nothing is started: the commands that are left are printed. An existing configuration is never touched; other files
+    that were changed are not overwritten without --force.
+    """
+    from crawler.cli import install
+    from crawler.cli.completion import script
+    from crawler.cli.manpage import man_page
+
+    if instance is not None and not install.is_instance(instance):
+        raise click.BadParameter('letters, digits, ".", "_" and "-", a letter or digit first', param_hint="--instance")
+    program = program or _this_program()
+    if top := install.hidden(program):
+        say(f"warning: the unit hides {top} from the program, which is {program}; put it elsewhere, as in /opt/crawler")
+    try:
+        files = install.plan(root=root, instance=instance, program=program, completions=script, man_page=man_page())
+    except install.NoTemplates as missing:
+        say(str(missing))
+        return Exit.IO
+    if dry_run:
+        for file in files:
+            click.echo(f"==> {file.path} ({file.state.value}, {len(file.content.encode())} bytes)")
+            click.echo(file.content)
+    changed = [] if force else install.refused(files)
+    for file in changed:
+        say(f"{file.path} was changed; --force replaces it and keeps it as {file.path.name}{install.OLD}")
+    if changed:
+        if not dry_run:
+            say("nothing was written")
+        return Exit.FINDINGS
+    if dry_run:
+        return Exit.OK
+    for file, done in install.write(files):
+        click.echo(f"{file.path}  {done}")
+    click.echo("\nnext:")
+    configuration = Path("/etc/crawler") / f"{instance or 'crawler'}.toml"
+    for step in install.next_steps(instance, configuration):
+        click.echo(f"  {step}")
+    return Exit.OK
+
+
+def _this_program() -> Path:
+    """The command that runs, as a path that a unit can start."""
+    beside = Path(sys.executable).parent / "crawler"
+    if beside.is_file():
+        return beside
+    found = shutil.which("crawler")
+    return Path(found).resolve() if found else Path("/opt/crawler/.venv/bin/crawler")

@@ -1,0 +1,213 @@
+"""What `crawler install-service` writes, what it leaves alone, and what it refuses."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from crawler.cli import install, main
+from crawler.cli.install import instance_unit, is_instance
+from crawler.settings import load
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PROGRAM = "/srv/crawler/bin/crawler"
+
+
+def installed(root: Path, *more: str) -> int:
+    return main(["install-service", "--root", str(root), "--program", PROGRAM, *more], standalone_mode=False)
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_everything_goes_to_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Readable by all, whole, and named on stdout with what is left to do."""
+    assert installed(tmp_path) == 0
+    found = files(tmp_path)
+    assert {
+        "etc/systemd/system/crawler.service",
+        "etc/sysusers.d/crawler.conf",
+        "etc/crawler/crawler.toml",
+        "etc/crawler/crawler.schema.json",
+        "usr/local/share/bash-completion/completions/crawler",
+        "usr/local/share/zsh/site-functions/_crawler",
+        "usr/local/share/fish/vendor_completions.d/crawler.fish",
+        "usr/local/share/man/man1/crawler.1",
+    } <= found
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in found} == {0o644}
+    out = capsys.readouterr().out
+    for name in found:
+        assert f"{tmp_path / name}  written" in out
+    assert out.splitlines()[-1].strip() == "systemctl enable --now crawler"
+
+
+def test_the_unit_starts_the_program_that_is_there(tmp_path: Path) -> None:
+    """Not the one of the template's place."""
+    assert installed(tmp_path) == 0
+    unit = (tmp_path / "etc/systemd/system/crawler.service").read_text()
+    assert f"ExecStart={PROGRAM} run -c /etc/crawler/crawler.toml\n" in unit
+    assert "/opt/crawler" not in unit
+
+
+def test_a_program_in_an_odd_place_is_quoted(tmp_path: Path) -> None:
+    """As systemd reads command lines: quotes for spaces, two of each percent and dollar sign."""
+    assert (
+        main(
+            ["install-service", "--root", str(tmp_path), "--program", "/srv/my crawler/100%/$x/crawler"],
+            standalone_mode=False,
+        )
+        == 0
+    )
+    unit = (tmp_path / "etc/systemd/system/crawler.service").read_text()
+    assert 'ExecStart="/srv/my crawler/100%%/$$x/crawler" run' in unit
+
+
+def test_the_example_configuration_is_one(tmp_path: Path) -> None:
+    """It loads, and names the schema that lies beside it."""
+    assert installed(tmp_path) == 0
+    path = tmp_path / "etc/crawler/crawler.toml"
+    load(path, [], {}, "crawl")
+    first = path.read_text().splitlines()[0]
+    assert (path.parent / first.removeprefix("#:schema ./")).is_file()
+
+
+def test_a_second_time_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every file is as it was; also those of another instance share what they can."""
+    assert installed(tmp_path) == 0
+    before = {name: (tmp_path / name).stat().st_mtime_ns for name in files(tmp_path)}
+    capsys.readouterr()
+    assert installed(tmp_path) == 0
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in files(tmp_path)} == before
+    assert "written" not in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_every_file_and_writes_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its content, before anything is there and after."""
+    assert installed(tmp_path, "--dry-run") == 0
+    assert files(tmp_path) == set()
+    out = capsys.readouterr().out
+    assert installed(tmp_path) == 0
+    for name in files(tmp_path):
+        assert f"==> {tmp_path / name} (new, " in out
+        assert (tmp_path / name).read_text() in out
+    capsys.readouterr()
+    assert installed(tmp_path, "--dry-run") == 0
+    assert "(new, " not in capsys.readouterr().out
+
+
+def test_a_changed_file_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is written then, not even what is new; --force keeps the old file beside the new one."""
+    assert installed(tmp_path) == 0
+    unit = tmp_path / "etc/systemd/system/crawler.service"
+    ours = unit.read_text()
+    unit.write_text("[Service]\n# mine\n")
+    (tmp_path / "etc/sysusers.d/crawler.conf").unlink()
+    assert installed(tmp_path, "--dry-run") == 1
+    assert installed(tmp_path) == 1
+    assert f"{unit} was changed" in capsys.readouterr().err
+    assert "# mine" in unit.read_text()
+    assert not (tmp_path / "etc/sysusers.d/crawler.conf").exists()
+    assert installed(tmp_path, "--force") == 0
+    assert unit.read_text() == ours
+    assert "# mine" in unit.with_name("crawler.service.old").read_text()
+    assert (tmp_path / "etc/sysusers.d/crawler.conf").exists()
+
+
+def test_the_operators_configuration_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is said."""
+    assert installed(tmp_path) == 0
+    configuration = tmp_path / "etc/crawler/crawler.toml"
+    configuration.write_text("[crawl]\n")
+    assert installed(tmp_path, "--force") == 0
+    assert configuration.read_text() == "[crawl]\n"
+    assert f"{configuration}  kept" in capsys.readouterr().out
+
+
+def test_an_instance_has_a_unit_and_a_configuration_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """crawler@news reads news.toml and writes below its own directories."""
+    assert installed(tmp_path, "--instance", "news") == 0
+    found = files(tmp_path)
+    assert "etc/systemd/system/crawler@.service" in found
+    assert "etc/systemd/system/crawler.service" not in found
+    assert "etc/crawler/news.toml" in found
+    assert "systemctl enable --now crawler@news" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["", "-x", "a/b", "../x", "a b", "x" * 65, "é"])
+def test_a_name_that_is_no_instance_is_refused(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It becomes part of paths."""
+    assert not is_instance(name)
+    assert installed(tmp_path, f"--instance={name}") == 2
+    assert "--instance" in capsys.readouterr().err
+    assert files(tmp_path) == set()
+
+
+def test_a_program_that_the_unit_cannot_see_is_warned_about(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ProtectHome= and PrivateTmp= hide where people try things out."""
+    arguments = ["install-service", "--root", str(tmp_path), "--program", "/home/me/.venv/bin/crawler"]
+    assert main(arguments, standalone_mode=False) == 0
+    assert "hides /home" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_without_permission_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback."""
+    tmp_path.chmod(0o500)
+    assert installed(tmp_path) == 77
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An I/O error with its path."""
+    (tmp_path / "etc").write_text("")
+    assert installed(tmp_path) == 74
+    assert str(tmp_path / "etc") in capsys.readouterr().err
+
+
+def test_a_program_without_its_files_says_where_they_should_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An installation that lost them."""
+    monkeypatch.setattr(install, "__file__", str(tmp_path / "x/crawler/cli/install.py"))
+    assert installed(tmp_path / "root") == 74
+    assert "the service's files are neither in" in capsys.readouterr().err
+
+
+def test_the_unit_of_an_instance_is_made_of_the_other() -> None:
+    """Write it anew with `make generated`."""
+    unit = (REPOSITORY / "systemd/crawler.service").read_text()
+    assert (REPOSITORY / "systemd/crawler@.service").read_text() == instance_unit(unit)
+
+
+def test_instances_share_no_directory() -> None:
+    """Every path that belongs to the one service is the instance's own in the other."""
+    text = (REPOSITORY / "systemd/crawler@.service").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    for line in lines:
+        for place in ("/var/lib/crawler", "/var/log/crawler", "/run/crawler"):
+            assert line.count(place) == line.count(f"{place}/%i"), line
+    for directory in ("StateDirectory", "LogsDirectory", "RuntimeDirectory"):
+        assert f"{directory}=crawler/%i" in lines
+    assert "/etc/crawler/crawler.toml" not in text
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_finds_nothing_wrong_with_an_instance(tmp_path: Path) -> None:
+    """The unit as it is installed, with a program that exists."""
+    program = shutil.which("true") or "/bin/true"
+    arguments = ["install-service", "--root", str(tmp_path), "--program", program, "--instance", "x"]
+    assert main(arguments, standalone_mode=False) == 0
+    unit = tmp_path / "etc/systemd/system/crawler@.service"
+    named = unit.with_name("crawler@x.service")
+    shutil.copy(unit, named)
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(named)], capture_output=True, text=True, check=False, timeout=60
+    )
+    about_us = [line for line in verified.stderr.splitlines() if "crawler" in line]
+    assert about_us == []

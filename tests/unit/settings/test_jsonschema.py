@@ -1,0 +1,146 @@
+"""The schema for editors: in step with the models, and never stricter than `crawler check`."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crawler.settings import ConfigurationError, load
+from crawler.settings.annotate import annotated
+from crawler.settings.jsonschema import json_schema, schema_text
+from crawler.settings.schema import keys
+from tests.support.crawls import run
+
+FILE = Path(__file__).resolve().parents[3] / "config" / "crawler.schema.json"
+_KEY_LINE = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
+_TYPES: dict[str, Any] = {"object": dict, "array": list, "string": str, "boolean": bool}
+
+
+def accepts(schema: dict[str, Any], value: Any) -> bool:
+    """The part of JSON schema that ours uses; an unknown word in it is an error of the test."""
+    unknown = set(schema) - {
+        "$schema", "title", "description", "default", "type", "enum", "const", "anyOf", "pattern", "minimum",
+        "exclusiveMinimum", "minLength", "minItems", "items", "properties", "additionalProperties",
+    }  # fmt: skip
+    assert not unknown
+    if "anyOf" in schema:
+        return any(accepts(each, value) for each in schema["anyOf"])
+    if "const" in schema:
+        return bool(value == schema["const"])
+    if "enum" in schema and value not in schema["enum"]:
+        return False
+    match schema.get("type"):
+        case None:
+            return True
+        case "integer" | "number" as kind:
+            if isinstance(value, bool) or not isinstance(value, int if kind == "integer" else int | float):
+                return False
+            return value >= schema.get("minimum", value) and (
+                "exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"]
+            )
+        case kind:
+            if not isinstance(value, _TYPES[kind]):
+                return False
+    if isinstance(value, str):
+        return len(value) >= schema.get("minLength", 0) and re.search(schema.get("pattern", ""), value) is not None
+    if isinstance(value, list):
+        return len(value) >= schema.get("minItems", 0) and all(accepts(schema.get("items", {}), v) for v in value)
+    if isinstance(value, dict):
+        properties, others = schema.get("properties", {}), schema.get("additionalProperties", {})
+        return all(
+            accepts(properties[name], item) if name in properties else others is not False and accepts(others, item)
+            for name, item in value.items()
+        )
+    return True
+
+
+def test_the_file_is_what_the_models_say() -> None:
+    """Write it anew with `make generated`."""
+    assert FILE.read_text(encoding="utf-8") == schema_text()
+
+
+@pytest.mark.parametrize("arguments", [["-m", "crawler.settings.jsonschema"], ["-m", "crawler", "config", "schema"]])
+def test_the_schema_is_written_by_commands(arguments: list[str]) -> None:
+    """On stdout, nothing else."""
+    ran = subprocess.run(
+        [sys.executable, *arguments], cwd=FILE.parents[1], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (ran.stdout, ran.stderr) == (schema_text(), "")
+
+
+def test_every_key_is_described() -> None:
+    """With its default, or what it stands for, and whether a reload is enough."""
+    sections = json_schema()["properties"]
+    assert {f"{s}.{k}" for s, section in sections.items() for k in section["properties"]} == set(keys())
+    for dotted, key in keys().items():
+        section, _, name = dotted.partition(".")
+        found = sections[section]["properties"][name]
+        assert ("default" in found) is not (key.default is None and bool(key.derived)), dotted
+        assert ("restart" in found["description"]) or ("reload" in found["description"]), dotted
+        if "default" in found:
+            assert accepts(found, found["default"]), dotted
+
+
+def test_the_annotated_file_is_accepted() -> None:
+    """As it is and uncommented, and refused with a key it does not know."""
+    schema = json_schema()
+    assert accepts(schema, tomllib.loads(annotated()))
+    everything = tomllib.loads(_KEY_LINE.sub("", annotated()))
+    assert accepts(schema, everything)
+    everything["fetch"]["bandwith"] = 1
+    assert not accepts(schema, everything)
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("politeness.delay", ["1s", "500ms", "1h30m", "1.5s", " 2 m ", "0", 0, 1.5, 3, "0s", "1d2h3m4s5ms",
+                              "", "1", "soon", "1s1s", "1s1m", "-1s", -1, True, "1 h 30 m", "1hour", [1]]),
+        ("fetch.connect_timeout", ["1s", 0, 0.1, "none"]),
+        ("crawl.max_duration", ["none", "1h", "never"]),
+        ("fetch.spool_over", ["1MiB", "1mb", "64B", 0, 7, "1.5KiB", "1K", "MiB", -1, 1.5, "", "1 MB", True]),
+        ("fetch.bandwidth", ["none", "1MB", 1, 0, "no"]),
+        ("scope.max_depth", [0, 1, "none", -1, "1", 1.0]),
+        ("engine.workers", [1, 0, "1", True]),
+        ("scope.requisites", [True, False, "yes", 1]),
+        ("politeness.robots", ["obey", "ignore", "Obey", ""]),
+        ("scope.hosts", ["seed-hosts", ["a.test"], "a.test", [], [1]]),
+        ("fetch.encodings", [[], ["br"], ["rot13"], "br"]),
+        ("network.resolve", [{}, {"a.test": ["127.0.0.1"]}, {"a.test": "127.0.0.1"}, []]),
+        ("fetch.headers", [{}, {"X-A": "b"}, {"X-A": 1}]),
+        ("log.directory", ["/x", "", 1]),
+        ("fetch.hours", [[], ["22:00-06:00"], "22:00-06:00", [22]]),
+    ],
+)  # fmt: skip
+def test_it_is_never_stricter_than_the_check(tmp_path: Path, key: str, values: list[Any]) -> None:
+    """And where a pattern can tell, as strict."""
+    section, _, name = key.partition(".")
+    schema = json_schema()["properties"][section]["properties"][name]
+    for value in values:
+        file = tmp_path / "crawler.toml"
+        file.write_text(f"[{section}]\n{name} = {_toml(value)}\n")
+        try:
+            load(file, [], {}, "crawl")
+            checked = True
+        except ConfigurationError as error:
+            checked = not any(key in problem.message for problem in error.problems)
+        assert accepts(schema, value) is checked, (value, checked)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
+def test_config_schema_takes_no_argument() -> None:
+    """A mistake is told."""
+    ran = run("config", "schema", "x")
+    assert (ran.code, ran.stdout) == (2, "")
