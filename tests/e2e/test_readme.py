@@ -5,6 +5,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,7 +119,12 @@ def test_the_service_is_installed_from_files_that_exist(tmp_path: Path) -> None:
     (tmp_path / "site.toml").write_text(blocks("toml", "Use it")[0])
     (text,) = blocks("sh", "Install the service")
     for command in text.splitlines():
-        if command.startswith("install "):
+        if command.endswith("/crawler install-service"):
+            done = run(
+                f"{sys.executable} -m crawler install-service --root root", tmp_path, {"PATH": os.environ["PATH"]}
+            )
+            assert done.returncode == 0, done.stderr
+        elif command.startswith("install "):
             moved = (
                 command.replace("/opt/crawler", str(ROOT)).replace(" /usr", " root/usr").replace(" /etc", " root/etc")
             )
@@ -127,8 +133,8 @@ def test_the_service_is_installed_from_files_that_exist(tmp_path: Path) -> None:
         else:
             assert command.split()[0] in ("make", "systemd-sysusers", "systemctl"), command
     unit = (tmp_path / "root/etc/systemd/system/crawler.service").read_text()
-    assert "/opt/crawler/.venv/bin/crawler run -c /etc/crawler/crawler.toml" in unit
-    assert (tmp_path / "root/etc/crawler/crawler.toml").exists()
+    assert "/crawler run -c /etc/crawler/crawler.toml" in unit
+    assert (tmp_path / "root/etc/crawler/crawler.toml").read_text() == (tmp_path / "site.toml").read_text()
 
 
 def test_links_lead_somewhere() -> None:
