@@ -23,7 +23,7 @@ _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 class Crawl:
     """Runs until nothing is left to do within `engine.linger_s`, or until `stop`. `state` is one word for the views:
-    crawling, lingering, paused, draining.
+    crawling, lingering, off_hours, paused, draining.
     """
 
     def __init__(
@@ -46,9 +46,16 @@ class Crawl:
         self._stop: StoppedBy | None = None
         self._paused_mono: float | None = None  # since when nothing can be written
         self._is_held = False  # by the operator
-        self.state = "crawling"
+        self._state = "crawling"
         scheduler.on_quiet = self._look.set
         committer.on_idle = self._look.set
+
+    @property
+    def state(self) -> str:
+        """A word of the views: what it does, or why it does nothing."""
+        if self._state in ("crawling", "lingering") and self._scheduler.valve.closed_until_at is not None:
+            return "off_hours"
+        return self._state
 
     def stop(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
         """Finish what is in flight, then end."""
@@ -72,13 +79,13 @@ class Crawl:
 
     @property
     def is_draining(self) -> bool:
-        return self._stop is not None or self.state == "draining"
+        return self._stop is not None or self._state == "draining"
 
     def _pause_or_go_on(self) -> None:
         paused = self._is_held or self._paused_mono is not None
         self._scheduler.paused = paused
-        if self.state != "draining":
-            self.state = "paused" if paused else "crawling"
+        if self._state != "draining":
+            self._state = "paused" if paused else "crawling"
         self._scheduler.wake()
         self._look.set()
 
@@ -90,7 +97,7 @@ class Crawl:
             group.create_task(self._scheduler.run(), name="scheduler")
             committing = group.create_task(self._committer.run(), name="committer")
             reason = await self._until_done()
-            self.state = "draining"
+            self._state = "draining"
             self._on_drain(reason)
             self._scheduler.stop()
             # A disk that was waited for all along `crawl.linger` is not waited for once more.
@@ -143,7 +150,7 @@ class Crawl:
         if self._is_held:
             return None
         if not self._scheduler.is_quiet or not self._committer.is_idle:
-            self.state = "crawling"
+            self._state = "crawling"
             return None
         wait_s = self._scheduler.next_turn_s(enough_s=min(_CHECK_S, linger_s))
         if self._scheduler.next_due_at is not None:
@@ -151,7 +158,7 @@ class Crawl:
         if wait_s < NEVER:
             wait_s = max(wait_s, self._scheduler.valve.shut_s())
         if wait_s <= linger_s:
-            self.state = "lingering" if wait_s > _CHECK_S else "crawling"
+            self._state = "lingering" if wait_s > _CHECK_S else "crawling"
             return None
         if self._scheduler.books.limit_reached:
             return StoppedBy.MAX_URLS

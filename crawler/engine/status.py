@@ -24,6 +24,7 @@ from crawler.engine.worker import Worker
 from crawler.fetch.ledger import PoolStats
 from crawler.fetch.pool import Pool
 from crawler.frontier.base import Totals
+from crawler.obs.timestamp import timestamp
 
 CPU_BOUND_PERCENT: Final = 85.0
 _HOSTS_AT_LEAST_S: Final = 1.0  # counting hosts by state looks at each: not more often than this
@@ -93,9 +94,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`state` is crawling, lingering, paused or draining; `bottleneck` politeness, network, cpu, disk or empty, and
-    `sentence` says the same to a person. `urls` counts the store's URLs by state, `hosts` the hosts. Times: `at` UTC
-    epoch seconds, durations in seconds. `reloaded_at` is when the configuration in force was read.
+    """`state` is crawling, lingering, off_hours, paused or draining; `bottleneck` politeness, network, cpu, disk,
+    hours, bandwidth or empty, `sentence` the same to a person. `urls` counts the store's URLs by state, `hosts` the hosts.
+    Times: `at` UTC epoch seconds, durations in seconds. `reloaded_at` is when the configuration in force was read.
     """
 
     at: float
@@ -239,8 +240,12 @@ class StatusView:
             return "empty", "paused by its operator; `crawler resume` goes on"
         if self._crawl.is_draining:
             return "network", f"draining: {len(in_flight)} in flight"
+        if (until_at := self._scheduler.valve.closed_until_at) is not None:
+            return "hours", f"outside fetch.hours, which open at {timestamp(until_at)[:16]}Z"
         if rates.cpu_percent > CPU_BOUND_PERCENT:
             return "cpu", f"the processor: {rates.cpu_percent:.0f} % of one core is in use"
+        if self._scheduler.valve.is_throttled:
+            return "bandwidth", f"fetch.bandwidth: {rates.bytes_per_s:,.0f} bytes a second come, and no more may"
         asked = [one for one in in_flight if one.stage in ("connect", "first_byte", "body")]
         if len(asked) > 1:
             slowest = asked[0]

@@ -65,11 +65,10 @@ class Views:
             recent.popleft()
         spent_s = now - recent[0][0]
         resting = sum(1 for host in books.hosts.values() if host.turn.open_mono > now or host.is_held)
-        state, until_at = self._state()
         return Snapshot(
             elapsed_s=now - self._started_mono,
-            state=state,
-            until_at=until_at,
+            state=self._crawl.state,
+            until_at=self._until_at(),
             responses=tally.responses,
             pages=tally.pages,
             bytes=tally.bytes,
@@ -99,7 +98,7 @@ class Views:
         cpu_now_s = self._cpu_s()
         self._last_progress = (now, tally.responses, tally.pages, tally.bytes, cpu_now_s)
         cpu_percent = 100 * (cpu_now_s - cpu_s) / spent_s
-        _, until_at = self._state()
+        until_at = self._until_at()
         return {
             "responses_per_s": round((tally.responses - responses) / spent_s, 2),
             "pages_per_s": round((tally.pages - pages) / spent_s, 2),
@@ -119,11 +118,8 @@ class Views:
             **({} if until_at is None else {"open_at": timestamp(until_at)}),
         }
 
-    def _state(self) -> tuple[str, float | None]:
-        until_at = self._scheduler.valve.closed_until_at
-        if until_at is None or self._crawl.state not in ("crawling", "lingering"):
-            return self._crawl.state, None
-        return "off_hours", until_at
+    def _until_at(self) -> float | None:
+        return self._scheduler.valve.closed_until_at if self._crawl.state == "off_hours" else None
 
     def _bottleneck(self, cpu_percent: float) -> str:
         """What a faster crawl would have to wait less for."""

@@ -1,11 +1,12 @@
 """What is not read, not asked now, and not asked faster: content types, hours and bandwidth of whole crawls."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl
+from tests.support.crawls import Crawl, run, running
 from tests.support.nginx import Nginx
 from tests.support.sites import WWW, sections
 from tests.support.warcs import record_at
@@ -47,6 +48,28 @@ def test_a_crawl_outside_its_hours_asks_nothing(server: Nginx, tmp_path: Path) -
     assert told[0]["until"] > told[0]["ts"]
     ran = crawl.run("-o", "fetch.hours=['00:00-24:00']")
     assert (ran.code, ran.summary["stopped_by"]) == (0, "max_urls")
+
+
+def test_a_daemon_outside_its_hours_says_until_when(server: Nginx, tmp_path: Path) -> None:
+    """It is up, asks nothing, and `status` names the hours as what it waits for."""
+    day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[(time.localtime().tm_wday + 3) % 7]
+    keys = sections(
+        server,
+        WWW,
+        fetch={"hours": [f"{day} 12:00-13:00"]},
+        identity={"user_agent": "test/1 (+https://test.test/)"},
+        output={"directory": str(tmp_path / "out")},
+    )
+    crawl = Crawl.of(tmp_path, keys)
+    with running("run", "-c", crawl.config):
+        deadline = time.monotonic() + 60
+        status = run("status", "-c", crawl.config, "--json")
+        while status.code != 0 and time.monotonic() < deadline:
+            status = run("status", "-c", crawl.config, "--json")
+        found = json.loads(status.stdout)
+    assert (found["state"], found["bottleneck"]) == ("off_hours", "hours")
+    assert found["sentence"].startswith("outside fetch.hours, which open at ")
+    assert server.requests() == []
 
 
 def test_bandwidth_is_kept_by_the_servers_log(server: Nginx, tmp_path: Path) -> None:

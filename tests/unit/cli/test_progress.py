@@ -1,6 +1,7 @@
 """The live view and the final table of `crawler crawl`."""
 
 import io
+import time
 import sys
 import time
 from dataclasses import replace
@@ -54,6 +55,13 @@ def test_the_first_instant_divides_by_nothing() -> None:
     lines = drawn(panel(replace(SNAPSHOT, elapsed_s=0.0, requests=0, connections_opened=0)))
     assert "0.0/s mean" in lines[1]
     assert "0.0 requests each" in lines[5]
+
+
+def test_hours_are_told_with_their_end() -> None:
+    """By the local clock, as they are configured."""
+    until_at = time.mktime((2026, 11, 25, 22, 0, 0, 0, 0, -1))
+    first = drawn(panel(replace(SNAPSHOT, state="off_hours", until_at=until_at)))[0]
+    assert first == "● outside fetch.hours until Wed 22:00  1 min 20 s"
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])

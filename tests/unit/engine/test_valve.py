@@ -118,6 +118,7 @@ def test_a_crawl_waits_for_hours_that_open_within_its_linger() -> None:
         options = EngineOptions(workers=4, min_free=0, linger_s=linger_s)
         engine = Engine(ROOT, politeness=POLITE, web=numbered(10), engine=options)
         engine.scheduler.valve.set_hours(hours(window(5, 20)))
+        assert engine.crawl.state == "off_hours"
         return await engine.run(), len(engine.settled), engine.clock.mono()
 
     stopped_by, settled, took_s = run(main(600.0))
