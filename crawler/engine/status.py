@@ -95,8 +95,9 @@ class Counts:
 @dataclass(frozen=True, slots=True)
 class Status:
     """`state` is crawling, lingering, off_hours, paused or draining; `bottleneck` politeness, network, cpu, disk,
-    hours, bandwidth or empty, `sentence` the same to a person. `urls` counts the store's URLs by state, `hosts` the hosts.
-    Times: `at` UTC epoch seconds, durations in seconds. `reloaded_at` is when the configuration in force was read.
+    hours, bandwidth or empty, `sentence` the same to a person. `urls` counts the store's URLs by state, `hosts` the
+    hosts. Times: `at` UTC epoch seconds, durations in seconds. `reloaded_at` is when the configuration in force was
+    read.
     """
 
     at: float

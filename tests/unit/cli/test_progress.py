@@ -1,7 +1,6 @@
 """The live view and the final table of `crawler crawl`."""
 
 import io
-import time
 import sys
 import time
 from dataclasses import replace
