@@ -100,11 +100,14 @@ class Fate:
 def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Random) -> Fate:
     """Where a page's URL stands after attempt number `attempt`.
 
-    Every status but 429 and 503 is an answer and final. A transient failure waits, longer each time, and is given up
-    after `max_attempts`; one that is the host's alone is never given up.
+    Every status but 429 and 503 is an answer and final, and so is a redirect, unless it began a session. A transient
+    failure waits, longer each time, and is given up after `max_attempts`; one that is the host's alone is never given
+    up.
     """
     wait = RETRY_FIRST_S * RETRY_FACTOR ** min(attempt - 1, 8) * (1 + rng.random() / 4)
     match outcome:
+        case Redirected() if outcome.fetched.session_began and attempt < max_attempts:
+            return Fate(UrlState.WAITING, 0.0)  # with its cookie it may get another answer
         case NotModified() | Redirected():
             return Fate(UrlState.DONE)
         case Denied():

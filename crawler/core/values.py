@@ -175,7 +175,8 @@ class Fetched:
 
     `raw_body` is what came on the wire after the head, transfer coding included; `payload` has the transfer coding
     removed and any content coding still on. They are one object where nothing was coded. `truncated` says that less
-    was kept than was promised, `error_type` why when it was an error. A `tainted` response was framed leniently.
+    was kept than was promised, `error_type` why when it was an error. A `tainted` response was framed leniently. A
+    redirect that `session_began` set a cookie that the same request would now send.
     """
 
     head: Head
@@ -190,6 +191,7 @@ class Fetched:
     tainted: bool = False
     truncated: TruncatedReason | None = None
     error_type: ErrorType | None = None
+    session_began: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,11 +97,15 @@ class CookieJar:
     def __len__(self) -> int:
         return sum(len(jar.cookies) for jar in self._jars.values())
 
-    def receive(self, origin: Origin, target: str, fields: Iterable[str], now: float) -> None:
-        """Keep what an answer to a request for `target` (path and query) sets. What may not be set is passed over."""
+    def receive(self, origin: Origin, target: str, fields: Iterable[str], now: float) -> bool:
+        """Keep what an answer to a request for `target` (path and query) sets. What may not be set is passed over.
+
+        Returns whether the same request would now say more than before: a cookie goes with it that was not there.
+        """
         domain = registrable_domain(origin.host)
         jar = self._jars.get(domain) or _Jar()
         before = jar.held_bytes
+        known = set(jar.cookies)
         for number, text in enumerate(fields):
             if number == self._limits.per_response:
                 break
@@ -109,9 +113,16 @@ class CookieJar:
             if said is not None:
                 self._set(jar, origin, target, said, now)
         self._keep(domain, jar, before)
+        path = target.partition("?")[0]
+        began = any(
+            _covers(cookie, origin.host) and _path_covers(cookie.path, path)
+            for key, cookie in jar.cookies.items()
+            if key not in known
+        )
         while len(self._jars) > self._limits.domains or self._held_bytes > self._limits.bytes_total:
             _, oldest = self._jars.popitem(last=False)
             self._held_bytes -= oldest.held_bytes
+        return began
 
     def field(self, origin: Origin, target: str, now: float) -> str | None:
         """The value of the Cookie field for a request; None: no such field. Source: §5.8.3."""

@@ -6,6 +6,7 @@ its own origin alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from crawler.core.clock import Clock
 from crawler.core.url import target_of
@@ -71,5 +72,7 @@ class Personal:
         if self._cookies is not None:
             set_cookies = head.get_all("set-cookie")
             if set_cookies:
-                self._cookies.receive(origin, target_of(task.url), set_cookies, self._clock.now())
+                began = self._cookies.receive(origin, target_of(task.url), set_cookies, self._clock.now())
+                if began and 300 <= head.status_code < 400:
+                    return replace(result, session_began=True)
         return result

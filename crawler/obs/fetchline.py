@@ -87,7 +87,8 @@ def next_of(settlement: Settlement) -> Next:
         case UrlState.QUEUED | UrlState.WAITING:
             outcome = settlement.outcome
             is_cut_short = isinstance(outcome, Fetched) and outcome.error_type is not None
-            if isinstance(outcome, Failed) or is_cut_short or pushes_back(outcome):
+            began_session = isinstance(outcome, Redirected) and outcome.fetched.session_began
+            if isinstance(outcome, Failed) or is_cut_short or began_session or pushes_back(outcome):
                 return Next.RETRY
             return Next.REVISIT
 

@@ -133,6 +133,56 @@ def _sections(seed: str, p: RunningProxy, certificates: Certificates) -> dict[st
     }
 
 
+@pytest.mark.parametrize("cookies", ["off", "session"])
+async def test_a_page_behind_a_cookie_is_asked_for_again_with_it(tmp_path: Path, cookies: str) -> None:
+    """The site sends whoever has no cookie to the same URL, or round by another, with one. With a session both pages
+    are fetched, each URL twice at most; without one, nothing goes round in circles either.
+    """
+    certificates = Certificates(tmp_path)
+
+    async def site(c: Accepted) -> None:
+        while path := await c.request():
+            known = fields(c.requests[-1], "Cookie")
+            if path == "/robots.txt":
+                await c.send(ok(b"", "Content-Type: text/plain"))
+            elif path == "/":
+                await c.send(html('<a href="/same">x</a><a href="/round">x</a><a href="/stubborn">x</a>'))
+            elif path == "/check" or (known and path != "/stubborn"):
+                await c.send(html(f"<title>{path}</title>"))
+            else:
+                there = "/check" if path == "/round" else path
+                cookie = f"seen={len(c.requests)}; Path={path}"
+                await c.send(html("", f"Set-Cookie: {cookie}", f"Location: {there}", status="302 Found"))
+
+    async with serve(site, tls=certificates.server("door.test")) as server:
+        keys: dict[str, dict[str, object]] = {
+            "crawl": {"seeds": [f"https://door.test:{server.port}/"], "linger": "1s"},
+            "fetch": {"cookies": cookies},
+            "politeness": {"delay": "50ms"},
+            "network": {
+                "allow_private": ["127.0.0.0/8"],
+                "resolve": {"door.test": ["127.0.0.1"]},
+                "ca_file": certificates.ca_file,
+            },
+        }
+        crawl = Crawl.of(tmp_path, keys)
+        ran = await asyncio.to_thread(crawl.run)
+        assert (ran.code, ran.summary["stopped_by"]) == (0, "empty"), ran.stderr
+    asked = [path for connection in server.accepted for path in connection.paths if path != "/robots.txt"]
+    titles = {line["title"] for line in crawl.page_lines()} - {None}
+    nexts = {
+        (line["url_full"].rpartition("/")[2], line["next"]) for line in crawl.fetches() if line["outcome"] == "redirect"
+    }
+    if cookies == "session":
+        assert titles == {"/same", "/round"}
+        assert sorted(asked) == ["/", "/round", "/round", "/same", "/same", "/stubborn", "/stubborn"]
+        assert nexts == {("same", "retry"), ("round", "retry"), ("stubborn", "retry"), ("stubborn", "done")}
+    else:
+        assert titles == {"/check"}
+        assert sorted(asked) == ["/", "/check", "/round", "/same", "/stubborn"]
+        assert nexts == {("same", "done"), ("round", "done"), ("stubborn", "done")}
+
+
 async def test_a_proxy_that_is_down_costs_no_url(tmp_path: Path) -> None:
     """Nothing is reached, nothing is given up, the words name the proxy; when it is back, so is the crawl."""
     certificates = Certificates(tmp_path)

@@ -1,6 +1,7 @@
 """What becomes of a URL after an attempt."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -32,6 +33,7 @@ def failed(error: ErrorType, *, retryable: bool = True) -> Failed:
 
 
 CUT = answer(200, error=ErrorType.RESET, truncated=TruncatedReason.DISCONNECT)
+BEGAN = Redirected(replace(answer(302), session_began=True), "https://e.org/")
 CASES: list[tuple[Outcome, int, UrlState]] = [
     (answer(200), 1, UrlState.DONE),
     (answer(404), 1, UrlState.DONE),
@@ -51,6 +53,8 @@ CASES: list[tuple[Outcome, int, UrlState]] = [
     (Denied(DenyReason.ROBOTS, "line 1"), 1, UrlState.DENIED),
     (NotModified(answer(304)), 1, UrlState.DONE),
     (Redirected(answer(301), "https://e.org/"), 1, UrlState.DONE),
+    (BEGAN, 1, UrlState.WAITING),
+    (BEGAN, 4, UrlState.DONE),  # a server that makes up a new cookie each time is followed in the end
 ]
 
 

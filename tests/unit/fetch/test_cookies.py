@@ -98,6 +98,24 @@ def test_a_cookie_goes_where_it_belongs_and_nowhere_else(set_at, field, asked, s
     assert jar_after((set_at, field)).field(*place(asked), NOW) == sent
 
 
+@pytest.mark.parametrize(
+    ("field", "began"),
+    [
+        ("k=v", True),
+        ("k=v; Domain=a.test; Path=/x", True),
+        ("k=v; Path=/y", False),
+        ("old=2", False),
+        ("k=v; Max-Age=0", False),
+        ("k=v; Domain=b.test", False),
+        ("nonsense\x00", False),
+    ],
+)
+def test_an_answer_that_begins_a_session_is_known(field, began):
+    """A cookie that was not there, and that the same request would send; not a new value of one that was."""
+    jar = jar_after(("https://a.test/x/1", "old=1"))
+    assert jar.receive(*place("https://a.test/x/1?q"), [field], NOW) is began
+
+
 def test_longer_paths_come_first_then_the_older():
     """The order servers rely on (§5.8.3); a cookie that is set again keeps its age."""
     jar = jar_after(
@@ -243,6 +261,20 @@ async def test_the_client_keeps_a_session_with_each_host(tmp_path):
         assert cookies == [[], [b"Cookie: seen=robots"], [b"Cookie: seen=robots; session=s3cr3t"], []]
         assert isinstance(result, Fetched)
         assert b"s3cr3t" not in mask_request(result.request_bytes)
+
+
+async def test_only_a_redirect_that_begins_a_session_says_so():
+    """A page that sets a cookie is the page; a redirect that sets it anew is to be followed."""
+    script = table(
+        {
+            "/page": ok(b"page", "Set-Cookie: a=1"),
+            "/moved": ok(b"", "Set-Cookie: b=1", "Location: /page", status="302 Found"),
+        }
+    )
+    async with serve(script) as server, client(fetch=FetchOptions(cookies="session")) as c:
+        base = f"http://a.test:{server.port}"
+        began = [(await c.get(base + path)).session_began for path in ("/page", "/moved", "/moved", "/page")]
+    assert began == [False, True, False, False]
 
 
 async def test_without_the_option_no_cookie_is_sent():
