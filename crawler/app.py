@@ -19,12 +19,14 @@ import uvloop
 
 from crawler import __version__, daemon
 from crawler.client import make_client
+from crawler.clients import Clients
 from crawler.core.hours import Hours
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.core.values import Discovered, Lease
 from crawler.core.vocabulary import Source, StoppedBy
 from crawler.engine.admission import Admission
+from crawler.engine.blocks import Blocks
 from crawler.engine.books import Books
 from crawler.engine.clock import SystemClock, utc_offset_s
 from crawler.engine.committer import Committer
@@ -36,6 +38,7 @@ from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
 from crawler.engine.snapshot import Snapshot
 from crawler.engine.summary import summarise
+from crawler.engine.sweep import Sweeper
 from crawler.engine.tally import Tally
 from crawler.engine.valve import Valve
 from crawler.engine.views import Views
@@ -46,8 +49,9 @@ from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
 from crawler.obs.redact import redact_text
 from crawler.parts import Parts
-from crawler.rundir import prepare, write_run_file
+from crawler.rundir import prepare, scope_changed, write_run_file
 from crawler.service import Service
+from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
 from crawler.sinks.base import Sink
 from crawler.sinks.pages import PagesSink
@@ -89,18 +93,27 @@ class Result:
     output_problems: tuple[str, ...] = ()
 
 
-def run(settings: Settings, *, mode: Mode, view: View, configuration: str | None = None) -> Result:
-    """Crawl to the end. `configuration` is the file's path, for run.json.
+def run(
+    settings: Settings,
+    *,
+    mode: Mode,
+    view: View,
+    configuration: str | None = None,
+    read_again: Callable[[], Loaded] | None = None,
+) -> Result:
+    """Crawl to the end. `configuration` is the file's path, for run.json; `read_again` reads it anew, for a reload.
 
     Raises OutputUnusable, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()  # what start-up made stays; the collector need not walk it again
     gc.set_threshold(GC_THRESHOLD, 50, 100)
-    return uvloop.run(_run(settings, mode, view, configuration))
+    return uvloop.run(_run(settings, mode, view, configuration, read_again))
 
 
-async def _run(settings: Settings, mode: Mode, view: View, configuration: str | None) -> Result:
+async def _run(
+    settings: Settings, mode: Mode, view: View, configuration: str | None, read_again: Callable[[], Loaded] | None
+) -> Result:
     output = prepare(settings.output_directory)
     clock = SystemClock()
     frontier = SqliteFrontier(settings.frontier_path)
@@ -123,24 +136,28 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             )
             if not settings.tls_options().verify:
                 logs.event(Event.TLS_VERIFY_OFF)
-            write_run_file(settings, configuration, logs.run_id)
             await parts.committer.open(recovered.sink_files)
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
+            parts.blocks.load(await frontier.blocks())
             parts.books.load(recovered)
             if recovered.hosts:
                 parts.gate.rest_all()
             parts.tally.life = recovered.counters
             seeds, refused = _seeds(settings, parts.admission.scope)
             parts.scheduler.stored(await frontier.add(seeds, now=clock.now()))
+            if scope_changed(settings):
+                await parts.sweeper.sweep_all(parts.admission.scope)
+            write_run_file(settings, configuration, logs.run_id)  # last: it tells the next start what was swept
             totals = await frontier.totals()
             logs.event(
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,
                 dur_ms=round((clock.mono() - started_mono) * 1e3, 1),
             )  # fmt: skip
-            pool = parts.client.pool
-            views = Views(parts.crawl, parts.scheduler, parts.committer, parts.tally, pool.stats, clock, frontier)
+            views = Views(
+                parts.crawl, parts.scheduler, parts.committer, parts.tally, parts.clients.stats, clock, frontier
+            )
             await views.refresh_totals()
-            service = Service(settings, mode, parts, views, configuration)
+            service = Service(settings, mode, parts, views, configuration=configuration, read_again=read_again)
             service.open()
             on_snapshot = view.on_snapshot
             try:
@@ -152,7 +169,8 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
                     on_tick=None if on_snapshot is None else lambda: on_snapshot(views.snapshot()),
                     refresh=views.refresh_totals,
                     drain_s=settings.engine_options(mode).drain_s,
-                    services=[service.control.run],
+                    services=service.services,
+                    on_hangup=None if read_again is None else service.reloader.on_hangup,
                     beats=[(SAMPLE_S, service.beat)],
                 )
             finally:
@@ -160,17 +178,17 @@ async def _run(settings: Settings, mode: Mode, view: View, configuration: str | 
             disk_reason = parts.reporter.disk_reason
             output_problems = ([disk_reason] if disk_reason else []) + await parts.committer.close()
             await parts.reporter.finish()
-            await parts.client.close()
+            await parts.clients.close()
             clean = parts.committer.is_idle
             totals = await frontier.totals()
             summary = summarise(
                 parts.tally,
-                pool.stats(),
+                parts.clients.stats(),
                 len(parts.books.hosts),
                 output,
                 stopped_by,
                 clock.mono() - started_mono,
-                most_opened=pool.most_opened(HOSTS_SHOWN),
+                most_opened=parts.clients.current.pool.most_opened(HOSTS_SHOWN),
             )
             logs.event(
                 Event.STOP, reason=stopped_by.value, responses=parts.tally.responses, pages=parts.tally.pages,
@@ -203,10 +221,12 @@ def _assemble(
     leases_out: Callable[[], int] = lambda: len(scheduler.leases_out)  # noqa: E731 - scheduler comes below
     reporter = Reporter(logs, clock, output, min_free=engine.min_free, in_flight=leases_out)
     gate = AddressGate(settings.address_politeness(), clock)
+    blocks = Blocks()
     client = make_client(
         settings,
         clock=clock,
         gate=gate,
+        permits=blocks.permits,
         memory=engine.memory,
         spool_directory=str(output),
         on_event=lambda name, fields: reporter.event(Event(name), fields),
@@ -214,7 +234,9 @@ def _assemble(
     valve = Valve(clock, Hours(engine.hours, utc_offset_s) if engine.hours else None, client.bandwidth)
     valve.on_hours = reporter.hours
     queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
-    books = Books(politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event)
+    books = Books(
+        politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event, blocks=blocks
+    )
     scheduler = Scheduler(
         books=books,
         frontier=frontier,
@@ -287,9 +309,10 @@ def _assemble(
         options=engine,
         on_drain=reporter.drain,
     )
+    sweeper = Sweeper(frontier, scheduler, on_swept=lambda n: logs.event(Event.SWEPT, queued=n))
     return Parts(
-        crawl, scheduler, books, gate, admission, committer, reporter, tally, client, reader, workers, frontier, clock,
-        logs, output,
+        crawl, scheduler, books, gate, admission, committer, reporter, tally, Clients(client), reader, workers,
+        sweeper, blocks, valve, frontier, clock, logs, output,
     )  # fmt: skip
 
 

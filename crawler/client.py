@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crawler.core.clock import Clock
+from crawler.core.values import Origin
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
@@ -50,10 +51,15 @@ def make_client(
     memory: int,
     spool_directory: str | None,
     on_event: OnEvent | None = None,
+    permits: Callable[[Origin], bool] = lambda origin: True,
+    budget: ByteBudget | None = None,
+    first_connection_id: int = 1,
+    cookies: CookieJar | None = None,
     tap_resolver: Callable[[CachingResolver], Resolver] = lambda resolver: resolver,
     dialer_class: Callable[..., NetworkDialer] = NetworkDialer,
 ) -> Client:
-    """Build it inside the running event loop. `memory` is the budget of bytes held; `tap_resolver` and `dialer_class`
+    """Build it inside the running event loop. `memory` is the budget of bytes held; `budget` and `cookies` are of the
+    client that this one takes over from; `permits` is asked before each request; `tap_resolver` and `dialer_class`
     serve to look on. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile raises.
     """
     fetch, network = settings.fetch_options(), settings.network_options()
@@ -68,7 +74,7 @@ def make_client(
         network=network,
         clock=clock,
     )
-    budget = ByteBudget(memory)
+    budget = ByteBudget(memory) if budget is None else budget
     bandwidth = Bandwidth(fetch.bandwidth, fetch.bandwidth_per_host)
     pool = Pool(
         dialer=dialer,
@@ -79,8 +85,10 @@ def make_client(
         budget=budget,
         bandwidth=bandwidth,
         on_event=on_event,
+        first_id=first_connection_id,
     )
-    cookies = CookieJar() if fetch.cookies == "session" else None
+    if cookies is None and fetch.cookies == "session":
+        cookies = CookieJar()
     fetcher = Fetcher(
         pool=pool,
         options=fetch,
@@ -89,6 +97,7 @@ def make_client(
         clock=clock,
         budget=budget,
         spool_directory=spool_directory,
+        permits=permits,
         personal=Personal.of(
             settings.secrets,
             cookies=cookies,

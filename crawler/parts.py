@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from crawler.client import Client
+from crawler.clients import Clients
 from crawler.core.clock import Clock
 from crawler.engine.admission import Admission
+from crawler.engine.blocks import Blocks
 from crawler.engine.books import Books
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
 from crawler.engine.report import Reporter
 from crawler.engine.scheduler import Scheduler
+from crawler.engine.sweep import Sweeper
 from crawler.engine.tally import Tally
+from crawler.engine.valve import Valve
 from crawler.engine.visit import Reader
 from crawler.engine.worker import Worker
 from crawler.frontier.base import Frontier
@@ -35,9 +38,12 @@ class Parts:
     committer: Committer
     reporter: Reporter
     tally: Tally
-    client: Client
+    clients: Clients
     reader: Reader
     workers: Sequence[Worker]
+    sweeper: Sweeper
+    blocks: Blocks
+    valve: Valve
     frontier: Frontier
     clock: Clock
     logs: Logs

@@ -5,7 +5,7 @@ It decides nothing about the crawl. Invariant: whatever is opened here is closed
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -21,16 +21,28 @@ from crawler.engine.views import Views
 from crawler.obs.events import Event
 from crawler.obs.writer import PENDING_LIMIT
 from crawler.parts import Parts
+from crawler.reload import Reloader
+from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
 
 LAG_TOLD_OVER_S = 0.5  # a loop that stood still for longer is worth a line in the log
 
 
 class Service:
-    """The status of a crawl, and the socket that tells it. `configuration` is the file's path, if there is one."""
+    """The status of a crawl, and the socket that tells it. `configuration` is the file's path, `read_again` loads it
+    anew.
+    """
 
-    def __init__(self, settings: Settings, mode: Mode, parts: Parts, views: Views, configuration: str | None) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Settings,
+        mode: Mode,
+        parts: Parts,
+        views: Views,
+        *,
+        configuration: str | None,
+        read_again: Callable[[], Loaded] | None,
+    ) -> None:
         self._parts = parts
         self._views = views
         self._pace = Pace(parts.tally, parts.clock)
@@ -50,7 +62,8 @@ class Service:
             committer=parts.committer,
             workers=parts.workers,
             tally=parts.tally,
-            pool=parts.client.pool,
+            pool_stats=parts.clients.stats,
+            exchanges=parts.clients.exchanges,
             pace=self._pace,
             clock=parts.clock,
             totals=lambda: views.totals,
@@ -59,16 +72,25 @@ class Service:
             warnings=lambda: parts.logs.warnings,
             log_dropped=lambda: parts.logs.dropped,
         )
+        self.reloader = Reloader(settings, parts, configuration=configuration, read_again=read_again)
         commands = Commands(
             crawl=parts.crawl,
             scheduler=parts.scheduler,
             admission=parts.admission,
             frontier=parts.frontier,
             clock=parts.clock,
+            blocks=parts.blocks,
+            cut=parts.clients.cut,
+            reloads=self.reloader,
             status=self.status,
             stop=daemon.ask_to_stop,
         )
         self.control = ControlServer(settings.control_socket, commands.table(), on_command=self._on_command)
+
+    @property
+    def services(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """What is to run beside the crawl."""
+        return [self.control.run, self._parts.clients.run, self._parts.sweeper.run]
 
     def open(self) -> None:
         """Listen. Raises SocketTaken, OSError."""
@@ -79,7 +101,7 @@ class Service:
 
     def status(self) -> Mapping[str, Any]:
         """The whole status, as JSON holds it."""
-        return self._about | asdict(self.view.status())
+        return self._about | {"reloaded_at": self.reloader.reloaded_at} | asdict(self.view.status())
 
     async def beat(self) -> None:
         """To be called every SAMPLE_S."""
@@ -95,21 +117,21 @@ class Service:
 
     def _bounded(self) -> list[Bounded]:
         """What is held in memory, against what it may come to."""
-        parts, settings = self._parts, self._settings
+        parts, settings, client = self._parts, self.reloader.settings, self._parts.clients.current
         memory = settings.engine.memory
         buffered = sum(len(host.buffer) for host in parts.books.hosts.values())
-        jar = parts.client.cookies
+        jar = client.cookies
         cookies = [] if jar is None else [Bounded("cookies", "bytes", jar.held_bytes, jar.limit_bytes)]
         return [
             *cookies,
-            Bounded("bodies", "bytes", parts.client.budget.held, memory),
+            Bounded("bodies", "bytes", client.budget.held, memory),
             Bounded("uncommitted", "bytes", parts.committer.uncommitted_bytes, memory // 2),
             Bounded("log lines", "bytes", parts.logs.pending_bytes, 2 * PENDING_LIMIT),
             Bounded("parsed robots.txt", "bytes", parts.admission.parsed_bytes, PARSED_BYTES),
             Bounded("recent URL keys", "bytes", parts.reader.seen_bytes, parts.reader.seen_bytes),
             Bounded("URLs ready", "entries", buffered, PREFETCH_ALL),
-            Bounded("connections", "entries", parts.client.pool.stats().open, settings.fetch.connections),
-            Bounded("DNS answers", "entries", parts.client.resolver.cached, parts.client.resolver.cache_limit),
+            Bounded("connections", "entries", parts.clients.stats().open, settings.fetch.connections),
+            Bounded("DNS answers", "entries", client.resolver.cached, client.resolver.cache_limit),
             Bounded("refusals told", "entries", parts.reporter.told, REMEMBERED),
             Bounded("hosts", "entries", len(parts.books.hosts), None),
         ]

@@ -6,24 +6,33 @@ raised Refused and changed nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from crawler.admin.control import Arguments, Command
 from crawler.admin.protocol import Refused
 from crawler.core.clock import Clock
-from crawler.core.url import UrlError
+from crawler.core.url import UrlError, seed
+from crawler.core.values import Origin
 from crawler.core.vocabulary import Exit
 from crawler.engine.admission import Admission
+from crawler.engine.blocks import DOMAIN, HOST, Blocks
 from crawler.engine.crawl import Crawl
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.upkeep import ERRORS, MAX_PRIORITY, Target, forget, forgotten, judge_added, requeued
-from crawler.frontier.base import Frontier, FrontierFull
+from crawler.frontier.base import Block, Frontier, FrontierFull
 
 QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
 
 
+class Reloads(Protocol):
+    """Brings a changed configuration into force, or says why not."""
+
+    async def reload(self, *, dry_run: bool) -> Mapping[str, object]:
+        """What changed, or would change. Raises Refused: the configuration in force then stays."""
+
+
 class Commands:
-    """`status` is how the crawl stands, `stop` begins the drain."""
+    """`status` is how the crawl stands, `stop` begins the drain, `cut` closes the connections to origins."""
 
     def __init__(
         self,
@@ -33,6 +42,9 @@ class Commands:
         admission: Admission,
         frontier: Frontier,
         clock: Clock,
+        blocks: Blocks,
+        cut: Callable[[Callable[[Origin], bool]], int],
+        reloads: Reloads,
         status: Callable[[], Mapping[str, object]],
         stop: Callable[[], None],
     ) -> None:
@@ -41,6 +53,9 @@ class Commands:
         self._admission = admission
         self._frontier = frontier
         self._clock = clock
+        self._blocks = blocks
+        self._cut = cut
+        self._reloads = reloads
         self._status = status
         self._stop = stop
 
@@ -55,6 +70,10 @@ class Commands:
             "add": self._add,
             "requeue": self._requeue,
             "forget": self._forget,
+            "reload": self._reload,
+            "block": self._block,
+            "unblock": self._unblock,
+            "blocks": self._list_blocks,
         }
 
     async def _ping(self, _: Arguments) -> object:
@@ -123,6 +142,40 @@ class Commands:
             done.append({"target": str(target), "urls": erased.urls})
         return {"forgotten": done}
 
+    async def _reload(self, arguments: Arguments) -> object:
+        self._refuse_while_draining()
+        return await self._reloads.reload(dry_run=_flag(arguments, "dry_run"))
+
+    async def _block(self, arguments: Arguments) -> object:
+        """In force at once; the answer comes when it is in the store, and holds for good."""
+        name = _host_name(arguments)
+        kind = HOST if _flag(arguments, "host_only") or name.startswith("[") or _is_ipv4(name) else DOMAIN
+        reason = arguments.get("reason", "")
+        if not isinstance(reason, str) or len(reason) > 1_000:
+            raise Refused('"reason" must be a text of 1000 characters at most')
+        block = Block(name, kind, self._clock.now(), reason)
+        had = self._blocks.get(name)
+        self._blocks.add(block)
+        hosts = self._scheduler.blocks_changed()
+        cut = self._cut(lambda origin: not self._blocks.permits(origin))
+        try:
+            new = await _stored(self._frontier.block(block))
+        except Refused as refused:
+            raise Refused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
+        return {"name": name, "kind": (had or block).kind, "new": new, "hosts": hosts, "connections_cut": cut}
+
+    async def _unblock(self, arguments: Arguments) -> object:
+        name = _host_name(arguments)
+        if not await _stored(self._frontier.unblock(name)):
+            above = self._blocks.covers(name)
+            words = f"{name} is blocked by {above.name}" if above is not None else f"{name} is not blocked"
+            raise Refused(words, Exit.FINDINGS)
+        self._blocks.remove(name)
+        return {"name": name, "hosts": self._scheduler.blocks_changed()}
+
+    async def _list_blocks(self, _: Arguments) -> object:
+        return [{"name": b.name, "kind": b.kind, "at": b.at, "reason": b.reason} for b in self._blocks.all()]
+
 
 async def _stored(storing: Awaitable[Any]) -> Any:
     """A full disk is the operator's to know, not a bug."""
@@ -130,6 +183,28 @@ async def _stored(storing: Awaitable[Any]) -> Any:
         return await storing
     except FrontierFull as error:
         raise Refused(f"could not be stored: {error}", Exit.IO) from None
+
+
+def _flag(arguments: Arguments, name: str) -> bool:
+    value = arguments.get(name, False)
+    if not isinstance(value, bool):
+        raise Refused(f'"{name}" must be true or false')
+    return value
+
+
+def _host_name(arguments: Arguments) -> str:
+    """A host as URLs spell it: IDNA-encoded, lower case. A whole URL stands for its host."""
+    text = arguments.get("name")
+    if not isinstance(text, str) or not text.strip():
+        raise Refused('"name" must be a host or a domain')
+    try:
+        return seed(text.strip().removeprefix("*."))[1].host.rstrip(".")
+    except UrlError as error:
+        raise Refused(f"{text!r} is no host: {error}") from None
+
+
+def _is_ipv4(name: str) -> bool:
+    return name.replace(".", "").isdigit()
 
 
 def _texts(arguments: Arguments, name: str) -> list[str]:

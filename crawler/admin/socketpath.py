@@ -40,15 +40,18 @@ def listen(path: Path, *, mode: int) -> socket.socket:
     Raises SocketTaken, OSError.
     """
     _remove_stale(path)
+    new = path.with_name(f"{path.name}.new")  # whoever sees `path` can connect to it
+    new.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
         before = os.umask(0o777 & ~mode)  # from the first instant: chmod would come after others could connect
         try:
-            with _address(path) as address:
+            with _address(new) as address:
                 sock.bind(address)
         finally:
             os.umask(before)
         sock.listen(_BACKLOG)
+        new.replace(path)
         sock.setblocking(False)
     except BaseException:
         sock.close()
@@ -89,4 +92,3 @@ def _remove_stale(path: Path) -> None:
             raise SocketTaken(f"{path} belongs to somebody else: {error.strerror or error}") from None
     else:
         raise SocketTaken(f"another program listens on {path}")
-    path.unlink(missing_ok=True)

@@ -41,6 +41,9 @@ _COMMANDS: Final = {
     "export": "crawler.cli.export",
     "backup": "crawler.cli.backup",
     "verify": "crawler.cli.verify",
+    "reload": "crawler.cli.reload",
+    "block": "crawler.cli.block:block",
+    "unblock": "crawler.cli.block:unblock",
 }
 
 

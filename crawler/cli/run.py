@@ -1,5 +1,6 @@
 """`crawler run -c FILE`: the daemon, in the foreground, for systemd."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -14,9 +15,16 @@ from crawler.core.vocabulary import Exit
 @config_option(required=True)
 @override_option
 def command(config: Path, overrides: tuple[str, ...]) -> int:
-    """Crawl until told to stop. The first SIGTERM drains, the second ends at once."""
+    """Crawl until told to stop. The first SIGTERM drains, the second ends at once; SIGHUP reloads."""
     from crawler.app import View, run
+    from crawler.settings.loading import load
 
     settings = load_settings(config, overrides, "run").settings
-    result = run(settings, mode="run", view=View(console=sys.stderr.isatty()), configuration=str(config))
+    result = run(
+        settings,
+        mode="run",
+        view=View(console=sys.stderr.isatty()),
+        configuration=str(config),
+        read_again=lambda: load(config, overrides, os.environ, "run"),
+    )
     return not_written(result.output_problems) if result.output_problems else Exit.OK

@@ -51,6 +51,7 @@ class HostState(StrEnum):
     READY = "ready"
     BACKOFF = "backoff"  # rests after errors, 429 or 503
     HELD = "held"  # robots.txt unreachable: nothing is fetched until it answers
+    BLOCKED = "blocked"  # by an operator: nothing is asked
 
 
 class OutcomeWord(StrEnum):
@@ -154,6 +155,7 @@ class CloseReason(StrEnum):
     UNSOLICITED = "unsolicited"
     UNREAD = "unread"  # the rest of a body was not wanted
     EVICTED = "evicted"
+    BLOCKED = "blocked"  # an operator blocked the host
     SHUTDOWN = "shutdown"
 
 

@@ -14,6 +14,7 @@ from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import OPEN, host_delay, politeness_key, rest_s
 from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
 from crawler.core.vocabulary import HostState
+from crawler.engine.blocks import Blocks
 from crawler.engine.hosts import Host, Key
 from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
@@ -34,6 +35,7 @@ class Books:
         clock: Clock,
         rng: random.Random,
         on_event: OnEvent,
+        blocks: Blocks | None = None,
     ) -> None:
         self._politeness = politeness
         self._clock = clock
@@ -45,6 +47,7 @@ class Books:
         self._at_limit: dict[Host, None] = {}
         self.hosts: dict[int, Host] = {}
         self.keys: dict[str, Key] = {}
+        self.blocks = Blocks() if blocks is None else blocks
         self.first_attempts = 0
         self.reserved = 0
 
@@ -77,6 +80,7 @@ class Books:
                 key = self.key_for(row.origin)
                 self.hosts[row.id] = host = Host(row.id, row.origin, key, queued=row.queued, fetched=row.fetched)
                 host.robots = row.robots
+                host.is_blocked = self.blocks.covers(row.origin.host) is not None
                 self._learn_delay(host)
 
     def key_for(self, origin: Origin) -> Key:
@@ -107,6 +111,35 @@ class Books:
             self._say(host, HostState.READY, HostState.HELD, words, record.expires_at)
         elif was_held:
             self._say(host, HostState.HELD, HostState.READY, "robots.txt read")
+
+    def reconfigure(self, politeness: PolitenessOptions, scope: ScopeOptions) -> None:
+        """Other options are in force. What was asked before keeps the rest it earned, or gets a longer one: no delay
+        becomes shorter for a request that was made under the longer one. `politeness.key` stays as it was.
+        """
+        self._politeness = replace(politeness, key=self._politeness.key)
+        self._max_urls = scope.max_urls
+        self._max_urls_per_host = scope.max_urls_per_host
+        for key in self.keys.values():
+            key.delay_s, key.slow_s = host_delay(self._politeness, None), min(key.slow_s, self._slowest_s())
+        for host in self.hosts.values():
+            self._learn_delay(host)
+            self.reopen(host)
+        for key in self.keys.values():
+            if key.last_end_mono is not None and key.delay_s > 0:
+                key.turn = key.turn.began().ended(key.last_end_mono, delay_s=key.delay_s)
+
+    def _slowest_s(self) -> float:
+        return float("inf") if self._politeness.adaptive and self._politeness.delay_s > 0 else 0.0
+
+    def look_at_blocks(self) -> list[Host]:
+        """Blocks came or went: mark the hosts. Returns those that changed."""
+        changed = []
+        for host in self.hosts.values():
+            is_blocked = self.blocks.covers(host.origin.host) is not None
+            if is_blocked is not host.is_blocked:
+                host.is_blocked = is_blocked
+                changed.append(host)
+        return changed
 
     # -- limits
 

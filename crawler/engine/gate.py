@@ -26,6 +26,11 @@ class AddressGate:
         self._prune_at = _PRUNE_OVER
         self.on_leave: Callable[[str, float], None] = lambda address, opens_mono: None
 
+    def reconfigure(self, options: PolitenessOptions) -> None:
+        """Other options are in force. Rests that run keep the end they have."""
+        self._delay_s = address_delay(options)
+        self._width = address_width(options)
+
     def rest_all(self) -> None:
         """An earlier run may have asked any address a moment ago: each rests its delay first."""
         self._unknown = OPEN.began().ended(self._clock.mono(), delay_s=self._delay_s)

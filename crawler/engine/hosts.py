@@ -34,6 +34,7 @@ class Host:
     rules: RobotsTxt | None = None  # parsed from `robots.body` when first needed
     robots_pending: bool = False
     limit_reached: bool = False
+    is_blocked: bool = False  # by an operator
     retries: int = 0  # queued again in the store: these need no place under a limit
 
     @property
@@ -43,7 +44,7 @@ class Host:
 
     @property
     def has_work(self) -> bool:
-        return not self.limit_reached and (bool(self.buffer) or self.queued > len(self.leased))
+        return not self.limit_reached and not self.is_blocked and (bool(self.buffer) or self.queued > len(self.leased))
 
     def robots_due(self, now_at: float) -> bool:
         """Whether robots.txt must be read before a page may be leased."""

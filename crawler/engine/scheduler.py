@@ -9,7 +9,7 @@ its origin's robots verdict is known.
 
 import asyncio
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -86,6 +86,30 @@ class Scheduler:
             host = self.books.hosts[host_id]
             host.queued += count
             self._schedule_if_work(host)
+
+    def queued_again(self, counts: Mapping[int, int]) -> None:
+        """The store queued URLs that were known: host id → how many."""
+        for host_id, count in counts.items():
+            host = self.books.hosts[host_id]
+            host.queued += count
+            self.books.reopen(host)
+            self._schedule_if_work(host)
+
+    def reconfigure(self, politeness: PolitenessOptions) -> None:
+        """Other options are in force; the books have them already."""
+        self._obeys_robots = politeness.robots == "obey"
+        self._connections_per_host = politeness.connections_per_host
+        for host in self.books.hosts.values():
+            self._schedule_if_work(host)
+        self._wake.set()
+
+    def blocks_changed(self) -> int:
+        """Blocks came or went: hosts that are covered get no turn, others go on. Returns how many changed."""
+        changed = self.books.look_at_blocks()
+        for host in changed:
+            self._schedule_if_work(host)
+        self._wake.set()
+        return len(changed)
 
     def due_at(self, when: float) -> None:
         """A URL waits until `when` (UTC)."""
@@ -201,6 +225,9 @@ class Scheduler:
             return None
         for _ in range(len(key.errands)):
             errand = key.errands.popleft()
+            if errand.host.is_blocked:  # asked for anew, once it no longer is
+                errand.host.robots_pending = False
+                continue
             if errand.host.turn.open_mono <= mono:
                 return self._issue(key, errand.host, errand.origin, (errand.task,), mono)
             key.errands.append(errand)
@@ -331,6 +358,8 @@ class Scheduler:
         if self.paused:
             return False
         host = self.books.hosts[lease.host_id]
+        if host.is_blocked:
+            return False
         key = self._key_of(lease, host)
         now = self._clock.mono()
         if key.turn.open_mono > now or host.turn.open_mono > now:

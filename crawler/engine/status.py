@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.clock import Clock
+from crawler.core.values import Origin
 from crawler.core.vocabulary import HostState
 from crawler.engine.agenda import NEVER
 from crawler.engine.books import Books
@@ -21,8 +22,8 @@ from crawler.engine.scheduler import Scheduler
 from crawler.engine.summary import peak_rss_bytes, rss_bytes
 from crawler.engine.tally import Tally
 from crawler.engine.worker import Worker
+from crawler.fetch.connection import Exchange
 from crawler.fetch.ledger import PoolStats
-from crawler.fetch.pool import Pool
 from crawler.frontier.base import Totals
 from crawler.obs.timestamp import timestamp
 
@@ -94,10 +95,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`state` is crawling, lingering, off_hours, paused or draining; `bottleneck` politeness, network, cpu, disk,
-    hours, bandwidth or empty, `sentence` the same to a person. `urls` counts the store's URLs by state, `hosts` the
-    hosts. Times: `at` UTC epoch seconds, durations in seconds. `reloaded_at` is when the configuration in force was
-    read.
+    """`state` is crawling, lingering, off_hours, paused or draining; `bottleneck` one of obs.events.BOTTLENECKS, and
+    `sentence` says the same to a person. `urls` counts the store's URLs by state, `hosts` the hosts. Times: `at` UTC
+    epoch seconds, durations in seconds. `reloaded_at` is when the configuration in force was read.
     """
 
     at: float
@@ -133,7 +133,8 @@ class StatusView:
         committer: Committer,
         workers: Sequence[Worker],
         tally: Tally,
-        pool: Pool,
+        pool_stats: Callable[[], PoolStats],
+        exchanges: Callable[[], dict[Origin, list[Exchange]]],
         pace: Pace,
         clock: Clock,
         totals: Callable[[], Totals],
@@ -147,7 +148,8 @@ class StatusView:
         self._committer = committer
         self._workers = workers
         self._tally = tally
-        self._pool = pool
+        self._pool_stats = pool_stats
+        self._exchanges = exchanges
         self._pace = pace
         self._clock = clock
         self._totals = totals
@@ -168,7 +170,7 @@ class StatusView:
         return Status(
             at=round(self._clock.now(), 3),
             elapsed_s=round(now - self._started_mono, 3),
-            state=self._crawl.state,
+            state=self._state(),
             bottleneck=bottleneck,
             sentence=sentence,
             rates=rates,
@@ -181,7 +183,7 @@ class StatusView:
                 "done": totals.done, "denied": totals.denied, "gave_up": totals.gave_up,
             },
             hosts=self.hosts_by_state(),
-            connections=connections_of(self._pool.stats()),
+            connections=connections_of(self._pool_stats()),
             in_flight=in_flight,
             memory=self._bounded(),
             rss_bytes=rss_bytes(),
@@ -191,6 +193,10 @@ class StatusView:
             warnings=self._warnings(),
             log_dropped=self._log_dropped(),
         )  # fmt: skip
+
+    def _state(self) -> str:
+        closed = self._scheduler.valve.closed_until_at is not None
+        return "off_hours" if closed and self._crawl.state in ("crawling", "lingering") else self._crawl.state
 
     @property
     def _books(self) -> Books:
@@ -214,7 +220,7 @@ class StatusView:
         """The oldest first. A worker's request is told from the others of its origin by the order in which they were
         sent: pairs may be crossed, the stages and the numbers of them are right.
         """
-        exchanges = self._pool.exchanges()
+        exchanges = self._exchanges()
         found = []
         for worker in sorted(self._workers, key=lambda one: one.since_mono):
             task = worker.task
@@ -238,7 +244,7 @@ class StatusView:
         if (reason := self._disk_reason()) or self._committer.uncommitted > 512:
             return "disk", f"paused: {reason}" if reason else f"the disk: {self._committer.uncommitted} visits unstored"
         if self._crawl.is_held:
-            return "empty", "paused by its operator; `crawler resume` goes on"
+            return "operator", "paused by its operator; `crawler resume` goes on"
         if self._crawl.is_draining:
             return "network", f"draining: {len(in_flight)} in flight"
         if (until_at := self._scheduler.valve.closed_until_at) is not None:
@@ -274,6 +280,8 @@ class StatusView:
 
 def state_of(host: Host, now_mono: float) -> HostState:
     """Whether a host may be asked."""
+    if host.is_blocked:
+        return HostState.BLOCKED
     if host.is_held:
         return HostState.HELD
     if (

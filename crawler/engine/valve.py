@@ -23,6 +23,10 @@ class Valve:
         self._was_open = True
         self.set_hours(hours)
 
+    def set_bandwidth(self, bandwidth: Bandwidth) -> None:
+        """Another client is in force, with buckets of its own."""
+        self._bandwidth = bandwidth
+
     def set_hours(self, hours: Hours | None) -> None:
         """Put other windows in force; what is in flight finishes."""
         self._hours = hours

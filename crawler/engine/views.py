@@ -123,6 +123,8 @@ class Views:
 
     def _bottleneck(self, cpu_percent: float) -> str:
         """What a faster crawl would have to wait less for."""
+        if self._crawl.is_held:
+            return "operator"
         if self._crawl.state == "paused" or self._committer.uncommitted > 512:
             return "disk"
         if cpu_percent > 85:

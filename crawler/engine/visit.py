@@ -82,6 +82,13 @@ class Reader:
         self._requisites = requisites
         self._seen = seen
 
+    def reconfigure(self, *, content: ContentOptions, fetch: FetchOptions, obey: bool, requisites: bool) -> None:
+        """Other options are in force, from the next response on."""
+        self._content = content
+        self._fetch = fetch
+        self._obey = obey
+        self._requisites = requisites
+
     @property
     def seen_bytes(self) -> int:
         """What the memory of recent keys takes, however full it is."""

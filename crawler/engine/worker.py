@@ -39,7 +39,7 @@ from crawler.engine.hosts import Host
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally
 from crawler.engine.visit import Reader, Reading, Skipped
-from crawler.fetch.fetcher import GateShut
+from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.options import FetchOptions
 
 T = TypeVar("T")
@@ -138,6 +138,11 @@ class Worker:
         self.stage = "idle"  # fetch, read, store
         self.since_mono = 0.0  # when `task` was begun
 
+    def reconfigure(self, fetcher: Fetches, limits: FetchOptions) -> None:
+        """Another client is in force, from the next request on."""
+        self._fetcher = fetcher
+        self._limits = limits
+
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
@@ -170,6 +175,11 @@ class Worker:
                     result = await self._fetcher.fetch(lease.origin, task)
                 except GateShut as shut:
                     self._scheduler.gate_was_shut(lease, shut.address, shut.until_mono)
+                    return
+                except OriginBlocked:
+                    if task.kind is TaskKind.ROBOTS and not host.is_blocked:  # another host's, by a redirect
+                        done += 1
+                        last = task, blocked(lease.origin), self._clock.mono() - start
                     return
                 began = True
                 done += 1

@@ -51,6 +51,15 @@ class GateShut(Exception):
         self.until_mono = until_mono
 
 
+class OriginBlocked(Exception):
+    """The origin may not be asked at all. Nothing was sent; the connection is back in the pool."""
+
+
+def blocked(origin: Origin) -> Failed:
+    """What becomes of a request that must be answered for although its origin is blocked."""
+    return Failed(ErrorType.ADDRESS_DENIED, f"{origin} is blocked", retryable=False)
+
+
 @dataclass(slots=True)
 class _Attempt:
     """Where one fetch stands. `taken` is the address the gate was entered for."""
@@ -81,8 +90,10 @@ class Fetcher:
         budget: ByteBudget | None = None,
         spool_directory: str | None = None,
         personal: Personal | None = None,
+        permits: Callable[[Origin], bool] = lambda origin: True,
     ) -> None:
         self._personal = personal
+        self._permits = permits
         self._pool = pool
         self._options = options
         self._gate = gate
@@ -154,6 +165,8 @@ class Fetcher:
             return _fetched(connection, reader, sink, attempt, truncated, reader.error_type)
 
     def _enter_gate(self, connection: Connection, attempt: _Attempt) -> None:
+        if not self._permits(connection.origin):
+            raise OriginBlocked
         address = connection.dialled.peer_address
         if attempt.taken == address:
             return

@@ -8,6 +8,7 @@ is a cap for one address, no connection is idle at an address that has more than
 """
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
@@ -48,6 +49,7 @@ class Pool:
         on_event: OnEvent | None = None,
         budget: ByteBudget | None = None,
         bandwidth: Bandwidth | None = None,
+        first_id: int = 1,
     ) -> None:
         self._dialer = dialer
         self._options = options
@@ -68,7 +70,7 @@ class Pool:
         self._alive: set[Connection] = set()  # until their transports are gone, so that close() can wait for them
         self._shut = False
         self._sweeper: asyncio.TimerHandle | None = None
-        self._next_id = 0
+        self._next_id = first_id - 1
         self._sweep_mono = 0.0  # when the sweeper fires, if it is armed
 
     # -- lending
@@ -117,6 +119,11 @@ class Pool:
         return await self._open_in_place(connection.origin)
 
     # -- looking
+
+    @property
+    def next_id(self) -> int:
+        """One more than the id of the last connection: where a pool that takes over goes on counting."""
+        return self._next_id + 1
 
     def stats(self) -> PoolStats:
         return self._ledger.stats(idle=len(self._idle), opening=self._opening, waiting=self._waiting)
@@ -172,6 +179,13 @@ class Pool:
         """Close every idle connection: descriptors are short, or the options changed."""
         for connection in list(self._idle):
             connection.close(reason)
+
+    def cut(self, covers: Callable[[Origin], bool]) -> int:
+        """Close the connections to these origins at once, whatever they are at. Returns how many."""
+        cut = [connection for connection in self._alive if connection.is_open and covers(connection.origin)]
+        for connection in cut:
+            connection.abort(CloseReason.BLOCKED)
+        return len(cut)
 
     async def close(self) -> None:
         """Close every connection and wait until the transports are gone. Those who wait for a place get PoolClosed."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from crawler.core.values import Counters, Discovered, HostRow, Origin, Rest, Settlement, SinkFile, Task, Written
+from crawler.core.vocabulary import Source, UrlState
 
 ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB at most each, a few KB as a rule
 
@@ -135,6 +136,31 @@ class Takedown:
 
 
 @dataclass(frozen=True, slots=True)
+class UrlRow:
+    """A stored URL as rules judge it. `priority`, `depth` and `id` are its place in the order of its host; `reason` is
+    the deny_reason or error_type of its last visit.
+    """
+
+    id: int
+    url: str
+    priority: int
+    depth: int
+    hop_path: str
+    source: Source
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A host or domain that may not be asked. `kind` is "host" (that name alone) or "domain" (and all below it)."""
+
+    name: str
+    kind: str
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Totals:
     """URLs in the store by state, and hosts."""
 
@@ -200,6 +226,21 @@ class Frontier(Protocol):
 
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
         """What a host's robots.txt said, newest first: the last ROBOTS_VERSIONS_KEPT times that it changed."""
+
+    async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
+        """A slice of a host's URLs that are QUEUED or DENIED, by (priority, depth, age), behind `after`."""
+
+    async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
+        """Queue denied URLs that the rules allow again; those that are not denied stay. Returns host id → how many."""
+
+    async def blocks(self) -> list[Block]:
+        """What an operator blocked, by name."""
+
+    async def block(self, block: Block) -> bool:
+        """Remember a block for good. False if that name was blocked already: the older one stays."""
+
+    async def unblock(self, name: str) -> bool:
+        """Forget a block. False if there was none of that name."""
 
     async def totals(self) -> Totals:
         """Counts by state, maintained with each commit: cheap."""

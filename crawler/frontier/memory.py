@@ -30,6 +30,7 @@ from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import (
     ROBOTS_VERSIONS_KEPT,
     Batch,
+    Block,
     Forgotten,
     FrontierLocked,
     LearnedPage,
@@ -38,6 +39,7 @@ from crawler.frontier.base import (
     RobotsVersion,
     Takedown,
     Totals,
+    UrlRow,
 )
 from crawler.frontier.rows import (
     WARC_SINK,
@@ -103,6 +105,7 @@ class MemoryFrontier:
         self._seeds_added = False
         self._closed_hosts: set[str] = set()
         self._takedowns: dict[tuple[str, int], Takedown] = {}
+        self._blocks: dict[str, Block] = {}
 
     async def open(self) -> Recovered:
         if self._is_open:
@@ -268,6 +271,40 @@ class MemoryFrontier:
         host = self._hosts_by_id.get(host_id)
         return [] if host is None else list(host.robots_versions)
 
+    async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
+        self._check_open()
+        found = [
+            UrlRow(url.id, url.found.url, url.found.priority, url.found.depth, url.found.hop_path, url.found.source,
+                   url.last_error)
+            for url in self._urls.values()
+            if url.host_id == host_id and url.state is state
+        ]  # fmt: skip
+        found.sort(key=_place)
+        behind = found if after is None else [row for row in found if _place(row) > _place(after)]
+        return behind[:limit]
+
+    async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
+        self._check_open()
+        queued: dict[int, int] = {}
+        for url in (self._urls[url_id] for url_id in ids if url_id in self._urls):
+            if url.state is UrlState.DENIED:
+                self._set_state(url, UrlState.QUEUED)
+                url.last_error = None
+                queued[url.host_id] = queued.get(url.host_id, 0) + 1
+        return queued
+
+    async def blocks(self) -> list[Block]:
+        self._check_open()
+        return [self._blocks[name] for name in sorted(self._blocks)]
+
+    async def block(self, block: Block) -> bool:
+        self._check_open()
+        return self._blocks.setdefault(block.name, block) is block
+
+    async def unblock(self, name: str) -> bool:
+        self._check_open()
+        return self._blocks.pop(name, None) is not None
+
     async def totals(self) -> Totals:
         self._check_open()
         counts = {"hosts": len(self._hosts)}
@@ -394,3 +431,7 @@ class MemoryFrontier:
             history=history_of(*url.learned) if url.visits else None,
             hint=url.hint,
         )
+
+
+def _place(row: UrlRow) -> tuple[int, int, int]:
+    return row.priority, row.depth, row.id

@@ -27,7 +27,7 @@ from crawler.core.values import (
     Task,
 )
 from crawler.core.vocabulary import HostState, OutcomeWord, Source, TaskKind, UrlState
-from crawler.frontier.base import Batch, Totals
+from crawler.frontier.base import Batch, Totals, UrlRow
 
 MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not worth asking with
 MAX_DETAIL: Final = 500  # characters kept of an error's detail
@@ -240,3 +240,9 @@ def counters_from(text: str | None) -> Counters:
 def totals_from(counts: dict[str, int]) -> Totals:
     """`counts` has the words of UrlState, and "hosts"."""
     return Totals(**{name: counts.get(name, 0) for name in Totals.__slots__})
+
+
+def url_row_of(prefix: str, columns: list[Any]) -> UrlRow:
+    """From one row of sql.URL_ROWS; `prefix` is the origin as text."""
+    id_, target, priority, depth, hop_path, source, reason = columns
+    return UrlRow(id_, f"{prefix}{target}", priority, depth, hop_path, Source(source), reason)

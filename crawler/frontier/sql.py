@@ -201,3 +201,22 @@ ERASE_HOST: Final = (
     "DELETE FROM template WHERE host = ?",
     "DELETE FROM quarantine WHERE host = ?",
 )
+# In the order of the indexes url_queued and url_denied, which hold exactly these rows.
+URL_ROWS: Final = """
+SELECT json_group_array(json_array(id, target, priority, depth, hop_path, source, last_error))
+FROM (
+  SELECT u.id, u.target, u.priority, u.depth, u.hop_path, u.source, v.last_error
+  FROM url AS u LEFT JOIN visit AS v ON v.url = u.id
+  WHERE u.host = ?1 AND u.state = '{state}' AND (u.priority, u.depth, u.id) > (?2, ?3, ?4)
+  ORDER BY u.priority, u.depth, u.id
+  LIMIT ?5)"""
+URL_ROWS_QUEUED: Final = URL_ROWS.format(state="queued")
+URL_ROWS_DENIED: Final = URL_ROWS.format(state="denied")
+ORIGIN: Final = "SELECT json_array(scheme, host, port) FROM host WHERE id = ?"
+NO_ERROR: Final = """
+UPDATE visit SET last_error = NULL, last_rule = NULL WHERE url IN (SELECT value FROM json_each(?))"""
+
+BLOCKS: Final = "SELECT name, kind, at, reason FROM blocked ORDER BY name"
+BLOCK: Final = "INSERT OR IGNORE INTO blocked (name, kind, at, reason) VALUES (?, ?, ?, ?)"
+IS_BLOCKED: Final = "SELECT 1 FROM blocked WHERE name = ?"
+UNBLOCK: Final = "DELETE FROM blocked WHERE name = ?"

@@ -17,10 +17,11 @@ import orjson
 
 from crawler.core.url import parse
 from crawler.core.values import Discovered, HostRow, Origin, Rest, SinkFile, Task
-from crawler.core.vocabulary import SinkFileState
+from crawler.core.vocabulary import SinkFileState, UrlState
 from crawler.frontier import forget, sql
 from crawler.frontier.base import (
     Batch,
+    Block,
     Forgotten,
     FrontierFull,
     LearnedPage,
@@ -29,10 +30,11 @@ from crawler.frontier.base import (
     RobotsVersion,
     Takedown,
     Totals,
+    UrlRow,
 )
 from crawler.frontier.database import Database, explained
 from crawler.frontier.lock import OwnerLock
-from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of
+from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
 from crawler.frontier.thread import OneThread
 from crawler.frontier.writer import Writer
 
@@ -161,6 +163,32 @@ class SqliteFrontier:
         return await self._run(
             lambda database, _: [RobotsVersion(*columns) for columns in database.rows(sql.ROBOTS_VERSIONS, (host_id,))]
         )
+
+    async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
+        statement = sql.URL_ROWS_QUEUED if state is UrlState.QUEUED else sql.URL_ROWS_DENIED
+        place = (-(2**62), 0, 0) if after is None else (after.priority, after.depth, after.id)
+
+        def read(database: Database, _writer: Writer) -> list[UrlRow]:
+            origin = database.get(sql.ORIGIN, (host_id,))
+            if origin is None:
+                return []
+            prefix = str(Origin(*orjson.loads(origin)))
+            rows = orjson.loads(database.get(statement, (host_id, *place, limit)))
+            return [url_row_of(prefix, columns) for columns in rows]
+
+        return await self._run(read)
+
+    async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
+        return await self._run(lambda _, writer: writer.queue_again(ids))
+
+    async def blocks(self) -> list[Block]:
+        return await self._run(lambda database, _: [Block(*columns) for columns in database.rows(sql.BLOCKS)])
+
+    async def block(self, block: Block) -> bool:
+        return await self._run(lambda _, writer: writer.block(block))
+
+    async def unblock(self, name: str) -> bool:
+        return await self._run(lambda _, writer: writer.unblock(name))
 
     async def totals(self) -> Totals:
         return self._opened()[1].totals

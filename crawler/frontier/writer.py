@@ -19,7 +19,7 @@ from crawler.core.url import registrable_domain, slot_of, target_of
 from crawler.core.values import Discovered, HostRow, Origin, Rest, RobotsRecord, Settlement, SinkFile, Written
 from crawler.core.vocabulary import Source, TaskKind, UrlState
 from crawler.frontier import sql
-from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Receipt
+from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Receipt
 from crawler.frontier.database import Database
 from crawler.frontier.rows import (
     WARC_SINK,
@@ -150,6 +150,38 @@ class Writer:
                 change.move(host_id, state, UrlState.QUEUED)
                 requeued[host_id] = requeued.get(host_id, 0) + 1
         return requeued, found[-1][0]
+
+    def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
+        """See Frontier.queue_again."""
+        rows = orjson.loads(self._db.get(sql.STATES, (orjson.dumps(list(ids)).decode(),)))
+        denied = [(url_id, host_id) for url_id, host_id, state in rows if state == UrlState.DENIED]
+        if not denied:
+            return {}
+        again = orjson.dumps([url_id for url_id, _ in denied]).decode()
+        queued: dict[int, int] = {}
+        with self.change() as change:
+            self._db.run(sql.SET_STATE, (UrlState.QUEUED, again))
+            self._db.run(sql.NO_ERROR, (again,))
+            for _, host_id in denied:
+                change.move(host_id, UrlState.DENIED, UrlState.QUEUED)
+                queued[host_id] = queued.get(host_id, 0) + 1
+        return queued
+
+    def block(self, block: Block) -> bool:
+        """See Frontier.block."""
+        if self._db.get(sql.IS_BLOCKED, (block.name,)) is not None:
+            return False
+        with self._db.transaction():
+            self._db.run(sql.BLOCK, (block.name, block.kind, block.at, block.reason))
+        return True
+
+    def unblock(self, name: str) -> bool:
+        """See Frontier.unblock."""
+        if self._db.get(sql.IS_BLOCKED, (name,)) is None:
+            return False
+        with self._db.transaction():
+            self._db.run(sql.UNBLOCK, (name,))
+        return True
 
     def record_sink_files(self, sink_files: Sequence[SinkFile]) -> None:
         """See Frontier.record_sink_files."""

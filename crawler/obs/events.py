@@ -24,6 +24,7 @@ class Event(StrEnum):
     RELOAD_OK = "reload_ok"
     RELOAD_FAILED = "reload_failed"
     CONTROL = "control"
+    SWEPT = "swept"  # stored URLs were judged again: so many were denied and are queued once more
     PROGRESS = "progress"
     HOURS = "hours"
     DRAIN = "drain"
@@ -71,6 +72,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.RELOAD_OK: _spec("changed needs_restart", lifecycle=True),
     Event.RELOAD_FAILED: _spec("message", "file line column", level=logging.ERROR, lifecycle=True),
     Event.CONTROL: _spec("command", "arguments affected pid uid detail", lifecycle=True),
+    Event.SWEPT: _spec("queued", lifecycle=True),
     Event.PROGRESS: _spec(
         "responses_per_s pages_per_s bytes_per_s queued hosts bottleneck",
         "responses pages bytes errors denied waiting in_flight connections hosts_resting loop_lag_ms memory_bytes "
@@ -110,7 +112,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
 
 COMMON: Final = frozenset({"ts", "event", "level", "crawl", "run_id"})
 
-BOTTLENECKS: Final = frozenset({"politeness", "network", "cpu", "disk", "empty", "hours", "bandwidth"})
+BOTTLENECKS: Final = frozenset({"politeness", "network", "cpu", "disk", "empty", "hours", "bandwidth", "operator"})
 _WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
     (Event.CONN_CLOSE, "reason"): frozenset(CloseReason),
     (Event.CONN_FAIL, "stage"): frozenset(Stage),

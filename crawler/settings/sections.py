@@ -133,7 +133,9 @@ class Politeness(Section):
     """How often a host may be asked."""
 
     key: Annotated[str, BeforeValidator(one_of("domain", "host")), k.Kind.TEXT] = _key(
-        _POLITENESS.key, '"domain": hosts of one registrable domain share the delay; "host": each has its own.'
+        _POLITENESS.key,
+        '"domain": hosts of one registrable domain share the delay; "host": each has its own.',
+        restart=True,
     )
     delay: k.Duration = _key(_POLITENESS.delay_s, "Rest between two requests to one key.")
     address_delay: k.DurationOrDerived = _key(

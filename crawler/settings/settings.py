@@ -4,7 +4,7 @@ Holds values only; how they came about is in `loading`. No component receives th
 class. Invariant: with no key given, every options object equals the default of its class.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -242,3 +242,13 @@ def changes(old: Settings, new: Settings) -> Changes:
     if old.secrets != new.secrets and "identity.secrets" not in restart:
         restart.append("identity.secrets")
     return Changes(tuple(live), tuple(restart))
+
+
+def keeping(old: Settings, new: Settings, dotted: Sequence[str]) -> Settings:
+    """`new`, with the values of `old` for these keys: those that only a restart brings into force."""
+    kept = new
+    for name in dotted:
+        key = keys()[name]
+        section = getattr(kept, key.section).model_copy(update={key.attribute: old.get(name)})
+        kept = replace(kept, **{key.section: section})
+    return replace(kept, secrets=old.secrets) if "identity.secrets" in dotted else kept

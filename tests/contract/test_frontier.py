@@ -34,7 +34,7 @@ from crawler.core.vocabulary import (
     TruncatedReason,
     UrlState,
 )
-from crawler.frontier.base import Batch, Forgotten, Frontier, FrontierLocked, Receipt, Takedown, Totals
+from crawler.frontier.base import Batch, Block, Forgotten, Frontier, FrontierLocked, Receipt, Takedown, Totals
 from tests.support.frontiers import NOW, STORES, Store, answer, batch, fast_folder, found, links, visit
 
 A = Origin("https", "a.example", 443)
@@ -789,3 +789,55 @@ async def test_a_batch_that_cannot_be_stored_leaves_no_trace(store: Store, fault
     async with store.opened() as (_, recovered):
         assert (recovered.rests, recovered.counters, recovered.sink_files) == ((), Counters(), ())
         assert [row.id for row in recovered.hosts] == [1, 2, 3]
+
+
+# -- judging stored URLs again
+
+
+async def test_rows_come_in_slices_in_the_order_of_their_host(store: Store) -> None:
+    """Slice after slice, every queued or denied row once, by (priority, depth, age); of that host and state only."""
+    async with store.opened() as (frontier, _):
+        urls = [found(f"https://a.example/{n}", depth=n % 3, priority=n % 2, source=Source.LINK) for n in range(10)]
+        await frontier.add([*urls, found("https://b.example/")], now=NOW)
+        tasks = {task.url: task for task in await take(frontier)}
+        denied = visit(tasks["https://a.example/4"], Denied(DenyReason.SCOPE_EXCLUDE, "x"), state=UrlState.DENIED)
+        await frontier.settle(batch(denied))
+        rows = []
+        while slice_ := await frontier.url_rows(1, UrlState.QUEUED, after=rows[-1] if rows else None, limit=4):
+            rows += slice_
+        assert [row.id for row in rows] == [task.id for task in await take(frontier)]
+        assert {row.url for row in rows} == {one.url for one in urls} - {"https://a.example/4"}
+        assert {(row.depth, row.priority, row.source) for row in rows} >= {(0, 0, Source.LINK), (2, 1, Source.LINK)}
+        (row,) = await frontier.url_rows(1, UrlState.DENIED, after=None, limit=4)
+        assert (row.url, row.reason) == ("https://a.example/4", "scope_exclude")
+        assert await frontier.url_rows(9, UrlState.QUEUED, after=None, limit=4) == []
+
+
+async def test_denied_urls_are_queued_again_and_nothing_else_is(store: Store) -> None:
+    """Ids that are queued, done or unknown change nothing; the counts follow, and a restart keeps it."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/1", "https://a.example/2", "https://a.example/3")
+        first, second, third = await take(frontier)
+        await frontier.settle(batch(visit(first, DENIED, state=UrlState.DENIED), visit(second)))
+        assert await frontier.queue_again([first.id, second.id, third.id, 999]) == {1: 1}
+        assert await frontier.queue_again([first.id]) == {}
+        totals = await frontier.totals()
+        assert (totals.queued, totals.denied, totals.done) == (2, 0, 1)
+    async with store.opened() as (frontier, _):
+        assert [task.id for task in await take(frontier)] == [first.id, third.id]
+        assert await frontier.url_rows(1, UrlState.DENIED, after=None, limit=9) == []
+
+
+async def test_blocks_are_kept_until_they_are_taken_back(store: Store) -> None:
+    """By name; the first of one name stays as it is."""
+    block = Block("a.example", "domain", NOW, "asked to")
+    async with store.opened() as (frontier, _):
+        assert await frontier.block(block)
+        assert not await frontier.block(replace(block, kind="host", reason="again"))
+        assert await frontier.block(replace(block, name="0.example"))
+    async with store.opened() as (frontier, _):
+        assert [one.name for one in await frontier.blocks()] == ["0.example", "a.example"]
+        assert (await frontier.blocks())[1] == block
+        assert await frontier.unblock("0.example")
+        assert not await frontier.unblock("0.example")
+        assert await frontier.blocks() == [block]

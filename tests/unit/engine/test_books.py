@@ -9,7 +9,7 @@ from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
 from crawler.engine.books import Books
-from crawler.frontier.base import Counters, Recovered
+from crawler.frontier.base import Block, Counters, Recovered
 from tests.support.fetching import FakeClock
 
 A = Origin("https", "www.a.test", 443)
@@ -264,3 +264,63 @@ def test_the_rest_of_a_key_without_hosts_outlives_a_restart() -> None:
     rest = Rest("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
     case.recovered(rest)
     assert case.books.keys["other.test"].turn.open_mono == case.clock.mono() + 600.0
+
+
+# -- other options come into force
+
+
+def test_a_longer_delay_holds_for_what_was_asked_already() -> None:
+    """The rest that runs becomes longer; a shorter delay does not cut it short."""
+    case = Case(delay_s=1.0, adaptive=False)
+    key = case.a.key
+    key.turn = key.turn.began().ended(case.clock.mono(), delay_s=1.0)
+    key.last_end_mono = case.clock.mono()
+    case.books.reconfigure(PolitenessOptions(delay_s=5.0, adaptive=False), ScopeOptions())
+    assert key.turn.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
+    assert key.delay_s == 5.0
+    case.books.reconfigure(PolitenessOptions(delay_s=0.5, adaptive=False), ScopeOptions())
+    assert key.turn.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
+    assert key.delay_s == 0.5
+
+
+def test_a_crawl_delay_outlives_other_options() -> None:
+    """What robots.txt asked for still holds, up to the new maximum."""
+    case = Case(delay_s=1.0)
+    case.books.learn_robots(case.a, RobotsRecord("rules", 200, b"", 0.0, 1e12, crawl_delay_s=30.0))
+    case.books.reconfigure(PolitenessOptions(delay_s=2.0, max_crawl_delay_s=20.0), ScopeOptions())
+    assert (case.a.key.delay_s, case.b.key.delay_s) == (20.0, 2.0)
+
+
+def test_a_rest_after_a_push_back_outlives_other_options() -> None:
+    """429 and its strikes stay."""
+    case = Case(delay_s=1.0)
+    lease = Lease(1, A, case.a.id, (), 0.0)
+    case.books.pushed_back(lease, 429, 100.0)
+    before = case.a.key.turn
+    case.books.reconfigure(PolitenessOptions(delay_s=0.0), ScopeOptions())
+    assert case.a.key.turn.open_mono == before.open_mono
+    assert case.a.key.turn.strikes == before.strikes
+
+
+def test_a_wider_limit_lets_hosts_go_on_that_had_reached_it() -> None:
+    """And a narrower one holds from now on."""
+    case = Case(max_urls_per_host=1)
+    assert case.take(case.a)
+    assert not case.take(case.a)
+    case.books.hold_at_limit(case.a)
+    case.books.reconfigure(PolitenessOptions(), ScopeOptions(max_urls_per_host=2))
+    assert case.a.has_work
+    assert case.take(case.a)
+    assert not case.take(case.a)
+
+
+def test_a_blocked_host_has_no_work() -> None:
+    """Until the block is taken back; its queue stays."""
+    case = Case()
+    case.books.blocks.add(Block("a.test", "domain", 0.0, ""))
+    assert case.books.look_at_blocks() == [case.a, case.a2]
+    assert (case.a.has_work, case.a2.has_work, case.b.has_work) == (False, False, True)
+    case.books.blocks.remove("a.test")
+    assert case.books.look_at_blocks() == [case.a, case.a2]
+    assert case.a.has_work
+    assert case.a.queued == 100

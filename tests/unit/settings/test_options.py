@@ -205,7 +205,7 @@ def test_every_key_is_described_and_tagged() -> None:
     """admin, output, frontier, engine, log.directory and what the client is built with need a restart; the rest is
     live.
     """
-    built_with = {"log.directory", "identity.secrets", "fetch.cookies", "network.proxy"}
+    built_with = {"log.directory", "identity.secrets", "fetch.cookies", "network.proxy", "politeness.key"}
     for dotted, key in keys().items():
         assert key.description.endswith("."), dotted
         restart = key.section in ("admin", "output", "frontier", "engine") or dotted in built_with

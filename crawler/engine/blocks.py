@@ -1,0 +1,57 @@
+"""Which hosts an operator blocked: nothing is asked of them, for good.
+
+Names only; stopping what is under way is the scheduler's and the pool's business. Invariant: what a name covers does
+not depend on the order in which blocks came and went.
+"""
+
+from collections.abc import Iterable
+
+from crawler.core.values import Origin
+from crawler.frontier.base import Block
+
+HOST = "host"
+DOMAIN = "domain"
+
+
+class Blocks:
+    """The blocks in force, by name."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, Block] = {}
+
+    def load(self, blocks: Iterable[Block]) -> None:
+        self._by_name = {block.name: block for block in blocks}
+
+    def add(self, block: Block) -> None:
+        self._by_name.setdefault(block.name, block)
+
+    def remove(self, name: str) -> None:
+        self._by_name.pop(name, None)
+
+    def get(self, name: str) -> Block | None:
+        """The block of just this name."""
+        return self._by_name.get(name)
+
+    def covers(self, host: str) -> Block | None:
+        """The block that holds for a host, the nearest name first; a "host" block covers nothing below its name."""
+        if not self._by_name:
+            return None
+        block = self._by_name.get(host.rstrip("."))
+        rest = host.rstrip(".")
+        while block is None and "." in rest:
+            rest = rest.partition(".")[2]
+            above = self._by_name.get(rest)
+            if above is not None and above.kind == DOMAIN:
+                block = above
+        return block
+
+    def permits(self, origin: Origin) -> bool:
+        """Whether a request to an origin may leave."""
+        return not self._by_name or self.covers(origin.host) is None
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def all(self) -> list[Block]:
+        """By name."""
+        return [self._by_name[name] for name in sorted(self._by_name)]
