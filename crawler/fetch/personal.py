@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crawler.core.clock import Clock
+from crawler.core.retry import is_lasting
 from crawler.core.url import target_of
 from crawler.core.values import Failed, Fetched, FetchResult, Origin, Task
-from crawler.core.vocabulary import ErrorType
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.options import Secrets
-from crawler.fetch.proxy import PROXY_AUTHENTICATION_REQUIRED, Proxy
+from crawler.fetch.proxy import Proxy
 
 Fields = list[tuple[str, str]]
 
@@ -59,16 +59,19 @@ class Personal:
         if not isinstance(result, Fetched):
             return result
         head = result.head
-        if self._proxy is not None and origin.scheme == "http" and head.status_code == PROXY_AUTHENTICATION_REQUIRED:
-            return Failed(
-                ErrorType.PROXY_AUTH,
-                self._proxy.wants_credentials(),
-                retryable=False,
-                timings=result.timings,
-                connection=result.connection,
-                resend_count=result.resend_count,
-                started_at=result.started_at,
-            )
+        if self._proxy is not None and origin.scheme == "http":
+            failure = self._proxy.failure(head)
+            if failure is not None:
+                error_type, detail = failure
+                return Failed(
+                    error_type,
+                    detail,
+                    retryable=not is_lasting(error_type),
+                    timings=result.timings,
+                    connection=result.connection,
+                    resend_count=result.resend_count,
+                    started_at=result.started_at,
+                )
         if self._cookies is not None:
             set_cookies = head.get_all("set-cookie")
             if set_cookies:

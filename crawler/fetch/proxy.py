@@ -10,7 +10,7 @@ import re
 import socket
 from typing import Final
 
-from crawler.core.values import Origin
+from crawler.core.values import Head, Origin
 from crawler.core.vocabulary import ErrorType
 from crawler.fetch.options import KIB, ProxyOptions
 from crawler.fetch.request import build_request
@@ -19,6 +19,7 @@ MAX_HEAD: Final = 32 * KIB  # of the answer to CONNECT; Squid's own error pages 
 PROXY_AUTHENTICATION_REQUIRED: Final = 407
 _STATUS: Final = re.compile(rb"HTTP/1\.[01] (\d{3})(?: ([^\r\n]*))?\r?\n")
 _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_STATUS_ERROR: Final = re.compile(r";\s*error=")  # of the field Proxy-Status
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 
@@ -96,6 +97,19 @@ class Proxy:
     def _wanted(self) -> str:
         return "other" if self._authorization else "its"
 
-    def wants_credentials(self) -> str:
-        """In words, what a 407 to a plain request means."""
-        return f"{self} wants {self._wanted()} credentials ({PROXY_AUTHENTICATION_REQUIRED})"
+    def failure(self, head: Head) -> tuple[ErrorType, str] | None:
+        """The word and the sentence if a plain request was answered by the proxy itself, as far as that can be told:
+        it wants credentials, or says in a field of its own that it failed. None: it is the origin's answer.
+
+        Sources: RFC 9110 §15.5.8, RFC 9209 §2.1.1, Squid's X-Squid-Error.
+        """
+        status = head.status_code
+        if status == PROXY_AUTHENTICATION_REQUIRED:
+            return ErrorType.PROXY_AUTH, f"{self} wants {self._wanted()} credentials ({status})"
+        if status < 400:
+            return None
+        for name, value in head.fields:
+            if name == "x-squid-error" or (name == "proxy-status" and _STATUS_ERROR.search(value)):
+                said = _UNPRINTABLE.sub("?", value)[:80]
+                return ErrorType.PROXY_REFUSED, f"{self} answered {status} itself: {said}"
+        return None

@@ -125,6 +125,32 @@ async def test_a_407_is_the_proxys_word_and_no_page(scheme, given, words):
 
 
 @pytest.mark.parametrize(
+    ("status", "field", "words"),
+    [
+        ("503 Service Unavailable", "X-Squid-Error: ERR_CONNECT_FAIL 111", "answered 503 itself: ERR_CONNECT_FAIL 111"),
+        ("502 Bad Gateway", "Proxy-Status: p.test; error=dns_error", "answered 502 itself: p.test; error=dns_error"),
+        ("403 Forbidden", "X-Squid-Error: ERR_ACCESS_DENIED 0", "answered 403 itself"),
+        ("504 Gateway Timeout", "Proxy-Status: cdn.test; received-status=504", None),
+        ("503 Service Unavailable", "Retry-After: 5", None),
+        ("200 OK", "Proxy-Status: p.test; error=http_response_timeout", None),
+    ],
+)
+async def test_an_error_page_of_the_proxys_own_is_no_page(status, field, words):
+    """Where it says so it is a failure to connect; everything else is the origin's answer. In a tunnel, all is."""
+    script = table({"/": ok(b"sorry", field, status=status)})
+    async with serve(script) as server, proxy() as p, client(network=network(), proxy=through(p.port)) as c:
+        result = await c.get(f"http://a.test:{server.port}/")
+        if words is None:
+            assert isinstance(result, Fetched)
+            return
+        assert isinstance(result, Failed)
+        assert result.error_type is ErrorType.PROXY_REFUSED
+        assert words in result.detail
+        assert result.retryable
+        assert c.gate.is_balanced
+
+
+@pytest.mark.parametrize(
     ("answer", "word", "words"),
     [
         (b"HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nforbidden", ErrorType.PROXY_REFUSED, "403 Forbidden"),
