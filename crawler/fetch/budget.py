@@ -2,7 +2,7 @@
 
 It does not hold the bytes (`spool`) nor the sockets (`connection`). Invariants: `take` and `give` may be called from
 any thread; whoever waits is let on again, first come first served: when memory is free, or, where nothing has been
-given back for a while because all of it is in half-read bodies, one at a time, so that one of them gets finished.
+given back for a while because all of it is in half-read bodies, one at a time and to its end, so that they end.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ class ByteBudget:
         self.limit = limit
         self._held = 0
         self._changes: deque[int] = deque()  # appending is atomic; adding to an attribute from two threads is not
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._waiting: deque[Callable[[bool], None]] = deque()
+        self._is_finishing = False  # one may read on to the end of its body, whatever is held
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = 0
 
@@ -42,11 +43,17 @@ class ByteBudget:
     def is_spent(self) -> bool:
         return self.held >= self.limit
 
-    def wait(self, resume: Callable[[], None]) -> None:
-        """Have `resume` called once, later, when its turn has come."""
+    def wait(self, resume: Callable[[bool], None]) -> None:
+        """Have `resume` called once, later, when its turn has come. Called with True, it may read its body to the end
+        without looking at the budget again, and must call `finished` then.
+        """
         self._waiting.append(resume)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)
+
+    def finished(self) -> None:
+        """Who was let on to finish has finished."""
+        self._is_finishing = False
 
     @property
     def waiting(self) -> int:
@@ -61,7 +68,10 @@ class ByteBudget:
             self._stalled += 1
         if self._stalled >= _STALLED_LOOKS or not self.is_spent():
             # one a look even when memory is free: all at once would spend it again before the next look
+            # One that is let on against the budget gets through: a piece each in turn would end none of them.
+            finishes = self.is_spent() and not self._is_finishing
+            self._is_finishing |= finishes
             self._stalled = 0
-            self._waiting.popleft()()
+            self._waiting.popleft()(finishes)
         if self._waiting:
             self._timer = asyncio.get_running_loop().call_later(_LOOK_S, self._look)

@@ -56,12 +56,11 @@ class Connection(asyncio.Protocol):
     came (0.0: none did) and the exchange ended.
     """
 
-    __slots__ = ("_bandwidth", "_budget", "_clock", "_dialled", "_eof", "_gone", "_held_up_s", "_last_mono", "_loop",
-                 "_on_closed", "_options", "_paused_mono", "_reader", "_received", "_timer", "_timer_mono",
-                 "_transport", "_waiter", "bytes_received", "close_reason", "end_mono", "first_mono", "id",
-                 "idle_since_mono",
-                 "keep_alive_max", "keep_alive_timeout_s", "opened_mono", "origin", "requests", "requests_booked",
-                 "sent_mono", "state")  # fmt: skip
+    __slots__ = ("_bandwidth", "_budget", "_clock", "_dialled", "_eof", "_finishes", "_gone", "_held_up_s",
+                 "_last_mono", "_loop", "_on_closed", "_options", "_paused_mono", "_reader", "_received", "_timer",
+                 "_timer_mono", "_transport", "_waiter", "bytes_received", "close_reason", "end_mono", "first_mono",
+                 "id", "idle_since_mono", "keep_alive_max", "keep_alive_timeout_s", "opened_mono", "origin",
+                 "requests", "requests_booked", "sent_mono", "state")  # fmt: skip
 
     def __init__(
         self,
@@ -102,6 +101,7 @@ class Connection(asyncio.Protocol):
         self._received = 0
         self._paused_mono = 0.0  # since when we have not been reading; 0.0: we are
         self._held_up_s = 0.0  # how long of this exchange we did not read: not the server's fault
+        self._finishes = False  # let on by the budget to read this body to its end
         self._eof = False
 
     # -- what it is
@@ -225,6 +225,9 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiter = None
             self._reader = None
+            if self._finishes and self._budget is not None:
+                self._finishes = False
+                self._budget.finished()
         if error is not None:
             raise error
 
@@ -257,7 +260,7 @@ class Connection(asyncio.Protocol):
             if read_on_mono > now:
                 if self._pause(now):
                     self._loop.call_later(read_on_mono - now, self._resume)
-            elif self._budget is not None and self._budget.is_spent() and self._pause(now):
+            elif self._budget is not None and not self._finishes and self._budget.is_spent() and self._pause(now):
                 self._budget.wait(self._resume)
 
     def _complete(self, reader: ResponseReader, now: float) -> None:
@@ -292,11 +295,16 @@ class Connection(asyncio.Protocol):
         self._transport.pause_reading()
         return True
 
-    def _resume(self) -> None:
+    def _resume(self, finishes: bool = False) -> None:
         now = self._clock.mono()
         self._held_up_s += now - self._paused_mono
         self._last_mono = now
         self._paused_mono = 0.0
+        if finishes and self._budget is not None:
+            if self._waiter is None:  # the exchange ended meanwhile
+                self._budget.finished()
+            else:
+                self._finishes = True
         if self.state is not State.CLOSED and self._transport is not None:
             self._transport.resume_reading()
             self._arm(now)

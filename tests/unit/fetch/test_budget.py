@@ -20,7 +20,7 @@ async def test_giving_back_lets_the_waiting_on_in_turn():
             done.set()
 
     for name in "abc":
-        budget.wait(lambda name=name: resume(name))
+        budget.wait(lambda finishes, name=name: resume(name))
     budget.give(1)
     async with asyncio.timeout(5):
         await done.wait()
@@ -33,13 +33,36 @@ async def test_nobody_waits_for_ever_for_memory_that_nobody_gives_back():
     budget = ByteBudget(100)
     budget.take(500)
     on = asyncio.Event()
-    budget.wait(on.set)
-    budget.wait(lambda: None)
+    budget.wait(lambda finishes: on.set())
+    budget.wait(lambda finishes: None)
     async with asyncio.timeout(5):
         await on.wait()
     assert budget.is_spent()
     assert budget.waiting == 1
     budget.give(500)
+
+
+async def test_one_at_a_time_is_let_on_to_its_end():
+    """The others that come by then get a piece each, until it says that it has finished."""
+    budget = ByteBudget(100)
+    budget.take(500)
+    let_on = []
+    done = asyncio.Event()
+
+    def resume(finishes):
+        let_on.append(finishes)
+        if len(let_on) == 2:
+            budget.finished()
+        if len(let_on) == 3:
+            budget.give(500)
+        if len(let_on) == 4:
+            done.set()
+
+    for _ in range(4):
+        budget.wait(resume)
+    async with asyncio.timeout(10):
+        await done.wait()
+    assert let_on == [True, False, True, False]
 
 
 def test_counting_holds_across_threads():

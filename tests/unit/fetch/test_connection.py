@@ -338,6 +338,36 @@ async def test_bodies_that_hold_all_memory_between_them_still_end(site):
         assert [r.payload.size for r in results] == [300_000] * 3
 
 
+async def test_a_body_that_was_let_on_against_the_budget_is_read_to_its_end(site):
+    """Of eight that fill the memory between them, each comes whole once it is its turn: not a piece every so often."""
+    budget = ByteBudget(100_000)
+    body = b"x" * 3_000_000
+    async with site(table({"/": ok(body)}), budget=budget, connections_per_host=8) as (_, c, url):
+        async with asyncio.timeout(8):  # a piece in turn would take a quarter of a second for each of some hundred
+            sizes = await asyncio.gather(*(size_of(c.get(url + "/")) for _ in range(8)))
+        assert sizes == [3_000_000] * 8
+        assert not budget._is_finishing
+
+
+async def size_of(fetching):
+    return (await fetching).payload.size
+
+
+async def test_who_is_let_on_and_then_cancelled_lets_the_next_on(site):
+    """Whoever ends, however, has finished."""
+    budget = ByteBudget(10_000)
+    budget.take(10**6)
+    async with site(table({"/": ok(b"x" * 300_000)}), budget=budget, connections_per_host=2) as (_, c, url):
+        first = asyncio.ensure_future(c.get(url + "/"))
+        await until(lambda: budget.waiting == 1 or first.done())
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        second = asyncio.ensure_future(c.get(url + "/"))
+        async with asyncio.timeout(5):
+            assert (await second).payload.size == 300_000
+        assert not budget._is_finishing
+
+
 async def test_a_body_is_given_back_the_moment_it_is_dropped(site):
     """Nothing in the client, and no reference cycle, keeps a finished body alive: memory is free at once."""
     budget = ByteBudget(10_000_000)

@@ -1,0 +1,125 @@
+"""Where pages are read: small ones on the event loop, large ones in a thread, few of those at once."""
+
+import gzip
+import threading
+from typing import Any
+
+import pytest
+
+from crawler.content.options import ContentOptions
+from crawler.core.body import BytesBody
+from crawler.core.values import Task
+from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.engine.seen import RecentKeys
+from crawler.engine.visit import Reader
+from crawler.engine.worker import LARGE_AT_ONCE, READ_IN_THREAD_OVER
+from crawler.fetch.options import FetchOptions
+from tests.support.engine import AT_ONCE, Engine, answer, page, run
+
+ROOT = "https://a.test/"
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "in_thread"),
+    [
+        (b"x" * READ_IN_THREAD_OVER, {}, False),
+        (b"x" * (READ_IN_THREAD_OVER + 1), {}, True),
+        (gzip.compress(b"x" * 10_000_000, mtime=0), {"content_encoding": "gzip"}, False),
+        (gzip.compress(bytes(range(256)) * 100, 0, mtime=0), {"content_encoding": "gzip"}, True),
+    ],
+    ids=["small", "large", "coded, small", "coded, large inside"],
+)
+def test_a_large_page_is_read_in_a_thread(body: bytes, fields: dict[str, str], in_thread: bool) -> None:
+    """The event loop has other connections to serve; what is coded counts for more than it looks."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, body, **fields)})
+        read, threads = engine.reader.read, []
+
+        def noting(task: Task, outcome: Any) -> Any:
+            if task.kind is TaskKind.PAGE:
+                threads.append(threading.current_thread() is not threading.main_thread())
+            return read(task, outcome)
+
+        engine.reader.read = noting  # type: ignore[method-assign]
+        assert await engine.run() is StoppedBy.EMPTY
+        assert threads == [in_thread]
+
+    run(main())
+
+
+def test_only_so_many_large_pages_are_read_at_once() -> None:
+    """Each costs ten times its size while it is read."""
+
+    async def main() -> None:
+        large = page("/x") + b" " * READ_IN_THREAD_OVER
+        urls = [f"https://h{n}.test/" for n in range(12)]
+        engine = Engine(*urls, politeness=AT_ONCE, web={url: answer(200, large) for url in urls})
+        engine.workers[:] = [_sharing(engine) for _ in engine.workers]
+        read, lock = engine.reader.read, threading.Lock()
+        now = most = 0
+
+        def counting(task: Task, outcome: Any) -> Any:
+            nonlocal now, most
+            is_large = task.url in urls
+            with lock:
+                now += is_large
+                most = max(most, now)
+            try:
+                return read(task, outcome)
+            finally:
+                with lock:
+                    now -= is_large
+
+        engine.reader.read = counting  # type: ignore[method-assign]
+        assert await engine.run() is StoppedBy.EMPTY
+        assert len(engine.settled) >= 12
+        assert 1 <= most <= LARGE_AT_ONCE
+
+    run(main())
+
+
+def _sharing(engine: Engine) -> Any:
+    worker = engine.make_worker()
+    worker._large_pages = engine.large_pages
+    return worker
+
+
+def test_a_page_is_parsed_up_to_max_html() -> None:
+    """A link at the limit's edge is cut with it; what is beyond is neither parsed nor counted, but its size is told."""
+    head = b'<title>t</title><a href="/before">'
+    text = head + b" " * 1_000 + b'<a href="/after">'
+    for max_html, expected in ((len(text), ["/before", "/after"]), (1_000, ["/before"]), (20, [])):
+        reader = Reader(
+            content=ContentOptions(max_html=max_html),
+            fetch=FetchOptions(),
+            token="x",
+            obey=True,
+            requisites=True,
+            seen=RecentKeys(10),
+        )
+        task = Task(1, ROOT)
+        reading, links = reader.read(task, answer(200, text))
+        assert [link.url.removeprefix("https://a.test") for link in links] == expected
+        assert reading.page is not None
+        assert reading.page.content_size == len(text)
+
+
+def test_max_html_counts_decoded_bytes() -> None:
+    """A megabyte of blanks in a kilobyte is a megabyte to the parser."""
+    text = b'<a href="/before">' + b" " * 1_000_000 + b'<a href="/after">'
+    response = answer(200, gzip.compress(text, mtime=0), content_encoding="gzip")
+    assert isinstance(response.payload, BytesBody)
+    assert response.payload.size < 2_000
+    reader = Reader(
+        content=ContentOptions(max_html=5_000),
+        fetch=FetchOptions(),
+        token="x",
+        obey=True,
+        requisites=True,
+        seen=RecentKeys(10),
+    )
+    reading, links = reader.read(Task(1, ROOT), response)
+    assert [link.url for link in links] == [ROOT + "before"]
+    assert reading.page is not None
+    assert reading.page.content_size == len(text)
