@@ -12,7 +12,7 @@ from crawler.cli.look import Pen, fetch_text, printable
 from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data
 from crawler.core.url import UrlError, parse
-from crawler.core.vocabulary import Exit
+from crawler.core.vocabulary import Exit, UrlState
 from crawler.frontier.reader import Reader
 from crawler.inspect.answer import Answer, table
 from crawler.inspect.history import History, attempts, last_host_state, skipped_of_host, time_of_field
@@ -83,7 +83,8 @@ def _history(located: Located, answer: Answer, now: float, *, full: bool) -> His
                 text = f"links to {origin.host} are refused by it, last said of {skipped['url_full']}"
                 answer.add("log", "", text, deny_reason=skipped.get("deny_reason"), at=time_of_field(skipped, "ts"))
         with Parts(place.fetch_log) as fetches:
-            wanted = answer.attempts if answer.known else 0
+            # A refusal is no attempt, and has its line all the same.
+            wanted = answer.attempts + (answer.state == UrlState.DENIED) if answer.known else 0
             found = attempts(fetches, answer.url, wanted=wanted, last_at=answer.last_at, whole=full)
             for problem in fetches.problems():
                 say(problem)

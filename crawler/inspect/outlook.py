@@ -108,8 +108,13 @@ class Outlook:
             else:
                 answer.next_text = "it will be denied when its turn comes"
             return
-        again = "again" if answer.attempts else "yet"
-        answer.headline = f"not fetched {again}: queued" if not answer.attempts else "queued to be fetched again"
+        visits = self.case.visit["visits"] if self.case.visit is not None and "visits" in self.case.visit else 0
+        if visits:
+            answer.headline = f"fetched {times(visits, 'time')} so far; queued to be visited again"
+        elif answer.attempts:
+            answer.headline = f"not fetched yet: queued to be tried again after {self._error()}"
+        else:
+            answer.headline = "not fetched yet: queued"
         ahead = self.reader.ahead(row, AHEAD_LIMIT) if self.reader is not None else 0
         many = "more than " if ahead >= AHEAD_LIMIT else ""
         text = f"{many}{ahead:,} of this host go before it" if ahead else "first in the queue of its host"

@@ -17,7 +17,7 @@ from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.frontier.reader import Reader
-from crawler.inspect.answer import Answer, Case, ago, denial_words, parents, url_of
+from crawler.inspect.answer import Answer, Case, ago, denial_words, parents, times, url_of
 from crawler.inspect.moments import at_text, span_text
 from crawler.inspect.outlook import Outlook
 from crawler.inspect.rules import Rules
@@ -204,7 +204,7 @@ class Inquiry:
         if robots is None:
             answer.add("robots", "", f"{file} was not read yet; it is read before the first page")
             return
-        read = f"read {ago(self._now - robots['fetched_at'])}"
+        read = f"read {ago(self._now - robots['fetched_at'])}{self._changes(case)}"
         facts = {
             "fetched_at": robots["fetched_at"],
             "expires_at": robots["expires_at"],
@@ -232,6 +232,15 @@ class Inquiry:
             return
         said = f'{line}"{verdict.rule}"' if verdict.rule else "no line speaks of it"
         answer.add("robots", "ok", f"{file} {said} ({read})", **facts)
+
+    def _changes(self, case: Case) -> str:
+        """How often what robots.txt says has changed, as far as the store remembers."""
+        if self._reader is None or case.host is None:
+            return ""
+        versions = self._reader.robots_versions(case.host["id"])
+        if len(versions) < 2:
+            return ""
+        return f", changed {times(len(versions) - 1, 'time')}, last {at_text(versions[0]['fetched_at'], self._now)}"
 
     def _trap_step(self, answer: Answer, case: Case) -> None:
         if self._reader is None or case.host is None or case.visit is None:

@@ -1,6 +1,10 @@
 """Why a URL was fetched or not: each end a URL can come to, judged on a real store."""
 
 import asyncio
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -33,6 +37,8 @@ RULES = Rules(
 ROBOTS = (
     b"User-agent: *\nDisallow: /all\n\nUser-agent: mybot\nAllow: /private/open\nDisallow: /private\nCrawl-delay: 2\n"
 )
+ROOT = Path(__file__).parents[3]
+GROUP = 54_321  # of nobody here
 PATHS = ("done", "gone", "queued", "behind", "waiting", "gave-up", "private/x", "private/open/y", "no/z", "~jo", "old")
 
 
@@ -294,3 +300,66 @@ def test_seeds_that_were_not_reached_are_found(store: Path) -> None:
     """The one seed answered: none is missing, and all could be looked through."""
     with Reader(store, is_live=False) as reader:
         assert reader.unreached_seeds(10, within_s=10) == ([], True)
+
+
+async def test_a_revisit_and_a_robots_txt_that_changed_are_told(tmp_path: Path) -> None:
+    """What came of it before is not forgotten when it is queued again."""
+    path = tmp_path / "frontier.db"
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found(SEED)], now=NOW)
+    (seed,) = await frontier.take(1, 1, leased=())
+    robots_task = Task(id=0, url=f"{SEED}robots.txt", kind=TaskKind.ROBOTS)
+    for n in range(3):
+        body = b"User-agent: *\nDisallow: /%d\n" % n
+        record = RobotsRecord("rules", 200, body, NOW + n, NOW + 99_999)
+        await frontier.settle(batch(visit(robots_task, robots=record)))
+    await frontier.settle(batch(visit(seed, next_at=NOW + 10)))
+    told = ask(path, SEED)
+    assert told.next_text == "visited again in 9s (09:00:10)"
+    await frontier.promote_revisits(now=NOW + 11, limit=9)
+    told = ask(path, SEED, now=NOW + 12)
+    assert told.headline == "fetched 1 time so far; queued to be visited again"
+    assert "changed 2 times, last 09:00:02" in step(told, "robots")[1]
+    await frontier.close(clean=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("end", ["runs", "stopped", "killed"])
+async def test_read_access_is_enough_to_look(end: str) -> None:
+    """A member of the group that may read the files, and write none, reads the store in each of its states."""
+    with fast_folder() as folder:
+        folder.chmod(0o750)
+        os.chown(folder, 0, GROUP)
+        path = folder / "frontier.db"
+        frontier = SqliteFrontier(path)
+        await frontier.open()
+        await frontier.add([found(SEED)], now=NOW)
+        looked_at = path
+        if end == "stopped":
+            await frontier.close(clean=True)
+        elif end == "killed":  # what a kill leaves: the log and its shared memory, and nobody who holds them
+            looked_at = folder / "copy.db"
+            for suffix in ("", "-wal", "-shm"):
+                shutil.copyfile(f"{path}{suffix}", f"{looked_at}{suffix}")
+        for file in folder.iterdir():
+            file.chmod(0o640)
+            os.chown(file, 0, GROUP)
+        # Imported first: the interpreter may lie where only root may read.
+        code = (
+            "import os, sys; from pathlib import Path; from crawler.frontier.reader import Reader\n"
+            f"os.setgroups([]); os.setgid({GROUP}); os.setuid({GROUP})\n"
+            f"with Reader(Path({str(looked_at)!r}), is_live={end == 'runs'}) as reader:\n"
+            "    print([row['host'] for row in reader.hosts()])"
+        )
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", code],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("['e.org']\n", "")
+        await frontier.close(clean=True)
