@@ -166,7 +166,8 @@ class _Tracer:
     async def run(self) -> Trace:
         trace, clock = self._trace, self._clock
         begun = clock.mono()
-        tap = Tap(AddressPolicy(self._settings.network_options().allow_private), clock)
+        network = self._settings.network_options()
+        tap = Tap(AddressPolicy(network.allow_private), clock, proxied=network.proxy is not None)
         client = make_client(
             self._settings,
             clock=clock,

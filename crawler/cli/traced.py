@@ -350,6 +350,8 @@ def _lines(head: bytes) -> list[str]:
 def _why(answer: Answer) -> str:
     if answer.refused:
         return answer.refused
+    if answer.of_proxy:
+        return "the proxy's, not checked"
     return "network.allow_private" if answer.excepted else "public"
 
 
@@ -413,7 +415,9 @@ class _View:
             return
         for n, resolution in enumerate(dial.resolutions):
             source = {"dns": "by DNS", "literal": "an address as it is"}.get(resolution.source, resolution.source)
-            self._line("name" if n == 0 else "", f"{resolution.name}  {source}", "", resolution.took_s * 1e3)
+            proxied = "  (the proxy)" if any(answer.of_proxy for answer in resolution.answers) else ""
+            words = f"{resolution.name}  {source}{proxied}"
+            self._line("name" if n == 0 else "", words, "", resolution.took_s * 1e3)
             if resolution.failed:
                 self._line("", resolution.failed, _BAD)
             for answer in resolution.answers:

@@ -7,7 +7,7 @@ business. Invariant: `on_hours` is told of every change it sees of whether the h
 from collections.abc import Callable
 
 from crawler.core.clock import Clock
-from crawler.core.hours import Hours
+from crawler.core.hours import NEVER, Hours
 from crawler.fetch.bandwidth import Bandwidth
 
 LOOK_S = 60.0  # the wall clock may be set: nobody sleeps longer than this for it
@@ -32,6 +32,9 @@ class Valve:
         self._hours = hours
         self._known_from_at = self._known_until_at = 0.0
         self._is_open = True
+        if hours is None and not self._was_open:
+            self._was_open = True
+            self.on_hours(True, NEVER)
 
     def shut_s(self) -> float:
         """Seconds until a request may leave; 0: now."""

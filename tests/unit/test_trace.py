@@ -14,6 +14,7 @@ from crawler.core.vocabulary import DenyReason, ErrorType
 from crawler.settings import load
 from crawler.trace import Trace, trace
 from tests.support.hostile import Certificates, chunked, ok, serve, table
+from tests.support.proxies import proxy
 
 HTML = "Content-Type: text/html; charset=utf-8"
 PAGE = ok(b'<title>T</title><a href="/a">a</a><a href="/a">b</a><a href="https://other.test/">c</a>', HTML)
@@ -163,6 +164,25 @@ async def test_attempts_that_fail_are_shown() -> None:
     assert [(a["address"], a["port"]) for a in attempts] == [("127.0.0.1", port)]
     assert "111" in attempts[0]["failed"]  # ECONNREFUSED
     assert robots_words(found.robots) == "not asked: no connection"
+
+
+async def test_through_a_proxy_its_address_is_told_for_what_it_is(certificates: Certificates) -> None:
+    """Names are the proxy's to resolve; TLS and certificate are the server's all the same."""
+    overrides = [f"network.ca_file={certificates.ca_file}", "network.allow_private=[]"]
+    async with proxy() as through, serve(table({"/": PAGE}), tls=certificates.server("a.test")) as server:
+        given = [*overrides, f"network.proxy=http://127.0.0.1:{through.port}"]
+        found = await traced(f"https://a.test:{server.port}/", *given)
+        wrong = await traced(f"https://b.test:{server.port}/", *given)
+        assert through.connects[0] == f"a.test:{server.port}"
+    assert found.is_fine
+    connection = plain(found)["connection"]
+    assert connection["certificate"]["names"] == ["a.test"]
+    assert connection["resolved"][0]["addresses"] == [
+        {"address": "127.0.0.1", "allowed": True, "why": "the proxy's, not checked"}
+    ]
+    assert "(the proxy)" in shown(found)
+    assert verdict(wrong) == "error: tls_host_mismatch"
+    assert plain(wrong)["connection"]["certificate"]["not_shown"] == "not looked at: it is behind a proxy"
 
 
 # -- robots.txt and scope

@@ -78,6 +78,17 @@ def test_other_hours_come_into_force_at_once() -> None:
     assert valve.closed_until_at is None
 
 
+def test_hours_that_are_taken_away_open_it() -> None:
+    """And that is told, for good."""
+    told: list[tuple[bool, float]] = []
+    valve = Valve(FakeClock(mono=0.0), hours("23:00-01:00"))
+    valve.on_hours = lambda is_open, until_at: told.append((is_open, until_at))
+    assert valve.shut_s() > 0
+    valve.set_hours(None)
+    valve.set_hours(None)
+    assert told[1:] == [(True, float("inf"))]
+
+
 def test_a_debt_of_bandwidth_shuts_it() -> None:
     """For all while the whole crawl owes, for one host while that does."""
     clock = FakeClock(mono=10.0)
