@@ -2,7 +2,8 @@
 
 It keeps nothing and writes nothing. What is asked of a server is asked as a crawl asks it: robots.txt first, its
 verdict obeyed, politeness.delay between the two. Invariant: a request is made for the page only if robots.txt allows it
-or was not to be asked; the scope's verdict is told and stops nothing.
+or was not to be asked, and none at all to a host that the crawl's operator blocked; the scope's verdict is told and
+stops nothing.
 """
 
 import asyncio
@@ -35,16 +36,20 @@ from crawler.core.values import (
 from crawler.core.vocabulary import Source, TaskKind
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
+from crawler.engine.blocks import Blocks
 from crawler.engine.clock import SystemClock
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Host, Key
 from crawler.engine.seen import RecentKeys
 from crawler.engine.visit import Reader, Reading
 from crawler.fetch.address import AddressPolicy
-from crawler.fetch.fetcher import GateShut
+from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.framing import Framing, body_framing, hop_fields, is_persistent
 from crawler.fetch.headfields import RemoteProtocolError
 from crawler.fetch.tap import Dial, Tap, TappedDialer, TappedResolver
+from crawler.frontier.base import Block
+from crawler.frontier.reader import Reader as StoreReader
+from crawler.inspect.place import owner
 from crawler.settings.settings import Settings
 from crawler.sinks.warc_record import mask_request
 
@@ -91,6 +96,7 @@ class Trace:
     task: Task
     scope_denied: Denied | None
     robots: RobotsTrace = field(default_factory=RobotsTrace)
+    block: Block | None = None  # of the store that the configuration names: nothing was asked
     waited_s: float = 0.0
     total_s: float = 0.0
     verifies: bool = True
@@ -112,7 +118,8 @@ class Trace:
     @property
     def is_fine(self) -> bool:
         """Whether a crawl would ask for the URL, and got a whole answer with a status below 400."""
-        if self.scope_denied is not None or self.robots.denied is not None or not isinstance(self.result, Fetched):
+        refused = self.scope_denied is not None or self.robots.denied is not None
+        if refused or not isinstance(self.result, Fetched):
             return False
         cut = self.result.truncated is not None or self.result.error_type is not None
         bomb = isinstance(self.outcome, Fetched) and self.outcome.error_type is not None
@@ -127,7 +134,8 @@ def run(settings: Settings, text: str, *, robots: bool, on_wait: Callable[[float
 async def trace(settings: Settings, text: str, *, robots: bool, on_wait: Callable[[float, str], None]) -> Trace:
     """Fetch one URL. `on_wait` is told of each pause that politeness asks for, in seconds, and why.
 
-    Raises UrlError for what is no URL; what the network and the server do is in the Trace.
+    Raises UrlError for what is no URL, and what opening the store raises if the configuration names one that is there;
+    what the network and the server do is in the Trace.
     """
     url, origin = seed(text)
     return await _Tracer(settings, url, origin, robots, on_wait).run()
@@ -146,6 +154,7 @@ class _Tracer:
         self._obeys = self._politeness.robots == "obey"
         self._token = settings.robots_token
         self._ended_mono: dict[str, float] = {}  # by politeness key
+        self._blocks = _blocks_of(settings)
         seeds = [seed(text) for text in settings.seeds] or [(url, origin)]
         is_seed = key_of(url) in {key_of(known) for known, _ in seeds}
         source = Source.SEED if is_seed else Source.LINK
@@ -165,6 +174,10 @@ class _Tracer:
 
     async def run(self) -> Trace:
         trace, clock = self._trace, self._clock
+        trace.block = self._blocks.covers(self._origin.host)
+        if trace.block is not None:
+            trace.robots = RobotsTrace(not_asked="the host is blocked")
+            return trace
         begun = clock.mono()
         network = self._settings.network_options()
         tap = Tap(AddressPolicy(network.allow_private), clock, proxied=network.proxy is not None)
@@ -174,6 +187,7 @@ class _Tracer:
             gate=AddressGate(self._settings.address_politeness(), clock),
             memory=self._settings.engine_options("crawl").memory,
             spool_directory=None,
+            permits=self._blocks.permits,
             tap_resolver=lambda resolver: TappedResolver(resolver, tap, clock),
             dialer_class=partial(TappedDialer, tap=tap),
         )
@@ -245,6 +259,8 @@ class _Tracer:
         while True:
             try:
                 return await client.fetcher.fetch(origin, task)
+            except OriginBlocked:  # where robots.txt redirects to
+                return blocked(origin)
             except GateShut as shut:
                 await self._wait(shut.until_mono - self._clock.mono(), "politeness.address_delay")
             finally:
@@ -315,3 +331,13 @@ class _Tracer:
             TracedLink(skipped.url, sources.get(skipped.url), skipped.reason.value, skipped.rule)
             for skipped in reading.skipped
         ]
+
+
+def _blocks_of(settings: Settings) -> Blocks:
+    """The blocks of the crawl that the configuration is of; none if it names no store, or one that is not there yet."""
+    blocks = Blocks()
+    named = settings.output.directory is not None or settings.frontier.path is not None
+    if named and settings.frontier_path.exists():
+        with StoreReader(settings.frontier_path, is_live=owner(settings.frontier_path) is not None) as reader:
+            blocks.load(Block(row["name"], row["kind"], row["at"], row["reason"]) for row in reader.all_blocks())
+    return blocks

@@ -20,6 +20,7 @@ from crawler.core.vocabulary import DenyReason, UrlState
 from crawler.fetch.certificate import Certificate
 from crawler.fetch.framing import BodyEnd
 from crawler.fetch.tap import Answer, Dial
+from crawler.frontier.base import Block
 from crawler.obs.timestamp import timestamp
 from crawler.trace import RobotsTrace, Trace
 
@@ -74,6 +75,8 @@ def _opening(dial: Dial | None) -> Timings:
 
 def verdict(trace: Trace) -> str:
     """One word and what it needs: "200 OK", "error: tls_cert_expired", "denied by robots.txt"."""
+    if trace.block is not None:
+        return "not fetched: blocked"
     if trace.robots.denied is not None:
         return "not fetched: robots.txt"
     match trace.result:
@@ -138,6 +141,11 @@ def robots_words(robots: RobotsTrace) -> str:
     return f"{status}{words}{delay}"
 
 
+def block_words(block: Block) -> str:
+    """Who is blocked, and why."""
+    return f"{block.kind} {block.name} is blocked: {block.reason or 'no reason given'}"
+
+
 def scope_words(trace: Trace) -> str:
     """The scope's verdict, and as what the URL was judged."""
     as_what = "as a seed" if trace.task.depth == 0 else "as a link one step from a seed"
@@ -148,7 +156,7 @@ def scope_words(trace: Trace) -> str:
 
 def would_words(trace: Trace) -> str:
     """What a crawl would do, in a sentence."""
-    if trace.robots.denied is not None or trace.scope_denied is not None:
+    if trace.block is not None or trace.robots.denied is not None or trace.scope_denied is not None:
         return "would not ask for it"
     ends, outcome = trace.fate, trace.outcome
     if ends is None or outcome is None:
@@ -196,6 +204,8 @@ def as_object(trace: Trace) -> dict[str, object]:
         "timings_ms": {name.replace(" ", "_"): value for name, value in timings_ms(trace).items()},
         "would": would_words(trace),
     }
+    if trace.block is not None:
+        found["block"] = {"name": trace.block.name, "kind": trace.block.kind, "reason": trace.block.reason}
     if trace.fate is not None:
         found["next_state"] = trace.fate.state.value
     if trace.outcome is not None:
@@ -406,6 +416,8 @@ class _View:
         self._text.append(f"  {_ms(self._ms['total'])}\n", "dim")
         if isinstance(trace.result, Failed):
             self._line("", trace.result.detail, _BAD)
+        if trace.block is not None:
+            self._line("", f"{block_words(trace.block)} (crawler unblock lifts it)", _BAD)
         if isinstance(trace.outcome, Redirected):
             self._line("", f"→ {trace.outcome.target}", "cyan")
 

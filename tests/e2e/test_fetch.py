@@ -78,22 +78,3 @@ def test_what_is_found_wrong_is_exit_code_1(server: Nginx, config: Path) -> None
     assert denied.code == 1
     assert "address_denied" in denied.stdout
     assert "Traceback" not in ssh.stderr + denied.stderr
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "words"),
-    [
-        (["http://["], 2, "not a URL"),
-        (["ftp://a.test/"], 2, "not http or https"),
-        ([], 2, "Missing argument 'URL'"),
-        (["a.test", "b.test"], 2, "unexpected extra argument"),
-        (["a.test", "-c", "/no/such/file.toml"], 78, "/no/such/file.toml"),
-        (["a.test", "-o", "fetch.bandwith=1"], 78, "did you mean"),
-    ],
-)
-def test_a_mistake_has_its_message_and_code(arguments: list[str], code: int, words: str) -> None:
-    """No traceback, nothing on stdout."""
-    ran = run("fetch", *arguments)
-    assert (ran.code, ran.stdout) == (code, "")
-    assert words in ran.stderr
-    assert "Traceback" not in ran.stderr

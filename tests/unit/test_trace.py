@@ -11,6 +11,8 @@ from rich.console import Console
 
 from crawler.cli.traced import as_object, framing_words, robots_words, show, verdict, would_words
 from crawler.core.vocabulary import DenyReason, ErrorType
+from crawler.frontier.base import Block
+from crawler.frontier.sqlite import SqliteFrontier
 from crawler.settings import load
 from crawler.trace import Trace, trace
 from tests.support.hostile import Certificates, chunked, ok, serve, table
@@ -207,6 +209,31 @@ async def test_what_robots_txt_forbids_is_not_asked() -> None:
     assert would_words(denied) == "would not ask for it"
     assert forced.is_fine
     assert robots_words(forced.robots) == "not asked: --no-robots"
+
+
+async def test_a_blocked_host_is_not_asked_for_anything(tmp_path: Path) -> None:
+    """The store that the configuration names has the last word; nor is one asked that robots.txt leads to."""
+    store = SqliteFrontier(tmp_path / "frontier.db")
+    await store.open()
+    await store.block(Block("a.test", "domain", 0.0, "they complained"))
+    await store.close(clean=True)
+    to_blocked = ok(b"", "Location: http://a.test/robots.txt", status="302 Found")
+    async with serve(table({"/": PAGE, "/robots.txt": to_blocked})) as server:
+        named = f"output.directory={tmp_path}"
+        found = await traced(f"http://www.a.test:{server.port}/", named)
+        assert server.accepted == []
+        led_there = await traced(f"http://b.test:{server.port}/", named)
+        assert [a.paths for a in server.accepted] == [["/robots.txt"]]
+        elsewhere = await traced(f"http://www.a.test:{server.port}/", robots=False)
+    assert (verdict(found), found.is_fine, would_words(found)) == (
+        "not fetched: blocked",
+        False,
+        "would not ask for it",
+    )
+    assert plain(found)["block"] == {"name": "a.test", "kind": "domain", "reason": "they complained"}
+    assert "domain a.test is blocked: they complained" in shown(found)
+    assert led_there.robots.denied is not None
+    assert elsewhere.is_fine
 
 
 async def test_robots_txt_that_fails_forbids_everything() -> None:
