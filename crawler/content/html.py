@@ -12,7 +12,7 @@ from typing import Final
 from crawler.content.css import written_references
 from crawler.content.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, Link, LinkSet, relation_kind
 from crawler.content.resolve import Resolver, clean
-from crawler.content.tags import PLAIN_ANCHOR, TagFinder, attributes_of
+from crawler.content.tags import TagFinder, anchor_attributes, attributes_of
 from crawler.core.url import UrlError
 
 MAX_TITLE: Final = 512  # characters that are kept; search engines show some 60
@@ -112,21 +112,28 @@ class _Page:
         links = self._links
         add = links.add
         followed: set[str] = set()  # where two thirds of all anchors end
-        for name, attributes, content in finder.find(text):
-            if name == PLAIN_ANCHOR:
-                if attributes and attributes not in followed:
-                    followed.add(attributes)
-                    links.add_clean(attributes, LINK)
-                    if links.capped:
-                        return
-                continue
+        for plain, rest, text_name, name, attributes, content in finder.groups(text):
+            if plain:
+                if not rest or "rel" not in rest.lower():
+                    if plain not in followed:
+                        followed.add(plain)
+                        links.add_clean(plain, LINK)
+                        if links.capped:
+                            return
+                    continue
+                name, attributes = "a", anchor_attributes(plain, rest)
+            elif not name:
+                if not text_name:
+                    continue
+                name = text_name
+            name = name.lower()
             if name == "meta" and not _may_matter(attributes):
                 continue
             if name == "title":
                 if self._title is None:
                     self._title = " ".join(unescape(content[: MAX_TITLE * 8]).split())[:MAX_TITLE]
                 continue
-            if content and not self._requisites:
+            if content and not self._requisites and name != "iframe":
                 continue
             found = attributes_of(attributes)
             match name:

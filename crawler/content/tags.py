@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from html.entities import html5
 from string import ascii_letters
-from typing import Final
+from typing import Final, cast
 
 MAX_ATTRIBUTES: Final = 256  # of one element that are read; pages use a dozen, data-* frameworks a few tens
 
@@ -26,7 +26,8 @@ _ATTRIBUTES = (
 _ATTRIBUTE = re.compile(
     rf"([^\t\n\f\r />=][^\t\n\f\r />=]*+)(?:{_SPACE}*+={_SPACE}*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\t\n\f\r >]*+)))?+"
 )
-_COMMENT_END = re.compile(r"--!?>")
+# From "!--" on; it may be over at once, and lasts to the end of the text if nothing ends it.
+_COMMENT = r"!--(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+(?:--!?>)?+)"
 _REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*[;=]?)")
 
 
@@ -40,17 +41,23 @@ def _any_case(name: str) -> str:
     return "".join(f"[{char}{char.upper()}]" if char.isalpha() else char for char in name)
 
 
-# Elements whose content is text, not markup (§13.2.5.2, .3, .4), and where that ends.
-_TEXT_END: Final = {
-    name: re.compile(rf"</{_any_case(name)}(?=[\t\n\f\r />])")
-    for name in ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes")
-}
+# Elements whose content is text, not markup (§13.2.5.2, .3, .4): until an end tag of the same name.
+TEXT_ELEMENTS: Final = ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes")
+_TEXT_NAME: Final = rf"({'|'.join(_any_case(name) for name in TEXT_ELEMENTS)})(?=[\t\n\f\r />])"  # the third group
+_TEXT: Final = r"([^<]*+(?:<(?!/(?i:\3)[\t\n\f\r />])[^<]*+)*+)"
+
+# A text up to this long is taken apart in one call: a fifth faster than a match at a time, and the list of tags costs a
+# few megabytes at the very worst. `plaintext` makes the rest of the page text.
+_AT_ONCE_CHARS: Final = 256 * 1024
+
+# What one match brings: an anchor's href and the rest of it, or the name of a text element, or another name, then
+# attributes and content.
+Groups = tuple[str, str, str, str, str, str]
 
 
 # Nine anchors of ten: an href first, in which nothing needs replacing or cutting. To find it in the same match saves
 # taking the attributes apart, a third of the time a page costs.
 _PLAIN_ANCHOR: Final = rf"a{_SPACE}++href=\"([^\"&#:\x00-\x20\x7f-\xa0]*+)(?:#[^\"]*+)?+\"({_ATTRIBUTES})>"
-PLAIN_ANCHOR: Final = ""  # in the place of a tag's name
 
 
 class TagFinder:
@@ -65,60 +72,47 @@ class TagFinder:
                 plain = _PLAIN_ANCHOR
             # Grouped by first letter, so that most tags are turned away by one look at it.
             groups: dict[str, list[str]] = {}
-            for name in sorted({*names, *_TEXT_END, "plaintext"}):
+            for name in sorted({*names, *TEXT_ELEMENTS, "plaintext"}):
                 groups.setdefault(name[0], []).append(_any_case(name[1:]))
             branches = (f"{_any_case(first)}(?:{'|'.join(rests)})" for first, rests in groups.items())
             wanted = f"(?:{'|'.join(branches)})[\\t\\n\\f\\r />]"
             letters = "".join(letter for letter in ascii_letters if letter.lower() not in groups)
-            others = f"[{letters}]{_ATTRIBUTES}>|" if letters else ""
-        # Text, end tags, and start tags that nobody asked for are passed over inside one match.
-        skipped = rf"<(?:/[^>]*+>|{others}(?!{wanted})[a-zA-Z]{_ATTRIBUTES}>|(?![a-zA-Z!/?]))"
+            others = f"[{letters}]{_ATTRIBUTES}>?+|" if letters else ""
+        # Passed over inside one match: text, end tags, comments, declarations, start tags that nobody asked for. What
+        # has no end takes the rest of the text.
+        skipped = (
+            rf"<(?:/[^>]*+>?+|{others}(?!{wanted})[a-zA-Z]{_ATTRIBUTES}>?+|(?![a-zA-Z!/?])|{_COMMENT}|[!?][^>]*+>?+)"
+        )
         # The alternatives are exhaustive: a match never fails, so the search never starts again one character on.
         self._pattern = re.compile(
             rf"[^<]*+(?:{skipped}[^<]*+)*+"
-            rf"(?:<(?:{plain}|([a-zA-Z][^\t\n\f\r />]*+)({_ATTRIBUTES})(>?)|(!--)(?:-?>)?|[/!?][^>]*+>?)|\Z)"
+            rf"(?:<(?:{plain}|{_any_case('plaintext')}(?=[\t\n\f\r />])[\s\S]*+"
+            rf"|(?:{_TEXT_NAME}|([a-zA-Z][^\t\n\f\r />]*+))({_ATTRIBUTES})>(?(3){_TEXT}|)"
+            rf"|[a-zA-Z]{_ATTRIBUTES})|\Z)"
         )
 
-    def find(self, text: str) -> Iterator[Tag]:
-        """Yield the tags in order: not what looks like one in a comment or in text, nor one that the end cuts off.
+    def groups(self, text: str) -> Iterable[Groups]:
+        """The tags in order: not what looks like one in a comment or in text, nor one that the end cuts off.
 
-        An anchor whose href can be taken as it stands, up to its fragment, and that has no rel, comes as PLAIN_ANCHOR
-        with the href in the place of the attributes (not from a finder of every name).
+        An anchor whose href can be taken as it stands, up to its fragment, comes as that href and what follows it in
+        the tag (not from a finder of every name). Groups that are empty throughout mean nothing.
         """
-        position: int | None = 0
-        while position is not None:
-            restart = None
-            for match in self._pattern.finditer(text, position):
-                plain, rest, name, attributes, closed, comment = match.groups()
-                if plain is not None:
-                    if rest and "rel" in rest.lower():
-                        yield "a", text[match.start(1) - 6 : match.end(2)], ""  # from href=" on
-                    else:
-                        yield PLAIN_ANCHOR, plain, ""
-                    continue
-                if name is not None:
-                    if not closed:
-                        return
-                    name = name.lower()
-                    end = _TEXT_END.get(name)
-                    if end is None:
-                        if name == "plaintext":
-                            return
-                        yield name, attributes, ""
-                        continue
-                    start = match.end()
-                    found = end.search(text, start)
-                    stop = found.start() if found is not None else len(text)
-                    yield name, attributes, text[start:stop]
-                    restart = stop
-                    break
-                if comment is not None and text[match.end() - 1] != ">":
-                    found = _COMMENT_END.search(text, match.end())
-                    if found is None:
-                        return
-                    restart = found.end()
-                    break
-            position = restart
+        if len(text) <= _AT_ONCE_CHARS:
+            return cast(list[Groups], self._pattern.findall(text))
+        return (cast(Groups, match.groups("")) for match in self._pattern.finditer(text))
+
+    def find(self, text: str) -> Iterator[Tag]:
+        """The same as tags: names in lower case, anchors like any other tag."""
+        for plain, rest, text_name, name, attributes, content in self.groups(text):
+            if text_name or name:
+                yield (text_name or name).lower(), attributes, content
+            elif plain or rest:
+                yield "a", anchor_attributes(plain, rest), ""
+
+
+def anchor_attributes(plain: str, rest: str) -> str:
+    """The text of the attributes of an anchor that came as its href and the rest."""
+    return f'href="{plain}"{rest}'
 
 
 def attributes_of(text: str) -> dict[str, str]:
