@@ -5,8 +5,9 @@ It does not know where they were read, nor what is done about them.
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from crawler.core.value import dataclass
 
 
 @dataclass(frozen=True, slots=True)

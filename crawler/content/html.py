@@ -5,15 +5,15 @@ whatever the bytes, it returns; work and memory are proportional to them.
 """
 
 import re
-from dataclasses import dataclass
 from html import unescape
 from typing import Final
 
 from crawler.content.css import written_references
-from crawler.content.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, Link, LinkSet, relation_kind
+from crawler.content.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, KnownLinks, Link, LinkSet, relation_kind
 from crawler.content.resolve import Resolver, clean
 from crawler.content.tags import TagFinder, anchor_attributes, attributes_of
 from crawler.core.url import UrlError
+from crawler.core.value import dataclass
 
 MAX_TITLE: Final = 512  # characters that are kept; search engines show some 60
 MAX_LANGUAGE: Final = 35  # RFC 5646 §4.4.1: what a tag may need
@@ -73,11 +73,12 @@ _SOURCES: Final = {
 }
 
 
-def extract(data: bytes, url: str, *, requisites: bool, max_links: int) -> Html:
+def extract(data: bytes, url: str, *, requisites: bool, max_links: int, known: KnownLinks | None = None) -> Html:
     """Read a page, UTF-8 bytes as `charset.to_utf8` returns them, found at `url`.
 
-    `requisites`: also what the page needs to be shown. At most `max_links` different references are kept. Never raises
-    for what the bytes are; UrlError only where `url` is not what `core.url.parse` returned.
+    `requisites`: also what the page needs to be shown. At most `max_links` different references are kept. `known` saves
+    time and changes nothing. Never raises for what the bytes are; UrlError only where `url` is not what
+    `core.url.parse` returned.
     """
     page = _Page(max_links, requisites)
     text = data.decode("utf-8", "replace")
@@ -86,7 +87,7 @@ def extract(data: bytes, url: str, *, requisites: bool, max_links: int) -> Html:
     else:
         finder = _EVERY_TAG if "url(" in text or "URL(" in text else _WITH_REQUISITES
     page.read(text, finder)
-    return page.finish(url)
+    return page.finish(url, known)
 
 
 def _may_matter(attributes: str) -> bool:
@@ -217,10 +218,10 @@ class _Page:
             if self._links.capped:
                 return
 
-    def finish(self, url: str) -> Html:
+    def finish(self, url: str, known: KnownLinks | None) -> Html:
         own = Resolver(url)
         base = self._base(own)
-        links, invalid = self._links.resolve(base)
+        links, invalid = self._links.resolve(base, known)
         return Html(
             title=self._title or None,
             language=self._language,

@@ -5,6 +5,7 @@ JavaDoc page 32 are left. It does not know where references are written (`html`,
 followed.
 """
 
+from collections import OrderedDict
 from collections.abc import Collection
 from contextlib import suppress
 from typing import Final, NamedTuple
@@ -61,6 +62,49 @@ def relation_kind(relations: Collection[str], as_: str, type_: str) -> int | Non
     return None
 
 
+_KINDS: Final = {source: kind for kind, source in reversed(list(enumerate(_SOURCES)))}
+
+
+def _kind_of(link: Link) -> int:
+    return NOFOLLOW if link.nofollow else _KINDS[link.source]
+
+
+MAX_KNOWN: Final = 32_768  # some 12 MiB: the references of a few hundred folders
+
+
+class KnownLinks:
+    """What references meant on earlier pages, by the folder of the page: pages beside each other share most of their
+    links, and resolving them again would cost more than all that is done with them afterwards.
+
+    `limit` references at most; the folders not asked for longest go first. Not to be shared between threads.
+    """
+
+    def __init__(self, limit: int = MAX_KNOWN) -> None:
+        self._limit = limit
+        self._folders: OrderedDict[str, dict[str, Link]] = OrderedDict()
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def of(self, folder: str) -> dict[str, Link]:
+        """The plain links known in a folder, by reference. To be added to with `learn` only."""
+        known = self._folders.get(folder)
+        if known is None:
+            known = self._folders[folder] = {}
+        else:
+            self._folders.move_to_end(folder)
+        return known
+
+    def learn(self, folder: str, fresh: dict[str, Link]) -> None:
+        """Remember links that `of` did not have, for the folder it was asked for last."""
+        self._folders[folder].update(fresh)
+        self._count += len(fresh)
+        while self._count > self._limit:
+            _, forgotten = self._folders.popitem(last=False)
+            self._count -= len(forgotten)
+
+
 class LinkSet:
     """Collects references up to `limit` different ones; `capped` says that there were more."""
 
@@ -93,33 +137,46 @@ class LinkSet:
             if REQUISITE in (kind, known):
                 self._required_too.add(reference)
 
-    def resolve(self, resolver: Resolver) -> tuple[tuple[Link, ...], int]:
+    def resolve(self, resolver: Resolver, known: KnownLinks | None = None) -> tuple[tuple[Link, ...], int]:
         """Return the links in order of their first mention, and the number of references that are no fetchable URL.
         Each URL stands once; one that is linked as well as needed to show the page is once more a requisite, at the
-        end: as a link it may be out of scope.
+        end: as a link it may be out of scope. `known` is asked for plain links, and learns those it did not have.
         """
-        found: dict[str, tuple[Origin, int]] = {}
+        folder = resolver.folder
+        if known is None or folder is None:
+            memory: dict[str, Link] = {}
+        else:
+            memory = known.of(folder)
+        fresh: dict[str, Link] = {}
+        found: dict[str, Link] = {}
         invalid = 0
         for reference, kind in self._kinds.items():
-            try:
-                url, origin = resolver.resolve(reference)
-            except UrlError:
-                invalid += 1
-                continue
-            known = found.get(url)
-            if known is None or kind < known[1]:
-                found[url] = (origin, kind)
-        links = [Link(url, origin, _SOURCES[kind], kind == NOFOLLOW) for url, (origin, kind) in found.items()]
+            link = memory.get(reference) if kind == LINK else None
+            if link is None:
+                try:
+                    url, origin = resolver.resolve(reference)
+                except UrlError:
+                    invalid += 1
+                    continue
+                link = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW)
+                if kind == LINK and reference[0] != "?":
+                    fresh[reference] = link
+            before = found.get(link.url)
+            if before is None or kind < _kind_of(before):
+                found[link.url] = link
+        if fresh and known is not None and folder is not None:
+            known.learn(folder, fresh)
+        links = list(found.values())
         if self._required_too:
             links += self._requisites(resolver, found)
         return tuple(links), invalid
 
-    def _requisites(self, resolver: Resolver, found: dict[str, tuple[Origin, int]]) -> list[Link]:
+    def _requisites(self, resolver: Resolver, found: dict[str, Link]) -> list[Link]:
         again: dict[str, Link] = {}
         for reference in self._kinds:
             if reference in self._required_too:
                 with suppress(UrlError):
                     url, origin = resolver.resolve(reference)
-                    if found[url][1] != REQUISITE:
+                    if found[url].source is not Source.REQUISITE:
                         again[url] = Link(url, origin, Source.REQUISITE, False)
         return list(again.values())

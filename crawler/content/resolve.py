@@ -56,6 +56,13 @@ class Resolver:
         """The base itself."""
         return self._base
 
+    @property
+    def folder(self) -> str | None:
+        """The URL that relative references are appended to: bases that share it resolve every reference alike, but for
+        those that begin with "?". None for a base too deep to be worth it.
+        """
+        return self._folders[0] if self._folders else None
+
     def resolve(self, reference: str) -> tuple[str, Origin]:
         """The URL that `reference` means and its origin: exactly `core.url.parse(reference, base)`. Raises UrlError.
 

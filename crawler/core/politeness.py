@@ -6,12 +6,13 @@ turn has one request in flight and the next may begin `delay` after that one end
 """
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 from crawler.core.options import PolitenessOptions
 from crawler.core.url import registrable_domain
+from crawler.core.value import dataclass
 
 # Servers log in whole milliseconds from a clock read once per event-loop turn: a request that left exactly at the end
 # of the delay can look early there. This is added to every delay above 0.

@@ -4,9 +4,9 @@ Pure: an outcome, the number of the attempt and a random source in, words and du
 """
 
 import random
-from dataclasses import dataclass
 from typing import Final, assert_never
 
+from crawler.core.value import dataclass
 from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected
 from crawler.core.vocabulary import ErrorType, UrlState
 

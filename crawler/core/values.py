@@ -4,10 +4,11 @@ Nothing here reads a clock or does I/O. `*_at` is UTC in epoch seconds, `*_mono`
 `*_s` a duration in seconds.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import NamedTuple
 
 from crawler.core.body import Body
+from crawler.core.value import dataclass
 from crawler.core.vocabulary import (
     CodingFault,
     DenyReason,

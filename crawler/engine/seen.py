@@ -28,3 +28,20 @@ class RecentKeys:
     @property
     def size_bytes(self) -> int:
         return len(self._slots) * self._slots.itemsize
+
+
+MAX_URLS: Final = 32_768
+
+
+class RecentUrls(set[str]):
+    """URLs whose keys are known to be stored: a plain set, for it is asked for every link of every page.
+
+    Emptied when it is full, which is harmless and rare.
+    """
+
+    __slots__ = ()
+
+    def add(self, url: str, /) -> None:
+        if len(self) >= MAX_URLS:
+            self.clear()
+        super().add(url)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from crawler.content import charset, css, decode, digest, directives, html, redirect
-from crawler.content.links import Link
+from crawler.content.links import KnownLinks, Link
 from crawler.content.options import ContentOptions
 from crawler.core.outcome import response_of
 from crawler.core.scope import MAX_REDIRECTS, Scope
@@ -27,7 +27,7 @@ from crawler.core.values import (
     Task,
 )
 from crawler.core.vocabulary import DenyReason, ErrorType, Source, TaskKind, TruncatedReason
-from crawler.engine.seen import RecentKeys
+from crawler.engine.seen import RecentKeys, RecentUrls
 from crawler.fetch.options import FetchOptions
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -81,6 +81,8 @@ class Reader:
         self._obey = obey
         self._requisites = requisites
         self._seen = seen
+        self._urls = RecentUrls()  # of those in `seen`, the ones met last: not even their keys need be worked out
+        self._known = KnownLinks()
 
     def reconfigure(self, *, content: ContentOptions, fetch: FetchOptions, obey: bool, requisites: bool) -> None:
         """Other options are in force, from the next response on."""
@@ -108,9 +110,9 @@ class Reader:
                 return result
         return result
 
-    def read(self, task: Task, outcome: Outcome) -> tuple[Reading, list[Link]]:
+    def read(self, task: Task, outcome: Outcome, *, on_loop: bool = True) -> tuple[Reading, list[Link]]:
         """The costly half: hash, decode, parse. Returns the reading and the links found, to be judged. Safe in a
-        thread.
+        thread, with `on_loop` false: then what links meant on other pages is not looked at.
         """
         reading = Reading(outcome)
         response = response_of(outcome)
@@ -126,9 +128,11 @@ class Reader:
             return reading, moved
         if isinstance(outcome, NotModified) or not 200 <= response.head.status_code < 300:
             return reading, []
-        return self._read_content(task, response, reading)
+        return self._read_content(task, response, reading, self._known if on_loop else None)
 
-    def _read_content(self, task: Task, response: Fetched, reading: Reading) -> tuple[Reading, list[Link]]:
+    def _read_content(
+        self, task: Task, response: Fetched, reading: Reading, known: KnownLinks | None
+    ) -> tuple[Reading, list[Link]]:
         head = response.head
         content_type = head.get("content-type")
         mime = charset.mime_type(content_type)
@@ -154,6 +158,7 @@ class Reader:
                 task.url,
                 requisites=self._requisites,
                 max_links=self._content.max_links,
+                known=known,
             )
             rules = directives.page_directives(parsed.robots if self._obey else (), robots, self._token)
             links = list(parsed.links)
@@ -176,13 +181,16 @@ class Reader:
 
     def judge(self, task: Task, reading: Reading, links: Iterable[Link], scope: Scope) -> None:
         """The cheap half, on the event loop: which links are worth storing. Fills `reading.discovered`."""
-        seen = self._seen
+        seen, urls = self._seen, self._urls
         for link in links:
+            if link.url in urls and link.source is not Source.REDIRECT:
+                continue
             key = key_of(link.url)
             if link.source is Source.REDIRECT:
                 if key == key_of(task.url) and link.url != task.url:
                     key = respelt_key_of(link.url)
             elif seen.has(key):
+                urls.add(link.url)
                 continue
             refused, found = self._judge_link(task, link, key, scope)
             if refused is not None:

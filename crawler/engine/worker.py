@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final, Protocol, TypeVar, assert_never
 
@@ -18,6 +18,7 @@ from crawler.core.outcome import response_of
 from crawler.core.politeness import retry_after_s
 from crawler.core.retry import fate, is_connection_error, is_lasting, pushes_back, rests_origin
 from crawler.core.url import UrlError, checked
+from crawler.core.value import dataclass
 from crawler.core.values import (
     Denied,
     Failed,
@@ -279,7 +280,10 @@ class Worker:
         return after_s
 
     async def _read(self, task: Task, outcome: Outcome) -> Reading:
-        reading, links = await _off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
+        if _is_large(outcome):
+            reading, links = await asyncio.to_thread(self._reader.read, task, outcome, on_loop=False)
+        else:
+            reading, links = self._reader.read(task, outcome)
         if isinstance(outcome, Redirected):
             self._widen_scope(task, outcome)
         self._reader.judge(task, reading, links, self._admission.scope)

@@ -29,6 +29,7 @@ from crawler.sinks.warc_record import (
 )
 
 STREAM_BYTES = 1 << 20  # fetch.spool_over's default: above it a body is in a file
+SMALL_BYTES = 2_048  # request and metadata records, and responses without much of a body
 GZIP_WBITS = 31  # zlib's number for deflate in a gzip member
 
 
@@ -148,4 +149,7 @@ class WarcSink(SinkFiles):
         self._append(file, member.flush())
 
     def _append_member(self, file: OpenFile, data: bytes) -> None:
-        self._append(file, isal_zlib.compress(data, self._level, GZIP_WBITS))
+        # Making a Huffman table for a few hundred bytes costs ten times what coding them with a fixed one does (17 µs,
+        # 2 µs), and saves 140 of them.
+        level = self._level if len(data) > SMALL_BYTES else 0
+        self._append(file, isal_zlib.compress(data, level, GZIP_WBITS))

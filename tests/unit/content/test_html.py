@@ -264,3 +264,9 @@ def test_any_bytes_are_read(data: bytes, requisites: bool) -> None:
     urls = [link.url for link in page.links]
     assert len(urls) == len(set(urls))
     assert all(url.startswith(("http://", "https://")) and "#" not in url for url in urls)
+
+
+def test_an_iframe_with_words_in_it_is_a_link_too() -> None:
+    """What stands inside is for browsers without frames."""
+    found = extract(b'<iframe src="/f">no frames</iframe>', "https://e.test/", requisites=False, max_links=10)
+    assert [link.url for link in found.links] == ["https://e.test/f"]

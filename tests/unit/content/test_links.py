@@ -1,6 +1,9 @@
 """Links of one page, as they are handed on."""
 
+import pytest
+
 from crawler.content.html import extract
+from crawler.content.links import KnownLinks
 from crawler.core.vocabulary import Source
 
 
@@ -13,3 +16,39 @@ def test_a_picture_that_is_also_linked_is_both() -> None:
         ("https://e.org/y.jpg", Source.REQUISITE),
         ("https://cdn.net/x.jpg", Source.REQUISITE),
     ]
+
+
+PAGES = (
+    (
+        "https://e.test/a/b/one.html",
+        '<a href="two.html"><a href="../x"><a href="?q"><a href="/r#f"><a href="//o.test/">',
+    ),
+    (
+        "https://e.test/a/b/two.html?s=1",
+        '<a href="?q"><a href="../x" rel=nofollow><a href="one.html"><a href="two.html">',
+    ),
+    ("https://e.test/a/c/", '<base href="../b/"><a href="two.html"><a href="x:y"><img src="../x"><a href="../x">'),
+    ("https://e.test/a/b/", '<link rel=canonical href="two.html"><a href="two.html"><a href="http://[">'),
+)
+
+
+@pytest.mark.parametrize("requisites", [True, False])
+def test_what_is_known_of_other_pages_changes_nothing(requisites: bool) -> None:
+    """Pages of one folder share what references mean, but for those that hang on the page's own name and query."""
+    known = KnownLinks()
+    for _ in range(2):
+        for url, text in PAGES:
+            alone = extract(text.encode(), url, requisites=requisites, max_links=100)
+            assert extract(text.encode(), url, requisites=requisites, max_links=100, known=known) == alone
+    assert len(known) > 3
+
+
+def test_the_folder_not_asked_for_longest_is_forgotten_first() -> None:
+    """The number of references bounds the whole."""
+    known = KnownLinks(limit=5)
+    for folder in ("a", "b", "a", "c"):
+        text = '<a href="1"><a href="2">'
+        extract(text.encode(), f"https://e.test/{folder}/", requisites=False, max_links=100, known=known)
+    assert len(known) == 4
+    assert known.of("https://e.test/b/") == {}
+    assert set(known.of("https://e.test/a/")) == {"1", "2"}
