@@ -315,9 +315,9 @@ def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
         engine = Engine(ROOT, web={ROOT: answer(200, large)})
         read = engine.reader.read
 
-        def noted(task: Task, outcome: Any) -> Any:
+        def noted(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             threads.append(f"{task.url} {threading.current_thread() is threading.main_thread()}")
-            return read(task, outcome)
+            return read(task, outcome, on_loop=on_loop)
 
         engine.reader.read = noted  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.EMPTY
