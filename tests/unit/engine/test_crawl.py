@@ -218,10 +218,10 @@ def test_a_page_that_is_being_read_is_waited_for() -> None:
 
         read = engine.reader.read
 
-        def stop_now(task: Task, outcome: Any) -> Any:
+        def stop_now(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             if task.kind is TaskKind.PAGE:
                 engine.loop.call_soon_threadsafe(engine.crawl.stop)
-            return read(task, outcome)
+            return read(task, outcome, on_loop=on_loop)
 
         engine.reader.read = stop_now  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.SIGNAL

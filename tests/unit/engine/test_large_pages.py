@@ -36,10 +36,10 @@ def test_a_large_page_is_read_in_a_thread(body: bytes, fields: dict[str, str], i
         engine = Engine(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, body, **fields)})
         read, threads = engine.reader.read, []
 
-        def noting(task: Task, outcome: Any) -> Any:
+        def noting(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             if task.kind is TaskKind.PAGE:
                 threads.append(threading.current_thread() is not threading.main_thread())
-            return read(task, outcome)
+            return read(task, outcome, on_loop=on_loop)
 
         engine.reader.read = noting  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.EMPTY
@@ -59,14 +59,14 @@ def test_only_so_many_large_pages_are_read_at_once() -> None:
         read, lock = engine.reader.read, threading.Lock()
         now = most = 0
 
-        def counting(task: Task, outcome: Any) -> Any:
+        def counting(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             nonlocal now, most
             is_large = task.url in urls
             with lock:
                 now += is_large
                 most = max(most, now)
             try:
-                return read(task, outcome)
+                return read(task, outcome, on_loop=on_loop)
             finally:
                 with lock:
                     now -= is_large
