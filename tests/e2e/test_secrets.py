@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 from base64 import b64encode
 from pathlib import Path
 
@@ -207,3 +208,33 @@ async def test_a_proxy_that_is_down_costs_no_url(tmp_path: Path) -> None:
         async with proxy() as back:
             up = await asyncio.to_thread(crawl.run, "-o", f"network.proxy=http://127.0.0.1:{back.port}")
             assert (up.code, up.summary["pages"]) == (0, 1), up.stderr
+
+
+async def test_a_traced_fetch_through_a_proxy_says_so(tmp_path: Path) -> None:
+    """`crawler fetch`: whose address it is, that it is not checked, and no secret."""
+    certificates = Certificates(tmp_path)
+
+    async def site(c: Accepted) -> None:
+        while await c.request():
+            await c.send(html("<title>here</title>"))
+
+    secrets = tmp_path / "secrets.toml"
+    secrets.write_text(f'[proxy]\nusername = "crawler"\npassword = "{PROXY_PASSWORD}"\n')
+    secrets.chmod(0o600)
+    async with (
+        serve(site, tls=certificates.server("door.test")) as server,
+        serve(site) as plain,
+        proxy(credentials=f"crawler:{PROXY_PASSWORD}") as p,
+    ):
+        config = Crawl.of(tmp_path, _sections("https://door.test/", p, certificates)).config
+        for url in (f"https://door.test:{server.port}/", f"http://plain.test:{plain.port}/"):
+            ran = await asyncio.to_thread(run, "fetch", url, "-c", config, "--no-robots")
+            assert ran.code == 0, ran.stderr
+            assert "127.0.0.1  an address as it is  (the proxy)" in ran.stdout
+            assert "not dialled" not in ran.stdout
+            assert ("Proxy-Authorization: masked" in ran.stdout) is url.startswith("http:")
+            assert PROXY_BASIC not in ran.stdout + ran.stderr
+            as_json = await asyncio.to_thread(run, "fetch", url, "-c", config, "--no-robots", "--json")
+            (resolved,) = json.loads(as_json.stdout)["connection"]["resolved"]
+            assert [(a["allowed"], a["why"]) for a in resolved["addresses"]] == [(True, "the proxy's, not checked")]
+            assert PROXY_BASIC not in as_json.stdout
