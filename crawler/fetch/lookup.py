@@ -21,7 +21,11 @@ from crawler.fetch.resolve import Found
 # Some nameservers answer for A and drop AAAA, or the other way round, and a lookup of both waits seconds for the silent
 # one: after this long each is asked for on its own (RFC 8305 §3, "Resolution Delay").
 SPLIT_AFTER_S: Final = 0.25
-_TRIES: Final = 2  # queries sent to each nameserver within network.dns_timeout
+# c-ares waits for a nameserver five times as long as it usually takes, at least 250 ms, and twice that for each further
+# try: a server that answers from its cache in a millisecond would have 0.7 s for a name it has to find out, with two
+# tries. With five, network.dns_timeout decides, and the next server still has its turn in a third of a second.
+_TRIES: Final = 5
+_FIRST_TRY: Final = 1 / 15  # of network.dns_timeout, for a server of which nothing is known yet
 _MAKE_DO_AT: Final = 0.9  # of network.dns_timeout: AAAA alone is better than nothing
 # A name in a URL is a whole name: with the search list of resolv.conf, one that does not exist would be looked for
 # below this machine's own domain, and somebody else's pages taken for its own. EDNS is c-ares' default.
@@ -44,10 +48,10 @@ class AresLookup:
     def __init__(self, nameservers: Sequence[str] = (), *, family: str = "any", timeout_s: float = 5.0) -> None:
         self._family = _FAMILIES[family]
         self._timeout_s = timeout_s
-        # c-ares doubles its patience for the second try; of several servers, the next one must have its turn in time
-        first_s = timeout_s / (_TRIES + 1) / min(max(len(nameservers), 1), 2)
+        # a failure is no reason to ask the same server again at once, where there is no other
+        flags = _FLAGS | (pycares.ARES_FLAG_NOCHECKRESP if len(nameservers) == 1 else 0)
         self._dns = aiodns.DNSResolver(
-            nameservers=list(nameservers) or None, timeout=first_s, tries=_TRIES, flags=_FLAGS
+            nameservers=list(nameservers) or None, timeout=timeout_s * _FIRST_TRY, tries=_TRIES, flags=flags
         )
         self._open: set[_Question] = set()
 

@@ -71,7 +71,7 @@ def assert_never_reached(outcomes, net, reached, stats, count):
     words = Counter()
     for (_, word), times in outcomes.items():
         words[word] += times
-    assert words.pop(ErrorType.DNS_TIMEOUT, 0) <= count / 1_000, "UDP loses a packet now and then, not more"
+    assert words.pop(ErrorType.DNS_TIMEOUT, 0) <= count / 100, "a loaded machine may be late now and then, not more"
     assert set(words) == {"ok", ErrorType.ADDRESS_DENIED, ErrorType.DNS_FAILURE}
     for what in ("/", "/redirect", "/robots.txt", "after a redirect"):
         assert outcomes[what, "ok"] > count / 40, (what, outcomes)
