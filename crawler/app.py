@@ -81,7 +81,8 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Result:
     """How a crawl ended. `summary` has the names of `crawl --json`; `seed_problems` says of each seed that was not
-    answered why, when none was; `output_problems` why something could not be written.
+    answered why, when none was; `output_problems` why something could not be written; `opens_at` when `fetch.hours`
+    open, if they are closed.
     """
 
     stopped_by: StoppedBy
@@ -91,6 +92,7 @@ class Result:
     details: dict[str, dict[str, int]]
     seed_problems: tuple[str, ...] = ()
     output_problems: tuple[str, ...] = ()
+    opens_at: float | None = None
 
 
 def run(
@@ -204,6 +206,7 @@ async def _run(
                 parts.reporter.details(parts.tally),
                 problems,
                 tuple(output_problems),
+                parts.valve.closed_until_at,
             )
         finally:
             logs.close()

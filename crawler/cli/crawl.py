@@ -1,6 +1,7 @@
 """`crawler crawl URL…`: one crawl from start to end, with a view of it on a terminal and a summary."""
 
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -73,6 +74,11 @@ def command(
         Console(stderr=True).print(summary_table(result.summary | result.details))
     if result.output_problems:
         return not_written(result.output_problems)
+    if result.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
+        opens = time.strftime("%a %H:%M", time.localtime(result.opens_at))
+        left = f"{result.urls_left} URLs are left"
+        say(f"fetch.hours are closed until {opens}; {left}, the same command goes on with them")
+        return Exit.WAITING
     return _exit_code(result.stopped_by, urls_left=result.urls_left, problems=result.seed_problems)
 
 

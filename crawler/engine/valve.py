@@ -10,7 +10,7 @@ from crawler.core.clock import Clock
 from crawler.core.hours import NEVER, Hours
 from crawler.fetch.bandwidth import Bandwidth
 
-LOOK_S = 60.0  # the wall clock may be set: nobody sleeps longer than this for it
+LOOK_S = 15.0  # the wall clock may be set: nobody sleeps longer than this for it
 
 
 class Valve:
