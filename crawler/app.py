@@ -118,7 +118,7 @@ async def _run(
 ) -> Result:
     output = prepare(settings.output_directory)
     clock = SystemClock()
-    frontier = SqliteFrontier(settings.frontier_path)
+    frontier = SqliteFrontier(settings.frontier_path, duplicates=settings.frontier.duplicates)
     started_mono = clock.mono()
     recovered = await frontier.open()  # takes the lock: only then may logs and sinks be touched
     clean = False

@@ -12,7 +12,6 @@ import orjson
 
 from crawler.core.url import every_key_of, parse
 from crawler.frontier.reader import Reader
-from crawler.frontier.sql import KNOWN_AS
 
 _GATHER: Final = """
 PRAGMA temp_store = file;
@@ -21,6 +20,10 @@ CREATE TEMP TABLE record (
   PRIMARY KEY (file, at)
 ) WITHOUT ROWID;
 CREATE TEMP TABLE held (id INTEGER PRIMARY KEY);"""
+_KNOWN: Final = "CREATE TEMP VIEW known AS SELECT id, host, hash, state FROM main.url"
+_KNOWN_SORTED: Final = """
+CREATE TEMP TABLE known (host INTEGER, hash INTEGER, id INTEGER, state TEXT, PRIMARY KEY (host, hash)) WITHOUT ROWID;
+INSERT INTO known SELECT host, hash, id, state FROM main.url ORDER BY host, hash"""
 _ORIGIN: Final = """h.scheme || '://' || h.host ||
   CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END"""
 _VISITS: Final = f"""
@@ -33,12 +36,12 @@ WHERE r.url IS NULL OR r.url <> {_ORIGIN} || u.target OR (v.digest IS NOT NULL A
 _TWICE: Final = """
 SELECT r.url, count(*), coalesce(max(v.visits), 0)
 FROM record AS r LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
-LEFT JOIN url AS u ON u.host = h.id AND u.hash = r.hash LEFT JOIN visit AS v ON v.url = u.id
+LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash LEFT JOIN visit AS v ON v.url = u.id
 GROUP BY r.url HAVING u.id IS NOT NULL AND u.state <> 'forgotten' AND count(*) > max(1, coalesce(max(v.visits), 0))"""
 _UNKNOWN: Final = """
 SELECT r.url, f.name, r.at FROM record AS r CROSS JOIN sink_file AS f ON f.id = r.file
 LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
-LEFT JOIN url AS u ON u.host = h.id AND u.hash = r.hash
+LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash
 WHERE u.id IS NULL AND r.url NOT LIKE '%/robots.txt' AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
 _LOST: Final = """
 SELECT count(*) FROM url LEFT JOIN visit ON visit.url = url.id WHERE state = 'waiting' AND next_at IS NULL"""
@@ -53,6 +56,8 @@ class Auditor(Reader):
     def begin(self) -> None:
         self._connection.execute(_GATHER).get  # noqa: B018 - runs it
         self._connection.execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes the snapshot
+        with self._explained():
+            self._connection.execute(_KNOWN if self._has_key_index else _KNOWN_SORTED).get  # noqa: B018 - runs it
 
     def own_problems(self) -> Iterator[str]:
         """What is wrong within the store."""
@@ -117,8 +122,10 @@ class Auditor(Reader):
         """Whether it is there as something else than a page: a sitemap, a probe, another spelling."""
         href, origin = parse(url)
         host = self.host(origin)
-        keys = orjson.dumps(every_key_of(href)).decode()
-        return host is not None and bool(orjson.loads(self._get(KNOWN_AS, (host["id"], keys))))
+        keys = every_key_of(href)
+        marks = ",".join("?" * len(keys))
+        sql = f"SELECT 1 FROM known WHERE host = ? AND hash IN ({marks}) LIMIT 1"  # noqa: S608 - question marks
+        return host is not None and self._get(sql, (host["id"], *keys)) is not None
 
 
 def _words(counts: dict[str, int]) -> str:

@@ -33,13 +33,16 @@ def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotte
         host_id = writer.host_id(origin, now, change)
         if host_id == 0:
             return Forgotten()
-        known = orjson.loads(database.get(sql.KNOWN_AS, (host_id, orjson.dumps(every_key_of(url)).decode())))
+        statement = sql.KNOWN_AS if writer.seen is None else sql.KNOWN_AS_OF_HOST
+        known = orjson.loads(database.get(statement, (host_id, orjson.dumps(every_key_of(url)).decode())))
         rows = [(url_id, host_id, state) for url_id, _, state in known if state != UrlState.FORGOTTEN]
         _erase(writer, rows, now, change)
         kept = {key for _, key, _ in known}
         flat: list[Any] = []
         for key in every_key_of(url):
             if key not in kept:
+                if writer.seen is not None:
+                    writer.seen.is_new(change.fresh, host_id, key)
                 flat += (host_id, key, 0, 0, "", None, "", "", 0, now, None)
         change.add(UrlState.FORGOTTEN, len(flat) // sql.URL_WIDTH)
         last_id = database.get(sql.LAST_URL)
@@ -67,7 +70,8 @@ def forget_slice(writer: Writer, host_id: int, after: int, now: float) -> tuple[
     Returns what was erased, and the next cursor, None at the end.
     """
     database = writer.database
-    rows = orjson.loads(database.get(sql.URLS_OF_HOST, (host_id, after, SLICE)))
+    statement = sql.URLS_OF_HOST if writer.seen is None else sql.URLS_OF_HOST_BY_ID
+    rows = orjson.loads(database.get(statement, (host_id, after, SLICE)))
     with writer.change() as change:
         alive = [(url_id, host_id, state) for url_id, _, state in rows if state != UrlState.FORGOTTEN]
         _erase(writer, alive, now, change)

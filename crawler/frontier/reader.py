@@ -59,6 +59,7 @@ class Reader:
                 self._connection.set_busy_timeout(BUSY_MS)
                 self.version = self._identify()
                 self._tables = {name for (name,) in self._connection.execute("SELECT name FROM sqlite_schema")}
+                self._has_key_index = "url_key" in self._tables  # without: frontier.duplicates = "filter"
             except BaseException:
                 self._connection.close()
                 raise
@@ -80,7 +81,10 @@ class Reader:
 
     def url(self, host_id: int, key: int) -> Row | None:
         """The row of a URL by its host and key."""
-        return self._row("SELECT * FROM url WHERE host = ? AND hash = ?", (host_id, key))
+        if self._has_key_index:
+            return self._row("SELECT * FROM url WHERE host = ? AND hash = ?", (host_id, key))
+        by_host = "SELECT * FROM url WHERE host = ?1 AND state {} 'queued' AND hash = ?2"  # each has an index
+        return self._row(f"{by_host.format('=')} UNION ALL {by_host.format('<>')}", (host_id, key))
 
     def url_by_id(self, url_id: int) -> Row | None:
         return self._row("SELECT * FROM url WHERE id = ?", (url_id,))

@@ -12,6 +12,7 @@ LAST_URL: Final = "SELECT coalesce(max(id), 0) FROM url"
 NEW_BY_VIA: Final = """
 SELECT json_group_array(json_array(host, via, n))
 FROM (SELECT host, via, count(*) AS n FROM url WHERE id > ? GROUP BY +host, via)"""
+NEW_IDS: Final = "SELECT json_group_array(json_array(id, host, hash)) FROM url WHERE id > ?"
 NEW_KEYS: Final = "SELECT json_group_array(json_array(host, hash)) FROM url WHERE id > ?"
 
 STATES: Final = """
@@ -48,6 +49,8 @@ PUT_HINTS: Final = (
          priority = excluded.priority, lastmod = excluded.lastmod, seen_at = excluded.seen_at""",
 )
 HINT_WIDTH: Final = 5
+PUT_HINTS_BY_ID: Final = ("INSERT OR REPLACE INTO sitemap_hint (url, priority, lastmod, seen_at)", "")
+KEYS_ABOVE: Final = "SELECT host, hash FROM url WHERE id > ? ORDER BY id"
 # What a sitemap says has changed since it was visited is due sooner: (host, hash, lastmod, seconds, now) each.
 BRING_FORWARD: Final = (
     "WITH hint (host, hash, lastmod, after_s, now) AS (",
@@ -175,6 +178,21 @@ IDS_OF_HOST_NAME: Final = "SELECT json_group_array(id) FROM (SELECT id FROM host
 URLS_OF_HOST: Final = """
 SELECT json_group_array(json_array(id, hash, state))
 FROM (SELECT id, hash, state FROM url WHERE host = ? AND hash > ? ORDER BY hash LIMIT ?)"""
+# The same without url_key: url_queued and url_settled together have all of a host.
+KNOWN_AS_OF_HOST: Final = """
+SELECT json_group_array(json_array(id, hash, state)) FROM (
+  SELECT id, hash, state FROM url
+  WHERE host = ?1 AND state = 'queued' AND hash IN (SELECT value FROM json_each(?2))
+  UNION ALL
+  SELECT id, hash, state FROM url
+  WHERE host = ?1 AND state <> 'queued' AND hash IN (SELECT value FROM json_each(?2)))"""
+URLS_OF_HOST_BY_ID: Final = """
+SELECT json_group_array(json_array(id, id, state)) FROM (
+  SELECT id, state FROM (
+    SELECT id, state FROM url WHERE host = ?1 AND state = 'queued' AND id > ?2
+    UNION ALL
+    SELECT id, state FROM url WHERE host = ?1 AND state <> 'queued' AND id > ?2)
+  ORDER BY id LIMIT ?3)"""
 PUT_FORGOTTEN_HOST: Final = "INSERT OR IGNORE INTO forgotten_host (host, at) VALUES (?, ?)"
 FORGOTTEN_HOSTS: Final = "SELECT host FROM forgotten_host"
 FORGOTTEN_AT: Final = "SELECT at FROM forgotten_host WHERE host = ?"

@@ -33,6 +33,7 @@ from crawler.frontier.base import (
     UrlRow,
 )
 from crawler.frontier.database import Database, explained
+from crawler.frontier.filter import SeenFilter, use_index
 from crawler.frontier.lock import OwnerLock
 from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
 from crawler.frontier.thread import OneThread
@@ -47,9 +48,12 @@ def _learned(span: tuple[int, int], database: Database, _: Writer) -> str:
 
 
 class SqliteFrontier:
-    """A `Frontier` (base.py) in the file `path`; its folder must exist. `vfs` names an apsw VFS, for tests."""
+    """A `Frontier` (base.py) in the file `path`; its folder must exist. `duplicates`: "exact" or "filter" (see
+    `filter`). `vfs` names an apsw VFS, for tests.
+    """
 
-    def __init__(self, path: Path, *, vfs: str | None = None) -> None:
+    def __init__(self, path: Path, *, duplicates: str = "exact", vfs: str | None = None) -> None:
+        self._duplicates = duplicates
         self._path = path
         self._vfs = vfs
         self._lock = OwnerLock(path.with_name(path.name + ".lock"))
@@ -77,7 +81,10 @@ class SqliteFrontier:
             return self._recover(database)
 
     def _recover(self, database: Database) -> Recovered:
-        self._writer = writer = Writer(database)
+        exact = self._duplicates == "exact"
+        use_index(database, unique=exact)
+        seen = None if exact else SeenFilter(self._path.with_name(self._path.name + ".filter"), database)
+        self._writer = writer = Writer(database, seen)
         forget.finish_all(writer)
         files = database.rows(sql.UNFINISHED_SINK_FILES)
         recovered = Recovered(
@@ -103,6 +110,8 @@ class SqliteFrontier:
                 if clean and self._database is not None and self._writer is not None:
                     with contextlib.suppress(FrontierFull), explained(self._database.explain):
                         self._writer.set_clean(True)
+                        if self._writer.seen is not None:
+                            self._writer.seen.save()
             finally:
                 self._release()
 

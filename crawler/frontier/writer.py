@@ -21,6 +21,7 @@ from crawler.core.vocabulary import Source, TaskKind, UrlState
 from crawler.frontier import sql
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Receipt
 from crawler.frontier.database import Database
+from crawler.frontier.filter import SeenFilter
 from crawler.frontier.rows import (
     WARC_SINK,
     HostChange,
@@ -45,6 +46,7 @@ class Change:
     ids: dict[Origin, int] = field(default_factory=dict)  # of every origin met in this transaction
     new_hosts: list[HostRow] = field(default_factory=list)
     queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
+    fresh: set[int] = field(default_factory=set)  # what a SeenFilter is to learn
 
     def move(self, host_id: int, before: str, after: str) -> None:
         """A URL goes from one state to another."""
@@ -70,7 +72,9 @@ class Change:
 class Writer:
     """`totals` may be read from any thread: it is replaced, never changed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, seen: SeenFilter | None = None) -> None:
+        """`seen` knows every URL of the store; without one the index does."""
+        self.seen = seen
         self.database = self._db = database
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
         self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
@@ -88,7 +92,7 @@ class Writer:
             hints: list[Any] = []
             self._bind_urls(flat, hints, discovered, None, now, change)
             self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
-            self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
+            self._put_hints(hints, last_id)
             new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
             links_new: list[int] = []
             for one in discovered:
@@ -211,6 +215,8 @@ class Writer:
         self._counts = change.counts
         self.totals = totals_from(change.counts)
         self._host_ids.update(change.ids)
+        if self.seen is not None:
+            self.seen.learn(change.fresh)
         while len(self._host_ids) > HOSTS_REMEMBERED:
             self._host_ids.popitem(last=False)
 
@@ -266,8 +272,8 @@ class Writer:
             return links_new
         last_id = self._db.get(sql.LAST_URL)
         self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
-        self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
-        if hint_after_s is not None and hints:
+        self._put_hints(hints, last_id)
+        if hint_after_s is not None and hints and self.seen is None:
             self._bring_forward(hints, hint_after_s)
         for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
             links_new[places[via]] += count
@@ -284,18 +290,32 @@ class Writer:
         change: Change,
     ) -> None:
         """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
-        ids = change.ids
+        ids, seen = change.ids, self.seen
+        found_second = round(found_at)  # SQLite stores it in four bytes instead of eight
         for one in discovered:
             host_id = ids.get(one.origin)
             if host_id is None:
                 host_id = ids[one.origin] = self.host_id(one.origin, found_at, change)
-            if host_id == 0:
+            if host_id == 0 or (seen is not None and not seen.is_new(change.fresh, host_id, one.key)):
                 continue
             flat += (host_id, one.key, one.priority, one.depth, target_of(one.url),
-                     via, one.source, one.hop_path, one.redirects, found_at,
+                     via, one.source, one.hop_path, one.redirects, found_second,
                      None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
             if one.hint is not None:
                 hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
+
+    def _put_hints(self, hints: list[Any], last_id: int) -> None:
+        if self.seen is None:
+            self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
+            return
+        if not hints:
+            return
+        ids = {(host, key): url_id for url_id, host, key in orjson.loads(self._db.get(sql.NEW_IDS, (last_id,)))}
+        flat: list[Any] = []
+        for at in range(0, len(hints), sql.HINT_WIDTH):
+            host_id, key, *hint = hints[at : at + sql.HINT_WIDTH]
+            flat += (ids[host_id, key], *hint)
+        self._db.run_many(*sql.PUT_HINTS_BY_ID, flat, width=sql.HINT_WIDTH - 1)
 
     def _bring_forward(self, hints: list[Any], after_s: float) -> None:
         """`hints` are the columns of sql.PUT_HINTS."""

@@ -300,8 +300,11 @@ class Frontier(Section):
     path: k.PathOrDerived = _key(
         None, "The database.", restart=True, derived="<output>/frontier.db", example='"/var/lib/crawler/frontier.db"'
     )
-    duplicates: Annotated[str, BeforeValidator(one_of("exact", later=("filter",))), k.Kind.TEXT] = _key(
-        "exact", '"exact": a URL is known by its row.', restart=True
+    duplicates: Annotated[str, BeforeValidator(one_of("exact", "filter")), k.Kind.TEXT] = _key(
+        "exact",
+        '"exact": a URL is known by an index of the store. "filter": by Bloom filters in memory, four bytes a URL, '
+        "wrong for two in a million at most (a URL that is never stored); for crawls of tens of millions.",
+        restart=True,
     )
 
 

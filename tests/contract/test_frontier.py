@@ -539,6 +539,8 @@ async def test_a_url_is_known_once_for_each_kind(store: Store) -> None:
 
 async def test_hints_of_a_sitemap_come_with_the_task(store: Store) -> None:
     """For a new URL and for a known one; the newest is kept, and a link without any takes none away."""
+    if not store.hears_of_known:
+        pytest.skip("with a filter nothing leads to the row of a known URL")
     first, second = SitemapHint(0.8, NOW - 99), SitemapHint(None, NOW - 9)
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/", "https://a.example/no")
@@ -552,6 +554,8 @@ async def test_hints_of_a_sitemap_come_with_the_task(store: Store) -> None:
 
 async def test_a_sitemap_brings_a_revisit_forward(store: Store) -> None:
     """Where it says that the page changed after its last visit, and no sooner than `hint_after_s` after that."""
+    if not store.hears_of_known:
+        pytest.skip("with a filter nothing leads to the row of a known URL")
     names = ("changed", "old", "future", "silent", "sooner", "new")
     urls = [f"https://a.example/{name}" for name in names]
     async with store.opened() as (frontier, _):

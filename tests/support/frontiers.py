@@ -81,6 +81,7 @@ class Store:
 
     def __init__(self, make: Callable[[], Frontier]) -> None:
         self.make = make
+        self.hears_of_known = True  # what a sitemap says of a known URL is stored
 
     @contextlib.asynccontextmanager
     async def opened(self, *, clean: bool = True) -> AsyncIterator[tuple[Frontier, Recovered]]:
@@ -102,7 +103,13 @@ def sqlite_store(folder: Path) -> Store:
     return Store(lambda: SqliteFrontier(folder / "frontier.db"))
 
 
-STORES = {"sqlite": sqlite_store, "memory": memory_store}
+def filter_store(folder: Path) -> Store:
+    store = Store(lambda: SqliteFrontier(folder / "frontier.db", duplicates="filter"))
+    store.hears_of_known = False
+    return store
+
+
+STORES = {"sqlite": sqlite_store, "filter": filter_store, "memory": memory_store}
 
 
 class FaultyFiles(apsw.VFS):

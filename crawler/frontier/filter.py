@@ -1,0 +1,170 @@
+"""`frontier.duplicates = "filter"`: Bloom filters in memory say which URLs are known, not an index on the disk.
+
+An index by key is written at random places: past the page cache it costs a page of disk for every new URL. The filter
+costs four bytes of memory a URL and is wrong for at most two in a million: such a URL is taken for known and never
+stored. What it is told apart by is host and key together with a secret of the store, so that no host's URLs can be made
+to stand for another's on purpose, and equal keys of two hosts stay two URLs.
+
+Invariant: the filter never holds a URL that is not in the store. It learns a transaction's URLs after the commit; its
+file carries a token that the store confirms, and rows the file does not cover are read from the store at the start.
+A file that does not fit (a crash between the two, a restored backup) is not used: everything is read anew.
+"""
+
+import contextlib
+import os
+import secrets
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from operator import index
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import orjson
+from rbloom import Bloom
+from xxhash import xxh3_128_digest
+
+from crawler.frontier import sql
+from crawler.frontier.base import FrontierError
+from crawler.frontier.database import Database
+
+FIRST_CAPACITY: Final = 8_000_000  # URLs of the first part; each further part takes twice as many as the one before
+FIRST_ERROR: Final = 1e-6  # and is wrong half as often: all parts together 2e-6 at most
+SAVE_EVERY: Final = 2_000_000  # new URLs between two saves: read back in a few seconds after a crash
+_MAGIC: Final = b"crawler filter 1\n"
+_LEARN: Final = 100_000
+
+
+@dataclass(slots=True)
+class _Part:
+    bloom: Bloom
+    capacity: int
+    count: int = 0
+
+
+class SeenFilter:
+    """Every URL of a store. `path` is where it is kept between runs."""
+
+    def __init__(self, path: Path, database: Database) -> None:
+        """Load the file, or read all URLs from the store: some 20 seconds for ten million."""
+        self._path = path
+        self._db = database
+        self._secret = self._secret_of_store()
+        self._parts: list[_Part] = []
+        self._blooms: list[Bloom] = []
+        self._unsaved = 0
+        self._covered = self._load()
+        self._learn_from_store()
+
+    def is_new(self, fresh: set[int], host_id: int, key: int) -> bool:
+        """Whether a URL is neither known nor in `fresh`, to which it is added then."""
+        item = (host_id << 64) ^ key ^ self._secret
+        if item in fresh:
+            return False
+        for bloom in self._blooms:
+            if item in bloom:
+                return False
+        fresh.add(item)
+        return True
+
+    def learn(self, fresh: Collection[int]) -> None:
+        """The store has committed these; saves itself now and then."""
+        if not fresh:
+            return
+        self._put(fresh)
+        if self._unsaved >= SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file. On a disk that will not take it the old one stays, and stays good."""
+        if self._unsaved == 0 and self._path.exists():
+            return
+        covered = self._db.get(sql.LAST_URL)
+        token = secrets.token_hex(8)
+        temporary = self._path.with_name(self._path.name + ".new")
+        # The commit before this is stored whatever happens here: nothing of it may be reported as failed.
+        with contextlib.suppress(OSError, apsw.Error, FrontierError):
+            with temporary.open("wb") as file:
+                for piece in self._pieces(token, covered):
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path)
+            with self._db.transaction():
+                self._db.run(sql.PUT_META, ("filter", token))
+            self._unsaved = 0
+
+    def _pieces(self, token: str, covered: int) -> Iterator[bytes]:
+        parts = []
+        blobs = [part.bloom.save_bytes() for part in self._parts]
+        for part, blob in zip(self._parts, blobs, strict=True):
+            parts.append([part.capacity, part.count, len(blob), xxh3_128_digest(blob).hex()])
+        yield _MAGIC
+        yield orjson.dumps({"token": token, "covered": covered, "parts": parts}, option=orjson.OPT_APPEND_NEWLINE)
+        yield from blobs
+
+    def _load(self) -> int:
+        """Returns up to which row the filter is filled, 0 if there is no file that fits."""
+        token = self._db.get(sql.META, ("filter",))
+        try:
+            with self._path.open("rb") as file:
+                if token is None or file.readline() != _MAGIC:
+                    return 0
+                header = orjson.loads(file.readline())
+                if header["token"] != token:
+                    return 0
+                for capacity, count, size, digest in header["parts"]:
+                    blob = file.read(size)
+                    if xxh3_128_digest(blob).hex() != digest:
+                        self._parts.clear()
+                        return 0
+                    self._parts.append(_Part(Bloom.load_bytes(blob, index), capacity, count))
+        except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
+            self._parts.clear()
+            return 0
+        self._blooms = [part.bloom for part in self._parts]
+        return int(header["covered"])
+
+    def _learn_from_store(self) -> None:
+        rows = self._db.rows(sql.KEYS_ABOVE, (self._covered,))
+        while items := [(host << 64) ^ key ^ self._secret for host, key in islice(rows, _LEARN)]:
+            self._put(items)
+
+    def _put(self, items: Collection[int]) -> None:
+        if not self._parts or self._parts[-1].count + len(items) > self._parts[-1].capacity:
+            self._grow()
+        last = self._parts[-1]
+        last.bloom.update(items)
+        last.count += len(items)
+        self._unsaved += len(items)
+
+    def _grow(self) -> None:
+        n = len(self._parts)
+        capacity = FIRST_CAPACITY << n
+        self._parts.append(_Part(Bloom(capacity, FIRST_ERROR / (1 << n), index), capacity))
+        self._blooms = [part.bloom for part in self._parts]
+
+    def _secret_of_store(self) -> int:
+        stored: Any = self._db.get(sql.META, ("filter_secret",))
+        if stored is None:
+            stored = secrets.token_hex(15)  # 120 bits: with the host's number above the key it fits in 128
+            with self._db.transaction():
+                self._db.run(sql.PUT_META, ("filter_secret", stored))
+        return int(stored, 16)
+
+
+def use_index(database: Database, *, unique: bool) -> None:
+    """Have the index that the way of finding duplicates needs: by key and unique; or by host, of those that url_queued
+    does not have, so that a new URL costs no second index.
+    """
+    has_key = database.get("SELECT 1 FROM sqlite_schema WHERE name = 'url_key'") is not None
+    if has_key == unique:
+        return
+    with database.transaction():
+        if unique:
+            database.run("CREATE UNIQUE INDEX url_key ON url (host, hash)")
+            database.run("DROP INDEX url_settled")
+        else:
+            database.run("CREATE INDEX url_settled ON url (host) WHERE state <> 'queued'")
+            database.run("DROP INDEX url_key")
