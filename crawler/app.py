@@ -32,7 +32,6 @@ from crawler.engine.clock import SystemClock, utc_offset_s
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
-from crawler.engine.pace import SAMPLE_S
 from crawler.engine.report import Reporter
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
@@ -160,7 +159,7 @@ async def _run(
             )
             await views.refresh_totals()
             service = Service(settings, mode, parts, views, configuration=configuration, read_again=read_again)
-            service.open()
+            await service.open()
             on_snapshot = view.on_snapshot
             try:
                 stopped_by = await daemon.serve(
@@ -173,10 +172,11 @@ async def _run(
                     drain_s=settings.engine_options(mode).drain_s,
                     services=service.services,
                     on_hangup=None if read_again is None else service.reloader.on_hangup,
-                    beats=[(SAMPLE_S, service.beat)],
+                    beats=service.beats,
+                    is_alive=lambda: service.health.is_alive,
                 )
             finally:
-                service.close()
+                await service.close()
             disk_reason = parts.reporter.disk_reason
             output_problems = ([disk_reason] if disk_reason else []) + await parts.committer.close()
             await parts.reporter.finish()

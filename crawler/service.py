@@ -4,28 +4,45 @@ root.
 It decides nothing about the crawl. Invariant: whatever is opened here is closed again, also when the crawl fails.
 """
 
+import asyncio
 import os
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from crawler import __version__, daemon
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control import Arguments, Caller, ControlServer
+from crawler.admin.metrics import Beside, exposition
 from crawler.engine.admission import PARSED_BYTES
-from crawler.engine.pace import Pace
+from crawler.engine.health import Health
+from crawler.engine.history import POINT_S, History
+from crawler.engine.pace import SAMPLE_S, Pace
 from crawler.engine.report import REMEMBERED
 from crawler.engine.scheduler import PREFETCH_ALL
 from crawler.engine.status import Bounded, StatusView
 from crawler.engine.views import Views
+from crawler.frontier.reader import Reader
+from crawler.inspect.answer import table
+from crawler.inspect.why import Inquiry
 from crawler.obs.events import Event
 from crawler.obs.writer import PENDING_LIMIT
 from crawler.parts import Parts
 from crawler.reload import Reloader
+from crawler.rundir import rules_of
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
 
+HOSTS_SHOWN = 50  # on the status page
 LAG_TOLD_OVER_S = 0.5  # a loop that stood still for longer is worth a line in the log
+
+
+class WebServes(Protocol):
+    """The status page's server; its module is imported only where it is wanted."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
 
 
 class Service:
@@ -85,6 +102,18 @@ class Service:
             status=self.status,
             stop=daemon.ask_to_stop,
         )
+        self.history = History(parts.tally, parts.reporter.meters, parts.clock.mono())
+        self.health = Health(
+            crawl=parts.crawl,
+            scheduler=parts.scheduler,
+            committer=parts.committer,
+            workers=parts.workers,
+            tally=parts.tally,
+            clock=parts.clock,
+            answer_s=lambda: self.reloader.settings.fetch.total_timeout,
+            disk_reason=lambda: parts.reporter.disk_reason,
+        )
+        self._web: WebServes | None = None
         self.control = ControlServer(settings.control_socket, commands.table(), on_command=self._on_command)
 
     @property
@@ -92,20 +121,57 @@ class Service:
         """What is to run beside the crawl."""
         return [self.control.run, self._parts.clients.run, self._parts.sweeper.run]
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Listen. Raises SocketTaken, OSError."""
         self.control.open()
+        listen = self.reloader.settings.admin.listen
+        if listen is not None:
+            from crawler.admin.web import WebServer  # aiohttp takes a fifth of a second to import
 
-    def close(self) -> None:
+            self._web = WebServer(listen, Watch(self), self._parts.clock)
+            await self._web.open()
+
+    async def close(self) -> None:
+        if self._web is not None:
+            await self._web.close()
         self.control.close()
 
     def status(self) -> Mapping[str, Any]:
         """The whole status, as JSON holds it."""
         return self._about | {"reloaded_at": self.reloader.reloaded_at} | asdict(self.view.status())
 
+    @property
+    def beats(self) -> list[tuple[float, Callable[[], Awaitable[None] | None]]]:
+        """What is to be called how often."""
+        return [(SAMPLE_S, self.beat), (POINT_S, self._take_point)]
+
+    def _take_point(self) -> None:
+        clock, stats = self._parts.clock, self._parts.clients.stats()
+        queued = self._views.totals.queued
+        self.history.take(now=clock.now(), now_mono=clock.mono(), stats=stats, queued=queued)
+
+    def metrics(self) -> str:
+        """In Prometheus's text format."""
+        beside = Beside(__version__, self.reloader.last_succeeded, self.health.progress_at)
+        return exposition(self.view.status(), self._parts.reporter.meters, self._parts.clients.stats(), beside)
+
+    async def why(self, url: str) -> Mapping[str, Any]:
+        """Why a URL was fetched or not, from the store; in a thread."""
+        settings, now = self.reloader.settings, self._parts.clock.now()
+
+        def ask() -> Mapping[str, Any]:
+            reader = Reader(settings.frontier_path, is_live=True)
+            try:
+                return table(Inquiry(reader, rules_of(settings), is_live=True, now=now).why(url))
+            finally:
+                reader.close()
+
+        return await asyncio.to_thread(ask)
+
     async def beat(self) -> None:
         """To be called every SAMPLE_S."""
         await self._views.refresh_totals()
+        self.health.look()
         lag_s = self._pace.sample()
         if lag_s > LAG_TOLD_OVER_S:
             self._parts.logs.event(Event.LOOP_LAG, lag_ms=round(lag_s * 1e3))
@@ -135,3 +201,21 @@ class Service:
             Bounded("refusals told", "entries", parts.reporter.told, REMEMBERED),
             Bounded("hosts", "entries", len(parts.books.hosts), None),
         ]
+
+
+class Watch:
+    """A crawl as its status page sees it (admin.web.Watched)."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.status = service.status
+        self.metrics = service.metrics
+        self.history = service.history.columns
+        self.trouble = service.health.trouble
+        self.why = service.why
+
+    def hosts(self) -> list[dict[str, Any]]:
+        return self._service.view.busiest_hosts(HOSTS_SHOWN)
+
+    def is_ready(self) -> bool:
+        return self._service.view.state != "draining"

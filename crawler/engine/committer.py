@@ -62,6 +62,7 @@ class Committer:
         self._pending_bytes = 0
         self._committing_bytes = 0
         self._committing = False
+        self.commits = 0  # so far
         self._closing = False
         self._poke = asyncio.Event()
         self._arrived = asyncio.Event()
@@ -192,6 +193,7 @@ class Committer:
         if waited:
             self._on_disk(None)
         self._tally.life = counters
+        self.commits += 1
         self._unrecorded = []
         self._stored(batch, *stored)
         await self._rename_complete()

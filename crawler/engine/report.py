@@ -14,6 +14,7 @@ from crawler.core.clock import Clock
 from crawler.core.values import Denied, Failed, Fetched, SinkFile, Written
 from crawler.core.vocabulary import StoppedBy, TaskKind
 from crawler.engine.hosts import Host
+from crawler.engine.meters import Meters
 from crawler.engine.tally import Tally
 from crawler.engine.visit import Skipped
 from crawler.engine.worker import Visited
@@ -43,6 +44,7 @@ class Reporter:
         self.disk_reason = ""  # why nothing could be written, as long as nothing can
         self._failures: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
+        self.meters = Meters()
 
     @property
     def told(self) -> int:
@@ -56,6 +58,7 @@ class Reporter:
     def stored(self, visited: Visited, links_new: int, written: Written | None) -> None:
         """An attempt is in the store: write its line."""
         self._fetch_ids += 1
+        self.meters.attempted(visited.settlement.outcome, visited.dur_s)
         if len(self._failures) < _FAILURES_KEPT:
             self._note_failure(visited)
         self._logs.fetch(

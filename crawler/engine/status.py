@@ -4,6 +4,7 @@ Everything is read from counters that others keep, and nothing is changed or wai
 of its own: it shares nothing with the engine, and JSON can hold it as it is.
 """
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -194,6 +195,10 @@ class StatusView:
             log_dropped=self._log_dropped(),
         )  # fmt: skip
 
+    @property
+    def state(self) -> str:
+        return self._state()
+
     def _state(self) -> str:
         closed = self._scheduler.valve.closed_until_at is not None
         return "off_hours" if closed and self._crawl.state in ("crawling", "lingering") else self._crawl.state
@@ -215,6 +220,24 @@ class StatusView:
             took_s = self._clock.mono() - began
             self._hosts_again_mono = began + max(_HOSTS_AT_LEAST_S, _HOSTS_COST * took_s)
         return self._hosts
+
+    def busiest_hosts(self, limit: int) -> list[dict[str, object]]:
+        """The hosts with the most to do, those being asked first."""
+        now, now_at = self._clock.mono(), self._clock.now()
+        hosts = heapq.nlargest(limit, self._books.hosts.values(), key=lambda host: (host.leases, host.queued))
+        found: list[dict[str, object]] = []
+        for host in hosts:
+            turns = [turn for turn in (host.turn, host.key.turn) if turn.strikes and turn.open_mono > now]
+            open_mono = max((turn.open_mono for turn in turns), default=None)
+            found.append(
+                {
+                    "host": str(host.origin), "state": str(state_of(host, now)), "queued": host.queued,
+                    "fetched": host.fetched, "in_flight": host.leases, "delay_s": host.key.delay_s,
+                    "until_at": None if open_mono is None else round(now_at + open_mono - now, 1),
+                    "why": next((turn.reason for turn in turns if turn.open_mono == open_mono), ""),
+                }
+            )  # fmt: skip
+        return found
 
     def _in_flight(self, now: float) -> list[InFlight]:
         """The oldest first. A worker's request is told from the others of its origin by the order in which they were

@@ -41,6 +41,7 @@ class PoolStats:
     tls_resumed: int
     bytes: int
     requests_at_close: tuple[int, ...]
+    requests_closed: int  # carried by those connections, all together
     open: int
     idle: int
     opening: int
@@ -96,6 +97,7 @@ class Ledger:
         self._bytes = 0
         self._closed: dict[CloseReason, int] = {}
         self._requests_at_close = [0] * (len(REQUEST_BOUNDS) + 1)
+        self._requests_closed = 0
         self._open = 0
         self._by_origin: dict[Origin, HostConnections] = {}
 
@@ -110,6 +112,7 @@ class Ledger:
             tls_resumed=self._resumed,
             bytes=self._bytes,
             requests_at_close=tuple(self._requests_at_close),
+            requests_closed=self._requests_closed,
             open=self._open,
             idle=idle,
             opening=opening,
@@ -191,6 +194,7 @@ class Ledger:
         self._closed[reason] = self._closed.get(reason, 0) + 1
         self._bytes += connection.bytes_received
         requests = connection.requests
+        self._requests_closed += requests
         self._requests_at_close[sum(requests > bound for bound in REQUEST_BOUNDS)] += 1
         if self._on_event is not None:
             dialled = connection.dialled

@@ -59,6 +59,8 @@ AddressOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.ip)), K
 ProxyOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.proxy)), Kind.TEXT]
 PathOrDerived = Annotated[str | None, BeforeValidator(or_derived(readers.path_of)), Kind.PATH]
 
+ListenOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.listen)), Kind.TEXT]
+
 ListOf = Annotated[tuple[_T, ...], BeforeValidator(readers.sequence), Kind.LIST]
 Paths = Annotated[
     tuple[Annotated[str, BeforeValidator(readers.path_of)], ...], BeforeValidator(readers.sequence), Kind.PATHS

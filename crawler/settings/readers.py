@@ -369,3 +369,20 @@ def distinct(value: tuple[str, ...]) -> tuple[str, ...]:
         if item in value[:number]:
             raise RefusedValue(f"must name {shown(item)} once")
     return value
+
+
+_LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
+
+
+def listen(value: object) -> str:
+    """Where the status page is served: a loopback address and a port, or an absolute path."""
+    text = text_of(value)
+    if text.startswith("/"):
+        return text
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536):
+        raise RefusedValue(f'must be "127.0.0.1:PORT" or the path of a Unix socket, not {shown(text)}')
+    if host.lower() not in _LOOPBACK:
+        hint = "the page has no log-in: put a web server with one before it, and let that connect here"
+        raise RefusedValue(f"must be a loopback address, not {shown(host)}", hint)
+    return text

@@ -36,7 +36,6 @@ UNSUPPORTED: Final = frozenset(
         "recrawl.min_interval",
         "recrawl.max_interval",
         "recrawl.visits_per_day",
-        "admin.listen",
     )
 )
 
@@ -346,6 +345,13 @@ class Admin(Section):
         restart=True,
         derived="<output>/control.sock",
         example='"/run/crawler/control.sock"',
+    )
+    listen: k.ListenOrNone = _key(
+        None,
+        'Status page, metrics and health checks over HTTP: "127.0.0.1:9090", or the path of a Unix socket.',
+        restart=True,
+        derived="off",
+        example='"127.0.0.1:9090"',
     )
 
 

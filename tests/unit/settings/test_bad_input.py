@@ -86,7 +86,6 @@ def test_a_header_value_is_never_shown(
         ("delay=1", "-o delay=1", "must be SECTION.KEY=VALUE", 'did you mean "politeness.delay"?'),
         ("politeness.delay", "-o politeness.delay", "must be SECTION.KEY=VALUE", ""),
         ("", "-o ", "must be SECTION.KEY=VALUE", ""),
-        ("admin.listen=9", "-o admin.listen=9", "admin.listen is not supported by this version", ""),
         ("output.warc=yes", "-o output.warc=yes", 'output.warc must be true or false, not "yes"', ""),
         (
             "engine.workers=1\nb=2",

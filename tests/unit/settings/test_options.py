@@ -141,6 +141,7 @@ ELSEWHERE = {
     "frontier.duplicates",
     "output.directory",
     "admin.socket",
+    "admin.listen",
 }
 
 

@@ -1,0 +1,175 @@
+// The status page: reads /api/…, draws, changes nothing. What comes from the crawl goes in as text, never as markup.
+"use strict";
+
+const still = location.search === "?still"; // looks once: for pictures of the page
+const at = (id) => document.getElementById(id);
+const number = (n) => n.toLocaleString("en-US", { maximumFractionDigits: n < 10 ? 1 : 0 });
+
+function bytes(n) {
+  for (const unit of ["B", "KiB", "MiB", "GiB"]) {
+    if (n < 1024 || unit === "GiB") return `${n < 10 && unit !== "B" ? n.toFixed(1) : Math.round(n)} ${unit}`;
+    n /= 1024;
+  }
+}
+
+function span(s) {
+  if (s >= 172800) return `${Math.round(s / 86400)} d`;
+  if (s >= 7200) return `${Math.round(s / 3600)} h`;
+  if (s >= 120) return `${Math.round(s / 60)} min`;
+  if (s < 1) return `${Math.round(s * 1000)} ms`;
+  return s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`;
+}
+
+const clock = (epoch) => new Date(epoch * 1000).toISOString().slice(11, 19) + "Z";
+
+function element(name, text, kind) {
+  const made = document.createElement(name);
+  if (text !== undefined && text !== null) made.textContent = text;
+  if (kind) made.className = kind;
+  return made;
+}
+
+// Cells are a text, or [text, class], or an element.
+function fill(table, rows, none) {
+  const body = table.tBodies[0];
+  const made = rows.map((cells) => {
+    const row = document.createElement("tr");
+    for (const cell of cells) {
+      if (cell instanceof Element) { const td = element("td"); td.append(cell); row.append(td); }
+      else row.append(Array.isArray(cell) ? element("td", cell[0], cell[1]) : element("td", cell));
+    }
+    return row;
+  });
+  if (!made.length) {
+    const cell = element("td", none, "dim");
+    cell.colSpan = table.tHead.rows[0].cells.length;
+    const row = document.createElement("tr");
+    row.append(cell);
+    made.push(row);
+  }
+  body.replaceChildren(...made);
+}
+
+const STATES = { crawling: "good", ready: "good", lingering: "good", paused: "warn", draining: "warn", off_hours: "warn",
+  backoff: "warn", held: "bad", blocked: "bad", new: "dim" };
+
+function showStatus(s) {
+  document.title = `${s.crawl}: ${s.state}`;
+  at("crawl").textContent = s.crawl;
+  at("state").textContent = s.state;
+  at("state").className = `state ${STATES[s.state] || ""}`;
+  at("sentence").textContent = s.sentence;
+  at("about").textContent = `pid ${s.pid}, up ${span(s.elapsed_s)}, version ${s.version}, ${s.output}, as of ${clock(s.at)}`;
+  const c = s.connections;
+  const figures = [
+    ["pages", number(s.counts.pages), `${number(s.rates.pages_per_s)}/s`],
+    ["received", bytes(s.counts.bytes), `${bytes(s.rates.bytes_per_s)}/s`],
+    ["errors", number(s.counts.errors), `${number(s.counts.denied)} denied`],
+    ["queued", number(s.urls.queued), `${number(s.urls.waiting)} due later`],
+    ["hosts", number(s.hosts.total), `${s.hosts.with_work} with work, ${s.hosts.backoff + s.hosts.held} resting`],
+    ["connections", number(c.open), `${c.requests_per_connection} requests each`],
+    ["in flight", number(s.in_flight.length), `${number(s.uncommitted)} unstored`],
+    ["processor", `${Math.round(s.rates.cpu_percent)} %`, `loop late ${Math.round(s.rates.loop_lag_s * 1000)} ms`],
+    ["memory", bytes(s.rss_bytes), `${bytes(s.max_rss_bytes)} at most`],
+  ];
+  at("figures").replaceChildren(...figures.map(([name, value, more]) => {
+    const box = element("div", name, "");
+    box.append(element("b", value), element("span", more, "dim"));
+    return box;
+  }));
+  fill(at("flight"), s.in_flight.slice(0, 30).map((f) =>
+    [[span(f.age_s), "n"], f.stage, f.url, [f.conn_id, "n"], [f.requests, "n"]]), "nothing");
+  const left = new Set(["ts", "event", "level", "crawl", "run_id"]);
+  fill(at("warnings"), [...s.warnings].reverse().slice(0, 20).map((w) => [w.ts.slice(11, 19), w.event,
+    Object.entries(w).filter(([k]) => !left.has(k)).map(([k, v]) => `${k}=${v}`).join(" ")]), "none");
+  fill(at("memory"), s.memory.map((m) => {
+    const shown = m.unit === "bytes" ? bytes : number;
+    const meter = element("meter");
+    meter.max = m.limit || 1; meter.value = m.limit ? m.held : 0;
+    return [m.name, [shown(m.held), "n"], [m.limit === null ? "none" : shown(m.limit), "n"], m.limit === null ? "" : meter];
+  }), "nothing");
+}
+
+function showHosts(hosts) {
+  fill(at("hosts"), hosts.map((h) => [h.host, [h.state, STATES[h.state]], [number(h.queued), "n"], [number(h.fetched), "n"],
+    [h.in_flight, "n"], [h.delay_s ? span(h.delay_s) : "0", "n"], h.until_at ? clock(h.until_at) : "", h.why]), "none yet");
+}
+
+const COLOURS = ["#3a86c8", "#8ab8d8", "#c8963a", "#c8603a", "#b3372f", "#8a5ac8", "#888888", "#444444"];
+const plots = {};
+
+function plot(id, series, data, scale) {
+  const place = at(id);
+  const width = place.clientWidth || 400;
+  if (plots[id]) {
+    if (plots[id].width !== width) plots[id].setSize({ width, height: 170 });
+    plots[id].setData(data);
+    return;
+  }
+  const ink = getComputedStyle(document.documentElement).getPropertyValue("--dim");
+  const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
+  plots[id] = new uPlot({
+    width, height: 170,
+    scales: { x: { time: true }, y: { range: (u, low, high) => [0, Math.max(high * 1.1, 0.001)] } },
+    axes: [{ stroke: ink, grid: { stroke: line, width: 1 } },
+      { stroke: ink, grid: { stroke: line, width: 1 }, size: 64, values: (u, ticks) => ticks.map(scale) }],
+    series: [{}, ...series.map((label, n) => ({ label, stroke: COLOURS[n], width: 1.5, spanGaps: false,
+      value: (u, v) => (v === null ? "–" : scale(v)) }))],
+  }, data, place);
+}
+
+function showHistory(h) {
+  const words = Object.keys(h.outcomes);
+  plot("plot-outcomes", words, [h.at, ...words.map((word) => h.outcomes[word])], (v) => number(v));
+  plot("plot-bytes", ["bytes"], [h.at, h.bytes_per_s], bytes);
+  plot("plot-latency", ["median", "95 %"], [h.at, h.p50_s, h.p95_s], (v) => (v < 1 ? `${Math.round(v * 1000)} ms` : `${v.toFixed(1)} s`));
+  plot("plot-connections", ["open", "requests each"], [h.at, h.connections, h.reuse], number);
+}
+
+async function get(path) {
+  const answer = await fetch(path, { cache: "no-store" });
+  if (!answer.ok) throw new Error(`${answer.status} ${(await answer.text()).trim()}`);
+  return answer.json();
+}
+
+async function slowly() {
+  try {
+    showHistory(await get("/api/history"));
+    showHosts(await get("/api/hosts"));
+  } catch (error) { /* the stream says when the crawl is gone */ }
+  if (!still) setTimeout(slowly, 5000);
+}
+
+at("why").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const url = new FormData(event.target).get("url").trim();
+  if (!url) return;
+  const place = at("answer");
+  try {
+    const answer = await get(`/api/why?url=${encodeURIComponent(url)}`);
+    const table = element("table");
+    for (const step of answer.chain || []) {
+      const row = element("tr");
+      row.append(element("td", step.step), element("td", step.verdict || "", step.verdict === "DENY" ? "bad" : step.verdict === "ok" ? "good" : "warn"),
+        element("td", step.text));
+      table.append(row);
+    }
+    const next = element("p", answer.next ? `next: ${answer.next}` : "");
+    place.replaceChildren(element("p", answer.headline), table, next);
+  } catch (error) {
+    place.replaceChildren(element("p", String(error.message || error), "bad"));
+  }
+});
+
+if (still) {
+  get("/api/status").then(showStatus);
+} else {
+  const stream = new EventSource("/api/events");
+  stream.onmessage = (message) => showStatus(JSON.parse(message.data));
+  stream.onerror = () => {
+    at("state").textContent = "no answer";
+    at("state").className = "state bad";
+    at("sentence").textContent = "The crawler does not answer; this page looks again.";
+  };
+}
+slowly();

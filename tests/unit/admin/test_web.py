@@ -1,0 +1,221 @@
+"""The status page's server: over real sockets, for one client, for a hundred, and for those that do not read."""
+
+import asyncio
+import json
+import re
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crawler.admin import web
+from crawler.admin.web import WebServer
+from crawler.engine.clock import SystemClock
+
+
+class Watched:
+    """A crawl that says what it is told to."""
+
+    def __init__(self) -> None:
+        self.made = 0
+        self.is_in_trouble = ""
+        self.ready = True
+        self.filling = ""
+
+    def status(self) -> Mapping[str, Any]:
+        self.made += 1
+        return {"state": "crawling", "filling": self.filling}
+
+    def history(self) -> Mapping[str, Any]:
+        return {"at": []}
+
+    def hosts(self) -> list[dict[str, Any]]:
+        return [{"host": "https://a.test"}]
+
+    def metrics(self) -> str:
+        return "crawler_inflight 0\n"
+
+    def trouble(self) -> str:
+        return self.is_in_trouble
+
+    def is_ready(self) -> bool:
+        return self.ready
+
+    async def why(self, url: str) -> Mapping[str, Any]:
+        return {"url": url}
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port
+
+
+@asynccontextmanager
+async def serving(watched: Watched) -> AsyncIterator[tuple[WebServer, int]]:
+    port = free_port()
+    server = WebServer(f"127.0.0.1:{port}", watched, SystemClock())
+    await server.open()
+    try:
+        yield server, port
+    finally:
+        await server.close()
+
+
+async def ask(port: int, target: str, host: str = "127.0.0.1", method: str = "GET") -> tuple[int, str, str]:
+    """Status, head and body of one request."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"{method} {target} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    await writer.wait_closed()
+    return int(head.split()[1]), head.decode(), body.decode()
+
+
+async def test_everything_is_served() -> None:
+    """The page and its parts, JSON, metrics, health."""
+    async with serving(Watched()) as (_, port):
+        for target, kind, words in [
+            ("/", "text/html", "<title>crawler</title>"),
+            ("/static/page.js", "javascript", "EventSource"),
+            ("/static/uplot.js", "javascript", "uPlot"),
+            ("/api/status", "application/json", '"crawling"'),
+            ("/api/history", "application/json", '"at"'),
+            ("/api/hosts", "application/json", "a.test"),
+            ("/api/why?url=https://a.test/x%3Fy", "application/json", "https://a.test/x?y"),
+            ("/metrics", "text/plain; version=0.0.4", "crawler_inflight"),
+            ("/healthz", "text/plain", "ok"),
+            ("/readyz", "text/plain", "ready"),
+        ]:
+            status, head, body = await ask(port, target)
+            assert (status, target) == (200, target)
+            assert kind in head
+            assert words in body
+
+
+async def test_health_and_readiness_are_two_things() -> None:
+    """A crawl that stands still is ill, one that drains is not ready."""
+    watched = Watched()
+    async with serving(watched) as (_, port):
+        watched.is_in_trouble = "nothing has happened for 130 s: store"
+        assert (await ask(port, "/healthz"))[::2] == (503, "nothing has happened for 130 s: store\n")
+        assert (await ask(port, "/readyz"))[0] == 200
+        watched.is_in_trouble, watched.ready = "", False
+        assert (await ask(port, "/healthz"))[0] == 200
+        assert (await ask(port, "/readyz"))[0] == 503
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+async def test_it_is_read_only(method: str) -> None:
+    """Nothing can be sent to it."""
+    async with serving(Watched()) as (_, port):
+        for target in ("/", "/api/status", "/api/why?url=x"):
+            assert (await ask(port, target, method=method))[0] == 405
+
+
+async def test_a_name_that_was_made_to_lead_here_is_refused() -> None:
+    """DNS rebinding: another page's script may not read what a local one may."""
+    async with serving(Watched()) as (_, port):
+        assert (await ask(port, "/api/status", host="evil.example"))[0] == 403
+        assert (await ask(port, "/api/events", host="evil.example"))[0] == 403
+        assert (await ask(port, "/api/status", host="localhost"))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "target", ["/nothing", "/static/../web.py", "/static/%2e%2e/web.py", "/api/why", "/api/why?url="]
+)
+async def test_what_is_not_there_is_told(target: str) -> None:
+    """No traceback, no file from elsewhere."""
+    async with serving(Watched()) as (_, port):
+        status, _, body = await ask(port, target)
+        assert status in (400, 403, 404)
+        assert "Traceback" not in body
+        assert "import" not in body
+
+
+async def test_no_foreign_address_is_named() -> None:
+    """Everything that is served comes from here; what uPlot's licence line names is not loaded."""
+    for path in web.STATIC.iterdir():
+        if path.suffix in (".html", ".css", ".js") and not path.name.startswith("uplot"):
+            found = re.findall(r"""(?:https?:)?//[^\s"'`)]+""", path.read_text())
+            assert [url for url in found if not url.startswith("// ") and "…" not in url] == [], path
+    async with serving(Watched()) as (_, port):
+        assert "default-src 'self'" in (await ask(port, "/"))[1]
+
+
+async def test_a_hundred_watchers_share_one_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many look, a status is made once a second."""
+    monkeypatch.setattr(web, "EVERY_S", 0.05)
+    watched = Watched()
+    async with serving(watched) as (server, port):
+        watchers = [await watch(port) for _ in range(100)]
+        for reader, _ in watchers:
+            for _ in range(3):
+                assert json.loads((await event(reader)).removeprefix(b"data: "))["state"] == "crawling"
+        assert server.streams == 100
+        assert watched.made <= 5
+        for _, writer in watchers:
+            writer.close()
+        async with asyncio.timeout(20):
+            while server.streams:
+                await asyncio.sleep(0.01)
+
+
+async def watch(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 16)
+    writer.write(b"GET /api/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    head = await reader.readuntil(b"\r\n\r\n")
+    assert b"text/event-stream" in head
+    return reader, writer
+
+
+async def event(reader: asyncio.StreamReader) -> bytes:
+    while not (line := await reader.readline()).startswith(b"data: "):
+        assert line
+    return line
+
+
+async def test_a_watcher_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not take is not kept for it; others are served meanwhile."""
+    monkeypatch.setattr(web, "WRITE_S", 0.2)
+    monkeypatch.setattr(web, "EVERY_S", 0.001)
+    watched = Watched()
+    watched.filling = "x" * 1_000_000
+    async with serving(watched) as (server, port):
+        _, writer = await watch(port)
+        writer.transport.pause_reading()
+        async with asyncio.timeout(20):
+            while server.streams:
+                assert (await ask(port, "/healthz"))[0] == 200
+        writer.close()
+
+
+async def test_more_watchers_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the page's other parts go on."""
+    monkeypatch.setattr(web, "MAX_STREAMS", 2)
+    async with serving(Watched()) as (_, port):
+        watchers = [await watch(port) for _ in range(2)]
+        assert (await ask(port, "/api/events"))[0] == 503
+        assert (await ask(port, "/api/status"))[0] == 200
+        for _, writer in watchers:
+            writer.close()
+
+
+async def test_it_listens_on_a_unix_socket_too() -> None:
+    """Mode 0660; there no name is asked for."""
+    with tempfile.TemporaryDirectory(prefix="web") as folder:
+        path = Path(folder) / "page.sock"
+        server = WebServer(str(path), Watched(), SystemClock())
+        await server.open()
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: anything\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
+        assert path.stat().st_mode & 0o777 == 0o660
+        writer.close()
+        await server.close()
+        assert not path.exists()
