@@ -21,7 +21,7 @@ from urllib.parse import quote
 import apsw
 
 from crawler.core.values import Origin
-from crawler.frontier.base import FrontierCorrupt, FrontierError, FrontierVersion
+from crawler.frontier.base import Block, FrontierCorrupt, FrontierError, FrontierVersion
 from crawler.frontier.database import APPLICATION_ID, MIGRATIONS
 
 Row = Mapping[str, Any]
@@ -147,16 +147,11 @@ class Reader:
         sql = "SELECT * FROM quarantine WHERE released_at IS NULL"
         return list(self._rows(sql + " AND host = ?", (host_id,)) if host_id is not None else self._rows(sql))
 
-    def blocks(self, names: Sequence[str]) -> list[Row]:
-        """Which of these hosts and domains an operator blocked."""
+    def blocks(self) -> list[Block]:
+        """Every host and domain that an operator blocked."""
         if "blocked" not in self._tables:
             return []
-        marks = ",".join("?" * len(names))
-        return list(self._rows(f"SELECT * FROM blocked WHERE name IN ({marks})", names))  # noqa: S608 - question marks
-
-    def all_blocks(self) -> list[Row]:
-        """Every host and domain that an operator blocked."""
-        return list(self._rows("SELECT * FROM blocked")) if "blocked" in self._tables else []
+        return [Block(**row) for row in self._rows("SELECT name, kind, at, reason FROM blocked")]
 
     def is_forgotten(self, host: str) -> bool:
         """Whether all URLs of a host were taken down."""

@@ -123,9 +123,3 @@ def ago(seconds: float) -> str:
 
 def times(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def parents(host: str) -> list[str]:
-    """The names above a host: "a.b.c" → "b.c", "c"."""
-    labels = host.split(".")
-    return [".".join(labels[i:]) for i in range(1, len(labels))]

@@ -12,12 +12,17 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import politeness_key
 from crawler.core.values import Origin
 from crawler.core.vocabulary import HostState
+from crawler.engine.blocks import Blocks
 from crawler.frontier.reader import Reader, Row
-from crawler.inspect.answer import parents
 from crawler.inspect.tallies import HostTally
 
-BLOCKED: Final = "blocked"
-STATES: Final = (BLOCKED, HostState.HELD.value, HostState.BACKOFF.value, HostState.READY.value, HostState.NEW.value)
+STATES: Final = (
+    HostState.BLOCKED.value,
+    HostState.HELD.value,
+    HostState.BACKOFF.value,
+    HostState.READY.value,
+    HostState.NEW.value,
+)
 
 
 @dataclass(slots=True)
@@ -59,14 +64,15 @@ def views(
     `open_now` the connections open to a host; None if no crawl runs.
     """
     rests = reader.rests()
-    blocked = {row["name"]: row for row in reader.all_blocks()}
+    blocks = Blocks()
+    blocks.load(reader.blocks())
     quarantined: dict[int, int] = {}
     for row in reader.quarantines():
         quarantined[row["host"]] = quarantined.get(row["host"], 0) + 1
     found = []
     for row in reader.hosts():
         origin = Origin(row["scheme"], row["host"], row["port"])
-        state, until_at, why = _state(row, rests.get(politeness_key(origin.host, politeness)), blocked, states, now)
+        state, until_at, why = _state(row, rests.get(politeness_key(origin.host, politeness)), blocks, states, now)
         view = HostView(
             host=origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}",
             origin=str(origin),
@@ -99,15 +105,15 @@ def views(
 def _state(
     row: Row,
     rest: Row | None,
-    blocked: Mapping[str, Row],
+    blocks: Blocks,
     states: Mapping[tuple[str, int], Mapping[str, Any]],
     now: float,
 ) -> tuple[str, float | None, str]:
     """The state, until when (None: no end is known), and why."""
     host = row["host"]
-    block = block_of(host, blocked)
+    block = blocks.covers(host)
     if block is not None:
-        return BLOCKED, None, block["reason"] or "by command"
+        return HostState.BLOCKED.value, None, block.reason or "by command"
     if row["robots_verdict"] == "unreachable":
         status = f" {row['robots_status']}" if row["robots_status"] else " unreachable"
         return HostState.HELD.value, row["robots_expires_at"], f"robots.txt{status}"
@@ -120,16 +126,6 @@ def _state(
         return HostState.NEW.value, None, ""
     delay = row["robots_crawl_delay_s"]
     return HostState.READY.value, None, f"Crawl-delay {delay:g} s" if delay else ""
-
-
-def block_of(host: str, blocked: Mapping[str, Row]) -> Row | None:
-    """What blocks a host: itself, or a domain above it."""
-    if host in blocked:
-        return blocked[host]
-    for name in parents(host) if blocked else ():
-        if name in blocked and blocked[name]["kind"] == "domain":
-            return blocked[name]
-    return None
 
 
 SORTS: Final[Mapping[str, Callable[[HostView], tuple[Any, ...]]]] = {

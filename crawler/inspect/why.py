@@ -15,9 +15,10 @@ from crawler.core.scope import Scope, compile_pattern
 from crawler.core.url import UrlError, canonical, key_of, parse, respelt_key_of, target_of
 from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
+from crawler.engine.blocks import Blocks
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.frontier.reader import Reader
-from crawler.inspect.answer import Answer, Case, ago, denial_words, parents, times, url_of
+from crawler.inspect.answer import Answer, Case, ago, denial_words, times, url_of
 from crawler.inspect.moments import at_text, span_text
 from crawler.inspect.outlook import Outlook
 from crawler.inspect.rules import Rules
@@ -156,14 +157,14 @@ class Inquiry:
         if self._reader is None:
             return
         host = case.origin.host
-        for blocked in self._reader.blocks([host, *parents(host)]):
-            if blocked["name"] == host or blocked["kind"] == "domain":
-                when = at_text(blocked["at"], self._now)
-                text = (
-                    f"{blocked['kind']} {blocked['name']} was blocked {when}: {blocked['reason'] or 'no reason given'}"
-                )
-                case.denials.append((None, text))
-                answer.add("block", "DENY", text, blocked=blocked["name"], at=blocked["at"])
+        blocks = Blocks()
+        blocks.load(self._reader.blocks())
+        block = blocks.covers(host)
+        if block is not None:
+            when = at_text(block.at, self._now)
+            text = f"{block.kind} {block.name} was blocked {when}: {block.reason or 'no reason given'}"
+            case.denials.append((None, text))
+            answer.add("block", "DENY", text, blocked=block.name, at=block.at)
         if self._reader.is_forgotten(host):
             case.denials.append((None, f"{host} was taken down"))
             answer.add("block", "DENY", f"all of {host} was taken down by an operator; it is never stored again")

@@ -13,6 +13,7 @@ import pytest
 from crawler.core.options import PolitenessOptions
 from crawler.core.values import Rest, RobotsRecord, Task
 from crawler.core.vocabulary import TaskKind
+from crawler.frontier.base import Block
 from crawler.frontier.reader import Reader
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect import gather as gather_module
@@ -145,8 +146,9 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
     """Rest, failed robots.txt, back-off told by the log, and those that are ready."""
     frontier = SqliteFrontier(tmp_path / "frontier.db")
     await frontier.open()
-    names = ("a.test", "b.test", "held.test", "rests.test", "new.test")
+    names = ("a.test", "b.test", "held.test", "rests.test", "new.test", "www.evil.test")
     await frontier.add([found(f"https://{name}/{n}") for name in names for n in range(2)], now=NOW)
+    await frontier.block(Block("evil.test", "domain", NOW, "a complaint"))
     ready = RobotsRecord("rules", 200, b"User-agent: *\nCrawl-delay: 3\n", NOW, NOW + 9999, crawl_delay_s=3.0)
     down = RobotsRecord("unreachable", 503, None, NOW, NOW + 60, failing_since=NOW)
     robots = [(1, ready), (2, ready), (3, down), (4, ready)]
@@ -175,13 +177,14 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
         "held.test": ("held", "robots.txt 503"),
         "rests.test": ("backoff", "429 Retry-After 480"),
         "new.test": ("new", ""),
+        "www.evil.test": ("blocked", "a complaint"),
     }
     assert by_name["rests.test"].until_at == NOW + 480
     assert by_name["a.test"].connections_open == 1
     assert by_name["a.test"].queued == 2
     assert by_name["a.test"].p50_ms is not None
     order = sorted(rows, key=SORTS["state"])
-    assert [row.state for row in order] == ["held", "backoff", "backoff", "ready", "new"]
+    assert [row.state for row in order] == ["blocked", "held", "backoff", "backoff", "ready", "new"]
     assert all(sorted(rows, key=key) for key in SORTS.values())
 
 

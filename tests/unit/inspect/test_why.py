@@ -16,7 +16,7 @@ from crawler.core.scope import Scope
 from crawler.core.url import parse, respelt_key_of
 from crawler.core.values import Counters, Denied, Failed, Rest, RobotsRecord, SinkFile, Task, Written
 from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
-from crawler.frontier.base import FrontierCorrupt, FrontierVersion
+from crawler.frontier.base import Block, FrontierCorrupt, FrontierVersion
 from crawler.frontier.database import Database
 from crawler.frontier.reader import Reader
 from crawler.frontier.sqlite import SqliteFrontier
@@ -300,6 +300,22 @@ def test_seeds_that_were_not_reached_are_found(store: Path) -> None:
     """The one seed answered: none is missing, and all could be looked through."""
     with Reader(store, is_live=False) as reader:
         assert reader.unreached_seeds(10, within_s=10) == ([], True)
+
+
+async def test_a_block_and_a_takedown_are_told(tmp_path: Path) -> None:
+    """Who blocked what, when and why; a blocked URL stays queued."""
+    path = tmp_path / "frontier.db"
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found("https://www.evil.test/x")], now=NOW)
+    await frontier.block(Block("evil.test", "domain", NOW, "a complaint"))
+    await frontier.close(clean=True)
+    rules = Rules(seed_hosts=("www.evil.test",))
+    told = ask(path, "https://www.evil.test/x", rules)
+    assert told.headline == "not fetched: domain evil.test was blocked 09:00:00: a complaint"
+    assert step(told, "block")[0] == "DENY"
+    assert "stays queued" in told.next_text
+    assert ask(path, "https://www.evil.test/new", rules).verdict == "would_deny"
 
 
 async def test_a_revisit_and_a_robots_txt_that_changed_are_told(tmp_path: Path) -> None:
