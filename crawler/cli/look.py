@@ -102,14 +102,15 @@ def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
         pen(f"{'---' if status is None else status!s:>3} {word:<18}", OUTCOME_COLOURS.get(outcome, "")),
         f"{_number(line, 'http_response_body_size', size):>9}",
         f"{_number(line, 'dur_ms', millis):>7}",
-        pen(f"{_connection(line):>7}", "dim"),
+        pen(f"{_connection(line):>9}", "dim"),
         printable(str(line.get("url_full", ""))),
     ]
     if "redirect_to" in line:
         parts.append(pen("→ " + printable(str(line["redirect_to"])), "cyan"))
     following = line.get("next")
     if following not in (None, "done"):
-        until = f" {str(line['next_at'])[:19].replace('T', ' ')}" if "next_at" in line else ""
+        due, ts = str(line.get("next_at", ""))[:19], str(line.get("ts", ""))
+        until = "" if not due else f" {due[11:] if due[:10] == ts[:10] else due.replace('T', ' ')}"
         parts.append(pen(f"[{following}{until}]", "dim"))
     return "  ".join(parts)
 

@@ -3,6 +3,7 @@
 Joins what the configuration says with what the crawl itself left in run.json. It does not look into either's store.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,13 @@ def locate(config: Path | None, overrides: tuple[str, ...], output: Path | None)
         assert output is not None
         place = find(output)
         return Located(place, place.rules, "run.json")
-    from crawler.cli.options import load_settings
     from crawler.rundir import at_usual_output, rules_of
+    from crawler.settings.loading import load
 
     if output is not None:
         overrides = (*overrides, f"output.directory={orjson.dumps(str(output)).decode()}")  # a JSON string is TOML too
-    settings = at_usual_output(load_settings(config, overrides, "crawl").settings)
+    # Its warnings were told to who started the crawl; who looks at one has other worries.
+    settings = at_usual_output(load(config, overrides, os.environ, "crawl").settings)
     place = find(
         settings.output_directory,
         frontier=settings.frontier_path,
