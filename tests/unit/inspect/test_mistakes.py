@@ -1,10 +1,14 @@
 """Mistakes of those who look at a crawl: each gets clear words and the exit code that OPERATIONS names."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from crawler.cli import main
+from crawler.core.url import key_of
+from crawler.frontier.database import MIGRATIONS, Database
+from tests.support.loglines import fetch_lines, write
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,9 @@ from crawler.cli import main
         (("logs", "--output", "made", "--url", "re:("), 2, "not a regular expression"),
         (("hosts", "--output", "made"), 74, "there is no store of a crawl"),
         (("logs", "--output", "made"), 74, "there is no such log"),
+        (("hosts", "--output", "newer"), 65, "use the newer program"),
+        (("why", "https://a.test/", "--output", "newer"), 65, "use the newer program"),
+        (("report", "--output", "newer"), 65, "use the newer program"),
         (("top", "--output", "."), 69, "no crawler is running here"),
     ],
 )
@@ -40,9 +47,37 @@ def test_mistakes_get_words_and_a_code(
 ) -> None:
     """Never a traceback, and nothing on stdout."""
     (tmp_path / "made" / "logs").mkdir(parents=True)
+    newer = tmp_path / "newer"
+    write(newer / "logs" / "fetch.jsonl", fetch_lines(3))
+    store = Database(newer / "frontier.db")
+    store.run("PRAGMA user_version = 99")
+    store.close()
     monkeypatch.chdir(tmp_path)
     found = main(arguments, standalone_mode=False)
     printed = capsys.readouterr()
     assert (found, printed.out) == (code, ""), printed.err
     assert words in printed.err
     assert "Traceback" not in printed.err
+
+
+def test_a_store_of_an_older_version_is_read_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What it lacks is not there; looking migrates nothing."""
+    store = Database(tmp_path / "frontier.db", migrations=MIGRATIONS[:1])
+    store.run(
+        "INSERT INTO host (id, slot, scheme, host, port, domain, found_at) VALUES (1, 1, 'https', 'a.test', 443, '', 0)"
+    )
+    store.run(
+        "INSERT INTO url (id, host, hash, depth, target, source, found_at) VALUES (1, 1, ?, 0, '/', 'seed', 0)",
+        (key_of("https://a.test/"),),
+    )
+    store.close()
+    before = (tmp_path / "frontier.db").read_bytes()
+    assert main(["why", "https://a.test/", "--output", str(tmp_path), "--json"], standalone_mode=False) == 0
+    assert json.loads(capsys.readouterr().out)["verdict"] == "queued"
+    assert main(["hosts", "--output", str(tmp_path), "--json"], standalone_mode=False) == 0
+    assert json.loads(capsys.readouterr().out)["host"] == "a.test"
+    write(tmp_path / "logs" / "fetch.jsonl", fetch_lines(3))
+    assert main(["report", "--output", str(tmp_path), "--json"], standalone_mode=False) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["seeds_not_reached"]["seeds"] == [{"url": "https://a.test/", "state": "queued", "why": "not tried yet"}]
+    assert (tmp_path / "frontier.db").read_bytes() == before
