@@ -339,5 +339,5 @@ def _blocks_of(settings: Settings) -> Blocks:
     named = settings.output.directory is not None or settings.frontier.path is not None
     if named and settings.frontier_path.exists():
         with StoreReader(settings.frontier_path, is_live=owner(settings.frontier_path) is not None) as reader:
-            blocks.load(Block(row["name"], row["kind"], row["at"], row["reason"]) for row in reader.all_blocks())
+            blocks.load(reader.blocks())
     return blocks
