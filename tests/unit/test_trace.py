@@ -134,7 +134,11 @@ async def test_a_handshake_that_fails_otherwise_shows_the_certificate_too(certif
 
 async def test_what_is_no_tls_is_told() -> None:
     """There is no certificate then, and that is said."""
-    async with serve(table({"/": PAGE})) as server:
+
+    async def script(c: Any) -> None:
+        await c.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+    async with serve(script) as server:
         found = await traced(f"https://a.test:{server.port}/")
     assert verdict(found).startswith("error: tls_")
     assert plain(found)["connection"]["certificate"]["not_shown"].startswith("none was shown")
