@@ -64,11 +64,18 @@ generated: $(VENV)/.dev  ## the files that are made of the code: example configu
 	$(BIN)/python -m crawler.cli.install > "systemd/crawler@.service"
 	$(BIN)/python -m crawler.cli.manpage > docs/crawler.1
 
-bench: $(VENV)/.dev  ## the program on a whole site
-	$(BIN)/python -m bench $(ARGS)
+# The peers' libraries live apart: theirs must not decide what ours are.
+.venv-bench/.made: requirements-bench.lock
+	@rm -rf .venv-bench
+	$(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	@touch $@
+
+bench: $(VENV)/.dev $(if $(QUICK),,.venv-bench/.made)  ## measure it beside its peers; QUICK=1: wget2 alone
+	$(BIN)/python -m bench $(if $(QUICK),--quick) $(ARGS)
 
 prove: $(VENV)/.dev  ## the large counts: crash, fuzz, soak
 	$(BIN)/python -m pytest -m prove --timeout 3600 $(PYTEST_ARGS)
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,155 @@
+"""`python -m bench.trips`: what a warmed pool saves where every round trip takes 100 ms.
+
+A TLS server behind a relay that holds every byte back for half a round trip each way, and a new connection for one more
+(the TCP handshake, which loopback does not have). 1,000 pages: one by one on fresh connections, 50 at a time on fresh
+connections, through a warmed pool of 50. All three go through this program's own pool; fresh means that a connection
+serves one request. TLS sessions are not offered to the server again (`--resume` keeps them), since 1.3 saves no round trip.
+"""
+
+import argparse
+import asyncio
+import json
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trustme
+import uvloop
+
+from crawler.client import Client, make_client
+from crawler.core.values import Fetched, Origin, Task
+from crawler.engine.clock import SystemClock
+from crawler.settings import load
+
+TRIP_S = 0.1
+BODY = b"<html><body>" + b"x" * 8_000 + b"</body></html>"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+
+class OpenGate:
+    """No politeness: the server is ours."""
+
+    def enter(self, address: str) -> float | None:
+        return None
+
+    def leave(self, address: str) -> None:
+        return None
+
+
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(ANSWER)
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
+        pass
+    finally:
+        writer.transport.abort()
+
+
+async def _hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first_s: float) -> None:
+    """Pass bytes on, each half a trip after it came; the first ones `first_s` later still."""
+    loop = asyncio.get_running_loop()
+    extra_s = first_s
+    while data := await reader.read(1 << 16):
+        loop.call_later(TRIP_S / 2 + extra_s, writer.write, data)
+        extra_s = 0.0
+        if first_s:
+            await asyncio.sleep(first_s)  # nothing overtakes the first bytes
+            first_s = 0.0
+    loop.call_later(TRIP_S / 2, writer.transport.abort)
+
+
+@asynccontextmanager
+async def slow_server(folder: Path) -> AsyncIterator[int]:
+    """Yields the relay's port; the CA is folder/ca.pem."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    server = await asyncio.start_server(_serve, "127.0.0.1", 0, ssl=context, backlog=1024)
+    behind = server.sockets[0].getsockname()[1]
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back_reader, back_writer = await asyncio.open_connection("127.0.0.1", behind)
+        await asyncio.gather(
+            _hold(reader, back_writer, TRIP_S), _hold(back_reader, writer, 0.0), return_exceptions=True
+        )
+
+    front = await asyncio.start_server(relay, "127.0.0.1", 0, backlog=1024)
+    async with server, front:
+        yield front.sockets[0].getsockname()[1]
+
+
+async def fetch_all(client: Client, origin: Origin, pages: int, at_once: int) -> float:
+    """Seconds for so many pages. Every answer must be whole."""
+    numbers = iter(range(pages))
+
+    async def work() -> None:
+        for n in numbers:
+            result = await client.fetcher.fetch(origin, Task(n, f"{origin}/{n}"))
+            if not isinstance(result, Fetched) or result.payload.size != len(BODY):
+                raise SystemExit(f"a fetch went wrong: {result}")
+
+    begun = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
+    return time.monotonic() - begun
+
+
+def client_for(folder: Path, *, at_once: int, fresh: bool) -> Client:
+    """A client of our own; `fresh`: a connection serves one request."""
+    options = [
+        'crawl.seeds=["https://localhost/"]',
+        'network.allow_private=["127.0.0.0/8"]',
+        'network.resolve={"localhost"=["127.0.0.1"]}',
+        f"network.ca_file={json.dumps(str(folder / 'ca.pem'))}",
+        "politeness.delay=0",
+        f"politeness.connections_per_host={at_once}",
+        f"politeness.connections_per_address={at_once}",
+    ]
+    if fresh:
+        options.append("fetch.max_requests_per_connection=1")
+    loaded = load(None, options, {}, "crawl")
+    return make_client(loaded.settings, clock=SystemClock(), gate=OpenGate(), memory=64 << 20, spool_directory=None)
+
+
+async def measure(pages: int, alone: int) -> None:
+    """All three, and their ratios."""
+    with tempfile.TemporaryDirectory(prefix="crawler-bench-") as name:
+        folder = Path(name)
+        async with slow_server(folder) as port:
+            origin = Origin("https", "localhost", port)
+            seconds: dict[str, float] = {}
+            for words, count, at_once, fresh in (
+                ("one by one, fresh connections", alone, 1, True),
+                ("50 at a time, fresh connections", pages, 50, True),
+                ("warmed pool of 50", pages, 50, False),
+            ):
+                client = client_for(folder, at_once=at_once, fresh=fresh)
+                if not fresh:
+                    await fetch_all(client, origin, 50, 50)
+                taken = await fetch_all(client, origin, count, at_once)
+                seconds[words] = taken * pages / count
+                await client.close()
+                scaled = "" if count == pages else f" (scaled from {count})"
+                print(f"{words:34} {seconds[words]:7.2f} s for {pages} pages{scaled}", flush=True)
+            warmed = seconds["warmed pool of 50"]
+            for words, taken in seconds.items():
+                print(f"the warmed pool is {taken / warmed:6.1f} times as fast as {words}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.trips", description=__doc__)
+    parser.add_argument("--pages", type=int, default=1_000)
+    parser.add_argument("--alone", type=int, default=100, help="pages of the one-by-one run, scaled to --pages")
+    chosen = parser.parse_args(argv)
+    uvloop.run(measure(chosen.pages, min(chosen.alone, chosen.pages)))
+
+
+if __name__ == "__main__":
+    main()
