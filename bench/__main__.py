@@ -1,4 +1,4 @@
-"""`make bench`: everything that is measured, one after the other, within 20 minutes; `--quick` the pair with wget2 alone.
+"""`make bench`: everything that is measured, one after the other, within 20 minutes; `--quick`: wget2 alone.
 
 Each part is a command of its own (`python -m bench.site` and so on) with options of its own. What runs beside it spoils
 it: a machine of two cores should do nothing else.

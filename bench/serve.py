@@ -1,4 +1,4 @@
-"""nginx on loopback for the benchmarks: one site over TLS, with an access log that says which connection served what."""
+"""nginx on loopback for the benchmarks: one site over TLS, with a log that says which connection served what."""
 
 import json
 import os

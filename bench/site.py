@@ -1,8 +1,8 @@
 """`python -m bench.site`: a whole documentation site over TLS, this program and its peers in turn.
 
 Everybody crawls https://localhost/ with eight connections; responses are counted by the server's log. Ours writes
-frontier, WARC, pages/ and logs; wget2 plain files; the others nothing. Runs of fast peers are paired with runs of ours and
-repeated; a peer slower than a minute runs once, whole (the first pages of a site are larger than the rest).
+frontier, WARC, pages/ and logs; wget2 plain files; the others nothing. Runs of fast peers are paired with runs of ours
+and repeated; a peer slower than a minute runs once, whole (the first pages of a site are larger than the rest).
 """
 
 import argparse

@@ -3,7 +3,7 @@
 A TLS server behind a relay that holds every byte back for half a round trip each way, and a new connection for one more
 (the TCP handshake, which loopback does not have). 1,000 pages: one by one on fresh connections, 50 at a time on fresh
 connections, through a warmed pool of 50. All three go through this program's own pool; fresh means that a connection
-serves one request. TLS sessions are not offered to the server again (`--resume` keeps them), since 1.3 saves no round trip.
+serves one request.
 """
 
 import argparse

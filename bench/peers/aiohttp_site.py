@@ -1,4 +1,4 @@
-"""The crawler everybody writes first: aiohttp, BeautifulSoup, a queue and a set. Run as a script: URL CONNECTIONS CA."""
+"""The crawler everybody writes first: aiohttp, BeautifulSoup, a queue and a set. A script: URL CONNECTIONS CA."""
 
 import asyncio
 import ssl
