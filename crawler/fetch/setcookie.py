@@ -11,6 +11,7 @@ from typing import Final
 
 MAX_FIELD_BYTES: Final = 16 * 1024  # of one Set-Cookie field, attributes and all; browsers keep 4 KiB of it at most
 MAX_PAIR_BYTES: Final = 4_096  # name and value (§5.6)
+MAX_ATTRIBUTES: Final = 32  # there are eight; a field with more is made to keep its reader busy
 MAX_ATTRIBUTE_BYTES: Final = 1_024  # a longer attribute value is ignored (§5.6)
 MAX_AGE_S: Final = 400 * 86_400.0  # a later expiry counts as this (§5.5)
 
@@ -54,7 +55,9 @@ def parse_set_cookie(text: str, now: float) -> SetCookie | None:
     """Read one field value. None: nothing in it can be kept. `now` is what Max-Age counts from. Source: §5.6."""
     if len(text) > MAX_FIELD_BYTES or _CONTROL.search(text):
         return None
-    pair, *attributes = text.split(";")
+    pair, *attributes = text.split(";", MAX_ATTRIBUTES + 1)
+    if len(attributes) > MAX_ATTRIBUTES:
+        return None
     name, equals, value = pair.partition("=")
     if not equals:
         name, value = "", pair

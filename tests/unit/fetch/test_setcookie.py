@@ -30,6 +30,8 @@ FIELDS = [
     ("a=" + "x" * 4_095, SetCookie("a", "x" * 4_095)),
     ("a=" + "x" * 4_096, None),
     ("a=b;" + " " * MAX_FIELD_BYTES, None),
+    ("a=b" + "; x" * 31 + "; Secure", SetCookie("a", "b", secure=True)),
+    ("a=b" + ";" * 33, None),
     ("a=b; Secure; HttpOnly; SameSite=Lax", SetCookie("a", "b", secure=True)),
     ("a=b; secure=no;samesite = NONE", SetCookie("a", "b", secure=True, same_site_none=True)),
     ("a=b; Domain=.Example.ORG; Path=/x", SetCookie("a", "b", "example.org", "/x")),
