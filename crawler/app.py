@@ -32,13 +32,16 @@ from crawler.engine.clock import SystemClock, utc_offset_s
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
+from crawler.engine.rejudge import Rejudger
 from crawler.engine.report import Reporter
+from crawler.engine.rules import RulesCache
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
 from crawler.engine.snapshot import Snapshot
 from crawler.engine.summary import summarise
 from crawler.engine.sweep import Sweeper
 from crawler.engine.tally import Tally
+from crawler.engine.traps import TrapWatch
 from crawler.engine.valve import Valve
 from crawler.engine.views import Views
 from crawler.engine.visit import Reader
@@ -141,6 +144,8 @@ async def _run(
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
             parts.blocks.load(await frontier.blocks())
             parts.books.load(recovered)
+            parts.admission.traps.load(recovered.quarantines)
+            parts.rejudger.want(recovered.unswept)
             if recovered.hosts:
                 parts.gate.rest_all()
             parts.tally.life = recovered.counters
@@ -240,6 +245,7 @@ def _assemble(
     books = Books(
         politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event, blocks=blocks
     )
+    rules = RulesCache(identity.robots_token)
     scheduler = Scheduler(
         books=books,
         frontier=frontier,
@@ -248,11 +254,16 @@ def _assemble(
         clock=clock,
         politeness=politeness,
         options=engine,
+        rules=rules,
         valve=valve,
     )
     obeys = politeness.robots == "obey"
     seed_hosts = [seed(text)[1].host for text in settings.seeds]
-    admission = Admission(Scope(scope_options, seed_hosts), identity.robots_token, obeys)
+    traps = TrapWatch(settings.trap_options(), clock, rng, reporter.event)
+    admission = Admission(Scope(scope_options, seed_hosts, settings.trap_options()), rules, obeys, traps)
+    rejudger = Rejudger(
+        frontier=frontier, scheduler=scheduler, admission=admission, clock=clock, on_event=reporter.event
+    )
     reader = Reader(
         content=settings.content_options(),
         fetch=fetch,
@@ -278,6 +289,8 @@ def _assemble(
         on_closed=reporter.file_closed,
         on_disk=on_disk,
     )
+
+    committer.take_quarantines = traps.take_quarantines
 
     def on_scope_host(host: str, via: str) -> None:
         committer.add_scope_host(host)
@@ -311,11 +324,12 @@ def _assemble(
         clock=clock,
         options=engine,
         on_drain=reporter.drain,
+        rejudger=rejudger,
     )
     sweeper = Sweeper(frontier, scheduler, on_swept=lambda n: logs.event(Event.SWEPT, queued=n))
     return Parts(
         crawl, scheduler, books, gate, admission, committer, reporter, tally, Clients(client), reader, workers,
-        sweeper, blocks, valve, frontier, clock, logs, output,
+        sweeper, blocks, valve, frontier, clock, logs, output, rejudger,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from crawler.engine.books import Books
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
+from crawler.engine.rejudge import Rejudger
 from crawler.engine.report import Reporter
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.sweep import Sweeper
@@ -48,3 +49,4 @@ class Parts:
     clock: Clock
     logs: Logs
     output: Path
+    rejudger: Rejudger

@@ -14,13 +14,13 @@ from crawler import __version__, daemon
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control import Arguments, Caller, ControlServer
 from crawler.admin.metrics import Beside, exposition
-from crawler.engine.admission import PARSED_BYTES
 from crawler.engine.health import Health
 from crawler.engine.history import POINT_S, History
 from crawler.engine.pace import SAMPLE_S, Pace
 from crawler.engine.report import REMEMBERED
-from crawler.engine.scheduler import PREFETCH_ALL
+from crawler.engine.rules import BUDGET_BYTES as RULES_BYTES
 from crawler.engine.status import Bounded, StatusView
+from crawler.engine.stock import PREFETCH_ALL
 from crawler.engine.views import Views
 from crawler.frontier.reader import Reader
 from crawler.inspect.answer import table
@@ -193,7 +193,7 @@ class Service:
             Bounded("bodies", "bytes", client.budget.held, memory),
             Bounded("uncommitted", "bytes", parts.committer.uncommitted_bytes, memory // 2),
             Bounded("log lines", "bytes", parts.logs.pending_bytes, 2 * PENDING_LIMIT),
-            Bounded("parsed robots.txt", "bytes", parts.admission.parsed_bytes, PARSED_BYTES),
+            Bounded("parsed robots.txt", "bytes", parts.admission.rules.bytes, RULES_BYTES),
             Bounded("recent URL keys", "bytes", parts.reader.seen_bytes, parts.reader.seen_bytes),
             Bounded("URLs ready", "entries", buffered, PREFETCH_ALL),
             Bounded("connections", "entries", parts.clients.stats().open, settings.fetch.connections),

@@ -40,6 +40,7 @@ from crawler.engine.blocks import Blocks
 from crawler.engine.clock import SystemClock
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Host, Key
+from crawler.engine.rules import RulesCache
 from crawler.engine.seen import RecentKeys
 from crawler.engine.visit import Reader, Reading
 from crawler.fetch.address import AddressPolicy
@@ -159,8 +160,8 @@ class _Tracer:
         is_seed = key_of(url) in {key_of(known) for known, _ in seeds}
         source = Source.SEED if is_seed else Source.LINK
         task = Task(0, url, depth=0 if is_seed else 1, hop_path="" if is_seed else "L", source=source)
-        scope = Scope(settings.scope_options(), [known.host for _, known in seeds])
-        self._admission = Admission(scope, self._token, self._obeys)
+        scope = Scope(settings.scope_options(), [known.host for _, known in seeds], settings.trap_options())
+        self._admission = Admission(scope, RulesCache(self._token), self._obeys)
         denied = scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=source)
         self._trace = Trace(url, origin, self._clock.now(), task, denied, verifies=settings.tls_options().verify)
         self._reader = Reader(
@@ -230,7 +231,7 @@ class _Tracer:
                 break
             task = Task(0, moved[0], TaskKind.ROBOTS, via=task.url, redirects=len(hops))
             origin = moved[1]
-        record = robots_visit.record_of(
+        record, rules = robots_visit.verdict_of(
             outcome,
             known=None,
             now=self._clock.now(),
@@ -239,7 +240,8 @@ class _Tracer:
             limits=self._settings.fetch_options(),
         )
         host = Host(0, self._origin, Key(self._origin.host, 0.0))
-        host.learn_robots(record)
+        host.robots = record
+        self._admission.rules.put(host, rules, stored=True)
         trace.robots = RobotsTrace(tuple(hops), record, self._admission.judge_robots(trace.url, host))
         return None
 

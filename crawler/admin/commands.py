@@ -18,7 +18,7 @@ from crawler.engine.admission import Admission
 from crawler.engine.blocks import DOMAIN, HOST, Blocks
 from crawler.engine.crawl import Crawl
 from crawler.engine.scheduler import Scheduler
-from crawler.engine.upkeep import ERRORS, MAX_PRIORITY, Target, forget, forgotten, judge_added, requeued
+from crawler.engine.upkeep import ERRORS, MAX_PRIORITY, Target, forget, forgotten, judge_added, release, requeued
 from crawler.frontier.base import Block, Frontier, FrontierFull
 
 QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
@@ -71,6 +71,7 @@ class Commands:
             "requeue": self._requeue,
             "forget": self._forget,
             "reload": self._reload,
+            "release": self._release,
             "block": self._block,
             "unblock": self._unblock,
             "blocks": self._list_blocks,
@@ -145,6 +146,17 @@ class Commands:
     async def _reload(self, arguments: Arguments) -> object:
         self._refuse_while_draining()
         return await self._reloads.reload(dry_run=_flag(arguments, "dry_run"))
+
+    async def _release(self, arguments: Arguments) -> object:
+        """Templates out of quarantine; their URLs are judged anew in the background."""
+        name, template = _host_name(arguments), arguments.get("template")
+        if template is not None and not isinstance(template, str):
+            raise Refused('"template" must be a text')
+        host_ids = {host.id for host in self._scheduler.books.hosts.values() if host.origin.host == name}
+        released = await _stored(release(self._frontier, host_ids, template, self._clock.now()))
+        self._admission.traps.load(released)
+        self._crawl.rejudger.want({one.host_id for one in released})
+        return {"name": name, "templates": [one.template for one in released]}
 
     async def _block(self, arguments: Arguments) -> object:
         """In force at once; the answer comes when it is in the store, and holds for good."""

@@ -42,6 +42,7 @@ _COMMANDS: Final = {
     "backup": "crawler.cli.backup",
     "verify": "crawler.cli.verify",
     "reload": "crawler.cli.reload",
+    "release": "crawler.cli.release:release",
     "block": "crawler.cli.block:block",
     "unblock": "crawler.cli.block:unblock",
 }

@@ -28,6 +28,7 @@ _STATES: Final[Mapping[str, tuple[str, str]]] = {
     "lingering": ("waiting for what is due later", "yellow"),
     "off_hours": ("outside fetch.hours", "yellow"),
     "paused": ("paused", "yellow"),
+    "outage": ("nobody answers: an outage here?", "yellow"),
     "draining": ("stopping: finishing what is in flight (Ctrl-C again to stop at once)", "yellow"),
 }
 _STOPPED_BY: Final[Mapping[str, str]] = {

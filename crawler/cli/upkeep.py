@@ -78,7 +78,7 @@ def add(
                 new = sum((await frontier.add(found, now=time.time())).links_new)
                 take({"added": new, "known": len(found) - new, "refused": out})
 
-        _with_store(located, store)
+        with_store(located, store)
     click.echo(f"{totals['added']} added, {totals['known']} known already, {len(refused)} refused")
     return Exit.FINDINGS if refused else Exit.OK
 
@@ -100,7 +100,7 @@ def requeue(error: str, config: Path | None, overrides: tuple[str, ...], output:
             counts = await frontier.requeue(error)
             return {"urls": sum(counts.values()), "hosts": len(counts)}
 
-        answer = _with_store(located, store)
+        answer = with_store(located, store)
     click.echo(f"{answer['urls']} URLs of {answer['hosts']} hosts queued again")
     return Exit.OK
 
@@ -127,7 +127,7 @@ def forget(
             done = [(one, await upkeep.forget(frontier, one, time.time())) for one in wanted]
             return {"forgotten": [{"target": str(one), "urls": erased.urls} for one, erased in done]}
 
-        answer = _with_store(located, store)
+        answer = with_store(located, store)
     for one in answer["forgotten"]:
         click.echo(f"{one['target']}: {one['urls']} URLs forgotten")
     listed = write_list(place, [] if no_scan else wanted, now=time.time())
@@ -174,7 +174,7 @@ def _scope(located: Located, recovered: Recovered) -> Scope:
     return scope
 
 
-def _with_store(located: Located, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:
+def with_store(located: Located, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:
     """Run `work` on the store of a crawl that does not run; how its last run ended stays known."""
     path = located.place.frontier
     if not path.exists():

@@ -117,6 +117,12 @@ class RuleSet:
                 return wild.verdict
         return verdict
 
+    def lines(self) -> set[str]:
+        """The rules as written, "Disallow: /x"."""
+        verdicts = [verdict for _, verdict in (*self._plain.values(), *self._exact.values())]
+        verdicts += [wild.verdict for wild in self._wild]
+        return {verdict.rule for verdict in verdicts if verdict.rule is not None}
+
     def _candidates(self, path: str) -> Iterable[_Wild]:
         """Every rule with wildcards that may match, the strongest first."""
         if not self._by_gram:

@@ -60,3 +60,19 @@ class RecrawlOptions:
     max_interval_s: float = 90 * 86_400.0
     visits_per_day: int | None = None
     importance: tuple[ImportanceRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrapOptions:
+    """How much is taken from parts of a site that may have no end. `suspect_after` and `patience` count pages of one
+    URL template; the first holds where URLs show dates, combined parameters, identifiers or ever deeper folders.
+    """
+
+    detect: bool = True
+    max_path_segments: int = 24  # Heritrix: 20
+    max_repeats: int = 3  # Heritrix: 2
+    max_parameters: int = 24
+    max_combinations: int = 64
+    suspect_after: int = 100
+    patience: int = 2_000
+    soft_404: bool = True

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from crawler.core.options import ScopeOptions, ScopeRule
-from crawler.core.url import registrable_domain
+from crawler.core.options import ScopeOptions, ScopeRule, TrapOptions
+from crawler.core.trapshape import impossible_path
+from crawler.core.url import registrable_domain, target_of
 from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
 
@@ -55,10 +56,11 @@ _GLOB: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 class Scope:
     """The rules in force. `seed_hosts` are the hosts of the seeds and those that their redirects brought in."""
 
-    __slots__ = ("_domains", "_exact", "_exclude", "_include", "_mode", "_suffixes", "options", "seed_hosts")
+    __slots__ = ("_domains", "_exact", "_exclude", "_include", "_mode", "_suffixes", "options", "seed_hosts", "traps")
 
-    def __init__(self, options: ScopeOptions, seed_hosts: Iterable[str]) -> None:
-        """Raises ScopePatternError."""
+    def __init__(self, options: ScopeOptions, seed_hosts: Iterable[str], traps: TrapOptions | None = None) -> None:
+        """`traps` None: any path will do. Raises ScopePatternError."""
+        self.traps = traps if traps is not None and traps.detect else None
         self.options = options
         self.seed_hosts = frozenset(seed_hosts)
         self._include = tuple((rule, compile_pattern(rule.pattern)) for rule in options.include)
@@ -70,7 +72,7 @@ class Scope:
 
     def with_host(self, host: str) -> "Scope":
         """The same rules with one seed host more."""
-        return Scope(self.options, self.seed_hosts | {host})
+        return Scope(self.options, self.seed_hosts | {host}, self.traps)
 
     @property
     def follows_seeds(self) -> bool:
@@ -91,6 +93,8 @@ class Scope:
                 return Denied(DenyReason.SCOPE_EXCLUDE, _words("exclude", rule))
         if source is Source.SEED:
             return None
+        if self.traps is not None and (denied := impossible_path(target_of(url), self.traps)) is not None:
+            return denied
         if source is Source.REQUISITE:
             if not self.options.requisites:
                 return Denied(DenyReason.REQUISITES_OFF, "scope.requisites = false")

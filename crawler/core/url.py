@@ -34,6 +34,14 @@ _DEFAULT_PORT: Final = {"http": 80, "https": 443}
 _SERIALISED = re.compile(r"(https?)://(?:[^/@?#]*@)?(\[[^\]]+\]|[^/:?#]+)(?::(\d+))?(/[^#]*)")
 _HOST = re.compile(r"\[.*\]|(?:[^.]{1,63}\.)*[^.]{1,63}\.?")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+# Names that mean nothing but a session, whatever their value, and names that may: where the value is long and has a
+# figure. After Heritrix's StripSessionIDs and StripSessionCFIDs, which cut them off the URL itself.
+_SESSION: Final = (
+    r"(?:(?:phpsessid|jsessionid|aspsessionid[a-z]*|session_?id|sess_?id|cfid|cftoken|oscsid|zenid)=[^&;#]*"
+    r"|(?:sid|s|session|sess)=(?=[^&]*\d)[0-9a-zA-Z_-]{8,})"
+)
+_IN_QUERY: Final = re.compile(_SESSION, re.IGNORECASE)
+_IN_PATH: Final = re.compile(r";jsessionid=[^?;/]*", re.IGNORECASE)
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -98,11 +106,17 @@ def target_of(url: str) -> str:
 def canonical(url: str) -> str:
     """The form that duplicates share, for a URL that `parse` returned.
 
-    Escapes of unreserved characters are undone and the others written in upper case (RFC 3986 §6.2.2), and a "?" with
-    nothing behind it is dropped. `%2F` stays. What a server may treat as different stays different.
+    Escapes of unreserved characters are undone and the others written in upper case (RFC 3986 §6.2.2), session
+    identifiers and a "?" with nothing behind it are dropped. `%2F` stays. What a server may treat as different stays
+    different.
     """
     if "%" in url:
         url = _ESCAPE.sub(_normalise_escape, url)
+    if ";" in url:
+        url = _IN_PATH.sub("", url)
+    if "?" in url and _IN_QUERY.search(url):
+        path, _, query = url.partition("?")
+        url = f"{path}?{'&'.join(part for part in query.split('&') if not _IN_QUERY.fullmatch(part))}"
     return url[:-1] if url.endswith("?") else url
 
 
@@ -113,7 +127,7 @@ def _normalise_escape(match: re.Match[str]) -> str:
 
 def key_of(url: str) -> int:
     """The 64-bit signed key under which a URL that `parse` returned is known; equal for duplicates."""
-    if "%" in url or url[-1] == "?":  # asked for every link of every page: most need no other spelling
+    if "%" in url or "?" in url or ";" in url:  # asked for every link of every page: most need no other spelling
         url = canonical(url)
     value = xxh3_64_intdigest(url.encode())
     return value - (1 << 64) if value >= 1 << 63 else value

@@ -327,6 +327,29 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
+class Pace:
+    """How long the last answer of a politeness key took, where that makes it rest longer than its delay."""
+
+    key: str
+    response_s: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """A URL template of a host that is not fetched, because it brought nothing new for long; or that was released by
+    command, and then is not quarantined for the same again. `evidence` is a JSON object, for a person.
+    """
+
+    host_id: int
+    template: str
+    reason: str
+    evidence: str
+    since_at: float
+    released_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SinkFile:
     """How much of an output file is committed. `name` is relative to the sink's folder, without `.open`."""
 

@@ -92,6 +92,9 @@ class DenyReason(StrEnum):
     URL_INVALID = "url_invalid"
     URL_TOO_LONG = "url_too_long"
     PORT_BLOCKED = "port_blocked"
+    TRAP_PATH = "trap_path"  # folders repeat, or there are too many of them or of parameters
+    TRAP_QUARANTINE = "trap_quarantine"  # its template brought nothing new for long
+    TRAP_COMBINATIONS = "trap_combinations"  # too many combinations of parameters
 
 
 class ErrorType(StrEnum):

@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.core.politeness import OPEN, host_delay, politeness_key, rest_s
-from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
-from crawler.core.vocabulary import HostState
+from crawler.core.outage import PROBE_S, OutageWatch, is_sign
+from crawler.core.politeness import OPEN, Turn, host_delay, politeness_key, rest_s
+from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord, Task
+from crawler.core.vocabulary import ErrorType, HostState
 from crawler.engine.blocks import Blocks
 from crawler.engine.hosts import Host, Key
 from crawler.frontier.base import Recovered
@@ -44,12 +45,19 @@ class Books:
         self._max_urls = scope.max_urls
         self._max_urls_per_host = scope.max_urls_per_host
         self._dirty_rests: dict[str, Rest] = {}
+        self._dirty_paces: dict[str, Pace] = {}
         self._at_limit: dict[Host, None] = {}
         self.hosts: dict[int, Host] = {}
         self.keys: dict[str, Key] = {}
         self.blocks = Blocks() if blocks is None else blocks
         self.first_attempts = 0
         self.reserved = 0
+        self.denied: set[Host] = set()  # robots.txt keeps us from some of their URLs: it may say something else one day
+        self.outage = OutageWatch()
+        self._before: dict[Host, Turn] = {}  # turns of those that failed since the last answer, as they were before
+        self._good_hosts = 0
+        self.on_open: Callable[[Sequence[Host]], None] = lambda hosts: None  # hosts that may be asked again
+        self.on_outage_over: Callable[[float], None] = lambda since_at: None
 
     # -- hosts and keys
 
@@ -67,8 +75,11 @@ class Books:
         rests = {rest.key: rest for rest in recovered.rests}
         for name in rests.keys() - self.keys.keys():  # of a host asked only for another's robots.txt
             self.keys[name] = Key(name, host_delay(self._politeness, None))
+        for pace in recovered.paces if self._politeness.adaptive else ():
+            if (slow := self.keys.get(pace.key)) is not None:
+                slow.slow_s = slow.slow_stored_s = host_delay(self._politeness, None, pace.response_s)
         for key in self.keys.values():
-            key.turn = OPEN.began().ended(mono, delay_s=key.delay_s)
+            key.turn = OPEN.began().ended(mono, delay_s=max(key.delay_s, key.slow_s))
             if (rest := rests.get(key.name)) is not None:
                 rested = key.turn.rests(mono + min(max(0.0, rest.until_at - now), _MAX_REST_S), rest.reason)
                 key.turn = replace(rested, strikes=rest.strikes)
@@ -81,6 +92,8 @@ class Books:
                 self.hosts[row.id] = host = Host(row.id, row.origin, key, queued=row.queued, fetched=row.fetched)
                 host.robots = row.robots
                 host.is_blocked = self.blocks.covers(row.origin.host) is not None
+                if row.robots is not None and row.robots.status_code is not None:
+                    self._has_answered(host)
                 self._learn_delay(host)
 
     def key_for(self, origin: Origin) -> Key:
@@ -101,9 +114,9 @@ class Books:
                 key.turn = key.turn.began().ended(key.last_end_mono, delay_s=delay_s)
 
     def learn_robots(self, host: Host, record: RobotsRecord) -> None:
-        """A robots verdict was reached."""
+        """A robots verdict was reached. Its text is not kept."""
         was_held = host.is_held
-        host.learn_robots(record)
+        host.robots = replace(record, body=None)
         host.robots_pending = False
         self._learn_delay(host)
         if host.is_held:
@@ -205,11 +218,19 @@ class Books:
         host = self.hosts[lease.host_id]
         key = self.key_for(lease.origin)
         if self._politeness.adaptive:
-            key.slow_s = host_delay(self._politeness, None, response_s)
+            key.slow_s = slow_s = host_delay(self._politeness, None, response_s)
+            slow_s = slow_s if slow_s > key.delay_s else 0.0
+            if not 0.8 * key.slow_stored_s <= slow_s <= 1.25 * key.slow_stored_s:
+                key.slow_stored_s = slow_s
+                response_s = response_s if slow_s else 0.0
+                self._dirty_paces[key.name] = Pace(key.name, response_s, self._clock.now())
+        if self._before:
+            self._somebody_answered()
         if host.origin != lease.origin:
             return
         host.peer = peer
-        host.ever_answered = True
+        if not host.ever_answered:
+            self._has_answered(host)
         if host.turn.strikes:
             self._say(host, HostState.BACKOFF, HostState.READY, "answered")
             host.turn = host.turn.recovered()
@@ -233,15 +254,62 @@ class Books:
         self._say(self.hosts[lease.host_id], HostState.READY, HostState.BACKOFF, reason, until_at)
         return rest
 
-    def origin_failed(self, lease: Lease, reason: str, *, lasting: bool) -> float:
-        """The origin could not be spoken to: it rests. Returns for how many seconds."""
+    def origin_failed(self, lease: Lease, error: ErrorType, *, lasting: bool) -> float:
+        """The origin could not be spoken to: it rests, unless nobody can be. Returns for how many seconds."""
         host = self.hosts[lease.host_id]
+        mono = self._clock.mono()
+        if is_sign(error):
+            self._before.setdefault(host, host.turn)
+            if host.ever_answered and self.outage.failed(host.id, mono, good_hosts=self._good_hosts):
+                self._outage_began(error)
+            if self.outage.is_on:
+                return PROBE_S
         strikes = 99 if lasting else host.turn.strikes
         rest = rest_s(strikes, self._rng, ever_answered=host.ever_answered)
         before = HostState.BACKOFF if host.turn.strikes else HostState.READY
-        host.turn = host.turn.rests(self._clock.mono() + rest, reason)
-        self._say(host, before, HostState.BACKOFF, reason, self._clock.now() + rest)
+        host.turn = host.turn.rests(mono + rest, error)
+        self._say(host, before, HostState.BACKOFF, error, self._clock.now() + rest)
         return rest
+
+    # -- an outage of ours
+
+    def _has_answered(self, host: Host) -> None:
+        host.ever_answered = True
+        self._good_hosts += 1
+
+    def _outage_began(self, error: ErrorType) -> None:
+        """The failures of late are nobody's fault: whoever rests for one may be asked, one at a time."""
+        since_mono = self.outage.since_mono or 0.0
+        since_at = self._clock.now() - (self._clock.mono() - since_mono)
+        self._on_event(
+            Event.OUTAGE, {"hosts": len(self.outage.failing), "since": timestamp(since_at), "error_type": error.value}
+        )
+        self._reopen_failed()
+
+    def _somebody_answered(self) -> None:
+        lasted_s = self.outage.answered(self._clock.mono())
+        if lasted_s is not None:
+            since_at = self._clock.now() - lasted_s
+            for host in self.hosts.values():
+                robots = host.robots
+                if robots is not None and robots.failing_since is not None and robots.failing_since >= since_at:
+                    host.robots = replace(robots, expires_at=0.0)
+                    self._before.setdefault(host, host.turn)
+            self._on_event(Event.OUTAGE_OVER, {"hosts": len(self._before), "outage_s": round(lasted_s, 1)})
+            self._reopen_failed()
+            self.on_outage_over(since_at)
+        self._before.clear()
+
+    def _reopen_failed(self) -> None:
+        for host, turn in self._before.items():
+            host.turn = turn
+        self.on_open(tuple(self._before))
+
+    def take_paces(self) -> list[Pace]:
+        """How slow keys are, where that changed since last asked, for the next commit."""
+        paces = list(self._dirty_paces.values())
+        self._dirty_paces.clear()
+        return paces
 
     def take_rests(self) -> list[Rest]:
         """Rests that changed since last asked, for the next commit."""

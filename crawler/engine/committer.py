@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.clock import Clock
-from crawler.core.values import Counters, Denied, Record, Rest, Settlement, SinkFile, Written
+from crawler.core.values import Counters, Denied, Pace, Quarantine, Record, Rest, Settlement, SinkFile, Written
 from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduler import Scheduler
@@ -29,7 +29,9 @@ RETRY_S: Final = 1.0  # between attempts to commit on a full disk
 
 
 class Committer:
-    """`on_stored` gets each stored visit with the number of links that were new and where the WARC holds it;
+    """`on_rules` gets the hosts whose robots.txt changed with a commit, and those with a new quarantine.
+
+    `on_stored` gets each stored visit with the number of links that were new and where the WARC holds it;
     `on_closed` each output file that is finished. `on_disk` is told why nothing can be written, and None when it works
     again.
     """
@@ -72,6 +74,8 @@ class Committer:
         self._new_scope_hosts: list[str] = []
         self._unrecorded: list[SinkFile] = []  # states the store has yet to learn
         self.on_idle: Callable[[], None] = lambda: None
+        self.take_quarantines: Callable[[], list[Quarantine]] = list
+        self.on_rules: Callable[[Sequence[int], Sequence[int]], None] = lambda robots_changed, quarantined: None
 
     # -- from workers
 
@@ -182,10 +186,13 @@ class Committer:
     async def _commit(self, batch: list[Visited]) -> None:
         settlements = [visited.settlement for visited in batch]
         rests = self._scheduler.books.take_rests()
+        quarantines, paces = self.take_quarantines(), self._scheduler.books.take_paces()
         scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
         counters = self._tally.life_with(settlements)
         waited = False
-        while isinstance(stored := await self._store(settlements, rests, scope_hosts, counters), str):
+        while isinstance(
+            stored := await self._store(settlements, rests, scope_hosts, counters, quarantines, paces), str
+        ):
             if not waited:
                 self._on_disk(stored)
             waited = True
@@ -196,17 +203,33 @@ class Committer:
         self.commits += 1
         self._unrecorded = []
         self._stored(batch, *stored)
+        self.on_rules(stored[0].robots_changed, [one.host_id for one in quarantines])
         await self._rename_complete()
 
     async def _store(
-        self, settlements: list[Settlement], rests: list[Rest], scope_hosts: list[str], counters: Counters
+        self,
+        settlements: list[Settlement],
+        rests: list[Rest],
+        scope_hosts: list[str],
+        counters: Counters,
+        quarantines: list[Quarantine],
+        paces: list[Pace],
     ) -> tuple[Receipt, list[Written | None]] | str:
         """One attempt. Returns why nothing was stored, in words, if the disk is to blame."""
         try:
             if (reason := self._disk_low()) is not None:
                 return reason
             written, files = await self._in_thread(self._write_sinks, [each.record for each in settlements])
-            batch = Batch(settlements, written, self._unrecorded + files, rests, counters, scope_hosts)
+            batch = Batch(
+                settlements,
+                written,
+                self._unrecorded + files,
+                rests,
+                counters,
+                scope_hosts,
+                quarantines=quarantines,
+                paces=paces,
+            )
             return await self._frontier.settle(batch), written
         except (OSError, FrontierFull) as error:
             for sink in self._sinks:
@@ -264,6 +287,8 @@ class Committer:
                     scheduler.due_at(settlement.next_at)
                 fetched = not isinstance(settlement.outcome, Denied)
                 scheduler.page_settled(settlement.host_id, settlement.task, fetched=fetched)
+            elif settlement.robots is not None and settlement.robots.body is not None:
+                scheduler.robots_stored(settlement.host_id)
             self._on_stored(visited, links_new, place)
         scheduler.wake()
 

@@ -14,6 +14,7 @@ from crawler.core.vocabulary import StoppedBy
 from crawler.engine.agenda import NEVER
 from crawler.engine.committer import Committer
 from crawler.engine.options import EngineOptions
+from crawler.engine.rejudge import Rejudger
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.worker import Worker
 
@@ -23,7 +24,7 @@ _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 class Crawl:
     """Runs until nothing is left to do within `engine.linger_s`, or until `stop`. `state` is one word for the views:
-    crawling, lingering, off_hours, paused, draining.
+    crawling, lingering, off_hours, paused, outage (nobody answers), draining.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Crawl:
         clock: Clock,
         options: EngineOptions,
         on_drain: Callable[[StoppedBy], None],
+        rejudger: Rejudger,
     ) -> None:
         self._scheduler = scheduler
         self._workers = workers
@@ -42,6 +44,8 @@ class Crawl:
         self._clock = clock
         self._options = options
         self._on_drain = on_drain
+        self.rejudger = rejudger
+        committer.on_rules = rejudger.changed
         self._look = asyncio.Event()
         self._stop: StoppedBy | None = None
         self._paused_mono: float | None = None  # since when nothing can be written
@@ -55,6 +59,8 @@ class Crawl:
         """A word of the views: what it does, or why it does nothing."""
         if self._state in ("crawling", "lingering") and self._scheduler.valve.closed_until_at is not None:
             return "off_hours"
+        if self._state in ("crawling", "lingering") and self._scheduler.books.outage.is_on:
+            return "outage"
         return self._state
 
     def stop(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
@@ -96,10 +102,12 @@ class Crawl:
             workers = [group.create_task(worker.run(), name=f"worker-{n}") for n, worker in enumerate(self._workers)]
             group.create_task(self._scheduler.run(), name="scheduler")
             committing = group.create_task(self._committer.run(), name="committer")
+            rejudging = group.create_task(self.rejudger.run(), name="rejudger")
             reason = await self._until_done()
             self._state = "draining"
             self._on_drain(reason)
             self._scheduler.stop()
+            rejudging.cancel()
             # A disk that was waited for all along `crawl.linger` is not waited for once more.
             deadline = self._clock.mono() + (0.0 if reason is StoppedBy.DISK else self._options.drain_s)
             await self._drained(workers, deadline)
@@ -143,13 +151,16 @@ class Crawl:
     def _ended(self) -> StoppedBy | None:
         """Why there is nothing left to do; None while there is."""
         linger_s = self._options.linger_s
+        outage = self._scheduler.books.outage
         if linger_s is None:
             return None
+        if outage.since_mono is not None:
+            return StoppedBy.WAITING if self._clock.mono() - outage.since_mono > linger_s else None
         if self._paused_mono is not None:
             return StoppedBy.DISK if self._clock.mono() - self._paused_mono > linger_s else None
         if self._is_held:
             return None
-        if not self._scheduler.is_quiet or not self._committer.is_idle:
+        if not self._scheduler.is_quiet or not self._committer.is_idle or not self.rejudger.is_idle:
             self._state = "crawling"
             return None
         wait_s = self._scheduler.next_turn_s(enough_s=min(_CHECK_S, linger_s))

@@ -7,7 +7,7 @@ memory; what must survive a restart is in the frontier.
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from crawler.content.robots import RobotsTxt
+from crawler.content.robots import RuleSet
 from crawler.core.politeness import OPEN, Turn
 from crawler.core.values import Origin, RobotsRecord, Task
 
@@ -30,9 +30,10 @@ class Host:
     turn: Turn = OPEN
     ever_answered: bool = False
     peer: str | None = None  # the address it was last reached at
-    robots: RobotsRecord | None = None
-    rules: RobotsTxt | None = None  # parsed from `robots.body` when first needed
+    robots: RobotsRecord | None = None  # without its text: that is in the store
+    rules: RuleSet | None = None  # those that hold for us (`engine.rules`)
     robots_pending: bool = False
+    rules_pending: bool = False
     limit_reached: bool = False
     is_blocked: bool = False  # by an operator
     retries: int = 0  # queued again in the store: these need no place under a limit
@@ -55,16 +56,10 @@ class Host:
         """robots.txt could not be read, and no good copy is left: nothing may be fetched (RFC 9309 §2.3.1.4)."""
         return self.robots is not None and self.robots.verdict == "unreachable"
 
-    def learn_robots(self, record: RobotsRecord) -> None:
-        """Put a new robots verdict in force."""
-        self.robots = record
-        self.rules = None
-
-    def parsed_robots(self) -> RobotsTxt | None:
-        """The rules in force; None where everything is allowed."""
-        if self.rules is None and self.robots is not None and self.robots.verdict == "rules":
-            self.rules = RobotsTxt.parse(self.robots.body or b"")
-        return self.rules
+    @property
+    def needs_rules(self) -> bool:
+        """There are rules for it, and they are not at hand."""
+        return self.rules is None and self.robots is not None and self.robots.verdict == "rules"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +82,7 @@ class Key:
     errands: deque[Errand] = field(default_factory=deque)
     errands_open_mono: float = 0.0  # the address gate sent an errand back until then
     slow_s: float = 0.0  # what the last answer's slowness makes of the delay (adaptive)
+    slow_stored_s: float = 0.0  # as the store has it
     scheduled_mono: float | None = None  # its valid entry in the scheduler's heap
     last_end_mono: float | None = None
 

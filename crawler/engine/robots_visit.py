@@ -1,13 +1,14 @@
 """What an answer to a request for robots.txt means for its host (RFC 9309 §2.3.1).
 
-Pure: outcome, the copy known so far, and `now` in; a new record out.
+Pure: outcome, the copy known so far (without its text, which the store has), and `now` in; a new record out, and the
+rules it holds for us. A record with verdict "rules" and no text means the text that is known.
 """
 
 from dataclasses import replace
-from typing import Final, assert_never
+from typing import Final, NamedTuple, assert_never
 
 from crawler.content.decode import decode
-from crawler.content.robots import RobotsTxt, policy_for_status
+from crawler.content.robots import RobotsTxt, RuleSet, policy_for_status
 from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected, RobotsRecord
 from crawler.core.vocabulary import TruncatedReason
 from crawler.fetch.options import FetchOptions
@@ -19,7 +20,14 @@ STALE_S: Final = 86_400.0  # and while the server fails, for a day more
 GIVE_UP_S: Final = 30 * 86_400.0  # §2.3.1.4: "a reasonably long period of time (for example, 30 days)"
 
 
-def record_of(
+class Verdict(NamedTuple):
+    """`rules` are those of the record's text; None where it has none, or where the copy known so far stays in force."""
+
+    record: RobotsRecord
+    rules: RuleSet | None = None
+
+
+def verdict_of(
     outcome: Outcome,
     *,
     known: RobotsRecord | None,
@@ -27,18 +35,18 @@ def record_of(
     rest_s: float,
     token: str,
     limits: FetchOptions,
-) -> RobotsRecord:
+) -> Verdict:
     """The verdict in force from now on. `rest_s` is how long to wait after a failure before asking again."""
     match outcome:
         case Fetched():
             status = outcome.head.status_code
             if outcome.truncated not in (None, TruncatedReason.LENGTH):
-                return _unreachable(None, known, now, rest_s)
+                return Verdict(_unreachable(None, known, now, rest_s))
             policy = policy_for_status(status)
             if policy == "unreachable":
-                return _unreachable(status, known, now, rest_s)
+                return Verdict(_unreachable(status, known, now, rest_s))
             if policy == "allow":
-                return RobotsRecord("allow", status, None, now, now + FRESH_S)
+                return Verdict(RobotsRecord("allow", status, None, now, now + FRESH_S))
             decoded = decode(
                 outcome.payload,
                 outcome.head.get_all("content-encoding"),
@@ -46,12 +54,14 @@ def record_of(
                 max_decoded=limits.max_decoded,
                 max_expansion=limits.max_expansion,
             )
-            delay_s = RobotsTxt.parse(decoded.data).crawl_delay(token)
-            return RobotsRecord("rules", status, decoded.data, now, now + FRESH_S, crawl_delay_s=delay_s)
+            parsed = RobotsTxt.parse(decoded.data)
+            delay_s = parsed.crawl_delay(token)
+            record = RobotsRecord("rules", status, decoded.data, now, now + FRESH_S, crawl_delay_s=delay_s)
+            return Verdict(record, parsed.rules_for(token))
         case Redirected():  # too many hops: as if there were none (§2.3.1.2)
-            return RobotsRecord("allow", outcome.fetched.head.status_code, None, now, now + FRESH_S)
+            return Verdict(RobotsRecord("allow", outcome.fetched.head.status_code, None, now, now + FRESH_S))
         case NotModified() | Failed() | Denied():
-            return _unreachable(None, known, now, rest_s)
+            return Verdict(_unreachable(None, known, now, rest_s))
         case _:
             assert_never(outcome)
 

@@ -12,10 +12,10 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
+from crawler.core.outage import PROBE_S
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.core.values import Lease, Origin, Task
 from crawler.core.vocabulary import TaskKind
@@ -24,13 +24,10 @@ from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Errand, Host, Key
 from crawler.engine.options import EngineOptions
+from crawler.engine.rules import RulesCache
+from crawler.engine.stock import FULL_S, Stock
 from crawler.engine.valve import LOOK_S, Valve
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
-
-PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
-PREFETCH_FREE: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy …
-PREFETCH_ALL: Final = 8_192  # … but of all hosts together no more than this, as far as each has a lease's worth
-_FULL_S: Final = 1.0  # the store is asked again so long after its disk was full
 
 
 class Scheduler:
@@ -46,6 +43,7 @@ class Scheduler:
         clock: Clock,
         politeness: PolitenessOptions,
         options: EngineOptions,
+        rules: RulesCache,
         valve: Valve | None = None,
     ) -> None:
         self.books = books
@@ -62,11 +60,17 @@ class Scheduler:
         self._lease_ids = itertools.count(1)
         self._wake = asyncio.Event()
         self._agenda = Agenda(gate, clock, self._wake.set)
-        self._fills_wanted: list[Host] = []
-        self._fills: set[Host] = set()
+        self._stock = Stock(
+            books=books, frontier=frontier, rules=rules, lease_size=options.lease_size, on_ready=self._stocked
+        )
         self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
         self.next_due_at: float | None = None  # when the next waiting URL is due (UTC)
         self.leases_out: dict[int, Lease] = {}
+        self._probe_id = 0  # during an outage only this lease may begin …
+        self._probe_mono = 0.0  # … and the next may be issued then
+        self._outage_at: float | None = None  # when an outage began whose waiting URLs are to be queued (UTC)
+        books.on_open = self._let_go_on
+        books.on_outage_over = self._outage_over
         self._readings = 0
         self.stopping = False
         self.paused = False
@@ -126,10 +130,7 @@ class Scheduler:
                 self._wake.clear()
                 await self._promote_due()
                 wait_s = await self._lease_ready()
-                for host in self._fills_wanted:
-                    self._fills.add(host)
-                    group.create_task(self._fill(host))
-                self._fills_wanted.clear()
+                self._stock.start(group)
                 if self.is_quiet:
                     self.on_quiet()
                 await self._sleep(wait_s)
@@ -158,10 +159,17 @@ class Scheduler:
             return NEVER
         return max(0.0, self.next_due_at - self._clock.now(), self._store_open_mono - self._clock.mono())
 
+    def _outage_over(self, since_at: float) -> None:
+        self._outage_at = since_at
+        self._wake.set()
+
     async def _promote_due(self) -> None:
-        if self._due_s() > 0:
+        if self._due_s() > 0 and self._outage_at is None:
             return
         try:
+            if self._outage_at is not None:
+                await self._frontier.hasten(since_at=self._outage_at, now=self._clock.now())
+                self._outage_at = None
             for host_id, count in (await self._frontier.promote(now=self._clock.now())).items():
                 host = self.books.hosts[host_id]
                 host.queued += count
@@ -170,7 +178,7 @@ class Scheduler:
                 self._schedule_if_work(host)
             self.next_due_at = await self._frontier.next_due()
         except FrontierFull:  # the next commit meets the same disk, and says so
-            self._store_open_mono = self._clock.mono() + _FULL_S
+            self._store_open_mono = self._clock.mono() + FULL_S
 
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""
@@ -178,13 +186,17 @@ class Scheduler:
             shut_s = self.valve.shut_s()
             if shut_s > 0:
                 return min(shut_s, LOOK_S)
+            if self.books.outage.is_on and (wait_s := self._probe_mono - self._clock.mono()) > 0:
+                return wait_s
             due = self._agenda.take_due()
             if not isinstance(due, Key):
                 return due
             lease = self._next_lease(due)
             if lease is not None:
+                if self.books.outage.is_on:
+                    self._probe_id, self._probe_mono = lease.id, self._clock.mono() + PROBE_S
                 await self._queue.put(lease)
-                if self._fills_wanted or self._due_s() <= 0:  # under load there is always a key that is ready
+                if self._stock.has_orders or self._due_s() <= 0:  # under load there is always a key that is ready
                     return 0.0
         return NEVER
 
@@ -210,7 +222,7 @@ class Scheduler:
             when = self._host_opens(host, mono)
             if when is not None:
                 later = min(later, when)
-            elif tasks := self._pick(host, self._run_length(host) if free else 1):
+            elif tasks := self._stock.pick(host, self._run_length(host) if free else 1):
                 lease = self._issue(key, host, host.origin, tasks, mono)
                 break
             if key.errands and lease is None:
@@ -251,12 +263,13 @@ class Scheduler:
             if host.robots is None or host.robots_due(now):
                 if host.key.errands_open_mono > mono:
                     return host.key.errands_open_mono
-                host.robots_pending = True
-                task = Task(0, f"{host.origin}/robots.txt", TaskKind.ROBOTS)
-                host.key.errands.append(Errand(host, host.origin, task))
+                self.ask_robots(host)
                 return mono
             if host.is_held:
                 return mono + host.robots.expires_at - now
+            if host.needs_rules:
+                self._stock.want_rules(host)
+                return NEVER
         one_at_once = host.key.delay_s > 0 or self._gate.has_delay
         if host.leases >= (1 if one_at_once else self._connections_at_once()):
             return NEVER
@@ -280,34 +293,6 @@ class Scheduler:
         """Tasks for one connection: short runs while there is little, so that every connection has some."""
         return max(1, min(self._lease_size, len(host.buffer) // self._connections_per_host))
 
-    def _pick(self, host: Host, limit: int) -> tuple[Task, ...]:
-        low_water = self._prefetch(host) // 2
-        if len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased):
-            self._want_fill(host)
-        picked: list[Task] = []
-        while host.buffer and len(picked) < limit:
-            if self.books.take_place(host, host.buffer[0]):
-                picked.append(host.buffer.popleft())
-            elif (retry := next((task for task in host.buffer if task.attempt > 1), None)) is not None:
-                host.buffer.remove(retry)
-                picked.append(retry)
-            elif host.filling:  # its end looks again
-                break
-            elif host.retries:  # filled anew the buffer will begin with them: they were found before the others
-                host.retries = 0
-                host.leased.difference_update(task.id for task in host.buffer)
-                host.buffer.clear()
-                self._want_fill(host)
-            else:
-                self.books.hold_at_limit(host)
-                break
-        return tuple(picked)
-
-    def _want_fill(self, host: Host) -> None:
-        if not host.filling:
-            host.filling = True
-            self._fills_wanted.append(host)
-
     def _issue(self, key: Key, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.turn = key.turn.began()
         host.leases += 1
@@ -317,31 +302,11 @@ class Scheduler:
         self.leases_out[lease.id] = lease
         return lease
 
-    def _prefetch(self, host: Host) -> int:
-        """How many tasks to hold ready for a host."""
-        if host.key.delay_s > 0:
-            return PREFETCH_POLITE
-        share = PREFETCH_ALL // len(self.books.hosts)
-        return max(2 * self._lease_size, min(PREFETCH_FREE, share))
+    # -- scheduling
 
-    async def _fill(self, host: Host) -> None:
-        """Fetch tasks of a host from the store."""
-        limit = self._prefetch(host)
-        tasks: list[Task] = []
-        try:
-            tasks = await self._frontier.take(host.id, limit, leased=host.leased)
-        except FrontierFull:
-            await asyncio.sleep(_FULL_S)
-        finally:
-            host.filling = False
-            self._fills.discard(host)
-        host.leased.update(task.id for task in tasks)
-        host.retries = max(0, host.retries - sum(task.attempt > 1 for task in tasks))
-        host.buffer.extend(tasks)
+    def _stocked(self, host: Host) -> None:
         self._schedule_if_work(host)
         self._wake.set()
-
-    # -- scheduling
 
     def _schedule_if_work(self, host: Host) -> None:
         if host.has_work:
@@ -355,7 +320,7 @@ class Scheduler:
         """Whether the next request of a lease may leave: a rest or a Crawl-delay that came up since it was issued holds
         for it too, and so does the valve. `first`: none of it has left yet.
         """
-        if self.paused:
+        if self.paused or (self.books.outage.is_on and lease.id != self._probe_id):
             return False
         host = self.books.hosts[lease.host_id]
         if host.is_blocked:
@@ -384,7 +349,7 @@ class Scheduler:
         else:
             key.turn = key.turn.abandoned()
         for task in reversed(tuple(unfinished)):
-            if task.kind is TaskKind.ROBOTS:
+            if task.id == 0:
                 key.errands.appendleft(Errand(host, lease.origin, task))
             else:
                 host.buffer.appendleft(task)
@@ -414,7 +379,7 @@ class Scheduler:
         """A worker found the address taken: remember it, so that we look before we lease."""
         host = self.books.hosts[lease.host_id]
         key = self._key_of(lease, host)
-        if lease.tasks[0].kind is TaskKind.ROBOTS:
+        if lease.tasks[0].id == 0:
             key.errands_open_mono = NEVER  # until it is called
             self._agenda.line_up(key, address, until_mono)
         if lease.origin == host.origin:
@@ -434,10 +399,28 @@ class Scheduler:
         host.robots_pending = False
         self._schedule_if_work(host)
 
+    def robots_stored(self, host_id: int) -> None:
+        """The store has the host's robots.txt."""
+        self._stock.rules.stored(self.books.hosts[host_id])
+
     def robots_moved(self, host_id: int, origin: Origin, task: Task) -> None:
         """robots.txt redirects: ask there, on that host's patience."""
+        self.errand(self.books.hosts[host_id], origin, task)
+
+    def ask_robots(self, host: Host) -> None:
+        """Have the host's robots.txt read, if that is not under way."""
+        if not host.robots_pending:
+            host.robots_pending = True
+            self.errand(host, host.origin, Task(0, f"{host.origin}/robots.txt", TaskKind.ROBOTS))
+
+    async def load_rules(self, host: Host) -> None:
+        """Have the rules of a host at hand when this returns, until something else is awaited."""
+        await self._stock.load_rules(host)
+
+    def errand(self, host: Host, origin: Origin, task: Task) -> None:
+        """A request that has no row in the store: its turn comes before those of pages."""
         key = self.books.key_for(origin)
-        key.errands.append(Errand(self.books.hosts[host_id], origin, task))
+        key.errands.append(Errand(host, origin, task))
         self._agenda.schedule(key, max(key.turn.open_mono, self._clock.mono()))
 
     # -- questions
@@ -450,7 +433,7 @@ class Scheduler:
     @property
     def is_quiet(self) -> bool:
         """Nothing handed out, nothing on its way from the store."""
-        return not self.is_busy and not self._fills and not self._fills_wanted
+        return not self.is_busy and self._stock.is_quiet
 
     @property
     def is_hungry(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """Counts since this run began, and the state now. `rate_now` is pages a second over the last few seconds; `state`
-    is crawling, lingering, paused, draining or off_hours: then `until_at` (UTC) is when `fetch.hours` open.
+    is crawling, lingering, paused, outage, draining or off_hours: then `until_at` (UTC) is when `fetch.hours` open.
     """
 
     elapsed_s: float

@@ -5,16 +5,16 @@ Invariant: what a change took out of the store is in no buffer any more; what is
 and the store lists its record.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse, seed
-from crawler.core.values import Discovered
+from crawler.core.values import Discovered, Quarantine
 from crawler.core.vocabulary import DenyReason, ErrorType, Source
 from crawler.engine.scheduler import Scheduler
-from crawler.frontier.base import Forgotten, Frontier, Receipt
+from crawler.frontier.base import Batch, Forgotten, Frontier, Receipt
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # what `requeue` may name
 MAX_PRIORITY: Final = 1_000_000
@@ -92,3 +92,17 @@ def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
         in_flight = sum(1 for url_id in host.leased - waiting if not named or url_id in named)
         # Those in flight leave the count when they are settled.
         host.queued -= max(0, erased.queued.get(host_id, 0) - in_flight)
+
+
+async def release(frontier: Frontier, host_ids: Collection[int], template: str | None, now: float) -> list[Quarantine]:
+    """Let what is quarantined of these hosts be fetched again: one template, or all. Returns what was released; the
+    URLs are judged anew when the crawl runs.
+    """
+    found = [
+        replace(one, released_at=now)
+        for one in await frontier.quarantines()
+        if one.host_id in host_ids and one.released_at is None and template in (None, one.template)
+    ]
+    if found:
+        await frontier.settle(Batch([], [], quarantines=found))
+    return found

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from crawler.content import charset, css, decode, digest, directives, html, redirect
+from crawler.content.fingerprint import Fingerprint, fingerprint
 from crawler.content.links import KnownLinks, Link
 from crawler.content.options import ContentOptions
 from crawler.core.outcome import response_of
@@ -58,6 +59,7 @@ class Reading:
     links_found: int = 0
     skipped: list[Skipped] = field(default_factory=list)
     index: bool = True  # False: the page asks not to be indexed
+    fingerprint: Fingerprint | None = None  # of an HTML page whose template is under suspicion
 
 
 class Reader:
@@ -110,7 +112,9 @@ class Reader:
                 return result
         return result
 
-    def read(self, task: Task, outcome: Outcome, *, on_loop: bool = True) -> tuple[Reading, list[Link]]:
+    def read(
+        self, task: Task, outcome: Outcome, *, on_loop: bool = True, fingerprinted: bool = False
+    ) -> tuple[Reading, list[Link]]:
         """The costly half: hash, decode, parse. Returns the reading and the links found, to be judged. Safe in a
         thread, with `on_loop` false: then what links meant on other pages is not looked at.
         """
@@ -128,10 +132,10 @@ class Reader:
             return reading, moved
         if isinstance(outcome, NotModified) or not 200 <= response.head.status_code < 300:
             return reading, []
-        return self._read_content(task, response, reading, self._known if on_loop else None)
+        return self._read_content(task, response, reading, self._known if on_loop else None, fingerprinted)
 
     def _read_content(
-        self, task: Task, response: Fetched, reading: Reading, known: KnownLinks | None
+        self, task: Task, response: Fetched, reading: Reading, known: KnownLinks | None, fingerprinted: bool
     ) -> tuple[Reading, list[Link]]:
         head = response.head
         content_type = head.get("content-type")
@@ -153,8 +157,11 @@ class Reader:
         canonical: str | None = None
         if mime in _HTML or (not mime and decoded.data.lstrip()[:1] == b"<"):
             encoding = charset.sniff(decoded.data, content_type)
+            text = charset.to_utf8(decoded.data, encoding)
+            if fingerprinted:
+                reading.fingerprint = fingerprint(text, task.url)
             parsed = html.extract(
-                charset.to_utf8(decoded.data, encoding),
+                text,
                 task.url,
                 requisites=self._requisites,
                 max_links=self._content.max_links,

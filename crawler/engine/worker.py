@@ -7,6 +7,7 @@ tells the scheduler what it means for the host.
 
 import asyncio
 import random
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,7 +17,7 @@ from typing import Final, Protocol, TypeVar, assert_never
 from crawler.core.clock import Clock
 from crawler.core.outcome import response_of
 from crawler.core.politeness import retry_after_s
-from crawler.core.retry import fate, is_connection_error, is_lasting, pushes_back, rests_origin
+from crawler.core.retry import Fate, fate, is_connection_error, is_lasting, pushes_back, rests_origin
 from crawler.core.url import UrlError, checked
 from crawler.core.value import dataclass
 from crawler.core.values import (
@@ -30,10 +31,11 @@ from crawler.core.values import (
     Outcome,
     Record,
     Redirected,
+    RobotsRecord,
     Settlement,
     Task,
 )
-from crawler.core.vocabulary import TaskKind, TruncatedReason, UrlState
+from crawler.core.vocabulary import DenyReason, TaskKind, TruncatedReason, UrlState
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host
@@ -163,7 +165,7 @@ class Worker:
                 if self._scheduler.stopping or not self._scheduler.may_begin(lease, first=not began):
                     return
                 if task.kind is TaskKind.PAGE:
-                    if host.is_held:
+                    if host.is_held or host.needs_rules:
                         return
                     denied = self._admission.judge(task, lease.origin, host)
                     if denied is not None:
@@ -222,6 +224,8 @@ class Worker:
 
     async def _settle_denied(self, lease: Lease, task: Task, denied: Denied, queue_s: float) -> None:
         self._tally.attempted(denied, task.kind, task.url)
+        if denied.reason is DenyReason.ROBOTS:
+            self._books.denied.add(self._books.hosts[lease.host_id])
         settlement = Settlement(task, lease.host_id, denied, UrlState.DENIED, finished_at=self._clock.now())
         await self._committer.put(Visited(settlement, lease, queue_s, 0.0))
 
@@ -231,21 +235,25 @@ class Worker:
         self.stage = "read"
         outcome = self._reader.outcome_of(task, result)
         self._tally.attempted(outcome, task.kind, task.url)
-        settle = self._settle_robots if task.kind is TaskKind.ROBOTS else self._settle_page
+        settle = self._settle_page
+        if task.kind is TaskKind.ROBOTS:
+            settle = self._settle_robots
+        elif task.kind is TaskKind.PROBE:
+            settle = self._settle_probe
         async with self._large_pages if _is_large(outcome) else nullcontext():
             await settle(lease, host, task, outcome, dur_s, queue_s)
 
     async def _settle_page(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
-        ends = fate(outcome, attempt=task.attempt, max_attempts=self._max_attempts, rng=self._rng)
+        ends = self._fate(task, outcome)
         reading = Reading(outcome)
         if ends.state is not UrlState.WAITING:
-            reading = await self._read(task, outcome)
+            reading = await self._read(host, task, outcome)
             if reading.outcome is not outcome:
                 self._tally.reconsidered(outcome, reading.outcome)
                 outcome = reading.outcome
-                ends = fate(outcome, attempt=task.attempt, max_attempts=self._max_attempts, rng=self._rng)
+                ends = self._fate(task, outcome)
         next_at = None
         if ends.after_s is not None:
             next_at = self._clock.now() + self._waits_s(lease, host, outcome, ends.after_s)
@@ -271,6 +279,11 @@ class Worker:
         if pushes_back(outcome):
             self._committer.nudge(now=True)
 
+    def _fate(self, task: Task, outcome: Outcome) -> Fate:
+        # where nobody answers the URL is not to blame
+        attempts = sys.maxsize if self._books.outage.is_suspected else self._max_attempts
+        return fate(outcome, attempt=task.attempt, max_attempts=attempts, rng=self._rng)
+
     def _waits_s(self, lease: Lease, host: Host, outcome: Outcome, after_s: float) -> float:
         """How long until a URL is due again: where the host alone was to blame, as long as it rests; else `after_s`."""
         if pushes_back(outcome):
@@ -279,17 +292,44 @@ class Worker:
             return max(0.0, host.turn.open_mono - self._clock.mono())
         return after_s
 
-    async def _read(self, task: Task, outcome: Outcome) -> Reading:
+    async def _read(self, host: Host, task: Task, outcome: Outcome) -> Reading:
+        traps = self._admission.traps
+        is_page = isinstance(outcome, Fetched) and 200 <= outcome.head.status_code < 300
+        watch = traps.begin(host, task) if is_page else None
+        fingerprinted = watch is not None and watch.looks
+        read = partial(self._reader.read, fingerprinted=True) if fingerprinted else self._reader.read
         if _is_large(outcome):
-            reading, links = await asyncio.to_thread(self._reader.read, task, outcome, on_loop=False)
+            reading, links = await asyncio.to_thread(read, task, outcome, on_loop=False)
         else:
-            reading, links = self._reader.read(task, outcome)
+            reading, links = read(task, outcome)
+        if watch is not None and links:
+            if traps.is_error_page(watch, reading):
+                links = []  # they are no more real than the page
+            elif (target := traps.probe_target(watch, task, reading)) is not None:
+                self._probe(host, target)
         if isinstance(outcome, Redirected):
             self._widen_scope(task, outcome)
         self._reader.judge(task, reading, links, self._admission.scope)
         if reading.skipped:
             self._on_skipped(reading.skipped)
+        if fingerprinted and watch is not None and traps.learn(host, watch, reading):
+            self._committer.nudge()
         return reading
+
+    def _probe(self, host: Host, target: str) -> None:
+        """Ask the host for a page that should not exist, if it lets us."""
+        url = f"{host.origin}{target}"
+        if not host.needs_rules and self._admission.judge_robots(url, host) is None:
+            self._scheduler.errand(host, host.origin, Task(0, url, TaskKind.PROBE))
+
+    async def _settle_probe(
+        self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
+    ) -> None:
+        read = partial(self._reader.read, task, outcome, on_loop=False, fingerprinted=True)
+        reading, _ = await _off_loop_if_large(outcome, read)
+        if response_of(outcome) is not None:
+            self._admission.traps.probed(host, reading.fingerprint)
+        await self._settle_errand(lease, task, outcome, reading, None, dur_s, queue_s)
 
     def _widen_scope(self, task: Task, outcome: Redirected) -> None:
         try:
@@ -310,23 +350,38 @@ class Worker:
             self._scheduler.robots_moved(lease.host_id, *moved)
         else:
             verdict = partial(
-                robots_visit.record_of,
+                robots_visit.verdict_of,
                 outcome,
                 known=host.robots,
                 now=now,
                 rest_s=self._robots_rest_s(lease, host, outcome),
-                token=self._admission.token,
+                token=self._admission.rules.token,
                 limits=self._limits,
             )
-            robots = await _off_loop_if_large(outcome, verdict)
+            robots, rules = await _off_loop_if_large(outcome, verdict)
+            if robots.verdict != "rules" or rules is not None:  # else the copy known so far stays in force
+                self._admission.rules.put(host, rules, stored=robots.body is None)
             self._books.learn_robots(host, robots)
             self._scheduler.robots_settled(lease.host_id)
             self._on_robots(host)
         reading, _ = await _off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
+        await self._settle_errand(lease, task, outcome, reading, robots, dur_s, queue_s)
+
+    async def _settle_errand(
+        self,
+        lease: Lease,
+        task: Task,
+        outcome: Outcome,
+        reading: Reading,
+        robots: RobotsRecord | None,
+        dur_s: float,
+        queue_s: float,
+    ) -> None:
         response = response_of(outcome)
         record = None
         if response is not None and reading.payload_digest is not None:
             record = Record(task, response, reading.payload_digest)
+        now = self._clock.now()
         settlement = Settlement(
             task, lease.host_id, outcome, UrlState.DONE, record=record, robots=robots, finished_at=now
         )

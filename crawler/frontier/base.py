@@ -15,7 +15,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from crawler.core.values import Counters, Discovered, HostRow, Origin, Rest, Settlement, SinkFile, Task, Written
+from crawler.core.values import (
+    Counters,
+    Denied,
+    Discovered,
+    HostRow,
+    Origin,
+    Pace,
+    Quarantine,
+    Rest,
+    Settlement,
+    SinkFile,
+    Task,
+    Written,
+)
 from crawler.core.vocabulary import Source, UrlState
 
 ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB at most each, a few KB as a rule
@@ -52,6 +65,9 @@ class Recovered:
     counters: Counters
     scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
     seeds_added: bool  # a URL of source SEED was ever stored by `add`
+    quarantines: tuple[Quarantine, ...] = ()  # released ones too
+    paces: tuple[Pace, ...] = ()
+    unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,8 @@ class Batch:
     counters: Counters | None = None
     scope_hosts: Sequence[str] = ()
     hint_after_s: float | None = None
+    quarantines: Sequence[Quarantine] = ()
+    paces: Sequence[Pace] = ()  # response_s 0: the key is not slow any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +104,7 @@ class Receipt:
     links_new: Sequence[int]
     queued: dict[int, int] = field(default_factory=dict)
     hosts: Sequence[HostRow] = ()
+    robots_changed: Sequence[int] = ()  # hosts whose robots.txt says something else than it did; they are unswept now
 
 
 class LearnedPage(NamedTuple):
@@ -206,6 +225,9 @@ class Frontier(Protocol):
         id → how many.
         """
 
+    async def hasten(self, *, since_at: float, now: float) -> None:
+        """Make URLs due now that wait because a connection failed in an outage that began at `since_at`."""
+
     async def next_due(self) -> float | None:
         """When the next waiting URL is due, None if none waits."""
 
@@ -241,6 +263,23 @@ class Frontier(Protocol):
 
     async def unblock(self, name: str) -> bool:
         """Forget a block. False if there was none of that name."""
+
+    async def robots_body(self, host_id: int) -> bytes | None:
+        """The text of a host's robots.txt, which no HostRow carries. A settled RobotsRecord with verdict "rules" and no
+        body leaves it as it is.
+        """
+
+    async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
+        """Deny URLs of a host, by id; those that are not queued any more stay. Returns how many were."""
+
+    async def unswept(self, host_ids: Collection[int]) -> None:
+        """Remember that URLs of these hosts are to be judged anew, until `swept`; across restarts."""
+
+    async def swept(self, host_id: int) -> None:
+        """All URLs of the host were judged by the rules in force."""
+
+    async def quarantines(self) -> list[Quarantine]:
+        """All, the released ones too, the newest first."""
 
     async def totals(self) -> Totals:
         """Counts by state, maintained with each commit: cheap."""

@@ -12,12 +12,16 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from crawler.core.outage import SIGNS
 from crawler.core.url import every_key_of, parse, registrable_domain, slot_of
 from crawler.core.values import (
     Counters,
+    Denied,
     Discovered,
     HostRow,
     Origin,
+    Pace,
+    Quarantine,
     Rest,
     RobotsRecord,
     Settlement,
@@ -84,8 +88,10 @@ class _Host:
     robots_versions: list[RobotsVersion] = field(default_factory=list)  # newest first
 
     def as_row(self) -> HostRow:
-        row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched, robots=self.robots)
-        return row if self.robots is None else replace(row, state=host_state(self.robots))
+        row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched)
+        if self.robots is None:
+            return row
+        return replace(row, state=host_state(self.robots), robots=replace(self.robots, body=None))
 
 
 class MemoryFrontier:
@@ -106,6 +112,10 @@ class MemoryFrontier:
         self._closed_hosts: set[str] = set()
         self._takedowns: dict[tuple[str, int], Takedown] = {}
         self._blocks: dict[str, Block] = {}
+        self._quarantines: dict[tuple[int, str], Quarantine] = {}
+        self._unswept: set[int] = set()
+        self._paces: dict[str, Pace] = {}
+        self._robots_changed: list[int] = []
 
     async def open(self) -> Recovered:
         if self._is_open:
@@ -120,6 +130,9 @@ class MemoryFrontier:
             counters=self._counters,
             scope_hosts=tuple(sorted(self._scope_hosts)),
             seeds_added=self._seeds_added,
+            quarantines=tuple(await self.quarantines()),
+            paces=tuple(self._paces[key] for key in sorted(self._paces)),
+            unswept=tuple(sorted(self._unswept)),
         )
 
     async def close(self, *, clean: bool) -> None:
@@ -156,7 +169,15 @@ class MemoryFrontier:
                 del self._rests[rest.key]
         self._counters = batch.counters or self._counters
         self._scope_hosts.update(batch.scope_hosts)
-        return Receipt(links_new, queued, [host.as_row() for host in new_hosts])
+        for pace in batch.paces:
+            self._paces[pace.key] = pace
+            if pace.response_s == 0:
+                del self._paces[pace.key]
+        for one in batch.quarantines:
+            self._quarantines[one.host_id, one.template] = one
+            self._unswept.add(one.host_id)
+        changed, self._robots_changed = self._robots_changed, []
+        return Receipt(links_new, queued, [host.as_row() for host in new_hosts], changed)
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         self._check_open()
@@ -184,6 +205,13 @@ class MemoryFrontier:
             url.next_at = None
             promoted[url.host_id] = promoted.get(url.host_id, 0) + 1
         return promoted
+
+    async def hasten(self, *, since_at: float, now: float) -> None:
+        self._check_open()
+        for url in self._urls.values():
+            failed_then = url.last_error in SIGNS and (url.visited_at or 0.0) >= since_at
+            if url.state is UrlState.WAITING and failed_then and url.next_at is not None:
+                url.next_at = min(url.next_at, now)
 
     async def next_due(self) -> float | None:
         self._check_open()
@@ -305,6 +333,33 @@ class MemoryFrontier:
         self._check_open()
         return self._blocks.pop(name, None) is not None
 
+    async def robots_body(self, host_id: int) -> bytes | None:
+        self._check_open()
+        host = self._hosts_by_id.get(host_id)
+        return None if host is None or host.robots is None else host.robots.body
+
+    async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
+        self._check_open()
+        refused = [(self._urls[url_id], verdict) for url_id, verdict in denied]
+        refused = [(url, verdict) for url, verdict in refused if url.state is UrlState.QUEUED]
+        for url, verdict in refused:
+            self._set_state(url, UrlState.DENIED)
+            url.last_error = verdict.reason.value
+        return len(refused)
+
+    async def unswept(self, host_ids: Collection[int]) -> None:
+        self._check_open()
+        self._unswept.update(host_ids)
+
+    async def swept(self, host_id: int) -> None:
+        self._check_open()
+        self._unswept.discard(host_id)
+
+    async def quarantines(self) -> list[Quarantine]:
+        self._check_open()
+        by_name = sorted(self._quarantines.values(), key=lambda one: (one.host_id, one.template))
+        return sorted(by_name, key=lambda one: -one.since_at)
+
     async def totals(self) -> Totals:
         self._check_open()
         counts = {"hosts": len(self._hosts)}
@@ -395,9 +450,14 @@ class MemoryFrontier:
                 url.next_at = min(url.next_at, max(url.visited_at + after_s, now))
 
     def _put_robots(self, host: _Host, robots: RobotsRecord) -> None:
+        if robots.verdict == "rules" and robots.body is None and host.robots is not None:
+            robots = replace(robots, body=host.robots.body)
         host.robots = robots
         digest = robots_digest(robots)
         if robots.verdict != "unreachable" and [digest] != [one.digest for one in host.robots_versions[:1]]:
+            if host.robots_versions:
+                self._robots_changed.append(host.row.id)
+                self._unswept.add(host.row.id)
             version = RobotsVersion(robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body)
             host.robots_versions = [version, *host.robots_versions][:ROBOTS_VERSIONS_KEPT]
 

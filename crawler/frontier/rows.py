@@ -99,9 +99,9 @@ def history_columns(history: PageHistory) -> tuple[Any, ...]:
 def _error_of(settlement: Settlement) -> tuple[str | None, str | None]:
     match settlement.outcome:
         case Denied(reason=reason, rule=rule):
-            return reason.value, _clip(rule)
+            return reason.value, clip(rule)
         case Failed(error_type=error_type, detail=detail):
-            return error_type.value, _clip(detail)
+            return error_type.value, clip(detail)
         case Fetched(error_type=error_type) if error_type is not None:
             return error_type.value, None
         case Fetched() | NotModified() | Redirected():
@@ -110,7 +110,7 @@ def _error_of(settlement: Settlement) -> tuple[str | None, str | None]:
             assert_never(settlement.outcome)
 
 
-def _clip(text: str) -> str:
+def clip(text: str) -> str:
     # A message from the system may hold bytes that are no text, as lone surrogates; SQLite takes text only.
     return text[:MAX_DETAIL].encode("utf-8", "replace").decode()
 

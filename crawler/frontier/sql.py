@@ -76,12 +76,11 @@ ADD_TO_HOSTS: Final = (
 HOST_CHANGE_WIDTH: Final = 7
 HOSTS: Final = """
 SELECT id, scheme, host.host, port, domain, slot, queued, fetched, state,
-       verdict, status_code, body, fetched_at, expires_at, crawl_delay_s, failing_since
+       verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since
 FROM host LEFT JOIN robots ON robots.host = host.id"""
 ALL_HOSTS: Final = HOSTS + " ORDER BY id"
 ONE_HOST: Final = HOSTS + " WHERE host.host = ? AND scheme = ? AND port = ?"
 SET_HOST_STATE: Final = "UPDATE host SET state = ? WHERE id = ?"
-PUT_ROBOTS: Final = "INSERT OR REPLACE INTO robots VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 LAST_ROBOTS_DIGEST: Final = "SELECT digest FROM robots_version WHERE host = ? ORDER BY id DESC LIMIT 1"
 ADD_ROBOTS_VERSION: Final = (
     "INSERT INTO robots_version (host, fetched_at, status_code, verdict, digest, body) VALUES (?, ?, ?, ?, ?, ?)"
@@ -91,6 +90,13 @@ DELETE FROM robots_version WHERE host = ?1 AND id <= (
   SELECT id FROM robots_version WHERE host = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)"""
 ROBOTS_VERSIONS: Final = """
 SELECT fetched_at, status_code, verdict, digest, body FROM robots_version WHERE host = ? ORDER BY id DESC"""
+PUT_ROBOTS: Final = """
+INSERT INTO robots VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (host) DO UPDATE SET
+  body = CASE WHEN excluded.verdict = 'rules' THEN coalesce(excluded.body, body) END,
+  verdict = excluded.verdict, status_code = excluded.status_code, fetched_at = excluded.fetched_at,
+  expires_at = excluded.expires_at, crawl_delay_s = excluded.crawl_delay_s, failing_since = excluded.failing_since"""
+ROBOTS_BODY: Final = "SELECT body FROM robots WHERE host = ?"
 
 # The index url_queued holds exactly these rows in exactly this order (tests/unit/frontier asserts the plan).
 TAKE: Final = """
@@ -117,6 +123,22 @@ FROM (
   LIMIT ?3)"""
 
 # Of those whose visit goes on (ended = 0) or starts anew (1): each has its index. In that order of time, oldest first.
+DENY: Final = (
+    "INSERT INTO visit (url, last_at, last_error, last_rule)",
+    """ON CONFLICT (url) DO UPDATE SET
+         last_at = excluded.last_at, last_error = excluded.last_error, last_rule = excluded.last_rule""",
+)
+DENY_WIDTH: Final = 4
+PUT_UNSWEPT: Final = "INSERT OR REPLACE INTO meta VALUES ('unswept:' || ?, '')"
+SWEPT: Final = "DELETE FROM meta WHERE name = 'unswept:' || ?"
+UNSWEPT: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name > 'unswept:' AND name < 'unswept;'"
+PUT_PACE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
+END_PACE: Final = "DELETE FROM pace WHERE key = ?"
+PACES: Final = "SELECT key, response_s, updated_at FROM pace ORDER BY key"
+PUT_QUARANTINE: Final = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)"
+QUARANTINES: Final = """
+SELECT host, template, reason, evidence, since_at, released_at FROM quarantine ORDER BY since_at DESC, host, template"""
+
 _DUE: Final = """
 SELECT json_group_array(json_array(url, host, state))
 FROM (
@@ -126,6 +148,10 @@ DUE: Final = _DUE.format(ended=0)
 DUE_AGAIN: Final = _DUE.format(ended=1)
 NOT_DUE: Final = "UPDATE visit SET next_at = NULL, ended = 0 WHERE url IN (SELECT value FROM json_each(?))"
 START_OVER: Final = "UPDATE visit SET attempts = 0 WHERE url IN (SELECT value FROM json_each(?))"
+HASTEN: Final = """
+UPDATE visit SET next_at = ?1
+WHERE last_error IN (SELECT value FROM json_each(?2)) AND next_at > ?1 AND last_at >= ?3
+  AND ended = 0"""
 NEXT_DUE: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL AND ended = 0"
 NEXT_AGAIN: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL AND ended = 1"
 

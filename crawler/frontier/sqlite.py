@@ -16,7 +16,7 @@ from typing import TypeVar
 import orjson
 
 from crawler.core.url import parse
-from crawler.core.values import Discovered, HostRow, Origin, Rest, SinkFile, Task
+from crawler.core.values import Denied, Discovered, HostRow, Origin, Pace, Quarantine, Rest, SinkFile, Task
 from crawler.core.vocabulary import SinkFileState, UrlState
 from crawler.frontier import forget, sql
 from crawler.frontier.base import (
@@ -95,6 +95,9 @@ class SqliteFrontier:
             counters=counters_from(database.get(sql.META, ("counters",))),
             scope_hosts=tuple(host for (host,) in database.rows(sql.SCOPE_HOSTS)),
             seeds_added=database.get(sql.META, ("seeds_added",)) is not None,
+            quarantines=tuple(Quarantine(*columns) for columns in database.rows(sql.QUARANTINES)),
+            paces=tuple(Pace(*columns) for columns in database.rows(sql.PACES)),
+            unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
         )
         self._writer.set_clean(False)
         return recovered
@@ -144,6 +147,9 @@ class SqliteFrontier:
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
         return await self._run(lambda _, writer: writer.promote(now, limit))
+
+    async def hasten(self, *, since_at: float, now: float) -> None:
+        await self._run(lambda _, writer: writer.hasten(since_at, now))
 
     async def next_due(self) -> float | None:
         due: float | None = await self._run(lambda database, _: database.get(sql.NEXT_DUE))
@@ -198,6 +204,22 @@ class SqliteFrontier:
 
     async def unblock(self, name: str) -> bool:
         return await self._run(lambda _, writer: writer.unblock(name))
+
+    async def robots_body(self, host_id: int) -> bytes | None:
+        body: bytes | None = await self._run(lambda database, _: database.get(sql.ROBOTS_BODY, (host_id,)))
+        return body
+
+    async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
+        return await self._run(lambda _, writer: writer.deny(host_id, denied, now))
+
+    async def unswept(self, host_ids: Collection[int]) -> None:
+        await self._run(lambda _, writer: writer.put_unswept(list(host_ids)))
+
+    async def swept(self, host_id: int) -> None:
+        await self._run(lambda _, writer: writer.swept(host_id))
+
+    async def quarantines(self) -> list[Quarantine]:
+        return await self._run(lambda database, _: [Quarantine(*columns) for columns in database.rows(sql.QUARANTINES)])
 
     async def totals(self) -> Totals:
         return self._opened()[1].totals

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import orjson
 
+from crawler.core.outage import SIGNS
 from crawler.core.url import registrable_domain, slot_of, target_of
-from crawler.core.values import Discovered, HostRow, Origin, Rest, RobotsRecord, Settlement, SinkFile, Written
+from crawler.core.values import Denied, Discovered, HostRow, Origin, Rest, RobotsRecord, Settlement, SinkFile, Written
 from crawler.core.vocabulary import Source, TaskKind, UrlState
 from crawler.frontier import sql
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Receipt
@@ -26,6 +27,7 @@ from crawler.frontier.rows import (
     WARC_SINK,
     HostChange,
     check_batch,
+    clip,
     counters_text,
     host_state,
     robots_digest,
@@ -47,6 +49,7 @@ class Change:
     new_hosts: list[HostRow] = field(default_factory=list)
     queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
     fresh: set[int] = field(default_factory=set)  # what a SeenFilter is to learn
+    robots_changed: list[int] = field(default_factory=list)
 
     def move(self, host_id: int, before: str, after: str) -> None:
         """A URL goes from one state to another."""
@@ -66,7 +69,7 @@ class Change:
 
     def receipt(self, links_new: Sequence[int]) -> Receipt:
         rows = [replace(row, queued=self.hosts[row.id].queued) for row in self.new_hosts]
-        return Receipt(links_new, self.queued, rows)
+        return Receipt(links_new, self.queued, rows, self.robots_changed)
 
 
 class Writer:
@@ -114,14 +117,54 @@ class Writer:
             links_new = self._put_discoveries(batch.settlements, batch.hint_after_s, change)
             for settlement in batch.settlements:
                 if settlement.robots is not None:
-                    self._put_robots(settlement.host_id, settlement.robots)
+                    self._put_robots(settlement.host_id, settlement.robots, change)
             self._put_rests(batch.rests)
             if batch.counters is not None:
                 self._db.run(sql.PUT_META, ("counters", counters_text(batch.counters)))
             added_at = max((settlement.finished_at for settlement in batch.settlements), default=0.0)
             for host in batch.scope_hosts:
                 self._db.run(sql.PUT_SCOPE_HOST, (host, added_at))
+            for pace in batch.paces:
+                if pace.response_s > 0:
+                    self._db.run(sql.PUT_PACE, (pace.key, pace.response_s, pace.updated_at))
+                else:
+                    self._db.run(sql.END_PACE, (pace.key,))
+            for one in batch.quarantines:
+                self._db.run(
+                    sql.PUT_QUARANTINE,
+                    (one.host_id, one.template, one.reason, one.evidence, one.since_at, one.released_at),
+                )
+                self._db.run(sql.PUT_UNSWEPT, (one.host_id,))
         return change.receipt(links_new)
+
+    def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], now: float) -> int:
+        """See Frontier.deny."""
+        ids = orjson.dumps([url_id for url_id, _ in denied]).decode()
+        with self.change() as change:
+            states = {url_id: state for url_id, _, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
+            refused = [(url_id, verdict) for url_id, verdict in denied if states.get(url_id) == UrlState.QUEUED]
+            self._db.run(sql.SET_STATE, (UrlState.DENIED, orjson.dumps([url_id for url_id, _ in refused]).decode()))
+            flat = [value for url_id, verdict in refused for value in (url_id, now, verdict.reason, clip(verdict.rule))]
+            self._db.run_many(*sql.DENY, flat, width=sql.DENY_WIDTH)
+            for _ in refused:
+                change.move(host_id, UrlState.QUEUED, UrlState.DENIED)
+        return len(refused)
+
+    def put_unswept(self, host_ids: Sequence[int]) -> None:
+        """See Frontier.unswept."""
+        with self._db.transaction():
+            for host_id in host_ids:
+                self._db.run(sql.PUT_UNSWEPT, (host_id,))
+
+    def swept(self, host_id: int) -> None:
+        """See Frontier.swept."""
+        with self._db.transaction():
+            self._db.run(sql.SWEPT, (host_id,))
+
+    def hasten(self, since_at: float, now: float) -> None:
+        """See Frontier.hasten."""
+        with self._db.transaction():
+            self._db.run(sql.HASTEN, (now, orjson.dumps(sorted(SIGNS)).decode(), since_at))
 
     def promote(self, now: float, limit: int, *, revisits: bool = False) -> dict[int, int]:
         """See Frontier.promote and promote_revisits."""
@@ -348,15 +391,21 @@ class Writer:
             flat += (host_id, one.queued, one.fetched, one.ok, one.errors, one.bytes, one.last_at)
         self._db.run_many(*sql.ADD_TO_HOSTS, flat, width=sql.HOST_CHANGE_WIDTH)
 
-    def _put_robots(self, host_id: int, robots: RobotsRecord) -> None:
+    def _put_robots(self, host_id: int, robots: RobotsRecord, change: Change) -> None:
         self._db.run(
             sql.PUT_ROBOTS,
             (host_id, robots.verdict, robots.status_code, robots.body, robots.fetched_at, robots.expires_at,
              robots.crawl_delay_s, robots.failing_since),
         )  # fmt: skip
         self._db.run(sql.SET_HOST_STATE, (host_state(robots), host_id))
+        if robots.verdict == "unreachable" or (robots.verdict == "rules" and robots.body is None):
+            return
         digest = robots_digest(robots)
-        if robots.verdict != "unreachable" and digest != self._db.get(sql.LAST_ROBOTS_DIGEST, (host_id,)):
+        before = self._db.get(sql.LAST_ROBOTS_DIGEST, (host_id,))
+        if digest != before:
+            if before is not None:
+                change.robots_changed.append(host_id)
+                self._db.run(sql.PUT_UNSWEPT, (host_id,))
             self._db.run(
                 sql.ADD_ROBOTS_VERSION,
                 (host_id, robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body),

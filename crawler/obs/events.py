@@ -40,6 +40,12 @@ class Event(StrEnum):
     ROBOTS = "robots"
     URL_SKIPPED = "url_skipped"
     SCOPE_WIDENED = "scope_widened"
+    PROBE = "probe"
+    QUARANTINE = "quarantine"
+    REJUDGED = "rejudged"
+    ROBOTS_CHANGED = "robots_changed"
+    OUTAGE = "outage"
+    OUTAGE_OVER = "outage_over"
     # output
     FILE_CLOSED = "file_closed"
     DISK_LOW = "disk_low"
@@ -103,6 +109,16 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     ),
     Event.URL_SKIPPED: _spec("url_full deny_reason", "rule via server_address source"),
     Event.SCOPE_WIDENED: _spec("server_address via", lifecycle=True),
+    Event.PROBE: _spec("server_address soft_404", "server_port"),
+    Event.QUARANTINE: _spec(
+        "server_address template kind fetched judged known",
+        "server_port near_duplicates led_to_more",
+        level=logging.WARNING,
+    ),
+    Event.REJUDGED: _spec("server_address denied queued", "server_port"),
+    Event.ROBOTS_CHANGED: _spec("server_address added removed", "server_port"),
+    Event.OUTAGE: _spec("hosts since error_type", level=logging.WARNING),
+    Event.OUTAGE_OVER: _spec("hosts outage_s", level=logging.WARNING),
     Event.FILE_CLOSED: _spec("name bytes records sha256", "sink"),
     Event.DISK_LOW: _spec("path free_bytes min_free_bytes", "detail", level=logging.WARNING),
     Event.DISK_OK: _spec("path free_bytes", "paused_s", level=logging.WARNING),

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from crawler.content.options import ContentOptions
-from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.options import PolitenessOptions, ScopeOptions, TrapOptions
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.options import LogOptions
@@ -29,6 +29,7 @@ _POLITENESS: Final = PolitenessOptions()
 _SCOPE: Final = ScopeOptions()
 _SINK: Final = SinkOptions()
 _TLS: Final = TlsOptions()
+_TRAPS: Final = TrapOptions()
 
 # "section.key" of what OPERATIONS plans and this version does not do.
 UNSUPPORTED: Final = frozenset(
@@ -125,6 +126,27 @@ class Scope(Section):
     max_urls_per_host: k.CountOrNoLimit = _key(_SCOPE.max_urls_per_host, "URLs of one host.")
     requisites: k.Flag = _key(
         _SCOPE.requisites, "Images, styles and scripts of a page are fetched even where they are out of scope."
+    )
+
+
+class Traps(Section):
+    """Parts of a site that have no end: how much is taken from them."""
+
+    detect: k.Flag = _key(_TRAPS.detect, "Look for them.")
+    max_path_segments: k.Count = _key(_TRAPS.max_path_segments, "Folders in a URL's path.")
+    max_repeats: k.Count = _key(_TRAPS.max_repeats, "How often a folder, or a run of folders, may stand in a path.")
+    max_parameters: k.Count = _key(_TRAPS.max_parameters, "Parameters in a URL's query.")
+    max_combinations: k.Count = _key(
+        _TRAPS.max_combinations, "Different sets of parameters that are fetched of one path."
+    )
+    suspect_after: k.Count = _key(
+        _TRAPS.suspect_after,
+        "So many pages of one URL template are fetched before it is judged whether they bring anything new, where its "
+        "URLs show dates, combined parameters, identifiers or ever deeper folders.",
+    )
+    patience: k.Count = _key(_TRAPS.patience, "The same for any other template.")
+    soft_404: k.Flag = _key(
+        _TRAPS.soft_404, "Ask a host whose pages have one title for all for a page that should not exist."
     )
 
 

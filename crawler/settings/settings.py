@@ -11,7 +11,7 @@ from typing import Literal
 from urllib.parse import unquote
 
 from crawler.content.options import ContentOptions
-from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule, TrapOptions
 from crawler.engine.options import EngineOptions
 from crawler.fetch.credentials import BadCredential, basic
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
@@ -35,6 +35,7 @@ class Settings:
     crawl: sections.Crawl = field(default_factory=sections.Crawl)
     identity: sections.Identity = field(default_factory=sections.Identity)
     scope: sections.Scope = field(default_factory=sections.Scope)
+    traps: sections.Traps = field(default_factory=sections.Traps)
     politeness: sections.Politeness = field(default_factory=sections.Politeness)
     fetch: sections.Fetch = field(default_factory=sections.Fetch)
     content: sections.Content = field(default_factory=sections.Content)
@@ -99,6 +100,18 @@ class Settings:
     def _rules(self, key: str, patterns: tuple[str, ...]) -> tuple[ScopeRule, ...]:
         places = self.pattern_places.get(key) or ("",) * len(patterns)
         return tuple(ScopeRule(pattern, place) for pattern, place in zip(patterns, places, strict=True))
+
+    def trap_options(self) -> TrapOptions:
+        return TrapOptions(
+            detect=self.traps.detect,
+            max_path_segments=self.traps.max_path_segments,
+            max_repeats=self.traps.max_repeats,
+            max_parameters=self.traps.max_parameters,
+            max_combinations=self.traps.max_combinations,
+            suspect_after=self.traps.suspect_after,
+            patience=self.traps.patience,
+            soft_404=self.traps.soft_404,
+        )
 
     def politeness_options(self) -> PolitenessOptions:
         return PolitenessOptions(

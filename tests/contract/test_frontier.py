@@ -15,7 +15,9 @@ from crawler.core.values import (
     NotModified,
     Origin,
     Outcome,
+    Pace,
     PageHistory,
+    Quarantine,
     Redirected,
     Rest,
     RobotsRecord,
@@ -137,7 +139,7 @@ async def test_everything_is_there_after_reopening(store: Store) -> None:
         assert recovered.counters == counters
         assert recovered.scope_hosts == ("a.example", "www.a.example")
         first, second = recovered.hosts
-        assert first == HostRow(1, A, "a.example", first.slot, 1, 1, HostState.READY, robots)
+        assert first == HostRow(1, A, "a.example", first.slot, 1, 1, HostState.READY, replace(robots, body=None))
         assert (second.id, second.origin.host, second.queued, second.state) == (2, "b.example", 1, HostState.NEW)
         assert await take_urls(frontier) == ["https://a.example/b"]
 
@@ -377,17 +379,32 @@ async def test_a_host_counts_the_first_attempts_of_its_pages(
     [("rules", HostState.READY), ("allow", HostState.READY), ("unreachable", HostState.HELD)],
 )
 async def test_a_robots_verdict_is_kept_with_the_host(store: Store, verdict: str, state: HostState) -> None:
-    """The newest one counts, with every detail; no URL is touched."""
+    """The newest one counts, with every detail, the text apart; no URL is touched."""
     old = RobotsRecord("rules", 200, b"old", NOW - 9, NOW)
-    new = RobotsRecord(verdict, 503, b"\x00\xff", NOW, NOW + 5.5, 1.5, NOW - 1)
+    new = RobotsRecord(verdict, 503, b"\x00\xff" if verdict == "rules" else None, NOW, NOW + 5.5, 1.5, NOW - 1)
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
         before = await frontier.totals()
         await frontier.settle(batch(visit(task, robots=old), visit(task, FAILED, robots=new)))
         row = await host(frontier)
-        assert (row.robots, row.state) == (new, state)
+        assert (row.robots, row.state) == (replace(new, body=None), state)
+        assert await frontier.robots_body(row.id) == new.body
         assert (await frontier.totals(), row.queued) == (before, 1)
+
+
+async def test_the_text_of_robots_txt_stays_while_its_host_fails(store: Store) -> None:
+    """A record that says "rules" and brings no text goes on with the one that is stored."""
+    known = RobotsRecord("rules", 200, b"text", NOW - 9, NOW)
+    stale = replace(known, body=None, expires_at=NOW + 60, failing_since=NOW)
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
+        await frontier.settle(batch(visit(task, robots=known)))
+        await frontier.settle(batch(visit(task, FAILED, robots=stale)))
+        row = await host(frontier)
+        assert row.robots == stale
+        assert await frontier.robots_body(row.id) == b"text"
 
 
 async def test_a_rest_ends_when_it_is_said_to(store: Store) -> None:
@@ -845,3 +862,86 @@ async def test_blocks_are_kept_until_they_are_taken_back(store: Store) -> None:
         assert await frontier.unblock("0.example")
         assert not await frontier.unblock("0.example")
         assert await frontier.blocks() == [block]
+
+
+async def test_what_waits_for_an_outage_is_due_when_it_is_over(store: Store) -> None:
+    """Failures since then that may have been ours, and no others."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(4)))
+        tasks = await frontier.take((await host(frontier)).id, 9, leased=())
+        ends = [
+            (Failed(ErrorType.CONNECT_TIMEOUT, "", True), NOW + 5),
+            (Failed(ErrorType.CONNECT_TIMEOUT, "", True), NOW - 5),
+            (Failed(ErrorType.TLS_CERT_EXPIRED, "", True), NOW + 5),
+        ]
+        for task, (outcome, at) in zip(tasks, ends, strict=False):
+            settlement = visit(task, outcome, state=UrlState.WAITING, next_at=NOW + 900)
+            await frontier.settle(batch(replace(settlement, finished_at=at)))
+        await frontier.hasten(since_at=NOW, now=NOW + 60)
+        assert await frontier.next_due() == NOW + 60
+        assert sum((await frontier.promote(now=NOW + 60)).values()) == 1
+        assert await frontier.next_due() == NOW + 900
+
+
+async def test_how_slow_keys_are_is_kept_until_they_are_not(store: Store) -> None:
+    """The last one said counts; 0 ends it."""
+    async with store.opened() as (frontier, _):
+        paces = [Pace("a", 2.5, NOW), Pace("b", 1.0, NOW), Pace("a", 3.5, NOW + 1)]
+        await frontier.settle(replace(batch(), paces=paces))
+    async with store.opened() as (frontier, recovered):
+        assert recovered.paces == (Pace("a", 3.5, NOW + 1), Pace("b", 1.0, NOW))
+        await frontier.settle(replace(batch(), paces=[Pace("a", 0.0, NOW + 2)]))
+    async with store.opened() as (_, recovered):
+        assert recovered.paces == (Pace("b", 1.0, NOW),)
+
+
+async def test_quarantines_are_kept_with_their_evidence(store: Store) -> None:
+    """A released one stays known; its host is to be judged anew, until it was."""
+    one = Quarantine(1, "/cal/{date}", "trap_quarantine", '{"known": 20}', NOW)
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        await frontier.settle(replace(batch(), quarantines=[one]))
+    async with store.opened() as (frontier, recovered):
+        assert (recovered.quarantines, recovered.unswept) == ((one,), (1,))
+        await frontier.swept(1)
+        await frontier.settle(replace(batch(), quarantines=[replace(one, released_at=NOW + 5)]))
+        await frontier.swept(1)
+        await frontier.unswept([1, 2])
+        await frontier.swept(2)
+    async with store.opened() as (_, recovered):
+        assert recovered.quarantines == (replace(one, released_at=NOW + 5),)
+        assert recovered.unswept == (1,)
+
+
+async def test_queued_urls_are_denied_with_their_rule_and_others_stay(store: Store) -> None:
+    """What was settled meanwhile is not touched."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/1", "https://a.example/2", "https://a.example/3")
+        first, second, third = await take(frontier)
+        await frontier.settle(batch(visit(second)))
+        assert await frontier.deny(1, [(first.id, DENIED), (second.id, DENIED)], now=NOW) == 1
+        totals = await frontier.totals()
+        assert (totals.queued, totals.denied, totals.done) == (1, 1, 1)
+        assert [task.id for task in await take(frontier)] == [third.id]
+        (row,) = await frontier.url_rows(1, UrlState.DENIED, after=None, limit=9)
+        assert (row.id, row.reason) == (first.id, "robots")
+        assert (await host(frontier)).queued == 1
+
+
+async def test_a_robots_txt_that_changed_is_told(store: Store) -> None:
+    """Not the first one, nor one that says the same or nothing."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
+        changed = []
+        for verdict, body in (
+            ("rules", b"a"),
+            ("rules", b"a"),
+            ("unreachable", None),
+            ("rules", b"b"),
+            ("allow", None),
+        ):
+            record = RobotsRecord(verdict, 200, body, NOW, NOW + 9)
+            receipt = await frontier.settle(batch(visit(task, robots=record)))
+            changed.append(list(receipt.robots_changed))
+        assert changed == [[], [], [], [1], [1]]

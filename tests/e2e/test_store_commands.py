@@ -254,6 +254,19 @@ def test_errors_are_queued_again(crawl: Crawl) -> None:
     assert run("requeue", "--error-type", "rest", "--output", crawl.output).code == 2
 
 
+def test_what_is_quarantined_is_shown_and_released(crawl: Crawl) -> None:
+    """By `hosts` and by the store; released once, it is not in quarantine any more, and the crawl goes on."""
+    store(crawl, "INSERT INTO quarantine VALUES (1, '/cal/{date}', 'trap_quarantine', '{\"known\": 20}', 1.0, NULL)")
+    host = DOCS
+    store(crawl, f"UPDATE quarantine SET host = (SELECT id FROM host WHERE host = '{host}')")
+    assert run("release", host, "--template", "/x", "--output", crawl.output).code == 1
+    ran = run("release", host, "--output", crawl.output)
+    assert (ran.code, ran.stdout) == (0, "released /cal/{date}\n")
+    ran = run("release", host, "--output", crawl.output)
+    assert (ran.code, ran.stderr) == (1, f"crawler: nothing of {host} is in quarantine\n")
+    assert crawl.run().code == 0
+
+
 def test_a_forgotten_url_is_listed_with_all_its_records(crawl: Crawl) -> None:
     """And gone from the store; a crawl that goes on never asks for it again."""
     url = crawl.page_lines()[3]["url"]

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from crawler.content.options import ContentOptions
 from crawler.core.body import BytesBody
-from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.options import PolitenessOptions, ScopeOptions, TrapOptions
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse
 from crawler.core.values import (
@@ -44,9 +44,12 @@ from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Host
 from crawler.engine.options import EngineOptions
+from crawler.engine.rejudge import Rejudger
+from crawler.engine.rules import RulesCache
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
 from crawler.engine.tally import Tally
+from crawler.engine.traps import TrapWatch
 from crawler.engine.visit import Reader, Skipped
 from crawler.engine.worker import LARGE_AT_ONCE, Visited, Worker
 from crawler.fetch.fetcher import GateShut
@@ -108,6 +111,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__(self._jumping)
         self._clock_resolution = 0.0
         self.clock_skew = 0.0
+        self.runs_inline = False  # what is meant for a thread runs here and now: twice as fast, for long walks
 
     def time(self) -> float:
         return self._jumping.time
@@ -117,6 +121,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.turns
 
     def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
+        if self.runs_inline:
+            done = self.create_future()
+            try:
+                done.set_result(func(*args))
+            except Exception as error:
+                done.set_exception(error)
+            return done
         self._jumping.threads += 1
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._thread_done)
@@ -419,6 +430,7 @@ class Engine:
         output: Path = Path("/"),
         rng_seed: int = 1,
         gated: bool = True,
+        traps: TrapOptions | None = None,
         web: dict[str, FetchResult | Sequence[FetchResult]] | None = None,
     ) -> None:
         scope = scope or ScopeOptions()
@@ -444,6 +456,7 @@ class Engine:
             rng=self.rng,
             on_event=lambda event, fields: self.events.append((event.value, fields)),
         )
+        self.rules = RulesCache(TOKEN)
         self.scheduler = Scheduler(
             books=self.books,
             frontier=self.frontier,
@@ -452,10 +465,21 @@ class Engine:
             clock=clock,
             politeness=politeness,
             options=engine,
+            rules=self.rules,
         )
         self.tally = Tally()
         obeys = politeness.robots == "obey"
-        self.admission = Admission(Scope(scope, [each.origin.host for each in self.seeds]), TOKEN, obeys)
+        traps = traps or TrapOptions()
+        self.traps = TrapWatch(traps, clock, self.rng, lambda event, fields: self.events.append((event.value, fields)))
+        rules_in_force = Scope(scope, [each.origin.host for each in self.seeds], traps)
+        self.admission = Admission(rules_in_force, self.rules, obeys, self.traps)
+        self.rejudger = Rejudger(
+            frontier=self.frontier,
+            scheduler=self.scheduler,
+            admission=self.admission,
+            clock=clock,
+            on_event=lambda event, fields: self.events.append((event.value, fields)),
+        )
         self.reader = Reader(
             content=ContentOptions(),
             fetch=FetchOptions(),
@@ -477,6 +501,7 @@ class Engine:
             on_closed=self.closed.append,
             on_disk=self._on_disk,
         )
+        self.committer.take_quarantines = self.traps.take_quarantines
         self.robots_seen: list[Host] = []
         self.large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
         self.workers = [self.make_worker() for _ in range(engine.workers)]
@@ -487,6 +512,7 @@ class Engine:
             clock=clock,
             options=engine,
             on_drain=self.drained_for.append,
+            rejudger=self.rejudger,
         )
         self.recovered: Recovered | None = None
 
@@ -524,6 +550,8 @@ class Engine:
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.books.load(recovered)
+        self.traps.load(recovered.quarantines)
+        self.rejudger.want(recovered.unswept)
         self.tally.life = recovered.counters
         receipt: Receipt = await self.frontier.add(self.seeds, now=self.clock.now())
         self.scheduler.stored(receipt)

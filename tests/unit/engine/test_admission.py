@@ -1,33 +1,54 @@
 """Admission: what is kept of robots.txt to judge by."""
 
+import random
+
 import pytest
 
-from crawler.core.options import ScopeOptions
+from crawler.core.options import ScopeOptions, TrapOptions
 from crawler.core.scope import Scope
 from crawler.core.values import Origin, RobotsRecord
 from crawler.core.vocabulary import DenyReason
-from crawler.engine import admission as admission_module
 from crawler.engine.admission import Admission
 from crawler.engine.clock import SystemClock
 from crawler.engine.hosts import Host, Key
+from crawler.engine.rules import RulesCache
+from crawler.engine.traps import TrapWatch
+
+TRAPS = TrapWatch(TrapOptions(), SystemClock(), random.Random(1), lambda event, fields: None)
+TEXT = b"User-agent: *\nDisallow: /private"
 
 
-def host(n: int, body: bytes) -> Host:
+def host(n: int) -> Host:
     origin = Origin("https", f"h{n}.test", 443)
-    return Host(n, origin, Key(origin.host, 0.0), robots=RobotsRecord("rules", 200, body, 0.0, 1e12))
+    return Host(n, origin, Key(origin.host, 0.0), robots=RobotsRecord("rules", 200, None, 0.0, 1e12))
 
 
-def test_rules_of_hosts_not_asked_lately_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsed rules are bounded; a host whose rules were let go is judged by them all the same."""
-    monkeypatch.setattr(admission_module, "PARSED_BYTES", 100)
-    admission = Admission(Scope(ScopeOptions(), []), "bot", obey=True)
-    hosts = [host(n, b"User-agent: *\nDisallow: /private # 34 bytes") for n in range(5)]
-    for _ in range(2):
-        for each in hosts:
-            denied = admission.judge_robots(f"{each.origin}/private", each)
-            assert denied is not None
-            assert denied.reason is DenyReason.ROBOTS
-            assert sum(one.rules is not None for one in hosts) <= 2
+def test_rules_not_asked_for_lately_are_let_go() -> None:
+    """What is kept is bounded; a host whose rules were let go says that it needs them."""
+    cache = RulesCache("bot", budget_bytes=2 * RulesCache("bot").parse(TEXT).size_bytes)
+    admission = Admission(Scope(ScopeOptions(), []), cache, True, TRAPS)
+    hosts = [host(n) for n in range(5)]
+    for each in hosts:
+        cache.put(each, cache.parse(TEXT), stored=True)
+        denied = admission.judge_robots(f"{each.origin}/private", each)
+        assert denied is not None
+        assert denied.reason is DenyReason.ROBOTS
+        cache.use(hosts[0])
+    assert [one.needs_rules for one in hosts] == [False, True, True, True, False]
+    assert cache.bytes == sum(one.rules.size_bytes for one in hosts if one.rules is not None)
+
+
+def test_rules_in_use_or_not_yet_stored_are_kept() -> None:
+    """The store could not give them back yet, or a worker is about to judge by them."""
+    cache = RulesCache("bot", budget_bytes=1)
+    leased, unstored, free = host(1), host(2), host(3)
+    leased.leases = 1
+    for each in (leased, unstored, free, host(4)):
+        cache.put(each, cache.parse(TEXT), stored=each is not unstored)
+    assert [one.needs_rules for one in (leased, unstored, free)] == [False, False, True]
+    cache.stored(unstored)
+    cache.put(host(5), cache.parse(TEXT), stored=True)
+    assert unstored.needs_rules
 
 
 def test_the_clock_follows_steps_forwards_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """The books: limits to the URL, and what answers earn a host and its key."""
 
+import asyncio
 import random
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
 from crawler.engine.books import Books
 from crawler.frontier.base import Block, Counters, Recovered
+from crawler.frontier.memory import MemoryFrontier
+from tests.support.engine import Engine, answer, page, run
 from tests.support.fetching import FakeClock
 
 A = Origin("https", "www.a.test", 443)
@@ -324,3 +328,26 @@ def test_a_blocked_host_has_no_work() -> None:
     assert case.books.look_at_blocks() == [case.a, case.a2]
     assert case.a.has_work
     assert case.a.queued == 100
+
+
+def test_a_slow_host_is_asked_as_seldom_after_a_restart() -> None:
+    """What its slowness makes of the delay goes with a commit, once, and rests it first thing in the next run."""
+
+    async def main() -> None:
+        frontier = MemoryFrontier()
+        polite = PolitenessOptions(delay_s=1.0, address_delay_s=0.0)
+        for start in (0.0, 1.0):
+            engine = Engine("https://a.test/", politeness=polite, frontier=frontier)
+            links = [f"/{n}" for n in range(9)]
+            engine.web.other = lambda origin, task, links=links: answer(200, page(*links), took_s=3.0)
+            begun = engine.clock.mono()
+            crawling = asyncio.ensure_future(engine.run())
+            await asyncio.sleep(50)
+            engine.crawl.stop()
+            await crawling
+            begins = [one.begin for one in engine.web.asked]
+            assert begins[0] - begun >= 15.0 * start
+            assert all(after - before >= 15.0 for before, after in pairwise(begins))
+        assert [pace.response_s for pace in (await frontier.open()).paces] == [3.0]
+
+    run(main())

@@ -1,8 +1,10 @@
 """What an answer to a request for robots.txt means, and how the crawl bears with one that fails."""
 
 import gzip
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,8 @@ from crawler.core.vocabulary import ErrorType, StoppedBy, TruncatedReason
 from crawler.engine import robots_visit
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions
-from tests.support.engine import EPOCH, POLITE, TOKEN, Engine, answer, failed, page, run
+from crawler.frontier.sqlite import SqliteFrontier
+from tests.support.engine import EPOCH, POLITE, TOKEN, Engine, InThread, answer, failed, page, run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"
@@ -23,7 +26,9 @@ GOOD = RobotsRecord("rules", 200, b"User-agent: *\nDisallow: /x", NOW, NOW + DAY
 def record(
     outcome: Outcome, *, known: RobotsRecord | None = None, now: float = NOW, rest_s: float = 60.0
 ) -> RobotsRecord:
-    return robots_visit.record_of(outcome, known=known, now=now, rest_s=rest_s, token=TOKEN, limits=FetchOptions())
+    return robots_visit.verdict_of(
+        outcome, known=known, now=now, rest_s=rest_s, token=TOKEN, limits=FetchOptions()
+    ).record
 
 
 @pytest.mark.parametrize(
@@ -213,3 +218,25 @@ def test_the_clock_of_the_tests_is_sane() -> None:
     engine = crawl([answer(404)])
     assert engine.robots_seen[0].robots is not None
     assert engine.robots_seen[0].robots.fetched_at == pytest.approx(EPOCH, abs=1.0)
+
+
+def test_rules_that_were_let_go_are_read_again_before_a_page_is_judged(tmp_path: Path) -> None:
+    """With room for the rules of one host, all hosts are judged by their own; a robots.txt is fetched once."""
+
+    async def main() -> None:
+        names = [f"h{n}.test" for n in range(4)]
+        engine = Engine(*(f"https://{name}/" for name in names), frontier=InThread(SqliteFrontier(tmp_path / "db")))
+        engine.rules._budget = 1
+        for n, name in enumerate(names):
+            links = [f"/{m}" for m in range(4)]
+            engine.web.pages[f"https://{name}/"] = answer(200, page(*links))
+            text = f"User-agent: *\nDisallow: /{n}\n".encode()
+            engine.web.pages[f"https://{name}/robots.txt"] = answer(200, text, content_type="text/plain")
+        assert await engine.run() is StoppedBy.EMPTY
+        asked = Counter(engine.web.urls)
+        assert max(asked.values()) == 1
+        denied = {url for url, state in engine.settled.items() if state == "denied"}
+        assert denied == {f"https://{name}/{n}" for n, name in enumerate(names)}
+        assert sum(host.rules is not None for host in engine.books.hosts.values()) <= 1
+
+    run(main())

@@ -1,0 +1,43 @@
+"""`crawler release HOST`: what is quarantined of a host is fetched after all, and not quarantined for that again."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crawler.admin.client import Control
+from crawler.cli.failures import say
+from crawler.cli.place import locate, place_options
+from crawler.cli.upkeep import with_store
+from crawler.core.vocabulary import Exit
+from crawler.engine import upkeep
+from crawler.frontier.base import Frontier, Recovered
+
+
+@click.command(name="release")
+@click.argument("name", metavar="HOST")
+@click.option("--template", help="This one only, as `crawler hosts` and the log name it; else all of the host.")
+@place_options
+def release(
+    config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str, template: str | None
+) -> int:
+    """Let URL templates of HOST out of quarantine. Exit code 1 if none was in it."""
+    located = locate(config, overrides, output)
+    host = name.strip().lower()
+    if located.place.pid() is not None:
+        with Control(located.place.socket) as control:
+            answer = control.call("release", {"name": host} | ({} if template is None else {"template": template}))
+    else:
+
+        async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
+            host_ids = {row.id for row in recovered.hosts if row.origin.host == host}
+            released = await upkeep.release(frontier, host_ids, template, time.time())
+            return {"templates": [one.template for one in released]}
+
+        answer = with_store(located, store)
+    for one in answer["templates"]:
+        click.echo(f"released {one}")
+    if not answer["templates"]:
+        say(f"nothing of {host} is in quarantine" if template is None else f"{template} is not in quarantine")
+    return Exit.OK if answer["templates"] else Exit.FINDINGS

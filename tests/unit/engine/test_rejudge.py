@@ -1,0 +1,141 @@
+"""Rules that change: what is stored is judged anew, both ways, and the log says how much."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from crawler.core.options import PolitenessOptions
+from crawler.core.values import FetchResult, Origin, Task
+from crawler.core.vocabulary import TaskKind, UrlState
+from crawler.engine.hosts import Host
+from crawler.engine.options import EngineOptions
+from crawler.frontier.base import Frontier
+from crawler.frontier.memory import MemoryFrontier
+from crawler.frontier.sqlite import SqliteFrontier
+from tests.support.engine import Engine, InThread, answer, page, run
+
+HOUR, DAY = 3_600.0, 86_400.0
+POLITE = PolitenessOptions(delay_s=HOUR, address_delay_s=0.0, adaptive=False)
+LINKS = [f"/{folder}/{n}" for folder in ("a", "b", "c") for n in range(25)]
+
+
+def engine_on(frontier: Frontier, *texts: str) -> Engine:
+    """A host whose robots.txt says another of `texts` each day, and whose front page links to 75 pages."""
+    engine = Engine(
+        "https://a.test/",
+        politeness=POLITE,
+        engine=EngineOptions(workers=4, linger_s=None, min_free=0),
+        frontier=frontier,
+    )
+
+    def answers(origin: Origin, task: Task) -> FetchResult:
+        if task.kind is TaskKind.ROBOTS:
+            text = texts[min(int(engine.clock.mono() // DAY), len(texts) - 1)]
+            return answer(200, text.encode(), content_type="text/plain")
+        return answer(200, page(*LINKS) if task.url == "https://a.test/" else page())
+
+    engine.web.other = answers
+    return engine
+
+
+@pytest.fixture(autouse=True)
+def _days_pass_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The crawl looks for its end every second, which is long in days."""
+    monkeypatch.setattr("crawler.engine.crawl._CHECK_S", 600.0)
+
+
+def fetched(engine: Engine, folder: str) -> int:
+    return sum(f"a.test/{folder}/" in url for url in engine.web.urls)
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def frontier(request: pytest.FixtureRequest, tmp_path: Path) -> object:
+    """Both, as far as a `VirtualLoop` can tell them apart."""
+    return None if request.param == "memory" else tmp_path / "frontier.db"
+
+
+def store(place: object) -> Frontier:
+    return MemoryFrontier() if place is None else InThread(SqliteFrontier(place))  # type: ignore[return-value, arg-type]
+
+
+def test_a_new_disallow_denies_what_is_queued_and_its_end_brings_it_back(frontier: object) -> None:
+    """At once, not only when a URL would be leased; in the end every page is fetched."""
+
+    async def main() -> None:
+        forbids = "User-agent: *\nDisallow: /b/\nDisallow: /c/\n"
+        engine = engine_on(store(frontier), "User-agent: *\nDisallow: /x\n", forbids, "User-agent: *\nDisallow: /c/\n")
+        crawling = asyncio.ensure_future(engine.run())
+        await asyncio.sleep(DAY + 3 * HOUR)
+        (changed,), (swept,) = engine.said("robots_changed"), engine.said("rejudged")
+        assert changed["added"] == ["Disallow: /b/", "Disallow: /c/"]
+        assert changed["removed"] == ["Disallow: /x"]
+        totals = await engine.frontier.totals()
+        before = fetched(engine, "b") + fetched(engine, "c")
+        assert swept["queued"] == 0
+        assert 40 <= int(str(swept["denied"])) <= totals.denied <= 50 - before
+        assert fetched(engine, "a") > 20
+        assert engine.host("a.test").queued == totals.queued
+        await asyncio.sleep(5 * DAY)
+        engine.crawl.stop()
+        await crawling
+        assert fetched(engine, "a") == fetched(engine, "b") == 25
+        assert fetched(engine, "c") < 25
+        counts = [(line["denied"], line["queued"]) for line in engine.said("rejudged")]
+        assert len(counts) == 2
+        assert int(str(counts[1][1])) >= 20
+        host = engine.host("a.test")
+        assert (host.queued, len(host.leased), len(host.buffer)) == (0, 0, 0)
+
+    run(main())
+
+
+def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
+    """The store knows which hosts it was due for."""
+
+    async def main() -> None:
+        frontier = MemoryFrontier()
+        engine = engine_on(frontier, "User-agent: *\nDisallow: /a/\n", "User-agent: *\n")
+
+        async def never(_: Host) -> None:
+            await asyncio.Event().wait()
+
+        crawling = asyncio.ensure_future(engine.run())
+        await asyncio.sleep(0.9 * DAY)
+        engine.rejudger._sweep = never  # type: ignore[method-assign, assignment]
+        await asyncio.sleep(4 * DAY)
+        denied = (await frontier.totals()).denied
+        assert denied == 25
+        assert all(url.state is not UrlState.QUEUED for url in frontier._urls.values())
+        crawling.cancel()
+        await asyncio.wait({crawling})
+        await frontier.close(clean=False)
+        again = engine_on(frontier, "User-agent: *\n")
+        crawling = asyncio.ensure_future(again.run())
+        await asyncio.sleep(3 * DAY)
+        again.crawl.stop()
+        await crawling
+        assert fetched(again, "a") == denied
+        assert (await again.frontier.open()).unswept == ()
+
+    run(main())
+
+
+def test_a_host_that_cannot_be_judged_waits() -> None:
+    """While its robots.txt is unreachable its URLs stay as they are."""
+
+    async def main() -> None:
+        engine = engine_on(MemoryFrontier(), "User-agent: *\n")
+        await engine.open()
+        host = engine.host("a.test")
+        engine.rejudger.want([host.id])
+        assert engine.rejudger.is_idle
+        engine.web.pages["https://a.test/robots.txt"] = answer(500)
+        crawling = asyncio.ensure_future(engine.crawl.run())
+        await asyncio.sleep(HOUR)
+        assert engine.said("rejudged") == []
+        engine.crawl.stop()
+        await crawling
+        await engine.close()
+
+    run(main())
