@@ -123,13 +123,13 @@ class Service:
 
     async def open(self) -> None:
         """Listen. Raises SocketTaken, OSError."""
-        self.control.open()
         listen = self.reloader.settings.admin.listen
         if listen is not None:
             from crawler.admin.web import WebServer  # aiohttp takes a fifth of a second to import
 
             self._web = WebServer(listen, Watch(self), self._parts.clock)
             await self._web.open()
+        self.control.open()
 
     async def close(self) -> None:
         if self._web is not None:

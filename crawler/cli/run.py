@@ -1,5 +1,6 @@
 """`crawler run -c FILE`: the daemon, in the foreground, for systemd."""
 
+import faulthandler
 import os
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ def command(config: Path, overrides: tuple[str, ...]) -> int:
     from crawler.app import View, run
     from crawler.settings.loading import load
 
+    faulthandler.enable()  # the watchdog's SIGABRT then says on stderr where every thread stands
     settings = load_settings(config, overrides, "run").settings
     result = run(
         settings,

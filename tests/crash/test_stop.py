@@ -2,6 +2,7 @@
 
 import signal
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -84,4 +85,27 @@ def test_two_crawlers_never_share_an_output_directory(server: Nginx, tmp_path: P
         assert second.stderr == f"crawler: {crawl.output}/frontier.db is in use by process {first.pid}\n"
         assert second.stdout == ""
         assert ended(first).code == 0
+    assert_everything_is_there_once(server, crawl)
+
+
+def test_a_stop_in_full_flight_ends_within_its_drain(server: Nginx, tmp_path: Path) -> None:
+    """Full speed, and a server that never answers: `engine.drain` is waited for it, not a second more; nothing is lost,
+    and what was cut off is asked again by the next run.
+    """
+    drain_s = 1.5
+    with saying(None) as port:
+        seeds = [server.url(DOCS), server.url(OTHER), f"http://127.0.0.1:{port}/"]
+        keys = sections(server, DOCS, OTHER, crawl={"seeds": seeds}, engine={"drain": f"{drain_s}s"})
+        crawl = Crawl.of(tmp_path, keys)
+        with running(*crawl.arguments()) as process:
+            assert wait_for_requests(server, process, 60)
+            process.send_signal(signal.SIGTERM)
+            stopped = ended(process, timeout=20)
+    assert (stopped.code, stopped.summary["stopped_by"]) == (75, "signal")
+    began, end = (line["ts"] for line in crawl.events() if line["event"] in ("drain", "stop"))
+    took_s = (datetime.fromisoformat(end) - datetime.fromisoformat(began)).total_seconds()
+    assert drain_s - 0.1 < took_s < drain_s + 1.0
+    last = crawl.run("-o", f"crawl.seeds={seeds[:2]}", "-o", "crawl.linger=0s")
+    assert last.code in (0, 75)
+    assert max(Counter(server.places()).values()) == 1
     assert_everything_is_there_once(server, crawl)

@@ -1,0 +1,142 @@
+"""Alive or not: every legitimate idle is one, and what stands still is found. Hours pass in milliseconds."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from crawler.core.values import Fetched, Origin, Task
+from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.engine.health import OWN_WORK_S, Health
+from crawler.engine.options import EngineOptions
+from crawler.fetch.options import FetchOptions
+from tests.support.engine import Engine, answer, page, run
+
+ANSWER_S = FetchOptions().total_timeout_s
+DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
+
+
+@asynccontextmanager
+async def watched(engine: Engine, seen: list[str]) -> AsyncIterator[Health]:
+    """The engine runs, and is looked at every ten seconds; every trouble is noted in `seen`."""
+    disk = ""
+
+    async def look() -> None:
+        while True:
+            await asyncio.sleep(10.0)
+            health.look()
+            if trouble := health.trouble():
+                seen.append(trouble)
+
+    await engine.open()
+    health = Health(
+        crawl=engine.crawl, scheduler=engine.scheduler, committer=engine.committer, workers=engine.workers,
+        tally=engine.tally, clock=engine.clock, answer_s=lambda: ANSWER_S, disk_reason=lambda: disk,
+    )  # fmt: skip
+    async with asyncio.TaskGroup() as group:
+        crawling = group.create_task(engine.crawl.run())
+        looking = group.create_task(look())
+        yield health
+        engine.crawl.stop(StoppedBy.SIGNAL)
+        await crawling
+        looking.cancel()
+
+
+def test_a_crawl_with_nothing_to_do_is_alive() -> None:
+    """For a day: nothing is queued."""
+
+    async def main() -> None:
+        seen: list[str] = []
+        async with watched(Engine("https://a.test/", engine=DAEMON), seen):
+            await asyncio.sleep(86_400.0)
+        assert seen == []
+
+    run(main())
+
+
+def test_a_paused_crawl_is_alive() -> None:
+    """However long the operator's pause lasts, with URLs that could be asked."""
+
+    async def main() -> None:
+        seen: list[str] = []
+        engine = Engine(*(f"https://a.test/{n}" for n in range(50)), engine=DAEMON)
+        async with watched(engine, seen):
+            await asyncio.sleep(5.0)
+            engine.crawl.hold(True)
+            await asyncio.sleep(10_000.0)
+            assert seen == []
+            engine.crawl.hold(False)
+            await asyncio.sleep(100.0)
+        assert seen == []
+
+    run(main())
+
+
+def test_an_answer_that_takes_its_time_is_waited_for() -> None:
+    """Up to fetch.total_timeout, with every worker waiting."""
+
+    async def main() -> None:
+        seen: list[str] = []
+        engine = Engine("https://a.test/", engine=DAEMON)
+        engine.web.takes_s = lambda origin, task: ANSWER_S - 1.0
+        async with watched(engine, seen):
+            await asyncio.sleep(4 * ANSWER_S)
+        assert seen == []
+
+    run(main())
+
+
+def test_a_fetch_without_end_is_found() -> None:
+    """Longer than any deadline allows: somebody's bug; it is found once the longest attempt should have ended."""
+
+    async def main() -> None:
+        seen: list[str] = []
+        engine = Engine("https://a.test/", engine=DAEMON)
+        engine.web.takes_s = lambda origin, task: 10 * ANSWER_S
+        async with watched(engine, seen) as health:
+            await asyncio.sleep(ANSWER_S + OWN_WORK_S - 20.0)
+            assert seen == []
+            await asyncio.sleep(60.0)
+            assert not health.is_alive
+            assert "fetch" in seen[0]
+
+    run(main())
+
+
+def test_due_urls_that_nobody_hands_out_are_found() -> None:
+    """The scheduler's own standstill, with workers idle."""
+
+    async def main() -> None:
+        seen: list[str] = []
+        engine = Engine(*(f"https://a.test/{n}" for n in range(50)), engine=DAEMON)
+
+        async def stands_still() -> None:
+            while not engine.scheduler.stopping:
+                await asyncio.sleep(1.0)
+
+        engine.scheduler.run = stands_still  # type: ignore[method-assign]  # the fault
+        async with watched(engine, seen) as health:
+            await asyncio.sleep(OWN_WORK_S + 30.0)
+            assert not health.is_alive
+            assert "due URLs are not handed out" in seen[0]
+
+    run(main())
+
+
+def test_a_long_rest_is_no_standstill() -> None:
+    """A host that asks for hours of rest, and one whose robots.txt cannot be read."""
+
+    async def main() -> None:
+        seen: list[str] = []
+        engine = Engine("https://a.test/", "https://b.test/", engine=DAEMON)
+
+        def other(origin: Origin, task: Task) -> Fetched:
+            if origin.host == "b.test" and task.kind is TaskKind.ROBOTS:
+                return answer(500)
+            return answer(429, page(), retry_after="7200")
+
+        engine.web.other = other
+        async with watched(engine, seen):
+            await asyncio.sleep(3 * 7_200.0)
+        assert seen == []
+
+    run(main())
