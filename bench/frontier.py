@@ -145,12 +145,13 @@ async def candidates(path: Path, duplicates: str) -> None:
 
 
 FILL = """
+WITH RECURSIVE number (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM number WHERE value < {urls})
 INSERT INTO url (id, host, hash, priority, depth, state, target, via, source, hop_path, redirects, found_at)
 SELECT value, 1 + (value * 2654435761) % {hosts}, random(), 0, 3, 'queued',
        '/section-' || (value % 97) || '/' || printf('%07d', value * 40503 % 1000003) || '/page-'
          || printf('%09d', value) || '.html?view=full',
        max(1, value / 8), 'link', 'LLL', 0, 1795424400.0
-FROM generate_series(1, {urls})"""
+FROM number"""
 
 
 async def fill(path: Path, urls: int) -> None:
