@@ -32,8 +32,10 @@ from crawler.engine.clock import SystemClock, utc_offset_s
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
+from crawler.engine.listings import Listings
 from crawler.engine.rejudge import Rejudger
 from crawler.engine.report import Reporter
+from crawler.engine.revisits import Revisits
 from crawler.engine.rules import RulesCache
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
@@ -246,6 +248,7 @@ def _assemble(
         politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event, blocks=blocks
     )
     rules = RulesCache(identity.robots_token)
+    revisits = Revisits(settings.recrawl_options(mode), frontier=frontier, clock=clock, rng=rng)
     scheduler = Scheduler(
         books=books,
         frontier=frontier,
@@ -256,6 +259,7 @@ def _assemble(
         options=engine,
         rules=rules,
         valve=valve,
+        revisits=revisits,
     )
     obeys = politeness.robots == "obey"
     seed_hosts = [seed(text)[1].host for text in settings.seeds]
@@ -264,13 +268,18 @@ def _assemble(
     rejudger = Rejudger(
         frontier=frontier, scheduler=scheduler, admission=admission, clock=clock, on_event=reporter.event
     )
+    seen = RecentKeys()
     reader = Reader(
         content=settings.content_options(),
         fetch=fetch,
         token=identity.robots_token,
         obey=obeys,
         requisites=scope_options.requisites,
-        seen=RecentKeys(),
+        seen=seen,
+        in_links=revisits.in_links if revisits.enabled else None,
+    )
+    listings = Listings(
+        mode=settings.sitemaps(mode), frontier=frontier, seen=seen, trusts_dates_of=revisits.trusts_dates_of
     )
 
     def on_disk(reason: str | None) -> None:
@@ -311,6 +320,8 @@ def _assemble(
             max_attempts=engine.max_attempts,
             limits=fetch,
             large_pages=large_pages,
+            revisits=revisits,
+            listings=listings,
             on_skipped=reporter.skip,
             on_scope_host=on_scope_host,
             on_robots=reporter.robots,
@@ -330,6 +341,7 @@ def _assemble(
     return Parts(
         crawl, scheduler, books, gate, admission, committer, reporter, tally, Clients(client), reader, workers,
         sweeper, blocks, valve, frontier, clock, logs, output, rejudger,
+        revisits, listings, mode,
     )  # fmt: skip
 
 

@@ -15,8 +15,10 @@ from crawler.engine.books import Books
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
+from crawler.engine.listings import Listings
 from crawler.engine.rejudge import Rejudger
 from crawler.engine.report import Reporter
+from crawler.engine.revisits import Revisits
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.sweep import Sweeper
 from crawler.engine.tally import Tally
@@ -25,6 +27,7 @@ from crawler.engine.visit import Reader
 from crawler.engine.worker import Worker
 from crawler.frontier.base import Frontier
 from crawler.obs.logs import Logs
+from crawler.settings.settings import Mode
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +53,6 @@ class Parts:
     logs: Logs
     output: Path
     rejudger: Rejudger
+    revisits: Revisits
+    listings: Listings
+    mode: Mode

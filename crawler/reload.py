@@ -211,6 +211,9 @@ class Reloader:
         hours = new.engine_options("run").hours
         parts.valve.set_hours(Hours(hours, utc_offset_s) if hours else None)
         parts.scheduler.reconfigure(politeness)
+        parts.revisits.reconfigure(new.recrawl_options(parts.mode))
+        parts.listings.mode = new.sitemaps(parts.mode)
+        parts.scheduler.wake()
         parts.logs.reload(new.log_options())
         if receipt is not None:
             parts.scheduler.stored(receipt)

@@ -53,6 +53,7 @@ class Listing:
     invalid: int = 0  # entries that are no URL worth fetching
     capped: bool = False
     error: str | None = None
+    size: int = 0  # bytes, decoded
 
 
 class Collector:

@@ -6,6 +6,7 @@ payload does so off the event loop. Invariant: whatever the bytes, it returns.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Final
 
@@ -52,11 +53,10 @@ def read_listing(
         first = _beginning(stream)
     collector = Collector(url)
     listing = _read(chain((first,), stream), collector, content_type, text_too, first)
-    if pieces.bomb and listing.kind is not None:
-        return Listing(listing.kind, listing.entries, listing.invalid, capped=True, error=pieces.error)
-    if pieces.error is not None and (listing.error is None or pieces.truncated):
-        return Listing(listing.kind, listing.entries, listing.invalid, listing.capped, pieces.error)
-    return listing
+    error = listing.error
+    if pieces.error is not None and (error is None or pieces.truncated or pieces.bomb):
+        error = pieces.error
+    return replace(listing, capped=listing.capped or pieces.bomb, error=error, size=pieces.size)
 
 
 def _beginning(stream: Iterator[bytes]) -> bytes:

@@ -122,7 +122,7 @@ def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Rando
             # a body cut at a limit of ours will be cut again; one that a fault cut short may come whole
             if outcome.error_type is None:
                 return Fate(UrlState.DONE)
-            transient = outcome.error_type is not ErrorType.TOO_LARGE
+            transient = outcome.error_type not in (ErrorType.TOO_LARGE, ErrorType.CONTENT_ERROR)
         case _:
             assert_never(outcome)
     if not transient or attempt >= max_attempts:

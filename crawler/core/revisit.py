@@ -48,6 +48,8 @@ def learn(history: PageHistory | None, finding: Finding, *, elapsed_s: float, co
     A change that was seen stands for x/(1-e^-x) changes, x = λ·elapsed: more than one may have gone by between two
     looks (the maximum-likelihood correction for a Poisson process).
     """
+    if history is None and finding is Finding.NEW:  # nearly every visit of a crawl that is young
+        return PageHistory(content_at)
     known = history or PageHistory()
     match finding:
         case Finding.NEW:

@@ -18,6 +18,8 @@ from crawler.core.vocabulary import DenyReason, Source
 MAX_REQUISITE_HOPS: Final = 3
 MAX_REDIRECTS: Final = 10  # OUTCOMES: Redirects; the Fetch standard allows 20, curl 50, wget 20
 
+# Seeds are the operator's; a sitemap is no page, and may lie on a host of its own.
+_ANYWHERE: Final = frozenset((Source.SEED, Source.ROBOTS, Source.INDEX))
 _SEED_HOSTS: Final = "seed-hosts"
 _SEED_DOMAINS: Final = "seed-domains"
 
@@ -91,7 +93,7 @@ class Scope:
         for rule, pattern in self._exclude:
             if pattern.search(url):
                 return Denied(DenyReason.SCOPE_EXCLUDE, _words("exclude", rule))
-        if source is Source.SEED:
+        if source in _ANYWHERE:
             return None
         if self.traps is not None and (denied := impossible_path(target_of(url), self.traps)) is not None:
             return denied

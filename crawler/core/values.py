@@ -112,6 +112,11 @@ class Task:
     def is_revisit(self) -> bool:
         return self.visits > 0
 
+    @property
+    def is_first(self) -> bool:
+        """A page's first attempt: what limits on URLs count."""
+        return self.attempt == 1 and self.visits == 0 and self.kind is TaskKind.PAGE
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

@@ -157,8 +157,10 @@ class Books:
     # -- limits
 
     def take_place(self, host: Host, task: Task) -> bool:
-        """Count a task that is about to be handed out. False: a limit forbids it. A retry needs no place."""
-        if task.attempt > 1:
+        """Count a task that is about to be handed out. False: a limit forbids it. Only pages that were never asked for
+        need a place.
+        """
+        if not task.is_first:
             return True
         total_full = self._max_urls is not None and self.first_attempts + self.reserved >= self._max_urls
         host_full = self._max_urls_per_host is not None and host.fetched + host.reserved >= self._max_urls_per_host
@@ -187,7 +189,7 @@ class Books:
 
     def give_place_back(self, host: Host, task: Task) -> None:
         """A task that was handed out came back undone."""
-        if task.attempt == 1:
+        if task.is_first:
             host.reserved -= 1
             self.reserved -= 1
 
@@ -198,7 +200,7 @@ class Books:
         host.leased.discard(task.id)
         host.queued -= 1
         self.give_place_back(host, task)
-        if task.attempt > 1:
+        if not task.is_first:
             return ()
         if fetched:
             host.fetched += 1

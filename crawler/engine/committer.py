@@ -220,13 +220,15 @@ class Committer:
             if (reason := self._disk_low()) is not None:
                 return reason
             written, files = await self._in_thread(self._write_sinks, [each.record for each in settlements])
+            sink_files, hint_after_s = self._unrecorded + files, self._scheduler.hint_after_s
             batch = Batch(
                 settlements,
                 written,
-                self._unrecorded + files,
+                sink_files,
                 rests,
                 counters,
                 scope_hosts,
+                hint_after_s,
                 quarantines=quarantines,
                 paces=paces,
             )
@@ -282,9 +284,14 @@ class Committer:
             settlement = visited.settlement
             tally.links_new += links_new
             tally.pages += is_stored_page(settlement)
-            if settlement.task.kind is TaskKind.PAGE:
-                if settlement.state is UrlState.WAITING and settlement.next_at is not None:
-                    scheduler.due_at(settlement.next_at)
+            if settlement.task.id != 0:
+                if settlement.next_at is not None:
+                    if settlement.state is UrlState.WAITING:
+                        scheduler.due_at(settlement.next_at)
+                    else:
+                        scheduler.visit_again_at(settlement.next_at)
+                if settlement.discovered and settlement.task.kind is not TaskKind.PAGE:
+                    scheduler.visit_again_at(settlement.finished_at)  # what it lists may be due sooner now
                 fetched = not isinstance(settlement.outcome, Denied)
                 scheduler.page_settled(settlement.host_id, settlement.task, fetched=fetched)
             elif settlement.robots is not None and settlement.robots.body is not None:

@@ -24,6 +24,7 @@ from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Errand, Host, Key
 from crawler.engine.options import EngineOptions
+from crawler.engine.revisits import Revisits
 from crawler.engine.rules import RulesCache
 from crawler.engine.stock import FULL_S, Stock
 from crawler.engine.valve import LOOK_S, Valve
@@ -45,6 +46,7 @@ class Scheduler:
         options: EngineOptions,
         rules: RulesCache,
         valve: Valve | None = None,
+        revisits: Revisits | None = None,
     ) -> None:
         self.books = books
         self._frontier = frontier
@@ -52,6 +54,7 @@ class Scheduler:
         self._gate = gate
         self._clock = clock
         self.valve = valve if valve is not None else Valve(clock)
+        self.revisits = revisits
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
         self._workers = options.workers
@@ -79,6 +82,8 @@ class Scheduler:
 
     async def start(self) -> None:
         """After the books were loaded: everything with work gets its place."""
+        if self.revisits is not None:
+            await self.revisits.start()
         for host in self.books.hosts.values():
             self._schedule_if_work(host)
         self.next_due_at = await self._frontier.next_due()
@@ -121,6 +126,12 @@ class Scheduler:
             self.next_due_at = when
             self._wake.set()
 
+    def visit_again_at(self, when: float) -> None:
+        """A URL that was visited is to be visited again then (UTC)."""
+        if self.revisits is not None and self.revisits.enabled:
+            self.revisits.due_at(when)
+            self._wake.set()
+
     # -- the loop
 
     async def run(self) -> None:
@@ -131,6 +142,8 @@ class Scheduler:
                 await self._promote_due()
                 wait_s = await self._lease_ready()
                 self._stock.start(group)
+                if self.revisits is not None and self.revisits.wants_price:
+                    group.create_task(self.revisits.solve(), name="price")
                 if self.is_quiet:
                     self.on_quiet()
                 await self._sleep(wait_s)
@@ -154,10 +167,21 @@ class Scheduler:
         self._wake.set()
 
     def _due_s(self) -> float:
-        """Seconds until waiting URLs are to be queued."""
-        if self.next_due_at is None or self.paused:
+        """Seconds until waiting URLs are to be queued, or some that are to be visited again."""
+        if self.paused:
             return NEVER
-        return max(0.0, self.next_due_at - self._clock.now(), self._store_open_mono - self._clock.mono())
+        due_s = NEVER if self.next_due_at is None else self.next_due_at - self._clock.now()
+        due_s = min(due_s, self.revisit_s())
+        return max(0.0, due_s, self._store_open_mono - self._clock.mono())
+
+    @property
+    def hint_after_s(self) -> float | None:
+        """How long after a visit a sitemap's word may bring the next; None: not at all."""
+        return None if self.revisits is None else self.revisits.hint_after_s
+
+    def revisit_s(self) -> float:
+        """Seconds until a URL may be visited again; infinity if none is to be."""
+        return NEVER if self.revisits is None else self.revisits.due_s()
 
     def _outage_over(self, since_at: float) -> None:
         self._outage_at = since_at
@@ -170,15 +194,21 @@ class Scheduler:
             if self._outage_at is not None:
                 await self._frontier.hasten(since_at=self._outage_at, now=self._clock.now())
                 self._outage_at = None
-            for host_id, count in (await self._frontier.promote(now=self._clock.now())).items():
-                host = self.books.hosts[host_id]
-                host.queued += count
-                host.retries += count
-                self.books.reopen(host)
-                self._schedule_if_work(host)
-            self.next_due_at = await self._frontier.next_due()
+            if self.next_due_at is not None:
+                self._requeued(await self._frontier.promote(now=self._clock.now()))
+                self.next_due_at = await self._frontier.next_due()
+            if self.revisits is not None and self.revisits.due_s() <= 0:
+                self._requeued(await self.revisits.promote())
         except FrontierFull:  # the next commit meets the same disk, and says so
             self._store_open_mono = self._clock.mono() + FULL_S
+
+    def _requeued(self, queued: dict[int, int]) -> None:
+        for host_id, count in queued.items():
+            host = self.books.hosts[host_id]
+            host.queued += count
+            host.retries += count
+            self.books.reopen(host)
+            self._schedule_if_work(host)
 
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""

@@ -74,7 +74,7 @@ class Stock:
         while host.buffer and len(picked) < limit:
             if self._books.take_place(host, host.buffer[0]):
                 picked.append(host.buffer.popleft())
-            elif (retry := next((task for task in host.buffer if task.attempt > 1), None)) is not None:
+            elif (retry := next((task for task in host.buffer if not task.is_first), None)) is not None:
                 host.buffer.remove(retry)
                 picked.append(retry)
             elif host.filling:  # its end looks again
@@ -113,7 +113,7 @@ class Stock:
             host.filling = False
             self._running -= 1
         host.leased.update(task.id for task in tasks)
-        host.retries = max(0, host.retries - sum(task.attempt > 1 for task in tasks))
+        host.retries = max(0, host.retries - sum(not task.is_first for task in tasks))
         host.buffer.extend(tasks)
         self._on_ready(host)
 

@@ -64,8 +64,7 @@ class Tally:
         fetched = responses = pages = size = errors = denied = 0
         for settlement in settlements:
             response = response_of(settlement.outcome)
-            is_page = settlement.task.kind is TaskKind.PAGE
-            if is_page and settlement.task.attempt == 1 and not isinstance(settlement.outcome, Denied):
+            if settlement.task.is_first and not isinstance(settlement.outcome, Denied):
                 fetched += 1
             if response is not None:
                 responses += 1

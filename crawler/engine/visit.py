@@ -4,17 +4,21 @@ Synchronous and without I/O, so that a large page can be read in a thread. It kn
 whether a request is made is the worker's and scheduler's business.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from crawler.content import charset, css, decode, digest, directives, html, redirect
 from crawler.content.fingerprint import Fingerprint, fingerprint
-from crawler.content.links import KnownLinks, Link
+from crawler.content.link_header import header_links
+from crawler.content.links import FEED_TYPES, KnownLinks, Link
+from crawler.content.listed import Listing
+from crawler.content.listing import read_listing
 from crawler.content.options import ContentOptions
 from crawler.core.outcome import response_of
 from crawler.core.scope import MAX_REDIRECTS, Scope
-from crawler.core.url import UrlError, checked, key_of, respelt_key_of
+from crawler.core.url import UrlError, checked, key_of, kind_key_of, respelt_key_of
 from crawler.core.values import (
     Denied,
     Discovered,
@@ -28,12 +32,16 @@ from crawler.core.values import (
     Task,
 )
 from crawler.core.vocabulary import DenyReason, ErrorType, Source, TaskKind, TruncatedReason
-from crawler.engine.seen import RecentKeys, RecentUrls
+from crawler.engine.seen import InLinks, RecentKeys, RecentUrls
 from crawler.fetch.options import FetchOptions
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+LISTING_KINDS: Final = frozenset((TaskKind.SITEMAP, TaskKind.FEED))
+_LISTING_TYPES: Final = FEED_TYPES | {"application/xml", "text/xml"}
+_FEEDS_A_HOST: Final = 16
+_FEED_HOSTS: Final = 65_536  # then counting starts over
 _HTML: Final = frozenset({"text/html", "application/xhtml+xml"})
-_KEPT_HOPS: Final = 64  # letters of hop_path kept
+KEPT_HOPS: Final = 64  # letters of hop_path kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +68,12 @@ class Reading:
     skipped: list[Skipped] = field(default_factory=list)
     index: bool = True  # False: the page asks not to be indexed
     fingerprint: Fingerprint | None = None  # of an HTML page whose template is under suspicion
+    listing: Listing | None = None  # a sitemap or feed, whose entries `engine.listings` judges
 
 
 class Reader:
-    """Reads responses. `seen` spares the store links that it was sent lately; it is only asked and filled on the event
-    loop (`judge`), never in a thread.
+    """Reads responses. `seen` spares the store links that it was sent lately, `in_links` counts them if revisits are
+    planned by it; both are only asked and filled on the event loop (`judge`), never in a thread.
     """
 
     def __init__(
@@ -76,6 +85,7 @@ class Reader:
         obey: bool,
         requisites: bool,
         seen: RecentKeys,
+        in_links: InLinks | None = None,
     ) -> None:
         self._content = content
         self._fetch = fetch
@@ -85,6 +95,8 @@ class Reader:
         self._seen = seen
         self._urls = RecentUrls()  # of those in `seen`, the ones met last: not even their keys need be worked out
         self._known = KnownLinks()
+        self._in_links = in_links
+        self._feeds: Counter[str] = Counter()
 
     def reconfigure(self, *, content: ContentOptions, fetch: FetchOptions, obey: bool, requisites: bool) -> None:
         """Other options are in force, from the next response on."""
@@ -140,6 +152,8 @@ class Reader:
         head = response.head
         content_type = head.get("content-type")
         mime = charset.mime_type(content_type)
+        if task.kind in LISTING_KINDS or (mime in _LISTING_TYPES and task.kind is TaskKind.PAGE):
+            return self._read_listing(task, response, reading, mime), []
         decoded = decode.decode(
             response.payload,
             head.get_all("content-encoding"),
@@ -179,6 +193,13 @@ class Reader:
             links = []
             if mime == "text/css" and self._requisites:
                 links = css.references(decoded.data, task.url)
+        if stated := head.get_all("link"):
+            more, named = header_links(stated, task.url, requisites=self._requisites, max_links=self._content.max_links)
+            present = {(link.url, link.source) for link in links}
+            links += [link for link in more if (link.url, link.source) not in present]
+            canonical = canonical or named
+            if rules.nofollow:
+                links = [link._replace(nofollow=True) for link in links]
         reading.index = not rules.noindex
         reading.links_found = len(links)
         reading.page = PageInfo(
@@ -186,29 +207,76 @@ class Reader:
         )
         return reading, links
 
-    def judge(self, task: Task, reading: Reading, links: Iterable[Link], scope: Scope) -> None:
+    def _read_listing(self, task: Task, response: Fetched, reading: Reading, mime: str) -> Reading:
+        head = response.head
+        listing = reading.listing = read_listing(
+            response.payload,
+            head.get_all("content-encoding"),
+            url=task.url,
+            content_type=head.get("content-type"),
+            max_expansion=self._fetch.max_expansion,
+            text_too=task.kind is TaskKind.SITEMAP,
+        )
+        reading.links_found = len(listing.entries)
+        if task.kind is TaskKind.PAGE:
+            rules = directives.page_directives((), head.get_all("x-robots-tag") if self._obey else [], self._token)
+            reading.index = not rules.noindex
+            reading.page = PageInfo(None, mime or None, None, None, None, len(listing.entries), listing.size)
+            if rules.nofollow:
+                reading.listing = None
+        elif listing.error is not None:
+            reading.outcome = replace(response, error_type=response.error_type or ErrorType.CONTENT_ERROR)
+        return reading
+
+    def judge(self, task: Task, reading: Reading, links: Sequence[Link], scope: Scope) -> None:
         """The cheap half, on the event loop: which links are worth storing. Fills `reading.discovered`."""
         seen, urls = self._seen, self._urls
+        if self._in_links is not None and links and not task.is_revisit and self._in_links.wants_page():
+            self._in_links.note([key_of(link.url) for link in links])
         for link in links:
             if link.url in urls and link.source is not Source.REDIRECT:
                 continue
             key = key_of(link.url)
+            kind = TaskKind.PAGE
             if link.source is Source.REDIRECT:
                 if key == key_of(task.url) and link.url != task.url:
                     key = respelt_key_of(link.url)
+                kind = task.kind
+                if kind is not TaskKind.PAGE:
+                    key = kind_key_of(link.url, kind)
+            elif link.source is Source.FEED:
+                feed_key = kind_key_of(link.url, TaskKind.FEED)
+                if seen.has(feed_key):
+                    continue
+                if self._has_room_for_feed(link):
+                    kind, key = TaskKind.FEED, feed_key
+                elif seen.has(key):
+                    continue
             elif seen.has(key):
                 urls.add(link.url)
                 continue
-            refused, found = self._judge_link(task, link, key, scope)
+            refused, found = self._judge_link(task, link, key, kind, scope)
             if refused is not None:
                 reading.skipped.append(Skipped(link.url, link.origin.host, refused.reason, refused.rule))
             else:
                 seen.add(key)
                 reading.discovered.append(found)
 
-    def _judge_link(self, task: Task, link: Link, key: int, scope: Scope) -> tuple[Denied | None, Discovered]:
+    def _has_room_for_feed(self, link: Link) -> bool:
+        """Some sites have a feed for each page: beyond the first few of a host they are pages, as far as limits go."""
+        if len(self._feeds) >= _FEED_HOSTS:
+            self._feeds.clear()
+        host = link.origin.host
+        if self._feeds[host] >= _FEEDS_A_HOST:
+            return False
+        self._feeds[host] += 1
+        return True
+
+    def _judge_link(
+        self, task: Task, link: Link, key: int, kind: TaskKind, scope: Scope
+    ) -> tuple[Denied | None, Discovered]:
         source = link.source
-        found = _discovered(task, link, key)
+        found = _discovered(task, link, key, kind)
         if link.nofollow and self._obey and source is not Source.REQUISITE:
             return Denied(DenyReason.NOFOLLOW, "nofollow"), found
         if found.redirects > MAX_REDIRECTS:
@@ -225,8 +293,8 @@ def _moved_to(target: str) -> list[Link]:
     return [Link(url, origin, Source.REDIRECT, False)]
 
 
-def _discovered(task: Task, link: Link, key: int) -> Discovered:
-    hop_path = task.hop_path[-_KEPT_HOPS:]
+def _discovered(task: Task, link: Link, key: int, kind: TaskKind) -> Discovered:
+    hop_path = task.hop_path[-KEPT_HOPS:]
     match link.source:
         case Source.REDIRECT:
             depth, hop_path, redirects = task.depth, hop_path + "R", task.redirects + 1
@@ -234,4 +302,4 @@ def _discovered(task: Task, link: Link, key: int) -> Discovered:
             depth, hop_path, redirects = task.depth, hop_path + "E", 0
         case _:
             depth, hop_path, redirects = task.depth + 1, hop_path + "L", 0
-    return Discovered(link.url, link.origin, key, depth, hop_path, link.source, task.priority, redirects)
+    return Discovered(link.url, link.origin, key, depth, hop_path, link.source, task.priority, redirects, kind)

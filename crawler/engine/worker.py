@@ -22,6 +22,7 @@ from crawler.core.url import UrlError, checked
 from crawler.core.value import dataclass
 from crawler.core.values import (
     Denied,
+    Discovered,
     Failed,
     Fetched,
     FetchResult,
@@ -39,9 +40,11 @@ from crawler.core.vocabulary import DenyReason, TaskKind, TruncatedReason, UrlSt
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host
+from crawler.engine.listings import Listings
+from crawler.engine.revisits import Revisits
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally
-from crawler.engine.visit import Reader, Reading, Skipped
+from crawler.engine.visit import LISTING_KINDS, Reader, Reading, Skipped
 from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.options import FetchOptions
 
@@ -115,6 +118,8 @@ class Worker:
         max_attempts: int,
         limits: FetchOptions,
         large_pages: asyncio.Semaphore,
+        revisits: Revisits,
+        listings: Listings,
         on_skipped: Callable[[list[Skipped]], None],
         on_scope_host: Callable[[str, str], None],
         on_robots: Callable[[Host], None],
@@ -132,6 +137,8 @@ class Worker:
         self._max_attempts = max_attempts
         self._limits = limits
         self._large_pages = large_pages
+        self._revisits = revisits
+        self._listings = listings
         self._on_skipped = on_skipped
         self._on_scope_host = on_scope_host
         self._on_robots = on_robots
@@ -164,7 +171,7 @@ class Worker:
                     await self._settle(lease, host, *answered, queue_s)
                 if self._scheduler.stopping or not self._scheduler.may_begin(lease, first=not began):
                     return
-                if task.kind is TaskKind.PAGE:
+                if task.id != 0:
                     if host.is_held or host.needs_rules:
                         return
                     denied = self._admission.judge(task, lease.origin, host)
@@ -260,8 +267,12 @@ class Worker:
         response = response_of(outcome)
         record = None
         if response is not None and reading.payload_digest is not None:
-            page = reading.page if reading.index and isinstance(outcome, Fetched) else None
+            is_news = isinstance(outcome, Fetched) and reading.payload_digest != task.digest
+            page = reading.page if reading.index and is_news else None
             record = Record(task, response, reading.payload_digest, page)
+        history = None
+        if ends.state in (UrlState.DONE, UrlState.GAVE_UP):
+            history, next_at = self._revisits.plan(task, lease.host_id, outcome, ends.state, reading.payload_digest)
         settlement = Settlement(
             task,
             lease.host_id,
@@ -270,8 +281,9 @@ class Worker:
             tuple(reading.discovered),
             record,
             next_at,
-            digest=reading.payload_digest if _has_content(outcome) else None,
+            digest=reading.payload_digest if _has_content(task, outcome) else None,
             finished_at=self._clock.now(),
+            history=history,
         )
         self._tally.links_found += reading.links_found
         self.stage = "store"
@@ -295,10 +307,10 @@ class Worker:
     async def _read(self, host: Host, task: Task, outcome: Outcome) -> Reading:
         traps = self._admission.traps
         is_page = isinstance(outcome, Fetched) and 200 <= outcome.head.status_code < 300
-        watch = traps.begin(host, task) if is_page else None
+        watch = traps.begin(host, task) if is_page and task.kind is TaskKind.PAGE else None
         fingerprinted = watch is not None and watch.looks
         read = partial(self._reader.read, fingerprinted=True) if fingerprinted else self._reader.read
-        if _is_large(outcome):
+        if _is_large(outcome, is_listing=task.kind in LISTING_KINDS):
             reading, links = await asyncio.to_thread(read, task, outcome, on_loop=False)
         else:
             reading, links = read(task, outcome)
@@ -310,6 +322,8 @@ class Worker:
         if isinstance(outcome, Redirected):
             self._widen_scope(task, outcome)
         self._reader.judge(task, reading, links, self._admission.scope)
+        if reading.listing is not None:
+            await self._listings.judge(task, host.id, reading, self._admission.scope)
         if reading.skipped:
             self._on_skipped(reading.skipped)
         if fingerprinted and watch is not None and traps.learn(host, watch, reading):
@@ -345,6 +359,7 @@ class Worker:
     ) -> None:
         now = self._clock.now()
         robots = None
+        sitemaps: tuple[Discovered, ...] = ()
         moved = self._robots_target(task, outcome)
         if moved is not None:
             self._scheduler.robots_moved(lease.host_id, *moved)
@@ -361,11 +376,12 @@ class Worker:
             robots, rules = await _off_loop_if_large(outcome, verdict)
             if robots.verdict != "rules" or rules is not None:  # else the copy known so far stays in force
                 self._admission.rules.put(host, rules, stored=robots.body is None)
+            sitemaps = self._listings.named(host.origin, robots, self._admission.scope)
             self._books.learn_robots(host, robots)
             self._scheduler.robots_settled(lease.host_id)
             self._on_robots(host)
         reading, _ = await _off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
-        await self._settle_errand(lease, task, outcome, reading, robots, dur_s, queue_s)
+        await self._settle_errand(lease, task, outcome, reading, robots, dur_s, queue_s, sitemaps)
 
     async def _settle_errand(
         self,
@@ -376,6 +392,7 @@ class Worker:
         robots: RobotsRecord | None,
         dur_s: float,
         queue_s: float,
+        sitemaps: tuple[Discovered, ...] = (),
     ) -> None:
         response = response_of(outcome)
         record = None
@@ -383,7 +400,7 @@ class Worker:
             record = Record(task, response, reading.payload_digest)
         now = self._clock.now()
         settlement = Settlement(
-            task, lease.host_id, outcome, UrlState.DONE, record=record, robots=robots, finished_at=now
+            task, lease.host_id, outcome, UrlState.DONE, sitemaps, record, robots=robots, finished_at=now
         )
         await self._committer.put(Visited(settlement, lease, queue_s, dur_s))
 
@@ -406,8 +423,10 @@ class Worker:
         return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)
 
 
-def _has_content(outcome: Outcome) -> bool:
-    """A 304 has none, and that of a type nobody wants was not read."""
+def _has_content(task: Task, outcome: Outcome) -> bool:
+    """A 304 has none, that of a type nobody wants was not read, and an error page is not what was there before."""
+    if task.is_revisit and isinstance(outcome, Fetched) and outcome.head.status_code >= 400:
+        return False
     unread = isinstance(outcome, Fetched) and outcome.truncated is TruncatedReason.CONTENT_TYPE
     return not unread and not isinstance(outcome, NotModified)
 
@@ -416,10 +435,12 @@ async def _off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:
     return await asyncio.to_thread(work) if _is_large(outcome) else work()
 
 
-def _is_large(outcome: Outcome) -> bool:
-    """Whether reading takes long enough for a thread. What is coded may be many times as large as it looks."""
+def _is_large(outcome: Outcome, *, is_listing: bool = False) -> bool:
+    """Whether reading takes long enough for a thread. What is coded may be many times as large as it looks; a sitemap
+    takes five times as long as HTML, and may be gzip without saying so.
+    """
     response = response_of(outcome)
     if response is None:
         return False
-    coded = response.head.get("content-encoding") is not None
+    coded = is_listing or response.head.get("content-encoding") is not None
     return response.payload.size > (READ_IN_THREAD_OVER // _CODED_FACTOR if coded else READ_IN_THREAD_OVER)

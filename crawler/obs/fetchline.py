@@ -9,7 +9,7 @@ A field that does not apply is left out rather than null: `jq` reads both alike,
 from crawler.core.outcome import outcome_word, response_of
 from crawler.core.retry import pushes_back
 from crawler.core.values import ConnectionInfo, Denied, Failed, Fetched, Redirected, Settlement, Written
-from crawler.core.vocabulary import Next, UrlState
+from crawler.core.vocabulary import Next, TaskKind, UrlState
 from crawler.obs.redact import redact
 from crawler.obs.timestamp import timestamp
 
@@ -48,6 +48,8 @@ def fetch_line(
         "attempt": task.attempt,
         "outcome": outcome_word(outcome).value,
     }
+    if task.kind is not TaskKind.PAGE:
+        line["kind"] = task.kind.value
     if task.via is not None:
         line["via"] = redact(task.via)
     response = response_of(outcome)

@@ -40,6 +40,7 @@ def findings(settings: Settings, mode: Mode) -> Iterator[Finding]:
     yield from _identity(settings)
     yield from _fetch(settings)
     yield from _said_to_everyone(settings)
+    yield from _recrawl(settings)
     yield from _network(settings)
     yield from _proxy(settings)
     yield from _paths(settings)
@@ -131,6 +132,16 @@ def _fetch(settings: Settings) -> Iterator[Finding]:
     if not settings.output.warc and not settings.output.pages:
         yield Finding(
             ("output.warc", "output.pages"), "output.warc and output.pages are off: no page is kept", is_warning=True
+        )
+
+
+def _recrawl(settings: Settings) -> Iterator[Finding]:
+    least, most = settings.recrawl.min_interval, settings.recrawl.max_interval
+    if least > most:
+        yield Finding(
+            ("recrawl.min_interval", "recrawl.max_interval"),
+            f"recrawl.min_interval ({format_duration(least)}) is longer than recrawl.max_interval "
+            f"({format_duration(most)})",
         )
 
 

@@ -110,6 +110,8 @@ def _item(annotation: Any) -> Schema:
     if checks and isinstance(checks[0], OneOf):
         return {"enum": list(checks[0].words)}
     bare = typing.get_args(inner)[0] if metadata else inner
+    if bare is float:
+        return {"type": "number"}
     if typing.get_origin(bare) is tuple:
         return {"type": "array", "items": dict(_STRING)}
     return dict(_STRING)

@@ -32,7 +32,7 @@ class Kind(Enum):
 
 
 Flag = Annotated[bool, BeforeValidator(readers.flag), Kind.FLAG]
-Off = Annotated[bool, BeforeValidator(readers.off_only), Kind.FLAG]
+FlagOrDerived = Annotated[bool | None, BeforeValidator(or_derived(readers.flag)), Kind.FLAG]
 
 Count = Annotated[int, BeforeValidator(whole_number(1)), Kind.COUNT]
 CountOrNoLimit = Annotated[int | None, BeforeValidator(or_no_limit(whole_number(1))), Kind.COUNT]
@@ -84,6 +84,9 @@ Resolve = Annotated[
     dict[HostPattern, Annotated[tuple[Address, ...], BeforeValidator(readers.sequence)]],
     BeforeValidator(readers.mapping),
     Kind.TABLE,
+]
+Importance = Annotated[
+    dict[Pattern, Annotated[float, BeforeValidator(readers.factor)]], BeforeValidator(readers.mapping), Kind.TABLE
 ]
 Headers = Annotated[
     dict[Annotated[str, BeforeValidator(readers.field_name)], Annotated[str, BeforeValidator(readers.field_value)]],

@@ -35,12 +35,6 @@ def flag(value: object) -> bool:
     return value
 
 
-def off_only(value: object) -> bool:
-    if flag(value):
-        raise RefusedValue("= true is not supported by this version")
-    return False
-
-
 @dataclass(frozen=True, slots=True)
 class WholeNumber:
     """A check for a whole number of at least `least`."""
@@ -74,6 +68,13 @@ def positive_size(value: object) -> int:
     size = parse_size(value)
     _more_than_zero(size)
     return size
+
+
+def factor(value: object) -> float:
+    """How many times as much something counts."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= 1_000:
+        raise RefusedValue(f"must be a number from 0.001 to 1000, not {shown(value)}")
+    return float(value)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from crawler.content.options import ContentOptions
-from crawler.core.options import PolitenessOptions, ScopeOptions, TrapOptions
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.options import LogOptions
 from crawler.settings import kinds as k
-from crawler.settings.readers import one_of
+from crawler.settings.readers import one_of, or_derived
 from crawler.sinks.options import SinkOptions
 
 _CONTENT: Final = ContentOptions()
@@ -26,19 +26,14 @@ _IDENTITY: Final = IdentityOptions()
 _LOG: Final = LogOptions()
 _NETWORK: Final = NetworkOptions()
 _POLITENESS: Final = PolitenessOptions()
+_RECRAWL: Final = RecrawlOptions()
 _SCOPE: Final = ScopeOptions()
 _SINK: Final = SinkOptions()
 _TLS: Final = TlsOptions()
 _TRAPS: Final = TrapOptions()
 
 # "section.key" of what OPERATIONS plans and this version does not do.
-UNSUPPORTED: Final = frozenset(
-    (
-        "recrawl.min_interval",
-        "recrawl.max_interval",
-        "recrawl.visits_per_day",
-    )
-)
+UNSUPPORTED: Final[frozenset[str]] = frozenset()
 
 
 def _key(
@@ -73,6 +68,12 @@ class Crawl(Section):
     seed_files: k.Paths = _key((), 'Files of seeds, one a line; "#" begins a comment.')
     linger: k.Duration = _key(
         _ENGINE.linger_s, "How long `crawler crawl` waits for what is due later; `crawler run` never ends by itself."
+    )
+    sitemaps: Annotated[str | None, BeforeValidator(or_derived(one_of("off", "named", "probe"))), k.Kind.TEXT] = _key(
+        None,
+        'Sitemaps that are read: "named" in robots.txt; "probe": where none is named, /sitemap.xml as well; "off".',
+        derived='"probe" for `crawler run`, "named" for `crawler crawl`',
+        example='"probe"',
     )
     max_duration: k.PositiveDurationOrNoLimit = _key(
         _ENGINE.max_duration_s, "How long one run of `crawler crawl` may take."
@@ -309,7 +310,27 @@ class Tls(Section):
 class Recrawl(Section):
     """Coming back to pages."""
 
-    enabled: k.Off = _key(False, "Not supported by this version.")
+    enabled: k.FlagOrDerived = _key(
+        None,
+        "Visit pages again, each as often as its changes and its importance are worth.",
+        derived="true for `crawler run`, false for `crawler crawl`",
+        example="true",
+    )
+    min_interval: k.PositiveDuration = _key(_RECRAWL.min_interval_s, "No page is visited sooner again.")
+    max_interval: k.PositiveDuration = _key(
+        _RECRAWL.max_interval_s, "No page is left longer, but for those that are gone (404, 410)."
+    )
+    visits_per_day: k.CountOrDerived = _key(
+        _RECRAWL.visits_per_day,
+        "Revisits a day, all hosts together; first visits do not count.",
+        derived="a seventh of the pages known: each once a week on average",
+        example="10000",
+    )
+    importance: k.Importance = _key(
+        {},
+        'Pages of greater or lesser importance, by patterns as in scope.include: {"/news/**" = 5, "/old/**" = 0.2}. '
+        "The first that matches counts; 1 for all others.",
+    )
 
 
 class Frontier(Section):

@@ -11,7 +11,14 @@ from typing import Literal
 from urllib.parse import unquote
 
 from crawler.content.options import ContentOptions
-from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule, TrapOptions
+from crawler.core.options import (
+    ImportanceRule,
+    PolitenessOptions,
+    RecrawlOptions,
+    ScopeOptions,
+    ScopeRule,
+    TrapOptions,
+)
 from crawler.engine.options import EngineOptions
 from crawler.fetch.credentials import BadCredential, basic
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
@@ -204,6 +211,20 @@ class Settings:
 
     def content_options(self) -> ContentOptions:
         return ContentOptions(max_html=self.content.max_html, max_links=self.content.max_links)
+
+    def sitemaps(self, mode: Mode) -> str:
+        """crawl.sitemaps, or what stands for it: an unnamed sitemap is a guess that pays in a crawl that goes on."""
+        return self.crawl.sitemaps or ("probe" if mode == "run" else "named")
+
+    def recrawl_options(self, mode: Mode) -> RecrawlOptions:
+        enabled = self.recrawl.enabled
+        return RecrawlOptions(
+            enabled=mode == "run" if enabled is None else enabled,
+            min_interval_s=self.recrawl.min_interval,
+            max_interval_s=self.recrawl.max_interval,
+            visits_per_day=self.recrawl.visits_per_day,
+            importance=tuple(ImportanceRule(*rule) for rule in self.recrawl.importance.items()),
+        )
 
     def sink_options(self) -> SinkOptions:
         return SinkOptions(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from crawler.content.options import ContentOptions
 from crawler.core.body import BytesBody
-from crawler.core.options import PolitenessOptions, ScopeOptions, TrapOptions
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse
 from crawler.core.values import (
@@ -43,8 +43,10 @@ from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Host
+from crawler.engine.listings import Listings
 from crawler.engine.options import EngineOptions
 from crawler.engine.rejudge import Rejudger
+from crawler.engine.revisits import Revisits
 from crawler.engine.rules import RulesCache
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
@@ -431,6 +433,8 @@ class Engine:
         rng_seed: int = 1,
         gated: bool = True,
         traps: TrapOptions | None = None,
+        recrawl: RecrawlOptions | None = None,
+        sitemaps: str = "named",
         web: dict[str, FetchResult | Sequence[FetchResult]] | None = None,
     ) -> None:
         scope = scope or ScopeOptions()
@@ -480,13 +484,22 @@ class Engine:
             clock=clock,
             on_event=lambda event, fields: self.events.append((event.value, fields)),
         )
+        self.revisits = Revisits(
+            recrawl or RecrawlOptions(), frontier=self.frontier, clock=clock, rng=random.Random(rng_seed)
+        )
+        self.scheduler.revisits = self.revisits
+        seen = RecentKeys(10)
+        self.listings = Listings(
+            mode=sitemaps, frontier=self.frontier, seen=seen, trusts_dates_of=self.revisits.trusts_dates_of
+        )
         self.reader = Reader(
             content=ContentOptions(),
             fetch=FetchOptions(),
             token=TOKEN,
             obey=obeys,
             requisites=scope.requisites,
-            seen=RecentKeys(10),
+            seen=seen,
+            in_links=self.revisits.in_links if self.revisits.enabled else None,
         )
         self.web = Web(clock, self.gate if gated else None, web or {})
         self.committer = Committer(
@@ -530,6 +543,8 @@ class Engine:
             max_attempts=self.options.max_attempts,
             limits=FetchOptions(),
             large_pages=asyncio.Semaphore(2),
+            revisits=self.revisits,
+            listings=self.listings,
             on_skipped=self.skipped.extend,
             on_scope_host=self._on_scope_host,
             on_robots=self.robots_seen.append,

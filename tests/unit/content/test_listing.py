@@ -279,7 +279,7 @@ def test_what_is_no_list(data: bytes, error: str) -> None:
 
 def test_a_page_that_begins_with_a_url_is_no_sitemap() -> None:
     """Text is one only where a sitemap was asked for."""
-    assert read(b"https://a.test/\n", text_too=False) == Listing(None)
+    assert read(b"https://a.test/\n", text_too=False) == Listing(None, size=16)
 
 
 def test_what_came_before_a_fault_counts() -> None:

@@ -119,7 +119,7 @@ def test_a_wrong_override_is_named(override: str, shown: str, message: str, hint
     [
         ("CRAWLER_POLITENESS__DELAY", "x", f'politeness.delay {DURATION}, not "x"', "units: d, h, m, s, ms"),
         ("CRAWLER_POLITENESS__DEALY", "1", 'unknown key "dealy" in [politeness]', 'did you mean "delay"?'),
-        ("CRAWLER_RECRAWL__VISITS_PER_DAY", "1", "recrawl.visits_per_day is not supported by this version", ""),
+        ("CRAWLER_RECRAWL__VISITS_PER_DAY", "0", "recrawl.visits_per_day must be at least 1, not 0", ""),
         ("CRAWLER_FOO__BAR", "1", 'unknown section "foo"', ""),
         ("CRAWLER_NETWORK__RESOLVE__A", "1", 'unknown key "resolve__a" in [network]', 'did you mean "resolve"?'),
     ],

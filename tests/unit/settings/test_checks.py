@@ -36,6 +36,12 @@ def test_a_daemon_without_a_contact_is_refused(anonymous: str) -> None:
     assert warnings(*overrides) == []
 
 
+def test_revisit_intervals_in_the_wrong_order_are_refused() -> None:
+    """No interval would be right."""
+    message = "recrawl.min_interval (2d) is longer than recrawl.max_interval (1d)"
+    assert errors("recrawl.min_interval=2d", "recrawl.max_interval=1d") == [message]
+
+
 def test_a_daemon_needs_an_output_directory() -> None:
     """Where a daemon happens to be started is no place for its data."""
     assert errors(CONTACT, "crawl.seeds=e.org", mode="run") == ["output.directory must be set for `crawler run`"]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from crawler.content.options import ContentOptions
-from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.options import LogOptions
@@ -31,6 +31,7 @@ def every_option(settings: Settings) -> dict[str, object]:
             settings.sink_options(),
             settings.engine_options("crawl"),
             settings.log_options(),
+            settings.recrawl_options("crawl"),
         )
         for name, value in asdict(options).items()
     }
@@ -49,6 +50,7 @@ def test_defaults_are_those_of_the_option_classes() -> None:
     assert settings.sink_options() == SinkOptions()
     assert settings.engine_options("crawl") == EngineOptions()
     assert settings.log_options() == LogOptions()
+    assert settings.recrawl_options("crawl") == RecrawlOptions()
 
 
 # Key, a value that is not its default, and the one option it changes, to what.
@@ -116,6 +118,11 @@ REACHES = [
     ),
     ("tls.verify", "false", "TlsOptions.verify", False),
     ("tls.min_version", "1.3", "TlsOptions.min_version", "1.3"),
+    ("recrawl.enabled", "true", "RecrawlOptions.enabled", True),
+    ("recrawl.min_interval", "2h", "RecrawlOptions.min_interval_s", 7200.0),
+    ("recrawl.max_interval", "2d", "RecrawlOptions.max_interval_s", 172_800.0),
+    ("recrawl.visits_per_day", "7", "RecrawlOptions.visits_per_day", 7),
+    ("recrawl.importance", "{'/a'=5}", "RecrawlOptions.importance", ({"pattern": "/a", "factor": 5.0},)),
     ("output.warc", "false", "SinkOptions.warc", False),
     ("output.warc_size", "1KiB", "SinkOptions.warc_size", 1024),
     ("output.pages", "false", "SinkOptions.pages", False),
@@ -135,7 +142,7 @@ ELSEWHERE = {
     "crawl.seed_files",
     "identity.secrets",
     "network.ca_file",
-    "recrawl.enabled",
+    "crawl.sitemaps",
     "frontier.store",
     "frontier.path",
     "frontier.duplicates",
@@ -156,6 +163,15 @@ def test_each_key_reaches_its_option_and_no_other(key: str, text: str, option: s
 def test_every_key_is_known_to_the_table_above() -> None:
     """A new key comes with the option it reaches."""
     assert {key for key, *_ in REACHES} | ELSEWHERE == set(keys())
+
+
+def test_the_daemon_comes_back_and_looks_for_sitemaps_unless_told_otherwise() -> None:
+    """A one-off crawl does neither unless told to."""
+    assert Settings().recrawl_options("run").enabled
+    assert not load(None, ["recrawl.enabled=false"], {}, "crawl").settings.recrawl_options("run").enabled
+    assert (Settings().sitemaps("run"), Settings().sitemaps("crawl")) == ("probe", "named")
+    off = load(None, ["crawl.sitemaps=off"], {}, "crawl").settings
+    assert (off.sitemaps("run"), off.sitemaps("crawl")) == ("off", "off")
 
 
 def test_run_never_ends_by_itself() -> None:

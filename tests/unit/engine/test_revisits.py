@@ -1,0 +1,254 @@
+"""A crawl that comes back: scripted changes, found by visits that cost as little as can be."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from itertools import pairwise
+
+import pytest
+
+from crawler.core.options import ImportanceRule, RecrawlOptions, ScopeOptions
+from crawler.core.values import FetchResult, Origin, Task
+from crawler.core.vocabulary import StoppedBy, TaskKind, UrlState
+from crawler.engine import crawl
+from crawler.engine.options import EngineOptions
+from crawler.engine.seen import InLinks
+from tests.support.engine import EPOCH, Asked, Engine, answer, page, run
+
+ROOT = "https://a.test/"
+ROBOTS = "https://a.test/robots.txt"
+HOUR, DAY = 3_600.0, 86_400.0
+RUN = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
+
+
+@pytest.fixture(autouse=True)
+def _look_by_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crawl looks each second whether it is over: 86,400 times a day that jumps by."""
+    monkeypatch.setattr(crawl, "_CHECK_S", HOUR)
+
+
+def world(
+    answers: dict[str, object],
+    recrawl: RecrawlOptions,
+    *,
+    days: float,
+    sitemaps: str = "named",
+    scope: ScopeOptions | None = None,
+) -> Engine:
+    """Crawl ROOT for so many days. `answers` maps a URL to an answer, or a function of the day and the task."""
+
+    async def main() -> Engine:
+        engine = Engine(
+            ROOT, engine=replace(RUN, max_duration_s=days * DAY), recrawl=recrawl, sitemaps=sitemaps, scope=scope
+        )
+
+        def other(origin: Origin, task: Task) -> FetchResult:
+            found = answers.get(task.url, answer(404))
+            result = found(engine.clock.mono() / DAY, task) if callable(found) else found
+            assert not isinstance(result, str)
+            return replace(result, started_at=engine.clock.now()) if hasattr(result, "started_at") else result
+
+        engine.web.other = other
+        assert await engine.run() is StoppedBy.MAX_DURATION
+        return engine
+
+    return run(main())
+
+
+def visits(engine: Engine, url: str) -> list[Asked]:
+    return [each for each in engine.web.asked if each.url == url]
+
+
+OFTEN = RecrawlOptions(enabled=True, min_interval_s=6 * HOUR, max_interval_s=10 * DAY, visits_per_day=10_000)
+
+
+def test_a_page_is_visited_again_and_a_change_is_found() -> None:
+    """Conditionally; what is new on it is crawled, what is not is not stored again."""
+
+    def root(day: float, task: Task) -> FetchResult:
+        version = int(day / 2)
+        if task.etag == f'"{version}"':
+            return answer(304, etag=task.etag)
+        return answer(200, page(*(f"/{n}" for n in range(version + 1))), etag=f'"{version}"')
+
+    leaf = answer(200, b"<p>always the same")
+    engine = world({ROOT: root, **{f"{ROOT}{n}": leaf for n in range(9)}}, OFTEN, days=7)
+    asked = visits(engine, ROOT)
+    assert len(asked) >= 20
+    assert [each.task.visits for each in asked] == list(range(len(asked)))
+    assert {each.task.attempt for each in asked} == {1}
+    words = [each.result.head.status_code for each in asked]  # type: ignore[union-attr]
+    assert words.count(200) == 4
+    assert {each.url for each in engine.web.asked if each.task.kind is TaskKind.PAGE} == {
+        ROOT, f"{ROOT}0", f"{ROOT}1", f"{ROOT}2", f"{ROOT}3",
+    }  # fmt: skip
+    gaps = [later.begin - earlier.begin for earlier, later in pairwise(asked)]
+    assert min(gaps) >= 6 * HOUR
+    assert engine.host("a.test").fetched == 5  # a revisit is no new URL
+    assert engine.tally.life.urls_fetched == 5
+    leaves = [v.settlement for v, _, _ in engine.stored if v.settlement.task.url == f"{ROOT}0"]
+    assert len(leaves) > 2
+    assert [s.record is not None and s.record.page is not None for s in leaves] == [True] + [False] * (len(leaves) - 1)
+    assert {s.state for s in leaves} == {UrlState.DONE}
+    assert leaves[-1].history is not None
+    assert leaves[-1].history.changed_at == leaves[0].outcome.started_at  # type: ignore[union-attr]
+
+
+def test_lively_and_important_pages_are_visited_more() -> None:
+    """At the same budget, and the dull ones are still visited."""
+    names = ("lively", "dull", "lively-news", "dull-news")
+
+    def lively(day: float, task: Task) -> FetchResult:
+        return answer(200, f"<p>{int(day * 2)}".encode())
+
+    answers: dict[str, object] = {ROOT: answer(200, page(*(f"/{name}" for name in names)))}
+    answers |= {f"{ROOT}{name}": lively if "lively" in name else answer(200, b"<p>dull") for name in names}
+    recrawl = RecrawlOptions(
+        enabled=True, min_interval_s=HOUR, visits_per_day=4, importance=(ImportanceRule("/*-news", 8.0),)
+    )
+    engine = world(answers, recrawl, days=120)
+    count = {name: len(visits(engine, f"{ROOT}{name}")) for name in names}
+    assert count["lively-news"] > count["lively"] > count["dull"] >= 5
+    assert count["lively-news"] > 1.5 * count["dull-news"]
+    asked = [each for each in engine.web.asked if each.task.is_revisit]
+    assert 0.5 * 4 * 120 < len(asked) <= 4 * 120 + 5
+
+
+def test_the_budget_holds_when_more_is_due() -> None:
+    """Over any day, whatever the pages deserve; who waited longest goes first, and nobody is forgotten."""
+    answers: dict[str, object] = {ROOT: answer(200, page(*(f"/{n}" for n in range(40))))}
+    answers |= {f"{ROOT}{n}": lambda day, task: answer(200, f"{day}".encode()) for n in range(40)}
+    recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=2 * HOUR, visits_per_day=24)
+    engine = world(answers, recrawl, days=10)
+    begins = [each.begin for each in engine.web.asked if each.task.is_revisit]
+    for begin in begins:
+        assert sum(begin <= other < begin + DAY for other in begins) <= 24 + 2
+    assert len(begins) > 24 * 9
+    assert {each.url for each in engine.web.asked if each.task.is_revisit} >= {f"{ROOT}{n}" for n in range(40)}
+
+
+def test_gone_is_believed_slowly_and_forgiven() -> None:
+    """Tried after a day, three more, then ever more rarely; what comes back is as good as before."""
+
+    def gone(day: float, task: Task) -> FetchResult:
+        return answer(200, b"<p>here") if day < 1 or day > 40 else answer(404 if day < 20 else 410)
+
+    answers: dict[str, object] = {ROOT: answer(200, page("/x")), f"{ROOT}x": gone}
+    engine = world(answers, OFTEN, days=80)
+    asked = visits(engine, f"{ROOT}x")
+    first = next(i for i, each in enumerate(asked) if each.result.head.status_code == 404)  # type: ignore[union-attr]
+    gaps = [(later.begin - earlier.begin) / DAY for earlier, later in pairwise(asked[first : first + 6])]
+    assert gaps[:5] == pytest.approx([1, 3, 7, 14, 28], rel=0.06)
+    settled = [v.settlement for v, _, _ in engine.stored if v.settlement.task.url == f"{ROOT}x"]
+    counts = [s.history.gone_count for s in settled if s.history is not None]
+    assert max(counts) == 5
+    assert counts[-1] == 0
+    back = settled[-1]
+    assert back.digest == settled[0].digest
+    assert back.record is not None
+    assert back.record.page is None  # the very same content
+
+
+def test_a_transient_error_is_nothing_against_a_page() -> None:
+    """Retries, then a visit a day later; it is never counted as gone."""
+
+    def root(day: float, task: Task) -> FetchResult:
+        return answer(500) if 2 < day < 5 else answer(200, b"<p>here")
+
+    engine = world({ROOT: root}, OFTEN, days=8)
+    settled = [v.settlement for v, _, _ in engine.stored if v.settlement.task.url == ROOT]
+    assert {s.history.gone_count for s in settled if s.history is not None} == {0}
+    bad = [each.begin for each in visits(engine, ROOT) if 2 < each.begin / DAY < 5]
+    assert 3 <= len(bad) <= 4
+    assert settled[-1].digest == settled[0].digest
+
+
+def test_a_sitemap_s_date_brings_a_visit_forward() -> None:
+    """Without it the page would wait its turn."""
+
+    def sitemap(day: float, task: Task) -> FetchResult:
+        stamp = "2023-11-20T00:00:00Z" if day > 5 else "2023-01-01"  # the clock stands at 2023-11-14 when it begins
+        return answer(200, f"<urlset><url><loc>/x</loc><lastmod>{stamp}</lastmod></url></urlset>".encode())
+
+    answers: dict[str, object] = {ROBOTS: answer(200, b"Sitemap: /s.xml"), f"{ROOT}s.xml": sitemap}
+    answers |= {ROOT: answer(200), f"{ROOT}x": answer(200, b"x")}
+    recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=60 * DAY, visits_per_day=1)
+    engine = world(answers, recrawl, days=12)
+    days = [each.begin / DAY for each in visits(engine, f"{ROOT}x")]
+    assert any(5 < day < 8 for day in days)
+    assert len(visits(engine, f"{ROOT}s.xml")) >= 5
+    assert EPOCH == 1_700_000_000.0
+
+
+def test_a_sitemap_that_cries_wolf_is_not_heard() -> None:
+    """Its dates are today's whenever it is asked."""
+
+    def sitemap(day: float, task: Task) -> FetchResult:
+        stamp = datetime.fromtimestamp(EPOCH + day * DAY, UTC).isoformat()
+        urls = "".join(f"<url><loc>/{n}</loc><lastmod>{stamp}</lastmod></url>" for n in range(4))
+        return answer(200, f"<urlset>{urls}</urlset>".encode())
+
+    answers: dict[str, object] = {ROBOTS: answer(200, b"Sitemap: /s.xml"), f"{ROOT}s.xml": sitemap, ROOT: answer(200)}
+    answers |= {f"{ROOT}{n}": answer(200, b"<p>the same") for n in range(4)}
+    recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=30 * DAY)
+    engine = world(answers, recrawl, days=60)
+    late = [each for n in range(4) for each in visits(engine, f"{ROOT}{n}") if each.begin > 20 * DAY]
+    assert len(late) < 4 * 40 / 2  # every day would be 160
+    assert len(visits(engine, f"{ROOT}s.xml")) >= 50
+
+
+def test_a_crawl_that_ends_does_not_wait_for_revisits() -> None:
+    """They are nothing left to do; the next run with recrawl goes on with them."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, recrawl=OFTEN)
+        engine.web.other = lambda _, task: answer(200) if task.url == ROOT else answer(404)
+        assert await engine.run() is StoppedBy.EMPTY
+        assert engine.settled == {ROOT: "done"}
+        again = Engine(ROOT, frontier=engine.frontier, recrawl=OFTEN, engine=replace(RUN, max_duration_s=DAY))
+        again.web.other = engine.web.other
+        await again.run()
+        assert again.web.page_urls.count(ROOT) >= 2
+        never = Engine(ROOT, frontier=engine.frontier, engine=replace(RUN, max_duration_s=DAY))
+        never.web.other = engine.web.other
+        await never.run()
+        assert never.web.page_urls == []
+
+    run(main())
+
+
+def test_limits_on_urls_leave_revisits_alone() -> None:
+    """All places are taken by the first visits."""
+    answers: dict[str, object] = {ROOT: answer(200, page("/x", "/y", "/z"))}
+    answers |= {f"{ROOT}{name}": answer(200) for name in "xyz"}
+    engine = world(answers, OFTEN, days=3, scope=ScopeOptions(max_urls=2))
+    asked = {each.url for each in engine.web.asked if each.task.kind is TaskKind.PAGE}
+    assert asked == {ROOT, f"{ROOT}x"}
+    assert len(visits(engine, f"{ROOT}x")) > 5
+
+
+def test_in_links_are_counted_by_sample() -> None:
+    """Every eighth page stands for eight; a counter is emptied by who is visited, and never runs over."""
+    links = InLinks(4)
+    for _ in range(16):
+        if links.wants_page():
+            links.note([3, 5])
+    assert (links.take(3), links.take(3), links.take(5)) == (16, 0, 16)
+    for _ in range(70_000):
+        links.note([1])
+    assert 60_000 < links.take(1) <= 0xFFFF
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_what_is_learnt_is_kept_either_way(enabled: bool) -> None:
+    """A first visit's date is what a later revisit record refers to."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, recrawl=RecrawlOptions(enabled=enabled))
+        engine.web.other = lambda _, task: answer(200, b"x")
+        await engine.run()
+        settlement = next(v.settlement for v, _, _ in engine.stored if v.settlement.task.url == ROOT)
+        assert settlement.history is not None
+        assert settlement.history.changed_at == EPOCH
+        assert (settlement.next_at is not None) is enabled
+
+    run(main())
