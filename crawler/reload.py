@@ -110,7 +110,7 @@ class Reloader:
         scope = self._parts.admission.scope
         brought_in = scope.seed_hosts - _hosts_of(old)
         if old.scope_options() != new.scope_options() or _hosts_of(old) != _hosts_of(new):
-            scope = Scope(new.scope_options(), _hosts_of(new) | brought_in)
+            scope = Scope(new.scope_options(), _hosts_of(new) | brought_in, new.trap_options())
         before = set(old.seeds)
         seeds = []
         for text in new.seeds:

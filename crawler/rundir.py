@@ -67,6 +67,7 @@ def rules_of(settings: Settings) -> Rules:
     return Rules(
         scope=settings.scope_options(),
         politeness=settings.politeness_options(),
+        traps=settings.trap_options(),
         seed_hosts=tuple(sorted({seed(text)[1].host for text in settings.seeds})),
         robots_token=settings.robots_token,
         allow_private=network.allow_private,

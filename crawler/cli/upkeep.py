@@ -168,7 +168,7 @@ def _slices(texts: Iterable[str]) -> Iterator[list[str]]:
 def _scope(located: Located, recovered: Recovered) -> Scope:
     if located.rules is None:
         raise click.UsageError("nothing says what is in scope: name the configuration (-c FILE)")
-    scope = Scope(located.rules.scope, located.rules.seed_hosts)
+    scope = Scope(located.rules.scope, located.rules.seed_hosts, located.rules.traps)
     for host in recovered.scope_hosts:
         scope = scope.with_host(host)
     return scope

@@ -140,12 +140,12 @@ class Reader:
     def rests(self) -> dict[str, Row]:
         return {row["key"]: row for row in self._rows("SELECT * FROM rest")}
 
-    def quarantines(self, host_id: int | None = None) -> list[Row]:
-        """Templates that are not fetched, of one host or of all."""
+    def quarantines(self, host_id: int | None = None, *, released: bool = False) -> list[Row]:
+        """Templates that are not fetched, of one host or of all; `released`: those that were let go, too."""
         if "quarantine" not in self._tables:
             return []
-        sql = "SELECT * FROM quarantine WHERE released_at IS NULL"
-        return list(self._rows(sql + " AND host = ?", (host_id,)) if host_id is not None else self._rows(sql))
+        sql = "SELECT * FROM quarantine WHERE (?1 OR released_at IS NULL) AND (?2 IS NULL OR host = ?2)"
+        return list(self._rows(sql, (int(released), host_id)))
 
     def blocks(self) -> list[Block]:
         """Every host and domain that an operator blocked."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule, TrapOptions
 
 T = TypeVar("T")
 
@@ -22,6 +22,7 @@ class Rules:
 
     scope: ScopeOptions = field(default_factory=ScopeOptions)
     politeness: PolitenessOptions = field(default_factory=PolitenessOptions)
+    traps: TrapOptions = field(default_factory=TrapOptions)
     seed_hosts: tuple[str, ...] = ()
     robots_token: str = ""
     allow_private: tuple[str, ...] = ()
@@ -42,6 +43,7 @@ def load(table: object) -> Rules | None:
         known = _known(Rules, table)
         known["scope"] = _scope(known.get("scope", {}))
         known["politeness"] = PolitenessOptions(**_known(PolitenessOptions, known.get("politeness", {})))
+        known["traps"] = TrapOptions(**_known(TrapOptions, known.get("traps", {})))
         return Rules(**known)
     except (TypeError, AttributeError):
         return None

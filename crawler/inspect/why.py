@@ -12,6 +12,7 @@ import orjson
 from crawler.content.robots import RobotsTxt
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
+from crawler.core.trapshape import TemplateTree
 from crawler.core.url import UrlError, canonical, key_of, parse, respelt_key_of, target_of
 from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
@@ -125,7 +126,7 @@ class Inquiry:
         if self._rules is None:
             answer.add("scope", "", "not known: the crawl left no run.json; name its configuration with -c")
             return
-        scope = Scope(self._rules.scope, self._rules.seed_hosts)
+        scope = Scope(self._rules.scope, self._rules.seed_hosts, self._rules.traps)
         for host in self._reader.scope_hosts() if self._reader is not None else ():
             scope = scope.with_host(host)
         row = case.row
@@ -244,12 +245,26 @@ class Inquiry:
         return f", changed {times(len(versions) - 1, 'time')}, last {at_text(versions[0]['fetched_at'], self._now)}"
 
     def _trap_step(self, answer: Answer, case: Case) -> None:
-        if self._reader is None or case.host is None or case.visit is None:
+        """Whether it belongs to a part of its host that brought nothing new for long."""
+        if self._reader is None or case.host is None:
             return
-        if str(case.visit["last_error"] or "").startswith(("trap", "quarantine")):
-            for row in self._reader.quarantines(case.host["id"]):
-                text = f"template {row['template']} since {at_text(row['since_at'], self._now)}: {row['evidence']}"
-                answer.add("trap", "", text, template=row["template"], reason=row["reason"])
+        rows = self._reader.quarantines(case.host["id"], released=True)
+        if not rows or (self._rules is not None and not self._rules.traps.detect):
+            return
+        tree = TemplateTree()
+        for row in rows:
+            tree.widen(row["template"])
+        template = tree.template_of(target_of(case.url)).text
+        for row in rows:
+            if row["template"] != template:
+                continue
+            if row["released_at"] is not None:
+                text = f'"{template}" was in quarantine, released {at_text(row["released_at"], self._now)}'
+                answer.add("trap", "ok", text, template=template, released_at=row["released_at"])
+                return
+            denied = Denied(DenyReason.TRAP_QUARANTINE, f'quarantined: "{template}" brought nothing new')
+            text = f'"{template}" is in quarantine since {at_text(row["since_at"], self._now)}: {row["evidence"]}'
+            self._deny(answer, case, "trap", denied, text, template=template, evidence=row["evidence"])
 
     def _budget_step(self, answer: Answer, case: Case) -> None:
         rules = self._rules

@@ -14,7 +14,7 @@ import pytest
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
 from crawler.core.url import parse, respelt_key_of
-from crawler.core.values import Counters, Denied, Failed, Rest, RobotsRecord, SinkFile, Task, Written
+from crawler.core.values import Counters, Denied, Failed, Quarantine, Rest, RobotsRecord, SinkFile, Task, Written
 from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import Block, FrontierCorrupt, FrontierVersion
 from crawler.frontier.database import Database
@@ -316,6 +316,26 @@ async def test_a_block_and_a_takedown_are_told(tmp_path: Path) -> None:
     assert step(told, "block")[0] == "DENY"
     assert "stays queued" in told.next_text
     assert ask(path, "https://www.evil.test/new", rules).verdict == "would_deny"
+
+
+async def test_a_quarantine_is_told_with_its_evidence(tmp_path: Path) -> None:
+    """Any URL of the template is denied by it, seen or not; once released it no longer is."""
+    path = tmp_path / "frontier.db"
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found("https://e.org/calendar/2026-11-25")], now=NOW)
+    one = Quarantine(1, "/calendar/{date}", "trap_quarantine", '{"pages": 100}', NOW)
+    await frontier.settle(batch(quarantines=[one]))
+    rules = Rules(seed_hosts=("e.org",))
+    told = ask(path, "https://e.org/calendar/2031-01-01", rules)
+    assert (told.verdict, told.deny_reason) == ("would_deny", "trap_quarantine")
+    assert step(told, "trap") == ("DENY", '"/calendar/{date}" is in quarantine since 09:00:00: {"pages": 100}')
+    assert ask(path, "https://e.org/about", rules).verdict == "would_fetch"
+    told = ask(path, "https://e.org/" + "a/" * 40, rules)
+    assert told.deny_reason == "trap_path"
+    await frontier.settle(batch(quarantines=[replace(one, released_at=NOW)]))
+    assert ask(path, "https://e.org/calendar/2031-01-01", rules).verdict == "would_fetch"
+    await frontier.close(clean=True)
 
 
 async def test_a_revisit_and_a_robots_txt_that_changed_are_told(tmp_path: Path) -> None:
