@@ -107,8 +107,12 @@ async def candidates(path: Path, duplicates: str) -> None:
     for start in range(0, KNOWN, 20_000):
         await frontier.add([link(n) for n in range(start, start + 20_000)], now=NOW)
     await frontier.close(clean=True)
-    size = size_of(path)
-    print(f"  {duplicates:6}  {size / KNOWN:6.1f} bytes on the disk a queued URL ({KNOWN:,} URLs, of 85 bytes)")
+    filters = path.with_name(path.name + ".filter")
+    filter_bytes = filters.stat().st_size if filters.exists() else 0
+    print(
+        f"  {duplicates:6}  {(size_of(path) - filter_bytes) / KNOWN:6.1f} bytes on the disk a queued URL "
+        f"({KNOWN:,} URLs, of 85 bytes), and a filter of {filter_bytes / 1e6:.1f} MB"
+    )
     await frontier.open()
     rng = random.Random(1)
     roots = [(task.id, host) for host in (1, 2, 3, 4) for task in await frontier.take(host, 100, leased=())]
@@ -182,14 +186,17 @@ async def start_and_lease(path: Path) -> None:
     opened_s = time.perf_counter() - then
     totals = await frontier.totals()
     rng = random.Random(2)
-    times = []
+    times, cpu = [], []
     for _ in range(10_000):
         host = rng.choice(recovered.hosts).id
-        then = time.perf_counter()
+        cpu_then, then = time.process_time(), time.perf_counter()
         tasks = await frontier.take(host, 4, leased=())
         times.append(time.perf_counter() - then)
+        cpu.append(time.process_time() - cpu_then)
         assert len(tasks) == 4
     times.sort()
+    cpu.sort()
+    print(f"  take of 4 tasks, CPU: median {cpu[5_000] * 1e3:.2f} ms, p99 {cpu[9_900] * 1e3:.2f} ms")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"  {totals.queued:,} URLs, {totals.hosts:,} hosts, {path.stat().st_size / 1e9:.2f} GB")
     print(f"  start {opened_s:.3f} s; peak memory {peak / 1024:.0f} MiB")
