@@ -195,11 +195,13 @@ class Reloader:
         politeness, scope_changed = new.politeness_options(), plan.scope is not parts.admission.scope
         parts.admission.scope = plan.scope
         parts.admission.obey = politeness.robots == "obey"
+        parts.admission.token = new.robots_token
         parts.books.reconfigure(politeness, new.scope_options())
         parts.gate.reconfigure(new.address_politeness())
         parts.reader.reconfigure(
             content=new.content_options(),
             fetch=new.fetch_options(),
+            token=new.robots_token,
             obey=politeness.robots == "obey",
             requisites=new.scope.requisites,
         )

@@ -11,11 +11,11 @@ from typing import Any, Final, Protocol
 from crawler.admin.control import Arguments, Command
 from crawler.admin.protocol import Refused
 from crawler.core.clock import Clock
-from crawler.core.url import UrlError, seed
+from crawler.core.url import UrlError
 from crawler.core.values import Origin
 from crawler.core.vocabulary import Exit
 from crawler.engine.admission import Admission
-from crawler.engine.blocks import DOMAIN, HOST, Blocks
+from crawler.engine.blocks import Blocks, block_of
 from crawler.engine.crawl import Crawl
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.upkeep import ERRORS, MAX_PRIORITY, Target, forget, forgotten, judge_added, release, requeued
@@ -160,12 +160,11 @@ class Commands:
 
     async def _block(self, arguments: Arguments) -> object:
         """In force at once; the answer comes when it is in the store, and holds for good."""
-        name = _host_name(arguments)
-        kind = HOST if _flag(arguments, "host_only") or name.startswith("[") or _is_ipv4(name) else DOMAIN
         reason = arguments.get("reason", "")
         if not isinstance(reason, str) or len(reason) > 1_000:
             raise Refused('"reason" must be a text of 1000 characters at most')
-        block = Block(name, kind, self._clock.now(), reason)
+        block = self._block_of(arguments, host_only=_flag(arguments, "host_only"), reason=reason)
+        name = block.name
         had = self._blocks.get(name)
         self._blocks.add(block)
         hosts = self._scheduler.blocks_changed()
@@ -176,8 +175,17 @@ class Commands:
             raise Refused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
         return {"name": name, "kind": (had or block).kind, "new": new, "hosts": hosts, "connections_cut": cut}
 
+    def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> Block:
+        text = arguments.get("name")
+        if not isinstance(text, str):
+            raise Refused('"name" must be a host or a domain')
+        try:
+            return block_of(text, host_only=host_only, reason=reason, at=self._clock.now())
+        except UrlError as error:
+            raise Refused(f"{text!r} is no host: {error}") from None
+
     async def _unblock(self, arguments: Arguments) -> object:
-        name = _host_name(arguments)
+        name = self._block_of(arguments).name
         if not await _stored(self._frontier.unblock(name)):
             above = self._blocks.covers(name)
             words = f"{name} is blocked by {above.name}" if above is not None else f"{name} is not blocked"
@@ -202,21 +210,6 @@ def _flag(arguments: Arguments, name: str) -> bool:
     if not isinstance(value, bool):
         raise Refused(f'"{name}" must be true or false')
     return value
-
-
-def _host_name(arguments: Arguments) -> str:
-    """A host as URLs spell it: IDNA-encoded, lower case. A whole URL stands for its host."""
-    text = arguments.get("name")
-    if not isinstance(text, str) or not text.strip():
-        raise Refused('"name" must be a host or a domain')
-    try:
-        return seed(text.strip().removeprefix("*."))[1].host.rstrip(".")
-    except UrlError as error:
-        raise Refused(f"{text!r} is no host: {error}") from None
-
-
-def _is_ipv4(name: str) -> bool:
-    return name.replace(".", "").isdigit()
 
 
 def _texts(arguments: Arguments, name: str) -> list[str]:

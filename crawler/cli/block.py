@@ -1,15 +1,24 @@
-"""`crawler block HOST` and `crawler unblock HOST`: for complaints. The running daemon obeys at once, and remembers."""
+"""`crawler block HOST` and `crawler unblock HOST`: for complaints. A running crawl obeys at once; the store remembers.
 
+While no crawl runs they change the store themselves. Invariant: both ways end in the same store.
+"""
+
+import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 import orjson
 
-from crawler.cli.daemon import reach
+from crawler.admin.client import Control
 from crawler.cli.failures import say
-from crawler.cli.place import place_options
+from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_data
+from crawler.cli.upkeep import with_store
 from crawler.core.vocabulary import Exit
+from crawler.engine.blocks import Blocks, block_of
+from crawler.frontier.base import Frontier, Recovered
 
 
 @click.command(name="block")
@@ -33,12 +42,29 @@ def block(
     """
     if as_list == (name is not None):
         raise click.UsageError("name one HOST, or ask for the --list")
-    with reach(config, overrides, output) as control:
-        if as_list:
-            for one in control.call("blocks"):
-                write_data(orjson.dumps(one) + b"\n")
-            return Exit.OK
-        answer = control.call("block", {"name": name, "reason": reason, "host_only": host_only})
+    located = locate(config, overrides, output)
+    if located.place.pid() is not None:
+        with Control(located.place.socket) as control:
+            if as_list:
+                return _print(control.call("blocks"))
+            answer = control.call("block", {"name": name, "reason": reason, "host_only": host_only})
+    elif as_list:
+
+        async def read(frontier: Frontier, _: Recovered) -> list[dict[str, Any]]:
+            return [asdict(one) for one in await frontier.blocks()]
+
+        return _print(with_store(located, read))
+    else:
+        wanted = block_of(name or "", host_only=host_only, reason=reason, at=time.time())
+
+        async def put(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
+            new = await frontier.block(wanted)
+            covering = Blocks()
+            covering.load([wanted])
+            hosts = sum(not covering.permits(host.origin) for host in recovered.hosts)
+            return {"name": wanted.name, "kind": wanted.kind, "new": new, "hosts": hosts, "connections_cut": 0}
+
+        answer = with_store(located, put)
     below = " and all below it" if answer["kind"] == "domain" else ""
     if not answer["new"]:
         say(f"{answer['name']} was blocked already")
@@ -51,7 +77,25 @@ def block(
 @place_options
 def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str) -> int:
     """Let a blocked HOST be asked again. Exit code 1 if it was not blocked."""
-    with reach(config, overrides, output) as control:
-        answer = control.call("unblock", {"name": name})
-    click.echo(f"unblocked {answer['name']}: {answer['hosts']} hosts go on")
+    located = locate(config, overrides, output)
+    if located.place.pid() is not None:
+        with Control(located.place.socket) as control:
+            answer = control.call("unblock", {"name": name})
+        click.echo(f"unblocked {answer['name']}: {answer['hosts']} hosts go on")
+        return Exit.OK
+    host = block_of(name, host_only=False, reason="", at=0.0).name
+
+    async def remove(frontier: Frontier, _: Recovered) -> bool:
+        return await frontier.unblock(host)
+
+    if not with_store(located, remove):
+        say(f"{host} is not blocked")
+        return Exit.FINDINGS
+    click.echo(f"unblocked {host}")
+    return Exit.OK
+
+
+def _print(blocks: list[dict[str, Any]]) -> int:
+    for one in blocks:
+        write_data(orjson.dumps(one) + b"\n")
     return Exit.OK

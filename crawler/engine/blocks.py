@@ -6,11 +6,21 @@ not depend on the order in which blocks came and went.
 
 from collections.abc import Iterable
 
+from crawler.core.url import seed
 from crawler.core.values import Origin
 from crawler.frontier.base import Block
 
 HOST = "host"
 DOMAIN = "domain"
+
+
+def block_of(text: str, *, host_only: bool, reason: str, at: float) -> Block:
+    """The block that an operator asks for: of a host or domain as URLs spell it (IDNA-encoded, lower case), a whole URL
+    standing for its host. An address has nothing below it. Raises UrlError.
+    """
+    host = seed(text.strip().removeprefix("*."))[1].host.rstrip(".")
+    is_address = host.startswith("[") or host.replace(".", "").isdigit()
+    return Block(host, HOST if host_only or is_address else DOMAIN, at, reason)
 
 
 class Blocks:

@@ -98,10 +98,13 @@ class Reader:
         self._in_links = in_links
         self._feeds: Counter[str] = Counter()
 
-    def reconfigure(self, *, content: ContentOptions, fetch: FetchOptions, obey: bool, requisites: bool) -> None:
+    def reconfigure(
+        self, *, content: ContentOptions, fetch: FetchOptions, token: str, obey: bool, requisites: bool
+    ) -> None:
         """Other options are in force, from the next response on."""
         self._content = content
         self._fetch = fetch
+        self._token = token
         self._obey = obey
         self._requisites = requisites
 

@@ -195,7 +195,13 @@ def test_a_block_stops_every_request_for_good(server: Nginx, tmp_path: Path) -> 
         assert (block["name"], block["kind"], block["reason"]) == ("alpha.test", "domain", "they asked us to")
         wrong = tell(crawl, "unblock", WWW)
         assert (wrong.code, wrong.stderr) == (1, f"crawler: {WWW} is blocked by alpha.test\n")
-        assert tell(crawl, "unblock", "alpha.test").code == 0
+        stopped(process)
+    # while no crawl runs, the store is changed all the same
+    assert "blocked alpha.test and all below it: 2 hosts" in tell(crawl, "block", "https://alpha.test/x").stdout
+    assert tell(crawl, "unblock", "alpha.test").stdout == "unblocked alpha.test\n"
+    assert tell(crawl, "unblock", "alpha.test").code == 1
+    assert tell(crawl, "block", "--list").stdout == ""
+    with daemon(crawl) as process:
         assert wait_until(lambda: {WWW, DOCS} <= {host for host, _ in server.places()}, process)
         stopped(process)
 
@@ -208,8 +214,6 @@ def test_commands_without_a_daemon_say_so(tmp_path: Path) -> None:
         ("resume",),
         ("reload",),
         ("stop",),
-        ("block", "a.test"),
-        ("unblock", "b"),
     ):
         done = run(*command, "--output", tmp_path / "nowhere")
         assert (done.code, done.stdout) == (69, "")
