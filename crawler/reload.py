@@ -8,7 +8,7 @@ Invariant: whatever is wrong with the file, the configuration in force stays who
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from crawler.admin.protocol import Refused
@@ -107,6 +107,9 @@ class Reloader:
         old = self.settings
         found = changes(old, new)
         new = keeping(old, new, found.restart)
+        if new.robots_token != old.robots_token:  # by another user_agent: rules are parsed for the one of the start
+            new = replace(new, identity=new.identity.model_copy(update={"robots_token": old.robots_token}))
+            found = replace(found, restart=(*found.restart, "identity.robots_token"))
         scope = self._parts.admission.scope
         brought_in = scope.seed_hosts - _hosts_of(old)
         if old.scope_options() != new.scope_options() or _hosts_of(old) != _hosts_of(new):
@@ -195,7 +198,6 @@ class Reloader:
         politeness, scope_changed = new.politeness_options(), plan.scope is not parts.admission.scope
         parts.admission.scope = plan.scope
         parts.admission.obey = politeness.robots == "obey"
-        parts.admission.token = new.robots_token
         parts.books.reconfigure(politeness, new.scope_options())
         parts.gate.reconfigure(new.address_politeness())
         parts.reader.reconfigure(

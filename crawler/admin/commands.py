@@ -149,7 +149,7 @@ class Commands:
 
     async def _release(self, arguments: Arguments) -> object:
         """Templates out of quarantine; their URLs are judged anew in the background."""
-        name, template = _host_name(arguments), arguments.get("template")
+        name, template = self._block_of(arguments).name, arguments.get("template")
         if template is not None and not isinstance(template, str):
             raise Refused('"template" must be a text')
         host_ids = {host.id for host in self._scheduler.books.hosts.values() if host.origin.host == name}

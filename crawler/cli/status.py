@@ -34,7 +34,9 @@ def lines(status: Mapping[str, Any]) -> list[str]:
     """The screenful."""
     counts, rates, urls, hosts = status["counts"], status["rates"], status["urls"], status["hosts"]
     connections, flights = status["connections"], status["in_flight"]
-    resting = ", ".join(f"{hosts[word]} {word}" for word in ("backoff", "held", "blocked") if hosts[word]) or "0 resting"
+    resting = (
+        ", ".join(f"{hosts[word]} {word}" for word in ("backoff", "held", "blocked") if hosts[word]) or "0 resting"
+    )
     shown = [
         f"{status['crawl']} is {status['state']}: {status['sentence']}",
         f"  process      pid {status['pid']}, up {_duration(status['elapsed_s'])}, {_size(status['rss_bytes'])} memory",

@@ -87,6 +87,7 @@ class Identity(Section):
     robots_token: k.RobotsTokenOrDerived = _key(
         None,
         "The name that groups of robots.txt are matched with.",
+        restart=True,
         derived="the first product in user_agent",
         example='"crawlerd"',
     )

@@ -222,7 +222,14 @@ def test_every_key_is_described_and_tagged() -> None:
     """admin, output, frontier, engine, log.directory and what the client is built with need a restart; the rest is
     live.
     """
-    built_with = {"log.directory", "identity.secrets", "fetch.cookies", "network.proxy", "politeness.key"}
+    built_with = {
+        "log.directory",
+        "identity.secrets",
+        "fetch.cookies",
+        "network.proxy",
+        "politeness.key",
+        "identity.robots_token",
+    }
     for dotted, key in keys().items():
         assert key.description.endswith("."), dotted
         restart = key.section in ("admin", "output", "frontier", "engine") or dotted in built_with
