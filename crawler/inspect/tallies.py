@@ -10,7 +10,7 @@ from heapq import heappush, heappushpop
 from math import exp, log
 from typing import Final
 
-from crawler.core.vocabulary import OutcomeWord
+from crawler.core.vocabulary import OutcomeWord, TaskKind
 from crawler.inspect.query import Line
 from crawler.inspect.ranges import epoch
 
@@ -95,7 +95,7 @@ class Tally:
     lines: int = 0
     first_ts: str = ""
     last_ts: str = ""
-    pages: int = 0  # 2xx that were no robots.txt
+    pages: int = 0  # 2xx that were no robots.txt, sitemap or the like
     robots: int = 0
     responses: int = 0
     bytes: int = 0
@@ -187,7 +187,7 @@ class Tally:
         url = get("url_full", "")
         if url.endswith("/robots.txt"):
             self.robots += 1
-        elif 200 <= status < 300:
+        elif 200 <= status < 300 and get("kind", TaskKind.PAGE) == TaskKind.PAGE:
             self.pages += 1
         content_type = get("content_type") or "(none)"
         self.content_types[content_type] += 1
