@@ -69,7 +69,7 @@ def kill_and_go_on(directory: Path, *, hosts: int, pages: int, kills: int, seed:
         for _ in range(kills):
             asked = server.count()
             with running(*crawl.arguments()) as process:
-                if not wait_for_requests(server, process, asked + rng.randrange(hosts, 3 * hosts)):
+                if not wait_for_requests(server, process, asked + rng.randrange(hosts // 2, hosts)):
                     break
                 time.sleep(rng.uniform(0, 0.2))
                 process.send_signal(signal.SIGKILL)
