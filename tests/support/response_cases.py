@@ -12,6 +12,7 @@ CLEAN, UNCLEAN = True, False
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 SHORT_LINES = WireLimits(max_chunk_line=12)
+SHORT_TRAILERS = WireLimits(max_trailers=20)
 SMALL = WireLimits(max_head=100, max_fields=4, max_informational=2, max_body=10, max_chunk_line=12, max_trailers=20)
 
 
@@ -337,6 +338,7 @@ CASES = [
         b"hello",
         limits=SHORT_LINES,
     ),
+    bad("trailers over the cap", CHUNKED + b"0\r\nA: bbbbbbbbbb\r\nA: bbbb\r\n\r\n", b"", limits=SHORT_TRAILERS),
     bad("chunk size line over the cap", CHUNKED + b"5;abcdefghi\r\nhello\r\n0\r\n\r\n", b"", limits=SHORT_LINES),
     # nothing, or too little
     Case("nothing", b"", "incomplete", None),
