@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 
 import pytest
 
@@ -93,6 +94,17 @@ async def test_a_byte_on_an_idle_connection_closes_it(site, pieces):
         second = await c.get(url + "/2")
         assert second.payload.prefix(9) == b"/2"
         assert second.connection.id == 2
+
+
+async def test_what_is_there_before_a_request_is_written_is_not_its_answer(site):
+    """Bytes that the kernel holds, and the loop has not read yet, close the connection too; the request is resent."""
+    async with site(table({"/1": ok(b"one"), "/2": ok(b"two")})) as (server, c, url):
+        assert (await c.get(url + "/1")).payload.prefix(9) == b"one"
+        os.write(server.accepted[0].writer.get_extra_info("socket").fileno(), ok(b"EVIL"))
+        second = await c.get(url + "/2")
+        assert second.payload.prefix(9) == b"two"
+        assert (second.connection.id, second.resend_count) == (2, 1)
+        assert server.accepted[0].paths == ["/1"]
 
 
 async def test_bytes_after_the_body_close_the_connection(site):

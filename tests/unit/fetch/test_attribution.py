@@ -1,0 +1,206 @@
+"""No answer is given to a request it does not belong to, whatever a server pushes, and when.
+
+The server has a thread and a loop of its own. It answers each request with the nonce that the request carried, and
+misbehaves on every tenth; what it pushes beyond an answer says EVIL or another nonce. What it cannot do here is push
+while a request is on its way: no client could tell that from the answer.
+"""
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections import Counter
+
+import pytest
+import uvloop
+
+from crawler.core.values import Failed
+from crawler.fetch.options import FetchOptions
+from tests.support.fetching import client, until
+from tests.support.hostile import Certificates, ok, serve
+
+EVIL = ok(b"EVIL")
+KINDS = (
+    "extra",
+    "twice",
+    "pushed",
+    "pushed unread",
+    "split",
+    "split and extra",
+    "late",
+    "informational",
+    "cut",
+    "tail",
+)
+HOSTS = 12
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("ca"))
+
+
+def kind_of(nonce: int) -> str:
+    """How this one is answered: one in ten in one of the hostile ways, each in turn."""
+    return KINDS[nonce // 10 % len(KINDS)] if nonce % 10 == 3 else "right"
+
+
+def body_of(nonce: int) -> bytes:
+    return b"nonce %d " % nonce * (nonce % 50 + 1)
+
+
+def answer_to(nonce: int) -> bytes:
+    """Half of them with a length, half in a chunk."""
+    body = body_of(nonce)
+    if nonce // 10 % 2:
+        return ok(body)
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
+class Hostile:
+    """The server's script. Where the moment matters it tells the client: `signal` runs in the client's loop."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+        self.client_loop = asyncio.get_running_loop()
+        self.reached: dict[int, asyncio.Event] = {}  # nonce → the server has come to the point that matters
+        self.answered: Counter[str] = Counter()
+
+    def signal(self, nonce: int) -> None:
+        self.client_loop.call_soon_threadsafe(self.reached[nonce].set)
+
+    async def __call__(self, a) -> None:
+        while path := await a.request():
+            nonce = int(path[1:])
+            kind, answer = kind_of(nonce), answer_to(nonce)
+            self.answered[kind] += 1
+            match kind:
+                case "extra":
+                    a.writer.write(answer + EVIL)
+                case "twice":
+                    a.writer.write(answer)
+                    a.writer.write(answer)
+                case "pushed" | "pushed unread":
+                    await a.send(answer)
+                    if await a.request() != f"/{nonce + 1}":  # asked only once this one was answered
+                        return
+                    await a.send(answer_to(nonce + 1), EVIL)
+                    self.signal(nonce)
+                case "split" | "split and extra":
+                    if kind == "split and extra":
+                        answer += EVIL
+                    cut = sorted(self.rng.sample(range(1, len(answer_to(nonce))), 5))
+                    for begin, end in zip([0, *cut], [*cut, len(answer)], strict=True):
+                        await a.send(answer[begin:end])
+                case "late":
+                    self.signal(nonce)
+                    await a.client_closed()
+                    with contextlib.suppress(ConnectionError):
+                        a.writer.write(answer)
+                    return
+                case "informational":
+                    a.writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 3 + answer)
+                case "cut":
+                    await a.send(answer[:-3])
+                    await a.cut()
+                    return
+                case "tail":
+                    a.writer.write(answer + b"0\r\n\r\n")
+                case _:
+                    a.writer.write(answer)
+
+
+@contextlib.contextmanager
+def in_a_thread(hostile: Hostile, tls):
+    """The server on a loop in another thread; gives its port."""
+    ready: list[int] = []
+    started = threading.Event()
+    loop = uvloop.new_event_loop()
+    ended = asyncio.Event()
+
+    async def main() -> None:
+        async with serve(hostile, tls=tls) as server:
+            ready.append(server.port)
+            started.set()
+            await ended.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),))
+    thread.start()
+    assert started.wait(20)
+    try:
+        yield ready[0]
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+
+
+async def exchange(certificates, count: int) -> tuple[Counter[str], Counter[str]]:
+    """`count` exchanges over HOSTS connections at a time. What became of them, and how they were answered."""
+    hostile = Hostile(count)
+    numbers = iter(range(0, count, 10))
+    ended: Counter[str] = Counter()
+
+    def judge(nonce: int, result) -> None:
+        if isinstance(result, Failed):
+            ended["failed"] += 1
+        elif result.truncated is not None:
+            ended["truncated"] += 1
+            assert body_of(nonce).startswith(result.payload.prefix(10_000))
+        else:
+            ended["right" if result.payload.prefix(10_000) == body_of(nonce) else "WRONG"] += 1
+
+    async def visitor(host: str) -> None:
+        for first in numbers:  # ten nonces at a time, so that those that belong together come together
+            for nonce in range(first, min(first + 10, count)):
+                hostile.reached[nonce] = asyncio.Event()
+                kind, before = kind_of(nonce), kind_of(nonce - 1)
+                fetching = asyncio.ensure_future(c.get(f"https://{host}:{port}/{nonce}"))
+                if kind == "late":
+                    await hostile.reached[nonce].wait()
+                    fetching.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await fetching
+                    ended["given up"] += 1
+                    continue
+                result = await fetching
+                judge(nonce, result)
+                if before.startswith(
+                    "pushed"
+                ):  # EVIL is on its way, or here and not read: the next request must not get it
+                    await hostile.reached[nonce - 1].wait()
+                    if before == "pushed":
+                        await until(
+                            lambda number=result.connection.id: all(f.id != number for f in c.pool.connections())
+                        )
+
+    tls = certificates.server("*.hosts.test")
+    with in_a_thread(hostile, tls) as port:
+        async with client(ca_file=certificates.ca_file, fetch=FetchOptions(connections=HOSTS)) as c:
+            await asyncio.gather(*(visitor(f"h{n}.hosts.test") for n in range(HOSTS)))
+            closed = Counter(c.closings())
+            assert c.gate.is_balanced
+    ended.update({f"closed: {reason}": number for reason, number in closed.items()})
+    return ended, hostile.answered
+
+
+def check(ended: Counter[str], answered: Counter[str], count: int) -> None:
+    hostile = count // 10 // len(KINDS)  # of each kind
+    assert ended["WRONG"] == 0
+    assert ended["failed"] == 0
+    assert ended["given up"] == answered["late"] == hostile
+    assert ended["truncated"] == hostile
+    assert ended["right"] == count - 2 * hostile
+    assert ended["closed: unsolicited"] >= 5 * hostile  # extra, twice, both ways of pushing, split and extra, tail …
+    assert all(answered[kind] >= hostile for kind in KINDS)
+
+
+async def test_no_answer_goes_to_another_request(certificates) -> None:
+    """Three thousand exchanges, a tenth of them hostile: each body carries the nonce of the request it answers."""
+    check(*await exchange(certificates, 3_000), 3_000)
+
+
+@pytest.mark.prove
+async def test_no_answer_of_a_hundred_thousand_goes_to_another_request(certificates) -> None:
+    """The same, a hundred thousand times."""
+    check(*await exchange(certificates, 100_000), 100_000)
