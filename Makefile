@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 URL ?=
+TIME ?= 600
 ARGS ?=
 PYTEST_ARGS ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint format generated venv dev bench prove lock clean
+.PHONY: help run test quick lint format generated venv dev bench prove lock fuzz cover clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -77,5 +78,17 @@ bench: $(VENV)/.dev $(if $(QUICK),,.venv-bench/.made)  ## measure it beside its 
 prove: $(VENV)/.dev  ## the large counts: crash, fuzz, soak
 	$(BIN)/python -m pytest -m prove --timeout 3600 $(PYTEST_ARGS)
 
+fuzz: $(VENV)/.dev  ## the fuzzers, TIME seconds each; what they found interesting is kept in .fuzz/
+	$(BIN)/python -m tests.fuzz wire $(TIME) --corpus .fuzz/wire --artifacts .fuzz/crashes
+	$(BIN)/python -m tests.fuzz decode $(TIME) --corpus .fuzz/decode --artifacts .fuzz/crashes
+
+cover: $(VENV)/.dev  ## branch coverage of the HTTP client by its own tests; fails below 100 % where that is promised
+	@rm -f .coverage
+	$(BIN)/python -m coverage run --branch --include='crawler/fetch/*,crawler/content/decode.py' \
+	  -m pytest -q -m "not prove" tests/unit/fetch tests/unit/content/test_decode.py
+	@$(BIN)/python -m coverage report --skip-covered --show-missing
+	$(BIN)/python -m coverage report --fail-under 100 --precision 2 \
+	  --include='crawler/fetch/wire.py,crawler/fetch/connection.py,crawler/fetch/pool.py,crawler/fetch/address.py'
+
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .fuzz .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

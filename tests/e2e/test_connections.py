@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.crawls import Crawl
 from tests.support.nginx import Nginx
-from tests.support.sites import WWW, sections
+from tests.support.sites import DOCS, WWW, sections
 
 pytestmark = pytest.mark.e2e
 
@@ -52,3 +52,23 @@ def test_every_connection_that_was_opened_is_said_to_be_closed(server: Nginx, tm
     assert sorted(opened) == sorted(closed)
     assert sum(line["requests"] for line in closed.values()) == len(server.requests())
     assert {line["reason"] for line in closed.values()} == {"shutdown"}
+
+
+def test_every_reconnect_resumes_the_session(server: Nginx, tmp_path: Path) -> None:
+    """With five requests to a connection the server sees many handshakes, and only each host's first is a full one."""
+    keys = sections(
+        server, WWW, DOCS, scope={"max_urls": 100, "requisites": False},
+        fetch={"max_requests_per_connection": 5},
+    )  # fmt: skip
+    ran = Crawl.of(tmp_path, keys).run()
+    handshakes: dict[str, dict[int, bool]] = {}
+    for request in server.requests():
+        handshakes.setdefault(request.host, {})[request.connection] = request.resumed
+    assert set(handshakes) >= {WWW, DOCS}
+    for host in (WWW, DOCS):
+        resumed = [handshakes[host][connection] for connection in sorted(handshakes[host])]
+        assert len(resumed) > 5
+        assert resumed == [False] + [True] * (len(resumed) - 1)
+    summary = ran.summary
+    assert summary["tls_resumed"] == sum(sum(each.values()) for each in handshakes.values())
+    assert summary["connections_closed"]["max_requests"] >= 10
