@@ -9,7 +9,7 @@ class EngineOptions:
     long a stop waits for what is in flight. The commit happens at whichever of its three bounds comes first.
     """
 
-    workers: int = 64
+    workers: int = 256  # coroutines: a few hundred hosts that never answer must not keep the others waiting
     lease_size: int = 16
     memory: int = 128 * 1024 * 1024
     drain_s: float = 30.0

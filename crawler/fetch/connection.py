@@ -29,6 +29,10 @@ from crawler.fetch.options import FetchOptions
 from crawler.fetch.wire import RemoteProtocolError, ResponseReader
 
 _TIMER_SLACK_S: Final = 0.001  # uvloop's timers run on whole milliseconds and may come that much early
+# A body in chunks of a few bytes costs a hundred times what its bytes would. A read of more than so many is followed by
+# a rest of ten times what they took: such a server gets a tenth of the loop's time, and others' answers go first.
+_MANY_PIECES: Final = 1_000
+_REST_A_PIECE_S: Final = 4e-6
 _PAUSED_LOOK_S: Final = 1.0  # when the deadlines of an exchange are looked at again that we ourselves hold up
 
 
@@ -268,6 +272,8 @@ class Connection(asyncio.Protocol):
                 return
             if is_first:
                 self._arm(now)  # from here on other deadlines hold, which may be nearer
+            if reader.pieces > _MANY_PIECES:
+                read_on_mono = max(read_on_mono, now + reader.pieces * _REST_A_PIECE_S)
             if read_on_mono > now:
                 if self._pause(now):
                     self._loop.call_later(read_on_mono - now, self._resume)

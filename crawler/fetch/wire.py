@@ -80,12 +80,14 @@ class ResponseReader:
     - `unwanted`: `wants` did not want the body. None of it is kept, and a long one is not read to its end.
     - `tainted`: framed leniently. `extra`: bytes came beyond the response's end; the response stands.
     - `closes`: the server announced the close, in a field, by HTTP/1.0 or by leaving the end of the body to it.
+    - `pieces`: of how many chunks, whole or not, the last feed was made; 0 if the body is not chunked.
     - `keep_alive_timeout_s`, `keep_alive_max`: what the Keep-Alive field says, if anything.
     """
 
     __slots__ = ("_chunks", "_end", "_informational", "_limits", "_pending", "_room", "_scanned", "_sink", "_wants",
                  "_whole", "closes", "complete", "error_type", "extra", "head", "keep_alive_max",
-                 "keep_alive_timeout_s", "raw_head", "started", "tainted", "truncated", "unwanted")  # fmt: skip
+                 "keep_alive_timeout_s", "pieces", "raw_head", "started", "tainted", "truncated",
+                 "unwanted")  # fmt: skip
 
     def __init__(self, limits: WireLimits, sink: BodySink, wants: Callable[[Head], bool] | None = None) -> None:
         self._limits = limits
@@ -106,6 +108,7 @@ class ResponseReader:
         self.extra = False
         self.unwanted = False
         self.closes = False
+        self.pieces = 0
         self.truncated: TruncatedReason | None = None
         self.error_type: ErrorType | None = None
         self.keep_alive_timeout_s: float | None = None
@@ -278,6 +281,7 @@ class ResponseReader:
         finally:
             self.tainted |= chunks.tainted
             self._sink.write(data if used == len(data) else data[:used])
+            self.pieces = len(payload)
             if payload:
                 self._sink.write_payload(payload[0] if len(payload) == 1 else b"".join(payload))
         return used

@@ -11,6 +11,7 @@ from typing import Final
 from isal import isal_zlib
 
 _PIECE: Final = 32 * 1024  # what follows a member in its piece is copied for each member: small pieces, little copying
+_INFLATED: Final = 256 * 1024  # at a time: 32 KiB of a body of one letter are 32 MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,15 @@ class _Members:
         self._member = isal_zlib.decompressobj(wbits=31)
 
     def feed(self, data: bytes) -> None:
-        while data:
-            self._member.decompress(data)
-            if not self._member.eof:
+        while True:
+            inflated = self._member.decompress(data, _INFLATED)
+            if self._member.eof:
+                self.count += 1
+                data = self._member.unused_data
+                self._member = isal_zlib.decompressobj(wbits=31)
+                if not data:
+                    return
+                continue
+            data = self._member.unconsumed_tail
+            if len(inflated) < _INFLATED:  # not stopped by the limit: it needs more
                 return
-            self.count += 1
-            data = self._member.unused_data
-            self._member = isal_zlib.decompressobj(wbits=31)

@@ -343,6 +343,19 @@ async def test_reading_pauses_while_memory_is_spent(site):
         assert result.truncated is None
 
 
+async def test_a_body_in_thousands_of_tiny_chunks_is_read_at_leisure(site):
+    """It is whole in the end, and between its reads the loop was free for others; a sound one is read at once."""
+    answers = {"/dust": chunked(*[b"x"] * 100_000), "/sound": chunked(*[b"y" * 20_000] * 20)}
+    async with site(table(answers)) as (_, c, url):
+        sound = await c.get(url + "/sound")
+        (connection,) = c.pool._alive
+        assert (sound.payload.size, connection._held_up_s) == (400_000, 0.0)
+        dust = await c.get(url + "/dust")
+        assert dust.payload.prefix(200_000) == b"x" * 100_000
+        assert dust.connection.id == sound.connection.id
+        assert connection._held_up_s > 0.0
+
+
 async def test_bodies_that_hold_all_memory_between_them_still_end(site):
     """When every byte of the budget is in half-read bodies, one is let on, so that nobody waits for ever."""
     budget = ByteBudget(10_000)

@@ -22,7 +22,7 @@ def test_every_key_is_shown_with_value_and_origin() -> None:
     delay = view["politeness.delay"]
     assert (delay.value, delay.text, delay.origin, delay.restart) == (90.0, '"1m30s"', "-o politeness.delay", False)
     workers = view["engine.workers"]
-    assert (workers.value, workers.text, workers.origin, workers.restart) == (64, "64", "default", True)
+    assert (workers.value, workers.text, workers.origin, workers.restart) == (256, "256", "default", True)
     json.dumps([item.value for item in view.values()])
 
 

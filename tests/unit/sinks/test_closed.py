@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -29,3 +30,15 @@ def test_a_file_that_was_moved_away_is_an_error(tmp_path: Path) -> None:
     """The caller decides that it does not matter."""
     with pytest.raises(FileNotFoundError):
         inspect(tmp_path / "gone.warc.gz")
+
+
+def test_what_inflates_hugely_is_counted_in_little_memory(tmp_path: Path) -> None:
+    """Members of one letter, a thousand times as large inside: they are inflated piece by piece."""
+    path = tmp_path / "a.warc.gz"
+    path.write_bytes(gzip.compress(bytes(40_000_000)) * 2 + gzip.compress(b""))
+    tracemalloc.start()
+    found = inspect(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.records == 3
+    assert peak < 4_000_000
