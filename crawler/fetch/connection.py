@@ -392,15 +392,7 @@ class Connection(asyncio.Protocol):
         elif error is not None:
             self._fail(ExchangeError(ErrorType.RESET, describe(error)), CloseReason.RESET)
         else:
-            try:
-                reader.feed_eof(clean=self._eof)
-            except RemoteProtocolError as protocol_error:
-                detail = describe(protocol_error)
-                self._fail(ExchangeError(ErrorType.PROTOCOL_ERROR, detail), CloseReason.PROTOCOL_ERROR)
-                return
-            except Exception as sink_error:  # as in data_received
-                self._fail(sink_error, CloseReason.SHUTDOWN)
-                return
+            reader.feed_eof(clean=self._eof)
             error_type = reader.error_type
             if error_type is None:
                 self._complete(reader, self._clock.mono())

@@ -1,0 +1,153 @@
+"""What seldom happens to a connection, each by itself: over a transport that only notes what is done to it."""
+
+import asyncio
+
+import pytest
+
+from crawler.core.values import Origin, Timings
+from crawler.core.vocabulary import CloseReason, ErrorType
+from crawler.fetch.connection import Connection, Exchange
+from crawler.fetch.dial import Dialled
+from crawler.fetch.errors import DialError, ExchangeError
+from crawler.fetch.options import FetchOptions
+from crawler.fetch.pool import Pool, PoolClosed
+from crawler.fetch.spool import BodySink
+from crawler.fetch.wire import ResponseReader, WireLimits
+from tests.support.dialing import Dialing, Wire
+from tests.support.fetching import FakeClock
+
+A = Origin("https", "a.test", 443)
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
+DUST = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 2_000
+
+
+class Noting(Wire):
+    def write(self, data):
+        self.calls.append(data)
+
+    def pause_reading(self):
+        self.calls.append("pause")
+
+    def resume_reading(self):
+        self.calls.append("resume")
+
+
+class Asking:
+    """A lent connection with a request under way."""
+
+    def __init__(self):
+        self.clock = FakeClock()
+        self.connection = Connection(7, A, options=FetchOptions(), clock=self.clock, on_closed=lambda connection: None)
+        self.wire = Noting(self.connection)
+        self.connection.connection_made(self.wire)
+        self.connection.opened(Dialled("192.0.2.1", 443, Timings(), "1.3", False, None))
+        self.reader = ResponseReader(WireLimits(), BodySink(1 << 20))
+        self.task = asyncio.ensure_future(self.connection.exchange(b"GET", self.reader))
+
+
+@pytest.fixture
+async def asking():
+    made = Asking()
+    await asyncio.sleep(0)
+    assert made.wire.calls == [b"GET"]
+    yield made
+    made.connection.abort(CloseReason.SHUTDOWN)
+    await asyncio.gather(made.task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("data", [ANSWER, b"SSH-2.0"], ids=["answer", "garbage"])
+async def test_an_answer_to_a_request_cancelled_in_the_same_turn_is_nobodys(asking, data):
+    """The exchange ends as cancelled, and the connection is closed whatever came."""
+    asking.task.cancel()
+    asking.connection.data_received(data)
+    with pytest.raises(asyncio.CancelledError):
+        await asking.task
+    assert not asking.connection.is_open
+
+
+async def test_what_comes_after_the_close_is_ignored(asking):
+    """A transport may still hand over what it had read."""
+    asking.connection.abort(CloseReason.BLOCKED)
+    asking.connection.data_received(ANSWER)
+    assert asking.connection.close_reason is CloseReason.BLOCKED
+    with pytest.raises(ExchangeError, match=r"this crawler closed it \(blocked\)") as caught:
+        await asking.task
+    assert caught.value.error_type is ErrorType.RESET
+
+
+async def test_a_timer_left_over_from_an_exchange_does_nothing(asking):
+    """It fires once the answer is there: nothing is under way that could be late."""
+    asking.connection.data_received(ANSWER)
+    await asking.task
+    asking.clock.time += 10_000
+    asking.connection._on_timer()
+    assert asking.connection.is_open
+
+
+async def test_a_read_that_comes_while_reading_is_paused_pauses_it_once(asking):
+    """A transport may hand over one more read: there is one rest, and one end of it."""
+    asking.connection.data_received(DUST)
+    asking.connection.data_received(b"1\r\nx\r\n" * 2_000)
+    assert asking.wire.calls == [b"GET", "pause"]
+    asking.connection._resume()
+    assert asking.wire.calls == [b"GET", "pause", "resume"]
+
+
+async def test_reading_is_not_resumed_on_what_was_closed_meanwhile(asking):
+    """The rest after a costly read may end later than the connection."""
+    asking.connection.data_received(DUST)
+    asking.connection.abort(CloseReason.TIMEOUT)
+    asking.connection._resume()
+    assert "resume" not in asking.wire.calls
+
+
+async def test_a_request_under_way_can_be_looked_at(asking):
+    """Which it is on its connection, since when, and how much has come; None once it is answered."""
+    asking.connection.data_received(ANSWER[:10])
+    assert asking.connection.exchange_now() == Exchange(7, 1, asking.clock.mono(), 10)
+    asking.connection.data_received(ANSWER[10:])
+    await asking.task
+    assert asking.connection.exchange_now() is None
+
+
+async def test_a_connection_that_was_never_made_is_gone_already():
+    """There is no transport to wait for, and no request can be written."""
+    connection = Connection(1, A, options=FetchOptions(), clock=FakeClock(), on_closed=lambda connection: None)
+    await connection.wait_closed()
+    with pytest.raises(ExchangeError, match="closed before the request was written"):
+        await connection.exchange(b"GET", ResponseReader(WireLimits(), BodySink(1)))
+
+
+async def test_a_pool_closed_during_a_dial_keeps_nothing_of_it():
+    """What comes about after the close is closed at once; another dial is refused."""
+    dialing = Dialing()
+    pool = Pool(dialer=dialing, options=FetchOptions(), clock=FakeClock())
+    dialing.gate = asyncio.Event()
+    lending = asyncio.ensure_future(pool.acquire(A))
+    await asyncio.sleep(0)
+    assert repr(pool) == "<Pool taken: 1, idle: 0, waiting: 0>"
+    await pool.close()
+    dialing.gate.set()
+    connection = await lending
+    assert connection.close_reason is CloseReason.SHUTDOWN
+    assert pool.next_id == 2
+    pool.release(connection)
+    with pytest.raises(PoolClosed):
+        await pool.acquire(A)
+    assert not isinstance(PoolClosed(), DialError)
+
+
+async def test_blocked_origins_are_cut_and_others_are_not():
+    """Whatever they are at, lent and idle alike; how many is told."""
+    pool = Pool(dialer=Dialing(), options=FetchOptions(), clock=FakeClock(), connections_per_host=2)
+    b = Origin("https", "b.test", 443)
+    lent, idle, other = await pool.acquire(A), await pool.acquire(A), await pool.acquire(b)
+    pool.release(idle)
+    assert pool.exchanges() == {}
+    assert pool.cut(lambda origin: origin == A) == 2
+    assert (lent.close_reason, idle.close_reason, other.is_open) == (CloseReason.BLOCKED, CloseReason.BLOCKED, True)
+    pool.release(lent)
+    pool.release(other)
+    pool.close_idle()
+    assert other.close_reason is CloseReason.EVICTED
+    await pool.close()
