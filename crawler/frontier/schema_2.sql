@@ -17,7 +17,7 @@ ALTER TABLE visit ADD COLUMN visits INTEGER NOT NULL DEFAULT 0;  -- that ended i
 ALTER TABLE visit ADD COLUMN changed_at REAL;       -- end of the last visit that found other content
 ALTER TABLE visit ADD COLUMN gone_count INTEGER;    -- 404 or 410 in a row
 -- In-links as known when the url was last settled, an estimate. Links to a known url write nothing: each would change
--- a page of its own (engine/seen.py counts in memory, the settlement brings the number).
+-- a page of its own on the disk. The settlement of the url itself brings the number.
 ALTER TABLE visit ADD COLUMN in_links INTEGER;
 ALTER TABLE visit ADD COLUMN simhash INTEGER;       -- signed 64 bits; near-duplicates within a template
 ALTER TABLE visit ADD COLUMN rules_version INTEGER; -- of the rules that judged it last, as the engine counts them

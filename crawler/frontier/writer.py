@@ -45,7 +45,7 @@ class Change:
 
     counts: dict[str, int]
     hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
-    ids: dict[Origin, int] = field(default_factory=dict)  # of every origin met in this transaction
+    ids: dict[Origin, int] = field(default_factory=dict)  # of origins that were not remembered
     new_hosts: list[HostRow] = field(default_factory=list)
     queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
     fresh: set[int] = field(default_factory=set)  # what a SeenFilter is to learn
@@ -99,7 +99,8 @@ class Writer:
             new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
             links_new: list[int] = []
             for one in discovered:
-                known_as = (change.ids[one.origin], one.key)
+                host_id = change.ids.get(one.origin)
+                known_as = (self._host_ids[one.origin] if host_id is None else host_id, one.key)
                 links_new.append(int(known_as in new))
                 new.discard(known_as)  # the first of several gets the credit
                 if links_new[-1]:
@@ -333,12 +334,15 @@ class Writer:
         change: Change,
     ) -> None:
         """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
-        ids, seen = change.ids, self.seen
+        ids, remembered, seen = change.ids, self._host_ids, self.seen
         found_second = round(found_at)  # SQLite stores it in four bytes instead of eight
         for one in discovered:
-            host_id = ids.get(one.origin)
+            origin = one.origin
+            host_id = remembered.get(origin)
             if host_id is None:
-                host_id = ids[one.origin] = self.host_id(one.origin, found_at, change)
+                host_id = ids.get(origin)
+            if host_id is None:
+                host_id = ids[origin] = self.host_id(origin, found_at, change)
             if host_id == 0 or (seen is not None and not seen.is_new(change.fresh, host_id, one.key)):
                 continue
             flat += (host_id, one.key, one.priority, one.depth, target_of(one.url),
