@@ -13,6 +13,7 @@ import pytest
 
 from crawler.demo.message import Answer, Request
 from crawler.demo.server import ADDRESS, DemoServer
+from tests.support.interrupted import wait_until
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]
@@ -117,7 +118,7 @@ def test_every_make_target_that_is_named_exists() -> None:
 def test_the_service_is_installed_from_files_that_exist(tmp_path: Path) -> None:
     """The install commands run against a root of their own; what systemd itself is asked is only read."""
     (tmp_path / "site.toml").write_text(blocks("toml", "Use it")[0])
-    (text,) = blocks("sh", "Install the service")
+    text, _ = blocks("sh", "Install the service")
     for command in text.splitlines():
         if command.endswith("/crawler install-service"):
             done = run(
@@ -135,6 +136,27 @@ def test_the_service_is_installed_from_files_that_exist(tmp_path: Path) -> None:
     unit = (tmp_path / "root/etc/systemd/system/crawler.service").read_text()
     assert "/crawler run -c /etc/crawler/crawler.toml" in unit
     assert (tmp_path / "root/etc/crawler/crawler.toml").read_text() == (tmp_path / "site.toml").read_text()
+
+
+def test_a_running_daemon_is_steered(tmp_path: Path, environment: dict[str, str]) -> None:
+    """The commands for an installed service, told to one that runs here."""
+    config = tmp_path / "crawler.toml"
+    config.write_text(blocks("toml", "Use it")[0])
+    _, text = blocks("sh", "Install the service")
+    commands = text.replace("/etc/crawler/crawler.toml", str(config)).splitlines()
+    assert len(commands) == 4
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "crawler", "run", "-c", str(config)], cwd=tmp_path, env=environment
+    )
+    try:
+        assert wait_until(lambda: (tmp_path / "archive/control.sock").exists(), daemon)
+        for command in commands:
+            done = run(command, tmp_path, environment)
+            assert (done.returncode, done.stderr) == (0, ""), command
+        assert "paused" in run(commands[0], tmp_path, environment).stdout
+    finally:
+        daemon.terminate()
+        daemon.wait(30)
 
 
 def test_links_lead_somewhere() -> None:
