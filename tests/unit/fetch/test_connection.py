@@ -309,6 +309,8 @@ async def test_a_cancelled_fetch_closes_its_connection(site):
     async with site(script) as (_, c, url):
         fetching = asyncio.ensure_future(c.get(url + "/slow"))
         await until(lambda: any(k.bytes_received == 42 for k in c.pool._alive))
+        ((under_way,),) = c.pool.exchanges().values()
+        assert (under_way.conn_id, under_way.received_bytes) == (1, 42)
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching
