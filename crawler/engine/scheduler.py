@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
@@ -29,6 +30,8 @@ from crawler.engine.rules import RulesCache
 from crawler.engine.stock import FULL_S, Stock
 from crawler.engine.valve import LOOK_S, Valve
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
+
+ENOUGH_AT_ONCE: Final = 64  # requests in flight without a delay that keep two cores busy
 
 
 class Scheduler:
@@ -57,7 +60,7 @@ class Scheduler:
         self.revisits = revisits
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
-        self._workers = options.workers
+        self._enough = min(ENOUGH_AT_ONCE, options.workers)
         self._hosts_listed = 0  # hosts in their keys' rotations: those with work, as far as looked at
         self._lease_size = options.lease_size
         self._lease_ids = itertools.count(1)
@@ -314,10 +317,10 @@ class Scheduler:
         return None
 
     def _connections_at_once(self) -> int:
-        """To one host at delay 0: where as many hosts as workers have work, a second connection to one of them makes
-        nothing faster, and costs memory while it idles.
+        """To one host at delay 0: where many hosts have work, a second connection to one of them makes nothing faster,
+        and costs memory while it idles.
         """
-        return max(1, min(self._connections_per_host, self._workers // max(1, self._hosts_listed)))
+        return max(1, min(self._connections_per_host, self._enough // max(1, self._hosts_listed)))
 
     def _run_length(self, host: Host) -> int:
         """Tasks for one connection: short runs while there is little, so that every connection has some."""
