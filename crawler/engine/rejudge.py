@@ -92,7 +92,7 @@ class Rejudger:
         now = self._clock.now()
         for host in self._scheduler.books.denied:
             if host.robots_due(now) and not host.has_work:
-                self._scheduler.ask_robots(host)
+                self._scheduler.turns.ask_robots(host)
 
     def _can_sweep(self, host_id: int) -> bool:
         host = self._scheduler.books.hosts.get(host_id)

@@ -1,26 +1,23 @@
-"""Decides who is asked next: turns queued URLs into leases, each as soon as politeness lets it.
+"""Turns queued URLs into leases, each as soon as politeness lets it, and takes back what became of them.
 
-Keys wait in the agenda for the time they may next be asked; no worker ever sleeps for politeness. The scheduler knows
-the books, the frontier (where tasks come from) and the address gate; it knows nothing of how a page is fetched or read.
+Keys wait in the agenda for the time they may next be asked; no worker ever sleeps for politeness. Whose turn it is then
+`turns` decides. The scheduler knows the books and the frontier (where tasks come from); it knows nothing of how a page
+is fetched or read.
 
-Invariant: a request is leased only when its politeness key, its origin and, as far as known, its address are open, and
-its origin's robots verdict is known.
+Invariant: a lease is out from its issue to `lease_ended`, once, and its unfinished tasks go back where they came from.
 """
 
 import asyncio
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
 from crawler.core.outage import PROBE_S
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.core.values import Lease, Origin, Task
-from crawler.core.vocabulary import TaskKind
-from crawler.engine.agenda import ANY_WIDTH, NEVER, Agenda
+from crawler.engine.agenda import NEVER, Agenda
 from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Errand, Host, Key
@@ -28,10 +25,9 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.revisits import Revisits
 from crawler.engine.rules import RulesCache
 from crawler.engine.stock import FULL_S, Stock
+from crawler.engine.turns import Turns
 from crawler.engine.valve import LOOK_S, Valve
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
-
-ENOUGH_AT_ONCE: Final = 64  # requests in flight without a delay that keep two cores busy
 
 
 class Scheduler:
@@ -54,20 +50,23 @@ class Scheduler:
         self.books = books
         self._frontier = frontier
         self._queue = queue
-        self._gate = gate
         self._clock = clock
         self.valve = valve if valve is not None else Valve(clock)
         self.revisits = revisits
-        self._obeys_robots = politeness.robots == "obey"
-        self._connections_per_host = politeness.connections_per_host
-        self._enough = min(ENOUGH_AT_ONCE, options.workers)
-        self._hosts_listed = 0  # hosts in their keys' rotations: those with work, as far as looked at
-        self._lease_size = options.lease_size
-        self._lease_ids = itertools.count(1)
         self._wake = asyncio.Event()
         self._agenda = Agenda(gate, clock, self._wake.set)
         self._stock = Stock(
             books=books, frontier=frontier, rules=rules, lease_size=options.lease_size, on_ready=self._stocked
+        )
+        self.turns = Turns(
+            books=books,
+            agenda=self._agenda,
+            stock=self._stock,
+            gate=gate,
+            valve=self.valve,
+            clock=clock,
+            politeness=politeness,
+            options=options,
         )
         self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
         self.next_due_at: float | None = None  # when the next waiting URL is due (UTC)
@@ -88,7 +87,7 @@ class Scheduler:
         if self.revisits is not None:
             await self.revisits.start()
         for host in self.books.hosts.values():
-            self._schedule_if_work(host)
+            self.turns.bring(host)
         self.next_due_at = await self._frontier.next_due()
 
     def stored(self, receipt: Receipt) -> None:
@@ -97,7 +96,7 @@ class Scheduler:
         for host_id, count in receipt.queued.items():
             host = self.books.hosts[host_id]
             host.queued += count
-            self._schedule_if_work(host)
+            self.turns.bring(host)
 
     def queued_again(self, counts: Mapping[int, int]) -> None:
         """The store queued URLs that were known: host id → how many."""
@@ -105,21 +104,20 @@ class Scheduler:
             host = self.books.hosts[host_id]
             host.queued += count
             self.books.reopen(host)
-            self._schedule_if_work(host)
+            self.turns.bring(host)
 
     def reconfigure(self, politeness: PolitenessOptions) -> None:
         """Other options are in force; the books have them already."""
-        self._obeys_robots = politeness.robots == "obey"
-        self._connections_per_host = politeness.connections_per_host
+        self.turns.reconfigure(politeness)
         for host in self.books.hosts.values():
-            self._schedule_if_work(host)
+            self.turns.bring(host)
         self._wake.set()
 
     def blocks_changed(self) -> int:
         """Blocks came or went: hosts that are covered get no turn, others go on. Returns how many changed."""
         changed = self.books.look_at_blocks()
         for host in changed:
-            self._schedule_if_work(host)
+            self.turns.bring(host)
         self._wake.set()
         return len(changed)
 
@@ -211,7 +209,7 @@ class Scheduler:
             host.queued += count
             host.retries += count
             self.books.reopen(host)
-            self._schedule_if_work(host)
+            self.turns.bring(host)
 
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""
@@ -224,8 +222,9 @@ class Scheduler:
             due = self._agenda.take_due()
             if not isinstance(due, Key):
                 return due
-            lease = self._next_lease(due)
+            lease = self.turns.next_lease(due)
             if lease is not None:
+                self.leases_out[lease.id] = lease
                 if self.books.outage.is_on:
                     self._probe_id, self._probe_mono = lease.id, self._clock.mono() + PROBE_S
                 await self._queue.put(lease)
@@ -233,119 +232,9 @@ class Scheduler:
                     return 0.0
         return NEVER
 
-    # -- choosing
-
-    def _next_lease(self, key: Key) -> Lease | None:
-        """The key's next lease, or None; either way the key is scheduled for when it can have another."""
-        mono = self._clock.mono()
-        opens = key.turn.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
-        if opens is not None:
-            self._agenda.schedule(key, opens)
-            return None
-        free = key.delay_s == 0 and not self._gate.has_delay
-        lease = self._errand_lease(key, mono)
-        later = self._errands_open(key)
-        for _ in range(len(key.hosts) if lease is None else 0):
-            host = key.hosts.popleft()
-            if not host.has_work:
-                host.listed = False
-                self._hosts_listed -= 1
-                continue
-            key.hosts.append(host)
-            when = self._host_opens(host, mono)
-            if when is not None:
-                later = min(later, when)
-            elif tasks := self._stock.pick(host, self._run_length(host) if free else 1):
-                lease = self._issue(key, host, host.origin, tasks, mono)
-                break
-            if key.errands and lease is None:
-                lease = self._errand_lease(key, mono)
-                if lease is not None:
-                    break
-        self._agenda.schedule(key, mono if lease is not None and key.delay_s == 0 else later)
-        return lease
-
-    def _errand_lease(self, key: Key, mono: float) -> Lease | None:
-        if key.errands_open_mono > mono:
-            return None
-        for _ in range(len(key.errands)):
-            errand = key.errands.popleft()
-            if errand.host.is_blocked:  # asked for anew, once it no longer is
-                errand.host.robots_pending = False
-                continue
-            if errand.host.turn.open_mono <= mono:
-                return self._issue(key, errand.host, errand.origin, (errand.task,), mono)
-            key.errands.append(errand)
-        return None
-
-    def _errands_open(self, key: Key) -> float:
-        first = min((errand.host.turn.open_mono for errand in key.errands), default=NEVER)
-        return max(key.errands_open_mono, first)
-
-    def _host_opens(self, host: Host, mono: float) -> float | None:
-        """None if a page of the host may be leased now, else when to look again."""
-        if host.turn.open_mono > mono:
-            return host.turn.open_mono
-        throttled_mono = self.valve.host_opens_mono(host.origin.host)
-        if throttled_mono > mono:
-            return throttled_mono
-        if self._obeys_robots:
-            now = self._clock.now()
-            if host.robots_pending:
-                return NEVER
-            if host.robots is None or host.robots_due(now):
-                if host.key.errands_open_mono > mono:
-                    return host.key.errands_open_mono
-                self.ask_robots(host)
-                return mono
-            if host.is_held:
-                return mono + host.robots.expires_at - now
-            if host.needs_rules:
-                self._stock.want_rules(host)
-                return NEVER
-        one_at_once = host.key.delay_s > 0 or self._gate.has_delay
-        if host.leases >= (1 if one_at_once else self._connections_at_once()):
-            return NEVER
-        if host.peer is None:
-            return None
-        opens = self._gate.opens_at(host.peer)
-        if opens is not None:
-            self._agenda.line_up(host.key, host.peer, opens)
-            return NEVER
-        if not host.key.errands:  # an errand may stand in the same line
-            self._agenda.step_out(host.key, host.peer)
-        return None
-
-    def _connections_at_once(self) -> int:
-        """To one host at delay 0: where many hosts have work, a second connection to one of them makes nothing faster,
-        and costs memory while it idles.
-        """
-        return max(1, min(self._connections_per_host, self._enough // max(1, self._hosts_listed)))
-
-    def _run_length(self, host: Host) -> int:
-        """Tasks for one connection: short runs while there is little, so that every connection has some."""
-        return max(1, min(self._lease_size, len(host.buffer) // self._connections_per_host))
-
-    def _issue(self, key: Key, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
-        key.turn = key.turn.began()
-        host.leases += 1
-        held = key.delay_s > 0 and key.last_end_mono is not None
-        waited_s = max(0.0, mono - key.last_end_mono) if held and key.last_end_mono is not None else 0.0
-        lease = Lease(next(self._lease_ids), origin, host.id, tasks, mono, waited_s)
-        self.leases_out[lease.id] = lease
-        return lease
-
-    # -- scheduling
-
     def _stocked(self, host: Host) -> None:
-        self._schedule_if_work(host)
+        self.turns.bring(host)
         self._wake.set()
-
-    def _schedule_if_work(self, host: Host) -> None:
-        if host.has_work:
-            self._hosts_listed += not host.listed
-            host.key.list_host(host)
-            self._agenda.schedule(host.key, max(host.key.turn.open_mono, host.turn.open_mono, self._clock.mono()))
 
     # -- what comes back
 
@@ -389,7 +278,7 @@ class Scheduler:
                 self.books.give_place_back(host, task)
                 if max(key.turn.open_mono, host.turn.open_mono) > now:  # its place is of no use to it for now
                     self._let_go_on(self.books.freed())
-        self._schedule_if_work(host)
+        self.turns.bring(host)
         if key.hosts or key.errands:
             self._agenda.schedule(key, max(key.turn.open_mono, now))
         self._visit_ended()
@@ -424,13 +313,13 @@ class Scheduler:
 
     def _let_go_on(self, hosts: Iterable[Host]) -> None:
         for host in hosts:
-            self._schedule_if_work(host)
+            self.turns.bring(host)
 
     def robots_settled(self, host_id: int) -> None:
         """The host's robots verdict was reached: its pages may be considered."""
         host = self.books.hosts[host_id]
         host.robots_pending = False
-        self._schedule_if_work(host)
+        self.turns.bring(host)
 
     def robots_stored(self, host_id: int) -> None:
         """The store has the host's robots.txt."""
@@ -438,23 +327,11 @@ class Scheduler:
 
     def robots_moved(self, host_id: int, origin: Origin, task: Task) -> None:
         """robots.txt redirects: ask there, on that host's patience."""
-        self.errand(self.books.hosts[host_id], origin, task)
-
-    def ask_robots(self, host: Host) -> None:
-        """Have the host's robots.txt read, if that is not under way."""
-        if not host.robots_pending:
-            host.robots_pending = True
-            self.errand(host, host.origin, Task(0, f"{host.origin}/robots.txt", TaskKind.ROBOTS))
+        self.turns.errand(self.books.hosts[host_id], origin, task)
 
     async def load_rules(self, host: Host) -> None:
         """Have the rules of a host at hand when this returns, until something else is awaited."""
         await self._stock.load_rules(host)
-
-    def errand(self, host: Host, origin: Origin, task: Task) -> None:
-        """A request that has no row in the store: its turn comes before those of pages."""
-        key = self.books.key_for(origin)
-        key.errands.append(Errand(host, origin, task))
-        self._agenda.schedule(key, max(key.turn.open_mono, self._clock.mono()))
 
     # -- questions
 

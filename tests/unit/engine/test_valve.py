@@ -166,7 +166,7 @@ def test_bandwidth_holds_for_many_small_pages() -> None:
     async def main() -> None:
         engine = Engine(ROOT, politeness=AT_ONCE, web=numbered(1_000))
         bandwidth = Bandwidth(whole=10_000)
-        engine.scheduler.valve = Valve(engine.clock, None, bandwidth)
+        engine.scheduler.valve.set_bandwidth(bandwidth)
 
         def before(origin: Any, task: Any) -> None:
             bandwidth.spend(origin.host, 1_000, engine.clock.mono())
@@ -187,7 +187,7 @@ def test_one_host_at_its_limit_does_not_hold_up_the_others() -> None:
         web = numbered(100) | {other: answer(200, page(*(f"/{n}" for n in range(100))))}
         engine = Engine(ROOT, other, politeness=AT_ONCE, web=web)
         bandwidth = Bandwidth(per_host=10_000)
-        engine.scheduler.valve = Valve(engine.clock, None, bandwidth)
+        engine.scheduler.valve.set_bandwidth(bandwidth)
 
         def before(origin: Any, task: Any) -> None:
             bandwidth.spend(origin.host, 10_000 if origin.host == "a.test" else 100, engine.clock.mono())
