@@ -1,28 +1,35 @@
-"""How one traced fetch is shown: on a terminal, as plain text where that is piped, and as the object of `--json`.
+"""A traced fetch on a terminal, or as plain text where that is piped.
 
-Owns words and layout; what happened is in the Trace. Invariant: nothing a server sent reaches the terminal with its
-control characters.
+Owns layout and colour; the words several views share are in `traced_words`, and what happened is in the Trace.
+Invariant: nothing a server sent reaches the terminal with its control characters.
 """
 
 import sys
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Final, assert_never
+from typing import Final
 
 from rich.console import Console
 from rich.text import Text
 
 from crawler.cli.look import printable
 from crawler.cli.progress import count, duration, size
-from crawler.core.outcome import outcome_word
-from crawler.core.values import Denied, Failed, Fetched, NotModified, Redirected, Timings
-from crawler.core.vocabulary import DenyReason, UrlState
+from crawler.cli.traced_words import (
+    block_words,
+    framing_words,
+    lines_of,
+    robots_words,
+    scope_words,
+    timings_ms,
+    tls_facts,
+    verdict,
+    why_words,
+    would_words,
+)
+from crawler.core.values import Failed, Fetched, Redirected
 from crawler.fetch.certificate import Certificate
-from crawler.fetch.framing import BodyEnd
-from crawler.fetch.tap import Answer, Dial
-from crawler.frontier.base import Block
-from crawler.obs.timestamp import timestamp
-from crawler.trace import RobotsTrace, Trace
+from crawler.fetch.tap import Dial
+from crawler.trace import Trace
 
 _LABEL: Final = 13
 _TIME_AT: Final = 84  # the column in which times end, where the terminal is wide enough
@@ -38,334 +45,6 @@ _PHASES: Final = (
     ("body", "bright_green"),
 )
 _GOOD, _BAD, _DOUBT = "green", "bold red", "yellow"
-
-
-# -- what several views say
-
-
-def timings_ms(trace: Trace) -> dict[str, float]:
-    """Milliseconds by phase. The opening of the connection counts once, whichever request it was opened for."""
-    opening = _opening(trace.dial)
-    result = trace.result
-    mine = result.timings if result is not None else Timings()
-    robots_s = sum(hop.took_s for hop in trace.robots.hops) if trace.robots.record is not None else 0.0
-    if trace.robots.hops:  # the connection was opened for robots.txt: its time is not told twice
-        robots_s = max(0.0, robots_s - opening.resolve_s - opening.connect_s - opening.tls_s)
-    phases = {
-        "resolve": opening.resolve_s,
-        "connect": opening.connect_s,
-        "tls": opening.tls_s,
-        "robots": robots_s,
-        "waited": trace.waited_s,
-        "first byte": mine.first_byte_s,
-        "body": mine.body_s,
-    }
-    return {name: round(seconds * 1e3, 2) for name, seconds in phases.items()} | {
-        "total": round(trace.total_s * 1e3, 2)
-    }
-
-
-def _opening(dial: Dial | None) -> Timings:
-    if dial is None:
-        return Timings()
-    if dial.dialled is not None:
-        return dial.dialled.timings
-    return dial.failed.timings if dial.failed is not None else Timings()
-
-
-def verdict(trace: Trace) -> str:
-    """One word and what it needs: "200 OK", "error: tls_cert_expired", "denied by robots.txt"."""
-    if trace.block is not None:
-        return "not fetched: blocked"
-    if trace.robots.denied is not None:
-        return "not fetched: robots.txt"
-    match trace.result:
-        case Fetched() as result:
-            word = f"{result.head.status_code} {result.head.reason}".rstrip()
-            error_type = _error_type(trace)
-            if result.truncated is not None:
-                return f"{word}, truncated ({error_type or result.truncated.value})"
-            return f"{word}, {error_type}" if error_type else word
-        case Failed() as result:
-            return f"error: {result.error_type.value}"
-        case _:
-            return "not fetched"
-
-
-def _error_type(trace: Trace) -> str | None:
-    outcome = trace.outcome if isinstance(trace.outcome, Fetched) else trace.result
-    if isinstance(outcome, Fetched | Failed) and outcome.error_type is not None:
-        return outcome.error_type.value
-    return None
-
-
-def framing_words(trace: Trace) -> str:
-    """Why the body ended where it did, and what that meant for the connection."""
-    result, framing = trace.result, trace.framing
-    if not isinstance(result, Fetched) or framing is None:
-        return ""
-    match framing.end:
-        case BodyEnd.LENGTH:
-            lengths = result.head.get("content-length")
-            words = f"Content-Length: {framing.length}" if lengths is not None else "no body by its status"
-        case BodyEnd.LAST_CHUNK:
-            words = "chunked, to the last chunk"
-        case BodyEnd.CLOSE:
-            words = "neither length nor chunks: to the end of the connection"
-        case _:
-            assert_never(framing.end)
-    if result.truncated is not None:
-        words += f"; not all of it was kept ({result.truncated.value})"
-    if result.tainted:
-        words += "; read leniently (tainted)"
-    reusable = (
-        trace.keeps_alive and framing.end is not BodyEnd.CLOSE and result.truncated is None and not result.tainted
-    )
-    return words + ("; the connection can be used again" if reusable else "; the connection is closed")
-
-
-def robots_words(robots: RobotsTrace) -> str:
-    """What robots.txt says of the URL."""
-    if robots.record is None:
-        return f"not asked: {robots.not_asked}"
-    record = robots.record
-    status = "" if record.status_code is None else f"{record.status_code}: "
-    if not status and isinstance(robots.hops[-1].result, Failed):
-        status = f"{robots.hops[-1].result.error_type.value}: "
-    if robots.denied is not None:
-        if robots.denied.reason is DenyReason.ROBOTS_UNREACHABLE:
-            return f"{status}cannot be read, so nothing may be fetched"
-        return f"{status}forbids it: {robots.denied.rule}"
-    words = "allows it" if record.verdict == "rules" else "there is none, everything is allowed"
-    delay = "" if record.crawl_delay_s is None else f", Crawl-delay {record.crawl_delay_s:g} s"
-    return f"{status}{words}{delay}"
-
-
-def block_words(block: Block) -> str:
-    """Who is blocked, and why."""
-    return f"{block.kind} {block.name} is blocked: {block.reason or 'no reason given'}"
-
-
-def scope_words(trace: Trace) -> str:
-    """The scope's verdict, and as what the URL was judged."""
-    as_what = "as a seed" if trace.task.depth == 0 else "as a link one step from a seed"
-    if trace.scope_denied is None:
-        return f"in scope, {as_what}"
-    return f"out of scope, {as_what}: {trace.scope_denied.reason.value}, {trace.scope_denied.rule}"
-
-
-def would_words(trace: Trace) -> str:
-    """What a crawl would do, in a sentence."""
-    if trace.block is not None or trace.robots.denied is not None or trace.scope_denied is not None:
-        return "would not ask for it"
-    ends, outcome = trace.fate, trace.outcome
-    if ends is None or outcome is None:
-        return "would not ask for it"
-    if ends.state is UrlState.WAITING and ends.after_s is not None:
-        if trace.rest_s is None:
-            return f"would try again after {duration(ends.after_s)} or more"
-        asked = " as Retry-After says" if isinstance(outcome, Fetched) and outcome.head.get("retry-after") else ""
-        return f"would let the host rest for {duration(trace.rest_s)}{asked}, then try again"
-    if ends.state is UrlState.GAVE_UP:
-        return "would give it up"
-    match outcome:
-        case Redirected():
-            taken = not any(link.reason for link in trace.links)
-            brings = f", bringing {trace.brings_in} into scope" if trace.brings_in else ""
-            return f"would archive it, and {'queue' if taken else 'refuse'} {outcome.target}{brings}"
-        case Fetched() if 200 <= outcome.head.status_code < 300 and trace.page is not None:
-            queued = sum(1 for link in trace.links if not link.reason)
-            pages = "list it in pages/" if trace.index else "leave it out of pages/ (noindex)"
-            return f"would archive it, {pages}, and queue {count(queued)} {'URL' if queued == 1 else 'URLs'}"
-        case Fetched():
-            return "would archive it, and be done with it"
-        case NotModified() | Failed() | Denied():
-            return "would be done with it"
-        case _:
-            assert_never(outcome)
-
-
-# -- the object
-
-
-def as_object(trace: Trace) -> dict[str, object]:
-    """`crawler fetch --json`: names as in fetch.jsonl where they are the same thing."""
-    result = trace.result
-    found: dict[str, object] = {
-        "url_full": trace.url,
-        "started_at": timestamp(trace.started_at),
-        "verdict": verdict(trace),
-        "is_fine": trace.is_fine,
-        "scope": {"verdict": "ok" if trace.scope_denied is None else "denied", "as": trace.task.source.value}
-        | _denied(trace.scope_denied),
-        "robots": _robots_object(trace.robots),
-        "connection": _dial_object(trace.dial, verifies=trace.verifies),
-        "request": _lines(trace.request),
-        "timings_ms": {name.replace(" ", "_"): value for name, value in timings_ms(trace).items()},
-        "would": would_words(trace),
-    }
-    if trace.block is not None:
-        found["block"] = {"name": trace.block.name, "kind": trace.block.kind, "reason": trace.block.reason}
-    if trace.fate is not None:
-        found["next_state"] = trace.fate.state.value
-    if trace.outcome is not None:
-        found["outcome"] = outcome_word(trace.outcome).value
-    if (error_type := _error_type(trace)) is not None:
-        found["error_type"] = error_type
-    if isinstance(result, Failed):
-        found["detail"] = result.detail
-    if isinstance(trace.outcome, Redirected):
-        found["redirect_to"] = trace.outcome.target
-    if isinstance(result, Fetched):
-        found |= _response_object(trace, result)
-    return found
-
-
-def _denied(denied: Denied | None) -> dict[str, object]:
-    return {} if denied is None else {"deny_reason": denied.reason.value, "rule": denied.rule}
-
-
-def _robots_object(robots: RobotsTrace) -> dict[str, object]:
-    if robots.record is None:
-        return {"asked": bool(robots.hops), "not_asked": robots.not_asked}
-    hops = [
-        {"url_full": hop.url, "ms": round(hop.took_s * 1e3, 2)}
-        | (
-            {"http_response_status_code": hop.result.head.status_code}
-            if isinstance(hop.result, Fetched)
-            else {"error_type": hop.result.error_type.value, "detail": hop.result.detail}
-        )
-        for hop in robots.hops
-    ]
-    record = robots.record
-    return {
-        "asked": True,
-        "hops": hops,
-        "verdict": record.verdict,
-        "allowed": robots.denied is None,
-        "crawl_delay_s": record.crawl_delay_s,
-    } | _denied(robots.denied)
-
-
-def _dial_object(dial: Dial | None, *, verifies: bool) -> dict[str, object] | None:
-    if dial is None:
-        return None
-    found: dict[str, object] = {
-        "resolved": [
-            {
-                "name": each.name,
-                "source": each.source,
-                "ms": round(each.took_s * 1e3, 2),
-                "addresses": [{"address": a.address, "allowed": not a.refused, "why": _why(a)} for a in each.answers],
-                "failed": each.failed or None,
-            }
-            for each in dial.resolutions
-        ],
-        "attempts": [
-            {"address": a.address, "port": a.port, "ms": round(a.took_s * 1e3, 2), "failed": a.failed or None}
-            for a in dial.attempts
-        ],
-    }
-    if dial.failed is not None:
-        failed = dial.failed
-        found["failed"] = {"stage": failed.stage.value, "error_type": failed.error_type.value, "detail": failed.detail}
-    if dial.dialled is not None:
-        found["network_peer_address"] = dial.dialled.peer_address
-        found["network_peer_port"] = dial.dialled.peer_port
-        found["tls"] = _tls_object(dial)
-    if dial.origin.scheme == "https":
-        found["certificate"] = _certificate_object(dial, verifies=verifies)
-    return found
-
-
-def _tls_object(dial: Dial) -> dict[str, object] | None:
-    ssl_object = dial.dialled.ssl_object if dial.dialled is not None else None
-    if dial.dialled is None or ssl_object is None:
-        return None
-    cipher = ssl_object.cipher()
-    return {
-        "tls_protocol_version": dial.dialled.tls_version,
-        "tls_cipher": cipher[0] if cipher else None,
-        "tls_next_protocol": ssl_object.selected_alpn_protocol(),
-        "tls_resumed": dial.dialled.tls_resumed,
-    }
-
-
-def _certificate_object(dial: Dial, *, verifies: bool) -> dict[str, object]:
-    found: dict[str, object] = {"verified": dial.dialled is not None and verifies}
-    if dial.failed is not None and dial.failed.error_type.startswith("tls_"):
-        found["problem"] = dial.failed.detail
-    certificate = dial.certificate
-    if certificate is None:
-        return found | {"not_shown": dial.certificate_problem}
-    return found | {
-        "subject": certificate.subject,
-        "issuer": certificate.issuer,
-        "names": list(certificate.names),
-        "not_before": certificate.not_before.isoformat(),
-        "not_after": certificate.not_after.isoformat(),
-        "serial": certificate.serial,
-        "sha256": certificate.sha256,
-        "key": certificate.key,
-    }
-
-
-def _response_object(trace: Trace, result: Fetched) -> dict[str, object]:
-    page = trace.page
-    framing = trace.framing
-    refused = Counter(link.reason for link in trace.links if link.reason)
-    return {
-        "http_response_status_code": result.head.status_code,
-        "response": _lines(result.raw_head),
-        "framing": {
-            "end": None if framing is None else framing.end.name.lower(),
-            "length": framing.length if framing is not None and framing.end is BodyEnd.LENGTH else None,
-            "keeps_alive": trace.keeps_alive,
-            "tainted": result.tainted,
-            "truncated": None if result.truncated is None else result.truncated.value,
-        },
-        "http_response_body_size": result.payload.size,
-        "http_request_resend_count": result.resend_count,
-        "content": None
-        if page is None
-        else {
-            "content_type": page.content_type,
-            "content_coding": result.head.get("content-encoding"),
-            "coding_fault": None if page.coding_fault is None else page.coding_fault.value,
-            "content_size": page.content_size,
-            "charset": page.charset,
-            "title": page.title,
-            "language": page.language,
-            "canonical": page.canonical,
-            "index": trace.index,
-        },
-        "content_digest": trace.digest,
-        "links": {
-            "found": trace.links_found,
-            "queued": sum(1 for link in trace.links if not link.reason),
-            "refused": dict(refused),
-            "list": [
-                {"url_full": link.url, "source": None if link.source is None else link.source.value}
-                | ({"deny_reason": link.reason, "rule": link.rule} if link.reason else {})
-                for link in trace.links
-            ],
-        },
-    }
-
-
-def _lines(head: bytes) -> list[str]:
-    return [line for line in head.decode("latin-1").replace("\r\n", "\n").split("\n") if line]
-
-
-def _why(answer: Answer) -> str:
-    if answer.refused:
-        return answer.refused
-    if answer.of_proxy:
-        return "the proxy's, not checked"
-    return "network.allow_private" if answer.excepted else "public"
-
-
-# -- the terminal
 
 
 def show(trace: Trace, *, all_links: bool = False, console: Console | None = None) -> None:
@@ -433,7 +112,7 @@ class _View:
             if resolution.failed:
                 self._line("", resolution.failed, _BAD)
             for answer in resolution.answers:
-                refused = "" if answer.refused else f"{answer.address}  {_why(answer)}"
+                refused = "" if answer.refused else f"{answer.address}  {why_words(answer)}"
                 self._line("", refused or f"{answer.refused}: not dialled", _BAD if answer.refused else _GOOD)
         for n, attempt in enumerate(dial.attempts):
             words = f"{attempt.address} port {attempt.port}" + (f"  {attempt.failed}" if attempt.failed else "")
@@ -443,7 +122,7 @@ class _View:
         dial = self._trace.dial
         if dial is None or dial.origin.scheme != "https" or not dial.attempts:
             return
-        tls = _tls_object(dial)
+        tls = tls_facts(dial)
         if tls is not None:
             protocol = tls["tls_next_protocol"] or "no ALPN"
             how = "resumed" if tls["tls_resumed"] else "full handshake"
@@ -484,12 +163,12 @@ class _View:
     def _heads(self) -> None:
         trace = self._trace
         self._text.append("\n")
-        for line in _lines(trace.request):
+        for line in lines_of(trace.request):
             self._text.append(f"  > {printable(line)}\n", "cyan")
         if not isinstance(trace.result, Fetched):
             self._text.append("\n")
             return
-        for n, line in enumerate(_lines(trace.result.raw_head)):
+        for n, line in enumerate(lines_of(trace.result.raw_head)):
             name, colon, value = line.partition(":")
             self._text.append("  < ", "green")
             if n and colon:

@@ -9,7 +9,9 @@ import orjson
 import pytest
 from rich.console import Console
 
-from crawler.cli.traced import as_object, framing_words, robots_words, show, verdict, would_words
+from crawler.cli.traced import show
+from crawler.cli.traced_json import as_object
+from crawler.cli.traced_words import framing_words, robots_words, verdict, would_words
 from crawler.core.vocabulary import DenyReason, ErrorType
 from crawler.frontier.base import Block
 from crawler.frontier.sqlite import SqliteFrontier
