@@ -1,7 +1,8 @@
 """A frontier that is gone when its object is: for tests and benchmarks.
 
 It keeps the same promises as the one on disk, within one process: closing and opening the same object again recovers
-what was settled. It works on plain dictionaries and looks through all of them where the store has an index.
+what was settled. `memory_rows` has the rows, in plain dictionaries; this looks through all of them where the store has
+an index.
 
 Invariant: a batch is checked whole before the first of it is applied, so it is stored whole or not at all.
 """
@@ -9,30 +10,20 @@ Invariant: a batch is checked whole before the first of it is applied, so it is 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
 
 from crawler.core.outage import SIGNS
-from crawler.core.url import every_key_of, parse, registrable_domain, slot_of
+from crawler.core.url import every_key_of, parse
 from crawler.core.values import (
-    Counters,
     Denied,
     Discovered,
     HostRow,
     Origin,
-    Pace,
     Quarantine,
-    Rest,
-    RobotsRecord,
-    Settlement,
     SinkFile,
-    SitemapHint,
     Task,
-    Written,
 )
 from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import (
-    ROBOTS_VERSIONS_KEPT,
     Batch,
     Block,
     Forgotten,
@@ -45,77 +36,21 @@ from crawler.frontier.base import (
     Totals,
     UrlRow,
 )
+from crawler.frontier.memory_rows import ENDS, KeptHost, KeptUrl, MemoryRows
 from crawler.frontier.rows import (
-    WARC_SINK,
-    HostChange,
     check_batch,
-    history_of,
-    host_state,
-    robots_digest,
     sample_ranges,
     totals_from,
-    visit_row,
 )
 
-_ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)
 
-
-@dataclass(slots=True)
-class _Url:
-    id: int
-    host_id: int
-    found: Discovered
-    via: int | None
-    state: UrlState = UrlState.QUEUED
-    next_at: float | None = None
-    attempts: int = 0
-    etag: str | None = None
-    last_modified: str | None = None
-    last_error: str | None = None
-    place: Written | None = None  # of the last record in the WARC
-    visits: int = 0
-    visited_at: float | None = None
-    digest: str | None = None
-    learned: tuple[Any, ...] = (None,) * 6  # the columns of rows.history_of
-    hint: SitemapHint | None = None
-
-
-@dataclass(slots=True)
-class _Host:
-    row: HostRow
-    counts: HostChange = field(default_factory=HostChange)
-    robots: RobotsRecord | None = None
-    robots_versions: list[RobotsVersion] = field(default_factory=list)  # newest first
-
-    def as_row(self) -> HostRow:
-        row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched)
-        if self.robots is None:
-            return row
-        return replace(row, state=host_state(self.robots), robots=replace(self.robots, body=None))
-
-
-class MemoryFrontier:
+class MemoryFrontier(MemoryRows):
     """A `Frontier` (base.py)."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._is_open = False
         self._clean = True
-        self._urls: dict[int, _Url] = {}
-        self._keys: dict[tuple[int, int], _Url] = {}
-        self._hosts: dict[Origin, _Host] = {}
-        self._hosts_by_id: dict[int, _Host] = {}
-        self._rests: dict[str, Rest] = {}
-        self._sink_files: dict[tuple[str, str], SinkFile] = {}
-        self._counters = Counters()
-        self._scope_hosts: set[str] = set()
-        self._seeds_added = False
-        self._closed_hosts: set[str] = set()
-        self._takedowns: dict[tuple[str, int], Takedown] = {}
-        self._blocks: dict[str, Block] = {}
-        self._quarantines: dict[tuple[int, str], Quarantine] = {}
-        self._unswept: set[int] = set()
-        self._paces: dict[str, Pace] = {}
-        self._robots_changed: list[int] = []
 
     async def open(self) -> Recovered:
         if self._is_open:
@@ -141,7 +76,7 @@ class MemoryFrontier:
 
     async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
         self._check_open()
-        new_hosts: list[_Host] = []
+        new_hosts: list[KeptHost] = []
         queued: dict[int, int] = {}
         links_new = [self._insert(one, None, new_hosts, queued) for one in discovered]
         if any(n and one.source is Source.SEED for n, one in zip(links_new, discovered, strict=True)):
@@ -153,7 +88,7 @@ class MemoryFrontier:
         check_batch(batch)
         self._check_known(batch)
         self._put_sink_files(batch.sink_files)
-        new_hosts: list[_Host] = []
+        new_hosts: list[KeptHost] = []
         queued: dict[int, int] = {}
         links_new = []
         for settlement, place in zip(batch.settlements, batch.written, strict=True):
@@ -221,9 +156,9 @@ class MemoryFrontier:
         self._check_open()
         return min((at for _, at in self._due(revisits=True)), default=None)
 
-    def _due(self, *, revisits: bool) -> Iterator[tuple[_Url, float]]:
+    def _due(self, *, revisits: bool) -> Iterator[tuple[KeptUrl, float]]:
         for url in self._urls.values():
-            if url.next_at is not None and (url.state in _ENDS) is revisits:
+            if url.next_at is not None and (url.state in ENDS) is revisits:
                 yield url, url.next_at
 
     async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
@@ -232,7 +167,7 @@ class MemoryFrontier:
         for first, last in sample_ranges(len(self._urls), blocks=blocks, rows=rows, phase=phase):
             for url in map(self._urls.__getitem__, range(first, last + 1)):
                 _, change_a, change_t, gone_count, in_links, _ = url.learned
-                is_again = url.next_at is not None and url.state in _ENDS
+                is_again = url.next_at is not None and url.state in ENDS
                 if is_again and not gone_count and url.found.kind is TaskKind.PAGE:
                     priority = None if url.hint is None else url.hint.priority
                     found.append(
@@ -259,7 +194,7 @@ class MemoryFrontier:
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         self._check_open()
         href, origin = parse(url)
-        new_hosts: list[_Host] = []
+        new_hosts: list[KeptHost] = []
         marks = [Discovered(href, origin, key, 0, "", Source.SEED) for key in every_key_of(href)]
         erased: list[int] = []
         queued = 0
@@ -372,125 +307,9 @@ class MemoryFrontier:
         host = self._hosts.get(origin)
         return None if host is None else host.as_row()
 
-    # -- parts
-
     def _check_open(self) -> None:
         if not self._is_open:
             raise RuntimeError("the frontier is not open")
-
-    def _check_known(self, batch: Batch) -> None:
-        names = {file.name for file in batch.sink_files if file.sink == WARC_SINK}
-        names |= {name for sink, name in self._sink_files if sink == WARC_SINK}
-        for settlement, place in zip(batch.settlements, batch.written, strict=True):
-            task, host_id = settlement.task, settlement.host_id
-            if host_id not in self._hosts_by_id:
-                raise ValueError(f"{task.url}: no host {host_id}")
-            if task.id != 0 and (task.id not in self._urls or self._urls[task.id].host_id != host_id):
-                raise ValueError(f"{task.url}: no url {task.id} of host {host_id}")
-            if place is not None and place.name not in names:
-                raise ValueError(f"no output file {place.name} is known")
-
-    def _insert(self, found: Discovered, via: int | None, new_hosts: list[_Host], queued: dict[int, int]) -> int:
-        if found.origin.host in self._closed_hosts:
-            return 0
-        host = self._hosts.get(found.origin)
-        if host is None:
-            domain = registrable_domain(found.origin.host)
-            row = HostRow(len(self._hosts) + 1, found.origin, domain, slot_of(domain), queued=0)
-            host = self._hosts[found.origin] = self._hosts_by_id[row.id] = _Host(row)
-            new_hosts.append(host)
-        host_id = host.row.id
-        known = self._keys.get((host_id, found.key))
-        if known is not None:
-            known.hint = found.hint or known.hint
-            return 0
-        url = _Url(len(self._urls) + 1, host_id, found, via, hint=found.hint)
-        self._urls[url.id] = self._keys[host_id, found.key] = url
-        host.counts.queued += 1
-        queued[host_id] = queued.get(host_id, 0) + 1
-        return 1
-
-    def _erase(self, url: _Url, now: float) -> None:
-        if url.place is not None:
-            self._list_takedown(url.found.url, url.place, now)
-        self._set_state(url, UrlState.FORGOTTEN)
-        url.found, url.via = replace(url.found, url=str(url.found.origin)), None
-        url.next_at = url.last_error = url.place = url.hint = None
-
-    def _list_takedown(self, url: str, place: Written, at: float) -> None:
-        self._takedowns.setdefault((place.name, place.offset), Takedown(url, place.name, place.offset, at))
-
-    def _put_visit(self, settlement: Settlement, place: Written | None) -> None:
-        host = self._hosts_by_id[settlement.host_id]
-        host.counts.add(settlement)
-        if settlement.robots is not None:
-            self._put_robots(host, settlement.robots)
-        if settlement.task.id != 0:
-            url = self._urls[settlement.task.id]
-            if url.state is UrlState.FORGOTTEN:
-                if place is not None:
-                    self._list_takedown(settlement.task.url, place, settlement.finished_at)
-                return
-            url.place = place or url.place
-            self._set_state(url, settlement.state)
-            (_, url.next_at, url.attempts, url.visited_at, _, url.last_error, _, url.etag, url.last_modified,
-             digest, _, _, ended, *learned, _, _) = visit_row(settlement, None, None)  # fmt: skip
-            url.digest = digest if digest is not None else url.digest
-            url.visits += ended
-            url.learned = tuple(old if new is None else new for old, new in zip(url.learned, learned, strict=True))
-
-    def _bring_forward(self, settlement: Settlement, after_s: float) -> None:
-        now = settlement.finished_at
-        for found in settlement.discovered:
-            url = self._keys[self._hosts[found.origin].row.id, found.key]
-            lastmod = found.hint.lastmod if found.hint is not None else None
-            if lastmod is None or url.next_at is None or url.visited_at is None or url.state not in _ENDS:
-                continue
-            if min(lastmod, now) > url.visited_at:
-                url.next_at = min(url.next_at, max(url.visited_at + after_s, now))
-
-    def _put_robots(self, host: _Host, robots: RobotsRecord) -> None:
-        if robots.verdict == "rules" and robots.body is None and host.robots is not None:
-            robots = replace(robots, body=host.robots.body)
-        host.robots = robots
-        digest = robots_digest(robots)
-        if robots.verdict != "unreachable" and [digest] != [one.digest for one in host.robots_versions[:1]]:
-            if host.robots_versions:
-                self._robots_changed.append(host.row.id)
-                self._unswept.add(host.row.id)
-            version = RobotsVersion(robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body)
-            host.robots_versions = [version, *host.robots_versions][:ROBOTS_VERSIONS_KEPT]
-
-    def _set_state(self, url: _Url, state: UrlState) -> None:
-        counts = self._hosts_by_id[url.host_id].counts
-        counts.queued += (state is UrlState.QUEUED) - (url.state is UrlState.QUEUED)
-        url.state = state
-
-    def _put_sink_files(self, files: Sequence[SinkFile]) -> None:
-        for file in files:
-            self._sink_files[file.sink, file.name] = file
-
-    def _task_of(self, url: _Url) -> Task:
-        found = url.found
-        return Task(
-            id=url.id,
-            url=found.url,
-            kind=found.kind,
-            via=None if url.via is None else self._urls[url.via].found.url,
-            depth=found.depth,
-            hop_path=found.hop_path,
-            source=found.source,
-            priority=found.priority,
-            redirects=found.redirects,
-            attempt=url.attempts + 1,
-            etag=url.etag,
-            last_modified=url.last_modified,
-            visits=url.visits,
-            visited_at=url.visited_at if url.visits else None,
-            digest=url.digest if url.visits else None,
-            history=history_of(*url.learned) if url.visits else None,
-            hint=url.hint,
-        )
 
 
 def _place(row: UrlRow) -> tuple[int, int, int]:
