@@ -1,9 +1,9 @@
 """The digest that names a payload, as WARC files write it (WARC 1.1 §5.8)."""
 
-from base64 import b32encode
 from hashlib import sha256
 
 from crawler.core.body import Body
+from crawler.core.digest import digest_text
 
 
 def payload_digest(payload: Body) -> str:
@@ -11,4 +11,4 @@ def payload_digest(payload: Body) -> str:
     digest = sha256()
     for chunk in payload.chunks():
         digest.update(chunk)
-    return "sha256:" + b32encode(digest.digest()).decode("ascii")
+    return digest_text(digest.digest())

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 
+from crawler.core.digest import digest_text
 from crawler.core.values import Fetched, Record, Timings
 
 END = b"\r\n\r\n"  # what follows every block
@@ -19,9 +20,6 @@ SAME_PAYLOAD_PROFILE = "http://netpreserve.org/warc/1.1/revisit/identical-payloa
 NOT_MODIFIED_PROFILE = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
 
 _IDS_AT_ONCE = 256
-_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_BASE32_PAIRS = tuple(high + low for high in _BASE32 for low in _BASE32)
-_PAIR_SHIFTS = tuple(range(250, -1, -10))
 _SECRET_LINE = re.compile(rb"^((?:proxy-)?authorization|cookie):[^\r\n]*", re.IGNORECASE | re.MULTILINE)
 
 
@@ -46,14 +44,6 @@ class RecordIds:
         # RFC 9562 §5.4: version and variant take six of the random bits.
         variant = "89ab"[int(x[16], 16) & 3]
         return f"<urn:uuid:{x[:8]}-{x[8:12]}-4{x[13:16]}-{variant}{x[17:20]}-{x[20:]}>"
-
-
-def digest_text(digest: bytes) -> str:
-    """A SHA-256 digest as the headers hold it, in base 32 with padding like `Record.payload_digest` (§5.8, RFC 4648
-    §6). Two letters at a time: base64.b32encode takes twice as long, and this runs three times a visit.
-    """
-    bits = int.from_bytes(digest) << 4  # 256 bits are 25 pairs of letters and 6 bits
-    return "sha256:" + "".join([_BASE32_PAIRS[bits >> shift & 1023] for shift in _PAIR_SHIFTS]) + "===="
 
 
 def revisit_profile(record: Record) -> str | None:
