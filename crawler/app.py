@@ -32,6 +32,7 @@ from crawler.engine.clock import SystemClock, utc_offset_s
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
+from crawler.engine.large import LARGE_AT_ONCE
 from crawler.engine.listings import Listings
 from crawler.engine.rejudge import Rejudger
 from crawler.engine.report import Reporter
@@ -47,7 +48,7 @@ from crawler.engine.traps import TrapWatch
 from crawler.engine.valve import Valve
 from crawler.engine.views import Views
 from crawler.engine.visit import Reader
-from crawler.engine.worker import LARGE_AT_ONCE, Worker
+from crawler.engine.worker import Worker
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure

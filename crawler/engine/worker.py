@@ -10,9 +10,8 @@ import random
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
-from typing import Final, Protocol, TypeVar, assert_never
+from typing import Final, Protocol, assert_never
 
 from crawler.core.clock import Clock
 from crawler.core.outcome import response_of
@@ -37,28 +36,18 @@ from crawler.core.values import (
     Task,
 )
 from crawler.core.vocabulary import DenyReason, TaskKind, TruncatedReason, UrlState
-from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host
+from crawler.engine.large import is_large, off_loop_if_large
 from crawler.engine.listings import Listings
 from crawler.engine.revisits import Revisits
+from crawler.engine.robots_answers import RobotsAnswers
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally
 from crawler.engine.visit import LISTING_KINDS, Reader, Reading, Skipped
 from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.options import FetchOptions
 
-T = TypeVar("T")
-
-# A page of this size takes 3 ms to parse: larger ones are read in a thread, so that the loop is never held for long.
-READ_IN_THREAD_OVER: Final = 256 * 1024
-# Between being read and being handed to the committer a large page costs ten times its size (text, links, discoveries);
-# more at once than there are cores would only cost memory.
-LARGE_AT_ONCE: Final = 2
-_CODED_FACTOR: Final = 16  # pages compress to a fifth; a coded one this small decodes to no more than a plain large one
-# After a robots.txt that failed in a way that rests nobody (a 500, say): as long as it has failed so far, within these.
-ROBOTS_AGAIN_S: Final = 60.0
-ROBOTS_AGAIN_MAX_S: Final = 3_600.0
 _BYTES_A_DISCOVERY: Final = 400  # a URL of 60 characters and what is known of it
 
 
@@ -135,13 +124,19 @@ class Worker:
         self._clock = clock
         self._rng = rng
         self._max_attempts = max_attempts
-        self._limits = limits
         self._large_pages = large_pages
         self._revisits = revisits
         self._listings = listings
         self._on_skipped = on_skipped
         self._on_scope_host = on_scope_host
-        self._on_robots = on_robots
+        self._robots = RobotsAnswers(
+            scheduler=scheduler,
+            admission=admission,
+            listings=listings,
+            clock=clock,
+            limits=limits,
+            on_robots=on_robots,
+        )
         # What it is at, for the status: nothing here reads it.
         self.task: Task | None = None
         self.origin: Origin | None = None
@@ -151,7 +146,7 @@ class Worker:
     def reconfigure(self, fetcher: Fetches, limits: FetchOptions) -> None:
         """Another client is in force, from the next request on."""
         self._fetcher = fetcher
-        self._limits = limits
+        self._robots.reconfigure(limits)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -247,7 +242,7 @@ class Worker:
             settle = self._settle_robots
         elif task.kind is TaskKind.PROBE:
             settle = self._settle_probe
-        async with self._large_pages if _is_large(outcome) else nullcontext():
+        async with self._large_pages if is_large(outcome) else nullcontext():
             await settle(lease, host, task, outcome, dur_s, queue_s)
 
     async def _settle_page(
@@ -310,7 +305,7 @@ class Worker:
         watch = traps.begin(host, task) if is_page and task.kind is TaskKind.PAGE else None
         fingerprinted = watch is not None and watch.looks
         read = partial(self._reader.read, fingerprinted=True) if fingerprinted else self._reader.read
-        if _is_large(outcome, is_listing=task.kind in LISTING_KINDS):
+        if is_large(outcome, is_listing=task.kind in LISTING_KINDS):
             reading, links = await asyncio.to_thread(read, task, outcome, on_loop=False)
         else:
             reading, links = read(task, outcome)
@@ -340,7 +335,7 @@ class Worker:
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
         read = partial(self._reader.read, task, outcome, on_loop=False, fingerprinted=True)
-        reading, _ = await _off_loop_if_large(outcome, read)
+        reading, _ = await off_loop_if_large(outcome, read)
         if response_of(outcome) is not None:
             self._admission.traps.probed(host, reading.fingerprint)
         await self._settle_errand(lease, task, outcome, reading, None, dur_s, queue_s)
@@ -357,30 +352,8 @@ class Worker:
     async def _settle_robots(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
-        now = self._clock.now()
-        robots = None
-        sitemaps: tuple[Discovered, ...] = ()
-        moved = self._robots_target(task, outcome)
-        if moved is not None:
-            self._scheduler.robots_moved(lease.host_id, *moved)
-        else:
-            verdict = partial(
-                robots_visit.verdict_of,
-                outcome,
-                known=host.robots,
-                now=now,
-                rest_s=self._robots_rest_s(lease, host, outcome),
-                token=self._admission.rules.token,
-                limits=self._limits,
-            )
-            robots, rules = await _off_loop_if_large(outcome, verdict)
-            if robots.verdict != "rules" or rules is not None:  # else the copy known so far stays in force
-                self._admission.rules.put(host, rules, stored=robots.body is None)
-            sitemaps = self._listings.named(host.origin, robots, self._admission.scope)
-            self._books.learn_robots(host, robots)
-            self._scheduler.robots_settled(lease.host_id)
-            self._on_robots(host)
-        reading, _ = await _off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
+        robots, sitemaps = await self._robots.take(lease, host, task, outcome)
+        reading, _ = await off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
         await self._settle_errand(lease, task, outcome, reading, robots, dur_s, queue_s, sitemaps)
 
     async def _settle_errand(
@@ -404,24 +377,6 @@ class Worker:
         )
         await self._committer.put(Visited(settlement, lease, queue_s, dur_s))
 
-    def _robots_rest_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
-        """How long to wait before robots.txt is asked for again, should this answer be no verdict."""
-        if pushes_back(outcome) or (isinstance(outcome, Failed) and rests_origin(outcome.error_type)):
-            key = self._books.key_for(lease.origin)
-            return max(host.turn.open_mono, key.turn.open_mono) - self._clock.mono()
-        since = host.robots.failing_since if host.robots is not None else None
-        failing_s = 0.0 if since is None else self._clock.now() - since
-        return min(max(ROBOTS_AGAIN_S, failing_s), ROBOTS_AGAIN_MAX_S)
-
-    def _robots_target(self, task: Task, outcome: Outcome) -> tuple[Origin, Task] | None:
-        if not isinstance(outcome, Redirected) or task.redirects >= robots_visit.MAX_HOPS:
-            return None
-        try:
-            url, origin = checked(outcome.target)
-        except UrlError:
-            return None
-        return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)
-
 
 def _has_content(task: Task, outcome: Outcome) -> bool:
     """A 304 has none, that of a type nobody wants was not read, and an error page is not what was there before."""
@@ -429,18 +384,3 @@ def _has_content(task: Task, outcome: Outcome) -> bool:
         return False
     unread = isinstance(outcome, Fetched) and outcome.truncated is TruncatedReason.CONTENT_TYPE
     return not unread and not isinstance(outcome, NotModified)
-
-
-async def _off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:
-    return await asyncio.to_thread(work) if _is_large(outcome) else work()
-
-
-def _is_large(outcome: Outcome, *, is_listing: bool = False) -> bool:
-    """Whether reading takes long enough for a thread. What is coded may be many times as large as it looks; a sitemap
-    takes five times as long as HTML, and may be gzip without saying so.
-    """
-    response = response_of(outcome)
-    if response is None:
-        return False
-    coded = is_listing or response.head.get("content-encoding") is not None
-    return response.payload.size > (READ_IN_THREAD_OVER // _CODED_FACTOR if coded else READ_IN_THREAD_OVER)

@@ -13,15 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 
 from crawler.core.outage import SIGNS
 from crawler.core.url import every_key_of, parse
-from crawler.core.values import (
-    Denied,
-    Discovered,
-    HostRow,
-    Origin,
-    Quarantine,
-    SinkFile,
-    Task,
-)
+from crawler.core.values import Denied, Discovered, HostRow, Origin, Quarantine, SinkFile, Task
 from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import (
     Batch,
@@ -37,11 +29,7 @@ from crawler.frontier.base import (
     UrlRow,
 )
 from crawler.frontier.memory_rows import ENDS, KeptHost, KeptUrl, MemoryRows
-from crawler.frontier.rows import (
-    check_batch,
-    sample_ranges,
-    totals_from,
-)
+from crawler.frontier.rows import check_batch, sample_ranges, totals_from
 
 
 class MemoryFrontier(MemoryRows):

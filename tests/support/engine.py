@@ -43,6 +43,7 @@ from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
 from crawler.engine.hosts import Host
+from crawler.engine.large import LARGE_AT_ONCE
 from crawler.engine.listings import Listings
 from crawler.engine.options import EngineOptions
 from crawler.engine.rejudge import Rejudger
@@ -53,7 +54,7 @@ from crawler.engine.seen import RecentKeys
 from crawler.engine.tally import Tally
 from crawler.engine.traps import TrapWatch
 from crawler.engine.visit import Reader, Skipped
-from crawler.engine.worker import LARGE_AT_ONCE, Visited, Worker
+from crawler.engine.worker import Visited, Worker
 from crawler.fetch.fetcher import GateShut
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.base import Frontier, Receipt, Recovered

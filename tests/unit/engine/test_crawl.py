@@ -11,8 +11,8 @@ import pytest
 from crawler.core.options import ScopeOptions
 from crawler.core.values import Origin, Task
 from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.engine.large import READ_IN_THREAD_OVER
 from crawler.engine.options import EngineOptions
-from crawler.engine.worker import READ_IN_THREAD_OVER
 from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.engine import AT_ONCE, POLITE, Engine, InThread, ListSink, answer, page, run

@@ -10,9 +10,9 @@ from crawler.content.options import ContentOptions
 from crawler.core.body import BytesBody
 from crawler.core.values import Task
 from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.engine.large import LARGE_AT_ONCE, READ_IN_THREAD_OVER
 from crawler.engine.seen import RecentKeys
 from crawler.engine.visit import Reader
-from crawler.engine.worker import LARGE_AT_ONCE, READ_IN_THREAD_OVER
 from crawler.fetch.options import FetchOptions
 from tests.support.engine import AT_ONCE, Engine, answer, page, run
 

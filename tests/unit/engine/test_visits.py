@@ -12,7 +12,8 @@ import pytest
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.values import Denied, Fetched, FetchResult, NotModified, Origin, Task
 from crawler.core.vocabulary import CodingFault, ErrorType, Source, StoppedBy, TaskKind, TruncatedReason, UrlState
-from crawler.engine.worker import READ_IN_THREAD_OVER, Visited
+from crawler.engine.large import READ_IN_THREAD_OVER
+from crawler.engine.worker import Visited
 from tests.support.engine import AT_ONCE, POLITE, Engine, answer, failed, page, run
 
 ROOT = "https://a.test/"

@@ -1,0 +1,36 @@
+"""Which answers take long enough to read that they are read in a thread, and how many of those at once.
+
+It does not know what reading is. Invariant: it judges by the answer's size and header alone, before anything is read.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from crawler.core.outcome import response_of
+from crawler.core.values import Outcome
+
+T = TypeVar("T")
+
+# A page of this size takes 3 ms to parse: larger ones are read in a thread, so that the loop is never held for long.
+READ_IN_THREAD_OVER: Final = 256 * 1024
+# Between being read and being handed to the committer a large page costs ten times its size (text, links, discoveries);
+# more at once than there are cores would only cost memory.
+LARGE_AT_ONCE: Final = 2
+_CODED_FACTOR: Final = 16  # pages compress to a fifth; a coded one this small decodes to no more than a plain large one
+
+
+async def off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:
+    """The result of `work`, which reads `outcome`."""
+    return await asyncio.to_thread(work) if is_large(outcome) else work()
+
+
+def is_large(outcome: Outcome, *, is_listing: bool = False) -> bool:
+    """Whether reading takes long enough for a thread. What is coded may be many times as large as it looks; a sitemap
+    takes five times as long as HTML, and may be gzip without saying so.
+    """
+    response = response_of(outcome)
+    if response is None:
+        return False
+    coded = is_listing or response.head.get("content-encoding") is not None
+    return response.payload.size > (READ_IN_THREAD_OVER // _CODED_FACTOR if coded else READ_IN_THREAD_OVER)
