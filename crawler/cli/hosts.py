@@ -29,8 +29,8 @@ from crawler.obs.timestamp import timestamp
 
 _ON_TERMINAL: Final = 40
 _LOG_BUDGET: Final = 256 * 1024 * 1024  # of the newest lines, for times and connections
-_HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
-_RIGHT: Final = (False, False, False, True, True, True, True, True, False)
+_HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "ETA", "OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
+_RIGHT: Final = (False, False, False, True, True, True, True, True, True, False)
 _COLOURS: Final = {"blocked": "red", "held": "red", "backoff": "yellow", "ready": "green", "new": "dim"}
 
 
@@ -58,7 +58,7 @@ def command(
     """List the hosts of a crawl.
 
     State, queue and counts are the store's, over the crawl's life. Times of answers, connections opened and requests on
-    each are from the newest part of the log.
+    each are from the newest part of the log. ETA is when what is queued now will be done, at the present pace.
     """
     now = time.time()
     try:
@@ -128,6 +128,7 @@ def _table(shown: Sequence[HostView], now: float) -> list[str]:
                 view.state + left,
                 "" if view.until_at is None else at_text(view.until_at, now),
                 count(view.queued),
+                span_text(view.eta_s) if view.eta_s else "",
                 f"{view.ok}/{view.errors}",
                 ""
                 if view.p50_ms is None or view.p95_ms is None
@@ -138,7 +139,7 @@ def _table(shown: Sequence[HostView], now: float) -> list[str]:
             )
         )
         errors = "red" if view.errors > view.ok else "yellow" if view.errors else ""
-        styles.append([("bold",), (colour,), (), (), (errors,), (), (), (), (colour,)])
+        styles.append([("bold",), (colour,), (), (), (), (errors,), (), (), (), (colour,)])
     return table(_HEAD, rows, _RIGHT, Pen(), [[style[0] if style else "" for style in row] for row in styles])
 
 

@@ -140,6 +140,23 @@ class Reader:
     def rests(self) -> dict[str, Row]:
         return {row["key"]: row for row in self._rows("SELECT * FROM rest")}
 
+    def paces(self) -> dict[str, float]:
+        """The response time learned of each politeness key that is slow, in seconds."""
+        if "pace" not in self._tables:
+            return {}
+        return {row["key"]: row["response_s"] for row in self._rows("SELECT key, response_s FROM pace")}
+
+    def pace(self, key: str) -> float:
+        """The response time learned of one key, in seconds; 0 if none was."""
+        if "pace" not in self._tables:
+            return 0.0
+        return float(self._get("SELECT response_s FROM pace WHERE key = ?", (key,)) or 0.0)
+
+    def queues_of_domain(self, host: Row) -> list[int]:
+        """How many URLs are queued for each origin of the registrable domain of `host`, that one included."""
+        sql = "SELECT queued FROM host WHERE slot = ? AND domain = ?"
+        return [row["queued"] for row in self._rows(sql, (host["slot"], host["domain"]))]
+
     def quarantines(self, host_id: int | None = None, *, released: bool = False) -> list[Row]:
         """Templates that are not fetched, of one host or of all; `released`: those that were let go, too."""
         if "quarantine" not in self._tables:

@@ -57,6 +57,7 @@ class Case:
     host: Row | None = None
     robots: Row | None = None
     denials: list[tuple[DenyReason | None, str]] = field(default_factory=list)
+    is_closed: bool = False  # the host is blocked or was taken down
     rest_until: float = 0.0
     rest_reason: str = ""
 

@@ -4,6 +4,7 @@ Joins the two by host name. Invariant: a host is in one state, the most severe t
 put it there.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,8 +15,10 @@ from crawler.core.values import Origin
 from crawler.core.vocabulary import HostState
 from crawler.engine.blocks import Blocks
 from crawler.frontier.reader import Reader, Row
+from crawler.inspect.eta import Turns, eta_s, gap_of
 from crawler.inspect.tallies import HostTally
 
+_USUAL_GAPS: Final = 0.95  # the longest are left out: nights, restarts, rests
 STATES: Final = (
     HostState.BLOCKED.value,
     HostState.HELD.value,
@@ -28,7 +31,8 @@ STATES: Final = (
 @dataclass(slots=True)
 class HostView:
     """One origin. `ok` and `errors` are over the crawl's life, the store's; what comes from the log is None where the
-    log says nothing: p50 and p95 of answers in milliseconds, connections opened, requests on each.
+    log says nothing: p50 and p95 of answers in milliseconds, connections opened, requests on each. `eta_s`: seconds
+    until what is queued is done at the present pace; None if that is not known, or it is not asked at all.
     """
 
     host: str
@@ -49,6 +53,7 @@ class HostView:
     connections_open: int | None = None
     connections_opened: int | None = None
     requests_per_connection: float | None = None
+    eta_s: float | None = None
 
 
 def views(
@@ -70,9 +75,12 @@ def views(
     for row in reader.quarantines():
         quarantined[row["host"]] = quarantined.get(row["host"], 0) + 1
     found = []
+    responses = reader.paces()
+    asked: list[tuple[HostView, str, Row]] = []  # with the politeness key
     for row in reader.hosts():
         origin = Origin(row["scheme"], row["host"], row["port"])
-        state, until_at, why = _state(row, rests.get(politeness_key(origin.host, politeness)), blocks, states, now)
+        key = politeness_key(origin.host, politeness)
+        state, until_at, why = _state(row, rests.get(key), blocks, states, now)
         view = HostView(
             host=origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}",
             origin=str(origin),
@@ -99,7 +107,37 @@ def views(
         if open_now is not None:
             view.connections_open = open_now.get(origin.host, 0)
         found.append(view)
+        if state not in (HostState.BLOCKED, HostState.HELD):
+            asked.append((view, key, row))
+    _estimate(asked, politeness, responses, tallies, now)
     return found
+
+
+def _estimate(
+    asked: list[tuple[HostView, str, Row]],
+    politeness: PolitenessOptions,
+    responses: Mapping[str, float],
+    tallies: Mapping[str, HostTally],
+    now: float,
+) -> None:
+    """Say of each host that is asked when its queue will be done."""
+    of_key: defaultdict[str, list[int]] = defaultdict(list)
+    of_name: defaultdict[str, list[int]] = defaultdict(list)
+    for _, key, row in asked:
+        of_key[key].append(row["queued"])
+        of_name[row["host"]].append(row["queued"])
+    by_key = {key: Turns(lengths) for key, lengths in of_key.items()}
+    by_name = {name: Turns(lengths) for name, lengths in of_name.items()}
+    for view, key, row in asked:
+        gap_s = gap_of(politeness, row["robots_crawl_delay_s"], responses.get(key, 0.0))
+        tally = tallies.get(row["host"])
+        seen_ms = None if tally is None else tally.gaps.mean(_USUAL_GAPS)
+        view.eta_s = eta_s(
+            view.queued,
+            gap_s * by_key[key].until_done(view.queued),
+            (seen_ms or 0.0) / 1e3 * by_name[row["host"]].until_done(view.queued),
+            0.0 if view.until_at is None else view.until_at - now,
+        )
 
 
 def _state(
@@ -136,6 +174,7 @@ SORTS: Final[Mapping[str, Callable[[HostView], tuple[Any, ...]]]] = {
     "errors": lambda view: (-view.errors, view.host),
     "bytes": lambda view: (-view.bytes, view.host),
     "slow": lambda view: (-(view.p95_ms or 0.0), view.host),
+    "eta": lambda view: (view.eta_s is None, -(view.eta_s or 0.0), view.host),
     "until": lambda view: (view.until_at is None, view.until_at or 0.0, view.host),
     "last": lambda view: (-(view.last_at or 0.0), view.host),
 }

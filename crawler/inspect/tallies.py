@@ -44,11 +44,24 @@ class Spread(dict[int, int]):
                 return exp((bucket + 0.5) / _STEP)
         return None
 
+    def mean(self, share: float) -> float | None:
+        """The mean in milliseconds of the lowest `share` of the values; None without values."""
+        total = left = share * sum(self.values())
+        weighed = 0.0
+        for bucket in sorted(self):
+            taken = min(left, self[bucket])
+            weighed += taken * exp((bucket + 0.5) / _STEP)
+            left -= taken
+            if left <= 0:
+                break
+        return weighed / total if total else None
+
 
 @dataclass(slots=True)
 class HostTally:
     """One host. `requests` are attempts that got a connection, `opened` connections opened for them; `pushed_back`
-    answers 429 and 503; `bytes` of bodies.
+    answers 429 and 503; `bytes` of bodies; `gaps` are between the ends of one request and the next, `first_at` and
+    `last_at` the ends of the first and the latest.
     """
 
     attempts: int = 0
@@ -61,8 +74,23 @@ class HostTally:
     bytes: int = 0
     spread: Spread = field(default_factory=Spread)
     errors: Counter[str] = field(default_factory=Counter)
+    gaps: Spread = field(default_factory=Spread)
+    first_at: float | None = None
+    last_at: float | None = None
+
+    def note_end(self, at: float) -> None:
+        if self.last_at is None:
+            self.first_at = self.last_at = at
+            return
+        self.gaps.note((at - self.last_at) * 1e3)
+        self.last_at = max(self.last_at, at)
 
     def merge(self, other: "HostTally") -> None:
+        """Add what was counted of later lines."""
+        if other.first_at is not None and other.last_at is not None:
+            self.note_end(other.first_at)
+            self.gaps.merge(other.gaps)
+            self.last_at = max(self.last_at or 0.0, other.last_at)
         for name in ("attempts", "good", "bad", "denied", "pushed_back", "requests", "opened", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.spread.merge(other.spread)
@@ -119,6 +147,7 @@ class Tally:
     bins: dict[int, Bin] = field(default_factory=dict)
     slowest: list[tuple[float, str]] = field(default_factory=list)  # a heap of (milliseconds, URL)
     _minutes: dict[str, int] = field(default_factory=dict)
+    _minute: tuple[str, float | None] = field(default=("", None), compare=False)  # met last, and when it began
 
     def add(self, line: Line) -> None:
         """Count a line of fetch.jsonl. Costs some 5 µs."""
@@ -154,6 +183,9 @@ class Tally:
                 host.errors[error] += 1
         if "conn_id" in line:
             self._add_connection(line, host, here)
+            at = self._moment(ts)
+            if at is not None:
+                host.note_end(at)
         status = get("http_response_status_code")
         if status is not None:
             self._add_response(line, status, host, here)
@@ -206,6 +238,16 @@ class Tally:
             heappush(slowest, (taken_ms, url))
         elif taken_ms > slowest[0][0]:
             heappushpop(slowest, (taken_ms, url))
+
+    def _moment(self, ts: str) -> float | None:
+        """UTC epoch seconds; None if it is no time."""
+        if ts[:16] != self._minute[0]:
+            self._minute = (ts[:16], epoch(ts[:16] + ":00"))
+        begin = self._minute[1]
+        try:
+            return None if begin is None else begin + float(ts[17:23])
+        except ValueError:
+            return None
 
     def _bin_of(self, ts: str) -> Bin:
         minute = ts[:16]

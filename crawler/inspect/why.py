@@ -20,6 +20,7 @@ from crawler.engine.blocks import Blocks
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.frontier.reader import Reader
 from crawler.inspect.answer import Answer, Case, ago, denial_words, times, url_of
+from crawler.inspect.eta import Turns, eta_s, gap_of
 from crawler.inspect.moments import at_text, span_text
 from crawler.inspect.outlook import Outlook
 from crawler.inspect.rules import Rules
@@ -165,9 +166,11 @@ class Inquiry:
             when = at_text(block.at, self._now)
             text = f"{block.kind} {block.name} was blocked {when}: {block.reason or 'no reason given'}"
             case.denials.append((None, text))
+            case.is_closed = True
             answer.add("block", "DENY", text, blocked=block.name, at=block.at)
         if self._reader.is_forgotten(host):
             case.denials.append((None, f"{host} was taken down"))
+            case.is_closed = True
             answer.add("block", "DENY", f"all of {host} was taken down by an operator; it is never stored again")
 
     def _address_step(self, answer: Answer, case: Case) -> None:
@@ -295,14 +298,42 @@ class Inquiry:
             case.rest_until, case.rest_reason = rest["until_at"], rest["reason"]
             until = f"{at_text(rest['until_at'], self._now)} (in {span_text(rest['until_at'] - self._now)})"
             strikes = f", {rest['strikes']} times in a row" if rest["strikes"] > 1 else ""
-            text = f"{key} rests until {until}: {rest['reason']}{strikes}"
-            answer.add("host", "wait", text, until_at=rest["until_at"], reason=rest["reason"], strikes=rest["strikes"])
+            eta = self._queue_eta(case, key)
+            text = f"{key} rests until {until}: {rest['reason']}{strikes}{self._eta_text(case, eta)}"
+            answer.add("host", "wait", text, until_at=rest["until_at"], reason=rest["reason"],
+                       strikes=rest["strikes"], eta_s=eta)  # fmt: skip
             return
         host = case.host
         text = f"{host['queued']:,} queued, {host['ok']:,} ok, {host['errors']:,} errors"
         if host["last_at"] is not None:
             text += f", last asked {ago(self._now - host['last_at'])}"
-        answer.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"])
+        eta = self._queue_eta(case, key)
+        text += self._eta_text(case, eta)
+        answer.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"], eta_s=eta)
+
+    def _queue_eta(self, case: Case, key: str) -> float | None:
+        """Seconds until the host's queue is done, by delay and learned response time; None if that is not known, or
+        nothing may be asked of the host.
+        """
+        reader, rules, host = self._reader, self._rules, case.host
+        if reader is None or rules is None or host is None:
+            return None
+        if case.is_closed or (case.robots is not None and case.robots["verdict"] == "unreachable"):
+            return None
+        by_domain = rules.politeness.key != "host"
+        lengths = reader.queues_of_domain(host) if by_domain else [
+            row["queued"] for row in reader.origins_of(host["host"])
+        ]  # fmt: skip
+        crawl_delay_s = case.robots["crawl_delay_s"] if case.robots is not None else None
+        gap_s = gap_of(rules.politeness, crawl_delay_s, reader.pace(key))
+        queued = host["queued"]
+        return eta_s(queued, gap_s * Turns(lengths).until_done(queued), 0.0, case.rest_until - self._now)
+
+    @staticmethod
+    def _eta_text(case: Case, eta: float | None) -> str:
+        if not eta or case.host is None:
+            return ""
+        return f"; the queue is done in {span_text(eta)} at the earliest"
 
     def _deny(self, answer: Answer, case: Case, name: str, denied: Denied, text: str, **facts: Any) -> None:
         case.denials.append((denied.reason, denied.rule))

@@ -244,7 +244,8 @@ async def test_a_resting_host_is_told_with_its_reason(tmp_path: Path) -> None:
     await frontier.close(clean=True)
     told = ask(tmp_path / "frontier.db", "https://www.slow.edu/", Rules(seed_hosts=("www.slow.edu",)), now=NOW)
     assert step(told, "host") == (
-        "wait", "slow.edu rests until 09:08:00 (in 8m): 429 Retry-After 480, 2 times in a row",
+        "wait", "slow.edu rests until 09:08:00 (in 8m): 429 Retry-After 480, 2 times in a row"
+            "; the queue is done in 8m 01s at the earliest",
     )  # fmt: skip
     assert told.headline == "not fetched yet: queued; its host rests (429 Retry-After 480)"
     assert told.next_at == NOW + 480

@@ -1,0 +1,122 @@
+"""When a host's queue will be done: by the delay, by what the log shows, and with others that take turns."""
+
+from pathlib import Path
+
+import pytest
+
+from crawler.core.options import PolitenessOptions
+from crawler.core.values import Pace, Rest, RobotsRecord, Task
+from crawler.core.vocabulary import TaskKind
+from crawler.frontier.base import Block
+from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect.eta import Turns, eta_s, gap_of
+from crawler.inspect.hosts import HostView, views
+from crawler.inspect.rules import Rules
+from crawler.inspect.tallies import HostTally, Spread, Tally
+from crawler.inspect.why import Inquiry
+from tests.support.frontiers import NOW, batch, found, visit
+
+QUEUED = {"a.one.test": 100, "b.one.test": 10, "slow.test": 5, "down.test": 5, "rests.test": 5, "evil.test": 5}
+
+
+def test_those_that_take_turns_wait_for_each_other() -> None:
+    """The shortest queue is done after as many turns of everybody; the longest after all of them. As if played out."""
+    for lengths in ([3, 10, 100], [7], [4, 4, 4], [0, 5, 2]):
+        left, turns, done = dict(enumerate(lengths)), 0, {}
+        while any(left.values()):
+            for who in left:
+                if left[who]:
+                    left[who] -= 1
+                    turns += 1
+                    if not left[who]:
+                        done[who] = turns
+        for who, length in enumerate(lengths):
+            if length:
+                asked = Turns(lengths).until_done(length)
+                assert done[who] <= asked <= done[who] + len(lengths) - 1
+
+
+def test_the_delay_runs_from_the_end_of_an_answer() -> None:
+    """A request takes the delay and the time of its answer; where no delay holds, nothing is known."""
+    options = PolitenessOptions(delay_s=2.0, adaptive=False)
+    assert gap_of(options, None, 0.5) == pytest.approx(2.51)
+    assert gap_of(options, 10.0, 0.0) == pytest.approx(10.01)
+    assert gap_of(PolitenessOptions(delay_s=1.0), None, 3.0) == pytest.approx(18.01)  # five times the answer
+    assert gap_of(PolitenessOptions(delay_s=0.0), None, 3.0) == 0.0
+
+
+def test_the_longer_bound_counts_and_unknown_is_not_at_once() -> None:
+    """Neither bound known is None; an empty queue is done; a rest comes first."""
+    assert eta_s(9, 20.0, 30.0, 0.0) == 30.0
+    assert eta_s(9, 20.0, 3.0, 60.0) == 80.0
+    assert eta_s(9, 0.0, 0.0, 60.0) is None
+    assert eta_s(0, 20.0, 30.0, 60.0) == 0.0
+
+
+def test_a_night_without_requests_does_not_slow_the_gap() -> None:
+    """Gaps of two seconds, and one of ten hours: two seconds, within what a bucket is wide."""
+    tally = Tally(300)
+    begin = "2026-11-23T{:02d}:{:02d}:{:02d}.500Z"
+    for hour in (8, 18):
+        for n in range(60):
+            line = {"ts": begin.format(hour, n // 30, n % 30 * 2), "outcome": "ok", "server_address": "a.test"}
+            tally.add(line | {"conn_id": 1})
+    tally.add({"ts": "2026-11-23T18:x", "outcome": "ok", "server_address": "a.test", "conn_id": 1})
+    host = tally.hosts["a.test"]
+    assert sum(host.gaps.values()) == 119
+    assert host.gaps.mean(0.95) == pytest.approx(2_000, rel=0.06)
+    assert Spread().mean(0.95) is None
+
+
+async def store(path: Path) -> None:
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found(f"https://{name}/{n}") for name, count in QUEUED.items() for n in range(count)], now=NOW)
+    await frontier.block(Block("evil.test", "host", NOW, "a complaint"))
+    ready = RobotsRecord("allow", 404, None, NOW, NOW + 9999)
+    down = RobotsRecord("unreachable", 503, None, NOW, NOW + 60, failing_since=NOW)
+    robots = [
+        visit(
+            Task(id=0, url=f"https://{name}/robots.txt", kind=TaskKind.ROBOTS),
+            host_id=host_id,
+            robots=down if name == "down.test" else ready,
+        )
+        for host_id, name in enumerate(QUEUED, 1)
+    ]
+    rests = [Rest("rests.test", NOW + 600, 1, "429")]
+    await frontier.settle(batch(*robots, rests=rests, paces=[Pace("slow.test", 2.0, NOW)]))
+    await frontier.close(clean=True)
+
+
+async def test_hosts_and_why_tell_when_a_queue_is_done(tmp_path: Path) -> None:
+    """Turns of a shared delay, a slow host, a rest; nothing for hosts not asked; the log's gap where it is longer."""
+    path = tmp_path / "frontier.db"
+    await store(path)
+    options = PolitenessOptions(delay_s=1.0)
+    expected = {
+        "a.one.test": pytest.approx(110 * 1.01, abs=0.1),
+        "b.one.test": pytest.approx(20 * 1.01, abs=0.1),
+        "slow.test": pytest.approx(5 * 12.01, abs=0.1),
+        "down.test": None,
+        "rests.test": pytest.approx(600 + 5 * 1.01, abs=0.1),
+        "evil.test": None,
+    }
+
+    def etas(reader: Reader, tallies: dict[str, HostTally]) -> dict[str, float | None]:
+        found_views: list[HostView] = views(reader, options, tallies, {}, None, now=NOW)
+        return {view.host: view.eta_s for view in found_views}
+
+    with Reader(path, is_live=False) as reader:
+        assert etas(reader, {}) == expected
+        inquiry = Inquiry(reader, Rules(politeness=options, seed_hosts=tuple(QUEUED)), is_live=True, now=NOW)
+        told = {name: inquiry.why(f"https://{name}/0").steps[-1] for name in QUEUED}
+        tally = HostTally()
+        for n in range(20):
+            tally.note_end(NOW + 30.0 * n)
+        measured = etas(reader, {"b.one.test": tally})
+    steps = {name: step for name, step in told.items() if step.name == "host"}
+    assert {name: step.facts["eta_s"] for name, step in steps.items()} == expected
+    assert steps["b.one.test"].text.endswith("; the queue is done in 20s at the earliest")
+    assert measured["b.one.test"] == pytest.approx(300, rel=0.06)
+    assert measured["a.one.test"] == expected["a.one.test"]
