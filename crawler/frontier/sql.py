@@ -242,7 +242,6 @@ PUT_FORGOTTEN_VISITS: Final = "INSERT INTO visit (url, last_at, last_error) SELE
 ERASE_HOST: Final = (
     "DELETE FROM robots WHERE host = ?",
     "DELETE FROM robots_version WHERE host = ?",
-    "DELETE FROM template WHERE host = ?",
     "DELETE FROM quarantine WHERE host = ?",
 )
 # In the order of the indexes url_queued and url_denied, which hold exactly these rows.

@@ -16,7 +16,7 @@ from crawler.sinks.options import SinkOptions
 
 
 def page_line(record: Record, page: PageInfo, warc: Written | None) -> bytes:
-    """The line of one page, UTF-8, with its line feed. `simhash` stays null until there is a fingerprint to put in."""
+    """The line of one page, UTF-8, with its line feed. `simhash` is null in all: see docs/OPERATIONS.md."""
     task, fetched = record.task, record.fetched
     line: dict[str, str | int | None] = {
         "url": task.url,

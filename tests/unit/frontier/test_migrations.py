@@ -60,6 +60,7 @@ async def check_upgraded(path: Path) -> None:
     assert database.get("PRAGMA user_version") == len(MIGRATIONS)
     assert database.get("PRAGMA integrity_check") == "ok"
     assert database.get("SELECT visits, digest FROM visit WHERE url = 1") == (1, "sha256:A")
+    assert database.get("SELECT count(*) FROM sqlite_schema WHERE name = 'template'") == 0
     database.close()
 
 
