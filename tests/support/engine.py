@@ -9,7 +9,7 @@ import heapq
 import random
 import selectors
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,6 +59,7 @@ from crawler.fetch.fetcher import GateShut
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.base import Frontier, Receipt, Recovered
 from crawler.frontier.memory import MemoryFrontier
+from crawler.obs.events import Event
 
 T = TypeVar("T")
 EPOCH = 1_700_000_000.0
@@ -446,6 +447,7 @@ class Engine:
         self.frontier: Any = frontier if frontier is not None else MemoryFrontier()
         self.rng = random.Random(rng_seed)
         self.events: list[tuple[str, dict[str, object]]] = []
+        self.events_mono: list[float] = []  # when each of them came
         self.stored: list[tuple[Visited, int, Written | None]] = []
         self.closed: list[SinkFile] = []
         self.disk: list[str | None] = []
@@ -459,7 +461,7 @@ class Engine:
             scope=scope,
             clock=clock,
             rng=self.rng,
-            on_event=lambda event, fields: self.events.append((event.value, fields)),
+            on_event=self._on_event,
         )
         self.rules = RulesCache(TOKEN)
         self.scheduler = Scheduler(
@@ -475,7 +477,7 @@ class Engine:
         self.tally = Tally()
         obeys = politeness.robots == "obey"
         traps = traps or TrapOptions()
-        self.traps = TrapWatch(traps, clock, self.rng, lambda event, fields: self.events.append((event.value, fields)))
+        self.traps = TrapWatch(traps, clock, self.rng, self._on_event)
         rules_in_force = Scope(scope, [each.origin.host for each in self.seeds], traps)
         self.admission = Admission(rules_in_force, self.rules, obeys, self.traps)
         self.rejudger = Rejudger(
@@ -483,7 +485,7 @@ class Engine:
             scheduler=self.scheduler,
             admission=self.admission,
             clock=clock,
-            on_event=lambda event, fields: self.events.append((event.value, fields)),
+            on_event=self._on_event,
         )
         self.revisits = Revisits(
             recrawl or RecrawlOptions(), frontier=self.frontier, clock=clock, rng=random.Random(rng_seed)
@@ -550,6 +552,10 @@ class Engine:
             on_scope_host=self._on_scope_host,
             on_robots=self.robots_seen.append,
         )
+
+    def _on_event(self, event: Event, fields: Mapping[str, object]) -> None:
+        self.events.append((event.value, dict(fields)))
+        self.events_mono.append(self.clock.mono())
 
     def _on_disk(self, reason: str | None) -> None:
         self.disk.append(reason)

@@ -4,21 +4,26 @@ Random hosts on few addresses answer with links, robots.txt files with and witho
 429, 503, 500 and broken connections, over hours of a clock that jumps. A failure names the walk's number.
 """
 
+import math
 import multiprocessing
 import os
 import random
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.outage import is_sign
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key, retry_after_s
 from crawler.core.retry import rests_origin
 from crawler.core.values import Failed, Fetched, FetchResult, Origin, Task
 from crawler.core.vocabulary import ErrorType, StoppedBy, TaskKind, UrlState
 from crawler.engine.options import EngineOptions
+from crawler.obs.events import Event
 from tests.support.engine import Asked, Engine, QuickFrontier, answer, failed, page, run, virtual_loop
 
 FAULTS = (
@@ -123,7 +128,7 @@ def walk(number: int, *, urls: int) -> int:
 
         assert await engine.run() is StoppedBy.EMPTY
         check_delays(web.asked, politeness)
-        check_rests(web.asked, politeness)
+        check_rests(web.asked, politeness, outages_of(engine))
         check_settled(engine)
         await check_nothing_left(engine)
         assert engine.loop.turns < 40 * (len(web.asked) + web.shut) + 8 * engine.clock.mono(), "the loop spins"
@@ -162,8 +167,27 @@ def check_delays(asked: list[Asked], politeness: PolitenessOptions) -> None:
             ends[one.address] = one.end
 
 
-def check_rests(asked: list[Asked], politeness: PolitenessOptions) -> None:
-    """After 429 and 503 the key rests, after a broken connection the origin does."""
+def outages_of(engine: Engine) -> list[tuple[float, float]]:
+    """When the crawler held that nobody could be reached, and until when."""
+    came = [(name, mono) for (name, _), mono in zip(engine.events, engine.events_mono, strict=True)]
+    began = [mono for name, mono in came if name == Event.OUTAGE]
+    ended = [mono for name, mono in came if name == Event.OUTAGE_OVER]
+    return list(zip_longest(began, ended, fillvalue=math.inf))
+
+
+def check_rests(asked: list[Asked], politeness: PolitenessOptions, outages: list[tuple[float, float]]) -> None:
+    """After 429 and 503 the key rests, after a broken connection the origin does; but not for what may have been our
+    own network, from when an outage is known: failures during it, and those since the last answer before.
+    """
+    answered = sorted(one.end for one in asked if isinstance(one.result, Fetched))
+    suspect: dict[Origin, list[tuple[float, float]]] = {}  # rests for a sign of an outage: when it ended, until when
+
+    def is_excused(end: float, now: float) -> bool:
+        for began, over in outages:
+            if began <= now and end <= over and bisect_left(answered, began) <= bisect_right(answered, end):
+                return True
+        return False
+
     closed: dict[str | Origin, float] = {}
     ended = sorted(asked, key=lambda one: one.end, reverse=True)
     for one in sorted(asked, key=lambda one: one.called):
@@ -176,11 +200,17 @@ def check_rests(asked: list[Asked], politeness: PolitenessOptions) -> None:
                 until += FIRST_REST_S[result.head.status_code] if told is None else told
                 closed[key] = max(closed.get(key, 0.0), until)
             elif isinstance(result, Failed) and rests_origin(result.error_type) and not before.task.redirects:
-                closed[before.origin] = max(closed.get(before.origin, 0.0), until + FIRST_REST_S[None])
+                until += FIRST_REST_S[None]
+                if is_sign(result.error_type):
+                    suspect.setdefault(before.origin, []).append((before.end, until))
+                else:
+                    closed[before.origin] = max(closed.get(before.origin, 0.0), until)
         key = politeness_key(one.origin.host, politeness)
         assert one.called >= closed.get(key, 0.0), f"{key} was asked while it rested"
         if not one.task.redirects:  # a robots.txt asked for in another's place finds the origin as it is
-            assert one.called >= closed.get(one.origin, 0.0), f"{one.origin} was asked while it rested"
+            rests = [until for end, until in suspect.get(one.origin, ()) if not is_excused(end, one.called)]
+            until = max([closed.get(one.origin, 0.0), *rests])
+            assert one.called >= until, f"{one.origin} was asked while it rested"
 
 
 def check_settled(engine: Engine) -> None:
