@@ -13,7 +13,7 @@ A file that does not fit (a crash between the two, a restored backup) is not use
 import contextlib
 import os
 import secrets
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import index
@@ -25,6 +25,7 @@ import orjson
 from rbloom import Bloom
 from xxhash import xxh3_128_digest
 
+from crawler.core.values import Discovered
 from crawler.frontier import sql
 from crawler.frontier.base import FrontierError
 from crawler.frontier.database import Database
@@ -60,13 +61,29 @@ class SeenFilter:
     def is_new(self, fresh: set[int], host_id: int, key: int) -> bool:
         """Whether a URL is neither known nor in `fresh`, to which it is added then."""
         item = (host_id << 64) ^ key ^ self._secret
-        if item in fresh:
+        if item in fresh or any(item in bloom for bloom in self._blooms):
             return False
-        for bloom in self._blooms:
-            if item in bloom:
-                return False
         fresh.add(item)
         return True
+
+    def select(
+        self, fresh: set[int], host_ids: Sequence[int], page: Sequence[Discovered]
+    ) -> list[tuple[int, Discovered]]:
+        """The same for the links of a page in one go: those that are new, with their hosts' ids. A host id of 0 is
+        none's.
+        """
+        secret = self._secret
+        items = [(host_id << 64) ^ one.key ^ secret for host_id, one in zip(host_ids, page, strict=True)]
+        unknown: Iterable[int] = range(len(items))
+        for bloom in self._blooms:  # most are known, and stay here
+            unknown = [place for place in unknown if items[place] not in bloom]
+        new = []
+        for place in unknown:
+            item = items[place]
+            if item not in fresh and host_ids[place]:
+                fresh.add(item)
+                new.append((host_ids[place], page[place]))
+        return new
 
     def learn(self, fresh: Collection[int]) -> None:
         """The store has committed these; saves itself now and then."""

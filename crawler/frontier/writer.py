@@ -9,9 +9,9 @@ trace in either.
 
 import contextlib
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import orjson
 
@@ -334,22 +334,34 @@ class Writer:
         change: Change,
     ) -> None:
         """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
-        ids, remembered, seen = change.ids, self._host_ids, self.seen
         found_second = round(found_at)  # SQLite stores it in four bytes instead of eight
-        for one in discovered:
-            origin = one.origin
-            host_id = remembered.get(origin)
-            if host_id is None:
-                host_id = ids.get(origin)
-            if host_id is None:
-                host_id = ids[origin] = self.host_id(origin, found_at, change)
-            if host_id == 0 or (seen is not None and not seen.is_new(change.fresh, host_id, one.key)):
+        host_ids = self._ids_of(discovered, found_at, change)
+        found: Iterable[tuple[int, Discovered]] = zip(host_ids, discovered, strict=True)
+        if self.seen is not None:
+            found = self.seen.select(change.fresh, host_ids, discovered)
+        for host_id, one in found:
+            if host_id == 0:
                 continue
             flat += (host_id, one.key, one.priority, one.depth, target_of(one.url),
                      via, one.source, one.hop_path, one.redirects, found_second,
                      None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
             if one.hint is not None:
                 hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
+
+    def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
+        """The host of each, made if need be; 0 for one that was taken down."""
+        remembered, ids = self._host_ids.get, change.ids
+        known = [remembered(one.origin) for one in discovered]
+        if None not in known:
+            return cast(list[int], known)
+        whole: list[int] = []
+        for host_id, one in zip(known, discovered, strict=True):
+            if host_id is None:
+                host_id = ids.get(one.origin)
+            if host_id is None:
+                host_id = ids[one.origin] = self.host_id(one.origin, found_at, change)
+            whole.append(host_id)
+        return whole
 
     def _put_hints(self, hints: list[Any], last_id: int) -> None:
         if self.seen is None:

@@ -119,3 +119,27 @@ async def test_it_grows_by_parts_and_saves_itself(folder: Path, monkeypatch: pyt
     assert sum(not seen.is_new(fresh, 2, key) for key in keys) <= 1
     assert not any(seen.is_new(set(), 1, key) for key in keys)
     database.close()
+
+
+async def test_a_page_is_told_apart_as_its_links_one_by_one_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Known in either part, new, twice on the page, new on an earlier page, of another host, of a host taken down."""
+    monkeypatch.setattr(module, "FIRST_CAPACITY", 100)
+    path = folder / "frontier.db"
+    await add(path, 0, 100)
+    await add(path, 100, 250)
+    database = Database(path)
+    seen = SeenFilter(folder / "frontier.db.filter", database)
+    assert len(seen._parts) == 2
+    numbers = [3, 240, 1_000, 1_001, 1_000, 1_002, 7, 1_003]
+    hosts = [1, 1, 1, 1, 1, 1, 2, 0]
+    page = [found(f"https://a.example/{n}") for n in numbers]
+    fresh: set[int] = set()
+    assert seen.is_new(fresh, 1, page[5].key)
+    one_by_one = set(fresh)
+    new = seen.select(fresh, hosts, page)
+    assert new == [(1, page[2]), (1, page[3]), (2, page[6])]
+    assert new == [
+        (host, one) for host, one in zip(hosts, page, strict=True) if host and seen.is_new(one_by_one, host, one.key)
+    ]
+    assert fresh == one_by_one
+    database.close()
