@@ -38,7 +38,9 @@ def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin:
             click.echo(f"{chr(10) if section else ''}[{head}]")
             section = head
         comment = "  # " + ", ".join(part for part in (shown.origin if origin else "", shown.note) if part)
-        click.echo(f"{name} = {shown.text}{comment if len(comment) > 4 else ''}")
+        # what is not set has no value that TOML could hold: as a comment, the output stays a configuration
+        line = f"{name} = {shown.text}" if shown.text else f"#{name} ="
+        click.echo(f"{line}{comment if len(comment) > 4 else ''}")
     return 0
 
 

@@ -33,10 +33,10 @@ _STATES: Final[Mapping[str, tuple[str, str]]] = {
 }
 _STOPPED_BY: Final[Mapping[str, str]] = {
     "empty": "all that was found and allowed has been fetched",
-    "waiting": "what is left is due later; the same command resumes",
+    "waiting": "what is left is due later",
     "max_urls": "scope.max_urls was reached",
     "max_duration": "the time limit was reached",
-    "signal": "it was asked to stop; the same command resumes",
+    "signal": "it was asked to stop",
     "disk": "nothing could be written; the same command resumes",
 }
 

@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
             _say(f"Crawling a small site, served here over TLS on {ADDRESS}:{server.port}, {DELAY} between requests.")
             code = _exit_code(command)
             if code == Exit.WAITING and not has_output:
-                _say("The next demo starts afresh all the same: its server will be on another port.")
+                _say("But this is the demo, which starts afresh each time: its server will be on another port.")
             return code
     except OutputTaken as error:
         _say(f"crawler.demo: {error}")

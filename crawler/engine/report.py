@@ -12,7 +12,7 @@ from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.values import Denied, Failed, Fetched, SinkFile, Written
-from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.core.vocabulary import ErrorType, StoppedBy, TaskKind
 from crawler.engine.hosts import Host
 from crawler.engine.meters import Meters
 from crawler.engine.tally import Tally
@@ -26,6 +26,13 @@ from crawler.sinks.closed import ClosedFile, inspect
 
 REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
 _FAILURES_KEPT: Final = 10
+
+
+# What an operator can do about it, where the error does not say so.
+_HINTS: Final = {
+    ErrorType.TLS_UNKNOWN_ISSUER: "; network.ca_file can name a CA of your own",
+    ErrorType.TLS_SELF_SIGNED: "; network.ca_file can name a certificate of your own",
+}
 
 
 class Reporter:
@@ -80,7 +87,7 @@ class Reporter:
         task, outcome = visited.settlement.task, visited.settlement.outcome
         match outcome:
             case Failed():
-                words = outcome.detail or outcome.error_type.value
+                words = (outcome.detail or outcome.error_type.value) + _HINTS.get(outcome.error_type, "")
                 self._failures[task.url] = f"{task.url}: {outcome.error_type.value}: {words}"
             case Denied():
                 self._failures[task.url] = f"{task.url}: denied by {outcome.rule}"

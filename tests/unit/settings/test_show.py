@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import tomli
+from click.testing import CliRunner
 
+from crawler.cli import cli
 from crawler.settings import Settings, Shown, load
 from crawler.settings.schema import keys, toml_text
 from crawler.settings.show import masked as view_of
@@ -95,3 +97,12 @@ def test_a_shown_key_says_where_it_came_from(tmp_path: Path) -> None:
     path.write_text("\n[crawl]\nname = 'x'\n")
     view = {item.key: item.origin for item in load(path, [], {}, "crawl").masked()}
     assert (view["crawl.name"], view["crawl.linger"]) == ("crawler.toml:3", "default")
+
+
+def test_what_is_shown_is_a_configuration() -> None:
+    """It can be saved and edited: what is not set stands as a comment."""
+    done = CliRunner().invoke(cli, ["config", "show", "-o", 'crawl.seeds=["https://e.test/"]'])
+    assert done.exit_code == 0
+    values = tomli.loads(done.stdout)
+    assert values["crawl"]["seeds"] == ["https://e.test/"]
+    assert "from" not in values["identity"]
