@@ -152,7 +152,7 @@ def test_the_summary() -> None:
         "connections         35  354.3 requests each",
         "handshakes          35  19 resumed",
         "CPU             12.3 s  117.7 MiB memory at most",
-        "ended        what is left is due later; the same command resumes",
+        "ended        what is left is due later",
         "output       /srv/crawl",
     ]
 
