@@ -119,6 +119,6 @@ def test_an_interrupted_demo_says_that_it_cannot_resume(
 
     monkeypatch.setattr(demo, "crawler", interrupted)
     assert demo.run([]) == Exit.WAITING
-    assert capsys.readouterr().err.splitlines()[-1].startswith("The next demo starts afresh")
+    assert capsys.readouterr().err.splitlines()[-1].startswith("But this is the demo, which starts afresh")
     assert demo.run(["--output", "mine"]) == Exit.WAITING
     assert "afresh" not in capsys.readouterr().err
