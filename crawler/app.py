@@ -98,6 +98,7 @@ class Result:
     seed_problems: tuple[str, ...] = ()
     output_problems: tuple[str, ...] = ()
     opens_at: float | None = None
+    seeds_refused: tuple[str, ...] = ()  # every seed that was answered was answered with 4xx or 5xx: the first of them
 
 
 def run(
@@ -215,6 +216,7 @@ async def _run(
                 problems,
                 tuple(output_problems),
                 parts.valve.closed_until_at,
+                () if recovered.counters.pages else parts.reporter.seeds_refused(),
             )
         finally:
             logs.close()

@@ -72,6 +72,10 @@ def command(
         from crawler.cli.progress import summary_table
 
         Console(stderr=True).print(summary_table(result.summary | result.details))
+    if result.seeds_refused:
+        say("every seed that answered did so with an HTTP error")
+        for one in result.seeds_refused:
+            say(one)
     if result.output_problems:
         return not_written(result.output_problems)
     if result.stopped_by is StoppedBy.WAITING and result.opens_at is not None:

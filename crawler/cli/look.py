@@ -51,6 +51,11 @@ def count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def counted(number: float, noun: str) -> str:
+    """A number and its noun, in the singular for one: "1 URL", "1,234 hosts"."""
+    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
+
+
 def size(value: float) -> str:
     """Bytes in binary units: "1.5 MiB"."""
     amount = float(value)

@@ -130,6 +130,7 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
     add("responses", "responses", count, _words(s.get("outcomes")))
     add("bytes", "bytes", size)
     add("errors", "errors", count, _words(s.get("error_types")))
+    add("HTTP errors", "http_errors", count, "answers with status 4xx and 5xx" if number("http_errors") else "")
     add("denied", "denied", count, _words(s.get("deny_reasons")))
     add("links", "links_found", count, f"{count(number('links_new'))} new")
     add("hosts", "hosts", count)

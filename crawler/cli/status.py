@@ -8,6 +8,7 @@ import click
 import orjson
 
 from crawler.cli.daemon import reach
+from crawler.cli.look import counted
 from crawler.cli.place import place_options
 from crawler.cli.streams import write_data
 from crawler.core.vocabulary import Exit
@@ -43,7 +44,8 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         f"  output       {status['output']}",
         f"  pages        {counts['pages']}, {rates['pages_per_s']:.1f}/s",
         f"  responses    {counts['responses']}, {rates['responses_per_s']:.1f}/s, {_size(rates['bytes_per_s'])}/s; "
-        f"{counts['errors']} errors, {counts['denied']} denied",
+        f"{counted(counts['errors'], 'error')}, "
+        f"{counted(counts['outcomes'].get('http_error', 0), 'HTTP error')} (4xx, 5xx), {counts['denied']} denied",
         f"  queue        {urls['queued']} queued, {urls['waiting']} waiting, {urls['done']} done, "
         f"{urls['denied']} denied, {urls['gave_up']} given up",
         f"  hosts        {hosts['total']}, {hosts['with_work']} with work, {resting}",

@@ -18,7 +18,7 @@ import orjson
 
 from crawler.admin.client import Control, Unreachable
 from crawler.cli.daemon import reach
-from crawler.cli.look import count, is_terminal, printable, size
+from crawler.cli.look import count, counted, is_terminal, printable, size
 from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_data
 from crawler.core.options import PolitenessOptions
@@ -209,7 +209,7 @@ def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
     def line(label: str, *pieces: tuple[str, str]) -> Line:
         return [(f"  {label:<{_LABEL}}", "dim"), *pieces]
 
-    errors = counts["errors"]
+    errors, refused = counts["errors"], counts["outcomes"].get("http_error", 0)
     resting = hosts["backoff"] + hosts["held"]
     memory = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
     held, limit = sum(one["held"] for one in memory), sum(one["limit"] for one in memory)
@@ -220,7 +220,9 @@ def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
         line("responses", (f"{rates['responses_per_s']:.1f}/s", "bold"), ("  ", ""),
              (sparks(list(history)[-max(10, width - 40):]), "cyan")),
         line("pages", (f"{count(counts['pages'])}, {rates['pages_per_s']:.1f}/s; {size(rates['bytes_per_s'])}/s; ", ""),
-             (f"{count(errors)} errors", "red" if errors else ""), (f"; {count(counts['denied'])} denied", "")),
+             (counted(errors, "error"), "red" if errors else ""), (", ", ""),
+             (counted(refused, "HTTP error"), "yellow" if refused else ""),
+             (f", {count(counts['denied'])} denied", "")),
         line("queue", (f"{count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
                        f"{count(urls['gave_up'])} given up", "")),
         line("hosts", (f"{count(hosts['total'])}, {count(hosts['with_work'])} with work", ""),

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from crawler.core.clock import Clock
-from crawler.core.values import Denied, Failed, Fetched, SinkFile, Written
-from crawler.core.vocabulary import ErrorType, StoppedBy, TaskKind
+from crawler.core.values import Denied, Failed, Fetched, NotModified, SinkFile, Written
+from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind
 from crawler.engine.hosts import Host
 from crawler.engine.meters import Meters
 from crawler.engine.tally import Tally
@@ -50,6 +50,8 @@ class Reporter:
         self._disk_low_mono: float | None = None
         self.disk_reason = ""  # why nothing could be written, as long as nothing can
         self._failures: dict[str, str] = {}
+        self._seeds_served = False  # a seed was answered with something of use
+        self._seeds_refused: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
         self.meters = Meters()
 
@@ -68,6 +70,8 @@ class Reporter:
         self.meters.attempted(visited.settlement.outcome, visited.dur_s)
         if len(self._failures) < _FAILURES_KEPT:
             self._note_failure(visited)
+        if visited.settlement.task.source is Source.SEED and not self._seeds_served:
+            self._note_seed(visited)
         self._logs.fetch(
             fetch_line(
                 visited.settlement,
@@ -99,6 +103,21 @@ class Reporter:
     def first_failures(self) -> tuple[str, ...]:
         """Why the first URLs that were tried got no answer, a sentence each."""
         return tuple(self._failures.values())
+
+    def _note_seed(self, visited: Visited) -> None:
+        """Remember the seeds that were answered with status 4xx and 5xx, until one is served."""
+        task, outcome = visited.settlement.task, visited.settlement.outcome
+        if task.kind is TaskKind.ROBOTS:
+            return
+        if isinstance(outcome, Fetched) and outcome.head.status_code >= 400:
+            if len(self._seeds_refused) < _FAILURES_KEPT:
+                self._seeds_refused[task.url] = f"{task.url}: status {outcome.head.status_code}"
+        elif isinstance(outcome, Fetched | NotModified):
+            self._seeds_served = True
+
+    def seeds_refused(self) -> tuple[str, ...]:
+        """If no seed was served and one was answered with status 4xx or 5xx: the first ten of those."""
+        return () if self._seeds_served else tuple(self._seeds_refused.values())
 
     def details(self, tally: Tally) -> dict[str, dict[str, int]]:
         """Counts by word, for the closing table."""

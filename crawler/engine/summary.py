@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from crawler.core.values import Origin
-from crawler.core.vocabulary import StoppedBy
+from crawler.core.vocabulary import OutcomeWord, StoppedBy
 from crawler.engine.tally import Tally
 from crawler.fetch.ledger import HostConnections, PoolStats
 
@@ -48,6 +48,7 @@ def summarise(
         "pages": tally.pages,
         "bytes": tally.bytes,
         "errors": tally.errors,
+        "http_errors": tally.outcomes[OutcomeWord.HTTP_ERROR],
         "denied": tally.denied,
         "links_found": tally.links_found,
         "links_new": tally.links_new,

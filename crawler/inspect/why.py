@@ -304,7 +304,7 @@ class Inquiry:
                        strikes=rest["strikes"], eta_s=eta)  # fmt: skip
             return
         host = case.host
-        text = f"{host['queued']:,} queued, {host['ok']:,} ok, {host['errors']:,} errors"
+        text = f"{host['queued']:,} queued, {host['ok']:,} ok, {host['errors']:,} not ok"
         if host["last_at"] is not None:
             text += f", last asked {ago(self._now - host['last_at'])}"
         eta = self._queue_eta(case, key)

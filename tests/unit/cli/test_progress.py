@@ -19,7 +19,8 @@ SNAPSHOT = Snapshot(
     last_url="https://e.org/a?token=s3cret",
 )  # fmt: skip
 SUMMARY: dict[str, object] = {
-    "responses": 12_345, "pages": 12_000, "bytes": 345_678_901, "errors": 2, "denied": 14, "links_found": 1_234_567,
+    "responses": 12_345, "pages": 12_000, "bytes": 345_678_901, "errors": 2, "http_errors": 7,
+    "denied": 14, "links_found": 1_234_567,
     "links_new": 40_200, "hosts": 31, "connections_opened": 35, "requests_per_connection": 354.3, "tls_handshakes": 35,
     "tls_resumed": 19, "duration_s": 83.2, "pages_per_s": 144.2, "cpu_s": 12.3, "max_rss_bytes": 123_456_789,
     "output": "/srv/crawl", "stopped_by": "waiting", "outcomes": {"redirect": 200, "ok": 11_990, "truncated": 0},
@@ -146,6 +147,7 @@ def test_the_summary() -> None:
         "responses       12,345  11,990 ok, 200 redirect",
         "bytes        329.7 MiB",
         "errors               2  1 read_timeout, 1 reset",
+        "HTTP errors          7  answers with status 4xx and 5xx",
         "denied              14  14 robots",
         "links        1,234,567  40,200 new",
         "hosts               31",

@@ -13,7 +13,8 @@ STATUS: dict[str, Any] = {
     "sentence": "politeness: 3 hosts with work, each asked no oftener than its delay allows",
     "rates": {"pages_per_s": 4.0, "responses_per_s": 4.5, "bytes_per_s": 66_000, "cpu_percent": 3.0,
               "loop_lag_s": 0.01},
-    "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 2, "denied": 1},
+    "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 1, "denied": 1,
+               "outcomes": {"http_error": 13}},
     "urls": {"queued": 2_395, "waiting": 1, "done": 3_008, "denied": 0, "gave_up": 4},
     "hosts": {"new": 0, "ready": 2, "backoff": 1, "held": 0, "total": 3, "with_work": 3},
     "connections": {"open": 2, "idle": 1, "requests_per_connection": 12.4, "tls_handshakes": 3, "tls_resumed": 1},
@@ -37,7 +38,8 @@ def test_a_screen_says_what_is_waited_for_and_what_is_in_flight() -> None:
     """State, the sentence that names the bottleneck, the oldest flights with age and stage, hosts, warnings."""
     text = "\n".join(shown())
     for words in (
-        "news is crawling  up 1h", "politeness: 3 hosts with work", "8,123", "12.4 requests each", "1 in backoff",
+        "news is crawling  up 1h", "politeness: 3 hosts with work", "8,123", "12.4 requests each",
+        "1 error, 13 HTTP errors, 1 denied", "1 in backoff",
         "30.0 s  first_byte       #0.5", "backoff 8m", "429 Retry-After 480", "09:00:00 loop_lag lag_ms=300",
     ):  # fmt: skip
         assert words in text, words
