@@ -47,7 +47,7 @@ class Outlook:
             case UrlState.WAITING:
                 answer.verdict, answer.next_at = "waiting", due
                 answer.headline = f"not fetched yet: attempt {answer.attempts} failed ({self._error()})"
-                answer.next_text = f"tried again {self._when(due)}" if due else "tried again"
+                answer.next_text = self._comes(f"tried again {self._when(due)}" if due else "tried again")
             case "forgotten":
                 answer.verdict = "forgotten"
                 answer.headline = "not fetched: an operator had it taken down; it is never fetched again"
@@ -141,7 +141,23 @@ class Outlook:
 
     def _visited_again(self, due: float) -> str:
         self.answer.next_at = due
-        return f"visited again {self._when(due)}"
+        return self._comes(f"visited again {self._when(due)}")
+
+    def _comes(self, text: str) -> str:
+        """What is due, unless the rules of now forbid it: then the headline says so as well."""
+        if not self.case.denials:
+            return text
+        answer = self.answer
+        reason, rule = self.case.denials[0]
+        answer.deny_reason = reason.value if reason else None
+        answer.headline += f"; now {denial_words(reason, rule)}"
+        if reason is DenyReason.ROBOTS_UNREACHABLE and self.case.robots is not None:
+            answer.next_at = self.case.robots["expires_at"]
+            return f"{text}, if robots.txt can be read by then; it is asked for again {self._when(answer.next_at)}"
+        answer.next_at = None
+        if reason is None:
+            return "nothing, until that changes"
+        return "nothing while the rules stay as they are: when it is due it will be denied"
 
     def _when(self, at: float) -> str:
         if at <= self.now:

@@ -319,6 +319,40 @@ async def test_a_block_and_a_takedown_are_told(tmp_path: Path) -> None:
     assert ask(path, "https://www.evil.test/new", rules).verdict == "would_deny"
 
 
+@pytest.mark.parametrize("state", [UrlState.DONE, UrlState.GAVE_UP, UrlState.WAITING])
+@pytest.mark.parametrize("refusal", ["block", "exclude", "robots"])
+async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: UrlState, refusal: str) -> None:
+    """A URL that is due while a block or a rule of now forbids it: the headline says what stands in the way."""
+    path, url = tmp_path / "frontier.db", "https://e.org/x"
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found(url)], now=NOW)
+    (task,) = await frontier.take(1, 1, leased=())
+    outcome = answer(200) if state is UrlState.DONE else Failed(ErrorType.FIRST_BYTE_TIMEOUT, "30 s", retryable=True)
+    await frontier.settle(batch(visit(task, outcome, state=state, next_at=NOW + 600)))
+    rules = Rules(seed_hosts=("e.org",))
+    assert "again in" in ask(path, url, rules).next_text
+    if refusal == "block":
+        await frontier.block(Block("e.org", "domain", NOW, "a complaint"))
+    elif refusal == "exclude":
+        rules = replace(rules, scope=ScopeOptions(exclude=(ScopeRule("/x", "crawler.toml:9"),)))
+    else:
+        robots = RobotsRecord("rules", 200, b"User-agent: *\nDisallow: /x\n", NOW, NOW + 86_400)
+        await frontier.settle(
+            batch(visit(Task(id=0, url="https://e.org/robots.txt", kind=TaskKind.ROBOTS), robots=robots))
+        )
+    await frontier.close(clean=True)
+    told = ask(path, url, rules)
+    words = {
+        "block": "; now domain e.org was blocked 09:00:00: a complaint",
+        "exclude": '; now out of scope: crawler.toml:9  exclude "/x"',
+        "robots": '; now denied by robots.txt, line 2 "Disallow: /x"',
+    }
+    assert words[refusal] in told.headline
+    assert told.next_text.startswith("nothing")
+    assert told.next_at is None
+
+
 async def test_a_quarantine_is_told_with_its_evidence(tmp_path: Path) -> None:
     """Any URL of the template is denied by it, seen or not; once released it no longer is."""
     path = tmp_path / "frontier.db"
