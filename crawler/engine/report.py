@@ -78,6 +78,7 @@ class Reporter:
                 crawl=self._logs.crawl_name,
                 run_id=self._logs.run_id,
                 fetch_id=self._fetch_ids,
+                links_found=visited.links_found,
                 links_new=links_new,
                 written=written,
                 queue_ms=visited.queue_s * 1e3,

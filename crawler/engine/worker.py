@@ -59,6 +59,7 @@ class Visited:
     lease: Lease
     queue_s: float
     dur_s: float
+    links_found: int = 0
 
     @property
     def held_bytes(self) -> int:
@@ -282,7 +283,7 @@ class Worker:
         )
         self._tally.links_found += reading.links_found
         self.stage = "store"
-        await self._committer.put(Visited(settlement, lease, queue_s, dur_s))
+        await self._committer.put(Visited(settlement, lease, queue_s, dur_s, reading.links_found))
         if pushes_back(outcome):
             self._committer.nudge(now=True)
 

@@ -22,6 +22,7 @@ def fetch_line(
     crawl: str,
     run_id: str,
     fetch_id: int | str,
+    links_found: int,
     links_new: int,
     written: Written | None,
     queue_ms: float | None = None,
@@ -54,7 +55,7 @@ def fetch_line(
         line["via"] = redact(task.via)
     response = response_of(outcome)
     if response is not None:
-        _add_response(line, settlement, response)
+        _add_response(line, settlement, response, links_found)
         line["links_new"] = links_new
     elif isinstance(outcome, Failed):
         _add_failure(line, outcome)
@@ -95,7 +96,7 @@ def next_of(settlement: Settlement) -> Next:
             return Next.REVISIT
 
 
-def _add_response(line: Line, settlement: Settlement, response: Fetched) -> None:
+def _add_response(line: Line, settlement: Settlement, response: Fetched, links_found: int) -> None:
     head = response.head
     record = settlement.record
     page = record.page if record is not None else None
@@ -110,7 +111,7 @@ def _add_response(line: Line, settlement: Settlement, response: Fetched) -> None
     digest = record.payload_digest if record is not None else settlement.digest
     if digest is not None:
         line["content_digest"] = digest
-    line["links_found"] = page.links_count if page is not None else len(settlement.discovered)
+    line["links_found"] = links_found
     if response.error_type is not None:
         line["error_type"] = response.error_type.value
     if response.truncated is not None:

@@ -145,7 +145,19 @@ def test_a_page_that_asks_not_to_be_indexed_is_recorded_without_a_page() -> None
     [visited] = crawled.visits()
     assert visited.settlement.record is not None
     assert visited.settlement.record.page is None
+    assert (visited.links_found, crawled.engine.tally.links_found) == (1, 1)
     assert crawled.asked == [ROOT, f"{ROOT}x"]
+
+
+def test_each_visit_tells_as_many_links_as_the_sum_counts() -> None:
+    """Also where a link leads out of scope, stands twice, or its page is not to be indexed, or is a redirect."""
+    web = {
+        ROOT: answer(200, b'<meta name="robots" content="noindex"><a href="/x">x</a><a href="https://no.test/">n</a>'),
+        f"{ROOT}x": answer(302, location="https://no.test/"),
+    }
+    crawled = Crawled(web)
+    assert [sum(one.links_found for one in crawled.visits(url)) for url in (ROOT, f"{ROOT}x")] == [2, 1]
+    assert crawled.engine.tally.links_found == 3
 
 
 def test_requisites_are_fetched_from_elsewhere_and_lead_no_further() -> None:

@@ -48,7 +48,7 @@ def settled(outcome: Outcome, state: UrlState = UrlState.DONE, **changes: object
 
 
 def line_of(settlement: Settlement, **changes: object) -> dict[str, object]:
-    values: dict[str, object] = {"links_new": 0, "written": None, **changes}
+    values: dict[str, object] = {"links_found": 0, "links_new": 0, "written": None, **changes}
     return fetch_line(settlement, crawl="news", run_id="r1", fetch_id=3, **values)  # type: ignore[arg-type]
 
 
@@ -70,7 +70,7 @@ def test_a_page() -> None:
     record = Record(TASK, answer, "sha256:ABC", PageInfo(content_type="text/html", links_count=44, content_size=190))
     line = line_of(
         settled(answer, record=record, next_at=AT + 1),
-        links_new=9, written=Written("w.warc.gz", 12), queue_ms=1.006, politeness_ms=0.0, dur_ms=20.0,
+        links_new=9, links_found=44, written=Written("w.warc.gz", 12), queue_ms=1.006, politeness_ms=0.0, dur_ms=20.0,
     )  # fmt: skip
     assert line == START | ANSWERED | {
         "outcome": "ok", "http_response_status_code": 200, "content_size": 190, "content_digest": "sha256:ABC",
@@ -90,7 +90,7 @@ def test_a_redirect() -> None:
     """The target is shown, redacted, and counts as a link found."""
     target = Discovered("https://e.org/b?sid=1", Origin("https", "e.org", 443), 1, 2, "LLR", Source.REDIRECT)
     outcome = Redirected(fetched(301), target.url)
-    line = line_of(settled(outcome, discovered=(target,)), links_new=1)
+    line = line_of(settled(outcome, discovered=(target,)), links_found=1, links_new=1)
     assert line == START | ANSWERED | {
         "outcome": "redirect", "http_response_status_code": 301, "redirect_to": "https://e.org/b?sid=***",
         "links_found": 1, "links_new": 1, "next": "done",
@@ -182,7 +182,7 @@ def test_server_address_is_the_host_alone(url: str, host: str) -> None:
     """Without port and brackets, as OpenTelemetry's server.address."""
     line = fetch_line(
         Settlement(Task(1, url), 1, Denied(DenyReason.ROBOTS, ""), UrlState.DENIED),
-        crawl="n", run_id="r", fetch_id=1, links_new=0, written=None,
+        crawl="n", run_id="r", fetch_id=1, links_found=0, links_new=0, written=None,
     )  # fmt: skip
     assert line["server_address"] == host
 
