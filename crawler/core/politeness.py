@@ -19,6 +19,7 @@ from crawler.core.value import dataclass
 CLOCK_GUARD_S: Final = 0.010
 ADAPTIVE_FACTOR: Final = 5.0  # Heritrix's delayFactor: a host that takes a second is asked every five
 ADAPTIVE_MAX_S: Final = 30.0  # Heritrix's maxDelayMs
+RETRY_AFTER_MIN_S: Final = 1.0  # what a Retry-After of 0, or a date gone by, counts as
 RETRY_AFTER_MAX_S: Final = 86_400.0
 REST_FIRST_S: Final = 5.0
 REST_FACTOR: Final = 3.0
@@ -105,6 +106,19 @@ def rest_s(strikes: int, rng: random.Random, *, ever_answered: bool) -> float:
         return rests[strikes] if strikes < len(rests) else NEVER_ANSWERED_LONG_S * (1 + rng.random() / 4)
     base = min(REST_FIRST_S * REST_FACTOR ** min(strikes, 20), REST_MAX_S)
     return base * (1 + rng.random() / 4)
+
+
+def pushed_back_s(strikes: int, wait_s: float | None, rng: random.Random) -> float:
+    """How long to rest after a 429 or 503, the (`strikes` + 1)th in a row; `wait_s` is its Retry-After.
+
+    A server that refuses again after the time it named itself is not taken at its word a second time: from then on the
+    rests that it would earn without a word hold as well. Retry-After 0 must not make a loop of asking.
+    """
+    if wait_s is None:
+        return rest_s(strikes, rng, ever_answered=True)
+    if strikes == 0:
+        return max(wait_s, RETRY_AFTER_MIN_S)
+    return max(wait_s, rest_s(strikes - 1, rng, ever_answered=True))
 
 
 def retry_after_s(value: str | None, now_at: float) -> float | None:

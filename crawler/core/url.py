@@ -43,6 +43,8 @@ _SESSION: Final = (
 _IN_QUERY: Final = re.compile(_SESSION, re.IGNORECASE)
 _IN_PATH: Final = re.compile(r";jsessionid=[^?;/]*", re.IGNORECASE)
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_USERINFO = re.compile(r"//[^/?#\s]*@")  # may hold a password: not for a message
+_COLON_MISSING = re.compile(r"https?/+", re.IGNORECASE)
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -63,7 +65,7 @@ def parse(text: str, base: str | None = None) -> tuple[str, Origin]:
     try:
         href = ada_url.join_url(base, text) if base is not None else ada_url.normalize_url(text)
     except ValueError:
-        raise UrlError(DenyReason.URL_INVALID, f"not a URL: {text[:200]!r}") from None
+        raise UrlError(DenyReason.URL_INVALID, f"not a URL: {_USERINFO.sub('//***@', text[:200])!r}") from None
     return checked(href)
 
 
@@ -91,6 +93,8 @@ def checked(href: str) -> tuple[str, Origin]:
 def seed(text: str) -> tuple[str, Origin]:
     """Parse what an operator typed; without a scheme it means https. Raises UrlError."""
     text = text.strip()
+    if _COLON_MISSING.match(text):  # else a host of the name "https"
+        raise UrlError(DenyReason.URL_INVALID, 'the ":" after the scheme is missing')
     has_scheme = _HAS_SCHEME.match(text)
     # "localhost:8443/x" looks like scheme "localhost": digits after the colon are a port
     if not has_scheme or ("//" not in text[: has_scheme.end() + 2] and text[has_scheme.end() :][:1].isdigit()):

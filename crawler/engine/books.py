@@ -12,7 +12,7 @@ from dataclasses import replace
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import PROBE_S, OutageWatch, is_sign
-from crawler.core.politeness import OPEN, Turn, host_delay, politeness_key, rest_s
+from crawler.core.politeness import OPEN, Turn, host_delay, politeness_key, pushed_back_s, rest_s
 from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord, Task
 from crawler.core.vocabulary import ErrorType, HostState
 from crawler.engine.blocks import Blocks
@@ -248,7 +248,7 @@ class Books:
     def pushed_back(self, lease: Lease, status: int, wait_s: float | None) -> float:
         """429 or 503: the whole key rests, `wait_s` if the server said so. Returns for how many seconds."""
         key = self.key_for(lease.origin)
-        rest = wait_s if wait_s is not None else rest_s(key.turn.strikes, self._rng, ever_answered=True)
+        rest = pushed_back_s(key.turn.strikes, wait_s, self._rng)
         reason = f"{status}" + (f" Retry-After {wait_s:.0f}" if wait_s is not None else "")
         key.turn = key.turn.rests(self._clock.mono() + rest, reason)
         until_at = self._clock.now() + rest

@@ -50,7 +50,7 @@ def verdict_of(
             decoded = decode(
                 outcome.payload,
                 outcome.head.get_all("content-encoding"),
-                keep=MAX_BYTES,
+                keep=MAX_BYTES + 1,  # so that the parser sees that there was more, and drops the line cut through
                 max_decoded=limits.max_decoded,
                 max_expansion=limits.max_expansion,
             )

@@ -33,6 +33,20 @@ def test_seed_becomes_the_url_that_is_fetched(typed: str, fetched: str) -> None:
     assert url.seed(typed)[0] == fetched
 
 
+@pytest.mark.parametrize("typed", ["https//example.org/", "HTTP/example.org", "http///x"])
+def test_a_seed_without_its_colon_is_a_slip(typed: str) -> None:
+    """Taken at its word it would be a host named https."""
+    with pytest.raises(url.UrlError, match="is missing"):
+        url.seed(typed)
+
+
+def test_a_message_shows_no_password() -> None:
+    """What is no URL may hold one all the same."""
+    with pytest.raises(url.UrlError) as caught:
+        url.parse("http://user:pw@")
+    assert "pw" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -187,7 +187,7 @@ def test_a_crawl_delay_holds_for_the_key_and_for_what_was_asked_before_it_was_kn
     assert case.a.key.delay_s == 10.0
 
 
-@pytest.mark.parametrize(("wait_s", "least", "most"), [(30.0, 30.0, 30.0), (None, 5.0, 6.25), (0.0, 0.0, 0.0)])
+@pytest.mark.parametrize(("wait_s", "least", "most"), [(30.0, 30.0, 30.0), (None, 5.0, 6.25), (0.0, 1.0, 1.0)])
 def test_pushing_back_rests_the_key(wait_s: float | None, least: float, most: float) -> None:
     """For as long as the server said, else a few seconds; the store hears of it."""
     case = Case()
@@ -198,6 +198,16 @@ def test_pushing_back_rests_the_key(wait_s: float | None, least: float, most: fl
     assert (kept.key, kept.until_at, kept.strikes) == ("a.test", case.clock.now() + rest, 1)
     assert case.books.take_rests() == []
     assert [to for to, _ in case.said] == ["backoff"]
+
+
+def test_a_server_that_refuses_after_its_own_time_is_not_believed_again() -> None:
+    """Retry-After 0 for ever earns the rests of a server that says nothing; a longer one holds as it is."""
+    case = Case()
+    rests = [case.books.pushed_back(lease(), 429, 0.0) for _ in range(5)]
+    assert rests[0] == 1.0
+    for rest, base in zip(rests[1:], (5.0, 15.0, 45.0, 135.0), strict=True):
+        assert base <= rest <= base * 1.25
+    assert case.books.pushed_back(lease(), 429, 7_200.0) == 7_200.0
 
 
 def test_pushing_back_again_rests_longer_until_an_answer_calms_it() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from crawler.content.robots import RobotsTxt
 from crawler.core.values import Fetched, FetchResult, Outcome, Redirected, RobotsRecord
 from crawler.core.vocabulary import ErrorType, StoppedBy, TruncatedReason
 from crawler.engine import robots_visit
@@ -70,8 +71,16 @@ def test_a_coded_robots_txt_is_decoded() -> None:
 
 
 def test_of_a_huge_robots_txt_500_kib_are_read() -> None:
-    """RFC 9309 §2.5."""
-    assert len(record(answer(200, b"#" * 2_000_000)).body or b"") == 500 * 1024
+    """RFC 9309 §2.5; a byte more is kept, so that whoever reads it knows of the rest."""
+    assert len(record(answer(200, b"#" * 2_000_000)).body or b"") == 500 * 1024 + 1
+
+
+def test_the_line_that_the_limit_cuts_through_is_no_rule() -> None:
+    """ "Disallow: /private" cut to "Disallow: /p" would close pages that nobody closed."""
+    body = b"User-agent: *\n" + b"Disallow: /private\n" * 100_000
+    rules = RobotsTxt.parse(record(answer(200, body)).body or b"").rules_for(TOKEN)
+    assert not rules.judge("https://a.test/private").allowed
+    assert rules.judge("https://a.test/p0").allowed
 
 
 FAILS = answer(500)
