@@ -13,12 +13,14 @@ import orjson
 
 from crawler.admin.client import Control
 from crawler.cli.failures import say
+from crawler.cli.look import Pen, counted, is_terminal, printable, table
 from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_data
 from crawler.cli.upkeep import with_store
 from crawler.core.vocabulary import Exit
 from crawler.engine.blocks import Blocks, block_of
 from crawler.frontier.base import Frontier, Recovered
+from crawler.obs.timestamp import timestamp
 
 
 @click.command(name="block")
@@ -26,7 +28,7 @@ from crawler.frontier.base import Frontier, Recovered
 @place_options
 @click.option("--reason", default="", help="Why, for whoever asks later.")
 @click.option("--host-only", is_flag=True, help="This host alone, and not what is below it.")
-@click.option("--list", "as_list", is_flag=True, help="Print what is blocked, a JSON object a line.")
+@click.option("--list", "as_list", is_flag=True, help="Print what is blocked; piped, a JSON object a line.")
 def block(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -68,7 +70,10 @@ def block(
     below = " and all below it" if answer["kind"] == "domain" else ""
     if not answer["new"]:
         say(f"{answer['name']} was blocked already")
-    click.echo(f"blocked {answer['name']}{below}: {answer['hosts']} hosts, {answer['connections_cut']} connections cut")
+    click.echo(
+        f"blocked {answer['name']}{below}: {counted(answer['hosts'], 'host')}, "
+        f"{counted(answer['connections_cut'], 'connection')} cut"
+    )
     return Exit.OK
 
 
@@ -81,7 +86,7 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
     if located.place.pid() is not None:
         with Control(located.place.socket) as control:
             answer = control.call("unblock", {"name": name})
-        click.echo(f"unblocked {answer['name']}: {answer['hosts']} hosts go on")
+        click.echo(f"unblocked {answer['name']}: {counted(answer['hosts'], 'host')} again")
         return Exit.OK
     host = block_of(name, host_only=False, reason="", at=0.0).name
 
@@ -96,6 +101,16 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
 
 
 def _print(blocks: list[dict[str, Any]]) -> int:
+    if is_terminal():
+        rows = [
+            (printable(one["name"]), "and below" if one["kind"] == "domain" else "alone",
+             timestamp(one["at"])[:19].replace("T", " "), printable(one["reason"]))
+            for one in blocks
+        ]  # fmt: skip
+        head = ("HOST", "COVERS", "BLOCKED AT (UTC)", "REASON")
+        lines = table(head, rows, (False,) * len(head), Pen()) if rows else ["nothing is blocked"]
+        write_data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
+        return Exit.OK
     for one in blocks:
         write_data(orjson.dumps(one) + b"\n")
     return Exit.OK

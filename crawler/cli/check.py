@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from crawler.cli.failures import say
+from crawler.cli.look import counted
 from crawler.cli.options import config_option, override_option
 
 
@@ -20,5 +21,7 @@ def command(config: Path, overrides: tuple[str, ...], no_environment: bool) -> i
     loaded = load(config, overrides, {} if no_environment else os.environ, "run")
     for warning in loaded.warnings:
         say(f"warning: {warning}")
-    click.echo(f"{config}: ok, {len(loaded.settings.seeds)} seeds, output {loaded.settings.output_directory}")
+    click.echo(
+        f"{config}: ok, {counted(len(loaded.settings.seeds), 'seed')}, output {loaded.settings.output_directory}"
+    )
     return 0

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import click
 import orjson
 
 from crawler.cli.failures import say
-from crawler.cli.look import Pen, count, is_terminal, printable, table
+from crawler.cli.look import Pen, count, counted, is_terminal, printable, table
 from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data
 from crawler.core.options import PolitenessOptions
@@ -79,8 +80,11 @@ def command(
     is_one = host_test(tuple(host.strip("[]").lower() for host in hosts))
     chosen = [
         view for view in found
-        if (not states or view.state in states) and (not hosts or is_one(view.host.partition(":")[0].strip("[]")))
+        if (not states or view.state in states) and (not hosts or is_one(_name(view)))
     ]  # fmt: skip
+    if hosts and not any(is_one(_name(view)) for view in found):
+        say(f"the store knows no host {' or '.join(hosts)}")
+        return Exit.FINDINGS
     chosen.sort(key=SORTS[sort])
     person = is_terminal() and not as_json
     limit = _ON_TERMINAL if limit is None and person else limit
@@ -93,6 +97,11 @@ def command(
         lines.append(Pen()(_footer(shown, chosen, found, gathered.tally), "dim"))
     write_data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
     return Exit.OK
+
+
+def _name(view: HostView) -> str:
+    """Without the port, and without the brackets of an IPv6 address."""
+    return urlsplit(view.origin).hostname or ""
 
 
 def _gathered(located: Located, since_at: float | None) -> Gathered:
@@ -157,7 +166,7 @@ def _connections(view: HostView) -> str:
 
 def _footer(shown: Sequence[HostView], chosen: Sequence[HostView], found: Sequence[HostView], tally: Tally) -> str:
     parts = [f"{count(len(shown))} of {count(len(chosen))} hosts shown" if len(shown) < len(chosen) else ""]
-    parts.append(f"{count(len(found))} hosts in all" if len(chosen) < len(found) or not parts[0] else "")
+    parts.append(f"{counted(len(found), 'host')} in all" if len(chosen) < len(found) or not parts[0] else "")
     if tally.first_ts:
         parts.append(f"times from {count(tally.lines)} lines of the log since {tally.first_ts[:19].replace('T', ' ')}")
     return "; ".join(filter(None, parts))

@@ -10,7 +10,7 @@ import click
 import orjson
 
 from crawler.cli.failures import say
-from crawler.cli.look import OUTCOME_COLOURS, Pen, count, fetch_text, millis, printable, size, table
+from crawler.cli.look import OUTCOME_COLOURS, Pen, count, counted, fetch_text, millis, printable, size, table
 from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data, write_lines
 from crawler.core.vocabulary import Exit
@@ -162,7 +162,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         add(
             "connections",
             f"{count(connections['opened'])} opened, {connections['requests_each']} requests each; "
-            f"{count(connections['tls_handshakes'])} TLS handshakes, {count(connections['tls_resumed'])} resumed, "
+            f"{counted(connections['tls_handshakes'], 'TLS handshake')}, {count(connections['tls_resumed'])} resumed, "
             f"{count(connections['full_handshakes_saved'])} full ones saved",
         )
     if connections["closed"]:
@@ -183,7 +183,12 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     )  # fmt: skip
     for title, name in (("slowest hosts", "slowest_hosts"), ("rudest hosts", "rudest_hosts")):
         _hosts(lines, pen, title, found[name])
-    _section(lines, pen, "slowest answers", [(millis(one["ms"]), one["url"]) for one in found["slowest_urls"][:5]])
+    _section(
+        lines,
+        pen,
+        "slowest answers, from the request to the last byte",
+        [(millis(one["ms"]), one["url"]) for one in found["slowest_urls"][:5]],
+    )
     seeds = found["seeds_not_reached"]
     if seeds is not None:
         cut = "" if seeds["all_looked_through"] else " (not all URLs could be looked through in time)"
@@ -270,7 +275,8 @@ def _host_text(values: Mapping[str, Any], pen: Pen) -> list[str]:
         ("requests", f"{count(values['requests'])}{each}, {size(values['bytes'])}"),
         ("from … to", f"{values['first'][:19].replace('T', ' ')} … {values['last'][:19].replace('T', ' ')} UTC"),
         ("outcomes", _words(values["outcomes"], pen, OUTCOME_COLOURS)),
-        ("not asked", f"{count(values['refused_by_us'])} URLs, for our rules or theirs forbade it"),
+        ("not asked", f"{counted(values['refused_by_us'], 'URL')}, for our rules or theirs forbade it"),
+        ("times above", "from its turn to being stored: waiting, connecting and reading the page included"),
         ("connections", f"{count(values['connections'])} to {', '.join(list(values['addresses'])[:4]) or 'nowhere'}"),
         ("shortest rest", f"{rests} between an answer and the next request"),
     ]

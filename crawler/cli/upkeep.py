@@ -16,6 +16,7 @@ import click
 
 from crawler.admin.client import Control
 from crawler.cli.failures import say
+from crawler.cli.look import counted
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.scope import Scope
 from crawler.core.vocabulary import Exit
@@ -101,7 +102,7 @@ def requeue(error: str, config: Path | None, overrides: tuple[str, ...], output:
             return {"urls": sum(counts.values()), "hosts": len(counts)}
 
         answer = with_store(located, store)
-    click.echo(f"{answer['urls']} URLs of {answer['hosts']} hosts queued again")
+    click.echo(f"{counted(answer['urls'], 'URL')} of {counted(answer['hosts'], 'host')} queued again")
     return Exit.OK
 
 
@@ -129,9 +130,9 @@ def forget(
 
         answer = with_store(located, store)
     for one in answer["forgotten"]:
-        click.echo(f"{one['target']}: {one['urls']} URLs forgotten")
+        click.echo(f"{one['target']}: {counted(one['urls'], 'URL')} forgotten")
     listed = write_list(place, [] if no_scan else wanted, now=time.time())
-    click.echo(f"{listed.records} records to remove are listed in {listed.path}")
+    click.echo(f"{counted(listed.new, 'new record')} to remove, {listed.records:,} in all, in {listed.path}")
     for problem in listed.problems:
         say(problem)
     return Exit.FINDINGS if listed.problems else Exit.OK

@@ -72,12 +72,16 @@ def _tiles(found: Mapping[str, Any]) -> str:
         ("pages a second", f"{totals['pages_per_s']:,.1f}"),
         ("bytes", _size(totals["bytes"])),
         ("attempts that failed", f"{found['outcomes'].get('error', 0) + found['outcomes'].get('truncated', 0):,}"),
-        ("answers, half within", "–" if times["p50"] is None else f"{times['p50']:,.0f} ms"),
+        ("answers, half within", "–" if times["p50"] is None else _millis(times["p50"])),
         ("requests a connection", "–" if each is None else f"{each:,.1f}"),
         ("full TLS handshakes saved", f"{connections['full_handshakes_saved']:,}"),
         ("hosts", f"{found['hosts']:,}"),
     ]
     return f"<div class=tiles>{''.join(f'<div class=tile><b>{b}</b>{escape(name)}</div>' for name, b in tiles)}</div>"
+
+
+def _millis(value: float) -> str:
+    return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
 
 
 def _size(value: float) -> str:
@@ -250,7 +254,11 @@ def _tables(found: Mapping[str, Any]) -> Iterable[str]:
              h["requests_per_connection"], h["most_frequent_error"]) for h in found[name]
         ]  # fmt: skip
         yield _table(title, head, rows)
-    yield _table("Slowest answers", ("ms", "URL"), [(one["ms"], one["url"]) for one in found["slowest_urls"]])
+    yield _table(
+        "Slowest answers, from the request to the last byte",
+        ("ms", "URL"),
+        [(one["ms"], one["url"]) for one in found["slowest_urls"]],
+    )
     seeds = found["seeds_not_reached"]
     if seeds is not None:
         unreached = [(one["url"], one["state"], one["why"]) for one in seeds["seeds"]]

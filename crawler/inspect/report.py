@@ -149,9 +149,15 @@ def _slowest(tally: Tally) -> list[tuple[str, HostTally]]:
 
 
 def _rudest(tally: Tally) -> list[tuple[str, HostTally]]:
-    """Those that pushed back or failed most."""
-    rude = [(name, host) for name, host in tally.hosts.items() if host.pushed_back or host.bad]
-    return sorted(rude, key=lambda one: (-one[1].pushed_back, -one[1].bad, one[0]))[:LISTED]
+    """Those that pushed back or failed most. That a page is not there (4xx) is not rude."""
+    faults = {name: _faults(host) for name, host in tally.hosts.items()}
+    rude = [(name, host) for name, host in tally.hosts.items() if host.pushed_back or faults[name]]
+    return sorted(rude, key=lambda one: (-one[1].pushed_back, -faults[one[0]], one[0]))[:LISTED]
+
+
+def _faults(host: HostTally) -> int:
+    """Errors, and answers of status 5xx."""
+    return sum(number for word, number in host.errors.items() if not word.startswith("4"))
 
 
 def _busiest(tally: Tally) -> list[tuple[str, HostTally]]:

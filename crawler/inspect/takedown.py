@@ -32,10 +32,11 @@ class Target(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What stands in the file now. `problems`: WARC files that could not be read to their end."""
+    """What stands in the file now, `new` of it since the last time. `problems`: WARC files not read to their end."""
 
     path: Path
     records: int
+    new: int
     problems: Sequence[str] = ()
 
 
@@ -45,6 +46,7 @@ def write_list(place: Place, scanned: Sequence[Target], *, now: float) -> Listed
     found: dict[tuple[str, int], dict[str, Any]] = {}
     for line in _lines(path):
         found[line["warc_file"], line["warc_offset"]] = line
+    before = len(found)
     with Copier(place.frontier, is_live=place.pid() is not None) as store:
         for url, warc_file, offset, at in store.takedowns():
             found.setdefault((warc_file, offset), _line(url, warc_file, offset, None, "response", at))
@@ -59,7 +61,7 @@ def write_list(place: Place, scanned: Sequence[Target], *, now: float) -> Listed
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
-    return Listed(path, len(found), problems)
+    return Listed(path, len(found), len(found) - before, problems)
 
 
 def _line(url: str, name: str, offset: int, length: int | None, kind: str, at: float) -> dict[str, Any]:

@@ -272,7 +272,7 @@ def test_a_forgotten_url_is_listed_with_all_its_records(crawl: Crawl) -> None:
     url = crawl.page_lines()[3]["url"]
     ran = run("forget", url, "--output", crawl.output)
     assert ran.code == 0, ran.stderr
-    assert ran.stdout.startswith(f"{url}: 1 URLs forgotten\n")
+    assert ran.stdout.startswith(f"{url}: 1 URL forgotten\n")
     listed = [json.loads(line) for line in (crawl.output / "takedown.jsonl").read_text().splitlines()]
     assert {line["url"] for line in listed} == {url}
     assert sorted(line["record"] for line in listed) == ["metadata", "request", "response"]
@@ -285,12 +285,16 @@ def test_a_forgotten_url_is_listed_with_all_its_records(crawl: Crawl) -> None:
 
 
 def test_a_forgotten_host_is_listed_whole(crawl: Crawl) -> None:
-    """Twice makes no difference."""
+    """Twice makes no difference, and lists nothing new."""
+    said = []
     for _ in range(2):
         ran = run("forget", OTHER, "--output", crawl.output)
         assert ran.code == 0, ran.stderr
+        said.append(ran.stdout.splitlines()[-1])
     listed = [json.loads(line) for line in (crawl.output / "takedown.jsonl").read_text().splitlines()]
     ours = [record for path in crawl.warcs() for record in records(path) if f"//{OTHER}:" in record.url]
     assert len(listed) == len(ours) > 100
+    assert not said[0].startswith("0 new")
+    assert said[1].startswith(f"0 new records to remove, {len(ours)} in all, in ")
     assert all(f"//{OTHER}:" not in row["url"] for row in rows(crawl, "urls"))
     assert run("verify", crawl.output).code == 0

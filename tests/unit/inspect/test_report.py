@@ -269,3 +269,13 @@ def test_lines_that_make_no_sense_do_not_stop_a_tally() -> None:
     for line in ({}, {"ts": 3}, {"ts": "x", "outcome": None}, {"ts": "rubbish", "outcome": "ok"}):
         tally.add(line)
     assert tally.lines == 1
+
+
+def test_pages_that_are_not_there_make_no_host_rude() -> None:
+    """404 is an answer; 429, 5xx and errors are what the list is about."""
+    usual = LINES[0] | {"outcome": "http_error", "attempt": 1}
+    usual.pop("error_type", None)
+    tally = tally_of(
+        [usual | {"server_address": f"h{code}", "http_response_status_code": code} for code in (404, 429, 500)]
+    )
+    assert [one["host"] for one in report(tally, Happened(), None)["rudest_hosts"]] == ["h429", "h500"]

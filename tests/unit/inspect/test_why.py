@@ -139,6 +139,8 @@ def test_every_end_of_a_url_is_told(store: Path, path: str, verdict: str, headli
     ("url", "verdict", "reason", "headline"),
     [
         ("https://e.org/new", "would_fetch", None, "never seen; it would be fetched"),
+        ("e.org/new", "would_fetch", None, "never seen; it would be fetched"),
+        ("e.org:443/private/new", "would_deny", "robots", 'line 6 "Disallow: /private"'),
         ("https://e.org/private/new", "would_deny", "robots", 'line 6 "Disallow: /private"'),
         ("https://e.org/private/open/new", "would_fetch", None, "would be fetched"),
         ("https://e.org/no/new", "would_deny", "scope_exclude", 'crawler.toml:15  exclude "/no/**"'),
