@@ -40,6 +40,7 @@ def write_run_file(settings: Settings, configuration: str | None, run_id: str) -
     content = {
         "pid": os.getpid(),
         "run_id": run_id,
+        "output": str(settings.output_directory.resolve()),  # a copy of the directory is known by it
         "configuration": configuration and str(Path(configuration).resolve()),
         "socket": str(settings.control_socket.resolve()),
         "logs": str(settings.log_directory.resolve()),

@@ -46,11 +46,12 @@ def find(output: Path, *, frontier: Path | None = None, logs: Path | None = None
     no run.json. Raises OSError with a message for a person if there is nothing of a crawl.
     """
     run = _run_file(output / "run.json")
+    paths = run if _is_of(run, output) else {}
     place = Place(
         output,
-        _path(run, "frontier", frontier or output / "frontier.db", output / "frontier.db"),
-        _path(run, "logs", logs or output / "logs", output / "logs"),
-        _path(run, "socket", socket or output / "control.sock", output / "control.sock"),
+        _path(paths, "frontier", frontier or output / "frontier.db", output / "frontier.db"),
+        _path(paths, "logs", logs or output / "logs", output / "logs"),
+        _path(paths, "socket", socket or output / "control.sock", output / "control.sock"),
         _text(run, "run_id"),
         _text(run, "configuration"),
         load(run.get("rules")),
@@ -63,6 +64,14 @@ def find(output: Path, *, frontier: Path | None = None, logs: Path | None = None
         os.scandir(output).close()  # what may not be read is another matter: PermissionError
         raise FileNotFoundError(errno.ENOENT, "holds no crawl: neither run.json, frontier.db nor logs/", str(output))
     return place
+
+
+def _is_of(run: dict[str, object], output: Path) -> bool:
+    """Whether a run.json was written for this directory. In a copy it names the paths of the original, which may still
+    be there, and running: nobody who names the copy means those.
+    """
+    written_for = run.get("output")
+    return not isinstance(written_for, str) or Path(written_for) == output.resolve()
 
 
 def _path(run: dict[str, object], name: str, configured: Path, usual: Path) -> Path:

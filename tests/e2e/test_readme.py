@@ -143,13 +143,15 @@ def test_a_running_daemon_is_steered(tmp_path: Path, environment: dict[str, str]
     config = tmp_path / "crawler.toml"
     config.write_text(blocks("toml", "Use it")[0])
     _, text = blocks("sh", "Install the service")
-    commands = text.replace("/etc/crawler/crawler.toml", str(config)).splitlines()
+    environment = {**environment, "CRAWLER_OUTPUT__DIRECTORY": str(tmp_path / "var")}  # as the unit sets it
+    commands = text.replace("/var/lib/crawler", str(tmp_path / "var")).splitlines()
     assert len(commands) == 4
     daemon = subprocess.Popen(
         [sys.executable, "-m", "crawler", "run", "-c", str(config)], cwd=tmp_path, env=environment
     )
     try:
-        assert wait_until(lambda: (tmp_path / "archive/control.sock").exists(), daemon)
+        assert wait_until(lambda: (tmp_path / "var/control.sock").exists(), daemon)
+        del environment["CRAWLER_OUTPUT__DIRECTORY"]  # an operator's shell knows nothing of the unit
         for command in commands:
             done = run(command, tmp_path, environment)
             assert (done.returncode, done.stderr) == (0, ""), command

@@ -63,6 +63,20 @@ def test_a_directory_that_was_moved_keeps_its_own_files(tmp_path: Path) -> None:
     assert find(tmp_path).frontier == tmp_path / "frontier.db"
 
 
+def test_a_copy_is_not_taken_for_the_original(tmp_path: Path) -> None:
+    """Whoever names the copy means the copy, though run.json came along with it and the original is still there."""
+    original, copy = tmp_path / "a", tmp_path / "b"
+    names = {"frontier": "frontier.db", "logs": "logs", "socket": "control.sock"}
+    for folder in (original, copy):
+        (folder / "logs").mkdir(parents=True)
+        (folder / "frontier.db").touch()
+        paths = {key: str(original / name) for key, name in names.items()}
+        (folder / "run.json").write_bytes(orjson.dumps({"output": str(original), **paths}))
+    assert find(original).frontier == original / "frontier.db"
+    found = find(copy)
+    assert (found.frontier, found.logs, found.socket) == tuple(copy / name for name in names.values())
+
+
 def test_a_torn_run_json_is_as_good_as_none(tmp_path: Path) -> None:
     """The usual places hold where run.json cannot be read."""
     (tmp_path / "logs").mkdir()
