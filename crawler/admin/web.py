@@ -21,6 +21,7 @@ FRESH_S: Final = 1.0
 EVERY_S: Final = 2.0
 WRITE_S: Final = 10.0
 MAX_STREAMS: Final = 200
+FIRST: Final = b"{{first}}"  # where it stands in the page
 MAX_ASKED: Final = 4_096  # characters of a URL in the why box
 _LOCAL: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HEADERS: Final = {
@@ -129,7 +130,12 @@ class WebServer:
         return response
 
     async def _page(self, _: web.Request) -> web.StreamResponse:
-        return web.Response(body=(STATIC / "index.html").read_bytes(), content_type="text/html", charset="utf-8")
+        """With the state of this moment in it: whoever looks once sees it, without a second request."""
+        first = b'{"status":%b,"history":%b,"hosts":%b}' % (
+            self._status_bytes(), orjson.dumps(self._watched.history()), orjson.dumps(self._watched.hosts()),
+        )  # fmt: skip
+        page = (STATIC / "index.html").read_bytes().replace(FIRST, in_script(first))
+        return web.Response(body=page, content_type="text/html", charset="utf-8")
 
     async def _status(self, _: web.Request) -> web.StreamResponse:
         return _json(self._status_bytes())
@@ -184,6 +190,11 @@ class WebServer:
         finally:
             self._streams -= 1
         return response
+
+
+def in_script(json: bytes) -> bytes:
+    """The same JSON without a character that could end the script element around it: URLs and reasons are others'."""
+    return json.replace(b"<", b"\\u003c")
 
 
 def _json(body: bytes) -> web.Response:

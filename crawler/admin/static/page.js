@@ -1,13 +1,14 @@
 // The status page: reads /api/…, draws, changes nothing. What comes from the crawl goes in as text, never as markup.
 "use strict";
 
-const still = location.search === "?still"; // looks once: for pictures of the page
+// The page comes with what it shows first, so that it is whole as soon as it is loaded.
+const still = location.search === "?still"; // nothing after that: for pictures of the page
 const at = (id) => document.getElementById(id);
 const number = (n) => n.toLocaleString("en-US", { maximumFractionDigits: n < 10 ? 1 : 0 });
 
 function bytes(n) {
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {
-    if (n < 1024 || unit === "GiB") return `${n < 10 && unit !== "B" ? n.toFixed(1) : Math.round(n)} ${unit}`;
+    if (n < 1024 || unit === "GiB") return `${n < 10 && !Number.isInteger(n) && unit !== "B" ? n.toFixed(1) : Math.round(n)} ${unit}`;
     n /= 1024;
   }
 }
@@ -20,7 +21,8 @@ function span(s) {
   return s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`;
 }
 
-const clock = (epoch) => new Date(epoch * 1000).toISOString().slice(11, 19) + "Z";
+const clock = (epoch, end = 19) => new Date(epoch * 1000).toISOString().slice(11, end) + "Z";
+const seconds = (s) => (s === 0 ? "0" : s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`);
 
 function element(name, text, kind) {
   const made = document.createElement(name);
@@ -65,8 +67,9 @@ function showStatus(s) {
     ["pages", number(s.counts.pages), `${number(s.rates.pages_per_s)}/s`],
     ["received", bytes(s.counts.bytes), `${bytes(s.rates.bytes_per_s)}/s`],
     ["errors", number(s.counts.errors), `${number(s.counts.denied)} denied`],
+    ["HTTP errors", number(s.counts.outcomes.http_error || 0), "status 4xx, 5xx"],
     ["queued", number(s.urls.queued), `${number(s.urls.waiting)} due later`],
-    ["hosts", number(s.hosts.total), `${s.hosts.with_work} with work, ${s.hosts.backoff + s.hosts.held} resting`],
+    ["hosts", number(s.hosts.total), `${s.hosts.with_work} with work, ${s.hosts.backoff + s.hosts.held} resting, ${s.hosts.blocked} blocked`],
     ["connections", number(c.open), `${c.requests_per_connection} requests each`],
     ["in flight", number(s.in_flight.length), `${number(s.uncommitted)} unstored`],
     ["processor", `${Math.round(s.rates.cpu_percent)} %`, `loop late ${Math.round(s.rates.loop_lag_s * 1000)} ms`],
@@ -78,7 +81,7 @@ function showStatus(s) {
     return box;
   }));
   fill(at("flight"), s.in_flight.slice(0, 30).map((f) =>
-    [[span(f.age_s), "n"], f.stage, f.url, [f.conn_id, "n"], [f.requests, "n"]]), "nothing");
+    [[span(f.age_s), "n"], f.stage, f.url, [f.conn_id, "n wide"], [f.requests, "n wide"]]), "nothing");
   const left = new Set(["ts", "event", "level", "crawl", "run_id"]);
   fill(at("warnings"), [...s.warnings].reverse().slice(0, 20).map((w) => [w.ts.slice(11, 19), w.event,
     Object.entries(w).filter(([k]) => !left.has(k)).map(([k, v]) => `${k}=${v}`).join(" ")]), "none");
@@ -91,39 +94,64 @@ function showStatus(s) {
 }
 
 function showHosts(hosts) {
-  fill(at("hosts"), hosts.map((h) => [h.host, [h.state, STATES[h.state]], [number(h.queued), "n"], [number(h.fetched), "n"],
-    [h.in_flight, "n"], [h.delay_s ? span(h.delay_s) : "0", "n"], h.until_at ? clock(h.until_at) : "", h.why]), "none yet");
+  fill(at("hosts"), hosts.map((h) => [h.host, [h.state, `word ${STATES[h.state] || ""}`], [number(h.queued), "n"], [number(h.fetched), "n"],
+    [h.in_flight, "n wide"], [h.delay_s ? span(h.delay_s) : "0", "n wide"], [h.until_at ? clock(h.until_at) : "", "wide"], h.why]), "none yet");
 }
 
 const COLOURS = ["#3a86c8", "#8ab8d8", "#c8963a", "#c8603a", "#b3372f", "#8a5ac8", "#888888", "#444444"];
+const HEIGHT = 170;
+const NARROWEST_S = 120; // a plot of fewer points is not drawn wider than this
 const plots = {};
 
-function plot(id, series, data, scale) {
+// Steps of an axis: of tens, and of twos for what is told in KiB and MiB.
+const TENS = [-3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7, 8].flatMap((n) => [1, 2, 5].map((digit) => Number(`${digit}e${n}`)));
+const TWOS = Array.from({ length: 45 }, (_, n) => 2 ** n);
+
+const resized = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const width = target.clientWidth;
+    if (width && plots[target.id].width !== width) plots[target.id].setSize({ width, height: HEIGHT });
+  }
+});
+
+// `least` is the least that the upper end of the axis stands for: what is all zeros has an axis to read it by as well.
+function plot(id, series, data, scale, least, steps) {
   const place = at(id);
-  const width = place.clientWidth || 400;
   if (plots[id]) {
-    if (plots[id].width !== width) plots[id].setSize({ width, height: 170 });
     plots[id].setData(data);
     return;
   }
+  if (!data[0].length) {
+    place.replaceChildren(element("p", "no point yet; one is taken every 10 s", "dim"));
+    return;
+  }
+  place.replaceChildren();
+  const width = place.clientWidth || 300;
   const ink = getComputedStyle(document.documentElement).getPropertyValue("--dim");
   const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
   plots[id] = new uPlot({
-    width, height: 170,
-    scales: { x: { time: true }, y: { range: (u, low, high) => [0, Math.max(high * 1.1, 0.001)] } },
-    axes: [{ stroke: ink, grid: { stroke: line, width: 1 } },
-      { stroke: ink, grid: { stroke: line, width: 1 }, size: 64, values: (u, ticks) => ticks.map(scale) }],
-    series: [{}, ...series.map((label, n) => ({ label, stroke: COLOURS[n], width: 1.5, spanGaps: false,
+    width, height: HEIGHT,
+    tzDate: (epoch) => uPlot.tzDate(new Date(epoch * 1000), "Etc/UTC"),
+    cursor: { drag: { x: false, y: false } },
+    scales: {
+      x: { time: true, range: (u) => [Math.min(u.data[0][0], u.data[0].at(-1) - NARROWEST_S), u.data[0].at(-1)] },
+      y: { range: (u, low, high) => [0, Math.max(high * 1.1, least)] },
+    },
+    axes: [{ stroke: ink, grid: { stroke: line, width: 1 }, size: 32, space: 80,
+      values: (u, ticks, axis, space, step) => ticks.map((epoch) => clock(epoch, step < 60 ? 19 : 16)) },
+    { stroke: ink, grid: { stroke: line, width: 1 }, size: 68, space: 24, incrs: steps, values: (u, ticks) => ticks.map(scale) }],
+    series: [{ label: "time", value: (u, epoch) => (epoch === null ? "–" : clock(epoch)) }, ...series.map((label, n) => ({ label, stroke: COLOURS[n], width: 1.5, spanGaps: false,
       value: (u, v) => (v === null ? "–" : scale(v)) }))],
   }, data, place);
+  resized.observe(place);
 }
 
 function showHistory(h) {
   const words = Object.keys(h.outcomes);
-  plot("plot-outcomes", words, [h.at, ...words.map((word) => h.outcomes[word])], (v) => number(v));
-  plot("plot-bytes", ["bytes"], [h.at, h.bytes_per_s], bytes);
-  plot("plot-latency", ["median", "95 %"], [h.at, h.p50_s, h.p95_s], (v) => (v < 1 ? `${Math.round(v * 1000)} ms` : `${v.toFixed(1)} s`));
-  plot("plot-connections", ["open", "requests each"], [h.at, h.connections, h.reuse], number);
+  plot("plot-outcomes", words, [h.at, ...words.map((word) => h.outcomes[word])], number, 1, TENS);
+  plot("plot-bytes", ["bytes"], [h.at, h.bytes_per_s], bytes, 1024, TWOS);
+  plot("plot-latency", ["median", "95 %"], [h.at, h.p50_s, h.p95_s], seconds, 0.01, TENS);
+  plot("plot-connections", ["open", "requests each"], [h.at, h.connections, h.reuse], number, 4, TENS);
 }
 
 async function get(path) {
@@ -137,7 +165,7 @@ async function slowly() {
     showHistory(await get("/api/history"));
     showHosts(await get("/api/hosts"));
   } catch (error) { /* the stream says when the crawl is gone */ }
-  if (!still) setTimeout(slowly, 5000);
+  setTimeout(slowly, 5000);
 }
 
 at("why").addEventListener("submit", async (event) => {
@@ -161,9 +189,11 @@ at("why").addEventListener("submit", async (event) => {
   }
 });
 
-if (still) {
-  get("/api/status").then(showStatus);
-} else {
+const first = JSON.parse(at("first").textContent);
+showStatus(first.status);
+showHistory(first.history);
+showHosts(first.hosts);
+if (!still) {
   const stream = new EventSource("/api/events");
   stream.onmessage = (message) => showStatus(JSON.parse(message.data));
   stream.onerror = () => {
@@ -171,5 +201,5 @@ if (still) {
     at("state").className = "state bad";
     at("sentence").textContent = "The crawler does not answer; this page looks again.";
   };
+  setTimeout(slowly, 5000);
 }
-slowly();

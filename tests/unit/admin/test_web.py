@@ -98,6 +98,19 @@ async def test_everything_is_served() -> None:
             assert words in body
 
 
+async def test_the_page_comes_with_the_state() -> None:
+    """One request is enough to see it; and what a crawl found on the web cannot end the element it stands in."""
+    watched = Watched()
+    watched.filling = "</script><script>alert(1)</script><!-- {{first}}"
+    async with serving(watched) as (_, port):
+        _, _, page = await ask(port, "/?still")
+    assert page.count("<script") == page.count("</script>") == 3
+    found = re.search(r'<script type="application/json" id="first">([^<]*)</script>', page)
+    assert found is not None
+    first = json.loads(found.group(1))
+    assert first == {"status": watched.status(), "history": watched.history(), "hosts": watched.hosts()}
+
+
 async def test_health_and_readiness_are_two_things() -> None:
     """A crawl that stands still is ill, one that drains is not ready."""
     watched = Watched()
