@@ -16,10 +16,12 @@ from crawler.frontier.reader import Reader
 _GATHER: Final = """
 PRAGMA temp_store = file;
 CREATE TEMP TABLE record (
-  file INTEGER, at INTEGER, url TEXT, digest TEXT, host TEXT, hash INTEGER, pages INTEGER DEFAULT 0,
+  file INTEGER, at INTEGER, url TEXT, digest TEXT, host TEXT, hash INTEGER, errand INTEGER, pages INTEGER DEFAULT 0,
   PRIMARY KEY (file, at)
 ) WITHOUT ROWID;
 CREATE TEMP TABLE held (id INTEGER PRIMARY KEY);"""
+_RECORD: Final = """
+INSERT OR REPLACE INTO record (file, at, url, digest, host, hash, errand) VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _KNOWN: Final = "CREATE TEMP VIEW known AS SELECT id, host, hash, state FROM main.url"
 _KNOWN_SORTED: Final = """
 CREATE TEMP TABLE known (host INTEGER, hash INTEGER, id INTEGER, state TEXT, PRIMARY KEY (host, hash)) WITHOUT ROWID;
@@ -32,17 +34,19 @@ FROM visit AS v CROSS JOIN held ON held.id = v.warc_file CROSS JOIN sink_file AS
 CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
 LEFT JOIN record AS r ON r.file = v.warc_file AND r.at = v.warc_offset
 WHERE r.url IS NULL OR r.url <> {_ORIGIN} || u.target OR (v.digest IS NOT NULL AND r.digest <> v.digest)"""  # noqa: S608
+# Errands (robots.txt and where it redirects to, probes) are no visits of URLs: the store keeps none of theirs.
 # In the order of the records: one URL's stand together only after sorting, which SQLite does on the disk.
 _TWICE: Final = """
 SELECT r.url, count(*), coalesce(max(v.visits), 0)
 FROM record AS r LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
 LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash LEFT JOIN visit AS v ON v.url = u.id
+WHERE NOT r.errand
 GROUP BY r.url HAVING u.id IS NOT NULL AND u.state <> 'forgotten' AND count(*) > max(1, coalesce(max(v.visits), 0))"""
 _UNKNOWN: Final = """
 SELECT r.url, f.name, r.at FROM record AS r CROSS JOIN sink_file AS f ON f.id = r.file
 LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
 LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash
-WHERE u.id IS NULL AND r.url NOT LIKE '%/robots.txt' AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
+WHERE u.id IS NULL AND NOT r.errand AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
 _LOST: Final = """
 SELECT count(*) FROM url LEFT JOIN visit ON visit.url = url.id WHERE state = 'waiting' AND next_at IS NULL"""
 _QUEUED: Final = """
@@ -79,12 +83,12 @@ class Auditor(Reader):
         sql = "SELECT id, sink, name, state, committed_bytes FROM sink_file ORDER BY id"
         return [(i, sink, name, state, size) for i, sink, name, state, size in self._execute(sql)]
 
-    def gather(self, rows: Sequence[tuple[int, int, str, str | None, str, int]]) -> None:
-        """Responses and revisits: file id, offset, URL, payload digest, "scheme://host:port" and key of the URL."""
+    def gather(self, rows: Sequence[tuple[int, int, str, str | None, str, int, bool]]) -> None:
+        """Responses and revisits: file id, offset, URL, payload digest, "scheme://host:port" and key of the URL, and
+        whether it was an errand.
+        """
         with self._explained():
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO record (file, at, url, digest, host, hash) VALUES (?, ?, ?, ?, ?, ?)", rows
-            )
+            self._connection.executemany(_RECORD, rows)
 
     def hold(self, file_id: int) -> None:
         """The WARC file was read to its end: what the store says of it can be judged."""
@@ -119,7 +123,7 @@ class Auditor(Reader):
                 yield f"{url}: archived in {name} at byte {at}, and unknown to the store"
 
     def _knows(self, url: str) -> bool:
-        """Whether it is there as something else than a page: a sitemap, a probe, another spelling."""
+        """Whether it is there in another spelling."""
         href, origin = parse(url)
         host = self.host(origin)
         keys = every_key_of(href)

@@ -13,6 +13,7 @@ from typing import Any, Final
 import orjson
 
 from crawler.core.url import UrlError, key_of, parse
+from crawler.core.vocabulary import TaskKind
 from crawler.frontier.audit import Auditor
 from crawler.inspect.parts import Parts
 from crawler.inspect.place import Place
@@ -20,6 +21,7 @@ from crawler.inspect.warcs import records
 
 _GATHER: Final = 2_000  # records handed to the store at a time
 _READ: Final = 1024 * 1024
+_ERRANDS: Final = (TaskKind.ROBOTS, TaskKind.PROBE)  # the store keeps no URL of these
 
 
 @dataclass(slots=True)
@@ -95,7 +97,8 @@ def _strangers(folder: Path, names: set[str]) -> Iterator[str]:
 
 
 def _warc(store: Auditor, file_id: int, name: str, path: Path, size: int, checked: Checked) -> Iterator[str]:
-    rows: list[tuple[int, int, str, str | None, str, int]] = []
+    rows: list[tuple[int, int, str, str | None, str, int, bool]] = []
+    response_id = ""  # of the last row: its metadata, which follow, say what the visit was for
     end = 0
     for record in records(path, size):
         checked.records += 1
@@ -112,10 +115,13 @@ def _warc(store: Auditor, file_id: int, name: str, path: Path, size: int, checke
                 continue
             place = f"{origin.scheme}://{origin.host}:{origin.port}"
             digest = record.headers.get("warc-payload-digest")
-            rows.append((file_id, record.offset, record.url, digest, place, key_of(href)))
             if len(rows) == _GATHER:
                 store.gather(rows)
                 rows.clear()
+            rows.append((file_id, record.offset, record.url, digest, place, key_of(href), False))
+            response_id = record.headers.get("warc-record-id", "")
+        elif rows and record.fields.get("kind") in _ERRANDS and record.headers.get("warc-concurrent-to") == response_id:
+            rows[-1] = (*rows[-1][:-1], True)
     store.gather(rows)
     if end != size:
         yield f"warc/{name}: its records end at byte {end}, {size} count"

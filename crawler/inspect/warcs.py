@@ -33,6 +33,7 @@ class WarcRecord:
     offset: int
     length: int = 0
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case
+    fields: dict[str, str] = field(default_factory=dict)  # of a metadata record's block, when read deep; the same
     problems: list[str] = field(default_factory=list)
     torn: bool = False
 
@@ -103,14 +104,20 @@ def _torn(record: WarcRecord, problem: str) -> WarcRecord:
 
 
 def _parse_header(text: bytes, record: WarcRecord) -> bool:
-    first, *lines = text.decode("utf-8", "replace").split("\r\n")
+    first, _, lines = text.decode("utf-8", "replace").partition("\r\n")
     if not first.startswith("WARC/1."):
         return False
-    for line in lines:
+    record.headers = _fields(lines)
+    return True
+
+
+def _fields(text: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in text.split("\r\n"):
         name, colon, value = line.partition(":")
         if colon:
-            record.headers.setdefault(name.strip().lower(), value.strip())
-    return True
+            found.setdefault(name.strip().lower(), value.strip())
+    return found
 
 
 class _Block:
@@ -131,6 +138,7 @@ class _Block:
         self._length = int(length) if length.isdigit() else -1
         wants_payload = self._deep and self._record.kind == "response" and "warc-payload-digest" in headers
         self._payload = _Payload() if wants_payload else None
+        self._fields = bytearray() if self._deep and self._record.kind == "metadata" else None
 
     def feed(self, data: bytes) -> None:
         inside = data[: max(0, self._length - self._seen)]
@@ -139,6 +147,8 @@ class _Block:
             self._hash.update(inside)
             if self._payload is not None and inside:
                 self._payload.feed(inside)
+            if self._fields is not None and len(self._fields) < _MAX_HEADER:
+                self._fields += inside[:_MAX_HEADER]
         self._rest = (self._rest + data[len(inside) :])[:5]
 
     def finish(self) -> None:
@@ -152,6 +162,8 @@ class _Block:
         _compare(record, "warc-block-digest", self._hash.digest)
         if self._payload is not None and "warc-truncated" not in record.headers:
             _compare(record, "warc-payload-digest", self._payload.digest)
+        if self._fields is not None:
+            record.fields = _fields(self._fields.decode("utf-8", "replace"))
 
 
 def _compare(record: WarcRecord, name: str, digest: Callable[[], bytes | None]) -> None:

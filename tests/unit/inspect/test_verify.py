@@ -1,0 +1,74 @@
+"""What `verify` makes of records that are no visits of URLs, on a store and an archive made here."""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crawler.core.values import Record
+from crawler.core.vocabulary import TaskKind
+from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect import verify as verifying
+from crawler.inspect.place import Place
+from crawler.inspect.verify import Checked, verify
+from tests.support.frontiers import NOW, found
+from tests.support.records import make_record
+from tests.support.sinks import make_warc
+
+PAGE = "https://example.org/"
+
+
+def visit(url: str, kind: TaskKind) -> Record:
+    record = make_record(url)
+    return replace(record, task=replace(record.task, kind=kind))
+
+
+async def findings_of(output: Path, records: Sequence[Record]) -> list[str]:
+    """Of a crawl that knows one page and a robots.txt linked as one, and has these records in its archive."""
+    frontier = SqliteFrontier(output / "frontier.db")
+    await frontier.open()
+    await frontier.add([found(PAGE), found("https://example.org/robots.txt")], now=NOW)
+    await frontier.close(clean=True)
+    sink = make_warc(output)
+    sink.open([])
+    sink.write(records, [None] * len(records))
+    sink.sync()
+    sink.settled()
+    (file,) = sink.close()
+    with sqlite3.connect(output / "frontier.db") as connection:
+        connection.execute(
+            "INSERT INTO sink_file (sink, name, state, committed_bytes) VALUES (?, ?, ?, ?)",
+            (file.sink, file.name, file.state, file.committed_bytes),
+        )
+    connection.close()
+    (output / "logs").mkdir()
+    place = Place(output=output, frontier=output / "frontier.db", logs=output / "logs", socket=output / "control.sock")
+    return list(verify(place, Checked()))
+
+
+@pytest.mark.parametrize("gathered", [1, 2_000])
+async def test_errands_are_not_missed_in_the_store(
+    tmp_path: Path, gathered: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A probe, where robots.txt redirects to, and a robots.txt that is linked as well, read time and again."""
+    monkeypatch.setattr(verifying, "_GATHER", gathered)
+    robots = visit("https://example.org/robots.txt", TaskKind.ROBOTS)
+    records = [
+        visit("https://example.org/no-such-page-7f3a", TaskKind.PROBE),
+        visit("https://example.org/rules", TaskKind.ROBOTS),
+        robots,
+        visit(PAGE, TaskKind.PAGE),
+        robots,
+    ]
+    assert await findings_of(tmp_path, records) == []
+
+
+@pytest.mark.parametrize("url", ["https://example.org/lost", "https://example.org/lost/robots.txt"])
+async def test_a_page_that_the_store_does_not_know_is_found_beside_errands(tmp_path: Path, url: str) -> None:
+    """Whatever it is called."""
+    records = [visit("https://example.org/probe", TaskKind.PROBE), visit(url, TaskKind.PAGE)]
+    (finding,) = await findings_of(tmp_path, records)
+    assert finding.startswith(f"{url}: archived in ")
+    assert finding.endswith(", and unknown to the store")
