@@ -44,8 +44,11 @@ class Refused(Exception):
 
 
 def encode_request(command: str, arguments: Mapping[str, object]) -> bytes:
-    """Raises Malformed if the line would be too long."""
-    line = orjson.dumps({"command": command, "arguments": dict(arguments)}) + b"\n"
+    """Raises Malformed if the line would be too long, Refused for an argument that is no UTF-8."""
+    try:
+        line = orjson.dumps({"command": command, "arguments": dict(arguments)}) + b"\n"
+    except TypeError:  # half a surrogate pair: how Python holds bytes of a command line that are no UTF-8
+        raise Refused("an argument is not UTF-8") from None
     if len(line) > MAX_REQUEST:
         raise Malformed(f"a request has {MAX_REQUEST} bytes at most")
     return line

@@ -18,7 +18,7 @@ from crawler.core.url import UrlError, canonical, parse
 from crawler.core.values import Origin
 from crawler.frontier.copy import Copier
 from crawler.inspect.place import Place
-from crawler.inspect.warcs import records
+from crawler.inspect.warcs import WarcRecord, records
 
 
 class Target(Protocol):
@@ -83,12 +83,25 @@ def _scan(folder: Path, targets: Sequence[Target], problems: list[str], now: flo
         name = path.name.removesuffix(".open")
         if not name.endswith(".warc.gz"):
             continue
-        for record in records(path, deep=False):
-            if record.torn and path.name == name:  # an open file may end in what is being written
-                problems.append(f"{path}: at byte {record.offset}: {record.problems[-1]}")
+        for record in _records_of(path, path.with_name(name), problems):
             parsed = _parse(record.url)
             if parsed is not None and (parsed[1].host in hosts or canonical(parsed[0]) in urls):
                 yield _line(record.url, name, record.offset, record.length, record.kind, now)
+
+
+def _records_of(path: Path, complete: Path, problems: list[str]) -> Iterable[WarcRecord]:
+    """The records of one file, which a running crawl may complete, and so rename, before it is opened here."""
+    for one in dict.fromkeys((path, complete)):
+        try:
+            for record in records(one, deep=False):
+                if record.torn and one == complete:  # an open file may end in what is being written
+                    problems.append(f"{one}: at byte {record.offset}: {record.problems[-1]}")
+                yield record
+        except FileNotFoundError:  # renamed; or moved away by its owner, who has to look there himself
+            continue
+        except OSError as error:  # what is known of the other files is written all the same
+            problems.append(f"{one}: {error.strerror or error}")
+        return
 
 
 def _parse(url: str) -> tuple[str, Origin] | None:

@@ -7,6 +7,7 @@ follow each other without a gap prove the boundaries.
 
 import base64
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,7 @@ def records(path: Path, end: int | None = None, *, deep: bool = True) -> Iterato
     """The records of a file up to byte `end`. `deep`: check blocks and digests too, otherwise headers only."""
     with path.open("rb") as file:
         offset = 0
-        size = path.stat().st_size if end is None else end
+        size = os.fstat(file.fileno()).st_size if end is None else end  # the path may be renamed meanwhile
         while offset < size:
             record = _read(file, offset, size, deep)
             yield record

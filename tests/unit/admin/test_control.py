@@ -274,3 +274,10 @@ def test_a_request_that_is_too_long_is_not_sent() -> None:
     """The limit holds at both ends."""
     with pytest.raises(Malformed):
         protocol.encode_request("add", {"urls": ["x" * protocol.MAX_REQUEST]})
+
+
+def test_an_argument_that_is_no_utf8_is_refused() -> None:
+    """Python holds its bytes as half surrogate pairs; the command line says so and ends with 2."""
+    with pytest.raises(Refused, match="not UTF-8") as caught:
+        protocol.encode_request("block", {"host": b"\xff".decode("utf-8", "surrogateescape")})
+    assert caught.value.exit_code == 2
