@@ -356,12 +356,15 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class SinkFile:
-    """How much of an output file is committed. `name` is relative to the sink's folder, without `.open`."""
+    """How much of an output file is committed. `name` is relative to the sink's folder, without `.open`. `records` is
+    what a sink may say of a closed one; the store does not keep it.
+    """
 
     sink: str
     name: str
     state: SinkFileState
     committed_bytes: int
+    records: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

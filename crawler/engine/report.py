@@ -170,7 +170,7 @@ class Reporter:
 
     async def _tell_closed(self, file: SinkFile, path: Path) -> None:
         try:
-            found: ClosedFile = await asyncio.to_thread(inspect, path)
+            found: ClosedFile = await asyncio.to_thread(inspect, path, file.records)
         except OSError:  # moved away already: closed files are the operator's
             return
         self._logs.event(

@@ -40,6 +40,7 @@ LISTING_KINDS: Final = frozenset((TaskKind.SITEMAP, TaskKind.FEED))
 _LISTING_TYPES: Final = FEED_TYPES | {"application/xml", "text/xml"}
 _FEEDS_A_HOST: Final = 16
 _FEED_HOSTS: Final = 65_536  # then counting starts over
+MAX_ELSEWHERE: Final = 8_192
 _HTML: Final = frozenset({"text/html", "application/xhtml+xml"})
 KEPT_HOPS: Final = 64  # letters of hop_path kept
 
@@ -52,6 +53,22 @@ class Skipped:
     host: str
     reason: DenyReason
     rule: str
+
+
+class Elsewhere:
+    """Links to hosts out of scope, judged lately. Pages of a site share them, and of a plain link neither depth nor
+    hops have a say in it; another scope may think otherwise of all.
+    """
+
+    def __init__(self) -> None:
+        self._scope: Scope | None = None
+        self._links: dict[str, Skipped] = {}
+
+    def under(self, scope: Scope) -> dict[str, Skipped]:
+        """Those that this scope refused, by URL; to be added to. Emptied when it is full, which is harmless."""
+        if scope is not self._scope or len(self._links) >= MAX_ELSEWHERE:
+            self._scope, self._links = scope, {}
+        return self._links
 
 
 @dataclass(slots=True)
@@ -93,6 +110,7 @@ class Reader:
         self._obey = obey
         self._requisites = requisites
         self._seen = seen
+        self._elsewhere = Elsewhere()
         self._urls = RecentUrls()  # of those in `seen`, the ones met last: not even their keys need be worked out
         self._known = KnownLinks()
         self._in_links = in_links
@@ -236,8 +254,12 @@ class Reader:
         seen, urls = self._seen, self._urls
         if self._in_links is not None and links and not task.is_revisit and self._in_links.wants_page():
             self._in_links.note([key_of(link.url) for link in links])
+        elsewhere = self._elsewhere.under(scope)
         for link in links:
             if link.url in urls and link.source is not Source.REDIRECT:
+                continue
+            if link.source is Source.LINK and not link.nofollow and (known := elsewhere.get(link.url)) is not None:
+                reading.skipped.append(known)
                 continue
             key = key_of(link.url)
             kind = TaskKind.PAGE
@@ -260,7 +282,10 @@ class Reader:
                 continue
             refused, found = self._judge_link(task, link, key, kind, scope)
             if refused is not None:
-                reading.skipped.append(Skipped(link.url, link.origin.host, refused.reason, refused.rule))
+                skipped = Skipped(link.url, link.origin.host, refused.reason, refused.rule)
+                reading.skipped.append(skipped)
+                if refused.reason is DenyReason.SCOPE_HOST and link.source is Source.LINK:
+                    elsewhere[link.url] = skipped
             else:
                 seen.add(key)
                 reading.discovered.append(found)

@@ -65,13 +65,21 @@ class OpenFile:
     descriptor: int
     size: int = 0
     begun: bool = False  # what a file starts with was written by this process
+    records: int | None = 0  # written into it; None: an earlier process began it, and did not say
     pending: list[bytes] = field(default_factory=list)
     pending_bytes: int = 0
     # The last two commits this file took part in: what `sync` offered, and what the store took.
     synced_bytes: int = 0
     synced_full: bool = False
+    synced_records: int | None = 0
     committed_bytes: int = 0
     committed_full: bool = False
+    committed_records: int | None = 0
+
+    def count(self) -> None:
+        """A record was appended whole."""
+        if self.records is not None:
+            self.records += 1
 
 
 class SinkFiles:
@@ -116,7 +124,7 @@ class SinkFiles:
                 continue
             self._flush(file)
             self._disk.sync(file.descriptor)
-            file.synced_bytes, file.synced_full = file.size, full
+            file.synced_bytes, file.synced_full, file.synced_records = file.size, full, file.records
             state = SinkFileState.CLOSING if full else SinkFileState.OPEN
             touched.append(SinkFile(self.name, file.name, state, file.size))
         return touched
@@ -125,6 +133,7 @@ class SinkFiles:
         """See `Sink.settled`."""
         for file in self._files:
             file.committed_bytes, file.committed_full = file.synced_bytes, file.synced_full
+            file.committed_records = file.synced_records
         return self._finish([file for file in self._files if file.committed_full])
 
     def reset(self) -> None:
@@ -140,6 +149,7 @@ class SinkFiles:
             self._disk.truncate(file.descriptor, file.committed_bytes)
             file.size = file.synced_bytes = file.committed_bytes
             file.synced_full = file.committed_full
+            file.records = file.synced_records = file.committed_records
             file.begun = False
         self._reset_due = False
 
@@ -194,7 +204,10 @@ class SinkFiles:
             self._disk.sync_folder(self.folder)
         for file in files:
             self._forget(file)
-        return [SinkFile(self.name, file.name, SinkFileState.CLOSED, file.committed_bytes) for file in files]
+        return [
+            SinkFile(self.name, file.name, SinkFileState.CLOSED, file.committed_bytes, file.committed_records)
+            for file in files
+        ]
 
     def _recover(self, file: SinkFile) -> SinkFile | None:
         """Bring one file the store knows into the state it says; returns what is different now, if anything."""
@@ -207,7 +220,7 @@ class SinkFiles:
                 raise SinkCorrupt(path, committed_bytes=file.committed_bytes, found_bytes=None)
             return closed
         descriptor = self._disk.reopen(path)
-        opened = OpenFile(file.name, path, descriptor)
+        opened = OpenFile(file.name, path, descriptor, records=None, synced_records=None, committed_records=None)
         self._files.append(opened)
         found = self._disk.size(descriptor)
         if found < file.committed_bytes:

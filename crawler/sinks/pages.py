@@ -68,4 +68,5 @@ class PagesSink(SinkFiles):
         file = self._current()
         place = Written(file.name, file.size)
         self._append(file, line)
+        file.count()
         return place

@@ -147,9 +147,11 @@ class WarcSink(SinkFiles):
             self._append(file, member.compress(chunk))
         self._append(file, member.compress(END))
         self._append(file, member.flush())
+        file.count()
 
     def _append_member(self, file: OpenFile, data: bytes) -> None:
         # Making a Huffman table for a few hundred bytes costs ten times what coding them with a fixed one does (17 µs,
         # 2 µs), and saves 140 of them.
         level = self._level if len(data) > SMALL_BYTES else 0
         self._append(file, isal_zlib.compress(data, level, GZIP_WBITS))
+        file.count()

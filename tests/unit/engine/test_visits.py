@@ -9,10 +9,22 @@ from typing import Any
 
 import pytest
 
+from crawler.content.links import Link
 from crawler.core.options import ScopeOptions, ScopeRule
+from crawler.core.scope import Scope
 from crawler.core.values import Denied, Fetched, FetchResult, NotModified, Origin, Task
-from crawler.core.vocabulary import CodingFault, ErrorType, Source, StoppedBy, TaskKind, TruncatedReason, UrlState
+from crawler.core.vocabulary import (
+    CodingFault,
+    DenyReason,
+    ErrorType,
+    Source,
+    StoppedBy,
+    TaskKind,
+    TruncatedReason,
+    UrlState,
+)
 from crawler.engine.large import READ_IN_THREAD_OVER
+from crawler.engine.visit import Reading
 from crawler.engine.worker import Visited
 from tests.support.engine import AT_ONCE, POLITE, Engine, answer, failed, page, run
 
@@ -429,3 +441,23 @@ def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, faul
     assert record is not None
     assert record.page is not None
     assert record.page.coding_fault is fault
+
+
+def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
+    """What one scope refused is remembered for as long as that scope is in force, and counted each time."""
+
+    async def main() -> None:
+        reader = Engine(ROOT).reader
+        narrow = Scope(ScopeOptions(), ["a.test"])
+        link = Link("https://b.test/", Origin("https", "b.test", 443), Source.LINK, False)
+        for _ in range(2):
+            reading = Reading(answer(200))
+            reader.judge(Task(1, ROOT), reading, [link], narrow)
+            assert [(one.host, one.reason) for one in reading.skipped] == [("b.test", DenyReason.SCOPE_HOST)]
+            assert reading.discovered == []
+        reading = Reading(answer(200))
+        reader.judge(Task(1, ROOT), reading, [link], narrow.with_host("b.test"))
+        assert [found.url for found in reading.discovered] == ["https://b.test/"]
+        assert reading.skipped == []
+
+    run(main())

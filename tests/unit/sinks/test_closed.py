@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from crawler.sinks.closed import ClosedFile, inspect
+from tests.support.records import make_record
+from tests.support.sinks import make_warc
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [10], [10, 0, 70_000, 3, 200_000]])
@@ -42,3 +44,26 @@ def test_what_inflates_hugely_is_counted_in_little_memory(tmp_path: Path) -> Non
     tracemalloc.stop()
     assert found.records == 3
     assert peak < 4_000_000
+
+
+def test_the_sink_counts_what_is_in_the_file(tmp_path: Path) -> None:
+    """What a reset took out does not count; whoever goes on with an earlier process's file does not know."""
+    sink = make_warc(tmp_path)
+    sink.open([])
+    for committed in (True, False, True):
+        sink.write([make_record("https://example.org/x")], [None])
+        kept = sink.sync()
+        if committed:
+            sink.settled()
+        else:
+            sink.reset()
+    again = make_warc(tmp_path)
+    again.open(kept)
+    (found,) = again.close()
+    assert found.records is None
+    (tmp_path / "warc" / found.name).rename(tmp_path / "warc" / f"{found.name}.open")
+    (told,) = sink.close()
+    path = tmp_path / "warc" / told.name
+    # two visits of three records, and a warcinfo before the first and after the reset
+    assert told.records == inspect(path).records == 8
+    assert inspect(path, told.records) == inspect(path)
