@@ -93,7 +93,6 @@ class Result:
     stopped_by: StoppedBy
     summary: dict[str, object]
     urls_left: int
-    any_page_answered: bool
     details: dict[str, dict[str, int]]
     seed_problems: tuple[str, ...] = ()
     output_problems: tuple[str, ...] = ()
@@ -211,7 +210,6 @@ async def _run(
                 stopped_by,
                 summary,
                 totals.queued + totals.waiting,
-                answered,
                 parts.reporter.details(parts.tally),
                 problems,
                 tuple(output_problems),

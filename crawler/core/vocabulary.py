@@ -88,7 +88,6 @@ class DenyReason(StrEnum):
     NOFOLLOW = "nofollow"
     REQUISITES_OFF = "requisites_off"
     REDIRECT_LIMIT = "redirect_limit"
-    REDIRECT_LOOP = "redirect_loop"
     CROSS_SITE = "cross_site"  # a sitemap lists it that its own site's robots.txt does not name
     URL_INVALID = "url_invalid"
     URL_TOO_LONG = "url_too_long"

@@ -70,7 +70,6 @@ class Dial:
     failed: DialError | None = None
     certificate: Certificate | None = None
     certificate_problem: str = ""  # why there is none to show, or it could not be read
-    looked_again: bool = False  # the certificate was got by another handshake, without verification
 
 
 class Tap:
@@ -177,7 +176,6 @@ class TappedDialer(NetworkDialer):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # only its certificate is looked at
-        dial.looked_again = True
         try:
             async with asyncio.timeout(LOOK_S):
                 sock = await super().connect_socket(*peer)

@@ -5,7 +5,7 @@ from or how they are shown. Invariant: the look at the bytes only spares work, t
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,10 +36,6 @@ class Query:
     url: str = ""
     since: str = ""
     until: str = ""
-
-    @property
-    def asks_nothing(self) -> bool:
-        return self == Query()
 
     def needle(self) -> bytes:
         """Bytes that every line asked for holds; b"" if nothing is certain."""
@@ -174,9 +170,3 @@ def _holding(block: bytes, needle: bytes) -> Iterator[bytes]:
             return
         yield block[begins:ends]
         at = block.find(needle, ends + 1)
-
-
-def words_of(line: Mapping[str, Any], name: str) -> str:
-    """A field as text, "" where it is missing."""
-    value = line.get(name)
-    return "" if value is None else str(value)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,9 +63,10 @@ def test_status_pause_resume_and_stop(server: Nginx, tmp_path: Path) -> None:
         assert status["counts"]["responses"] >= 4
         assert all(one["limit"] is None or one["held"] <= one["limit"] for one in status["memory"])
         assert tell(crawl, "pause").stdout == "paused\n"
+        assert wait_until(lambda: not json.loads(tell(crawl, "status", "--json").stdout)["in_flight"], process)
         before = server.count()
-        assert "paused by its operator" in tell(crawl, "status").stdout
-        time.sleep(0.3)
+        # each of these takes a process's start, many of the delays of 20 ms after which an unpaused crawl would ask
+        assert all("paused by its operator" in tell(crawl, "status").stdout for _ in range(3))
         assert server.count() == before
         assert tell(crawl, "resume").stdout == "resumed\n"
         assert wait_for_requests(server, process, before + 5)
