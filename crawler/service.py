@@ -8,6 +8,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Protocol
 
 from crawler import __version__, daemon
@@ -29,7 +30,7 @@ from crawler.obs.events import Event
 from crawler.obs.writer import PENDING_LIMIT
 from crawler.parts import Parts
 from crawler.reload import Reloader
-from crawler.rundir import rules_of
+from crawler.rundir import announce, rules_of, withdraw
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
 
@@ -114,6 +115,7 @@ class Service:
             disk_reason=lambda: parts.reporter.disk_reason,
         )
         self._web: WebServes | None = None
+        self._announced: Path | None = None
         self.control = ControlServer(settings.control_socket, commands.table(), on_command=self._on_command)
 
     @property
@@ -129,9 +131,13 @@ class Service:
 
             self._web = WebServer(listen, Watch(self), self._parts.clock)
             await self._web.open()
+        configuration = self._about["configuration"]
+        if self._about["mode"] == "run" and configuration is not None:
+            self._announced = announce(str(configuration), self._parts.output, os.environ)
         self.control.open()
 
     async def close(self) -> None:
+        withdraw(self._announced)
         if self._web is not None:
             await self._web.close()
         self.control.close()

@@ -9,15 +9,16 @@ from crawler.admin.client import Control, Unreachable
 from crawler.cli.place import locate
 
 
-def reach(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> Control:
+def reach(config: Path | None, overrides: tuple[str, ...], output: Path | None, *, quiet: bool = False) -> Control:
     """A connection to the daemon; with neither a configuration nor a directory named, to that of this directory.
+    `quiet`: what is wrong with the configuration has been said, or will be.
 
     Raises Unreachable, NotAllowed, and what `locate` raises.
     """
     if config is None and output is None and Path("run.json").exists():
         output = Path()
     try:
-        place = locate(config, overrides, output).place
+        place = locate(config, overrides, output, running=True, quiet=quiet).place
     except (FileNotFoundError, NotADirectoryError) as error:
         raise Unreachable(f"no crawler is running here: {error.filename}: {error.strerror}") from None
     return Control(place.socket)

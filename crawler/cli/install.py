@@ -1,21 +1,26 @@
 """What `crawler install-service` puts where: the files, worked out before any of them is written.
 
 It starts nothing and asks no service manager. Invariants: a file of somebody else's making is never overwritten unless
-it was said to be, and then kept beside the new one; the configuration is never overwritten at all; each file appears
-whole or not at all.
+it was said to be, and then kept beside the new one; the configuration, and a program that has the command's name, are
+never overwritten at all; each file appears whole or not at all.
 """
 
+import errno
 import os
 import re
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Final
 
+import tomli
+
 SHARE: Final = Path("usr/local/share")
+COMMAND: Final = Path("usr/local/bin/crawler")  # a link to the program, so that a shell finds it
 OLD: Final = ".old"  # what was there before --force
 _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - ProtectHome=, PrivateTmp=
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -29,7 +34,7 @@ class State(Enum):
     NEW = "new"
     SAME = "unchanged"
     DIFFERS = "differs"  # from what somebody put there
-    KEPT = "kept"  # the configuration, which is the operator's
+    KEPT = "kept"  # the configuration, which is the operator's; a command of this name that is another program
 
 
 class NoTemplates(Exception):
@@ -38,11 +43,14 @@ class NoTemplates(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One file: where it goes (under the root that was given), what it holds, how that stands to what is there."""
+    """One file: where it goes (under the root that was given), what it holds, how that stands to what is there. A
+    symbolic link holds nothing: `link_to` is what it leads to.
+    """
 
     path: Path
     content: str
     state: State
+    link_to: Path | None = None
 
 
 def templates() -> Path:
@@ -81,7 +89,10 @@ def plan(
         ),
         (Path("etc/sysusers.d/crawler.conf"), _read(source / "systemd" / "crawler.sysusers")),
         (Path("etc/crawler/crawler.schema.json"), _read(source / "config" / "crawler.schema.json")),
-        (Path("etc/crawler") / f"{instance or 'crawler'}.toml", _read(source / "config" / "crawler.toml")),
+        (
+            Path("etc/crawler") / f"{instance or 'crawler'}.toml",
+            configuration(_read(source / "config" / "crawler.toml"), instance),
+        ),
         (SHARE / "bash-completion/completions/crawler", completions("bash")),
         (SHARE / "zsh/site-functions/_crawler", completions("zsh")),
         (SHARE / "fish/vendor_completions.d/crawler.fish", completions("fish")),
@@ -89,7 +100,10 @@ def plan(
     ]
     for path in sorted((source / "config").glob("*.lnav.json")):
         files.append((Path("etc/lnav/formats/crawler") / path.name, _read(path)))
-    return [_planned(root / place, content) for place, content in files]
+    planned = [_planned(root / place, content) for place, content in files]
+    if program != Path("/") / COMMAND:
+        planned.append(_planned_link(root / COMMAND, program))
+    return planned
 
 
 def refused(files: list[Planned]) -> list[Planned]:
@@ -113,16 +127,53 @@ def write(files: list[Planned]) -> Iterator[tuple[Planned, str]]:
                 yield file, f"replaced; what was there is {old.name}"
 
 
-def next_steps(instance: str | None, configuration: Path) -> list[str]:
-    """The commands that are left to the operator."""
+def next_steps(instance: str | None, configuration: Path, command: str) -> list[str]:
+    """What is left to the operator: each a command, as it is to be typed. `command` is the crawler's."""
     name = "crawler" if instance is None else f"crawler@{instance}"
     return [
-        f"edit {configuration}: identity.user_agent and crawl.seeds",
-        f"crawler check -c {configuration}",
+        f"${{EDITOR:-vi}} {configuration}    # identity.user_agent and crawl.seeds",
+        f"{command} check -c {configuration}",
         "systemd-sysusers",
         "systemctl daemon-reload",
         f"systemctl enable --now {name}",
     ]
+
+
+def command_of(files: Sequence[Planned], program: Path, *, root: Path) -> str:
+    """How the crawler is called from a shell: by its name where that is this program, else by its path."""
+    link = next((file for file in files if file.path == root / COMMAND), None)
+    is_named = root == Path("/") and (link is None or link.state is not State.KEPT)
+    return "crawler" if is_named else shlex.quote(str(program))
+
+
+def configuration(text: str, instance: str | None) -> str:
+    """The example configuration, with the two directories that systemd makes for the service written in it."""
+    below = "" if instance is None else f"/{instance}"
+    for section, directory in (("output", "/var/lib/crawler"), ("log", "/var/log/crawler")):
+        before, header, after = text.partition(f"\n[{section}]\n")
+        line = f'directory = "{directory}{below}"'  # an instance's name has no backslash
+        after, found = re.subn(r"^#directory = .*$", line, after, count=1, flags=re.MULTILINE)
+        if not found:
+            raise NoTemplates(f"the example configuration has no {section}.directory")
+        text = before + header + after
+    return text
+
+
+def nowhere(files: Sequence[Planned]) -> str | None:
+    """What is to be told of a configuration that was there already and names no place where the service may write."""
+    for file in files:
+        if file.state is State.KEPT and file.link_to is None:
+            try:
+                said = tomli.loads(file.path.read_bytes().decode()).get("output", {}).get("directory")
+            except (ValueError, AttributeError):
+                return None  # `check` says what is wrong with it
+            if not isinstance(said, str) or not Path(said).is_absolute():
+                wanted = re.findall(r'^directory = "(.*)"$', file.content, re.MULTILINE)
+                return (
+                    f"{file.path}: the unit does not say where the crawl is; give output.directory = "
+                    f'"{wanted[0]}" and log.directory = "{wanted[1]}"'
+                )
+    return None
 
 
 def instance_unit(text: str) -> str:
@@ -163,9 +214,30 @@ def _planned(path: Path, content: str) -> Planned:
     )
 
 
+def _planned_link(path: Path, target: Path) -> Planned:
+    """A link of another target may be one that an earlier installation left. What is no link is somebody else's
+    program, and not ours to move away.
+    """
+    try:
+        state = State.SAME if path.readlink() == target else State.DIFFERS
+    except FileNotFoundError:
+        state = State.NEW
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        state = State.KEPT
+    return Planned(path, "", state, target)
+
+
 def _put(file: Planned) -> None:
     """Write beside, sync, rename: whoever reads sees the old file or the whole new one."""
     file.path.parent.mkdir(parents=True, exist_ok=True)
+    if file.link_to is not None:
+        temporary = file.path.with_name(f".{file.path.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(file.link_to)
+        temporary.replace(file.path)
+        return
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", prefix=f".{file.path.name}.", dir=file.path.parent, delete=False
     ) as stream:

@@ -1,4 +1,4 @@
-"""`crawler install-service`: unit, account, example configuration, completions, man page, lnav format."""
+"""`crawler install-service`: unit, account, example configuration, command, completions, man page, lnav formats."""
 
 import shutil
 import sys
@@ -40,9 +40,15 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
         return Exit.IO
     if dry_run:
         for file in files:
-            click.echo(f"==> {file.path} ({file.state.value}, {len(file.content.encode())} bytes)")
-            click.echo(file.content)
+            if file.link_to is not None:
+                click.echo(f"==> {file.path} ({file.state.value}, a link to {file.link_to})\n")
+            else:
+                click.echo(f"==> {file.path} ({file.state.value}, {len(file.content.encode())} bytes)")
+                click.echo(file.content)
     changed = [] if force else install.refused(files)
+    for file in files:
+        if file.link_to is not None and file.state is install.State.KEPT:
+            say(f"{file.path} is another program, and stays; this one is {file.link_to}")
     for file in changed:
         say(f"{file.path} was changed; --force replaces it and keeps it as {file.path.name}{install.OLD}")
     if changed:
@@ -53,9 +59,12 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
         return Exit.OK
     for file, done in install.write(files):
         click.echo(f"{file.path}  {done}")
+    if told := install.nowhere(files):
+        say(told)
     click.echo("\nnext:")
     configuration = Path("/etc/crawler") / f"{instance or 'crawler'}.toml"
-    for step in install.next_steps(instance, configuration):
+    command = install.command_of(files, program, root=root)
+    for step in install.next_steps(instance, configuration, command):
         click.echo(f"  {step}")
     return Exit.OK
 

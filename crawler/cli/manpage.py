@@ -27,6 +27,7 @@ _EXIT_STATUS: Final = (
 _ENVIRONMENT: Final = (
     ("CRAWLER_SECTION__KEY", "The value of a key of the configuration, stronger than the files and weaker than -o."),
     ("CREDENTIALS_DIRECTORY", "Where systemd puts secrets.toml, read if identity.secrets is not set."),
+    ("RUNTIME_DIRECTORY, XDG_RUNTIME_DIR", "Where `run` leaves a link by which -c FILE finds it."),
     ("NO_COLOR", "If not empty, output has no colours."),
     ("TZ", "The time zone of fetch.hours."),
 )
@@ -34,6 +35,7 @@ _FILES: Final = (
     ("/etc/crawler/crawler.toml", "The service's configuration; conf.d/*.toml beside it is read as well."),
     ("/var/lib/crawler", "Frontier, WARC files and pages of the service; those of crawler@NAME below it."),
     ("/var/log/crawler", "Its logs."),
+    ("/run/crawler", "Links from configurations to the output directories of daemons that run."),
 )
 
 

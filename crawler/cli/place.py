@@ -1,10 +1,11 @@
 """The options by which a command finds a crawl: `-c FILE`, `--output DIR`.
 
 Joins what the configuration says with what the crawl itself left in run.json. It does not look into either's store.
+Invariant: a mistake in the configuration keeps nobody from a crawl whose place it still says.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,9 +13,14 @@ from typing import Any, TypeVar
 import click
 import orjson
 
+from crawler.cli.failures import say
+from crawler.cli.look import counted
 from crawler.cli.options import config_option, override_option
 from crawler.inspect.place import Place, find
 from crawler.inspect.rules import Rules
+from crawler.rundir import announced, at_usual_output, rules_of
+from crawler.settings.loading import load_place
+from crawler.settings.problems import ConfigurationError, Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,28 +44,77 @@ def place_options(function: F) -> F:
     return decorated
 
 
-def locate(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> Located:
-    """Find the crawl. Raises UsageError if none is named, ConfigurationError, OSError if there is none."""
+def locate(
+    config: Path | None, overrides: tuple[str, ...], output: Path | None, *, running: bool = False, quiet: bool = False
+) -> Located:
+    """Find the crawl. What is wrong with the configuration elsewhere is a warning on stderr, unless `quiet`. `running`:
+    only one that runs is of any use.
+
+    Raises UsageError if none is named, ConfigurationError where the configuration does not say where, OSError if there
+    is none.
+    """
     if config is None and output is None:
         raise click.UsageError("which crawl? Name its configuration (-c FILE) or its output directory (--output DIR)")
     if config is None:
         assert output is not None
-        place = find(output)
-        return Located(place, place.rules, "run.json")
-    from crawler.rundir import at_usual_output, rules_of
-    from crawler.settings.loading import load
-
+        return _as_it_left_it(find(output))
     if output is not None:
         overrides = (*overrides, f"output.directory={orjson.dumps(str(output)).decode()}")  # a JSON string is TOML too
-    # Its warnings were told to who started the crawl; who looks at one has other worries.
-    settings = at_usual_output(load(config, overrides, os.environ, "crawl").settings)
-    place = find(
-        settings.output_directory,
-        frontier=settings.frontier_path,
-        logs=settings.log_directory,
-        socket=settings.control_socket,
-    )
+    tell = (lambda _: None) if quiet else say
+    is_named = output is not None or any(one.partition("=")[0].strip() == "output.directory" for one in overrides)
+    try:
+        settings, problems = load_place(config, overrides, os.environ)
+    except ConfigurationError as error:
+        place = find(output) if output is not None else None if is_named else _announced(config)
+        if place is None:
+            words = "so it does not say where the crawl is: name its directory, --output DIR"
+            raise ConfigurationError([*error.problems, Problem("", 0, 0, words)]) from None
+        tell(_warning(error.problems, config))
+        return _as_it_left_it(place)
+    try:
+        settings = at_usual_output(settings)
+        place = find(
+            settings.output_directory,
+            frontier=settings.frontier_path,
+            logs=settings.log_directory,
+            socket=settings.control_socket,
+        )
+    except OSError:
+        place = None if is_named else _announced(config)
+        if place is None:
+            raise
+        tell(f"{config} names {settings.output_directory}; the crawler that was started with it is in {place.output}")
+    else:
+        runs_here = place.pid() is not None and place.configuration == str(config.resolve())
+        if running and not is_named and not runs_here and (other := _announced(config)) is not None:
+            tell(f"{config} names {place.output}; the crawler that was started with it is in {other.output}")
+            place = other
+    if problems:
+        tell(_warning(problems, config))
+        return _as_it_left_it(place)
     said = rules_of(settings)
     if place.rules is not None and place.pid() is not None:
         return Located(place, place.rules, "the running crawl", differs=said != place.rules)
     return Located(place, said, config.name)
+
+
+def _as_it_left_it(place: Place) -> Located:
+    """By run.json alone."""
+    return Located(place, place.rules, "run.json")
+
+
+def _announced(config: Path) -> Place | None:
+    """The crawl that the daemon with this configuration does, wherever that is. Raises UsageError if several do."""
+    outputs = announced(config, os.environ)
+    if len(outputs) > 1:
+        named = " and ".join(str(one) for one in outputs)
+        raise click.UsageError(f"several crawlers were started with {config}, in {named}: say which, --output DIR")
+    return find(outputs[0]) if outputs else None
+
+
+def _warning(problems: Sequence[Problem], config: Path) -> str:
+    more = f", and {counted(len(problems) - 1, 'mistake')} more" if len(problems) > 1 else ""
+    return (
+        f"warning: {problems[0].headline}{more} (all of it: crawler check -c {config}); "
+        "going by what the crawl itself wrote at its last start or reload"
+    )

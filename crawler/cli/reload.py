@@ -1,5 +1,6 @@
 """`crawler reload`: the running daemon reads its configuration again; `--dry-run` says what that would change."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import click
 import orjson
 
+from crawler.admin.client import Unreachable
 from crawler.cli.daemon import reach
 from crawler.cli.place import place_options
 from crawler.cli.streams import write_data
 from crawler.core.vocabulary import Exit
+from crawler.settings.loading import load
 
 RELOAD_S = 120.0  # a preview judges up to 200,000 URLs; the crawl goes on meanwhile
 
@@ -23,9 +26,15 @@ def command(config: Path | None, overrides: tuple[str, ...], output: Path | None
     """Have the daemon read its configuration again. It comes into force whole, or not at all.
 
     -c and --output only find the daemon: it reads the file, and the -o, that it was started with. Exit code 78 if the
-    file is wrong: the configuration in force then stays.
+    file is wrong: the configuration in force then stays, and the daemon's log says so.
     """
-    with reach(config, overrides, output) as control:
+    try:
+        control = reach(config, overrides, output, quiet=True)  # the daemon says what is wrong with the file
+    except Unreachable:
+        if config is not None:
+            load(config, overrides, os.environ, "run")  # raises for what nobody else is there to refuse
+        raise
+    with control:
         answer = control.call("reload", {"dry_run": dry_run}, timeout_s=RELOAD_S)
     if as_json:
         write_data(orjson.dumps(answer) + b"\n")

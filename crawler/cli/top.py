@@ -60,7 +60,7 @@ def command(
     """Watch the running crawl. `q` or Ctrl-C leaves; exit code 69 if none runs."""
     with reach(config, overrides, output) as control:
         first = control.call("status")
-    watch = _Watch(lambda: reach(config, overrides, output))
+    watch = _Watch(lambda: reach(config, overrides, output, quiet=True))
     try:
         if as_json or not is_terminal():
             return _piped(watch, interval, frames, as_json=as_json)

@@ -1,6 +1,7 @@
 """Where a crawl is: its store, its logs, whether it runs. Found by its output directory and the run.json in it.
 
-It does not read the configuration (the command line does that and hands over what it says).
+It does not read the configuration (the command line does that and hands over what it says). A directory that was moved
+is still the crawl's; a copy of it is a crawl of its own, whatever the run.json that came along says.
 Invariant: looking takes no lock, so that a crawl may start at any moment.
 """
 
@@ -8,10 +9,13 @@ import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import orjson
 
 from crawler.inspect.rules import Rules, load
+
+_USUAL: Final = {"frontier": "frontier.db", "socket": "control.sock", "logs": "logs"}  # under the output directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,12 @@ def find(output: Path, *, frontier: Path | None = None, logs: Path | None = None
     no run.json. Raises OSError with a message for a person if there is nothing of a crawl.
     """
     run = _run_file(output / "run.json")
-    paths = run if _is_of(run, output) else {}
+    said = _paths_of(run, output)
     place = Place(
         output,
-        _path(paths, "frontier", frontier or output / "frontier.db", output / "frontier.db"),
-        _path(paths, "logs", logs or output / "logs", output / "logs"),
-        _path(paths, "socket", socket or output / "control.sock", output / "control.sock"),
+        _path(said, "frontier", frontier, output),
+        _path(said, "logs", logs, output),
+        _path(said, "socket", socket, output),
         _text(run, "run_id"),
         _text(run, "configuration"),
         load(run.get("rules")),
@@ -66,18 +70,52 @@ def find(output: Path, *, frontier: Path | None = None, logs: Path | None = None
     return place
 
 
-def _is_of(run: dict[str, object], output: Path) -> bool:
-    """Whether a run.json was written for this directory. In a copy it names the paths of the original, which may still
-    be there, and running: nobody who names the copy means those.
+def _paths_of(run: dict[str, object], output: Path) -> dict[str, Path]:
+    """Where a run.json says that things are, seen from the directory it lies in now.
+
+    It was written for one directory. Found in another one, that was moved, or copied. It was moved if this still is the
+    same directory by device and inode, or if there is no run.json any more where it was. What lay inside came along
+    with it either way. What lay elsewhere stayed there and belongs to the original, which may be running: to the moved
+    directory, therefore, and not to a copy.
     """
-    written_for = run.get("output")
-    return not isinstance(written_for, str) or Path(written_for) == output.resolve()
+    said = {name: Path(value) for name in _USUAL if isinstance(value := run.get(name), str)}
+    here = output.resolve()
+    home = _written_for(run, said, here)
+    if home is None or home == here:
+        return said
+    was_moved = run.get("inode") == inode_of(here) or not os.access(home / "run.json", os.F_OK)
+    inside = {name: output / path.relative_to(home) for name, path in said.items() if path.is_relative_to(home)}
+    return (said | inside) if was_moved else inside
 
 
-def _path(run: dict[str, object], name: str, configured: Path, usual: Path) -> Path:
-    """What run.json says; unless it is not there (the directory was moved) and the usual place is."""
-    said = run.get(name)
-    path = Path(said) if isinstance(said, str) else configured
+def _written_for(run: dict[str, object], said: dict[str, Path], here: Path) -> Path | None:
+    """The directory that a run.json was written for. An older version did not write that: then it is the one in which
+    something has its usual name, if a crawl is there, or if this directory has the like. None: nothing tells.
+    """
+    if isinstance(written_for := run.get("output"), str):
+        return Path(written_for)
+    for name, path in said.items():
+        usual = _USUAL[name]
+        if path.name == usual:
+            home = path.parent
+            if home == here or (here / usual).exists() or os.access(home / "run.json", os.F_OK):
+                return home
+    return None
+
+
+def inode_of(directory: Path) -> str | None:
+    """What tells a directory from its copies, wherever it is moved within its file system; None if it is not there."""
+    try:
+        status = directory.stat()
+    except OSError:
+        return None
+    return f"{status.st_dev}:{status.st_ino}"
+
+
+def _path(said: dict[str, Path], name: str, configured: Path | None, output: Path) -> Path:
+    """What run.json says, or else the configuration; unless it is not there and the usual place is."""
+    usual = output / _USUAL[name]
+    path = said.get(name) or configured or usual
     return usual if usual.exists() and not path.exists() else path
 
 

@@ -8,7 +8,7 @@ every check, and the origin of each key is known.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -22,6 +22,10 @@ from crawler.settings.seeds import read_seed_file
 from crawler.settings.settings import Mode, Settings
 from crawler.settings.show import DEFAULT_ORIGIN, Shown, masked
 from crawler.settings.sources import Given, Named, Source, conf_d, from_environment, from_overrides, read_toml
+
+# What says where a crawl is, and what its usual directory is named after.
+_PLACE_KEYS: Final = frozenset(("output.directory", "frontier.path", "log.directory", "admin.socket"))
+_USUAL_PLACE_KEYS: Final = frozenset(("crawl.name", "crawl.seeds", "crawl.seed_files"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,46 @@ class Loaded:
 
 def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], mode: Mode) -> Loaded:
     """Read and check the configuration. Raises ConfigurationError with everything that is wrong."""
+    read = _read(path, overrides, environ, mode)
+    if read.problems:
+        raise ConfigurationError(in_order(read.problems))
+    sources = read.sources
+    origins = {key: sources[key].place(tuple(key.split("."))) if key in sources else DEFAULT_ORIGIN for key in keys()}
+    return Loaded(read.settings, origins, read.warnings)
+
+
+def load_place(
+    path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
+) -> tuple[Settings, list[Problem]]:
+    """The configuration for who looks at a crawl or steers it: a mistake in it must not lock the operator out. Returns
+    what else is wrong with it; if anything is, only the keys hold that say where the crawl is.
+
+    Raises ConfigurationError where one of those cannot be read, nor a file whole, nor an override.
+    """
+    read = _read(path, overrides, environ, "crawl", with_secrets=False)
+    problems = in_order(read.problems)
+    needed = _PLACE_KEYS if "output.directory" in read.sources else _PLACE_KEYS | _USUAL_PLACE_KEYS
+    is_unnamed = not needed.isdisjoint(read.bad)
+    if not read.is_whole or is_unnamed or any(problem.file.startswith("-o ") for problem in problems):
+        raise ConfigurationError(problems)
+    return read.settings, problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What became of the layers. `bad`: keys whose last value cannot be; `is_whole`: every file could be read."""
+
+    settings: Settings
+    sources: dict[str, Source]
+    bad: set[str]
+    problems: list[Problem]
+    warnings: list[str]
+    is_whole: bool
+
+
+def _read(
+    path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], mode: Mode, *, with_secrets: bool = True
+) -> _Read:
     problems: list[Problem] = []
     given, all_read = _given(path, overrides, environ, problems)
     values: dict[str, object] = {}
@@ -49,12 +93,15 @@ def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
         try:
             values[key] = _checked(item)
             sources[key] = item.source
+            bad.discard(key)
         except ValidationError as error:
             problems += _problems_of(item, error)
             bad.add(key)
     seeds, seed_problems = _seeds(values, sources)
     problems += seed_problems
-    secrets, secret_problems = _secrets(values, sources)
+    if seed_problems:
+        bad.add("crawl.seed_files")
+    secrets, secret_problems = _secrets(values, sources) if with_secrets else (Secrets(), [])
     problems += secret_problems
     settings = _settings(values, sources, seeds, secrets)
     warnings = []
@@ -67,10 +114,7 @@ def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
             warnings.append(problem.headline + (f" ({finding.hint})" if finding.hint else ""))
         else:
             problems.append(problem)
-    if problems:
-        raise ConfigurationError(in_order(problems))
-    origins = {key: sources[key].place(tuple(key.split("."))) if key in sources else DEFAULT_ORIGIN for key in keys()}
-    return Loaded(settings, origins, warnings)
+    return _Read(settings, sources, bad, problems, warnings, all_read)
 
 
 def _given(

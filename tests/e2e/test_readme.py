@@ -115,43 +115,84 @@ def test_every_make_target_that_is_named_exists() -> None:
         assert done.returncode == 0, (target, done.stderr)
 
 
-def test_the_service_is_installed_from_files_that_exist(tmp_path: Path) -> None:
-    """The install commands run against a root of their own; what systemd itself is asked is only read."""
-    (tmp_path / "site.toml").write_text(blocks("toml", "Use it")[0])
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """The service as the README has it installed, below a root of its own; its configuration edited as it says."""
     text, _ = blocks("sh", "Install the service")
+    root = tmp_path / "root"
     for command in text.splitlines():
         if command.endswith("/crawler install-service"):
             done = run(
-                f"{sys.executable} -m crawler install-service --root root", tmp_path, {"PATH": os.environ["PATH"]}
+                f"{sys.executable} -m crawler install-service --root {root}", tmp_path, {"PATH": os.environ["PATH"]}
             )
             assert done.returncode == 0, done.stderr
-        elif command.startswith("install "):
-            moved = (
-                command.replace("/opt/crawler", str(ROOT)).replace(" /usr", " root/usr").replace(" /etc", " root/etc")
-            )
-            done = run(moved, tmp_path, {"PATH": os.environ["PATH"]})
-            assert done.returncode == 0, (moved, done.stderr)
+        elif command.startswith("${EDITOR"):
+            assert command.split()[1] == "/etc/crawler/crawler.toml"
+            edit(root / "etc/crawler/crawler.toml")
+        elif command.startswith("crawler "):
+            moved = command.replace("/etc/", f"{root}/etc/")
+            done = run(moved, tmp_path, {"PATH": f"{root}/usr/local/bin:{os.environ['PATH']}"})
+            assert (done.returncode, done.stderr) == (0, ""), moved
+            assert "output /var/lib/crawler" in done.stdout
         else:
             assert command.split()[0] in ("make", "systemd-sysusers", "systemctl"), command
-    unit = (tmp_path / "root/etc/systemd/system/crawler.service").read_text()
+    return root
+
+
+def edit(configuration: Path) -> None:
+    """The two keys that are left to the operator."""
+    text = configuration.read_text()
+    for key, value in (
+        ("user_agent", '"mybot/1.0 (+https://example.org/bot; bot@example.org)"'),
+        ("seeds", '["https://example.org/"]'),
+    ):
+        text, count = re.subn(rf"^#{key} = .*$", f"{key} = {value}", text, count=1, flags=re.MULTILINE)
+        assert count == 1, key
+    configuration.write_text(text)
+
+
+def test_the_service_is_installed_from_files_that_exist(installed: Path) -> None:
+    """The install commands run against a root of their own; what systemd itself is asked is only read."""
+    unit = (installed / "etc/systemd/system/crawler.service").read_text()
     assert "/crawler run -c /etc/crawler/crawler.toml" in unit
-    assert (tmp_path / "root/etc/crawler/crawler.toml").read_text() == (tmp_path / "site.toml").read_text()
+    assert "Environment=" not in unit  # what the file says is what holds
 
 
-def test_a_running_daemon_is_steered(tmp_path: Path, environment: dict[str, str]) -> None:
-    """The commands for an installed service, told to one that runs here."""
-    config = tmp_path / "crawler.toml"
-    config.write_text(blocks("toml", "Use it")[0])
-    _, text = blocks("sh", "Install the service")
-    environment = {**environment, "CRAWLER_OUTPUT__DIRECTORY": str(tmp_path / "var")}  # as the unit sets it
-    commands = text.replace("/var/lib/crawler", str(tmp_path / "var")).splitlines()
+def test_what_install_service_says_is_next_is_what_the_readme_says(tmp_path: Path) -> None:
+    """Step by step; without a root of its own the command is called by its name."""
+    text, _ = blocks("sh", "Install the service")
+    from crawler.cli.install import next_steps
+
+    assert next_steps(None, Path("/etc/crawler/crawler.toml"), "crawler") == text.splitlines()[2:]
+
+
+def test_a_running_daemon_is_steered(installed: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+    """The commands for an installed service, told to one that runs here as the unit starts it: with the environment
+    that systemd gives it and an operator's shell does not have.
+    """
+    config = installed / "etc/crawler/crawler.toml"
+    text = config.read_text()
+    for place in ("/var/lib/crawler", "/var/log/crawler"):
+        text = text.replace(f'"{place}"', f'"{installed}{place}"')
+        (installed / place[1:]).mkdir(parents=True)
+    config.write_text(text)
+    runtime = installed / "run/crawler"
+    runtime.mkdir(parents=True)
+    of_the_unit = {
+        "STATE_DIRECTORY": f"{installed}/var/lib/crawler",
+        "LOGS_DIRECTORY": f"{installed}/var/log/crawler",
+        "RUNTIME_DIRECTORY": str(runtime),
+        "CONFIGURATION_DIRECTORY": str(config.parent),
+    }
+    _, steer = blocks("sh", "Install the service")
+    commands = re.sub(r" /(var|etc)/", rf" {installed}/\1/", steer).splitlines()
     assert len(commands) == 4
     daemon = subprocess.Popen(
-        [sys.executable, "-m", "crawler", "run", "-c", str(config)], cwd=tmp_path, env=environment
+        [sys.executable, "-m", "crawler", "run", "-c", str(config)], cwd=tmp_path, env=environment | of_the_unit
     )
     try:
-        assert wait_until(lambda: (tmp_path / "var/control.sock").exists(), daemon)
-        del environment["CRAWLER_OUTPUT__DIRECTORY"]  # an operator's shell knows nothing of the unit
+        assert wait_until(lambda: (installed / "var/lib/crawler/control.sock").exists(), daemon)
+        assert (installed / "var/log/crawler/events.jsonl").exists()
         for command in commands:
             done = run(command, tmp_path, environment)
             assert (done.returncode, done.stderr) == (0, ""), command

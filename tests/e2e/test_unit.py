@@ -202,7 +202,8 @@ def test_reloading_by_the_units_command(server: Nginx, tmp_path: Path) -> None:
     output = tmp_path / "out"
     keys = sections(server, OTHER, identity=identity, output={"directory": output})
     crawl = Crawl.of(tmp_path, keys, output=output)
-    arguments = [str(output) if word == "/var/lib/crawler" else word for word in arguments]
+    assert "/etc/crawler/crawler.toml" in arguments
+    arguments = [str(crawl.config) if word == "/etc/crawler/crawler.toml" else word for word in arguments]
     with subprocess.Popen(
         [sys.executable, "-m", "crawler", "run", "-c", str(crawl.config)], cwd=ROOT, env=environment(),
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -21,7 +21,7 @@ def installed(root: Path, *more: str) -> int:
 
 
 def files(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and not path.is_symlink()}
 
 
 def test_everything_goes_to_its_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +73,72 @@ def test_the_example_configuration_is_one(tmp_path: Path) -> None:
     load(path, [], {}, "crawl")
     first = path.read_text().splitlines()[0]
     assert (path.parent / first.removeprefix("#:schema ./")).is_file()
+
+
+@pytest.mark.parametrize("instance", [None, "news"])
+def test_the_configuration_names_the_directories_of_the_unit(tmp_path: Path, instance: str | None) -> None:
+    """With the two keys that are left to the operator it is right for `run`, and for every command that is given it."""
+    assert installed(tmp_path, *(["--instance", instance] if instance else [])) == 0
+    path = tmp_path / f"etc/crawler/{instance or 'crawler'}.toml"
+    overrides = ["identity.user_agent=mybot/1.0 (+https://example.org/)", "crawl.seeds=https://example.org/"]
+    settings = load(path, overrides, {}, "run").settings
+    below = f"/{instance}" if instance else ""
+    assert str(settings.output_directory) == f"/var/lib/crawler{below}"
+    assert str(settings.log_directory) == f"/var/log/crawler{below}"
+    unit = (tmp_path / f"etc/systemd/system/crawler{'@' if instance else ''}.service").read_text()
+    assert "Environment=" not in unit
+
+
+def test_a_configuration_of_before_is_told_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The unit said where the crawl is, once: a file that does not is named, with the two lines it lacks."""
+    configuration = tmp_path / "etc/crawler/crawler.toml"
+    configuration.parent.mkdir(parents=True)
+    for text in ("", '[output]\ndirectory = "archive"\n'):
+        configuration.write_text(text)
+        assert installed(tmp_path) == 0
+        assert 'output.directory = "/var/lib/crawler"' in capsys.readouterr().err
+    configuration.write_text('[output]\ndirectory = "/srv/crawl"\n')
+    assert installed(tmp_path) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_command_is_linked_where_a_shell_looks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A link to the program; shown by --dry-run; one that leads elsewhere is replaced by --force alone, and kept."""
+    link = tmp_path / "usr/local/bin/crawler"
+    assert installed(tmp_path, "--dry-run") == 0
+    assert f"==> {link} (new, a link to {PROGRAM})" in capsys.readouterr().out
+    assert installed(tmp_path) == 0
+    assert link.readlink() == Path(PROGRAM)
+    assert f"{link}  written" in capsys.readouterr().out
+    assert installed(tmp_path) == 0
+    assert f"{link}  unchanged" in capsys.readouterr().out
+    link.unlink()
+    link.symlink_to("/elsewhere/crawler")
+    assert installed(tmp_path) == 1
+    assert installed(tmp_path, "--force") == 0
+    assert link.readlink() == Path(PROGRAM)
+    assert link.with_name("crawler.old").readlink() == Path("/elsewhere/crawler")
+
+
+def test_another_program_of_that_name_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is said; the rest is installed, and the steps that are left name ours by its path."""
+    theirs = tmp_path / "usr/local/bin/crawler"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("#!/bin/sh\n")
+    assert installed(tmp_path, "--force") == 0
+    told = capsys.readouterr()
+    assert theirs.read_text() == "#!/bin/sh\n"
+    assert f"{theirs} is another program, and stays; this one is {PROGRAM}" in told.err
+    assert f"{PROGRAM} check -c /etc/crawler/crawler.toml" in told.out
+
+
+def test_the_steps_that_are_left_call_the_command_by_its_name(tmp_path: Path) -> None:
+    """Where it was installed for this machine, and is no other program."""
+    link = install.Planned(Path("/usr/local/bin/crawler"), "", install.State.NEW, Path(PROGRAM))
+    assert install.command_of([link], Path(PROGRAM), root=Path("/")) == "crawler"
+    theirs = install.Planned(link.path, "", install.State.KEPT, Path(PROGRAM))
+    assert install.command_of([theirs], Path("/my own/crawler"), root=Path("/")) == "'/my own/crawler'"
+    assert install.command_of([], Path("/usr/local/bin/crawler"), root=Path("/")) == "crawler"
 
 
 def test_a_second_time_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

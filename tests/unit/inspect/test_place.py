@@ -1,6 +1,7 @@
 """How a crawl is found from outside: by its directory, by run.json, by who holds the lock."""
 
 import os
+import shutil
 from pathlib import Path
 
 import orjson
@@ -8,7 +9,7 @@ import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.frontier.lock import OwnerLock
-from crawler.inspect.place import find, owner
+from crawler.inspect.place import find, inode_of, owner
 from crawler.inspect.rules import Rules, dump, load
 
 RULES = Rules(
@@ -75,6 +76,65 @@ def test_a_copy_is_not_taken_for_the_original(tmp_path: Path) -> None:
     assert find(original).frontier == original / "frontier.db"
     found = find(copy)
     assert (found.frontier, found.logs, found.socket) == tuple(copy / name for name in names.values())
+
+
+def crawl_at(folder: Path, *, elsewhere: Path | None = None, older: bool = False) -> None:
+    """What a crawl leaves: its store, its run.json, its logs in the directory or elsewhere."""
+    logs = elsewhere or folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "frontier.db").touch()
+    run = {"frontier": str(folder / "frontier.db"), "logs": str(logs), "socket": str(folder / "control.sock")}
+    if not older:
+        run |= {"output": str(folder), "inode": str(inode_of(folder))}
+    (folder / "run.json").write_bytes(orjson.dumps(run))
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["this version", "one that wrote no output"])
+def test_a_copy_never_acts_on_its_original(tmp_path: Path, *, older: bool) -> None:
+    """Not its store, not its socket, and not its logs, wherever those are kept."""
+    original, copy, logs = tmp_path / "a", tmp_path / "b", tmp_path / "log"
+    crawl_at(original, elsewhere=logs, older=older)
+    shutil.copytree(original, copy)
+    found = find(copy)
+    assert (found.frontier, found.socket, found.logs) == (copy / "frontier.db", copy / "control.sock", copy / "logs")
+    kept = find(original)
+    assert (kept.frontier, kept.socket, kept.logs) == (original / "frontier.db", original / "control.sock", logs)
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["this version", "one that wrote no output"])
+def test_a_moved_directory_keeps_what_lies_elsewhere(tmp_path: Path, *, older: bool) -> None:
+    """Its logs are still where they were; its store and its socket came along."""
+    logs, moved = tmp_path / "log", tmp_path / "b"
+    crawl_at(tmp_path / "a", elsewhere=logs, older=older)
+    (tmp_path / "a").rename(moved)
+    found = find(moved)
+    assert (found.frontier, found.socket, found.logs) == (moved / "frontier.db", moved / "control.sock", logs)
+
+
+def test_what_was_moved_is_known_though_another_crawl_has_its_old_place(tmp_path: Path) -> None:
+    """By device and inode: an archive that was put aside before the next crawl began."""
+    logs, moved = tmp_path / "log", tmp_path / "b"
+    crawl_at(tmp_path / "a", elsewhere=logs)
+    (tmp_path / "a").rename(moved)
+    crawl_at(tmp_path / "a", elsewhere=tmp_path / "log2")
+    assert find(moved).logs == logs
+    assert find(moved).frontier == moved / "frontier.db"
+    assert find(tmp_path / "a").logs == tmp_path / "log2"
+
+
+def test_a_copy_of_a_crawl_whose_store_is_elsewhere_has_none(tmp_path: Path) -> None:
+    """The store belongs to the original; what a configuration says of the copy holds."""
+    original, copy, store = tmp_path / "a", tmp_path / "b", tmp_path / "fast.db"
+    crawl_at(original)
+    run = orjson.loads((original / "run.json").read_bytes()) | {"frontier": str(store)}
+    (original / "run.json").write_bytes(orjson.dumps(run))
+    (original / "frontier.db").unlink()
+    store.touch()
+    shutil.copytree(original, copy)
+    assert find(original).frontier == store
+    assert find(copy).frontier == copy / "frontier.db"
+    assert find(copy, frontier=tmp_path / "other.db").frontier == tmp_path / "other.db"
 
 
 def test_a_torn_run_json_is_as_good_as_none(tmp_path: Path) -> None:
