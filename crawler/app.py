@@ -32,6 +32,7 @@ from crawler.engine.clock import SystemClock, utc_offset_s
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.gate import AddressGate
+from crawler.engine.kept import why_left
 from crawler.engine.large import LARGE_AT_ONCE
 from crawler.engine.listings import Listings
 from crawler.engine.rejudge import Rejudger
@@ -87,7 +88,7 @@ class View:
 class Result:
     """How a crawl ended. `summary` has the names of `crawl --json`; `seed_problems` says of each seed that was not
     answered why, when none was; `output_problems` why something could not be written; `opens_at` when `fetch.hours`
-    open, if they are closed.
+    open, if they are closed; `kept` what keeps the URLs that are left, the commonest reasons, a line each.
     """
 
     stopped_by: StoppedBy
@@ -97,6 +98,7 @@ class Result:
     seed_problems: tuple[str, ...] = ()
     output_problems: tuple[str, ...] = ()
     opens_at: float | None = None
+    kept: tuple[str, ...] = ()
     seeds_refused: tuple[str, ...] = ()  # every seed that was answered was answered with 4xx or 5xx: the first of them
 
 
@@ -214,6 +216,7 @@ async def _run(
                 problems,
                 tuple(output_problems),
                 parts.valve.closed_until_at,
+                tuple(why_left(parts.books.hosts.values(), totals.waiting, clock.mono())),
                 () if recovered.counters.pages else parts.reporter.seeds_refused(),
             )
         finally:

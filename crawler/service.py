@@ -6,7 +6,7 @@ It decides nothing about the crawl. Invariant: whatever is opened here is closed
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,7 @@ from crawler.frontier.reader import Reader
 from crawler.inspect.answer import table
 from crawler.inspect.why import Inquiry
 from crawler.obs.events import Event
+from crawler.obs.timestamp import timestamp
 from crawler.obs.writer import PENDING_LIMIT
 from crawler.parts import Parts
 from crawler.reload import Reloader
@@ -87,7 +88,7 @@ class Service:
             totals=lambda: views.totals,
             disk_reason=lambda: parts.reporter.disk_reason,
             bounded=self._bounded,
-            warnings=lambda: parts.logs.warnings,
+            warnings=self._warnings,
             log_dropped=lambda: parts.logs.dropped,
         )
         self.reloader = Reloader(settings, parts, configuration=configuration, read_again=read_again)
@@ -141,6 +142,15 @@ class Service:
         if self._web is not None:
             await self._web.close()
         self.control.close()
+
+    def _warnings(self) -> Sequence[Mapping[str, object]]:
+        """The last warnings; not those of refused reloads that a later one has settled."""
+        warnings = self._parts.logs.warnings
+        done_at = self.reloader.reloaded_at
+        if done_at is None:
+            return warnings
+        done = timestamp(done_at)
+        return [one for one in warnings if one["event"] != Event.RELOAD_FAILED or str(one["ts"]) > done]
 
     def status(self) -> Mapping[str, Any]:
         """The whole status, as JSON holds it."""

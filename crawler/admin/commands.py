@@ -13,7 +13,7 @@ from crawler.admin.protocol import Refused
 from crawler.core.clock import Clock
 from crawler.core.url import UrlError
 from crawler.core.values import Origin
-from crawler.core.vocabulary import Exit
+from crawler.core.vocabulary import Exit, StoppedBy
 from crawler.engine.admission import Admission
 from crawler.engine.blocks import Blocks, block_of
 from crawler.engine.crawl import Crawl
@@ -96,6 +96,7 @@ class Commands:
     async def _stop_crawl(self, _: Arguments) -> object:
         was_draining = self._crawl.is_draining
         if not was_draining:
+            self._crawl.stop(StoppedBy.OPERATOR)  # before the signal, which would be the reason otherwise
             self._stop()
         return {"changed": not was_draining, "in_flight": self._in_flight()}
 

@@ -3,14 +3,19 @@
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import orjson
 
 from crawler.cli.failures import not_written, say
+from crawler.cli.look import counted
 from crawler.cli.options import config_option, load_settings, override_option
 from crawler.cli.streams import write_data
 from crawler.core.vocabulary import Exit, StoppedBy
+
+if TYPE_CHECKING:
+    from crawler.app import Result
 
 
 @click.command(name="crawl")
@@ -78,29 +83,32 @@ def command(
             say(one)
     if result.output_problems:
         return not_written(result.output_problems)
+    return _exit_code(result)
+
+
+def _exit_code(result: "Result") -> int:
+    left = f"{counted(result.urls_left, 'URL')} {'is' if result.urls_left == 1 else 'are'} left"
     if result.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
         opens = time.strftime("%a %H:%M", time.localtime(result.opens_at))
-        left = f"{result.urls_left} URLs are left"
         say(f"fetch.hours are closed until {opens}; {left}, the same command goes on with them")
         return Exit.WAITING
-    return _exit_code(result.stopped_by, urls_left=result.urls_left, problems=result.seed_problems)
-
-
-def _exit_code(stopped_by: StoppedBy, *, urls_left: int, problems: tuple[str, ...]) -> int:
-    if problems:
+    if result.seed_problems:
         say("no seed answered")
-        for problem in problems:
+        for problem in result.seed_problems:
             say(problem)
         return Exit.FINDINGS
-    match stopped_by:
+    match result.stopped_by:
         case StoppedBy.WAITING:
-            say(f"{urls_left} URLs are due later than crawl.linger; the same command goes on with them")
-            return Exit.WAITING
-        case StoppedBy.SIGNAL if urls_left:
-            say(f"stopped with {urls_left} URLs left; the same command goes on with them")
+            say(f"{left} that may not be asked for within crawl.linger; the same command goes on with them")
+        case StoppedBy.SIGNAL | StoppedBy.OPERATOR if result.urls_left:
+            say(f"stopped; {left}, the same command goes on with them")
             return Exit.WAITING
         case _:
-            return Exit.OK
+            if result.kept:
+                say(left)
+    for line in result.kept:
+        say(line)
+    return Exit.WAITING if result.stopped_by is StoppedBy.WAITING else Exit.OK
 
 
 def _toml_string(text: str) -> str:

@@ -33,10 +33,11 @@ _STATES: Final[Mapping[str, tuple[str, str]]] = {
 }
 _STOPPED_BY: Final[Mapping[str, str]] = {
     "empty": "all that was found and allowed has been fetched",
-    "waiting": "what is left is due later",
+    "waiting": "URLs are left that are not to be asked for yet",
     "max_urls": "scope.max_urls was reached",
     "max_duration": "the time limit was reached",
     "signal": "it was asked to stop",
+    "operator": "`crawler stop` ended it",
     "disk": "nothing could be written; the same command resumes",
 }
 
@@ -93,7 +94,8 @@ def panel(snapshot: Snapshot) -> Text:
         (f"{count(s.errors)} {_plural(s.errors, 'error')}", "red" if s.errors else ""),
         (f" · {count(s.denied)} denied", ""),
     )
-    line("queue", (f"{count(s.queued)} due · {count(s.waiting)} later · {count(s.in_flight)} in flight", ""))
+    queue = f"{count(s.queued)} due · {count(s.waiting)} later · {count(s.in_flight)} in flight"
+    line("queue", (queue, ""), (f" · {count(s.kept)} kept by a limit or a block" if s.kept else "", "yellow"))
     resting = f" · {count(s.hosts_resting)} resting"
     line("hosts", (count(s.hosts), ""), (resting, "yellow" if s.hosts_resting else ""))
     line(

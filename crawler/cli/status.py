@@ -8,10 +8,11 @@ import click
 import orjson
 
 from crawler.cli.daemon import reach
-from crawler.cli.look import counted
+from crawler.cli.look import count, counted, printable, size
 from crawler.cli.place import place_options
 from crawler.cli.streams import write_data
 from crawler.core.vocabulary import Exit
+from crawler.inspect.moments import span_text
 
 _IN_FLIGHT_SHOWN = 5
 _WARNINGS_SHOWN = 5
@@ -38,50 +39,45 @@ def lines(status: Mapping[str, Any]) -> list[str]:
     resting = (
         ", ".join(f"{hosts[word]} {word}" for word in ("backoff", "held", "blocked") if hosts[word]) or "0 resting"
     )
+    refused = counts["outcomes"].get("http_error", 0)
     shown = [
-        f"{status['crawl']} is {status['state']}: {status['sentence']}",
-        f"  process      pid {status['pid']}, up {_duration(status['elapsed_s'])}, {_size(status['rss_bytes'])} memory",
+        f"{status['crawl']} is {status['state']}: {printable(status['sentence'])}",
+        f"  process      pid {status['pid']}, up {span_text(status['elapsed_s'])}, {size(status['rss_bytes'])} memory",
         f"  output       {status['output']}",
-        f"  pages        {counts['pages']}, {rates['pages_per_s']:.1f}/s",
-        f"  responses    {counts['responses']}, {rates['responses_per_s']:.1f}/s, {_size(rates['bytes_per_s'])}/s; "
-        f"{counted(counts['errors'], 'error')}, "
-        f"{counted(counts['outcomes'].get('http_error', 0), 'HTTP error')} (4xx, 5xx), {counts['denied']} denied",
-        f"  queue        {urls['queued']} queued, {urls['waiting']} waiting, {urls['done']} done, "
-        f"{urls['denied']} denied, {urls['gave_up']} given up",
-        f"  hosts        {hosts['total']}, {hosts['with_work']} with work, {resting}",
-        f"  connections  {connections['open']} open, {connections['requests_per_connection']} requests each, "
-        f"{connections['tls_handshakes']} handshakes, {connections['tls_resumed']} resumed",
+        f"  pages        {count(counts['pages'])}, {rates['pages_per_s']:.1f}/s",
+        f"  responses    {count(counts['responses'])}, {rates['responses_per_s']:.1f}/s, "
+        f"{size(rates['bytes_per_s'])}/s; {counted(counts['errors'], 'error')}, "
+        f"{counted(refused, 'HTTP error')} (4xx, 5xx), {count(counts['denied'])} denied",
+        f"  queue        {count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
+        f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up",
+        f"  hosts        {count(hosts['total'])}, {count(hosts['with_work'])} with work, {resting}",
+        f"  connections  {count(connections['open'])} open, {connections['requests_per_connection']:,} requests each, "
+        f"{counted(connections['tls_handshakes'], 'handshake')}, {count(connections['tls_resumed'])} resumed",
         f"  processor    {rates['cpu_percent']:.0f} % of a core, event loop late by {rates['loop_lag_s'] * 1e3:.0f} ms",
         f"  in flight    {len(flights)}",
     ]
-    shown += [f"    {one['age_s']:6.1f} s  {one['stage']:<10}  {one['url']}" for one in flights[:_IN_FLIGHT_SHOWN]]
+    shown += [
+        f"    {one['age_s']:6.1f} s  {one['stage']:<10}  {printable(one['url'])}" for one in flights[:_IN_FLIGHT_SHOWN]
+    ]
     full = [one for one in status["memory"] if one["limit"] and one["held"] > 0.8 * one["limit"]]
     shown += [
-        f"  nearly full  {one['name']}: {one['held']} of {one['limit']} {one['unit']}"
+        f"  nearly full  {one['name']}: {_amount(one, 'held')} of {_amount(one, 'limit')}"
         for one in full
         if one["name"] != "recent URL keys"  # takes all its room from the start
     ]
     if status["log_dropped"]:
-        shown.append(f"  log          {status['log_dropped']} lines lost")
-    shown += [f"  {warning['ts']}  {_words(warning)}" for warning in status["warnings"][-_WARNINGS_SHOWN:]]
+        shown.append(f"  log          {counted(status['log_dropped'], 'line')} lost")
+    if warnings := status["warnings"][-_WARNINGS_SHOWN:]:
+        shown.append("  last warnings")
+        shown += [f"    {str(one['ts'])[:19]}Z  {printable(warning_words(one))}" for one in warnings]
     return shown
 
 
-def _words(warning: Mapping[str, Any]) -> str:
+def _amount(bounded: Mapping[str, Any], which: str) -> str:
+    return size(bounded[which]) if bounded["unit"] == "bytes" else count(bounded[which])
+
+
+def warning_words(warning: Mapping[str, Any]) -> str:
+    """A logged event in a line, without what every event has."""
     left_out = {"ts", "event", "level", "crawl", "run_id"}
     return " ".join([warning["event"], *(f"{key}={value}" for key, value in warning.items() if key not in left_out)])
-
-
-def _duration(seconds: float) -> str:
-    for unit_s, unit in ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1_024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1_024
-    return f"{size:.1f} GiB"

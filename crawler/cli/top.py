@@ -20,6 +20,8 @@ from crawler.admin.client import Control, Unreachable
 from crawler.cli.daemon import reach
 from crawler.cli.look import count, counted, is_terminal, printable, size
 from crawler.cli.place import locate, place_options
+from crawler.cli.status import lines as status_lines
+from crawler.cli.status import warning_words
 from crawler.cli.streams import write_data
 from crawler.core.options import PolitenessOptions
 from crawler.core.vocabulary import Exit
@@ -35,7 +37,13 @@ HOSTS_AT_MOST: Final = 20_000  # of a store that is looked through every few sec
 _REMEMBERED: Final = 120
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _LABEL: Final = 13
-_STATE_STYLES: Final = {"crawling": "green", "paused": "yellow", "draining": "yellow", "lingering": "yellow"}
+_STATE_STYLES: Final = {
+    "crawling": "green",
+    "idle": "green",
+    "paused": "yellow",
+    "draining": "yellow",
+    "lingering": "yellow",
+}
 _HOST_STYLES: Final = {"blocked": "red", "held": "red", "backoff": "yellow", "ready": "green", "new": "dim"}
 
 Line = list[tuple[str, str]]  # pieces of text, each with a style
@@ -125,14 +133,12 @@ class _Hosts:
 
 
 def _piped(watch: _Watch, interval_s: float, frames: int | None, *, as_json: bool) -> int:
-    from crawler.cli.status import lines
-
     looked = 0
     while True:
         status = watch.look()
         if status is None:
             raise Unreachable(watch.problem)
-        text = orjson.dumps(status) if as_json else "\n".join(lines(status)).encode() + b"\n"
+        text = orjson.dumps(status) if as_json else "\n".join(status_lines(status)).encode() + b"\n"
         write_data(text + b"\n")
         looked += 1
         if looked == frames:
@@ -196,8 +202,11 @@ def frame(
     if for_hosts:
         lines += _host_lines(hosts[:for_hosts], now)
     if warned:
-        lines += [[], [("warnings", "bold")]]
-        lines += [[("  ", ""), (printable(_words(one)), "yellow")] for one in warnings[-warned:]]
+        lines += [[], [("last warnings", "bold")]]
+        lines += [
+            [(f"  {str(one['ts'])[11:19]}  ", "dim"), (printable(warning_words(one)), "yellow")]
+            for one in warnings[-warned:]
+        ]
     return lines[:height]
 
 
@@ -227,7 +236,7 @@ def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
                        f"{count(urls['gave_up'])} given up", "")),
         line("hosts", (f"{count(hosts['total'])}, {count(hosts['with_work'])} with work", ""),
              (f", {count(hosts['backoff'])} in backoff, {count(hosts['held'])} held", "yellow" if resting else "")),
-        line("connections", (f"{connections['open']} open, {connections['idle']} idle; ", ""),
+        line("connections", (f"{count(connections['open'])} open, {count(connections['idle'])} idle; ", ""),
              (f"{connections['requests_per_connection']:.1f}", "bold"),
              (f" requests each; {count(connections['tls_handshakes'])} handshakes, "
               f"{count(connections['tls_resumed'])} resumed", "")),
@@ -259,12 +268,6 @@ def _host_lines(hosts: Sequence[HostView], now: float) -> list[Line]:
              (f"{count(view.queued):>10} queued  {view.ok}/{view.errors} ok/err  ", ""), (printable(view.why), "dim")]
         )  # fmt: skip
     return lines
-
-
-def _words(warning: Mapping[str, Any]) -> str:
-    left_out = {"ts", "event", "level", "crawl", "run_id"}
-    when = str(warning.get("ts", ""))[11:19]
-    return " ".join([when, str(warning["event"]), *(f"{k}={v}" for k, v in warning.items() if k not in left_out)])
 
 
 def sparks(values: Sequence[float]) -> str:

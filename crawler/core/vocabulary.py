@@ -188,6 +188,7 @@ class StoppedBy(StrEnum):
     MAX_URLS = "max_urls"
     MAX_DURATION = "max_duration"
     SIGNAL = "signal"
+    OPERATOR = "operator"  # `crawler stop`
     DISK = "disk"
 
 

@@ -17,6 +17,7 @@ from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord
 from crawler.core.vocabulary import ErrorType, HostState
 from crawler.engine.blocks import Blocks
 from crawler.engine.hosts import Host, Key
+from crawler.engine.kept import unreadable_robots
 from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
 from crawler.obs.timestamp import timestamp
@@ -120,8 +121,7 @@ class Books:
         host.robots_pending = False
         self._learn_delay(host)
         if host.is_held:
-            words = f"robots.txt {record.status_code}" if record.status_code else "robots.txt unreachable"
-            self._say(host, HostState.READY, HostState.HELD, words, record.expires_at)
+            self._say(host, HostState.READY, HostState.HELD, unreadable_robots(host), record.expires_at)
         elif was_held:
             self._say(host, HostState.HELD, HostState.READY, "robots.txt read")
 

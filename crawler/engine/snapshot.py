@@ -7,6 +7,7 @@ from dataclasses import dataclass
 class Snapshot:
     """Counts since this run began, and the state now. `rate_now` is pages a second over the last few seconds; `state`
     is crawling, lingering, paused, outage, draining or off_hours: then `until_at` (UTC) is when `fetch.hours` open.
+    `queued` counts the URLs that may be asked for; those that a limit of scope or a block keeps are in `kept`.
     """
 
     elapsed_s: float
@@ -19,6 +20,7 @@ class Snapshot:
     links_found: int
     links_new: int
     queued: int
+    kept: int
     waiting: int
     in_flight: int
     hosts: int

@@ -18,6 +18,8 @@ from crawler.engine.books import Books
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.hosts import Host
+from crawler.engine.kept import kept, unreadable_robots
+from crawler.engine.kept import words as kept_words
 from crawler.engine.pace import Pace, Rates
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.summary import peak_rss_bytes, rss_bytes
@@ -96,9 +98,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`state` is crawling, lingering, off_hours, paused or draining; `bottleneck` one of obs.events.BOTTLENECKS, and
-    `sentence` says the same to a person. `urls` counts the store's URLs by state, `hosts` the hosts. Times: `at` UTC
-    epoch seconds, durations in seconds. `reloaded_at` is when the configuration in force was read.
+    """`state` is crawling, idle, lingering, off_hours, outage, paused or draining; `bottleneck` one of
+    obs.events.BOTTLENECKS, and `sentence` says the same to a person. `urls` counts the store's URLs by state, `hosts`
+    the hosts. Times: `at` UTC epoch seconds, durations in seconds.
     """
 
     at: float
@@ -171,7 +173,7 @@ class StatusView:
         return Status(
             at=round(self._clock.now(), 3),
             elapsed_s=round(now - self._started_mono, 3),
-            state=self._state(),
+            state="idle" if bottleneck == "empty" and self._state() == "crawling" else self._state(),
             bottleneck=bottleneck,
             sentence=sentence,
             rates=rates,
@@ -234,7 +236,8 @@ class StatusView:
                     "host": str(host.origin), "state": str(state_of(host, now)), "queued": host.queued,
                     "fetched": host.fetched, "in_flight": host.leases, "delay_s": host.key.delay_s,
                     "until_at": None if open_mono is None else round(now_at + open_mono - now, 1),
-                    "why": next((turn.reason for turn in turns if turn.open_mono == open_mono), ""),
+                    "why": unreadable_robots(host) if host.is_held and not host.is_blocked
+                    else next((str(turn.reason) for turn in turns if turn.open_mono == open_mono), ""),
                 }
             )  # fmt: skip
         return found
@@ -290,15 +293,19 @@ class StatusView:
         hosts = f"{with_work} host{'' if with_work == 1 else 's'}"
         if wait_s == NEVER or wait_s <= 0:
             return "politeness", f"politeness: {hosts} with work, each asked no oftener than its delay allows"
-        return "politeness", f"politeness: {hosts} with work, all resting; the next may be asked in {words_for(wait_s)}"
+        why = "; ".join(kept_words(kept(self._books.hosts.values(), now)))
+        next_turn = f"the next may be asked in {words_for(wait_s)}"
+        return "politeness", f"politeness: {hosts} with work, all resting; {next_turn}{f': {why}' if why else ''}"
 
     def _empty_words(self) -> str:
-        due = self._scheduler.next_due_at
-        if self._books.limit_reached:
-            return "nothing to do: a limit of scope keeps the queued URLs"
-        if due is None:
-            return "nothing to do: no URL is queued"
-        return f"nothing to do until a waiting URL is due in {words_for(max(0.0, due - self._clock.now()))}"
+        due, now_at = self._scheduler.next_due_at, self._clock.now()
+        reasons = kept_words(kept(self._books.hosts.values(), self._clock.mono()))
+        waiting = self._totals().waiting
+        if due is not None:
+            reasons.append(f"{waiting:,} due later, the first in {words_for(max(0.0, due - now_at))}")
+        if (again_s := self._scheduler.revisit_s()) != NEVER:
+            reasons.append(f"the next revisit in {words_for(max(0.0, again_s))}")
+        return "nothing to do: " + ("; ".join(reasons) or "no URL is queued")
 
 
 def state_of(host: Host, now_mono: float) -> HostState:

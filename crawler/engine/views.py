@@ -64,6 +64,8 @@ class Views:
         while len(recent) > 2 and now - recent[0][0] > _RATE_OVER_S:
             recent.popleft()
         spent_s = now - recent[0][0]
+        queued = sum(host.queued for host in books.hosts.values())
+        kept = sum(host.backlog for host in books.hosts.values() if host.limit_reached or host.is_blocked)
         resting = sum(1 for host in books.hosts.values() if host.turn.open_mono > now or host.is_held)
         return Snapshot(
             elapsed_s=now - self._started_mono,
@@ -76,7 +78,8 @@ class Views:
             denied=tally.denied,
             links_found=tally.links_found,
             links_new=tally.links_new,
-            queued=sum(host.queued for host in books.hosts.values()),
+            queued=queued - kept,
+            kept=kept,
             waiting=self._totals.waiting,
             in_flight=sum(len(lease.tasks) for lease in self._scheduler.leases_out.values()),
             hosts=len(books.hosts),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
 
 from tests.support.crawls import TIMEOUT_S, Crawl, Ran, command, ended, environment, run, running
 from tests.support.nginx import Nginx
@@ -288,6 +289,25 @@ def test_a_certificate_of_an_unknown_issuer_is_refused(server: Nginx, tmp_path: 
     assert server.requests() == []
 
 
+def test_what_keeps_urls_is_said_where_a_crawl_goes_on(server: Nginx, tmp_path: Path) -> None:
+    """The same directory without the CA file: no URL is asked for, and the words name the error; then one that an
+    operator blocked, which is said too.
+    """
+    keys = sections(server, OTHER, crawl={"linger": "1s"})
+    crawl = Crawl.of(tmp_path, keys)
+    assert crawl.run("-o", "scope.max_urls=5").code == 0
+    trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
+    unknown = crawl.run("-o", f'network.ca_file="{tmp_path}/other.pem"', timeout=2 * SOON_S)
+    assert (unknown.code, unknown.summary["stopped_by"]) == (75, "waiting")
+    assert "resting after tls_unknown_issuer" in unknown.stderr
+    assert "due later" not in unknown.stderr
+    assert run("block", OTHER, "--output", crawl.output).code == 0
+    blocked = crawl.run(timeout=2 * SOON_S)
+    assert blocked.summary["responses"] == 0
+    assert "blocked by the operator" in blocked.stderr
+    assert len(server.places()) == 5
+
+
 def test_verification_can_be_turned_off_and_is_then_said_each_time(server: Nginx, tmp_path: Path) -> None:
     """tls.verify = false: the crawl works, with a warning on stderr and in the log."""
     keys = {name: dict(section) for name, section in sections(server, OTHER, scope={"max_urls": 3}).items()}
@@ -323,5 +343,6 @@ def test_one_dead_seed_does_not_keep_the_others_from_being_crawled(server: Nginx
     keys = sections(server, OTHER, crawl={"seeds": [odd, server.url(OTHER)], "linger": "1s"})
     ran = Crawl.of(tmp_path, keys).run(timeout=2 * SOON_S)
     assert (ran.code, ran.summary["stopped_by"]) == (75, "waiting")
-    assert "1 URLs are due later" in ran.stderr
+    assert "1 URL is left that may not be asked for within crawl.linger" in ran.stderr
+    assert f"1 URL of {odd.removesuffix('/')} whose robots.txt cannot be read (server_closed)" in ran.stderr
     assert set(server.places()) == server.site.wanted(OTHER)

@@ -70,12 +70,21 @@ def test_status_pause_resume_and_stop(server: Nginx, tmp_path: Path) -> None:
         assert server.count() == before
         assert tell(crawl, "resume").stdout == "resumed\n"
         assert wait_for_requests(server, process, before + 5)
+        assert tell(crawl, "block", WWW).code == 0
+        assert wait_until(lambda: not json.loads(tell(crawl, "status", "--json").stdout)["in_flight"], process)
+        idle = json.loads(tell(crawl, "status", "--json").stdout)
+        assert (idle["state"], idle["bottleneck"]) == ("idle", "empty")
+        assert f"{idle['urls']['queued']:,} URLs of https://{WWW}" in idle["sentence"]
+        assert "blocked by the operator" in idle["sentence"]
         assert tell(crawl, "stop", "--wait").stdout == "stopped\n"
         assert ended(process, timeout=20).code == 0
+    assert [(line["event"], line["reason"]) for line in crawl.events() if line["event"] in ("drain", "stop")] == [
+        ("drain", "operator"), ("stop", "operator"),
+    ]  # fmt: skip
     gone = tell(crawl, "status")
     assert (gone.code, gone.stdout) == (69, "")
     assert "no crawler is running here" in gone.stderr
-    assert [line["command"] for line in events(crawl, "control")] == ["pause", "resume", "stop"]
+    assert [line["command"] for line in events(crawl, "control")] == ["pause", "resume", "block", "stop"]
 
 
 def test_a_reload_comes_into_force_whole_or_not_at_all(server: Nginx, tmp_path: Path) -> None:
@@ -96,11 +105,14 @@ def test_a_reload_comes_into_force_whole_or_not_at_all(server: Nginx, tmp_path: 
         assert refused.code == 78
         assert 'unknown section "scoop"' in refused.stderr
         assert "the configuration in force stays" in refused.stderr
+        assert "last warnings\n" in tell(crawl, "status").stdout
+        assert "reload_failed" in tell(crawl, "status").stdout
         configured(server, tmp_path, WWW, politeness=slow, scope={"exclude": ["/gz/**"]}, engine={"workers": 3})
         done = tell(crawl, "reload")
         assert (done.code, done.stderr) == (0, "")
         assert "changed: scope.exclude" in done.stdout
         assert "needs a restart: engine.workers" in done.stdout
+        assert "reload_failed" not in tell(crawl, "status").stdout, "a mistake that was mended is no warning"
         before = len(server.places())
         assert wait_until(lambda: len(server.places()) >= before + 12, process)
         assert sum(target.startswith("/gz/") for _, target in server.places()[before + 1 :]) == 0

@@ -52,7 +52,7 @@ function fill(table, rows, none) {
   body.replaceChildren(...made);
 }
 
-const STATES = { crawling: "good", ready: "good", lingering: "good", paused: "warn", draining: "warn", off_hours: "warn",
+const STATES = { crawling: "good", idle: "good", ready: "good", lingering: "good", paused: "warn", draining: "warn", off_hours: "warn", outage: "warn",
   backoff: "warn", held: "bad", blocked: "bad", new: "dim" };
 
 function showStatus(s) {

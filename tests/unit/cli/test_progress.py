@@ -14,7 +14,7 @@ from crawler.engine.snapshot import Snapshot
 
 SNAPSHOT = Snapshot(
     elapsed_s=80.0, state="crawling", responses=12_345, pages=12_000, bytes=345_678_901, errors=2, denied=14,
-    links_found=1_234_567, links_new=40_200, queued=28_345, waiting=12, in_flight=8, hosts=31, hosts_resting=2,
+    links_found=1_234_567, links_new=40_200, queued=28_345, kept=0, waiting=12, in_flight=8, hosts=31, hosts_resting=2,
     connections_open=8, connections_opened=35, requests=12_400, tls_handshakes=35, tls_resumed=19, rate_now=148.2,
     last_url="https://e.org/a?token=s3cret",
 )  # fmt: skip
@@ -154,7 +154,7 @@ def test_the_summary() -> None:
         "connections         35  354.3 requests each",
         "handshakes          35  19 resumed",
         "CPU             12.3 s  117.7 MiB memory at most",
-        "ended        what is left is due later",
+        "ended        URLs are left that are not to be asked for yet",
         "output       /srv/crawl",
     ]
 

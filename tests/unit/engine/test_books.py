@@ -268,7 +268,7 @@ def test_a_held_host_says_so_and_says_when_it_is_free() -> None:
     case = Case()
     case.books.learn_robots(case.a, robots(verdict="unreachable"))
     case.books.learn_robots(case.a, robots())
-    assert case.said == [("held", "robots.txt 200"), ("ready", "robots.txt read")]
+    assert case.said == [("held", "robots.txt cannot be read (status 200)"), ("ready", "robots.txt read")]
 
 
 def test_the_rest_of_a_key_without_hosts_outlives_a_restart() -> None:

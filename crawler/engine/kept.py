@@ -1,0 +1,76 @@
+"""Why queued URLs are not fetched now: which hosts keep them, for what, and how to say it to a person.
+
+Read from the scheduler's books; it decides nothing. Invariant: each host counts under one reason, the one that would
+have to go first.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from crawler.engine.hosts import Host
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """URLs that wait for the same thing. `why` continues "URLs of 3 hosts …"; `example` is one of the hosts."""
+
+    why: str
+    urls: int
+    hosts: int
+    example: str
+
+
+def kept(hosts: Iterable[Host], now_mono: float) -> list[Kept]:
+    """What keeps the URLs that no worker has, the largest number first. Hosts that may be asked are left out."""
+    found: dict[str, Kept] = {}
+    for host in hosts:
+        if host.backlog and (why := _why(host, now_mono)):
+            so_far = found.get(why)
+            found[why] = (
+                Kept(why, host.backlog, 1, str(host.origin))
+                if so_far is None
+                else Kept(why, so_far.urls + host.backlog, so_far.hosts + 1, so_far.example)
+            )
+    return sorted(found.values(), key=lambda one: -one.urls)
+
+
+def _why(host: Host, now_mono: float) -> str:
+    if host.is_blocked:
+        return "blocked by the operator (`crawler unblock` lets them go on)"
+    if host.is_held:
+        return f"whose {unreadable_robots(host)}"
+    for turn in (host.turn, host.key.turn):
+        if turn.strikes and turn.open_mono > now_mono:
+            return f"resting after {turn.reason}"
+    return "kept by a limit of scope (max_urls, max_urls_per_host)" if host.limit_reached else ""
+
+
+def unreadable_robots(host: Host) -> str:
+    """What is known of a robots.txt that could not be read: "robots.txt cannot be read (dns_not_found)"."""
+    status = host.robots.status_code if host.robots is not None else None
+    cause = f"status {status}" if status is not None else host.turn.reason if host.turn.strikes else ""
+    return f"robots.txt cannot be read{f' ({cause})' if cause else ''}"
+
+
+def words(found: Sequence[Kept]) -> list[str]:
+    """A line for each of the commonest reasons: "5,233 URLs of 1 host blocked by the operator …"."""
+    lines = [f"{one.urls:,} URL{'' if one.urls == 1 else 's'} of {_hosts(one)} {one.why}" for one in found[:_SHOWN]]
+    if rest := found[_SHOWN:]:
+        lines.append(
+            f"{sum(one.urls for one in rest):,} more for {len(rest)} other reason{'' if len(rest) == 1 else 's'}"
+        )
+    return lines
+
+
+def why_left(hosts: Iterable[Host], waiting: int, now_mono: float) -> list[str]:
+    """What keeps the URLs that a crawl leaves at its end; `waiting` are due later."""
+    lines = words(kept(hosts, now_mono))
+    if waiting:
+        lines.append(f"{waiting:,} URL{'' if waiting == 1 else 's'} to be tried again later, after an error")
+    return lines
+
+
+def _hosts(one: Kept) -> str:
+    return one.example if one.hosts == 1 else f"{one.hosts:,} hosts"

@@ -1,0 +1,81 @@
+"""Why URLs are left: each host under the reason that would have to go first, and words for a person."""
+
+from dataclasses import replace
+
+import pytest
+
+from crawler.core.politeness import OPEN
+from crawler.core.values import Origin, RobotsRecord
+from crawler.engine.hosts import Host, Key
+from crawler.engine.kept import kept, why_left, words
+
+NOW = 1_000.0
+UNREADABLE = RobotsRecord("unreachable", None, None, 0.0, 60.0)
+
+
+def host(number: int, queued: int, **fields: object) -> Host:
+    name = f"h{number}.test"
+    made = Host(number, Origin("https", name, 443), Key(name, 1.0), queued=queued)
+    for field, value in fields.items():
+        setattr(made, field, value)
+    return made
+
+
+RESTING = replace(OPEN, strikes=1, open_mono=NOW + 60.0, reason="reset")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"is_blocked": True}, "5 URLs of https://h1.test blocked by the operator (`crawler unblock` lets them go on)"),
+        ({"robots": UNREADABLE}, "5 URLs of https://h1.test whose robots.txt cannot be read"),
+        (
+            {"robots": replace(UNREADABLE, status_code=503)},
+            "5 URLs of https://h1.test whose robots.txt cannot be read (status 503)",
+        ),
+        (
+            {"robots": UNREADABLE, "turn": replace(RESTING, reason="dns_not_found")},
+            "5 URLs of https://h1.test whose robots.txt cannot be read (dns_not_found)",
+        ),
+        ({"turn": RESTING}, "5 URLs of https://h1.test resting after reset"),
+        ({"limit_reached": True}, "5 URLs of https://h1.test kept by a limit of scope (max_urls, max_urls_per_host)"),
+        ({"limit_reached": True, "is_blocked": True, "turn": RESTING},
+         "5 URLs of https://h1.test blocked by the operator (`crawler unblock` lets them go on)"),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_host_is_said(fields: dict[str, object], said: str) -> None:
+    """One reason a host, with its cause where that is known."""
+    assert words(kept([host(1, 5, **fields)], NOW)) == [said]
+
+
+def test_the_rest_of_a_key_keeps_its_hosts() -> None:
+    """A 503 rests the whole domain."""
+    made = host(1, 1)
+    made.key.turn = replace(RESTING, reason="503 Retry-After 60")
+    assert words(kept([made], NOW)) == ["1 URL of https://h1.test resting after 503 Retry-After 60"]
+
+
+def test_who_may_be_asked_is_left_out() -> None:
+    """So is a rest that is over, and a host without URLs."""
+    over = replace(RESTING, open_mono=NOW - 1.0)
+    assert kept([host(1, 5), host(2, 5, turn=over), host(3, 0, is_blocked=True)], NOW) == []
+
+
+def test_the_commonest_reasons_come_first_and_three_are_told() -> None:
+    """What many hosts share is one line; the others are counted."""
+    hosts = [host(n, 10, turn=replace(RESTING, reason="reset")) for n in range(3)]
+    hosts += [host(n, n, turn=replace(RESTING, reason=f"cause {n}")) for n in (11, 12, 13, 14)]
+    assert words(kept(hosts, NOW)) == [
+        "30 URLs of 3 hosts resting after reset",
+        "14 URLs of https://h14.test resting after cause 14",
+        "13 URLs of https://h13.test resting after cause 13",
+        "23 more for 2 other reasons",
+    ]
+
+
+def test_at_the_end_what_waits_for_another_attempt_is_told_too() -> None:
+    """These rows of the store are nobody's queue."""
+    assert why_left([host(1, 2, is_blocked=True)], 1_234, NOW)[1:] == [
+        "1,234 URLs to be tried again later, after an error"
+    ]
+    assert why_left([], 0, NOW) == []
