@@ -43,7 +43,6 @@ from crawler.engine.scheduler import Scheduler
 from crawler.engine.seen import RecentKeys
 from crawler.engine.snapshot import Snapshot
 from crawler.engine.summary import summarise
-from crawler.engine.sweep import Sweeper
 from crawler.engine.tally import Tally
 from crawler.engine.traps import TrapWatch
 from crawler.engine.valve import Valve
@@ -51,11 +50,12 @@ from crawler.engine.views import Views
 from crawler.engine.visit import Reader
 from crawler.engine.worker import Worker
 from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect.rules import fingerprint
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
 from crawler.obs.redact import redact_text
 from crawler.parts import Parts
-from crawler.rundir import prepare, scope_changed, write_run_file
+from crawler.rundir import prepare, rules_of, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
@@ -149,16 +149,16 @@ async def _run(
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
             parts.blocks.load(await frontier.blocks())
             parts.books.load(recovered)
-            parts.admission.traps.load(recovered.quarantines)
+            parts.admission.traps.load(recovered.quarantines, recovered.trap_counts)
             parts.rejudger.want(recovered.unswept)
             if recovered.hosts:
                 parts.gate.rest_all()
             parts.tally.life = recovered.counters
+            if unswept := await frontier.judge_by(fingerprint(rules_of(settings))):
+                parts.rejudger.rules_changed(unswept)
             seeds, refused = _seeds(settings, parts.admission.scope)
             parts.scheduler.stored(await frontier.add(seeds, now=clock.now()))
-            if scope_changed(settings):
-                await parts.sweeper.sweep_all(parts.admission.scope)
-            write_run_file(settings, configuration, logs.run_id)  # last: it tells the next start what was swept
+            write_run_file(settings, configuration, logs.run_id)
             totals = await frontier.totals()
             logs.event(
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,
@@ -304,6 +304,7 @@ def _assemble(
     )
 
     committer.take_quarantines = traps.take_quarantines
+    committer.take_trap_counts = traps.take_counts
 
     def on_scope_host(host: str, via: str) -> None:
         committer.add_scope_host(host)
@@ -341,10 +342,9 @@ def _assemble(
         on_drain=reporter.drain,
         rejudger=rejudger,
     )
-    sweeper = Sweeper(frontier, scheduler, on_swept=lambda n: logs.event(Event.SWEPT, queued=n))
     return Parts(
         crawl, scheduler, books, gate, admission, committer, reporter, tally, Clients(client), reader, workers,
-        sweeper, blocks, valve, frontier, clock, logs, output, rejudger,
+        blocks, valve, frontier, clock, logs, output, rejudger,
         revisits, listings, mode,
     )  # fmt: skip
 

@@ -20,7 +20,6 @@ from crawler.engine.rejudge import Rejudger
 from crawler.engine.report import Reporter
 from crawler.engine.revisits import Revisits
 from crawler.engine.scheduler import Scheduler
-from crawler.engine.sweep import Sweeper
 from crawler.engine.tally import Tally
 from crawler.engine.valve import Valve
 from crawler.engine.visit import Reader
@@ -45,7 +44,6 @@ class Parts:
     clients: Clients
     reader: Reader
     workers: Sequence[Worker]
-    sweeper: Sweeper
     blocks: Blocks
     valve: Valve
     frontier: Frontier

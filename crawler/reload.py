@@ -21,9 +21,10 @@ from crawler.core.vocabulary import Exit, Source
 from crawler.engine.clock import utc_offset_s
 from crawler.fetch.request import LocalProtocolError
 from crawler.frontier.base import FrontierFull
+from crawler.inspect.rules import fingerprint
 from crawler.obs.events import Event
 from crawler.parts import Parts
-from crawler.rundir import write_run_file
+from crawler.rundir import rules_of, write_run_file
 from crawler.settings.loading import Loaded
 from crawler.settings.problems import ConfigurationError, Problem
 from crawler.settings.settings import Changes, Settings, changes, keeping
@@ -177,7 +178,7 @@ class Reloader:
             "hosts_come_count": len(come),
             "hosts_go": go[:_HOSTS_NAMED],
             "hosts_go_count": len(go),
-            **await self._parts.sweeper.count(new),
+            **await self._parts.rejudger.count(new),
         }
 
     # -- applying
@@ -185,17 +186,18 @@ class Reloader:
     async def _apply(self, plan: Plan, client: Client | None) -> None:
         """What can fail comes first; then everything at once."""
         parts = self._parts
-        receipt = None
-        if plan.new_seeds:
-            try:
+        receipt, new = None, plan.settings
+        try:
+            if plan.new_seeds:
                 receipt = await parts.frontier.add(plan.new_seeds, now=parts.clock.now())
-            except FrontierFull as error:
-                if client is not None:
-                    await client.close()
-                self._failed([Problem("", 0, 0, f"seeds could not be stored: {error}")])
-                raise Refused(f"seeds could not be stored: {error}", Exit.IO) from None
-        new = plan.settings
-        politeness, scope_changed = new.politeness_options(), plan.scope is not parts.admission.scope
+            await parts.revisits.prepare(new.recrawl_options(parts.mode))
+            unswept = await parts.frontier.judge_by(fingerprint(rules_of(new)))
+        except FrontierFull as error:
+            if client is not None:
+                await client.close()
+            self._failed([Problem("", 0, 0, f"the store cannot take it: {error}")])
+            raise Refused(f"the store cannot take it: {error}", Exit.IO) from None
+        politeness = new.politeness_options()
         parts.admission.scope = plan.scope
         parts.admission.obey = politeness.robots == "obey"
         parts.books.reconfigure(politeness, new.scope_options())
@@ -221,8 +223,8 @@ class Reloader:
         parts.logs.reload(new.log_options())
         if receipt is not None:
             parts.scheduler.stored(receipt)
-        if scope_changed:
-            parts.sweeper.sweep(plan.scope)
+        if unswept:
+            parts.rejudger.rules_changed(unswept)
         self.settings = new
         self.last_succeeded = True
         self.reloaded_at = parts.clock.now()

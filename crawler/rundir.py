@@ -18,7 +18,7 @@ import orjson
 
 from crawler.core.url import seed
 from crawler.inspect.place import find, inode_of
-from crawler.inspect.rules import Rules, dump, load
+from crawler.inspect.rules import Rules, dump
 from crawler.settings.settings import Settings
 
 _SERVICE: Final = Path("/run/crawler")  # RuntimeDirectory= of the unit; of instances, one below
@@ -64,16 +64,6 @@ def write_run_file(settings: Settings, configuration: str | None, run_id: str) -
     temporary = path.with_suffix(".json.new")
     temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
     temporary.replace(path)
-
-
-def scope_changed(settings: Settings) -> bool:
-    """Whether the last crawl in this directory judged URLs by another scope."""
-    try:
-        found = orjson.loads((settings.output_directory / "run.json").read_bytes())
-    except (OSError, ValueError):
-        return False
-    before, now = load(found.get("rules") if isinstance(found, dict) else None), rules_of(settings)
-    return before is not None and (before.scope, before.seed_hosts) != (now.scope, now.seed_hosts)
 
 
 def rules_of(settings: Settings) -> Rules:

@@ -122,7 +122,7 @@ class Service:
     @property
     def services(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         """What is to run beside the crawl."""
-        return [self.control.run, self._parts.clients.run, self._parts.sweeper.run]
+        return [self.control.run, self._parts.clients.run]
 
     async def open(self) -> None:
         """Listen. Raises SocketTaken, OSError."""

@@ -62,6 +62,17 @@ class Ledger:
     _near: int = 0
     _bred: int = 0
 
+    @classmethod
+    def resumed(cls, kind: TrapKind, fetched: int, check_at: int, options: TrapOptions) -> "Ledger":
+        """Go on from what was counted before a restart. The words of a sample that was under way are gone: it is taken
+        anew.
+        """
+        ledger = cls(kind, fetched, check_at)
+        size = sum(ledger._sample(options))
+        if fetched < check_at < fetched + size:
+            ledger.check_at = fetched + size
+        return ledger
+
     def count(self, kind: TrapKind, options: TrapOptions) -> bool:
         """Another page was fetched. Returns whether what it says is to be looked at (`judge`)."""
         self.fetched += 1

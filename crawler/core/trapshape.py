@@ -103,6 +103,16 @@ class TemplateTree:
                 self._names[f"{folder}/*"] = self._names[f"{folder}/**"] = None
             folder += f"/{part}"
 
+    def restore(self, template: str) -> None:
+        """Know what a template of this host says that was counted before a restart: its names, and its wide folders."""
+        self.widen(template)
+        folder = ""
+        for part in template.partition("?")[0].split("/")[1:]:
+            if part[:1] in "{*" and part:
+                break
+            self._is_name(folder, part, learns=True)
+            folder += f"/{part}"
+
     def template_of(self, target: str, *, learns: bool = False) -> Template:
         """`learns`: the URL was fetched, its names count."""
         path, _, query = target.partition("?")

@@ -354,6 +354,19 @@ class Quarantine:
     released_at: float | None = None
 
 
+class TrapCount(NamedTuple):
+    """How far a URL template of a host was counted (`core.novelty`): `kind` is a word of TrapKind. With `names`, one
+    combination of parameters that was fetched under it.
+    """
+
+    host_id: int
+    template: str
+    names: str
+    kind: str
+    fetched: int
+    check_at: int
+
+
 @dataclass(frozen=True, slots=True)
 class SinkFile:
     """How much of an output file is committed. `name` is relative to the sink's folder, without `.open`. `records` is

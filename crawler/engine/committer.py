@@ -16,7 +16,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.clock import Clock
-from crawler.core.values import Counters, Denied, Pace, Quarantine, Record, Rest, Settlement, SinkFile, Written
+from crawler.core.values import (
+    Counters,
+    Denied,
+    Pace,
+    Quarantine,
+    Record,
+    Rest,
+    Settlement,
+    SinkFile,
+    TrapCount,
+    Written,
+)
 from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduler import Scheduler
@@ -75,6 +86,7 @@ class Committer:
         self._unrecorded: list[SinkFile] = []  # states the store has yet to learn
         self.on_idle: Callable[[], None] = lambda: None
         self.take_quarantines: Callable[[], list[Quarantine]] = list
+        self.take_trap_counts: Callable[[], list[TrapCount]] = list
         self.on_rules: Callable[[Sequence[int], Sequence[int]], None] = lambda robots_changed, quarantined: None
 
     # -- from workers
@@ -187,11 +199,12 @@ class Committer:
         settlements = [visited.settlement for visited in batch]
         rests = self._scheduler.books.take_rests()
         quarantines, paces = self.take_quarantines(), self._scheduler.books.take_paces()
+        trap_counts = self.take_trap_counts()
         scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
         counters = self._tally.life_with(settlements)
         waited = False
         while isinstance(
-            stored := await self._store(settlements, rests, scope_hosts, counters, quarantines, paces), str
+            stored := await self._store(settlements, rests, scope_hosts, counters, quarantines, paces, trap_counts), str
         ):
             if not waited:
                 self._on_disk(stored)
@@ -214,6 +227,7 @@ class Committer:
         counters: Counters,
         quarantines: list[Quarantine],
         paces: list[Pace],
+        trap_counts: list[TrapCount],
     ) -> tuple[Receipt, list[Written | None]] | str:
         """One attempt. Returns why nothing was stored, in words, if the disk is to blame."""
         try:
@@ -231,6 +245,7 @@ class Committer:
                 hint_after_s,
                 quarantines=quarantines,
                 paces=paces,
+                trap_counts=trap_counts,
             )
             return await self._frontier.settle(batch), written
         except (OSError, FrontierFull) as error:

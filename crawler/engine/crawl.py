@@ -17,6 +17,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.rejudge import Rejudger
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.worker import Worker
+from crawler.frontier.base import FrontierFull
 
 _CHECK_S: Final = 1.0  # the end is looked for at least this often
 _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
@@ -102,12 +103,15 @@ class Crawl:
             workers = [group.create_task(worker.run(), name=f"worker-{n}") for n, worker in enumerate(self._workers)]
             group.create_task(self._scheduler.run(), name="scheduler")
             committing = group.create_task(self._committer.run(), name="committer")
-            rejudging = group.create_task(self.rejudger.run(), name="rejudger")
+            beside = [group.create_task(self.rejudger.run(), name="rejudger")]
+            if self._scheduler.revisits is not None:
+                beside.append(group.create_task(self._scheduler.revisits.run(), name="revisits"))
             reason = await self._until_done()
             self._state = "draining"
             self._on_drain(reason)
             self._scheduler.stop()
-            rejudging.cancel()
+            for task in beside:
+                task.cancel()
             # A disk that was waited for all along `crawl.linger` is not waited for once more.
             deadline = self._clock.mono() + (0.0 if reason is StoppedBy.DISK else self._options.drain_s)
             await self._drained(workers, deadline)
@@ -116,6 +120,9 @@ class Crawl:
                 async with asyncio.timeout(max(_FINISH_S, deadline - self._clock.mono())):
                     await asyncio.wait({committing})
             committing.cancel()  # only a disk that stays full gets here with work left
+        if self._scheduler.revisits is not None:
+            with suppress(FrontierFull):
+                await self._scheduler.revisits.keep()
         return reason
 
     async def _drained(self, workers: list[asyncio.Task[None]], deadline: float) -> None:
@@ -160,7 +167,9 @@ class Crawl:
             return StoppedBy.DISK if self._clock.mono() - self._paused_mono > linger_s else None
         if self._is_held:
             return None
-        if not self._scheduler.is_quiet or not self._committer.is_idle or not self.rejudger.is_idle:
+        revisits = self._scheduler.revisits
+        is_dating = revisits is not None and revisits.is_dating
+        if not self._scheduler.is_quiet or not self._committer.is_idle or not self.rejudger.is_idle or is_dating:
             self._state = "crawling"
             return None
         wait_s = self._scheduler.next_turn_s(enough_s=min(_CHECK_S, linger_s))

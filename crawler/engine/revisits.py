@@ -10,7 +10,9 @@ Invariant: over any day no more revisits begin than the budget and one hour's wo
 import asyncio
 import math
 import random
+import zlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -34,7 +36,7 @@ from crawler.core.url import key_of
 from crawler.core.values import Failed, Fetched, NotModified, Outcome, PageHistory, Task
 from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.engine.seen import InLinks
-from crawler.frontier.base import Frontier, FrontierFull, LearnedPage
+from crawler.frontier.base import Frontier, FrontierFull, LearnedPage, UndatedPage
 
 SOLVE_EVERY_S: Final = 600.0
 SAMPLE_BLOCKS: Final = 64
@@ -44,6 +46,13 @@ BURST_S: Final = 3_600.0  # of the budget, may be spent at once after a pause
 LISTING_MAX_S: Final = DAY_S  # sitemaps and feeds are how news is heard of: they are asked for daily at least
 PAGES_LEAST: Final = 0.5  # of visits_per_day is for pages, however many sitemaps and feeds there are
 PROMOTE_AT_ONCE: Final = 1_000
+KEEP_EVERY_S: Final = 600.0  # in-links: 2 MiB, some hundred KiB compressed
+_IN_LINKS: Final = "in_links"
+DATED_ROWS: Final = 2_048  # URLs that are looked through for pages without a date: some 10 ms if all have none …
+DATED_REST_S: Final = 0.05  # … and then the store is left to others: ten million take some minutes
+_DATED_MARK: Final = 64  # slices without any, after which how far all have dates is stored all the same
+_FULL_S: Final = 5.0
+_UNDER_WAY_S: Final = 10.0  # after a reload: visits that were planned without a date may still be on their way
 _GONE: Final = frozenset((404, 410))
 _JITTER: Final = 0.05  # pages found together are not to be due together for ever
 
@@ -69,12 +78,16 @@ class Revisits:
         self.price = solve_price([PageClass(change_rate(None), 1.0, 1)], per_s=per_s, options=options)
         self._allowance = Allowance(per_s, max(1.0, per_s * BURST_S), 1.0, clock.mono())
         self._solved_mono = -math.inf
+        self._kept_mono = clock.mono()
         self._solved_pages = 0
         self._planned = 0  # pages since then
         self._solving = False
         self._listings: OrderedDict[int, float] = OrderedDict()  # sitemaps and feeds: row → visits a second
         self._listings_per_s = 0.0
         self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()  # host id → revisits called for, changes found
+        self._dated_to: int | None = None  # up to which URL all have a date; None: all have, or none is to have
+        self._undated = asyncio.Event()
+        self.on_date: Callable[[float], None] = self.due_at  # a URL got a date that had none
 
     def _take_over(self, options: RecrawlOptions) -> None:
         self.options = options
@@ -87,6 +100,7 @@ class Revisits:
         """A reload: what is planned from now on follows `options`. Dates that stand are kept, within the new budget."""
         if options != self.options:
             self._take_over(options)
+            self._undated.set()
             self.next_at = self._clock.now()  # what the store says will be looked up
             self._planned, self._solved_mono = 1, -math.inf
 
@@ -165,9 +179,92 @@ class Revisits:
 
     async def start(self) -> None:
         """Look what is due, and work the first price out."""
+        await self.prepare(self.options)
         if self.enabled:
+            if (links := await self._frontier.kept(_IN_LINKS)) is not None:
+                self.in_links.load(await asyncio.to_thread(zlib.decompress, links))
             self.next_at = await self._frontier.next_revisit()
             await self.solve()
+
+    async def keep(self) -> None:
+        """Store what was counted of in-links since it was stored last. Raises FrontierFull."""
+        if self.enabled and self.in_links.is_dirty:
+            self.in_links.is_dirty = False
+            links = await asyncio.to_thread(zlib.compress, self.in_links.dump(), 1)
+            await self._frontier.keep(_IN_LINKS, links)
+        self._kept_mono = self._clock.mono()
+
+    # -- pages without a date
+
+    async def prepare(self, options: RecrawlOptions) -> None:
+        """Before other options come into force: what is visited without revisits is to be found again once there are.
+        Raises FrontierFull.
+        """
+        before, self._dated_to = self._dated_to, None
+        try:
+            dated_to = await self._frontier.dated_to()
+            if options.enabled:
+                self._dated_to = dated_to
+            elif dated_to != 0:
+                await self._frontier.put_dates([], dated_to=0)
+        except FrontierFull:
+            self._dated_to = before
+            raise
+
+    @property
+    def is_dating(self) -> bool:
+        """Some pages may have no date yet."""
+        return self.enabled and self._dated_to is not None
+
+    async def run(self) -> None:
+        """Give dates to pages that were visited by a crawl without revisits, slice after slice, until cancelled."""
+        slices = 0
+        while True:
+            if not self.is_dating:
+                self._undated.clear()
+                await self._undated.wait()
+                await asyncio.sleep(_UNDER_WAY_S)
+                continue
+            slices += 1
+            try:
+                await self._date_slice(stores=slices % _DATED_MARK == 0)
+            except FrontierFull:
+                await asyncio.sleep(_FULL_S)
+            await asyncio.sleep(DATED_REST_S)
+
+    async def _date_slice(self, *, stores: bool) -> None:
+        after = self._dated_to
+        assert after is not None
+        pages, dated_to = await self._frontier.undated(after=after, rows=DATED_ROWS)
+        if self._dated_to != after:  # a reload
+            return
+        now = self._clock.now()
+        dates = [(page.id, self._date_of(page, now)) for page in pages]
+        if dates or stores or dated_to is None:
+            await self._frontier.put_dates(dates, dated_to=dated_to)
+        if self._dated_to == after:
+            self._dated_to = dated_to
+        if dates:
+            self.on_date(min(at for _, at in dates))
+
+    def _date_of(self, page: UndatedPage, now: float) -> float:
+        """Anywhere in the interval that the page is worth: all at once would be a burst, and then no visit for long."""
+        history = PageHistory(
+            change_a=page.change_a, change_t=page.change_t, gone_count=page.gone_count, in_links=page.in_links
+        )
+        finding = Finding.FAILED if page.state == UrlState.GAVE_UP else Finding.SAME
+        weight = self.weight(page.url, page.depth, page.in_links, page.priority)
+        wait_s = interval_s(
+            history,
+            Finding.GONE if page.gone_count else finding,
+            weight=weight if page.kind is None else max(1.0, weight),
+            price=self.price,
+            options=self.options if page.kind is None else self._listing_options,
+        )
+        if page.kind is not None:
+            self._note_listing(page.id, 1 / wait_s)
+        soonest = now if page.last_at is None else page.last_at + self.options.min_interval_s
+        return max(soonest, now + wait_s * self._rng.random())
 
     def due_at(self, when: float) -> None:
         """A URL is to be visited again then."""
@@ -220,6 +317,8 @@ class Revisits:
             bucket = self._allowance.filled(mono)
             self._allowance = replace(bucket, per_s=per_s, most=max(1.0, per_s * BURST_S))
             self._solved_mono, self._solved_pages = mono, pages
+            if mono - self._kept_mono >= KEEP_EVERY_S:
+                await self.keep()
         except FrontierFull:
             self._solved_mono = self._clock.mono()  # the price of before does for another while
         finally:

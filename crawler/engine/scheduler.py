@@ -85,6 +85,7 @@ class Scheduler:
     async def start(self) -> None:
         """After the books were loaded: everything with work gets its place."""
         if self.revisits is not None:
+            self.revisits.on_date = self.visit_again_at
             await self.revisits.start()
         for host in self.books.hosts.values():
             self.turns.bring(host)

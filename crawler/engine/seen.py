@@ -4,6 +4,7 @@ A direct-mapped table: a new key takes the place of the one that was there. Forg
 index decides); remembering wrongly is not, so the whole 64-bit key is kept.
 """
 
+import sys
 from array import array
 from collections.abc import Iterable
 from typing import Final
@@ -60,6 +61,21 @@ class InLinks:
         self._counts = array("H", bytes(2 << bits))
         self._mask = (1 << bits) - 1
         self._pages = 0
+        self.is_dirty = False  # counted since `dump`, which whoever stores it sets back
+
+    def dump(self) -> bytes:
+        """All counters, to be stored."""
+        counts = self._counts[:]
+        if sys.byteorder == "big":
+            counts.byteswap()
+        return counts.tobytes()
+
+    def load(self, dumped: bytes) -> None:
+        """Go on from what was stored; a table of another size is worth nothing."""
+        if len(dumped) == self._counts.itemsize * len(self._counts):
+            self._counts = array("H", dumped)
+            if sys.byteorder == "big":
+                self._counts.byteswap()
 
     def wants_page(self) -> bool:
         """Whether the next page's links are to be counted."""
@@ -69,6 +85,7 @@ class InLinks:
     def note(self, keys: Iterable[int]) -> None:
         """A page links to each of these once."""
         counts, mask = self._counts, self._mask
+        self.is_dirty = True
         for key in keys:
             at = key & mask
             if counts[at] <= 0xFFFF - IN_LINK_PAGES:

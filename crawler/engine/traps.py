@@ -2,8 +2,9 @@
 
 A host is watched once it has answered more than a few pages; each page then counts for its template
 (`core.trapshape`), samples of a template are judged (`core.novelty`), and a template that proves endless is put in
-quarantine with the evidence. Pages that say what a page says that cannot exist (a soft 404) lead nowhere. What is
-counted is in memory, what was decided is in the store. It knows nothing of requests: who asks is told what to look at.
+quarantine with the evidence. Pages that say what a page says that cannot exist (a soft 404) lead nowhere. What was
+decided is in the store, and every few pages what was counted; a sample under way is in memory only. It knows nothing
+of requests: who asks is told what to look at.
 
 Invariant: at most HOSTS_WATCHED hosts are watched, each with TEMPLATES templates; quarantines are never forgotten.
 """
@@ -21,9 +22,9 @@ from crawler.content.fingerprint import Fingerprint
 from crawler.core.clock import Clock
 from crawler.core.novelty import Evidence, Ledger
 from crawler.core.options import TrapOptions
-from crawler.core.trapshape import Template, TemplateTree
+from crawler.core.trapshape import Template, TemplateTree, TrapKind
 from crawler.core.url import target_of
-from crawler.core.values import Denied, Quarantine, Task
+from crawler.core.values import Denied, Quarantine, Task, TrapCount
 from crawler.core.vocabulary import DenyReason
 from crawler.engine.clock import SystemClock
 from crawler.engine.hosts import Host
@@ -35,6 +36,7 @@ HOSTS_WATCHED: Final = 2_048
 TEMPLATES: Final = 512
 SAME_TITLES: Final = 12  # pages of one template in a row, that make an error page likely
 PROBES: Final = 4  # of one host
+KEPT_EVERY: Final = 8  # pages of a template, or combinations: so often its count is stored, and a crash costs no more
 _NAMES_OF_PATHS: Final = 512  # paths whose combinations of parameters are counted
 
 
@@ -87,11 +89,26 @@ class TrapWatch:
         self._on_event = on_event
         self._hosts: OrderedDict[int, HostTraps] = OrderedDict()
         self._dirty: list[Quarantine] = []
+        self._dirty_counts: dict[tuple[int, str, str], TrapCount] = {}
 
-    def load(self, quarantines: Iterable[Quarantine]) -> None:
-        """Take over what an earlier run decided."""
+    def load(self, quarantines: Iterable[Quarantine], counts: Sequence[TrapCount] = ()) -> None:
+        """Take over what an earlier run decided and counted; `counts` those that matter most first."""
         for one in quarantines:
             self._put(one)
+        for count in reversed(counts):
+            traps = self._watched(count.host_id)
+            if count.names:
+                traps.combinations.setdefault(count.template, set()).add(count.names)
+            else:
+                traps.tree.restore(count.template)
+                ledger = Ledger.resumed(TrapKind(count.kind), count.fetched, count.check_at, self._options)
+                traps.pages[count.template] = _Page(ledger)
+
+    def take_counts(self) -> list[TrapCount]:
+        """Counts that changed since last asked, for the next commit."""
+        counts = list(self._dirty_counts.values())
+        self._dirty_counts.clear()
+        return counts
 
     def take_quarantines(self) -> list[Quarantine]:
         """Those that changed since last asked, for the next commit."""
@@ -133,9 +150,23 @@ class TrapWatch:
         else:
             traps.pages.move_to_end(template.text)
         if template.combination and len(traps.combinations) < _NAMES_OF_PATHS:
-            traps.combinations.setdefault(template.text, set()).add(template.combination)
+            self._note_combination(host.id, template, traps.combinations.setdefault(template.text, set()))
         counts = template.text not in traps.released and page.ledger.count(template.kind, self._options)
+        if (fetched := page.ledger.fetched) % KEPT_EVERY == 0 and fetched:
+            self._keep(host.id, template.text, "", page.ledger)
         return Watch(traps, template, page, counts or bool(traps.soft_404), counts)
+
+    def _note_combination(self, host_id: int, template: Template, known: set[str]) -> None:
+        if template.combination in known:
+            return
+        known.add(template.combination)
+        if len(known) >= KEPT_EVERY:
+            for names in known if len(known) == KEPT_EVERY else (template.combination,):
+                self._keep(host_id, template.text, names, Ledger(template.kind))
+
+    def _keep(self, host_id: int, template: str, names: str, ledger: Ledger) -> None:
+        count = TrapCount(host_id, template, names, ledger.kind.value, ledger.fetched, ledger.check_at)
+        self._dirty_counts[host_id, template, names] = count
 
     def is_error_page(self, watch: Watch, reading: Reading) -> bool:
         """Whether a page says what the host says of pages that do not exist."""

@@ -27,10 +27,12 @@ from crawler.core.values import (
     Settlement,
     SinkFile,
     Task,
+    TrapCount,
     Written,
 )
 from crawler.core.vocabulary import Source, UrlState
 
+TRAP_COUNTS_READ: Final = 50_000  # by a start: a tenth of a second
 ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB at most each, a few KB as a rule
 
 
@@ -68,6 +70,7 @@ class Recovered:
     quarantines: tuple[Quarantine, ...] = ()  # released ones too
     paces: tuple[Pace, ...] = ()
     unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
+    trap_counts: tuple[TrapCount, ...] = ()  # TRAP_COUNTS_READ at most, those that count most
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Batch:
     hint_after_s: float | None = None
     quarantines: Sequence[Quarantine] = ()
     paces: Sequence[Pace] = ()  # response_s 0: the key is not slow any more
+    trap_counts: Sequence[TrapCount] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,24 @@ class LearnedPage(NamedTuple):
     priority: float | None
     change_a: float | None
     change_t: float | None
+
+
+class UndatedPage(NamedTuple):
+    """A URL whose visit ended and left no date for the next. `kind` None: a page; `state` is a word of UrlState; the
+    rest is as in LearnedPage and PageHistory.
+    """
+
+    id: int
+    url: str
+    kind: str | None
+    depth: int
+    in_links: int
+    priority: float | None
+    change_a: float | None
+    change_t: float | None
+    gone_count: int
+    last_at: float | None
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,10 +260,25 @@ class Frontier(Protocol):
         """When the next URL is due whose visit had ended, None if none is to be visited again."""
 
     async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
-        """What is known of pages that are to be visited again, those that are gone left out: all of them, or, where the
-        store has more URLs than `blocks` · `rows`, `blocks` runs of `rows` neighbouring URLs, evenly spread; `phase`
+        """What is known of pages that were visited, those that are gone left out: all of them, or, where the store has
+        more URLs than `blocks` · `rows`, `blocks` runs of `rows` neighbouring URLs, evenly spread; `phase`
         from 0 to 1 shifts where they begin.
         """
+
+    async def dated_to(self) -> int | None:
+        """Up to which URL (its id) all whose visit ended have a date for the next; None: all have."""
+
+    async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
+        """Those that have none among the `rows` URLs behind `after`, by id; and where to go on, None at the end."""
+
+    async def put_dates(self, dates: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
+        """Give URLs (their ids) a date, if they still have none, and remember up to where all have one."""
+
+    async def keep(self, name: str, value: bytes) -> None:
+        """Store something of the engine's own that is worth having after a restart, in place of the one before."""
+
+    async def kept(self, name: str) -> bytes | None:
+        """What was stored under this name."""
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         """Store the state of output files outside a settlement (a new file, a renamed one)."""
@@ -275,8 +312,20 @@ class Frontier(Protocol):
     async def unswept(self, host_ids: Collection[int]) -> None:
         """Remember that URLs of these hosts are to be judged anew, until `swept`; across restarts."""
 
-    async def swept(self, host_id: int) -> None:
-        """All URLs of the host were judged by the rules in force."""
+    async def judge_by(self, rules: str) -> list[int]:
+        """Remember the fingerprint of the rules by which URLs are judged from now on. If they were others before, or
+        are not known, every host is unswept: returns the ids of all.
+        """
+
+    async def sweep_mark(self, host_id: int) -> int:
+        """What to give `swept` once the URLs of a host were judged, asked before the first of them is; 0: it is no
+        host that is unswept.
+        """
+
+    async def swept(self, host_id: int, mark: int) -> None:
+        """All URLs of the host were judged by the rules that held when `sweep_mark` said `mark`. If it was made unswept
+        again since, it stays so.
+        """
 
     async def quarantines(self) -> list[Quarantine]:
         """All, the released ones too, the newest first."""

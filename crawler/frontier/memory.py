@@ -26,6 +26,7 @@ from crawler.frontier.base import (
     RobotsVersion,
     Takedown,
     Totals,
+    UndatedPage,
     UrlRow,
 )
 from crawler.frontier.memory_rows import ENDS, KeptHost, KeptUrl, MemoryRows
@@ -56,6 +57,7 @@ class MemoryFrontier(MemoryRows):
             quarantines=tuple(await self.quarantines()),
             paces=tuple(self._paces[key] for key in sorted(self._paces)),
             unswept=tuple(sorted(self._unswept)),
+            trap_counts=tuple(sorted(self._trap_counts.values(), key=lambda one: (-one.fetched, one))),
         )
 
     async def close(self, *, clean: bool) -> None:
@@ -96,9 +98,11 @@ class MemoryFrontier(MemoryRows):
             self._paces[pace.key] = pace
             if pace.response_s == 0:
                 del self._paces[pace.key]
+        for count in batch.trap_counts:
+            self._trap_counts[count.host_id, count.template, count.names] = count
         for one in batch.quarantines:
             self._quarantines[one.host_id, one.template] = one
-            self._unswept.add(one.host_id)
+            self._unswept[one.host_id] += 1
         changed, self._robots_changed = self._robots_changed, []
         return Receipt(links_new, queued, [host.as_row() for host in new_hosts], changed)
 
@@ -155,13 +159,49 @@ class MemoryFrontier(MemoryRows):
         for first, last in sample_ranges(len(self._urls), blocks=blocks, rows=rows, phase=phase):
             for url in map(self._urls.__getitem__, range(first, last + 1)):
                 _, change_a, change_t, gone_count, in_links, _ = url.learned
-                is_again = url.next_at is not None and url.state in ENDS
-                if is_again and not gone_count and url.found.kind is TaskKind.PAGE:
+                if url.state in ENDS and not gone_count and url.found.kind is TaskKind.PAGE:
                     priority = None if url.hint is None else url.hint.priority
                     found.append(
                         LearnedPage(url.found.url, url.found.depth, in_links or 0, priority, change_a, change_t)
                     )
         return found
+
+    async def dated_to(self) -> int | None:
+        self._check_open()
+        return self._dated_to
+
+    async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
+        self._check_open()
+        found = []
+        for url in (self._urls[url_id] for url_id in range(after + 1, min(after + rows, len(self._urls)) + 1)):
+            if url.state not in ENDS or url.next_at is not None:
+                continue
+            _, change_a, change_t, gone_count, in_links, _ = url.learned
+            kind = None if url.found.kind is TaskKind.PAGE else url.found.kind.value
+            priority = None if url.hint is None else url.hint.priority
+            found.append(
+                UndatedPage(
+                    url.id, url.found.url, kind, url.found.depth, in_links or 0, priority, change_a, change_t,
+                    gone_count or 0, url.visited_at, url.state.value,
+                )
+            )  # fmt: skip
+        return found, after + rows if after + rows < len(self._urls) else None
+
+    async def put_dates(self, dates: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
+        self._check_open()
+        for url_id, at in dates:
+            url = self._urls[url_id]
+            if url.state in ENDS and url.next_at is None:
+                url.next_at = at
+        self._dated_to = dated_to
+
+    async def keep(self, name: str, value: bytes) -> None:
+        self._check_open()
+        self._kept[name] = value
+
+    async def kept(self, name: str) -> bytes | None:
+        self._check_open()
+        return self._kept.get(name)
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         self._check_open()
@@ -274,9 +314,21 @@ class MemoryFrontier(MemoryRows):
         self._check_open()
         self._unswept.update(host_ids)
 
-    async def swept(self, host_id: int) -> None:
+    async def judge_by(self, rules: str) -> list[int]:
         self._check_open()
-        self._unswept.discard(host_id)
+        before, self._rules = self._rules, rules
+        host_ids = [] if before == rules else list(self._hosts_by_id)
+        self._unswept.update(host_ids)
+        return host_ids
+
+    async def sweep_mark(self, host_id: int) -> int:
+        self._check_open()
+        return self._unswept[host_id]
+
+    async def swept(self, host_id: int, mark: int) -> None:
+        self._check_open()
+        if self._unswept[host_id] == mark:
+            del self._unswept[host_id]
 
     async def quarantines(self) -> list[Quarantine]:
         self._check_open()

@@ -5,6 +5,7 @@ It knows neither who asks nor whether the store is open: `memory` keeps the prom
 Invariant: a key of a host has one row for good, and a host's counts are those of its rows.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -23,6 +24,7 @@ from crawler.core.values import (
     SinkFile,
     SitemapHint,
     Task,
+    TrapCount,
     Written,
 )
 from crawler.core.vocabulary import UrlState
@@ -87,7 +89,11 @@ class MemoryRows:
         self._takedowns: dict[tuple[str, int], Takedown] = {}
         self._blocks: dict[str, Block] = {}
         self._quarantines: dict[tuple[int, str], Quarantine] = {}
-        self._unswept: set[int] = set()
+        self._unswept: Counter[int] = Counter()  # host id → how often it was marked
+        self._rules: str | None = None
+        self._dated_to: int | None = 0
+        self._kept: dict[str, bytes] = {}
+        self._trap_counts: dict[tuple[int, str, str], TrapCount] = {}
         self._paces: dict[str, Pace] = {}
         self._robots_changed: list[int] = []
 
@@ -170,7 +176,7 @@ class MemoryRows:
         if robots.verdict != "unreachable" and [digest] != [one.digest for one in host.robots_versions[:1]]:
             if host.robots_versions:
                 self._robots_changed.append(host.row.id)
-                self._unswept.add(host.row.id)
+                self._unswept[host.row.id] += 1
             version = RobotsVersion(robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body)
             host.robots_versions = [version, *host.robots_versions][:ROBOTS_VERSIONS_KEPT]
 

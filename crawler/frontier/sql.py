@@ -34,7 +34,15 @@ UPSERT_VISITS: Final = (
          change_a = coalesce(excluded.change_a, change_a), change_t = coalesce(excluded.change_t, change_t),
          gone_count = coalesce(excluded.gone_count, gone_count), in_links = coalesce(excluded.in_links, in_links),
          simhash = coalesce(excluded.simhash, simhash),
-         rules_version = coalesce(excluded.rules_version, rules_version)""",
+         rules_version = coalesce(excluded.rules_version, rules_version),
+         content_file = {content_file}, content_offset = {content_offset}""".format(
+        **{
+            name: f"""CASE WHEN excluded.warc_file IS NULL THEN {name}
+           WHEN excluded.digest IS NULL OR excluded.digest = digest THEN coalesce({name}, {of})
+           ELSE NULL END"""
+            for name, of in (("content_file", "warc_file"), ("content_offset", "warc_offset"))
+        }
+    ),
 )
 
 VISIT_WIDTH: Final = 21
@@ -129,8 +137,16 @@ DENY: Final = (
          last_at = excluded.last_at, last_error = excluded.last_error, last_rule = excluded.last_rule""",
 )
 DENY_WIDTH: Final = 4
-PUT_UNSWEPT: Final = "INSERT OR REPLACE INTO meta VALUES ('unswept:' || ?, '')"
-SWEPT: Final = "DELETE FROM meta WHERE name = 'unswept:' || ?"
+# Version 4 had '' for every mark.
+PUT_UNSWEPT: Final = """
+INSERT INTO meta VALUES ('unswept:' || ?, '1')
+ON CONFLICT (name) DO UPDATE SET value = max(1, CAST(value AS INTEGER)) + 1"""
+ALL_UNSWEPT: Final = """
+INSERT INTO meta SELECT 'unswept:' || id, '1' FROM host WHERE true
+ON CONFLICT (name) DO UPDATE SET value = max(1, CAST(value AS INTEGER)) + 1"""
+SWEEP_MARK: Final = "SELECT max(1, CAST(value AS INTEGER)) FROM meta WHERE name = 'unswept:' || ?"
+SWEPT: Final = "DELETE FROM meta WHERE name = 'unswept:' || ? AND max(1, CAST(value AS INTEGER)) = ?"
+HOST_IDS: Final = "SELECT json_group_array(id) FROM host"
 UNSWEPT: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name > 'unswept:' AND name < 'unswept;'"
 PUT_PACE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
 END_PACE: Final = "DELETE FROM pace WHERE key = ?"
@@ -138,6 +154,10 @@ PACES: Final = "SELECT key, response_s, updated_at FROM pace ORDER BY key"
 PUT_QUARANTINE: Final = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)"
 QUARANTINES: Final = """
 SELECT host, template, reason, evidence, since_at, released_at FROM quarantine ORDER BY since_at DESC, host, template"""
+PUT_TRAP_COUNTS: Final = "INSERT OR REPLACE INTO trap_count (host, template, names, kind, fetched, check_at)"
+TRAP_COUNT_WIDTH: Final = 6
+TRAP_COUNTS: Final = """
+SELECT host, template, names, kind, fetched, check_at FROM trap_count ORDER BY fetched DESC, host, template LIMIT ?"""
 
 _DUE: Final = """
 SELECT json_group_array(json_array(url, host, state))
@@ -165,8 +185,27 @@ SELECT json_group_array(json_array(url, depth, in_links, priority, change_a, cha
   CROSS JOIN url AS u ON u.id = v.url
   CROSS JOIN host AS h ON h.id = u.host
   LEFT JOIN sitemap_hint AS s ON s.url = v.url
-  WHERE v.url BETWEEN ? AND ? AND v.ended = 1 AND v.next_at IS NOT NULL AND coalesce(v.gone_count, 0) = 0
-    AND u.kind IS NULL)"""
+  WHERE v.url BETWEEN ? AND ? AND v.ended = 1 AND coalesce(v.gone_count, 0) = 0 AND u.kind IS NULL)"""
+# Those whose visit ended without a date for the next, and what that date is worked out from.
+UNDATED: Final = """
+SELECT json_group_array(json_array(
+         id, url, kind, depth, in_links, priority, change_a, change_t, gone_count, last_at, state)) FROM (
+  SELECT u.id, h.scheme || '://' || h.host
+           || CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END || u.target AS url,
+         u.kind, u.depth, coalesce(v.in_links, 0) AS in_links, s.priority, v.change_a, v.change_t,
+         coalesce(v.gone_count, 0) AS gone_count, v.last_at, u.state
+  FROM visit AS v
+  CROSS JOIN url AS u ON u.id = v.url
+  CROSS JOIN host AS h ON h.id = u.host
+  LEFT JOIN sitemap_hint AS s ON s.url = v.url
+  WHERE v.url BETWEEN ? AND ? AND v.ended = 1 AND v.next_at IS NULL AND u.state IN ('done', 'gave_up'))"""
+PUT_DATES: Final = (
+    "WITH date (url, next_at) AS (",
+    """) UPDATE visit SET next_at = date.next_at FROM date CROSS JOIN url ON url.id = date.url
+       WHERE visit.url = date.url AND visit.ended = 1 AND visit.next_at IS NULL
+         AND url.state IN ('done', 'gave_up')""",
+)
+DATE_WIDTH: Final = 2
 
 META: Final = "SELECT value FROM meta WHERE name = ?"
 PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
@@ -243,6 +282,7 @@ ERASE_HOST: Final = (
     "DELETE FROM robots WHERE host = ?",
     "DELETE FROM robots_version WHERE host = ?",
     "DELETE FROM quarantine WHERE host = ?",
+    "DELETE FROM trap_count WHERE host = ?",
 )
 # In the order of the indexes url_queued and url_denied, which hold exactly these rows.
 URL_ROWS: Final = """

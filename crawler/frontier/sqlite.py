@@ -16,10 +16,11 @@ from typing import TypeVar
 import orjson
 
 from crawler.core.url import parse
-from crawler.core.values import Denied, Discovered, HostRow, Origin, Pace, Quarantine, Rest, SinkFile, Task
+from crawler.core.values import Denied, Discovered, HostRow, Origin, Pace, Quarantine, Rest, SinkFile, Task, TrapCount
 from crawler.core.vocabulary import SinkFileState, UrlState
-from crawler.frontier import forget, sql
+from crawler.frontier import dates, forget, sql, sweeps
 from crawler.frontier.base import (
+    TRAP_COUNTS_READ,
     Batch,
     Block,
     Forgotten,
@@ -30,6 +31,7 @@ from crawler.frontier.base import (
     RobotsVersion,
     Takedown,
     Totals,
+    UndatedPage,
     UrlRow,
 )
 from crawler.frontier.database import Database, explained
@@ -97,6 +99,7 @@ class SqliteFrontier:
             seeds_added=database.get(sql.META, ("seeds_added",)) is not None,
             quarantines=tuple(Quarantine(*columns) for columns in database.rows(sql.QUARANTINES)),
             paces=tuple(Pace(*columns) for columns in database.rows(sql.PACES)),
+            trap_counts=tuple(TrapCount(*columns) for columns in database.rows(sql.TRAP_COUNTS, (TRAP_COUNTS_READ,))),
             unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
         )
         self._writer.set_clean(False)
@@ -171,6 +174,22 @@ class SqliteFrontier:
             found += (LearnedPage(*row) for row in orjson.loads(columns))
         return found
 
+    async def dated_to(self) -> int | None:
+        return await self._run(lambda database, _: dates.dated_to(database))
+
+    async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
+        return await self._run(lambda database, _: dates.undated(database, after, rows))
+
+    async def put_dates(self, dates_of: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
+        await self._run(lambda database, _: dates.put_dates(database, dates_of, dated_to))
+
+    async def keep(self, name: str, value: bytes) -> None:
+        await self._run(lambda _, writer: writer.keep(name, value))
+
+    async def kept(self, name: str) -> bytes | None:
+        value: bytes | None = await self._run(lambda database, _: database.get(sql.META, (f"kept:{name}",)))
+        return value
+
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         await self._run(lambda _, writer: writer.record_sink_files(files))
 
@@ -213,10 +232,16 @@ class SqliteFrontier:
         return await self._run(lambda _, writer: writer.deny(host_id, denied, now))
 
     async def unswept(self, host_ids: Collection[int]) -> None:
-        await self._run(lambda _, writer: writer.put_unswept(list(host_ids)))
+        await self._run(lambda database, _: sweeps.mark(database, list(host_ids)))
 
-    async def swept(self, host_id: int) -> None:
-        await self._run(lambda _, writer: writer.swept(host_id))
+    async def judge_by(self, rules: str) -> list[int]:
+        return await self._run(lambda database, _: sweeps.judge_by(database, rules))
+
+    async def sweep_mark(self, host_id: int) -> int:
+        return await self._run(lambda database, _: sweeps.mark_of(database, host_id))
+
+    async def swept(self, host_id: int, mark: int) -> None:
+        await self._run(lambda database, _: sweeps.swept(database, host_id, mark))
 
     async def quarantines(self) -> list[Quarantine]:
         return await self._run(lambda database, _: [Quarantine(*columns) for columns in database.rows(sql.QUARANTINES)])

@@ -136,6 +136,8 @@ class Writer:
                     (one.host_id, one.template, one.reason, one.evidence, one.since_at, one.released_at),
                 )
                 self._db.run(sql.PUT_UNSWEPT, (one.host_id,))
+            counts = [value for count in batch.trap_counts for value in count]
+            self._db.run_many(sql.PUT_TRAP_COUNTS, "", counts, width=sql.TRAP_COUNT_WIDTH)
         return change.receipt(links_new)
 
     def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], now: float) -> int:
@@ -150,17 +152,6 @@ class Writer:
             for _ in refused:
                 change.move(host_id, UrlState.QUEUED, UrlState.DENIED)
         return len(refused)
-
-    def put_unswept(self, host_ids: Sequence[int]) -> None:
-        """See Frontier.unswept."""
-        with self._db.transaction():
-            for host_id in host_ids:
-                self._db.run(sql.PUT_UNSWEPT, (host_id,))
-
-    def swept(self, host_id: int) -> None:
-        """See Frontier.swept."""
-        with self._db.transaction():
-            self._db.run(sql.SWEPT, (host_id,))
 
     def hasten(self, since_at: float, now: float) -> None:
         """See Frontier.hasten."""
@@ -230,6 +221,11 @@ class Writer:
         with self._db.transaction():
             self._db.run(sql.UNBLOCK, (name,))
         return True
+
+    def keep(self, name: str, value: bytes) -> None:
+        """See Frontier.keep."""
+        with self._db.transaction():
+            self._db.run(sql.PUT_META, (f"kept:{name}", value))
 
     def record_sink_files(self, sink_files: Sequence[SinkFile]) -> None:
         """See Frontier.record_sink_files."""

@@ -24,7 +24,7 @@ class Event(StrEnum):
     RELOAD_OK = "reload_ok"
     RELOAD_FAILED = "reload_failed"
     CONTROL = "control"
-    SWEPT = "swept"  # stored URLs were judged again: so many were denied and are queued once more
+    SWEPT = "swept"  # stored URLs were judged by other rules: so many were denied, so many queued once more
     PROGRESS = "progress"
     HOURS = "hours"
     DRAIN = "drain"
@@ -78,7 +78,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.RELOAD_OK: _spec("changed needs_restart", lifecycle=True),
     Event.RELOAD_FAILED: _spec("message", "file line column", level=logging.ERROR, lifecycle=True),
     Event.CONTROL: _spec("command", "arguments affected pid uid detail", lifecycle=True),
-    Event.SWEPT: _spec("queued", lifecycle=True),
+    Event.SWEPT: _spec("hosts denied queued", lifecycle=True),
     Event.PROGRESS: _spec(
         "responses_per_s pages_per_s bytes_per_s queued hosts bottleneck",
         "responses pages bytes errors denied waiting in_flight connections hosts_resting loop_lag_ms memory_bytes "

@@ -24,6 +24,7 @@ from crawler.core.values import (
     SinkFile,
     SitemapHint,
     Task,
+    TrapCount,
     Written,
 )
 from crawler.core.vocabulary import (
@@ -613,7 +614,9 @@ async def test_what_a_robots_txt_names_is_stored_with_it(store: Store) -> None:
 
 
 async def test_what_was_learnt_of_pages_can_be_asked_for(store: Store) -> None:
-    """Of those that are to be visited again and are not gone; all of a small store, a sample of a large one."""
+    """Of those that were visited and are not gone, with a date or without; all of a small store, a sample of a large
+    one.
+    """
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(100)))
         tasks = await take(frontier, limit=100)
@@ -621,11 +624,68 @@ async def test_what_was_learnt_of_pages_can_be_asked_for(store: Store) -> None:
         gone = visit(tasks[90], next_at=NOW + 9, history=PageHistory(gone_count=1))
         await frontier.settle(batch(*visits, gone, visit(tasks[91])))
         found = await frontier.learned(blocks=4, rows=50, phase=0.0)
-        assert {page.url for page in found} == {f"https://a.example/{n}" for n in range(90)}
+        assert {page.url for page in found} == {f"https://a.example/{n}" for n in (*range(90), 91)}
         assert found[0] == ("https://a.example/0", 0, 7, None, 1.5, 86_400.0)
         some = await frontier.learned(blocks=4, rows=5, phase=0.5)
         assert 10 <= len(some) <= 20
         assert len({page.url for page in some}) == len(some)
+
+
+async def test_pages_without_a_date_are_found_and_given_one(store: Store) -> None:
+    """Those whose visit ended, and no others; how far that came is kept."""
+    async with store.opened() as (frontier, _):
+        assert await frontier.dated_to() == 0
+        await add(frontier, *(f"https://a.example/{n}" for n in range(6)))
+        first, second, third, fourth, fifth, _ = await take(frontier)
+        ends = [
+            visit(first, history=LEARNED_WELL),
+            visit(second, next_at=NOW + 50),
+            visit(third, state=UrlState.GAVE_UP, history=PageHistory(gone_count=2)),
+            visit(fourth, DENIED, state=UrlState.DENIED),
+            visit(fifth),
+        ]
+        await frontier.settle(batch(*ends))
+        pages, on = await frontier.undated(after=0, rows=3)
+        assert on == 3
+        found = [(page.id, page.state, page.in_links, page.gone_count) for page in pages]
+        assert found == [(first.id, "done", 7, 0), (third.id, "gave_up", 0, 2)]
+        assert (pages[0].url, pages[0].kind, pages[0].change_a) == (first.url, None, 1.5)
+        await frontier.put_dates([(first.id, NOW + 7), (second.id, NOW), (fourth.id, NOW)], dated_to=on)
+        assert await frontier.next_revisit() == NOW + 7
+    async with store.opened() as (frontier, _):
+        assert await frontier.dated_to() == 3
+        pages, on = await frontier.undated(after=3, rows=3)
+        assert ([page.id for page in pages], on) == ([fifth.id], None)
+        await frontier.put_dates([], dated_to=on)
+        assert await frontier.dated_to() is None
+        assert await frontier.promote_revisits(now=NOW + 60, limit=9) == {1: 2}
+
+
+async def test_what_the_engine_keeps_is_there_after_a_restart(store: Store) -> None:
+    """Under its name, the last that was stored."""
+    async with store.opened() as (frontier, _):
+        assert await frontier.kept("in_links") is None
+        await frontier.keep("in_links", b"\x00one")
+        await frontier.keep("in_links", b"\x00two")
+    async with store.opened() as (frontier, _):
+        assert await frontier.kept("in_links") == b"\x00two"
+        assert await frontier.kept("other") is None
+
+
+async def test_counts_of_templates_are_kept_with_the_commit_that_brings_them(store: Store) -> None:
+    """The last of each; those that count most come first."""
+    counts = [
+        TrapCount(1, "/a/{n}", "", "plain", 8, 40),
+        TrapCount(1, "/s?…", "a&b", "facets", 0, 0),
+        TrapCount(1, "/a/{n}", "", "plain", 16, 40),
+        TrapCount(2, "/a/{n}", "", "plain", 80, 100),
+    ]
+    async with store.opened() as (frontier, _):
+        await add(frontier, "https://a.example/")
+        await frontier.settle(replace(batch(), trap_counts=counts[:2]))
+        await frontier.settle(replace(batch(), trap_counts=counts[2:]))
+    async with store.opened() as (_, recovered):
+        assert recovered.trap_counts == (counts[3], counts[2], counts[1])
 
 
 # -- history of robots.txt
@@ -903,14 +963,33 @@ async def test_quarantines_are_kept_with_their_evidence(store: Store) -> None:
         await frontier.settle(replace(batch(), quarantines=[one]))
     async with store.opened() as (frontier, recovered):
         assert (recovered.quarantines, recovered.unswept) == ((one,), (1,))
-        await frontier.swept(1)
+        await frontier.swept(1, await frontier.sweep_mark(1))
         await frontier.settle(replace(batch(), quarantines=[replace(one, released_at=NOW + 5)]))
-        await frontier.swept(1)
+        await frontier.swept(1, await frontier.sweep_mark(1))
         await frontier.unswept([1, 2])
-        await frontier.swept(2)
+        await frontier.swept(2, await frontier.sweep_mark(2))
     async with store.opened() as (_, recovered):
         assert recovered.quarantines == (replace(one, released_at=NOW + 5),)
         assert recovered.unswept == (1,)
+
+
+async def test_other_rules_make_every_host_unswept_until_it_was_judged_by_them(store: Store) -> None:
+    """Across restarts; and a host that becomes unswept while it is judged stays so."""
+    async with store.opened() as (frontier, _):
+        assert await frontier.judge_by("first") == []
+        await add(frontier, "https://a.example/", "https://b.example/", "https://c.example/")
+        assert await frontier.judge_by("first") == []
+        assert sorted(await frontier.judge_by("second")) == [1, 2, 3]
+        mark = await frontier.sweep_mark(1)
+        await frontier.unswept([1])  # meanwhile its robots.txt changed
+        await frontier.swept(1, mark)
+        await frontier.swept(2, await frontier.sweep_mark(2))
+        assert await frontier.sweep_mark(2) == 0
+    async with store.opened() as (frontier, recovered):
+        assert recovered.unswept == (1, 3)
+        assert await frontier.judge_by("second") == []
+        await frontier.swept(1, await frontier.sweep_mark(1))
+        assert sorted(await frontier.judge_by("first")) == [1, 2, 3]
 
 
 async def test_queued_urls_are_denied_with_their_rule_and_others_stay(store: Store) -> None:

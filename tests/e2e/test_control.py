@@ -137,7 +137,8 @@ def test_a_start_with_a_wider_scope_takes_back_what_a_narrower_one_denied(server
     configured(server, tmp_path, OTHER, scope={"exclude": ["/pages/**"]})
     assert crawl.run().code == 0
     asked = len(server.places())
-    denied = {line["url_full"] for line in crawl.fetches() if line.get("deny_reason") == "scope_exclude"}
+    listed = run("export", "urls", "--state", "denied", "--output", crawl.output).stdout.splitlines()
+    denied = {line["url"] for line in map(json.loads, listed) if line["last_error"] == "scope_exclude"}
     assert len(denied) > 5
     configured(server, tmp_path, OTHER)
     assert crawl.run().code == 0

@@ -518,6 +518,7 @@ class Engine:
             on_disk=self._on_disk,
         )
         self.committer.take_quarantines = self.traps.take_quarantines
+        self.committer.take_trap_counts = self.traps.take_counts
         self.robots_seen: list[Host] = []
         self.large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
         self.workers = [self.make_worker() for _ in range(engine.workers)]
@@ -572,7 +573,7 @@ class Engine:
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.books.load(recovered)
-        self.traps.load(recovered.quarantines)
+        self.traps.load(recovered.quarantines, recovered.trap_counts)
         self.rejudger.want(recovered.unswept)
         self.tally.life = recovered.counters
         receipt: Receipt = await self.frontier.add(self.seeds, now=self.clock.now())

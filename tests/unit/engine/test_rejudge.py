@@ -128,12 +128,16 @@ def test_a_host_that_cannot_be_judged_waits() -> None:
         engine = engine_on(MemoryFrontier(), "User-agent: *\n")
         await engine.open()
         host = engine.host("a.test")
-        engine.rejudger.want([host.id])
-        assert engine.rejudger.is_idle
         engine.web.pages["https://a.test/robots.txt"] = answer(500)
         crawling = asyncio.ensure_future(engine.crawl.run())
         await asyncio.sleep(HOUR)
+        assert host.is_held
+        await engine.frontier.unswept([host.id])
+        engine.rejudger.want([host.id])
+        await asyncio.sleep(60)
+        assert engine.rejudger.is_idle
         assert engine.said("rejudged") == []
+        assert await engine.frontier.sweep_mark(host.id) == 1
         engine.crawl.stop()
         await crawling
         await engine.close()

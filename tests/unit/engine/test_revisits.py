@@ -9,10 +9,12 @@ import pytest
 from crawler.core.options import ImportanceRule, RecrawlOptions, ScopeOptions
 from crawler.core.values import FetchResult, Origin, Task
 from crawler.core.vocabulary import StoppedBy, TaskKind, UrlState
-from crawler.engine import crawl
+from crawler.engine import crawl, revisits
 from crawler.engine.options import EngineOptions
 from crawler.engine.seen import InLinks
-from tests.support.engine import EPOCH, Asked, Engine, answer, page, run
+from crawler.frontier.base import Frontier
+from crawler.frontier.memory import MemoryFrontier
+from tests.support.engine import EPOCH, POLITE, Asked, Engine, answer, page, run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"
@@ -252,3 +254,88 @@ def test_what_is_learnt_is_kept_either_way(enabled: bool) -> None:
         assert (settlement.next_at is not None) is enabled
 
     run(main())
+
+
+# -- over restarts
+
+
+def ran(frontier: Frontier, recrawl: RecrawlOptions, answers: dict[str, object], *, days: float) -> Engine:
+    """One run of so many days on a store that others go on with."""
+
+    async def main() -> Engine:
+        engine = Engine(
+            ROOT, engine=replace(RUN, max_duration_s=days * DAY), recrawl=recrawl, frontier=frontier, politeness=POLITE
+        )
+        engine.web.other = lambda origin, task: answers.get(task.url, answer(404))  # type: ignore[assignment, return-value]
+        assert await engine.run() is StoppedBy.MAX_DURATION
+        return engine
+
+    return run(main())
+
+
+LEAVES = 400
+SITE: dict[str, object] = {ROOT: answer(200, page(*(f"/{n}" for n in range(LEAVES))))} | {
+    f"{ROOT}{n}": answer(200, f"<p>{n}".encode()) for n in range(LEAVES)
+}
+
+
+def test_what_a_crawl_without_revisits_left_is_visited_again_within_the_budget() -> None:
+    """Every page, spread over the interval; then as often as any other. A run without revisits in between leaves its
+    pages to the next one.
+    """
+    frontier = MemoryFrontier()
+    first = ran(frontier, RecrawlOptions(enabled=False), SITE, days=1)
+    assert len(first.web.page_urls) == LEAVES + 1
+    weekly = RecrawlOptions(enabled=True, min_interval_s=HOUR)
+    again = ran(frontier, weekly, SITE, days=30)
+    asked = [one for one in again.web.asked if one.task.kind is TaskKind.PAGE]
+    assert {one.url for one in asked} == set(SITE)
+    assert all(one.task.is_revisit for one in asked)
+    per_day = LEAVES / 7
+    for day in range(1, 30):
+        assert sum(day - 1 <= one.begin / DAY < day for one in asked) <= 1.5 * per_day + 5
+    assert sum(one.begin < 7 * DAY for one in asked) > 0.5 * LEAVES
+    assert run(opened(frontier)) is None
+    ran(frontier, RecrawlOptions(enabled=False), SITE, days=1)
+    assert run(opened(frontier)) == 0
+
+
+async def opened(frontier: MemoryFrontier) -> int | None:
+    """Up to which URL all have a date."""
+    await frontier.open()
+    try:
+        return await frontier.dated_to()
+    finally:
+        await frontier.close(clean=True)
+
+
+def test_dating_goes_on_where_a_crash_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slice by slice, each stored with how far that came."""
+    monkeypatch.setattr(revisits, "DATED_ROWS", 50)
+    monkeypatch.setattr(revisits, "DATED_REST_S", HOUR)
+    frontier = MemoryFrontier()
+    ran(frontier, RecrawlOptions(enabled=False), SITE, days=1)
+    weekly = RecrawlOptions(enabled=True, min_interval_s=HOUR)
+    ran(frontier, weekly, SITE, days=0.1)
+    dated_to = run(opened(frontier))
+    assert dated_to is not None
+    assert 0 < dated_to < LEAVES
+    again = ran(frontier, weekly, SITE, days=30)
+    assert {one.url for one in again.web.asked if one.task.is_revisit} == set(SITE)
+
+
+def test_in_links_counted_before_a_restart_count_after_it() -> None:
+    """They wait in memory for the visit of the page they lead to; the store keeps what memory held."""
+    frontier = MemoryFrontier()
+    hub: dict[str, object] = {f"{ROOT}{n}": answer(200, page("/popular", "/")) for n in range(16)}
+    answers = {ROOT: answer(200, page(*(f"/{n}" for n in range(16)))), **hub}
+    yearly = RecrawlOptions(enabled=True, min_interval_s=20 * DAY, max_interval_s=30 * DAY)
+    answers[f"{ROOT}popular"] = answer(200, b"<p>popular")
+    first = ran(frontier, yearly, answers, days=1)
+    counted = first.revisits.in_links.dump()
+    assert any(counted)
+    again = ran(frontier, yearly, answers, days=40)
+    assert again.revisits.in_links.dump() != counted
+    learned = [v.settlement for v, _, _ in again.stored if v.settlement.task.url == ROOT and v.settlement.history]
+    assert learned[0].history is not None
+    assert learned[0].history.in_links > 0

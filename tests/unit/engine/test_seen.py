@@ -1,6 +1,6 @@
 """What the reader remembers of links it has met."""
 
-from crawler.engine.seen import MAX_URLS, RecentKeys, RecentUrls
+from crawler.engine.seen import IN_LINK_PAGES, MAX_URLS, InLinks, RecentKeys, RecentUrls
 
 
 def test_a_key_is_known_until_another_takes_its_slot() -> None:
@@ -22,3 +22,15 @@ def test_urls_are_bounded() -> None:
     assert len(urls) == MAX_URLS
     urls.add("one more")
     assert urls == {"one more"}
+
+
+def test_in_links_go_on_from_what_was_stored() -> None:
+    """A table of another size is worth nothing; what was taken begins anew."""
+    links = InLinks(bits=4)
+    links.note([1, 2, 2])
+    assert links.is_dirty
+    again, other = InLinks(bits=4), InLinks(bits=5)
+    again.load(links.dump())
+    other.load(links.dump())
+    assert (again.take(1), again.take(2), again.take(2)) == (IN_LINK_PAGES, 2 * IN_LINK_PAGES, 0)
+    assert other.take(1) == 0
