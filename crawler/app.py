@@ -50,6 +50,7 @@ from crawler.engine.views import Views
 from crawler.engine.visit import Reader
 from crawler.engine.worker import Worker
 from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect.lost import insist_on_store
 from crawler.inspect.rules import fingerprint
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
@@ -78,10 +79,13 @@ HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Who watches: `on_snapshot` is called several times a second; `console` shows events on stderr as well."""
+    """Who watches: `on_snapshot` is called several times a second; `console` shows events on stderr as well. Where
+    nobody sees the events, `tell` is said in words what has to be known at once.
+    """
 
     on_snapshot: Callable[[Snapshot], None] | None = None
     console: bool = False
+    tell: Callable[[str], None] = lambda words: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +103,8 @@ class Result:
     output_problems: tuple[str, ...] = ()
     opens_at: float | None = None
     kept: tuple[str, ...] = ()
+    unstored: int = 0  # visits that were made and could not be stored
+    gone: tuple[Path, ...] = ()  # what was stored and is not there any more
     seeds_refused: tuple[str, ...] = ()  # every seed that was answered was answered with 4xx or 5xx: the first of them
 
 
@@ -112,7 +118,7 @@ def run(
 ) -> Result:
     """Crawl to the end. `configuration` is the file's path, for run.json; `read_again` reads it anew, for a reload.
 
-    Raises OutputUnusable, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
+    Raises OutputUnusable, StoreLost, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()  # what start-up made stays; the collector need not walk it again
@@ -124,6 +130,7 @@ async def _run(
     settings: Settings, mode: Mode, view: View, configuration: str | None, read_again: Callable[[], Loaded] | None
 ) -> Result:
     output = prepare(settings.output_directory)
+    insist_on_store(settings.frontier_path, output)
     clock = SystemClock()
     frontier = SqliteFrontier(settings.frontier_path, duplicates=settings.frontier.duplicates)
     started_mono = clock.mono()
@@ -132,7 +139,7 @@ async def _run(
     try:
         logs = open_logs(settings, console=view.console)
         try:
-            parts = _assemble(settings, mode, output, frontier, clock, logs)
+            parts = _assemble(settings, mode, output, frontier, clock, logs, view.tell)
             logs.event(
                 Event.START,
                 version=__version__,
@@ -145,7 +152,8 @@ async def _run(
             )
             if not settings.tls_options().verify:
                 logs.event(Event.TLS_VERIFY_OFF)
-            await parts.committer.open(recovered.sink_files)
+            mended = await parts.committer.open(recovered.sink_files, store_is_copy=recovered.is_copy)
+            parts.reporter.recovered(recovered, mended)
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
             parts.blocks.load(await frontier.blocks())
             parts.books.load(recovered)
@@ -201,7 +209,9 @@ async def _run(
                 stopped_by,
                 clock.mono() - started_mono,
                 most_opened=parts.clients.current.pool.most_opened(HOSTS_SHOWN),
+                unstored=parts.committer.unstored,
             )
+            gone = [path for path in (output, settings.frontier_path) if not path.exists()][:1]
             logs.event(
                 Event.STOP, reason=stopped_by.value, responses=parts.tally.responses, pages=parts.tally.pages,
                 bytes=parts.tally.bytes, errors=parts.tally.errors, dur_ms=round((clock.mono() - started_mono) * 1e3),
@@ -217,6 +227,8 @@ async def _run(
                 tuple(output_problems),
                 parts.valve.closed_until_at,
                 tuple(why_left(parts.books.hosts.values(), totals.waiting, clock.mono())),
+                parts.committer.unstored,
+                tuple(gone or parts.committer.gone),
                 () if recovered.counters.pages else parts.reporter.seeds_refused(),
             )
         finally:
@@ -226,14 +238,27 @@ async def _run(
 
 
 def _assemble(
-    settings: Settings, mode: Mode, output: Path, frontier: SqliteFrontier, clock: SystemClock, logs: Logs
+    settings: Settings,
+    mode: Mode,
+    output: Path,
+    frontier: SqliteFrontier,
+    clock: SystemClock,
+    logs: Logs,
+    tell: Callable[[str], None],
 ) -> Parts:
     rng = random.Random()  # noqa: S311 - jitter, not secrets
     politeness, scope_options = settings.politeness_options(), settings.scope_options()
     fetch, engine, identity = settings.fetch_options(), settings.engine_options(mode), settings.identity_options()
     tally = Tally()
     leases_out: Callable[[], int] = lambda: len(scheduler.leases_out)  # noqa: E731 - scheduler comes below
-    reporter = Reporter(logs, clock, output, min_free=engine.min_free, in_flight=leases_out)
+    reporter = Reporter(
+        logs,
+        clock,
+        output,
+        min_free=engine.min_free,
+        in_flight=leases_out,
+        tell=(lambda words: None) if logs.is_shown else tell,
+    )
     gate = AddressGate(settings.address_politeness(), clock)
     blocks = Blocks()
     client = make_client(

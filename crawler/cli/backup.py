@@ -9,6 +9,7 @@ from crawler.cli.look import size
 from crawler.cli.place import locate, place_options
 from crawler.core.vocabulary import Exit
 from crawler.frontier.copy import Copier
+from crawler.inspect.lost import insist_on_store
 
 
 @click.command(name="backup")
@@ -17,6 +18,7 @@ from crawler.frontier.copy import Copier
 def command(file: Path, config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Copy the store to FILE as it stands at this moment. To restore: put it in the place of frontier.db."""
     place = locate(config, overrides, output).place
+    insist_on_store(place.frontier, place.output)
     shows = sys.stderr.isatty()
 
     def progress(done: int, total: int) -> None:

@@ -68,7 +68,7 @@ def command(
                 configuration=str(config) if config else None,
             )
     else:
-        result = run(settings, mode="crawl", view=View(), configuration=str(config) if config else None)
+        result = run(settings, mode="crawl", view=View(tell=say), configuration=str(config) if config else None)
     if as_json:
         write_data(orjson.dumps(result.summary) + b"\n")
     elif interactive:
@@ -81,8 +81,8 @@ def command(
         say("every seed that answered did so with an HTTP error")
         for one in result.seeds_refused:
             say(one)
-    if result.output_problems:
-        return not_written(result.output_problems)
+    if result.output_problems or result.gone:
+        return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
     return _exit_code(result)
 
 

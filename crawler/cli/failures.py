@@ -5,7 +5,8 @@ The one table from exceptions to exit codes (docs/OPERATIONS.md). What is not in
 
 import errno
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from crawler.core.vocabulary import Exit
 
@@ -15,10 +16,20 @@ def say(message: str) -> None:
     print(f"crawler: {message}", file=sys.stderr)  # noqa: T201 - messages of the command line
 
 
-def not_written(problems: Iterable[str]) -> int:
-    """Say what could not be written, and that it is not the end; returns the exit code."""
+def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Path] = ()) -> int:
+    """Say what could not be written, and how it goes on; returns the exit code. `unstored` visits were made and not
+    stored, `gone` is what was stored and is not there any more.
+    """
     for problem in problems:
         say(f"could not be written: {problem}")
+    if gone:
+        for path in gone:
+            say(f"{path} is gone: it was deleted or moved away while the crawl ran")
+        say("what was stored in it is lost unless it is put back as it was, or a backup in its place")
+        return Exit.IO
+    if unstored:
+        visits = "the last visit was" if unstored == 1 else f"the last {unstored:,} visits were"
+        say(f"{visits} not stored: those URLs are still queued, and will be fetched again")
     say("what was committed is safe; the same command goes on from there")
     return Exit.IO
 
@@ -55,8 +66,9 @@ def _of_a_crawl(error: BaseException) -> int | None:
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
     from crawler.frontier.reader import StoreUnreadable
     from crawler.inspect.gather import GatherFailed
+    from crawler.inspect.lost import StoreLost
     from crawler.rundir import OutputUnusable
-    from crawler.sinks.base import SinkCorrupt
+    from crawler.sinks.base import SinkCorrupt, SinkStrange
 
     if isinstance(error, EndedAtOnce):
         say(f"{error}: ended at once; what was committed is safe, the same command goes on from there")
@@ -77,6 +89,8 @@ def _of_a_crawl(error: BaseException) -> int | None:
         (FrontierError, Exit.STATE_CORRUPT),
         (GatherFailed, Exit.IO),
         (SinkCorrupt, Exit.STATE_CORRUPT),
+        (SinkStrange, Exit.STATE_CORRUPT),
+        (StoreLost, Exit.STATE_CORRUPT),
     ]
     for kind, code in codes:
         if isinstance(error, kind):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.failures import not_written
+from crawler.cli.failures import not_written, say
 from crawler.cli.options import config_option, load_settings, override_option
 from crawler.core.vocabulary import Exit
 
@@ -25,8 +25,10 @@ def command(config: Path, overrides: tuple[str, ...]) -> int:
     result = run(
         settings,
         mode="run",
-        view=View(console=sys.stderr.isatty()),
+        view=View(console=sys.stderr.isatty(), tell=say),
         configuration=str(config),
         read_again=lambda: load(config, overrides, os.environ, "run"),
     )
-    return not_written(result.output_problems) if result.output_problems else Exit.OK
+    if result.output_problems or result.gone:
+        return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
+    return Exit.OK

@@ -23,6 +23,7 @@ from crawler.core.vocabulary import Exit
 from crawler.engine import upkeep
 from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect.lost import insist_on_store
 from crawler.inspect.takedown import write_list
 
 T = TypeVar("T")
@@ -178,6 +179,7 @@ def _scope(located: Located, recovered: Recovered) -> Scope:
 def with_store(located: Located, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:
     """Run `work` on the store of a crawl that does not run; how its last run ended stays known."""
     path = located.place.frontier
+    insist_on_store(path, located.place.output)
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
 

@@ -6,6 +6,7 @@ import click
 
 from crawler.cli.look import printable
 from crawler.core.vocabulary import Exit
+from crawler.inspect.lost import insist_on_store
 from crawler.inspect.place import find
 from crawler.inspect.verify import Checked, verify
 
@@ -19,9 +20,11 @@ def command(directory: Path, shows_all: bool) -> int:
     """Check an output directory, also while the crawl runs. Findings go to standard output, one a line; exit 1 if
     there are any.
     """
+    place = find(directory)
+    insist_on_store(place.frontier, place.output)
     checked = Checked()
     found = 0
-    for finding in verify(find(directory), checked):
+    for finding in verify(place, checked):
         found += 1
         if shows_all or found <= _SHOWN:
             click.echo(printable(finding))

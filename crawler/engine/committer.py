@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,9 +35,14 @@ from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally, is_stored_page
 from crawler.engine.worker import Visited
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
-from crawler.sinks.base import Sink
+from crawler.sinks.base import Mended, Sink
 
 RETRY_S: Final = 1.0  # between attempts to commit on a full disk
+LAST_ATTEMPTS: Final = 3  # of one commit, once the crawl is to end
+
+
+class _GivenUp(Exception):
+    """A commit of a crawl that is to end failed time and again."""
 
 
 class Committer:
@@ -77,6 +83,10 @@ class Committer:
         self._committing = False
         self.commits = 0  # so far
         self._closing = False
+        self._attempts: int | None = None  # of each commit; None: for as long as it takes
+        self._turned_away = 0  # visits that found no room until the end
+        self.has_given_up = False  # `run` ended, and not everything is stored
+        self.gone: list[Path] = []  # files that somebody removed while they were written; known after `close`
         self._poke = asyncio.Event()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -85,6 +95,7 @@ class Committer:
         self._new_scope_hosts: list[str] = []
         self._unrecorded: list[SinkFile] = []  # states the store has yet to learn
         self.on_idle: Callable[[], None] = lambda: None
+        self.on_given_up: Callable[[], None] = lambda: None
         self.take_quarantines: Callable[[], list[Quarantine]] = list
         self.take_trap_counts: Callable[[], list[TrapCount]] = list
         self.on_rules: Callable[[Sequence[int], Sequence[int]], None] = lambda robots_changed, quarantined: None
@@ -96,7 +107,11 @@ class Committer:
         `engine.memory`, or 4 commits' worth.
         """
         while not self._room.is_set():
-            await self._room.wait()
+            try:
+                await self._room.wait()
+            except asyncio.CancelledError:
+                self._turned_away += 1
+                raise
         self._pending.append(visited)
         self._pending_bytes += visited.held_bytes
         options = self._options
@@ -128,21 +143,35 @@ class Committer:
         return len(self._pending)
 
     @property
+    def unstored(self) -> int:
+        """Visits that were made and not stored, after the end: their URLs are still queued in the store."""
+        return len(self._pending) + self._turned_away
+
+    @property
     def uncommitted_bytes(self) -> int:
         """What the visits cost that wait for the next commit."""
         return self._pending_bytes
 
     # -- the loop
 
-    async def open(self, known: Sequence[SinkFile]) -> None:
-        """Make the sinks agree with the store. Raises OSError, or the sink's own error for a damaged file."""
+    async def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> Mended:
+        """Make the sinks agree with the store; returns what that took. Raises OSError, or the sink's own error for a
+        damaged file.
+        """
+        mended = Mended()
         for sink in self._sinks:
-            changed = await self._in_thread(sink.open, [file for file in known if file.sink == sink.name])
+            ours = [file for file in known if file.sink == sink.name]
+            changed = await self._in_thread(partial(sink.open, ours, store_is_copy=store_is_copy))
             if changed:
                 await self._frontier.record_sink_files(changed)
+            self._say_closed(changed)  # once more, perhaps: who crashed may have said it already
+            mended += sink.mended
+        if store_is_copy:
+            await self._frontier.output_agrees()
+        return mended
 
     async def run(self) -> None:
-        """Commit until `close` was called and everything is stored."""
+        """Commit until `finish` was called and everything is stored, or cannot be."""
         while True:
             if not self._pending:
                 self.on_idle()
@@ -157,9 +186,13 @@ class Committer:
             self._committing = True
             try:
                 await self._commit(batch)
-            except BaseException:  # cancelled: what is not stored is not forgotten
+            except BaseException as error:  # cancelled: what is not stored is not forgotten
                 self._pending = batch + self._pending
-                raise
+                if not isinstance(error, _GivenUp):
+                    raise
+                self.has_given_up = True
+                self.on_given_up()
+                return
             finally:
                 self._committing = False
                 self._committing_bytes = 0
@@ -171,6 +204,12 @@ class Committer:
                 async with asyncio.timeout(self._options.commit_interval_s):
                     await self._poke.wait()
         self._poke.clear()
+
+    def hasten(self) -> None:
+        """The crawl is to end: who cannot store something now need not try for ever. What is not stored is still queued
+        in the store, and is fetched again.
+        """
+        self._attempts = LAST_ATTEMPTS
 
     def finish(self) -> None:
         """Store what is pending and end `run`."""
@@ -184,6 +223,7 @@ class Committer:
         """
         problems = []
         for sink in self._sinks:
+            self.gone += sink.gone()
             try:
                 files = await self._in_thread(sink.close)
                 await self._frontier.record_sink_files([*self._unrecorded, *files])
@@ -203,12 +243,17 @@ class Committer:
         scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
         counters = self._tally.life_with(settlements)
         waited = False
+        failures = 0
         while isinstance(
             stored := await self._store(settlements, rests, scope_hosts, counters, quarantines, paces, trap_counts), str
         ):
             if not waited:
                 self._on_disk(stored)
             waited = True
+            if self._attempts is not None:
+                failures += 1
+                if failures == self._attempts:
+                    raise _GivenUp
             await asyncio.sleep(RETRY_S)
         if waited:
             self._on_disk(None)

@@ -97,7 +97,9 @@ class Crawl:
         self._look.set()
 
     async def run(self) -> StoppedBy:
-        """Returns why it ended, with everything that was fetched committed (unless the disk is full)."""
+        """Returns why it ended, with everything that was fetched committed (unless the disk is full: then what the
+        committer could not store is still queued in the store).
+        """
         await self._scheduler.start()
         async with asyncio.TaskGroup() as group:
             workers = [group.create_task(worker.run(), name=f"worker-{n}") for n, worker in enumerate(self._workers)]
@@ -110,6 +112,7 @@ class Crawl:
             self._state = "draining"
             self._on_drain(reason)
             self._scheduler.stop()
+            self._committer.hasten()
             for task in beside:
                 task.cancel()
             # A disk that was waited for all along `crawl.linger` is not waited for once more.
@@ -128,7 +131,7 @@ class Crawl:
     async def _drained(self, workers: list[asyncio.Task[None]], deadline: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, deadline - self._clock.mono())):
-                while self._scheduler.is_busy:
+                while self._scheduler.is_busy and not self._committer.has_given_up:
                     await self._until_visit_ends()
         for worker in workers:
             worker.cancel()
@@ -136,7 +139,7 @@ class Crawl:
 
     async def _until_visit_ends(self) -> None:
         ended = asyncio.Event()
-        self._scheduler.on_visit_end = ended.set
+        self._scheduler.on_visit_end = self._committer.on_given_up = ended.set
         await ended.wait()
 
     async def _until_done(self) -> StoppedBy:

@@ -18,14 +18,17 @@ from crawler.engine.meters import Meters
 from crawler.engine.tally import Tally
 from crawler.engine.visit import Skipped
 from crawler.engine.worker import Visited
+from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
 from crawler.obs.fetchline import fetch_line
 from crawler.obs.logs import Logs
 from crawler.obs.timestamp import timestamp
+from crawler.sinks.base import Mended
 from crawler.sinks.closed import ClosedFile, inspect
 
 REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
 _FAILURES_KEPT: Final = 10
+_NAMES_TOLD: Final = 5
 
 
 # What an operator can do about it, where the error does not say so.
@@ -36,14 +39,26 @@ _HINTS: Final = {
 
 
 class Reporter:
-    """The engine's callbacks. `output` is the directory that `output.min_free` is about."""
+    """The engine's callbacks. `output` is the directory that `output.min_free` is about; `tell` is said in words what
+    nobody should learn only at the end.
+    """
 
-    def __init__(self, logs: Logs, clock: Clock, output: Path, *, min_free: int, in_flight: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        logs: Logs,
+        clock: Clock,
+        output: Path,
+        *,
+        min_free: int,
+        in_flight: Callable[[], int],
+        tell: Callable[[str], None] = lambda words: None,
+    ) -> None:
         self._logs = logs
         self._clock = clock
         self._output = output
         self._min_free = min_free
         self._in_flight = in_flight
+        self._tell = tell
         self._fetch_ids = 0
         self._told: set[tuple[str, str]] = set()
         self._reading: set[asyncio.Future[None]] = set()
@@ -187,6 +202,24 @@ class Reporter:
         if self._reading:
             await asyncio.gather(*self._reading)
 
+    def recovered(self, recovered: Recovered, mended: Mended) -> None:
+        """A start found something to say: the last run did not end by itself, or output files were in the way."""
+        if recovered.clean and mended == Mended():
+            return
+        fields: dict[str, object] = {"clean": recovered.clean, "hosts": len(recovered.hosts)}
+        if recovered.rests:
+            fields["rests"] = len(recovered.rests)
+        if mended.truncated_bytes:
+            fields["truncated_bytes"] = mended.truncated_bytes
+        if mended.orphans:
+            fields["orphans"] = list(mended.orphans)
+        if mended.cut:
+            fields["cut"] = list(mended.cut)
+        self._logs.emit(Event.RECOVERED, fields)
+        if mended.finished:
+            names = ", ".join(mended.finished[:_NAMES_TOLD]) + (" …" if len(mended.finished) > _NAMES_TOLD else "")
+            self._tell(f"output files that the store does not know, or not to their end, were set aside: {names}")
+
     def disk(self, reason: str | None) -> None:
         """Nothing can be written (`reason` says why), or it can again (None)."""
         try:
@@ -197,6 +230,7 @@ class Reporter:
         self.disk_reason = reason or ""
         if reason is not None:
             self._disk_low_mono = now
+            self._tell(f"nothing can be stored: {reason}; the crawl pauses, and tries again every second")
             self._logs.event(
                 Event.DISK_LOW,
                 path=str(self._output),
@@ -205,6 +239,7 @@ class Reporter:
                 detail=reason,
             )
         elif self._disk_low_mono is not None:
+            self._tell(f"it can be stored again: the crawl goes on after {now - self._disk_low_mono:.0f} s")
             self._logs.event(
                 Event.DISK_OK, path=str(self._output), free_bytes=free, paused_s=round(now - self._disk_low_mono, 1)
             )

@@ -38,6 +38,7 @@ def summarise(
     duration_s: float,
     *,
     most_opened: Sequence[tuple[Origin, HostConnections]] = (),
+    unstored: int = 0,
 ) -> dict[str, object]:
     """What this run did, not what the directory has seen in its life. `most_opened`: of which hosts to show the
     connections.
@@ -50,6 +51,7 @@ def summarise(
         "errors": tally.errors,
         "http_errors": tally.outcomes[OutcomeWord.HTTP_ERROR],
         "denied": tally.denied,
+        "unstored": unstored,
         "links_found": tally.links_found,
         "links_new": tally.links_new,
         "hosts": hosts,

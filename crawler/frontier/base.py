@@ -63,7 +63,7 @@ class Recovered:
     clean: bool
     hosts: tuple[HostRow, ...]
     rests: tuple[Rest, ...]
-    sink_files: tuple[SinkFile, ...]  # open and closing ones
+    sink_files: tuple[SinkFile, ...]  # every one, closed ones too
     counters: Counters
     scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
     seeds_added: bool  # a URL of source SEED was ever stored by `add`
@@ -71,6 +71,7 @@ class Recovered:
     paces: tuple[Pace, ...] = ()
     unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
     trap_counts: tuple[TrapCount, ...] = ()  # TRAP_COUNTS_READ at most, those that count most
+    is_copy: bool = False  # a backup put back, whose output files may have grown since (until `output_agrees`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +283,9 @@ class Frontier(Protocol):
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         """Store the state of output files outside a settlement (a new file, a renamed one)."""
+
+    async def output_agrees(self) -> None:
+        """The output files are as this store says: it is no copy any more."""
 
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
         """What a host's robots.txt said, newest first: the last ROBOTS_VERSIONS_KEPT times that it changed."""

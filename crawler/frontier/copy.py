@@ -5,6 +5,7 @@ It takes no lock and changes nothing. Invariant: what is copied or listed is the
 
 import errno
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 import apsw
 
 from crawler.frontier.reader import Reader
-from crawler.frontier.sql import TAKEDOWNS
+from crawler.frontier.sql import COPIED_AT, PUT_META, TAKEDOWNS
 
 COPY_PAGES: Final = 4_096  # at a time: 16 MiB between two calls of `progress`
 
@@ -64,7 +65,8 @@ class Copier(Reader):
         """Write the store as it stands now to `target`, which must not exist. `progress` gets pages done and pages.
 
         A read transaction is held meanwhile: the crawl goes on, and its log grows by what it writes. The copy says of
-        itself that its crawl did not end cleanly, so that whoever resumes it lets every host rest first.
+        itself that its crawl did not end cleanly, so that whoever resumes it lets every host rest first; and that it is
+        a copy, so that nothing of output files that have grown since is thrown away.
         Raises FileExistsError, OSError.
         """
         if target.exists():
@@ -102,7 +104,8 @@ class Copier(Reader):
                 finally:
                     self._connection.execute("COMMIT")
             copy.pragma("journal_mode", "delete")
-            copy.execute("INSERT OR REPLACE INTO meta VALUES ('clean', '0')").get  # noqa: B018 - runs it
+            copy.execute(PUT_META, ("clean", "0")).get  # noqa: B018 - runs it
+            copy.execute(PUT_META, (COPIED_AT, str(int(time.time())))).get  # noqa: B018 - runs it
         except apsw.FullError as error:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
         finally:

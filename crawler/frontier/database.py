@@ -41,6 +41,8 @@ _COUNT_UNDONE: Final = (
 _RAISED_AFTER_WRITING: Final = frozenset(
     (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_SHMOPEN, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP)
 )
+_HEADER_BYTES: Final = 20  # of the file: the journal it was last written with is told by byte 18
+_ROLLBACK_JOURNAL: Final = 1
 MAX_BOUND: Final = 8_000  # values bound to one statement, with the interpreter's lock held for a millisecond or two
 
 
@@ -56,6 +58,22 @@ def explained(explain: Callable[[apsw.Error], Exception]) -> Iterator[None]:
         raise meaning from error
 
 
+def refuse_foreign_log(path: Path) -> None:
+    """A backup was never written with a write-ahead log: one beside it is of the store that it replaces, and SQLite
+    would apply it. Raises FrontierCorrupt.
+    """
+    log = path.with_name(path.name + "-wal")
+    try:
+        if log.stat().st_size == 0:
+            return
+        with path.open("rb") as file:
+            header = file.read(_HEADER_BYTES)
+    except OSError:
+        return  # there is no log, or no store; or opening it will tell what is wrong
+    if len(header) == _HEADER_BYTES and header[18] == _ROLLBACK_JOURNAL:
+        raise FrontierCorrupt(f"{path} is a backup, and {log.name} beside it belongs to another store: move it away")
+
+
 class Database:
     """An open connection. `vfs` names an apsw VFS, for tests that make the disk fail."""
 
@@ -64,10 +82,12 @@ class Database:
         self._path = path
         self._next_wait_pages = LOG_LIMIT_PAGES
         flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        refuse_foreign_log(path)
         with explained(self.explain_opening):
             self._connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
             try:
                 self._set_up(migrations)
+                self._inode = path.stat().st_ino
             except BaseException:
                 self._connection.close()
                 raise
@@ -154,9 +174,12 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Commit what the block does; undo it if the block or the commit raises.
 
-        Raises FrontierError if a failing disk leaves it open whether the transaction is stored.
+        Raises FrontierError if a failing disk leaves it open whether the transaction is stored, and FrontierFull if
+        the file is not where it was: what is written to a deleted file is stored nowhere.
         """
         connection = self._connection
+        if not self._is_in_place():
+            raise FrontierFull(f"{self._path} was deleted or replaced while it was in use: put it back")
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -170,6 +193,12 @@ class Database:
             if isinstance(error, apsw.IOError) and _extended(error) != apsw.SQLITE_IOERR_WRITE:
                 self._overwrite_failed_commit()
             raise
+
+    def _is_in_place(self) -> bool:
+        try:
+            return self._path.stat().st_ino == self._inode
+        except OSError:
+            return False
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:

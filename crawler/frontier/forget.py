@@ -19,8 +19,9 @@ from crawler.core.values import Origin
 from crawler.core.vocabulary import UrlState
 from crawler.frontier import sql
 from crawler.frontier.base import Forgotten
+from crawler.frontier.change import Change
 from crawler.frontier.rows import FORGOTTEN_ERROR
-from crawler.frontier.writer import Change, Writer
+from crawler.frontier.writer import Writer
 
 SLICE: Final = 2_000  # URLs a transaction: other calls wait for one of these, some tens of milliseconds
 _UNFINISHED: Final = "forgetting"
@@ -30,7 +31,7 @@ def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotte
     """See Frontier.forget_url."""
     database = writer.database
     with writer.change() as change:
-        host_id = writer.host_id(origin, now, change)
+        host_id = writer.urls.host_id(origin, now, change)
         if host_id == 0:
             return Forgotten()
         statement = sql.KNOWN_AS if writer.seen is None else sql.KNOWN_AS_OF_HOST
@@ -59,7 +60,7 @@ def forget_host(writer: Writer, host: str, now: float) -> Forgotten:
         database.run(sql.PUT_FORGOTTEN_HOST, (host, now))
         unfinished = {*_unfinished(writer), host}
         database.run(sql.PUT_META, (_UNFINISHED, orjson.dumps(sorted(unfinished)).decode()))
-    writer.close_host(host)
+    writer.urls.close_host(host)
     ids: Sequence[int] = orjson.loads(database.get(sql.IDS_OF_HOST_NAME, (host,)))
     return Forgotten(host_ids=tuple(ids))
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from crawler.core.outage import SIGNS
 from crawler.core.url import every_key_of, parse
 from crawler.core.values import Denied, Discovered, HostRow, Origin, Quarantine, SinkFile, Task
-from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
+from crawler.core.vocabulary import Source, TaskKind, UrlState
 from crawler.frontier.base import (
     Batch,
     Block,
@@ -50,7 +50,7 @@ class MemoryFrontier(MemoryRows):
             clean=clean,
             hosts=tuple(host.as_row() for host in self._hosts.values()),
             rests=tuple(self._rests[key] for key in sorted(self._rests)),
-            sink_files=tuple(f for f in self._sink_files.values() if f.state is not SinkFileState.CLOSED),
+            sink_files=tuple(self._sink_files.values()),
             counters=self._counters,
             scope_hosts=tuple(sorted(self._scope_hosts)),
             seeds_added=self._seeds_added,
@@ -202,6 +202,9 @@ class MemoryFrontier(MemoryRows):
     async def kept(self, name: str) -> bytes | None:
         self._check_open()
         return self._kept.get(name)
+
+    async def output_agrees(self) -> None:
+        self._check_open()
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         self._check_open()

@@ -22,7 +22,7 @@ import apsw
 
 from crawler.core.values import Origin
 from crawler.frontier.base import Block, FrontierCorrupt, FrontierError, FrontierVersion
-from crawler.frontier.database import APPLICATION_ID, MIGRATIONS
+from crawler.frontier.database import APPLICATION_ID, MIGRATIONS, refuse_foreign_log
 
 Row = Mapping[str, Any]
 BUSY_MS: Final = 2_000
@@ -50,6 +50,7 @@ class Reader:
         self._path = path
         if not path.exists():
             raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
+        refuse_foreign_log(path)
         log = path.with_name(path.name + "-wal")
         immutable = not is_live and not (log.exists() and log.stat().st_size > 0)
         name = f"file:{quote(str(path.resolve()))}?mode=ro{'&immutable=1' if immutable else ''}"

@@ -209,6 +209,8 @@ DATE_WIDTH: Final = 2
 
 META: Final = "SELECT value FROM meta WHERE name = ?"
 PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+END_META: Final = "DELETE FROM meta WHERE name = ?"
+COPIED_AT: Final = "copied_at"  # in meta of a backup: until its first start (UTC epoch seconds)
 PUT_REST: Final = "INSERT OR REPLACE INTO rest (key, until_at, strikes, reason) VALUES (?, ?, ?, ?)"
 END_REST: Final = "DELETE FROM rest WHERE key = ?"
 RESTS: Final = "SELECT key, until_at, strikes, reason FROM rest ORDER BY key"
@@ -217,9 +219,7 @@ PUT_SINK_FILE: Final = """
 INSERT INTO sink_file (sink, name, state, committed_bytes) VALUES (?, ?, ?, ?)
 ON CONFLICT (sink, name) DO UPDATE SET state = excluded.state, committed_bytes = excluded.committed_bytes"""
 SINK_FILE_ID: Final = "SELECT id FROM sink_file WHERE sink = ? AND name = ?"
-UNFINISHED_SINK_FILES: Final = (
-    "SELECT sink, name, state, committed_bytes FROM sink_file WHERE state <> 'closed' ORDER BY id"
-)
+SINK_FILES: Final = "SELECT sink, name, state, committed_bytes FROM sink_file ORDER BY id"
 PUT_SCOPE_HOST: Final = "INSERT OR IGNORE INTO scope_host (host, added_at) VALUES (?, ?)"
 SCOPE_HOSTS: Final = "SELECT host FROM scope_host ORDER BY host"
 

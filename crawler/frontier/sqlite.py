@@ -88,7 +88,7 @@ class SqliteFrontier:
         seen = None if exact else SeenFilter(self._path.with_name(self._path.name + ".filter"), database)
         self._writer = writer = Writer(database, seen)
         forget.finish_all(writer)
-        files = database.rows(sql.UNFINISHED_SINK_FILES)
+        files = database.rows(sql.SINK_FILES)
         recovered = Recovered(
             clean=database.get(sql.META, ("clean",)) != "0",
             hosts=tuple(host_row(columns) for columns in database.rows(sql.ALL_HOSTS)),
@@ -101,6 +101,7 @@ class SqliteFrontier:
             paces=tuple(Pace(*columns) for columns in database.rows(sql.PACES)),
             trap_counts=tuple(TrapCount(*columns) for columns in database.rows(sql.TRAP_COUNTS, (TRAP_COUNTS_READ,))),
             unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
+            is_copy=database.get(sql.META, (sql.COPIED_AT,)) is not None,
         )
         self._writer.set_clean(False)
         return recovered
@@ -192,6 +193,9 @@ class SqliteFrontier:
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         await self._run(lambda _, writer: writer.record_sink_files(files))
+
+    async def output_agrees(self) -> None:
+        await self._run(lambda _, writer: writer.output_agrees())
 
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
         return await self._run(

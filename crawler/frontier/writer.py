@@ -1,27 +1,27 @@
 """Every transaction on the store: seeds, settlements, promotions, output files.
 
-It runs in the thread that owns the connection. It keeps in memory what each transaction needs and what each changes:
-totals, and the ids of hosts met lately. It knows nothing of threads and awaiting.
+It runs in the thread that owns the connection. It keeps in memory the totals, which each transaction changes; how URLs
+enter is in `discoveries`. It knows nothing of threads and awaiting.
 
 Invariant: what is kept in memory changes only after the commit that stores the same, so a failed transaction leaves no
 trace in either.
 """
 
 import contextlib
-from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, cast
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import orjson
 
 from crawler.core.outage import SIGNS
-from crawler.core.url import registrable_domain, slot_of, target_of
-from crawler.core.values import Denied, Discovered, HostRow, Origin, Rest, RobotsRecord, Settlement, SinkFile, Written
-from crawler.core.vocabulary import Source, TaskKind, UrlState
+from crawler.core.values import Denied, Discovered, Rest, RobotsRecord, Settlement, SinkFile, Written
+from crawler.core.vocabulary import Source, UrlState
 from crawler.frontier import sql
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Receipt
+from crawler.frontier.change import Change
 from crawler.frontier.database import Database
+from crawler.frontier.discoveries import Discoveries
 from crawler.frontier.filter import SeenFilter
 from crawler.frontier.rows import (
     WARC_SINK,
@@ -36,40 +36,6 @@ from crawler.frontier.rows import (
 )
 
 REQUEUE_SLICE: Final = 5_000
-HOSTS_REMEMBERED: Final = 65_536  # origins whose id needs no look-up; some 20 MiB when full
-
-
-@dataclass(slots=True)
-class Change:
-    """What one transaction is about to make of the sums. `counts` has the words of UrlState, and "hosts"."""
-
-    counts: dict[str, int]
-    hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
-    ids: dict[Origin, int] = field(default_factory=dict)  # of origins that were not remembered
-    new_hosts: list[HostRow] = field(default_factory=list)
-    queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
-    fresh: set[int] = field(default_factory=set)  # what a SeenFilter is to learn
-    robots_changed: list[int] = field(default_factory=list)
-
-    def move(self, host_id: int, before: str, after: str) -> None:
-        """A URL goes from one state to another."""
-        self.counts[before] -= 1
-        self.counts[after] = self.counts.get(after, 0) + 1
-        self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
-
-    def insert(self, host_id: int, count: int) -> None:
-        """URLs were seen for the first time."""
-        self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + count
-        self.hosts[host_id].queued += count
-        self.queued[host_id] = self.queued.get(host_id, 0) + count
-
-    def add(self, state: UrlState, count: int) -> None:
-        """URLs came to be in a state in which nothing is due."""
-        self.counts[state] = self.counts.get(state, 0) + count
-
-    def receipt(self, links_new: Sequence[int]) -> Receipt:
-        rows = [replace(row, queued=self.hosts[row.id].queued) for row in self.new_hosts]
-        return Receipt(links_new, self.queued, rows, self.robots_changed)
 
 
 class Writer:
@@ -79,8 +45,7 @@ class Writer:
         """`seen` knows every URL of the store; without one the index does."""
         self.seen = seen
         self.database = self._db = database
-        self._host_ids: OrderedDict[Origin, int] = OrderedDict()
-        self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
+        self.urls = Discoveries(database, seen)
         stored = database.get(sql.META, ("totals",))
         self._counts: dict[str, int] = {} if stored is None else orjson.loads(stored)
         self.totals = totals_from(self._counts)
@@ -90,21 +55,7 @@ class Writer:
     def add(self, discovered: Sequence[Discovered], now: float) -> Receipt:
         """See Frontier.add."""
         with self.change() as change:
-            last_id = self._db.get(sql.LAST_URL)
-            flat: list[Any] = []
-            hints: list[Any] = []
-            self._bind_urls(flat, hints, discovered, None, now, change)
-            self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
-            self._put_hints(hints, last_id)
-            new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
-            links_new: list[int] = []
-            for one in discovered:
-                host_id = change.ids.get(one.origin)
-                known_as = (self._host_ids[one.origin] if host_id is None else host_id, one.key)
-                links_new.append(int(known_as in new))
-                new.discard(known_as)  # the first of several gets the credit
-                if links_new[-1]:
-                    change.insert(known_as[0], 1)
+            links_new = self.urls.put(discovered, now, change)
             if any(n and one.source is Source.SEED for n, one in zip(links_new, discovered, strict=True)):
                 self._db.run(sql.PUT_META, ("seeds_added", "1"))
         return change.receipt(links_new)
@@ -115,7 +66,7 @@ class Writer:
         with self.change() as change:
             self._put_sink_files(batch.sink_files)
             self._put_visits(batch.settlements, batch.written, change)
-            links_new = self._put_discoveries(batch.settlements, batch.hint_after_s, change)
+            links_new = self.urls.put_found(batch.settlements, batch.hint_after_s, change)
             for settlement in batch.settlements:
                 if settlement.robots is not None:
                     self._put_robots(settlement.host_id, settlement.robots, change)
@@ -232,11 +183,10 @@ class Writer:
         with self._db.transaction():
             self._put_sink_files(sink_files)
 
-    def close_host(self, host: str) -> None:
-        """Store nothing of this host any more (it is in forgotten_host)."""
-        self._closed_hosts.add(host)
-        for origin in [origin for origin in self._host_ids if origin.host == host]:
-            del self._host_ids[origin]
+    def output_agrees(self) -> None:
+        """See Frontier.output_agrees."""
+        with self._db.transaction():
+            self._db.run(sql.END_META, (sql.COPIED_AT,))
 
     def set_clean(self, clean: bool) -> None:
         """Whether the store was left with nothing in flight."""
@@ -254,11 +204,7 @@ class Writer:
             self._db.run(sql.PUT_META, ("totals", orjson.dumps({str(k): n for k, n in change.counts.items()}).decode()))
         self._counts = change.counts
         self.totals = totals_from(change.counts)
-        self._host_ids.update(change.ids)
-        if self.seen is not None:
-            self.seen.learn(change.fresh)
-        while len(self._host_ids) > HOSTS_REMEMBERED:
-            self._host_ids.popitem(last=False)
+        self.urls.committed(change)
 
     def _put_visits(self, settlements: Sequence[Settlement], written: Sequence[Written | None], change: Change) -> None:
         ids = orjson.dumps([settlement.task.id for settlement in settlements]).decode()
@@ -294,108 +240,6 @@ class Writer:
         for new_state, moved in moves.items():
             self._db.run(sql.SET_STATE, (new_state, orjson.dumps(moved).decode()))
         self._db.run_many(*sql.UPSERT_VISITS, flat, width=sql.VISIT_WIDTH)
-
-    def _put_discoveries(
-        self, settlements: Sequence[Settlement], hint_after_s: float | None, change: Change
-    ) -> list[int]:
-        """Returns how many were new, a number for each settlement; the first of several gets the credit."""
-        links_new = [0] * len(settlements)
-        flat: list[Any] = []
-        hints: list[Any] = []
-        places: dict[int | None, int] = {}
-        for place, settlement in enumerate(settlements):
-            if settlement.discovered:
-                via = settlement.task.id or None
-                self._bind_urls(flat, hints, settlement.discovered, via, settlement.finished_at, change)
-                places.setdefault(via, place)
-        if not flat:
-            return links_new
-        last_id = self._db.get(sql.LAST_URL)
-        self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
-        self._put_hints(hints, last_id)
-        if hint_after_s is not None and hints and self.seen is None:
-            self._bring_forward(hints, hint_after_s)
-        for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
-            links_new[places[via]] += count
-            change.insert(host_id, count)
-        return links_new
-
-    def _bind_urls(
-        self,
-        flat: list[Any],
-        hints: list[Any],
-        discovered: Sequence[Discovered],
-        via: int | None,
-        found_at: float,
-        change: Change,
-    ) -> None:
-        """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
-        found_second = round(found_at)  # SQLite stores it in four bytes instead of eight
-        host_ids = self._ids_of(discovered, found_at, change)
-        found: Iterable[tuple[int, Discovered]] = zip(host_ids, discovered, strict=True)
-        if self.seen is not None:
-            found = self.seen.select(change.fresh, host_ids, discovered)
-        for host_id, one in found:
-            if host_id == 0:
-                continue
-            flat += (host_id, one.key, one.priority, one.depth, target_of(one.url),
-                     via, one.source, one.hop_path, one.redirects, found_second,
-                     None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
-            if one.hint is not None:
-                hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
-
-    def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
-        """The host of each, made if need be; 0 for one that was taken down."""
-        remembered, ids = self._host_ids.get, change.ids
-        known = [remembered(one.origin) for one in discovered]
-        if None not in known:
-            return cast(list[int], known)
-        whole: list[int] = []
-        for host_id, one in zip(known, discovered, strict=True):
-            if host_id is None:
-                host_id = ids.get(one.origin)
-            if host_id is None:
-                host_id = ids[one.origin] = self.host_id(one.origin, found_at, change)
-            whole.append(host_id)
-        return whole
-
-    def _put_hints(self, hints: list[Any], last_id: int) -> None:
-        if self.seen is None:
-            self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
-            return
-        if not hints:
-            return
-        ids = {(host, key): url_id for url_id, host, key in orjson.loads(self._db.get(sql.NEW_IDS, (last_id,)))}
-        flat: list[Any] = []
-        for at in range(0, len(hints), sql.HINT_WIDTH):
-            host_id, key, *hint = hints[at : at + sql.HINT_WIDTH]
-            flat += (ids[host_id, key], *hint)
-        self._db.run_many(*sql.PUT_HINTS_BY_ID, flat, width=sql.HINT_WIDTH - 1)
-
-    def _bring_forward(self, hints: list[Any], after_s: float) -> None:
-        """`hints` are the columns of sql.PUT_HINTS."""
-        flat: list[Any] = []
-        for at in range(0, len(hints), sql.HINT_WIDTH):
-            host_id, key, _, lastmod, seen_at = hints[at : at + sql.HINT_WIDTH]
-            if lastmod is not None:
-                flat += (host_id, key, min(lastmod, seen_at), after_s, seen_at)
-        self._db.run_many(*sql.BRING_FORWARD, flat, width=sql.BRING_FORWARD_WIDTH)
-
-    def host_id(self, origin: Origin, found_at: float, change: Change) -> int:
-        """The row of an origin, made if need be; 0 for one whose host was taken down."""
-        host_id = self._host_ids.get(origin)
-        if host_id is None and origin.host in self._closed_hosts:
-            return 0
-        if host_id is None:
-            host_id = self._db.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
-        if host_id is not None:
-            return int(host_id)
-        domain = registrable_domain(origin.host)
-        row = HostRow(self._db.get(sql.LAST_HOST) + 1, origin, domain, slot_of(domain), queued=0)
-        self._db.run(sql.INSERT_HOST, (row.id, row.slot, origin.scheme, origin.host, origin.port, domain, found_at))
-        change.new_hosts.append(row)
-        change.counts["hosts"] = change.counts.get("hosts", 0) + 1
-        return row.id
 
     def _add_to_hosts(self, changes: dict[int, HostChange]) -> None:
         flat: list[Any] = []

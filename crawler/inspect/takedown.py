@@ -7,10 +7,11 @@ Invariant: the file is replaced whole; a record stands in it once.
 """
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -19,6 +20,8 @@ from crawler.core.values import Origin
 from crawler.frontier.copy import Copier
 from crawler.inspect.place import Place
 from crawler.inspect.warcs import WarcRecord, records
+
+_ORPHAN: Final = re.compile(r"\.warc\.gz\.orphan(\.\d+)?$")  # set aside by a start; its records are whole all the same
 
 
 class Target(Protocol):
@@ -81,7 +84,7 @@ def _scan(folder: Path, targets: Sequence[Target], problems: list[str], now: flo
     urls = {canonical(target.url) for target in targets if target.url is not None}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name.removesuffix(".open")
-        if not name.endswith(".warc.gz"):
+        if not name.endswith(".warc.gz") and not _ORPHAN.search(name):
             continue
         for record in _records_of(path, path.with_name(name), problems):
             parsed = _parse(record.url)
@@ -94,7 +97,7 @@ def _records_of(path: Path, complete: Path, problems: list[str]) -> Iterable[War
     for one in dict.fromkeys((path, complete)):
         try:
             for record in records(one, deep=False):
-                if record.torn and one == complete:  # an open file may end in what is being written
+                if record.torn and one.name.endswith(".warc.gz"):  # others may end in what was being written
                     problems.append(f"{one}: at byte {record.offset}: {record.problems[-1]}")
                 yield record
         except FileNotFoundError:  # renamed; or moved away by its owner, who has to look there himself

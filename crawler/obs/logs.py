@@ -77,6 +77,11 @@ class Logs:
         return self._fetches.dropped + self._events.dropped
 
     @property
+    def is_shown(self) -> bool:
+        """Whether somebody sees the events as they come: on a terminal, or in the journal."""
+        return self._output is not None
+
+    @property
     def warnings(self) -> list[EventDict]:
         """The last warnings and errors, oldest first."""
         return list(self._warnings)

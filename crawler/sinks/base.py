@@ -10,6 +10,7 @@ or a transaction that surely stored nothing: `reset`, and the batch may be writt
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -29,17 +30,54 @@ class SinkCorrupt(Exception):
         self.found_bytes = found_bytes
 
 
+class SinkStrange(Exception):
+    """The store knows none of the complete files in a sink's folder (exit 65). The message is for a person."""
+
+    def __init__(self, folder: Path, files: int) -> None:
+        super().__init__(
+            f"{folder} holds {files} complete {'file' if files == 1 else 'files'} of which the store knows none: "
+            f"put a backup of their store in its place, or move {folder} away to begin anew"
+        )
+        self.folder = folder
+        self.files = files
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What `open` had to do. `orphans`: files that were set aside, as they are called now; `finished` are those among
+    them that were no mere remains of a commit. `cut`: files that were longer than the store knows, and are whole among
+    the orphans. `truncated_bytes`: of commits that did not come to their end.
+    """
+
+    orphans: tuple[str, ...] = ()
+    finished: tuple[str, ...] = ()
+    cut: tuple[str, ...] = ()
+    truncated_bytes: int = 0
+
+    def __add__(self, other: "Mended") -> "Mended":
+        return Mended(
+            self.orphans + other.orphans,
+            self.finished + other.finished,
+            self.cut + other.cut,
+            self.truncated_bytes + other.truncated_bytes,
+        )
+
+
 class Sink(Protocol):
     """`name` is the sink's word in the store. Every method may raise OSError; what was not synced is then undefined
-    until `reset`.
+    until `reset`. `mended`: what the last `open` did.
     """
 
     name: str
+    mended: Mended
 
-    def open(self, known: Sequence[SinkFile]) -> list[SinkFile]:
+    def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> list[SinkFile]:
         """Make the folder agree with the store: finish renames of `closing` files, cut `open` ones to their committed
-        length, rename files of ours that the store does not know to `.orphan`. Files of other sinks in `known` are
-        passed over. Returns changed states. Raises SinkCorrupt; after an OSError it may be called again.
+        length, rename files of ours that the store does not know to `.orphan`. `known` are all files that the store
+        knows; those of other sinks are passed over. A complete file that is longer than its committed length is kept
+        whole as `.orphan`, and a copy of what counts takes its place; with `store_is_copy` (a backup was put back) so
+        is an open one. Returns changed states. Raises SinkCorrupt, SinkStrange; after an OSError it may be called
+        again.
         """
 
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
@@ -66,3 +104,6 @@ class Sink(Protocol):
         """End the open files (rename). Returns their final states, for `record_sink_files`. A file that holds more than
         was settled stays `.open`: only the store can say what of it counts, at the next `open`.
         """
+
+    def gone(self) -> list[Path]:
+        """Files with committed bytes in them that somebody removed while they were written."""

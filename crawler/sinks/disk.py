@@ -3,8 +3,12 @@
 It knows neither names nor records. Every method raises OSError; nothing is retried here.
 """
 
+import errno
 import os
 from pathlib import Path
+from typing import Final
+
+_COPY_BYTES: Final = 1024 * 1024  # at a time
 
 
 class Disk:
@@ -23,6 +27,17 @@ class Disk:
     def write(self, descriptor: int, data: memoryview) -> int:
         """Write at the file's end; returns how much of `data` was taken, which on a full disk may be less."""
         return os.write(descriptor, data)
+
+    def copy(self, source: Path, descriptor: int, size: int) -> None:
+        """Write the first `size` bytes of `source` at a file's end."""
+        with source.open("rb") as file:
+            while size:
+                rest = memoryview(file.read(min(size, _COPY_BYTES)))
+                if not rest:
+                    raise OSError(errno.EIO, "the file became shorter while it was copied", str(source))
+                size -= len(rest)
+                while rest:
+                    rest = rest[self.write(descriptor, rest) :]
 
     def sync(self, descriptor: int) -> None:
         os.fsync(descriptor)

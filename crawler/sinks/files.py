@@ -1,4 +1,4 @@
-"""The life of a sink's files: named, appended to, synced, rolled over, renamed, and repaired after a crash.
+"""The life of a sink's files: appended to, synced, rolled over, renamed; `mend` repairs them after a crash.
 
 It does not know what is in them; a sink derives from `SinkFiles` and adds `write`. A file has `.open` after its name
 until the store has committed it as complete, so whatever lacks `.open` is finished and may be moved away.
@@ -6,17 +6,17 @@ until the store has committed it as complete, so whatever lacks `.open` is finis
 Invariant: up to its committed length a file is never changed again; beyond it, nothing survives a restart.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from crawler.core.values import SinkFile
 from crawler.core.vocabulary import SinkFileState
-from crawler.sinks.base import SinkCorrupt
+from crawler.sinks.base import Mended
 from crawler.sinks.disk import Disk
+from crawler.sinks.mend import Mender
+from crawler.sinks.naming import Naming
 
 FLUSH_BYTES = 1 << 20  # how much is gathered in memory before it is written: bounds a batch of large bodies
 
@@ -24,36 +24,6 @@ FLUSH_BYTES = 1 << 20  # how much is gathered in memory before it is written: bo
 def utc_text(at: float) -> str:
     """UTC epoch seconds as WARC 1.1 §5.4 wants a date: "2026-11-23T09:00:00.123456Z" (RFC 3339)."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
-
-
-class FileName(NamedTuple):
-    """What the name of an entry in a sink's folder says. `state` is "", "open" or "orphan"."""
-
-    stem: str  # without .open or .orphan
-    serial: int
-    state: str
-
-
-class Naming:
-    """`PREFIX-YYYYMMDDhhmmss-SERIAL.EXTENSION`, the pattern WARC 1.1 annex B proposes, less the host's name."""
-
-    def __init__(self, prefix: str, extension: str) -> None:
-        self._prefix = prefix
-        self._extension = extension
-        self._pattern = re.compile(
-            rf"(?P<stem>.+-\d{{14}}-(?P<serial>\d{{5,}})\.{re.escape(extension)})(?:\.(?P<state>open|orphan)(?:\.\d+)?)?"
-        )
-
-    def make(self, serial: int, at: float) -> str:
-        stamp = datetime.fromtimestamp(at, UTC).strftime("%Y%m%d%H%M%S")
-        return f"{self._prefix}-{stamp}-{serial:05d}.{self._extension}"
-
-    def parse(self, entry: str) -> FileName | None:
-        """None where the entry is not one of this sink's. Any prefix counts: an operator may have renamed the crawl."""
-        match = self._pattern.fullmatch(entry)
-        if match is None:
-            return None
-        return FileName(match["stem"], int(match["serial"]), match["state"] or "")
 
 
 @dataclass(slots=True)
@@ -92,7 +62,7 @@ class SinkFiles:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.orphans: list[str] = []  # names given by the last `open`, for the log
+        self.mended = Mended()
         self._naming = naming
         self._limit = limit
         self._now = now
@@ -101,17 +71,27 @@ class SinkFiles:
         self._next_serial = 0
         self._reset_due = False  # a reset was begun and did not come to its end
 
-    def open(self, known: Sequence[SinkFile]) -> list[SinkFile]:
+    def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> list[SinkFile]:
         """See `Sink.open`."""
         self._release()
         self._reset_due = False
+        self.mended = Mended()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._disk.sync_folder(self.folder.parent)
-        ours = {file.name: file for file in known if file.sink == self.name and file.state is not SinkFileState.CLOSED}
-        changed = [file for name in sorted(ours) if (file := self._recover(ours[name])) is not None]
-        self.orphans = self._take_stock(ours)
+        ours = {file.name: file for file in known if file.sink == self.name}
+        mender = Mender(self.folder, ours, naming=self._naming, disk=self._disk, store_is_copy=store_is_copy)
+        mender.refuse_strangers()
+        changed = []
+        for name in sorted(ours):
+            file = ours[name]
+            if file.state is not SinkFileState.CLOSED:
+                path = mender.ready(file)
+                final = _closed(file) if path is None else self._take_up(file, path)
+                changed += [] if final is None else [final]
+        self._next_serial = max(self._next_serial, mender.set_strangers_aside())
         # A rename found done may not be durable yet, and the store is about to hear that it is.
         self._disk.sync_folder(self.folder)
+        self.mended = mender.done
         return changed
 
     def sync(self) -> list[SinkFile]:
@@ -159,6 +139,10 @@ class SinkFiles:
             return self._finish([file for file in self._files if file.size == file.committed_bytes > 0])
         finally:
             self._release()
+
+    def gone(self) -> list[Path]:
+        """See `Sink.gone`."""
+        return [file.path for file in self._files if file.committed_bytes and not file.path.exists()]
 
     def _finish_reset(self) -> None:
         """What comes after a reset that failed half-way may not be put behind what it was to cut."""
@@ -209,56 +193,14 @@ class SinkFiles:
             for file in files
         ]
 
-    def _recover(self, file: SinkFile) -> SinkFile | None:
-        """Bring one file the store knows into the state it says; returns what is different now, if anything."""
-        closed = SinkFile(self.name, file.name, SinkFileState.CLOSED, file.committed_bytes)
-        path, final = self._open_path(file.name), self.folder / file.name
-        if not path.exists():
-            # Renamed before the crash, and perhaps moved away by the operator since. One that was still open is
-            # renamed by `close` alone: were it neither here nor there, data would be lost.
-            if file.state is SinkFileState.OPEN and file.committed_bytes and not final.exists():
-                raise SinkCorrupt(path, committed_bytes=file.committed_bytes, found_bytes=None)
-            return closed
-        descriptor = self._disk.reopen(path)
-        opened = OpenFile(file.name, path, descriptor, records=None, synced_records=None, committed_records=None)
+    def _take_up(self, file: SinkFile, path: Path) -> SinkFile | None:
+        """Go on with a file that lies at `path`, as long as it is committed. Returns its state if it changes."""
+        opened = OpenFile(
+            file.name, path, self._disk.reopen(path), records=None, synced_records=None, committed_records=None
+        )
         self._files.append(opened)
-        found = self._disk.size(descriptor)
-        if found < file.committed_bytes:
-            raise SinkCorrupt(path, committed_bytes=file.committed_bytes, found_bytes=found)
-        if found > file.committed_bytes:
-            self._disk.truncate(descriptor, file.committed_bytes)
-            self._disk.sync(descriptor)
         opened.size = opened.synced_bytes = opened.committed_bytes = file.committed_bytes
-        if file.state is SinkFileState.OPEN:
-            return None
-        if final.exists():
-            raise FileExistsError(f"{path} is complete, but {final} exists: move one of them away")
-        self._finish([opened])
-        return closed
-
-    def _take_stock(self, known: dict[str, SinkFile]) -> list[str]:
-        """Find the next serial number, and set aside what was written but never committed. Returns the new names."""
-        orphans = []
-        for entry in sorted(path.name for path in self.folder.iterdir()):
-            name = self._naming.parse(entry)
-            if name is None:
-                continue
-            self._next_serial = max(self._next_serial, name.serial + 1)
-            if name.state == "open" and name.stem not in known:
-                orphan = self._free_orphan_name(name.stem)
-                self._disk.rename(self.folder / entry, self.folder / orphan)
-                orphans.append(orphan)
-        for entry in known:  # one that was renamed and then moved away still counts
-            name = self._naming.parse(entry)
-            self._next_serial = max(self._next_serial, name.serial + 1 if name else 0)
-        return orphans
-
-    def _free_orphan_name(self, stem: str) -> str:
-        orphan, n = f"{stem}.orphan", 0
-        while (self.folder / orphan).exists():
-            n += 1
-            orphan = f"{stem}.orphan.{n}"
-        return orphan
+        return None if file.state is SinkFileState.OPEN else self._finish([opened])[0]
 
     def _open_path(self, name: str) -> Path:
         return self.folder / f"{name}.open"
@@ -270,3 +212,7 @@ class SinkFiles:
     def _release(self) -> None:
         while self._files:
             self._forget(self._files[-1])
+
+
+def _closed(file: SinkFile) -> SinkFile:
+    return SinkFile(file.sink, file.name, SinkFileState.CLOSED, file.committed_bytes)

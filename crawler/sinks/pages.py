@@ -11,7 +11,8 @@ import orjson
 
 from crawler.core.values import PageInfo, Record, Written
 from crawler.sinks.disk import Disk
-from crawler.sinks.files import Naming, SinkFiles, utc_text
+from crawler.sinks.files import SinkFiles, utc_text
+from crawler.sinks.naming import EXTENSIONS, Naming
 from crawler.sinks.options import SinkOptions
 
 
@@ -53,7 +54,7 @@ class PagesSink(SinkFiles):
     def __init__(
         self, options: SinkOptions, directory: Path, *, now: Callable[[], float], disk: Disk | None = None
     ) -> None:
-        naming = Naming(options.name, "jsonl")
+        naming = Naming(options.name, EXTENSIONS["pages"])
         super().__init__("pages", directory / "pages", naming, limit=options.warc_size, now=now, disk=disk)
 
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:

@@ -15,7 +15,8 @@ from isal import isal_zlib
 
 from crawler.core.values import Record, Written
 from crawler.sinks.disk import Disk
-from crawler.sinks.files import Naming, OpenFile, SinkFiles, utc_text
+from crawler.sinks.files import OpenFile, SinkFiles, utc_text
+from crawler.sinks.naming import EXTENSIONS, Naming
 from crawler.sinks.options import SinkOptions
 from crawler.sinks.warc_record import (
     CONFORMS_TO,
@@ -50,7 +51,7 @@ class WarcSink(SinkFiles):
         random_bytes: Callable[[int], bytes] = os.urandom,
         disk: Disk | None = None,
     ) -> None:
-        naming = Naming(options.name, "warc.gz")
+        naming = Naming(options.name, EXTENSIONS["warc"])
         super().__init__("warc", directory / "warc", naming, limit=options.warc_size, now=now, disk=disk)
         self._info = (*info, ("format", "WARC File Format 1.1"), ("conformsTo", CONFORMS_TO))
         self._info_id = ""

@@ -429,8 +429,8 @@ async def test_counters_stay_when_a_batch_has_none(store: Store) -> None:
         assert recovered.counters == Counters(pages=5)
 
 
-async def test_closed_output_files_need_no_recovery(store: Store) -> None:
-    """Open and closing ones are told to the sinks, each with its last length."""
+async def test_every_output_file_is_known_after_a_start(store: Store) -> None:
+    """Each with its last state and length; closed ones too, or they would be taken for strangers."""
     async with store.opened() as (frontier, _):
         opened = [SinkFile(sink, "1", SinkFileState.OPEN, 0) for sink in ("warc", "pages")]
         await frontier.record_sink_files(opened)
@@ -438,9 +438,12 @@ async def test_closed_output_files_need_no_recovery(store: Store) -> None:
         await frontier.settle(batch(sink_files=[closing]))
     async with store.opened() as (frontier, recovered):
         assert recovered.sink_files == (closing, opened[1])
-        await frontier.record_sink_files([SinkFile("warc", "1", SinkFileState.CLOSED, 70)])
-    async with store.opened() as (_, recovered):
-        assert recovered.sink_files == (opened[1],)
+        closed = SinkFile("warc", "1", SinkFileState.CLOSED, 70)
+        await frontier.record_sink_files([closed])
+    async with store.opened() as (frontier, recovered):
+        assert recovered.sink_files == (closed, opened[1])
+        assert not recovered.is_copy
+        await frontier.output_agrees()
 
 
 # -- waiting

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from crawler.core.values import PageInfo, Record, SinkFile
 from crawler.core.vocabulary import SinkFileState
-from crawler.sinks.base import Sink, SinkCorrupt
+from crawler.sinks.base import Mended, Sink, SinkCorrupt, SinkStrange
 from crawler.sinks.files import SinkFiles
 from tests.support.disks import Crash, FaultyDisk
 from tests.support.records import make_record
@@ -125,7 +125,7 @@ def test_what_was_not_committed_is_cut_at_the_start(kind: Kind, tmp_path: Path) 
     with path.open("ab") as stream:
         stream.write(b"\x1f\x8b torn")
     again = kind.make(tmp_path)
-    assert again.open(store.known()) == []
+    assert again.open(store.everything()) == []
     commit(again, store, make_records(2, 1))
     store.commit(again.close())
     assert output(kind, tmp_path) == urls(make_records(0, 3))
@@ -142,7 +142,7 @@ def test_a_file_shorter_than_committed_is_refused(kind: Kind, tmp_path: Path) ->
     committed = path.stat().st_size
     path.write_bytes(b"short")
     with pytest.raises(SinkCorrupt) as caught:
-        kind.make(tmp_path).open(store.known())
+        kind.make(tmp_path).open(store.everything())
     assert (caught.value.path, caught.value.committed_bytes, caught.value.found_bytes) == (path, committed, 5)
     assert all(part in str(caught.value) for part in (str(path), str(committed), "5 bytes"))
     assert path.read_bytes() == b"short"
@@ -157,7 +157,7 @@ def test_an_open_file_that_is_missing_is_refused(kind: Kind, tmp_path: Path) -> 
     [path] = folder_of(kind, tmp_path).iterdir()
     path.unlink()
     with pytest.raises(SinkCorrupt, match="is missing"):
-        kind.make(tmp_path).open(store.known())
+        kind.make(tmp_path).open(store.everything())
 
 
 def test_an_unknown_open_file_becomes_an_orphan(kind: Kind, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_unknown_open_file_becomes_an_orphan(kind: Kind, tmp_path: Path) -> N
     (folder / "notes.txt.open").write_bytes(b"not ours")
     sink = kind.make(tmp_path)
     assert sink.open([]) == []
-    assert sink.orphans == [f"{stem}.orphan.1"]
+    assert sink.mended == Mended(orphans=(f"{stem}.orphan.1",))
     assert (folder / f"{stem}.orphan.1").read_bytes() == b"new"
     assert (folder / f"{stem}.orphan").read_bytes() == b"older"
     write(sink, make_records(0, 1))
@@ -189,7 +189,7 @@ def test_a_rename_that_was_cut_short_is_finished(kind: Kind, tmp_path: Path, ren
     if renamed:
         sink.settled()  # and the crash comes before the store learns of it
     again = kind.make(tmp_path, limit=1)
-    store.commit(again.open(store.known()))
+    store.commit(again.open(store.everything()))
     assert [file.state for file in store.files.values()] == [SinkFileState.CLOSED]
     assert output(kind, tmp_path) == urls(make_records(0, 1))
     assert not any(name.endswith(".open") for name in names(kind, tmp_path))
@@ -206,10 +206,10 @@ def test_a_rename_found_done_is_made_durable(kind: Kind, tmp_path: Path) -> None
     with pytest.raises(Crash):
         sink.settled()
     disk.abandon()
-    store.commit(kind.make(tmp_path, limit=1, disk=disk).open(store.known()))
+    store.commit(kind.make(tmp_path, limit=1, disk=disk).open(store.everything()))
     assert store.known() == []
     disk.cut_power(folder_of(kind, tmp_path))
-    kind.make(tmp_path, limit=1).open(store.known())
+    kind.make(tmp_path, limit=1).open(store.everything())
     assert names(kind, tmp_path) == list(store.files)
     assert output(kind, tmp_path) == urls(make_records(0, 1))
 
@@ -238,7 +238,7 @@ def test_closed_files_may_be_moved_away(kind: Kind, tmp_path: Path) -> None:
     [path] = folder_of(kind, tmp_path).iterdir()
     path.unlink()
     again = kind.make(tmp_path, limit=1)
-    assert [file.state for file in again.open(store.known())] == [SinkFileState.CLOSED]
+    assert [file.state for file in again.open(store.everything())] == [SinkFileState.CLOSED]
     write(again, make_records(1, 1))
     assert again.sync()[0].name.endswith(f"-00001.{kind.extension}")
 
@@ -254,7 +254,7 @@ def test_a_finished_file_is_never_overwritten(kind: Kind, tmp_path: Path) -> Non
     final = path.with_suffix("")
     final.write_bytes(b"precious")
     with pytest.raises(FileExistsError, match="move one of them away"):
-        kind.make(tmp_path, limit=1).open(store.known())
+        kind.make(tmp_path, limit=1).open(store.everything())
     assert final.read_bytes() == b"precious"
 
 
@@ -268,9 +268,40 @@ def test_close_leaves_what_was_not_settled_to_the_store(kind: Kind, tmp_path: Pa
     offered = sink.sync()
     assert sink.close() == []
     again = kind.make(tmp_path)
-    again.open(store.known())
+    again.open(store.everything())
     assert output(kind, tmp_path) == urls(make_records(0, 1))
     assert offered[0].committed_bytes > store.known()[0].committed_bytes
+
+
+def test_a_complete_file_that_nobody_knows_is_set_aside(kind: Kind, tmp_path: Path) -> None:
+    """It came in from elsewhere, or the store is a backup that is older than it."""
+    sink, store = kind.make(tmp_path, limit=1), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 2))
+    first, second = sorted(store.files)
+    del store.files[second]
+    again = kind.make(tmp_path)
+    assert again.open(store.everything()) == []
+    assert again.mended == Mended(orphans=(f"{second}.orphan",), finished=(f"{second}.orphan",))
+    assert names(kind, tmp_path) == [first, f"{second}.orphan"]
+    write(again, make_records(2, 1))
+    assert again.sync()[0].name.endswith(f"-00002.{kind.extension}"), "a serial number was used again"
+
+
+def test_a_store_that_knows_nothing_of_an_archive_is_refused(kind: Kind, tmp_path: Path) -> None:
+    """Somebody removed the store: nothing is renamed, the message says what helps. A backup may be that old."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 2))
+    sink.close()
+    before = names(kind, tmp_path)
+    with pytest.raises(SinkStrange, match=r"1 complete file of which the store knows none: put a backup") as caught:
+        kind.make(tmp_path).open([])
+    assert (caught.value.folder, caught.value.files) == (folder_of(kind, tmp_path), 1)
+    assert names(kind, tmp_path) == before
+    restored = kind.make(tmp_path)
+    assert restored.open([], store_is_copy=True) == []
+    assert restored.mended.orphans == (f"{before[0]}.orphan",)
 
 
 def test_files_of_other_sinks_are_passed_over(kind: Kind, tmp_path: Path) -> None:
@@ -406,7 +437,7 @@ def test_a_rename_that_fails_is_tried_again(kind: Kind, tmp_path: Path) -> None:
 
 def run_until(sink: SinkFiles, store: Store, settled: list[str], batches: list[list[Record]]) -> None:
     """Commit batches one after the other; `settled` and `store` hold what a frontier would have on its disk."""
-    store.commit(sink.open(store.known()))
+    store.commit(sink.open(store.everything()))
     for batch in batches:
         if set(urls(batch)) <= set(settled):
             continue
@@ -476,7 +507,7 @@ class Model:
 
     def start(self) -> None:
         self.sink = self.kind.make(self.directory, limit=self.kind.limit, disk=self.disk)
-        self.store.commit(self.sink.open(self.store.known()))
+        self.store.commit(self.sink.open(self.store.everything()))
         self.staged = []
         assert output(self.kind, self.directory) == self.committed
 
@@ -570,3 +601,171 @@ def test_any_sequence_of_events_leaves_each_committed_visit_once(
     assert model.store.known() == []
     serials = [name for name in names(kind, model.directory) if ".orphan" not in name]
     assert serials == sorted(model.store.files)
+
+
+# -- a backup of the store is put back
+
+
+class Restored:
+    """A sink's folder, and the state of the store from before the last of what is in it: `before` and `after` are the
+    visits that each knows. The files that were open then are complete now, or longer.
+    """
+
+    def __init__(self, kind: Kind, directory: Path, disk: FaultyDisk, *, ended: bool) -> None:
+        self.kind, self.directory, self.disk = kind, directory, disk
+        sink, store = kind.make(directory, limit=kind.limit, disk=disk), Store()
+        sink.open([])
+        self.after: list[str] = []
+        self.backup: dict[str, SinkFile] = {}
+        for n in range(20):
+            commit(sink, store, make_records(n, 1))
+            self.after += urls(make_records(n, 1))
+            if n >= 5 and not self.backup and any(file.state is SinkFileState.OPEN for file in store.files.values()):
+                self.backup, self.before = dict(store.files), self.after[:]
+        if ended:
+            sink.close()
+        else:
+            disk.abandon()
+        assert self.backup
+
+    def start(self) -> tuple[SinkFiles, Store]:
+        """What a start does with the backup."""
+        sink, store = self.kind.make(self.directory, limit=self.kind.limit, disk=self.disk), Store(dict(self.backup))
+        store.commit(sink.open(store.everything(), store_is_copy=True))
+        return sink, store
+
+    def check(self, sink: SinkFiles, store: Store) -> None:
+        """What the backup knows is there, once; what it does not know was set aside, whole; and it goes on."""
+        assert output(self.kind, self.directory) == self.before
+        folder = folder_of(self.kind, self.directory)
+        aside = [url for path in sorted(folder.glob("*.orphan*")) for url in self.kind.visits_in(path)]
+        assert set(aside) >= set(self.after) - set(self.before)
+        assert not list(folder.glob("*.part"))
+        commit(sink, store, make_records(100, 3))
+        store.commit(sink.close())
+        assert output(self.kind, self.directory) == [*self.before, *urls(make_records(100, 3))]
+        assert store.known() == []
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir() if ".orphan" not in path.name}
+        assert sizes == {file.name: file.committed_bytes for file in store.files.values()}
+
+
+@pytest.mark.parametrize("ended", [True, False], ids=["complete", "open"])
+def test_a_backup_put_back_throws_nothing_away(kind: Kind, tmp_path: Path, ended: bool) -> None:
+    """What was open when it was made is cut back to what it knows, and kept whole beside it; newer files too."""
+    restored = Restored(kind, tmp_path, FaultyDisk(), ended=ended)
+    [opened] = [file for file in restored.backup.values() if file.state is SinkFileState.OPEN]
+    path = folder_of(kind, tmp_path) / opened.name
+    whole = path.read_bytes()  # complete by now in both cases: it was rolled over
+    sink, store = restored.start()
+    assert sink.mended.cut == (opened.name,)
+    assert f"{opened.name}.orphan" in sink.mended.orphans
+    assert set(sink.mended.finished) == set(sink.mended.orphans)
+    assert path.with_name(f"{opened.name}.orphan").read_bytes() == whole
+    assert path.read_bytes() == whole[: opened.committed_bytes]
+    restored.check(sink, store)
+
+
+@pytest.mark.parametrize("power", [True, False], ids=["power cut", "kill -9"])
+def test_a_crash_at_any_call_of_a_restore_loses_nothing(kind: Kind, tmp_path: Path, power: bool) -> None:
+    """The process dies at the n-th call to the disk, for every n, once more in the start after that; the third ends."""
+    crashes = 0
+    for number in range(1, 200):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        disk = FaultyDisk()
+        restored = Restored(kind, directory, disk, ended=number % 2 == 0)
+        folder = folder_of(kind, directory)
+        crashed = False
+        for strike in (number, 1 + number % 7, 0):
+            disk.calls = 0
+            disk.fails = lambda calls, name, strike=strike: Crash() if calls == strike else None
+            try:
+                sink, store = restored.start()
+            except Crash:
+                crashed = True
+                if power:
+                    disk.cut_power(folder)
+                disk.abandon()
+                held = {url for path in folder.iterdir() if path.suffix != ".part" for url in kind.visits_in(path)}
+                assert held == set(restored.after)
+            else:
+                break
+        disk.fails = lambda calls, name: None
+        restored.check(sink, store)
+        if not crashed:
+            break
+        crashes += 1
+    assert crashes > 8
+
+
+def test_a_restore_on_a_full_disk_leaves_everything_as_it_was(kind: Kind, tmp_path: Path) -> None:
+    """There must be room for the copy; the half of one is not left in the way."""
+    disk = FaultyDisk()
+    restored = Restored(kind, tmp_path, disk, ended=True)
+    before = {path.name: path.read_bytes() for path in folder_of(kind, tmp_path).iterdir()}
+    disk.room = 100
+    with pytest.raises(OSError, match="No space left"):
+        restored.start()
+    assert {path.name: path.read_bytes() for path in folder_of(kind, tmp_path).iterdir()} == before
+    assert disk.open_descriptors == 0
+    disk.room = None
+    restored.check(*restored.start())
+
+
+def test_an_open_file_is_kept_whole_only_for_a_backup(kind: Kind, tmp_path: Path) -> None:
+    """Usually what lies beyond is a commit that did not come to its end; in a backup it may have been acknowledged."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    backup = dict(store.files)
+    commit(sink, store, make_records(1, 1))
+    [path] = folder_of(kind, tmp_path).iterdir()
+    whole = path.read_bytes()
+    restored = kind.make(tmp_path)
+    assert restored.open(list(backup.values()), store_is_copy=True) == []
+    assert restored.mended.truncated_bytes == 0
+    assert path.with_name(f"{path.stem}.orphan").read_bytes() == whole
+    assert path.read_bytes() == whole[: backup[path.stem].committed_bytes]
+    again = kind.make(tmp_path)
+    path.write_bytes(whole)
+    again.open(list(backup.values()))
+    assert again.mended == Mended(truncated_bytes=len(whole) - backup[path.stem].committed_bytes)
+    assert output(kind, tmp_path) == urls(make_records(0, 1))
+
+
+def test_a_finished_file_beside_the_open_one_is_set_aside(kind: Kind, tmp_path: Path) -> None:
+    """Else it would be overwritten when the open one is complete."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    [path] = folder_of(kind, tmp_path).iterdir()
+    path.with_suffix("").write_bytes(b"precious")
+    again = kind.make(tmp_path)
+    again.open(store.everything())
+    store.commit(again.close())
+    assert path.with_name(f"{path.stem}.orphan").read_bytes() == b"precious"
+    assert output(kind, tmp_path) == urls(make_records(0, 1))
+
+
+def test_a_complete_file_shorter_than_committed_is_refused(kind: Kind, tmp_path: Path) -> None:
+    """As an open one is."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    backup = list(store.files.values())
+    sink.close()
+    [path] = folder_of(kind, tmp_path).iterdir()
+    path.write_bytes(b"short")
+    with pytest.raises(SinkCorrupt, match="has 5 bytes"):
+        kind.make(tmp_path).open(backup)
+
+
+def test_files_that_somebody_removed_while_they_were_written_are_named(kind: Kind, tmp_path: Path) -> None:
+    """Those with something committed in them."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    assert sink.gone() == []
+    [path] = folder_of(kind, tmp_path).iterdir()
+    path.unlink()
+    assert sink.gone() == [path]

@@ -1,10 +1,13 @@
 """A full disk: the crawl pauses and says so, loses nothing, and goes on when there is room again."""
 
 import os
+import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -62,7 +65,12 @@ def test_a_crawl_goes_on_by_itself_when_the_disk_has_room_again(server: Nginx, t
             assert wait_for_event(crawl, process, "disk_low")
             enlarge(place)
             done = ended(process)
-        assert (done.code, done.stderr, done.summary["stopped_by"]) == (0, "", "empty")
+        assert (done.code, done.summary["stopped_by"], done.summary["unstored"]) == (0, "empty", 0)
+        told = done.stderr.splitlines()
+        assert told[0].startswith("crawler: nothing can be stored: ")
+        assert "No space left on device" in done.stderr
+        assert re.fullmatch(r"crawler: it can be stored again: the crawl goes on after \d+ s", told[-1])
+        assert len(told) == sum(line["event"] in ("disk_low", "disk_ok") for line in crawl.events())
         assert "disk_ok" in {line["event"] for line in crawl.events()}
         assert_everything_is_there_once(server, crawl)
 
@@ -81,14 +89,49 @@ def test_a_crawl_ended_by_a_full_disk_can_be_resumed(server: Nginx, tmp_path: Pa
         assert_everything_is_there_once(server, crawl)
 
 
-@pytest.mark.parametrize("lost", ["warc", "."], ids=["open archive", "whole directory"])
+def test_a_stop_on_a_full_disk_does_not_wait_for_what_cannot_be(server: Nginx, tmp_path: Path) -> None:
+    """It is said when the disk is full, not only at the end. After SIGTERM the last commit is tried a few times, not
+    for all of `engine.drain` (30 s); what was not stored is counted, and the next start fetches it again.
+    """
+    with small_disk(tmp_path, "700k") as place:
+        keys = sections(server, DOCS, OTHER, log={"directory": tmp_path / "logs"}, output={"min_free": 0})
+        crawl = Crawl.of(tmp_path, keys, output=place / "out")
+        with running(*crawl.arguments(), bufsize=1) as process:
+            assert process.stderr is not None
+            assert "nothing can be stored" in process.stderr.readline()
+            process.send_signal(signal.SIGTERM)
+            stopped = ended(process, timeout=25)
+        [began] = [line["ts"] for line in crawl.events() if line["event"] == "drain"]
+        [end] = [line["ts"] for line in crawl.events() if line["event"] == "stop"]
+        assert (datetime.fromisoformat(end) - datetime.fromisoformat(began)).total_seconds() < 10
+        assert (stopped.code, stopped.summary["stopped_by"]) == (74, "signal")
+        unstored = stopped.summary["unstored"]
+        assert unstored > 0
+        visits = "the last visit was" if unstored == 1 else f"the last {unstored} visits were"
+        assert f"{visits} not stored: those URLs are still queued, and will be fetched again" in stopped.stderr
+        assert "the same command goes on from there" in stopped.stderr
+        enlarge(place)
+        done = crawl.run()
+        assert (done.code, done.stderr, done.summary["stopped_by"]) == (0, "", "empty")
+        assert_everything_is_there_once(server, crawl)
+
+
+@pytest.mark.parametrize("lost", ["warc", "frontier.db", "."], ids=["open archive", "store", "whole directory"])
 def test_output_that_somebody_deletes_is_not_lost_in_silence(server: Nginx, tmp_path: Path, lost: str) -> None:
-    """Files that go away under a running crawl: exit 74 and a word on what could not be written, not a full disk."""
+    """Files that go away under a running crawl: exit 74, and what is gone is named. Nobody is told that it is safe."""
     crawl = Crawl.of(tmp_path, sections(server, OTHER, crawl={"linger": "1s"}, politeness=SLOWLY))
     with running(*crawl.arguments()) as process:
         assert wait_for_requests(server, process, 30)
-        shutil.rmtree(crawl.output / lost)
+        place = crawl.output / lost
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink()
         ran = ended(process)
     assert ran.code == 74
     assert "could not be written" in ran.stderr
+    gone = "warc" if lost == "warc" else crawl.output / lost
+    assert re.search(rf"{gone}\S* is gone: it was deleted or moved away while the crawl ran\n", ran.stderr)
+    assert "what was stored in it is lost unless it is put back as it was" in ran.stderr
+    assert "safe" not in ran.stderr
     assert "Traceback" not in ran.stderr

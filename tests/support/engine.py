@@ -60,6 +60,7 @@ from crawler.fetch.options import FetchOptions
 from crawler.frontier.base import Frontier, Receipt, Recovered
 from crawler.frontier.memory import MemoryFrontier
 from crawler.obs.events import Event
+from crawler.sinks.base import Mended
 
 T = TypeVar("T")
 EPOCH = 1_700_000_000.0
@@ -361,6 +362,7 @@ class ListSink:
         self.committed: list[str] = []
         self.tail: list[str] = []
         self.fails: Callable[[str], BaseException | None] = lambda call: None
+        self.mended = Mended()
         self._full_at = full_at
         self._serial = 0
         self._in_file = 0
@@ -374,8 +376,11 @@ class ListSink:
     def _file(self, state: SinkFileState) -> SinkFile:
         return SinkFile(self.name, f"{self._serial}.{self.name}", state, len(self.committed) + len(self.tail))
 
-    def open(self, known: Sequence[SinkFile]) -> list[SinkFile]:
+    def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> list[SinkFile]:
         self._call("open")
+        return []
+
+    def gone(self) -> list[Path]:
         return []
 
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
@@ -569,7 +574,7 @@ class Engine:
     async def open(self) -> Receipt:
         """As the composition root does."""
         self.recovered = recovered = await self.frontier.open()
-        await self.committer.open(recovered.sink_files)
+        await self.committer.open(recovered.sink_files, store_is_copy=recovered.is_copy)
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.books.load(recovered)

@@ -92,5 +92,10 @@ class Store:
     def commit(self, files: Iterable[SinkFile]) -> None:
         self.files.update({file.name: file for file in files})
 
+    def everything(self) -> list[SinkFile]:
+        """What `open` of a sink is told."""
+        return list(self.files.values())
+
     def known(self) -> list[SinkFile]:
+        """What is not closed."""
         return [file for file in self.files.values() if file.state is not SinkFileState.CLOSED]

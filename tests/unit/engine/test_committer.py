@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from crawler.core.values import Counters, Lease, Record, Settlement, Task, Written
+from crawler.core.values import Counters, Lease, Record, Settlement, SinkFile, Task, Written
 from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
+from crawler.engine.committer import LAST_ATTEMPTS, RETRY_S
 from crawler.engine.options import EngineOptions
 from crawler.engine.worker import Visited
 from crawler.frontier.base import Batch, FrontierFull, Receipt
@@ -382,6 +383,52 @@ def test_cancelled_in_the_middle_it_does_not_call_itself_idle() -> None:
         assert not case.committer.is_idle
         assert case.committer.uncommitted == 10
         await case.committer.close()
+
+    run(main())
+
+
+def test_a_crawl_that_is_to_end_tries_a_commit_only_so_often() -> None:
+    """What failed before that does not count; a commit that succeeds starts the count anew."""
+
+    async def main() -> None:
+        case = Case()
+        full = True
+        case.sinks[0].fails = lambda call: FULL if full and call == "write" else None
+        given_up: list[float] = []
+        case.committer.on_given_up = lambda: given_up.append(case.engine.clock.mono())
+        async with asyncio.TaskGroup() as group:
+            await case.start(group)
+            await case.put(10)
+            await asyncio.sleep(20.5)
+            case.committer.hasten()
+            await asyncio.sleep(LAST_ATTEMPTS - 1.0)
+            full = False
+            await asyncio.sleep(1.0)
+            assert case.sizes == [10]
+            full = True
+            case.calls.clear()
+            at = case.engine.clock.mono()
+            await case.put(10)
+            await case.running
+        assert case.calls.count("write") == LAST_ATTEMPTS
+        assert [when - at for when in given_up] == [pytest.approx((LAST_ATTEMPTS - 1) * RETRY_S, abs=0.3)]
+        assert case.committer.has_given_up
+        assert (case.committer.unstored, case.committer.is_idle) == (10, False)
+        await case.committer.close()
+
+    run(main())
+
+
+def test_a_file_that_a_start_completes_is_told_as_closed() -> None:
+    """Who uploads what `file_closed` names would miss it otherwise."""
+
+    async def main() -> None:
+        case = Case(sinks=1)
+        closed = SinkFile("warc", "w", SinkFileState.CLOSED, 7)
+        case.sinks[0].open = lambda known, *, store_is_copy=False: [closed]  # type: ignore[method-assign]
+        await case.engine.open()
+        assert case.engine.closed == [closed]
+        await case.engine.close()
 
     run(main())
 

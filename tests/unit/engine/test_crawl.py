@@ -11,6 +11,7 @@ import pytest
 from crawler.core.options import ScopeOptions
 from crawler.core.values import Origin, Task
 from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.engine.committer import LAST_ATTEMPTS
 from crawler.engine.large import READ_IN_THREAD_OVER
 from crawler.engine.options import EngineOptions
 from crawler.frontier.memory import MemoryFrontier
@@ -231,7 +232,7 @@ def test_a_page_that_is_being_read_is_waited_for() -> None:
 
 
 def test_a_disk_that_stays_full_ends_it_after_the_linger() -> None:
-    """With every worker waiting to hand over: it drains within bounds and says why."""
+    """With every worker waiting to hand over: it drains within bounds, says why, and what is not stored."""
 
     async def main() -> None:
         sink = ListSink()
@@ -239,8 +240,9 @@ def test_a_disk_that_stays_full_ends_it_after_the_linger() -> None:
         options = replace(OPTIONS, linger_s=3.0, commit_settlements=2)
         engine = Engine(*(f"https://h{n}.test/" for n in range(40)), sinks=[sink], engine=options, politeness=AT_ONCE)
         assert await engine.run() is StoppedBy.DISK
-        assert engine.clock.mono() < 3.0 + 5.0 + 5.0 + 2.0
+        assert engine.clock.mono() < 3.0 + LAST_ATTEMPTS + 2.0
         assert engine.stored == []
+        assert engine.committer.unstored == len(engine.web.asked)
         assert not engine.committer.is_idle
 
     run(main())
@@ -259,9 +261,32 @@ def test_a_stop_on_a_full_disk_ends_too() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(stopping(20.0, engine))
             assert await engine.run() is StoppedBy.SIGNAL
-        assert engine.clock.mono() < 20.0 + 5.0 + 5.0 + 2.0
+        assert engine.clock.mono() < 20.0 + LAST_ATTEMPTS + 1.0
+        assert engine.committer.has_given_up
+        assert engine.committer.unstored == len(engine.web.asked) - len(engine.stored)
         urls = [visited.settlement.task.url for visited, _, _ in engine.stored]
         assert sink.committed == urls
+
+    run(main())
+
+
+def test_a_disk_that_fills_up_during_the_drain_ends_it_soon() -> None:
+    """Also while a request is in flight that takes longer; what was stored before that counts."""
+
+    async def main() -> None:
+        sink = ListSink()
+        engine = Engine(
+            ROOT, "https://b.test/", sinks=[sink], engine=replace(OPTIONS, drain_s=500.0), politeness=AT_ONCE
+        )
+        engine.web.takes_s = lambda origin, task: 400.0 if task.url == ROOT else 2.0
+        engine.web.other = lambda origin, task: answer(404 if task.kind is TaskKind.ROBOTS else 200, numbered(3))
+        sink.fails = lambda call: FULL if call == "write" and engine.clock.mono() > 5.0 else None
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stopping(5.0, engine))
+            assert await engine.run() is StoppedBy.SIGNAL
+        assert engine.clock.mono() < 5.0 + 2.0 + LAST_ATTEMPTS + 1.0
+        assert "https://b.test/" in engine.settled
+        assert engine.committer.unstored > 0
 
     run(main())
 

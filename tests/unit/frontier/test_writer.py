@@ -6,7 +6,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.frontier import writer as module
+from crawler.frontier import discoveries as module
 from crawler.frontier.database import Database
 from crawler.frontier.writer import Writer
 from tests.support.frontiers import NOW, fast_folder, found
@@ -28,7 +28,7 @@ def test_a_forgotten_host_is_found_again(database: Database, monkeypatch: pytest
         receipt = writer.add([found(f"https://h{n}.example/{page}") for n in range(10)], NOW)
         assert list(receipt.links_new) == [1] * 10
         assert len(receipt.hosts) == (10 if page == 0 else 0)
-        assert len(writer._host_ids) == 3
+        assert len(writer.urls._host_ids) == 3
     assert writer.totals.hosts == 10
 
 

@@ -58,3 +58,17 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_are_listed(tmp_path: 
     found = list(_scan(folder, [Host()], problems, 1.0))
     assert [line["warc_file"] for line in found] == ["a-2.warc.gz"] * 3
     assert [problem.partition(": ")[2] for problem in problems] == ["Is a directory"]
+
+
+def test_files_that_were_set_aside_are_listed_too(tmp_path: Path) -> None:
+    """Under the names they have; where a kill cut one off there is nothing wrong."""
+    folder = tmp_path / "warc"
+    folder.mkdir()
+    content = written(tmp_path / "made").read_bytes()
+    (folder / "a-1.warc.gz.orphan").write_bytes(content)
+    (folder / "a-1.warc.gz.orphan.1").write_bytes(content + content[:50])
+    (folder / "a-2.warc.gz.part").write_bytes(content)
+    problems: list[str] = []
+    found = [line["warc_file"] for line in _scan(folder, [Host()], problems, 1.0)]
+    assert found == ["a-1.warc.gz.orphan"] * 3 + ["a-1.warc.gz.orphan.1"] * 3
+    assert problems == []

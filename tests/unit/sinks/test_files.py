@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crawler.core.values import PageInfo
-from crawler.sinks.files import FileName, Naming
+from crawler.sinks.naming import FileName, Naming, archived
 from tests.support.disks import FaultyDisk
 from tests.support.records import make_record
 from tests.support.sinks import make_pages, make_warc
@@ -20,6 +20,7 @@ STEM = "crawl-20261123090000-00007.warc.gz"
         (f"{STEM}.open", FileName(STEM, 7, "open")),
         (f"{STEM}.orphan", FileName(STEM, 7, "orphan")),
         (f"{STEM}.orphan.12", FileName(STEM, 7, "orphan")),
+        (f"{STEM}.part", FileName(STEM, 7, "part")),
         ("my-news-2-20261123090000-123456.warc.gz", FileName("my-news-2-20261123090000-123456.warc.gz", 123456, "")),
         ("crawl-20261123090000-00007.jsonl", None),
         ("crawl-20261123-00007.warc.gz", None),
@@ -33,6 +34,19 @@ STEM = "crawl-20261123090000-00007.warc.gz"
 def test_names_are_recognised(entry: str, parsed: FileName | None) -> None:
     """Any prefix, this sink's extension, a stamp of 14 digits and a serial of at least 5."""
     assert Naming("crawl", "warc.gz").parse(entry) == parsed
+
+
+def test_an_archive_is_found_by_its_names(tmp_path: Path) -> None:
+    """Complete files and those that were written; not what was set aside, nor what is empty or somebody else's."""
+    (tmp_path / "warc").mkdir()
+    (tmp_path / "pages").mkdir()
+    assert list(archived(tmp_path)) == []
+    for name in (STEM, STEM.replace("07", "08") + ".open", f"{STEM}.orphan", f"{STEM}.part", "notes.txt"):
+        (tmp_path / "warc" / name).write_bytes(b"x")
+    (tmp_path / "warc" / STEM.replace("07", "09")).touch()
+    (tmp_path / "pages" / "crawl-20261123090000-00000.jsonl").write_bytes(b"{}\n")
+    found = [path.relative_to(tmp_path).as_posix() for path in archived(tmp_path)]
+    assert found == [f"warc/{STEM}", f"warc/{STEM.replace('07', '08')}.open", "pages/crawl-20261123090000-00000.jsonl"]
 
 
 def test_a_name_made_is_a_name_recognised() -> None:

@@ -1,0 +1,166 @@
+"""How URLs enter the store: their hosts' rows, their own, and what sitemaps say of them.
+
+It writes within a transaction that is somebody else's (`writer`). It keeps in memory the ids of hosts met lately, and
+which hosts were taken down. Invariant: what it remembers was committed.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, cast
+
+import orjson
+
+from crawler.core.url import registrable_domain, slot_of, target_of
+from crawler.core.values import Discovered, HostRow, Origin, Settlement
+from crawler.core.vocabulary import TaskKind
+from crawler.frontier import sql
+from crawler.frontier.change import Change
+from crawler.frontier.database import Database
+from crawler.frontier.filter import SeenFilter
+
+HOSTS_REMEMBERED: Final = 65_536  # origins whose id needs no look-up; some 20 MiB when full
+
+
+class Discoveries:
+    """`seen` knows every URL of the store; without one the index does."""
+
+    def __init__(self, database: Database, seen: SeenFilter | None) -> None:
+        self._db = database
+        self.seen = seen
+        self._host_ids: OrderedDict[Origin, int] = OrderedDict()
+        self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
+
+    def put(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
+        """URLs that no page led to. Returns 1 for each that is new, the first of several, and 0 for the others."""
+        last_id = self._db.get(sql.LAST_URL)
+        flat: list[Any] = []
+        hints: list[Any] = []
+        self._bind_urls(flat, hints, discovered, None, found_at, change)
+        self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+        self._put_hints(hints, last_id)
+        new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
+        links_new: list[int] = []
+        for one in discovered:
+            host_id = change.ids.get(one.origin)
+            known_as = (self._host_ids[one.origin] if host_id is None else host_id, one.key)
+            links_new.append(int(known_as in new))
+            new.discard(known_as)
+            if links_new[-1]:
+                change.insert(known_as[0], 1)
+        return links_new
+
+    def put_found(self, settlements: Sequence[Settlement], hint_after_s: float | None, change: Change) -> list[int]:
+        """What visits discovered, each with its visit as `via`. Returns how many were new, a number for each
+        settlement; the first of several gets the credit.
+        """
+        links_new = [0] * len(settlements)
+        flat: list[Any] = []
+        hints: list[Any] = []
+        places: dict[int | None, int] = {}
+        for place, settlement in enumerate(settlements):
+            if settlement.discovered:
+                via = settlement.task.id or None
+                self._bind_urls(flat, hints, settlement.discovered, via, settlement.finished_at, change)
+                places.setdefault(via, place)
+        if not flat:
+            return links_new
+        last_id = self._db.get(sql.LAST_URL)
+        self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+        self._put_hints(hints, last_id)
+        if hint_after_s is not None and hints and self.seen is None:
+            self._bring_forward(hints, hint_after_s)
+        for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
+            links_new[places[via]] += count
+            change.insert(host_id, count)
+        return links_new
+
+    def host_id(self, origin: Origin, found_at: float, change: Change) -> int:
+        """The row of an origin, made if need be; 0 for one whose host was taken down."""
+        host_id = self._host_ids.get(origin)
+        if host_id is None and origin.host in self._closed_hosts:
+            return 0
+        if host_id is None:
+            host_id = self._db.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
+        if host_id is not None:
+            return int(host_id)
+        domain = registrable_domain(origin.host)
+        row = HostRow(self._db.get(sql.LAST_HOST) + 1, origin, domain, slot_of(domain), queued=0)
+        self._db.run(sql.INSERT_HOST, (row.id, row.slot, origin.scheme, origin.host, origin.port, domain, found_at))
+        change.new_hosts.append(row)
+        change.counts["hosts"] = change.counts.get("hosts", 0) + 1
+        return row.id
+
+    def close_host(self, host: str) -> None:
+        """Store nothing of this host any more (it is in forgotten_host)."""
+        self._closed_hosts.add(host)
+        for origin in [origin for origin in self._host_ids if origin.host == host]:
+            del self._host_ids[origin]
+
+    def committed(self, change: Change) -> None:
+        """The transaction is stored: what it added is known from now on."""
+        self._host_ids.update(change.ids)
+        if self.seen is not None:
+            self.seen.learn(change.fresh)
+        while len(self._host_ids) > HOSTS_REMEMBERED:
+            self._host_ids.popitem(last=False)
+
+    def _bind_urls(
+        self,
+        flat: list[Any],
+        hints: list[Any],
+        discovered: Sequence[Discovered],
+        via: int | None,
+        found_at: float,
+        change: Change,
+    ) -> None:
+        """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
+        found_second = round(found_at)  # SQLite stores it in four bytes instead of eight
+        host_ids = self._ids_of(discovered, found_at, change)
+        found: Iterable[tuple[int, Discovered]] = zip(host_ids, discovered, strict=True)
+        if self.seen is not None:
+            found = self.seen.select(change.fresh, host_ids, discovered)
+        for host_id, one in found:
+            if host_id == 0:
+                continue
+            flat += (host_id, one.key, one.priority, one.depth, target_of(one.url),
+                     via, one.source, one.hop_path, one.redirects, found_second,
+                     None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
+            if one.hint is not None:
+                hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
+
+    def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
+        """The host of each, made if need be; 0 for one that was taken down."""
+        remembered, ids = self._host_ids.get, change.ids
+        known = [remembered(one.origin) for one in discovered]
+        if None not in known:
+            return cast(list[int], known)
+        whole: list[int] = []
+        for host_id, one in zip(known, discovered, strict=True):
+            if host_id is None:
+                host_id = ids.get(one.origin)
+            if host_id is None:
+                host_id = ids[one.origin] = self.host_id(one.origin, found_at, change)
+            whole.append(host_id)
+        return whole
+
+    def _put_hints(self, hints: list[Any], last_id: int) -> None:
+        if self.seen is None:
+            self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
+            return
+        if not hints:
+            return
+        ids = {(host, key): url_id for url_id, host, key in orjson.loads(self._db.get(sql.NEW_IDS, (last_id,)))}
+        flat: list[Any] = []
+        for at in range(0, len(hints), sql.HINT_WIDTH):
+            host_id, key, *hint = hints[at : at + sql.HINT_WIDTH]
+            flat += (ids[host_id, key], *hint)
+        self._db.run_many(*sql.PUT_HINTS_BY_ID, flat, width=sql.HINT_WIDTH - 1)
+
+    def _bring_forward(self, hints: list[Any], after_s: float) -> None:
+        """`hints` are the columns of sql.PUT_HINTS."""
+        flat: list[Any] = []
+        for at in range(0, len(hints), sql.HINT_WIDTH):
+            host_id, key, _, lastmod, seen_at = hints[at : at + sql.HINT_WIDTH]
+            if lastmod is not None:
+                flat += (host_id, key, min(lastmod, seen_at), after_s, seen_at)
+        self._db.run_many(*sql.BRING_FORWARD, flat, width=sql.BRING_FORWARD_WIDTH)
