@@ -1,0 +1,76 @@
+"""The whole program is killed at every named point where something becomes durable; nothing is lost, nothing doubled.
+
+The sinks alone and the store alone are killed at every call in tests/contract and tests/unit/frontier; here it is both
+and what joins them.
+"""
+
+import itertools
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.crawls import Crawl, run
+from tests.support.interrupted import assert_everything_is_there_once
+from tests.support.nginx import Nginx, Site, nginx
+from tests.support.points import POINTS, Points
+from tests.support.sites import DOCS, OTHER, sections
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def small_server() -> Iterator[Nginx]:
+    with nginx(Site({DOCS: 25, OTHER: 15})) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Points]:
+    with Points(tmp_path_factory.mktemp("points")) as started:
+        yield started
+
+
+def crawl_of(server: Nginx, directory: Path) -> Crawl:
+    """Files that are complete after a few pages, so that each point is met often."""
+    return Crawl.of(directory, sections(server, DOCS, OTHER, output={"warc_size": "15kB"}))
+
+
+def check(server: Nginx, crawl: Crawl, points: Points) -> None:
+    """Go on to the end, and look at everything."""
+    assert points.run(crawl.arguments()) == 0, points.stderr
+    assert points.stderr == ""
+    assert_everything_is_there_once(server, crawl)
+    checked = run("verify", crawl.output)
+    assert (checked.code, checked.stdout) == (0, ""), checked.stderr
+
+
+def test_kills_at_every_named_point_one_after_the_other(small_server: Nginx, points: Points, tmp_path: Path) -> None:
+    """In one crawl: each start recovers from the last kill, and is killed at the next point, or later at the same."""
+    crawl = crawl_of(small_server, tmp_path)
+    made = {
+        (point, nth)
+        for nth, point in itertools.product((1, 2, 3), POINTS)
+        if points.run(crawl.arguments(), point, nth) == -signal.SIGKILL
+    }
+    assert {point for point, _ in made} == set(POINTS)
+    assert len(made) >= 15
+    check(small_server, crawl, points)
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_each_call_of_a_point(small_server: Nginx, points: Points, tmp_path: Path, point: str) -> None:
+    """The first call, the second, and so on, each in a crawl of its own, until the crawl ends before it is reached."""
+    for nth in itertools.count(1):
+        directory = tmp_path / str(nth)
+        directory.mkdir()
+        crawl = crawl_of(small_server, directory)
+        code = points.run(crawl.arguments(), point, nth)
+        assert code in (0, -signal.SIGKILL), points.stderr
+        check(small_server, crawl, points)
+        if code == 0:
+            break
+    assert nth > 5
