@@ -56,7 +56,7 @@ from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
 from crawler.obs.redact import redact_text
 from crawler.parts import Parts
-from crawler.rundir import prepare, rules_of, write_run_file
+from crawler.rundir import prepare, rules_of, same_delays, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
@@ -156,7 +156,7 @@ async def _run(
             parts.reporter.recovered(recovered, mended)
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
             parts.blocks.load(await frontier.blocks())
-            parts.books.load(recovered)
+            parts.books.load(recovered, same_delays=same_delays(settings))
             parts.admission.traps.load(recovered.quarantines, recovered.trap_counts)
             parts.rejudger.want(recovered.unswept)
             if recovered.hosts:

@@ -32,7 +32,14 @@ _ON_TERMINAL: Final = 40
 _LOG_BUDGET: Final = 256 * 1024 * 1024  # of the newest lines, for times and connections
 _HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "ETA", "OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
 _RIGHT: Final = (False, False, False, True, True, True, True, True, True, False)
-_COLOURS: Final = {"blocked": "red", "held": "red", "backoff": "yellow", "ready": "green", "new": "dim"}
+_COLOURS: Final = {
+    "blocked": "red",
+    "held": "red",
+    "backoff": "yellow",
+    "waiting": "cyan",
+    "ready": "green",
+    "new": "dim",
+}
 
 
 @click.command(name="hosts")

@@ -307,7 +307,9 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """A host (an origin) as the frontier knows it. `fetched` counts URLs whose first attempt was made."""
+    """A host (an origin) as the frontier knows it. `fetched` counts URLs whose first attempt was made; `last_at` is the
+    end of the last visit that is stored, robots.txt included.
+    """
 
     id: int
     origin: Origin
@@ -317,6 +319,7 @@ class HostRow:
     fetched: int = 0
     state: HostState = HostState.NEW
     robots: RobotsRecord | None = None
+    last_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

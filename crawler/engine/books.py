@@ -23,6 +23,7 @@ from crawler.obs.events import Event
 from crawler.obs.timestamp import timestamp
 
 OnEvent = Callable[[Event, dict[str, object]], None]
+_PACE_SLACK = 0.8  # a pace that is as good as the stored one is not stored anew
 _MAX_REST_S = 86_400.0  # what a clock set back may make of a rest kept in UTC
 
 
@@ -62,9 +63,9 @@ class Books:
 
     # -- hosts and keys
 
-    def load(self, recovered: Recovered) -> None:
-        """Take over hosts, rests and counters. Every key first rests its delay: when it was last asked is not stored,
-        and it may have been a moment ago.
+    def load(self, recovered: Recovered, *, same_delays: bool = False) -> None:
+        """Take over hosts, rests and counters. Every key first rests its delay, from its last answer on if that is
+        known to have been the last, else from now on. `same_delays`: the earlier run kept to the options of this one.
         """
         now, mono = self._clock.now(), self._clock.mono()
         self.first_attempts = recovered.counters.urls_fetched
@@ -79,8 +80,15 @@ class Books:
         for pace in recovered.paces if self._politeness.adaptive else ():
             if (slow := self.keys.get(pace.key)) is not None:
                 slow.slow_s = slow.slow_stored_s = host_delay(self._politeness, None, pace.response_s)
+        asked_at: dict[Key, float] = {}
+        for row in recovered.hosts if same_delays else ():
+            key = self.hosts[row.id].key
+            asked_at[key] = max(asked_at.get(key, 0.0), row.last_at or 0.0)
         for key in self.keys.values():
-            key.turn = OPEN.began().ended(mono, delay_s=max(key.delay_s, key.slow_s))
+            unasked_s = _unasked_s(key, now - asked_at.get(key, 0.0))
+            if unasked_s > 0:
+                key.last_end_mono = mono - unasked_s
+            key.turn = OPEN.began().ended(mono - unasked_s, delay_s=max(key.delay_s, key.slow_s))
             if (rest := rests.get(key.name)) is not None:
                 rested = key.turn.rests(mono + min(max(0.0, rest.until_at - now), _MAX_REST_S), rest.reason)
                 key.turn = replace(rested, strikes=rest.strikes)
@@ -222,7 +230,7 @@ class Books:
         if self._politeness.adaptive:
             key.slow_s = slow_s = host_delay(self._politeness, None, response_s)
             slow_s = slow_s if slow_s > key.delay_s else 0.0
-            if not 0.8 * key.slow_stored_s <= slow_s <= 1.25 * key.slow_stored_s:
+            if not _PACE_SLACK * key.slow_stored_s <= slow_s <= 1.25 * key.slow_stored_s:
                 key.slow_stored_s = slow_s
                 response_s = response_s if slow_s else 0.0
                 self._dirty_paces[key.name] = Pace(key.name, response_s, self._clock.now())
@@ -266,6 +274,8 @@ class Books:
                 self._outage_began(error)
             if self.outage.is_on:
                 return PROBE_S
+        elif (turn := self._before.pop(host, None)) is not None:
+            host.turn = turn  # what it rests for now is its own, and no outage's end lifts it
         strikes = 99 if lasting else host.turn.strikes
         rest = rest_s(strikes, self._rng, ever_answered=host.ever_answered)
         before = HostState.BACKOFF if host.turn.strikes else HostState.READY
@@ -330,3 +340,10 @@ class Books:
         if until_at is not None:
             fields["until"] = timestamp(until_at)
         self._on_event(Event.HOST_STATE, fields)
+
+
+def _unasked_s(key: Key, since_s: float) -> float:
+    """For how long a key has certainly not been asked, if its last answer that is stored ended `since_s` ago. While the
+    delay ran nobody may have asked; later somebody may, whose answer was not stored before a crash.
+    """
+    return since_s if 0 < since_s < max(key.delay_s, _PACE_SLACK * key.slow_s) else 0.0

@@ -54,9 +54,12 @@ def verdict_of(
                 max_decoded=limits.max_decoded,
                 max_expansion=limits.max_expansion,
             )
-            parsed = RobotsTxt.parse(decoded.data)
+            text = decoded.data
+            if outcome.truncated is not None:  # half a line may say the opposite of the whole
+                text = text[: max(text.rfind(b"\n"), text.rfind(b"\r")) + 1]
+            parsed = RobotsTxt.parse(text)
             delay_s = parsed.crawl_delay(token)
-            record = RobotsRecord("rules", status, decoded.data, now, now + FRESH_S, crawl_delay_s=delay_s)
+            record = RobotsRecord("rules", status, text, now, now + FRESH_S, crawl_delay_s=delay_s)
             return Verdict(record, parsed.rules_for(token))
         case Redirected():  # too many hops: as if there were none (§2.3.1.2)
             return Verdict(RobotsRecord("allow", outcome.fetched.head.status_code, None, now, now + FRESH_S))

@@ -5,6 +5,7 @@ ends a chunk or its size line. What is held back is never more than one such lin
 """
 
 import re
+import sys
 from typing import Final
 
 from crawler.fetch.headfields import RemoteProtocolError, is_strict_field_line, is_tolerable_field_line, shown
@@ -21,13 +22,17 @@ _MAX_SIZE: Final = 2**63 - 1
 
 
 class ChunkedDecoder:
-    """Decodes one body. `done` once its empty line was read; `ended` once the last chunk was (RFC 9112 §8)."""
+    """Decodes one body. `done` once its empty line was read; `ended` once the last chunk was (RFC 9112 §8); `full` when
+    there is one more than `max_chunks`, which is not read.
+    """
 
-    __slots__ = ("_at_chunk_end", "_line", "_max_line", "_max_trailers", "_remaining", "_trailers", "done", "ended",
-                 "tainted")  # fmt: skip
+    __slots__ = ("_at_chunk_end", "_chunks", "_line", "_max_chunks", "_max_line", "_max_trailers", "_remaining",
+                 "_trailers", "done", "ended", "full", "tainted")  # fmt: skip
 
-    def __init__(self, max_line: int, max_trailers: int) -> None:
+    def __init__(self, max_line: int, max_trailers: int, max_chunks: int = sys.maxsize) -> None:
         self._max_line = max_line
+        self._max_chunks = max_chunks
+        self._chunks = 0  # whose size line was read
         self._max_trailers = max_trailers
         self._line = bytearray()  # a line that has begun
         self._remaining = 0  # bytes of the current chunk still to come
@@ -35,18 +40,22 @@ class ChunkedDecoder:
         self._trailers = 0  # bytes of trailers so far
         self.ended = False
         self.done = False
+        self.full = False
         self.tainted = False
 
     def feed(self, data: bytes, payload: list[bytes]) -> int:
-        """Decode `data` and append what it carries to `payload`. Returns how many bytes were used: all, unless done.
+        """Decode `data` and append what it carries to `payload`. Returns how many bytes were used: all, unless done or
+        full.
 
         Raises RemoteProtocolError; what was decoded before the fault is in `payload` then. Source: RFC 9112 §7.1.
         """
         at = 0
         size = len(data)
-        while at < size and not self.done:
+        while at < size and not (self.done or self.full):
             if not (self._remaining or self._at_chunk_end or self._line or self.ended):
+                before = len(payload)
                 at = self._take_whole_chunks(data, at, payload)
+                self._chunks += len(payload) - before
             if self._remaining:
                 piece = data[at : at + self._remaining]
                 payload.append(piece)
@@ -76,7 +85,7 @@ class ChunkedDecoder:
         """
         append = payload.append
         lines: dict[bytes, tuple[int, bool]] = {}  # size lines met in this read: small chunks repeat theirs
-        while True:
+        for _ in range(self._max_chunks - self._chunks):
             size = _ONE_DIGIT_LINES.get(data[at : at + 3])
             start = at + 3
             if size is None:
@@ -100,6 +109,7 @@ class ChunkedDecoder:
             if tolerated:
                 self.tainted = True
             at = end + 2
+        return at
 
     def _take_line(self, line: bytes) -> None:
         if self._at_chunk_end:
@@ -112,7 +122,11 @@ class ChunkedDecoder:
             match = _SIZE_LINE.fullmatch(line)
             if match is None or (size := int(match[1], 16)) > _MAX_SIZE:
                 raise RemoteProtocolError(f"not a chunk size: {shown(line)}")
+            if size and self._chunks >= self._max_chunks:
+                self.full = True
+                return
             self.tainted |= match[2] is not None
+            self._chunks += 1
             self._remaining = size
             self.ended = not size
 

@@ -7,7 +7,7 @@ is sent a second time only over a fresh connection, and only if the first one ha
 
 import errno
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from crawler.core.clock import Clock
@@ -65,6 +65,7 @@ class _Attempt:
     """Where one fetch stands. `taken` is the address the gate was entered for."""
 
     request: bytes
+    limits: WireLimits
     wants: Callable[[Head], bool] | None = None
     taken: str | None = None
     resends: int = 0
@@ -101,6 +102,7 @@ class Fetcher:
         self._budget = budget
         self._spool_directory = spool_directory
         self._limits = WireLimits.from_options(options)
+        self._robots_limits = replace(self._limits, max_body=min(options.max_body, options.max_robots))
         self._wants = ContentTypes(options.content_types).wants if options.content_types else None
         self._fields = _constant_fields(options, identity)
         build_request("GET", "/", self._fields)
@@ -116,7 +118,8 @@ class Fetcher:
 
     async def _fetch(self, origin: Origin, task: Task) -> FetchResult:
         wants = self._wants if task.kind is TaskKind.PAGE else None
-        attempt = _Attempt(self.request_for(origin, task), wants, started_at=self._clock.now())
+        limits = self._robots_limits if task.kind is TaskKind.ROBOTS else self._limits
+        attempt = _Attempt(self.request_for(origin, task), limits, wants, started_at=self._clock.now())
         loan = self._pool.lend(origin)
         try:
             async with loan as connection:
@@ -146,7 +149,7 @@ class Fetcher:
             self._enter_gate(connection, attempt)
             was_used = connection.requests > 0
             attempt.sink = sink = BodySink(self._options.spool_over, self._spool_directory, self._budget)
-            reader = ResponseReader(self._limits, sink, attempt.wants)
+            reader = ResponseReader(attempt.limits, sink, attempt.wants)
             attempt.started_at = self._clock.now()
             try:
                 await connection.exchange(attempt.request, reader)

@@ -28,13 +28,19 @@ class FetchOptions:
     first_byte_timeout_s: float = 30.0
     read_timeout_s: float = 30.0  # between two reads of a body
     total_timeout_s: float = 600.0
-    min_rate: int | None = None  # bytes a second, averaged from the first byte on
-    min_rate_after_s: float = 10.0  # an answer younger than this is not judged by its rate
+    min_rate: int | None = 240  # bytes a second, averaged from the first byte on: Kestrel's MinDataRate, IIS's limit
+    min_rate_after_s: float = 60.0  # an answer younger than this is not judged by its rate: two read timeouts
     max_head: int = 300 * KIB  # of a response head: curl, MAX_HTTP_RESP_HEADER_SIZE (Chromium: 256 KiB)
     max_fields: int = 5_000  # lines of a response head: curl, MAX_HTTP_RESP_HEADER_COUNT
     max_informational: int = 8  # 1xx responses before the final one; Go's net/http stopped after 5
     max_chunk_line: int = 4 * KIB  # a chunk's size line with its extensions: Go's net/http, maxLineLength
     max_trailers: int = 8 * KIB  # all trailer fields of a chunked body: Tomcat's maxTrailerSize
+    # A body of max_body has that many of 256 bytes. HTTP/2 knows a flood of small frames as "data dribble"
+    # (CVE-2019-9517); of clients for HTTP/1.1 none is known that bounds the number of chunks.
+    max_chunks: int = 262_144
+    max_robots: int = (
+        576 * KIB
+    )  # of a robots.txt, instead of max_body: RFC 9309 §2.5, 500 KiB, and room for its framing
     max_body: int = 64 * MIB  # as it comes on the wire, content coding on; Nutch cuts at 1 MiB, Heritrix at none
     max_expansion: int = 100  # decoded bytes for each encoded one, judged beyond 1 MiB
     max_decoded: int = 256 * MIB

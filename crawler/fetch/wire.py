@@ -44,6 +44,7 @@ class WireLimits:
     max_body: int = 64 * MIB  # as it came, transfer coding included
     max_chunk_line: int = 4 * KIB
     max_trailers: int = 8 * KIB
+    max_chunks: int = 262_144
 
     @classmethod
     def from_options(cls, options: FetchOptions) -> Self:
@@ -54,6 +55,7 @@ class WireLimits:
             max_body=options.max_body,
             max_chunk_line=options.max_chunk_line,
             max_trailers=options.max_trailers,
+            max_chunks=options.max_chunks,
         )
 
 
@@ -245,7 +247,7 @@ class ResponseReader:
             self._whole = framing.length <= max_body
             self._room = min(framing.length, max_body)
         elif framing.end is BodyEnd.LAST_CHUNK:
-            self._chunks = ChunkedDecoder(limits.max_chunk_line, limits.max_trailers)
+            self._chunks = ChunkedDecoder(limits.max_chunk_line, limits.max_trailers, limits.max_chunks)
             self._sink.write_payload(b"")
         else:
             self.closes = True
@@ -261,6 +263,10 @@ class ResponseReader:
             if self._chunks.done:
                 self.complete = True
                 self.extra = used < len(data)
+                return
+            if self._chunks.full:
+                self.complete = True
+                self.truncated = TruncatedReason.LENGTH
                 return
         elif kept:
             self._sink.write(kept)

@@ -66,7 +66,7 @@ class KeptHost:
     robots_versions: list[RobotsVersion] = field(default_factory=list)  # newest first
 
     def as_row(self) -> HostRow:
-        row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched)
+        row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched, last_at=self.counts.last_at)
         if self.robots is None:
             return row
         return replace(row, state=host_state(self.robots), robots=replace(self.robots, body=None))

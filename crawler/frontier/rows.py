@@ -171,9 +171,9 @@ def host_state(robots: RobotsRecord) -> HostState:
 
 def host_row(columns: tuple[Any, ...]) -> HostRow:
     """From the columns of sql.HOSTS."""
-    (id_, scheme, host, port, domain, slot, queued, fetched, state, *robots) = columns
+    (id_, scheme, host, port, domain, slot, queued, fetched, state, last_at, *robots) = columns
     record = None if robots[0] is None else RobotsRecord(*robots)
-    return HostRow(id_, Origin(scheme, host, port), domain, slot, queued, fetched, HostState(state), record)
+    return HostRow(id_, Origin(scheme, host, port), domain, slot, queued, fetched, HostState(state), record, last_at)
 
 
 def task_of(columns: list[Any]) -> Task:

@@ -83,7 +83,7 @@ ADD_TO_HOSTS: Final = (
 )
 HOST_CHANGE_WIDTH: Final = 7
 HOSTS: Final = """
-SELECT id, scheme, host.host, port, domain, slot, queued, fetched, state,
+SELECT id, scheme, host.host, port, domain, slot, queued, fetched, state, last_at,
        verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since
 FROM host LEFT JOIN robots ON robots.host = host.id"""
 ALL_HOSTS: Final = HOSTS + " ORDER BY id"

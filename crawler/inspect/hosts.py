@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.options import PolitenessOptions
-from crawler.core.politeness import politeness_key
+from crawler.core.politeness import host_delay, politeness_key
 from crawler.core.values import Origin
 from crawler.core.vocabulary import HostState
 from crawler.engine.blocks import Blocks
@@ -19,10 +19,13 @@ from crawler.inspect.eta import Turns, eta_s, gap_of
 from crawler.inspect.tallies import HostTally
 
 _USUAL_GAPS: Final = 0.95  # the longest are left out: nights, restarts, rests
+WAITING: Final = "waiting"  # nothing is wrong: the delay runs since the last request
+_WAITS_FROM_S: Final = 1.0  # a shorter wait is over before it is read
 STATES: Final = (
     HostState.BLOCKED.value,
     HostState.HELD.value,
     HostState.BACKOFF.value,
+    WAITING,
     HostState.READY.value,
     HostState.NEW.value,
 )
@@ -77,10 +80,12 @@ def views(
     found = []
     responses = reader.paces()
     asked: list[tuple[HostView, str, Row]] = []  # with the politeness key
-    for row in reader.hosts():
+    rows = list(reader.hosts())
+    keys = _keys(rows, politeness, responses)
+    for row in rows:
         origin = Origin(row["scheme"], row["host"], row["port"])
         key = politeness_key(origin.host, politeness)
-        state, until_at, why = _state(row, rests.get(key), blocks, states, now)
+        state, until_at, why = _state(row, keys[key].next_at, rests.get(key), blocks, states, now)
         view = HostView(
             host=origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}",
             origin=str(origin),
@@ -113,6 +118,29 @@ def views(
     return found
 
 
+@dataclass(slots=True)
+class _Key:
+    """A politeness key: when one of its hosts was asked last, as far as that is stored, and its delay."""
+
+    last_at: float = 0.0
+    delay_s: float = 0.0
+
+    @property
+    def next_at(self) -> float:
+        return self.last_at + self.delay_s
+
+
+def _keys(rows: list[Row], politeness: PolitenessOptions, responses: Mapping[str, float]) -> dict[str, _Key]:
+    keys: dict[str, _Key] = {}
+    for row in rows:
+        name = politeness_key(row["host"], politeness)
+        key = keys.setdefault(name, _Key())
+        key.last_at = max(key.last_at, row["last_at"] or 0.0)
+        delay_s = host_delay(politeness, row["robots_crawl_delay_s"], responses.get(name, 0.0))
+        key.delay_s = max(key.delay_s, delay_s)
+    return keys
+
+
 def _estimate(
     asked: list[tuple[HostView, str, Row]],
     politeness: PolitenessOptions,
@@ -136,12 +164,13 @@ def _estimate(
             view.queued,
             gap_s * by_key[key].until_done(view.queued),
             (seen_ms or 0.0) / 1e3 * by_name[row["host"]].until_done(view.queued),
-            0.0 if view.until_at is None else view.until_at - now,
+            0.0 if view.until_at is None or view.state == WAITING else view.until_at - now,
         )
 
 
 def _state(
     row: Row,
+    next_at: float,
     rest: Row | None,
     blocks: Blocks,
     states: Mapping[tuple[str, int], Mapping[str, Any]],
@@ -160,10 +189,13 @@ def _state(
     event = states.get((host, row["port"]))
     if event is not None and event["to"] == HostState.BACKOFF and event["until_at"] > now:
         return HostState.BACKOFF.value, event["until_at"], str(event["reason"])
+    delay = row["robots_crawl_delay_s"]
+    why = f"Crawl-delay {delay:g} s" if delay else ""
+    if row["queued"] and next_at >= now + _WAITS_FROM_S:
+        return WAITING, next_at, why or "delay"
     if row["robots_verdict"] is None:
         return HostState.NEW.value, None, ""
-    delay = row["robots_crawl_delay_s"]
-    return HostState.READY.value, None, f"Crawl-delay {delay:g} s" if delay else ""
+    return HostState.READY.value, None, why
 
 
 SORTS: Final[Mapping[str, Callable[[HostView], tuple[Any, ...]]]] = {

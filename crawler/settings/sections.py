@@ -197,7 +197,7 @@ class Fetch(Section):
     read_timeout: k.PositiveDuration = _key(_FETCH.read_timeout_s, "Between two reads of an answer.")
     total_timeout: k.PositiveDuration = _key(_FETCH.total_timeout_s, "For one exchange, everything included.")
     min_rate: k.PositiveSizeOrNoLimit = _key(
-        _FETCH.min_rate, "Bytes a second that a body must bring on average, judged after 10 seconds."
+        _FETCH.min_rate, "Bytes a second that an answer must bring on average, judged after a minute."
     )
     max_head: k.PositiveSize = _key(_FETCH.max_head, "Of a response head; a longer one is a protocol error.")
     max_fields: k.Count = _key(_FETCH.max_fields, "Lines of a response head; more are a protocol error.")
@@ -209,6 +209,9 @@ class Fetch(Section):
     )
     max_trailers: k.PositiveSize = _key(
         _FETCH.max_trailers, "Of the fields behind a chunked body; more are a protocol error."
+    )
+    max_chunks: k.Count = _key(
+        _FETCH.max_chunks, "Chunks of a chunked body; one of more is cut and marked, as by max_body."
     )
     max_body: k.PositiveSize = _key(
         _FETCH.max_body, "Of a body as it comes, content coding on; a longer one is cut and marked."

@@ -157,6 +157,7 @@ class Settings:
             read_timeout_s=self.fetch.read_timeout,
             total_timeout_s=self.fetch.total_timeout,
             min_rate=self.fetch.min_rate,
+            max_chunks=self.fetch.max_chunks,
             max_head=self.fetch.max_head,
             max_fields=self.fetch.max_fields,
             max_informational=self.fetch.max_informational,

@@ -140,7 +140,7 @@ async def test_everything_is_there_after_reopening(store: Store) -> None:
         assert recovered.counters == counters
         assert recovered.scope_hosts == ("a.example", "www.a.example")
         first, second = recovered.hosts
-        assert first == HostRow(1, A, "a.example", first.slot, 1, 1, HostState.READY, replace(robots, body=None))
+        assert first == HostRow(1, A, "a.example", first.slot, 1, 1, HostState.READY, replace(robots, body=None), NOW)
         assert (second.id, second.origin.host, second.queued, second.state) == (2, "b.example", 1, HostState.NEW)
         assert await take_urls(frontier) == ["https://a.example/b"]
 

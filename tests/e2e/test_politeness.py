@@ -1,13 +1,17 @@
 """When requests leave, by the server's clock: the delay holds for a host, a domain and an address."""
 
 import itertools
+import signal
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.support.crawls import Crawl
+from tests.support.crawls import Crawl, running
+from tests.support.interrupted import wait_for_requests, wait_until
 from tests.support.nginx import Nginx, Request
 from tests.support.sites import DOCS, OTHER, WWW, sections
 
@@ -95,3 +99,27 @@ def test_hosts_of_a_domain_may_have_a_delay_each(server: Nginx, tmp_path: Path) 
     for host in (WWW, DOCS):
         assert min(gaps_ms([request for request in requests if request.host == host])) >= DELAY_MS
     assert min(gaps_ms(requests)) < DELAY_MS
+
+
+LONG_S = 5
+
+
+def test_a_kill_during_a_long_delay_neither_shortens_it_nor_begins_it_anew(server: Nginx, tmp_path: Path) -> None:
+    """The next request comes when the delay is over since the last answer, by the server's log."""
+    politeness: dict[str, object] = {"delay": f"{LONG_S}s", "adaptive": False}
+    scope: dict[str, object] = {"max_urls": 1}
+    crawl = Crawl.of(tmp_path, sections(server, OTHER, politeness=politeness, scope=scope))
+
+    def is_stored() -> bool:
+        with closing(sqlite3.connect(f"file:{crawl.output}/frontier.db?mode=ro", uri=True, timeout=10)) as store:
+            return store.execute("SELECT count(*) FROM host WHERE last_at IS NOT NULL").fetchone() == (1,)
+
+    with running(*crawl.arguments()) as process:
+        assert wait_for_requests(server, process, 1)
+        assert wait_until(is_stored, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert crawl.run().code == 0
+    robots, page = (request for request in server.requests() if request.host == OTHER)
+    assert (robots.target, page.target) == ("/robots.txt", "/")
+    assert LONG_S * 1_000 <= page.begin_ms - robots.end_ms < LONG_S * 1_000 + 500

@@ -9,7 +9,8 @@ import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import CLOCK_GUARD_S
-from crawler.core.values import HostRow, Lease, Origin, Rest, RobotsRecord, Task
+from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord, Task
+from crawler.core.vocabulary import ErrorType
 from crawler.engine.books import Books
 from crawler.frontier.base import Block, Counters, Recovered
 from crawler.frontier.memory import MemoryFrontier
@@ -36,18 +37,32 @@ class Case:
             scope=scope,
             clock=self.clock,
             rng=random.Random(1),
-            on_event=lambda event, fields: self.said.append((fields["to"], fields["reason"])),
+            on_event=lambda event, fields: self.said.append((fields.get("to", event), fields.get("reason"))),
         )
         self.rows = [HostRow(n, origin, "", 0, queued=100) for n, origin in enumerate((A, A2, B), 1)]
         self.books.admit(self.rows)
         self.a, self.a2, self.b = self.books.hosts.values()
 
-    def recovered(self, *rests: Rest, clean: bool = True, robots: RobotsRecord | None = None) -> "Case":
-        """Start anew with what the store kept."""
+    def recovered(
+        self,
+        *rests: Rest,
+        clean: bool = True,
+        robots: RobotsRecord | None = None,
+        asked_s_ago: float | None = None,
+        same_delays: bool = True,
+        paces: tuple[Pace, ...] = (),
+    ) -> "Case":
+        """Start anew with what the store kept. `asked_s_ago`: when A was asked last, as far as that was stored."""
         self.books.hosts.clear()
         self.books.keys.clear()
-        rows = [HostRow(row.id, row.origin, "", 0, queued=1, robots=robots) for row in self.rows]
-        self.books.load(Recovered(clean, tuple(rows), rests, (), Counters(urls_fetched=7), (), seeds_added=True))
+        at = None if asked_s_ago is None else self.clock.now() - asked_s_ago
+        rows = [
+            HostRow(row.id, row.origin, "", 0, queued=1, robots=robots, last_at=at if row.origin is A else None)
+            for row in self.rows
+        ]
+        counters = Counters(urls_fetched=7)
+        recovered = Recovered(clean, tuple(rows), rests, (), counters, (), seeds_added=True, paces=paces)
+        self.books.load(recovered, same_delays=same_delays)
         self.a, self.a2, self.b = self.books.hosts.values()
         return self
 
@@ -126,6 +141,63 @@ def test_at_the_start_every_key_rests_its_delay(clean: bool) -> None:
     """Whoever ended us may have started us again within it; a known Crawl-delay counts."""
     case = Case(delay_s=1.0).recovered(clean=clean, robots=robots(5.0))
     assert {key.turn.open_mono for key in case.books.keys.values()} == {1_005.0 + CLOCK_GUARD_S}
+
+
+@pytest.mark.parametrize(
+    ("asked_s_ago", "same_delays", "opens_s"),
+    [
+        (20.0, True, 40.0),  # nobody can have asked since: the delay held
+        (59.0, True, 1.0),
+        (20.0, False, 60.0),  # it may have been another delay
+        (61.0, True, 60.0),  # somebody may have asked, whose answer was not stored
+        (-30.0, True, 60.0),  # the clock was set back
+        (None, True, 60.0),
+    ],
+)
+def test_a_long_delay_goes_on_from_the_last_answer(
+    asked_s_ago: float | None, same_delays: bool, opens_s: float
+) -> None:
+    """If that was the last for certain; the host beside it on the same key gains nothing, another key waits in full."""
+    case = Case(delay_s=1.0).recovered(
+        clean=False, robots=robots(60.0), asked_s_ago=asked_s_ago, same_delays=same_delays
+    )
+    assert case.a.key is case.a2.key
+    assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
+    assert case.b.key.turn.open_mono == pytest.approx(1_060.0 + CLOCK_GUARD_S)
+
+
+@pytest.mark.parametrize(("asked_s_ago", "opens_s"), [(7.0, 3.0), (8.5, 10.0)])
+def test_an_adaptive_delay_goes_on_only_while_it_held_for_certain(asked_s_ago: float, opens_s: float) -> None:
+    """Its pace is stored within a fifth: the last fifth of the delay proves nothing."""
+    slow = (Pace("a.test", 2.0, case_now()),)
+    case = Case(delay_s=1.0).recovered(clean=False, asked_s_ago=asked_s_ago, paces=slow)
+    assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
+
+
+def test_a_rest_that_a_fault_of_its_own_earned_a_host_outlives_the_end_of_an_outage() -> None:
+    """A certificate that expired is none of our network's doing; what the outage made it rest is lifted. 429 and 503
+    rest the key, which no outage touches.
+    """
+    case = Case(delay_s=1.0, key="host")
+    for number, origin in enumerate((A, A2, B), 1):
+        case.books.answered(lease(number, origin), 0.1, "192.0.2.1")
+    case.books.pushed_back(lease(2, A2), 503, 3_000.0)
+    refused = case.a2.key.turn
+    for number, origin in enumerate((A, A2, B), 1):
+        case.books.origin_failed(lease(number, origin), ErrorType.CONNECT_TIMEOUT, lasting=False)
+    rest_s = case.books.origin_failed(lease(1, A), ErrorType.TLS_CERT_EXPIRED, lasting=True)
+    case.clock.time += 5.0
+    case.books.origin_failed(lease(3, B), ErrorType.CONNECT_TIMEOUT, lasting=False)
+    case.books.origin_failed(lease(2, A2), ErrorType.CONNECT_TIMEOUT, lasting=False)
+    assert case.books.outage.is_on
+    case.clock.time += 5.0
+    case.books.answered(lease(3, B), 0.1, "192.0.2.1")
+    assert not case.books.outage.is_on
+    assert case.a.turn.open_mono == pytest.approx(1_000.0 + rest_s)
+    assert rest_s > 900
+    assert case.a2.turn.open_mono <= case.clock.mono()
+    assert case.b.turn.open_mono <= case.clock.mono()
+    assert case.a2.key.turn == refused
 
 
 def test_rests_outlive_a_restart_with_their_strikes() -> None:

@@ -249,3 +249,13 @@ def test_rules_that_were_let_go_are_read_again_before_a_page_is_judged(tmp_path:
         assert sum(host.rules is not None for host in engine.books.hosts.values()) <= 1
 
     run(main())
+
+
+def test_the_line_that_a_cut_went_through_is_no_rule() -> None:
+    """Half of "Allow: /public" would allow everything."""
+    text = b"User-agent: *\nDisallow: /private\nAllow: /"
+    cut = answer(200, text, content_type="text/plain", truncated=TruncatedReason.LENGTH)
+    verdict = robots_visit.verdict_of(cut, known=None, now=0.0, rest_s=60.0, token="testbot", limits=FetchOptions())
+    assert verdict.record.body == b"User-agent: *\nDisallow: /private\n"
+    assert verdict.rules is not None
+    assert not verdict.rules.judge("https://a.test/private").allowed

@@ -6,7 +6,7 @@ from crawler.core.vocabulary import ErrorType
 from crawler.fetch.deadlines import next_deadline
 from crawler.fetch.options import FetchOptions
 
-DEFAULT = FetchOptions(first_byte_timeout_s=30, read_timeout_s=20, total_timeout_s=600)
+DEFAULT = FetchOptions(first_byte_timeout_s=30, read_timeout_s=20, total_timeout_s=600, min_rate=None)
 RATED = FetchOptions(read_timeout_s=1000, total_timeout_s=6000, min_rate=100, min_rate_after_s=10)
 HASTY = FetchOptions(first_byte_timeout_s=30, read_timeout_s=20, total_timeout_s=5)
 

@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from crawler.core.values import Failed, Fetched, Origin, Task
-from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.core.vocabulary import ErrorType, TaskKind, TruncatedReason
 from crawler.fetch.fetcher import Fetcher, GateShut
 from crawler.fetch.options import FetchOptions, IdentityOptions
 from crawler.fetch.request import LocalProtocolError
@@ -412,3 +412,14 @@ async def test_a_burst_over_many_origins_ends_sound(certificates, connections):
         assert stats.opened == len(server.accepted)
         assert stats.requests == len(server.requests)
         assert (max(len(a.requests) for a in server.accepted) > 1) or connections == 4
+
+
+async def test_a_robots_txt_without_end_is_cut_at_its_own_limit():
+    """Long before the limit of pages: what lies beyond is not even read."""
+    line = b"Disallow: /a-path-that-is-not-short\n"
+    endless = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + line * 400_000
+    async with serve(table({"/robots.txt": endless, "/page": endless})) as server, client() as c:
+        robots = await c.get(f"http://a.test:{server.port}/robots.txt", kind=TaskKind.ROBOTS)
+        assert robots.truncated is TruncatedReason.LENGTH
+        assert robots.payload.size == FetchOptions().max_robots
+        assert (await c.get(f"http://a.test:{server.port}/page")).payload.size > 10 * robots.payload.size

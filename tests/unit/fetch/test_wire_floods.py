@@ -141,3 +141,29 @@ def test_bytes_that_come_one_by_one_are_looked_at_a_bounded_number_of_times(name
     reading = read(single_bytes(HOSTILE[name]))
     assert reading.error is None
     assert time.thread_time() - before < 5
+
+
+@pytest.mark.parametrize("piece", [1, 7, 4_096, 1 << 20])
+def test_a_body_of_too_many_chunks_is_cut_behind_the_last_that_counts(piece: int) -> None:
+    """However its bytes were split; what came is kept and marked, and the connection is not used again."""
+    limits = WireLimits(max_chunks=100)
+    sink = BodySink(MIB)
+    reader = ResponseReader(limits, sink)
+    stream = CHUNKED + b"".join(b"1\r\n%c\r\n" % (97 + n % 26) for n in range(300))
+    for at in range(0, len(stream), piece):
+        reader.feed(stream[at : at + piece])
+        if reader.complete:
+            break
+    _, payload = sink.finish()
+    assert payload.prefix(1_000) == bytes(97 + n % 26 for n in range(100))
+    assert (reader.truncated, reader.error_type) == (TruncatedReason.LENGTH, None)
+    assert not reader.reusable
+
+
+def test_as_many_chunks_as_may_be_are_no_fault() -> None:
+    """The last chunk is none of them."""
+    sink = BodySink(MIB)
+    reader = ResponseReader(WireLimits(max_chunks=100), sink)
+    reader.feed(CHUNKED + b"1\r\nx\r\n" * 100 + b"0\r\n\r\n")
+    assert reader.reusable
+    assert sink.finish()[1].size == 100

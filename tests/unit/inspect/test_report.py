@@ -172,7 +172,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
         rows = views(reader, PolitenessOptions(key="host"), tallies, happening.states, happening.open, now=NOW)
     by_name = {row.host: row for row in rows}
     assert {name: (row.state, row.why) for name, row in by_name.items()} == {
-        "a.test": ("ready", "Crawl-delay 3 s"),
+        "a.test": ("waiting", "Crawl-delay 3 s"),
         "b.test": ("backoff", "connect_refused"),
         "held.test": ("held", "robots.txt 503"),
         "rests.test": ("backoff", "429 Retry-After 480"),
@@ -184,7 +184,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
     assert by_name["a.test"].queued == 2
     assert by_name["a.test"].p50_ms is not None
     order = sorted(rows, key=SORTS["state"])
-    assert [row.state for row in order] == ["blocked", "held", "backoff", "backoff", "ready", "new"]
+    assert [row.state for row in order] == ["blocked", "held", "backoff", "backoff", "waiting", "new"]
     assert all(sorted(rows, key=key) for key in SORTS.values())
 
 

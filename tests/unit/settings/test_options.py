@@ -88,6 +88,7 @@ REACHES = [
     ("fetch.max_informational", "0", "FetchOptions.max_informational", 0),
     ("fetch.max_chunk_line", "1KiB", "FetchOptions.max_chunk_line", 1024),
     ("fetch.max_trailers", "1KiB", "FetchOptions.max_trailers", 1024),
+    ("fetch.max_chunks", "2", "FetchOptions.max_chunks", 2),
     ("fetch.max_body", "1KiB", "FetchOptions.max_body", 1024),
     ("fetch.max_decoded", "1KiB", "FetchOptions.max_decoded", 1024),
     ("fetch.max_expansion", "2", "FetchOptions.max_expansion", 2),
