@@ -28,8 +28,9 @@ def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Pa
         say("what was stored in it is lost unless it is put back as it was, or a backup in its place")
         return Exit.IO
     if unstored:
-        visits = "the last visit was" if unstored == 1 else f"the last {unstored:,} visits were"
-        say(f"{visits} not stored: those URLs are still queued, and will be fetched again")
+        one = "the last visit was not stored: its URL is"
+        more = f"the last {unstored:,} visits were not stored: their URLs are"
+        say(f"{one if unstored == 1 else more} still queued, and will be fetched again")
     say("what was committed is safe; the same command goes on from there")
     return Exit.IO
 

@@ -229,7 +229,7 @@ class Committer:
                 await self._frontier.record_sink_files([*self._unrecorded, *files])
                 self._unrecorded = []
             except (OSError, FrontierFull) as error:
-                problems.append(f"{sink.name}: {error}")
+                problems.append(f"{sink.name}: {_words(error)}")
             else:
                 self._say_closed(files)
         self._thread.shutdown(wait=True)
@@ -297,7 +297,7 @@ class Committer:
             for sink in self._sinks:
                 with suppress(OSError):  # on a dying disk this fails too; the next attempt resets again
                     await self._in_thread(sink.reset)
-            return str(error)
+            return _words(error)
 
     async def _rename_complete(self) -> None:
         """The batch is stored: nothing here may undo it. What fails is taken up by the next commit or start."""
@@ -366,3 +366,9 @@ class Committer:
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+
+
+def _words(error: OSError | FrontierFull) -> str:
+    if isinstance(error, FrontierFull) or not error.filename:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"

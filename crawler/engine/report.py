@@ -215,10 +215,15 @@ class Reporter:
             fields["orphans"] = list(mended.orphans)
         if mended.cut:
             fields["cut"] = list(mended.cut)
+        if mended.missing:
+            fields["missing"] = list(mended.missing)
         self._logs.emit(Event.RECOVERED, fields)
         if mended.finished:
             names = ", ".join(mended.finished[:_NAMES_TOLD]) + (" …" if len(mended.finished) > _NAMES_TOLD else "")
             self._tell(f"output files that the store does not know, or not to their end, were set aside: {names}")
+        if mended.missing:
+            names = ", ".join(mended.missing)
+            self._tell(f"not there, and taken for complete and moved away since the backup: {names}")
 
     def disk(self, reason: str | None) -> None:
         """Nothing can be written (`reason` says why), or it can again (None)."""

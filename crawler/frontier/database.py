@@ -61,6 +61,9 @@ def explained(explain: Callable[[apsw.Error], Exception]) -> Iterator[None]:
 def refuse_foreign_log(path: Path) -> None:
     """A backup was never written with a write-ahead log: one beside it is of the store that it replaces, and SQLite
     would apply it. Raises FrontierCorrupt.
+
+    Not to be called while this process has the store open: closing a file gives up all locks that the process has on it
+    (fcntl(2)), SQLite's too.
     """
     log = path.with_name(path.name + "-wal")
     try:
@@ -87,7 +90,8 @@ class Database:
             self._connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
             try:
                 self._set_up(migrations)
-                self._inode = path.stat().st_ino
+                # Only its place: closing a real descriptor would give up SQLite's locks.
+                self._place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             except BaseException:
                 self._connection.close()
                 raise
@@ -196,7 +200,7 @@ class Database:
 
     def _is_in_place(self) -> bool:
         try:
-            return self._path.stat().st_ino == self._inode
+            return os.path.samestat(os.fstat(self._place), self._path.stat())
         except OSError:
             return False
 
@@ -244,6 +248,7 @@ class Database:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         with contextlib.suppress(apsw.Error):
             self._connection.close()
+        os.close(self._place)
 
     # -- what errors mean
 

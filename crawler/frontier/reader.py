@@ -50,7 +50,8 @@ class Reader:
         self._path = path
         if not path.exists():
             raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
-        refuse_foreign_log(path)
+        if not is_live:  # its owner has looked, and may be this process: see there
+            refuse_foreign_log(path)
         log = path.with_name(path.name + "-wal")
         immutable = not is_live and not (log.exists() and log.stat().st_size > 0)
         name = f"file:{quote(str(path.resolve()))}?mode=ro{'&immutable=1' if immutable else ''}"

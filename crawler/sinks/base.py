@@ -46,12 +46,14 @@ class SinkStrange(Exception):
 class Mended:
     """What `open` had to do. `orphans`: files that were set aside, as they are called now; `finished` are those among
     them that were no mere remains of a commit. `cut`: files that were longer than the store knows, and are whole among
-    the orphans. `truncated_bytes`: of commits that did not come to their end.
+    the orphans. `missing`: files that were open when a backup was made, and are not there. `truncated_bytes`: of
+    commits that did not come to their end.
     """
 
     orphans: tuple[str, ...] = ()
     finished: tuple[str, ...] = ()
     cut: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
     truncated_bytes: int = 0
 
     def __add__(self, other: "Mended") -> "Mended":
@@ -59,6 +61,7 @@ class Mended:
             self.orphans + other.orphans,
             self.finished + other.finished,
             self.cut + other.cut,
+            self.missing + other.missing,
             self.truncated_bytes + other.truncated_bytes,
         )
 
@@ -75,9 +78,10 @@ class Sink(Protocol):
         """Make the folder agree with the store: finish renames of `closing` files, cut `open` ones to their committed
         length, rename files of ours that the store does not know to `.orphan`. `known` are all files that the store
         knows; those of other sinks are passed over. A complete file that is longer than its committed length is kept
-        whole as `.orphan`, and a copy of what counts takes its place; with `store_is_copy` (a backup was put back) so
-        is an open one. Returns changed states. Raises SinkCorrupt, SinkStrange; after an OSError it may be called
-        again.
+        whole as `.orphan`, and a copy of what counts takes its place. With `store_is_copy` (a backup was put back) so
+        is an open one, and one that is not there is taken for complete and moved away.
+
+        Returns changed states. Raises SinkCorrupt, SinkStrange; after an OSError it may be called again.
         """
 
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:

@@ -34,12 +34,15 @@ class Mender:
         self._orphans: list[str] = []
         self._finished: list[str] = []
         self._cut: list[str] = []
+        self._missing: list[str] = []
         self._truncated_bytes = 0
 
     @property
     def done(self) -> Mended:
         """What was done so far, for the log."""
-        return Mended(tuple(self._orphans), tuple(self._finished), tuple(self._cut), self._truncated_bytes)
+        return Mended(
+            tuple(self._orphans), tuple(self._finished), tuple(self._cut), tuple(self._missing), self._truncated_bytes
+        )
 
     def refuse_strangers(self) -> None:
         """Raises SinkStrange where the store knows not one of the complete files that are there: it is not theirs."""
@@ -64,8 +67,12 @@ class Mender:
             if final.exists():
                 self._fit(final, file, keep=True)
             # Renamed before the crash, and perhaps moved away by the operator since. One that was still open is
-            # renamed by `close` alone: were it neither here nor there, data would be lost.
+            # renamed by `close` alone: were it neither here nor there, data would be lost. When a backup was made it
+            # was open, and has had time to be completed and moved.
             elif file.state is SinkFileState.OPEN and file.committed_bytes:
+                if self._store_is_copy:
+                    self._missing.append(file.name)
+                    return None
                 raise SinkCorrupt(path, committed_bytes=file.committed_bytes, found_bytes=None)
             return None
         if final.exists() and file.state is not SinkFileState.OPEN:

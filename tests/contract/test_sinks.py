@@ -733,6 +733,22 @@ def test_an_open_file_is_kept_whole_only_for_a_backup(kind: Kind, tmp_path: Path
     assert output(kind, tmp_path) == urls(make_records(0, 1))
 
 
+def test_a_backup_may_be_put_back_where_its_open_files_are_not(kind: Kind, tmp_path: Path) -> None:
+    """Completed and moved away since, or lost with their machine: it goes on, and says which. Only for a backup."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    [known] = store.everything()
+    [path] = folder_of(kind, tmp_path).iterdir()
+    path.unlink()
+    restored = kind.make(tmp_path)
+    [closed] = restored.open([known], store_is_copy=True)
+    assert (closed.name, closed.state) == (known.name, SinkFileState.CLOSED)
+    assert restored.mended == Mended(missing=(known.name,))
+    with pytest.raises(SinkCorrupt, match="is missing"):
+        kind.make(tmp_path).open([known])
+
+
 def test_a_finished_file_beside_the_open_one_is_set_aside(kind: Kind, tmp_path: Path) -> None:
     """Else it would be overwritten when the open one is complete."""
     sink, store = kind.make(tmp_path), Store()

@@ -77,6 +77,25 @@ def test_a_backup_put_back_beside_newer_output(server: Nginx, tmp_path: Path, ho
     assert_verified(crawl)
 
 
+def test_a_backup_put_in_an_empty_directory_goes_on(server: Nginx, tmp_path: Path) -> None:
+    """The machine was lost, and with it the files that were open. What the backup knows as fetched stays so."""
+    crawl = Crawl.of(tmp_path, sections(server, DOCS, OTHER, politeness=SLOWLY))
+    with running(*crawl.arguments()) as process:
+        assert wait_for_requests(server, process, 60)
+        assert run("backup", tmp_path / "backup.db", "--output", crawl.output).code == 0
+        process.kill()
+    new = Crawl.of(tmp_path, sections(server, DOCS, OTHER), output=tmp_path / "new")
+    new.output.mkdir()
+    shutil.copy(tmp_path / "backup.db", new.output / "frontier.db")
+    exported = run("export", "urls", "--state", "done", "--output", new.output).stdout.splitlines()
+    assert len(exported) > 20
+    again = new.run()
+    assert (again.code, again.summary["stopped_by"]) == (0, "empty")
+    assert "not there, and taken for complete and moved away since the backup: " in again.stderr
+    assert again.summary["pages"] + len(exported) >= len(server.site.pages | server.site.requisites)
+    assert_verified(new)
+
+
 def take_the_store(crawl: Crawl, how: str) -> None:
     for path in crawl.output.glob("frontier.db*"):
         path.unlink()
