@@ -7,6 +7,7 @@ and what joins them.
 import itertools
 import signal
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,10 @@ def check(server: Nginx, crawl: Crawl, points: Points) -> None:
     assert points.run(crawl.arguments()) == 0, points.stderr
     assert points.stderr == ""
     assert_everything_is_there_once(server, crawl)
+    told = {line["name"]: line["sha256"] for line in crawl.events() if line["event"] == "file_closed"}
+    files = {path.name: sha256(path.read_bytes()).hexdigest() for path in crawl.output.glob("*/crawl-*[lz]")}
+    assert told.items() <= files.items(), "a file changed after it was said to be closed"
+    assert any(name in told for name in files)
     checked = run("verify", crawl.output)
     assert (checked.code, checked.stdout) == (0, ""), checked.stderr
 

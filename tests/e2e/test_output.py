@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -205,10 +206,11 @@ def test_every_line_of_the_event_log_is_in_the_catalogue(whole: Whole) -> None:
 
 
 def test_the_log_vouches_for_every_finished_file(whole: Whole) -> None:
-    """A file_closed for each, with its size and the number of its records."""
+    """A file_closed for each, with its size, its checksum and the number of its records."""
     closed: Mapping[str, dict[str, Any]] = {
         line["name"]: line for line in whole.crawl.events() if line["event"] == "file_closed"
     }
     for path in (*whole.crawl.warcs(), *(whole.crawl.output / "pages").iterdir()):
         assert closed[path.name]["bytes"] == path.stat().st_size
+        assert closed[path.name]["sha256"] == sha256(path.read_bytes()).hexdigest()
     assert sum(line["records"] for line in closed.values() if line["sink"] == "pages") == whole.ran.summary["pages"]
