@@ -62,7 +62,7 @@ class Mender:
             if path.exists() or final.exists():
                 self._disk.unlink(part)  # a copy that was not finished: what it was made of is there
             else:
-                self._put(part, path)  # killed after the whole file was set aside
+                self._disk.rename(part, path)  # killed after the whole file was set aside
         if not path.exists():
             if final.exists():
                 self._fit(final, file, keep=True)
@@ -121,7 +121,7 @@ class Mender:
 
     def _keep_whole(self, path: Path, file: SinkFile) -> None:
         """Each step is durable before the next: there is always the whole file under one name, and from the moment that
-        it loses its own the copy is there, whole.
+        it loses its own the copy is there, whole. (Who called makes the last step durable, before the store hears.)
         """
         part = self._folder / f"{file.name}.part"
         descriptor = self._disk.create(part)
@@ -137,12 +137,8 @@ class Mender:
         self._disk.sync_folder(self._folder)
         self._set_aside(path, file.name)
         self._disk.sync_folder(self._folder)
-        self._put(part, path)
-        self._cut.append(path.name)
-
-    def _put(self, part: Path, path: Path) -> None:
         self._disk.rename(part, path)
-        self._disk.sync_folder(self._folder)
+        self._cut.append(path.name)
 
     def _set_aside(self, path: Path, stem: str) -> None:
         orphan, n = f"{stem}.orphan", 0

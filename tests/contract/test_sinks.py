@@ -449,8 +449,8 @@ def run_until(sink: SinkFiles, store: Store, settled: list[str], batches: list[l
     store.commit(sink.close())
 
 
-@pytest.mark.parametrize("power", [True, False], ids=["power cut", "kill -9"])
-def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: Kind, tmp_path: Path, power: bool) -> None:
+@pytest.mark.parametrize("power", ["cut", "cut, the last name kept", "kept"])
+def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: Kind, tmp_path: Path, power: str) -> None:
     """The process dies at the n-th call to the disk, for every n, once more while it recovers, and starts again."""
     batches = [make_records(n, 2) for n in range(0, 12, 2)]
     expected = [url for batch in batches for url in urls(batch)]
@@ -468,8 +468,8 @@ def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: Kind, tmp_path: Pat
                 run_until(kind.make(directory, limit=kind.limit, disk=disk), store, settled, batches)
             except Crash:
                 crashed = True
-                if power and folder_of(kind, directory).exists():
-                    disk.cut_power(folder_of(kind, directory))
+                if power != "kept" and folder_of(kind, directory).exists():
+                    disk.cut_power(folder_of(kind, directory), keeps_last="last" in power)
                 disk.abandon()
             else:
                 break
@@ -665,8 +665,8 @@ def test_a_backup_put_back_throws_nothing_away(kind: Kind, tmp_path: Path, ended
     restored.check(sink, store)
 
 
-@pytest.mark.parametrize("power", [True, False], ids=["power cut", "kill -9"])
-def test_a_crash_at_any_call_of_a_restore_loses_nothing(kind: Kind, tmp_path: Path, power: bool) -> None:
+@pytest.mark.parametrize("power", ["cut", "cut, the last name kept", "kept"])
+def test_a_crash_at_any_call_of_a_restore_loses_nothing(kind: Kind, tmp_path: Path, power: str) -> None:
     """The process dies at the n-th call to the disk, for every n, once more in the start after that; the third ends."""
     crashes = 0
     for number in range(1, 200):
@@ -683,8 +683,8 @@ def test_a_crash_at_any_call_of_a_restore_loses_nothing(kind: Kind, tmp_path: Pa
                 sink, store = restored.start()
             except Crash:
                 crashed = True
-                if power:
-                    disk.cut_power(folder)
+                if power != "kept":
+                    disk.cut_power(folder, keeps_last="last" in power)
                 disk.abandon()
                 held = {url for path in folder.iterdir() if path.suffix != ".part" for url in kind.visits_in(path)}
                 assert held == set(restored.after)

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from crawler.sinks.disk import Disk
@@ -10,6 +11,16 @@ from crawler.sinks.disk import Disk
 
 class Crash(BaseException):
     """The process dies here: nothing catches it."""
+
+
+@dataclass(frozen=True)
+class _Renaming:
+    """A change of a folder's names that is not durable yet: one goes, one comes, or both at once."""
+
+    folder: Path
+    inode: int
+    goes: str | None = None
+    comes: str | None = None
 
 
 class FaultyDisk(Disk):
@@ -25,7 +36,9 @@ class FaultyDisk(Disk):
         self.room: int | None = None
         self._descriptors: dict[int, Path] = {}
         self._durable_bytes: dict[int, int] = {}  # by inode
-        self._undo: list[Callable[[], object]] = []  # of names not yet durable
+        self._durable_names: dict[Path, dict[str, int]] = {}  # of each folder: name → inode
+        self._renamings: list[_Renaming] = []  # since then
+        self._unlinked: dict[int, bytes] = {}  # by inode: if that was not durable the file is back
 
     @property
     def open_descriptors(self) -> int:
@@ -38,22 +51,47 @@ class FaultyDisk(Disk):
         for descriptor in list(self._descriptors):
             self.close(descriptor)
 
-    def cut_power(self, folder: Path) -> None:
-        """Names and bytes that were not synced are lost."""
+    def cut_power(self, folder: Path, *, keeps_last: bool = False) -> None:
+        """Names and bytes that were not synced are lost. `keeps_last`: the last change of a name is durable all the
+        same, without those before it: that is what a missing sync between two of them is missed by.
+        """
         self.abandon()
-        for undo in reversed(self._undo):
-            undo()
-        self._undo.clear()
+        content = {path.stat().st_ino: path.read_bytes() for path in folder.iterdir()} | self._unlinked
+        names = dict(self._durable_names.get(folder, _names_in(folder)))
+        for one in [one for one in self._renamings if one.folder == folder][-1:] if keeps_last else ():
+            if one.goes is not None and names.get(one.goes) == one.inode:
+                del names[one.goes]
+            if one.comes is not None:
+                names[one.comes] = one.inode
         for path in folder.iterdir():
-            status = path.stat()
-            os.truncate(path, min(status.st_size, self._durable_bytes.get(status.st_ino, 0)))
+            path.unlink()
+        for name, inode in names.items():
+            whole = content[inode]
+            (folder / name).write_bytes(whole[: self._durable_bytes.get(inode, len(whole))])
+        self._renamings.clear()
+        self._unlinked.clear()
+        self._durable_bytes.clear()  # what is there now is
+        self._durable_names[folder] = _names_in(folder)
+
+    def _renaming(self, path: Path, *, goes: str | None = None, comes: str | None = None) -> None:
+        """Note a change that is about to happen (`comes` alone: that has happened)."""
+        if path.parent not in self._durable_names:
+            self._durable_names[path.parent] = _names_in(path.parent)
+            if goes is None and comes is not None:
+                del self._durable_names[path.parent][comes]
+        self._renamings.append(_Renaming(path.parent, path.stat().st_ino, goes, comes))
 
     def create(self, path: Path) -> int:
         self._call("create")
         descriptor = super().create(path)
         self._descriptors[descriptor] = path
-        self._durable_bytes[os.fstat(descriptor).st_ino] = 0
-        self._undo.append(lambda: path.unlink(missing_ok=True))
+        inode = os.fstat(descriptor).st_ino
+        if self._unlinked.pop(inode, None) is not None:  # its number is used again: it cannot come back
+            self._renamings = [one for one in self._renamings if one.inode != inode]
+            for folder, names in self._durable_names.items():
+                self._durable_names[folder] = {name: number for name, number in names.items() if number != inode}
+        self._durable_bytes[inode] = 0
+        self._renaming(path, comes=path.name)
         return descriptor
 
     def reopen(self, path: Path) -> int:
@@ -91,20 +129,30 @@ class FaultyDisk(Disk):
 
     def rename(self, old: Path, new: Path) -> None:
         self._call("rename")
+        if old != new:
+            assert not new.exists(), "a file was overwritten by another's name"
+            self._renaming(old, goes=old.name, comes=new.name)
         super().rename(old, new)
-        self._undo.append(lambda: new.rename(old))
 
     def unlink(self, path: Path) -> None:
         self._call("unlink")
+        if path.exists():
+            self._renaming(path, goes=path.name)
+            self._unlinked[path.stat().st_ino] = path.read_bytes()
         super().unlink(path)
 
     def sync_folder(self, folder: Path) -> None:
         self._call("sync_folder")
         super().sync_folder(folder)
-        self._undo.clear()
+        self._renamings = [one for one in self._renamings if one.folder != folder]
+        self._durable_names[folder] = _names_in(folder)
 
     def _call(self, name: str) -> None:
         self.calls += 1
         error = self.fails(self.calls, name)
         if error is not None:
             raise error
+
+
+def _names_in(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in folder.iterdir()}
