@@ -65,36 +65,83 @@ class Agenda:
 
     def line_up(self, key: Key, address: str, opens_mono: float) -> None:
         """Let a key wait until it is called."""
-        line = self._lines.get(address)
-        if line is None:
-            line = self._lines[address] = Line(address)
+        line = self._line_at(address)
         line.keys[key] = None
         self.schedule(line, min(opens_mono, self._clock.mono() + GATE_POLL_S))
 
-    def step_out(self, key: Key, address: str) -> None:
-        """A key found the address open without being called."""
-        line = self._lines.get(address)
+    def passes(self, key: Key, address: str) -> bool:
+        """Whether a key that finds the address open is the next to use it; otherwise it stands in line now. Under a
+        delay the address is then kept for it, until a request has left or its time is over: others would only meet it
+        shut, and whoever comes by at the right moment would go before all that wait.
+        """
+        if not self._gate.has_delay:
+            self._step_out(key, address)
+            return True
+        line, mono = self._line_at(address), self._clock.mono()
+        if key.holds is not line:
+            if line.is_kept(mono) or len(line.keys) > (key in line.keys):
+                self.line_up(key, address, line.kept_mono if line.is_kept(mono) else mono)
+                return False
+            self._keep(line, key, mono)
+        self._step_out(key, address)
+        return True
+
+    def let_go(self, key: Key) -> None:
+        """A key has no use for the address that is kept for it: the next in line is called."""
+        line, key.holds = key.holds, None
         if line is not None:
+            line.kept_mono = 0.0
+            self.schedule(line, self._clock.mono())
+
+    def came_too_late(self, key: Key, address: str, opens_mono: float) -> None:
+        """A request of the key met the address shut although it was its turn: it is the first to be called."""
+        line = self._line_at(address)
+        line.keys[key] = None
+        line.keys.move_to_end(key, last=False)
+        self.schedule(line, min(opens_mono, self._clock.mono() + GATE_POLL_S))
+
+    def _line_at(self, address: str) -> Line:
+        line = self._lines.get(address)
+        if line is None:
+            line = self._lines[address] = Line(address)
+        return line
+
+    def _step_out(self, key: Key, address: str) -> None:
+        line = self._lines.get(address)
+        if line is not None and not key.errands:  # an errand may stand in the same line
             line.keys.pop(key, None)
+
+    def _keep(self, line: Line, key: Key, mono: float) -> None:
+        if key.holds is not None:
+            self.let_go(key)
+        key.holds, line.kept_mono = line, mono + GATE_POLL_S
+        self.schedule(line, line.kept_mono)
 
     def _address_left(self, address: str, opens_mono: float) -> None:
         line = self._lines.get(address)
         if line is not None:
             line.left += 1
+            line.kept_mono = 0.0
             self.schedule(line, opens_mono)
 
     def _call_next(self, line: Line) -> None:
         """If the address is open, let the first in line go that can, one for each that left: they may be thousands."""
         mono = self._clock.mono()
         opens = self._gate.opens_at(line.address)
-        if opens is None:
+        if opens is None and line.is_kept(mono):
+            opens = line.kept_mono
+        elif opens is None:
             opens, places, line.left = NEVER, max(1, line.left), 0
             while line.keys and places > 0:
                 key, _ = line.keys.popitem(last=False)
                 key.errands_open_mono = min(key.errands_open_mono, mono)
-                places -= key.turn.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None
+                if key.turn.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None:
+                    places -= 1
+                    if self._gate.has_delay:
+                        places = 0
+                        self._keep(line, key, mono)
                 self.schedule(key, max(mono, key.turn.open_mono))
-        if line.keys:
+        if line.keys or line.is_kept(mono):
             self.schedule(line, min(opens, mono + GATE_POLL_S))
         else:
             self._lines.pop(line.address, None)

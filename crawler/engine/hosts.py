@@ -85,6 +85,7 @@ class Key:
     slow_stored_s: float = 0.0  # as the store has it
     scheduled_mono: float | None = None  # its valid entry in the scheduler's heap
     last_end_mono: float | None = None
+    holds: "Line | None" = None  # the address that is kept for its next lease
 
     def list_host(self, host: Host) -> None:
         """Put a host in the rotation, once."""
@@ -100,4 +101,8 @@ class Line:
     address: str
     keys: OrderedDict[Key, None] = field(default_factory=OrderedDict)
     left: int = 0  # requests that left the address since somebody was called
+    kept_mono: float = 0.0  # until then the address is kept for one of them
     scheduled_mono: float | None = None  # its valid entry in the scheduler's heap
+
+    def is_kept(self, mono: float) -> bool:
+        return self.kept_mono > mono

@@ -305,6 +305,8 @@ class Scheduler:
         if lease.tasks[0].id == 0:
             key.errands_open_mono = NEVER  # until it is called
             self._agenda.line_up(key, address, until_mono)
+        elif host.peer == address:
+            self._agenda.came_too_late(key, address, until_mono)
         if lease.origin == host.origin:
             host.peer = address
 

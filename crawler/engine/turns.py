@@ -108,6 +108,8 @@ class Turns:
                 lease = self._errand_lease(key, mono)
                 if lease is not None:
                     break
+        if lease is None:
+            self._agenda.let_go(key)
         self._agenda.schedule(key, mono if lease is not None and key.delay_s == 0 else later)
         return lease
 
@@ -158,9 +160,7 @@ class Turns:
         if opens is not None:
             self._agenda.line_up(host.key, host.peer, opens)
             return NEVER
-        if not host.key.errands:  # an errand may stand in the same line
-            self._agenda.step_out(host.key, host.peer)
-        return None
+        return None if self._agenda.passes(host.key, host.peer) else NEVER
 
     def _connections_at_once(self) -> int:
         """To one host at delay 0: where many hosts have work, a second connection to one of them makes nothing faster,
@@ -174,6 +174,7 @@ class Turns:
 
     def _issue(self, key: Key, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.turn = key.turn.began()
+        key.holds = None
         host.leases += 1
         held = key.delay_s > 0 and key.last_end_mono is not None
         waited_s = max(0.0, mono - key.last_end_mono) if held and key.last_end_mono is not None else 0.0

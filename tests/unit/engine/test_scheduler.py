@@ -1,6 +1,7 @@
 """The scheduler: whose turn it is, in what order, and that nobody is forgotten or asked in a circle."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -8,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.core.politeness import CLOCK_GUARD_S
+from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key
 from crawler.core.values import FetchResult, Origin, Task
 from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind, UrlState
 from crawler.engine.hosts import Errand
@@ -608,5 +609,51 @@ def test_depth_found_by_any_way_is_never_asked_twice() -> None:
         await engine.run()
         assert sorted(engine.web.page_urls) == sorted(f"https://a.test{name}" for name in ("/", *names))
         assert engine.stored[1][0].settlement.task.source is Source.SEED
+
+    run(main())
+
+
+@pytest.mark.parametrize(
+    ("delay_s", "address_delay_s"), [(1.0, None), (0.25, None), (0.25, 0.25), (0.0, 0.25), (0.3, 1.0), (1.0, 0.5)]
+)
+@pytest.mark.parametrize("key", ["domain", "host"])
+def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
+    key: str, delay_s: float, address_delay_s: float | None
+) -> None:
+    """Six busy hosts of one domain and two of others, all at one address: whoever comes by at the right moment does not
+    go before those that wait, and the address does not idle for it.
+    """
+    politeness = PolitenessOptions(key=key, delay_s=delay_s, address_delay_s=address_delay_s, adaptive=False)
+    names = [*(f"h{n}.one.test" for n in range(6)), "x.two.test", "y.three.test"]
+    takes_s = 0.05
+
+    async def main() -> None:
+        engine = Engine(
+            *(f"https://{name}/" for name in names),
+            politeness=politeness,
+            engine=EngineOptions(workers=16, linger_s=None, min_free=0),
+        )
+
+        def answers(origin: Origin, task: Task) -> FetchResult:
+            if task.kind is TaskKind.ROBOTS:
+                return answer(404)
+            return answer(200, page(*(f"/{n}" for n in range(1_000))) if task.url.endswith("/") else page())
+
+        engine.web.other = answers
+        engine.web.takes_s = lambda origin, task: takes_s
+        crawling = asyncio.ensure_future(engine.run())
+        await asyncio.sleep(200)
+        engine.crawl.stop()
+        await crawling
+        turns = Counter(one.origin.host for one in engine.web.asked if one.begin > 20)
+        by_key = Counter({politeness_key(name, politeness): 0 for name in names})
+        for name, count in turns.items():
+            by_key[politeness_key(name, politeness)] += count
+        assert max(by_key.values()) <= 1.1 * min(by_key.values())
+        of_one = [turns[name] for name in names[:6]]
+        assert max(of_one) <= 1.2 * min(of_one)
+        gap_s = address_delay(politeness) + CLOCK_GUARD_S + takes_s
+        busiest_s = delay_s + CLOCK_GUARD_S + takes_s if delay_s else 0.0
+        assert sum(turns.values()) >= 0.9 * min(180 / gap_s, len(by_key) * 180 / max(busiest_s, gap_s))
 
     run(main())
