@@ -14,6 +14,7 @@ from crawler.cli.streams import write_data
 from crawler.core.url import UrlError, parse
 from crawler.core.vocabulary import Exit, UrlState
 from crawler.frontier.reader import Reader
+from crawler.inspect import errands
 from crawler.inspect.answer import Answer, table
 from crawler.inspect.history import History, attempts, last_host_state, skipped_of_host, time_of_field
 from crawler.inspect.moments import at_text, span_text
@@ -84,8 +85,9 @@ def _history(located: Located, answer: Answer, now: float, *, full: bool) -> His
                 answer.add("log", "", text, deny_reason=skipped.get("deny_reason"), at=time_of_field(skipped, "ts"))
         with Parts(place.fetch_log) as fetches:
             # A refusal is no attempt, and has its line all the same.
-            wanted = answer.attempts + (answer.state == UrlState.DENIED) if answer.known else 0
+            wanted = answer.attempts + (answer.state == UrlState.DENIED) if answer.known else None
             found = attempts(fetches, answer.url, wanted=wanted, last_at=answer.last_at, whole=full)
+            errands.tell(answer, errands.logged(found.lines), now)
             for problem in fetches.problems():
                 say(problem)
             return found
@@ -115,9 +117,10 @@ def _text(answer: Answer, history: History, now: float) -> list[str]:
         add(step.name, step.verdict, step.text)
         for via in step.facts.get("via", ())[1:]:
             add("", "", f"  ← {via}")
-    if answer.known:
+    if answer.known or history.lines:
         shown = history.lines[-_SHOWN:]
-        words = f"{answer.attempts} attempt{'' if answer.attempts == 1 else 's'}"
+        count = answer.attempts if answer.known else len(history.lines)
+        words = f"{count} attempt{'' if count == 1 else 's'}"
         missing = answer.attempts - len(history.lines)
         if missing > 0 and history.searched:
             words += f", {missing} of them not found (searched: {history.searched}; --full searches all)"

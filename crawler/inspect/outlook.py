@@ -5,11 +5,11 @@ crawl does by itself; that nothing comes is said too.
 """
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from crawler.core.politeness import host_delay
 from crawler.core.vocabulary import DenyReason, UrlState
-from crawler.frontier.reader import Reader
+from crawler.frontier.reader import Reader, Row
 from crawler.inspect.answer import Answer, Case, ago, denial_words, reason_of, times
 from crawler.inspect.moments import at_text, span_text
 from crawler.inspect.rules import Rules
@@ -68,11 +68,27 @@ class Outlook:
             file = self.reader.sink_file(visit["warc_file"])
             if file is not None:
                 name = file["name"] + (".open" if file["state"] == "open" else "")
-                text = f"warc/{name} at byte {visit['warc_offset']:,}, {visit['digest'] or 'no digest'}"
+                content, facts = self._content(visit)
+                text = f"warc/{name} at byte {visit['warc_offset']:,}, {content or visit['digest'] or 'no digest'}"
                 answer.add("archive", "", text,
-                           file=file["name"], offset=visit["warc_offset"], digest=visit["digest"])  # fmt: skip
+                           file=file["name"], offset=visit["warc_offset"], digest=visit["digest"], **facts)  # fmt: skip
         answer.next_at = due
         answer.next_text = self._visited_again(due) if due else "nothing: it is fetched once"
+
+    def _content(self, visit: Row) -> tuple[str, dict[str, Any]]:
+        """Where the content is, if the last record is not the one that holds it."""
+        file_id = visit.get("content_file")  # a store of an older version does not say
+        if file_id is None or self.reader is None:
+            return "", {}
+        status = visit["last_status"] or 0
+        kind = "a revisit record" if status == 304 or status < 300 else "an error's record"
+        file = self.reader.sink_file(file_id)
+        if file is None:
+            return f"{kind}: the content is in a file that is not known any more", {}
+        name = file["name"] + (".open" if file["state"] == "open" else "")
+        place = f"warc/{name} at byte {visit['content_offset']:,}"
+        facts = {"content_file": file["name"], "content_offset": visit["content_offset"]}
+        return f"{kind}: the content is in {place}, {visit['digest'] or 'no digest'}", facts
 
     def _denied(self) -> None:
         answer, visit, case = self.answer, self.case.visit, self.case

@@ -19,6 +19,7 @@ from crawler.core.vocabulary import DenyReason, Source
 from crawler.engine.blocks import Blocks
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.frontier.reader import Reader
+from crawler.inspect import errands
 from crawler.inspect.answer import Answer, Case, ago, denial_words, times, url_of
 from crawler.inspect.eta import Turns, eta_s, gap_of
 from crawler.inspect.moments import at_text, span_text
@@ -65,6 +66,8 @@ class Inquiry:
             self._conclude_unseen(answer, case)
         else:
             Outlook(answer, case, self._reader, self._rules, self._now, self._is_live).conclude()
+        if self._reader is not None:
+            errands.tell(answer, errands.stored(self._reader, case), self._now)
         return answer
 
     def _look_up(self, url: str, origin: Origin) -> Case:
@@ -363,4 +366,9 @@ _SOURCES: Final = {
     Source.REQUISITE: "part of a page",
     Source.CANONICAL: "a canonical URL",
     Source.ALTERNATE: "an alternate",
+    Source.ROBOTS: "a sitemap that robots.txt names",
+    Source.INDEX: "a sitemap that an index lists",
+    Source.SITEMAP: "an entry of a sitemap",
+    Source.FEED: "a feed that a page names",
+    Source.ENTRY: "an entry of a feed",
 }

@@ -13,13 +13,26 @@ import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
-from crawler.core.url import parse, respelt_key_of
-from crawler.core.values import Counters, Denied, Failed, Quarantine, Rest, RobotsRecord, SinkFile, Task, Written
+from crawler.core.url import kind_key_of, parse, respelt_key_of
+from crawler.core.values import (
+    Counters,
+    Denied,
+    Failed,
+    NotModified,
+    Outcome,
+    Quarantine,
+    Rest,
+    RobotsRecord,
+    SinkFile,
+    Task,
+    Written,
+)
 from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import Block, FrontierCorrupt, FrontierVersion
 from crawler.frontier.database import Database
 from crawler.frontier.reader import Reader
 from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect import errands
 from crawler.inspect.answer import Answer, table
 from crawler.inspect.rules import Rules
 from crawler.inspect.why import Inquiry
@@ -395,6 +408,80 @@ async def test_a_revisit_and_a_robots_txt_that_changed_are_told(tmp_path: Path) 
     assert told.headline == "fetched 1 time so far; queued to be visited again"
     assert "changed 2 times, last 09:00:02" in step(told, "robots")[1]
     await frontier.close(clean=True)
+
+
+async def test_the_record_that_holds_the_content_is_named_beside_the_last_one(tmp_path: Path) -> None:
+    """Through revisits that found the same, an error in between, and a change."""
+    path = tmp_path / "frontier.db"
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found(SEED)], now=NOW)
+    files = [SinkFile("warc", name, SinkFileState.CLOSED, 10) for name in ("a.warc.gz", "b.warc.gz")]
+    same = NotModified(answer(304))
+    visits: list[tuple[Outcome, str | None, Written, tuple[str, int] | None]] = [
+        (answer(200), "sha256:AA", Written("a.warc.gz", 3), None),
+        (same, None, Written("a.warc.gz", 50), ("a.warc.gz", 3)),
+        (answer(200), "sha256:AA", Written("b.warc.gz", 5), ("a.warc.gz", 3)),
+        (answer(404), None, Written("b.warc.gz", 60), ("a.warc.gz", 3)),
+        (answer(200), "sha256:BB", Written("b.warc.gz", 90), None),
+        (same, None, Written("b.warc.gz", 120), ("b.warc.gz", 90)),
+    ]
+    for n, (outcome, digest, place, content) in enumerate(visits):
+        (task,) = await frontier.take(1, 1, leased=())
+        settlement = visit(task, outcome, digest=digest, next_at=NOW + n)
+        await frontier.settle(batch(settlement, written=[place], sink_files=files))
+        told = ask(path, SEED, now=NOW + n)
+        (facts,) = (one.facts for one in told.steps if one.name == "archive")
+        assert (facts["file"], facts["offset"]) == (place.name, place.offset)
+        named = (facts["content_file"], facts["content_offset"]) if "content_file" in facts else None
+        assert named == content
+        if content is not None:
+            assert f"the content is in warc/{content[0]} at byte {content[1]}" in step(told, "archive")[1]
+        await frontier.promote_revisits(now=NOW + n, limit=1)
+    await frontier.close(clean=True)
+
+
+async def test_what_was_asked_for_as_something_else_than_a_page_is_told(tmp_path: Path) -> None:
+    """A sitemap, a feed that is still queued, robots.txt; and a page beside a sitemap of the same address."""
+    path = tmp_path / "frontier.db"
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    listings = [
+        replace(found(f"{SEED}{name}", source=Source.ROBOTS, kind=kind), key=kind_key_of(f"{SEED}{name}", kind))
+        for name, kind in (("map.xml", TaskKind.SITEMAP), ("news", TaskKind.FEED), ("both", TaskKind.SITEMAP))
+    ]
+    await frontier.add([*listings, found(f"{SEED}both")], now=NOW)
+    for task in await frontier.take(1, 9, leased=()):
+        if task.kind is not TaskKind.FEED:
+            await frontier.settle(batch(visit(task, answer(200 if task.kind is TaskKind.SITEMAP else 404))))
+    robots_task = Task(id=0, url=f"{SEED}robots.txt", kind=TaskKind.ROBOTS)
+    await frontier.settle(batch(visit(robots_task, robots=RobotsRecord("rules", 200, b"", NOW, NOW + 9))))
+    told = ask(path, f"{SEED}map.xml")
+    assert told.headline.startswith("asked for as a sitemap, not as a page: status 200 (09:00:00, 1s ago); as a page")
+    assert told.verdict == "would_fetch"
+    assert ask(path, f"{SEED}news").headline.startswith("is to be asked for as a feed, not as a page: queued (not yet)")
+    robots = ask(path, f"{SEED}robots.txt")
+    assert robots.headline.startswith("asked for as robots.txt, not as a page: status 200, rules (09:00:00")
+    both = ask(path, f"{SEED}both")
+    assert both.headline.startswith("fetched: status 404")
+    assert step(both, "asked") == ("", "for as a sitemap: status 200 (09:00:00, 1s ago)")
+    assert not any(one.name == "asked" for one in ask(path, f"{SEED}other").steps)
+    await frontier.close(clean=True)
+
+
+def test_what_only_the_log_knows_of_is_told_once() -> None:
+    """A probe, and the robots.txt that another host's redirects to: the last line of each."""
+    lines = [
+        {"ts": "2025-11-25T09:00:01.000Z", "kind": "probe", "http_response_status_code": 404, "fetch_id": "a"},
+        {"ts": "2025-11-25T09:00:02.000Z", "kind": "robots", "outcome": "error", "error_type": "reset"},
+        {"ts": "2025-11-25T09:00:03.000Z", "kind": "robots", "http_response_status_code": 200},
+        {"ts": "2025-11-25T09:00:04.000Z", "outcome": "ok"},
+    ]
+    told = Answer(SEED, SEED, headline="never seen")
+    for _ in range(2):
+        errands.tell(told, errands.logged(lines), NOW)
+    assert [(one.facts["kind"], one.facts["status"]) for one in told.steps] == [("probe", 404), ("robots", 200)]
+    assert told.headline.startswith("asked for as a page that should not exist (traps.soft_404), not as a page:")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

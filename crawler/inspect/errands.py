@@ -1,0 +1,84 @@
+"""What else than a page a URL was asked for as: robots.txt, a sitemap, a feed, a page that should not exist.
+
+The store knows the first three, the log all of them: a robots.txt that another host's redirects to, and a probe, leave
+nothing else. Pure but for the reader it asks; every question is a look-up in an index.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+from crawler.core.url import kind_key_of, target_of
+from crawler.core.vocabulary import TaskKind
+from crawler.frontier.reader import Reader
+from crawler.inspect.answer import Answer, Case, ago
+from crawler.inspect.moments import at_text
+from crawler.inspect.query import Line
+from crawler.inspect.ranges import epoch
+
+_WORDS: Final = {
+    TaskKind.ROBOTS: "robots.txt",
+    TaskKind.SITEMAP: "a sitemap",
+    TaskKind.FEED: "a feed",
+    TaskKind.PROBE: "a page that should not exist (traps.soft_404)",
+}
+_LISTINGS: Final = (TaskKind.SITEMAP, TaskKind.FEED)
+
+
+class Errand(NamedTuple):
+    """`said` is what came of it; `at` when, None if it was not asked for yet."""
+
+    kind: TaskKind
+    said: str
+    at: float | None
+    facts: dict[str, Any]
+
+
+def stored(reader: Reader, case: Case) -> list[Errand]:
+    """What the store knows."""
+    found = []
+    if case.robots is not None and target_of(case.url) == "/robots.txt":
+        at, status = case.robots["fetched_at"], case.robots["status_code"]
+        said = f"status {status}" if status is not None else "no answer"
+        found.append(Errand(TaskKind.ROBOTS, f"{said}, {case.robots['verdict']}", at, {"status": status}))
+    for kind in _LISTINGS if case.host is not None else ():
+        assert case.host is not None
+        row = reader.url(case.host["id"], kind_key_of(case.url, kind))
+        if row is None or row["state"] == "forgotten":
+            continue
+        visit = reader.visit(row["id"])
+        if visit is None or not visit["attempts"]:
+            refused = "" if visit is None else f": {visit['last_error']}"
+            found.append(Errand(kind, f"{row['state']}{refused}", None, {"state": row["state"]}))
+            continue
+        said = f"status {visit['last_status']}" if visit["last_status"] is not None else "no answer"
+        said += f", {visit['last_error']}" if visit["last_error"] else ""
+        facts = {"state": row["state"], "status": visit["last_status"], "next_at": visit["next_at"]}
+        found.append(Errand(kind, said, visit["last_at"], facts))
+    return found
+
+
+def logged(lines: Iterable[Line]) -> list[Errand]:
+    """What the log knows: the last of each kind."""
+    last: dict[TaskKind, Errand] = {}
+    for line in lines:
+        if line.get("kind") not in tuple(TaskKind):
+            continue
+        kind = TaskKind(str(line["kind"]))
+        status = line.get("http_response_status_code")
+        said = f"status {status}" if status is not None else str(line.get("error_type") or line.get("outcome"))
+        last[kind] = Errand(kind, said, epoch(str(line["ts"])), {"status": status, "fetch_id": line.get("fetch_id")})
+    return list(last.values())
+
+
+def tell(answer: Answer, errands: Iterable[Errand], now: float) -> None:
+    """Add what is not told yet; of a URL that was never a page the headline says it first."""
+    told = {step.facts["kind"] for step in answer.steps if step.name == "asked"}
+    for one in errands:
+        if one.kind in told:
+            continue
+        when = "not yet" if one.at is None else f"{at_text(one.at, now)}, {ago(now - one.at)}"
+        words = _WORDS.get(one.kind, one.kind.value)
+        answer.add("asked", "", f"for as {words}: {one.said} ({when})", kind=one.kind.value, at=one.at, **one.facts)
+        if not answer.known and not told and not answer.headline.startswith("asked for"):
+            verb = "is to be asked for" if one.at is None else "asked for"
+            answer.headline = f"{verb} as {words}, not as a page: {one.said} ({when}); as a page {answer.headline}"
