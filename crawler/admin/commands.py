@@ -6,6 +6,7 @@ raised Refused and changed nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from crawler.admin.control import Arguments, Command
@@ -18,8 +19,9 @@ from crawler.engine.admission import Admission
 from crawler.engine.blocks import Blocks, block_of
 from crawler.engine.crawl import Crawl
 from crawler.engine.scheduler import Scheduler
-from crawler.engine.upkeep import ERRORS, MAX_PRIORITY, Target, forget, forgotten, judge_added, release, requeued
+from crawler.engine.upkeep import MAX_PRIORITY, Target, ending, forget, forgotten, judge_added, release, requeued
 from crawler.frontier.base import Block, Frontier, FrontierFull
+from crawler.inspect.query import host_test
 
 QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
 
@@ -123,12 +125,21 @@ class Commands:
 
     async def _requeue(self, arguments: Arguments) -> object:
         self._refuse_while_draining()
-        error = arguments.get("error_type")
-        if error not in ERRORS:
-            raise Refused('"error_type" must be an error_type or a deny_reason')
-        counts = await _stored(self._frontier.requeue(str(error)))
-        requeued(self._scheduler, counts)
-        return {"urls": sum(counts.values()), "hosts": len(counts)}
+        dry_run = _flag(arguments, "dry_run")
+        try:
+            wanted = ending(_some(arguments, "error_type"), _some(arguments, "status"))
+        except ValueError as error:
+            raise Refused(str(error)) from None
+        if hosts := _some(arguments, "host"):
+            is_one = host_test(tuple(hosts))
+            known = self._scheduler.books.hosts.values()
+            wanted = replace(wanted, host_ids=tuple(host.id for host in known if is_one(host.origin.host.strip("[]"))))
+            if not wanted.host_ids:
+                raise Refused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
+        counts = await _stored(self._frontier.requeue(wanted, dry_run=dry_run))
+        if not dry_run:
+            requeued(self._scheduler, counts)
+        return {"urls": sum(counts.values()), "hosts": len(counts), "dry_run": dry_run}
 
     async def _forget(self, arguments: Arguments) -> object:
         """Takedowns, one after the other; all targets are read before the first is forgotten."""
@@ -218,6 +229,12 @@ def _texts(arguments: Arguments, name: str) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise Refused(f'"{name}" must be a list of texts')
     return value
+
+
+def _some(arguments: Arguments, name: str) -> list[str]:
+    """A text, several, or none."""
+    value = arguments.get(name, [])
+    return [value] if isinstance(value, str) else _texts({name: value}, name)
 
 
 def brief(arguments: Arguments) -> str:

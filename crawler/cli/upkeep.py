@@ -9,6 +9,7 @@ import errno
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
@@ -24,6 +25,7 @@ from crawler.engine import upkeep
 from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect.lost import insist_on_store
+from crawler.inspect.query import host_test
 from crawler.inspect.takedown import write_list
 
 T = TypeVar("T")
@@ -86,24 +88,53 @@ def add(
 
 
 @click.command(name="requeue")
-@click.option("--error-type", "error", required=True, metavar="WORD", help="E.g. connect_timeout, or a deny_reason.")
+@click.option("--error-type", "errors", multiple=True, metavar="WORD", help="E.g. connect_timeout, or a deny_reason.")
+@click.option("--status", "statuses", multiple=True, metavar="CODE", help="E.g. 404, or 5xx: answered so.")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help='Of this host alone; "*.name": of all below it.')
+@click.option("--dry-run", is_flag=True, help="Count what would be queued, and change nothing.")
 @place_options
-def requeue(error: str, config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
-    """Queue again what last ended in this error, with all its attempts before it."""
-    if error not in upkeep.ERRORS:
-        raise click.BadParameter(f"{error!r} is neither an error_type nor a deny_reason", param_hint="--error-type")
+def requeue(
+    errors: tuple[str, ...],
+    statuses: tuple[str, ...],
+    hosts: tuple[str, ...],
+    dry_run: bool,
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+) -> int:
+    """Queue again what last ended in an error or with a status, with all its attempts before it.
+
+    Several words of one option are alternatives; different options must all hold. Exit code 1 if no host has the name.
+    """
+    try:
+        wanted = upkeep.ending(errors, statuses)
+    except ValueError as error:
+        raise click.UsageError(f"{error} (--error-type WORD, --status CODE)") from None
+    hosts = tuple(host.strip("[]").lower() for host in hosts)
     located = locate(config, overrides, output)
     if located.place.pid() is not None:
+        arguments = {"error_type": errors, "status": statuses, "host": hosts, "dry_run": dry_run}
         with Control(located.place.socket) as control:
-            answer = control.call("requeue", {"error_type": error}, timeout_s=_PATIENCE_S)
+            answer = control.call("requeue", arguments, timeout_s=_PATIENCE_S)
     else:
 
-        async def store(frontier: Frontier, _: Recovered) -> dict[str, int]:
-            counts = await frontier.requeue(error)
+        async def store(frontier: Frontier, recovered: Recovered) -> dict[str, int] | None:
+            ending = wanted
+            if hosts:
+                is_one = host_test(hosts)
+                ids = tuple(row.id for row in recovered.hosts if is_one(row.origin.host.strip("[]")))
+                ending = replace(wanted, host_ids=ids)
+                if not ids:
+                    return None
+            counts = await frontier.requeue(ending, dry_run=dry_run)
             return {"urls": sum(counts.values()), "hosts": len(counts)}
 
         answer = with_store(located, store)
-    click.echo(f"{counted(answer['urls'], 'URL')} of {counted(answer['hosts'], 'host')} queued again")
+        if answer is None:
+            say(f"the store knows no host {' or '.join(hosts)}")
+            return Exit.FINDINGS
+    would = "would be queued" if dry_run else "queued"
+    click.echo(f"{counted(answer['urls'], 'URL')} of {counted(answer['hosts'], 'host')} {would} again")
     return Exit.OK
 
 

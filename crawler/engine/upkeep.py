@@ -5,19 +5,20 @@ Invariant: what a change took out of the store is in no buffer any more; what is
 and the store lists its record.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, parse, seed
 from crawler.core.values import Discovered, Quarantine
-from crawler.core.vocabulary import DenyReason, ErrorType, Source
+from crawler.core.vocabulary import DenyReason, ErrorType, OutcomeWord, Source
 from crawler.engine.scheduler import Scheduler
-from crawler.frontier.base import Batch, Forgotten, Frontier, Receipt
+from crawler.frontier.base import Batch, Ending, Forgotten, Frontier, Receipt
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # what `requeue` may name
 MAX_PRIORITY: Final = 1_000_000
+_NO_STATUS: Final = '{!r} is neither a status code nor a class such as "4xx"'
 
 
 def judge_added(texts: Iterable[str], scope: Scope, priority: int) -> tuple[list[Discovered], list[dict[str, str]]]:
@@ -64,6 +65,30 @@ async def forget(frontier: Frontier, target: Target, now: float) -> Forgotten:
     if target.url is not None:
         return await frontier.forget_url(target.url, now=now)
     return await frontier.forget_host(target.host, now=now)
+
+
+def ending(errors: Sequence[str], statuses: Sequence[str]) -> Ending:
+    """What `requeue` names: error_types and deny_reasons, and statuses as "404" or "5xx". Raises ValueError, with words
+    for a person, for what no visit ends in and where neither is named.
+    """
+    for word in errors:
+        if word not in ERRORS:
+            hint = ": HTTP errors are named by their status, as 404 or 5xx" if word == OutcomeWord.HTTP_ERROR else ""
+            raise ValueError(f"{word!r} is neither an error_type nor a deny_reason{hint}")
+    codes: set[int] = set()
+    for text in statuses:
+        word = text.strip().lower()
+        if len(word) != 3 or not word.isascii() or word[0] not in "123456789":
+            raise ValueError(_NO_STATUS.format(text))
+        if word[1:] == "xx":
+            codes.update(range(int(word[0]) * 100, int(word[0]) * 100 + 100))
+        elif word.isdigit():
+            codes.add(int(word))
+        else:
+            raise ValueError(_NO_STATUS.format(text))
+    if not errors and not codes:
+        raise ValueError("what ended how? Name an error_type, a deny_reason or a status")
+    return Ending(tuple(errors), tuple(sorted(codes)))
 
 
 def requeued(scheduler: Scheduler, counts: Mapping[int, int]) -> None:

@@ -168,6 +168,18 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """How last visits ended, to choose URLs by: in one of `errors` (error_type, deny_reason) and with one of
+    `statuses`, as far as any are named, and of one of `host_ids` if those are. What was denied since it was answered
+    did not end in its status.
+    """
+
+    errors: tuple[str, ...] = ()
+    statuses: tuple[int, ...] = ()
+    host_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Takedown:
     """A record that is to be removed from a WARC file."""
 
@@ -340,9 +352,9 @@ class Frontier(Protocol):
     async def find_host(self, origin: Origin) -> HostRow | None:
         """The row of an origin, if it is known."""
 
-    async def requeue(self, error: str) -> dict[int, int]:
-        """Queue, with their attempts before them, URLs that last ended in this error_type or deny_reason and are not
-        queued already. Returns host id → how many. Made in slices: after a crash some may be queued and others not.
+    async def requeue(self, ending: Ending, *, dry_run: bool = False) -> dict[int, int]:
+        """Queue, with their attempts before them, URLs that last ended so and are not queued already. Returns host id →
+        how many; `dry_run`: how many it would be. Made in slices: after a crash some may be queued and others not.
         """
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:

@@ -18,6 +18,7 @@ from crawler.core.vocabulary import Source, TaskKind, UrlState
 from crawler.frontier.base import (
     Batch,
     Block,
+    Ending,
     Forgotten,
     FrontierLocked,
     LearnedPage,
@@ -210,16 +211,17 @@ class MemoryFrontier(MemoryRows):
         self._check_open()
         self._put_sink_files(files)
 
-    async def requeue(self, error: str) -> dict[int, int]:
+    async def requeue(self, ending: Ending, *, dry_run: bool = False) -> dict[int, int]:
         self._check_open()
         requeued: dict[int, int] = {}
         for url in self._urls.values():
-            if url.last_error != error or url.state in (UrlState.QUEUED, UrlState.FORGOTTEN):
+            if url.state in (UrlState.QUEUED, UrlState.FORGOTTEN) or not _ended_so(url, ending):
                 continue
-            url.attempts = 0 if url.visits else min(url.attempts, 1)
-            url.next_at = None
-            self._set_state(url, UrlState.QUEUED)
             requeued[url.host_id] = requeued.get(url.host_id, 0) + 1
+            if not dry_run:
+                url.attempts = 0 if url.visits else min(url.attempts, 1)
+                url.next_at = None
+                self._set_state(url, UrlState.QUEUED)
         return requeued
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
@@ -357,3 +359,11 @@ class MemoryFrontier(MemoryRows):
 
 def _place(row: UrlRow) -> tuple[int, int, int]:
     return row.priority, row.depth, row.id
+
+
+def _ended_so(url: KeptUrl, ending: Ending) -> bool:
+    return (
+        (not ending.errors or url.last_error in ending.errors)
+        and (not ending.statuses or (url.last_status in ending.statuses and url.state is not UrlState.DENIED))
+        and (ending.host_ids is None or url.host_id in ending.host_ids)
+    )

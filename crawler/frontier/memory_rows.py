@@ -47,6 +47,7 @@ class KeptUrl:
     attempts: int = 0
     etag: str | None = None
     last_modified: str | None = None
+    last_status: int | None = None
     last_error: str | None = None
     place: Written | None = None  # of the last record in the WARC
     visits: int = 0
@@ -152,8 +153,8 @@ class MemoryRows:
                 return
             url.place = place or url.place
             self._set_state(url, settlement.state)
-            (_, url.next_at, url.attempts, url.visited_at, _, url.last_error, _, url.etag, url.last_modified,
-             digest, _, _, ended, *learned, _, _) = visit_row(settlement, None, None)  # fmt: skip
+            (_, url.next_at, url.attempts, url.visited_at, url.last_status, url.last_error, _, url.etag,
+             url.last_modified, digest, _, _, ended, *learned, _, _) = visit_row(settlement, None, None)  # fmt: skip
             url.digest = digest if digest is not None else url.digest
             url.visits += ended
             url.learned = tuple(old if new is None else new for old, new in zip(url.learned, learned, strict=True))
@@ -169,11 +170,14 @@ class MemoryRows:
                 url.next_at = min(url.next_at, max(url.visited_at + after_s, now))
 
     def _put_robots(self, host: KeptHost, robots: RobotsRecord) -> None:
-        if robots.verdict == "rules" and robots.body is None and host.robots is not None:
+        is_as_it_was = robots.verdict == "rules" and robots.body is None  # a 304, or the like
+        if is_as_it_was and host.robots is not None:
             robots = replace(robots, body=host.robots.body)
         host.robots = robots
+        if is_as_it_was or robots.verdict == "unreachable":
+            return
         digest = robots_digest(robots)
-        if robots.verdict != "unreachable" and [digest] != [one.digest for one in host.robots_versions[:1]]:
+        if [digest] != [one.digest for one in host.robots_versions[:1]]:
             if host.robots_versions:
                 self._robots_changed.append(host.row.id)
                 self._unswept[host.row.id] += 1

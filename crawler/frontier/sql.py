@@ -1,6 +1,9 @@
 """The statements. Those that run beside a busy event loop give one JSON value instead of rows (`Database.get`)."""
 
+from collections.abc import Sequence
 from typing import Final
+
+import orjson
 
 INSERT_URLS: Final = (
     "INSERT OR IGNORE INTO url (host, hash, priority, depth, target, via, source, hop_path, redirects, found_at, kind)"
@@ -225,14 +228,32 @@ SCOPE_HOSTS: Final = "SELECT host FROM scope_host ORDER BY host"
 
 # -- an operator's commands
 
-REQUEUABLE: Final = """
+_REQUEUABLE: Final = """
 SELECT json_group_array(json_array(url, host, state))
 FROM (
   SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
-  WHERE v.last_error = ?1 AND v.url > ?2 AND u.state NOT IN ('queued', 'forgotten') ORDER BY v.url LIMIT ?3)"""
+  WHERE v.url > ? AND v.url <= ? AND u.state NOT IN ('queued', 'forgotten'){more} ORDER BY v.url)"""
+
+
+def requeuable(
+    errors: Sequence[str], statuses: Sequence[int], host_ids: Sequence[int] | None
+) -> tuple[str, tuple[str, ...]]:
+    """The statement that finds what ended so among the URLs of a range, and its values behind the range."""
+    more, values = "", []
+    for condition, wanted in (
+        (" AND v.last_error IN (SELECT value FROM json_each(?))", errors or None),
+        (" AND v.last_status IN (SELECT value FROM json_each(?)) AND u.state <> 'denied'", statuses or None),
+        (" AND u.host IN (SELECT value FROM json_each(?))", host_ids),
+    ):
+        if wanted is not None:
+            more += condition
+            values.append(orjson.dumps(wanted).decode())
+    return _REQUEUABLE.format(more=more), tuple(values)
+
+
 # A visit that had ended starts over. One that waits keeps its first attempt, by which its host counts it as fetched.
 START_AGAIN: Final = """
-UPDATE visit SET next_at = NULL, attempts = CASE WHEN visits > 0 THEN 0 ELSE min(attempts, 1) END
+UPDATE visit SET next_at = NULL, ended = 0, attempts = CASE WHEN visits > 0 THEN 0 ELSE min(attempts, 1) END
 WHERE url IN (SELECT value FROM json_each(?))"""
 
 KNOWN_AS: Final = """

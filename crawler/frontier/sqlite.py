@@ -23,6 +23,7 @@ from crawler.frontier.base import (
     TRAP_COUNTS_READ,
     Batch,
     Block,
+    Ending,
     Forgotten,
     FrontierFull,
     LearnedPage,
@@ -253,11 +254,11 @@ class SqliteFrontier:
     async def totals(self) -> Totals:
         return self._opened()[1].totals
 
-    async def requeue(self, error: str) -> dict[int, int]:
+    async def requeue(self, ending: Ending, *, dry_run: bool = False) -> dict[int, int]:
         requeued: dict[int, int] = {}
         after: int | None = 0
         while after is not None:
-            part, after = await self._run(partial(_requeue, error=error, after=after))
+            part, after = await self._run(partial(_requeue, ending=ending, after=after, dry_run=dry_run))
             for host_id, count in part.items():
                 requeued[host_id] = requeued.get(host_id, 0) + count
         return requeued
@@ -306,8 +307,10 @@ class SqliteFrontier:
         return await self._thread.run(run)
 
 
-def _requeue(_: Database, writer: Writer, *, error: str, after: int) -> tuple[dict[int, int], int | None]:
-    return writer.requeue(error, after)
+def _requeue(
+    _: Database, writer: Writer, *, ending: Ending, after: int, dry_run: bool
+) -> tuple[dict[int, int], int | None]:
+    return writer.requeue(ending, after, dry_run=dry_run)
 
 
 def _forget_slice(_: Database, writer: Writer, *, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:

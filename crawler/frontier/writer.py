@@ -18,7 +18,7 @@ from crawler.core.outage import SIGNS
 from crawler.core.values import Denied, Discovered, Rest, RobotsRecord, Settlement, SinkFile, Written
 from crawler.core.vocabulary import Source, UrlState
 from crawler.frontier import sql
-from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Receipt
+from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Ending, Receipt
 from crawler.frontier.change import Change
 from crawler.frontier.database import Database
 from crawler.frontier.discoveries import Discoveries
@@ -35,7 +35,7 @@ from crawler.frontier.rows import (
     visit_row,
 )
 
-REQUEUE_SLICE: Final = 5_000
+REQUEUE_SLICE: Final = 5_000  # URLs that are looked at: other calls wait for one of these
 
 
 class Writer:
@@ -126,20 +126,22 @@ class Writer:
                 promoted[host_id] = promoted.get(host_id, 0) + 1
         return promoted
 
-    def requeue(self, error: str, after: int) -> tuple[dict[int, int], int | None]:
-        """A slice of Frontier.requeue, from behind URL `after` on; returns also its end, None if there was nothing."""
-        found = orjson.loads(self._db.get(sql.REQUEUABLE, (error, after, REQUEUE_SLICE)))
+    def requeue(self, ending: Ending, after: int, *, dry_run: bool) -> tuple[dict[int, int], int | None]:
+        """A slice of Frontier.requeue, from behind URL `after` on; returns also its end, None if it was the last."""
+        end = after + REQUEUE_SLICE
+        statement, values = sql.requeuable(ending.errors, ending.statuses, ending.host_ids)
+        found = orjson.loads(self._db.get(statement, (after, end, *values)))
         requeued: dict[int, int] = {}
-        if not found:
-            return requeued, None
-        ids = orjson.dumps([url_id for url_id, _, _ in found]).decode()
-        with self.change() as change:
-            self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
-            self._db.run(sql.START_AGAIN, (ids,))
-            for _, host_id, state in found:
-                change.move(host_id, state, UrlState.QUEUED)
-                requeued[host_id] = requeued.get(host_id, 0) + 1
-        return requeued, found[-1][0]
+        for _, host_id, _ in found:
+            requeued[host_id] = requeued.get(host_id, 0) + 1
+        if found and not dry_run:
+            ids = orjson.dumps([url_id for url_id, _, _ in found]).decode()
+            with self.change() as change:
+                self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
+                self._db.run(sql.START_AGAIN, (ids,))
+                for _, host_id, state in found:
+                    change.move(host_id, state, UrlState.QUEUED)
+        return requeued, end if end < self._db.get(sql.LAST_URL) else None
 
     def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
         """See Frontier.queue_again."""

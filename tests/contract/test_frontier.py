@@ -37,7 +37,7 @@ from crawler.core.vocabulary import (
     TruncatedReason,
     UrlState,
 )
-from crawler.frontier.base import Batch, Block, Forgotten, Frontier, FrontierLocked, Receipt, Takedown, Totals
+from crawler.frontier.base import Batch, Block, Ending, Forgotten, Frontier, FrontierLocked, Receipt, Takedown, Totals
 from tests.support.frontiers import NOW, STORES, Store, answer, batch, fast_folder, found, links, visit
 
 A = Origin("https", "a.example", 443)
@@ -750,17 +750,61 @@ async def test_urls_that_ended_in_an_error_are_queued_again(
                 visit(third, DENIED, host_id=3, state=UrlState.DENIED),
             )
         )
-        assert await frontier.requeue("read_timeout") == {1: count - 1, 2: 1}
-        assert await frontier.requeue("read_timeout") == {}
+        assert await frontier.requeue(Ending(("read_timeout",))) == {1: count - 1, 2: 1}
+        assert await frontier.requeue(Ending(("read_timeout",))) == {}
         assert await frontier.next_due() is None
         assert [task.attempt for task in await take(frontier)] == [1] * (count - 1)
         assert [task.attempt for task in await take(frontier, 2)] == [2]
         assert await frontier.totals() == Totals(queued=count, waiting=0, done=0, denied=1, gave_up=1, hosts=3)
-        assert await frontier.requeue("robots") == {3: 1}
-        assert await frontier.requeue("no_such_word") == {}
+        assert await frontier.requeue(Ending(("robots",))) == {3: 1}
+        assert await frontier.requeue(Ending(("no_such_word",))) == {}
         fetched = (await host(frontier)).fetched
         await frontier.settle(batch(*(visit(task) for task in await take(frontier))))
         assert (await host(frontier)).fetched == fetched  # no URL counts twice
+
+
+async def test_urls_are_queued_again_by_the_status_they_ended_with(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On all hosts or on some, counted first if one likes; tombstones among them are asked again, and a revisit that
+    was due later is due no more. What was denied since, is queued already or was taken down stays as it is.
+    """
+    monkeypatch.setattr("crawler.frontier.writer.REQUEUE_SLICE", 2)
+    gone = PageHistory(gone_count=3)
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(6)), "https://b.example/")
+        one, two, three, four, five, six = await take(frontier)
+        (other,) = await take(frontier, 2)
+        await frontier.settle(
+            batch(
+                visit(one, answer(404), next_at=NOW + 60, history=gone),
+                visit(two, answer(403)),
+                visit(three),
+                visit(four, answer(404)),
+                visit(five, answer(503), state=UrlState.WAITING, next_at=NOW + 60),
+                visit(six, answer(404)),
+                visit(other, answer(410), host_id=2),
+            )
+        )
+        assert await frontier.requeue(Ending(statuses=(404,), host_ids=(1,))) == {1: 3}
+        tasks = {task.id: task for task in await take(frontier)}
+        assert {task.attempt for task in tasks.values()} == {1}
+        assert tasks[one.id].history == gone
+        await frontier.deny(1, [(four.id, DENIED)], now=NOW)
+        await frontier.settle(batch(visit(tasks[one.id], answer(404), next_at=NOW + 60, history=gone)))
+        await frontier.forget_url(six.url, now=NOW)
+        every = Ending(statuses=tuple(range(400, 600)))
+        before = await frontier.totals()
+        assert await frontier.requeue(every, dry_run=True) == {1: 3, 2: 1}
+        assert await frontier.totals() == before
+        assert await frontier.requeue(every) == {1: 3, 2: 1}
+        assert {task.id for task in await take(frontier)} == {one.id, two.id, five.id}
+        assert (await frontier.next_due(), await frontier.next_revisit()) == (None, None)
+        assert await frontier.requeue(every) == {}
+        assert await frontier.requeue(Ending(("robots",), (404,))) == {}  # denied since it was answered
+        assert await frontier.requeue(Ending(statuses=(200,), host_ids=())) == {}
+    async with store.opened() as (frontier, _):
+        assert {task.id for task in await take(frontier)} == {one.id, two.id, five.id}
 
 
 async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> None:
@@ -780,7 +824,7 @@ async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> N
         assert await frontier.forget_url(url, now=NOW + 2) == replace(forgotten, urls=0, ids=())
         assert await frontier.promote_revisits(now=NOW + 99, limit=9) == {}
         assert list((await frontier.add(again, now=NOW)).links_new) == [0, 0]
-        assert await frontier.requeue("forgotten") == {}
+        assert await frontier.requeue(Ending(("forgotten",))) == {}
     async with store.opened() as (frontier, _):
         receipt = await frontier.settle(batch(visit(other, discovered=tuple(again))))
         assert list(receipt.links_new) == [0]

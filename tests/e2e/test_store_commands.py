@@ -5,13 +5,15 @@ import io
 import json
 import shutil
 import sqlite3
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.crawls import Crawl, run, running
-from tests.support.interrupted import SLOWLY, wait_for_requests
+from tests.support.interrupted import SLOWLY, wait_for_requests, wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import DOCS, OTHER, sections
 from tests.support.warcs import record_at, records
@@ -252,6 +254,45 @@ def test_errors_are_queued_again(crawl: Crawl) -> None:
     assert (ran.code, ran.stdout) == (0, "2 URLs of 2 hosts queued again\n")
     assert len(rows(crawl, "urls", "--state", "queued")) == 2
     assert run("requeue", "--error-type", "rest", "--output", crawl.output).code == 2
+    assert "name an error_type" in run("requeue", "--output", crawl.output).stderr.lower()
+    by_status = run("requeue", "--error-type", "http_error", "--output", crawl.output)
+    assert (by_status.code, "named by their status" in by_status.stderr) == (2, True)
+    assert run("requeue", "--status", "40x", "--output", crawl.output).code == 2
+
+
+def test_http_errors_are_queued_again_and_asked_for(server: Nginx, tmp_path: Path) -> None:
+    """By their status, on one host or all; counted first if one likes. Before the next run as beside a running one;
+    each is asked for once more, and the rests between requests hold.
+    """
+    crawl = Crawl.of(tmp_path, sections(server, OTHER))
+    gone = [server.url(OTHER, f"/gone-{n}") for n in range(3)]
+    assert run("requeue", "--status", "404", "--output", crawl.output).code == 74  # there is no crawl yet
+    assert crawl.run(*gone).code == 0
+    asked = {place: n for place, n in Counter(server.places()).items() if place[1].startswith("/gone-")}
+    assert asked == {(OTHER, f"/gone-{n}"): 1 for n in range(3)}
+    told = run("requeue", "--status", "404", "--dry-run", "--output", crawl.output)
+    assert (told.code, told.stdout) == (0, "3 URLs of 1 host would be queued again\n")
+    assert rows(crawl, "urls", "--state", "queued") == []
+    nobody = run("requeue", "--status", "4xx", "--host", "nobody.test", "--output", crawl.output)
+    assert (nobody.code, nobody.stderr) == (1, "crawler: the store knows no host nobody.test\n")
+    assert run("requeue", "--status", "5xx", "--output", crawl.output).stdout.startswith("0 URLs of 0 hosts")
+    told = run("requeue", "--status", "5xx", "--status", "404", "--host", OTHER, "--output", crawl.output)
+    assert told.stdout == "3 URLs of 1 host queued again\n"
+    rested = Crawl.of(tmp_path, sections(server, OTHER, DOCS, politeness=SLOWLY | {"delay": "100ms"}), crawl.output)
+    with running(*rested.arguments(*gone, server.url(DOCS))) as process:
+        assert wait_until(lambda: Counter(server.places())[OTHER, "/gone-2"] == 2, process)
+        told = run("requeue", "--status", "404", "--host", OTHER, "--output", crawl.output)
+        assert (told.code, told.stdout, told.stderr) == (0, "3 URLs of 1 host queued again\n", "")
+        nobody = run("requeue", "--status", "404", "--host", "nobody.test", "--output", crawl.output)
+        assert (nobody.code, nobody.stderr) == (1, "crawler: the store knows no host nobody.test\n")
+        assert wait_until(lambda: Counter(server.places())[OTHER, "/gone-2"] == 3, process)
+        process.terminate()
+        process.wait(timeout=90)
+    asked = {place: n for place, n in Counter(server.places()).items() if place[1].startswith("/gone-")}
+    assert asked == {(OTHER, f"/gone-{n}"): 3 for n in range(3)}
+    requests = [request for request in server.requests() if request.target.startswith("/gone-")][-6:]
+    assert all(later.begin_ms - earlier.end_ms >= 98 for earlier, later in pairwise(requests))
+    assert run("verify", crawl.output).code == 0
 
 
 def test_what_is_quarantined_is_shown_and_released(crawl: Crawl) -> None:

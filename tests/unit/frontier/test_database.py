@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -235,7 +236,6 @@ async def test_readers_that_take_turns_do_not_either(path: Path, monkeypatch: py
         ("NOT_DUE", ("[1]",)),
         ("NEXT_DUE", ()),
         ("LAST_URL", ()),
-        ("REQUEUABLE", ("reset", 0, 10)),
         ("START_AGAIN", ("[1]",)),
         ("KNOWN_AS", (1, "[1]")),
         ("URLS_OF_HOST", (1, 0, 10)),
@@ -252,6 +252,19 @@ async def test_no_statement_walks_a_whole_table(path: Path, statement: str, valu
     walked = [step for step in plan if step.startswith("SCAN") and "json_each" not in step and "subquery" not in step]
     assert walked == []
     assert any(step.startswith("SEARCH") for step in plan)
+    database.close()
+
+
+@pytest.mark.parametrize("ending", [(("reset",), (), None), ((), (404, 503), None), (("reset",), (404,), (1, 2))])
+async def test_what_ended_so_is_looked_for_within_its_range(path: Path, ending: tuple[Any, ...]) -> None:
+    """A slice costs the same wherever it is: other calls wait for it."""
+    await make_store(path, urls=1_000)
+    database = Database(path)
+    statement, values = sql.requeuable(*ending)
+    plan = [row[3] for row in database.rows("EXPLAIN QUERY PLAN " + statement, (0, 10, *values))]
+    walked = [step for step in plan if step.startswith("SCAN") and "json_each" not in step and "subquery" not in step]
+    assert walked == []
+    assert any(step.startswith("SEARCH v USING") for step in plan), plan
     database.close()
 
 

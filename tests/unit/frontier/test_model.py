@@ -26,7 +26,7 @@ from crawler.core.values import (
     Written,
 )
 from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
-from crawler.frontier.base import Frontier
+from crawler.frontier.base import Ending, Frontier
 from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, visit
@@ -103,7 +103,19 @@ STEPS = st.one_of(
             max_size=3,
         ),
     ),
-    st.tuples(st.just("requeue"), st.sampled_from(("reset", "scope_host"))),
+    st.tuples(
+        st.just("requeue"),
+        st.sampled_from(
+            (
+                Ending(("reset",)),
+                Ending(("scope_host",)),
+                Ending(statuses=(404,)),
+                Ending(statuses=(200, 304), host_ids=(1, 3)),
+                Ending(("reset", "scope_host"), host_ids=()),
+            )
+        ),
+        st.booleans(),
+    ),
     st.tuples(st.just("forget"), URLS, st.sampled_from((False, False, True))),
     st.tuples(st.just("promote"), TIMES, st.integers(1, 4), st.booleans()),
     st.tuples(st.just("file"), st.sampled_from("12"), st.sampled_from(SinkFileState), st.integers(0, 99)),
@@ -158,8 +170,8 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
                 )
             )
             return list(receipt.links_new), receipt.queued, list(receipt.hosts)
-        case ("requeue", error):
-            return await frontier.requeue(error)
+        case ("requeue", ending, dry_run):
+            return await frontier.requeue(ending, dry_run=dry_run)
         case ("forget", one, whole_host):
             if whole_host:
                 return await frontier.forget_host(one.origin.host, now=NOW)
