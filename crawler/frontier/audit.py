@@ -72,6 +72,9 @@ class Auditor(Reader):
         found: dict[str, int] = dict(self._execute("SELECT state, count(*) FROM url GROUP BY state"))
         if told != found:
             yield f"totals say {_words(told)}; there are {_words(found)}"
+        marks, forgotten = self.marks(), found.get("forgotten", 0)
+        if not 0 <= marks <= forgotten:
+            yield f"of {forgotten} rows of forgotten URLs, {marks} are said to be marks beside another"
         for host, queued, counted in self._execute(_QUEUED):
             yield f"host {host}: {queued} queued by its counter, {counted} by its URLs"
         lost = self._get(_LOST, ())

@@ -24,6 +24,7 @@ class Change:
     queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
     fresh: set[int] = field(default_factory=set)  # what a SeenFilter is to learn
     robots_changed: list[int] = field(default_factory=list)
+    marks: int = 0  # forgotten rows beside the one that counts for its URL
 
     def move(self, host_id: int, before: str, after: str) -> None:
         """A URL goes from one state to another."""

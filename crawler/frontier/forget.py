@@ -1,8 +1,9 @@
 """Takedowns: what an operator wants forgotten is erased from the store and can never enter it again.
 
-A URL's row stays as a mark without an address, so the index that finds duplicates keeps it out at no cost; a host is
-kept out by its name. It runs in the thread that owns the connection, and does not touch what the sinks wrote: what is
-to be removed there is listed in the table takedown.
+A URL's row stays as a mark without an address, so the index that finds duplicates keeps it out at no cost, and each key
+that it might come back under gets a mark of its own, which does not count as a URL; a host is kept out by its name.
+It runs in the thread that owns the connection, and does not touch what the sinks wrote: what is to be removed there is
+listed in the table takedown.
 
 Invariant: once the first transaction of a host's takedown is stored, the host stays closed and the rest is finished,
 by the next start if need be.
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 import orjson
 
-from crawler.core.url import every_key_of
+from crawler.core.url import every_key_of, key_of
 from crawler.core.values import Origin
 from crawler.core.vocabulary import UrlState
 from crawler.frontier import sql
@@ -45,7 +46,10 @@ def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotte
                 if writer.seen is not None:
                     writer.seen.is_new(change.fresh, host_id, key)
                 flat += (host_id, key, 0, 0, "", None, "", "", 0, now, None)
-        change.add(UrlState.FORGOTTEN, len(flat) // sql.URL_WIDTH)
+        new = len(flat) // sql.URL_WIDTH
+        change.add(UrlState.FORGOTTEN, new)
+        was_forgotten = any(key == key_of(url) and state == UrlState.FORGOTTEN for _, key, state in known)
+        change.marks += len(rows) + new - (not was_forgotten)
         last_id = database.get(sql.LAST_URL)
         database.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
         database.run(sql.MARK_FORGOTTEN_ABOVE, (last_id,))

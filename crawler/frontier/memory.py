@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 
 from crawler.core.outage import SIGNS
-from crawler.core.url import every_key_of, parse
+from crawler.core.url import every_key_of, key_of, parse
 from crawler.core.values import Denied, Discovered, HostRow, Origin, Quarantine, SinkFile, Task
 from crawler.core.vocabulary import Source, TaskKind, UrlState
 from crawler.frontier.base import (
@@ -227,20 +227,24 @@ class MemoryFrontier(MemoryRows):
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         self._check_open()
         href, origin = parse(url)
+        if origin.host in self._closed_hosts:
+            return Forgotten()
         new_hosts: list[KeptHost] = []
         marks = [Discovered(href, origin, key, 0, "", Source.SEED) for key in every_key_of(href)]
         erased: list[int] = []
-        queued = 0
+        queued = new = 0
+        known = self._hosts.get(origin)
+        own = None if known is None else self._keys.get((known.row.id, key_of(href)))
+        was_forgotten = own is not None and own.state is UrlState.FORGOTTEN
         for mark in marks:
             is_new = self._insert(mark, None, new_hosts, {})
-            host = self._hosts.get(origin)
-            if host is None:
-                return Forgotten()
-            row = self._keys[host.row.id, mark.key]
+            row = self._keys[self._hosts[origin].row.id, mark.key]
             if not is_new and row.state is not UrlState.FORGOTTEN:
                 erased.append(row.id)
                 queued += row.state is UrlState.QUEUED
+            new += is_new
             self._erase(row, now)
+        self._marks += len(erased) + new - (not was_forgotten)
         host_id = self._hosts[origin].row.id
         rows = [host.as_row() for host in new_hosts]
         return Forgotten(len(erased), {host_id: queued} if queued else {}, tuple(sorted(erased)), (host_id,), rows)
@@ -345,7 +349,7 @@ class MemoryFrontier(MemoryRows):
         counts = {"hosts": len(self._hosts)}
         for url in self._urls.values():
             counts[url.state] = counts.get(url.state, 0) + 1
-        return totals_from(counts)
+        return totals_from(counts, self._marks)
 
     async def find_host(self, origin: Origin) -> HostRow | None:
         self._check_open()

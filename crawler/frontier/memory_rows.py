@@ -87,6 +87,7 @@ class MemoryRows:
         self._scope_hosts: set[str] = set()
         self._seeds_added = False
         self._closed_hosts: set[str] = set()
+        self._marks = 0  # forgotten rows that stand for no URL of their own
         self._takedowns: dict[tuple[str, int], Takedown] = {}
         self._blocks: dict[str, Block] = {}
         self._quarantines: dict[tuple[int, str], Quarantine] = {}

@@ -2,7 +2,8 @@
 
 It takes no lock and writes nothing, and understands every version up to this program's: what an older one lacks is
 simply not there. It does not know what the answers mean.
-Invariant: every question but `unreached_seeds` and `counts` is a look-up in an index, however large the store is.
+Invariant: every question but `unreached_seeds`, and `marks` of an older store, is a look-up in an index, however large
+the store is.
 
 Read access is enough: SQLite reads a write-ahead log whose shared memory (NAME-shm) it may not write. While no crawl
 runs and no log is left, the file is opened as immutable: nothing is created beside it that could later be in the
@@ -19,10 +20,13 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 import apsw
+import orjson
 
 from crawler.core.values import Origin
 from crawler.frontier.base import Block, FrontierCorrupt, FrontierError, FrontierVersion
 from crawler.frontier.database import APPLICATION_ID, MIGRATIONS, refuse_foreign_log
+from crawler.frontier.rows import MARKS
+from crawler.frontier.sql import COUNT_MARKS
 
 Row = Mapping[str, Any]
 BUSY_MS: Final = 2_000
@@ -188,6 +192,20 @@ class Reader:
         """A value that the crawl keeps about itself ("totals", "counters": JSON)."""
         value: str | None = self._get("SELECT value FROM meta WHERE name = ?", (name,))
         return value
+
+    def totals(self) -> dict[str, int]:
+        """How many URLs are in each state, and "hosts". A URL that was taken down counts once, though it is kept out
+        under several keys.
+        """
+        counts: dict[str, int] = orjson.loads(self.meta("totals") or "{}")
+        if counts.get("forgotten"):
+            counts["forgotten"] -= self.marks()
+        return counts
+
+    def marks(self) -> int:
+        """How many forgotten rows are beside the one that counts. An older version did not keep their number."""
+        stored = self.meta(MARKS)
+        return int(self._get(COUNT_MARKS, ()) if stored is None else stored)
 
     def unreached_seeds(self, limit: int, *, within_s: float) -> tuple[list[Row], bool]:
         """Seeds that no good answer came for, with their visits, and whether all URLs could be looked through in time:

@@ -3,7 +3,7 @@
 It decides what a settlement leaves behind: the visit row, and what counts for the host. It knows no SQL.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, assert_never
 
@@ -32,6 +32,7 @@ from crawler.frontier.base import Batch, Totals, UrlRow
 MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not worth asking with
 MAX_DETAIL: Final = 500  # characters kept of an error's detail
 FORGOTTEN_ERROR: Final = "forgotten"  # visit.last_error of what was taken down
+MARKS: Final = "forgotten_marks"  # in the store's meta: see totals_from
 WARC_SINK: Final = "warc"  # the sink that `Written` speaks of
 
 _ENDS: Final = frozenset((UrlState.DONE, UrlState.GAVE_UP))  # the states in which a visit is over
@@ -237,9 +238,12 @@ def counters_from(text: str | None) -> Counters:
     return Counters() if text is None else Counters(**orjson.loads(text))
 
 
-def totals_from(counts: dict[str, int]) -> Totals:
-    """`counts` has the words of UrlState, and "hosts"."""
-    return Totals(**{name: counts.get(name, 0) for name in Totals.__slots__})
+def totals_from(counts: dict[str, int], marks: int = 0) -> Totals:
+    """`counts` has the words of UrlState, and "hosts". `marks` of the forgotten rows stand for a URL that another row
+    stands for: a URL that is taken down is kept out under every key that it may have.
+    """
+    totals = Totals(**{name: counts.get(name, 0) for name in Totals.__slots__})
+    return replace(totals, forgotten=totals.forgotten - marks) if marks else totals
 
 
 def url_row_of(prefix: str, columns: list[Any]) -> UrlRow:

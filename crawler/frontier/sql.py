@@ -282,6 +282,16 @@ SELECT json_group_array(json_array(id, id, state)) FROM (
 PUT_FORGOTTEN_HOST: Final = "INSERT OR IGNORE INTO forgotten_host (host, at) VALUES (?, ?)"
 FORGOTTEN_HOSTS: Final = "SELECT host FROM forgotten_host"
 FORGOTTEN_AT: Final = "SELECT at FROM forgotten_host WHERE host = ?"
+# Marks beside the one of each URL that was taken down, in a store of a version that did not keep their number: they
+# have no source. A URL that was not known has nothing but marks; one of them stands for it.
+COUNT_MARKS: Final = """
+WITH mark (host, at, n) AS (
+  SELECT host, found_at, count(*) FROM url WHERE state = 'forgotten' AND source = '' GROUP BY host, found_at),
+known (host, at) AS (
+  SELECT DISTINCT u.host, v.last_at FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
+  WHERE v.last_error = 'forgotten')
+SELECT coalesce(sum(n - (known.host IS NULL)), 0)
+FROM mark LEFT JOIN known ON known.host = mark.host AND known.at = mark.at"""
 MARK_FORGOTTEN_ABOVE: Final = "UPDATE url SET state = 'forgotten' WHERE id > ?"
 PUT_TAKEDOWN: Final = "INSERT OR IGNORE INTO takedown (url, warc_file, warc_offset, at) VALUES (?, ?, ?, ?)"
 LIST_TAKEDOWNS: Final = """

@@ -24,6 +24,7 @@ from crawler.frontier.database import Database
 from crawler.frontier.discoveries import Discoveries
 from crawler.frontier.filter import SeenFilter
 from crawler.frontier.rows import (
+    MARKS,
     WARC_SINK,
     HostChange,
     check_batch,
@@ -48,7 +49,12 @@ class Writer:
         self.urls = Discoveries(database, seen)
         stored = database.get(sql.META, ("totals",))
         self._counts: dict[str, int] = {} if stored is None else orjson.loads(stored)
-        self.totals = totals_from(self._counts)
+        marks = database.get(sql.META, (MARKS,))
+        if marks is None and self._counts.get(UrlState.FORGOTTEN):  # of an older version: stored with the next change
+            self._marks, self._marks_stored = int(database.get(sql.COUNT_MARKS)), False
+        else:
+            self._marks, self._marks_stored = int(marks or 0), True
+        self.totals = totals_from(self._counts, self._marks)
 
     # -- the transactions
 
@@ -203,9 +209,13 @@ class Writer:
         with self._db.transaction():
             yield change
             self._add_to_hosts(change.hosts)
+            marks = self._marks + change.marks
+            if change.marks or not self._marks_stored:
+                self._db.run(sql.PUT_META, (MARKS, str(marks)))
             self._db.run(sql.PUT_META, ("totals", orjson.dumps({str(k): n for k, n in change.counts.items()}).decode()))
         self._counts = change.counts
-        self.totals = totals_from(change.counts)
+        self._marks, self._marks_stored = marks, True
+        self.totals = totals_from(change.counts, marks)
         self.urls.committed(change)
 
     def _put_visits(self, settlements: Sequence[Settlement], written: Sequence[Written | None], change: Change) -> None:

@@ -9,8 +9,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from crawler.core.values import Origin
 from crawler.core.vocabulary import UrlState
 from crawler.frontier.reader import Reader
@@ -195,10 +193,9 @@ def _seeds(reader: Reader | None) -> dict[str, Any] | None:
 
 def _now(reader: Reader | None) -> dict[str, int] | None:
     """URLs in the store by state."""
-    text = reader.meta("totals") if reader is not None else None
-    if text is None:
+    counts = reader.totals() if reader is not None else None
+    if not counts:
         return None
-    counts: dict[str, int] = orjson.loads(text)
     return {str(name): counts.get(name, 0) for name in (*UrlState, "hosts")}
 
 

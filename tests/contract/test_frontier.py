@@ -835,6 +835,29 @@ async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> N
         assert (totals.queued, totals.done, (await host(frontier)).queued) == (1, 1, 1)
 
 
+async def test_a_forgotten_url_counts_once(store: Store) -> None:
+    """Under however many keys it is kept out: known or not, as a page and a sitemap, again, with its host before it."""
+    page, sitemap = "https://a.example/x", TaskKind.SITEMAP
+    async with store.opened() as (frontier, _):
+        await add(frontier, page, "https://a.example/y", "https://b.example/1", "https://b.example/2")
+        await frontier.add([replace(found(page), kind=sitemap, key=kind_key_of(page, sitemap))], now=NOW)
+        for url, count in (
+            (page, 1),
+            (page, 1),
+            ("https://a.example/y", 2),
+            ("https://a.example/never-seen", 3),
+            ("https://a.example/never-seen", 3),
+        ):
+            await frontier.forget_url(url, now=NOW)
+            assert (await frontier.totals()).forgotten == count, url
+        await frontier.forget_host("b.example", now=NOW)
+        assert (await frontier.totals()).forgotten == 5
+        await frontier.forget_url("https://b.example/1", now=NOW + 1)
+        assert await frontier.totals() == Totals(queued=0, waiting=0, done=0, denied=0, gave_up=0, hosts=2, forgotten=5)
+    async with store.opened() as (frontier, _):
+        assert (await frontier.totals()).forgotten == 5
+
+
 async def test_a_url_can_be_forgotten_before_it_is_known(store: Store) -> None:
     """Its host becomes known by it, and nothing of it is queued."""
     async with store.opened() as (frontier, _):

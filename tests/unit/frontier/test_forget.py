@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from crawler.frontier import forget
+from crawler.frontier.audit import Auditor
 from crawler.frontier.database import Database
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.frontier.writer import Writer
@@ -47,3 +48,30 @@ async def test_a_takedown_of_a_host_is_finished_by_the_next_start(
     assert database.get("SELECT count(*) FROM url WHERE target <> ''") == 1
     assert database.get("SELECT value FROM meta WHERE name = 'forgetting'") == "[]"
     database.close()
+
+
+async def test_forgotten_urls_of_an_older_store_count_once(path: Path) -> None:
+    """It kept no number of the marks beside them: they are counted where they stand, by who looks and by the next
+    start, and neither finds fault with it.
+    """
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.add([found(f"https://a.example/{n}") for n in range(3)], now=NOW)
+    for n in (1, 2, 9):  # the last was never known
+        await frontier.forget_url(f"https://a.example/{n}", now=NOW + n)
+    await frontier.close(clean=True)
+    database = Database(path)
+    assert int(database.get("SELECT value FROM meta WHERE name = 'forgotten_marks'")) > 10
+    database.run("DELETE FROM meta WHERE name = 'forgotten_marks'", ())
+    database.close()
+    for forgotten, by in ((3, "the older version"), (4, "this one")):
+        auditor = Auditor(path, is_live=False)
+        auditor.begin()
+        assert list(auditor.own_problems()) == [], by
+        assert (auditor.totals()["queued"], auditor.totals()["forgotten"]) == (1, forgotten)
+        auditor.close()
+        await frontier.open()
+        assert (await frontier.totals()).forgotten == forgotten
+        await frontier.forget_url(f"https://a.example/more-{by}", now=NOW + 20)
+        assert (await frontier.totals()).forgotten == forgotten + 1
+        await frontier.close(clean=True)
