@@ -163,6 +163,8 @@ class MemoryRows:
     def _bring_forward(self, settlement: Settlement, after_s: float) -> None:
         now = settlement.finished_at
         for found in settlement.discovered:
+            if found.origin.host in self._closed_hosts:
+                continue
             url = self._keys[self._hosts[found.origin].row.id, found.key]
             lastmod = found.hint.lastmod if found.hint is not None else None
             if lastmod is None or url.next_at is None or url.visited_at is None or url.state not in ENDS:

@@ -81,7 +81,7 @@ ADD_TO_HOSTS: Final = (
     """) UPDATE host SET
          queued = host.queued + change.queued, fetched = host.fetched + change.fetched, ok = host.ok + change.ok,
          errors = host.errors + change.errors, bytes = host.bytes + change.bytes,
-         last_at = coalesce(change.last_at, host.last_at)
+         last_at = coalesce(max(change.last_at, host.last_at), change.last_at, host.last_at)
        FROM change WHERE host.id = change.id""",
 )
 HOST_CHANGE_WIDTH: Final = 7
@@ -314,6 +314,7 @@ ERASE_HOST: Final = (
     "DELETE FROM robots_version WHERE host = ?",
     "DELETE FROM quarantine WHERE host = ?",
     "DELETE FROM trap_count WHERE host = ?",
+    "UPDATE host SET state = 'new' WHERE id = ?",
 )
 # In the order of the indexes url_queued and url_denied, which hold exactly these rows.
 URL_ROWS: Final = """
