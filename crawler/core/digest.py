@@ -1,13 +1,31 @@
 """How a digest is written: as WARC files hold it (WARC 1.1 §5.8)."""
 
-_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-_BASE32_PAIRS = tuple(high + low for high in _BASE32 for low in _BASE32)
-_PAIR_SHIFTS = tuple(range(250, -1, -10))
+from typing import Final
+
+_LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".ljust(256)
+
+
+def _spreading() -> tuple[tuple[int, int, int], ...]:
+    """The steps that turn 320 bits into 64 bytes of five: lanes are halved, and the upper halves moved apart."""
+    steps = []
+    lane, bits = 512, 320
+    while bits > 5:
+        lane, bits = lane // 2, bits // 2
+        low = sum(((1 << bits) - 1) << at for at in range(0, 512, 2 * lane))
+        steps.append((low << bits, lane - bits, low))
+    return tuple(steps)
+
+
+_SPREADING: Final = _spreading()
 
 
 def digest_text(digest: bytes) -> str:
-    """A SHA-256 digest as "sha256:" and base 32, upper case and padded (RFC 4648 §6). Two letters at a time:
-    base64.b32encode takes twice as long, and this runs four times a visit.
+    """A SHA-256 digest as "sha256:" and base 32, upper case and padded (RFC 4648 §6).
+
+    With the arithmetic of long integers: this runs four times a visit, when a page has just driven any table of letters
+    out of the processor's cache.
     """
-    bits = int.from_bytes(digest) << 4  # 256 bits are 25 pairs of letters and 6 bits
-    return "sha256:" + "".join([_BASE32_PAIRS[bits >> shift & 1023] for shift in _PAIR_SHIFTS]) + "===="
+    bits = int.from_bytes(digest) << 64
+    for high, shift, low in _SPREADING:
+        bits = (bits & high) << shift | bits & low
+    return "sha256:" + bits.to_bytes(64).translate(_LETTERS)[:52].decode() + "===="

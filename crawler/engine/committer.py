@@ -37,6 +37,7 @@ from crawler.engine.worker import Visited
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
 from crawler.sinks.base import Mended, Sink
 
+GATHER_S: Final = 0.004  # how long records are made before others have a turn on the loop
 RETRY_S: Final = 1.0  # between attempts to commit on a full disk
 LAST_ATTEMPTS: Final = 3  # of one commit, once the crawl is to end
 
@@ -278,7 +279,7 @@ class Committer:
         try:
             if (reason := self._disk_low()) is not None:
                 return reason
-            written, files = await self._in_thread(self._write_sinks, [each.record for each in settlements])
+            written, files = await self._write_sinks([each.record for each in settlements])
             sink_files, hint_after_s = self._unrecorded + files, self._scheduler.hint_after_s
             batch = Batch(
                 settlements,
@@ -312,22 +313,45 @@ class Committer:
             return None
         return f"{free} bytes free, output.min_free is {self._options.min_free}"
 
-    def _write_sinks(self, records: list[Record | None]) -> tuple[list[Written | None], list[SinkFile]]:
-        """On the sinks' thread. Returns where the WARC holds each record, and the files' lengths."""
-        present = [(i, record) for i, record in enumerate(records) if record is not None]
-        chosen = [record for _, record in present]
-        places: list[Written | None] = [None] * len(chosen)
-        files: list[SinkFile] = []
-        for sink in self._sinks:
-            put = sink.write(chosen, places)
-            if sink.name == "warc":
-                places = put
-        for sink in self._sinks:
-            files.extend(sink.sync())
+    async def _write_sinks(self, records: list[Record | None]) -> tuple[list[Written | None], list[SinkFile]]:
+        """Returns where the WARC holds each record, and the files' lengths.
+
+        What needs no disk is done here: a thread that hashes and compresses beside a busy loop spends as much again on
+        getting the interpreter lock back (docs/decisions/0004-threads.md).
+        """
         written: list[Written | None] = [None] * len(records)
-        for (i, _), place in zip(present, places, strict=True):
-            written[i] = place
-        return written, files
+        for sink in self._sinks:
+            places = await self._write_sink(sink, records, written)
+            if sink.name == "warc":
+                written = places
+        return written, await self._in_thread(self._sync_sinks)
+
+    async def _write_sink(
+        self, sink: Sink, records: Sequence[Record | None], written: Sequence[Written | None]
+    ) -> list[Written | None]:
+        places: list[Written | None] = [None] * len(records)
+        left: list[int] = []  # for the thread
+        begun_mono = self._clock.mono()
+        for i, record in enumerate(records):
+            if record is None:
+                continue
+            if not sink.can_gather(record):
+                left.append(i)
+                continue
+            places[i] = sink.gather(record, written[i])
+            if self._clock.mono() - begun_mono > GATHER_S:
+                await asyncio.sleep(0)
+                begun_mono = self._clock.mono()
+        if left:
+            chosen = [record for i in left if (record := records[i]) is not None]
+            put = await self._in_thread(sink.write, chosen, [written[i] for i in left])
+            for i, place in zip(left, put, strict=True):
+                places[i] = place
+        return places
+
+    def _sync_sinks(self) -> list[SinkFile]:
+        """On the sinks' thread."""
+        return [file for sink in self._sinks for file in sink.sync()]
 
     def _settle_sinks(self) -> list[SinkFile]:
         """On the sinks' thread. Every sink must hear of the commit, whatever became of the others' renames."""

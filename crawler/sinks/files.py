@@ -167,8 +167,20 @@ class SinkFiles:
         file.pending.append(data)
         file.pending_bytes += len(data)
         file.size += len(data)
-        if file.pending_bytes >= FLUSH_BYTES:
-            self._flush(file)
+
+    def _flush_large(self) -> None:
+        """Write what was gathered, if it is much."""
+        for file in self._files:
+            if file.pending_bytes >= FLUSH_BYTES:
+                self._flush(file)
+
+    def _open_file(self) -> OpenFile | None:
+        """The file the next record goes to, if it is there and nothing has to be cut from it first."""
+        return None if self._reset_due else next((file for file in self._files if file.size < self._limit), None)
+
+    def _has_room(self, file: OpenFile, size: int) -> bool:
+        """Whether so many bytes leave a file below its limit."""
+        return file.size + size < self._limit
 
     def _flush(self, file: OpenFile) -> None:
         """Hand what was gathered to the system in one write, or more where it takes less than it was given."""

@@ -15,6 +15,8 @@ from crawler.sinks.files import SinkFiles, utc_text
 from crawler.sinks.naming import EXTENSIONS, Naming
 from crawler.sinks.options import SinkOptions
 
+LINE_BYTES = 65_536  # more than a line has: three URLs, a title of 512 characters, each perhaps escaped
+
 
 def page_line(record: Record, page: PageInfo, warc: Written | None) -> bytes:
     """The line of one page, UTF-8, with its line feed. `simhash` is null in all: see docs/OPERATIONS.md."""
@@ -60,10 +62,18 @@ class PagesSink(SinkFiles):
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
         """See `Sink.write`; `written[i]` is where the WARC has record i."""
         self._finish_reset()
-        return [
-            None if record.page is None else self._write_line(page_line(record, record.page, warc))
-            for record, warc in zip(records, written, strict=True)
-        ]
+        places = [self.gather(record, warc) for record, warc in zip(records, written, strict=True)]
+        self._flush_large()
+        return places
+
+    def can_gather(self, record: Record) -> bool:
+        """See `Sink.can_gather`."""
+        file = self._open_file()
+        return file is not None and self._has_room(file, LINE_BYTES)
+
+    def gather(self, record: Record, written: Written | None) -> Written | None:
+        """See `Sink.gather`; `written` is where the WARC has the record."""
+        return None if record.page is None else self._write_line(page_line(record, record.page, written))
 
     def _write_line(self, line: bytes) -> Written:
         file = self._current()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
+from crawler.core.body import BytesBody
 from crawler.core.values import Record, Written
 from crawler.sinks.disk import Disk
 from crawler.sinks.files import OpenFile, SinkFiles, utc_text
@@ -31,6 +32,7 @@ from crawler.sinks.warc_record import (
 
 STREAM_BYTES = 1 << 20  # fetch.spool_over's default: above it a body is in a file
 SMALL_BYTES = 2_048  # request and metadata records, and responses without much of a body
+HEADERS_BYTES = 32_768  # more than the records of a visit take beside heads and body: URLs have 2 KiB at most
 GZIP_WBITS = 31  # zlib's number for deflate in a gzip member
 
 
@@ -61,7 +63,23 @@ class WarcSink(SinkFiles):
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
         """See `Sink.write`. The place returned is that of the response or revisit record."""
         self._finish_reset()
-        return [self._write_visit(record) for record in records]
+        places: list[Written | None] = []
+        for record in records:
+            places.append(self._write_visit(record))
+            self._flush_large()
+        return places
+
+    def can_gather(self, record: Record) -> bool:
+        """See `Sink.can_gather`."""
+        fetched, file = record.fetched, self._open_file()
+        body = fetched.raw_body
+        if file is None or not file.begun or not isinstance(body, BytesBody) or body.size > STREAM_BYTES:
+            return False
+        return self._has_room(file, body.size + len(fetched.raw_head) + len(fetched.request_bytes) + HEADERS_BYTES)
+
+    def gather(self, record: Record, written: Written | None) -> Written | None:
+        """See `Sink.gather`."""
+        return self._write_visit(record)
 
     def _write_visit(self, record: Record) -> Written:
         file = self._current()
@@ -146,6 +164,7 @@ class WarcSink(SinkFiles):
         self._append(file, member.compress(header + head))
         for chunk in body.chunks():
             self._append(file, member.compress(chunk))
+            self._flush_large()
         self._append(file, member.compress(END))
         self._append(file, member.flush())
         file.count()

@@ -19,7 +19,7 @@ from tests.support.records import make_record
 from tests.support.sinks import KINDS, Kind, Store
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.name)
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.label or kind.name)
 def kind(request: pytest.FixtureRequest) -> Kind:
     return request.param
 
@@ -85,6 +85,29 @@ def test_nothing_written_touches_nothing(kind: Kind, tmp_path: Path) -> None:
     calls = disk.calls
     assert (sink.sync(), sink.settled(), sink.close()) == ([], [], [])
     assert (disk.calls, names(kind, tmp_path)) == (calls, [])
+
+
+def test_gathering_touches_no_disk(kind: Kind, tmp_path: Path) -> None:
+    """Only where a file is there and has room; what is gathered is stored like anything else."""
+    disk, store = FaultyDisk(), Store()
+    sink = kind.make(tmp_path, disk=disk, limit=150_000)
+    sink.open([])
+    records = make_records(0, 40)
+    assert not sink.can_gather(records[0])
+    commit(sink, store, records[:1])
+    calls, places, taken = disk.calls, [], records[:1]
+    for record in records[1:]:
+        if not sink.can_gather(record):
+            break
+        places.append(sink.gather(record, None))
+        taken.append(record)
+    assert disk.calls == calls
+    assert len(taken) > 1
+    assert all(places)
+    store.commit(sink.sync())
+    store.commit(sink.settled())
+    sink.close()
+    assert output(kind, tmp_path) == urls(taken)
 
 
 def test_sync_says_the_same_until_it_is_settled(kind: Kind, tmp_path: Path) -> None:

@@ -391,6 +391,12 @@ class ListSink:
         self._call("write")
         return places
 
+    def can_gather(self, record: Record) -> bool:
+        return False
+
+    def gather(self, record: Record, written: Written | None) -> Written | None:
+        raise AssertionError("nobody may gather here")
+
     def sync(self) -> list[SinkFile]:
         self._call("sync")
         return [self._file(SinkFileState.OPEN)]

@@ -1,7 +1,7 @@
 """What sink tests share: a store that remembers lengths, readers, and one face for both sinks."""
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from warcio.archiveiterator import ArchiveIterator
 
-from crawler.core.values import SinkFile
+from crawler.core.values import Record, SinkFile, Written
 from crawler.core.vocabulary import SinkFileState
 from crawler.sinks.disk import Disk
 from crawler.sinks.files import SinkFiles
@@ -34,6 +34,41 @@ def make_warc(
 
 def make_pages(directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None) -> PagesSink:
     return PagesSink(SinkOptions(warc_size=limit), directory, now=lambda: STARTED_AT, disk=disk)
+
+
+def _as_the_committer(sink: Any, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+    """Gather each record that can be, write the others."""
+    places: list[Written | None] = []
+    for record, place in zip(records, written, strict=True):
+        if sink.can_gather(record):
+            places.append(sink.gather(record, place))
+        else:
+            places += super(type(sink), sink).write([record], [place])
+    return places
+
+
+class GatheringWarc(WarcSink):
+    """Takes what it is given as the committer hands it over."""
+
+    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+        return _as_the_committer(self, records, written)
+
+
+class GatheringPages(PagesSink):
+    """The same."""
+
+    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+        return _as_the_committer(self, records, written)
+
+
+def make_gathering_warc(directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None) -> WarcSink:
+    return GatheringWarc(
+        SinkOptions(name="crawl", warc_size=limit), directory, info=WARC_INFO, now=lambda: STARTED_AT, disk=disk
+    )
+
+
+def make_gathering_pages(directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None) -> PagesSink:
+    return GatheringPages(SinkOptions(warc_size=limit), directory, now=lambda: STARTED_AT, disk=disk)
 
 
 def read_warc(path: Path) -> list[dict[str, Any]]:
@@ -75,11 +110,14 @@ class Kind:
     visits_in: Callable[[Path], list[str]]
     extension: str
     limit: int
+    label: str = ""
 
 
 KINDS = (
     Kind("warc", make_warc, visits_in_warc, "warc.gz", 3_000),
     Kind("pages", make_pages, visits_in_pages, "jsonl", 900),
+    Kind("warc", make_gathering_warc, visits_in_warc, "warc.gz", 3_000, "warc, gathered"),
+    Kind("pages", make_gathering_pages, visits_in_pages, "jsonl", 900, "pages, gathered"),
 )
 
 

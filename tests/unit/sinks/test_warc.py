@@ -278,6 +278,16 @@ def test_a_large_body_is_never_asked_for_whole(tmp_path: Path) -> None:
     assert file.committed_bytes > 2 * disk.largest
 
 
+def test_what_is_not_in_memory_or_large_is_not_gathered(tmp_path: Path) -> None:
+    """It is read piece by piece, in the thread that may wait for a disk."""
+    sink = make_warc(tmp_path)
+    sink.open([])
+    sink.write([make_record()], [None])
+    assert sink.can_gather(make_record())
+    assert not sink.can_gather(make_record(streamed=True))
+    assert not sink.can_gather(make_record(payload=bytes(STREAM_BYTES + 1)))
+
+
 def test_a_truncated_body_is_marked(tmp_path: Path) -> None:
     """WARC-Truncated holds the reason; a whole body has no such field."""
     assert one(tmp_path / "a", VISITS["truncated"])[0]["warc-truncated"] == "disconnect"
