@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from crawler.core.options import RecrawlOptions
-from crawler.core.revisit import DAY_S, Finding, change_rate, classify, interval_s, learn, solve_price
+from crawler.core.revisit import DAY_S, Finding, change_rate, classify, importance, interval_s, learn, solve_price
 from crawler.core.values import PageHistory
 
 SOLVE_EVERY_S = 3 * DAY_S
@@ -21,10 +21,13 @@ SOLVE_EVERY_S = 3 * DAY_S
 
 @dataclass(slots=True)
 class Page:
-    """`rate` is the truth, that no policy sees. `clean_until` is when the copy of the last visit goes stale."""
+    """`rate` is the truth, that no policy sees; `weight` what it is judged by, `believed` what the policy takes for it.
+    `clean_until` is when the copy of the last visit goes stale.
+    """
 
     rate: float
     weight: float
+    believed: float
     history: PageHistory | None = None
     last_at: float = 0.0
     clean_until: float = 0.0
@@ -80,7 +83,7 @@ def _stepping(up: float, down: float, most_s: float) -> Policy:
 def learned(world: World, page: Page, finding: Finding, elapsed_s: float) -> float:
     """The engine's policy."""
     page.history = learn(page.history, finding, elapsed_s=elapsed_s, content_at=0.0)
-    return interval_s(page.history, finding, weight=page.weight, price=world.price, options=world.options)
+    return interval_s(page.history, finding, weight=page.believed, price=world.price, options=world.options)
 
 
 def unweighted(world: World, page: Page, finding: Finding, elapsed_s: float) -> float:
@@ -101,12 +104,38 @@ POLICIES: dict[str, Policy] = {
 def world_of(pages: int, seed: int, *, visits_per_page_week: float = 1.0) -> World:
     """Rates log-normal around a change in two weeks, spread over three orders of magnitude; Pareto importance."""
     rng = random.Random(seed)
-    made = [
-        Page(rate=rng.lognormvariate(math.log(1 / (11 * DAY_S)), 1.6), weight=rng.paretovariate(1.1))
-        for _ in range(pages)
-    ]
+    made = []
+    for _ in range(pages):
+        rate, weight = rng.lognormvariate(math.log(1 / (11 * DAY_S)), 1.6), rng.paretovariate(1.1)
+        made.append(Page(rate, weight, weight))
     budget = pages * visits_per_page_week / (7 * DAY_S)
     return World(made, rng, RecrawlOptions(enabled=True), budget)
+
+
+def linked_world_of(pages: int, seed: int, *, of_eight: int, kept: float) -> World:
+    """Importance as `core.revisit` makes it of depth and in-links, whose number is Pareto. The policy knows those of
+    `of_eight` pages in eight, and of what was counted the share `kept`: a page's count is lost whole or not at all.
+    """
+    rng = random.Random(seed)
+    made = []
+    for _ in range(pages):
+        rate, depth = rng.lognormvariate(math.log(1 / (11 * DAY_S)), 1.6), rng.randrange(1, 7)
+        in_links = min(int(rng.paretovariate(0.7)), 20_000)
+        counted = 8 * sum(rng.randrange(8) < of_eight for _ in range(in_links)) // max(1, of_eight)
+        known = counted if rng.random() < kept else 0
+        weight, believed = (importance(depth=depth, in_links=n) for n in (in_links, known))
+        made.append(Page(rate, weight, believed))
+    return World(made, rng, RecrawlOptions(enabled=True), pages / (7 * DAY_S))
+
+
+# Links are counted on every eighth page, until the page they lead to is visited.
+LINKED: dict[str, tuple[int, float]] = {
+    "every in-link known": (8, 1.0),
+    "counted on every eighth page": (1, 1.0),
+    "the same, a tenth lost": (1, 0.9),
+    "the same, half lost": (1, 0.5),
+    "no in-link known": (0, 1.0),
+}
 
 
 def simulate(world: World, policy: Policy, *, days: float) -> Result:
@@ -152,7 +181,7 @@ def simulate(world: World, policy: Policy, *, days: float) -> Result:
 def _solve(world: World, policy: Policy) -> None:
     if policy in (learned, unweighted):
         blind = policy is unweighted
-        known = ((change_rate(page.history), 1.0 if blind else page.weight) for page in world.pages)
+        known = ((change_rate(page.history), 1.0 if blind else page.believed) for page in world.pages)
         world.price = solve_price(classify(known), per_s=world.budget, options=world.options)
 
 
@@ -171,12 +200,19 @@ def main() -> None:
     print(f"{chosen.pages} pages, {chosen.days:g} days, one visit a page and week, seed {chosen.seed}")
     print(f"{'':32}{'freshness':>10}{'unweighted':>12}{'visits/week':>13}{'fewest':>8}{'never':>7}")
     for name, policy in POLICIES.items():
-        got = simulate(world_of(chosen.pages, chosen.seed), policy, days=chosen.days)
-        print(
-            f"{name:32}{got.freshness:>10.3f}{got.plain:>12.3f}{got.visits_per_page_week:>13.3f}"
-            f"{got.fewest_visits:>8}{got.never_visited:>7}",
-            flush=True,
-        )
+        show(name, simulate(world_of(chosen.pages, chosen.seed), policy, days=chosen.days))
+    print("\nimportance by depth and in-links")
+    for name, (of_eight, kept) in LINKED.items():
+        world = linked_world_of(chosen.pages, chosen.seed, of_eight=of_eight, kept=kept)
+        show(name, simulate(world, learned, days=chosen.days))
+
+
+def show(name: str, got: Result) -> None:
+    print(
+        f"{name:32}{got.freshness:>10.3f}{got.plain:>12.3f}{got.visits_per_page_week:>13.3f}"
+        f"{got.fewest_visits:>8}{got.never_visited:>7}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
