@@ -157,7 +157,7 @@ async def _run(
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
             parts.blocks.load(await frontier.blocks())
             parts.books.load(recovered, same_delays=same_delays(settings))
-            parts.admission.traps.load(recovered.quarantines, recovered.trap_counts)
+            parts.admission.traps.load(recovered.quarantines, recovered.trap_counts, recovered.error_pages)
             parts.rejudger.want(recovered.unswept)
             if recovered.hosts:
                 parts.gate.rest_all()
@@ -330,6 +330,7 @@ def _assemble(
 
     committer.take_quarantines = traps.take_quarantines
     committer.take_trap_counts = traps.take_counts
+    committer.take_error_pages = traps.take_error_pages
 
     def on_scope_host(host: str, via: str) -> None:
         committer.add_scope_host(host)

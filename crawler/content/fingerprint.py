@@ -42,6 +42,15 @@ class Fingerprint:
         common = len(self.words & other.words)
         return common > 0 and 10 * common >= 9 * len(self.words | other.words)
 
+    def as_bytes(self) -> bytes:
+        """To be stored; words hold neither spaces nor line ends."""
+        return self.simhash.to_bytes(8) + b" ".join(sorted(self.words))
+
+    @classmethod
+    def from_bytes(cls, stored: bytes) -> "Fingerprint":
+        """What `as_bytes` gave."""
+        return cls(int.from_bytes(stored[:8]), frozenset(stored[8:].split()))
+
 
 def fingerprint(html: bytes, url: str) -> Fingerprint:
     """Of a page's bytes in UTF-8."""

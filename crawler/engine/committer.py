@@ -99,6 +99,7 @@ class Committer:
         self.on_given_up: Callable[[], None] = lambda: None
         self.take_quarantines: Callable[[], list[Quarantine]] = list
         self.take_trap_counts: Callable[[], list[TrapCount]] = list
+        self.take_error_pages: Callable[[], list[tuple[int, bytes]]] = list
         self.on_rules: Callable[[Sequence[int], Sequence[int]], None] = lambda robots_changed, quarantined: None
 
     # -- from workers
@@ -240,13 +241,13 @@ class Committer:
         settlements = [visited.settlement for visited in batch]
         rests = self._scheduler.books.take_rests()
         quarantines, paces = self.take_quarantines(), self._scheduler.books.take_paces()
-        trap_counts = self.take_trap_counts()
+        traps = self.take_trap_counts(), self.take_error_pages()
         scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
         counters = self._tally.life_with(settlements)
         waited = False
         failures = 0
         while isinstance(
-            stored := await self._store(settlements, rests, scope_hosts, counters, quarantines, paces, trap_counts), str
+            stored := await self._store(settlements, rests, scope_hosts, counters, quarantines, paces, traps), str
         ):
             if not waited:
                 self._on_disk(stored)
@@ -273,7 +274,7 @@ class Committer:
         counters: Counters,
         quarantines: list[Quarantine],
         paces: list[Pace],
-        trap_counts: list[TrapCount],
+        traps: tuple[list[TrapCount], list[tuple[int, bytes]]],
     ) -> tuple[Receipt, list[Written | None]] | str:
         """One attempt. Returns why nothing was stored, in words, if the disk is to blame."""
         try:
@@ -291,7 +292,8 @@ class Committer:
                 hint_after_s,
                 quarantines=quarantines,
                 paces=paces,
-                trap_counts=trap_counts,
+                trap_counts=traps[0],
+                error_pages=traps[1],
             )
             return await self._frontier.settle(batch), written
         except (OSError, FrontierFull) as error:

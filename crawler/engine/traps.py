@@ -89,12 +89,20 @@ class TrapWatch:
         self._on_event = on_event
         self._hosts: OrderedDict[int, HostTraps] = OrderedDict()
         self._dirty: list[Quarantine] = []
+        self._dirty_pages: dict[int, list[Fingerprint]] = {}
         self._dirty_counts: dict[tuple[int, str, str], TrapCount] = {}
 
-    def load(self, quarantines: Iterable[Quarantine], counts: Sequence[TrapCount] = ()) -> None:
+    def load(
+        self,
+        quarantines: Iterable[Quarantine],
+        counts: Sequence[TrapCount] = (),
+        error_pages: Iterable[tuple[int, bytes]] = (),
+    ) -> None:
         """Take over what an earlier run decided and counted; `counts` those that matter most first."""
         for one in quarantines:
             self._put(one)
+        for host_id, stored in error_pages:
+            self._watched(host_id).soft_404 = [Fingerprint.from_bytes(one) for one in _split(stored)]
         for count in reversed(counts):
             traps = self._watched(count.host_id)
             if count.names:
@@ -114,6 +122,12 @@ class TrapWatch:
         """Those that changed since last asked, for the next commit."""
         dirty, self._dirty = self._dirty, []
         return dirty
+
+    def take_error_pages(self) -> list[tuple[int, bytes]]:
+        """Host ids with what their pages look like that do not exist, where that changed since last asked."""
+        changed = [(host_id, _join(one.as_bytes() for one in pages)) for host_id, pages in self._dirty_pages.items()]
+        self._dirty_pages.clear()
+        return changed
 
     # -- verdicts
 
@@ -196,7 +210,9 @@ class TrapWatch:
     def probed(self, host: Host, found: Fingerprint | None) -> None:
         """The answer to a probe; None: the host says as it should that there is no such page."""
         if found is not None:
-            self._watched(host.id).soft_404.append(found)
+            traps = self._watched(host.id)
+            traps.soft_404 = [*traps.soft_404, found][-PROBES:]
+            self._dirty_pages[host.id] = traps.soft_404
         self._on_event(
             Event.PROBE,
             {"server_address": host.origin.host, "server_port": host.origin.port, "soft_404": found is not None},
@@ -270,6 +286,19 @@ class TrapWatch:
         else:
             self._hosts.move_to_end(host_id)
         return traps
+
+
+def _join(parts: Iterable[bytes]) -> bytes:
+    return b"".join(len(part).to_bytes(4) + part for part in parts)
+
+
+def _split(joined: bytes) -> list[bytes]:
+    parts, at = [], 0
+    while at < len(joined):
+        end = at + 4 + int.from_bytes(joined[at : at + 4])
+        parts.append(joined[at + 4 : end])
+        at = end
+    return parts
 
 
 def unwatched() -> TrapWatch:

@@ -71,6 +71,7 @@ class Recovered:
     paces: tuple[Pace, ...] = ()
     unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
     trap_counts: tuple[TrapCount, ...] = ()  # TRAP_COUNTS_READ at most, those that count most
+    error_pages: tuple[tuple[int, bytes], ...] = ()  # by host id
     is_copy: bool = False  # a backup put back, whose output files may have grown since (until `output_agrees`)
 
 
@@ -96,6 +97,7 @@ class Batch:
     quarantines: Sequence[Quarantine] = ()
     paces: Sequence[Pace] = ()  # response_s 0: the key is not slow any more
     trap_counts: Sequence[TrapCount] = ()
+    error_pages: Sequence[tuple[int, bytes]] = ()  # host ids, with what the engine keeps of their soft 404s
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class MemoryFrontier(MemoryRows):
             quarantines=tuple(await self.quarantines()),
             paces=tuple(self._paces[key] for key in sorted(self._paces)),
             unswept=tuple(sorted(self._unswept)),
+            error_pages=tuple(sorted(self._error_pages.items())),
             trap_counts=tuple(sorted(self._trap_counts.values(), key=lambda one: (-one.fetched, one))),
         )
 
@@ -99,6 +100,7 @@ class MemoryFrontier(MemoryRows):
             self._paces[pace.key] = pace
             if pace.response_s == 0:
                 del self._paces[pace.key]
+        self._error_pages.update(batch.error_pages)
         for count in batch.trap_counts:
             self._trap_counts[count.host_id, count.template, count.names] = count
         for one in batch.quarantines:

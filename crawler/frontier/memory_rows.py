@@ -95,6 +95,7 @@ class MemoryRows:
         self._rules: str | None = None
         self._dated_to: int | None = 0
         self._kept: dict[str, bytes] = {}
+        self._error_pages: dict[int, bytes] = {}
         self._trap_counts: dict[tuple[int, str, str], TrapCount] = {}
         self._paces: dict[str, Pace] = {}
         self._robots_changed: list[int] = []

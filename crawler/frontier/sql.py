@@ -161,6 +161,10 @@ PUT_TRAP_COUNTS: Final = "INSERT OR REPLACE INTO trap_count (host, template, nam
 TRAP_COUNT_WIDTH: Final = 6
 TRAP_COUNTS: Final = """
 SELECT host, template, names, kind, fetched, check_at FROM trap_count ORDER BY fetched DESC, host, template LIMIT ?"""
+PUT_ERROR_PAGES: Final = "INSERT OR REPLACE INTO meta VALUES ('error_pages:' || ?, ?)"
+ERROR_PAGES: Final = """
+SELECT CAST(substr(name, 13) AS INTEGER) AS host, value FROM meta
+WHERE name > 'error_pages:' AND name < 'error_pages;' ORDER BY host LIMIT 2048"""
 
 _DUE: Final = """
 SELECT json_group_array(json_array(url, host, state))
@@ -315,6 +319,7 @@ ERASE_HOST: Final = (
     "DELETE FROM quarantine WHERE host = ?",
     "DELETE FROM trap_count WHERE host = ?",
     "UPDATE host SET state = 'new' WHERE id = ?",
+    "DELETE FROM meta WHERE name = 'error_pages:' || ?",
 )
 # In the order of the indexes url_queued and url_denied, which hold exactly these rows.
 URL_ROWS: Final = """

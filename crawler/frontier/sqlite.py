@@ -100,6 +100,7 @@ class SqliteFrontier:
             seeds_added=database.get(sql.META, ("seeds_added",)) is not None,
             quarantines=tuple(Quarantine(*columns) for columns in database.rows(sql.QUARANTINES)),
             paces=tuple(Pace(*columns) for columns in database.rows(sql.PACES)),
+            error_pages=tuple(database.rows(sql.ERROR_PAGES)),
             trap_counts=tuple(TrapCount(*columns) for columns in database.rows(sql.TRAP_COUNTS, (TRAP_COUNTS_READ,))),
             unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
             is_copy=database.get(sql.META, (sql.COPIED_AT,)) is not None,

@@ -95,6 +95,8 @@ class Writer:
                 self._db.run(sql.PUT_UNSWEPT, (one.host_id,))
             counts = [value for count in batch.trap_counts for value in count]
             self._db.run_many(sql.PUT_TRAP_COUNTS, "", counts, width=sql.TRAP_COUNT_WIDTH)
+            for error_pages in batch.error_pages:
+                self._db.run(sql.PUT_ERROR_PAGES, error_pages)
         return change.receipt(links_new)
 
     def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], now: float) -> int:

@@ -686,9 +686,11 @@ async def test_counts_of_templates_are_kept_with_the_commit_that_brings_them(sto
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         await frontier.settle(replace(batch(), trap_counts=counts[:2]))
-        await frontier.settle(replace(batch(), trap_counts=counts[2:]))
+        await frontier.settle(replace(batch(), trap_counts=counts[2:], error_pages=[(12, b"\x00a"), (3, b"b")]))
+        await frontier.settle(replace(batch(), error_pages=[(12, b"\x00c")]))
     async with store.opened() as (_, recovered):
         assert recovered.trap_counts == (counts[3], counts[2], counts[1])
+        assert recovered.error_pages == ((3, b"b"), (12, b"\x00c"))
 
 
 # -- history of robots.txt

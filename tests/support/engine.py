@@ -530,6 +530,7 @@ class Engine:
         )
         self.committer.take_quarantines = self.traps.take_quarantines
         self.committer.take_trap_counts = self.traps.take_counts
+        self.committer.take_error_pages = self.traps.take_error_pages
         self.robots_seen: list[Host] = []
         self.large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
         self.workers = [self.make_worker() for _ in range(engine.workers)]
@@ -584,7 +585,7 @@ class Engine:
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.books.load(recovered)
-        self.traps.load(recovered.quarantines, recovered.trap_counts)
+        self.traps.load(recovered.quarantines, recovered.trap_counts, recovered.error_pages)
         self.rejudger.want(recovered.unswept)
         self.tally.life = recovered.counters
         receipt: Receipt = await self.frontier.add(self.seeds, now=self.clock.now())

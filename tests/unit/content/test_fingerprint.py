@@ -3,7 +3,7 @@
 import random
 import time
 
-from crawler.content.fingerprint import fingerprint, simhash
+from crawler.content.fingerprint import Fingerprint, fingerprint, simhash
 
 URL = "https://example.org/no/such/page-123?q=term"
 
@@ -56,3 +56,10 @@ def test_large_pages_are_cut() -> None:
         start = time.thread_time()
         fingerprint(body, URL)
         assert time.thread_time() - start < 0.5
+
+
+def test_a_fingerprint_comes_back_as_it_was_stored() -> None:
+    """Words beyond ASCII, and none at all."""
+    for text in ("<p>Not found: nichts für dich, 0 Treffer".encode(), b"<p>"):
+        found = fingerprint(text, "https://a.test/x")
+        assert Fingerprint.from_bytes(found.as_bytes()) == found
