@@ -128,10 +128,11 @@ class Mender:
         try:
             self._disk.copy(path, descriptor, file.committed_bytes)
             self._disk.sync(descriptor)
-        except OSError:
+        except OSError as error:
             with suppress(OSError):  # on a full disk the half of a copy is in the way
                 self._disk.unlink(part)
-            raise
+            needed = f"{error.strerror}: {file.committed_bytes} bytes of {path.name} are to be copied"
+            raise OSError(error.errno, needed, str(part)) from error
         finally:
             self._disk.close(descriptor)
         self._disk.sync_folder(self._folder)

@@ -1,6 +1,7 @@
 """The file: which it opens, how it grows, what its errors mean."""
 
 import errno
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from crawler.frontier import database as module
 from crawler.frontier import sql
-from crawler.frontier.base import FrontierCorrupt, FrontierVersion
+from crawler.frontier.base import FrontierCorrupt, FrontierFull, FrontierVersion
+from crawler.frontier.copy import Copier
 from crawler.frontier.database import APPLICATION_ID, MIGRATIONS, Database
+from crawler.frontier.reader import Reader
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.frontiers import NOW, fast_folder, found
 
@@ -304,4 +307,77 @@ async def test_a_full_disk_has_its_number(path: Path) -> None:
     full = database.explain_opening(apsw.FullError("x"))
     assert isinstance(full, OSError)
     assert full.errno == errno.ENOSPC
+    database.close()
+
+
+# -- a store that is not where it was
+
+
+async def test_a_log_of_another_store_beside_a_backup_is_refused(path: Path) -> None:
+    """SQLite would apply it. The store that was killed in the middle of it goes on, of course."""
+    await make_store(path, 5)
+    backup = path.with_name("backup.db")
+    with Copier(path, is_live=False) as store:
+        store.backup(backup, lambda done, total: None)
+    newer = Database(path)
+    newer.run("CREATE TABLE more (x)")
+    log = path.with_name("frontier.db-wal")
+    killed = path.with_name("killed.db")
+    shutil.copy(path, killed)
+    shutil.copy(log, killed.with_name("killed.db-wal"))
+    saved = log.read_bytes()
+    newer.close()
+    Database(killed).close()
+    backup.replace(path)
+    log.write_bytes(saved)
+    before = path.read_bytes()
+    for look in (lambda: Database(path), lambda: Reader(path, is_live=False)):
+        with pytest.raises(FrontierCorrupt, match=r"frontier\.db-wal beside it belongs to another store"):
+            look()
+    assert (path.read_bytes(), log.read_bytes()) == (before, saved)
+    log.unlink()
+    frontier = SqliteFrontier(path)
+    recovered = await frontier.open()
+    assert (recovered.is_copy, (await frontier.totals()).queued) == (True, 5)
+    await frontier.output_agrees()
+    await frontier.close(clean=True)
+    again = SqliteFrontier(path)
+    assert not (await again.open()).is_copy
+    await again.close(clean=True)
+
+
+async def test_nothing_is_stored_in_a_file_that_was_deleted_or_replaced(path: Path) -> None:
+    """A commit would be acknowledged and gone. It goes on when the file is back; what was asked then is stored."""
+    await make_store(path)
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    aside = path.with_name("aside.db")
+    path.rename(aside)
+    for _ in range(2):  # deleted, then replaced
+        with pytest.raises(FrontierFull, match="was deleted or replaced while it was in use: put it back"):
+            await frontier.add([found("https://a.example/more")], now=NOW)
+        shutil.copy(aside, path)
+    aside.replace(path)
+    assert list((await frontier.add([found("https://a.example/more")], now=NOW)).links_new) == [1]
+    await frontier.close(clean=True)
+
+
+def test_a_look_at_the_store_in_use_gives_up_none_of_its_locks(path: Path) -> None:
+    """Closing a file releases every lock that the process has on it: nobody here may open and close it by hand."""
+
+    def locks() -> list[str]:
+        lines = Path("/proc/locks").read_text().splitlines()
+        return [line.split()[2:] for line in lines if f":{path.stat().st_ino} " in line]  # type: ignore[misc]
+
+    database = Database(path)
+    with database.transaction():
+        database.run(sql.PUT_META, ("x", "1"))
+    assert path.with_name("frontier.db-wal").stat().st_size > 0
+    before = locks()
+    assert before, "SQLite holds no lock: nothing was tried"
+    with Reader(path, is_live=True) as reader:
+        assert reader.meta("x") == "1"
+        assert locks() != []
+        with database.transaction():
+            database.run(sql.PUT_META, ("x", "2"))
     database.close()
