@@ -194,8 +194,10 @@ class Service:
 
     def _on_command(self, name: str, arguments: Arguments, caller: Caller, refusal: str | None) -> None:
         if name not in QUIET:
-            fields = {"command": name, "arguments": brief(arguments), "pid": caller.pid, "uid": caller.uid}
-            self._parts.logs.emit(Event.CONTROL, fields if refusal is None else fields | {"detail": refusal})
+            fields = {"command": name, "arguments": brief(arguments) or None, "pid": caller.pid, "uid": caller.uid}
+            self._parts.logs.emit(
+                Event.CONTROL, fields if refusal is None else fields | {"detail": " ".join(refusal.split())}
+            )
 
     def _bounded(self) -> list[Bounded]:
         """What is held in memory, against what it may come to."""

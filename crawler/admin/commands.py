@@ -15,6 +15,7 @@ from crawler.core.clock import Clock
 from crawler.core.url import UrlError
 from crawler.core.values import Origin
 from crawler.core.vocabulary import Exit, StoppedBy
+from crawler.core.words import counted, worded
 from crawler.engine.admission import Admission
 from crawler.engine.blocks import Blocks, block_of
 from crawler.engine.crawl import Crawl
@@ -240,7 +241,7 @@ def _some(arguments: Arguments, name: str) -> list[str]:
 def brief(arguments: Arguments) -> str:
     """Arguments as the log shows them: a long list by its length."""
     shown = {
-        name: f"{len(value)} items" if isinstance(value, list) and len(value) > 3 else value
+        name: counted(len(value), "item") if isinstance(value, list) and len(value) > 3 else worded(value)
         for name, value in arguments.items()
     }
-    return " ".join(f"{name}={value}" for name, value in shown.items())[:500]
+    return " ".join(f"{name}={text}" for name, text in shown.items() if text)[:500]

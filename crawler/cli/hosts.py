@@ -172,8 +172,9 @@ def _connections(view: HostView) -> str:
 
 
 def _footer(shown: Sequence[HostView], chosen: Sequence[HostView], found: Sequence[HostView], tally: Tally) -> str:
-    parts = [f"{count(len(shown))} of {count(len(chosen))} hosts shown" if len(shown) < len(chosen) else ""]
+    parts = [f"{count(len(shown))} of {counted(len(chosen), 'host')} shown" if len(shown) < len(chosen) else ""]
     parts.append(f"{counted(len(found), 'host')} in all" if len(chosen) < len(found) or not parts[0] else "")
     if tally.first_ts:
-        parts.append(f"times from {count(tally.lines)} lines of the log since {tally.first_ts[:19].replace('T', ' ')}")
+        since = tally.first_ts[:19].replace("T", " ")
+        parts.append(f"times from {counted(tally.lines, 'line')} of the log since {since}")
     return "; ".join(filter(None, parts))

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from crawler.core.vocabulary import OutcomeWord
+from crawler.core.words import counted as counted  # one of the figures that commands write
+from crawler.core.words import fields_of
 
 _CODES: Final[Mapping[str, str]] = {
     "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36",
@@ -49,11 +51,6 @@ def printable(text: str) -> str:
 def count(value: float) -> str:
     """A whole number with separators: "1,234,567"."""
     return f"{value:,.0f}"
-
-
-def counted(number: float, noun: str) -> str:
-    """A number and its noun, in the singular for one: "1 URL", "1,234 hosts"."""
-    return f"{number:,.0f} {noun}{'' if number == 1 else 's'}"
 
 
 def size(value: float) -> str:
@@ -120,15 +117,10 @@ def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
     return "  ".join(parts)
 
 
-_LEFT_OUT: Final = frozenset(("ts", "event", "level", "crawl", "run_id"))
-
-
 def event_text(line: Mapping[str, Any], pen: Pen) -> str:
     """A line of events.jsonl for a person."""
     colour = {"warning": "yellow", "error": "red", "critical": "red"}.get(str(line.get("level")), "")
-    fields = " ".join(
-        f"{pen(name + '=', 'dim')}{printable(str(value))}" for name, value in line.items() if name not in _LEFT_OUT
-    )
+    fields = " ".join(f"{pen(name + '=', 'dim')}{printable(text)}" for name, text in fields_of(line))
     event = f"{line.get('event', '?')!s:<13}"
     return f"{pen(_clock(line), 'dim')}  {pen(printable(event), colour or 'cyan')}  {fields}"
 

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from crawler.core.words import counted
 from crawler.engine.snapshot import Snapshot
 from crawler.obs.redact import redact
 
@@ -91,7 +92,7 @@ def panel(snapshot: Snapshot) -> Text:
     line(
         "responses",
         (f"{count(s.responses)} · {size(s.bytes)} · ", ""),
-        (f"{count(s.errors)} {_plural(s.errors, 'error')}", "red" if s.errors else ""),
+        (counted(s.errors, "error"), "red" if s.errors else ""),
         (f" · {count(s.denied)} denied", ""),
     )
     queue = f"{count(s.queued)} due · {count(s.waiting)} later · {count(s.in_flight)} in flight"
@@ -189,10 +190,6 @@ def _words(counts: object) -> str:
         return ""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count(number)} {word}" for word, number in ordered if number)
-
-
-def _plural(value: int, noun: str) -> str:
-    return noun if value == 1 else f"{noun}s"
 
 
 def _printable(text: str) -> str:

@@ -10,6 +10,7 @@ import orjson
 
 from crawler.admin.client import Unreachable
 from crawler.cli.daemon import reach
+from crawler.cli.look import count, counted
 from crawler.cli.place import place_options
 from crawler.cli.streams import write_data
 from crawler.core.vocabulary import Exit
@@ -49,7 +50,7 @@ def lines(answer: Mapping[str, Any]) -> list[str]:
     would = "would change" if answer["dry_run"] else "changed"
     shown = [f"{would}: {one['key']} = {one['new']}   (was {one['old']})" for one in changed]
     if answer["new_seeds"]:
-        shown.append(f"{'would add' if answer['dry_run'] else 'added'}: {answer['new_seeds']} seeds")
+        shown.append(f"{'would add' if answer['dry_run'] else 'added'}: {counted(answer['new_seeds'], 'seed')}")
     if not changed:
         shown.append("nothing would change" if answer["dry_run"] else "nothing changed")
     shown += [f"needs a restart: {key}" for key in restart]
@@ -60,13 +61,13 @@ def lines(answer: Mapping[str, Any]) -> list[str]:
 
 
 def _preview(preview: Mapping[str, Any]) -> list[str]:
-    at_least = "" if preview["complete"] else f" among the first {preview['judged']} judged"
+    at_least = "" if preview["complete"] else f" among the first {count(preview['judged'])} judged"
     shown = [
-        f"queued URLs that fall out of scope: {preview['queued_dropped']}{at_least}",
-        f"denied URLs that come back: {preview['denied_back']}{at_least}",
+        f"queued URLs that fall out of scope: {count(preview['queued_dropped'])}{at_least}",
+        f"denied URLs that come back: {count(preview['denied_back'])}{at_least}",
     ]
     for verb, words in (("come", "hosts that come into scope"), ("go", "hosts that go out of scope")):
-        count, named = preview[f"hosts_{verb}_count"], preview[f"hosts_{verb}"]
-        more = f" and {count - len(named)} more" if count > len(named) else ""
-        shown.append(f"{words}: {', '.join(named)}{more}" if count else f"{words}: none")
+        hosts, named = preview[f"hosts_{verb}_count"], preview[f"hosts_{verb}"]
+        more = f" and {count(hosts - len(named))} more" if hosts > len(named) else ""
+        shown.append(f"{words}: {', '.join(named)}{more}" if hosts else f"{words}: none")
     return shown

@@ -12,6 +12,7 @@ from crawler.cli.look import count, counted, printable, size
 from crawler.cli.place import place_options
 from crawler.cli.streams import write_data
 from crawler.core.vocabulary import Exit
+from crawler.core.words import fields_of
 from crawler.inspect.moments import span_text
 
 _IN_FLIGHT_SHOWN = 5
@@ -79,5 +80,4 @@ def _amount(bounded: Mapping[str, Any], which: str) -> str:
 
 def warning_words(warning: Mapping[str, Any]) -> str:
     """A logged event in a line, without what every event has."""
-    left_out = {"ts", "event", "level", "crawl", "run_id"}
-    return " ".join([warning["event"], *(f"{key}={value}" for key, value in warning.items() if key not in left_out)])
+    return " ".join([warning["event"], *(f"{name}={text}" for name, text in fields_of(warning))])

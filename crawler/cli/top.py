@@ -238,7 +238,7 @@ def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
              (f", {count(hosts['backoff'])} in backoff, {count(hosts['held'])} held", "yellow" if resting else "")),
         line("connections", (f"{count(connections['open'])} open, {count(connections['idle'])} idle; ", ""),
              (f"{connections['requests_per_connection']:.1f}", "bold"),
-             (f" requests each; {count(connections['tls_handshakes'])} handshakes, "
+             (f" requests each; {counted(connections['tls_handshakes'], 'handshake')}, "
               f"{count(connections['tls_resumed'])} resumed", "")),
         line("machine", (f"{rates['cpu_percent']:.0f} % of a core; loop late by {rates['loop_lag_s'] * 1e3:.0f} ms; "
                          f"{size(status['rss_bytes'])} memory, {size(held)} of {size(limit)} in buffers", "")),

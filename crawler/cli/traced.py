@@ -27,6 +27,7 @@ from crawler.cli.traced_words import (
     would_words,
 )
 from crawler.core.values import Failed, Fetched, Redirected
+from crawler.core.words import counted
 from crawler.fetch.certificate import Certificate
 from crawler.fetch.tap import Dial
 from crawler.trace import Trace
@@ -142,7 +143,7 @@ class _View:
         self._line("  for", ", ".join(certificate.names[:6]) + _more(len(certificate.names) - 6))
         self._line("  issuer", certificate.issuer)
         days = (certificate.not_after - datetime.fromtimestamp(self._trace.started_at, UTC)).days
-        left = f"{days} days left" if days >= 0 else f"ended {-days} days ago"
+        left = f"{counted(days, 'day')} left" if days >= 0 else f"ended {counted(-days, 'day')} ago"
         style = _BAD if days < 0 else _DOUBT if days < _SOON_DAYS else ""
         self._line("  valid", f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}  {left}", style)
         self._line("  key", f"{certificate.key}  sha256 {certificate.sha256[:16]}…", "dim")
@@ -187,7 +188,7 @@ class _View:
             self._line("sent again", "once, over a fresh connection", _DOUBT)
         self._line("first byte", "", "", self._ms["first byte"])
         self._line("framing", framing_words(trace), "" if clean else _DOUBT)
-        self._line("body", f"{count(result.payload.size)} bytes", "", self._ms["body"])
+        self._line("body", counted(result.payload.size, "byte"), "", self._ms["body"])
         page = trace.page
         if page is None:
             return

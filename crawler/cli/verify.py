@@ -6,6 +6,7 @@ import click
 
 from crawler.cli.look import printable
 from crawler.core.vocabulary import Exit
+from crawler.core.words import counted
 from crawler.inspect.lost import insist_on_store
 from crawler.inspect.place import find
 from crawler.inspect.verify import Checked, verify
@@ -31,17 +32,19 @@ def command(directory: Path, shows_all: bool) -> int:
     if not shows_all and found > _SHOWN:
         click.echo(f"… and {found - _SHOWN} more")
     seen = (
-        f"{checked.records} records and {checked.pages} pages in {checked.files} files, {checked.log_lines} log lines"
+        f"{counted(checked.records, 'record')} and {counted(checked.pages, 'page')} in "
+        f"{counted(checked.files, 'file')}, "
+        f"{counted(checked.log_lines, 'log line')}"
     )
     also = [
-        f"{count} {words}"
-        for count, words in (
-            (checked.away, "closed files moved away"),
-            (checked.uncommitted, "bytes behind what was committed"),
-            (checked.torn_lines, "torn log lines"),
+        f"{counted(number, noun)}{more}"
+        for number, noun, more in (
+            (checked.away, "closed file", " moved away"),
+            (checked.uncommitted, "byte", " behind what was committed"),
+            (checked.torn_lines, "torn log line", ""),
         )
-        if count
+        if number
     ]
-    verdict = f"{found} findings" if found else "nothing is wrong"
+    verdict = counted(found, "finding") if found else "nothing is wrong"
     click.echo(f"{verdict}: {seen}" + (f" ({', '.join(also)})" if also else ""), err=True)
     return Exit.FINDINGS if found else Exit.OK

@@ -13,6 +13,7 @@ from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data
 from crawler.core.url import UrlError, parse
 from crawler.core.vocabulary import Exit, UrlState
+from crawler.core.words import counted
 from crawler.frontier.reader import Reader
 from crawler.inspect import errands
 from crawler.inspect.answer import Answer, table
@@ -120,7 +121,7 @@ def _text(answer: Answer, history: History, now: float) -> list[str]:
     if answer.known or history.lines:
         shown = history.lines[-_SHOWN:]
         count = answer.attempts if answer.known else len(history.lines)
-        words = f"{count} attempt{'' if count == 1 else 's'}"
+        words = counted(count, "attempt")
         missing = answer.attempts - len(history.lines)
         if missing > 0 and history.searched:
             words += f", {missing} of them not found (searched: {history.searched}; --full searches all)"

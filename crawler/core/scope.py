@@ -107,7 +107,7 @@ class Scope:
         if "E" in hop_path[len(hop_path.rstrip("ER")) :]:  # a requisite that was redirected is still that requisite
             return None if self.options.requisites else Denied(DenyReason.REQUISITES_OFF, "scope.requisites = false")
         if not self.has_host(origin.host):
-            return Denied(DenyReason.SCOPE_HOST, f"scope.hosts = {list(self.options.hosts)}")
+            return Denied(DenyReason.SCOPE_HOST, f"scope.hosts = {', '.join(self.options.hosts)}")
         limit = self.options.max_depth
         if limit is not None and depth > limit:
             return Denied(DenyReason.SCOPE_DEPTH, f"scope.max_depth = {limit}")

@@ -7,6 +7,7 @@ have to go first.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from crawler.core.words import counted
 from crawler.engine.hosts import Host
 
 _SHOWN = 3
@@ -56,7 +57,7 @@ def unreadable_robots(host: Host) -> str:
 
 def words(found: Sequence[Kept]) -> list[str]:
     """A line for each of the commonest reasons: "5,233 URLs of 1 host blocked by the operator …"."""
-    lines = [f"{one.urls:,} URL{'' if one.urls == 1 else 's'} of {_hosts(one)} {one.why}" for one in found[:_SHOWN]]
+    lines = [f"{counted(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:_SHOWN]]
     if rest := found[_SHOWN:]:
         lines.append(
             f"{sum(one.urls for one in rest):,} more for {len(rest)} other reason{'' if len(rest) == 1 else 's'}"
@@ -68,7 +69,7 @@ def why_left(hosts: Iterable[Host], waiting: int, now_mono: float) -> list[str]:
     """What keeps the URLs that a crawl leaves at its end; `waiting` are due later."""
     lines = words(kept(hosts, now_mono))
     if waiting:
-        lines.append(f"{waiting:,} URL{'' if waiting == 1 else 's'} to be tried again later, after an error")
+        lines.append(f"{counted(waiting, 'URL')} to be tried again later, after an error")
     return lines
 
 

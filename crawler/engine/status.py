@@ -13,6 +13,7 @@ from typing import Any, Final
 from crawler.core.clock import Clock
 from crawler.core.values import Origin
 from crawler.core.vocabulary import HostState
+from crawler.core.words import counted
 from crawler.engine.agenda import NEVER
 from crawler.engine.books import Books
 from crawler.engine.committer import Committer
@@ -268,7 +269,8 @@ class StatusView:
     def _bottleneck(self, rates: Rates, in_flight: Sequence[InFlight], now: float) -> tuple[str, str]:
         """What a faster crawl would have to wait less for: the word, and a sentence."""
         if (reason := self._disk_reason()) or self._committer.uncommitted > 512:
-            return "disk", f"paused: {reason}" if reason else f"the disk: {self._committer.uncommitted} visits unstored"
+            unstored = counted(self._committer.uncommitted, "visit")
+            return "disk", f"paused: {reason}" if reason else f"the disk: {unstored} unstored"
         if self._crawl.is_held:
             return "operator", "paused by its operator; `crawler resume` goes on"
         if self._crawl.is_draining:
@@ -284,13 +286,13 @@ class StatusView:
             slowest = asked[0]
             return (
                 "network",
-                f"the network: {len(asked)} requests wait for answers, the oldest for {slowest.age_s:.1f} s",
+                f"the network: {counted(len(asked), 'request')} wait for answers, the oldest for {slowest.age_s:.1f} s",
             )
         wait_s = self._scheduler.next_turn_s()
         if wait_s == NEVER and not in_flight:
             return "empty", self._empty_words()
         with_work = self.hosts_by_state().get("with_work", 0)
-        hosts = f"{with_work} host{'' if with_work == 1 else 's'}"
+        hosts = counted(with_work, "host")
         if wait_s == NEVER or wait_s <= 0:
             return "politeness", f"politeness: {hosts} with work, each asked no oftener than its delay allows"
         why = "; ".join(kept_words(kept(self._books.hosts.values(), now)))

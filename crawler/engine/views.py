@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from crawler.core.clock import Clock
+from crawler.core.words import counted
 from crawler.engine.agenda import NEVER
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
@@ -145,8 +146,8 @@ class Views:
         view = self.snapshot()
         until = f" until {timestamp(view.until_at)[:16]}Z" if view.until_at is not None else ""
         return (
-            f"{view.state}{until}: {view.pages} pages, {view.rate_now:.0f}/s, {view.queued} queued, "
-            f"{view.hosts} hosts, {view.errors} errors"
+            f"{view.state}{until}: {counted(view.pages, 'page')}, {view.rate_now:.0f}/s, {view.queued:,} queued, "
+            f"{counted(view.hosts, 'host')}, {counted(view.errors, 'error')}"
         )
 
     @staticmethod

@@ -11,6 +11,7 @@ from typing import Final
 import orjson
 
 from crawler.core.url import every_key_of, parse
+from crawler.core.words import counted
 from crawler.frontier.reader import Reader
 
 _GATHER: Final = """
@@ -75,11 +76,11 @@ class Auditor(Reader):
         marks, forgotten = self.marks(), found.get("forgotten", 0)
         if not 0 <= marks <= forgotten:
             yield f"of {forgotten} rows of forgotten URLs, {marks} are said to be marks beside another"
-        for host, queued, counted in self._execute(_QUEUED):
-            yield f"host {host}: {queued} queued by its counter, {counted} by its URLs"
+        for host, queued, by_urls in self._execute(_QUEUED):
+            yield f"host {host}: {queued} queued by its counter, {by_urls} by its URLs"
         lost = self._get(_LOST, ())
         if lost:
-            yield f"{lost} URLs wait for no time: they would never be fetched"
+            yield f"{counted(lost, 'URL')} without a time to wait for: never to be fetched"
 
     def sink_files(self) -> list[tuple[int, str, str, str, int]]:
         """id, sink, name, state, committed bytes."""
@@ -120,7 +121,7 @@ class Auditor(Reader):
             else:
                 yield f"{url}: digest {digest} in the store, {archived} in {name} at byte {at}"
         for url, times, visits in self._execute(_TWICE):
-            yield f"{url}: archived {times} times in {visits} visits"
+            yield f"{url}: archived {counted(times, 'time')} in {counted(visits, 'visit')}"
         for url, name, at in self._execute(_UNKNOWN):
             if not self._knows(url):
                 yield f"{url}: archived in {name} at byte {at}, and unknown to the store"

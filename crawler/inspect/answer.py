@@ -8,6 +8,7 @@ from typing import Any
 
 from crawler.core.values import Origin
 from crawler.core.vocabulary import DenyReason
+from crawler.core.words import counted
 from crawler.frontier.reader import Row
 from crawler.inspect.moments import span_text
 from crawler.obs.redact import redact, redact_text
@@ -125,4 +126,4 @@ def ago(seconds: float) -> str:
 
 
 def times(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return counted(count, noun)

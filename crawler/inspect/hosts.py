@@ -13,6 +13,7 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import host_delay, politeness_key
 from crawler.core.values import Origin
 from crawler.core.vocabulary import HostState
+from crawler.core.words import counted
 from crawler.engine.blocks import Blocks
 from crawler.frontier.reader import Reader, Row
 from crawler.inspect.eta import Turns, eta_s, gap_of
@@ -101,7 +102,7 @@ def views(
             quarantined=quarantined.get(row["id"], 0),
         )
         if view.quarantined:
-            traps = f"{view.quarantined} URL template{'s' if view.quarantined > 1 else ''} in quarantine"
+            traps = f"{counted(view.quarantined, 'URL template')} in quarantine"
             view.why = f"{why}; {traps}" if why else traps
         tally = tallies.get(origin.host)
         if tally is not None:

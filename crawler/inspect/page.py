@@ -10,6 +10,7 @@ from html import escape
 from typing import Any, Final
 
 from crawler.core.vocabulary import OutcomeWord
+from crawler.core.words import counted, fields_of
 from crawler.inspect.moments import span_text
 from crawler.inspect.tallies import Bin, Tally
 
@@ -136,7 +137,10 @@ def _plots(tally: Tally) -> Iterable[str]:
     yield '<span class=key><i style="background:#e0a526"></i>connections opened for a request</span>'
     yield _bars(
         [[("#e0a526", float(one.opened)), ("#4c8bd6", float(one.requests - one.opened))] for one in bars],
-        [f"{when(i)}: {one.requests:,} requests, {one.opened:,} connections opened" for i, one in enumerate(bars)],
+        [
+            f"{when(i)}: {counted(one.requests, 'request')}, {counted(one.opened, 'connection')} opened"
+            for i, one in enumerate(bars)
+        ],
         when, lambda v: f"{v:,.0f}",
     )  # fmt: skip
 
@@ -269,11 +273,8 @@ def _tables(found: Mapping[str, Any]) -> Iterable[str]:
     yield _table("Events", ("time", "event", "fields"), events)
 
 
-_LEFT_OUT: Final = frozenset(("ts", "event", "level", "crawl", "run_id"))
-
-
 def _fields(line: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={value}" for name, value in line.items() if name not in _LEFT_OUT)
+    return " ".join(f"{name}={text}" for name, text in fields_of(line))
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> str:

@@ -19,6 +19,7 @@ from typing import Final, Protocol
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from crawler.core.words import worded
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.files import JsonlFile
 from crawler.obs.options import LogOptions
@@ -153,14 +154,14 @@ class Logs:
         return JsonlFile(path, rotate_size=options.rotate_size, keep=options.keep, on_recovered=report)
 
     def _complete(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Put what every line has in front."""
+        """Put what every line has in front; a field that does not apply is left out."""
         return {
             "ts": timestamp(self._now()),
             "event": event.pop("event"),
             "level": event.pop("level"),
             "crawl": self.crawl_name,
             "run_id": self.run_id,
-            **event,
+            **{name: value for name, value in event.items() if value is not None},
         }
 
     def _is_shown(self, event: EventDict) -> bool:
@@ -210,8 +211,12 @@ class _Console:
         )
 
     def show(self, event: EventDict) -> None:
-        shown = {key: value for key, value in event.items() if key not in ("crawl", "run_id") and value is not None}
-        shown["ts"] = shown["ts"][11:19]
+        shown = {
+            key: worded(value) if isinstance(value, list | tuple | bool) else value
+            for key, value in event.items()
+            if key not in ("crawl", "run_id")
+        }
+        shown["ts"] = event["ts"][11:19]
         try:
             sys.stderr.write(str(self._render(None, "", shown)) + "\n")
             sys.stderr.flush()

@@ -5,16 +5,43 @@ from pathlib import Path
 
 import pytest
 
+from crawler.admin.commands import brief
 from crawler.cli import main
-from crawler.cli.look import counted
+from crawler.cli.look import Pen, event_text
+from crawler.cli.reload import lines
+from crawler.cli.status import warning_words
+from crawler.core.options import ScopeOptions
+from crawler.core.scope import Scope
+from crawler.core.url import seed
+from crawler.core.vocabulary import Source
 from crawler.frontier.base import Block
 from crawler.frontier.sqlite import SqliteFrontier
+from crawler.inspect.page import _fields
 from tests.support.frontiers import NOW, found
 
 
-def test_one_thing_is_in_the_singular() -> None:
-    """And only one."""
-    assert [counted(n, "host") for n in (0, 1, 2, 1_234)] == ["0 hosts", "1 host", "2 hosts", "1,234 hosts"]
+def test_events_and_requests_are_shown_in_words() -> None:
+    """In `logs --events`, `status`, the report's page and the log of commands; `reload` counts like the rest."""
+    line = {"ts": "2026-11-25T10:00:00.000Z", "event": "reload_ok", "config": None, "changed": ["a", "b"], "ok": True}
+    assert event_text(line, Pen(colour=False)).endswith("  changed=a, b ok=true")
+    assert warning_words(line) == "reload_ok changed=a, b ok=true"
+    assert _fields(line) == "changed=a, b ok=true"
+    assert brief({"name": "e.org", "host_only": False, "template": None, "urls": ["a", "b"]}) == (
+        "name=e.org host_only=false urls=a, b"
+    )
+    answer = {"changed": [], "needs_restart": [], "new_seeds": 1, "dry_run": True}
+    assert lines(answer) == ["would add: 1 seed", "nothing would change"]
+
+
+def test_a_host_out_of_scope_is_told_by_names() -> None:
+    """As the configuration has them, not as a list of the program."""
+    url, origin = seed("https://other.test/")
+    for hosts, text in ((("seed-hosts",), "seed-hosts"), (("a.test", "*.b.test"), "a.test, *.b.test")):
+        denied = Scope(ScopeOptions(hosts=hosts), ["a.test"]).judge(
+            url, origin, depth=1, hop_path="L", source=Source.LINK
+        )
+        assert denied is not None
+        assert denied.rule == f"scope.hosts = {text}"
 
 
 async def _stored(output: Path) -> None:

@@ -243,3 +243,11 @@ def test_fields_may_come_as_a_mapping(logs: Logs, tmp_path: Path) -> None:
     first, second = events_in(tmp_path)
     assert first == second
     assert problems(first) == []
+
+
+def test_a_field_that_does_not_apply_is_left_out(logs: Logs, tmp_path: Path) -> None:
+    """Rather than null: whoever counts fields counts what there is."""
+    logs.event(Event.START, version="1", pid=7, config=None, proxy=None)
+    logs.close()
+    (event,) = events_in(tmp_path)
+    assert (event["pid"], "config" in event, "proxy" in event) == (7, False, False)
