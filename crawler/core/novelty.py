@@ -19,6 +19,7 @@ from crawler.core.trapshape import TrapKind
 
 LEARNED: Final = 40  # pages whose words are learned, where `suspect_after` leaves room for them …
 JUDGED: Final = 20  # … before so many are judged
+LEAST_SHARE: Final = 0.5  # of those that were to be judged: some are no HTML, or still being read when the sample ends
 KNOWN_SHARE: Final = 0.75  # of the judged ones that must be known: a link forgotten lately may look like a new one
 BRED_SHARE: Final = 0.25  # new URLs of the same template for each judged page
 MAX_WORDS: Final = 20_000  # learned; a template that has more is rich enough
@@ -61,6 +62,7 @@ class Ledger:
     _known: int = 0
     _near: int = 0
     _bred: int = 0
+    _ended: bool = False  # until the next sample begins
 
     @classmethod
     def resumed(cls, kind: TrapKind, fetched: int, check_at: int, options: TrapOptions) -> "Ledger":
@@ -91,6 +93,7 @@ class Ledger:
         return max(grown, self.check_at + first // 2)
 
     def _begin(self) -> None:
+        self._ended = False
         self._words = set()
         self._hashes.clear()
         self._judged = self._known = self._near = self._bred = 0
@@ -106,6 +109,8 @@ class Ledger:
         """Look at a page that `count` asked for. `leads_out`: it has new links to other templates; `bred` counts its
         new links to its own. Returns evidence if the template has shown that it has no end.
         """
+        if self._ended:  # read in a thread, it comes after the sample it was counted for
+            return None
         fresh = words - self._words
         judged = self._sample(options)[1]
         if self.check_at - self.fetched < judged:
@@ -121,9 +126,11 @@ class Ledger:
         if self.fetched < self.check_at:
             return None
         condemned = (
-            self._judged > 0 and self._known >= KNOWN_SHARE * self._judged and self._bred >= BRED_SHARE * self._judged
+            self._judged >= LEAST_SHARE * judged
+            and self._known >= KNOWN_SHARE * self._judged
+            and self._bred >= BRED_SHARE * self._judged
         )
         evidence = Evidence(self.kind, self.fetched, self._judged, self._known, self._near, self._bred)
-        self._words, self._judged = set(), 0
-        self._hashes.clear()
+        self._begin()
+        self._ended = True
         return evidence if condemned else None

@@ -79,3 +79,28 @@ def test_short_patience_still_judges(patience: int) -> None:
     fetched, _, evidence = walk(TrapKind.CALENDAR, 500, lambda n, rng: {b"a"}, options=options)
     assert evidence is not None
     assert fetched <= max(4, patience)
+
+
+def test_a_page_read_after_its_sample_ended_condemns_nothing() -> None:
+    """Large pages are read in threads, and come when the verdict was already given: a few known ones among many that
+    were not said nothing then, and the last one must not be taken for a sample of its own.
+    """
+    ledger, rng, late = Ledger(TrapKind.DEEP), random.Random(1), []
+    for n in range(OPTIONS.suspect_after):
+        if not ledger.count(TrapKind.DEEP, OPTIONS):
+            continue
+        if n in (80, 85, 90):
+            late.append(calendar(n, rng))
+            continue
+        text = calendar(n, rng) if n % 4 == 0 else article(n, rng)
+        assert ledger.judge(text, rng.getrandbits(64), leads_out=False, bred=2, options=OPTIONS) is None
+    for text in late:
+        assert ledger.judge(text, rng.getrandbits(64), leads_out=False, bred=2, options=OPTIONS) is None
+
+
+def test_a_sample_of_which_most_is_missing_condemns_nothing() -> None:
+    """Answers that are no HTML, or are still being read."""
+    ledger, rng = Ledger(TrapKind.CALENDAR), random.Random(1)
+    for n in range(OPTIONS.suspect_after):
+        if ledger.count(TrapKind.CALENDAR, OPTIONS) and (n < 80 or n > 95):
+            assert ledger.judge(calendar(n, rng), 0, leads_out=False, bred=2, options=OPTIONS) is None
