@@ -1,0 +1,111 @@
+"""How a configuration leads to the daemon that runs it: the links it leaves, and which of them are followed."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import orjson
+import pytest
+
+from crawler import rundir
+from crawler.cli.place import locate
+from crawler.frontier.lock import OwnerLock
+from crawler.rundir import announce, announced, withdraw
+
+
+@pytest.fixture
+def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """A runtime directory of our own, and nothing of this machine's."""
+    (tmp_path / "runtime").mkdir(mode=0o700)
+    monkeypatch.setattr(rundir, "_SERVICE", tmp_path / "service")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
+    return {"XDG_RUNTIME_DIR": str(tmp_path / "runtime")}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "crawler.toml"
+    path.write_text("[output]\ndirectory = 'gone'\n")
+    return path
+
+
+@pytest.fixture
+def outputs(tmp_path: Path, config: Path) -> Iterator[list[Path]]:
+    """Two crawls of one configuration, both running: this process holds their locks."""
+    found, locks = [], []
+    for name in ("one", "two"):
+        output = tmp_path / name
+        output.mkdir()
+        (output / "frontier.db").touch()
+        (output / "run.json").write_bytes(orjson.dumps({"output": str(output), "configuration": str(config)}))
+        locks.append(OwnerLock(output / "frontier.db.lock"))
+        locks[-1].acquire()
+        found.append(output)
+    yield found
+    for lock in locks:
+        lock.release()
+
+
+def test_a_daemon_is_found_by_its_configuration_while_it_runs(
+    config: Path, outputs: list[Path], environ: dict[str, str]
+) -> None:
+    """Under any spelling of the path; not by another file, and not once the link is taken away."""
+    link = announce(str(config), outputs[0], environ)
+    assert announced(config, environ) == [outputs[0]]
+    assert announced(config.parent / "x" / ".." / config.name, environ) == [outputs[0]]
+    assert announced(config.with_name("other.toml"), environ) == []
+    assert locate(config, (), None).place.output == outputs[0]
+    withdraw(link)
+    assert announced(config, environ) == []
+    withdraw(link)
+
+
+def test_a_link_is_only_a_hint(config: Path, outputs: list[Path], environ: dict[str, str]) -> None:
+    """After a kill it is still there: what it leads to has to run, and with this configuration."""
+    announce(str(config), outputs[0], environ)
+    run = outputs[0] / "run.json"
+    said = run.read_bytes()
+    run.write_bytes(orjson.dumps(orjson.loads(said) | {"configuration": "/etc/other.toml"}))
+    assert announced(config, environ) == []
+    run.write_bytes(said)
+    (outputs[0] / "frontier.db.lock").unlink()
+    assert announced(config, environ) == []
+    run.unlink()
+    announce(str(config), outputs[1], environ)  # takes away what leads nowhere
+    assert len(list(Path(environ["XDG_RUNTIME_DIR"], "crawler").iterdir())) == 1
+
+
+def test_of_several_none_is_chosen(config: Path, outputs: list[Path], environ: dict[str, str]) -> None:
+    """The operator says which."""
+    for output in outputs:
+        announce(str(config), output, environ)
+    assert announced(config, environ) == outputs
+    with pytest.raises(click.UsageError, match="say which, --output DIR"):
+        locate(config, (), None)
+
+
+def test_the_services_links_are_found_by_everyone(
+    tmp_path: Path, config: Path, outputs: list[Path], environ: dict[str, str]
+) -> None:
+    """systemd names the directory to the daemon alone: /run/crawler, and one below it for each instance."""
+    for folder, output in zip((tmp_path / "service", tmp_path / "service/news"), outputs, strict=True):
+        folder.mkdir()
+        assert announce(str(config), output, {"RUNTIME_DIRECTORY": str(folder)}) is not None
+    assert announced(config, environ) == outputs
+
+
+def test_a_folder_that_others_may_write_to_is_not_believed(
+    config: Path, outputs: list[Path], tmp_path: Path, environ: dict[str, str]
+) -> None:
+    """In the directory for temporary files anybody may have made it."""
+    own = tmp_path / f"crawler-{os.geteuid()}"
+    link = announce(str(config), outputs[0], {})
+    assert link is not None
+    assert link.parent == own
+    assert announced(config, environ) == [outputs[0]]
+    own.chmod(0o777)
+    assert announced(config, environ) == []
+    assert announce(str(config), outputs[1], {}) is None
