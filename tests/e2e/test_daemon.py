@@ -92,8 +92,13 @@ def test_run_json_says_where_the_daemon_is(server: Nginx, tmp_path: Path) -> Non
 
 
 def test_nothing_is_drawn_where_nobody_watches(server: Nginx, tmp_path: Path) -> None:
-    """In a pipe: stderr is empty, and without --json so is stdout."""
+    """In a pipe: stderr has but what keeps URLs that are left, and without --json stdout is empty."""
     crawl = Crawl.of(tmp_path, sections(server, OTHER, scope={"max_urls": 5}))
+    ran = run("crawl", "-c", crawl.config, "--output", crawl.output)
+    assert (ran.code, ran.stdout) == (0, "")
+    assert [line.partition(" ")[0] for line in ran.stderr.splitlines()] == ["crawler:"] * 2
+    assert "kept by a limit of scope" in ran.stderr
+    crawl = Crawl.of(tmp_path, sections(server, OTHER))
     ran = run("crawl", "-c", crawl.config, "--output", crawl.output)
     assert (ran.code, ran.stdout, ran.stderr) == (0, "", "")
 
