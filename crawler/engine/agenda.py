@@ -7,6 +7,7 @@ It decides nothing about a key that is due: that is the scheduler's business.
 import heapq
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -29,6 +30,8 @@ class Agenda:
         self._heap: list[tuple[float, int, Key | Line]] = []
         self._sequence = itertools.count()
         self._lines: dict[str, Line] = {}  # by address
+        self._runs: dict[int, str] = {}  # leases out where no address has a delay, and where they go
+        self._running: Counter[str] = Counter()  # how many of them, by address
         gate.on_leave = self._address_left
 
     def schedule(self, due: Key | Line, when_mono: float) -> None:
@@ -75,8 +78,7 @@ class Agenda:
         shut, and whoever comes by at the right moment would go before all that wait.
         """
         if not self._gate.has_delay:
-            self._step_out(key, address)
-            return True
+            return self._has_room(key, address)
         line, mono = self._line_at(address), self._clock.mono()
         if key.holds is not line:
             if line.is_kept(mono) or len(line.keys) > (key in line.keys):
@@ -86,11 +88,50 @@ class Agenda:
         self._step_out(key, address)
         return True
 
+    def _has_room(self, key: Key, address: str) -> bool:
+        """The same without a delay: so many leases may be out to the address as requests may be in flight. Counted by
+        leases, since one that goes from request to request never leaves the address for longer than an instant.
+        """
+        running, line = self._running[address], self._lines.get(address)
+        if line is None and running < self._gate.width:
+            return True
+        line = self._line_at(address)
+        if key.holds is not line:
+            is_full = running + len(line.called) >= self._gate.width
+            if is_full or len(line.keys) > (key in line.keys):
+                self.line_up(key, address, NEVER if is_full else self._clock.mono())
+                return False
+        self._step_out(key, address)
+        return True
+
     def let_go(self, key: Key) -> None:
         """A key has no use for the address that is kept for it: the next in line is called."""
-        line, key.holds = key.holds, None
+        line = key.holds
+        self.used(key)
         if line is not None:
             line.kept_mono = 0.0
+            self.schedule(line, self._clock.mono())
+
+    def used(self, key: Key) -> None:
+        """A lease was issued for the key that was called."""
+        if key.holds is not None:
+            key.holds.called.discard(key)
+            key.holds = None
+
+    def run_began(self, lease_id: int, address: str) -> None:
+        """A lease is out that will ask this address, as far as is known."""
+        self._runs[lease_id] = address
+        self._running[address] += 1
+
+    def run_ended(self, lease_id: int) -> None:
+        """It is not out any more: the next in line is called."""
+        address = self._runs.pop(lease_id, None)
+        if address is None:
+            return
+        self._running[address] -= 1
+        if not self._running[address]:
+            del self._running[address]
+        if (line := self._lines.get(address)) is not None:
             self.schedule(line, self._clock.mono())
 
     def came_too_late(self, key: Key, address: str, opens_mono: float) -> None:
@@ -119,29 +160,37 @@ class Agenda:
 
     def _address_left(self, address: str, opens_mono: float) -> None:
         line = self._lines.get(address)
-        if line is not None:
-            line.left += 1
+        if line is not None and (self._gate.has_delay or self._running[address] < self._gate.width):
             line.kept_mono = 0.0
             self.schedule(line, opens_mono)
 
     def _call_next(self, line: Line) -> None:
-        """If the address is open, let the first in line go that can, one for each that left: they may be thousands."""
+        """If the address is open, let the first in line go that can, as many as there is room for."""
         mono = self._clock.mono()
         opens = self._gate.opens_at(line.address)
         if opens is None and line.is_kept(mono):
             opens = line.kept_mono
         elif opens is None:
-            opens, places, line.left = NEVER, max(1, line.left), 0
+            opens, places = NEVER, 1
+            if not self._gate.has_delay:
+                places = self._gate.width - self._running[line.address] - len(line.called)
             while line.keys and places > 0:
                 key, _ = line.keys.popitem(last=False)
                 key.errands_open_mono = min(key.errands_open_mono, mono)
                 if key.turn.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None:
                     places -= 1
-                    if self._gate.has_delay:
-                        places = 0
-                        self._keep(line, key, mono)
+                    self._call(line, key, mono)
                 self.schedule(key, max(mono, key.turn.open_mono))
-        if line.keys or line.is_kept(mono):
+        if line.keys or line.called or line.is_kept(mono):
             self.schedule(line, min(opens, mono + GATE_POLL_S))
         else:
             self._lines.pop(line.address, None)
+
+    def _call(self, line: Line, key: Key, mono: float) -> None:
+        if self._gate.has_delay:
+            self._keep(line, key, mono)
+            return
+        if key.holds is not None:
+            self.let_go(key)
+        key.holds = line
+        line.called.add(key)

@@ -36,6 +36,11 @@ class AddressGate:
         self._unknown = OPEN.began().ended(self._clock.mono(), delay_s=self._delay_s)
 
     @property
+    def width(self) -> int:
+        """Requests in flight to one address where it has no delay."""
+        return self._width
+
+    @property
     def has_delay(self) -> bool:
         return self._delay_s > 0
 

@@ -100,7 +100,7 @@ class Line:
 
     address: str
     keys: OrderedDict[Key, None] = field(default_factory=OrderedDict)
-    left: int = 0  # requests that left the address since somebody was called
+    called: set[Key] = field(default_factory=set)  # those that may go now, and have not yet: where there is no delay
     kept_mono: float = 0.0  # until then the address is kept for one of them
     scheduled_mono: float | None = None  # its valid entry in the scheduler's heap
 

@@ -262,6 +262,7 @@ class Scheduler:
     def lease_ended(self, lease: Lease, *, unfinished: Iterable[Task] = (), began: bool = True) -> None:
         """The last request of a lease ended; `unfinished` tasks go back. `began`: at least one request left."""
         del self.leases_out[lease.id]
+        self._agenda.run_ended(lease.id)
         host = self.books.hosts[lease.host_id]
         key = self._key_of(lease, host)
         now = self._clock.mono()

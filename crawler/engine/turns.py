@@ -174,8 +174,11 @@ class Turns:
 
     def _issue(self, key: Key, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.turn = key.turn.began()
-        key.holds = None
+        self._agenda.used(key)
         host.leases += 1
         held = key.delay_s > 0 and key.last_end_mono is not None
         waited_s = max(0.0, mono - key.last_end_mono) if held and key.last_end_mono is not None else 0.0
-        return Lease(next(self._lease_ids), origin, host.id, tasks, mono, waited_s)
+        lease = Lease(next(self._lease_ids), origin, host.id, tasks, mono, waited_s)
+        if host.peer is not None and origin == host.origin and not self._gate.has_delay:
+            self._agenda.run_began(lease.id, host.peer)
+        return lease

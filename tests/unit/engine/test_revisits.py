@@ -273,7 +273,7 @@ def ran(frontier: Frontier, recrawl: RecrawlOptions, answers: dict[str, object],
     return run(main())
 
 
-LEAVES = 400
+LEAVES = 150
 SITE: dict[str, object] = {ROOT: answer(200, page(*(f"/{n}" for n in range(LEAVES))))} | {
     f"{ROOT}{n}": answer(200, f"<p>{n}".encode()) for n in range(LEAVES)
 }
@@ -287,12 +287,12 @@ def test_what_a_crawl_without_revisits_left_is_visited_again_within_the_budget()
     first = ran(frontier, RecrawlOptions(enabled=False), SITE, days=1)
     assert len(first.web.page_urls) == LEAVES + 1
     weekly = RecrawlOptions(enabled=True, min_interval_s=HOUR)
-    again = ran(frontier, weekly, SITE, days=30)
+    again = ran(frontier, weekly, SITE, days=21)
     asked = [one for one in again.web.asked if one.task.kind is TaskKind.PAGE]
     assert {one.url for one in asked} == set(SITE)
     assert all(one.task.is_revisit for one in asked)
     per_day = LEAVES / 7
-    for day in range(1, 30):
+    for day in range(1, 21):
         assert sum(day - 1 <= one.begin / DAY < day for one in asked) <= 1.5 * per_day + 5
     assert sum(one.begin < 7 * DAY for one in asked) > 0.5 * LEAVES
     assert run(opened(frontier)) is None
@@ -311,7 +311,7 @@ async def opened(frontier: MemoryFrontier) -> int | None:
 
 def test_dating_goes_on_where_a_crash_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slice by slice, each stored with how far that came."""
-    monkeypatch.setattr(revisits, "DATED_ROWS", 50)
+    monkeypatch.setattr(revisits, "DATED_ROWS", 20)
     monkeypatch.setattr(revisits, "DATED_REST_S", HOUR)
     frontier = MemoryFrontier()
     ran(frontier, RecrawlOptions(enabled=False), SITE, days=1)
@@ -320,7 +320,7 @@ def test_dating_goes_on_where_a_crash_cut_it_off(monkeypatch: pytest.MonkeyPatch
     dated_to = run(opened(frontier))
     assert dated_to is not None
     assert 0 < dated_to < LEAVES
-    again = ran(frontier, weekly, SITE, days=30)
+    again = ran(frontier, weekly, SITE, days=21)
     assert {one.url for one in again.web.asked if one.task.is_revisit} == set(SITE)
 
 

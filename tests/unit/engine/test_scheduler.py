@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key
+from crawler.core.politeness import CLOCK_GUARD_S, address_delay, address_width, politeness_key
 from crawler.core.values import FetchResult, Origin, Task
 from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind, UrlState
 from crawler.engine.hosts import Errand
@@ -614,14 +614,16 @@ def test_depth_found_by_any_way_is_never_asked_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("delay_s", "address_delay_s"), [(1.0, None), (0.25, None), (0.25, 0.25), (0.0, 0.25), (0.3, 1.0), (1.0, 0.5)]
+    ("delay_s", "address_delay_s"),
+    [(1.0, None), (0.25, None), (0.25, 0.25), (0.0, 0.25), (0.3, 1.0), (1.0, 0.5), (0.0, 0.0)],
 )
 @pytest.mark.parametrize("key", ["domain", "host"])
 def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
     key: str, delay_s: float, address_delay_s: float | None
 ) -> None:
     """Six busy hosts of one domain and two of others, all at one address: whoever comes by at the right moment does not
-    go before those that wait, and the address does not idle for it.
+    go before those that wait, and the address does not idle for it. Without any delay a key may have several leases
+    out, so that one with many hosts gets more than others, but no more than twice as much.
     """
     politeness = PolitenessOptions(key=key, delay_s=delay_s, address_delay_s=address_delay_s, adaptive=False)
     names = [*(f"h{n}.one.test" for n in range(6)), "x.two.test", "y.three.test"]
@@ -637,23 +639,28 @@ def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
         def answers(origin: Origin, task: Task) -> FetchResult:
             if task.kind is TaskKind.ROBOTS:
                 return answer(404)
-            return answer(200, page(*(f"/{n}" for n in range(1_000))) if task.url.endswith("/") else page())
+            return answer(200, page(*(f"/{n}" for n in range(3_000))) if task.url.endswith("/") else page())
 
         engine.web.other = answers
         engine.web.takes_s = lambda origin, task: takes_s
         crawling = asyncio.ensure_future(engine.run())
-        await asyncio.sleep(200)
+        await asyncio.sleep(60 if delay_s == address_delay_s == 0 else 120)
         engine.crawl.stop()
         await crawling
         turns = Counter(one.origin.host for one in engine.web.asked if one.begin > 20)
         by_key = Counter({politeness_key(name, politeness): 0 for name in names})
         for name, count in turns.items():
             by_key[politeness_key(name, politeness)] += count
-        assert max(by_key.values()) <= 1.1 * min(by_key.values())
+        factor = 2.2 if delay_s == address_delay_s == 0 else 1.1
+        assert max(by_key.values()) <= factor * min(by_key.values())
         of_one = [turns[name] for name in names[:6]]
         assert max(of_one) <= 1.2 * min(of_one)
+        assert engine.web.shut < 50
+        if factor > 2:
+            assert sum(turns.values()) >= 0.95 * 40 * address_width(politeness) / takes_s
+            return
         gap_s = address_delay(politeness) + CLOCK_GUARD_S + takes_s
         busiest_s = delay_s + CLOCK_GUARD_S + takes_s if delay_s else 0.0
-        assert sum(turns.values()) >= 0.9 * min(180 / gap_s, len(by_key) * 180 / max(busiest_s, gap_s))
+        assert sum(turns.values()) >= 0.9 * min(100 / gap_s, len(by_key) * 100 / max(busiest_s, gap_s))
 
     run(main())
