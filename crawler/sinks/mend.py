@@ -62,10 +62,11 @@ class Mender:
             if path.exists() or final.exists():
                 self._disk.unlink(part)  # a copy that was not finished: what it was made of is there
             else:
-                self._disk.rename(part, path)  # killed after the whole file was set aside
+                self._disk.rename(part, final)  # killed after the whole file was set aside
         if not path.exists():
             if final.exists():
-                self._fit(final, file, keep=True)
+                if self._length(final, file) > file.committed_bytes:
+                    self._keep_whole(final, file)
             # Renamed before the crash, and perhaps moved away by the operator since. One that was still open is
             # renamed by `close` alone: were it neither here nor there, data would be lost. When a backup was made it
             # was open, and has had time to be completed and moved.
@@ -77,9 +78,15 @@ class Mender:
             return None
         if final.exists() and file.state is not SinkFileState.OPEN:
             raise FileExistsError(f"{path} is complete, but {final} exists: move one of them away")
-        self._fit(path, file, keep=self._store_is_copy)
+        beyond = self._length(path, file) - file.committed_bytes
         if final.exists():
             self._set_aside(final, file.name)
+        if beyond and self._store_is_copy:
+            self._keep_whole(path, file)
+            return None
+        if beyond:
+            self._cut_off(path, file)
+            self._truncated_bytes += beyond
         return path
 
     def set_strangers_aside(self) -> int:
@@ -101,27 +108,26 @@ class Mender:
             free = max(free, name.serial + 1 if name else 0)
         return free
 
-    def _fit(self, path: Path, file: SinkFile, *, keep: bool) -> None:
-        """Cut a file to its committed length; `keep`: the whole of it is set aside first."""
+    def _length(self, path: Path, file: SinkFile) -> int:
         found = path.stat().st_size
         if found < file.committed_bytes:
             raise SinkCorrupt(path, committed_bytes=file.committed_bytes, found_bytes=found)
-        if found == file.committed_bytes:
-            return
-        if keep:
-            self._keep_whole(path, file)
-            return
+        return found
+
+    def _cut_off(self, path: Path, file: SinkFile) -> None:
         descriptor = self._disk.reopen(path)
         try:
             self._disk.truncate(descriptor, file.committed_bytes)
             self._disk.sync(descriptor)
         finally:
             self._disk.close(descriptor)
-        self._truncated_bytes += found - file.committed_bytes
 
     def _keep_whole(self, path: Path, file: SinkFile) -> None:
-        """Each step is durable before the next: there is always the whole file under one name, and from the moment that
-        it loses its own the copy is there, whole. (Who called makes the last step durable, before the store hears.)
+        """Set a file aside, and put a copy of what counts in its place, complete: the log tells of records behind that,
+        and nothing else may come to lie where it says.
+
+        Each step is durable before the next: there is always the whole file under one name, and from the moment that it
+        loses its own the copy is there, whole. (Who called makes the last step durable, before the store hears.)
         """
         part = self._folder / f"{file.name}.part"
         descriptor = self._disk.create(part)
@@ -138,8 +144,8 @@ class Mender:
         self._disk.sync_folder(self._folder)
         self._set_aside(path, file.name)
         self._disk.sync_folder(self._folder)
-        self._disk.rename(part, path)
-        self._cut.append(path.name)
+        self._disk.rename(part, self._folder / file.name)
+        self._cut.append(file.name)
 
     def _set_aside(self, path: Path, stem: str) -> None:
         orphan, n = f"{stem}.orphan", 0

@@ -745,10 +745,12 @@ def test_an_open_file_is_kept_whole_only_for_a_backup(kind: Kind, tmp_path: Path
     [path] = folder_of(kind, tmp_path).iterdir()
     whole = path.read_bytes()
     restored = kind.make(tmp_path)
-    assert restored.open(list(backup.values()), store_is_copy=True) == []
-    assert restored.mended.truncated_bytes == 0
+    [closed] = restored.open(list(backup.values()), store_is_copy=True)
+    assert (closed.name, closed.state) == (path.stem, SinkFileState.CLOSED), "the log tells of records behind the cut"
+    assert restored.mended == Mended((f"{path.stem}.orphan",), (f"{path.stem}.orphan",), (path.stem,))
     assert path.with_name(f"{path.stem}.orphan").read_bytes() == whole
-    assert path.read_bytes() == whole[: backup[path.stem].committed_bytes]
+    assert path.with_name(path.stem).read_bytes() == whole[: backup[path.stem].committed_bytes]
+    path.with_name(path.stem).unlink()
     again = kind.make(tmp_path)
     path.write_bytes(whole)
     again.open(list(backup.values()))

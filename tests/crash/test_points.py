@@ -5,6 +5,7 @@ and what joins them.
 """
 
 import itertools
+import shutil
 import signal
 from collections.abc import Iterator
 from hashlib import sha256
@@ -15,8 +16,9 @@ import pytest
 from tests.support.crawls import Crawl, run
 from tests.support.interrupted import assert_everything_is_there_once
 from tests.support.nginx import Nginx, Site, nginx
-from tests.support.points import POINTS, Points
+from tests.support.points import CALLS, POINTS, Points
 from tests.support.sites import DOCS, OTHER, sections
+from tests.support.warcs import records
 
 pytestmark = pytest.mark.e2e
 
@@ -79,3 +81,56 @@ def test_a_kill_at_each_call_of_a_point(small_server: Nginx, points: Points, tmp
         if code == 0:
             break
     assert nth > 5
+
+
+def archived(output: Path) -> set[str]:
+    """URLs of all responses, in files that were set aside as well."""
+    return {record.url for path in output.glob("warc/*") for record in records(path) if record.kind == "response"}
+
+
+def killed_restores(server: Nginx, points: Points, tmp_path: Path, names: tuple[str, ...], upto: int) -> int:
+    """A backup of the middle of a crawl is put back beside what the whole crawl left. The start after that is killed at
+    each call; the next one mends the rest. Returns how many kills there were.
+    """
+    crawl = crawl_of(server, tmp_path)
+    assert points.run(crawl.arguments(), "after commit", 7) == -signal.SIGKILL
+    assert run("backup", tmp_path / "backup.db", "--output", crawl.output).code == 0
+    assert points.run(crawl.arguments()) == 0
+    everything = archived(crawl.output)
+    for path in crawl.output.glob("frontier.db*"):
+        path.unlink()
+    shutil.copy(tmp_path / "backup.db", crawl.output / "frontier.db")
+    pristine = crawl.output.rename(tmp_path / "pristine")
+    kills = 0
+    for name in names:
+        for nth in range(1, upto + 1):
+            shutil.rmtree(crawl.output, ignore_errors=True)
+            shutil.copytree(pristine, crawl.output)
+            code = points.run(crawl.arguments(), name, nth)
+            assert code in (0, -signal.SIGKILL), points.stderr
+            kills += code != 0
+            assert points.run(crawl.arguments()) == 0, points.stderr
+            assert archived(crawl.output) >= everything
+            assert not list(crawl.output.glob("*/*.part"))
+            for path in crawl.output.glob("*/*.orphan*"):
+                path.unlink()
+            assert_everything_is_there_once(server, crawl)
+            checked = run("verify", crawl.output)
+            assert (checked.code, checked.stdout) == (0, ""), checked.stderr
+            if code == 0:
+                break
+    return kills
+
+
+def test_a_restore_that_is_killed_is_finished_by_the_next_start(
+    small_server: Nginx, points: Points, tmp_path: Path
+) -> None:
+    """Between any two renames of it."""
+    assert killed_restores(small_server, points, tmp_path, ("rename",), 4) == 4
+
+
+@pytest.mark.prove
+@pytest.mark.timeout(1_800)
+def test_a_restore_is_killed_at_each_call(small_server: Nginx, points: Points, tmp_path: Path) -> None:
+    """At each write, fsync and rename of it, and of the crawl that follows."""
+    assert killed_restores(small_server, points, tmp_path, CALLS, 10) >= 40
