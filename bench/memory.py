@@ -38,7 +38,7 @@ def rss_bytes(pid: int | str = "self") -> int:
 # -- idle connections
 
 
-async def hold(ca_file: Path, count: int, size: int) -> None:
+async def hold(ca_file: Path, count: int, size: int, buffer: int) -> None:
     """Open the connections, one page over each, and print the bytes that each costs."""
     names = [f"h{n:05}.many.test" for n in range(count)]
     table = ", ".join(f'"{name}" = ["127.0.0.1"]' for name in names)
@@ -48,6 +48,7 @@ async def hold(ca_file: Path, count: int, size: int) -> None:
         f"network.resolve={{{table}}}",
         f"network.ca_file={json.dumps(str(ca_file))}",
         f"fetch.connections={count + 100}",
+        f"fetch.receive_buffer={buffer}",
         'fetch.idle_timeout="10m"',
         f"politeness.connections_per_address={count + 100}",
         "politeness.delay=0",
@@ -75,7 +76,7 @@ async def hold(ca_file: Path, count: int, size: int) -> None:
     if stats.idle != count or stats.tls_handshakes != count:
         raise SystemExit(f"{stats.idle} connections are idle, of {stats.tls_handshakes}")
     after = rss_bytes()
-    print(f"{count:,} idle after a page of {size:6,} bytes: {(after - before) / count / 1024:6.1f} KiB each, "
+    print(f"{count:,} idle after a page of {size:6,} bytes, read through {buffer // 1024} KiB: {(after - before) / count / 1024:6.1f} KiB each, "
           f"{after / 2**20:.0f} MiB in all", flush=True)  # fmt: skip
     await client.close()
 
@@ -86,9 +87,11 @@ def connections(count: int) -> None:
         for size in SIZES:
             (pages / f"{size}.html").write_bytes(b"x" * size)
         with nginx(pages) as served:
-            for size in SIZES:
-                command = [sys.executable, "-m", "bench.memory", "--only", str(served.ca_file), str(count), str(size)]
-                subprocess.run(command, check=True)
+            for buffer in (64, 16):
+                for size in SIZES:
+                    numbers = [str(count), str(size), str(buffer * 1024)]
+                    only = ["--only", str(served.ca_file), *numbers]
+                    subprocess.run([sys.executable, "-m", "bench.memory", *only], check=True)
 
 
 # -- a long crawl
@@ -184,13 +187,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--connections", type=int, default=5_000)
     parser.add_argument("--fetches", type=int, default=500_000)
     parser.add_argument("--warm-up", type=int, default=100_000, help="responses before the line begins")
-    parser.add_argument("--only", nargs=3, metavar=("CA", "COUNT", "SIZE"), help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs=4, metavar=("CA", "COUNT", "SIZE", "BUFFER"), help=argparse.SUPPRESS)
     chosen = parser.parse_args(argv)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if chosen.only:
-        ca_file, count, size = chosen.only
-        uvloop.run(hold(Path(ca_file), int(count), int(size)))
+        ca_file, *numbers = chosen.only
+        uvloop.run(hold(Path(ca_file), *map(int, numbers)))
         return
     if chosen.what in (None, "connections"):
         connections(chosen.connections)
