@@ -14,7 +14,7 @@ from crawler.core.clock import Clock
 from crawler.core.retry import is_lasting
 from crawler.core.url import target_of
 from crawler.core.values import Failed, Fetched, FetchResult, Head, Origin, Task
-from crawler.core.vocabulary import ErrorType, TaskKind, TruncatedReason
+from crawler.core.vocabulary import CloseReason, ErrorType, TaskKind, TruncatedReason
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection
 from crawler.fetch.errors import DialError, ExchangeError, describe
@@ -52,7 +52,7 @@ class GateShut(Exception):
 
 
 class OriginBlocked(Exception):
-    """The origin may not be asked at all. Nothing was sent; the connection is back in the pool."""
+    """The origin may not be asked at all. Nothing was sent, and no connection to it is left."""
 
 
 def blocked(origin: Origin) -> Failed:
@@ -117,6 +117,8 @@ class Fetcher:
         return personal.received(origin, task, await self._fetch(origin, task))
 
     async def _fetch(self, origin: Origin, task: Task) -> FetchResult:
+        if not self._permits(origin):
+            raise OriginBlocked
         wants = self._wants if task.kind is TaskKind.PAGE else None
         limits = self._robots_limits if task.kind is TaskKind.ROBOTS else self._limits
         attempt = _Attempt(self.request_for(origin, task), limits, wants, started_at=self._clock.now())
@@ -168,7 +170,8 @@ class Fetcher:
             return _fetched(connection, reader, sink, attempt, truncated, reader.error_type)
 
     def _enter_gate(self, connection: Connection, attempt: _Attempt) -> None:
-        if not self._permits(connection.origin):
+        if not self._permits(connection.origin):  # it may have been blocked while the connection was opened
+            connection.abort(CloseReason.BLOCKED)
             raise OriginBlocked
         address = connection.dialled.peer_address
         if attempt.taken == address:

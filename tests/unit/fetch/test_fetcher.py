@@ -6,8 +6,8 @@ import errno
 import pytest
 
 from crawler.core.values import Failed, Fetched, Origin, Task
-from crawler.core.vocabulary import ErrorType, TaskKind, TruncatedReason
-from crawler.fetch.fetcher import Fetcher, GateShut
+from crawler.core.vocabulary import CloseReason, ErrorType, TaskKind, TruncatedReason
+from crawler.fetch.fetcher import Fetcher, GateShut, OriginBlocked
 from crawler.fetch.options import FetchOptions, IdentityOptions
 from crawler.fetch.request import LocalProtocolError
 from tests.support.fetching import RecordingGate, client, until
@@ -94,6 +94,31 @@ async def test_what_is_fetched_says_all_that_the_record_needs(certificates):
         assert (result.connection.peer_address, result.connection.peer_port) == ("127.0.0.1", server.port)
         assert before <= result.started_at <= c.clock.now()
         assert (result.tainted, result.truncated, result.error_type, result.resend_count) == (False, None, None, 0)
+
+
+async def test_a_blocked_origin_is_not_even_connected_to():
+    """Nor kept: one that was blocked while the connection was opened gets no request, and the connection ends."""
+    async with serve(HELLO) as server, client() as c:
+        answers = [False]
+
+        def fetcher():
+            return Fetcher(
+                pool=c.pool, options=FetchOptions(), identity=IdentityOptions(), gate=c.gate, clock=c.clock,
+                permits=lambda origin: answers.pop(0),
+            )  # fmt: skip
+
+        origin = Origin("http", "a.test", server.port)
+        task = Task(1, f"{origin}/")
+        with pytest.raises(OriginBlocked):
+            await fetcher().fetch(origin, task)
+        assert c.pool.stats().opened == 0
+        answers[:] = [True, False]
+        with pytest.raises(OriginBlocked):
+            await fetcher().fetch(origin, task)
+        stats = c.pool.stats()
+        assert (stats.opened, stats.open, stats.closed) == (1, 0, {CloseReason.BLOCKED: 1})
+        assert server.requests == []
+        assert c.gate.is_balanced
 
 
 async def then_close(a):
