@@ -76,8 +76,9 @@ async def hold(ca_file: Path, count: int, size: int, buffer: int) -> None:
     if stats.idle != count or stats.tls_handshakes != count:
         raise SystemExit(f"{stats.idle} connections are idle, of {stats.tls_handshakes}")
     after = rss_bytes()
-    print(f"{count:,} idle after a page of {size:6,} bytes, read through {buffer // 1024} KiB: {(after - before) / count / 1024:6.1f} KiB each, "
-          f"{after / 2**20:.0f} MiB in all", flush=True)  # fmt: skip
+    each_kib, whole_mib = (after - before) / count / 1024, after / 2**20
+    what = f"{count:,} idle after a page of {size:6,} bytes, read through {buffer // 1024} KiB"
+    print(f"{what}: {each_kib:6.1f} KiB each, {whole_mib:.0f} MiB in all", flush=True)
     await client.close()
 
 
