@@ -37,6 +37,18 @@ def prepare(output: Path) -> Path:
     return output
 
 
+def strangers(output: Path) -> list[str]:
+    """What lies in a directory that holds no crawl yet, and is not ours: the crawl's files will stand among it."""
+    ours = ("run.json", "frontier.db", "warc", "pages", "logs", "control.sock")
+    try:
+        names = sorted(path.name for path in output.iterdir())
+    except OSError:  # not there yet, or whoever opens it will say why it cannot
+        return []
+    if any(name == own or name.startswith(own + "-") for name in names for own in ours[:2]):
+        return []
+    return [name for name in names if name not in ours and not name.startswith("frontier.db")]
+
+
 def at_usual_output(settings: Settings) -> Settings:
     """The same settings; without output.directory they get the one that `crawl` takes, named for the first seed."""
     if settings.output.directory or not settings.seeds:

@@ -39,7 +39,7 @@ def command(
     A URL without a scheme means https.
     """
     from crawler.app import View, run, with_seeds
-    from crawler.rundir import at_usual_output
+    from crawler.rundir import at_usual_output, strangers
 
     given = list(overrides)
     if output is not None and str(output) in ("", "."):
@@ -56,6 +56,8 @@ def command(
     if not settings.seeds:
         raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
     settings = at_usual_output(settings)
+    if others := strangers(settings.output_directory):
+        say(f"{settings.output_directory} holds other files ({others[0]}, …): the crawl's will stand among them")
     interactive = sys.stderr.isatty()
     if interactive:
         from crawler.cli.progress import Progress

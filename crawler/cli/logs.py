@@ -92,6 +92,8 @@ def command(
             return Exit.OK if place.pid() is not None else Exit.IO
         printer.print(matching(parts, matcher) if limit is None else last(parts, matcher, limit))
         printer.flush()
+        if not printer.printed and not following:
+            say(f"{log.name}: no line is like that")
         for problem in parts.problems() + matcher.said(log.name):
             say(problem)
         if following:
@@ -110,9 +112,11 @@ class _Printer:
         self._text = event_text if of_events else fetch_text
         self._as_json = as_json
         self._held: list[bytes] = []
+        self.printed = False  # anything
 
     def print(self, found: Iterable[tuple[bytes, Line]]) -> None:
         for raw, line in found:
+            self.printed = True
             self._held.append(raw if self._as_json else self._text(line, self._pen).encode("utf-8", "replace"))
             if len(self._held) >= _FLUSH_LINES:
                 self.flush()

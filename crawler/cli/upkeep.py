@@ -162,7 +162,11 @@ def forget(
 
         answer = with_store(located, store)
     for one in answer["forgotten"]:
-        click.echo(f"{one['target']}: {counted(one['urls'], 'URL')} forgotten")
+        if one["urls"]:
+            click.echo(f"{one['target']}: {counted(one['urls'], 'URL')} forgotten")
+        else:
+            what = "was not known" if "/" in one["target"] else "no URL of this host was known"
+            click.echo(f"{one['target']}: {what}; it will never be fetched from now on")
     listed = write_list(place, [] if no_scan else wanted, now=time.time())
     click.echo(f"{counted(listed.new, 'new record')} to remove, {listed.records:,} in all, in {listed.path}")
     for problem in listed.problems:

@@ -46,6 +46,7 @@ _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuv
 _USERINFO = re.compile(r"//[^/?#\s]*@")  # may hold a password: not for a message
 _COLON_MISSING = re.compile(r"https?/+", re.IGNORECASE)
 _HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_NO_SCHEME = re.compile(r"[^/?#]*://")
 
 
 class UrlError(ValueError):
@@ -96,6 +97,8 @@ def seed(text: str) -> tuple[str, Origin]:
     if _COLON_MISSING.match(text):  # else a host of the name "https"
         raise UrlError(DenyReason.URL_INVALID, 'the ":" after the scheme is missing')
     has_scheme = _HAS_SCHEME.match(text)
+    if not has_scheme and _NO_SCHEME.match(text):
+        raise UrlError(DenyReason.URL_INVALID, 'what stands before "://" is no scheme')
     # "localhost:8443/x" looks like scheme "localhost": digits after the colon are a port
     if not has_scheme or ("//" not in text[: has_scheme.end() + 2] and text[has_scheme.end() :][:1].isdigit()):
         text = "https://" + text

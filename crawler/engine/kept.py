@@ -15,12 +15,15 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """URLs that wait for the same thing. `why` continues "URLs of 3 hosts …"; `example` is one of the hosts."""
+    """URLs that wait for the same thing. `why` continues "URLs of 3 hosts …"; `example` is one of the hosts.
+    `by_operator`: they are blocked.
+    """
 
     why: str
     urls: int
     hosts: int
     example: str
+    by_operator: bool = False
 
 
 def kept(hosts: Iterable[Host], now_mono: float) -> list[Kept]:
@@ -30,9 +33,9 @@ def kept(hosts: Iterable[Host], now_mono: float) -> list[Kept]:
         if host.backlog and (why := _why(host, now_mono)):
             so_far = found.get(why)
             found[why] = (
-                Kept(why, host.backlog, 1, str(host.origin))
+                Kept(why, host.backlog, 1, str(host.origin), host.is_blocked)
                 if so_far is None
-                else Kept(why, so_far.urls + host.backlog, so_far.hosts + 1, so_far.example)
+                else Kept(why, so_far.urls + host.backlog, so_far.hosts + 1, so_far.example, so_far.by_operator)
             )
     return sorted(found.values(), key=lambda one: -one.urls)
 

@@ -237,11 +237,16 @@ class StatusView:
                     "host": str(host.origin), "state": str(state_of(host, now)), "queued": host.queued,
                     "fetched": host.fetched, "in_flight": host.leases, "delay_s": host.key.delay_s,
                     "until_at": None if open_mono is None else round(now_at + open_mono - now, 1),
-                    "why": unreadable_robots(host) if host.is_held and not host.is_blocked
-                    else next((str(turn.reason) for turn in turns if turn.open_mono == open_mono), ""),
+                    "why": self._why(host, [str(turn.reason) for turn in turns if turn.open_mono == open_mono]),
                 }
             )  # fmt: skip
         return found
+
+    def _why(self, host: Host, rests: Sequence[str]) -> str:
+        """Why a host is not asked, `rests` being for what it rests; "" if it is."""
+        if (block := self._books.blocks.covers(host.origin.host)) is not None:
+            return block.reason or "by command"
+        return unreadable_robots(host) if host.is_held else next(iter(rests), "")
 
     def _in_flight(self, now: float) -> list[InFlight]:
         """The oldest first. A worker's request is told from the others of its origin by the order in which they were
@@ -295,8 +300,12 @@ class StatusView:
         hosts = counted(with_work, "host")
         if wait_s == NEVER or wait_s <= 0:
             return "politeness", f"politeness: {hosts} with work, each asked no oftener than its delay allows"
-        why = "; ".join(kept_words(kept(self._books.hosts.values(), now)))
+        found = kept(self._books.hosts.values(), now)
         next_turn = f"the next may be asked in {words_for(wait_s)}"
+        blocked = sum(one.urls for one in found if one.by_operator)
+        if 2 * blocked > sum(one.urls for one in found):
+            return "operator", f"{'; '.join(kept_words(found))}; {next_turn}"
+        why = "; ".join(kept_words([one for one in found if not one.by_operator]))
         return "politeness", f"politeness: {hosts} with work, all resting; {next_turn}{f': {why}' if why else ''}"
 
     def _empty_words(self) -> str:

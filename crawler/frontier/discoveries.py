@@ -114,7 +114,7 @@ class Discoveries:
         change: Change,
     ) -> None:
         """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
-        found_second = round(found_at)  # SQLite stores it in four bytes instead of eight
+        found_second = int(found_at)  # never later than its fetch; SQLite stores it in four bytes instead of eight
         host_ids = self._ids_of(discovered, found_at, change)
         found: Iterable[tuple[int, Discovered]] = zip(host_ids, discovered, strict=True)
         if self.seen is not None:

@@ -107,7 +107,12 @@ class Inquiry:
         if row is None or self._reader is None:
             if self._reader is not None:
                 told = "" if case.host is not None else f"; nor any other of {case.origin}"
-                answer.add("found", "", f"never: no page that was read links to it{told}")
+                answer.add(
+                    "found", "", f"never stored: no page that was read links to it, or its links were refused{told}"
+                )
+            return
+        if not row["source"]:  # a mark: it was forgotten before anything was known of it, or with all that was
+            answer.add("found", "", "how it was found is forgotten too, if it ever was")
             return
         chain: list[str] = []
         via = row["via"]
@@ -136,7 +141,7 @@ class Inquiry:
         row = case.row
         # What was never seen is taken for a link on a seed's page.
         depth, hop_path, source = (
-            (row["depth"], row["hop_path"], Source(row["source"])) if row else (1, "L", Source.LINK)
+            (row["depth"], row["hop_path"], Source(row["source"])) if row and row["source"] else (1, "L", Source.LINK)
         )
         denied = scope.judge(case.url, case.origin, depth=depth, hop_path=hop_path, source=source)
         if denied is None:

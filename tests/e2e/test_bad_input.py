@@ -346,3 +346,25 @@ def test_one_dead_seed_does_not_keep_the_others_from_being_crawled(server: Nginx
     assert "1 URL is left that may not be asked for within crawl.linger" in ran.stderr
     assert f"1 URL of {odd.removesuffix('/')} whose robots.txt cannot be read (server_closed)" in ran.stderr
     assert set(server.places()) == server.site.wanted(OTHER)
+
+
+def test_what_is_mistyped_is_told_and_what_is_foreign_is_named(server: Nginx, tmp_path: Path) -> None:
+    """A command, a host to forget, a log without such lines; a directory that holds other files."""
+    slip = run("exprot")
+    assert (slip.code, "Did you mean 'export'?" in slip.stderr) == (2, True)
+    crawl = Crawl.of(tmp_path, sections(server, OTHER, scope={"max_urls": 3}))
+    crawl.output.mkdir()
+    (crawl.output / "thesis.doc").write_text("mine")
+    first = crawl.run()
+    assert first.code == 0
+    assert "holds other files (thesis.doc" in first.stderr
+    assert "holds other files" not in crawl.run().stderr
+    nothing = run("logs", "--host", "nix.test", "--output", crawl.output)
+    assert (nothing.code, nothing.stdout, nothing.stderr) == (0, "", "crawler: fetch.jsonl: no line is like that\n")
+    forgot = run("forget", "never.test", f"https://{OTHER}/never", "--no-scan", "--output", crawl.output)
+    assert forgot.code == 0
+    assert "never.test: no URL of this host was known; it will never be fetched from now on" in forgot.stdout
+    assert f"https://{OTHER}/never: was not known; it will never be fetched from now on" in forgot.stdout
+    assert run("why", f"https://{OTHER}/never", "--output", crawl.output).code == 0
+    refused = run("add", "ht!tp://x", "--output", crawl.output)
+    assert (refused.code, "no scheme" in refused.stderr) == (1, True)

@@ -33,6 +33,14 @@ def test_seed_becomes_the_url_that_is_fetched(typed: str, fetched: str) -> None:
     assert url.seed(typed)[0] == fetched
 
 
+@pytest.mark.parametrize("typed", ["ht!tp://x", "://x", "1http://x/", "htt p://x"])
+def test_what_looks_like_a_scheme_and_is_none_is_no_host(typed: str) -> None:
+    """Else a host of the name "ht!tp" is asked of DNS for ever; in a path it may stand."""
+    with pytest.raises(url.UrlError):
+        url.seed(typed)
+    assert url.seed("e.org/to?u=ht!tp://x")[1].host == "e.org"
+
+
 @pytest.mark.parametrize("typed", ["https//example.org/", "HTTP/example.org", "http///x"])
 def test_a_seed_without_its_colon_is_a_slip(typed: str) -> None:
     """Taken at its word it would be a host named https."""

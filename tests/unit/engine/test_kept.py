@@ -48,6 +48,12 @@ def test_what_keeps_a_host_is_said(fields: dict[str, object], said: str) -> None
     assert words(kept([host(1, 5, **fields)], NOW)) == [said]
 
 
+def test_what_an_operator_keeps_is_told_from_the_rest() -> None:
+    """A daemon that waits for its operator above all says so."""
+    found = kept([host(1, 5, is_blocked=True), host(2, 4, turn=RESTING)], NOW)
+    assert [one.by_operator for one in found] == [True, False]
+
+
 def test_the_rest_of_a_key_keeps_its_hosts() -> None:
     """A 503 rests the whole domain."""
     made = host(1, 1)

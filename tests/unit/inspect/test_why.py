@@ -334,6 +334,18 @@ async def test_a_block_and_a_takedown_are_told(tmp_path: Path) -> None:
     assert ask(path, "https://www.evil.test/new", rules).verdict == "would_deny"
 
 
+async def test_a_url_that_was_forgotten_before_it_was_known_is_told(tmp_path: Path) -> None:
+    """It is a mark without anything in it."""
+    path = tmp_path / "frontier.db"
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.forget_url("https://e.org/never", now=NOW)
+    await frontier.close(clean=True)
+    told = ask(path, "https://e.org/never", Rules(seed_hosts=("e.org",)))
+    assert told.verdict == "forgotten"
+    assert told.headline == "not fetched: an operator had it taken down; it is never fetched again"
+
+
 @pytest.mark.parametrize("state", [UrlState.DONE, UrlState.GAVE_UP, UrlState.WAITING])
 @pytest.mark.parametrize("refusal", ["block", "exclude", "robots"])
 async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: UrlState, refusal: str) -> None:
