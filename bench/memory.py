@@ -103,11 +103,12 @@ def flat(fetches: int, warm_up: int) -> None:
     with nginx() as served, tempfile.TemporaryDirectory(prefix="crawler-bench-") as name:
         readings = _readings(served, Path(name), fetches)
     used = [(n, rss) for n, rss in readings if n >= warm_up]
-    low, slope, high = line(_means(used, LAG_S))
     print(f"{readings[-1][0]:,} responses, {len(used)} readings after the first {warm_up:,}")
     print(f"resident at the first of them {used[0][1] / 2**20:.0f} MiB, at the last {used[-1][1] / 2**20:.0f} MiB, "
           f"at most {max(rss for _, rss in readings) / 2**20:.0f} MiB")  # fmt: skip
-    print(f"slope {slope:.2f} bytes a response (95 %: {low:.2f} to {high:.2f})")
+    for words, part in (("all of them", used), ("their second half", used[len(used) // 2 :])):
+        low, slope, high = line(_means(part, LAG_S))
+        print(f"slope over {words}: {slope:.1f} bytes a response (95 %: {low:.1f} to {high:.1f})")
 
 
 def _readings(served: Served, folder: Path, fetches: int) -> list[tuple[int, int]]:
@@ -133,7 +134,8 @@ def _readings(served: Served, folder: Path, fetches: int) -> list[tuple[int, int
         while process.poll() is None:
             time.sleep(1)
             try:
-                readings.append((lines.count(), rss_bytes(process.pid)))
+                if rss := rss_bytes(process.pid):  # 0: it has ended, and was not waited for yet
+                    readings.append((lines.count(), rss))
             except (OSError, IndexError):  # it ended meanwhile
                 break
             if len(readings) % 30 == 0:
