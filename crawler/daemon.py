@@ -39,6 +39,21 @@ class EndedAtOnce(Exception):
         self.number = number
 
 
+class EarlyHangup:
+    """What SIGHUP does until the daemon listens to it: it is noted, where it would end the process; `serve` reloads."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.came = True
+
+
+def note_hangups() -> None:
+    """Let no SIGHUP end the process from now on: whoever starts a daemon may send one before it is there."""
+    signal.signal(signal.SIGHUP, EarlyHangup())
+
+
 def ask_to_stop() -> None:
     """What SIGTERM does, for the control socket: signals are the one way to end a crawl from outside."""
     os.kill(os.getpid(), signal.SIGTERM)
@@ -114,6 +129,9 @@ async def serve(
     beside += [service() for service in services]
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    early = signal.getsignal(signal.SIGHUP)
+    if isinstance(early, EarlyHangup) and early.came:
+        on_signal(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     reason: StoppedBy | None = None

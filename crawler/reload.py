@@ -198,7 +198,10 @@ class Reloader:
             self._failed([Problem("", 0, 0, f"the store cannot take it: {error}")])
             raise Refused(f"the store cannot take it: {error}", Exit.IO) from None
         politeness = new.politeness_options()
-        parts.admission.scope = plan.scope
+        scope = plan.scope
+        for host in parts.admission.scope.seed_hosts - scope.seed_hosts - _hosts_of(self.settings):
+            scope = scope.with_host(host)  # a seed's redirect brought it in while the store was asked
+        parts.admission.scope = scope
         parts.admission.obey = politeness.robots == "obey"
         parts.books.reconfigure(politeness, new.scope_options())
         parts.gate.reconfigure(new.address_politeness())

@@ -178,7 +178,6 @@ class Commands:
             raise Refused('"reason" must be a text of 1000 characters at most')
         block = self._block_of(arguments, host_only=_flag(arguments, "host_only"), reason=reason)
         name = block.name
-        had = self._blocks.get(name)
         self._blocks.add(block)
         hosts = self._scheduler.blocks_changed()
         cut = self._cut(lambda origin: not self._blocks.permits(origin))
@@ -186,7 +185,8 @@ class Commands:
             new = await _stored(self._frontier.block(block))
         except Refused as refused:
             raise Refused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
-        return {"name": name, "kind": (had or block).kind, "new": new, "hosts": hosts, "connections_cut": cut}
+        held = self._blocks.get(name) or block
+        return {"name": name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": cut}
 
     def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> Block:
         text = arguments.get("name")

@@ -62,14 +62,16 @@ def block(
         async def put(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
             new = await frontier.block(wanted)
             covering = Blocks()
-            covering.load([wanted])
+            held = next((one for one in await frontier.blocks() if one.name == wanted.name), wanted)
+            covering.load([held])
             hosts = sum(not covering.permits(host.origin) for host in recovered.hosts)
-            return {"name": wanted.name, "kind": wanted.kind, "new": new, "hosts": hosts, "connections_cut": 0}
+            return {"name": held.name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": 0}
 
         answer = with_store(located, put)
     below = " and all below it" if answer["kind"] == "domain" else ""
     if not answer["new"]:
-        say(f"{answer['name']} was blocked already")
+        narrower = "; unblock it first if less shall be blocked" if host_only and answer["kind"] == "domain" else ""
+        say(f"{answer['name']} was blocked already{narrower}")
     click.echo(
         f"blocked {answer['name']}{below}: {counted(answer['hosts'], 'host')}, "
         f"{counted(answer['connections_cut'], 'connection')} cut"

@@ -17,6 +17,9 @@ from crawler.core.vocabulary import Exit
 @override_option
 def command(config: Path, overrides: tuple[str, ...]) -> int:
     """Crawl until told to stop. The first SIGTERM drains, the second ends at once; SIGHUP reloads."""
+    from crawler.daemon import note_hangups
+
+    note_hangups()
     from crawler.app import View, run
     from crawler.settings.loading import load
 

@@ -33,7 +33,8 @@ class Blocks:
         self._by_name = {block.name: block for block in blocks}
 
     def add(self, block: Block) -> None:
-        self._by_name.setdefault(block.name, block)
+        """Beside what holds for its name."""
+        self._by_name[block.name] = block.beside(self._by_name.get(block.name))
 
     def remove(self, name: str) -> None:
         self._by_name.pop(name, None)

@@ -215,6 +215,16 @@ class Block:
     at: float
     reason: str
 
+    def beside(self, had: "Block | None") -> "Block":
+        """What holds where this is asked for and `had` of the same name held: the wider of both, and the last reason
+        that was given. A block never becomes narrower but by an unblock.
+        """
+        if had is None:
+            return self
+        return Block(
+            self.name, max(had.kind, self.kind, key=("host", "domain").index), had.at, self.reason or had.reason
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -314,7 +324,7 @@ class Frontier(Protocol):
         """What an operator blocked, by name."""
 
     async def block(self, block: Block) -> bool:
-        """Remember a block for good. False if that name was blocked already: the older one stays."""
+        """Remember a block for good, beside what holds for its name (`Block.beside`). False if that changes nothing."""
 
     async def unblock(self, name: str) -> bool:
         """Forget a block. False if there was none of that name."""

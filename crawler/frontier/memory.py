@@ -301,7 +301,9 @@ class MemoryFrontier(MemoryRows):
 
     async def block(self, block: Block) -> bool:
         self._check_open()
-        return self._blocks.setdefault(block.name, block) is block
+        had = self._blocks.get(block.name)
+        self._blocks[block.name] = block.beside(had)
+        return self._blocks[block.name] != had
 
     async def unblock(self, name: str) -> bool:
         self._check_open()

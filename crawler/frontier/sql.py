@@ -337,6 +337,7 @@ NO_ERROR: Final = """
 UPDATE visit SET last_error = NULL, last_rule = NULL WHERE url IN (SELECT value FROM json_each(?))"""
 
 BLOCKS: Final = "SELECT name, kind, at, reason FROM blocked ORDER BY name"
-BLOCK: Final = "INSERT OR IGNORE INTO blocked (name, kind, at, reason) VALUES (?, ?, ?, ?)"
+BLOCK_OF: Final = "SELECT name, kind, at, reason FROM blocked WHERE name = ?"
+BLOCK: Final = "INSERT OR REPLACE INTO blocked (name, kind, at, reason) VALUES (?, ?, ?, ?)"
 IS_BLOCKED: Final = "SELECT 1 FROM blocked WHERE name = ?"
 UNBLOCK: Final = "DELETE FROM blocked WHERE name = ?"

@@ -169,10 +169,13 @@ class Writer:
 
     def block(self, block: Block) -> bool:
         """See Frontier.block."""
-        if self._db.get(sql.IS_BLOCKED, (block.name,)) is not None:
+        columns = self._db.get(sql.BLOCK_OF, (block.name,))
+        had = None if columns is None else Block(*columns)
+        after = block.beside(had)
+        if after == had:
             return False
         with self._db.transaction():
-            self._db.run(sql.BLOCK, (block.name, block.kind, block.at, block.reason))
+            self._db.run(sql.BLOCK, (after.name, after.kind, after.at, after.reason))
         return True
 
     def unblock(self, name: str) -> bool:

@@ -982,18 +982,22 @@ async def test_denied_urls_are_queued_again_and_nothing_else_is(store: Store) ->
 
 
 async def test_blocks_are_kept_until_they_are_taken_back(store: Store) -> None:
-    """By name; the first of one name stays as it is."""
-    block = Block("a.example", "domain", NOW, "asked to")
+    """By name. Another of one name may make it wider and give it another reason, never narrower; its time stays."""
+    block = Block("a.example", "host", NOW, "")
+    wide = replace(block, kind="domain", reason="asked to")
     async with store.opened() as (frontier, _):
         assert await frontier.block(block)
-        assert not await frontier.block(replace(block, kind="host", reason="again"))
+        assert not await frontier.block(replace(block, at=NOW + 5.0))
+        assert await frontier.block(replace(wide, at=NOW + 9.0))
         assert await frontier.block(replace(block, name="0.example"))
     async with store.opened() as (frontier, _):
-        assert [one.name for one in await frontier.blocks()] == ["0.example", "a.example"]
-        assert (await frontier.blocks())[1] == block
+        assert await frontier.blocks() == [replace(block, name="0.example"), wide]
+        assert not await frontier.block(block)
+        assert await frontier.block(replace(block, reason="asked again"))
+        assert (await frontier.blocks())[1] == replace(wide, reason="asked again")
         assert await frontier.unblock("0.example")
         assert not await frontier.unblock("0.example")
-        assert await frontier.blocks() == [block]
+        assert await frontier.blocks() == [replace(wide, reason="asked again")]
 
 
 async def test_what_waits_for_an_outage_is_due_when_it_is_over(store: Store) -> None:

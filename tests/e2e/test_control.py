@@ -192,6 +192,7 @@ def test_a_block_stops_every_request_for_good(server: Nginx, tmp_path: Path) -> 
     crawl = configured(server, tmp_path, WWW, DOCS, OTHER, **keys)
     with daemon(crawl) as process:
         assert wait_for_requests(server, process, 10)
+        assert "blocked alpha.test: 0 hosts" in tell(crawl, "block", "alpha.test", "--host-only").stdout
         done = tell(crawl, "block", "alpha.test", "--reason", "they asked us to")
         assert "blocked alpha.test and all below it: 2 hosts" in done.stdout
         blocked_from = len(server.places())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crawler.core.vocabulary import StoppedBy
-from crawler.daemon import EndedAtOnce, serve
+from crawler.daemon import EndedAtOnce, note_hangups, serve
 from crawler.systemd import Notifier
 from tests.support.engine import run
 
@@ -288,3 +288,28 @@ def test_services_run_beside_the_crawl_and_end_with_it() -> None:
         assert seen == [(0, "begun"), (10, "ended")]
 
     run(main())
+
+
+def test_a_hangup_before_the_daemon_listens_ends_nothing_and_is_made_up_for() -> None:
+    """A script that starts it and then sends SIGHUP gets its reload; without one it is as if nothing had come."""
+    reloads = 0
+
+    async def reload() -> None:
+        nonlocal reloads
+        reloads += 1
+
+    async def main() -> None:
+        case = Case()
+        kill((5.0, signal.SIGTERM))
+        assert await case.serve(on_hangup=reload) is StoppedBy.SIGNAL
+
+    before = signal.getsignal(signal.SIGHUP)
+    try:
+        for hangups in (0, 1):
+            note_hangups()
+            for _ in range(hangups):
+                os.kill(os.getpid(), signal.SIGHUP)
+            run(main())
+            assert reloads == hangups
+    finally:
+        signal.signal(signal.SIGHUP, before)

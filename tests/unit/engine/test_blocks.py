@@ -50,8 +50,11 @@ def test_the_nearest_name_is_given() -> None:
     assert made.permits(Origin("https", "www.a.test", 443))
 
 
-def test_an_older_block_of_the_same_name_stays() -> None:
-    """As in the store."""
+def test_a_block_becomes_wider_and_never_narrower() -> None:
+    """Who is asked to leave a whole domain alone, having blocked one host of it, must; only unblocking takes back."""
     made = blocks("a.test", kind=HOST)
-    made.add(Block("a.test", DOMAIN, 1.0, ""))
-    assert made.permits(Origin("https", "www.a.test", 443))
+    made.add(Block("a.test", DOMAIN, 1.0, "they asked us to"))
+    assert not made.permits(Origin("https", "www.a.test", 443))
+    assert made.get("a.test") == Block("a.test", DOMAIN, 0.0, "they asked us to")
+    made.add(Block("a.test", HOST, 2.0, ""))
+    assert made.get("a.test") == Block("a.test", DOMAIN, 0.0, "they asked us to")
