@@ -15,12 +15,13 @@ from typing import Final
 
 import uvloop
 
-from crawler import __version__, daemon
+from crawler import __version__, daemon, descriptors
 from crawler.assemble import assemble
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.core.values import Discovered
 from crawler.core.vocabulary import Source, StoppedBy
+from crawler.descriptors import connections_within, raise_limit
 from crawler.engine.clock import SystemClock
 from crawler.engine.kept import why_left
 from crawler.engine.snapshot import Snapshot
@@ -99,6 +100,20 @@ def run(
     return uvloop.run(_run(settings, mode, view, configuration, read_again))
 
 
+def _say_descriptors(settings: Settings, logs: Logs, view: View) -> None:
+    """Where there are too few, the crawl is a narrower one than was asked for."""
+    wanted, limit = settings.fetch.connections, descriptors.limit()
+    room = connections_within(limit, wanted)
+    if room == wanted:
+        return
+    logs.event(Event.DESCRIPTORS_FEW, limit=limit, connections=room, wanted=wanted)
+    if not logs.is_shown:
+        view.tell(
+            f"{limit} file descriptors (ulimit -n) have room for {room} connections at once, not for the "
+            f"{wanted} of fetch.connections"
+        )
+
+
 async def _run(
     settings: Settings, mode: Mode, view: View, configuration: str | None, read_again: Callable[[], Loaded] | None
 ) -> Result:
@@ -112,6 +127,7 @@ async def _run(
     try:
         logs = open_logs(settings, console=view.console)
         try:
+            raise_limit(settings.fetch.connections)
             parts = assemble(settings, mode, output, frontier, clock, logs, view.tell)
             logs.event(
                 Event.START,
@@ -125,6 +141,7 @@ async def _run(
             )
             if not settings.tls_options().verify:
                 logs.event(Event.TLS_VERIFY_OFF)
+            _say_descriptors(settings, logs, view)
             mended = await parts.committer.open(recovered.sink_files, store_is_copy=recovered.is_copy)
             parts.reporter.recovered(recovered, mended)
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)

@@ -5,10 +5,12 @@ asked. Invariant: nothing is dialled that the settings' address policy has not p
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from crawler import descriptors
 from crawler.core.clock import Clock
 from crawler.core.values import Origin
+from crawler.descriptors import connections_within
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
@@ -63,6 +65,7 @@ def make_client(
     serve to look on. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile raises.
     """
     fetch, network = settings.fetch_options(), settings.network_options()
+    fetch = replace(fetch, connections=connections_within(descriptors.limit(), fetch.connections))
     lookup = AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s)
     resolver = CachingResolver(lookup, network, clock)
     policy = AddressPolicy(network.allow_private)

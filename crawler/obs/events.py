@@ -35,6 +35,7 @@ class Event(StrEnum):
     CONN_CLOSE = "conn_close"
     CONN_FAIL = "conn_fail"
     TLS_VERIFY_OFF = "tls_verify_off"
+    DESCRIPTORS_FEW = "descriptors_few"
     # hosts and URLs
     HOST_STATE = "host_state"
     ROBOTS = "robots"
@@ -103,6 +104,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
         "stage error_type", "conn_id server_address server_port network_peer_address network_peer_port detail dur_ms"
     ),
     Event.TLS_VERIFY_OFF: _spec("", "server_address", level=logging.WARNING),
+    Event.DESCRIPTORS_FEW: _spec("limit connections wanted", level=logging.WARNING),
     Event.HOST_STATE: _spec("server_address from to reason", "server_port until strikes"),
     Event.ROBOTS: _spec(
         "server_address", "server_port url_full verdict status crawl_delay_s expires_at error_type detail"

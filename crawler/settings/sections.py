@@ -188,7 +188,9 @@ class Politeness(Section):
 class Fetch(Section):
     """Limits of one exchange, and of the pool of connections."""
 
-    connections: k.Count = _key(_FETCH.connections, "Connections open at once, to all hosts.")
+    connections: k.Count = _key(
+        _FETCH.connections, "Connections open at once, to all hosts; fewer where file descriptors are few."
+    )
     connect_timeout: k.PositiveDuration = _key(_FETCH.connect_timeout_s, "For the TCP connection.")
     tls_timeout: k.PositiveDuration = _key(_FETCH.tls_timeout_s, "For the TLS handshake.")
     first_byte_timeout: k.PositiveDuration = _key(

@@ -80,7 +80,7 @@ async def crawled(directory: Path, web: Web, linger: str, **fetch: object) -> Cr
                     "allow_private": ["127.0.0.0/8"],
                     "resolve": {"*.test": ["127.0.0.1"]},
                 },
-                "fetch": fetch,
+                "fetch": {"idle_timeout": "10m", **fetch},  # what lives, lives to the end
             },
         )
         ran = await asyncio.to_thread(crawl.run, timeout=200)
