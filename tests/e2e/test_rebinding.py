@@ -1,4 +1,4 @@
-"""Names that move to forbidden addresses, before the whole program: seeds, links, redirects and robots.txt."""
+"""Names that move to forbidden addresses, before the whole program: seeds, links, redirects, robots.txt, sitemaps."""
 
 import asyncio
 from collections import Counter
@@ -39,3 +39,4 @@ async def test_a_crawl_of_names_that_move_reaches_no_forbidden_address(tmp_path:
         assert denied
         assert all("may not be dialled" in line["detail"] for line in denied)
         assert net.asked["/robots.txt"] > 10
+        assert net.asked["/sitemap.xml"] > 10, net.asked

@@ -5,8 +5,8 @@
 
 Names below flip.test resolve, by the roll of a die, to addresses of 127.0.1.0/24 (which a client may be allowed), of
 127.0.2.0/24 and ::1 (which it is not), to both, or to IPv6 spellings of the forbidden ones; with a TTL of 0. On the
-same port of every address somebody listens: the allowed ones serve pages that link and redirect to further names, the
-forbidden ones count who comes, and hang up.
+same port of every address somebody listens: the allowed ones serve pages, robots.txt and sitemaps that lead to further
+names, the forbidden ones count who comes, and hang up.
 """
 
 import asyncio
@@ -101,7 +101,14 @@ class Net:
             if path.startswith("/redirect"):
                 await c.send(ok(b"", f"Location: {there}", *close, status="302 Found"))
             elif path == "/robots.txt":
-                await c.send(ok(b"User-agent: *\nAllow: /\n", "Content-Type: text/plain", *close))
+                named = self.url(self._rng.randrange(HOSTS), "/sitemap.xml")
+                await c.send(
+                    ok(f"User-agent: *\nAllow: /\nSitemap: {named}\n".encode(), "Content-Type: text/plain", *close)
+                )
+            elif path == "/sitemap.xml":
+                entries = [self.url(self._rng.randrange(HOSTS), f"/s{self._rng.randrange(9)}") for _ in range(2)]
+                body = "".join(f"<url><loc>{entry}</loc></url>" for entry in entries)
+                await c.send(ok(f"<urlset>{body}</urlset>".encode(), "Content-Type: application/xml", *close))
             else:
                 links = [
                     self.url(self._rng.randrange(HOSTS), f"/{w}{self._rng.randrange(9)}") for w in ("p", "redirect")

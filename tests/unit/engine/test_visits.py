@@ -98,6 +98,15 @@ def test_a_redirect_to_itself_ends() -> None:
     assert Crawled({ROOT: answer(302, location="/")}).asked == [ROOT]
 
 
+def test_a_loop_of_redirects_ends_where_it_began() -> None:
+    """However many URLs and hosts it goes round by: each is asked once, and stands as done."""
+    hops = [ROOT, f"{ROOT}b", f"{ROOT}c", f"{ROOT}d"]
+    web = {url: answer(307, location=there) for url, there in zip(hops, [*hops[1:], f"{ROOT}b"], strict=True)}
+    crawled = Crawled(web)
+    assert crawled.asked == hops
+    assert set(crawled.states.values()) == {"done"}
+
+
 def test_a_redirect_to_another_spelling_of_itself_is_followed_once() -> None:
     """The canonical form is known, the spelling is not: without this the page would never be fetched."""
     tilde, escaped = f"{ROOT}~jo", f"{ROOT}%7Ejo"

@@ -1,4 +1,4 @@
-"""Names that move to forbidden addresses between check and dial, on reconnect, on redirect and for robots.txt."""
+"""Names that move to forbidden addresses between check and dial, on reconnect, on redirect, for robots.txt, sitemaps."""
 
 import asyncio
 import random
@@ -14,6 +14,12 @@ from tests.support.fetching import client
 from tests.support.rebinding import ALLOWED_NETWORK, HOSTS, rebinding
 
 AT_ONCE = 16
+KIND_OF = {
+    "/": TaskKind.PAGE,
+    "/redirect": TaskKind.PAGE,
+    "/robots.txt": TaskKind.ROBOTS,
+    "/sitemap.xml": TaskKind.SITEMAP,
+}
 
 
 async def attempts(count, *, allow, seed=1, strict=True):
@@ -38,8 +44,8 @@ async def attempts(count, *, allow, seed=1, strict=True):
                     if follow is not None:
                         what, url = "after a redirect", follow
                     else:
-                        path = rng.choice(("/", "/redirect", "/robots.txt"))
-                        kind = TaskKind.ROBOTS if path == "/robots.txt" else kind
+                        path = rng.choice(tuple(KIND_OF))
+                        kind = KIND_OF[path]
                         what, url = path, net.url(rng.randrange(HOSTS), path)
                     follow = None
                     if rng.random() < 0.1:
@@ -73,7 +79,7 @@ def assert_never_reached(outcomes, net, reached, stats, count):
         words[word] += times
     assert words.pop(ErrorType.DNS_TIMEOUT, 0) <= count / 100, "a loaded machine may be late now and then, not more"
     assert set(words) == {"ok", ErrorType.ADDRESS_DENIED, ErrorType.DNS_FAILURE}
-    for what in ("/", "/redirect", "/robots.txt", "after a redirect"):
+    for what in (*KIND_OF, "after a redirect"):
         assert outcomes[what, "ok"] > count / 40, (what, outcomes)
         assert outcomes[what, ErrorType.ADDRESS_DENIED] > count / 100, (what, outcomes)
     assert min(net.answered[kind] for kind in ("allowed", "forbidden", "both", "none", "forbidden6")) > count / 20
