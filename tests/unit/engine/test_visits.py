@@ -11,6 +11,7 @@ import pytest
 
 from crawler.content.links import Link
 from crawler.core.options import ScopeOptions, ScopeRule
+from crawler.core.retry import is_connection_error
 from crawler.core.scope import Scope
 from crawler.core.values import Denied, Fetched, FetchResult, NotModified, Origin, Task
 from crawler.core.vocabulary import (
@@ -296,7 +297,7 @@ def test_a_body_cut_at_our_limit_is_final() -> None:
     assert crawled.states[ROOT] == "done"
 
 
-@pytest.mark.parametrize("error", [ErrorType.CONNECT_REFUSED, ErrorType.DNS_FAILURE, ErrorType.TLS_FAILED])
+@pytest.mark.parametrize("error", sorted(error for error in ErrorType if is_connection_error(error)))
 def test_an_unreachable_host_never_costs_a_url(error: ErrorType) -> None:
     """More failures than there are attempts, then an answer."""
     crawled = Crawled({ROOT: [*[failed(error)] * 7, answer(200)], f"{ROOT}robots.txt": answer(404)})

@@ -1,4 +1,4 @@
-"""Names that move to forbidden addresses between check and dial, on reconnect, on redirect, for robots.txt, sitemaps."""
+"""Names that move to forbidden addresses between check and dial, on reconnect, redirect, robots.txt and sitemap."""
 
 import asyncio
 import random
