@@ -21,7 +21,7 @@ from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.core.values import Discovered
 from crawler.core.vocabulary import Source, StoppedBy
-from crawler.descriptors import connections_within, raise_limit
+from crawler.descriptors import connections_within
 from crawler.engine.clock import SystemClock
 from crawler.engine.kept import why_left
 from crawler.engine.snapshot import Snapshot
@@ -127,7 +127,6 @@ async def _run(
     try:
         logs = open_logs(settings, console=view.console)
         try:
-            raise_limit(settings.fetch.connections)
             parts = assemble(settings, mode, output, frontier, clock, logs, view.tell)
             logs.event(
                 Event.START,

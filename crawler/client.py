@@ -65,6 +65,7 @@ def make_client(
     serve to look on. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile raises.
     """
     fetch, network = settings.fetch_options(), settings.network_options()
+    descriptors.raise_limit(fetch.connections)
     fetch = replace(fetch, connections=connections_within(descriptors.limit(), fetch.connections))
     lookup = AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s)
     resolver = CachingResolver(lookup, network, clock)

@@ -5,6 +5,7 @@ the crawler itself, so that connections kept for later never stop what has been 
 """
 
 import resource
+from contextlib import suppress
 from typing import Final
 
 # Of the store and its readers, output files, logs, DNS, control and metrics some 30 were counted; the rest is for
@@ -22,7 +23,8 @@ def raise_limit(connections: int) -> None:
         return
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    with suppress(OSError, ValueError):  # a sandbox may forbid it: then the pool is the narrower one
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def limit() -> int:

@@ -43,3 +43,14 @@ def test_the_soft_limit_is_raised_as_far_as_it_may_be(
     monkeypatch.setattr(resource, "setrlimit", lambda what, limits: made.append(limits))
     raise_limit(512)
     assert made == ([] if raised is None else [(raised, hard)])
+
+
+def test_a_limit_that_may_not_be_raised_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under a filter of system calls."""
+
+    def refuse(what: int, limits: tuple[int, int]) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (256, 4_096))
+    monkeypatch.setattr(resource, "setrlimit", refuse)
+    raise_limit(512)
