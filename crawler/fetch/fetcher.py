@@ -165,6 +165,8 @@ class Fetcher:
             except OSError as error:  # of the spool file: the network's errors are all ExchangeError
                 short = error.errno in (errno.EMFILE, errno.ENFILE)
                 error_type = ErrorType.NO_FILE_DESCRIPTORS if short else ErrorType.LOCAL_IO
+                if short:
+                    self._pool.close_idle()
                 return self._failed(connection, attempt, error_type, describe(error))
             truncated = TruncatedReason.CONTENT_TYPE if reader.unwanted else reader.truncated
             return _fetched(connection, reader, sink, attempt, truncated, reader.error_type)

@@ -360,17 +360,22 @@ async def test_a_body_over_the_limit_is_kept_up_to_it():
     ("code", "word"), [(errno.ENOSPC, ErrorType.LOCAL_IO), (errno.EMFILE, ErrorType.NO_FILE_DESCRIPTORS)]
 )
 async def test_a_spool_that_cannot_be_written_is_a_failure_of_ours(monkeypatch, code, word):
-    """A full disk, or no descriptor, under a large body: the fetch fails, may be retried, and the pool is sound."""
+    """A full disk, or no descriptor, under a large body: the fetch fails, may be retried, and the pool is sound. Where
+    descriptors are short, those of idle connections are given up.
+    """
 
     def full(self):
         raise OSError(code, "cannot spill")
 
     monkeypatch.setattr("crawler.fetch.spool._Run._spill", full)
-    async with serve(table({"/": ok(b"x" * 1000)})) as server, client(fetch=FetchOptions(spool_over=100)) as c:
+    answers = {"/": ok(b"x" * 1000), "/small": ok(b"x")}
+    async with serve(table(answers)) as server, client(fetch=FetchOptions(spool_over=100)) as c:
+        assert isinstance(await c.get(f"http://b.test:{server.port}/small"), Fetched)
         result = await c.get(f"http://a.test:{server.port}/")
         assert isinstance(result, Failed)
         assert (result.error_type, result.retryable) == (word, True)
-        assert c.pool.origins() == {}
+        kept = [] if word is ErrorType.NO_FILE_DESCRIPTORS else ["b.test"]
+        assert [origin.host for origin in c.pool.origins()] == kept
         assert c.gate.is_balanced
 
 
