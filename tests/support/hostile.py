@@ -14,9 +14,11 @@ sleeps: what must wait waits for an asyncio.Event of the test's, or for the othe
 import asyncio
 import contextlib
 import datetime
+import fcntl
 import socket
 import ssl
 import struct
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -74,6 +76,17 @@ class Accepted:
             await asyncio.sleep(0)
         while self.writer.transport.get_write_buffer_size():
             await asyncio.sleep(0)
+
+    async def arrived(self) -> None:
+        """Until the client's kernel has everything: it has acknowledged it (SIOCOUTQ, tcp(7)). On a busy machine that
+        may be long after it was sent.
+        """
+        await self.flush()
+        sock = self.writer.get_extra_info("socket")
+        while not self.writer.transport.is_closing():  # a reset takes away what was under way, and leaves it counted
+            if not struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]:
+                return
+            await asyncio.sleep(0.001)
 
     async def client_closed(self) -> bytes:
         """Until the client ends the connection; what else it sent."""
