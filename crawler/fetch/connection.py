@@ -1,8 +1,9 @@
 """One connection: bytes go out, bytes come in and straight into the response reader, deadlines hold.
 
-It does not know HTTP (`wire` does), when it is lent (`pool`) or what is asked (`fetcher`). Invariants: it is idle, lent
-or closed, never two of them; it stays open after an exchange only if the reader says that the answer was framed
-strictly and read to its last byte; a byte that nobody asked for closes it; so does a cancelled exchange.
+It does not know HTTP (`wire` does), when it is lent (`pool`) or what is asked (`fetcher`); what is known of it is in
+`standing`. Invariants: it is idle, lent or closed, never two of them; it stays open after an exchange only if the
+reader says that the answer was framed strictly and read to its last byte; a byte that nobody asked for closes it; so
+does a cancelled exchange.
 
 How ends are told apart (CPython 3.11 and uvloop 0.23 alike): an orderly end, TLS close_notify or a plain FIN, calls
 `eof_received` first; a TLS stream cut without close_notify calls `connection_lost(None)` alone; a reset brings an
@@ -11,21 +12,20 @@ error.
 
 import asyncio
 import select
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, cast
 
 from crawler.core.clock import Clock
-from crawler.core.values import ConnectionInfo, Origin, Timings
+from crawler.core.values import Origin
 from crawler.core.vocabulary import CloseReason, ErrorType
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.deadlines import next_deadline
-from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialled
+from crawler.fetch.dial import CLOSE_NOTIFY_S
 from crawler.fetch.errors import ExchangeError, describe
 from crawler.fetch.options import FetchOptions
+from crawler.fetch.standing import Standing, State
 from crawler.fetch.wire import RemoteProtocolError, ResponseReader
 
 _TIMER_SLACK_S: Final = 0.001  # uvloop's timers run on whole milliseconds and may come that much early
@@ -34,14 +34,6 @@ _TIMER_SLACK_S: Final = 0.001  # uvloop's timers run on whole milliseconds and m
 _MANY_PIECES: Final = 1_000
 _REST_A_PIECE_S: Final = 4e-6
 _PAUSED_LOOK_S: Final = 1.0  # when the deadlines of an exchange are looked at again that we ourselves hold up
-
-
-class State(StrEnum):
-    """Where a connection stands."""
-
-    IDLE = "idle"
-    LENT = "lent"
-    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +46,12 @@ class Exchange:
     received_bytes: int
 
 
-class Connection(asyncio.Protocol):
-    """A stream to one origin. It is born lent; `on_closed` is called once, at the moment it is closed or lost.
+class Connection(Standing, asyncio.Protocol):
+    """A stream to one origin. `on_closed` is called once, at the moment it is closed or lost."""
 
-    After an exchange, `sent_mono`, `first_mono` and `end_mono` say when the request had been written, the first byte
-    came (0.0: none did) and the exchange ended.
-    """
-
-    __slots__ = ("_bandwidth", "_budget", "_clock", "_dialled", "_eof", "_finishes", "_gone", "_held_up_s",
-                 "_last_mono", "_loop", "_on_closed", "_options", "_paused_mono", "_poll", "_reader", "_received",
-                 "_timer", "_timer_mono", "_transport", "_waiter", "bytes_received", "close_reason", "end_mono",
-                 "first_mono", "id", "idle_since_mono", "keep_alive_max", "keep_alive_timeout_s", "opened_mono",
-                 "origin", "requests", "requests_booked", "sent_mono", "state")  # fmt: skip
+    __slots__ = ("_bandwidth", "_budget", "_clock", "_eof", "_finishes", "_gone", "_held_up_s", "_last_mono", "_loop",
+                 "_on_closed", "_paused_mono", "_poll", "_reader", "_timer", "_timer_mono", "_transport",
+                 "_waiter")  # fmt: skip
 
     def __init__(
         self,
@@ -78,18 +64,7 @@ class Connection(asyncio.Protocol):
         budget: ByteBudget | None = None,
         bandwidth: Bandwidth | None = None,
     ) -> None:
-        self.id = id
-        self.origin = origin
-        self.state = State.LENT
-        self.close_reason: CloseReason | None = None
-        self.requests = 0
-        self.requests_booked = 0  # the pool's note of how many it has counted
-        self.bytes_received = 0
-        self.opened_mono = self.idle_since_mono = clock.mono()
-        self.sent_mono = self.first_mono = self.end_mono = 0.0
-        self.keep_alive_timeout_s: float | None = None
-        self.keep_alive_max: int | None = None
-        self._options = options
+        super().__init__(id, origin, options, clock)
         self._clock = clock
         self._on_closed = on_closed
         self._budget = budget
@@ -98,109 +73,21 @@ class Connection(asyncio.Protocol):
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
-        self._dialled: Dialled | None = None
         self._reader: ResponseReader | None = None
         self._waiter: asyncio.Future[Exception | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_mono = 0.0
         self._last_mono = 0.0
-        self._received = 0
         self._paused_mono = 0.0  # since when we have not been reading; 0.0: we are
         self._held_up_s = 0.0  # how long of this exchange we did not read: not the server's fault
         self._finishes = False  # let on by the budget to read this body to its end
         self._eof = False
-
-    # -- what it is
-
-    def opened(self, dialled: Dialled) -> None:
-        """The dialer is done; called once, before the first exchange."""
-        self._dialled = dialled
-
-    @property
-    def dialled(self) -> Dialled:
-        assert self._dialled is not None
-        return self._dialled
-
-    @property
-    def info(self) -> ConnectionInfo:
-        """This connection, at its present request, as the log shows it."""
-        dialled = self.dialled
-        return ConnectionInfo(
-            self.id,
-            self.requests,
-            dialled.peer_address,
-            dialled.peer_port,
-            dialled.tls_version,
-            dialled.tls_resumed,
-        )
-
-    @property
-    def timings(self) -> Timings:
-        """Of the last exchange; what opening the connection took counts for its first request."""
-        first, end = self.first_mono, self.end_mono
-        first_byte_s = (first or end) - self.sent_mono if self.sent_mono else 0.0
-        body_s = end - first if first else 0.0
-        if self.requests > 1:
-            return Timings(0.0, 0.0, 0.0, first_byte_s, body_s)
-        opening = self.dialled.timings
-        return Timings(opening.resolve_s, opening.connect_s, opening.tls_s, first_byte_s, body_s)
 
     def exchange_now(self) -> Exchange | None:
         """The exchange under way, if there is one."""
         if self._waiter is None:
             return None
         return Exchange(self.id, self.requests, self.sent_mono, self._received)
-
-    @property
-    def is_open(self) -> bool:
-        return self.state is not State.CLOSED
-
-    @property
-    def is_idle(self) -> bool:
-        return self.state is State.IDLE
-
-    @property
-    def ssl_object(self) -> ssl.SSLObject | None:
-        return None if self._dialled is None else self._dialled.ssl_object
-
-    @property
-    def alpn(self) -> str | None:
-        """The protocol agreed on in the TLS handshake (RFC 7301); None without TLS, or if the server named none."""
-        ssl_object = self.ssl_object
-        return None if ssl_object is None else ssl_object.selected_alpn_protocol()
-
-    @property
-    def nothing_came_back(self) -> bool:
-        """Whether the last exchange got not a single byte: only then may its request be sent again."""
-        return self._received == 0
-
-    def expires_mono(self) -> tuple[float, CloseReason]:
-        """When this connection, being idle, must be closed, and why.
-
-        A second before the server would (`Keep-Alive: timeout=`), so that a request never meets its close half-way.
-        """
-        idle_s, reason = self._options.idle_timeout_s, CloseReason.IDLE_TIMEOUT
-        if self.keep_alive_timeout_s is not None:
-            idle_s = min(idle_s, max(self.keep_alive_timeout_s - 1.0, self.keep_alive_timeout_s / 2))
-        expires = self.idle_since_mono + idle_s
-        if self._options.max_connection_age_s is not None:
-            too_old = self.opened_mono + self._options.max_connection_age_s
-            if too_old < expires:
-                return too_old, CloseReason.MAX_AGE
-        return expires, reason
-
-    def spent(self) -> CloseReason | None:
-        """Why this connection, though sound, shall not serve another request; None if it may."""
-        limit = self._options.max_requests_per_connection
-        if limit is not None and self.requests >= limit:
-            return CloseReason.MAX_REQUESTS
-        if self.keep_alive_max is not None and self.keep_alive_max <= 0:
-            return CloseReason.SERVER_CLOSE
-        return None
-
-    def __repr__(self) -> str:
-        reason = f" ({self.close_reason})" if self.close_reason is not None else ""
-        return f"<Connection {self.id} {self.origin} {self.state}{reason}, requests: {self.requests}>"
 
     # -- one exchange
 

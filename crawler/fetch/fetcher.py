@@ -18,9 +18,10 @@ from crawler.core.vocabulary import CloseReason, ErrorType, TaskKind, TruncatedR
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection
 from crawler.fetch.errors import DialError, ExchangeError, describe
+from crawler.fetch.loan import Loan
 from crawler.fetch.options import FetchOptions, IdentityOptions
 from crawler.fetch.personal import Personal
-from crawler.fetch.pool import Loan, Pool
+from crawler.fetch.pool import Pool
 from crawler.fetch.request import LocalProtocolError, build_request
 from crawler.fetch.spool import BodySink
 from crawler.fetch.wanted import ContentTypes

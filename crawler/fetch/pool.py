@@ -9,20 +9,22 @@ is a cap for one address, no connection is idle at an address that has more than
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.values import Origin
 from crawler.core.vocabulary import CloseReason, ErrorType
+from crawler.fetch.alive import Alive
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
-from crawler.fetch.connection import Connection, Exchange, State
-from crawler.fetch.dial import CLOSE_NOTIFY_S, Dialer
+from crawler.fetch.connection import Connection, Exchange
+from crawler.fetch.dial import Dialer
 from crawler.fetch.errors import DialError
 from crawler.fetch.ledger import ConnectionFacts, HostConnections, Ledger, OnEvent, PoolStats
+from crawler.fetch.loan import Loan
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.places import Line, Places, Waiter
+from crawler.fetch.standing import State
 
 _SWEEP_AT_LEAST_S: Final = 0.25
 
@@ -66,8 +68,7 @@ class Pool:
         self._arrivals = 0
         self._taken = 0
         self._opening = 0
-        self._at_address: dict[str, int] = {}  # open connections by peer, kept where there is a cap on them
-        self._alive: set[Connection] = set()  # until their transports are gone, so that close() can wait for them
+        self._alive = Alive(connections_per_address)
         self._shut = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._next_id = first_id - 1
@@ -75,7 +76,7 @@ class Pool:
 
     # -- lending
 
-    def lend(self, origin: Origin) -> "Loan":
+    def lend(self, origin: Origin) -> Loan:
         """`async with pool.lend(origin) as connection:`. Entering it raises DialError if none can be opened.
 
         On leaving, an open connection is idle again, unless the body was cancelled: then it is closed.
@@ -134,8 +135,7 @@ class Pool:
 
     def connections(self) -> list[ConnectionFacts]:
         """Every open connection, in the order in which they were opened."""
-        alive = sorted((c for c in self._alive if c.is_open), key=lambda c: c.id)
-        return [self._ledger.facts(connection) for connection in alive]
+        return [self._ledger.facts(connection) for connection in self._alive.in_order()]
 
     def of_host(self, origin: Origin) -> HostConnections | None:
         """What an origin's connections were worth so far; None if none was opened, or that is forgotten."""
@@ -147,11 +147,7 @@ class Pool:
 
     def exchanges(self) -> dict[Origin, list[Exchange]]:
         """The requests under way on connections that are open, for each origin those sent first first."""
-        found: dict[Origin, list[Exchange]] = {}
-        for connection in sorted(self._alive, key=lambda one: one.sent_mono):
-            if (exchange := connection.exchange_now()) is not None:
-                found.setdefault(connection.origin, []).append(exchange)
-        return found
+        return self._alive.exchanges()
 
     def has_idle(self, origin: Origin) -> bool:
         """Whether a request to the origin could leave without opening a connection."""
@@ -182,10 +178,7 @@ class Pool:
 
     def cut(self, covers: Callable[[Origin], bool]) -> int:
         """Close the connections to these origins at once, whatever they are at. Returns how many."""
-        cut = [connection for connection in self._alive if connection.is_open and covers(connection.origin)]
-        for connection in cut:
-            connection.abort(CloseReason.BLOCKED)
-        return len(cut)
+        return self._alive.cut(covers)
 
     async def close(self) -> None:
         """Close every connection and wait until the transports are gone. Those who wait for a place get PoolClosed."""
@@ -196,12 +189,7 @@ class Pool:
         for line in (self._starved, *(places.line for places in self._places.values())):
             for waiter in line.drain():
                 waiter.granted.set_exception(PoolClosed("the pool was closed"))
-        alive = list(self._alive)
-        for connection in alive:
-            connection.close(CloseReason.SHUTDOWN)
-        if alive:
-            async with asyncio.timeout(2 * CLOSE_NOTIFY_S + 1.0):
-                await asyncio.gather(*(connection.wait_closed() for connection in alive))
+        await self._alive.close()
 
     # -- places
 
@@ -246,7 +234,7 @@ class Pool:
         """While an address has more connections than it may, close the one to it that has been idle longest."""
         if self._per_address is None:
             return
-        while self._at_address.get(address, 0) > self._per_address:
+        while self._alive.is_crowded(address):
             surplus = next((c for c in self._idle if c.dialled.peer_address == address), None)
             if surplus is None:
                 return  # all of them are lent: the surplus is closed as they come back
@@ -361,9 +349,7 @@ class Pool:
         connection.opened(dialled)
         self._alive.add(connection)
         self._ledger.opened(connection)
-        if self._per_address is not None:
-            self._at_address[dialled.peer_address] = self._at_address.get(dialled.peer_address, 0) + 1
-            self._thin_out(dialled.peer_address)
+        self._thin_out(dialled.peer_address)
         if not connection.is_open:  # it ended between the handshake and here; the exchange will say so
             self._count_closed(connection)
         elif self._shut:
@@ -386,12 +372,7 @@ class Pool:
 
     def _count_closed(self, connection: Connection) -> None:
         self._ledger.closed(connection)
-        if self._per_address is not None:
-            address = connection.dialled.peer_address
-            left = self._at_address.pop(address) - 1
-            if left:
-                self._at_address[address] = left
-        connection.when_gone(self._alive.discard)
+        self._alive.closed(connection)
 
     def _arm(self, expires: float | None, now: float) -> None:
         if self._sweeper is not None:
@@ -401,32 +382,3 @@ class Pool:
             delay_s = max(expires - now, _SWEEP_AT_LEAST_S)
             self._sweep_mono = now + delay_s
             self._sweeper = asyncio.get_running_loop().call_later(delay_s, self.sweep)
-
-
-class Loan:
-    """One connection, lent for as long as its `async with` lasts."""
-
-    __slots__ = ("_connection", "_origin", "_pool")
-
-    def __init__(self, pool: Pool, origin: Origin) -> None:
-        self._pool = pool
-        self._origin = origin
-        self._connection: Connection | None = None
-
-    async def __aenter__(self) -> Connection:
-        self._connection = connection = await self._pool.acquire(self._origin)
-        return connection
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            self._pool.release(connection, cancelled=kind is not None and issubclass(kind, asyncio.CancelledError))
-
-    async def replace(self) -> Connection:
-        """Close the lent connection and lend a fresh one in its place. Raises DialError; nothing is lent then."""
-        connection, self._connection = self._connection, None
-        assert connection is not None
-        self._connection = await self._pool.replace(connection)
-        return self._connection

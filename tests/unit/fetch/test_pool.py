@@ -9,11 +9,11 @@ import pytest
 
 from crawler.core.values import Origin
 from crawler.core.vocabulary import CloseReason, ErrorType, Stage
-from crawler.fetch.connection import State
 from crawler.fetch.errors import DialError
 from crawler.fetch.ledger import Ledger
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool, PoolClosed
+from crawler.fetch.standing import State
 from crawler.obs.events import COMMON, problems
 from tests.support.dialing import Dialing
 from tests.support.fetching import FakeClock

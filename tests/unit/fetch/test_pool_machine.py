@@ -21,12 +21,12 @@ from hypothesis.stateful import (
 
 from crawler.core.values import Origin, Timings
 from crawler.core.vocabulary import CloseReason, ErrorType, Stage
-from crawler.fetch.connection import State
 from crawler.fetch.dial import Dialled
 from crawler.fetch.errors import DialError, ExchangeError
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool
 from crawler.fetch.spool import BodySink
+from crawler.fetch.standing import State
 from crawler.fetch.wire import ResponseReader, WireLimits
 from tests.support.fetching import FakeClock
 
@@ -447,7 +447,7 @@ class PoolMachine(RuleBasedStateMachine):
             for address in ADDRESSES:
                 there = [c for c in self.dials.opened if c.is_open and c.dialled.peer_address == address]
                 assert len(there) <= self.per_address or not any(c.is_idle for c in there)
-                assert self.pool._at_address.get(address, 0) == len(there)
+                assert self.pool._alive._at.get(address, 0) == len(there)
 
     @invariant()
     def nobody_waits_for_what_is_there(self):
