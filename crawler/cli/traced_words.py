@@ -5,9 +5,10 @@ What happened is in the Trace; neither layout nor colour is known here. Invarian
 
 from typing import assert_never
 
-from crawler.cli.progress import count, duration
+from crawler.cli.progress import duration
 from crawler.core.values import Denied, Failed, Fetched, NotModified, Redirected, Timings
 from crawler.core.vocabulary import DenyReason, UrlState
+from crawler.core.words import counted
 from crawler.fetch.framing import BodyEnd
 from crawler.fetch.tap import Answer, Dial
 from crawler.frontier.base import Block
@@ -148,7 +149,7 @@ def would_words(trace: Trace) -> str:
         case Fetched() if 200 <= outcome.head.status_code < 300 and trace.page is not None:
             queued = sum(1 for link in trace.links if not link.reason)
             pages = "list it in pages/" if trace.index else "leave it out of pages/ (noindex)"
-            return f"would archive it, {pages}, and queue {count(queued)} {'URL' if queued == 1 else 'URLs'}"
+            return f"would archive it, {pages}, and queue {counted(queued, 'URL')}"
         case Fetched():
             return "would archive it, and be done with it"
         case NotModified() | Failed() | Denied():

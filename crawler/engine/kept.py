@@ -62,9 +62,7 @@ def words(found: Sequence[Kept]) -> list[str]:
     """A line for each of the commonest reasons: "5,233 URLs of 1 host blocked by the operator …"."""
     lines = [f"{counted(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:_SHOWN]]
     if rest := found[_SHOWN:]:
-        lines.append(
-            f"{sum(one.urls for one in rest):,} more for {len(rest)} other reason{'' if len(rest) == 1 else 's'}"
-        )
+        lines.append(f"{sum(one.urls for one in rest):,} more for {counted(len(rest), 'other reason')}")
     return lines
 
 
@@ -77,4 +75,4 @@ def why_left(hosts: Iterable[Host], waiting: int, now_mono: float) -> list[str]:
 
 
 def _hosts(one: Kept) -> str:
-    return one.example if one.hosts == 1 else f"{one.hosts:,} hosts"
+    return one.example if one.hosts == 1 else counted(one.hosts, "host")

@@ -6,6 +6,7 @@ store has tables before the first output file is made.
 
 from pathlib import Path
 
+from crawler.core.words import counted
 from crawler.sinks.naming import archived
 
 
@@ -23,7 +24,7 @@ def insist_on_store(frontier: Path, output: Path) -> None:
     if files:
         state = "is empty" if frontier.exists() else "is missing"
         raise StoreLost(
-            f"{frontier} {state}, but {output} holds {len(files)} {'file' if len(files) == 1 else 'files'} of an "
+            f"{frontier} {state}, but {output} holds {counted(len(files), 'file')} of an "
             f"earlier crawl ({files[0].relative_to(output)}): put a backup in its place, or move warc/ and pages/ away "
             f"to begin anew"
         )

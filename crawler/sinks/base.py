@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from crawler.core.values import Record, SinkFile, Written
+from crawler.core.words import counted
 
 
 class SinkCorrupt(Exception):
@@ -36,7 +37,7 @@ class SinkStrange(Exception):
 
     def __init__(self, folder: Path, files: int) -> None:
         super().__init__(
-            f"{folder} holds {files} complete {'file' if files == 1 else 'files'} of which the store knows none: "
+            f"{folder} holds {counted(files, 'complete file')} of which the store knows none: "
             f"put a backup of their store in its place, or move {folder} away to begin anew"
         )
         self.folder = folder

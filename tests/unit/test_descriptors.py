@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from crawler.descriptors import RESERVED, connections_within, raise_limit
+from crawler.descriptors import RESERVED, connections_within, limit, raise_limit
 
 
 @pytest.mark.parametrize(
@@ -46,11 +46,15 @@ def test_the_soft_limit_is_raised_as_far_as_it_may_be(
 
 
 def test_a_limit_that_may_not_be_raised_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under a filter of system calls."""
+    """As under a filter of system calls: it was tried once, and nobody is told of the refusal."""
+    tried: list[tuple[int, int]] = []
 
     def refuse(what: int, limits: tuple[int, int]) -> None:
+        tried.append(limits)
         raise PermissionError
 
     monkeypatch.setattr(resource, "getrlimit", lambda what: (256, 4_096))
     monkeypatch.setattr(resource, "setrlimit", refuse)
     raise_limit(512)
+    assert tried == [(512 + RESERVED, 4_096)]
+    assert connections_within(limit(), 512) == 160
