@@ -18,7 +18,7 @@ import orjson
 
 from crawler.core.url import seed
 from crawler.inspect.place import find, inode_of
-from crawler.inspect.rules import Rules, dump, load
+from crawler.inspect.rules import Rules, dump
 from crawler.settings.settings import Settings
 
 _SERVICE: Final = Path("/run/crawler")  # RuntimeDirectory= of the unit; of instances, one below
@@ -81,10 +81,9 @@ def write_run_file(settings: Settings, configuration: str | None, run_id: str) -
 def same_delays(settings: Settings) -> bool:
     """Whether the last run in this directory kept to the politeness of these settings."""
     try:
-        found = orjson.loads((settings.output_directory / "run.json").read_bytes())
-    except (OSError, ValueError):
+        before = find(settings.output_directory).rules
+    except OSError:
         return False
-    before = load(found.get("rules") if isinstance(found, dict) else None)
     return before is not None and before.politeness == settings.politeness_options()
 
 

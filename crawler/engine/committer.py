@@ -12,19 +12,16 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.clock import Clock
 from crawler.core.values import (
-    Counters,
     Denied,
-    Pace,
     Quarantine,
     Record,
-    Rest,
-    Settlement,
     SinkFile,
     TrapCount,
     Written,
@@ -238,17 +235,24 @@ class Committer:
         return problems
 
     async def _commit(self, batch: list[Visited]) -> None:
-        settlements = [visited.settlement for visited in batch]
-        rests = self._scheduler.books.take_rests()
-        quarantines, paces = self.take_quarantines(), self._scheduler.books.take_paces()
-        traps = self.take_trap_counts(), self.take_error_pages()
         scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
+        settlements = [visited.settlement for visited in batch]
         counters = self._tally.life_with(settlements)
+        changes = Batch(
+            settlements,
+            (),
+            rests=self._scheduler.books.take_rests(),
+            counters=counters,
+            scope_hosts=scope_hosts,
+            hint_after_s=self._scheduler.hint_after_s,
+            quarantines=self.take_quarantines(),
+            paces=self._scheduler.books.take_paces(),
+            trap_counts=self.take_trap_counts(),
+            error_pages=self.take_error_pages(),
+        )
         waited = False
         failures = 0
-        while isinstance(
-            stored := await self._store(settlements, rests, scope_hosts, counters, quarantines, paces, traps), str
-        ):
+        while isinstance(stored := await self._store(changes), str):
             if not waited:
                 self._on_disk(stored)
             waited = True
@@ -263,38 +267,16 @@ class Committer:
         self.commits += 1
         self._unrecorded = []
         self._stored(batch, *stored)
-        self.on_rules(stored[0].robots_changed, [one.host_id for one in quarantines])
+        self.on_rules(stored[0].robots_changed, [one.host_id for one in changes.quarantines])
         await self._rename_complete()
 
-    async def _store(
-        self,
-        settlements: list[Settlement],
-        rests: list[Rest],
-        scope_hosts: list[str],
-        counters: Counters,
-        quarantines: list[Quarantine],
-        paces: list[Pace],
-        traps: tuple[list[TrapCount], list[tuple[int, bytes]]],
-    ) -> tuple[Receipt, list[Written | None]] | str:
+    async def _store(self, changes: Batch) -> tuple[Receipt, list[Written | None]] | str:
         """One attempt. Returns why nothing was stored, in words, if the disk is to blame."""
         try:
             if (reason := self._disk_low()) is not None:
                 return reason
-            written, files = await self._write_sinks([each.record for each in settlements])
-            sink_files, hint_after_s = self._unrecorded + files, self._scheduler.hint_after_s
-            batch = Batch(
-                settlements,
-                written,
-                sink_files,
-                rests,
-                counters,
-                scope_hosts,
-                hint_after_s,
-                quarantines=quarantines,
-                paces=paces,
-                trap_counts=traps[0],
-                error_pages=traps[1],
-            )
+            written, files = await self._write_sinks([each.record for each in changes.settlements])
+            batch = replace(changes, written=written, sink_files=self._unrecorded + files)
             return await self._frontier.settle(batch), written
         except (OSError, FrontierFull) as error:
             for sink in self._sinks:

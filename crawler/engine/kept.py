@@ -58,7 +58,7 @@ def unreadable_robots(host: Host) -> str:
     return f"robots.txt cannot be read{f' ({cause})' if cause else ''}"
 
 
-def words(found: Sequence[Kept]) -> list[str]:
+def told(found: Sequence[Kept]) -> list[str]:
     """A line for each of the commonest reasons: "5,233 URLs of 1 host blocked by the operator …"."""
     lines = [f"{counted(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:_SHOWN]]
     if rest := found[_SHOWN:]:
@@ -68,7 +68,7 @@ def words(found: Sequence[Kept]) -> list[str]:
 
 def why_left(hosts: Iterable[Host], waiting: int, now_mono: float) -> list[str]:
     """What keeps the URLs that a crawl leaves at its end; `waiting` are due later."""
-    lines = words(kept(hosts, now_mono))
+    lines = told(kept(hosts, now_mono))
     if waiting:
         lines.append(f"{counted(waiting, 'URL')} to be tried again later, after an error")
     return lines

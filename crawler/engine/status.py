@@ -19,8 +19,7 @@ from crawler.engine.books import Books
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.hosts import Host
-from crawler.engine.kept import kept, unreadable_robots
-from crawler.engine.kept import words as kept_words
+from crawler.engine.kept import kept, told, unreadable_robots
 from crawler.engine.pace import Pace, Rates
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.summary import peak_rss_bytes, rss_bytes
@@ -304,13 +303,13 @@ class StatusView:
         next_turn = f"the next may be asked in {words_for(wait_s)}"
         blocked = sum(one.urls for one in found if one.by_operator)
         if 2 * blocked > sum(one.urls for one in found):
-            return "operator", f"{'; '.join(kept_words(found))}; {next_turn}"
-        why = "; ".join(kept_words([one for one in found if not one.by_operator]))
+            return "operator", f"{'; '.join(told(found))}; {next_turn}"
+        why = "; ".join(told([one for one in found if not one.by_operator]))
         return "politeness", f"politeness: {hosts} with work, all resting; {next_turn}{f': {why}' if why else ''}"
 
     def _empty_words(self) -> str:
         due, now_at = self._scheduler.next_due_at, self._clock.now()
-        reasons = kept_words(kept(self._books.hosts.values(), self._clock.mono()))
+        reasons = told(kept(self._books.hosts.values(), self._clock.mono()))
         waiting = self._totals().waiting
         if due is not None:
             reasons.append(f"{waiting:,} due later, the first in {words_for(max(0.0, due - now_at))}")

@@ -65,9 +65,12 @@ class Views:
         while len(recent) > 2 and now - recent[0][0] > _RATE_OVER_S:
             recent.popleft()
         spent_s = now - recent[0][0]
-        queued = sum(host.queued for host in books.hosts.values())
-        kept = sum(host.backlog for host in books.hosts.values() if host.limit_reached or host.is_blocked)
-        resting = sum(1 for host in books.hosts.values() if host.turn.open_mono > now or host.is_held)
+        queued = kept = resting = 0
+        for host in books.hosts.values():  # once, for they may be many and this is drawn five times a second
+            queued += host.queued
+            resting += host.turn.open_mono > now or host.is_held
+            if host.limit_reached or host.is_blocked:
+                kept += host.backlog
         return Snapshot(
             elapsed_s=now - self._started_mono,
             state=self._crawl.state,

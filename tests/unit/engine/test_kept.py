@@ -7,7 +7,7 @@ import pytest
 from crawler.core.politeness import OPEN
 from crawler.core.values import Origin, RobotsRecord
 from crawler.engine.hosts import Host, Key
-from crawler.engine.kept import kept, why_left, words
+from crawler.engine.kept import kept, told, why_left
 
 NOW = 1_000.0
 UNREADABLE = RobotsRecord("unreachable", None, None, 0.0, 60.0)
@@ -45,7 +45,7 @@ RESTING = replace(OPEN, strikes=1, open_mono=NOW + 60.0, reason="reset")
 )  # fmt: skip
 def test_what_keeps_a_host_is_said(fields: dict[str, object], said: str) -> None:
     """One reason a host, with its cause where that is known."""
-    assert words(kept([host(1, 5, **fields)], NOW)) == [said]
+    assert told(kept([host(1, 5, **fields)], NOW)) == [said]
 
 
 def test_what_an_operator_keeps_is_told_from_the_rest() -> None:
@@ -58,7 +58,7 @@ def test_the_rest_of_a_key_keeps_its_hosts() -> None:
     """A 503 rests the whole domain."""
     made = host(1, 1)
     made.key.turn = replace(RESTING, reason="503 Retry-After 60")
-    assert words(kept([made], NOW)) == ["1 URL of https://h1.test resting after 503 Retry-After 60"]
+    assert told(kept([made], NOW)) == ["1 URL of https://h1.test resting after 503 Retry-After 60"]
 
 
 def test_who_may_be_asked_is_left_out() -> None:
@@ -71,7 +71,7 @@ def test_the_commonest_reasons_come_first_and_three_are_told() -> None:
     """What many hosts share is one line; the others are counted."""
     hosts = [host(n, 10, turn=replace(RESTING, reason="reset")) for n in range(3)]
     hosts += [host(n, n, turn=replace(RESTING, reason=f"cause {n}")) for n in (11, 12, 13, 14)]
-    assert words(kept(hosts, NOW)) == [
+    assert told(kept(hosts, NOW)) == [
         "30 URLs of 3 hosts resting after reset",
         "14 URLs of https://h14.test resting after cause 14",
         "13 URLs of https://h13.test resting after cause 13",
