@@ -111,10 +111,7 @@ class Reloader:
         if new.robots_token != old.robots_token:  # by another user_agent: rules are parsed for the one of the start
             new = replace(new, identity=new.identity.model_copy(update={"robots_token": old.robots_token}))
             found = replace(found, restart=(*found.restart, "identity.robots_token"))
-        scope = self._parts.admission.scope
-        brought_in = scope.seed_hosts - _hosts_of(old)
-        if old.scope_options() != new.scope_options() or _hosts_of(old) != _hosts_of(new):
-            scope = Scope(new.scope_options(), _hosts_of(new) | brought_in, new.trap_options())
+        scope = self._scope_under(new)
         before = set(old.seeds)
         seeds = []
         for text in new.seeds:
@@ -123,6 +120,14 @@ class Reloader:
                 if scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED) is None:
                     seeds.append(Discovered(url, origin, key_of(url), 0, "", Source.SEED))
         return Plan(new, found, scope, tuple(seeds))
+
+    def _scope_under(self, new: Settings) -> Scope:
+        """The scope that these settings make of the one in force: hosts that redirects brought in stay."""
+        scope, old = self._parts.admission.scope, self.settings
+        if old.scope_options() == new.scope_options() and _hosts_of(old) == _hosts_of(new):
+            return scope
+        brought_in = scope.seed_hosts - _hosts_of(old)
+        return Scope(new.scope_options(), _hosts_of(new) | brought_in, new.trap_options())
 
     async def _client_for(self, plan: Plan) -> Client | None:
         """A new client, if one is needed: made before anything is changed, since making it can fail."""
@@ -198,10 +203,8 @@ class Reloader:
             self._failed([Problem("", 0, 0, f"the store cannot take it: {error}")])
             raise Refused(f"the store cannot take it: {error}", Exit.IO) from None
         politeness = new.politeness_options()
-        scope = plan.scope
-        for host in parts.admission.scope.seed_hosts - scope.seed_hosts - _hosts_of(self.settings):
-            scope = scope.with_host(host)  # a seed's redirect brought it in while the store was asked
-        parts.admission.scope = scope
+        # Not the plan's: a seed's redirect may have brought a host in while the store was asked.
+        parts.admission.scope = self._scope_under(new)
         parts.admission.obey = politeness.robots == "obey"
         parts.books.reconfigure(politeness, new.scope_options())
         parts.gate.reconfigure(new.address_politeness())

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,50 +26,41 @@ WARC_INFO = (
 )
 
 
+class _Gathering:
+    """Before a sink: takes what it is given as the committer hands it over, each record gathered that can be."""
+
+    def write(self: Any, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+        places: list[Written | None] = []
+        for record, place in zip(records, written, strict=True):
+            if self.can_gather(record):
+                places.append(self.gather(record, place))
+            else:
+                places += super().write([record], [place])  # type: ignore[misc] - the sink that comes after this
+        return places
+
+
+class GatheringWarc(_Gathering, WarcSink): ...
+
+
+class GatheringPages(_Gathering, PagesSink): ...
+
+
 def make_warc(
-    directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None, name: str = "crawl"
+    directory: Path,
+    *,
+    limit: int = 1_000_000_000,
+    disk: Disk | None = None,
+    name: str = "crawl",
+    kind: type[WarcSink] = WarcSink,
 ) -> WarcSink:
     options = SinkOptions(name=name, warc_size=limit)
-    return WarcSink(options, directory, info=WARC_INFO, now=lambda: STARTED_AT, disk=disk)
+    return kind(options, directory, info=WARC_INFO, now=lambda: STARTED_AT, disk=disk)
 
 
-def make_pages(directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None) -> PagesSink:
-    return PagesSink(SinkOptions(warc_size=limit), directory, now=lambda: STARTED_AT, disk=disk)
-
-
-def _as_the_committer(sink: Any, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
-    """Gather each record that can be, write the others."""
-    places: list[Written | None] = []
-    for record, place in zip(records, written, strict=True):
-        if sink.can_gather(record):
-            places.append(sink.gather(record, place))
-        else:
-            places += super(type(sink), sink).write([record], [place])
-    return places
-
-
-class GatheringWarc(WarcSink):
-    """Takes what it is given as the committer hands it over."""
-
-    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
-        return _as_the_committer(self, records, written)
-
-
-class GatheringPages(PagesSink):
-    """The same."""
-
-    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
-        return _as_the_committer(self, records, written)
-
-
-def make_gathering_warc(directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None) -> WarcSink:
-    return GatheringWarc(
-        SinkOptions(name="crawl", warc_size=limit), directory, info=WARC_INFO, now=lambda: STARTED_AT, disk=disk
-    )
-
-
-def make_gathering_pages(directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None) -> PagesSink:
-    return GatheringPages(SinkOptions(warc_size=limit), directory, now=lambda: STARTED_AT, disk=disk)
+def make_pages(
+    directory: Path, *, limit: int = 1_000_000_000, disk: Disk | None = None, kind: type[PagesSink] = PagesSink
+) -> PagesSink:
+    return kind(SinkOptions(warc_size=limit), directory, now=lambda: STARTED_AT, disk=disk)
 
 
 def read_warc(path: Path) -> list[dict[str, Any]]:
@@ -116,8 +108,8 @@ class Kind:
 KINDS = (
     Kind("warc", make_warc, visits_in_warc, "warc.gz", 3_000),
     Kind("pages", make_pages, visits_in_pages, "jsonl", 900),
-    Kind("warc", make_gathering_warc, visits_in_warc, "warc.gz", 3_000, "warc, gathered"),
-    Kind("pages", make_gathering_pages, visits_in_pages, "jsonl", 900, "pages, gathered"),
+    Kind("warc", partial(make_warc, kind=GatheringWarc), visits_in_warc, "warc.gz", 3_000, "warc, gathered"),
+    Kind("pages", partial(make_pages, kind=GatheringPages), visits_in_pages, "jsonl", 900, "pages, gathered"),
 )
 
 
