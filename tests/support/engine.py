@@ -176,6 +176,14 @@ def virtual_loop() -> VirtualLoop:
     return loop
 
 
+async def elapse(seconds: float) -> None:
+    """Let so much of the loop's own time pass: on a `VirtualLoop` that takes none, and nothing depends on how fast the
+    machine is.
+    """
+    virtual_loop()
+    await asyncio.sleep(seconds)
+
+
 class InThread:
     """A frontier that answers from a thread of its own, on a `VirtualLoop`."""
 

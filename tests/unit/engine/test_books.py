@@ -14,7 +14,7 @@ from crawler.core.vocabulary import ErrorType
 from crawler.engine.books import Books
 from crawler.frontier.base import Block, Counters, Recovered
 from crawler.frontier.memory import MemoryFrontier
-from tests.support.engine import Engine, answer, page, run
+from tests.support.engine import Engine, answer, elapse, page, run
 from tests.support.fetching import FakeClock
 
 A = Origin("https", "www.a.test", 443)
@@ -424,7 +424,7 @@ def test_a_slow_host_is_asked_as_seldom_after_a_restart() -> None:
             engine.web.other = lambda origin, task, links=links: answer(200, page(*links), took_s=3.0)
             begun = engine.clock.mono()
             crawling = asyncio.ensure_future(engine.run())
-            await asyncio.sleep(50)
+            await elapse(50)
             engine.crawl.stop()
             await crawling
             begins = [one.begin for one in engine.web.asked]

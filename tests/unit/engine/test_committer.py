@@ -15,7 +15,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.worker import Visited
 from crawler.frontier.base import Batch, FrontierFull, Receipt
 from crawler.frontier.memory import MemoryFrontier
-from tests.support.engine import Engine, ListSink, answer, run
+from tests.support.engine import Engine, ListSink, answer, elapse, run
 
 OPTIONS = EngineOptions(workers=4, min_free=0, commit_settlements=10, commit_bytes=10_000, commit_interval_s=0.2)
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -36,7 +36,7 @@ class Store(MemoryFrontier):
         error = self.fails()
         if error is not None:
             raise error
-        await asyncio.sleep(self.takes_s)
+        await elapse(self.takes_s)
         receipt = await super().settle(batch)
         self.batches.append(batch)
         return receipt
@@ -116,9 +116,9 @@ def test_a_batch_is_stored_when_it_is_old_enough() -> None:
 
     async def test(case: Case) -> None:
         await case.put(3)
-        await asyncio.sleep(0.19)
+        await elapse(0.19)
         assert case.sizes == []
-        await asyncio.sleep(0.02)
+        await elapse(0.02)
         assert case.sizes == [3]
 
     with_case(test)
@@ -130,7 +130,7 @@ def test_a_batch_is_stored_at_once_when_it_is_large_enough(count: int, size: int
 
     async def test(case: Case) -> None:
         await case.put(count, size=size)
-        await asyncio.sleep(0.001)
+        await elapse(0.001)
         assert case.sizes == [count]
 
     with_case(test)
@@ -143,10 +143,10 @@ def test_a_batch_is_stored_at_once_when_workers_are_hungry() -> None:
         await case.put(1)
         case.be_hungry()
         case.committer.nudge()
-        await asyncio.sleep(0.001)
+        await elapse(0.001)
         assert case.sizes == [1]
         await case.put(1)
-        await asyncio.sleep(0.001)
+        await elapse(0.001)
         assert case.sizes == [1, 1]
 
     with_case(test)
@@ -158,10 +158,10 @@ def test_a_nudge_without_hunger_waits_unless_it_says_now() -> None:
     async def test(case: Case) -> None:
         await case.put(1)
         case.committer.nudge()
-        await asyncio.sleep(0.001)
+        await elapse(0.001)
         assert case.sizes == []
         case.committer.nudge(now=True)
-        await asyncio.sleep(0.001)
+        await elapse(0.001)
         assert case.sizes == [1]
 
     with_case(test)
@@ -173,9 +173,9 @@ def test_what_comes_during_a_commit_is_the_next_batch() -> None:
     async def test(case: Case) -> None:
         case.store.takes_s = 1.0
         await case.put(10)
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         await case.put(4)
-        await asyncio.sleep(3.0)
+        await elapse(3.0)
         assert case.sizes == [10, 4]
 
     with_case(test)
@@ -190,7 +190,7 @@ def test_sinks_then_store_then_renames_then_log() -> None:
     async def test(case: Case) -> None:
         case.engine.committer._on_stored = lambda *_: case.calls.append("line")
         await case.put(10)
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         assert case.calls[:5] == ["write", "write", "sync", "sync", "settle"]
         assert sorted(case.calls[5:]) == ["line"] * 10 + ["settled"] * 2
 
@@ -205,7 +205,7 @@ def test_the_log_is_told_where_the_warc_holds_each_visit() -> None:
         visits[1] = replace(visits[1], settlement=replace(visits[1].settlement, record=None))
         for visited in visits:
             await case.committer.put(visited)
-        await asyncio.sleep(0.3)
+        await elapse(0.3)
         assert [place for _, _, place in case.engine.stored] == [Written("0.warc", 0), None, Written("0.warc", 1)]
 
     with_case(test)
@@ -216,10 +216,10 @@ def test_a_closed_file_is_told_to_the_store_with_the_next_commit() -> None:
 
     async def test(case: Case) -> None:
         await case.put(10)
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         assert [file.state for file in case.engine.closed] == [SinkFileState.CLOSED] * 2
         await case.put(10)
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         first, second = case.store.batches
         assert not [file for file in first.sink_files if file.state is SinkFileState.CLOSED]
         assert [file.name for file in second.sink_files if file.state is SinkFileState.CLOSED] == ["0.warc", "0.pages"]
@@ -235,7 +235,7 @@ def test_rests_and_counters_go_with_the_batch() -> None:
         case.engine.books.pushed_back(lease, 429, 60.0)
         case.committer.add_scope_host("new.test")
         await case.put(10)
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         [batch] = case.store.batches
         assert [rest.key for rest in batch.rests] == ["a.test"]
         assert batch.scope_hosts == ["new.test"]
@@ -262,15 +262,15 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(at: str) -> No
             names = ("sync", "reset") if at == "reset too" else (at,)
             pages.fails = lambda call: FULL if full and call in names else None
         await case.put(10)
-        await asyncio.sleep(0.5)
+        await elapse(0.5)
         assert case.engine.scheduler.paused
         assert case.engine.crawl.state == "paused"
         assert [reason is not None for reason in case.engine.disk] == [True]
         await case.put(5)
-        await asyncio.sleep(5.0)
+        await elapse(5.0)
         assert case.engine.stored == []
         full = False
-        await asyncio.sleep(2.0)
+        await elapse(2.0)
         assert case.sizes == [10, 5]
         assert not case.engine.scheduler.paused
         assert [reason is not None for reason in case.engine.disk] == [True, False]
@@ -289,7 +289,7 @@ def test_what_cannot_be_renamed_is_not_undone() -> None:
     async def test(case: Case) -> None:
         case.sinks[0].fails = lambda call: FULL if call == "settled" else None
         await case.put(10)
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         assert case.sinks[1].committed == [task.url for task in case.tasks[:10]]
         assert len(case.engine.stored) == 10
         assert case.engine.disk == []
@@ -303,11 +303,11 @@ def test_below_min_free_nothing_is_written() -> None:
     async def test(case: Case) -> None:
         case.committer._options = replace(OPTIONS, min_free=1 << 62)
         await case.put(10)
-        await asyncio.sleep(3.0)
+        await elapse(3.0)
         assert case.calls == []
         assert "output.min_free" in str(case.engine.disk[0])
         case.committer._options = OPTIONS
-        await asyncio.sleep(1.5)
+        await elapse(1.5)
         assert case.sizes == [10]
         assert case.engine.disk[-1] is None
 
@@ -320,10 +320,10 @@ def test_an_output_folder_that_is_gone_is_a_disk_that_fails() -> None:
     async def test(case: Case) -> None:
         there, case.committer._output = case.committer._output, case.committer._output / "gone"
         await case.put(10)
-        await asyncio.sleep(3.0)
+        await elapse(3.0)
         assert case.sizes == []
         case.committer._output = there
-        await asyncio.sleep(1.5)
+        await elapse(1.5)
         assert case.sizes == [10]
 
     with_case(test)
@@ -335,16 +335,16 @@ def test_who_hands_over_waits_while_too_much_is_uncommitted() -> None:
     async def test(case: Case) -> None:
         case.sinks[0].fails = lambda call: FULL if call == "write" else None
         await case.put(10)  # this batch is on its way
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         await case.put(41)
         waiting = asyncio.ensure_future(case.put(1))
-        await asyncio.sleep(10.0)
+        await elapse(10.0)
         assert not waiting.done()
         assert case.committer.uncommitted == 41
         case.sinks[0].fails = lambda call: None
-        await asyncio.sleep(2.0)
+        await elapse(2.0)
         assert waiting.done()
-        await asyncio.sleep(1.0)
+        await elapse(1.0)
         assert sum(case.sizes) == 52
 
     with_case(test)
@@ -356,10 +356,10 @@ def test_memory_bounds_what_is_uncommitted() -> None:
     async def test(case: Case) -> None:
         case.sinks[0].fails = lambda call: FULL if call == "write" else None
         await case.put(1, size=50_000)
-        await asyncio.sleep(0.3)
+        await elapse(0.3)
         await case.put(2, size=50_000)
         waiting = asyncio.ensure_future(case.put(1))
-        await asyncio.sleep(1.0)
+        await elapse(1.0)
         assert not waiting.done()
         case.sinks[0].fails = lambda call: None
         await waiting
@@ -376,9 +376,9 @@ def test_cancelled_in_the_middle_it_does_not_call_itself_idle() -> None:
         async with asyncio.TaskGroup() as group:
             await case.start(group)
             await case.put(10)
-            await asyncio.sleep(1.0)
+            await elapse(1.0)
             case.committer.finish()
-            await asyncio.sleep(10.0)
+            await elapse(10.0)
             case.running.cancel()
         assert not case.committer.is_idle
         assert case.committer.uncommitted == 10
@@ -399,11 +399,11 @@ def test_a_crawl_that_is_to_end_tries_a_commit_only_so_often() -> None:
         async with asyncio.TaskGroup() as group:
             await case.start(group)
             await case.put(10)
-            await asyncio.sleep(20.5)
+            await elapse(20.5)
             case.committer.hasten()
-            await asyncio.sleep(LAST_ATTEMPTS - 1.0)
+            await elapse(LAST_ATTEMPTS - 1.0)
             full = False
-            await asyncio.sleep(1.0)
+            await elapse(1.0)
             assert case.sizes == [10]
             full = True
             case.calls.clear()
@@ -456,7 +456,7 @@ def test_counters_begin_where_the_store_left_them() -> None:
     async def test(case: Case) -> None:
         case.engine.tally.life = Counters(urls_fetched=100, pages=50)
         await case.put(10)
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         assert case.store.batches[0].counters == replace(case.engine.tally.life)
         assert case.engine.tally.life.urls_fetched == 110
 
@@ -473,7 +473,7 @@ def test_the_books_learn_of_a_page_only_when_it_is_stored() -> None:
         robots = Settlement(Task(0, "https://a.test/robots.txt", TaskKind.ROBOTS), 1, answer(404), UrlState.DONE)
         await case.committer.put(Visited(robots, Lease(1, host.origin, 1, ()), 0.0, 0.0))
         assert host.queued == before
-        await asyncio.sleep(0.3)
+        await elapse(0.3)
         assert host.queued == before - 3
         assert host.fetched == 3
         assert len(host.leased) == 197
@@ -486,7 +486,7 @@ def test_without_sinks_the_store_is_enough() -> None:
 
     async def test(case: Case) -> None:
         await case.put(10)
-        await asyncio.sleep(0.1)
+        await elapse(0.1)
         assert case.sizes == [10]
 
     with_case(test, sinks=0)

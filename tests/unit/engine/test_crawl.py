@@ -16,7 +16,7 @@ from crawler.engine.large import READ_IN_THREAD_OVER
 from crawler.engine.options import EngineOptions
 from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
-from tests.support.engine import AT_ONCE, POLITE, Engine, InThread, ListSink, answer, page, run
+from tests.support.engine import AT_ONCE, POLITE, Engine, InThread, ListSink, answer, elapse, page, run
 
 ROOT = "https://a.test/"
 OPTIONS = EngineOptions(workers=4, min_free=0, linger_s=600.0, drain_s=5.0)
@@ -83,7 +83,7 @@ def test_what_is_due_within_the_linger_is_waited_for(linger_s: float, ends: Stop
         async def look() -> None:
             while not engine.drained_for:
                 states.add(engine.crawl.state)
-                await asyncio.sleep(0.7)
+                await elapse(0.7)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(look())
@@ -150,7 +150,7 @@ def test_without_a_linger_it_never_ends() -> None:
         await engine.open()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(engine.crawl.run())
-            await asyncio.sleep(3_600.0)
+            await elapse(3_600.0)
             assert not running.done()
             assert engine.settled == {ROOT: "done"}
             assert engine.loop.turns < 5 * 3_600
@@ -166,7 +166,7 @@ def test_without_a_linger_it_never_ends() -> None:
 
 def stopping(at_s: float, engine: Engine) -> Any:
     async def stop() -> None:
-        await asyncio.sleep(at_s)
+        await elapse(at_s)
         engine.crawl.stop()
         engine.crawl.stop(StoppedBy.MAX_DURATION)  # the first word counts
 
@@ -322,7 +322,7 @@ def test_ended_at_once_it_leaves_no_task_behind() -> None:
         )
         await engine.open()
         running = asyncio.ensure_future(engine.crawl.run())
-        await asyncio.sleep(20.0)
+        await elapse(20.0)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -389,7 +389,7 @@ def test_the_clock_set_back_or_forward_neither_storms_nor_stalls() -> None:
 
         async def jump() -> None:
             for skew in (7_200.0, -3_600.0, 0.0):
-                await asyncio.sleep(5.0)
+                await elapse(5.0)
                 engine.loop.clock_skew = skew
 
         async with asyncio.TaskGroup() as group:

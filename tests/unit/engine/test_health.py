@@ -9,7 +9,7 @@ from crawler.core.vocabulary import StoppedBy, TaskKind
 from crawler.engine.health import OWN_WORK_S, Health
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions
-from tests.support.engine import Engine, answer, page, run
+from tests.support.engine import Engine, answer, elapse, page, run
 
 ANSWER_S = FetchOptions().total_timeout_s
 DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
@@ -22,7 +22,7 @@ async def watched(engine: Engine, seen: list[str]) -> AsyncIterator[Health]:
 
     async def look() -> None:
         while True:
-            await asyncio.sleep(10.0)
+            await elapse(10.0)
             health.look()
             if trouble := health.trouble():
                 seen.append(trouble)
@@ -47,7 +47,7 @@ def test_a_crawl_with_nothing_to_do_is_alive() -> None:
     async def main() -> None:
         seen: list[str] = []
         async with watched(Engine("https://a.test/", engine=DAEMON), seen):
-            await asyncio.sleep(86_400.0)
+            await elapse(86_400.0)
         assert seen == []
 
     run(main())
@@ -60,12 +60,12 @@ def test_a_paused_crawl_is_alive() -> None:
         seen: list[str] = []
         engine = Engine(*(f"https://a.test/{n}" for n in range(50)), engine=DAEMON)
         async with watched(engine, seen):
-            await asyncio.sleep(5.0)
+            await elapse(5.0)
             engine.crawl.hold(True)
-            await asyncio.sleep(10_000.0)
+            await elapse(10_000.0)
             assert seen == []
             engine.crawl.hold(False)
-            await asyncio.sleep(100.0)
+            await elapse(100.0)
         assert seen == []
 
     run(main())
@@ -79,7 +79,7 @@ def test_an_answer_that_takes_its_time_is_waited_for() -> None:
         engine = Engine("https://a.test/", engine=DAEMON)
         engine.web.takes_s = lambda origin, task: ANSWER_S - 1.0
         async with watched(engine, seen):
-            await asyncio.sleep(4 * ANSWER_S)
+            await elapse(4 * ANSWER_S)
         assert seen == []
 
     run(main())
@@ -93,9 +93,9 @@ def test_a_fetch_without_end_is_found() -> None:
         engine = Engine("https://a.test/", engine=DAEMON)
         engine.web.takes_s = lambda origin, task: 10 * ANSWER_S
         async with watched(engine, seen) as health:
-            await asyncio.sleep(ANSWER_S + OWN_WORK_S - 20.0)
+            await elapse(ANSWER_S + OWN_WORK_S - 20.0)
             assert seen == []
-            await asyncio.sleep(60.0)
+            await elapse(60.0)
             assert not health.is_alive
             assert "fetch" in seen[0]
 
@@ -111,11 +111,11 @@ def test_due_urls_that_nobody_hands_out_are_found() -> None:
 
         async def stands_still() -> None:
             while not engine.scheduler.stopping:
-                await asyncio.sleep(1.0)
+                await elapse(1.0)
 
         engine.scheduler.run = stands_still  # type: ignore[method-assign]  # the fault
         async with watched(engine, seen) as health:
-            await asyncio.sleep(OWN_WORK_S + 30.0)
+            await elapse(OWN_WORK_S + 30.0)
             assert not health.is_alive
             assert "due URLs are not handed out" in seen[0]
 
@@ -136,7 +136,7 @@ def test_a_long_rest_is_no_standstill() -> None:
 
         engine.web.other = other
         async with watched(engine, seen):
-            await asyncio.sleep(3 * 7_200.0)
+            await elapse(3 * 7_200.0)
         assert seen == []
 
     run(main())

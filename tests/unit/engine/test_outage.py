@@ -9,7 +9,7 @@ from crawler.core.outage import PROBE_S
 from crawler.core.values import FetchResult, Origin, Task
 from crawler.core.vocabulary import ErrorType, StoppedBy, TaskKind
 from crawler.engine.options import EngineOptions
-from tests.support.engine import Engine, answer, failed, page, run
+from tests.support.engine import Engine, answer, elapse, failed, page, run
 
 POLITE = PolitenessOptions(key="host", delay_s=1.0, address_delay_s=0.0, adaptive=False)
 BEGIN, END = 60.0, 1_860.0
@@ -86,7 +86,7 @@ def test_one_dead_host_among_others_is_no_outage() -> None:
 
         engine.web.other = some
         crawling = asyncio.ensure_future(engine.run())
-        await asyncio.sleep(150)
+        await elapse(150)
         engine.crawl.stop()
         await crawling
         assert engine.said("outage") == []
@@ -113,7 +113,7 @@ def test_a_crawl_that_may_end_does_not_wait_for_ever() -> None:
     async def main() -> None:
         engine = engine_with_outage(ErrorType.CONNECT_TIMEOUT, linger_s=120.0, end=1e9)
         crawling = asyncio.ensure_future(engine.run())
-        await asyncio.sleep(BEGIN + 60)
+        await elapse(BEGIN + 60)
         assert engine.crawl.state == "outage"
         assert await crawling is StoppedBy.WAITING
         assert engine.clock.mono() < BEGIN + 200

@@ -13,7 +13,7 @@ from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Frontier
 from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
-from tests.support.engine import Engine, InThread, answer, page, run
+from tests.support.engine import Engine, InThread, answer, elapse, page, run
 
 HOUR, DAY = 3_600.0, 86_400.0
 POLITE = PolitenessOptions(delay_s=HOUR, address_delay_s=0.0, adaptive=False)
@@ -66,7 +66,7 @@ def test_a_new_disallow_denies_what_is_queued_and_its_end_brings_it_back(frontie
         forbids = "User-agent: *\nDisallow: /b/\nDisallow: /c/\n"
         engine = engine_on(store(frontier), "User-agent: *\nDisallow: /x\n", forbids, "User-agent: *\nDisallow: /c/\n")
         crawling = asyncio.ensure_future(engine.run())
-        await asyncio.sleep(DAY + 3 * HOUR)
+        await elapse(DAY + 3 * HOUR)
         (changed,), (swept,) = engine.said("robots_changed"), engine.said("rejudged")
         assert changed["added"] == ["Disallow: /b/", "Disallow: /c/"]
         assert changed["removed"] == ["Disallow: /x"]
@@ -76,7 +76,7 @@ def test_a_new_disallow_denies_what_is_queued_and_its_end_brings_it_back(frontie
         assert 40 <= int(str(swept["denied"])) <= totals.denied <= 50 - before
         assert fetched(engine, "a") > 20
         assert engine.host("a.test").queued == totals.queued
-        await asyncio.sleep(5 * DAY)
+        await elapse(5 * DAY)
         engine.crawl.stop()
         await crawling
         assert fetched(engine, "a") == fetched(engine, "b") == 25
@@ -101,9 +101,9 @@ def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
             await asyncio.Event().wait()
 
         crawling = asyncio.ensure_future(engine.run())
-        await asyncio.sleep(0.9 * DAY)
+        await elapse(0.9 * DAY)
         engine.rejudger._sweep = never  # type: ignore[method-assign, assignment]
-        await asyncio.sleep(4 * DAY)
+        await elapse(4 * DAY)
         denied = (await frontier.totals()).denied
         assert denied == 25
         assert all(url.state is not UrlState.QUEUED for url in frontier._urls.values())
@@ -112,7 +112,7 @@ def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
         await frontier.close(clean=False)
         again = engine_on(frontier, "User-agent: *\n")
         crawling = asyncio.ensure_future(again.run())
-        await asyncio.sleep(3 * DAY)
+        await elapse(3 * DAY)
         again.crawl.stop()
         await crawling
         assert fetched(again, "a") == denied
@@ -130,11 +130,11 @@ def test_a_host_that_cannot_be_judged_waits() -> None:
         host = engine.host("a.test")
         engine.web.pages["https://a.test/robots.txt"] = answer(500)
         crawling = asyncio.ensure_future(engine.crawl.run())
-        await asyncio.sleep(HOUR)
+        await elapse(HOUR)
         assert host.is_held
         await engine.frontier.unswept([host.id])
         engine.rejudger.want([host.id])
-        await asyncio.sleep(60)
+        await elapse(60)
         assert engine.rejudger.is_idle
         assert engine.said("rejudged") == []
         assert await engine.frontier.sweep_mark(host.id) == 1

@@ -16,7 +16,7 @@ from crawler.engine.hosts import Errand
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import FrontierFull
 from crawler.frontier.memory import MemoryFrontier
-from tests.support.engine import AT_ONCE, POLITE, Engine, answer, failed, page, run, seed
+from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run, seed
 
 OPTIONS = EngineOptions(workers=8, linger_s=600.0, min_free=0)
 
@@ -461,9 +461,9 @@ def test_a_full_disk_stops_no_promotion_and_no_fill_for_good() -> None:
         }
 
         async def fill_the_disk() -> None:
-            await asyncio.sleep(3.0)
+            await elapse(3.0)
             store.full = True
-            await asyncio.sleep(60.0)
+            await elapse(60.0)
             store.full = False
 
         async with asyncio.TaskGroup() as group:
@@ -505,10 +505,10 @@ def test_stop_takes_back_what_waits_in_the_queue() -> None:
         await engine.scheduler.start()
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.scheduler.run())
-            await asyncio.sleep(1.0)
+            await elapse(1.0)
             assert engine.queue.full()
             engine.scheduler.stop()
-            await asyncio.sleep(1.0)
+            await elapse(1.0)
             while not engine.queue.empty():  # one that was being put just then comes after: workers hand it back
                 lease = engine.queue.get_nowait()
                 engine.scheduler.lease_ended(lease, unfinished=lease.tasks, began=False)
@@ -644,7 +644,7 @@ def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
         engine.web.other = answers
         engine.web.takes_s = lambda origin, task: takes_s
         crawling = asyncio.ensure_future(engine.run())
-        await asyncio.sleep(60 if delay_s == address_delay_s == 0 else 120)
+        await elapse(60 if delay_s == address_delay_s == 0 else 120)
         engine.crawl.stop()
         await crawling
         turns = Counter(one.origin.host for one in engine.web.asked if one.begin > 20)

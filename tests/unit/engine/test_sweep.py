@@ -11,7 +11,7 @@ from crawler.core.values import Denied, RobotsRecord, Task
 from crawler.core.vocabulary import DenyReason, TaskKind, UrlState
 from crawler.engine.rejudge import SLICE
 from crawler.frontier.memory import MemoryFrontier
-from tests.support.engine import EPOCH, Engine, run, seed, virtual_loop
+from tests.support.engine import EPOCH, Engine, elapse, run, seed, virtual_loop
 from tests.support.frontiers import batch, visit
 
 HOST = "a.test"
@@ -56,7 +56,7 @@ async def swept(engine: Engine, to: Scope, name: str) -> dict[str, object]:
 async def until_idle(engine: Engine, before: int) -> None:
     task = asyncio.ensure_future(engine.rejudger.run())
     while len(engine.said("swept")) == before:
-        await asyncio.sleep(0.01)
+        await elapse(0.01)
     task.cancel()
 
 
@@ -137,7 +137,7 @@ def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later
         await says_robots(engine, "rules", b"User-agent: *\nDisallow: /odd/\n")
         assert not engine.rejudger.is_idle
         task = asyncio.ensure_future(engine.rejudger.run())
-        await asyncio.sleep(10)
+        await elapse(10)
         task.cancel()
         assert await queued_urls(engine) == {url for url in urls(8) if "/even/" in url}
         assert await engine.frontier.sweep_mark(1) == 0
@@ -175,7 +175,7 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
         await again.open()
         assert await frontier.judge_by("new") == []
         sweeping = asyncio.ensure_future(again.rejudger.run())
-        await asyncio.sleep(1)
+        await elapse(1)
         sweeping.cancel()
         assert (await frontier.totals()).denied == 0
         assert again.scheduler.books.hosts[1].queued == count

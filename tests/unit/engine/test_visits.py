@@ -27,7 +27,7 @@ from crawler.core.vocabulary import (
 from crawler.engine.large import READ_IN_THREAD_OVER
 from crawler.engine.visit import Reading
 from crawler.engine.worker import Visited
-from tests.support.engine import AT_ONCE, POLITE, Engine, answer, failed, page, run
+from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run
 
 ROOT = "https://a.test/"
 
@@ -401,8 +401,8 @@ def test_a_push_back_is_stored_at_once() -> None:
 
         async def look() -> None:
             while not any(one.url == ROOT for one in engine.web.asked):
-                await asyncio.sleep(0.05)
-            await asyncio.sleep(0.05)
+                await elapse(0.05)
+            await elapse(0.05)
             seen.extend(engine.frontier._rests)
 
         async with asyncio.TaskGroup() as group:
