@@ -265,7 +265,7 @@ async def half(a: Accepted) -> None:
 
 async def half_and_reset(a: Accepted) -> None:
     await a.send(HALF)
-    await asyncio.sleep(0.2)  # a reset may overtake what was sent
+    await a.arrived()  # a reset may overtake what was sent
     await a.reset()
 
 
