@@ -21,6 +21,8 @@ from crawler.inspect.place import find, inode_of
 from crawler.inspect.rules import Rules, dump
 from crawler.settings.settings import Settings
 
+_OF_A_CRAWL: Final = {"run.json", "frontier.db"}
+_BESIDE_IT: Final = {"frontier.db.lock", "warc", "pages", "logs", "control.sock"}  # there first, perhaps
 _SERVICE: Final = Path("/run/crawler")  # RuntimeDirectory= of the unit; of instances, one below
 
 
@@ -38,15 +40,14 @@ def prepare(output: Path) -> Path:
 
 
 def strangers(output: Path) -> list[str]:
-    """What lies in a directory that holds no crawl yet, and is not ours: the crawl's files will stand among it."""
-    ours = ("run.json", "frontier.db", "warc", "pages", "logs", "control.sock")
+    """What lies in a directory that holds no crawl yet, and is not ours: the crawl's files will stand among it. Hidden
+    files, such as the demo's mark, are nobody's work that could be mixed up with it.
+    """
     try:
-        names = sorted(path.name for path in output.iterdir())
+        names = {path.name for path in output.iterdir() if not path.name.startswith(".")}
     except OSError:  # not there yet, or whoever opens it will say why it cannot
         return []
-    if any(name == own or name.startswith(own + "-") for name in names for own in ours[:2]):
-        return []
-    return [name for name in names if name not in ours and not name.startswith("frontier.db")]
+    return [] if names & _OF_A_CRAWL else sorted(names - _BESIDE_IT)
 
 
 def at_usual_output(settings: Settings) -> Settings:

@@ -57,7 +57,8 @@ def command(
         raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
     settings = at_usual_output(settings)
     if others := strangers(settings.output_directory):
-        say(f"{settings.output_directory} holds other files ({others[0]}, …): the crawl's will stand among them")
+        named = others[0] + (", …" if others[1:] else "")
+        say(f"{settings.output_directory} holds other files ({named}): the crawl's will stand among them")
     interactive = sys.stderr.isatty()
     if interactive:
         from crawler.cli.progress import Progress

@@ -11,7 +11,7 @@ import pytest
 from crawler import rundir
 from crawler.cli.place import locate
 from crawler.frontier.lock import OwnerLock
-from crawler.rundir import announce, announced, withdraw
+from crawler.rundir import announce, announced, strangers, withdraw
 
 
 @pytest.fixture
@@ -109,3 +109,15 @@ def test_a_folder_that_others_may_write_to_is_not_believed(
     own.chmod(0o777)
     assert announced(config, environ) == []
     assert announce(str(config), outputs[1], {}) is None
+
+
+def test_what_is_not_the_crawls_is_named_before_it_begins(tmp_path: Path) -> None:
+    """Not hidden files, nor anything once a crawl is there."""
+    assert strangers(tmp_path / "nowhere") == []
+    (tmp_path / ".made-by-crawler-demo").touch()
+    (tmp_path / "logs").mkdir()
+    assert strangers(tmp_path) == []
+    (tmp_path / "thesis.doc").touch()
+    assert strangers(tmp_path) == ["thesis.doc"]
+    (tmp_path / "frontier.db").touch()
+    assert strangers(tmp_path) == []
