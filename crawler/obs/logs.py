@@ -16,12 +16,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-import structlog
-from structlog.typing import EventDict, WrappedLogger
-
 from crawler.core.words import worded
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.files import JsonlFile
+from crawler.obs.lean_structlog import EventDict, WrappedLogger, structlog
 from crawler.obs.options import LogOptions
 from crawler.obs.redact import redact_text
 from crawler.obs.timestamp import timestamp
