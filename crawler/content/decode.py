@@ -6,11 +6,11 @@ are.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from crawler.content.codings import LAYERS, BrokenError, Faults
 from crawler.core.body import Body
+from crawler.core.value import dataclass
 from crawler.core.vocabulary import CodingFault
 
 MAX_LAYERS: Final = 5  # as curl allows (MAX_ENCODE_STACK)

@@ -76,12 +76,12 @@ class Turn:
         return None if self.open_mono <= now_mono else self.open_mono
 
     def began(self) -> "Turn":
-        return replace(self, in_flight=self.in_flight + 1)
+        return Turn(self.open_mono, self.in_flight + 1, self.strikes, self.reason)
 
     def ended(self, now_mono: float, *, delay_s: float) -> "Turn":
         """A request ended, however: the delay runs from here."""
         guard = CLOCK_GUARD_S if delay_s > 0 else 0.0
-        return replace(self, in_flight=self.in_flight - 1, open_mono=max(self.open_mono, now_mono + delay_s + guard))
+        return Turn(max(self.open_mono, now_mono + delay_s + guard), self.in_flight - 1, self.strikes, self.reason)
 
     def abandoned(self) -> "Turn":
         """What began never left: no delay is due."""

@@ -7,11 +7,11 @@ Invariant: a template has at most MAX_TEMPLATE characters, and a `TemplateTree` 
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from crawler.core.options import TrapOptions
+from crawler.core.value import dataclass
 from crawler.core.values import Denied
 from crawler.core.vocabulary import DenyReason
 

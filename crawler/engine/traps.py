@@ -19,6 +19,7 @@ from typing import Final
 import orjson
 
 from crawler.content.fingerprint import Fingerprint
+from crawler.core import value
 from crawler.core.clock import Clock
 from crawler.core.novelty import Evidence, Ledger
 from crawler.core.options import TrapOptions
@@ -62,7 +63,7 @@ class HostTraps:
     soft_404: list[Fingerprint] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@value.dataclass(frozen=True, slots=True)
 class Watch:
     """One page under way. `looks`: its text is to be fingerprinted; `counts`: its template is being judged."""
 
