@@ -39,7 +39,7 @@ def references(text: bytes | str, url: str) -> list[Link]:
     links = LinkSet(MAX_REFERENCES)
     for written in written_references(text if isinstance(text, str) else text.decode("utf-8", "replace")):
         links.add(written, REQUISITE)
-    return list(links.resolve(Resolver(url))[0])
+    return list(links.resolve(Resolver(url)).links)
 
 
 def written_references(text: str) -> Iterator[str]:

@@ -1,40 +1,38 @@
 """What a page says: its links, title, language, canonical address, refresh and directives to robots.
 
-It sees start tags in order (`tags`), no tree. It does not know scope, robots or what becomes of a link. Invariant:
-whatever the bytes, it returns; work and memory are proportional to them.
+It sees start tags in order (`tags`), each with what it says (`said`), and no tree. It does not know scope, robots or
+what becomes of a link. Invariant: whatever the bytes, it returns; work and memory are proportional to them.
 """
 
-import re
-from html import unescape
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, cast
 
-from crawler.content.css import written_references
-from crawler.content.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, KnownLinks, Link, LinkSet, relation_kind
+from crawler.content import said
+from crawler.content.links import LINK, KnownLinks, Link, LinkSet
 from crawler.content.resolve import Resolver, clean
-from crawler.content.tags import TagFinder, anchor_attributes, attributes_of
+from crawler.content.tags import TagFinder
 from crawler.core.url import UrlError
 from crawler.core.value import dataclass
 
-MAX_TITLE: Final = 512  # characters that are kept; search engines show some 60
-MAX_LANGUAGE: Final = 35  # RFC 5646 §4.4.1: what a tag may need
 MAX_DIRECTIVES: Final = 64  # meta elements that speak to robots
-MAX_DIRECTIVE_CHARS: Final = 1_024
+_MAX_BASES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Html:
     """What `extract` found. URLs are absolute.
 
-    `links` are in document order (see `LinkSet.resolve`); `canonical` is among them, `refresh` is not. `robots` holds
-    the meta elements that speak to robots: the agent they name, lower case (None: all), and their directives as
-    written. `invalid` counts references that are no http(s) URL worth fetching. `capped`: the page has more than
-    `max_links`.
+    `links` are in document order (see `LinkSet.resolve`), without those that are known to be stored, which
+    `links_count` includes; `canonical` is among them, `refresh` is not. `robots` holds the meta elements that speak to
+    robots: the agent they name, lower case (None: all), and their directives as written. `invalid` counts references
+    that are no http(s) URL worth fetching. `capped`: the page has more than `max_links`.
     """
 
     title: str | None
     language: str | None
     canonical: str | None
     links: tuple[Link, ...]
+    links_count: int
     refresh: str | None
     robots: tuple[tuple[str | None, str], ...]
     capped: bool
@@ -50,58 +48,28 @@ _LINKS_ONLY: Final = TagFinder(_LINKING)
 _WITH_REQUISITES: Final = TagFinder((*_LINKING, *_REQUIRED))
 _EVERY_TAG: Final = TagFinder(None)  # only where style attributes may refer to something
 
-_REFRESH: Final = re.compile(
-    r"[\t\n\f\r ]*+(?:[0-9]++(?:\.[0-9.]*+)?+|\.[0-9.]*+)(?:[\t\n\f\r ]*+[;,]|[\t\n\f\r ])[\t\n\f\r ]*+"
-    r"(?:[uU][rR][lL][\t\n\f\r ]*+=[\t\n\f\r ]*+)?+(?:\"([^\"]*+)|'([^']*+)|([\s\S]*+))"
-)
-_CANDIDATE: Final = re.compile(r"[\t\n\f\r ,]*+([^\t\n\f\r ]++)([^,]*+)")
-_DIRECTIVE: Final = re.compile(r"no(?:index|follow|archive|ne)\b")
-
-# Attributes that hold one URL of what a page needs to be shown, by element.
-_SOURCES: Final = {
-    "img": ("src",),
-    "image": ("href", "xlink:href"),
-    "use": ("href", "xlink:href"),
-    "source": ("src",),
-    "video": ("src", "poster"),
-    "audio": ("src",),
-    "track": ("src",),
-    "script": ("src", "href", "xlink:href"),
-    "embed": ("src",),
-    "object": ("data",),
-    "body": ("background",),
-}
-
 
 def extract(data: bytes, url: str, *, requisites: bool, max_links: int, known: KnownLinks | None = None) -> Html:
     """Read a page, UTF-8 bytes as `charset.to_utf8` returns them, found at `url`.
 
     `requisites`: also what the page needs to be shown. At most `max_links` different references are kept. `known` saves
-    time and changes nothing. Never raises for what the bytes are; UrlError only where `url` is not what
+    time, and the links that are stored. Never raises for what the bytes are; UrlError only where `url` is not what
     `core.url.parse` returned.
     """
-    page = _Page(max_links, requisites)
-    text = data.decode("utf-8", "replace")
+    page = _Page(max_links)
     if not requisites:
         finder = _LINKS_ONLY
     else:
-        finder = _EVERY_TAG if "url(" in text or "URL(" in text else _WITH_REQUISITES
-    page.read(text, finder)
+        finder = _EVERY_TAG if b"url(" in data or b"URL(" in data else _WITH_REQUISITES
+    page.read(finder.pieces(data), requisites)
     return page.finish(url, known)
-
-
-def _may_matter(attributes: str) -> bool:
-    """Whether a meta element can be a refresh or speak to robots; most are descriptions."""
-    lower = attributes.lower()
-    return "robots" in lower or "refresh" in lower or "&" in lower or _DIRECTIVE.search(lower) is not None
 
 
 class _Page:
     """What has been seen of one page so far."""
 
-    def __init__(self, max_links: int, requisites: bool) -> None:
+    def __init__(self, max_links: int) -> None:
         self._links = LinkSet(max_links)
-        self._requisites = requisites
         self._bases: list[str] = []
         self._title: str | None = None
         self._language: str | None = None
@@ -109,128 +77,54 @@ class _Page:
         self._refresh: str | None = None
         self._robots: list[tuple[str | None, str]] = []
 
-    def read(self, text: str, finder: TagFinder) -> None:
+    def read(self, pieces: Iterable[str], requisites: bool) -> None:
         links = self._links
-        add = links.add
-        followed: set[str] = set()  # where two thirds of all anchors end
-        for plain, rest, text_name, name, attributes, content in finder.groups(text):
-            if plain:
-                if not rest or "rel" not in rest.lower():
-                    if plain not in followed:
-                        followed.add(plain)
-                        links.add_clean(plain, LINK)
-                        if links.capped:
-                            return
-                    continue
-                name, attributes = "a", anchor_attributes(plain, rest)
-            elif not name:
-                if not text_name:
-                    continue
-                name = text_name
-            name = name.lower()
-            if name == "meta" and not _may_matter(attributes):
-                continue
-            if name == "title":
-                if self._title is None:
-                    self._title = " ".join(unescape(content[: MAX_TITLE * 8]).split())[:MAX_TITLE]
-                continue
-            if content and not self._requisites and name != "iframe":
-                continue
-            found = attributes_of(attributes)
-            match name:
-                case "a" | "area":
-                    href = found.get("href")
-                    if href is not None:
-                        add(href, NOFOLLOW if "nofollow" in found.get("rel", "").lower().split() else LINK)
-                case "link":
-                    self._link(found)
-                case "iframe" | "frame":
-                    add(found.get("src", ""), LINK)
-                case "meta":
-                    self._meta(found)
-                case "base":
-                    if "href" in found and len(self._bases) < 16:
-                        self._bases.append(found["href"])
-                case "html":
-                    if self._language is None:
-                        self._language = found.get("lang", "").strip()[:MAX_LANGUAGE] or None
-                case _:
-                    pass
-            if self._requisites:
-                self._required(name, found, content)
+        add = links.add_clean
+        for piece in dict.fromkeys(pieces):  # two thirds of all anchors end where another does
+            if piece[:1] != "<":
+                if piece:
+                    add(piece, LINK)
+            else:
+                for what, text, detail in said.statements(piece, requisites=requisites):
+                    if what == said.REFERENCE:
+                        add(text, cast(int, detail))
+                    else:
+                        self._note(what, text, cast(str | None, detail))
             if links.capped:
                 return
 
-    def _link(self, found: dict[str, str]) -> None:
-        href = found.get("href")
-        relations = found.get("rel", "").lower().split()
-        if self._requisites and "imagesrcset" in found and "preload" in relations:
-            self._candidates(found["imagesrcset"])
-        if href is None:
-            return
-        kind = relation_kind(relations, found.get("as", ""), found.get("type", ""))
-        if kind is None or (kind == REQUISITE and not self._requisites):
-            return
-        if kind == CANONICAL and self._canonical is None:
-            self._canonical = href
-        self._links.add(href, kind)
-
-    def _meta(self, found: dict[str, str]) -> None:
-        content = found.get("content", "")
-        if found.get("http-equiv", "").strip().lower() == "refresh" and self._refresh is None:
-            match = _REFRESH.match(content)
-            target = (match[1] or match[2] or match[3] or "") if match is not None else ""
-            if target.strip():
-                self._refresh = target
-        agent = found.get("name", "").strip().lower()
-        if agent and len(self._robots) < MAX_DIRECTIVES and len(content) <= MAX_DIRECTIVE_CHARS:
-            if agent == "robots":
-                self._robots.append((None, content))
-            elif len(agent) <= 64 and _DIRECTIVE.search(content.lower()) is not None:
-                self._robots.append((agent, content))
-
-    def _required(self, name: str, found: dict[str, str], content: str) -> None:
-        add = self._links.add
-        for attribute in _SOURCES.get(name, ()):
-            value = found.get(attribute)
-            if value:
-                add(value, REQUISITE)
-        if name == "input" and found.get("type", "").strip().lower() == "image":
-            add(found.get("src", ""), REQUISITE)
-        elif name in ("img", "source") and "srcset" in found:
-            self._candidates(found["srcset"])
-        elif name == "style":
-            for written in written_references(content):
-                add(written, REQUISITE)
-        style = found.get("style")
-        if style:
-            for written in written_references(style):
-                add(written, REQUISITE)
-
-    def _candidates(self, srcset: str) -> None:
-        """The URLs of a srcset: "a.png 1x, b.png 2x" (HTML standard §4.8.4.2.3)."""
-        position = 0
-        while (match := _CANDIDATE.match(srcset, position)) is not None:
-            written = match[1]
-            self._links.add(written.rstrip(","), REQUISITE)
-            # A URL that ends in a comma has no descriptor: the next candidate follows.
-            position = match.end(1) if written.endswith(",") else match.end()
-            if self._links.capped:
-                return
+    def _note(self, what: int, text: str, agent: str | None) -> None:
+        """Take note of what is not a link. The first of several counts."""
+        match what:
+            case said.TITLE:
+                self._title = text if self._title is None else self._title
+            case said.LANGUAGE:
+                self._language = self._language or text or None
+            case said.NAMED_CANONICAL:
+                self._canonical = text if self._canonical is None else self._canonical
+            case said.REFRESH:
+                self._refresh = self._refresh or text
+            case said.BASE:
+                if len(self._bases) < _MAX_BASES:
+                    self._bases.append(text)
+            case said.ROBOTS:
+                if len(self._robots) < MAX_DIRECTIVES:
+                    self._robots.append((agent, text))
 
     def finish(self, url: str, known: KnownLinks | None) -> Html:
         own = Resolver(url)
         base = self._base(own)
-        links, invalid = self._links.resolve(base, known)
+        resolved = self._links.resolve(base, known)
         return Html(
             title=self._title or None,
             language=self._language,
             canonical=_absolute(self._canonical, base),
-            links=links,
+            links=resolved.links,
+            links_count=resolved.count,
             refresh=_absolute(self._refresh, base),
             robots=tuple(self._robots),
             capped=self._links.capped,
-            invalid=invalid,
+            invalid=resolved.invalid,
         )
 
     def _base(self, own: Resolver) -> Resolver:

@@ -107,7 +107,7 @@ def header_links(fields: Sequence[str], url: str, *, requisites: bool, max_links
         found.add(value.target, kind)
         if found.capped:
             break
-    return list(found.resolve(base)[0]), canonical
+    return list(found.resolve(base).links), canonical
 
 
 def _resolved(written: str, base: Resolver) -> str | None:

@@ -6,12 +6,13 @@ followed.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from contextlib import suppress
 from typing import Final, NamedTuple
 
 from crawler.content.resolve import Resolver, clean
 from crawler.core.url import UrlError
+from crawler.core.value import dataclass
 from crawler.core.values import Origin
 from crawler.core.vocabulary import Source
 
@@ -72,37 +73,61 @@ def _kind_of(link: Link) -> int:
 MAX_KNOWN: Final = 32_768  # some 12 MiB: the references of a few hundred folders
 
 
+class KnownFolder:
+    """What references mean on the pages of one folder: `links` by reference, but for those in `stored`, by reference
+    too, whose URL alone is kept: whoever finds such a link has nothing to do about it.
+    """
+
+    __slots__ = ("links", "stored")
+
+    def __init__(self) -> None:
+        self.links: dict[str, Link] = {}
+        self.stored: dict[str, str] = {}
+
+
 class KnownLinks:
     """What references meant on earlier pages, by the folder of the page: pages beside each other share most of their
     links, and resolving them again would cost more than all that is done with them afterwards.
 
-    `limit` references at most; the folders not asked for longest go first. Not to be shared between threads.
+    `stored` are the URLs that need not be found again; it may grow, and be emptied. `limit` references at most; the
+    folders not asked for longest go first. Not to be shared between threads.
     """
 
-    def __init__(self, limit: int = MAX_KNOWN) -> None:
+    def __init__(self, stored: Container[str] = (), *, limit: int = MAX_KNOWN) -> None:
+        self.stored = stored
         self._limit = limit
-        self._folders: OrderedDict[str, dict[str, Link]] = OrderedDict()
+        self._folders: OrderedDict[str, KnownFolder] = OrderedDict()
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
-    def of(self, folder: str) -> dict[str, Link]:
-        """The plain links known in a folder, by reference. To be added to with `learn` only."""
+    def of(self, folder: str) -> KnownFolder:
+        """The plain links known in a folder. What is added is to be counted with `learnt`."""
         known = self._folders.get(folder)
         if known is None:
-            known = self._folders[folder] = {}
+            known = self._folders[folder] = KnownFolder()
         else:
             self._folders.move_to_end(folder)
         return known
 
-    def learn(self, folder: str, fresh: dict[str, Link]) -> None:
-        """Remember links that `of` did not have, for the folder it was asked for last."""
-        self._folders[folder].update(fresh)
-        self._count += len(fresh)
+    def learnt(self, count: int) -> None:
+        """So many references were added to the folder that was asked for last."""
+        self._count += count
         while self._count > self._limit:
             _, forgotten = self._folders.popitem(last=False)
-            self._count -= len(forgotten)
+            self._count -= len(forgotten.links) + len(forgotten.stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The `links` of a page, each URL once, in order of first mention; those left out that are stored. `count` includes
+    them. `invalid` references are no fetchable URL.
+    """
+
+    links: tuple[Link, ...]
+    count: int
+    invalid: int
 
 
 class LinkSet:
@@ -137,21 +162,25 @@ class LinkSet:
             if REQUISITE in (kind, known):
                 self._required_too.add(reference)
 
-    def resolve(self, resolver: Resolver, known: KnownLinks | None = None) -> tuple[tuple[Link, ...], int]:
-        """Return the links in order of their first mention, and the number of references that are no fetchable URL.
-        Each URL stands once; one that is linked as well as needed to show the page is once more a requisite, at the
-        end: as a link it may be out of scope. `known` is asked for plain links, and learns those it did not have.
+    def resolve(self, resolver: Resolver, known: KnownLinks | None = None) -> Resolved:
+        """Return what the references mean. A URL that is linked as well as needed to show the page is once more a
+        requisite, at the end: as a link it may be out of scope. `known` is asked first, and learns what it did not
+        know.
         """
-        folder = resolver.folder
-        if known is None or folder is None:
-            memory: dict[str, Link] = {}
-        else:
-            memory = known.of(folder)
-        fresh: dict[str, Link] = {}
+        if known is None or resolver.folder is None or self._required_too:
+            return self._resolve_all(resolver)
+        folder = known.of(resolver.folder)
+        stored = folder.stored
+        left_out = set(map(stored.get, self._kinds))  # most references of most pages
+        left_out.discard(None)
+        if len(left_out) == len(self._kinds):
+            return Resolved((), len(left_out), 0)
         found: dict[str, Link] = {}
-        invalid = 0
+        invalid = fresh = 0
         for reference, kind in self._kinds.items():
-            link = memory.get(reference) if kind == LINK else None
+            if reference in stored:
+                continue
+            link = folder.links.get(reference) if kind == LINK else None
             if link is None:
                 try:
                     url, origin = resolver.resolve(reference)
@@ -159,19 +188,36 @@ class LinkSet:
                     invalid += 1
                     continue
                 link = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW)
-                if kind == LINK and reference[0] != "?":
-                    fresh[reference] = link
-            before = found.get(link.url)
-            if before is None or kind < _kind_of(before):
+                if kind == LINK and reference[0] != "?":  # that is relative to the page, not to the folder
+                    folder.links[reference] = link
+                    fresh += 1
+            if link.url in known.stored:
+                left_out.add(link.url)
+                if folder.links.pop(reference, None) is not None:
+                    stored[reference] = link.url
+            elif (before := found.setdefault(link.url, link)) is not link and kind < _kind_of(before):
                 found[link.url] = link
-        if fresh and known is not None and folder is not None:
-            known.learn(folder, fresh)
-        links = list(found.values())
-        if self._required_too:
-            links += self._requisites(resolver, found)
-        return tuple(links), invalid
+        known.learnt(fresh)
+        return Resolved(tuple(found.values()), len(left_out.union(found)), invalid)
+
+    def _resolve_all(self, resolver: Resolver) -> Resolved:
+        found: dict[str, Link] = {}
+        invalid = 0
+        for reference, kind in self._kinds.items():
+            try:
+                url, origin = resolver.resolve(reference)
+            except UrlError:
+                invalid += 1
+                continue
+            before = found.get(url)
+            if before is None or kind < _kind_of(before):
+                found[url] = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW)
+        links = (*found.values(), *self._requisites(resolver, found))
+        return Resolved(links, len(links), invalid)
 
     def _requisites(self, resolver: Resolver, found: dict[str, Link]) -> list[Link]:
+        if not self._required_too:
+            return []
         again: dict[str, Link] = {}
         for reference in self._kinds:
             if reference in self._required_too:

@@ -6,6 +6,8 @@ and an http(s) URL with a plain host. Everything else goes to ada. Invariant, he
 """
 
 import re
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from crawler.core import url as core_url
@@ -38,18 +40,10 @@ class Resolver:
     __slots__ = ("_base", "_folders", "_origin", "_root")
 
     def __init__(self, base: str) -> None:
-        self._base, self._origin = core_url.checked(base)
-        start = self._base.index("/", self._base.index("://") + 3)
-        self._root = self._base[:start]
-        path = self._base[start:].partition("?")[0]
-        # What a reference is appended to, with no, one, two … leading "../". Beyond the root it stays the root.
-        segments = path.split("/")[1:-1]
-        depth = len(segments)
-        self._folders = (
-            ["/".join((self._root, *segments[:count], "")) for count in range(depth, -1, -1)]
-            if depth <= _MAX_DEPTH
-            else []
-        )
+        end = base.find("?")
+        cut = base.rfind("/", 0, None if end < 0 else end) + 1
+        self._base = base
+        self._origin, self._root, self._folders = _layout(base[:cut])
 
     @property
     def url(self) -> str:
@@ -93,6 +87,21 @@ class Resolver:
         if len(href) > MAX_URL_BYTES:
             raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
         return href, self._origin
+
+
+@lru_cache(1_024)
+def _layout(folder: str) -> tuple[Origin, str, Sequence[str]]:
+    """The origin of a folder's URL, its root without "/", and what a reference is appended to, with no, one, two …
+    leading "../": beyond the root it stays the root. No folders where they are too deep. Raises UrlError.
+    """
+    href, origin = core_url.checked(folder)
+    start = href.index("/", href.index("://") + 3)
+    root = href[:start]
+    segments = href[start:].split("/")[1:-1]
+    depth = len(segments)
+    if depth > _MAX_DEPTH:
+        return origin, root, ()
+    return origin, root, ["/".join((root, *segments[:count], "")) for count in range(depth, -1, -1)]
 
 
 _STRIPPED: Final = "".join(map(chr, range(0x21)))  # C0 control or space (URL standard §4.4, step 1)

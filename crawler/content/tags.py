@@ -10,10 +10,12 @@ Every repetition in the patterns is possessive: none is ever tried twice.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from html.entities import html5
 from string import ascii_letters
-from typing import Final, cast
+from typing import Final
+
+from crawler.content.scan import Scanner
 
 MAX_ATTRIBUTES: Final = 256  # of one element that are read; pages use a dozen, data-* frameworks a few tens
 
@@ -31,88 +33,104 @@ _COMMENT = r"!--(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+(?:--!?>)?+)"
 _REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*[;=]?)")
 
 
-# A start tag: its lower-case name, the text of its attributes, and, where its content is text, that. A bare tuple
-# because a page has hundreds.
-Tag = tuple[str, str, str]
+# Elements whose content is text, not markup (§13.2.5.2, .3, .4): until an end tag of the same name.
+TEXT_ELEMENTS: Final = ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes")
+
+# A start tag: its name in lower case, its attributes, and the content if that is text.
+Tag = tuple[str, Mapping[str, str], str]
 
 
 def _any_case(name: str) -> str:
-    """A pattern for `name` in any case; sre finds a first character class far faster than it ignores case."""
+    """A pattern for `name` in any case; a first character class is found far faster than case is ignored."""
     return "".join(f"[{char}{char.upper()}]" if char.isalpha() else char for char in name)
 
 
-# Elements whose content is text, not markup (§13.2.5.2, .3, .4): until an end tag of the same name.
-TEXT_ELEMENTS: Final = ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes")
-_TEXT_NAME: Final = rf"({'|'.join(_any_case(name) for name in TEXT_ELEMENTS)})(?=[\t\n\f\r />])"  # the third group
-_TEXT: Final = r"([^<]*+(?:<(?!/(?i:\3)[\t\n\f\r />])[^<]*+)*+)"
-
-# A text up to this long is taken apart in one call: a fifth faster than a match at a time, and the list of tags costs a
-# few megabytes at the very worst. `plaintext` makes the rest of the page text.
-_AT_ONCE_CHARS: Final = 256 * 1024
-
-# What one match brings: an anchor's href and the rest of it, or the name of a text element, or another name, then
-# attributes and content.
-Groups = tuple[str, str, str, str, str, str]
+def _any_of(names: Iterable[str]) -> str:
+    """A pattern for one of `names` in any case, if it is a whole name."""
+    # Grouped by first letter, so that most tags are turned away by one look at it.
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(name[0], []).append(_any_case(name[1:]))
+    branches = (f"{_any_case(first)}(?:{'|'.join(rests)})" for first, rests in groups.items())
+    return rf"(?:{'|'.join(branches)})(?=[\t\n\f\r />])"
 
 
-# Nine anchors of ten: an href first, in which nothing needs replacing or cutting. To find it in the same match saves
-# taking the attributes apart, a third of the time a page costs.
-_PLAIN_ANCHOR: Final = rf"a{_SPACE}++href=\"([^\"&#:\x00-\x20\x7f-\xa0]*+)(?:#[^\"]*+)?+\"({_ATTRIBUTES})>"
+def _text_elements(names: Iterable[str]) -> str:
+    """A pattern for the start tag of one of these elements, from its name on, and its content."""
+    tags = (rf"{_any_of([name])}{_ATTRIBUTES}>[^<]*+(?:<(?!/{_any_of([name])})[^<]*+)*+" for name in sorted(names))
+    return "|".join(tags) or "(?!)"
+
+
+# Nine anchors of ten: an href first, in which nothing needs replacing, nor cutting but the fragment, and which has no
+# other scheme; then attributes that are no "rel". Only the href is wanted, which spares taking the attributes apart.
+_PLAIN_ANCHOR: Final = (
+    rf"<a{_SPACE}++href=\"((?:https?+://)?+[^\"&#:<\x00-\x20\x7f\xc2]*+)(?:#[^\"]*+)?+\""
+    rf"(?:{_SPACE}++[a-qs-zA-QS-Z][a-zA-Z0-9-]*+=\"[^\"]*+\")*+{_SPACE}*+>"
+)
 
 
 class TagFinder:
     """Finds the start tags of certain names; None: of every name. Build once, use for every page."""
 
-    def __init__(self, names: Iterable[str] | None) -> None:
-        plain = "(?!)()()"
+    def __init__(self, names: Collection[str] | None) -> None:
+        text_elements = frozenset(TEXT_ELEMENTS)
         if names is None:
-            wanted, others = "[a-zA-Z]", ""
+            wanted, passed_over, anchor = text_elements, "", "(?!)()"
         else:
-            if "a" in names:
-                plain = _PLAIN_ANCHOR
-            # Grouped by first letter, so that most tags are turned away by one look at it.
-            groups: dict[str, list[str]] = {}
-            for name in sorted({*names, *TEXT_ELEMENTS, "plaintext"}):
-                groups.setdefault(name[0], []).append(_any_case(name[1:]))
-            branches = (f"{_any_case(first)}(?:{'|'.join(rests)})" for first, rests in groups.items())
-            wanted = f"(?:{'|'.join(branches)})[\\t\\n\\f\\r />]"
-            letters = "".join(letter for letter in ascii_letters if letter.lower() not in groups)
-            others = f"[{letters}]{_ATTRIBUTES}>?+|" if letters else ""
+            wanted = text_elements & frozenset(names)
+            special = {*names, *text_elements, "plaintext"}
+            firsts = {name[0] for name in special}
+            others = "".join(letter for letter in ascii_letters if letter.lower() not in firsts)
+            passed_over = "|".join((
+                rf"[{others}]{_ATTRIBUTES}>?+" if others else "(?!)",
+                rf"(?!{_any_of(special)})[a-zA-Z]{_ATTRIBUTES}>?+",
+                _text_elements(text_elements - wanted),
+                "",
+            ))  # fmt: skip
+            anchor = _PLAIN_ANCHOR if "a" in names else "(?!)()"
         # Passed over inside one match: text, end tags, comments, declarations, start tags that nobody asked for. What
         # has no end takes the rest of the text.
-        skipped = (
-            rf"<(?:/[^>]*+>?+|{others}(?!{wanted})[a-zA-Z]{_ATTRIBUTES}>?+|(?![a-zA-Z!/?])|{_COMMENT}|[!?][^>]*+>?+)"
-        )
+        skipped = rf"<(?:/[^>]*+>?+|{passed_over}(?![a-zA-Z!/?])|{_COMMENT}|[!?][^>]*+>?+)"
         # The alternatives are exhaustive: a match never fails, so the search never starts again one character on.
-        self._pattern = re.compile(
+        self._scanner = Scanner(
             rf"[^<]*+(?:{skipped}[^<]*+)*+"
-            rf"(?:<(?:{plain}|{_any_case('plaintext')}(?=[\t\n\f\r />])[\s\S]*+"
-            rf"|(?:{_TEXT_NAME}|([a-zA-Z][^\t\n\f\r />]*+))({_ATTRIBUTES})>(?(3){_TEXT}|)"
-            rf"|[a-zA-Z]{_ATTRIBUTES})|\Z)"
+            rf"(?:{anchor}|<{_any_of(['plaintext'])}[\s\S]*+"
+            rf"|(<(?:{_text_elements(wanted)}|(?!{_any_of(text_elements)})[a-zA-Z]{_ATTRIBUTES}>))"
+            rf"|<[a-zA-Z]{_ATTRIBUTES}|\Z)"
         )
 
-    def groups(self, text: str) -> Iterable[Groups]:
-        """The tags in order: not what looks like one in a comment or in text, nor one that the end cuts off.
+    @property
+    def is_compiled(self) -> bool:
+        """Whether it works with machine code (see `scan`)."""
+        return self._scanner.is_compiled
 
-        An anchor whose href can be taken as it stands, up to its fragment, comes as that href and what follows it in
-        the tag (not from a finder of every name). Groups that are empty throughout mean nothing.
+    def pieces(self, data: bytes) -> Iterable[str]:
+        """The tags of a UTF-8 text in order: not what looks like one in a comment or in text, nor one that the end cuts
+        off.
+
+        An anchor whose href can be taken as it stands, up to its fragment, comes as that href (not from a finder of
+        every name); it has no `rel`, and does not begin with "<". Any other tag comes as it is written, for `read_tag`;
+        if its content is text, with that. "" means nothing.
         """
-        if len(text) <= _AT_ONCE_CHARS:
-            return cast(list[Groups], self._pattern.findall(text))
-        return (cast(Groups, match.groups("")) for match in self._pattern.finditer(text))
+        return self._scanner.texts(data)
 
-    def find(self, text: str) -> Iterator[Tag]:
-        """The same as tags: names in lower case, anchors like any other tag."""
-        for plain, rest, text_name, name, attributes, content in self.groups(text):
-            if text_name or name:
-                yield (text_name or name).lower(), attributes, content
-            elif plain or rest:
-                yield "a", anchor_attributes(plain, rest), ""
+    def find(self, data: bytes) -> Iterator[Tag]:
+        """The same as tags."""
+        for piece in self.pieces(data):
+            if piece.startswith("<"):
+                yield read_tag(piece)
+            elif piece:
+                yield "a", {"href": piece}, ""
 
 
-def anchor_attributes(plain: str, rest: str) -> str:
-    """The text of the attributes of an anchor that came as its href and the rest."""
-    return f'href="{plain}"{rest}'
+_TAG = re.compile(rf"<([a-zA-Z][^\t\n\f\r />]*+)({_ATTRIBUTES})>")
+
+
+def read_tag(piece: str) -> Tag:
+    """Take a tag apart that `TagFinder.pieces` found."""
+    match = _TAG.match(piece)
+    assert match is not None, piece
+    return match[1].lower(), attributes_of(match[2]), piece[match.end() :]
 
 
 def attributes_of(text: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from crawler.content.links import FEED_TYPES, KnownLinks, Link
 from crawler.content.listed import Listing
 from crawler.content.listing import read_listing
 from crawler.content.options import ContentOptions
+from crawler.core import value
 from crawler.core.outcome import response_of
 from crawler.core.scope import MAX_REDIRECTS, Scope
 from crawler.core.url import UrlError, checked, key_of, kind_key_of, respelt_key_of
@@ -45,7 +46,7 @@ _HTML: Final = frozenset({"text/html", "application/xhtml+xml"})
 KEPT_HOPS: Final = 64  # letters of hop_path kept
 
 
-@dataclass(frozen=True, slots=True)
+@value.dataclass(frozen=True, slots=True)
 class Skipped:
     """A link that was refused, and the host it leads to ("" if it is no URL)."""
 
@@ -112,7 +113,8 @@ class Reader:
         self._seen = seen
         self._elsewhere = Elsewhere()
         self._urls = RecentUrls()  # of those in `seen`, the ones met last: not even their keys need be worked out
-        self._known = KnownLinks()
+        # Of links counted for revisits none may be left out.
+        self._known = KnownLinks(self._urls if in_links is None else ())
         self._in_links = in_links
         self._feeds: Counter[str] = Counter()
 
@@ -148,8 +150,9 @@ class Reader:
     def read(
         self, task: Task, outcome: Outcome, *, on_loop: bool = True, fingerprinted: bool = False
     ) -> tuple[Reading, list[Link]]:
-        """The costly half: hash, decode, parse. Returns the reading and the links found, to be judged. Safe in a
-        thread, with `on_loop` false: then what links meant on other pages is not looked at.
+        """The costly half: hash, decode, parse. Returns the reading and the links found, to be judged, perhaps without
+        those that are stored. Safe in a thread, with `on_loop` false: then what links meant on other pages is not
+        looked at.
         """
         reading = Reading(outcome)
         response = response_of(outcome)
@@ -190,6 +193,8 @@ class Reader:
         title: str | None = None
         language: str | None = None
         canonical: str | None = None
+        stated = head.get_all("link")
+        stored = 0  # links that are left out
         if mime in _HTML or (not mime and decoded.data.lstrip()[:1] == b"<"):
             encoding = charset.sniff(decoded.data, content_type)
             text = charset.to_utf8(decoded.data, encoding)
@@ -200,8 +205,9 @@ class Reader:
                 task.url,
                 requisites=self._requisites,
                 max_links=self._content.max_links,
-                known=known,
+                known=None if stated else known,  # what the header states is compared with all of them
             )
+            stored = parsed.links_count - len(parsed.links)
             rules = directives.page_directives(parsed.robots if self._obey else (), robots, self._token)
             links = list(parsed.links)
             if rules.nofollow:
@@ -214,7 +220,7 @@ class Reader:
             links = []
             if mime == "text/css" and self._requisites:
                 links = css.references(decoded.data, task.url)
-        if stated := head.get_all("link"):
+        if stated:
             more, named = header_links(stated, task.url, requisites=self._requisites, max_links=self._content.max_links)
             present = {(link.url, link.source) for link in links}
             links += [link for link in more if (link.url, link.source) not in present]
@@ -222,10 +228,8 @@ class Reader:
             if rules.nofollow:
                 links = [link._replace(nofollow=True) for link in links]
         reading.index = not rules.noindex
-        reading.links_found = len(links)
-        reading.page = PageInfo(
-            canonical, mime or None, encoding, title, language, len(links), decoded.size, decoded.fault
-        )
+        reading.links_found = count = len(links) + stored
+        reading.page = PageInfo(canonical, mime or None, encoding, title, language, count, decoded.size, decoded.fault)
         return reading, links
 
     def _read_listing(self, task: Task, response: Fetched, reading: Reading, mime: str) -> Reading:

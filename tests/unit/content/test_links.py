@@ -50,5 +50,35 @@ def test_the_folder_not_asked_for_longest_is_forgotten_first() -> None:
         text = '<a href="1"><a href="2">'
         extract(text.encode(), f"https://e.test/{folder}/", requisites=False, max_links=100, known=known)
     assert len(known) == 4
-    assert known.of("https://e.test/b/") == {}
-    assert set(known.of("https://e.test/a/")) == {"1", "2"}
+    assert known.of("https://e.test/b/").links == {}
+    assert set(known.of("https://e.test/a/").links) == {"1", "2"}
+
+
+@pytest.mark.parametrize("requisites", [True, False])
+def test_links_that_are_stored_are_counted_and_left_out(requisites: bool) -> None:
+    """Whatever is stored, a page has as many links, and those that are not stored are the same."""
+    for part in (2, 3, 5):
+        stored: set[str] = set()
+        known = KnownLinks(stored)
+        for _ in range(4):
+            for url, text in PAGES:
+                whole = extract(text.encode(), url, requisites=requisites, max_links=100)
+                found = extract(text.encode(), url, requisites=requisites, max_links=100, known=known)
+                assert found.links_count == len(whole.links) == whole.links_count
+                twice = {link.url for link in whole.links if sum(link.url == one.url for one in whole.links) > 1}
+                if not twice:
+                    assert found.links == tuple(link for link in whole.links if link.url not in stored)
+            stored.update([link.url for link in whole.links][::part])
+
+
+def test_emptying_what_is_stored_loses_nothing() -> None:
+    """A link that was left out once is counted once, whether or not its URL is still said to be stored."""
+    stored = {"https://e.test/a/1"}
+    known = KnownLinks(stored)
+    text = b'<a href="1"><a href="2">'
+    for _ in range(2):
+        found = extract(text, "https://e.test/a/", requisites=False, max_links=100, known=known)
+        assert ([link.url for link in found.links], found.links_count) == (["https://e.test/a/2"], 2)
+    stored.clear()
+    found = extract(text + b'<a href="../a/1">', "https://e.test/a/", requisites=False, max_links=100, known=known)
+    assert found.links_count == 2

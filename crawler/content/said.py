@@ -1,0 +1,168 @@
+"""What one tag of a page says: a link, a title, a base, a directive to robots.
+
+Each tag is read by itself, and most tags of a site are the same from page to page: what those say is remembered. It
+does not know the page (`html`) nor how tags are found (`tags`). Invariant: a function of the tag's text alone.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from html import unescape
+from typing import Final
+
+from crawler.content.css import written_references
+from crawler.content.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, relation_kind
+from crawler.content.resolve import clean
+from crawler.content.tags import read_tag
+
+MAX_TITLE: Final = 512  # characters that are kept; search engines show some 60
+MAX_LANGUAGE: Final = 35  # RFC 5646 §4.4.1: what a tag may need
+MAX_DIRECTIVE_CHARS: Final = 1_024
+
+# What is said. Plain integers, compared for every tag.
+REFERENCE: Final = 0  # `text` is a reference as `links.clean` returns it, `detail` its kind
+TITLE: Final = 1
+LANGUAGE: Final = 2
+BASE: Final = 3
+REFRESH: Final = 4
+ROBOTS: Final = 5  # `text` is the directives, `detail` the agent they name, lower case (None: all)
+NAMED_CANONICAL: Final = 6
+
+Statement = tuple[int, str, int | str | None]  # what, text, detail
+
+_REFRESH: Final = re.compile(
+    r"[\t\n\f\r ]*+(?:[0-9]++(?:\.[0-9.]*+)?+|\.[0-9.]*+)(?:[\t\n\f\r ]*+[;,]|[\t\n\f\r ])[\t\n\f\r ]*+"
+    r"(?:[uU][rR][lL][\t\n\f\r ]*+=[\t\n\f\r ]*+)?+(?:\"([^\"]*+)|'([^']*+)|([\s\S]*+))"
+)
+_CANDIDATE: Final = re.compile(r"[\t\n\f\r ,]*+([^\t\n\f\r ]++)([^,]*+)")
+_DIRECTIVE: Final = re.compile(r"no(?:index|follow|archive|ne)\b")
+
+# Attributes that hold one URL of what a page needs to be shown, by element.
+_SOURCES: Final = {
+    "img": ("src",),
+    "image": ("href", "xlink:href"),
+    "use": ("href", "xlink:href"),
+    "source": ("src",),
+    "video": ("src", "poster"),
+    "audio": ("src",),
+    "track": ("src",),
+    "script": ("src", "href", "xlink:href"),
+    "embed": ("src",),
+    "object": ("data",),
+    "body": ("background",),
+}
+
+# Half of all meta elements, which speak to search engines; and other tags that differ from page to page.
+_DESCRIBING: Final = ('<meta name="description"', '<meta name="keywords"')
+_ONE_PAGES_OWN: Final = ("<title", "<TITLE", "<meta property=")
+_MAX_REMEMBERED: Final = 512  # characters
+
+
+def statements(piece: str, *, requisites: bool) -> Iterable[Statement]:
+    """What a tag says that `TagFinder.pieces` found. `requisites`: also what the page needs to be shown."""
+    if piece.startswith(_DESCRIBING) and "equiv" not in piece.lower():
+        return ()
+    if len(piece) > _MAX_REMEMBERED or piece.startswith(_ONE_PAGES_OWN):  # remembered they would push out others
+        return _statements(piece, requisites)
+    return _remembered(piece, requisites)
+
+
+@lru_cache(2_048)
+def _remembered(piece: str, requisites: bool) -> tuple[Statement, ...]:
+    return tuple(_statements(piece, requisites))
+
+
+def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
+    if piece[1:5].lower() == "meta" and not _may_matter(piece):
+        return
+    name, found, content = read_tag(piece)
+    match name:
+        case "a" | "area":
+            href = found.get("href")
+            if href is not None:
+                yield from _reference(href, NOFOLLOW if "nofollow" in found.get("rel", "").lower().split() else LINK)
+        case "link":
+            yield from _link(found, requisites)
+        case "iframe" | "frame":
+            yield from _reference(found.get("src", ""), LINK)
+        case "meta":
+            yield from _meta(found)
+        case "title":
+            yield TITLE, " ".join(unescape(content[: MAX_TITLE * 8]).split())[:MAX_TITLE], None
+        case "base":
+            if "href" in found:
+                yield BASE, found["href"], None
+        case "html":
+            yield LANGUAGE, found.get("lang", "").strip()[:MAX_LANGUAGE], None
+        case _:
+            pass
+    if requisites and name != "title":
+        yield from _required(name, found, content)
+
+
+def _may_matter(tag: str) -> bool:
+    """Whether a meta element can be a refresh or speak to robots; most are descriptions."""
+    lower = tag.lower()
+    return "robots" in lower or "refresh" in lower or "&" in lower or _DIRECTIVE.search(lower) is not None
+
+
+def _reference(written: str, kind: int) -> Iterator[Statement]:
+    reference = clean(written)
+    if reference:
+        yield REFERENCE, reference, kind
+
+
+def _link(found: Mapping[str, str], requisites: bool) -> Iterator[Statement]:
+    href = found.get("href")
+    relations = found.get("rel", "").lower().split()
+    if requisites and "imagesrcset" in found and "preload" in relations:
+        yield from _candidates(found["imagesrcset"])
+    if href is None:
+        return
+    kind = relation_kind(relations, found.get("as", ""), found.get("type", ""))
+    if kind is None or (kind == REQUISITE and not requisites):
+        return
+    if kind == CANONICAL:
+        yield NAMED_CANONICAL, href, None
+    yield from _reference(href, kind)
+
+
+def _meta(found: Mapping[str, str]) -> Iterator[Statement]:
+    content = found.get("content", "")
+    if found.get("http-equiv", "").strip().lower() == "refresh":
+        match = _REFRESH.match(content)
+        target = (match[1] or match[2] or match[3] or "") if match is not None else ""
+        if target.strip():
+            yield REFRESH, target, None
+    agent = found.get("name", "").strip().lower()
+    if agent and len(content) <= MAX_DIRECTIVE_CHARS:
+        if agent == "robots":
+            yield ROBOTS, content, None
+        elif len(agent) <= 64 and _DIRECTIVE.search(content.lower()) is not None:
+            yield ROBOTS, content, agent
+
+
+def _required(name: str, found: Mapping[str, str], content: str) -> Iterator[Statement]:
+    for attribute in _SOURCES.get(name, ()):
+        yield from _reference(found.get(attribute, ""), REQUISITE)
+    if name == "input" and found.get("type", "").strip().lower() == "image":
+        yield from _reference(found.get("src", ""), REQUISITE)
+    elif name in ("img", "source") and "srcset" in found:
+        yield from _candidates(found["srcset"])
+    elif name == "style":
+        for written in written_references(content):
+            yield from _reference(written, REQUISITE)
+    style = found.get("style")
+    if style:
+        for written in written_references(style):
+            yield from _reference(written, REQUISITE)
+
+
+def _candidates(srcset: str) -> Iterator[Statement]:
+    """The URLs of a srcset: "a.png 1x, b.png 2x" (HTML standard §4.8.4.2.3)."""
+    position = 0
+    while (match := _CANDIDATE.match(srcset, position)) is not None:
+        written = match[1]
+        yield from _reference(written.rstrip(","), REQUISITE)
+        # A URL that ends in a comma has no descriptor: the next candidate follows.
+        position = match.end(1) if written.endswith(",") else match.end()
