@@ -27,14 +27,28 @@ def mime_type(content_type: str | None) -> str:
 
     Source: MIME Sniffing standard §4.4. A second type behind a comma, from a field sent twice, is ignored.
     """
-    match = _ESSENCE.match(content_type) if content_type else None
-    return match[1].lower() if match is not None else ""
+    return _parts(content_type)[0] if content_type else ""
 
 
 def charset_of(content_type: str | None) -> str | None:
     """The charset parameter of a Content-Type as it is written; None if there is none."""
-    match = _CHARSET.search(content_type) if content_type else None
-    return None if match is None else match[1] or match[2] or match[3] or None
+    return _parts(content_type)[1] if content_type else None
+
+
+def _parts(content_type: str) -> tuple[str, str | None]:
+    """Type and charset. A site's pages share a few of these fields; long ones are hostile, and not worth keeping."""
+    return _known_parts(content_type) if len(content_type) <= 128 else _read_parts(content_type)
+
+
+def _read_parts(content_type: str) -> tuple[str, str | None]:
+    essence, charset = _ESSENCE.match(content_type), _CHARSET.search(content_type)
+    return (
+        essence[1].lower() if essence is not None else "",
+        None if charset is None else charset[1] or charset[2] or charset[3] or None,
+    )
+
+
+_known_parts = lru_cache(256)(_read_parts)
 
 
 def sniff(data: bytes, content_type: str | None) -> str:

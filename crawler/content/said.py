@@ -52,16 +52,15 @@ _SOURCES: Final = {
     "body": ("background",),
 }
 
-# Half of all meta elements, which speak to search engines; and other tags that differ from page to page.
-_DESCRIBING: Final = ('<meta name="description"', '<meta name="keywords"')
+# These differ from page to page.
 _ONE_PAGES_OWN: Final = ("<title", "<TITLE", "<meta property=")
 _MAX_REMEMBERED: Final = 512  # characters
 
 
 def statements(piece: str, *, requisites: bool) -> Iterable[Statement]:
     """What a tag says that `TagFinder.pieces` found. `requisites`: also what the page needs to be shown."""
-    if piece.startswith(_DESCRIBING) and "equiv" not in piece.lower():
-        return ()
+    if piece.startswith("<title>"):
+        return (_title(piece[7:]),)
     if len(piece) > _MAX_REMEMBERED or piece.startswith(_ONE_PAGES_OWN):  # remembered they would push out others
         return _statements(piece, requisites)
     return _remembered(piece, requisites)
@@ -88,7 +87,7 @@ def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
         case "meta":
             yield from _meta(found)
         case "title":
-            yield TITLE, " ".join(unescape(content[: MAX_TITLE * 8]).split())[:MAX_TITLE], None
+            yield _title(content)
         case "base":
             if "href" in found:
                 yield BASE, found["href"], None
@@ -98,6 +97,10 @@ def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
             pass
     if requisites and name != "title":
         yield from _required(name, found, content)
+
+
+def _title(content: str) -> Statement:
+    return TITLE, " ".join(unescape(content[: MAX_TITLE * 8]).split())[:MAX_TITLE], None
 
 
 def _may_matter(tag: str) -> bool:

@@ -69,8 +69,15 @@ _PLAIN_ANCHOR: Final = (
 )
 
 
+# Nine meta elements of ten, which say nothing to a crawler.
+_DESCRIPTION: Final = (
+    rf"meta{_SPACE}++name=\"(?:description|keywords|viewport|generator|author|theme-color)\""
+    rf"{_SPACE}++content=\"[^\"]*+\"{_SPACE}*+/?+>"
+)
+
+
 class TagFinder:
-    """Finds the start tags of certain names; None: of every name. Build once, use for every page."""
+    """Finds the start tags of certain names, but no descriptions; None: of every name. Build it once."""
 
     def __init__(self, names: Collection[str] | None) -> None:
         text_elements = frozenset(TEXT_ELEMENTS)
@@ -82,6 +89,7 @@ class TagFinder:
             firsts = {name[0] for name in special}
             others = "".join(letter for letter in ascii_letters if letter.lower() not in firsts)
             passed_over = "|".join((
+                _DESCRIPTION,
                 rf"[{others}]{_ATTRIBUTES}>?+" if others else "(?!)",
                 rf"(?!{_any_of(special)})[a-zA-Z]{_ATTRIBUTES}>?+",
                 _text_elements(text_elements - wanted),

@@ -5,11 +5,12 @@ import sys
 import tracemalloc
 from typing import cast
 
-import pcre2
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pcre2 import LibraryError
 
+from crawler.content import scan
 from crawler.content.fingerprint import fingerprint
 from crawler.content.html import extract
 from crawler.content.scan import Scanner
@@ -33,13 +34,13 @@ def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     one, other = TagFinder(names), TagFinder(names)
     assert one.is_compiled
     with monkeypatch.context() as patch:
-        patch.setattr(pcre2, "compile", _forbidden)
+        patch.setattr(scan._cy, "jit_compile", _forbidden)
         assert not other.is_compiled
     return one, other
 
 
 def _forbidden(*_args: object, **_options: object) -> None:
-    raise pcre2.LibraryError(-48)  # PCRE2_ERROR_NOMEMORY: what a JIT gets that may have no executable memory
+    raise LibraryError(-48)  # PCRE2_ERROR_NOMEMORY: what a JIT gets that may have no executable memory
 
 
 @settings(deadline=None, max_examples=1_000, derandomize=True)
@@ -54,7 +55,7 @@ def test_both_engines_find_the_same(text: str) -> None:
 
 def _by_re(names: tuple[str, ...] | None, data: bytes) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pcre2, "compile", _forbidden)
+        patch.setattr(scan._cy, "jit_compile", _forbidden)
         return list(TagFinder(names).pieces(data))
 
 
@@ -83,10 +84,10 @@ def test_a_stack_that_does_not_suffice_is_no_error(monkeypatch: pytest.MonkeyPat
     scanner = Scanner(r"[^<]*+(?:<([a-z]++)()|\Z)")
     assert scanner.is_compiled
 
-    def sub(*_args: object) -> bytes:
-        raise pcre2.LibraryError(-46)  # PCRE2_ERROR_JIT_STACKLIMIT
+    def substitute(*_args: object) -> bytes:
+        raise LibraryError(-46)  # PCRE2_ERROR_JIT_STACKLIMIT
 
-    monkeypatch.setattr(pcre2.Pattern, "sub", sub)
+    monkeypatch.setattr(scan._cy, "substitute", substitute)
     assert [piece for piece in scanner.pieces(b"x<a y<bc") if piece] == [b"a", b"bc"]
 
 
@@ -144,7 +145,7 @@ def test_words_by_re_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     before = [fingerprint(text, "https://e.test/") for text in texts]
     scanner = cast(Scanner, module._WORDS)
     with monkeypatch.context() as patch:
-        patch.setattr(pcre2, "compile", _forbidden)
+        patch.setattr(scan._cy, "jit_compile", _forbidden)
         plain = Scanner(scanner._pattern)
         assert not plain.is_compiled
     monkeypatch.setattr(module, "_WORDS", plain)
