@@ -20,6 +20,7 @@ WIDE: Final = 32  # names in one folder; where there are more they are taken for
 BRANCHES: Final = 96  # folders below a first one; where there are more they are not told apart
 DEEP: Final = 4  # folders in a row whose names vary
 MAX_NAMES: Final = 4_096  # remembered of one host
+MAX_WALKED: Final = 256  # folders of one host whose template is kept at hand
 
 _DATE: Final = re.compile(
     r"(?<!\d)(?:1[89]|2\d)\d\d(?:[-/_.](?:0?[1-9]|1[0-2])(?:[-/_.](?:0?[1-9]|[12]\d|3[01]))?)(?!\d)"
@@ -81,18 +82,25 @@ def _repeats(segments: list[str], most: int) -> bool:
     return False
 
 
+# How a path has been read so far: the folder that its template has, how many names in a row vary, and whether ever as
+# many as in a path that is DEEP.
+_Walked = tuple[str, int, bool]
+
+
 class TemplateTree:
     """Turns targets of one host into templates. It learns which folders are wide from what it is shown."""
 
-    __slots__ = ("_below", "_names", "_size")
+    __slots__ = ("_below", "_names", "_size", "_walked")
 
     def __init__(self) -> None:
         self._names: dict[str, set[str] | None] = {}  # by folder, in which names are replaced as well; None: it is wide
         self._below: dict[str, int | None] = {}  # folders below each first one; None: too many to tell apart
         self._size = 0
+        self._walked: dict[str, _Walked] = {}  # by folder as it is written, until another folder turns out to be wide
 
     def widen(self, template: str) -> None:
         """Know from now on what a template of this host says: which folders are wide."""
+        self._walked.clear()
         folder = ""
         for part in template.partition("?")[0].split("/")[1:]:
             if part in ("*", "**"):
@@ -125,23 +133,40 @@ class TemplateTree:
             if path != dated:
                 kind = TrapKind.IDENTIFIER
             path = _NUMBER.sub("{n}", path)
-        folder, run = "", 0
         first, _, rest = path[1:].partition("/")
-        if "/" in rest and first in self._below and self._below[first] is None:
-            folder, path = f"/{first}/**", ""
-            kind = TrapKind.DEEP if kind is TrapKind.PLAIN else kind
-        for name in path.split("/")[1:]:
-            varies = name in ("{n}", "{id}") or not self._is_name(folder, name, learns=learns)
-            run = run + 1 if varies else 0
-            if run >= DEEP and kind is TrapKind.PLAIN:
-                kind = TrapKind.DEEP
-            if run < 2:
-                folder += f"/{'*' if varies and name[:1] != '{' else name}"
-            elif run == 2:
-                folder = f"{folder[: folder.rindex('/')]}/**"
+        if "/" in rest and self._below.get(first, 0) is None:
+            folder, is_deep = f"/{first}/**", True
+        else:
+            above, _, last = path.rpartition("/")
+            walked = self._walked.get(above)
+            if walked is None:
+                walked = self._walk(above, learns=learns)
+            folder, _, is_deep = self._step(walked, last, learns=learns)
+        if is_deep and kind is TrapKind.PLAIN:
+            kind = TrapKind.DEEP
         if query:
             return _with_query(folder, query, kind)
         return Template(folder[:MAX_TEMPLATE], kind)
+
+    def _walk(self, path: str, *, learns: bool) -> _Walked:
+        walked: _Walked = ("", 0, False)
+        for name in path.split("/")[1:]:
+            walked = self._step(walked, name, learns=learns)
+        if learns and self._size < MAX_NAMES and len(walked[0]) <= MAX_TEMPLATE:  # what is known now stays true
+            if len(self._walked) >= MAX_WALKED:
+                self._walked.clear()
+            self._walked[path] = walked
+        return walked
+
+    def _step(self, walked: _Walked, name: str, *, learns: bool) -> _Walked:
+        folder, run, is_deep = walked
+        varies = name in ("{n}", "{id}") or not self._is_name(folder, name, learns=learns)
+        run = run + 1 if varies else 0
+        if run < 2:
+            folder += f"/{'*' if varies and name[:1] != '{' else name}"
+        elif run == 2:
+            folder = f"{folder[: folder.rindex('/')]}/**"
+        return folder, run, is_deep or run >= DEEP
 
     def _is_name(self, folder: str, name: str, *, learns: bool) -> bool:
         """Whether a name is one of few in its folder; otherwise it is one value of very many."""
@@ -160,6 +185,7 @@ class TemplateTree:
         if len(known) > WIDE or self._size > MAX_NAMES:
             self._names[folder] = None
             self._size -= len(known)
+            self._walked.clear()
             return False
         return True
 
@@ -168,6 +194,8 @@ class TemplateTree:
         below = self._below.get(first, 0)
         if below is not None and len(self._below) < MAX_NAMES:
             self._below[first] = below + 1 if below < BRANCHES else None
+            if below >= BRANCHES:
+                self._walked.clear()
 
 
 def _with_query(folder: str, query: str, kind: TrapKind) -> Template:

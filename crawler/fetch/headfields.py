@@ -19,6 +19,7 @@ _TOLERATED_VALUE: Final = r"[^\x00\r\n]*+"
 _STATUS: Final = r"HTTP/(1\.[0-9]) ([1-9][0-9][0-9])(?: ({}))?"
 
 _STRICT_HEAD: Final = re.compile(_STATUS.format(_VALUE) + rf"\r\n(?:{_TOKEN}:{_VALUE}\r\n)*+\r\n")
+_FIELD: Final = re.compile(r"\n([^:\r]++):[\t ]*+([^\r]*+)")  # of a strict head
 _TOLERATED_STATUS: Final = re.compile(_STATUS.format(_TOLERATED_VALUE))
 _TOLERATED_FIELD: Final = re.compile(rf"({_TOKEN}):({_TOLERATED_VALUE})")
 _STRICT_LINE: Final = re.compile(rf"{_TOKEN}:{_VALUE}\r\n")
@@ -38,11 +39,8 @@ def parse_head(raw: bytes) -> tuple[Head, bool]:
     if match is None:
         return _parse_tolerantly(text), True
     version, code, reason = match.groups("")
-    fields = []
-    for line in text.split("\r\n")[1:-2]:
-        name, _, value = line.partition(":")
-        fields.append((name.lower(), value.strip(" \t")))
-    return Head(int(code), reason.strip(" \t"), version, tuple(fields)), False
+    fields = tuple([(name.lower(), value.rstrip(" \t")) for name, value in _FIELD.findall(text, text.index("\n"))])
+    return Head(int(code), reason.strip(" \t"), version, fields), False
 
 
 def _parse_tolerantly(text: str) -> Head:

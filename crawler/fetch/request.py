@@ -6,12 +6,14 @@ add a line, end the head or start a second request.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _TARGET: Final = r"[!-~]++"
 _VALUE: Final = r"[\t -~\x80-\xff]*+"
-_REQUEST: Final = re.compile(rf"{_TOKEN} {_TARGET} HTTP/1\.1\r\n(?:{_TOKEN}: {_VALUE}\r\n)*+\r\n")
+_REQUEST_LINE: Final = re.compile(rf"{_TOKEN} {_TARGET} HTTP/1\.1\r\n")
+_FIELD_LINES: Final = re.compile(rf"(?:{_TOKEN}: {_VALUE}\r\n)*+")
 
 
 class LocalProtocolError(Exception):
@@ -25,14 +27,19 @@ def build_request(method: str, target: str, fields: Sequence[tuple[str, str]]) -
     LocalProtocolError for an empty or ill-formed method, target or name, a control character (CR, LF and NUL among
     them), or a character outside latin-1. Source: RFC 9112 §3, RFC 9110 §5.5.
     """
-    lines = [f"{method} {target} HTTP/1.1\r\n"]
-    lines += [f"{name}: {value}\r\n" for name, value in fields]
-    lines.append("\r\n")
-    text = "".join(lines)
-    # A CR LF smuggled into a value makes well-formed lines of its own: only the number of lines gives it away.
-    if text.count("\n") != len(lines) or _REQUEST.fullmatch(text) is None:
+    line = f"{method} {target} HTTP/1.1\r\n"
+    lines = _field_lines(tuple(fields))
+    if lines is None or _REQUEST_LINE.fullmatch(line) is None:
         raise LocalProtocolError(_fault(method, target, fields))
-    return text.encode("latin-1")
+    return f"{line}{lines}\r\n".encode("latin-1")
+
+
+@lru_cache(256)
+def _field_lines(fields: tuple[tuple[str, str], ...]) -> str | None:
+    """The lines, which are the same for most requests to an origin; None if they are not fit to be sent."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in fields])
+    # A CR LF smuggled into a value makes well-formed lines of its own: only the number of lines gives it away.
+    return text if text.count("\n") == len(fields) and _FIELD_LINES.fullmatch(text) is not None else None
 
 
 def _fault(method: str, target: str, fields: Sequence[tuple[str, str]]) -> str:
