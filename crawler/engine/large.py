@@ -12,12 +12,13 @@ from crawler.core.values import Outcome
 
 T = TypeVar("T")
 
-# A page of this size takes 3 ms to parse: larger ones are read in a thread, so that the loop is never held for long.
-READ_IN_THREAD_OVER: Final = 256 * 1024
+# A page of this size takes 2 ms to parse: larger ones are read in a thread, so that the loop is never held for long.
+READ_IN_THREAD_OVER: Final = 512 * 1024
 # Between being read and being handed to the committer a large page costs ten times its size (text, links, discoveries);
 # more at once than there are cores would only cost memory.
 LARGE_AT_ONCE: Final = 2
-_CODED_FACTOR: Final = 16  # pages compress to a fifth; a coded one this small decodes to no more than a plain large one
+# Pages compress to a fifth, some to a thirtieth: a coded one this small decodes to no more than a plain large one.
+_CODED_FACTOR: Final = 32
 
 
 async def off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ class EngineOptions:
     memory: int = 128 * 1024 * 1024
     drain_s: float = 30.0
     commit_settlements: int = 256
-    commit_bytes: int = 4 * 1024 * 1024
+    commit_bytes: int = 8 * 1024 * 1024
     commit_interval_s: float = 0.2
     max_attempts: int = 4  # of one URL, transient failures included
     linger_s: float | None = 600.0  # None: never end (`run`)

@@ -9,7 +9,6 @@ import asyncio
 import random
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import Final, Protocol, assert_never
 
@@ -243,15 +242,19 @@ class Worker:
             settle = self._settle_robots
         elif task.kind is TaskKind.PROBE:
             settle = self._settle_probe
-        async with self._large_pages if is_large(outcome) else nullcontext():
+        if is_large(outcome):
+            async with self._large_pages:
+                await settle(lease, host, task, outcome, dur_s, queue_s)
+        else:
             await settle(lease, host, task, outcome, dur_s, queue_s)
 
     async def _settle_page(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
         ends = self._fate(task, outcome)
-        reading = Reading(outcome)
-        if ends.state is not UrlState.WAITING:
+        if ends.state is UrlState.WAITING:
+            reading = Reading(outcome)
+        else:
             reading = await self._read(host, task, outcome)
             if reading.outcome is not outcome:
                 self._tally.reconsidered(outcome, reading.outcome)

@@ -216,6 +216,7 @@ DATE_WIDTH: Final = 2
 
 META: Final = "SELECT value FROM meta WHERE name = ?"
 PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+PUT_META_TWICE: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?), (?, ?)"
 END_META: Final = "DELETE FROM meta WHERE name = ?"
 COPIED_AT: Final = "copied_at"  # in meta of a backup: until its first start (UTC epoch seconds)
 PUT_REST: Final = "INSERT OR REPLACE INTO rest (key, until_at, strikes, reason) VALUES (?, ?, ?, ?)"

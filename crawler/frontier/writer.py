@@ -54,6 +54,7 @@ class Writer:
             self._marks, self._marks_stored = int(database.get(sql.COUNT_MARKS)), False
         else:
             self._marks, self._marks_stored = int(marks or 0), True
+        self._warc_files: dict[str, int] = {}  # ids of those that the last visits are in
         self.totals = totals_from(self._counts, self._marks)
 
     # -- the transactions
@@ -78,7 +79,7 @@ class Writer:
                     self._put_robots(settlement.host_id, settlement.robots, change)
             self._put_rests(batch.rests)
             if batch.counters is not None:
-                self._db.run(sql.PUT_META, ("counters", counters_text(batch.counters)))
+                change.counters = counters_text(batch.counters)
             added_at = max((settlement.finished_at for settlement in batch.settlements), default=0.0)
             for host in batch.scope_hosts:
                 self._db.run(sql.PUT_SCOPE_HOST, (host, added_at))
@@ -217,9 +218,14 @@ class Writer:
             marks = self._marks + change.marks
             if change.marks or not self._marks_stored:
                 self._db.run(sql.PUT_META, (MARKS, str(marks)))
-            self._db.run(sql.PUT_META, ("totals", orjson.dumps({str(k): n for k, n in change.counts.items()}).decode()))
+            totals = ("totals", orjson.dumps({str(k): n for k, n in change.counts.items()}).decode())
+            if change.counters is None:
+                self._db.run(sql.PUT_META, totals)
+            else:  # as few statements as will do: see Database.run_many
+                self._db.run(sql.PUT_META_TWICE, (*totals, "counters", change.counters))
         self._counts = change.counts
         self._marks, self._marks_stored = marks, True
+        self._warc_files = change.warc_files or self._warc_files
         self.totals = totals_from(change.counts, marks)
         self.urls.committed(change)
 
@@ -227,7 +233,6 @@ class Writer:
         ids = orjson.dumps([settlement.task.id for settlement in settlements]).decode()
         before = {url_id: (host, state) for url_id, host, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
         moves: defaultdict[UrlState, list[int]] = defaultdict(list)
-        warc_files: dict[str, int] = {}
         flat: list[Any] = []
         for settlement, place in zip(settlements, written, strict=True):
             task, host_id = settlement.task, settlement.host_id
@@ -251,9 +256,9 @@ class Writer:
             if place is None:
                 flat += visit_row(settlement, None, None)
                 continue
-            if place.name not in warc_files:
-                warc_files[place.name] = self._warc_file_id(place.name)
-            flat += visit_row(settlement, warc_files[place.name], place.offset)
+            if place.name not in change.warc_files:
+                change.warc_files[place.name] = self._warc_file_id(place.name)
+            flat += visit_row(settlement, change.warc_files[place.name], place.offset)
         for new_state, moved in moves.items():
             self._db.run(sql.SET_STATE, (new_state, orjson.dumps(moved).decode()))
         self._db.run_many(*sql.UPSERT_VISITS, flat, width=sql.VISIT_WIDTH)
@@ -297,7 +302,9 @@ class Writer:
             self._db.run(sql.PUT_SINK_FILE, (file.sink, file.name, file.state, file.committed_bytes))
 
     def _warc_file_id(self, name: str) -> int:
-        file_id = self._db.get(sql.SINK_FILE_ID, (WARC_SINK, name))
+        file_id = self._warc_files.get(name)
         if file_id is None:
-            raise ValueError(f"no output file {name} is known")
+            file_id = self._db.get(sql.SINK_FILE_ID, (WARC_SINK, name))
+            if file_id is None:
+                raise ValueError(f"no output file {name} is known")
         return int(file_id)
