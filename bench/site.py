@@ -111,8 +111,10 @@ class Bench:
         rows = ["| | responses | wall s | CPU s | per CPU-s | peak MiB | connections | ours to it |", "|---" * 8 + "|"]
         own = self.taken["crawler"]
         for name, taken in self.taken.items():
-            pairs = list(zip(own.rates, taken.rates, strict=False))
-            ratio = middle([a / b for a, b in pairs])
+            if len(taken.rates) == len(own.rates):
+                ratio = middle([a / b for a, b in zip(own.rates, taken.rates, strict=True)])
+            else:  # it ran once, behind all of ours
+                ratio = middle(own.rates) / middle(taken.rates)
             wall, cpu, rss = (middle([getattr(c, key) for c in taken.costs]) for key in ("wall_s", "cpu_s", "rss_mib"))
             rows.append(
                 f"| {name} ({len(taken.costs)}) | {middle(taken.responses):,.0f} | {wall:.1f} | {cpu:.1f} "
