@@ -171,14 +171,15 @@ class LinkSet:
             return self._resolve_all(resolver)
         folder = known.of(resolver.folder)
         stored = folder.stored
-        left_out = set(map(stored.get, self._kinds))  # most references of most pages
-        left_out.discard(None)
-        if len(left_out) == len(self._kinds):
+        urls = list(map(stored.get, self._kinds))  # None for few of most pages
+        left_out = set(urls)
+        if None not in left_out:
             return Resolved((), len(left_out), 0)
+        left_out.discard(None)
         found: dict[str, Link] = {}
         invalid = fresh = 0
-        for reference, kind in self._kinds.items():
-            if reference in stored:
+        for (reference, kind), stored_url in zip(self._kinds.items(), urls, strict=True):
+            if stored_url is not None:
                 continue
             link = folder.links.get(reference) if kind == LINK else None
             if link is None:

@@ -31,7 +31,7 @@ def is_large(outcome: Outcome, *, is_listing: bool = False) -> bool:
     takes five times as long as HTML, and may be gzip without saying so.
     """
     response = response_of(outcome)
-    if response is None:
+    if response is None or response.payload.size <= READ_IN_THREAD_OVER // _CODED_FACTOR:
         return False
     coded = is_listing or response.head.get("content-encoding") is not None
     return response.payload.size > (READ_IN_THREAD_OVER // _CODED_FACTOR if coded else READ_IN_THREAD_OVER)

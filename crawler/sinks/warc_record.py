@@ -30,20 +30,19 @@ class RecordIds:
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
         self._random_bytes = random_bytes
-        self._digits = ""
-        self._at = 0
+        self._ready: list[str] = []
 
     def take(self) -> str:
         """The next one, in the angle brackets it is written with."""
-        at = self._at
-        if at == len(self._digits):
-            self._digits = self._random_bytes(16 * _IDS_AT_ONCE).hex()
-            at = 0
-        self._at = at + 32
-        x = self._digits[at : at + 32]
-        # RFC 9562 §5.4: version and variant take six of the random bits.
-        variant = "89ab"[int(x[16], 16) & 3]
-        return f"<urn:uuid:{x[:8]}-{x[8:12]}-4{x[13:16]}-{variant}{x[17:20]}-{x[20:]}>"
+        if not self._ready:
+            digits = self._random_bytes(16 * _IDS_AT_ONCE).hex()
+            self._ready = [_record_id(digits[at : at + 32]) for at in range(0, len(digits), 32)]
+        return self._ready.pop()
+
+
+def _record_id(x: str) -> str:
+    """RFC 9562 §5.4: version and variant take six of the random bits."""
+    return f"<urn:uuid:{x[:8]}-{x[8:12]}-4{x[13:16]}-{'89ab'[int(x[16], 16) & 3]}{x[17:20]}-{x[20:]}>"
 
 
 def revisit_profile(record: Record) -> str | None:
