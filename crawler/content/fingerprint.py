@@ -7,7 +7,6 @@ It does not know what the page is compared with.
 Source: Charikar 2002.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
@@ -21,13 +20,14 @@ from crawler.core.novelty import NEAR_BITS
 MAX_TEXT: Final = 64 * 1024  # bytes of the page looked at
 MAX_WORDS: Final = 1_024
 
-# Of a text in lower case, word by word; between them scripts and styles, markup, character references and the rest.
-_WORD: Final = r"[0-9a-z\x80-\xff]"
-_WORDS: Final = Scanner(
+# The text of a page in lower case; between its runs stand scripts and styles, markup and character references.
+_TEXT: Final = Scanner(
     r"(?:<script\b[^<]*+(?:<(?!/script)[^<]*+)*+|<style\b[^<]*+(?:<(?!/style)[^<]*+)*+"
-    rf"|<[^<>]*+>|&#?+[0-9a-z_]{{1,32}}+;|[^0-9a-z\x80-\xff<&]++|[<&])*+(?:({_WORD}++)|\Z)()"
+    r"|<[^<>]*+>|&#?+[0-9a-z_]{1,32}+;|[<&])*+(?:([^<&]++)|\Z)()"
 )
-_WORD_OF_URL: Final = re.compile(rf"{_WORD}+".encode())
+_OF_WORDS: Final = b"0123456789abcdefghijklmnopqrstuvwxyz" + bytes(range(0x80, 0x100))
+_WORDS: Final = bytes(byte if byte in _OF_WORDS else 0x20 for byte in range(256))  # all other bytes are spaces
+_BITS: Final = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in range(8))  # one bit of each byte
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +56,8 @@ class Fingerprint:
 
 def fingerprint(html: bytes, url: str) -> Fingerprint:
     """Of a page's bytes in UTF-8."""
-    words = dict.fromkeys(_WORDS.pieces(html[:MAX_TEXT].lower()))
-    words.pop(b"", None)
-    own = _WORD_OF_URL.findall(url.lower().encode())
+    words = dict.fromkeys(_TEXT.captured(html[:MAX_TEXT].lower()).translate(_WORDS).split())
+    own = url.lower().encode().translate(_WORDS).split()
     kept = frozenset(islice(words, MAX_WORDS)).difference(own)
     return Fingerprint(simhash(kept), kept)
 
@@ -67,6 +66,6 @@ def simhash(words: Iterable[bytes]) -> int:
     """64 bits; sets of words that share most differ in few."""
     hashes = b"".join(map(xxh3_64_digest, words))
     count = len(hashes) // 8
-    row = int.from_bytes(hashes, "little")
-    column = int.from_bytes(bytes((1, 0, 0, 0, 0, 0, 0, 0)) * count, "little")  # the lowest bit of each hash
-    return sum((2 * (row >> bit & column).bit_count() > count) << bit for bit in range(64))
+    columns = [hashes[at::8] for at in range(8)]
+    ones = [column.translate(bits).count(1) for column in columns for bits in _BITS]
+    return sum([1 << bit for bit, n in enumerate(ones) if 2 * n > count])

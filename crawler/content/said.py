@@ -100,7 +100,12 @@ def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
 
 
 def _title(content: str) -> Statement:
-    return TITLE, " ".join(unescape(content[: MAX_TITLE * 8]).split())[:MAX_TITLE], None
+    text = content[: MAX_TITLE * 8]
+    if "&" in text:
+        # "&amp;" alone, as in most titles that have any, need not be looked up.
+        simple = text.count("&") == text.count("&amp;")
+        text = text.replace("&amp;", "&") if simple else unescape(text)
+    return TITLE, " ".join(text.split())[:MAX_TITLE], None
 
 
 def _may_matter(tag: str) -> bool:

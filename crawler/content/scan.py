@@ -52,21 +52,19 @@ class Scanner:
         """Whether PCRE2 does the work."""
         return self._compiled is not None
 
-    def pieces(self, data: bytes) -> list[bytes]:
-        """What was captured, in order; b"" where a match captured nothing. A NUL counts as U+FFFD (HTML standard
-        §13.2.5).
+    def captured(self, data: bytes) -> bytes:
+        """What was captured, in order, a NUL before each; nothing behind it where a match captured nothing. A NUL in
+        the text counts as U+FFFD (HTML standard §13.2.5).
         """
         if _NUL in data:
             data = data.replace(_NUL, _REPLACEMENT)
-        return self._captured(data).split(_NUL)
+        return self._captured(data)
 
-    def texts(self, data: bytes) -> Iterable[str]:
-        """The same as text; bytes that are no UTF-8 count as U+FFFD too. Of a large text one piece after the other: a
-        list of all could take thirty times its size.
+    def pieces(self, data: bytes) -> Iterable[str]:
+        """The same one by one, as text; bytes that are no UTF-8 count as U+FFFD too. A large text gives them one after
+        the other: a list of all could take thirty times its size.
         """
-        if _NUL in data:
-            data = data.replace(_NUL, _REPLACEMENT)
-        captured = str(self._captured(data), "utf-8", "replace")
+        captured = str(self.captured(data), "utf-8", "replace")
         if len(captured) <= _AT_ONCE:
             return captured.split("\0")
         return (match[0] for match in _PIECE.finditer(captured))

@@ -120,7 +120,7 @@ class TagFinder:
         every name); it has no `rel`, and does not begin with "<". Any other tag comes as it is written, for `read_tag`;
         if its content is text, with that. "" means nothing.
         """
-        return self._scanner.texts(data)
+        return self._scanner.pieces(data)
 
     def find(self, data: bytes) -> Iterator[Tag]:
         """The same as tags."""
