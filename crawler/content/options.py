@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ContentOptions:
-    """`max_html` bytes of a page are parsed (lexbor takes 24 MiB for each MiB of HTML); `max_links` are kept."""
+    """`max_html` bytes of a page are read; `max_links` are kept."""
 
     max_html: int = 2 * 1024 * 1024
     max_links: int = 10_000
