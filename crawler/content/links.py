@@ -5,6 +5,7 @@ JavaDoc page 32 are left. It does not know where references are written (`html`,
 followed.
 """
 
+import re
 from collections import OrderedDict
 from collections.abc import Collection, Container
 from contextlib import suppress
@@ -70,6 +71,8 @@ def _kind_of(link: Link) -> int:
     return NOFOLLOW if link.nofollow else _KINDS[link.source]
 
 
+# References that hang on the page's own name, not on its folder: "?x", "https:?x" and "https:" (URL standard §4.4).
+_OF_THE_PAGE: Final = re.compile(r"\?|[hH][tT][tT][pP][sS]?:(?!//)")
 MAX_KNOWN: Final = 32_768  # some 12 MiB: the references of a few hundred folders
 
 
@@ -189,7 +192,7 @@ class LinkSet:
                     invalid += 1
                     continue
                 link = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW)
-                if kind == LINK and reference[0] != "?":  # that is relative to the page, not to the folder
+                if kind == LINK and _OF_THE_PAGE.match(reference) is None:
                     folder.links[reference] = link
                     fresh += 1
             if link.url in known.stored:

@@ -72,7 +72,7 @@ def _remembered(piece: str, requisites: bool) -> tuple[Statement, ...]:
 
 
 def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
-    if piece[1:5].lower() == "meta" and not _may_matter(piece):
+    if piece[1:5].lower() == "meta" and piece[5:6] in "\t\n\f\r />" and not _may_matter(piece):
         return
     name, found, content = read_tag(piece)
     match name:

@@ -25,6 +25,7 @@ _SPACE = r"[\t\n\f\r ]"
 _ATTRIBUTES = (
     rf"(?:[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+(?:\"|\Z)|'[^']*+(?:'|\Z)|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+[^>=]*+)*+)"
 )
+_NAME: Final = r"[a-zA-Z][^\t\n\f\r />]*+"  # a "=" or a quote in it opens nothing
 _ATTRIBUTE = re.compile(
     rf"([^\t\n\f\r />=][^\t\n\f\r />=]*+)(?:{_SPACE}*+={_SPACE}*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\t\n\f\r >]*+)))?+"
 )
@@ -103,8 +104,8 @@ class TagFinder:
         self._scanner = Scanner(
             rf"[^<]*+(?:{skipped}[^<]*+)*+"
             rf"(?:{anchor}|<{_any_of(['plaintext'])}[\s\S]*+"
-            rf"|(<(?:{_text_elements(wanted)}|(?!{_any_of(text_elements)})[a-zA-Z]{_ATTRIBUTES}>))"
-            rf"|<[a-zA-Z]{_ATTRIBUTES}|\Z)"
+            rf"|(<(?:{_text_elements(wanted)}|(?!{_any_of(text_elements)}){_NAME}{_ATTRIBUTES}>))"
+            rf"|<{_NAME}{_ATTRIBUTES}|\Z)"
         )
 
     @property
@@ -131,13 +132,14 @@ class TagFinder:
                 yield "a", {"href": piece}, ""
 
 
-_TAG = re.compile(rf"<([a-zA-Z][^\t\n\f\r />]*+)({_ATTRIBUTES})>")
+_TAG = re.compile(rf"<({_NAME})({_ATTRIBUTES})>")
 
 
 def read_tag(piece: str) -> Tag:
     """Take a tag apart that `TagFinder.pieces` found."""
     match = _TAG.match(piece)
-    assert match is not None, piece
+    if match is None:  # no page may raise, whatever it says
+        return "", {}, ""
     return match[1].lower(), attributes_of(match[2]), piece[match.end() :]
 
 

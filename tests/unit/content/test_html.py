@@ -270,3 +270,33 @@ def test_an_iframe_with_words_in_it_is_a_link_too() -> None:
     """What stands inside is for browsers without frames."""
     found = extract(b'<iframe src="/f">no frames</iframe>', "https://e.test/", requisites=False, max_links=10)
     assert [link.url for link in found.links] == ["https://e.test/f"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'<b="x y=\'">url(',
+        b'<svg\xc2\xa0as="background:url(bg.png)\n<img ="x>',
+        b'<noembed\x0bhref="x><p>url(',
+        b"<a=\"><a='>url(",
+    ],
+)
+@pytest.mark.parametrize("requisites", [True, False])
+def test_quotes_in_a_name_are_no_error(text: bytes, requisites: bool) -> None:
+    """A name ends at white space, "/" or ">" alone; where every tag is looked at too."""
+    extract(text, "https://e.test/", requisites=requisites, max_links=9)
+    found = extract(text + b"'\"><a href=y>", "https://e.test/", requisites=True, max_links=9)
+    assert found.invalid == 0
+
+
+def test_a_quote_in_a_name_hides_nothing() -> None:
+    """What follows such a tag is found where every tag is looked at."""
+    text = b'<x="a><title>t</title><a href="d">url('
+    found = extract(text, "https://e.test/", requisites=True, max_links=9)
+    assert (found.title, [link.url for link in found.links]) == ("t", ["https://e.test/d"])
+
+
+def test_only_meta_is_meta() -> None:
+    """Another element whose name begins so is looked at like any other."""
+    found = extract(b'<metadata style="background:url(x.png)">', "https://e.test/", requisites=True, max_links=9)
+    assert [link.url for link in found.links] == ["https://e.test/x.png"]

@@ -82,3 +82,14 @@ def test_emptying_what_is_stored_loses_nothing() -> None:
     stored.clear()
     found = extract(text + b'<a href="../a/1">', "https://e.test/a/", requisites=False, max_links=100, known=known)
     assert found.links_count == 2
+
+
+def test_what_hangs_on_the_page_is_not_remembered_for_its_folder() -> None:
+    """ "https:?x" is relative to the page, as "?x" is."""
+    known = KnownLinks()
+    for reference in ("?q=1", "https:?q=1", "HTTPS:"):
+        text = f'<a href="{reference}">'.encode()
+        for name in ("k", "p"):
+            url = f"https://e.test/d/{name}"
+            alone = extract(text, url, requisites=False, max_links=9)
+            assert extract(text, url, requisites=False, max_links=9, known=known) == alone
