@@ -280,7 +280,7 @@ def test_services_run_beside_the_crawl_and_end_with_it() -> None:
         async def service() -> None:
             seen.append((len(case.heard.states), "begun"))
             try:
-                await asyncio.sleep(1e6)
+                await asyncio.Event().wait()  # nobody ever sets it
             finally:
                 seen.append((round(asyncio.get_running_loop().time()), "ended"))
 
