@@ -8,10 +8,9 @@ Invariant: up to its committed length a file is never changed again; beyond it, 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import lru_cache
 from pathlib import Path
 
+from crawler.core.utc import utc_second
 from crawler.core.values import SinkFile
 from crawler.core.vocabulary import SinkFileState
 from crawler.sinks.base import Mended
@@ -25,12 +24,7 @@ FLUSH_BYTES = 1 << 20  # how much is gathered in memory before it is written: bo
 def utc_text(at: float) -> str:
     """UTC epoch seconds as WARC 1.1 §5.4 wants a date: "2026-11-23T09:00:00.123456Z" (RFC 3339)."""
     second, microsecond = divmod(round(at * 1e6), 1_000_000)
-    return f"{_second(second)}.{microsecond:06d}Z"
-
-
-@lru_cache(maxsize=8)  # dates of the same second share all but the microseconds
-def _second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).isoformat()[:19]
+    return f"{utc_second(second)}.{microsecond:06d}Z"
 
 
 @dataclass(slots=True)
