@@ -10,7 +10,7 @@ Every repetition in the patterns is possessive: none is ever tried twice.
 """
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from html.entities import html5
 from string import ascii_letters
 from typing import Final
@@ -122,14 +122,6 @@ class TagFinder:
         if its content is text, with that. "" means nothing.
         """
         return self._scanner.pieces(data)
-
-    def find(self, data: bytes) -> Iterator[Tag]:
-        """The same as tags."""
-        for piece in self.pieces(data):
-            if piece.startswith("<"):
-                yield read_tag(piece)
-            elif piece:
-                yield "a", {"href": piece}, ""
 
 
 _TAG = re.compile(rf"<({_NAME})({_ATTRIBUTES})>")
