@@ -56,7 +56,6 @@ class Ledger:
     kind: TrapKind
     fetched: int = 0
     check_at: int = 0  # the sample ends at this count
-    _looks_after: int = 0  # pages after this count are looked at, up to `check_at`
     _words: set[bytes] = field(default_factory=set)
     _hashes: deque[int] = field(default_factory=lambda: deque(maxlen=LEARNED + JUDGED))
     _judged: int = 0
@@ -74,7 +73,6 @@ class Ledger:
         size = sum(ledger._sample(options))
         if fetched < check_at < fetched + size:
             ledger.check_at = fetched + size
-        ledger._looks_after = ledger.check_at - size
         return ledger
 
     def count(self, kind: TrapKind, options: TrapOptions) -> bool:
@@ -82,13 +80,12 @@ class Ledger:
         self.fetched += 1
         if kind is not self.kind and self.kind is TrapKind.PLAIN:
             self.kind, self.check_at = kind, 0
+        learned, judged = self._sample(options)
         if self.check_at < self.fetched:
-            learned, judged = self._sample(options)
             first = options.patience if self.kind is TrapKind.PLAIN else options.suspect_after
             self.check_at = max(first, self._next(first) if self.check_at else self.fetched + learned + judged - 1)
-            self._looks_after = self.check_at - learned - judged
             self._begin()
-        return self.fetched > self._looks_after
+        return self.fetched > self.check_at - learned - judged
 
     def _next(self, first: int) -> int:
         """A template that shows a sign of having no end is looked at more often."""
