@@ -1,8 +1,9 @@
 """robots.txt: what a host allows us, and which line says so (RFC 9309).
 
 Bytes to lines, lines to groups, and the group for our product token as RFC 9309 §2.2.1 says (others also take "crawl"
-to mean "crawler"). Which rule of the group matches a URL is the business of `robots_rules`. It does not know whether
-the file was reachable, nor what a crawl delay leads to. Invariant: no file makes it raise.
+to mean "crawler"). Lines of records that it does not define change nothing, whatever their name (§2.2.4). Which rule of
+the group matches a URL is the business of `robots_rules`. It does not know whether the file was reachable, nor what a
+crawl delay leads to. Invariant: no file makes it raise.
 """
 
 import re
@@ -25,8 +26,7 @@ _ALLOW: Final = frozenset(("allow",))
 _DISALLOW: Final = frozenset(("disallow", "dissallow", "dissalow", "disalow", "diasllow", "disallaw"))
 _DELAY: Final = frozenset(("crawl-delay", "crawl delay"))
 _SITEMAP: Final = frozenset(("sitemap", "sitemaps", "site-map"))
-_SITE_WIDE: Final = _SITEMAP | {"host"}
-_KNOWN: Final = _USER_AGENT | _ALLOW | _DISALLOW | _DELAY | _SITE_WIDE
+_KNOWN: Final = _USER_AGENT | _ALLOW | _DISALLOW | _DELAY | _SITEMAP
 
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # RFC 9309 has no digits; agents in use do ("360Spider")
@@ -34,7 +34,10 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # RFC 9309 has no digits; agents 
 
 @dataclass(slots=True)
 class _Group:
-    """Agents named one behind the other share one group of rules; an agent named in several places has several."""
+    """Agents named one behind the other share one group; an agent named in several places has several.
+
+    Groups of agents between which only a delay stands share the same list of `rules`.
+    """
 
     rules: list[Rule]
     delay: float | None = None
@@ -67,31 +70,30 @@ class RobotsTxt:
         groups: dict[str, list[_Group]] = {}
         sitemaps: dict[str, None] = {}
         current = _Group([])  # what stands before any agent is for nobody
-        in_agents = False
+        has_rules = has_delay = True
         for number, field, value in _lines(_text(body)):
             if field in _USER_AGENT:
-                if not in_agents:
-                    current = _Group([])
-                in_agents = True
+                # Only a rule ends a group (§2.2.1), as google/robotstxt has it; a delay is for the agents before it.
+                if has_rules or has_delay:
+                    current = _Group([] if has_rules else current.rules)
+                has_rules = has_delay = False
                 agent = _agent(value)
                 if agent is not None:
                     named = groups.setdefault(agent, [])
                     if not named or named[-1] is not current:
                         named.append(current)
-                continue
-            if field in _SITE_WIDE:  # belongs to no group and ends none
-                if field in _SITEMAP and value and len(sitemaps) < MAX_SITEMAPS:
-                    sitemaps[value] = None
-                continue
-            in_agents = False
-            if not value:
-                continue
-            if field in _ALLOW or field in _DISALLOW:
-                current.rules.append(Rule(number, field in _ALLOW, value))
+            elif field in _ALLOW or field in _DISALLOW:
+                has_rules = True
+                if value:
+                    current.rules.append(Rule(number, field in _ALLOW, value))
             elif field in _DELAY:
+                has_delay = True
                 delay = _seconds(value)
                 if delay is not None:
                     current.delay = delay
+            elif field in _SITEMAP and value and len(sitemaps) < MAX_SITEMAPS:
+                sitemaps[value] = None
+            # Any other record is as if it were not there (§2.2.4).
         return cls(groups, tuple(sitemaps))
 
     @property
@@ -107,8 +109,8 @@ class RobotsTxt:
         """The rules that hold for the product `token`; they do not keep the rest of the file."""
         rules = self._rules.get(token)
         if rules is None:
-            found = [rule for group in self._groups_of(token) for rule in group.rules]
-            rules = self._rules[token] = RuleSet(found)
+            parts = {id(group.rules): group.rules for group in self._groups_of(token)}
+            rules = self._rules[token] = RuleSet([rule for part in parts.values() for rule in part])
         return rules
 
     def crawl_delay(self, token: str) -> float | None:

@@ -117,6 +117,8 @@ def test_the_examples_of_the_standard(
             (False, 6),
         ),
         ("User-agent:\nDisallow: /x", "/x", (True, None)),
+        ("User-agent: ourbot\nUser-agent:\nDisallow: /x", "/x", (False, 3)),
+        ("User-agent: ourbot\nDisallow:\nUser-agent: a\nDisallow: /x", "/x", (True, None)),
         ("<!DOCTYPE html><html><p>User-agent: *</p>\n<p>Disallow: /</p>", "/x", (True, None)),
     ],
 )
@@ -152,6 +154,37 @@ def test_odd_files(body: bytes, line: int | None) -> None:
     assert (line is None, line) == judge(body, "/x")[:2]
 
 
+OTHER_RECORDS = [
+    "Noindex: /x", "No-index: /x", "Content-Signal: search=yes,ai-train=no", "Content-Signals: /signals.json",
+    "Content-Usage: train-ai=n", "License: https://h/license.xml", "LLM-Policy: /llms.txt", "Clean-param: s /",
+    "Request-rate: 1/5", "Visit-time: 0600-0845", "Host: h", "Sitemap: https://h/s", "Comment: x", "Whatever-comes: 1",
+    "Empty:", "no field at all", "Crawl-delay: 3", "Crawl-delay:",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("record", OTHER_RECORDS)
+def test_another_record_does_not_end_a_group(record: str) -> None:
+    """It is as if it were not there: between agents, among rules, in front (RFC 9309 §2.2.4, as google/robotstxt)."""
+    agents = f"{record}\nUser-agent: ourbot\n{record}\nUser-agent: *\n{record}\nDisallow: /a\n{record}\nDisallow: /b\n"
+    for token in ("ourbot", "other"):
+        assert judge(agents, "/a", token)[:2] == (False, 6)
+        assert judge(agents, "/b", token)[:2] == (False, 8)
+    after = f"User-agent: ourbot\nDisallow: /a\n{record}\nUser-agent: other\n{record}\nDisallow: /b\n"
+    assert judge(after, "/b") == (True, None, None)
+    assert judge(after, "/a", "other") == (True, None, None)
+
+
+def test_a_delay_is_for_the_agents_before_it() -> None:
+    """And for them alone, while the rules behind it are for those after it too."""
+    rules = RobotsTxt.parse(
+        b"User-agent: a\nUser-agent: b\nNoindex: /\nUser-agent: c\nCrawl-delay: 1\nUser-agent: d\nDisallow: /x\n"
+        b"Crawl-delay: 2\nUser-agent: e\nDisallow:\nUser-agent: a\nDisallow: /y\n"
+    )
+    assert [rules.crawl_delay(token) for token in "abcde"] == [1.0, 1.0, 1.0, 2.0, None]
+    for path, refused in (("/x", "abcd"), ("/y", "a")):
+        assert "".join(token for token in "abcde" if not rules.allows(SITE + path, token).allowed) == refused
+
+
 def test_delays_and_sitemaps() -> None:
     """A crawl delay belongs to its group, sitemaps to the whole file."""
     rules = RobotsTxt.parse(
@@ -175,7 +208,7 @@ _LINES = st.sampled_from(
     ["User-agent: *", "User-agent: ourbot", "User-agent: a", "user-agent: B", "Disallow:", "Disallow: /", "Allow: /",
      "Disallow: /a", "Allow: /a/b", "Disallow: /*b", "Allow: /a*$", "Disallow: /a$", "Disallow: /a/*/c", "Allow: /%61",
      "Disallow: /a/index.html", "Allow: /a/index.html", "Crawl-delay: 3", "Sitemap: /s", "", "# note", "Host: x",
-     "Noindex: /",
+     "Noindex: /", "Content-Signal: search=yes",
      "Disallow: /a?b=", "Allow: *", "Disallow: /é", "Allow: /$", "Disallow: $", "Disallow: /a$b", "nonsense"]
 )  # fmt: skip
 _PATHS = st.sampled_from(
@@ -186,13 +219,17 @@ _PATHS = st.sampled_from(
 @settings(deadline=None, max_examples=600, derandomize=True)
 @given(st.lists(_LINES, max_size=14), _PATHS, st.sampled_from(_TOKENS))
 def test_verdicts_are_those_of_protego(lines: list[str], path: str, token: str) -> None:
-    """On any file Protego, given the whole of it, says the same; and the line named is one that says so."""
-    text = "\n".join(lines)
-    oracle = Protego.parse(text)
-    rules = RobotsTxt.parse(text.encode())
+    """On any file Protego says the same, and the line named is one that says so.
+
+    To Protego any field but Sitemap and Host ends a group: it is given the records that RFC 9309 defines, and for
+    the delay those and Crawl-delay.
+    """
+    defined = [line for line in lines if line.lower().startswith(("user-agent", "allow", "disallow"))]
+    rules = RobotsTxt.parse("\n".join(lines).encode())
     verdict = rules.allows(SITE + path, token)
-    assert oracle.can_fetch(SITE + path, token) == verdict.allowed
-    assert oracle.crawl_delay(token) == rules.crawl_delay(token)
+    assert Protego.parse("\n".join(defined)).can_fetch(SITE + path, token) == verdict.allowed
+    delays = Protego.parse("\n".join(line for line in lines if line in defined or line.startswith("Crawl-delay")))
+    assert delays.crawl_delay(token) == rules.crawl_delay(token)
     if verdict.line is None:
         assert verdict.allowed
     else:
@@ -206,6 +243,7 @@ def test_verdicts_are_those_of_protego(lines: list[str], path: str, token: str) 
 def test_real_files_are_read_as_protego_reads_them() -> None:
     """On the files of crawler-commons verdicts, delays and sitemaps are Protego's, for tokens both understand alike."""
     judged = 0
+    extended = ("crawl-delay-group-merging.txt", "extensions-group-merging.txt")  # Protego reads other groups in them
     paths = [
         "/",
         "/foo",
@@ -226,6 +264,8 @@ def test_real_files_are_read_as_protego_reads_them() -> None:
         oracle = Protego.parse(text)
         rules = RobotsTxt.parse(body)
         assert list(dict.fromkeys(oracle.sitemaps)) == list(rules.sitemaps), file.name
+        if file.name in extended:
+            continue
         for token in ("testy", "wget", "foobot", "unnamed", "Slurp", "yandex"):
             for path in paths:
                 judged += 1
@@ -233,6 +273,29 @@ def test_real_files_are_read_as_protego_reads_them() -> None:
                 assert oracle.can_fetch(SITE + path, token) == verdict.allowed, (file.name, token, path)
                 assert verdict.allowed or verdict.line is not None
     assert judged > 500
+
+
+@pytest.mark.parametrize(
+    ("name", "delays", "refused"),
+    [
+        ("crawl-delay-group-merging", (10.0, None, 30.0), ("/private/", "/private/ /login/", "")),
+        (
+            "extensions-group-merging",
+            (None, None, None),
+            ("/private/ /login/", "/private/ /login/", "/ /private/ /login/"),
+        ),
+    ],
+)
+def test_groups_of_files_with_extensions_are_merged(
+    name: str, delays: tuple[float | None, ...], refused: tuple[str, ...]
+) -> None:
+    """As the comments in these files of crawler-commons say."""
+    rules = RobotsTxt.parse((vectors("robots") / f"{name}.txt").read_bytes())
+    tokens = ("mybot", "yourbot", "other")
+    assert tuple(map(rules.crawl_delay, tokens)) == delays
+    for token, paths in zip(tokens, refused, strict=True):
+        judged = [path for path in ("/", "/private/", "/login/") if not rules.allows(SITE + path, token).allowed]
+        assert " ".join(judged) == paths, token
 
 
 @settings(deadline=None, max_examples=300, derandomize=True)
@@ -256,6 +319,7 @@ def test_any_bytes_are_read(data: bytes, start: bytes) -> None:
         b"Allow: /*\n",
         b"User-agent: *\n",
         b"User-agent: a%d\n",
+        b"User-agent: ourbot\nCrawl-delay: 1\n",
         b"a b c\n",
     ],
 )
