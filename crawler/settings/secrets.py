@@ -38,12 +38,17 @@ _KEYS: Final = ("username", "password", "bearer")
 
 
 def credentials_file(environ: Mapping[str, str]) -> Path | None:
-    """The file that systemd handed over as a credential, if it did."""
+    """The file that systemd handed over as a credential, if it did. A directory that may not be looked into counts as
+    none: systemd 252 names it to ExecReload= too, and opens it to ExecStart= alone.
+    """
     directory = environ.get(CREDENTIALS_DIRECTORY)
     if not directory:
         return None
     path = Path(directory) / FILE_NAME
-    return path if path.exists() else None
+    try:
+        return path if path.exists() else None
+    except PermissionError:
+        return None
 
 
 def read_secrets(path: Path) -> tuple[Secrets, list[Problem]]:

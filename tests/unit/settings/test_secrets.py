@@ -8,6 +8,7 @@ import pytest
 from crawler.core.values import Origin
 from crawler.fetch.credentials import basic, bearer
 from crawler.settings import ConfigurationError, Settings, changes, load
+from crawler.settings.loading import load_place
 
 GOOD = """
 [origin."https://Intranet.Example.org"]
@@ -69,6 +70,27 @@ def test_what_systemd_hands_over_is_read(tmp_path: Path) -> None:
     assert found.origins["identity.secrets"] == "environment CREDENTIALS_DIRECTORY"
     other = write(tmp_path, "", name="other.toml")
     assert load(None, [f"identity.secrets={other}"], environ, "crawl").settings.secrets.authorization == {}
+
+
+def test_a_credentials_directory_that_may_not_be_looked_into_is_none(tmp_path: Path) -> None:
+    """Systemd names it to ExecReload= as well, and opens it to the service alone: whoever only wants to find the crawl
+    must not fall over it.
+    """
+    directory = tmp_path / "credentials"
+    directory.mkdir()
+    write(directory, GOOD)
+    directory.chmod(0)
+    environ = {"CREDENTIALS_DIRECTORY": str(directory)}
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65_534)  # root may look into everything
+    try:
+        assert load(None, [], environ, "crawl").settings.secrets.authorization == {}
+        assert load_place(None, [], environ)[1] == []
+    finally:
+        if is_root:
+            os.seteuid(0)
+        directory.chmod(0o700)
 
 
 @pytest.mark.parametrize(
