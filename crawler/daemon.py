@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from crawler.core.vocabulary import StoppedBy
 from crawler.systemd import Notifier
 
-STATUS_S: Final = 10.0
+STATUS_S: Final = 5.0
 PROGRESS_S: Final = 60.0
 EXTEND_S: Final = 5.0  # how often a drain asks the manager for more time …
 EXTEND_BY_S: Final = 15.0  # … and for how much: each asking replaces the one before (sd_notify(3))

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -96,7 +98,7 @@ def test_one_signal_drains() -> None:
     async def main() -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             case = Case()
-            kill((5.0, number))
+            kill((3.0, number))
             assert await case.serve() is StoppedBy.SIGNAL
             assert case.crawl.stops == [StoppedBy.SIGNAL]
             told = [state for _, state in case.heard.states]
@@ -172,15 +174,15 @@ def test_a_crawl_that_ends_by_itself_ends_the_serving() -> None:
 
 
 def test_the_beats() -> None:
-    """STATUS every ten seconds after a refresh, progress each minute, the watchdog at half its time, ticks."""
+    """STATUS every five seconds after a refresh, progress each minute, the watchdog at half its time, ticks."""
 
     async def main() -> None:
         case = Case(Heard({"WATCHDOG_USEC": "30000000"}), lasts_s=121.0)
         await case.serve(ticking=True)
-        assert case.heard.times("STATUS") == [0, *range(10, 121, 10)]
+        assert case.heard.times("STATUS") == [0, *range(5, 121, 5)]
         assert case.heard.times("WATCHDOG") == [15, 30, 45, 60, 75, 90, 105, 120]
         assert [round(when) for when in case.progress] == [60, 120]
-        assert case.refreshed == 12
+        assert case.refreshed == 24
         assert 600 <= case.ticks <= 605
 
     run(main())
@@ -313,3 +315,22 @@ def test_a_hangup_before_the_daemon_listens_ends_nothing_and_is_made_up_for() ->
             assert reloads == hangups
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_daemon_is_safe_from_hangups_before_anything_heavy_is_imported() -> None:
+    """Importing the command line and the settings takes a third of a second, in which a SIGHUP ended the process."""
+    look = (
+        "import signal, sys\n"
+        "class Looks:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click':\n"
+        "            print(signal.getsignal(signal.SIGHUP).name)\n"
+        "            raise SystemExit\n"
+        "sys.meta_path.insert(0, Looks())\n"
+        "from crawler.__main__ import main\n"
+        "main()\n"
+    )
+    for arguments, handler in ((["run"], "SIG_IGN"), (["crawl"], "SIG_DFL")):
+        command = [sys.executable, "-c", look, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert (done.stdout, done.stderr) == (f"{handler}\n", "")
