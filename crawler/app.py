@@ -172,7 +172,7 @@ async def _run(
                 stopped_by = await daemon.serve(
                     parts.crawl,
                     notifier=Notifier(os.environ),
-                    status=views.sentence,
+                    status=service.view.line,
                     on_progress=lambda: logs.emit(Event.PROGRESS, views.progress()),
                     on_tick=None if on_snapshot is None else lambda: on_snapshot(views.snapshot()),
                     refresh=views.refresh_totals,

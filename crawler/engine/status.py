@@ -197,6 +197,16 @@ class StatusView:
             log_dropped=self._log_dropped(),
         )  # fmt: skip
 
+    def line(self) -> str:
+        """The status in one line, for a service manager."""
+        now = self.status()
+        state = "" if now.sentence.startswith(now.state) else f"{now.state}: "
+        return (
+            f"{state}{now.sentence}; {counted(now.counts.pages, 'page')}, {now.rates.pages_per_s:.0f}/s, "
+            f"{now.urls['queued']:,} queued, {counted(now.hosts['total'], 'host')}, "
+            f"{counted(now.counts.errors, 'error')}"
+        )
+
     @property
     def state(self) -> str:
         return self._state()

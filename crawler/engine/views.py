@@ -1,4 +1,4 @@
-"""How a running crawl looks from outside: snapshots, the minute's progress line, a sentence for systemd.
+"""How a running crawl looks from outside: snapshots and the minute's progress line.
 
 Reads everybody's counters and changes nothing. Totals of the store are refreshed now and then, never waited for.
 """
@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 
 from crawler.core.clock import Clock
-from crawler.core.words import counted
 from crawler.engine.agenda import NEVER
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
@@ -143,15 +142,6 @@ class Views:
         if self._scheduler.leases_out:
             return "network" if len(self._scheduler.leases_out) > 1 else "politeness"
         return "empty" if self._scheduler.next_turn_s() == NEVER else "politeness"
-
-    def sentence(self) -> str:
-        """One line for a service manager."""
-        view = self.snapshot()
-        until = f" until {timestamp(view.until_at)[:16]}Z" if view.until_at is not None else ""
-        return (
-            f"{view.state}{until}: {counted(view.pages, 'page')}, {view.rate_now:.0f}/s, {view.queued:,} queued, "
-            f"{counted(view.hosts, 'host')}, {counted(view.errors, 'error')}"
-        )
 
     @staticmethod
     def _cpu_s() -> float:

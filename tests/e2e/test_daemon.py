@@ -63,6 +63,23 @@ def test_the_daemon_tells_systemd_when_it_is_ready_and_when_it_stops(server: Ngi
     assert len(crawl.page_lines()) > 10
 
 
+def test_the_managers_status_says_what_the_status_command_says(server: Nginx, tmp_path: Path) -> None:
+    """A daemon with nothing to do is idle, in both."""
+    crawl = daemon_config(server, tmp_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        address = f"\0crawler-status-{os.getpid()}"
+        told.bind(address)
+        told.settimeout(TIMEOUT_S)
+        env = environment(NOTIFY_SOCKET="@" + address[1:])
+        with running("run", "-c", crawl.config, "-o", "scope.max_urls=1", env=env) as process:
+            while not (states := told.recv(4096).decode()).startswith("STATUS=idle: nothing to do"):
+                assert process.poll() is None
+            status = json.loads(run("status", "--output", crawl.output, "--json").stdout)
+            assert states.startswith(f"STATUS={status['state']}: {status['sentence'].partition(';')[0]}")
+            process.send_signal(signal.SIGTERM)
+            assert ended(process, timeout=20).code == 0
+
+
 def test_the_daemon_feeds_the_watchdog(server: Nginx, tmp_path: Path) -> None:
     """WATCHDOG=1 at least twice in each WATCHDOG_USEC."""
     crawl = daemon_config(server, tmp_path)
