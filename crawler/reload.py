@@ -68,6 +68,8 @@ class Reloader:
     async def reload(self, *, dry_run: bool = False) -> Mapping[str, object]:
         """See admin.commands.Reloads."""
         async with self._one_at_a_time:
+            if not dry_run:  # logrotate may have moved the files away, whatever becomes of the configuration
+                self._parts.logs.reload(self.settings.log_options())
             new = await self._read(dry_run)
             plan = self._plan(new)
             client = None

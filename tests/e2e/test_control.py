@@ -130,6 +130,18 @@ def test_a_reload_comes_into_force_whole_or_not_at_all(server: Nginx, tmp_path: 
     assert [line["changed"] for line in events(crawl, "reload_ok")] == [["scope.exclude"], ["scope.exclude"]]
 
 
+def test_a_refused_reload_opens_the_logs_anew_all_the_same(server: Nginx, tmp_path: Path) -> None:
+    """Logrotate moves a file away and reloads: a mistake in the configuration must not send lines to the old file."""
+    crawl = configured(server, tmp_path, OTHER, scope={"max_urls": 1})
+    with daemon(crawl) as process:
+        (crawl.logs / "events.jsonl").rename(crawl.logs / "events.jsonl-20261129")
+        crawl.config.write_text(crawl.config.read_text() + "[scoop]\n")
+        assert tell(crawl, "reload").code == 78
+        assert wait_until((crawl.logs / "events.jsonl").exists, process)
+        stopped(process)
+    assert "reload_failed" in [line["event"] for line in crawl.events()]
+
+
 def test_a_start_with_a_wider_scope_takes_back_what_a_narrower_one_denied(server: Nginx, tmp_path: Path) -> None:
     """A directory is crawled, resumed under a scope that drops half of it, and resumed under the first one again."""
     crawl = configured(server, tmp_path, OTHER, scope={"max_urls": 10})
