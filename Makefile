@@ -17,6 +17,7 @@ help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
 
 venv: $(VENV)/.run  ## .venv with what the crawler needs, from requirements.lock
+	@$(BIN)/python -m compileall -q crawler  # a service may not write beside it, and would compile it at each start
 
 dev: $(VENV)/.dev  ## the same with what the tests need
 

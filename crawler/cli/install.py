@@ -1,15 +1,19 @@
 """What `crawler install-service` puts where: the files, worked out before any of them is written.
 
-It starts nothing and asks no service manager. Invariants: a file of somebody else's making is never overwritten unless
-it was said to be, and then kept beside the new one; the configuration, and a program that has the command's name, are
-never overwritten at all; each file appears whole or not at all.
+It starts nothing. Invariants: a file that somebody else made or changed is never overwritten unless it was said to be,
+and then kept beside the new one; the configuration, and a program that has the command's name, are never overwritten at
+all; each file appears whole or not at all.
 """
 
+import compileall
 import errno
 import os
 import re
 import shlex
+import shutil
+import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,13 +23,19 @@ from typing import Final
 
 import tomli
 
+from crawler.cli.written import Written, read_written
+
 SHARE: Final = Path("usr/local/share")
 COMMAND: Final = Path("usr/local/bin/crawler")  # a link to the program, so that a shell finds it
+LIST: Final = SHARE / "crawler/installed.sha256"  # what was written, for the next installation
 OLD: Final = ".old"  # what was there before --force
+STEPS_SINCE: Final = 254  # systemd's version that has RestartSteps= (systemd.service(5))
 _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - ProtectHome=, PrivateTmp=
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _UNIT_PROGRAM: Final = "/opt/crawler/.venv/bin/crawler"  # as the units in systemd/ have it
 _UNIT_DOCUMENTATION: Final = "file:///opt/crawler/docs/OPERATIONS.md"
+_RESTART: Final = "\nRestartSec=5\n"
+_RESTART_IN_STEPS: Final = "\nRestartSec=1\nRestartSteps=8\nRestartMaxDelaySec=5min\n"
 
 
 class State(Enum):
@@ -33,6 +43,7 @@ class State(Enum):
 
     NEW = "new"
     SAME = "unchanged"
+    OUTDATED = "outdated"  # as an earlier installation left it
     DIFFERS = "differs"  # from what somebody put there
     KEPT = "kept"  # the configuration, which is the operator's; a command of this name that is another program
 
@@ -75,18 +86,47 @@ def hidden(program: Path) -> str:
     return next((top for top in _HIDDEN if program.is_relative_to(top)), "")
 
 
+def systemd_version() -> int:
+    """The version of this machine's systemd; 0 if it cannot be told."""
+    program = shutil.which("systemctl")
+    if program is None:
+        return 0
+    try:
+        said = subprocess.run(  # noqa: S603 - no input of others in it
+            [program, "--version"], capture_output=True, text=True, timeout=10, check=False
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    found = re.match(r"systemd (\d+)", said)
+    return int(found[1]) if found else 0
+
+
 def plan(
-    *, root: Path, instance: str | None, program: Path, completions: Callable[[str], str], man_page: str
+    *,
+    root: Path,
+    instance: str | None,
+    program: Path,
+    completions: Callable[[str], str],
+    man_page: str,
+    systemd: int = 0,
 ) -> list[Planned]:
-    """Every file, in the order in which it is written. Raises NoTemplates, OSError."""
+    """Every file, in the order in which it is written. `systemd` is the version that the units are for, 0 for any. The
+    unit of the other kind is among them where it is an earlier one of ours.
+
+    Raises NoTemplates, OSError.
+    """
     source = templates()
-    unit = "crawler.service" if instance is None else "crawler@.service"
+    written = read_written(root / LIST, source / "systemd" / "earlier.sha256")
     text = _read(source / "systemd" / "crawler.service")
+    if systemd >= STEPS_SINCE:
+        text = text.replace(_RESTART, _RESTART_IN_STEPS)
+    units = {
+        Path("etc/systemd/system/crawler.service"): _where_it_is(text, program, source),
+        Path("etc/systemd/system/crawler@.service"): _where_it_is(instance_unit(text), program, source),
+    }
+    unit, other = units if instance is None else reversed(units)
     files: list[tuple[Path, str]] = [
-        (
-            Path("etc/systemd/system") / unit,
-            _where_it_is(text if instance is None else instance_unit(text), program, source),
-        ),
+        (unit, units[unit]),
         (Path("etc/sysusers.d/crawler.conf"), _read(source / "systemd" / "crawler.sysusers")),
         (Path("etc/crawler/crawler.schema.json"), _read(source / "config" / "crawler.schema.json")),
         (
@@ -100,10 +140,13 @@ def plan(
     ]
     for path in sorted((source / "config").glob("*.lnav.json")):
         files.append((Path("etc/lnav/formats/crawler") / path.name, _read(path)))
-    planned = [_planned(root / place, content) for place, content in files]
+    planned = [_planned(root, place, content, written) for place, content in files]
+    beside = _planned(root, other, units[other], written)
+    if beside.state is State.OUTDATED:
+        planned.append(beside)
     if program != Path("/") / COMMAND:
-        planned.append(_planned_link(root / COMMAND, program))
-    return planned
+        planned.append(_planned_link(root, COMMAND, program, written))
+    return [*planned, _planned_list(root, planned, written)]
 
 
 def refused(files: list[Planned]) -> list[Planned]:
@@ -120,6 +163,9 @@ def write(files: list[Planned]) -> Iterator[tuple[Planned, str]]:
             case State.NEW:
                 _put(file)
                 yield file, "written"
+            case State.OUTDATED:
+                _put(file)
+                yield file, "updated"
             case State.DIFFERS:
                 old = file.path.with_name(file.path.name + OLD)
                 file.path.replace(old)
@@ -127,16 +173,30 @@ def write(files: list[Planned]) -> Iterator[tuple[Planned, str]]:
                 yield file, f"replaced; what was there is {old.name}"
 
 
-def next_steps(instance: str | None, configuration: Path, command: str) -> list[str]:
+def next_steps(instance: str | None, files: Sequence[Planned], configuration: Path, command: str) -> list[str]:
     """What is left to the operator: each a command, as it is to be typed. `command` is the crawler's."""
     name = "crawler" if instance is None else f"crawler@{instance}"
-    return [
-        f"${{EDITOR:-vi}} {configuration}    # identity.user_agent and crawl.seeds",
-        f"{command} check -c {configuration}",
-        "systemd-sysusers",
-        "systemctl daemon-reload",
-        f"systemctl enable --now {name}",
-    ]
+    is_kept = any(file.state is State.KEPT and file.link_to is None for file in files)
+    edit = [] if is_kept else [f"${{EDITOR:-vi}} {configuration}    # identity.user_agent and crawl.seeds"]
+    restart = [] if files[0].state is State.NEW else ["systemctl try-restart crawler 'crawler@*'"]
+    check = f"{command} check -c {configuration}"
+    return [*edit, check, "systemd-sysusers", "systemctl daemon-reload", *restart, f"systemctl enable --now {name}"]
+
+
+def program_folders() -> list[Path]:
+    """Where the program's modules are: its own, and in a virtual environment those that it uses (not every installer
+    compiles them).
+    """
+    own = Path(__file__).resolve().parent.parent
+    return [own] if sys.prefix == sys.base_prefix else [own, Path(sysconfig.get_path("purelib"))]
+
+
+def compile_program(folders: Sequence[Path]) -> None:
+    """Compile what is not compiled, for the service may not write beside its modules and would compile them at each
+    start. What cannot be written is left as it is.
+    """
+    for folder in folders:
+        compileall.compile_dir(folder, quiet=2)
 
 
 def command_of(files: Sequence[Planned], program: Path, *, root: Path) -> str:
@@ -202,31 +262,63 @@ def _where_it_is(text: str, program: Path, source: Path) -> str:
     return text.replace(_UNIT_PROGRAM, quoted)
 
 
-def _planned(path: Path, content: str) -> Planned:
+def _as_template(text: str) -> str:
+    """A unit without what `_where_it_is` put in; other texts as they are."""
+    found = re.search(r'^ExecStart=("(?:[^"\\]|\\.)*"|\S+) run ', text, re.MULTILINE)
+    if found is None:
+        return text
+    text = re.sub(r"^Documentation=.*$", f"Documentation={_UNIT_DOCUMENTATION}", text, flags=re.MULTILINE)
+    return text.replace(found[1], _UNIT_PROGRAM)
+
+
+def _is_operators(path: Path) -> bool:
+    """Whether a file is a configuration, which is never written twice."""
+    return path.parent.name == "crawler" and path.suffix == ".toml"
+
+
+def _planned(root: Path, place: Path, content: str, written: Written) -> Planned:
+    path = root / place
     try:
         there = path.read_bytes()
     except FileNotFoundError:
         return Planned(path, content, State.NEW)
     if there == content.encode():
         return Planned(path, content, State.SAME)
-    return Planned(
-        path, content, State.KEPT if path.parent.name == "crawler" and path.suffix == ".toml" else State.DIFFERS
-    )
+    if _is_operators(path):
+        return Planned(path, content, State.KEPT)
+    is_ours = written.is_ours(f"/{place}", there, _as_template(there.decode(errors="replace")))
+    return Planned(path, content, State.OUTDATED if is_ours else State.DIFFERS)
 
 
-def _planned_link(path: Path, target: Path) -> Planned:
-    """A link of another target may be one that an earlier installation left. What is no link is somebody else's
-    program, and not ours to move away.
-    """
+def _planned_link(root: Path, place: Path, target: Path, written: Written) -> Planned:
+    """What is no link is somebody else's program, and not ours to move away."""
+    path = root / place
     try:
-        state = State.SAME if path.readlink() == target else State.DIFFERS
+        leads_to = path.readlink()
     except FileNotFoundError:
         state = State.NEW
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
         state = State.KEPT
+    else:
+        is_ours = written.links.get(f"/{place}") == str(leads_to)
+        state = State.SAME if leads_to == target else State.OUTDATED if is_ours else State.DIFFERS
     return Planned(path, "", state, target)
+
+
+def _planned_list(root: Path, planned: Sequence[Planned], written: Written) -> Planned:
+    """The list of what will have been written. It is ours whatever it holds."""
+    ours = [file for file in planned if not _is_operators(file.path) and file.state is not State.KEPT]
+    files = [(f"/{file.path.relative_to(root)}", file.content) for file in ours if file.link_to is None]
+    links = [(f"/{file.path.relative_to(root)}", str(file.link_to)) for file in ours if file.link_to is not None]
+    text = written.text(files, links)
+    path = root / LIST
+    try:
+        state = State.SAME if path.read_text(encoding="utf-8") == text else State.OUTDATED
+    except FileNotFoundError:
+        state = State.NEW
+    return Planned(path, text, state)
 
 
 def _put(file: Planned) -> None:

@@ -21,8 +21,8 @@ from crawler.core.vocabulary import Exit
 def command(instance: str | None, dry_run: bool, force: bool, root: Path, program: Path | None) -> int:
     """Install what systemd needs to run the crawler, and what makes it pleasant to use.
 
-    Nothing is started: the commands that are left are printed. An existing configuration is never touched; other files
-    that were changed are not overwritten without --force.
+    Nothing is started: the commands that are left are printed. An existing configuration is never touched. Files that
+    an earlier version wrote are brought up to date; one that somebody changed is not overwritten without --force.
     """
     from crawler.cli import install
     from crawler.cli.completion import script
@@ -34,7 +34,10 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
     if top := install.hidden(program):
         say(f"warning: the unit hides {top} from the program, which is {program}; put it elsewhere, as in /opt/crawler")
     try:
-        files = install.plan(root=root, instance=instance, program=program, completions=script, man_page=man_page())
+        files = install.plan(
+            root=root, instance=instance, program=program, completions=script, man_page=man_page(),
+            systemd=install.systemd_version() if root == Path("/") else 0,
+        )  # fmt: skip
     except install.NoTemplates as missing:
         say(str(missing))
         return Exit.IO
@@ -59,12 +62,14 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
         return Exit.OK
     for file, done in install.write(files):
         click.echo(f"{file.path}  {done}")
+    if root == Path("/"):
+        install.compile_program(install.program_folders())
     if told := install.nowhere(files):
         say(told)
     click.echo("\nnext:")
     configuration = Path("/etc/crawler") / f"{instance or 'crawler'}.toml"
     command = install.command_of(files, program, root=root)
-    for step in install.next_steps(instance, configuration, command):
+    for step in install.next_steps(instance, files, configuration, command):
         click.echo(f"  {step}")
     return Exit.OK
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,100 @@ def test_a_changed_file_is_not_overwritten(tmp_path: Path, capsys: pytest.Captur
     assert unit.read_text() == ours
     assert "# mine" in unit.with_name("crawler.service.old").read_text()
     assert (tmp_path / "etc/sysusers.d/crawler.conf").exists()
+
+
+@pytest.fixture
+def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The service's files of a later version, with which `install-service` works from now on."""
+    source = tmp_path / "later"
+    for folder in ("systemd", "config"):
+        shutil.copytree(REPOSITORY / folder, source / folder)
+    monkeypatch.setattr(install, "templates", lambda: source)
+    unit = source / "systemd/crawler.service"
+    unit.write_text(unit.read_text().replace("WatchdogSec=20", "WatchdogSec=30"))
+    sysusers = source / "systemd/crawler.sysusers"
+    sysusers.write_text(sysusers.read_text() + "# more\n")
+    return source
+
+
+def test_an_upgrade_brings_what_nobody_touched_up_to_date(
+    tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --force, and without an .old: it was ours. The unit of the instances too, and the list of it."""
+    root = tmp_path / "root"
+    assert installed(root, "--instance", "news") == 0
+    assert installed(root) == 0
+    request.getfixturevalue("later")
+    capsys.readouterr()
+    assert installed(root) == 0
+    out = capsys.readouterr().out
+    for unit in ("crawler.service", "crawler@.service"):
+        path = root / "etc/systemd/system" / unit
+        assert f"{path}  updated" in out
+        assert "WatchdogSec=30" in path.read_text()
+    assert "# more" in (root / "etc/sysusers.d/crawler.conf").read_text()
+    assert "systemctl try-restart crawler 'crawler@*'" in out
+    assert not list(root.rglob("*.old"))
+    assert installed(root) == 0
+    assert "updated" not in capsys.readouterr().out
+
+
+def test_an_upgrade_leaves_what_somebody_changed(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """One line is enough."""
+    root = tmp_path / "root"
+    assert installed(root) == 0
+    unit = root / "etc/systemd/system/crawler.service"
+    unit.write_text(unit.read_text().replace("MemoryMax=2G", "MemoryMax=3G"))
+    request.getfixturevalue("later")
+    assert installed(root) == 1
+    assert "MemoryMax=3G" in unit.read_text()
+
+
+def test_the_list_of_what_was_written_is_one_for_sha256sum(tmp_path: Path) -> None:
+    """Which tells an operator what was changed."""
+    assert installed(tmp_path) == 0
+    listed = (tmp_path / install.LIST).read_text()
+    assert f"# /usr/local/bin/crawler -> {PROGRAM}\n" in listed
+    below = "".join(line.replace("  /", f"  {tmp_path}/") + "\n" for line in listed.splitlines())
+    check = ["sha256sum", "--check", "--strict", "--quiet"]
+    assert subprocess.run(check, input=below, text=True, capture_output=True, check=False).returncode == 0
+    names = {line.partition("  /")[2] for line in listed.splitlines() if not line.startswith("#")}
+    assert names == files(tmp_path) - {str(install.LIST), "etc/crawler/crawler.toml"}  # which is the operator's
+
+
+@pytest.mark.parametrize("program", ["/opt/crawler/.venv/bin/crawler", "/srv/my crawler/bin/crawler"])
+def test_what_a_version_without_a_list_wrote_is_known_too(tmp_path: Path, program: str) -> None:
+    """By the digests of all that was ever written, wherever the program was."""
+    before = Path(__file__).parent / "installed_before"
+    folder = tmp_path / "etc/systemd/system"
+    folder.mkdir(parents=True)
+    quoted = f'"{program}"' if " " in program else program
+    for name in ("crawler.service", "crawler@.service"):
+        text = (before / name).read_text().replace("/opt/crawler/.venv/bin/crawler", quoted)
+        (folder / name).write_text(text.replace("file:///opt/crawler/docs/OPERATIONS.md", "man:crawler(1)"))
+    assert installed(tmp_path) == 0
+    assert "StartLimitIntervalSec=0" in (folder / "crawler.service").read_text()
+    assert "StartLimitIntervalSec=0" in (folder / "crawler@.service").read_text()
+
+
+@pytest.mark.parametrize(("systemd", "steps"), [(0, False), (252, False), (254, True), (257, True)])
+def test_restarts_come_in_steps_where_systemd_has_them(tmp_path: Path, systemd: int, steps: bool) -> None:
+    """RestartSteps= came with 254; an older one would complain of it at each look at the unit."""
+    planned = install.plan(
+        root=tmp_path, instance=None, program=Path(PROGRAM), completions=str, man_page="", systemd=systemd
+    )
+    lines = planned[0].content.splitlines()
+    assert ("RestartSteps=8" in lines, "RestartMaxDelaySec=5min" in lines) == (steps, steps)
+    assert ("RestartSec=1" if steps else "RestartSec=5") in lines
+
+
+def test_the_program_is_compiled_where_it_can_be(tmp_path: Path) -> None:
+    """A service may not write beside its program: each start would compile all of it."""
+    package = tmp_path / "crawler"
+    package.mkdir()
+    (package / "one.py").write_text("x = 1\n")
+    install.compile_program([package])
+    assert [path.name for path in (package / "__pycache__").iterdir()] == [f"one.{sys.implementation.cache_tag}.pyc"]
 
 
 def test_the_operators_configuration_is_never_touched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
