@@ -10,4 +10,4 @@ class Clock(Protocol):
         """Seconds on a clock that never jumps; meaningless outside this process."""
 
     def now(self) -> float:
-        """UTC, epoch seconds."""
+        """UTC, epoch seconds, as the wall clock says: it may be set, forward and back."""

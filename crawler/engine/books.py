@@ -55,11 +55,25 @@ class Books:
         self.first_attempts = 0
         self.reserved = 0
         self.denied: set[Host] = set()  # robots.txt keeps us from some of their URLs: it may say something else one day
+        self.is_dated_ahead = False  # the store has visits that the clock of its time dated later than now
         self.outage = OutageWatch()
         self._before: dict[Host, Turn] = {}  # turns of those that failed since the last answer, as they were before
         self._good_hosts = 0
         self.on_open: Callable[[Sequence[Host]], None] = lambda hosts: None  # hosts that may be asked again
         self.on_outage_over: Callable[[float], None] = lambda since_at: None
+
+    # -- the wall clock
+
+    def clock_was_set(self, step_s: float) -> None:
+        """The wall clock was set by so much. Delays and rests do not know it; dates of robots.txt that a clock gave
+        which was ahead are moved back with it, so that nobody waits the longer for them.
+        """
+        self._on_event(Event.CLOCK_SET, {"step_s": round(step_s, 3)})
+        now = self._clock.now()
+        ahead = [host for host in self.hosts.values() if _is_dated_ahead(host.robots, now)]
+        for host in ahead:
+            _redate(host, now, lambda expires_at: expires_at + step_s)
+        self.on_open(ahead)
 
     # -- hosts and keys
 
@@ -70,10 +84,11 @@ class Books:
         now, mono = self._clock.now(), self._clock.mono()
         self.first_attempts = recovered.counters.urls_fetched
         self.admit(recovered.hosts)
+        self.is_dated_ahead = any((row.last_at or 0.0) > now for row in recovered.hosts)
         for host in self.hosts.values():
-            if host.robots is not None and host.is_held:
+            if host.is_held or _is_dated_ahead(host.robots, now):
                 # the operator has started us again: ask now, not when the old rest ends
-                host.robots = replace(host.robots, expires_at=0.0)
+                _redate(host, now, lambda _: 0.0)
         rests = {rest.key: rest for rest in recovered.rests}
         for name in rests.keys() - self.keys.keys():  # of a host asked only for another's robots.txt
             self.keys[name] = Key(name, host_delay(self._politeness, None))
@@ -340,6 +355,22 @@ class Books:
         if until_at is not None:
             fields["until"] = timestamp(until_at)
         self._on_event(Event.HOST_STATE, fields)
+
+
+def _is_dated_ahead(robots: RobotsRecord | None, now: float) -> bool:
+    return robots is not None and max(robots.fetched_at, robots.failing_since or 0.0) > now
+
+
+def _redate(host: Host, now: float, expires_at: Callable[[float], float]) -> None:
+    """Give a host's robots.txt another date of expiry, and no date later than now beside it."""
+    if (robots := host.robots) is not None:
+        since = None if robots.failing_since is None else min(robots.failing_since, now)
+        host.robots = replace(
+            robots,
+            fetched_at=min(robots.fetched_at, now),
+            failing_since=since,
+            expires_at=expires_at(robots.expires_at),
+        )
 
 
 def _unasked_s(key: Key, since_s: float) -> float:

@@ -12,6 +12,7 @@ from typing import Final
 from crawler.core.clock import Clock
 from crawler.core.vocabulary import StoppedBy
 from crawler.engine.agenda import NEVER
+from crawler.engine.clock import StepWatch
 from crawler.engine.committer import Committer
 from crawler.engine.options import EngineOptions
 from crawler.engine.rejudge import Rejudger
@@ -47,6 +48,7 @@ class Crawl:
         self._on_drain = on_drain
         self.rejudger = rejudger
         committer.on_rules = rejudger.changed
+        self._wall_clock = StepWatch(clock)
         self._look = asyncio.Event()
         self._stop: StoppedBy | None = None
         self._paused_mono: float | None = None  # since when nothing can be written
@@ -147,6 +149,8 @@ class Crawl:
         max_s = self._options.max_duration_s
         while self._stop is None:
             self._look.clear()
+            if step_s := self._wall_clock.step_s():
+                self._scheduler.clock_was_set(step_s)
             if max_s is not None and self._clock.mono() - started >= max_s:
                 return StoppedBy.MAX_DURATION
             reason = self._ended()

@@ -266,6 +266,10 @@ class Revisits:
         soonest = now if page.last_at is None else page.last_at + self.options.min_interval_s
         return max(soonest, now + wait_s * self._rng.random())
 
+    def latest_at(self, now: float) -> float:
+        """The latest date that a visit which ended now may give its page."""
+        return now + self.options.max_interval_s * (1 + _JITTER)
+
     def due_at(self, when: float) -> None:
         """A URL is to be visited again then."""
         if self.next_at is None or when < self.next_at:

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
@@ -28,6 +29,8 @@ from crawler.engine.stock import FULL_S, Stock
 from crawler.engine.turns import Turns
 from crawler.engine.valve import LOOK_S, Valve
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
+
+UNDER_WAY_S: Final = 30.0  # by then what was settled before the clock was set back is in the store
 
 
 class Scheduler:
@@ -74,6 +77,7 @@ class Scheduler:
         self._probe_id = 0  # during an outage only this lease may begin …
         self._probe_mono = 0.0  # … and the next may be issued then
         self._outage_at: float | None = None  # when an outage began whose waiting URLs are to be queued (UTC)
+        self._redates: list[float] = []  # when the store's dates are looked at (monotonic): the clock was set back
         books.on_open = self._let_go_on
         books.on_outage_over = self._outage_over
         self._readings = 0
@@ -84,6 +88,8 @@ class Scheduler:
 
     async def start(self) -> None:
         """After the books were loaded: everything with work gets its place."""
+        if self.books.is_dated_ahead:
+            await self._redate()
         if self.revisits is not None:
             self.revisits.on_date = self.visit_again_at
             await self.revisits.start()
@@ -121,6 +127,14 @@ class Scheduler:
             self.turns.bring(host)
         self._wake.set()
         return len(changed)
+
+    def clock_was_set(self, step_s: float) -> None:
+        """The wall clock was set by so much. What became due by it is promoted, and politeness spreads it as ever."""
+        self.books.clock_was_set(step_s)
+        if step_s < 0:
+            mono = self._clock.mono()
+            self._redates = [mono, mono + UNDER_WAY_S]
+        self._wake.set()
 
     def due_at(self, when: float) -> None:
         """A URL waits until `when` (UTC)."""
@@ -174,6 +188,8 @@ class Scheduler:
             return NEVER
         due_s = NEVER if self.next_due_at is None else self.next_due_at - self._clock.now()
         due_s = min(due_s, self.revisit_s())
+        if self._redates:
+            due_s = min(due_s, self._redates[0] - self._clock.mono())
         return max(0.0, due_s, self._store_open_mono - self._clock.mono())
 
     @property
@@ -196,6 +212,9 @@ class Scheduler:
             if self._outage_at is not None:
                 await self._frontier.hasten(since_at=self._outage_at, now=self._clock.now())
                 self._outage_at = None
+            if (redates := self._redates) and redates[0] <= self._clock.mono():
+                await self._redate()
+                del redates[0]
             if self.next_due_at is not None:
                 self._requeued(await self._frontier.promote(now=self._clock.now()))
                 self.next_due_at = await self._frontier.next_due()
@@ -203,6 +222,13 @@ class Scheduler:
                 self._requeued(await self.revisits.promote())
         except FrontierFull:  # the next commit meets the same disk, and says so
             self._store_open_mono = self._clock.mono() + FULL_S
+
+    async def _redate(self) -> None:
+        now, revisits = self._clock.now(), self.revisits
+        await self._frontier.redate(now=now, revisits_by=NEVER if revisits is None else revisits.latest_at(now))
+        self.next_due_at = await self._frontier.next_due()
+        if revisits is not None and revisits.enabled:
+            revisits.next_at = await self._frontier.next_revisit()
 
     def _requeued(self, queued: dict[int, int]) -> None:
         for host_id, count in queued.items():
@@ -347,7 +373,7 @@ class Scheduler:
     @property
     def is_quiet(self) -> bool:
         """Nothing handed out, nothing on its way from the store."""
-        return not self.is_busy and self._stock.is_quiet
+        return not self.is_busy and self._stock.is_quiet and len(self._redates) < 2
 
     @property
     def is_hungry(self) -> bool:

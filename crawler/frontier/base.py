@@ -275,6 +275,11 @@ class Frontier(Protocol):
     async def hasten(self, *, since_at: float, now: float) -> None:
         """Make URLs due now that wait because a connection failed in an outage that began at `since_at`."""
 
+    async def redate(self, *, now: float, revisits_by: float) -> None:
+        """The clock was set back to `now`: a visit that is dated later was dated by a wrong clock. It counts as of now,
+        and a waiting URL is due as long after it as before; so is a revisit that would be due after `revisits_by`.
+        """
+
     async def next_due(self) -> float | None:
         """When the next waiting URL is due, None if none waits."""
 

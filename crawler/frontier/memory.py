@@ -143,6 +143,13 @@ class MemoryFrontier(MemoryRows):
             if url.state is UrlState.WAITING and failed_then and url.next_at is not None:
                 url.next_at = min(url.next_at, now)
 
+    async def redate(self, *, now: float, revisits_by: float) -> None:
+        self._check_open()
+        for revisits, bound in ((False, now), (True, revisits_by)):
+            for url, due_at in list(self._due(revisits=revisits)):
+                if url.visited_at is not None and url.visited_at > now and due_at > bound:
+                    url.next_at, url.visited_at = due_at - (url.visited_at - now), now
+
     async def next_due(self) -> float | None:
         self._check_open()
         return min((at for _, at in self._due(revisits=False)), default=None)

@@ -179,6 +179,13 @@ HASTEN: Final = """
 UPDATE visit SET next_at = ?1
 WHERE last_error IN (SELECT value FROM json_each(?2)) AND next_at > ?1 AND last_at >= ?3
   AND ended = 0"""
+# The clock was set back to ?1. The second value keeps revisits to the range of the index that is dated too late to be
+# meant: without it the whole of a store would be looked through.
+REDATE: Final = """
+UPDATE visit SET next_at = next_at - (last_at - ?1), last_at = ?1
+WHERE next_at > ?2 AND ended = {ended} AND last_at > ?1"""
+REDATE_WAITING: Final = REDATE.format(ended=0)
+REDATE_REVISITS: Final = REDATE.format(ended=1)
 NEXT_DUE: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL AND ended = 0"
 NEXT_AGAIN: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL AND ended = 1"
 

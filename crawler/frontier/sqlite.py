@@ -157,6 +157,9 @@ class SqliteFrontier:
     async def hasten(self, *, since_at: float, now: float) -> None:
         await self._run(lambda _, writer: writer.hasten(since_at, now))
 
+    async def redate(self, *, now: float, revisits_by: float) -> None:
+        await self._run(lambda _, writer: writer.redate(now, revisits_by))
+
     async def next_due(self) -> float | None:
         due: float | None = await self._run(lambda database, _: database.get(sql.NEXT_DUE))
         return due

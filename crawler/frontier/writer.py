@@ -118,6 +118,12 @@ class Writer:
         with self._db.transaction():
             self._db.run(sql.HASTEN, (now, orjson.dumps(sorted(SIGNS)).decode(), since_at))
 
+    def redate(self, now: float, revisits_by: float) -> None:
+        """See Frontier.redate."""
+        with self._db.transaction():
+            self._db.run(sql.REDATE_WAITING, (now, now))
+            self._db.run(sql.REDATE_REVISITS, (now, revisits_by))
+
     def promote(self, now: float, limit: int, *, revisits: bool = False) -> dict[int, int]:
         """See Frontier.promote and promote_revisits."""
         due = orjson.loads(self._db.get(sql.DUE_AGAIN if revisits else sql.DUE, (now, max(0, limit))))

@@ -30,6 +30,7 @@ class Event(StrEnum):
     DRAIN = "drain"
     STOP = "stop"
     LOOP_LAG = "loop_lag"
+    CLOCK_SET = "clock_set"
     # connections
     CONN_OPEN = "conn_open"
     CONN_CLOSE = "conn_close"
@@ -90,6 +91,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.DRAIN: _spec("", "in_flight timeout_s reason", lifecycle=True),
     Event.STOP: _spec("reason", "responses pages bytes errors dur_ms released", lifecycle=True),
     Event.LOOP_LAG: _spec("lag_ms", "task", level=logging.WARNING),
+    Event.CLOCK_SET: _spec("step_s", level=logging.WARNING),
     Event.CONN_OPEN: _spec(
         "conn_id server_address network_peer_address",
         "server_port network_peer_port dns_ms connect_ms tls_ms tls_protocol_version tls_resumed "

@@ -1019,6 +1019,34 @@ async def test_what_waits_for_an_outage_is_due_when_it_is_over(store: Store) -> 
         assert await frontier.next_due() == NOW + 900
 
 
+async def test_visits_dated_later_than_now_count_as_of_now(store: Store) -> None:
+    """What waits since then waits as long as before; so does a revisit that would come too late; the rest stands."""
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(5)))
+        tasks = await frontier.take((await host(frontier)).id, 9, leased=())
+        ends = [
+            (UrlState.WAITING, NOW + 900, 20.0),
+            (UrlState.WAITING, NOW - 5, 50.0),
+            (UrlState.DONE, NOW + 900, 3_600.0),
+            (UrlState.DONE, NOW + 50, 60.0),
+            (UrlState.DONE, NOW - 5, 9_000.0),
+        ]
+        for task, (state, at, wait_s) in zip(tasks, ends, strict=True):
+            settlement = visit(
+                task, FAILED if state is UrlState.WAITING else answer(200), state=state, next_at=at + wait_s
+            )
+            await frontier.settle(batch(replace(settlement, finished_at=at)))
+        for _ in range(2):  # a second time changes nothing
+            await frontier.redate(now=NOW, revisits_by=NOW + 3_000)
+            assert await frontier.next_due() == NOW + 20
+            assert await frontier.next_revisit() == NOW + 110
+        assert sum((await frontier.promote(now=NOW + 45)).values()) == 2
+        assert sum((await frontier.promote_revisits(now=NOW + 3_599, limit=9)).values()) == 1
+        assert await frontier.next_revisit() == NOW + 3_600
+        again = await frontier.promote_revisits(now=NOW + 8_995, limit=9)
+        assert sum(again.values()) == 2
+
+
 async def test_how_slow_keys_are_is_kept_until_they_are_not(store: Store) -> None:
     """The last one said counts; 0 ends it."""
     async with store.opened() as (frontier, _):

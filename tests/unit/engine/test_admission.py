@@ -2,8 +2,6 @@
 
 import random
 
-import pytest
-
 from crawler.core.options import ScopeOptions, TrapOptions
 from crawler.core.scope import Scope
 from crawler.core.values import Origin, RobotsRecord
@@ -49,15 +47,3 @@ def test_rules_in_use_or_not_yet_stored_are_kept() -> None:
     cache.stored(unstored)
     cache.put(host(5), cache.parse(TEXT), stored=True)
     assert unstored.needs_rules
-
-
-def test_the_clock_follows_steps_forwards_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A wall clock set back by a day must not put off by a day what waits for it."""
-    wall = [1_000_000.0]
-    monkeypatch.setattr("crawler.engine.clock.time.time", lambda: wall[0])
-    clock = SystemClock()
-    begun = clock.now()
-    wall[0] -= 86_400.0
-    assert begun <= clock.now() < begun + 60.0
-    wall[0] += 2 * 86_400.0
-    assert clock.now() >= begun + 86_000.0

@@ -3,7 +3,6 @@
 import asyncio
 import errno
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -377,25 +376,5 @@ def test_a_second_run_goes_on_where_the_first_stopped(clean: bool, tmp_path: Any
         assert second[0].begin - first[-1].end >= 1.0
         urls = [one.url for one in (*first, *second) if one.task.kind is TaskKind.PAGE]
         assert sorted(urls) == sorted([ROOT, *(f"{ROOT}{n}" for n in range(8))])
-
-    run(main())
-
-
-def test_the_clock_set_back_or_forward_neither_storms_nor_stalls() -> None:
-    """Delays are on the monotonic clock; only what waits for a date moves with the wall clock."""
-
-    async def main() -> None:
-        engine = Engine(ROOT, web={ROOT: answer(200, numbered(20))})
-
-        async def jump() -> None:
-            for skew in (7_200.0, -3_600.0, 0.0):
-                await elapse(5.0)
-                engine.loop.clock_skew = skew
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(jump())
-            assert await engine.run() is StoppedBy.EMPTY
-        begins = [one.begin for one in engine.web.asked]
-        assert all(1.1 <= after - before < 1.2 for before, after in pairwise(begins))
 
     run(main())
