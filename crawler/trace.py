@@ -311,7 +311,7 @@ class _Tracer:
         """For how long the host would rest that was never asked before (as `engine.books` has it); None: not at all."""
         rng = random.Random(0)  # noqa: S311 - jitter
         if isinstance(outcome, Fetched) and pushes_back(outcome):
-            wait_s = retry_after_s(outcome.head.get("retry-after"), self._clock.now())
+            wait_s = retry_after_s(outcome.head, self._clock.now())
             return wait_s if wait_s is not None else rest_s(0, rng, ever_answered=True)
         if isinstance(outcome, Failed) and rests_origin(outcome.error_type):
             return rest_s(_FOR_LONG if is_lasting(outcome.error_type) else 0, rng, ever_answered=False)

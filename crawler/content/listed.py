@@ -6,12 +6,12 @@ It does not know the formats, nor whether an entry may be followed.
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from crawler.content.resolve import Resolver, clean
 from crawler.content.xmlstream import Enough
+from crawler.core.httpdate import http_date
 from crawler.core.url import UrlError
 from crawler.core.values import Origin
 
@@ -115,10 +115,9 @@ def date_at(text: str) -> float | None:
         if text[:4].isdigit() and text[4:5] in ("", "-"):
             padded = text + "-01" * (2 - text.count("-")) if len(text) < 8 else text
             when = datetime.fromisoformat(padded)
-        else:
-            when = parsedate_to_datetime(text)
-        return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
+            return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
+        return http_date(text)
+    except (ValueError, OverflowError):
         return None
 
 

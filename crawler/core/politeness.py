@@ -6,13 +6,16 @@ turn has one request in flight and the next may begin `delay` after that one end
 """
 
 import random
+import re
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
+from math import ceil
 from typing import Final
 
+from crawler.core.httpdate import http_date
 from crawler.core.options import PolitenessOptions
 from crawler.core.url import registrable_domain
 from crawler.core.value import dataclass
+from crawler.core.values import Head
 
 # Servers log in whole milliseconds from a clock read once per event-loop turn: a request that left exactly at the end
 # of the delay can look early there. This is added to every delay above 0.
@@ -21,6 +24,7 @@ ADAPTIVE_FACTOR: Final = 5.0  # Heritrix's delayFactor: a host that takes a seco
 ADAPTIVE_MAX_S: Final = 30.0  # Heritrix's maxDelayMs
 RETRY_AFTER_MIN_S: Final = 1.0  # what a Retry-After of 0, or a date gone by, counts as
 RETRY_AFTER_MAX_S: Final = 86_400.0
+_SECONDS: Final = re.compile(r"\d+\.?\d*")
 REST_FIRST_S: Final = 5.0
 REST_FACTOR: Final = 3.0
 REST_MAX_S: Final = 3_600.0
@@ -121,15 +125,19 @@ def pushed_back_s(strikes: int, wait_s: float | None, rng: random.Random) -> flo
     return max(wait_s, rest_s(strikes - 1, rng, ever_answered=True))
 
 
-def retry_after_s(value: str | None, now_at: float) -> float | None:
-    """Seconds to wait by a Retry-After field (RFC 9110 §10.2.3: seconds or a date), at most a day; None if unusable."""
-    if value is None:
-        return None
+def retry_after_s(head: Head, now_at: float) -> float | None:
+    """Seconds to wait by a response's Retry-After (RFC 9110 §10.2.3: seconds or a date), at most a day; None without a
+    usable one. A date counts from the response's own Date, if it has one: a clock that is wrong is so in both. Of
+    several fields the longest wait holds; of a fraction, which the RFC does not know, the ceiling.
+    """
+    date = http_date(head.get("date") or "")
+    waits = [_wait_s(value, now_at if date is None else date) for value in head.get_all("retry-after")]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _wait_s(value: str, now_at: float) -> float | None:
     value = value.strip()
-    if value.isascii() and value.isdigit():
-        return min(float(value[:12]), RETRY_AFTER_MAX_S)
-    try:
-        at = parsedate_to_datetime(value).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError, OSError):
-        return None
-    return min(max(0.0, at - now_at), RETRY_AFTER_MAX_S)
+    if value.isascii() and _SECONDS.fullmatch(value):
+        return float(ceil(min(float(value), RETRY_AFTER_MAX_S)))
+    at = http_date(value)
+    return None if at is None else min(max(0.0, at - now_at), RETRY_AFTER_MAX_S)

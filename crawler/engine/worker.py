@@ -214,7 +214,7 @@ class Worker:
                 timings = result.timings
                 self._books.answered(lease, timings.first_byte_s + timings.body_s, result.connection.peer_address)
                 if pushes_back(result):
-                    wait_s = retry_after_s(result.head.get("retry-after"), self._clock.now())
+                    wait_s = retry_after_s(result.head, self._clock.now())
                     self._books.pushed_back(lease, result.head.status_code, wait_s)
                     return False
                 self._books.calmed(lease)

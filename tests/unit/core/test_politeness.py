@@ -1,6 +1,7 @@
 """Politeness: transitions of a turn, with a clock that only the test moves."""
 
 import random
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from crawler.core import politeness as p
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import Turn
+from crawler.core.values import Head
 
 INF = float("inf")
 
@@ -113,27 +115,75 @@ def test_a_host_that_never_answered_is_tried_soon_then_seldom() -> None:
     assert 900 <= p.rest_s(2, rng, ever_answered=False) <= 1_125
 
 
+NEW_YEAR_2027 = 1_798_761_600.0
+
+
+def head(*retry_after: str, date: str | None = None) -> Head:
+    fields = [("retry-after", value) for value in retry_after] + ([] if date is None else [("date", date)])
+    return Head(503, "", "1.1", tuple(fields))
+
+
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
         ("120", 120.0),
         (" 0 ", 0.0),
+        ("0000000000000120", 120.0),
+        ("120.5", 121.0),
+        ("120.", 120.0),
+        ("0.2", 1.0),
         ("999999999999999999", 86_400.0),
+        ("9" * 400, 86_400.0),
         ("Fri, 01 Jan 2027 00:01:00 GMT", 60.0),
+        ("Friday, 01-Jan-27 00:01:00 GMT", 60.0),
+        ("Fri Jan  1 00:01:00 2027", 60.0),
+        ("Fri, 01 Jan 2027 00:01:00", 60.0),
+        ("Fri, 01 Jan 2027 01:01:00 +0100", 60.0),
         ("Fri, 01 Jan 2021 00:00:00 GMT", 0.0),
         ("Fri, 01 Jan 2099 00:00:00 GMT", 86_400.0),
         ("soon", None),
         ("-5", None),
-        ("1.5", None),
+        ("1.5.2", None),
+        (".", None),
+        ("\u0661\u0662", None),
         ("", None),
         ("Fri, 99 Jan 2027 00:01:00 GMT", None),
-        (None, None),
+        ("Fri, 01 Jan 2027 00:01:00 GMT" + " " * 9_999 + "x", None),
     ],
 )
-def test_retry_after(value: str | None, expected: float | None) -> None:
-    """Seconds or a date, clamped to a day; anything else is as if it were not there."""
-    new_year_2027 = 1_798_761_600.0
-    assert p.retry_after_s(value, new_year_2027) == expected
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
+def test_retry_after(value: str, expected: float | None, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds or a date, clamped to a day, in whatever zone the machine is; anything else counts as absent."""
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert p.retry_after_s(head(value), NEW_YEAR_2027) == expected
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("date", "expected"),
+    [
+        ("Thu, 31 Dec 2026 23:50:00 GMT", 60.0),  # its clock is ten minutes behind
+        ("Thu Dec 31 23:50:00 2026", 60.0),
+        ("Fri, 01 Jan 2027 08:00:00 GMT", 0.0),
+        ("Mon, 01 Jan 1990 00:00:00 GMT", 86_400.0),
+        ("yesterday", 0.0),  # then by ours
+        ("", 0.0),
+    ],
+)
+def test_a_date_in_retry_after_counts_from_the_response_s_own(date: str, expected: float) -> None:
+    """It says "in a minute" by the clock it was made with; in seconds it needs no clock."""
+    assert p.retry_after_s(head("Thu, 31 Dec 2026 23:51:00 GMT", date=date), NEW_YEAR_2027) == expected
+    assert p.retry_after_s(head("7", date=date), NEW_YEAR_2027) == 7.0
+
+
+def test_of_several_waits_the_longest_that_can_be_read_holds() -> None:
+    """None where there is none."""
+    assert p.retry_after_s(head("soon", "5", "60", "7"), 0.0) == 60.0
+    assert p.retry_after_s(head(), 0.0) is None
 
 
 def test_politeness_key() -> None:

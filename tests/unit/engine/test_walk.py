@@ -196,7 +196,7 @@ def check_rests(asked: list[Asked], politeness: PolitenessOptions, outages: list
             result, until = before.result, before.end
             if isinstance(result, Fetched) and result.head.status_code in (429, 503):
                 key = politeness_key(before.origin.host, politeness)
-                told = retry_after_s(result.head.get("retry-after"), 0.0)
+                told = retry_after_s(result.head, 0.0)
                 until += FIRST_REST_S[result.head.status_code] if told is None else told
                 closed[key] = max(closed.get(key, 0.0), until)
             elif isinstance(result, Failed) and rests_origin(result.error_type) and not before.task.redirects:
