@@ -13,7 +13,7 @@ from typing import Final
 from crawler.content.css import written_references
 from crawler.content.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, relation_kind
 from crawler.content.resolve import clean
-from crawler.content.tags import read_tag
+from crawler.content.tags import FOREIGN, foreign_finder, read_tag
 
 MAX_TITLE: Final = 512  # characters that are kept; search engines show some 60
 MAX_LANGUAGE: Final = 35  # RFC 5646 §4.4.1: what a tag may need
@@ -40,27 +40,34 @@ _DIRECTIVE: Final = re.compile(r"no(?:index|follow|archive|ne)\b")
 # Attributes that hold one URL of what a page needs to be shown, by element.
 _SOURCES: Final = {
     "img": ("src",),
-    "image": ("href", "xlink:href"),
-    "use": ("href", "xlink:href"),
+    "image": ("src",),  # an alias of img (HTML standard §13.2.6.4.7), but in SVG
     "source": ("src",),
     "video": ("src", "poster"),
     "audio": ("src",),
     "track": ("src",),
-    "script": ("src", "href", "xlink:href"),
+    "script": ("src",),
     "embed": ("src",),
     "object": ("data",),
     "body": ("background",),
 }
+# The same in SVG: what hides the other comes first (SVG 2 §16.1.6).
+_FOREIGN_SOURCES: Final = frozenset(("image", "feimage", "use", "script"))
+_FOREIGN_LINKS: Final = foreign_finder(("a",))
+_FOREIGN_REQUIRED: Final = foreign_finder(("a", "style", *_FOREIGN_SOURCES))
+_FOREIGN_TAGS: Final = foreign_finder(None)
 
 # These differ from page to page.
 _ONE_PAGES_OWN: Final = ("<title", "<TITLE", "<meta property=")
 _MAX_REMEMBERED: Final = 512  # characters
+_MAX_DRAWING: Final = 8_192  # the same for SVG, which takes longer to read
 
 
 def statements(piece: str, *, requisites: bool) -> Iterable[Statement]:
     """What a tag says that `TagFinder.pieces` found. `requisites`: also what the page needs to be shown."""
     if piece.startswith("<title>"):
         return (_title(piece[7:]),)
+    if len(piece) > _MAX_REMEMBERED and piece[:4] == "<svg" and len(piece) <= _MAX_DRAWING:
+        return _remembered_drawing(piece, requisites)
     if len(piece) > _MAX_REMEMBERED or piece.startswith(_ONE_PAGES_OWN):  # remembered they would push out others
         return _statements(piece, requisites)
     return _remembered(piece, requisites)
@@ -71,15 +78,18 @@ def _remembered(piece: str, requisites: bool) -> tuple[Statement, ...]:
     return tuple(_statements(piece, requisites))
 
 
+@lru_cache(256)
+def _remembered_drawing(piece: str, requisites: bool) -> tuple[Statement, ...]:
+    return tuple(_statements(piece, requisites))
+
+
 def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
     if piece[1:5].lower() == "meta" and piece[5:6] in "\t\n\f\r />" and not _may_matter(piece):
         return
     name, found, content = read_tag(piece)
     match name:
         case "a" | "area":
-            href = found.get("href")
-            if href is not None:
-                yield from _reference(href, NOFOLLOW if "nofollow" in found.get("rel", "").lower().split() else LINK)
+            yield from _anchor(found.get("href"), found)
         case "link":
             yield from _link(found, requisites)
         case "iframe" | "frame":
@@ -97,6 +107,30 @@ def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
             pass
     if requisites and name != "title":
         yield from _required(name, found, content)
+    if content and name in FOREIGN:
+        yield from _foreign(content, requisites)
+
+
+def _foreign(content: str, requisites: bool) -> Iterator[Statement]:
+    """What the tags in SVG or MathML say: there nothing has a meaning but links and what is to be shown."""
+    if not requisites:
+        finder = _FOREIGN_LINKS
+    else:
+        finder = _FOREIGN_TAGS if "url(" in content or "URL(" in content else _FOREIGN_REQUIRED
+    for piece in dict.fromkeys(finder.pieces(content.encode("utf-8", "replace"))):
+        name, found, text = read_tag(piece)
+        href = found.get("href", found.get("xlink:href"))
+        if name == "a":
+            yield from _anchor(href, found)
+        elif requisites and href is not None and name in _FOREIGN_SOURCES:
+            yield from _reference(href, REQUISITE)
+        if requisites:
+            yield from _styled(name, found, text)
+
+
+def _anchor(href: str | None, found: Mapping[str, str]) -> Iterator[Statement]:
+    if href is not None:
+        yield from _reference(href, NOFOLLOW if "nofollow" in found.get("rel", "").lower().split() else LINK)
 
 
 def _title(content: str) -> Statement:
@@ -155,9 +189,14 @@ def _required(name: str, found: Mapping[str, str], content: str) -> Iterator[Sta
         yield from _reference(found.get(attribute, ""), REQUISITE)
     if name == "input" and found.get("type", "").strip().lower() == "image":
         yield from _reference(found.get("src", ""), REQUISITE)
-    elif name in ("img", "source") and "srcset" in found:
+    elif name in ("img", "image", "source") and "srcset" in found:
         yield from _candidates(found["srcset"])
-    elif name == "style":
+    yield from _styled(name, found, content)
+
+
+def _styled(name: str, found: Mapping[str, str], content: str) -> Iterator[Statement]:
+    """What a style element or attribute refers to."""
+    if name == "style":
         for written in written_references(content):
             yield from _reference(written, REQUISITE)
     style = found.get("style")

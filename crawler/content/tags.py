@@ -1,10 +1,10 @@
 """Find the start tags of an HTML text, in one linear pass and without a tree.
 
-It knows the tokenizer of the HTML standard (§13.2.5) as far as links need it: quoted attribute values, comments, and
-the elements whose content is text (script, style, title …). It does not know nesting, and so nothing in a page can make
-it slow or large: a tree builder has to copy every unclosed formatting element into every paragraph, and 25 KB of
-`<b a=1><p><b a=2><p>…` cost lexbor 1.8 s and 733 MB. Its time and memory are proportional to the text, whatever it
-says.
+It knows the tokenizer of the HTML standard (§13.2.5) as far as links need it: quoted attribute values, comments, the
+elements whose content is text (script, style, title …), and SVG and MathML, where their content is none (§13.2.6.5). It
+does not know nesting otherwise, and so nothing in a page can make it slow or large: a tree builder has to copy every
+unclosed formatting element into every paragraph, and 25 KB of `<b a=1><p><b a=2><p>…` cost lexbor 1.8 s and 733 MB. Its
+time and memory are proportional to the text, whatever it says.
 
 Every repetition in the patterns is possessive: none is ever tried twice.
 """
@@ -34,8 +34,27 @@ _COMMENT = r"!--(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+(?:--!?>)?+)"
 _REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*[;=]?)")
 
 
+# From "![CDATA[" on, which is text in SVG and MathML alone.
+_CDATA = r"!\[CDATA\[[^\]]*+(?:\](?!\]>)[^\]]*+)*+(?:\]\]>)?+"
+
 # Elements whose content is text, not markup (§13.2.5.2, .3, .4): until an end tag of the same name.
 TEXT_ELEMENTS: Final = ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes")
+
+FOREIGN: Final = ("svg", "math")
+# Start tags that end SVG and MathML where they stand in them (§13.2.6.5).
+_BREAKOUTS: Final = (
+    "b", "big", "blockquote", "body", "br", "center", "code", "dd", "div", "dl", "dt", "em", "embed", "h1", "h2", "h3",
+    "h4", "h5", "h6", "head", "hr", "i", "img", "li", "listing", "menu", "meta", "nobr", "ol", "p", "pre", "ruby", "s",
+    "small", "span", "strong", "strike", "sub", "sup", "table", "tt", "u", "ul", "var",
+)  # fmt: skip
+# End tags that do so as well, in all likelihood: if one of these elements is open, SVG or MathML stands in it.
+_SURROUNDING: Final = (
+    *_BREAKOUTS, "article", "aside", "button", "caption", "details", "dialog", "fieldset", "figcaption", "figure",
+    "footer", "form", "header", "html", "label", "legend", "main", "nav", "noscript", "object", "option", "picture",
+    "section", "select", "summary", "tbody", "td", "template", "tfoot", "th", "thead", "tr",
+)  # fmt: skip
+_HTML_WITHIN: Final = "foreignobject"  # its content is HTML
+_MAX_WITHIN: Final = 2  # svg elements in one another whose ends are told apart
 
 # A start tag: its name in lower case, its attributes, and the content if that is text.
 Tag = tuple[str, Mapping[str, str], str]
@@ -62,6 +81,29 @@ def _text_elements(names: Iterable[str]) -> str:
     return "|".join(tags) or "(?!)"
 
 
+# A tag's attributes up to its ">" if a "/" before it closes the element; one in a bare value does not.
+_SELF_CLOSED: Final = (
+    rf"[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+\"|'[^']*+'|[^\t\n\f\r >\"'][^\t\n\f\r >]*+(?!>)|(?=>))[^>=]*+)*+(?<=/)>"
+)
+
+
+def _foreign_element(within: int) -> str:
+    """A pattern for the start tag of svg or math, from its name on, what is in it, and its end tag, if it does not end
+    before that. `within`: how many more may be nested in it.
+    """
+    nested = rf"{_any_of((*FOREIGN, _HTML_WITHIN))}{_SELF_CLOSED}"
+    if within:
+        nested += rf"|{_foreign_element(within - 1)}"
+    font = rf"font(?={_SPACE}[^>]*(?:color|face|size))"  # ends it only with one of these attributes
+    token = (
+        rf"(?!{_any_of((*_BREAKOUTS, *FOREIGN, _HTML_WITHIN))}|{font}){_NAME}{_ATTRIBUTES}>"
+        rf"|/(?!{_any_of((*_SURROUNDING, *FOREIGN))})[^>]*+>?+|(?![a-zA-Z!/?])|{_COMMENT}|{_CDATA}|[!?][^>]*+>?+"
+        rf"|{nested}"
+    )
+    content = rf"[^<]*+(?:<(?:{token})[^<]*+)*+(?:</{_any_of(FOREIGN)}[^>]*+>?+)?+"
+    return rf"{_any_of(FOREIGN)}(?:{_SELF_CLOSED}|{_ATTRIBUTES}>{content})"
+
+
 # Nine anchors of ten: an href first, in which nothing needs replacing, nor cutting but the fragment, and which has no
 # other scheme; then attributes that are no "rel". Only the href is wanted, which spares taking the attributes apart.
 _PLAIN_ANCHOR: Final = (
@@ -78,7 +120,10 @@ _DESCRIPTION: Final = (
 
 
 class TagFinder:
-    """Finds the start tags of certain names, but no descriptions; None: of every name. Build it once."""
+    """Finds the start tags of certain names, but no descriptions; None: of every name. Build it once.
+
+    SVG and MathML come as one tag each, with what they hold as its content (see `foreign_finder`).
+    """
 
     def __init__(self, names: Collection[str] | None) -> None:
         text_elements = frozenset(TEXT_ELEMENTS)
@@ -86,7 +131,7 @@ class TagFinder:
             wanted, passed_over, anchor = text_elements, "", "(?!)()"
         else:
             wanted = text_elements & frozenset(names)
-            special = {*names, *text_elements, "plaintext"}
+            special = {*names, *text_elements, *FOREIGN, "plaintext"}
             firsts = {name[0] for name in special}
             others = "".join(letter for letter in ascii_letters if letter.lower() not in firsts)
             passed_over = "|".join((
@@ -100,11 +145,13 @@ class TagFinder:
         # Passed over inside one match: text, end tags, comments, declarations, start tags that nobody asked for. What
         # has no end takes the rest of the text.
         skipped = rf"<(?:/[^>]*+>?+|{passed_over}(?![a-zA-Z!/?])|{_COMMENT}|[!?][^>]*+>?+)"
+        with_content = (*text_elements, *FOREIGN)
         # The alternatives are exhaustive: a match never fails, so the search never starts again one character on.
         self._scanner = Scanner(
             rf"[^<]*+(?:{skipped}[^<]*+)*+"
             rf"(?:{anchor}|<{_any_of(['plaintext'])}[\s\S]*+"
-            rf"|(<(?:{_text_elements(wanted)}|(?!{_any_of(text_elements)}){_NAME}{_ATTRIBUTES}>))"
+            rf"|(<(?:(?!{_any_of(with_content)}){_NAME}{_ATTRIBUTES}>"
+            rf"|{_text_elements(wanted)}|{_foreign_element(_MAX_WITHIN)}))"
             rf"|<{_NAME}{_ATTRIBUTES}|\Z)"
         )
 
@@ -122,6 +169,20 @@ class TagFinder:
         if its content is text, with that. "" means nothing.
         """
         return self._scanner.pieces(data)
+
+
+def foreign_finder(names: Collection[str] | None) -> Scanner:
+    """What finds the start tags of certain names, None: of every name, in the content of a piece that is SVG or MathML.
+
+    There no element's content is text, and CDATA sections are. A style comes with its content.
+    """
+    passed_over = "" if names is None else rf"(?!{_any_of(names)})[a-zA-Z]{_ATTRIBUTES}>?+|"
+    no_tag = rf"{_COMMENT}|{_CDATA}|[!?][^>]*+>?+"
+    style = rf"{_any_of(['style'])}{_ATTRIBUTES}>[^<]*+(?:<(?:{no_tag})[^<]*+)*+"
+    return Scanner(
+        rf"[^<]*+(?:<(?:/[^>]*+>?+|{passed_over}(?![a-zA-Z!/?])|{no_tag})[^<]*+)*+"
+        rf"(?:(<(?:{style}|{_NAME}{_ATTRIBUTES}>))()|<{_NAME}{_ATTRIBUTES}|\Z)"
+    )
 
 
 _TAG = re.compile(rf"<({_NAME})({_ATTRIBUTES})>")

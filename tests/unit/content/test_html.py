@@ -221,6 +221,10 @@ pages = {
     "dots": b"<a href='" + full(b"../") + b"'>", "bases": full(b"<base href='http://['>"),
     "astral": full("\\U0001f600<a href=x>".encode()),
     "binary": bytes(range(256)) * (M // 256),
+    "drawings": full(b"<svg>"), "open drawings": full(b"<svg "), "drawings in one": b"<svg>" + full(b"<g><title/>"),
+    "many drawings": b"".join(b"<svg a=%d><a href=%d>" % (n, n) for n in range(20_000)), "fonts": full(b"<svg><font "),
+    "cdata": full(b"<svg><![CDATA[]"), "one drawing": b"<svg>" + b"".join(b"<a href=%d>" % n for n in range(40_000)),
+    "drawn styles": full(b"<svg><style>url("), "closed": full(b"<svg =/>"),
     "nul": bytes(M), "dots many": full(b"<a href='../../../../a..b/%41'>"),
 }
 for name, page in pages.items():

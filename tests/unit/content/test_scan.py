@@ -23,7 +23,8 @@ _PARTS = st.sampled_from(
     ["<a", "<A", "<p", "</a", ">", ' href="', " href=", ' rel="nofollow"', ' title="', "'", '"', "=", "/", "<!--",
      "-->", "--!>", "-", "<!", "<?", "&amp;", "&", "#", ":", "https://", "text", " ", "\n", "\t", "\x00", "\x01",
      "\x7f", "\x80", "\xa0", "é", "\u2028", "<script>", "</SCRIPT", "<title>", "</title>", "<iframe src=x>",
-     "</iframe ", "<style>", "<plaintext>", "<", "1", "\n\n"]
+     "</iframe ", "<style>", "<plaintext>", "<", "1", "\n\n", "<svg>", "</svg>", "<math ", "/>", "<title/>",
+     "<![CDATA[", "]]>", "<font "]
 )  # fmt: skip
 
 
