@@ -17,10 +17,21 @@ from crawler.core.values import Origin
 from crawler.core.vocabulary import Exit, StoppedBy
 from crawler.core.words import counted, worded
 from crawler.engine.admission import Admission
-from crawler.engine.blocks import Blocks, block_of
+from crawler.engine.blocks import Blocks, block_of, blocked_name
 from crawler.engine.crawl import Crawl
 from crawler.engine.scheduler import Scheduler
-from crawler.engine.upkeep import MAX_PRIORITY, Target, ending, forget, forgotten, judge_added, release, requeued
+from crawler.engine.upkeep import (
+    MAX_PRIORITY,
+    Target,
+    add,
+    ending,
+    forget,
+    forgotten,
+    judge_added,
+    release,
+    requeued,
+    told_of,
+)
 from crawler.frontier.base import Block, Frontier, FrontierFull
 from crawler.inspect.query import host_test
 
@@ -118,11 +129,10 @@ class Commands:
         if not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
             raise Refused('"priority" must be a number between -1000000 and 1000000')
         found, refused = judge_added(urls, self._admission.scope, priority)
-        receipt = await _stored(self._frontier.add(found, now=self._clock.now()))
+        receipt, told = await _stored(add(self._frontier, found, refused, self._clock.now()))
         self._scheduler.stored(receipt)
         self._scheduler.wake()
-        new = sum(receipt.links_new)
-        return {"added": new, "known": len(found) - new, "refused": refused}
+        return told
 
     async def _requeue(self, arguments: Arguments) -> object:
         self._refuse_while_draining()
@@ -153,7 +163,8 @@ class Commands:
         for target in targets:
             erased = await _stored(forget(self._frontier, target, self._clock.now()))
             forgotten(self._scheduler, erased)
-            done.append({"target": str(target), "urls": erased.urls})
+            hosts = (host.origin.host for host in self._scheduler.books.hosts.values())
+            done.append(told_of(target, erased, hosts))
         return {"forgotten": done}
 
     async def _reload(self, arguments: Arguments) -> object:
@@ -162,7 +173,7 @@ class Commands:
 
     async def _release(self, arguments: Arguments) -> object:
         """Templates out of quarantine; their URLs are judged anew in the background."""
-        name, template = self._block_of(arguments).name, arguments.get("template")
+        name, template = _name(arguments), arguments.get("template")
         if template is not None and not isinstance(template, str):
             raise Refused('"template" must be a text')
         host_ids = {host.id for host in self._scheduler.books.hosts.values() if host.origin.host == name}
@@ -189,16 +200,14 @@ class Commands:
         return {"name": name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": cut}
 
     def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> Block:
-        text = arguments.get("name")
-        if not isinstance(text, str):
-            raise Refused('"name" must be a host or a domain')
+        text = _text(arguments, "name")
         try:
             return block_of(text, host_only=host_only, reason=reason, at=self._clock.now())
         except UrlError as error:
-            raise Refused(f"{text!r} is no host: {error}") from None
+            raise Refused(f'"{text}" is no host: {error}') from None
 
     async def _unblock(self, arguments: Arguments) -> object:
-        name = self._block_of(arguments).name
+        name = _name(arguments)
         if not await _stored(self._frontier.unblock(name)):
             above = self._blocks.covers(name)
             words = f"{name} is blocked by {above.name}" if above is not None else f"{name} is not blocked"
@@ -223,6 +232,22 @@ def _flag(arguments: Arguments, name: str) -> bool:
     if not isinstance(value, bool):
         raise Refused(f'"{name}" must be true or false')
     return value
+
+
+def _text(arguments: Arguments, name: str) -> str:
+    value = arguments.get(name)
+    if not isinstance(value, str):
+        raise Refused(f'"{name}" must be a text')
+    return value
+
+
+def _name(arguments: Arguments) -> str:
+    """The host that is named, as the store spells it."""
+    text = _text(arguments, "name")
+    try:
+        return blocked_name(text)
+    except UrlError as error:
+        raise Refused(f'"{text}" is no host: {error}') from None
 
 
 def _texts(arguments: Arguments, name: str) -> list[str]:

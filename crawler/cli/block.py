@@ -18,7 +18,7 @@ from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_data
 from crawler.cli.upkeep import with_store
 from crawler.core.vocabulary import Exit
-from crawler.engine.blocks import Blocks, block_of
+from crawler.engine.blocks import Blocks, block_of, blocked_name
 from crawler.frontier.base import Frontier, Recovered
 from crawler.obs.timestamp import timestamp
 
@@ -90,7 +90,7 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
             answer = control.call("unblock", {"name": name})
         click.echo(f"unblocked {answer['name']}: {counted(answer['hosts'], 'host')} again")
         return Exit.OK
-    host = block_of(name, host_only=False, reason="", at=0.0).name
+    host = blocked_name(name)
 
     async def remove(frontier: Frontier, _: Recovered) -> bool:
         return await frontier.unblock(host)

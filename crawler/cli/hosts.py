@@ -23,7 +23,7 @@ from crawler.inspect.gather import Gathered, gather
 from crawler.inspect.hosts import SORTS, STATES, HostView, views
 from crawler.inspect.moments import at_text, parse_moment, span_text
 from crawler.inspect.parts import Parts
-from crawler.inspect.query import Query, host_test
+from crawler.inspect.query import Query, host_names, host_test
 from crawler.inspect.ranges import newest, select
 from crawler.inspect.tallies import Tally
 from crawler.obs.timestamp import timestamp
@@ -73,6 +73,7 @@ def command(
         since_at = None if since is None else parse_moment(since, now)
     except (ValueError, OverflowError) as error:
         raise click.UsageError(f"--since: {error}") from None
+    names = host_names(hosts)
     located = locate(config, overrides, output)
     is_live = located.place.pid() is not None
     gathered = _gathered(located, since_at)
@@ -84,7 +85,7 @@ def command(
         )
     for problem in gathered.problems:
         say(problem)
-    is_one = host_test(tuple(host.strip("[]").lower() for host in hosts))
+    is_one = host_test(names)
     chosen = [
         view for view in found
         if (not states or view.state in states) and (not hosts or is_one(_name(view)))

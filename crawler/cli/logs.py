@@ -18,7 +18,7 @@ from crawler.inspect.follow import Follower, follow
 from crawler.inspect.lines import last, matching
 from crawler.inspect.moments import parse_moment
 from crawler.inspect.parts import Parts
-from crawler.inspect.query import Line, Matcher, Query
+from crawler.inspect.query import Line, Matcher, Query, host_names
 from crawler.obs.events import Event
 from crawler.obs.redact import redact
 from crawler.obs.timestamp import timestamp
@@ -67,7 +67,7 @@ def command(
     """
     now = time.time()
     query = Query(
-        hosts=tuple(host.strip("[]").lower() for host in hosts),
+        hosts=host_names(hosts),
         outcomes=outcomes,
         error_types=_words(error_types, ErrorType, "--error-type"),
         deny_reasons=_words(deny_reasons, DenyReason, "--deny-reason"),

@@ -12,6 +12,7 @@ from crawler.cli.place import locate, place_options
 from crawler.cli.upkeep import with_store
 from crawler.core.vocabulary import Exit
 from crawler.engine import upkeep
+from crawler.engine.blocks import blocked_name
 from crawler.frontier.base import Frontier, Recovered
 
 
@@ -24,7 +25,7 @@ def release(
 ) -> int:
     """Let URL templates of HOST out of quarantine. Exit code 1 if none was in it."""
     located = locate(config, overrides, output)
-    host = name.strip().lower()
+    host = blocked_name(name)
     if located.place.pid() is not None:
         with Control(located.place.socket) as control:
             answer = control.call("release", {"name": host} | ({} if template is None else {"template": template}))

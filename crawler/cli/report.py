@@ -18,7 +18,7 @@ from crawler.frontier.reader import Reader
 from crawler.inspect.gather import Gathered, gather
 from crawler.inspect.moments import parse_moment, span_text
 from crawler.inspect.parts import Parts
-from crawler.inspect.query import Matcher, Query
+from crawler.inspect.query import Matcher, Query, host_names
 from crawler.inspect.ranges import last_time, select, time_at
 from crawler.inspect.report import Happened, HostReport, all_asked, happened, report
 from crawler.obs.timestamp import timestamp
@@ -63,7 +63,7 @@ def command(
     located = locate(config, overrides, output)
     log = located.place.fetch_log
     if host is not None:
-        return _of_host(located, host.strip("[]").lower(), since_at, until_at, as_json=as_json)
+        return _of_host(located, host_names((host,))[0], since_at, until_at, as_json=as_json)
     with Parts(log) as parts:
         if since_at is None and not everything:
             end = until_at if until_at is not None else last_time(parts)

@@ -25,7 +25,7 @@ from crawler.engine import upkeep
 from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect.lost import insist_on_store
-from crawler.inspect.query import host_test
+from crawler.inspect.query import host_names, host_test
 from crawler.inspect.takedown import write_list
 
 T = TypeVar("T")
@@ -79,8 +79,7 @@ def add(
             scope = _scope(located, recovered)
             for part in _slices(texts):
                 found, out = upkeep.judge_added(part, scope, priority)
-                new = sum((await frontier.add(found, now=time.time())).links_new)
-                take({"added": new, "known": len(found) - new, "refused": out})
+                take((await upkeep.add(frontier, found, out, time.time()))[1])
 
         with_store(located, store)
     click.echo(f"{totals['added']} added, {totals['known']} known already, {len(refused)} refused")
@@ -110,7 +109,7 @@ def requeue(
         wanted = upkeep.ending(errors, statuses)
     except ValueError as error:
         raise click.UsageError(f"{error} (--error-type WORD, --status CODE)") from None
-    hosts = tuple(host.strip("[]").lower() for host in hosts)
+    hosts = host_names(hosts)
     located = locate(config, overrides, output)
     if located.place.pid() is not None:
         arguments = {"error_type": errors, "status": statuses, "host": hosts, "dry_run": dry_run}
@@ -146,7 +145,8 @@ def forget(
     targets: tuple[str, ...], no_scan: bool, config: Path | None, overrides: tuple[str, ...], output: Path | None
 ) -> int:
     """Take down a URL, or a whole host: erased from the store, never fetched again, its records listed for removal from
-    the WARC files in takedown.jsonl.
+    the WARC files in takedown.jsonl. Names and URLs are whole: patterns are refused. Exit code 1 if nothing of one was
+    known; it is kept out all the same.
     """
     wanted = [upkeep.Target.of(text) for text in targets]
     located = locate(config, overrides, output)
@@ -156,22 +156,35 @@ def forget(
             answer = control.call("forget", {"targets": [str(one) for one in wanted]}, timeout_s=_PATIENCE_S)
     else:
 
-        async def store(frontier: Frontier, _: Recovered) -> dict[str, Any]:
+        async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
             done = [(one, await upkeep.forget(frontier, one, time.time())) for one in wanted]
-            return {"forgotten": [{"target": str(one), "urls": erased.urls} for one, erased in done]}
+            hosts = [row.origin.host for row in recovered.hosts]
+            return {"forgotten": [upkeep.told_of(one, erased, hosts) for one, erased in done]}
 
         answer = with_store(located, store)
     for one in answer["forgotten"]:
-        if one["urls"]:
-            click.echo(f"{one['target']}: {counted(one['urls'], 'URL')} forgotten")
-        else:
-            what = "was not known" if "/" in one["target"] else "no URL of this host was known"
-            click.echo(f"{one['target']}: {what}; it will never be fetched from now on")
+        _tell_forgotten(**one)
     listed = write_list(place, [] if no_scan else wanted, now=time.time())
     click.echo(f"{counted(listed.new, 'new record')} to remove, {listed.records:,} in all, in {listed.path}")
     for problem in listed.problems:
         say(problem)
-    return Exit.FINDINGS if listed.problems else Exit.OK
+    missed = any(not one["urls"] and not one["again"] for one in answer["forgotten"])
+    return Exit.FINDINGS if listed.problems or missed else Exit.OK
+
+
+def _tell_forgotten(target: str, urls: int, again: bool, hosts_below: int) -> None:
+    if urls:
+        text = f"{counted(urls, 'URL')} forgotten"
+    elif again:
+        text = "was taken down before"
+    elif "/" in target:
+        literal = ' ("*" stands for itself)' if "*" in target else ""
+        text = f"was not known{literal}; it will never be fetched from now on"
+    else:
+        text = "no URL of this host was known; it will never be fetched from now on"
+    click.echo(f"{target}: {text}")
+    if hosts_below:
+        say(f"{counted(hosts_below, 'host')} below {target} stay: name each; `crawler block {target}` stops them all")
 
 
 def _texts(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[str]:

@@ -33,6 +33,7 @@ _DEFAULT_PORT: Final = {"http": 80, "https": 443}
 # Applied only to what ada serialised: an "@" inside userinfo or path-before-slash is always percent-encoded there.
 _SERIALISED = re.compile(r"(https?)://(?:[^/@?#]*@)?(\[[^\]]+\]|[^/:?#]+)(?::(\d+))?(/[^#]*)")
 _HOST = re.compile(r"\[.*\]|(?:[^.]{1,63}\.)*[^.]{1,63}\.?")
+_DNS_NAME = re.compile(r"\[.*\]|[a-z0-9_.-]+")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 # Names that mean nothing but a session, whatever their value, and names that may: where the value is long and has a
 # figure. After Heritrix's StripSessionIDs and StripSessionCFIDs, which cut them off the URL itself.
@@ -92,7 +93,18 @@ def checked(href: str) -> tuple[str, Origin]:
 
 
 def seed(text: str) -> tuple[str, Origin]:
-    """Parse what an operator typed; without a scheme it means https. Raises UrlError."""
+    """Parse a URL that an operator names. Raises UrlError, also for a host that is no name in DNS: the URL standard
+    lets "h*" and "!!" pass, and a person who writes them means something else.
+    """
+    url, origin = typed(text)
+    if not _DNS_NAME.fullmatch(origin.host):
+        hint = ": a pattern cannot stand here" if "*" in origin.host else ""
+        raise UrlError(DenyReason.URL_INVALID, f'"{origin.host}" is neither a host name nor an address{hint}')
+    return url, origin
+
+
+def typed(text: str) -> tuple[str, Origin]:
+    """Parse what a person typed, as a page may have it; without a scheme it means https. Raises UrlError."""
     text = text.strip()
     if _COLON_MISSING.match(text):  # else a host of the name "https"
         raise UrlError(DenyReason.URL_INVALID, 'the ":" after the scheme is missing')

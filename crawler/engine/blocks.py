@@ -6,8 +6,9 @@ not depend on the order in which blocks came and went.
 
 from collections.abc import Iterable
 
-from crawler.core.url import seed
+from crawler.core.url import UrlError, seed, typed
 from crawler.core.values import Origin
+from crawler.core.vocabulary import DenyReason
 from crawler.frontier.base import Block
 
 HOST = "host"
@@ -18,9 +19,17 @@ def block_of(text: str, *, host_only: bool, reason: str, at: float) -> Block:
     """The block that an operator asks for: of a host or domain as URLs spell it (IDNA-encoded, lower case), a whole URL
     standing for its host. An address has nothing below it. Raises UrlError.
     """
-    host = seed(text.strip().removeprefix("*."))[1].host.rstrip(".")
+    bare = text.strip().removeprefix("*.")
+    host = seed(bare)[1].host.rstrip(".")
+    if host_only and bare != text.strip():
+        raise UrlError(DenyReason.URL_INVALID, f'"*." means all below {host}, --host-only means none of them')
     is_address = host.startswith("[") or host.replace(".", "").isdigit()
     return Block(host, HOST if host_only or is_address else DOMAIN, at, reason)
+
+
+def blocked_name(text: str) -> str:
+    """The name of a stored block that an operator speaks of; older versions took any. Raises UrlError."""
+    return typed(text.strip().removeprefix("*."))[1].host.rstrip(".")
 
 
 class Blocks:

@@ -5,12 +5,13 @@ Invariant: what a change took out of the store is in no buffer any more; what is
 and the store lists its record.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from crawler.core.scope import Scope
-from crawler.core.url import UrlError, key_of, parse, seed
+from crawler.core.url import UrlError, key_of, seed
 from crawler.core.values import Discovered, Quarantine
 from crawler.core.vocabulary import DenyReason, ErrorType, OutcomeWord, Source
 from crawler.engine.scheduler import Scheduler
@@ -18,6 +19,8 @@ from crawler.frontier.base import Batch, Ending, Forgotten, Frontier, Receipt
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # what `requeue` may name
 MAX_PRIORITY: Final = 1_000_000
+FORGOTTEN_RULE: Final = "it was taken down by `crawler forget`, for good"
+_IS_URL: Final = re.compile(r"[/\\?#@]")
 _NO_STATUS: Final = '{!r} is neither a status code nor a class such as "4xx"'
 
 
@@ -50,12 +53,17 @@ class Target:
 
     @classmethod
     def of(cls, text: str) -> "Target":
-        """A text without a slash names a host. Raises UrlError."""
+        """A text without a path or query names a host. Raises UrlError."""
         text = text.strip()
-        if "/" in text:
-            url, origin = seed(text)
+        if text.startswith("*."):
+            hint = f'`crawler hosts --host "{text}"` lists them, `crawler block {text[2:]}` stops them all'
+            raise UrlError(DenyReason.URL_INVALID, f"hosts are taken down by their names, one by one: {hint}")
+        url, origin = seed(text)
+        if _IS_URL.search(text):
             return cls(origin.host, url)
-        return cls(parse(f"https://{text}/")[1].host)
+        if str(origin) != f"https://{origin.host}":
+            raise UrlError(DenyReason.URL_INVALID, f"a host is forgotten on all its ports: {origin.host} names it")
+        return cls(origin.host)
 
     def __str__(self) -> str:
         return self.url or self.host
@@ -65,6 +73,24 @@ async def forget(frontier: Frontier, target: Target, now: float) -> Forgotten:
     if target.url is not None:
         return await frontier.forget_url(target.url, now=now)
     return await frontier.forget_host(target.host, now=now)
+
+
+def told_of(target: Target, erased: Forgotten, hosts: Iterable[str]) -> dict[str, object]:
+    """What a takedown did, for who asked. `hosts` are those of the store: the ones below the target stay."""
+    below = set() if target.url is not None else {host for host in hosts if host.endswith(f".{target.host}")}
+    return {"target": str(target), "urls": erased.urls, "again": erased.again, "hosts_below": len(below)}
+
+
+async def add(
+    frontier: Frontier, found: Sequence[Discovered], refused: Sequence[dict[str, str]], now: float
+) -> tuple[Receipt, dict[str, object]]:
+    """Store what `judge_added` let pass. Returns the receipt and what is told; what was taken down is refused."""
+    receipt = await frontier.add(found, now=now)
+    known = [one for one, is_new in zip(found, receipt.links_new, strict=True) if not is_new]
+    gone = await frontier.forgotten(known)
+    told = [{"url": one.url, "reason": "forgotten", "rule": FORGOTTEN_RULE} for one in gone]
+    new = sum(receipt.links_new)
+    return receipt, {"added": new, "known": len(known) - len(gone), "refused": [*refused, *told]}
 
 
 def ending(errors: Sequence[str], statuses: Sequence[str]) -> Ending:

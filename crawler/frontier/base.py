@@ -160,6 +160,7 @@ class RobotsVersion:
 class Forgotten:
     """What a takedown erased: how many URLs, their ids if they were named one by one, and the ids of the hosts they
     belong to. `queued` maps host id → how many of them were queued; `hosts` are the rows of hosts first seen by it.
+    `again`: the target itself had been taken down before.
     """
 
     urls: int = 0
@@ -167,6 +168,7 @@ class Forgotten:
     ids: tuple[int, ...] = ()
     host_ids: tuple[int, ...] = ()
     hosts: Sequence[HostRow] = ()
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +384,9 @@ class Frontier(Protocol):
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
         """The same for every URL of a host, whatever its scheme and port. Closed from the first transaction on."""
+
+    async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
+        """Those of `found` that were taken down, by themselves or with their host."""
 
     async def takedowns(self) -> list[Takedown]:
         """Records of erased URLs in the WARC files: the last one of each, and those written since."""

@@ -90,6 +90,10 @@ class Discoveries:
         change.counts["hosts"] = change.counts.get("hosts", 0) + 1
         return row.id
 
+    def is_closed(self, host: str) -> bool:
+        """Whether a host was taken down."""
+        return host in self._closed_hosts
+
     def close_host(self, host: str) -> None:
         """Store nothing of this host any more (it is in forgotten_host)."""
         self._closed_hosts.add(host)

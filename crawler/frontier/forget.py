@@ -16,7 +16,7 @@ from typing import Any, Final
 import orjson
 
 from crawler.core.url import every_key_of, key_of
-from crawler.core.values import Origin
+from crawler.core.values import Discovered, Origin
 from crawler.core.vocabulary import UrlState
 from crawler.frontier import sql
 from crawler.frontier.base import Forgotten
@@ -34,7 +34,7 @@ def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotte
     with writer.change() as change:
         host_id = writer.urls.host_id(origin, now, change)
         if host_id == 0:
-            return Forgotten()
+            return Forgotten(again=True)
         statement = sql.KNOWN_AS if writer.seen is None else sql.KNOWN_AS_OF_HOST
         known = orjson.loads(database.get(statement, (host_id, orjson.dumps(every_key_of(url)).decode())))
         rows = [(url_id, host_id, state) for url_id, _, state in known if state != UrlState.FORGOTTEN]
@@ -54,7 +54,7 @@ def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotte
         database.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
         database.run(sql.MARK_FORGOTTEN_ABOVE, (last_id,))
     ids = tuple(sorted(url_id for url_id, _, _ in rows))
-    return Forgotten(len(rows), _queued(rows), ids, (host_id,), change.receipt(()).hosts)
+    return Forgotten(len(rows), _queued(rows), ids, (host_id,), change.receipt(()).hosts, was_forgotten)
 
 
 def forget_host(writer: Writer, host: str, now: float) -> Forgotten:
@@ -64,9 +64,24 @@ def forget_host(writer: Writer, host: str, now: float) -> Forgotten:
         database.run(sql.PUT_FORGOTTEN_HOST, (host, now))
         unfinished = {*_unfinished(writer), host}
         database.run(sql.PUT_META, (_UNFINISHED, orjson.dumps(sorted(unfinished)).decode()))
+    again = writer.urls.is_closed(host)
     writer.urls.close_host(host)
     ids: Sequence[int] = orjson.loads(database.get(sql.IDS_OF_HOST_NAME, (host,)))
-    return Forgotten(host_ids=tuple(ids))
+    return Forgotten(host_ids=tuple(ids), again=again)
+
+
+def forgotten(writer: Writer, found: Sequence[Discovered]) -> list[Discovered]:
+    """See Frontier.forgotten."""
+    marks: dict[Origin, set[int]] = {}
+    statement = sql.KNOWN_AS if writer.seen is None else sql.KNOWN_AS_OF_HOST
+    by_origin: dict[Origin, list[int]] = {}
+    for one in found:
+        by_origin.setdefault(one.origin, []).append(one.key)
+    for origin, keys in by_origin.items():
+        host_id = writer.database.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
+        known = orjson.loads(writer.database.get(statement, (host_id, orjson.dumps(keys).decode())))
+        marks[origin] = {key for _, key, state in known if state == UrlState.FORGOTTEN}
+    return [one for one in found if writer.urls.is_closed(one.origin.host) or one.key in marks[one.origin]]
 
 
 def forget_slice(writer: Writer, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:

@@ -237,7 +237,7 @@ class MemoryFrontier(MemoryRows):
         self._check_open()
         href, origin = parse(url)
         if origin.host in self._closed_hosts:
-            return Forgotten()
+            return Forgotten(again=True)
         new_hosts: list[KeptHost] = []
         marks = [Discovered(href, origin, key, 0, "", Source.SEED) for key in every_key_of(href)]
         erased: list[int] = []
@@ -256,10 +256,12 @@ class MemoryFrontier(MemoryRows):
         self._marks += len(erased) + new - (not was_forgotten)
         host_id = self._hosts[origin].row.id
         rows = [host.as_row() for host in new_hosts]
-        return Forgotten(len(erased), {host_id: queued} if queued else {}, tuple(sorted(erased)), (host_id,), rows)
+        queued_of = {host_id: queued} if queued else {}
+        return Forgotten(len(erased), queued_of, tuple(sorted(erased)), (host_id,), rows, was_forgotten)
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
         self._check_open()
+        again = host in self._closed_hosts
         self._closed_hosts.add(host)
         known = [one for origin, one in self._hosts.items() if origin.host == host]
         ids = {one.row.id for one in known}
@@ -269,7 +271,17 @@ class MemoryFrontier(MemoryRows):
             self._erase(url, now)
         for one in known:
             one.robots, one.robots_versions = None, []
-        return Forgotten(len(erased), dict(queued), host_ids=tuple(sorted(ids)))
+        return Forgotten(len(erased), dict(queued), host_ids=tuple(sorted(ids)), again=again)
+
+    async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
+        self._check_open()
+        gone = []
+        for one in found:
+            host = self._hosts.get(one.origin)
+            url = None if host is None else self._keys.get((host.row.id, one.key))
+            if one.origin.host in self._closed_hosts or (url is not None and url.state is UrlState.FORGOTTEN):
+                gone.append(one)
+        return gone
 
     async def takedowns(self) -> list[Takedown]:
         self._check_open()

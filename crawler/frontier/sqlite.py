@@ -285,6 +285,9 @@ class SqliteFrontier:
         await self._run(lambda _, writer: forget.finish_host(writer, host))
         return replace(forgotten, urls=erased, queued=queued)
 
+    async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
+        return await self._run(lambda _, writer: forget.forgotten(writer, found))
+
     async def takedowns(self) -> list[Takedown]:
         return await self._run(lambda database, _: [Takedown(*columns) for columns in database.rows(sql.TAKEDOWNS)])
 

@@ -5,13 +5,14 @@ from or how they are shown. Invariant: the look at the bytes only spares work, t
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
 from crawler.core.scope import compile_pattern
+from crawler.core.url import seed
 
 Line = dict[str, Any]
 
@@ -86,6 +87,18 @@ def _status_test(statuses: tuple[str, ...]) -> Callable[[Line], bool]:
         return isinstance(code, int) and (code in exact or code // 100 in classes)
 
     return test
+
+
+def host_names(hosts: Sequence[str]) -> tuple[str, ...]:
+    """Hosts that a person names, "*.name" for all below it, as the store and the logs spell them but for the brackets
+    of an IPv6 address. Raises UrlError for what is neither a name nor an address.
+    """
+    names = []
+    for text in hosts:
+        bare = text.strip().removeprefix("*.")
+        host = seed(f"[{bare}]" if bare.count(":") > 1 and "/" not in bare and "[" not in bare else bare)[1].host
+        names.append(text.strip()[: -len(bare)] + host.strip("[]"))
+    return tuple(names)
 
 
 def host_test(hosts: tuple[str, ...]) -> Callable[[str], bool]:

@@ -13,7 +13,7 @@ from crawler.content.robots import RobotsTxt
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
 from crawler.core.trapshape import TemplateTree
-from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, seed, target_of
+from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, target_of, typed
 from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
 from crawler.engine.blocks import Blocks
@@ -44,7 +44,7 @@ class Inquiry:
     def why(self, asked: str) -> Answer:
         """The whole chain for a URL as somebody typed it, without a scheme https. Raises what the reader raises."""
         try:
-            url, origin = seed(asked)
+            url, origin = typed(asked)
         except UrlError as error:
             answer = Answer(asked, asked, verdict="would_deny", deny_reason=error.reason.value)
             answer.headline = f"would never be fetched: {error}"

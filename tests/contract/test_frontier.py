@@ -823,7 +823,7 @@ async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> N
         )  # fmt: skip
         forgotten = await frontier.forget_url(url + "#part", now=NOW + 1)
         assert (forgotten.urls, forgotten.ids, forgotten.host_ids) == (1, (secret.id,), (1,))
-        assert await frontier.forget_url(url, now=NOW + 2) == replace(forgotten, urls=0, ids=())
+        assert await frontier.forget_url(url, now=NOW + 2) == replace(forgotten, urls=0, ids=(), again=True)
         assert await frontier.promote_revisits(now=NOW + 99, limit=9) == {}
         assert list((await frontier.add(again, now=NOW)).links_new) == [0, 0]
         assert await frontier.requeue(Ending(("forgotten",))) == {}
@@ -866,6 +866,19 @@ async def test_a_url_can_be_forgotten_before_it_is_known(store: Store) -> None:
         forgotten = await frontier.forget_url("https://new.example/x", now=NOW)
         assert (forgotten.urls, [row.id for row in forgotten.hosts]) == (0, [1])
         assert list((await add(frontier, "https://new.example/x", "https://new.example/y")).links_new) == [0, 1]
+        assert not forgotten.again
+        assert (await frontier.forget_url("https://new.example/x", now=NOW)).again
+
+
+async def test_it_is_known_what_was_taken_down(store: Store) -> None:
+    """By itself or with its host; what was never there was not."""
+    urls = ["https://a.example/1", "https://a.example/2", "https://b.example/1", "https://c.example/1"]
+    async with store.opened() as (frontier, _):
+        await add(frontier, *urls[:2])
+        await frontier.forget_url(urls[0], now=NOW)
+        await frontier.forget_host("b.example", now=NOW)
+        assert [one.url for one in await frontier.forgotten([found(url) for url in urls])] == [urls[0], urls[2]]
+        assert await frontier.forgotten([]) == []
 
 
 async def test_what_is_fetched_while_it_is_forgotten_leaves_only_the_place_of_its_record(store: Store) -> None:
@@ -904,6 +917,8 @@ async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
         totals = await frontier.totals()
         assert (totals.queued, totals.forgotten, totals.hosts) == (2, 9, 5)
         assert await frontier.forget_host("unheard.example", now=NOW) == Forgotten()
+        assert await frontier.forget_host("unheard.example", now=NOW) == Forgotten(again=True)
+        assert (await frontier.forget_url("https://unheard.example/x", now=NOW)).again
         assert list((await add(frontier, "https://unheard.example/")).links_new) == [0]
 
 

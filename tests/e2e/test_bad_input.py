@@ -363,7 +363,7 @@ def test_what_is_mistyped_is_told_and_what_is_foreign_is_named(server: Nginx, tm
     nothing = run("logs", "--host", "nix.test", "--output", crawl.output)
     assert (nothing.code, nothing.stdout, nothing.stderr) == (0, "", "crawler: fetch.jsonl: no line is like that\n")
     forgot = run("forget", "never.test", f"https://{OTHER}/never", "--no-scan", "--output", crawl.output)
-    assert forgot.code == 0
+    assert forgot.code == 1
     assert "never.test: no URL of this host was known; it will never be fetched from now on" in forgot.stdout
     assert f"https://{OTHER}/never: was not known; it will never be fetched from now on" in forgot.stdout
     assert run("why", f"https://{OTHER}/never", "--output", crawl.output).code == 0

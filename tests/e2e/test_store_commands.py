@@ -235,11 +235,18 @@ def test_a_running_crawl_fetches_what_is_added(server: Nginx, tmp_path: Path) ->
         ran = run("add", extra, "--priority", "-9", "--output", crawl.output)
         assert (ran.code, ran.stdout) == (0, "1 added, 0 known already, 0 refused\n")
         gone = server.url(OTHER, "/")
-        assert run("forget", gone, "--no-scan", "--output", crawl.output).code == 0
+        ran = run("forget", gone, "--no-scan", "--output", crawl.output)
+        assert ran.code == 1
+        assert ran.stdout.startswith(f"{gone}: was not known; it will never be fetched from now on\n")
         ran = run("requeue", "--error-type", "read_timeout", "--output", crawl.output)
         assert (ran.code, ran.stdout) == (0, "0 URLs of 0 hosts queued again\n")
+        for pattern in ("*.test", "h*", "!!"):
+            ran = run("forget", gone, pattern, "--output", crawl.output)
+            assert (ran.code, ran.stdout) == (2, "")
+        assert run("block", "h*", "--output", crawl.output).code == 2
         ran = run("add", gone, "--output", crawl.output)
-        assert ran.stdout == "0 added, 1 known already, 0 refused\n"
+        assert (ran.code, ran.stdout) == (1, "0 added, 0 known already, 1 refused\n")
+        assert f"not added: {gone}: forgotten: it was taken down by `crawler forget`" in ran.stderr
         process.terminate()
         process.wait(timeout=90)
     assert (DOCS, "/added-by-hand") in server.places()
@@ -322,7 +329,28 @@ def test_a_forgotten_url_is_listed_with_all_its_records(crawl: Crawl) -> None:
         assert (found.kind, found.url) == (line["record"], url)
     assert url not in {row["url"] for row in rows(crawl, "urls")}
     assert run("verify", crawl.output).code == 0
-    assert run("add", url, "-c", crawl.config, "--output", crawl.output).stdout.startswith("0 added, 1 known")
+    ran = run("add", url, "-c", crawl.config, "--output", crawl.output)
+    assert (ran.code, ran.stdout) == (1, "0 added, 0 known already, 1 refused\n")
+    assert "it was taken down by `crawler forget`" in ran.stderr
+    again = run("forget", url, "--no-scan", "--output", crawl.output)
+    assert (again.code, again.stdout.splitlines()[0]) == (0, f"{url}: was taken down before")
+
+
+def test_a_pattern_is_no_takedown(crawl: Crawl) -> None:
+    """Neither is what is no host; a "*" in a path is taken as it stands, and said to be."""
+    before = rows(crawl, "urls")
+    for text in ("*.test", "h*", "!!", "https://*.test/", f"{DOCS}:8443"):
+        for command in ("forget", "block"):
+            if (command, text) in {("block", "*.test"), ("block", f"{DOCS}:8443")}:
+                continue  # it means all below, and a host on all its ports
+            ran = run(command, text, "--output", crawl.output)
+            assert (ran.code, ran.stdout) == (2, ""), (command, text)
+            assert "Traceback" not in ran.stderr
+    for command in (("hosts", "--host"), ("logs", "--host"), ("requeue", "--status", "404", "--host")):
+        assert run(*command, "h*", "--output", crawl.output).code == 2
+    ran = run("forget", f"https://{DOCS}/a*", "--no-scan", "--output", crawl.output)
+    assert (ran.code, '("*" stands for itself)' in ran.stdout) == (1, True)
+    assert rows(crawl, "urls") == before
 
 
 def test_a_forgotten_host_is_listed_whole(crawl: Crawl) -> None:

@@ -48,6 +48,17 @@ def test_a_seed_without_its_colon_is_a_slip(typed: str) -> None:
         url.seed(typed)
 
 
+@pytest.mark.parametrize("host", ["*.farm.test", "h*", "!!", "a,b.test", "(x)", "a+b.test", "$"])
+def test_an_operator_s_host_is_a_name_in_dns(host: str) -> None:
+    """The URL standard lets others pass, and so do pages' links: no resolver knows them."""
+    assert url.parse(f"https://{host}/")[1].host == host == url.typed(host)[1].host
+    with pytest.raises(url.UrlError, match="is neither a host name nor an address"):
+        url.seed(host)
+    with pytest.raises(url.UrlError):
+        url.seed(f"https://{host}/x")
+    assert url.seed("a_b-1.test/a*")[0] == "https://a_b-1.test/a*"
+
+
 def test_a_message_shows_no_password() -> None:
     """What is no URL may hold one all the same."""
     with pytest.raises(url.UrlError) as caught:
