@@ -14,12 +14,14 @@ import ada_url
 from publicsuffixlist import PublicSuffixList
 from xxhash import xxh3_64_intdigest
 
+from crawler.core.sessions import without_session, without_session_at_first
 from crawler.core.values import Origin
 from crawler.core.vocabulary import DenyReason, TaskKind
 
 MAX_URL_BYTES: Final = 2_048  # the sitemap protocol's limit for <loc>; longer ones are traps far more often than pages
 MAX_HOST_CHARS: Final = 253  # RFC 1035 §2.3.4 less the root dot
 SLOTS: Final = 1_024
+KEY_RULES: Final = 2  # version of the rules for what counts as the same URL: docs/decisions/0032-key-rules.md
 
 # Fetch standard, "bad port": services that an HTTP request could be smuggled into.
 BLOCKED_PORTS: Final = frozenset(
@@ -35,14 +37,6 @@ _SERIALISED = re.compile(r"(https?)://(?:[^/@?#]*@)?(\[[^\]]+\]|[^/:?#]+)(?::(\d
 _HOST = re.compile(r"\[.*\]|(?:[^.]{1,63}\.)*[^.]{1,63}\.?")
 _DNS_NAME = re.compile(r"\[.*\]|[a-z0-9_.-]+")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-# Names that mean nothing but a session, whatever their value, and names that may: where the value is long and has a
-# figure. After Heritrix's StripSessionIDs and StripSessionCFIDs, which cut them off the URL itself.
-_SESSION: Final = (
-    r"(?:(?:phpsessid|jsessionid|aspsessionid[a-z]*|session_?id|sess_?id|cfid|cftoken|oscsid|zenid)=[^&;#]*"
-    r"|(?:sid|s|session|sess)=(?=[^&]*\d)[0-9a-zA-Z_-]{8,})"
-)
-_IN_QUERY: Final = re.compile(_SESSION, re.IGNORECASE)
-_IN_PATH: Final = re.compile(r";jsessionid=[^?;/]*", re.IGNORECASE)
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _USERINFO = re.compile(r"//[^/?#\s]*@")  # may hold a password: not for a message
 _COLON_MISSING = re.compile(r"https?/+", re.IGNORECASE)
@@ -122,20 +116,17 @@ def target_of(url: str) -> str:
     return url[url.index("/", url.index("://") + 3) :]
 
 
-def canonical(url: str) -> str:
+def canonical(url: str, rules: int = KEY_RULES) -> str:
     """The form that duplicates share, for a URL that `parse` returned.
 
     Escapes of unreserved characters are undone and the others written in upper case (RFC 3986 §6.2.2), session
-    identifiers and a "?" with nothing behind it are dropped. `%2F` stays. What a server may treat as different stays
-    different.
+    identifiers (`sessions`) and a "?" with nothing behind it are dropped. `%2F` stays. What a server may treat as
+    different stays different. `rules`: a version up to KEY_RULES.
     """
     if "%" in url:
         url = _ESCAPE.sub(_normalise_escape, url)
-    if ";" in url:
-        url = _IN_PATH.sub("", url)
-    if "?" in url and _IN_QUERY.search(url):
-        path, _, query = url.partition("?")
-        url = f"{path}?{'&'.join(part for part in query.split('&') if not _IN_QUERY.fullmatch(part))}"
+    if "=" in url:
+        url = without_session(url) if rules == KEY_RULES else without_session_at_first(url)
     return url[:-1] if url.endswith("?") else url
 
 
@@ -148,30 +139,41 @@ def key_of(url: str) -> int:
     """The 64-bit signed key under which a URL that `parse` returned is known; equal for duplicates."""
     if "%" in url or "?" in url or ";" in url:  # asked for every link of every page: most need no other spelling
         url = canonical(url)
-    value = xxh3_64_intdigest(url.encode())
-    return value - (1 << 64) if value >= 1 << 63 else value
+    return _signed(xxh3_64_intdigest(url.encode()))
 
 
 def respelt_key_of(url: str) -> int:
     """The key of a URL that a redirect named as another spelling of its own canonical form ("/%7Ejo" → "/~jo"): it must
     be fetched although its ordinary key is known.
     """
-    value = xxh3_64_intdigest(url.encode(), seed=1)
-    return value - (1 << 64) if value >= 1 << 63 else value
+    return _signed(xxh3_64_intdigest(url.encode(), seed=1))
 
 
 def kind_key_of(url: str, kind: TaskKind) -> int:
     """The key of a URL that is asked for as something else than a page, so that it is known beside the page."""
-    if kind is TaskKind.PAGE:
-        return key_of(url)
-    value = xxh3_64_intdigest(f"{kind} {canonical(url)}".encode(), seed=2)
-    return value - (1 << 64) if value >= 1 << 63 else value
+    return key_of(url) if kind is TaskKind.PAGE else _kind_key(canonical(url), kind)
 
 
 def every_key_of(url: str) -> tuple[int, ...]:
     """All keys under which a URL that `parse` returned may be known."""
     kinds = [kind_key_of(url, kind) for kind in TaskKind if kind is not TaskKind.PAGE]
     return (key_of(url), respelt_key_of(url), *kinds)
+
+
+def first_key_of(url: str, kind: TaskKind) -> int | None:
+    """The key that a URL had by version 1 of the rules, if it is another one now."""
+    first = canonical(url, 1)
+    if first == canonical(url):
+        return None
+    return _signed(xxh3_64_intdigest(first.encode())) if kind is TaskKind.PAGE else _kind_key(first, kind)
+
+
+def _kind_key(known_as: str, kind: TaskKind) -> int:
+    return _signed(xxh3_64_intdigest(f"{kind} {known_as}".encode(), seed=2))
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
 
 
 @lru_cache(maxsize=1)

@@ -10,7 +10,8 @@ from typing import Final
 
 import orjson
 
-from crawler.core.url import every_key_of, parse
+from crawler.core.url import every_key_of, first_key_of, parse
+from crawler.core.vocabulary import TaskKind
 from crawler.core.words import counted
 from crawler.frontier.reader import Reader
 
@@ -130,7 +131,8 @@ class Auditor(Reader):
         """Whether it is there in another spelling."""
         href, origin = parse(url)
         host = self.host(origin)
-        keys = every_key_of(href)
+        older = (first_key_of(href, kind) for kind in TaskKind)
+        keys = (*every_key_of(href), *(key for key in older if key is not None))
         marks = ",".join("?" * len(keys))
         sql = f"SELECT 1 FROM known WHERE host = ? AND hash IN ({marks}) LIMIT 1"  # noqa: S608 - question marks
         return host is not None and self._get(sql, (host["id"], *keys)) is not None

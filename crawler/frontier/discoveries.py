@@ -1,7 +1,7 @@
 """How URLs enter the store: their hosts' rows, their own, and what sitemaps say of them.
 
 It writes within a transaction that is somebody else's (`writer`). It keeps in memory the ids of hosts met lately, and
-which hosts were taken down. Invariant: what it remembers was committed.
+which hosts, and which URLs under older key rules, were taken down. Invariant: what it remembers was committed.
 """
 
 from collections import OrderedDict
@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import orjson
 
-from crawler.core.url import registrable_domain, slot_of, target_of
+from crawler.core.url import first_key_of, registrable_domain, slot_of, target_of
 from crawler.core.values import Discovered, HostRow, Origin, Settlement
 from crawler.core.vocabulary import TaskKind
 from crawler.frontier import sql
@@ -29,6 +29,7 @@ class Discoveries:
         self.seen = seen
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
         self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
+        self._first_marks = set(database.rows(sql.FIRST_MARKS))  # a few for each URL that operators typed
 
     def put(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
         """URLs that no page led to. Returns 1 for each that is new, the first of several, and 0 for the others."""
@@ -120,6 +121,8 @@ class Discoveries:
         """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
         found_second = int(found_at)  # never later than its fetch; SQLite stores it in four bytes instead of eight
         host_ids = self._ids_of(discovered, found_at, change)
+        if self._first_marks:
+            host_ids = [0 if self._was_forgotten(*pair) else pair[0] for pair in zip(host_ids, discovered, strict=True)]
         found: Iterable[tuple[int, Discovered]] = zip(host_ids, discovered, strict=True)
         if self.seen is not None:
             found = self.seen.select(change.fresh, host_ids, discovered)
@@ -131,6 +134,11 @@ class Discoveries:
                      None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
             if one.hint is not None:
                 hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
+
+    def _was_forgotten(self, host_id: int, one: Discovered) -> bool:
+        """Whether it was taken down under the key that it had by older rules."""
+        first = first_key_of(one.url, one.kind)
+        return first is not None and (host_id, first) in self._first_marks
 
     def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
         """The host of each, made if need be; 0 for one that was taken down."""

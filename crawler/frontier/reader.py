@@ -22,9 +22,12 @@ from urllib.parse import quote
 import apsw
 import orjson
 
+from crawler.core.url import KEY_RULES, first_key_of
 from crawler.core.values import Origin
+from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.frontier.base import Block, FrontierCorrupt, FrontierError, FrontierVersion
 from crawler.frontier.database import APPLICATION_ID, MIGRATIONS, refuse_foreign_log
+from crawler.frontier.rekey import RULES
 from crawler.frontier.rows import MARKS
 from crawler.frontier.sql import COUNT_MARKS
 
@@ -91,6 +94,17 @@ class Reader:
             return self._row("SELECT * FROM url WHERE host = ? AND hash = ?", (host_id, key))
         by_host = "SELECT * FROM url WHERE host = ?1 AND state {} 'queued' AND hash = ?2"  # each has an index
         return self._row(f"{by_host.format('=')} UNION ALL {by_host.format('<>')}", (host_id, key))
+
+    def url_by_first_key(self, host_id: int, url: str) -> Row | None:
+        """The row of a page by the key it had under older rules, as far as that still counts: before the crawl has
+        brought the store up to today's, and where it was forgotten by then.
+        """
+        key = first_key_of(url, TaskKind.PAGE)
+        row = None if key is None else self.url(host_id, key)
+        if row is None or self.meta(RULES) != str(KEY_RULES):
+            return row
+        marked = "SELECT 1 FROM first_mark WHERE host = ? AND hash = ?"
+        return row if row["state"] == UrlState.FORGOTTEN and self._get(marked, (host_id, key)) is not None else None
 
     def url_by_id(self, url_id: int) -> Row | None:
         return self._row("SELECT * FROM url WHERE id = ?", (url_id,))

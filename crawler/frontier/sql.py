@@ -294,6 +294,7 @@ SELECT json_group_array(json_array(id, id, state)) FROM (
 PUT_FORGOTTEN_HOST: Final = "INSERT OR IGNORE INTO forgotten_host (host, at) VALUES (?, ?)"
 FORGOTTEN_HOSTS: Final = "SELECT host FROM forgotten_host"
 FORGOTTEN_AT: Final = "SELECT at FROM forgotten_host WHERE host = ?"
+FIRST_MARKS: Final = "SELECT host, hash FROM first_mark"
 # Marks beside the one of each URL that was taken down, in a store of a version that did not keep their number: they
 # have no source. A URL that was not known has nothing but marks; one of them stands for it.
 COUNT_MARKS: Final = """
@@ -349,3 +350,14 @@ BLOCK_OF: Final = "SELECT name, kind, at, reason FROM blocked WHERE name = ?"
 BLOCK: Final = "INSERT OR REPLACE INTO blocked (name, kind, at, reason) VALUES (?, ?, ?, ?)"
 IS_BLOCKED: Final = "SELECT 1 FROM blocked WHERE name = ?"
 UNBLOCK: Final = "DELETE FROM blocked WHERE name = ?"
+
+# -- keys by other rules
+
+QUERIES: Final = """
+SELECT json_group_array(json_array(u.id, h.scheme, h.host, h.port, u.target, u.kind))
+FROM url AS u CROSS JOIN host AS h ON h.id = u.host
+WHERE u.id > ? AND u.id <= ? AND instr(u.target, '=')"""
+REKEY: Final = """
+UPDATE OR IGNORE url SET hash = new.later
+FROM (SELECT value ->> 0 AS id, value ->> 1 AS first, value ->> 2 AS later FROM json_each(?)) AS new
+WHERE url.id = new.id AND url.hash = new.first"""

@@ -18,7 +18,7 @@ import orjson
 from crawler.core.url import parse
 from crawler.core.values import Denied, Discovered, HostRow, Origin, Pace, Quarantine, Rest, SinkFile, Task, TrapCount
 from crawler.core.vocabulary import SinkFileState, UrlState
-from crawler.frontier import dates, forget, sql, sweeps
+from crawler.frontier import dates, forget, rekey, sql, sweeps
 from crawler.frontier.base import (
     TRAP_COUNTS_READ,
     Batch,
@@ -84,6 +84,7 @@ class SqliteFrontier:
             return self._recover(database)
 
     def _recover(self, database: Database) -> Recovered:
+        rekey.bring_up(database)
         exact = self._duplicates == "exact"
         use_index(database, unique=exact)
         seen = None if exact else SeenFilter(self._path.with_name(self._path.name + ".filter"), database)

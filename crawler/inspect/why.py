@@ -12,6 +12,7 @@ import orjson
 from crawler.content.robots import RobotsTxt
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
+from crawler.core.sessions import session_ids
 from crawler.core.trapshape import TemplateTree
 from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, target_of, typed
 from crawler.core.values import Denied, Origin
@@ -82,9 +83,10 @@ class Inquiry:
         case.robots = reader.robots(host_id)
         # A redirect may have made a row of its own for this spelling: it is the closer one.
         spelt = reader.url(host_id, respelt_key_of(url))
-        case.row = (
-            spelt if spelt is not None and spelt["target"] == target_of(url) else reader.url(host_id, key_of(url))
-        )
+        if spelt is not None and spelt["target"] == target_of(url):
+            case.row = spelt
+        else:
+            case.row = reader.url(host_id, key_of(url)) or reader.url_by_first_key(host_id, url)
         if case.row is not None:
             case.visit = reader.visit(case.row["id"])
             if case.row["target"]:
@@ -95,12 +97,15 @@ class Inquiry:
 
     def _url_step(self, answer: Answer, case: Case, url: str) -> None:
         known_as = canonical(url)
+        cut = list(dict.fromkeys(session_ids(url) + (session_ids(case.url) if case.url != url else [])))
+        told = f"; left out as a session id: {', '.join(cut)}" if cut else ""
+        facts: dict[str, Any] = {"session_ids": cut} if cut else {}
         if case.row is not None and case.url != url:
-            text = f"{url} is a duplicate of {case.url}, which was found first"
-            answer.add("url", "", text, canonical=known_as, duplicate_of=case.url)
+            text = f"{url} is a duplicate of {case.url}, which was found first{told}"
+            answer.add("url", "", text, canonical=known_as, duplicate_of=case.url, **facts)
             return
-        text = url if known_as == url else f"{url}, known as {known_as}"
-        answer.add("url", "", text, canonical=known_as)
+        text = url if known_as == url else f"{url}, known as {known_as}{told}"
+        answer.add("url", "", text, canonical=known_as, **facts)
 
     def _found_step(self, answer: Answer, case: Case) -> None:
         row = case.row

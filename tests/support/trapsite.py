@@ -78,7 +78,7 @@ class TrapSite:
         return answer(404)
 
     def _session(self) -> str:
-        return f"{random.Random(next(self._sessions)).getrandbits(64):016x}"
+        return f"{random.Random(next(self._sessions)).getrandbits(128):032x}"
 
     def _page(self, title: str, text: str, *links: str) -> Fetched:
         body = page(*links, title=title).replace(b"</body>", f"<p>{text}</p></body>".encode())

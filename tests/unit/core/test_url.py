@@ -98,6 +98,9 @@ def test_origin_has_the_port_that_is_dialled() -> None:
     assert str(Origin("http", "e.org", 8080)) == "http://e.org:8080"
 
 
+MD5 = "9f86d081884c7d659a2feaa0c55ad015"
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
@@ -109,6 +112,8 @@ def test_origin_has_the_port_that_is_dialled() -> None:
         ("https://e.org/A", "https://e.org/a", False),
         ("https://e.org/", "http://e.org/", False),
         ("https://e.org/a", "https://e.org/a/", False),
+        ("https://e.org/?s=covid-19", "https://e.org/", False),
+        (f"https://e.org/a?sid={MD5}&b=1", "https://e.org/a?b=1", True),
     ],
 )
 def test_duplicates_share_a_key(one: str, other: str, same: bool) -> None:

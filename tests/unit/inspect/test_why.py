@@ -39,6 +39,7 @@ from crawler.inspect.why import Inquiry
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, links, visit
 
 SEED = "https://e.org/"
+MD5 = "9f86d081884c7d659a2feaa0c55ad015"
 RULES = Rules(
     scope=ScopeOptions(
         include=(ScopeRule("e.org/**", "crawler.toml:14"), ScopeRule("f.org/**")),
@@ -205,6 +206,21 @@ def test_a_duplicate_is_told_as_one(store: Path) -> None:
     assert "is a duplicate of https://e.org/done" in step(told, "url")[1]
     assert ask(store, "https://e.org/%7Ejo").url == "https://e.org/%7Ejo"
     assert ask(store, "https://e.org/~jo").url == "https://e.org/~jo"
+
+
+def test_a_session_id_that_is_left_out_is_named(store: Path) -> None:
+    """Where two URLs count as one for it, and where there is only one so far."""
+    told = ask(store, f"https://e.org/done?sid={MD5}")
+    assert (told.known, told.url) == (True, "https://e.org/done")
+    assert step(told, "url")[1] == (
+        f"https://e.org/done?sid={MD5} is a duplicate of https://e.org/done, which was found first; "
+        f"left out as a session id: sid={MD5}"
+    )
+    assert (
+        f"known as https://e.org/nowhere?p=1; left out as a session id: sid={MD5}"
+        in step(ask(store, f"https://e.org/nowhere?sid={MD5}&p=1"), "url")[1]
+    )
+    assert not ask(store, "https://e.org/done?sid=20240131").known
 
 
 def test_a_host_whose_robots_txt_fails_is_held(store: Path) -> None:

@@ -1,0 +1,163 @@
+"""Stores of version 5, whose keys follow older rules: what they merged comes apart, what they forgot stays out."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crawler.core.url import kind_key_of, respelt_key_of
+from crawler.core.values import Discovered
+from crawler.core.vocabulary import TaskKind
+from crawler.frontier import rekey
+from crawler.frontier.audit import Auditor
+from crawler.frontier.database import MIGRATIONS, Database
+from crawler.frontier.filter import SeenFilter, use_index
+from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite import SqliteFrontier
+from tests.support.frontiers import NOW, fast_folder, found
+
+HERE = Path(__file__).parent
+A = "https://a.example"
+HASH, OTHER_HASH = "9f86d081884c7d659a2feaa0c55ad015", "60303ae22b998861bce3b28f33eec1be"
+
+KNOWN = (
+    found(f"{A}/?s=covid-19"), found(f"{A}/article.php?sid=20240131"), found(f"{A}/forum?sid={HASH}"),
+    found(f"{A}/forum?sid={OTHER_HASH}"), found(f"{A}/forum"), found(f"{A}/plain"),
+    found(f"{A}/tag?session_id=7&page=2"), found("http://a.example:8080/?s=2024-05-06"),
+    replace(found(f"{A}/~jo"), key=respelt_key_of(f"{A}/~jo")),
+    replace(found(f"{A}/map.xml?sid=20240131"), kind=TaskKind.SITEMAP,
+            key=kind_key_of(f"{A}/map.xml?sid=20240131", TaskKind.SITEMAP)),
+)  # fmt: skip
+FORGOTTEN = (
+    found(f"{A}/cut?sess=2024-term-1"), found(f"{A}/cut"), found(f"{A}/cut?sess=2024-term-2"),
+    found(f"{A}/never?sid=20250101"), found(f"{A}/never"), found(f"{A}/never?sid=20250102"),
+    replace(found(f"{A}/never?sid=20250101"), kind=TaskKind.FEED,
+            key=kind_key_of(f"{A}/never?sid=20250101", TaskKind.FEED)),
+    found("https://b.example/x?sid=20240131"), found("https://b.example/y"),
+)  # fmt: skip
+# The others of the merged pairs, and what is like none of those that were known or forgotten.
+NEW = (
+    found(f"{A}/"), found(f"{A}/article.php?sid=20240201"), found(f"{A}/tag?session_id=8&page=2"),
+    found(f"{A}/cut?page=2"), found(f"{A}/forum?sid=20240131"), found("http://a.example:8080/"),
+)  # fmt: skip
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with fast_folder() as folder:
+        yield folder
+
+
+def make_version_5(path: Path, *, duplicates: str = "exact") -> None:
+    database = Database(path, migrations=MIGRATIONS[:5])
+    with database.transaction():
+        database.run((HERE / "store_5.sql").read_text())
+    if duplicates == "filter":
+        use_index(database, unique=False)
+        SeenFilter(path.with_name(path.name + ".filter"), database).save()
+    database.close()
+
+
+async def links_new(frontier: SqliteFrontier, discovered: tuple[Discovered, ...]) -> list[int]:
+    return list((await frontier.add(discovered, now=NOW)).links_new)
+
+
+async def check_brought_up(frontier: SqliteFrontier) -> None:
+    assert await links_new(frontier, KNOWN) == [0] * len(KNOWN)
+    assert await links_new(frontier, FORGOTTEN) == [0] * len(FORGOTTEN)
+    assert await links_new(frontier, NEW) == [1] * len(NEW)
+    assert await links_new(frontier, NEW) == [0] * len(NEW)
+    totals = await frontier.totals()
+    assert (totals.queued, totals.forgotten) == (8 + len(NEW), 4)
+
+
+@pytest.mark.parametrize("duplicates", ["exact", "filter"])
+async def test_what_was_merged_comes_apart_and_what_was_forgotten_stays(folder: Path, duplicates: str) -> None:
+    """At the first start, and the same at the next."""
+    path = folder / "frontier.db"
+    make_version_5(path, duplicates=duplicates)
+    frontier = SqliteFrontier(path, duplicates=duplicates)
+    await frontier.open()
+    await check_brought_up(frontier)
+    await frontier.close(clean=True)
+    auditor = Auditor(path, is_live=False)
+    auditor.begin()
+    assert list(auditor.own_problems()) == []
+    auditor.close()
+    await frontier.open()
+    assert await links_new(frontier, (*KNOWN, *FORGOTTEN, *NEW)) == [0] * len((*KNOWN, *FORGOTTEN, *NEW))
+    await frontier.close(clean=True)
+
+
+@pytest.mark.parametrize("slices", [0, 1, 4, 8])
+async def test_a_kill_between_two_slices_is_survived(
+    folder: Path, slices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start goes on where this one stood."""
+    monkeypatch.setattr(rekey, "SLICE", 3)
+    path = folder / "frontier.db"
+    make_version_5(path)
+    database = Database(path)
+    left = slices
+
+    def run_then_die(sql: str, values: tuple[object, ...] = ()) -> None:
+        nonlocal left
+        if values[:1] == ("rekeyed_to",):
+            left -= 1
+            if left < 0:
+                raise KeyboardInterrupt
+        Database.run(database, sql, values)
+
+    monkeypatch.setattr(database, "run", run_then_die)
+    with pytest.raises(KeyboardInterrupt):
+        rekey.bring_up(database)
+    database._connection.close()
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await check_brought_up(frontier)
+    await frontier.close(clean=True)
+
+
+async def test_what_is_forgotten_today_is_that_url_alone(folder: Path) -> None:
+    """Neither the page that it was once merged with, nor another value of the same name."""
+    path = folder / "frontier.db"
+    make_version_5(path)
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    assert (await frontier.forget_url(f"{A}/?s=covid-19", now=NOW)).urls == 1
+    assert await links_new(frontier, (found(f"{A}/?s=covid-19"), found(f"{A}/"), found(f"{A}/?s=flu-2020"))) == [
+        0,
+        1,
+        1,
+    ]
+    await frontier.close(clean=True)
+
+
+async def test_a_new_store_follows_the_rules_of_today(folder: Path) -> None:
+    frontier = SqliteFrontier(folder / "frontier.db")
+    await frontier.open()
+    assert await links_new(frontier, (*NEW, *KNOWN[:3])) == [1] * (len(NEW) + 3)
+    await frontier.close(clean=True)
+    with Reader(folder / "frontier.db", is_live=False) as reader:
+        assert reader.meta("key_rules") == "2"
+
+
+async def test_who_only_looks_finds_urls_of_an_older_store(folder: Path) -> None:
+    """By the keys it has before a crawl has brought it up; afterwards only what was forgotten."""
+    path = folder / "frontier.db"
+    make_version_5(path)
+    with Reader(path, is_live=False) as reader:
+        row = reader.url_by_first_key(1, f"{A}/article.php?sid=20240201")
+        assert row is not None
+        assert row["target"] == "/article.php?sid=20240131"
+        assert reader.url_by_first_key(1, f"{A}/plain") is None
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await links_new(frontier, NEW)
+    await frontier.close(clean=True)
+    with Reader(path, is_live=False) as reader:
+        assert reader.url_by_first_key(1, f"{A}/?s=covid-19") is None
+        row = reader.url_by_first_key(1, f"{A}/never?sid=20250102")
+        assert row is not None
+        assert row["state"] == "forgotten"
