@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from crawler.content.links import CANONICAL, REQUISITE, Link, LinkSet, relation_kind
-from crawler.content.resolve import Resolver, clean
+from crawler.content.resolve import Resolver, clean, from_field
 from crawler.core.url import UrlError
 
 MAX_CHARS: Final = 64 * 1024  # of all fields of a response that are looked at; Chromium keeps 256 KiB of a whole head
@@ -16,7 +16,9 @@ _SPACE: Final = " \t"
 
 
 class LinkValue(NamedTuple):
-    """One link: its target as written, and its parameters, names in lower case; of several of a name the first."""
+    """One link: its target as written but for bytes beyond ASCII, which are escaped, and its parameters, names in lower
+    case; of several of a name the first.
+    """
 
     target: str
     parameters: dict[str, str]
@@ -41,7 +43,7 @@ def _parse(text: str) -> Iterator[LinkValue]:
         end = text.find(">", start)
         if end < 0:
             return
-        target = text[start + 1 : end]
+        target = from_field(text[start + 1 : end])
         parameters, position = _parameters(text, end + 1)
         yield LinkValue(target, parameters)
 
@@ -97,7 +99,7 @@ def header_links(fields: Sequence[str], url: str, *, requisites: bool, max_links
     found = LinkSet(max_links)
     canonical: str | None = None
     for value in link_values(fields):
-        if "anchor" in value.parameters and _resolved(value.parameters["anchor"], base) != url:
+        if "anchor" in value.parameters and _resolved(from_field(value.parameters["anchor"]), base) != url:
             continue
         kind = relation_kind(value.relations, value.parameters.get("as", ""), value.parameters.get("type", ""))
         if kind is None or (kind == REQUISITE and not requisites):

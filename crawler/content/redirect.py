@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from crawler.content.resolve import from_field
 from crawler.core.url import UrlError, parse
 from crawler.core.values import Head
 from crawler.core.vocabulary import DenyReason
@@ -23,7 +24,4 @@ def location(head: Head, url: str) -> str:
         raise UrlError(DenyReason.URL_TOO_LONG, f"Location longer than {MAX_LOCATION} bytes")
     if "\r" in value or "\n" in value or "\0" in value:
         raise UrlError(DenyReason.URL_INVALID, "Location with a line break or NUL in it")
-    # Servers send UTF-8 where the standard asks for escapes; `head` holds the bytes as latin-1.
-    if not value.isascii():
-        value = value.encode("latin-1", "replace").decode("utf-8", "replace")
-    return parse(value, url)[0]
+    return parse(from_field(value), url)[0]

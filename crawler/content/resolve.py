@@ -127,3 +127,16 @@ def clean(reference: str) -> str:
         if scheme is not None and scheme[1].lower() not in ("http", "https"):
             return ""
     return reference
+
+
+_BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
+
+
+def from_field(value: str) -> str:
+    """A reference as a field of a head has it (`Head` holds bytes as latin-1) → the same in ASCII, each other byte
+    escaped as it is.
+
+    Servers send UTF-8 there, or what their files are named in: either reaches the URL unchanged, as in browsers, which
+    do the same. In a host the escapes are read as UTF-8 (URL standard §3.5).
+    """
+    return value if value.isascii() else _BEYOND_ASCII.sub(lambda match: f"%{ord(match[0]):02X}", value)

@@ -201,5 +201,5 @@ def _quote(text: str, kept: frozenset[bytes], safe: str) -> str:
         return escape if escape in kept else bytes.fromhex(escape[1:].decode())
 
     if "%" in text:
-        text = _ESCAPE.sub(undo, text.encode()).decode("utf-8", "replace")
-    return quote(text, safe=safe)
+        text = _ESCAPE.sub(undo, text.encode()).decode("utf-8", "surrogateescape")
+    return quote(text, safe=safe, errors="surrogateescape")

@@ -74,6 +74,13 @@ def test_what_is_followed() -> None:
     assert Source.REQUISITE not in {link.source for link in without}
 
 
+def test_bytes_beyond_ascii_reach_the_url_as_they_are() -> None:
+    """UTF-8 is not escaped twice, and what is no UTF-8 is not replaced. `Head` holds bytes as latin-1."""
+    fields = ["</caf\xc3\xa9>; rel=next, </caf\xe9?\xef>; rel=next", '</a>; rel=prev; anchor="/caf\xc3\xa9"']
+    links, _ = header_links(fields, "https://a.test/caf%C3%A9", requisites=True, max_links=10)
+    assert [link.url for link in links] == [f"https://a.test/{path}" for path in ("caf%C3%A9", "caf%E9?%EF", "a")]
+
+
 def test_bounds() -> None:
     """So many links, so many characters, and time in proportion."""
     began = time.thread_time()

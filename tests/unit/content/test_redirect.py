@@ -27,7 +27,9 @@ def head(*values: str) -> Head:
         ("http://user:secret@other.example/", "http://other.example/"),
         ("/a b", "https://example.org/a%20b"),
         ("/sch\xc3\xb6n", "https://example.org/sch%C3%B6n"),  # UTF-8, as `Head` holds it
-        ("/sch\xf6n", "https://example.org/sch%EF%BF%BDn"),
+        ("/sch\xf6n", "https://example.org/sch%F6n"),  # not UTF-8: the byte as it came
+        ("/sch\xf6n/\xc3\xb6?\xef\xf0=\x81", "https://example.org/sch%F6n/%C3%B6?%EF%F0=%81"),
+        ("https://b\xc3\xbccher.example/", "https://xn--bcher-kva.example/"),
         ("\\x", "https://example.org/x"),
     ],
 )
@@ -55,6 +57,7 @@ def test_the_first_location_counts() -> None:
         (["javascript:alert(1)"], DenyReason.SCOPE_SCHEME),
         (["file:///etc/passwd"], DenyReason.SCOPE_SCHEME),
         (["https://["], DenyReason.URL_INVALID),
+        (["https://b\xfccher.example/"], DenyReason.URL_INVALID),
         (["https://h:25/"], DenyReason.PORT_BLOCKED),
     ],
 )

@@ -146,6 +146,7 @@ RULES = "User-agent: *\nDisallow: /x\n"
         (b"# \x0b \x0c \x1c \xc2\x85 \xe2\x80\xa8\n" + RULES.encode(), 3),  # no line ends, whatever str.splitlines says
         (b"User-agent: *\n" + b"#" * (MAX_BYTES - 20) + b"\nDisallow: /x-and-more", None),  # cut through a line
         (b"\0" * 1000, None),
+        (b"User-agent: *\nDisallow: /\xe9\xff", None),
         (bytes(range(256)) * 100, None),
     ],
 )
@@ -183,6 +184,18 @@ def test_a_delay_is_for_the_agents_before_it() -> None:
     assert [rules.crawl_delay(token) for token in "abcde"] == [1.0, 1.0, 1.0, 2.0, None]
     for path, refused in (("/x", "abcd"), ("/y", "a")):
         assert "".join(token for token in "abcde" if not rules.allows(SITE + path, token).allowed) == refused
+
+
+@pytest.mark.parametrize("rule", [b"/caf\xe9", b"/caf%E9", b"/caf%e9"])
+def test_a_path_that_is_no_utf8_is_compared_byte_by_byte(rule: bytes) -> None:
+    """A server's files may be named in another encoding: that file is meant, and no other."""
+    body = b"User-agent: *\nDisallow: " + rule
+    assert judge(body, "/caf%E9/x")[0] is False
+    assert judge(body, "/caf%e9")[0] is False
+    assert judge(body, "/caf%E8")[0] is True
+    assert judge(body, "/caf%EF%BF%BD")[0] is True
+    assert judge(body, "/caf%C3%A9")[0] is True
+    assert RobotsTxt.parse(b"Sitemap: /caf\xe9.xml").sitemaps == ("/caf%E9.xml",)
 
 
 def test_delays_and_sitemaps() -> None:
