@@ -49,12 +49,20 @@ _WITH_REQUISITES: Final = TagFinder((*_LINKING, *_REQUIRED))
 _EVERY_TAG: Final = TagFinder(None)  # only where style attributes may refer to something
 
 
-def extract(data: bytes, url: str, *, requisites: bool, max_links: int, known: KnownLinks | None = None) -> Html:
+def extract(
+    data: bytes,
+    url: str,
+    *,
+    requisites: bool,
+    max_links: int,
+    known: KnownLinks | None = None,
+    encoding: str = "utf-8",
+) -> Html:
     """Read a page, UTF-8 bytes as `charset.to_utf8` returns them, found at `url`.
 
-    `requisites`: also what the page needs to be shown. At most `max_links` different references are kept. `known` saves
-    time, and the links that are stored. Never raises for what the bytes are; UrlError only where `url` is not what
-    `core.url.parse` returned.
+    `encoding` is what it came in, for the queries of its links. `requisites`: also what the page needs to be shown. At
+    most `max_links` different references are kept. `known` saves time, and the links that are stored. Never raises for
+    what the bytes are; UrlError only where `url` is not what `core.url.parse` returned.
     """
     page = _Page(max_links)
     if not requisites:
@@ -62,7 +70,7 @@ def extract(data: bytes, url: str, *, requisites: bool, max_links: int, known: K
     else:
         finder = _EVERY_TAG if b"url(" in data or b"URL(" in data else _WITH_REQUISITES
     page.read(finder.pieces(data), requisites)
-    return page.finish(url, known)
+    return page.finish(Resolver(url, encoding), known)
 
 
 class _Page:
@@ -111,8 +119,7 @@ class _Page:
                 if len(self._robots) < MAX_DIRECTIVES:
                     self._robots.append((agent, text))
 
-    def finish(self, url: str, known: KnownLinks | None) -> Html:
-        own = Resolver(url)
+    def finish(self, own: Resolver, known: KnownLinks | None) -> Html:
         base = self._base(own)
         resolved = self._links.resolve(base, known)
         return Html(
@@ -132,7 +139,7 @@ class _Page:
         for written in self._bases:
             absolute = _absolute(written, own)
             if absolute is not None:
-                return Resolver(absolute)
+                return Resolver(absolute, own.encoding)
         return own
 
 

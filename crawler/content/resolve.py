@@ -7,9 +7,11 @@ and an http(s) URL with a plain host. Everything else goes to ada. Invariant, he
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
+from crawler.content.query import output_encoding, with_query_in
 from crawler.core import url as core_url
 from crawler.core.url import MAX_HOST_CHARS, MAX_URL_BYTES, UrlError
 from crawler.core.values import Origin
@@ -35,11 +37,15 @@ _MAX_DEPTH: Final = 32  # folders of a base that are worth preparing; a deeper o
 
 
 class Resolver:
-    """Resolves references against one base, an absolute URL as `core.url.parse` returns it."""
+    """Resolves references against one base, an absolute URL as `core.url.parse` returns it.
 
-    __slots__ = ("_base", "_folders", "_origin", "_root")
+    `encoding` is that of the page they stand on (a name of the Encoding standard): their queries are sent in it.
+    """
 
-    def __init__(self, base: str) -> None:
+    __slots__ = ("_base", "_folders", "_origin", "_root", "encoding")
+
+    def __init__(self, base: str, encoding: str | None = None) -> None:
+        self.encoding = None if encoding is None else output_encoding(encoding)  # None: UTF-8
         end = base.find("?")
         cut = base.rfind("/", 0, None if end < 0 else end) + 1
         self._base = base
@@ -52,20 +58,24 @@ class Resolver:
 
     @property
     def folder(self) -> str | None:
-        """The URL that relative references are appended to: bases that share it resolve every reference alike, but for
-        those that begin with "?". None for a base too deep to be worth it.
+        """The URL that relative references are appended to, and behind a space an encoding other than UTF-8: bases that
+        share it resolve every reference alike, but for those that begin with "?". None for a base too deep to be worth
+        it.
         """
-        return self._folders[0] if self._folders else None
+        if not self._folders:
+            return None
+        return self._folders[0] if self.encoding is None else f"{self._folders[0]} {self.encoding}"
 
     def resolve(self, reference: str) -> tuple[str, Origin]:
-        """The URL that `reference` means and its origin: exactly `core.url.parse(reference, base)`. Raises UrlError.
+        """The URL that `reference` means and its origin: what `core.url.parse(reference, base)` says, with the query in
+        the encoding of the page. Raises UrlError.
 
         `reference` is what `clean` returned, and not empty.
         """
-        if len(reference) >= MAX_URL_BYTES:
-            return core_url.parse(reference, self._base)
         href = None
-        if reference[0] == "/":
+        if len(reference) >= MAX_URL_BYTES:
+            pass
+        elif reference[0] == "/":
             if _ABSOLUTE.fullmatch(reference) is not None:
                 href = self._root + reference
         elif reference.startswith("http"):
@@ -83,10 +93,21 @@ class Resolver:
                 else:
                     href = self._folders[0] + reference
         if href is None:
+            if self.encoding is not None and not reference.isascii():
+                reference = with_query_in(self.encoding, reference)
             return core_url.parse(reference, self._base)
         if len(href) > MAX_URL_BYTES:
             raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
         return href, self._origin
+
+    def formerly(self, reference: str, url: str) -> str | None:
+        """What `reference` meant when queries of every page were in UTF-8, if that is not `url`, which it means now."""
+        if self.encoding is None or reference.isascii():
+            return None
+        with suppress(UrlError):
+            before = core_url.parse(reference, self._base)[0]
+            return None if before == url else before
+        return None
 
 
 @lru_cache(1_024)

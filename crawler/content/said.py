@@ -12,6 +12,7 @@ from typing import Final
 
 from crawler.content.css import written_references
 from crawler.content.links import CANONICAL, LINK, NOFOLLOW, REQUISITE, relation_kind
+from crawler.content.query import with_query_in
 from crawler.content.resolve import clean
 from crawler.content.tags import FOREIGN, foreign_finder, read_tag
 
@@ -195,14 +196,10 @@ def _required(name: str, found: Mapping[str, str], content: str) -> Iterator[Sta
 
 
 def _styled(name: str, found: Mapping[str, str], content: str) -> Iterator[Statement]:
-    """What a style element or attribute refers to."""
-    if name == "style":
-        for written in written_references(content):
-            yield from _reference(written, REQUISITE)
-    style = found.get("style")
-    if style:
-        for written in written_references(style):
-            yield from _reference(written, REQUISITE)
+    """What a style element or attribute refers to. Queries are UTF-8 there, on any page (CSS Values §4.5.4)."""
+    for text in (content if name == "style" else "", found.get("style", "")):
+        for written in written_references(text):
+            yield from _reference(with_query_in("utf-8", written), REQUISITE)
 
 
 def _candidates(srcset: str) -> Iterator[Statement]:

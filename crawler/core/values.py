@@ -67,7 +67,8 @@ class Discovered:
     `url` is as it will be fetched; `key` is the 64-bit signed hash of its canonical form, unique within the origin
     (`core.url`). `depth` counts links from a seed; `hop_path` has a letter a hop: L link, R redirect, E requisite.
     A smaller `priority` goes first. A URL of another kind than page has `core.url.kind_key_of` for its key. A `hint` is
-    stored for a known URL as well.
+    stored for a known URL as well. `formerly`: the URL that the same link meant to the first version of the key rules,
+    where that is another; what was forgotten then is known under it.
     """
 
     url: str
@@ -80,6 +81,7 @@ class Discovered:
     redirects: int = 0
     kind: TaskKind = TaskKind.PAGE
     hint: SitemapHint | None = None
+    formerly: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

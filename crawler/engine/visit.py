@@ -206,6 +206,7 @@ class Reader:
                 requisites=self._requisites,
                 max_links=self._content.max_links,
                 known=None if stated else known,  # what the header states is compared with all of them
+                encoding=encoding,
             )
             stored = parsed.links_count - len(parsed.links)
             rules = directives.page_directives(parsed.robots if self._obey else (), robots, self._token)
@@ -334,4 +335,6 @@ def _discovered(task: Task, link: Link, key: int, kind: TaskKind) -> Discovered:
             depth, hop_path, redirects = task.depth, hop_path + "E", 0
         case _:
             depth, hop_path, redirects = task.depth + 1, hop_path + "L", 0
-    return Discovered(link.url, link.origin, key, depth, hop_path, link.source, task.priority, redirects, kind)
+    return Discovered(
+        link.url, link.origin, key, depth, hop_path, link.source, task.priority, redirects, kind, formerly=link.formerly
+    )

@@ -10,7 +10,7 @@ from typing import Any, Final, cast
 
 import orjson
 
-from crawler.core.url import first_key_of, registrable_domain, slot_of, target_of
+from crawler.core.url import first_key_of, kind_key_of, registrable_domain, slot_of, target_of
 from crawler.core.values import Discovered, HostRow, Origin, Settlement
 from crawler.core.vocabulary import TaskKind
 from crawler.frontier import sql
@@ -138,7 +138,12 @@ class Discoveries:
     def _was_forgotten(self, host_id: int, one: Discovered) -> bool:
         """Whether it was taken down under the key that it had by older rules."""
         first = first_key_of(one.url, one.kind)
-        return first is not None and (host_id, first) in self._first_marks
+        if first is not None and (host_id, first) in self._first_marks:
+            return True
+        if one.formerly is None:
+            return False
+        keys = (kind_key_of(one.formerly, one.kind), first_key_of(one.formerly, one.kind))
+        return any((host_id, key) in self._first_marks for key in keys)
 
     def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
         """The host of each, made if need be; 0 for one that was taken down."""

@@ -86,6 +86,20 @@ def test_a_meta_refresh_is_a_redirect() -> None:
     assert crawled.engine.tally.pages == 1
 
 
+def test_links_of_a_page_in_another_encoding_are_asked_in_it() -> None:
+    """Their queries, whether the header names the encoding or the page does; a Location is taken byte by byte."""
+    links = '<base href="/d/"><a href="s?q=привет"></a><meta http-equiv="refresh" content="0; url=/r?q=привет">'
+    by_meta = ('<meta charset="koi8-r">' + links).encode("koi8-r")
+    web = {
+        ROOT: answer(200, links.encode("cp1251"), content_type="text/html; charset=windows-1251"),
+        f"{ROOT}r?q=%EF%F0%E8%E2%E5%F2": answer(200, by_meta),
+        f"{ROOT}d/s?q=%D0%D2%C9%D7%C5%D4": answer(301, location="/caf\xe9?\xef"),
+    }
+    assert sorted(Crawled(web).asked) == sorted([
+        *web, f"{ROOT}d/s?q=%EF%F0%E8%E2%E5%F2", f"{ROOT}r?q=%D0%D2%C9%D7%C5%D4", f"{ROOT}caf%E9?%EF",
+    ])  # fmt: skip
+
+
 def test_ten_redirects_are_followed() -> None:
     """The eleventh is refused, with its reason."""
     web = {f"{ROOT}{n}": answer(302, location=f"/{n + 1}") for n in range(20)}

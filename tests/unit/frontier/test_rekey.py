@@ -34,12 +34,15 @@ FORGOTTEN = (
     found(f"{A}/never?sid=20250101"), found(f"{A}/never"), found(f"{A}/never?sid=20250102"),
     replace(found(f"{A}/never?sid=20250101"), kind=TaskKind.FEED,
             key=kind_key_of(f"{A}/never?sid=20250101", TaskKind.FEED)),
+    replace(found(f"{A}/s?q=%EF%F0"), formerly=f"{A}/s?q=%D0%BF%D1%80"),  # of a page in windows-1251
     found("https://b.example/x?sid=20240131"), found("https://b.example/y"),
 )  # fmt: skip
 # The others of the merged pairs, and what is like none of those that were known or forgotten.
 NEW = (
     found(f"{A}/"), found(f"{A}/article.php?sid=20240201"), found(f"{A}/tag?session_id=8&page=2"),
-    found(f"{A}/cut?page=2"), found(f"{A}/forum?sid=20240131"), found("http://a.example:8080/"),
+    found(f"{A}/cut?page=2"),
+    replace(found(f"{A}/s?q=%EF"), formerly=f"{A}/s?q=%D0%BF"), found(f"{A}/forum?sid=20240131"),
+    found("http://a.example:8080/"),
 )  # fmt: skip
 
 

@@ -1,0 +1,111 @@
+"""Queries are sent in the encoding of the page that their link stands on, as browsers do."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.content.html import extract
+from crawler.content.links import KnownLinks
+from crawler.content.query import with_query_in
+from crawler.content.resolve import Resolver, clean
+from crawler.core.url import UrlError, parse
+
+PAGE = "https://a.test/dir/page"
+ENCODINGS = [
+    "ibm866", "iso-8859-2", "iso-8859-3", "iso-8859-4", "iso-8859-5", "iso-8859-6", "iso-8859-7", "iso-8859-8",
+    "iso-8859-8-i", "iso-8859-10", "iso-8859-13", "iso-8859-14", "iso-8859-15", "iso-8859-16", "koi8-r", "koi8-u",
+    "macintosh", "windows-874", "windows-1250", "windows-1251", "windows-1252", "windows-1253", "windows-1254",
+    "windows-1255", "windows-1256", "windows-1257", "windows-1258", "x-mac-cyrillic", "gbk", "gb18030", "big5",
+    "euc-jp", "iso-2022-jp", "shift_jis", "euc-kr", "x-user-defined", "utf-8", "utf-16le", "utf-16be", "replacement",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("encoding", "query", "expected"),
+    [
+        ("windows-1251", "q=привет", "q=%EF%F0%E8%E2%E5%F2"),
+        ("windows-1252", "q=é€", "q=%E9%80"),
+        ("windows-1252", "q=☃é&r='<a b>", "q=%26%239731%3B%E9&r=%27%3Ca%20b%3E"),  # not in it: the escapes of "&#9731;"
+        ("koi8-u", "ў", "%AE"),
+        ("macintosh", "€", "%DB"),
+        ("x-user-defined", "\uf780é", "%80%26%23233%3B"),
+        ("shift_jis", "表～①", "%95\\%81`%87@"),  # bytes in ASCII are as they are
+        ("euc-jp", "～①é", "%A1%C1%AD%A1%26%23233%3B"),
+        ("iso-2022-jp", "aあéΓ", "a%1B$B$%22%1B(B%26%23233%3B%1B$B&%23%1B(B"),  # what looks like an escape is one
+        ("gbk", "€中", "%80%D6%D0"),
+        ("gb18030", "€한", "%A2%E3%836%843"),
+        ("big5", "中é", "%A4%A4%26%23233%3B"),
+        ("euc-kr", "한", "%C7%D1"),
+        ("utf-8", "é", "%C3%A9"),
+        ("utf-16le", "é", "%C3%A9"),
+        ("utf-16be", "é", "%C3%A9"),
+        ("replacement", "é", "%C3%A9"),
+    ],
+)
+def test_a_query_is_in_the_encoding_of_its_page(encoding: str, query: str, expected: str) -> None:
+    """URL standard, query state; values as encoding_rs and the Web Platform Tests have them. The path is UTF-8."""
+    resolver = Resolver(PAGE, encoding)
+    for written, url in ((f"?{query}", PAGE), (f"s?{query}", "https://a.test/dir/s"), (f"/é?{query}", "https://a.test/%C3%A9"),
+                         (f"HTTPS://B.test?{query}", "https://b.test/")):  # fmt: skip
+        assert resolver.resolve(clean(written))[0] == f"{url}?{expected}"
+
+
+_TEXT = st.text(alphabet="ab0%26?&=#;' \"<>\\~é€～①привет中한ݣ\uf780\U0001f600\x1b\x7f", max_size=12)
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(_TEXT, st.sampled_from(ENCODINGS))
+def test_any_query_in_any_encoding_resolves(text: str, encoding: str) -> None:
+    """It never raises, is ASCII, a fixed point, and for a UTF-8 page exactly what ada says."""
+    reference = clean(f"/p?{text}")
+    url = Resolver(PAGE, encoding).resolve(reference)[0]
+    assert url.isascii()
+    assert parse(url)[0] == url
+    if text.isascii() or encoding in ("utf-8", "utf-16le", "utf-16be", "replacement"):
+        assert url == parse(reference, PAGE)[0]
+    assert with_query_in(encoding, with_query_in(encoding, reference)) == with_query_in(encoding, reference)
+
+
+HTML = """<base href="/dir/?b=привет"><link rel=canonical href="?c=привет">
+<meta http-equiv=refresh content="0;url=?m=привет">
+<a href="?a=привет">x</a><a href='/путь?a=&#1087;&eacute;'>x</a><img src="i?i=привет" srcset="s?s=привет 2x">
+<iframe src="?f=привет"></iframe><form action="?no=привет"></form><video poster="v?v=привет"></video>
+<style>a{background:url(st?st=привет)}</style><p style="background:url('p?p=привет')">"""
+IN_1251, IN_UTF8 = "%EF%F0%E8%E2%E5%F2", "%D0%BF%D1%80%D0%B8%D0%B2%D0%B5%D1%82"
+
+
+@pytest.mark.parametrize(("encoding", "sent"), [("windows-1251", IN_1251), ("utf-8", IN_UTF8), ("utf-16le", IN_UTF8)])
+def test_all_ways_a_url_comes_out_of_a_page(encoding: str, sent: str) -> None:
+    """Attributes, srcset, base, canonical, refresh; the urls of style sheets are in UTF-8 on any page."""
+    page = extract(HTML.encode(), PAGE, requisites=True, max_links=99, encoding=encoding)
+    folder = "https://a.test/dir/"
+    assert (page.canonical, page.refresh) == (f"{folder}?c={sent}", f"{folder}?m={sent}")
+    path = "https://a.test/%D0%BF%D1%83%D1%82%D1%8C?a="
+    assert {link.url for link in page.links} == {
+        f"{folder}?c={sent}", f"{folder}?a={sent}", f"{folder}i?i={sent}", f"{folder}s?s={sent}", f"{folder}?f={sent}",
+        f"{folder}v?v={sent}", f"{folder}st?st={IN_UTF8}", f"{folder}p?p={IN_UTF8}",
+        path + ("%EF%26%23233%3B" if sent == IN_1251 else "%D0%BF%C3%A9"),
+    }  # fmt: skip
+    assert {link.formerly for link in page.links if link.url.endswith(f"?a={sent}")} == {
+        f"{folder}?a={IN_UTF8}" if sent == IN_1251 else None
+    }
+    with_base = extract(
+        '<base href="?b=привет"><a href="">'.encode(), PAGE, requisites=False, max_links=9, encoding=encoding
+    )
+    assert with_base.links == ()
+
+
+def test_pages_of_a_folder_in_different_encodings_do_not_share_their_links() -> None:
+    """What links meant is remembered by folder and encoding."""
+    known = KnownLinks()
+    data = '<a href="s?q=привет">'.encode()
+    for _ in range(3):
+        for encoding, sent in (("utf-8", IN_UTF8), ("windows-1251", IN_1251), ("koi8-r", "%D0%D2%C9%D7%C5%D4")):
+            page = extract(data, PAGE, requisites=False, max_links=9, known=known, encoding=encoding)
+            assert [link.url for link in page.links] == [f"https://a.test/dir/s?q={sent}"]
+
+
+def test_a_query_too_long_is_refused_as_any_other() -> None:
+    with pytest.raises(UrlError):
+        Resolver(PAGE, "windows-1251").resolve("?q=" + "п" * 700)
+    assert Resolver(PAGE, "windows-1251").resolve("?q=" + "п" * 600)[0].endswith("%EF")
