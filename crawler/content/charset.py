@@ -13,8 +13,9 @@ from typing import Final
 import webencodings
 from chardetng_py import EncodingDetector
 
-from crawler.content.prescan import declared_labels
+from crawler.content.prescan import declared_labels, xml_label
 
+XHTML: Final = "application/xhtml+xml"  # a page in XML
 FALLBACK: Final = "windows-1252"
 MAX_DETECTED: Final = 64 * 1024  # bytes that are looked at; Firefox decides within the first kilobytes, too
 
@@ -68,6 +69,28 @@ def sniff(data: bytes, content_type: str | None) -> str:
                 return "utf-8"
             return FALLBACK if found == "x-user-defined" else found
     return _detect(data)
+
+
+def sniff_xml(data: bytes, content_type: str | None) -> str:
+    """The same of a document in XML: by its mark, the header or its declaration, else UTF-8.
+
+    Source: RFC 7303 §3, XML 1.0 §F. What can be read as ASCII is not in UTF-16, whatever it says.
+    """
+    marked = _by_mark(data) or _by_wide_declaration(data)
+    if marked is not None:
+        return marked
+    for label in (charset_of(content_type), xml_label(data.lstrip(b"\t\n\r "))):
+        found = _lookup(label or "")
+        if found is not None:
+            return "utf-8" if found.startswith("utf-16") else found
+    return "utf-8"
+
+
+def _by_wide_declaration(data: bytes) -> str | None:
+    """UTF-16 without a mark, told by an XML declaration (HTML standard §13.2.3.2)."""
+    if data.startswith(b"<\0?\0x\0"):
+        return "utf-16le"
+    return "utf-16be" if data.startswith(b"\0<\0?\0x") else None
 
 
 def _by_mark(data: bytes) -> str | None:

@@ -1,13 +1,14 @@
 """What a page says: its links, title, language, canonical address, refresh and directives to robots.
 
-It sees start tags in order (`tags`), each with what it says (`said`), and no tree. It does not know scope, robots or
-what becomes of a link. Invariant: whatever the bytes, it returns; work and memory are proportional to them.
+It sees start tags in order (`tags`), each with what it says (`said`), and no tree; a page in XML is read by `xhtml`. It
+does not know scope, robots or what becomes of a link. Invariant: whatever the bytes, it returns; work and memory are
+proportional to them.
 """
 
 from collections.abc import Iterable
 from typing import Final, cast
 
-from crawler.content import said
+from crawler.content import said, xhtml
 from crawler.content.links import LINK, KnownLinks, Link, LinkSet
 from crawler.content.resolve import Resolver, clean
 from crawler.content.tags import TagFinder
@@ -57,14 +58,19 @@ def extract(
     max_links: int,
     known: KnownLinks | None = None,
     encoding: str = "utf-8",
+    xml: bool = False,
 ) -> Html:
     """Read a page, UTF-8 bytes as `charset.to_utf8` returns them, found at `url`.
 
-    `encoding` is what it came in, for the queries of its links. `requisites`: also what the page needs to be shown. At
-    most `max_links` different references are kept. `known` saves time, and the links that are stored. Never raises for
-    what the bytes are; UrlError only where `url` is not what `core.url.parse` returned.
+    `encoding` is what it came in, for the queries of its links. `xml`: it is application/xhtml+xml. `requisites`: also
+    what the page needs to be shown. At most `max_links` different references are kept. `known` saves time, and the
+    links that are stored. Never raises for what the bytes are; UrlError only where `url` is not what `core.url.parse`
+    returned.
     """
     page = _Page(max_links)
+    if xml:
+        page.take(xhtml.statements(data, requisites=requisites))
+        return page.finish(Resolver(url, encoding), known)
     if not requisites:
         finder = _LINKS_ONLY
     else:
@@ -93,13 +99,18 @@ class _Page:
                 if piece:
                     add(piece, LINK)
             else:
-                for what, text, detail in said.statements(piece, requisites=requisites):
-                    if what == said.REFERENCE:
-                        add(text, cast(int, detail))
-                    else:
-                        self._note(what, text, cast(str | None, detail))
+                self.take(said.statements(piece, requisites=requisites))
             if links.capped:
                 return
+
+    def take(self, statements: Iterable[said.Statement]) -> None:
+        """Take note of what was said."""
+        add = self._links.add_clean
+        for what, text, detail in statements:
+            if what == said.REFERENCE:
+                add(text, cast(int, detail))
+            else:
+                self._note(what, text, cast(str | None, detail))
 
     def _note(self, what: int, text: str, agent: str | None) -> None:
         """Take note of what is not a link. The first of several counts."""

@@ -1,4 +1,4 @@
-"""The encoding a page declares in its first 1024 bytes: the HTML standard's prescan, §13.2.3.2.
+"""The encoding a page declares: the HTML standard's prescan of its first 1024 bytes, §13.2.3.2.
 
 It works on bytes before their encoding is known. It does not know labels from encodings: `charset` looks them up.
 """
@@ -23,6 +23,17 @@ _CHARSET = re.compile(
     rb"charset[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\"'\t\n\f\r ;][^\t\n\f\r ;]*+))",
     re.IGNORECASE,
 )
+
+
+_XML_DECLARATION = re.compile(
+    rb"<\?xml[^>]*?encoding[\x00-\x20]*=[\x00-\x20]*(?:\"([^\"\x00-\x20>]*)\"|'([^'\x00-\x20>]*)')[^>]*>"
+)
+
+
+def xml_label(data: bytes) -> str | None:
+    """The label in an XML declaration at the very start, as it is written: "get an XML encoding"."""
+    match = _XML_DECLARATION.match(data[:LENGTH])
+    return (match[1] or match[2] or b"").decode("ascii", "replace") if match is not None else None
 
 
 def declared_labels(data: bytes) -> Iterator[str]:

@@ -88,6 +88,16 @@ def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
     if piece[1:5].lower() == "meta" and piece[5:6] in "\t\n\f\r />" and not _may_matter(piece):
         return
     name, found, content = read_tag(piece)
+    if name == "title":
+        yield _title(content)
+        return
+    yield from element(name, found, content, requisites=requisites)
+    if content and name in FOREIGN:
+        yield from _drawn(content, requisites)
+
+
+def element(name: str, found: Mapping[str, str], content: str, *, requisites: bool) -> Iterator[Statement]:
+    """What an HTML element says by its attributes; `content` is the text in it, wanted of a style alone."""
     match name:
         case "a" | "area":
             yield from _anchor(found.get("href"), found)
@@ -97,8 +107,6 @@ def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
             yield from _reference(found.get("src", ""), LINK)
         case "meta":
             yield from _meta(found)
-        case "title":
-            yield _title(content)
         case "base":
             if "href" in found:
                 yield BASE, found["href"], None
@@ -106,27 +114,29 @@ def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
             yield LANGUAGE, found.get("lang", "").strip()[:MAX_LANGUAGE], None
         case _:
             pass
-    if requisites and name != "title":
+    if requisites:
         yield from _required(name, found, content)
-    if content and name in FOREIGN:
-        yield from _foreign(content, requisites)
 
 
-def _foreign(content: str, requisites: bool) -> Iterator[Statement]:
-    """What the tags in SVG or MathML say: there nothing has a meaning but links and what is to be shown."""
+def svg_element(name: str, found: Mapping[str, str], content: str, *, requisites: bool) -> Iterator[Statement]:
+    """What an element of SVG says: there nothing has a meaning but links and what is to be shown."""
+    href = found.get("href", found.get("xlink:href"))
+    if name == "a":
+        yield from _anchor(href, found)
+    elif requisites and href is not None and name in _FOREIGN_SOURCES:
+        yield from _reference(href, REQUISITE)
+    if requisites:
+        yield from _styled(name, found, content)
+
+
+def _drawn(content: str, requisites: bool) -> Iterator[Statement]:
+    """What the tags within a piece say that is SVG or MathML."""
     if not requisites:
         finder = _FOREIGN_LINKS
     else:
         finder = _FOREIGN_TAGS if "url(" in content or "URL(" in content else _FOREIGN_REQUIRED
     for piece in dict.fromkeys(finder.pieces(content.encode("utf-8", "replace"))):
-        name, found, text = read_tag(piece)
-        href = found.get("href", found.get("xlink:href"))
-        if name == "a":
-            yield from _anchor(href, found)
-        elif requisites and href is not None and name in _FOREIGN_SOURCES:
-            yield from _reference(href, REQUISITE)
-        if requisites:
-            yield from _styled(name, found, text)
+        yield from svg_element(*read_tag(piece), requisites=requisites)
 
 
 def _anchor(href: str | None, found: Mapping[str, str]) -> Iterator[Statement]:
@@ -140,6 +150,11 @@ def _title(content: str) -> Statement:
         # "&amp;" alone, as in most titles that have any, need not be looked up.
         simple = text.count("&") == text.count("&amp;")
         text = text.replace("&amp;", "&") if simple else unescape(text)
+    return titled(text)
+
+
+def titled(text: str) -> Statement:
+    """That the page has this title, character references replaced."""
     return TITLE, " ".join(text.split())[:MAX_TITLE], None
 
 
@@ -147,6 +162,11 @@ def _may_matter(tag: str) -> bool:
     """Whether a meta element can be a refresh or speak to robots; most are descriptions."""
     lower = tag.lower()
     return "robots" in lower or "refresh" in lower or "&" in lower or _DIRECTIVE.search(lower) is not None
+
+
+def style_sheet(href: str) -> Iterator[Statement]:
+    """That the page needs this style sheet."""
+    return _reference(href, REQUISITE)
 
 
 def _reference(written: str, kind: int) -> Iterator[Statement]:

@@ -3,7 +3,8 @@
 expat does the parsing. What it would let pass is refused here: a document type declaration (and with it every entity
 but the five of XML), a tag or comment that goes on for ever, nesting without end, more elements than any honest list
 has. What authors get wrong every day is mended first: bytes that are no character, control characters, a bare "&".
-Prefixes are cut off without asking what they stand for: files with a wrong or undeclared namespace are common.
+Prefixes are cut off without asking what they stand for: files with a wrong or undeclared namespace are common. Pages in
+XML (`read_document`) may declare a document type, and their namespaces count.
 
 It does not know what the elements mean. Invariant: work and memory are proportional to the bytes, and no bytes make it
 raise anything but `Refused`.
@@ -18,7 +19,7 @@ from xml.parsers import expat
 
 import webencodings
 
-from crawler.content.charset import charset_of
+from crawler.content.charset import sniff_xml
 
 SLICE: Final = 64 * 1024  # bytes given to expat at a time
 # A tag, comment or instruction is held whole until it ends, and looked through from its start with each slice: without
@@ -26,7 +27,7 @@ SLICE: Final = 64 * 1024  # bytes given to expat at a time
 MAX_TOKEN: Final = 256 * 1024
 MAX_DEPTH: Final = 64  # of the formats read here none goes deeper than 8, extensions included
 MAX_ELEMENTS: Final = 2_000_000  # 50,000 entries of 40 elements; half a second a million
-_DECLARED: Final = re.compile(rb"""\A\s*<\?xml[^>]{0,200}?\sencoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
+MAX_DEFAULTS: Final = 64  # attributes declared in a document type: each costs time at every element
 _NO_CHARACTER: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _SUSPECT: Final = re.compile(r"<!\[CDATA\[|\]\]>|&(?:(#?[A-Za-z0-9]{1,31});)?")
 _REACH: Final = (("&", 33), ("<", 8), ("]]", 2), ("]", 1))  # how far from its end a piece may cut something through
@@ -50,6 +51,22 @@ class Handler(Protocol):
         """The element that began last ends."""
 
 
+class DocumentHandler(Protocol):
+    """The same of a document whose namespaces count: names are "namespace local", in their case, or "local"."""
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        """An element begins; the names of attributes are of the same form."""
+
+    def text(self, data: str) -> None:
+        """A run of characters, or a part of one."""
+
+    def end(self, name: str) -> None:
+        """The element that began last ends."""
+
+    def instruction(self, target: str, data: str) -> None:
+        """A processing instruction."""
+
+
 class Enough(Exception):
     """A handler needs no more."""
 
@@ -60,6 +77,38 @@ def read_xml(pieces: Iterator[bytes], handler: Handler, *, content_type: str | N
     Returns None, or in words what is wrong with it: what came before that was told already. Raises Refused.
     """
     return _Walk(handler).run(_texts(pieces, content_type))
+
+
+def read_document(text: str, handler: DocumentHandler) -> str | None:
+    """Tell `handler` of a whole document, as `read_xml` does. Raises Refused.
+
+    It may declare a document type, but the entities it declares stay as they are written: only those of XML and HTML
+    are expanded.
+    """
+    declared = 0
+
+    def attribute_declared(*_: object) -> None:
+        nonlocal declared
+        declared += 1
+        if declared > MAX_DEFAULTS:
+            raise Refused(f"more than {MAX_DEFAULTS} attributes declared")
+
+    parser = expat.ParserCreate("utf-8", " ")
+    parser.buffer_text = True
+    parser.buffer_size = SLICE
+    parser.specified_attributes = True
+    parser.StartElementHandler = handler.start
+    parser.EndElementHandler = handler.end
+    parser.CharacterDataHandler = handler.text
+    parser.ProcessingInstructionHandler = handler.instruction
+    parser.AttlistDeclHandler = attribute_declared
+    try:
+        parser.Parse(_Mender().feed(text, final=True).encode("utf-8", "replace"), True)
+    except Enough:
+        return None
+    except expat.ExpatError as error:
+        return _in_words(error)
+    return None
 
 
 def _texts(pieces: Iterator[bytes], content_type: str | None) -> Iterator[str]:
@@ -77,17 +126,8 @@ def _texts(pieces: Iterator[bytes], content_type: str | None) -> Iterator[str]:
 
 
 def _decoder(data: bytes, content_type: str | None) -> codecs.IncrementalDecoder:
-    """By byte order mark, Content-Type or declaration, else UTF-8 (RFC 7303 §3, XML §F). Errors become U+FFFD."""
-    label = "utf-8"
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        label = "utf-16le" if data.startswith(codecs.BOM_UTF16_LE) else "utf-16be"
-    elif not data.startswith(codecs.BOM_UTF8):
-        declared = _DECLARED.match(data)
-        label = charset_of(content_type) or (declared[1].decode("ascii") if declared is not None else label)
-        if label.lower().startswith("utf-16"):  # it could be read as ASCII: it is not that
-            label = "utf-8"
-    encoding = webencodings.lookup(label)
-    info = encoding.codec_info if encoding is not None and encoding.name != "replacement" else codecs.lookup("utf-8")
+    """Errors become U+FFFD."""
+    info = webencodings.lookup(sniff_xml(data, content_type)).codec_info
     decoder: codecs.IncrementalDecoder = info.incrementaldecoder("replace")
     return decoder
 
@@ -143,6 +183,10 @@ def _is_character(reference: str) -> bool:
     )
 
 
+def _in_words(error: expat.ExpatError) -> str:
+    return f"not well-formed: {expat.errors.messages.get(error.code, error.code)}, line {error.lineno}"
+
+
 class _Walk:
     """One document through expat."""
 
@@ -175,7 +219,7 @@ class _Walk:
         except Enough:
             return None
         except expat.ExpatError as error:
-            return f"not well-formed: {expat.errors.messages.get(error.code, error.code)}, line {error.lineno}"
+            return _in_words(error)
         finally:
             # the handlers are bound to this object, which holds the parser
             parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None

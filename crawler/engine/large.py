@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from crawler.content.charset import XHTML, mime_type
 from crawler.core.outcome import response_of
 from crawler.core.values import Outcome
 
@@ -17,6 +18,7 @@ READ_IN_THREAD_OVER: Final = 512 * 1024
 # Between being read and being handed to the committer a large page costs ten times its size (text, links, discoveries);
 # more at once than there are cores would only cost memory.
 LARGE_AT_ONCE: Final = 2
+_XML_FACTOR: Final = 8  # pages in XML take so much longer
 # Pages compress to a fifth, some to a thirtieth: a coded one this small decodes to no more than a plain large one.
 _CODED_FACTOR: Final = 32
 
@@ -33,5 +35,7 @@ def is_large(outcome: Outcome, *, is_listing: bool = False) -> bool:
     response = response_of(outcome)
     if response is None or response.payload.size <= READ_IN_THREAD_OVER // _CODED_FACTOR:
         return False
-    coded = is_listing or response.head.get("content-encoding") is not None
-    return response.payload.size > (READ_IN_THREAD_OVER // _CODED_FACTOR if coded else READ_IN_THREAD_OVER)
+    if is_listing or response.head.get("content-encoding") is not None:
+        return True
+    is_xml = mime_type(response.head.get("content-type")) == XHTML
+    return response.payload.size > (READ_IN_THREAD_OVER // _XML_FACTOR if is_xml else READ_IN_THREAD_OVER)

@@ -42,7 +42,7 @@ _LISTING_TYPES: Final = FEED_TYPES | {"application/xml", "text/xml"}
 _FEEDS_A_HOST: Final = 16
 _FEED_HOSTS: Final = 65_536  # then counting starts over
 MAX_ELSEWHERE: Final = 8_192
-_HTML: Final = frozenset({"text/html", "application/xhtml+xml"})
+_HTML: Final = frozenset({"text/html", charset.XHTML})
 KEPT_HOPS: Final = 64  # letters of hop_path kept
 
 
@@ -196,7 +196,8 @@ class Reader:
         stated = head.get_all("link")
         stored = 0  # links that are left out
         if mime in _HTML or (not mime and decoded.data.lstrip()[:1] == b"<"):
-            encoding = charset.sniff(decoded.data, content_type)
+            xml = mime == charset.XHTML
+            encoding = (charset.sniff_xml if xml else charset.sniff)(decoded.data, content_type)
             text = charset.to_utf8(decoded.data, encoding)
             if fingerprinted:
                 reading.fingerprint = fingerprint(text, task.url)
@@ -207,6 +208,7 @@ class Reader:
                 max_links=self._content.max_links,
                 known=None if stated else known,  # what the header states is compared with all of them
                 encoding=encoding,
+                xml=xml,
             )
             stored = parsed.links_count - len(parsed.links)
             rules = directives.page_directives(parsed.robots if self._obey else (), robots, self._token)

@@ -5,7 +5,7 @@ import webencodings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.charset import mime_type, sniff, to_utf8
+from crawler.content.charset import mime_type, sniff, sniff_xml, to_utf8
 from tests.support.vectors import vectors
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. "
@@ -65,6 +65,29 @@ def test_mime_types(content_type: str | None, expected: str) -> None:
 def test_encodings(data: bytes, content_type: str | None, expected: str) -> None:
     """A byte order mark comes first, then the header, then the page's own word, then detection."""
     assert expected == sniff(data, content_type)
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "expected"),
+    [
+        (b"<p/>", None, "utf-8"),
+        (b"<p>\xe4", "application/xhtml+xml", "utf-8"),
+        (b"<p/>", "application/xhtml+xml; charset=koi8-r", "koi8-r"),
+        (b'<?xml version="1.0" encoding="koi8-r"?>', None, "koi8-r"),
+        (b"\r\n<?xml version='1.0' encoding = 'ISO-8859-1' standalone='no' ?>", None, "windows-1252"),
+        (b'<?xml version="1.0" encoding="koi8-r"?>', "text/xml; charset=utf-8", "utf-8"),
+        (b'\xef\xbb\xbf<?xml version="1.0" encoding="koi8-r"?>', "text/xml; charset=koi8-r", "utf-8"),
+        (b'<?xml version="1.0" encoding="utf-16"?>', None, "utf-8"),
+        (b'<?xml version="1.0" encoding="nonsense"?>', None, "utf-8"),
+        (b'<?xml version="1.0"?><!-- encoding="koi8-r" -->', None, "utf-8"),
+        ('<?xml version="1.0"?>'.encode("utf-16le"), None, "utf-16le"),
+        ('<?xml version="1.0"?>'.encode("utf-16be"), None, "utf-16be"),
+        (b"<meta charset=koi8-r />", None, "utf-8"),
+    ],
+)
+def test_encodings_of_xml(data: bytes, content_type: str | None, expected: str) -> None:
+    """A mark, the header, the declaration; nothing is guessed."""
+    assert expected == sniff_xml(data, content_type)
 
 
 # Pages that declare their encoding behind the first 1024 bytes: a browser finds that out while it builds the tree, and

@@ -24,7 +24,7 @@ from crawler.core.vocabulary import (
     TruncatedReason,
     UrlState,
 )
-from crawler.engine.large import READ_IN_THREAD_OVER
+from crawler.engine.large import READ_IN_THREAD_OVER, is_large
 from crawler.engine.visit import Reading
 from crawler.engine.worker import Visited
 from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run
@@ -465,6 +465,24 @@ def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, faul
     assert record is not None
     assert record.page is not None
     assert record.page.coding_fault is fault
+
+
+def test_a_page_in_xml_is_read_as_xml() -> None:
+    """In the encoding that it declares; as HTML its title would hide all that follows."""
+    body = "<?xml version='1.0' encoding='koi8-r'?><html><title>П</title><title/><a href='/b'/></html>".encode("koi8-r")
+    crawled = Crawled({ROOT: answer(200, body, content_type="application/xhtml+xml"), f"{ROOT}b": answer(200)})
+    assert crawled.asked == [ROOT, f"{ROOT}b"]
+    record = crawled.visits()[0].settlement.record
+    assert record is not None
+    assert record.page is not None
+    assert (record.page.charset, record.page.title) == ("koi8-r", "П")
+
+
+def test_a_page_in_xml_is_large_sooner() -> None:
+    """It takes longer to read than HTML of its size."""
+    size = READ_IN_THREAD_OVER // 4
+    assert not is_large(answer(200, b" " * size))
+    assert is_large(answer(200, b" " * size, content_type="Application/XHTML+XML; charset=utf-8"))
 
 
 def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
