@@ -8,6 +8,7 @@ import sys
 import textwrap
 from typing import Final
 
+from crawler.settings.kinds import number_text
 from crawler.settings.schema import SECTIONS, Key, keys, toml_text
 
 _WIDTH: Final = 100
@@ -40,6 +41,8 @@ def _key(key: Key) -> str:
     kind = key.kind.value
     force = "restart" if key.restart else "live"
     value = key.example if key.default is None and key.derived else toml_text(key, key.default)
+    if key.most is not None:
+        kind += f", at most {number_text(key.kind, key.most)}"
     return f"\n{_comment(key.description)}# {kind}; default: {default}; {force}\n#{key.name} = {value}\n"
 
 

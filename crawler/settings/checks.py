@@ -4,6 +4,7 @@ Each rule looks at whole Settings and yields Findings that name the keys they ar
 shown. They read, they never write or create. Invariant: a rule yields nothing for the default Settings in `crawl`.
 """
 
+import os
 import re
 import ssl
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ def findings(settings: Settings, mode: Mode) -> Iterator[Finding]:
     yield from _politeness(settings)
     yield from _identity(settings)
     yield from _fetch(settings)
+    yield from _engine(settings)
     yield from _said_to_everyone(settings)
     yield from _recrawl(settings)
     yield from _network(settings)
@@ -173,6 +175,16 @@ def _network(settings: Settings) -> Iterator[Finding]:
         )
     if network.ca_file is not None and (complaint := _complaint_about_ca_file(network.ca_file)):
         yield Finding(("network.ca_file",), f"network.ca_file {network.ca_file}: {complaint}")
+
+
+def _engine(settings: Settings) -> Iterator[Finding]:
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if settings.engine.memory > memory:
+        yield Finding(
+            ("engine.memory",),
+            f"engine.memory = {format_size(settings.engine.memory)} is more than the machine has, {memory >> 20:,} MiB",
+            is_warning=True,
+        )
 
 
 def _said_to_everyone(settings: Settings) -> Iterator[Finding]:

@@ -59,6 +59,9 @@ def _key(key: Key) -> Schema:
     field = SECTIONS[key.section].model_fields[key.attribute]
     checks = [item.func for item in field.metadata if isinstance(item, BeforeValidator)]
     found = _value(key.kind, checks[0] if checks else None, field.annotation)
+    for number in (found, *found.get("anyOf", ())):
+        if number.get("type") in ("integer", "number"):
+            number["maximum"] = key.most
     force = "A reload brings it into force." if not key.restart else "Needs a restart."
     derived = f" Not set: {key.derived}." if key.default is None and key.derived else ""
     found["description"] = f"{_plain(key.description)}{derived} {force}"

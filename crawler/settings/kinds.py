@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BeforeValidator
 
 from crawler.settings import readers
-from crawler.settings.quantities import parse_duration, parse_size
+from crawler.settings.quantities import format_duration, format_size, parse_duration, parse_size
 from crawler.settings.readers import or_derived, or_no_limit, whole_number
 
 _T = TypeVar("_T")
@@ -29,6 +29,17 @@ class Kind(Enum):
     PATHS = "list of paths"
     HOSTS = "word or list"
     TABLE = "table"
+
+
+def number_text(kind: Kind, value: float) -> str:
+    """A number as a person writes it."""
+    match kind:
+        case Kind.DURATION:
+            return format_duration(value)
+        case Kind.SIZE:
+            return format_size(int(value))
+        case _:
+            return f"{value:.0f}"
 
 
 Flag = Annotated[bool, BeforeValidator(readers.flag), Kind.FLAG]

@@ -84,7 +84,8 @@ def _read(
     path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], mode: Mode, *, with_secrets: bool = True
 ) -> _Read:
     problems: list[Problem] = []
-    given, all_read = _given(path, overrides, environ, problems)
+    unknown: list[Problem] = []
+    given, all_read = _given(path, overrides, environ, problems, unknown)
     values: dict[str, object] = {}
     sources: dict[str, Source] = {}
     bad: set[str] = set()
@@ -104,7 +105,7 @@ def _read(
     secrets, secret_problems = _secrets(values, sources) if with_secrets else (Secrets(), [])
     problems += secret_problems
     settings = _settings(values, sources, seeds, secrets)
-    warnings = []
+    warnings = [problem.headline for problem in unknown]
     for finding in findings(settings, mode):
         # What rests on a value that could not be read would only be noise beside the real problem.
         if not all_read or not bad.isdisjoint(finding.keys):
@@ -118,7 +119,11 @@ def _read(
 
 
 def _given(
-    path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], problems: list[Problem]
+    path: Path | None,
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+    problems: list[Problem],
+    warnings: list[Problem],
 ) -> tuple[list[Given], bool]:
     """What each layer gives, the weakest first, and whether every file could be read."""
     given: list[Given] = []
@@ -141,7 +146,7 @@ def _given(
         except ConfigurationError as error:
             problems += error.problems
             unread += 1
-    given += from_environment(environ, problems)
+    given += from_environment(environ, problems, warnings)
     given += from_overrides(overrides, problems)
     return given, not unread
 

@@ -4,7 +4,9 @@ A Problem knows where it is; it does not know how it was found. Invariant: one C
 problem of one load, in the order of the layers.
 """
 
+import re
 import unicodedata
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, time
@@ -98,6 +100,34 @@ def shown(value: object) -> str:
             return "a date or time"
         case _:
             return str(value)[:60]
+
+
+def is_utf_16(content: bytes) -> bool:
+    """Whether a file that should be text in UTF-8 is in UTF-16, or 32, by its mark or its NULs."""
+    return content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) or 0 in content[:2]
+
+
+# What tomli says of a document, where it speaks of Python: pattern and words; {0} is what the pattern caught.
+_SYNTAX: Final = (
+    (r"Cannot overwrite a value", "this key or table was given before"),
+    (r"Cannot declare \((.*)\) twice", "the table [{0}] was given before"),
+    (r"Cannot mutate immutable namespace \((.*)\)", "{0} was given before, and takes nothing more"),
+    (r"Duplicate inline table key '(.*)'", "the key {0} stands twice in one table"),
+    (r"Illegal character '\\n'", "a text must end on the line it began on"),
+    (r"Illegal character '(.*)'", "the character {0} may not stand here"),
+)
+
+
+def syntax_words(said: str) -> str:
+    """What a TOML parser said, for a person."""
+    for pattern, words in _SYNTAX:
+        if (match := re.fullmatch(pattern, said)) is not None:
+            caught = match[1] if match.groups() else ""
+            if "', '" in caught or caught.endswith(","):  # the parts of a dotted name
+                caught = ".".join(part.strip("', ") for part in caught.split(", "))
+            caught = re.sub(r"\\[xuU]([0-9a-f]+)", lambda code: f"U+{code[1].upper():0>4}", caught.strip("',"))
+            return words.format(caught)
+    return f"{said[:1].lower()}{said[1:]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

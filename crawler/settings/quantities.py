@@ -81,7 +81,9 @@ def _size_of_text(text: str) -> int:
         one_letter = unit.upper() in ("K", "M", "G", "T")
         hint = f'did you mean "{number}{unit.upper()}iB" (1024) or "{number}{unit.upper()}B" (1000)?'
         raise RefusedValue(message, hint if one_letter else "units: B, KiB, MiB, GiB, TiB, kB, MB, GB, TB")
-    return int(number) * scale if number.isdigit() else round(min(float(number) * scale, 2.0**64))
+    if number.isdigit() and len(number) < 30:  # exactly; more digits are too much in any unit
+        return int(number) * scale
+    return round(min(float(number) * scale, 2.0**64))
 
 
 def format_duration(seconds: float) -> str:

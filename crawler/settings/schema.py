@@ -37,7 +37,8 @@ SECTIONS: Final[dict[str, type[sections.Section]]] = {
 class Key:
     """One key. `attribute` is its name in the model, `name` in the file; they differ where `name` is a Python keyword.
 
-    `derived` says in words what None means, "" where it means no limit; `example` is TOML for such a key.
+    `most` is the largest value of a number, None for other kinds. `derived` says in words what None means, "" where it
+    means no limit; `example` is TOML for such a key.
     """
 
     section: str
@@ -46,6 +47,7 @@ class Key:
     kind: Kind
     description: str
     default: object
+    most: float | None
     restart: bool
     derived: str
     example: str
@@ -64,6 +66,9 @@ def keys() -> dict[str, Key]:
             kinds = [item for item in field.metadata if isinstance(item, Kind)]
             if not isinstance(extra, dict) or len(kinds) != 1:
                 raise TypeError(f"{section}.{attribute} was not declared with _key and one Kind")
+            most = extra["most"] if isinstance(extra["most"], int | float) else None
+            if (most is None) is (kinds[0] in (Kind.COUNT, Kind.DURATION, Kind.SIZE)):
+                raise TypeError(f"{section}.{attribute}: a number, and only a number, has a largest value")
             key = Key(
                 section=section,
                 name=field.alias or attribute,
@@ -71,6 +76,7 @@ def keys() -> dict[str, Key]:
                 kind=kinds[0],
                 description=field.description or "",
                 default=field.default,
+                most=most,
                 restart=extra["restart"] is True,
                 derived=str(extra["derived"]),
                 example=str(extra["example"]),

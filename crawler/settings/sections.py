@@ -7,7 +7,7 @@ than accepted without effect. Invariant: every field is made by `_key`, so each 
 
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 from pydantic.config import JsonDict
 
 from crawler.content.options import ContentOptions
@@ -16,6 +16,7 @@ from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.options import LogOptions
 from crawler.settings import kinds as k
+from crawler.settings.problems import RefusedValue
 from crawler.settings.readers import one_of, or_derived
 from crawler.sinks.options import SinkOptions
 
@@ -32,6 +33,14 @@ _SINK: Final = SinkOptions()
 _TLS: Final = TlsOptions()
 _TRAPS: Final = TrapOptions()
 
+_HOUR: Final = 3_600.0
+_DAY: Final = 86_400.0
+_YEAR: Final = 365 * _DAY
+_MIB: Final = 1024**2
+_GIB: Final = 1024**3
+_TIB: Final = 1024**4
+_PIB: Final = 1024**5
+
 # "section.key" of what OPERATIONS plans and this version does not do.
 UNSUPPORTED: Final[frozenset[str]] = frozenset()
 
@@ -40,6 +49,7 @@ def _key(
     default: object,
     description: str,
     *,
+    most: float | None = None,
     restart: bool = False,
     derived: str = "",
     example: str = "",
@@ -47,10 +57,11 @@ def _key(
 ) -> Any:
     """A key and what its type cannot say.
 
-    `restart`: a reload does not bring it into force. `derived`: in words, what None stands for where that is worked
-    out from other keys. `example`: a value for the annotated file where the default cannot be written down.
+    `most`: the largest value of a number; every number has one, for what lies beyond is a slip. `restart`: a reload
+    does not bring it into force. `derived`: in words, what None stands for where that is worked out from other keys.
+    `example`: a value for the annotated file where the default cannot be written down.
     """
-    extra: JsonDict = {"restart": restart, "derived": derived, "example": example}
+    extra: JsonDict = {"most": most, "restart": restart, "derived": derived, "example": example}
     return Field(default=default, description=description, alias=alias, json_schema_extra=extra)
 
 
@@ -58,6 +69,16 @@ class Section(BaseModel):
     """One table of the file. `from_address` and the like are written with their alias."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("*")
+    @classmethod
+    def _not_beyond_most(cls, value: object, info: ValidationInfo) -> object:
+        field = cls.model_fields[info.field_name or ""]
+        most = field.json_schema_extra["most"] if isinstance(field.json_schema_extra, dict) else None
+        if isinstance(most, int | float) and isinstance(value, int | float) and value > most:
+            (kind,) = (item for item in field.metadata if isinstance(item, k.Kind))
+            raise RefusedValue(f"must be at most {k.number_text(kind, most)}")
+        return value
 
 
 class Crawl(Section):
@@ -67,7 +88,9 @@ class Crawl(Section):
     seeds: k.ListOf[k.Seed] = _key((), "URLs to begin with; without a scheme, https.")
     seed_files: k.Paths = _key((), 'Files of seeds, one a line; "#" begins a comment.')
     linger: k.Duration = _key(
-        _ENGINE.linger_s, "How long `crawler crawl` waits for what is due later; `crawler run` never ends by itself."
+        _ENGINE.linger_s,
+        "How long `crawler crawl` waits for what is due later; `crawler run` never ends by itself.",
+        most=10 * _YEAR,
     )
     sitemaps: Annotated[str | None, BeforeValidator(or_derived(one_of("off", "named", "probe"))), k.Kind.TEXT] = _key(
         None,
@@ -76,7 +99,7 @@ class Crawl(Section):
         example='"probe"',
     )
     max_duration: k.PositiveDurationOrNoLimit = _key(
-        _ENGINE.max_duration_s, "How long one run of `crawler crawl` may take."
+        _ENGINE.max_duration_s, "How long one run of `crawler crawl` may take.", most=10 * _YEAR
     )
 
 
@@ -123,9 +146,9 @@ class Scope(Section):
         '"://", with path and query if it begins with "/".',
     )
     exclude: k.ListOf[k.Pattern] = _key((), "A URL that matches one is not fetched, whatever `include` says.")
-    max_depth: k.CountOrZeroOrNoLimit = _key(_SCOPE.max_depth, "Links from a seed.")
-    max_urls: k.CountOrNoLimit = _key(_SCOPE.max_urls, "URLs, over the life of the output directory.")
-    max_urls_per_host: k.CountOrNoLimit = _key(_SCOPE.max_urls_per_host, "URLs of one host.")
+    max_depth: k.CountOrZeroOrNoLimit = _key(_SCOPE.max_depth, "Links from a seed.", most=1_000_000)
+    max_urls: k.CountOrNoLimit = _key(_SCOPE.max_urls, "URLs, over the life of the output directory.", most=10**12)
+    max_urls_per_host: k.CountOrNoLimit = _key(_SCOPE.max_urls_per_host, "URLs of one host.", most=10**12)
     requisites: k.Flag = _key(
         _SCOPE.requisites, "Images, styles and scripts of a page are fetched even where they are out of scope."
     )
@@ -135,18 +158,21 @@ class Traps(Section):
     """Parts of a site that have no end: how much is taken from them."""
 
     detect: k.Flag = _key(_TRAPS.detect, "Look for them.")
-    max_path_segments: k.Count = _key(_TRAPS.max_path_segments, "Folders in a URL's path.")
-    max_repeats: k.Count = _key(_TRAPS.max_repeats, "How often a folder, or a run of folders, may stand in a path.")
-    max_parameters: k.Count = _key(_TRAPS.max_parameters, "Parameters in a URL's query.")
+    max_path_segments: k.Count = _key(_TRAPS.max_path_segments, "Folders in a URL's path.", most=2_048)
+    max_repeats: k.Count = _key(
+        _TRAPS.max_repeats, "How often a folder, or a run of folders, may stand in a path.", most=2_048
+    )
+    max_parameters: k.Count = _key(_TRAPS.max_parameters, "Parameters in a URL's query.", most=2_048)
     max_combinations: k.Count = _key(
-        _TRAPS.max_combinations, "Different sets of parameters that are fetched of one path."
+        _TRAPS.max_combinations, "Different sets of parameters that are fetched of one path.", most=10**9
     )
     suspect_after: k.Count = _key(
         _TRAPS.suspect_after,
         "So many pages of one URL template are fetched before it is judged whether they bring anything new, where its "
         "URLs show dates, combined parameters, identifiers or ever deeper folders.",
+        most=10**9,
     )
-    patience: k.Count = _key(_TRAPS.patience, "The same for any other template.")
+    patience: k.Count = _key(_TRAPS.patience, "The same for any other template.", most=10**9)
     soft_404: k.Flag = _key(
         _TRAPS.soft_404, "Ask a host whose pages have one title for all for a page that should not exist."
     )
@@ -160,24 +186,28 @@ class Politeness(Section):
         '"domain": hosts of one registrable domain share the delay; "host": each has its own.',
         restart=True,
     )
-    delay: k.Duration = _key(_POLITENESS.delay_s, "Rest between two requests to one key.")
+    delay: k.Duration = _key(_POLITENESS.delay_s, "Rest between two requests to one key.", most=_DAY)
     address_delay: k.DurationOrDerived = _key(
         _POLITENESS.address_delay_s,
         "Rest between two requests to one IP address.",
         derived="250ms, or delay if that is shorter",
         example='"250ms"',
+        most=_DAY,
     )
     max_crawl_delay: k.Duration = _key(
-        _POLITENESS.max_crawl_delay_s, "A longer Crawl-delay in robots.txt counts as this."
+        _POLITENESS.max_crawl_delay_s, "A longer Crawl-delay in robots.txt counts as this.", most=_DAY
     )
     connections_per_host: k.Count = _key(
-        _POLITENESS.connections_per_host, "Connections to one origin; more than 1 counts only where the delay is 0."
+        _POLITENESS.connections_per_host,
+        "Connections to one origin; more than 1 counts only where the delay is 0.",
+        most=1_000,
     )
     connections_per_address: k.CountOrDerived = _key(
         _POLITENESS.connections_per_address,
         "Requests in flight at one IP address; set here, also the connections kept open to it.",
         derived="4, or connections_per_host if that is more",
         example="4",
+        most=10_000,
     )
     robots: Annotated[str, BeforeValidator(one_of("obey", "ignore")), k.Kind.TEXT] = _key(
         _POLITENESS.robots, '"obey" or "ignore" robots.txt.'
@@ -189,53 +219,68 @@ class Fetch(Section):
     """Limits of one exchange, and of the pool of connections."""
 
     connections: k.Count = _key(
-        _FETCH.connections, "Connections open at once, to all hosts; fewer where file descriptors are few."
+        _FETCH.connections,
+        "Connections open at once, to all hosts; fewer where file descriptors are few.",
+        most=100_000,
     )
-    connect_timeout: k.PositiveDuration = _key(_FETCH.connect_timeout_s, "For the TCP connection.")
-    tls_timeout: k.PositiveDuration = _key(_FETCH.tls_timeout_s, "For the TLS handshake.")
+    connect_timeout: k.PositiveDuration = _key(_FETCH.connect_timeout_s, "For the TCP connection.", most=_HOUR)
+    tls_timeout: k.PositiveDuration = _key(_FETCH.tls_timeout_s, "For the TLS handshake.", most=_HOUR)
     first_byte_timeout: k.PositiveDuration = _key(
-        _FETCH.first_byte_timeout_s, "From the request sent to the first byte of the answer."
+        _FETCH.first_byte_timeout_s, "From the request sent to the first byte of the answer.", most=_HOUR
     )
-    read_timeout: k.PositiveDuration = _key(_FETCH.read_timeout_s, "Between two reads of an answer.")
-    total_timeout: k.PositiveDuration = _key(_FETCH.total_timeout_s, "For one exchange, everything included.")
+    read_timeout: k.PositiveDuration = _key(_FETCH.read_timeout_s, "Between two reads of an answer.", most=_HOUR)
+    total_timeout: k.PositiveDuration = _key(
+        _FETCH.total_timeout_s, "For one exchange, everything included.", most=7 * _DAY
+    )
     min_rate: k.PositiveSizeOrNoLimit = _key(
-        _FETCH.min_rate, "Bytes a second that an answer must bring on average, judged after a minute."
+        _FETCH.min_rate, "Bytes a second that an answer must bring on average, judged after a minute.", most=_GIB
     )
-    max_head: k.PositiveSize = _key(_FETCH.max_head, "Of a response head; a longer one is a protocol error.")
-    max_fields: k.Count = _key(_FETCH.max_fields, "Lines of a response head; more are a protocol error.")
+    max_head: k.PositiveSize = _key(
+        _FETCH.max_head, "Of a response head; a longer one is a protocol error.", most=64 * _MIB
+    )
+    max_fields: k.Count = _key(
+        _FETCH.max_fields, "Lines of a response head; more are a protocol error.", most=1_000_000
+    )
     max_informational: k.CountOrZero = _key(
-        _FETCH.max_informational, "1xx responses before the one that counts; more are a protocol error."
+        _FETCH.max_informational, "1xx responses before the one that counts; more are a protocol error.", most=1_000
     )
     max_chunk_line: k.PositiveSize = _key(
-        _FETCH.max_chunk_line, "Of a chunk's size line with its extensions; a longer one is a protocol error."
+        _FETCH.max_chunk_line,
+        "Of a chunk's size line with its extensions; a longer one is a protocol error.",
+        most=_MIB,
     )
     max_trailers: k.PositiveSize = _key(
-        _FETCH.max_trailers, "Of the fields behind a chunked body; more are a protocol error."
+        _FETCH.max_trailers, "Of the fields behind a chunked body; more are a protocol error.", most=64 * _MIB
     )
     max_chunks: k.Count = _key(
-        _FETCH.max_chunks, "Chunks of a chunked body; one of more is cut and marked, as by max_body."
+        _FETCH.max_chunks, "Chunks of a chunked body; one of more is cut and marked, as by max_body.", most=10**9
     )
     max_body: k.PositiveSize = _key(
-        _FETCH.max_body, "Of a body as it comes, content coding on; a longer one is cut and marked."
+        _FETCH.max_body, "Of a body as it comes, content coding on; a longer one is cut and marked.", most=_TIB
     )
     max_expansion: k.Count = _key(
-        _FETCH.max_expansion, "Decoded bytes for each encoded one, judged beyond 1 MiB; more is a decompression bomb."
+        _FETCH.max_expansion,
+        "Decoded bytes for each encoded one, judged beyond 1 MiB; more is a decompression bomb.",
+        most=1_000_000,
     )
     max_decoded: k.PositiveSize = _key(
-        _FETCH.max_decoded, "Of a body with its content codings off; more is a decompression bomb."
+        _FETCH.max_decoded, "Of a body with its content codings off; more is a decompression bomb.", most=_TIB
     )
-    spool_over: k.Size = _key(_FETCH.spool_over, "A longer body goes to a temporary file.")
+    spool_over: k.Size = _key(_FETCH.spool_over, "A longer body goes to a temporary file.", most=16 * _GIB)
     receive_buffer: k.PositiveSize = _key(
         _FETCH.receive_buffer,
         "The kernel's buffer of a connection (SO_RCVBUF). More is faster over long distances, and costs each open "
         "connection up to twice as much memory.",
+        most=_GIB,
     )
-    idle_timeout: k.PositiveDuration = _key(_FETCH.idle_timeout_s, "An idle connection is closed after this.")
+    idle_timeout: k.PositiveDuration = _key(
+        _FETCH.idle_timeout_s, "An idle connection is closed after this.", most=7 * _DAY
+    )
     max_connection_age: k.PositiveDurationOrNoLimit = _key(
-        _FETCH.max_connection_age_s, "An older connection is not used again."
+        _FETCH.max_connection_age_s, "An older connection is not used again.", most=_YEAR
     )
     max_requests_per_connection: k.CountOrNoLimit = _key(
-        _FETCH.max_requests_per_connection, "A connection is closed after so many requests."
+        _FETCH.max_requests_per_connection, "A connection is closed after so many requests.", most=10**9
     )
     encodings: k.Encodings = _key(_FETCH.encodings, "Content codings asked for: gzip, deflate, br, zstd.")
     headers: k.Headers = _key({}, "More header fields for every request; their values are masked in `config show`.")
@@ -250,9 +295,9 @@ class Fetch(Section):
         "type the head alone is kept, outcome truncated; an answer that does not say its type is read.",
     )
     bandwidth: k.PositiveSizeOrNoLimit = _key(
-        _FETCH.bandwidth, "Bytes a second that may come, from all hosts together, on average."
+        _FETCH.bandwidth, "Bytes a second that may come, from all hosts together, on average.", most=_TIB
     )
-    bandwidth_per_host: k.PositiveSizeOrNoLimit = _key(_FETCH.bandwidth_per_host, "The same from one host.")
+    bandwidth_per_host: k.PositiveSizeOrNoLimit = _key(_FETCH.bandwidth_per_host, "The same from one host.", most=_TIB)
     hours: k.ListOf[k.Window] = _key(
         _ENGINE.hours,
         'When requests may leave, by the local clock (TZ): ["22:00-06:00"], ["Mon-Fri 19:00-07:00", "Sat,Sun '
@@ -263,8 +308,10 @@ class Fetch(Section):
 class Content(Section):
     """Bounds on what is read out of a page."""
 
-    max_html: k.PositiveSize = _key(_CONTENT.max_html, "So much of a page is parsed; its parser takes 24 times that.")
-    max_links: k.Count = _key(_CONTENT.max_links, "Links kept of one page.")
+    max_html: k.PositiveSize = _key(
+        _CONTENT.max_html, "So much of a page is parsed; its parser takes 24 times that.", most=_GIB
+    )
+    max_links: k.Count = _key(_CONTENT.max_links, "Links kept of one page.", most=10_000_000)
 
 
 class Network(Section):
@@ -322,15 +369,18 @@ class Recrawl(Section):
         derived="true for `crawler run`, false for `crawler crawl`",
         example="true",
     )
-    min_interval: k.PositiveDuration = _key(_RECRAWL.min_interval_s, "No page is visited sooner again.")
+    min_interval: k.PositiveDuration = _key(
+        _RECRAWL.min_interval_s, "No page is visited sooner again.", most=10 * _YEAR
+    )
     max_interval: k.PositiveDuration = _key(
-        _RECRAWL.max_interval_s, "No page is left longer, but for those that are gone (404, 410)."
+        _RECRAWL.max_interval_s, "No page is left longer, but for those that are gone (404, 410).", most=10 * _YEAR
     )
     visits_per_day: k.CountOrDerived = _key(
         _RECRAWL.visits_per_day,
         "Revisits a day, all hosts together; first visits do not count.",
         derived="a seventh of the pages known: each once a week on average",
         example="10000",
+        most=10**10,
     )
     importance: k.Importance = _key(
         {},
@@ -367,9 +417,11 @@ class Output(Section):
         example='"/var/lib/crawler"',
     )
     warc: k.Flag = _key(_SINK.warc, "Write WARC files.", restart=True)
-    warc_size: k.PositiveSize = _key(_SINK.warc_size, "A WARC or pages file ends at this size.", restart=True)
+    warc_size: k.PositiveSize = _key(
+        _SINK.warc_size, "A WARC or pages file ends at this size.", restart=True, most=_PIB
+    )
     pages: k.Flag = _key(_SINK.pages, "Write a JSON line for each page.", restart=True)
-    min_free: k.Size = _key(_ENGINE.min_free, "With less left on the disk, the crawl pauses.", restart=True)
+    min_free: k.Size = _key(_ENGINE.min_free, "With less left on the disk, the crawl pauses.", restart=True, most=_PIB)
 
 
 class Log(Section):
@@ -381,8 +433,8 @@ class Log(Section):
     directory: k.PathOrDerived = _key(
         _LOG.directory, "The log files.", restart=True, derived="<output>/logs", example='"/var/log/crawler"'
     )
-    rotate_size: k.PositiveSize = _key(_LOG.rotate_size, "A log file ends at this size.")
-    keep: k.CountOrZero = _key(_LOG.keep, "Old files kept of each log.")
+    rotate_size: k.PositiveSize = _key(_LOG.rotate_size, "A log file ends at this size.", most=_TIB)
+    keep: k.CountOrZero = _key(_LOG.keep, "Old files kept of each log.", most=100_000)
 
 
 class Admin(Section):
@@ -407,9 +459,12 @@ class Admin(Section):
 class Engine(Section):
     """How much is done at once."""
 
-    workers: k.Count = _key(_ENGINE.workers, "Visits at once.", restart=True)
+    workers: k.Count = _key(_ENGINE.workers, "Visits at once.", restart=True, most=20_000)
     lease_size: k.Count = _key(
-        _ENGINE.lease_size, "URLs of one origin fetched in a run on one connection, where the delay is 0.", restart=True
+        _ENGINE.lease_size,
+        "URLs of one origin fetched in a run on one connection, where the delay is 0.",
+        restart=True,
+        most=10_000,
     )
-    memory: k.PositiveSize = _key(_ENGINE.memory, "Bytes of bodies held at once.", restart=True)
-    drain: k.Duration = _key(_ENGINE.drain_s, "How long a stop waits for what is in flight.", restart=True)
+    memory: k.PositiveSize = _key(_ENGINE.memory, "Bytes of bodies held at once.", restart=True, most=_TIB)
+    drain: k.Duration = _key(_ENGINE.drain_s, "How long a stop waits for what is in flight.", restart=True, most=_DAY)

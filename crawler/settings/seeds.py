@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from crawler.core import url
-from crawler.settings.problems import Problem
+from crawler.settings.problems import Problem, is_utf_16
 
 MAX_PROBLEMS: Final = 20  # shown of one file: the wrong file would otherwise fill the screen
 
@@ -20,7 +20,10 @@ def read_seed_file(path: Path) -> tuple[list[str], list[Problem]]:
     """
     seeds: list[str] = []
     problems: list[Problem] = []
-    lines = path.read_text(encoding="utf-8-sig", errors="replace").split("\n")
+    content = path.read_bytes()
+    if is_utf_16(content):
+        return [], [Problem(str(path), 0, 0, "not UTF-8 but UTF-16", "", "save it as UTF-8")]
+    lines = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for number, line in enumerate(lines, 1):
         text = _without_comment(line)
         if not text:

@@ -7,6 +7,7 @@ a source turns its faults into Problems with the best place it knows, and never 
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,7 +17,7 @@ from crawler.obs.redact import redact_text
 from crawler.settings.kinds import Kind
 from crawler.settings.positions import Path as KeyPath
 from crawler.settings.positions import Positions
-from crawler.settings.problems import ConfigurationError, Problem, did_you_mean
+from crawler.settings.problems import ConfigurationError, Problem, did_you_mean, is_utf_16, syntax_words
 from crawler.settings.readers import SEED_WORDS
 from crawler.settings.schema import SECTIONS, complaint_about, keys
 
@@ -138,6 +139,8 @@ def read_toml(path: Path, short_name: str) -> TomlFile:
         content = path.read_bytes().removeprefix(BOM_UTF8)
     except (OSError, ValueError) as error:
         raise refuse(f"cannot be read: {error.strerror if isinstance(error, OSError) else error}") from None
+    if is_utf_16(content):
+        raise refuse("not UTF-8 but UTF-16", hint="save it as UTF-8")
     try:
         source = content.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -151,11 +154,11 @@ def read_toml(path: Path, short_name: str) -> TomlFile:
         before = source[: error.pos] if error.pos < len(source) else source.rstrip()
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         hint = "is a quote missing?" if source[error.pos : error.pos + 1] == "\n" and "character" in error.msg else ""
-        raise refuse(f"not TOML: {error.msg[:1].lower()}{error.msg[1:]}", line, column, source, hint) from None
+        raise refuse(f"not TOML: {syntax_words(error.msg)}", line, column, source, hint) from None
     except RecursionError:
         raise refuse("not usable: nested too deeply") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise refuse(f"not usable: {error}") from None
+    except ValueError:  # int() of thousands of digits
+        raise refuse("not usable: a number has too many digits") from None
 
 
 def conf_d(path: Path) -> list[tuple[Path, str]]:
@@ -170,10 +173,15 @@ def conf_d(path: Path) -> list[tuple[Path, str]]:
     return [(item, f"conf.d/{item.name}") for item in found]
 
 
-def from_environment(environ: Mapping[str, str], problems: list[Problem]) -> Iterator[Given]:
-    """The keys given as CRAWLER_SECTION__KEY, in the order of their names. Other variables are left alone."""
+def from_environment(environ: Mapping[str, str], problems: list[Problem], warnings: list[Problem]) -> Iterator[Given]:
+    """The keys given as CRAWLER_SECTION__KEY, in the order of their names. A key with one underscore is a problem, what
+    only begins as one a warning; other variables are left alone.
+    """
     for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or "__" not in variable:
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        if "__" not in variable:
+            _one_underscore(variable, problems, warnings)
             continue
         section, _, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         source = Named(f"environment {variable}", f"environment {variable}")
@@ -181,6 +189,20 @@ def from_environment(environ: Mapping[str, str], problems: list[Problem]) -> Ite
             problems.append(source.problem((), *complaint))
         else:
             yield Given(section, name, _read(section, name, environ[variable]), source)
+
+
+def _one_underscore(variable: str, problems: list[Problem], warnings: list[Problem]) -> None:
+    written = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+    names = {f"{key.section}_{key.name}": key for key in keys().values()}
+    close = get_close_matches(written, names, n=1, cutoff=0.9)
+    source = Named(f"environment {variable}", f"environment {variable}")
+    if written in names or close:
+        key = names[written if written in names else close[0]]
+        right = f"{ENVIRONMENT_PREFIX}{key.section.upper()}__{key.name.upper()}"
+        problems.append(source.problem((), f"names no key: the variable for {key} is {right}, with two underscores"))
+    elif any(written.startswith(f"{section}_") for section in SECTIONS):
+        message = f"names no key and counts for nothing; keys are {ENVIRONMENT_PREFIX}SECTION__KEY"
+        warnings.append(source.problem((), message))
 
 
 def from_overrides(overrides: Sequence[str], problems: list[Problem]) -> Iterator[Given]:

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from crawler.settings import ConfigurationError, Mode, Problem, load
+from crawler.settings.kinds import Kind, number_text
+from crawler.settings.schema import SECTIONS, Key, keys
 
 
 def problems_of(
@@ -187,7 +189,60 @@ def test_bytes_that_are_no_toml_are_refused(
 def test_a_number_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
     """Python limits the conversion; that is a configuration error, not a bug."""
     (problem,) = problems_of(write(tmp_path, f"a = {'9' * 5_000}"))
-    assert problem.message.startswith("not usable: Exceeds the limit")
+    assert problem.message == "not usable: a number has too many digits"
+    (problem,) = problems_of(None, f"fetch.max_body={'9' * 5_000}")
+    assert problem.message == "fetch.max_body must be less than 8388608TiB"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_a_file_of_a_foreign_editor_is_told_what_to_do(tmp_path: Path, encoding: str) -> None:
+    """Notepad's "Unicode" is no TOML; neither are seeds in it."""
+    path = tmp_path / "crawler.toml"
+    path.write_bytes("[crawl]\nname = 'a'\n".encode(encoding))
+    assert [Problem(str(path), 0, 0, "not UTF-8 but UTF-16", "", "save it as UTF-8")] == problems_of(path)
+    seeds = tmp_path / "seeds.txt"
+    seeds.write_bytes("https://a.test/\n".encode(encoding))
+    assert [Problem(str(seeds), 0, 0, "not UTF-8 but UTF-16", "", "save it as UTF-8")] == problems_of(
+        None, f"crawl.seed_files={seeds}"
+    )
+
+
+@pytest.mark.parametrize("variable", ["CRAWLER_POLITENESS_DELAY", "CRAWLER_POLITENES_DELAY"])
+def test_a_variable_with_one_underscore_is_told_its_name(variable: str) -> None:
+    """It counted for nothing, and nothing was said."""
+    message = "names no key: the variable for politeness.delay is CRAWLER_POLITENESS__DELAY, with two underscores"
+    assert [Problem(f"environment {variable}", 0, 0, message)] == problems_of(None, environ={variable: "5s"})
+
+
+def test_a_variable_that_only_looks_like_ours_is_a_warning() -> None:
+    """Where it begins with a section; others are somebody else's."""
+    loaded = load(None, [], {"CRAWLER_FETCH_FOO": "1", "CRAWLER_HOME": "/x", "CRAWLER": "y"}, "crawl")
+    assert loaded.warnings == [
+        "environment CRAWLER_FETCH_FOO: names no key and counts for nothing; keys are CRAWLER_SECTION__KEY"
+    ]
+
+
+_NUMBERS = [key for key in keys().values() if key.kind in (Kind.COUNT, Kind.DURATION, Kind.SIZE)]
+
+
+@pytest.mark.parametrize("key", _NUMBERS, ids=str)
+def test_every_number_has_a_largest_value(key: Key) -> None:
+    """That is taken; the next is not, nor one that no machine holds."""
+    assert key.most is not None
+    assert not isinstance(key.default, int | float) or key.default <= key.most
+    words = f"{key} must be at most {number_text(key.kind, key.most)}"
+    most = int(key.most) if key.kind is Kind.COUNT else number_text(key.kind, key.most)
+    found = SECTIONS[key.section].model_validate({key.name: most})
+    assert getattr(found, key.attribute) == key.most
+    for value in (int(key.most) + 1, 2**62):
+        assert any(f"{key} must be at most " in problem.message for problem in problems_of(None, f"{key}={value}"))
+    assert words in str(problems_of(None, f"{key}={int(key.most) + 1}")[0])
+
+
+def test_more_memory_than_the_machine_has_is_a_warning() -> None:
+    """It cannot be meant for this machine."""
+    (warning,) = load(None, ["engine.memory=1TiB"], {}, "crawl").warnings
+    assert "engine.memory = 1TiB is more than the machine has" in warning
 
 
 def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:

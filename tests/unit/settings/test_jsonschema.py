@@ -25,7 +25,7 @@ def accepts(schema: dict[str, Any], value: Any) -> bool:
     """The part of JSON schema that ours uses; an unknown word in it is an error of the test."""
     unknown = set(schema) - {
         "$schema", "title", "description", "default", "type", "enum", "const", "anyOf", "pattern", "minimum",
-        "exclusiveMinimum", "minLength", "minItems", "items", "properties", "additionalProperties",
+        "maximum", "exclusiveMinimum", "minLength", "minItems", "items", "properties", "additionalProperties",
     }  # fmt: skip
     assert not unknown
     if "anyOf" in schema:
@@ -40,7 +40,7 @@ def accepts(schema: dict[str, Any], value: Any) -> bool:
         case "integer" | "number" as kind:
             if isinstance(value, bool) or not isinstance(value, int if kind == "integer" else int | float):
                 return False
-            return value >= schema.get("minimum", value) and (
+            return schema.get("minimum", value) <= value <= schema.get("maximum", value) and (
                 "exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"]
             )
         case kind:
@@ -99,14 +99,14 @@ def test_the_annotated_file_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("key", "values"),
     [
-        ("politeness.delay", ["1s", "500ms", "1h30m", "1.5s", " 2 m ", "0", 0, 1.5, 3, "0s", "1d2h3m4s5ms",
-                              "", "1", "soon", "1s1s", "1s1m", "-1s", -1, True, "1 h 30 m", "1hour", [1]]),
+        ("politeness.delay", ["1s", "500ms", "1h30m", "1.5s", " 2 m ", "0", 0, 1.5, 3, "0s", "2h3m4s5ms", 86_400,
+                              "", "1", "soon", "1s1s", "1s1m", "-1s", -1, 86_401, True, "1 h 30 m", "1hour", [1]]),
         ("fetch.connect_timeout", ["1s", 0, 0.1, "none"]),
         ("crawl.max_duration", ["none", "1h", "never"]),
         ("fetch.spool_over", ["1MiB", "1mb", "64B", 0, 7, "1.5KiB", "1K", "MiB", -1, 1.5, "", "1 MB", True]),
         ("fetch.bandwidth", ["none", "1MB", 1, 0, "no"]),
         ("scope.max_depth", [0, 1, "none", -1, "1", 1.0]),
-        ("engine.workers", [1, 0, "1", True]),
+        ("engine.workers", [1, 0, 20_000, 20_001, "1", True]),
         ("scope.requisites", [True, False, "yes", 1]),
         ("politeness.robots", ["obey", "ignore", "Obey", ""]),
         ("scope.hosts", ["seed-hosts", ["a.test"], "a.test", [], [1]]),
