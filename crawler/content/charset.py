@@ -1,25 +1,31 @@
 """Which encoding a page is in, and the page in UTF-8.
 
-Labels are those of the Encoding standard, looked up by webencodings. In order: byte order mark, header, meta elements,
-detection by chardetng, as Firefox does. It never raises: where all fails the page is windows-1252, which decodes
-anything.
+Labels are those of the Encoding standard, looked up by webencodings, decoders those of encoding_rs (endec). In order:
+byte order mark, header, meta elements, XML declaration, detection by chardetng, as Firefox does. It never raises: where
+all fails the page is windows-1252, which decodes anything.
 """
 
 import codecs
 import re
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
+import endec
 import webencodings
 from chardetng_py import EncodingDetector
 
-from crawler.content.prescan import declared_labels, xml_label
+from crawler.content.prescan import declared_labels, late_labels, xml_label
 
 XHTML: Final = "application/xhtml+xml"  # a page in XML
 FALLBACK: Final = "windows-1252"
-MAX_DETECTED: Final = 64 * 1024  # bytes that are looked at; Firefox decides within the first kilobytes, too
+# Bytes that are looked at, from the first that tells anything; Firefox decides within the first kilobytes, too.
+MAX_DETECTED: Final = 64 * 1024
+_BEFORE: Final = 64  # and before it: letters beside it tell something, too
+_MOSTLY: Final = 8  # so many characters of UTF-8 for each byte that is none: no other encoding looks like that
 
 _CHARSET = re.compile(r";[\t ]*charset[\t ]*=[\t ]*(?:\"([^\"]*)\"|'([^']*)'|([^\s;\"']+))", re.IGNORECASE)
+_TELLING: Final = re.compile(rb"[\x1b\x80-\xff]")
 _ESSENCE = re.compile(r"[\t\n\r ]*([!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+)[\t\n\r ]*(?:[;,]|\Z)")
 
 
@@ -61,14 +67,21 @@ def sniff(data: bytes, content_type: str | None) -> str:
         found = _lookup(charset_of(content_type) or "")
         if found is not None:
             return found
-    for label in declared_labels(data):
+    for label in _declared(data):
         found = _lookup(label)
         if found is not None:
-            # A page whose meta could be read is not in UTF-16 (§13.2.3.2, step 15), nor in user-defined characters.
+            # What could be read is not in UTF-16 (§13.2.3.2, step 15), nor in user-defined characters.
             if found.startswith("utf-16"):
                 return "utf-8"
             return FALLBACK if found == "x-user-defined" else found
-    return _detect(data)
+    return _by_wide_declaration(data) or _detect(data)
+
+
+def _declared(data: bytes) -> Iterator[str]:
+    """What a page says itself: its meta elements, where they should be and elsewhere, then an XML declaration."""
+    yield from declared_labels(data)
+    yield from late_labels(data)
+    yield xml_label(data) or ""
 
 
 def sniff_xml(data: bytes, content_type: str | None) -> str:
@@ -112,12 +125,27 @@ def _lookup(label: str) -> str | None:
 
 
 def _detect(data: bytes) -> str:
-    head = data[:MAX_DETECTED]
-    if head.isascii() and b"\x1b" not in head:
+    first = _TELLING.search(data)
+    if first is None:
         return FALLBACK  # nothing to go by, and nothing to go wrong
+    if _is_utf8(data):
+        return "utf-8"
+    looked_at = data[max(0, first.start() - _BEFORE) : first.start() + MAX_DETECTED]
     detector = EncodingDetector()
-    detector.feed(head, last=len(head) == len(data))
-    return _lookup(detector.guess(tld=None, allow_utf8=True)) or FALLBACK
+    detector.feed(looked_at, last=first.start() + MAX_DETECTED >= len(data))
+    return _lookup(detector.guess(tld=None, allow_utf8=False)) or FALLBACK
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether it is UTF-8, give or take a broken character, and the last, which may be cut: what is in other encodings
+    is very seldom valid UTF-8.
+    """
+    text = codecs.utf_8_decode(data, "replace", False)[0]
+    characters = len(text) - len(text.encode("ascii", "ignore"))
+    if "\ufffd" not in text:
+        return characters > 0
+    broken = text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
+    return characters - broken >= max(1, _MOSTLY * broken)
 
 
 # Encodings in which an ASCII byte may be something else.
@@ -140,6 +168,8 @@ def to_utf8(data: bytes, encoding: str) -> bytes:
         except UnicodeDecodeError:
             return data.decode("utf-8", "replace").encode()
         return data
-    found = webencodings.lookup(encoding) or webencodings.lookup(FALLBACK)
-    text: str = found.codec_info.decode(data, "replace")[0]
-    return text.removeprefix("\ufeff").encode("utf-8", "replace")
+    try:
+        text = endec.decode(data, encoding, "replace", bom="strip")
+    except LookupError:
+        text = endec.decode(data, FALLBACK, "replace", bom="strip")
+    return text.encode()

@@ -69,7 +69,8 @@ def extract(
     """
     page = _Page(max_links)
     if xml:
-        page.take(xhtml.statements(data, requisites=requisites))
+        for statement in xhtml.statements(data, requisites=requisites):
+            page.note(*statement)
         return page.finish(Resolver(url, encoding), known)
     if not requisites:
         finder = _LINKS_ONLY
@@ -99,21 +100,16 @@ class _Page:
                 if piece:
                     add(piece, LINK)
             else:
-                self.take(said.statements(piece, requisites=requisites))
+                for what, text, detail in said.statements(piece, requisites=requisites):
+                    if what == said.REFERENCE:
+                        add(text, cast(int, detail))
+                    else:
+                        self.note(what, text, detail)
             if links.capped:
                 return
 
-    def take(self, statements: Iterable[said.Statement]) -> None:
-        """Take note of what was said."""
-        add = self._links.add_clean
-        for what, text, detail in statements:
-            if what == said.REFERENCE:
-                add(text, cast(int, detail))
-            else:
-                self._note(what, text, cast(str | None, detail))
-
-    def _note(self, what: int, text: str, agent: str | None) -> None:
-        """Take note of what is not a link. The first of several counts."""
+    def note(self, what: int, text: str, detail: int | str | None) -> None:
+        """Take note of what was said. The first of several counts, but of links."""
         match what:
             case said.TITLE:
                 self._title = text if self._title is None else self._title
@@ -128,7 +124,9 @@ class _Page:
                     self._bases.append(text)
             case said.ROBOTS:
                 if len(self._robots) < MAX_DIRECTIVES:
-                    self._robots.append((agent, text))
+                    self._robots.append((cast(str | None, detail), text))
+            case said.REFERENCE:
+                self._links.add_clean(text, cast(int, detail))
 
     def finish(self, own: Resolver, known: KnownLinks | None) -> Html:
         base = self._base(own)

@@ -1,4 +1,5 @@
-"""The encoding a page declares: the HTML standard's prescan of its first 1024 bytes, §13.2.3.2.
+"""The encoding a page declares: the HTML standard's prescan of its first 1024 bytes (§13.2.3.2), and what meta elements
+say behind them (§13.2.3.4).
 
 It works on bytes before their encoding is known. It does not know labels from encodings: `charset` looks them up.
 """
@@ -7,7 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from crawler.content.tags import TagFinder, read_tag
+
 LENGTH: Final = 1_024
+_METAS: Final = TagFinder(("meta",))
 
 _TOKEN = re.compile(
     rb"<(?:!--|(meta)(?=[\t\n\f\r /])|(/?[a-z][^\t\n\f\r >]*+)|[!/?][^>]*+>?)",
@@ -67,6 +71,22 @@ def _attributes(data: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
         found.setdefault(match[1].lower(), (match[2] or match[3] or match[4] or b"").lower())
         position = match.end()
     return found, position
+
+
+def late_labels(data: bytes) -> Iterator[str]:
+    """Yield the labels of all meta elements of a page, wherever they stand, as they are written."""
+    if b"charset" not in data[LENGTH:].lower():
+        return
+    for piece in _METAS.pieces(data):
+        name, attributes, _ = read_tag(piece)
+        if name != "meta":
+            continue
+        if "charset" in attributes:
+            yield attributes["charset"]
+        if attributes.get("http-equiv", "").lower() == "content-type":
+            label = _label_in(attributes.get("content", "").encode("ascii", "replace"))
+            if label:
+                yield label.decode("ascii", "replace")
 
 
 def _label(attributes: dict[bytes, bytes]) -> bytes | None:
