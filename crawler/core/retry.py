@@ -33,6 +33,7 @@ _CONNECTION_ERRORS: Final = frozenset(
         ErrorType.TLS_CERT_INVALID,
         ErrorType.TLS_NO_SHARED_PROTOCOL,
         ErrorType.TLS_PROTOCOL_ERROR,
+        ErrorType.TLS_CLIENT_CERTIFICATE,
         ErrorType.TLS_FAILED,
         ErrorType.PROXY_FAILED,
         ErrorType.PROXY_REFUSED,
@@ -46,14 +47,16 @@ _DOUBTFUL_ERRORS: Final = frozenset(
     {
         ErrorType.FIRST_BYTE_TIMEOUT,
         ErrorType.SERVER_CLOSED,
-        ErrorType.PROTOCOL_ERROR,
         ErrorType.RESET,
+        ErrorType.TLS_ALERT,
+        ErrorType.TLS_BAD_RECORD,
         ErrorType.TRUNCATED,
     }
 )
 # Nothing that waiting a few seconds could mend.
 _LASTING_ERRORS: Final = frozenset(
     {
+        ErrorType.PROTOCOL_ERROR,  # what a server sends that speaks no HTTP/1.1, it sends again
         ErrorType.DNS_NOT_FOUND,
         ErrorType.ADDRESS_DENIED,
         ErrorType.TLS_CERT_EXPIRED,
@@ -63,6 +66,7 @@ _LASTING_ERRORS: Final = frozenset(
         ErrorType.TLS_UNKNOWN_ISSUER,
         ErrorType.TLS_CERT_INVALID,
         ErrorType.TLS_NO_SHARED_PROTOCOL,
+        ErrorType.TLS_CLIENT_CERTIFICATE,
         ErrorType.PROXY_AUTH,
     }
 )

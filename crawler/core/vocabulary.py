@@ -118,6 +118,9 @@ class ErrorType(StrEnum):
     TLS_CERT_INVALID = "tls_cert_invalid"  # verification failed for another reason
     TLS_NO_SHARED_PROTOCOL = "tls_no_shared_protocol"
     TLS_PROTOCOL_ERROR = "tls_protocol_error"  # what came instead of a handshake is no TLS
+    TLS_CLIENT_CERTIFICATE = "tls_client_certificate"  # it wants a certificate from us, and we have none
+    TLS_ALERT = "tls_alert"  # it broke off an open connection with a fatal alert
+    TLS_BAD_RECORD = "tls_bad_record"  # what came over an open connection cannot be decrypted
     TLS_FAILED = "tls_failed"
     PROXY_FAILED = "proxy_failed"  # the proxy cannot be reached, or speaks no HTTP
     PROXY_REFUSED = "proxy_refused"  # it would not, or could not, open the tunnel

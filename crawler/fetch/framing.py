@@ -37,7 +37,6 @@ class Framing(NamedTuple):
 _NO_BODY: Final = Framing(BodyEnd.LENGTH, 0)
 _CHUNKED: Final = Framing(BodyEnd.LAST_CHUNK)
 _CHUNKED_FAULTY: Final = Framing(BodyEnd.LAST_CHUNK, faulty=True)
-_UNTIL_CLOSE: Final = Framing(BodyEnd.CLOSE)
 
 
 def hop_fields(head: Head) -> dict[str, list[str]]:
@@ -52,22 +51,30 @@ def hop_fields(head: Head) -> dict[str, list[str]]:
 def body_framing(head: Head, hop: dict[str, list[str]]) -> Framing:
     """Decide how the content of a response to GET ends.
 
-    Raises RemoteProtocolError for a transfer coding other than one final `chunked`, and for a Content-Length that is
-    not one number below 2^63. Source: RFC 9112 §6.1 and §6.3.
+    Raises RemoteProtocolError for a transfer coding other than `chunked` and `identity`, and for a Content-Length that
+    is not one number below 2^63. Source: RFC 9112 §6.1 and §6.3; what is read although it is at fault is read as curl
+    and Chromium do (docs/decisions/0033-odd-heads.md).
     """
     if head.status_code in (204, 304):
         return _NO_BODY
     lengths = hop.get("content-length")
     codings = hop.get("transfer-encoding")
     if codings is not None:
-        # We never send TE, so no coding but chunked may be used (RFC 9112 §7.4), and that once (§6.1).
-        if _list_items(codings) != ["chunked"]:
+        items = _list_items(codings)
+        if items == ["chunked"]:
+            # §6.1: in HTTP/1.0, or beside a length, it is an error or an attack; it wins, the connection closes.
+            return _CHUNKED_FAULTY if lengths is not None or head.http_version == "1.0" else _CHUNKED
+        # We never send TE, so no coding but chunked may be used (RFC 9112 §7.4). Named twice it is meant once (§6.1);
+        # `identity`, of RFC 2616, is no coding.
+        named = set(items) - {"identity"}
+        if named == {"chunked"}:
+            return _CHUNKED_FAULTY
+        if named:
             raise RemoteProtocolError(f"cannot read the transfer coding {shown(', '.join(codings))}")
-        # §6.1: a coding in HTTP/1.0, or beside a length, is an error or an attack; chunked wins, the connection closes.
-        return _CHUNKED_FAULTY if lengths is not None or head.http_version == "1.0" else _CHUNKED
+    faulty = codings is not None
     if lengths is not None:
-        return Framing(BodyEnd.LENGTH, _content_length(lengths))
-    return _UNTIL_CLOSE
+        return Framing(BodyEnd.LENGTH, _content_length(lengths), faulty)
+    return Framing(BodyEnd.CLOSE, faulty=faulty)
 
 
 def _content_length(values: list[str]) -> int:

@@ -2,7 +2,8 @@
 
 Invariant: a head is `tainted` exactly when it does not follow the grammar of RFC 9112 to the letter. What is tolerated
 (a bare LF at a line's end, folded lines, control characters in a value) cannot change where a field begins; what could
-(NUL, a CR inside a line, space before the colon, a line without a colon) is refused.
+(NUL, a CR inside a line, space before the colon) is refused. A line that is no field, since it has no colon or no name
+before it, is ignored as browsers ignore it, unless it speaks of a length or a transfer coding.
 """
 
 import re
@@ -22,6 +23,8 @@ _STRICT_HEAD: Final = re.compile(_STATUS.format(_VALUE) + rf"\r\n(?:{_TOKEN}:{_V
 _FIELD: Final = re.compile(r"\n([^:\r]++):[\t ]*+([^\r]*+)")  # of a strict head
 _TOLERATED_STATUS: Final = re.compile(_STATUS.format(_TOLERATED_VALUE))
 _TOLERATED_FIELD: Final = re.compile(rf"({_TOKEN}):({_TOLERATED_VALUE})")
+_NO_FIELD: Final = re.compile(rf"(?![ \t]|{_TOKEN}[ \t]+:)[^\x00\r\n]+")
+_OF_FRAMING: Final = re.compile(r"content-length|transfer-encoding", re.IGNORECASE)
 _STRICT_LINE: Final = re.compile(rf"{_TOKEN}:{_VALUE}\r\n")
 
 
@@ -55,12 +58,20 @@ def _parse_tolerantly(text: str) -> Head:
             unfolded[-1][1].append(_continuation(line))
             continue
         field = _TOLERATED_FIELD.fullmatch(line)
-        if field is None:
+        if field is not None:
+            unfolded.append((field[1].lower(), [field[2].strip(" \t")]))
+        elif _may_be_ignored(line):
+            unfolded.append(("", []))
+        else:
             raise RemoteProtocolError(f"not a header field: {shown(line)}")
-        unfolded.append((field[1].lower(), [field[2].strip(" \t")]))
     # RFC 9112 §5.2: each fold is replaced with a space before the value is interpreted.
-    fields = tuple([(name, " ".join(parts).strip(" \t")) for name, parts in unfolded])
+    fields = tuple([(name, " ".join(parts).strip(" \t")) for name, parts in unfolded if name])
     return Head(int(code), reason.strip(" \t"), version, fields)
+
+
+def _may_be_ignored(line: str) -> bool:
+    """Whether a line that is no field leaves no doubt about the others, nor about where the body ends."""
+    return _NO_FIELD.fullmatch(line) is not None and _OF_FRAMING.search(line) is None
 
 
 def _continuation(line: str) -> str:
@@ -79,7 +90,7 @@ def is_tolerable_field_line(line: bytes, *, may_continue: bool) -> bool:
     text = line.decode("latin-1").removesuffix("\n").removesuffix("\r")
     if may_continue and text[:1] in (" ", "\t"):
         return "\x00" not in text and "\r" not in text
-    return _TOLERATED_FIELD.fullmatch(text) is not None
+    return _TOLERATED_FIELD.fullmatch(text) is not None or _may_be_ignored(text)
 
 
 def shown(text: str | bytes) -> str:

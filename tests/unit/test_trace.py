@@ -324,7 +324,7 @@ async def test_a_redirect_is_not_followed_but_judged() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "200 OK, truncated (truncated)",
          "would try again after 6.1 s or more"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nabc", "error: protocol_error",
-         "would let the host rest for 1.0 s, then try again"),
+         "would give it up"),
         (ok(b"<p>", HTML, "X-Robots-Tag: noindex"), "200 OK",
          "would archive it, leave it out of pages/ (noindex), and queue 0 URLs"),
         (ok(b"\x1f\x8b", "Content-Type: image/png"), "200 OK, truncated (content_type)",

@@ -74,10 +74,13 @@ def test_retries_wait_longer_each_time() -> None:
 
 
 def test_every_error_is_classed() -> None:
-    """Errors that rest an origin include all that opened no connection; lasting ones are among these."""
+    """Errors that rest an origin include all that opened no connection; lasting ones are among these, but for what is
+    one URL's own.
+    """
     connection = {error for error in ErrorType if retry.is_connection_error(error)}
     assert connection < {error for error in ErrorType if retry.rests_origin(error)}
-    assert {error for error in ErrorType if retry.is_lasting(error)} < connection
+    assert {error for error in ErrorType if retry.is_lasting(error)} - connection == {ErrorType.PROTOCOL_ERROR}
+    assert not retry.rests_origin(ErrorType.PROTOCOL_ERROR)
     assert ErrorType.RESET not in connection
     assert ErrorType.TLS_CERT_EXPIRED in connection
 

@@ -59,7 +59,17 @@ LINES = {
     "Content-Length and Transfer-Encoding": (OK_CLOSED, "length beside chunked|bad length beside chunked"),
     "unknown coding, chunked not last": (
         REFUSED,
-        "coding unknown|coding below chunked|chunked not last|chunked not last, two fields|chunked twice|coding empty",
+        "coding unknown|coding below chunked|chunked not last|chunked not last, two fields|chunked with a parameter",
+    ),
+    "`chunked` twice, `identity`; a line without colon, with an empty name or a space in it": (
+        OK_CLOSED,
+        "chunked twice|chunked twice in one field|chunked twice beside a length|identity and chunked|"
+        "chunked and identity|coding identity|coding identity until close|coding empty|no colon|no colon, folded|"
+        "no name|space in a name|name in latin-1",
+    ),
+    "… where the body's end is in doubt": (
+        REFUSED,
+        "no colon after a length|space in a name with a length|no name before a coding",
     ),
     "fewer bytes than Content-Length; chunked without last chunk": (
         TRUNCATED,

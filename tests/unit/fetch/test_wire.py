@@ -59,6 +59,28 @@ NOT_AS_H11 = {
     "control character in a value": "h11 refuses; RFC 9110 §5.5 lets them stand, and they cannot move a boundary",
     "an empty line first": "h11 refuses; llhttp and browsers pass over it, so do we, tainted",
     "two empty lines first": "the same",
+    **dict.fromkeys(
+        (
+            "chunked twice",
+            "chunked twice in one field",
+            "chunked twice beside a length",
+            "chunked twice, and so coded",
+            "identity and chunked",
+            "chunked and identity",
+            "coding empty",
+            "coding identity",
+            "coding identity until close",
+            "space in a name",
+            "no name",
+            "no colon",
+            "no colon, folded",
+            "no colon, chunked",
+            "name in latin-1",
+            "name with a control character",
+            "trailer not a field",
+        ),
+        "h11 refuses; browsers read it, so do we, tainted, where the body's end is beyond doubt",
+    ),
 }
 
 

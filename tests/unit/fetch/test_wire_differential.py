@@ -159,7 +159,16 @@ def by_us(data: bytes) -> Verdict:
 
 
 STRICTER = "refused there; tolerated here on a connection that is not used again (tainted), as browsers do"
+AS_BROWSERS = (
+    "refused there; browsers ignore the line or the second coding, and the body's end is beyond doubt (tainted)"
+)
 WHY_H11 = {
+    "space in a name": AS_BROWSERS,
+    "no colon": AS_BROWSERS,
+    "no name": AS_BROWSERS,
+    "latin name": AS_BROWSERS,
+    "chunked twice": AS_BROWSERS,
+    "trailer not a field": AS_BROWSERS,
     "version 2 0": "h11 takes any digits for a version; what is no HTTP/1 is read by no rule of HTTP/1 (RFC 9112 §2.3)",
     "version 0 9": "the same",
     "empty line first": STRICTER,
@@ -171,6 +180,11 @@ WHY_H11 = {
     "chunk extension with NUL": "h11 reads past anything in an extension; no grammar allows it",
 }
 WHY_HTTPTOOLS = {
+    "space in a name": AS_BROWSERS,
+    "no colon": AS_BROWSERS,
+    "no name": AS_BROWSERS,
+    "latin name": AS_BROWSERS,
+    "trailer not a field": AS_BROWSERS,
     "version 1 2": "llhttp knows 1.0 and 1.1 only; RFC 9110 §2.5 bids us read a higher minor version as 1.1",
     "version 2 0": "llhttp takes 0.9 and 2.0 for versions of HTTP/1; see above",
     "version 0 9": "the same",
@@ -184,7 +198,6 @@ WHY_HTTPTOOLS = {
     "length twice in one field": "the same",
     "length and chunked": "llhttp refuses; RFC 9112 §6.3: chunked wins (tainted here, and closed)",
     "chunked behind gzip": "llhttp leaves gzip on the payload; we never send TE, so nobody may send it (RFC 9112 §7.4)",
-    "chunked twice": "llhttp takes one of them; RFC 9112 §6.1 forbids it",
     "no end of trailers": "llhttp waits for the end; RFC 9112 §8: it is incomplete only without the last chunk",
     "chunk size padded": STRICTER,
     "chunk size of 17 digits": "a size may have any number of leading zeros; 16 digits are enough for 2^64 and a cap",
