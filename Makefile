@@ -9,6 +9,7 @@ PYTEST_ARGS ?=
 # what `make cover` wants tested to the last branch
 FULLY_COVERED := crawler/fetch/wire.py,crawler/fetch/connection.py,crawler/fetch/standing.py,crawler/fetch/pool.py
 FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/places.py,crawler/fetch/alive.py,crawler/fetch/loan.py,crawler/fetch/address.py
+FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/tlsstream.py
 
 .DELETE_ON_ERROR:
 .PHONY: help run test quick lint format generated venv dev bench prove lock fuzz cover clean

@@ -2,12 +2,14 @@
 
 It does not know HTTP (`wire` does), when it is lent (`pool`) or what is asked (`fetcher`); what is known of it is in
 `standing`. Invariants: it is idle, lent or closed, never two of them; it stays open after an exchange only if the
-reader says that the answer was framed strictly and read to its last byte; a byte that nobody asked for closes it; so
-does a cancelled exchange.
+reader says that the answer was framed strictly and read to its last byte; a byte that nobody asked for closes it, also
+one that TLS holds in an unfinished record when the next request is about to leave; so does a cancelled exchange.
 
-How ends are told apart (CPython 3.11 and uvloop 0.23 alike): an orderly end, TLS close_notify or a plain FIN, calls
-`eof_received` first; a TLS stream cut without close_notify calls `connection_lost(None)` alone; a reset brings an
-error.
+What comes before the first request is kept: a server that is overloaded may say so to whoever connects. It is read in
+place of the answer, and the request is not written.
+
+How ends are told apart: an orderly end, TLS close_notify or a plain FIN, calls `eof_received` first; a TLS stream cut
+without close_notify calls `connection_lost(None)` alone; a reset, an alert or a damaged record brings an error.
 """
 
 import asyncio
@@ -24,8 +26,10 @@ from crawler.fetch.budget import ByteBudget
 from crawler.fetch.deadlines import next_deadline
 from crawler.fetch.dial import CLOSE_NOTIFY_S
 from crawler.fetch.errors import ExchangeError, describe
-from crawler.fetch.options import FetchOptions
+from crawler.fetch.options import KIB, FetchOptions
 from crawler.fetch.standing import Standing, State
+from crawler.fetch.tls import stream_error
+from crawler.fetch.tlsstream import TlsStream
 from crawler.fetch.wire import RemoteProtocolError, ResponseReader
 
 _TIMER_SLACK_S: Final = 0.001  # uvloop's timers run on whole milliseconds and may come that much early
@@ -33,6 +37,7 @@ _TIMER_SLACK_S: Final = 0.001  # uvloop's timers run on whole milliseconds and m
 # a rest of ten times what they took: such a server gets a tenth of the loop's time, and others' answers go first.
 _MANY_PIECES: Final = 1_000
 _REST_A_PIECE_S: Final = 4e-6
+_MOST_HEARD: Final = 256 * KIB  # of what comes before the first request; it is one read, or a few
 _PAUSED_LOOK_S: Final = 1.0  # when the deadlines of an exchange are looked at again that we ourselves hold up
 
 
@@ -49,9 +54,9 @@ class Exchange:
 class Connection(Standing, asyncio.Protocol):
     """A stream to one origin. `on_closed` is called once, at the moment it is closed or lost."""
 
-    __slots__ = ("_bandwidth", "_budget", "_clock", "_eof", "_finishes", "_gone", "_held_up_s", "_last_mono", "_loop",
-                 "_on_closed", "_paused_mono", "_poll", "_reader", "_timer", "_timer_mono", "_transport",
-                 "_waiter")  # fmt: skip
+    __slots__ = ("_bandwidth", "_budget", "_clock", "_end_error", "_eof", "_finishes", "_gone", "_held_up_s",
+                 "_last_mono", "_loop", "_on_closed", "_paused_mono", "_poll", "_reader", "_timer", "_timer_mono",
+                 "_tls", "_transport", "_waiter")  # fmt: skip
 
     def __init__(
         self,
@@ -72,6 +77,7 @@ class Connection(Standing, asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._gone: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
+        self._tls: TlsStream | None = None
         self._poll: select.poll | None = None
         self._reader: ResponseReader | None = None
         self._waiter: asyncio.Future[Exception | None] | None = None
@@ -82,6 +88,7 @@ class Connection(Standing, asyncio.Protocol):
         self._held_up_s = 0.0  # how long of this exchange we did not read: not the server's fault
         self._finishes = False  # let on by the budget to read this body to its end
         self._eof = False
+        self._end_error: Exception | None = None  # what ended it, if that was no order
 
     def exchange_now(self) -> Exchange | None:
         """The exchange under way, if there is one."""
@@ -95,24 +102,30 @@ class Connection(Standing, asyncio.Protocol):
         """Send a request and feed the answer to `reader` until it is complete.
 
         Afterwards the connection is open if it can serve another request, else closed. Raises ExchangeError if the
-        answer did not come whole (what came is in `reader`), and whatever the reader's sink raised.
+        answer did not come whole (what came is in `reader`), and whatever the reader's sink raised. Where the server
+        spoke first, what it said is read instead, nothing is sent, and `spoke_first` is set.
         """
         self._received = 0
-        if self.requests and self._something_is_there():
+        if self._something_is_there():
             await asyncio.sleep(0)  # what came and was not read yet: let the loop read it, it may close us
             await asyncio.sleep(0)
+        if self._tls is not None and self._tls.is_mid_record and not self._early:
+            self.abort(CloseReason.UNSOLICITED)
         self._held_up_s = self.first_mono = 0.0
         self.sent_mono = self._last_mono = self.end_mono = now = self._clock.mono()
         self.requests += 1
         transport = self._transport
-        if self.state is not State.LENT or transport is None:
+        if not self._early and (self.state is not State.LENT or transport is None):
             raise ExchangeError(ErrorType.SERVER_CLOSED, f"closed before the request was written ({self.close_reason})")
         # an error is this future's result, not its exception: nobody may be left to retrieve it
         waiter: asyncio.Future[Exception | None] = self._loop.create_future()
         self._waiter = waiter
         self._reader = reader
-        self._arm(now)
-        transport.write(request)
+        if self._early:
+            self._hear(now)
+        elif transport is not None:
+            self._arm(now)
+            transport.write(request)
         try:
             error = await waiter
         except asyncio.CancelledError:
@@ -127,6 +140,18 @@ class Connection(Standing, asyncio.Protocol):
         if error is not None:
             raise error
 
+    def _hear(self, now: float) -> None:
+        """Read what the server said before it was asked, and what else it says until that has ended."""
+        early, self._early = self._early, b""
+        self.spoke_first = True
+        is_open = self.is_open
+        if is_open:
+            self._arm(now)
+        self.bytes_received -= len(early)
+        self.data_received(early)
+        if self._reader is not None and not is_open:
+            self._ended(self._end_error)
+
     def _something_is_there(self) -> bool:
         """Whether the kernel holds bytes, or an end, that the loop has not handed over. They came before the request
         that is about to be written, so they cannot be its answer. Costs a microsecond.
@@ -138,7 +163,9 @@ class Connection(Standing, asyncio.Protocol):
         self.bytes_received += size
         reader = self._reader
         if reader is None:
-            if self.state is not State.CLOSED:  # idle, or lent with no request under way: nobody asked for this
+            if self.state is State.LENT and not self.requests and len(self._early) < _MOST_HEARD:
+                self._early += data
+            elif self.state is not State.CLOSED:  # idle, or lent with no request under way: nobody asked for this
                 self.abort(CloseReason.UNSOLICITED)
             return
         self._last_mono = now = self._clock.mono()
@@ -175,7 +202,7 @@ class Connection(Standing, asyncio.Protocol):
         self.keep_alive_max = reader.keep_alive_max
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-        if reader.extra:
+        if reader.extra or self.spoke_first:
             self.abort(CloseReason.UNSOLICITED)
         elif not reader.reusable:
             unread = reader.truncated is not None and reader.error_type is None
@@ -255,6 +282,7 @@ class Connection(Standing, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's do not derive from asyncio's
+        self._tls = transport if isinstance(transport, TlsStream) else None
         sock = transport.get_extra_info("socket")
         if sock is not None:
             self._poll = select.poll()
@@ -272,12 +300,13 @@ class Connection(Standing, asyncio.Protocol):
             self._gone.set_result(None)
 
     def _ended(self, error: Exception | None) -> None:
-        """The server ended the stream, in order, cut off, or by a reset."""
+        """The server ended the stream, in order, cut off, or by a reset, an alert or a damaged record."""
         reader = self._reader
         if reader is None:
+            self._end_error = error
             self.abort(CloseReason.SERVER_CLOSE if error is None else CloseReason.RESET)
         elif error is not None:
-            self._fail(ExchangeError(ErrorType.RESET, describe(error)), CloseReason.RESET)
+            self._fail(ExchangeError(stream_error(error), describe(error)), CloseReason.RESET)
         else:
             reader.feed_eof(clean=self._eof)
             error_type = reader.error_type

@@ -21,7 +21,7 @@ from crawler.fetch.errors import DialError, ResolveError, connect_error, describ
 from crawler.fetch.options import FetchOptions, NetworkOptions
 from crawler.fetch.proxy import Proxy, ProxyError
 from crawler.fetch.resolve import Resolver
-from crawler.fetch.tls import TlsProfile, server_name, tls_error
+from crawler.fetch.tls import TlsProfile, tls_error
 
 FAMILY_HEAD_START_S: Final = 0.25  # RFC 8305 §5: "Connection Attempt Delay", 250 ms recommended
 NEXT_ADDRESS_S: Final = 2.0  # a further address of a host that answers slowly is asked only then: it is no black hole
@@ -29,7 +29,7 @@ MAX_ADDRESSES: Final = 6  # tried for one connection; more is a name's way of ma
 CLOSE_NOTIFY_S: Final = 1.0  # how long a peer may take to answer our close_notify
 _WINNERS: Final = 16_384  # hosts whose working address family is remembered
 
-_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 Connect = Callable[[str, int], Awaitable[socket.socket]]
 
 
@@ -266,22 +266,23 @@ class NetworkDialer:
     ) -> tuple[asyncio.Transport, _Protocol]:
         """Put a transport, with TLS for https, on a connected socket. The socket is the transport's, or closed."""
         loop = asyncio.get_running_loop()
-        try:
-            if origin.scheme != "https":
+        if origin.scheme != "https":
+            try:
                 return await loop.create_connection(factory, sock=sock)
-            self._tls.offer(origin)
+            except BaseException:
+                sock.close()
+                raise
+        protocol = factory()
+        stream = self._tls.stream(origin, protocol)
+        try:
             async with asyncio.timeout(self._options.tls_timeout_s):
-                return await loop.create_connection(
-                    factory,
-                    sock=sock,
-                    ssl=self._tls.context,
-                    server_hostname=server_name(origin.host),
-                    ssl_handshake_timeout=self._options.tls_timeout_s + 1.0,  # ours comes first and has its own word
-                    ssl_shutdown_timeout=CLOSE_NOTIFY_S,
-                )
+                await loop.create_connection(lambda: stream, sock=sock)
+                await stream.opened
         except BaseException:
+            stream.abort()
             sock.close()
             raise
+        return stream, protocol
 
     def _remember(self, host: str, *, v6: bool) -> None:
         winners = self._v6_won

@@ -2,7 +2,8 @@
 
 It follows no redirect and judges no status (the engine does). Invariants: whatever the network does, `fetch` returns a
 value; a request is written only after the gate was entered for the address at hand, and every entry is left again; it
-is sent a second time only over a fresh connection, and only if the first one had been used before and gave no byte.
+is sent a second time only over a fresh connection, and only if it came too late for the first one, which had been used
+before: that gave no byte, or a 408 with its close.
 """
 
 import errno
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from crawler.core.clock import Clock
-from crawler.core.retry import is_lasting
+from crawler.core.retry import is_lasting, pushes_back
 from crawler.core.url import target_of
 from crawler.core.values import Failed, Fetched, FetchResult, Head, Origin, Task
 from crawler.core.vocabulary import CloseReason, ErrorType, TaskKind, TruncatedReason
@@ -29,7 +30,16 @@ from crawler.fetch.wire import ResponseReader, WireLimits
 
 _ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 # What a server's closing of an idle connection looks like to a request that was on its way.
-_STALE: Final = frozenset({ErrorType.SERVER_CLOSED, ErrorType.RESET})
+_STALE: Final = frozenset(
+    {
+        ErrorType.SERVER_CLOSED,
+        ErrorType.RESET,
+        ErrorType.TLS_ALERT,
+        ErrorType.TLS_BAD_RECORD,
+        ErrorType.TLS_CLIENT_CERTIFICATE,
+    }
+)
+_REQUEST_TIMEOUT: Final = 408
 _LATE: Final = frozenset({ErrorType.READ_TIMEOUT, ErrorType.TOTAL_TIMEOUT, ErrorType.TOO_SLOW})
 
 
@@ -154,23 +164,27 @@ class Fetcher:
             attempt.sink = sink = BodySink(self._options.spool_over, self._spool_directory, self._budget)
             reader = ResponseReader(attempt.limits, sink, attempt.wants)
             attempt.started_at = self._clock.now()
+            error: ExchangeError | None = None
             try:
                 await connection.exchange(attempt.request, reader)
-            except ExchangeError as error:
-                stale = was_used and connection.nothing_came_back and error.error_type in _STALE
-                if stale and not attempt.resends:
-                    attempt.resends = 1
-                    connection = await loan.replace()
-                    continue
-                return self._ended_early(connection, reader, sink, attempt, error)
-            except OSError as error:  # of the spool file: the network's errors are all ExchangeError
-                short = error.errno in (errno.EMFILE, errno.ENFILE)
+            except ExchangeError as raised:
+                error = raised
+            except OSError as raised:  # of the spool file: the network's errors are all ExchangeError
+                short = raised.errno in (errno.EMFILE, errno.ENFILE)
                 error_type = ErrorType.NO_FILE_DESCRIPTORS if short else ErrorType.LOCAL_IO
                 if short:
                     self._pool.close_idle()
-                return self._failed(connection, attempt, error_type, describe(error))
-            truncated = TruncatedReason.CONTENT_TYPE if reader.unwanted else reader.truncated
-            return _fetched(connection, reader, sink, attempt, truncated, reader.error_type)
+                return self._failed(connection, attempt, error_type, describe(raised))
+            if not attempt.resends and _is_stale(connection, reader, error, was_used=was_used):
+                attempt.resends = 1
+                sink.discard()
+                connection = await loan.replace()
+                continue
+            result = self._result(connection, reader, sink, attempt, error)
+            if connection.spoke_first and isinstance(result, Fetched) and not pushes_back(result):
+                detail = f"the server answered {result.head.status_code} before a request was sent"
+                return self._failed(connection, attempt, ErrorType.CONNECT_FAILED, detail)
+            return result
 
     def _enter_gate(self, connection: Connection, attempt: _Attempt) -> None:
         if not self._permits(connection.origin):  # it may have been blocked while the connection was opened
@@ -187,17 +201,21 @@ class Fetcher:
             raise GateShut(address, until_mono)
         attempt.taken = address
 
-    def _ended_early(
+    def _result(
         self,
         connection: Connection,
         reader: ResponseReader,
         sink: BodySink,
         attempt: _Attempt,
-        error: ExchangeError,
+        error: ExchangeError | None,
     ) -> Fetched | Failed:
-        """What arrived is kept, and marked, if it was framed properly as far as it came; else nothing was fetched."""
+        """What came of an exchange. What arrived of an answer that is not whole is kept, and marked, if it was framed
+        properly as far as it came; else nothing was fetched.
+        """
         if reader.unwanted:  # how the rest of it fared is of no interest
             return _fetched(connection, reader, sink, attempt, TruncatedReason.CONTENT_TYPE, None)
+        if error is None:
+            return _fetched(connection, reader, sink, attempt, reader.truncated, reader.error_type)
         if reader.head is None or error.error_type is ErrorType.PROTOCOL_ERROR:
             return self._failed(connection, attempt, error.error_type, error.detail)
         truncated = TruncatedReason.TIME if error.error_type in _LATE else TruncatedReason.DISCONNECT
@@ -233,6 +251,18 @@ class Fetcher:
             return build_request("GET", target, [*fields, *conditions])
         except LocalProtocolError:
             return build_request("GET", target, fields)
+
+
+def _is_stale(connection: Connection, reader: ResponseReader, error: ExchangeError | None, *, was_used: bool) -> bool:
+    """Whether the connection was over before the request reached the server, so that it may be sent once more: it ended
+    without a byte, or with a 408 that cannot be meant for what was not there (RFC 9110 §15.5.9, RFC 9112 §9.3.1).
+    """
+    if reader.head is not None:
+        is_late = reader.head.status_code == _REQUEST_TIMEOUT and not connection.is_open
+        return is_late and (was_used or connection.spoke_first)
+    if error is None or error.error_type not in _STALE or not connection.nothing_came_back:
+        return False
+    return was_used or connection.close_reason is CloseReason.UNSOLICITED  # retired before the request was written
 
 
 def _fetched(

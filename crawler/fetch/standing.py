@@ -26,12 +26,13 @@ class Standing:
     """A connection as it stands. It is born lent.
 
     `sent_mono`, `first_mono` and `end_mono` say of the last exchange when the request had been written, the first byte
-    came (0.0: none did) and the exchange ended.
+    came (0.0: none did) and the exchange ended. `spoke_first`: that exchange sent no request, but read what the server
+    had said before it.
     """
 
-    __slots__ = ("_dialled", "_options", "_received", "bytes_received", "close_reason", "end_mono", "first_mono", "id",
-                 "idle_since_mono", "keep_alive_max", "keep_alive_timeout_s", "opened_mono", "origin", "requests",
-                 "requests_booked", "sent_mono", "state")  # fmt: skip
+    __slots__ = ("_dialled", "_early", "_options", "_received", "bytes_received", "close_reason", "end_mono",
+                 "first_mono", "id", "idle_since_mono", "keep_alive_max", "keep_alive_timeout_s", "opened_mono",
+                 "origin", "requests", "requests_booked", "sent_mono", "spoke_first", "state")  # fmt: skip
 
     def __init__(self, id: int, origin: Origin, options: FetchOptions, clock: Clock) -> None:
         self.id = id
@@ -47,6 +48,8 @@ class Standing:
         self.keep_alive_max: int | None = None
         self._options = options
         self._dialled: Dialled | None = None
+        self._early = b""  # what came before the first request, not heard yet
+        self.spoke_first = False
         self._received = 0  # bytes of the last exchange's answer
 
     def opened(self, dialled: Dialled) -> None:
@@ -122,6 +125,8 @@ class Standing:
 
     def spent(self) -> CloseReason | None:
         """Why this connection, though sound, shall not serve another request; None if it may."""
+        if self._early:  # nobody heard it
+            return CloseReason.UNSOLICITED
         limit = self._options.max_requests_per_connection
         if limit is not None and self.requests >= limit:
             return CloseReason.MAX_REQUESTS

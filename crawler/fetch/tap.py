@@ -23,7 +23,7 @@ from crawler.fetch.tls import server_name
 
 LOOK_S: Final = 5.0  # for the handshake that only looks at a certificate
 
-_Protocol = TypeVar("_Protocol", bound=asyncio.BaseProtocol)
+_Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 
 @dataclass(frozen=True, slots=True)

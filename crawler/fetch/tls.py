@@ -5,8 +5,8 @@ Invariant: a session is offered only to the origin that issued it, so a resumed 
 verified when the session was made.
 """
 
+import asyncio
 import ssl
-from contextvars import ContextVar
 from typing import Final
 
 import certifi
@@ -14,6 +14,7 @@ import certifi
 from crawler.core.values import Origin
 from crawler.core.vocabulary import ErrorType
 from crawler.fetch.options import NetworkOptions, TlsOptions
+from crawler.fetch.tlsstream import ReadBuffer, TlsStream
 
 _SESSIONS: Final = 4_096  # origins; a session is 2-6 KiB with its certificate chain
 
@@ -36,14 +37,16 @@ _NO_SHARED_PROTOCOL: Final = frozenset(
     {
         "UNSUPPORTED_PROTOCOL",
         "NO_PROTOCOLS_AVAILABLE",
-        "TLSV1_ALERT_PROTOCOL_VERSION",
-        "SSLV3_ALERT_HANDSHAKE_FAILURE",  # what a server says that shares no cipher with us
         "NO_SHARED_CIPHER",
-        "TLSV1_ALERT_INSUFFICIENT_SECURITY",
         "NO_APPLICATION_PROTOCOL",
-        "TLSV1_ALERT_NO_APPLICATION_PROTOCOL",
+        # alerts
+        "PROTOCOL_VERSION",
+        "HANDSHAKE_FAILURE",  # what a server says that shares no cipher with us
+        "INSUFFICIENT_SECURITY",
     }
 )
+_ALERT: Final = "ALERT_"
+_CERTIFICATE_REQUIRED: Final = "CERTIFICATE_REQUIRED"  # an alert of TLS 1.3
 # What OpenSSL says of bytes that are no TLS, or not what a handshake goes on with: most often plain HTTP.
 _NOT_TLS: Final = frozenset(
     {
@@ -61,27 +64,6 @@ _NOT_TLS: Final = frozenset(
 )
 
 
-class _ResumingContext(ssl.SSLContext):
-    """An SSLContext that offers a session in the handshakes it starts.
-
-    asyncio and uvloop have no parameter for it, so the session travels in the context of the task that calls
-    `create_connection`: both start the handshake in a copy of it.
-    """
-
-    session: ContextVar[ssl.SSLSession | None]
-
-    def wrap_bio(
-        self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        offered = session if session is not None else self.session.get()
-        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, offered)
-
-
 class TlsProfile:
     """One way of verifying servers, with the sessions made under it.
 
@@ -90,8 +72,7 @@ class TlsProfile:
     """
 
     def __init__(self, options: TlsOptions, network: NetworkOptions, *, sessions: int = _SESSIONS) -> None:
-        context = _ResumingContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.session = ContextVar("tls_session", default=None)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = _VERSIONS[options.min_version]
         context.set_alpn_protocols(["http/1.1"])
         if options.verify:
@@ -101,14 +82,17 @@ class TlsProfile:
         else:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
-        self.context: ssl.SSLContext = context
-        self._offered = context.session
+        self._context = context
+        self._buffer = ReadBuffer()
         self._limit = sessions
         self._sessions: dict[Origin, ssl.SSLSession] = {}
 
-    def offer(self, origin: Origin) -> None:
-        """Let the handshake that the current task starts next resume the origin's last session, if there is one."""
-        self._offered.set(self._sessions.get(origin))
+    def stream(self, origin: Origin, above: asyncio.Protocol) -> TlsStream:
+        """A client's end of a TLS connection to the origin, which offers to resume its last session if there is one."""
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        name, session = server_name(origin.host), self._sessions.get(origin)
+        tls = self._context.wrap_bio(incoming, outgoing, server_hostname=name, session=session)
+        return TlsStream(tls, incoming, outgoing, above, self._buffer)
 
     def keep(self, origin: Origin, ssl_object: ssl.SSLObject) -> None:
         """Remember the session of a connection that has had an answer: TLS 1.3 tickets come after the handshake."""
@@ -135,8 +119,29 @@ def tls_error(error: Exception) -> ErrorType:
     """The word for what a handshake raised."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY_ERRORS.get(error.verify_code, ErrorType.TLS_CERT_INVALID)
-    if isinstance(error, ssl.SSLError) and error.reason in _NO_SHARED_PROTOCOL:
+    if not isinstance(error, ssl.SSLError):
+        return ErrorType.TLS_FAILED
+    reason = _reason(error).rpartition(_ALERT)[2]
+    if reason in _NO_SHARED_PROTOCOL:
         return ErrorType.TLS_NO_SHARED_PROTOCOL
-    if isinstance(error, ssl.SSLError) and error.reason in _NOT_TLS:
-        return ErrorType.TLS_PROTOCOL_ERROR
-    return ErrorType.TLS_FAILED
+    return ErrorType.TLS_PROTOCOL_ERROR if reason in _NOT_TLS else ErrorType.TLS_FAILED
+
+
+def stream_error(error: Exception) -> ErrorType:
+    """The word for what ended an open connection. Under TLS 1.3 a server may refuse us only then (RFC 8446 §6.2)."""
+    if not isinstance(error, ssl.SSLError):
+        return ErrorType.RESET
+    _, is_alert, alert = _reason(error).rpartition(_ALERT)
+    if alert == _CERTIFICATE_REQUIRED:
+        return ErrorType.TLS_CLIENT_CERTIFICATE
+    return ErrorType.TLS_ALERT if is_alert else ErrorType.TLS_BAD_RECORD
+
+
+def _reason(error: ssl.SSLError) -> str:
+    """OpenSSL's name of an error. Each Python knows the names of one version of OpenSSL; for others only the text in
+    the message is left.
+    """
+    if error.reason:
+        return error.reason
+    text = str(error).partition("] ")[2].partition(" (_ssl")[0]
+    return text.upper().replace(" ", "_")

@@ -1,8 +1,9 @@
 """No answer is given to a request it does not belong to, whatever a server pushes, and when.
 
 The server has a thread and a loop of its own. It answers each request with the nonce that the request carried, and
-misbehaves on every tenth; what it pushes beyond an answer says EVIL or another nonce. What it cannot do here is push
-while a request is on its way: no client could tell that from the answer.
+misbehaves on every tenth; what it pushes beyond an answer says EVIL or another nonce. One server sends whole TLS
+records, the other cuts them anywhere. What neither can do here is push while a request is on its way: no client could
+tell that from the answer.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from crawler.core.values import Failed
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
 from tests.support.hostile import Certificates, ok, serve
+from tests.support.sealed import DAMAGED, sealed
 
 EVIL = ok(b"EVIL")
 KINDS = (
@@ -32,6 +34,17 @@ KINDS = (
     "cut",
     "tail",
 )
+# The same below TLS: what is cut are records.
+CUT_KINDS = (
+    "pushed in two",
+    "split",
+    "tail in two",
+    "ticket",
+    "key update",
+    "ticket in two",
+    "alert",
+    "damaged",
+)
 HOSTS = 12
 
 
@@ -40,9 +53,9 @@ def certificates(tmp_path_factory):
     return Certificates(tmp_path_factory.mktemp("ca"))
 
 
-def kind_of(nonce: int) -> str:
+def kind_of(nonce: int, kinds: tuple[str, ...]) -> str:
     """How this one is answered: one in ten in one of the hostile ways, each in turn."""
-    return KINDS[nonce // 10 % len(KINDS)] if nonce % 10 == 3 else "right"
+    return kinds[nonce // 10 % len(kinds)] if nonce % 10 == 3 else "right"
 
 
 def body_of(nonce: int) -> bytes:
@@ -60,6 +73,8 @@ def answer_to(nonce: int) -> bytes:
 class Hostile:
     """The server's script. Where the moment matters it tells the client: `signal` runs in the client's loop."""
 
+    kinds = KINDS
+
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.client_loop = asyncio.get_running_loop()
@@ -72,7 +87,7 @@ class Hostile:
     async def __call__(self, a) -> None:
         while path := await a.request():
             nonce = int(path[1:])
-            kind, answer = kind_of(nonce), answer_to(nonce)
+            kind, answer = kind_of(nonce, KINDS), answer_to(nonce)
             self.answered[kind] += 1
             match kind:
                 case "extra":
@@ -110,6 +125,57 @@ class Hostile:
                     a.writer.write(answer)
 
 
+class Cutting(Hostile):
+    """The same over TLS done by hand, cutting records."""
+
+    kinds = CUT_KINDS
+
+    def __init__(self, seed: int, tls) -> None:
+        super().__init__(seed)
+        self.script = sealed(tls, self.serve)
+
+    async def __call__(self, a) -> None:
+        await self.script(a)
+
+    def cut(self, records: bytes) -> tuple[bytes, bytes]:
+        at = self.rng.choice([1, 5, self.rng.randrange(1, len(records)), len(records) - 1])
+        return records[:at], records[at:]
+
+    async def serve(self, s) -> None:
+        while path := await s.request():
+            nonce = int(path[1:])
+            kind, records = kind_of(nonce, CUT_KINDS), s.seal(answer_to(nonce))
+            self.answered[kind] += 1
+            match kind:
+                case "pushed in two" | "ticket in two":
+                    begun, rest = self.cut(s.seal(EVIL) if kind == "pushed in two" else s.ticket())
+                    await s.send(records)
+                    await s.send(begun)
+                    self.signal(nonce)
+                    if await s.request():
+                        await s.send(rest)
+                    return
+                case "tail in two":
+                    begun, rest = self.cut(s.seal(EVIL))
+                    await s.send(records + begun)
+                    self.signal(nonce)
+                    if await s.request():
+                        await s.send(rest)
+                    return
+                case "split":
+                    begun, rest = self.cut(records)
+                    await s.send(begun, *self.cut(rest) if len(rest) > 1 else (rest,))
+                case "ticket" | "key update":
+                    await s.send(records)
+                    await s.send(*self.cut(s.ticket() if kind == "ticket" else s.key_update()))
+                    self.signal(nonce)
+                case "alert" | "damaged":
+                    await s.send(records + (s.alert() if kind == "alert" else DAMAGED))
+                    return
+                case _:
+                    await s.send(records)
+
+
 @contextlib.contextmanager
 def in_a_thread(hostile: Hostile, tls):
     """The server on a loop in another thread; gives its port."""
@@ -135,9 +201,9 @@ def in_a_thread(hostile: Hostile, tls):
         loop.close()
 
 
-async def exchange(certificates, count: int) -> tuple[Counter[str], Counter[str]]:
+async def exchange(certificates, hostile: Hostile, tls, count: int) -> tuple[Counter[str], Counter[str]]:
     """`count` exchanges over HOSTS connections at a time. What became of them, and how they were answered."""
-    hostile = Hostile(count)
+    kinds = hostile.kinds
     numbers = iter(range(0, count, 10))
     ended: Counter[str] = Counter()
 
@@ -149,13 +215,13 @@ async def exchange(certificates, count: int) -> tuple[Counter[str], Counter[str]
             assert body_of(nonce).startswith(result.payload.prefix(10_000))
         else:
             is_right = result.payload.prefix(10_000) == body_of(nonce)
-            ended["right" if is_right else f"WRONG after {kind_of(nonce - 1)}"] += 1
+            ended["right" if is_right else f"WRONG after {kind_of(nonce - 1, kinds)}"] += 1
 
     async def visitor(host: str) -> None:
         for first in numbers:  # ten nonces at a time, so that those that belong together come together
             for nonce in range(first, min(first + 10, count)):
                 hostile.reached[nonce] = asyncio.Event()
-                kind, before = kind_of(nonce), kind_of(nonce - 1)
+                kind, before = kind_of(nonce, kinds), kind_of(nonce - 1, kinds)
                 fetching = asyncio.ensure_future(c.get(f"https://{host}:{port}/{nonce}"))
                 if kind == "late":
                     await hostile.reached[nonce].wait()
@@ -166,8 +232,11 @@ async def exchange(certificates, count: int) -> tuple[Counter[str], Counter[str]
                     continue
                 result = await fetching
                 judge(nonce, result)
-                if before.startswith(
-                    "pushed"
+                if kind in CUT_KINDS and kind not in ("split", "alert", "damaged"):
+                    await hostile.reached[nonce].wait()  # what it pushes is here before the next request leaves
+                if before in (
+                    "pushed",
+                    "pushed unread",
                 ):  # EVIL is on its way, or here and not read: the next request must not get it
                     await hostile.reached[nonce - 1].wait()
                     if before == "pushed":
@@ -175,7 +244,6 @@ async def exchange(certificates, count: int) -> tuple[Counter[str], Counter[str]
                             lambda number=result.connection.id: all(f.id != number for f in c.pool.connections())
                         )
 
-    tls = certificates.server("*.hosts.test")
     with in_a_thread(hostile, tls) as port:
         async with client(ca_file=certificates.ca_file, fetch=FetchOptions(connections=HOSTS)) as c:
             await asyncio.gather(*(visitor(f"h{n}.hosts.test") for n in range(HOSTS)))
@@ -196,12 +264,40 @@ def check(ended: Counter[str], answered: Counter[str], count: int) -> None:
     assert all(answered[kind] >= hostile for kind in KINDS)
 
 
+def check_cut(ended: Counter[str], answered: Counter[str], count: int) -> None:
+    hostile = count // 10 // len(CUT_KINDS)
+    assert [what for what in ended if what.startswith("WRONG")] == []
+    assert ended["right"] == count
+    assert ended["closed: unsolicited"] >= 3 * hostile  # in two: pushed, tail, ticket
+    assert all(answered[kind] >= hostile for kind in CUT_KINDS)
+
+
+async def whole(certificates, count: int) -> None:
+    check(*await exchange(certificates, Hostile(count), certificates.server("*.hosts.test"), count), count)
+
+
+async def cut(certificates, count: int) -> None:
+    hostile = Cutting(count, certificates.server("*.hosts.test"))
+    check_cut(*await exchange(certificates, hostile, None, count), count)
+
+
 async def test_no_answer_goes_to_another_request(certificates) -> None:
     """Three thousand exchanges, a tenth of them hostile: each body carries the nonce of the request it answers."""
-    check(*await exchange(certificates, 3_000), 3_000)
+    await whole(certificates, 3_000)
+
+
+async def test_no_answer_goes_to_another_request_wherever_records_are_cut(certificates) -> None:
+    """The same over records cut anywhere, and with what breaks the stream behind an answer."""
+    await cut(certificates, 3_200)
 
 
 @pytest.mark.prove
 async def test_no_answer_of_a_hundred_thousand_goes_to_another_request(certificates) -> None:
     """The same, a hundred thousand times."""
-    check(*await exchange(certificates, 100_000), 100_000)
+    await whole(certificates, 100_000)
+
+
+@pytest.mark.prove
+async def test_no_answer_of_a_hundred_thousand_in_cut_records_goes_to_another_request(certificates) -> None:
+    """The same, a hundred thousand times."""
+    await cut(certificates, 100_000)

@@ -5,6 +5,7 @@ import errno
 
 import pytest
 
+from crawler.core.retry import pushes_back
 from crawler.core.values import Failed, Fetched, Origin, Task
 from crawler.core.vocabulary import CloseReason, ErrorType, TaskKind, TruncatedReason
 from crawler.fetch.fetcher import Fetcher, GateShut, OriginBlocked
@@ -195,6 +196,187 @@ async def test_a_fresh_connection_is_never_retried():
         assert isinstance(result, Failed)
         assert (result.error_type, result.resend_count, result.retryable) == (ErrorType.SERVER_CLOSED, 0, True)
         assert len(server.requests) == 1
+
+
+LATE = ok(b"", "Connection: close", status="408 Request Timeout")
+
+
+@pytest.mark.parametrize("scheme", ["https", "http"])
+@pytest.mark.parametrize("answer", [LATE, LATE.replace(b"Length: 0", b"Length: 9"), b"HTTP/1.0 408 Slow\r\n\r\n<p>"])
+async def test_a_408_that_crosses_the_request_costs_one_resend(certificates, scheme, answer):
+    """The server gave up waiting on a used connection as we wrote: what it says is no answer to this request."""
+
+    async def script(a):
+        await a.request()
+        await a.send(ok(b"first"))
+        await a.request()
+        await a.send(answer if len(server.accepted) == 1 else ok(b"second"))
+
+    tls = certificates.server("a.test") if scheme == "https" else None
+    async with serve(script, tls=tls) as server, client(ca_file=certificates.ca_file) as c:
+        url = f"{scheme}://a.test:{server.port}/"
+        await c.get(url)
+        second = await c.get(url)
+        assert isinstance(second, Fetched), second
+        assert second.payload.prefix(9) == b"first"
+        assert (second.connection.id, second.resend_count) == (2, 1)
+        assert c.gate.is_balanced
+
+
+@pytest.mark.parametrize("field", ["Connection: close", "X: y"])
+async def test_a_408_that_answers_is_an_answer(field):
+    """On a fresh connection, also the one of a resend; and where the connection lives on."""
+
+    async def script(a):
+        if len(server.accepted) == 1 and field == "X: y":
+            await a.request()
+            await a.send(ok(b"first"))
+        while await a.request():
+            await a.send(ok(b"", field, status="408 Request Timeout"))
+
+    async with serve(script) as server, client() as c:
+        url = f"http://a.test:{server.port}/"
+        if field == "X: y":
+            await c.get(url)
+        result = await c.get(url)
+        assert (result.head.status_code, result.resend_count) == (408, 0)
+
+
+class SpeaksFirst:
+    """A server that says something to whoever connects, and a client that has it before the first request leaves."""
+
+    def __init__(self, c, said: asyncio.Event) -> None:
+        dial = c.pool._dialer.dial
+        self.heard = 0
+
+        async def dial_slowly(origin, factory):
+            connection, dialled = await dial(origin, factory)
+            await said.wait()
+            if not self.heard:
+                await until(lambda: connection.bytes_received)
+            self.heard = connection.bytes_received
+            return connection, dialled
+
+        c.pool._dialer.dial = dial_slowly
+
+
+BUSY = ok(b"busy", "Retry-After: 120", status="503 Service Unavailable")
+
+
+@pytest.mark.both_loops
+@pytest.mark.parametrize("scheme", ["https", "http"])
+@pytest.mark.parametrize("then", ["close", "wait", "more"])
+async def test_what_a_server_says_to_whoever_connects_is_heard(certificates, scheme, then):
+    """A 503 with Retry-After before any request: the host is to rest. The request is not even sent."""
+    said, heard = asyncio.Event(), asyncio.Event()
+
+    async def script(a):
+        begun = BUSY[:-2] if then == "more" else BUSY
+        await a.send(begun)
+        await a.arrived()
+        said.set()
+        if then == "more":
+            await heard.wait()
+            await a.send(BUSY[-2:])
+        if then != "close":
+            assert await a.client_closed() == b""
+
+    tls = certificates.server("a.test") if scheme == "https" else None
+    async with serve(script, tls=tls) as server, client(ca_file=certificates.ca_file) as c:
+        first = SpeaksFirst(c, said)
+        fetching = asyncio.ensure_future(c.get(f"{scheme}://a.test:{server.port}/"))
+        await until(lambda: first.heard)
+        heard.set()
+        result = await fetching
+        assert isinstance(result, Fetched), result
+        assert (result.head.status_code, result.head.get("retry-after")) == (503, "120")
+        assert pushes_back(result)
+        assert result.payload.prefix(9) == b"busy"
+        assert c.pool.origins() == {}
+        await server.accepted[0].ended.wait()
+        assert server.requests == []
+        assert c.gate.is_balanced
+
+
+@pytest.mark.parametrize(
+    ("said", "word"),
+    [
+        (ok(b"EVIL"), ErrorType.CONNECT_FAILED),
+        (ok(b"", status="403 Forbidden"), ErrorType.CONNECT_FAILED),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", ErrorType.PROTOCOL_ERROR),
+        (b"HTTP/1.1 503 Busy\r\nRetry-Aft", ErrorType.TRUNCATED),
+    ],
+)
+async def test_what_is_said_unasked_is_never_the_answer(said, word):
+    """Whatever else a server says before it was asked: the URL was not asked for, and a later attempt may be."""
+    sent = asyncio.Event()
+
+    async def script(a):
+        await a.send(said)
+        await a.arrived()
+        sent.set()
+
+    async with serve(script) as server, client() as c:
+        SpeaksFirst(c, sent)
+        result = await c.get(f"http://a.test:{server.port}/")
+        assert isinstance(result, Failed)
+        assert result.error_type is word, result.detail
+        assert c.pool.origins() == {}
+
+
+async def test_a_408_said_unasked_costs_one_resend():
+    """A server's patience with whoever connects and says nothing is over: it is asked over another connection."""
+    said = asyncio.Event()
+
+    async def script(a):
+        if len(server.accepted) == 1:
+            await a.send(LATE)
+            await a.arrived()
+            said.set()
+        await HELLO(a)
+
+    async with serve(script) as server, client() as c:
+        SpeaksFirst(c, said)
+        result = await c.get(f"http://a.test:{server.port}/")
+        assert isinstance(result, Fetched), result
+        assert (result.payload.prefix(9), result.resend_count, result.connection.id) == (b"hello", 1, 2)
+
+
+async def test_what_is_said_to_a_connection_that_nobody_uses_closes_it():
+    """It was opened, the gate was shut, and it went back: nobody is left to hear it."""
+    said = asyncio.Event()
+
+    async def script(a):
+        await a.send(BUSY)
+        await a.arrived()
+        said.set()
+
+    async with serve(script) as server, client() as c:
+        SpeaksFirst(c, said)
+        c.gate.shut["127.0.0.1"] = 4_711.0
+        with pytest.raises(GateShut):
+            await c.get(f"http://a.test:{server.port}/")
+        assert c.pool.stats().open == 0
+
+
+async def test_a_flood_before_the_first_request_ends():
+    """What is kept of it is bounded."""
+    said = asyncio.Event()
+
+    async def script(a):
+        for _ in range(64):
+            await a.send(b"x" * 65_536)
+            if a.writer.transport.is_closing():
+                break
+        said.set()
+        await a.client_closed()
+
+    async with serve(script) as server, client() as c:
+        SpeaksFirst(c, said)
+        result = await c.get(f"http://a.test:{server.port}/")
+        assert isinstance(result, Failed)
+        assert result.error_type in (ErrorType.SERVER_CLOSED, ErrorType.PROTOCOL_ERROR)
+        assert c.closings()[0] == "unsolicited"
 
 
 async def test_one_byte_of_an_answer_forbids_a_resend():

@@ -169,6 +169,10 @@ class Borrower:
         finally:
             self.nonce = None
         body = sink.finish()[1].prefix(100)
+        if self.connection.spoke_first:
+            assert nonce not in self.connection._transport.written, "a request that would be answered unasked"
+            assert not self.connection.is_open
+            return
         if reader.head.status_code == 200 and reader.truncated is None:
             assert body == nonce, "an answer to someone else's request"
             self.machine.answered += 1
@@ -376,10 +380,13 @@ class PoolMachine(RuleBasedStateMachine):
         assert not connection.is_open
 
     def server_pushes(self, data):
-        """Bytes that nobody asked for, on an idle connection or one whose borrower has not asked yet."""
+        """Bytes that nobody asked for, on an idle connection or one whose borrower has not asked yet. Before its first
+        request they are kept: the server may be saying that it is overloaded.
+        """
         connection = data.draw(st.sampled_from([c for c in self.open_connections if c._reader is None]))
+        is_new = connection.state is State.LENT and not connection.requests
         self.act(connection.data_received, b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nEVILEVIL")
-        assert connection.close_reason is CloseReason.UNSOLICITED
+        assert connection.close_reason is (None if is_new else CloseReason.UNSOLICITED)
 
     # -- time
 

@@ -1,0 +1,122 @@
+"""A server that does TLS by hand, so that a test decides where the bytes on the wire are cut, and what breaks them.
+
+async def script(s: Sealed) -> None:        # runs once for each connection, after its handshake
+    while path := await s.request():
+        records = s.seal(ok(b"hello"))      # the bytes of whole TLS records
+        await s.send(records[:20])          # each piece has arrived before the next is sent
+        await s.send(records[20:])
+
+async with serve(sealed(certificates.server("a.test"), script)) as server: ...
+"""
+
+import _ssl
+import contextlib
+import ctypes
+import ssl
+from collections.abc import Awaitable, Callable
+
+from tests.support.hostile import Accepted, Script
+
+_MANY = 65_536
+# The smallest record that no peer can decrypt: whoever reads it answers with the fatal alert bad_record_mac.
+DAMAGED = b"\x17\x03\x03\x00\x20" + bytes(32)
+
+
+# Python's module has no way to ask for these; its own copy of OpenSSL has.
+_LIBSSL = ctypes.CDLL(_ssl.__file__)
+_SSL_POINTER = 3 * ctypes.sizeof(
+    ctypes.c_void_p
+)  # where CPython's object holds its SSL *: behind its head and its owner
+
+
+class Sealed:
+    """One connection as the server sees it."""
+
+    def __init__(self, plain: Accepted, context: ssl.SSLContext) -> None:
+        self.plain = plain
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self._in, self._out, server_side=True)
+        self.requests: list[bytes] = []
+
+    async def handshake(self) -> None:
+        """Raises ssl.SSLError; the alert that says so has been sent by then."""
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self.plain.send(self._out.read())
+                self._in.write(await self._more())
+            except ssl.SSLError:
+                await self.send(self._out.read())
+                raise
+            else:
+                await self.plain.send(self._out.read())  # tickets
+                return
+
+    async def request(self) -> str:
+        """Read one request; its path, or "" if the client closed instead."""
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            try:
+                piece = self.tls.read(_MANY)
+                if not piece:
+                    return ""
+                head += piece
+            except ssl.SSLWantReadError:
+                try:
+                    self._in.write(await self._more())
+                except ConnectionError:
+                    return ""
+        self.requests.append(head)
+        return head.split(b" ", 2)[1].decode()
+
+    async def _more(self) -> bytes:
+        data = await self.plain.reader.read(_MANY)
+        if not data:
+            raise ConnectionResetError
+        return data
+
+    def seal(self, data: bytes) -> bytes:
+        """The records that carry `data`."""
+        assert not self._out.pending
+        self.tls.write(data)
+        return self._out.read()
+
+    def ticket(self) -> bytes:
+        """The record of one more session ticket (TLS 1.3)."""
+        return self._control("SSL_new_session_ticket")
+
+    def key_update(self) -> bytes:
+        """The record of a KeyUpdate that asks for one in return (RFC 8446 §4.6.3)."""
+        return self._control("SSL_key_update", 1)
+
+    def _control(self, name: str, *arguments: int) -> bytes:
+        pointer = ctypes.c_void_p.from_address(id(self.tls._sslobj) + _SSL_POINTER)
+        assert getattr(_LIBSSL, name)(pointer, *arguments) == 1
+        assert _LIBSSL.SSL_do_handshake(pointer) == 1
+        return self._out.read()
+
+    def alert(self) -> bytes:
+        """The record of a fatal alert (bad_record_mac, 20). Nothing can be sealed or read afterwards."""
+        self._in.write(DAMAGED)
+        with contextlib.suppress(ssl.SSLError):
+            self.tls.read(_MANY)
+        return self._out.read()
+
+    async def send(self, *pieces: bytes) -> None:
+        """Write bytes of records, each piece in the client's kernel before the next."""
+        for piece in pieces:
+            self.plain.writer.write(piece)
+            await self.plain.arrived()
+
+
+def sealed(context: ssl.SSLContext, script: Callable[[Sealed], Awaitable[None]]) -> Script:
+    """A script for `serve` without TLS: the handshake, then `script`."""
+
+    async def run(plain: Accepted) -> None:
+        connection = Sealed(plain, context)
+        with contextlib.suppress(ssl.SSLError):
+            await connection.handshake()
+            await script(connection)
+
+    return run
