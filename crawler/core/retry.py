@@ -8,7 +8,7 @@ from typing import Final, assert_never
 
 from crawler.core.value import dataclass
 from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected
-from crawler.core.vocabulary import ErrorType, UrlState
+from crawler.core.vocabulary import ErrorType, TaskKind, UrlState
 
 RETRY_FIRST_S: Final = 5.0
 RETRY_FACTOR: Final = 3.0
@@ -78,9 +78,11 @@ def is_connection_error(error: ErrorType) -> bool:
     return error in _CONNECTION_ERRORS
 
 
-def rests_origin(error: ErrorType) -> bool:
-    """Whether the whole origin should rest, not only the URL."""
-    return error in _CONNECTION_ERRORS or error in _DOUBTFUL_ERRORS
+def rests_origin(error: ErrorType, kind: TaskKind = TaskKind.PAGE) -> bool:
+    """Whether the whole origin should rest, not only the URL. On its robots.txt every URL of the origin waits."""
+    if error in _CONNECTION_ERRORS or error in _DOUBTFUL_ERRORS:
+        return True
+    return error is ErrorType.PROTOCOL_ERROR and kind is TaskKind.ROBOTS
 
 
 def is_lasting(error: ErrorType) -> bool:

@@ -14,6 +14,7 @@ from crawler.core.clock import Clock
 from crawler.core.retry import pushes_back, rests_origin
 from crawler.core.url import UrlError, checked
 from crawler.core.values import Discovered, Failed, Lease, Origin, Outcome, Redirected, RobotsRecord, Task
+from crawler.core.vocabulary import TaskKind
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host
@@ -80,7 +81,7 @@ class RobotsAnswers:
 
     def _rest_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
         """How long to wait before robots.txt is asked for again, should this answer be no verdict."""
-        if pushes_back(outcome) or (isinstance(outcome, Failed) and rests_origin(outcome.error_type)):
+        if pushes_back(outcome) or (isinstance(outcome, Failed) and rests_origin(outcome.error_type, TaskKind.ROBOTS)):
             key = self._scheduler.books.key_for(lease.origin)
             return max(host.turn.open_mono, key.turn.open_mono) - self._clock.mono()
         since = host.robots.failing_since if host.robots is not None else None

@@ -192,7 +192,7 @@ class Worker:
                 began = True
                 done += 1
                 last = task, result, self._clock.mono() - start
-                if not self._learn(lease, result):
+                if not self._learn(lease, task, result):
                     return
         finally:
             # the last answer is read after the turn was given back: reading is our time, not the host's
@@ -207,7 +207,7 @@ class Worker:
             self.task = None
             self._committer.nudge()
 
-    def _learn(self, lease: Lease, result: FetchResult) -> bool:
+    def _learn(self, lease: Lease, task: Task, result: FetchResult) -> bool:
         """Tell the books how the host answered. False: it rests, the rest of the lease goes back."""
         match result:
             case Fetched():
@@ -220,7 +220,7 @@ class Worker:
                 self._books.calmed(lease)
                 return True
             case Failed():
-                if rests_origin(result.error_type):
+                if rests_origin(result.error_type, task.kind):
                     self._books.origin_failed(lease, result.error_type, lasting=is_lasting(result.error_type))
                     return False
                 return True

@@ -19,7 +19,7 @@ from crawler.core.values import (
     Redirected,
     Timings,
 )
-from crawler.core.vocabulary import DenyReason, ErrorType, OutcomeWord, TruncatedReason, UrlState
+from crawler.core.vocabulary import DenyReason, ErrorType, OutcomeWord, TaskKind, TruncatedReason, UrlState
 
 
 def answer(status: int, *, error: ErrorType | None = None, truncated: TruncatedReason | None = None) -> Fetched:
@@ -81,6 +81,7 @@ def test_every_error_is_classed() -> None:
     assert connection < {error for error in ErrorType if retry.rests_origin(error)}
     assert {error for error in ErrorType if retry.is_lasting(error)} - connection == {ErrorType.PROTOCOL_ERROR}
     assert not retry.rests_origin(ErrorType.PROTOCOL_ERROR)
+    assert retry.rests_origin(ErrorType.PROTOCOL_ERROR, TaskKind.ROBOTS)
     assert ErrorType.RESET not in connection
     assert ErrorType.TLS_CERT_EXPIRED in connection
 
