@@ -115,6 +115,7 @@ def assemble(
         token=identity.robots_token,
         obey=obeys,
         requisites=scope_options.requisites,
+        lazy=scope_options.lazy,
         seen=seen,
         in_links=revisits.in_links if revisits.enabled else None,
     )

@@ -216,6 +216,7 @@ class Reloader:
             token=new.robots_token,
             obey=politeness.robots == "obey",
             requisites=new.scope.requisites,
+            lazy=new.scope.lazy,
         )
         if client is not None:
             parts.clients.replace(client)

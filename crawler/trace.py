@@ -170,6 +170,7 @@ class _Tracer:
             token=self._token,
             obey=self._obeys,
             requisites=settings.scope_options().requisites,
+            lazy=settings.scope_options().lazy,
             seen=RecentKeys(),
         )
 

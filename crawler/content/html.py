@@ -11,6 +11,7 @@ from typing import Final, cast
 from crawler.content import said, xhtml
 from crawler.content.links import LINK, KnownLinks, Link, LinkSet
 from crawler.content.resolve import Resolver, clean
+from crawler.content.scan import Occurrence
 from crawler.content.tags import TagFinder
 from crawler.core.url import UrlError
 from crawler.core.value import dataclass
@@ -47,7 +48,13 @@ _REQUIRED: Final = (
 )  # fmt: skip
 _LINKS_ONLY: Final = TagFinder(_LINKING)
 _WITH_REQUISITES: Final = TagFinder((*_LINKING, *_REQUIRED))
-_EVERY_TAG: Final = TagFinder(None)  # only where style attributes may refer to something
+_EVERY_TAG: Final = TagFinder(None)  # only where any element may refer to something
+_IN_ANY: Final = (
+    Occurrence(r"[uU][rR][lL]\("),
+    Occurrence(r"-[sS][eE][tT]\("),  # image-set
+    Occurrence(r"[bB][aA][cC][kK][gG][rR][oO][uU][nN][dD][\t\n\f\r ]*="),
+)
+_LAZY_IN_ANY: Final = Occurrence(r"[dD][aA][tT][aA]-[bB][gGaA]")  # data-bg, data-background
 
 
 def extract(
@@ -55,6 +62,7 @@ def extract(
     url: str,
     *,
     requisites: bool,
+    lazy: bool = False,
     max_links: int,
     known: KnownLinks | None = None,
     encoding: str = "utf-8",
@@ -63,27 +71,23 @@ def extract(
     """Read a page, UTF-8 bytes as `charset.to_utf8` returns them, found at `url`.
 
     `encoding` is what it came in, for the queries of its links. `xml`: it is application/xhtml+xml. `requisites`: also
-    what the page needs to be shown. At most `max_links` different references are kept. `known` saves time, and the
-    links that are stored. Never raises for what the bytes are; UrlError only where `url` is not what `core.url.parse`
-    returned.
+    what the page needs to be shown; `lazy`: and what scripts put in place. At most `max_links` different references are
+    kept. `known` saves time, and the links that are stored. Never raises for what the bytes are; UrlError only where
+    `url` is not what `core.url.parse` returned.
     """
-    page = _Page(max_links)
+    page = _Page(max_links, said.NONE if not requisites else said.LAZY_TOO if lazy else said.SHOWN)
     if xml:
-        for statement in xhtml.statements(data, requisites=requisites):
-            page.note(*statement)
-        return page.finish(Resolver(url, encoding), known)
-    if not requisites:
-        finder = _LINKS_ONLY
+        page.read_xml(data)
     else:
-        finder = _EVERY_TAG if b"url(" in data or b"URL(" in data else _WITH_REQUISITES
-    page.read(finder.pieces(data), requisites)
+        page.read(data)
     return page.finish(Resolver(url, encoding), known)
 
 
 class _Page:
     """What has been seen of one page so far."""
 
-    def __init__(self, max_links: int) -> None:
+    def __init__(self, max_links: int, requisites: int) -> None:
+        self._requisites = requisites
         self._links = LinkSet(max_links)
         self._bases: list[str] = []
         self._title: str | None = None
@@ -92,10 +96,34 @@ class _Page:
         self._refresh: str | None = None
         self._robots: list[tuple[str | None, str]] = []
 
-    def read(self, pieces: Iterable[str], requisites: bool) -> None:
-        links = self._links
+    def _pieces(self, data: bytes) -> Iterable[str]:
+        requisites = self._requisites
+        if requisites == said.NONE:
+            finder = _LINKS_ONLY
+        elif any(each.is_in(data) for each in _IN_ANY) or (requisites == said.LAZY_TOO and _LAZY_IN_ANY.is_in(data)):
+            finder = _EVERY_TAG
+        else:
+            finder = _WITH_REQUISITES
+        return dict.fromkeys(finder.pieces(data))  # two thirds of all anchors end where another does
+
+    def read_xml(self, data: bytes) -> None:
+        for statement in xhtml.statements(data, requisites=self._requisites):
+            self._note(*statement)
+
+    def _read_within(self, text: str) -> None:
+        """The page of an iframe: only its references count, and no other page in it."""
+        for piece in self._pieces(text.encode("utf-8", "replace")):
+            if piece[:1] != "<":
+                self._links.add(piece, LINK)
+                continue
+            for what, reference, kind in said.statements(piece, requisites=self._requisites):
+                if what == said.REFERENCE:
+                    self._links.add_clean(reference, cast(int, kind))
+
+    def read(self, data: bytes) -> None:
+        links, requisites = self._links, self._requisites
         add = links.add_clean
-        for piece in dict.fromkeys(pieces):  # two thirds of all anchors end where another does
+        for piece in self._pieces(data):
             if piece[:1] != "<":
                 if piece:
                     add(piece, LINK)
@@ -104,11 +132,11 @@ class _Page:
                     if what == said.REFERENCE:
                         add(text, cast(int, detail))
                     else:
-                        self.note(what, text, detail)
+                        self._note(what, text, detail)
             if links.capped:
                 return
 
-    def note(self, what: int, text: str, detail: int | str | None) -> None:
+    def _note(self, what: int, text: str, detail: int | str | None) -> None:
         """Take note of what was said. The first of several counts, but of links."""
         match what:
             case said.TITLE:
@@ -125,6 +153,8 @@ class _Page:
             case said.ROBOTS:
                 if len(self._robots) < MAX_DIRECTIVES:
                     self._robots.append((cast(str | None, detail), text))
+            case said.DOCUMENT:
+                self._read_within(text)
             case said.REFERENCE:
                 self._links.add_clean(text, cast(int, detail))
 

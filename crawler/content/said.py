@@ -28,6 +28,12 @@ BASE: Final = 3
 REFRESH: Final = 4
 ROBOTS: Final = 5  # `text` is the directives, `detail` the agent they name, lower case (None: all)
 NAMED_CANONICAL: Final = 6
+DOCUMENT: Final = 7  # `text` is a page of its own, shown in this one
+
+# Which requisites are looked for: none, what browsers ask for, also what scripts put in place.
+NONE: Final = 0
+SHOWN: Final = 1
+LAZY_TOO: Final = 2
 
 Statement = tuple[int, str, int | str | None]  # what, text, detail
 
@@ -36,6 +42,7 @@ _REFRESH: Final = re.compile(
     r"(?:[uU][rR][lL][\t\n\f\r ]*+=[\t\n\f\r ]*+)?+(?:\"([^\"]*+)|'([^']*+)|([\s\S]*+))"
 )
 _CANDIDATE: Final = re.compile(r"[\t\n\f\r ,]*+([^\t\n\f\r ]++)([^,]*+)")
+_SHARED_IMAGE: Final = re.compile(r"(?:og|twitter):image(?::(?:url|secure_url|src))?")
 _DIRECTIVE: Final = re.compile(r"no(?:index|follow|archive|ne)\b")
 
 # Attributes that hold one URL of what a page needs to be shown, by element.
@@ -49,8 +56,22 @@ _SOURCES: Final = {
     "script": ("src",),
     "embed": ("src",),
     "object": ("data",),
-    "body": ("background",),
+    **dict.fromkeys(("body", "table", "thead", "tbody", "tfoot", "tr", "td", "th"), ("background",)),
 }
+# Where lazily loaded images and the like are, until a script puts them in place: one URL, or a srcset. Libraries:
+# lazysizes, lazyload, Jetpack, WP Rocket, slick, echo, Flickity.
+_LAZY: Final = (
+    "data-src", "data-original", "data-original-src", "data-lazy", "data-lazy-src", "data-lazyload", "data-echo",
+    "data-flickity-lazyload", "data-poster", "data-bg", "data-background", "data-background-image",
+)  # fmt: skip
+_LAZY_SETS: Final = (
+    "data-srcset",
+    "data-lazy-srcset",
+    "data-original-set",
+    "data-flickity-lazyload-srcset",
+    "data-bgset",
+)
+_NO_LAZY_URL: Final = re.compile(r"[\s{}\[\]<>]|^[^./]*$")  # a template, a sentence, a number, a flag
 # The same in SVG: what hides the other comes first (SVG 2 §16.1.6).
 _FOREIGN_SOURCES: Final = frozenset(("image", "feimage", "use", "script"))
 _FOREIGN_LINKS: Final = foreign_finder(("a",))
@@ -63,8 +84,8 @@ _MAX_REMEMBERED: Final = 512  # characters
 _MAX_DRAWING: Final = 8_192  # the same for SVG, which takes longer to read
 
 
-def statements(piece: str, *, requisites: bool) -> Iterable[Statement]:
-    """What a tag says that `TagFinder.pieces` found. `requisites`: also what the page needs to be shown."""
+def statements(piece: str, *, requisites: int) -> Iterable[Statement]:
+    """What a tag says that `TagFinder.pieces` found. `requisites`: NONE, SHOWN or LAZY_TOO."""
     if piece.startswith("<title>"):
         return (_title(piece[7:]),)
     if len(piece) > _MAX_REMEMBERED and piece[:4] == "<svg" and len(piece) <= _MAX_DRAWING:
@@ -75,17 +96,17 @@ def statements(piece: str, *, requisites: bool) -> Iterable[Statement]:
 
 
 @lru_cache(2_048)
-def _remembered(piece: str, requisites: bool) -> tuple[Statement, ...]:
+def _remembered(piece: str, requisites: int) -> tuple[Statement, ...]:
     return tuple(_statements(piece, requisites))
 
 
 @lru_cache(256)
-def _remembered_drawing(piece: str, requisites: bool) -> tuple[Statement, ...]:
+def _remembered_drawing(piece: str, requisites: int) -> tuple[Statement, ...]:
     return tuple(_statements(piece, requisites))
 
 
-def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
-    if piece[1:5].lower() == "meta" and piece[5:6] in "\t\n\f\r />" and not _may_matter(piece):
+def _statements(piece: str, requisites: int) -> Iterator[Statement]:
+    if piece[1:5].lower() == "meta" and piece[5:6] in "\t\n\f\r />" and not _may_matter(piece, requisites):
         return
     name, found, content = read_tag(piece)
     if name == "title":
@@ -96,7 +117,7 @@ def _statements(piece: str, requisites: bool) -> Iterator[Statement]:
         yield from _drawn(content, requisites)
 
 
-def element(name: str, found: Mapping[str, str], content: str, *, requisites: bool) -> Iterator[Statement]:
+def element(name: str, found: Mapping[str, str], content: str, *, requisites: int) -> Iterator[Statement]:
     """What an HTML element says by its attributes; `content` is the text in it, wanted of a style alone."""
     match name:
         case "a" | "area":
@@ -105,8 +126,12 @@ def element(name: str, found: Mapping[str, str], content: str, *, requisites: bo
             yield from _link(found, requisites)
         case "iframe" | "frame":
             yield from _reference(found.get("src", ""), LINK)
+            if "srcdoc" in found:
+                yield DOCUMENT, found["srcdoc"], None
+            if requisites == LAZY_TOO:
+                yield from _lazy(found.get("data-src", ""), LINK)
         case "meta":
-            yield from _meta(found)
+            yield from _meta(found, requisites)
         case "base":
             if "href" in found:
                 yield BASE, found["href"], None
@@ -116,9 +141,21 @@ def element(name: str, found: Mapping[str, str], content: str, *, requisites: bo
             pass
     if requisites:
         yield from _required(name, found, content)
+    if requisites == LAZY_TOO and name not in ("iframe", "frame"):
+        for attribute in _LAZY:
+            yield from _lazy(found.get(attribute, ""), REQUISITE)
+        for attribute in _LAZY_SETS:
+            yield from _candidates(found.get(attribute, ""))
 
 
-def svg_element(name: str, found: Mapping[str, str], content: str, *, requisites: bool) -> Iterator[Statement]:
+def _lazy(written: str, kind: int) -> Iterator[Statement]:
+    """A reference for a script, if it looks like one."""
+    written = written.strip()
+    if written and _NO_LAZY_URL.search(written) is None:
+        yield from _reference(written, kind)
+
+
+def svg_element(name: str, found: Mapping[str, str], content: str, *, requisites: int) -> Iterator[Statement]:
     """What an element of SVG says: there nothing has a meaning but links and what is to be shown."""
     href = found.get("href", found.get("xlink:href"))
     if name == "a":
@@ -129,7 +166,7 @@ def svg_element(name: str, found: Mapping[str, str], content: str, *, requisites
         yield from _styled(name, found, content)
 
 
-def _drawn(content: str, requisites: bool) -> Iterator[Statement]:
+def _drawn(content: str, requisites: int) -> Iterator[Statement]:
     """What the tags within a piece say that is SVG or MathML."""
     if not requisites:
         finder = _FOREIGN_LINKS
@@ -158,9 +195,11 @@ def titled(text: str) -> Statement:
     return TITLE, " ".join(text.split())[:MAX_TITLE], None
 
 
-def _may_matter(tag: str) -> bool:
-    """Whether a meta element can be a refresh or speak to robots; most are descriptions."""
+def _may_matter(tag: str, requisites: int) -> bool:
+    """Whether a meta element can be a refresh, speak to robots or name an image; most are descriptions."""
     lower = tag.lower()
+    if requisites == LAZY_TOO and _SHARED_IMAGE.search(lower) is not None:
+        return True
     return "robots" in lower or "refresh" in lower or "&" in lower or _DIRECTIVE.search(lower) is not None
 
 
@@ -175,7 +214,7 @@ def _reference(written: str, kind: int) -> Iterator[Statement]:
         yield REFERENCE, reference, kind
 
 
-def _link(found: Mapping[str, str], requisites: bool) -> Iterator[Statement]:
+def _link(found: Mapping[str, str], requisites: int) -> Iterator[Statement]:
     href = found.get("href")
     relations = found.get("rel", "").lower().split()
     if requisites and "imagesrcset" in found and "preload" in relations:
@@ -190,8 +229,13 @@ def _link(found: Mapping[str, str], requisites: bool) -> Iterator[Statement]:
     yield from _reference(href, kind)
 
 
-def _meta(found: Mapping[str, str]) -> Iterator[Statement]:
+def _meta(found: Mapping[str, str], requisites: int) -> Iterator[Statement]:
     content = found.get("content", "")
+    if requisites == LAZY_TOO:
+        shared = found.get("property", found.get("name", "")).strip().lower()
+        if _SHARED_IMAGE.fullmatch(shared) is not None:
+            yield from _reference(content, REQUISITE)
+            return
     if found.get("http-equiv", "").strip().lower() == "refresh":
         match = _REFRESH.match(content)
         target = (match[1] or match[2] or match[3] or "") if match is not None else ""

@@ -23,8 +23,8 @@ _MAX_TEXT: Final = 512 * 1024  # characters of a title or style sheet that are l
 _MAX_STATEMENTS: Final = 50_000  # five times as many as a page may have links
 
 
-def statements(data: bytes, *, requisites: bool) -> list[Statement]:
-    """What a page says, UTF-8 bytes, in order. `requisites`: also what it needs to be shown."""
+def statements(data: bytes, *, requisites: int) -> list[Statement]:
+    """What a page says, UTF-8 bytes, in order. `requisites` as in `said.statements`."""
     reader = _Reader(requisites)
     with suppress(Refused):
         read_document(data.decode("utf-8", "replace"), reader)
@@ -34,7 +34,7 @@ def statements(data: bytes, *, requisites: bool) -> list[Statement]:
 class _Reader:
     """Is told of the elements. Those of no namespace count as HTML: their author left it out."""
 
-    def __init__(self, requisites: bool) -> None:
+    def __init__(self, requisites: int) -> None:
         self.statements: list[Statement] = []
         self._requisites = requisites
         self._reading = ""  # the title or style whose text is read, with its namespace

@@ -22,6 +22,7 @@ class ScopeOptions:
     max_urls: int | None = None
     max_urls_per_host: int | None = None
     requisites: bool = True
+    lazy: bool = True
 
 
 @dataclass(frozen=True, slots=True)

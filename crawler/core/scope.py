@@ -14,7 +14,8 @@ from crawler.core.url import registrable_domain, target_of
 from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
 
-# A page's style sheet, what it imports, and the images it names: without these three the page is not shown whole.
+# A page's style sheet, what it imports, and the images it names: without these three the page is not shown whole. Out
+# of scope it ends there; in scope a style sheet may import as deep as links may lead.
 MAX_REQUISITE_HOPS: Final = 3
 MAX_REDIRECTS: Final = 10  # OUTCOMES: Redirects; the Fetch standard allows 20, curl 50, wget 20
 
@@ -103,7 +104,12 @@ class Scope:
             hops = hop_path[len(hop_path.rstrip("ER")) :].count("E")
             if hops <= MAX_REQUISITE_HOPS:
                 return None
-            return Denied(DenyReason.SCOPE_DEPTH, f"more than {MAX_REQUISITE_HOPS} requisite hops")
+            if not self.has_host(origin.host):
+                return Denied(DenyReason.SCOPE_DEPTH, f"more than {MAX_REQUISITE_HOPS} requisite hops out of scope")
+            limit = self.options.max_depth
+            if limit is None or depth + hops <= limit:
+                return None
+            return Denied(DenyReason.SCOPE_DEPTH, f"scope.max_depth = {limit}")
         if "E" in hop_path[len(hop_path.rstrip("ER")) :]:  # a requisite that was redirected is still that requisite
             return None if self.options.requisites else Denied(DenyReason.REQUISITES_OFF, "scope.requisites = false")
         if not self.has_host(origin.host):

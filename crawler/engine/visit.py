@@ -102,6 +102,7 @@ class Reader:
         token: str,
         obey: bool,
         requisites: bool,
+        lazy: bool = False,
         seen: RecentKeys,
         in_links: InLinks | None = None,
     ) -> None:
@@ -110,6 +111,7 @@ class Reader:
         self._token = token
         self._obey = obey
         self._requisites = requisites
+        self._lazy = lazy
         self._seen = seen
         self._elsewhere = Elsewhere()
         self._urls = RecentUrls()  # of those in `seen`, the ones met last: not even their keys need be worked out
@@ -119,7 +121,7 @@ class Reader:
         self._feeds: Counter[str] = Counter()
 
     def reconfigure(
-        self, *, content: ContentOptions, fetch: FetchOptions, token: str, obey: bool, requisites: bool
+        self, *, content: ContentOptions, fetch: FetchOptions, token: str, obey: bool, requisites: bool, lazy: bool
     ) -> None:
         """Other options are in force, from the next response on."""
         self._content = content
@@ -127,6 +129,7 @@ class Reader:
         self._token = token
         self._obey = obey
         self._requisites = requisites
+        self._lazy = lazy
 
     @property
     def seen_bytes(self) -> int:
@@ -205,6 +208,7 @@ class Reader:
                 text,
                 task.url,
                 requisites=self._requisites,
+                lazy=self._lazy,
                 max_links=self._content.max_links,
                 known=None if stated else known,  # what the header states is compared with all of them
                 encoding=encoding,

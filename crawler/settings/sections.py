@@ -152,6 +152,11 @@ class Scope(Section):
     requisites: k.Flag = _key(
         _SCOPE.requisites, "Images, styles and scripts of a page are fetched even where they are out of scope."
     )
+    lazy: k.Flag = _key(
+        _SCOPE.lazy,
+        "Requisites are also what scripts put in place (data-src, data-srcset and the like), and the images that a "
+        "page names for previews (og:image, twitter:image).",
+    )
 
 
 class Traps(Section):

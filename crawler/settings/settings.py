@@ -102,6 +102,7 @@ class Settings:
             max_urls=self.scope.max_urls,
             max_urls_per_host=self.scope.max_urls_per_host,
             requisites=self.scope.requisites,
+            lazy=self.scope.lazy,
         )
 
     def _rules(self, key: str, patterns: tuple[str, ...]) -> tuple[ScopeRule, ...]:

@@ -520,6 +520,7 @@ class Engine:
             token=TOKEN,
             obey=obeys,
             requisites=scope.requisites,
+            lazy=scope.lazy,
             seen=seen,
             in_links=self.revisits.in_links if self.revisits.enabled else None,
         )

@@ -28,6 +28,13 @@ from crawler.core.vocabulary import Source
         ("url('a\\\nb')", ["ab"]),
         ("url(a b) url(c)", ["c"]),
         ("url() url('') url(a", ["a"]),
+        ("p { x: image-set('a' 1x, url(b) 2x, \"c\" type('image/avif') 3x) 'd' }", ["a", "b", "c"]),
+        (
+            "x: -webkit-image-set( 'a' 1x ,'b' 2x), 'c', IMAGE-SET('d') /* image-set('e') */ 'image-set(f)'",
+            ["a", "b", "d"],
+        ),
+        ("x: image-set(linear-gradient(red, blue) 1x, 'a' 2x", ["a"]),
+        ("x: set('a') image-sets('b')", []),
         ("url(\\0) url(\\110000 )", ["\ufffd", "\ufffd"]),
     ],
 )
@@ -62,6 +69,9 @@ def oracle(tokens: list[Any]) -> list[str]:
                 arguments = [item for item in token.arguments if item.type != "whitespace"]
                 if token.lower_name == "url":
                     found.extend(item.value for item in arguments[:1] if item.type == "string")
+                elif token.lower_name in ("image-set", "-webkit-image-set"):
+                    for item in arguments:
+                        found.extend([item.value] if item.type == "string" else oracle([item]))
                 else:
                     found.extend(oracle(token.arguments))
             case "() block" | "[] block" | "{} block":
@@ -78,7 +88,8 @@ def oracle(tokens: list[Any]) -> list[str]:
 _PARTS = st.sampled_from(
     ["url(a)", "url( 'b' )", 'URL("c")', "@import 'd';", "@import url(e);", "p { ", " }", "/* x */", "/* url(f) */",
      "'g'",
-     '"url(h)"', " ", ";", "x: ", "1px", "format('woff')", "url(\\69 )", "calc(1 + 2)", "[x='y']", "#id", ", "]
+     '"url(h)"', " ", ";", "x: ", "1px", "format('woff')", "url(\\69 )", "calc(1 + 2)", "[x='y']", "#id", ", ",
+     "image-set('i' 1x)", "-webkit-image-set(url(j) 1x, \"k\" 2x)", "image-set('l' type('image/png'), 'm')"]
 )  # fmt: skip
 
 
@@ -98,8 +109,9 @@ def test_any_bytes_are_read(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['@"' + '\\"' * 125_000, "url('" + "\\'" * 125_000, 'url("' * 60_000, '@import "' * 30_000]
-)
+    "text", ["image-set(" * 60_000, "image-set((" * 50_000, "image-set('a' (" * 30_000, 'image-set("' * 50_000,
+             '@"' + '\\"' * 125_000, "url('" + "\\'" * 125_000, 'url("' * 60_000, '@import "' * 30_000]
+)  # fmt: skip
 def test_quotes_without_a_partner_are_passed_over_once(text: str) -> None:
     """A sheet of half-open strings costs what its length does; looking for each one's end froze the program."""
     assert len(list(written_references(text))) <= 30_000

@@ -83,6 +83,18 @@ def test_links(text: str, expected: list[tuple[str, Source]]) -> None:
         ("<p style=\"background: url('a')\"><i STYLE='x:URL(b)'>", ["a", "b"]),
         ("<a href='x' style='background:url(a)'>", ["x", "a"]),
         ("<body background=a>", ["a"]),
+        (
+            "<table background=a><thead background=b><tr BACKGROUND='c'><th background=d><td background=e>",
+            list("abcde"),
+        ),
+        ("<div background=no><tbody background=a><tfoot background = b>", ["a", "b"]),
+        (
+            "<p style='background:image-set(\"a\" 1x, url(b) 2x)'><i style='x:-webkit-image-set(\"c\" 1x)'>",
+            ["a", "b", "c"],
+        ),
+        ("<iframe srcdoc='<img src=a><title>t</title><style>p{x:url(b)}</style>'></iframe>", ["a", "b"]),
+        ("<iframe srcdoc='<p>&lt;img src=&quot;a&amp;amp;b&quot;&gt;'>", ["a&b"]),
+        ("<img data-src=a data-srcset='b 1x'><meta property=og:image content=c>", []),
         ("<img src='data:image/png;base64,AA'><img src=''><img>", []),
     ],
 )
@@ -90,6 +102,48 @@ def test_requisites(text: str, expected: list[str]) -> None:
     """What a page needs to be shown is found where it may stand, if it is asked for."""
     assert expected == [url for url, source in links(text, requisites=True) if source is not A]
     assert not [source for _, source in links(text) if source is R]
+
+
+def test_links_of_a_page_in_a_frame() -> None:
+    """They are resolved like all others; title, base and directives of that page are its own, and so is its frame."""
+    page = read(
+        "<iframe srcdoc=\"<a href=x></a><a href='y?a=1&amp;amp;b'><title>no</title><base href=/no/>"
+        "<meta name=robots content=nofollow><iframe srcdoc='<a href=no>'></iframe>\"></iframe><title>t</title>"
+    )
+    assert [link.url for link in page.links] == [f"https://example.org/dir/{name}" for name in ("x", "y?a=1&b")]
+    assert (page.title, page.robots) == ("t", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<img src=x data-src=a.b data-srcset='b 1x, c 2x'>", ["x", "a.b", "b", "c"]),
+        ("<img DATA-ORIGINAL='a.png' data-lazy-src=b.png data-lazy-srcset='c.png 1x'>", ["a.png", "b.png", "c.png"]),
+        ("<source data-srcset='a 1x'><video data-poster=b.png><audio data-src=c.ogg>", ["a", "b.png", "c.ogg"]),
+        (
+            "<div data-bg='a.png'><b data-background=\"b.png\"><i data-background-image=c.png>",
+            ["a.png", "b.png", "c.png"],
+        ),
+        ("<p data-src=a.png>", []),  # only where something is shown
+        ("<img data-src='{{ a.png }}' data-lazy=true data-original='3' data-echo='no. 1 of'>", []),
+        ("<img data-src='data:image/png;base64,AA'>", []),
+        ("<meta property='og:image' content=a><meta name=twitter:image content='b'>", ["a", "b"]),
+        ("<meta property=og:image:secure_url content=a><meta content=b.png name='Twitter:Image:Src'>", ["a", "b.png"]),
+        ("<meta property=og:image:width content=4><meta property=og:image:alt content='og:image'>", []),
+    ],
+)
+def test_what_scripts_put_in_place(text: str, expected: list[str]) -> None:
+    """Without them nothing else shows lazily loaded images."""
+    page = extract(text.encode(), URL, requisites=True, lazy=True, max_links=100)
+    assert [link.url.removeprefix("https://example.org/dir/") for link in page.links] == expected
+    assert {link.source for link in page.links} <= {R}
+    assert not read(text).links
+
+
+def test_a_lazy_frame_is_a_link() -> None:
+    """As one that is not."""
+    page = extract(b"<iframe data-src=/f>", URL, requisites=True, lazy=True, max_links=9)
+    assert [(link.url, link.source) for link in page.links] == [("https://example.org/f", L)]
 
 
 def test_a_link_counts_as_the_strongest_mention() -> None:
@@ -225,12 +279,15 @@ pages = {
     "many drawings": b"".join(b"<svg a=%d><a href=%d>" % (n, n) for n in range(20_000)), "fonts": full(b"<svg><font "),
     "cdata": full(b"<svg><![CDATA[]"), "one drawing": b"<svg>" + b"".join(b"<a href=%d>" % n for n in range(40_000)),
     "drawn styles": full(b"<svg><style>url("), "closed": full(b"<svg =/>"),
+    "frames": full(b"<iframe srcdoc='<iframe srcdoc=a>'>"),
+    "framed": full(b"<iframe/srcdoc=<iframe/srcdoc=a&gt;&amp;gt;>"),
+    "lazy": full(b"<img data-srcset='a 1x' data-bg=b>"), "tables": full(b"<td background=a%d>"),
     "nul": bytes(M), "dots many": full(b"<a href='../../../../a..b/%41'>"),
 }
 for name, page in pages.items():
     for requisites in (False, True):
         start = time.process_time()
-        found = extract(page, "https://example.org/a/b", requisites=requisites, max_links=10_000)
+        found = extract(page, "https://example.org/a/b", requisites=requisites, lazy=True, max_links=10_000)
         spent = time.process_time() - start
         assert spent < 2, (name, requisites, spent)
         if name in ("links",):

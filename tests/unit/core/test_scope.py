@@ -114,6 +114,16 @@ def test_requisites_go_out_of_scope_but_not_on_forever() -> None:
     assert judge(scope, cdn, hop_path="L" + "E" * MAX_REQUISITE_HOPS, source=Source.REQUISITE) is None
     too_far = judge(scope, cdn, hop_path="L" + "E" * (MAX_REQUISITE_HOPS + 1), source=Source.REQUISITE)
     assert reason(too_far) is DenyReason.SCOPE_DEPTH
+    here = "https://e.org/x.css"
+    assert judge(scope, here, hop_path="LLEEEEEE", depth=2, source=Source.REQUISITE) is None
+    assert (
+        reason(judge(scope, here, hop_path="L" + "E" * 20, depth=1, source=Source.REQUISITE)) is DenyReason.SCOPE_DEPTH
+    )
+    shallow = Scope(ScopeOptions(max_depth=0), ["e.org"])
+    assert judge(shallow, here, hop_path="EEE", source=Source.REQUISITE) is None
+    assert reason(judge(shallow, here, hop_path="EEEE", source=Source.REQUISITE)) is DenyReason.SCOPE_DEPTH
+    endless = Scope(ScopeOptions(max_depth=None), ["e.org"])
+    assert judge(endless, here, hop_path="E" * 60, source=Source.REQUISITE) is None
     assert reason(judge(scope, "https://cdn.net/page", hop_path="LEL")) is DenyReason.SCOPE_HOST
     off = Scope(ScopeOptions(requisites=False), ["e.org"])
     assert reason(judge(off, cdn, hop_path="LE", source=Source.REQUISITE)) is DenyReason.REQUISITES_OFF

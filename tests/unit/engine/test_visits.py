@@ -220,6 +220,29 @@ def test_without_requisites_none_is_looked_for() -> None:
     assert crawled.asked == [ROOT]
 
 
+@pytest.mark.parametrize("lazy", [True, False])
+def test_what_scripts_put_in_place_is_fetched_unless_turned_off(lazy: bool) -> None:
+    """scope.lazy."""
+    image = "https://img.test/i.png"
+    web = {ROOT: answer(200, f'<img data-src="{image}">'.encode()), image: answer(200, content_type="image/png")}
+    crawled = Crawled(web, scope=ScopeOptions(lazy=lazy))
+    assert crawled.asked == ([ROOT, image] if lazy else [ROOT])
+
+
+def test_style_sheets_in_scope_import_as_deep_as_links_lead() -> None:
+    """Of another host no more than a page needs at most."""
+    there = "https://cdn.test/"
+    css = {
+        f"{base}{n}.css": answer(200, f"@import '{n + 1}.css'".encode(), content_type="text/css")
+        for base in (ROOT, there)
+        for n in range(8)
+    }
+    links = f'<link rel=stylesheet href="/0.css"><link rel=stylesheet href="{there}0.css">'
+    crawled = Crawled({ROOT: answer(200, links.encode()), **css})
+    assert {url for url in crawled.asked if url.startswith(ROOT)} == {ROOT, *(f"{ROOT}{n}.css" for n in range(9))}
+    assert {url for url in crawled.asked if url.startswith(there)} == {f"{there}{n}.css" for n in range(3)}
+
+
 def test_links_out_of_scope_are_skipped_with_their_reason() -> None:
     """And never stored."""
     scope = ScopeOptions(max_depth=1, exclude=(ScopeRule("**/private/*"),), include=(ScopeRule("a.test/**"),))

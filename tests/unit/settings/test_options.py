@@ -68,6 +68,7 @@ REACHES = [
     ("scope.max_urls", "3", "ScopeOptions.max_urls", 3),
     ("scope.max_urls_per_host", "3", "ScopeOptions.max_urls_per_host", 3),
     ("scope.requisites", "false", "ScopeOptions.requisites", False),
+    ("scope.lazy", "false", "ScopeOptions.lazy", False),
     ("politeness.key", "host", "PolitenessOptions.key", "host"),
     ("politeness.delay", "2s", "PolitenessOptions.delay_s", 2.0),
     ("politeness.address_delay", "2s", "PolitenessOptions.address_delay_s", 2.0),
@@ -196,7 +197,7 @@ def test_every_planned_key_is_there_or_refused_by_name() -> None:
     contract = {
         "crawl": "name seeds seed_files linger",
         "identity": "user_agent robots_token from secrets",
-        "scope": "hosts include exclude max_depth max_urls max_urls_per_host requisites",
+        "scope": "hosts include exclude max_depth max_urls max_urls_per_host requisites lazy",
         "politeness": "key delay address_delay max_crawl_delay connections_per_host connections_per_address robots"
         " adaptive",
         "fetch": "connections connect_timeout tls_timeout first_byte_timeout read_timeout total_timeout min_rate"
