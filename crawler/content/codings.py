@@ -1,65 +1,45 @@
-"""The content codings themselves (RFC 9110 §8.4.1): gzip, deflate, br and zstd, each a layer that pulls pieces from the
-one below.
+"""The content codings themselves (RFC 9110 §8.4.1): gzip, deflate, br and zstd, each a decoder that takes slices in and
+gives pieces out.
 
-A layer takes at most SLICE bytes in and gives at most about PIECE bytes out at a time. It does not know how many layers
-there are, nor how much may come out of them (`decode`). Invariant: for what the bytes are a layer raises nothing but
-BrokenError, and that only after it gave what came before the damage.
+A decoder is for one stream: a gzip member, a zstd frame. It gives at most about PIECE bytes at a time, and raises one
+of DAMAGE for what its library does not take; how such streams make up a body is the business of `layer`. Invariant: fed
+byte by byte, it gives all that can be decoded before damage.
 """
 
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterator
 from typing import Final, Protocol, cast
 
 import brotli
 import zstandard
 from isal import igzip_lib, isal_zlib
 
-SLICE: Final = 64 * 1024  # coded bytes taken at a time
 PIECE: Final = 256 * 1024  # decoded bytes given at a time
 MAX_WINDOW: Final = 8 * 1024 * 1024  # RFC 8878 §3.1.1.1.2, required of HTTP by RFC 9659
 
-# Yields pieces, returns what was read beyond the end.
-_Pieces = Generator[bytes, None, bytes]
+
+class _DamageError(Exception):
+    """What a decoder of ours raises where a library raises its own."""
 
 
-class BrokenError(Exception):
-    """A coding ended early or is damaged, after something came out of it."""
+_GZIP: Final = 31  # window bits, as zlib counts them: a gzip member
+ZLIB: Final = 15
+RAW: Final = -15
+_GZIP_FIXED: Final = 10  # bytes of every header
+_FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
+MAX_GZIP_HEADER: Final = 80_000  # the extra field has up to 65,535 bytes, a name is one of a file
 
 
-@dataclass(slots=True)
-class Faults:
-    """What the layers found on the way that does not end the reading."""
-
-    not_coded: str | None = None
-
-
-def _sliced(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """The same bytes in slices of at most SLICE."""
-    for piece in pieces:
-        if len(piece) <= SLICE:
-            yield piece
-        else:
-            for start in range(0, len(piece), SLICE):
-                yield piece[start : start + SLICE]
-
-
-def _as_it_came(name: str, first: bytes, rest: Iterator[bytes], faults: Faults) -> Iterator[bytes]:
-    faults.not_coded = f"not {name}"
-    return chain((first,), rest)
-
-
-class _Coder(Protocol):
+class Coder(Protocol):
     """One coded stream being read. `finished` is set at its end, `unused` is then what was fed beyond it."""
 
     finished: bool
     unused: bytes
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Take a slice in and give what it holds. Raises one of _DAMAGE."""
+        """Take a slice in and give what it holds, in pieces that are not empty. Raises one of DAMAGE."""
 
 
-class _Inflater:
+class Inflater:
     """A deflate stream: bare, or in the wrapping of zlib or gzip."""
 
     def __init__(self, window: int) -> None:
@@ -81,8 +61,48 @@ class _Inflater:
                 return
 
 
-class _Brotli:
-    """A brotli stream (RFC 7932). Its limit on output is a soft one: about 1.5 times as much may come."""
+class Gzip(Inflater):
+    """A member of a gzip file (RFC 1952 §2.3). The library gets its header in one piece: where a header that has more
+    than one of the optional parts is cut, it loses its way.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_GZIP)
+        self._header: bytes | None = b""  # as far as it is there; None: it was passed on
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        if self._header is not None:
+            data = self._header + data
+            if not _has_gzip_header(data):
+                self._header = data
+                return
+            self._header = None
+        yield from super().pieces(data)
+
+
+def _has_gzip_header(data: bytes) -> bool:
+    """Whether the whole header is there. Raises _DamageError for one that no decoder takes."""
+    if len(data) < _GZIP_FIXED:
+        return False
+    flags = data[3]
+    if flags & _RESERVED:
+        raise _DamageError("unknown flags in the header")
+    end = _GZIP_FIXED
+    if flags & _FEXTRA:
+        end += 2 + int.from_bytes(data[end : end + 2], "little")
+    for flag in (_FNAME, _FCOMMENT):
+        if flags & flag and end <= len(data):
+            end = data.find(b"\0", end) + 1 or len(data) + 1
+    if min(end, len(data)) > MAX_GZIP_HEADER:
+        raise _DamageError("its header does not end")
+    return len(data) >= end + (2 if flags & _FHCRC else 0)
+
+
+class Brotli:
+    """A brotli stream (RFC 7932). Its limit on output is a soft one: about 1.5 times as much may come.
+
+    The library asks for more data while it still holds output: what it holds comes when it is given nothing.
+    """
 
     def __init__(self) -> None:
         self._stream = brotli.Decompressor()
@@ -91,26 +111,29 @@ class _Brotli:
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         stream = self._stream
-        yield stream.process(data, output_buffer_limit=PIECE)
-        while not stream.can_accept_more_data():
-            yield stream.process(b"", output_buffer_limit=PIECE)
-        self.finished = stream.is_finished()
+        piece = stream.process(data, output_buffer_limit=PIECE)
+        while True:
+            if piece:
+                yield piece
+            self.finished = stream.is_finished()
+            if self.finished or (not piece and stream.can_accept_more_data()):
+                return
+            piece = stream.process(b"", output_buffer_limit=PIECE)
 
 
-_ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
-
-
-class _Zstd:
+class Zstd:
     """One zstd frame (RFC 8878 §3.1.1).
 
     The library has no limit on output, so it is fed one block at a time: a block holds at most 128 KiB (§3.1.1.2.4).
     """
 
-    def __init__(self) -> None:
-        self._stream = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
+    def __init__(self, decompressor: zstandard.ZstdDecompressor) -> None:
+        self._stream = decompressor.decompressobj()
         self._held = b""
         self._inside = 0  # bytes of the current item that the library has not seen
         self._in_header = True
+        self._checksum = 0  # its length
+        self._is_last = False
         self.finished = False
         self.unused = b""
 
@@ -142,153 +165,39 @@ class _Zstd:
             descriptor = data[start + 4]
             single_segment = bool(descriptor & 0x20)
             size_bytes = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
+            self._checksum = 4 if descriptor & 0x04 else 0
             return 5 + (not single_segment) + (0, 1, 2, 4)[descriptor & 3] + size_bytes
+        if self._is_last:  # by itself: a wrong checksum costs no block
+            return self._checksum
         if len(data) < start + 3:
             return 0
         header = int.from_bytes(data[start : start + 3], "little")
+        self._is_last = bool(header & 1)
         is_rle = header >> 1 & 3 == 1
-        length = 3 + (1 if is_rle else header >> 3)
-        return length + 4 if header & 1 else length  # behind the last block a checksum may stand
+        return 3 + (1 if is_rle else header >> 3)
+
+
+class Skipped:
+    """A skippable frame of zstd (RFC 8878 §3.1.2): it holds nothing."""
+
+    def __init__(self) -> None:
+        self._head = b""
+        self._left = -1
+        self.finished = False
+        self.unused = b""
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        if self._left < 0:
+            data = self._head + data
+            if len(data) < 8:
+                self._head = data
+                return
+            self._left = int.from_bytes(data[4:8], "little")
+            data = data[8:]
+        self.finished, self.unused = len(data) >= self._left, data[self._left :]
+        self._left -= min(self._left, len(data))
+        yield from ()
 
 
 # isal's stubs declare its exception class as an instance.
-_DAMAGE: Final = (cast("type[Exception]", igzip_lib.IsalError), brotli.error, zstandard.ZstdError)
-
-
-class _NothingError(Exception):
-    """Not one byte came out of the first slice: this is no such coding."""
-
-
-def _run(make: Callable[[], _Coder], data: bytes, source: Iterator[bytes], name: str) -> _Pieces:
-    """Yield what one stream holds, beginning with `data`; returns what was read beyond its end.
-
-    Raises _NothingError if the first slice holds nothing (`source` is then untouched), BrokenError if the stream ends
-    early or is damaged, after what came before the damage.
-    """
-    coder = make()
-    first = True
-    given = False
-    while True:
-        try:
-            for piece in coder.pieces(data):
-                given = given or bool(piece)
-                yield piece
-        except _DAMAGE as damage:
-            if first and not given:
-                # A library gives nothing from the call in which it meets damage: ask again in small steps.
-                for piece in _before_damage(make(), data):
-                    given = given or bool(piece)
-                    yield piece
-                if not given:
-                    raise _NothingError from None
-            raise BrokenError(f"{name} is damaged: {damage}") from None
-        if coder.finished:
-            return coder.unused
-        data = next(source, b"")
-        if not data:
-            raise BrokenError(f"{name} ends early")
-        first = False
-
-
-def _before_damage(coder: _Coder, data: bytes) -> Iterator[bytes]:
-    try:
-        for start in range(0, len(data), _SALVAGE_STEP):
-            yield from coder.pieces(data[start : start + _SALVAGE_STEP])
-    except _DAMAGE:
-        return
-
-
-_SALVAGE_STEP: Final = 64
-
-_GZIP: Final = 31  # window bits, as zlib counts them: a gzip member
-_ZLIB: Final = 15
-_RAW: Final = -15
-
-
-def _gzip(pieces: Iterator[bytes], faults: Faults) -> Iterator[bytes]:
-    """Every member of a gzip file (RFC 1952)."""
-    return _members(pieces, faults, "gzip", b"\x1f\x8b", lambda: _Inflater(_GZIP))
-
-
-def _zstd(pieces: Iterator[bytes], faults: Faults) -> Iterator[bytes]:
-    """Every frame of a zstd stream (RFC 8878 §3)."""
-    return _members(pieces, faults, "zstd", _ZSTD_MAGIC, _Zstd)
-
-
-def _members(
-    pieces: Iterator[bytes], faults: Faults, name: str, magic: bytes, make: Callable[[], _Coder]
-) -> Iterator[bytes]:
-    """Streams one behind the other, each with its magic number. What follows the last is ignored, as browsers do."""
-    source = _sliced(pieces)
-    data = _at_least(len(magic), source)
-    is_first = True
-    while data.startswith(magic) or (is_first and magic.startswith(data)):
-        try:
-            unused = yield from _run(make, data, source, name)
-        except _NothingError:
-            if is_first:
-                break
-            return
-        is_first = False
-        data = _at_least(len(magic), source, unused)
-    if is_first:
-        yield from _as_it_came(name, data, source, faults)
-
-
-def _deflate(pieces: Iterator[bytes], faults: Faults) -> Iterator[bytes]:
-    """A zlib stream (RFC 1950), as the standard says, or a bare deflate stream (RFC 1951), as some servers send."""
-    source = _sliced(pieces)
-    data = _at_least(2, source)
-    if len(data) >= 2 and data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0:
-        try:
-            yield from _run(lambda: _Inflater(_ZLIB), data, source, "deflate")
-        except _NothingError:
-            pass
-        else:
-            return
-    yield from _unmarked(lambda: _Inflater(_RAW), data, source, "deflate", faults)
-
-
-def _br(pieces: Iterator[bytes], faults: Faults) -> Iterator[bytes]:
-    """A brotli stream (RFC 7932)."""
-    source = _sliced(pieces)
-    data = next(source, b"")
-    yield from _unmarked(_Brotli, data, source, "br", faults)
-
-
-def _unmarked(
-    make: Callable[[], _Coder], data: bytes, source: Iterator[bytes], name: str, faults: Faults
-) -> Iterator[bytes]:
-    """A stream without a magic number. Text is none, even where its first bytes happen to decode to something."""
-    if not _is_text(data[:64]):
-        try:
-            yield from _run(make, data, source, name)
-        except _NothingError:
-            pass
-        else:
-            return
-    yield from _as_it_came(name, data, source, faults)
-
-
-def _is_text(data: bytes) -> bool:
-    """Whether all bytes are printable ASCII or white space; 8 or more coded bytes practically never are."""
-    return len(data) >= 8 and all(0x20 <= byte < 0x7F or byte in b"\t\n\f\r" for byte in data)
-
-
-def _at_least(size: int, source: Iterator[bytes], data: bytes = b"") -> bytes:
-    """`data` and slices behind it, until there are `size` bytes or no more come."""
-    while len(data) < size:
-        more = next(source, b"")
-        if not more:
-            break
-        data = data + more if data else more
-    return data
-
-
-LAYERS: Final[dict[str, Callable[[Iterator[bytes], Faults], Iterator[bytes]]]] = {
-    "gzip": _gzip,
-    "x-gzip": _gzip,  # RFC 9110 §8.4.1.3
-    "deflate": _deflate,
-    "br": _br,
-    "zstd": _zstd,
-}
+DAMAGE: Final = (cast("type[Exception]", igzip_lib.IsalError), brotli.error, zstandard.ZstdError, _DamageError)

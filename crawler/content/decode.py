@@ -1,14 +1,15 @@
 """Take the content codings off a payload (RFC 9110 §8.4): streamed, in bounded memory, whatever the server sent.
 
 Every layer is held to the same limits, so a gzip of a gzip costs no more memory than one. It does not know what is in a
-coding (`codings`), why a response was coded, nor what becomes of a bomb. Invariant: it never raises for what the bytes
-are.
+coding (`layer`), why a response was coded, nor what becomes of a bomb. Invariant: it never raises for what the bytes
+are, and what it returns depends on them alone: a layer that met damage has the body read anew, more slowly where that
+is, and what was given already is passed over.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from crawler.content.codings import LAYERS, BrokenError, Faults
+from crawler.content.layer import NAMES, Again, BrokenError, Layer
 from crawler.core.body import Body
 from crawler.core.value import dataclass
 from crawler.core.vocabulary import CodingFault
@@ -21,25 +22,15 @@ FREE_EXPANSION: Final = 1024 * 1024  # up to here no ratio is judged: small page
 class Decoded:
     """`data`: the first bytes, as many as were asked for; `size`: how many there were in all, as far as was read.
 
-    `truncated`: the coding ended early or broke, what came before is kept. `not_coded`: a header promised a coding that
-    the bytes do not have, they are kept as they came. `bomb`: a limit was hit and reading stopped. `error`: in words.
+    `fault`: what was wrong, and `error` the same in words. `bomb`: a limit was hit and reading stopped; that has a word
+    of its own in the log (`too_large`).
     """
 
     data: bytes
     size: int
-    truncated: bool = False
-    not_coded: bool = False
+    fault: CodingFault | None = None
     bomb: bool = False
     error: str | None = None
-
-    @property
-    def fault(self) -> CodingFault | None:
-        """The log's word for what was wrong; None also for a bomb, which has a word of its own (`too_large`)."""
-        if self.error is None or self.bomb:
-            return None
-        if self.truncated:
-            return CodingFault.TRUNCATED
-        return CodingFault.NOT_CODED if self.not_coded else CodingFault.UNKNOWN
 
 
 class _BombError(Exception):
@@ -55,43 +46,57 @@ class DecodedPieces:
     def __init__(self, payload: Body, codings: Sequence[str], *, max_decoded: int, max_expansion: int) -> None:
         """See `decode`."""
         self.size = 0
-        self.truncated = False
+        self.fault: CodingFault | None = None
         self.bomb = False
         self.error: str | None = None
         self._payload = payload
-        self._names = _names(codings) if codings else []
-        self._faults = Faults()
+        names = _names(codings) if codings else []
+        self._layers: list[Layer] = []
         self._limit = min(max_decoded, max(FREE_EXPANSION, max_expansion * payload.size))
-        unknown = [name for name in self._names if name not in LAYERS]
+        self.is_coded = bool(names)
+        unknown = [name for name in names if name not in NAMES]
         if unknown and payload.size:
-            self.error = f"unknown content coding: {unknown[0][:40]}"
-        elif len(self._names) > MAX_LAYERS and payload.size:
-            self.error = f"more than {MAX_LAYERS} content codings"
+            self._fail(CodingFault.UNKNOWN, f"unknown content coding: {unknown[0][:40]}")
+        elif len(names) > MAX_LAYERS and payload.size:
+            self._fail(CodingFault.UNKNOWN, f"more than {MAX_LAYERS} content codings")
+        elif not unknown:
+            self._layers = [Layer(name) for name in reversed(names)]  # listed in the order they were applied
 
-    @property
-    def is_coded(self) -> bool:
-        return bool(self._names)
-
-    @property
-    def not_coded(self) -> bool:
-        return self._faults.not_coded is not None
+    def _fail(self, fault: CodingFault | None, error: str) -> None:
+        self.fault, self.error = fault, error
 
     def __iter__(self) -> Iterator[bytes]:
+        while True:
+            given = self.size
+            try:
+                for piece in self._pieces():
+                    fresh = piece[given:] if given else piece
+                    given -= len(piece) - len(fresh)
+                    if fresh:
+                        self.size += len(fresh)
+                        yield fresh
+                for layer in self._layers:
+                    if layer.not_coded:
+                        self._fail(CodingFault.NOT_CODED, f"not {layer.name}")
+                    elif layer.trailing and self.fault is None:
+                        self._fail(CodingFault.TRAILING, f"more bytes behind the end of {layer.name}")
+            except Again:
+                continue
+            except _BombError as hit:
+                self.bomb = True
+                self._fail(None, str(hit))
+            except BrokenError as broken:
+                self._fail(broken.fault, str(broken))
+            return
+
+    def _pieces(self) -> Iterator[bytes]:
+        """What the layers give, from the beginning."""
         pieces = self._payload.chunks()
-        if not self._names:
-            pieces = _bounded(pieces, self._limit)
-        elif self.error is None:
-            for name in reversed(self._names):  # listed in the order they were applied
-                pieces = _bounded(LAYERS[name](pieces, self._faults), self._limit)
-        try:
-            for piece in pieces:
-                self.size += len(piece)
-                yield piece
-        except _BombError as hit:
-            self.bomb, self.error = True, str(hit)
-        except BrokenError as broken:
-            self.truncated, self.error = True, str(broken)
-        self.error = self.error or self._faults.not_coded
+        if not self._layers:
+            return _bounded(pieces, self._limit)
+        for layer in self._layers:
+            pieces = _bounded(layer.read(pieces), self._limit)
+        return pieces
 
 
 def decode(payload: Body, codings: Sequence[str], *, keep: int, max_decoded: int, max_expansion: int) -> Decoded:
@@ -104,7 +109,7 @@ def decode(payload: Body, codings: Sequence[str], *, keep: int, max_decoded: int
         return Decoded(payload.prefix(keep), payload.size)
     pieces = DecodedPieces(payload, codings, max_decoded=max_decoded, max_expansion=max_expansion)
     if not pieces.is_coded or pieces.error is not None:
-        return Decoded(payload.prefix(keep), payload.size, error=pieces.error)
+        return Decoded(payload.prefix(keep), payload.size, pieces.fault, error=pieces.error)
     kept: list[bytes] = []
     missing = keep
     for piece in pieces:
@@ -112,7 +117,7 @@ def decode(payload: Body, codings: Sequence[str], *, keep: int, max_decoded: int
             kept.append(piece if len(piece) <= missing else piece[:missing])
             missing -= len(kept[-1])
     data = kept[0] if len(kept) == 1 else b"".join(kept)
-    return Decoded(data, pieces.size, pieces.truncated, pieces.not_coded, pieces.bomb, pieces.error)
+    return Decoded(data, pieces.size, pieces.fault, pieces.bomb, pieces.error)
 
 
 def _names(codings: Sequence[str]) -> list[str]:
@@ -122,9 +127,12 @@ def _names(codings: Sequence[str]) -> list[str]:
 
 
 def _bounded(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    size = 0
+    """As many bytes as may be, however they are cut."""
+    room = limit
     for piece in pieces:
-        size += len(piece)
-        if size > limit:
+        if len(piece) > room:
+            if room:
+                yield piece[:room]
             raise _BombError(f"more than {limit} bytes decoded")
+        room -= len(piece)
         yield piece

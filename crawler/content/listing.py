@@ -16,7 +16,9 @@ from crawler.content.listed import MAX_BYTES, Collector, Listing, ListingKind
 from crawler.content.sitemap import SitemapReader, read_text
 from crawler.content.xmlstream import Handler, Refused, read_xml
 from crawler.core.body import Body
+from crawler.core.vocabulary import CodingFault
 
+_CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)  # which explain what is wrong with the rest
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _TELLING: Final = 16  # bytes that tell gzip, XML and text apart, white space before them not counted
 _LOOKED_AT: Final = 64 * 1024  # but so many bytes are enough, whatever they are
@@ -54,8 +56,8 @@ def read_listing(
     collector = Collector(url)
     listing = _read(chain((first,), stream), collector, content_type, text_too, first)
     error = listing.error
-    if pieces.error is not None and (error is None or pieces.truncated or pieces.bomb):
-        error = pieces.error
+    if pieces.error is not None and pieces.fault is not CodingFault.TRAILING:
+        error = pieces.error if error is None or pieces.fault in _CUT or pieces.bomb else error
     return replace(listing, capped=listing.capped or pieces.bomb, error=error, size=pieces.size)
 
 

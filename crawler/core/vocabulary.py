@@ -178,7 +178,9 @@ class TruncatedReason(StrEnum):
 class CodingFault(StrEnum):
     """What was wrong with a body's content coding, where what it holds could be used all the same."""
 
-    TRUNCATED = "truncated"  # it ended early or broke: what came before is used
+    TRUNCATED = "truncated"  # it ended early: what came before is used
+    DAMAGED = "damaged"  # it broke, or its checksum is wrong: what came before is used
+    TRAILING = "trailing"  # bytes follow its end: they are left out
     NOT_CODED = "not_coded"  # a header promised a coding that the bytes do not have: they are used as they came
     UNKNOWN = "unknown"  # a coding that is not known, or too many of them: nothing was taken off
 

@@ -10,10 +10,11 @@ from typing import Final, NamedTuple, assert_never
 from crawler.content.decode import decode
 from crawler.content.robots import RobotsTxt, RuleSet, policy_for_status
 from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected, RobotsRecord
-from crawler.core.vocabulary import TruncatedReason
+from crawler.core.vocabulary import CodingFault, TruncatedReason
 from crawler.fetch.options import FetchOptions
 
 MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: at least this much is parsed
+_CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)
 MAX_HOPS: Final = 5  # §2.3.1.2
 FRESH_S: Final = 86_400.0  # §2.4: a copy should not be used for more than a day
 STALE_S: Final = 86_400.0  # and while the server fails, for a day more
@@ -55,7 +56,7 @@ def verdict_of(
                 max_expansion=limits.max_expansion,
             )
             text = decoded.data
-            if outcome.truncated is not None:  # half a line may say the opposite of the whole
+            if outcome.truncated is not None or decoded.fault in _CUT:  # half a line may say the opposite of the whole
                 text = text[: max(text.rfind(b"\n"), text.rfind(b"\r")) + 1]
             parsed = RobotsTxt.parse(text)
             delay_s = parsed.crawl_delay(token)

@@ -202,6 +202,8 @@ CODED: dict[str, tuple[bytes, str, tuple[str, str | None, str | None, str, bool]
     "gzip": (gzip.compress(PAGE), "gzip", ("ok", None, None, "done", True)),
     "two members": (gzip.compress(PAGE) + gzip.compress(b"x"), "gzip", ("ok", None, None, "done", True)),
     "cut gzip": (gzip.compress(PAGE)[:-20], "gzip", ("ok", None, "truncated", "done", True)),
+    "wrong checksum": (gzip.compress(PAGE)[:-5] + bytes(5), "gzip", ("ok", None, "damaged", "done", True)),
+    "br and a line end": (brotli.compress(PAGE) + b"\r\n", "br", ("ok", None, "trailing", "done", True)),
     "no gzip": (PAGE, "gzip", ("ok", None, "not_coded", "done", True)),
     "unknown": (PAGE, "rot13", ("ok", None, "unknown", "done", True)),
     "six layers": (PAGE, ", ".join(["gzip"] * 6), ("ok", None, "unknown", "done", True)),

@@ -6,6 +6,7 @@ import random
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import brotli
 import pytest
@@ -15,8 +16,10 @@ from hypothesis import strategies as st
 
 from crawler.content.decode import MAX_LAYERS, Decoded, decode
 from crawler.core.body import BytesBody
+from crawler.core.vocabulary import CodingFault
 
 MIB = 1024 * 1024
+STEPS = [None, 1, 7, 300, 70_000]  # how a body is cut
 PAGE = b"<!DOCTYPE html><title>codings</title>" + b"".join(b"<p>line %d of it</p>" % n for n in range(3000))
 
 
@@ -100,16 +103,85 @@ def test_codings_are_read_from_a_list(value: str) -> None:
 
 
 def test_all_members_of_a_gzip_file_count() -> None:
-    """Members one behind the other are one text; what follows them and is none is ignored."""
-    coded = gzip.compress(PAGE) + gzip.compress(b"second") + b"\0\0\0 padding"
-    assert Decoded(PAGE + b"second", len(PAGE) + 6) == run(coded, "gzip")
-    assert Decoded(PAGE + b"second", len(PAGE) + 6) == run(coded, "gzip", step=1)
+    """Members one behind the other are one text."""
+    coded = gzip.compress(PAGE) + gzip.compress(b"second")
+    for step in STEPS:
+        assert Decoded(PAGE + b"second", len(PAGE) + 6) == run(coded, "gzip", step=step)
 
 
-def test_all_frames_of_a_zstd_stream_count() -> None:
-    """Frames one behind the other are one text."""
-    encode = zstandard.ZstdCompressor().compress
-    assert run(encode(PAGE) + encode(b"second"), "zstd", step=5).data == PAGE + b"second"
+@pytest.mark.parametrize("flags", range(32))
+def test_a_gzip_header_may_have_any_of_its_parts(flags: int) -> None:
+    """Extra field, name, comment and checksum of its own, cut anywhere (RFC 1952 §2.3)."""
+    header = b"\x1f\x8b\x08" + bytes((flags,)) + b"\0\0\0\0\0\x03"
+    header += (6).to_bytes(2, "little") + b"AP\2\0xy" if flags & 4 else b""
+    header += b"name.html\0" if flags & 8 else b""
+    header += b"a comment\0" if flags & 16 else b""
+    header += (zlib.crc32(header) & 0xFFFF).to_bytes(2, "little") if flags & 2 else b""
+    coded = header + gzip.compress(PAGE, mtime=0)[10:]
+    for step in (None, *range(1, len(header) + 3)):
+        assert run(coded * 2, "gzip", step=step) == Decoded(PAGE * 2, 2 * len(PAGE)), step
+        assert run(header[:-1], "gzip", step=step) == Decoded(b"", 0, CodingFault.TRUNCATED, error="gzip ends early")
+    unknown = coded[:3] + bytes((flags | 0x40,)) + coded[4:]
+    assert (
+        run(unknown, "gzip")
+        == run(unknown, "gzip", step=3)
+        == Decoded(unknown, len(unknown), CodingFault.NOT_CODED, error="not gzip")
+    )
+
+
+def test_a_gzip_header_without_end_is_none() -> None:
+    """Its name is looked at so far and no further."""
+    beginning = b"\x1f\x8b\x08\x08" + b"n" * 90_000
+    for endless in (beginning * 3, beginning + gzip.compress(PAGE)[9:]):
+        for step in (None, 300, 70_000):
+            assert run(endless, "gzip", step=step).fault is CodingFault.NOT_CODED
+
+
+SKIPPABLE = b"\x5a\x2a\x4d\x18" + (70_000).to_bytes(4, "little") + bytes(range(250)) * 280
+
+
+@pytest.mark.parametrize("checksum", [False, True])
+@pytest.mark.parametrize("has_size", [False, True])
+def test_all_frames_of_a_zstd_stream_count(checksum: bool, has_size: bool) -> None:
+    """Frames one behind the other are one text, and those to be skipped are no part of it, wherever they stand."""
+    encode = zstandard.ZstdCompressor(write_checksum=checksum, write_content_size=has_size).compress
+    frames = (
+        SKIPPABLE,
+        encode(PAGE),
+        encode(b""),
+        SKIPPABLE[:4] + bytes(4),
+        encode(b"second"),
+        encode(b"x" * 300_000),
+        SKIPPABLE,
+    )
+    text = PAGE + b"second" + b"x" * 300_000
+    for step in STEPS:
+        assert Decoded(text, len(text)) == run(b"".join(frames), "zstd", step=step), step
+    assert Decoded(b"", 0) == run(SKIPPABLE, "zstd")
+
+
+@pytest.mark.parametrize("coder", CODERS)
+@pytest.mark.parametrize("trailing", [b"\r\n", b"\0", b"\0" * 100_000, b"<p>more</p>" * 20, b"\x1f\x8b"])
+def test_what_follows_the_end_is_left_out_and_said(coder: str, trailing: bytes) -> None:
+    """As browsers do; however it is cut."""
+    name, encode = CODERS[coder]
+    for step in STEPS:
+        found = run(encode(PAGE) + trailing, name, step=step)
+        if found.fault is CodingFault.TRUNCATED:  # the beginning of another member
+            assert (trailing, found.data) == (b"\x1f\x8b", PAGE)
+            continue
+        assert found == Decoded(PAGE, len(PAGE), CodingFault.TRAILING, error=f"more bytes behind the end of {name}")
+
+
+@pytest.mark.parametrize("coder", ["gzip", "zlib", "zstd, checked, size unknown"])
+def test_a_wrong_checksum_costs_no_text(coder: str) -> None:
+    """All of it is kept, and it is said that something is wrong."""
+    name, encode = CODERS[coder]
+    coded = bytearray(encode(PAGE))
+    coded[-5 if coder == "gzip" else -2] ^= 0x10
+    for step in STEPS:
+        found = run(bytes(coded), name, step=step)
+        assert (found.data == PAGE, found.fault) == (True, CodingFault.DAMAGED), step
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -119,7 +191,7 @@ def test_a_cut_coding_keeps_its_beginning(coder: str) -> None:
     text = random.Random(1).randbytes(400_000).hex().encode()  # long enough for several blocks of every coding
     coded = encode(text)
     found = run(coded[: len(coded) * 2 // 3], name)
-    assert (found.truncated, found.not_coded, found.bomb) == (True, False, False)
+    assert (found.fault, found.bomb) == (CodingFault.TRUNCATED, False)
     assert text.startswith(found.data)
     assert found.size == len(found.data) > 100_000
     assert found.error is not None
@@ -134,7 +206,7 @@ def test_a_damaged_coding_keeps_what_came_before(coder: str) -> None:
     middle = len(coded) // 2
     coded[middle : middle + 40] = b"\xff" * 40
     found = run(bytes(coded), name)
-    assert found.truncated
+    assert found.fault is CodingFault.DAMAGED
     assert text[:15_000] == found.data[:15_000]
 
 
@@ -143,15 +215,17 @@ def test_a_damaged_coding_keeps_what_came_before(coder: str) -> None:
 def test_a_header_that_lies_costs_nothing(name: str, raw: bytes) -> None:
     """What is not coded despite its header is kept as it came, and flagged."""
     found = run(raw, name)
-    if not found.truncated:  # bytes that begin like a stream of the coding cannot be told from a cut one
-        assert (raw, len(raw), True) == (found.data, found.size, found.not_coded)
-    assert raw != PAGE or found.not_coded
+    if (
+        found.fault is not CodingFault.TRUNCATED
+    ):  # what begins like a stream of the coding cannot be told from a cut one
+        assert (raw, len(raw), CodingFault.NOT_CODED) == (found.data, found.size, found.fault)
+    assert raw != PAGE or found.fault is CodingFault.NOT_CODED
 
 
 def test_only_the_layer_that_lies_is_passed_through() -> None:
     """Where two codings are promised and one is there, that one comes off."""
     found = run(gzip.compress(PAGE), "gzip, gzip")
-    assert (found.data, found.not_coded, found.truncated) == (PAGE, True, False)
+    assert (found.data, found.fault) == (PAGE, CodingFault.NOT_CODED)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +239,7 @@ def test_only_the_layer_that_lies_is_passed_through() -> None:
 )
 def test_what_is_not_decoded_is_kept_raw(codings: list[str], error: str) -> None:
     """An unknown coding and too many of them leave the bytes alone and say why."""
-    assert Decoded(b"raw", 3, error=error) == run(b"raw", *codings)
+    assert Decoded(b"raw", 3, CodingFault.UNKNOWN, error=error) == run(b"raw", *codings)
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd"])
@@ -220,7 +294,7 @@ def test_a_zstd_window_over_8_mib_is_refused() -> None:
     coder = zstandard.ZstdCompressor(compression_params=options).compressobj()
     coded = coder.compress(PAGE) + coder.flush()
     found = run(coded, "zstd")
-    assert (coded, True) == (found.data, found.not_coded)
+    assert (coded, CodingFault.NOT_CODED) == (found.data, found.fault)
 
 
 @settings(deadline=None, max_examples=300, derandomize=True)
@@ -240,3 +314,55 @@ def test_damage_never_raises(coder: str, data: bytes, changes: list[tuple[int, i
     found = run(bytes(coded), name, keep=50)
     assert len(found.data) <= 50
     assert found.size >= len(found.data)
+
+
+def damaged(coded: bytes, rng: random.Random) -> bytes:
+    """The same with one thing wrong: cut, extended, changed, with something missing or something put in."""
+    place = rng.randrange(len(coded) + 1)
+    match rng.randrange(6):
+        case 0:
+            return coded[:place]
+        case 1:
+            return coded + rng.choice(
+                [b"\r\n", b"\0" * rng.randrange(1, 400), rng.randbytes(30), coded[: rng.randrange(1, 9)]]
+            )
+        case 2:
+            return coded[:place] + rng.randbytes(rng.randrange(1, 5)) + coded[place:]
+        case 3:
+            return coded[:place] + coded[place + rng.randrange(1, 300) :]
+        case 4 if coded:
+            place = rng.choice([rng.randrange(len(coded)), max(0, len(coded) - rng.randrange(1, 12))])
+            return coded[:place] + bytes((coded[place] ^ 1 << rng.randrange(8),)) + coded[place + 1 :]
+        case _:
+            return coded
+
+
+def once_coded(text: bytes, rng: random.Random) -> tuple[str, bytes]:
+    """Under one coding, in one member or several."""
+    name, encode = CODERS[rng.choice(sorted(CODERS))]
+    members = rng.randrange(1, 4) if name in ("gzip", "x-gzip", "zstd") else 1
+    cuts = sorted(rng.randrange(len(text) + 1) for _ in range(members - 1))
+    parts = [text[start:end] for start, end in pairwise([0, *cuts, len(text)])]
+    between = rng.choice([b"", SKIPPABLE[:4] + b"\3\0\0\0abc"]) if name == "zstd" else b""
+    return name, between.join([b"", *map(encode, parts)]) if between else b"".join(map(encode, parts))
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_what_is_decoded_depends_on_the_bytes_alone(seed: int) -> None:
+    """Of up to three codings, sound or damaged in any way, at any layer: the same text and fault however the body is
+    cut; of one that is damaged, all that comes out byte by byte.
+    """
+    rng = random.Random(seed)
+    text = rng.randbytes(rng.choice([0, 5, 400, 5_000, 90_000]))
+    text = text.hex().encode() if rng.random() < 0.7 else text
+    names, coded = [], text
+    for _ in range(rng.choice([1, 1, 2, 3])):
+        name, coded = once_coded(coded, rng)
+        names.append(name)
+        if rng.random() < 0.5:
+            coded = damaged(coded, rng)
+    expected = run(coded, *names)
+    steps = [1, 2, rng.randrange(3, 40), rng.randrange(40, 900), len(coded) // 2 + 1, max(1, len(coded) - 2)]
+    for step in steps if len(coded) < 60_000 else steps[2:]:
+        assert run(coded, *names, step=step) == expected, (names, step)
+    assert (expected.fault is None) == (expected.error is None)
