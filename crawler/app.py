@@ -217,7 +217,7 @@ async def _run(
                 parts.valve.closed_until_at,
                 tuple(why_left(parts.books.hosts.values(), totals.waiting, clock.mono())),
                 parts.committer.unstored,
-                tuple(gone or parts.committer.gone),
+                tuple(gone),
                 () if recovered.counters.pages else parts.reporter.seeds_refused(),
             )
         finally:

@@ -137,6 +137,7 @@ def assemble(
         output=output,
         on_stored=reporter.stored,
         on_closed=reporter.file_closed,
+        on_lost=reporter.file_lost,
         on_disk=on_disk,
     )
 

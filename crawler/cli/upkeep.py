@@ -8,6 +8,7 @@ import asyncio
 import errno
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -90,12 +91,14 @@ def add(
 @click.option("--error-type", "errors", multiple=True, metavar="WORD", help="E.g. connect_timeout, or a deny_reason.")
 @click.option("--status", "statuses", multiple=True, metavar="CODE", help="E.g. 404, or 5xx: answered so.")
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help='Of this host alone; "*.name": of all below it.')
+@click.option("--file", "files", multiple=True, metavar="NAME", help="All that was stored in this file, which is lost.")
 @click.option("--dry-run", is_flag=True, help="Count what would be queued, and change nothing.")
 @place_options
 def requeue(
     errors: tuple[str, ...],
     statuses: tuple[str, ...],
     hosts: tuple[str, ...],
+    files: tuple[str, ...],
     dry_run: bool,
     config: Path | None,
     overrides: tuple[str, ...],
@@ -104,7 +107,12 @@ def requeue(
     """Queue again what last ended in an error or with a status, with all its attempts before it.
 
     Several words of one option are alternatives; different options must all hold. Exit code 1 if no host has the name.
+    --file names an output file that is lost, as warc/NAME, while no crawl runs; it stands alone.
     """
+    if files:
+        if errors or statuses or hosts or dry_run:
+            raise click.UsageError("--file stands alone")
+        return _requeue_files(locate(config, overrides, output), [name.removesuffix(".open") for name in files])
     try:
         wanted = upkeep.ending(errors, statuses)
     except ValueError as error:
@@ -134,6 +142,24 @@ def requeue(
             return Exit.FINDINGS
     would = "would be queued" if dry_run else "queued"
     click.echo(f"{counted(answer['urls'], 'URL')} of {counted(answer['hosts'], 'host')} {would} again")
+    return Exit.OK
+
+
+def _requeue_files(located: Located, names: Sequence[str]) -> int:
+    if located.place.pid() is not None:
+        raise click.UsageError("a crawl runs: it notices itself what happens to its files (--file)")
+
+    async def store(frontier: Frontier, recovered: Recovered) -> dict[int, int]:
+        known = {f"{file.sink}/{file.name}" for file in recovered.sink_files}
+        if strange := [name for name in names if name not in known]:
+            raise click.UsageError(f"the store knows no output file {strange[0]} (--file warc/NAME, pages/NAME)")
+        counts: Counter[int] = Counter()
+        for name in names:
+            counts.update(await frontier.lose(*name.split("/")))
+        return counts
+
+    counts = with_store(located, store)
+    click.echo(f"{counted(sum(counts.values()), 'URL')} of {counted(len(counts), 'host')} queued again")
     return Exit.OK
 
 

@@ -40,6 +40,7 @@ def command(directory: Path, shows_all: bool) -> int:
         f"{counted(number, noun)}{more}"
         for number, noun, more in (
             (checked.away, "closed file", " moved away"),
+            (checked.lost, "file", " lost while it was written"),
             (checked.uncommitted, "byte", " behind what was committed"),
             (checked.torn_lines, "torn log line", ""),
         )

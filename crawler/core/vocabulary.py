@@ -203,6 +203,16 @@ class SinkFileState(StrEnum):
     OPEN = "open"
     CLOSING = "closing"  # complete and synced; about to be renamed
     CLOSED = "closed"
+    LOSING = "losing"  # vanished while it was written; the URLs in it are being queued again
+    LOST = "lost"  # … and all of them are
+
+
+class FileLoss(StrEnum):
+    """What became of an output file while it was written."""
+
+    DELETED = "deleted"  # or replaced by another file of its name
+    MOVED = "moved"  # its bytes are whole under another name
+    CUT = "cut"  # somebody made it shorter than what was committed to it
 
 
 class Exit:

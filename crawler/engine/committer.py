@@ -30,9 +30,10 @@ from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally, is_stored_page
+from crawler.engine.upkeep import requeued
 from crawler.engine.worker import Visited
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
-from crawler.sinks.base import Mended, Sink
+from crawler.sinks.base import Mended, Sink, Vanished
 
 GATHER_S: Final = 0.004  # how long records are made before others have a turn on the loop
 RETRY_S: Final = 1.0  # between attempts to commit on a full disk
@@ -47,8 +48,9 @@ class Committer:
     """`on_rules` gets the hosts whose robots.txt changed with a commit, and those with a new quarantine.
 
     `on_stored` gets each stored visit with the number of links that were new and where the WARC holds it;
-    `on_closed` each output file that is finished. `on_disk` is told why nothing can be written, and None when it works
-    again.
+    `on_closed` each output file that is finished, `on_lost` each that somebody deleted, moved or cut while it was
+    written, with the number of URLs that are queued again for it. `on_disk` is told why nothing can be written, and
+    None when it works again.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Committer:
         output: Path,
         on_stored: Callable[[Visited, int, Written | None], None],
         on_closed: Callable[[SinkFile], None],
+        on_lost: Callable[[Vanished, int], None],
         on_disk: Callable[[str | None], None],
     ) -> None:
         self._frontier = frontier
@@ -74,6 +77,7 @@ class Committer:
         self._output = output
         self._on_stored = on_stored
         self._on_closed = on_closed
+        self._on_lost = on_lost
         self._on_disk = on_disk
         self._pending: list[Visited] = []
         self._pending_bytes = 0
@@ -84,7 +88,8 @@ class Committer:
         self._attempts: int | None = None  # of each commit; None: for as long as it takes
         self._turned_away = 0  # visits that found no room until the end
         self.has_given_up = False  # `run` ended, and not everything is stored
-        self.gone: list[Path] = []  # files that somebody removed while they were written; known after `close`
+        self._vanished: list[tuple[Sink, Vanished]] = []  # output files that the store has yet to give up
+        self._storing = asyncio.Lock()
         self._poke = asyncio.Event()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -184,7 +189,8 @@ class Committer:
             self._pending, self._pending_bytes, self._committing_bytes = [], 0, self._pending_bytes
             self._committing = True
             try:
-                await self._commit(batch)
+                async with self._storing:
+                    await self._commit(batch)
             except BaseException as error:  # cancelled: what is not stored is not forgotten
                 self._pending = batch + self._pending
                 if not isinstance(error, _GivenUp):
@@ -221,8 +227,11 @@ class Committer:
         all the same, and the next start finishes a rename, if the file is still there.
         """
         problems = []
+        try:
+            await self._give_up_vanished()
+        except (OSError, FrontierFull) as error:
+            problems.append(_words(error))
         for sink in self._sinks:
-            self.gone += sink.gone()
             try:
                 files = await self._in_thread(sink.close)
                 await self._frontier.record_sink_files([*self._unrecorded, *files])
@@ -233,6 +242,40 @@ class Committer:
                 self._say_closed(files)
         self._thread.shutdown(wait=True)
         return problems
+
+    async def look_for_files(self) -> bool:
+        """Whether every open output file is in its place; what was in one that is not is queued again. True, without a
+        look, while something is to be stored: that looks itself.
+        """
+        if not self.is_idle:
+            return True
+        async with self._storing:
+            try:
+                return not await self._give_up_vanished()
+            except (OSError, FrontierFull):  # the next commit tells, or the end
+                return True
+
+    async def _give_up_vanished(self) -> bool:
+        """Tell the store which output files somebody deleted, moved or cut. Returns whether there were any. Raises
+        OSError, FrontierFull: then the rest is told the next time.
+        """
+        for sink in self._sinks:
+            self._vanished += [(sink, one) for one in await self._in_thread(sink.vanished)]
+        had_any = bool(self._vanished)
+        while self._vanished:
+            sink, one = self._vanished[0]
+            queued: dict[int, int] = {}
+            if one.file.state is SinkFileState.CLOSED:
+                await self._frontier.record_sink_files([one.file])
+            elif one.file.committed_bytes:
+                queued = await self._frontier.lose(one.file.sink, one.file.name)
+            del self._vanished[0]
+            self._unrecorded = [file for file in self._unrecorded if file.name != one.file.name]
+            with suppress(OSError):  # the next start does it
+                await self._in_thread(sink.put_aside, one)
+            requeued(self._scheduler, queued)
+            self._on_lost(one, sum(queued.values()))
+        return had_any
 
     async def _commit(self, batch: list[Visited]) -> None:
         scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
@@ -271,18 +314,24 @@ class Committer:
         await self._rename_complete()
 
     async def _store(self, changes: Batch) -> tuple[Receipt, list[Written | None]] | str:
-        """One attempt. Returns why nothing was stored, in words, if the disk is to blame."""
-        try:
-            if (reason := self._disk_low()) is not None:
-                return reason
-            written, files = await self._write_sinks([each.record for each in changes.settlements])
-            batch = replace(changes, written=written, sink_files=self._unrecorded + files)
-            return await self._frontier.settle(batch), written
-        except (OSError, FrontierFull) as error:
-            for sink in self._sinks:
-                with suppress(OSError):  # on a dying disk this fails too; the next attempt resets again
-                    await self._in_thread(sink.reset)
-            return _words(error)
+        """One attempt, and another at once where output files vanished. Returns why nothing was stored, in words, if
+        the disk is to blame.
+        """
+        while True:
+            try:
+                if (reason := self._disk_low()) is not None:
+                    return reason
+                written, lines, files = await self._write_sinks([each.record for each in changes.settlements])
+                batch = replace(changes, written=written, lines=lines, sink_files=self._unrecorded + files)
+                return await self._frontier.settle(batch), written
+            except (OSError, FrontierFull) as error:
+                for sink in self._sinks:
+                    with suppress(OSError):  # on a dying disk this fails too; the next attempt resets again
+                        await self._in_thread(sink.reset)
+                with suppress(OSError, FrontierFull):
+                    if await self._give_up_vanished():
+                        continue
+                return _words(error)
 
     async def _rename_complete(self) -> None:
         """The batch is stored: nothing here may undo it. What fails is taken up by the next commit or start."""
@@ -297,18 +346,23 @@ class Committer:
             return None
         return f"{free} bytes free, output.min_free is {self._options.min_free}"
 
-    async def _write_sinks(self, records: list[Record | None]) -> tuple[list[Written | None], list[SinkFile]]:
-        """Returns where the WARC holds each record, and the files' lengths.
+    async def _write_sinks(
+        self, records: list[Record | None]
+    ) -> tuple[list[Written | None], list[Written | None], list[SinkFile]]:
+        """Returns where the WARC holds each record, where pages/ its line, and the files' lengths.
 
         What needs no disk is done here: a thread that hashes and compresses beside a busy loop spends as much again on
         getting the interpreter lock back (docs/decisions/0004-threads.md).
         """
         written: list[Written | None] = [None] * len(records)
+        lines: list[Written | None] = []
         for sink in self._sinks:
             places = await self._write_sink(sink, records, written)
             if sink.name == "warc":
                 written = places
-        return written, await self._in_thread(self._sync_sinks)
+            else:
+                lines = places
+        return written, lines, await self._in_thread(self._sync_sinks)
 
     async def _write_sink(
         self, sink: Sink, records: Sequence[Record | None], written: Sequence[Written | None]

@@ -155,7 +155,9 @@ class Crawl:
                 return StoppedBy.MAX_DURATION
             reason = self._ended()
             if reason is not None:
-                return reason
+                if await self._committer.look_for_files():  # one may have vanished since the last commit
+                    return reason
+                continue
             left_s = _CHECK_S if max_s is None else min(_CHECK_S, max(0.0, started + max_s - self._clock.mono()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):

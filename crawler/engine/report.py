@@ -8,11 +8,12 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 from crawler.core.clock import Clock
 from crawler.core.values import Denied, Failed, Fetched, NotModified, SinkFile, Written
-from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind
+from crawler.core.vocabulary import ErrorType, FileLoss, Source, StoppedBy, TaskKind
+from crawler.core.words import counted
 from crawler.engine.hosts import Host
 from crawler.engine.meters import Meters
 from crawler.engine.tally import Tally
@@ -23,7 +24,7 @@ from crawler.obs.events import Event
 from crawler.obs.fetchline import fetch_line
 from crawler.obs.logs import Logs
 from crawler.obs.timestamp import timestamp
-from crawler.sinks.base import Mended
+from crawler.sinks.base import Mended, Vanished
 from crawler.sinks.closed import ClosedFile, inspect
 
 REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
@@ -196,6 +197,25 @@ class Reporter:
             records=found.records,
             sha256=found.sha256,
         )
+
+    def file_lost(self, vanished: Vanished, urls: int) -> None:
+        """An output file was deleted, moved or cut while it was written; `urls` are queued again for it."""
+        file, place = vanished.file, vanished.place
+        fields: dict[str, object] = {"name": file.name, "sink": file.sink, "how": vanished.how.value}
+        fields |= {"bytes": file.committed_bytes, "urls": urls} | ({"place": place} if place else {})
+        self._logs.emit(Event.FILE_LOST, fields)
+        again = f"{counted(urls, 'URL')} that {'was' if urls == 1 else 'were'} stored in it will be fetched again"
+        again = again if urls else "no page was stored in it"
+        match vanished.how:
+            case FileLoss.MOVED:
+                words = f"was moved away while it was written: it is complete at {place or 'its new place'}"
+            case FileLoss.DELETED:
+                words = f"was deleted or replaced while it was written: {again}"
+            case FileLoss.CUT:
+                words = f"was cut short while it was written: {again}; what is left of it is {file.name}.orphan"
+            case _:
+                assert_never(vanished.how)
+        self._tell(f"{file.sink}/{file.name} {words}")
 
     async def finish(self) -> None:
         """Wait for files that are being read back."""

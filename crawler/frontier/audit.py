@@ -21,7 +21,11 @@ CREATE TEMP TABLE record (
   file INTEGER, at INTEGER, url TEXT, digest TEXT, host TEXT, hash INTEGER, errand INTEGER, pages INTEGER DEFAULT 0,
   PRIMARY KEY (file, at)
 ) WITHOUT ROWID;
-CREATE TEMP TABLE held (id INTEGER PRIMARY KEY);"""
+CREATE TEMP TABLE held (id INTEGER PRIMARY KEY);
+CREATE TEMP TABLE lost (id INTEGER PRIMARY KEY, name TEXT);"""
+_FIND_LOST: Final = (
+    "INSERT INTO lost SELECT id, sink || '/' || name FROM main.sink_file WHERE state IN ('losing', 'lost')"
+)
 _RECORD: Final = """
 INSERT OR REPLACE INTO record (file, at, url, digest, host, hash, errand) VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _KNOWN: Final = "CREATE TEMP VIEW known AS SELECT id, host, hash, state FROM main.url"
@@ -49,6 +53,12 @@ SELECT r.url, f.name, r.at FROM record AS r CROSS JOIN sink_file AS f ON f.id = 
 LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
 LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash
 WHERE u.id IS NULL AND NOT r.errand AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
+_VANISHED: Final = f"""
+SELECT {_ORIGIN} || u.target, u.state, r.name, c.name, p.name
+FROM visit AS v CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
+LEFT JOIN lost AS r ON r.id = v.warc_file LEFT JOIN lost AS c ON c.id = v.content_file
+LEFT JOIN lost AS p ON p.id = v.pages_file
+WHERE u.state <> 'forgotten' AND (r.id IS NOT NULL OR c.id IS NOT NULL OR p.id IS NOT NULL)"""  # noqa: S608
 _LOST: Final = """
 SELECT count(*) FROM url LEFT JOIN visit ON visit.url = url.id WHERE state = 'waiting' AND next_at IS NULL"""
 _QUEUED: Final = """
@@ -63,6 +73,7 @@ class Auditor(Reader):
         self._connection.execute(_GATHER).get  # noqa: B018 - runs it
         self._connection.execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes the snapshot
         with self._explained():
+            self._connection.execute(_FIND_LOST).get  # noqa: B018 - runs it
             self._connection.execute(_KNOWN if self._has_key_index else _KNOWN_SORTED).get  # noqa: B018 - runs it
 
     def own_problems(self) -> Iterator[str]:
@@ -126,6 +137,17 @@ class Auditor(Reader):
         for url, name, at in self._execute(_UNKNOWN):
             if not self._knows(url):
                 yield f"{url}: archived in {name} at byte {at}, and unknown to the store"
+
+    def lost_problems(self) -> Iterator[str]:
+        """URLs whose last record, content or line was in a file that vanished while it was written. (A store of a
+        version that lacks a column has no such file.)
+        """
+        if self._get("SELECT 1 FROM lost LIMIT 1", ()) is None:
+            return
+        for url, state, record, content, line in self._execute(_VANISHED):
+            what, name = ("record", record) if record else ("content", content) if content else ("line", line)
+            again = "; it will be fetched again" if state in ("queued", "waiting") else ""
+            yield f"{url}: its {what} was in {name}, which is lost{again}"
 
     def _knows(self, url: str) -> bool:
         """Whether it is there in another spelling."""

@@ -77,11 +77,12 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one commit stores. `written[i]` is where the WARC holds `settlements[i]`, None if nothing was written.
+    """What one commit stores. `written[i]` is where the WARC holds `settlements[i]`, None if nothing was written;
+    `lines[i]` where pages/ has its line (no `lines`: there are none).
 
     A task is settled once in a batch, or not at all; one without a row (`task.id` 0: robots.txt) changes only its host;
     what it discovers has no `via`, and counts for the first such settlement that discovers any. A rest whose `until_at`
-    is 0 is over. A file of `written` is in `sink_files` or known.
+    is 0 is over. A file of `written` or `lines` is in `sink_files` or known.
 
     A URL that is due for a revisit, and that a sitemap says has changed since its last visit (`SitemapHint.lastmod`),
     is due `hint_after_s` after that visit, if that is sooner; None: hints change no due time.
@@ -97,6 +98,7 @@ class Batch:
     quarantines: Sequence[Quarantine] = ()
     paces: Sequence[Pace] = ()  # response_s 0: the key is not slow any more
     trap_counts: Sequence[TrapCount] = ()
+    lines: Sequence[Written | None] = ()
     error_pages: Sequence[tuple[int, bytes]] = ()  # host ids, with what the engine keeps of their soft 404s
 
 
@@ -314,6 +316,12 @@ class Frontier(Protocol):
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         """Store the state of output files outside a settlement (a new file, a renamed one)."""
+
+    async def lose(self, sink: str, name: str) -> dict[int, int]:
+        """An output file is lost: LOST from now on. Queue again, with their attempts before them, the URLs whose last
+        record, content or line in pages/ was in it, so that they are asked for unconditionally. What is denied stays
+        so. Returns host id → how many. Made in slices: what a crash cuts short, the next `open` brings to its end.
+        """
 
     async def output_agrees(self) -> None:
         """The output files are as this store says: it is no copy any more."""

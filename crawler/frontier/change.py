@@ -24,7 +24,7 @@ class Change:
     queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
     fresh: set[int] = field(default_factory=set)  # what a SeenFilter is to learn
     robots_changed: list[int] = field(default_factory=list)
-    warc_files: dict[str, int] = field(default_factory=dict)  # ids, by name, of those that visits are in
+    files: dict[str, int] = field(default_factory=dict)  # ids, by name, of output files that visits are in
     counters: str | None = None  # what the directory's counters come to, as they are stored
     marks: int = 0  # forgotten rows beside the one that counts for its URL
 

@@ -22,7 +22,15 @@ APPLICATION_ID: Final = 0x4352574C  # "CRWL": tells our files from other SQLite 
 # Step i takes a store from version i to i + 1. Released steps are never edited.
 MIGRATIONS: Final[tuple[str, ...]] = tuple(
     files("crawler.frontier").joinpath(name).read_text(encoding="utf-8")
-    for name in ("schema.sql", "schema_2.sql", "schema_3.sql", "schema_4.sql", "schema_5.sql", "schema_6.sql")
+    for name in (
+        "schema.sql",
+        "schema_2.sql",
+        "schema_3.sql",
+        "schema_4.sql",
+        "schema_5.sql",
+        "schema_6.sql",
+        "schema_7.sql",
+    )
 )
 
 # The block size of the usual file systems. A commit writes each page it touched whole, and what it touches is mostly

@@ -10,11 +10,12 @@ Invariant: a batch is checked whole before the first of it is applied, so it is 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 from crawler.core.outage import SIGNS
 from crawler.core.url import every_key_of, key_of, parse
 from crawler.core.values import Denied, Discovered, HostRow, Origin, Quarantine, SinkFile, Task
-from crawler.core.vocabulary import Source, TaskKind, UrlState
+from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import (
     Batch,
     Block,
@@ -31,7 +32,7 @@ from crawler.frontier.base import (
     UrlRow,
 )
 from crawler.frontier.memory_rows import ENDS, KeptHost, KeptUrl, MemoryRows
-from crawler.frontier.rows import check_batch, sample_ranges, totals_from
+from crawler.frontier.rows import PAGES_SINK, check_batch, sample_ranges, totals_from
 
 
 class MemoryFrontier(MemoryRows):
@@ -47,6 +48,8 @@ class MemoryFrontier(MemoryRows):
             raise FrontierLocked(f"this frontier is in use by process {os.getpid()}")
         self._is_open = True
         clean, self._clean = self._clean, False
+        for sink, name in [key for key, file in self._sink_files.items() if file.state is SinkFileState.LOSING]:
+            await self.lose(sink, name)
         return Recovered(
             clean=clean,
             hosts=tuple(host.as_row() for host in self._hosts.values()),
@@ -83,8 +86,9 @@ class MemoryFrontier(MemoryRows):
         new_hosts: list[KeptHost] = []
         queued: dict[int, int] = {}
         links_new = []
-        for settlement, place in zip(batch.settlements, batch.written, strict=True):
-            self._put_visit(settlement, place)
+        lines = batch.lines or (None,) * len(batch.settlements)
+        for settlement, place, line in zip(batch.settlements, batch.written, lines, strict=True):
+            self._put_visit(settlement, place, line)
         for settlement in batch.settlements:
             via = settlement.task.id or None
             links_new.append(sum(self._insert(one, via, new_hosts, queued) for one in settlement.discovered))
@@ -219,6 +223,25 @@ class MemoryFrontier(MemoryRows):
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         self._check_open()
         self._put_sink_files(files)
+
+    async def lose(self, sink: str, name: str) -> dict[int, int]:
+        self._check_open()
+        file = self._sink_files.get((sink, name))
+        if file is None:
+            return {}
+        self._sink_files[sink, name] = replace(file, state=SinkFileState.LOST)
+        queued: dict[int, int] = {}
+        for url in self._urls.values():
+            places = [url.line] if sink == PAGES_SINK else [url.place, url.content_place]
+            if url.state is UrlState.FORGOTTEN or name not in [place.name for place in places if place is not None]:
+                continue
+            url.etag = url.last_modified = url.digest = None
+            if url.state in ENDS:
+                url.attempts = 0 if url.visits else min(url.attempts, 1)
+                url.next_at = None
+                self._set_state(url, UrlState.QUEUED)
+                queued[url.host_id] = queued.get(url.host_id, 0) + 1
+        return queued
 
     async def requeue(self, ending: Ending, *, dry_run: bool = False) -> dict[int, int]:
         self._check_open()

@@ -29,7 +29,7 @@ from crawler.core.values import (
 )
 from crawler.core.vocabulary import UrlState
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, RobotsVersion, Takedown
-from crawler.frontier.rows import WARC_SINK, HostChange, history_of, host_state, robots_digest, visit_row
+from crawler.frontier.rows import PAGES_SINK, WARC_SINK, HostChange, history_of, host_state, robots_digest, visit_row
 
 ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)  # a URL in one of them is visited again, if at all
 
@@ -50,6 +50,8 @@ class KeptUrl:
     last_status: int | None = None
     last_error: str | None = None
     place: Written | None = None  # of the last record in the WARC
+    content_place: Written | None = None  # of the one that holds the content, where the last does not
+    line: Written | None = None  # of the last line in pages/
     visits: int = 0
     visited_at: float | None = None
     digest: str | None = None
@@ -101,16 +103,17 @@ class MemoryRows:
         self._robots_changed: list[int] = []
 
     def _check_known(self, batch: Batch) -> None:
-        names = {file.name for file in batch.sink_files if file.sink == WARC_SINK}
-        names |= {name for sink, name in self._sink_files if sink == WARC_SINK}
-        for settlement, place in zip(batch.settlements, batch.written, strict=True):
+        names = {(file.sink, file.name) for file in batch.sink_files} | set(self._sink_files)
+        for sink, places in ((WARC_SINK, batch.written), (PAGES_SINK, batch.lines)):
+            for place in places:
+                if place is not None and (sink, place.name) not in names:
+                    raise ValueError(f"no output file {place.name} is known")
+        for settlement in batch.settlements:
             task, host_id = settlement.task, settlement.host_id
             if host_id not in self._hosts_by_id:
                 raise ValueError(f"{task.url}: no host {host_id}")
             if task.id != 0 and (task.id not in self._urls or self._urls[task.id].host_id != host_id):
                 raise ValueError(f"{task.url}: no url {task.id} of host {host_id}")
-            if place is not None and place.name not in names:
-                raise ValueError(f"no output file {place.name} is known")
 
     def _insert(self, found: Discovered, via: int | None, new_hosts: list[KeptHost], queued: dict[int, int]) -> int:
         if found.origin.host in self._closed_hosts:
@@ -137,12 +140,12 @@ class MemoryRows:
             self._list_takedown(url.found.url, url.place, now)
         self._set_state(url, UrlState.FORGOTTEN)
         url.found, url.via = replace(url.found, url=str(url.found.origin)), None
-        url.next_at = url.last_error = url.place = url.hint = None
+        url.next_at = url.last_error = url.place = url.content_place = url.line = url.hint = None
 
     def _list_takedown(self, url: str, place: Written, at: float) -> None:
         self._takedowns.setdefault((place.name, place.offset), Takedown(url, place.name, place.offset, at))
 
-    def _put_visit(self, settlement: Settlement, place: Written | None) -> None:
+    def _put_visit(self, settlement: Settlement, place: Written | None, line: Written | None) -> None:
         host = self._hosts_by_id[settlement.host_id]
         host.counts.add(settlement)
         if settlement.robots is not None:
@@ -153,10 +156,13 @@ class MemoryRows:
                 if place is not None:
                     self._list_takedown(settlement.task.url, place, settlement.finished_at)
                 return
-            url.place = place or url.place
+            if place is not None:
+                is_content = settlement.digest is not None and settlement.digest != url.digest
+                url.content_place = None if is_content else url.content_place or url.place
+            url.place, url.line = place or url.place, line or url.line
             self._set_state(url, settlement.state)
             (_, url.next_at, url.attempts, url.visited_at, url.last_status, url.last_error, _, url.etag,
-             url.last_modified, digest, _, _, ended, *learned, _, _) = visit_row(settlement, None, None)  # fmt: skip
+             url.last_modified, digest, _, _, ended, *learned, _, _, _) = visit_row(settlement)  # fmt: skip
             url.digest = digest if digest is not None else url.digest
             url.visits += ended
             url.learned = tuple(old if new is None else new for old, new in zip(url.learned, learned, strict=True))

@@ -33,7 +33,8 @@ MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer
 MAX_DETAIL: Final = 500  # characters kept of an error's detail
 FORGOTTEN_ERROR: Final = "forgotten"  # visit.last_error of what was taken down
 MARKS: Final = "forgotten_marks"  # in the store's meta: see totals_from
-WARC_SINK: Final = "warc"  # the sink that `Written` speaks of
+WARC_SINK: Final = "warc"  # the sink that `Batch.written` speaks of
+PAGES_SINK: Final = "pages"  # … and `Batch.lines`
 
 _ENDS: Final = frozenset((UrlState.DONE, UrlState.GAVE_UP))  # the states in which a visit is over
 _GOOD: Final = frozenset((OutcomeWord.OK, OutcomeWord.NOT_MODIFIED, OutcomeWord.REDIRECT))
@@ -43,6 +44,8 @@ def check_batch(batch: Batch) -> None:
     """Refuse what no correct caller sends. Raises ValueError."""
     if len(batch.settlements) != len(batch.written):
         raise ValueError("a batch needs one `written` for each settlement")
+    if batch.lines and len(batch.settlements) != len(batch.lines):
+        raise ValueError("a batch needs one of `lines` for each settlement, or none")
     seen: set[int] = set()
     for settlement in batch.settlements:
         task = settlement.task
@@ -55,10 +58,16 @@ def check_batch(batch: Batch) -> None:
         seen.add(task.id)
 
 
-def visit_row(settlement: Settlement, warc_file: int | None, warc_offset: int | None) -> tuple[Any, ...]:
+def visit_row(
+    settlement: Settlement,
+    warc_file: int | None = None,
+    warc_offset: int | None = None,
+    pages_file: int | None = None,
+) -> tuple[Any, ...]:
     """The columns of sql.UPSERT_VISITS: url, next_at, attempts, last_at, last_status, last_error, last_rule,
     etag, last_modified, digest, warc_file, warc_offset, ended, changed_at, change_a, change_t, gone_count, in_links,
-    simhash, rules_version, visits. `visits` is what is added; None after `last_modified`: what is stored stays.
+    simhash, rules_version, visits, pages_file. `visits` is what is added; None after `last_modified`: what is stored
+    stays.
     """
     task, outcome = settlement.task, settlement.outcome
     response = response_of(outcome)
@@ -83,6 +92,7 @@ def visit_row(settlement: Settlement, warc_file: int | None, warc_offset: int | 
         *((None,) * 6 if history is None else history_columns(history)),
         settlement.rules_version,
         ended,  # `visits`: what is added to it
+        pages_file,
     )
 
 

@@ -24,7 +24,7 @@ SET_STATE: Final = "UPDATE url SET state = ? WHERE id IN (SELECT value FROM json
 UPSERT_VISITS: Final = (
     """INSERT INTO visit (url, next_at, attempts, last_at, last_status, last_error, last_rule, etag, last_modified,
                           digest, warc_file, warc_offset, ended, changed_at, change_a, change_t, gone_count, in_links,
-                          simhash, rules_version, visits)""",
+                          simhash, rules_version, visits, pages_file)""",
     """ON CONFLICT (url) DO UPDATE SET
          next_at = excluded.next_at, attempts = excluded.attempts, last_at = excluded.last_at,
          last_status = excluded.last_status, last_error = excluded.last_error, last_rule = excluded.last_rule,
@@ -38,6 +38,7 @@ UPSERT_VISITS: Final = (
          gone_count = coalesce(excluded.gone_count, gone_count), in_links = coalesce(excluded.in_links, in_links),
          simhash = coalesce(excluded.simhash, simhash),
          rules_version = coalesce(excluded.rules_version, rules_version),
+         pages_file = coalesce(excluded.pages_file, pages_file),
          content_file = {content_file}, content_offset = {content_offset}""".format(
         **{
             name: f"""CASE WHEN excluded.warc_file IS NULL THEN {name}
@@ -48,7 +49,7 @@ UPSERT_VISITS: Final = (
     ),
 )
 
-VISIT_WIDTH: Final = 21
+VISIT_WIDTH: Final = 22
 
 # In one statement with many rows, as ADD_TO_HOSTS: (host, hash, priority, lastmod, seen_at).
 PUT_HINTS: Final = (
@@ -234,6 +235,18 @@ PUT_SINK_FILE: Final = """
 INSERT INTO sink_file (sink, name, state, committed_bytes) VALUES (?, ?, ?, ?)
 ON CONFLICT (sink, name) DO UPDATE SET state = excluded.state, committed_bytes = excluded.committed_bytes"""
 SINK_FILE_ID: Final = "SELECT id FROM sink_file WHERE sink = ? AND name = ?"
+LOSING_FILES: Final = "SELECT json_group_array(id) FROM sink_file WHERE state = 'losing'"
+SET_FILE_STATE: Final = "UPDATE sink_file SET state = ? WHERE id = ?"
+# URLs whose last record, content or line in pages/ is in a file. There is no index: one would cost each visit.
+IN_FILE: Final = """
+SELECT json_group_array(json_array(url, host, state))
+FROM (
+  SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
+  WHERE v.url > ?1 AND v.url <= ?2 AND (v.warc_file = ?3 OR v.content_file = ?3 OR v.pages_file = ?3)
+    AND u.state <> 'forgotten' ORDER BY v.url)"""
+# What a request could be conditional on, and what would make its answer a revisit record.
+NOTHING_HELD: Final = """
+UPDATE visit SET etag = NULL, last_modified = NULL, digest = NULL WHERE url IN (SELECT value FROM json_each(?))"""
 SINK_FILES: Final = "SELECT sink, name, state, committed_bytes FROM sink_file ORDER BY id"
 PUT_SCOPE_HOST: Final = "INSERT OR IGNORE INTO scope_host (host, added_at) VALUES (?, ?)"
 SCOPE_HOSTS: Final = "SELECT host FROM scope_host ORDER BY host"

@@ -90,6 +90,7 @@ class SqliteFrontier:
         seen = None if exact else SeenFilter(self._path.with_name(self._path.name + ".filter"), database)
         self._writer = writer = Writer(database, seen)
         forget.finish_all(writer)
+        writer.finish_losing()
         files = database.rows(sql.SINK_FILES)
         recovered = Recovered(
             clean=database.get(sql.META, ("clean",)) != "0",
@@ -199,6 +200,19 @@ class SqliteFrontier:
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         await self._run(lambda _, writer: writer.record_sink_files(files))
+
+    async def lose(self, sink: str, name: str) -> dict[int, int]:
+        file_id = await self._run(lambda _, writer: writer.begin_losing(sink, name))
+        if file_id is None:
+            return {}
+        queued: dict[int, int] = {}
+        after: int | None = 0
+        while after is not None:
+            part, after = await self._run(partial(_lose_slice, file_id=file_id, after=after))
+            for host_id, count in part.items():
+                queued[host_id] = queued.get(host_id, 0) + count
+        await self._run(lambda _, writer: writer.end_losing(file_id))
+        return queued
 
     async def output_agrees(self) -> None:
         await self._run(lambda _, writer: writer.output_agrees())
@@ -319,6 +333,10 @@ def _requeue(
     _: Database, writer: Writer, *, ending: Ending, after: int, dry_run: bool
 ) -> tuple[dict[int, int], int | None]:
     return writer.requeue(ending, after, dry_run=dry_run)
+
+
+def _lose_slice(_: Database, writer: Writer, *, file_id: int, after: int) -> tuple[dict[int, int], int | None]:
+    return writer.lose_slice(file_id, after)
 
 
 def _forget_slice(_: Database, writer: Writer, *, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:

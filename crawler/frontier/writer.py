@@ -16,7 +16,7 @@ import orjson
 
 from crawler.core.outage import SIGNS
 from crawler.core.values import Denied, Discovered, Rest, RobotsRecord, Settlement, SinkFile, Written
-from crawler.core.vocabulary import Source, UrlState
+from crawler.core.vocabulary import SinkFileState, Source, UrlState
 from crawler.frontier import sql
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Ending, Receipt
 from crawler.frontier.change import Change
@@ -25,6 +25,7 @@ from crawler.frontier.discoveries import Discoveries
 from crawler.frontier.filter import SeenFilter
 from crawler.frontier.rows import (
     MARKS,
+    PAGES_SINK,
     WARC_SINK,
     HostChange,
     check_batch,
@@ -36,6 +37,7 @@ from crawler.frontier.rows import (
     visit_row,
 )
 
+_ENDED: Final = (UrlState.DONE, UrlState.GAVE_UP)
 REQUEUE_SLICE: Final = 5_000  # URLs that are looked at: other calls wait for one of these
 
 
@@ -54,7 +56,7 @@ class Writer:
             self._marks, self._marks_stored = int(database.get(sql.COUNT_MARKS)), False
         else:
             self._marks, self._marks_stored = int(marks or 0), True
-        self._warc_files: dict[str, int] = {}  # ids of those that the last visits are in
+        self._files: dict[str, int] = {}  # ids of the output files that the last visits are in
         self.totals = totals_from(self._counts, self._marks)
 
     # -- the transactions
@@ -72,7 +74,7 @@ class Writer:
         check_batch(batch)
         with self.change() as change:
             self._put_sink_files(batch.sink_files)
-            self._put_visits(batch.settlements, batch.written, change)
+            self._put_visits(batch.settlements, batch.written, batch.lines or (None,) * len(batch.written), change)
             links_new = self.urls.put_found(batch.settlements, batch.hint_after_s, change)
             for settlement in batch.settlements:
                 if settlement.robots is not None:
@@ -203,6 +205,46 @@ class Writer:
         with self._db.transaction():
             self._put_sink_files(sink_files)
 
+    def begin_losing(self, sink: str, name: str) -> int | None:
+        """The first transaction of Frontier.lose: from now on the rest is done, by the next start if need be. Returns
+        the file's id, None if there is none of that name.
+        """
+        file_id: int | None = self._db.get(sql.SINK_FILE_ID, (sink, name))
+        if file_id is not None:
+            with self._db.transaction():
+                self._db.run(sql.SET_FILE_STATE, (SinkFileState.LOSING, file_id))
+        return file_id
+
+    def lose_slice(self, file_id: int, after: int) -> tuple[dict[int, int], int | None]:
+        """Queue URLs behind URL `after` again that are in a file; as `requeue`."""
+        end = after + REQUEUE_SLICE
+        found = orjson.loads(self._db.get(sql.IN_FILE, (after, end, file_id)))
+        queued: dict[int, int] = {}
+        if found:
+            again = [(url_id, host_id, state) for url_id, host_id, state in found if state in _ENDED]
+            ids = orjson.dumps([url_id for url_id, _, _ in again]).decode()
+            with self.change() as change:
+                self._db.run(sql.NOTHING_HELD, (orjson.dumps([url_id for url_id, _, _ in found]).decode(),))
+                self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
+                self._db.run(sql.START_AGAIN, (ids,))
+                for _, host_id, state in again:
+                    change.move(host_id, state, UrlState.QUEUED)
+                    queued[host_id] = queued.get(host_id, 0) + 1
+        return queued, end if end < self._db.get(sql.LAST_URL) else None
+
+    def end_losing(self, file_id: int) -> None:
+        """The last transaction of Frontier.lose."""
+        with self._db.transaction():
+            self._db.run(sql.SET_FILE_STATE, (SinkFileState.LOST, file_id))
+
+    def finish_losing(self) -> None:
+        """Go on with what a crash cut short."""
+        for file_id in orjson.loads(self._db.get(sql.LOSING_FILES)):
+            after: int | None = 0
+            while after is not None:
+                _, after = self.lose_slice(file_id, after)
+            self.end_losing(file_id)
+
     def output_agrees(self) -> None:
         """See Frontier.output_agrees."""
         with self._db.transaction():
@@ -231,16 +273,22 @@ class Writer:
                 self._db.run(sql.PUT_META_TWICE, (*totals, "counters", change.counters))
         self._counts = change.counts
         self._marks, self._marks_stored = marks, True
-        self._warc_files = change.warc_files or self._warc_files
+        self._files = change.files or self._files
         self.totals = totals_from(change.counts, marks)
         self.urls.committed(change)
 
-    def _put_visits(self, settlements: Sequence[Settlement], written: Sequence[Written | None], change: Change) -> None:
+    def _put_visits(
+        self,
+        settlements: Sequence[Settlement],
+        written: Sequence[Written | None],
+        lines: Sequence[Written | None],
+        change: Change,
+    ) -> None:
         ids = orjson.dumps([settlement.task.id for settlement in settlements]).decode()
         before = {url_id: (host, state) for url_id, host, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
         moves: defaultdict[UrlState, list[int]] = defaultdict(list)
         flat: list[Any] = []
-        for settlement, place in zip(settlements, written, strict=True):
+        for settlement, place, line in zip(settlements, written, lines, strict=True):
             task, host_id = settlement.task, settlement.host_id
             change.hosts[host_id].add(settlement)
             if task.id == 0:
@@ -253,18 +301,15 @@ class Writer:
             if state == UrlState.FORGOTTEN:  # while it was fetched
                 if place is not None:
                     at = settlement.finished_at
-                    self._warc_file_id(place.name)
+                    self._file_id(WARC_SINK, place.name, change)
                     self._db.run(sql.PUT_TAKEDOWN, (task.url, place.name, place.offset, at))
                 continue
             if state != settlement.state:
                 moves[settlement.state].append(task.id)
                 change.move(host_id, state, settlement.state)
-            if place is None:
-                flat += visit_row(settlement, None, None)
-                continue
-            if place.name not in change.warc_files:
-                change.warc_files[place.name] = self._warc_file_id(place.name)
-            flat += visit_row(settlement, change.warc_files[place.name], place.offset)
+            warc_file = None if place is None else self._file_id(WARC_SINK, place.name, change)
+            pages_file = None if line is None else self._file_id(PAGES_SINK, line.name, change)
+            flat += visit_row(settlement, warc_file, None if place is None else place.offset, pages_file)
         for new_state, moved in moves.items():
             self._db.run(sql.SET_STATE, (new_state, orjson.dumps(moved).decode()))
         self._db.run_many(*sql.UPSERT_VISITS, flat, width=sql.VISIT_WIDTH)
@@ -307,10 +352,11 @@ class Writer:
         for file in sink_files:
             self._db.run(sql.PUT_SINK_FILE, (file.sink, file.name, file.state, file.committed_bytes))
 
-    def _warc_file_id(self, name: str) -> int:
-        file_id = self._warc_files.get(name)
+    def _file_id(self, sink: str, name: str, change: Change) -> int:
+        file_id = change.files.get(name) or self._files.get(name)  # names of two sinks end differently
         if file_id is None:
-            file_id = self._db.get(sql.SINK_FILE_ID, (WARC_SINK, name))
+            file_id = self._db.get(sql.SINK_FILE_ID, (sink, name))
             if file_id is None:
                 raise ValueError(f"no output file {name} is known")
+        change.files[name] = file_id
         return int(file_id)

@@ -67,7 +67,7 @@ class Outlook:
         if self.reader is not None and visit["warc_file"] is not None:
             file = self.reader.sink_file(visit["warc_file"])
             if file is not None:
-                name = file["name"] + (".open" if file["state"] == "open" else "")
+                name = _name_of(file)
                 content, facts = self._content(visit)
                 text = f"warc/{name} at byte {visit['warc_offset']:,}, {content or visit['digest'] or 'no digest'}"
                 answer.add("archive", "", text,
@@ -85,7 +85,7 @@ class Outlook:
         file = self.reader.sink_file(file_id)
         if file is None:
             return f"{kind}: the content is in a file that is not known any more", {}
-        name = file["name"] + (".open" if file["state"] == "open" else "")
+        name = _name_of(file)
         place = f"warc/{name} at byte {visit['content_offset']:,}"
         facts = {"content_file": file["name"], "content_offset": visit["content_offset"]}
         return f"{kind}: the content is in {place}, {visit['digest'] or 'no digest'}", facts
@@ -179,3 +179,9 @@ class Outlook:
         if at <= self.now:
             return "as soon as its host may be asked"
         return f"in {span_text(at - self.now)} ({at_text(at, self.now)})"
+
+
+def _name_of(file: Row) -> str:
+    """An output file's name as it is now."""
+    more = {"open": ".open", "losing": " (lost)", "lost": " (lost)"}
+    return str(file["name"]) + more.get(file["state"], "")

@@ -1,7 +1,8 @@
 """Checks an output directory: the store, the WARC files, pages/ and the logs, each in itself and against the others.
 
 The store says how many bytes of each file count; what lies beyond is a commit that did not come to its end, and no
-fault. Files that were moved away are not missed. Invariant: memory stays bounded (one record, one block of lines; what
+fault. Files that were moved away are not missed; of one that vanished while it was written, what was not stored again
+since is. Invariant: memory stays bounded (one record, one block of lines; what
 must be compared lies in a table on the disk), and nothing is changed.
 """
 
@@ -26,13 +27,15 @@ _ERRANDS: Final = (TaskKind.ROBOTS, TaskKind.PROBE)  # the store keeps no URL of
 
 @dataclass(slots=True)
 class Checked:
-    """What was looked at; `away`: files that are not there any more, `uncommitted`: bytes beyond what counts."""
+    """What was looked at; `away`: files that are not there any more, `lost`: those that vanished
+    while they were written, `uncommitted`: bytes beyond what counts."""
 
     files: int = 0
     records: int = 0
     pages: int = 0
     log_lines: int = 0
     away: int = 0
+    lost: int = 0
     uncommitted: int = 0
     torn_lines: int = 0
     archive: dict[str, tuple[int, int]] = field(default_factory=dict)  # WARC file name → id, bytes that count
@@ -64,11 +67,15 @@ def verify(place: Place, checked: Checked) -> Iterator[str]:
             if lies_at is not None:
                 yield from _pages(store, name, lies_at, size, checked)
         yield from store.cross_problems()
+        yield from store.lost_problems()
         yield from _log(store, place, checked)
 
 
 def _file(folder: Path, name: str, state: str, size: int, checked: Checked) -> tuple[Path | None, str | None]:
     """Where a file lies, and what is wrong with its length."""
+    if state in ("losing", "lost"):
+        checked.lost += 1
+        return None, None
     path = _path(folder, name)
     where = f"{folder.name}/{name}"
     if path is None:

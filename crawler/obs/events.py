@@ -50,6 +50,7 @@ class Event(StrEnum):
     OUTAGE_OVER = "outage_over"
     # output
     FILE_CLOSED = "file_closed"
+    FILE_LOST = "file_lost"  # deleted, moved or cut while it was written
     DISK_LOW = "disk_low"
     DISK_OK = "disk_ok"
     LOG_DROPPED = "log_dropped"
@@ -124,6 +125,7 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.OUTAGE: _spec("hosts since error_type", level=logging.WARNING),
     Event.OUTAGE_OVER: _spec("hosts outage_s", level=logging.WARNING),
     Event.FILE_CLOSED: _spec("name bytes records sha256", "sink"),
+    Event.FILE_LOST: _spec("name how bytes urls", "sink place", level=logging.WARNING),
     Event.DISK_LOW: _spec("path free_bytes min_free_bytes", "detail", level=logging.WARNING),
     Event.DISK_OK: _spec("path free_bytes", "paused_s", level=logging.WARNING),
     Event.LOG_DROPPED: _spec("file lines", "lines_total", level=logging.WARNING),

@@ -8,6 +8,9 @@ transaction as the visits, so after a crash the sink cuts its files back to what
 Order of a commit: `write` or `gather` … `sync` → the frontier's transaction, with the lengths `sync` returned →
 `settled`, which renames files that are complete and returns their new states for the next transaction. After a failed
 `write` or `sync`, or a transaction that surely stored nothing: `reset`, and the batch may be written again.
+
+An open file that somebody deletes, moves or cuts makes `sync` fail. After the `reset` that follows, `vanished` tells
+what became of it; the store is told, then the sink (`put_aside`), and the batch is written to another file.
 """
 
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Protocol
 
 from crawler.core.values import Record, SinkFile, Written
+from crawler.core.vocabulary import FileLoss
 from crawler.core.words import counted
 
 
@@ -25,7 +29,8 @@ class SinkCorrupt(Exception):
     def __init__(self, path: Path, *, committed_bytes: int, found_bytes: int | None) -> None:
         found = "is missing" if found_bytes is None else f"has {found_bytes} bytes"
         super().__init__(
-            f"{path} {found}, but {committed_bytes} bytes of it were committed: put the file back as it was"
+            f"{path} {found}, but {committed_bytes} bytes of it were committed: put the file back as it was, or have "
+            f"`crawler requeue --file {path.parent.name}/{path.name.removesuffix('.open')}` fetch again what was in it"
         )
         self.path = path
         self.committed_bytes = committed_bytes
@@ -68,6 +73,17 @@ class Mended:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Vanished:
+    """An open file that the sink had to let go. `file` is what the store is to know of it from now on: CLOSED if it was
+    moved (to `place`, "" if that is not known), else LOSING; nothing was committed to it if its length is 0.
+    """
+
+    file: SinkFile
+    how: FileLoss
+    place: str = ""
+
+
 class Sink(Protocol):
     """`name` is the sink's word in the store. Every method may raise OSError; what was not synced is then undefined
     until `reset`. `mended`: what the last `open` did.
@@ -101,7 +117,8 @@ class Sink(Protocol):
 
     def sync(self) -> list[SinkFile]:
         """Make everything written durable. Returns every file whose length or state differs from what the store knows;
-        the same again if called again before `settled`.
+        the same again if called again before `settled`. Raises OSError, too, where an open file is not at its place any
+        more, or not as long as it was made.
         """
 
     def settled(self) -> list[SinkFile]:
@@ -119,5 +136,10 @@ class Sink(Protocol):
         was settled stays `.open`: only the store can say what of it counts, at the next `open`.
         """
 
-    def gone(self) -> list[Path]:
-        """Files with committed bytes in them that somebody removed while they were written."""
+    def vanished(self) -> list[Vanished]:
+        """Let go of open files that somebody deleted, moved or cut, and return them and those that `reset` let go. Each
+        is returned once. Not between `write` and `settled`.
+        """
+
+    def put_aside(self, vanished: Vanished) -> None:
+        """The store knows that a file is lost: rename what lies in its place, if anything, to `.orphan`."""

@@ -21,8 +21,22 @@ class Disk:
     def reopen(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
-    def size(self, descriptor: int) -> int:
-        return os.fstat(descriptor).st_size
+    def status(self, descriptor: int) -> os.stat_result:
+        return os.fstat(descriptor)
+
+    def is_at(self, status: os.stat_result, path: Path) -> bool:
+        """Whether the file of this status lies at `path`."""
+        try:
+            return os.path.samestat(status, path.stat())
+        except FileNotFoundError:
+            return False
+
+    def place(self, descriptor: int) -> str:
+        """Where an open file lies now, "" if the system does not say."""
+        try:
+            return str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        except OSError:
+            return ""
 
     def write(self, descriptor: int, data: memoryview) -> int:
         """Write at the file's end; returns how much of `data` was taken, which on a full disk may be less."""

@@ -3,22 +3,28 @@
 It does not know what is in them; a sink derives from `SinkFiles` and adds `write`. A file has `.open` after its name
 until the store has committed it as complete, so whatever lacks `.open` is finished and may be moved away.
 
-Invariant: up to its committed length a file is never changed again; beyond it, nothing survives a restart.
+Invariant: up to its committed length a file is never changed again; beyond it, nothing survives a restart. What lies
+under the name of a file that somebody deleted, moved or replaced is not ours: it is never written, moved or removed.
 """
 
+import errno
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from crawler.core.utc import utc_second
 from crawler.core.values import SinkFile
-from crawler.core.vocabulary import SinkFileState
-from crawler.sinks.base import Mended
+from crawler.core.vocabulary import FileLoss, SinkFileState
+from crawler.sinks.base import Mended, Vanished
 from crawler.sinks.disk import Disk
-from crawler.sinks.mend import Mender
+from crawler.sinks.mend import UNFINISHED, Mender, set_aside
 from crawler.sinks.naming import Naming
 
 FLUSH_BYTES = 1 << 20  # how much is gathered in memory before it is written: bounds a batch of large bodies
+
+_VANISHED: Final = "it was deleted, moved or cut while it was written"
 
 
 def utc_text(at: float) -> str:
@@ -35,6 +41,7 @@ class OpenFile:
     path: Path
     descriptor: int
     size: int = 0
+    is_cut: bool = False  # by somebody else: what was appended since is not in its place
     begun: bool = False  # what a file starts with was written by this process
     records: int | None = 0  # written into it; None: an earlier process began it, and did not say
     pending: list[bytes] = field(default_factory=list)
@@ -71,6 +78,8 @@ class SinkFiles:
         self._files: list[OpenFile] = []
         self._next_serial = 0
         self._reset_due = False  # a reset was begun and did not come to its end
+        self._vanished: list[Vanished] = []  # let go, and not told yet
+        self._home: os.stat_result | None = None  # of the output directory
 
     def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> list[SinkFile]:
         """See `Sink.open`."""
@@ -79,13 +88,14 @@ class SinkFiles:
         self.mended = Mended()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._disk.sync_folder(self.folder.parent)
+        self._home = self.folder.parent.stat()
         ours = {file.name: file for file in known if file.sink == self.name}
         mender = Mender(self.folder, ours, naming=self._naming, disk=self._disk, store_is_copy=store_is_copy)
         mender.refuse_strangers()
         changed = []
         for name in sorted(ours):
             file = ours[name]
-            if file.state is not SinkFileState.CLOSED:
+            if file.state in UNFINISHED:
                 path = mender.ready(file)
                 final = _closed(file) if path is None else self._take_up(file, path)
                 changed += [] if final is None else [final]
@@ -108,6 +118,9 @@ class SinkFiles:
             file.synced_bytes, file.synced_full, file.synced_records = file.size, full, file.records
             state = SinkFileState.CLOSING if full else SinkFileState.OPEN
             touched.append(SinkFile(self.name, file.name, state, file.size))
+        for file in self._files:
+            if self._loss(file) is not None:
+                raise OSError(errno.ESTALE, _VANISHED, str(file.path))
         return touched
 
     def settled(self) -> list[SinkFile]:
@@ -115,7 +128,7 @@ class SinkFiles:
         for file in self._files:
             file.committed_bytes, file.committed_full = file.synced_bytes, file.synced_full
             file.committed_records = file.synced_records
-        return self._finish([file for file in self._files if file.committed_full])
+        return self._finish([file for file in self._files if file.committed_full and self._loss(file) is None])
 
     def reset(self) -> None:
         """See `Sink.reset`. A file the store never heard of goes again: nothing in it counts."""
@@ -123,6 +136,9 @@ class SinkFiles:
         for file in self._files[:]:
             file.pending.clear()
             file.pending_bytes = 0
+            if (how := self._loss(file)) is not None:
+                self._let_go(file, how)
+                continue
             if file.committed_bytes == 0:
                 self._disk.unlink(file.path)
                 self._forget(file)
@@ -137,13 +153,47 @@ class SinkFiles:
     def close(self) -> list[SinkFile]:
         """See `Sink.close`."""
         try:
-            return self._finish([file for file in self._files if file.size == file.committed_bytes > 0])
+            whole = [file for file in self._files if file.size == file.committed_bytes > 0]
+            return self._finish([file for file in whole if self._loss(file) is None])
         finally:
             self._release()
 
-    def gone(self) -> list[Path]:
-        """See `Sink.gone`."""
-        return [file.path for file in self._files if file.committed_bytes and not file.path.exists()]
+    def vanished(self) -> list[Vanished]:
+        """See `Sink.vanished`."""
+        for file in self._files[:]:
+            if (how := self._loss(file)) is not None:
+                self._let_go(file, how)
+        found, self._vanished = self._vanished, []
+        return found
+
+    def put_aside(self, vanished: Vanished) -> None:
+        """See `Sink.put_aside`."""
+        path = self._open_path(vanished.file.name)
+        if path.exists():
+            set_aside(self._disk, path, vanished.file.name)
+            self._disk.sync_folder(self.folder)
+
+    def _loss(self, file: OpenFile) -> FileLoss | None:
+        """What somebody did to an open file, if anything: two system calls for each at each commit."""
+        status = self._disk.status(file.descriptor)
+        if status.st_nlink == 0:
+            return FileLoss.DELETED
+        if not self._disk.is_at(status, file.path):
+            return FileLoss.MOVED
+        return FileLoss.CUT if file.is_cut or status.st_size < file.committed_bytes else None
+
+    def _let_go(self, file: OpenFile, how: FileLoss) -> None:
+        """Raises OSError where the output directory itself is not at its place: then no file of it is lost yet."""
+        if self._home is None or not self._disk.is_at(self._home, self.folder.parent):
+            raise OSError(errno.ENOENT, "the directory was moved away or replaced", str(self.folder.parent))
+        place = ""
+        if how is FileLoss.MOVED:  # who has it now gets what counts
+            self._disk.truncate(file.descriptor, file.committed_bytes)
+            self._disk.sync(file.descriptor)
+            place = self._disk.place(file.descriptor)
+        state = SinkFileState.CLOSED if how is FileLoss.MOVED else SinkFileState.LOSING
+        self._forget(file)
+        self._vanished.append(Vanished(SinkFile(self.name, file.name, state, file.committed_bytes), how, place))
 
     def _finish_reset(self) -> None:
         """What comes after a reset that failed half-way may not be put behind what it was to cut."""
@@ -157,7 +207,13 @@ class SinkFiles:
                 return file
         name = self._naming.make(self._next_serial, self._now())
         path = self._open_path(name)
-        file = OpenFile(name, path, self._disk.create(path))
+        try:
+            descriptor = self._disk.create(path)
+        except FileNotFoundError:  # the folder was moved away or deleted, the output directory was not
+            self.folder.mkdir()
+            self._disk.sync_folder(self.folder.parent)
+            descriptor = self._disk.create(path)
+        file = OpenFile(name, path, descriptor)
         self._next_serial += 1
         self._files.append(file)
         # The name must be durable before the store can speak of it.
@@ -186,10 +242,19 @@ class SinkFiles:
     def _flush(self, file: OpenFile) -> None:
         """Hand what was gathered to the system in one write, or more where it takes less than it was given."""
         rest = memoryview(b"".join(file.pending))
+        self._insist_on_size(file, file.size - file.pending_bytes)
         while rest:
             rest = rest[self._disk.write(file.descriptor, rest) :]
+        self._insist_on_size(file, file.size)
         file.pending.clear()
         file.pending_bytes = 0
+
+    def _insist_on_size(self, file: OpenFile, size: int) -> None:
+        """What is appended to a file of another size is not where the store will say."""
+        found = self._disk.status(file.descriptor).st_size
+        if found != size:
+            file.is_cut = found < size
+            raise OSError(errno.ESTALE, _VANISHED if file.is_cut else "somebody else wrote to it", str(file.path))
 
     def _finish(self, files: list[OpenFile]) -> list[SinkFile]:
         """Take `.open` off files that are complete. May be repeated after an error at any step."""

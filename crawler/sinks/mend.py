@@ -10,12 +10,25 @@ Invariant: stopped at any call to the disk, by a kill or a power cut, and begun 
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from crawler.core.values import SinkFile
 from crawler.core.vocabulary import SinkFileState
 from crawler.sinks.base import Mended, SinkCorrupt, SinkStrange
 from crawler.sinks.disk import Disk
 from crawler.sinks.naming import Naming
+
+UNFINISHED: Final = frozenset((SinkFileState.OPEN, SinkFileState.CLOSING))
+
+
+def set_aside(disk: Disk, path: Path, stem: str) -> str:
+    """Rename a file to `stem`.orphan, or the first such name that is free. Returns it."""
+    orphan, n = f"{stem}.orphan", 0
+    while path.with_name(orphan).exists():
+        n += 1
+        orphan = f"{stem}.orphan.{n}"
+    disk.rename(path, path.with_name(orphan))
+    return orphan
 
 
 class Mender:
@@ -98,7 +111,7 @@ class Mender:
                 continue
             free = max(free, name.serial + 1)
             known = self._known.get(name.stem)
-            is_open = known is not None and known.state is not SinkFileState.CLOSED
+            is_open = known is not None and known.state in UNFINISHED
             if (name.state == "open" and not is_open) or (name.state == "" and known is None):
                 self._set_aside(self._folder / entry, name.stem)
             elif name.state == "part":  # of a restore that was cut short, before another store was put in
@@ -148,11 +161,7 @@ class Mender:
         self._cut.append(file.name)
 
     def _set_aside(self, path: Path, stem: str) -> None:
-        orphan, n = f"{stem}.orphan", 0
-        while (self._folder / orphan).exists():
-            n += 1
-            orphan = f"{stem}.orphan.{n}"
-        self._disk.rename(path, self._folder / orphan)
+        orphan = set_aside(self._disk, path, stem)
         self._orphans.append(orphan)
         if path.name == stem or self._store_is_copy:
             self._finished.append(orphan)

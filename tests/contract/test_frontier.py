@@ -809,6 +809,46 @@ async def test_urls_are_queued_again_by_the_status_they_ended_with(
         assert {task.id for task in await take(frontier)} == {one.id, two.id, five.id}
 
 
+async def test_what_was_in_a_lost_file_is_queued_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """URLs whose last record, content or line was in it; they are asked for unconditionally, with all attempts. What is
+    denied, or was stored elsewhere since, stays as it is; what is in flight or waits is asked for unconditionally, too.
+    """
+    monkeypatch.setattr("crawler.frontier.writer.REQUEUE_SLICE", 2)
+    lost, other, lines = (SinkFile("warc", name, SinkFileState.OPEN, 9) for name in ("lost.gz", "other.gz", "l.jsonl"))
+    lines = replace(lines, sink="pages")
+    tagged = answer(fields=(("etag", '"1"'),))
+    async with store.opened() as (frontier, _):
+        await add(frontier, *(f"https://a.example/{n}" for n in range(6)))
+        tasks = await take(frontier)
+        places = [Written(lost.name, n) for n in range(5)] + [Written(other.name, 1)]
+        visits = [visit(task, tagged, digest="sha256:1") for task in tasks]
+        visits[4] = visit(tasks[4], DENIED, state=UrlState.DENIED)
+        named = [None] * 5 + [Written(lines.name, 7)]
+        await frontier.settle(batch(*visits, written=places, lines=named, sink_files=[lost, other, lines]))
+        await frontier.requeue(Ending(statuses=(200,)))
+        tasks = await take(frontier)
+        unchanged = visit(tasks[1], NotModified(answer(304)))
+        changed = visit(tasks[2], tagged, digest="sha256:2")
+        waits = visit(tasks[3], answer(503), state=UrlState.WAITING, next_at=NOW + 5)
+        ended = [visit(tasks[0], tagged, digest="sha256:1"), unchanged, changed, waits, visit(tasks[4])]
+        elsewhere = Written(other.name, 2)
+        await frontier.settle(batch(*ended, written=[None, elsewhere, elsewhere, None, None]))
+        assert await frontier.lose("warc", "unknown.gz") == {}
+        assert await frontier.lose("warc", lost.name) == {1: 2}
+        again = await take(frontier)
+        assert [task.url[-1] for task in again] == ["0", "1"]
+        assert [(task.etag, task.digest, task.attempt) for task in again] == [(None, None, 1)] * 2
+        assert await frontier.lose("pages", lines.name) == {1: 1}
+        assert [task.url[-1] for task in await take(frontier)] == ["0", "1", "5"]
+        assert (await frontier.totals()).denied == 1
+    async with store.opened() as (frontier, recovered):
+        states = {file.name: file.state for file in recovered.sink_files}
+        assert states == {"lost.gz": SinkFileState.LOST, "other.gz": SinkFileState.OPEN, "l.jsonl": SinkFileState.LOST}
+        assert await frontier.promote(now=NOW + 9) == {1: 1}
+        [waited] = [task for task in await take(frontier) if task.url[-1] == "3"]
+        assert (waited.etag, waited.digest) == (None, None)
+
+
 async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> None:
     """Not as a link, a seed or a sitemap, not after a restart; its record is listed for removal."""
     url, sitemap = "https://a.example/secret?x", TaskKind.SITEMAP

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import resource
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -801,12 +802,131 @@ def test_a_complete_file_shorter_than_committed_is_refused(kind: Kind, tmp_path:
         kind.make(tmp_path).open(backup)
 
 
-def test_files_that_somebody_removed_while_they_were_written_are_named(kind: Kind, tmp_path: Path) -> None:
-    """Those with something committed in them."""
+def cut(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+
+
+def replace_by_another(path: Path) -> None:
+    """As an editor does, or sed -i."""
+    other = path.with_name("other")
+    other.write_bytes(b"precious")
+    other.rename(path)
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "moved", "cut"])
+def test_an_open_file_that_vanishes_fails_the_sync_and_is_let_go(kind: Kind, tmp_path: Path, how: str) -> None:
+    """It is told what became of it, the batch goes to another file, and what lies in its place is set aside unharmed.
+    What was moved is whole up to what was committed.
+    """
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    commit(sink, store, make_records(0, 2))
+    [before] = store.files.values()
+    [path] = folder_of(kind, tmp_path).iterdir()
+    committed = path.read_bytes()
+    assert sink.vanished() == []
+    write(sink, make_records(2, 2))
+    away = tmp_path / "away"
+    {"deleted": Path.unlink, "replaced": replace_by_another, "moved": lambda it: it.rename(away), "cut": cut}[how](path)
+    with pytest.raises(OSError, match="deleted, moved or cut"):
+        sink.sync()
+    sink.reset()
+    [one] = sink.vanished()
+    assert one.how == ("deleted" if how == "replaced" else how)
+    state = SinkFileState.CLOSED if how == "moved" else SinkFileState.LOSING
+    assert one.file == replace(before, state=state)
+    assert one.place == (str(away) if how == "moved" else "")
+    assert sink.vanished() == []
+    store.commit([one.file])
+    sink.put_aside(one)
+    commit(sink, store, make_records(2, 2))
+    store.commit(sink.close())
+    if how == "moved":
+        assert away.read_bytes() == committed
+    orphans = [path for path in folder_of(kind, tmp_path).iterdir() if path.name.endswith(".orphan")]
+    left = {"replaced": [b"precious"], "cut": [committed[:-1]]}.get(how, [])
+    assert [path.read_bytes() for path in orphans] == left
+    assert output(kind, tmp_path) == urls(make_records(2, 2))
+    again = kind.make(tmp_path)
+    assert again.open(store.everything()) == []
+    assert again.mended == Mended()
+    assert output(kind, tmp_path) == urls(make_records(2, 2))
+
+
+def test_a_file_that_was_never_committed_to_may_vanish(kind: Kind, tmp_path: Path) -> None:
+    """Nothing is lost with it; a file of somebody else that took its name is not removed for it."""
+    sink, store = kind.make(tmp_path), Store()
+    sink.open([])
+    write(sink, make_records(0, 1))
+    [path] = folder_of(kind, tmp_path).iterdir()
+    replace_by_another(path)
+    with pytest.raises(OSError, match="deleted, moved or cut"):
+        sink.sync()
+    sink.reset()
+    [one] = sink.vanished()
+    assert (one.how, one.file.committed_bytes) == ("deleted", 0)
+    assert path.read_bytes() == b"precious"
+    sink.put_aside(one)
+    commit(sink, store, make_records(0, 1))
+    store.commit(sink.close())
+    assert output(kind, tmp_path) == urls(make_records(0, 1))
+
+
+def test_a_file_that_vanishes_between_commit_and_rename_is_not_taken_for_another(kind: Kind, tmp_path: Path) -> None:
+    """What lies under its name then is never given the name of a complete file."""
+    sink, store = kind.make(tmp_path, limit=1), Store()
+    sink.open([])
+    write(sink, make_records(0, 1))
+    store.commit(sink.sync())
+    [path] = folder_of(kind, tmp_path).iterdir()
+    replace_by_another(path)
+    assert sink.settled() == []
+    assert path.read_bytes() == b"precious"
+    assert [one.how for one in sink.vanished()] == ["deleted"]
+
+
+def test_a_sinks_folder_that_vanishes_is_made_anew(kind: Kind, tmp_path: Path) -> None:
+    """As long as the output directory is there. If that was moved away nothing is lost yet: it may come back."""
+    sink, store = kind.make(tmp_path / "out"), Store()
+    (tmp_path / "out").mkdir()
+    sink.open([])
+    commit(sink, store, make_records(0, 1))
+    (tmp_path / "out").rename(tmp_path / "away")
+    write(sink, make_records(1, 1))
+    with pytest.raises(OSError, match="deleted, moved or cut"):
+        sink.sync()
+    with pytest.raises(OSError, match="moved away or replaced"):
+        sink.reset()
+    with pytest.raises(OSError, match="moved away or replaced"):
+        sink.vanished()
+    (tmp_path / "away").rename(tmp_path / "out")
+    assert sink.vanished() == []
+    commit(sink, store, make_records(1, 1))
+    folder_of(kind, tmp_path / "out").rename(tmp_path / "folder")
+    [one] = sink.vanished()
+    assert one.how == "moved"
+    store.commit([one.file])
+    commit(sink, store, make_records(2, 1))
+    store.commit(sink.close())
+    assert output(kind, tmp_path / "out") == urls(make_records(2, 1))
+    [moved] = (tmp_path / "folder").iterdir()
+    assert kind.visits_in(moved) == urls(make_records(0, 2))
+
+
+def test_what_somebody_else_appended_is_cut_off_before_the_next_commit(kind: Kind, tmp_path: Path) -> None:
+    """The records behind it would not be where the store says."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     commit(sink, store, make_records(0, 1))
-    assert sink.gone() == []
     [path] = folder_of(kind, tmp_path).iterdir()
-    path.unlink()
-    assert sink.gone() == [path]
+    with path.open("ab") as file:
+        file.write(b"noise")
+    write(sink, make_records(1, 1))
+    with pytest.raises(OSError, match="somebody else wrote to it"):
+        sink.sync()
+    sink.reset()
+    assert sink.vanished() == []
+    commit(sink, store, make_records(1, 1))
+    store.commit(sink.close())
+    assert output(kind, tmp_path) == urls(make_records(0, 2))

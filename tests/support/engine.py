@@ -60,7 +60,7 @@ from crawler.fetch.options import FetchOptions
 from crawler.frontier.base import Frontier, Receipt, Recovered
 from crawler.frontier.memory import MemoryFrontier
 from crawler.obs.events import Event
-from crawler.sinks.base import Mended
+from crawler.sinks.base import Mended, Vanished
 
 T = TypeVar("T")
 EPOCH = 1_700_000_000.0
@@ -218,8 +218,8 @@ class QuickFrontier(MemoryFrontier):
             self._queued[url.host_id].pop(url.id, None)
         self._waiting.pop(url.id, None)
 
-    def _put_visit(self, settlement: Settlement, place: Written | None) -> None:
-        super()._put_visit(settlement, place)
+    def _put_visit(self, settlement: Settlement, place: Written | None, line: Written | None) -> None:
+        super()._put_visit(settlement, place, line)
         url = self._urls.get(settlement.task.id)
         if url is not None and url.next_at is not None:
             self._waiting[url.id] = url
@@ -388,8 +388,11 @@ class ListSink:
         self._call("open")
         return []
 
-    def gone(self) -> list[Path]:
+    def vanished(self) -> list[Vanished]:
         return []
+
+    def put_aside(self, vanished: Vanished) -> None:
+        raise AssertionError("nothing vanishes here")
 
     def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
         places: list[Written | None] = []
@@ -535,6 +538,7 @@ class Engine:
             output=output,
             on_stored=lambda visited, new, written: self.stored.append((visited, new, written)),
             on_closed=self.closed.append,
+            on_lost=lambda vanished, urls: None,
             on_disk=self._on_disk,
         )
         self.committer.take_quarantines = self.traps.take_quarantines

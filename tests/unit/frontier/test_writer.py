@@ -6,10 +6,13 @@ from pathlib import Path
 import apsw
 import pytest
 
+from crawler.core.values import SinkFile, Written
+from crawler.core.vocabulary import SinkFileState
 from crawler.frontier import discoveries as module
 from crawler.frontier.database import Database
+from crawler.frontier.sqlite import SqliteFrontier
 from crawler.frontier.writer import Writer
-from tests.support.frontiers import NOW, fast_folder, found
+from tests.support.frontiers import NOW, batch, fast_folder, found, visit
 
 
 @pytest.fixture
@@ -43,3 +46,31 @@ def test_a_host_of_a_failed_transaction_is_not_remembered(database: Database, mo
     assert [row.id for row in writer.add([found("https://b.example/")], NOW).hosts] == [1]
     assert [row.id for row in writer.add([found("https://a.example/")], NOW).hosts] == [2]
     assert writer.totals.hosts == 2
+
+
+async def test_what_a_crash_cut_short_of_giving_up_a_file_is_finished_by_the_next_start() -> None:
+    """After any of its transactions: the hosts' counters that a start reads have it in them."""
+    lost = SinkFile("warc", "lost.warc.gz", SinkFileState.OPEN, 9)
+    for slices in range(3):
+        with fast_folder() as folder:
+            frontier = SqliteFrontier(folder / "frontier.db")
+            await frontier.open()
+            await frontier.add([found(f"https://a.example/{n}") for n in range(3)], now=NOW)
+            tasks = await frontier.take(1, 9, leased=())
+            places = [Written(lost.name, n) for n in range(3)]
+            await frontier.settle(batch(*map(visit, tasks), written=places, sink_files=[lost]))
+            _, writer = frontier._opened()
+
+            def begin(writer: Writer = writer, slices: int = slices) -> None:
+                file_id = writer.begin_losing("warc", lost.name)
+                assert file_id is not None
+                for _ in range(slices):
+                    writer.lose_slice(file_id, 0)
+
+            await frontier._run(lambda _, __, begin=begin: begin())
+            await frontier.close(clean=False)
+            recovered = await frontier.open()
+            assert [host.queued for host in recovered.hosts] == [3]
+            assert [file.state for file in recovered.sink_files] == [SinkFileState.LOST]
+            assert (await frontier.totals()).queued == 3
+            await frontier.close(clean=True)
