@@ -166,7 +166,10 @@ class NetworkDialer:
             self._tls.forget(origin)
             timings = replace(timings, tls_s=mono() - connected)
             detail = describe(error) if str(error) else "the peer closed the connection during the TLS handshake"
-            raise DialError(Stage.TLS, tls_error(error), detail, timings=timings, peer=peer) from error
+            word = tls_error(error)
+            if word is ErrorType.TLS_NO_SHARED_PROTOCOL:
+                detail += f"; offered were {self._tls.offered}"
+            raise DialError(Stage.TLS, word, detail, timings=timings, peer=peer) from error
         ssl_object: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         if ssl_object is None:
             return protocol, Dialled(*peer, timings, None, False, None)

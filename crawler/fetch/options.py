@@ -106,3 +106,4 @@ class TlsOptions:
 
     verify: bool = True
     min_version: str = "1.2"
+    ciphers: str | None = None  # up to TLS 1.2, as openssl-ciphers(1) names them; None: Python's

@@ -18,6 +18,7 @@ from crawler.fetch.tlsstream import ReadBuffer, TlsStream
 
 _SESSIONS: Final = 4_096  # origins; a session is 2-6 KiB with its certificate chain
 
+_PROTOCOL: Final = "http/1.1"  # RFC 7301; a server that knows HTTP/2 alone refuses it
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 # X509_V_ERR_* of <openssl/x509_vfy.h>
@@ -68,13 +69,16 @@ class TlsProfile:
     """One way of verifying servers, with the sessions made under it.
 
     Trusted are certifi's bundle and, if given, `network.ca_file` on top of it. Raises OSError or ssl.SSLError if that
-    file cannot be read, KeyError for an unknown `min_version`.
+    file cannot be read, KeyError for an unknown `min_version`. `offered` says, for a person, what servers are offered.
     """
 
     def __init__(self, options: TlsOptions, network: NetworkOptions, *, sessions: int = _SESSIONS) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = _VERSIONS[options.min_version]
-        context.set_alpn_protocols(["http/1.1"])
+        context.set_alpn_protocols([_PROTOCOL])
+        context.hostname_checks_common_name = False  # RFC 9110 §4.3.4: only the alternative names speak for a host
+        if options.ciphers is not None:
+            context.set_ciphers(options.ciphers)
         if options.verify:
             context.load_verify_locations(certifi.where())
             if network.ca_file is not None:
@@ -82,6 +86,7 @@ class TlsProfile:
         else:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        self.offered = _offered(options, context)
         self._context = context
         self._buffer = ReadBuffer()
         self._limit = sessions
@@ -108,6 +113,14 @@ class TlsProfile:
     def forget(self, origin: Origin) -> None:
         """Offer nothing next time: the server did not get through a handshake with what it was offered."""
         self._sessions.pop(origin, None)
+
+
+def _offered(options: TlsOptions, context: ssl.SSLContext) -> str:
+    versions = "TLS 1.3" if options.min_version == "1.3" else "TLS 1.2 and 1.3"
+    if options.ciphers is None:
+        count = len(context.get_ciphers())
+        return f'{versions}, {_PROTOCOL}, {count} ciphers; tls.ciphers = "DEFAULT" offers older ones'
+    return f"{versions}, {_PROTOCOL}, tls.ciphers {options.ciphers}"
 
 
 def server_name(host: str) -> str:

@@ -67,6 +67,7 @@ UserAgent = Annotated[str, BeforeValidator(readers.user_agent), Kind.TEXT]
 RobotsTokenOrDerived = Annotated[str | None, BeforeValidator(or_derived(readers.robots_token)), Kind.TEXT]
 MailboxOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.mailbox)), Kind.TEXT]
 AddressOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.ip)), Kind.TEXT]
+CiphersOrDerived = Annotated[str | None, BeforeValidator(or_derived(readers.ciphers)), Kind.TEXT]
 ProxyOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.proxy)), Kind.TEXT]
 PathOrDerived = Annotated[str | None, BeforeValidator(or_derived(readers.path_of)), Kind.PATH]
 

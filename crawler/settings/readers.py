@@ -6,6 +6,7 @@ value it returned passes unchanged.
 """
 
 import re
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -145,6 +146,17 @@ def file_name_part(value: object) -> str:
         raise RefusedValue(
             f'must be letters, digits, ".", "_" and "-", 64 at most, a letter or digit first; not {shown(text)}'
         )
+    return text
+
+
+def ciphers(value: object) -> str:
+    text = text_of(value)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
+    except (ssl.SSLError, ValueError):
+        raise RefusedValue(
+            f'must name a cipher that this OpenSSL has, as in "DEFAULT" (see openssl-ciphers(1)), not {shown(text)}'
+        ) from None
     return text
 
 

@@ -363,6 +363,13 @@ class Tls(Section):
     min_version: Annotated[str, BeforeValidator(one_of("1.2", "1.3")), k.Kind.TEXT] = _key(
         _TLS.min_version, '"1.2" or "1.3".'
     )
+    ciphers: k.CiphersOrDerived = _key(
+        _TLS.ciphers,
+        'Ciphers to offer up to TLS 1.2, as openssl-ciphers(1) names them. "DEFAULT" reaches older servers too, which '
+        "know only CBC with SHA-1 (ECDHE-RSA-AES128-SHA) or the RSA key exchange.",
+        derived="those of Python",
+        example='"DEFAULT"',
+    )
 
 
 class Recrawl(Section):

@@ -209,7 +209,7 @@ class Settings:
         return None
 
     def tls_options(self) -> TlsOptions:
-        return TlsOptions(verify=self.tls.verify, min_version=self.tls.min_version)
+        return TlsOptions(verify=self.tls.verify, min_version=self.tls.min_version, ciphers=self.tls.ciphers)
 
     def content_options(self) -> ContentOptions:
         return ContentOptions(max_html=self.content.max_html, max_links=self.content.max_links)

@@ -2,17 +2,23 @@
 
 import asyncio
 import contextlib
+import datetime
 import ssl
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from crawler.core.values import Failed, Fetched, Origin
 from crawler.core.vocabulary import ErrorType
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
-from crawler.fetch.tls import TlsProfile, server_name
+from crawler.fetch.tls import TlsProfile, server_name, stream_error, tls_error
 from tests.support.fetching import client
 from tests.support.hostile import Certificates, ok, serve, table
+from tests.support.sealed import sealed
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +123,7 @@ async def stall(c):
     [
         (alert(40), ErrorType.TLS_NO_SHARED_PROTOCOL),  # handshake_failure
         (alert(70), ErrorType.TLS_NO_SHARED_PROTOCOL),  # protocol_version
+        (alert(120), ErrorType.TLS_NO_SHARED_PROTOCOL),  # no_application_protocol: a server that knows HTTP/2 alone
         (alert(80), ErrorType.TLS_FAILED),  # internal_error
         (garbage(b"HTTP/1.1 400 Bad Request\r\n\r\n"), ErrorType.TLS_PROTOCOL_ERROR),
         (garbage(b"SSH-2.0-OpenSSH_9.2p1\r\n"), ErrorType.TLS_PROTOCOL_ERROR),
@@ -159,6 +166,80 @@ async def test_an_older_version_than_ours_is_no_shared_protocol(certificates):
         result = await c.get(f"https://a.test:{server.port}/")
         assert isinstance(result, Failed)
         assert result.error_type is ErrorType.TLS_NO_SHARED_PROTOCOL, result.detail
+
+
+OLD = ["ECDHE-RSA-AES128-SHA", "AES128-SHA", "AES256-GCM-SHA384"]
+
+
+@pytest.mark.parametrize("suite", OLD)
+async def test_older_suites_are_reached_with_a_key_that_the_message_names(certificates, suite):
+    """CBC with SHA-1, and the RSA key exchange: the word says what was offered, tls.ciphers = "DEFAULT" offers more."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificates.ca.issue_cert("a.test", key_type=trustme.KeyType.RSA).configure_cert(tls)
+    tls.maximum_version = ssl.TLSVersion.TLSv1_2
+    tls.set_ciphers(f"{suite}:@SECLEVEL=0")
+
+    async def script(s):
+        await s.request()
+        await s.send(s.seal(ok(b"hello")))
+
+    async with serve(sealed(tls, script)) as server:  # uvloop's own TLS would not say why it refuses
+        url = f"https://a.test:{server.port}/"
+        async with client(ca_file=certificates.ca_file, tls=TlsOptions(ciphers="ECDHE+AESGCM")) as c:
+            refused = await c.get(url)
+            assert isinstance(refused, Failed)
+            assert refused.error_type is ErrorType.TLS_NO_SHARED_PROTOCOL
+            assert "offered were TLS 1.2 and 1.3, http/1.1, tls.ciphers ECDHE+AESGCM" in refused.detail
+        async with client(ca_file=certificates.ca_file, tls=TlsOptions(ciphers="DEFAULT")) as c:
+            assert isinstance(await c.get(url), Fetched)
+
+
+def test_what_is_offered_can_be_said():
+    """Without tls.ciphers it names the key that offers more."""
+    offered = TlsProfile(TlsOptions(min_version="1.3"), NetworkOptions()).offered
+    assert offered.startswith("TLS 1.3, http/1.1, ")
+    assert 'tls.ciphers = "DEFAULT"' in offered
+
+
+def test_errors_whose_names_this_python_does_not_know_are_told_by_their_text():
+    """Python has names for one version of OpenSSL."""
+
+    def unnamed(text):
+        error = ssl.SSLError(1, f"[SSL] {text} (_ssl.c:2580)")
+        error.reason = None
+        return error
+
+    assert stream_error(unnamed("tlsv13 alert certificate required")) is ErrorType.TLS_CLIENT_CERTIFICATE
+    assert stream_error(unnamed("tlsv1 alert user cancelled")) is ErrorType.TLS_ALERT
+    assert stream_error(unnamed("decryption failed or bad record mac")) is ErrorType.TLS_BAD_RECORD
+    assert tls_error(unnamed("tlsv1 alert no application protocol")) is ErrorType.TLS_NO_SHARED_PROTOCOL
+
+
+async def test_a_common_name_alone_speaks_for_no_host(certificates):
+    """RFC 9110 §4.3.4: what counts are the alternative names, and there are none."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a.test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    pem = made.public_bytes(Encoding.PEM)
+    with trustme.Blob(pem).tempfile() as cert_file, trustme.Blob(private).tempfile() as key_file:
+        tls.load_cert_chain(cert_file, key_file)
+        async with serve(HELLO, tls=tls) as server, client(ca_file=cert_file) as c:
+            result = await c.get(f"https://a.test:{server.port}/")
+            assert isinstance(result, Failed)
+            assert result.error_type is ErrorType.TLS_HOST_MISMATCH, result.detail
+            assert server.requests == []
 
 
 async def test_a_trusted_server_is_believed_by_name_and_by_address(certificates):
