@@ -6,7 +6,7 @@ changed, the site the feed is of, and the feed's further pages (RFC 5005).
 
 from typing import Final
 
-from crawler.content.listed import MAX_VALUE, Collector, date_at
+from crawler.content.listed import MAX_VALUE, Collector, Texts, date_at
 from crawler.content.resolve import Resolver
 
 _ITEM: Final = frozenset(("item", "entry"))
@@ -25,12 +25,13 @@ class FeedReader:
         self._depth = 0
         self._item_depth = 0  # of the item being read; 0: none is
         self._field = ""
-        self._values: dict[str, str] = {}
+        self._values = Texts()
         self._links: list[tuple[str, Resolver | None]] = []
         self._guid_is_link = True
         self._bases: list[tuple[int, Resolver | None]] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
+        name = name.rpartition(":")[2]
         self._depth += 1
         if "xml:base" in attributes:
             outer = self._base
@@ -38,7 +39,7 @@ class FeedReader:
         self._field = ""
         if name in _ITEM and not self._item_depth:
             self._item_depth = self._depth
-            self._values = {}
+            self._values = Texts()
             self._links = []
             return
         if name == "link" and "href" in attributes:
@@ -47,7 +48,9 @@ class FeedReader:
             self._field = name
         elif name == "link" and not self._item_depth and self._depth == 3:  # of an RSS channel
             self._field = name
-            self._values = {}
+            self._values = Texts()
+        if self._field:
+            self._values.begin(self._field)
 
     def _link(self, href: str, relation: str) -> None:
         within = self._item_depth if self._item_depth else 0
@@ -61,30 +64,30 @@ class FeedReader:
 
     def text(self, data: str) -> None:
         if self._field:
-            self._values[self._field] = (self._values.get(self._field, "") + data[:MAX_VALUE])[:MAX_VALUE]
+            self._values.add(self._field, data)
 
     def end(self, name: str) -> None:
         if self._item_depth == self._depth:
             self._item_depth = 0
             self._add_item()
         elif self._field == "link" and not self._item_depth:
-            self._collector.add(self._value("link"), base=self._base)
+            self._collector.add(self._values.first("link"), base=self._base)
         self._field = ""
         if self._bases and self._bases[-1][0] == self._depth:
             self._bases.pop()
         self._depth -= 1
 
     def _add_item(self) -> None:
-        modified_at = next((at for field in _DATES if (at := date_at(self._value(field))) is not None), None)
+        values = self._values
+        dates = (text for field in _DATES for text in values.of(field))
+        modified_at = next((at for text in dates if (at := date_at(text)) is not None), None)
         links = list(self._links)
         # A guid is an address unless it says otherwise, and where an item has no link it may be one all the same.
-        if written := (self._value("link") or ("" if links else self._value("guid"))):
+        links += [(written, self._base) for written in values.of("link")]
+        if not links and (written := values.first("guid")):
             links.append((written, self._base))
         for written, base in links:
             self._collector.add(written, modified_at=modified_at, base=base)
-
-    def _value(self, name: str) -> str:
-        return self._values.get(name, "").strip()
 
     @property
     def _base(self) -> Resolver | None:

@@ -17,6 +17,7 @@ from crawler.core.values import Origin
 
 MAX_ENTRIES: Final = 50_000  # sitemaps.org: of one file
 MAX_BYTES: Final = 50 * 1024 * 1024  # sitemaps.org: of one file, uncompressed
+MAX_TEXTS: Final = 64  # elements of one name in an entry; of more the last counts
 MAX_VALUE: Final = 4_096  # characters kept of a value: twice the longest URL
 
 
@@ -54,6 +55,31 @@ class Listing:
     capped: bool = False
     error: str | None = None
     size: int = 0  # bytes, decoded
+
+
+class Texts:
+    """The texts of an entry's elements by their names, those of one name apart; MAX_VALUE characters of each."""
+
+    def __init__(self) -> None:
+        self._texts: dict[str, list[str]] = {}
+
+    def begin(self, name: str) -> None:
+        """What is added to `name` from now on is another text."""
+        texts = self._texts.setdefault(name, [])
+        if texts and (len(texts) >= MAX_TEXTS or not texts[-1].strip()):
+            texts.pop()
+        texts.append("")
+
+    def add(self, name: str, text: str) -> None:
+        texts = self._texts[name]
+        texts[-1] = (texts[-1] + text[:MAX_VALUE])[:MAX_VALUE]
+
+    def of(self, name: str) -> list[str]:
+        """Those that are not empty."""
+        return [stripped for text in self._texts.get(name, ()) if (stripped := text.strip())]
+
+    def first(self, name: str) -> str:
+        return next(iter(self.of(name)), "")
 
 
 class Collector:

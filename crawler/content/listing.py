@@ -100,14 +100,15 @@ class _Root:
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if self._reader is None:
-            self.kind = _KINDS.get(name)
+            local = name.rpartition(":")[2]
+            self.kind = _KINDS.get(local)
             match self.kind:
                 case ListingKind.URLS | ListingKind.INDEX:
                     self._reader = SitemapReader(self._collector, nested=self.kind is ListingKind.INDEX)
                 case ListingKind.FEED:
                     self._reader = FeedReader(self._collector)
                 case None:
-                    raise Refused(f"neither sitemap nor feed: {name[:40]}")
+                    raise Refused(f"neither sitemap nor feed: {local[:40]}")
         self._reader.start(name, attributes)
 
     def text(self, data: str) -> None:

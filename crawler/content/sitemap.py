@@ -1,14 +1,15 @@
 """Sitemaps and sitemap indexes (sitemaps.org/protocol.html), in XML or as plain text.
 
 Readers are told of elements by `xmlstream` and put entries into a Collector. Extensions (images, news, video) have
-elements of their own below an entry and are passed over, but for alternates in other languages, which are pages.
+elements of their own in an entry, told by their prefix, and are passed over, but for alternates in other languages,
+which are pages.
 """
 
 from collections.abc import Iterator
 from typing import Final
 
 from crawler.content.charset import to_utf8
-from crawler.content.listed import MAX_VALUE, Collector, date_at, priority_of
+from crawler.content.listed import Collector, Texts, date_at, priority_of
 from crawler.content.xmlstream import Enough
 
 _VALUES: Final = frozenset(("loc", "lastmod", "priority"))
@@ -16,54 +17,71 @@ MAX_LINE: Final = 8 * 1024  # of a text sitemap; a longer one is no URL
 
 
 class SitemapReader:
-    """Reads `urlset` and `sitemapindex` (`nested`): two levels down from the root are an entry's values."""
+    """Reads `urlset` and `sitemapindex` (`nested`): two levels down from the root are an entry's values.
+
+    A list in a list is read as that list.
+    """
 
     def __init__(self, collector: Collector, *, nested: bool) -> None:
         self._collector = collector
         self._nested = nested
-        self._element = "sitemap" if nested else "url"
+        self._list, self._element = ("sitemapindex", "sitemap") if nested else ("urlset", "url")
+        self._lists = 0  # in one another
+        self._prefix = ""  # of the entry
         self._depth = 0
         self._within = False
         self._field = ""  # whose text is being read
-        self._values: dict[str, str] = {}
+        self._values = Texts()
         self._alternates: list[str] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
+        prefix, _, name = name.rpartition(":")
+        if name == self._list and self._depth == min(self._lists, 1):
+            self._lists += 1
+            self._depth = 1
+            return
         self._depth += 1
         self._field = ""
         if self._depth == 2:
             self._within = name == self._element
-            self._values = {}
+            self._prefix = prefix
+            self._values = Texts()
             self._alternates = []
             self._field = "bare" if self._within else ""  # some put the URL there, without a loc
         elif self._depth == 3 and self._within:
-            if name in _VALUES:
+            if name in _VALUES and prefix == self._prefix:
                 self._field = name
             elif name == "link" and attributes.get("rel", "").lower() == "alternate" and "href" in attributes:
                 self._alternates.append(attributes["href"])
+        if self._field:
+            self._values.begin(self._field)
 
     def text(self, data: str) -> None:
         if self._field:
-            self._values[self._field] = (self._values.get(self._field, "") + data[:MAX_VALUE])[:MAX_VALUE]
+            self._values.add(self._field, data)
 
     def end(self, name: str) -> None:
+        if self._depth == 1:
+            self._lists -= 1
+            self._depth = min(self._lists, 1)
+            return
         self._depth -= 1
         self._field = "bare" if self._depth == 2 and self._within else ""
+        if self._field:
+            self._values.begin(self._field)
         if self._depth != 1 or not self._within:
             return
         self._within = False
-        written = self._value("loc") or self._value("bare")
-        self._collector.add(
-            written,
-            nested=self._nested,
-            modified_at=date_at(self._value("lastmod")),
-            priority=priority_of(self._value("priority")),
-        )
+        values = self._values
+        for written in values.of("loc") or [values.first("bare")]:
+            self._collector.add(
+                written,
+                nested=self._nested,
+                modified_at=date_at(values.first("lastmod")),
+                priority=priority_of(values.first("priority")),
+            )
         for alternate in self._alternates:
             self._collector.add(alternate)
-
-    def _value(self, name: str) -> str:
-        return self._values.get(name, "").strip()
 
 
 def read_text(pieces: Iterator[bytes], collector: Collector) -> str | None:

@@ -3,7 +3,7 @@
 expat does the parsing. What it would let pass is refused here: a document type declaration (and with it every entity
 but the five of XML), a tag or comment that goes on for ever, nesting without end, more elements than any honest list
 has. What authors get wrong every day is mended first: bytes that are no character, control characters, a bare "&".
-Prefixes are cut off without asking what they stand for: files with a wrong or undeclared namespace are common. Pages in
+What prefixes stand for is not asked: files with a wrong or undeclared namespace are common. Pages in
 XML (`read_document`) may declare a document type, and their namespaces count.
 
 It does not know what the elements mean. Invariant: work and memory are proportional to the bytes, and no bytes make it
@@ -39,7 +39,7 @@ class Refused(Exception):
 
 
 class Handler(Protocol):
-    """What is told of a document, in its order. Names are local and lower case."""
+    """What is told of a document, in its order. Names are in lower case, with their prefix: "image:loc"."""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """An element begins. Attributes keep their prefix: "xml:base"."""
@@ -233,11 +233,11 @@ class _Walk:
             raise Refused(f"elements nested deeper than {MAX_DEPTH}")
         if self._elements > MAX_ELEMENTS:
             raise Refused(f"more than {MAX_ELEMENTS} elements")
-        self._handler.start(name.rpartition(":")[2].lower(), attributes)
+        self._handler.start(name.lower(), attributes)
 
     def _end(self, name: str) -> None:
         self._depth -= 1
-        self._handler.end(name.rpartition(":")[2].lower())
+        self._handler.end(name.lower())
 
     def _doctype(self, name: str, *_: object) -> None:
         raise Refused(f"a document type declaration ({name[:40]})")

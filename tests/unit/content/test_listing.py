@@ -1,6 +1,7 @@
 """Sitemaps and feeds: what is read out of them, and what they cannot do to us."""
 
 import gzip
+import re
 import resource
 import time
 from collections.abc import Iterator
@@ -31,6 +32,55 @@ def urls(listing: Listing) -> list[str]:
 def urlset(*entries: str, head: str = '<?xml version="1.0" encoding="UTF-8"?>') -> bytes:
     body = "".join(f"<url>{entry}</url>" for entry in entries)
     return f'{head}<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{body}</urlset>'.encode()
+
+
+def entries(listing: Listing) -> list[tuple[str, float | None, float | None]]:
+    return [(entry.url.rpartition("/")[2], entry.modified_at, entry.priority) for entry in listing.entries]
+
+
+HOST = "https://www.example.com"
+Values = tuple[str, float | None, float | None]
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (f"<loc>{HOST}/a</loc><loc>{HOST}/b</loc><priority>0.5</priority>", [("a", None, 0.5), ("b", None, 0.5)]),
+        (f"<loc>{HOST}/a</loc><image:loc>{HOST}/i</image:loc>", [("a", None, None)]),
+        (f"<image:loc>{HOST}/i</image:loc><loc>{HOST}/a</loc>", [("a", None, None)]),
+        (f"<loc>{HOST}/a</loc><x:priority>0.1</x:priority><priority>0.5</priority>", [("a", None, 0.5)]),
+        (f"<priority>0.5</priority><priority>0.7</priority><loc>{HOST}/a</loc>", [("a", None, 0.5)]),
+        (f"<lastmod>1970-01-02</lastmod><loc>{HOST}/a</loc><lastmod>1970-01-03</lastmod>", [("a", 86400.0, None)]),
+        (f"<loc> </loc><loc>{HOST}/a</loc><loc/>", [("a", None, None)]),
+        (f"{HOST}/a<changefreq>daily</changefreq>", [("a", None, None)]),
+        (f"<changefreq>daily</changefreq>{HOST}/a<x/>", [("a", None, None)]),
+        (f"<loc>{HOST}/a<!-- x -->b&amp;c</loc>", [("ab&c", None, None)]),
+    ],
+)
+def test_elements_of_one_name_do_not_run_together(entry: str, expected: list[Values]) -> None:
+    """Each loc is a URL of its own; of values the first counts, and none of an extension's."""
+    assert entries(read(urlset(entry))) == expected
+    prefixed = re.sub(r"<(/?)([a-z]+)(?=[>/ ])", r"<\1s:\2", urlset(entry).decode()).replace("xmlns=", "xmlns:s=")
+    if "<x" not in entry:
+        assert entries(read(prefixed.encode())) == expected
+
+
+def test_a_list_in_a_list_is_read() -> None:
+    """What programs write that join sitemaps."""
+    inner = urlset(f"<loc>{HOST}/b</loc>", head="").decode()
+    deeper = f"<urlset>{inner.replace('/b', '/c')}</urlset>"
+    text = f"<urlset><url><loc>{HOST}/a</loc></url>{inner}{deeper}<url><loc>{HOST}/d</loc></url></urlset>"
+    assert [url for url, _, _ in entries(read(text.encode()))] == ["a", "b", "c", "d"]
+    index = f"<sitemapindex><sitemapindex><sitemap><loc>{HOST}/a</loc></sitemap></sitemapindex></sitemapindex>"
+    assert [entry.nested for entry in read(index.encode()).entries] == [True]
+
+
+def test_links_of_an_item_do_not_run_together() -> None:
+    """Of a feed, neither."""
+    links = f"<link>{HOST}/a</link><link>{HOST}/b</link>"
+    dates = "<pubDate>x</pubDate><pubDate>Fri, 02 Jan 1970 00:00:00 GMT</pubDate>"
+    found = read(f"<rss><channel><item>{links}{dates}</item></channel></rss>".encode())
+    assert entries(found) == [("a", 86400.0, None), ("b", 86400.0, None)]
 
 
 # -- the vectors
