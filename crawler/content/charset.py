@@ -16,46 +16,15 @@ import webencodings
 from chardetng_py import EncodingDetector
 
 from crawler.content.prescan import declared_labels, late_labels, xml_label
+from crawler.core.media import charset_of
 
-XHTML: Final = "application/xhtml+xml"  # a page in XML
 FALLBACK: Final = "windows-1252"
 # Bytes that are looked at, from the first that tells anything; Firefox decides within the first kilobytes, too.
 MAX_DETECTED: Final = 64 * 1024
 _BEFORE: Final = 64  # and before it: letters beside it tell something, too
 _MOSTLY: Final = 8  # so many characters of UTF-8 for each byte that is none: no other encoding looks like that
 
-_CHARSET = re.compile(r";[\t ]*charset[\t ]*=[\t ]*(?:\"([^\"]*)\"|'([^']*)'|([^\s;\"']+))", re.IGNORECASE)
 _TELLING: Final = re.compile(rb"[\x1b\x80-\xff]")
-_ESSENCE = re.compile(r"[\t\n\r ]*([!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+)[\t\n\r ]*(?:[;,]|\Z)")
-
-
-def mime_type(content_type: str | None) -> str:
-    """The type and subtype in a Content-Type, lower case: "text/html"; "" if there is none or it is malformed.
-
-    Source: MIME Sniffing standard §4.4. A second type behind a comma, from a field sent twice, is ignored.
-    """
-    return _parts(content_type)[0] if content_type else ""
-
-
-def charset_of(content_type: str | None) -> str | None:
-    """The charset parameter of a Content-Type as it is written; None if there is none."""
-    return _parts(content_type)[1] if content_type else None
-
-
-def _parts(content_type: str) -> tuple[str, str | None]:
-    """Type and charset. A site's pages share a few of these fields; long ones are hostile, and not worth keeping."""
-    return _known_parts(content_type) if len(content_type) <= 128 else _read_parts(content_type)
-
-
-def _read_parts(content_type: str) -> tuple[str, str | None]:
-    essence, charset = _ESSENCE.match(content_type), _CHARSET.search(content_type)
-    return (
-        essence[1].lower() if essence is not None else "",
-        None if charset is None else charset[1] or charset[2] or charset[3] or None,
-    )
-
-
-_known_parts = lru_cache(256)(_read_parts)
 
 
 def sniff(data: bytes, content_type: str | None) -> str:

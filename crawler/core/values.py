@@ -150,6 +150,12 @@ class Head:
                 return value
         return None
 
+    @property
+    def content_type(self) -> str | None:
+        """The values of all Content-Type fields, as `media` reads them; None if there is none."""
+        values = self.get_all("content-type")
+        return values[0] if len(values) == 1 else ", ".join(values) or None
+
     def get_all(self, name: str) -> list[str]:
         return [value for key, value in self.fields if key == name]
 

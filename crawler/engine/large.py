@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from crawler.content.charset import XHTML, mime_type
+from crawler.core.media import XHTML, mime_type
 from crawler.core.outcome import response_of
 from crawler.core.values import Outcome
 
@@ -37,5 +37,5 @@ def is_large(outcome: Outcome, *, is_listing: bool = False) -> bool:
         return False
     if is_listing or response.head.get("content-encoding") is not None:
         return True
-    is_xml = mime_type(response.head.get("content-type")) == XHTML
+    is_xml = mime_type(response.head.content_type) == XHTML
     return response.payload.size > (READ_IN_THREAD_OVER // _XML_FACTOR if is_xml else READ_IN_THREAD_OVER)

@@ -4,6 +4,7 @@ Synchronous and without I/O, so that a large page can be read in a thread. It kn
 whether a request is made is the worker's and scheduler's business.
 """
 
+import codecs
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -17,6 +18,7 @@ from crawler.content.listed import Listing
 from crawler.content.listing import read_listing
 from crawler.content.options import ContentOptions
 from crawler.core import value
+from crawler.core.media import XHTML, mime_type
 from crawler.core.outcome import response_of
 from crawler.core.scope import MAX_REDIRECTS, Scope
 from crawler.core.url import UrlError, checked, key_of, kind_key_of, respelt_key_of
@@ -42,7 +44,7 @@ _LISTING_TYPES: Final = FEED_TYPES | {"application/xml", "text/xml"}
 _FEEDS_A_HOST: Final = 16
 _FEED_HOSTS: Final = 65_536  # then counting starts over
 MAX_ELSEWHERE: Final = 8_192
-_HTML: Final = frozenset({"text/html", charset.XHTML})
+_HTML: Final = frozenset({"text/html", XHTML})
 KEPT_HOPS: Final = 64  # letters of hop_path kept
 
 
@@ -177,8 +179,8 @@ class Reader:
         self, task: Task, response: Fetched, reading: Reading, known: KnownLinks | None, fingerprinted: bool
     ) -> tuple[Reading, list[Link]]:
         head = response.head
-        content_type = head.get("content-type")
-        mime = charset.mime_type(content_type)
+        content_type = head.content_type
+        mime = mime_type(content_type)
         if task.kind in LISTING_KINDS or (mime in _LISTING_TYPES and task.kind is TaskKind.PAGE):
             return self._read_listing(task, response, reading, mime), []
         decoded = decode.decode(
@@ -198,8 +200,8 @@ class Reader:
         canonical: str | None = None
         stated = head.get_all("link")
         stored = 0  # links that are left out
-        if mime in _HTML or (not mime and decoded.data.lstrip()[:1] == b"<"):
-            xml = mime == charset.XHTML
+        if mime in _HTML or (not mime and decoded.data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"):
+            xml = mime == XHTML
             encoding = (charset.sniff_xml if xml else charset.sniff)(decoded.data, content_type)
             text = charset.to_utf8(decoded.data, encoding)
             if fingerprinted:
@@ -245,7 +247,7 @@ class Reader:
             response.payload,
             head.get_all("content-encoding"),
             url=task.url,
-            content_type=head.get("content-type"),
+            content_type=head.content_type,
             max_expansion=self._fetch.max_expansion,
             text_too=task.kind is TaskKind.SITEMAP,
         )

@@ -7,33 +7,10 @@ import webencodings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.charset import mime_type, sniff, sniff_xml, to_utf8
+from crawler.content.charset import sniff, sniff_xml, to_utf8
 from tests.support.vectors import vectors
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. "
-
-
-@pytest.mark.parametrize(
-    ("content_type", "expected"),
-    [
-        (None, ""),
-        ("", ""),
-        ("text/html", "text/html"),
-        (" Text/HTML ; charset=utf-8", "text/html"),
-        ("text/html;", "text/html"),
-        ("text/html, text/plain", "text/html"),
-        ("application/xhtml+xml", "application/xhtml+xml"),
-        ("text", ""),
-        ("text/", ""),
-        ("/html", ""),
-        ("text/html x", ""),
-        ("te xt/html", ""),
-        ("*/*", "*/*"),
-    ],
-)
-def test_mime_types(content_type: str | None, expected: str) -> None:
-    """The essence of a Content-Type is given in lower case, nothing where it is malformed."""
-    assert expected == mime_type(content_type)
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,17 @@ def test_links_of_a_page_in_another_encoding_are_asked_in_it() -> None:
     ])  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [("text/plain", "text/html"), ("text/html", "*/*"), ("*/*",), ("unknown/unknown",), ("nonsense", "text/html, x")],
+)
+def test_the_last_valid_type_decides_how_a_page_is_read(fields: tuple[str, ...]) -> None:
+    """Where none says anything the content does."""
+    first = answer(200, b"\xef\xbb\xbf <a href='/b'>", content_type=fields[0])
+    head = replace(first.head, fields=tuple(("content-type", value) for value in fields))
+    assert Crawled({ROOT: replace(first, head=head), f"{ROOT}b": answer(200)}).asked == [ROOT, f"{ROOT}b"]
+
+
 def test_ten_redirects_are_followed() -> None:
     """The eleventh is refused, with its reason."""
     web = {f"{ROOT}{n}": answer(302, location=f"/{n + 1}") for n in range(20)}

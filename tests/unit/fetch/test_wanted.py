@@ -30,7 +30,10 @@ def head(content_type: str | None, status: int = 200) -> Head:
         ("image/png", False),
         ("application/pdf", False),
         ("x-text/html", False),
-        ("text", False),
+        ("text", True),  # no type: it says as much as nothing
+        ("*/*", True),
+        ("image/png, text/html", True),
+        ("text/html, image/png", False),
         (None, True),
         ("", True),
     ],
