@@ -17,7 +17,6 @@ from crawler.core.url import UrlError
 from crawler.core.value import dataclass
 
 MAX_DIRECTIVES: Final = 64  # meta elements that speak to robots
-_MAX_BASES: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ class _Page:
     def __init__(self, max_links: int, requisites: int) -> None:
         self._requisites = requisites
         self._links = LinkSet(max_links)
-        self._bases: list[str] = []
+        self._base_href: str | None = None
         self._title: str | None = None
         self._language: str | None = None
         self._canonical: str | None = None
@@ -148,8 +147,7 @@ class _Page:
             case said.REFRESH:
                 self._refresh = self._refresh or text
             case said.BASE:
-                if len(self._bases) < _MAX_BASES:
-                    self._bases.append(text)
+                self._base_href = text if self._base_href is None else self._base_href
             case said.ROBOTS:
                 if len(self._robots) < MAX_DIRECTIVES:
                     self._robots.append((cast(str | None, detail), text))
@@ -174,12 +172,11 @@ class _Page:
         )
 
     def _base(self, own: Resolver) -> Resolver:
-        """Where references start from: the first base that is an http(s) URL, itself resolved against the page's."""
-        for written in self._bases:
-            absolute = _absolute(written, own)
-            if absolute is not None:
-                return Resolver(absolute, own.encoding)
-        return own
+        """Where references start from: the first base with an href, itself resolved against the page's URL, which stays
+        where that is unusable (HTML standard §4.2.3).
+        """
+        absolute = _absolute(self._base_href, own)
+        return own if absolute is None else Resolver(absolute, own.encoding)
 
 
 def _absolute(written: str | None, base: Resolver) -> str | None:

@@ -61,7 +61,7 @@ def relation_kind(relations: Collection[str], as_: str, type_: str) -> int | Non
         return NOFOLLOW
     if "alternate" in relations:
         return FEED if type_.partition(";")[0].strip().lower() in FEED_TYPES else ALTERNATE
-    if "next" in relations or "prev" in relations:
+    if "next" in relations or "prev" in relations or "previous" in relations:
         return LINK
     return None
 

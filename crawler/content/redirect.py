@@ -1,8 +1,9 @@
-"""Where a redirect leads. It does not know whether that may be followed."""
+"""Where a redirect or a refresh leads. It does not know whether that may be followed."""
 
 from typing import Final
 
-from crawler.content.resolve import from_field
+from crawler.content.resolve import clean, from_field
+from crawler.content.said import refresh_target
 from crawler.core.url import UrlError, parse
 from crawler.core.values import Head
 from crawler.core.vocabulary import DenyReason
@@ -25,3 +26,20 @@ def location(head: Head, url: str) -> str:
     if "\r" in value or "\n" in value or "\0" in value:
         raise UrlError(DenyReason.URL_INVALID, "Location with a line break or NUL in it")
     return parse(from_field(value), url)[0]
+
+
+def refresh(head: Head, url: str) -> str | None:
+    """The absolute http(s) URL that a response to `url` names in its Refresh field; None if there is none.
+
+    Source: HTML standard §7.4.2.4, "shared declarative refresh steps", as for a meta element.
+    """
+    value = head.get("refresh")
+    if value is None or len(value) > MAX_LOCATION:
+        return None
+    reference = clean(from_field(refresh_target(value)))
+    if not reference:
+        return None
+    try:
+        return parse(reference, url)[0]
+    except UrlError:
+        return None

@@ -229,6 +229,12 @@ def _link(found: Mapping[str, str], requisites: int) -> Iterator[Statement]:
     yield from _reference(href, kind)
 
 
+def refresh_target(content: str) -> str:
+    """Where a refresh leads, as it is written: "/x" of "5; url=/x"; "" if nowhere else."""
+    match = _REFRESH.match(content)
+    return (match[1] or match[2] or match[3] or "") if match is not None else ""
+
+
 def _meta(found: Mapping[str, str], requisites: int) -> Iterator[Statement]:
     content = found.get("content", "")
     if requisites == LAZY_TOO:
@@ -237,8 +243,7 @@ def _meta(found: Mapping[str, str], requisites: int) -> Iterator[Statement]:
             yield from _reference(content, REQUISITE)
             return
     if found.get("http-equiv", "").strip().lower() == "refresh":
-        match = _REFRESH.match(content)
-        target = (match[1] or match[2] or match[3] or "") if match is not None else ""
+        target = refresh_target(content)
         if target.strip():
             yield REFRESH, target, None
     agent = found.get("name", "").strip().lower()

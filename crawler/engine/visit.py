@@ -236,6 +236,9 @@ class Reader:
             canonical = canonical or named
             if rules.nofollow:
                 links = [link._replace(nofollow=True) for link in links]
+        refreshed = redirect.refresh(head, task.url)
+        if refreshed is not None:
+            links += [link for link in _moved_to(refreshed) if link not in links]
         reading.index = not rules.noindex
         reading.links_found = count = len(links) + stored
         reading.page = PageInfo(canonical, mime or None, encoding, title, language, count, decoded.size, decoded.fault)

@@ -41,6 +41,7 @@ def links(text: str, *, requisites: bool = False) -> list[tuple[str, Source]]:
         ('<a href="../x">', [("https://example.org/x", L)]),
         ("<area href=x><iframe src=y></iframe><frame src=z>", [("x", L), ("y", L), ("z", L)]),
         ("<link rel=next href=x><link rel=prev href=y>", [("x", L), ("y", L)]),
+        ("<link rel='Previous' href=x>", [("x", L)]),
         ("<link rel=alternate href=x><link rel='canonical' href=y>", [("x", A), ("y", C)]),
         ("<link rel='alternate stylesheet' href=x><link rel=dns-prefetch href=y><link href=z>", []),
         ("<a href=''><a href=#x><a href='javascript:x'><a href='JavaScript: x'><a href=mailto:a@b><a href=tel:1>", []),
@@ -165,16 +166,15 @@ def test_a_link_counts_as_the_strongest_mention() -> None:
         ("<base href=/b/><a href=x>", "https://example.org/b/x"),
         ("<a href=x><base href=/b/>", "https://example.org/b/x"),
         ("<base><base target=x><base href=/b/><base href=/c/><a href=x>", "https://example.org/b/x"),
-        (
-            "<base href='http://['><base href=data:x><base href=//other.example/c/><a href=x>",
-            "https://other.example/c/x",
-        ),
-        ("<base href=''><a href=x>", "https://example.org/dir/x"),
+        ("<base href=//other.example/c/><base href='http://['><a href=x>", "https://other.example/c/x"),
+        ("<base href='http://['><base href=//other.example/c/><a href=x>", "https://example.org/dir/x"),
+        ("<base href=data:x><base href=/c/><a href=x>", "https://example.org/dir/x"),
+        ("<base href=''><base href=/c/><a href=x>", "https://example.org/dir/x"),
         ("<base href=ftp://h/><a href=x>", "https://example.org/dir/x"),
     ],
 )
-def test_the_first_valid_base_holds(text: str, expected: str) -> None:
-    """References start from the first base that is an http(s) URL, wherever it stands."""
+def test_the_first_base_decides(text: str, expected: str) -> None:
+    """References start from the first base with an href, wherever it stands; from the page where that is unusable."""
     assert [expected] == [link.url for link in read(text).links]
 
 

@@ -100,6 +100,20 @@ def test_links_of_a_page_in_another_encoding_are_asked_in_it() -> None:
     ])  # fmt: skip
 
 
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain"])
+def test_a_refresh_field_is_a_redirect(content_type: str) -> None:
+    """As a meta element of that name is, of whatever type the page is; what leads nowhere is none."""
+    crawled = Crawled(
+        {
+            ROOT: answer(200, b"", content_type=content_type, refresh="5; URL='/b\xc3\xa9?x=1#y'"),
+            f"{ROOT}b%C3%A9?x=1": answer(200, refresh="0;url=javascript:x"),
+        }
+    )
+    assert crawled.asked == [ROOT, f"{ROOT}b%C3%A9?x=1"]
+    target = crawled.task(f"{ROOT}b%C3%A9?x=1")
+    assert (target.source, target.depth, target.hop_path, target.via) == (Source.REDIRECT, 0, "R", ROOT)
+
+
 @pytest.mark.parametrize(
     "fields",
     [("text/plain", "text/html"), ("text/html", "*/*"), ("*/*",), ("unknown/unknown",), ("nonsense", "text/html, x")],
