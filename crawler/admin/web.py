@@ -1,25 +1,32 @@
 """The status page, its JSON, the metrics and the health checks over HTTP: on loopback or a Unix socket, read-only.
 
 aiohttp serves; it takes no signals and is imported only where `admin.listen` is set. A status is made at most once a
-second, however many watch. Invariants: nothing here changes the crawl; a reader that does not read is given up after
-WRITE_S, and holds no more than its socket's buffer; no address but our own is named in what is served.
+second, however many watch. Invariants: nothing here changes the crawl; there are MAX_CONNECTIONS at most; a head that
+is not there after HEAD_S is given up, and so is a reader that does not read after twice WRITE_S; no address but our own
+is named in what is served.
 """
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from crawler.admin import metrics, socketpath
+from crawler.core.about import about
 from crawler.core.clock import Clock
 
+KEY: Final = "admin.listen"
 STATIC: Final = Path(__file__).parent / "static"
 FRESH_S: Final = 1.0
 EVERY_S: Final = 2.0
 WRITE_S: Final = 10.0
+HEAD_S: Final = 20.0  # for the whole head of a request, and between two on one connection
+MAX_CONNECTIONS: Final = 512
 MAX_STREAMS: Final = 200
 FIRST: Final = b"{{first}}"  # where it stands in the page
 MAX_ASKED: Final = 4_096  # characters of a URL in the why box
@@ -58,6 +65,25 @@ class Watched(Protocol):
         """As `crawler why URL --json`."""
 
 
+class _Refused(asyncio.Protocol):
+    """Hangs up at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()
+
+
+def _logger() -> logging.Logger:
+    """aiohttp's, without what it says of requests that are no HTTP or too large: those are their senders' faults."""
+    logger = logging.getLogger("crawler.admin.web")
+    if not logger.filters:
+        logger.addFilter(_is_ours)
+    return logger
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
 class WebServer:
     """`listen` is "127.0.0.1:9090", "[::1]:9090", "localhost:9090" or the path of a Unix socket."""
 
@@ -70,11 +96,18 @@ class WebServer:
         self._streams = 0
         self._closing = asyncio.Event()
         self._runner: web.AppRunner | None = None
+        self._server: asyncio.Server | None = None
+        self._sweeping: asyncio.Task[None] | None = None
 
     @property
     def streams(self) -> int:
         """How many watch the event stream."""
         return self._streams
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return 0 if self._runner is None or self._runner.server is None else len(self._runner.server.connections)
 
     async def open(self) -> None:
         """Listen and serve. Raises OSError, SocketTaken."""
@@ -82,18 +115,53 @@ class WebServer:
         for path, handler in self._routes().items():
             application.router.add_get(path, handler)
         application.router.add_static("/static/", STATIC)
-        runner = web.AppRunner(application, handle_signals=False, access_log=None, shutdown_timeout=0.5)
+        self._runner = runner = web.AppRunner(
+            application,
+            handle_signals=False,
+            access_log=None,
+            shutdown_timeout=0.5,
+            keepalive_timeout=HEAD_S,
+            logger=_logger(),
+        )
         await runner.setup()
-        self._runner = runner
+        loop = asyncio.get_running_loop()
         if self._listen.startswith("/"):
-            sock = socketpath.listen(Path(self._listen), mode=0o660)
-            await web.SockSite(runner, sock).start()
+            sock = socketpath.listen(Path(self._listen), mode=0o660, key=KEY)
+            self._server = await loop.create_unix_server(self._accept, sock=sock)
         else:
             host, _, port = self._listen.rpartition(":")
-            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
+            with about(KEY, self._listen):
+                self._server = await loop.create_server(
+                    self._accept, host.strip("[]"), int(port), backlog=MAX_CONNECTIONS
+                )
+        self._sweeping = loop.create_task(self._sweep(), name="web-sweep")
+
+    def _accept(self) -> asyncio.Protocol:
+        """The protocol of a new connection; beyond MAX_CONNECTIONS one that hangs up."""
+        server = self._runner.server if self._runner is not None else None
+        return _Refused() if server is None or len(server.connections) >= MAX_CONNECTIONS else server()
+
+    async def _sweep(self) -> None:
+        """Give up readers that take nothing: what is written to them has not moved for WRITE_S."""
+        before: dict[object, int] = {}
+        while True:
+            await asyncio.sleep(WRITE_S)
+            now: dict[object, int] = {}
+            server = self._runner.server if self._runner is not None else None
+            for one in server.connections if server is not None else ():
+                held = one.transport.get_write_buffer_size() if one.transport is not None else 0
+                if held and before.get(one) == held and one.transport is not None:
+                    one.transport.abort()
+                elif held:
+                    now[one] = held
+            before = now
 
     async def close(self) -> None:
         self._closing.set()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        if self._server is not None:
+            self._server.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import logging
 import re
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -232,3 +233,93 @@ async def test_it_listens_on_a_unix_socket_too() -> None:
         writer.close()
         await server.close()
         assert not path.exists()
+
+
+async def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dripped or not begun; what is asked meanwhile is answered, and a connection may ask again within the time."""
+    monkeypatch.setattr(web, "HEAD_S", 0.3)
+    async with serving(Watched()) as (_, port), asyncio.timeout(20):
+        silent, silent_writer = await asyncio.open_connection("127.0.0.1", port)
+        slow, slow_writer = await asyncio.open_connection("127.0.0.1", port)
+        slow_writer.write(b"GET /healthz HTTP/1.1\r\n")
+        dripping = True
+        while dripping:
+            slow_writer.write(b"X: y\r\n")
+            assert (await ask(port, "/healthz"))[0] == 200
+            dripping = not slow.at_eof()
+            with suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(0.05):
+                    dripping = bool(await slow.read(1))
+        assert await silent.read() == b""
+        silent_writer.close()
+        slow_writer.close()
+
+
+async def test_more_connections_than_places_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are there go on; a place that is given back is taken."""
+    monkeypatch.setattr(web, "MAX_CONNECTIONS", 3)
+    async with serving(Watched()) as (_, port), asyncio.timeout(20):
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert await held[0][0].readline() == b"HTTP/1.1 200 OK\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        held[1][1].close()
+        status = 0
+        while status != 200:
+            with suppress(IndexError, ConnectionError):  # until the server has seen it go
+                status, _, _ = await ask(port, "/healthz")
+        for _, one in held:
+            one.close()
+
+
+async def test_a_page_that_is_not_taken_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It held its connection and the whole page for ever."""
+    monkeypatch.setattr(web, "WRITE_S", 0.1)
+    watched = Watched()
+    watched.filling = "x" * 20_000_000
+    async with serving(watched) as (server, port), asyncio.timeout(30):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.transport.pause_reading()
+        writer.write(b"GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        while not server.connections:
+            await asyncio.sleep(0)
+        while server.connections:
+            await asyncio.sleep(0.01)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 5_000 + b"\r\n",
+        b"\x16\x03\x01\x02\x00" + b"\x00" * 50 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+    ],
+)
+async def test_a_request_that_is_none_is_its_sender_s_fault(
+    request_bytes: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is answered 400, and there is no traceback among the crawl's warnings."""
+    async with serving(Watched()) as (_, port), asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request_bytes)
+        with suppress(ConnectionError):
+            assert (await reader.read()).startswith(b"HTTP/1.0 400")
+        writer.close()
+        assert (await ask(port, "/healthz"))[0] == 200
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_fault_of_ours_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its traceback; the page goes on."""
+    watched = Watched()
+    monkeypatch.setattr(watched, "metrics", lambda: 1 / 0)
+    async with serving(watched) as (_, port):
+        assert (await ask(port, "/metrics"))[0] == 500
+        assert (await ask(port, "/healthz"))[0] == 200
+    assert any(record.exc_info for record in caplog.records if record.levelno >= logging.ERROR)
