@@ -17,6 +17,7 @@ import uvloop
 
 from crawler import __version__, daemon, descriptors
 from crawler.assemble import assemble
+from crawler.core.about import about
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.core.values import Discovered
@@ -26,6 +27,7 @@ from crawler.engine.clock import SystemClock
 from crawler.engine.kept import why_left
 from crawler.engine.snapshot import Snapshot
 from crawler.engine.summary import summarise
+from crawler.engine.upkeep import FORGOTTEN_RULE
 from crawler.engine.views import Views
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect.lost import insist_on_store
@@ -48,6 +50,7 @@ SWITCH_INTERVAL_S: Final = 0.0005
 GC_THRESHOLD: Final = 50_000
 
 
+SEEDS_TOLD: Final = 1_000  # of so many it is looked up whether they were taken down
 HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
 
 
@@ -155,6 +158,10 @@ async def _run(
                 parts.rejudger.rules_changed(unswept)
             seeds, refused = _seeds(settings, parts.admission.scope)
             parts.scheduler.stored(await frontier.add(seeds, now=clock.now()))
+            taken_down = await frontier.forgotten(seeds[:SEEDS_TOLD])
+            for one in taken_down:
+                refused.append(f"{redact_text(one.url)}: {FORGOTTEN_RULE}")
+                view.tell(f"seed {refused[-1]}")
             write_run_file(settings, configuration, logs.run_id)
             totals = await frontier.totals()
             logs.event(
@@ -253,7 +260,8 @@ def _seeds(settings: Settings, scope: Scope) -> tuple[list[Discovered], list[str
 def open_logs(settings: Settings, *, console: bool) -> Logs:
     """Set logging up for a crawl. Raises OSError."""
     directory = settings.log_directory
-    directory.mkdir(parents=True, exist_ok=True)
+    with about("log.directory", directory, "cannot be made"):
+        directory.mkdir(parents=True, exist_ok=True)
     journal = is_journal_stream(os.environ, 2)
     run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"
     return configure(

@@ -16,6 +16,7 @@ from typing import Final
 
 import orjson
 
+from crawler.core.about import about
 from crawler.core.url import seed
 from crawler.inspect.place import find, inode_of
 from crawler.inspect.rules import Rules, dump
@@ -33,7 +34,8 @@ class OutputUnusable(Exception):
 def prepare(output: Path) -> Path:
     """Make the output directory. Raises OutputUnusable, OSError."""
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        with about("output.directory", output, "cannot be made"):
+            output.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise OutputUnusable(f"{output} is not a directory; output.directory must be one") from None
     return output

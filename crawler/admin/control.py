@@ -74,7 +74,7 @@ class ControlServer:
 
     def open(self) -> None:
         """Listen; `run` answers. Raises SocketTaken, OSError."""
-        self._socket = socketpath.listen(self._path, mode=MODE)
+        self._socket = socketpath.listen(self._path, mode=MODE, key="admin.socket")
 
     async def run(self) -> None:
         """Answer until cancelled. A command that raises anything but Refused is a bug, and comes out here."""

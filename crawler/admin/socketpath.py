@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from crawler.core.about import about
+
 MAX_PATH: Final = 107  # bytes
 _BACKLOG: Final = 128
 
@@ -34,12 +36,17 @@ def _address(path: Path) -> Iterator[str]:
         os.close(folder)
 
 
-def listen(path: Path, *, mode: int) -> socket.socket:
+def listen(path: Path, *, mode: int, key: str) -> socket.socket:
     """A listening socket at `path` with these permissions, in place of one that nobody listens on any more.
 
-    Raises SocketTaken, OSError.
+    Raises SocketTaken and OSError, which name the `key` of the configuration.
     """
-    _remove_stale(path)
+    with about(key, path):
+        return _listen(path, mode, key)
+
+
+def _listen(path: Path, mode: int, key: str) -> socket.socket:
+    _remove_stale(path, key)
     new = path.with_name(f"{path.name}.new")  # whoever sees `path` can connect to it
     new.unlink(missing_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
@@ -78,17 +85,17 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def _remove_stale(path: Path) -> None:
+def _remove_stale(path: Path, key: str) -> None:
     try:
         found = path.lstat()
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
-        raise SocketTaken(f"{path} is there and is no socket; admin.socket must name a path of its own")
+        raise SocketTaken(f"{path} is there and is no socket; {key} must name a path of its own")
     try:
         connect(path, 1.0).close()
     except OSError as error:
         if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
-            raise SocketTaken(f"{path} belongs to somebody else: {error.strerror or error}") from None
+            raise SocketTaken(f"{key} {path}: it belongs to somebody else: {error.strerror or error}") from None
     else:
-        raise SocketTaken(f"another program listens on {path}")
+        raise SocketTaken(f"{key} {path}: another program listens there")

@@ -10,7 +10,7 @@ import orjson
 
 from crawler.cli.failures import not_written, say
 from crawler.cli.look import counted
-from crawler.cli.options import config_option, load_settings, override_option
+from crawler.cli.options import config_option, load_settings, override_option, refuse_files
 from crawler.cli.streams import write_data
 from crawler.core.vocabulary import Exit, StoppedBy
 
@@ -41,6 +41,7 @@ def command(
     from crawler.app import View, run, with_seeds
     from crawler.rundir import at_usual_output, strangers
 
+    refuse_files(urls, "-o crawl.seed_files={} takes the seeds in it")
     given = list(overrides)
     if output is not None and str(output) in ("", "."):
         raise click.UsageError("--output needs the name of a directory of its own")

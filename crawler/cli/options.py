@@ -1,7 +1,7 @@
 """Command-line options that several commands share."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,3 +46,18 @@ def load_settings(config: Path | None, overrides: tuple[str, ...], mode: Mode) -
     for warning in loaded.warnings:
         say(f"warning: {warning}")
     return loaded
+
+
+def refuse_files(urls: Iterable[str], instead: str) -> None:
+    """Raise UsageError for a URL that is the name of a file here, unless it could be that of a host as well: its seeds
+    were meant. `instead` says how they are named.
+    """
+    for text in urls:
+        if "://" in text or not Path(text).is_file():
+            continue
+        from publicsuffixlist import PublicSuffixList  # some 100 ms, spent where there is such a file only
+
+        host = text.partition("/")[0]
+        if host.startswith(".") or PublicSuffixList(accept_unknown=False).publicsuffix(host) is None:
+            raise click.UsageError(f"{text} is a file here: {instead.format(text)}; https://{text} would be a URL")
+        say(f"warning: {text} is also the name of a file here; taken for a URL")

@@ -113,8 +113,12 @@ class _View:
             if resolution.failed:
                 self._line("", resolution.failed, _BAD)
             for answer in resolution.answers:
-                refused = "" if answer.refused else f"{answer.address}  {why_words(answer)}"
-                self._line("", refused or f"{answer.refused}: not dialled", _BAD if answer.refused else _GOOD)
+                words = f"{answer.refused}: not dialled; network.allow_private can list its network"
+                self._line(
+                    "",
+                    words if answer.refused else f"{answer.address}  {why_words(answer)}",
+                    _BAD if answer.refused else _GOOD,
+                )
         for n, attempt in enumerate(dial.attempts):
             words = f"{attempt.address} port {attempt.port}" + (f"  {attempt.failed}" if attempt.failed else "")
             self._line("connect" if n == 0 else "", words, _BAD if attempt.failed else "", attempt.took_s * 1e3)

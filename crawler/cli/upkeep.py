@@ -19,6 +19,7 @@ import click
 from crawler.admin.client import Control
 from crawler.cli.failures import say
 from crawler.cli.look import counted
+from crawler.cli.options import refuse_files
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.scope import Scope
 from crawler.core.vocabulary import Exit
@@ -58,6 +59,7 @@ def add(
     """Queue URLs, as seeds: from arguments, files, or standard input (-)."""
     if not urls and not files:
         raise click.UsageError("name URLs, --from FILE, or - for standard input")
+    refuse_files(urls, "--from {} takes the URLs in it")
     located = locate(config, overrides, output)
     texts = _texts(urls, files)
     totals = {"added": 0, "known": 0}

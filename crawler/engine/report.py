@@ -34,6 +34,7 @@ _NAMES_TOLD: Final = 5
 
 # What an operator can do about it, where the error does not say so.
 _HINTS: Final = {
+    ErrorType.ADDRESS_DENIED: "; network.allow_private can list its network",
     ErrorType.TLS_UNKNOWN_ISSUER: "; network.ca_file can name a CA of your own",
     ErrorType.TLS_SELF_SIGNED: "; network.ca_file can name a certificate of your own",
 }

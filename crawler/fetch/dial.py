@@ -214,7 +214,8 @@ class NetworkDialer:
                 allowed.append(answer)
         if not allowed:
             timings = Timings(resolve_s=self._clock.mono() - begun)
-            detail = f"{host} may not be dialled: " + "; ".join(denied[:MAX_ADDRESSES])
+            why = "; ".join(denied[:MAX_ADDRESSES]).removeprefix(f"{host.strip('[]')}: ")
+            detail = f"{host} may not be dialled: {why}"
             raise DialError(Stage.ADDRESS, ErrorType.ADDRESS_DENIED, detail, timings=timings)
         return interleave(allowed, v6_first=self._v6_won.get(host))[:MAX_ADDRESSES]
 

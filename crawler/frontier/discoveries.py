@@ -91,6 +91,11 @@ class Discoveries:
         change.counts["hosts"] = change.counts.get("hosts", 0) + 1
         return row.id
 
+    @property
+    def has_closed(self) -> bool:
+        """Whether any host was taken down."""
+        return bool(self._closed_hosts)
+
     def is_closed(self, host: str) -> bool:
         """Whether a host was taken down."""
         return host in self._closed_hosts

@@ -72,6 +72,8 @@ def forget_host(writer: Writer, host: str, now: float) -> Forgotten:
 
 def forgotten(writer: Writer, found: Sequence[Discovered]) -> list[Discovered]:
     """See Frontier.forgotten."""
+    if not writer.totals.forgotten and not writer.urls.has_closed:
+        return []
     marks: dict[Origin, set[int]] = {}
     statement = sql.KNOWN_AS if writer.seen is None else sql.KNOWN_AS_OF_HOST
     by_origin: dict[Origin, list[int]] = {}

@@ -19,6 +19,7 @@ from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.settings.quantities import format_duration, format_size
 from crawler.settings.settings import Mode, Settings
 
+_NOT_FOR_FILES: Final = (Path("/proc"), Path("/sys"))
 MAX_SOCKET_PATH: Final = 107  # bytes; sun_path of sockaddr_un has 108 with the NUL, unix(7)
 _CONTACT = re.compile(r"https?://[A-Za-z0-9[]|[^\s@]@[^\s@]")
 
@@ -266,6 +267,8 @@ def _paths(settings: Settings) -> Iterator[Finding]:
             continue
         if (file := _file_in_the_way(directory)) is not None:
             yield Finding((key,), f"{key} {directory}: {file} is not a directory")
+        else:
+            yield from _cannot_be_made(key, directory)
     for key, path in (("frontier.path", settings.frontier_path), ("admin.socket", settings.control_socket)):
         if settings.get(key) is not None:
             if _is_directory(path):
@@ -281,6 +284,25 @@ def _paths(settings: Settings) -> Iterator[Finding]:
             "" if explicit else "set admin.socket to a shorter path",
             is_warning=not explicit,
         )
+
+
+def _cannot_be_made(key: str, directory: Path) -> Iterator[Finding]:
+    """Where nobody can make it, and where who asks could not, which need not be who will."""
+    try:
+        if directory.exists():
+            return
+        above = next(path for path in directory.absolute().parents if path.exists())
+    except OSError:  # what may not be looked at is left to whoever opens it
+        return
+    for place in _NOT_FOR_FILES:
+        if above == place or place in above.parents:
+            yield Finding((key,), f"{key} {directory}: no directory can be made in {place}")
+            return
+    if os.statvfs(above).f_flag & os.ST_RDONLY:
+        yield Finding((key,), f"{key} {directory}: cannot be made: {above} is on a read-only file system")
+    elif not os.access(above, os.W_OK | os.X_OK):
+        message = f"{key} {directory}: cannot be made by who runs this: {above} may not be written to"
+        yield Finding((key,), message, is_warning=True)
 
 
 def _file_in_the_way(directory: Path) -> Path | None:

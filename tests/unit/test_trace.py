@@ -159,7 +159,7 @@ async def test_an_address_that_is_not_dialled_is_told_with_its_reason() -> None:
     assert (answers[0]["why"], answers[1]["why"]) == ("10.1.2.3: private (RFC 1918)", "network.allow_private")
     assert mixed.is_fine
     assert verdict(refused) == "error: address_denied"
-    assert "127.0.0.1: loopback (RFC 1122): not dialled" in shown(refused)
+    assert "127.0.0.1: loopback (RFC 1122): not dialled; network.allow_private can list its network" in shown(refused)
 
 
 async def test_attempts_that_fail_are_shown() -> None:

@@ -200,7 +200,7 @@ async def test_a_path_too_long_for_the_kernel_works_all_the_same(folder: Path) -
 
 async def test_a_stale_socket_is_replaced(folder: Path) -> None:
     """One that a killed daemon left behind is in nobody's way."""
-    socketpath.listen(folder / "c", mode=0o660).close()
+    socketpath.listen(folder / "c", mode=0o660, key="admin.socket").close()
     assert (folder / "c").exists()
     with pytest.raises(Unreachable, match="nobody listens"):
         Control(folder / "c")
@@ -212,13 +212,13 @@ async def test_what_is_not_ours_is_not_removed(folder: Path) -> None:
     """A file at the socket's path, or a socket that somebody listens on, stays as it is."""
     (folder / "file").write_text("precious")
     with pytest.raises(socketpath.SocketTaken, match="is no socket"):
-        socketpath.listen(folder / "file", mode=0o660)
+        socketpath.listen(folder / "file", mode=0o660, key="admin.socket")
     assert (folder / "file").read_text() == "precious"
     with (
-        socketpath.listen(folder / "c", mode=0o660),
+        socketpath.listen(folder / "c", mode=0o660, key="admin.socket"),
         pytest.raises(socketpath.SocketTaken, match="another program listens"),
     ):
-        socketpath.listen(folder / "c", mode=0o660)
+        socketpath.listen(folder / "c", mode=0o660, key="admin.socket")
 
 
 def test_nobody_there_is_said_in_words(folder: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_socket_of_somebody_else_is_named(folder: Path) -> None:
         "try: Control(Path(sys.argv[1]))\n"
         "except NotAllowed as error: print(error)"
     )
-    with socketpath.listen(folder / "c", mode=0o660):
+    with socketpath.listen(folder / "c", mode=0o660, key="admin.socket"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(folder / "c")], capture_output=True, text=True, timeout=60, check=False
         )
@@ -251,7 +251,7 @@ def test_a_socket_of_somebody_else_is_named(folder: Path) -> None:
 def test_a_daemon_that_does_not_answer_is_given_up(folder: Path) -> None:
     """It listens and says nothing, as a process that was stopped does."""
     with (
-        socketpath.listen(folder / "c", mode=0o660),
+        socketpath.listen(folder / "c", mode=0o660, key="admin.socket"),
         Control(folder / "c") as client,
         pytest.raises(Unreachable, match=r"has not answered for 0\.05 seconds"),
     ):
@@ -261,7 +261,7 @@ def test_a_daemon_that_does_not_answer_is_given_up(folder: Path) -> None:
 @pytest.mark.parametrize("answer", [b"hello\n", b"[]\n", b'{"ok": "yes"}\n'])
 def test_an_answer_of_another_protocol_is_told(folder: Path, answer: bytes) -> None:
     """Something else listens at the path."""
-    with socketpath.listen(folder / "c", mode=0o660) as listening, Control(folder / "c") as client:
+    with socketpath.listen(folder / "c", mode=0o660, key="admin.socket") as listening, Control(folder / "c") as client:
         listening.setblocking(True)
         peer: socket.socket = listening.accept()[0]
         with peer:

@@ -1,0 +1,105 @@
+"""Commands that end before they start: each says what stands in the way, and which key or option helps."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from crawler.cli import main
+from crawler.settings import checks, load
+
+
+def told(capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int | str | None, str]:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err
+    return end.value.code, said.err
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["seeds.txt", "./seeds.txt", "lists/seeds", "seeds"])
+def test_a_file_is_no_url(capfd: pytest.CaptureFixture[str], tmp_path: Path, name: str) -> None:
+    """It was looked up as a host."""
+    (tmp_path / "lists").mkdir()
+    Path(name).write_text("https://a.test/\n")
+    code, said = told(capfd, "crawl", name)
+    assert (code, f"{name} is a file here: -o crawl.seed_files={name} takes the seeds in it" in said) == (2, True)
+    code, said = told(capfd, "add", name, "--output", "out")
+    assert (code, f"--from {name} takes the URLs in it" in said) == (2, True)
+    assert not Path("out").exists()
+
+
+def test_a_file_named_as_a_host_is_only_told_of(capfd: pytest.CaptureFixture[str]) -> None:
+    """`curl -o example.org example.org` may have left it."""
+    Path("example.org").write_text("")
+    code, said = told(capfd, "add", "example.org", "--output", "out")
+    assert "warning: example.org is also the name of a file here; taken for a URL" in said
+    assert code != 2
+
+
+def test_an_address_that_is_taken_names_its_key(capfd: pytest.CaptureFixture[str]) -> None:
+    """And the program that has it goes on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        place = f"127.0.0.1:{other.getsockname()[1]}"
+        code, said = told(capfd, "crawl", "https://a.test/", "--output", "out", "-o", f"admin.listen={place}")
+    assert (code, said) == (74, f"crawler: admin.listen {place}: Address already in use\n")
+
+
+@pytest.mark.parametrize("key", ["admin.listen", "admin.socket"])
+def test_a_socket_that_cannot_be_made_names_its_key(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, key: str
+) -> None:
+    """The folder is not there, or something else is in its place."""
+    file = tmp_path / "file"
+    file.write_text("mine")
+    code, said = told(capfd, "crawl", "https://a.test/", "--output", "out", "-o", f"{key}={file}")
+    assert (code, said) == (78, f"crawler: {file} is there and is no socket; {key} must name a path of its own\n")
+    missing = tmp_path / "no" / "c.sock"
+    code, said = told(capfd, "crawl", "https://a.test/", "--output", "out", "-o", f"{key}={missing}")
+    assert (code, said) == (74, f"crawler: {key} {missing}: No such file or directory\n")
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("key", ["output.directory", "log.directory"])
+def test_a_directory_that_nobody_can_make_is_found_by_check(capfd: pytest.CaptureFixture[str], key: str) -> None:
+    """It was ok, and the start failed."""
+    code, said = told(capfd, "crawl", "https://a.test/", "-o", f"{key}=/proc/crawls/x")
+    assert (code, f"{key} /proc/crawls/x: no directory can be made in /proc" in said) == (78, True)
+
+
+def test_a_directory_that_cannot_be_made_here_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who checks need not be who runs it; the start says which key it was."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    (warning,) = load(None, [f"output.directory={tmp_path}/a/b"], {}, "crawl").warnings
+    assert f"output.directory {tmp_path}/a/b: cannot be made by who runs this: {tmp_path} may not be written" in warning
+    assert load(None, [f"output.directory={tmp_path}"], {}, "crawl").warnings == []
+
+
+def test_a_directory_that_the_system_refuses_names_its_key(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start, whatever the check could see."""
+    monkeypatch.setattr(checks, "_NOT_FOR_FILES", ())
+    code, said = told(capfd, "crawl", "https://a.test/", "--output", "/proc/crawls/x")
+    assert code in (74, 77)
+    assert "crawler: output.directory /proc/crawls/x: cannot be made: " in said
+    code, said = told(capfd, "crawl", "https://a.test/", "--output", "out", "-o", "log.directory=/proc/crawls")
+    assert "crawler: log.directory /proc/crawls: cannot be made: " in said
+
+
+def test_a_private_address_names_the_key(capfd: pytest.CaptureFixture[str]) -> None:
+    """Once, and not the address twice."""
+    code, said = told(capfd, "crawl", "https://127.0.0.1:9443/", "--output", "out", "-o", "crawl.linger=0")
+    assert code == 1
+    assert (
+        "address_denied: 127.0.0.1 may not be dialled: loopback (RFC 1122); network.allow_private can list its network"
+        in said
+    )
