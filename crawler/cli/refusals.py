@@ -115,20 +115,21 @@ def _judge_written(unit: Unit, account: Account | None, key: str, place: Path, l
         words = f"is in a directory of {unit.name}'s own (PrivateTmp=), which is emptied when it ends: name another"
         found.problems.append(_problem(key, path, words, loaded))
         return
-    home = unit.last("ProtectHome") not in ("", "no", "false", "0", "off") and _is_below(path, _HOMES)
+    homes = unit.last("ProtectHome") if _is_below(path, _HOMES) else ""
+    is_hidden = homes in (*_TRUE, "tmpfs")
     is_named = _is_below(path, unit.writable())
-    if home or (unit.is_strict and not is_named):
+    if is_hidden or (not is_named and (unit.is_strict or homes == "read-only")):
         found.problems.append(_problem(key, path, f"{unit.name} may not write there", loaded))
-        if home and unit.last("ProtectHome") != "read-only":
+        if is_hidden:
             _once(found.drop_in, "ProtectHome=read-only")
         if not is_named:
             _once(found.drop_in, f"ReadWritePaths={_quoted(path)}")
-        if not path.is_dir() or (account is not None and not _may(account, path, 3)):
+        if not _is_directory(path) or (account is not None and not _may(account, path, 3)):
             _once(found.commands, _making(path, account, unit))
         return
     if is_named and not _is_below(path, unit.granted()):
         return  # systemd makes it, and gives it to the service
-    if not path.is_dir():
+    if not _is_directory(path):
         found.problems.append(_problem(key, path, f"is not there, and {unit.name} cannot make it", loaded))
         _once(found.commands, _making(path, account, unit))
     elif account is not None and not _may(account, path, 3):
@@ -143,7 +144,7 @@ def _judge_read(unit: Unit, account: Account | None, key: str, file: Path, loade
     if is_home or is_temporary:
         setting = "ProtectHome=" if is_home else "PrivateTmp="
         found.problems.append(_problem(key, path, f"{unit.name} does not see it ({setting}): put it elsewhere", loaded))
-    elif account is not None and path.exists() and not _may(account, path, 4):
+    elif account is not None and not _may(account, path, 4):
         found.problems.append(_problem(key, path, f"user {account.name} of {unit.name} may not read it", loaded))
         if key != "identity.secrets":
             _once(found.commands, f"chmod o+r {shlex.quote(str(path))}")
@@ -198,6 +199,13 @@ def _may(account: Account, path: Path, wanted: int) -> bool:
     try:
         return account.may(path.resolve(), wanted)
     except OSError:  # whoever asks may not look there: nothing can be said
+        return True
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # as in `_may`
         return True
 
 

@@ -8,6 +8,7 @@ reads.
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -73,7 +74,7 @@ class Unit:
 
 
 def unit_of(config: Path, root: Path = Path("/")) -> Unit | None:
-    """The unit that runs a configuration: crawler.service, or an instance of crawler@.service. Raises OSError."""
+    """The unit that runs a configuration: crawler.service, or an instance of crawler@.service."""
     config = config.resolve()
     seen = set()
     for folder in _FOLDERS:
@@ -124,7 +125,8 @@ def _unit(path: Path, name: str, instance: str, config: Path, root: Path) -> Uni
 def _lines(files: Iterable[Path]) -> Iterator[str]:
     for file in files:
         yield "[]"  # no section goes on from one file into the next
-        yield from file.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ").splitlines()
+        with suppress(OSError):  # what may not be read says nothing
+            yield from file.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ").splitlines()
 
 
 def _service(lines: Iterable[str]) -> dict[str, list[str]]:

@@ -163,6 +163,8 @@ def test_homes_and_temporary_directories_are_told_apart(machine: Machine, monkey
     """A home needs another setting too; what is written to the service's own /tmp is gone when it ends."""
     found = machine.refused(output={"directory": "/home/me/crawl"})
     assert found.drop_in == ["ProtectHome=read-only", "ReadWritePaths=/home/me/crawl"]
+    machine.grant(*found.drop_in)
+    assert machine.refused(output={"directory": "/home/me/crawl"}).drop_in == []
     monkeypatch.setattr(refusals, "_TEMPORARY", ("/tmp", "/var/tmp"))
     found = machine.refused(output={"directory": "/var/tmp/crawl"})
     assert "which is emptied when it ends: name another" in words(found)
