@@ -12,7 +12,7 @@ FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/places.py,crawler/fetch/alive.py
 FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/tlsstream.py
 
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint format generated venv dev bench prove lock fuzz cover clean
+.PHONY: help run test quick lint format generated venv dev systemd bench prove lock fuzz cover clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -49,7 +49,7 @@ endif
 
 test: $(VENV)/.dev  ## lint, then every test but the large counts
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not prove" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not prove and not systemd" $(PYTEST_ARGS)
 
 quick: lint  ## lint and unit tests, under a minute
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not e2e and not prove" tests/unit tests/contract $(PYTEST_ARGS)
@@ -82,6 +82,9 @@ bench: $(VENV)/.dev $(if $(QUICK),,.venv-bench/.made)  ## measure it beside its 
 
 prove: $(VENV)/.dev  ## the large counts: crash, fuzz, soak
 	$(BIN)/python -m pytest -m prove --timeout 3600 $(PYTEST_ARGS)
+
+systemd: $(VENV)/.dev  ## the service under a real systemd in namespaces of its own; needs root, and debootstrap once
+	$(BIN)/python -m pytest -m systemd tests/systemd $(PYTEST_ARGS)
 
 fuzz: $(VENV)/.dev  ## the fuzzers, TIME seconds each; what they found interesting is kept in .fuzz/
 	$(BIN)/python -m tests.fuzz wire $(TIME) --corpus .fuzz/wire --artifacts .fuzz/crashes

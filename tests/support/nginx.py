@@ -214,13 +214,7 @@ def nginx(site: Site, *, redirecting: Mapping[str, str] | None = None) -> Iterat
     with tempfile.TemporaryDirectory(prefix="nginx-") as name:  # tmp_path is too long for a socket's name
         directory = Path(name)
         port = _free_port()
-        site.fill(port)
-        _write_site(directory / "www", site)
-        hosts = [*site.hosts, *([site.assets] if site.assets else []), *(redirecting or {})]
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(directory / "ca.pem")
-        authority.issue_cert(*hosts).private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
-        (directory / "nginx.conf").write_text(_configuration(directory, port, site, redirecting or {}))
+        lay_out(directory, site, port, redirecting or {})
         command = [program, "-p", name, "-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log")]
         server = Nginx(directory, site, port)
         with subprocess.Popen(command) as process:
@@ -229,6 +223,19 @@ def nginx(site: Site, *, redirecting: Mapping[str, str] | None = None) -> Iterat
                 yield server
             finally:
                 process.terminate()
+
+
+def lay_out(
+    directory: Path, site: Site, port: int, redirecting: Mapping[str, str], *, seen_as: Path | None = None
+) -> None:
+    """Write pages, certificates and nginx.conf. `seen_as`: where the server will see the directory, if elsewhere."""
+    site.fill(port)
+    _write_site(directory / "www", site)
+    hosts = [*site.hosts, *([site.assets] if site.assets else []), *redirecting]
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    authority.issue_cert(*hosts).private_key_and_cert_chain_pem.write_to_path(directory / "server.pem")
+    (directory / "nginx.conf").write_text(_configuration(seen_as or directory, port, site, redirecting))
 
 
 def _free_port() -> int:
