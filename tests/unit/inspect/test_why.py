@@ -29,7 +29,7 @@ from crawler.core.values import (
 )
 from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import Block, FrontierCorrupt, FrontierVersion
-from crawler.frontier.database import Database
+from crawler.frontier.database import MIGRATIONS, Database
 from crawler.frontier.reader import Reader
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect import errands
@@ -221,6 +221,23 @@ def test_a_session_id_that_is_left_out_is_named(store: Path) -> None:
         in step(ask(store, f"https://e.org/nowhere?sid={MD5}&p=1"), "url")[1]
     )
     assert not ask(store, "https://e.org/done?sid=20240131").known
+
+
+async def test_a_store_of_older_key_rules_is_understood(tmp_path: Path) -> None:
+    """Before a crawl has brought it up, what it took for one is told as one; afterwards what was forgotten still is."""
+    path = tmp_path / "frontier.db"
+    database = Database(path, migrations=MIGRATIONS[:5])
+    database.run((ROOT / "tests/unit/frontier/store_5.sql").read_text())
+    database.close()
+    first, other = ("https://a.example/article.php?sid=20240131", "https://a.example/article.php?sid=20240201")
+    told = ask(path, other, None)
+    assert (told.url, told.known) == (first, True)
+    assert f"is a duplicate of {first}" in step(told, "url")[1]
+    frontier = SqliteFrontier(path)
+    await frontier.open()
+    await frontier.close(clean=True)
+    assert (ask(path, first, None).known, ask(path, other, None).known) == (True, False)
+    assert ask(path, "https://a.example/never?sid=20250102", None).verdict == "forgotten"
 
 
 def test_a_host_whose_robots_txt_fails_is_held(store: Path) -> None:
