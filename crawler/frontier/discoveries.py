@@ -127,7 +127,7 @@ class Discoveries:
         found_second = int(found_at)  # never later than its fetch; SQLite stores it in four bytes instead of eight
         host_ids = self._ids_of(discovered, found_at, change)
         if self._first_marks:
-            host_ids = [0 if self._was_forgotten(*pair) else pair[0] for pair in zip(host_ids, discovered, strict=True)]
+            host_ids = [0 if self.was_forgotten(*pair) else pair[0] for pair in zip(host_ids, discovered, strict=True)]
         found: Iterable[tuple[int, Discovered]] = zip(host_ids, discovered, strict=True)
         if self.seen is not None:
             found = self.seen.select(change.fresh, host_ids, discovered)
@@ -140,7 +140,7 @@ class Discoveries:
             if one.hint is not None:
                 hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
 
-    def _was_forgotten(self, host_id: int, one: Discovered) -> bool:
+    def was_forgotten(self, host_id: int | None, one: Discovered) -> bool:
         """Whether it was taken down under the key that it had by older rules."""
         first = first_key_of(one.url, one.kind)
         if first is not None and (host_id, first) in self._first_marks:

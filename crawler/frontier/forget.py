@@ -74,16 +74,18 @@ def forgotten(writer: Writer, found: Sequence[Discovered]) -> list[Discovered]:
     """See Frontier.forgotten."""
     if not writer.totals.forgotten and not writer.urls.has_closed:
         return []
-    marks: dict[Origin, set[int]] = {}
     statement = sql.KNOWN_AS if writer.seen is None else sql.KNOWN_AS_OF_HOST
-    by_origin: dict[Origin, list[int]] = {}
+    by_origin: dict[Origin, list[Discovered]] = {}
     for one in found:
-        by_origin.setdefault(one.origin, []).append(one.key)
-    for origin, keys in by_origin.items():
+        by_origin.setdefault(one.origin, []).append(one)
+    gone: set[int] = set()
+    for origin, ours in by_origin.items():
         host_id = writer.database.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
-        known = orjson.loads(writer.database.get(statement, (host_id, orjson.dumps(keys).decode())))
-        marks[origin] = {key for _, key, state in known if state == UrlState.FORGOTTEN}
-    return [one for one in found if writer.urls.is_closed(one.origin.host) or one.key in marks[one.origin]]
+        keys = orjson.dumps([one.key for one in ours]).decode()
+        known = orjson.loads(writer.database.get(statement, (host_id, keys)))
+        marks = {key for _, key, state in known if state == UrlState.FORGOTTEN}
+        gone.update(one.key for one in ours if one.key in marks or writer.urls.was_forgotten(host_id, one))
+    return [one for one in found if writer.urls.is_closed(one.origin.host) or one.key in gone]
 
 
 def forget_slice(writer: Writer, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:

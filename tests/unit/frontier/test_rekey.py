@@ -69,6 +69,7 @@ async def links_new(frontier: SqliteFrontier, discovered: tuple[Discovered, ...]
 async def check_brought_up(frontier: SqliteFrontier) -> None:
     assert await links_new(frontier, KNOWN) == [0] * len(KNOWN)
     assert await links_new(frontier, FORGOTTEN) == [0] * len(FORGOTTEN)
+    assert await frontier.forgotten((*KNOWN, *FORGOTTEN, *NEW)) == list(FORGOTTEN)
     assert await links_new(frontier, NEW) == [1] * len(NEW)
     assert await links_new(frontier, NEW) == [0] * len(NEW)
     totals = await frontier.totals()
