@@ -161,3 +161,12 @@ def from_field(value: str) -> str:
     do the same. In a host the escapes are read as UTF-8 (URL standard §3.5).
     """
     return value if value.isascii() else _BEYOND_ASCII.sub(lambda match: f"%{ord(match[0]):02X}", value)
+
+
+_NO_UTF8 = re.compile("[\udc80-\udcff]")
+
+
+def from_bytes(data: bytes) -> str:
+    """Text that holds references, in UTF-8; a byte that is none becomes its escape, as in `from_field`."""
+    text = data.decode("utf-8", "surrogateescape")
+    return text if text.isascii() else _NO_UTF8.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", text)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from crawler.content.charset import to_utf8
+from crawler.content.resolve import from_bytes
 from crawler.content.robots_rules import RobotsVerdict, Rule, RuleSet
 
 __all__ = ["MAX_BYTES", "RobotsTxt", "RobotsVerdict", "RuleSet", "policy_for_status"]
@@ -29,7 +30,6 @@ _SITEMAP: Final = frozenset(("sitemap", "sitemaps", "site-map"))
 _KNOWN: Final = _USER_AGENT | _ALLOW | _DISALLOW | _DELAY | _SITEMAP
 
 _NEWLINE: Final = re.compile(r"\r\n|\r|\n")
-_NO_UTF8: Final = re.compile("[\udc80-\udcff]")
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")  # RFC 9309 has no digits; agents in use do ("360Spider")
 
 
@@ -129,9 +129,7 @@ def _text(body: bytes) -> str:
     data = body[:MAX_BYTES]
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         data = to_utf8(data, "utf-16le" if data[0] == 0xFF else "utf-16be")
-    text = data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    if not text.isascii():  # a path in the encoding that the server's files are named in (RFC 9309 §2.2.2)
-        text = _NO_UTF8.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", text)
+    text = from_bytes(data).removeprefix("\ufeff")  # paths may be in what the server's files are named in (§2.2.2)
     if len(body) > MAX_BYTES:
         text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1]
     return text

@@ -10,6 +10,7 @@ from typing import Final
 
 from crawler.content.charset import to_utf8
 from crawler.content.listed import Collector, Texts, date_at, priority_of
+from crawler.content.resolve import from_bytes
 from crawler.content.xmlstream import Enough
 
 _VALUES: Final = frozenset(("loc", "lastmod", "priority"))
@@ -123,4 +124,4 @@ def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
 
 
 def _line(line: bytes) -> str:
-    return "" if len(line) > MAX_LINE else line.decode("utf-8", "replace").strip("\ufeff \t\0")
+    return "" if len(line) > MAX_LINE else from_bytes(line).strip("\ufeff \t\0")

@@ -407,6 +407,13 @@ def test_a_gzip_bomb_ends_at_its_limit() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
 
 
+def test_a_byte_that_is_no_utf8_stays_that_byte() -> None:
+    """In a line of text; the server may name its files in another encoding."""
+    assert urls(read(b"/caf\xe9\n/caf\xc3\xa9\n".replace(b"/", b"https://a.test/"))) == [
+        "https://a.test/caf%E9", "https://a.test/caf%C3%A9",
+    ]  # fmt: skip
+
+
 def test_a_text_without_line_ends() -> None:
     """Memory stays bounded, and nothing is found."""
     found = read(b"https://a.test/" + b"x" * 5_000_000)
