@@ -14,13 +14,16 @@ import codecs
 import re
 from collections.abc import Iterator
 from html.entities import html5
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 from xml.parsers import expat
 
+import endec
 import webencodings
 
 from crawler.content.charset import sniff_xml
 
+# Read by Python's decoders, which keep what a piece cuts through; ISO-2022-JP has a state besides.
+_PYTHONS: Final = frozenset(("utf-8", "utf-16le", "utf-16be", "iso-2022-jp"))
 SLICE: Final = 64 * 1024  # bytes given to expat at a time
 # A tag, comment or instruction is held whole until it ends, and looked through from its start with each slice: without
 # a bound on it expat takes time in the square of its length (CVE-2023-52425).
@@ -127,9 +130,26 @@ def _texts(pieces: Iterator[bytes], content_type: str | None) -> Iterator[str]:
 
 def _decoder(data: bytes, content_type: str | None) -> codecs.IncrementalDecoder:
     """Errors become U+FFFD."""
-    info = webencodings.lookup(sniff_xml(data, content_type)).codec_info
-    decoder: codecs.IncrementalDecoder = info.incrementaldecoder("replace")
+    encoding = sniff_xml(data, content_type)
+    if encoding not in _PYTHONS:
+        return _Legacy(encoding)
+    decoder: codecs.IncrementalDecoder = webencodings.lookup(encoding).codec_info.incrementaldecoder("replace")
     return decoder
+
+
+class _Legacy(codecs.BufferedIncrementalDecoder):
+    """Decodes by encoding_rs, up to a byte that is part of no longer character in any encoding."""
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__("replace")
+        self._encoding = encoding
+
+    def _buffer_decode(self, data: Any, errors: str, final: bool) -> tuple[str, int]:
+        held = bytes(data)
+        end = len(held) if final else max(held.rfind(mark) for mark in (b"<", b">", b"\n")) + 1
+        if end == 0 and len(held) >= SLICE:  # no markup: it is no XML
+            end = len(held)
+        return endec.decode(held[:end], self._encoding, "replace", bom="ignore"), end
 
 
 class _Mender:

@@ -6,6 +6,7 @@ import resource
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from urllib.parse import quote
 
 import pytest
 
@@ -63,6 +64,38 @@ def test_elements_of_one_name_do_not_run_together(entry: str, expected: list[Val
     prefixed = re.sub(r"<(/?)([a-z]+)(?=[>/ ])", r"<\1s:\2", urlset(entry).decode()).replace("xmlns=", "xmlns:s=")
     if "<x" not in entry:
         assert entries(read(prefixed.encode())) == expected
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 1_000_000])
+@pytest.mark.parametrize(
+    ("label", "name", "expected"),
+    [
+        ("gbk", b"\xd6\xd0\x80\x81\x30\x84\x36", "%E4%B8%AD%E2%82%AC%C2%A5"),
+        ("euc-jp", b"\xad\xa1\xf9\xa1", "%E2%91%A0%E7%BA%8A"),
+        ("shift_jis", b"\x95\x5c\x87\x40", "%E8%A1%A8%E2%91%A0"),
+        ("iso-2022-jp", b"\x1b$B<>\x1b(B", "%E6%B9%BF"),
+        ("windows-1251", b"\xef\xf0", "%D0%BF%D1%80"),
+    ],
+)
+def test_legacy_encodings_of_lists(label: str, name: bytes, expected: str, size: int) -> None:
+    """They are decoded as pages are, wherever a piece of the stream ends."""
+    text = urlset(f"<loc>{HOST}/@@</loc>", head=f'<?xml version="1.0" encoding="{label}"?>').replace(b"@@", name)
+    found: list[str] = []
+
+    class Noted:
+        def start(self, name: str, attributes: dict[str, str]) -> None:
+            pass
+
+        def end(self, name: str) -> None:
+            pass
+
+        def text(self, data: str) -> None:
+            found.append(data)
+
+    # the first piece tells the encoding
+    pieces = [text[:60], *(text[at : at + size] for at in range(60, len(text), size))]
+    assert xmlstream.read_xml(iter(pieces), Noted(), content_type=None) is None
+    assert quote("".join(found), safe=":/") == f"{HOST}/{expected}"
 
 
 def test_a_list_in_a_list_is_read() -> None:
