@@ -228,7 +228,8 @@ class Reader:
             rules = directives.page_directives((), robots, self._token)
             links = []
             if mime == "text/css" and self._requisites:
-                links = css.references(decoded.data, task.url)
+                sheet = charset.to_utf8(decoded.data, charset.sniff_css(decoded.data, content_type))
+                links = css.references(sheet, task.url)
         if stated:
             more, named = header_links(stated, task.url, requisites=self._requisites, max_links=self._content.max_links)
             present = {(link.url, link.source) for link in links}

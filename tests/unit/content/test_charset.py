@@ -7,7 +7,7 @@ import webencodings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.charset import sniff, sniff_xml, to_utf8
+from crawler.content.charset import sniff, sniff_css, sniff_xml, to_utf8
 from tests.support.vectors import vectors
 
 RUSSIAN = "Съешь же ещё этих мягких французских булок, да выпей чаю. "
@@ -82,6 +82,24 @@ def test_encodings(data: bytes, content_type: str | None, expected: str) -> None
 def test_encodings_of_xml(data: bytes, content_type: str | None, expected: str) -> None:
     """A mark, the header, the declaration; nothing is guessed."""
     assert expected == sniff_xml(data, content_type)
+
+
+@pytest.mark.parametrize(
+    ("data", "content_type", "expected"),
+    [
+        (b"p{}", "text/css", "utf-8"),
+        (b'@charset "koi8-r"; p{}', "text/css", "koi8-r"),
+        (b'@charset "koi8-r"; p{}', "text/css; charset=windows-1251", "windows-1251"),
+        (b'@charset "utf-16"; p{}', None, "utf-8"),
+        (b"@charset 'koi8-r'; p{}", None, "utf-8"),  # the standard wants it to the byte
+        (b' @charset "koi8-r";', None, "utf-8"),
+        (b'@charset "nonsense";', None, "utf-8"),
+        (b'\xff\xfe@\0charset "koi8-r";', "text/css; charset=koi8-r", "utf-16le"),
+    ],
+)
+def test_encodings_of_style_sheets(data: bytes, content_type: str | None, expected: str) -> None:
+    """A mark, the header, the @charset rule."""
+    assert expected == sniff_css(data, content_type)
 
 
 def cases(text: bytes) -> list[tuple[bytes, str]]:

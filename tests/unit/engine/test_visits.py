@@ -515,6 +515,13 @@ def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, faul
     assert record.page.coding_fault is fault
 
 
+def test_a_style_sheet_is_read_in_its_encoding() -> None:
+    """What it refers to is not what UTF-8 would make of it."""
+    sheet = answer(200, "@import 'é.css'".encode("utf-16"), content_type="text/css")
+    crawled = Crawled({ROOT: answer(200, b'<link rel=stylesheet href="/s.css">'), f"{ROOT}s.css": sheet})
+    assert crawled.asked == [ROOT, f"{ROOT}s.css", f"{ROOT}%C3%A9.css"]
+
+
 def test_a_page_in_xml_is_read_as_xml() -> None:
     """In the encoding that it declares; as HTML its title would hide all that follows."""
     body = "<?xml version='1.0' encoding='koi8-r'?><html><title>П</title><title/><a href='/b'/></html>".encode("koi8-r")
