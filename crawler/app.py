@@ -20,7 +20,7 @@ from crawler.assemble import assemble
 from crawler.core.about import about
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
-from crawler.core.values import Discovered
+from crawler.core.values import Discovered, Suspects
 from crawler.core.vocabulary import Source, StoppedBy
 from crawler.descriptors import connections_within
 from crawler.engine.clock import SystemClock
@@ -52,6 +52,7 @@ GC_THRESHOLD: Final = 50_000
 
 SEEDS_TOLD: Final = 1_000  # of so many it is looked up whether they were taken down
 HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
+SUSPECTS_SHOWN: Final = 100  # of its suspects
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Result:
     kept: tuple[str, ...] = ()
     unstored: int = 0  # visits that were made and could not be stored
     gone: tuple[Path, ...] = ()  # what was stored and is not there any more
+    suspects: tuple[tuple[str, Suspects], ...] = ()  # left because they look endless, with the host of each
     seeds_refused: tuple[str, ...] = ()  # every seed that was answered was answered with 4xx or 5xx: the first of them
 
 
@@ -149,7 +151,6 @@ async def _run(
             parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
             parts.blocks.load(await frontier.blocks())
             parts.books.load(recovered, same_delays=same_delays(settings))
-            parts.admission.traps.load(recovered.quarantines, recovered.trap_counts, recovered.error_pages)
             parts.rejudger.want(recovered.unswept)
             if recovered.hosts:
                 parts.gate.rest_all()
@@ -197,6 +198,8 @@ async def _run(
             await parts.clients.close()
             clean = parts.committer.is_idle
             totals = await frontier.totals()
+            hosts = parts.books.hosts
+            suspects = [(hosts[one.host_id].origin.host, one) for one in await frontier.suspects(limit=SUSPECTS_SHOWN)]
             summary = summarise(
                 parts.tally,
                 parts.clients.stats(),
@@ -206,6 +209,7 @@ async def _run(
                 clock.mono() - started_mono,
                 most_opened=parts.clients.current.pool.most_opened(HOSTS_SHOWN),
                 unstored=parts.committer.unstored,
+                suspects=suspects,
             )
             gone = [path for path in (output, settings.frontier_path) if not path.exists()][:1]
             logs.event(
@@ -217,7 +221,7 @@ async def _run(
             return Result(
                 stopped_by,
                 summary,
-                totals.queued + totals.waiting,
+                totals.queued + totals.waiting + totals.suspect,
                 parts.reporter.details(parts.tally),
                 problems,
                 tuple(output_problems),
@@ -225,6 +229,7 @@ async def _run(
                 tuple(why_left(parts.books.hosts.values(), totals.waiting, clock.mono())),
                 parts.committer.unstored,
                 tuple(gone),
+                tuple(suspects),
                 () if recovered.counters.pages else parts.reporter.seeds_refused(),
             )
         finally:

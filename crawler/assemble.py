@@ -89,6 +89,7 @@ def assemble(
     )
     rules = RulesCache(identity.robots_token)
     revisits = Revisits(settings.recrawl_options(mode), frontier=frontier, clock=clock, rng=rng)
+    traps = TrapWatch(settings.trap_options(), frontier, clock, rng, reporter.event)
     scheduler = Scheduler(
         books=books,
         frontier=frontier,
@@ -98,13 +99,13 @@ def assemble(
         politeness=politeness,
         options=engine,
         rules=rules,
+        traps=traps,
         valve=valve,
         revisits=revisits,
     )
     obeys = politeness.robots == "obey"
     seed_hosts = [seed(text)[1].host for text in settings.seeds]
-    traps = TrapWatch(settings.trap_options(), clock, rng, reporter.event)
-    admission = Admission(Scope(scope_options, seed_hosts, settings.trap_options()), rules, obeys, traps)
+    admission = Admission(Scope(scope_options, seed_hosts, settings.trap_options()), rules, obeys)
     rejudger = Rejudger(
         frontier=frontier, scheduler=scheduler, admission=admission, clock=clock, on_event=reporter.event
     )
@@ -141,10 +142,6 @@ def assemble(
         on_disk=on_disk,
     )
 
-    committer.take_quarantines = traps.take_quarantines
-    committer.take_trap_counts = traps.take_counts
-    committer.take_error_pages = traps.take_error_pages
-
     def on_scope_host(host: str, via: str) -> None:
         committer.add_scope_host(host)
         reporter.scope_widened(host, via)
@@ -166,6 +163,7 @@ def assemble(
             large_pages=large_pages,
             revisits=revisits,
             listings=listings,
+            traps=traps,
             on_skipped=reporter.skip,
             on_scope_host=on_scope_host,
             on_robots=reporter.robots,

@@ -161,10 +161,11 @@ class Commands:
             raise Refused(str(error)) from None
         done = []
         for target in targets:
-            erased = await _stored(forget(self._frontier, target, self._clock.now()))
-            forgotten(self._scheduler, erased)
-            hosts = (host.origin.host for host in self._scheduler.books.hosts.values())
-            done.append(told_of(target, erased, hosts))
+            hosts = list(self._scheduler.books.hosts.values())
+            async with self._scheduler.without_prefetch(host for host in hosts if host.origin.host == target.host):
+                erased = await _stored(forget(self._frontier, target, self._clock.now()))
+                forgotten(self._scheduler, erased)
+            done.append(told_of(target, erased, (host.origin.host for host in hosts)))
         return {"forgotten": done}
 
     async def _reload(self, arguments: Arguments) -> object:
@@ -172,15 +173,15 @@ class Commands:
         return await self._reloads.reload(dry_run=_flag(arguments, "dry_run"))
 
     async def _release(self, arguments: Arguments) -> object:
-        """Templates out of quarantine; their URLs are judged anew in the background."""
+        """Suspects are fetched when nothing else of their host is queued."""
         name, template = _name(arguments), arguments.get("template")
         if template is not None and not isinstance(template, str):
             raise Refused('"template" must be a text')
-        host_ids = {host.id for host in self._scheduler.books.hosts.values() if host.origin.host == name}
-        released = await _stored(release(self._frontier, host_ids, template, self._clock.now()))
-        self._admission.traps.load(released)
-        self._crawl.rejudger.want({one.host_id for one in released})
-        return {"name": name, "templates": [one.template for one in released]}
+        hosts = [host for host in self._scheduler.books.hosts.values() if host.origin.host == name]
+        released = await _stored(release(self._frontier, {host.id for host in hosts}, template, self._clock.now()))
+        for host in hosts if released else ():
+            await _stored(self._scheduler.reload_templates(host))
+        return {"name": name, "templates": released}
 
     async def _block(self, arguments: Arguments) -> object:
         """In force at once; the answer comes when it is in the store, and holds for good."""

@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 import orjson
@@ -16,6 +16,8 @@ from crawler.core.vocabulary import Exit, StoppedBy
 
 if TYPE_CHECKING:
     from crawler.app import Result
+
+_SUSPECTS_SAID: Final = 10  # templates
 
 
 @click.command(name="crawl")
@@ -102,6 +104,8 @@ def _exit_code(result: "Result") -> int:
             say(problem)
         return Exit.FINDINGS
     match result.stopped_by:
+        case StoppedBy.TRAPS:
+            say(f"{left}: they belong to parts that look endless")
         case StoppedBy.WAITING:
             say(f"{left} that may not be asked for within crawl.linger; the same command goes on with them")
         case StoppedBy.SIGNAL | StoppedBy.OPERATOR if result.urls_left:
@@ -112,7 +116,19 @@ def _exit_code(result: "Result") -> int:
                 say(left)
     for line in result.kept:
         say(line)
-    return Exit.WAITING if result.stopped_by is StoppedBy.WAITING else Exit.OK
+    _say_suspects(result)
+    return Exit.WAITING if result.stopped_by in (StoppedBy.WAITING, StoppedBy.TRAPS) else Exit.OK
+
+
+def _say_suspects(result: "Result") -> None:
+    """Which parts of which hosts were left because they look endless, and what can be done."""
+    for host, one in result.suspects[:_SUSPECTS_SAID]:
+        say(f"{counted(one.urls, 'URL')} of {host} like {one.template}, for example {', '.join(one.examples)}")
+    if (more := len(result.suspects) - _SUSPECTS_SAID) > 0:
+        say(f"and {counted(more, 'other URL template')}: `crawler hosts` lists their hosts")
+    if result.suspects:
+        host = result.suspects[0][0]
+        say(f'`crawler release {host}` has them fetched for good; traps.detect keeps none back if it is "report"')
 
 
 def _toml_string(text: str) -> str:

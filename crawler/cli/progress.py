@@ -34,6 +34,7 @@ _STATES: Final[Mapping[str, tuple[str, str]]] = {
 }
 _STOPPED_BY: Final[Mapping[str, str]] = {
     "empty": "all that was found and allowed has been fetched",
+    "traps": "what is left belongs to parts that look endless",
     "waiting": "URLs are left that are not to be asked for yet",
     "max_urls": "scope.max_urls was reached",
     "max_duration": "the time limit was reached",

@@ -1,4 +1,4 @@
-"""`crawler release HOST`: what is quarantined of a host is fetched after all, and not quarantined for that again."""
+"""`crawler release HOST`: suspects of a host are fetched after all, and their templates never suspected again."""
 
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ from crawler.frontier.base import Frontier, Recovered
 def release(
     config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str, template: str | None
 ) -> int:
-    """Let URL templates of HOST out of quarantine. Exit code 1 if none was in it."""
+    """Fetch what looks like an endless part of HOST after all. Exit code 1 if there is none."""
     located = locate(config, overrides, output)
     host = blocked_name(name)
     if located.place.pid() is not None:
@@ -34,11 +34,11 @@ def release(
         async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
             host_ids = {row.id for row in recovered.hosts if row.origin.host == host}
             released = await upkeep.release(frontier, host_ids, template, time.time())
-            return {"templates": [one.template for one in released]}
+            return {"templates": released}
 
         answer = with_store(located, store)
     for one in answer["templates"]:
         click.echo(f"released {one}")
     if not answer["templates"]:
-        say(f"nothing of {host} is in quarantine" if template is None else f"{template} is not in quarantine")
+        say(f"no URL template of {host} is suspected" if template is None else f"{template} is not suspected")
     return Exit.OK if answer["templates"] else Exit.FINDINGS

@@ -50,7 +50,8 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         f"{size(rates['bytes_per_s'])}/s; {counted(counts['errors'], 'error')}, "
         f"{counted(refused, 'HTTP error')} (4xx, 5xx), {count(counts['denied'])} denied",
         f"  queue        {count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
-        f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up",
+        f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up"
+        + (f", {count(urls['suspect'])} suspects" if urls["suspect"] else ""),
         f"  hosts        {count(hosts['total'])}, {count(hosts['with_work'])} with work, {resting}",
         f"  connections  {count(connections['open'])} open, {connections['requests_per_connection']:,} requests each, "
         f"{counted(connections['tls_handshakes'], 'handshake')}, {count(connections['tls_resumed'])} resumed",

@@ -1,136 +1,102 @@
-"""Whether a URL template still brings anything new: the ledger of one template of one host.
+"""Whether the pages of one URL template differ from each other: judged by a sample of their words.
 
-A template is watched by samples. After so many pages it learns the words of some, then judges some: a page is known if
-it has hardly a word that was not seen before, or the SimHash of another, and leads to nothing outside its template. If
-nearly all are known, and yet lead to more of the same, the template has no end worth reaching. Otherwise it is let
-alone until it has doubled. Pure: it is told what pages said and led to.
+A page is sampled by a hash of its target, not by when it was fetched, and the sample of a template is its SAMPLE pages
+with the smallest hashes. A page is alike if hardly a word of its own is on no other page of the sample; a template is
+alike if nearly all of its sample is. Words of a page's own URL never count (`content.fingerprint`).
 
-Invariant: a template is never condemned by pages that brought new words or new links, nor one that finds no more of
-itself: what is finite is fetched to its end.
+Invariant: a verdict is a function of the set of pages that were settled: not of their order, nor of what was fetched
+when the crawl was stopped.
+
+Source: bottom-k sketches, Cohen and Kaplan 2007.
 """
 
-from collections import deque
-from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from typing import Final
+from array import array
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
-from crawler.core.options import TrapOptions
-from crawler.core.trapshape import TrapKind
+from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
-LEARNED: Final = 40  # pages whose words are learned, where `suspect_after` leaves room for them …
-JUDGED: Final = 20  # … before so many are judged
-LEAST_SHARE: Final = 0.5  # of those that were to be judged: some are no HTML, or still being read when the sample ends
-KNOWN_SHARE: Final = 0.75  # of the judged ones that must be known: a link forgotten lately may look like a new one
-BRED_SHARE: Final = 0.25  # new URLs of the same template for each judged page
-MAX_WORDS: Final = 20_000  # learned; a template that has more is rich enough
-NEAR_BITS: Final = 3  # of 64, for web pages: Manku et al. 2007
-_NEW_WORDS: Final = 2  # a page may have, or one in fifty, and still be known
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Why a template was condemned, for a person."""
-
-    kind: TrapKind
-    fetched: int
-    judged: int
-    known: int
-    near_duplicates: int
-    bred: int
-
-    def as_dict(self) -> dict[str, object]:
-        return {
-            "kind": self.kind.value,
-            "fetched": self.fetched,
-            "judged": self.judged,
-            "known": self.known,
-            "near_duplicates": self.near_duplicates,
-            "led_to_more": self.bred,
-        }
+SAMPLE: Final = 32  # pages of a template that are compared
+LEAST: Final = 16  # of them before a verdict is reached
+WORDS: Final = 64  # kept of each page: those with the smallest hashes
+OWN_WORDS: Final = 2  # that an alike page may have: the name of a month, a counter spelt out
+ALIKE_SHARE: Final = 0.8  # of the sample
+PLAIN_BITS: Final = 4  # one in 2^4 pages is sampled …
+SUSPICIOUS_BITS: Final = 2  # … one in 2^2 of those whose URL shows a sign (`trapshape.is_suspicious`)
 
 
-@dataclass(slots=True)
-class Ledger:
-    """`fetched` counts pages; the rest is the sample under way."""
+class PageSample(NamedTuple):
+    """`rank` is the hash it was chosen by; `words` are hashes of 32 bits, WORDS at most."""
 
-    kind: TrapKind
-    fetched: int = 0
-    check_at: int = 0  # the sample ends at this count
-    _words: set[bytes] = field(default_factory=set)
-    _hashes: deque[int] = field(default_factory=lambda: deque(maxlen=LEARNED + JUDGED))
-    _judged: int = 0
-    _known: int = 0
-    _near: int = 0
-    _bred: int = 0
-    _ended: bool = False  # until the next sample begins
+    rank: int
+    words: "array[int]"
 
-    @classmethod
-    def resumed(cls, kind: TrapKind, fetched: int, check_at: int, options: TrapOptions) -> "Ledger":
-        """Go on from what was counted before a restart. The words of a sample that was under way are gone: it is taken
-        anew.
+
+def rank_of(target: str) -> int:
+    """The hash by which a page is sampled."""
+    return xxh3_64_intdigest(target.encode())
+
+
+def is_sampled(rank: int, *, suspicious: bool) -> bool:
+    """Whether the page of this rank is to be compared."""
+    return rank & ((1 << (SUSPICIOUS_BITS if suspicious else PLAIN_BITS)) - 1) == 0
+
+
+def sketch(words: Iterable[bytes]) -> "array[int]":
+    """Of a page's words, each once."""
+    return array("I", sorted(map(xxh32_intdigest, words))[:WORDS])
+
+
+class TemplateSample:
+    """The sample of one template, and the verdict on it."""
+
+    __slots__ = ("_counts", "_is_alike", "_learned", "pages")
+
+    def __init__(self) -> None:
+        self.pages: list[PageSample] = []
+        self._is_alike: bool | None = False  # None: to be worked out
+        self._learned: set[int] = set()
+        self._counts: Counter[int] = Counter()  # pages that have a word, from the LEAST-th page on
+
+    def add(self, page: PageSample) -> bool:
+        """Take a page in, if it belongs to the sample. Returns whether the sample changed."""
+        pages = self.pages
+        if len(pages) == SAMPLE:
+            if page.rank >= pages[-1].rank:
+                return False
+            self._counts.subtract(pages.pop().words)
+        insort(pages, page)
+        if len(pages) < LEAST:
+            return True
+        for one in pages if len(pages) == LEAST else (page,):
+            self._counts.update(one.words)
+        self._is_alike = None
+        return True
+
+    @property
+    def has_verdict(self) -> bool:
+        return len(self.pages) >= LEAST
+
+    @property
+    def is_alike(self) -> bool:
+        """Whether the template's pages say the same, as far as the sample shows."""
+        if self._is_alike is None:
+            self._is_alike = self.alike_count >= ALIKE_SHARE * len(self.pages)
+        return self._is_alike
+
+    @property
+    def alike_count(self) -> int:
+        """How many pages of the sample have hardly a word of their own."""
+        counts = self._counts
+        return sum(sum([counts[word] == 1 for word in page.words]) <= OWN_WORDS for page in self.pages)
+
+    def learns(self, words: Sequence[int]) -> bool:
+        """Whether a page that is not in the sample says more than the sample and the pages learned before. The verdict
+        is not changed by it.
         """
-        ledger = cls(kind, fetched, check_at)
-        size = sum(ledger._sample(options))
-        if fetched < check_at < fetched + size:
-            ledger.check_at = fetched + size
-        return ledger
-
-    def count(self, kind: TrapKind, options: TrapOptions) -> bool:
-        """Another page was fetched. Returns whether what it says is to be looked at (`judge`)."""
-        self.fetched += 1
-        if kind is not self.kind and self.kind is TrapKind.PLAIN:
-            self.kind, self.check_at = kind, 0
-        learned, judged = self._sample(options)
-        if self.check_at < self.fetched:
-            first = options.patience if self.kind is TrapKind.PLAIN else options.suspect_after
-            self.check_at = max(first, self._next(first) if self.check_at else self.fetched + learned + judged - 1)
-            self._begin()
-        return self.fetched > self.check_at - learned - judged
-
-    def _next(self, first: int) -> int:
-        """A template that shows a sign of having no end is looked at more often."""
-        grown = 2 * self.check_at if self.kind is TrapKind.PLAIN else self.check_at + self.check_at // 2
-        return max(grown, self.check_at + first // 2)
-
-    def _begin(self) -> None:
-        self._ended = False
-        self._words = set()
-        self._hashes.clear()
-        self._judged = self._known = self._near = self._bred = 0
-
-    def _sample(self, options: TrapOptions) -> tuple[int, int]:
-        """How many are learned and judged; fewer where patience is short."""
-        first = options.patience if self.kind is TrapKind.PLAIN else options.suspect_after
-        return max(1, min(LEARNED, first // 2)), max(1, min(JUDGED, first // 4))
-
-    def judge(
-        self, words: AbstractSet[bytes], simhash: int, *, leads_out: bool, bred: int, options: TrapOptions
-    ) -> Evidence | None:
-        """Look at a page that `count` asked for. `leads_out`: it has new links to other templates; `bred` counts its
-        new links to its own. Returns evidence if the template has shown that it has no end.
-        """
-        if self._ended:  # read in a thread, it comes after the sample it was counted for
-            return None
-        fresh = words - self._words
-        judged = self._sample(options)[1]
-        if self.check_at - self.fetched < judged:
-            near = any((simhash ^ other).bit_count() <= NEAR_BITS for other in self._hashes)
-            is_known = not leads_out and (near or len(fresh) <= max(_NEW_WORDS, len(words) // 50))
-            self._judged += 1
-            self._near += near
-            self._known += is_known
-            self._bred += bred
-        if len(self._words) < MAX_WORDS:
-            self._words |= fresh
-        self._hashes.append(simhash)
-        if self.fetched < self.check_at:
-            return None
-        condemned = (
-            self._judged >= LEAST_SHARE * judged
-            and self._known >= KNOWN_SHARE * self._judged
-            and self._bred >= BRED_SHARE * self._judged
-        )
-        evidence = Evidence(self.kind, self.fetched, self._judged, self._known, self._near, self._bred)
-        self._begin()
-        self._ended = True
-        return evidence if condemned else None
+        counts, learned = self._counts, self._learned
+        new = [word for word in words if not counts[word] and word not in learned]
+        learned.update(new)
+        return len(new) > OWN_WORDS

@@ -65,15 +65,13 @@ class RecrawlOptions:
 
 @dataclass(frozen=True, slots=True)
 class TrapOptions:
-    """How much is taken from parts of a site that may have no end. `suspect_after` and `patience` count pages of one
-    URL template; the first holds where URLs show dates, combined parameters, identifiers or ever deeper folders.
+    """How much is taken from parts of a site that may have no end. `detect` is "off", "report" (suspected templates are
+    told and fetched like others) or "hold" (their URLs are fetched last, and left if that never ends).
     """
 
-    detect: bool = True
+    detect: str = "hold"
     max_path_segments: int = 24  # Heritrix: 20
     max_repeats: int = 3  # Heritrix: 2
     max_parameters: int = 24
-    max_combinations: int = 64
-    suspect_after: int = 100
-    patience: int = 2_000
+    max_pages_per_template: int = 250_000  # Rust's documentation, the largest honest one seen, has 32,101
     soft_404: bool = True

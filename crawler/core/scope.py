@@ -63,7 +63,7 @@ class Scope:
 
     def __init__(self, options: ScopeOptions, seed_hosts: Iterable[str], traps: TrapOptions | None = None) -> None:
         """`traps` None: any path will do. Raises ScopePatternError."""
-        self.traps = traps if traps is not None and traps.detect else None
+        self.traps = traps if traps is not None and traps.detect != "off" else None
         self.options = options
         self.seed_hosts = frozenset(seed_hosts)
         self._include = tuple((rule, compile_pattern(rule.pattern)) for rule in options.include)

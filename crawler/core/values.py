@@ -292,6 +292,66 @@ class RobotsRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TemplateRow:
+    """What is known of a URL template of a host (`core.trapshape`). `pages` counts its settled HTML pages, for
+    `traps.max_pages_per_template`; `spent` its suspects whose fetching made it grow with more of the same, `good` those
+    that brought something new (`engine.traps`). `since_at` is when it was first suspected, `released_at` when an
+    operator let it be fetched for good.
+    """
+
+    host_id: int
+    template: str
+    pages: int = 0
+    spent: int = 0
+    good: int = 0
+    since_at: float | None = None
+    released_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PageNote:
+    """What a settled HTML page is for the judgement of its templates.
+
+    `words` is its sketch if it is sampled (`core.novelty`), `counted` the templates whose `pages` it adds to. `trial`
+    is the template that it was a suspect of, and `is_good` whether it said something new for one. What is first found
+    on an error page in disguise is a suspect at once.
+    """
+
+    words: bytes | None = None
+    counted: tuple[str, ...] = ()
+    trial: str | None = None
+    is_good: bool = False
+    is_error_page: bool = False
+
+
+class SampledPage(NamedTuple):
+    """A page of a host's sample as stored: its target and its sketch."""
+
+    target: str
+    words: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """URLs of one template that are kept back; `examples` are two of them at most."""
+
+    host_id: int
+    template: str
+    urls: int
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostTemplates:
+    """What the store knows of the templates of a host. `error_pages` is what the engine keeps of its soft 404s."""
+
+    pages: tuple[SampledPage, ...] = ()
+    rows: tuple[TemplateRow, ...] = ()
+    suspects: tuple[Suspects, ...] = ()
+    error_pages: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """Everything one visit changed, committed at once.
 
@@ -311,6 +371,7 @@ class Settlement:
     finished_at: float = 0.0
     history: PageHistory | None = None
     rules_version: int | None = None  # of the rules that judged it
+    note: PageNote | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,33 +410,6 @@ class Pace:
     key: str
     response_s: float
     updated_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Quarantine:
-    """A URL template of a host that is not fetched, because it brought nothing new for long; or that was released by
-    command, and then is not quarantined for the same again. `evidence` is a JSON object, for a person.
-    """
-
-    host_id: int
-    template: str
-    reason: str
-    evidence: str
-    since_at: float
-    released_at: float | None = None
-
-
-class TrapCount(NamedTuple):
-    """How far a URL template of a host was counted (`core.novelty`): `kind` is a word of TrapKind. With `names`, one
-    combination of parameters that was fetched under it.
-    """
-
-    host_id: int
-    template: str
-    names: str
-    kind: str
-    fetched: int
-    check_at: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ class UrlState(StrEnum):
     DONE = "done"  # answered: any status that is final
     DENIED = "denied"  # refused by robots or scope when leased
     GAVE_UP = "gave_up"  # attempts exhausted
+    SUSPECT = "suspect"  # its template looks endless: fetched when its host has nothing else, or left
     FORGOTTEN = "forgotten"  # taken down: only its key is left, so that it is never stored again
 
 
@@ -93,8 +94,6 @@ class DenyReason(StrEnum):
     URL_TOO_LONG = "url_too_long"
     PORT_BLOCKED = "port_blocked"
     TRAP_PATH = "trap_path"  # folders repeat, or there are too many of them or of parameters
-    TRAP_QUARANTINE = "trap_quarantine"  # its template brought nothing new for long
-    TRAP_COMBINATIONS = "trap_combinations"  # too many combinations of parameters
 
 
 class ErrorType(StrEnum):
@@ -189,6 +188,7 @@ class StoppedBy(StrEnum):
     """Why `crawl` ended."""
 
     EMPTY = "empty"
+    TRAPS = "traps"  # all that is left belongs to parts of sites that look endless
     WAITING = "waiting"
     MAX_URLS = "max_urls"
     MAX_DURATION = "max_duration"

@@ -1,16 +1,15 @@
-"""May this URL be fetched? A pure chain of verdicts: scope, robots, quarantines.
+"""May this URL be fetched? A pure chain of verdicts: scope, robots.
 
 The one mutable thing here is which scope snapshot is in force; visits in flight finish under the one they began with.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from crawler.core.scope import Scope
 from crawler.core.values import Denied, Origin, Task
 from crawler.core.vocabulary import DenyReason, Source
 from crawler.engine.hosts import Host
 from crawler.engine.rules import RulesCache
-from crawler.engine.traps import TrapWatch, unwatched
 
 
 @dataclass(slots=True)
@@ -20,12 +19,11 @@ class Admission:
     scope: Scope
     rules: RulesCache
     obey: bool
-    traps: TrapWatch = field(default_factory=unwatched)
 
     def judge(self, task: Task, origin: Origin, host: Host) -> Denied | None:
         """The verdict on a leased task: rules may have changed since it was found."""
         denied = self.scope.judge(task.url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)
-        return denied or self.judge_robots(task.url, host) or self.traps.judge(task.url, host)
+        return denied or self.judge_robots(task.url, host)
 
     def judge_robots(self, url: str, host: Host) -> Denied | None:
         """What robots.txt says of a URL of `host`, whose verdict is known and whose rules are at hand."""

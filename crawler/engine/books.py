@@ -89,6 +89,8 @@ class Books:
             if host.is_held or _is_dated_ahead(host.robots, now):
                 # the operator has started us again: ask now, not when the old rest ends
                 _redate(host, now, lambda _: 0.0)
+        for host_id in recovered.suspects:
+            self.hosts[host_id].has_suspects = True  # as far as is known before its templates are read
         rests = {rest.key: rest for rest in recovered.rests}
         for name in rests.keys() - self.keys.keys():  # of a host asked only for another's robots.txt
             self.keys[name] = Key(name, host_delay(self._politeness, None))

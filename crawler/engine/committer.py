@@ -19,11 +19,8 @@ from typing import Any, Final
 
 from crawler.core.clock import Clock
 from crawler.core.values import (
-    Denied,
-    Quarantine,
     Record,
     SinkFile,
-    TrapCount,
     Written,
 )
 from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
@@ -45,7 +42,7 @@ class _GivenUp(Exception):
 
 
 class Committer:
-    """`on_rules` gets the hosts whose robots.txt changed with a commit, and those with a new quarantine.
+    """`on_rules` gets the hosts whose robots.txt changed with a commit.
 
     `on_stored` gets each stored visit with the number of links that were new and where the WARC holds it;
     `on_closed` each output file that is finished, `on_lost` each that somebody deleted, moved or cut while it was
@@ -99,10 +96,7 @@ class Committer:
         self._unrecorded: list[SinkFile] = []  # states the store has yet to learn
         self.on_idle: Callable[[], None] = lambda: None
         self.on_given_up: Callable[[], None] = lambda: None
-        self.take_quarantines: Callable[[], list[Quarantine]] = list
-        self.take_trap_counts: Callable[[], list[TrapCount]] = list
-        self.take_error_pages: Callable[[], list[tuple[int, bytes]]] = list
-        self.on_rules: Callable[[Sequence[int], Sequence[int]], None] = lambda robots_changed, quarantined: None
+        self.on_rules: Callable[[Sequence[int]], None] = lambda robots_changed: None
 
     # -- from workers
 
@@ -229,6 +223,8 @@ class Committer:
         problems = []
         try:
             await self._give_up_vanished()
+            if rows := self._scheduler.traps.take_rows():  # what the last commit taught
+                await self._frontier.settle(Batch([], [], templates=rows))
         except (OSError, FrontierFull) as error:
             problems.append(_words(error))
         for sink in self._sinks:
@@ -288,10 +284,9 @@ class Committer:
             counters=counters,
             scope_hosts=scope_hosts,
             hint_after_s=self._scheduler.hint_after_s,
-            quarantines=self.take_quarantines(),
             paces=self._scheduler.books.take_paces(),
-            trap_counts=self.take_trap_counts(),
-            error_pages=self.take_error_pages(),
+            templates=self._scheduler.traps.take_rows(),
+            error_pages=self._scheduler.traps.take_error_pages(),
         )
         waited = False
         failures = 0
@@ -310,7 +305,7 @@ class Committer:
         self.commits += 1
         self._unrecorded = []
         self._stored(batch, *stored)
-        self.on_rules(stored[0].robots_changed, [one.host_id for one in changes.quarantines])
+        self.on_rules(stored[0].robots_changed)
         await self._rename_complete()
 
     async def _store(self, changes: Batch) -> tuple[Receipt, list[Written | None]] | str:
@@ -414,8 +409,7 @@ class Committer:
                         scheduler.visit_again_at(settlement.next_at)
                 if settlement.discovered and settlement.task.kind is not TaskKind.PAGE:
                     scheduler.visit_again_at(settlement.finished_at)  # what it lists may be due sooner now
-                fetched = not isinstance(settlement.outcome, Denied)
-                scheduler.page_settled(settlement.host_id, settlement.task, fetched=fetched)
+                scheduler.page_settled(settlement, receipt.trial_links.get(settlement.task.id, ()))
             elif settlement.robots is not None and settlement.robots.body is not None:
                 scheduler.robots_stored(settlement.host_id)
             self._on_stored(visited, links_new, place)

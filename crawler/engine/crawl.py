@@ -111,6 +111,8 @@ class Crawl:
             if self._scheduler.revisits is not None:
                 beside.append(group.create_task(self._scheduler.revisits.run(), name="revisits"))
             reason = await self._until_done()
+            if reason is StoppedBy.EMPTY and await self._scheduler.suspects_left():
+                reason = StoppedBy.TRAPS
             self._state = "draining"
             self._on_drain(reason)
             self._scheduler.stop()

@@ -37,6 +37,7 @@ class Host:
     limit_reached: bool = False
     is_blocked: bool = False  # by an operator
     retries: int = 0  # queued again in the store: these need no place under a limit
+    has_suspects: bool = False  # set aside, of which some may be fetched once nothing else is queued (`engine.traps`)
 
     @property
     def backlog(self) -> int:
@@ -45,7 +46,9 @@ class Host:
 
     @property
     def has_work(self) -> bool:
-        return not self.limit_reached and not self.is_blocked and (bool(self.buffer) or self.queued > len(self.leased))
+        if self.limit_reached or self.is_blocked:
+            return False
+        return bool(self.buffer) or self.queued > len(self.leased) or (self.has_suspects and not self.leased)
 
     def robots_due(self, now_at: float) -> bool:
         """Whether robots.txt must be read before a page may be leased."""

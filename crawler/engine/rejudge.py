@@ -1,4 +1,4 @@
-"""Judges stored URLs anew when rules have changed: the scope, a robots.txt, a quarantine.
+"""Judges stored URLs anew when rules have changed: the scope, a robots.txt.
 
 What is queued and refused now is denied, with the rule; what was denied and is allowed now is queued again. It goes
 through a host in slices, so that neither the event loop nor the store is held. URLs that are handed out are left out:
@@ -83,10 +83,10 @@ class Rejudger:
         self.want(host_ids)
         self._wake.set()
 
-    def changed(self, robots_changed: Sequence[int], quarantined: Sequence[int]) -> None:
-        """What a commit brought."""
+    def changed(self, robots_changed: Sequence[int]) -> None:
+        """A commit brought another robots.txt of these hosts."""
         self._new_robots.update(robots_changed)
-        self.want((*robots_changed, *quarantined))
+        self.want(robots_changed)
 
     @property
     def is_idle(self) -> bool:
@@ -177,23 +177,21 @@ class Rejudger:
         if denied is not None:
             return denied
         if not self._admission.obey or host.robots is None:
-            return self._admission.traps.judge(row.url, host)
+            return None
         if host.is_held:
             if state is UrlState.DENIED and row.reason in _BY_ROBOTS:
                 return Denied(DenyReason.ROBOTS_UNREACHABLE, "robots.txt could not be read")
-            return self._admission.traps.judge(row.url, host)
-        return self._admission.judge_robots(row.url, host) or self._admission.traps.judge(row.url, host)
+            return None
+        return self._admission.judge_robots(row.url, host)
 
     async def _deny(self, host: Host, refused: list[tuple[int, Denied]]) -> int:
-        free = [(url_id, denied) for url_id, denied in refused if url_id not in host.leased]
-        if not free:
+        """Deny what is queued and in nobody's hands; the rest is judged when it is leased."""
+        if not refused:
             return 0
-        host.leased.update(url_id for url_id, _ in free)  # nobody takes them meanwhile
-        try:
-            count = await self._frontier.deny(host.id, free, now=self._clock.now())
-        finally:
-            host.leased.difference_update(url_id for url_id, _ in free)
-        host.queued -= count
+        async with self._scheduler.without_prefetch([host]):
+            free = [(url_id, denied) for url_id, denied in refused if url_id not in host.leased]
+            count = await self._frontier.deny(host.id, free, now=self._clock.now()) if free else 0
+            host.queued -= count
         return count
 
     # -- what is told

@@ -8,8 +8,8 @@ Invariant: a lease is out from its issue to `lease_ended`, once, and its unfinis
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -17,7 +17,7 @@ from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
 from crawler.core.outage import PROBE_S
 from crawler.core.politeness import CLOCK_GUARD_S
-from crawler.core.values import Lease, Origin, Task
+from crawler.core.values import Denied, Lease, Origin, Settlement, Task
 from crawler.engine.agenda import NEVER, Agenda
 from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate
@@ -26,6 +26,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.revisits import Revisits
 from crawler.engine.rules import RulesCache
 from crawler.engine.stock import FULL_S, Stock
+from crawler.engine.traps import TrapWatch
 from crawler.engine.turns import Turns
 from crawler.engine.valve import LOOK_S, Valve
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
@@ -47,6 +48,7 @@ class Scheduler:
         politeness: PolitenessOptions,
         options: EngineOptions,
         rules: RulesCache,
+        traps: TrapWatch,
         valve: Valve | None = None,
         revisits: Revisits | None = None,
     ) -> None:
@@ -59,8 +61,14 @@ class Scheduler:
         self._wake = asyncio.Event()
         self._agenda = Agenda(gate, clock, self._wake.set)
         self._stock = Stock(
-            books=books, frontier=frontier, rules=rules, lease_size=options.lease_size, on_ready=self._stocked
+            books=books,
+            frontier=frontier,
+            rules=rules,
+            traps=traps,
+            lease_size=options.lease_size,
+            on_ready=self._stocked,
         )
+        self.traps = traps
         self.turns = Turns(
             books=books,
             agenda=self._agenda,
@@ -104,6 +112,10 @@ class Scheduler:
             host = self.books.hosts[host_id]
             host.queued += count
             self.turns.bring(host)
+        for host_id, templates in receipt.suspects.items():
+            self.traps.set_aside(self.books.hosts[host_id], templates)
+        for host_id in receipt.linked:
+            self.traps.linked(self.books.hosts[host_id])
 
     def queued_again(self, counts: Mapping[int, int]) -> None:
         """The store queued URLs that were known: host id → how many."""
@@ -337,9 +349,27 @@ class Scheduler:
         if lease.origin == host.origin:
             host.peer = address
 
-    def page_settled(self, host_id: int, task: Task, *, fetched: bool) -> None:
-        """A page's settlement is in the store. `fetched`: a request was made for it."""
-        self._let_go_on(self.books.settled(self.books.hosts[host_id], task, fetched=fetched))
+    def page_settled(self, settlement: Settlement, new_links: Sequence[tuple[int, str]] = ()) -> None:
+        """A page's settlement is in the store, which first found `new_links` on it if it is a suspect's."""
+        host = self.books.hosts[settlement.host_id]
+        fetched = not isinstance(settlement.outcome, Denied)
+        self._let_go_on(self.books.settled(host, settlement.task, fetched=fetched))
+        if self.traps.stored(host, settlement, new_links):
+            self._stock.drop_suspects(host)
+        if host.has_suspects and not host.leased:
+            self.turns.bring(host)
+
+    async def reload_templates(self, host: Host) -> None:
+        """The store has other rows of the host's templates. Raises FrontierFull."""
+        self.traps.unload(host)
+        host.has_suspects = True
+        await self.traps.load(host)
+        self.turns.bring(host)
+        self._wake.set()
+
+    def without_prefetch(self, hosts: Iterable[Host]) -> AbstractAsyncContextManager[None]:
+        """While the store changes what is queued of these hosts, nothing of them is on its way from it."""
+        return self._stock.without_prefetch(hosts)
 
     def _let_go_on(self, hosts: Iterable[Host]) -> None:
         for host in hosts:
@@ -364,6 +394,10 @@ class Scheduler:
         await self._stock.load_rules(host)
 
     # -- questions
+
+    async def suspects_left(self) -> int:
+        """URLs that are set aside."""
+        return (await self._frontier.totals()).suspect
 
     @property
     def is_busy(self) -> bool:

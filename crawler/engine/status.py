@@ -183,7 +183,7 @@ class StatusView:
             ),
             urls={
                 "queued": sum(host.queued for host in self._books.hosts.values()), "waiting": totals.waiting,
-                "done": totals.done, "denied": totals.denied, "gave_up": totals.gave_up,
+                "done": totals.done, "denied": totals.denied, "gave_up": totals.gave_up, "suspect": totals.suspect,
             },
             hosts=self.hosts_by_state(),
             connections=connections_of(self._pool_stats()),

@@ -5,13 +5,15 @@ business. Invariant: a task is in one buffer, handed out, or in the store only.
 """
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
 from crawler.core.values import Task
 from crawler.engine.books import Books
 from crawler.engine.hosts import Host
 from crawler.engine.rules import RulesCache
+from crawler.engine.traps import TrapWatch
 from crawler.frontier.base import Frontier, FrontierFull
 
 PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
@@ -30,17 +32,20 @@ class Stock:
         books: Books,
         frontier: Frontier,
         rules: RulesCache,
+        traps: TrapWatch,
         lease_size: int,
         on_ready: Callable[[Host], None],
     ) -> None:
         self._books = books
         self._frontier = frontier
         self.rules = rules
+        self._traps = traps
         self._lease_size = lease_size
         self._on_ready = on_ready
         self._wanted: list[Host] = []
         self._rules_wanted: list[Host] = []
         self._running = 0
+        self._filled = asyncio.Event()  # set, and made anew, at each end of a prefetch
 
     @property
     def has_orders(self) -> bool:
@@ -68,7 +73,8 @@ class Stock:
     def pick(self, host: Host, limit: int) -> tuple[Task, ...]:
         """Up to `limit` tasks to hand out now; more is fetched when few are left."""
         low_water = self._prefetch(host) // 2
-        if len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased):
+        is_low = len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased)
+        if is_low or (host.has_suspects and not host.leased):
             self._want(host)
         picked: list[Task] = []
         while host.buffer and len(picked) < limit:
@@ -103,19 +109,64 @@ class Stock:
 
     async def _fill(self, host: Host) -> None:
         """Fetch tasks of a host from the store."""
-        limit = self._prefetch(host)
         tasks: list[Task] = []
         try:
-            tasks = await self._frontier.take(host.id, limit, leased=host.leased)
+            tasks = await self._take(host)
         except FrontierFull:
             await asyncio.sleep(FULL_S)
         finally:
-            host.filling = False
+            self._end_of_prefetch(host)
             self._running -= 1
         host.leased.update(task.id for task in tasks)
         host.retries = max(0, host.retries - sum(not task.is_first for task in tasks))
         host.buffer.extend(tasks)
         self._on_ready(host)
+
+    async def _take(self, host: Host) -> list[Task]:
+        """Up to a prefetch of queued tasks, suspects left out: those are set aside. Where nothing else is queued, some
+        suspects are queued instead.
+        """
+        await self._traps.load(host)
+        tasks = await self._frontier.take(host.id, self._prefetch(host), leased=host.leased)
+        suspects = [(task.id, template) for task in tasks if (template := self._traps.suspect_of(task, host))]
+        if suspects:
+            set_aside = await self._frontier.set_aside(host.id, suspects)
+            host.queued -= len(set_aside)
+            self._traps.set_aside(host, [template for url_id, template in suspects if url_id in set_aside])
+            ids = {url_id for url_id, _ in suspects}
+            tasks = [task for task in tasks if task.id not in ids]
+        elif not tasks and not host.leased and (trial := self._traps.next_trial(host)) is not None:
+            url_ids = await self._frontier.queue_suspects(host.id, *trial)
+            host.queued += len(url_ids)
+            self._traps.queued(host, trial[0], url_ids)
+        return tasks
+
+    def drop_suspects(self, host: Host) -> None:
+        """A verdict was reached: suspects that are at hand go back to the store, which sets them aside."""
+        for task in [task for task in host.buffer if self._traps.suspect_of(task, host)]:
+            host.buffer.remove(task)
+            host.leased.discard(task.id)
+
+    @contextlib.asynccontextmanager
+    async def without_prefetch(self, hosts: Iterable[Host]) -> AsyncIterator[None]:
+        """While the store changes what is queued of these hosts, nothing of them is on its way from it."""
+        held: list[Host] = []
+        try:
+            for host in hosts:
+                while host.filling:
+                    await self._filled.wait()
+                host.filling = True
+                held.append(host)
+            yield
+        finally:
+            for host in held:
+                self._end_of_prefetch(host)
+                self._on_ready(host)
+
+    def _end_of_prefetch(self, host: Host) -> None:
+        host.filling = False
+        self._filled.set()
+        self._filled = asyncio.Event()
 
     # -- rules
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from crawler.core.values import Origin
+from crawler.core.values import Origin, Suspects
 from crawler.core.vocabulary import OutcomeWord, StoppedBy
 from crawler.engine.tally import Tally
 from crawler.fetch.ledger import HostConnections, PoolStats
@@ -39,6 +39,7 @@ def summarise(
     *,
     most_opened: Sequence[tuple[Origin, HostConnections]] = (),
     unstored: int = 0,
+    suspects: Sequence[tuple[str, Suspects]] = (),
 ) -> dict[str, object]:
     """What this run did, not what the directory has seen in its life. `most_opened`: of which hosts to show the
     connections.
@@ -52,6 +53,10 @@ def summarise(
         "http_errors": tally.outcomes[OutcomeWord.HTTP_ERROR],
         "denied": tally.denied,
         "unstored": unstored,
+        "suspects": [
+            {"host": host, "template": one.template, "urls": one.urls, "examples": list(one.examples)}
+            for host, one in suspects
+        ],
         "links_found": tally.links_found,
         "links_new": tally.links_new,
         "hosts": hosts,

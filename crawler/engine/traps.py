@@ -1,211 +1,283 @@
-"""Watches hosts for parts that have no end, and holds their quarantines.
+"""Keeps parts of a site that look endless from taking the crawl: which URLs are suspects, and when they are fetched.
 
-A host is watched once it has answered more than a few pages; each page then counts for its template
-(`core.trapshape`), samples of a template are judged (`core.novelty`), and a template that proves endless is put in
-quarantine with the evidence. Pages that say what a page says that cannot exist (a soft 404) lead nowhere. What was
-decided is in the store, and every few pages what was counted; a sample under way is in memory only. It knows nothing
-of requests: who asks is told what to look at.
+The pages of a host are compared within their URL templates (`core.trapshape`, `core.novelty`). URLs of a template whose
+pages are all alike are suspects: the store sets them aside, and they are fetched when the host has nothing else queued,
+a few at a time (trials). A trial that makes its template grow with more of the same is paid for from a budget; once it
+is spent, what is left of the template is left, and the crawl says so. Trials that find something new, or nothing more,
+cost nothing, so that a finite template is fetched to its end, however alike its pages are.
 
-Invariant: at most HOSTS_WATCHED hosts are watched, each with TEMPLATES templates; quarantines are never forgotten.
+It knows nothing of requests: whoever makes them says what came of them.
+
+Invariants: verdicts follow from the pages that the store holds, and budgets are in the store, so that a restart changes
+neither. At most HOSTS_WATCHED hosts and TEMPLATES_WATCHED templates are in memory, but for one host that has more; the
+others are read again when they have work.
 """
 
 import random
 import string
+from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Final
-
-import orjson
 
 from crawler.content.fingerprint import Fingerprint
 from crawler.core import value
 from crawler.core.clock import Clock
-from crawler.core.novelty import Evidence, Ledger
+from crawler.core.novelty import LEAST, PageSample, TemplateSample, is_sampled, rank_of, sketch
 from crawler.core.options import TrapOptions
-from crawler.core.trapshape import Template, TemplateTree, TrapKind
+from crawler.core.trapshape import ERROR_PAGE_LINKS, general_templates_of, is_suspicious, templates_of
 from crawler.core.url import target_of
-from crawler.core.values import Denied, Quarantine, Task, TrapCount
-from crawler.core.vocabulary import DenyReason
-from crawler.engine.clock import SystemClock
+from crawler.core.values import HostTemplates, PageNote, Settlement, Task, TemplateRow
+from crawler.core.vocabulary import Source, TaskKind
 from crawler.engine.hosts import Host
 from crawler.engine.visit import Reading
+from crawler.frontier.base import Frontier
 from crawler.obs.events import Event
 
-WATCHED_FROM: Final = 16  # pages of a host that are nobody's business
+TRIALS: Final = 200  # suspects of a template, over all runs, that may make it grow with more of the same …
+PLAIN_TRIALS: Final = 600  # … where its URLs show no sign of having no end
+GOOD_TRIAL: Final = 20  # more of them for each trial that brought something new
+TRIALS_AT_ONCE: Final = 16
 HOSTS_WATCHED: Final = 2_048
-TEMPLATES: Final = 512
+TEMPLATES_WATCHED: Final = 32_768  # of all hosts together; some 50 MiB
+TEMPLATES_OF_HOST: Final = 8_192  # beyond, only the most general ones get a new sample
+WHOLE_HOST: Final = 10  # times `max_pages_per_template` pages may be fetched of all templates of a host together
 SAME_TITLES: Final = 12  # pages of one template in a row, that make an error page likely
 PROBES: Final = 4  # of one host
-KEPT_EVERY: Final = 8  # pages of a template, or combinations: so often its count is stored, and a crash costs no more
-_NAMES_OF_PATHS: Final = 512  # paths whose combinations of parameters are counted
+TITLES: Final = 512  # templates of a host whose last title is remembered
+
+
+@value.dataclass(frozen=True, slots=True)
+class PageCheck:
+    """What is to be looked at on one page. `looks`: its words are needed."""
+
+    looks: bool
+    rank: int | None = None  # where it is sampled
+    trial: str | None = None
 
 
 @dataclass(slots=True)
-class _Page:
-    """A template's ledger, and the run of its pages that had one title."""
+class _Titles:
+    """The run of pages of a template that had one title."""
 
-    ledger: Ledger
     title: str = ""
-    same_titles: int = 0
+    run: int = 0
 
 
 @dataclass(slots=True)
 class HostTraps:
-    """What is known of one watched host. `soft_404` are pages that do not exist, as it answers them."""
+    """What is known of one host. `is_loaded`: `samples`, `rows` and `suspects` are as the store has them."""
 
-    tree: TemplateTree = field(default_factory=TemplateTree)
-    pages: OrderedDict[str, _Page] = field(default_factory=OrderedDict)
-    combinations: dict[str, set[str]] = field(default_factory=dict)
-    quarantined: dict[str, Quarantine] = field(default_factory=dict)
-    released: set[str] = field(default_factory=set)
+    is_loaded: bool = False
+    samples: dict[str, TemplateSample] = field(default_factory=dict)
+    rows: dict[str, TemplateRow] = field(default_factory=dict)
+    suspects: dict[str, int] = field(default_factory=dict)  # URLs set aside, by template
+    alike: set[str] = field(default_factory=set)  # templates with that verdict
+    full: set[str] = field(default_factory=set)  # templates with as many pages as they may have
+    trials: dict[int, str] = field(default_factory=dict)  # URL ids under way, with their template
+    titles: OrderedDict[str, _Titles] = field(default_factory=OrderedDict)
     probed: set[str] = field(default_factory=set)  # templates
-    soft_404: list[Fingerprint] = field(default_factory=list)
-
-
-@value.dataclass(frozen=True, slots=True)
-class Watch:
-    """One page under way. `looks`: its text is to be fingerprinted; `counts`: its template is being judged."""
-
-    traps: HostTraps
-    template: Template
-    page: _Page
-    looks: bool
-    counts: bool
+    soft_404: list[Fingerprint] = field(default_factory=list)  # pages that do not exist, as the host answers them
 
 
 class TrapWatch:
-    """`on_event` gets `quarantine` lines, `on_quarantine` the host whose URLs are to be judged anew."""
+    """`on_event` gets `suspect` and `probe` lines."""
 
     def __init__(
         self,
         options: TrapOptions,
+        frontier: Frontier,
         clock: Clock,
         rng: random.Random,
         on_event: Callable[[Event, dict[str, object]], None],
     ) -> None:
         self._options = options
+        self._frontier = frontier
         self._clock = clock
         self._rng = rng
         self._on_event = on_event
         self._hosts: OrderedDict[int, HostTraps] = OrderedDict()
-        self._dirty: list[Quarantine] = []
+        self._dirty: dict[tuple[int, str], TemplateRow] = {}
         self._dirty_pages: dict[int, list[Fingerprint]] = {}
-        self._dirty_counts: dict[tuple[int, str, str], TrapCount] = {}
+        self._templates = 0  # in memory
 
-    def load(
-        self,
-        quarantines: Iterable[Quarantine],
-        counts: Sequence[TrapCount] = (),
-        error_pages: Iterable[tuple[int, bytes]] = (),
-    ) -> None:
-        """Take over what an earlier run decided and counted; `counts` those that matter most first."""
-        for one in quarantines:
-            self._put(one)
-        for host_id, stored in error_pages:
-            self._watched(host_id).soft_404 = [Fingerprint.from_bytes(one) for one in _split(stored)]
-        for count in reversed(counts):
-            traps = self._watched(count.host_id)
-            if count.names:
-                traps.combinations.setdefault(count.template, set()).add(count.names)
-            else:
-                traps.tree.restore(count.template)
-                ledger = Ledger.resumed(TrapKind(count.kind), count.fetched, count.check_at, self._options)
-                traps.pages[count.template] = _Page(ledger)
-
-    def take_counts(self) -> list[TrapCount]:
-        """Counts that changed since last asked, for the next commit."""
-        counts = list(self._dirty_counts.values())
-        self._dirty_counts.clear()
-        return counts
-
-    def take_quarantines(self) -> list[Quarantine]:
-        """Those that changed since last asked, for the next commit."""
-        dirty, self._dirty = self._dirty, []
-        return dirty
-
-    def take_error_pages(self) -> list[tuple[int, bytes]]:
-        """Host ids with what their pages look like that do not exist, where that changed since last asked."""
-        changed = [(host_id, _join(one.as_bytes() for one in pages)) for host_id, pages in self._dirty_pages.items()]
-        self._dirty_pages.clear()
-        return changed
-
-    # -- verdicts
-
-    def judge(self, url: str, host: Host) -> Denied | None:
-        """Whether a URL belongs to what is quarantined, or combines its parameters once too often."""
+    async def load(self, host: Host) -> None:
+        """Have what the store knows of a host at hand, if that may matter. Raises FrontierFull."""
         traps = self._hosts.get(host.id)
-        if traps is None or not self._options.detect or ("?" not in url and not traps.quarantined):
+        if traps is not None and traps.is_loaded:
+            self._hosts.move_to_end(host.id)
+            return
+        if self._options.detect == "off" and not host.has_suspects:
+            return
+        if host.fetched < LEAST and not host.has_suspects:  # too few for any verdict
+            return
+        stored = await self._frontier.templates_of_host(host.id)
+        traps = self._watched(host.id)
+        if not traps.is_loaded:
+            traps.is_loaded = True
+            self._take_over(traps, stored)
+            self._look_again(host, traps)
+
+    def _take_over(self, traps: HostTraps, stored: HostTemplates) -> None:
+        traps.rows = {row.template: row for row in stored.rows}
+        traps.suspects = {one.template: one.urls for one in stored.suspects}
+        traps.soft_404 = [Fingerprint.from_bytes(one) for one in _split(stored.error_pages)]
+        for page in stored.pages:
+            sample = PageSample(rank_of(page.target), array("I", page.words))
+            for _, known in self._samples_of(traps, page.target):
+                known.add(sample)
+        traps.alike = {template for template, known in traps.samples.items() if known.is_alike}
+        traps.full = {row.template for row in stored.rows if self._is_full(row)}
+
+    def _samples_of(self, traps: HostTraps, target: str) -> Iterator[tuple[str, TemplateSample]]:
+        """The samples that a page belongs to."""
+        templates = templates_of(target)
+        for template in templates if len(traps.samples) < TEMPLATES_OF_HOST else templates[-2:]:
+            sample = traps.samples.get(template)
+            if sample is None:
+                sample = traps.samples[template] = TemplateSample()
+                self._templates += 1
+            yield template, sample
+
+    # -- which URLs are suspects
+
+    def suspect_of(self, task: Task, host: Host) -> str | None:
+        """The template that a queued task is a suspect of; None if it may be fetched in its turn."""
+        traps = self._hosts.get(host.id)
+        if traps is None or self._options.detect != "hold" or not (traps.alike or traps.full):
             return None
-        template = traps.tree.template_of(target_of(url))
-        if template.text in traps.quarantined:
-            return Denied(DenyReason.TRAP_QUARANTINE, f'quarantined: "{template.text}" brought nothing new')
-        if template.combination:
-            known = traps.combinations.get(template.text, ())
-            if len(known) >= self._options.max_combinations and template.combination not in known:
-                return Denied(
-                    DenyReason.TRAP_COMBINATIONS,
-                    f'traps.max_combinations = {self._options.max_combinations} of "{template.text}"',
-                )
-        return None
+        if not task.is_first or task.kind is not TaskKind.PAGE or task.source is Source.REQUISITE:
+            return None
+        templates = templates_of(target_of(task.url))
+        if any(self._is_released(traps, template) for template in templates):
+            return None
+        found = self._alike_among(traps, templates) or next((one for one in templates if one in traps.full), None)
+        trial = traps.trials.get(task.id)
+        if trial is None or found is None or trial in (found, ERROR_PAGE_LINKS):
+            return found if trial is None else None
+        del traps.trials[task.id]  # since it was set aside, another template has got the verdict
+        return found
+
+    def _alike_among(self, traps: HostTraps, templates: Sequence[str]) -> str | None:
+        """The most specific template with a verdict decides. If it is alike, its suspects are those of the most general
+        one that is alike as well, so that the parts of a trap share one budget; not of the whole host.
+        """
+        decided = [one for one in templates if (known := traps.samples.get(one)) is not None and known.has_verdict]
+        if not decided or decided[0] not in traps.alike:
+            return None
+        *_, last = takewhile(
+            traps.alike.__contains__, decided[:1] + [one for one in decided[1:] if one != templates[-1]]
+        )
+        return last
+
+    def _is_released(self, traps: HostTraps, template: str) -> bool:
+        row = traps.rows.get(template)
+        return row is not None and row.released_at is not None
+
+    def _is_full(self, row: TemplateRow) -> bool:
+        most = self._options.max_pages_per_template
+        return row.released_at is None and row.pages >= (most * WHOLE_HOST if row.template.startswith("/**") else most)
+
+    def set_aside(self, host: Host, templates: Iterable[str]) -> None:
+        """The store has set suspects of these templates aside, one for each time that a template is named."""
+        traps = self._watched(host.id)
+        for template in templates:
+            traps.suspects[template] = traps.suspects.get(template, 0) + 1
+        self._look_again(host, traps)
+
+    def linked(self, host: Host) -> None:
+        """A URL of the host that only error pages had is linked from another page: it is queued."""
+        traps = self._watched(host.id)
+        traps.suspects[ERROR_PAGE_LINKS] = max(0, traps.suspects.get(ERROR_PAGE_LINKS, 0) - 1)
+
+    # -- when they are fetched
+
+    def next_trial(self, host: Host) -> tuple[str, int] | None:
+        """A template of which suspects may be queued now, and how many; None if there is none."""
+        traps = self._hosts.get(host.id)
+        if traps is None:
+            return None
+        room = ((template, self._room(traps, template)) for template, urls in traps.suspects.items() if urls)
+        return next(((template, count) for template, count in room if count > 0), None)
+
+    def _room(self, traps: HostTraps, template: str) -> int:
+        """How many suspects of a template may be queued now."""
+        if self._options.detect != "hold" or self._is_released(traps, template):
+            return TRIALS_AT_ONCE
+        if template in traps.full:
+            return 0
+        if template != ERROR_PAGE_LINKS and template not in traps.alike:  # the verdict did not last
+            return TRIALS_AT_ONCE
+        row = traps.rows.get(template)
+        budget = _budget(template) if row is None else _budget(template) + GOOD_TRIAL * row.good - row.spent
+        under_way = sum(one == template for one in traps.trials.values())
+        return min(TRIALS_AT_ONCE, budget) - under_way
+
+    def queued(self, host: Host, template: str, url_ids: Sequence[int]) -> None:
+        """The store has queued these suspects."""
+        traps = self._watched(host.id)
+        traps.suspects[template] = max(0, traps.suspects.get(template, 0) - len(url_ids)) if url_ids else 0
+        traps.trials.update((url_id, template) for url_id in url_ids)
+        self._look_again(host, traps)
+
+    def _look_again(self, host: Host, traps: HostTraps) -> None:
+        host.has_suspects = any(urls and self._room(traps, template) > 0 for template, urls in traps.suspects.items())
+
+    def unload(self, host: Host) -> None:
+        """What the store says of a host is to be read again. Trials under way stay known as such."""
+        traps = self._hosts.get(host.id)
+        if traps is not None:
+            traps.is_loaded = False
+            self._templates -= len(traps.samples)
+            traps.samples = {}
 
     # -- pages
 
-    def begin(self, host: Host, task: Task) -> Watch | None:
+    def begin(self, host: Host, task: Task) -> PageCheck | None:
         """A page was fetched; None if nothing about it is to be looked at."""
-        if not self._options.detect or host.fetched < WATCHED_FROM:
+        if self._options.detect == "off":
             return None
-        traps = self._watched(host.id)
-        template = traps.tree.template_of(target_of(task.url), learns=True)
-        page = traps.pages.get(template.text)
-        if page is None:
-            page = traps.pages[template.text] = _Page(Ledger(template.kind))
-            if len(traps.pages) > TEMPLATES:
-                traps.pages.popitem(last=False)
-        else:
-            traps.pages.move_to_end(template.text)
-        if template.combination and len(traps.combinations) < _NAMES_OF_PATHS:
-            self._note_combination(host.id, template, traps.combinations.setdefault(template.text, set()))
-        counts = template.text not in traps.released and page.ledger.count(template.kind, self._options)
-        if (fetched := page.ledger.fetched) % KEPT_EVERY == 0 and fetched:
-            self._keep(host.id, template.text, "", page.ledger)
-        return Watch(traps, template, page, counts or bool(traps.soft_404), counts)
+        traps = self._hosts.get(host.id)
+        trial = None if traps is None else traps.trials.get(task.id)
+        rank = None
+        if not task.is_revisit:
+            target = target_of(task.url)
+            rank = rank_of(target)
+            if not is_sampled(rank, suspicious=is_suspicious(target)):
+                rank = None
+        looks = rank is not None or trial is not None or (traps is not None and bool(traps.soft_404))
+        return PageCheck(looks, rank, trial)
 
-    def _note_combination(self, host_id: int, template: Template, known: set[str]) -> None:
-        if template.combination in known:
-            return
-        known.add(template.combination)
-        if len(known) >= KEPT_EVERY:
-            for names in known if len(known) == KEPT_EVERY else (template.combination,):
-                self._keep(host_id, template.text, names, Ledger(template.kind))
-
-    def _keep(self, host_id: int, template: str, names: str, ledger: Ledger) -> None:
-        count = TrapCount(host_id, template, names, ledger.kind.value, ledger.fetched, ledger.check_at)
-        self._dirty_counts[host_id, template, names] = count
-
-    def is_error_page(self, watch: Watch, reading: Reading) -> bool:
+    def is_error_page(self, host: Host, reading: Reading) -> bool:
         """Whether a page says what the host says of pages that do not exist."""
-        found = reading.fingerprint
-        return found is not None and any(found.is_near(known) for known in watch.traps.soft_404)
+        traps, found = self._hosts.get(host.id), reading.fingerprint
+        return traps is not None and found is not None and any(found.is_near(known) for known in traps.soft_404)
 
-    def probe_target(self, watch: Watch, task: Task, reading: Reading) -> str | None:
+    def probe_target(self, host: Host, task: Task, reading: Reading) -> str | None:
         """The target of a page that should not exist, if the host must be asked for one: pages of a template have one
         title for all.
         """
-        page, title = watch.page, reading.page.title if reading.page is not None else None
-        if title is None:
+        title = reading.page.title if reading.page is not None else None
+        if title is None or not self._options.soft_404 or host.fetched < SAME_TITLES:
+            return None
+        traps = self._watched(host.id)
+        if len(traps.probed) >= PROBES:
             return None
         target = target_of(task.url).partition("?")[0]
+        template = templates_of(target)[0]
+        titles = traps.titles.setdefault(template, _Titles())
+        traps.titles.move_to_end(template)
+        if len(traps.titles) > TITLES:
+            traps.titles.popitem(last=False)
         folder, _, name = target.rpartition("/")
         shorn = title.replace(name, "").strip() if name else title
-        page.same_titles = page.same_titles + 1 if shorn == page.title else 1
-        page.title = shorn
-        traps = watch.traps
-        if page.same_titles < SAME_TITLES or not self._options.soft_404:
+        titles.run = titles.run + 1 if shorn == titles.title else 1
+        titles.title = shorn
+        if titles.run < SAME_TITLES or template in traps.probed:
             return None
-        if watch.template.text in traps.probed or len(traps.probed) >= PROBES:
-            return None
-        traps.probed.add(watch.template.text)
+        traps.probed.add(template)
         return f"{folder}/{''.join(self._rng.choices(string.ascii_lowercase, k=20))}"
 
     def probed(self, host: Host, found: Fingerprint | None) -> None:
@@ -219,74 +291,130 @@ class TrapWatch:
             {"server_address": host.origin.host, "server_port": host.origin.port, "soft_404": found is not None},
         )
 
-    def learn(self, host: Host, watch: Watch, reading: Reading) -> bool:
-        """Look at a page that was read and judged. Returns whether its template was quarantined for it."""
+    def note(self, host: Host, task: Task, check: PageCheck, reading: Reading, *, is_error_page: bool) -> PageNote:
+        """What the store is to keep of a page that was read."""
+        traps = self._hosts.get(host.id)
         found = reading.fingerprint
-        if not watch.counts or found is None:
+        words = sketch(found.words).tobytes() if found is not None and check.rank is not None else None
+        counted: tuple[str, ...] = ()
+        is_html = reading.page is not None and reading.page.charset is not None
+        if traps is not None and traps.samples and is_html and not task.is_revisit:
+            known = traps.samples
+            general = general_templates_of(target_of(task.url))
+            counted = tuple(one for one in general if one in known and known[one].has_verdict)
+        is_good = False
+        if traps is not None and found is not None and check.trial is not None and not is_error_page:
+            sample = traps.samples.get(check.trial)
+            is_good = sample is None or sample.learns(sketch(found.words))
+        return PageNote(words, counted, check.trial, is_good, is_error_page)
+
+    def stored(self, host: Host, settlement: Settlement, new_links: Sequence[tuple[int, str]]) -> bool:
+        """A page is in the store. `new_links` are host id and target of the URLs first found on a suspect. Returns
+        whether more URLs are suspects than were.
+        """
+        note, traps = settlement.note, self._hosts.get(host.id)
+        if traps is None:
             return False
-        own = watch.template.text
-        bred, leads_out = 0, False
-        for link in reading.discovered:
-            if link.origin == host.origin and watch.traps.tree.template_of(target_of(link.url)).text == own:
-                bred += 1
-            else:
-                leads_out = True
-        evidence = watch.page.ledger.judge(
-            found.words, found.simhash, leads_out=leads_out, bred=bred, options=self._options
-        )
-        if evidence is None:
-            return False
-        self._quarantine(host, own, evidence)
-        return True
+        before = len(traps.alike) + len(traps.full)
+        trial = traps.trials.pop(settlement.task.id, None)
+        if note is not None and traps.is_loaded:
+            for template in note.counted:
+                row = self._row(traps, host.id, template)
+                traps.rows[template] = row = replace(row, pages=row.pages + 1)
+                if self._is_full(row) and template not in traps.full:
+                    traps.full.add(template)
+                    self._say_suspect(host, template, "max_pages", pages=row.pages)
+            if note.words is not None:
+                self._sample(host, traps, settlement.task, note.words)
+        if trial is not None:
+            self._tried(host, traps, trial, settlement, new_links)
+        if traps.suspects:
+            self._look_again(host, traps)
+        return len(traps.alike) + len(traps.full) > before
 
-    def _quarantine(self, host: Host, template: str, evidence: Evidence) -> None:
-        text = orjson.dumps(evidence.as_dict()).decode()
-        one = Quarantine(host.id, template, DenyReason.TRAP_QUARANTINE.value, text, self._clock.now())
-        self._put(one)
-        self._dirty.append(one)
-        self._on_event(
-            Event.QUARANTINE,
-            {"server_address": host.origin.host, "server_port": host.origin.port, "template": template}
-            | evidence.as_dict(),
-        )
+    def _sample(self, host: Host, traps: HostTraps, task: Task, words: bytes) -> None:
+        target = target_of(task.url)
+        page = PageSample(rank_of(target), array("I", words))
+        for template, sample in self._samples_of(traps, target):
+            if not sample.add(page) or not sample.has_verdict or sample.is_alike is (template in traps.alike):
+                continue
+            if not sample.is_alike:
+                traps.alike.discard(template)
+                continue
+            traps.alike.add(template)
+            if not self._is_released(traps, template):
+                self._say_suspect(host, template, "alike", judged=len(sample.pages), alike=sample.alike_count)
+                row = self._row(traps, host.id, template)
+                self._change(host.id, traps, replace(row, since_at=row.since_at or self._clock.now()))
 
-    def release(self, host: Host, template: str | None = None) -> Sequence[str]:
-        """By command: let a template, or all of the host, be fetched again. Returns which."""
-        traps = self._hosts.get(host.id)
-        chosen = [] if traps is None else [text for text in traps.quarantined if template in (None, text)]
-        for text in chosen:
-            assert traps is not None
-            one = replace(traps.quarantined[text], released_at=self._clock.now())
-            self._put(one)
-            self._dirty.append(one)
-        return chosen
+    def _say_suspect(self, host: Host, template: str, why: str, **more: object) -> None:
+        where = {"server_address": host.origin.host, "server_port": host.origin.port, "template": template}
+        self._on_event(Event.SUSPECT, {**where, "why": why, "action": self._options.detect, **more})
 
-    def quarantined(self, host: Host) -> Sequence[Quarantine]:
-        """What of a host is not fetched now."""
-        traps = self._hosts.get(host.id)
-        return () if traps is None else tuple(traps.quarantined.values())
+    def _tried(
+        self,
+        host: Host,
+        traps: HostTraps,
+        trial: str,
+        settlement: Settlement,
+        new_links: Sequence[tuple[int, str]],
+    ) -> None:
+        """A trial is in the store: it is paid for if its template grew, and has earned more if it brought anything new:
+        words, or links to pages of this host that are no suspects themselves.
+        """
+        is_good = settlement.note is not None and settlement.note.is_good
+        grew = False
+        for host_id, target in new_links:
+            templates = templates_of(target)
+            if trial == ERROR_PAGE_LINKS or (host_id == host.id and trial in templates):
+                grew = True
+            elif host_id == host.id and self._alike_among(traps, templates[:-1]) is None:
+                is_good = True
+        if grew or is_good:
+            row = self._row(traps, host.id, trial)
+            row = replace(row, spent=row.spent + grew, good=row.good + is_good)
+            self._change(host.id, traps, row)
+            if grew and row.spent == _budget(trial) + GOOD_TRIAL * row.good:
+                self._say_suspect(host, trial, "trials_spent", urls=traps.suspects.get(trial, 0))
 
-    def _put(self, one: Quarantine) -> None:
-        traps = self._watched(one.host_id)
-        traps.tree.widen(one.template)
-        if one.released_at is None:
-            traps.quarantined[one.template] = one
-        else:
-            traps.quarantined.pop(one.template, None)
-            traps.released.add(one.template)
+    def _row(self, traps: HostTraps, host_id: int, template: str) -> TemplateRow:
+        return traps.rows.get(template) or TemplateRow(host_id, template)
+
+    def _change(self, host_id: int, traps: HostTraps, row: TemplateRow) -> None:
+        traps.rows[row.template] = row
+        self._dirty[host_id, row.template] = row
+
+    # -- for the next commit
+
+    def take_rows(self) -> list[TemplateRow]:
+        """Rows of templates that changed since last asked. Their `pages` are the store's own to count."""
+        rows = list(self._dirty.values())
+        self._dirty.clear()
+        return rows
+
+    def take_error_pages(self) -> list[tuple[int, bytes]]:
+        """Host ids with what their pages look like that do not exist, where that changed since last asked."""
+        changed = [(host_id, _join(one.as_bytes() for one in pages)) for host_id, pages in self._dirty_pages.items()]
+        self._dirty_pages.clear()
+        return changed
 
     def _watched(self, host_id: int) -> HostTraps:
         traps = self._hosts.get(host_id)
         if traps is None:
             traps = self._hosts[host_id] = HostTraps()
-            if len(self._hosts) > HOSTS_WATCHED:
-                for known in self._hosts:
-                    if not self._hosts[known].quarantined and not self._hosts[known].released:
-                        del self._hosts[known]
-                        break
+            while len(self._hosts) > HOSTS_WATCHED or self._templates > TEMPLATES_WATCHED:
+                oldest = next((id_ for id_, one in self._hosts.items() if id_ != host_id and not one.trials), None)
+                if oldest is None:
+                    break
+                self._templates -= len(self._hosts.pop(oldest).samples)
         else:
             self._hosts.move_to_end(host_id)
         return traps
+
+
+def _budget(template: str) -> int:
+    has_sign = any(sign in template for sign in ("?", "{date}", "{id}", "{again}"))
+    return TRIALS if has_sign or template == ERROR_PAGE_LINKS else PLAIN_TRIALS
 
 
 def _join(parts: Iterable[bytes]) -> bytes:
@@ -300,8 +428,3 @@ def _split(joined: bytes) -> list[bytes]:
         parts.append(joined[at + 4 : end])
         at = end
     return parts
-
-
-def unwatched() -> TrapWatch:
-    """For whoever asks about single URLs: no host is watched, nothing is quarantined."""
-    return TrapWatch(TrapOptions(detect=False), SystemClock(), random.Random(0), lambda event, fields: None)  # noqa: S311 - asked for nothing

@@ -12,7 +12,7 @@ from typing import Final
 
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
-from crawler.core.values import Discovered, Quarantine
+from crawler.core.values import Discovered, TemplateRow
 from crawler.core.vocabulary import DenyReason, ErrorType, OutcomeWord, Source
 from crawler.engine.scheduler import Scheduler
 from crawler.frontier.base import Batch, Ending, Forgotten, Frontier, Receipt
@@ -145,15 +145,19 @@ def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
         host.queued -= max(0, erased.queued.get(host_id, 0) - in_flight)
 
 
-async def release(frontier: Frontier, host_ids: Collection[int], template: str | None, now: float) -> list[Quarantine]:
-    """Let what is quarantined of these hosts be fetched again: one template, or all. Returns what was released; the
-    URLs are judged anew when the crawl runs.
+async def release(frontier: Frontier, host_ids: Collection[int], template: str | None, now: float) -> list[str]:
+    """Let suspects of these hosts be fetched for good: those of one template, or all. Returns the templates. Their URLs
+    are queued when the crawl has nothing else of their host.
     """
-    found = [
-        replace(one, released_at=now)
-        for one in await frontier.quarantines()
-        if one.host_id in host_ids and one.released_at is None and template in (None, one.template)
-    ]
-    if found:
-        await frontier.settle(Batch([], [], quarantines=found))
-    return found
+    rows: list[TemplateRow] = []
+    for host_id in sorted(host_ids):
+        known = await frontier.templates_of_host(host_id)
+        suspected = {row.template: row for row in known.rows if row.since_at is not None}
+        held = {one.template for one in known.suspects}
+        for name in sorted(suspected.keys() | held):
+            row = suspected.get(name) or TemplateRow(host_id, name)
+            if row.released_at is None and template in (None, name):
+                rows.append(replace(row, released_at=now))
+    if rows:
+        await frontier.settle(Batch([], [], templates=rows))
+    return [row.template for row in rows]

@@ -266,8 +266,12 @@ class Reader:
             reading.outcome = replace(response, error_type=response.error_type or ErrorType.CONTENT_ERROR)
         return reading
 
-    def judge(self, task: Task, reading: Reading, links: Sequence[Link], scope: Scope) -> None:
-        """The cheap half, on the event loop: which links are worth storing. Fills `reading.discovered`."""
+    def judge(
+        self, task: Task, reading: Reading, links: Sequence[Link], scope: Scope, *, remembers: bool = True
+    ) -> None:
+        """The cheap half, on the event loop: which links are worth storing. Fills `reading.discovered`. `remembers`:
+        what is sent to the store need not be sent again when another page links to it.
+        """
         seen, urls = self._seen, self._urls
         if self._in_links is not None and links and not task.is_revisit and self._in_links.wants_page():
             self._in_links.note([key_of(link.url) for link in links])
@@ -304,7 +308,8 @@ class Reader:
                 if refused.reason is DenyReason.SCOPE_HOST and link.source is Source.LINK:
                     elsewhere[link.url] = skipped
             else:
-                seen.add(key)
+                if remembers:
+                    seen.add(key)
                 reading.discovered.append(found)
 
     def _has_room_for_feed(self, link: Link) -> bool:

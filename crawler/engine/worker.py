@@ -28,6 +28,7 @@ from crawler.core.values import (
     NotModified,
     Origin,
     Outcome,
+    PageNote,
     Record,
     Redirected,
     RobotsRecord,
@@ -43,6 +44,7 @@ from crawler.engine.revisits import Revisits
 from crawler.engine.robots_answers import RobotsAnswers
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally
+from crawler.engine.traps import TrapWatch
 from crawler.engine.visit import LISTING_KINDS, Reader, Reading, Skipped
 from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.options import FetchOptions
@@ -109,6 +111,7 @@ class Worker:
         large_pages: asyncio.Semaphore,
         revisits: Revisits,
         listings: Listings,
+        traps: TrapWatch,
         on_skipped: Callable[[list[Skipped]], None],
         on_scope_host: Callable[[str, str], None],
         on_robots: Callable[[Host], None],
@@ -127,6 +130,7 @@ class Worker:
         self._large_pages = large_pages
         self._revisits = revisits
         self._listings = listings
+        self._traps = traps
         self._on_skipped = on_skipped
         self._on_scope_host = on_scope_host
         self._robots = RobotsAnswers(
@@ -256,9 +260,9 @@ class Worker:
     ) -> None:
         ends = self._fate(task, outcome)
         if ends.state is UrlState.WAITING:
-            reading = Reading(outcome)
+            reading, note = Reading(outcome), None
         else:
-            reading = await self._read(host, task, outcome)
+            reading, note = await self._read(host, task, outcome)
             if reading.outcome is not outcome:
                 self._tally.reconsidered(outcome, reading.outcome)
                 outcome = reading.outcome
@@ -286,6 +290,7 @@ class Worker:
             digest=reading.payload_digest if _has_content(task, outcome) else None,
             finished_at=self._clock.now(),
             history=history,
+            note=note,
         )
         self._tally.links_found += reading.links_found
         self.stage = "store"
@@ -306,31 +311,30 @@ class Worker:
             return max(0.0, host.turn.open_mono - self._clock.mono())
         return after_s
 
-    async def _read(self, host: Host, task: Task, outcome: Outcome) -> Reading:
-        traps = self._admission.traps
+    async def _read(self, host: Host, task: Task, outcome: Outcome) -> tuple[Reading, PageNote | None]:
+        traps = self._traps
         is_page = isinstance(outcome, Fetched) and 200 <= outcome.head.status_code < 300
-        watch = traps.begin(host, task) if is_page and task.kind is TaskKind.PAGE else None
-        fingerprinted = watch is not None and watch.looks
+        check = traps.begin(host, task) if is_page and task.kind is TaskKind.PAGE else None
+        fingerprinted = check is not None and check.looks
         read = partial(self._reader.read, fingerprinted=True) if fingerprinted else self._reader.read
         if is_large(outcome, is_listing=task.kind in LISTING_KINDS):
             reading, links = await asyncio.to_thread(read, task, outcome, on_loop=False)
         else:
             reading, links = read(task, outcome)
-        if watch is not None and links:
-            if traps.is_error_page(watch, reading):
-                links = []  # they are no more real than the page
-            elif (target := traps.probe_target(watch, task, reading)) is not None:
+        is_error_page = False
+        if check is not None and links:
+            is_error_page = traps.is_error_page(host, reading)
+            if not is_error_page and (target := traps.probe_target(host, task, reading)) is not None:
                 self._probe(host, target)
         if isinstance(outcome, Redirected):
             self._widen_scope(task, outcome)
-        self._reader.judge(task, reading, links, self._admission.scope)
+        self._reader.judge(task, reading, links, self._admission.scope, remembers=not is_error_page)
         if reading.listing is not None:
             await self._listings.judge(task, host.id, reading, self._admission.scope)
         if reading.skipped:
             self._on_skipped(reading.skipped)
-        if fingerprinted and watch is not None and traps.learn(host, watch, reading):
-            self._committer.nudge()
-        return reading
+        note = None if check is None else traps.note(host, task, check, reading, is_error_page=is_error_page)
+        return reading, note
 
     def _probe(self, host: Host, target: str) -> None:
         """Ask the host for a page that should not exist, if it lets us."""
@@ -344,7 +348,7 @@ class Worker:
         read = partial(self._reader.read, task, outcome, on_loop=False, fingerprinted=True)
         reading, _ = await off_loop_if_large(outcome, read)
         if response_of(outcome) is not None:
-            self._admission.traps.probed(host, reading.fingerprint)
+            self._traps.probed(host, reading.fingerprint)
         await self._settle_errand(lease, task, outcome, reading, None, dur_s, queue_s)
 
     def _widen_scope(self, task: Task, outcome: Redirected) -> None:

@@ -20,19 +20,19 @@ from crawler.core.values import (
     Denied,
     Discovered,
     HostRow,
+    HostTemplates,
     Origin,
     Pace,
-    Quarantine,
     Rest,
     Settlement,
     SinkFile,
+    Suspects,
     Task,
-    TrapCount,
+    TemplateRow,
     Written,
 )
 from crawler.core.vocabulary import Source, UrlState
 
-TRAP_COUNTS_READ: Final = 50_000  # by a start: a tenth of a second
 ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB at most each, a few KB as a rule
 
 
@@ -67,11 +67,9 @@ class Recovered:
     counters: Counters
     scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
     seeds_added: bool  # a URL of source SEED was ever stored by `add`
-    quarantines: tuple[Quarantine, ...] = ()  # released ones too
+    suspects: tuple[int, ...] = ()  # hosts of which some URLs are set aside
     paces: tuple[Pace, ...] = ()
     unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
-    trap_counts: tuple[TrapCount, ...] = ()  # TRAP_COUNTS_READ at most, those that count most
-    error_pages: tuple[tuple[int, bytes], ...] = ()  # by host id
     is_copy: bool = False  # a backup put back, whose output files may have grown since (until `output_agrees`)
 
 
@@ -95,9 +93,8 @@ class Batch:
     counters: Counters | None = None
     scope_hosts: Sequence[str] = ()
     hint_after_s: float | None = None
-    quarantines: Sequence[Quarantine] = ()
     paces: Sequence[Pace] = ()  # response_s 0: the key is not slow any more
-    trap_counts: Sequence[TrapCount] = ()
+    templates: Sequence[TemplateRow] = ()  # all but their `pages`, which the notes of settlements add up to
     lines: Sequence[Written | None] = ()
     error_pages: Sequence[tuple[int, bytes]] = ()  # host ids, with what the engine keeps of their soft 404s
 
@@ -114,6 +111,9 @@ class Receipt:
     queued: dict[int, int] = field(default_factory=dict)
     hosts: Sequence[HostRow] = ()
     robots_changed: Sequence[int] = ()  # hosts whose robots.txt says something else than it did; they are unswept now
+    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → template of each URL set aside at once
+    linked: Sequence[int] = ()  # host id of each URL that was a suspect for being linked from error pages only
+    trial_links: dict[int, list[tuple[int, str]]] = field(default_factory=dict)  # URL id of a trial → host id, target
 
 
 class LearnedPage(NamedTuple):
@@ -241,6 +241,7 @@ class Totals:
     gave_up: int
     hosts: int
     forgotten: int = 0
+    suspect: int = 0
 
 
 class Frontier(Protocol):
@@ -370,8 +371,17 @@ class Frontier(Protocol):
         again since, it stays so.
         """
 
-    async def quarantines(self) -> list[Quarantine]:
-        """All, the released ones too, the newest first."""
+    async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
+        """Make queued URLs of a host, by id, suspects of a template each. Returns those that were still queued."""
+
+    async def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
+        """Queue up to `limit` suspects of a template, those found first. Returns their ids."""
+
+    async def templates_of_host(self, host_id: int) -> HostTemplates:
+        """What is known of a host's URL templates; its `suspects` without examples."""
+
+    async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
+        """What is set aside, the largest numbers first, with examples."""
 
     async def totals(self) -> Totals:
         """Counts by state, maintained with each commit: cheap."""

@@ -26,6 +26,9 @@ class Change:
     robots_changed: list[int] = field(default_factory=list)
     files: dict[str, int] = field(default_factory=dict)  # ids, by name, of output files that visits are in
     counters: str | None = None  # what the directory's counters come to, as they are stored
+    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of URLs set aside at once
+    linked: list[int] = field(default_factory=list)  # hosts, once for each URL that is no suspect any more
+    trial_links: dict[int, list[tuple[int, str]]] = field(default_factory=dict)  # as in Receipt
     marks: int = 0  # forgotten rows beside the one that counts for its URL
 
     def move(self, host_id: int, before: str, after: str) -> None:
@@ -40,10 +43,22 @@ class Change:
         self.hosts[host_id].queued += count
         self.queued[host_id] = self.queued.get(host_id, 0) + count
 
+    def set_aside(self, host_id: int, template: str, count: int) -> None:
+        """URLs that were seen for the first time are suspects."""
+        for _ in range(count):
+            self.move(host_id, UrlState.QUEUED, UrlState.SUSPECT)
+        self.queued[host_id] -= count
+        self.suspects.setdefault(host_id, []).extend([template] * count)
+
+    def queue_again(self, host_id: int, before: str) -> None:
+        """A known URL is queued."""
+        self.move(host_id, before, UrlState.QUEUED)
+        self.queued[host_id] = self.queued.get(host_id, 0) + 1
+
     def add(self, state: UrlState, count: int) -> None:
         """URLs came to be in a state in which nothing is due."""
         self.counts[state] = self.counts.get(state, 0) + count
 
     def receipt(self, links_new: Sequence[int]) -> Receipt:
         rows = [replace(row, queued=self.hosts[row.id].queued) for row in self.new_hosts]
-        return Receipt(links_new, self.queued, rows, self.robots_changed)
+        return Receipt(links_new, self.queued, rows, self.robots_changed, self.suspects, self.linked, self.trial_links)

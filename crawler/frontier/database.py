@@ -30,6 +30,7 @@ MIGRATIONS: Final[tuple[str, ...]] = tuple(
         "schema_5.sql",
         "schema_6.sql",
         "schema_7.sql",
+        "schema_8.sql",
     )
 )
 

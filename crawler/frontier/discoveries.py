@@ -10,9 +10,10 @@ from typing import Any, Final, cast
 
 import orjson
 
+from crawler.core.trapshape import ERROR_PAGE_LINKS
 from crawler.core.url import first_key_of, kind_key_of, registrable_domain, slot_of, target_of
 from crawler.core.values import Discovered, HostRow, Origin, Settlement
-from crawler.core.vocabulary import TaskKind
+from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.frontier import sql
 from crawler.frontier.change import Change
 from crawler.frontier.database import Database
@@ -28,6 +29,8 @@ class Discoveries:
         self._db = database
         self.seen = seen
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
+        # Hosts of which URLs may be suspects for being linked from error pages: few, and most stores have none.
+        self._error_page_hosts = {host_id for (host_id,) in database.rows(sql.ERROR_PAGE_HOSTS, (ERROR_PAGE_LINKS,))}
         self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
         self._first_marks = set(database.rows(sql.FIRST_MARKS))  # a few for each URL that operators typed
 
@@ -73,7 +76,48 @@ class Discoveries:
         for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
             links_new[places[via]] += count
             change.insert(host_id, count)
+        self._look_at_suspects(settlements, last_id, change)
         return links_new
+
+    def _look_at_suspects(self, settlements: Sequence[Settlement], last_id: int, change: Change) -> None:
+        """What is first found on an error page is set aside, until another page has it; what is first found on a
+        suspect is told.
+        """
+        for settlement in settlements:
+            note, url_id, host_id = settlement.note, settlement.task.id, settlement.host_id
+            if note is None or not settlement.discovered:
+                continue
+            if note.trial is not None:
+                change.trial_links[url_id] = orjson.loads(self._db.get(sql.NEW_ON, (last_id, url_id)))
+            if note.is_error_page:
+                ids = self._db.get(sql.NEW_IDS_ON, (last_id, url_id, host_id))
+                new = orjson.loads(ids)
+                self._db.run(sql.SET_STATE, (UrlState.SUSPECT, ids))
+                flat = [value for id_ in new for value in (id_, host_id, ERROR_PAGE_LINKS)]
+                self._db.run_many(sql.PUT_SUSPECTS, "", flat, width=sql.SUSPECT_WIDTH)
+                change.set_aside(host_id, ERROR_PAGE_LINKS, len(new))
+                self._error_page_hosts.add(host_id)
+        if self._error_page_hosts and self.seen is None:
+            self._queue_linked(settlements, change)
+
+    def _queue_linked(self, settlements: Sequence[Settlement], change: Change) -> None:
+        """What an error page led to is no suspect for that once a page of another kind links to it."""
+        links: list[tuple[int, int]] = []
+        for settlement in settlements:
+            host_id = settlement.host_id
+            if host_id in self._error_page_hosts and (settlement.note is None or not settlement.note.is_error_page):
+                links += [
+                    (host_id, one.key) for one in settlement.discovered if self._host_ids.get(one.origin) == host_id
+                ]
+        if not links:
+            return
+        found = orjson.loads(self._db.get(sql.LINKED_SUSPECTS, (orjson.dumps(links).decode(), ERROR_PAGE_LINKS)))
+        ids = orjson.dumps([url_id for url_id, _ in found]).decode()
+        self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
+        self._db.run(sql.END_SUSPECTS, (ids,))
+        for _, host_id in found:
+            change.queue_again(host_id, UrlState.SUSPECT)
+            change.linked.append(host_id)
 
     def host_id(self, origin: Origin, found_at: float, change: Change) -> int:
         """The row of an origin, made if need be; 0 for one whose host was taken down."""

@@ -13,8 +13,21 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from crawler.core.outage import SIGNS
-from crawler.core.url import every_key_of, key_of, parse
-from crawler.core.values import Denied, Discovered, HostRow, Origin, Quarantine, SinkFile, Task
+from crawler.core.trapshape import ERROR_PAGE_LINKS
+from crawler.core.url import every_key_of, key_of, parse, target_of
+from crawler.core.values import (
+    Denied,
+    Discovered,
+    HostRow,
+    HostTemplates,
+    Origin,
+    SampledPage,
+    Settlement,
+    SinkFile,
+    Suspects,
+    Task,
+    TemplateRow,
+)
 from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import (
     Batch,
@@ -58,11 +71,9 @@ class MemoryFrontier(MemoryRows):
             counters=self._counters,
             scope_hosts=tuple(sorted(self._scope_hosts)),
             seeds_added=self._seeds_added,
-            quarantines=tuple(await self.quarantines()),
+            suspects=tuple(sorted({self._urls[url_id].host_id for url_id in self._suspects})),
             paces=tuple(self._paces[key] for key in sorted(self._paces)),
             unswept=tuple(sorted(self._unswept)),
-            error_pages=tuple(sorted(self._error_pages.items())),
-            trap_counts=tuple(sorted(self._trap_counts.values(), key=lambda one: (-one.fetched, one))),
         )
 
     async def close(self, *, clean: bool) -> None:
@@ -85,6 +96,7 @@ class MemoryFrontier(MemoryRows):
         self._put_sink_files(batch.sink_files)
         new_hosts: list[KeptHost] = []
         queued: dict[int, int] = {}
+        last_id = len(self._urls)
         links_new = []
         lines = batch.lines or (None,) * len(batch.settlements)
         for settlement, place, line in zip(batch.settlements, batch.written, lines, strict=True):
@@ -105,13 +117,52 @@ class MemoryFrontier(MemoryRows):
             if pace.response_s == 0:
                 del self._paces[pace.key]
         self._error_pages.update(batch.error_pages)
-        for count in batch.trap_counts:
-            self._trap_counts[count.host_id, count.template, count.names] = count
-        for one in batch.quarantines:
-            self._quarantines[one.host_id, one.template] = one
-            self._unswept[one.host_id] += 1
+        for one in batch.templates:
+            pages = self._templates.get((one.host_id, one.template), TemplateRow(0, "")).pages
+            self._templates[one.host_id, one.template] = replace(one, pages=pages)
+        suspects, linked, trial_links = self._put_notes(batch.settlements, last_id, queued)
         changed, self._robots_changed = self._robots_changed, []
-        return Receipt(links_new, queued, [host.as_row() for host in new_hosts], changed)
+        rows = [host.as_row() for host in new_hosts]
+        return Receipt(links_new, queued, rows, changed, suspects, linked, trial_links)
+
+    def _put_notes(
+        self, settlements: Sequence[Settlement], last_id: int, queued: dict[int, int]
+    ) -> tuple[dict[int, list[str]], list[int], dict[int, list[tuple[int, str]]]]:
+        suspects: dict[int, list[str]] = {}
+        linked: list[int] = []
+        trial_links: dict[int, list[tuple[int, str]]] = {}
+        new = [self._urls[url_id] for url_id in range(last_id + 1, len(self._urls) + 1)]
+        for settlement in settlements:
+            note, url_id, host_id = settlement.note, settlement.task.id, settlement.host_id
+            on_page = [url for url in new if url.via == url_id] if url_id else []
+            if note is not None:
+                if note.words is not None:
+                    self._samples[url_id] = note.words
+                for template in note.counted:
+                    row = self._templates.get((host_id, template), TemplateRow(host_id, template))
+                    self._templates[host_id, template] = replace(row, pages=row.pages + 1)
+                if note.trial is not None:
+                    trial_links[url_id] = [(url.host_id, target_of(url.found.url)) for url in on_page]
+                if note.is_error_page:
+                    for url in on_page:
+                        if url.host_id == host_id:
+                            self._set_state(url, UrlState.SUSPECT)
+                            self._suspects[url.id] = ERROR_PAGE_LINKS
+                            suspects.setdefault(host_id, []).append(ERROR_PAGE_LINKS)
+                            queued[host_id] -= 1
+        for settlement in settlements:
+            if settlement.note is not None and settlement.note.is_error_page:
+                continue
+            for one in settlement.discovered:
+                host = self._hosts.get(one.origin)
+                known = None if host is None else self._keys.get((host.row.id, one.key))
+                if known is None or known.host_id != settlement.host_id:
+                    continue
+                if self._suspects.get(known.id) == ERROR_PAGE_LINKS:
+                    self._set_state(known, UrlState.QUEUED)
+                    linked.append(known.host_id)
+                    queued[known.host_id] = queued.get(known.host_id, 0) + 1
+        return suspects, linked, trial_links
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
         self._check_open()
@@ -385,10 +436,46 @@ class MemoryFrontier(MemoryRows):
         if self._unswept[host_id] == mark:
             del self._unswept[host_id]
 
-    async def quarantines(self) -> list[Quarantine]:
+    async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
         self._check_open()
-        by_name = sorted(self._quarantines.values(), key=lambda one: (one.host_id, one.template))
-        return sorted(by_name, key=lambda one: -one.since_at)
+        found = [(self._urls[url_id], template) for url_id, template in suspects]
+        found = [(url, template) for url, template in found if url.state is UrlState.QUEUED]
+        for url, template in found:
+            self._set_state(url, UrlState.SUSPECT)
+            self._suspects[url.id] = template
+        return [url.id for url, _ in found]
+
+    async def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
+        self._check_open()
+        found = sorted(
+            url_id
+            for url_id, one in self._suspects.items()
+            if one == template and self._urls[url_id].host_id == host_id
+        )[:limit]
+        for url_id in found:
+            self._set_state(self._urls[url_id], UrlState.QUEUED)
+        return found
+
+    async def templates_of_host(self, host_id: int) -> HostTemplates:
+        self._check_open()
+        samples = [(self._urls[url_id], words) for url_id, words in self._samples.items()]
+        return HostTemplates(
+            tuple(SampledPage(target_of(url.found.url), words) for url, words in samples if url.host_id == host_id),
+            tuple(row for row in self._templates.values() if row.host_id == host_id),
+            tuple(replace(one, examples=()) for one in await self.suspects() if one.host_id == host_id),
+            self._error_pages.get(host_id, b""),
+        )
+
+    async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
+        self._check_open()
+        found: dict[tuple[int, str], list[int]] = {}
+        for url_id in sorted(self._suspects):
+            found.setdefault((self._urls[url_id].host_id, self._suspects[url_id]), []).append(url_id)
+        summed = [
+            Suspects(host_id, template, len(ids), tuple(self._urls[url_id].found.url for url_id in ids[:2]))
+            for (host_id, template), ids in found.items()
+        ]
+        return sorted(summed, key=lambda one: (-one.urls, one.host_id, one.template))[:limit]
 
     async def totals(self) -> Totals:
         self._check_open()

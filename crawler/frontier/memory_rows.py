@@ -17,14 +17,13 @@ from crawler.core.values import (
     HostRow,
     Origin,
     Pace,
-    Quarantine,
     Rest,
     RobotsRecord,
     Settlement,
     SinkFile,
     SitemapHint,
     Task,
-    TrapCount,
+    TemplateRow,
     Written,
 )
 from crawler.core.vocabulary import UrlState
@@ -92,13 +91,14 @@ class MemoryRows:
         self._marks = 0  # forgotten rows that stand for no URL of their own
         self._takedowns: dict[tuple[str, int], Takedown] = {}
         self._blocks: dict[str, Block] = {}
-        self._quarantines: dict[tuple[int, str], Quarantine] = {}
+        self._templates: dict[tuple[int, str], TemplateRow] = {}
+        self._suspects: dict[int, str] = {}  # URL id → template
+        self._samples: dict[int, bytes] = {}  # URL id → words
         self._unswept: Counter[int] = Counter()  # host id → how often it was marked
         self._rules: str | None = None
         self._dated_to: int | None = 0
         self._kept: dict[str, bytes] = {}
         self._error_pages: dict[int, bytes] = {}
-        self._trap_counts: dict[tuple[int, str, str], TrapCount] = {}
         self._paces: dict[str, Pace] = {}
         self._robots_changed: list[int] = []
 
@@ -198,6 +198,7 @@ class MemoryRows:
         counts = self._hosts_by_id[url.host_id].counts
         counts.queued += (state is UrlState.QUEUED) - (url.state is UrlState.QUEUED)
         url.state = state
+        self._suspects.pop(url.id, None)
 
     def _put_sink_files(self, files: Sequence[SinkFile]) -> None:
         for file in files:

@@ -14,7 +14,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
@@ -177,12 +177,25 @@ class Reader:
         sql = "SELECT queued FROM host WHERE slot = ? AND domain = ?"
         return [row["queued"] for row in self._rows(sql, (host["slot"], host["domain"]))]
 
-    def quarantines(self, host_id: int | None = None, *, released: bool = False) -> list[Row]:
-        """Templates that are not fetched, of one host or of all; `released`: those that were let go, too."""
-        if "quarantine" not in self._tables:
+    def suspects(self) -> list[Row]:
+        """URLs that are set aside, summed up by `host` and `template`: `urls` of each."""
+        if "suspect" not in self._tables:
             return []
-        sql = "SELECT * FROM quarantine WHERE (?1 OR released_at IS NULL) AND (?2 IS NULL OR host = ?2)"
-        return list(self._rows(sql, (int(released), host_id)))
+        return list(self._rows("SELECT host, template, count(*) AS urls FROM suspect GROUP BY host, template"))
+
+    def suspect(self, url_id: int) -> str | None:
+        """The template that a URL is a suspect of."""
+        if "suspect" not in self._tables:
+            return None
+        template: str | None = self._get("SELECT template FROM suspect WHERE url = ?", (url_id,))
+        return template
+
+    def templates(self, host_id: int, names: Iterable[str]) -> list[Row]:
+        """Those of these URL templates of a host of which anything is known, in the order given."""
+        if "suspect" not in self._tables:
+            return []
+        sql = "SELECT * FROM url_template WHERE host = ? AND template = ?"
+        return [row for name in names for row in self._rows(sql, (host_id, name))]
 
     def blocks(self) -> list[Block]:
         """Every host and domain that an operator blocked."""

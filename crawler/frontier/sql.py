@@ -155,17 +155,48 @@ UNSWEPT: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name >
 PUT_PACE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
 END_PACE: Final = "DELETE FROM pace WHERE key = ?"
 PACES: Final = "SELECT key, response_s, updated_at FROM pace ORDER BY key"
-PUT_QUARANTINE: Final = "INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?, ?)"
-QUARANTINES: Final = """
-SELECT host, template, reason, evidence, since_at, released_at FROM quarantine ORDER BY since_at DESC, host, template"""
-PUT_TRAP_COUNTS: Final = "INSERT OR REPLACE INTO trap_count (host, template, names, kind, fetched, check_at)"
-TRAP_COUNT_WIDTH: Final = 6
-TRAP_COUNTS: Final = """
-SELECT host, template, names, kind, fetched, check_at FROM trap_count ORDER BY fetched DESC, host, template LIMIT ?"""
+PUT_SAMPLES: Final = "INSERT OR REPLACE INTO sampled_page (url, host, words)"
+SAMPLE_WIDTH: Final = 3
+ADD_TO_TEMPLATES: Final = (
+    "INSERT INTO url_template (host, template, pages)",
+    "ON CONFLICT (host, template) DO UPDATE SET pages = pages + excluded.pages",
+)
+TEMPLATE_WIDTH: Final = 3
+PUT_TEMPLATE: Final = """
+INSERT INTO url_template (host, template, spent, good, since_at, released_at) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (host, template) DO UPDATE SET
+  spent = excluded.spent, good = excluded.good, since_at = excluded.since_at, released_at = excluded.released_at"""
 PUT_ERROR_PAGES: Final = "INSERT OR REPLACE INTO meta VALUES ('error_pages:' || ?, ?)"
-ERROR_PAGES: Final = """
-SELECT CAST(substr(name, 13) AS INTEGER) AS host, value FROM meta
-WHERE name > 'error_pages:' AND name < 'error_pages;' ORDER BY host LIMIT 2048"""
+ERROR_PAGES: Final = "SELECT value FROM meta WHERE name = 'error_pages:' || ?"
+SAMPLES: Final = """
+SELECT url.target, sampled_page.words FROM sampled_page CROSS JOIN url ON url.id = sampled_page.url
+WHERE sampled_page.host = ? AND url.state <> 'forgotten'"""
+TEMPLATES: Final = "SELECT host, template, pages, spent, good, since_at, released_at FROM url_template WHERE host = ?"
+PUT_SUSPECTS: Final = "INSERT OR REPLACE INTO suspect (url, host, template)"
+SUSPECT_WIDTH: Final = 3
+SUSPECTS_OF: Final = """
+SELECT json_group_array(url) FROM (
+  SELECT url FROM suspect WHERE host = ? AND template = ? ORDER BY url LIMIT ?)"""
+END_SUSPECTS: Final = "DELETE FROM suspect WHERE url IN (SELECT value FROM json_each(?))"
+SUSPECTS_OF_HOST: Final = "SELECT host, template, count(*) FROM suspect WHERE host = ? GROUP BY template"
+SUSPECT_HOSTS: Final = "SELECT DISTINCT host FROM suspect"
+ERROR_PAGE_HOSTS: Final = "SELECT DISTINCT host FROM suspect WHERE template = ?"
+SUSPECTS: Final = """
+SELECT host, template, count(*) AS n FROM suspect GROUP BY host, template ORDER BY n DESC, host, template LIMIT ?"""
+SUSPECT_EXAMPLES: Final = """
+SELECT h.scheme || '://' || h.host
+         || CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END || u.target
+FROM suspect AS s CROSS JOIN url AS u ON u.id = s.url CROSS JOIN host AS h ON h.id = u.host
+WHERE s.host = ? AND s.template = ? LIMIT 2"""
+NEW_ON: Final = "SELECT json_group_array(json_array(host, target)) FROM url WHERE id > ? AND via = ?"
+NEW_IDS_ON: Final = "SELECT json_group_array(id) FROM url WHERE id > ? AND via = ? AND host = ?"
+# Of links, as (host, hash), those that are suspects only because an error page has them.
+LINKED_SUSPECTS: Final = """
+SELECT json_group_array(json_array(u.id, u.host))
+FROM json_each(?1) AS link
+CROSS JOIN url AS u ON u.host = link.value ->> 0 AND u.hash = link.value ->> 1
+CROSS JOIN suspect AS s ON s.url = u.id
+WHERE s.template = ?2"""
 
 _DUE: Final = """
 SELECT json_group_array(json_array(url, host, state))
@@ -333,13 +364,16 @@ ERASE_URLS: Final = (
     "UPDATE url SET state = 'forgotten', target = '', via = NULL WHERE id IN (SELECT value FROM json_each(?))",
     "DELETE FROM visit WHERE url IN (SELECT value FROM json_each(?))",
     "DELETE FROM sitemap_hint WHERE url IN (SELECT value FROM json_each(?))",
+    "DELETE FROM sampled_page WHERE url IN (SELECT value FROM json_each(?))",
+    "DELETE FROM suspect WHERE url IN (SELECT value FROM json_each(?))",
 )
 PUT_FORGOTTEN_VISITS: Final = "INSERT INTO visit (url, last_at, last_error) SELECT value, ?1, ?2 FROM json_each(?3)"
 ERASE_HOST: Final = (
     "DELETE FROM robots WHERE host = ?",
     "DELETE FROM robots_version WHERE host = ?",
-    "DELETE FROM quarantine WHERE host = ?",
-    "DELETE FROM trap_count WHERE host = ?",
+    "DELETE FROM url_template WHERE host = ?",
+    "DELETE FROM sampled_page WHERE host = ?",
+    "DELETE FROM suspect WHERE host = ?",
     "UPDATE host SET state = 'new' WHERE id = ?",
     "DELETE FROM meta WHERE name = 'error_pages:' || ?",
 )

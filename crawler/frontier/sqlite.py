@@ -16,11 +16,23 @@ from typing import TypeVar
 import orjson
 
 from crawler.core.url import parse
-from crawler.core.values import Denied, Discovered, HostRow, Origin, Pace, Quarantine, Rest, SinkFile, Task, TrapCount
+from crawler.core.values import (
+    Denied,
+    Discovered,
+    HostRow,
+    HostTemplates,
+    Origin,
+    Pace,
+    Rest,
+    SampledPage,
+    SinkFile,
+    Suspects,
+    Task,
+    TemplateRow,
+)
 from crawler.core.vocabulary import SinkFileState, UrlState
 from crawler.frontier import dates, forget, rekey, sql, sweeps
 from crawler.frontier.base import (
-    TRAP_COUNTS_READ,
     Batch,
     Block,
     Ending,
@@ -100,10 +112,8 @@ class SqliteFrontier:
             counters=counters_from(database.get(sql.META, ("counters",))),
             scope_hosts=tuple(host for (host,) in database.rows(sql.SCOPE_HOSTS)),
             seeds_added=database.get(sql.META, ("seeds_added",)) is not None,
-            quarantines=tuple(Quarantine(*columns) for columns in database.rows(sql.QUARANTINES)),
+            suspects=tuple(host_id for (host_id,) in database.rows(sql.SUSPECT_HOSTS)),
             paces=tuple(Pace(*columns) for columns in database.rows(sql.PACES)),
-            error_pages=tuple(database.rows(sql.ERROR_PAGES)),
-            trap_counts=tuple(TrapCount(*columns) for columns in database.rows(sql.TRAP_COUNTS, (TRAP_COUNTS_READ,))),
             unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
             is_copy=database.get(sql.META, (sql.COPIED_AT,)) is not None,
         )
@@ -267,8 +277,32 @@ class SqliteFrontier:
     async def swept(self, host_id: int, mark: int) -> None:
         await self._run(lambda database, _: sweeps.swept(database, host_id, mark))
 
-    async def quarantines(self) -> list[Quarantine]:
-        return await self._run(lambda database, _: [Quarantine(*columns) for columns in database.rows(sql.QUARANTINES)])
+    async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
+        return await self._run(lambda _, writer: writer.set_aside(host_id, suspects))
+
+    async def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
+        return await self._run(lambda _, writer: writer.queue_suspects(host_id, template, limit))
+
+    async def templates_of_host(self, host_id: int) -> HostTemplates:
+        def read(database: Database, _writer: Writer) -> HostTemplates:
+            return HostTemplates(
+                tuple(SampledPage(*columns) for columns in database.rows(sql.SAMPLES, (host_id,))),
+                tuple(TemplateRow(*columns) for columns in database.rows(sql.TEMPLATES, (host_id,))),
+                tuple(Suspects(*columns) for columns in database.rows(sql.SUSPECTS_OF_HOST, (host_id,))),
+                database.get(sql.ERROR_PAGES, (host_id,)) or b"",
+            )
+
+        return await self._run(read)
+
+    async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
+        def read(database: Database, _writer: Writer) -> list[Suspects]:
+            found = [Suspects(*columns) for columns in database.rows(sql.SUSPECTS, (limit,))]
+            examples = [database.rows(sql.SUSPECT_EXAMPLES, (one.host_id, one.template)) for one in found]
+            return [
+                replace(one, examples=tuple(url for (url,) in urls)) for one, urls in zip(found, examples, strict=True)
+            ]
+
+        return await self._run(read)
 
     async def totals(self) -> Totals:
         return self._opened()[1].totals

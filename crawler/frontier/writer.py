@@ -8,7 +8,7 @@ trace in either.
 """
 
 import contextlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -90,14 +90,12 @@ class Writer:
                     self._db.run(sql.PUT_PACE, (pace.key, pace.response_s, pace.updated_at))
                 else:
                     self._db.run(sql.END_PACE, (pace.key,))
-            for one in batch.quarantines:
+            self._put_notes(batch.settlements)
+            for one in batch.templates:
                 self._db.run(
-                    sql.PUT_QUARANTINE,
-                    (one.host_id, one.template, one.reason, one.evidence, one.since_at, one.released_at),
+                    sql.PUT_TEMPLATE,
+                    (one.host_id, one.template, one.spent, one.good, one.since_at, one.released_at),
                 )
-                self._db.run(sql.PUT_UNSWEPT, (one.host_id,))
-            counts = [value for count in batch.trap_counts for value in count]
-            self._db.run_many(sql.PUT_TRAP_COUNTS, "", counts, width=sql.TRAP_COUNT_WIDTH)
             for error_pages in batch.error_pages:
                 self._db.run(sql.PUT_ERROR_PAGES, error_pages)
         return change.receipt(links_new)
@@ -114,6 +112,31 @@ class Writer:
             for _ in refused:
                 change.move(host_id, UrlState.QUEUED, UrlState.DENIED)
         return len(refused)
+
+    def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
+        """See Frontier.set_aside."""
+        ids = orjson.dumps([url_id for url_id, _ in suspects]).decode()
+        with self.change() as change:
+            states = {url_id: state for url_id, _, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
+            found = [(url_id, template) for url_id, template in suspects if states.get(url_id) == UrlState.QUEUED]
+            self._db.run(sql.SET_STATE, (UrlState.SUSPECT, orjson.dumps([url_id for url_id, _ in found]).decode()))
+            flat = [value for url_id, template in found for value in (url_id, host_id, template)]
+            self._db.run_many(sql.PUT_SUSPECTS, "", flat, width=sql.SUSPECT_WIDTH)
+            for _ in found:
+                change.move(host_id, UrlState.QUEUED, UrlState.SUSPECT)
+        return [url_id for url_id, _ in found]
+
+    def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
+        """See Frontier.queue_suspects."""
+        ids = self._db.get(sql.SUSPECTS_OF, (host_id, template, limit))
+        url_ids: list[int] = orjson.loads(ids)
+        if url_ids:
+            with self.change() as change:
+                self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
+                self._db.run(sql.END_SUSPECTS, (ids,))
+                for _ in url_ids:
+                    change.move(host_id, UrlState.SUSPECT, UrlState.QUEUED)
+        return url_ids
 
     def hasten(self, since_at: float, now: float) -> None:
         """See Frontier.hasten."""
@@ -156,6 +179,7 @@ class Writer:
             with self.change() as change:
                 self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
                 self._db.run(sql.START_AGAIN, (ids,))
+                self._db.run(sql.END_SUSPECTS, (ids,))
                 for _, host_id, state in found:
                     change.move(host_id, state, UrlState.QUEUED)
         return requeued, end if end < self._db.get(sql.LAST_URL) else None
@@ -313,6 +337,20 @@ class Writer:
         for new_state, moved in moves.items():
             self._db.run(sql.SET_STATE, (new_state, orjson.dumps(moved).decode()))
         self._db.run_many(*sql.UPSERT_VISITS, flat, width=sql.VISIT_WIDTH)
+
+    def _put_notes(self, settlements: Sequence[Settlement]) -> None:
+        """What pages are for the judgement of their templates."""
+        samples: list[Any] = []
+        counts: Counter[tuple[int, str]] = Counter()
+        for settlement in settlements:
+            if (note := settlement.note) is None:
+                continue
+            if note.words is not None:
+                samples += (settlement.task.id, settlement.host_id, note.words)
+            counts.update((settlement.host_id, template) for template in note.counted)
+        self._db.run_many(sql.PUT_SAMPLES, "", samples, width=sql.SAMPLE_WIDTH)
+        flat = [value for (host_id, template), count in counts.items() for value in (host_id, template, count)]
+        self._db.run_many(*sql.ADD_TO_TEMPLATES, flat, width=sql.TEMPLATE_WIDTH)
 
     def _add_to_hosts(self, changes: dict[int, HostChange]) -> None:
         flat: list[Any] = []

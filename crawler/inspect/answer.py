@@ -101,8 +101,6 @@ def denial_words(reason: DenyReason | None, rule: str) -> str:
             return f"denied by robots.txt, {rule.partition('/robots.txt ')[2] or rule}"
         case DenyReason.ROBOTS_UNREACHABLE:
             return "robots.txt cannot be read, so nothing may be fetched"
-        case DenyReason.TRAP_QUARANTINE:
-            return f"{rule}; `crawler release` would let it be fetched"
         case _ if reason.value.startswith("scope_"):
             return f"out of scope: {rule}"
         case _:

@@ -50,7 +50,7 @@ class HostView:
     bytes: int
     last_at: float | None
     why: str
-    quarantined: int = 0
+    suspects: int = 0  # URLs set aside: they belong to parts that look endless
     p50_ms: float | None = None
     p95_ms: float | None = None
     pushed_back: int = 0
@@ -75,9 +75,9 @@ def views(
     rests = reader.rests()
     blocks = Blocks()
     blocks.load(reader.blocks())
-    quarantined: dict[int, int] = {}
-    for row in reader.quarantines():
-        quarantined[row["host"]] = quarantined.get(row["host"], 0) + 1
+    suspects: dict[int, list[int]] = {}
+    for row in reader.suspects():
+        suspects.setdefault(row["host"], []).append(row["urls"])
     found = []
     responses = reader.paces()
     asked: list[tuple[HostView, str, Row]] = []  # with the politeness key
@@ -99,10 +99,11 @@ def views(
             bytes=row["bytes"],
             last_at=row["last_at"],
             why=why,
-            quarantined=quarantined.get(row["id"], 0),
+            suspects=sum(suspects.get(row["id"], ())),
         )
-        if view.quarantined:
-            traps = f"{counted(view.quarantined, 'URL template')} in quarantine"
+        if view.suspects:
+            templates = counted(len(suspects[row["id"]]), "URL template")
+            traps = f"{counted(view.suspects, 'URL')} of {templates} left as endless"
             view.why = f"{why}; {traps}" if why else traps
         tally = tallies.get(origin.host)
         if tally is not None:

@@ -48,6 +48,13 @@ class Outlook:
                 answer.verdict, answer.next_at = "waiting", due
                 answer.headline = f"not fetched yet: attempt {answer.attempts} failed ({self._error()})"
                 answer.next_text = self._comes(f"tried again {self._when(due)}" if due else "tried again")
+            case UrlState.SUSPECT:
+                answer.verdict = "suspect"
+                answer.headline = "not fetched: it belongs to a part of its host that looks endless"
+                answer.next_text = (
+                    "fetched when its host has nothing else queued, unless that leads to more and more of the same; "
+                    f"`crawler release {self.case.origin.host}` has it fetched for good"
+                )
             case "forgotten":
                 answer.verdict = "forgotten"
                 answer.headline = "not fetched: an operator had it taken down; it is never fetched again"

@@ -45,7 +45,7 @@ def fingerprint(rules: Rules) -> str:
     judging = (
         scope.hosts, sorted(rule.pattern for rule in scope.include), sorted(rule.pattern for rule in scope.exclude),
         scope.max_depth, scope.requisites, sorted(rules.seed_hosts) if scope.hosts[0] in _SEED_MODES else (),
-        traps.detect, traps.max_path_segments, traps.max_repeats, traps.max_parameters, traps.max_combinations,
+        traps.detect != "off", traps.max_path_segments, traps.max_repeats, traps.max_parameters,
         rules.politeness.robots, rules.robots_token,
     )  # fmt: skip
     return sha256(orjson.dumps(judging)).hexdigest()[:32]

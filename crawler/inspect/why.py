@@ -13,7 +13,7 @@ from crawler.content.robots import RobotsTxt
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
 from crawler.core.sessions import session_ids
-from crawler.core.trapshape import TemplateTree
+from crawler.core.trapshape import templates_of
 from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, target_of, typed
 from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
@@ -261,26 +261,25 @@ class Inquiry:
         return f", changed {times(len(versions) - 1, 'time')}, last {at_text(versions[0]['fetched_at'], self._now)}"
 
     def _trap_step(self, answer: Answer, case: Case) -> None:
-        """Whether it belongs to a part of its host that brought nothing new for long."""
+        """Whether it belongs to a part of its host that looks endless."""
         if self._reader is None or case.host is None:
             return
-        rows = self._reader.quarantines(case.host["id"], released=True)
-        if not rows or (self._rules is not None and not self._rules.traps.detect):
+        if self._rules is not None and self._rules.traps.detect == "off":
             return
-        tree = TemplateTree()
-        for row in rows:
-            tree.widen(row["template"])
-        template = tree.template_of(target_of(case.url)).text
-        for row in rows:
-            if row["template"] != template:
-                continue
+        suspect = None if case.row is None else self._reader.suspect(case.row["id"])
+        names = (suspect,) if suspect else templates_of(target_of(case.url))
+        for row in self._reader.templates(case.host["id"], names):
+            name, since = row["template"], row["since_at"]
             if row["released_at"] is not None:
-                text = f'"{template}" was in quarantine, released {at_text(row["released_at"], self._now)}'
-                answer.add("trap", "ok", text, template=template, released_at=row["released_at"])
+                text = f'"{name}" was suspected, released {at_text(row["released_at"], self._now)}'
+                answer.add("trap", "ok", text, template=name, released_at=row["released_at"])
                 return
-            denied = Denied(DenyReason.TRAP_QUARANTINE, f'quarantined: "{template}" brought nothing new')
-            text = f'"{template}" is in quarantine since {at_text(row["since_at"], self._now)}: {row["evidence"]}'
-            self._deny(answer, case, "trap", denied, text, template=template, evidence=row["evidence"])
+            if suspect or since is not None:
+                when = f" since {at_text(since, self._now)}" if since is not None else ""
+                spent = f"; {times(row['spent'], 'suspect')} fetched led to more of the same" if row["spent"] else ""
+                text = f'"{name}" looks endless{when}: its pages are alike{spent}'
+                answer.add("trap", "WAIT", text, template=name, spent=row["spent"])
+                return
 
     def _budget_step(self, answer: Answer, case: Case) -> None:
         rules = self._rules

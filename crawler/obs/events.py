@@ -43,7 +43,7 @@ class Event(StrEnum):
     URL_SKIPPED = "url_skipped"
     SCOPE_WIDENED = "scope_widened"
     PROBE = "probe"
-    QUARANTINE = "quarantine"
+    SUSPECT = "suspect"
     REJUDGED = "rejudged"
     ROBOTS_CHANGED = "robots_changed"
     OUTAGE = "outage"
@@ -115,10 +115,8 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.URL_SKIPPED: _spec("url_full deny_reason", "rule via server_address source"),
     Event.SCOPE_WIDENED: _spec("server_address via", lifecycle=True),
     Event.PROBE: _spec("server_address soft_404", "server_port"),
-    Event.QUARANTINE: _spec(
-        "server_address template kind fetched judged known",
-        "server_port near_duplicates led_to_more",
-        level=logging.WARNING,
+    Event.SUSPECT: _spec(
+        "server_address template why action", "server_port judged alike pages urls", level=logging.WARNING
     ),
     Event.REJUDGED: _spec("server_address denied queued", "server_port"),
     Event.ROBOTS_CHANGED: _spec("server_address added removed", "server_port"),

@@ -85,7 +85,7 @@ def next_of(settlement: Settlement) -> Next:
     match settlement.state:
         case UrlState.DONE | UrlState.DENIED:
             return Next.DONE if settlement.next_at is None else Next.REVISIT
-        case UrlState.GAVE_UP | UrlState.FORGOTTEN:
+        case UrlState.GAVE_UP | UrlState.FORGOTTEN | UrlState.SUSPECT:
             return Next.GAVE_UP
         case UrlState.QUEUED | UrlState.WAITING:
             outcome = settlement.outcome

@@ -162,22 +162,24 @@ class Scope(Section):
 class Traps(Section):
     """Parts of a site that have no end: how much is taken from them."""
 
-    detect: k.Flag = _key(_TRAPS.detect, "Look for them.")
+    detect: Annotated[str, BeforeValidator(one_of("off", "report", "hold")), k.Kind.TEXT] = _key(
+        _TRAPS.detect,
+        '"hold": URLs of a template whose pages are all alike are fetched last, and left if that never ends; "report": '
+        'such templates are told and fetched like others; "off": nothing of this section holds.',
+    )
     max_path_segments: k.Count = _key(_TRAPS.max_path_segments, "Folders in a URL's path.", most=2_048)
     max_repeats: k.Count = _key(
-        _TRAPS.max_repeats, "How often a folder, or a run of folders, may stand in a path.", most=2_048
+        _TRAPS.max_repeats,
+        "How often a folder, or a run of folders, may stand in a path one behind the other.",
+        most=2_048,
     )
     max_parameters: k.Count = _key(_TRAPS.max_parameters, "Parameters in a URL's query.", most=2_048)
-    max_combinations: k.Count = _key(
-        _TRAPS.max_combinations, "Different sets of parameters that are fetched of one path.", most=10**9
-    )
-    suspect_after: k.Count = _key(
-        _TRAPS.suspect_after,
-        "So many pages of one URL template are fetched before it is judged whether they bring anything new, where its "
-        "URLs show dates, combined parameters, identifiers or ever deeper folders.",
+    max_pages_per_template: k.Count = _key(
+        _TRAPS.max_pages_per_template,
+        "HTML pages of one URL template (as all below one first folder), however different they are; ten times as many "
+        "of a host in all.",
         most=10**9,
     )
-    patience: k.Count = _key(_TRAPS.patience, "The same for any other template.", most=10**9)
     soft_404: k.Flag = _key(
         _TRAPS.soft_404, "Ask a host whose pages have one title for all for a page that should not exist."
     )

@@ -115,9 +115,7 @@ class Settings:
             max_path_segments=self.traps.max_path_segments,
             max_repeats=self.traps.max_repeats,
             max_parameters=self.traps.max_parameters,
-            max_combinations=self.traps.max_combinations,
-            suspect_after=self.traps.suspect_after,
-            patience=self.traps.patience,
+            max_pages_per_template=self.traps.max_pages_per_template,
             soft_404=self.traps.soft_404,
         )
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from crawler.core.trapshape import ERROR_PAGE_LINKS
 from crawler.core.url import kind_key_of
 from crawler.core.values import (
     Counters,
@@ -12,19 +13,22 @@ from crawler.core.values import (
     Discovered,
     Failed,
     HostRow,
+    HostTemplates,
     NotModified,
     Origin,
     Outcome,
     Pace,
     PageHistory,
-    Quarantine,
+    PageNote,
     Redirected,
     Rest,
     RobotsRecord,
+    SampledPage,
     SinkFile,
     SitemapHint,
+    Suspects,
     Task,
-    TrapCount,
+    TemplateRow,
     Written,
 )
 from crawler.core.vocabulary import (
@@ -62,6 +66,13 @@ async def take_urls(frontier: Frontier, host_id: int = 1) -> list[str]:
 
 async def add(frontier: Frontier, *urls: str) -> Receipt:
     return await frontier.add([found(url) for url in urls], now=NOW)
+
+
+async def added(frontier: Frontier, *urls: str) -> list[Task]:
+    """The tasks of URLs of one host, in the order given."""
+    await add(frontier, *urls)
+    tasks = {task.url: task for task in await frontier.take(1, 100, leased=())}
+    return [tasks[url] for url in urls]
 
 
 async def host(frontier: Frontier, origin: Origin = A) -> HostRow:
@@ -675,22 +686,94 @@ async def test_what_the_engine_keeps_is_there_after_a_restart(store: Store) -> N
         assert await frontier.kept("other") is None
 
 
-async def test_counts_of_templates_are_kept_with_the_commit_that_brings_them(store: Store) -> None:
-    """The last of each; those that count most come first."""
-    counts = [
-        TrapCount(1, "/a/{n}", "", "plain", 8, 40),
-        TrapCount(1, "/s?…", "a&b", "facets", 0, 0),
-        TrapCount(1, "/a/{n}", "", "plain", 16, 40),
-        TrapCount(2, "/a/{n}", "", "plain", 80, 100),
-    ]
+# -- templates and suspects
+
+
+async def test_what_pages_are_for_their_templates_is_kept(store: Store) -> None:
+    """Their words, how many a template has, what trials brought; pages are counted by the store alone."""
+    row = TemplateRow(1, "/a/{n}", pages=99, spent=3, good=1, since_at=NOW)
     async with store.opened() as (frontier, _):
-        await add(frontier, "https://a.example/")
-        await frontier.settle(replace(batch(), trap_counts=counts[:2]))
-        await frontier.settle(replace(batch(), trap_counts=counts[2:], error_pages=[(12, b"\x00a"), (3, b"b")]))
-        await frontier.settle(replace(batch(), error_pages=[(12, b"\x00c")]))
-    async with store.opened() as (_, recovered):
-        assert recovered.trap_counts == (counts[3], counts[2], counts[1])
-        assert recovered.error_pages == ((3, b"b"), (12, b"\x00c"))
+        tasks = await added(frontier, "https://a.example/a/1", "https://a.example/a/2", "https://a.example/b")
+        notes = [PageNote(words=b"\1\2\3\4", counted=("/a/**", "/**")), PageNote(counted=("/a/**", "/**")), PageNote()]
+        visits = [visit(task, note=note) for task, note in zip(tasks, notes, strict=True)]
+        await frontier.settle(replace(batch(*visits), templates=[row], error_pages=[(1, b"\0a")]))
+        await frontier.settle(replace(batch(), templates=[replace(row, spent=4)]))
+    async with store.opened() as (frontier, _):
+        known = await frontier.templates_of_host(1)
+        assert known.pages == (SampledPage("/a/1", b"\1\2\3\4"),)
+        assert set(known.rows) == {
+            TemplateRow(1, "/a/**", pages=2), TemplateRow(1, "/**", pages=2), replace(row, pages=0, spent=4)
+        }  # fmt: skip
+        assert (known.suspects, known.error_pages) == ((), b"\0a")
+        assert await frontier.templates_of_host(7) == HostTemplates()
+
+
+async def test_suspects_are_set_aside_and_queued_again_in_the_order_they_were_found(store: Store) -> None:
+    """They are in no queue, and counted apart; what is not queued cannot be set aside."""
+    async with store.opened() as (frontier, _):
+        tasks = await added(frontier, *(f"https://a.example/{n}" for n in range(5)))
+        await frontier.settle(batch(visit(tasks[0])))
+        aside = await frontier.set_aside(1, [(task.id, "/{n}" if task.id != tasks[4].id else "/**") for task in tasks])
+        assert aside == [task.id for task in tasks[1:]]
+        totals = await frontier.totals()
+        assert (totals.queued, totals.suspect, totals.done) == (0, 4, 1)
+        assert await frontier.take(1, 10, leased=()) == []
+    async with store.opened() as (frontier, recovered):
+        assert recovered.suspects == (1,)
+        assert recovered.hosts[0].queued == 0
+        assert await frontier.suspects() == [
+            Suspects(1, "/{n}", 3, ("https://a.example/1", "https://a.example/2")),
+            Suspects(1, "/**", 1, ("https://a.example/4",)),
+        ]
+        assert await frontier.queue_suspects(1, "/{n}", 2) == [tasks[1].id, tasks[2].id]
+        assert await frontier.queue_suspects(1, "/nothing", 2) == []
+        assert [task.id for task in await frontier.take(1, 10, leased=())] == [tasks[1].id, tasks[2].id]
+        assert {one.template: one.urls for one in (await frontier.templates_of_host(1)).suspects} == {
+            "/{n}": 1,
+            "/**": 1,
+        }
+        totals = await frontier.totals()
+        assert (totals.queued, totals.suspect) == (2, 2)
+
+
+async def test_a_suspect_can_be_taken_down(store: Store) -> None:
+    """And is none any more."""
+    async with store.opened() as (frontier, _):
+        tasks = await added(frontier, "https://a.example/1", "https://a.example/2")
+        await frontier.set_aside(1, [(task.id, "/{n}") for task in tasks])
+        await frontier.forget_url("https://a.example/1", now=NOW)
+        assert [one.urls for one in await frontier.suspects()] == [1]
+        await frontier.forget_host("a.example", now=NOW)
+        assert await frontier.suspects() == []
+        assert (await frontier.totals()).suspect == 0
+
+
+async def test_what_is_first_found_on_an_error_page_is_a_suspect_until_another_page_has_it(store: Store) -> None:
+    """Of the same host only. The receipt says what was set aside, and what no longer is."""
+    async with store.opened() as (frontier, _):
+        first, second = await added(frontier, "https://a.example/error", "https://a.example/good")
+        found_there = links("https://a.example/x", "https://a.example/y", "https://b.example/z")
+        receipt = await frontier.settle(batch(visit(first, discovered=found_there, note=PageNote(is_error_page=True))))
+        assert receipt.suspects == {1: [ERROR_PAGE_LINKS] * 2}
+        assert {host_id: n for host_id, n in receipt.queued.items() if n} == {2: 1}
+        assert receipt.links_new == [3]
+        receipt = await frontier.settle(batch(visit(second, discovered=links("https://a.example/x"))))
+        if store.hears_of_known:
+            assert (list(receipt.linked), receipt.queued) == ([1], {1: 1})
+        left = 1 if store.hears_of_known else 2
+        assert [one.urls for one in await frontier.suspects()] == [left]
+        assert (await frontier.totals()).suspect == left
+
+
+async def test_what_is_new_on_a_trial_is_told(store: Store) -> None:
+    """With its host: whether that is more of the same is not the store's to say."""
+    async with store.opened() as (frontier, _):
+        (task,) = await added(frontier, "https://a.example/1")
+        note = PageNote(trial="/{n}")
+        new = links("https://a.example/1", "https://a.example/2", "https://b.example/3?x=1")
+        receipt = await frontier.settle(batch(visit(task, discovered=new, note=note)))
+        assert [tuple(one) for one in receipt.trial_links[task.id]] == [(1, "/2"), (2, "/3?x=1")]
+        assert receipt.suspects == {}
 
 
 # -- history of robots.txt
@@ -1114,21 +1197,13 @@ async def test_how_slow_keys_are_is_kept_until_they_are_not(store: Store) -> Non
         assert recovered.paces == (Pace("b", 1.0, NOW),)
 
 
-async def test_quarantines_are_kept_with_their_evidence(store: Store) -> None:
-    """A released one stays known; its host is to be judged anew, until it was."""
-    one = Quarantine(1, "/cal/{date}", "trap_quarantine", '{"known": 20}', NOW)
+async def test_a_host_is_unswept_until_it_was_swept(store: Store) -> None:
+    """Across restarts."""
     async with store.opened() as (frontier, _):
-        await add(frontier, "https://a.example/")
-        await frontier.settle(replace(batch(), quarantines=[one]))
-    async with store.opened() as (frontier, recovered):
-        assert (recovered.quarantines, recovered.unswept) == ((one,), (1,))
-        await frontier.swept(1, await frontier.sweep_mark(1))
-        await frontier.settle(replace(batch(), quarantines=[replace(one, released_at=NOW + 5)]))
-        await frontier.swept(1, await frontier.sweep_mark(1))
+        await add(frontier, "https://a.example/", "https://b.example/")
         await frontier.unswept([1, 2])
         await frontier.swept(2, await frontier.sweep_mark(2))
     async with store.opened() as (_, recovered):
-        assert recovered.quarantines == (replace(one, released_at=NOW + 5),)
         assert recovered.unswept == (1,)
 
 

@@ -302,16 +302,18 @@ def test_http_errors_are_queued_again_and_asked_for(server: Nginx, tmp_path: Pat
     assert run("verify", crawl.output).code == 0
 
 
-def test_what_is_quarantined_is_shown_and_released(crawl: Crawl) -> None:
-    """By `hosts` and by the store; released once, it is not in quarantine any more, and the crawl goes on."""
-    store(crawl, "INSERT INTO quarantine VALUES (1, '/cal/{date}', 'trap_quarantine', '{\"known\": 20}', 1.0, NULL)")
-    host = DOCS
-    store(crawl, f"UPDATE quarantine SET host = (SELECT id FROM host WHERE host = '{host}')")
-    assert run("release", host, "--template", "/x", "--output", crawl.output).code == 1
-    ran = run("release", host, "--output", crawl.output)
+def test_suspects_are_shown_and_released(crawl: Crawl) -> None:
+    """By `hosts` and by the store; released, they are fetched, and suspected no more."""
+    host_id = f"(SELECT id FROM host WHERE host = '{DOCS}')"
+    store(
+        crawl,
+        f"INSERT INTO url_template (host, template, spent, since_at) VALUES ({host_id}, '/cal/{{date}}', 200, 1.0)",
+    )
+    assert run("release", DOCS, "--template", "/x", "--output", crawl.output).code == 1
+    ran = run("release", DOCS, "--output", crawl.output)
     assert (ran.code, ran.stdout) == (0, "released /cal/{date}\n")
-    ran = run("release", host, "--output", crawl.output)
-    assert (ran.code, ran.stderr) == (1, f"crawler: nothing of {host} is in quarantine\n")
+    ran = run("release", DOCS, "--output", crawl.output)
+    assert (ran.code, ran.stderr) == (1, f"crawler: no URL template of {DOCS} is suspected\n")
     assert crawl.run().code == 0
 
 

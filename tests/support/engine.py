@@ -486,6 +486,8 @@ class Engine:
             on_event=self._on_event,
         )
         self.rules = RulesCache(TOKEN)
+        traps = traps or TrapOptions()
+        self.traps = TrapWatch(traps, self.frontier, clock, self.rng, self._on_event)
         self.scheduler = Scheduler(
             books=self.books,
             frontier=self.frontier,
@@ -495,13 +497,12 @@ class Engine:
             politeness=politeness,
             options=engine,
             rules=self.rules,
+            traps=self.traps,
         )
         self.tally = Tally()
         obeys = politeness.robots == "obey"
-        traps = traps or TrapOptions()
-        self.traps = TrapWatch(traps, clock, self.rng, self._on_event)
         rules_in_force = Scope(scope, [each.origin.host for each in self.seeds], traps)
-        self.admission = Admission(rules_in_force, self.rules, obeys, self.traps)
+        self.admission = Admission(rules_in_force, self.rules, obeys)
         self.rejudger = Rejudger(
             frontier=self.frontier,
             scheduler=self.scheduler,
@@ -541,9 +542,6 @@ class Engine:
             on_lost=lambda vanished, urls: None,
             on_disk=self._on_disk,
         )
-        self.committer.take_quarantines = self.traps.take_quarantines
-        self.committer.take_trap_counts = self.traps.take_counts
-        self.committer.take_error_pages = self.traps.take_error_pages
         self.robots_seen: list[Host] = []
         self.large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
         self.workers = [self.make_worker() for _ in range(engine.workers)]
@@ -574,6 +572,7 @@ class Engine:
             large_pages=asyncio.Semaphore(2),
             revisits=self.revisits,
             listings=self.listings,
+            traps=self.traps,
             on_skipped=self.skipped.extend,
             on_scope_host=self._on_scope_host,
             on_robots=self.robots_seen.append,
@@ -598,7 +597,6 @@ class Engine:
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.books.load(recovered)
-        self.traps.load(recovered.quarantines, recovered.trap_counts, recovered.error_pages)
         self.rejudger.want(recovered.unswept)
         self.tally.life = recovered.counters
         receipt: Receipt = await self.frontier.add(self.seeds, now=self.clock.now())

@@ -213,13 +213,13 @@ def nginx(site: Site, *, redirecting: Mapping[str, str] | None = None) -> Iterat
         pytest.skip("nginx is not installed")
     with tempfile.TemporaryDirectory(prefix="nginx-") as name:  # tmp_path is too long for a socket's name
         directory = Path(name)
-        port = _free_port()
+        port = free_port()
         lay_out(directory, site, port, redirecting or {})
         command = [program, "-p", name, "-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log")]
         server = Nginx(directory, site, port)
         with subprocess.Popen(command) as process:
             try:
-                _wait_until_ready(process, directory)
+                wait_until_ready(process, directory)
                 yield server
             finally:
                 process.terminate()
@@ -238,7 +238,7 @@ def lay_out(
     (directory / "nginx.conf").write_text(_configuration(seen_as or directory, port, site, redirecting))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """One that is free on all ADDRESSES; that nobody takes it before nginx does is likely, and seen at once if not."""
     while True:
         with socket.socket() as first:
@@ -267,7 +267,7 @@ def ask(path: Path, target: str) -> None:
             pass
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], directory: Path) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], directory: Path) -> None:
     deadline = time.monotonic() + READY_S
     while True:
         try:
@@ -298,10 +298,10 @@ def _configuration(directory: Path, port: int, site: Site, redirecting: Mapping[
         f"  server {{ {listen} server_name {host}; return 301 https://{to}:{port}$request_uri; }}\n"
         for host, to in redirecting.items()
     )
-    return _NGINX.format(directory=directory, listen=listen, old=old, moved=moved, temporary=_temporary(directory))
+    return _NGINX.format(directory=directory, listen=listen, old=old, moved=moved, temporary=temporary(directory))
 
 
-def _temporary(directory: Path) -> str:
+def temporary(directory: Path) -> str:
     kinds: Sequence[str] = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     return " ".join(f"{kind}_temp_path {directory}/temp;" for kind in kinds)
 

@@ -1,106 +1,104 @@
-"""When a template is condemned: only if it brings nothing new and finds more of itself."""
+"""When the pages of a template are alike: a function of the set of pages, whatever their order."""
 
 import random
+from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from crawler.core.novelty import Evidence, Ledger
-from crawler.core.options import TrapOptions
-from crawler.core.trapshape import TrapKind
+from crawler.core.novelty import LEAST, SAMPLE, WORDS, PageSample, TemplateSample, is_sampled, rank_of, sketch
 
-OPTIONS = TrapOptions(suspect_after=100, patience=1_000)
 MONTHS = [f"month{n}".encode() for n in range(12)]
-WORDS = [f"w{n}".encode() for n in range(5_000)]
+POOL = [f"w{n}".encode() for n in range(5_000)]
+Words = Callable[[int], set[bytes]]
 
 
-def calendar(n: int, rng: random.Random) -> set[bytes]:
+def calendar(n: int) -> set[bytes]:
     return {b"calendar", b"no", b"events", MONTHS[n % 12], f"{2000 + n // 12}".encode()}
 
 
-def article(n: int, rng: random.Random) -> set[bytes]:
-    return set(rng.sample(WORDS, 120))
+def article(n: int) -> set[bytes]:
+    return set(random.Random(n).sample(POOL, 120))
 
 
-def walk(
-    kind: TrapKind, pages: int, words: object, *, bred: int = 2, leads_out: bool = False, options: TrapOptions = OPTIONS
-) -> tuple[int, int, Evidence | None]:
-    """How many pages were fetched until the template was condemned, and how many were looked at."""
-    ledger, rng, looked = Ledger(kind), random.Random(1), 0
-    for n in range(pages):
-        if ledger.count(kind, options):
-            looked += 1
-            text = words(n, rng)  # type: ignore[operator]
-            evidence = ledger.judge(text, rng.getrandbits(64), leads_out=leads_out, bred=bred, options=options)
-            if evidence is not None:
-                return n + 1, looked, evidence
-    return pages, looked, None
+def facets(n: int) -> set[bytes]:
+    """A list of some of forty goods."""
+    return {b"our", b"goods", *random.Random(n).sample(POOL[:40], 15)}
 
 
-def test_an_endless_calendar_is_condemned_when_its_patience_ends() -> None:
-    """Months and years are new words now and then, but hardly."""
-    fetched, looked, evidence = walk(TrapKind.CALENDAR, 5_000, calendar)
-    assert (fetched, looked) == (100, 60)
-    assert evidence is not None
-    assert evidence.as_dict()["kind"] == "calendar"
-    assert evidence.known >= 18
+def entry(n: int) -> set[bytes]:
+    """Hundreds of words of navigation, and twenty of its own."""
+    return {*POOL[:180], *(f"entry{n}word{m}".encode() for m in range(20))}
 
 
-@pytest.mark.parametrize("kind", list(TrapKind))
-def test_pages_with_words_of_their_own_never_condemn_a_template(kind: TrapKind) -> None:
-    """Whatever their URLs look like."""
-    assert walk(kind, 5_000, article)[2] is None
+def sample_of(words: Words, pages: range) -> TemplateSample:
+    sample = TemplateSample()
+    for n in pages:
+        sample.add(PageSample(rank_of(f"/page/{n}"), sketch(words(n))))
+    return sample
 
 
-def test_known_words_that_lead_to_new_places_are_worth_fetching() -> None:
-    """An index is made of known words."""
-    assert walk(TrapKind.FACETS, 5_000, calendar, leads_out=True)[2] is None
+@pytest.mark.parametrize("words", [calendar, facets, lambda n: {b"not", b"found"}, lambda n: set()])
+def test_pages_with_hardly_a_word_of_their_own_are_alike(words: Words) -> None:
+    """Months, choices among few goods, error pages, pages without words."""
+    assert sample_of(words, range(400)).is_alike
 
 
-def test_what_is_finite_is_fetched_to_its_end() -> None:
-    """Pages that all look the same, but find no more of themselves."""
-    assert walk(TrapKind.CALENDAR, 5_000, calendar, bred=0)[2] is None
+@pytest.mark.parametrize("words", [article, entry])
+def test_pages_with_words_of_their_own_are_different(words: Words) -> None:
+    """Even where most of each page is the same."""
+    assert not sample_of(words, range(400)).is_alike
 
 
-def test_a_template_without_a_sign_of_a_trap_has_more_patience() -> None:
-    """Ten times as much here."""
-    assert walk(TrapKind.PLAIN, 5_000, calendar)[0] == 1_000
+def test_a_few_pages_are_no_evidence() -> None:
+    """Fifteen identical pages are not suspected, sixteen are."""
+    assert not sample_of(calendar, range(LEAST - 1)).is_alike
+    assert sample_of(calendar, range(LEAST)).is_alike
 
 
-def test_few_pages_of_a_good_template_are_looked_at() -> None:
-    """A sample each time it has doubled: that is what keeps it cheap."""
-    fetched, looked, _ = walk(TrapKind.PLAIN, 50_000, article)
-    assert looked < 0.01 * fetched
+def test_a_fifth_of_different_pages_is_enough_to_be_honest() -> None:
+    """Four alike pages beside each article; one in ten is too few."""
+    assert not sample_of(lambda n: article(n) if n % 3 == 0 else calendar(n), range(600)).is_alike
+    assert sample_of(lambda n: article(n) if n % 20 == 0 else calendar(n), range(600)).is_alike
 
 
-@pytest.mark.parametrize("patience", [1, 2, 3, 7])
-def test_short_patience_still_judges(patience: int) -> None:
-    """With room for a few pages only, so many are judged."""
-    options = TrapOptions(suspect_after=patience, patience=patience)
-    fetched, _, evidence = walk(TrapKind.CALENDAR, 500, lambda n, rng: {b"a"}, options=options)
-    assert evidence is not None
-    assert fetched <= max(4, patience)
+@settings(max_examples=50, deadline=None)
+@given(st.integers(LEAST, 120), st.randoms(use_true_random=False), st.sampled_from([calendar, article, facets, entry]))
+def test_the_order_of_pages_changes_nothing(count: int, rng: random.Random, words: Words) -> None:
+    """The sample and the verdict, for pages that come in any order and some of them twice."""
+    pages = list(range(count))
+    rng.shuffle(pages)
+    straight, shuffled = sample_of(words, range(count)), TemplateSample()
+    for n in pages:
+        shuffled.add(PageSample(rank_of(f"/page/{n}"), sketch(words(n))))
+    assert straight.pages == shuffled.pages
+    assert straight.is_alike is shuffled.is_alike
+    assert straight.alike_count == shuffled.alike_count
 
 
-def test_a_page_read_after_its_sample_ended_condemns_nothing() -> None:
-    """Large pages are read in threads, and come when the verdict was already given: a few known ones among many that
-    were not said nothing then, and the last one must not be taken for a sample of its own.
-    """
-    ledger, rng, late = Ledger(TrapKind.DEEP), random.Random(1), []
-    for n in range(OPTIONS.suspect_after):
-        if not ledger.count(TrapKind.DEEP, OPTIONS):
-            continue
-        if n in (80, 85, 90):
-            late.append(calendar(n, rng))
-            continue
-        text = calendar(n, rng) if n % 4 == 0 else article(n, rng)
-        assert ledger.judge(text, rng.getrandbits(64), leads_out=False, bred=2, options=OPTIONS) is None
-    for text in late:
-        assert ledger.judge(text, rng.getrandbits(64), leads_out=False, bred=2, options=OPTIONS) is None
+def test_the_sample_is_bounded() -> None:
+    """In pages, and in words of each."""
+    sample = sample_of(lambda n: {f"{n}-{m}".encode() for m in range(1_000)}, range(1_000))
+    assert len(sample.pages) == SAMPLE
+    assert all(len(page.words) == WORDS for page in sample.pages)
 
 
-def test_a_sample_of_which_most_is_missing_condemns_nothing() -> None:
-    """Answers that are no HTML, or are still being read."""
-    ledger, rng = Ledger(TrapKind.CALENDAR), random.Random(1)
-    for n in range(OPTIONS.suspect_after):
-        if ledger.count(TrapKind.CALENDAR, OPTIONS) and (n < 80 or n > 95):
-            assert ledger.judge(calendar(n, rng), 0, leads_out=False, bred=2, options=OPTIONS) is None
+def test_what_was_learned_is_not_new_twice() -> None:
+    """A page that lists goods which the sample lacks is new once; the verdict stays."""
+    sample = sample_of(facets, range(400))
+    words = sketch([b"our", b"goods", *POOL[1_000:1_010]])
+    assert sample.learns(words)
+    assert not sample.learns(words)
+    assert not sample.learns(sketch(facets(7)))
+    assert sample.is_alike
+
+
+def test_one_page_in_so_many_is_sampled() -> None:
+    """A sixteenth, and a quarter where the URL shows a sign; those of the first are among those of the second."""
+    ranks = [rank_of(f"/a/{n}.html") for n in range(20_000)]
+    plain = {rank for rank in ranks if is_sampled(rank, suspicious=False)}
+    suspicious = {rank for rank in ranks if is_sampled(rank, suspicious=True)}
+    assert 1_100 < len(plain) < 1_400
+    assert 4_700 < len(suspicious) < 5_300
+    assert plain < suspicious

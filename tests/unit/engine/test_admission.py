@@ -1,18 +1,13 @@
 """Admission: what is kept of robots.txt to judge by."""
 
-import random
-
-from crawler.core.options import ScopeOptions, TrapOptions
+from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
 from crawler.core.values import Origin, RobotsRecord
 from crawler.core.vocabulary import DenyReason
 from crawler.engine.admission import Admission
-from crawler.engine.clock import SystemClock
 from crawler.engine.hosts import Host, Key
 from crawler.engine.rules import RulesCache
-from crawler.engine.traps import TrapWatch
 
-TRAPS = TrapWatch(TrapOptions(), SystemClock(), random.Random(1), lambda event, fields: None)
 TEXT = b"User-agent: *\nDisallow: /private"
 
 
@@ -24,7 +19,7 @@ def host(n: int) -> Host:
 def test_rules_not_asked_for_lately_are_let_go() -> None:
     """What is kept is bounded; a host whose rules were let go says that it needs them."""
     cache = RulesCache("bot", budget_bytes=2 * RulesCache("bot").parse(TEXT).size_bytes)
-    admission = Admission(Scope(ScopeOptions(), []), cache, True, TRAPS)
+    admission = Admission(Scope(ScopeOptions(), []), cache, True)
     hosts = [host(n) for n in range(5)]
     for each in hosts:
         cache.put(each, cache.parse(TEXT), stored=True)

@@ -20,11 +20,11 @@ from crawler.core.values import (
     Failed,
     NotModified,
     Outcome,
-    Quarantine,
     Rest,
     RobotsRecord,
     SinkFile,
     Task,
+    TemplateRow,
     Written,
 )
 from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
@@ -413,23 +413,32 @@ async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: Ur
     assert told.next_at is None
 
 
-async def test_a_quarantine_is_told_with_its_evidence(tmp_path: Path) -> None:
-    """Any URL of the template is denied by it, seen or not; once released it no longer is."""
+async def test_a_suspect_is_told_with_its_template(tmp_path: Path) -> None:
+    """A URL that is set aside, one of the same template that was never seen, and both once it is released."""
     path = tmp_path / "frontier.db"
     frontier = SqliteFrontier(path)
     await frontier.open()
-    await frontier.add([found("https://e.org/calendar/2026-11-25")], now=NOW)
-    one = Quarantine(1, "/calendar/{date}", "trap_quarantine", '{"pages": 100}', NOW)
-    await frontier.settle(batch(quarantines=[one]))
+    url = "https://e.org/calendar/2026-11-25"
+    await frontier.add([found(url)], now=NOW)
+    row = TemplateRow(1, "/calendar/{date}", spent=200, since_at=NOW)
+    await frontier.settle(batch(templates=[row]))
+    await frontier.set_aside(1, [(1, row.template)])
     rules = Rules(seed_hosts=("e.org",))
+    told = ask(path, url, rules)
+    assert (told.verdict, told.state, told.deny_reason) == ("suspect", "suspect", None)
+    assert told.headline == "not fetched: it belongs to a part of its host that looks endless"
+    assert "`crawler release e.org`" in told.next_text
+    words = (
+        '"/calendar/{date}" looks endless since 09:00:00: its pages are alike; '
+        "200 suspects fetched led to more of the same"
+    )
+    assert step(told, "trap") == ("WAIT", words)
     told = ask(path, "https://e.org/calendar/2031-01-01", rules)
-    assert (told.verdict, told.deny_reason) == ("would_deny", "trap_quarantine")
-    assert step(told, "trap") == ("DENY", '"/calendar/{date}" is in quarantine since 09:00:00: {"pages": 100}')
-    assert ask(path, "https://e.org/about", rules).verdict == "would_fetch"
-    told = ask(path, "https://e.org/" + "a/" * 40, rules)
-    assert told.deny_reason == "trap_path"
-    await frontier.settle(batch(quarantines=[replace(one, released_at=NOW)]))
-    assert ask(path, "https://e.org/calendar/2031-01-01", rules).verdict == "would_fetch"
+    assert (told.verdict, step(told, "trap")) == ("would_fetch", ("WAIT", words))
+    assert ask(path, "https://e.org/" + "a/" * 40, rules).deny_reason == "trap_path"
+    await frontier.settle(batch(templates=[replace(row, released_at=NOW)]))
+    told = ask(path, "https://e.org/calendar/2031-01-01", rules)
+    assert step(told, "trap") == ("ok", '"/calendar/{date}" was suspected, released 09:00:00')
     await frontier.close(clean=True)
 
 
