@@ -6,6 +6,13 @@ from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, R
 from crawler.core.vocabulary import OutcomeWord
 
 
+def is_http_error(status_code: int) -> bool:
+    """Whether a status says that there is no content to be had: 4xx, 5xx, and a 304 that nobody asked for. That of a
+    conditional request is NotModified (RFC 9110 §15.4.5).
+    """
+    return status_code >= 400 or status_code == 304
+
+
 def outcome_word(outcome: Outcome) -> OutcomeWord:
     """One word a person can count by. A truncated answer is `truncated` whatever its status; one that came whole and
     could not be used, as a decompression bomb, is an `error`.
@@ -16,7 +23,7 @@ def outcome_word(outcome: Outcome) -> OutcomeWord:
                 return OutcomeWord.TRUNCATED
             if outcome.error_type is not None:
                 return OutcomeWord.ERROR
-            return OutcomeWord.HTTP_ERROR if outcome.head.status_code >= 400 else OutcomeWord.OK
+            return OutcomeWord.HTTP_ERROR if is_http_error(outcome.head.status_code) else OutcomeWord.OK
         case NotModified():
             return OutcomeWord.NOT_MODIFIED
         case Redirected():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from crawler.core.clock import Clock
+from crawler.core.outcome import is_http_error
 from crawler.core.values import Denied, Failed, Fetched, NotModified, SinkFile, Written
 from crawler.core.vocabulary import ErrorType, FileLoss, Source, StoppedBy, TaskKind
 from crawler.core.words import counted
@@ -127,7 +128,7 @@ class Reporter:
         task, outcome = visited.settlement.task, visited.settlement.outcome
         if task.kind is TaskKind.ROBOTS:
             return
-        if isinstance(outcome, Fetched) and outcome.head.status_code >= 400:
+        if isinstance(outcome, Fetched) and is_http_error(outcome.head.status_code):
             if len(self._seeds_refused) < _FAILURES_KEPT:
                 self._seeds_refused[task.url] = f"{task.url}: status {outcome.head.status_code}"
         elif isinstance(outcome, Fetched | NotModified):

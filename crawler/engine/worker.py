@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, Protocol, assert_never
 
 from crawler.core.clock import Clock
-from crawler.core.outcome import response_of
+from crawler.core.outcome import is_http_error, response_of
 from crawler.core.politeness import retry_after_s
 from crawler.core.retry import Fate, fate, is_connection_error, is_lasting, pushes_back, rests_origin
 from crawler.core.url import UrlError, checked
@@ -391,7 +391,7 @@ class Worker:
 
 def _has_content(task: Task, outcome: Outcome) -> bool:
     """A 304 has none, that of a type nobody wants was not read, and an error page is not what was there before."""
-    if task.is_revisit and isinstance(outcome, Fetched) and outcome.head.status_code >= 400:
+    if task.is_revisit and isinstance(outcome, Fetched) and is_http_error(outcome.head.status_code):
         return False
     unread = isinstance(outcome, Fetched) and outcome.truncated is TruncatedReason.CONTENT_TYPE
     return not unread and not isinstance(outcome, NotModified)

@@ -214,7 +214,7 @@ class Tally:
         if status in _PUSHES_BACK:
             host.pushed_back += 1
             host.errors[str(status)] += 1
-        elif status >= 400:
+        elif status >= 400 or get("outcome") == OutcomeWord.HTTP_ERROR:  # a 304 that nobody asked for
             host.errors[str(status)] += 1
         url = get("url_full", "")
         if url.endswith("/robots.txt"):

@@ -90,7 +90,7 @@ def test_every_error_is_classed() -> None:
     ("outcome", "word"),
     [
         (answer(200), OutcomeWord.OK),
-        (answer(304), OutcomeWord.OK),
+        (answer(304), OutcomeWord.HTTP_ERROR),
         (answer(404), OutcomeWord.HTTP_ERROR),
         (CUT, OutcomeWord.TRUNCATED),
         (answer(200, error=ErrorType.TOO_LARGE), OutcomeWord.ERROR),

@@ -38,7 +38,11 @@ def expected(case: Case) -> tuple[str, str | None, bool]:
         return ("error" if "incomplete" in words else "truncated"), "truncated", False
     if "cut:length" in words:
         return "truncated", None, False
-    return ("http_error" if case.status >= 400 else "ok"), None, words == {"reusable"} and case.eof is None
+    return (
+        ("http_error" if case.status >= 400 or case.status == 304 else "ok"),
+        None,
+        words == {"reusable"} and case.eof is None,
+    )
 
 
 # RFC 9112 as met in practice: a line of the list, what becomes of it, and the cases that show it.
@@ -88,7 +92,8 @@ LINES = {
     "NUL in a header, `Name :`": (REFUSED, "NUL in a value|NUL in a name|NUL in a fold|space before the colon"),
     "1xx before the response": (OK_LIVES, "100 first|103 with fields, twice|eight informational"),
     "more than 8 of them, and an unasked 101": (REFUSED, "nine informational|101 unasked"),
-    "204, 304 with bytes after the head": (OK_CLOSED, "204 with a body|304 with bytes after it"),
+    "204 with bytes after the head": (OK_CLOSED, "204 with a body"),
+    "304 with bytes after the head; here nobody asked for it": (("http_error", None, False), "304 with bytes after it"),
     "HTTP/0.9, ICY, HTTP/2 status line, garbage": (
         REFUSED, "HTTP/0.9|HTTP/0.9 answer|ICY|HTTP/2 status line|HTTP/2 preface settings|junk before the head|SSH"
     ),
