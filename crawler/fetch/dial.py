@@ -17,6 +17,7 @@ from crawler.core.url import is_ipv4
 from crawler.core.values import Origin, Timings
 from crawler.core.vocabulary import ErrorType, Stage
 from crawler.fetch.address import AddressDenied, AddressPolicy
+from crawler.fetch.addressorder import MAX_ADDRESSES, AddressOrder
 from crawler.fetch.errors import DialError, ResolveError, connect_error, describe
 from crawler.fetch.options import FetchOptions, NetworkOptions
 from crawler.fetch.proxy import Proxy, ProxyError
@@ -25,9 +26,7 @@ from crawler.fetch.tls import TlsProfile, tls_error
 
 FAMILY_HEAD_START_S: Final = 0.25  # RFC 8305 §5: "Connection Attempt Delay", 250 ms recommended
 NEXT_ADDRESS_S: Final = 2.0  # a further address of a host that answers slowly is asked only then: it is no black hole
-MAX_ADDRESSES: Final = 6  # tried for one connection; more is a name's way of making us knock everywhere
 CLOSE_NOTIFY_S: Final = 1.0  # how long a peer may take to answer our close_notify
-_WINNERS: Final = 16_384  # hosts whose working address family is remembered
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 Connect = Callable[[str, int], Awaitable[socket.socket]]
@@ -59,7 +58,8 @@ class NetworkDialer:
     """Dials over TCP, with TLS for https. Belongs to one event loop.
 
     Where a host has addresses of both families, the first address's family has a head start; the family that won is
-    tried first next time. `connect` replaces `connect_socket` in tests.
+    tried first next time, and addresses that did not answer are tried last (`addressorder`). `connect` replaces
+    `connect_socket` in tests.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class NetworkDialer:
         self._clock = clock
         self._bind = network.bind_address
         self._connect = connect if connect is not None else self.connect_socket
-        self._v6_won: dict[str, bool] = {}
+        self._order = AddressOrder(clock)
 
     async def dial(self, origin: Origin, factory: Callable[[], _Protocol]) -> tuple[_Protocol, Dialled]:
         """Open a connection whose bytes go to the protocol made by `factory`. Raises DialError."""
@@ -89,7 +89,7 @@ class NetworkDialer:
             return await self._dial_through(self._proxy, origin, factory)
         mono = self._clock.mono
         begun = mono()
-        addresses = await self._resolve(origin.host, begun)
+        addresses = await self._resolve(origin.host, origin.port, begun)
         resolved = mono()
         timings = Timings(resolve_s=resolved - begun)
         peer = (addresses[0], origin.port)
@@ -118,7 +118,7 @@ class NetworkDialer:
         try:
             answers = await self._resolver.resolve(proxy.place.host)
             resolve_s = mono() - begun
-            addresses = interleave(answers, v6_first=self._v6_won.get(proxy.place.host))[:MAX_ADDRESSES]
+            addresses = self._order.of(proxy.place.host, proxy.place.port, answers)
             peer = (addresses[0], proxy.place.port)
             async with asyncio.timeout(self._options.connect_timeout_s):
                 sock, address = await self._race(proxy.place, addresses)
@@ -196,7 +196,7 @@ class NetworkDialer:
             raise
         return sock
 
-    async def _resolve(self, host: str, begun: float) -> list[str]:
+    async def _resolve(self, host: str, port: int, begun: float) -> list[str]:
         """The addresses to try, all of them checked, in the order to try them. Raises DialError."""
         try:
             answers = await self._resolver.resolve(host)
@@ -217,7 +217,7 @@ class NetworkDialer:
             why = "; ".join(denied[:MAX_ADDRESSES]).removeprefix(f"{host.strip('[]')}: ")
             detail = f"{host} may not be dialled: {why}"
             raise DialError(Stage.ADDRESS, ErrorType.ADDRESS_DENIED, detail, timings=timings)
-        return interleave(allowed, v6_first=self._v6_won.get(host))[:MAX_ADDRESSES]
+        return self._order.of(host, port, allowed)
 
     async def _race(self, origin: Origin, addresses: Sequence[str]) -> tuple[socket.socket, str]:
         """Connect to the first address that answers. Raises the most telling OSError if none does.
@@ -253,9 +253,11 @@ class NetworkDialer:
                         result.close()
         if winner is None:
             raise _most_telling([_result(attempt) for attempt in attempts])
-        address = next(address for attempt, address in attempts.items() if _result(attempt) is winner)
-        if len({":" in a for a in addresses}) == 2:
-            self._remember(origin.host, v6=":" in address)
+        results = [(address, _result(attempt)) for attempt, address in attempts.items()]
+        at = next(n for n, (_, result) in enumerate(results) if result is winner)
+        address = results[at][0]
+        dead = [other for n, (other, result) in enumerate(results) if _is_dead(result, was_first=n < at)]
+        self._order.raced(origin.host, origin.port, addresses, address, dead)
         return winner, address
 
     async def _attempt(self, address: str, port: int) -> socket.socket | OSError:
@@ -288,25 +290,6 @@ class NetworkDialer:
             raise
         return stream, protocol
 
-    def _remember(self, host: str, *, v6: bool) -> None:
-        winners = self._v6_won
-        winners.pop(host, None)
-        while len(winners) >= _WINNERS:
-            del winners[next(iter(winners))]
-        winners[host] = v6
-
-
-def interleave(addresses: Sequence[str], *, v6_first: bool | None) -> list[str]:
-    """Alternate between the families (RFC 8305 §4), keeping each one's order. `v6_first` None: as the first one is."""
-    v6 = [a for a in addresses if ":" in a]
-    v4 = [a for a in addresses if ":" not in a]
-    if v6_first is None:
-        v6_first = ":" in addresses[0]
-    first, second = (v6, v4) if v6_first else (v4, v6)
-    shared = min(len(first), len(second))
-    mixed = [a for pair in zip(first, second, strict=False) for a in pair]
-    return mixed + first[shared:] + second[shared:]
-
 
 def _proxy_error(proxy: Proxy, error: ResolveError | ProxyError | OSError) -> tuple[ErrorType, str]:
     """The word and the sentence for what happened before a tunnel stood."""
@@ -338,6 +321,15 @@ def _head_start(address: str, following: str) -> float:
 
 def _result(attempt: asyncio.Task[socket.socket | OSError]) -> socket.socket | OSError | None:
     return None if attempt.cancelled() else attempt.result()
+
+
+def _is_dead(result: socket.socket | OSError | None, *, was_first: bool) -> bool:
+    """Whether an attempt of a race that another won shows that nothing answers there: it failed, but not for want of a
+    descriptor, or it began before the winner's and had not ended.
+    """
+    if isinstance(result, OSError):
+        return connect_error(result) is not ErrorType.NO_FILE_DESCRIPTORS
+    return result is None and was_first
 
 
 def _most_telling(results: Sequence[socket.socket | OSError | None]) -> OSError:

@@ -11,7 +11,8 @@ from crawler.core.url import parse
 from crawler.core.values import Failed, Fetched, Origin, Task
 from crawler.core.vocabulary import ErrorType, Stage, TaskKind
 from crawler.fetch.address import AddressPolicy
-from crawler.fetch.dial import NetworkDialer, interleave
+from crawler.fetch.addressorder import DEAD_S, AddressOrder, interleave
+from crawler.fetch.dial import NetworkDialer
 from crawler.fetch.errors import DialError, ResolveError
 from crawler.fetch.lookup import AresLookup
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
@@ -210,6 +211,60 @@ async def test_ipv4_follows_250_ms_behind_a_black_hole():
     assert second.timings.connect_s < 0.24
     assert connect.tried == [V6, V4, V4]
     connect.close()
+
+
+async def test_a_dead_address_is_paid_for_once():
+    """Of two addresses of one family the first answers nothing: the next connection begins with the other. After ten
+    minutes it gets another chance; answering then, it is first again.
+    """
+    clock = SkewedClock()
+    connect = sockets(**{V4: "hang", V4B: "ok"})
+    d = dialer(ScriptedLookup({"a.test": Found((V4, V4B), 86_400)}), connect=connect, clock=clock)
+    assert (await dialled(d)).peer_address == V4B
+    assert (await dialled(d)).timings.connect_s < 0.5
+    assert connect.tried == [V4, V4B, V4B]
+    clock.offset += DEAD_S
+    connect.outcomes[V4] = "ok"
+    assert (await dialled(d)).peer_address == V4
+    assert (await dialled(d)).peer_address == V4
+    connect.close()
+
+
+async def test_a_refusing_address_is_remembered_and_found_again_when_nothing_else_answers():
+    """It is tried last, not never; and it is dead at this port only."""
+    connect = sockets(**{V4: OSError(errno.ECONNREFUSED, "refused"), V4B: "ok"})
+    d = dialer(ScriptedLookup({"a.test": Found((V4, V4B), 86_400)}), connect=connect)
+    for _ in range(2):
+        await dialled(d)
+    assert connect.tried == [V4, V4B, V4B]
+    connect.outcomes.update({V4: "ok", V4B: OSError(errno.ECONNREFUSED, "refused")})
+    assert (await dialled(d)).peer_address == V4
+    assert connect.tried[3:] == [V4B, V4]
+    assert (await dialled(d, Origin("http", "a.test", 81))).peer_address == V4
+    assert connect.tried[5:] == [V4]
+    connect.close()
+
+
+async def test_a_race_lost_for_want_of_descriptors_says_nothing_of_an_address():
+    """Nor does an attempt that began after the winner's."""
+    connect = sockets(**{V4: OSError(errno.EMFILE, "too many"), V4B: "ok"})
+    d = dialer(ScriptedLookup({"a.test": Found((V4, V4B), 86_400)}), connect=connect)
+    await dialled(d)
+    await dialled(d)
+    assert connect.tried == [V4, V4B] * 2
+    connect.close()
+
+
+def test_dead_addresses_leave_room_for_those_that_may_live():
+    """Of many, those known dead are not among the few that are tried; what is remembered is bounded."""
+    order = AddressOrder(SkewedClock())
+    many = [f"198.41.0.{n}" for n in range(8)]
+    order.raced("a.test", 80, many, many[7], many[:6])
+    assert order.of("a.test", 80, many) == [many[6], many[7], *many[:4]]
+    assert order.of("a.test", 443, many) == many[:6]
+    for n in range(20_000):
+        order.raced("a.test", n, many, many[7], many[:1])
+    assert len(order._dead_until) == 16_384
 
 
 async def test_a_refusal_does_not_wait_for_the_head_start():
