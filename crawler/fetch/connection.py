@@ -123,7 +123,8 @@ class Connection(Standing, asyncio.Protocol):
         self._reader = reader
         if self._early:
             self._hear(now)
-        elif transport is not None:
+        else:
+            assert transport is not None
             self._arm(now)
             transport.write(request)
         try:

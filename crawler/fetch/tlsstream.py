@@ -27,6 +27,12 @@ class ReadBuffer:
         self.view = memoryview(bytearray(size))
 
 
+class _NotYet(asyncio.Transport):
+    """What a stream is on before it is on a socket."""
+
+    def abort(self) -> None: ...
+
+
 class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
     """One client's TLS connection. `opened` is done when the handshake is, or has failed: ssl.SSLError, or OSError
     (without a message where the peer just closed).
@@ -53,7 +59,7 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
         self._outgoing = outgoing
         self._above = above
         self._view = buffer.view
-        self._raw: asyncio.Transport | None = None
+        self._raw: asyncio.Transport = _NotYet()
         self._is_open = False  # the handshake is done
         self._is_lost = False  # the protocol above knows that it is over
         self._closing = False
@@ -90,7 +96,6 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._lose(exc)
-        self._raw = None
         self._above = asyncio.Protocol()  # nobody is told any more, nor kept
 
     def _follow(self, size: int) -> None:
@@ -143,6 +148,8 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
                 pieces.append(piece)
         except ssl.SSLWantReadError:
             pass
+        except ssl.SSLZeroReturnError:
+            ended = True  # close_notify, in answer to ours
         except ssl.SSLError as error:
             fault = error
         if self._unsent and fault is None:
@@ -159,13 +166,12 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
             self._end()
 
     def _flush(self) -> None:
-        if self._raw is not None and not self._raw.is_closing():
+        if not self._raw.is_closing():
             self._raw.write(self._outgoing.read())
 
     def _lose(self, error: Exception | None) -> None:
         """It is over. Those above are told at once: what they would still send could not be read any more."""
-        if self._raw is not None:
-            self._raw.close()  # once the alert is written that says why
+        self._raw.close()  # once the alert is written that says why
         if not self._is_open:
             if not self.opened.done():
                 self.opened.set_exception(error if error is not None else ConnectionResetError())
@@ -177,14 +183,11 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
         """Send close_notify, if that was not done, and close the socket once everything is written."""
         if not self._closing:
             self.close()
-        if self._raw is not None:
-            self._raw.close()
+        self._raw.close()
 
     # -- towards the connection
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        if self._is_lost or self._closing:
-            return
         try:
             self._encrypt(bytes(data))
         except ssl.SSLError as error:
@@ -203,8 +206,6 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """Send close_notify. The socket is closed once the peer has answered it; `abort` ends the waiting."""
-        if self._closing or self._is_lost:
-            return
         self._closing = True
         with contextlib.suppress(ssl.SSLError):  # the peer has not answered yet
             self._tls.unwrap()
@@ -213,21 +214,15 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close the socket at once; nothing more is read or written."""
         self._closing = True
-        if self._raw is not None:
-            self._raw.abort()
-
-    def is_closing(self) -> bool:
-        return self._closing or self._is_lost
+        self._raw.abort()
 
     def pause_reading(self) -> None:
-        if self._raw is not None:
-            self._raw.pause_reading()
+        self._raw.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._raw is not None:
-            self._raw.resume_reading()
+        self._raw.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "ssl_object":
             return self._tls
-        return default if self._raw is None else self._raw.get_extra_info(name, default)
+        return self._raw.get_extra_info(name, default)

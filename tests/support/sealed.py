@@ -63,6 +63,8 @@ class Sealed:
                     return ""
                 head += piece
             except ssl.SSLWantReadError:
+                if self._out.pending:  # it renegotiates
+                    await self.send(self._out.read())
                 try:
                     self._in.write(await self._more())
                 except ConnectionError:
@@ -89,6 +91,10 @@ class Sealed:
     def key_update(self) -> bytes:
         """The record of a KeyUpdate that asks for one in return (RFC 8446 §4.6.3)."""
         return self._control("SSL_key_update", 1)
+
+    def hello_request(self) -> bytes:
+        """The record that asks a client of TLS 1.2 to negotiate anew (RFC 5246 §7.4.1.1)."""
+        return self._control("SSL_renegotiate")
 
     def _control(self, name: str, *arguments: int) -> bytes:
         pointer = ctypes.c_void_p.from_address(id(self.tls._sslobj) + _SSL_POINTER)

@@ -118,6 +118,24 @@ async def test_a_connection_that_was_never_made_is_gone_already():
         await connection.exchange(b"GET", ResponseReader(WireLimits(), BodySink(1)))
 
 
+@pytest.mark.parametrize(
+    ("error", "word"), [(None, ErrorType.TRUNCATED), (ConnectionResetError("reset"), ErrorType.RESET)]
+)
+async def test_what_a_server_said_and_left_before_the_first_request_is_heard(error, word):
+    """It began to say that it is busy, and ended in the middle: the request is not written, and fails as that does."""
+    connection = Connection(1, A, options=FetchOptions(), clock=FakeClock(), on_closed=lambda connection: None)
+    wire = Noting(connection)
+    connection.connection_made(wire)
+    connection.data_received(ANSWER[:-1])
+    connection.connection_lost(error)
+    reader = ResponseReader(WireLimits(), BodySink(1 << 20))
+    with pytest.raises(ExchangeError) as caught:
+        await connection.exchange(b"GET", reader)
+    assert caught.value.error_type is word
+    assert b"GET" not in wire.calls
+    assert (connection.spoke_first, reader.head.status_code) == (True, 200)
+
+
 async def test_a_pool_closed_during_a_dial_keeps_nothing_of_it():
     """What comes about after the close is closed at once; another dial is refused."""
     dialing = Dialing()

@@ -1,6 +1,7 @@
 """What a TLS server sends, cut where no plaintext ends: inside records and headers, and before what breaks them."""
 
 import asyncio
+import contextlib
 import random
 import ssl
 
@@ -8,6 +9,7 @@ import pytest
 
 from crawler.core.values import Failed, Fetched
 from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.fetch.tlsstream import ReadBuffer, TlsStream
 from tests.support.fetching import client, until
 from tests.support.hostile import Certificates, ok, serve
 from tests.support.sealed import DAMAGED, Sealed, sealed
@@ -28,10 +30,6 @@ def tls(request, certificates):
 @pytest.fixture(scope="module")
 def tls_1_3(certificates):
     return certificates.server("a.test")
-
-
-def closed_by_now(c):
-    return until(lambda: c.pool.stats().open == 0)
 
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 6, 20, -1])
@@ -275,3 +273,171 @@ async def test_a_handshake_that_fails_is_told_to_the_server(certificates):
         assert result.error_type is ErrorType.TLS_HOST_MISMATCH
         await server.accepted[0].ended.wait()
         assert said == ["SSLV3_ALERT_BAD_CERTIFICATE"]
+
+
+async def test_a_server_of_tls_1_2_may_negotiate_anew(certificates):
+    """The request waits for it, and is sent on the same connection."""
+    asked, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def script(s):
+        while path := await s.request():
+            await s.send(s.seal(ok(path.encode())))
+            if path == "/one":
+                await s.send(s.hello_request())
+                asked.set()
+                await goes_on.wait()
+
+    tls = certificates.server("a.test", max_version=ssl.TLSVersion.TLSv1_2)
+    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+        url = f"https://a.test:{server.port}"
+        await c.get(url + "/one")
+        await asked.wait()
+        second = asyncio.ensure_future(c.get(url + "/two"))
+        await until(c.pool.exchanges)
+        goes_on.set()
+        for path, result in (("/two", await second), ("/three", await c.get(url + "/three"))):
+            assert isinstance(result, Fetched), result
+            assert (result.payload.prefix(9), result.connection.id) == (path.encode(), 1)
+
+
+class Raw(asyncio.Transport):
+    """A socket's transport that keeps what is written, and ends when told to."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = b""
+        self.ended = ""
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return bool(self.ended)
+
+    def close(self):
+        self.ended = "closed"
+
+    def abort(self):
+        self.ended = "aborted"
+
+
+class Above(asyncio.Protocol):
+    def __init__(self):
+        self.told = []
+
+    def connection_made(self, transport):
+        self.told.append("made")
+
+    def data_received(self, data):
+        self.told.append(data)
+
+    def eof_received(self):
+        self.told.append("eof")
+
+    def connection_lost(self, exc):
+        self.told.append(exc)
+
+
+class Rig:
+    """A stream and a server's end in memory."""
+
+    def __init__(self, server, client=None):
+        context = client or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.above, self.raw = Above(), Raw()
+        tls = context.wrap_bio(incoming, outgoing, server_hostname="a.test")
+        self.stream = TlsStream(tls, incoming, outgoing, self.above, ReadBuffer())
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.server = server.wrap_bio(self.incoming, self.outgoing, server_side=True)
+
+    def comes(self, data):
+        self.stream.get_buffer(-1)[: len(data)] = data
+        self.stream.buffer_updated(len(data))
+
+    def turn(self):
+        """What one side has written reaches the other."""
+        self.incoming.write(self.raw.written)
+        self.raw.written = b""
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.server.do_handshake()
+        if self.outgoing.pending:
+            self.comes(self.outgoing.read())
+
+    def shake_hands(self):
+        self.stream.connection_made(self.raw)
+        for _ in range(3):
+            self.turn()
+
+
+async def test_a_handshake_that_nobody_waits_for_ends_quietly(certificates):
+    """Who dialled was cancelled just as it ended, well or not."""
+    done = Rig(certificates.server("a.test"))
+    done.stream.opened.cancel()
+    done.shake_hands()
+    assert done.above.told[0] == "made"
+    failed = Rig(certificates.server("a.test"))
+    failed.stream.opened.cancel()
+    failed.stream.connection_made(failed.raw)
+    failed.comes(b"SSH-2.0-OpenSSH_9.2\r\n")
+    assert (failed.above.told, failed.raw.ended) == ([], "closed")
+    aborted = Rig(certificates.server("a.test"))
+    aborted.stream.abort()  # before it was on a socket
+    aborted.stream.opened.cancel()
+
+
+async def test_what_cannot_be_encrypted_ends_the_connection(certificates):
+    """OpenSSL refuses to write: those above are told once, with the reason."""
+    rig = Rig(certificates.server("a.test"))
+    rig.shake_hands()
+
+    class Refusing:
+        def write(self, data):
+            raise ssl.SSLError(1, "[SSL] protocol is shutdown")
+
+    rig.stream._tls = Refusing()
+    rig.stream.write(b"GET")
+    rig.stream._flush()  # nothing is written to what is closed
+    rig.stream.connection_lost(None)
+    assert rig.above.told[0] == "made"
+    assert [type(told) for told in rig.above.told[1:]] == [ssl.SSLError]
+
+
+async def test_a_close_is_answered_and_what_comes_meanwhile_is_dropped(certificates):
+    """Ours with the peer's close_notify, the peer's with ours; the socket is closed after either."""
+    ours = Rig(certificates.server("a.test"))
+    ours.shake_hands()
+    ours.stream.close()
+    assert ours.raw.ended == ""
+    ours.server.write(b"late")
+    ours.comes(ours.outgoing.read())
+    ours.incoming.write(ours.raw.written)
+    ours.server.unwrap()
+    ours.comes(ours.outgoing.read())
+    assert (ours.above.told, ours.raw.ended) == (["made"], "closed")
+    theirs = Rig(certificates.server("a.test"))
+    theirs.shake_hands()
+    theirs.server.write(b"all")
+    with pytest.raises(ssl.SSLWantReadError):
+        theirs.server.unwrap()
+    theirs.comes(theirs.outgoing.read())
+    assert (theirs.above.told, theirs.raw.ended) == (["made", b"all", "eof"], "closed")
+    theirs.incoming.write(theirs.raw.written)
+    theirs.server.unwrap()
+
+
+async def test_records_are_followed_whatever_a_read_brings(certificates):
+    """Headers in five reads, several records in one: the stream knows when it stands between two."""
+    rig = Rig(certificates.server("a.test"))
+    rig.shake_hands()
+    rig.server.write(b"x" * 40_000)
+    records = rig.outgoing.read()
+    for n in range(8):
+        rig.comes(records[n : n + 1])
+        assert rig.stream.is_mid_record
+    rig.comes(records[8:-1])
+    assert rig.stream.is_mid_record
+    rig.comes(records[-1:])
+    assert not rig.stream.is_mid_record
+    assert b"".join(rig.above.told[1:]) == b"x" * 40_000
