@@ -6,6 +6,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selectolax.lexbor import LexborHTMLParser
 
 from crawler.content.html import Html, extract
 from crawler.core.vocabulary import Source
@@ -361,3 +362,39 @@ def test_only_meta_is_meta() -> None:
     """Another element whose name begins so is looked at like any other."""
     found = extract(b'<metadata style="background:url(x.png)">', "https://e.test/", requisites=True, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/x.png"]
+
+
+_SHOWN = st.sampled_from(
+    ["<table background=#><thead background='#'><tr><th background=\"#\">x</table>", "<div background=#></div>",
+     "<table><tfoot background=#><tr BACKGROUND = #><td background=#>x</td></tr></table>", "<img src=# data-src=/#>",
+     "<video poster=#><source src=# data-srcset='# 1x'></video>", "<p>", "<input type=image src=#>", "<b data-bg='/#'>",
+     "<iframe src=# srcdoc='<p><img src=#><img data-src=/#><a href=#>x</a>'></iframe>", "<image data-original=./#>",
+     "<iframe srcdoc=\"&lt;img src=#&gt;<table><tr><td background='#'></table>\"></iframe>", "<!-- <img src=#> -->",
+     "<textarea><img src=#></textarea>", "<svg><image href=# data-src=/# /></svg>", "<img alt='<td background=#>'>"]
+)  # fmt: skip
+_BY_ELEMENT = {
+    "img": ("src", "data-src", "data-original"), "video": ("poster",), "source": ("src", "data-srcset"),
+    "input": ("src",), "b": ("data-bg",), "iframe": ("src",), "a": ("href",), "image": ("href",),
+    **dict.fromkeys(("table", "thead", "tbody", "tfoot", "tr", "th", "td"), ("background",)),
+}  # fmt: skip
+
+
+def _by_lexbor(text: str) -> set[str]:
+    found: set[str] = set()
+    for node in LexborHTMLParser(text.encode()).css("*"):
+        for attribute in _BY_ELEMENT.get(node.tag or "", ()):
+            found.add((node.attributes.get(attribute) or "").split(" ")[0])
+        if node.tag == "iframe":
+            found |= _by_lexbor(node.attributes.get("srcdoc") or "")
+    return found - {""}
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(st.lists(_SHOWN, max_size=8).map("".join))
+def test_what_is_shown_is_what_a_tree_builder_finds(text: str) -> None:
+    """Of well-formed pieces in any order, pages in frames among them."""
+    start, *parts = text.split("#")
+    text = start + "".join(f"{number}{part}" for number, part in enumerate(parts))
+    page = extract(text.encode(), "https://e.test/", requisites=True, lazy=True, max_links=100)
+    expected = {"https://e.test/" + reference.lstrip("./") for reference in _by_lexbor(text)}
+    assert {link.url for link in page.links} == expected, text
