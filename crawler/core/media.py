@@ -9,7 +9,7 @@ from typing import Final
 
 XHTML: Final = "application/xhtml+xml"  # a page in XML
 
-_PART = re.compile(r'(?:[^,"]|"[^"]*"?)+')  # a comma in quotes is none
+_PART = re.compile(r'(?:[^,"]+|"[^"]*"?)+')  # a comma in quotes is none
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _ESSENCE = re.compile(rf"[\t\n\r ]*({_TOKEN}/{_TOKEN})[\t\n\r ]*(?:;|\Z)")
 _CHARSET = re.compile(r";[\t ]*charset[\t ]*=[\t ]*(?:\"([^\"]*)\"|'([^']*)'|([^\s;\"']+))", re.IGNORECASE)
