@@ -66,20 +66,23 @@ class Texts:
     def begin(self, name: str) -> None:
         """What is added to `name` from now on is another text."""
         texts = self._texts.setdefault(name, [])
-        if texts and (len(texts) >= MAX_TEXTS or not texts[-1].strip()):
+        if len(texts) >= MAX_TEXTS:
             texts.pop()
         texts.append("")
 
     def add(self, name: str, text: str) -> None:
         texts = self._texts[name]
-        texts[-1] = (texts[-1] + text[:MAX_VALUE])[:MAX_VALUE]
+        texts[-1] = (texts[-1] + text[:MAX_VALUE])[:MAX_VALUE] if texts[-1] else text[:MAX_VALUE]
 
     def of(self, name: str) -> list[str]:
         """Those that are not empty."""
         return [stripped for text in self._texts.get(name, ()) if (stripped := text.strip())]
 
     def first(self, name: str) -> str:
-        return next(iter(self.of(name)), "")
+        texts = self._texts.get(name)
+        if texts is None:
+            return ""
+        return texts[0].strip() or next(iter(self.of(name)), "")
 
 
 class Collector:

@@ -32,6 +32,7 @@ class SitemapReader:
         self._depth = 0
         self._within = False
         self._field = ""  # whose text is being read
+        self._fresh = False  # it begins anew
         self._values = Texts()
         self._alternates: list[str] = []
 
@@ -54,12 +55,15 @@ class SitemapReader:
                 self._field = name
             elif name == "link" and attributes.get("rel", "").lower() == "alternate" and "href" in attributes:
                 self._alternates.append(attributes["href"])
-        if self._field:
-            self._values.begin(self._field)
+        self._fresh = True
 
     def text(self, data: str) -> None:
-        if self._field:
-            self._values.add(self._field, data)
+        if not self._field or (self._fresh and data.isspace()):
+            return
+        if self._fresh:
+            self._fresh = False
+            self._values.begin(self._field)
+        self._values.add(self._field, data)
 
     def end(self, name: str) -> None:
         if self._depth == 1:
@@ -68,8 +72,7 @@ class SitemapReader:
             return
         self._depth -= 1
         self._field = "bare" if self._depth == 2 and self._within else ""
-        if self._field:
-            self._values.begin(self._field)
+        self._fresh = True
         if self._depth != 1 or not self._within:
             return
         self._within = False
