@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -24,17 +25,19 @@ from crawler.core.values import Discovered, Suspects
 from crawler.core.vocabulary import Source, StoppedBy
 from crawler.descriptors import connections_within
 from crawler.engine.clock import SystemClock
-from crawler.engine.kept import why_left
+from crawler.engine.ending import Ending, ending
 from crawler.engine.snapshot import Snapshot
 from crawler.engine.summary import summarise
 from crawler.engine.upkeep import FORGOTTEN_RULE
 from crawler.engine.views import Views
+from crawler.frontier.base import FrontierFull
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect.lost import insist_on_store
 from crawler.inspect.rules import fingerprint
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs, configure
 from crawler.obs.redact import redact_text
+from crawler.parts import Parts
 from crawler.rundir import prepare, rules_of, same_delays, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
@@ -70,20 +73,17 @@ class View:
 class Result:
     """How a crawl ended. `summary` has the names of `crawl --json`; `seed_problems` says of each seed that was not
     answered why, when none was; `output_problems` why something could not be written; `opens_at` when `fetch.hours`
-    open, if they are closed; `kept` what keeps the URLs that are left, the commonest reasons, a line each.
+    open, if they are closed.
     """
 
-    stopped_by: StoppedBy
+    ending: Ending
     summary: dict[str, object]
-    urls_left: int
     details: dict[str, dict[str, int]]
     seed_problems: tuple[str, ...] = ()
     output_problems: tuple[str, ...] = ()
     opens_at: float | None = None
-    kept: tuple[str, ...] = ()
     unstored: int = 0  # visits that were made and could not be stored
     gone: tuple[Path, ...] = ()  # what was stored and is not there any more
-    suspects: tuple[tuple[str, Suspects], ...] = ()  # left because they look endless, with the host of each
     seeds_refused: tuple[str, ...] = ()  # every seed that was answered was answered with 4xx or 5xx: the first of them
 
 
@@ -197,19 +197,16 @@ async def _run(
             await parts.reporter.finish()
             await parts.clients.close()
             clean = parts.committer.is_idle
-            totals = await frontier.totals()
-            hosts = parts.books.hosts
-            suspects = [(hosts[one.host_id].origin.host, one) for one in await frontier.suspects(limit=SUSPECTS_SHOWN)]
+            end = await _ending(frontier, parts, stopped_by, clock.mono())
             summary = summarise(
                 parts.tally,
                 parts.clients.stats(),
                 len(parts.books.hosts),
                 output,
-                stopped_by,
+                end,
                 clock.mono() - started_mono,
                 most_opened=parts.clients.current.pool.most_opened(HOSTS_SHOWN),
                 unstored=parts.committer.unstored,
-                suspects=suspects,
             )
             gone = [path for path in (output, settings.frontier_path) if not path.exists()][:1]
             logs.event(
@@ -219,23 +216,31 @@ async def _run(
             answered = parts.tally.page_responses > 0 or recovered.counters.pages > 0
             problems = () if answered else (*parts.reporter.first_failures(), *refused)
             return Result(
-                stopped_by,
+                end,
                 summary,
-                totals.queued + totals.waiting + totals.suspect,
                 parts.reporter.details(parts.tally),
                 problems,
                 tuple(output_problems),
                 parts.valve.closed_until_at,
-                tuple(why_left(parts.books.hosts.values(), totals.waiting, clock.mono())),
                 parts.committer.unstored,
                 tuple(gone),
-                tuple(suspects),
                 () if recovered.counters.pages else parts.reporter.seeds_refused(),
             )
         finally:
             logs.close()
     finally:
         await frontier.close(clean=clean)
+
+
+async def _ending(frontier: SqliteFrontier, parts: Parts, stopped_by: StoppedBy, now_mono: float) -> Ending:
+    hosts = parts.books.hosts
+    suspects: list[tuple[str, Suspects]] = []
+    with suppress(FrontierFull):  # on a failing disk the rest is said all the same
+        found = await frontier.suspects(limit=SUSPECTS_SHOWN)
+        suspects = [(hosts[one.host_id].origin.host, one) for one in found]
+    totals = await frontier.totals()
+    is_settled = parts.committer.is_idle and not parts.scheduler.is_busy and not parts.committer.unstored
+    return ending(stopped_by, totals, hosts.values(), suspects, now_mono, is_settled=is_settled)
 
 
 def _proxy_place(settings: Settings) -> str | None:

@@ -16,6 +16,7 @@ from crawler.core.vocabulary import Exit, StoppedBy
 
 if TYPE_CHECKING:
     from crawler.app import Result
+    from crawler.engine.ending import Ending
 
 _SUSPECTS_SAID: Final = 10  # templates
 
@@ -93,41 +94,40 @@ def command(
 
 
 def _exit_code(result: "Result") -> int:
-    left = f"{counted(result.urls_left, 'URL')} {'is' if result.urls_left == 1 else 'are'} left"
-    if result.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
+    """Say what is left, and why."""
+    end = result.ending
+    left = f"{counted(end.balance.left, 'URL')} {'is' if end.balance.left == 1 else 'are'} left"
+    if end.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
         opens = time.strftime("%a %H:%M", time.localtime(result.opens_at))
         say(f"fetch.hours are closed until {opens}; {left}, the same command goes on with them")
-        return Exit.WAITING
+        return end.exit_code
     if result.seed_problems:
         say("no seed answered")
         for problem in result.seed_problems:
             say(problem)
         return Exit.FINDINGS
-    match result.stopped_by:
-        case StoppedBy.TRAPS:
-            say(f"{left}: they belong to parts that look endless")
+    match end.stopped_by:
         case StoppedBy.WAITING:
-            say(f"{left} that may not be asked for within crawl.linger; the same command goes on with them")
-        case StoppedBy.SIGNAL | StoppedBy.OPERATOR if result.urls_left:
+            say(f"{left} that may not be requested within crawl.linger; the same command goes on with them")
+        case StoppedBy.SIGNAL | StoppedBy.OPERATOR if end.left:
             say(f"stopped; {left}, the same command goes on with them")
-            return Exit.WAITING
-        case _:
-            if result.kept:
-                say(left)
-    for line in result.kept:
-        say(line)
-    _say_suspects(result)
-    return Exit.WAITING if result.stopped_by in (StoppedBy.WAITING, StoppedBy.TRAPS) else Exit.OK
+            return end.exit_code
+        case _ if end.left:
+            say(left)
+    for one in end.left:
+        say(str(one))
+    _say_suspects(end)
+    return end.exit_code
 
 
-def _say_suspects(result: "Result") -> None:
+def _say_suspects(end: "Ending") -> None:
     """Which parts of which hosts were left because they look endless, and what can be done."""
-    for host, one in result.suspects[:_SUSPECTS_SAID]:
+    for host, one in end.suspects[:_SUSPECTS_SAID]:
         say(f"{counted(one.urls, 'URL')} of {host} like {one.template}, for example {', '.join(one.examples)}")
-    if (more := len(result.suspects) - _SUSPECTS_SAID) > 0:
+    if (more := len(end.suspects) - _SUSPECTS_SAID) > 0:
         say(f"and {counted(more, 'other URL template')}: `crawler hosts` lists their hosts")
-    if result.suspects:
-        host = result.suspects[0][0]
+    if end.suspects:
+        host = end.suspects[0][0]
         say(f'`crawler release {host}` has them fetched for good; traps.detect keeps none back if it is "report"')
 
 

@@ -197,6 +197,18 @@ class StoppedBy(StrEnum):
     DISK = "disk"
 
 
+class LeftReason(StrEnum):
+    """Why URLs are left at the end of a crawl."""
+
+    NOT_YET = "not_yet"  # it ended before their turn came
+    RETRY = "retry"  # an attempt failed, the next is due later
+    BACKOFF = "backoff"  # their host or domain rests after errors, 429 or 503
+    ROBOTS = "robots_unreachable"
+    BLOCKED = "blocked"  # by an operator
+    LIMIT = "limit"  # scope.max_urls, scope.max_urls_per_host
+    TRAPS = "traps"  # they belong to parts of sites that look endless
+
+
 class SinkFileState(StrEnum):
     """Where an output file stands between the disk and the store."""
 

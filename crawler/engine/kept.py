@@ -47,7 +47,7 @@ def _why(host: Host, now_mono: float) -> str:
         return f"whose {unreadable_robots(host)}"
     for turn in (host.turn, host.key.turn):
         if turn.strikes and turn.open_mono > now_mono:
-            return f"resting after {turn.reason}"
+            return f"backing off after {turn.reason}"
     return "kept by a limit of scope (max_urls, max_urls_per_host)" if host.limit_reached else ""
 
 
@@ -63,14 +63,6 @@ def told(found: Sequence[Kept]) -> list[str]:
     lines = [f"{counted(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:_SHOWN]]
     if rest := found[_SHOWN:]:
         lines.append(f"{sum(one.urls for one in rest):,} more for {counted(len(rest), 'other reason')}")
-    return lines
-
-
-def why_left(hosts: Iterable[Host], waiting: int, now_mono: float) -> list[str]:
-    """What keeps the URLs that a crawl leaves at its end; `waiting` are due later."""
-    lines = told(kept(hosts, now_mono))
-    if waiting:
-        lines.append(f"{counted(waiting, 'URL')} to be tried again later, after an error")
     return lines
 
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from crawler.core.values import Origin, Suspects
-from crawler.core.vocabulary import OutcomeWord, StoppedBy
+from crawler.core.values import Origin
+from crawler.core.vocabulary import OutcomeWord
+from crawler.engine.ending import Ending
 from crawler.engine.tally import Tally
 from crawler.fetch.ledger import HostConnections, PoolStats
 
@@ -34,12 +35,11 @@ def summarise(
     stats: PoolStats,
     hosts: int,
     output: Path,
-    stopped_by: StoppedBy,
+    end: Ending,
     duration_s: float,
     *,
     most_opened: Sequence[tuple[Origin, HostConnections]] = (),
     unstored: int = 0,
-    suspects: Sequence[tuple[str, Suspects]] = (),
 ) -> dict[str, object]:
     """What this run did, not what the directory has seen in its life. `most_opened`: of which hosts to show the
     connections.
@@ -53,9 +53,11 @@ def summarise(
         "http_errors": tally.outcomes[OutcomeWord.HTTP_ERROR],
         "denied": tally.denied,
         "unstored": unstored,
+        "urls": end.balance.as_dict(),
+        "left_by": end.left_by,
         "suspects": [
             {"host": host, "template": one.template, "urls": one.urls, "examples": list(one.examples)}
-            for host, one in suspects
+            for host, one in end.suspects
         ],
         "links_found": tally.links_found,
         "links_new": tally.links_new,
@@ -73,7 +75,7 @@ def summarise(
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
         "max_rss_bytes": peak_rss_bytes(),
         "output": str(output),
-        "stopped_by": stopped_by.value,
+        "stopped_by": end.stopped_by.value,
     }
 
 

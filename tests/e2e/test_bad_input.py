@@ -299,7 +299,7 @@ def test_what_keeps_urls_is_said_where_a_crawl_goes_on(server: Nginx, tmp_path: 
     trustme.CA().cert_pem.write_to_path(tmp_path / "other.pem")
     unknown = crawl.run("-o", f'network.ca_file="{tmp_path}/other.pem"', timeout=2 * SOON_S)
     assert (unknown.code, unknown.summary["stopped_by"]) == (75, "waiting")
-    assert "resting after tls_unknown_issuer" in unknown.stderr
+    assert "backing off after tls_unknown_issuer" in unknown.stderr
     assert "due later" not in unknown.stderr
     assert run("block", OTHER, "--output", crawl.output).code == 0
     blocked = crawl.run(timeout=2 * SOON_S)
@@ -343,7 +343,7 @@ def test_one_dead_seed_does_not_keep_the_others_from_being_crawled(server: Nginx
     keys = sections(server, OTHER, crawl={"seeds": [odd, server.url(OTHER)], "linger": "1s"})
     ran = Crawl.of(tmp_path, keys).run(timeout=2 * SOON_S)
     assert (ran.code, ran.summary["stopped_by"]) == (75, "waiting")
-    assert "1 URL is left that may not be asked for within crawl.linger" in ran.stderr
+    assert "1 URL is left that may not be requested within crawl.linger" in ran.stderr
     assert f"1 URL of {odd.removesuffix('/')} whose robots.txt cannot be read (server_closed)" in ran.stderr
     assert set(server.places()) == server.site.wanted(OTHER)
 

@@ -25,6 +25,8 @@ SUMMARY: dict[str, object] = {
     "tls_resumed": 19, "duration_s": 83.2, "pages_per_s": 144.2, "cpu_s": 12.3, "max_rss_bytes": 123_456_789,
     "output": "/srv/crawl", "stopped_by": "waiting", "outcomes": {"redirect": 200, "ok": 11_990, "truncated": 0},
     "error_types": {"reset": 1, "read_timeout": 1}, "deny_reasons": {"robots": 14},
+    "urls": {"found": 12_030, "fetched": 12_000, "refused": 14, "gave_up": 0, "left": 16, "taken_down": 0},
+    "left_by": {"retry": 12, "backoff": 4},
 }  # fmt: skip
 
 
@@ -149,6 +151,8 @@ def test_the_summary() -> None:
         "errors               2  1 read_timeout, 1 reset",
         "HTTP errors          7  answers with status 4xx and 5xx",
         "denied              14  14 robots",
+        "URLs            12,030  12,000 fetched, 14 refused by rules, 16 left (12 retry,",
+        "                        4 backoff)",
         "links        1,234,567  40,200 new",
         "hosts               31",
         "connections         35  354.3 requests each",

@@ -7,7 +7,7 @@ import pytest
 from crawler.core.politeness import OPEN
 from crawler.core.values import Origin, RobotsRecord
 from crawler.engine.hosts import Host, Key
-from crawler.engine.kept import kept, told, why_left
+from crawler.engine.kept import kept, told
 
 NOW = 1_000.0
 UNREADABLE = RobotsRecord("unreachable", None, None, 0.0, 60.0)
@@ -37,7 +37,7 @@ RESTING = replace(OPEN, strikes=1, open_mono=NOW + 60.0, reason="reset")
             {"robots": UNREADABLE, "turn": replace(RESTING, reason="dns_not_found")},
             "5 URLs of https://h1.test whose robots.txt cannot be read (dns_not_found)",
         ),
-        ({"turn": RESTING}, "5 URLs of https://h1.test resting after reset"),
+        ({"turn": RESTING}, "5 URLs of https://h1.test backing off after reset"),
         ({"limit_reached": True}, "5 URLs of https://h1.test kept by a limit of scope (max_urls, max_urls_per_host)"),
         ({"limit_reached": True, "is_blocked": True, "turn": RESTING},
          "5 URLs of https://h1.test blocked by the operator (`crawler unblock` lets them go on)"),
@@ -58,7 +58,7 @@ def test_the_rest_of_a_key_keeps_its_hosts() -> None:
     """A 503 rests the whole domain."""
     made = host(1, 1)
     made.key.turn = replace(RESTING, reason="503 Retry-After 60")
-    assert told(kept([made], NOW)) == ["1 URL of https://h1.test resting after 503 Retry-After 60"]
+    assert told(kept([made], NOW)) == ["1 URL of https://h1.test backing off after 503 Retry-After 60"]
 
 
 def test_who_may_be_asked_is_left_out() -> None:
@@ -72,16 +72,8 @@ def test_the_commonest_reasons_come_first_and_three_are_told() -> None:
     hosts = [host(n, 10, turn=replace(RESTING, reason="reset")) for n in range(3)]
     hosts += [host(n, n, turn=replace(RESTING, reason=f"cause {n}")) for n in (11, 12, 13, 14)]
     assert told(kept(hosts, NOW)) == [
-        "30 URLs of 3 hosts resting after reset",
-        "14 URLs of https://h14.test resting after cause 14",
-        "13 URLs of https://h13.test resting after cause 13",
+        "30 URLs of 3 hosts backing off after reset",
+        "14 URLs of https://h14.test backing off after cause 14",
+        "13 URLs of https://h13.test backing off after cause 13",
         "23 more for 2 other reasons",
     ]
-
-
-def test_at_the_end_what_waits_for_another_attempt_is_told_too() -> None:
-    """These rows of the store are nobody's queue."""
-    assert why_left([host(1, 2, is_blocked=True)], 1_234, NOW)[1:] == [
-        "1,234 URLs to be tried again later, after an error"
-    ]
-    assert why_left([], 0, NOW) == []
