@@ -2,6 +2,7 @@
 
 import random
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -41,8 +42,6 @@ def crawl_of(server: Nginx, directory: Path, *sites: str, workers: int | None = 
 
 def run_small(crawl: Crawl) -> Ran:
     """Run a crawl to its end with small caches of recent keys."""
-    import subprocess
-
     arguments = [sys.executable, "-c", _SMALL_CACHES, *map(str, crawl.arguments())]
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=TIMEOUT_S, check=False, env=environment())
     return Ran(done.returncode, done.stdout, done.stderr)
@@ -52,8 +51,6 @@ def interrupt(server: Nginx, crawl: Crawl, *, requests: int, number: signal.Sign
     """Run a crawl until so many more requests were answered, then send it a signal and wait for its end. False: it
     ended before.
     """
-    import subprocess
-
     asked = server.count()
     with subprocess.Popen(
         command(*crawl.arguments()), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
