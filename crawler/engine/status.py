@@ -323,6 +323,8 @@ class StatusView:
         waiting = self._totals().waiting
         if due is not None:
             reasons.append(f"{waiting:,} due later, the first in {words_for(max(0.0, due - now_at))}")
+        if suspects := self._totals().suspect:
+            reasons.append(f"{counted(suspects, 'suspect')} left in parts that look endless (`crawler hosts` has them)")
         if (again_s := self._scheduler.revisit_s()) != NEVER:
             reasons.append(f"the next revisit in {words_for(max(0.0, again_s))}")
         return "nothing to do: " + ("; ".join(reasons) or "no URL is queued")
