@@ -73,6 +73,9 @@ REFUSED_BY_US = {
     "transfer-encoding: `chunked` before other transfer-encoding": NOT_CHUNKED,
     "transfer-encoding: `chunkedchunked` transfer-encoding does not enable chunked enconding": NOT_CHUNKED,
 }
+READ_AS_CHUNKED = {  # and what came is not, so nothing of it is content (docs/decisions/0034)
+    "transfer-encoding: multiple transfer-encoding where chunked is not the last one",
+}
 ACCEPTED_BY_US = {
     "connection: HTTP/1.1 with keep-alive disabled and 204 status": "the response stands, the bytes after it close",
     "connection: HTTP/1.1 with keep-alive disabled, content-length": "the response stands, the bytes after it close",
@@ -101,7 +104,7 @@ def test_what_llhttp_accepts_is_read_to_the_same_body(vector: Vector) -> None:
     assert (vector.accepted and not accepted) == (vector.name in REFUSED_BY_US)
     assert (accepted and not vector.accepted) == (vector.name in ACCEPTED_BY_US)
     if vector.accepted and accepted:
-        assert vector.body == reading.payload
+        assert reading.payload == (b"" if vector.name in READ_AS_CHUNKED else vector.body)
     if not vector.accepted:
         assert "reusable" not in reading.words
 
