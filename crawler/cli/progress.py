@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from crawler.core.balance import Balance
 from crawler.core.words import counted
 from crawler.engine.snapshot import Snapshot
 from crawler.obs.redact import redact
@@ -136,8 +137,9 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
     add("errors", "errors", count, _words(s.get("error_types")))
     add("HTTP errors", "http_errors", count, "answers with status 4xx and 5xx" if number("http_errors") else "")
     add("denied", "denied", count, _words(s.get("deny_reasons")))
-    if isinstance(urls := s.get("urls"), Mapping):
-        table.add_row("URLs", count(urls["found"]), _classes(urls, s.get("left_by")))
+    urls, left_by = s.get("urls"), s.get("left_by")
+    if isinstance(urls, Mapping) and isinstance(left_by, Mapping):
+        table.add_row("URLs", count(urls["found"]), Balance(**urls).words(left_by))
     add("links", "links_found", count, f"{count(number('links_new'))} new")
     add("hosts", "hosts", count)
     add("connections", "connections_opened", count, f"{number('requests_per_connection'):.1f} requests each")
@@ -193,15 +195,6 @@ def _words(counts: object) -> str:
         return ""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count(number)} {word}" for word, number in ordered if number)
-
-
-def _classes(urls: Mapping[str, int], left_by: object) -> str:
-    """What became of the URLs that were found: "9 fetched, 2 refused by rules, 1 left (1 retry)"."""
-    names = {"fetched": "fetched", "refused": "refused by rules", "gave_up": "given up", "left": "left",
-             "taken_down": "taken down"}  # fmt: skip
-    parts = [f"{count(urls[name])} {words}" for name, words in names.items() if urls[name]]
-    reasons = _words(left_by)
-    return ", ".join(f"{part} ({reasons})" if part.endswith(" left") and reasons else part for part in parts)
 
 
 def _printable(text: str) -> str:

@@ -13,6 +13,7 @@ from crawler.cli.failures import say
 from crawler.cli.look import OUTCOME_COLOURS, Pen, count, counted, fetch_text, millis, printable, size, table
 from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data, write_lines
+from crawler.core.balance import Balance
 from crawler.core.vocabulary import Exit
 from crawler.frontier.reader import Reader
 from crawler.inspect.gather import Gathered, gather
@@ -167,6 +168,8 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         )
     if connections["closed"]:
         add("closed by", _words(connections["closed"], pen))
+    if urls := found["urls"]:
+        add("URLs found", f"{count(urls['found'])}: {Balance(**urls).words()}")
     if found["now"]:
         add("in the store", _words(found["now"], pen))
     _section(lines, pen, "errors", [(name, count(number)) for name, number in found["errors"].items()])

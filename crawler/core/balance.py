@@ -40,6 +40,18 @@ class Balance:
         found = fetched + refused + gave_up + taken_down + sum(left)
         return cls(found, fetched, refused, gave_up, sum(left), taken_down)
 
+    def words(self, left_by: Mapping[str, int] | None = None) -> str:
+        """For a person, without the classes that are empty: "9 fetched, 2 left (2 retry)"."""
+        reasons = ", ".join(f"{count:,} {why}" for why, count in (left_by or {}).items())
+        named = {
+            "fetched": self.fetched,
+            "refused by rules": self.refused,
+            "given up": self.gave_up,
+            f"left{f' ({reasons})' if reasons else ''}": self.left,
+            "taken down": self.taken_down,
+        }
+        return ", ".join(f"{count:,} {word}" for word, count in named.items() if count)
+
     def as_dict(self) -> dict[str, int]:
         """By the names of `crawl --json` and `report --json`."""
         return {

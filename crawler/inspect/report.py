@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from crawler.core.balance import Balance
 from crawler.core.values import Origin
 from crawler.core.vocabulary import UrlState
 from crawler.frontier.reader import Reader
@@ -118,6 +119,7 @@ def report(tally: Tally, events: Happened, reader: Reader | None) -> dict[str, A
         "slowest_urls": [{"url": url, "ms": round(ms, 1)} for ms, url in sorted(tally.slowest, reverse=True)],
         "seeds_not_reached": _seeds(reader),
         "now": _now(reader),
+        "urls": None if reader is None else Balance.of(reader.totals()).as_dict(),
         "events": events.noted[-LISTED:],
         "events_in_all": events.noted_in_all,
     }
