@@ -78,7 +78,7 @@ class Result:
 
     ending: Ending
     summary: dict[str, object]
-    details: dict[str, dict[str, int]]
+    details: dict[str, dict[str, int]]  # counts by word: error_types, deny_reasons, failures, skipped
     seed_problems: tuple[str, ...] = ()
     output_problems: tuple[str, ...] = ()
     opens_at: float | None = None

@@ -115,8 +115,8 @@ def panel(snapshot: Snapshot) -> Text:
 def summary_table(summary: Mapping[str, object]) -> RenderableType:
     """The end of a crawl, from the object that `--json` prints.
 
-    Besides its contracted names it may hold `outcomes`, `error_types` and `deny_reasons`, each a mapping from word to
-    count; each becomes a line of its own.
+    Besides its contracted names it may hold `error_types`, `deny_reasons` and `failures` (of what was given up), each a
+    mapping from word to count, which stand beside their sums.
     """
     s = summary
     table = Table.grid(padding=(0, 2))
@@ -132,10 +132,14 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
         table.add_row(label, shown(number(name)), note)
 
     add("pages", "pages", count, f"{rate(number('pages_per_s'))} in {duration(number('duration_s'))}")
-    add("responses", "responses", count, _words(s.get("outcomes")))
+    others = number("auxiliary")
+    more = f"{count(others)} robots.txt and the like" if others else ""
+    add("responses", "responses", count, ", ".join(filter(None, (_words(s.get("answers")), more))))
     add("bytes", "bytes", size)
     add("errors", "errors", count, _words(s.get("error_types")))
     add("HTTP errors", "http_errors", count, "answers with status 4xx and 5xx" if number("http_errors") else "")
+    if number("gave_up"):
+        table.add_row("given up", count(number("gave_up")), _words(s.get("failures")))
     add("denied", "denied", count, _words(s.get("deny_reasons")))
     urls, left_by = s.get("urls"), s.get("left_by")
     if isinstance(urls, Mapping) and isinstance(left_by, Mapping):

@@ -150,7 +150,12 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         lines.append(f"{pen(f'{label:<{_LABEL}}', 'bold')}{text}")
 
     add("pages", f"{count(totals['pages'])}, {totals['pages_per_s']:.1f}/s on average; {size(totals['bytes'])}")
-    add("attempts", f"{count(totals['attempts'])}: " + _words(found["outcomes"], pen, OUTCOME_COLOURS))
+    others = totals["auxiliary"]
+    of_others = [f"{count(others)} for robots.txt, sitemaps, feeds and probes"] if others else []
+    of_pages = [_words(found["outcomes"], pen, OUTCOME_COLOURS)] if found["outcomes"] else []
+    add("attempts", f"{count(totals['attempts'])}: " + ", ".join(of_pages + of_others))
+    if totals["gave_up"]:
+        add("given up", f"{counted(totals['gave_up'], 'URL')} that failed in the end")
     if found["statuses"]:
         add("statuses", _words(found["statuses"], pen))
     if times["p50"] is not None:

@@ -40,7 +40,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
     resting = (
         ", ".join(f"{hosts[word]} {word}" for word in ("backoff", "held", "blocked") if hosts[word]) or "0 resting"
     )
-    refused = counts["outcomes"].get("http_error", 0)
+    refused = counts.get("answers", counts["outcomes"]).get("http_error", 0)
     shown = [
         f"{status['crawl']} is {status['state']}: {printable(status['sentence'])}",
         f"  process      pid {status['pid']}, up {span_text(status['elapsed_s'])}, {size(status['rss_bytes'])} memory",

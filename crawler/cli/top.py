@@ -218,7 +218,7 @@ def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
     def line(label: str, *pieces: tuple[str, str]) -> Line:
         return [(f"  {label:<{_LABEL}}", "dim"), *pieces]
 
-    errors, refused = counts["errors"], counts["outcomes"].get("http_error", 0)
+    errors, refused = counts["errors"], counts.get("answers", counts["outcomes"]).get("http_error", 0)
     resting = hosts["backoff"] + hosts["held"]
     memory = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
     held, limit = sum(one["held"] for one in memory), sum(one["limit"] for one in memory)

@@ -26,7 +26,7 @@ from crawler.core.values import (
 from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduler import Scheduler
-from crawler.engine.tally import Tally, is_stored_page
+from crawler.engine.tally import Tally
 from crawler.engine.upkeep import requeued
 from crawler.engine.worker import Visited
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
@@ -400,7 +400,7 @@ class Committer:
         for visited, links_new, place in zip(batch, receipt.links_new, written, strict=True):
             settlement = visited.settlement
             tally.links_new += links_new
-            tally.pages += is_stored_page(settlement)
+            tally.stored(settlement)
             if settlement.task.id != 0:
                 if settlement.next_at is not None:
                     if settlement.state is UrlState.WAITING:

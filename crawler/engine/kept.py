@@ -60,8 +60,9 @@ def unreadable_robots(host: Host) -> str:
 
 def told(found: Sequence[Kept]) -> list[str]:
     """A line for each of the commonest reasons: "5,233 URLs of 1 host blocked by the operator …"."""
-    lines = [f"{counted(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:_SHOWN]]
-    if rest := found[_SHOWN:]:
+    shown = len(found) if len(found) <= _SHOWN + 1 else _SHOWN  # a line saying "1 more" would take the place of the one
+    lines = [f"{counted(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:shown]]
+    if rest := found[shown:]:
         lines.append(f"{sum(one.urls for one in rest):,} more for {counted(len(rest), 'other reason')}")
     return lines
 

@@ -141,7 +141,7 @@ class Reporter:
     def details(self, tally: Tally) -> dict[str, dict[str, int]]:
         """Counts by word, for the closing table."""
         return {
-            "outcomes": dict(tally.outcomes),
+            "failures": dict(tally.gave_up),
             "error_types": dict(tally.error_types),
             "deny_reasons": dict(tally.deny_reasons),
             "skipped": dict(self.skipped),

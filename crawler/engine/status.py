@@ -91,6 +91,9 @@ class Counts:
     denied: int
     links_found: int
     links_new: int
+    answers: Mapping[str, int]
+    auxiliary: int
+    gave_up: int
     outcomes: Mapping[str, int]
     error_types: Mapping[str, int]
     deny_reasons: Mapping[str, int]
@@ -179,7 +182,8 @@ class StatusView:
             rates=rates,
             counts=Counts(
                 tally.responses, tally.pages, tally.bytes, tally.errors, tally.denied, tally.links_found,
-                tally.links_new, _plain(tally.outcomes), _plain(tally.error_types), _plain(tally.deny_reasons),
+                tally.links_new, _plain(tally.answers), tally.auxiliary, tally.gave_up.total(), _plain(tally.outcomes),
+                _plain(tally.error_types), _plain(tally.deny_reasons),
             ),
             urls={
                 "queued": sum(host.queued for host in self._books.hosts.values()), "waiting": totals.waiting,

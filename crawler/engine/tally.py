@@ -14,7 +14,10 @@ from crawler.core.vocabulary import ErrorType, TaskKind, TruncatedReason, UrlSta
 
 @dataclass(slots=True)
 class Tally:
-    """`responses` are heads received, robots.txt included; `pages` 2xx answers to pages that were stored."""
+    """`responses` are heads received: `answers` by how they ended, and `auxiliary` ones, to robots.txt, sitemaps, feeds
+    and probes. `pages` are 2xx answers to pages that were stored; `outcomes` all attempts by how they ended; `gave_up`
+    URLs that failed in the end, by the last failure ("read_timeout", "status 500").
+    """
 
     responses: int = 0
     pages: int = 0
@@ -24,6 +27,9 @@ class Tally:
     links_found: int = 0
     links_new: int = 0
     page_responses: int = 0
+    answers: Counter[str] = field(default_factory=Counter)
+    auxiliary: int = 0
+    gave_up: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
     error_types: Counter[str] = field(default_factory=Counter)
     deny_reasons: Counter[str] = field(default_factory=Counter)
@@ -33,13 +39,17 @@ class Tally:
     def attempted(self, outcome: Outcome, kind: TaskKind, url: str) -> None:
         """An attempt ended."""
         self.last_url = url
-        self.outcomes[outcome_word(outcome)] += 1
+        word = outcome_word(outcome)
+        self.outcomes[word] += 1
         response = response_of(outcome)
         if response is not None:
             self.responses += 1
             self.bytes += len(response.raw_head) + response.raw_body.size
             if kind is TaskKind.PAGE:
                 self.page_responses += 1
+                self.answers[word] += 1
+            else:
+                self.auxiliary += 1
         if isinstance(outcome, Failed):
             self.errors += 1
             self.error_types[outcome.error_type] += 1
@@ -50,13 +60,20 @@ class Tally:
             self.errors += 1
             self.error_types[outcome.error_type] += 1
 
-    def reconsidered(self, before: Outcome, after: Outcome) -> None:
+    def reconsidered(self, before: Outcome, after: Outcome, kind: TaskKind) -> None:
         """What counted as one outcome turned out, on being read, to be an error."""
-        self.outcomes[outcome_word(before)] -= 1
-        self.outcomes[outcome_word(after)] += 1
+        for counts in (self.outcomes, self.answers) if kind is TaskKind.PAGE else (self.outcomes,):
+            counts[outcome_word(before)] -= 1
+            counts[outcome_word(after)] += 1
         if isinstance(after, Fetched) and after.error_type is not None:
             self.errors += 1
             self.error_types[after.error_type] += 1
+
+    def stored(self, settlement: Settlement) -> None:
+        """A visit is in the store."""
+        self.pages += is_stored_page(settlement)
+        if settlement.state is UrlState.GAVE_UP and settlement.task.kind is TaskKind.PAGE:
+            self.gave_up[_failure(settlement.outcome)] += 1
 
     def life_with(self, settlements: list[Settlement]) -> Counters:
         """The directory's counters once `settlements` are stored."""
@@ -80,6 +97,13 @@ class Tally:
             life.errors + errors,
             life.denied + denied,
         )
+
+
+def _failure(outcome: Outcome) -> str:
+    if isinstance(outcome, Failed | Fetched) and outcome.error_type is not None:
+        return outcome.error_type.value
+    response = response_of(outcome)
+    return "" if response is None else f"status {response.head.status_code}"
 
 
 def is_stored_page(settlement: Settlement) -> bool:

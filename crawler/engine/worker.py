@@ -264,7 +264,7 @@ class Worker:
         else:
             reading, note = await self._read(host, task, outcome)
             if reading.outcome is not outcome:
-                self._tally.reconsidered(outcome, reading.outcome)
+                self._tally.reconsidered(outcome, reading.outcome, task.kind)
                 outcome = reading.outcome
                 ends = self._fate(task, outcome)
         next_at = None

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from crawler.core.balance import Balance
 from crawler.core.values import Origin
-from crawler.core.vocabulary import UrlState
+from crawler.core.vocabulary import Next, UrlState
 from crawler.frontier.reader import Reader
 from crawler.inspect.parts import Parts
 from crawler.inspect.query import Line, Matcher, Query
@@ -80,12 +80,14 @@ def report(tally: Tally, events: Happened, reader: Reader | None) -> dict[str, A
             "attempts": tally.lines,
             "responses": tally.responses,
             "pages": tally.pages,
+            "auxiliary": tally.auxiliary,
             "robots_txt": tally.robots,
             "bytes": tally.bytes,
             "pages_per_s": round(tally.pages / spent_s, 2) if spent_s else 0.0,
             "links_found": tally.links_found,
             "links_new": tally.links_new,
             "retries": tally.retries,
+            "gave_up": tally.nexts[Next.GAVE_UP],
         },
         "times_ms": _times(tally),
         "outcomes": _ordered(tally.outcomes),

@@ -19,6 +19,7 @@ OTHER_HOSTS: Final = "(other hosts)"
 _SLOWEST_KEPT: Final = 10
 _STEP: Final = 10.0  # buckets for each factor of e: a quantile is right within a tenth of itself
 _GOOD: Final = frozenset((OutcomeWord.OK, OutcomeWord.NOT_MODIFIED, OutcomeWord.REDIRECT))
+_SERVER_ERROR: Final = 500
 _PUSHES_BACK: Final = frozenset((429, 503))
 
 
@@ -66,7 +67,7 @@ class HostTally:
 
     attempts: int = 0
     good: int = 0
-    bad: int = 0  # errors, truncated answers, status 4xx and 5xx
+    bad: int = 0  # errors, truncated answers, status 5xx, and 4xx but for robots.txt, sitemaps, feeds and probes
     denied: int = 0
     pushed_back: int = 0
     requests: int = 0
@@ -124,6 +125,7 @@ class Tally:
     first_ts: str = ""
     last_ts: str = ""
     pages: int = 0  # 2xx that were no robots.txt, sitemap or the like
+    auxiliary: int = 0  # attempts for robots.txt, sitemaps, feeds and probes: `outcomes` are of all others
     robots: int = 0
     responses: int = 0
     bytes: int = 0
@@ -161,21 +163,26 @@ class Tally:
             self.first_ts = ts
         if ts > self.last_ts:
             self.last_ts = ts
-        self.outcomes[outcome] += 1
+        is_page = get("kind", TaskKind.PAGE) == TaskKind.PAGE and not get("url_full", "").endswith("/robots.txt")
+        if is_page:
+            self.outcomes[outcome] += 1
+        else:
+            self.auxiliary += 1
         here = self._bin_of(ts)
         here.outcomes[outcome] += 1
         host = self._host_of(str(get("server_address", "")))
         host.attempts += 1
-        self.nexts[str(get("next", ""))] += 1
+        self.nexts[str(get("next", ""))] += is_page
         if get("attempt", 1) != 1:
             self.retries += 1
         if outcome == OutcomeWord.DENIED:
             host.denied += 1
             self.deny_reasons[str(get("deny_reason", "?"))] += 1
             return
+        status = get("http_response_status_code")
         if outcome in _GOOD:
             host.good += 1
-        else:
+        elif is_page or outcome != OutcomeWord.HTTP_ERROR or (status or 0) >= _SERVER_ERROR:  # others may be missing
             host.bad += 1
             error = get("error_type")
             if error is not None:
@@ -186,9 +193,8 @@ class Tally:
             at = self._moment(ts)
             if at is not None:
                 host.note_end(at)
-        status = get("http_response_status_code")
         if status is not None:
-            self._add_response(line, status, host, here)
+            self._add_response(line, status, host, here, is_page=is_page)
 
     def _add_connection(self, line: Line, host: HostTally, here: Bin) -> None:
         self.requests += 1
@@ -203,7 +209,7 @@ class Tally:
                 self.resumed += bool(line.get("tls_resumed"))
         self.resent += line.get("http_request_resend_count", 0)
 
-    def _add_response(self, line: Line, status: int, host: HostTally, here: Bin) -> None:
+    def _add_response(self, line: Line, status: int, host: HostTally, here: Bin, *, is_page: bool) -> None:
         get = line.get
         self.responses += 1
         self.statuses[status] += 1
@@ -214,12 +220,12 @@ class Tally:
         if status in _PUSHES_BACK:
             host.pushed_back += 1
             host.errors[str(status)] += 1
-        elif status >= 400 or get("outcome") == OutcomeWord.HTTP_ERROR:  # a 304 that nobody asked for
+        elif status >= _SERVER_ERROR or (is_page and get("outcome") == OutcomeWord.HTTP_ERROR):  # a 304 unasked for, too
             host.errors[str(status)] += 1
         url = get("url_full", "")
         if url.endswith("/robots.txt"):
             self.robots += 1
-        elif 200 <= status < 300 and get("kind", TaskKind.PAGE) == TaskKind.PAGE:
+        elif 200 <= status < 300 and is_page:
             self.pages += 1
         content_type = get("content_type") or "(none)"
         self.content_types[content_type] += 1
@@ -275,8 +281,8 @@ class Tally:
     def merge(self, later: "Tally") -> None:
         """Add what another tally of the same `bin_s` counted."""
         for name in (
-            "lines", "pages", "robots", "responses", "bytes", "links_found", "links_new", "requests", "opened",
-            "handshakes", "resumed", "resent", "retries",
+            "lines", "pages", "auxiliary", "robots", "responses", "bytes", "links_found", "links_new", "requests",
+            "opened", "handshakes", "resumed", "resent", "retries",
         ):  # fmt: skip
             setattr(self, name, getattr(self, name) + getattr(later, name))
         self.first_ts = min(filter(None, (self.first_ts, later.first_ts)), default="")

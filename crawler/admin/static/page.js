@@ -67,7 +67,7 @@ function showStatus(s) {
     ["pages", number(s.counts.pages), `${number(s.rates.pages_per_s)}/s`],
     ["received", bytes(s.counts.bytes), `${bytes(s.rates.bytes_per_s)}/s`],
     ["errors", number(s.counts.errors), `${number(s.counts.denied)} denied`],
-    ["HTTP errors", number(s.counts.outcomes.http_error || 0), "status 4xx, 5xx"],
+    ["HTTP errors", number((s.counts.answers || {}).http_error || 0), "status 4xx, 5xx"],
     ["queued", number(s.urls.queued), `${number(s.urls.waiting)} due later`],
     ["hosts", number(s.hosts.total), `${s.hosts.with_work} with work, ${s.hosts.backoff + s.hosts.held} resting, ${s.hosts.blocked} blocked`],
     ["connections", number(c.open), `${c.requests_per_connection} requests each`],

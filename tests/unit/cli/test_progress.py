@@ -23,7 +23,8 @@ SUMMARY: dict[str, object] = {
     "denied": 14, "links_found": 1_234_567,
     "links_new": 40_200, "hosts": 31, "connections_opened": 35, "requests_per_connection": 354.3, "tls_handshakes": 35,
     "tls_resumed": 19, "duration_s": 83.2, "pages_per_s": 144.2, "cpu_s": 12.3, "max_rss_bytes": 123_456_789,
-    "output": "/srv/crawl", "stopped_by": "waiting", "outcomes": {"redirect": 200, "ok": 11_990, "truncated": 0},
+    "output": "/srv/crawl", "stopped_by": "waiting", "answers": {"redirect": 200, "ok": 12_113},
+    "auxiliary": 32, "gave_up": 2, "failures": {"status 500": 1, "read_timeout": 1},
     "error_types": {"reset": 1, "read_timeout": 1}, "deny_reasons": {"robots": 14},
     "urls": {"found": 12_030, "fetched": 12_000, "refused": 14, "gave_up": 0, "left": 16, "taken_down": 0},
     "left_by": {"retry": 12, "backoff": 4},
@@ -146,10 +147,11 @@ def test_the_summary() -> None:
     """The contracted names with human units, and why it ended in words."""
     assert drawn(summary_table(SUMMARY)) == [
         "pages           12,000  144/s in 1 min 23 s",
-        "responses       12,345  11,990 ok, 200 redirect",
+        "responses       12,345  12,113 ok, 200 redirect, 32 robots.txt and the like",
         "bytes        329.7 MiB",
         "errors               2  1 read_timeout, 1 reset",
         "HTTP errors          7  answers with status 4xx and 5xx",
+        "given up             2  1 read_timeout, 1 status 500",
         "denied              14  14 robots",
         "URLs            12,030  12,000 fetched, 14 refused by rules, 16 left (12 retry,",
         "                        4 backoff)",
@@ -167,7 +169,7 @@ def test_a_summary_without_lists() -> None:
     """The three lists are optional, and an unknown word is shown as it is."""
     bare = {name: value for name, value in SUMMARY.items() if not isinstance(value, dict)}
     lines = drawn(summary_table({**bare, "stopped_by": "boredom"}))
-    assert lines[1] == "responses       12,345"
+    assert lines[1] == "responses       12,345  32 robots.txt and the like"
     assert lines[-2] == "ended        boredom"
 
 

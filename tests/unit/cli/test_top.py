@@ -14,7 +14,7 @@ STATUS: dict[str, Any] = {
     "rates": {"pages_per_s": 4.0, "responses_per_s": 4.5, "bytes_per_s": 66_000, "cpu_percent": 3.0,
               "loop_lag_s": 0.01},
     "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 1, "denied": 1,
-               "outcomes": {"http_error": 13}},
+               "answers": {"http_error": 13}, "outcomes": {}},
     "urls": {"queued": 2_395, "waiting": 1, "done": 3_008, "denied": 0, "gave_up": 4},
     "hosts": {"new": 0, "ready": 2, "backoff": 1, "held": 0, "total": 3, "with_work": 3},
     "connections": {"open": 2, "idle": 1, "requests_per_connection": 12.4, "tls_handshakes": 3, "tls_resumed": 1},

@@ -77,3 +77,4 @@ def test_the_commonest_reasons_come_first_and_three_are_told() -> None:
         "13 URLs of https://h13.test backing off after cause 13",
         "23 more for 2 other reasons",
     ]
+    assert told(kept(hosts[:-3] + hosts[-2:], NOW))[-1] == "11 URLs of https://h11.test backing off after cause 11"

@@ -40,6 +40,31 @@ def tally_of(lines: list[dict[str, Any]]) -> Tally:
     return tally
 
 
+def test_what_is_asked_beside_pages_is_counted_apart() -> None:
+    """A robots.txt or sitemap that is not there says nothing against a host; with the outcomes, all attempts."""
+
+    def line(path: str, outcome: str, status: int, **more: object) -> dict[str, Any]:
+        url = f"https://a.example{path}"
+        return {"ts": "2026-11-24T09:00:00.000Z", "outcome": outcome, "http_response_status_code": status,
+                "server_address": "a.example", "url_full": url, **more}  # fmt: skip
+
+    tally = tally_of(
+        [
+            line("/robots.txt", "http_error", 404, kind="robots"),
+            line("/sitemap.xml", "http_error", 404, kind="sitemap"),
+            line("/feed", "http_error", 502, kind="feed"),
+            line("/", "ok", 200, next="done"),
+            line("/bad", "http_error", 500, next="gave_up"),
+        ]
+    )
+    assert tally.outcomes == {"ok": 1, "http_error": 1}
+    assert tally.auxiliary == 3
+    assert tally.lines == tally.outcomes.total() + tally.auxiliary
+    host = tally.hosts["a.example"]
+    assert (host.good, host.bad, host.errors) == (1, 2, {"502": 1, "500": 1})
+    assert tally.nexts["gave_up"] == 1
+
+
 def test_a_tally_counts_what_is_in_the_lines() -> None:
     """Every sum is the one that a look at all lines gives."""
     tally = tally_of(LINES)
