@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -88,9 +89,18 @@ def command(
         say("every seed that answered did so with an HTTP error")
         for one in result.seeds_refused:
             say(one)
+    _say_failures(result.details["failures"])
     if result.output_problems or result.gone:
         return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
     return _exit_code(result)
+
+
+def _say_failures(failures: Mapping[str, int]) -> None:
+    """What was given up, by the last failure."""
+    if failures:
+        ordered = sorted(failures.items(), key=lambda item: (-item[1], item[0]))
+        words = ", ".join(f"{number:,} {word}" for word, number in ordered)
+        say(f"{counted(sum(failures.values()), 'URL')} failed in the end: {words}")
 
 
 def _exit_code(result: "Result") -> int:
@@ -112,6 +122,8 @@ def _exit_code(result: "Result") -> int:
         case StoppedBy.SIGNAL | StoppedBy.OPERATOR if end.left:
             say(f"stopped; {left}, the same command goes on with them")
             return end.exit_code
+        case StoppedBy.DISK if end.left:
+            say(f"nothing could be stored for as long as crawl.linger; {left}, the same command goes on with them")
         case _ if end.left:
             say(left)
     for one in end.left:

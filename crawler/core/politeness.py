@@ -28,6 +28,7 @@ _SECONDS: Final = re.compile(r"\d+\.?\d*")
 REST_FIRST_S: Final = 5.0
 REST_FACTOR: Final = 3.0
 REST_MAX_S: Final = 3_600.0
+FAILING_REST_MAX_S: Final = 30.0
 # A host that never answered is tried twice more at once, then seldom: the mistake is most often in its name.
 NEVER_ANSWERED_RESTS_S: Final = (1.0, 4.0)
 NEVER_ANSWERED_LONG_S: Final = 900.0
@@ -110,6 +111,13 @@ def rest_s(strikes: int, rng: random.Random, *, ever_answered: bool) -> float:
         return rests[strikes] if strikes < len(rests) else NEVER_ANSWERED_LONG_S * (1 + rng.random() / 4)
     base = min(REST_FIRST_S * REST_FACTOR ** min(strikes, 20), REST_MAX_S)
     return base * (1 + rng.random() / 4)
+
+
+def failing_rest_s(times: int) -> float:
+    """How long a host rests that answers one URL after the other with a 500 or its like, for the `times`th time. A part
+    of a site that is broken for good must not keep the rest of it for hours, so it stays below half a minute.
+    """
+    return min(REST_FIRST_S * REST_FACTOR ** min(times - 1, 20), FAILING_REST_MAX_S)
 
 
 def pushed_back_s(strikes: int, wait_s: float | None, rng: random.Random) -> float:

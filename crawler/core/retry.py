@@ -71,6 +71,10 @@ _LASTING_ERRORS: Final = frozenset(
     }
 )
 _PUSHED_BACK: Final = frozenset({429, 503})
+# Faults of the moment: RFC 9110 §15.5.9 and §15.6, RFC 8470 §5.2, and what content delivery networks say when they
+# cannot reach the server behind them. 501 and 505 to 511 speak of the request, not of the moment.
+_PASSING: Final = frozenset({408, 425, 500, 502, 504, *range(520, 528), 529, 530})
+PASSING_IN_A_ROW: Final = 10  # from one host with no other answer between: it is the host that fails
 
 
 def is_connection_error(error: ErrorType) -> bool:
@@ -95,6 +99,11 @@ def pushes_back(outcome: Outcome) -> bool:
     return isinstance(outcome, Fetched) and outcome.head.status_code in _PUSHED_BACK
 
 
+def fails_in_passing(outcome: Outcome) -> bool:
+    """Whether a status says that the same request may be answered well in a moment; mostly the one URL's own matter."""
+    return isinstance(outcome, Fetched) and outcome.head.status_code in _PASSING
+
+
 @dataclass(frozen=True, slots=True)
 class Fate:
     """`after_s` is when a waiting URL is due, in seconds from now; None for a final state."""
@@ -106,9 +115,9 @@ class Fate:
 def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Random) -> Fate:
     """Where a page's URL stands after attempt number `attempt`.
 
-    Every status but 429 and 503 is an answer and final, and so is a redirect, unless it began a session. A transient
-    failure waits, longer each time, and is given up after `max_attempts`; one that is the host's alone is never given
-    up.
+    Most statuses are an answer and final, and so is a redirect, unless it began a session. A transient failure, a
+    status as 500 or 502 among them, waits, longer each time, and is given up after `max_attempts`; one that is the
+    host's alone, as 429 and 503, is never given up.
     """
     wait = RETRY_FIRST_S * RETRY_FACTOR ** min(attempt - 1, 8) * (1 + rng.random() / 4)
     match outcome:
@@ -126,7 +135,7 @@ def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Rando
             if outcome.head.status_code in _PUSHED_BACK:
                 return Fate(UrlState.WAITING, wait)  # the host was busy; the URL did nothing
             # a body cut at a limit of ours will be cut again; one that a fault cut short may come whole
-            if outcome.error_type is None:
+            if outcome.error_type is None and not fails_in_passing(outcome):
                 return Fate(UrlState.DONE)
             transient = outcome.error_type not in (ErrorType.TOO_LARGE, ErrorType.CONTENT_ERROR)
         case _:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import PROBE_S, OutageWatch, is_sign
-from crawler.core.politeness import OPEN, Turn, host_delay, politeness_key, pushed_back_s, rest_s
+from crawler.core.politeness import OPEN, Turn, failing_rest_s, host_delay, politeness_key, pushed_back_s, rest_s
+from crawler.core.retry import PASSING_IN_A_ROW
 from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord, Task
 from crawler.core.vocabulary import ErrorType, HostState
 from crawler.engine.blocks import Blocks
@@ -264,6 +265,7 @@ class Books:
 
     def calmed(self, lease: Lease) -> None:
         """An answer that did not push back: the key's strikes are forgotten."""
+        self.hosts[lease.host_id].passing_failures = 0
         key = self.key_for(lease.origin)
         if key.turn.strikes:
             key.turn = key.turn.recovered()
@@ -280,6 +282,19 @@ class Books:
         self._dirty_rests[key.name] = Rest(key.name, until_at, key.turn.strikes, reason)
         self._say(self.hosts[lease.host_id], HostState.READY, HostState.BACKOFF, reason, until_at)
         return rest
+
+    def failed_in_passing(self, lease: Lease, status: int) -> bool:
+        """A 500 or its like, which is mostly one URL's own. After each PASSING_IN_A_ROW of them, with no other answer
+        of the host between, the host rests for a while. Returns whether it does.
+        """
+        host = self.hosts[lease.host_id]
+        host.passing_failures += 1
+        if host.passing_failures % PASSING_IN_A_ROW:
+            return False
+        rest = failing_rest_s(host.passing_failures // PASSING_IN_A_ROW)
+        host.turn = host.turn.rests(self._clock.mono() + rest, str(status))
+        self._say(host, HostState.READY, HostState.BACKOFF, str(status), self._clock.now() + rest)
+        return True
 
     def origin_failed(self, lease: Lease, error: ErrorType, *, lasting: bool) -> float:
         """The origin could not be spoken to: it rests, unless nobody can be. Returns for how many seconds."""

@@ -36,6 +36,7 @@ class Host:
     rules_pending: bool = False
     limit_reached: bool = False
     is_blocked: bool = False  # by an operator
+    passing_failures: int = 0  # answers as 500 in a row
     retries: int = 0  # queued again in the store: these need no place under a limit
     has_suspects: bool = False  # set aside, of which some may be fetched once nothing else is queued (`engine.traps`)
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol, assert_never
 from crawler.core.clock import Clock
 from crawler.core.outcome import is_http_error, response_of
 from crawler.core.politeness import retry_after_s
-from crawler.core.retry import Fate, fate, is_connection_error, is_lasting, pushes_back, rests_origin
+from crawler.core.retry import Fate, fails_in_passing, fate, is_connection_error, is_lasting, pushes_back, rests_origin
 from crawler.core.url import UrlError, checked
 from crawler.core.value import dataclass
 from crawler.core.values import (
@@ -221,6 +221,8 @@ class Worker:
                     wait_s = retry_after_s(result.head, self._clock.now())
                     self._books.pushed_back(lease, result.head.status_code, wait_s)
                     return False
+                if fails_in_passing(result):
+                    return not self._books.failed_in_passing(lease, result.head.status_code)
                 self._books.calmed(lease)
                 return True
             case Failed():

@@ -220,7 +220,9 @@ class Tally:
         if status in _PUSHES_BACK:
             host.pushed_back += 1
             host.errors[str(status)] += 1
-        elif status >= _SERVER_ERROR or (is_page and get("outcome") == OutcomeWord.HTTP_ERROR):  # a 304 unasked for, too
+        elif status >= _SERVER_ERROR or (
+            is_page and get("outcome") == OutcomeWord.HTTP_ERROR
+        ):  # a 304 unasked for, too
             host.errors[str(status)] += 1
         url = get("url_full", "")
         if url.endswith("/robots.txt"):

@@ -117,6 +117,28 @@ def test_a_stop_on_a_full_disk_does_not_wait_for_what_cannot_be(server: Nginx, t
         assert_everything_is_there_once(server, crawl)
 
 
+def test_a_disk_that_comes_back_while_the_crawl_ends_for_it_is_no_success(server: Nginx, tmp_path: Path) -> None:
+    """Nothing could be stored for longer than crawl.linger, so it ends; that the last commit then succeeds after all
+    does not make the URLs that are left unsaid.
+    """
+    keys = sections(
+        server, DOCS, OTHER, crawl={"linger": "1s"}, log={"directory": tmp_path / "logs"}, politeness=SLOWLY
+    )
+    crawl = Crawl.of(tmp_path, keys)
+    store, away = crawl.output / "frontier.db", tmp_path / "away"
+    with running(*crawl.arguments()) as process:
+        assert wait_for_requests(server, process, 30)
+        store.rename(away)
+        assert wait_for_event(crawl, process, "drain")
+        away.rename(store)
+        ran = ended(process)
+    assert (ran.code, ran.summary["stopped_by"], ran.summary["unstored"]) == (75, "disk", 0), ran.stderr
+    assert re.search(r"could be stored for as long as crawl.linger; \d+ URLs are left, the same command", ran.stderr)
+    done = crawl.run("-o", "politeness.delay=0")
+    assert (done.code, done.summary["stopped_by"]) == (0, "empty"), done.stderr
+    assert_everything_is_there_once(server, crawl)
+
+
 @pytest.mark.parametrize("lost", ["frontier.db", "."], ids=["store", "whole directory"])
 def test_output_that_somebody_deletes_is_not_lost_in_silence(server: Nginx, tmp_path: Path, lost: str) -> None:
     """Files that go away under a running crawl: exit 74, and what is gone is named. Nobody is told that it is safe."""

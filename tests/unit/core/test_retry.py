@@ -37,7 +37,11 @@ BEGAN = Redirected(replace(answer(302), session_began=True), "https://e.org/")
 CASES: list[tuple[Outcome, int, UrlState]] = [
     (answer(200), 1, UrlState.DONE),
     (answer(404), 1, UrlState.DONE),
-    (answer(500), 1, UrlState.DONE),
+    (answer(501), 1, UrlState.DONE),
+    (answer(500), 1, UrlState.WAITING),
+    (answer(500), 4, UrlState.GAVE_UP),
+    (answer(500, error=ErrorType.TOO_LARGE), 1, UrlState.GAVE_UP),
+    *((answer(status), 3, UrlState.WAITING) for status in (408, 425, 502, 504, 520, 527, 529, 530)),
     (answer(200, truncated=TruncatedReason.LENGTH), 1, UrlState.DONE),
     (answer(200, error=ErrorType.TOO_LARGE), 1, UrlState.GAVE_UP),
     (answer(200, error=ErrorType.TOO_LARGE, truncated=TruncatedReason.LENGTH), 1, UrlState.GAVE_UP),

@@ -331,7 +331,7 @@ def test_a_304_leaves_the_digest_as_it_was() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 410, 500, 502])
+@pytest.mark.parametrize("status", [400, 403, 404, 410, 501, 505])
 def test_a_status_is_an_answer(status: int) -> None:
     """It ends the visit, and links on it are not read."""
     crawled = Crawled({ROOT: answer(status, page("/x"))})
@@ -350,6 +350,38 @@ def test_a_transient_failure_is_tried_again_later_and_given_up_in_the_end() -> N
     records = [visited.settlement.record for visited in crawled.visits()]
     assert [record is not None for record in records] == [False, False, False, True]
     assert f"{ROOT}x" in crawled.asked
+
+
+@pytest.mark.parametrize("status", [408, 425, 500, 502, 504, 522])
+def test_a_status_that_may_pass_is_tried_again_and_given_up_in_the_end(status: int) -> None:
+    """Each wait is longer, of the URL alone: the host's others are asked meanwhile. The last answer is kept."""
+    crawled = Crawled({ROOT: answer(200, page("/bad", "/good")), f"{ROOT}bad": answer(status, page("/x"))})
+    asked = [(one.url, one.begin) for one in crawled.engine.web.asked]
+    begins = [begin for url, begin in asked if url == f"{ROOT}bad"]
+    waits = [after - before for before, after in pairwise(begins)]
+    assert [round(wait) for wait in waits] == [pytest.approx(n, rel=0.3) for n in (5, 15, 45)]
+    assert crawled.states == {ROOT: "done", f"{ROOT}bad": "gave_up", f"{ROOT}good": "done"}
+    [good] = [begin for url, begin in asked if url == f"{ROOT}good"]
+    assert good < begins[1]
+    assert f"{ROOT}x" not in crawled.asked
+    records = [visited.settlement.record for visited in crawled.visits(f"{ROOT}bad")]
+    assert [record is not None for record in records] == [False, False, False, True]
+    tally = crawled.engine.tally
+    assert tally.gave_up == {f"status {status}": 1}
+    assert tally.answers == {"ok": 1, "http_error": 5}  # /good is not there
+    assert tally.auxiliary == 1  # a robots.txt that is not there is no error of a page
+    assert tally.responses == tally.answers.total() + tally.auxiliary
+
+
+def test_a_host_that_answers_everything_with_500_rests_now_and_then() -> None:
+    """After ten in a row, and after each ten more: 5, 15 and then 30 seconds. Any other answer ends the row."""
+    urls = [f"/{n}" for n in range(45)]
+    bad = {f"{ROOT}{n}": answer(500) for n in range(45)}
+    crawled = Crawled({ROOT: answer(200, page(*urls)), **bad})
+    begins = [one.begin for one in crawled.engine.web.asked if one.url in bad]
+    waits = [round(after - before) for before, after in pairwise(begins[:41])]
+    assert [wait for wait in waits if wait > 3] == [5, 15, 30, 30]
+    assert set(crawled.states.values()) == {"done", "gave_up"}
 
 
 def test_a_body_cut_at_our_limit_is_final() -> None:
