@@ -240,6 +240,7 @@ async def _ending(frontier: SqliteFrontier, parts: Parts, stopped_by: StoppedBy,
         suspects = [(hosts[one.host_id].origin.host, one) for one in found]
     totals = await frontier.totals()
     is_settled = parts.committer.is_idle and not parts.scheduler.is_busy and not parts.committer.unstored
+    is_settled = is_settled and not parts.committer.lost_at_end
     return ending(stopped_by, totals, hosts.values(), suspects, now_mono, is_settled=is_settled)
 
 

@@ -87,6 +87,7 @@ class Committer:
         self.has_given_up = False  # `run` ended, and not everything is stored
         self._vanished: list[tuple[Sink, Vanished]] = []  # output files that the store has yet to give up
         self._storing = asyncio.Lock()
+        self.lost_at_end = False  # some vanished after the last look for them; known after `close`
         self._poke = asyncio.Event()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
@@ -222,7 +223,7 @@ class Committer:
         """
         problems = []
         try:
-            await self._give_up_vanished()
+            self.lost_at_end = await self._give_up_vanished()
             if rows := self._scheduler.traps.take_rows():  # what the last commit taught
                 await self._frontier.settle(Batch([], [], templates=rows))
         except (OSError, FrontierFull) as error:
