@@ -205,6 +205,8 @@ class _View:
         self._line("content", words)
         if page.coding_fault is not None:
             self._line("", f"the content coding is {page.coding_fault.value.replace('_', ' ')}", _DOUBT)
+        if page.reading_fault is not None:
+            self._line("", "not all of it could be read for links: it takes too many steps", _DOUBT)
         for label, value in (("title", page.title), ("canonical", page.canonical), ("language", page.language)):
             if value:
                 self._line(label, value)

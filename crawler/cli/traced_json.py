@@ -148,6 +148,7 @@ def _response_object(trace: Trace, result: Fetched) -> dict[str, object]:
             "content_type": page.content_type,
             "content_coding": result.head.get("content-encoding"),
             "coding_fault": None if page.coding_fault is None else page.coding_fault.value,
+            "reading_fault": None if page.reading_fault is None else page.reading_fault.value,
             "content_size": page.content_size,
             "charset": page.charset,
             "title": page.title,

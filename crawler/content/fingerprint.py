@@ -24,7 +24,7 @@ NEAR_BITS: Final = 3  # of 64, for web pages: Manku et al. 2007
 # The text of a page in lower case; between its runs stand scripts and styles, markup and character references.
 _TEXT: Final = Scanner(
     r"(?:<script\b[^<]*+(?:<(?!/script)[^<]*+)*+|<style\b[^<]*+(?:<(?!/style)[^<]*+)*+"
-    r"|<[^<>]*+>|&#?+[0-9a-z_]{1,32}+;|[<&])*+(?:([^<&]++)|\Z)()"
+    r"|<[^<>]*+>|&#?+[0-9a-z_]{1,32}+;|[<&])*+(?:([^<&]++)|\z)()"
 )
 _OF_WORDS: Final = b"0123456789abcdefghijklmnopqrstuvwxyz" + bytes(range(0x80, 0x100))
 _WORDS: Final = bytes(byte if byte in _OF_WORDS else 0x20 for byte in range(256))  # all other bytes are spaces
@@ -60,7 +60,7 @@ class Fingerprint:
 
 
 def fingerprint(html: bytes, url: str) -> Fingerprint:
-    """Of a page's bytes in UTF-8."""
+    """Of a page's bytes in UTF-8. Raises ScanLimitError."""
     words = dict.fromkeys(_TEXT.captured(html[:MAX_TEXT].lower()).translate(_WORDS).split())
     own = url.lower().encode().translate(_WORDS).split()
     kept = frozenset(islice(words, MAX_WORDS)).difference(own)

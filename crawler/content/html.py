@@ -11,7 +11,7 @@ from typing import Final, cast
 from crawler.content import said, xhtml
 from crawler.content.links import LINK, KnownLinks, Link, LinkSet
 from crawler.content.resolve import Resolver, clean
-from crawler.content.scan import Occurrence
+from crawler.content.scan import Occurrence, ScanLimitError
 from crawler.content.tags import TagFinder
 from crawler.core.url import UrlError
 from crawler.core.value import dataclass
@@ -26,7 +26,8 @@ class Html:
     `links` are in document order (see `LinkSet.resolve`), without those that are known to be stored, which
     `links_count` includes; `canonical` is among them, `refresh` is not. `robots` holds the meta elements that speak to
     robots: the agent they name, lower case (None: all), and their directives as written. `invalid` counts references
-    that are no http(s) URL worth fetching. `capped`: the page has more than `max_links`.
+    that are no http(s) URL worth fetching. `capped`: the page has more than `max_links`. `cut`: only its
+    beginning could be read, the rest takes more steps than PCRE2 allows.
     """
 
     title: str | None
@@ -38,6 +39,7 @@ class Html:
     robots: tuple[tuple[str | None, str], ...]
     capped: bool
     invalid: int
+    cut: bool
 
 
 _LINKING: Final = ("a", "area", "link", "iframe", "frame", "base", "meta", "title", "html")
@@ -74,12 +76,19 @@ def extract(
     kept. `known` saves time, and the links that are stored. Never raises for what the bytes are; UrlError only where
     `url` is not what `core.url.parse` returned.
     """
-    page = _Page(max_links, said.NONE if not requisites else said.LAZY_TOO if lazy else said.SHOWN)
-    if xml:
-        page.read_xml(data)
-    else:
-        page.read(data)
-    return page.finish(Resolver(url, encoding), known)
+    shows = said.NONE if not requisites else said.LAZY_TOO if lazy else said.SHOWN
+    read = data
+    while True:
+        page = _Page(max_links, shows)
+        try:
+            if xml:
+                page.read_xml(read)
+            else:
+                page.read(read)
+        except ScanLimitError:
+            read = read[: len(read) // 2]
+        else:
+            return page.finish(Resolver(url, encoding), known, cut=len(read) < len(data))
 
 
 class _Page:
@@ -156,7 +165,7 @@ class _Page:
             case said.REFERENCE:
                 self._links.add_clean(text, cast(int, detail))
 
-    def finish(self, own: Resolver, known: KnownLinks | None) -> Html:
+    def finish(self, own: Resolver, known: KnownLinks | None, *, cut: bool) -> Html:
         base = self._base(own)
         resolved = self._links.resolve(base, known)
         return Html(
@@ -169,6 +178,7 @@ class _Page:
             robots=tuple(self._robots),
             capped=self._links.capped,
             invalid=resolved.invalid,
+            cut=cut,
         )
 
     def _base(self, own: Resolver) -> Resolver:

@@ -8,23 +8,24 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from crawler.content.scan import ScanLimitError
 from crawler.content.tags import TagFinder, read_tag
 
 LENGTH: Final = 1_024
 _METAS: Final = TagFinder(("meta",))
 
 _TOKEN = re.compile(
-    rb"<(?:!--|(meta)(?=[\t\n\f\r /])|(/?[a-z][^\t\n\f\r >]*+)|[!/?][^>]*+>?)",
+    rb"<(?:!--|(meta)(?=[\t\n\f\r /])|(/?[a-z][^\t\n\f\r >]*)|[!/?][^>]*>?)",
     re.IGNORECASE,
 )
 _COMMENT_END = re.compile(rb"-->")
 # §13.2.3.2 "get an attribute": name, then perhaps a quoted or bare value.
 _ATTRIBUTE = re.compile(
-    rb"[\t\n\f\r /]*+(?:([^\t\n\f\r />=][^\t\n\f\r />=]*+|=[^\t\n\f\r />=]*+)"
-    rb"(?:[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\t\n\f\r >\"'][^\t\n\f\r >]*+))?+)?+)"
+    rb"[\t\n\f\r /]*(?:([^\t\n\f\r />=][^\t\n\f\r />=]*|=[^\t\n\f\r />=]*)"
+    rb"(?:[\t\n\f\r ]*=[\t\n\f\r ]*(?:\"([^\"]*)\"|'([^']*)'|([^\t\n\f\r >\"'][^\t\n\f\r >]*))?)?)"
 )
 _CHARSET = re.compile(
-    rb"charset[\t\n\f\r ]*+=[\t\n\f\r ]*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\"'\t\n\f\r ;][^\t\n\f\r ;]*+))",
+    rb"charset[\t\n\f\r ]*=[\t\n\f\r ]*(?:\"([^\"]*)\"|'([^']*)'|([^\"'\t\n\f\r ;][^\t\n\f\r ;]*))",
     re.IGNORECASE,
 )
 
@@ -77,7 +78,11 @@ def late_labels(data: bytes) -> Iterator[str]:
     """Yield the labels of all meta elements of a page, wherever they stand, as they are written."""
     if b"charset" not in data[LENGTH:].lower():
         return
-    for piece in _METAS.pieces(data):
+    try:
+        pieces = _METAS.pieces(data)
+    except ScanLimitError:
+        return
+    for piece in pieces:
         name, attributes, _ = read_tag(piece)
         if name != "meta":
             continue

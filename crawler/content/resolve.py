@@ -19,18 +19,19 @@ from crawler.core.vocabulary import DenyReason
 
 # Characters that neither end a path nor are escaped in it; "%" is not here because %2E is a dot (URL standard §4.1).
 _CHAR: Final = r"[A-Za-z0-9_~!$&()*+,;=@-]"
+_NO_COLON: Final = r"[A-Za-z0-9_~!$&()*+,;=@.-]"
 _DOTTED: Final = r"[A-Za-z0-9_~!$&()*+,;=@:.-]"
 # A segment that cannot be "." or "..": it holds a character other than a dot. Possibly empty.
-_SEGMENT: Final = rf"(?:\.*+[A-Za-z0-9_~!$&()*+,;=@:-]{_DOTTED}*+)?+"
-_PATH: Final = rf"{_SEGMENT}(?:/{_SEGMENT})*+"
-_QUERY: Final = r"(?:\?[A-Za-z0-9_~!$&()*+,;=@:./?%-]*+)?+"
+_SEGMENT: Final = rf"(?:\.*[A-Za-z0-9_~!$&()*+,;=@:-]{_DOTTED}*)?"
+_PATH: Final = rf"{_SEGMENT}(?:/{_SEGMENT})*"
+_QUERY: Final = r"(?:\?[A-Za-z0-9_~!$&()*+,;=@:./?%-]*)?"
 # The first segment of a relative path holds no ":", which would make it a scheme, and is not empty, which would make it
 # a host or an absolute path.
-_RELATIVE = re.compile(rf"((?:\.\./)*+)\.*+{_CHAR}(?:{_CHAR}|\.)*+(?:/{_SEGMENT})*+{_QUERY}")
+_RELATIVE = re.compile(rf"((?:\.\./)*)\.*{_CHAR}{_NO_COLON}*(?:/{_SEGMENT})*{_QUERY}")
 _ABSOLUTE = re.compile(rf"/(?!/){_PATH}{_QUERY}")
 # Lower-case labels; the last begins with a letter, so it is no IPv4 address; "xn--" is ada's to judge.
-_HOST: Final = r"(?:(?!xn--)[a-z0-9_-]++\.)*+(?!xn--)[a-z][a-z0-9-]*+"
-_WHOLE = re.compile(rf"(https?)://({_HOST})((?:/{_PATH})?+)({_QUERY})")
+_HOST: Final = r"(?:(?!xn--)[a-z0-9_-]+\.)*(?!xn--)[a-z][a-z0-9-]*"
+_WHOLE = re.compile(rf"(https?)://({_HOST})((?:/{_PATH})?)({_QUERY})")
 
 
 _MAX_DEPTH: Final = 32  # folders of a base that are worth preparing; a deeper one is left to ada

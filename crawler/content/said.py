@@ -38,10 +38,10 @@ LAZY_TOO: Final = 2
 Statement = tuple[int, str, int | str | None]  # what, text, detail
 
 _REFRESH: Final = re.compile(
-    r"[\t\n\f\r ]*+(?:[0-9]++(?:\.[0-9.]*+)?+|\.[0-9.]*+)(?:[\t\n\f\r ]*+[;,]|[\t\n\f\r ])[\t\n\f\r ]*+"
-    r"(?:[uU][rR][lL][\t\n\f\r ]*+=[\t\n\f\r ]*+)?+(?:\"([^\"]*+)|'([^']*+)|([\s\S]*+))"
+    r"[\t\n\f\r ]*(?:[0-9]+(?:\.[0-9.]*)?|\.[0-9.]*)(?:[\t\n\f\r ]*[;,]|[\t\n\f\r ])[\t\n\f\r ]*"
+    r"(?:[uU][rR][lL][\t\n\f\r ]*=[\t\n\f\r ]*)?(?:\"([^\"]*)|'([^']*)|([\s\S]*))"
 )
-_CANDIDATE: Final = re.compile(r"[\t\n\f\r ,]*+([^\t\n\f\r ]++)([^,]*+)")
+_CANDIDATE: Final = re.compile(r"[\t\n\f\r ,]*([^\t\n\f\r ,][^\t\n\f\r ]*)([^,]*)")
 _SHARED_IMAGE: Final = re.compile(r"(?:og|twitter):image(?::(?:url|secure_url|src))?")
 _DIRECTIVE: Final = re.compile(r"no(?:index|follow|archive|ne)\b")
 

@@ -1,13 +1,13 @@
-"""Apply one pattern to a whole text in one call, and return what its groups held.
+"""Apply one pattern to a whole text in one call of PCRE2, and return what its groups held.
 
-PCRE2 compiled to machine code does so in a quarter of the time `re` takes, for it makes no Python object of any match.
-Where memory may not be made executable (a unit with MemoryDenyWriteExecute) `re` takes the same pattern. It knows
-nothing of HTML. Invariant: both engines return the same.
+Compiled to machine code it does so in a quarter of the time `re` takes, for it makes no Python object of any match.
+Where memory may not be made executable (a unit with MemoryDenyWriteExecute) PCRE2 interprets the same pattern. It knows
+nothing of HTML. Invariant: what is captured does not depend on how the pattern is run, and is never of another engine.
 """
 
-import contextlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import suppress
 from functools import cached_property
 from typing import Final, cast
 
@@ -34,7 +34,7 @@ class Occurrence:
     @cached_property
     def _compiled(self) -> "_cy.PCRE2Code":
         code = _cy.compile(self._pattern.encode("ascii"))
-        with contextlib.suppress(LibraryError):
+        with suppress(LibraryError):
             _cy.jit_compile(code)
         return code
 
@@ -43,61 +43,43 @@ class Occurrence:
         return _cy.match(self._compiled, data, len(data), 0, _NO_CONTEXT, 0)[0] is not None
 
 
+class ScanLimitError(Exception):
+    """PCRE2 gave a text up: a match took more steps (ten million, where it interprets) or stack than it allows."""
+
+
 class Scanner:
     """Scans UTF-8 texts with a pattern that takes every text to its end, match by match, whatever it says.
 
-    The pattern speaks of bytes, in what is common to `re` and PCRE2, with `\\Z` for the end of the text; what it
-    captures in groups 1 and 2 is what is wanted, and no match captures both. It is compiled when it is first needed.
+    The pattern speaks of bytes; what it captures in groups 1 and 2 is what is wanted, and no match captures both. It is
+    compiled when it is first needed.
     """
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
 
     @cached_property
-    def _compiled(self) -> "_cy.PCRE2Code | None":
-        """As machine code; None where that is forbidden."""
-        # In PCRE2 the end of the text and nothing before it is \z.
-        code = _cy.compile(self._pattern.replace(r"\Z", r"\z").encode("ascii"))
-        try:
+    def _compiled(self) -> "_cy.PCRE2Code":
+        code = _cy.compile(self._pattern.encode("ascii"))
+        with suppress(LibraryError):  # no executable memory: it is interpreted
             _cy.jit_compile(code)
-        except LibraryError:
-            return None
         return code
-
-    @cached_property
-    def _plain(self) -> re.Pattern[bytes]:
-        return re.compile(self._pattern.encode("ascii"))
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether PCRE2 does the work."""
-        return self._compiled is not None
 
     def captured(self, data: bytes) -> bytes:
         """What was captured, in order, a NUL before each; nothing behind it where a match captured nothing. A NUL in
-        the text counts as U+FFFD (HTML standard §13.2.5).
+        the text counts as U+FFFD (HTML standard §13.2.5). Raises ScanLimitError.
         """
         if _NUL in data:
             data = data.replace(_NUL, _REPLACEMENT)
-        return self._captured(data)
+        try:
+            return cast(bytes, _cy.substitute(self._compiled, _GROUPS, data, 0, _EVERY_MATCH)[0])
+        except LibraryError as error:
+            raise ScanLimitError(str(error)) from error
 
     def pieces(self, data: bytes) -> Iterable[str]:
         """The same one by one, as text; bytes that are no UTF-8 count as U+FFFD too. A large text gives them one after
-        the other: a list of all could take thirty times its size.
+        the other: a list of all could take thirty times its size. Raises ScanLimitError, before it returns.
         """
         captured = str(self.captured(data), "utf-8", "replace")
         if len(captured) <= _AT_ONCE:
             return captured.split("\0")
         return (match[0] for match in _PIECE.finditer(captured))
-
-    def _captured(self, data: bytes) -> bytes:
-        """What was captured, a NUL before each."""
-        if self._compiled is not None:
-            # its stack may not suffice for all that a page can hold
-            with contextlib.suppress(LibraryError):
-                return cast(bytes, _cy.substitute(self._compiled, _GROUPS, data, 0, _EVERY_MATCH)[0])
-        if len(data) <= _AT_ONCE:
-            found: Iterable[Sequence[bytes]] = self._plain.findall(data)
-        else:
-            found = (match.groups(b"") for match in self._plain.finditer(data))
-        return b"".join([_NUL + one + other for one, other in found])

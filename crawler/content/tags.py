@@ -6,7 +6,8 @@ does not know nesting otherwise, and so nothing in a page can make it slow or la
 unclosed formatting element into every paragraph, and 25 KB of `<b a=1><p><b a=2><p>…` cost lexbor 1.8 s and 733 MB. Its
 time and memory are proportional to the text, whatever it says.
 
-Every repetition in the patterns is possessive: none is ever tried twice.
+Every repetition in the patterns for PCRE2 is possessive: none is ever tried twice. Those for `re` are written so that
+nothing else could match where the first try does, for `re` of CPython 3.11.2 gets possessive repetition wrong.
 """
 
 import re
@@ -23,11 +24,11 @@ _SPACE = r"[\t\n\f\r ]"
 # What stands between a tag's name and its ">": a quote opens a value only right behind "=". One that never closes takes
 # the rest of the text, as in a browser.
 _ATTRIBUTES = (
-    rf"(?:[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+(?:\"|\Z)|'[^']*+(?:'|\Z)|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+[^>=]*+)*+)"
+    rf"(?:[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+(?:\"|\z)|'[^']*+(?:'|\z)|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+[^>=]*+)*+)"
 )
 _NAME: Final = r"[a-zA-Z][^\t\n\f\r />]*+"  # a "=" or a quote in it opens nothing
 _ATTRIBUTE = re.compile(
-    rf"([^\t\n\f\r />=][^\t\n\f\r />=]*+)(?:{_SPACE}*+={_SPACE}*+(?:\"([^\"]*+)\"|'([^']*+)'|([^\t\n\f\r >]*+)))?+"
+    rf"([^\t\n\f\r />=][^\t\n\f\r />=]*)(?:{_SPACE}*={_SPACE}*(?:\"([^\"]*)\"|'([^']*)'|([^\t\n\f\r >]*)))?"
 )
 # From "!--" on; it may be over at once, and lasts to the end of the text if nothing ends it.
 _COMMENT = r"!--(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+(?:--!?>)?+)"
@@ -41,6 +42,7 @@ _CDATA = r"!\[CDATA\[[^\]]*+(?:\](?!\]>)[^\]]*+)*+(?:\]\]>)?+"
 TEXT_ELEMENTS: Final = ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes")
 
 FOREIGN: Final = ("svg", "math")
+_WITH_CONTENT: Final = frozenset((*TEXT_ELEMENTS, *FOREIGN))  # elements that come with their content
 # Start tags that end SVG and MathML where they stand in them (§13.2.6.5).
 _BREAKOUTS: Final = (
     "b", "big", "blockquote", "body", "br", "center", "code", "dd", "div", "dl", "dt", "em", "embed", "h1", "h2", "h3",
@@ -152,17 +154,12 @@ class TagFinder:
             rf"(?:{anchor}|<{_any_of(['plaintext'])}[\s\S]*+"
             rf"|(<(?:(?!{_any_of(with_content)}){_NAME}{_ATTRIBUTES}>"
             rf"|{_text_elements(wanted)}|{_foreign_element(_MAX_WITHIN)}))"
-            rf"|<{_NAME}{_ATTRIBUTES}|\Z)"
+            rf"|<{_NAME}{_ATTRIBUTES}|\z)"
         )
-
-    @property
-    def is_compiled(self) -> bool:
-        """Whether it works with machine code (see `scan`)."""
-        return self._scanner.is_compiled
 
     def pieces(self, data: bytes) -> Iterable[str]:
         """The tags of a UTF-8 text in order: not what looks like one in a comment or in text, nor one that the end cuts
-        off.
+        off. Raises ScanLimitError.
 
         An anchor whose href can be taken as it stands, up to its fragment, comes as that href (not from a finder of
         every name); it has no `rel`, and does not begin with "<". Any other tag comes as it is written, for `read_tag`;
@@ -181,19 +178,25 @@ def foreign_finder(names: Collection[str] | None) -> Scanner:
     style = rf"{_any_of(['style'])}{_ATTRIBUTES}>[^<]*+(?:<(?:{no_tag})[^<]*+)*+"
     return Scanner(
         rf"[^<]*+(?:<(?:/[^>]*+>?+|{passed_over}(?![a-zA-Z!/?])|{no_tag})[^<]*+)*+"
-        rf"(?:(<(?:{style}|{_NAME}{_ATTRIBUTES}>))()|<{_NAME}{_ATTRIBUTES}|\Z)"
+        rf"(?:(<(?:{style}|{_NAME}{_ATTRIBUTES}>))()|<{_NAME}{_ATTRIBUTES}|\z)"
     )
 
 
-_TAG = re.compile(rf"<({_NAME})({_ATTRIBUTES})>")
+_BEGINNING: Final = re.compile(r"<([a-zA-Z][^\t\n\f\r />]*)")
+# Behind a tag's name: a value, in which a ">" may stand, or the end of the tag.
+_VALUE_OR_END: Final = re.compile(rf"={_SPACE}*(?:\"[^\"]*\"?|'[^']*'?|[^\t\n\f\r >\"'][^\t\n\f\r >]*)?|>")
 
 
 def read_tag(piece: str) -> Tag:
     """Take a tag apart that `TagFinder.pieces` found."""
-    match = _TAG.match(piece)
+    match = _BEGINNING.match(piece)
     if match is None:  # no page may raise, whatever it says
         return "", {}, ""
-    return match[1].lower(), attributes_of(match[2]), piece[match.end() :]
+    name = match[1].lower()
+    end = len(piece) - 1
+    if name in _WITH_CONTENT:  # its content follows
+        end = next((found.start() for found in _VALUE_OR_END.finditer(piece, match.end()) if found[0] == ">"), end)
+    return name, attributes_of(piece[match.end() : end]), piece[end + 1 :]
 
 
 def attributes_of(text: str) -> dict[str, str]:

@@ -29,6 +29,11 @@ class ScopePatternError(ValueError):
     """An include or exclude pattern that cannot be compiled; the message says why."""
 
 
+# What is not read as syntax in a regular expression: escaped characters, and sets of characters.
+_LITERALS: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+_POSSESSIVE: Final = re.compile(r"[*+?}]\+|\(\?>")
+
+
 def compile_pattern(pattern: str) -> re.Pattern[str]:
     """Turn an include/exclude pattern into a regular expression to be used with `search` on a whole URL.
 
@@ -38,6 +43,11 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     """
     if pattern.startswith("re:"):
         try:
+            if _POSSESSIVE.search(_LITERALS.sub("", pattern[3:])) is not None:
+                raise ScopePatternError(
+                    "possessive quantifiers and atomic groups are not understood by every Python 3.11: "
+                    'use "*" instead of "*+" and "(?:" instead of "(?>"'
+                )
             return re.compile(pattern[3:])
         except re.error as error:
             raise ScopePatternError(f"not a regular expression: {error}") from None

@@ -14,6 +14,7 @@ from crawler.core.vocabulary import (
     DenyReason,
     ErrorType,
     HostState,
+    ReadingFault,
     SinkFileState,
     Source,
     TaskKind,
@@ -262,6 +263,7 @@ class PageInfo:
     links_count: int = 0
     content_size: int = 0  # bytes with every coding removed
     coding_fault: CodingFault | None = None
+    reading_fault: ReadingFault | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,6 +184,12 @@ class CodingFault(StrEnum):
     UNKNOWN = "unknown"  # a coding that is not known, or too many of them: nothing was taken off
 
 
+class ReadingFault(StrEnum):
+    """Why not all of a page was read, though all of it came."""
+
+    LIMIT = "limit"  # it took more steps than PCRE2 allows: links are of the part before, of a style sheet none
+
+
 class StoppedBy(StrEnum):
     """Why `crawl` ended."""
 

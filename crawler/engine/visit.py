@@ -7,6 +7,7 @@ whether a request is made is the worker's and scheduler's business.
 import codecs
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -17,6 +18,7 @@ from crawler.content.links import FEED_TYPES, KnownLinks, Link
 from crawler.content.listed import Listing
 from crawler.content.listing import read_listing
 from crawler.content.options import ContentOptions
+from crawler.content.scan import ScanLimitError
 from crawler.core import value
 from crawler.core.media import XHTML, mime_type
 from crawler.core.outcome import response_of
@@ -34,7 +36,7 @@ from crawler.core.values import (
     Redirected,
     Task,
 )
-from crawler.core.vocabulary import DenyReason, ErrorType, Source, TaskKind, TruncatedReason
+from crawler.core.vocabulary import DenyReason, ErrorType, ReadingFault, Source, TaskKind, TruncatedReason
 from crawler.engine.seen import InLinks, RecentKeys, RecentUrls
 from crawler.fetch.options import FetchOptions
 
@@ -200,12 +202,14 @@ class Reader:
         canonical: str | None = None
         stated = head.get_all("link")
         stored = 0  # links that are left out
+        fault: ReadingFault | None = None
         if mime in _HTML or (not mime and decoded.data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"):
             xml = mime == XHTML
             encoding = (charset.sniff_xml if xml else charset.sniff)(decoded.data, content_type)
             text = charset.to_utf8(decoded.data, encoding)
             if fingerprinted:
-                reading.fingerprint = fingerprint(text, task.url)
+                with suppress(ScanLimitError):
+                    reading.fingerprint = fingerprint(text, task.url)
             parsed = html.extract(
                 text,
                 task.url,
@@ -216,6 +220,7 @@ class Reader:
                 encoding=encoding,
                 xml=xml,
             )
+            fault = ReadingFault.LIMIT if parsed.cut else None
             stored = parsed.links_count - len(parsed.links)
             rules = directives.page_directives(parsed.robots if self._obey else (), robots, self._token)
             links = list(parsed.links)
@@ -229,7 +234,10 @@ class Reader:
             links = []
             if mime == "text/css" and self._requisites:
                 sheet = charset.to_utf8(decoded.data, charset.sniff_css(decoded.data, content_type))
-                links = css.references(sheet, task.url)
+                try:
+                    links = css.references(sheet, task.url)
+                except ScanLimitError:
+                    fault = ReadingFault.LIMIT
         if stated:
             more, named = header_links(stated, task.url, requisites=self._requisites, max_links=self._content.max_links)
             present = {(link.url, link.source) for link in links}
@@ -242,7 +250,9 @@ class Reader:
             links += [link for link in _moved_to(refreshed) if link not in links]
         reading.index = not rules.noindex
         reading.links_found = count = len(links) + stored
-        reading.page = PageInfo(canonical, mime or None, encoding, title, language, count, decoded.size, decoded.fault)
+        reading.page = PageInfo(
+            canonical, mime or None, encoding, title, language, count, decoded.size, decoded.fault, fault
+        )
         return reading, links
 
     def _read_listing(self, task: Task, response: Fetched, reading: Reading, mime: str) -> Reading:

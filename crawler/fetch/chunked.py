@@ -10,12 +10,13 @@ from typing import Final
 
 from crawler.fetch.headfields import RemoteProtocolError, is_strict_field_line, is_tolerable_field_line, shown
 
-_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_QUOTED: Final = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t -~\x80-\xff])*+"'
-_EXTENSION: Final = rb"[ \t]*+;[ \t]*+%b(?:[ \t]*+=[ \t]*+(?:%b|%b))?+" % (_TOKEN, _TOKEN, _QUOTED)
+_TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTABLE: Final = rb"[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]*"
+_QUOTED: Final = rb'"%b(?:\\[\t -~\x80-\xff]%b)*"' % (_QUOTABLE, _QUOTABLE)
+_EXTENSION: Final = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
 # Some servers pad the size with spaces, and h11 accepts that too; what is inside an extension is nothing to us. Where
 # the line is only so tolerable, the second group matches.
-_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16}+)(?:(?:%b)*+\r\n|([ \t]*+(?:;[^\x00\r\n]*+)?\r\n))" % _EXTENSION)
+_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:(?:%b)*\r\n|([ \t]*(?:;[^\x00\r\n]*)?\r\n))" % _EXTENSION)
 _ONE_DIGIT_LINES: Final = {f"{size:{case}}\r\n".encode(): size for size in range(1, 16) for case in "xX"}
 _LINES_KNOWN: Final = 64
 _MAX_SIZE: Final = 2**63 - 1

@@ -15,7 +15,7 @@ from crawler.fetch.headfields import RemoteProtocolError, shown
 MAX_LENGTH: Final = 2**63 - 1
 _HOP_FIELDS: Final = frozenset(("connection", "content-length", "keep-alive", "transfer-encoding"))
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
-_KEEP_ALIVE: Final = re.compile(r"(?:^|[,;\s])(timeout|max)\s*+=\s*+\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE)
+_KEEP_ALIVE: Final = re.compile(r"(?:^|[,;\s])(timeout|max)\s*=\s*\"?([0-9]{1,9})(?![0-9])", re.IGNORECASE)
 
 
 class BodyEnd(Enum):

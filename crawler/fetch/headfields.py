@@ -11,16 +11,16 @@ from typing import Final
 
 from crawler.core.values import Head
 
-_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_VALUE: Final = r"[\t -~\x80-\xff]*+"
-_TOLERATED_VALUE: Final = r"[^\x00\r\n]*+"
+_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_VALUE: Final = r"[\t -~\x80-\xff]*"
+_TOLERATED_VALUE: Final = r"[^\x00\r\n]*"
 
 # The space after the status code may be missing: servers that send no reason often leave it out, and h11 and llhttp
 # accept it. Minor versions above 1 are read as 1.1 (RFC 9110 §2.5). 999 is used in the wild, so codes end there.
 _STATUS: Final = r"HTTP/(1\.[0-9]) ([1-9][0-9][0-9])(?: ({}))?"
 
-_STRICT_HEAD: Final = re.compile(_STATUS.format(_VALUE) + rf"\r\n(?:{_TOKEN}:{_VALUE}\r\n)*+\r\n")
-_FIELD: Final = re.compile(r"\n([^:\r]++):[\t ]*+([^\r]*+)")  # of a strict head
+_STRICT_HEAD: Final = re.compile(_STATUS.format(_VALUE) + rf"\r\n(?:{_TOKEN}:{_VALUE}\r\n)*\r\n")
+_FIELD: Final = re.compile(r"\n([^:\r]+):[\t ]*([^\r]*)")  # of a strict head
 _TOLERATED_STATUS: Final = re.compile(_STATUS.format(_TOLERATED_VALUE))
 _TOLERATED_FIELD: Final = re.compile(rf"({_TOKEN}):({_TOLERATED_VALUE})")
 _NO_FIELD: Final = re.compile(rf"(?![ \t]|{_TOKEN}[ \t]+:)[^\x00\r\n]+")

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-_TARGET: Final = r"[!-~]++"
-_VALUE: Final = r"[\t -~\x80-\xff]*+"
+_TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_TARGET: Final = r"[!-~]+"
+_VALUE: Final = r"[\t -~\x80-\xff]*"
 _REQUEST_LINE: Final = re.compile(rf"{_TOKEN} {_TARGET} HTTP/1\.1\r\n")
-_FIELD_LINES: Final = re.compile(rf"(?:{_TOKEN}: {_VALUE}\r\n)*+")
+_FIELD_LINES: Final = re.compile(rf"(?:{_TOKEN}: {_VALUE}\r\n)*")
 
 
 class LocalProtocolError(Exception):

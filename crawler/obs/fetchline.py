@@ -120,6 +120,8 @@ def _add_response(line: Line, settlement: Settlement, response: Fetched, links_f
         line["tainted"] = True
     if page is not None and page.coding_fault is not None:
         line["coding_fault"] = page.coding_fault.value
+    if page is not None and page.reading_fault is not None:
+        line["reading_fault"] = page.reading_fault.value
     timings = response.timings
     connection = response.connection
     if connection.request_n == 1:

@@ -107,21 +107,21 @@ def is_utf_16(content: bytes) -> bool:
     return content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) or 0 in content[:2]
 
 
-# What tomli says of a document, where it speaks of Python: pattern and words; {0} is what the pattern caught.
+# What tomli says of a document, where it speaks of Python: patterns and words; {0} is what the pattern caught.
 _SYNTAX: Final = (
-    (r"Cannot overwrite a value", "this key or table was given before"),
-    (r"Cannot declare \((.*)\) twice", "the table [{0}] was given before"),
-    (r"Cannot mutate immutable namespace \((.*)\)", "{0} was given before, and takes nothing more"),
-    (r"Duplicate inline table key '(.*)'", "the key {0} stands twice in one table"),
-    (r"Illegal character '\\n'", "a text must end on the line it began on"),
-    (r"Illegal character '(.*)'", "the character {0} may not stand here"),
+    (re.compile(r"Cannot overwrite a value"), "this key or table was given before"),
+    (re.compile(r"Cannot declare \((.*)\) twice"), "the table [{0}] was given before"),
+    (re.compile(r"Cannot mutate immutable namespace \((.*)\)"), "{0} was given before, and takes nothing more"),
+    (re.compile(r"Duplicate inline table key '(.*)'"), "the key {0} stands twice in one table"),
+    (re.compile(r"Illegal character '\\n'"), "a text must end on the line it began on"),
+    (re.compile(r"Illegal character '(.*)'"), "the character {0} may not stand here"),
 )
 
 
 def syntax_words(said: str) -> str:
     """What a TOML parser said, for a person."""
     for pattern, words in _SYNTAX:
-        if (match := re.fullmatch(pattern, said)) is not None:
+        if (match := pattern.fullmatch(said)) is not None:
             caught = match[1] if match.groups() else ""
             if "', '" in caught or caught.endswith(","):  # the parts of a dotted name
                 caught = ".".join(part.strip("', ") for part in caught.split(", "))

@@ -222,7 +222,7 @@ def test_what_stands_in_the_head() -> None:
 
 def test_a_page_without_anything() -> None:
     """Of an empty page nothing is known."""
-    assert Html(None, None, None, (), 0, None, (), False, 0) == read("")
+    assert Html(None, None, None, (), 0, None, (), False, 0, False) == read("")
     assert read("<title> </title><html lang=''>").title is None
 
 
