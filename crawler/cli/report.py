@@ -15,6 +15,7 @@ from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data, write_lines
 from crawler.core.balance import Balance
 from crawler.core.vocabulary import Exit
+from crawler.core.words import unreadable_robots
 from crawler.frontier.reader import Reader
 from crawler.inspect.gather import Gathered, gather
 from crawler.inspect.moments import parse_moment, span_text
@@ -175,6 +176,9 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         add("closed by", _words(connections["closed"], pen))
     if urls := found["urls"]:
         add("URLs found", f"{count(urls['found'])}: {Balance(**urls).words()}")
+    for one in found["robots_unreadable"]:
+        why = unreadable_robots(one["status"], one["error_type"])
+        add("held", f"{counted(one['hosts'], 'host')}: {why}, nothing else is asked of them")
     if found["now"]:
         add("in the store", _words(found["now"], pen))
     _section(lines, pen, "errors", [(name, count(number)) for name, number in found["errors"].items()])

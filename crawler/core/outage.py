@@ -39,11 +39,12 @@ def is_sign(error: ErrorType) -> bool:
 @dataclass(slots=True)
 class OutageWatch:
     """`failing` are the hosts that failed since the last answer. `since_mono` is when the outage began, None without
-    one: it began with the first of these failures.
+    one: it began with the first of these failures. `last_error` is the last of them.
     """
 
     failing: dict[int, float] = field(default_factory=dict)  # host id → when it first failed
     since_mono: float | None = None
+    last_error: ErrorType | None = None
     _quiet_mono: float = 0.0  # nobody has answered since
 
     @property
@@ -55,10 +56,11 @@ class OutageWatch:
         """Nobody has answered since two hosts or more began to fail: too early to blame a URL."""
         return len(self.failing) > 1
 
-    def failed(self, host_id: int, now_mono: float, *, good_hosts: int) -> bool:
+    def failed(self, host_id: int, now_mono: float, error: ErrorType, *, good_hosts: int) -> bool:
         """One of `good_hosts`, which answered before, failed with a sign of an outage. Returns whether one was just
         detected.
         """
+        self.last_error = error
         if not self.failing:
             self._quiet_mono = now_mono
         self.failing.setdefault(host_id, now_mono)

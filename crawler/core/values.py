@@ -281,7 +281,7 @@ class RobotsRecord:
     """What is known of an origin's robots.txt. `body` is the raw text, None where the answer allows or forbids all.
 
     `verdict` is "rules" (parse the body), "allow" (4xx: everything is allowed) or "unreachable" (5xx, timeout …:
-    nothing may be fetched, RFC 9309 §2.3.1.4).
+    nothing may be fetched, RFC 9309 §2.3.1.4). `error` is why it could not be read the last time, where no status says.
     """
 
     verdict: str
@@ -291,6 +291,7 @@ class RobotsRecord:
     expires_at: float
     crawl_delay_s: float | None = None
     failing_since: float | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

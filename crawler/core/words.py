@@ -35,3 +35,9 @@ def fields_of(line: Mapping[str, Any], left_out: Set[str] = OF_EVERY_EVENT) -> I
     for name, value in line.items():
         if name not in left_out and (text := worded(value)):
             yield name, text
+
+
+def unreadable_robots(status: int | None, error: str | None) -> str:
+    """What every view says of a robots.txt that cannot be read: "robots.txt cannot be read (tls_self_signed)"."""
+    cause = f"status {status}" if status is not None else error
+    return f"robots.txt cannot be read{f' ({cause})' if cause else ''}"

@@ -18,7 +18,7 @@ from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord
 from crawler.core.vocabulary import ErrorType, HostState
 from crawler.engine.blocks import Blocks
 from crawler.engine.hosts import Host, Key
-from crawler.engine.kept import unreadable_robots
+from crawler.engine.kept import unreadable
 from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
 from crawler.obs.timestamp import timestamp
@@ -147,7 +147,7 @@ class Books:
         host.robots_pending = False
         self._learn_delay(host)
         if host.is_held:
-            self._say(host, HostState.READY, HostState.HELD, unreadable_robots(host), record.expires_at)
+            self._say(host, HostState.READY, HostState.HELD, unreadable(host), record.expires_at)
         elif was_held:
             self._say(host, HostState.HELD, HostState.READY, "robots.txt read")
 
@@ -302,7 +302,7 @@ class Books:
         mono = self._clock.mono()
         if is_sign(error):
             self._before.setdefault(host, host.turn)
-            if host.ever_answered and self.outage.failed(host.id, mono, good_hosts=self._good_hosts):
+            if host.ever_answered and self.outage.failed(host.id, mono, error, good_hosts=self._good_hosts):
                 self._outage_began(error)
             if self.outage.is_on:
                 return PROBE_S

@@ -14,7 +14,7 @@ from crawler.core.values import Suspects
 from crawler.core.vocabulary import Exit, LeftReason, StoppedBy
 from crawler.core.words import counted
 from crawler.engine.hosts import Host
-from crawler.engine.kept import unreadable_robots
+from crawler.engine.kept import unreadable
 from crawler.frontier.base import Totals
 
 _BY_OPERATOR = frozenset((LeftReason.BLOCKED, LeftReason.LIMIT))  # as the operator wants it
@@ -120,7 +120,7 @@ def _why(host: Host, now_mono: float, stopped_by: StoppedBy) -> tuple[LeftReason
     if host.is_blocked:
         return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` lets them go on)"
     if host.is_held:
-        return LeftReason.ROBOTS, f"whose {unreadable_robots(host)}"
+        return LeftReason.ROBOTS, f"whose {unreadable(host)}"
     for turn in (host.turn, host.key.turn):
         if turn.strikes and turn.open_mono > now_mono:
             return LeftReason.BACKOFF, f"backing off after {turn.reason}"

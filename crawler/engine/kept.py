@@ -7,7 +7,7 @@ have to go first.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from crawler.core.words import counted
+from crawler.core.words import counted, unreadable_robots
 from crawler.engine.hosts import Host
 
 _SHOWN = 3
@@ -44,18 +44,17 @@ def _why(host: Host, now_mono: float) -> str:
     if host.is_blocked:
         return "blocked by the operator (`crawler unblock` lets them go on)"
     if host.is_held:
-        return f"whose {unreadable_robots(host)}"
+        return f"whose {unreadable(host)}"
     for turn in (host.turn, host.key.turn):
         if turn.strikes and turn.open_mono > now_mono:
             return f"backing off after {turn.reason}"
     return "kept by a limit of scope (max_urls, max_urls_per_host)" if host.limit_reached else ""
 
 
-def unreadable_robots(host: Host) -> str:
+def unreadable(host: Host) -> str:
     """What is known of a robots.txt that could not be read: "robots.txt cannot be read (dns_not_found)"."""
-    status = host.robots.status_code if host.robots is not None else None
-    cause = f"status {status}" if status is not None else host.turn.reason if host.turn.strikes else ""
-    return f"robots.txt cannot be read{f' ({cause})' if cause else ''}"
+    robots, rests_for = host.robots, host.turn.reason if host.turn.strikes else None
+    return unreadable_robots(None if robots is None else robots.status_code, (robots and robots.error) or rests_for)
 
 
 def told(found: Sequence[Kept]) -> list[str]:

@@ -175,6 +175,8 @@ class Reporter:
         }
         if record.status_code is not None:
             fields["status"] = record.status_code
+        if record.error is not None:
+            fields["error_type"] = record.error
         if record.crawl_delay_s is not None:
             fields["crawl_delay_s"] = record.crawl_delay_s
         self._logs.emit(Event.ROBOTS, fields)

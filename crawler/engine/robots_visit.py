@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, assert_never
 from crawler.content.decode import decode
 from crawler.content.robots import RobotsTxt, RuleSet, policy_for_status
 from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected, RobotsRecord
-from crawler.core.vocabulary import CodingFault, TruncatedReason
+from crawler.core.vocabulary import CodingFault, ErrorType, TruncatedReason
 from crawler.fetch.options import FetchOptions
 
 MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: at least this much is parsed
@@ -42,10 +42,10 @@ def verdict_of(
         case Fetched():
             status = outcome.head.status_code
             if outcome.truncated not in (None, TruncatedReason.LENGTH):
-                return Verdict(_unreachable(None, known, now, rest_s))
+                return Verdict(_unreachable(None, outcome.error_type or ErrorType.TRUNCATED, known, now, rest_s))
             policy = policy_for_status(status)
             if policy == "unreachable":
-                return Verdict(_unreachable(status, known, now, rest_s))
+                return Verdict(_unreachable(status, None, known, now, rest_s))
             if policy == "allow":
                 return Verdict(RobotsRecord("allow", status, None, now, now + FRESH_S))
             decoded = decode(
@@ -64,17 +64,21 @@ def verdict_of(
             return Verdict(record, parsed.rules_for(token))
         case Redirected():  # too many hops: as if there were none (§2.3.1.2)
             return Verdict(RobotsRecord("allow", outcome.fetched.head.status_code, None, now, now + FRESH_S))
-        case NotModified() | Failed() | Denied():
-            return Verdict(_unreachable(None, known, now, rest_s))
+        case Failed():
+            return Verdict(_unreachable(None, outcome.error_type, known, now, rest_s))
+        case NotModified() | Denied():
+            return Verdict(_unreachable(None, None, known, now, rest_s))
         case _:
             assert_never(outcome)
 
 
-def _unreachable(status: int | None, known: RobotsRecord | None, now: float, rest_s: float) -> RobotsRecord:
+def _unreachable(
+    status: int | None, error: str | None, known: RobotsRecord | None, now: float, rest_s: float
+) -> RobotsRecord:
     since = now if known is None or known.failing_since is None else known.failing_since
     again_at = now + rest_s
     if known is not None and known.verdict != "unreachable" and now - known.fetched_at < FRESH_S + STALE_S:
-        return replace(known, expires_at=again_at, failing_since=since)
+        return replace(known, expires_at=again_at, failing_since=since, error=error)
     if now - since >= GIVE_UP_S:
-        return RobotsRecord("allow", status, None, now, now + FRESH_S, failing_since=since)
-    return RobotsRecord("unreachable", status, None, now, again_at, failing_since=since)
+        return RobotsRecord("allow", status, None, now, now + FRESH_S, failing_since=since, error=error)
+    return RobotsRecord("unreachable", status, None, now, again_at, failing_since=since, error=error)

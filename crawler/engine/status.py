@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.clock import Clock
+from crawler.core.outage import PROBE_S
 from crawler.core.values import Origin
 from crawler.core.vocabulary import HostState
 from crawler.core.words import counted
@@ -19,7 +20,7 @@ from crawler.engine.books import Books
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.hosts import Host
-from crawler.engine.kept import kept, told, unreadable_robots
+from crawler.engine.kept import kept, told, unreadable
 from crawler.engine.pace import Pace, Rates
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.summary import peak_rss_bytes, rss_bytes
@@ -259,7 +260,7 @@ class StatusView:
         """Why a host is not asked, `rests` being for what it rests; "" if it is."""
         if (block := self._books.blocks.covers(host.origin.host)) is not None:
             return block.reason or "by command"
-        return unreadable_robots(host) if host.is_held else next(iter(rests), "")
+        return unreadable(host) if host.is_held else next(iter(rests), "")
 
     def _in_flight(self, now: float) -> list[InFlight]:
         """The oldest first. A worker's request is told from the others of its origin by the order in which they were
@@ -295,6 +296,8 @@ class StatusView:
             return "network", f"draining: {len(in_flight)} in flight"
         if (until_at := self._scheduler.valve.closed_until_at) is not None:
             return "hours", f"outside fetch.hours, which open at {timestamp(until_at)[:16]}Z"
+        if self._books.outage.is_on:
+            return "outage", self._outage_words(now)
         if rates.cpu_percent > CPU_BOUND_PERCENT:
             return "cpu", f"the processor: {rates.cpu_percent:.0f} % of one core is in use"
         if self._scheduler.valve.is_throttled:
@@ -320,6 +323,16 @@ class StatusView:
             return "operator", f"{'; '.join(told(found))}; {next_turn}"
         why = "; ".join(told([one for one in found if not one.by_operator]))
         return "politeness", f"politeness: {hosts} with work, all resting; {next_turn}{f': {why}' if why else ''}"
+
+    def _outage_words(self, now: float) -> str:
+        outage = self._books.outage
+        since = timestamp(self._clock.now() - (now - (outage.since_mono or now)))[:19]
+        why = f" ({outage.last_error})" if outage.last_error else ""
+        hosts = counted(len(outage.failing), "host")
+        return (
+            f"outage since {since}Z: {hosts} that answered before fail{why} and none answers; one request leaves "
+            f"every {PROBE_S:.0f} s until one does"
+        )
 
     def _empty_words(self) -> str:
         due, now_at = self._scheduler.next_due_at, self._clock.now()

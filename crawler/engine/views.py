@@ -133,6 +133,8 @@ class Views:
             return "operator"
         if self._crawl.state == "paused" or self._committer.uncommitted > 512:
             return "disk"
+        if self._scheduler.books.outage.is_on:
+            return "outage"
         if cpu_percent > 85:
             return "cpu"
         if self._scheduler.valve.closed_until_at is not None:

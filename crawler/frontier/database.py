@@ -31,6 +31,7 @@ MIGRATIONS: Final[tuple[str, ...]] = tuple(
         "schema_6.sql",
         "schema_7.sql",
         "schema_8.sql",
+        "schema_9.sql",
     )
 )
 

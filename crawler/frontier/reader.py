@@ -41,6 +41,7 @@ _SEEDS: Final = """
 SELECT u.id, u.host, u.target, u.state, v.* FROM url AS u LEFT JOIN visit AS v ON v.url = u.id
 WHERE u.source = 'seed' AND u.via IS NULL
   AND (u.state <> 'done' OR v.last_status IS NULL OR v.last_status >= 400) LIMIT ?"""
+_WITH_ROBOTS_ERROR: Final = 9  # the version from which on robots has the column `error`
 
 
 class StoreUnreadable(FrontierError):
@@ -137,13 +138,24 @@ class Reader:
     def hosts(self) -> Iterator[Row]:
         """Every host, with the columns of its robots.txt as `robots_…` but for the text."""
         yield from self._rows(
-            """SELECT host.*, verdict AS robots_verdict, status_code AS robots_status,
+            f"""SELECT host.*, verdict AS robots_verdict, status_code AS robots_status,
                       fetched_at AS robots_fetched_at, expires_at AS robots_expires_at,
-                      crawl_delay_s AS robots_crawl_delay_s, failing_since AS robots_failing_since
-               FROM host LEFT JOIN robots ON robots.host = host.id"""
+                      crawl_delay_s AS robots_crawl_delay_s, failing_since AS robots_failing_since,
+                      {self._robots_error} AS robots_error
+               FROM host LEFT JOIN robots ON robots.host = host.id"""  # noqa: S608 - a name of ours
         )
 
+    @property
+    def _robots_error(self) -> str:
+        return "error" if self.version >= _WITH_ROBOTS_ERROR else "NULL"
+
+    def unreadable_robots(self) -> list[Row]:
+        """How many hosts have a robots.txt that cannot be read, by `status_code` and `error`, the commonest first."""
+        by = f"SELECT status_code, {self._robots_error} AS error, count(*) AS hosts FROM robots"  # noqa: S608 - a name of ours
+        return list(self._rows(f"{by} WHERE verdict = 'unreachable' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"))
+
     def robots(self, host_id: int) -> Row | None:
+        """With the text; the column `error` is missing in stores of before version 9."""
         return self._row("SELECT * FROM robots WHERE host = ?", (host_id,))
 
     def robots_versions(self, host_id: int) -> list[Row]:

@@ -88,7 +88,7 @@ ADD_TO_HOSTS: Final = (
 HOST_CHANGE_WIDTH: Final = 7
 HOSTS: Final = """
 SELECT id, scheme, host.host, port, domain, slot, queued, fetched, state, last_at,
-       verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since
+       verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since, error
 FROM host LEFT JOIN robots ON robots.host = host.id"""
 ALL_HOSTS: Final = HOSTS + " ORDER BY id"
 ONE_HOST: Final = HOSTS + " WHERE host.host = ? AND scheme = ? AND port = ?"
@@ -103,11 +103,12 @@ DELETE FROM robots_version WHERE host = ?1 AND id <= (
 ROBOTS_VERSIONS: Final = """
 SELECT fetched_at, status_code, verdict, digest, body FROM robots_version WHERE host = ? ORDER BY id DESC"""
 PUT_ROBOTS: Final = """
-INSERT INTO robots VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO robots VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (host) DO UPDATE SET
   body = CASE WHEN excluded.verdict = 'rules' THEN coalesce(excluded.body, body) END,
   verdict = excluded.verdict, status_code = excluded.status_code, fetched_at = excluded.fetched_at,
-  expires_at = excluded.expires_at, crawl_delay_s = excluded.crawl_delay_s, failing_since = excluded.failing_since"""
+  expires_at = excluded.expires_at, crawl_delay_s = excluded.crawl_delay_s, failing_since = excluded.failing_since,
+  error = excluded.error"""
 ROBOTS_BODY: Final = "SELECT body FROM robots WHERE host = ?"
 
 # The index url_queued holds exactly these rows in exactly this order (tests/unit/frontier asserts the plan).

@@ -362,7 +362,7 @@ class Writer:
         self._db.run(
             sql.PUT_ROBOTS,
             (host_id, robots.verdict, robots.status_code, robots.body, robots.fetched_at, robots.expires_at,
-             robots.crawl_delay_s, robots.failing_since),
+             robots.crawl_delay_s, robots.failing_since, robots.error),
         )  # fmt: skip
         self._db.run(sql.SET_HOST_STATE, (host_state(robots), host_id))
         if robots.verdict == "unreachable" or (robots.verdict == "rules" and robots.body is None):

@@ -13,7 +13,7 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import host_delay, politeness_key
 from crawler.core.values import Origin
 from crawler.core.vocabulary import HostState
-from crawler.core.words import counted
+from crawler.core.words import counted, unreadable_robots
 from crawler.engine.blocks import Blocks
 from crawler.frontier.reader import Reader, Row
 from crawler.inspect.eta import Turns, eta_s, gap_of
@@ -184,8 +184,8 @@ def _state(
     if block is not None:
         return HostState.BLOCKED.value, None, block.reason or "by command"
     if row["robots_verdict"] == "unreachable":
-        status = f" {row['robots_status']}" if row["robots_status"] else " unreachable"
-        return HostState.HELD.value, row["robots_expires_at"], f"robots.txt{status}"
+        why = unreadable_robots(row["robots_status"], row["robots_error"])
+        return HostState.HELD.value, row["robots_expires_at"], why
     if rest is not None and rest["until_at"] > now:
         return HostState.BACKOFF.value, rest["until_at"], rest["reason"]
     event = states.get((host, row["port"]))

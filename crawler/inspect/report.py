@@ -122,6 +122,7 @@ def report(tally: Tally, events: Happened, reader: Reader | None) -> dict[str, A
         "seeds_not_reached": _seeds(reader),
         "now": _now(reader),
         "urls": None if reader is None else Balance.of(reader.totals()).as_dict(),
+        "robots_unreadable": _unreadable(reader),
         "events": events.noted[-LISTED:],
         "events_in_all": events.noted_in_all,
     }
@@ -201,6 +202,12 @@ def _now(reader: Reader | None) -> dict[str, int] | None:
     if not counts:
         return None
     return {str(name): counts.get(name, 0) for name in (*UrlState, "hosts")}
+
+
+def _unreadable(reader: Reader | None) -> list[dict[str, Any]]:
+    """Hosts of which nothing is fetched because of their robots.txt, by the cause."""
+    rows = [] if reader is None else reader.unreadable_robots()
+    return [{"status": row["status_code"], "error_type": row["error"], "hosts": row["hosts"]} for row in rows[:LISTED]]
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from crawler.core.trapshape import templates_of
 from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, target_of, typed
 from crawler.core.values import Denied, Origin
 from crawler.core.vocabulary import DenyReason, Source
+from crawler.core.words import unreadable_robots
 from crawler.engine.blocks import Blocks
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.frontier.reader import Reader
@@ -230,9 +231,10 @@ class Inquiry:
         }
         if robots["verdict"] == "unreachable":
             since = robots["failing_since"] or robots["fetched_at"]
-            status = f" (status {robots['status_code']})" if robots["status_code"] else ""
             again = at_text(robots["expires_at"], self._now)
-            text = f"{file} cannot be read{status} since {at_text(since, self._now)}; asked again at {again}"
+            words = unreadable_robots(robots["status_code"], robots.get("error")).removeprefix("robots.txt")
+            text = f"{file}{words} since {at_text(since, self._now)}; asked again at {again}"
+            facts["error_type"] = robots.get("error")
             case.denials.append((DenyReason.ROBOTS_UNREACHABLE, text))
             answer.add("robots", "wait", text, **facts)
             return

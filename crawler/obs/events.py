@@ -132,7 +132,9 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
 
 COMMON: Final = frozenset({"ts", "event", "level", "crawl", "run_id"})
 
-BOTTLENECKS: Final = frozenset({"politeness", "network", "cpu", "disk", "empty", "hours", "bandwidth", "operator"})
+BOTTLENECKS: Final = frozenset(
+    {"politeness", "network", "cpu", "disk", "empty", "hours", "bandwidth", "operator", "outage"}
+)
 _WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
     (Event.CONN_CLOSE, "reason"): frozenset(CloseReason),
     (Event.CONN_FAIL, "stage"): frozenset(Stage),

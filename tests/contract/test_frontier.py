@@ -393,7 +393,8 @@ async def test_a_host_counts_the_first_attempts_of_its_pages(
 async def test_a_robots_verdict_is_kept_with_the_host(store: Store, verdict: str, state: HostState) -> None:
     """The newest one counts, with every detail, the text apart; no URL is touched."""
     old = RobotsRecord("rules", 200, b"old", NOW - 9, NOW)
-    new = RobotsRecord(verdict, 503, b"\x00\xff" if verdict == "rules" else None, NOW, NOW + 5.5, 1.5, NOW - 1)
+    text = b"\x00\xff" if verdict == "rules" else None
+    new = RobotsRecord(verdict, 503, text, NOW, NOW + 5.5, 1.5, NOW - 1, "reset")
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)

@@ -9,6 +9,10 @@ from crawler.core.outage import PROBE_S
 from crawler.core.values import FetchResult, Origin, Task
 from crawler.core.vocabulary import ErrorType, StoppedBy, TaskKind
 from crawler.engine.options import EngineOptions
+from crawler.engine.pace import Pace
+from crawler.engine.status import StatusView
+from crawler.engine.views import Views
+from crawler.fetch.ledger import PoolStats
 from tests.support.engine import Engine, answer, elapse, failed, page, run
 
 POLITE = PolitenessOptions(key="host", delay_s=1.0, address_delay_s=0.0, adaptive=False)
@@ -117,6 +121,38 @@ def test_a_crawl_that_may_end_does_not_wait_for_ever() -> None:
         assert engine.crawl.state == "outage"
         assert await crawling is StoppedBy.WAITING
         assert engine.clock.mono() < BEGIN + 200
+
+    run(main())
+
+
+def no_stats() -> PoolStats:
+    return PoolStats(0, {}, 0, 0, 0, 0, 0, 0, (), 0, 0, 0, 0, 0)
+
+
+def test_every_view_says_outage_while_one_lasts() -> None:
+    """Not politeness, which has nothing to do with it; and what the failures are."""
+
+    async def main() -> None:
+        engine = engine_with_outage(ErrorType.CONNECT_TIMEOUT)
+        views = Views(
+            engine.crawl, engine.scheduler, engine.committer, engine.tally, no_stats, engine.clock, engine.frontier
+        )
+        status = StatusView(
+            crawl=engine.crawl, scheduler=engine.scheduler, committer=engine.committer, workers=engine.workers,
+            tally=engine.tally, pool_stats=no_stats, exchanges=dict, pace=Pace(engine.tally, engine.clock),
+            clock=engine.clock, totals=lambda: views.totals, disk_reason=str, bounded=list, warnings=list,
+            log_dropped=int,
+        )  # fmt: skip
+        crawling = asyncio.ensure_future(engine.run())
+        await elapse(BEGIN + 60)
+        found = status.status()
+        assert (found.state, found.bottleneck, views.progress()["bottleneck"]) == ("outage", "outage", "outage")
+        assert found.sentence.startswith("outage since 2023-11-14T22:14:")
+        assert "hosts that answered before fail (connect_timeout) and none answers" in found.sentence
+        assert "politeness" not in found.sentence
+        assert status.line().startswith("outage since ")
+        assert await crawling is StoppedBy.EMPTY
+        assert status.status().bottleneck != "outage"
 
     run(main())
 

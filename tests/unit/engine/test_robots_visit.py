@@ -58,6 +58,21 @@ def test_what_an_answer_means(outcome: Outcome, verdict: str, expires_in: float)
     assert (found.failing_since is not None) == (verdict == "unreachable")
 
 
+@pytest.mark.parametrize("known", [None, GOOD])
+def test_why_it_could_not_be_read_is_kept(known: RobotsRecord | None) -> None:
+    """A status says it itself; otherwise the error, beside a good copy too, until it was read."""
+    for outcome, error in (
+        (failed(ErrorType.TLS_SELF_SIGNED), "tls_self_signed"),
+        (failed(ErrorType.DNS_NOT_FOUND), "dns_not_found"),
+        (answer(200, b"User-a", truncated=TruncatedReason.DISCONNECT, error_type=ErrorType.RESET), "reset"),
+        (answer(200, b"User-a", truncated=TruncatedReason.TIME), "truncated"),
+        (answer(503), None),
+    ):
+        found = record(outcome, known=known)
+        assert found.error == error
+        assert record(answer(404), known=found).error is None
+
+
 def test_the_crawl_delay_is_ours() -> None:
     """That of the group that speaks to us."""
     body = b"User-agent: *\nCrawl-delay: 9\n\nUser-agent: testbot\nCrawl-delay: 3\n"

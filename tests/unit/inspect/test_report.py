@@ -199,7 +199,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
     assert {name: (row.state, row.why) for name, row in by_name.items()} == {
         "a.test": ("waiting", "Crawl-delay 3 s"),
         "b.test": ("backoff", "connect_refused"),
-        "held.test": ("held", "robots.txt 503"),
+        "held.test": ("held", "robots.txt cannot be read (status 503)"),
         "rests.test": ("backoff", "429 Retry-After 480"),
         "new.test": ("new", ""),
         "www.evil.test": ("blocked", "a complaint"),

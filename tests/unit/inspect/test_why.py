@@ -34,7 +34,10 @@ from crawler.frontier.reader import Reader
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect import errands
 from crawler.inspect.answer import Answer, table
+from crawler.inspect.hosts import views
+from crawler.inspect.report import Happened, report
 from crawler.inspect.rules import Rules
+from crawler.inspect.tallies import Tally
 from crawler.inspect.why import Inquiry
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, links, visit
 
@@ -248,6 +251,35 @@ def test_a_host_whose_robots_txt_fails_is_held(store: Path) -> None:
     assert told.deny_reason == "robots_unreachable"
     assert "cannot be read (status 503) since 08:00:00; asked again at 09:09:00" in step(told, "robots")[1]
     assert "in 8m 59s" in told.next_text
+
+
+async def test_why_robots_txt_cannot_be_read_is_said(tmp_path: Path) -> None:
+    """In the same words by `why` and `hosts`; a store of before it was kept has none to say."""
+    frontier = SqliteFrontier(tmp_path / "frontier.db")
+    await frontier.open()
+    await frontier.add([found("https://held.e.org/x")], now=NOW)
+    down = RobotsRecord("unreachable", None, None, NOW, NOW + 60, failing_since=NOW, error="tls_self_signed")
+    task = Task(0, "https://held.e.org/robots.txt", TaskKind.ROBOTS)
+    await frontier.settle(batch(visit(task, answer(503), robots=down)))
+    await frontier.close(clean=True)
+    rules = replace(RULES, seed_hosts=("held.e.org",), scope=ScopeOptions())
+    words = "robots.txt cannot be read (tls_self_signed)"
+    assert words in step(ask(tmp_path / "frontier.db", "https://held.e.org/x", rules), "robots")[1]
+    with Reader(tmp_path / "frontier.db", is_live=False) as reader:
+        (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=NOW)
+        assert (view.state, view.why) == ("held", words)
+        assert report(Tally(), Happened(), reader)["robots_unreadable"] == [
+            {"status": None, "error_type": "tls_self_signed", "hosts": 1}
+        ]
+    database = Database(tmp_path / "frontier.db")
+    database.run("ALTER TABLE robots DROP COLUMN error")
+    database.run("PRAGMA user_version = 8")
+    database.close()
+    told = ask(tmp_path / "frontier.db", "https://held.e.org/x", rules)
+    assert "robots.txt cannot be read since" in step(told, "robots")[1]
+    with Reader(tmp_path / "frontier.db", is_live=False) as reader:
+        (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=NOW)
+        assert (view.state, view.why) == ("held", "robots.txt cannot be read")
 
 
 def test_limits_are_told_with_what_is_used_of_them(store: Path) -> None:
