@@ -39,7 +39,7 @@ from crawler.obs.events import Event
 TRIALS: Final = 200  # suspects of a template, over all runs, that may make it grow with more of the same …
 PLAIN_TRIALS: Final = 600  # … where its URLs show no sign of having no end
 GOOD_TRIAL: Final = 20  # more of them for each trial that brought something new
-TRIALS_AT_ONCE: Final = 16
+TRIALS_AT_ONCE: Final = 256  # if the budget has room for so many
 HOSTS_WATCHED: Final = 2_048
 TEMPLATES_WATCHED: Final = 32_768  # of all hosts together; some 50 MiB
 TEMPLATES_OF_HOST: Final = 8_192  # beyond, only the most general ones get a new sample

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.options import PolitenessOptions, ScopeOptions, TrapOptions
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, address_width, politeness_key
 from crawler.core.values import FetchResult, Origin, Task
 from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind, UrlState
@@ -633,6 +633,7 @@ def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
         engine = Engine(
             *(f"https://{name}/" for name in names),
             politeness=politeness,
+            traps=TrapOptions(detect="off"),  # all pages are alike
             engine=EngineOptions(workers=16, linger_s=None, min_free=0),
         )
 
