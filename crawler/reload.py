@@ -126,7 +126,8 @@ class Reloader:
     def _scope_under(self, new: Settings) -> Scope:
         """The scope that these settings make of the one in force: hosts that redirects brought in stay."""
         scope, old = self._parts.admission.scope, self.settings
-        if old.scope_options() == new.scope_options() and _hosts_of(old) == _hosts_of(new):
+        rules, new_rules = ((one.scope_options(), one.trap_options(), _hosts_of(one)) for one in (old, new))
+        if rules == new_rules:
             return scope
         brought_in = scope.seed_hosts - _hosts_of(old)
         return Scope(new.scope_options(), _hosts_of(new) | brought_in, new.trap_options())
@@ -199,6 +200,7 @@ class Reloader:
                 receipt = await parts.frontier.add(plan.new_seeds, now=parts.clock.now())
             await parts.revisits.prepare(new.recrawl_options(parts.mode))
             unswept = await parts.frontier.judge_by(fingerprint(rules_of(new)))
+            suspects = await parts.frontier.suspects(limit=len(parts.books.hosts))
         except FrontierFull as error:
             if client is not None:
                 await client.close()
@@ -225,6 +227,9 @@ class Reloader:
                 worker.reconfigure(client.fetcher, new.fetch_options())
         hours = new.engine_options("run").hours
         parts.valve.set_hours(Hours(hours, utc_offset_s) if hours else None)
+        parts.scheduler.traps.reconfigure(new.trap_options())
+        for one in suspects:
+            parts.books.hosts[one.host_id].has_suspects = True  # as far as is known before they are looked at anew
         parts.scheduler.reconfigure(politeness)
         parts.revisits.reconfigure(new.recrawl_options(parts.mode))
         parts.listings.mode = new.sitemaps(parts.mode)

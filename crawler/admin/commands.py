@@ -173,14 +173,17 @@ class Commands:
         return await self._reloads.reload(dry_run=_flag(arguments, "dry_run"))
 
     async def _release(self, arguments: Arguments) -> object:
-        """Suspects are fetched when nothing else of their host is queued."""
+        """Suspects are queued, and their templates never suspected again."""
         name, template = _name(arguments), arguments.get("template")
         if template is not None and not isinstance(template, str):
             raise Refused('"template" must be a text')
         hosts = [host for host in self._scheduler.books.hosts.values() if host.origin.host == name]
-        released = await _stored(release(self._frontier, {host.id for host in hosts}, template, self._clock.now()))
+        ids = {host.id for host in hosts}
+        released, queued = await _stored(release(self._frontier, ids, template, self._clock.now()))
         for host in hosts if released else ():
             await _stored(self._scheduler.reload_templates(host))
+        self._scheduler.queued_again(queued)
+        self._scheduler.wake()
         return {"name": name, "templates": released}
 
     async def _block(self, arguments: Arguments) -> object:

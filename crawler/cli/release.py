@@ -8,6 +8,7 @@ import click
 
 from crawler.admin.client import Control
 from crawler.cli.failures import say
+from crawler.cli.look import counted
 from crawler.cli.place import locate, place_options
 from crawler.cli.upkeep import with_store
 from crawler.core.vocabulary import Exit
@@ -33,12 +34,12 @@ def release(
 
         async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
             host_ids = {row.id for row in recovered.hosts if row.origin.host == host}
-            released = await upkeep.release(frontier, host_ids, template, time.time())
+            released, _ = await upkeep.release(frontier, host_ids, template, time.time())
             return {"templates": released}
 
         answer = with_store(located, store)
-    for one in answer["templates"]:
-        click.echo(f"released {one}")
+    for one, urls in answer["templates"].items():
+        click.echo(f"released {one}: {counted(urls, 'URL')} queued")
     if not answer["templates"]:
         say(f"no URL template of {host} is suspected" if template is None else f"{template} is not suspected")
     return Exit.OK if answer["templates"] else Exit.FINDINGS

@@ -11,7 +11,7 @@ Source: bottom-k sketches, Cohen and Kaplan 2007.
 """
 
 from array import array
-from bisect import insort
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
@@ -23,6 +23,7 @@ LEAST: Final = 16  # of them before a verdict is reached
 WORDS: Final = 64  # kept of each page: those with the smallest hashes
 OWN_WORDS: Final = 2  # that an alike page may have: the name of a month, a counter spelt out
 ALIKE_SHARE: Final = 0.8  # of the sample
+LEARNED: Final = 8_192  # words of pages beyond the sample that are remembered; then none counts as new
 PLAIN_BITS: Final = 4  # one in 2^4 pages is sampled …
 SUSPICIOUS_BITS: Final = 2  # … one in 2^2 of those whose URL shows a sign (`trapshape.is_suspicious`)
 
@@ -45,7 +46,7 @@ def is_sampled(rank: int, *, suspicious: bool) -> bool:
 
 
 def sketch(words: Iterable[bytes]) -> "array[int]":
-    """Of a page's words, each once."""
+    """The WORDS smallest hashes of a page's distinct words."""
     return array("I", sorted(map(xxh32_intdigest, words))[:WORDS])
 
 
@@ -56,18 +57,21 @@ class TemplateSample:
 
     def __init__(self) -> None:
         self.pages: list[PageSample] = []
-        self._is_alike: bool | None = False  # None: to be worked out
+        self._is_alike: bool | None = False  # None: not computed since the last change
         self._learned: set[int] = set()
         self._counts: Counter[int] = Counter()  # pages that have a word, from the LEAST-th page on
 
     def add(self, page: PageSample) -> bool:
         """Take a page in, if it belongs to the sample. Returns whether the sample changed."""
         pages = self.pages
+        at = bisect_left(pages, (page.rank,))
+        if at < len(pages) and pages[at].rank == page.rank:  # it is in
+            return False
         if len(pages) == SAMPLE:
             if page.rank >= pages[-1].rank:
                 return False
             self._counts.subtract(pages.pop().words)
-        insort(pages, page)
+        pages.insert(at, page)
         if len(pages) < LEAST:
             return True
         for one in pages if len(pages) == LEAST else (page,):
@@ -93,10 +97,10 @@ class TemplateSample:
         return sum(sum([counts[word] == 1 for word in page.words]) <= OWN_WORDS for page in self.pages)
 
     def learns(self, words: Sequence[int]) -> bool:
-        """Whether a page that is not in the sample says more than the sample and the pages learned before. The verdict
-        is not changed by it.
-        """
+        """Whether a page says more than the sample and the pages learned before. The verdict is not changed by it."""
         counts, learned = self._counts, self._learned
         new = [word for word in words if not counts[word] and word not in learned]
+        if len(learned) + len(new) > LEARNED:
+            return False
         learned.update(new)
         return len(new) > OWN_WORDS

@@ -36,13 +36,13 @@ def impossible_path(target: str, options: TrapOptions) -> Denied | None:
 
     Source: Heritrix's PathologicalPathDecideRule and TooManyPathSegmentsDecideRule.
     """
-    if target.count("/") > options.max_repeats:
+    if target.count("/") > min(options.max_repeats, options.max_path_segments):
         segments = target.partition("?")[0].strip("/").split("/")
         if len(segments) > options.max_path_segments:
             return Denied(DenyReason.TRAP_PATH, f"traps.max_path_segments = {options.max_path_segments}")
         if len(set(segments)) <= len(segments) - options.max_repeats and _repeats(segments, options.max_repeats):
             return Denied(DenyReason.TRAP_PATH, f"traps.max_repeats = {options.max_repeats}")
-    if "&" in target and target.count("&") >= options.max_parameters:
+    if target.count("&") >= options.max_parameters and target.partition("?")[2].count("&") >= options.max_parameters:
         return Denied(DenyReason.TRAP_PATH, f"traps.max_parameters = {options.max_parameters}")
     return None
 

@@ -1,16 +1,16 @@
-"""Keeps parts of a site that look endless from taking the crawl: which URLs are suspects, and when they are fetched.
+"""Keeps parts of a site that look endless from taking over the crawl.
 
-The pages of a host are compared within their URL templates (`core.trapshape`, `core.novelty`). URLs of a template whose
-pages are all alike are suspects: the store sets them aside, and they are fetched when the host has nothing else queued,
-a few at a time (trials). A trial that makes its template grow with more of the same is paid for from a budget; once it
+The pages of a host are compared within their URL templates (`core.trapshape`, `core.novelty`). URLs of a template are
+suspects if nearly all of its pages are alike: the store sets them aside, and they are fetched when the host has nothing
+else queued (trials). A trial that makes its template grow with more of the same is paid for from a budget; once it
 is spent, what is left of the template is left, and the crawl says so. Trials that find something new, or nothing more,
 cost nothing, so that a finite template is fetched to its end, however alike its pages are.
 
 It knows nothing of requests: whoever makes them says what came of them.
 
 Invariants: verdicts follow from the pages that the store holds, and budgets are in the store, so that a restart changes
-neither. At most HOSTS_WATCHED hosts and TEMPLATES_WATCHED templates are in memory, but for one host that has more; the
-others are read again when they have work.
+neither (it forgets which words of trials were new). At most HOSTS_WATCHED hosts and TEMPLATES_WATCHED templates are in
+memory, beside those of one host and of hosts with trials under way; the others are read again when they have work.
 """
 
 import random
@@ -103,6 +103,12 @@ class TrapWatch:
         self._dirty_pages: dict[int, list[Fingerprint]] = {}
         self._templates = 0  # in memory
 
+    def reconfigure(self, options: TrapOptions) -> None:
+        """Other options are in force: all that is known is read again, and judged by them."""
+        self._options = options
+        for traps in self._hosts.values():
+            self._unload(traps)
+
     async def load(self, host: Host) -> None:
         """Have what the store knows of a host at hand, if that may matter. Raises FrontierFull."""
         traps = self._hosts.get(host.id)
@@ -144,7 +150,9 @@ class TrapWatch:
     # -- which URLs are suspects
 
     def suspect_of(self, task: Task, host: Host) -> str | None:
-        """The template that a queued task is a suspect of; None if it may be fetched in its turn."""
+        """The template that a queued task is a suspect of; None if it may be fetched in its turn. A trial of a template
+        that is not the right one any more is forgotten as such.
+        """
         traps = self._hosts.get(host.id)
         if traps is None or self._options.detect != "hold" or not (traps.alike or traps.full):
             return None
@@ -155,14 +163,16 @@ class TrapWatch:
             return None
         found = self._alike_among(traps, templates) or next((one for one in templates if one in traps.full), None)
         trial = traps.trials.get(task.id)
-        if trial is None or found is None or trial in (found, ERROR_PAGE_LINKS):
-            return found if trial is None else None
+        if trial is None:
+            return found
+        if found is None or trial in (found, ERROR_PAGE_LINKS):
+            return None
         del traps.trials[task.id]  # since it was set aside, another template has got the verdict
         return found
 
     def _alike_among(self, traps: HostTraps, templates: Sequence[str]) -> str | None:
         """The most specific template with a verdict decides. If it is alike, its suspects are those of the most general
-        one that is alike as well, so that the parts of a trap share one budget; not of the whole host.
+        one that is alike as well, so that the parts of a trap share one budget; but for the whole host's.
         """
         decided = [one for one in templates if (known := traps.samples.get(one)) is not None and known.has_verdict]
         if not decided or decided[0] not in traps.alike:
@@ -229,9 +239,12 @@ class TrapWatch:
         """What the store says of a host is to be read again. Trials under way stay known as such."""
         traps = self._hosts.get(host.id)
         if traps is not None:
-            traps.is_loaded = False
-            self._templates -= len(traps.samples)
-            traps.samples = {}
+            self._unload(traps)
+
+    def _unload(self, traps: HostTraps) -> None:
+        traps.is_loaded = False
+        self._templates -= len(traps.samples)
+        traps.samples = {}
 
     # -- pages
 
@@ -346,6 +359,7 @@ class TrapWatch:
                 self._say_suspect(host, template, "alike", judged=len(sample.pages), alike=sample.alike_count)
                 row = self._row(traps, host.id, template)
                 self._change(host.id, traps, replace(row, since_at=row.since_at or self._clock.now()))
+        self._let_go(but=host.id)
 
     def _say_suspect(self, host: Host, template: str, why: str, **more: object) -> None:
         where = {"server_address": host.origin.host, "server_port": host.origin.port, "template": template}
@@ -402,14 +416,18 @@ class TrapWatch:
         traps = self._hosts.get(host_id)
         if traps is None:
             traps = self._hosts[host_id] = HostTraps()
-            while len(self._hosts) > HOSTS_WATCHED or self._templates > TEMPLATES_WATCHED:
-                oldest = next((id_ for id_, one in self._hosts.items() if id_ != host_id and not one.trials), None)
-                if oldest is None:
-                    break
-                self._templates -= len(self._hosts.pop(oldest).samples)
+            self._let_go(but=host_id)
         else:
             self._hosts.move_to_end(host_id)
         return traps
+
+    def _let_go(self, *, but: int) -> None:
+        """Forget hosts of which nothing was asked for longest, until the rest is within the bounds."""
+        while len(self._hosts) > HOSTS_WATCHED or self._templates > TEMPLATES_WATCHED:
+            oldest = next((id_ for id_, one in self._hosts.items() if id_ != but and not one.trials), None)
+            if oldest is None:
+                return
+            self._templates -= len(self._hosts.pop(oldest).samples)
 
 
 def _budget(template: str) -> int:

@@ -19,6 +19,7 @@ from crawler.frontier.base import Batch, Ending, Forgotten, Frontier, Receipt
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # what `requeue` may name
 MAX_PRIORITY: Final = 1_000_000
+RELEASED_AT_ONCE: Final = 5_000  # suspects a transaction: other calls wait for one of these
 FORGOTTEN_RULE: Final = "it was taken down by `crawler forget`, for good"
 _IS_URL: Final = re.compile(r"[/\\?#@]")
 _NO_STATUS: Final = '{!r} is neither a status code nor a class such as "4xx"'
@@ -145,19 +146,28 @@ def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
         host.queued -= max(0, erased.queued.get(host_id, 0) - in_flight)
 
 
-async def release(frontier: Frontier, host_ids: Collection[int], template: str | None, now: float) -> list[str]:
-    """Let suspects of these hosts be fetched for good: those of one template, or all. Returns the templates. Their URLs
-    are queued when the crawl has nothing else of their host.
+async def release(
+    frontier: Frontier, host_ids: Collection[int], template: str | None, now: float
+) -> tuple[dict[str, int], dict[int, int]]:
+    """Queue suspects of these hosts for good: those of one template, or all. Returns how many there are of each template,
+    and of each host id.
     """
     rows: list[TemplateRow] = []
+    queued: dict[str, int] = {}
+    by_host: dict[int, int] = {}
     for host_id in sorted(host_ids):
         known = await frontier.templates_of_host(host_id)
         suspected = {row.template: row for row in known.rows if row.since_at is not None}
-        held = {one.template for one in known.suspects}
-        for name in sorted(suspected.keys() | held):
+        held = {one.template: one.urls for one in known.suspects}
+        for name in sorted(suspected.keys() | held.keys()):
             row = suspected.get(name) or TemplateRow(host_id, name)
-            if row.released_at is None and template in (None, name):
+            if template in (None, name) and (row.released_at is None or held.get(name)):
                 rows.append(replace(row, released_at=now))
+                queued.setdefault(name, 0)
     if rows:
         await frontier.settle(Batch([], [], templates=rows))
-    return [row.template for row in rows]
+    for row in rows:
+        while ids := await frontier.queue_suspects(row.host_id, row.template, RELEASED_AT_ONCE):
+            queued[row.template] += len(ids)
+            by_host[row.host_id] = by_host.get(row.host_id, 0) + len(ids)
+    return queued, by_host

@@ -106,9 +106,7 @@ class Discoveries:
         for settlement in settlements:
             host_id = settlement.host_id
             if host_id in self._error_page_hosts and (settlement.note is None or not settlement.note.is_error_page):
-                links += [
-                    (host_id, one.key) for one in settlement.discovered if self._host_ids.get(one.origin) == host_id
-                ]
+                links += [(host_id, one.key) for one in settlement.discovered if self._id_of(one, change) == host_id]
         if not links:
             return
         found = orjson.loads(self._db.get(sql.LINKED_SUSPECTS, (orjson.dumps(links).decode(), ERROR_PAGE_LINKS)))
@@ -118,6 +116,10 @@ class Discoveries:
         for _, host_id in found:
             change.queue_again(host_id, UrlState.SUSPECT)
             change.linked.append(host_id)
+
+    def _id_of(self, one: Discovered, change: Change) -> int | None:
+        known = self._host_ids.get(one.origin)
+        return change.ids.get(one.origin) if known is None else known
 
     def host_id(self, origin: Origin, found_at: float, change: Change) -> int:
         """The row of an origin, made if need be; 0 for one whose host was taken down."""

@@ -52,7 +52,7 @@ class Outlook:
                 answer.verdict = "suspect"
                 answer.headline = "not fetched: it belongs to a part of its host that looks endless"
                 answer.next_text = (
-                    "fetched when its host has nothing else queued, unless that leads to more and more of the same; "
+                    "fetched when its host has nothing else queued, or left if that led to more and more of the same; "
                     f"`crawler release {self.case.origin.host}` has it fetched for good"
                 )
             case "forgotten":

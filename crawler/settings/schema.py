@@ -19,6 +19,7 @@ SECTIONS: Final[dict[str, type[sections.Section]]] = {
     "crawl": sections.Crawl,
     "identity": sections.Identity,
     "scope": sections.Scope,
+    "traps": sections.Traps,
     "politeness": sections.Politeness,
     "fetch": sections.Fetch,
     "content": sections.Content,

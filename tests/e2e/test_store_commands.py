@@ -311,7 +311,7 @@ def test_suspects_are_shown_and_released(crawl: Crawl) -> None:
     )
     assert run("release", DOCS, "--template", "/x", "--output", crawl.output).code == 1
     ran = run("release", DOCS, "--output", crawl.output)
-    assert (ran.code, ran.stdout) == (0, "released /cal/{date}\n")
+    assert (ran.code, ran.stdout) == (0, "released /cal/{date}: 0 URLs queued\n")
     ran = run("release", DOCS, "--output", crawl.output)
     assert (ran.code, ran.stderr) == (1, f"crawler: no URL template of {DOCS} is suspected\n")
     assert crawl.run().code == 0
