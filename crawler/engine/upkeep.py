@@ -149,8 +149,8 @@ def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
 async def release(
     frontier: Frontier, host_ids: Collection[int], template: str | None, now: float
 ) -> tuple[dict[str, int], dict[int, int]]:
-    """Queue suspects of these hosts for good: those of one template, or all. Returns how many there are of each template,
-    and of each host id.
+    """Queue suspects of these hosts for good: those of one template, or all. Returns how many there are of each
+    template, and of each host id.
     """
     rows: list[TemplateRow] = []
     queued: dict[str, int] = {}

@@ -13,7 +13,7 @@ from crawler.settings.annotate import annotated
 from crawler.settings.schema import keys
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
-_KEY_LINE = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
+_KEY_LINE = re.compile(r"^#(?=[a-z0-9_]+ = )", re.MULTILINE)
 
 
 def test_the_annotated_file_is_what_the_models_say() -> None:

@@ -22,6 +22,7 @@ def every_option(settings: Settings) -> dict[str, object]:
         f"{type(options).__name__}.{name}": value
         for options in (
             settings.scope_options(),
+            settings.trap_options(),
             settings.politeness_options(),
             settings.identity_options(),
             settings.fetch_options(),
@@ -69,6 +70,12 @@ REACHES = [
     ("scope.max_urls_per_host", "3", "ScopeOptions.max_urls_per_host", 3),
     ("scope.requisites", "false", "ScopeOptions.requisites", False),
     ("scope.lazy", "false", "ScopeOptions.lazy", False),
+    ("traps.detect", "report", "TrapOptions.detect", "report"),
+    ("traps.max_path_segments", "3", "TrapOptions.max_path_segments", 3),
+    ("traps.max_repeats", "2", "TrapOptions.max_repeats", 2),
+    ("traps.max_parameters", "3", "TrapOptions.max_parameters", 3),
+    ("traps.max_pages_per_template", "3", "TrapOptions.max_pages_per_template", 3),
+    ("traps.soft_404", "false", "TrapOptions.soft_404", False),
     ("politeness.key", "host", "PolitenessOptions.key", "host"),
     ("politeness.delay", "2s", "PolitenessOptions.delay_s", 2.0),
     ("politeness.address_delay", "2s", "PolitenessOptions.address_delay_s", 2.0),
