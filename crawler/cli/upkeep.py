@@ -192,7 +192,7 @@ def forget(
         answer = with_store(located, store)
     for one in answer["forgotten"]:
         _tell_forgotten(**one)
-    listed = write_list(place, [] if no_scan else wanted, now=time.time())
+    listed = write_list(place, [] if no_scan else wanted, forgotten=wanted, now=time.time())
     click.echo(f"{counted(listed.new, 'new record')} to remove, {listed.records:,} in all, in {listed.path}")
     for problem in listed.problems:
         say(problem)

@@ -1,14 +1,14 @@
-"""takedown.jsonl: which records of the WARC files a takedown wants removed.
+"""takedown.jsonl: which records of the WARC files a takedown wants removed, and which lines of pages/ it blanked.
 
 What the store knows of (the last record of each URL, and those written after the takedown) and what a walk through the
-WARC files finds beside it: earlier visits, requests, metadata. Nothing is removed here: whoever holds copies of the
-files must do that in all of them.
-Invariant: the file is replaced whole; a record stands in it once.
+WARC files finds beside it: earlier visits, requests, metadata. No record is removed here: whoever holds copies of the
+files must do that in all of them. Lines of pages/ are blanked (`pagelines`) once they are listed.
+Invariant: the file is replaced whole; a record or line stands in it once.
 """
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,6 +18,7 @@ import orjson
 from crawler.core.url import UrlError, canonical, parse
 from crawler.core.values import Origin
 from crawler.frontier.copy import Copier
+from crawler.inspect import pagelines
 from crawler.inspect.place import Place
 from crawler.inspect.warcs import WarcRecord, records
 
@@ -43,20 +44,29 @@ class Listed:
     problems: Sequence[str] = ()
 
 
-def write_list(place: Place, scanned: Sequence[Target], *, now: float) -> Listed:
-    """Bring the file up to date; the WARC files are walked through for `scanned`, if there is any."""
+def write_list(place: Place, scanned: Sequence[Target], *, forgotten: Sequence[Target], now: float) -> Listed:
+    """Bring the file up to date; the WARC files are walked through for `scanned`, if there is any. Lines in pages/ of
+    `forgotten`, and of whatever the store took down, are listed and then blanked.
+    """
     path = place.output / "takedown.jsonl"
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in _lines(path):
-        found[line["warc_file"], line["warc_offset"]] = line
+    found: dict[tuple[str, int], dict[str, Any]] = {_key(line): line for line in _lines(path)}
     before = len(found)
+    listed: list[Target] = [*forgotten]
     with Copier(place.frontier, is_live=place.pid() is not None) as store:
         for url, warc_file, offset, at in store.takedowns():
             found.setdefault((warc_file, offset), _line(url, warc_file, offset, None, "response", at))
+            listed.append(_Url(url))
     problems: list[str] = []
     if scanned:
         for one in _scan(place.output / "warc", scanned, problems, now):
             found[one["warc_file"], one["warc_offset"]] = one
+    matches = _test(listed)
+    lines = {pages: pagelines.find(pages, matches, problems) for pages in pagelines.files(place.output / "pages")}
+    for pages, its in lines.items():
+        name = pages.name.removesuffix(".open")
+        for page in its:
+            if page.url is not None:
+                found.setdefault((name, page.offset), _page_line(page.url, name, page.offset, page.length, now))
     temporary = path.with_suffix(".jsonl.new")
     with temporary.open("wb") as file:
         for key in sorted(found):
@@ -64,11 +74,43 @@ def write_list(place: Place, scanned: Sequence[Target], *, now: float) -> Listed
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+    for pages, its in lines.items():
+        pagelines.blank(pages, its, problems)
     return Listed(path, len(found), len(found) - before, problems)
 
 
 def _line(url: str, name: str, offset: int, length: int | None, kind: str, at: float) -> dict[str, Any]:
     return {"url": url, "warc_file": name, "warc_offset": offset, "length": length, "record": kind, "forgotten_at": at}
+
+
+def _page_line(url: str, name: str, offset: int, length: int, at: float) -> dict[str, Any]:
+    return {"url": url, "pages_file": name, "pages_offset": offset, "length": length, "record": "page",
+            "forgotten_at": at}  # fmt: skip
+
+
+def _key(line: dict[str, Any]) -> tuple[str, int]:
+    """File and offset: names of files in warc/ and in pages/ end differently."""
+    if "pages_file" in line:
+        return line["pages_file"], line["pages_offset"]
+    return line["warc_file"], line["warc_offset"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Url:
+    url: str | None
+    host: str = ""
+
+
+def _test(targets: Sequence[Target]) -> Callable[[str], bool]:
+    """Whether a URL is among what was forgotten."""
+    hosts = {target.host for target in targets if target.url is None}
+    urls = {canonical(target.url) for target in targets if target.url is not None}
+
+    def matches(url: str) -> bool:
+        parsed = _parse(url)
+        return parsed is not None and (parsed[1].host in hosts or canonical(parsed[0]) in urls)
+
+    return matches
 
 
 def _lines(path: Path) -> Iterable[dict[str, Any]]:
@@ -80,15 +122,13 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
 
 
 def _scan(folder: Path, targets: Sequence[Target], problems: list[str], now: float) -> Iterable[dict[str, Any]]:
-    hosts = {target.host for target in targets if target.url is None}
-    urls = {canonical(target.url) for target in targets if target.url is not None}
+    matches = _test(targets)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name.removesuffix(".open")
         if not name.endswith(".warc.gz") and not _ORPHAN.search(name):
             continue
         for record in _records_of(path, path.with_name(name), problems):
-            parsed = _parse(record.url)
-            if parsed is not None and (parsed[1].host in hosts or canonical(parsed[0]) in urls):
+            if matches(record.url):
                 yield _line(record.url, name, record.offset, record.length, record.kind, now)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.crawls import Crawl, run, running
+from tests.support.crawls import Crawl, ended, run, running
 from tests.support.interrupted import SLOWLY, wait_for_requests, wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import DOCS, OTHER, sections
@@ -328,7 +328,12 @@ def test_a_forgotten_url_is_listed_with_all_its_records(crawl: Crawl) -> None:
     assert ran.stdout.startswith(f"{url}: 1 URL forgotten\n")
     listed = [json.loads(line) for line in (crawl.output / "takedown.jsonl").read_text().splitlines()]
     assert {line["url"] for line in listed} == {url}
-    assert sorted(line["record"] for line in listed) == ["metadata", "request", "response"]
+    assert sorted(line["record"] for line in listed) == ["metadata", "page", "request", "response"]
+    [page] = [line for line in listed if line["record"] == "page"]
+    stands = (crawl.output / "pages" / page["pages_file"]).read_bytes()[page["pages_offset"] :][: page["length"]]
+    assert json.loads(stands) == {"url": None, "forgotten": True}
+    assert url not in {line["url"] for line in crawl.page_lines()}
+    listed.remove(page)
     for line in listed:
         found = record_at(crawl.output / "warc" / line["warc_file"], line["warc_offset"])
         assert (found.kind, found.url) == (line["record"], url)
@@ -339,6 +344,28 @@ def test_a_forgotten_url_is_listed_with_all_its_records(crawl: Crawl) -> None:
     assert "it was taken down by `crawler forget`" in ran.stderr
     again = run("forget", url, "--no-scan", "--output", crawl.output)
     assert (again.code, again.stdout.splitlines()[0]) == (0, f"{url}: was taken down before")
+
+
+def test_a_url_is_forgotten_while_the_crawl_writes_the_file_with_its_line(server: Nginx, tmp_path: Path) -> None:
+    """The line is blanked in the open file, which is completed whole all the same."""
+    crawl = Crawl.of(tmp_path, sections(server, OTHER, DOCS, politeness=SLOWLY))
+    with running(*crawl.arguments()) as process:
+
+        def pages() -> list[dict[str, Any]]:
+            found = list((crawl.output / "pages").glob("*.open"))
+            return [json.loads(line) for path in found for line in path.read_bytes().splitlines() if line[-1:] == b"}"]
+
+        assert wait_until(lambda: len(pages()) > 5, process)
+        url = pages()[2]["url"]
+        ran = run("forget", url, "--output", crawl.output)
+        assert (ran.code, ran.stdout.splitlines()[0]) == (0, f"{url}: 1 URL forgotten"), ran.stderr
+        assert url not in {page["url"] for page in pages()}
+        done = ended(process)
+    assert done.code == 0, done.stderr
+    lines = [line["url"] for line in crawl.page_lines()]
+    assert (lines.count(None), lines.count(url)) == (1, 0)
+    assert [line for line in crawl.events() if line["event"] == "file_lost"] == []
+    assert run("verify", crawl.output).code == 0
 
 
 def test_a_pattern_is_no_takedown(crawl: Crawl) -> None:
@@ -367,8 +394,11 @@ def test_a_forgotten_host_is_listed_whole(crawl: Crawl) -> None:
         said.append(ran.stdout.splitlines()[-1])
     listed = [json.loads(line) for line in (crawl.output / "takedown.jsonl").read_text().splitlines()]
     ours = [record for path in crawl.warcs() for record in records(path) if f"//{OTHER}:" in record.url]
-    assert len(listed) == len(ours) > 100
+    pages = [line for line in listed if line["record"] == "page"]
+    assert not any(f"//{OTHER}:" in (line["url"] or "") for line in crawl.page_lines())
+    assert len(pages) == sum(line["url"] is None for line in crawl.page_lines()) > 50
+    assert len(listed) - len(pages) == len(ours) > 100
     assert not said[0].startswith("0 new")
-    assert said[1].startswith(f"0 new records to remove, {len(ours)} in all, in ")
+    assert said[1].startswith(f"0 new records to remove, {len(listed)} in all, in ")
     assert all(f"//{OTHER}:" not in row["url"] for row in rows(crawl, "urls"))
     assert run("verify", crawl.output).code == 0
