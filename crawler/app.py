@@ -167,6 +167,7 @@ async def _run(
             totals = await frontier.totals()
             logs.event(
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,
+                socket=str(settings.control_socket), admin=settings.admin.listen or None,
                 dur_ms=round((clock.mono() - started_mono) * 1e3, 1),
             )  # fmt: skip
             views = Views(
@@ -280,6 +281,7 @@ def open_logs(settings: Settings, *, console: bool) -> Logs:
         directory,
         console=console and not journal,
         journal=journal,
+        plain=console and not journal and not sys.stderr.isatty(),
         crawl_name=settings.crawl.name,
         run_id=run_id,
     )

@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -28,7 +27,7 @@ def command(config: Path, overrides: tuple[str, ...]) -> int:
     result = run(
         settings,
         mode="run",
-        view=View(console=sys.stderr.isatty(), tell=say),
+        view=View(console=True, tell=say),
         configuration=str(config),
         read_again=lambda: load(config, overrides, os.environ, "run"),
     )

@@ -76,7 +76,7 @@ def _spec(required: str = "", optional: str = "", *, level: int = logging.INFO, 
 
 CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.START: _spec("version pid", "config output agent seeds python proxy", lifecycle=True),
-    Event.READY: _spec("", "queued waiting hosts admin dur_ms", lifecycle=True),
+    Event.READY: _spec("", "queued waiting hosts socket admin dur_ms", lifecycle=True),
     Event.RECOVERED: _spec("clean", "orphans cut missing truncated_bytes hosts rests", lifecycle=True),
     Event.RELOAD_OK: _spec("changed needs_restart", lifecycle=True),
     Event.RELOAD_FAILED: _spec("message", "file line column", level=logging.ERROR, lifecycle=True),

@@ -142,7 +142,7 @@ class Logs:
             logging.captureWarnings(False)
         self._fetches.close()
         self._events.close()
-        if isinstance(self._output, _Journal):
+        if isinstance(self._output, _Lines):
             self._output.close()
 
     def _open(self, path: Path, options: LogOptions) -> JsonlFile:
@@ -174,17 +174,21 @@ def configure(
     *,
     console: bool,
     journal: bool,
+    plain: bool = False,
     crawl_name: str,
     run_id: str,
     now: Callable[[], float] = time.time,
 ) -> Logs:
-    """Open the log. `console` shows events on a terminal's stderr, `journal` writes them there for systemd.
+    """Open the log. `console` shows events on a terminal's stderr, `plain` writes them there as lines for a file,
+    `journal` as systemd takes them.
 
     Raises OSError if a log file cannot be opened; a full disk is not an error yet.
     """
     output: _Output | None = None
     if journal:
         output = _Journal()
+    elif plain:
+        output = _Plain()
     elif console:
         output = _Console()
     logs = Logs(options, directory, output=output, crawl_name=crawl_name, run_id=run_id, now=now)
@@ -222,24 +226,44 @@ class _Console:
             return
 
 
-class _Journal:
-    """key=value lines with a priority, to stderr as systemd connected it, through a thread: journald stalls at times
-    (105-156 ms seen).
+class _Lines:
+    """key=value lines to stderr, through a thread: who reads them may stall (journald for 105-156 ms, a pipe for ever).
+    A derived class says what is in front of the name, and which fields are left out.
     """
+
+    left_out: tuple[str, ...] = ("ts", "level")
 
     def __init__(self) -> None:
         self._render = structlog.processors.LogfmtRenderer()
-        self._writer = LineWriter(_Descriptor(sys.stderr.fileno()), name="journal", flush_interval_s=0)
+        self._writer = LineWriter(_Descriptor(sys.stderr.fileno()), name="stderr", flush_interval_s=0)
+
+    def front(self, event: EventDict) -> str:
+        raise NotImplementedError
 
     def show(self, event: EventDict) -> None:
-        shown = {key: _plain(value) for key, value in event.items() if key not in ("ts", "level")}
+        shown = {key: _plain(value) for key, value in event.items() if key not in self.left_out}
         name = shown.pop("event")
-        priority = _PRIORITY.get(event["level"], 6)
-        line = f"<{priority}>{name} {self._render(None, '', shown)}\n"
+        line = f"{self.front(event)}{name} {self._render(None, '', shown)}\n"
         self._writer.append(line.encode(errors="backslashreplace"))
 
     def close(self) -> None:
         self._writer.close()
+
+
+class _Journal(_Lines):
+    """With a priority, as systemd reads it."""
+
+    def front(self, event: EventDict) -> str:
+        return f"<{_PRIORITY.get(event['level'], 6)}>"
+
+
+class _Plain(_Lines):
+    """With the time (UTC) and the level, for a file or a collector of logs."""
+
+    left_out = ("ts", "level", "crawl", "run_id")
+
+    def front(self, event: EventDict) -> str:
+        return f"{event['ts'][:19]}Z {event['level']} "
 
 
 class _Descriptor:

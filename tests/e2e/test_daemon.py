@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,28 @@ def test_the_daemon_tells_systemd_when_it_is_ready_and_when_it_stops(server: Ngi
     assert "Traceback" not in stopped.stderr
     assert len(pages(server)) == 20  # scope.max_urls
     assert len(crawl.page_lines()) > 10
+
+
+def test_a_redirected_daemon_says_what_it_does(server: Nginx, tmp_path: Path) -> None:
+    """In a file or a collector of logs: a line when it begins, where it is reached, what goes wrong, the end."""
+    crawl = daemon_config(server, tmp_path)
+    with running("run", "-c", crawl.config, "-o", "tls.verify=false") as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith("crawler: warning: ")  # of the configuration, as `check` says it
+        said = [process.stderr.readline() for _ in range(3)]
+        assert wait_until(lambda: len(pages(server)) > 1, process)
+        process.send_signal(signal.SIGTERM)
+        stopped = ended(process, timeout=20)
+    assert stopped.code == 0
+    lines = "".join([*said, stopped.stderr])
+    shown = [line.split(" ") for line in lines.splitlines()]
+    assert all(datetime.fromisoformat(words[0]).tzinfo == UTC for words in shown)
+    named = [(words[1], words[2]) for words in shown]
+    assert named[:3] == [("info", "start"), ("warning", "tls_verify_off"), ("info", "ready")]
+    assert named[-1] == ("info", "stop")
+    assert f"socket={crawl.output / 'control.sock'}" in shown[2]
+    assert ESCAPE not in lines
+    assert not any(line.startswith("<") for line in lines.splitlines())
 
 
 def test_the_managers_status_says_what_the_status_command_says(server: Nginx, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,12 @@ from crawler.obs.options import LogOptions
 AT = 1_795_424_400.5
 
 
-def make(directory: Path, *, console: bool = False, journal: bool = False, **options: object) -> Logs:
+def make(
+    directory: Path, *, console: bool = False, journal: bool = False, plain: bool = False, **options: object
+) -> Logs:
     return configure(
         LogOptions(**options),  # type: ignore[arg-type]
-        directory, console=console, journal=journal, crawl_name="news", run_id="r1", now=lambda: AT,
+        directory, console=console, journal=journal, plain=plain, crawl_name="news", run_id="r1", now=lambda: AT,
     )  # fmt: skip
 
 
@@ -187,6 +190,22 @@ def test_the_journal_gets_priorities_and_fields(tmp_path: Path, capfd: pytest.Ca
         "<6>reload_ok crawl=news run_id=r1 changed=scope.include,log.level needs_restart=",
         '<4>library crawl=news run_id=r1 logger=x message="two\\nlines\\\\r= and more"',
     ]
+
+
+def test_a_redirected_stderr_gets_plain_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With time and level, and nothing that only a terminal or systemd understands."""
+    logs = make(tmp_path, plain=True)
+    logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
+    logs.event(Event.RELOAD_OK, changed=["scope.include", "log.level"], needs_restart=[])
+    logs.event(Event.LIBRARY, logger="x", message="two\nlines")
+    logs.close()
+    lines = capfd.readouterr().err.splitlines()
+    moments, texts = zip(*(line.split(" ", 1) for line in lines), strict=True)
+    assert texts == (
+        "info reload_ok changed=scope.include,log.level needs_restart=",
+        r"warning library logger=x message=two\nlines",
+    )
+    assert all(datetime.fromisoformat(moment).tzinfo == UTC for moment in moments)
 
 
 def test_the_journal_stalling_does_not_stall_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
