@@ -23,7 +23,9 @@ LEAST: Final = 16  # of them before a verdict is reached
 WORDS: Final = 64  # kept of each page: those with the smallest hashes
 OWN_WORDS: Final = 2  # that an alike page may have: the name of a month, a counter spelt out
 ALIKE_SHARE: Final = 0.8  # of the sample
-LEARNED: Final = 8_192  # words of pages beyond the sample that are remembered; then none counts as new
+LEARNED: Final = 65_536  # words of trials that are remembered; then none counts as new
+PAIRS: Final = 4  # of pages in a sample with the same words, which show that few contents have many URLs …
+COPIES: Final = 4  # … if each has so many on average
 PLAIN_BITS: Final = 4  # one in 2^4 pages is sampled …
 SUSPICIOUS_BITS: Final = 2  # … one in 2^2 of those whose URL shows a sign (`trapshape.is_suspicious`)
 
@@ -47,17 +49,24 @@ def is_sampled(rank: int, *, suspicious: bool) -> bool:
 
 def sketch(words: Iterable[bytes]) -> "array[int]":
     """The WORDS smallest hashes of a page's distinct words."""
-    return array("I", sorted(map(xxh32_intdigest, words))[:WORDS])
+    return array("I", sorted(hashes_of(words))[:WORDS])
+
+
+def hashes_of(words: Iterable[bytes]) -> list[int]:
+    """Hashes of 32 bits."""
+    return list(map(xxh32_intdigest, words))
 
 
 class TemplateSample:
     """The sample of one template, and the verdict on it."""
 
-    __slots__ = ("_counts", "_is_alike", "_learned", "pages")
+    __slots__ = ("_counts", "_is_alike", "_learned", "_pairs", "pages", "seen")
 
     def __init__(self) -> None:
         self.pages: list[PageSample] = []
+        self.seen = 0  # sampled pages, those included that have no place in the sample
         self._is_alike: bool | None = False  # None: not computed since the last change
+        self._pairs = 0  # of pages with the same words, at the last verdict
         self._learned: set[int] = set()
         self._counts: Counter[int] = Counter()  # pages that have a word, from the LEAST-th page on
 
@@ -67,8 +76,11 @@ class TemplateSample:
         at = bisect_left(pages, (page.rank,))
         if at < len(pages) and pages[at].rank == page.rank:  # it is in
             return False
+        self.seen += 1
         if len(pages) == SAMPLE:
             if page.rank >= pages[-1].rank:
+                if self._pairs >= PAIRS:
+                    self._is_alike = None  # `seen` has grown
                 return False
             self._counts.subtract(pages.pop().words)
         pages.insert(at, page)
@@ -87,14 +99,33 @@ class TemplateSample:
     def is_alike(self) -> bool:
         """Whether the template's pages say the same, as far as the sample shows."""
         if self._is_alike is None:
-            self._is_alike = self.alike_count >= ALIKE_SHARE * len(self.pages)
+            self._is_alike = self.alike_count >= ALIKE_SHARE * len(self.pages) or self._has_copies
         return self._is_alike
+
+    @property
+    def _has_copies(self) -> bool:
+        """Whether few contents stand under many URLs, as with a session in the path: so many pages of the sample are
+        the same that there are far fewer contents than pages (birthday problem).
+        """
+        same = Counter(page.words.tobytes() for page in self.pages)
+        self._pairs = pairs = sum(n * (n - 1) // 2 for n in same.values())
+        if pairs < PAIRS:
+            return False
+        contents = len(self.pages) * (len(self.pages) - 1) / 2 / pairs
+        return COPIES * contents < self.seen << SUSPICIOUS_BITS
 
     @property
     def alike_count(self) -> int:
         """How many pages of the sample have hardly a word of their own."""
         counts = self._counts
         return sum(sum([counts[word] == 1 for word in page.words]) <= OWN_WORDS for page in self.pages)
+
+    def learns_one(self, content: bytes) -> bool:
+        """The same for a content that has no words: whether it was not met before."""
+        before = len(self._learned)
+        if before < LEARNED:
+            self._learned.add(xxh32_intdigest(content))
+        return len(self._learned) > before
 
     def learns(self, words: Sequence[int]) -> bool:
         """Whether a page says more than the sample and the pages learned before. The verdict is not changed by it."""

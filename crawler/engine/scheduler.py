@@ -349,7 +349,7 @@ class Scheduler:
         if lease.origin == host.origin:
             host.peer = address
 
-    def page_settled(self, settlement: Settlement, new_links: Sequence[tuple[int, str]] = ()) -> None:
+    def page_settled(self, settlement: Settlement, new_links: Sequence[tuple[int, int, str]] = ()) -> None:
         """A page's settlement is in the store, which first found `new_links` on it if it is a suspect's."""
         host = self.books.hosts[settlement.host_id]
         fetched = not isinstance(settlement.outcome, Denied)

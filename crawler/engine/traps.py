@@ -2,9 +2,9 @@
 
 The pages of a host are compared within their URL templates (`core.trapshape`, `core.novelty`). URLs of a template are
 suspects if nearly all of its pages are alike: the store sets them aside, and they are fetched when the host has nothing
-else queued (trials). A trial that makes its template grow with more of the same is paid for from a budget; once it
-is spent, what is left of the template is left, and the crawl says so. Trials that find something new, or nothing more,
-cost nothing, so that a finite template is fetched to its end, however alike its pages are.
+else queued (trials). A trial that says nothing new and leads to more URLs is paid for from a budget, and so is what it
+leads to; once the budget is spent, what is left is left, and the crawl says so. Trials that say something new, or lead
+nowhere, cost nothing, so that a finite template is fetched to its end, however alike its pages are.
 
 It knows nothing of requests: whoever makes them says what came of them.
 
@@ -25,7 +25,7 @@ from typing import Final
 from crawler.content.fingerprint import Fingerprint
 from crawler.core import value
 from crawler.core.clock import Clock
-from crawler.core.novelty import LEAST, PageSample, TemplateSample, is_sampled, rank_of, sketch
+from crawler.core.novelty import LEAST, PageSample, TemplateSample, hashes_of, is_sampled, rank_of, sketch
 from crawler.core.options import TrapOptions
 from crawler.core.trapshape import ERROR_PAGE_LINKS, general_templates_of, is_suspicious, templates_of
 from crawler.core.url import target_of
@@ -39,6 +39,7 @@ from crawler.obs.events import Event
 TRIALS: Final = 200  # suspects of a template, over all runs, that may make it grow with more of the same …
 PLAIN_TRIALS: Final = 600  # … where its URLs show no sign of having no end
 GOOD_TRIAL: Final = 20  # more of them for each trial that brought something new
+LED_TO: Final = 16_384  # URLs of a host that trials led to and that are remembered as such
 TRIALS_AT_ONCE: Final = 256  # if the budget has room for so many
 HOSTS_WATCHED: Final = 2_048
 TEMPLATES_WATCHED: Final = 32_768  # of all hosts together; some 50 MiB
@@ -77,6 +78,7 @@ class HostTraps:
     alike: set[str] = field(default_factory=set)  # templates with that verdict
     full: set[str] = field(default_factory=set)  # templates with as many pages as they may have
     trials: dict[int, str] = field(default_factory=dict)  # URL ids under way, with their template
+    led_to: dict[int, str] = field(default_factory=dict)  # URL ids of other templates that trials led to
     titles: OrderedDict[str, _Titles] = field(default_factory=OrderedDict)
     probed: set[str] = field(default_factory=set)  # templates
     soft_404: list[Fingerprint] = field(default_factory=list)  # pages that do not exist, as the host answers them
@@ -164,11 +166,18 @@ class TrapWatch:
         found = self._alike_among(traps, templates) or next((one for one in templates if one in traps.full), None)
         trial = traps.trials.get(task.id)
         if trial is None:
-            return found
+            return found or self._ended_with(host, traps, task)
         if found is None or trial in (found, ERROR_PAGE_LINKS):
             return None
         del traps.trials[task.id]  # since it was set aside, another template has got the verdict
         return found
+
+    def _ended_with(self, host: Host, traps: HostTraps, task: Task) -> str | None:
+        """What trials of a template led to ends with them."""
+        template = traps.led_to.get(task.id)
+        if template is None or self._room(traps, template) > 0 or template in traps.trials.values():
+            return None
+        return template
 
     def _alike_among(self, traps: HostTraps, templates: Sequence[str]) -> str | None:
         """The most specific template with a verdict decides. If it is alike, its suspects are those of the most general
@@ -253,7 +262,7 @@ class TrapWatch:
         if self._options.detect == "off":
             return None
         traps = self._hosts.get(host.id)
-        trial = None if traps is None else traps.trials.get(task.id)
+        trial = self.trial_of(host, task)
         rank = None
         if not task.is_revisit:
             target = target_of(task.url)
@@ -263,10 +272,17 @@ class TrapWatch:
         looks = rank is not None or trial is not None or (traps is not None and bool(traps.soft_404))
         return PageCheck(looks, rank, trial)
 
+    def trial_of(self, host: Host, task: Task) -> str | None:
+        """The template of which a task is a trial, or to which a trial led."""
+        traps = self._hosts.get(host.id)
+        return None if traps is None else traps.trials.get(task.id) or traps.led_to.get(task.id)
+
     def is_error_page(self, host: Host, reading: Reading) -> bool:
         """Whether a page says what the host says of pages that do not exist."""
         traps, found = self._hosts.get(host.id), reading.fingerprint
-        return traps is not None and found is not None and any(found.is_near(known) for known in traps.soft_404)
+        if traps is None or found is None or self._options.detect != "hold":
+            return False
+        return any(found.is_near(known) for known in traps.soft_404)
 
     def probe_target(self, host: Host, task: Task, reading: Reading) -> str | None:
         """The target of a page that should not exist, if the host must be asked for one: pages of a template have one
@@ -317,19 +333,28 @@ class TrapWatch:
             counted = tuple(one for one in general if one in known and known[one].has_verdict)
         is_good = False
         if traps is not None and found is not None and check.trial is not None and not is_error_page:
-            sample = traps.samples.get(check.trial)
-            is_good = sample is None or sample.learns(sketch(found.words))
+            sample = traps.samples.setdefault(check.trial, TemplateSample())
+            is_good = sample.learns(hashes_of(found.words))
+        elif traps is not None and check.trial is not None and reading.page is not None:
+            is_good = self._is_new_media(traps, check.trial, reading)
         return PageNote(words, counted, check.trial, is_good, is_error_page)
 
-    def stored(self, host: Host, settlement: Settlement, new_links: Sequence[tuple[int, str]]) -> bool:
-        """A page is in the store. `new_links` are host id and target of the URLs first found on a suspect. Returns
-        whether more URLs are suspects than were.
+    def _is_new_media(self, traps: HostTraps, trial: str, reading: Reading) -> bool:
+        """A picture, film or document that was not there before is content."""
+        kind = (reading.page.content_type or "") if reading.page is not None else ""
+        if not kind.startswith(("image/", "video/", "audio/", "application/pdf")) or reading.payload_digest is None:
+            return False
+        return traps.samples.setdefault(trial, TemplateSample()).learns_one(reading.payload_digest.encode())
+
+    def stored(self, host: Host, settlement: Settlement, new_links: Sequence[tuple[int, int, str]]) -> bool:
+        """A page is in the store. `new_links` are URL id, host id and target of what was first found on a trial.
+        Returns whether more URLs are suspects than were.
         """
         note, traps = settlement.note, self._hosts.get(host.id)
         if traps is None:
             return False
         before = len(traps.alike) + len(traps.full)
-        trial = traps.trials.pop(settlement.task.id, None)
+        trial = traps.trials.pop(settlement.task.id, None) or traps.led_to.pop(settlement.task.id, None)
         if note is not None and traps.is_loaded:
             for template in note.counted:
                 row = self._row(traps, host.id, template)
@@ -371,24 +396,24 @@ class TrapWatch:
         traps: HostTraps,
         trial: str,
         settlement: Settlement,
-        new_links: Sequence[tuple[int, str]],
+        new_links: Sequence[tuple[int, int, str]],
     ) -> None:
-        """A trial is in the store: it is paid for if its template grew, and has earned more if it brought anything new:
-        words, or links to pages of this host that are no suspects themselves.
+        """A trial, or what one led to, is in the store. If it said something new it has earned more of them; if not,
+        and it led to more URLs of the host, it is paid for.
         """
         is_good = settlement.note is not None and settlement.note.is_good
         grew = False
-        for host_id, target in new_links:
-            templates = templates_of(target)
-            if trial == ERROR_PAGE_LINKS or (host_id == host.id and trial in templates):
-                grew = True
-            elif host_id == host.id and self._alike_among(traps, templates[:-1]) is None:
-                is_good = True
+        for url_id, host_id, target in new_links:
+            if host_id != host.id:
+                continue
+            grew = True
+            if trial not in templates_of(target) and len(traps.led_to) < LED_TO:
+                traps.led_to[url_id] = trial
         if grew or is_good:
             row = self._row(traps, host.id, trial)
-            row = replace(row, spent=row.spent + grew, good=row.good + is_good)
+            row = replace(row, spent=row.spent + (grew and not is_good), good=row.good + is_good)
             self._change(host.id, traps, row)
-            if grew and row.spent == _budget(trial) + GOOD_TRIAL * row.good:
+            if grew and not is_good and row.spent == _budget(trial) + GOOD_TRIAL * row.good:
                 self._say_suspect(host, trial, "trials_spent", urls=traps.suspects.get(trial, 0))
 
     def _row(self, traps: HostTraps, host_id: int, template: str) -> TemplateRow:

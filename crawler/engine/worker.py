@@ -269,6 +269,9 @@ class Worker:
                 self._tally.reconsidered(outcome, reading.outcome, task.kind)
                 outcome = reading.outcome
                 ends = self._fate(task, outcome)
+        if note is None and ends.state is not UrlState.WAITING:
+            trial = self._traps.trial_of(host, task)
+            note = None if trial is None else PageNote(trial=trial)
         next_at = None
         if ends.after_s is not None:
             next_at = self._clock.now() + self._waits_s(lease, host, outcome, ends.after_s)

@@ -113,7 +113,8 @@ class Receipt:
     robots_changed: Sequence[int] = ()  # hosts whose robots.txt says something else than it did; they are unswept now
     suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → template of each URL set aside at once
     linked: Sequence[int] = ()  # host id of each URL that was a suspect for being linked from error pages only
-    trial_links: dict[int, list[tuple[int, str]]] = field(default_factory=dict)  # URL id of a trial → host id, target
+    # URL id of a trial → what was new on it: URL id, host id, target
+    trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
 
 
 class LearnedPage(NamedTuple):

@@ -28,7 +28,7 @@ class Change:
     counters: str | None = None  # what the directory's counters come to, as they are stored
     suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of URLs set aside at once
     linked: list[int] = field(default_factory=list)  # hosts, once for each URL that is no suspect any more
-    trial_links: dict[int, list[tuple[int, str]]] = field(default_factory=dict)  # as in Receipt
+    trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)  # as in Receipt
     marks: int = 0  # forgotten rows beside the one that counts for its URL
 
     def move(self, host_id: int, before: str, after: str) -> None:
@@ -45,6 +45,8 @@ class Change:
 
     def set_aside(self, host_id: int, template: str, count: int) -> None:
         """URLs that were seen for the first time are suspects."""
+        if not count:
+            return
         for _ in range(count):
             self.move(host_id, UrlState.QUEUED, UrlState.SUSPECT)
         self.queued[host_id] -= count

@@ -127,10 +127,10 @@ class MemoryFrontier(MemoryRows):
 
     def _put_notes(
         self, settlements: Sequence[Settlement], last_id: int, queued: dict[int, int]
-    ) -> tuple[dict[int, list[str]], list[int], dict[int, list[tuple[int, str]]]]:
+    ) -> tuple[dict[int, list[str]], list[int], dict[int, list[tuple[int, int, str]]]]:
         suspects: dict[int, list[str]] = {}
         linked: list[int] = []
-        trial_links: dict[int, list[tuple[int, str]]] = {}
+        trial_links: dict[int, list[tuple[int, int, str]]] = {}
         new = [self._urls[url_id] for url_id in range(last_id + 1, len(self._urls) + 1)]
         for settlement in settlements:
             note, url_id, host_id = settlement.note, settlement.task.id, settlement.host_id
@@ -142,7 +142,7 @@ class MemoryFrontier(MemoryRows):
                     row = self._templates.get((host_id, template), TemplateRow(host_id, template))
                     self._templates[host_id, template] = replace(row, pages=row.pages + 1)
                 if note.trial is not None:
-                    trial_links[url_id] = [(url.host_id, target_of(url.found.url)) for url in on_page]
+                    trial_links[url_id] = [(url.id, url.host_id, target_of(url.found.url)) for url in on_page]
                 if note.is_error_page:
                     for url in on_page:
                         if url.host_id == host_id:

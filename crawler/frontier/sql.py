@@ -189,7 +189,7 @@ SELECT h.scheme || '://' || h.host
          || CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END || u.target
 FROM suspect AS s CROSS JOIN url AS u ON u.id = s.url CROSS JOIN host AS h ON h.id = u.host
 WHERE s.host = ? AND s.template = ? LIMIT 2"""
-NEW_ON: Final = "SELECT json_group_array(json_array(host, target)) FROM url WHERE id > ? AND via = ?"
+NEW_ON: Final = "SELECT json_group_array(json_array(id, host, target)) FROM url WHERE id > ? AND via = ?"
 NEW_IDS_ON: Final = "SELECT json_group_array(id) FROM url WHERE id > ? AND via = ? AND host = ?"
 # Of links, as (host, hash), those that are suspects only because an error page has them.
 LINKED_SUSPECTS: Final = """

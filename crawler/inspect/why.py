@@ -269,6 +269,8 @@ class Inquiry:
         if self._rules is not None and self._rules.traps.detect == "off":
             return
         suspect = None if case.row is None else self._reader.suspect(case.row["id"])
+        if case.row is not None and suspect is None:  # it was fetched, or is in the queue
+            return
         names = (suspect,) if suspect else templates_of(target_of(case.url))
         for row in self._reader.templates(case.host["id"], names):
             name, since = row["template"], row["since_at"]

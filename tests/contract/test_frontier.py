@@ -766,6 +766,17 @@ async def test_what_is_first_found_on_an_error_page_is_a_suspect_until_another_p
         assert (await frontier.totals()).suspect == left
 
 
+async def test_an_error_page_that_leads_to_nothing_new_changes_nothing(store: Store) -> None:
+    """Alone in its commit, or beside others."""
+    async with store.opened() as (frontier, _):
+        first, second = await added(frontier, "https://a.example/error", "https://a.example/good")
+        known = links("https://a.example/good")
+        receipt = await frontier.settle(batch(visit(first, discovered=known, note=PageNote(is_error_page=True))))
+        assert (receipt.suspects, receipt.queued) == ({}, {})
+        await frontier.settle(batch(visit(second)))
+        assert (await frontier.totals()).suspect == 0
+
+
 async def test_what_is_new_on_a_trial_is_told(store: Store) -> None:
     """With its host: whether that is more of the same is not the store's to say."""
     async with store.opened() as (frontier, _):
@@ -773,7 +784,7 @@ async def test_what_is_new_on_a_trial_is_told(store: Store) -> None:
         note = PageNote(trial="/{n}")
         new = links("https://a.example/1", "https://a.example/2", "https://b.example/3?x=1")
         receipt = await frontier.settle(batch(visit(task, discovered=new, note=note)))
-        assert [tuple(one) for one in receipt.trial_links[task.id]] == [(1, "/2"), (2, "/3?x=1")]
+        assert [tuple(one[1:]) for one in receipt.trial_links[task.id]] == [(1, "/2"), (2, "/3?x=1")]
         assert receipt.suspects == {}
 
 

@@ -3,6 +3,7 @@ with any interruption.
 """
 
 import asyncio
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -202,7 +203,7 @@ def test_good_pages_among_suspects_are_followed_to_their_end() -> None:
     def ask(origin: Origin, task: Task) -> FetchResult:
         target = target_of(task.url)
         if target.startswith("/img/"):
-            return answer(200, b"png", content_type="image/png")
+            return answer(200, target.encode(), content_type="image/png")
         n = nth_of(task)
         links = f'<a href="/photo/{n + 1}">next</a>' if n < 1_000 else ""
         return answer(200, f'<title>Photo</title><img src="/img/{n}.png">{links}'.encode())
@@ -213,6 +214,105 @@ def test_good_pages_among_suspects_are_followed_to_their_end() -> None:
         assert await engine.run() is StoppedBy.EMPTY
         assert sum("/photo/" in url for url in engine.web.page_urls) == 1_001
         assert sum("/img/" in url for url in engine.web.page_urls) == 1_001
+
+    run(main())
+
+
+@pytest.mark.parametrize("beside", ["login", "picture", "goto", "another maze", "refused"])
+def test_what_an_endless_part_leads_to_does_not_keep_it_alive(beside: str) -> None:
+    """Each page of a calendar without events also leads to a URL of another kind that is new: a log-in that redirects,
+    the same picture under another name, the next month through a redirect, a maze, what is refused.
+    """
+
+    def ask(origin: Origin, task: Task) -> FetchResult:
+        target = target_of(task.url)
+        if task.kind is TaskKind.PROBE:
+            return answer(404)
+        match target.split("/")[1].partition("?")[0]:
+            case "cal":
+                n = nth_of(task)
+                other = {
+                    "login": f"/login?next=/cal/{n}", "goto": f"/goto?to={n + 1}", "refused": f"/add/{n}",
+                    "another maze": f"/{WORDS[n % 4_000]}{n}/", "picture": "",
+                }[beside]  # fmt: skip
+                after = [] if beside == "goto" else [f"/cal/{n + 1}"]
+                picture = f'<img src="/img/{n}.png">' if beside == "picture" else ""
+                links = "".join(f'<a href="{link}">x</a>' for link in (*after, other) if link)
+                return answer(200, f"<title>Calendar</title>No events {picture}{links}".encode())
+            case "img":
+                return answer(200, b"a picture", content_type="image/png")
+            case "login":
+                return answer(302, location="/")
+            case "goto":
+                return answer(302, location=f"/cal/{target.partition('=')[2]}")
+            case "add":
+                return answer(403)
+            case "":
+                return answer(200, page("/cal/0", title="Home"))
+        return answer(200, page(f"{target}{WORDS[len(target)]}/", title="Maze"))
+
+    async def main() -> None:
+        engine = trapped(QuickFrontier(), ask)
+        assert await engine.run() is StoppedBy.TRAPS
+        assert len(engine.web.page_urls) <= 3 * (PLAIN_TRIALS + 400)
+
+    run(main())
+
+
+def test_few_contents_under_many_urls_are_alike() -> None:
+    """Sixty documents, each with a new session in the path wherever it is linked."""
+    sessions = itertools.count(1)
+
+    def session() -> str:
+        return f"{random.Random(next(sessions)).getrandbits(128):032x}"
+
+    def ask(origin: Origin, task: Task) -> FetchResult:
+        if task.kind is TaskKind.PROBE:
+            return answer(404)
+        if target_of(task.url) == "/":
+            return answer(200, page(*(f"/s/{session()}/doc/{n}" for n in range(60)), title="Documents"))
+        n = nth_of(task)
+        body = page(*(f"/s/{session()}/doc/{(n + m) % 60}" for m in (1, 2, 7)), title=f"Document {n}")
+        return answer(200, body.replace(b"</body>", f"{prose(str(n))}</body>".encode()))
+
+    async def main() -> None:
+        engine = trapped(QuickFrontier(), ask)
+        assert await engine.run() is StoppedBy.TRAPS
+        assert {url.rpartition("/")[2] for url in engine.web.page_urls} >= {str(n) for n in range(60)}
+        assert len(engine.web.page_urls) <= 2_000
+
+    run(main())
+
+
+def test_pages_of_which_little_is_their_own_are_followed() -> None:
+    """A book: a thousand chapters in a row, each with thirty words of its own among thousands that all have."""
+    common = " ".join(WORDS[:2_000])
+
+    def ask(origin: Origin, task: Task) -> FetchResult:
+        if task.kind is TaskKind.PROBE:
+            return answer(404)
+        n = nth_of(task)
+        own = " ".join(f"word{n}of{m}" for m in range(30))
+        links = [f"/book/{n + 1}"] if n < 1_000 else []
+        return answer(200, page(*links, title="A book").replace(b"</body>", f"{common} {own}</body>".encode()))
+
+    async def main() -> None:
+        engine = trapped(QuickFrontier(), ask)
+        engine.web.pages[f"{SITE}/"] = answer(200, page("/book/0"))
+        assert await engine.run() is StoppedBy.EMPTY
+        assert sum("/book/" in url for url in engine.web.page_urls) == 1_001
+
+    run(main())
+
+
+def test_an_error_page_with_nothing_new_is_no_bug() -> None:
+    """Every URL is answered with one page, whose links are known after a while."""
+
+    def ask(origin: Origin, task: Task) -> FetchResult:
+        return answer(200, page("/a", "/b", "x/y", "z/", "../about", title="Welcome"))
+
+    async def main() -> None:
+        assert await trapped(QuickFrontier(), ask).run() in (StoppedBy.TRAPS, StoppedBy.EMPTY)
 
     run(main())
 
