@@ -161,7 +161,7 @@ WITH_A_RESPONSE = {
 }  # fmt: skip
 SOMETIMES = {
     "via", "error_type", "deny_reason", "content_size", "content_type", "redirect_to", "dns_ms", "connect_ms",
-    "tls_ms", "next_at", "truncated", "tainted", "coding_fault", "kind",
+    "tls_ms", "next_at", "truncated", "tainted", "coding_fault", "reading_fault", "kind",
 }  # fmt: skip
 
 

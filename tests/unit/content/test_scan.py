@@ -9,18 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pcre2 import LibraryError
 
-from crawler.content import css, html, scan
+from crawler.content import css, html, said, scan
 from crawler.content import fingerprint as words
 from crawler.content.fingerprint import fingerprint
 from crawler.content.html import extract
 from crawler.content.scan import ScanLimitError, Scanner
 from crawler.content.tags import TagFinder
+from tests.support.interpreted import interpreted
 
 SCANNERS = {
     "every tag": html._EVERY_TAG._scanner,
     "links": html._LINKS_ONLY._scanner,
     "and what is shown": html._WITH_REQUISITES._scanner,
     "style sheets": css._REFERENCES,
+    "drawings": said._FOREIGN_REQUIRED,
     "words": words._TEXT,
 }
 
@@ -28,22 +30,9 @@ _PARTS = st.sampled_from(
     ["<a", "<A", "<p", "</a", ">", ' href="', " href=", ' rel="nofollow"', ' title="', "'", '"', "=", "/", "<!--",
      "-->", "--!>", "-", "<!", "<?", "&amp;", "&", "#", ":", "https://", "text", " ", "\n", "\t", "\x00", "\x01",
      "\x7f", "\x80", "\xa0", "é", "\u2028", "<script>", "</SCRIPT", "<title>", "</title>", "<iframe src=x>",
-     "</iframe ", "<style>", "<plaintext>", "<", "1", "\n\n", "<svg>", "</svg>", "<math ", "/>", "<title/>",
-     "<![CDATA[", "]]>", "<font ", "url(", "@import", "\\", "/*", "*/", ")"]
+     "</iframe ", "<style>", "<plaintext>", "<", "1", "\n\n", "<svg>", "</svg>", "<math ", "/>",
+     "<title/>", "<![CDATA[", "]]>", "<font ", "url(", "@import", "\\", "/*", "*/", ")"]
 )  # fmt: skip
-
-
-def _forbidden(*_args: object) -> None:
-    raise LibraryError(-48)  # PCRE2_ERROR_NOMEMORY: what a JIT gets that may have no executable memory
-
-
-def interpreted(scanner: Scanner) -> Scanner:
-    """The same without machine code."""
-    other = Scanner(scanner._pattern)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan._cy, "jit_compile", _forbidden)
-        assert other._compiled
-    return other
 
 
 INTERPRETED = {name: interpreted(scanner) for name, scanner in SCANNERS.items()}

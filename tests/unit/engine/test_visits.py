@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from crawler.content import html
 from crawler.content.links import Link
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.retry import is_connection_error
@@ -18,6 +19,7 @@ from crawler.core.vocabulary import (
     CodingFault,
     DenyReason,
     ErrorType,
+    ReadingFault,
     Source,
     StoppedBy,
     TaskKind,
@@ -28,6 +30,7 @@ from crawler.engine.large import READ_IN_THREAD_OVER, is_large
 from crawler.engine.visit import Reading
 from crawler.engine.worker import Visited
 from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run
+from tests.support.interpreted import interpreted
 
 ROOT = "https://a.test/"
 
@@ -545,6 +548,17 @@ def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, faul
     assert record is not None
     assert record.page is not None
     assert record.page.coding_fault is fault
+
+
+def test_a_page_that_takes_too_many_steps_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where PCRE2 interprets it stops after ten million: the links before that are followed, and the page says so."""
+    monkeypatch.setattr(html._WITH_REQUISITES, "_scanner", interpreted(html._WITH_REQUISITES._scanner))
+    body = page("/b") + b"<" * 1_000_000 + page("/c")
+    crawled = Crawled({ROOT: answer(200, body), f"{ROOT}b": answer(200, page())})
+    assert crawled.asked == [ROOT, f"{ROOT}b"]
+    records = [visited.settlement.record for url in crawled.asked for visited in crawled.visits(url)]
+    faults = [record.page.reading_fault for record in records if record is not None and record.page is not None]
+    assert faults == [ReadingFault.LIMIT, None]
 
 
 def test_a_style_sheet_is_read_in_its_encoding() -> None:

@@ -21,7 +21,16 @@ from crawler.core.values import (
     Timings,
     Written,
 )
-from crawler.core.vocabulary import CodingFault, DenyReason, ErrorType, Next, Source, TruncatedReason, UrlState
+from crawler.core.vocabulary import (
+    CodingFault,
+    DenyReason,
+    ErrorType,
+    Next,
+    ReadingFault,
+    Source,
+    TruncatedReason,
+    UrlState,
+)
 from crawler.obs.fetchline import fetch_line, next_of
 from crawler.obs.files import encode_line
 from crawler.obs.timestamp import timestamp
@@ -114,10 +123,11 @@ def test_a_truncated_answer_says_why() -> None:
 def test_leniency_is_said() -> None:
     """A response that was framed leniently, and a page whose coding was not what its header said."""
     answer = fetched(tainted=True)
-    page = PageInfo(coding_fault=CodingFault.NOT_CODED)
+    page = PageInfo(coding_fault=CodingFault.NOT_CODED, reading_fault=ReadingFault.LIMIT)
     line = line_of(settled(answer, record=Record(TASK, answer, "sha256:ABC", page)))
     assert (line["outcome"], line["tainted"], line["coding_fault"]) == ("ok", True, "not_coded")
-    assert {"tainted", "truncated", "coding_fault"}.isdisjoint(line_of(settled(fetched())))
+    assert line["reading_fault"] == "limit"
+    assert {"tainted", "truncated", "coding_fault", "reading_fault"}.isdisjoint(line_of(settled(fetched())))
 
 
 def test_a_failure_before_the_connection() -> None:
