@@ -7,5 +7,5 @@ from dataclasses import dataclass
 class ContentOptions:
     """`max_html` bytes of a page are read; `max_links` are kept."""
 
-    max_html: int = 2 * 1024 * 1024
+    max_html: int = 8 * 1024 * 1024
     max_links: int = 10_000

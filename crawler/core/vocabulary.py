@@ -187,6 +187,8 @@ class CodingFault(StrEnum):
 class ReadingFault(StrEnum):
     """Why not all of a page was read, though all of it came."""
 
+    MAX_HTML = "max_html"  # it is longer than content.max_html: what stands behind was not read
+    MAX_LINKS = "max_links"  # it has more references than content.max_links
     LIMIT = "limit"  # it took more steps than PCRE2 allows: links are of the part before, of a style sheet none
 
 

@@ -40,6 +40,7 @@ TRIALS: Final = 200  # suspects of a template, over all runs, that may make it g
 PLAIN_TRIALS: Final = 600  # … where its URLs show no sign of having no end
 GOOD_TRIAL: Final = 20  # more of them for each trial that brought something new
 LED_TO: Final = 16_384  # URLs of a host that trials led to and that are remembered as such
+FEW_TRIALS: Final = 16  # may be under way although a smaller budget is left: one by one they would take for ever
 TRIALS_AT_ONCE: Final = 256  # if the budget has room for so many
 HOSTS_WATCHED: Final = 2_048
 TEMPLATES_WATCHED: Final = 32_768  # of all hosts together; some 50 MiB
@@ -213,13 +214,13 @@ class TrapWatch:
 
     # -- when they are fetched
 
-    def next_trial(self, host: Host) -> tuple[str, int] | None:
-        """A template of which suspects may be queued now, and how many; None if there is none."""
+    def next_trials(self, host: Host) -> list[tuple[str, int]]:
+        """Templates of which suspects may be queued now, and how many of each."""
         traps = self._hosts.get(host.id)
         if traps is None:
-            return None
+            return []
         room = ((template, self._room(traps, template)) for template, urls in traps.suspects.items() if urls)
-        return next(((template, count) for template, count in room if count > 0), None)
+        return [(template, count) for template, count in room if count > 0]
 
     def _room(self, traps: HostTraps, template: str) -> int:
         """How many suspects of a template may be queued now."""
@@ -231,8 +232,10 @@ class TrapWatch:
             return TRIALS_AT_ONCE
         row = traps.rows.get(template)
         budget = _budget(template) if row is None else _budget(template) + GOOD_TRIAL * row.good - row.spent
+        if budget <= 0:
+            return 0
         under_way = sum(one == template for one in traps.trials.values())
-        return min(TRIALS_AT_ONCE, budget) - under_way
+        return min(TRIALS_AT_ONCE, max(FEW_TRIALS, budget)) - under_way
 
     def queued(self, host: Host, template: str, url_ids: Sequence[int]) -> None:
         """The store has queued these suspects."""

@@ -220,7 +220,12 @@ class Reader:
                 encoding=encoding,
                 xml=xml,
             )
-            fault = ReadingFault.LIMIT if parsed.cut else None
+            if parsed.cut:
+                fault = ReadingFault.LIMIT
+            elif decoded.size > len(decoded.data):
+                fault = ReadingFault.MAX_HTML
+            elif parsed.capped:
+                fault = ReadingFault.MAX_LINKS
             stored = parsed.links_count - len(parsed.links)
             rules = directives.page_directives(parsed.robots if self._obey else (), robots, self._token)
             links = list(parsed.links)

@@ -316,7 +316,9 @@ class Content(Section):
     """Bounds on what is read out of a page."""
 
     max_html: k.PositiveSize = _key(
-        _CONTENT.max_html, "So much of a page is parsed; its parser takes 24 times that.", most=_GIB
+        _CONTENT.max_html,
+        "So much of a page is read; links behind it are not found, and its line in the log has reading_fault.",
+        most=_GIB,
     )
     max_links: k.Count = _key(_CONTENT.max_links, "Links kept of one page.", most=10_000_000)
 
