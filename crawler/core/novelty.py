@@ -19,7 +19,8 @@ from typing import Final, NamedTuple
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
 
 SAMPLE: Final = 32  # pages of a template that are compared
-LEAST: Final = 16  # of them before a verdict is reached
+LEAST: Final = 16  # of them before a verdict is reached …
+FEW: Final = 4  # … or before they count at all
 WORDS: Final = 64  # kept of each page: those with the smallest hashes
 OWN_WORDS: Final = 2  # that an alike page may have: the name of a month, a counter spelt out
 ALIKE_SHARE: Final = 0.8  # of the sample
@@ -94,6 +95,16 @@ class TemplateSample:
     @property
     def has_verdict(self) -> bool:
         return len(self.pages) >= LEAST
+
+    @property
+    def seems_different(self) -> bool:
+        """Whether the few pages that there are differ: not enough for a verdict, but for not being judged by others."""
+        pages = self.pages
+        if not FEW <= len(pages) < LEAST:
+            return False
+        counts = Counter(word for page in pages for word in page.words)
+        alike = sum(sum([counts[word] == 1 for word in page.words]) <= OWN_WORDS for page in pages)
+        return 2 * alike < len(pages)
 
     @property
     def is_alike(self) -> bool:

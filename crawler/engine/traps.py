@@ -2,9 +2,9 @@
 
 The pages of a host are compared within their URL templates (`core.trapshape`, `core.novelty`). URLs of a template are
 suspects if nearly all of its pages are alike: the store sets them aside, and they are fetched when the host has nothing
-else queued (trials). A trial that says nothing new and leads to more URLs is paid for from a budget, and so is what it
-leads to; once the budget is spent, what is left is left, and the crawl says so. Trials that say something new, or lead
-nowhere, cost nothing, so that a finite template is fetched to its end, however alike its pages are.
+else queued (trials). A trial that says nothing new and makes its template grow, by itself or by what it leads to, is
+paid for from a budget; once that is spent, what is left of the template is left, and the crawl says so. Other trials
+cost nothing, so that a finite template is fetched to its end, however alike its pages are.
 
 It knows nothing of requests: whoever makes them says what came of them.
 
@@ -167,24 +167,23 @@ class TrapWatch:
         found = self._alike_among(traps, templates) or next((one for one in templates if one in traps.full), None)
         trial = traps.trials.get(task.id)
         if trial is None:
-            return found or self._ended_with(host, traps, task)
+            return found
         if found is None or trial in (found, ERROR_PAGE_LINKS):
             return None
         del traps.trials[task.id]  # since it was set aside, another template has got the verdict
         return found
 
-    def _ended_with(self, host: Host, traps: HostTraps, task: Task) -> str | None:
-        """What trials of a template led to ends with them."""
-        template = traps.led_to.get(task.id)
-        if template is None or self._room(traps, template) > 0 or template in traps.trials.values():
-            return None
-        return template
-
     def _alike_among(self, traps: HostTraps, templates: Sequence[str]) -> str | None:
         """The most specific template with a verdict decides. If it is alike, its suspects are those of the most general
         one that is alike as well, so that the parts of a trap share one budget; but for the whole host's.
         """
-        decided = [one for one in templates if (known := traps.samples.get(one)) is not None and known.has_verdict]
+        decided: list[str] = []
+        for one in templates:
+            known = traps.samples.get(one)
+            if known is not None and known.has_verdict:
+                decided.append(one)
+            elif known is not None and not decided and known.seems_different:
+                return None
         if not decided or decided[0] not in traps.alike:
             return None
         *_, last = takewhile(
@@ -402,15 +401,16 @@ class TrapWatch:
         new_links: Sequence[tuple[int, int, str]],
     ) -> None:
         """A trial, or what one led to, is in the store. If it said something new it has earned more of them; if not,
-        and it led to more URLs of the host, it is paid for.
+        and its template grew by it, it is paid for.
         """
         is_good = settlement.note is not None and settlement.note.is_good
         grew = False
         for url_id, host_id, target in new_links:
             if host_id != host.id:
                 continue
-            grew = True
-            if trial not in templates_of(target) and len(traps.led_to) < LED_TO:
+            if trial == ERROR_PAGE_LINKS or trial in templates_of(target):
+                grew = True
+            elif len(traps.led_to) < LED_TO:
                 traps.led_to[url_id] = trial
         if grew or is_good:
             row = self._row(traps, host.id, trial)

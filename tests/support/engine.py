@@ -141,8 +141,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _thread_done(self, _: "asyncio.Future[Any]") -> None:
         self._jumping.threads -= 1
 
-    async def shutdown_default_executor(self) -> None:
-        await self.in_thread(super().shutdown_default_executor())
+    async def shutdown_default_executor(self, *timeout: Any) -> None:  # from CPython 3.12 on there is one
+        await self.in_thread(super().shutdown_default_executor(*timeout))
 
     async def in_thread(self, call: Awaitable[T]) -> T:
         """Await something that a thread of its own will answer."""

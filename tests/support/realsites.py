@@ -162,7 +162,6 @@ http {{
     image/gif gif; image/jpeg jpeg jpg; font/woff woff; font/woff2 woff2; application/pdf pdf; text/plain txt; }}
   charset utf-8; etag on; sendfile on; server_tokens off; {temporary}
   keepalive_requests 1000000; keepalive_timeout 75s;
-  open_file_cache max=90000 inactive=600s; open_file_cache_valid 600s;
   log_format facts escape=json '{{"t":$msec,"rt":$request_time,"addr":"$server_addr","host":"$host",'
     '"uri":"$request_uri","status":$status,"bytes":$body_bytes_sent,"conn":$connection,"nth":$connection_requests,'
     '"resumed":"$ssl_session_reused"}}';
