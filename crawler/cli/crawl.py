@@ -26,7 +26,11 @@ _SUSPECTS_SAID: Final = 10  # templates
 @click.argument("urls", nargs=-1, metavar="URL...")
 @config_option()
 @override_option
-@click.option("--output", type=click.Path(path_type=Path), help="Directory for everything written; resumed if used.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    help="Directory for everything written; resumed if used.",
+)
 @click.option("--max-duration", metavar="TIME", help='Stop after this long, e.g. "10m".')
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
 def command(

@@ -39,7 +39,9 @@ class Located:
 
 def place_options(function: F) -> F:
     """`-c FILE`, `-o KEY=VALUE`, `--output DIR`."""
-    output = click.option("--output", type=click.Path(path_type=Path), help="Output directory of the crawl.")
+    output = click.option(
+        "--output", type=click.Path(path_type=Path, readable=False), help="Output directory of the crawl."
+    )
     decorated: F = config_option()(override_option(output(function)))
     return decorated
 

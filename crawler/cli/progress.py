@@ -133,7 +133,7 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
 
     add("pages", "pages", count, f"{rate(number('pages_per_s'))} in {duration(number('duration_s'))}")
     others = number("auxiliary")
-    more = f"{count(others)} robots.txt and the like" if others else ""
+    more = f"{count(others)} auxiliary" if others else ""
     add("responses", "responses", count, ", ".join(filter(None, (_words(s.get("answers")), more))))
     add("bytes", "bytes", size)
     add("errors", "errors", count, _words(s.get("error_types")))

@@ -15,7 +15,7 @@ _SHOWN = 200
 
 
 @click.command(name="verify")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path, readable=False))
 @click.option("--all", "shows_all", is_flag=True, help=f"Every finding, not only the first {_SHOWN}.")
 def command(directory: Path, shows_all: bool) -> int:
     """Check an output directory, also while the crawl runs. Findings go to standard output, one a line; exit 1 if

@@ -147,7 +147,7 @@ def test_the_summary() -> None:
     """The contracted names with human units, and why it ended in words."""
     assert drawn(summary_table(SUMMARY)) == [
         "pages           12,000  144/s in 1 min 23 s",
-        "responses       12,345  12,113 ok, 200 redirect, 32 robots.txt and the like",
+        "responses       12,345  12,113 ok, 200 redirect, 32 auxiliary",
         "bytes        329.7 MiB",
         "errors               2  1 read_timeout, 1 reset",
         "HTTP errors          7  answers with status 4xx and 5xx",
@@ -169,7 +169,7 @@ def test_a_summary_without_lists() -> None:
     """The three lists are optional, and an unknown word is shown as it is."""
     bare = {name: value for name, value in SUMMARY.items() if not isinstance(value, dict)}
     lines = drawn(summary_table({**bare, "stopped_by": "boredom"}))
-    assert lines[1] == "responses       12,345  32 robots.txt and the like"
+    assert lines[1] == "responses       12,345  32 auxiliary"
     assert lines[-2] == "ended        boredom"
 
 
