@@ -315,7 +315,7 @@ class StatusView:
         with_work = self.hosts_by_state().get("with_work", 0)
         hosts = counted(with_work, "host")
         if wait_s == NEVER or wait_s <= 0:
-            return "politeness", f"politeness: {hosts} with work, each asked no oftener than its delay allows"
+            return "politeness", f"politeness: {hosts} with work, limited by politeness.delay"
         found = kept(self._books.hosts.values(), now)
         next_turn = f"the next may be asked in {words_for(wait_s)}"
         blocked = sum(one.urls for one in found if one.by_operator)

@@ -250,7 +250,7 @@ def _tables(found: Mapping[str, Any]) -> Iterable[str]:
     head = ("host", "attempts", "ok", "bad", "429/503", "p50 ms", "p95 ms", "requests/connection", "mostly")
     for title, name in (
         ("Slowest hosts", "slowest_hosts"),
-        ("Rudest hosts", "rudest_hosts"),
+        ("Hosts with the most throttling and errors", "rudest_hosts"),
         ("Busiest hosts", "busiest_hosts"),
     ):
         rows = [

@@ -230,13 +230,13 @@ class HostReport:
 
     def add(self, line: Line) -> None:
         outcome = str(line.get("outcome", "?"))
-        self.outcomes[outcome] += 1
         ts = str(line.get("ts", ""))
         self.first_ts = self.first_ts or ts
         self.last_ts = ts
-        if outcome == "denied":
+        if outcome == "denied":  # no request
             self.refused += 1
             return
+        self.outcomes[outcome] += 1
         self.requests += 1
         self.bytes += line.get("http_response_body_size", 0)
         if line.get("conn_request_n") == 1:

@@ -36,7 +36,7 @@ def test_pages_are_those_of_a_crawl_outside(service: Service) -> None:
     service.start()
     service.wait_until_idle()
     service.stop()
-    outside = "/root/outside"
+    outside = "/srv/outside"
     log = "-o", f"log.directory={outside}/logs"
     service.machine.must("crawler", "crawl", "-c", CONFIG, "--output", outside, *log)
     found = service.pages()

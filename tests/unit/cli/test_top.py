@@ -10,7 +10,7 @@ from crawler.inspect.hosts import HostView
 
 STATUS: dict[str, Any] = {
     "crawl": "news", "pid": 4711, "elapsed_s": 3_700.0, "state": "crawling", "output": "/x",
-    "sentence": "politeness: 3 hosts with work, each asked no oftener than its delay allows",
+    "sentence": "politeness: 3 hosts with work, limited by politeness.delay",
     "rates": {"pages_per_s": 4.0, "responses_per_s": 4.5, "bytes_per_s": 66_000, "cpu_percent": 3.0,
               "loop_lag_s": 0.01},
     "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 1, "denied": 1,
