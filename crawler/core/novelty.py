@@ -61,12 +61,13 @@ def hashes_of(words: Iterable[bytes]) -> list[int]:
 class TemplateSample:
     """The sample of one template, and the verdict on it."""
 
-    __slots__ = ("_counts", "_is_alike", "_learned", "_pairs", "pages", "seen")
+    __slots__ = ("_counts", "_is_alike", "_learned", "_pairs", "_seems_different", "pages", "seen")
 
     def __init__(self) -> None:
         self.pages: list[PageSample] = []
         self.seen = 0  # sampled pages, those included that have no place in the sample
         self._is_alike: bool | None = False  # None: not computed since the last change
+        self._seems_different: bool | None = None  # None: as above
         self._pairs = 0  # of pages with the same words, at the last verdict
         self._learned: set[int] = set()
         self._counts: Counter[int] = Counter()  # pages that have a word, from the LEAST-th page on
@@ -85,6 +86,7 @@ class TemplateSample:
                 return False
             self._counts.subtract(pages.pop().words)
         pages.insert(at, page)
+        self._seems_different = None
         if len(pages) < LEAST:
             return True
         for one in pages if len(pages) == LEAST else (page,):
@@ -99,12 +101,12 @@ class TemplateSample:
     @property
     def seems_different(self) -> bool:
         """Whether the few pages that there are differ: not enough for a verdict, but for not being judged by others."""
-        pages = self.pages
-        if not FEW <= len(pages) < LEAST:
-            return False
-        counts = Counter(word for page in pages for word in page.words)
-        alike = sum(sum([counts[word] == 1 for word in page.words]) <= OWN_WORDS for page in pages)
-        return 2 * alike < len(pages)
+        if self._seems_different is None:
+            pages = self.pages
+            counts = Counter(word for page in pages for word in page.words)
+            alike = sum(sum([counts[word] == 1 for word in page.words]) <= OWN_WORDS for page in pages)
+            self._seems_different = FEW <= len(pages) < LEAST and 2 * alike < len(pages)
+        return self._seems_different
 
     @property
     def is_alike(self) -> bool:

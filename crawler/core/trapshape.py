@@ -105,10 +105,10 @@ def templates_of(target: str) -> tuple[str, ...]:
 
 def general_templates_of(target: str) -> tuple[str, ...]:
     """The last two of `templates_of`, the whole host last; cheap, for it is asked for every page of a large host."""
-    if "?" not in target and _NUMBER.search(target) is None and target.count("/") <= REPEATED + 1:
-        first, slash, _ = target[1:].partition("/")
-        if slash:
-            return (f"/{first}/**"[:MAX_TEMPLATE], "/**")
+    if "?" not in target and _NUMBER.search(target) is None:
+        folders = target[1:].split("/")
+        if len(folders) > 1 and len(folders) - len(set(folders)) < REPEATED:
+            return (f"/{folders[0]}/**"[:MAX_TEMPLATE], "/**")
     return templates_of(target)[-2:]
 
 
@@ -124,6 +124,8 @@ def _name_shape(name: str) -> str:
 
 
 def _comes_again(folders: list[str]) -> bool:
+    if len(folders) - len(set(folders)) < REPEATED:
+        return False
     return any(
         folders.count(name) > REPEATED for name in set(folders) if name and name[0] != "{" and not name.isdigit()
     )

@@ -46,9 +46,9 @@ HOSTS_WATCHED: Final = 2_048
 TEMPLATES_WATCHED: Final = 32_768  # of all hosts together; some 50 MiB
 TEMPLATES_OF_HOST: Final = 8_192  # beyond, only the most general ones get a new sample
 WHOLE_HOST: Final = 10  # times `max_pages_per_template` pages may be fetched of all templates of a host together
-SAME_TITLES: Final = 12  # pages of one template in a row, that make an error page likely
+SAME_TITLES: Final = 12  # pages of one folder in a row, that make an error page likely
 PROBES: Final = 4  # of one host
-TITLES: Final = 512  # templates of a host whose last title is remembered
+TITLES: Final = 512  # folders of a host whose last title is remembered
 
 
 @value.dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class PageCheck:
 
 @dataclass(slots=True)
 class _Titles:
-    """The run of pages of a template that had one title."""
+    """The run of pages of a folder that had one title."""
 
     title: str = ""
     run: int = 0
@@ -81,7 +81,7 @@ class HostTraps:
     trials: dict[int, str] = field(default_factory=dict)  # URL ids under way, with their template
     led_to: dict[int, str] = field(default_factory=dict)  # URL ids of other templates that trials led to
     titles: OrderedDict[str, _Titles] = field(default_factory=OrderedDict)
-    probed: set[str] = field(default_factory=set)  # templates
+    probed: set[str] = field(default_factory=set)  # folders
     soft_404: list[Fingerprint] = field(default_factory=list)  # pages that do not exist, as the host answers them
 
 
@@ -287,7 +287,7 @@ class TrapWatch:
         return any(found.is_near(known) for known in traps.soft_404)
 
     def probe_target(self, host: Host, task: Task, reading: Reading) -> str | None:
-        """The target of a page that should not exist, if the host must be asked for one: pages of a template have one
+        """The target of a page that should not exist, if the host must be asked for one: pages of a folder have one
         title for all.
         """
         title = reading.page.title if reading.page is not None else None
@@ -296,19 +296,18 @@ class TrapWatch:
         traps = self._watched(host.id)
         if len(traps.probed) >= PROBES:
             return None
-        target = target_of(task.url).partition("?")[0]
-        template = templates_of(target)[0]
-        titles = traps.titles.setdefault(template, _Titles())
-        traps.titles.move_to_end(template)
-        if len(traps.titles) > TITLES:
-            traps.titles.popitem(last=False)
-        folder, _, name = target.rpartition("/")
+        folder, _, name = target_of(task.url).partition("?")[0].rpartition("/")
+        titles = traps.titles.get(folder)
+        if titles is None:
+            titles = traps.titles[folder] = _Titles()
+            if len(traps.titles) > TITLES:
+                traps.titles.popitem(last=False)
         shorn = title.replace(name, "").strip() if name else title
         titles.run = titles.run + 1 if shorn == titles.title else 1
         titles.title = shorn
-        if titles.run < SAME_TITLES or template in traps.probed:
+        if titles.run < SAME_TITLES or folder in traps.probed:
             return None
-        traps.probed.add(template)
+        traps.probed.add(folder)
         return f"{folder}/{''.join(self._rng.choices(string.ascii_lowercase, k=20))}"
 
     def probed(self, host: Host, found: Fingerprint | None) -> None:
