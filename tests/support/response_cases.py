@@ -262,7 +262,7 @@ CASES = [
     # the head's form
     Case("no reason", b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", "reusable"),
     Case("empty reason", b"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n", "reusable"),
-    Case("reason in latin-1", b"HTTP/1.1 500 Ori\xebntatie\r\nContent-Length: 0\r\n\r\n", "reusable", status=500),
+    Case("reason in latin-1", b"HTTP/1.1 501 Ori\xebntatie\r\nContent-Length: 0\r\n\r\n", "reusable", status=501),
     Case("status 999", b"HTTP/1.1 999 Request denied\r\nContent-Length: 0\r\n\r\n", "reusable", status=999),
     Case("empty value", OK + b"Pragma: \r\nContent-Length: 0\r\nX:\r\n\r\n", "reusable"),
     Case("bare LF throughout", b"HTTP/1.1 200 OK\nContent-Length: 1\n\nx", "tainted", b"x"),
