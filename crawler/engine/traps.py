@@ -162,6 +162,8 @@ class TrapWatch:
         if not task.is_first or task.kind is not TaskKind.PAGE or task.source is Source.REQUISITE:
             return None
         templates = templates_of(target_of(task.url))
+        if traps.alike.isdisjoint(templates) and traps.full.isdisjoint(templates):
+            return None
         if any(self._is_released(traps, template) for template in templates):
             return None
         found = self._alike_among(traps, templates) or next((one for one in templates if one in traps.full), None)
