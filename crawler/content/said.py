@@ -71,6 +71,7 @@ _LAZY_SETS: Final = (
     "data-flickity-lazyload-srcset",
     "data-bgset",
 )
+_LAZY_NAMES: Final = frozenset((*_LAZY, *_LAZY_SETS))
 _NO_LAZY_URL: Final = re.compile(r"[\s{}\[\]<>]|^[^./]*$")  # a template, a sentence, a number, a flag
 # The same in SVG: what hides the other comes first (SVG 2 §16.1.6).
 _FOREIGN_SOURCES: Final = frozenset(("image", "feimage", "use", "script"))
@@ -141,7 +142,7 @@ def element(name: str, found: Mapping[str, str], content: str, *, requisites: in
             pass
     if requisites:
         yield from _required(name, found, content)
-    if requisites == LAZY_TOO and name not in ("iframe", "frame"):
+    if requisites == LAZY_TOO and not _LAZY_NAMES.isdisjoint(found) and name not in ("iframe", "frame"):
         for attribute in _LAZY:
             yield from _lazy(found.get(attribute, ""), REQUISITE)
         for attribute in _LAZY_SETS:

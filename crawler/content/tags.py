@@ -106,12 +106,19 @@ def _foreign_element(within: int) -> str:
     return rf"{_any_of(FOREIGN)}(?:{_SELF_CLOSED}|{_ATTRIBUTES}>{content})"
 
 
-# Nine anchors of ten: an href first, in which nothing needs replacing, nor cutting but the fragment, and which has no
-# other scheme; then attributes that are no "rel". Only the href is wanted, which spares taking the attributes apart.
-_PLAIN_ANCHOR: Final = (
-    rf"<a{_SPACE}++href=\"((?:https?+://)?+[^\"&#:<\x00-\x20\x7f\xc2]*+)(?:#[^\"]*+)?+\""
-    rf"(?:{_SPACE}++[a-qs-zA-QS-Z][a-zA-Z0-9-]*+=\"[^\"]*+\")*+{_SPACE}*+>"
-)
+def _plain_anchor(attribute: str) -> str:
+    """A pattern for nine anchors of ten: an href first, in which nothing needs replacing, nor cutting but the fragment,
+    and which has no other scheme; then attributes of these names. Only the href is wanted, which spares taking the
+    attributes apart.
+    """
+    return (
+        rf"<a{_SPACE}++href=\"((?:https?+://)?+[^\"&#:<\x00-\x20\x7f\xc2]*+)(?:#[^\"]*+)?+\""
+        rf"(?:{_SPACE}++{attribute}=\"[^\"]*+\")*+{_SPACE}*+>"
+    )
+
+
+_NO_REL: Final = r"[a-qs-zA-QS-Z][a-zA-Z0-9-]*+"
+_NO_REFERENCE: Final = r"(?:class|id|name|target|title)"  # where any attribute may hold one
 
 
 # Nine meta elements of ten, which say nothing to a crawler.
@@ -130,7 +137,7 @@ class TagFinder:
     def __init__(self, names: Collection[str] | None) -> None:
         text_elements = frozenset(TEXT_ELEMENTS)
         if names is None:
-            wanted, passed_over, anchor = text_elements, "", "(?!)()"
+            wanted, passed_over, anchor = text_elements, "", _plain_anchor(_NO_REFERENCE)
         else:
             wanted = text_elements & frozenset(names)
             special = {*names, *text_elements, *FOREIGN, "plaintext"}
@@ -143,7 +150,7 @@ class TagFinder:
                 _text_elements(text_elements - wanted),
                 "",
             ))  # fmt: skip
-            anchor = _PLAIN_ANCHOR if "a" in names else "(?!)()"
+            anchor = _plain_anchor(_NO_REL) if "a" in names else "(?!)()"
         # Passed over inside one match: text, end tags, comments, declarations, start tags that nobody asked for. What
         # has no end takes the rest of the text.
         skipped = rf"<(?:/[^>]*+>?+|{passed_over}(?![a-zA-Z!/?])|{_COMMENT}|[!?][^>]*+>?+)"
@@ -161,9 +168,9 @@ class TagFinder:
         """The tags of a UTF-8 text in order: not what looks like one in a comment or in text, nor one that the end cuts
         off. Raises ScanLimitError.
 
-        An anchor whose href can be taken as it stands, up to its fragment, comes as that href (not from a finder of
-        every name); it has no `rel`, and does not begin with "<". Any other tag comes as it is written, for `read_tag`;
-        if its content is text, with that. "" means nothing.
+        An anchor whose href can be taken as it stands, up to its fragment, comes as that href. It has no `rel` (nor,
+        from a finder of every name, any attribute that may refer), and does not begin with "<". Any other tag comes as
+        it is written, for `read_tag`; if its content is text, with that. "" means nothing.
         """
         return self._scanner.pieces(data)
 

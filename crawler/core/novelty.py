@@ -112,8 +112,20 @@ class TemplateSample:
     def is_alike(self) -> bool:
         """Whether the template's pages say the same, as far as the sample shows."""
         if self._is_alike is None:
-            self._is_alike = self.alike_count >= ALIKE_SHARE * len(self.pages) or self._has_copies
+            self._is_alike = self._says_the_same or self._has_copies
         return self._is_alike
+
+    @property
+    def _says_the_same(self) -> bool:
+        """Whether `alike_count` is ALIKE_SHARE of the sample: known after its first few pages where all differ."""
+        counts = self._counts
+        others = len(self.pages) - ALIKE_SHARE * len(self.pages)
+        for page in self.pages:
+            if sum([counts[word] == 1 for word in page.words]) > OWN_WORDS:
+                others -= 1
+                if others < 0:
+                    return False
+        return True
 
     @property
     def _has_copies(self) -> bool:

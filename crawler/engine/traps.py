@@ -74,7 +74,8 @@ class HostTraps:
 
     is_loaded: bool = False
     samples: dict[str, TemplateSample] = field(default_factory=dict)
-    rows: dict[str, TemplateRow] = field(default_factory=dict)
+    rows: dict[str, TemplateRow] = field(default_factory=dict)  # their `pages` are as of when they were read
+    pages: dict[str, int] = field(default_factory=dict)  # settled HTML pages, by template
     suspects: dict[str, int] = field(default_factory=dict)  # URLs set aside, by template
     alike: set[str] = field(default_factory=set)  # templates with that verdict
     full: set[str] = field(default_factory=set)  # templates with as many pages as they may have
@@ -131,6 +132,7 @@ class TrapWatch:
 
     def _take_over(self, traps: HostTraps, stored: HostTemplates) -> None:
         traps.rows = {row.template: row for row in stored.rows}
+        traps.pages = {row.template: row.pages for row in stored.rows}
         traps.suspects = {one.template: one.urls for one in stored.suspects}
         traps.soft_404 = [Fingerprint.from_bytes(one) for one in _split(stored.error_pages)]
         for page in stored.pages:
@@ -138,7 +140,7 @@ class TrapWatch:
             for _, known in self._samples_of(traps, page.target):
                 known.add(sample)
         traps.alike = {template for template, known in traps.samples.items() if known.is_alike}
-        traps.full = {row.template for row in stored.rows if self._is_full(row)}
+        traps.full = {template for template in traps.rows if self._is_full(traps, template)}
 
     def _samples_of(self, traps: HostTraps, target: str) -> Iterator[tuple[str, TemplateSample]]:
         """The samples that a page belongs to."""
@@ -197,9 +199,9 @@ class TrapWatch:
         row = traps.rows.get(template)
         return row is not None and row.released_at is not None
 
-    def _is_full(self, row: TemplateRow) -> bool:
-        most = self._options.max_pages_per_template
-        return row.released_at is None and row.pages >= (most * WHOLE_HOST if row.template.startswith("/**") else most)
+    def _is_full(self, traps: HostTraps, template: str) -> bool:
+        most = self._options.max_pages_per_template * (WHOLE_HOST if template.startswith("/**") else 1)
+        return traps.pages.get(template, 0) >= most and not self._is_released(traps, template)
 
     def set_aside(self, host: Host, templates: Iterable[str]) -> None:
         """The store has set suspects of these templates aside, one for each time that a template is named."""
@@ -270,9 +272,9 @@ class TrapWatch:
         rank = None
         if not task.is_revisit:
             target = target_of(task.url)
-            rank = rank_of(target)
-            if not is_sampled(rank, suspicious=is_suspicious(target)):
-                rank = None
+            hashed = rank_of(target)
+            if is_sampled(hashed, suspicious=False) or (is_sampled(hashed, suspicious=True) and is_suspicious(target)):
+                rank = hashed
         looks = rank is not None or trial is not None or (traps is not None and bool(traps.soft_404))
         return PageCheck(looks, rank, trial)
 
@@ -360,11 +362,10 @@ class TrapWatch:
         trial = traps.trials.pop(settlement.task.id, None) or traps.led_to.pop(settlement.task.id, None)
         if note is not None and traps.is_loaded:
             for template in note.counted:
-                row = self._row(traps, host.id, template)
-                traps.rows[template] = row = replace(row, pages=row.pages + 1)
-                if self._is_full(row) and template not in traps.full:
+                traps.pages[template] = traps.pages.get(template, 0) + 1
+                if template not in traps.full and self._is_full(traps, template):
                     traps.full.add(template)
-                    self._say_suspect(host, template, "max_pages", pages=row.pages)
+                    self._say_suspect(host, template, "max_pages", pages=traps.pages[template])
             if note.words is not None:
                 self._sample(host, traps, settlement.task, note.words)
         if trial is not None:

@@ -358,6 +358,22 @@ def test_a_quote_in_a_name_hides_nothing() -> None:
     assert (found.title, [link.url for link in found.links]) == ("t", ["https://e.test/d"])
 
 
+@pytest.mark.parametrize(
+    ("attributes", "more"),
+    [
+        ("", []),
+        (' class="c" title="a > b" target="t"', []),
+        (' style="background:url(b.png)"', ["https://e.test/b.png"]),
+        (' data-bg="b.png"', ["https://e.test/b.png"]),
+        (' class="c" style="background:url(b.png)"', ["https://e.test/b.png"]),
+    ],
+)
+def test_an_anchor_may_refer_to_more_than_its_page(attributes: str, more: list[str]) -> None:
+    text = f'<p style="background:url(p.png)"><a href="/a"{attributes}>'.encode()
+    found = extract(text, "https://e.test/", requisites=True, lazy=True, max_links=9)
+    assert [link.url for link in found.links] == ["https://e.test/p.png", "https://e.test/a", *more]
+
+
 def test_only_meta_is_meta() -> None:
     """Another element whose name begins so is looked at like any other."""
     found = extract(b'<metadata style="background:url(x.png)">', "https://e.test/", requisites=True, max_links=9)
