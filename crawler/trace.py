@@ -20,7 +20,7 @@ from crawler.content.links import Link
 from crawler.core.politeness import CLOCK_GUARD_S, host_delay, politeness_key, rest_s, retry_after_s
 from crawler.core.retry import Fate, fate, is_connection_error, is_lasting, pushes_back, rests_origin
 from crawler.core.scope import Scope
-from crawler.core.url import UrlError, checked, key_of, seed
+from crawler.core.url import key_of, seed
 from crawler.core.values import (
     Denied,
     Failed,
@@ -227,11 +227,10 @@ class _Tracer:
                 trace.robots = RobotsTrace(tuple(hops), not_asked="no connection")
                 return result
             outcome = self._reader.outcome_of(task, result)
-            moved = self._moved(outcome) if len(hops) <= robots_visit.MAX_HOPS else None
+            moved = robots_visit.redirect_of(task, outcome)
             if moved is None:
                 break
-            task = Task(0, moved[0], TaskKind.ROBOTS, via=task.url, redirects=len(hops))
-            origin = moved[1]
+            origin, task = moved
         record, rules = robots_visit.verdict_of(
             outcome,
             known=None,
@@ -245,15 +244,6 @@ class _Tracer:
         self._admission.rules.put(host, rules, stored=True)
         trace.robots = RobotsTrace(tuple(hops), record, self._admission.judge_robots(trace.url, host))
         return None
-
-    @staticmethod
-    def _moved(outcome: Outcome) -> tuple[str, Origin] | None:
-        if not isinstance(outcome, Redirected):
-            return None
-        try:
-            return checked(outcome.target)
-        except UrlError:
-            return None
 
     async def _fetch(self, client: Client, origin: Origin, task: Task) -> FetchResult:
         key = politeness_key(origin.host, self._politeness)
@@ -320,12 +310,9 @@ class _Tracer:
 
     def _tell_reading(self, reading: Reading, links: list[Link]) -> None:
         trace = self._trace
-        scope = self._admission.scope
-        moved = self._moved(reading.outcome)
-        if moved is not None and self._admission.brings_host_in(trace.task, moved[1]):
-            trace.brings_in = moved[1].host
-            scope = scope.with_host(moved[1].host)
-        self._reader.judge(trace.task, reading, links, scope)
+        if isinstance(reading.outcome, Redirected):
+            trace.brings_in = self._admission.widen(trace.task, reading.outcome) or ""
+        self._reader.judge(trace.task, reading, links, self._admission.scope)
         trace.page, trace.digest, trace.index = reading.page, reading.payload_digest, reading.index
         trace.links_found = reading.links_found
         sources = {link.url: link.source for link in links}

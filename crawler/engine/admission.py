@@ -6,7 +6,8 @@ The one mutable thing here is which scope snapshot is in force; visits in flight
 from dataclasses import dataclass
 
 from crawler.core.scope import Scope
-from crawler.core.values import Denied, Origin, Task
+from crawler.core.url import UrlError, checked
+from crawler.core.values import Denied, Origin, Redirected, Task
 from crawler.core.vocabulary import DenyReason, Source
 from crawler.engine.hosts import Host
 from crawler.engine.rules import RulesCache
@@ -40,7 +41,18 @@ class Admission:
         line = f" line {verdict.line}" if verdict.line is not None else ""
         return Denied(DenyReason.ROBOTS, f'{host.origin}/robots.txt{line} "{verdict.rule}"')
 
-    def brings_host_in(self, task: Task, target: Origin) -> bool:
-        """A seed's redirect to a host that is not in scope yet: that host is meant too."""
+    def widen(self, task: Task, outcome: Redirected) -> str | None:
+        """Bring the host into scope that a seed redirects to: it is meant too. Returns that host, None if there is none
+        or it is in scope already.
+        """
         is_seed = task.source is Source.SEED or (task.source is Source.REDIRECT and not task.hop_path.strip("R"))
-        return is_seed and self.scope.follows_seeds and not self.scope.has_host(target.host)
+        if not is_seed or not self.scope.follows_seeds:
+            return None
+        try:
+            host = checked(outcome.target)[1].host
+        except UrlError:
+            return None
+        if self.scope.has_host(host):
+            return None
+        self.scope = self.scope.with_host(host)
+        return host

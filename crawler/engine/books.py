@@ -8,14 +8,43 @@ out, so neither limit is ever passed.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import assert_never
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import PROBE_S, OutageWatch, is_sign
-from crawler.core.politeness import OPEN, Turn, failing_rest_s, host_delay, politeness_key, pushed_back_s, rest_s
-from crawler.core.retry import PASSING_IN_A_ROW
-from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord, Task
-from crawler.core.vocabulary import ErrorType, HostState
+from crawler.core.politeness import (
+    OPEN,
+    Turn,
+    failing_rest_s,
+    host_delay,
+    politeness_key,
+    pushed_back_s,
+    rest_s,
+    retry_after_s,
+)
+from crawler.core.retry import (
+    PASSING_IN_A_ROW,
+    fails_in_passing,
+    is_connection_error,
+    is_lasting,
+    pushes_back,
+    rests_origin,
+)
+from crawler.core.values import (
+    Failed,
+    Fetched,
+    FetchResult,
+    HostRow,
+    Lease,
+    Origin,
+    Outcome,
+    Pace,
+    Rest,
+    RobotsRecord,
+    Task,
+)
+from crawler.core.vocabulary import ErrorType, HostState, TaskKind
 from crawler.engine.blocks import Blocks
 from crawler.engine.hosts import Host, Key
 from crawler.engine.kept import unreadable
@@ -239,7 +268,39 @@ class Books:
         """Whether a limit keeps queued URLs from being fetched."""
         return bool(self._at_limit)
 
-    # -- answers
+    # -- results of requests
+
+    def learn_result(self, lease: Lease, kind: TaskKind, result: FetchResult) -> bool:
+        """Note how the host answered a request, or that it did not. False: the host rests from now on."""
+        match result:
+            case Fetched():
+                timings = result.timings
+                self.answered(lease, timings.first_byte_s + timings.body_s, result.connection.peer_address)
+                if pushes_back(result):
+                    wait_s = retry_after_s(result.head, self._clock.now())
+                    self.pushed_back(lease, result.head.status_code, wait_s)
+                    return False
+                if fails_in_passing(result):
+                    return not self.failed_in_passing(lease, result.head.status_code)
+                self.calmed(lease)
+                return True
+            case Failed():
+                if rests_origin(result.error_type, kind):
+                    self.origin_failed(lease, result.error_type, lasting=is_lasting(result.error_type))
+                    return False
+                return True
+            case _:
+                assert_never(result)
+
+    def due_in_s(self, lease: Lease, outcome: Outcome, after_s: float) -> float:
+        """Seconds until a failed URL is due again: as long as its host rests, where the host alone was to blame, else
+        `after_s`.
+        """
+        if pushes_back(outcome):
+            return max(0.0, self.key_for(lease.origin).turn.open_mono - self._clock.mono())
+        if isinstance(outcome, Failed) and is_connection_error(outcome.error_type):
+            return max(0.0, self.hosts[lease.host_id].turn.open_mono - self._clock.mono())
+        return after_s
 
     def answered(self, lease: Lease, response_s: float, peer: str) -> None:
         """A response arrived: the origin is alive, whatever it said."""

@@ -91,6 +91,11 @@ class Key:
     last_end_mono: float | None = None
     holds: "Line | None" = None  # the address that is kept for its next lease
 
+    def ended(self, mono: float) -> None:
+        """A request ended, however it ended: the delay runs from `mono`."""
+        self.turn = self.turn.ended(mono, delay_s=max(self.delay_s, self.slow_s))
+        self.last_end_mono = mono
+
     def list_host(self, host: Host) -> None:
         """Put a host in the rotation, once."""
         if not host.listed:

@@ -6,14 +6,12 @@ until one was reached, and then no longer.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.retry import pushes_back, rests_origin
-from crawler.core.url import UrlError, checked
-from crawler.core.values import Discovered, Failed, Lease, Origin, Outcome, Redirected, RobotsRecord, Task
+from crawler.core.values import Discovered, Failed, Lease, Outcome, RobotsRecord, Task
 from crawler.core.vocabulary import TaskKind
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
@@ -57,7 +55,7 @@ class RobotsAnswers:
     ) -> tuple[RobotsRecord | None, tuple[Discovered, ...]]:
         """The verdict to store, None where another host is asked first, and the sitemaps that robots.txt names."""
         now = self._clock.now()
-        moved = self._target(task, outcome)
+        moved = robots_visit.redirect_of(task, outcome)
         if moved is not None:
             self._scheduler.robots_moved(lease.host_id, *moved)
             return None, ()
@@ -87,12 +85,3 @@ class RobotsAnswers:
         since = host.robots.failing_since if host.robots is not None else None
         failing_s = 0.0 if since is None else self._clock.now() - since
         return min(max(ROBOTS_AGAIN_S, failing_s), ROBOTS_AGAIN_MAX_S)
-
-    def _target(self, task: Task, outcome: Outcome) -> tuple[Origin, Task] | None:
-        if not isinstance(outcome, Redirected) or task.redirects >= robots_visit.MAX_HOPS:
-            return None
-        try:
-            url, origin = checked(outcome.target)
-        except UrlError:
-            return None
-        return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple, assert_never
 
 from crawler.content.decode import decode
 from crawler.content.robots import RobotsTxt, RuleSet, policy_for_status
-from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected, RobotsRecord
+from crawler.core.url import UrlError, checked
+from crawler.core.values import Denied, Failed, Fetched, NotModified, Origin, Outcome, Redirected, RobotsRecord, Task
 from crawler.core.vocabulary import CodingFault, ErrorType, TruncatedReason
 from crawler.fetch.options import FetchOptions
 
@@ -26,6 +27,17 @@ class Verdict(NamedTuple):
 
     record: RobotsRecord
     rules: RuleSet | None = None
+
+
+def redirect_of(task: Task, outcome: Outcome) -> tuple[Origin, Task] | None:
+    """The request that follows a redirect of robots.txt; None for any other outcome, too many hops or a bad target."""
+    if not isinstance(outcome, Redirected) or task.redirects >= MAX_HOPS:
+        return None
+    try:
+        url, origin = checked(outcome.target)
+    except UrlError:
+        return None
+    return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)
 
 
 def verdict_of(

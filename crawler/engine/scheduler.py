@@ -306,8 +306,7 @@ class Scheduler:
         now = self._clock.mono()
         host.leases -= 1
         if began:
-            key.turn = key.turn.ended(now, delay_s=max(key.delay_s, key.slow_s))
-            key.last_end_mono = now
+            key.ended(now)
         else:
             key.turn = key.turn.abandoned()
         for task in reversed(tuple(unfinished)):

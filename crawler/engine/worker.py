@@ -10,18 +10,15 @@ import random
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol, assert_never
+from typing import Final, Protocol
 
 from crawler.core.clock import Clock
 from crawler.core.outcome import is_http_error, response_of
-from crawler.core.politeness import retry_after_s
-from crawler.core.retry import Fate, fails_in_passing, fate, is_connection_error, is_lasting, pushes_back, rests_origin
-from crawler.core.url import UrlError, checked
+from crawler.core.retry import Fate, fate, pushes_back
 from crawler.core.value import dataclass
 from crawler.core.values import (
     Denied,
     Discovered,
-    Failed,
     Fetched,
     FetchResult,
     Lease,
@@ -196,8 +193,8 @@ class Worker:
                 began = True
                 done += 1
                 last = task, result, self._clock.mono() - start
-                if not self._learn(lease, task, result):
-                    return
+                if not self._books.learn_result(lease, task.kind, result):
+                    return  # the host rests
         finally:
             # the last answer is read after the turn was given back: reading is our time, not the host's
             if last is not None:
@@ -210,28 +207,6 @@ class Worker:
                     self._scheduler.reading_ended()
             self.task = None
             self._committer.nudge()
-
-    def _learn(self, lease: Lease, task: Task, result: FetchResult) -> bool:
-        """Tell the books how the host answered. False: it rests, the rest of the lease goes back."""
-        match result:
-            case Fetched():
-                timings = result.timings
-                self._books.answered(lease, timings.first_byte_s + timings.body_s, result.connection.peer_address)
-                if pushes_back(result):
-                    wait_s = retry_after_s(result.head, self._clock.now())
-                    self._books.pushed_back(lease, result.head.status_code, wait_s)
-                    return False
-                if fails_in_passing(result):
-                    return not self._books.failed_in_passing(lease, result.head.status_code)
-                self._books.calmed(lease)
-                return True
-            case Failed():
-                if rests_origin(result.error_type, task.kind):
-                    self._books.origin_failed(lease, result.error_type, lasting=is_lasting(result.error_type))
-                    return False
-                return True
-            case _:
-                assert_never(result)
 
     async def _settle_denied(self, lease: Lease, task: Task, denied: Denied, queue_s: float) -> None:
         self._tally.attempted(denied, task.kind, task.url)
@@ -274,7 +249,7 @@ class Worker:
             note = None if trial is None else PageNote(trial=trial)
         next_at = None
         if ends.after_s is not None:
-            next_at = self._clock.now() + self._waits_s(lease, host, outcome, ends.after_s)
+            next_at = self._clock.now() + self._books.due_in_s(lease, outcome, ends.after_s)
         response = response_of(outcome)
         record = None
         if response is not None and reading.payload_digest is not None:
@@ -308,14 +283,6 @@ class Worker:
         attempts = sys.maxsize if self._books.outage.is_suspected else self._max_attempts
         return fate(outcome, attempt=task.attempt, max_attempts=attempts, rng=self._rng)
 
-    def _waits_s(self, lease: Lease, host: Host, outcome: Outcome, after_s: float) -> float:
-        """How long until a URL is due again: where the host alone was to blame, as long as it rests; else `after_s`."""
-        if pushes_back(outcome):
-            return max(0.0, self._books.key_for(lease.origin).turn.open_mono - self._clock.mono())
-        if isinstance(outcome, Failed) and is_connection_error(outcome.error_type):
-            return max(0.0, host.turn.open_mono - self._clock.mono())
-        return after_s
-
     async def _read(self, host: Host, task: Task, outcome: Outcome) -> tuple[Reading, PageNote | None]:
         traps = self._traps
         is_page = isinstance(outcome, Fetched) and 200 <= outcome.head.status_code < 300
@@ -332,7 +299,9 @@ class Worker:
             if not is_error_page and (target := traps.probe_target(host, task, reading)) is not None:
                 self._probe(host, target)
         if isinstance(outcome, Redirected):
-            self._widen_scope(task, outcome)
+            added = self._admission.widen(task, outcome)
+            if added is not None:
+                self._on_scope_host(added, task.url)
         self._reader.judge(task, reading, links, self._admission.scope, remembers=not is_error_page)
         if reading.listing is not None:
             await self._listings.judge(task, host.id, reading, self._admission.scope)
@@ -355,15 +324,6 @@ class Worker:
         if response_of(outcome) is not None:
             self._traps.probed(host, reading.fingerprint)
         await self._settle_errand(lease, task, outcome, reading, None, dur_s, queue_s)
-
-    def _widen_scope(self, task: Task, outcome: Redirected) -> None:
-        try:
-            _, origin = checked(outcome.target)
-        except UrlError:
-            return
-        if self._admission.brings_host_in(task, origin):
-            self._admission.scope = self._admission.scope.with_host(origin.host)
-            self._on_scope_host(origin.host, task.url)
 
     async def _settle_robots(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
