@@ -58,9 +58,9 @@ from crawler.engine.worker import Visited, Worker
 from crawler.fetch.fetcher import GateShut
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.base import Frontier, Receipt, Recovered
-from crawler.frontier.memory import MemoryFrontier
 from crawler.obs.events import Event
 from crawler.sinks.base import Mended, Vanished
+from tests.support.memory_frontier import MemoryFrontier
 
 T = TypeVar("T")
 EPOCH = 1_700_000_000.0

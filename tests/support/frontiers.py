@@ -25,8 +25,8 @@ from crawler.core.values import (
 )
 from crawler.core.vocabulary import ErrorType, Source, TruncatedReason, UrlState
 from crawler.frontier.base import Batch, Frontier, Recovered
-from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
+from tests.support.memory_frontier import MemoryFrontier
 
 NOW = 1_795_424_400.25  # 2026-11-23T09:00:00.25Z
 

@@ -13,9 +13,9 @@ from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord
 from crawler.core.vocabulary import ErrorType
 from crawler.engine.books import Books
 from crawler.frontier.base import Block, Counters, Recovered
-from crawler.frontier.memory import MemoryFrontier
 from tests.support.engine import Engine, answer, elapse, page, run
 from tests.support.fetching import FakeClock
+from tests.support.memory_frontier import MemoryFrontier
 
 A = Origin("https", "www.a.test", 443)
 A2 = Origin("https", "static.a.test", 443)

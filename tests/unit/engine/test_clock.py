@@ -11,9 +11,9 @@ from crawler.core.options import RecrawlOptions
 from crawler.core.vocabulary import ErrorType, StoppedBy
 from crawler.engine.clock import StepWatch, SystemClock
 from crawler.engine.options import EngineOptions
-from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.engine import EPOCH, POLITE, Engine, InThread, answer, elapse, failed, page, run
+from tests.support.memory_frontier import MemoryFrontier
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"

@@ -14,8 +14,8 @@ from crawler.engine.committer import LAST_ATTEMPTS, RETRY_S
 from crawler.engine.options import EngineOptions
 from crawler.engine.worker import Visited
 from crawler.frontier.base import Batch, FrontierFull, Receipt
-from crawler.frontier.memory import MemoryFrontier
 from tests.support.engine import Engine, ListSink, answer, elapse, run
+from tests.support.memory_frontier import MemoryFrontier
 
 OPTIONS = EngineOptions(workers=4, min_free=0, commit_settlements=10, commit_bytes=10_000, commit_interval_s=0.2)
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -13,9 +13,9 @@ from crawler.core.vocabulary import StoppedBy, TaskKind
 from crawler.engine.committer import LAST_ATTEMPTS
 from crawler.engine.large import READ_IN_THREAD_OVER
 from crawler.engine.options import EngineOptions
-from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.engine import AT_ONCE, POLITE, Engine, InThread, ListSink, answer, elapse, page, run
+from tests.support.memory_frontier import MemoryFrontier
 
 ROOT = "https://a.test/"
 OPTIONS = EngineOptions(workers=4, min_free=0, linger_s=600.0, drain_s=5.0)

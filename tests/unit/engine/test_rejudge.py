@@ -11,9 +11,9 @@ from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.engine.hosts import Host
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Frontier
-from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.engine import Engine, InThread, answer, elapse, page, run
+from tests.support.memory_frontier import MemoryFrontier
 
 HOUR, DAY = 3_600.0, 86_400.0
 POLITE = PolitenessOptions(delay_s=HOUR, address_delay_s=0.0, adaptive=False)

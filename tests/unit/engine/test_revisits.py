@@ -13,8 +13,8 @@ from crawler.engine import crawl, revisits
 from crawler.engine.options import EngineOptions
 from crawler.engine.seen import InLinks
 from crawler.frontier.base import Frontier
-from crawler.frontier.memory import MemoryFrontier
 from tests.support.engine import EPOCH, POLITE, Asked, Engine, answer, page, run
+from tests.support.memory_frontier import MemoryFrontier
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"

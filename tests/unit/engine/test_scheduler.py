@@ -15,8 +15,8 @@ from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind, UrlS
 from crawler.engine.hosts import Errand
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import FrontierFull
-from crawler.frontier.memory import MemoryFrontier
 from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run, seed
+from tests.support.memory_frontier import MemoryFrontier
 
 OPTIONS = EngineOptions(workers=8, linger_s=600.0, min_free=0)
 

@@ -10,9 +10,9 @@ from crawler.core.scope import Scope
 from crawler.core.values import Denied, RobotsRecord, Task
 from crawler.core.vocabulary import DenyReason, TaskKind, UrlState
 from crawler.engine.rejudge import SLICE
-from crawler.frontier.memory import MemoryFrontier
 from tests.support.engine import EPOCH, Engine, elapse, run, seed, virtual_loop
 from tests.support.frontiers import batch, visit
+from tests.support.memory_frontier import MemoryFrontier
 
 HOST = "a.test"
 LISTED = ScopeOptions(hosts=(HOST,))

@@ -27,9 +27,9 @@ from crawler.core.values import (
 )
 from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import Ending, Frontier
-from crawler.frontier.memory import MemoryFrontier
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, visit
+from tests.support.memory_frontier import MemoryFrontier
 
 HOSTS = ("a.example", "b.example", "www.b.example", "192.0.2.7")
 TIMES = st.integers(0, 20).map(lambda n: NOW + n)

@@ -1,35 +1,43 @@
-"""A frontier that is gone when its object is: for tests and benchmarks.
+"""A frontier in memory: what the store on disk is compared with, and a quick store for tests of the engine.
 
-It keeps the same promises as the one on disk, within one process: closing and opening the same object again recovers
-what was settled. `memory_rows` has the rows, in plain dictionaries; this looks through all of them where the store has
-an index.
+Rows are kept in plain dictionaries, and all of them are looked through where the store on disk has an index. Closing
+and opening the same object again recovers what was settled.
 
-Invariant: a batch is checked whole before the first of it is applied, so it is stored whole or not at all.
+Invariants: a batch is checked whole before the first of it is applied, so it is stored whole or not at all; a key of
+a host has one row for good; a host's counts are those of its rows.
 """
 
 import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
 
 from crawler.core.outage import SIGNS
 from crawler.core.trapshape import ERROR_PAGE_LINKS
-from crawler.core.url import every_key_of, key_of, parse, target_of
+from crawler.core.url import every_key_of, key_of, parse, registrable_domain, slot_of, target_of
 from crawler.core.values import (
+    Counters,
     Denied,
     Discovered,
     HostRow,
     HostTemplates,
     Origin,
+    Pace,
+    Rest,
+    RobotsRecord,
     SampledPage,
     Settlement,
     SinkFile,
+    SitemapHint,
     Suspects,
     Task,
     TemplateRow,
+    Written,
 )
 from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
 from crawler.frontier.base import (
+    ROBOTS_VERSIONS_KEPT,
     Batch,
     Block,
     Ending,
@@ -44,15 +52,90 @@ from crawler.frontier.base import (
     UndatedPage,
     UrlRow,
 )
-from crawler.frontier.memory_rows import ENDS, KeptHost, KeptUrl, MemoryRows
-from crawler.frontier.rows import PAGES_SINK, check_batch, sample_ranges, totals_from
+from crawler.frontier.rows import (
+    PAGES_SINK,
+    WARC_SINK,
+    HostChange,
+    check_batch,
+    history_of,
+    host_state,
+    robots_digest,
+    sample_ranges,
+    totals_from,
+    visit_row,
+)
+
+ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)  # a URL in one of them is visited again, if at all
 
 
-class MemoryFrontier(MemoryRows):
-    """A `Frontier` (base.py)."""
+@dataclass(slots=True)
+class KeptUrl:
+    """One URL, its visits included."""
+
+    id: int
+    host_id: int
+    found: Discovered
+    via: int | None
+    state: UrlState = UrlState.QUEUED
+    next_at: float | None = None
+    attempts: int = 0
+    etag: str | None = None
+    last_modified: str | None = None
+    last_status: int | None = None
+    last_error: str | None = None
+    place: Written | None = None  # of the last record in the WARC
+    content_place: Written | None = None  # of the one that holds the content, where the last does not
+    line: Written | None = None  # of the last line in pages/
+    visits: int = 0
+    visited_at: float | None = None
+    digest: str | None = None
+    learned: tuple[Any, ...] = (None,) * 6  # the columns of rows.history_of
+    hint: SitemapHint | None = None
+
+
+@dataclass(slots=True)
+class KeptHost:
+    """One origin; `row` as it was when it was found."""
+
+    row: HostRow
+    counts: HostChange = field(default_factory=HostChange)
+    robots: RobotsRecord | None = None
+    robots_versions: list[RobotsVersion] = field(default_factory=list)  # newest first
+
+    def as_row(self) -> HostRow:
+        row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched, last_at=self.counts.last_at)
+        if self.robots is None:
+            return row
+        return replace(row, state=host_state(self.robots), robots=replace(self.robots, body=None))
+
+
+class MemoryFrontier:
+    """A `Frontier` of this process's memory."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._urls: dict[int, KeptUrl] = {}
+        self._keys: dict[tuple[int, int], KeptUrl] = {}
+        self._hosts: dict[Origin, KeptHost] = {}
+        self._hosts_by_id: dict[int, KeptHost] = {}
+        self._rests: dict[str, Rest] = {}
+        self._sink_files: dict[tuple[str, str], SinkFile] = {}
+        self._counters = Counters()
+        self._scope_hosts: set[str] = set()
+        self._seeds_added = False
+        self._closed_hosts: set[str] = set()
+        self._marks = 0  # forgotten rows that stand for no URL of their own
+        self._takedowns: dict[tuple[str, int], Takedown] = {}
+        self._blocks: dict[str, Block] = {}
+        self._templates: dict[tuple[int, str], TemplateRow] = {}
+        self._suspects: dict[int, str] = {}  # URL id → template
+        self._samples: dict[int, bytes] = {}  # URL id → words
+        self._unswept: Counter[int] = Counter()  # host id → how often it was marked
+        self._rules: str | None = None
+        self._dated_to: int | None = 0
+        self._kept: dict[str, bytes] = {}
+        self._error_pages: dict[int, bytes] = {}
+        self._paces: dict[str, Pace] = {}
+        self._robots_changed: list[int] = []
         self._is_open = False
         self._clean = True
 
@@ -83,7 +166,7 @@ class MemoryFrontier(MemoryRows):
     async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
         self._check_open()
         new_hosts: list[KeptHost] = []
-        queued: dict[int, int] = {}
+        queued: Counter[int] = Counter()
         links_new = [self._insert(one, None, new_hosts, queued) for one in discovered]
         if any(n and one.source is Source.SEED for n, one in zip(links_new, discovered, strict=True)):
             self._seeds_added = True
@@ -95,7 +178,7 @@ class MemoryFrontier(MemoryRows):
         self._check_known(batch)
         self._put_sink_files(batch.sink_files)
         new_hosts: list[KeptHost] = []
-        queued: dict[int, int] = {}
+        queued: Counter[int] = Counter()
         last_id = len(self._urls)
         links_new = []
         lines = batch.lines or (None,) * len(batch.settlements)
@@ -126,7 +209,7 @@ class MemoryFrontier(MemoryRows):
         return Receipt(links_new, queued, rows, changed, suspects, linked, trial_links)
 
     def _put_notes(
-        self, settlements: Sequence[Settlement], last_id: int, queued: dict[int, int]
+        self, settlements: Sequence[Settlement], last_id: int, queued: Counter[int]
     ) -> tuple[dict[int, list[str]], list[int], dict[int, list[tuple[int, int, str]]]]:
         suspects: dict[int, list[str]] = {}
         linked: list[int] = []
@@ -161,7 +244,7 @@ class MemoryFrontier(MemoryRows):
                 if self._suspects.get(known.id) == ERROR_PAGE_LINKS:
                     self._set_state(known, UrlState.QUEUED)
                     linked.append(known.host_id)
-                    queued[known.host_id] = queued.get(known.host_id, 0) + 1
+                    queued[known.host_id] += 1
         return suspects, linked, trial_links
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
@@ -172,45 +255,39 @@ class MemoryFrontier(MemoryRows):
         return [self._task_of(url) for url in free[: max(0, limit)]]
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        self._check_open()
         return self._promote(now, limit, revisits=False)
 
     async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
-        self._check_open()
         return self._promote(now, limit, revisits=True)
 
     def _promote(self, now: float, limit: int, *, revisits: bool) -> dict[int, int]:
         due = [(at, url.id) for url, at in self._due(revisits=revisits) if at <= now]
-        promoted: dict[int, int] = {}
+        promoted: Counter[int] = Counter()
         for _, url_id in sorted(due)[: max(0, limit)]:
             url = self._urls[url_id]
             if revisits:
                 url.attempts = 0
             self._set_state(url, UrlState.QUEUED)
             url.next_at = None
-            promoted[url.host_id] = promoted.get(url.host_id, 0) + 1
+            promoted[url.host_id] += 1
         return promoted
 
     async def hasten(self, *, since_at: float, now: float) -> None:
-        self._check_open()
         for url in self._urls.values():
             failed_then = url.last_error in SIGNS and (url.visited_at or 0.0) >= since_at
             if url.state is UrlState.WAITING and failed_then and url.next_at is not None:
                 url.next_at = min(url.next_at, now)
 
     async def redate(self, *, now: float, revisits_by: float) -> None:
-        self._check_open()
         for revisits, bound in ((False, now), (True, revisits_by)):
             for url, due_at in list(self._due(revisits=revisits)):
                 if url.visited_at is not None and url.visited_at > now and due_at > bound:
                     url.next_at, url.visited_at = due_at - (url.visited_at - now), now
 
     async def next_due(self) -> float | None:
-        self._check_open()
         return min((at for _, at in self._due(revisits=False)), default=None)
 
     async def next_revisit(self) -> float | None:
-        self._check_open()
         return min((at for _, at in self._due(revisits=True)), default=None)
 
     def _due(self, *, revisits: bool) -> Iterator[tuple[KeptUrl, float]]:
@@ -219,7 +296,6 @@ class MemoryFrontier(MemoryRows):
                 yield url, url.next_at
 
     async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
-        self._check_open()
         found = []
         for first, last in sample_ranges(len(self._urls), blocks=blocks, rows=rows, phase=phase):
             for url in map(self._urls.__getitem__, range(first, last + 1)):
@@ -232,11 +308,9 @@ class MemoryFrontier(MemoryRows):
         return found
 
     async def dated_to(self) -> int | None:
-        self._check_open()
         return self._dated_to
 
     async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
-        self._check_open()
         found = []
         for url in (self._urls[url_id] for url_id in range(after + 1, min(after + rows, len(self._urls)) + 1)):
             if url.state not in ENDS or url.next_at is not None:
@@ -253,7 +327,6 @@ class MemoryFrontier(MemoryRows):
         return found, after + rows if after + rows < len(self._urls) else None
 
     async def put_dates(self, dates: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
-        self._check_open()
         for url_id, at in dates:
             url = self._urls[url_id]
             if url.state in ENDS and url.next_at is None:
@@ -261,27 +334,23 @@ class MemoryFrontier(MemoryRows):
         self._dated_to = dated_to
 
     async def keep(self, name: str, value: bytes) -> None:
-        self._check_open()
         self._kept[name] = value
 
     async def kept(self, name: str) -> bytes | None:
-        self._check_open()
         return self._kept.get(name)
 
     async def output_agrees(self) -> None:
-        self._check_open()
+        pass  # there are no files to agree with
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
-        self._check_open()
         self._put_sink_files(files)
 
     async def lose(self, sink: str, name: str) -> dict[int, int]:
-        self._check_open()
         file = self._sink_files.get((sink, name))
         if file is None:
             return {}
         self._sink_files[sink, name] = replace(file, state=SinkFileState.LOST)
-        queued: dict[int, int] = {}
+        queued: Counter[int] = Counter()
         for url in self._urls.values():
             places = [url.line] if sink == PAGES_SINK else [url.place, url.content_place]
             if url.state is UrlState.FORGOTTEN or name not in [place.name for place in places if place is not None]:
@@ -291,16 +360,15 @@ class MemoryFrontier(MemoryRows):
                 url.attempts = 0 if url.visits else min(url.attempts, 1)
                 url.next_at = None
                 self._set_state(url, UrlState.QUEUED)
-                queued[url.host_id] = queued.get(url.host_id, 0) + 1
+                queued[url.host_id] += 1
         return queued
 
     async def requeue(self, ending: Ending, *, dry_run: bool = False) -> dict[int, int]:
-        self._check_open()
-        requeued: dict[int, int] = {}
+        requeued: Counter[int] = Counter()
         for url in self._urls.values():
             if url.state in (UrlState.QUEUED, UrlState.FORGOTTEN) or not _ended_so(url, ending):
                 continue
-            requeued[url.host_id] = requeued.get(url.host_id, 0) + 1
+            requeued[url.host_id] += 1
             if not dry_run:
                 url.attempts = 0 if url.visits else min(url.attempts, 1)
                 url.next_at = None
@@ -308,7 +376,6 @@ class MemoryFrontier(MemoryRows):
         return requeued
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
-        self._check_open()
         href, origin = parse(url)
         if origin.host in self._closed_hosts:
             return Forgotten(again=True)
@@ -320,7 +387,7 @@ class MemoryFrontier(MemoryRows):
         own = None if known is None else self._keys.get((known.row.id, key_of(href)))
         was_forgotten = own is not None and own.state is UrlState.FORGOTTEN
         for mark in marks:
-            is_new = self._insert(mark, None, new_hosts, {})
+            is_new = self._insert(mark, None, new_hosts, Counter())
             row = self._keys[self._hosts[origin].row.id, mark.key]
             if not is_new and row.state is not UrlState.FORGOTTEN:
                 erased.append(row.id)
@@ -334,7 +401,6 @@ class MemoryFrontier(MemoryRows):
         return Forgotten(len(erased), queued_of, tuple(sorted(erased)), (host_id,), rows, was_forgotten)
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
-        self._check_open()
         again = host in self._closed_hosts
         self._closed_hosts.add(host)
         known = [one for origin, one in self._hosts.items() if origin.host == host]
@@ -348,7 +414,6 @@ class MemoryFrontier(MemoryRows):
         return Forgotten(len(erased), dict(queued), host_ids=tuple(sorted(ids)), again=again)
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
-        self._check_open()
         gone = []
         for one in found:
             host = self._hosts.get(one.origin)
@@ -358,16 +423,13 @@ class MemoryFrontier(MemoryRows):
         return gone
 
     async def takedowns(self) -> list[Takedown]:
-        self._check_open()
         return list(self._takedowns.values())
 
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
-        self._check_open()
         host = self._hosts_by_id.get(host_id)
         return [] if host is None else list(host.robots_versions)
 
     async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
-        self._check_open()
         found = [
             UrlRow(url.id, url.found.url, url.found.priority, url.found.depth, url.found.hop_path, url.found.source,
                    url.last_error)
@@ -379,36 +441,30 @@ class MemoryFrontier(MemoryRows):
         return behind[:limit]
 
     async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
-        self._check_open()
-        queued: dict[int, int] = {}
+        queued: Counter[int] = Counter()
         for url in (self._urls[url_id] for url_id in ids if url_id in self._urls):
             if url.state is UrlState.DENIED:
                 self._set_state(url, UrlState.QUEUED)
                 url.last_error = None
-                queued[url.host_id] = queued.get(url.host_id, 0) + 1
+                queued[url.host_id] += 1
         return queued
 
     async def blocks(self) -> list[Block]:
-        self._check_open()
         return [self._blocks[name] for name in sorted(self._blocks)]
 
     async def block(self, block: Block) -> bool:
-        self._check_open()
         had = self._blocks.get(block.name)
         self._blocks[block.name] = block.beside(had)
         return self._blocks[block.name] != had
 
     async def unblock(self, name: str) -> bool:
-        self._check_open()
         return self._blocks.pop(name, None) is not None
 
     async def robots_body(self, host_id: int) -> bytes | None:
-        self._check_open()
         host = self._hosts_by_id.get(host_id)
         return None if host is None or host.robots is None else host.robots.body
 
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
-        self._check_open()
         refused = [(self._urls[url_id], verdict) for url_id, verdict in denied]
         refused = [(url, verdict) for url, verdict in refused if url.state is UrlState.QUEUED]
         for url, verdict in refused:
@@ -417,27 +473,22 @@ class MemoryFrontier(MemoryRows):
         return len(refused)
 
     async def unswept(self, host_ids: Collection[int]) -> None:
-        self._check_open()
         self._unswept.update(host_ids)
 
     async def judge_by(self, rules: str) -> list[int]:
-        self._check_open()
         before, self._rules = self._rules, rules
         host_ids = [] if before == rules else list(self._hosts_by_id)
         self._unswept.update(host_ids)
         return host_ids
 
     async def sweep_mark(self, host_id: int) -> int:
-        self._check_open()
         return self._unswept[host_id]
 
     async def swept(self, host_id: int, mark: int) -> None:
-        self._check_open()
         if self._unswept[host_id] == mark:
             del self._unswept[host_id]
 
     async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
-        self._check_open()
         found = [(self._urls[url_id], template) for url_id, template in suspects]
         found = [(url, template) for url, template in found if url.state is UrlState.QUEUED]
         for url, template in found:
@@ -446,7 +497,6 @@ class MemoryFrontier(MemoryRows):
         return [url.id for url, _ in found]
 
     async def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
-        self._check_open()
         found = sorted(
             url_id
             for url_id, one in self._suspects.items()
@@ -457,7 +507,6 @@ class MemoryFrontier(MemoryRows):
         return found
 
     async def templates_of_host(self, host_id: int) -> HostTemplates:
-        self._check_open()
         samples = [(self._urls[url_id], words) for url_id, words in self._samples.items()]
         return HostTemplates(
             tuple(SampledPage(target_of(url.found.url), words) for url, words in samples if url.host_id == host_id),
@@ -467,7 +516,6 @@ class MemoryFrontier(MemoryRows):
         )
 
     async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
-        self._check_open()
         found: dict[tuple[int, str], list[int]] = {}
         for url_id in sorted(self._suspects):
             found.setdefault((self._urls[url_id].host_id, self._suspects[url_id]), []).append(url_id)
@@ -479,19 +527,142 @@ class MemoryFrontier(MemoryRows):
 
     async def totals(self) -> Totals:
         self._check_open()
-        counts = {"hosts": len(self._hosts)}
+        counts = Counter({"hosts": len(self._hosts)})
         for url in self._urls.values():
-            counts[url.state] = counts.get(url.state, 0) + 1
+            counts[url.state] += 1
         return totals_from(counts, self._marks)
 
     async def find_host(self, origin: Origin) -> HostRow | None:
-        self._check_open()
         host = self._hosts.get(origin)
         return None if host is None else host.as_row()
 
     def _check_open(self) -> None:
         if not self._is_open:
             raise RuntimeError("the frontier is not open")
+
+    def _check_known(self, batch: Batch) -> None:
+        names = {(file.sink, file.name) for file in batch.sink_files} | set(self._sink_files)
+        for sink, places in ((WARC_SINK, batch.written), (PAGES_SINK, batch.lines)):
+            for place in places:
+                if place is not None and (sink, place.name) not in names:
+                    raise ValueError(f"no output file {place.name} is known")
+        for settlement in batch.settlements:
+            task, host_id = settlement.task, settlement.host_id
+            if host_id not in self._hosts_by_id:
+                raise ValueError(f"{task.url}: no host {host_id}")
+            if task.id != 0 and (task.id not in self._urls or self._urls[task.id].host_id != host_id):
+                raise ValueError(f"{task.url}: no url {task.id} of host {host_id}")
+
+    def _insert(self, found: Discovered, via: int | None, new_hosts: list[KeptHost], queued: Counter[int]) -> int:
+        if found.origin.host in self._closed_hosts:
+            return 0
+        host = self._hosts.get(found.origin)
+        if host is None:
+            domain = registrable_domain(found.origin.host)
+            row = HostRow(len(self._hosts) + 1, found.origin, domain, slot_of(domain), queued=0)
+            host = self._hosts[found.origin] = self._hosts_by_id[row.id] = KeptHost(row)
+            new_hosts.append(host)
+        host_id = host.row.id
+        known = self._keys.get((host_id, found.key))
+        if known is not None:
+            known.hint = found.hint or known.hint
+            return 0
+        url = KeptUrl(len(self._urls) + 1, host_id, found, via, hint=found.hint)
+        self._urls[url.id] = self._keys[host_id, found.key] = url
+        host.counts.queued += 1
+        queued[host_id] += 1
+        return 1
+
+    def _erase(self, url: KeptUrl, now: float) -> None:
+        if url.place is not None:
+            self._list_takedown(url.found.url, url.place, now)
+        self._set_state(url, UrlState.FORGOTTEN)
+        url.found, url.via = replace(url.found, url=str(url.found.origin)), None
+        url.next_at = url.last_error = url.place = url.content_place = url.line = url.hint = None
+
+    def _list_takedown(self, url: str, place: Written, at: float) -> None:
+        self._takedowns.setdefault((place.name, place.offset), Takedown(url, place.name, place.offset, at))
+
+    def _put_visit(self, settlement: Settlement, place: Written | None, line: Written | None) -> None:
+        host = self._hosts_by_id[settlement.host_id]
+        host.counts.add(settlement)
+        if settlement.robots is not None:
+            self._put_robots(host, settlement.robots)
+        if settlement.task.id != 0:
+            url = self._urls[settlement.task.id]
+            if url.state is UrlState.FORGOTTEN:
+                if place is not None:
+                    self._list_takedown(settlement.task.url, place, settlement.finished_at)
+                return
+            if place is not None:
+                is_content = settlement.digest is not None and settlement.digest != url.digest
+                url.content_place = None if is_content else url.content_place or url.place
+            url.place, url.line = place or url.place, line or url.line
+            self._set_state(url, settlement.state)
+            (_, url.next_at, url.attempts, url.visited_at, url.last_status, url.last_error, _, url.etag,
+             url.last_modified, digest, _, _, ended, *learned, _, _, _) = visit_row(settlement)  # fmt: skip
+            url.digest = digest if digest is not None else url.digest
+            url.visits += ended
+            url.learned = tuple(old if new is None else new for old, new in zip(url.learned, learned, strict=True))
+
+    def _bring_forward(self, settlement: Settlement, after_s: float) -> None:
+        now = settlement.finished_at
+        for found in settlement.discovered:
+            if found.origin.host in self._closed_hosts:
+                continue
+            url = self._keys[self._hosts[found.origin].row.id, found.key]
+            lastmod = found.hint.lastmod if found.hint is not None else None
+            if lastmod is None or url.next_at is None or url.visited_at is None or url.state not in ENDS:
+                continue
+            if min(lastmod, now) > url.visited_at:
+                url.next_at = min(url.next_at, max(url.visited_at + after_s, now))
+
+    def _put_robots(self, host: KeptHost, robots: RobotsRecord) -> None:
+        is_as_it_was = robots.verdict == "rules" and robots.body is None  # a 304, or the like
+        if is_as_it_was and host.robots is not None:
+            robots = replace(robots, body=host.robots.body)
+        host.robots = robots
+        if is_as_it_was or robots.verdict == "unreachable":
+            return
+        digest = robots_digest(robots)
+        if [digest] != [one.digest for one in host.robots_versions[:1]]:
+            if host.robots_versions:
+                self._robots_changed.append(host.row.id)
+                self._unswept[host.row.id] += 1
+            version = RobotsVersion(robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body)
+            host.robots_versions = [version, *host.robots_versions][:ROBOTS_VERSIONS_KEPT]
+
+    def _set_state(self, url: KeptUrl, state: UrlState) -> None:
+        counts = self._hosts_by_id[url.host_id].counts
+        counts.queued += (state is UrlState.QUEUED) - (url.state is UrlState.QUEUED)
+        url.state = state
+        self._suspects.pop(url.id, None)
+
+    def _put_sink_files(self, files: Sequence[SinkFile]) -> None:
+        for file in files:
+            self._sink_files[file.sink, file.name] = file
+
+    def _task_of(self, url: KeptUrl) -> Task:
+        found = url.found
+        return Task(
+            id=url.id,
+            url=found.url,
+            kind=found.kind,
+            via=None if url.via is None else self._urls[url.via].found.url,
+            depth=found.depth,
+            hop_path=found.hop_path,
+            source=found.source,
+            priority=found.priority,
+            redirects=found.redirects,
+            attempt=url.attempts + 1,
+            etag=url.etag,
+            last_modified=url.last_modified,
+            visits=url.visits,
+            visited_at=url.visited_at if url.visits else None,
+            digest=url.digest if url.visits else None,
+            history=history_of(*url.learned) if url.visits else None,
+            hint=url.hint,
+        )
 
 
 def _place(row: UrlRow) -> tuple[int, int, int]:
