@@ -37,13 +37,12 @@ def _section(name: str) -> str:
 
 
 def _key(key: Key) -> str:
-    default = key.derived if key.default is None and key.derived else toml_text(key, key.default)
+    value = key.example if key.derived else toml_text(key, key.default)
     kind = key.kind.value
     force = "restart" if key.restart else "live"
-    value = key.example if key.default is None and key.derived else toml_text(key, key.default)
     if key.most is not None:
         kind += f", at most {number_text(key.kind, key.most)}"
-    return f"\n{_comment(key.description)}# {kind}; default: {default}; {force}\n#{key.name} = {value}\n"
+    return f"\n{_comment(key.description)}# {kind}; default: {key.derived or value}; {force}\n#{key.name} = {value}\n"
 
 
 def _comment(text: str) -> str:

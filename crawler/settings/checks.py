@@ -223,15 +223,12 @@ def _proxy(settings: Settings) -> Iterator[Finding]:
                 is_warning=True,
             )
         return
-    if "@" in network.proxy:
-        if settings.secrets.proxy_authorization is not None:
-            yield Finding(
-                ("network.proxy", "identity.secrets"),
-                "network.proxy and identity.secrets both have credentials for the proxy",
-                "leave those in network.proxy out",
-            )
-        elif (complaint := settings.complaint_about_proxy()) is not None:
-            yield Finding(("network.proxy",), f"network.proxy: {complaint}")
+    if "@" in network.proxy and settings.secrets.proxy_authorization is not None:
+        yield Finding(
+            ("network.proxy", "identity.secrets"),
+            "network.proxy and identity.secrets both have credentials for the proxy",
+            "leave those in network.proxy out",
+        )
     if network.resolve or network.nameservers:
         yield Finding(
             ("network.proxy", "network.resolve", "network.nameservers"),

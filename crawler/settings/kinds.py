@@ -1,17 +1,19 @@
-"""The types of the keys: what a check of `readers` accepts, and the Kind that says how such a value is written.
+"""The types of the keys: what each accepts, how it is written, and what is said of a value that it refuses.
 
-The Kind is how overrides, `config show` and the annotated file know how to read and write a key; pydantic passes it
-by. Invariant: every type used for a key carries exactly one Kind.
+pydantic checks the values and makes their JSON schema; the checks that it does not have are in `readers`. The Kind is
+how overrides, `config show` and the annotated file know how to read and write a key; pydantic passes it by. Invariant:
+the type of every key has a Kind, the outermost one counts.
 """
 
+import re
 from enum import Enum
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
+from pydantic_core import ErrorDetails
 
-from crawler.settings import readers
-from crawler.settings.quantities import format_duration, format_size, parse_duration, parse_size
-from crawler.settings.readers import or_derived, or_no_limit, whole_number
+from crawler.settings import quantities, readers
+from crawler.settings.problems import RefusedValue, did_you_mean, shown
 
 _T = TypeVar("_T")
 
@@ -26,7 +28,6 @@ class Kind(Enum):
     TEXT = "text"
     PATH = "path"
     LIST = "list"
-    PATHS = "list of paths"
     HOSTS = "word or list"
     TABLE = "table"
 
@@ -35,73 +36,95 @@ def number_text(kind: Kind, value: float) -> str:
     """A number as a person writes it."""
     match kind:
         case Kind.DURATION:
-            return format_duration(value)
+            return quantities.format_duration(value)
         case Kind.SIZE:
-            return format_size(int(value))
+            return quantities.format_size(int(value))
         case _:
             return f"{value:.0f}"
 
 
-Flag = Annotated[bool, BeforeValidator(readers.flag), Kind.FLAG]
-FlagOrDerived = Annotated[bool | None, BeforeValidator(or_derived(readers.flag)), Kind.FLAG]
+# In a JSON schema, a pattern judges texts only, and a minimum numbers only.
+_DURATION: Final = {"type": ["string", "number"], "pattern": quantities.DURATION}
+_SIZE: Final = {"type": ["string", "integer"], "pattern": quantities.SIZE}
 
-Count = Annotated[int, BeforeValidator(whole_number(1)), Kind.COUNT]
-CountOrNoLimit = Annotated[int | None, BeforeValidator(or_no_limit(whole_number(1))), Kind.COUNT]
-CountOrZeroOrNoLimit = Annotated[int | None, BeforeValidator(or_no_limit(whole_number(0))), Kind.COUNT]
-CountOrDerived = Annotated[int | None, BeforeValidator(or_derived(whole_number(1))), Kind.COUNT]
-CountOrZero = Annotated[int, BeforeValidator(whole_number(0)), Kind.COUNT]
-
-Duration = Annotated[float, BeforeValidator(parse_duration), Kind.DURATION]
-DurationOrDerived = Annotated[float | None, BeforeValidator(or_derived(parse_duration)), Kind.DURATION]
-PositiveDuration = Annotated[float, BeforeValidator(readers.positive_duration), Kind.DURATION]
-PositiveDurationOrNoLimit = Annotated[
-    float | None, BeforeValidator(or_no_limit(readers.positive_duration)), Kind.DURATION
+Flag = Annotated[bool, Field(strict=True), Kind.FLAG]
+Count = Annotated[int, Field(strict=True, ge=1), Kind.COUNT]
+CountOrZero = Annotated[int, Field(strict=True, ge=0), Kind.COUNT]
+Duration = Annotated[
+    float, BeforeValidator(quantities.parse_duration), WithJsonSchema(_DURATION | {"minimum": 0}), Kind.DURATION
 ]
+PositiveDuration = Annotated[Duration, Field(gt=0), WithJsonSchema(_DURATION | {"exclusiveMinimum": 0})]
+Size = Annotated[int, BeforeValidator(quantities.parse_size), WithJsonSchema(_SIZE | {"minimum": 0}), Kind.SIZE]
+PositiveSize = Annotated[Size, Field(gt=0), WithJsonSchema(_SIZE | {"exclusiveMinimum": 0})]
+OrNoLimit = Annotated[_T | None, BeforeValidator(readers.none_for_no_limit)]
 
-Size = Annotated[int, BeforeValidator(parse_size), Kind.SIZE]
-PositiveSize = Annotated[int, BeforeValidator(readers.positive_size), Kind.SIZE]
-PositiveSizeOrNoLimit = Annotated[int | None, BeforeValidator(or_no_limit(readers.positive_size)), Kind.SIZE]
+_NOT_EMPTY: Final = WithJsonSchema({"type": "string", "minLength": 1})
+Text = Annotated[str, Field(min_length=1), AfterValidator(readers.printable), Kind.TEXT]
+FileNamePart = Annotated[Text, AfterValidator(readers.file_name_part)]
+UserAgent = Annotated[Text, AfterValidator(readers.user_agent)]
+RobotsToken = Annotated[Text, AfterValidator(readers.robots_token)]
+Mailbox = Annotated[Text, AfterValidator(readers.mailbox)]
+Address = Annotated[Text, AfterValidator(readers.ip)]
+Ciphers = Annotated[Text, AfterValidator(readers.ciphers)]
+Listen = Annotated[Text, AfterValidator(readers.listen)]
+Seed = Annotated[Text, AfterValidator(readers.seed)]
+Pattern = Annotated[str, AfterValidator(readers.url_pattern)]
+Network = Annotated[Text, AfterValidator(readers.network)]
+Nameserver = Annotated[Text, AfterValidator(readers.nameserver)]
+ContentType = Annotated[Text, AfterValidator(readers.content_type)]
+Window = Annotated[Text, AfterValidator(readers.window)]
+HostPattern = Annotated[Text, AfterValidator(readers.host_pattern)]
+# Not a Text, for pydantic measures UTF-8 only, and a path may be of other bytes.
+Path = Annotated[str, AfterValidator(readers.printable), AfterValidator(readers.path_of), _NOT_EMPTY, Kind.PATH]
+# Never quoted in a message: it may be, or hold, a password.
+Secret = Annotated[str, BeforeValidator(readers.unquoted)]
+Proxy = Annotated[Secret, AfterValidator(readers.proxy), _NOT_EMPTY, Kind.TEXT]
 
-FileNamePart = Annotated[str, BeforeValidator(readers.file_name_part), Kind.TEXT]
-UserAgent = Annotated[str, BeforeValidator(readers.user_agent), Kind.TEXT]
-RobotsTokenOrDerived = Annotated[str | None, BeforeValidator(or_derived(readers.robots_token)), Kind.TEXT]
-MailboxOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.mailbox)), Kind.TEXT]
-AddressOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.ip)), Kind.TEXT]
-CiphersOrDerived = Annotated[str | None, BeforeValidator(or_derived(readers.ciphers)), Kind.TEXT]
-ProxyOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.proxy)), Kind.TEXT]
-PathOrDerived = Annotated[str | None, BeforeValidator(or_derived(readers.path_of)), Kind.PATH]
-
-ListenOrNone = Annotated[str | None, BeforeValidator(or_derived(readers.listen)), Kind.TEXT]
-
-ListOf = Annotated[tuple[_T, ...], BeforeValidator(readers.sequence), Kind.LIST]
-Paths = Annotated[
-    tuple[Annotated[str, BeforeValidator(readers.path_of)], ...], BeforeValidator(readers.sequence), Kind.PATHS
-]
-Seed = Annotated[str, BeforeValidator(readers.seed)]
-Pattern = Annotated[str, BeforeValidator(readers.url_pattern)]
-Address = Annotated[str, BeforeValidator(readers.ip)]
-Network = Annotated[str, BeforeValidator(readers.network)]
-Nameserver = Annotated[str, BeforeValidator(readers.nameserver)]
-Encoding = Annotated[str, BeforeValidator(readers.one_of("gzip", "deflate", "br", "zstd"))]
-Encodings = Annotated[
-    tuple[Encoding, ...], BeforeValidator(readers.sequence), AfterValidator(readers.distinct), Kind.LIST
-]
-ContentType = Annotated[str, BeforeValidator(readers.content_type)]
-Window = Annotated[str, BeforeValidator(readers.window)]
-HostPattern = Annotated[str, BeforeValidator(readers.host_pattern)]
+ListOf = Annotated[tuple[_T, ...], Kind.LIST]
+Encodings = Annotated[ListOf[Literal["gzip", "deflate", "br", "zstd"]], AfterValidator(readers.distinct)]
 Hosts = Annotated[
-    tuple[HostPattern, ...], BeforeValidator(readers.hosts_or_word), AfterValidator(readers.not_both), Kind.HOSTS
+    tuple[HostPattern, ...],
+    BeforeValidator(readers.hosts_or_word),
+    AfterValidator(readers.not_both),
+    WithJsonSchema(
+        {"anyOf": [{"enum": readers.SEED_WORDS}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}
+    ),
+    Kind.HOSTS,
 ]
-Resolve = Annotated[
-    dict[HostPattern, Annotated[tuple[Address, ...], BeforeValidator(readers.sequence)]],
-    BeforeValidator(readers.mapping),
-    Kind.TABLE,
-]
-Importance = Annotated[
-    dict[Pattern, Annotated[float, BeforeValidator(readers.factor)]], BeforeValidator(readers.mapping), Kind.TABLE
-]
+Resolve = Annotated[dict[HostPattern, tuple[Address, ...]], Kind.TABLE]
+Importance = Annotated[dict[Pattern, Annotated[float, BeforeValidator(readers.factor)]], Kind.TABLE]
 Headers = Annotated[
-    dict[Annotated[str, BeforeValidator(readers.field_name)], Annotated[str, BeforeValidator(readers.field_value)]],
-    BeforeValidator(readers.mapping),
+    dict[Annotated[Text, AfterValidator(readers.field_name)], Annotated[Secret, AfterValidator(readers.field_value)]],
     Kind.TABLE,
 ]
+
+# What is said of a value that pydantic refuses, by the type of its error.
+_REFUSALS: Final = {
+    "bool_type": "must be true or false, not {value}",
+    "int_type": "must be a whole number, not {value}",
+    "string_type": "must be text in quotes, not {value}",
+    "string_unicode": "must be UTF-8",
+    "string_too_short": "must not be empty",
+    "literal_error": "must be {expected}, not {value}",
+    "tuple_type": "must be a list, not {value}",
+    "dict_type": "must be a table, not {value}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}, not {value}",
+    "less_than_equal": "must be at most {le}",
+}
+
+
+def refusal(error: ErrorDetails, kind: Kind) -> RefusedValue:
+    """What is wrong with a value of a key of `kind`, for a person."""
+    facts, value, hint = error.get("ctx", {}), error["input"], ""
+    if isinstance(refused := facts.get("error"), RefusedValue):
+        return refused
+    if error["type"] == "literal_error":
+        facts["expected"] = facts["expected"].replace("'", '"')
+        words = re.findall('"(.*?)"', facts["expected"])
+        hint = "write it in quotes" if str(value) in words else did_you_mean(str(value), words)
+    elif error["type"] == "tuple_type" and isinstance(value, str):
+        hint = f"write [{shown(value)}]"
+    elif "le" in facts:
+        facts["le"] = number_text(kind, facts["le"])
+    return RefusedValue(_REFUSALS[error["type"]].format(value=shown(value), **facts), hint)

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from crawler.fetch.options import Secrets
 from crawler.settings.checks import findings
-from crawler.settings.kinds import Kind
+from crawler.settings.kinds import refusal
 from crawler.settings.problems import ConfigurationError, Problem, in_order
 from crawler.settings.schema import SECTIONS, keys
 from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, read_secrets
@@ -152,20 +152,9 @@ def _given(
 
 
 def _checked(item: Given) -> object:
-    """The value as the model keeps it; relative paths are taken from the folder of the file that gives them.
-
-    Raises pydantic's ValidationError.
-    """
-    key = keys()[str(item)]
-    section = SECTIONS[item.section].model_validate({item.name: item.value})
-    value: object = getattr(section, key.attribute)
-    folder = item.source.folder
-    if folder is None:
-        return value
-    if key.kind is Kind.PATH and isinstance(value, str):
-        return str(folder / value)
-    if key.kind is Kind.PATHS and isinstance(value, tuple):
-        return tuple(str(folder / part) for part in value)
+    """The value as the model keeps it. Raises pydantic's ValidationError."""
+    model = SECTIONS[item.section].model_validate({item.name: item.value}, context=item.source.folder)
+    value: object = getattr(model, keys()[str(item)].attribute)
     return value
 
 
@@ -173,13 +162,12 @@ def _problems_of(item: Given, error: ValidationError) -> list[Problem]:
     problems = []
     for detail in error.errors(include_url=False):
         location = detail["loc"]
-        refused = detail.get("ctx", {}).get("error")
-        message = str(refused) if refused is not None else detail["msg"]
+        refused = refusal(detail, keys()[str(item)].kind)
         at_key = location[-1] == "[key]"  # pydantic's word for a table's key, as against its value
         inner = tuple(location[:-1]) if at_key else tuple(location)
         subject = f"a key of {item}" if at_key else f"an entry of {item}" if len(inner) > 1 else str(item)
-        hint = getattr(refused, "hint", "")
-        problems.append(item.source.problem((item.section, *inner), f"{subject} {message}", hint, at_key=at_key))
+        place = (item.section, *inner)
+        problems.append(item.source.problem(place, f"{subject} {refused}", refused.hint, at_key=at_key))
     return problems
 
 

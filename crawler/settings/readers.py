@@ -7,17 +7,18 @@ value it returned passes unchanged.
 
 import re
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import Final, Generic, TypeVar
+from typing import Final
+from urllib.parse import unquote
+
+from pydantic import ValidationInfo
 
 from crawler.core import url
 from crawler.core.hours import HoursError, spans
 from crawler.core.scope import ScopePatternError, compile_pattern
 from crawler.core.vocabulary import DenyReason
+from crawler.fetch.credentials import BadCredential, basic
 from crawler.settings.problems import RefusedValue, did_you_mean, shown
-from crawler.settings.quantities import parse_duration, parse_size
 
 SEED_WORDS: Final = ("seed-hosts", "seed-domains")
 NO_LIMIT: Final = "none"  # how a key that may be without a limit says so; TOML has no null
@@ -27,48 +28,10 @@ _MEDIA_RANGE = re.compile(r"[!#$&^_.+*0-9a-z-]+/[!#$&^_.+*0-9a-z-]+")  # RFC 683
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"[^\s/?#@:\\*\[\]]+|\[[0-9A-Fa-f:.]+\]")
 _SERVER = re.compile(r"\[(?P<v6>[^\]]+)\](?::(?P<port6>\d+))?|(?P<v4>[^:]+)(?::(?P<port4>\d+))?")
-_T = TypeVar("_T")
 
 
-def flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise RefusedValue(f"must be true or false, not {shown(value)}")
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class WholeNumber:
-    """A check for a whole number of at least `least`."""
-
-    least: int
-
-    def __call__(self, value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise RefusedValue(f"must be a whole number, not {shown(value)}")
-        if not self.least <= value < 2**63:
-            few = value < self.least
-            raise RefusedValue(f"must be at least {self.least}, not {value}" if few else "must be less than 2^63")
-        return value
-
-
-def whole_number(least: int) -> Callable[[object], int]:
-    return WholeNumber(least)
-
-
-def _more_than_zero(value: float) -> float:
-    if value <= 0:
-        raise RefusedValue("must be more than 0")
-    return value
-
-
-def positive_duration(value: object) -> float:
-    return _more_than_zero(parse_duration(value))
-
-
-def positive_size(value: object) -> int:
-    size = parse_size(value)
-    _more_than_zero(size)
-    return size
+def none_for_no_limit(value: object) -> object:
+    return None if value == NO_LIMIT else value
 
 
 def factor(value: object) -> float:
@@ -78,70 +41,22 @@ def factor(value: object) -> float:
     return float(value)
 
 
-@dataclass(frozen=True, slots=True)
-class OrDerived(Generic[_T]):
-    """None where nothing was given (the default), else what `check` makes of the value."""
-
-    check: Callable[[object], _T]
-
-    def __call__(self, value: object) -> _T | None:
-        return None if value is None else self.check(value)
-
-
-@dataclass(frozen=True, slots=True)
-class OrNoLimit(Generic[_T]):
-    """As `check`, with "none" for no limit."""
-
-    check: Callable[[object], _T]
-
-    def __call__(self, value: object) -> _T | None:
-        return None if value is None or value == NO_LIMIT else self.check(value)
-
-
-def or_derived(check: Callable[[object], _T]) -> Callable[[object], _T | None]:
-    return OrDerived(check)
-
-
-def or_no_limit(check: Callable[[object], _T]) -> Callable[[object], _T | None]:
-    return OrNoLimit(check)
-
-
-def text_of(value: object) -> str:
-    if not isinstance(value, str):
-        raise RefusedValue(f"must be text in quotes, not {shown(value)}")
-    if not value.strip():
+def printable(text: str) -> str:
+    if not text.strip():
         raise RefusedValue("must not be empty")
-    if any(ord(char) < 32 or ord(char) == 127 for char in value):
+    if re.search(r"[\0-\x1f\x7f]", text):
         raise RefusedValue("must not contain control characters")
+    return text
+
+
+def unquoted(value: object) -> str:
+    """For what may be a secret: pydantic's error would lead to a message that quotes the value."""
+    if not isinstance(value, str):
+        raise RefusedValue("must be text in quotes")
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """A check for a closed set of words; those of `later` are known, but this version cannot do them."""
-
-    words: tuple[str, ...]
-    later: tuple[str, ...] = ()
-
-    def __call__(self, value: object) -> str:
-        quoted = [f'"{word}"' for word in self.words]
-        choice = " or ".join((", ".join(quoted[:-1]), quoted[-1])) if len(quoted) > 1 else quoted[0]
-        if isinstance(value, str):
-            if value in self.words:
-                return value
-            if value in self.later:
-                raise RefusedValue(f'= "{value}" is not supported by this version')
-            raise RefusedValue(f"must be {choice}, not {shown(value)}", did_you_mean(value, self.words))
-        hint = "write it in quotes" if str(value) in self.words else ""
-        raise RefusedValue(f"must be {choice}, not {shown(value)}", hint)
-
-
-def one_of(*words: str, later: tuple[str, ...] = ()) -> Callable[[object], str]:
-    return OneOf(words, later)
-
-
-def file_name_part(value: object) -> str:
-    text = text_of(value)
+def file_name_part(text: str) -> str:
     if _NAME.fullmatch(text) is None:
         raise RefusedValue(
             f'must be letters, digits, ".", "_" and "-", 64 at most, a letter or digit first; not {shown(text)}'
@@ -149,8 +64,7 @@ def file_name_part(value: object) -> str:
     return text
 
 
-def ciphers(value: object) -> str:
-    text = text_of(value)
+def ciphers(text: str) -> str:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
     except (ssl.SSLError, ValueError):
@@ -160,45 +74,29 @@ def ciphers(value: object) -> str:
     return text
 
 
-def user_agent(value: object) -> str:
-    text = text_of(value)
+def user_agent(text: str) -> str:
     if not text.isascii() or TOKEN.match(text) is None:
         raise RefusedValue(f'must be ASCII text that begins with a product, as in "mybot/1.0", not {shown(text)}')
     return text.strip()
 
 
-def robots_token(value: object) -> str:
-    text = text_of(value)
+def robots_token(text: str) -> str:
     if TOKEN.fullmatch(text) is None or text == "*":
         raise RefusedValue(f'must be one product name without version, as in "mybot", not {shown(text)}')
     return text
 
 
-def mailbox(value: object) -> str:
-    text = text_of(value)
+def mailbox(text: str) -> str:
     if not text.isascii() or "@" not in text.strip("@"):
         raise RefusedValue(f"must be an e-mail address, not {shown(text)}")
     return text
 
 
-def path_of(value: object) -> str:
-    text = text_of(value)
+def path_of(text: str, info: ValidationInfo) -> str:
+    """A relative path is taken from the directory of the file it stands in, the context of the validation."""
     if text.startswith("~"):
         raise RefusedValue('must be written out: "~" means nothing here')
-    return text
-
-
-def sequence(value: object) -> object:
-    if not isinstance(value, list | tuple):
-        hint = f"write [{shown(value)}]" if isinstance(value, str) else ""
-        raise RefusedValue(f"must be a list, not {shown(value)}", hint)
-    return value
-
-
-def mapping(value: object) -> object:
-    if not isinstance(value, dict):
-        raise RefusedValue(f"must be a table, not {shown(value)}")
-    return value
+    return str(info.context / text) if info.context else text
 
 
 def hosts_or_word(value: object) -> object:
@@ -207,7 +105,7 @@ def hosts_or_word(value: object) -> object:
             return (value,)
         hint = did_you_mean(value, SEED_WORDS) or f"write [{shown(value)}]"
         raise RefusedValue(f'must be "seed-hosts", "seed-domains" or a list of hosts, not {shown(value)}', hint)
-    return sequence(value)
+    return value
 
 
 def not_both(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -218,9 +116,8 @@ def not_both(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
-def host_pattern(value: object) -> str:
+def host_pattern(text: str) -> str:
     """A host name as the URL standard serialises it, with "*." before it for its subdomains."""
-    text = text_of(value)
     bare = text.removeprefix("*.")
     if _HOST.fullmatch(bare) is None:
         hint = ""
@@ -236,8 +133,7 @@ def host_pattern(value: object) -> str:
     return f"*.{origin.host}" if text != bare else origin.host
 
 
-def seed(value: object) -> str:
-    text = text_of(value)
+def seed(text: str) -> str:
     try:
         url.seed(text)
     except url.UrlError as error:
@@ -245,19 +141,17 @@ def seed(value: object) -> str:
     return text
 
 
-def url_pattern(value: object) -> str:
-    if not isinstance(value, str):
-        raise RefusedValue(f"must be text in quotes, not {shown(value)}")
+def url_pattern(text: str) -> str:
     try:
-        compile_pattern(value)
+        compile_pattern(text)
     except ScopePatternError as error:
         raise RefusedValue(f"must be a glob or a regular expression: {error}") from None
-    return value
+    return text
 
 
-def content_type(value: object) -> str:
+def content_type(text: str) -> str:
     """A media type without parameters, lower case; "*" stands for any characters of one of its two halves."""
-    text = text_of(value).strip().lower()
+    text = text.strip().lower()
     if _MEDIA_RANGE.fullmatch(text) is None:
         hint = "without parameters" if ";" in text else ""
         if "/" not in text and _MEDIA_RANGE.fullmatch(f"text/{text}"):
@@ -271,8 +165,8 @@ _TOP_LEVEL: Final = frozenset(
 )
 
 
-def window(value: object) -> str:
-    text = text_of(value).strip()
+def window(text: str) -> str:
+    text = text.strip()
     try:
         spans(text)
     except HoursError as error:
@@ -280,16 +174,14 @@ def window(value: object) -> str:
     return text
 
 
-def ip(value: object) -> str:
-    text = text_of(value)
+def ip(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
         raise RefusedValue(f"must be an IP address, not {shown(text)}") from None
 
 
-def network(value: object) -> str:
-    text = text_of(value)
+def network(text: str) -> str:
     message = f'must be a network such as "127.0.0.0/8", not {shown(text)}'
     try:
         loose = ip_network(text, strict=False)
@@ -300,8 +192,7 @@ def network(value: object) -> str:
     return str(loose)
 
 
-def nameserver(value: object) -> str:
-    text = text_of(value)
+def nameserver(text: str) -> str:
     if ":" in text and _is_address(text):
         return text
     match = _SERVER.fullmatch(text)
@@ -312,11 +203,9 @@ def nameserver(value: object) -> str:
     return text
 
 
-def proxy(value: object) -> str:
+def proxy(text: str) -> str:
     """Never quoted in a message: it may hold a password."""
-    if not isinstance(value, str):
-        raise RefusedValue("must be text in quotes")
-    scheme, _, rest = value.partition("://")
+    scheme, _, rest = text.partition("://")
     if scheme.lower() != "http" or not rest:
         hint = "proxies over TLS and SOCKS proxies are not supported" if rest else ""
         raise RefusedValue('must be a URL such as "http://proxy.example.org:3128"', hint)
@@ -328,9 +217,21 @@ def proxy(value: object) -> str:
         raise RefusedValue("must be a URL of a host and a port", hint) from None
     if place.rstrip("/") not in (origin.host, f"{origin.host}:{origin.port}"):
         raise RefusedValue(f"must be a URL of a host and a port alone, as http://{origin.host}:{origin.port}")
-    if userinfo and (":" not in userinfo or re.search(r"[/?#\s]", userinfo)):
+    if not userinfo:
+        return f"http://{origin.host}:{origin.port}"
+    if ":" not in userinfo or re.search(r"[/?#\s\ud800-\udfff]", userinfo):
         raise RefusedValue("must have user and password as user:password@, what is special in them percent-encoded")
-    return f"http://{userinfo}@{origin.host}:{origin.port}" if userinfo else f"http://{origin.host}:{origin.port}"
+    try:
+        proxy_authorization(userinfo)
+    except BadCredential as error:
+        raise RefusedValue(f"must have a user and password that can be sent: {error}") from None
+    return f"http://{userinfo}@{origin.host}:{origin.port}"
+
+
+def proxy_authorization(userinfo: str) -> str:
+    """The value of Proxy-Authorization for user and password as a URL has them. Raises BadCredential."""
+    username, _, password = userinfo.partition(":")
+    return basic(unquote(username), unquote(password))
 
 
 def _is_address(text: str) -> bool:
@@ -359,8 +260,7 @@ _OWN_FIELDS: Final = {
 }
 
 
-def field_name(value: object) -> str:
-    text = text_of(value)
+def field_name(text: str) -> str:
     if TOKEN.fullmatch(text) is None:
         raise RefusedValue(f"must be a header name, not {shown(text)}")
     if text.lower() in _OWN_FIELDS:
@@ -368,13 +268,11 @@ def field_name(value: object) -> str:
     return text
 
 
-def field_value(value: object) -> str:
+def field_value(text: str) -> str:
     """Never quoted in a message: it may be a secret. Source: RFC 9110 §5.5."""
-    if not isinstance(value, str):
-        raise RefusedValue("must be text in quotes")
-    if not value.isascii() or any((ord(char) < 32 and char != "\t") or ord(char) == 127 for char in value):
+    if not text.isascii() or not text.replace("\t", " ").isprintable():
         raise RefusedValue("must be ASCII text without control characters")
-    return value.strip(" \t")
+    return text.strip(" \t")
 
 
 def distinct(value: tuple[str, ...]) -> tuple[str, ...]:
@@ -387,9 +285,8 @@ def distinct(value: tuple[str, ...]) -> tuple[str, ...]:
 _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
 
 
-def listen(value: object) -> str:
+def listen(text: str) -> str:
     """Where the status page is served: a loopback address and a port, or an absolute path."""
-    text = text_of(value)
     if text.startswith("/"):
         return text
     host, colon, port = text.rpartition(":")

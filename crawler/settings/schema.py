@@ -7,7 +7,9 @@ Key, in the order of the file.
 import json
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final, cast, get_args, get_type_hints
+
+from pydantic.fields import FieldInfo
 
 from crawler.settings import sections
 from crawler.settings.kinds import Kind
@@ -15,23 +17,7 @@ from crawler.settings.problems import did_you_mean
 from crawler.settings.quantities import format_duration, format_size
 from crawler.settings.readers import NO_LIMIT, SEED_WORDS
 
-SECTIONS: Final[dict[str, type[sections.Section]]] = {
-    "crawl": sections.Crawl,
-    "identity": sections.Identity,
-    "scope": sections.Scope,
-    "traps": sections.Traps,
-    "politeness": sections.Politeness,
-    "fetch": sections.Fetch,
-    "content": sections.Content,
-    "network": sections.Network,
-    "tls": sections.Tls,
-    "recrawl": sections.Recrawl,
-    "frontier": sections.Frontier,
-    "output": sections.Output,
-    "log": sections.Log,
-    "admin": sections.Admin,
-    "engine": sections.Engine,
-}
+SECTIONS: Final[dict[str, type[sections.Section]]] = get_type_hints(sections.Sections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +49,23 @@ def keys() -> dict[str, Key]:
     found = {}
     for section, model in SECTIONS.items():
         for attribute, field in model.model_fields.items():
-            extra = field.json_schema_extra
-            kinds = [item for item in field.metadata if isinstance(item, Kind)]
-            if not isinstance(extra, dict) or len(kinds) != 1:
-                raise TypeError(f"{section}.{attribute} was not declared with _key and one Kind")
-            most = extra["most"] if isinstance(extra["most"], int | float) else None
-            if (most is None) is (kinds[0] in (Kind.COUNT, Kind.DURATION, Kind.SIZE)):
-                raise TypeError(f"{section}.{attribute}: a number, and only a number, has a largest value")
             key = Key(
                 section=section,
                 name=field.alias or attribute,
                 attribute=attribute,
-                kind=kinds[0],
+                kind=_kind(field),
                 description=field.description or "",
                 default=field.default,
-                most=most,
-                restart=extra["restart"] is True,
-                derived=str(extra["derived"]),
-                example=str(extra["example"]),
+                **cast("dict[str, Any]", field.json_schema_extra),
             )
             found[str(key)] = key
     return found
+
+
+def _kind(field: FieldInfo) -> Kind:
+    """The outermost Kind of a type, which for `X | None` is that of X."""
+    inner = (item for part in get_args(field.annotation) for item in getattr(part, "__metadata__", ()))
+    return [item for item in (*inner, *field.metadata) if isinstance(item, Kind)][-1]
 
 
 def complaint_about(section: str, name: str) -> tuple[str, str] | None:
@@ -91,8 +73,6 @@ def complaint_about(section: str, name: str) -> tuple[str, str] | None:
     dotted = f"{section}.{name}"
     if dotted in keys():
         return None
-    if dotted in sections.UNSUPPORTED:
-        return f"{dotted} is not supported by this version", ""
     if section not in SECTIONS:
         return f'unknown section "{section}"', did_you_mean(section, SECTIONS)
     elsewhere = [str(key) for key in keys().values() if key.name == name]

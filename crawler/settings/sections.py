@@ -1,13 +1,13 @@
 """The sections of the configuration: every key, its type, its default, and what it means.
 
 Defaults are taken from the option classes of the rooms, which own them; only what no room owns has its default here.
-Keys that are planned but that nothing implements yet are named in UNSUPPORTED, so that they are refused by name rather
-than accepted without effect. Invariant: every field is made by `_key`, so each has a description and a reload tag.
+Invariant: every field is made by `_key`, so each has a description and a reload tag.
 """
 
-from typing import Annotated, Any, Final
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
 from crawler.content.options import ContentOptions
@@ -16,8 +16,6 @@ from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.options import LogOptions
 from crawler.settings import kinds as k
-from crawler.settings.problems import RefusedValue
-from crawler.settings.readers import one_of, or_derived
 from crawler.sinks.options import SinkOptions
 
 _CONTENT: Final = ContentOptions()
@@ -41,9 +39,6 @@ _GIB: Final = 1024**3
 _TIB: Final = 1024**4
 _PIB: Final = 1024**5
 
-# "section.key" of what OPERATIONS plans and this version does not do.
-UNSUPPORTED: Final[frozenset[str]] = frozenset()
-
 
 def _key(
     default: object,
@@ -62,7 +57,7 @@ def _key(
     `example`: a value for the annotated file where the default cannot be written down.
     """
     extra: JsonDict = {"most": most, "restart": restart, "derived": derived, "example": example}
-    return Field(default=default, description=description, alias=alias, json_schema_extra=extra)
+    return Field(default=default, description=description, alias=alias, le=most, json_schema_extra=extra)
 
 
 class Section(BaseModel):
@@ -70,35 +65,25 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    @field_validator("*")
-    @classmethod
-    def _not_beyond_most(cls, value: object, info: ValidationInfo) -> object:
-        field = cls.model_fields[info.field_name or ""]
-        most = field.json_schema_extra["most"] if isinstance(field.json_schema_extra, dict) else None
-        if isinstance(most, int | float) and isinstance(value, int | float) and value > most:
-            (kind,) = (item for item in field.metadata if isinstance(item, k.Kind))
-            raise RefusedValue(f"must be at most {k.number_text(kind, most)}")
-        return value
-
 
 class Crawl(Section):
     """What is crawled, and when `crawler crawl` ends."""
 
     name: k.FileNamePart = _key(_SINK.name, "First part of the name of every output file.")
     seeds: k.ListOf[k.Seed] = _key((), "URLs to begin with; without a scheme, https.")
-    seed_files: k.Paths = _key((), 'Files of seeds, one a line; "#" begins a comment.')
+    seed_files: k.ListOf[k.Path] = _key((), 'Files of seeds, one a line; "#" begins a comment.')
     linger: k.Duration = _key(
         _ENGINE.linger_s,
         "How long `crawler crawl` waits for what is due later; `crawler run` never ends by itself.",
         most=10 * _YEAR,
     )
-    sitemaps: Annotated[str | None, BeforeValidator(or_derived(one_of("off", "named", "probe"))), k.Kind.TEXT] = _key(
+    sitemaps: Annotated[Literal["off", "named", "probe"] | None, k.Kind.TEXT] = _key(
         None,
         'Sitemaps that are read: "named" in robots.txt; "probe": where none is named, /sitemap.xml as well; "off".',
         derived='"probe" for `crawler run`, "named" for `crawler crawl`',
         example='"probe"',
     )
-    max_duration: k.PositiveDurationOrNoLimit = _key(
+    max_duration: k.OrNoLimit[k.PositiveDuration] = _key(
         _ENGINE.max_duration_s, "How long one run of `crawler crawl` may take.", most=10 * _YEAR
     )
 
@@ -107,21 +92,21 @@ class Identity(Section):
     """Who asks. Say how to reach you: `crawler run` refuses a user_agent without a URL or an e-mail address."""
 
     user_agent: k.UserAgent = _key(_IDENTITY.user_agent, "Sent with every request.")
-    robots_token: k.RobotsTokenOrDerived = _key(
+    robots_token: k.RobotsToken | None = _key(
         None,
         "The name that groups of robots.txt are matched with.",
         restart=True,
         derived="the first product in user_agent",
         example='"crawlerd"',
     )
-    from_address: k.MailboxOrNone = _key(
+    from_address: k.Mailbox | None = _key(
         _IDENTITY.from_address,
         "E-mail address for the From header.",
         derived="not sent",
         example='"operator@example.org"',
         alias="from",
     )
-    secrets: k.PathOrDerived = _key(
+    secrets: k.Path | None = _key(
         None,
         "TOML file of credentials, each for one origin and for no other, and of those for the proxy; not readable by "
         "everyone. Its form is in docs/OPERATIONS.md.",
@@ -146,9 +131,9 @@ class Scope(Section):
         '"://", with path and query if it begins with "/".',
     )
     exclude: k.ListOf[k.Pattern] = _key((), "A URL that matches one is not fetched, whatever `include` says.")
-    max_depth: k.CountOrZeroOrNoLimit = _key(_SCOPE.max_depth, "Links from a seed.", most=1_000_000)
-    max_urls: k.CountOrNoLimit = _key(_SCOPE.max_urls, "URLs, over the life of the output directory.", most=10**12)
-    max_urls_per_host: k.CountOrNoLimit = _key(_SCOPE.max_urls_per_host, "URLs of one host.", most=10**12)
+    max_depth: k.OrNoLimit[k.CountOrZero] = _key(_SCOPE.max_depth, "Links from a seed.", most=1_000_000)
+    max_urls: k.OrNoLimit[k.Count] = _key(_SCOPE.max_urls, "URLs, over the life of the output directory.", most=10**12)
+    max_urls_per_host: k.OrNoLimit[k.Count] = _key(_SCOPE.max_urls_per_host, "URLs of one host.", most=10**12)
     requisites: k.Flag = _key(
         _SCOPE.requisites, "Images, styles and scripts of a page are fetched even where they are out of scope."
     )
@@ -162,7 +147,7 @@ class Scope(Section):
 class Traps(Section):
     """Parts of a site that have no end: how much is taken from them."""
 
-    detect: Annotated[str, BeforeValidator(one_of("off", "report", "hold")), k.Kind.TEXT] = _key(
+    detect: Annotated[Literal["off", "report", "hold"], k.Kind.TEXT] = _key(
         _TRAPS.detect,
         '"hold": URLs of a template whose pages are all alike are fetched last, and left if that never ends; "report": '
         'such templates are told and fetched like others; "off": nothing of this section holds.',
@@ -188,13 +173,13 @@ class Traps(Section):
 class Politeness(Section):
     """How often a host may be asked."""
 
-    key: Annotated[str, BeforeValidator(one_of("domain", "host")), k.Kind.TEXT] = _key(
+    key: Annotated[Literal["domain", "host"], k.Kind.TEXT] = _key(
         _POLITENESS.key,
         '"domain": hosts of one registrable domain share the delay; "host": each has its own.',
         restart=True,
     )
     delay: k.Duration = _key(_POLITENESS.delay_s, "Rest between two requests to one key.", most=_DAY)
-    address_delay: k.DurationOrDerived = _key(
+    address_delay: k.Duration | None = _key(
         _POLITENESS.address_delay_s,
         "Rest between two requests to one IP address.",
         derived="250ms, or delay if that is shorter",
@@ -209,14 +194,14 @@ class Politeness(Section):
         "Connections to one origin; more than 1 counts only where the delay is 0.",
         most=1_000,
     )
-    connections_per_address: k.CountOrDerived = _key(
+    connections_per_address: k.Count | None = _key(
         _POLITENESS.connections_per_address,
         "Requests in flight at one IP address; set here, also the connections kept open to it.",
         derived="4, or connections_per_host if that is more",
         example="4",
         most=10_000,
     )
-    robots: Annotated[str, BeforeValidator(one_of("obey", "ignore")), k.Kind.TEXT] = _key(
+    robots: Annotated[Literal["obey", "ignore"], k.Kind.TEXT] = _key(
         _POLITENESS.robots, '"obey" or "ignore" robots.txt.'
     )
     adaptive: k.Flag = _key(_POLITENESS.adaptive, "Rest longer while a host answers slowly or with errors.")
@@ -239,7 +224,7 @@ class Fetch(Section):
     total_timeout: k.PositiveDuration = _key(
         _FETCH.total_timeout_s, "For one exchange, everything included.", most=7 * _DAY
     )
-    min_rate: k.PositiveSizeOrNoLimit = _key(
+    min_rate: k.OrNoLimit[k.PositiveSize] = _key(
         _FETCH.min_rate, "Bytes a second that an answer must bring on average, judged after a minute.", most=_GIB
     )
     max_head: k.PositiveSize = _key(
@@ -283,15 +268,15 @@ class Fetch(Section):
     idle_timeout: k.PositiveDuration = _key(
         _FETCH.idle_timeout_s, "An idle connection is closed after this.", most=7 * _DAY
     )
-    max_connection_age: k.PositiveDurationOrNoLimit = _key(
+    max_connection_age: k.OrNoLimit[k.PositiveDuration] = _key(
         _FETCH.max_connection_age_s, "An older connection is not used again.", most=_YEAR
     )
-    max_requests_per_connection: k.CountOrNoLimit = _key(
+    max_requests_per_connection: k.OrNoLimit[k.Count] = _key(
         _FETCH.max_requests_per_connection, "A connection is closed after so many requests.", most=10**9
     )
     encodings: k.Encodings = _key(_FETCH.encodings, "Content codings asked for: gzip, deflate, br, zstd.")
     headers: k.Headers = _key({}, "More header fields for every request; their values are masked in `config show`.")
-    cookies: Annotated[str, BeforeValidator(one_of("off", "session")), k.Kind.TEXT] = _key(
+    cookies: Annotated[Literal["off", "session"], k.Kind.TEXT] = _key(
         _FETCH.cookies,
         '"off", or "session": cookies are sent back where they belong, and forgotten when the process ends.',
         restart=True,
@@ -301,10 +286,12 @@ class Fetch(Section):
         'Types of 2xx answers whose bodies are read, as in ["text/*", "application/*+xml"]; empty: all. Of another '
         "type the head alone is kept, outcome truncated; an answer that does not say its type is read.",
     )
-    bandwidth: k.PositiveSizeOrNoLimit = _key(
+    bandwidth: k.OrNoLimit[k.PositiveSize] = _key(
         _FETCH.bandwidth, "Bytes a second that may come, from all hosts together, on average.", most=_TIB
     )
-    bandwidth_per_host: k.PositiveSizeOrNoLimit = _key(_FETCH.bandwidth_per_host, "The same from one host.", most=_TIB)
+    bandwidth_per_host: k.OrNoLimit[k.PositiveSize] = _key(
+        _FETCH.bandwidth_per_host, "The same from one host.", most=_TIB
+    )
     hours: k.ListOf[k.Window] = _key(
         _ENGINE.hours,
         'When requests may leave, by the local clock (TZ): ["22:00-06:00"], ["Mon-Fri 19:00-07:00", "Sat,Sun '
@@ -335,22 +322,22 @@ class Network(Section):
     nameservers: k.ListOf[k.Nameserver] = _key(
         _NETWORK.nameservers, 'DNS servers, "192.0.2.1" or "192.0.2.1:5353"; empty: those of the system.'
     )
-    ca_file: k.PathOrDerived = _key(
+    ca_file: k.Path | None = _key(
         _NETWORK.ca_file,
         "PEM file of certificate authorities that are trusted as well.",
         derived="none but the public ones",
         example='"ca.pem"',
     )
-    bind_address: k.AddressOrNone = _key(
+    bind_address: k.Address | None = _key(
         _NETWORK.bind_address,
         "Local address of outgoing connections.",
         derived="the system chooses",
         example='"192.0.2.10"',
     )
-    address_family: Annotated[str, BeforeValidator(one_of("any", "ipv4", "ipv6")), k.Kind.TEXT] = _key(
+    address_family: Annotated[Literal["any", "ipv4", "ipv6"], k.Kind.TEXT] = _key(
         _NETWORK.address_family, '"any", "ipv4" or "ipv6".'
     )
-    proxy: k.ProxyOrNone = _key(
+    proxy: k.Proxy | None = _key(
         None,
         "HTTP proxy that every connection goes through; its credentials are best kept in identity.secrets. It resolves "
         "the names, so it is the proxy that must refuse private addresses.",
@@ -364,10 +351,8 @@ class Tls(Section):
     """How servers are verified."""
 
     verify: k.Flag = _key(_TLS.verify, "Check certificates; without, anybody on the way can answer for a server.")
-    min_version: Annotated[str, BeforeValidator(one_of("1.2", "1.3")), k.Kind.TEXT] = _key(
-        _TLS.min_version, '"1.2" or "1.3".'
-    )
-    ciphers: k.CiphersOrDerived = _key(
+    min_version: Annotated[Literal["1.2", "1.3"], k.Kind.TEXT] = _key(_TLS.min_version, '"1.2" or "1.3".')
+    ciphers: k.Ciphers | None = _key(
         _TLS.ciphers,
         'Ciphers to offer up to TLS 1.2, as openssl-ciphers(1) names them. "DEFAULT" reaches older servers too, which '
         "know only CBC with SHA-1 (ECDHE-RSA-AES128-SHA) or the RSA key exchange.",
@@ -379,7 +364,7 @@ class Tls(Section):
 class Recrawl(Section):
     """Coming back to pages."""
 
-    enabled: k.FlagOrDerived = _key(
+    enabled: k.Flag | None = _key(
         None,
         "Visit pages again, each as often as its changes and its importance are worth.",
         derived="true for `crawler run`, false for `crawler crawl`",
@@ -391,7 +376,7 @@ class Recrawl(Section):
     max_interval: k.PositiveDuration = _key(
         _RECRAWL.max_interval_s, "No page is left longer, but for those that are gone (404, 410).", most=10 * _YEAR
     )
-    visits_per_day: k.CountOrDerived = _key(
+    visits_per_day: k.Count | None = _key(
         _RECRAWL.visits_per_day,
         "Revisits a day, all hosts together; first visits do not count.",
         derived="a seventh of the pages known: each once a week on average",
@@ -408,13 +393,11 @@ class Recrawl(Section):
 class Frontier(Section):
     """Where the URLs are kept."""
 
-    store: Annotated[str, BeforeValidator(one_of("sqlite", later=("postgres", "postgresql"))), k.Kind.TEXT] = _key(
-        "sqlite", '"sqlite".', restart=True
-    )
-    path: k.PathOrDerived = _key(
+    store: Annotated[Literal["sqlite"], k.Kind.TEXT] = _key("sqlite", '"sqlite".', restart=True)
+    path: k.Path | None = _key(
         None, "The database.", restart=True, derived="<output>/frontier.db", example='"/var/lib/crawler/frontier.db"'
     )
-    duplicates: Annotated[str, BeforeValidator(one_of("exact", "filter")), k.Kind.TEXT] = _key(
+    duplicates: Annotated[Literal["exact", "filter"], k.Kind.TEXT] = _key(
         "exact",
         '"exact": a URL is known by an index of the store. "filter": by Bloom filters in memory, four bytes a URL, '
         "wrong for two in a million at most (a URL that is never stored); for crawls of tens of millions.",
@@ -425,7 +408,7 @@ class Frontier(Section):
 class Output(Section):
     """What is written."""
 
-    directory: k.PathOrDerived = _key(
+    directory: k.Path | None = _key(
         None,
         "Everything is written below it. `crawler run` needs it.",
         restart=True,
@@ -443,10 +426,10 @@ class Output(Section):
 class Log(Section):
     """What is logged, and how long it is kept."""
 
-    level: Annotated[str, BeforeValidator(one_of("debug", "info", "warning", "error")), k.Kind.TEXT] = _key(
+    level: Annotated[Literal["debug", "info", "warning", "error"], k.Kind.TEXT] = _key(
         _LOG.level, '"debug", "info", "warning" or "error".'
     )
-    directory: k.PathOrDerived = _key(
+    directory: k.Path | None = _key(
         _LOG.directory, "The log files.", restart=True, derived="<output>/logs", example='"/var/log/crawler"'
     )
     rotate_size: k.PositiveSize = _key(_LOG.rotate_size, "A log file ends at this size.", most=_TIB)
@@ -456,14 +439,14 @@ class Log(Section):
 class Admin(Section):
     """How the running daemon is reached."""
 
-    socket: k.PathOrDerived = _key(
+    socket: k.Path | None = _key(
         None,
         "Unix socket for control; its path has 107 bytes at most.",
         restart=True,
         derived="<output>/control.sock",
         example='"/run/crawler/control.sock"',
     )
-    listen: k.ListenOrNone = _key(
+    listen: k.Listen | None = _key(
         None,
         'Status page, metrics and health checks over HTTP: "127.0.0.1:9090", or the path of a Unix socket.',
         restart=True,
@@ -484,3 +467,24 @@ class Engine(Section):
     )
     memory: k.PositiveSize = _key(_ENGINE.memory, "Bytes of bodies held at once.", restart=True, most=_TIB)
     drain: k.Duration = _key(_ENGINE.drain_s, "How long a stop waits for what is in flight.", restart=True, most=_DAY)
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    """The whole file, section by section."""
+
+    crawl: Crawl = field(default_factory=Crawl)
+    identity: Identity = field(default_factory=Identity)
+    scope: Scope = field(default_factory=Scope)
+    traps: Traps = field(default_factory=Traps)
+    politeness: Politeness = field(default_factory=Politeness)
+    fetch: Fetch = field(default_factory=Fetch)
+    content: Content = field(default_factory=Content)
+    network: Network = field(default_factory=Network)
+    tls: Tls = field(default_factory=Tls)
+    recrawl: Recrawl = field(default_factory=Recrawl)
+    frontier: Frontier = field(default_factory=Frontier)
+    output: Output = field(default_factory=Output)
+    log: Log = field(default_factory=Log)
+    admin: Admin = field(default_factory=Admin)
+    engine: Engine = field(default_factory=Engine)

@@ -4,11 +4,11 @@ Holds values only; how they came about is in `loading`. No component receives th
 class. Invariant: with no key given, every options object equals the default of its class.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
-from typing import Literal
-from urllib.parse import unquote
+from typing import Literal, TypeVar
 
 from crawler.content.options import ContentOptions
 from crawler.core.options import (
@@ -20,40 +20,25 @@ from crawler.core.options import (
     TrapOptions,
 )
 from crawler.engine.options import EngineOptions
-from crawler.fetch.credentials import BadCredential, basic
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
 from crawler.obs.options import LogOptions
 from crawler.settings import sections
-from crawler.settings.readers import TOKEN
+from crawler.settings.readers import TOKEN, proxy_authorization
 from crawler.settings.schema import keys
 from crawler.sinks.options import SinkOptions
 
 Mode = Literal["crawl", "run"]
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(sections.Sections):
     """Every section, what was read from `crawl.seed_files` and `identity.secrets`, and the places of the scope's
     patterns.
 
     `pattern_places` maps "include" and "exclude" to a place ("crawler.toml:14") for each pattern.
     """
 
-    crawl: sections.Crawl = field(default_factory=sections.Crawl)
-    identity: sections.Identity = field(default_factory=sections.Identity)
-    scope: sections.Scope = field(default_factory=sections.Scope)
-    traps: sections.Traps = field(default_factory=sections.Traps)
-    politeness: sections.Politeness = field(default_factory=sections.Politeness)
-    fetch: sections.Fetch = field(default_factory=sections.Fetch)
-    content: sections.Content = field(default_factory=sections.Content)
-    network: sections.Network = field(default_factory=sections.Network)
-    tls: sections.Tls = field(default_factory=sections.Tls)
-    recrawl: sections.Recrawl = field(default_factory=sections.Recrawl)
-    frontier: sections.Frontier = field(default_factory=sections.Frontier)
-    output: sections.Output = field(default_factory=sections.Output)
-    log: sections.Log = field(default_factory=sections.Log)
-    admin: sections.Admin = field(default_factory=sections.Admin)
-    engine: sections.Engine = field(default_factory=sections.Engine)
     file_seeds: tuple[str, ...] = ()
     secrets: Secrets = field(default_factory=Secrets)
     pattern_places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -94,42 +79,18 @@ class Settings:
         return product[0] if product else IdentityOptions().robots_token
 
     def scope_options(self) -> ScopeOptions:
-        return ScopeOptions(
-            hosts=self.scope.hosts,
-            include=self._rules("include", self.scope.include),
-            exclude=self._rules("exclude", self.scope.exclude),
-            max_depth=self.scope.max_depth,
-            max_urls=self.scope.max_urls,
-            max_urls_per_host=self.scope.max_urls_per_host,
-            requisites=self.scope.requisites,
-            lazy=self.scope.lazy,
-        )
+        rules = {name: self._rules(name, getattr(self.scope, name)) for name in ("include", "exclude")}
+        return _options(ScopeOptions, self.scope, **rules)
 
     def _rules(self, key: str, patterns: tuple[str, ...]) -> tuple[ScopeRule, ...]:
         places = self.pattern_places.get(key) or ("",) * len(patterns)
         return tuple(ScopeRule(pattern, place) for pattern, place in zip(patterns, places, strict=True))
 
     def trap_options(self) -> TrapOptions:
-        return TrapOptions(
-            detect=self.traps.detect,
-            max_path_segments=self.traps.max_path_segments,
-            max_repeats=self.traps.max_repeats,
-            max_parameters=self.traps.max_parameters,
-            max_pages_per_template=self.traps.max_pages_per_template,
-            soft_404=self.traps.soft_404,
-        )
+        return _options(TrapOptions, self.traps)
 
     def politeness_options(self) -> PolitenessOptions:
-        return PolitenessOptions(
-            key=self.politeness.key,
-            delay_s=self.politeness.delay,
-            address_delay_s=self.politeness.address_delay,
-            max_crawl_delay_s=self.politeness.max_crawl_delay,
-            connections_per_host=self.politeness.connections_per_host,
-            connections_per_address=self.politeness.connections_per_address,
-            robots=self.politeness.robots,
-            adaptive=self.politeness.adaptive,
-        )
+        return _options(PolitenessOptions, self.politeness)
 
     def address_politeness(self) -> PolitenessOptions:
         """`politeness_options` for IP addresses. Behind a proxy all connections lead to one address, which says nothing
@@ -141,53 +102,13 @@ class Settings:
         return replace(options, address_delay_s=0.0, connections_per_address=self.fetch.connections)
 
     def identity_options(self) -> IdentityOptions:
-        return IdentityOptions(
-            user_agent=self.identity.user_agent,
-            robots_token=self.robots_token,
-            from_address=self.identity.from_address,
-        )
+        return _options(IdentityOptions, self.identity, robots_token=self.robots_token)
 
     def fetch_options(self) -> FetchOptions:
-        return FetchOptions(
-            connections=self.fetch.connections,
-            connect_timeout_s=self.fetch.connect_timeout,
-            tls_timeout_s=self.fetch.tls_timeout,
-            first_byte_timeout_s=self.fetch.first_byte_timeout,
-            read_timeout_s=self.fetch.read_timeout,
-            total_timeout_s=self.fetch.total_timeout,
-            min_rate=self.fetch.min_rate,
-            max_chunks=self.fetch.max_chunks,
-            max_head=self.fetch.max_head,
-            max_fields=self.fetch.max_fields,
-            max_informational=self.fetch.max_informational,
-            max_chunk_line=self.fetch.max_chunk_line,
-            max_trailers=self.fetch.max_trailers,
-            max_body=self.fetch.max_body,
-            max_expansion=self.fetch.max_expansion,
-            max_decoded=self.fetch.max_decoded,
-            spool_over=self.fetch.spool_over,
-            receive_buffer=self.fetch.receive_buffer,
-            idle_timeout_s=self.fetch.idle_timeout,
-            max_connection_age_s=self.fetch.max_connection_age,
-            max_requests_per_connection=self.fetch.max_requests_per_connection,
-            encodings=self.fetch.encodings,
-            headers=tuple(self.fetch.headers.items()),
-            cookies=self.fetch.cookies,
-            content_types=self.fetch.content_types,
-            bandwidth=self.fetch.bandwidth,
-            bandwidth_per_host=self.fetch.bandwidth_per_host,
-        )
+        return _options(FetchOptions, self.fetch, headers=tuple(self.fetch.headers.items()))
 
     def network_options(self) -> NetworkOptions:
-        return NetworkOptions(
-            allow_private=self.network.allow_private,
-            resolve=tuple(self.network.resolve.items()),
-            nameservers=self.network.nameservers,
-            ca_file=self.network.ca_file,
-            bind_address=self.network.bind_address,
-            address_family=self.network.address_family,
-            proxy=self._proxy(),
-        )
+        return _options(NetworkOptions, self.network, resolve=tuple(self.network.resolve.items()), proxy=self._proxy())
 
     def _proxy(self) -> ProxyOptions | None:
         """`network.proxy` taken apart; credentials in the secrets file come before those in the URL."""
@@ -195,67 +116,43 @@ class Settings:
             return None
         userinfo, _, place = self.network.proxy.removeprefix("http://").rpartition("@")
         host, _, port = place.rpartition(":")
-        authorization = self.secrets.proxy_authorization or (_basic_of(userinfo) if userinfo else None)
+        authorization = self.secrets.proxy_authorization or (proxy_authorization(userinfo) if userinfo else None)
         return ProxyOptions(host, int(port), authorization)
 
-    def complaint_about_proxy(self) -> str | None:
-        """Why the user and password in `network.proxy` cannot be sent; None if they can, or there are none."""
-        try:
-            self._proxy()
-        except BadCredential as error:
-            return str(error)
-        return None
-
     def tls_options(self) -> TlsOptions:
-        return TlsOptions(verify=self.tls.verify, min_version=self.tls.min_version, ciphers=self.tls.ciphers)
+        return _options(TlsOptions, self.tls)
 
     def content_options(self) -> ContentOptions:
-        return ContentOptions(max_html=self.content.max_html, max_links=self.content.max_links)
+        return _options(ContentOptions, self.content)
 
     def sitemaps(self, mode: Mode) -> str:
         """crawl.sitemaps, or what stands for it: an unnamed sitemap is a guess that pays in a crawl that goes on."""
         return self.crawl.sitemaps or ("probe" if mode == "run" else "named")
 
     def recrawl_options(self, mode: Mode) -> RecrawlOptions:
-        enabled = self.recrawl.enabled
-        return RecrawlOptions(
-            enabled=mode == "run" if enabled is None else enabled,
-            min_interval_s=self.recrawl.min_interval,
-            max_interval_s=self.recrawl.max_interval,
-            visits_per_day=self.recrawl.visits_per_day,
-            importance=tuple(ImportanceRule(*rule) for rule in self.recrawl.importance.items()),
-        )
+        enabled = mode == "run" if self.recrawl.enabled is None else self.recrawl.enabled
+        importance = tuple(ImportanceRule(*rule) for rule in self.recrawl.importance.items())
+        return _options(RecrawlOptions, self.recrawl, enabled=enabled, importance=importance)
 
     def sink_options(self) -> SinkOptions:
-        return SinkOptions(
-            name=self.crawl.name, warc=self.output.warc, warc_size=self.output.warc_size, pages=self.output.pages
-        )
+        return _options(SinkOptions, self.crawl, self.output)
 
     def engine_options(self, mode: Mode) -> EngineOptions:
         """`run` never ends by itself, so it has neither linger nor max_duration."""
-        return EngineOptions(
-            workers=self.engine.workers,
-            lease_size=self.engine.lease_size,
-            memory=self.engine.memory,
-            drain_s=self.engine.drain,
-            linger_s=self.crawl.linger if mode == "crawl" else None,
-            max_duration_s=self.crawl.max_duration if mode == "crawl" else None,
-            min_free=self.output.min_free,
-            hours=self.fetch.hours,
-        )
+        endless = {"linger_s": None, "max_duration_s": None} if mode == "run" else {}
+        return _options(EngineOptions, self.engine, self.crawl, self.output, self.fetch, **endless)
 
     def log_options(self) -> LogOptions:
-        return LogOptions(
-            level=self.log.level,
-            directory=self.log.directory,
-            rotate_size=self.log.rotate_size,
-            keep=self.log.keep,
-        )
+        return _options(LogOptions, self.log)
 
 
-def _basic_of(userinfo: str) -> str:
-    username, _, password = userinfo.partition(":")
-    return basic(unquote(username), unquote(password))
+def _options(options: Callable[..., _T], *given: sections.Section, **derived: object) -> _T:
+    """The options of a component: each field has the value of the key of its name, which for a time has no "_s".
+    `derived` are fields that are not the value of a key. Every other field keeps its default.
+    """
+    values = {name: value for section in given for name, value in section}
+    keys_of = {field: field.removesuffix("_s") for field in signature(options).parameters}
+    return options(**{field: values[key] for field, key in keys_of.items() if key in values} | derived)
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,7 @@ def _read(section: str, name: str, text: str) -> object:
     match keys()[f"{section}.{name}"].kind:
         case Kind.TEXT | Kind.PATH:
             return value if isinstance(value, str) else text
-        case Kind.LIST | Kind.PATHS:
+        case Kind.LIST:
             return value if isinstance(value, list) else [value if isinstance(value, str) else text]
         case Kind.HOSTS:
             item = value if isinstance(value, str | list) else text

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.settings.problems import RefusedValue
-from crawler.settings.quantities import MAX_DURATION_S, format_duration, format_size, parse_duration, parse_size
+from crawler.settings.quantities import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ from crawler.settings.quantities import MAX_DURATION_S, format_duration, format_
         (0, 0.0),
         (2, 2.0),
         (0.25, 0.25),
-        ("3650d", MAX_DURATION_S),
+        ("3650d", 3_650 * 86_400.0),
     ],
 )
 def test_a_duration_is_read_as_seconds(value: object, seconds: float) -> None:
@@ -55,9 +55,6 @@ NO_DURATION = 'must be a duration such as "500ms", "1s" or "1h30m"'
         (-1, "must not be negative", ""),
         (-0.5, "must not be negative", ""),
         (math.nan, "must be a finite duration", ""),
-        (math.inf, "must be at most 3650d", ""),
-        (10**400, "must be at most 3650d", ""),
-        ("3651d", "must be at most 3650d", ""),
     ],
 )
 def test_what_is_no_duration_is_refused_in_words(value: object, message: str, hint: str) -> None:
@@ -103,8 +100,6 @@ NO_SIZE = 'must be a size such as "32MiB", "1GB" or a whole number of bytes'
         (1.5, NO_SIZE, ""),
         (False, NO_SIZE, ""),
         (-1, "must not be negative", ""),
-        (2**63, "must be less than 8388608TiB", ""),
-        ("9000000TiB", "must be less than 8388608TiB", ""),
     ],
 )
 def test_what_is_no_size_is_refused_in_words(value: object, message: str, hint: str) -> None:
@@ -142,7 +137,7 @@ def test_a_size_is_written_in_the_largest_unit_that_divides_it(size: int, text: 
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
-@given(st.integers(0, int(MAX_DURATION_S) * 1000), st.integers(0, 2**63 - 1))
+@given(st.integers(0, 3_650 * 86_400_000), st.integers(0, 2**63 - 1))
 def test_what_is_written_reads_back(milliseconds: int, size: int) -> None:
     """Writing and reading are inverse, to the millisecond and to the byte."""
     assert round(parse_duration(format_duration(milliseconds / 1000)) * 1000) == milliseconds
