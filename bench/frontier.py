@@ -21,21 +21,21 @@ from pathlib import Path
 
 import apsw
 
-from crawler.core.body import BytesBody
-from crawler.core.url import key_of
-from crawler.core.values import (
+from crawler.core.enums import SinkFileState, Source, UrlState
+from crawler.core.models import (
+    BytesBody,
     ConnectionInfo,
     Discovered,
     Fetched,
     Head,
     Origin,
+    RecordLocation,
     Settlement,
     SinkFile,
     Task,
     Timings,
-    Written,
 )
-from crawler.core.vocabulary import SinkFileState, Source, UrlState
+from crawler.core.url import key_of
 from crawler.frontier.base import Batch
 from crawler.frontier.sqlite import SqliteFrontier
 
@@ -140,7 +140,7 @@ async def candidates(path: Path, duplicates: str) -> None:
         tasks = await frontier.take(host_id, 5_000, leased=())
         for start in range(0, len(tasks), 500):
             part = [page(task.id, [], host_id) for task in tasks[start : start + 500]]
-            places = [Written(file.name, 1_000_000 + n) for n in range(len(part))]
+            places = [RecordLocation(file.name, 1_000_000 + n) for n in range(len(part))]
             await frontier.settle(Batch(part, places, sink_files=[file]))
             visited += len(part)
     await frontier.close(clean=True)

@@ -21,7 +21,7 @@ import uvloop
 from bench.serve import PORT, Served, nginx
 from bench.trips import OpenGate
 from crawler.client import make_client
-from crawler.core.values import Fetched, Origin, Task
+from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.clock import SystemClock
 from crawler.settings import load
 

@@ -12,9 +12,9 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from crawler.core.models import PageHistory
 from crawler.core.options import RecrawlOptions
-from crawler.core.revisit import DAY_S, Finding, change_rate, classify, importance, interval_s, learn, solve_price
-from crawler.core.values import PageHistory
+from crawler.core.revisit import DAY_S, VisitResult, change_rate, classify, importance, interval_s, learn, solve_price
 
 SOLVE_EVERY_S = 3 * DAY_S
 
@@ -59,10 +59,10 @@ class Result:
     fewest_visits: int
 
 
-Policy = Callable[[World, Page, Finding, float], float]  # seconds until the next visit
+Policy = Callable[[World, Page, VisitResult, float], float]  # seconds until the next visit
 
 
-def fixed(world: World, page: Page, finding: Finding, elapsed_s: float) -> float:
+def fixed(world: World, page: Page, finding: VisitResult, elapsed_s: float) -> float:
     """Every page alike."""
     return len(world.pages) / world.budget
 
@@ -70,23 +70,23 @@ def fixed(world: World, page: Page, finding: Finding, elapsed_s: float) -> float
 def _stepping(up: float, down: float, most_s: float) -> Policy:
     """Longer after a visit that found nothing, shorter after one that did."""
 
-    def policy(world: World, page: Page, finding: Finding, elapsed_s: float) -> float:
+    def policy(world: World, page: Page, finding: VisitResult, elapsed_s: float) -> float:
         base = page.interval or len(world.pages) / world.budget
-        if finding is not Finding.NEW:
-            base *= down if finding is Finding.CHANGED else up
+        if finding is not VisitResult.NEW:
+            base *= down if finding is VisitResult.CHANGED else up
         page.interval = min(most_s, max(world.options.min_interval_s, base))
         return page.interval
 
     return policy
 
 
-def learned(world: World, page: Page, finding: Finding, elapsed_s: float) -> float:
+def learned(world: World, page: Page, finding: VisitResult, elapsed_s: float) -> float:
     """The engine's policy."""
     page.history = learn(page.history, finding, elapsed_s=elapsed_s, content_at=0.0)
     return interval_s(page.history, finding, weight=page.believed, price=world.price, options=world.options)
 
 
-def unweighted(world: World, page: Page, finding: Finding, elapsed_s: float) -> float:
+def unweighted(world: World, page: Page, finding: VisitResult, elapsed_s: float) -> float:
     """The same, blind to importance."""
     page.history = learn(page.history, finding, elapsed_s=elapsed_s, content_at=0.0)
     return interval_s(page.history, finding, weight=1.0, price=world.price, options=world.options)
@@ -158,10 +158,12 @@ def simulate(world: World, policy: Policy, *, days: float) -> Result:
         page = pages[index]
         _count_fresh(page, at, count_from_s)
         elapsed = at - page.last_at
-        finding = Finding.NEW if not page.visits else Finding.CHANGED if at >= page.clean_until else Finding.SAME
+        finding = (
+            VisitResult.NEW if not page.visits else VisitResult.CHANGED if at >= page.clean_until else VisitResult.SAME
+        )
         page.visits += 1
         page.last_at = at
-        if finding is not Finding.SAME:
+        if finding is not VisitResult.SAME:
             page.clean_until = at + rng.expovariate(page.rate)
         wait = policy(world, page, finding, elapsed)
         heapq.heappush(due, (at + wait, index))

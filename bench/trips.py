@@ -20,7 +20,7 @@ import trustme
 import uvloop
 
 from crawler.client import Client, make_client
-from crawler.core.values import Fetched, Origin, Task
+from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.clock import SystemClock
 from crawler.settings import load
 

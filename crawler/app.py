@@ -19,10 +19,10 @@ import uvloop
 from crawler import __version__, daemon, descriptors
 from crawler.assemble import assemble
 from crawler.core.about import about
+from crawler.core.enums import Source, StoppedBy
+from crawler.core.models import Discovered, Suspects
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
-from crawler.core.values import Discovered, Suspects
-from crawler.core.vocabulary import Source, StoppedBy
 from crawler.descriptors import connections_within
 from crawler.engine.clock import SystemClock
 from crawler.engine.ending import Ending, ending

@@ -12,9 +12,9 @@ from crawler import __version__
 from crawler.client import make_client
 from crawler.clients import Clients
 from crawler.core.hours import Hours
+from crawler.core.models import Lease
 from crawler.core.scope import Scope
 from crawler.core.url import seed
-from crawler.core.values import Lease
 from crawler.engine.admission import Admission
 from crawler.engine.blocks import Blocks
 from crawler.engine.books import Books

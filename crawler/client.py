@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from crawler import descriptors
 from crawler.core.clock import Clock
-from crawler.core.values import Origin
+from crawler.core.models import Origin
 from crawler.descriptors import connections_within
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.bandwidth import Bandwidth

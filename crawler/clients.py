@@ -10,7 +10,7 @@ from dataclasses import fields
 from typing import Any, Final
 
 from crawler.client import Client
-from crawler.core.values import Origin
+from crawler.core.models import Origin
 from crawler.fetch.connection import Exchange
 from crawler.fetch.ledger import PoolStats
 

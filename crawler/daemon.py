@@ -11,7 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, Protocol
 
-from crawler.core.vocabulary import StoppedBy
+from crawler.core.enums import StoppedBy
 from crawler.systemd import Notifier
 
 STATUS_S: Final = 5.0

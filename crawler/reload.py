@@ -13,11 +13,11 @@ from typing import Any, Final
 
 from crawler.admin.protocol import Refused
 from crawler.client import Client, make_client
+from crawler.core.enums import Exit, Source
 from crawler.core.hours import Hours
+from crawler.core.models import Discovered
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, seed
-from crawler.core.values import Discovered
-from crawler.core.vocabulary import Exit, Source
 from crawler.engine.clock import utc_offset_s
 from crawler.fetch.request import LocalProtocolError
 from crawler.frontier.base import FrontierFull

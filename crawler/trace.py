@@ -17,11 +17,8 @@ import uvloop
 
 from crawler.client import Client, make_client
 from crawler.content.links import Link
-from crawler.core.politeness import CLOCK_GUARD_S, host_delay, politeness_key, rest_s, retry_after_s
-from crawler.core.retry import Fate, fate, is_connection_error, is_lasting, pushes_back, rests_origin
-from crawler.core.scope import Scope
-from crawler.core.url import key_of, seed
-from crawler.core.values import (
+from crawler.core.enums import Source, TaskKind
+from crawler.core.models import (
     Denied,
     Failed,
     Fetched,
@@ -33,7 +30,10 @@ from crawler.core.values import (
     RobotsRecord,
     Task,
 )
-from crawler.core.vocabulary import Source, TaskKind
+from crawler.core.outcomes import RetryDecision, fate, is_connection_error, is_lasting, pushes_back, rests_origin
+from crawler.core.politeness import CLOCK_GUARD_S, host_delay, politeness_key, rest_s, retry_after_s
+from crawler.core.scope import Scope
+from crawler.core.url import key_of, seed
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
 from crawler.engine.blocks import Blocks
@@ -112,7 +112,7 @@ class Trace:
     index: bool = True
     links_found: int = 0
     links: list[TracedLink] = field(default_factory=list)
-    fate: Fate | None = None
+    fate: RetryDecision | None = None
     rest_s: float | None = None  # how long the host would rest, being asked for the first time
     brings_in: str = ""  # the host that a seed's redirect would bring into scope
 

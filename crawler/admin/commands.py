@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol
 from crawler.admin.control import Arguments, Command
 from crawler.admin.protocol import Refused
 from crawler.core.clock import Clock
+from crawler.core.enums import Exit, StoppedBy
+from crawler.core.models import Origin
 from crawler.core.url import UrlError
-from crawler.core.values import Origin
-from crawler.core.vocabulary import Exit, StoppedBy
 from crawler.core.words import counted, worded
 from crawler.engine.admission import Admission
 from crawler.engine.blocks import Blocks, block_of, blocked_name

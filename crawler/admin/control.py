@@ -24,7 +24,7 @@ from crawler.admin.protocol import (
     encode_refusal,
     encode_result,
 )
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 MODE: Final = 0o660
 MAX_CLIENTS: Final = 32

@@ -7,7 +7,7 @@ Nothing is counted here; a scrape reads what is counted anyway.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from crawler.core.vocabulary import CloseReason, OutcomeWord
+from crawler.core.enums import CloseReason, OutcomeWord
 from crawler.engine.meters import BOUNDS_S, Histogram, Meters
 from crawler.engine.status import Status
 from crawler.fetch.ledger import REQUEST_BOUNDS, PoolStats

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 MAX_REQUEST: Final = 1024 * 1024  # bytes of a line; `add` sends longer lists in several requests
 MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes that a client reads before it gives up

@@ -17,7 +17,7 @@ import click
 from crawler import __version__
 from crawler.cli.failures import exit_for
 from crawler.cli.streams import occupy
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 # Command → module, or module:attribute; without one, the module's `command` is the click command.
 _COMMANDS: Final = {

@@ -7,7 +7,7 @@ import click
 
 from crawler.cli.look import size
 from crawler.cli.place import locate, place_options
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.frontier.copy import Copier
 from crawler.inspect.lost import insist_on_store
 

@@ -17,7 +17,7 @@ from crawler.cli.look import Pen, counted, is_terminal, printable, table
 from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_data
 from crawler.cli.upkeep import with_store
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.engine.blocks import Blocks, block_of, blocked_name
 from crawler.frontier.base import Frontier, Recovered
 from crawler.obs.timestamp import timestamp

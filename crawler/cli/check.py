@@ -9,7 +9,7 @@ import click
 from crawler.cli.failures import say
 from crawler.cli.look import counted
 from crawler.cli.options import config_option, override_option
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 
 @click.command(name="check")

@@ -10,7 +10,7 @@ import click
 from crawler.cli.daemon import reach
 from crawler.cli.failures import say
 from crawler.cli.place import place_options
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 STOP_S = 3_600.0  # `stop --wait`: longer than any drain
 

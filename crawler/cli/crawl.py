@@ -13,7 +13,7 @@ from crawler.cli.failures import not_written, say
 from crawler.cli.look import counted
 from crawler.cli.options import config_option, load_settings, override_option, refuse_files
 from crawler.cli.streams import write_data
-from crawler.core.vocabulary import Exit, StoppedBy
+from crawler.core.enums import Exit, StoppedBy
 
 if TYPE_CHECKING:
     from crawler.app import Result

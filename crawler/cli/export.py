@@ -11,7 +11,7 @@ import orjson
 
 from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_lines
-from crawler.core.vocabulary import Exit, UrlState
+from crawler.core.enums import Exit, UrlState
 from crawler.frontier.copy import HOST_FIELDS, URL_FIELDS, Copier
 
 _BLOCK = 512  # rows a write

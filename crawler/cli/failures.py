@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 
 def say(message: str) -> None:

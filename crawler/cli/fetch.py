@@ -9,7 +9,7 @@ import orjson
 from crawler.cli.failures import say
 from crawler.cli.options import config_option, load_settings, override_option
 from crawler.cli.streams import write_data
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 
 @click.command(name="fetch")

@@ -15,8 +15,8 @@ from crawler.cli.failures import say
 from crawler.cli.look import Pen, count, counted, is_terminal, printable, table
 from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data
+from crawler.core.enums import Exit
 from crawler.core.options import PolitenessOptions
-from crawler.core.vocabulary import Exit
 from crawler.frontier.reader import Reader
 from crawler.inspect.events import Present, present
 from crawler.inspect.gather import Gathered, gather

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from crawler.cli.failures import say
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 
 @click.command(name="install-service")

@@ -12,8 +12,8 @@ from crawler.cli.failures import say
 from crawler.cli.look import Pen, event_text, fetch_text, is_terminal
 from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_lines
+from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeWord
 from crawler.core.scope import ScopePatternError
-from crawler.core.vocabulary import DenyReason, ErrorType, Exit, OutcomeWord
 from crawler.inspect.follow import Follower, follow
 from crawler.inspect.lines import last, matching
 from crawler.inspect.moments import parse_moment

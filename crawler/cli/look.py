@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from crawler.core.vocabulary import OutcomeWord
+from crawler.core.enums import OutcomeWord
 from crawler.core.words import counted as counted  # one of the figures that commands write
 from crawler.core.words import fields_of
 

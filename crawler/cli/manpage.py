@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 _EXIT_STATUS: Final = (
     (Exit.OK, "Done, or a limit was reached."),

@@ -11,7 +11,7 @@ from crawler.cli.failures import say
 from crawler.cli.look import counted
 from crawler.cli.place import locate, place_options
 from crawler.cli.upkeep import with_store
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.engine import upkeep
 from crawler.engine.blocks import blocked_name
 from crawler.frontier.base import Frontier, Recovered

@@ -13,7 +13,7 @@ from crawler.cli.daemon import reach
 from crawler.cli.look import count, counted
 from crawler.cli.place import place_options
 from crawler.cli.streams import write_data
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.settings.loading import load
 
 RELOAD_S = 120.0  # a preview judges up to 200,000 URLs; the crawl goes on meanwhile

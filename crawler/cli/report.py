@@ -14,7 +14,7 @@ from crawler.cli.look import OUTCOME_COLOURS, Pen, count, counted, fetch_text, m
 from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data, write_lines
 from crawler.core.balance import Balance
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.core.words import unreadable_robots
 from crawler.frontier.reader import Reader
 from crawler.inspect.gather import Gathered, gather

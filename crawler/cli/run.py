@@ -8,7 +8,7 @@ import click
 
 from crawler.cli.failures import not_written, say
 from crawler.cli.options import config_option, load_settings, override_option
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 
 
 @click.command(name="run")

@@ -11,7 +11,7 @@ from crawler.cli.daemon import reach
 from crawler.cli.look import count, counted, printable, size
 from crawler.cli.place import place_options
 from crawler.cli.streams import write_data
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.core.words import fields_of
 from crawler.inspect.moments import span_text
 

@@ -23,8 +23,8 @@ from crawler.cli.place import locate, place_options
 from crawler.cli.status import lines as status_lines
 from crawler.cli.status import warning_words
 from crawler.cli.streams import write_data
+from crawler.core.enums import Exit
 from crawler.core.options import PolitenessOptions
-from crawler.core.vocabulary import Exit
 from crawler.frontier.base import FrontierError
 from crawler.frontier.reader import Reader
 from crawler.inspect.events import present

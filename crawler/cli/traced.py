@@ -26,7 +26,7 @@ from crawler.cli.traced_words import (
     why_words,
     would_words,
 )
-from crawler.core.values import Failed, Fetched, Redirected
+from crawler.core.models import Failed, Fetched, Redirected
 from crawler.core.words import counted
 from crawler.fetch.certificate import Certificate
 from crawler.fetch.tap import Dial

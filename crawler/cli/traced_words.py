@@ -6,8 +6,8 @@ What happened is in the Trace; neither layout nor colour is known here. Invarian
 from typing import assert_never
 
 from crawler.cli.progress import duration
-from crawler.core.values import Denied, Failed, Fetched, NotModified, Redirected, Timings
-from crawler.core.vocabulary import DenyReason, UrlState
+from crawler.core.enums import DenyReason, UrlState
+from crawler.core.models import Denied, Failed, Fetched, NotModified, Redirected, Timings
 from crawler.core.words import counted
 from crawler.fetch.framing import BodyEnd
 from crawler.fetch.tap import Answer, Dial

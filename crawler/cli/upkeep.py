@@ -21,8 +21,8 @@ from crawler.cli.failures import say
 from crawler.cli.look import counted
 from crawler.cli.options import refuse_files
 from crawler.cli.place import Located, locate, place_options
+from crawler.core.enums import Exit
 from crawler.core.scope import Scope
-from crawler.core.vocabulary import Exit
 from crawler.engine import upkeep
 from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite import SqliteFrontier

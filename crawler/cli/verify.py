@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from crawler.cli.look import printable
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.core.words import counted
 from crawler.inspect.lost import insist_on_store
 from crawler.inspect.place import find

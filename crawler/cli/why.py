@@ -11,8 +11,8 @@ from crawler.cli.failures import say
 from crawler.cli.look import Pen, fetch_text, printable
 from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data
+from crawler.core.enums import Exit, UrlState
 from crawler.core.url import UrlError, parse
-from crawler.core.vocabulary import Exit, UrlState
 from crawler.core.words import counted
 from crawler.frontier.reader import Reader
 from crawler.inspect import errands

@@ -16,7 +16,7 @@ import webencodings
 from chardetng_py import EncodingDetector
 
 from crawler.content.prescan import declared_labels, late_labels, xml_label
-from crawler.core.media import charset_of
+from crawler.core.media_types import charset_of
 
 FALLBACK: Final = "windows-1252"
 # Bytes that are looked at, from the first that tells anything; Firefox decides within the first kilobytes, too.

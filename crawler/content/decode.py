@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from crawler.content.layer import NAMES, Again, BrokenError, Layer
-from crawler.core.body import Body
-from crawler.core.value import dataclass
-from crawler.core.vocabulary import CodingFault
+from crawler.core.enums import CodingFault
+from crawler.core.frozen import dataclass
+from crawler.core.models import Body
 
 MAX_LAYERS: Final = 5  # as curl allows (MAX_ENCODE_STACK)
 FREE_EXPANSION: Final = 1024 * 1024  # up to here no ratio is judged: small pages of one letter compress 1000:1

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from crawler.core.value import dataclass
+from crawler.core.frozen import dataclass
 
 
 @dataclass(frozen=True, slots=True)

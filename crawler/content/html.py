@@ -13,8 +13,8 @@ from crawler.content.links import LINK, KnownLinks, Link, LinkSet
 from crawler.content.resolve import Resolver, clean
 from crawler.content.scan import Occurrence, ScanLimitError
 from crawler.content.tags import TagFinder
+from crawler.core.frozen import dataclass
 from crawler.core.url import UrlError
-from crawler.core.value import dataclass
 
 MAX_DIRECTIVES: Final = 64  # meta elements that speak to robots
 

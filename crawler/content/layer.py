@@ -14,7 +14,7 @@ from typing import Final
 import zstandard
 
 from crawler.content.codings import DAMAGE, MAX_WINDOW, RAW, ZLIB, Brotli, Coder, Gzip, Inflater, Skipped, Zstd
-from crawler.core.vocabulary import CodingFault
+from crawler.core.enums import CodingFault
 
 SLICE: Final = 64 * 1024  # coded bytes taken at a time
 LEAST_SLICE: Final = 256

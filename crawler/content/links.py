@@ -12,10 +12,10 @@ from contextlib import suppress
 from typing import Final, NamedTuple
 
 from crawler.content.resolve import Resolver, clean
+from crawler.core.enums import Source
+from crawler.core.frozen import dataclass
+from crawler.core.models import Origin
 from crawler.core.url import UrlError
-from crawler.core.value import dataclass
-from crawler.core.values import Origin
-from crawler.core.vocabulary import Source
 
 
 class Link(NamedTuple):

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from crawler.content.resolve import Resolver, clean
 from crawler.content.xmlstream import Enough
-from crawler.core.httpdate import http_date
+from crawler.core.clock import http_date
+from crawler.core.models import Origin
 from crawler.core.url import UrlError
-from crawler.core.values import Origin
 
 MAX_ENTRIES: Final = 50_000  # sitemaps.org: of one file
 MAX_BYTES: Final = 50 * 1024 * 1024  # sitemaps.org: of one file, uncompressed

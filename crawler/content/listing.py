@@ -15,8 +15,8 @@ from crawler.content.feeds import FeedReader
 from crawler.content.listed import MAX_BYTES, Collector, Listing, ListingKind
 from crawler.content.sitemap import SitemapReader, read_text
 from crawler.content.xmlstream import Handler, Refused, read_xml
-from crawler.core.body import Body
-from crawler.core.vocabulary import CodingFault
+from crawler.core.enums import CodingFault
+from crawler.core.models import Body
 
 _CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)  # which explain what is wrong with the rest
 _GZIP_MAGIC: Final = b"\x1f\x8b"

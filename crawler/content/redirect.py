@@ -4,9 +4,9 @@ from typing import Final
 
 from crawler.content.resolve import clean, from_field
 from crawler.content.said import refresh_target
+from crawler.core.enums import DenyReason
+from crawler.core.models import Head
 from crawler.core.url import UrlError, parse
-from crawler.core.values import Head
-from crawler.core.vocabulary import DenyReason
 
 MAX_LOCATION: Final = 8 * 1024  # characters; servers' own limit for a header line is mostly the same
 

@@ -13,9 +13,9 @@ from typing import Final
 
 from crawler.content.query import output_encoding, with_query_in
 from crawler.core import url as core_url
+from crawler.core.enums import DenyReason
+from crawler.core.models import Origin
 from crawler.core.url import MAX_HOST_CHARS, MAX_URL_BYTES, UrlError
-from crawler.core.values import Origin
-from crawler.core.vocabulary import DenyReason
 
 # Characters that neither end a path nor are escaped in it; "%" is not here because %2E is a dot (URL standard §4.1).
 _CHAR: Final = r"[A-Za-z0-9_~!$&()*+,;=@-]"

@@ -9,7 +9,7 @@ Invariant: `found` is the sum of the classes.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from crawler.core.vocabulary import UrlState
+from crawler.core.enums import UrlState
 
 
 @dataclass(frozen=True, slots=True)

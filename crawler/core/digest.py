@@ -1,6 +1,9 @@
-"""How a digest is written: as WARC files hold it (WARC 1.1 §5.8)."""
+"""Digests of payloads and blocks, as WARC files write them (WARC 1.1 §5.8)."""
 
+from hashlib import sha256
 from typing import Final
+
+from crawler.core.models import Body
 
 _LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".ljust(256)
 
@@ -29,3 +32,11 @@ def digest_text(digest: bytes) -> str:
     for high, shift, low in _SPREADING:
         bits = (bits & high) << shift | bits & low
     return "sha256:" + bits.to_bytes(64).translate(_LETTERS)[:52].decode() + "===="
+
+
+def payload_digest(payload: Body) -> str:
+    """Return "sha256:" and the digest in base 32, upper case and padded, as warcio and fastwarc verify it."""
+    digest = sha256()
+    for chunk in payload.chunks():
+        digest.update(chunk)
+    return digest_text(digest.digest())

@@ -7,7 +7,7 @@ engine's business. Hosts that never answered do not count: a list of dead seeds 
 from dataclasses import dataclass, field
 from typing import Final
 
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
 
 HOSTS: Final = 4  # that answered before and now fail, one after the other (two, if there are no more) …
 QUIET_S: Final = 1.0  # … while none has answered for so long

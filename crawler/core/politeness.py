@@ -1,8 +1,9 @@
 """When a host may be asked again: pure transitions on frozen states, `now` passed in.
 
 Three things rest independently: a politeness key (registrable domain or host: delay, 429/503), an origin (connection
-failures), an IP address (its own delay). Each is a `Turn`; a request may leave when all three are open. With a delay, a
-turn has one request in flight and the next may begin `delay` after that one ended; without, up to `width` are.
+failures), an IP address (its own delay). Each is a `PolitenessState`; a request may leave when all three are open. With
+a delay, a turn has one request in flight and the next may begin `delay` after that one ended; without, up to `width`
+are.
 """
 
 import random
@@ -11,11 +12,11 @@ from dataclasses import replace
 from math import ceil
 from typing import Final
 
-from crawler.core.httpdate import http_date
+from crawler.core.clock import http_date
+from crawler.core.frozen import dataclass
+from crawler.core.models import Head
 from crawler.core.options import PolitenessOptions
 from crawler.core.url import registrable_domain
-from crawler.core.value import dataclass
-from crawler.core.values import Head
 
 # Servers log in whole milliseconds from a clock read once per event-loop turn: a request that left exactly at the end
 # of the delay can look early there. This is added to every delay above 0.
@@ -66,7 +67,7 @@ def address_width(options: PolitenessOptions) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class PolitenessState:
     """Who may go next. `open_mono` is when the next request may begin; `strikes` counts failures in a row."""
 
     open_mono: float = 0.0
@@ -80,28 +81,30 @@ class Turn:
             return float("inf")
         return None if self.open_mono <= now_mono else self.open_mono
 
-    def began(self) -> "Turn":
-        return Turn(self.open_mono, self.in_flight + 1, self.strikes, self.reason)
+    def began(self) -> "PolitenessState":
+        return PolitenessState(self.open_mono, self.in_flight + 1, self.strikes, self.reason)
 
-    def ended(self, now_mono: float, *, delay_s: float) -> "Turn":
+    def ended(self, now_mono: float, *, delay_s: float) -> "PolitenessState":
         """A request ended, however: the delay runs from here."""
         guard = CLOCK_GUARD_S if delay_s > 0 else 0.0
-        return Turn(max(self.open_mono, now_mono + delay_s + guard), self.in_flight - 1, self.strikes, self.reason)
+        return PolitenessState(
+            max(self.open_mono, now_mono + delay_s + guard), self.in_flight - 1, self.strikes, self.reason
+        )
 
-    def abandoned(self) -> "Turn":
+    def abandoned(self) -> "PolitenessState":
         """What began never left: no delay is due."""
         return replace(self, in_flight=self.in_flight - 1)
 
-    def rests(self, until_mono: float, reason: str) -> "Turn":
+    def rests(self, until_mono: float, reason: str) -> "PolitenessState":
         """Closed until then, and not before any earlier date it had."""
         return replace(self, open_mono=max(self.open_mono, until_mono), strikes=self.strikes + 1, reason=reason)
 
-    def recovered(self) -> "Turn":
+    def recovered(self) -> "PolitenessState":
         """An answer came: failures are forgotten."""
         return self if self.strikes == 0 and not self.reason else replace(self, strikes=0, reason="")
 
 
-OPEN: Final = Turn()
+OPEN: Final = PolitenessState()
 
 
 def rest_s(strikes: int, rng: random.Random, *, ever_answered: bool) -> float:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
+from crawler.core.models import PageHistory
 from crawler.core.options import RecrawlOptions
-from crawler.core.values import PageHistory
 
 DAY_S: Final = 86_400.0
 # What is believed of a page before it was seen twice, in changes and seconds: one change in three weeks, held so weakly
@@ -32,7 +32,7 @@ GONE_MAX_FACTOR: Final = 4  # … up to so many times max_interval
 FAILED_S: Final = DAY_S  # after a visit that got no answer worth the name
 
 
-class Finding(Enum):
+class VisitResult(Enum):
     """What a visit found."""
 
     NEW = "new"  # it was the first
@@ -42,25 +42,25 @@ class Finding(Enum):
     FAILED = "failed"  # attempts exhausted, or a server error
 
 
-def learn(history: PageHistory | None, finding: Finding, *, elapsed_s: float, content_at: float) -> PageHistory:
+def learn(history: PageHistory | None, finding: VisitResult, *, elapsed_s: float, content_at: float) -> PageHistory:
     """What is known after a visit `elapsed_s` after the last one. `content_at` is when its content was captured.
 
     A change that was seen stands for x/(1-e^-x) changes, x = λ·elapsed: more than one may have gone by between two
     looks (the maximum-likelihood correction for a Poisson process).
     """
-    if history is None and finding is Finding.NEW:  # nearly every visit of a crawl that is young
+    if history is None and finding is VisitResult.NEW:  # nearly every visit of a crawl that is young
         return PageHistory(content_at)
     known = history or PageHistory()
     match finding:
-        case Finding.NEW:
+        case VisitResult.NEW:
             return replace(known, changed_at=content_at, gone_count=0)
-        case Finding.GONE:
+        case VisitResult.GONE:
             return replace(known, gone_count=known.gone_count + 1)
-        case Finding.FAILED:
+        case VisitResult.FAILED:
             return known
-        case Finding.CHANGED | Finding.SAME:
+        case VisitResult.CHANGED | VisitResult.SAME:
             a, t = known.change_a or 0.0, known.change_t or 0.0
-            changed = finding is Finding.CHANGED
+            changed = finding is VisitResult.CHANGED
             seen = _changes(change_rate(known) * elapsed_s) if changed else 0.0
             return replace(
                 known,
@@ -142,13 +142,13 @@ def solve_price(classes: Sequence[PageClass], *, per_s: float, options: RecrawlO
 
 
 def interval_s(
-    history: PageHistory, finding: Finding, *, weight: float, price: float, options: RecrawlOptions
+    history: PageHistory, finding: VisitResult, *, weight: float, price: float, options: RecrawlOptions
 ) -> float:
     """Seconds from a visit that found this to the next."""
     least, most = options.min_interval_s, options.max_interval_s
-    if finding is Finding.GONE:
+    if finding is VisitResult.GONE:
         return max(least, gone_interval_s(history.gone_count, most))
-    if finding is Finding.FAILED:
+    if finding is VisitResult.FAILED:
         return max(least, min(FAILED_S, most))
     rate = visit_rate(change_rate(history), weight, price)
     return min(most, max(least, 1 / rate if rate > 0 else most))

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from crawler.core.enums import DenyReason, Source
+from crawler.core.models import Denied, Origin
 from crawler.core.options import ScopeOptions, ScopeRule, TrapOptions
-from crawler.core.trapshape import impossible_path
 from crawler.core.url import registrable_domain, target_of
-from crawler.core.values import Denied, Origin
-from crawler.core.vocabulary import DenyReason, Source
+from crawler.core.url_templates import impossible_path
 
 # A page's style sheet, what it imports, and the images it names: without these three the page is not shown whole. Out
 # of scope it ends there; in scope a style sheet may import as deep as links may lead.

@@ -1,8 +1,5 @@
-"""URLs: parsing and resolution by the URL standard, the key that finds duplicates, and the domain that owns a host.
-
-Parsing is ada-url's (docs/decisions/0002-libraries.md). What is added here is what a crawler needs on top: http(s)
-only, no userinfo, no fragment, a bounded length, no port that the Fetch standard blocks, and a canonical form that
-serves only to recognise duplicates. A URL is fetched as it was found.
+"""URLs: parsing and resolution by the URL standard, the key that finds duplicates, registrable domains, and session
+identifiers that a site adds to its links.
 """
 
 import re
@@ -14,9 +11,96 @@ import ada_url
 from publicsuffixlist import PublicSuffixList
 from xxhash import xxh3_64_intdigest
 
-from crawler.core.sessions import without_session, without_session_at_first
-from crawler.core.values import Origin
-from crawler.core.vocabulary import DenyReason, TaskKind
+from crawler.core.enums import DenyReason, TaskKind
+from crawler.core.models import Origin
+
+# Names that servers make up, and names that people use for other things too.
+_SERVERS: Final = frozenset(("phpsessid", "jsessionid", "oscsid", "zenid"))
+_COMMON: Final = frozenset(("session_id", "sessionid", "sess_id", "sessid", "session", "sess", "sid", "s"))
+_ASP: Final = "aspsessionid"  # followed by letters that name the application
+SERVERS_LENGTH: Final = 12  # Jetty's are the shortest
+COMMON_LENGTH: Final = 26  # PHP's; phpBB, vBulletin and Tomcat have 32
+_ASP_LENGTH: Final = 20  # 24 capital letters
+_MIXED: Final = 5  # letters and figures change places at least once in so many characters; in words they do not
+_CFTOKEN: Final = re.compile(r"[0-9]{8,}|[0-9a-f]{12,}(?:-[0-9a-f]+)*", re.IGNORECASE)
+_CFID: Final = re.compile(r"[0-9]+|[0-9a-f]{8}-[0-9a-f-]{20,}", re.IGNORECASE)
+
+_ALPHABET: Final = re.compile(r"[0-9a-zA-Z.,_!~-]+")
+_SEPARATORS: Final = re.compile(r"[.,_!~-]")
+_CHANGE: Final = re.compile(r"[0-9](?=[a-zA-Z])|[a-zA-Z](?=[0-9])")
+_NAMED: Final = re.compile(
+    r"[?&](?:phpsessid|jsessionid|aspsessionid[a-z]*|oscsid|zenid|cftoken|sess(?:ion)?(?:_?id)?|sid|s)=", re.IGNORECASE
+)
+_IN_PATH: Final = re.compile(r";jsessionid=([^?;/]*)", re.IGNORECASE)
+
+# The first version of these rules: any value under some names, eight characters with a figure under others.
+_FIRST: Final = re.compile(
+    r"(?:(?:phpsessid|jsessionid|aspsessionid[a-z]*|session_?id|sess_?id|cfid|cftoken|oscsid|zenid)=[^&;#]*"
+    r"|(?:sid|s|session|sess)=(?=[^&]*\d)[0-9a-zA-Z_-]{8,})",
+    re.IGNORECASE,
+)
+
+
+def without_session(url: str) -> str:
+    """`url`, in canonical spelling, without its session identifiers; a "?" with nothing behind it may be left."""
+    if ";" in url:
+        url = _IN_PATH.sub(lambda match: "" if _is_mixed(match[1], SERVERS_LENGTH) else match[0], url)
+    if _NAMED.search(url) is None:
+        return url
+    path, _, query = url.partition("?")
+    parts = query.split("&")
+    cut = _cut_of(parts)
+    return f"{path}?{'&'.join(part for part in parts if part not in cut)}" if cut else url
+
+
+def session_ids(url: str) -> list[str]:
+    """The identifiers that `without_session` cuts, as they are written: "sid=…"."""
+    found = [match[0][1:] for match in _IN_PATH.finditer(url) if _is_mixed(match[1], SERVERS_LENGTH)]
+    cut = _cut_of(url.partition("?")[2].split("&"))
+    return found + [part for part in url.partition("?")[2].split("&") if part in cut]
+
+
+def without_session_at_first(url: str) -> str:
+    """The same by version 1 of the rules."""
+    if ";" in url:
+        url = re.sub(r"(?i);jsessionid=[^?;/]*", "", url)
+    if "?" in url and _FIRST.search(url):
+        path, _, query = url.partition("?")
+        url = f"{path}?{'&'.join(part for part in query.split('&') if not _FIRST.fullmatch(part))}"
+    return url
+
+
+def _cut_of(parts: list[str]) -> set[str]:
+    """Those parts of a query that are session identifiers. ColdFusion's come in two, and neither counts alone."""
+    cut = set()
+    tokens, ids = [], []
+    for part in parts:
+        name, _, value = part.partition("=")
+        name = name.lower()
+        if name == "cftoken" and _CFTOKEN.fullmatch(value):
+            tokens.append(part)
+        elif name == "cfid" and _CFID.fullmatch(value):
+            ids.append(part)
+        elif _is_session_id(name, value):
+            cut.add(part)
+    return cut.union(tokens, ids) if tokens and ids else cut
+
+
+def _is_session_id(name: str, value: str) -> bool:
+    if name in _COMMON:
+        return value.isalnum() and _is_mixed(value, COMMON_LENGTH)
+    if name.startswith(_ASP):
+        return len(value) >= _ASP_LENGTH and value.isalpha() and value.isupper()
+    return name in _SERVERS and _is_mixed(value, SERVERS_LENGTH)
+
+
+def _is_mixed(value: str, length: int) -> bool:
+    """Whether letters and figures are mixed as by chance, in so many characters at least."""
+    if len(value) < length or _ALPHABET.fullmatch(value) is None:
+        return False
+    value = _SEPARATORS.sub("", value)
+    return len(_CHANGE.findall(value)) * _MIXED >= len(value)
+
 
 MAX_URL_BYTES: Final = 2_048  # the sitemap protocol's limit for <loc>; longer ones are traps far more often than pages
 MAX_HOST_CHARS: Final = 253  # RFC 1035 §2.3.4 less the root dot

@@ -17,7 +17,7 @@ from typing import Final
 import click
 
 from crawler.cli import main as crawler
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.demo.server import ADDRESS, DemoServer
 from crawler.demo.site import BARE, DOCS
 

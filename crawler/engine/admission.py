@@ -5,10 +5,10 @@ The one mutable thing here is which scope snapshot is in force; visits in flight
 
 from dataclasses import dataclass
 
+from crawler.core.enums import DenyReason, Source
+from crawler.core.models import Denied, Origin, Redirected, Task
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, checked
-from crawler.core.values import Denied, Origin, Redirected, Task
-from crawler.core.vocabulary import DenyReason, Source
 from crawler.engine.hosts import Host
 from crawler.engine.rules import RulesCache
 

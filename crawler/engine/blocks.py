@@ -6,9 +6,9 @@ not depend on the order in which blocks came and went.
 
 from collections.abc import Iterable
 
+from crawler.core.enums import DenyReason
+from crawler.core.models import Origin
 from crawler.core.url import UrlError, seed, typed
-from crawler.core.values import Origin
-from crawler.core.vocabulary import DenyReason
 from crawler.frontier.base import Block
 
 HOST = "host"

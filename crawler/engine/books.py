@@ -11,27 +11,8 @@ from dataclasses import replace
 from typing import assert_never
 
 from crawler.core.clock import Clock
-from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.core.outage import PROBE_S, OutageWatch, is_sign
-from crawler.core.politeness import (
-    OPEN,
-    Turn,
-    failing_rest_s,
-    host_delay,
-    politeness_key,
-    pushed_back_s,
-    rest_s,
-    retry_after_s,
-)
-from crawler.core.retry import (
-    PASSING_IN_A_ROW,
-    fails_in_passing,
-    is_connection_error,
-    is_lasting,
-    pushes_back,
-    rests_origin,
-)
-from crawler.core.values import (
+from crawler.core.enums import ErrorType, HostState, TaskKind
+from crawler.core.models import (
     Failed,
     Fetched,
     FetchResult,
@@ -39,12 +20,31 @@ from crawler.core.values import (
     Lease,
     Origin,
     Outcome,
-    Pace,
     Rest,
     RobotsRecord,
+    SlowResponse,
     Task,
 )
-from crawler.core.vocabulary import ErrorType, HostState, TaskKind
+from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.outage import PROBE_S, OutageWatch, is_sign
+from crawler.core.outcomes import (
+    PASSING_IN_A_ROW,
+    fails_in_passing,
+    is_connection_error,
+    is_lasting,
+    pushes_back,
+    rests_origin,
+)
+from crawler.core.politeness import (
+    OPEN,
+    PolitenessState,
+    failing_rest_s,
+    host_delay,
+    politeness_key,
+    pushed_back_s,
+    rest_s,
+    retry_after_s,
+)
 from crawler.engine.blocks import Blocks
 from crawler.engine.hosts import Host, Key
 from crawler.engine.kept import unreadable
@@ -77,7 +77,7 @@ class Books:
         self._max_urls = scope.max_urls
         self._max_urls_per_host = scope.max_urls_per_host
         self._dirty_rests: dict[str, Rest] = {}
-        self._dirty_paces: dict[str, Pace] = {}
+        self._dirty_paces: dict[str, SlowResponse] = {}
         self._at_limit: dict[Host, None] = {}
         self.hosts: dict[int, Host] = {}
         self.keys: dict[str, Key] = {}
@@ -87,7 +87,9 @@ class Books:
         self.denied: set[Host] = set()  # robots.txt keeps us from some of their URLs: it may say something else one day
         self.is_dated_ahead = False  # the store has visits that the clock of its time dated later than now
         self.outage = OutageWatch()
-        self._before: dict[Host, Turn] = {}  # turns of those that failed since the last answer, as they were before
+        self._before: dict[
+            Host, PolitenessState
+        ] = {}  # turns of those that failed since the last answer, as they were before
         self._good_hosts = 0
         self.on_open: Callable[[Sequence[Host]], None] = lambda hosts: None  # hosts that may be asked again
         self.on_outage_over: Callable[[float], None] = lambda since_at: None
@@ -312,7 +314,7 @@ class Books:
             if not _PACE_SLACK * key.slow_stored_s <= slow_s <= 1.25 * key.slow_stored_s:
                 key.slow_stored_s = slow_s
                 response_s = response_s if slow_s else 0.0
-                self._dirty_paces[key.name] = Pace(key.name, response_s, self._clock.now())
+                self._dirty_paces[key.name] = SlowResponse(key.name, response_s, self._clock.now())
         if self._before:
             self._somebody_answered()
         if host.origin != lease.origin:
@@ -410,7 +412,7 @@ class Books:
             host.turn = turn
         self.on_open(tuple(self._before))
 
-    def take_paces(self) -> list[Pace]:
+    def take_paces(self) -> list[SlowResponse]:
         """How slow keys are, where that changed since last asked, for the next commit."""
         paces = list(self._dirty_paces.values())
         self._dirty_paces.clear()

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.clock import Clock
-from crawler.core.values import (
+from crawler.core.enums import SinkFileState, TaskKind, UrlState
+from crawler.core.models import (
     Record,
+    RecordLocation,
     SinkFile,
-    Written,
 )
-from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduler import Scheduler
 from crawler.engine.tally import Tally
@@ -60,7 +60,7 @@ class Committer:
         clock: Clock,
         options: EngineOptions,
         output: Path,
-        on_stored: Callable[[Visited, int, Written | None], None],
+        on_stored: Callable[[Visited, int, RecordLocation | None], None],
         on_closed: Callable[[SinkFile], None],
         on_lost: Callable[[Vanished, int], None],
         on_disk: Callable[[str | None], None],
@@ -309,7 +309,7 @@ class Committer:
         self.on_rules(stored[0].robots_changed)
         await self._rename_complete()
 
-    async def _store(self, changes: Batch) -> tuple[Receipt, list[Written | None]] | str:
+    async def _store(self, changes: Batch) -> tuple[Receipt, list[RecordLocation | None]] | str:
         """One attempt, and another at once where output files vanished. Returns why nothing was stored, in words, if
         the disk is to blame.
         """
@@ -344,14 +344,14 @@ class Committer:
 
     async def _write_sinks(
         self, records: list[Record | None]
-    ) -> tuple[list[Written | None], list[Written | None], list[SinkFile]]:
+    ) -> tuple[list[RecordLocation | None], list[RecordLocation | None], list[SinkFile]]:
         """Returns where the WARC holds each record, where pages/ its line, and the files' lengths.
 
         What needs no disk is done here: a thread that hashes and compresses beside a busy loop spends as much again on
         getting the interpreter lock back (docs/decisions/0004-threads.md).
         """
-        written: list[Written | None] = [None] * len(records)
-        lines: list[Written | None] = []
+        written: list[RecordLocation | None] = [None] * len(records)
+        lines: list[RecordLocation | None] = []
         for sink in self._sinks:
             places = await self._write_sink(sink, records, written)
             if sink.name == "warc":
@@ -361,9 +361,9 @@ class Committer:
         return written, lines, await self._in_thread(self._sync_sinks)
 
     async def _write_sink(
-        self, sink: Sink, records: Sequence[Record | None], written: Sequence[Written | None]
-    ) -> list[Written | None]:
-        places: list[Written | None] = [None] * len(records)
+        self, sink: Sink, records: Sequence[Record | None], written: Sequence[RecordLocation | None]
+    ) -> list[RecordLocation | None]:
+        places: list[RecordLocation | None] = [None] * len(records)
         left: list[int] = []  # for the thread
         begun_mono = self._clock.mono()
         for i, record in enumerate(records):
@@ -395,7 +395,7 @@ class Committer:
                 renamed.extend(sink.settled())
         return renamed
 
-    def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[Written | None]) -> None:
+    def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[RecordLocation | None]) -> None:
         tally, scheduler = self._tally, self._scheduler
         scheduler.stored(receipt)
         for visited, links_new, place in zip(batch, receipt.links_new, written, strict=True):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Final
 
 from crawler.core.clock import Clock
-from crawler.core.vocabulary import StoppedBy
+from crawler.core.enums import StoppedBy
 from crawler.engine.agenda import NEVER
 from crawler.engine.clock import StepWatch
 from crawler.engine.committer import Committer

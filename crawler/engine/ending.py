@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from crawler.core.balance import Balance
-from crawler.core.values import Suspects
-from crawler.core.vocabulary import Exit, LeftReason, StoppedBy
+from crawler.core.enums import Exit, LeftReason, StoppedBy
+from crawler.core.models import Suspects
 from crawler.core.words import counted
 from crawler.engine.hosts import Host
 from crawler.engine.kept import unreadable

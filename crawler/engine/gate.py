@@ -9,7 +9,7 @@ from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.options import PolitenessOptions
-from crawler.core.politeness import OPEN, Turn, address_delay, address_width
+from crawler.core.politeness import OPEN, PolitenessState, address_delay, address_width
 
 _PRUNE_OVER: Final = 4_096  # addresses remembered before those whose delay is over are dropped
 
@@ -21,7 +21,7 @@ class AddressGate:
         self._clock = clock
         self._delay_s = address_delay(options)
         self._width = address_width(options)
-        self._turns: dict[str, Turn] = {}
+        self._turns: dict[str, PolitenessState] = {}
         self._unknown = OPEN  # the turn of an address not asked since the start
         self._prune_at = _PRUNE_OVER
         self.on_leave: Callable[[str, float], None] = lambda address, opens_mono: None

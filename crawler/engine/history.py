@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from crawler.core.vocabulary import OutcomeWord
+from crawler.core.enums import OutcomeWord
 from crawler.engine.meters import Meters, quantile_s
 from crawler.engine.tally import Tally
 from crawler.fetch.ledger import PoolStats

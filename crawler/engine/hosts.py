@@ -8,8 +8,8 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from crawler.content.robots import RuleSet
-from crawler.core.politeness import OPEN, Turn
-from crawler.core.values import Origin, RobotsRecord, Task
+from crawler.core.models import Origin, RobotsRecord, Task
+from crawler.core.politeness import OPEN, PolitenessState
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +27,7 @@ class Host:
     leases: int = 0
     filling: bool = False
     listed: bool = False  # stands in key.hosts
-    turn: Turn = OPEN
+    turn: PolitenessState = OPEN
     ever_answered: bool = False
     peer: str | None = None  # the address it was last reached at
     robots: RobotsRecord | None = None  # without its text: that is in the store
@@ -81,7 +81,7 @@ class Key:
 
     name: str
     delay_s: float
-    turn: Turn = OPEN
+    turn: PolitenessState = OPEN
     hosts: deque[Host] = field(default_factory=deque)  # those with work; the first has waited longest
     errands: deque[Errand] = field(default_factory=deque)
     errands_open_mono: float = 0.0  # the address gate sent an errand back until then

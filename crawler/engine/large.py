@@ -7,9 +7,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from crawler.core.media import XHTML, mime_type
-from crawler.core.outcome import response_of
-from crawler.core.values import Outcome
+from crawler.core.media_types import XHTML, mime_type
+from crawler.core.models import Outcome
+from crawler.core.outcomes import response_of
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ from typing import Final, Protocol
 
 from crawler.content.listed import Entry, Listing, ListingKind
 from crawler.content.robots import RobotsTxt
+from crawler.core.enums import DenyReason, Source, TaskKind
+from crawler.core.models import Denied, Discovered, Origin, RobotsRecord, SitemapHint, Task
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, kind_key_of, parse, registrable_domain
-from crawler.core.values import Denied, Discovered, Origin, RobotsRecord, SitemapHint, Task
-from crawler.core.vocabulary import DenyReason, Source, TaskKind
 from crawler.engine.seen import RecentKeys
 from crawler.engine.visit import KEPT_HOPS, Reading, Skipped
 from crawler.frontier.base import Frontier, FrontierFull

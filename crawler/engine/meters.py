@@ -7,7 +7,7 @@ Prometheus's: values up to and including its bound, in seconds.
 from bisect import bisect_left
 from typing import Final
 
-from crawler.core.values import Denied, NotModified, Outcome, Redirected
+from crawler.core.models import Denied, NotModified, Outcome, Redirected
 
 BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0)
 PHASES: Final = ("resolve", "connect", "tls", "first_byte", "body")

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from crawler.core.clock import Clock
+from crawler.core.enums import DenyReason, UrlState
+from crawler.core.models import Denied
 from crawler.core.scope import Scope
-from crawler.core.values import Denied
-from crawler.core.vocabulary import DenyReason, UrlState
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host
 from crawler.engine.scheduler import Scheduler

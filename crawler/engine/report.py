@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from crawler.core.clock import Clock
-from crawler.core.outcome import is_http_error
-from crawler.core.values import Denied, Failed, Fetched, NotModified, SinkFile, Written
-from crawler.core.vocabulary import ErrorType, FileLoss, Source, StoppedBy, TaskKind
+from crawler.core.enums import ErrorType, FileLoss, Source, StoppedBy, TaskKind
+from crawler.core.models import Denied, Failed, Fetched, NotModified, RecordLocation, SinkFile
+from crawler.core.outcomes import is_http_error
 from crawler.core.words import counted
 from crawler.engine.hosts import Host
 from crawler.engine.meters import Meters
@@ -82,7 +82,7 @@ class Reporter:
         """An event that needs no words added."""
         self._logs.emit(name, fields)
 
-    def stored(self, visited: Visited, links_new: int, written: Written | None) -> None:
+    def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
         """An attempt is in the store: write its line."""
         self._fetch_ids += 1
         self.meters.attempted(visited.settlement.outcome, visited.dur_s)

@@ -17,13 +17,15 @@ from dataclasses import replace
 from typing import Final
 
 from crawler.core.clock import Clock
+from crawler.core.enums import TaskKind, UrlState
+from crawler.core.models import Failed, Fetched, NotModified, Outcome, PageHistory, Task
 from crawler.core.options import RecrawlOptions
-from crawler.core.outcome import response_of
+from crawler.core.outcomes import response_of
 from crawler.core.revisit import (
     DAY_S,
     Allowance,
-    Finding,
     PageClass,
+    VisitResult,
     change_rate,
     classify,
     importance,
@@ -33,8 +35,6 @@ from crawler.core.revisit import (
 )
 from crawler.core.scope import compile_pattern
 from crawler.core.url import key_of
-from crawler.core.values import Failed, Fetched, NotModified, Outcome, PageHistory, Task
-from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.engine.seen import InLinks
 from crawler.frontier.base import Frontier, FrontierFull, LearnedPage, UndatedPage
 
@@ -159,14 +159,14 @@ class Revisits:
 
     # -- sitemaps' word
 
-    def _judge_hint(self, task: Task, host_id: int, finding: Finding) -> None:
+    def _judge_hint(self, task: Task, host_id: int, finding: VisitResult) -> None:
         lastmod = task.hint.lastmod if task.hint is not None else None
         if lastmod is None or task.visited_at is None or lastmod <= task.visited_at:
             return
         called, changed = self._hints.pop(host_id, (0, 0))
         if called >= 64:  # what was long ago counts less
             called, changed = called // 2, changed // 2
-        self._hints[host_id] = (called + 1, changed + (finding is Finding.CHANGED))
+        self._hints[host_id] = (called + 1, changed + (finding is VisitResult.CHANGED))
         while len(self._hints) > _TRUST_HOSTS:
             self._hints.popitem(last=False)
 
@@ -252,11 +252,11 @@ class Revisits:
         history = PageHistory(
             change_a=page.change_a, change_t=page.change_t, gone_count=page.gone_count, in_links=page.in_links
         )
-        finding = Finding.FAILED if page.state == UrlState.GAVE_UP else Finding.SAME
+        finding = VisitResult.FAILED if page.state == UrlState.GAVE_UP else VisitResult.SAME
         weight = self.weight(page.url, page.depth, page.in_links, page.priority)
         wait_s = interval_s(
             history,
-            Finding.GONE if page.gone_count else finding,
+            VisitResult.GONE if page.gone_count else finding,
             weight=weight if page.kind is None else max(1.0, weight),
             price=self.price,
             options=self.options if page.kind is None else self._listing_options,
@@ -339,17 +339,17 @@ class Revisits:
         return solve_price(classes, per_s=per_s, options=self.options)
 
 
-def finding_of(task: Task, outcome: Outcome, state: UrlState, digest: str | None) -> Finding:
+def finding_of(task: Task, outcome: Outcome, state: UrlState, digest: str | None) -> VisitResult:
     """What a visit that ended found."""
     if state is UrlState.GAVE_UP or isinstance(outcome, Failed):
-        return Finding.FAILED
+        return VisitResult.FAILED
     if isinstance(outcome, NotModified):
-        return Finding.SAME
+        return VisitResult.SAME
     if isinstance(outcome, Fetched):
         if outcome.head.status_code in _GONE:
-            return Finding.GONE
+            return VisitResult.GONE
         if outcome.head.status_code >= 500:
-            return Finding.FAILED
+            return VisitResult.FAILED
     if task.digest is None or not task.is_revisit:
-        return Finding.NEW
-    return Finding.SAME if digest == task.digest else Finding.CHANGED
+        return VisitResult.NEW
+    return VisitResult.SAME if digest == task.digest else VisitResult.CHANGED

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Final
 
 from crawler.core.clock import Clock
-from crawler.core.retry import pushes_back, rests_origin
-from crawler.core.values import Discovered, Failed, Lease, Outcome, RobotsRecord, Task
-from crawler.core.vocabulary import TaskKind
+from crawler.core.enums import TaskKind
+from crawler.core.models import Discovered, Failed, Lease, Outcome, RobotsRecord, Task
+from crawler.core.outcomes import pushes_back, rests_origin
 from crawler.engine import robots_visit
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host

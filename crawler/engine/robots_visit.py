@@ -9,9 +9,9 @@ from typing import Final, NamedTuple, assert_never
 
 from crawler.content.decode import decode
 from crawler.content.robots import RobotsTxt, RuleSet, policy_for_status
+from crawler.core.enums import CodingFault, ErrorType, TruncatedReason
+from crawler.core.models import Denied, Failed, Fetched, NotModified, Origin, Outcome, Redirected, RobotsRecord, Task
 from crawler.core.url import UrlError, checked
-from crawler.core.values import Denied, Failed, Fetched, NotModified, Origin, Outcome, Redirected, RobotsRecord, Task
-from crawler.core.vocabulary import CodingFault, ErrorType, TruncatedReason
 from crawler.fetch.options import FetchOptions
 
 MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: at least this much is parsed

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Final
 
 from crawler.core.clock import Clock
+from crawler.core.models import Denied, Lease, Origin, Settlement, Task
 from crawler.core.options import PolitenessOptions
 from crawler.core.outage import PROBE_S
 from crawler.core.politeness import CLOCK_GUARD_S
-from crawler.core.values import Denied, Lease, Origin, Settlement, Task
 from crawler.engine.agenda import NEVER, Agenda
 from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.clock import Clock
+from crawler.core.enums import HostState
+from crawler.core.models import Origin
 from crawler.core.outage import PROBE_S
-from crawler.core.values import Origin
-from crawler.core.vocabulary import HostState
 from crawler.core.words import counted
 from crawler.engine.agenda import NEVER
 from crawler.engine.books import Books

@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Final
 
-from crawler.core.values import Task
+from crawler.core.models import Task
 from crawler.engine.books import Books
 from crawler.engine.hosts import Host
 from crawler.engine.rules import RulesCache

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from crawler.core.values import Origin
-from crawler.core.vocabulary import OutcomeWord
+from crawler.core.enums import OutcomeWord
+from crawler.core.models import Origin
 from crawler.engine.ending import Ending
 from crawler.engine.tally import Tally
 from crawler.fetch.ledger import HostConnections, PoolStats

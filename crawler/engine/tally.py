@@ -7,9 +7,9 @@ rest is this run's.
 from collections import Counter
 from dataclasses import dataclass, field
 
-from crawler.core.outcome import outcome_word, response_of
-from crawler.core.values import Counters, Denied, Failed, Fetched, Outcome, Settlement
-from crawler.core.vocabulary import ErrorType, TaskKind, TruncatedReason, UrlState
+from crawler.core.enums import ErrorType, TaskKind, TruncatedReason, UrlState
+from crawler.core.models import Counters, Denied, Failed, Fetched, Outcome, Settlement
+from crawler.core.outcomes import outcome_word, response_of
 
 
 @dataclass(slots=True)

@@ -1,10 +1,10 @@
 """Keeps parts of a site that look endless from taking over the crawl.
 
-The pages of a host are compared within their URL templates (`core.trapshape`, `core.novelty`). URLs of a template are
-suspects if nearly all of its pages are alike: the store sets them aside, and they are fetched when the host has nothing
-else queued (trials). A trial that says nothing new and makes its template grow, by itself or by what it leads to, is
-paid for from a budget; once that is spent, what is left of the template is left, and the crawl says so. Other trials
-cost nothing, so that a finite template is fetched to its end, however alike its pages are.
+The pages of a host are compared within their URL templates (`core.url_templates`, `core.novelty`). URLs of a template
+are suspects if nearly all of its pages are alike: the store sets them aside, and they are fetched when the host has
+nothing else queued (trials). A trial that says nothing new and makes its template grow, by itself or by what it leads
+to, is paid for from a budget; once that is spent, what is left of the template is left, and the crawl says so. Other
+trials cost nothing, so that a finite template is fetched to its end, however alike its pages are.
 
 It knows nothing of requests: whoever makes them says what came of them.
 
@@ -23,14 +23,14 @@ from itertools import takewhile
 from typing import Final
 
 from crawler.content.fingerprint import Fingerprint
-from crawler.core import value
+from crawler.core import frozen
 from crawler.core.clock import Clock
+from crawler.core.enums import Source, TaskKind
+from crawler.core.models import HostTemplates, PageNote, Settlement, Task, TemplateRow
 from crawler.core.novelty import LEAST, PageSample, TemplateSample, hashes_of, is_sampled, rank_of, sketch
 from crawler.core.options import TrapOptions
-from crawler.core.trapshape import ERROR_PAGE_LINKS, general_templates_of, is_suspicious, templates_of
 from crawler.core.url import target_of
-from crawler.core.values import HostTemplates, PageNote, Settlement, Task, TemplateRow
-from crawler.core.vocabulary import Source, TaskKind
+from crawler.core.url_templates import ERROR_PAGE_LINKS, general_templates_of, is_suspicious, templates_of
 from crawler.engine.hosts import Host
 from crawler.engine.visit import Reading
 from crawler.frontier.base import Frontier
@@ -51,7 +51,7 @@ PROBES: Final = 4  # of one host
 TITLES: Final = 512  # folders of a host whose last title is remembered
 
 
-@value.dataclass(frozen=True, slots=True)
+@frozen.dataclass(frozen=True, slots=True)
 class PageCheck:
     """What is to be looked at on one page. `looks`: its words are needed."""
 

@@ -11,9 +11,9 @@ import itertools
 from typing import Final
 
 from crawler.core.clock import Clock
+from crawler.core.enums import TaskKind
+from crawler.core.models import Lease, Origin, Task
 from crawler.core.options import PolitenessOptions
-from crawler.core.values import Lease, Origin, Task
-from crawler.core.vocabulary import TaskKind
 from crawler.engine.agenda import ANY_WIDTH, NEVER, Agenda
 from crawler.engine.books import Books
 from crawler.engine.gate import AddressGate

@@ -10,10 +10,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from crawler.core.enums import DenyReason, ErrorType, OutcomeWord, Source
+from crawler.core.models import Discovered, TemplateRow
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
-from crawler.core.values import Discovered, TemplateRow
-from crawler.core.vocabulary import DenyReason, ErrorType, OutcomeWord, Source
 from crawler.engine.scheduler import Scheduler
 from crawler.frontier.base import Batch, Ending, Forgotten, Frontier, Receipt
 

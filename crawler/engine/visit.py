@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from crawler.content import charset, css, decode, digest, directives, html, redirect
+from crawler.content import charset, css, decode, directives, html, redirect
 from crawler.content.fingerprint import Fingerprint, fingerprint
 from crawler.content.link_header import header_links
 from crawler.content.links import FEED_TYPES, KnownLinks, Link
@@ -19,12 +19,10 @@ from crawler.content.listed import Listing
 from crawler.content.listing import read_listing
 from crawler.content.options import ContentOptions
 from crawler.content.scan import ScanLimitError
-from crawler.core import value
-from crawler.core.media import XHTML, mime_type
-from crawler.core.outcome import response_of
-from crawler.core.scope import MAX_REDIRECTS, Scope
-from crawler.core.url import UrlError, checked, key_of, kind_key_of, respelt_key_of
-from crawler.core.values import (
+from crawler.core import digest, frozen
+from crawler.core.enums import DenyReason, ErrorType, ReadingFault, Source, TaskKind, TruncatedReason
+from crawler.core.media_types import XHTML, mime_type
+from crawler.core.models import (
     Denied,
     Discovered,
     Failed,
@@ -36,7 +34,9 @@ from crawler.core.values import (
     Redirected,
     Task,
 )
-from crawler.core.vocabulary import DenyReason, ErrorType, ReadingFault, Source, TaskKind, TruncatedReason
+from crawler.core.outcomes import response_of
+from crawler.core.scope import MAX_REDIRECTS, Scope
+from crawler.core.url import UrlError, checked, key_of, kind_key_of, respelt_key_of
 from crawler.engine.seen import InLinks, RecentKeys, RecentUrls
 from crawler.fetch.options import FetchOptions
 
@@ -50,7 +50,7 @@ _HTML: Final = frozenset({"text/html", XHTML})
 KEPT_HOPS: Final = 64  # letters of hop_path kept
 
 
-@value.dataclass(frozen=True, slots=True)
+@frozen.dataclass(frozen=True, slots=True)
 class Skipped:
     """A link that was refused, and the host it leads to ("" if it is no URL)."""
 

@@ -13,10 +13,9 @@ from functools import partial
 from typing import Final, Protocol
 
 from crawler.core.clock import Clock
-from crawler.core.outcome import is_http_error, response_of
-from crawler.core.retry import Fate, fate, pushes_back
-from crawler.core.value import dataclass
-from crawler.core.values import (
+from crawler.core.enums import DenyReason, TaskKind, TruncatedReason, UrlState
+from crawler.core.frozen import dataclass
+from crawler.core.models import (
     Denied,
     Discovered,
     Fetched,
@@ -32,7 +31,7 @@ from crawler.core.values import (
     Settlement,
     Task,
 )
-from crawler.core.vocabulary import DenyReason, TaskKind, TruncatedReason, UrlState
+from crawler.core.outcomes import RetryDecision, fate, is_http_error, pushes_back, response_of
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host
 from crawler.engine.large import is_large, off_loop_if_large
@@ -278,7 +277,7 @@ class Worker:
         if pushes_back(outcome):
             self._committer.nudge(now=True)
 
-    def _fate(self, task: Task, outcome: Outcome) -> Fate:
+    def _fate(self, task: Task, outcome: Outcome) -> RetryDecision:
         # where nobody answers the URL is not to blame
         attempts = sys.maxsize if self._books.outage.is_suspected else self._max_attempts
         return fate(outcome, attempt=task.attempt, max_attempts=attempts, rng=self._rng)

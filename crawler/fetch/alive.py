@@ -7,8 +7,8 @@ longer; addresses are counted only where there is a cap for one.
 import asyncio
 from collections.abc import Callable, Iterator
 
-from crawler.core.values import Origin
-from crawler.core.vocabulary import CloseReason
+from crawler.core.enums import CloseReason
+from crawler.core.models import Origin
 from crawler.fetch.connection import Connection, Exchange
 from crawler.fetch.dial import CLOSE_NOTIFY_S
 

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from crawler.core.clock import Clock
-from crawler.core.values import Origin
-from crawler.core.vocabulary import CloseReason, ErrorType
+from crawler.core.enums import CloseReason, ErrorType
+from crawler.core.models import Origin
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.deadlines import next_deadline

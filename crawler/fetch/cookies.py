@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from crawler.core.models import Origin
 from crawler.core.url import is_ipv4, is_public_suffix, registrable_domain
-from crawler.core.values import Origin
 from crawler.fetch.setcookie import SetCookie, parse_set_cookie
 
 _COOKIE_OVERHEAD_BYTES: Final = 400  # of the objects that hold one

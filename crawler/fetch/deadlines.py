@@ -1,6 +1,6 @@
 """By when what must have come, in one exchange. Pure: times in, the nearest deadline and its word out."""
 
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
 from crawler.fetch.options import FetchOptions
 
 

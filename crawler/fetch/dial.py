@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeVar
 
 from crawler.core.clock import Clock
+from crawler.core.enums import ErrorType, Stage
+from crawler.core.models import Origin, Timings
 from crawler.core.url import is_ipv4
-from crawler.core.values import Origin, Timings
-from crawler.core.vocabulary import ErrorType, Stage
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.fetch.addressorder import MAX_ADDRESSES, AddressOrder
 from crawler.fetch.errors import DialError, ResolveError, connect_error, describe

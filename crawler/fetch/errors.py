@@ -7,8 +7,8 @@ person, why. What is a bug of ours is not here: it propagates as whatever Python
 import errno
 from typing import Final
 
-from crawler.core.values import Timings
-from crawler.core.vocabulary import ErrorType, Stage
+from crawler.core.enums import ErrorType, Stage
+from crawler.core.models import Timings
 
 
 class ResolveError(Exception):

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from crawler.core.clock import Clock
-from crawler.core.retry import is_lasting, pushes_back
+from crawler.core.enums import CloseReason, ErrorType, TaskKind, TruncatedReason
+from crawler.core.media_types import ContentTypes
+from crawler.core.models import Failed, Fetched, FetchResult, Head, Origin, Task
+from crawler.core.outcomes import is_lasting, pushes_back
 from crawler.core.url import target_of
-from crawler.core.values import Failed, Fetched, FetchResult, Head, Origin, Task
-from crawler.core.vocabulary import CloseReason, ErrorType, TaskKind, TruncatedReason
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection
 from crawler.fetch.errors import DialError, ExchangeError, describe
@@ -25,7 +26,6 @@ from crawler.fetch.personal import Personal
 from crawler.fetch.pool import Pool
 from crawler.fetch.request import LocalProtocolError, build_request
 from crawler.fetch.spool import BodySink
-from crawler.fetch.wanted import ContentTypes
 from crawler.fetch.wire import ResponseReader, WireLimits
 
 _ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

@@ -8,7 +8,7 @@ import re
 from enum import Enum, auto
 from typing import Final, NamedTuple
 
-from crawler.core.values import Head
+from crawler.core.models import Head
 from crawler.fetch.headfields import RemoteProtocolError, shown
 
 # Chromium and Go keep lengths in a signed 64-bit number; a longer one is an attack or an overflow at the other end.

@@ -9,7 +9,7 @@ before it, is ignored as browsers ignore it, unless it speaks of a length or a t
 import re
 from typing import Final
 
-from crawler.core.values import Head
+from crawler.core.models import Head
 
 _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _VALUE: Final = r"[\t -~\x80-\xff]*"

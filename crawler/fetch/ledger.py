@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from crawler.core.clock import Clock
-from crawler.core.values import Origin
-from crawler.core.vocabulary import CloseReason
+from crawler.core.enums import CloseReason
+from crawler.core.models import Origin
 from crawler.fetch.connection import Connection
 from crawler.fetch.errors import DialError
 from crawler.obs.events import Event

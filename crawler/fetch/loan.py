@@ -8,7 +8,7 @@ import asyncio
 from types import TracebackType
 from typing import Protocol
 
-from crawler.core.values import Origin
+from crawler.core.models import Origin
 from crawler.fetch.connection import Connection
 
 

@@ -14,7 +14,7 @@ import aiodns
 import pycares
 from aiodns.error import ARES_ENODATA, ARES_ENONAME, ARES_ENOTFOUND, ARES_ETIMEOUT
 
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
 from crawler.fetch.errors import ResolveError
 from crawler.fetch.resolve import Found
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from crawler.core.values import Origin
+from crawler.core.models import Origin
 
 KIB = 1024
 MIB = 1024 * KIB

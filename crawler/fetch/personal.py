@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from crawler.core.clock import Clock
-from crawler.core.retry import is_lasting
+from crawler.core.models import Failed, Fetched, FetchResult, Origin, Task
+from crawler.core.outcomes import is_lasting
 from crawler.core.url import target_of
-from crawler.core.values import Failed, Fetched, FetchResult, Origin, Task
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.options import Secrets
 from crawler.fetch.proxy import Proxy

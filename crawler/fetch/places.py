@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from crawler.core.values import Origin
+from crawler.core.models import Origin
 from crawler.fetch.connection import Connection
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from crawler.core.clock import Clock
-from crawler.core.values import Origin
-from crawler.core.vocabulary import CloseReason, ErrorType
+from crawler.core.enums import CloseReason, ErrorType
+from crawler.core.models import Origin
 from crawler.fetch.alive import Alive
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget

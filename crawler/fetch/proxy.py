@@ -10,8 +10,8 @@ import re
 import socket
 from typing import Final
 
-from crawler.core.values import Head, Origin
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
+from crawler.core.models import Head, Origin
 from crawler.fetch.options import KIB, ProxyOptions
 from crawler.fetch.request import build_request
 

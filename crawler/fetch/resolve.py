@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crawler.core.clock import Clock
+from crawler.core.enums import ErrorType
 from crawler.core.url import is_ipv4
-from crawler.core.vocabulary import ErrorType
 from crawler.fetch.errors import ResolveError
 from crawler.fetch.options import NetworkOptions
 

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from crawler.core.body import EMPTY, Body, BytesBody
+from crawler.core.models import EMPTY, Body, BytesBody
 
 _PIECE: Final = 1024 * 1024  # what SpoolBody reads at once; Body promises no more
 _SMALL: Final = 4 * 1024  # writes below this are gathered: a list of tiny objects costs many times their bytes

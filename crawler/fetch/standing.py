@@ -8,8 +8,8 @@ import ssl
 from enum import StrEnum
 
 from crawler.core.clock import Clock
-from crawler.core.values import ConnectionInfo, Origin, Timings
-from crawler.core.vocabulary import CloseReason
+from crawler.core.enums import CloseReason
+from crawler.core.models import ConnectionInfo, Origin, Timings
 from crawler.fetch.dial import Dialled
 from crawler.fetch.options import FetchOptions
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from crawler.core.clock import Clock
-from crawler.core.values import Origin
-from crawler.core.vocabulary import Stage
+from crawler.core.enums import Stage
+from crawler.core.models import Origin
 from crawler.fetch.address import AddressDenied, AddressPolicy
 from crawler.fetch.certificate import Certificate, read_certificate
 from crawler.fetch.dial import Dialled, NetworkDialer

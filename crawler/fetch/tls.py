@@ -11,8 +11,8 @@ from typing import Final
 
 import certifi
 
-from crawler.core.values import Origin
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
+from crawler.core.models import Origin
 from crawler.fetch.options import NetworkOptions, TlsOptions
 from crawler.fetch.tlsstream import ReadBuffer, TlsStream
 

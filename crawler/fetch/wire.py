@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
-from crawler.core.values import Head
-from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.core.enums import ErrorType, TruncatedReason
+from crawler.core.models import Head
 from crawler.fetch.chunked import ChunkedDecoder
 from crawler.fetch.framing import BodyEnd, Framing, body_framing, hop_fields, is_persistent, keep_alive_hints
 from crawler.fetch.headfields import RemoteProtocolError, parse_head, shown

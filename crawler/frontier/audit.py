@@ -10,8 +10,8 @@ from typing import Final
 
 import orjson
 
+from crawler.core.enums import TaskKind
 from crawler.core.url import every_key_of, first_key_of, parse
-from crawler.core.vocabulary import TaskKind
 from crawler.core.words import counted
 from crawler.frontier.reader import Reader
 

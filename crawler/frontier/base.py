@@ -15,23 +15,23 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from crawler.core.values import (
+from crawler.core.enums import Source, UrlState
+from crawler.core.models import (
     Counters,
     Denied,
     Discovered,
     HostRow,
     HostTemplates,
     Origin,
-    Pace,
+    RecordLocation,
     Rest,
     Settlement,
     SinkFile,
+    SlowResponse,
     Suspects,
     Task,
     TemplateRow,
-    Written,
 )
-from crawler.core.vocabulary import Source, UrlState
 
 ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB at most each, a few KB as a rule
 
@@ -68,7 +68,7 @@ class Recovered:
     scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
     seeds_added: bool  # a URL of source SEED was ever stored by `add`
     suspects: tuple[int, ...] = ()  # hosts of which some URLs are set aside
-    paces: tuple[Pace, ...] = ()
+    paces: tuple[SlowResponse, ...] = ()
     unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
     is_copy: bool = False  # a backup put back, whose output files may have grown since (until `output_agrees`)
 
@@ -87,15 +87,15 @@ class Batch:
     """
 
     settlements: Sequence[Settlement]
-    written: Sequence[Written | None]
+    written: Sequence[RecordLocation | None]
     sink_files: Sequence[SinkFile] = ()
     rests: Sequence[Rest] = ()
     counters: Counters | None = None
     scope_hosts: Sequence[str] = ()
     hint_after_s: float | None = None
-    paces: Sequence[Pace] = ()  # response_s 0: the key is not slow any more
+    paces: Sequence[SlowResponse] = ()  # response_s 0: the key is not slow any more
     templates: Sequence[TemplateRow] = ()  # all but their `pages`, which the notes of settlements add up to
-    lines: Sequence[Written | None] = ()
+    lines: Sequence[RecordLocation | None] = ()
     error_pages: Sequence[tuple[int, bytes]] = ()  # host ids, with what the engine keeps of their soft 404s
 
 

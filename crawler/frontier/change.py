@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from crawler.core.values import HostRow, Origin
-from crawler.core.vocabulary import UrlState
+from crawler.core.enums import UrlState
+from crawler.core.models import HostRow, Origin
 from crawler.frontier.base import Receipt
 from crawler.frontier.rows import HostChange
 

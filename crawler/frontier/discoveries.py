@@ -10,10 +10,10 @@ from typing import Any, Final, cast
 
 import orjson
 
-from crawler.core.trapshape import ERROR_PAGE_LINKS
+from crawler.core.enums import TaskKind, UrlState
+from crawler.core.models import Discovered, HostRow, Origin, Settlement
 from crawler.core.url import first_key_of, kind_key_of, registrable_domain, slot_of, target_of
-from crawler.core.values import Discovered, HostRow, Origin, Settlement
-from crawler.core.vocabulary import TaskKind, UrlState
+from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier import sql
 from crawler.frontier.change import Change
 from crawler.frontier.database import Database

@@ -25,7 +25,7 @@ import orjson
 from rbloom import Bloom
 from xxhash import xxh3_128_digest
 
-from crawler.core.values import Discovered
+from crawler.core.models import Discovered
 from crawler.frontier import sql
 from crawler.frontier.base import FrontierError
 from crawler.frontier.database import Database

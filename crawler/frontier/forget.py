@@ -15,9 +15,9 @@ from typing import Any, Final
 
 import orjson
 
+from crawler.core.enums import UrlState
+from crawler.core.models import Discovered, Origin
 from crawler.core.url import every_key_of, key_of
-from crawler.core.values import Discovered, Origin
-from crawler.core.vocabulary import UrlState
 from crawler.frontier import sql
 from crawler.frontier.base import Forgotten
 from crawler.frontier.change import Change

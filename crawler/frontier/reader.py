@@ -22,9 +22,9 @@ from urllib.parse import quote
 import apsw
 import orjson
 
+from crawler.core.enums import TaskKind, UrlState
+from crawler.core.models import Origin
 from crawler.core.url import KEY_RULES, first_key_of
-from crawler.core.values import Origin
-from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.frontier.base import Block, FrontierCorrupt, FrontierError, FrontierVersion
 from crawler.frontier.database import APPLICATION_ID, MIGRATIONS, refuse_foreign_log
 from crawler.frontier.rekey import RULES

@@ -10,9 +10,9 @@ from typing import Final
 
 import orjson
 
+from crawler.core.enums import TaskKind
+from crawler.core.models import Origin
 from crawler.core.url import KEY_RULES, first_key_of, kind_key_of
-from crawler.core.values import Origin
-from crawler.core.vocabulary import TaskKind
 from crawler.frontier import sql
 from crawler.frontier.database import Database
 

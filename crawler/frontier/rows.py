@@ -9,8 +9,8 @@ from typing import Any, Final, assert_never
 
 import orjson
 
-from crawler.core.outcome import outcome_word, response_of
-from crawler.core.values import (
+from crawler.core.enums import HostState, OutcomeWord, Source, TaskKind, UrlState
+from crawler.core.models import (
     Counters,
     Denied,
     Failed,
@@ -26,7 +26,7 @@ from crawler.core.values import (
     SitemapHint,
     Task,
 )
-from crawler.core.vocabulary import HostState, OutcomeWord, Source, TaskKind, UrlState
+from crawler.core.outcomes import outcome_word, response_of
 from crawler.frontier.base import Batch, Totals, UrlRow
 
 MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not worth asking with

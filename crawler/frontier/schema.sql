@@ -1,4 +1,4 @@
--- Version 1; schema_2.sql adds to it. Times are UTC epoch seconds (REAL). States and sources are the words of core/vocabulary.py.
+-- Version 1; schema_2.sql adds to it. Times are UTC epoch seconds (REAL). States and sources are the words of core/enums.py.
 -- URLs are append-ordered: rows are written in rowid order and the key index is the only random one (docs/ARCHITECTURE.md).
 CREATE TABLE meta (
   name  TEXT PRIMARY KEY,

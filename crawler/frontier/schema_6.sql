@@ -1,4 +1,4 @@
--- Version 6: version 2 of the rules for what counts as the same URL (core/sessions.py). meta.key_rules is the version
+-- Version 6: version 2 of the rules for what counts as the same URL (core/url.py). meta.key_rules is the version
 -- that the keys of this store follow; rekey.py brings them up, and what stands in first_mark was forgotten before.
 INSERT INTO meta (name, value) VALUES ('key_rules', '1');
 -- Of hosts that were taken down whole nothing is needed: they are closed by name.

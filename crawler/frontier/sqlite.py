@@ -15,22 +15,22 @@ from typing import TypeVar
 
 import orjson
 
-from crawler.core.url import parse
-from crawler.core.values import (
+from crawler.core.enums import SinkFileState, UrlState
+from crawler.core.models import (
     Denied,
     Discovered,
     HostRow,
     HostTemplates,
     Origin,
-    Pace,
     Rest,
     SampledPage,
     SinkFile,
+    SlowResponse,
     Suspects,
     Task,
     TemplateRow,
 )
-from crawler.core.vocabulary import SinkFileState, UrlState
+from crawler.core.url import parse
 from crawler.frontier import dates, forget, rekey, sql, sweeps
 from crawler.frontier.base import (
     Batch,
@@ -113,7 +113,7 @@ class SqliteFrontier:
             scope_hosts=tuple(host for (host,) in database.rows(sql.SCOPE_HOSTS)),
             seeds_added=database.get(sql.META, ("seeds_added",)) is not None,
             suspects=tuple(host_id for (host_id,) in database.rows(sql.SUSPECT_HOSTS)),
-            paces=tuple(Pace(*columns) for columns in database.rows(sql.PACES)),
+            paces=tuple(SlowResponse(*columns) for columns in database.rows(sql.PACES)),
             unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
             is_copy=database.get(sql.META, (sql.COPIED_AT,)) is not None,
         )

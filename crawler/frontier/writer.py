@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import orjson
 
+from crawler.core.enums import SinkFileState, Source, UrlState
+from crawler.core.models import Denied, Discovered, RecordLocation, Rest, RobotsRecord, Settlement, SinkFile
 from crawler.core.outage import SIGNS
-from crawler.core.values import Denied, Discovered, Rest, RobotsRecord, Settlement, SinkFile, Written
-from crawler.core.vocabulary import SinkFileState, Source, UrlState
 from crawler.frontier import sql
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Ending, Receipt
 from crawler.frontier.change import Change
@@ -304,8 +304,8 @@ class Writer:
     def _put_visits(
         self,
         settlements: Sequence[Settlement],
-        written: Sequence[Written | None],
-        lines: Sequence[Written | None],
+        written: Sequence[RecordLocation | None],
+        lines: Sequence[RecordLocation | None],
         change: Change,
     ) -> None:
         ids = orjson.dumps([settlement.task.id for settlement in settlements]).decode()

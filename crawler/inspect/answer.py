@@ -6,8 +6,8 @@ Values only; who judges is `why`, what comes next is `outlook`'s.
 from dataclasses import dataclass, field
 from typing import Any
 
-from crawler.core.values import Origin
-from crawler.core.vocabulary import DenyReason
+from crawler.core.enums import DenyReason
+from crawler.core.models import Origin
 from crawler.core.words import counted
 from crawler.frontier.reader import Row
 from crawler.inspect.moments import span_text

@@ -7,8 +7,8 @@ nothing else. Pure but for the reader it asks; every question is a look-up in an
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+from crawler.core.enums import TaskKind
 from crawler.core.url import kind_key_of, target_of
-from crawler.core.vocabulary import TaskKind
 from crawler.frontier.reader import Reader
 from crawler.inspect.answer import Answer, Case, ago
 from crawler.inspect.moments import at_text

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from crawler.core.enums import HostState
+from crawler.core.models import Origin
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import host_delay, politeness_key
-from crawler.core.values import Origin
-from crawler.core.vocabulary import HostState
 from crawler.core.words import counted, unreadable_robots
 from crawler.engine.blocks import Blocks
 from crawler.frontier.reader import Reader, Row

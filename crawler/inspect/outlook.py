@@ -7,8 +7,8 @@ crawl does by itself; that nothing comes is said too.
 from dataclasses import dataclass
 from typing import Any, Final
 
+from crawler.core.enums import DenyReason, UrlState
 from crawler.core.politeness import host_delay
-from crawler.core.vocabulary import DenyReason, UrlState
 from crawler.frontier.reader import Reader, Row
 from crawler.inspect.answer import Answer, Case, ago, denial_words, reason_of, times
 from crawler.inspect.moments import at_text, span_text

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
-from crawler.core.vocabulary import OutcomeWord
+from crawler.core.enums import OutcomeWord
 from crawler.core.words import counted, fields_of
 from crawler.inspect.moments import span_text
 from crawler.inspect.tallies import Bin, Tally

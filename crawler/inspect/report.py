@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from crawler.core.balance import Balance
-from crawler.core.values import Origin
-from crawler.core.vocabulary import Next, UrlState
+from crawler.core.enums import Next, UrlState
+from crawler.core.models import Origin
 from crawler.frontier.reader import Reader
 from crawler.inspect.parts import Parts
 from crawler.inspect.query import Line, Matcher, Query

@@ -15,8 +15,8 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from crawler.core.models import Origin
 from crawler.core.url import UrlError, canonical, parse
-from crawler.core.values import Origin
 from crawler.frontier.copy import Copier
 from crawler.inspect import pagelines
 from crawler.inspect.place import Place

@@ -10,7 +10,7 @@ from heapq import heappush, heappushpop
 from math import exp, log
 from typing import Final
 
-from crawler.core.vocabulary import OutcomeWord, TaskKind
+from crawler.core.enums import OutcomeWord, TaskKind
 from crawler.inspect.query import Line
 from crawler.inspect.ranges import epoch
 

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import orjson
 
+from crawler.core.enums import TaskKind
 from crawler.core.url import UrlError, key_of, parse
-from crawler.core.vocabulary import TaskKind
 from crawler.frontier.audit import Auditor
 from crawler.inspect.parts import Parts
 from crawler.inspect.place import Place

@@ -10,13 +10,12 @@ from typing import Any, Final
 import orjson
 
 from crawler.content.robots import RobotsTxt
+from crawler.core.enums import DenyReason, Source
+from crawler.core.models import Denied, Origin
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
-from crawler.core.sessions import session_ids
-from crawler.core.trapshape import templates_of
-from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, target_of, typed
-from crawler.core.values import Denied, Origin
-from crawler.core.vocabulary import DenyReason, Source
+from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, session_ids, target_of, typed
+from crawler.core.url_templates import templates_of
 from crawler.core.words import unreadable_robots
 from crawler.engine.blocks import Blocks
 from crawler.fetch.address import AddressDenied, AddressPolicy

@@ -2,7 +2,7 @@
 
 Names are a contract: operators' scripts and the lnav format match on them. Who emits an event imports its name from
 here; `problems` tells a test where an emitted line and the catalogue differ.
-Closed words inside fields (close reasons, host states …) are those of `core.vocabulary`.
+Closed words inside fields (close reasons, host states …) are those of `core.enums`.
 """
 
 import logging
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from crawler.core.vocabulary import CloseReason, DenyReason, ErrorType, HostState, Stage
+from crawler.core.enums import CloseReason, DenyReason, ErrorType, HostState, Stage
 
 
 class Event(StrEnum):

@@ -6,10 +6,9 @@ A field that does not apply is left out rather than null: `jq` reads both alike,
 `dns_ms`, `connect_ms` and `tls_ms` stand only where the connection was opened for this very request.
 """
 
-from crawler.core.outcome import outcome_word, response_of
-from crawler.core.retry import pushes_back
-from crawler.core.values import ConnectionInfo, Denied, Failed, Fetched, Redirected, Settlement, Written
-from crawler.core.vocabulary import Next, TaskKind, UrlState
+from crawler.core.enums import Next, TaskKind, UrlState
+from crawler.core.models import ConnectionInfo, Denied, Failed, Fetched, RecordLocation, Redirected, Settlement
+from crawler.core.outcomes import outcome_word, pushes_back, response_of
 from crawler.obs.redact import redact
 from crawler.obs.timestamp import timestamp
 
@@ -24,7 +23,7 @@ def fetch_line(
     fetch_id: int | str,
     links_found: int,
     links_new: int,
-    written: Written | None,
+    written: RecordLocation | None,
     queue_ms: float | None = None,
     politeness_ms: float | None = None,
     dur_ms: float | None = None,
@@ -80,7 +79,7 @@ def fetch_line(
 
 def next_of(settlement: Settlement) -> Next:
     """What happens to the URL now: a URL that waits after a final answer is due for a revisit, after anything else for
-    a retry (`core.retry.fate` decides the same way).
+    a retry (`core.outcomes.fate` decides the same way).
     """
     match settlement.state:
         case UrlState.DONE | UrlState.DENIED:

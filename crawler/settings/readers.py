@@ -14,9 +14,9 @@ from urllib.parse import unquote
 from pydantic import ValidationInfo
 
 from crawler.core import url
+from crawler.core.enums import DenyReason
 from crawler.core.hours import HoursError, spans
 from crawler.core.scope import ScopePatternError, compile_pattern
-from crawler.core.vocabulary import DenyReason
 from crawler.fetch.credentials import BadCredential, basic
 from crawler.settings.problems import RefusedValue, did_you_mean, shown
 

@@ -23,7 +23,7 @@ from stat import S_IMODE, S_IROTH, S_ISREG, S_IWOTH
 from typing import Final
 
 from crawler.core import url
-from crawler.core.values import Origin
+from crawler.core.models import Origin
 from crawler.fetch.credentials import BadCredential, basic, bearer
 from crawler.fetch.options import Secrets
 from crawler.settings.positions import Path as KeyPath

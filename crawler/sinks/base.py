@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from crawler.core.values import Record, SinkFile, Written
-from crawler.core.vocabulary import FileLoss
+from crawler.core.enums import FileLoss
+from crawler.core.models import Record, RecordLocation, SinkFile
 from crawler.core.words import counted
 
 
@@ -102,7 +102,7 @@ class Sink(Protocol):
         Returns changed states. Raises SinkCorrupt, SinkStrange; after an OSError it may be called again.
         """
 
-    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+    def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
         """Append records. `written[i]` is where an earlier sink put record i. Returns where this one did (None: it has
         no use for that record).
         """
@@ -110,7 +110,7 @@ class Sink(Protocol):
     def can_gather(self, record: Record) -> bool:
         """Whether `gather` takes this record: it is in memory, and the file that it goes to is there and has room."""
 
-    def gather(self, record: Record, written: Written | None) -> Written | None:
+    def gather(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
         """As `write`, for one record, without touching a disk: `sync` does the rest. Costs some 0.1 ms and raises
         nothing. Only right after `can_gather` has said yes.
         """

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from crawler.core.enums import FileLoss, SinkFileState
+from crawler.core.models import SinkFile
 from crawler.core.utc import utc_second
-from crawler.core.values import SinkFile
-from crawler.core.vocabulary import FileLoss, SinkFileState
 from crawler.sinks.base import Mended, Vanished
 from crawler.sinks.disk import Disk
 from crawler.sinks.mend import UNFINISHED, Mender, set_aside

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from crawler.core.values import SinkFile
-from crawler.core.vocabulary import SinkFileState
+from crawler.core.enums import SinkFileState
+from crawler.core.models import SinkFile
 from crawler.sinks.base import Mended, SinkCorrupt, SinkStrange
 from crawler.sinks.disk import Disk
 from crawler.sinks.naming import Naming

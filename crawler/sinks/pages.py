@@ -9,7 +9,7 @@ from pathlib import Path
 
 import orjson
 
-from crawler.core.values import PageInfo, Record, Written
+from crawler.core.models import PageInfo, Record, RecordLocation
 from crawler.sinks.disk import Disk
 from crawler.sinks.files import SinkFiles, utc_text
 from crawler.sinks.naming import EXTENSIONS, Naming
@@ -18,7 +18,7 @@ from crawler.sinks.options import SinkOptions
 LINE_BYTES = 65_536  # more than a line has: three URLs, a title of 512 characters, each perhaps escaped
 
 
-def page_line(record: Record, page: PageInfo, warc: Written | None) -> bytes:
+def page_line(record: Record, page: PageInfo, warc: RecordLocation | None) -> bytes:
     """The line of one page, UTF-8, with its line feed. `simhash` is null in all: see docs/OPERATIONS.md."""
     task, fetched = record.task, record.fetched
     line: dict[str, str | int | None] = {
@@ -59,7 +59,7 @@ class PagesSink(SinkFiles):
         naming = Naming(options.name, EXTENSIONS["pages"])
         super().__init__("pages", directory / "pages", naming, limit=options.warc_size, now=now, disk=disk)
 
-    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+    def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
         """See `Sink.write`; `written[i]` is where the WARC has record i."""
         self._finish_reset()
         places = [self.gather(record, warc) for record, warc in zip(records, written, strict=True)]
@@ -71,13 +71,13 @@ class PagesSink(SinkFiles):
         file = self._open_file()
         return file is not None and self._has_room(file, LINE_BYTES)
 
-    def gather(self, record: Record, written: Written | None) -> Written | None:
+    def gather(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
         """See `Sink.gather`; `written` is where the WARC has the record."""
         return None if record.page is None else self._write_line(page_line(record, record.page, written))
 
-    def _write_line(self, line: bytes) -> Written:
+    def _write_line(self, line: bytes) -> RecordLocation:
         file = self._current()
-        place = Written(file.name, file.size)
+        place = RecordLocation(file.name, file.size)
         self._append(file, line)
         file.count()
         return place

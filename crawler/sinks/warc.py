@@ -13,8 +13,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from crawler.core.body import BytesBody
-from crawler.core.values import Record, Written
+from crawler.core.models import BytesBody, Record, RecordLocation
 from crawler.sinks.disk import Disk
 from crawler.sinks.files import OpenFile, SinkFiles, utc_text
 from crawler.sinks.naming import EXTENSIONS, Naming
@@ -60,10 +59,10 @@ class WarcSink(SinkFiles):
         self._level = options.compression_level
         self._ids = RecordIds(random_bytes)
 
-    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
+    def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
         """See `Sink.write`. The place returned is that of the response or revisit record."""
         self._finish_reset()
-        places: list[Written | None] = []
+        places: list[RecordLocation | None] = []
         for record in records:
             places.append(self._write_visit(record))
             self._flush_large()
@@ -77,15 +76,15 @@ class WarcSink(SinkFiles):
             return False
         return self._has_room(file, body.size + len(fetched.raw_head) + len(fetched.request_bytes) + HEADERS_BYTES)
 
-    def gather(self, record: Record, written: Written | None) -> Written | None:
+    def gather(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
         """See `Sink.gather`."""
         return self._write_visit(record)
 
-    def _write_visit(self, record: Record) -> Written:
+    def _write_visit(self, record: Record) -> RecordLocation:
         file = self._current()
         if not file.begun:
             self._begin(file)
-        place = Written(file.name, file.size)
+        place = RecordLocation(file.name, file.size)
         response_id = self._ids.take()
         date = utc_text(record.fetched.started_at)
         profile = revisit_profile(record)

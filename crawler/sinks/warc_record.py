@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from hashlib import sha256
 
 from crawler.core.digest import digest_text
-from crawler.core.values import Fetched, Record, Timings
+from crawler.core.models import Fetched, Record, Timings
 
 END = b"\r\n\r\n"  # what follows every block
 CONFORMS_TO = "http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/"

@@ -5,33 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from crawler.core.trapshape import ERROR_PAGE_LINKS
-from crawler.core.url import kind_key_of
-from crawler.core.values import (
-    Counters,
-    Denied,
-    Discovered,
-    Failed,
-    HostRow,
-    HostTemplates,
-    NotModified,
-    Origin,
-    Outcome,
-    Pace,
-    PageHistory,
-    PageNote,
-    Redirected,
-    Rest,
-    RobotsRecord,
-    SampledPage,
-    SinkFile,
-    SitemapHint,
-    Suspects,
-    Task,
-    TemplateRow,
-    Written,
-)
-from crawler.core.vocabulary import (
+from crawler.core.enums import (
     DenyReason,
     ErrorType,
     HostState,
@@ -41,6 +15,32 @@ from crawler.core.vocabulary import (
     TruncatedReason,
     UrlState,
 )
+from crawler.core.models import (
+    Counters,
+    Denied,
+    Discovered,
+    Failed,
+    HostRow,
+    HostTemplates,
+    NotModified,
+    Origin,
+    Outcome,
+    PageHistory,
+    PageNote,
+    RecordLocation,
+    Redirected,
+    Rest,
+    RobotsRecord,
+    SampledPage,
+    SinkFile,
+    SitemapHint,
+    SlowResponse,
+    Suspects,
+    Task,
+    TemplateRow,
+)
+from crawler.core.url import kind_key_of
+from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import Batch, Block, Ending, Forgotten, Frontier, FrontierLocked, Receipt, Takedown, Totals
 from tests.support.frontiers import NOW, STORES, Store, answer, batch, fast_folder, found, links, visit
 
@@ -915,10 +915,10 @@ async def test_what_was_in_a_lost_file_is_queued_again(store: Store, monkeypatch
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(6)))
         tasks = await take(frontier)
-        places = [Written(lost.name, n) for n in range(5)] + [Written(other.name, 1)]
+        places = [RecordLocation(lost.name, n) for n in range(5)] + [RecordLocation(other.name, 1)]
         visits = [visit(task, tagged, digest="sha256:1") for task in tasks]
         visits[4] = visit(tasks[4], DENIED, state=UrlState.DENIED)
-        named = [None] * 5 + [Written(lines.name, 7)]
+        named = [None] * 5 + [RecordLocation(lines.name, 7)]
         await frontier.settle(batch(*visits, written=places, lines=named, sink_files=[lost, other, lines]))
         await frontier.requeue(Ending(statuses=(200,)))
         tasks = await take(frontier)
@@ -926,7 +926,7 @@ async def test_what_was_in_a_lost_file_is_queued_again(store: Store, monkeypatch
         changed = visit(tasks[2], tagged, digest="sha256:2")
         waits = visit(tasks[3], answer(503), state=UrlState.WAITING, next_at=NOW + 5)
         ended = [visit(tasks[0], tagged, digest="sha256:1"), unchanged, changed, waits, visit(tasks[4])]
-        elsewhere = Written(other.name, 2)
+        elsewhere = RecordLocation(other.name, 2)
         await frontier.settle(batch(*ended, written=[None, elsewhere, elsewhere, None, None]))
         assert await frontier.lose("warc", "unknown.gz") == {}
         assert await frontier.lose("warc", lost.name) == {1: 2}
@@ -953,7 +953,7 @@ async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> N
         secret, other = await take(frontier)
         found_there = links("https://a.example/child")
         await frontier.settle(
-            batch(visit(secret, discovered=found_there, next_at=NOW + 9), written=[Written("a.warc.gz", 7)],
+            batch(visit(secret, discovered=found_there, next_at=NOW + 9), written=[RecordLocation("a.warc.gz", 7)],
                   sink_files=[WARC])
         )  # fmt: skip
         forgotten = await frontier.forget_url(url + "#part", now=NOW + 1)
@@ -1023,7 +1023,7 @@ async def test_what_is_fetched_while_it_is_forgotten_leaves_only_the_place_of_it
         tasks = await take(frontier)
         await frontier.forget_url(tasks[0].url, now=NOW)
         visits = [visit(task, next_at=NOW + 1) for task in tasks]
-        await frontier.settle(batch(*visits, written=[Written("a.warc.gz", 5), None], sink_files=[WARC]))
+        await frontier.settle(batch(*visits, written=[RecordLocation("a.warc.gz", 5), None], sink_files=[WARC]))
         assert await frontier.takedowns() == [Takedown(tasks[0].url, "a.warc.gz", 5, NOW)]
         assert await frontier.promote_revisits(now=NOW + 1, limit=9) == {1: 1}
         assert [task.id for task in await take(frontier)] == [tasks[1].id]
@@ -1039,7 +1039,9 @@ async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
     async with store.opened() as (frontier, _):
         await add(frontier, *ours, "https://b.example/")
         first, *_rest = await take(frontier)
-        await frontier.settle(batch(visit(first, robots=robots), written=[Written("a.warc.gz", 5)], sink_files=[WARC]))
+        await frontier.settle(
+            batch(visit(first, robots=robots), written=[RecordLocation("a.warc.gz", 5)], sink_files=[WARC])
+        )
         forgotten = await frontier.forget_host("a.example", now=NOW)
         assert (forgotten.urls, forgotten.host_ids, forgotten.queued) == (9, (1, 2, 3), {1: 6, 2: 1, 3: 1})
         assert [one.url for one in await frontier.takedowns()] == ["https://a.example/0"]
@@ -1068,7 +1070,7 @@ def _bad_batches(task: Task, good: Task) -> dict[str, Batch]:
         "an unknown url": batch(first, visit(Task(99, "https://a.example/no")), **rest),
         "a url of another host": batch(first, visit(task, host_id=2), **rest),
         "an unknown host": batch(first, visit(robots, host_id=99), **rest),
-        "an unknown file": batch(first, visit(task), written=[None, Written("no.warc.gz", 0)], **rest),
+        "an unknown file": batch(first, visit(task), written=[None, RecordLocation("no.warc.gz", 0)], **rest),
         "one task twice": batch(first, visit(task), visit(task), **rest),
         "taken down by a visit": batch(first, visit(task, state=UrlState.FORGOTTEN), **rest),
         "waiting for nothing": batch(first, visit(task, state=UrlState.WAITING), **rest),
@@ -1200,13 +1202,13 @@ async def test_visits_dated_later_than_now_count_as_of_now(store: Store) -> None
 async def test_how_slow_keys_are_is_kept_until_they_are_not(store: Store) -> None:
     """The last one said counts; 0 ends it."""
     async with store.opened() as (frontier, _):
-        paces = [Pace("a", 2.5, NOW), Pace("b", 1.0, NOW), Pace("a", 3.5, NOW + 1)]
+        paces = [SlowResponse("a", 2.5, NOW), SlowResponse("b", 1.0, NOW), SlowResponse("a", 3.5, NOW + 1)]
         await frontier.settle(replace(batch(), paces=paces))
     async with store.opened() as (frontier, recovered):
-        assert recovered.paces == (Pace("a", 3.5, NOW + 1), Pace("b", 1.0, NOW))
-        await frontier.settle(replace(batch(), paces=[Pace("a", 0.0, NOW + 2)]))
+        assert recovered.paces == (SlowResponse("a", 3.5, NOW + 1), SlowResponse("b", 1.0, NOW))
+        await frontier.settle(replace(batch(), paces=[SlowResponse("a", 0.0, NOW + 2)]))
     async with store.opened() as (_, recovered):
-        assert recovered.paces == (Pace("b", 1.0, NOW),)
+        assert recovered.paces == (SlowResponse("b", 1.0, NOW),)
 
 
 async def test_a_host_is_unswept_until_it_was_swept(store: Store) -> None:

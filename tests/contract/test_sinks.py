@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.core.values import PageInfo, Record, SinkFile
-from crawler.core.vocabulary import SinkFileState
+from crawler.core.enums import SinkFileState
+from crawler.core.models import PageInfo, Record, SinkFile
 from crawler.sinks.base import Mended, Sink, SinkCorrupt, SinkStrange
 from crawler.sinks.files import SinkFiles
 from tests.support.disks import Crash, FaultyDisk

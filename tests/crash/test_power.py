@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.core.vocabulary import UrlState
+from crawler.core.enums import UrlState
 from crawler.frontier import database as module
 from crawler.frontier.base import FrontierError
 from crawler.frontier.sqlite import SqliteFrontier

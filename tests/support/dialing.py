@@ -2,7 +2,7 @@
 
 import asyncio
 
-from crawler.core.values import Timings
+from crawler.core.models import Timings
 from crawler.fetch.dial import Dialled
 
 

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crawler.content.options import ContentOptions
-from crawler.core.body import BytesBody
-from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
-from crawler.core.scope import Scope
-from crawler.core.url import key_of, parse
-from crawler.core.values import (
+from crawler.core.enums import ErrorType, SinkFileState, Source, StoppedBy, TaskKind, TruncatedReason, UrlState
+from crawler.core.models import (
+    BytesBody,
     ConnectionInfo,
     Discovered,
     Failed,
@@ -30,13 +28,15 @@ from crawler.core.values import (
     Lease,
     Origin,
     Record,
+    RecordLocation,
     Settlement,
     SinkFile,
     Task,
     Timings,
-    Written,
 )
-from crawler.core.vocabulary import ErrorType, SinkFileState, Source, StoppedBy, TaskKind, TruncatedReason, UrlState
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
+from crawler.core.scope import Scope
+from crawler.core.url import key_of, parse
 from crawler.engine.admission import Admission
 from crawler.engine.books import Books
 from crawler.engine.committer import Committer
@@ -218,7 +218,7 @@ class QuickFrontier(MemoryFrontier):
             self._queued[url.host_id].pop(url.id, None)
         self._waiting.pop(url.id, None)
 
-    def _put_visit(self, settlement: Settlement, place: Written | None, line: Written | None) -> None:
+    def _put_visit(self, settlement: Settlement, place: RecordLocation | None, line: RecordLocation | None) -> None:
         super()._put_visit(settlement, place, line)
         url = self._urls.get(settlement.task.id)
         if url is not None and url.next_at is not None:
@@ -394,10 +394,10 @@ class ListSink:
     def put_aside(self, vanished: Vanished) -> None:
         raise AssertionError("nothing vanishes here")
 
-    def write(self, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
-        places: list[Written | None] = []
+    def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
+        places: list[RecordLocation | None] = []
         for record in records:
-            places.append(Written(f"{self._serial}.{self.name}", len(self.committed) + len(self.tail)))
+            places.append(RecordLocation(f"{self._serial}.{self.name}", len(self.committed) + len(self.tail)))
             self.tail.append(record.task.url)
         self._call("write")
         return places
@@ -405,7 +405,7 @@ class ListSink:
     def can_gather(self, record: Record) -> bool:
         return False
 
-    def gather(self, record: Record, written: Written | None) -> Written | None:
+    def gather(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
         raise AssertionError("nobody may gather here")
 
     def sync(self) -> list[SinkFile]:
@@ -470,7 +470,7 @@ class Engine:
         self.rng = random.Random(rng_seed)
         self.events: list[tuple[str, dict[str, object]]] = []
         self.events_mono: list[float] = []  # when each of them came
-        self.stored: list[tuple[Visited, int, Written | None]] = []
+        self.stored: list[tuple[Visited, int, RecordLocation | None]] = []
         self.closed: list[SinkFile] = []
         self.disk: list[str | None] = []
         self.skipped: list[Skipped] = []

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-from crawler.core.values import Origin, Task
+from crawler.core.models import Origin, Task
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.budget import ByteBudget

@@ -10,20 +10,20 @@ from typing import Any
 
 import apsw
 
-from crawler.core.body import BytesBody
-from crawler.core.url import key_of, parse
-from crawler.core.values import (
+from crawler.core.enums import ErrorType, Source, TruncatedReason, UrlState
+from crawler.core.models import (
+    BytesBody,
     ConnectionInfo,
     Discovered,
     Fetched,
     Head,
     Outcome,
+    RecordLocation,
     Settlement,
     Task,
     Timings,
-    Written,
 )
-from crawler.core.vocabulary import ErrorType, Source, TruncatedReason, UrlState
+from crawler.core.url import key_of, parse
 from crawler.frontier.base import Batch, Frontier, Recovered
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.memory_frontier import MemoryFrontier
@@ -71,7 +71,7 @@ def visit(task: Task, outcome: Outcome | None = None, *, host_id: int = 1, **mor
     return Settlement(task, host_id, outcome if outcome is not None else answer(), **more)
 
 
-def batch(*settlements: Settlement, written: Iterable[Written | None] | None = None, **more: Any) -> Batch:
+def batch(*settlements: Settlement, written: Iterable[RecordLocation | None] | None = None, **more: Any) -> Batch:
     places = list(written) if written is not None else [None] * len(settlements)
     return Batch(settlements, places, **more)
 

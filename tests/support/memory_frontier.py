@@ -13,29 +13,29 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from crawler.core.outage import SIGNS
-from crawler.core.trapshape import ERROR_PAGE_LINKS
-from crawler.core.url import every_key_of, key_of, parse, registrable_domain, slot_of, target_of
-from crawler.core.values import (
+from crawler.core.enums import SinkFileState, Source, TaskKind, UrlState
+from crawler.core.models import (
     Counters,
     Denied,
     Discovered,
     HostRow,
     HostTemplates,
     Origin,
-    Pace,
+    RecordLocation,
     Rest,
     RobotsRecord,
     SampledPage,
     Settlement,
     SinkFile,
     SitemapHint,
+    SlowResponse,
     Suspects,
     Task,
     TemplateRow,
-    Written,
 )
-from crawler.core.vocabulary import SinkFileState, Source, TaskKind, UrlState
+from crawler.core.outage import SIGNS
+from crawler.core.url import every_key_of, key_of, parse, registrable_domain, slot_of, target_of
+from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import (
     ROBOTS_VERSIONS_KEPT,
     Batch,
@@ -83,9 +83,9 @@ class KeptUrl:
     last_modified: str | None = None
     last_status: int | None = None
     last_error: str | None = None
-    place: Written | None = None  # of the last record in the WARC
-    content_place: Written | None = None  # of the one that holds the content, where the last does not
-    line: Written | None = None  # of the last line in pages/
+    place: RecordLocation | None = None  # of the last record in the WARC
+    content_place: RecordLocation | None = None  # of the one that holds the content, where the last does not
+    line: RecordLocation | None = None  # of the last line in pages/
     visits: int = 0
     visited_at: float | None = None
     digest: str | None = None
@@ -134,7 +134,7 @@ class MemoryFrontier:
         self._dated_to: int | None = 0
         self._kept: dict[str, bytes] = {}
         self._error_pages: dict[int, bytes] = {}
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, SlowResponse] = {}
         self._robots_changed: list[int] = []
         self._is_open = False
         self._clean = True
@@ -580,10 +580,10 @@ class MemoryFrontier:
         url.found, url.via = replace(url.found, url=str(url.found.origin)), None
         url.next_at = url.last_error = url.place = url.content_place = url.line = url.hint = None
 
-    def _list_takedown(self, url: str, place: Written, at: float) -> None:
+    def _list_takedown(self, url: str, place: RecordLocation, at: float) -> None:
         self._takedowns.setdefault((place.name, place.offset), Takedown(url, place.name, place.offset, at))
 
-    def _put_visit(self, settlement: Settlement, place: Written | None, line: Written | None) -> None:
+    def _put_visit(self, settlement: Settlement, place: RecordLocation | None, line: RecordLocation | None) -> None:
         host = self._hosts_by_id[settlement.host_id]
         host.counts.add(settlement)
         if settlement.robots is not None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from crawler.core.values import Head
+from crawler.core.models import Head
 from crawler.fetch.spool import BodySink
 from crawler.fetch.wire import RemoteProtocolError, ResponseReader, WireLimits
 

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from warcio.archiveiterator import ArchiveIterator
 
-from crawler.core.values import Record, SinkFile, Written
-from crawler.core.vocabulary import SinkFileState
+from crawler.core.enums import SinkFileState
+from crawler.core.models import Record, RecordLocation, SinkFile
 from crawler.sinks.disk import Disk
 from crawler.sinks.files import SinkFiles
 from crawler.sinks.options import SinkOptions
@@ -29,8 +29,10 @@ WARC_INFO = (
 class _Gathering:
     """Before a sink: takes what it is given as the committer hands it over, each record gathered that can be."""
 
-    def write(self: Any, records: Sequence[Record], written: Sequence[Written | None]) -> list[Written | None]:
-        places: list[Written | None] = []
+    def write(
+        self: Any, records: Sequence[Record], written: Sequence[RecordLocation | None]
+    ) -> list[RecordLocation | None]:
+        places: list[RecordLocation | None] = []
         for record, place in zip(records, written, strict=True):
             if self.can_gather(record):
                 places.append(self.gather(record, place))

@@ -9,7 +9,7 @@ import random
 import string
 from typing import Final
 
-from crawler.core.values import Fetched
+from crawler.core.models import Fetched
 from tests.support.engine import answer, page
 
 WORDS: Final = tuple("".join(random.Random(n).choices(string.ascii_lowercase, k=6)) for n in range(4_000))

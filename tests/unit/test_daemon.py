@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from crawler.core.vocabulary import StoppedBy
+from crawler.core.enums import StoppedBy
 from crawler.daemon import EndedAtOnce, note_hangups, serve
 from crawler.systemd import Notifier
 from tests.support.engine import run

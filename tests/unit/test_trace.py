@@ -12,7 +12,7 @@ from rich.console import Console
 from crawler.cli.traced import show
 from crawler.cli.traced_json import as_object
 from crawler.cli.traced_words import framing_words, robots_words, verdict, would_words
-from crawler.core.vocabulary import DenyReason, ErrorType
+from crawler.core.enums import DenyReason, ErrorType
 from crawler.frontier.base import Block
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.settings import load

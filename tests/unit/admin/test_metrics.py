@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from crawler.admin.metrics import Beside, exposition
-from crawler.core.body import BytesBody
-from crawler.core.values import ConnectionInfo, Denied, Failed, Fetched, Head, Timings
-from crawler.core.vocabulary import CloseReason, DenyReason, ErrorType
+from crawler.core.enums import CloseReason, DenyReason, ErrorType
+from crawler.core.models import BytesBody, ConnectionInfo, Denied, Failed, Fetched, Head, Timings
 from crawler.engine.meters import BOUNDS_S, Histogram, Meters, quantile_s
 from crawler.engine.pace import Rates
 from crawler.engine.status import Bounded, Counts, InFlight, Status, connections_of

@@ -10,10 +10,10 @@ from crawler.cli import main
 from crawler.cli.look import Pen, event_text
 from crawler.cli.reload import lines
 from crawler.cli.status import warning_words
+from crawler.core.enums import Source
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
 from crawler.core.url import seed
-from crawler.core.vocabulary import Source
 from crawler.frontier.base import Block
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect.page import _fields

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.content.css import MAX_REFERENCES, references, written_references
-from crawler.core.vocabulary import Source
+from crawler.core.enums import Source
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from io import BytesIO
 
 from warcio.utils import Digester
 
-from crawler.content.digest import payload_digest
-from crawler.core.body import EMPTY, BytesBody
+from crawler.core.digest import payload_digest
+from crawler.core.models import EMPTY, BytesBody
 
 
 def test_digests_are_those_of_warcio() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
 from crawler.content.html import extract
-from crawler.core.vocabulary import Source
+from crawler.core.enums import Source
 
 URL = "https://e.test/"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
 from crawler.content.html import Html, extract
-from crawler.core.vocabulary import Source
+from crawler.core.enums import Source
 
 URL = "https://example.org/dir/page.html"
 L, R, C, A = Source.LINK, Source.REQUISITE, Source.CANONICAL, Source.ALTERNATE

@@ -4,7 +4,7 @@ import pytest
 
 from crawler.content.html import extract
 from crawler.content.links import KnownLinks
-from crawler.core.vocabulary import Source
+from crawler.core.enums import Source
 
 
 def test_a_picture_that_is_also_linked_is_both() -> None:

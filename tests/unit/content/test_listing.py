@@ -13,7 +13,7 @@ import pytest
 from crawler.content import listed, xmlstream
 from crawler.content.listed import Listing, ListingKind, date_at
 from crawler.content.listing import read_listing
-from crawler.core.body import BytesBody
+from crawler.core.models import BytesBody
 from tests.support.vectors import vectors
 
 SITE = "https://www.example.com/sitemap.xml"

@@ -3,9 +3,9 @@
 import pytest
 
 from crawler.content.redirect import MAX_LOCATION, location
+from crawler.core.enums import DenyReason
+from crawler.core.models import Head
 from crawler.core.url import UrlError
-from crawler.core.values import Head
-from crawler.core.vocabulary import DenyReason
 
 URL = "https://example.org/a/b?c"
 

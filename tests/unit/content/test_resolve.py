@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.content.resolve import Resolver, clean
+from crawler.core.models import Origin
 from crawler.core.url import UrlError, parse
-from crawler.core.values import Origin
 from tests.support.vectors import vectors
 
 BASES = [

@@ -35,15 +35,15 @@ _PARTS = st.sampled_from(
 )  # fmt: skip
 
 
-INTERPRETED = {name: interpreted(scanner) for name, scanner in SCANNERS.items()}
+INTERPRETED = {name: interpreted(one) for name, one in SCANNERS.items()}
 
 
 @settings(deadline=None, max_examples=1_000, derandomize=True)
 @given(text=st.lists(_PARTS, max_size=40).map("".join))
 def test_machine_code_and_the_interpreter_find_the_same(text: str) -> None:
     """Any mixture of markup, with control characters and bytes that are no ASCII."""
-    for name, scanner in SCANNERS.items():
-        assert scanner.captured(text.encode()) == INTERPRETED[name].captured(text.encode())
+    for name, one in SCANNERS.items():
+        assert one.captured(text.encode()) == INTERPRETED[name].captured(text.encode())
 
 
 @pytest.mark.parametrize("name", SCANNERS)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.content.html import Html, extract
-from crawler.core.vocabulary import Source
+from crawler.core.enums import Source
 
 URL = "https://e.test/"
 _START = '<html xmlns="http://www.w3.org/1999/xhtml">'

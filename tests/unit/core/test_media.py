@@ -2,8 +2,8 @@
 
 import pytest
 
-from crawler.core.media import charset_of, mime_type
-from crawler.core.values import Head
+from crawler.core.media_types import charset_of, mime_type
+from crawler.core.models import Head
 
 
 @pytest.mark.parametrize(

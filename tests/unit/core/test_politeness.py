@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.core import politeness as p
+from crawler.core.models import Head
 from crawler.core.options import PolitenessOptions
-from crawler.core.politeness import Turn
-from crawler.core.values import Head
+from crawler.core.politeness import PolitenessState
 
 INF = float("inf")
 
 
 def test_with_a_delay_one_request_is_in_flight() -> None:
     """The next may begin only a delay after the one before it ended."""
-    turn = Turn()
+    turn = PolitenessState()
     assert turn.opens_at(0, delay_s=1, width=8) is None
     turn = turn.began()
     assert turn.opens_at(5, delay_s=1, width=8) == INF
@@ -28,7 +28,7 @@ def test_with_a_delay_one_request_is_in_flight() -> None:
 
 def test_without_a_delay_the_width_counts() -> None:
     """At delay 0 as many go at once as there is room for, and no guard is added."""
-    turn = Turn()
+    turn = PolitenessState()
     for _ in range(8):
         assert turn.opens_at(0, delay_s=0, width=8) is None
         turn = turn.began()
@@ -38,12 +38,12 @@ def test_without_a_delay_the_width_counts() -> None:
 
 def test_an_abandoned_request_costs_no_delay() -> None:
     """What never left does not make the host rest."""
-    assert Turn().began().abandoned() == Turn()
+    assert PolitenessState().began().abandoned() == PolitenessState()
 
 
 def test_rests_add_up_and_are_forgiven() -> None:
     """A rest never ends earlier than one already due; an answer clears the strikes."""
-    turn = Turn().rests(100, "429").rests(50, "503")
+    turn = PolitenessState().rests(100, "429").rests(50, "503")
     assert (turn.open_mono, turn.strikes, turn.reason) == (100, 2, "503")
     assert turn.recovered().strikes == 0
     assert turn.recovered().open_mono == 100
@@ -53,7 +53,7 @@ def test_rests_add_up_and_are_forgiven() -> None:
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.001, 3), st.booleans()), max_size=40), st.floats(0.01, 5))
 def test_no_request_begins_within_the_delay(steps: list[tuple[float, float, bool]], delay_s: float) -> None:
     """Whatever the pauses, durations and push-backs, each begin is at least the delay after the end before it."""
-    turn, now, last_end = Turn(), 0.0, None
+    turn, now, last_end = PolitenessState(), 0.0, None
     for pause, duration, pushed in steps:
         now += pause
         opens = turn.opens_at(now, delay_s=delay_s, width=4)

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from crawler.core import retry
-from crawler.core.body import EMPTY
-from crawler.core.outcome import outcome_word, response_of
-from crawler.core.values import (
+from crawler.core import outcomes
+from crawler.core.enums import DenyReason, ErrorType, OutcomeWord, TaskKind, TruncatedReason, UrlState
+from crawler.core.models import (
+    EMPTY,
     ConnectionInfo,
     Denied,
     Failed,
@@ -19,7 +19,7 @@ from crawler.core.values import (
     Redirected,
     Timings,
 )
-from crawler.core.vocabulary import DenyReason, ErrorType, OutcomeWord, TaskKind, TruncatedReason, UrlState
+from crawler.core.outcomes import outcome_word, response_of
 
 
 def answer(status: int, *, error: ErrorType | None = None, truncated: TruncatedReason | None = None) -> Fetched:
@@ -65,14 +65,14 @@ CASES: list[tuple[Outcome, int, UrlState]] = [
 @pytest.mark.parametrize(("outcome", "attempt", "state"), CASES)
 def test_fate(outcome: Outcome, attempt: int, state: UrlState) -> None:
     """An answer is final; a transient fault waits and is given up after four; a host's fault never costs the URL."""
-    fate = retry.fate(outcome, attempt=attempt, max_attempts=4, rng=random.Random(1))
+    fate = outcomes.fate(outcome, attempt=attempt, max_attempts=4, rng=random.Random(1))
     assert fate.state is state
     assert (fate.after_s is not None) == (state is UrlState.WAITING)
 
 
 def test_retries_wait_longer_each_time() -> None:
     """5, 15, 45 seconds, with up to a quarter of jitter."""
-    waits = [retry.fate(CUT, attempt=n, max_attempts=9, rng=random.Random(1)).after_s or 0 for n in (1, 2, 3)]
+    waits = [outcomes.fate(CUT, attempt=n, max_attempts=9, rng=random.Random(1)).after_s or 0 for n in (1, 2, 3)]
     for wait, base in zip(waits, (5, 15, 45), strict=True):
         assert base <= wait <= base * 1.25
 
@@ -81,11 +81,11 @@ def test_every_error_is_classed() -> None:
     """Errors that rest an origin include all that opened no connection; lasting ones are among these, but for what is
     one URL's own.
     """
-    connection = {error for error in ErrorType if retry.is_connection_error(error)}
-    assert connection < {error for error in ErrorType if retry.rests_origin(error)}
-    assert {error for error in ErrorType if retry.is_lasting(error)} - connection == {ErrorType.PROTOCOL_ERROR}
-    assert not retry.rests_origin(ErrorType.PROTOCOL_ERROR)
-    assert retry.rests_origin(ErrorType.PROTOCOL_ERROR, TaskKind.ROBOTS)
+    connection = {error for error in ErrorType if outcomes.is_connection_error(error)}
+    assert connection < {error for error in ErrorType if outcomes.rests_origin(error)}
+    assert {error for error in ErrorType if outcomes.is_lasting(error)} - connection == {ErrorType.PROTOCOL_ERROR}
+    assert not outcomes.rests_origin(ErrorType.PROTOCOL_ERROR)
+    assert outcomes.rests_origin(ErrorType.PROTOCOL_ERROR, TaskKind.ROBOTS)
     assert ErrorType.RESET not in connection
     assert ErrorType.TLS_CERT_EXPIRED in connection
 

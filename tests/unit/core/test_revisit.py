@@ -6,13 +6,14 @@ from itertools import pairwise
 
 import pytest
 
+from crawler.core.models import PageHistory
 from crawler.core.options import RecrawlOptions
 from crawler.core.revisit import (
     DAY_S,
     GONE_AFTER,
     Allowance,
-    Finding,
     PageClass,
+    VisitResult,
     change_rate,
     classify,
     gone_interval_s,
@@ -22,7 +23,6 @@ from crawler.core.revisit import (
     solve_price,
     visit_rate,
 )
-from crawler.core.values import PageHistory
 
 OPTIONS = RecrawlOptions(enabled=True)
 WEEKLY = 1 / (7 * DAY_S)
@@ -33,43 +33,43 @@ def test_the_rate_is_learnt() -> None:
     rng = random.Random(1)
     for true_rate in (1 / (2 * DAY_S), 1 / (30 * DAY_S)):
         for every_s in (DAY_S / 2, 3 * DAY_S, 7 * DAY_S):
-            history = learn(None, Finding.NEW, elapsed_s=0.0, content_at=0.0)
+            history = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=0.0)
             for _ in range(400):
                 changed = rng.random() < -math.expm1(-true_rate * every_s)
-                finding = Finding.CHANGED if changed else Finding.SAME
+                finding = VisitResult.CHANGED if changed else VisitResult.SAME
                 history = learn(history, finding, elapsed_s=every_s, content_at=0.0)
             assert true_rate / 2 < change_rate(history) < true_rate * 2
 
 
 def test_what_changes_at_every_look_has_no_endless_rate() -> None:
     """A page that says the time is visited more often, but its estimate stays finite and is held by its bounds."""
-    history = learn(None, Finding.NEW, elapsed_s=0.0, content_at=0.0)
+    history = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=0.0)
     for _ in range(2_000):
-        history = learn(history, Finding.CHANGED, elapsed_s=DAY_S, content_at=0.0)
+        history = learn(history, VisitResult.CHANGED, elapsed_s=DAY_S, content_at=0.0)
     assert math.isfinite(change_rate(history))
-    assert interval_s(history, Finding.CHANGED, weight=1.0, price=1e-30, options=OPTIONS) == OPTIONS.min_interval_s
+    assert interval_s(history, VisitResult.CHANGED, weight=1.0, price=1e-30, options=OPTIONS) == OPTIONS.min_interval_s
 
 
 def test_what_a_visit_teaches() -> None:
     """New content has its date; the same content leaves it; a failure teaches nothing."""
-    new = learn(None, Finding.NEW, elapsed_s=0.0, content_at=5.0)
+    new = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=5.0)
     assert new == PageHistory(changed_at=5.0)
-    same = learn(new, Finding.SAME, elapsed_s=100.0, content_at=9.0)
+    same = learn(new, VisitResult.SAME, elapsed_s=100.0, content_at=9.0)
     assert (same.changed_at, same.change_a, same.change_t) == (5.0, 0.0, 100.0)
-    changed = learn(same, Finding.CHANGED, elapsed_s=100.0, content_at=9.0)
+    changed = learn(same, VisitResult.CHANGED, elapsed_s=100.0, content_at=9.0)
     assert changed.changed_at == 9.0
     assert changed.change_a is not None
     assert changed.change_a >= 1.0
-    assert learn(changed, Finding.FAILED, elapsed_s=100.0, content_at=0.0) == changed
+    assert learn(changed, VisitResult.FAILED, elapsed_s=100.0, content_at=0.0) == changed
 
 
 def test_gone_is_counted_in_a_row() -> None:
     """An answer with content ends the count."""
-    history = learn(None, Finding.NEW, elapsed_s=0.0, content_at=0.0)
+    history = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=0.0)
     for n in (1, 2, 3):
-        history = learn(history, Finding.GONE, elapsed_s=DAY_S, content_at=0.0)
+        history = learn(history, VisitResult.GONE, elapsed_s=DAY_S, content_at=0.0)
         assert history.gone_count == n
-    assert learn(history, Finding.SAME, elapsed_s=DAY_S, content_at=0.0).gone_count == 0
+    assert learn(history, VisitResult.SAME, elapsed_s=DAY_S, content_at=0.0).gone_count == 0
 
 
 def test_a_tombstone_is_tried_ever_more_rarely() -> None:
@@ -81,16 +81,16 @@ def test_a_tombstone_is_tried_ever_more_rarely() -> None:
     assert waits[-1] == 360 * DAY_S
 
 
-@pytest.mark.parametrize("finding", list(Finding))
+@pytest.mark.parametrize("finding", list(VisitResult))
 @pytest.mark.parametrize("price", [0.0, 1e-12, 1e-3, 1.0, math.inf])
-def test_intervals_keep_their_bounds(finding: Finding, price: float) -> None:
+def test_intervals_keep_their_bounds(finding: VisitResult, price: float) -> None:
     """Whatever the price."""
     options = RecrawlOptions(enabled=True, min_interval_s=100.0, max_interval_s=1_000.0)
-    history = learn(None, Finding.NEW, elapsed_s=0.0, content_at=0.0)
+    history = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=0.0)
     for weight in (1e-9, 1.0, 1e9):
         got = interval_s(history, finding, weight=weight, price=price, options=options)
         assert got >= 100.0
-        assert got <= 1_000.0 or finding is Finding.GONE
+        assert got <= 1_000.0 or finding is VisitResult.GONE
 
 
 def test_the_budget_is_met() -> None:

@@ -2,11 +2,11 @@
 
 import pytest
 
+from crawler.core.enums import DenyReason, Source
+from crawler.core.models import Denied
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.scope import MAX_REQUISITE_HOPS, Scope, ScopePatternError, compile_pattern
 from crawler.core.url import parse
-from crawler.core.values import Denied
-from crawler.core.vocabulary import DenyReason, Source
 
 
 def judge(

@@ -5,8 +5,7 @@ import string
 
 import pytest
 
-from crawler.core.sessions import session_ids, without_session
-from crawler.core.url import canonical
+from crawler.core.url import canonical, session_ids, without_session
 
 SITE = "https://e.org"
 MD5 = "9f86d081884c7d659a2feaa0c55ad015"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.core.options import TrapOptions
-from crawler.core.trapshape import (
+from crawler.core.url_templates import (
     MAX_TEMPLATE,
     general_templates_of,
     impossible_path,

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.core import url
-from crawler.core.values import Origin
-from crawler.core.vocabulary import DenyReason
+from crawler.core.enums import DenyReason
+from crawler.core.models import Origin
 
 SEEDS = [
     ("example.org", "https://example.org/"),

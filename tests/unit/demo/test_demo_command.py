@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomli
 
-from crawler.core.vocabulary import Exit
+from crawler.core.enums import Exit
 from crawler.demo import __main__ as demo
 from crawler.demo.__main__ import MARK, OutputTaken, fresh_output
 

@@ -1,9 +1,9 @@
 """Admission: what is kept of robots.txt to judge by."""
 
+from crawler.core.enums import DenyReason
+from crawler.core.models import Origin, RobotsRecord
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
-from crawler.core.values import Origin, RobotsRecord
-from crawler.core.vocabulary import DenyReason
 from crawler.engine.admission import Admission
 from crawler.engine.hosts import Host, Key
 from crawler.engine.rules import RulesCache

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.core.values import Origin
+from crawler.core.models import Origin
 from crawler.engine.blocks import DOMAIN, HOST, Blocks
 from crawler.frontier.base import Block
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from crawler.core.enums import ErrorType
+from crawler.core.models import HostRow, Lease, Origin, Rest, RobotsRecord, SlowResponse, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import CLOCK_GUARD_S
-from crawler.core.values import HostRow, Lease, Origin, Pace, Rest, RobotsRecord, Task
-from crawler.core.vocabulary import ErrorType
 from crawler.engine.books import Books
 from crawler.frontier.base import Block, Counters, Recovered
 from tests.support.engine import Engine, answer, elapse, page, run
@@ -50,7 +50,7 @@ class Case:
         robots: RobotsRecord | None = None,
         asked_s_ago: float | None = None,
         same_delays: bool = True,
-        paces: tuple[Pace, ...] = (),
+        paces: tuple[SlowResponse, ...] = (),
     ) -> "Case":
         """Start anew with what the store kept. `asked_s_ago`: when A was asked last, as far as that was stored."""
         self.books.hosts.clear()
@@ -169,7 +169,7 @@ def test_a_long_delay_goes_on_from_the_last_answer(
 @pytest.mark.parametrize(("asked_s_ago", "opens_s"), [(7.0, 3.0), (8.5, 10.0)])
 def test_an_adaptive_delay_goes_on_only_while_it_held_for_certain(asked_s_ago: float, opens_s: float) -> None:
     """Its pace is stored within a fifth: the last fifth of the delay proves nothing."""
-    slow = (Pace("a.test", 2.0, case_now()),)
+    slow = (SlowResponse("a.test", 2.0, case_now()),)
     case = Case(delay_s=1.0).recovered(clean=False, asked_s_ago=asked_s_ago, paces=slow)
     assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
 

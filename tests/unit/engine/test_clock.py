@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from crawler.core.enums import ErrorType, StoppedBy
 from crawler.core.options import RecrawlOptions
-from crawler.core.vocabulary import ErrorType, StoppedBy
 from crawler.engine.clock import StepWatch, SystemClock
 from crawler.engine.options import EngineOptions
 from crawler.frontier.sqlite import SqliteFrontier

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from crawler.core.values import Counters, Lease, Record, Settlement, SinkFile, Task, Written
-from crawler.core.vocabulary import SinkFileState, TaskKind, UrlState
+from crawler.core.enums import SinkFileState, TaskKind, UrlState
+from crawler.core.models import Counters, Lease, Record, RecordLocation, Settlement, SinkFile, Task
 from crawler.engine.committer import LAST_ATTEMPTS, RETRY_S
 from crawler.engine.options import EngineOptions
 from crawler.engine.worker import Visited
@@ -206,7 +206,11 @@ def test_the_log_is_told_where_the_warc_holds_each_visit() -> None:
         for visited in visits:
             await case.committer.put(visited)
         await elapse(0.3)
-        assert [place for _, _, place in case.engine.stored] == [Written("0.warc", 0), None, Written("0.warc", 1)]
+        assert [place for _, _, place in case.engine.stored] == [
+            RecordLocation("0.warc", 0),
+            None,
+            RecordLocation("0.warc", 1),
+        ]
 
     with_case(test)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from crawler.core.enums import StoppedBy, TaskKind
+from crawler.core.models import Origin, Task
 from crawler.core.options import ScopeOptions
-from crawler.core.values import Origin, Task
-from crawler.core.vocabulary import StoppedBy, TaskKind
 from crawler.engine.committer import LAST_ATTEMPTS
 from crawler.engine.large import READ_IN_THREAD_OVER
 from crawler.engine.options import EngineOptions

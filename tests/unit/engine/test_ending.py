@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 
 from crawler.core.balance import Balance
+from crawler.core.enums import ErrorType, Exit, LeftReason, StoppedBy, TaskKind, UrlState
+from crawler.core.models import FetchResult, Origin, RobotsRecord, Suspects, Task
 from crawler.core.options import ScopeOptions
 from crawler.core.politeness import OPEN
 from crawler.core.url import target_of
-from crawler.core.values import FetchResult, Origin, RobotsRecord, Suspects, Task
-from crawler.core.vocabulary import ErrorType, Exit, LeftReason, StoppedBy, TaskKind, UrlState
 from crawler.engine.ending import Ending, Inconsistent, ending
 from crawler.engine.hosts import Host, Key
 from crawler.engine.options import EngineOptions

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from crawler.core.values import Fetched, Origin, Task
-from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.core.enums import StoppedBy, TaskKind
+from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.health import OWN_WORK_S, Health
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions

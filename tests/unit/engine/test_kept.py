@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from crawler.core.models import Origin, RobotsRecord
 from crawler.core.politeness import OPEN
-from crawler.core.values import Origin, RobotsRecord
 from crawler.engine.hosts import Host, Key
 from crawler.engine.kept import kept, told
 

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from crawler.content.options import ContentOptions
-from crawler.core.body import BytesBody
-from crawler.core.values import Task
-from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.core.enums import StoppedBy, TaskKind
+from crawler.core.models import BytesBody, Task
 from crawler.engine.large import LARGE_AT_ONCE, READ_IN_THREAD_OVER
 from crawler.engine.seen import RecentKeys
 from crawler.engine.visit import Reader

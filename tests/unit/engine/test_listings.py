@@ -5,9 +5,9 @@ from itertools import pairwise
 
 import pytest
 
+from crawler.core.enums import DenyReason, StoppedBy, TaskKind
+from crawler.core.models import FetchResult
 from crawler.core.options import ScopeOptions
-from crawler.core.values import FetchResult
-from crawler.core.vocabulary import DenyReason, StoppedBy, TaskKind
 from crawler.engine.listings import EAGER
 from tests.support.engine import Engine, answer, page, run
 

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
+from crawler.core.enums import ErrorType, StoppedBy, TaskKind
+from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import PROBE_S
-from crawler.core.values import FetchResult, Origin, Task
-from crawler.core.vocabulary import ErrorType, StoppedBy, TaskKind
 from crawler.engine.options import EngineOptions
 from crawler.engine.pace import Pace
 from crawler.engine.status import StatusView

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from crawler.core.enums import TaskKind, UrlState
+from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions
-from crawler.core.values import FetchResult, Origin, Task
-from crawler.core.vocabulary import TaskKind, UrlState
 from crawler.engine.hosts import Host
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Frontier

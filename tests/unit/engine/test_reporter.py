@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
-from crawler.core.values import Task
-from crawler.core.vocabulary import Source
+from crawler.core.enums import Source
+from crawler.core.models import Task
 from crawler.engine.report import Reporter
 from crawler.engine.worker import Visited
 from crawler.obs.logs import Logs

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from crawler.core.enums import StoppedBy, TaskKind, UrlState
+from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import ImportanceRule, RecrawlOptions, ScopeOptions
-from crawler.core.values import FetchResult, Origin, Task
-from crawler.core.vocabulary import StoppedBy, TaskKind, UrlState
 from crawler.engine import crawl, revisits
 from crawler.engine.options import EngineOptions
 from crawler.engine.seen import InLinks

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from crawler.content.robots import RobotsTxt
-from crawler.core.values import Fetched, FetchResult, Outcome, Redirected, RobotsRecord
-from crawler.core.vocabulary import ErrorType, StoppedBy, TruncatedReason
+from crawler.core.enums import ErrorType, StoppedBy, TruncatedReason
+from crawler.core.models import Fetched, FetchResult, Outcome, Redirected, RobotsRecord
 from crawler.engine import robots_visit
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions

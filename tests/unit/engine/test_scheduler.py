@@ -8,10 +8,10 @@ from itertools import pairwise
 
 import pytest
 
+from crawler.core.enums import ErrorType, Source, StoppedBy, TaskKind, UrlState
+from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions, TrapOptions
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, address_width, politeness_key
-from crawler.core.values import FetchResult, Origin, Task
-from crawler.core.vocabulary import ErrorType, Source, StoppedBy, TaskKind, UrlState
 from crawler.engine.hosts import Errand
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import FrontierFull

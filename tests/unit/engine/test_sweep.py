@@ -5,10 +5,10 @@ nothing of it.
 import asyncio
 from collections.abc import Sequence
 
+from crawler.core.enums import DenyReason, TaskKind, UrlState
+from crawler.core.models import Denied, RobotsRecord, Task
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
-from crawler.core.values import Denied, RobotsRecord, Task
-from crawler.core.vocabulary import DenyReason, TaskKind, UrlState
 from crawler.engine.rejudge import SLICE
 from tests.support.engine import EPOCH, Engine, elapse, run, seed, virtual_loop
 from tests.support.frontiers import batch, visit

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection
 
 import pytest
 
+from crawler.core.enums import StoppedBy, TaskKind
+from crawler.core.models import FetchResult, Origin, Suspects, Task
 from crawler.core.options import ScopeOptions, TrapOptions
-from crawler.core.trapshape import ERROR_PAGE_LINKS
 from crawler.core.url import canonical, target_of
-from crawler.core.values import FetchResult, Origin, Suspects, Task
-from crawler.core.vocabulary import StoppedBy, TaskKind
+from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.engine.options import EngineOptions
 from crawler.engine.seen import RecentKeys
 from crawler.engine.traps import GOOD_TRIAL, PLAIN_TRIALS, PROBES, TRIALS

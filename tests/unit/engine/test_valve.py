@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from crawler.core.enums import StoppedBy
 from crawler.core.hours import Hours
-from crawler.core.vocabulary import StoppedBy
 from crawler.engine.options import EngineOptions
 from crawler.engine.valve import Valve
 from crawler.fetch.bandwidth import Bandwidth

@@ -11,11 +11,7 @@ import pytest
 
 from crawler.content import html
 from crawler.content.links import Link
-from crawler.core.options import ScopeOptions, ScopeRule
-from crawler.core.retry import is_connection_error
-from crawler.core.scope import Scope
-from crawler.core.values import Denied, Fetched, FetchResult, NotModified, Origin, Task
-from crawler.core.vocabulary import (
+from crawler.core.enums import (
     CodingFault,
     DenyReason,
     ErrorType,
@@ -26,6 +22,10 @@ from crawler.core.vocabulary import (
     TruncatedReason,
     UrlState,
 )
+from crawler.core.models import Denied, Fetched, FetchResult, NotModified, Origin, Task
+from crawler.core.options import ScopeOptions, ScopeRule
+from crawler.core.outcomes import is_connection_error
+from crawler.core.scope import Scope
 from crawler.engine.large import READ_IN_THREAD_OVER, is_large
 from crawler.engine.visit import Reading
 from crawler.engine.worker import Visited

@@ -16,12 +16,12 @@ from itertools import zip_longest
 
 import pytest
 
+from crawler.core.enums import ErrorType, StoppedBy, TaskKind, UrlState
+from crawler.core.models import Failed, Fetched, FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import is_sign
+from crawler.core.outcomes import rests_origin
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key, retry_after_s
-from crawler.core.retry import rests_origin
-from crawler.core.values import Failed, Fetched, FetchResult, Origin, Task
-from crawler.core.vocabulary import ErrorType, StoppedBy, TaskKind, UrlState
 from crawler.engine.options import EngineOptions
 from crawler.obs.events import Event
 from tests.support.engine import Asked, Engine, QuickFrontier, answer, failed, page, run, virtual_loop

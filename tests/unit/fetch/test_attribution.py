@@ -15,7 +15,7 @@ from collections import Counter
 import pytest
 import uvloop
 
-from crawler.core.values import Failed
+from crawler.core.models import Failed
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
 from tests.support.hostile import Certificates, ok, serve

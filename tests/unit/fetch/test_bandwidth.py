@@ -2,7 +2,7 @@
 
 import asyncio
 
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
 from crawler.fetch.bandwidth import Bandwidth
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from crawler.core.values import Failed, Fetched
-from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.core.enums import ErrorType, TruncatedReason
+from crawler.core.models import Failed, Fetched
 from crawler.fetch.budget import ByteBudget
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from crawler.core.values import Origin, Timings
-from crawler.core.vocabulary import CloseReason, ErrorType
+from crawler.core.enums import CloseReason, ErrorType
+from crawler.core.models import Origin, Timings
 from crawler.fetch.connection import Connection, Exchange
 from crawler.fetch.dial import Dialled
 from crawler.fetch.errors import DialError, ExchangeError

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crawler.core.enums import TaskKind
+from crawler.core.models import Fetched
 from crawler.core.url import parse, target_of
-from crawler.core.values import Fetched
-from crawler.core.vocabulary import TaskKind
 from crawler.fetch.cookies import CookieJar, CookieLimits
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.request import build_request

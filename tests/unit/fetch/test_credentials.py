@@ -2,8 +2,8 @@
 
 import pytest
 
-from crawler.core.values import Fetched, Origin
-from crawler.core.vocabulary import TaskKind
+from crawler.core.enums import TaskKind
+from crawler.core.models import Fetched, Origin
 from crawler.fetch.credentials import BadCredential, basic, bearer
 from crawler.fetch.options import FetchOptions, Secrets
 from crawler.sinks.warc_record import mask_request

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
 from crawler.fetch.deadlines import next_deadline
 from crawler.fetch.options import FetchOptions
 

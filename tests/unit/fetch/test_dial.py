@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
+from crawler.core.enums import ErrorType, Stage, TaskKind
+from crawler.core.models import Failed, Fetched, Origin, Task
 from crawler.core.url import parse
-from crawler.core.values import Failed, Fetched, Origin, Task
-from crawler.core.vocabulary import ErrorType, Stage, TaskKind
 from crawler.fetch.address import AddressPolicy
 from crawler.fetch.addressorder import DEAD_S, AddressOrder, interleave
 from crawler.fetch.dial import NetworkDialer

@@ -5,9 +5,9 @@ import errno
 
 import pytest
 
-from crawler.core.retry import pushes_back
-from crawler.core.values import Failed, Fetched, Origin, Task
-from crawler.core.vocabulary import CloseReason, ErrorType, TaskKind, TruncatedReason
+from crawler.core.enums import CloseReason, ErrorType, TaskKind, TruncatedReason
+from crawler.core.models import Failed, Fetched, Origin, Task
+from crawler.core.outcomes import pushes_back
 from crawler.fetch.fetcher import Fetcher, GateShut, OriginBlocked
 from crawler.fetch.options import FetchOptions, IdentityOptions
 from crawler.fetch.request import LocalProtocolError

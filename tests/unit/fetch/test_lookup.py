@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
 from crawler.fetch.errors import ResolveError
 from crawler.fetch.lookup import SPLIT_AFTER_S, AresLookup
 from crawler.fetch.options import NetworkOptions

@@ -9,8 +9,8 @@ import random
 
 import pytest
 
-from crawler.core.outcome import outcome_word
-from crawler.core.values import Fetched, Origin
+from crawler.core.models import Fetched, Origin
+from crawler.core.outcomes import outcome_word
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
 from tests.support.hostile import Certificates, ok, serve

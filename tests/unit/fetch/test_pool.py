@@ -7,8 +7,8 @@ from functools import partial
 
 import pytest
 
-from crawler.core.values import Origin
-from crawler.core.vocabulary import CloseReason, ErrorType, Stage
+from crawler.core.enums import CloseReason, ErrorType, Stage
+from crawler.core.models import Origin
 from crawler.fetch.errors import DialError
 from crawler.fetch.ledger import Ledger
 from crawler.fetch.options import FetchOptions

@@ -19,8 +19,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from crawler.core.values import Origin, Timings
-from crawler.core.vocabulary import CloseReason, ErrorType, Stage
+from crawler.core.enums import CloseReason, ErrorType, Stage
+from crawler.core.models import Origin, Timings
 from crawler.fetch.dial import Dialled
 from crawler.fetch.errors import DialError, ExchangeError
 from crawler.fetch.options import FetchOptions

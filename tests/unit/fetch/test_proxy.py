@@ -5,9 +5,9 @@ import os
 
 import pytest
 
-from crawler.core.retry import is_connection_error, is_lasting
-from crawler.core.values import Failed, Fetched
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
+from crawler.core.models import Failed, Fetched
+from crawler.core.outcomes import is_connection_error, is_lasting
 from crawler.fetch.credentials import basic
 from crawler.fetch.options import FetchOptions, NetworkOptions, ProxyOptions
 from crawler.fetch.proxy import MAX_HEAD

@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from crawler.core.values import Failed, Fetched
-from crawler.core.vocabulary import ErrorType, TaskKind
+from crawler.core.enums import ErrorType, TaskKind
+from crawler.core.models import Failed, Fetched
 from crawler.fetch.lookup import AresLookup
 from crawler.fetch.options import NetworkOptions
 from tests.support.fetching import client

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
 from crawler.fetch.errors import ResolveError
 from crawler.fetch.options import NetworkOptions
 from crawler.fetch.resolve import CachingResolver, Found

@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from crawler.core.values import Failed, Fetched, Origin
-from crawler.core.vocabulary import ErrorType
+from crawler.core.enums import ErrorType
+from crawler.core.models import Failed, Fetched, Origin
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
 from crawler.fetch.tls import TlsProfile, server_name, stream_error, tls_error
 from tests.support.fetching import client

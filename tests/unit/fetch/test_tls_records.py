@@ -7,8 +7,8 @@ import ssl
 
 import pytest
 
-from crawler.core.values import Failed, Fetched
-from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.core.enums import ErrorType, TruncatedReason
+from crawler.core.models import Failed, Fetched
 from crawler.fetch.tlsstream import ReadBuffer, TlsStream
 from tests.support.fetching import client, until
 from tests.support.hostile import Certificates, ok, serve

@@ -2,10 +2,10 @@
 
 import pytest
 
-from crawler.core.values import Fetched, Head
-from crawler.core.vocabulary import TaskKind, TruncatedReason
+from crawler.core.enums import TaskKind, TruncatedReason
+from crawler.core.media_types import ContentTypes
+from crawler.core.models import Fetched, Head
 from crawler.fetch.options import FetchOptions
-from crawler.fetch.wanted import ContentTypes
 from tests.support.fetching import client
 from tests.support.hostile import chunked, ok, serve, table
 

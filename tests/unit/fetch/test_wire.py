@@ -2,8 +2,8 @@
 
 import pytest
 
-from crawler.core.values import Head
-from crawler.core.vocabulary import ErrorType, TruncatedReason
+from crawler.core.enums import ErrorType, TruncatedReason
+from crawler.core.models import Head
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.spool import BodySink
 from crawler.fetch.wire import RemoteProtocolError, ResponseReader, WireLimits

@@ -8,7 +8,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from crawler.core.vocabulary import TruncatedReason
+from crawler.core.enums import TruncatedReason
 from crawler.fetch.spool import BodySink
 from crawler.fetch.wire import RemoteProtocolError, ResponseReader, WireLimits
 from tests.support.responses import read, single_bytes

@@ -13,8 +13,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.core.values import Counters, Denied, Failed, SinkFile, Written
-from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, UrlState
+from crawler.core.enums import DenyReason, ErrorType, SinkFileState, UrlState
+from crawler.core.models import Counters, Denied, Failed, RecordLocation, SinkFile
 from crawler.frontier.base import Batch, FrontierError, FrontierFull, FrontierLocked, Totals
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.frontiers import NOW, FaultyFiles, answer, batch, copy_store, fast_folder, found, links, visit
@@ -51,7 +51,7 @@ async def seeded(frontier: SqliteFrontier) -> Batch:
     discovered = links(*(f"https://{name}.example/{n}" for name in "ab" for n in range(400)))
     return batch(
         visit(task, discovered=discovered),
-        written=[Written("w", 7)],
+        written=[RecordLocation("w", 7)],
         sink_files=[SinkFile("warc", "w", SinkFileState.OPEN, 99)],
         counters=Counters(pages=1),
         scope_hosts=["b.example"],
@@ -358,7 +358,7 @@ async def test_a_visits_row_says_what_it_brought(path: Path) -> None:
     seen = []
     reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     for outcome, state, place in (
-        (answer(404), UrlState.QUEUED, Written("w", 70)),
+        (answer(404), UrlState.QUEUED, RecordLocation("w", 70)),
         (Failed(ErrorType.RESET, "gone " + "x" * 999, retryable=True), UrlState.QUEUED, None),
         (Denied(DenyReason.ROBOTS, "Disallow: /x"), UrlState.DENIED, None),
     ):

@@ -8,14 +8,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.core.url import kind_key_of
-from crawler.core.values import (
+from crawler.core.enums import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
+from crawler.core.models import (
     Counters,
     Denied,
     Failed,
     NotModified,
     Outcome,
     PageHistory,
+    RecordLocation,
     Redirected,
     Rest,
     RobotsRecord,
@@ -23,9 +24,8 @@ from crawler.core.values import (
     SinkFile,
     SitemapHint,
     Task,
-    Written,
 )
-from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
+from crawler.core.url import kind_key_of
 from crawler.frontier.base import Ending, Frontier
 from crawler.frontier.sqlite import SqliteFrontier
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, visit
@@ -140,7 +140,7 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
         case ("settle", visits, robots, rests):
             tasks = await taken(frontier)
             settled: dict[int, Settlement] = {}
-            written: dict[int, Written | None] = {}
+            written: dict[int, RecordLocation | None] = {}
             for place, outcome, state, at, urls, is_written, digest, history in visits if tasks else ():
                 host_id, task = tasks[place % len(tasks)]
                 settled[task.id] = visit(
@@ -154,7 +154,7 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
                     digest=digest,
                     history=history,
                 )
-                written[task.id] = Written("w", place) if is_written else None
+                written[task.id] = RecordLocation("w", place) if is_written else None
             if robots is not None and (await frontier.totals()).hosts:
                 settled[0] = visit(Task(0, "robots", TaskKind.ROBOTS), robots=robots)
                 written[0] = None

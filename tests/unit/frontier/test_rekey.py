@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from crawler.core.enums import TaskKind
+from crawler.core.models import Discovered
 from crawler.core.url import kind_key_of, respelt_key_of
-from crawler.core.values import Discovered
-from crawler.core.vocabulary import TaskKind
 from crawler.frontier import rekey
 from crawler.frontier.audit import Auditor
 from crawler.frontier.database import MIGRATIONS, Database

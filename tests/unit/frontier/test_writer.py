@@ -6,8 +6,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.core.values import SinkFile, Written
-from crawler.core.vocabulary import SinkFileState
+from crawler.core.enums import SinkFileState
+from crawler.core.models import RecordLocation, SinkFile
 from crawler.frontier import discoveries as module
 from crawler.frontier.database import Database
 from crawler.frontier.sqlite import SqliteFrontier
@@ -57,7 +57,7 @@ async def test_what_a_crash_cut_short_of_giving_up_a_file_is_finished_by_the_nex
             await frontier.open()
             await frontier.add([found(f"https://a.example/{n}") for n in range(3)], now=NOW)
             tasks = await frontier.take(1, 9, leased=())
-            places = [Written(lost.name, n) for n in range(3)]
+            places = [RecordLocation(lost.name, n) for n in range(3)]
             await frontier.settle(batch(*map(visit, tasks), written=places, sink_files=[lost]))
             _, writer = frontier._opened()
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from crawler.core.enums import TaskKind
+from crawler.core.models import Rest, RobotsRecord, SlowResponse, Task
 from crawler.core.options import PolitenessOptions
-from crawler.core.values import Pace, Rest, RobotsRecord, Task
-from crawler.core.vocabulary import TaskKind
 from crawler.frontier.base import Block
 from crawler.frontier.reader import Reader
 from crawler.frontier.sqlite import SqliteFrontier
@@ -85,7 +85,7 @@ async def store(path: Path) -> None:
         for host_id, name in enumerate(QUEUED, 1)
     ]
     rests = [Rest("rests.test", NOW + 600, 1, "429")]
-    await frontier.settle(batch(*robots, rests=rests, paces=[Pace("slow.test", 2.0, NOW)]))
+    await frontier.settle(batch(*robots, rests=rests, paces=[SlowResponse("slow.test", 2.0, NOW)]))
     await frontier.close(clean=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from crawler.core.values import PageInfo
+from crawler.core.models import PageInfo
 from crawler.inspect import pagelines
 from tests.support.records import make_record
 from tests.support.sinks import make_pages

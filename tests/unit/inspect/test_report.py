@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
+from crawler.core.enums import TaskKind
+from crawler.core.models import Rest, RobotsRecord, Task
 from crawler.core.options import PolitenessOptions
-from crawler.core.values import Rest, RobotsRecord, Task
-from crawler.core.vocabulary import TaskKind
 from crawler.frontier.base import Block
 from crawler.frontier.reader import Reader
 from crawler.frontier.sqlite import SqliteFrontier

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from crawler.core.values import Record
-from crawler.core.vocabulary import TaskKind
+from crawler.core.enums import TaskKind
+from crawler.core.models import Record
 from crawler.frontier.sqlite import SqliteFrontier
 from crawler.inspect import verify as verifying
 from crawler.inspect.place import Place

@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
-from crawler.core.scope import Scope
-from crawler.core.url import kind_key_of, parse, respelt_key_of
-from crawler.core.values import (
+from crawler.core.enums import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
+from crawler.core.models import (
     Counters,
     Denied,
     Failed,
     NotModified,
     Outcome,
+    RecordLocation,
     Rest,
     RobotsRecord,
     SinkFile,
     Task,
     TemplateRow,
-    Written,
 )
-from crawler.core.vocabulary import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
+from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.core.scope import Scope
+from crawler.core.url import kind_key_of, parse, respelt_key_of
 from crawler.frontier.base import Block, FrontierCorrupt, FrontierVersion
 from crawler.frontier.database import MIGRATIONS, Database
 from crawler.frontier.reader import Reader
@@ -82,7 +82,7 @@ async def fill(folder: Path) -> None:
         batch(
             visit(seed, discovered=(*pages, respelt, held), digest="sha256:AA"),
             visit(robots_task, robots=robots),
-            written=[Written("w.warc.gz", 3), None],
+            written=[RecordLocation("w.warc.gz", 3), None],
             sink_files=[file],
         )
     )
@@ -504,13 +504,13 @@ async def test_the_record_that_holds_the_content_is_named_beside_the_last_one(tm
     await frontier.add([found(SEED)], now=NOW)
     files = [SinkFile("warc", name, SinkFileState.CLOSED, 10) for name in ("a.warc.gz", "b.warc.gz")]
     same = NotModified(answer(304))
-    visits: list[tuple[Outcome, str | None, Written, tuple[str, int] | None]] = [
-        (answer(200), "sha256:AA", Written("a.warc.gz", 3), None),
-        (same, None, Written("a.warc.gz", 50), ("a.warc.gz", 3)),
-        (answer(200), "sha256:AA", Written("b.warc.gz", 5), ("a.warc.gz", 3)),
-        (answer(404), None, Written("b.warc.gz", 60), ("a.warc.gz", 3)),
-        (answer(200), "sha256:BB", Written("b.warc.gz", 90), None),
-        (same, None, Written("b.warc.gz", 120), ("b.warc.gz", 90)),
+    visits: list[tuple[Outcome, str | None, RecordLocation, tuple[str, int] | None]] = [
+        (answer(200), "sha256:AA", RecordLocation("a.warc.gz", 3), None),
+        (same, None, RecordLocation("a.warc.gz", 50), ("a.warc.gz", 3)),
+        (answer(200), "sha256:AA", RecordLocation("b.warc.gz", 5), ("a.warc.gz", 3)),
+        (answer(404), None, RecordLocation("b.warc.gz", 60), ("a.warc.gz", 3)),
+        (answer(200), "sha256:BB", RecordLocation("b.warc.gz", 90), None),
+        (same, None, RecordLocation("b.warc.gz", 120), ("b.warc.gz", 90)),
     ]
     for n, (outcome, digest, place, content) in enumerate(visits):
         (task,) = await frontier.take(1, 1, leased=())
@@ -595,7 +595,7 @@ async def test_read_access_is_enough_to_look(end: str) -> None:
         code = (
             "import os, sys; from pathlib import Path; from crawler.frontier.reader import Reader\n"
             f"os.setgroups([]); os.setgid({GROUP}); os.setuid({GROUP})\n"
-            f"with Reader(Path({str(looked_at)!r}), is_live={end == 'runs'}) as reader:\n"
+            f"with StoreReader(Path({str(looked_at)!r}), is_live={end == 'runs'}) as reader:\n"
             "    print([row['host'] for row in reader.hosts()])"
         )
         done = await asyncio.to_thread(

@@ -2,8 +2,18 @@
 
 import pytest
 
-from crawler.core.body import BytesBody
-from crawler.core.values import (
+from crawler.core.enums import (
+    CodingFault,
+    DenyReason,
+    ErrorType,
+    Next,
+    ReadingFault,
+    Source,
+    TruncatedReason,
+    UrlState,
+)
+from crawler.core.models import (
+    BytesBody,
     ConnectionInfo,
     Denied,
     Discovered,
@@ -15,21 +25,11 @@ from crawler.core.values import (
     Outcome,
     PageInfo,
     Record,
+    RecordLocation,
     Redirected,
     Settlement,
     Task,
     Timings,
-    Written,
-)
-from crawler.core.vocabulary import (
-    CodingFault,
-    DenyReason,
-    ErrorType,
-    Next,
-    ReadingFault,
-    Source,
-    TruncatedReason,
-    UrlState,
 )
 from crawler.obs.fetchline import fetch_line, next_of
 from crawler.obs.files import encode_line
@@ -79,7 +79,8 @@ def test_a_page() -> None:
     record = Record(TASK, answer, "sha256:ABC", PageInfo(content_type="text/html", links_count=44, content_size=190))
     line = line_of(
         settled(answer, record=record, next_at=AT + 1),
-        links_new=9, links_found=44, written=Written("w.warc.gz", 12), queue_ms=1.006, politeness_ms=0.0, dur_ms=20.0,
+        links_new=9, links_found=44, written=RecordLocation("w.warc.gz", 12), queue_ms=1.006, politeness_ms=0.0,
+        dur_ms=20.0,
     )  # fmt: skip
     assert line == START | ANSWERED | {
         "outcome": "ok", "http_response_status_code": 200, "content_size": 190, "content_digest": "sha256:ABC",

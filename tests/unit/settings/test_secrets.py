@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.core.values import Origin
+from crawler.core.models import Origin
 from crawler.fetch.credentials import basic, bearer
 from crawler.settings import ConfigurationError, Settings, changes, load
 from crawler.settings.loading import load_place

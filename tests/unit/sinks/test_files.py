@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.core.values import PageInfo
+from crawler.core.models import PageInfo
 from crawler.sinks.naming import FileName, Naming, archived
 from tests.support.disks import FaultyDisk
 from tests.support.records import make_record

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import orjson
 
-from crawler.core.values import PageInfo, Written
+from crawler.core.models import PageInfo, RecordLocation
 from crawler.sinks.pages import page_line
 from tests.support.records import make_record
 from tests.support.sinks import make_pages
@@ -23,7 +23,7 @@ PAGE = PageInfo(
 def test_a_line_holds_every_field() -> None:
     """In this order, one line feed at the end and none before it."""
     record = make_record("https://example.org/b", page=PAGE, via="https://example.org/", depth=2)
-    line = page_line(record, PAGE, Written("crawl-x.warc.gz", 409))
+    line = page_line(record, PAGE, RecordLocation("crawl-x.warc.gz", 409))
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")
     assert list(orjson.loads(line).items()) == [
@@ -63,7 +63,7 @@ def test_only_pages_are_written(tmp_path: Path) -> None:
     sink = make_pages(tmp_path)
     sink.open([])
     records = [make_record(f"https://example.org/{n}", page=PAGE if n % 2 else None) for n in range(4)]
-    warc = [Written("w.warc.gz", n) for n in range(4)]
+    warc = [RecordLocation("w.warc.gz", n) for n in range(4)]
     first, second, third, fourth = sink.write(records, warc)
     assert (first, third) == (None, None)
     assert second is not None

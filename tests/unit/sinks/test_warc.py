@@ -11,8 +11,8 @@ from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator
 from warcio.checker import Checker
 
-from crawler.core.values import PageHistory, Record, Written
-from crawler.core.vocabulary import TruncatedReason
+from crawler.core.enums import TruncatedReason
+from crawler.core.models import PageHistory, Record, RecordLocation
 from crawler.sinks.warc import STREAM_BYTES
 from tests.support.disks import FaultyDisk
 from tests.support.records import ChunkedReads, chunk_framed, make_record
@@ -21,7 +21,7 @@ from tests.support.sinks import make_warc, read_warc
 BIG = bytes(range(256)) * (3 * 4096)  # 3 MiB
 
 
-def store(directory: Path, records: list[Record]) -> tuple[Path, list[Written]]:
+def store(directory: Path, records: list[Record]) -> tuple[Path, list[RecordLocation]]:
     """Write records, close the file and return it with their places."""
     sink = make_warc(directory)
     sink.open([])

@@ -1,15 +1,14 @@
-"""The values that pass between rooms, all frozen. Terms are those of RFC 3986, 6454, 9110, 9112 and 9309.
+"""Frozen values that pass between the packages.
 
-Nothing here reads a clock or does I/O. `*_at` is UTC in epoch seconds, `*_mono` the monotonic clock (never stored),
-`*_s` a duration in seconds.
+Terms are those of RFC 3986, 6454, 9110, 9309 and WARC 1.1. Times end in `_at` (UTC, seconds since 1970), `_mono`
+(monotonic seconds) or `_s` (a duration in seconds).
 """
 
+from collections.abc import Iterator
 from dataclasses import field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from crawler.core.body import Body
-from crawler.core.value import dataclass
-from crawler.core.vocabulary import (
+from crawler.core.enums import (
     CodingFault,
     DenyReason,
     ErrorType,
@@ -21,6 +20,48 @@ from crawler.core.vocabulary import (
     TruncatedReason,
     UrlState,
 )
+from crawler.core.frozen import dataclass
+
+
+class Body(Protocol):
+    """A finished run of bytes that may be read any number of times, from any thread."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def prefix(self, limit: int) -> bytes:
+        """The first `limit` bytes, or all there are. Returns the stored object itself where that is the whole."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """The whole, in order, in pieces of at most 1 MiB (a body in memory comes as it is)."""
+
+
+class BytesBody:
+    """A body held in memory."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def prefix(self, limit: int) -> bytes:
+        data = self._data
+        return data if len(data) <= limit else data[:limit]
+
+    def chunks(self) -> Iterator[bytes]:
+        if self._data:
+            yield self._data
+
+    def __repr__(self) -> str:
+        return f"<BytesBody {len(self._data)} bytes>"
+
+
+EMPTY = BytesBody(b"")
 
 
 class Origin(NamedTuple):
@@ -296,7 +337,7 @@ class RobotsRecord:
 
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
-    """What is known of a URL template of a host (`core.trapshape`). `pages` counts its settled HTML pages, for
+    """What is known of a URL template of a host (`core.url_templates`). `pages` counts its settled HTML pages, for
     `traps.max_pages_per_template`; `spent` its suspects whose fetching made it grow with more of the same, `good` those
     that brought something new (`engine.traps`). `since_at` is when it was first suspected, `released_at` when an
     operator let it be fetched for good.
@@ -407,7 +448,7 @@ class Rest:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class SlowResponse:
     """How long the last answer of a politeness key took, where that makes it rest longer than its delay."""
 
     key: str
@@ -429,7 +470,7 @@ class SinkFile:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class RecordLocation:
     """Where a sink put a record."""
 
     name: str

@@ -56,7 +56,7 @@ class HostState(StrEnum):
 
 
 class OutcomeWord(StrEnum):
-    """How an attempt ended, for the log; see `core.outcome.outcome_word`."""
+    """How an attempt ended, for the log; see `core.outcomes.outcome_word`."""
 
     OK = "ok"
     NOT_MODIFIED = "not_modified"

@@ -10,9 +10,9 @@ which pages are compared.
 import re
 from typing import Final
 
+from crawler.core.enums import DenyReason
+from crawler.core.models import Denied
 from crawler.core.options import TrapOptions
-from crawler.core.values import Denied
-from crawler.core.vocabulary import DenyReason
 
 MAX_TEMPLATE: Final = 300  # characters
 FOLDERS: Final = 3  # of a path that the most specific template names

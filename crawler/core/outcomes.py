@@ -1,14 +1,55 @@
-"""What becomes of a URL after an attempt, and what its host learns from it.
-
-Pure: an outcome, the number of the attempt and a random source in, words and durations out.
-"""
+"""What came of an attempt: its word in the log, whether the URL is tried again, and what its host learns from it."""
 
 import random
 from typing import Final, assert_never
 
-from crawler.core.value import dataclass
-from crawler.core.values import Denied, Failed, Fetched, NotModified, Outcome, Redirected
-from crawler.core.vocabulary import ErrorType, TaskKind, UrlState
+from crawler.core.enums import ErrorType, OutcomeWord, TaskKind, UrlState
+from crawler.core.frozen import dataclass
+from crawler.core.models import Denied, Failed, Fetched, NotModified, Outcome, Redirected
+
+
+def is_http_error(status_code: int) -> bool:
+    """Whether a status says that there is no content to be had: 4xx, 5xx, and a 304 that nobody asked for. That of a
+    conditional request is NotModified (RFC 9110 §15.4.5).
+    """
+    return status_code >= 400 or status_code == 304
+
+
+def outcome_word(outcome: Outcome) -> OutcomeWord:
+    """One word a person can count by. A truncated answer is `truncated` whatever its status; one that came whole and
+    could not be used, as a decompression bomb, is an `error`.
+    """
+    match outcome:
+        case Fetched():
+            if outcome.truncated is not None:
+                return OutcomeWord.TRUNCATED
+            if outcome.error_type is not None:
+                return OutcomeWord.ERROR
+            return OutcomeWord.HTTP_ERROR if is_http_error(outcome.head.status_code) else OutcomeWord.OK
+        case NotModified():
+            return OutcomeWord.NOT_MODIFIED
+        case Redirected():
+            return OutcomeWord.REDIRECT
+        case Failed():
+            return OutcomeWord.ERROR
+        case Denied():
+            return OutcomeWord.DENIED
+        case _:
+            assert_never(outcome)
+
+
+def response_of(outcome: Outcome) -> Fetched | None:
+    """The response behind an outcome, if a head arrived."""
+    match outcome:
+        case Fetched():
+            return outcome
+        case NotModified() | Redirected():
+            return outcome.fetched
+        case Failed() | Denied():
+            return None
+        case _:
+            assert_never(outcome)
+
 
 RETRY_FIRST_S: Final = 5.0
 RETRY_FACTOR: Final = 3.0
@@ -105,14 +146,14 @@ def fails_in_passing(outcome: Outcome) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Fate:
+class RetryDecision:
     """`after_s` is when a waiting URL is due, in seconds from now; None for a final state."""
 
     state: UrlState
     after_s: float | None = None
 
 
-def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Random) -> Fate:
+def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Random) -> RetryDecision:
     """Where a page's URL stands after attempt number `attempt`.
 
     Most statuses are an answer and final, and so is a redirect, unless it began a session. A transient failure, a
@@ -122,24 +163,24 @@ def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Rando
     wait = RETRY_FIRST_S * RETRY_FACTOR ** min(attempt - 1, 8) * (1 + rng.random() / 4)
     match outcome:
         case Redirected() if outcome.fetched.session_began and attempt < max_attempts:
-            return Fate(UrlState.WAITING, 0.0)  # with its cookie it may get another answer
+            return RetryDecision(UrlState.WAITING, 0.0)  # with its cookie it may get another answer
         case NotModified() | Redirected():
-            return Fate(UrlState.DONE)
+            return RetryDecision(UrlState.DONE)
         case Denied():
-            return Fate(UrlState.DENIED)
+            return RetryDecision(UrlState.DENIED)
         case Failed():
             if is_connection_error(outcome.error_type):
-                return Fate(UrlState.WAITING, wait)
+                return RetryDecision(UrlState.WAITING, wait)
             transient = outcome.retryable
         case Fetched():
             if outcome.head.status_code in _PUSHED_BACK:
-                return Fate(UrlState.WAITING, wait)  # the host was busy; the URL did nothing
+                return RetryDecision(UrlState.WAITING, wait)  # the host was busy; the URL did nothing
             # a body cut at a limit of ours will be cut again; one that a fault cut short may come whole
             if outcome.error_type is None and not fails_in_passing(outcome):
-                return Fate(UrlState.DONE)
+                return RetryDecision(UrlState.DONE)
             transient = outcome.error_type not in (ErrorType.TOO_LARGE, ErrorType.CONTENT_ERROR)
         case _:
             assert_never(outcome)
     if not transient or attempt >= max_attempts:
-        return Fate(UrlState.GAVE_UP)
-    return Fate(UrlState.WAITING, wait)
+        return RetryDecision(UrlState.GAVE_UP)
+    return RetryDecision(UrlState.WAITING, wait)

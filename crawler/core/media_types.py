@@ -1,11 +1,11 @@
-"""Content-Type fields: the type that a response states, and its charset.
-
-Source: Fetch standard, "extract a MIME type", and MIME Sniffing standard §4.4. It does not know what is done with it.
-"""
+"""Content-Type fields (RFC 9110 §8.3): the type and charset that a response states, and which types are read."""
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
+
+from crawler.core.models import Head
 
 XHTML: Final = "application/xhtml+xml"  # a page in XML
 
@@ -51,3 +51,30 @@ def _read_parts(content_type: str) -> tuple[str, str | None]:
 
 
 _known_parts = lru_cache(256)(_read_parts)
+
+
+_REMEMBERED: Final = 1_024  # spellings of Content-Type whose verdict is kept; sites use a handful
+
+
+class ContentTypes:
+    """`globs` as in "text/*" or "application/*+xml", compared with type and subtype, in lower case."""
+
+    def __init__(self, globs: Sequence[str]) -> None:
+        alternatives = "|".join(re.escape(glob.lower()).replace(r"\*", r"[^;,\s]*") for glob in globs)
+        self._pattern = re.compile(rf"(?:{alternatives})\Z")
+        self._known: dict[str, bool] = {}
+
+    def wants(self, head: Head) -> bool:
+        """Whether to read the body."""
+        if not 200 <= head.status_code < 300:
+            return True
+        value = head.content_type
+        if not value:
+            return True
+        known = self._known.get(value)
+        if known is None:
+            mime = mime_type(value)
+            known = not mime or self._pattern.match(mime) is not None
+            if len(self._known) < _REMEMBERED:
+                self._known[value] = known
+        return known
