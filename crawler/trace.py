@@ -16,7 +16,7 @@ from typing import Final
 import uvloop
 
 from crawler.client import Client, make_client
-from crawler.content.links import Link
+from crawler.content.html.links import Link
 from crawler.core.enums import Source, TaskKind
 from crawler.core.models import (
     Denied,

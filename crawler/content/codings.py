@@ -1,17 +1,21 @@
-"""The content codings themselves (RFC 9110 §8.4.1): gzip, deflate, br and zstd, each a decoder that takes slices in and
-gives pieces out.
+"""One content coding of one body: a layer that pulls pieces from the one below and finds the streams in them.
 
-A decoder is for one stream: a gzip member, a zstd frame. It gives at most about PIECE bytes at a time, and raises one
-of DAMAGE for what its library does not take; how such streams make up a body is the business of `layer`. Invariant: fed
-byte by byte, it gives all that can be decoded before damage.
+It takes at most SLICE bytes in at a time. It does not know how many layers there are, nor how much may come out of them
+(`decode`).
+
+Invariant: what comes out, and what is said to be wrong, depends on the bytes alone, not on how they were cut. A library
+gives nothing from the call in which it meets damage, so that call is repeated in smaller steps: the layer asks for the
+whole body anew (`Again`), which costs a sound body nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol, cast
 
 import brotli
 import zstandard
 from isal import igzip_lib, isal_zlib
+
+from crawler.core.enums import CodingFault
 
 PIECE: Final = 256 * 1024  # decoded bytes given at a time
 MAX_WINDOW: Final = 8 * 1024 * 1024  # RFC 8878 §3.1.1.1.2, required of HTTP by RFC 9659
@@ -177,7 +181,7 @@ class Zstd:
         return 3 + (1 if is_rle else header >> 3)
 
 
-class Skipped:
+class SkippableFrame:
     """A skippable frame of zstd (RFC 8878 §3.1.2): it holds nothing."""
 
     def __init__(self) -> None:
@@ -201,3 +205,206 @@ class Skipped:
 
 # isal's stubs declare its exception class as an instance.
 DAMAGE: Final = (cast("type[Exception]", igzip_lib.IsalError), brotli.error, zstandard.ZstdError, _DamageError)
+
+
+SLICE: Final = 64 * 1024  # coded bytes taken at a time
+LEAST_SLICE: Final = 256
+STEPS: Final = {SLICE: 256, 256: 1}  # in which the call that met damage is repeated
+_MAGIC: Final = 4  # bytes of the longest magic number
+_TELLING: Final = 64  # bytes that tell whether a stream without one is coded
+
+
+class BrokenError(Exception):
+    """A coding ended early or is damaged, after something came out of it. `fault` is TRUNCATED or DAMAGED."""
+
+    def __init__(self, fault: CodingFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class Again(Exception):
+    """The layer has learnt how to read the body, and wants to begin anew. What came out of it will come again."""
+
+
+class _Input:
+    """Coded bytes, to be looked at and taken. An error of the layer below is raised when all it gave is taken."""
+
+    def __init__(self, pieces: Iterator[bytes], narrow_from: int | None, step: int) -> None:
+        """From byte `narrow_from` on at most `step` bytes are taken at a time."""
+        self._pieces = pieces
+        self._narrow_from = narrow_from
+        self._step = step
+        self._held = b""
+        self._at = 0  # in `_held`
+        self._error: BrokenError | None = None
+        self._limit = SLICE
+        self.position = 0
+
+    def peek(self, size: int) -> bytes:
+        """The next `size` bytes, or as many as there are, without taking them."""
+        while len(self._held) - self._at < size and self._error is None:
+            try:
+                more = next(self._pieces, b"")
+            except BrokenError as error:
+                self._error = error
+                break
+            if not more:
+                break
+            self._held = self._held[self._at :] + more if self._at < len(self._held) else more
+            self._at = 0
+        return self._held[self._at : self._at + size]
+
+    def take(self) -> bytes:
+        """A slice; b"" at the end."""
+        if not self.peek(1) and self._error is not None:
+            raise self._error
+        size = self._limit
+        if self._narrow_from is not None:
+            before = self._narrow_from - self.position
+            size = self._step if before <= 0 else min(before, size)
+        self._limit = min(SLICE, 2 * self._limit)
+        piece = self._held[self._at : self._at + size]
+        self._at += len(piece)
+        self.position += len(piece)
+        return piece
+
+    def put_back(self, size: int) -> None:
+        """The last `size` bytes of the last slice are to be taken again: in small slices at first, since thousands of
+        members may stand in one.
+        """
+        if size:
+            self._limit = LEAST_SLICE
+        self._at -= size
+        self.position -= size
+
+
+_Maker = Callable[[], Coder]
+_Form = Callable[[bytes], _Maker | None]  # how a stream that begins so is read; None: it is of another form
+
+
+def _of_gzip(head: bytes) -> _Maker | None:
+    """A member of a gzip file (RFC 1952)."""
+    return Gzip if _begins(head, b"\x1f\x8b") else None
+
+
+def _zstd_form() -> _Form:
+    """A frame of a zstd stream (RFC 8878 §3). The frames of a body share what is costly to make."""
+    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
+
+    def of_zstd(head: bytes) -> _Maker | None:
+        if _begins(head, b"\x28\xb5\x2f\xfd"):
+            return lambda: Zstd(decompressor)
+        if len(head) >= 4 and head[0] & 0xF0 == 0x50 and head[1:4] == b"\x2a\x4d\x18":
+            return SkippableFrame
+        return None
+
+    return of_zstd
+
+
+def _of_zlib(head: bytes) -> _Maker | None:
+    """A zlib stream (RFC 1950), which is what "deflate" means."""
+    is_zlib = len(head) >= 2 and head[0] & 0x0F == 8 and int.from_bytes(head[:2], "big") % 31 == 0
+    return (lambda: Inflater(ZLIB)) if is_zlib else None
+
+
+def _of_raw(head: bytes) -> _Maker | None:
+    """A bare deflate stream (RFC 1951), as some servers send. Text is none, even where it happens to decode."""
+    return None if _is_text(head[:_TELLING]) else lambda: Inflater(RAW)
+
+
+def _of_br(head: bytes) -> _Maker | None:
+    """A brotli stream (RFC 7932)."""
+    return None if _is_text(head[:_TELLING]) else Brotli
+
+
+def _begins(head: bytes, magic: bytes) -> bool:
+    return head.startswith(magic) or (bool(head) and magic.startswith(head))
+
+
+def _is_text(data: bytes) -> bool:
+    """Whether bytes are UTF-8, or ASCII for the most part, without control characters; 8 or more coded bytes
+    practically never are.
+    """
+    if len(data) < 8 or any(byte < 0x20 and byte not in b"\t\n\f\r" for byte in data):
+        return False
+    if len(data) >= 32 and 4 * sum(byte < 0x7F for byte in data) >= 3 * len(data):
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        return len(data) == _TELLING and error.reason == "unexpected end of data"  # a character cut through
+    return b"\x7f" not in data
+
+
+# By name: the forms that are tried one after the other, and whether another stream may follow one.
+_FORMS: Final[dict[str, tuple[Callable[[], tuple[_Form, ...]], bool]]] = {
+    "gzip": (lambda: (_of_gzip,), True),
+    "x-gzip": (lambda: (_of_gzip,), True),  # RFC 9110 §8.4.1.3
+    "deflate": (lambda: (_of_zlib, _of_raw), False),
+    "br": (lambda: (_of_br,), False),
+    "zstd": (lambda: (_zstd_form(),), True),
+}
+NAMES: Final = frozenset(_FORMS)
+
+
+class Layer:
+    """One coding of one body. `not_coded`: the bytes have it not, they pass as they came. `trailing`: bytes follow the
+    end of what is coded; they are left out, as browsers do. Both are as of what was read so far.
+    """
+
+    def __init__(self, name: str) -> None:
+        """`name` is one of NAMES."""
+        self.name = name
+        self.not_coded = False
+        self.trailing = False
+        make_forms, self._has_members = _FORMS[name]
+        self._forms = make_forms()
+        self._form = 0
+        self._narrow_from: int | None = None  # where the call began that met damage, and how it is repeated
+        self._step = SLICE
+
+    def read(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        """What comes out, from the beginning. Raises BrokenError after what came before the damage, and Again."""
+        source = _Input(pieces, self._narrow_from, self._step)
+        make = self._maker(source.peek(_TELLING))
+        if make is None:
+            yield from iter(source.take, b"")
+            return
+        given = False
+        while make is not None:
+            coder = make()
+            while not coder.finished:
+                at = source.position
+                data = source.take()
+                if not data:
+                    raise BrokenError(CodingFault.TRUNCATED, f"{self.name} ends early")
+                try:
+                    for piece in coder.pieces(data):
+                        given = True
+                        yield piece
+                except DAMAGE as damage:
+                    self._learn(at, len(data), given)
+                    raise BrokenError(CodingFault.DAMAGED, f"{self.name} is damaged: {damage}") from None
+            source.put_back(len(coder.unused))
+            make = self._forms[self._form](source.peek(_MAGIC)) if self._has_members else None
+        self.trailing = bool(source.take())
+
+    def _maker(self, head: bytes) -> _Maker | None:
+        """How a body that begins so is read; None: as it came, since it is not coded, or nothing."""
+        while head and self._form < len(self._forms):
+            make = self._forms[self._form](head)
+            if make is not None:
+                return make
+            self._form += 1
+        self.not_coded = bool(head)
+        return None
+
+    def _learn(self, at: int, size: int, given: bool) -> None:
+        """The call that took `size` bytes from `at` on met damage. Raises Again if there is something to try."""
+        if size > 1:
+            self._narrow_from, self._step = at, STEPS.get(self._step, 1)
+            raise Again
+        if not given:  # nothing ever came out of it: it is something else
+            self._form += 1
+            self._narrow_from, self._step = None, SLICE
+            raise Again

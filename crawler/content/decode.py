@@ -9,7 +9,7 @@ is, and what was given already is passed over.
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from crawler.content.layer import NAMES, Again, BrokenError, Layer
+from crawler.content.codings import NAMES, Again, BrokenError, Layer
 from crawler.core.enums import CodingFault
 from crawler.core.frozen import dataclass
 from crawler.core.models import Body

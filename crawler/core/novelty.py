@@ -2,7 +2,7 @@
 
 A page is sampled by a hash of its target, not by when it was fetched, and the sample of a template is its SAMPLE pages
 with the smallest hashes. A page is alike if hardly a word of its own is on no other page of the sample; a template is
-alike if nearly all of its sample is. Words of a page's own URL never count (`content.fingerprint`).
+alike if nearly all of its sample is. Words of a page's own URL never count (`content.html.fingerprint`).
 
 Invariant: a verdict is a function of the set of pages that were settled: not of their order, nor of what was fetched
 when the crawl was stopped.

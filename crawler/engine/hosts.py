@@ -7,7 +7,7 @@ memory; what must survive a restart is in the frontier.
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from crawler.content.robots import RuleSet
+from crawler.content.robots_txt import RuleSet
 from crawler.core.models import Origin, RobotsRecord, Task
 from crawler.core.politeness import OPEN, PolitenessState
 

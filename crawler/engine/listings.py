@@ -3,16 +3,16 @@
 A sitemap speaks for the site it is found on. It may list URLs of another only if that site's robots.txt names it, or
 the index that led to it. Lists are judged in slices, since one may have 50,000 entries.
 
-It does not fetch or parse (`content.listing` does), nor store. Invariant: what is found in a list passes the same scope
-as a link; only sitemaps themselves, which are no pages, may lie on another host.
+It does not fetch or parse (`content.url_lists.detection` does), nor store. Invariant: what is found in a list passes
+the same scope as a link; only sitemaps themselves, which are no pages, may lie on another host.
 """
 
 import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from crawler.content.listed import Entry, Listing, ListingKind
-from crawler.content.robots import RobotsTxt
+from crawler.content.robots_txt import RobotsTxt
+from crawler.content.url_lists.url_list import UrlList, UrlListEntry, UrlListKind
 from crawler.core.enums import DenyReason, Source, TaskKind
 from crawler.core.models import Denied, Discovered, Origin, RobotsRecord, SitemapHint, Task
 from crawler.core.scope import Scope
@@ -80,7 +80,7 @@ class Listings:
         endorsed = await self._endorsed(task, listing)
         trusted = self._trusts_dates_of(host_id)
         entries = listing.entries
-        if listing.kind is ListingKind.INDEX:
+        if listing.kind is UrlListKind.INDEX:
             entries = tuple(sorted(entries, key=lambda entry: -(entry.modified_at or 0.0)))
         for start in range(0, len(entries), SLICE):
             for place, entry in enumerate(entries[start : start + SLICE], start):
@@ -91,15 +91,15 @@ class Listings:
     def _judge_entry(
         self,
         task: Task,
-        kind: ListingKind,
-        entry: Entry,
+        kind: UrlListKind,
+        entry: UrlListEntry,
         place: int,
         reading: Reading,
         scope: Scope,
         endorsed: Callable[[Origin], bool],
         trusted: bool,
     ) -> None:
-        if kind is not ListingKind.FEED and not endorsed(entry.origin):
+        if kind is not UrlListKind.FEED and not endorsed(entry.origin):
             rule = f"{entry.origin}/robots.txt does not name {task.url}"
             self._skip(reading, entry, Denied(DenyReason.CROSS_SITE, rule))
             return
@@ -108,15 +108,15 @@ class Listings:
             return
         key = key_of(entry.url)
         hint = None
-        if kind is ListingKind.URLS:
+        if kind is UrlListKind.URLS:
             lastmod = entry.modified_at if trusted else None
             hint = SitemapHint(entry.priority, lastmod) if (entry.priority, lastmod) != (None, None) else None
         elif entry.modified_at is not None and trusted:
             hint = SitemapHint(None, entry.modified_at)
         if hint is None and self._seen.has(key):
             return
-        source = Source.ENTRY if kind is ListingKind.FEED else Source.SITEMAP
-        hop = "L" if kind is ListingKind.FEED else "M"
+        source = Source.ENTRY if kind is UrlListKind.FEED else Source.SITEMAP
+        hop = "L" if kind is UrlListKind.FEED else "M"
         depth, hop_path = task.depth + 1, task.hop_path[-KEPT_HOPS:] + hop
         refused = scope.judge(entry.url, entry.origin, depth=depth, hop_path=hop_path, source=source)
         if refused is not None:
@@ -129,10 +129,10 @@ class Listings:
         )
 
     def _judge_nested(
-        self, task: Task, kind: ListingKind, entry: Entry, place: int, reading: Reading, scope: Scope
+        self, task: Task, kind: UrlListKind, entry: UrlListEntry, place: int, reading: Reading, scope: Scope
     ) -> None:
         """A sitemap that an index lists, or the next page of a feed."""
-        if kind is ListingKind.FEED:
+        if kind is UrlListKind.FEED:
             depth, hop_path = task.depth + 1, task.hop_path[-KEPT_HOPS:] + "L"
             refused = scope.judge(entry.url, entry.origin, depth=depth, hop_path=hop_path, source=Source.FEED)
             if refused is None:
@@ -156,17 +156,17 @@ class Listings:
             self._skip(reading, entry, refused)
 
     @staticmethod
-    def _skip(reading: Reading, entry: Entry, refused: Denied) -> None:
+    def _skip(reading: Reading, entry: UrlListEntry, refused: Denied) -> None:
         reading.skipped.append(Skipped(entry.url, entry.origin.host, refused.reason, refused.rule))
 
     # -- other sites' word
 
-    async def _endorsed(self, task: Task, listing: Listing) -> Callable[[Origin], bool]:
+    async def _endorsed(self, task: Task, listing: UrlList) -> Callable[[Origin], bool]:
         """Whether the list may speak for an origin."""
         own = registrable_domain(parse(task.url)[1].host)
         origins = dict.fromkeys(entry.origin for entry in listing.entries)
         others = [origin for origin in origins if registrable_domain(origin.host) != own]
-        if listing.kind is ListingKind.FEED or not others:
+        if listing.kind is UrlListKind.FEED or not others:
             return lambda origin: True
         wanted = {task.url} | ({task.via} if task.via is not None else set())
         allowed: set[Origin] = set()

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple, assert_never
 
 from crawler.content.decode import decode
-from crawler.content.robots import RobotsTxt, RuleSet, policy_for_status
+from crawler.content.robots_txt import RobotsTxt, RuleSet, policy_for_status
 from crawler.core.enums import CodingFault, ErrorType, TruncatedReason
 from crawler.core.models import Denied, Failed, Fetched, NotModified, Origin, Outcome, Redirected, RobotsRecord, Task
 from crawler.core.url import UrlError, checked

@@ -7,7 +7,7 @@ The texts are in the store; what was not asked for longest is let go and read ag
 from collections import OrderedDict
 from typing import Final
 
-from crawler.content.robots import RobotsTxt, RuleSet
+from crawler.content.robots_txt import RobotsTxt, RuleSet
 from crawler.engine.hosts import Host
 
 BUDGET_BYTES: Final = 16 * 1024 * 1024  # rules of 10,000 hosts with four rules each; one file has at most a few MB

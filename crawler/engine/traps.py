@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Final
 
-from crawler.content.fingerprint import Fingerprint
+from crawler.content.html.fingerprint import Fingerprint
 from crawler.core import frozen
 from crawler.core.clock import Clock
 from crawler.core.enums import Source, TaskKind

@@ -11,14 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from crawler.content import charset, css, decode, directives, html, redirect
-from crawler.content.fingerprint import Fingerprint, fingerprint
-from crawler.content.link_header import header_links
-from crawler.content.links import FEED_TYPES, KnownLinks, Link
-from crawler.content.listed import Listing
-from crawler.content.listing import read_listing
+from crawler.content import charset, decode, page_headers
+from crawler.content.html import parsing, tag_meaning
+from crawler.content.html.fingerprint import Fingerprint, fingerprint
+from crawler.content.html.links import FEED_TYPES, KnownLinks, Link
+from crawler.content.html.scanner import ScanLimitError
 from crawler.content.options import ContentOptions
-from crawler.content.scan import ScanLimitError
+from crawler.content.page_headers import header_links
+from crawler.content.url_lists.detection import read_listing
+from crawler.content.url_lists.url_list import UrlList
 from crawler.core import digest, frozen
 from crawler.core.enums import DenyReason, ErrorType, ReadingFault, Source, TaskKind, TruncatedReason
 from crawler.core.media_types import XHTML, mime_type
@@ -90,7 +91,7 @@ class Reading:
     skipped: list[Skipped] = field(default_factory=list)
     index: bool = True  # False: the page asks not to be indexed
     fingerprint: Fingerprint | None = None  # of an HTML page whose template is under suspicion
-    listing: Listing | None = None  # a sitemap or feed, whose entries `engine.listings` judges
+    listing: UrlList | None = None  # a sitemap or feed, whose entries `engine.listings` judges
 
 
 class Reader:
@@ -149,7 +150,7 @@ class Reader:
             return NotModified(result)
         if status in _REDIRECTS and result.head.get("location") is not None:
             try:
-                return Redirected(result, redirect.location(result.head, task.url))
+                return Redirected(result, page_headers.location(result.head, task.url))
             except UrlError:
                 return result
         return result
@@ -210,7 +211,7 @@ class Reader:
             if fingerprinted:
                 with suppress(ScanLimitError):
                     reading.fingerprint = fingerprint(text, task.url)
-            parsed = html.extract(
+            parsed = parsing.extract(
                 text,
                 task.url,
                 requisites=self._requisites,
@@ -227,7 +228,7 @@ class Reader:
             elif parsed.capped:
                 fault = ReadingFault.MAX_LINKS
             stored = parsed.links_count - len(parsed.links)
-            rules = directives.page_directives(parsed.robots if self._obey else (), robots, self._token)
+            rules = page_headers.page_directives(parsed.robots if self._obey else (), robots, self._token)
             links = list(parsed.links)
             if rules.nofollow:
                 links = [link._replace(nofollow=True) for link in links]
@@ -235,12 +236,12 @@ class Reader:
                 links += _moved_to(parsed.refresh)
             title, language, canonical = parsed.title, parsed.language, parsed.canonical
         else:
-            rules = directives.page_directives((), robots, self._token)
+            rules = page_headers.page_directives((), robots, self._token)
             links = []
             if mime == "text/css" and self._requisites:
                 sheet = charset.to_utf8(decoded.data, charset.sniff_css(decoded.data, content_type))
                 try:
-                    links = css.references(sheet, task.url)
+                    links = tag_meaning.references(sheet, task.url)
                 except ScanLimitError:
                     fault = ReadingFault.LIMIT
         if stated:
@@ -250,7 +251,7 @@ class Reader:
             canonical = canonical or named
             if rules.nofollow:
                 links = [link._replace(nofollow=True) for link in links]
-        refreshed = redirect.refresh(head, task.url)
+        refreshed = page_headers.refresh(head, task.url)
         if refreshed is not None:
             links += [link for link in _moved_to(refreshed) if link not in links]
         reading.index = not rules.noindex
@@ -272,7 +273,7 @@ class Reader:
         )
         reading.links_found = len(listing.entries)
         if task.kind is TaskKind.PAGE:
-            rules = directives.page_directives((), head.get_all("x-robots-tag") if self._obey else [], self._token)
+            rules = page_headers.page_directives((), head.get_all("x-robots-tag") if self._obey else [], self._token)
             reading.index = not rules.noindex
             reading.page = PageInfo(None, mime or None, None, None, None, len(listing.entries), listing.size)
             if rules.nofollow:

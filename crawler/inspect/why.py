@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import orjson
 
-from crawler.content.robots import RobotsTxt
+from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import DenyReason, Source
 from crawler.core.models import Denied, Origin
 from crawler.core.politeness import politeness_key

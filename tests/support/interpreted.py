@@ -1,10 +1,10 @@
-"""Patterns of `content.scan` as PCRE2 runs them where machine code is forbidden."""
+"""Patterns of `content.html.scanner` as PCRE2 runs them where machine code is forbidden."""
 
 import pytest
 from pcre2 import LibraryError
 
-from crawler.content import scan
-from crawler.content.scan import Scanner
+from crawler.content.html import scanner as scanning
+from crawler.content.html.scanner import Scanner
 
 
 def _forbidden(*_args: object) -> None:
@@ -15,6 +15,6 @@ def interpreted(scanner: Scanner) -> Scanner:
     """The same without machine code."""
     other = Scanner(scanner._pattern)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan._cy, "jit_compile", _forbidden)
+        patch.setattr(scanning._cy, "jit_compile", _forbidden)
         assert other._compiled
     return other

@@ -1,8 +1,8 @@
 """No pattern of `re` needs what CPython 3.11.2, as Debian 12 shipped it, gets wrong (gh-106052): possessive quantifiers
 and atomic groups.
 
-Every pattern in the package is parsed, whether a module keeps it or a function compiles it. Patterns of `content.scan`
-are PCRE2's, and no concern of this.
+Every pattern in the package is parsed, whether a module keeps it or a function compiles it. Patterns of
+`content.html.scanner` are PCRE2's, and no concern of this.
 """
 
 import ast

@@ -7,7 +7,7 @@ import tinycss2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.css import MAX_REFERENCES, references, written_references
+from crawler.content.html.tag_meaning import MAX_REFERENCES, references, written_references
 from crawler.core.enums import Source
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.content.directives import Directives, page_directives
+from crawler.content.page_headers import Directives, page_directives
 
 Meta = list[tuple[str | None, str]]
 

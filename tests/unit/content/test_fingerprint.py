@@ -3,7 +3,7 @@
 import random
 import time
 
-from crawler.content.fingerprint import Fingerprint, fingerprint, simhash
+from crawler.content.html.fingerprint import Fingerprint, fingerprint, simhash
 
 URL = "https://example.org/no/such/page-123?q=term"
 

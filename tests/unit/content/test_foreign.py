@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from crawler.content.html import extract
+from crawler.content.html.parsing import extract
 from crawler.core.enums import Source
 
 URL = "https://e.test/"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
-from crawler.content.html import Html, extract
+from crawler.content.html.parsing import Html, extract
 from crawler.core.enums import Source
 
 URL = "https://example.org/dir/page.html"
@@ -245,7 +245,7 @@ def test_a_title_is_kept_to_a_length() -> None:
 
 _HOSTILE = """
 import sys, time
-from crawler.content.html import extract
+from crawler.content.html.parsing import extract
 M = 512 * 1024
 def full(text): return (text * (M // len(text) + 1))[:M]
 pages = {

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from crawler.content.link_header import header_links, link_values
+from crawler.content.page_headers import header_links, link_values
 from crawler.core.enums import Source
 
 URL = "https://a.test/x/page"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from crawler.content.html import extract
-from crawler.content.links import KnownLinks
+from crawler.content.html.links import KnownLinks
+from crawler.content.html.parsing import extract
 from crawler.core.enums import Source
 
 

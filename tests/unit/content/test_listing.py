@@ -10,23 +10,23 @@ from urllib.parse import quote
 
 import pytest
 
-from crawler.content import listed, xmlstream
-from crawler.content.listed import Listing, ListingKind, date_at
-from crawler.content.listing import read_listing
+from crawler.content.url_lists import url_list, xml_stream
+from crawler.content.url_lists.detection import read_listing
+from crawler.content.url_lists.url_list import UrlList, UrlListKind, date_at
 from crawler.core.models import BytesBody
 from tests.support.vectors import vectors
 
 SITE = "https://www.example.com/sitemap.xml"
 
 
-def read(data: bytes, *, url: str = SITE, codings: tuple[str, ...] = (), text_too: bool = True, **more: str) -> Listing:
+def read(data: bytes, *, url: str = SITE, codings: tuple[str, ...] = (), text_too: bool = True, **more: str) -> UrlList:
     content_type = more.get("content_type")
     return read_listing(
         BytesBody(data), codings, url=url, content_type=content_type, max_expansion=100, text_too=text_too
     )
 
 
-def urls(listing: Listing) -> list[str]:
+def urls(listing: UrlList) -> list[str]:
     return [entry.url for entry in listing.entries]
 
 
@@ -35,7 +35,7 @@ def urlset(*entries: str, head: str = '<?xml version="1.0" encoding="UTF-8"?>') 
     return f'{head}<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{body}</urlset>'.encode()
 
 
-def entries(listing: Listing) -> list[tuple[str, float | None, float | None]]:
+def entries(listing: UrlList) -> list[tuple[str, float | None, float | None]]:
     return [(entry.url.rpartition("/")[2], entry.modified_at, entry.priority) for entry in listing.entries]
 
 
@@ -94,7 +94,7 @@ def test_legacy_encodings_of_lists(label: str, name: bytes, expected: str, size:
 
     # the first piece tells the encoding
     pieces = [text[:60], *(text[at : at + size] for at in range(60, len(text), size))]
-    assert xmlstream.read_xml(iter(pieces), Noted(), content_type=None) is None
+    assert xml_stream.read_xml(iter(pieces), Noted(), content_type=None) is None
     assert quote("".join(found), safe=":/") == f"{HOST}/{expected}"
 
 
@@ -320,7 +320,7 @@ def test_atom_with_relative_links() -> None:
       <published>1970-01-01T00:00:00Z</published><source><link href="elsewhere"/></source></entry>
     <entry><link rel="alternate" href="2"/><published>1970-01-03T00:00:00Z</published></entry></feed>"""
     found = read(data)
-    assert found.kind is ListingKind.FEED
+    assert found.kind is UrlListKind.FEED
     assert [(e.url, e.nested, e.modified_at) for e in found.entries] == [
         ("https://a.test/x/feed?2", True, None),
         ("https://a.test/x/", False, None),
@@ -362,7 +362,7 @@ def test_what_is_no_list(data: bytes, error: str) -> None:
 
 def test_a_page_that_begins_with_a_url_is_no_sitemap() -> None:
     """Text is one only where a sitemap was asked for."""
-    assert read(b"https://a.test/\n", text_too=False) == Listing(None, size=16)
+    assert read(b"https://a.test/\n", text_too=False) == UrlList(None, size=16)
 
 
 def test_what_came_before_a_fault_counts() -> None:
@@ -410,7 +410,7 @@ OUTSIDE = b'<!DOCTYPE urlset SYSTEM "http://attacker.test/x.dtd"><urlset><url><l
 )
 def test_bombs_are_refused(data: bytes, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Quickly, and nothing of them is believed."""
-    monkeypatch.setattr(xmlstream, "MAX_ELEMENTS", 100_000)  # a second's worth is the real bound
+    monkeypatch.setattr(xml_stream, "MAX_ELEMENTS", 100_000)  # a second's worth is the real bound
     began = time.thread_time()
     found = read(data)
     assert found.error is not None
@@ -421,11 +421,11 @@ def test_bombs_are_refused(data: bytes, words: str, monkeypatch: pytest.MonkeyPa
 
 def test_many_entries_are_capped() -> None:
     """50,000, as the protocol has it."""
-    data = urlset(*(f"<loc>/{n}</loc>" for n in range(listed.MAX_ENTRIES + 10)))
+    data = urlset(*(f"<loc>/{n}</loc>" for n in range(url_list.MAX_ENTRIES + 10)))
     found = read(data)
-    assert (len(found.entries), found.capped, found.error) == (listed.MAX_ENTRIES, True, None)
-    text = b"".join(b"https://a.test/%d\n" % n for n in range(listed.MAX_ENTRIES + 10))
-    assert (len(read(text).entries), read(text).capped) == (listed.MAX_ENTRIES, True)
+    assert (len(found.entries), found.capped, found.error) == (url_list.MAX_ENTRIES, True, None)
+    text = b"".join(b"https://a.test/%d\n" % n for n in range(url_list.MAX_ENTRIES + 10))
+    assert (len(read(text).entries), read(text).capped) == (url_list.MAX_ENTRIES, True)
 
 
 def test_a_gzip_bomb_ends_at_its_limit() -> None:

@@ -4,10 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.html import extract
-from crawler.content.links import KnownLinks
-from crawler.content.query import with_query_in
-from crawler.content.resolve import Resolver, clean
+from crawler.content.html.links import KnownLinks
+from crawler.content.html.parsing import extract
+from crawler.content.html.resolution import ReferenceResolver, clean, with_query_in
 from crawler.core.url import UrlError, parse
 
 PAGE = "https://a.test/dir/page"
@@ -44,7 +43,7 @@ ENCODINGS = [
 )
 def test_a_query_is_in_the_encoding_of_its_page(encoding: str, query: str, expected: str) -> None:
     """URL standard, query state; values as encoding_rs and the Web Platform Tests have them. The path is UTF-8."""
-    resolver = Resolver(PAGE, encoding)
+    resolver = ReferenceResolver(PAGE, encoding)
     for written, url in ((f"?{query}", PAGE), (f"s?{query}", "https://a.test/dir/s"), (f"/é?{query}", "https://a.test/%C3%A9"),
                          (f"HTTPS://B.test?{query}", "https://b.test/")):  # fmt: skip
         assert resolver.resolve(clean(written))[0] == f"{url}?{expected}"
@@ -58,7 +57,7 @@ _TEXT = st.text(alphabet="ab0%26?&=#;' \"<>\\~é€～①привет中한ݣ\uf
 def test_any_query_in_any_encoding_resolves(text: str, encoding: str) -> None:
     """It never raises, is ASCII, a fixed point, and for a UTF-8 page exactly what ada says."""
     reference = clean(f"/p?{text}")
-    url = Resolver(PAGE, encoding).resolve(reference)[0]
+    url = ReferenceResolver(PAGE, encoding).resolve(reference)[0]
     assert url.isascii()
     assert parse(url)[0] == url
     if text.isascii() or encoding in ("utf-8", "utf-16le", "utf-16be", "replacement"):
@@ -107,5 +106,5 @@ def test_pages_of_a_folder_in_different_encodings_do_not_share_their_links() -> 
 
 def test_a_query_too_long_is_refused_as_any_other() -> None:
     with pytest.raises(UrlError):
-        Resolver(PAGE, "windows-1251").resolve("?q=" + "п" * 700)
-    assert Resolver(PAGE, "windows-1251").resolve("?q=" + "п" * 600)[0].endswith("%EF")
+        ReferenceResolver(PAGE, "windows-1251").resolve("?q=" + "п" * 700)
+    assert ReferenceResolver(PAGE, "windows-1251").resolve("?q=" + "п" * 600)[0].endswith("%EF")

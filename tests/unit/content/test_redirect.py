@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.content.redirect import MAX_LOCATION, location
+from crawler.content.page_headers import MAX_LOCATION, location
 from crawler.core.enums import DenyReason
 from crawler.core.models import Head
 from crawler.core.url import UrlError

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.resolve import Resolver, clean
+from crawler.content.html.resolution import ReferenceResolver, clean
 from crawler.core.models import Origin
 from crawler.core.url import UrlError, parse
 from tests.support.vectors import vectors
@@ -33,7 +33,7 @@ def agrees(reference: str, base: str) -> None:
     cleaned = clean(reference)
     expected = outcome(parse, reference, base)
     if cleaned:
-        assert expected == outcome(Resolver(base).resolve, cleaned), (base, reference)
+        assert expected == outcome(ReferenceResolver(base).resolve, cleaned), (base, reference)
     else:
         # Dropped: another scheme, or the page itself.
         stripped = reference.strip("".join(map(chr, range(0x21))))

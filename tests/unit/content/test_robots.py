@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protego import Protego
 
-from crawler.content.robots import MAX_BYTES, RobotsTxt, RobotsVerdict, policy_for_status
+from crawler.content.robots_txt import MAX_BYTES, RobotsTxt, RobotsVerdict, policy_for_status
 from tests.support.vectors import vectors
 
 SITE = "https://example.org"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protego import Protego
 
-from crawler.content.robots_rules import Rule, RuleSet
+from crawler.content.robots_txt import Rule, RuleSet
 
 SITE = "https://example.org"
 

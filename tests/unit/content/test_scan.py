@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pcre2 import LibraryError
 
-from crawler.content import css, html, said, scan
-from crawler.content import fingerprint as words
-from crawler.content.fingerprint import fingerprint
-from crawler.content.html import extract
-from crawler.content.scan import ScanLimitError, Scanner
-from crawler.content.tags import TagFinder
+from crawler.content.html import fingerprint as words
+from crawler.content.html import parsing, scanner, tag_meaning
+from crawler.content.html.fingerprint import fingerprint
+from crawler.content.html.parsing import extract
+from crawler.content.html.scanner import ScanLimitError, Scanner
+from crawler.content.html.tags import TagFinder
 from tests.support.interpreted import interpreted
 
 SCANNERS = {
-    "every tag": html._EVERY_TAG._scanner,
-    "links": html._LINKS_ONLY._scanner,
-    "and what is shown": html._WITH_REQUISITES._scanner,
-    "style sheets": css._REFERENCES,
-    "drawings": said._FOREIGN_REQUIRED,
+    "every tag": parsing._EVERY_TAG._scanner,
+    "links": parsing._LINKS_ONLY._scanner,
+    "and what is shown": parsing._WITH_REQUISITES._scanner,
+    "style sheets": tag_meaning._REFERENCES,
+    "drawings": tag_meaning._FOREIGN_REQUIRED,
     "words": words._TEXT,
 }
 
@@ -70,10 +70,10 @@ def test_a_nul_counts_as_the_replacement_character() -> None:
 
 def test_of_a_page_that_takes_too_many_steps_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """PCRE2's own limit, met for real where it interprets: the page is marked, and no other engine is asked."""
-    monkeypatch.setattr(html._LINKS_ONLY, "_scanner", INTERPRETED["links"])
+    monkeypatch.setattr(parsing._LINKS_ONLY, "_scanner", INTERPRETED["links"])
     text = b"<a href=first>" + b"<p>" * 900_000 + b"<a href=last>"
     with pytest.raises(ScanLimitError, match="match limit exceeded"):
-        html._LINKS_ONLY.pieces(text)
+        parsing._LINKS_ONLY.pieces(text)
     found = extract(text, "https://e.test/", requisites=False, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/first"]
     assert found.cut
@@ -81,10 +81,10 @@ def test_of_a_page_that_takes_too_many_steps_the_beginning_is_read(monkeypatch: 
 
 def test_a_style_sheet_that_takes_too_many_steps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for css; in the style attribute of a page it cuts that page short."""
-    monkeypatch.setattr(css, "_REFERENCES", INTERPRETED["style sheets"])
+    monkeypatch.setattr(tag_meaning, "_REFERENCES", INTERPRETED["style sheets"])
     text = b"a{b:url(c)}" + b"'" * 8_000_000
     with pytest.raises(ScanLimitError, match="match limit exceeded"):
-        css.references(text, "https://e.test/")
+        tag_meaning.references(text, "https://e.test/")
     page = b'<a href=first><p style="url(x)"><p style="' + text + b'"><a href=last>'
     found = extract(page, "https://e.test/", requisites=True, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/first", "https://e.test/x"]
@@ -98,7 +98,7 @@ def test_every_limit_is_the_same_to_a_caller(code: int, monkeypatch: pytest.Monk
     def substitute(*_args: object) -> bytes:
         raise LibraryError(code)
 
-    monkeypatch.setattr(scan._cy, "substitute", substitute)
+    monkeypatch.setattr(scanner._cy, "substitute", substitute)
     with pytest.raises(ScanLimitError, match="limit"):
         SCANNERS["links"].pieces(b"<a>")
 
@@ -130,7 +130,7 @@ _READ_UNDER_MDWE = """if True:
         pass
     else:
         sys.exit("machine code is not forbidden")
-    from crawler.content.html import extract
+    from crawler.content.html.parsing import extract
     page = b"<p><a href=x><title>t</title>" + b"".join(b'<p><a class=c href="%d">' % n for n in range(10_000))
     found = extract(page, "https://e.test/", requisites=True, max_links=99_999)
     print(found.title, found.links_count, found.links[0].url, found.links[-1].url)

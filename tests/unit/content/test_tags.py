@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
-from crawler.content.tags import MAX_ATTRIBUTES, Tag, TagFinder, attributes_of, read_tag, unescape_attribute
+from crawler.content.html.tags import MAX_ATTRIBUTES, Tag, TagFinder, attributes_of, read_tag, unescape_attribute
 
 ALL = TagFinder(None)
 LINKS = TagFinder(("a", "meta"))

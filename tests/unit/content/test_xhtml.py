@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.html import Html, extract
+from crawler.content.html.parsing import Html, extract
 from crawler.core.enums import Source
 
 URL = "https://e.test/"

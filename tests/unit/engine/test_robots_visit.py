@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.content.robots import RobotsTxt
+from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import ErrorType, StoppedBy, TruncatedReason
 from crawler.core.models import Fetched, FetchResult, Outcome, Redirected, RobotsRecord
 from crawler.engine import robots_visit

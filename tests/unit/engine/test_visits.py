@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from crawler.content import html
-from crawler.content.links import Link
+from crawler.content.html import parsing
+from crawler.content.html.links import Link
 from crawler.core.enums import (
     CodingFault,
     DenyReason,
@@ -552,7 +552,7 @@ def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, faul
 
 def test_a_page_that_takes_too_many_steps_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where PCRE2 interprets it stops after ten million: the links before that are followed, and the page says so."""
-    monkeypatch.setattr(html._WITH_REQUISITES, "_scanner", interpreted(html._WITH_REQUISITES._scanner))
+    monkeypatch.setattr(parsing._WITH_REQUISITES, "_scanner", interpreted(parsing._WITH_REQUISITES._scanner))
     body = page("/b") + b"<" * 1_000_000 + page("/c")
     crawled = Crawled({ROOT: answer(200, body), f"{ROOT}b": answer(200, page())})
     assert crawled.asked == [ROOT, f"{ROOT}b"]

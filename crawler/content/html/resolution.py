@@ -11,11 +11,52 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Final
 
-from crawler.content.query import output_encoding, with_query_in
+import endec
+from endec.exceptions import EncodeError
+
 from crawler.core import url as core_url
 from crawler.core.enums import DenyReason
 from crawler.core.models import Origin
 from crawler.core.url import MAX_HOST_CHARS, MAX_URL_BYTES, UrlError
+
+# What the URL standard escapes in the query of an http(s) URL (special-query percent-encode set), as latin-1 text.
+_ESCAPED: Final = re.compile("[\\x00-\\x20\"#<>'\\x7f-\\xff]")
+_NOT_ENCODABLE: Final = "%26%23{}%3B"  # "&#N;", escaped
+# Pages in these send UTF-8, as the "output encoding" of the Encoding standard says.
+_UTF8: Final = frozenset(("utf-8", "utf-16le", "utf-16be", "replacement"))
+
+
+def output_encoding(encoding: str | None) -> str | None:
+    """The encoding in which a page in `encoding` sends its queries; None: UTF-8, as every reference does by itself."""
+    return None if encoding in _UTF8 else encoding
+
+
+def with_query_in(encoding: str, reference: str) -> str:
+    """`reference` with a query in ASCII: what stands for its characters in `encoding`, escaped.
+
+    A character that the encoding does not have becomes the escapes of "&#N;". Source: URL standard §4.4, query state,
+    and §1.3, "percent-encode after encoding"; Encoding standard, by encoding_rs. Never raises.
+    """
+    path, mark, query = reference.partition("?")
+    if query.isascii():
+        return reference
+    query, mark_of_fragment, fragment = query.partition("#")
+    try:
+        data = endec.encode(query, encoding)
+    except EncodeError:
+        data = endec.encode("".join(_encodable(char, encoding) for char in query), encoding, "xmlcharrefreplace")
+    query = _ESCAPED.sub(lambda match: f"%{ord(match[0]):02X}", data.decode("latin-1"))
+    return f"{path}{mark}{query}{mark_of_fragment}{fragment}"
+
+
+def _encodable(char: str, encoding: str) -> str:
+    if char.isascii():
+        return char
+    with suppress(EncodeError):
+        endec.encode(char, encoding)
+        return char
+    return _NOT_ENCODABLE.format(ord(char))
+
 
 # Characters that neither end a path nor are escaped in it; "%" is not here because %2E is a dot (URL standard §4.1).
 _CHAR: Final = r"[A-Za-z0-9_~!$&()*+,;=@-]"
@@ -37,7 +78,7 @@ _WHOLE = re.compile(rf"(https?)://({_HOST})((?:/{_PATH})?)({_QUERY})")
 _MAX_DEPTH: Final = 32  # folders of a base that are worth preparing; a deeper one is left to ada
 
 
-class Resolver:
+class ReferenceResolver:
     """Resolves references against one base, an absolute URL as `core.url.parse` returns it.
 
     `encoding` is that of the page they stand on (a name of the Encoding standard): their queries are sent in it.

@@ -11,7 +11,7 @@ from collections.abc import Collection, Container
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from crawler.content.resolve import Resolver, clean
+from crawler.content.html.resolution import ReferenceResolver, clean
 from crawler.core.enums import Source
 from crawler.core.frozen import dataclass
 from crawler.core.models import Origin
@@ -167,7 +167,7 @@ class LinkSet:
             if REQUISITE in (kind, known):
                 self._required_too.add(reference)
 
-    def resolve(self, resolver: Resolver, known: KnownLinks | None = None) -> Resolved:
+    def resolve(self, resolver: ReferenceResolver, known: KnownLinks | None = None) -> Resolved:
         """Return what the references mean. A URL that is linked as well as needed to show the page is once more a
         requisite, at the end: as a link it may be out of scope. `known` is asked first, and learns what it did not
         know.
@@ -206,7 +206,7 @@ class LinkSet:
         known.learnt(fresh)
         return Resolved(tuple(found.values()), len(left_out.union(found)), invalid)
 
-    def _resolve_all(self, resolver: Resolver) -> Resolved:
+    def _resolve_all(self, resolver: ReferenceResolver) -> Resolved:
         found: dict[str, Link] = {}
         invalid = 0
         for reference, kind in self._kinds.items():
@@ -222,7 +222,7 @@ class LinkSet:
         links = (*found.values(), *self._requisites(resolver, found))
         return Resolved(links, len(links), invalid)
 
-    def _requisites(self, resolver: Resolver, found: dict[str, Link]) -> list[Link]:
+    def _requisites(self, resolver: ReferenceResolver, found: dict[str, Link]) -> list[Link]:
         if not self._required_too:
             return []
         again: dict[str, Link] = {}

@@ -16,7 +16,7 @@ from html.entities import html5
 from string import ascii_letters
 from typing import Final
 
-from crawler.content.scan import Scanner
+from crawler.content.html.scanner import Scanner
 
 MAX_ATTRIBUTES: Final = 256  # of one element that are read; pages use a dozen, data-* frameworks a few tens
 

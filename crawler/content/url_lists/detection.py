@@ -11,10 +11,9 @@ from itertools import chain
 from typing import Final
 
 from crawler.content.decode import DecodedPieces
-from crawler.content.feeds import FeedReader
-from crawler.content.listed import MAX_BYTES, Collector, Listing, ListingKind
-from crawler.content.sitemap import SitemapReader, read_text
-from crawler.content.xmlstream import Handler, Refused, read_xml
+from crawler.content.url_lists.formats import FeedReader, SitemapReader, read_text
+from crawler.content.url_lists.url_list import MAX_BYTES, Collector, UrlList, UrlListKind
+from crawler.content.url_lists.xml_stream import Handler, XmlRefused, read_xml
 from crawler.core.enums import CodingFault
 from crawler.core.models import Body
 
@@ -24,11 +23,11 @@ _TELLING: Final = 16  # bytes that tell gzip, XML and text apart, white space be
 _LOOKED_AT: Final = 64 * 1024  # but so many bytes are enough, whatever they are
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 _KINDS: Final = {
-    "urlset": ListingKind.URLS,
-    "sitemapindex": ListingKind.INDEX,
-    "rss": ListingKind.FEED,
-    "rdf": ListingKind.FEED,
-    "feed": ListingKind.FEED,
+    "urlset": UrlListKind.URLS,
+    "sitemapindex": UrlListKind.INDEX,
+    "rss": UrlListKind.FEED,
+    "rdf": UrlListKind.FEED,
+    "feed": UrlListKind.FEED,
 }
 
 
@@ -40,7 +39,7 @@ def read_listing(
     content_type: str | None,
     max_expansion: int,
     text_too: bool,
-) -> Listing:
+) -> UrlList:
     """Read what was found at `url` with these values of Content-Encoding.
 
     `text_too`: lines of text may be a sitemap; a page that happens to begin with a URL should not be. At most
@@ -74,20 +73,20 @@ def _beginning(stream: Iterator[bytes]) -> bytes:
 
 def _read(
     stream: Iterator[bytes], collector: Collector, content_type: str | None, text_too: bool, first: bytes
-) -> Listing:
+) -> UrlList:
     start = first.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if start == b"<" or (first[:2] in _UTF16_MARKS and b"<" in first[2:8]):
         root = _Root(collector)
         try:
             error = read_xml(stream, root, content_type=content_type)
-        except Refused as refused:
-            return Listing(root.kind, error=str(refused))
-        return Listing(root.kind, collector.entries, collector.invalid, collector.capped, error)
+        except XmlRefused as refused:
+            return UrlList(root.kind, error=str(refused))
+        return UrlList(root.kind, collector.entries, collector.invalid, collector.capped, error)
     if not text_too:
-        return Listing(None)
+        return UrlList(None)
     error = read_text(stream, collector)
-    kind = ListingKind.URLS if error is None else None
-    return Listing(kind, collector.entries, collector.invalid, collector.capped, error)
+    kind = UrlListKind.URLS if error is None else None
+    return UrlList(kind, collector.entries, collector.invalid, collector.capped, error)
 
 
 class _Root:
@@ -96,19 +95,19 @@ class _Root:
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self._reader: Handler | None = None
-        self.kind: ListingKind | None = None
+        self.kind: UrlListKind | None = None
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         if self._reader is None:
             local = name.rpartition(":")[2]
             self.kind = _KINDS.get(local)
             match self.kind:
-                case ListingKind.URLS | ListingKind.INDEX:
-                    self._reader = SitemapReader(self._collector, nested=self.kind is ListingKind.INDEX)
-                case ListingKind.FEED:
+                case UrlListKind.URLS | UrlListKind.INDEX:
+                    self._reader = SitemapReader(self._collector, nested=self.kind is UrlListKind.INDEX)
+                case UrlListKind.FEED:
                     self._reader = FeedReader(self._collector)
                 case None:
-                    raise Refused(f"neither sitemap nor feed: {local[:40]}")
+                    raise XmlRefused(f"neither sitemap nor feed: {local[:40]}")
         self._reader.start(name, attributes)
 
     def text(self, data: str) -> None:

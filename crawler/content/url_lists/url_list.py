@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from crawler.content.resolve import Resolver, clean
-from crawler.content.xmlstream import Enough
+from crawler.content.html.resolution import ReferenceResolver, clean
+from crawler.content.url_lists.xml_stream import Enough
 from crawler.core.clock import http_date
 from crawler.core.models import Origin
 from crawler.core.url import UrlError
@@ -21,7 +21,7 @@ MAX_TEXTS: Final = 64  # elements of one name in an entry; of more the last coun
 MAX_VALUE: Final = 4_096  # characters kept of a value: twice the longest URL
 
 
-class ListingKind(StrEnum):
+class UrlListKind(StrEnum):
     """What a document is, by its content."""
 
     URLS = "urls"  # a sitemap
@@ -29,7 +29,7 @@ class ListingKind(StrEnum):
     FEED = "feed"
 
 
-class Entry(NamedTuple):
+class UrlListEntry(NamedTuple):
     """One URL of a list: absolute, http(s), without fragment.
 
     `nested`: what it leads to is itself such a list. `modified_at` (UTC) and `priority` (0 to 1) are as the list says,
@@ -44,13 +44,13 @@ class Entry(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class UrlList:
     """What was read. `kind` None: it is no list. `error` says in words what is wrong with it; then the entries before
     the fault are there, or, where it was refused as harmful, none. `capped`: there was more than is read of one list.
     """
 
-    kind: ListingKind | None
-    entries: tuple[Entry, ...] = ()
+    kind: UrlListKind | None
+    entries: tuple[UrlListEntry, ...] = ()
     invalid: int = 0  # entries that are no URL worth fetching
     capped: bool = False
     error: str | None = None
@@ -89,13 +89,13 @@ class Collector:
     """Gathers entries of the list found at `url`; each URL once, as it stands first."""
 
     def __init__(self, url: str) -> None:
-        self._own = Resolver(url)
-        self._entries: dict[str, Entry] = {}
+        self._own = ReferenceResolver(url)
+        self._entries: dict[str, UrlListEntry] = {}
         self.invalid = 0
         self.capped = False
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[UrlListEntry, ...]:
         return tuple(self._entries.values())
 
     def add(
@@ -105,7 +105,7 @@ class Collector:
         nested: bool = False,
         modified_at: float | None = None,
         priority: float | None = None,
-        base: Resolver | None = None,
+        base: ReferenceResolver | None = None,
     ) -> None:
         """Note a URL as it is written. Raises Enough when there are as many as are kept."""
         reference = clean(written)
@@ -122,12 +122,12 @@ class Collector:
         if len(self._entries) >= MAX_ENTRIES:
             self.capped = True
             raise Enough
-        self._entries[url] = Entry(url, origin, nested, modified_at, priority)
+        self._entries[url] = UrlListEntry(url, origin, nested, modified_at, priority)
 
-    def base(self, written: str, outer: Resolver | None) -> Resolver | None:
+    def base(self, written: str, outer: ReferenceResolver | None) -> ReferenceResolver | None:
         """What an xml:base makes of the base in force; that stays where it says nothing usable."""
         with suppress(UrlError):
-            return Resolver((outer or self._own).resolve(clean(written))[0]) if clean(written) else outer
+            return ReferenceResolver((outer or self._own).resolve(clean(written))[0]) if clean(written) else outer
         return outer
 
 

@@ -7,7 +7,7 @@ What prefixes stand for is not asked: files with a wrong or undeclared namespace
 XML (`read_document`) may declare a document type, and their namespaces count.
 
 It does not know what the elements mean. Invariant: work and memory are proportional to the bytes, and no bytes make it
-raise anything but `Refused`.
+raise anything but `XmlRefused`.
 """
 
 import codecs
@@ -37,7 +37,7 @@ _REACH: Final = (("&", 33), ("<", 8), ("]]", 2), ("]", 1))  # how far from its e
 _XML_ENTITIES: Final = frozenset(("amp", "lt", "gt", "quot", "apos"))
 
 
-class Refused(Exception):
+class XmlRefused(Exception):
     """A document of a kind that is made to do harm, or passes a bound; the message says which."""
 
 
@@ -94,7 +94,7 @@ def read_document(text: str, handler: DocumentHandler) -> str | None:
         nonlocal declared
         declared += 1
         if declared > MAX_DEFAULTS:
-            raise Refused(f"more than {MAX_DEFAULTS} attributes declared")
+            raise XmlRefused(f"more than {MAX_DEFAULTS} attributes declared")
 
     parser = expat.ParserCreate("utf-8", " ")
     parser.buffer_text = True
@@ -106,7 +106,7 @@ def read_document(text: str, handler: DocumentHandler) -> str | None:
     parser.ProcessingInstructionHandler = handler.instruction
     parser.AttlistDeclHandler = attribute_declared
     try:
-        parser.Parse(_Mender().feed(text, final=True).encode("utf-8", "replace"), True)
+        parser.Parse(_XmlRepair().feed(text, final=True).encode("utf-8", "replace"), True)
     except Enough:
         return None
     except expat.ExpatError as error:
@@ -117,7 +117,7 @@ def read_document(text: str, handler: DocumentHandler) -> str | None:
 def _texts(pieces: Iterator[bytes], content_type: str | None) -> Iterator[str]:
     """The document as mended text."""
     decoder: codecs.IncrementalDecoder | None = None
-    mender = _Mender()
+    mender = _XmlRepair()
     for piece in pieces:
         for at in range(0, len(piece), SLICE):
             data = piece[at : at + SLICE]
@@ -152,7 +152,7 @@ class _Legacy(codecs.BufferedIncrementalDecoder):
         return endec.decode(held[:end], self._encoding, "replace", bom="ignore"), end
 
 
-class _Mender:
+class _XmlRepair:
     """Makes text fit for a strict parser, piece by piece; what the end of a piece may cut through is kept back."""
 
     def __init__(self) -> None:
@@ -234,7 +234,7 @@ class _Walk:
                     parser.Parse(piece, False)
                     fed += len(piece)
                     if fed - parser.CurrentByteIndex > MAX_TOKEN:
-                        raise Refused(f"a tag or comment longer than {MAX_TOKEN} bytes")
+                        raise XmlRefused(f"a tag or comment longer than {MAX_TOKEN} bytes")
             parser.Parse(b"", True)
         except Enough:
             return None
@@ -250,9 +250,9 @@ class _Walk:
         self._depth += 1
         self._elements += 1
         if self._depth > MAX_DEPTH:
-            raise Refused(f"elements nested deeper than {MAX_DEPTH}")
+            raise XmlRefused(f"elements nested deeper than {MAX_DEPTH}")
         if self._elements > MAX_ELEMENTS:
-            raise Refused(f"more than {MAX_ELEMENTS} elements")
+            raise XmlRefused(f"more than {MAX_ELEMENTS} elements")
         self._handler.start(name.lower(), attributes)
 
     def _end(self, name: str) -> None:
@@ -260,4 +260,4 @@ class _Walk:
         self._handler.end(name.lower())
 
     def _doctype(self, name: str, *_: object) -> None:
-        raise Refused(f"a document type declaration ({name[:40]})")
+        raise XmlRefused(f"a document type declaration ({name[:40]})")

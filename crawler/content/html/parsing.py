@@ -1,18 +1,20 @@
-"""What a page says: its links, title, language, canonical address, refresh and directives to robots.
+"""Pages in XML (application/xhtml+xml): what their elements say, by XML's rules.
 
-It sees start tags in order (`tags`), each with what it says (`said`), and no tree; a page in XML is read by `xhtml`. It
-does not know scope, robots or what becomes of a link. Invariant: whatever the bytes, it returns; work and memory are
-proportional to them.
+Any element may be closed at once, prefixes stand for namespaces, CDATA sections are text, and what is not well-formed
+ends the page: what came before that counts. `said` knows what elements mean. It does not know the page.
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Final, cast
 
-from crawler.content import said, xhtml
-from crawler.content.links import LINK, KnownLinks, Link, LinkSet
-from crawler.content.resolve import Resolver, clean
-from crawler.content.scan import Occurrence, ScanLimitError
-from crawler.content.tags import TagFinder
+from crawler.content.html import tag_meaning
+from crawler.content.html.links import LINK, KnownLinks, Link, LinkSet
+from crawler.content.html.resolution import ReferenceResolver, clean
+from crawler.content.html.scanner import Occurrence, ScanLimitError
+from crawler.content.html.tag_meaning import Statement
+from crawler.content.html.tags import TagFinder, attributes_of
+from crawler.content.url_lists.xml_stream import Enough, XmlRefused, read_document
 from crawler.core.frozen import dataclass
 from crawler.core.url import UrlError
 
@@ -75,7 +77,7 @@ def extract(
     kept. `known` saves time, and the links that are stored. Never raises for what the bytes are; UrlError only where
     `url` is not what `core.url.parse` returned.
     """
-    shows = said.NONE if not requisites else said.LAZY_TOO if lazy else said.SHOWN
+    shows = tag_meaning.NONE if not requisites else tag_meaning.LAZY_TOO if lazy else tag_meaning.SHOWN
     read = data
     while True:
         page = _Page(max_links, shows)
@@ -87,7 +89,7 @@ def extract(
         except ScanLimitError:
             read = read[: len(read) // 2]
         else:
-            return page.finish(Resolver(url, encoding), known, cut=len(read) < len(data))
+            return page.finish(ReferenceResolver(url, encoding), known, cut=len(read) < len(data))
 
 
 class _Page:
@@ -105,16 +107,18 @@ class _Page:
 
     def _pieces(self, data: bytes) -> Iterable[str]:
         requisites = self._requisites
-        if requisites == said.NONE:
+        if requisites == tag_meaning.NONE:
             finder = _LINKS_ONLY
-        elif any(each.is_in(data) for each in _IN_ANY) or (requisites == said.LAZY_TOO and _LAZY_IN_ANY.is_in(data)):
+        elif any(each.is_in(data) for each in _IN_ANY) or (
+            requisites == tag_meaning.LAZY_TOO and _LAZY_IN_ANY.is_in(data)
+        ):
             finder = _EVERY_TAG
         else:
             finder = _WITH_REQUISITES
         return dict.fromkeys(finder.pieces(data))  # two thirds of all anchors end where another does
 
     def read_xml(self, data: bytes) -> None:
-        for statement in xhtml.statements(data, requisites=self._requisites):
+        for statement in statements(data, requisites=self._requisites):
             self._note(*statement)
 
     def _read_within(self, text: str) -> None:
@@ -123,8 +127,8 @@ class _Page:
             if piece[:1] != "<":
                 self._links.add(piece, LINK)
                 continue
-            for what, reference, kind in said.statements(piece, requisites=self._requisites):
-                if what == said.REFERENCE:
+            for what, reference, kind in tag_meaning.statements(piece, requisites=self._requisites):
+                if what == tag_meaning.REFERENCE:
                     self._links.add_clean(reference, cast(int, kind))
 
     def read(self, data: bytes) -> None:
@@ -135,8 +139,8 @@ class _Page:
                 if piece:
                     add(piece, LINK)
             else:
-                for what, text, detail in said.statements(piece, requisites=requisites):
-                    if what == said.REFERENCE:
+                for what, text, detail in tag_meaning.statements(piece, requisites=requisites):
+                    if what == tag_meaning.REFERENCE:
                         add(text, cast(int, detail))
                     else:
                         self._note(what, text, detail)
@@ -146,25 +150,25 @@ class _Page:
     def _note(self, what: int, text: str, detail: int | str | None) -> None:
         """Take note of what was said. The first of several counts, but of links."""
         match what:
-            case said.TITLE:
+            case tag_meaning.TITLE:
                 self._title = text if self._title is None else self._title
-            case said.LANGUAGE:
+            case tag_meaning.LANGUAGE:
                 self._language = self._language or text or None
-            case said.NAMED_CANONICAL:
+            case tag_meaning.NAMED_CANONICAL:
                 self._canonical = text if self._canonical is None else self._canonical
-            case said.REFRESH:
+            case tag_meaning.REFRESH:
                 self._refresh = self._refresh or text
-            case said.BASE:
+            case tag_meaning.BASE:
                 self._base_href = text if self._base_href is None else self._base_href
-            case said.ROBOTS:
+            case tag_meaning.ROBOTS:
                 if len(self._robots) < MAX_DIRECTIVES:
                     self._robots.append((cast(str | None, detail), text))
-            case said.DOCUMENT:
+            case tag_meaning.DOCUMENT:
                 self._read_within(text)
-            case said.REFERENCE:
+            case tag_meaning.REFERENCE:
                 self._links.add_clean(text, cast(int, detail))
 
-    def finish(self, own: Resolver, known: KnownLinks | None, *, cut: bool) -> Html:
+    def finish(self, own: ReferenceResolver, known: KnownLinks | None, *, cut: bool) -> Html:
         base = self._base(own)
         resolved = self._links.resolve(base, known)
         return Html(
@@ -180,15 +184,15 @@ class _Page:
             cut=cut,
         )
 
-    def _base(self, own: Resolver) -> Resolver:
+    def _base(self, own: ReferenceResolver) -> ReferenceResolver:
         """Where references start from: the first base with an href, itself resolved against the page's URL, which stays
         where that is unusable (HTML standard §4.2.3).
         """
         absolute = _absolute(self._base_href, own)
-        return own if absolute is None else Resolver(absolute, own.encoding)
+        return own if absolute is None else ReferenceResolver(absolute, own.encoding)
 
 
-def _absolute(written: str | None, base: Resolver) -> str | None:
+def _absolute(written: str | None, base: ReferenceResolver) -> str | None:
     if written is None:
         return None
     reference = clean(written)
@@ -198,3 +202,73 @@ def _absolute(written: str | None, base: Resolver) -> str | None:
         return base.resolve(reference)[0]
     except UrlError:
         return None
+
+
+_XHTML: Final = "http://www.w3.org/1999/xhtml"
+_SVG: Final = "http://www.w3.org/2000/svg"
+_PREFIXED: Final = (
+    ("http://www.w3.org/1999/xlink href", "xlink:href"),
+    ("http://www.w3.org/XML/1998/namespace lang", "lang"),  # it counts for more than "lang" (HTML standard §3.2.6.2)
+)
+_WITH_TEXT: Final = frozenset(("title", "style"))
+_MAX_TEXT: Final = 512 * 1024  # characters of a title or style sheet that are looked at
+_MAX_STATEMENTS: Final = 50_000  # five times as many as a page may have links
+
+
+def statements(data: bytes, *, requisites: int) -> list[Statement]:
+    """What a page says, UTF-8 bytes, in order. `requisites` as in `said.statements`."""
+    reader = _XhtmlReader(requisites)
+    with suppress(XmlRefused):
+        read_document(data.decode("utf-8", "replace"), reader)
+    return reader.statements
+
+
+class _XhtmlReader:
+    """Is told of the elements. Those of no namespace count as HTML: their author left it out."""
+
+    def __init__(self, requisites: int) -> None:
+        self.statements: list[Statement] = []
+        self._requisites = requisites
+        self._reading = ""  # the title or style whose text is read, with its namespace
+        self._attributes: dict[str, str] = {}
+        self._text: list[str] = []
+        self._room = 0
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        namespace, _, local = name.rpartition(" ")
+        if namespace not in ("", _XHTML, _SVG):
+            return
+        if local in _WITH_TEXT and not self._reading:
+            self._reading, self._attributes, self._text, self._room = name, attributes, [], _MAX_TEXT
+        elif attributes:
+            self._say(namespace, local, attributes, "")
+
+    def text(self, data: str) -> None:
+        if self._reading and self._room > 0:
+            self._text.append(data)
+            self._room -= len(data)
+
+    def end(self, name: str) -> None:
+        if name == self._reading:
+            self._reading = ""
+            namespace, _, local = name.rpartition(" ")
+            self._say(namespace, local, self._attributes, "".join(self._text))
+
+    def instruction(self, target: str, data: str) -> None:
+        """Source: Associating Style Sheets with XML documents 1.0."""
+        if target == "xml-stylesheet" and self._requisites:
+            self.statements += tag_meaning.style_sheet(attributes_of(data).get("href", ""))
+
+    def _say(self, namespace: str, local: str, attributes: dict[str, str], text: str) -> None:
+        found = dict(attributes)
+        for name, known_as in _PREFIXED:
+            if name in found:
+                found[known_as] = found.pop(name)
+        if namespace == _SVG:
+            self.statements += tag_meaning.svg_element(local.lower(), found, text, requisites=self._requisites)
+        elif local == "title":
+            self.statements.append(tag_meaning.titled(text))
+        else:
+            self.statements += tag_meaning.element(local, found, text, requisites=self._requisites)
+        if len(self.statements) > _MAX_STATEMENTS:
+            raise Enough

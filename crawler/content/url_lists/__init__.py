@@ -1,0 +1,1 @@
+"""Lists of URLs that sites publish for programs: sitemaps and feeds."""
