@@ -7,9 +7,9 @@ TIME ?= 600
 ARGS ?=
 PYTEST_ARGS ?=
 # what `make cover` wants tested to the last branch
-FULLY_COVERED := crawler/fetch/wire.py,crawler/fetch/connection.py,crawler/fetch/standing.py,crawler/fetch/pool.py
-FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/places.py,crawler/fetch/alive.py,crawler/fetch/loan.py,crawler/fetch/address.py
-FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/tlsstream.py
+FULLY_COVERED := crawler/fetch/http1/wire.py,crawler/fetch/connection.py,crawler/fetch/connection_state.py,crawler/fetch/pool.py
+FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/pool_slots.py,crawler/fetch/pool_slots.py,crawler/fetch/pool.py,crawler/fetch/net/address.py
+FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/net/tls_stream.py
 
 .DELETE_ON_ERROR:
 .PHONY: help run test quick lint format generated venv dev systemd bench prove lock fuzz cover clean

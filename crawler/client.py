@@ -11,19 +11,17 @@ from crawler import descriptors
 from crawler.core.clock import Clock
 from crawler.core.models import Origin
 from crawler.descriptors import connections_within
-from crawler.fetch.address import AddressPolicy
-from crawler.fetch.bandwidth import Bandwidth
-from crawler.fetch.budget import ByteBudget
 from crawler.fetch.cookies import CookieJar
-from crawler.fetch.dial import NetworkDialer
-from crawler.fetch.fetcher import AddressGate, Fetcher
-from crawler.fetch.ledger import OnEvent
-from crawler.fetch.lookup import AresLookup
-from crawler.fetch.personal import Personal
+from crawler.fetch.credentials import OriginCredentials
+from crawler.fetch.fetcher import AddressLimits, Fetcher
+from crawler.fetch.limits import Bandwidth, ByteBudget
+from crawler.fetch.net.address import AddressPolicy
+from crawler.fetch.net.dial import NetworkDialer
+from crawler.fetch.net.proxy import Proxy
+from crawler.fetch.net.resolver import AresLookup, CachingResolver, Resolver
+from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.pool import Pool
-from crawler.fetch.proxy import Proxy
-from crawler.fetch.resolve import CachingResolver, Resolver
-from crawler.fetch.tls import TlsProfile
+from crawler.fetch.pool_statistics import OnEvent
 from crawler.settings.settings import Settings
 
 
@@ -49,7 +47,7 @@ def make_client(
     settings: Settings,
     *,
     clock: Clock,
-    gate: AddressGate,
+    gate: AddressLimits,
     memory: int,
     spool_directory: str | None,
     on_event: OnEvent | None = None,
@@ -102,7 +100,7 @@ def make_client(
         budget=budget,
         spool_directory=spool_directory,
         permits=permits,
-        personal=Personal.of(
+        personal=OriginCredentials.of(
             settings.secrets,
             cookies=cookies,
             proxy=None if network.proxy is None else Proxy(network.proxy),

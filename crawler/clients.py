@@ -12,7 +12,7 @@ from typing import Any, Final
 from crawler.client import Client
 from crawler.core.models import Origin
 from crawler.fetch.connection import Exchange
-from crawler.fetch.ledger import PoolStats
+from crawler.fetch.pool_statistics import PoolStats
 
 _LOOK_S: Final = 0.25  # how often a replaced client is looked at
 

@@ -19,7 +19,7 @@ from crawler.core.models import Discovered
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, seed
 from crawler.engine.clock import utc_offset_s
-from crawler.fetch.request import LocalProtocolError
+from crawler.fetch.http1.message import LocalProtocolError
 from crawler.frontier.base import FrontierFull
 from crawler.inspect.rules import fingerprint
 from crawler.obs.events import Event

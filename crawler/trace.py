@@ -43,10 +43,9 @@ from crawler.engine.hosts import Host, Key
 from crawler.engine.rules import RulesCache
 from crawler.engine.seen import RecentKeys
 from crawler.engine.visit import Reader, Reading
-from crawler.fetch.address import AddressPolicy
 from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
-from crawler.fetch.framing import Framing, body_framing, hop_fields, is_persistent
-from crawler.fetch.headfields import RemoteProtocolError
+from crawler.fetch.http1.message import Framing, RemoteProtocolError, body_framing, hop_fields, is_persistent
+from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.tap import Dial, Tap, TappedDialer, TappedResolver
 from crawler.frontier.base import Block
 from crawler.frontier.reader import Reader as StoreReader

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from crawler.core.enums import CloseReason, OutcomeWord
 from crawler.engine.meters import BOUNDS_S, Histogram, Meters
 from crawler.engine.status import Status
-from crawler.fetch.ledger import REQUEST_BOUNDS, PoolStats
+from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -63,7 +63,7 @@ def _of_a_crawl(error: BaseException) -> int | None:
     from crawler.admin.protocol import Malformed, Refused
     from crawler.admin.socketpath import SocketTaken
     from crawler.daemon import EndedAtOnce
-    from crawler.fetch.request import LocalProtocolError
+    from crawler.fetch.http1.message import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
     from crawler.frontier.reader import StoreUnreadable
     from crawler.inspect.gather import GatherFailed

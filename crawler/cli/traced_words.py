@@ -9,7 +9,7 @@ from crawler.cli.progress import duration
 from crawler.core.enums import DenyReason, UrlState
 from crawler.core.models import Denied, Failed, Fetched, NotModified, Redirected, Timings
 from crawler.core.words import counted
-from crawler.fetch.framing import BodyEnd
+from crawler.fetch.http1.message import BodyEnd
 from crawler.fetch.tap import Answer, Dial
 from crawler.frontier.base import Block
 from crawler.trace import RobotsTrace, Trace

@@ -10,7 +10,7 @@ from typing import Final
 from crawler.core.enums import OutcomeWord
 from crawler.engine.meters import Meters, quantile_s
 from crawler.engine.tally import Tally
-from crawler.fetch.ledger import PoolStats
+from crawler.fetch.pool_statistics import PoolStats
 
 POINT_S: Final = 10.0
 POINTS: Final = 360

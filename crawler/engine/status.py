@@ -27,7 +27,7 @@ from crawler.engine.summary import peak_rss_bytes, rss_bytes
 from crawler.engine.tally import Tally
 from crawler.engine.worker import Worker
 from crawler.fetch.connection import Exchange
-from crawler.fetch.ledger import PoolStats
+from crawler.fetch.pool_statistics import PoolStats
 from crawler.frontier.base import Totals
 from crawler.obs.timestamp import timestamp
 

@@ -9,7 +9,7 @@ from crawler.core.enums import OutcomeWord
 from crawler.core.models import Origin
 from crawler.engine.ending import Ending
 from crawler.engine.tally import Tally
-from crawler.fetch.ledger import HostConnections, PoolStats
+from crawler.fetch.pool_statistics import HostConnections, PoolStats
 
 
 def peak_rss_bytes() -> int:

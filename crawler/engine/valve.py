@@ -1,4 +1,4 @@
-"""When requests may leave at all, whoever is asked: `fetch.hours`, and the debts of `fetch.bandwidth`.
+"""When requests may leave at all, whoever is asked: `fetch.hours`, and the debts of `fetch.limits`.
 
 It holds nothing back itself: the scheduler asks before it leases and workers before each request. Politeness is not its
 business. Invariant: `on_hours` is told of every change it sees of whether the hours are open, once.
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from crawler.core.clock import Clock
 from crawler.core.hours import NEVER, Hours
-from crawler.fetch.bandwidth import Bandwidth
+from crawler.fetch.limits import Bandwidth
 
 LOOK_S = 15.0  # the wall clock may be set: nobody sleeps longer than this for it
 
@@ -57,7 +57,7 @@ class Valve:
 
     @property
     def is_throttled(self) -> bool:
-        """Whether, a moment ago at the latest, requests were held back by `fetch.bandwidth`."""
+        """Whether, a moment ago at the latest, requests were held back by `fetch.limits`."""
         return self._bandwidth.is_limited and self._bandwidth.opens_mono > self._clock.mono() - 1.0
 
     def _in_hours(self, hours: Hours) -> bool:

@@ -15,7 +15,7 @@ from crawler.engine.scheduler import Scheduler
 from crawler.engine.snapshot import Snapshot
 from crawler.engine.summary import peak_rss_bytes
 from crawler.engine.tally import Tally
-from crawler.fetch.ledger import PoolStats
+from crawler.fetch.pool_statistics import PoolStats
 from crawler.frontier.base import Frontier, Totals
 from crawler.obs.timestamp import timestamp
 

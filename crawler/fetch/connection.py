@@ -21,16 +21,38 @@ from typing import Final, cast
 from crawler.core.clock import Clock
 from crawler.core.enums import CloseReason, ErrorType
 from crawler.core.models import Origin
-from crawler.fetch.bandwidth import Bandwidth
-from crawler.fetch.budget import ByteBudget
-from crawler.fetch.deadlines import next_deadline
-from crawler.fetch.dial import CLOSE_NOTIFY_S
-from crawler.fetch.errors import ExchangeError, describe
+from crawler.fetch.connection_state import ConnectionRecord, ConnectionState
+from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader
+from crawler.fetch.limits import Bandwidth, ByteBudget
+from crawler.fetch.net.dial import CLOSE_NOTIFY_S
+from crawler.fetch.net.errors import ExchangeError, describe
+from crawler.fetch.net.tls import stream_error
+from crawler.fetch.net.tls_stream import TlsStream
 from crawler.fetch.options import KIB, FetchOptions
-from crawler.fetch.standing import Standing, State
-from crawler.fetch.tls import stream_error
-from crawler.fetch.tlsstream import TlsStream
-from crawler.fetch.wire import RemoteProtocolError, ResponseReader
+
+
+def next_deadline(
+    options: FetchOptions, *, sent: float, first: float, last: float, received: int, held_up_s: float
+) -> tuple[float, ErrorType]:
+    """The first of the deadlines that hold now, on the monotonic clock, and what missing it is called.
+
+    `sent` is when the request was written, `first` when the first byte came (0.0: none yet), `last` when the latest
+    did, `received` how many. `held_up_s` is for how long we did not read: that much is not the server's fault.
+    """
+    when, error_type = sent + held_up_s + options.total_timeout_s, ErrorType.TOTAL_TIMEOUT
+    if first == 0.0:
+        if sent + options.first_byte_timeout_s < when:
+            return sent + options.first_byte_timeout_s, ErrorType.FIRST_BYTE_TIMEOUT
+        return when, error_type
+    if last + options.read_timeout_s < when:
+        when, error_type = last + options.read_timeout_s, ErrorType.READ_TIMEOUT
+    if options.min_rate:
+        # the moment the average falls below the limit if not a byte more comes
+        too_slow = first + held_up_s + max(options.min_rate_after_s, received / options.min_rate)
+        if too_slow < when:
+            when, error_type = too_slow, ErrorType.TOO_SLOW
+    return when, error_type
+
 
 _TIMER_SLACK_S: Final = 0.001  # uvloop's timers run on whole milliseconds and may come that much early
 # A body in chunks of a few bytes costs a hundred times what its bytes would. A read of more than so many is followed by
@@ -51,7 +73,7 @@ class Exchange:
     received_bytes: int
 
 
-class Connection(Standing, asyncio.Protocol):
+class Connection(ConnectionRecord, asyncio.Protocol):
     """A stream to one origin. `on_closed` is called once, at the moment it is closed or lost."""
 
     __slots__ = ("_bandwidth", "_budget", "_clock", "_end_error", "_eof", "_finishes", "_gone", "_held_up_s",
@@ -115,7 +137,7 @@ class Connection(Standing, asyncio.Protocol):
         self.sent_mono = self._last_mono = self.end_mono = now = self._clock.mono()
         self.requests += 1
         transport = self._transport
-        if not self._early and (self.state is not State.LENT or transport is None):
+        if not self._early and (self.state is not ConnectionState.LENT or transport is None):
             raise ExchangeError(ErrorType.SERVER_CLOSED, f"closed before the request was written ({self.close_reason})")
         # an error is this future's result, not its exception: nobody may be left to retrieve it
         waiter: asyncio.Future[Exception | None] = self._loop.create_future()
@@ -164,9 +186,11 @@ class Connection(Standing, asyncio.Protocol):
         self.bytes_received += size
         reader = self._reader
         if reader is None:
-            if self.state is State.LENT and not self.requests and len(self._early) < _MOST_HEARD:
+            if self.state is ConnectionState.LENT and not self.requests and len(self._early) < _MOST_HEARD:
                 self._early += data
-            elif self.state is not State.CLOSED:  # idle, or lent with no request under way: nobody asked for this
+            elif (
+                self.state is not ConnectionState.CLOSED
+            ):  # idle, or lent with no request under way: nobody asked for this
                 self.abort(CloseReason.UNSOLICITED)
             return
         self._last_mono = now = self._clock.mono()
@@ -237,7 +261,7 @@ class Connection(Standing, asyncio.Protocol):
                 self._budget.finished()
             else:
                 self._finishes = True
-        if self.state is not State.CLOSED and self._transport is not None:
+        if self.state is not ConnectionState.CLOSED and self._transport is not None:
             self._transport.resume_reading()
             self._arm(now)
 
@@ -295,7 +319,7 @@ class Connection(Standing, asyncio.Protocol):
             self._ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.state is not State.CLOSED:
+        if self.state is not ConnectionState.CLOSED:
             self._ended(exc)
         if not self._gone.done():
             self._gone.set_result(None)
@@ -344,9 +368,9 @@ class Connection(Standing, asyncio.Protocol):
             await asyncio.shield(self._gone)
 
     def _mark_closed(self, reason: CloseReason) -> bool:
-        if self.state is State.CLOSED:
+        if self.state is ConnectionState.CLOSED:
             return False
-        self.state = State.CLOSED
+        self.state = ConnectionState.CLOSED
         self.close_reason = reason
         if self._timer is not None:
             self._timer.cancel()

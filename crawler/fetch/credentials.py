@@ -1,12 +1,23 @@
-"""Values of the Authorization and Proxy-Authorization fields: what may stand in them and how it is written.
+"""What is not said to every origin alike: credentials, cookies, and what a proxy must be told.
 
-Knows no files (`settings.secrets` reads them) and sends nothing. Invariant: no message of this file quotes any part of
-a secret.
+The fetcher has one of these only if there is something to say, so that other crawls pay nothing for it. Invariant: a
+field made here goes to the origin it was meant for and to no other, wherever redirects lead: each request is built from
+its own origin alone.
 """
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.models import Failed, Fetched, FetchResult, Origin, Task
+from crawler.core.outcomes import is_lasting
+from crawler.core.url import target_of
+from crawler.fetch.cookies import CookieJar
+from crawler.fetch.net.proxy import Proxy
+from crawler.fetch.options import Secrets
 
 _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
@@ -30,3 +41,70 @@ def bearer(token: str) -> str:
     if _TOKEN68.fullmatch(token) is None:
         raise BadCredential('bearer must be letters, digits and "-._~+/", then "=" if at all')
     return f"Bearer {token}"
+
+
+Fields = list[tuple[str, str]]
+
+
+class OriginCredentials:
+    """`of` makes one where there is anything to do."""
+
+    def __init__(self, secrets: Secrets, cookies: CookieJar | None, proxy: Proxy | None, clock: Clock) -> None:
+        self._authorization = secrets.authorization
+        self._cookies = cookies
+        self._proxy = proxy
+        self._clock = clock
+
+    @classmethod
+    def of(
+        cls, secrets: Secrets, *, cookies: CookieJar | None, proxy: Proxy | None, clock: Clock
+    ) -> "OriginCredentials | None":
+        """None where no request and no answer would be any different."""
+        if not secrets.authorization and cookies is None and proxy is None:
+            return None
+        return cls(secrets, cookies, proxy, clock)
+
+    def request(self, origin: Origin, target: str, fields: Sequence[tuple[str, str]]) -> tuple[str, Fields]:
+        """The request target to send, and the fields with what this origin alone is told. A field of the operator's
+        that goes to every host gives way to the one for this origin.
+        """
+        own: Fields = []
+        authorization = self._authorization.get(origin)
+        if authorization is not None:
+            own.append(("Authorization", authorization))
+        if self._cookies is not None:
+            cookie = self._cookies.field(origin, target, self._clock.now())
+            if cookie is not None:
+                own.append(("Cookie", cookie))
+        replaced = {name.lower() for name, _ in own}
+        sent = [field for field in fields if field[0].lower() not in replaced] if replaced else list(fields)
+        if self._proxy is not None and origin.scheme == "http":
+            target = self._proxy.absolute(origin, target)
+            own += self._proxy.plain_fields()
+        return target, sent + own
+
+    def received(self, origin: Origin, task: Task, result: FetchResult) -> FetchResult:
+        """Keep the cookies of an answer. An answer that is the proxy's and not the origin's becomes a failure."""
+        if not isinstance(result, Fetched):
+            return result
+        head = result.head
+        if self._proxy is not None and origin.scheme == "http":
+            failure = self._proxy.failure(head)
+            if failure is not None:
+                error_type, detail = failure
+                return Failed(
+                    error_type,
+                    detail,
+                    retryable=not is_lasting(error_type),
+                    timings=result.timings,
+                    connection=result.connection,
+                    resend_count=result.resend_count,
+                    started_at=result.started_at,
+                )
+        if self._cookies is not None:
+            set_cookies = head.get_all("set-cookie")
+            if set_cookies:
+                began = self._cookies.receive(origin, target_of(task.url), set_cookies, self._clock.now())
+                if began and 300 <= head.status_code < 400:
+                    return replace(result, session_began=True)
+        return result

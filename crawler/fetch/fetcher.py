@@ -17,16 +17,15 @@ from crawler.core.media_types import ContentTypes
 from crawler.core.models import Failed, Fetched, FetchResult, Head, Origin, Task
 from crawler.core.outcomes import is_lasting, pushes_back
 from crawler.core.url import target_of
-from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection
-from crawler.fetch.errors import DialError, ExchangeError, describe
-from crawler.fetch.loan import Loan
+from crawler.fetch.credentials import OriginCredentials
+from crawler.fetch.http1.message import LocalProtocolError, build_request
+from crawler.fetch.http1.wire import ResponseReader, WireLimits
+from crawler.fetch.limits import ByteBudget
+from crawler.fetch.net.errors import DialError, ExchangeError, describe
 from crawler.fetch.options import FetchOptions, IdentityOptions
-from crawler.fetch.personal import Personal
-from crawler.fetch.pool import Pool
-from crawler.fetch.request import LocalProtocolError, build_request
+from crawler.fetch.pool import Loan, Pool
 from crawler.fetch.spool import BodySink
-from crawler.fetch.wire import ResponseReader, WireLimits
 
 _ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 # What a server's closing of an idle connection looks like to a request that was on its way.
@@ -43,7 +42,7 @@ _REQUEST_TIMEOUT: Final = 408
 _LATE: Final = frozenset({ErrorType.READ_TIMEOUT, ErrorType.TOTAL_TIMEOUT, ErrorType.TOO_SLOW})
 
 
-class AddressGate(Protocol):
+class AddressLimits(Protocol):
     """How often one IP address may be asked."""
 
     def enter(self, address: str) -> float | None:
@@ -97,11 +96,11 @@ class Fetcher:
         pool: Pool,
         options: FetchOptions,
         identity: IdentityOptions,
-        gate: AddressGate,
+        gate: AddressLimits,
         clock: Clock,
         budget: ByteBudget | None = None,
         spool_directory: str | None = None,
-        personal: Personal | None = None,
+        personal: OriginCredentials | None = None,
         permits: Callable[[Origin], bool] = lambda origin: True,
     ) -> None:
         self._personal = personal
@@ -124,7 +123,7 @@ class Fetcher:
             return self._fetch(origin, task)
         return self._fetch_personally(self._personal, origin, task)
 
-    async def _fetch_personally(self, personal: Personal, origin: Origin, task: Task) -> FetchResult:
+    async def _fetch_personally(self, personal: OriginCredentials, origin: Origin, task: Task) -> FetchResult:
         return personal.received(origin, task, await self._fetch(origin, task))
 
     async def _fetch(self, origin: Origin, task: Task) -> FetchResult:

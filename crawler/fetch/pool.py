@@ -9,22 +9,60 @@ is a cap for one address, no connection is idle at an address that has more than
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from types import TracebackType
+from typing import Final, Protocol
 
 from crawler.core.clock import Clock
 from crawler.core.enums import CloseReason, ErrorType
 from crawler.core.models import Origin
-from crawler.fetch.alive import Alive
-from crawler.fetch.bandwidth import Bandwidth
-from crawler.fetch.budget import ByteBudget
 from crawler.fetch.connection import Connection, Exchange
-from crawler.fetch.dial import Dialer
-from crawler.fetch.errors import DialError
-from crawler.fetch.ledger import ConnectionFacts, HostConnections, Ledger, OnEvent, PoolStats
-from crawler.fetch.loan import Loan
+from crawler.fetch.connection_state import ConnectionState
+from crawler.fetch.limits import Bandwidth, ByteBudget
+from crawler.fetch.net.dial import Dialer
+from crawler.fetch.net.errors import DialError
 from crawler.fetch.options import FetchOptions
-from crawler.fetch.places import Line, Places, Waiter
-from crawler.fetch.standing import State
+from crawler.fetch.pool_slots import OpenConnections, OriginSlots, Waiter, WaitQueue
+from crawler.fetch.pool_statistics import ConnectionFacts, ConnectionStatistics, HostConnections, OnEvent, PoolStats
+
+
+class Lender(Protocol):
+    """The pool, as far as a loan needs it; see there."""
+
+    async def acquire(self, origin: Origin) -> Connection: ...
+
+    def release(self, connection: Connection, *, cancelled: bool = False) -> None: ...
+
+    async def replace(self, connection: Connection) -> Connection: ...
+
+
+class Loan:
+    """One connection, lent for as long as its `async with` lasts."""
+
+    __slots__ = ("_connection", "_origin", "_pool")
+
+    def __init__(self, pool: Lender, origin: Origin) -> None:
+        self._pool = pool
+        self._origin = origin
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Connection:
+        self._connection = connection = await self._pool.acquire(self._origin)
+        return connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._pool.release(connection, cancelled=kind is not None and issubclass(kind, asyncio.CancelledError))
+
+    async def replace(self) -> Connection:
+        """Close the lent connection and lend a fresh one in its place. Raises DialError; nothing is lent then."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        self._connection = await self._pool.replace(connection)
+        return self._connection
+
 
 _SWEEP_AT_LEAST_S: Final = 0.25
 
@@ -60,15 +98,15 @@ class Pool:
         self._per_address = connections_per_address
         self._budget = budget
         self._bandwidth = bandwidth
-        self._ledger = Ledger(clock, on_event)
-        self._places: dict[Origin, Places] = {}
+        self._ledger = ConnectionStatistics(clock, on_event)
+        self._places: dict[Origin, OriginSlots] = {}
         self._idle: dict[Connection, None] = {}  # all origins, the longest idle first
-        self._starved = Line()  # blocked by the cap over all origins
+        self._starved = WaitQueue()  # blocked by the cap over all origins
         self._waiting = 0
         self._arrivals = 0
         self._taken = 0
         self._opening = 0
-        self._alive = Alive(connections_per_address)
+        self._alive = OpenConnections(connections_per_address)
         self._shut = False
         self._sweeper: asyncio.TimerHandle | None = None
         self._next_id = first_id - 1
@@ -205,7 +243,7 @@ class Pool:
             if expires > now:
                 places.idle.pop()
                 del self._idle[connection]
-                connection.state = State.LENT
+                connection.state = ConnectionState.LENT
                 return connection
             connection.close(reason)  # `_on_closed` takes it out of the list
         return None
@@ -218,7 +256,7 @@ class Pool:
         if self._taken >= self._options.connections and not self._evict():
             return False
         if places is None:  # looked up again: an eviction may have emptied the entry
-            places = self._places.setdefault(origin, Places())
+            places = self._places.setdefault(origin, OriginSlots())
         places.taken += 1
         self._taken += 1
         return True
@@ -286,7 +324,7 @@ class Pool:
                 connection.abort(CloseReason.EVICTED)
                 self._free_place(connection.origin)
             return
-        connection.state = State.IDLE
+        connection.state = ConnectionState.IDLE
         places.idle.append(connection)
         self._idle[connection] = None
         self._thin_out(connection.dialled.peer_address)

@@ -18,7 +18,7 @@ from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, sessio
 from crawler.core.url_templates import templates_of
 from crawler.core.words import unreadable_robots
 from crawler.engine.blocks import Blocks
-from crawler.fetch.address import AddressDenied, AddressPolicy
+from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.frontier.reader import Reader
 from crawler.inspect import errands
 from crawler.inspect.answer import Answer, Case, ago, denial_words, times, url_of

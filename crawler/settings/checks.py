@@ -15,7 +15,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Final
 
-from crawler.fetch.address import AddressDenied, AddressPolicy
+from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.settings.quantities import format_duration, format_size
 from crawler.settings.settings import Mode, Settings
 

@@ -14,7 +14,9 @@ import atheris
 
 with atheris.instrument_imports(include=["crawler"]):
     from crawler.content import decode as _decode  # noqa: F401 - instrumented as it is imported
-    from crawler.fetch import chunked, framing, headfields, wire  # noqa: F401 - likewise
+    from crawler.fetch.http1 import (
+        wire,  # noqa: F401 - likewise
+    )
 
 from tests.fuzz import seeds
 from tests.fuzz.properties import check_coded, check_response

@@ -3,7 +3,7 @@
 import asyncio
 
 from crawler.core.models import Timings
-from crawler.fetch.dial import Dialled
+from crawler.fetch.net.dial import Dialled
 
 
 class Wire(asyncio.Transport):

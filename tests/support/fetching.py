@@ -7,19 +7,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
 from crawler.core.models import Origin, Task
-from crawler.fetch.address import AddressPolicy
-from crawler.fetch.bandwidth import Bandwidth
-from crawler.fetch.budget import ByteBudget
 from crawler.fetch.cookies import CookieJar
-from crawler.fetch.dial import Dialer, NetworkDialer
-from crawler.fetch.errors import ResolveError
+from crawler.fetch.credentials import OriginCredentials
 from crawler.fetch.fetcher import Fetcher
+from crawler.fetch.limits import Bandwidth, ByteBudget
+from crawler.fetch.net.address import AddressPolicy
+from crawler.fetch.net.dial import Dialer, NetworkDialer
+from crawler.fetch.net.errors import ResolveError
+from crawler.fetch.net.proxy import Proxy
+from crawler.fetch.net.resolver import CachingResolver, Found, Lookup
+from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
-from crawler.fetch.personal import Personal
 from crawler.fetch.pool import Pool
-from crawler.fetch.proxy import Proxy
-from crawler.fetch.resolve import CachingResolver, Found, Lookup
-from crawler.fetch.tls import TlsProfile
 
 
 class FakeClock:
@@ -168,7 +167,7 @@ async def client(
         clock=clock,
         budget=budget,
         spool_directory=spool_directory,
-        personal=Personal.of(
+        personal=OriginCredentials.of(
             secrets or Secrets(),
             cookies=CookieJar() if fetch.cookies == "session" else None,
             proxy=None if network.proxy is None else Proxy(network.proxy),

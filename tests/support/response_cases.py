@@ -5,7 +5,7 @@ Kept apart from the tests so that the reader, the oracles and a hostile server c
 
 from dataclasses import dataclass
 
-from crawler.fetch.wire import WireLimits
+from crawler.fetch.http1.wire import WireLimits
 from tests.support.responses import LIMITS
 
 CLEAN, UNCLEAN = True, False

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from crawler.core.models import Head
+from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader, WireLimits
 from crawler.fetch.spool import BodySink
-from crawler.fetch.wire import RemoteProtocolError, ResponseReader, WireLimits
 
 LIMITS = WireLimits()
 

@@ -12,7 +12,7 @@ from crawler.core.models import BytesBody, ConnectionInfo, Denied, Failed, Fetch
 from crawler.engine.meters import BOUNDS_S, Histogram, Meters, quantile_s
 from crawler.engine.pace import Rates
 from crawler.engine.status import Bounded, Counts, InFlight, Status, connections_of
-from crawler.fetch.ledger import REQUEST_BOUNDS, PoolStats
+from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
 
 CONFIG = Path(__file__).parents[3] / "config"
 CONTRACT = {

@@ -2,7 +2,7 @@
 
 import random
 
-from crawler.core.bucket import TokenBucket
+from crawler.fetch.limits import TokenBucket
 
 
 def test_a_rested_bucket_gives_its_burst_at_once() -> None:

@@ -12,7 +12,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.pace import Pace
 from crawler.engine.status import StatusView
 from crawler.engine.views import Views
-from crawler.fetch.ledger import PoolStats
+from crawler.fetch.pool_statistics import PoolStats
 from tests.support.engine import Engine, answer, elapse, failed, page, run
 
 POLITE = PolitenessOptions(key="host", delay_s=1.0, address_delay_s=0.0, adaptive=False)

@@ -9,7 +9,7 @@ from crawler.core.enums import StoppedBy
 from crawler.core.hours import Hours
 from crawler.engine.options import EngineOptions
 from crawler.engine.valve import Valve
-from crawler.fetch.bandwidth import Bandwidth
+from crawler.fetch.limits import Bandwidth
 from tests.support.engine import AT_ONCE, EPOCH, POLITE, Engine, answer, page, run
 from tests.support.fetching import FakeClock
 

@@ -3,7 +3,7 @@
 import pytest
 
 from crawler.core.url import parse
-from crawler.fetch.address import AddressDenied, AddressPolicy
+from crawler.fetch.net.address import AddressDenied, AddressPolicy
 
 REFUSED = [
     ("0.0.0.0", "this network"),

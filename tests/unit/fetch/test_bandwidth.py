@@ -3,7 +3,7 @@
 import asyncio
 
 from crawler.core.enums import ErrorType
-from crawler.fetch.bandwidth import Bandwidth
+from crawler.fetch.limits import Bandwidth
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client
 from tests.support.hostile import ok, serve, table

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 
-from crawler.fetch.budget import ByteBudget
+from crawler.fetch.limits import ByteBudget
 
 
 async def test_giving_back_lets_the_waiting_on_in_turn():

@@ -9,7 +9,7 @@ import pytest
 
 from crawler.core.enums import ErrorType, TruncatedReason
 from crawler.core.models import Failed, Fetched
-from crawler.fetch.budget import ByteBudget
+from crawler.fetch.limits import ByteBudget
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
 from tests.support.hostile import Certificates, chunked, ok, serve, table

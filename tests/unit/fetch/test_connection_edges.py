@@ -7,12 +7,12 @@ import pytest
 from crawler.core.enums import CloseReason, ErrorType
 from crawler.core.models import Origin, Timings
 from crawler.fetch.connection import Connection, Exchange
-from crawler.fetch.dial import Dialled
-from crawler.fetch.errors import DialError, ExchangeError
+from crawler.fetch.http1.wire import ResponseReader, WireLimits
+from crawler.fetch.net.dial import Dialled
+from crawler.fetch.net.errors import DialError, ExchangeError
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool, PoolClosed
 from crawler.fetch.spool import BodySink
-from crawler.fetch.wire import ResponseReader, WireLimits
 from tests.support.dialing import Dialing, Wire
 from tests.support.fetching import FakeClock
 

@@ -3,7 +3,7 @@
 import pytest
 
 from crawler.core.enums import ErrorType
-from crawler.fetch.deadlines import next_deadline
+from crawler.fetch.connection import next_deadline
 from crawler.fetch.options import FetchOptions
 
 DEFAULT = FetchOptions(first_byte_timeout_s=30, read_timeout_s=20, total_timeout_s=600, min_rate=None)

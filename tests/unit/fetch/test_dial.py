@@ -10,14 +10,12 @@ import pytest
 from crawler.core.enums import ErrorType, Stage, TaskKind
 from crawler.core.models import Failed, Fetched, Origin, Task
 from crawler.core.url import parse
-from crawler.fetch.address import AddressPolicy
-from crawler.fetch.addressorder import DEAD_S, AddressOrder, interleave
-from crawler.fetch.dial import NetworkDialer
-from crawler.fetch.errors import DialError, ResolveError
-from crawler.fetch.lookup import AresLookup
+from crawler.fetch.net.address import DEAD_S, AddressOrder, AddressPolicy, interleave
+from crawler.fetch.net.dial import NetworkDialer
+from crawler.fetch.net.errors import DialError, ResolveError
+from crawler.fetch.net.resolver import AresLookup, CachingResolver, Found
+from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
-from crawler.fetch.resolve import CachingResolver, Found
-from crawler.fetch.tls import TlsProfile
 from tests.support.fetching import ScriptedLookup, SkewedClock, client
 from tests.support.hostile import ok, serve, table
 
@@ -389,7 +387,7 @@ async def test_without_descriptors_a_fetch_fails_and_later_recovers(monkeypatch)
         return real(*args, **kwargs)
 
     async with serve(HELLO) as server, client() as c:
-        monkeypatch.setattr("crawler.fetch.dial.socket.socket", no_descriptor)
+        monkeypatch.setattr("crawler.fetch.net.dial.socket.socket", no_descriptor)
         result = await c.get(f"http://a.test:{server.port}/")
         assert isinstance(result, Failed)
         assert result.error_type is ErrorType.NO_FILE_DESCRIPTORS

@@ -9,8 +9,8 @@ from crawler.core.enums import CloseReason, ErrorType, TaskKind, TruncatedReason
 from crawler.core.models import Failed, Fetched, Origin, Task
 from crawler.core.outcomes import pushes_back
 from crawler.fetch.fetcher import Fetcher, GateShut, OriginBlocked
+from crawler.fetch.http1.message import LocalProtocolError
 from crawler.fetch.options import FetchOptions, IdentityOptions
-from crawler.fetch.request import LocalProtocolError
 from tests.support.fetching import RecordingGate, client, until
 from tests.support.hostile import Certificates, ok, serve, table
 
@@ -579,7 +579,7 @@ async def test_a_bug_is_not_taken_for_weather(monkeypatch):
     def broken(self, data):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("crawler.fetch.wire.ResponseReader.feed", broken)
+    monkeypatch.setattr("crawler.fetch.http1.wire.ResponseReader.feed", broken)
     async with serve(HELLO) as server, client() as c:
         with pytest.raises(ZeroDivisionError):
             await c.fetcher.fetch(Origin("http", "a.test", server.port), Task(1, f"http://a.test:{server.port}/"))

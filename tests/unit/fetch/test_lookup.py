@@ -8,10 +8,9 @@ from collections import Counter
 import pytest
 
 from crawler.core.enums import ErrorType
-from crawler.fetch.errors import ResolveError
-from crawler.fetch.lookup import SPLIT_AFTER_S, AresLookup
+from crawler.fetch.net.errors import ResolveError
+from crawler.fetch.net.resolver import SPLIT_AFTER_S, AresLookup, CachingResolver
 from crawler.fetch.options import NetworkOptions
-from crawler.fetch.resolve import CachingResolver
 from tests.support.fetching import FakeClock
 from tests.support.nameserver import NXDOMAIN, REFUSED, SERVFAIL, Zone, nameserver
 

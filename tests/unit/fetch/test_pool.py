@@ -9,11 +9,11 @@ import pytest
 
 from crawler.core.enums import CloseReason, ErrorType, Stage
 from crawler.core.models import Origin
-from crawler.fetch.errors import DialError
-from crawler.fetch.ledger import Ledger
+from crawler.fetch.connection_state import ConnectionState
+from crawler.fetch.net.errors import DialError
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool, PoolClosed
-from crawler.fetch.standing import State
+from crawler.fetch.pool_statistics import ConnectionStatistics
 from crawler.obs.events import COMMON, problems
 from tests.support.dialing import Dialing
 from tests.support.fetching import FakeClock
@@ -98,9 +98,9 @@ async def test_a_second_borrower_waits_for_the_first(rig):
         await asyncio.sleep(0)
         assert task.done()
         assert task.result() is held
-        assert held.state is State.LENT
+        assert held.state is ConnectionState.LENT
     r.pool.release(held)
-    assert held.state is State.IDLE
+    assert held.state is ConnectionState.IDLE
     assert len(r.dialing.dialled) == 1
 
 
@@ -184,7 +184,7 @@ async def test_a_cancelled_loan_closes_the_connection(rig):
     with pytest.raises(LookupError):
         async with r.pool.lend(A) as connection:
             raise LookupError
-    assert connection.state is State.IDLE
+    assert connection.state is ConnectionState.IDLE
 
 
 async def test_a_dial_that_fails_frees_its_place_and_says_why(rig):
@@ -513,7 +513,7 @@ async def test_the_ledger_tells_reuse_by_host(rig):
 
 async def test_the_ledger_forgets_the_host_known_longest(rig, monkeypatch):
     """What is kept by host is bounded; totals stay exact, and the closing of what is forgotten is still said."""
-    monkeypatch.setattr("crawler.fetch.pool.Ledger", partial(Ledger, origins=2))
+    monkeypatch.setattr("crawler.fetch.pool.ConnectionStatistics", partial(ConnectionStatistics, origins=2))
     r = rig()
     first = await r.use(A)
     await r.use(B)

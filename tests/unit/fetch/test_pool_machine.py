@@ -21,13 +21,13 @@ from hypothesis.stateful import (
 
 from crawler.core.enums import CloseReason, ErrorType, Stage
 from crawler.core.models import Origin, Timings
-from crawler.fetch.dial import Dialled
-from crawler.fetch.errors import DialError, ExchangeError
+from crawler.fetch.connection_state import ConnectionState
+from crawler.fetch.http1.wire import ResponseReader, WireLimits
+from crawler.fetch.net.dial import Dialled
+from crawler.fetch.net.errors import DialError, ExchangeError
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool
 from crawler.fetch.spool import BodySink
-from crawler.fetch.standing import State
-from crawler.fetch.wire import ResponseReader, WireLimits
 from tests.support.fetching import FakeClock
 
 ORIGINS = tuple(Origin("https", f"{name}.test", 443) for name in "abc")
@@ -150,7 +150,7 @@ class Borrower:
         machine = self.machine
         self.connection = connection
         assert connection.origin == self.origin
-        assert connection.state is not State.IDLE
+        assert connection.state is not ConnectionState.IDLE
         others = [b for b in machine.borrowers if b is not self and b.connection is connection]
         assert not others, "lent to two"
         if connection.requests:  # a used one: it must be sound at the moment it is lent
@@ -384,7 +384,7 @@ class PoolMachine(RuleBasedStateMachine):
         request they are kept: the server may be saying that it is overloaded.
         """
         connection = data.draw(st.sampled_from([c for c in self.open_connections if c._reader is None]))
-        is_new = connection.state is State.LENT and not connection.requests
+        is_new = connection.state is ConnectionState.LENT and not connection.requests
         self.act(connection.data_received, b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nEVILEVIL")
         assert connection.close_reason is (None if is_new else CloseReason.UNSOLICITED)
 
@@ -422,18 +422,18 @@ class PoolMachine(RuleBasedStateMachine):
         for connection in self.dials.opened:
             is_held = connection in held
             match connection.state:
-                case State.IDLE:
+                case ConnectionState.IDLE:
                     assert connection in self.pool._idle
                     assert not is_held
                     assert connection.close_reason is None
                     assert not connection._transport.gone
                     assert connection._reader is None
                     assert connection.origin in self.pool._places
-                case State.LENT:
+                case ConnectionState.LENT:
                     assert is_held, "lent to nobody"
                     assert connection not in self.pool._idle
                     assert connection.close_reason is None
-                case State.CLOSED:
+                case ConnectionState.CLOSED:
                     assert connection not in self.pool._idle
                     assert connection.close_reason is not None
                     assert connection._transport.gone
@@ -500,7 +500,7 @@ class PoolMachine(RuleBasedStateMachine):
             stats = self.pool.stats()
             assert (stats.open, stats.idle, stats.opening, stats.waiting) == (0, 0, 0, 0)
             assert self.pool.origins() == {}
-            assert all(c.state is State.CLOSED for c in self.dials.opened)
+            assert all(c.state is ConnectionState.CLOSED for c in self.dials.opened)
             PoolMachine.histories += 1
         self.loop.close()
 

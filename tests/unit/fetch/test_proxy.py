@@ -9,8 +9,8 @@ from crawler.core.enums import ErrorType
 from crawler.core.models import Failed, Fetched
 from crawler.core.outcomes import is_connection_error, is_lasting
 from crawler.fetch.credentials import basic
+from crawler.fetch.net.proxy import MAX_HEAD
 from crawler.fetch.options import FetchOptions, NetworkOptions, ProxyOptions
-from crawler.fetch.proxy import MAX_HEAD
 from crawler.sinks.warc_record import mask_request
 from tests.support.fetching import client
 from tests.support.hostile import Certificates, ok, serve, table
@@ -212,7 +212,7 @@ async def test_a_proxy_that_cannot_be_reached_is_not_the_hosts_fault(scheme):
         assert result.error_type is ErrorType.PROXY_FAILED
         assert f"127.0.0.1:{port}" in result.detail
         assert result.retryable
-    from crawler.fetch.errors import ResolveError
+    from crawler.fetch.net.errors import ResolveError
     from tests.support.fetching import ScriptedLookup
 
     lookup = ScriptedLookup({"gone.test": ResolveError(ErrorType.DNS_NOT_FOUND, "gone.test: NXDOMAIN")})

@@ -8,7 +8,7 @@ import pytest
 
 from crawler.core.enums import ErrorType, TaskKind
 from crawler.core.models import Failed, Fetched
-from crawler.fetch.lookup import AresLookup
+from crawler.fetch.net.resolver import AresLookup
 from crawler.fetch.options import NetworkOptions
 from tests.support.fetching import client
 from tests.support.rebinding import ALLOWED_NETWORK, HOSTS, rebinding

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from crawler.core.enums import ErrorType
-from crawler.fetch.errors import ResolveError
+from crawler.fetch.net.errors import ResolveError
+from crawler.fetch.net.resolver import CachingResolver, Found
 from crawler.fetch.options import NetworkOptions
-from crawler.fetch.resolve import CachingResolver, Found
 from tests.support.fetching import FakeClock, ScriptedLookup
 
 A = Found(("192.0.2.1", "2001:db8::1"), 300.0)

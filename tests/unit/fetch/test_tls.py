@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from crawler.core.enums import ErrorType
 from crawler.core.models import Failed, Fetched, Origin
+from crawler.fetch.net.tls import TlsProfile, server_name, stream_error, tls_error
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
-from crawler.fetch.tls import TlsProfile, server_name, stream_error, tls_error
 from tests.support.fetching import client
 from tests.support.hostile import Certificates, ok, serve, table
 from tests.support.sealed import sealed

@@ -9,7 +9,7 @@ import pytest
 
 from crawler.core.enums import ErrorType, TruncatedReason
 from crawler.core.models import Failed, Fetched
-from crawler.fetch.tlsstream import ReadBuffer, TlsStream
+from crawler.fetch.net.tls_stream import ReadBuffer, TlsStream
 from tests.support.fetching import client, until
 from tests.support.hostile import Certificates, ok, serve
 from tests.support.sealed import DAMAGED, Sealed, sealed

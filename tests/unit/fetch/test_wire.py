@@ -4,9 +4,9 @@ import pytest
 
 from crawler.core.enums import ErrorType, TruncatedReason
 from crawler.core.models import Head
+from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader, WireLimits
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.spool import BodySink
-from crawler.fetch.wire import RemoteProtocolError, ResponseReader, WireLimits
 from tests.support.h11_oracle import whole_by_h11
 from tests.support.response_cases import BY_NAME, CASES, CHUNKED, OK, SMALL, Case
 from tests.support.responses import LIMITS, Reading, read, single_bytes, split_at

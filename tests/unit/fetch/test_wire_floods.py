@@ -9,8 +9,8 @@ from itertools import chain, repeat
 import pytest
 
 from crawler.core.enums import TruncatedReason
+from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader, WireLimits
 from crawler.fetch.spool import BodySink
-from crawler.fetch.wire import RemoteProtocolError, ResponseReader, WireLimits
 from tests.support.responses import read, single_bytes
 
 MIB = 1024 * 1024

@@ -12,8 +12,8 @@ from typing import Final
 
 from crawler.core.enums import ErrorType
 from crawler.core.models import Head, Origin
+from crawler.fetch.http1.message import build_request
 from crawler.fetch.options import KIB, ProxyOptions
-from crawler.fetch.request import build_request
 
 MAX_HEAD: Final = 32 * KIB  # of the answer to CONNECT; Squid's own error pages have heads of 400 bytes
 PROXY_AUTHENTICATION_REQUIRED: Final = 407

@@ -16,11 +16,21 @@ from typing import Final, Self
 
 from crawler.core.enums import ErrorType, TruncatedReason
 from crawler.core.models import Head
-from crawler.fetch.chunked import ChunkedDecoder
-from crawler.fetch.framing import BodyEnd, Framing, body_framing, hop_fields, is_persistent, keep_alive_hints
-from crawler.fetch.headfields import RemoteProtocolError, parse_head, shown
+from crawler.fetch.http1.chunked import ChunkedDecoder
+from crawler.fetch.http1.message import (
+    BodyEnd,
+    Framing,
+    LocalProtocolError,
+    RemoteProtocolError,
+    body_framing,
+    build_request,
+    hop_fields,
+    is_persistent,
+    keep_alive_hints,
+    parse_head,
+    shown,
+)
 from crawler.fetch.options import KIB, MIB, FetchOptions
-from crawler.fetch.request import LocalProtocolError, build_request
 from crawler.fetch.spool import BodySink
 
 __all__ = ["LocalProtocolError", "RemoteProtocolError", "ResponseReader", "WireLimits", "build_request"]

@@ -16,13 +16,12 @@ from crawler.core.clock import Clock
 from crawler.core.enums import ErrorType, Stage
 from crawler.core.models import Origin, Timings
 from crawler.core.url import is_ipv4
-from crawler.fetch.address import AddressDenied, AddressPolicy
-from crawler.fetch.addressorder import MAX_ADDRESSES, AddressOrder
-from crawler.fetch.errors import DialError, ResolveError, connect_error, describe
+from crawler.fetch.net.address import MAX_ADDRESSES, AddressDenied, AddressOrder, AddressPolicy
+from crawler.fetch.net.errors import DialError, ResolveError, connect_error, describe
+from crawler.fetch.net.proxy import Proxy, ProxyError
+from crawler.fetch.net.resolver import Resolver
+from crawler.fetch.net.tls import TlsProfile, tls_error
 from crawler.fetch.options import FetchOptions, NetworkOptions
-from crawler.fetch.proxy import Proxy, ProxyError
-from crawler.fetch.resolve import Resolver
-from crawler.fetch.tls import TlsProfile, tls_error
 
 FAMILY_HEAD_START_S: Final = 0.25  # RFC 8305 §5: "Connection Attempt Delay", 250 ms recommended
 NEXT_ADDRESS_S: Final = 2.0  # a further address of a host that answers slowly is asked only then: it is no black hole

@@ -14,7 +14,7 @@ from crawler.core.clock import Clock
 from crawler.core.enums import CloseReason
 from crawler.core.models import Origin
 from crawler.fetch.connection import Connection
-from crawler.fetch.errors import DialError
+from crawler.fetch.net.errors import DialError
 from crawler.obs.events import Event
 
 OnEvent = Callable[[str, dict[str, object]], None]
@@ -86,7 +86,7 @@ class ConnectionFacts:
     alpn: str | None
 
 
-class Ledger:
+class ConnectionStatistics:
     """Counts, and tells `on_event` of conn_open, conn_close and conn_fail."""
 
     def __init__(self, clock: Clock, on_event: OnEvent | None, *, origins: int = _ORIGINS) -> None:

@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Final
 
-from crawler.fetch.headfields import RemoteProtocolError, is_strict_field_line, is_tolerable_field_line, shown
+from crawler.fetch.http1.message import RemoteProtocolError, is_strict_field_line, is_tolerable_field_line, shown
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTABLE: Final = rb"[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]*"

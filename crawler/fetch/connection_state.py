@@ -10,11 +10,11 @@ from enum import StrEnum
 from crawler.core.clock import Clock
 from crawler.core.enums import CloseReason
 from crawler.core.models import ConnectionInfo, Origin, Timings
-from crawler.fetch.dial import Dialled
+from crawler.fetch.net.dial import Dialled
 from crawler.fetch.options import FetchOptions
 
 
-class State(StrEnum):
+class ConnectionState(StrEnum):
     """Where a connection stands."""
 
     IDLE = "idle"
@@ -22,7 +22,7 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
-class Standing:
+class ConnectionRecord:
     """A connection as it stands. It is born lent.
 
     `sent_mono`, `first_mono` and `end_mono` say of the last exchange when the request had been written, the first byte
@@ -37,7 +37,7 @@ class Standing:
     def __init__(self, id: int, origin: Origin, options: FetchOptions, clock: Clock) -> None:
         self.id = id
         self.origin = origin
-        self.state = State.LENT
+        self.state = ConnectionState.LENT
         self.close_reason: CloseReason | None = None
         self.requests = 0
         self.requests_booked = 0  # the pool's note of how many it has counted
@@ -87,11 +87,11 @@ class Standing:
 
     @property
     def is_open(self) -> bool:
-        return self.state is not State.CLOSED
+        return self.state is not ConnectionState.CLOSED
 
     @property
     def is_idle(self) -> bool:
-        return self.state is State.IDLE
+        return self.state is ConnectionState.IDLE
 
     @property
     def ssl_object(self) -> ssl.SSLObject | None:

@@ -13,8 +13,8 @@ import certifi
 
 from crawler.core.enums import ErrorType
 from crawler.core.models import Origin
+from crawler.fetch.net.tls_stream import ReadBuffer, TlsStream
 from crawler.fetch.options import NetworkOptions, TlsOptions
-from crawler.fetch.tlsstream import ReadBuffer, TlsStream
 
 _SESSIONS: Final = 4_096  # origins; a session is 2-6 KiB with its certificate chain
 

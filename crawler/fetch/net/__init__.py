@@ -1,0 +1,1 @@
+"""From host names to open transports: names, addresses, proxies, TLS."""
