@@ -37,7 +37,7 @@ from crawler.core.models import (
 )
 from crawler.core.url import key_of
 from crawler.frontier.base import Batch
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 
 HOSTS = 5_000
 PAGE_LINKS = 32

@@ -31,7 +31,7 @@ from crawler.engine.summary import summarise
 from crawler.engine.upkeep import FORGOTTEN_RULE
 from crawler.engine.views import Views
 from crawler.frontier.base import FrontierFull
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspect.lost import insist_on_store
 from crawler.inspect.rules import fingerprint
 from crawler.obs.events import Event

@@ -35,7 +35,7 @@ from crawler.engine.traps import TrapWatch
 from crawler.engine.valve import Valve
 from crawler.engine.visit import Reader
 from crawler.engine.worker import Worker
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs
 from crawler.parts import Parts

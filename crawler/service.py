@@ -23,7 +23,7 @@ from crawler.engine.rules import BUDGET_BYTES as RULES_BYTES
 from crawler.engine.status import Bounded, StatusView
 from crawler.engine.stock import PREFETCH_ALL
 from crawler.engine.views import Views
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.answer import table
 from crawler.inspect.why import Inquiry
 from crawler.obs.events import Event
@@ -176,7 +176,7 @@ class Service:
         settings, now = self.reloader.settings, self._parts.clock.now()
 
         def ask() -> Mapping[str, Any]:
-            reader = Reader(settings.frontier_path, is_live=True)
+            reader = StoreReader(settings.frontier_path, is_live=True)
             try:
                 return table(Inquiry(reader, rules_of(settings), is_live=True, now=now).why(url))
             finally:

@@ -47,8 +47,8 @@ from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.http1.message import Framing, RemoteProtocolError, body_framing, hop_fields, is_persistent
 from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.tap import Dial, Tap, TappedDialer, TappedResolver
-from crawler.frontier.base import Block
-from crawler.frontier.reader import Reader as StoreReader
+from crawler.frontier.base import BlockedHost
+from crawler.frontier.sqlite.store_reader import StoreReader as StoreReader
 from crawler.inspect.place import owner
 from crawler.settings.settings import Settings
 from crawler.sinks.warc_record import mask_request
@@ -96,7 +96,7 @@ class Trace:
     task: Task
     scope_denied: Denied | None
     robots: RobotsTrace = field(default_factory=RobotsTrace)
-    block: Block | None = None  # of the store that the configuration names: nothing was asked
+    block: BlockedHost | None = None  # of the store that the configuration names: nothing was asked
     waited_s: float = 0.0
     total_s: float = 0.0
     verifies: bool = True

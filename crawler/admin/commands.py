@@ -32,7 +32,7 @@ from crawler.engine.upkeep import (
     requeued,
     told_of,
 )
-from crawler.frontier.base import Block, Frontier, FrontierFull
+from crawler.frontier.base import BlockedHost, Frontier, FrontierFull
 from crawler.inspect.query import host_test
 
 QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
@@ -203,7 +203,7 @@ class Commands:
         held = self._blocks.get(name) or block
         return {"name": name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": cut}
 
-    def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> Block:
+    def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> BlockedHost:
         text = _text(arguments, "name")
         try:
             return block_of(text, host_only=host_only, reason=reason, at=self._clock.now())

@@ -8,7 +8,7 @@ import click
 from crawler.cli.look import size
 from crawler.cli.place import locate, place_options
 from crawler.core.enums import Exit
-from crawler.frontier.copy import Copier
+from crawler.frontier.sqlite.backup import StoreBackup
 from crawler.inspect.lost import insist_on_store
 
 
@@ -26,7 +26,7 @@ def command(file: Path, config: Path | None, overrides: tuple[str, ...], output:
             end = "\n" if done >= total else ""
             sys.stderr.write(f"\r{done * 100 // max(1, total)} % of {size(total * 4096)}{end}")
 
-    with Copier(place.frontier, is_live=place.pid() is not None) as store:
+    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
         store.backup(file, progress)
     click.echo(f"{file}: {size(file.stat().st_size)}")
     return Exit.OK

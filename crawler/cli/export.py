@@ -12,7 +12,7 @@ import orjson
 from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_lines
 from crawler.core.enums import Exit, UrlState
-from crawler.frontier.copy import HOST_FIELDS, URL_FIELDS, Copier
+from crawler.frontier.sqlite.backup import HOST_FIELDS, URL_FIELDS, StoreBackup
 
 _BLOCK = 512  # rows a write
 
@@ -30,7 +30,7 @@ def command(
     if what == "hosts" and state is not None:
         raise click.UsageError("--state is a URL's: hosts are listed whole")
     place = locate(config, overrides, output).place
-    with Copier(place.frontier, is_live=place.pid() is not None) as store:
+    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
         fields = URL_FIELDS if what == "urls" else HOST_FIELDS
         rows = store.urls(state) if what == "urls" else store.hosts_listed()
         held: list[bytes] = []

@@ -65,7 +65,7 @@ def _of_a_crawl(error: BaseException) -> int | None:
     from crawler.daemon import EndedAtOnce
     from crawler.fetch.http1.message import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
-    from crawler.frontier.reader import StoreUnreadable
+    from crawler.frontier.sqlite.store_reader import StoreUnreadable
     from crawler.inspect.gather import GatherFailed
     from crawler.inspect.lost import StoreLost
     from crawler.rundir import OutputUnusable

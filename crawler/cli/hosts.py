@@ -17,7 +17,7 @@ from crawler.cli.place import Located, locate, place_options
 from crawler.cli.streams import write_data
 from crawler.core.enums import Exit
 from crawler.core.options import PolitenessOptions
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.events import Present, present
 from crawler.inspect.gather import Gathered, gather
 from crawler.inspect.hosts import SORTS, STATES, HostView, views
@@ -79,7 +79,7 @@ def command(
     gathered = _gathered(located, since_at)
     happening = _present(located) if is_live else Present()
     politeness = located.rules.politeness if located.rules is not None else PolitenessOptions()
-    with Reader(located.place.frontier, is_live=is_live) as reader:
+    with StoreReader(located.place.frontier, is_live=is_live) as reader:
         found = views(
             reader, politeness, gathered.tally.hosts, happening.states, happening.open if is_live else None, now=now
         )

@@ -16,7 +16,7 @@ from crawler.cli.streams import write_data, write_lines
 from crawler.core.balance import Balance
 from crawler.core.enums import Exit
 from crawler.core.words import unreadable_robots
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.gather import Gathered, gather
 from crawler.inspect.moments import parse_moment, span_text
 from crawler.inspect.parts import Parts
@@ -126,10 +126,10 @@ def _events(located: Located, query: Query, gathered: Gathered) -> Happened:
     return events
 
 
-def _reader(located: Located) -> Reader | None:
+def _reader(located: Located) -> StoreReader | None:
     place = located.place
     try:
-        return Reader(place.frontier, is_live=place.pid() is not None)
+        return StoreReader(place.frontier, is_live=place.pid() is not None)
     except FileNotFoundError:
         say(f"{place.frontier}: there is no store; seeds and queue are left out")
         return None

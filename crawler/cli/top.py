@@ -26,7 +26,7 @@ from crawler.cli.streams import write_data
 from crawler.core.enums import Exit
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import FrontierError
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.events import present
 from crawler.inspect.hosts import SORTS, HostView, views
 from crawler.inspect.moments import span_text
@@ -126,7 +126,7 @@ class _Hosts:
         with Parts(place.events_log) as parts:
             happening = present(parts, place.run_id)
         politeness = place.rules.politeness if place.rules is not None else PolitenessOptions()
-        with Reader(place.frontier, is_live=True) as reader:
+        with StoreReader(place.frontier, is_live=True) as reader:
             found = views(reader, politeness, {}, happening.states, happening.open, now=time.time())
         found.sort(key=SORTS["state"])
         return found[: max(limit, 50)]

@@ -11,7 +11,7 @@ from crawler.core.models import Denied, Failed, Fetched, NotModified, Redirected
 from crawler.core.words import counted
 from crawler.fetch.http1.message import BodyEnd
 from crawler.fetch.tap import Answer, Dial
-from crawler.frontier.base import Block
+from crawler.frontier.base import BlockedHost
 from crawler.trace import RobotsTrace, Trace
 
 
@@ -114,7 +114,7 @@ def robots_words(robots: RobotsTrace) -> str:
     return f"{status}{words}{delay}"
 
 
-def block_words(block: Block) -> str:
+def block_words(block: BlockedHost) -> str:
     """Who is blocked, and why."""
     return f"{block.kind} {block.name} is blocked: {block.reason or 'no reason given'}"
 

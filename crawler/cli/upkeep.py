@@ -25,7 +25,7 @@ from crawler.core.enums import Exit
 from crawler.core.scope import Scope
 from crawler.engine import upkeep
 from crawler.frontier.base import Frontier, Recovered
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspect.lost import insist_on_store
 from crawler.inspect.query import host_names, host_test
 from crawler.inspect.takedown import write_list

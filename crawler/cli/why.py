@@ -14,7 +14,7 @@ from crawler.cli.streams import write_data
 from crawler.core.enums import Exit, UrlState
 from crawler.core.url import UrlError, parse
 from crawler.core.words import counted
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect import errands
 from crawler.inspect.answer import Answer, table
 from crawler.inspect.history import History, attempts, last_host_state, skipped_of_host, time_of_field
@@ -47,7 +47,7 @@ def command(
         say(f"the running crawl has other rules than {config}: these verdicts are by the crawl's")
     is_live = place.pid() is not None
     try:
-        reader: Reader | None = Reader(place.frontier, is_live=is_live)
+        reader: StoreReader | None = StoreReader(place.frontier, is_live=is_live)
     except FileNotFoundError:
         reader = None
     try:

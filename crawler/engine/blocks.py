@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from crawler.core.enums import DenyReason
 from crawler.core.models import Origin
 from crawler.core.url import UrlError, seed, typed
-from crawler.frontier.base import Block
+from crawler.frontier.base import BlockedHost
 
 HOST = "host"
 DOMAIN = "domain"
 
 
-def block_of(text: str, *, host_only: bool, reason: str, at: float) -> Block:
+def block_of(text: str, *, host_only: bool, reason: str, at: float) -> BlockedHost:
     """The block that an operator asks for: of a host or domain as URLs spell it (IDNA-encoded, lower case), a whole URL
     standing for its host. An address has nothing below it. Raises UrlError.
     """
@@ -24,7 +24,7 @@ def block_of(text: str, *, host_only: bool, reason: str, at: float) -> Block:
     if host_only and bare != text.strip():
         raise UrlError(DenyReason.URL_INVALID, f'"*." means all below {host}, --host-only means none of them')
     is_address = host.startswith("[") or host.replace(".", "").isdigit()
-    return Block(host, HOST if host_only or is_address else DOMAIN, at, reason)
+    return BlockedHost(host, HOST if host_only or is_address else DOMAIN, at, reason)
 
 
 def blocked_name(text: str) -> str:
@@ -36,23 +36,23 @@ class Blocks:
     """The blocks in force, by name."""
 
     def __init__(self) -> None:
-        self._by_name: dict[str, Block] = {}
+        self._by_name: dict[str, BlockedHost] = {}
 
-    def load(self, blocks: Iterable[Block]) -> None:
+    def load(self, blocks: Iterable[BlockedHost]) -> None:
         self._by_name = {block.name: block for block in blocks}
 
-    def add(self, block: Block) -> None:
+    def add(self, block: BlockedHost) -> None:
         """Beside what holds for its name."""
         self._by_name[block.name] = block.beside(self._by_name.get(block.name))
 
     def remove(self, name: str) -> None:
         self._by_name.pop(name, None)
 
-    def get(self, name: str) -> Block | None:
+    def get(self, name: str) -> BlockedHost | None:
         """The block of just this name."""
         return self._by_name.get(name)
 
-    def covers(self, host: str) -> Block | None:
+    def covers(self, host: str) -> BlockedHost | None:
         """The block that holds for a host, the nearest name first; a "host" block covers nothing below its name."""
         if not self._by_name:
             return None
@@ -72,6 +72,6 @@ class Blocks:
     def __len__(self) -> int:
         return len(self._by_name)
 
-    def all(self) -> list[Block]:
+    def all(self) -> list[BlockedHost]:
         """By name."""
         return [self._by_name[name] for name in sorted(self._by_name)]

@@ -15,7 +15,7 @@ from crawler.core.models import Discovered, TemplateRow
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.engine.scheduler import Scheduler
-from crawler.frontier.base import Batch, Ending, Forgotten, Frontier, Receipt
+from crawler.frontier.base import Batch, EndedWith, Forgotten, Frontier, Receipt
 
 ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # what `requeue` may name
 MAX_PRIORITY: Final = 1_000_000
@@ -94,7 +94,7 @@ async def add(
     return receipt, {"added": new, "known": len(known) - len(gone), "refused": [*refused, *told]}
 
 
-def ending(errors: Sequence[str], statuses: Sequence[str]) -> Ending:
+def ending(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
     """What `requeue` names: error_types and deny_reasons, and statuses as "404" or "5xx". Raises ValueError, with words
     for a person, for what no visit ends in and where neither is named.
     """
@@ -115,7 +115,7 @@ def ending(errors: Sequence[str], statuses: Sequence[str]) -> Ending:
             raise ValueError(_NO_STATUS.format(text))
     if not errors and not codes:
         raise ValueError("what ended how? Name an error_type, a deny_reason or a status")
-    return Ending(tuple(errors), tuple(sorted(codes)))
+    return EndedWith(tuple(errors), tuple(sorted(codes)))
 
 
 def requeued(scheduler: Scheduler, counts: Mapping[int, int]) -> None:

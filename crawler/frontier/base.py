@@ -175,7 +175,7 @@ class Forgotten:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class EndedWith:
     """How last visits ended, to choose URLs by: in one of `errors` (error_type, deny_reason) and with one of
     `statuses`, as far as any are named, and of one of `host_ids` if those are. What was denied since it was answered
     did not end in its status.
@@ -212,7 +212,7 @@ class UrlRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class BlockedHost:
     """A host or domain that may not be asked. `kind` is "host" (that name alone) or "domain" (and all below it)."""
 
     name: str
@@ -220,13 +220,13 @@ class Block:
     at: float
     reason: str
 
-    def beside(self, had: "Block | None") -> "Block":
+    def beside(self, had: "BlockedHost | None") -> "BlockedHost":
         """What holds where this is asked for and `had` of the same name held: the wider of both, and the last reason
         that was given. A block never becomes narrower but by an unblock.
         """
         if had is None:
             return self
-        return Block(
+        return BlockedHost(
             self.name, max(had.kind, self.kind, key=("host", "domain").index), had.at, self.reason or had.reason
         )
 
@@ -337,11 +337,13 @@ class Frontier(Protocol):
     async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
         """Queue denied URLs that the rules allow again; those that are not denied stay. Returns host id → how many."""
 
-    async def blocks(self) -> list[Block]:
+    async def blocks(self) -> list[BlockedHost]:
         """What an operator blocked, by name."""
 
-    async def block(self, block: Block) -> bool:
-        """Remember a block for good, beside what holds for its name (`Block.beside`). False if that changes nothing."""
+    async def block(self, block: BlockedHost) -> bool:
+        """Remember a block for good, beside what holds for its name (`BlockedHost.beside`). False if that changes
+        nothing.
+        """
 
     async def unblock(self, name: str) -> bool:
         """Forget a block. False if there was none of that name."""
@@ -390,7 +392,7 @@ class Frontier(Protocol):
     async def find_host(self, origin: Origin) -> HostRow | None:
         """The row of an origin, if it is known."""
 
-    async def requeue(self, ending: Ending, *, dry_run: bool = False) -> dict[int, int]:
+    async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
         """Queue, with their attempts before them, URLs that last ended so and are not queued already. Returns host id →
         how many; `dry_run`: how many it would be. Made in slices: after a crash some may be queued and others not.
         """

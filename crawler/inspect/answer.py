@@ -9,7 +9,7 @@ from typing import Any
 from crawler.core.enums import DenyReason
 from crawler.core.models import Origin
 from crawler.core.words import counted
-from crawler.frontier.reader import Row
+from crawler.frontier.sqlite.store_reader import Row
 from crawler.inspect.moments import span_text
 from crawler.obs.redact import redact, redact_text
 

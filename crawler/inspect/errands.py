@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from crawler.core.enums import TaskKind
 from crawler.core.url import kind_key_of, target_of
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.answer import Answer, Case, ago
 from crawler.inspect.moments import at_text
 from crawler.inspect.query import Line
@@ -33,7 +33,7 @@ class Errand(NamedTuple):
     facts: dict[str, Any]
 
 
-def stored(reader: Reader, case: Case) -> list[Errand]:
+def stored(reader: StoreReader, case: Case) -> list[Errand]:
     """What the store knows."""
     found = []
     if case.robots is not None and target_of(case.url) == "/robots.txt":

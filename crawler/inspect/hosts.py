@@ -15,7 +15,7 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import host_delay, politeness_key
 from crawler.core.words import counted, unreadable_robots
 from crawler.engine.blocks import Blocks
-from crawler.frontier.reader import Reader, Row
+from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspect.eta import Turns, eta_s, gap_of
 from crawler.inspect.tallies import HostTally
 
@@ -61,7 +61,7 @@ class HostView:
 
 
 def views(
-    reader: Reader,
+    reader: StoreReader,
     politeness: PolitenessOptions,
     tallies: Mapping[str, HostTally],
     states: Mapping[tuple[str, int], Mapping[str, Any]],

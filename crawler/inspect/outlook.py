@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from crawler.core.enums import DenyReason, UrlState
 from crawler.core.politeness import host_delay
-from crawler.frontier.reader import Reader, Row
+from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspect.answer import Answer, Case, ago, denial_words, reason_of, times
 from crawler.inspect.moments import at_text, span_text
 from crawler.inspect.rules import Rules
@@ -23,7 +23,7 @@ class Outlook:
 
     answer: Answer
     case: Case
-    reader: Reader | None
+    reader: StoreReader | None
     rules: Rules | None
     now: float
     is_live: bool

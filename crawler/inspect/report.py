@@ -12,7 +12,7 @@ from typing import Any, Final
 from crawler.core.balance import Balance
 from crawler.core.enums import Next, UrlState
 from crawler.core.models import Origin
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.parts import Parts
 from crawler.inspect.query import Line, Matcher, Query
 from crawler.inspect.ranges import epoch, select
@@ -67,7 +67,7 @@ def happened(parts: Parts, query: Query) -> tuple[Happened, list[str]]:
     return found, parts.problems() + matcher.said("events.jsonl")
 
 
-def report(tally: Tally, events: Happened, reader: Reader | None) -> dict[str, Any]:
+def report(tally: Tally, events: Happened, reader: StoreReader | None) -> dict[str, Any]:
     """Everything, as values that JSON can hold."""
     spent_s = _spent_s(tally)
     full = tally.handshakes - tally.resumed
@@ -182,7 +182,7 @@ def _host(name: str, host: HostTally) -> dict[str, Any]:
     }
 
 
-def _seeds(reader: Reader | None) -> dict[str, Any] | None:
+def _seeds(reader: StoreReader | None) -> dict[str, Any] | None:
     if reader is None:
         return None
     rows, is_whole = reader.unreached_seeds(SEEDS_LISTED, within_s=SEEDS_WITHIN_S)
@@ -196,7 +196,7 @@ def _seeds(reader: Reader | None) -> dict[str, Any] | None:
     return {"seeds": listed, "all_looked_through": is_whole}
 
 
-def _now(reader: Reader | None) -> dict[str, int] | None:
+def _now(reader: StoreReader | None) -> dict[str, int] | None:
     """URLs in the store by state."""
     counts = reader.totals() if reader is not None else None
     if not counts:
@@ -204,7 +204,7 @@ def _now(reader: Reader | None) -> dict[str, int] | None:
     return {str(name): counts.get(name, 0) for name in (*UrlState, "hosts")}
 
 
-def _unreadable(reader: Reader | None) -> list[dict[str, Any]]:
+def _unreadable(reader: StoreReader | None) -> list[dict[str, Any]]:
     """Hosts of which nothing is fetched because of their robots.txt, by the cause."""
     rows = [] if reader is None else reader.unreadable_robots()
     return [{"status": row["status_code"], "error_type": row["error"], "hosts": row["hosts"]} for row in rows[:LISTED]]

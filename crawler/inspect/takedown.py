@@ -17,7 +17,7 @@ import orjson
 
 from crawler.core.models import Origin
 from crawler.core.url import UrlError, canonical, parse
-from crawler.frontier.copy import Copier
+from crawler.frontier.sqlite.backup import StoreBackup
 from crawler.inspect import pagelines
 from crawler.inspect.place import Place
 from crawler.inspect.warcs import WarcRecord, records
@@ -52,7 +52,7 @@ def write_list(place: Place, scanned: Sequence[Target], *, forgotten: Sequence[T
     found: dict[tuple[str, int], dict[str, Any]] = {_key(line): line for line in _lines(path)}
     before = len(found)
     listed: list[Target] = [*forgotten]
-    with Copier(place.frontier, is_live=place.pid() is not None) as store:
+    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
         for url, warc_file, offset, at in store.takedowns():
             found.setdefault((warc_file, offset), _line(url, warc_file, offset, None, "response", at))
             listed.append(_Url(url))

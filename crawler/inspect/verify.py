@@ -15,7 +15,7 @@ import orjson
 
 from crawler.core.enums import TaskKind
 from crawler.core.url import UrlError, key_of, parse
-from crawler.frontier.audit import Auditor
+from crawler.frontier.sqlite.audit import Auditor
 from crawler.inspect.parts import Parts
 from crawler.inspect.place import Place
 from crawler.inspect.warcs import records

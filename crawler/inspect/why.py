@@ -19,7 +19,7 @@ from crawler.core.url_templates import templates_of
 from crawler.core.words import unreadable_robots
 from crawler.engine.blocks import Blocks
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect import errands
 from crawler.inspect.answer import Answer, Case, ago, denial_words, times, url_of
 from crawler.inspect.eta import Turns, eta_s, gap_of
@@ -36,7 +36,7 @@ class Inquiry:
     `now` is UTC epoch seconds.
     """
 
-    def __init__(self, reader: Reader | None, rules: Rules | None, *, is_live: bool, now: float) -> None:
+    def __init__(self, reader: StoreReader | None, rules: Rules | None, *, is_live: bool, now: float) -> None:
         self._reader = reader
         self._rules = rules
         self._is_live = is_live

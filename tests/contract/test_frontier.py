@@ -41,7 +41,17 @@ from crawler.core.models import (
 )
 from crawler.core.url import kind_key_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
-from crawler.frontier.base import Batch, Block, Ending, Forgotten, Frontier, FrontierLocked, Receipt, Takedown, Totals
+from crawler.frontier.base import (
+    Batch,
+    BlockedHost,
+    EndedWith,
+    Forgotten,
+    Frontier,
+    FrontierLocked,
+    Receipt,
+    Takedown,
+    Totals,
+)
 from tests.support.frontiers import NOW, STORES, Store, answer, batch, fast_folder, found, links, visit
 
 A = Origin("https", "a.example", 443)
@@ -831,7 +841,7 @@ async def test_urls_that_ended_in_an_error_are_queued_again(
     store: Store, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that gave up and those that wait, with their attempts before them; others stay as they are."""
-    monkeypatch.setattr("crawler.frontier.writer.REQUEUE_SLICE", 3)
+    monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 3)
     async with store.opened() as (frontier, _):
         await add(
             frontier, *(f"https://a.example/{n}" for n in range(count)), "https://b.example/", "https://c.example/"
@@ -847,14 +857,14 @@ async def test_urls_that_ended_in_an_error_are_queued_again(
                 visit(third, DENIED, host_id=3, state=UrlState.DENIED),
             )
         )
-        assert await frontier.requeue(Ending(("read_timeout",))) == {1: count - 1, 2: 1}
-        assert await frontier.requeue(Ending(("read_timeout",))) == {}
+        assert await frontier.requeue(EndedWith(("read_timeout",))) == {1: count - 1, 2: 1}
+        assert await frontier.requeue(EndedWith(("read_timeout",))) == {}
         assert await frontier.next_due() is None
         assert [task.attempt for task in await take(frontier)] == [1] * (count - 1)
         assert [task.attempt for task in await take(frontier, 2)] == [2]
         assert await frontier.totals() == Totals(queued=count, waiting=0, done=0, denied=1, gave_up=1, hosts=3)
-        assert await frontier.requeue(Ending(("robots",))) == {3: 1}
-        assert await frontier.requeue(Ending(("no_such_word",))) == {}
+        assert await frontier.requeue(EndedWith(("robots",))) == {3: 1}
+        assert await frontier.requeue(EndedWith(("no_such_word",))) == {}
         fetched = (await host(frontier)).fetched
         await frontier.settle(batch(*(visit(task) for task in await take(frontier))))
         assert (await host(frontier)).fetched == fetched  # no URL counts twice
@@ -866,7 +876,7 @@ async def test_urls_are_queued_again_by_the_status_they_ended_with(
     """On all hosts or on some, counted first if one likes; tombstones among them are asked again, and a revisit that
     was due later is due no more. What was denied since, is queued already or was taken down stays as it is.
     """
-    monkeypatch.setattr("crawler.frontier.writer.REQUEUE_SLICE", 2)
+    monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
     gone = PageHistory(gone_count=3)
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(6)), "https://b.example/")
@@ -883,14 +893,14 @@ async def test_urls_are_queued_again_by_the_status_they_ended_with(
                 visit(other, answer(410), host_id=2),
             )
         )
-        assert await frontier.requeue(Ending(statuses=(404,), host_ids=(1,))) == {1: 3}
+        assert await frontier.requeue(EndedWith(statuses=(404,), host_ids=(1,))) == {1: 3}
         tasks = {task.id: task for task in await take(frontier)}
         assert {task.attempt for task in tasks.values()} == {1}
         assert tasks[one.id].history == gone
         await frontier.deny(1, [(four.id, DENIED)], now=NOW)
         await frontier.settle(batch(visit(tasks[one.id], answer(404), next_at=NOW + 60, history=gone)))
         await frontier.forget_url(six.url, now=NOW)
-        every = Ending(statuses=tuple(range(400, 600)))
+        every = EndedWith(statuses=tuple(range(400, 600)))
         before = await frontier.totals()
         assert await frontier.requeue(every, dry_run=True) == {1: 3, 2: 1}
         assert await frontier.totals() == before
@@ -898,8 +908,8 @@ async def test_urls_are_queued_again_by_the_status_they_ended_with(
         assert {task.id for task in await take(frontier)} == {one.id, two.id, five.id}
         assert (await frontier.next_due(), await frontier.next_revisit()) == (None, None)
         assert await frontier.requeue(every) == {}
-        assert await frontier.requeue(Ending(("robots",), (404,))) == {}  # denied since it was answered
-        assert await frontier.requeue(Ending(statuses=(200,), host_ids=())) == {}
+        assert await frontier.requeue(EndedWith(("robots",), (404,))) == {}  # denied since it was answered
+        assert await frontier.requeue(EndedWith(statuses=(200,), host_ids=())) == {}
     async with store.opened() as (frontier, _):
         assert {task.id for task in await take(frontier)} == {one.id, two.id, five.id}
 
@@ -908,7 +918,7 @@ async def test_what_was_in_a_lost_file_is_queued_again(store: Store, monkeypatch
     """URLs whose last record, content or line was in it; they are asked for unconditionally, with all attempts. What is
     denied, or was stored elsewhere since, stays as it is; what is in flight or waits is asked for unconditionally, too.
     """
-    monkeypatch.setattr("crawler.frontier.writer.REQUEUE_SLICE", 2)
+    monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
     lost, other, lines = (SinkFile("warc", name, SinkFileState.OPEN, 9) for name in ("lost.gz", "other.gz", "l.jsonl"))
     lines = replace(lines, sink="pages")
     tagged = answer(fields=(("etag", '"1"'),))
@@ -920,7 +930,7 @@ async def test_what_was_in_a_lost_file_is_queued_again(store: Store, monkeypatch
         visits[4] = visit(tasks[4], DENIED, state=UrlState.DENIED)
         named = [None] * 5 + [RecordLocation(lines.name, 7)]
         await frontier.settle(batch(*visits, written=places, lines=named, sink_files=[lost, other, lines]))
-        await frontier.requeue(Ending(statuses=(200,)))
+        await frontier.requeue(EndedWith(statuses=(200,)))
         tasks = await take(frontier)
         unchanged = visit(tasks[1], NotModified(answer(304)))
         changed = visit(tasks[2], tagged, digest="sha256:2")
@@ -961,7 +971,7 @@ async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> N
         assert await frontier.forget_url(url, now=NOW + 2) == replace(forgotten, urls=0, ids=(), again=True)
         assert await frontier.promote_revisits(now=NOW + 99, limit=9) == {}
         assert list((await frontier.add(again, now=NOW)).links_new) == [0, 0]
-        assert await frontier.requeue(Ending(("forgotten",))) == {}
+        assert await frontier.requeue(EndedWith(("forgotten",))) == {}
     async with store.opened() as (frontier, _):
         receipt = await frontier.settle(batch(visit(other, discovered=tuple(again))))
         assert list(receipt.links_new) == [0]
@@ -1033,7 +1043,7 @@ async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its URLs are erased, in slices; neither old nor new ones enter again, also after a restart."""
-    monkeypatch.setattr("crawler.frontier.forget.SLICE", 3)
+    monkeypatch.setattr("crawler.frontier.sqlite.takedown.SLICE", 3)
     ours = [*(f"https://a.example/{n}" for n in range(7)), "http://a.example/", "https://a.example:8443/"]
     robots = RobotsRecord("allow", 404, None, NOW, NOW + 60)
     async with store.opened() as (frontier, _):
@@ -1135,7 +1145,7 @@ async def test_denied_urls_are_queued_again_and_nothing_else_is(store: Store) ->
 
 async def test_blocks_are_kept_until_they_are_taken_back(store: Store) -> None:
     """By name. Another of one name may make it wider and give it another reason, never narrower; its time stays."""
-    block = Block("a.example", "host", NOW, "")
+    block = BlockedHost("a.example", "host", NOW, "")
     wide = replace(block, kind="domain", reason="asked to")
     async with store.opened() as (frontier, _):
         assert await frontier.block(block)

@@ -8,9 +8,9 @@ import apsw
 import pytest
 
 from crawler.core.enums import UrlState
-from crawler.frontier import database as module
 from crawler.frontier.base import FrontierError
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite import database as module
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, batch, fast_folder, found, links, visit
 from tests.support.powercut import UnsafeFiles
 

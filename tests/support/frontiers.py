@@ -25,7 +25,7 @@ from crawler.core.models import (
 )
 from crawler.core.url import key_of, parse
 from crawler.frontier.base import Batch, Frontier, Recovered
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.memory_frontier import MemoryFrontier
 
 NOW = 1_795_424_400.25  # 2026-11-23T09:00:00.25Z

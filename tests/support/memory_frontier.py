@@ -39,8 +39,8 @@ from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import (
     ROBOTS_VERSIONS_KEPT,
     Batch,
-    Block,
-    Ending,
+    BlockedHost,
+    EndedWith,
     Forgotten,
     FrontierLocked,
     LearnedPage,
@@ -125,7 +125,7 @@ class MemoryFrontier:
         self._closed_hosts: set[str] = set()
         self._marks = 0  # forgotten rows that stand for no URL of their own
         self._takedowns: dict[tuple[str, int], Takedown] = {}
-        self._blocks: dict[str, Block] = {}
+        self._blocks: dict[str, BlockedHost] = {}
         self._templates: dict[tuple[int, str], TemplateRow] = {}
         self._suspects: dict[int, str] = {}  # URL id → template
         self._samples: dict[int, bytes] = {}  # URL id → words
@@ -363,7 +363,7 @@ class MemoryFrontier:
                 queued[url.host_id] += 1
         return queued
 
-    async def requeue(self, ending: Ending, *, dry_run: bool = False) -> dict[int, int]:
+    async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
         requeued: Counter[int] = Counter()
         for url in self._urls.values():
             if url.state in (UrlState.QUEUED, UrlState.FORGOTTEN) or not _ended_so(url, ending):
@@ -449,10 +449,10 @@ class MemoryFrontier:
                 queued[url.host_id] += 1
         return queued
 
-    async def blocks(self) -> list[Block]:
+    async def blocks(self) -> list[BlockedHost]:
         return [self._blocks[name] for name in sorted(self._blocks)]
 
-    async def block(self, block: Block) -> bool:
+    async def block(self, block: BlockedHost) -> bool:
         had = self._blocks.get(block.name)
         self._blocks[block.name] = block.beside(had)
         return self._blocks[block.name] != had
@@ -669,7 +669,7 @@ def _place(row: UrlRow) -> tuple[int, int, int]:
     return row.priority, row.depth, row.id
 
 
-def _ended_so(url: KeptUrl, ending: Ending) -> bool:
+def _ended_so(url: KeptUrl, ending: EndedWith) -> bool:
     return (
         (not ending.errors or url.last_error in ending.errors)
         and (not ending.statuses or (url.last_status in ending.statuses and url.state is not UrlState.DENIED))

@@ -59,7 +59,7 @@ class Points:
 
 
 def _arm(point: str, nth: int) -> None:
-    from crawler.frontier.database import Database
+    from crawler.frontier.sqlite.database import Database
     from crawler.sinks.disk import Disk
 
     seen = 0

@@ -10,7 +10,7 @@ import pytest
 
 from crawler import rundir
 from crawler.cli.place import locate
-from crawler.frontier.lock import OwnerLock
+from crawler.frontier.sqlite.database import OwnerLock
 from crawler.rundir import announce, announced, strangers, withdraw
 
 

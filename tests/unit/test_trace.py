@@ -13,8 +13,8 @@ from crawler.cli.traced import show
 from crawler.cli.traced_json import as_object
 from crawler.cli.traced_words import framing_words, robots_words, verdict, would_words
 from crawler.core.enums import DenyReason, ErrorType
-from crawler.frontier.base import Block
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.base import BlockedHost
+from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.settings import load
 from crawler.trace import Trace, trace
 from tests.support.hostile import Certificates, chunked, ok, serve, table
@@ -221,7 +221,7 @@ async def test_a_blocked_host_is_not_asked_for_anything(tmp_path: Path) -> None:
     """The store that the configuration names has the last word; nor is one asked that robots.txt leads to."""
     store = SqliteFrontier(tmp_path / "frontier.db")
     await store.open()
-    await store.block(Block("a.test", "domain", 0.0, "they complained"))
+    await store.block(BlockedHost("a.test", "domain", 0.0, "they complained"))
     await store.close(clean=True)
     to_blocked = ok(b"", "Location: http://a.test/robots.txt", status="302 Found")
     async with serve(table({"/": PAGE, "/robots.txt": to_blocked})) as server:

@@ -14,8 +14,8 @@ from crawler.core.enums import Source
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
 from crawler.core.url import seed
-from crawler.frontier.base import Block
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.base import BlockedHost
+from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspect.page import _fields
 from tests.support.frontiers import NOW, found
 
@@ -48,7 +48,7 @@ async def _stored(output: Path) -> None:
     frontier = SqliteFrontier(output / "frontier.db")
     await frontier.open()
     await frontier.add([found("https://e.org/")], now=NOW)
-    await frontier.block(Block("evil.test", "domain", NOW, "a complaint"))
+    await frontier.block(BlockedHost("evil.test", "domain", NOW, "a complaint"))
     await frontier.close(clean=True)
 
 

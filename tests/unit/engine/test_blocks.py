@@ -4,12 +4,12 @@ import pytest
 
 from crawler.core.models import Origin
 from crawler.engine.blocks import DOMAIN, HOST, Blocks
-from crawler.frontier.base import Block
+from crawler.frontier.base import BlockedHost
 
 
 def blocks(*names: str, kind: str = DOMAIN) -> Blocks:
     made = Blocks()
-    made.load(Block(name, kind, 0.0, "") for name in names)
+    made.load(BlockedHost(name, kind, 0.0, "") for name in names)
     return made
 
 
@@ -53,8 +53,8 @@ def test_the_nearest_name_is_given() -> None:
 def test_a_block_becomes_wider_and_never_narrower() -> None:
     """Who is asked to leave a whole domain alone, having blocked one host of it, must; only unblocking takes back."""
     made = blocks("a.test", kind=HOST)
-    made.add(Block("a.test", DOMAIN, 1.0, "they asked us to"))
+    made.add(BlockedHost("a.test", DOMAIN, 1.0, "they asked us to"))
     assert not made.permits(Origin("https", "www.a.test", 443))
-    assert made.get("a.test") == Block("a.test", DOMAIN, 0.0, "they asked us to")
-    made.add(Block("a.test", HOST, 2.0, ""))
-    assert made.get("a.test") == Block("a.test", DOMAIN, 0.0, "they asked us to")
+    assert made.get("a.test") == BlockedHost("a.test", DOMAIN, 0.0, "they asked us to")
+    made.add(BlockedHost("a.test", HOST, 2.0, ""))
+    assert made.get("a.test") == BlockedHost("a.test", DOMAIN, 0.0, "they asked us to")

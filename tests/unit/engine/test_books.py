@@ -12,7 +12,7 @@ from crawler.core.models import HostRow, Lease, Origin, Rest, RobotsRecord, Slow
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.engine.books import Books
-from crawler.frontier.base import Block, Counters, Recovered
+from crawler.frontier.base import BlockedHost, Counters, Recovered
 from tests.support.engine import Engine, answer, elapse, page, run
 from tests.support.fetching import FakeClock
 from tests.support.memory_frontier import MemoryFrontier
@@ -403,7 +403,7 @@ def test_a_wider_limit_lets_hosts_go_on_that_had_reached_it() -> None:
 def test_a_blocked_host_has_no_work() -> None:
     """Until the block is taken back; its queue stays."""
     case = Case()
-    case.books.blocks.add(Block("a.test", "domain", 0.0, ""))
+    case.books.blocks.add(BlockedHost("a.test", "domain", 0.0, ""))
     assert case.books.look_at_blocks() == [case.a, case.a2]
     assert (case.a.has_work, case.a2.has_work, case.b.has_work) == (False, False, True)
     case.books.blocks.remove("a.test")

@@ -11,7 +11,7 @@ from crawler.core.enums import ErrorType, StoppedBy
 from crawler.core.options import RecrawlOptions
 from crawler.engine.clock import StepWatch, SystemClock
 from crawler.engine.options import EngineOptions
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import EPOCH, POLITE, Engine, InThread, answer, elapse, failed, page, run
 from tests.support.memory_frontier import MemoryFrontier
 

@@ -19,7 +19,7 @@ from crawler.core.url import target_of
 from crawler.engine.ending import Ending, Inconsistent, ending
 from crawler.engine.hosts import Host, Key
 from crawler.engine.options import EngineOptions
-from crawler.frontier.base import Block, Totals
+from crawler.frontier.base import BlockedHost, Totals
 from tests.support.engine import AT_ONCE, Engine, QuickFrontier, answer, failed, page, run
 from tests.support.trapsite import prose
 
@@ -178,7 +178,7 @@ async def history(rng: random.Random) -> None:
         engine.web.other = site.answer
         await engine.open()
         if rng.random() < 0.2:
-            block = Block("b.test", "host", 0.0, "")
+            block = BlockedHost("b.test", "host", 0.0, "")
             engine.books.blocks.add(block)
             engine.scheduler.blocks_changed()
         crawling = asyncio.ensure_future(engine.crawl.run())

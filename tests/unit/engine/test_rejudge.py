@@ -11,7 +11,7 @@ from crawler.core.options import PolitenessOptions
 from crawler.engine.hosts import Host
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Frontier
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import Engine, InThread, answer, elapse, page, run
 from tests.support.memory_frontier import MemoryFrontier
 

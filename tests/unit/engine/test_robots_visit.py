@@ -14,7 +14,7 @@ from crawler.core.models import Fetched, FetchResult, Outcome, Redirected, Robot
 from crawler.engine import robots_visit
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import EPOCH, POLITE, TOKEN, Engine, InThread, answer, failed, page, run
 
 ROOT = "https://a.test/"

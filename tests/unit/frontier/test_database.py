@@ -9,13 +9,13 @@ from typing import Any
 import apsw
 import pytest
 
-from crawler.frontier import database as module
-from crawler.frontier import sql
 from crawler.frontier.base import FrontierCorrupt, FrontierFull, FrontierVersion
-from crawler.frontier.copy import Copier
-from crawler.frontier.database import APPLICATION_ID, MIGRATIONS, Database
-from crawler.frontier.reader import Reader
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite import database as module
+from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.backup import StoreBackup
+from crawler.frontier.sqlite.database import APPLICATION_ID, MIGRATIONS, Database
+from crawler.frontier.sqlite.store import SqliteFrontier
+from crawler.frontier.sqlite.store_reader import StoreReader
 from tests.support.frontiers import NOW, fast_folder, found
 
 
@@ -317,7 +317,7 @@ async def test_a_log_of_another_store_beside_a_backup_is_refused(path: Path) -> 
     """SQLite would apply it. The store that was killed in the middle of it goes on, of course."""
     await make_store(path, 5)
     backup = path.with_name("backup.db")
-    with Copier(path, is_live=False) as store:
+    with StoreBackup(path, is_live=False) as store:
         store.backup(backup, lambda done, total: None)
     newer = Database(path)
     newer.run("CREATE TABLE more (x)")
@@ -331,7 +331,7 @@ async def test_a_log_of_another_store_beside_a_backup_is_refused(path: Path) -> 
     backup.replace(path)
     log.write_bytes(saved)
     before = path.read_bytes()
-    for look in (lambda: Database(path), lambda: Reader(path, is_live=False)):
+    for look in (lambda: Database(path), lambda: StoreReader(path, is_live=False)):
         with pytest.raises(FrontierCorrupt, match=r"frontier\.db-wal beside it belongs to another store"):
             look()
     assert (path.read_bytes(), log.read_bytes()) == (before, saved)
@@ -375,7 +375,7 @@ def test_a_look_at_the_store_in_use_gives_up_none_of_its_locks(path: Path) -> No
     assert path.with_name("frontier.db-wal").stat().st_size > 0
     before = locks()
     assert before, "SQLite holds no lock: nothing was tried"
-    with Reader(path, is_live=True) as reader:
+    with StoreReader(path, is_live=True) as reader:
         assert reader.meta("x") == "1"
         assert locks() != []
         with database.transaction():

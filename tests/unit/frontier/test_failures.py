@@ -16,7 +16,7 @@ import pytest
 from crawler.core.enums import DenyReason, ErrorType, SinkFileState, UrlState
 from crawler.core.models import Counters, Denied, Failed, RecordLocation, SinkFile
 from crawler.frontier.base import Batch, FrontierError, FrontierFull, FrontierLocked, Totals
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, FaultyFiles, answer, batch, copy_store, fast_folder, found, links, visit
 
 
@@ -247,7 +247,7 @@ async def test_what_was_acknowledged_survives_a_power_cut(path: Path, files: Fau
 CHILD = """
 import asyncio, sys
 from pathlib import Path
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, batch, found, links, visit
 
 async def main():

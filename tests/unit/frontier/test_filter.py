@@ -7,10 +7,10 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.frontier import filter as module
-from crawler.frontier.database import Database
-from crawler.frontier.filter import SeenFilter
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier import bloom_filter as module
+from crawler.frontier.bloom_filter import BloomFilters
+from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, FaultyFiles, fast_folder, found
 
 
@@ -110,7 +110,7 @@ async def test_it_grows_by_parts_and_saves_itself(folder: Path, monkeypatch: pyt
     assert (folder / "frontier.db.filter").exists()  # before any close
     await frontier.close(clean=False)
     database = Database(path)
-    seen = SeenFilter(folder / "frontier.db.filter", database)
+    seen = BloomFilters(folder / "frontier.db.filter", database)
     assert [part.capacity for part in seen._parts] == [1_000, 2_000, 4_000]
     assert sum(part.count for part in seen._parts) == 6_000
     # Keys of another host, equal to those stored, are not known: 6,000 questions at 2e-6 are wrong once in 80 runs.
@@ -128,7 +128,7 @@ async def test_a_page_is_told_apart_as_its_links_one_by_one_are(folder: Path, mo
     await add(path, 0, 100)
     await add(path, 100, 250)
     database = Database(path)
-    seen = SeenFilter(folder / "frontier.db.filter", database)
+    seen = BloomFilters(folder / "frontier.db.filter", database)
     assert len(seen._parts) == 2
     numbers = [3, 240, 1_000, 1_001, 1_000, 1_002, 7, 1_003]
     hosts = [1, 1, 1, 1, 1, 1, 2, 0]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from crawler.frontier import forget
-from crawler.frontier.audit import Auditor
-from crawler.frontier.database import Database
-from crawler.frontier.sqlite import SqliteFrontier
-from crawler.frontier.writer import Writer
+from crawler.frontier.sqlite import takedown
+from crawler.frontier.sqlite.audit import Auditor
+from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.store import SqliteFrontier
+from crawler.frontier.sqlite.writer import Writer
 from tests.support.frontiers import NOW, fast_folder, found
 
 
@@ -24,18 +24,18 @@ async def test_a_takedown_of_a_host_is_finished_by_the_next_start(
     path: Path, slices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The host is closed from the first transaction on; nothing of it is ever taken again."""
-    monkeypatch.setattr(forget, "SLICE", 3)
+    monkeypatch.setattr(takedown, "SLICE", 3)
     frontier = SqliteFrontier(path)
     await frontier.open()
     await frontier.add([found(f"https://a.example/{n}") for n in range(8)] + [found("https://b.example/")], now=NOW)
     await frontier.close(clean=True)
     database = Database(path)
     writer = Writer(database)
-    (host_id,) = forget.forget_host(writer, "a.example", NOW).host_ids
-    after: int | None = forget.LOWEST
+    (host_id,) = takedown.forget_host(writer, "a.example", NOW).host_ids
+    after: int | None = takedown.LOWEST
     for _ in range(slices):
         assert after is not None
-        erased, after = forget.forget_slice(writer, host_id, after, NOW)
+        erased, after = takedown.forget_slice(writer, host_id, after, NOW)
         assert (erased.urls, erased.queued) == (3, {host_id: 3})
     database._connection.close()  # the process ends here
     await frontier.open()

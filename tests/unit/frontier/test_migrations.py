@@ -6,9 +6,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.frontier.base import Ending
-from crawler.frontier.database import MIGRATIONS, Database
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.base import EndedWith
+from crawler.frontier.sqlite.database import MIGRATIONS, Database
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import FaultyFiles, copy_store, fast_folder
 
 # A store as version 1 left it: one URL of each state, a host with its counts.
@@ -53,7 +53,7 @@ async def check_upgraded(path: Path) -> None:
     assert recovered.clean
     assert [(row.queued, row.fetched) for row in recovered.hosts] == [(1, 4)]
     assert [task.id for task in await frontier.take(1, 9, leased=())] == [5]
-    assert await frontier.requeue(Ending(("reset",))) == {1: 2}
+    assert await frontier.requeue(EndedWith(("reset",))) == {1: 2}
     tasks = {task.id: (task.visits, task.attempt) for task in await frontier.take(1, 9, leased=())}
     assert tasks == {2: (1, 1), 3: (0, 2), 5: (0, 1)}
     await frontier.close(clean=True)

@@ -26,8 +26,8 @@ from crawler.core.models import (
     Task,
 )
 from crawler.core.url import kind_key_of
-from crawler.frontier.base import Ending, Frontier
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.base import EndedWith, Frontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, visit
 from tests.support.memory_frontier import MemoryFrontier
 
@@ -107,11 +107,11 @@ STEPS = st.one_of(
         st.just("requeue"),
         st.sampled_from(
             (
-                Ending(("reset",)),
-                Ending(("scope_host",)),
-                Ending(statuses=(404,)),
-                Ending(statuses=(200, 304), host_ids=(1, 3)),
-                Ending(("reset", "scope_host"), host_ids=()),
+                EndedWith(("reset",)),
+                EndedWith(("scope_host",)),
+                EndedWith(statuses=(404,)),
+                EndedWith(statuses=(200, 304), host_ids=(1, 3)),
+                EndedWith(("reset", "scope_host"), host_ids=()),
             )
         ),
         st.booleans(),

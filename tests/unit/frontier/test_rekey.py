@@ -9,12 +9,12 @@ import pytest
 from crawler.core.enums import TaskKind
 from crawler.core.models import Discovered
 from crawler.core.url import kind_key_of, respelt_key_of
-from crawler.frontier import rekey
-from crawler.frontier.audit import Auditor
-from crawler.frontier.database import MIGRATIONS, Database
-from crawler.frontier.filter import SeenFilter, use_index
-from crawler.frontier.reader import Reader
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.bloom_filter import BloomFilters, use_index
+from crawler.frontier.sqlite import maintenance
+from crawler.frontier.sqlite.audit import Auditor
+from crawler.frontier.sqlite.database import MIGRATIONS, Database
+from crawler.frontier.sqlite.store import SqliteFrontier
+from crawler.frontier.sqlite.store_reader import StoreReader
 from tests.support.frontiers import NOW, fast_folder, found
 
 HERE = Path(__file__).parent
@@ -58,7 +58,7 @@ def make_version_5(path: Path, *, duplicates: str = "exact") -> None:
         database.run((HERE / "store_5.sql").read_text())
     if duplicates == "filter":
         use_index(database, unique=False)
-        SeenFilter(path.with_name(path.name + ".filter"), database).save()
+        BloomFilters(path.with_name(path.name + ".filter"), database).save()
     database.close()
 
 
@@ -99,7 +99,7 @@ async def test_a_kill_between_two_slices_is_survived(
     folder: Path, slices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next start goes on where this one stood."""
-    monkeypatch.setattr(rekey, "SLICE", 3)
+    monkeypatch.setattr(maintenance, "SLICE", 3)
     path = folder / "frontier.db"
     make_version_5(path)
     database = Database(path)
@@ -115,7 +115,7 @@ async def test_a_kill_between_two_slices_is_survived(
 
     monkeypatch.setattr(database, "run", run_then_die)
     with pytest.raises(KeyboardInterrupt):
-        rekey.bring_up(database)
+        maintenance.bring_up(database)
     database._connection.close()
     frontier = SqliteFrontier(path)
     await frontier.open()
@@ -143,7 +143,7 @@ async def test_a_new_store_follows_the_rules_of_today(folder: Path) -> None:
     await frontier.open()
     assert await links_new(frontier, (*NEW, *KNOWN[:3])) == [1] * (len(NEW) + 3)
     await frontier.close(clean=True)
-    with Reader(folder / "frontier.db", is_live=False) as reader:
+    with StoreReader(folder / "frontier.db", is_live=False) as reader:
         assert reader.meta("key_rules") == "2"
 
 
@@ -151,7 +151,7 @@ async def test_who_only_looks_finds_urls_of_an_older_store(folder: Path) -> None
     """By the keys it has before a crawl has brought it up; afterwards only what was forgotten."""
     path = folder / "frontier.db"
     make_version_5(path)
-    with Reader(path, is_live=False) as reader:
+    with StoreReader(path, is_live=False) as reader:
         row = reader.url_by_first_key(1, f"{A}/article.php?sid=20240201")
         assert row is not None
         assert row["target"] == "/article.php?sid=20240131"
@@ -160,7 +160,7 @@ async def test_who_only_looks_finds_urls_of_an_older_store(folder: Path) -> None
     await frontier.open()
     await links_new(frontier, NEW)
     await frontier.close(clean=True)
-    with Reader(path, is_live=False) as reader:
+    with StoreReader(path, is_live=False) as reader:
         assert reader.url_by_first_key(1, f"{A}/?s=covid-19") is None
         row = reader.url_by_first_key(1, f"{A}/never?sid=20250102")
         assert row is not None

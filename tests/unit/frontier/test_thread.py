@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from crawler.frontier.thread import OneThread
+from crawler.frontier.sqlite.database import OneThread
 
 
 async def test_jobs_run_in_order_in_one_thread_that_is_not_the_loops() -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import RecordLocation, SinkFile
-from crawler.frontier import discoveries as module
-from crawler.frontier.database import Database
-from crawler.frontier.sqlite import SqliteFrontier
-from crawler.frontier.writer import Writer
+from crawler.frontier.sqlite import insertions as module
+from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.store import SqliteFrontier
+from crawler.frontier.sqlite.writer import Writer
 from tests.support.frontiers import NOW, batch, fast_folder, found, visit
 
 

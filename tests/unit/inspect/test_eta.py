@@ -7,9 +7,9 @@ import pytest
 from crawler.core.enums import TaskKind
 from crawler.core.models import Rest, RobotsRecord, SlowResponse, Task
 from crawler.core.options import PolitenessOptions
-from crawler.frontier.base import Block
-from crawler.frontier.reader import Reader
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.base import BlockedHost
+from crawler.frontier.sqlite.store import SqliteFrontier
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.eta import Turns, eta_s, gap_of
 from crawler.inspect.hosts import HostView, views
 from crawler.inspect.rules import Rules
@@ -73,7 +73,7 @@ async def store(path: Path) -> None:
     frontier = SqliteFrontier(path)
     await frontier.open()
     await frontier.add([found(f"https://{name}/{n}") for name, count in QUEUED.items() for n in range(count)], now=NOW)
-    await frontier.block(Block("evil.test", "host", NOW, "a complaint"))
+    await frontier.block(BlockedHost("evil.test", "host", NOW, "a complaint"))
     ready = RobotsRecord("allow", 404, None, NOW, NOW + 9999)
     down = RobotsRecord("unreachable", 503, None, NOW, NOW + 60, failing_since=NOW)
     robots = [
@@ -103,11 +103,11 @@ async def test_hosts_and_why_tell_when_a_queue_is_done(tmp_path: Path) -> None:
         "evil.test": None,
     }
 
-    def etas(reader: Reader, tallies: dict[str, HostTally]) -> dict[str, float | None]:
+    def etas(reader: StoreReader, tallies: dict[str, HostTally]) -> dict[str, float | None]:
         found_views: list[HostView] = views(reader, options, tallies, {}, None, now=NOW)
         return {view.host: view.eta_s for view in found_views}
 
-    with Reader(path, is_live=False) as reader:
+    with StoreReader(path, is_live=False) as reader:
         assert etas(reader, {}) == expected
         inquiry = Inquiry(reader, Rules(politeness=options, seed_hosts=tuple(QUEUED)), is_live=True, now=NOW)
         told = {name: inquiry.why(f"https://{name}/0").steps[-1] for name in QUEUED}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crawler.core.url import key_of
-from crawler.frontier.database import Database
+from crawler.frontier.sqlite.database import Database
 from tests.support.crawls import command, environment
 from tests.support.loglines import fetch_lines, write
 

@@ -7,7 +7,7 @@ import pytest
 
 from crawler.cli import main
 from crawler.core.url import key_of
-from crawler.frontier.database import MIGRATIONS, Database
+from crawler.frontier.sqlite.database import MIGRATIONS, Database
 from tests.support.loglines import fetch_lines, write
 
 

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
-from crawler.frontier.lock import OwnerLock
+from crawler.frontier.sqlite.database import OwnerLock
 from crawler.inspect.place import find, inode_of, owner
 from crawler.inspect.rules import Rules, dump, load
 

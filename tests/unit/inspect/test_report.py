@@ -13,9 +13,9 @@ import pytest
 from crawler.core.enums import TaskKind
 from crawler.core.models import Rest, RobotsRecord, Task
 from crawler.core.options import PolitenessOptions
-from crawler.frontier.base import Block
-from crawler.frontier.reader import Reader
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.base import BlockedHost
+from crawler.frontier.sqlite.store import SqliteFrontier
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect import gather as gather_module
 from crawler.inspect import tallies as tallies_module
 from crawler.inspect.events import present
@@ -173,7 +173,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
     await frontier.open()
     names = ("a.test", "b.test", "held.test", "rests.test", "new.test", "www.evil.test")
     await frontier.add([found(f"https://{name}/{n}") for name in names for n in range(2)], now=NOW)
-    await frontier.block(Block("evil.test", "domain", NOW, "a complaint"))
+    await frontier.block(BlockedHost("evil.test", "domain", NOW, "a complaint"))
     ready = RobotsRecord("rules", 200, b"User-agent: *\nCrawl-delay: 3\n", NOW, NOW + 9999, crawl_delay_s=3.0)
     down = RobotsRecord("unreachable", 503, None, NOW, NOW + 60, failing_since=NOW)
     robots = [(1, ready), (2, ready), (3, down), (4, ready)]
@@ -192,7 +192,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
     with Parts(event_log(tmp_path)) as parts:
         happening = present(parts, "r1")
         assert present(parts, "another run").open == {}
-    with Reader(tmp_path / "frontier.db", is_live=False) as reader:
+    with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
         tallies = tally_of([line | {"server_address": "a.test"} for line in LINES[:50]]).hosts
         rows = views(reader, PolitenessOptions(key="host"), tallies, happening.states, happening.open, now=NOW)
     by_name = {row.host: row for row in rows}

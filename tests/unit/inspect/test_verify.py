@@ -9,7 +9,7 @@ import pytest
 
 from crawler.core.enums import TaskKind
 from crawler.core.models import Record
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspect import verify as verifying
 from crawler.inspect.place import Place
 from crawler.inspect.verify import Checked, verify

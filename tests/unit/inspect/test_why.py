@@ -28,10 +28,10 @@ from crawler.core.models import (
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
 from crawler.core.url import kind_key_of, parse, respelt_key_of
-from crawler.frontier.base import Block, FrontierCorrupt, FrontierVersion
-from crawler.frontier.database import MIGRATIONS, Database
-from crawler.frontier.reader import Reader
-from crawler.frontier.sqlite import SqliteFrontier
+from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
+from crawler.frontier.sqlite.database import MIGRATIONS, Database
+from crawler.frontier.sqlite.store import SqliteFrontier
+from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect import errands
 from crawler.inspect.answer import Answer, table
 from crawler.inspect.hosts import views
@@ -119,7 +119,7 @@ async def fill(folder: Path) -> None:
 
 
 def ask(store: Path, url: str, rules: Rules | None = RULES, *, now: float = NOW + 1) -> Answer:
-    with Reader(store, is_live=False) as reader:
+    with StoreReader(store, is_live=False) as reader:
         return Inquiry(reader, rules, is_live=True, now=now).why(url)
 
 
@@ -265,7 +265,7 @@ async def test_why_robots_txt_cannot_be_read_is_said(tmp_path: Path) -> None:
     rules = replace(RULES, seed_hosts=("held.e.org",), scope=ScopeOptions())
     words = "robots.txt cannot be read (tls_self_signed)"
     assert words in step(ask(tmp_path / "frontier.db", "https://held.e.org/x", rules), "robots")[1]
-    with Reader(tmp_path / "frontier.db", is_live=False) as reader:
+    with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
         (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=NOW)
         assert (view.state, view.why) == ("held", words)
         assert report(Tally(), Happened(), reader)["robots_unreadable"] == [
@@ -277,7 +277,7 @@ async def test_why_robots_txt_cannot_be_read_is_said(tmp_path: Path) -> None:
     database.close()
     told = ask(tmp_path / "frontier.db", "https://held.e.org/x", rules)
     assert "robots.txt cannot be read since" in step(told, "robots")[1]
-    with Reader(tmp_path / "frontier.db", is_live=False) as reader:
+    with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
         (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=NOW)
         assert (view.state, view.why) == ("held", "robots.txt cannot be read")
 
@@ -342,7 +342,7 @@ async def test_an_owned_store_is_read_beside_its_owner(tmp_path: Path) -> None:
     """What is committed is seen at once, also what is still in SQLite's log."""
     frontier = SqliteFrontier(tmp_path / "frontier.db")
     await frontier.open()
-    with Reader(tmp_path / "frontier.db", is_live=True) as reader:
+    with StoreReader(tmp_path / "frontier.db", is_live=True) as reader:
         assert list(reader.hosts()) == []
         await frontier.add([found(SEED)], now=NOW)
         assert [row["host"] for row in reader.hosts()] == ["e.org"]
@@ -359,27 +359,27 @@ def test_a_store_that_is_none_of_ours_is_said(tmp_path: Path) -> None:
     """Newer, foreign, damaged, empty, missing: each in words."""
     path = tmp_path / "frontier.db"
     with pytest.raises(FileNotFoundError):
-        Reader(path, is_live=False)
+        StoreReader(path, is_live=False)
     path.touch()
     with pytest.raises(FrontierCorrupt, match="is empty"):
-        Reader(path, is_live=False)
+        StoreReader(path, is_live=False)
     path.write_bytes(b"no database at all" * 100)
     with pytest.raises(FrontierCorrupt, match="damaged or no database"):
-        Reader(path, is_live=False)
+        StoreReader(path, is_live=False)
     path.unlink()
     Database(path).close()
-    with Reader(path, is_live=False) as reader:
+    with StoreReader(path, is_live=False) as reader:
         version = reader.version
     database = Database(path)
     database.run(f"PRAGMA user_version = {version + 1}")
     database.close()
     with pytest.raises(FrontierVersion, match="use the newer program"):
-        Reader(path, is_live=False)
+        StoreReader(path, is_live=False)
 
 
 def test_seeds_that_were_not_reached_are_found(store: Path) -> None:
     """The one seed answered: none is missing, and all could be looked through."""
-    with Reader(store, is_live=False) as reader:
+    with StoreReader(store, is_live=False) as reader:
         assert reader.unreached_seeds(10, within_s=10) == ([], True)
 
 
@@ -389,7 +389,7 @@ async def test_a_block_and_a_takedown_are_told(tmp_path: Path) -> None:
     frontier = SqliteFrontier(path)
     await frontier.open()
     await frontier.add([found("https://www.evil.test/x")], now=NOW)
-    await frontier.block(Block("evil.test", "domain", NOW, "a complaint"))
+    await frontier.block(BlockedHost("evil.test", "domain", NOW, "a complaint"))
     await frontier.close(clean=True)
     rules = Rules(seed_hosts=("www.evil.test",))
     told = ask(path, "https://www.evil.test/x", rules)
@@ -425,7 +425,7 @@ async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: Ur
     rules = Rules(seed_hosts=("e.org",))
     assert "again in" in ask(path, url, rules).next_text
     if refusal == "block":
-        await frontier.block(Block("e.org", "domain", NOW, "a complaint"))
+        await frontier.block(BlockedHost("e.org", "domain", NOW, "a complaint"))
     elif refusal == "exclude":
         rules = replace(rules, scope=ScopeOptions(exclude=(ScopeRule("/x", "crawler.toml:9"),)))
     else:
@@ -593,7 +593,7 @@ async def test_read_access_is_enough_to_look(end: str) -> None:
             os.chown(file, 0, GROUP)
         # Imported first: the interpreter may lie where only root may read.
         code = (
-            "import os, sys; from pathlib import Path; from crawler.frontier.reader import Reader\n"
+            "import os, sys; from pathlib import Path; from crawler.frontier.sqlite.store_reader import StoreReader\n"
             f"os.setgroups([]); os.setgid({GROUP}); os.setuid({GROUP})\n"
             f"with StoreReader(Path({str(looked_at)!r}), is_live={end == 'runs'}) as reader:\n"
             "    print([row['host'] for row in reader.hosts()])"

@@ -25,11 +25,11 @@ import orjson
 from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Origin
 from crawler.core.url import KEY_RULES, first_key_of
-from crawler.frontier.base import Block, FrontierCorrupt, FrontierError, FrontierVersion
-from crawler.frontier.database import APPLICATION_ID, MIGRATIONS, refuse_foreign_log
-from crawler.frontier.rekey import RULES
+from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierError, FrontierVersion
 from crawler.frontier.rows import MARKS
-from crawler.frontier.sql import COUNT_MARKS
+from crawler.frontier.sqlite.database import APPLICATION_ID, MIGRATIONS, refuse_foreign_log
+from crawler.frontier.sqlite.maintenance import RULES
+from crawler.frontier.sqlite.sql import COUNT_MARKS
 
 Row = Mapping[str, Any]
 BUSY_MS: Final = 2_000
@@ -48,7 +48,7 @@ class StoreUnreadable(FrontierError):
     """The store is there and may not be read (exit 77); the message says what it takes."""
 
 
-class Reader:
+class StoreReader:
     """An open look into the store at `path`. `is_live`: a crawl owns it now. A context manager.
 
     Raises FileNotFoundError, StoreUnreadable, FrontierCorrupt, FrontierVersion or OSError, when made and when asked.
@@ -209,11 +209,11 @@ class Reader:
         sql = "SELECT * FROM url_template WHERE host = ? AND template = ?"
         return [row for name in names for row in self._rows(sql, (host_id, name))]
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[BlockedHost]:
         """Every host and domain that an operator blocked."""
         if "blocked" not in self._tables:
             return []
-        return [Block(**row) for row in self._rows("SELECT name, kind, at, reason FROM blocked")]
+        return [BlockedHost(**row) for row in self._rows("SELECT name, kind, at, reason FROM blocked")]
 
     def is_forgotten(self, host: str) -> bool:
         """Whether all URLs of a host were taken down."""

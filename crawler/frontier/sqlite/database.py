@@ -6,22 +6,125 @@ Invariant: after `transaction` has raised, nothing of that transaction is stored
 connection is usable again.
 """
 
+import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, TypeVar
 
 import apsw
 
-from crawler.frontier.base import FrontierCorrupt, FrontierError, FrontierFull, FrontierVersion
+from crawler.frontier.base import FrontierCorrupt, FrontierError, FrontierFull, FrontierLocked, FrontierVersion
+
+
+class OwnerLock:
+    """Held between `acquire` and `release`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def acquire(self) -> None:
+        """Raises FrontierLocked, naming the owner's pid, or OSError if the file cannot be opened."""
+        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(fd, 32).decode("ascii", "replace").strip()
+            os.close(fd)
+            process = f"process {owner}" if owner else "another process"
+            raise FrontierLocked(f"{self._path.with_suffix('')} is in use by {process}") from None
+        except BaseException:
+            os.close(fd)
+            raise
+        # On a full disk the lock holds all the same, without its message.
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+        self._fd = fd
+
+    def release(self) -> None:
+        """Let go, if held. The file stays: removing it could remove the lock of the next owner."""
+        if self._fd is None:
+            return
+        fd, self._fd = self._fd, None
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, 0)
+        os.close(fd)
+
+
+T = TypeVar("T")
+_Job = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]", bool]
+
+
+class OneThread:
+    """Runs at once. It is no daemon thread: a transaction is never cut off by the interpreter's exit, so the owner must
+    end it with `finish`.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._jobs: SimpleQueue[_Job] = SimpleQueue()
+        self._finished = False
+        self._thread = Thread(target=self._work, name=name, daemon=False)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    async def run(self, job: Callable[[], T]) -> T:
+        """Run `job` in the thread, after the jobs before it; returns or raises what it does."""
+        return await self._submit(job, last=False)
+
+    async def finish(self, job: Callable[[], T]) -> T:
+        """Run `job` as the last one, then end the thread: it ends even if this await is cancelled."""
+        result = await self._submit(job, last=True)
+        self._thread.join()  # it delivered its last result as its last act: this waits for microseconds
+        return result
+
+    def _submit(self, job: Callable[[], T], *, last: bool) -> "asyncio.Future[T]":
+        if self._finished:
+            raise RuntimeError("the thread has finished")
+        self._finished = last
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._jobs.put((job, loop, future, last))
+        return future
+
+    def _work(self) -> None:
+        last = False
+        while not last:
+            job, loop, future, last = self._jobs.get()
+            result, error = None, None
+            try:
+                result = job()
+            except BaseException as raised:  # whatever it is, it is the awaiting task's
+                error = raised
+            # A closed loop has nobody left who waits.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_deliver, future, result, error)
+            del job, loop, future, result, error  # hold nothing of it while waiting for the next
+
+
+def _deliver(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    if future.done():  # cancelled
+        return
+    if error is not None:
+        future.set_exception(error)
+    else:
+        future.set_result(result)
+
 
 APPLICATION_ID: Final = 0x4352574C  # "CRWL": tells our files from other SQLite files
 # Step i takes a store from version i to i + 1. Released steps are never edited.
 MIGRATIONS: Final[tuple[str, ...]] = tuple(
-    files("crawler.frontier").joinpath(name).read_text(encoding="utf-8")
+    files("crawler.frontier.sqlite").joinpath(name).read_text(encoding="utf-8")
     for name in (
         "schema.sql",
         "schema_2.sql",

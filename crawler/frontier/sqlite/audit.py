@@ -13,7 +13,7 @@ import orjson
 from crawler.core.enums import TaskKind
 from crawler.core.url import every_key_of, first_key_of, parse
 from crawler.core.words import counted
-from crawler.frontier.reader import Reader
+from crawler.frontier.sqlite.store_reader import StoreReader
 
 _GATHER: Final = """
 PRAGMA temp_store = file;
@@ -66,7 +66,7 @@ SELECT h.host, h.queued, (SELECT count(*) FROM url AS u WHERE u.host = h.id AND 
 FROM host AS h WHERE h.queued <> found"""
 
 
-class Auditor(Reader):
+class Auditor(StoreReader):
     """A Reader that holds one snapshot from `begin` on."""
 
     def begin(self) -> None:

@@ -17,12 +17,8 @@ import orjson
 from crawler.core.enums import SinkFileState, Source, UrlState
 from crawler.core.models import Denied, Discovered, RecordLocation, Rest, RobotsRecord, Settlement, SinkFile
 from crawler.core.outage import SIGNS
-from crawler.frontier import sql
-from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, Block, Ending, Receipt
-from crawler.frontier.change import Change
-from crawler.frontier.database import Database
-from crawler.frontier.discoveries import Discoveries
-from crawler.frontier.filter import SeenFilter
+from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
+from crawler.frontier.bloom_filter import BloomFilters
 from crawler.frontier.rows import (
     MARKS,
     PAGES_SINK,
@@ -36,6 +32,9 @@ from crawler.frontier.rows import (
     totals_from,
     visit_row,
 )
+from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.insertions import Insertions, PendingChange
 
 _ENDED: Final = (UrlState.DONE, UrlState.GAVE_UP)
 REQUEUE_SLICE: Final = 5_000  # URLs that are looked at: other calls wait for one of these
@@ -44,11 +43,11 @@ REQUEUE_SLICE: Final = 5_000  # URLs that are looked at: other calls wait for on
 class Writer:
     """`totals` may be read from any thread: it is replaced, never changed."""
 
-    def __init__(self, database: Database, seen: SeenFilter | None = None) -> None:
+    def __init__(self, database: Database, seen: BloomFilters | None = None) -> None:
         """`seen` knows every URL of the store; without one the index does."""
         self.seen = seen
         self.database = self._db = database
-        self.urls = Discoveries(database, seen)
+        self.urls = Insertions(database, seen)
         stored = database.get(sql.META, ("totals",))
         self._counts: dict[str, int] = {} if stored is None else orjson.loads(stored)
         marks = database.get(sql.META, (MARKS,))
@@ -166,7 +165,7 @@ class Writer:
                 promoted[host_id] = promoted.get(host_id, 0) + 1
         return promoted
 
-    def requeue(self, ending: Ending, after: int, *, dry_run: bool) -> tuple[dict[int, int], int | None]:
+    def requeue(self, ending: EndedWith, after: int, *, dry_run: bool) -> tuple[dict[int, int], int | None]:
         """A slice of Frontier.requeue, from behind URL `after` on; returns also its end, None if it was the last."""
         end = after + REQUEUE_SLICE
         statement, values = sql.requeuable(ending.errors, ending.statuses, ending.host_ids)
@@ -200,10 +199,10 @@ class Writer:
                 queued[host_id] = queued.get(host_id, 0) + 1
         return queued
 
-    def block(self, block: Block) -> bool:
+    def block(self, block: BlockedHost) -> bool:
         """See Frontier.block."""
         columns = self._db.get(sql.BLOCK_OF, (block.name,))
-        had = None if columns is None else Block(*columns)
+        had = None if columns is None else BlockedHost(*columns)
         after = block.beside(had)
         if after == had:
             return False
@@ -282,8 +281,8 @@ class Writer:
     # -- their parts
 
     @contextlib.contextmanager
-    def change(self) -> Iterator[Change]:
-        change = Change(dict(self._counts))
+    def change(self) -> Iterator[PendingChange]:
+        change = PendingChange(dict(self._counts))
         with self._db.transaction():
             yield change
             self._add_to_hosts(change.hosts)
@@ -306,7 +305,7 @@ class Writer:
         settlements: Sequence[Settlement],
         written: Sequence[RecordLocation | None],
         lines: Sequence[RecordLocation | None],
-        change: Change,
+        change: PendingChange,
     ) -> None:
         ids = orjson.dumps([settlement.task.id for settlement in settlements]).decode()
         before = {url_id: (host, state) for url_id, host, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
@@ -358,7 +357,7 @@ class Writer:
             flat += (host_id, one.queued, one.fetched, one.ok, one.errors, one.bytes, one.last_at)
         self._db.run_many(*sql.ADD_TO_HOSTS, flat, width=sql.HOST_CHANGE_WIDTH)
 
-    def _put_robots(self, host_id: int, robots: RobotsRecord, change: Change) -> None:
+    def _put_robots(self, host_id: int, robots: RobotsRecord, change: PendingChange) -> None:
         self._db.run(
             sql.PUT_ROBOTS,
             (host_id, robots.verdict, robots.status_code, robots.body, robots.fetched_at, robots.expires_at,
@@ -390,7 +389,7 @@ class Writer:
         for file in sink_files:
             self._db.run(sql.PUT_SINK_FILE, (file.sink, file.name, file.state, file.committed_bytes))
 
-    def _file_id(self, sink: str, name: str, change: Change) -> int:
+    def _file_id(self, sink: str, name: str, change: PendingChange) -> int:
         file_id = change.files.get(name) or self._files.get(name)  # names of two sinks end differently
         if file_id is None:
             file_id = self._db.get(sql.SINK_FILE_ID, (sink, name))

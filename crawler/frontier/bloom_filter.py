@@ -26,9 +26,9 @@ from rbloom import Bloom
 from xxhash import xxh3_128_digest
 
 from crawler.core.models import Discovered
-from crawler.frontier import sql
 from crawler.frontier.base import FrontierError
-from crawler.frontier.database import Database
+from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.database import Database
 
 FIRST_CAPACITY: Final = 8_000_000  # URLs of the first part; each further part takes twice as many as the one before
 FIRST_ERROR: Final = 1e-6  # and is wrong half as often: all parts together 2e-6 at most
@@ -38,13 +38,13 @@ _LEARN: Final = 100_000
 
 
 @dataclass(slots=True)
-class _Part:
+class _FilterPart:
     bloom: Bloom
     capacity: int
     count: int = 0
 
 
-class SeenFilter:
+class BloomFilters:
     """Every URL of a store. `path` is where it is kept between runs."""
 
     def __init__(self, path: Path, database: Database) -> None:
@@ -52,7 +52,7 @@ class SeenFilter:
         self._path = path
         self._db = database
         self._secret = self._secret_of_store()
-        self._parts: list[_Part] = []
+        self._parts: list[_FilterPart] = []
         self._blooms: list[Bloom] = []
         self._unsaved = 0
         self._covered = self._load()
@@ -136,7 +136,7 @@ class SeenFilter:
                     if xxh3_128_digest(blob).hex() != digest:
                         self._parts.clear()
                         return 0
-                    self._parts.append(_Part(Bloom.load_bytes(blob, index), capacity, count))
+                    self._parts.append(_FilterPart(Bloom.load_bytes(blob, index), capacity, count))
         except (FileNotFoundError, orjson.JSONDecodeError, KeyError, TypeError):
             self._parts.clear()
             return 0
@@ -159,7 +159,7 @@ class SeenFilter:
     def _grow(self) -> None:
         n = len(self._parts)
         capacity = FIRST_CAPACITY << n
-        self._parts.append(_Part(Bloom(capacity, FIRST_ERROR / (1 << n), index), capacity))
+        self._parts.append(_FilterPart(Bloom(capacity, FIRST_ERROR / (1 << n), index), capacity))
         self._blooms = [part.bloom for part in self._parts]
 
     def _secret_of_store(self) -> int:

@@ -18,11 +18,11 @@ import orjson
 from crawler.core.enums import UrlState
 from crawler.core.models import Discovered, Origin
 from crawler.core.url import every_key_of, key_of
-from crawler.frontier import sql
 from crawler.frontier.base import Forgotten
-from crawler.frontier.change import Change
 from crawler.frontier.rows import FORGOTTEN_ERROR
-from crawler.frontier.writer import Writer
+from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.insertions import PendingChange
+from crawler.frontier.sqlite.writer import Writer
 
 SLICE: Final = 2_000  # URLs a transaction: other calls wait for one of these, some tens of milliseconds
 _UNFINISHED: Final = "forgetting"
@@ -136,7 +136,7 @@ def _unfinished(writer: Writer) -> list[str]:
     return [] if stored is None else list(orjson.loads(stored))
 
 
-def _erase(writer: Writer, rows: Sequence[tuple[int, int, str]], now: float, change: Change) -> None:
+def _erase(writer: Writer, rows: Sequence[tuple[int, int, str]], now: float, change: PendingChange) -> None:
     """`rows`: url id, host id, state. Their records are listed, their addresses and everything learned is gone."""
     if not rows:
         return

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import apsw
 
-from crawler.frontier.reader import Reader
-from crawler.frontier.sql import COPIED_AT, PUT_META, TAKEDOWNS
+from crawler.frontier.sqlite.sql import COPIED_AT, PUT_META, TAKEDOWNS
+from crawler.frontier.sqlite.store_reader import StoreReader
 
 COPY_PAGES: Final = 4_096  # at a time: 16 MiB between two calls of `progress`
 
@@ -43,7 +43,7 @@ SELECT {_ORIGIN.format("h")}, domain, state, queued, fetched, ok, errors, bytes,
 FROM host AS h LEFT JOIN robots AS r ON r.host = h.id ORDER BY h.id"""  # noqa: S608 - the same
 
 
-class Copier(Reader):
+class StoreBackup(StoreReader):
     """A Reader that gives everything. Raises what a Reader does."""
 
     def urls(self, state: str | None = None) -> Iterator[tuple[Any, ...]]:

@@ -4,8 +4,9 @@ It writes within a transaction that is somebody else's (`writer`). It keeps in m
 which hosts, and which URLs under older key rules, were taken down. Invariant: what it remembers was committed.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 import orjson
@@ -14,18 +15,73 @@ from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Discovered, HostRow, Origin, Settlement
 from crawler.core.url import first_key_of, kind_key_of, registrable_domain, slot_of, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
-from crawler.frontier import sql
-from crawler.frontier.change import Change
-from crawler.frontier.database import Database
-from crawler.frontier.filter import SeenFilter
+from crawler.frontier.base import Receipt
+from crawler.frontier.bloom_filter import BloomFilters
+from crawler.frontier.rows import HostChange
+from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.database import Database
+
+
+@dataclass(slots=True)
+class PendingChange:
+    """`counts` has the words of UrlState, and "hosts"."""
+
+    counts: dict[str, int]
+    hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
+    ids: dict[Origin, int] = field(default_factory=dict)  # of origins that were not remembered
+    new_hosts: list[HostRow] = field(default_factory=list)
+    queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
+    fresh: set[int] = field(default_factory=set)  # what a SeenFilter is to learn
+    robots_changed: list[int] = field(default_factory=list)
+    files: dict[str, int] = field(default_factory=dict)  # ids, by name, of output files that visits are in
+    counters: str | None = None  # what the directory's counters come to, as they are stored
+    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of URLs set aside at once
+    linked: list[int] = field(default_factory=list)  # hosts, once for each URL that is no suspect any more
+    trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)  # as in Receipt
+    marks: int = 0  # forgotten rows beside the one that counts for its URL
+
+    def move(self, host_id: int, before: str, after: str) -> None:
+        """A URL goes from one state to another."""
+        self.counts[before] -= 1
+        self.counts[after] = self.counts.get(after, 0) + 1
+        self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
+
+    def insert(self, host_id: int, count: int) -> None:
+        """URLs were seen for the first time."""
+        self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + count
+        self.hosts[host_id].queued += count
+        self.queued[host_id] = self.queued.get(host_id, 0) + count
+
+    def set_aside(self, host_id: int, template: str, count: int) -> None:
+        """URLs that were seen for the first time are suspects."""
+        if not count:
+            return
+        for _ in range(count):
+            self.move(host_id, UrlState.QUEUED, UrlState.SUSPECT)
+        self.queued[host_id] -= count
+        self.suspects.setdefault(host_id, []).extend([template] * count)
+
+    def queue_again(self, host_id: int, before: str) -> None:
+        """A known URL is queued."""
+        self.move(host_id, before, UrlState.QUEUED)
+        self.queued[host_id] = self.queued.get(host_id, 0) + 1
+
+    def add(self, state: UrlState, count: int) -> None:
+        """URLs came to be in a state in which nothing is due."""
+        self.counts[state] = self.counts.get(state, 0) + count
+
+    def receipt(self, links_new: Sequence[int]) -> Receipt:
+        rows = [replace(row, queued=self.hosts[row.id].queued) for row in self.new_hosts]
+        return Receipt(links_new, self.queued, rows, self.robots_changed, self.suspects, self.linked, self.trial_links)
+
 
 HOSTS_REMEMBERED: Final = 65_536  # origins whose id needs no look-up; some 20 MiB when full
 
 
-class Discoveries:
+class Insertions:
     """`seen` knows every URL of the store; without one the index does."""
 
-    def __init__(self, database: Database, seen: SeenFilter | None) -> None:
+    def __init__(self, database: Database, seen: BloomFilters | None) -> None:
         self._db = database
         self.seen = seen
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
@@ -34,7 +90,7 @@ class Discoveries:
         self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
         self._first_marks = set(database.rows(sql.FIRST_MARKS))  # a few for each URL that operators typed
 
-    def put(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
+    def put(self, discovered: Sequence[Discovered], found_at: float, change: PendingChange) -> list[int]:
         """URLs that no page led to. Returns 1 for each that is new, the first of several, and 0 for the others."""
         last_id = self._db.get(sql.LAST_URL)
         flat: list[Any] = []
@@ -53,7 +109,9 @@ class Discoveries:
                 change.insert(known_as[0], 1)
         return links_new
 
-    def put_found(self, settlements: Sequence[Settlement], hint_after_s: float | None, change: Change) -> list[int]:
+    def put_found(
+        self, settlements: Sequence[Settlement], hint_after_s: float | None, change: PendingChange
+    ) -> list[int]:
         """What visits discovered, each with its visit as `via`. Returns how many were new, a number for each
         settlement; the first of several gets the credit.
         """
@@ -79,7 +137,7 @@ class Discoveries:
         self._look_at_suspects(settlements, last_id, change)
         return links_new
 
-    def _look_at_suspects(self, settlements: Sequence[Settlement], last_id: int, change: Change) -> None:
+    def _look_at_suspects(self, settlements: Sequence[Settlement], last_id: int, change: PendingChange) -> None:
         """What is first found on an error page is set aside, until another page has it; what is first found on a
         suspect is told.
         """
@@ -100,7 +158,7 @@ class Discoveries:
         if self._error_page_hosts and self.seen is None:
             self._queue_linked(settlements, change)
 
-    def _queue_linked(self, settlements: Sequence[Settlement], change: Change) -> None:
+    def _queue_linked(self, settlements: Sequence[Settlement], change: PendingChange) -> None:
         """What an error page led to is no suspect for that once a page of another kind links to it."""
         links: list[tuple[int, int]] = []
         for settlement in settlements:
@@ -117,11 +175,11 @@ class Discoveries:
             change.queue_again(host_id, UrlState.SUSPECT)
             change.linked.append(host_id)
 
-    def _id_of(self, one: Discovered, change: Change) -> int | None:
+    def _id_of(self, one: Discovered, change: PendingChange) -> int | None:
         known = self._host_ids.get(one.origin)
         return change.ids.get(one.origin) if known is None else known
 
-    def host_id(self, origin: Origin, found_at: float, change: Change) -> int:
+    def host_id(self, origin: Origin, found_at: float, change: PendingChange) -> int:
         """The row of an origin, made if need be; 0 for one whose host was taken down."""
         host_id = self._host_ids.get(origin)
         if host_id is None and origin.host in self._closed_hosts:
@@ -152,7 +210,7 @@ class Discoveries:
         for origin in [origin for origin in self._host_ids if origin.host == host]:
             del self._host_ids[origin]
 
-    def committed(self, change: Change) -> None:
+    def committed(self, change: PendingChange) -> None:
         """The transaction is stored: what it added is known from now on."""
         self._host_ids.update(change.ids)
         if self.seen is not None:
@@ -167,7 +225,7 @@ class Discoveries:
         discovered: Sequence[Discovered],
         via: int | None,
         found_at: float,
-        change: Change,
+        change: PendingChange,
     ) -> None:
         """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
         found_second = int(found_at)  # never later than its fetch; SQLite stores it in four bytes instead of eight
@@ -196,7 +254,7 @@ class Discoveries:
         keys = (kind_key_of(one.formerly, one.kind), first_key_of(one.formerly, one.kind))
         return any((host_id, key) in self._first_marks for key in keys)
 
-    def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: Change) -> list[int]:
+    def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: PendingChange) -> list[int]:
         """The host of each, made if need be; 0 for one that was taken down."""
         remembered, ids = self._host_ids.get, change.ids
         known = [remembered(one.origin) for one in discovered]

@@ -31,11 +31,10 @@ from crawler.core.models import (
     TemplateRow,
 )
 from crawler.core.url import parse
-from crawler.frontier import dates, forget, rekey, sql, sweeps
 from crawler.frontier.base import (
     Batch,
-    Block,
-    Ending,
+    BlockedHost,
+    EndedWith,
     Forgotten,
     FrontierFull,
     LearnedPage,
@@ -47,12 +46,11 @@ from crawler.frontier.base import (
     UndatedPage,
     UrlRow,
 )
-from crawler.frontier.database import Database, explained
-from crawler.frontier.filter import SeenFilter, use_index
-from crawler.frontier.lock import OwnerLock
+from crawler.frontier.bloom_filter import BloomFilters, use_index
 from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
-from crawler.frontier.thread import OneThread
-from crawler.frontier.writer import Writer
+from crawler.frontier.sqlite import maintenance, sql, takedown
+from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained
+from crawler.frontier.sqlite.writer import Writer
 
 T = TypeVar("T")
 
@@ -96,12 +94,12 @@ class SqliteFrontier:
             return self._recover(database)
 
     def _recover(self, database: Database) -> Recovered:
-        rekey.bring_up(database)
+        maintenance.bring_up(database)
         exact = self._duplicates == "exact"
         use_index(database, unique=exact)
-        seen = None if exact else SeenFilter(self._path.with_name(self._path.name + ".filter"), database)
+        seen = None if exact else BloomFilters(self._path.with_name(self._path.name + ".filter"), database)
         self._writer = writer = Writer(database, seen)
-        forget.finish_all(writer)
+        takedown.finish_all(writer)
         writer.finish_losing()
         files = database.rows(sql.SINK_FILES)
         recovered = Recovered(
@@ -193,13 +191,13 @@ class SqliteFrontier:
         return found
 
     async def dated_to(self) -> int | None:
-        return await self._run(lambda database, _: dates.dated_to(database))
+        return await self._run(lambda database, _: maintenance.dated_to(database))
 
     async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
-        return await self._run(lambda database, _: dates.undated(database, after, rows))
+        return await self._run(lambda database, _: maintenance.undated(database, after, rows))
 
     async def put_dates(self, dates_of: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
-        await self._run(lambda database, _: dates.put_dates(database, dates_of, dated_to))
+        await self._run(lambda database, _: maintenance.put_dates(database, dates_of, dated_to))
 
     async def keep(self, name: str, value: bytes) -> None:
         await self._run(lambda _, writer: writer.keep(name, value))
@@ -249,10 +247,10 @@ class SqliteFrontier:
     async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
         return await self._run(lambda _, writer: writer.queue_again(ids))
 
-    async def blocks(self) -> list[Block]:
-        return await self._run(lambda database, _: [Block(*columns) for columns in database.rows(sql.BLOCKS)])
+    async def blocks(self) -> list[BlockedHost]:
+        return await self._run(lambda database, _: [BlockedHost(*columns) for columns in database.rows(sql.BLOCKS)])
 
-    async def block(self, block: Block) -> bool:
+    async def block(self, block: BlockedHost) -> bool:
         return await self._run(lambda _, writer: writer.block(block))
 
     async def unblock(self, name: str) -> bool:
@@ -266,16 +264,16 @@ class SqliteFrontier:
         return await self._run(lambda _, writer: writer.deny(host_id, denied, now))
 
     async def unswept(self, host_ids: Collection[int]) -> None:
-        await self._run(lambda database, _: sweeps.mark(database, list(host_ids)))
+        await self._run(lambda database, _: maintenance.mark(database, list(host_ids)))
 
     async def judge_by(self, rules: str) -> list[int]:
-        return await self._run(lambda database, _: sweeps.judge_by(database, rules))
+        return await self._run(lambda database, _: maintenance.judge_by(database, rules))
 
     async def sweep_mark(self, host_id: int) -> int:
-        return await self._run(lambda database, _: sweeps.mark_of(database, host_id))
+        return await self._run(lambda database, _: maintenance.mark_of(database, host_id))
 
     async def swept(self, host_id: int, mark: int) -> None:
-        await self._run(lambda database, _: sweeps.swept(database, host_id, mark))
+        await self._run(lambda database, _: maintenance.swept(database, host_id, mark))
 
     async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
         return await self._run(lambda _, writer: writer.set_aside(host_id, suspects))
@@ -307,7 +305,7 @@ class SqliteFrontier:
     async def totals(self) -> Totals:
         return self._opened()[1].totals
 
-    async def requeue(self, ending: Ending, *, dry_run: bool = False) -> dict[int, int]:
+    async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
         requeued: dict[int, int] = {}
         after: int | None = 0
         while after is not None:
@@ -318,24 +316,24 @@ class SqliteFrontier:
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)
-        return await self._run(lambda _, writer: forget.forget_url(writer, href, origin, now))
+        return await self._run(lambda _, writer: takedown.forget_url(writer, href, origin, now))
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
-        forgotten = await self._run(lambda _, writer: forget.forget_host(writer, host, now))
+        forgotten = await self._run(lambda _, writer: takedown.forget_host(writer, host, now))
         erased = 0
         queued: dict[int, int] = {}
         for host_id in forgotten.host_ids:
-            after: int | None = forget.LOWEST
+            after: int | None = takedown.LOWEST
             while after is not None:
                 part, after = await self._run(partial(_forget_slice, host_id=host_id, after=after, now=now))
                 erased += part.urls
                 for id_, count in part.queued.items():
                     queued[id_] = queued.get(id_, 0) + count
-        await self._run(lambda _, writer: forget.finish_host(writer, host))
+        await self._run(lambda _, writer: takedown.finish_host(writer, host))
         return replace(forgotten, urls=erased, queued=queued)
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
-        return await self._run(lambda _, writer: forget.forgotten(writer, found))
+        return await self._run(lambda _, writer: takedown.forgotten(writer, found))
 
     async def takedowns(self) -> list[Takedown]:
         return await self._run(lambda database, _: [Takedown(*columns) for columns in database.rows(sql.TAKEDOWNS)])
@@ -364,7 +362,7 @@ class SqliteFrontier:
 
 
 def _requeue(
-    _: Database, writer: Writer, *, ending: Ending, after: int, dry_run: bool
+    _: Database, writer: Writer, *, ending: EndedWith, after: int, dry_run: bool
 ) -> tuple[dict[int, int], int | None]:
     return writer.requeue(ending, after, dry_run=dry_run)
 
@@ -374,4 +372,4 @@ def _lose_slice(_: Database, writer: Writer, *, file_id: int, after: int) -> tup
 
 
 def _forget_slice(_: Database, writer: Writer, *, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:
-    return forget.forget_slice(writer, host_id, after, now)
+    return takedown.forget_slice(writer, host_id, after, now)

@@ -1,0 +1,95 @@
+"""Long changes to a store, made in slices beside a crawl: due dates, URLs to judge by changed rules, new keys."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import orjson
+
+from crawler.core.enums import TaskKind
+from crawler.core.models import Origin
+from crawler.core.url import KEY_RULES, first_key_of, kind_key_of
+from crawler.frontier.base import UndatedPage
+from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.database import Database
+
+_ALL = "all"
+
+
+def dated_to(database: Database) -> int | None:
+    """See Frontier.dated_to."""
+    known = database.get(sql.META, ("dated",))
+    return None if known == _ALL else int(known or 0)
+
+
+def undated(database: Database, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
+    """See Frontier.undated."""
+    last_id = int(database.get(sql.LAST_URL))
+    columns = orjson.loads(database.get(sql.UNDATED, (after + 1, after + rows)))
+    return [UndatedPage(*row) for row in columns], after + rows if after + rows < last_id else None
+
+
+def put_dates(database: Database, dates: Sequence[tuple[int, float]], mark: int | None) -> None:
+    """See Frontier.put_dates."""
+    flat: list[Any] = [value for date in dates for value in date]
+    with database.transaction():
+        database.run_many(*sql.PUT_DATES, flat, width=sql.DATE_WIDTH)
+        database.run(sql.PUT_META, ("dated", _ALL if mark is None else str(mark)))
+
+
+def judge_by(database: Database, rules: str) -> list[int]:
+    """See Frontier.judge_by."""
+    if database.get(sql.META, ("rules",)) == rules:
+        return []
+    with database.transaction():
+        database.run(sql.PUT_META, ("rules", rules))
+        database.run(sql.ALL_UNSWEPT)
+    host_ids: list[int] = orjson.loads(database.get(sql.HOST_IDS))
+    return host_ids
+
+
+def mark(database: Database, host_ids: Sequence[int]) -> None:
+    """See Frontier.unswept."""
+    with database.transaction():
+        for host_id in host_ids:
+            database.run(sql.PUT_UNSWEPT, (host_id,))
+
+
+def mark_of(database: Database, host_id: int) -> int:
+    """See Frontier.sweep_mark."""
+    return int(database.get(sql.SWEEP_MARK, (host_id,)) or 0)
+
+
+def swept(database: Database, host_id: int, found_mark: int) -> None:
+    """See Frontier.swept."""
+    if found_mark:
+        with database.transaction():
+            database.run(sql.SWEPT, (host_id, found_mark))
+
+
+RULES: Final = "key_rules"  # in `meta`
+SLICE: Final = 20_000  # rows that are looked at
+_DONE: Final = "rekeyed_to"
+
+
+def bring_up(database: Database) -> None:
+    """Bring every key of the store up to KEY_RULES; costs a pass over its URLs, once."""
+    if database.get(sql.META, (RULES,)) == str(KEY_RULES):
+        return
+    after, last = int(database.get(sql.META, (_DONE,)) or 0), int(database.get(sql.LAST_URL))
+    while after < last:
+        changed = []
+        for url_id, scheme, host, port, target, kind in orjson.loads(database.get(sql.QUERIES, (after, after + SLICE))):
+            url = f"{Origin(scheme, host, port)}{target}"
+            kind = TaskKind.PAGE if kind is None else TaskKind(kind)
+            first = first_key_of(url, kind)
+            if first is not None:
+                changed.append((url_id, first, kind_key_of(url, kind)))
+        after += SLICE
+        with database.transaction():
+            if changed:
+                database.run(sql.REKEY, (orjson.dumps(changed).decode(),))
+                database.run(sql.END_META, ("filter",))
+            database.run(sql.PUT_META, (_DONE, str(after)))
+    with database.transaction():
+        database.run(sql.PUT_META, (RULES, str(KEY_RULES)))
+        database.run(sql.END_META, (_DONE,))
