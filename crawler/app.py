@@ -35,8 +35,8 @@ from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspect.lost import insist_on_store
 from crawler.inspect.rules import fingerprint
 from crawler.obs.events import Event
+from crawler.obs.fetch_line import redact_text
 from crawler.obs.logs import Logs, configure
-from crawler.obs.redact import redact_text
 from crawler.parts import Parts
 from crawler.rundir import prepare, rules_of, same_delays, write_run_file
 from crawler.service import Service

@@ -27,8 +27,8 @@ from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.answer import table
 from crawler.inspect.why import Inquiry
 from crawler.obs.events import Event
+from crawler.obs.log_files import PENDING_LIMIT
 from crawler.obs.timestamp import timestamp
-from crawler.obs.writer import PENDING_LIMIT
 from crawler.parts import Parts
 from crawler.reload import Reloader
 from crawler.rundir import announce, rules_of, withdraw

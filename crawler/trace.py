@@ -51,7 +51,7 @@ from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store_reader import StoreReader as StoreReader
 from crawler.inspect.place import owner
 from crawler.settings.settings import Settings
-from crawler.sinks.warc_record import mask_request
+from crawler.sinks.warc import mask_request
 
 _REST_S: Final = 60.0  # stands in a robots verdict that is thrown away
 _FOR_LONG: Final = 99  # strikes

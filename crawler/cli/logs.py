@@ -20,7 +20,7 @@ from crawler.inspect.moments import parse_moment
 from crawler.inspect.parts import Parts
 from crawler.inspect.query import Line, Matcher, Query, host_names
 from crawler.obs.events import Event
-from crawler.obs.redact import redact
+from crawler.obs.fetch_line import redact
 from crawler.obs.timestamp import timestamp
 
 _POLL_S: Final = 0.2

@@ -18,7 +18,7 @@ from rich.text import Text
 from crawler.core.balance import Balance
 from crawler.core.words import counted
 from crawler.engine.snapshot import Snapshot
-from crawler.obs.redact import redact
+from crawler.obs.fetch_line import redact
 
 REFRESH_S: Final = (
     0.2  # how often a caller should update: five times a second reads as live, for half a percent of a core

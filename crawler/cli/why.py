@@ -21,7 +21,7 @@ from crawler.inspect.history import History, attempts, last_host_state, skipped_
 from crawler.inspect.moments import at_text, span_text
 from crawler.inspect.parts import Parts
 from crawler.inspect.why import Inquiry
-from crawler.obs.redact import redact_text
+from crawler.obs.fetch_line import redact_text
 
 _SHOWN: Final = 10  # attempts shown to a person
 _HEADLINES: Final = {

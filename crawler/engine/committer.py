@@ -30,7 +30,7 @@ from crawler.engine.tally import Tally
 from crawler.engine.upkeep import requeued
 from crawler.engine.worker import Visited
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
-from crawler.sinks.base import Mended, Sink, Vanished
+from crawler.sinks.base import Sink, SinkRecovered, Vanished
 
 GATHER_S: Final = 0.004  # how long records are made before others have a turn on the loop
 RETRY_S: Final = 1.0  # between attempts to commit on a full disk
@@ -153,11 +153,11 @@ class Committer:
 
     # -- the loop
 
-    async def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> Mended:
+    async def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> SinkRecovered:
         """Make the sinks agree with the store; returns what that took. Raises OSError, or the sink's own error for a
         damaged file.
         """
-        mended = Mended()
+        mended = SinkRecovered()
         for sink in self._sinks:
             ours = [file for file in known if file.sink == sink.name]
             changed = await self._in_thread(partial(sink.open, ours, store_is_copy=store_is_copy))

@@ -22,11 +22,11 @@ from crawler.engine.visit import Skipped
 from crawler.engine.worker import Visited
 from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
-from crawler.obs.fetchline import fetch_line
+from crawler.obs.fetch_line import fetch_line
 from crawler.obs.logs import Logs
 from crawler.obs.timestamp import timestamp
-from crawler.sinks.base import Mended, Vanished
-from crawler.sinks.closed import ClosedFile, inspect
+from crawler.sinks.base import SinkRecovered, Vanished
+from crawler.sinks.disk import ClosedFile, inspect
 
 REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
 _FAILURES_KEPT: Final = 10
@@ -226,9 +226,9 @@ class Reporter:
         if self._reading:
             await asyncio.gather(*self._reading)
 
-    def recovered(self, recovered: Recovered, mended: Mended) -> None:
+    def recovered(self, recovered: Recovered, mended: SinkRecovered) -> None:
         """A start found something to say: the last run did not end by itself, or output files were in the way."""
-        if recovered.clean and mended == Mended():
+        if recovered.clean and mended == SinkRecovered():
             return
         fields: dict[str, object] = {"clean": recovered.clean, "hosts": len(recovered.hosts)}
         if recovered.rests:

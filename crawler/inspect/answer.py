@@ -11,7 +11,7 @@ from crawler.core.models import Origin
 from crawler.core.words import counted
 from crawler.frontier.sqlite.store_reader import Row
 from crawler.inspect.moments import span_text
-from crawler.obs.redact import redact, redact_text
+from crawler.obs.fetch_line import redact, redact_text
 
 
 @dataclass(frozen=True, slots=True)

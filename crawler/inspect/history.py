@@ -13,7 +13,7 @@ import orjson
 from crawler.inspect.parts import Parts
 from crawler.inspect.query import Line
 from crawler.inspect.ranges import Stretch, bracket, cut, epoch, newest, select
-from crawler.obs.redact import redact
+from crawler.obs.fetch_line import redact
 
 BUDGET: Final = 64 * 1024 * 1024  # bytes looked through for earlier attempts: a tenth of a second, warm
 EVENTS_BUDGET: Final = 16 * 1024 * 1024

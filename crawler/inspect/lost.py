@@ -7,7 +7,7 @@ store has tables before the first output file is made.
 from pathlib import Path
 
 from crawler.core.words import counted
-from crawler.sinks.naming import archived
+from crawler.sinks.disk import archived
 
 
 class StoreLost(Exception):

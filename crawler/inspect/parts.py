@@ -1,6 +1,6 @@
 """The parts of a log that rotates: which files belong to it, in order, and their whole lines in blocks.
 
-Knows the names that `obs.files` and logrotate give, and the usual compressions. It does not know what a line says.
+Knows the names that `obs.log_files` and logrotate give, and the usual compressions. It does not know what a line says.
 Invariant: a part that is renamed while it is read is read once and to the end it had when it was opened.
 """
 

@@ -17,7 +17,7 @@ from crawler.inspect.parts import Parts
 from crawler.inspect.query import Line, Matcher, Query
 from crawler.inspect.ranges import epoch, select
 from crawler.inspect.tallies import HostTally, Tally
-from crawler.obs.redact import redact
+from crawler.obs.fetch_line import redact
 
 LISTED: Final = 10
 SEEDS_LISTED: Final = 20

@@ -18,12 +18,11 @@ from typing import Final, Protocol
 
 from crawler.core.words import worded
 from crawler.obs.events import CATALOGUE, Event
-from crawler.obs.files import JsonlFile
+from crawler.obs.fetch_line import redact_text
 from crawler.obs.lean_structlog import EventDict, WrappedLogger, structlog
+from crawler.obs.log_files import JsonlFile, LineWriter
 from crawler.obs.options import LogOptions
-from crawler.obs.redact import redact_text
 from crawler.obs.timestamp import timestamp
-from crawler.obs.writer import LineWriter
 
 FETCH_FILE: Final = "fetch.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
@@ -33,7 +32,7 @@ WARNINGS_KEPT: Final = 50  # for the status
 _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 
 
-class _Output(Protocol):
+class _LogOutput(Protocol):
     """Shows an event to a person. Called on the thread that logs."""
 
     def show(self, event: EventDict) -> None: ...
@@ -47,7 +46,7 @@ class Logs:
         options: LogOptions,
         directory: Path,
         *,
-        output: _Output | None,
+        output: _LogOutput | None,
         crawl_name: str,
         run_id: str,
         now: Callable[[], float],
@@ -142,7 +141,7 @@ class Logs:
             logging.captureWarnings(False)
         self._fetches.close()
         self._events.close()
-        if isinstance(self._output, _Lines):
+        if isinstance(self._output, _LineHandler):
             self._output.close()
 
     def _open(self, path: Path, options: LogOptions) -> JsonlFile:
@@ -184,7 +183,7 @@ def configure(
 
     Raises OSError if a log file cannot be opened; a full disk is not an error yet.
     """
-    output: _Output | None = None
+    output: _LogOutput | None = None
     if journal:
         output = _Journal()
     elif plain:
@@ -226,7 +225,7 @@ class _Console:
             return
 
 
-class _Lines:
+class _LineHandler:
     """key=value lines to stderr, through a thread: who reads them may stall (journald for 105-156 ms, a pipe for ever).
     A derived class says what is in front of the name, and which fields are left out.
     """
@@ -250,14 +249,14 @@ class _Lines:
         self._writer.close()
 
 
-class _Journal(_Lines):
+class _Journal(_LineHandler):
     """With a priority, as systemd reads it."""
 
     def front(self, event: EventDict) -> str:
         return f"<{_PRIORITY.get(event['level'], 6)}>"
 
 
-class _Plain(_Lines):
+class _Plain(_LineHandler):
     """With the time (UTC) and the level, for a file or a collector of logs."""
 
     left_out = ("ts", "level", "crawl", "run_id")

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 import tomli
 
-from crawler.obs.redact import redact_text
+from crawler.obs.fetch_line import redact_text
 from crawler.settings.kinds import Kind
 from crawler.settings.positions import Path as KeyPath
 from crawler.settings.positions import Positions

@@ -50,7 +50,7 @@ class SinkStrange(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class SinkRecovered:
     """What `open` had to do. `orphans`: files that were set aside, as they are called now; `finished` are those among
     them that were no mere remains of a commit. `cut`: files that were longer than the store knows, and are whole among
     the orphans. `missing`: files that were open when a backup was made, and are not there. `truncated_bytes`: of
@@ -63,8 +63,8 @@ class Mended:
     missing: tuple[str, ...] = ()
     truncated_bytes: int = 0
 
-    def __add__(self, other: "Mended") -> "Mended":
-        return Mended(
+    def __add__(self, other: "SinkRecovered") -> "SinkRecovered":
+        return SinkRecovered(
             self.orphans + other.orphans,
             self.finished + other.finished,
             self.cut + other.cut,
@@ -90,7 +90,7 @@ class Sink(Protocol):
     """
 
     name: str
-    mended: Mended
+    mended: SinkRecovered
 
     def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> list[SinkFile]:
         """Make the folder agree with the store: finish renames of `closing` files, cut `open` ones to their committed

@@ -17,10 +17,9 @@ from typing import Final
 from crawler.core.enums import FileLoss, SinkFileState
 from crawler.core.models import SinkFile
 from crawler.core.utc import utc_second
-from crawler.sinks.base import Mended, Vanished
-from crawler.sinks.disk import Disk
-from crawler.sinks.mend import UNFINISHED, Mender, set_aside
-from crawler.sinks.naming import Naming
+from crawler.sinks.base import SinkRecovered, Vanished
+from crawler.sinks.disk import Disk, Naming
+from crawler.sinks.recovery import UNFINISHED, SinkRecovery, set_aside
 
 FLUSH_BYTES = 1 << 20  # how much is gathered in memory before it is written: bounds a batch of large bodies
 
@@ -70,7 +69,7 @@ class SinkFiles:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.mended = Mended()
+        self.mended = SinkRecovered()
         self._naming = naming
         self._limit = limit
         self._now = now
@@ -85,12 +84,12 @@ class SinkFiles:
         """See `Sink.open`."""
         self._release()
         self._reset_due = False
-        self.mended = Mended()
+        self.mended = SinkRecovered()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._disk.sync_folder(self.folder.parent)
         self._home = self.folder.parent.stat()
         ours = {file.name: file for file in known if file.sink == self.name}
-        mender = Mender(self.folder, ours, naming=self._naming, disk=self._disk, store_is_copy=store_is_copy)
+        mender = SinkRecovery(self.folder, ours, naming=self._naming, disk=self._disk, store_is_copy=store_is_copy)
         mender.refuse_strangers()
         changed = []
         for name in sorted(ours):

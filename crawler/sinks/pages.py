@@ -10,9 +10,8 @@ from pathlib import Path
 import orjson
 
 from crawler.core.models import PageInfo, Record, RecordLocation
-from crawler.sinks.disk import Disk
+from crawler.sinks.disk import EXTENSIONS, Disk, Naming
 from crawler.sinks.files import SinkFiles, utc_text
-from crawler.sinks.naming import EXTENSIONS, Naming
 from crawler.sinks.options import SinkOptions
 
 LINE_BYTES = 65_536  # more than a line has: three URLs, a title of 512 characters, each perhaps escaped

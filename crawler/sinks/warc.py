@@ -7,27 +7,173 @@ Bodies over `STREAM_BYTES` are read twice in chunks, for the digest and for the 
 """
 
 import os
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 from isal import isal_zlib
 
-from crawler.core.models import BytesBody, Record, RecordLocation
-from crawler.sinks.disk import Disk
+from crawler.core.digest import digest_text
+from crawler.core.models import BytesBody, Fetched, Record, RecordLocation, Timings
+from crawler.sinks.disk import EXTENSIONS, Disk, Naming
 from crawler.sinks.files import OpenFile, SinkFiles, utc_text
-from crawler.sinks.naming import EXTENSIONS, Naming
 from crawler.sinks.options import SinkOptions
-from crawler.sinks.warc_record import (
-    CONFORMS_TO,
-    END,
-    RecordIds,
-    metadata_record,
-    request_record,
-    response_header,
-    revisit_profile,
-    warcinfo_record,
-)
+
+END = b"\r\n\r\n"  # what follows every block
+CONFORMS_TO = "http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/"
+# §6.7.3; the server said 304 to a conditional request.
+SAME_PAYLOAD_PROFILE = "http://netpreserve.org/warc/1.1/revisit/identical-payload-digest"  # §6.7.2
+NOT_MODIFIED_PROFILE = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
+
+_IDS_AT_ONCE = 256
+_SECRET_LINE = re.compile(rb"^((?:proxy-)?authorization|cookie):[^\r\n]*", re.IGNORECASE | re.MULTILINE)
+
+
+class RecordIds:
+    """Record identifiers (§5.2), version 4 UUIDs. `random_bytes` is asked for many at once: a system call each would
+    cost more than the rest of a header.
+    """
+
+    def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
+        self._random_bytes = random_bytes
+        self._ready: list[str] = []
+
+    def take(self) -> str:
+        """The next one, in the angle brackets it is written with."""
+        if not self._ready:
+            digits = self._random_bytes(16 * _IDS_AT_ONCE).hex()
+            self._ready = [_record_id(digits[at : at + 32]) for at in range(0, len(digits), 32)]
+        return self._ready.pop()
+
+
+def _record_id(x: str) -> str:
+    """RFC 9562 §5.4: version and variant take six of the random bits."""
+    return f"<urn:uuid:{x[:8]}-{x[8:12]}-4{x[13:16]}-{'89ab'[int(x[16], 16) & 3]}{x[17:20]}-{x[20:]}>"
+
+
+def revisit_profile(record: Record) -> str | None:
+    """Why a record need not hold a payload again: the server said 304 to a conditional request, or it sent the payload
+    that an earlier visit stored. None: it is a response of its own.
+    """
+    task, fetched = record.task, record.fetched
+    status = fetched.head.status_code
+    if status == 304:
+        return NOT_MODIFIED_PROFILE if task.etag is not None or task.last_modified is not None else None
+    if task.digest is None or task.digest != record.payload_digest or not task.is_revisit:
+        return None
+    is_whole = 200 <= status < 300 and fetched.truncated is None and fetched.payload.size > 0
+    return SAME_PAYLOAD_PROFILE if is_whole else None
+
+
+def mask_request(request: bytes) -> bytes:
+    """The request with the values of Authorization, Proxy-Authorization and Cookie replaced. Returns the same object
+    where there are none, as is usual.
+    """
+    lower = request.lower()
+    if b"\nauthorization:" in lower or b"\nproxy-authorization:" in lower or b"\ncookie:" in lower:
+        return _SECRET_LINE.sub(rb"\1: masked", request)
+    return request
+
+
+def warcinfo_record(fields: Iterable[tuple[str, str]], *, record_id: str, file_name: str, date: str) -> bytes:
+    """The record that describes those after it (§6.2). `fields` go into its block as they are, in order."""
+    block = _fields_block(fields)
+    return _whole(
+        f"WARC/1.1\r\nWARC-Type: warcinfo\r\nWARC-Record-ID: {record_id}\r\nWARC-Filename: {file_name}\r\n"
+        f"WARC-Date: {date}\r\nContent-Type: application/warc-fields\r\n",
+        block,
+    )
+
+
+def response_header(
+    record: Record,
+    *,
+    record_id: str,
+    info_id: str,
+    date: str,
+    block_digest: bytes,
+    block_bytes: int,
+    profile: str | None = None,
+    refers_to_date: str | None = None,
+) -> bytes:
+    """The header of a `response` or, with a `profile`, a `revisit` record (§6.3, §6.7), up to and with the empty line
+    before the block.
+
+    `block_bytes` is the length of the block, `block_digest` its SHA-256. `refers_to_date` is the WARC-Date of the
+    record that holds the payload, where that is known.
+    """
+    fetched = record.fetched
+    connection = fetched.connection
+    if profile is not None:
+        kind = "revisit"
+        about = f"WARC-Profile: {profile}\r\nWARC-Refers-To-Target-URI: {record.task.url}\r\n"
+        if refers_to_date is not None:
+            about += f"WARC-Refers-To-Date: {refers_to_date}\r\n"
+        if profile == SAME_PAYLOAD_PROFILE:  # that of a 304's empty payload would be misleading
+            about += f"WARC-Payload-Digest: {record.payload_digest}\r\n"
+    else:
+        kind = "response"
+        about = f"WARC-Payload-Digest: {record.payload_digest}\r\n"
+    if fetched.truncated is not None:
+        about += f"WARC-Truncated: {fetched.truncated.value}\r\n"
+    if connection.tls_version is not None:
+        # An adopted extension; the version of HTTP stands in the block already.
+        about += f"WARC-Protocol: tls/{connection.tls_version}\r\n"
+    return (
+        f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
+        f"WARC-Target-URI: {record.task.url}\r\nWARC-Date: {date}\r\nWARC-IP-Address: {connection.peer_address}\r\n"
+        f"{about}WARC-Block-Digest: {digest_text(block_digest)}\r\n"
+        f"Content-Type: application/http;msgtype=response\r\nContent-Length: {block_bytes}\r\n\r\n"
+    ).encode()
+
+
+def request_record(record: Record, *, record_id: str, response_id: str, info_id: str, date: str) -> bytes:
+    """The `request` record (§6.5) of a response, its secrets masked."""
+    fetched = record.fetched
+    return _whole(
+        f"WARC/1.1\r\nWARC-Type: request\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
+        f"WARC-Concurrent-To: {response_id}\r\nWARC-Target-URI: {record.task.url}\r\nWARC-Date: {date}\r\n"
+        f"WARC-IP-Address: {fetched.connection.peer_address}\r\nContent-Type: application/http;msgtype=request\r\n",
+        mask_request(fetched.request_bytes),
+    )
+
+
+def metadata_record(record: Record, *, record_id: str, response_id: str, info_id: str, date: str) -> bytes:
+    """The `metadata` record (§6.6) of a response: how it was found, and how long it took."""
+    return _whole(
+        f"WARC/1.1\r\nWARC-Type: metadata\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
+        f"WARC-Concurrent-To: {response_id}\r\nWARC-Target-URI: {record.task.url}\r\nWARC-Date: {date}\r\n"
+        "Content-Type: application/warc-fields\r\n",
+        _metadata_block(record, record.fetched),
+    )
+
+
+def _metadata_block(record: Record, fetched: Fetched) -> bytes:
+    task = record.task
+    found = f"via: {task.via}\r\nhopsFromSeed: {task.hop_path}\r\n" if task.via is not None else ""
+    lenient = "framing: lenient\r\n" if fetched.tainted else ""
+    return (
+        f"{found}source: {task.source.value}\r\nkind: {task.kind.value}\r\n"
+        f"fetchTimeMs: {_duration_ms(fetched.timings)}\r\n{lenient}"
+    ).encode()
+
+
+def _duration_ms(timings: Timings) -> int:
+    total_s = timings.resolve_s + timings.connect_s + timings.tls_s + timings.first_byte_s + timings.body_s
+    return round(total_s * 1000)
+
+
+def _fields_block(fields: Iterable[tuple[str, str]]) -> bytes:
+    """`application/warc-fields` (§4). A value is kept on its line, whatever a configuration put into it."""
+    return "".join(f"{name}: {' '.join(value.split())}\r\n" for name, value in fields).encode()
+
+
+def _whole(header: str, block: bytes) -> bytes:
+    """A record whose block is small: header with digest and length, block, end."""
+    rest = f"WARC-Block-Digest: {digest_text(sha256(block).digest())}\r\nContent-Length: {len(block)}\r\n\r\n"
+    return b"".join(((header + rest).encode(), block, END))
+
 
 STREAM_BYTES = 1 << 20  # fetch.spool_over's default: above it a body is in a file
 SMALL_BYTES = 2_048  # request and metadata records, and responses without much of a body

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import PageInfo, Record, SinkFile
-from crawler.sinks.base import Mended, Sink, SinkCorrupt, SinkStrange
+from crawler.sinks.base import Sink, SinkCorrupt, SinkRecovered, SinkStrange
 from crawler.sinks.files import SinkFiles
 from tests.support.disks import Crash, FaultyDisk
 from tests.support.records import make_record
@@ -194,7 +194,7 @@ def test_an_unknown_open_file_becomes_an_orphan(kind: Kind, tmp_path: Path) -> N
     (folder / "notes.txt.open").write_bytes(b"not ours")
     sink = kind.make(tmp_path)
     assert sink.open([]) == []
-    assert sink.mended == Mended(orphans=(f"{stem}.orphan.1",))
+    assert sink.mended == SinkRecovered(orphans=(f"{stem}.orphan.1",))
     assert (folder / f"{stem}.orphan.1").read_bytes() == b"new"
     assert (folder / f"{stem}.orphan").read_bytes() == b"older"
     write(sink, make_records(0, 1))
@@ -306,7 +306,7 @@ def test_a_complete_file_that_nobody_knows_is_set_aside(kind: Kind, tmp_path: Pa
     del store.files[second]
     again = kind.make(tmp_path)
     assert again.open(store.everything()) == []
-    assert again.mended == Mended(orphans=(f"{second}.orphan",), finished=(f"{second}.orphan",))
+    assert again.mended == SinkRecovered(orphans=(f"{second}.orphan",), finished=(f"{second}.orphan",))
     assert names(kind, tmp_path) == [first, f"{second}.orphan"]
     write(again, make_records(2, 1))
     assert again.sync()[0].name.endswith(f"-00002.{kind.extension}"), "a serial number was used again"
@@ -748,14 +748,14 @@ def test_an_open_file_is_kept_whole_only_for_a_backup(kind: Kind, tmp_path: Path
     restored = kind.make(tmp_path)
     [closed] = restored.open(list(backup.values()), store_is_copy=True)
     assert (closed.name, closed.state) == (path.stem, SinkFileState.CLOSED), "the log tells of records behind the cut"
-    assert restored.mended == Mended((f"{path.stem}.orphan",), (f"{path.stem}.orphan",), (path.stem,))
+    assert restored.mended == SinkRecovered((f"{path.stem}.orphan",), (f"{path.stem}.orphan",), (path.stem,))
     assert path.with_name(f"{path.stem}.orphan").read_bytes() == whole
     assert path.with_name(path.stem).read_bytes() == whole[: backup[path.stem].committed_bytes]
     path.with_name(path.stem).unlink()
     again = kind.make(tmp_path)
     path.write_bytes(whole)
     again.open(list(backup.values()))
-    assert again.mended == Mended(truncated_bytes=len(whole) - backup[path.stem].committed_bytes)
+    assert again.mended == SinkRecovered(truncated_bytes=len(whole) - backup[path.stem].committed_bytes)
     assert output(kind, tmp_path) == urls(make_records(0, 1))
 
 
@@ -770,7 +770,7 @@ def test_a_backup_may_be_put_back_where_its_open_files_are_not(kind: Kind, tmp_p
     restored = kind.make(tmp_path)
     [closed] = restored.open([known], store_is_copy=True)
     assert (closed.name, closed.state) == (known.name, SinkFileState.CLOSED)
-    assert restored.mended == Mended(missing=(known.name,))
+    assert restored.mended == SinkRecovered(missing=(known.name,))
     with pytest.raises(SinkCorrupt, match="is missing"):
         kind.make(tmp_path).open([known])
 
@@ -850,7 +850,7 @@ def test_an_open_file_that_vanishes_fails_the_sync_and_is_let_go(kind: Kind, tmp
     assert output(kind, tmp_path) == urls(make_records(2, 2))
     again = kind.make(tmp_path)
     assert again.open(store.everything()) == []
-    assert again.mended == Mended()
+    assert again.mended == SinkRecovered()
     assert output(kind, tmp_path) == urls(make_records(2, 2))
 
 

@@ -59,7 +59,7 @@ from crawler.fetch.fetcher import GateShut
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.base import Frontier, Receipt, Recovered
 from crawler.obs.events import Event
-from crawler.sinks.base import Mended, Vanished
+from crawler.sinks.base import SinkRecovered, Vanished
 from tests.support.memory_frontier import MemoryFrontier
 
 T = TypeVar("T")
@@ -370,7 +370,7 @@ class ListSink:
         self.committed: list[str] = []
         self.tail: list[str] = []
         self.fails: Callable[[str], BaseException | None] = lambda call: None
-        self.mended = Mended()
+        self.mended = SinkRecovered()
         self._full_at = full_at
         self._serial = 0
         self._in_file = 0

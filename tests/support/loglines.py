@@ -1,4 +1,4 @@
-"""Writes fetch.jsonl and events.jsonl as a crawl of many hosts would: the fields of `obs.fetchline`, made-up figures.
+"""Writes fetch.jsonl and events.jsonl as a crawl of many hosts would: the fields of `obs.fetch_line`, made-up figures.
 
 Deterministic for a seed. Knows the names of the log's fields and nothing of who reads them.
 """

@@ -12,7 +12,7 @@ from crawler.core.url import parse, target_of
 from crawler.fetch.cookies import CookieJar, CookieLimits
 from crawler.fetch.http1.message import build_request
 from crawler.fetch.options import FetchOptions
-from crawler.sinks.warc_record import mask_request
+from crawler.sinks.warc import mask_request
 from tests.support.fetching import client
 from tests.support.hostile import Certificates, ok, serve, table
 

@@ -6,7 +6,7 @@ from crawler.core.enums import TaskKind
 from crawler.core.models import Fetched, Origin
 from crawler.fetch.credentials import BadCredential, basic, bearer
 from crawler.fetch.options import FetchOptions, Secrets
-from crawler.sinks.warc_record import mask_request
+from crawler.sinks.warc import mask_request
 from tests.support.fetching import client
 from tests.support.hostile import Certificates, ok, serve, table
 

@@ -11,7 +11,7 @@ from crawler.core.outcomes import is_connection_error, is_lasting
 from crawler.fetch.credentials import basic
 from crawler.fetch.net.proxy import MAX_HEAD
 from crawler.fetch.options import FetchOptions, NetworkOptions, ProxyOptions
-from crawler.sinks.warc_record import mask_request
+from crawler.sinks.warc import mask_request
 from tests.support.fetching import client
 from tests.support.hostile import Certificates, ok, serve, table
 from tests.support.oddservers import closed_port

@@ -8,7 +8,7 @@ import orjson
 
 from crawler.inspect.follow import Follower
 from crawler.inspect.parts import Parts
-from crawler.obs.files import RotatingFile
+from crawler.obs.log_files import RotatingFile
 
 
 def lines(follower: Follower) -> list[bytes]:

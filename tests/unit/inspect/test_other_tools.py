@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from crawler.obs import fetchline
+from crawler.obs import fetch_line
 from crawler.obs.events import CATALOGUE, COMMON, Event
 from tests.support.loglines import fetch_lines, write
 
@@ -25,7 +25,7 @@ def lnav_format(name: str) -> dict[str, Any]:
 
 def test_lnav_knows_every_field_of_a_fetch() -> None:
     """A field that the program writes can be asked for by name."""
-    source = Path(fetchline.__file__).read_text()
+    source = Path(fetch_line.__file__).read_text()
     written = set(re.findall(r'line\["([a-z_]+)"\]', source)) | set(re.findall(r'^        "([a-z_]+)": ', source, re.M))
     known = set(lnav_format("fetch")["value"]) | {"ts"}
     assert len(written) > 30

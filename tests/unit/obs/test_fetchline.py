@@ -31,8 +31,8 @@ from crawler.core.models import (
     Task,
     Timings,
 )
-from crawler.obs.fetchline import fetch_line, next_of
-from crawler.obs.files import encode_line
+from crawler.obs.fetch_line import fetch_line, next_of
+from crawler.obs.log_files import encode_line
 from crawler.obs.timestamp import timestamp
 
 AT = 1_795_424_400.1234

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from crawler.obs import files
-from crawler.obs.files import JsonlFile, RotatingFile, encode_line
-from crawler.obs.writer import LineWriter
+from crawler.obs import log_files
+from crawler.obs.log_files import JsonlFile, LineWriter, RotatingFile, encode_line
 
 
 class Disk:
@@ -219,7 +218,7 @@ def test_a_half_written_buffer_is_cut_off(tmp_path: Path, monkeypatch: pytest.Mo
             return real_write(fd, bytes(data)[:size])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "write", write)
+    monkeypatch.setattr(log_files.os, "write", write)
     with pytest.raises(OSError, match="No space"):
         file.write(b'{"n":2}\n')
     monkeypatch.undo()
@@ -235,7 +234,7 @@ def test_starting_on_a_full_disk_is_safe(tmp_path: Path, monkeypatch: pytest.Mon
     def full(*_args: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "open", full)
+    monkeypatch.setattr(log_files.os, "open", full)
     file = RotatingFile(tmp_path / "a", rotate_size=1 << 20, keep=1)
     monkeypatch.undo()
     file.write(b'{"n":1}\n')

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from crawler.obs.events import CATALOGUE, Event, problems
-from crawler.obs.files import RotatingFile
+from crawler.obs.log_files import RotatingFile
 from crawler.obs.logs import Logs, configure
 from crawler.obs.options import LogOptions
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.obs.redact import redact, redact_text
+from crawler.obs.fetch_line import redact, redact_text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.sinks.closed import ClosedFile, inspect
+from crawler.sinks.disk import ClosedFile, inspect
 from tests.support.records import make_record
 from tests.support.sinks import make_warc
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crawler.core.models import PageInfo
-from crawler.sinks.naming import FileName, Naming, archived
+from crawler.sinks.disk import FileName, Naming, archived
 from tests.support.disks import FaultyDisk
 from tests.support.records import make_record
 from tests.support.sinks import make_pages, make_warc

@@ -9,7 +9,7 @@ import pytest
 
 from crawler.core.digest import digest_text
 from crawler.sinks.files import utc_text
-from crawler.sinks.warc_record import RecordIds, mask_request, warcinfo_record
+from crawler.sinks.warc import RecordIds, mask_request, warcinfo_record
 
 
 @pytest.mark.parametrize("data", [b"", b"a", bytes(range(256))])

@@ -14,9 +14,8 @@ from typing import Final
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import SinkFile
-from crawler.sinks.base import Mended, SinkCorrupt, SinkStrange
-from crawler.sinks.disk import Disk
-from crawler.sinks.naming import Naming
+from crawler.sinks.base import SinkCorrupt, SinkRecovered, SinkStrange
+from crawler.sinks.disk import Disk, Naming
 
 UNFINISHED: Final = frozenset((SinkFileState.OPEN, SinkFileState.CLOSING))
 
@@ -31,7 +30,7 @@ def set_aside(disk: Disk, path: Path, stem: str) -> str:
     return orphan
 
 
-class Mender:
+class SinkRecovery:
     """`known` are the files of this sink that the store knows, closed ones too, by name. `store_is_copy`: the store is
     a backup put back, so what lies beyond a committed length may have been acknowledged by the one it replaced.
     """
@@ -51,9 +50,9 @@ class Mender:
         self._truncated_bytes = 0
 
     @property
-    def done(self) -> Mended:
+    def done(self) -> SinkRecovered:
         """What was done so far, for the log."""
-        return Mended(
+        return SinkRecovered(
             tuple(self._orphans), tuple(self._finished), tuple(self._cut), tuple(self._missing), self._truncated_bytes
         )
 
