@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from crawler.admin.protocol import Refused
+from crawler.admin.protocol import CommandRefused
 from crawler.client import Client, make_client
 from crawler.core.enums import Exit, Source
 from crawler.core.hours import Hours
@@ -85,21 +85,21 @@ class Reloader:
         """SIGHUP: the log says how it went."""
         try:
             await self.reload()
-        except Refused:
+        except CommandRefused:
             return
 
     # -- reading
 
     async def _read(self, dry_run: bool) -> Settings:
         if self._read_again is None:
-            raise Refused("this crawl has no configuration file that could be read again", Exit.CONFIGURATION)
+            raise CommandRefused("this crawl has no configuration file that could be read again", Exit.CONFIGURATION)
         try:
             return (await asyncio.to_thread(self._read_again)).settings
         except ConfigurationError as error:
             if not dry_run:
                 self._failed(error.problems)
             details = {"problems": [_fields_of(problem) for problem in error.problems]}
-            raise Refused(f"{error}\nthe configuration in force stays", Exit.CONFIGURATION, details) from None
+            raise CommandRefused(f"{error}\nthe configuration in force stays", Exit.CONFIGURATION, details) from None
 
     def _failed(self, problems: Sequence[Problem]) -> None:
         self.last_succeeded = False
@@ -154,7 +154,7 @@ class Reloader:
         except (OSError, LocalProtocolError) as error:
             problem = Problem("", 0, 0, str(error))
             self._failed([problem])
-            raise Refused(f"{error}\nthe configuration in force stays", Exit.CONFIGURATION) from None
+            raise CommandRefused(f"{error}\nthe configuration in force stays", Exit.CONFIGURATION) from None
 
     # -- telling
 
@@ -205,7 +205,7 @@ class Reloader:
             if client is not None:
                 await client.close()
             self._failed([Problem("", 0, 0, f"the store cannot take it: {error}")])
-            raise Refused(f"the store cannot take it: {error}", Exit.IO) from None
+            raise CommandRefused(f"the store cannot take it: {error}", Exit.IO) from None
         politeness = new.politeness_options()
         # Not the plan's: a seed's redirect may have brought a host in while the store was asked.
         parts.admission.scope = self._scope_under(new)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from crawler import __version__, daemon
 from crawler.admin.commands import QUIET, Commands, brief
-from crawler.admin.control import Arguments, Caller, ControlServer
+from crawler.admin.control_server import Arguments, Caller, ControlServer
 from crawler.admin.metrics import Beside, exposition
 from crawler.engine.health import Health
 from crawler.engine.history import POINT_S, History
@@ -128,7 +128,7 @@ class Service:
         """Listen. Raises SocketTaken, OSError."""
         listen = self.reloader.settings.admin.listen
         if listen is not None:
-            from crawler.admin.web import WebServer  # aiohttp takes a fifth of a second to import
+            from crawler.admin.status_page import WebServer  # aiohttp takes a fifth of a second to import
 
             self._web = WebServer(listen, Watch(self), self._parts.clock)
             await self._web.open()

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from crawler.admin.control import Arguments, Command
-from crawler.admin.protocol import Refused
+from crawler.admin.control_server import Arguments, Command
+from crawler.admin.protocol import CommandRefused
 from crawler.core.clock import Clock
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.models import Origin
@@ -116,7 +116,7 @@ class Commands:
 
     def _refuse_while_draining(self) -> None:
         if self._crawl.is_draining:
-            raise Refused("the crawl is ending; the same command works once it has", Exit.WAITING)
+            raise CommandRefused("the crawl is ending; the same command works once it has", Exit.WAITING)
 
     def _in_flight(self) -> int:
         return sum(len(lease.tasks) for lease in self._scheduler.leases_out.values())
@@ -127,7 +127,7 @@ class Commands:
         urls = _texts(arguments, "urls")
         priority = arguments.get("priority", 0)
         if not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
-            raise Refused('"priority" must be a number between -1000000 and 1000000')
+            raise CommandRefused('"priority" must be a number between -1000000 and 1000000')
         found, refused = judge_added(urls, self._admission.scope, priority)
         receipt, told = await _stored(add(self._frontier, found, refused, self._clock.now()))
         self._scheduler.stored(receipt)
@@ -140,13 +140,13 @@ class Commands:
         try:
             wanted = ending(_some(arguments, "error_type"), _some(arguments, "status"))
         except ValueError as error:
-            raise Refused(str(error)) from None
+            raise CommandRefused(str(error)) from None
         if hosts := _some(arguments, "host"):
             is_one = host_test(tuple(hosts))
             known = self._scheduler.books.hosts.values()
             wanted = replace(wanted, host_ids=tuple(host.id for host in known if is_one(host.origin.host.strip("[]"))))
             if not wanted.host_ids:
-                raise Refused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
+                raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
         counts = await _stored(self._frontier.requeue(wanted, dry_run=dry_run))
         if not dry_run:
             requeued(self._scheduler, counts)
@@ -158,7 +158,7 @@ class Commands:
         try:
             targets = [Target.of(text) for text in _texts(arguments, "targets")]
         except UrlError as error:
-            raise Refused(str(error)) from None
+            raise CommandRefused(str(error)) from None
         done = []
         for target in targets:
             hosts = list(self._scheduler.books.hosts.values())
@@ -176,7 +176,7 @@ class Commands:
         """Suspects are queued, and their templates never suspected again."""
         name, template = _name(arguments), arguments.get("template")
         if template is not None and not isinstance(template, str):
-            raise Refused('"template" must be a text')
+            raise CommandRefused('"template" must be a text')
         hosts = [host for host in self._scheduler.books.hosts.values() if host.origin.host == name]
         ids = {host.id for host in hosts}
         released, queued = await _stored(release(self._frontier, ids, template, self._clock.now()))
@@ -190,7 +190,7 @@ class Commands:
         """In force at once; the answer comes when it is in the store, and holds for good."""
         reason = arguments.get("reason", "")
         if not isinstance(reason, str) or len(reason) > 1_000:
-            raise Refused('"reason" must be a text of 1000 characters at most')
+            raise CommandRefused('"reason" must be a text of 1000 characters at most')
         block = self._block_of(arguments, host_only=_flag(arguments, "host_only"), reason=reason)
         name = block.name
         self._blocks.add(block)
@@ -198,8 +198,8 @@ class Commands:
         cut = self._cut(lambda origin: not self._blocks.permits(origin))
         try:
             new = await _stored(self._frontier.block(block))
-        except Refused as refused:
-            raise Refused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
+        except CommandRefused as refused:
+            raise CommandRefused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
         held = self._blocks.get(name) or block
         return {"name": name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": cut}
 
@@ -208,14 +208,14 @@ class Commands:
         try:
             return block_of(text, host_only=host_only, reason=reason, at=self._clock.now())
         except UrlError as error:
-            raise Refused(f'"{text}" is no host: {error}') from None
+            raise CommandRefused(f'"{text}" is no host: {error}') from None
 
     async def _unblock(self, arguments: Arguments) -> object:
         name = _name(arguments)
         if not await _stored(self._frontier.unblock(name)):
             above = self._blocks.covers(name)
             words = f"{name} is blocked by {above.name}" if above is not None else f"{name} is not blocked"
-            raise Refused(words, Exit.FINDINGS)
+            raise CommandRefused(words, Exit.FINDINGS)
         self._blocks.remove(name)
         return {"name": name, "hosts": self._scheduler.blocks_changed()}
 
@@ -228,20 +228,20 @@ async def _stored(storing: Awaitable[Any]) -> Any:
     try:
         return await storing
     except FrontierFull as error:
-        raise Refused(f"could not be stored: {error}", Exit.IO) from None
+        raise CommandRefused(f"could not be stored: {error}", Exit.IO) from None
 
 
 def _flag(arguments: Arguments, name: str) -> bool:
     value = arguments.get(name, False)
     if not isinstance(value, bool):
-        raise Refused(f'"{name}" must be true or false')
+        raise CommandRefused(f'"{name}" must be true or false')
     return value
 
 
 def _text(arguments: Arguments, name: str) -> str:
     value = arguments.get(name)
     if not isinstance(value, str):
-        raise Refused(f'"{name}" must be a text')
+        raise CommandRefused(f'"{name}" must be a text')
     return value
 
 
@@ -251,13 +251,13 @@ def _name(arguments: Arguments) -> str:
     try:
         return blocked_name(text)
     except UrlError as error:
-        raise Refused(f'"{text}" is no host: {error}') from None
+        raise CommandRefused(f'"{text}" is no host: {error}') from None
 
 
 def _texts(arguments: Arguments, name: str) -> list[str]:
     value = arguments.get(name)
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise Refused(f'"{name}" must be a list of texts')
+        raise CommandRefused(f'"{name}" must be a list of texts')
     return value
 
 

@@ -21,7 +21,7 @@ MAX_ANSWER: Final = 64 * 1024 * 1024  # bytes that a client reads before it give
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ControlRequest:
     """A command and what it is to be done to."""
 
     command: str
@@ -32,7 +32,7 @@ class Malformed(Exception):
     """Not of this protocol; the message is for a person."""
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """The command was understood and cannot be done. `exit_code` is that of the command line, `details` are for
     programs.
     """
@@ -48,13 +48,13 @@ def encode_request(command: str, arguments: Mapping[str, object]) -> bytes:
     try:
         line = orjson.dumps({"command": command, "arguments": dict(arguments)}) + b"\n"
     except TypeError:  # half a surrogate pair: how Python holds bytes of a command line that are no UTF-8
-        raise Refused("an argument is not UTF-8") from None
+        raise CommandRefused("an argument is not UTF-8") from None
     if len(line) > MAX_REQUEST:
         raise Malformed(f"a request has {MAX_REQUEST} bytes at most")
     return line
 
 
-def decode_request(line: bytes) -> Request:
+def decode_request(line: bytes) -> ControlRequest:
     """Raises Malformed."""
     try:
         found = orjson.loads(line)
@@ -65,14 +65,14 @@ def decode_request(line: bytes) -> Request:
     arguments = found.get("arguments", {})
     if not isinstance(arguments, dict):
         raise Malformed('"arguments" must be an object')
-    return Request(command, arguments)
+    return ControlRequest(command, arguments)
 
 
 def encode_result(result: object) -> bytes:
     return orjson.dumps({"ok": True, "result": result}) + b"\n"
 
 
-def encode_refusal(refused: Refused) -> bytes:
+def encode_refusal(refused: CommandRefused) -> bytes:
     answer = {"ok": False, "exit": refused.exit_code, "message": str(refused), "details": refused.details}
     return orjson.dumps(answer) + b"\n"
 
@@ -88,7 +88,7 @@ def decode_answer(line: bytes) -> Any:
     if found["ok"]:
         return found.get("result")
     exit_code, details = found.get("exit"), found.get("details")
-    raise Refused(
+    raise CommandRefused(
         str(found.get("message", "")),
         exit_code if isinstance(exit_code, int) else Exit.BUG,
         details if isinstance(details, dict) else {},

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import orjson
 
-from crawler.admin.client import Control
+from crawler.admin.control_client import Control
 from crawler.cli.failures import say
 from crawler.cli.look import Pen, counted, is_terminal, printable, table
 from crawler.cli.place import locate, place_options

@@ -5,7 +5,7 @@ It does not know what is asked of the daemon. Invariant: a daemon that is not th
 
 from pathlib import Path
 
-from crawler.admin.client import Control, Unreachable
+from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.place import locate
 
 

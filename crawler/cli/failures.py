@@ -59,9 +59,9 @@ def exit_for(error: BaseException) -> int | None:
 
 
 def _of_a_crawl(error: BaseException) -> int | None:
-    from crawler.admin.client import NotAllowed, Unreachable
-    from crawler.admin.protocol import Malformed, Refused
-    from crawler.admin.socketpath import SocketTaken
+    from crawler.admin.control_client import NotAllowed, Unreachable
+    from crawler.admin.protocol import CommandRefused, Malformed
+    from crawler.admin.socket_path import SocketTaken
     from crawler.daemon import EndedAtOnce
     from crawler.fetch.http1.message import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
@@ -74,7 +74,7 @@ def _of_a_crawl(error: BaseException) -> int | None:
     if isinstance(error, EndedAtOnce):
         say(f"{error}: ended at once; what was committed is safe, the same command goes on from there")
         return 128 + error.number
-    if isinstance(error, Refused):
+    if isinstance(error, CommandRefused):
         say(str(error))
         return error.exit_code
     codes: list[tuple[type[BaseException], int]] = [

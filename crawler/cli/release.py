@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from crawler.admin.client import Control
+from crawler.admin.control_client import Control
 from crawler.cli.failures import say
 from crawler.cli.look import counted
 from crawler.cli.place import locate, place_options

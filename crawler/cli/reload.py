@@ -8,7 +8,7 @@ from typing import Any
 import click
 import orjson
 
-from crawler.admin.client import Unreachable
+from crawler.admin.control_client import Unreachable
 from crawler.cli.daemon import reach
 from crawler.cli.look import count, counted
 from crawler.cli.place import place_options

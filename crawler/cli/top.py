@@ -16,7 +16,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from crawler.admin.client import Control, Unreachable
+from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.daemon import reach
 from crawler.cli.look import count, counted, is_terminal, printable, size
 from crawler.cli.place import locate, place_options

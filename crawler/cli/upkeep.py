@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO, TypeVar
 
 import click
 
-from crawler.admin.client import Control
+from crawler.admin.control_client import Control
 from crawler.cli.failures import say
 from crawler.cli.look import counted
 from crawler.cli.options import refuse_files

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.admin.client import Control
+from crawler.admin.control_client import Control
 from tests.support.crawls import Crawl, ended, run, running
 from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from crawler.admin.client import Control
+from crawler.admin.control_client import Control
 from tests.support.crawls import Crawl, Ran, ended, run, running
 from tests.support.interrupted import wait_for_requests, wait_until
 from tests.support.nginx import Nginx

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from crawler.admin import control, protocol, socketpath
-from crawler.admin.client import Control, NotAllowed, Unreachable
-from crawler.admin.control import Arguments, Caller, ControlServer
-from crawler.admin.protocol import Malformed, Refused
+from crawler.admin import control_server, protocol, socket_path
+from crawler.admin.control_client import Control, NotAllowed, Unreachable
+from crawler.admin.control_server import Arguments, Caller, ControlServer
+from crawler.admin.protocol import CommandRefused, Malformed
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def echo(arguments: Arguments) -> object:
 
 
 async def refuse(_: Arguments) -> object:
-    raise Refused("not now", 75, {"why": "tested"})
+    raise CommandRefused("not now", 75, {"why": "tested"})
 
 
 class Heard:
@@ -95,7 +95,7 @@ async def test_a_refusal_brings_words_and_an_exit_code(folder: Path) -> None:
     """What cannot be done comes out as Refused at the other end, with its details."""
     heard = Heard()
     async with serving(folder / "c", heard):
-        with pytest.raises(Refused, match="not now") as caught:
+        with pytest.raises(CommandRefused, match="not now") as caught:
             await in_thread(folder / "c", lambda client: client.call("refuse"))
     assert (caught.value.exit_code, caught.value.details) == (75, {"why": "tested"})
     assert heard.commands == [("refuse", "not now")]
@@ -138,7 +138,7 @@ async def test_half_a_line_is_no_request(folder: Path) -> None:
 async def test_silent_clients_make_room_for_others(folder: Path) -> None:
     """With every place taken by clients that say nothing, the longest idle is hung up on for the next."""
     async with serving(folder / "c"):
-        silent = [await asyncio.open_unix_connection(str(folder / "c")) for _ in range(control.MAX_CLIENTS + 3)]
+        silent = [await asyncio.open_unix_connection(str(folder / "c")) for _ in range(control_server.MAX_CLIENTS + 3)]
         assert len(await raw(folder / "c", b'{"command": "echo"}\n')) == 1
         assert await silent[0][0].read() == b""
         for _, writer in silent:
@@ -147,7 +147,7 @@ async def test_silent_clients_make_room_for_others(folder: Path) -> None:
 
 async def test_a_client_that_does_not_read_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer is dropped after a while; others are served meanwhile."""
-    monkeypatch.setattr(control, "ANSWER_S", 0.05)
+    monkeypatch.setattr(control_server, "ANSWER_S", 0.05)
 
     async def large(_: Arguments) -> object:
         return "x" * 8_000_000
@@ -200,7 +200,7 @@ async def test_a_path_too_long_for_the_kernel_works_all_the_same(folder: Path) -
 
 async def test_a_stale_socket_is_replaced(folder: Path) -> None:
     """One that a killed daemon left behind is in nobody's way."""
-    socketpath.listen(folder / "c", mode=0o660, key="admin.socket").close()
+    socket_path.listen(folder / "c", mode=0o660, key="admin.socket").close()
     assert (folder / "c").exists()
     with pytest.raises(Unreachable, match="nobody listens"):
         Control(folder / "c")
@@ -211,14 +211,14 @@ async def test_a_stale_socket_is_replaced(folder: Path) -> None:
 async def test_what_is_not_ours_is_not_removed(folder: Path) -> None:
     """A file at the socket's path, or a socket that somebody listens on, stays as it is."""
     (folder / "file").write_text("precious")
-    with pytest.raises(socketpath.SocketTaken, match="is no socket"):
-        socketpath.listen(folder / "file", mode=0o660, key="admin.socket")
+    with pytest.raises(socket_path.SocketTaken, match="is no socket"):
+        socket_path.listen(folder / "file", mode=0o660, key="admin.socket")
     assert (folder / "file").read_text() == "precious"
     with (
-        socketpath.listen(folder / "c", mode=0o660, key="admin.socket"),
-        pytest.raises(socketpath.SocketTaken, match="another program listens"),
+        socket_path.listen(folder / "c", mode=0o660, key="admin.socket"),
+        pytest.raises(socket_path.SocketTaken, match="another program listens"),
     ):
-        socketpath.listen(folder / "c", mode=0o660, key="admin.socket")
+        socket_path.listen(folder / "c", mode=0o660, key="admin.socket")
 
 
 def test_nobody_there_is_said_in_words(folder: Path) -> None:
@@ -235,12 +235,12 @@ def test_a_socket_of_somebody_else_is_named(folder: Path) -> None:
     """Who owns it and which group may use it."""
     folder.chmod(0o755)
     code = (
-        "import os, sys; from pathlib import Path; from crawler.admin.client import Control, NotAllowed\n"
+        "import os, sys; from pathlib import Path; from crawler.admin.control_client import Control, NotAllowed\n"
         "os.setgid(65534); os.setuid(65534)\n"
         "try: Control(Path(sys.argv[1]))\n"
         "except NotAllowed as error: print(error)"
     )
-    with socketpath.listen(folder / "c", mode=0o660, key="admin.socket"):
+    with socket_path.listen(folder / "c", mode=0o660, key="admin.socket"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(folder / "c")], capture_output=True, text=True, timeout=60, check=False
         )
@@ -251,7 +251,7 @@ def test_a_socket_of_somebody_else_is_named(folder: Path) -> None:
 def test_a_daemon_that_does_not_answer_is_given_up(folder: Path) -> None:
     """It listens and says nothing, as a process that was stopped does."""
     with (
-        socketpath.listen(folder / "c", mode=0o660, key="admin.socket"),
+        socket_path.listen(folder / "c", mode=0o660, key="admin.socket"),
         Control(folder / "c") as client,
         pytest.raises(Unreachable, match=r"has not answered for 0\.05 seconds"),
     ):
@@ -261,7 +261,7 @@ def test_a_daemon_that_does_not_answer_is_given_up(folder: Path) -> None:
 @pytest.mark.parametrize("answer", [b"hello\n", b"[]\n", b'{"ok": "yes"}\n'])
 def test_an_answer_of_another_protocol_is_told(folder: Path, answer: bytes) -> None:
     """Something else listens at the path."""
-    with socketpath.listen(folder / "c", mode=0o660, key="admin.socket") as listening, Control(folder / "c") as client:
+    with socket_path.listen(folder / "c", mode=0o660, key="admin.socket") as listening, Control(folder / "c") as client:
         listening.setblocking(True)
         peer: socket.socket = listening.accept()[0]
         with peer:
@@ -278,6 +278,6 @@ def test_a_request_that_is_too_long_is_not_sent() -> None:
 
 def test_an_argument_that_is_no_utf8_is_refused() -> None:
     """Python holds its bytes as half surrogate pairs; the command line says so and ends with 2."""
-    with pytest.raises(Refused, match="not UTF-8") as caught:
+    with pytest.raises(CommandRefused, match="not UTF-8") as caught:
         protocol.encode_request("block", {"host": b"\xff".decode("utf-8", "surrogateescape")})
     assert caught.value.exit_code == 2

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from crawler.admin import web
-from crawler.admin.web import WebServer
+from crawler.admin import status_page
+from crawler.admin.status_page import WebServer
 from crawler.engine.clock import SystemClock
 
 
@@ -154,7 +154,7 @@ async def test_what_is_not_there_is_told(target: str) -> None:
 
 async def test_no_foreign_address_is_named() -> None:
     """Everything that is served comes from here; what uPlot's licence line names is not loaded."""
-    for path in web.STATIC.iterdir():
+    for path in status_page.STATIC.iterdir():
         if path.suffix in (".html", ".css", ".js") and not path.name.startswith("uplot"):
             found = re.findall(r"""(?:https?:)?//[^\s"'`)]+""", path.read_text())
             assert [url for url in found if not url.startswith("// ") and "…" not in url] == [], path
@@ -164,7 +164,7 @@ async def test_no_foreign_address_is_named() -> None:
 
 async def test_a_hundred_watchers_share_one_status(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many look, a status is made once a second."""
-    monkeypatch.setattr(web, "EVERY_S", 0.05)
+    monkeypatch.setattr(status_page, "EVERY_S", 0.05)
     watched = Watched()
     async with serving(watched) as (server, port):
         watchers = [await watch(port) for _ in range(100)]
@@ -196,8 +196,8 @@ async def event(reader: asyncio.StreamReader) -> bytes:
 
 async def test_a_watcher_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it does not take is not kept for it; others are served meanwhile."""
-    monkeypatch.setattr(web, "WRITE_S", 0.2)
-    monkeypatch.setattr(web, "EVERY_S", 0.001)
+    monkeypatch.setattr(status_page, "WRITE_S", 0.2)
+    monkeypatch.setattr(status_page, "EVERY_S", 0.001)
     watched = Watched()
     watched.filling = "x" * 1_000_000
     async with serving(watched) as (server, port):
@@ -211,7 +211,7 @@ async def test_a_watcher_that_does_not_read_is_given_up(monkeypatch: pytest.Monk
 
 async def test_more_watchers_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the page's other parts go on."""
-    monkeypatch.setattr(web, "MAX_STREAMS", 2)
+    monkeypatch.setattr(status_page, "MAX_STREAMS", 2)
     async with serving(Watched()) as (_, port):
         watchers = [await watch(port) for _ in range(2)]
         assert (await ask(port, "/api/events"))[0] == 503
@@ -237,7 +237,7 @@ async def test_it_listens_on_a_unix_socket_too() -> None:
 
 async def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dripped or not begun; what is asked meanwhile is answered, and a connection may ask again within the time."""
-    monkeypatch.setattr(web, "HEAD_S", 0.3)
+    monkeypatch.setattr(status_page, "HEAD_S", 0.3)
     async with serving(Watched()) as (_, port), asyncio.timeout(20):
         silent, silent_writer = await asyncio.open_connection("127.0.0.1", port)
         slow, slow_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -257,7 +257,7 @@ async def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatc
 
 async def test_more_connections_than_places_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are there go on; a place that is given back is taken."""
-    monkeypatch.setattr(web, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(status_page, "MAX_CONNECTIONS", 3)
     async with serving(Watched()) as (_, port), asyncio.timeout(20):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -277,7 +277,7 @@ async def test_more_connections_than_places_are_hung_up_on(monkeypatch: pytest.M
 
 async def test_a_page_that_is_not_taken_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """It held its connection and the whole page for ever."""
-    monkeypatch.setattr(web, "WRITE_S", 0.1)
+    monkeypatch.setattr(status_page, "WRITE_S", 0.1)
     watched = Watched()
     watched.filling = "x" * 20_000_000
     async with serving(watched) as (server, port), asyncio.timeout(30):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from crawler.admin.client import Unreachable
+from crawler.admin.control_client import Unreachable
 from crawler.cli.top import _Watch, frame, sparks
 from crawler.inspect.hosts import HostView
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from crawler.admin import socketpath
+from crawler.admin import socket_path
 from crawler.admin.protocol import MAX_ANSWER, Malformed, decode_answer, encode_request
 
 CALL_S: Final = 10.0
@@ -41,7 +41,7 @@ class Control:
     def __init__(self, path: Path, *, timeout_s: float = CALL_S) -> None:
         self._path = path
         try:
-            self._socket = socketpath.connect(path, timeout_s)
+            self._socket = socket_path.connect(path, timeout_s)
         except OSError as error:
             raise _explained(path, error) from None
         self._rest = b""

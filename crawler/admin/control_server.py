@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from crawler.admin import socketpath
+from crawler.admin import socket_path
 from crawler.admin.protocol import (
     MAX_REQUEST,
+    CommandRefused,
     Malformed,
-    Refused,
     decode_request,
     encode_refusal,
     encode_result,
@@ -44,7 +44,7 @@ class Caller:
 
 
 @dataclass(slots=True, eq=False)
-class _Client:
+class _ControlConnection:
     writer: asyncio.StreamWriter
     is_busy: bool = False
 
@@ -65,7 +65,7 @@ class ControlServer:
         self._commands = commands
         self._on_command = on_command
         self._socket: socket.socket | None = None
-        self._clients: dict[_Client, None] = {}  # the longest idle first
+        self._clients: dict[_ControlConnection, None] = {}  # the longest idle first
 
     @property
     def clients(self) -> int:
@@ -74,7 +74,7 @@ class ControlServer:
 
     def open(self) -> None:
         """Listen; `run` answers. Raises SocketTaken, OSError."""
-        self._socket = socketpath.listen(self._path, mode=MODE, key="admin.socket")
+        self._socket = socket_path.listen(self._path, mode=MODE, key="admin.socket")
 
     async def run(self) -> None:
         """Answer until cancelled. A command that raises anything but Refused is a bug, and comes out here."""
@@ -95,15 +95,15 @@ class ControlServer:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            socketpath.remove(self._path)
+            socket_path.remove(self._path)
         for client in list(self._clients):
             client.writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Client(writer)
+        client = _ControlConnection(writer)
         if len(self._clients) >= MAX_CLIENTS and not self._make_room():
             with suppress(OSError, TimeoutError):
-                await self._write(client, encode_refusal(Refused("too many clients", Exit.UNREACHABLE)))
+                await self._write(client, encode_refusal(CommandRefused("too many clients", Exit.UNREACHABLE)))
             writer.transport.abort()
             return
         self._clients[client] = None
@@ -129,13 +129,13 @@ class ControlServer:
                 return True
         return False
 
-    async def _line(self, client: _Client, reader: asyncio.StreamReader) -> bytes | None:
+    async def _line(self, client: _ControlConnection, reader: asyncio.StreamReader) -> bytes | None:
         """The next request; None when there is none to come."""
         try:
             async with asyncio.timeout(REQUEST_S):
                 return await reader.readuntil(b"\n")
         except asyncio.LimitOverrunError:
-            await self._write(client, encode_refusal(Refused(f"a request has {MAX_REQUEST} bytes at most")))
+            await self._write(client, encode_refusal(CommandRefused(f"a request has {MAX_REQUEST} bytes at most")))
         except (asyncio.IncompleteReadError, TimeoutError):
             pass
         return None
@@ -144,19 +144,19 @@ class ControlServer:
         try:
             request = decode_request(line)
         except Malformed as error:
-            return encode_refusal(Refused(str(error)))
+            return encode_refusal(CommandRefused(str(error)))
         command = self._commands.get(request.command)
         if command is None:
-            return encode_refusal(Refused(f'no command "{request.command}"'))
+            return encode_refusal(CommandRefused(f'no command "{request.command}"'))
         try:
             result = await command(request.arguments)
-        except Refused as refused:
+        except CommandRefused as refused:
             self._on_command(request.command, request.arguments, caller, str(refused))
             return encode_refusal(refused)
         self._on_command(request.command, request.arguments, caller, None)
         return encode_result(result)
 
-    async def _write(self, client: _Client, answer: bytes) -> None:
+    async def _write(self, client: _ControlConnection, answer: bytes) -> None:
         """Raises TimeoutError if it is not taken."""
         client.writer.write(answer)
         async with asyncio.timeout(ANSWER_S):

@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from crawler.admin import metrics, socketpath
+from crawler.admin import metrics, socket_path
 from crawler.core.about import about
 from crawler.core.clock import Clock
 
@@ -65,7 +65,7 @@ class Watched(Protocol):
         """As `crawler why URL --json`."""
 
 
-class _Refused(asyncio.Protocol):
+class _HttpRefusal(asyncio.Protocol):
     """Hangs up at once."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,7 +74,7 @@ class _Refused(asyncio.Protocol):
 
 def _logger() -> logging.Logger:
     """aiohttp's, without what it says of requests that are no HTTP or too large: those are their senders' faults."""
-    logger = logging.getLogger("crawler.admin.web")
+    logger = logging.getLogger("crawler.admin.status_page")
     if not logger.filters:
         logger.addFilter(_is_ours)
     return logger
@@ -126,7 +126,7 @@ class WebServer:
         await runner.setup()
         loop = asyncio.get_running_loop()
         if self._listen.startswith("/"):
-            sock = socketpath.listen(Path(self._listen), mode=0o660, key=KEY)
+            sock = socket_path.listen(Path(self._listen), mode=0o660, key=KEY)
             self._server = await loop.create_unix_server(self._accept, sock=sock)
         else:
             host, _, port = self._listen.rpartition(":")
@@ -139,7 +139,7 @@ class WebServer:
     def _accept(self) -> asyncio.Protocol:
         """The protocol of a new connection; beyond MAX_CONNECTIONS one that hangs up."""
         server = self._runner.server if self._runner is not None else None
-        return _Refused() if server is None or len(server.connections) >= MAX_CONNECTIONS else server()
+        return _HttpRefusal() if server is None or len(server.connections) >= MAX_CONNECTIONS else server()
 
     async def _sweep(self) -> None:
         """Give up readers that take nothing: what is written to them has not moved for WRITE_S."""
@@ -166,7 +166,7 @@ class WebServer:
             await self._runner.cleanup()
             self._runner = None
             if self._listen.startswith("/"):
-                socketpath.remove(Path(self._listen))
+                socket_path.remove(Path(self._listen))
 
     def _routes(self) -> dict[str, Callable[[web.Request], Awaitable[web.StreamResponse]]]:
         return {
