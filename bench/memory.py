@@ -22,7 +22,7 @@ from bench.serve import PORT, Served, nginx
 from bench.trips import OpenGate
 from crawler.client import make_client
 from crawler.core.models import Fetched, Origin, Task
-from crawler.engine.clock import SystemClock
+from crawler.engine.system_clock import SystemClock
 from crawler.settings import load
 
 SIZES = (0, 8_000, 26_000, 96_000)

@@ -21,7 +21,7 @@ import uvloop
 
 from crawler.client import Client, make_client
 from crawler.core.models import Fetched, Origin, Task
-from crawler.engine.clock import SystemClock
+from crawler.engine.system_clock import SystemClock
 from crawler.settings import load
 
 TRIP_S = 0.1

@@ -24,12 +24,12 @@ from crawler.core.models import Discovered, Suspects
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.descriptors import connections_within
-from crawler.engine.clock import SystemClock
-from crawler.engine.ending import Ending, ending
-from crawler.engine.snapshot import Snapshot
-from crawler.engine.summary import summarise
-from crawler.engine.upkeep import FORGOTTEN_RULE
-from crawler.engine.views import Views
+from crawler.engine.monitoring.ending import Ending, ending
+from crawler.engine.monitoring.snapshot import Snapshot
+from crawler.engine.monitoring.summary import summarise
+from crawler.engine.monitoring.views import Views
+from crawler.engine.operations import FORGOTTEN_RULE
+from crawler.engine.system_clock import SystemClock
 from crawler.frontier.base import FrontierFull
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspect.lost import insist_on_store

@@ -15,26 +15,23 @@ from crawler.core.hours import Hours
 from crawler.core.models import Lease
 from crawler.core.scope import Scope
 from crawler.core.url import seed
-from crawler.engine.admission import Admission
-from crawler.engine.blocks import Blocks
-from crawler.engine.books import Books
-from crawler.engine.clock import SystemClock, utc_offset_s
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
-from crawler.engine.gate import AddressGate
-from crawler.engine.large import LARGE_AT_ONCE
-from crawler.engine.listings import Listings
-from crawler.engine.rejudge import Rejudger
-from crawler.engine.report import Reporter
-from crawler.engine.revisits import Revisits
-from crawler.engine.rules import RulesCache
-from crawler.engine.scheduler import Scheduler
-from crawler.engine.seen import RecentKeys
-from crawler.engine.tally import Tally
-from crawler.engine.traps import TrapWatch
-from crawler.engine.valve import Valve
-from crawler.engine.visit import Reader
-from crawler.engine.worker import Worker
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.monitoring.event_log import EventLog
+from crawler.engine.pages.recent_urls import RecentKeys
+from crawler.engine.pages.response_processor import LARGE_AT_ONCE, ResponseProcessor
+from crawler.engine.pages.revisits import Revisits
+from crawler.engine.pages.traps import TrapWatch
+from crawler.engine.pages.url_list_policy import UrlListPolicy
+from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
+from crawler.engine.pages.worker import Worker
+from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.scheduling.blocklist import Blocklist
+from crawler.engine.scheduling.host_table import HostTable
+from crawler.engine.scheduling.rate_limits import AddressRateLimiter, CrawlRateLimiter
+from crawler.engine.scheduling.scheduler import Scheduler
+from crawler.engine.system_clock import SystemClock, utc_offset_s
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs
@@ -60,9 +57,9 @@ def assemble(
     rng = random.Random()  # noqa: S311 - jitter, not secrets
     politeness, scope_options = settings.politeness_options(), settings.scope_options()
     fetch, engine, identity = settings.fetch_options(), settings.engine_options(mode), settings.identity_options()
-    tally = Tally()
+    tally = CrawlCounters()
     leases_out: Callable[[], int] = lambda: len(scheduler.leases_out)  # noqa: E731 - scheduler comes below
-    reporter = Reporter(
+    reporter = EventLog(
         logs,
         clock,
         output,
@@ -70,8 +67,8 @@ def assemble(
         in_flight=leases_out,
         tell=(lambda words: None) if logs.is_shown else tell,
     )
-    gate = AddressGate(settings.address_politeness(), clock)
-    blocks = Blocks()
+    gate = AddressRateLimiter(settings.address_politeness(), clock)
+    blocks = Blocklist()
     client = make_client(
         settings,
         clock=clock,
@@ -81,13 +78,13 @@ def assemble(
         spool_directory=str(output),
         on_event=lambda name, fields: reporter.event(Event(name), fields),
     )
-    valve = Valve(clock, Hours(engine.hours, utc_offset_s) if engine.hours else None, client.bandwidth)
+    valve = CrawlRateLimiter(clock, Hours(engine.hours, utc_offset_s) if engine.hours else None, client.bandwidth)
     valve.on_hours = reporter.hours
     queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
-    books = Books(
+    books = HostTable(
         politeness=politeness, scope=scope_options, clock=clock, rng=rng, on_event=reporter.event, blocks=blocks
     )
-    rules = RulesCache(identity.robots_token)
+    rules = RobotsCache(identity.robots_token)
     revisits = Revisits(settings.recrawl_options(mode), frontier=frontier, clock=clock, rng=rng)
     traps = TrapWatch(settings.trap_options(), frontier, clock, rng, reporter.event)
     scheduler = Scheduler(
@@ -105,12 +102,12 @@ def assemble(
     )
     obeys = politeness.robots == "obey"
     seed_hosts = [seed(text)[1].host for text in settings.seeds]
-    admission = Admission(Scope(scope_options, seed_hosts, settings.trap_options()), rules, obeys)
-    rejudger = Rejudger(
+    admission = UrlPolicy(Scope(scope_options, seed_hosts, settings.trap_options()), rules, obeys)
+    rejudger = Reevaluation(
         frontier=frontier, scheduler=scheduler, admission=admission, clock=clock, on_event=reporter.event
     )
     seen = RecentKeys()
-    reader = Reader(
+    reader = ResponseProcessor(
         content=settings.content_options(),
         fetch=fetch,
         token=identity.robots_token,
@@ -120,7 +117,7 @@ def assemble(
         seen=seen,
         in_links=revisits.in_links if revisits.enabled else None,
     )
-    listings = Listings(
+    listings = UrlListPolicy(
         mode=settings.sitemaps(mode), frontier=frontier, seen=seen, trusts_dates_of=revisits.trusts_dates_of
     )
 

@@ -9,21 +9,20 @@ from pathlib import Path
 
 from crawler.clients import Clients
 from crawler.core.clock import Clock
-from crawler.engine.admission import Admission
-from crawler.engine.blocks import Blocks
-from crawler.engine.books import Books
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
-from crawler.engine.gate import AddressGate
-from crawler.engine.listings import Listings
-from crawler.engine.rejudge import Rejudger
-from crawler.engine.report import Reporter
-from crawler.engine.revisits import Revisits
-from crawler.engine.scheduler import Scheduler
-from crawler.engine.tally import Tally
-from crawler.engine.valve import Valve
-from crawler.engine.visit import Reader
-from crawler.engine.worker import Worker
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.monitoring.event_log import EventLog
+from crawler.engine.pages.response_processor import ResponseProcessor
+from crawler.engine.pages.revisits import Revisits
+from crawler.engine.pages.url_list_policy import UrlListPolicy
+from crawler.engine.pages.url_policy import UrlPolicy
+from crawler.engine.pages.worker import Worker
+from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.scheduling.blocklist import Blocklist
+from crawler.engine.scheduling.host_table import HostTable
+from crawler.engine.scheduling.rate_limits import AddressRateLimiter, CrawlRateLimiter
+from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Frontier
 from crawler.obs.logs import Logs
 from crawler.settings.settings import Mode
@@ -35,22 +34,22 @@ class Parts:
 
     crawl: Crawl
     scheduler: Scheduler
-    books: Books
-    gate: AddressGate
-    admission: Admission
+    books: HostTable
+    gate: AddressRateLimiter
+    admission: UrlPolicy
     committer: Committer
-    reporter: Reporter
-    tally: Tally
+    reporter: EventLog
+    tally: CrawlCounters
     clients: Clients
-    reader: Reader
+    reader: ResponseProcessor
     workers: Sequence[Worker]
-    blocks: Blocks
-    valve: Valve
+    blocks: Blocklist
+    valve: CrawlRateLimiter
     frontier: Frontier
     clock: Clock
     logs: Logs
     output: Path
-    rejudger: Rejudger
+    rejudger: Reevaluation
     revisits: Revisits
-    listings: Listings
+    listings: UrlListPolicy
     mode: Mode

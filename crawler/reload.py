@@ -18,7 +18,7 @@ from crawler.core.hours import Hours
 from crawler.core.models import Discovered
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, seed
-from crawler.engine.clock import utc_offset_s
+from crawler.engine.system_clock import utc_offset_s
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.frontier.base import FrontierFull
 from crawler.inspect.rules import fingerprint

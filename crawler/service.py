@@ -15,14 +15,14 @@ from crawler import __version__, daemon
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control_server import Arguments, Caller, ControlServer
 from crawler.admin.metrics import Beside, exposition
-from crawler.engine.health import Health
-from crawler.engine.history import POINT_S, History
-from crawler.engine.pace import SAMPLE_S, Pace
-from crawler.engine.report import REMEMBERED
-from crawler.engine.rules import BUDGET_BYTES as RULES_BYTES
-from crawler.engine.status import Bounded, StatusView
-from crawler.engine.stock import PREFETCH_ALL
-from crawler.engine.views import Views
+from crawler.engine.monitoring.event_log import REMEMBERED
+from crawler.engine.monitoring.health import Health
+from crawler.engine.monitoring.rate_history import POINT_S, RateHistory
+from crawler.engine.monitoring.rates import SAMPLE_S, RateMeter
+from crawler.engine.monitoring.status import Bounded, StatusView
+from crawler.engine.monitoring.views import Views
+from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
+from crawler.engine.scheduling.prefetch import PREFETCH_ALL
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect.answer import table
 from crawler.inspect.why import Inquiry
@@ -64,7 +64,7 @@ class Service:
     ) -> None:
         self._parts = parts
         self._views = views
-        self._pace = Pace(parts.tally, parts.clock)
+        self._pace = RateMeter(parts.tally, parts.clock)
         self._about = {
             "crawl": settings.crawl.name,
             "mode": mode,
@@ -104,7 +104,7 @@ class Service:
             status=self.status,
             stop=daemon.ask_to_stop,
         )
-        self.history = History(parts.tally, parts.reporter.meters, parts.clock.mono())
+        self.history = RateHistory(parts.tally, parts.reporter.meters, parts.clock.mono())
         self.health = Health(
             crawl=parts.crawl,
             scheduler=parts.scheduler,

@@ -34,15 +34,14 @@ from crawler.core.outcomes import RetryDecision, fate, is_connection_error, is_l
 from crawler.core.politeness import CLOCK_GUARD_S, host_delay, politeness_key, rest_s, retry_after_s
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, seed
-from crawler.engine import robots_visit
-from crawler.engine.admission import Admission
-from crawler.engine.blocks import Blocks
-from crawler.engine.clock import SystemClock
-from crawler.engine.gate import AddressGate
-from crawler.engine.hosts import Host, Key
-from crawler.engine.rules import RulesCache
-from crawler.engine.seen import RecentKeys
-from crawler.engine.visit import Reader, Reading
+from crawler.engine.pages import robots
+from crawler.engine.pages.recent_urls import RecentKeys
+from crawler.engine.pages.response_processor import ProcessedResponse, ResponseProcessor
+from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
+from crawler.engine.scheduling.blocklist import Blocklist
+from crawler.engine.scheduling.host import Host, PolitenessKey
+from crawler.engine.scheduling.rate_limits import AddressRateLimiter
+from crawler.engine.system_clock import SystemClock
 from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.http1.message import Framing, RemoteProtocolError, body_framing, hop_fields, is_persistent
 from crawler.fetch.net.address import AddressPolicy
@@ -160,10 +159,10 @@ class _Tracer:
         source = Source.SEED if is_seed else Source.LINK
         task = Task(0, url, depth=0 if is_seed else 1, hop_path="" if is_seed else "L", source=source)
         scope = Scope(settings.scope_options(), [known.host for _, known in seeds], settings.trap_options())
-        self._admission = Admission(scope, RulesCache(self._token), self._obeys)
+        self._admission = UrlPolicy(scope, RobotsCache(self._token), self._obeys)
         denied = scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=source)
         self._trace = Trace(url, origin, self._clock.now(), task, denied, verifies=settings.tls_options().verify)
-        self._reader = Reader(
+        self._reader = ResponseProcessor(
             content=settings.content_options(),
             fetch=settings.fetch_options(),
             token=self._token,
@@ -185,7 +184,7 @@ class _Tracer:
         client = make_client(
             self._settings,
             clock=clock,
-            gate=AddressGate(self._settings.address_politeness(), clock),
+            gate=AddressRateLimiter(self._settings.address_politeness(), clock),
             memory=self._settings.engine_options("crawl").memory,
             spool_directory=None,
             permits=self._blocks.permits,
@@ -226,11 +225,11 @@ class _Tracer:
                 trace.robots = RobotsTrace(tuple(hops), not_asked="no connection")
                 return result
             outcome = self._reader.outcome_of(task, result)
-            moved = robots_visit.redirect_of(task, outcome)
+            moved = robots.redirect_of(task, outcome)
             if moved is None:
                 break
             origin, task = moved
-        record, rules = robots_visit.verdict_of(
+        record, rules = robots.verdict_of(
             outcome,
             known=None,
             now=self._clock.now(),
@@ -238,7 +237,7 @@ class _Tracer:
             token=self._token,
             limits=self._settings.fetch_options(),
         )
-        host = Host(0, self._origin, Key(self._origin.host, 0.0))
+        host = Host(0, self._origin, PolitenessKey(self._origin.host, 0.0))
         host.robots = record
         self._admission.rules.put(host, rules, stored=True)
         trace.robots = RobotsTrace(tuple(hops), record, self._admission.judge_robots(trace.url, host))
@@ -298,7 +297,9 @@ class _Tracer:
         trace.rest_s = self._rest_s(outcome)
 
     def _rest_s(self, outcome: Outcome) -> float | None:
-        """For how long the host would rest that was never asked before (as `engine.books` has it); None: not at all."""
+        """For how long the host would rest that was never asked before (as `engine.scheduling.host_table` has it);
+        None: not at all.
+        """
         rng = random.Random(0)  # noqa: S311 - jitter
         if isinstance(outcome, Fetched) and pushes_back(outcome):
             wait_s = retry_after_s(outcome.head, self._clock.now())
@@ -307,7 +308,7 @@ class _Tracer:
             return rest_s(_FOR_LONG if is_lasting(outcome.error_type) else 0, rng, ever_answered=False)
         return None
 
-    def _tell_reading(self, reading: Reading, links: list[Link]) -> None:
+    def _tell_reading(self, reading: ProcessedResponse, links: list[Link]) -> None:
         trace = self._trace
         if isinstance(reading.outcome, Redirected):
             trace.brings_in = self._admission.widen(trace.task, reading.outcome) or ""
@@ -322,9 +323,9 @@ class _Tracer:
         ]
 
 
-def _blocks_of(settings: Settings) -> Blocks:
+def _blocks_of(settings: Settings) -> Blocklist:
     """The blocks of the crawl that the configuration is of; none if it names no store, or one that is not there yet."""
-    blocks = Blocks()
+    blocks = Blocklist()
     named = settings.output.directory is not None or settings.frontier.path is not None
     if named and settings.frontier_path.exists():
         with StoreReader(settings.frontier_path, is_live=owner(settings.frontier_path) is not None) as reader:

@@ -16,13 +16,10 @@ from crawler.core.enums import Exit, StoppedBy
 from crawler.core.models import Origin
 from crawler.core.url import UrlError
 from crawler.core.words import counted, worded
-from crawler.engine.admission import Admission
-from crawler.engine.blocks import Blocks, block_of, blocked_name
 from crawler.engine.crawl import Crawl
-from crawler.engine.scheduler import Scheduler
-from crawler.engine.upkeep import (
+from crawler.engine.operations import (
     MAX_PRIORITY,
-    Target,
+    TakedownTarget,
     add,
     ending,
     forget,
@@ -32,6 +29,9 @@ from crawler.engine.upkeep import (
     requeued,
     told_of,
 )
+from crawler.engine.pages.url_policy import UrlPolicy
+from crawler.engine.scheduling.blocklist import Blocklist, block_of, blocked_name
+from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import BlockedHost, Frontier, FrontierFull
 from crawler.inspect.query import host_test
 
@@ -53,10 +53,10 @@ class Commands:
         *,
         crawl: Crawl,
         scheduler: Scheduler,
-        admission: Admission,
+        admission: UrlPolicy,
         frontier: Frontier,
         clock: Clock,
-        blocks: Blocks,
+        blocks: Blocklist,
         cut: Callable[[Callable[[Origin], bool]], int],
         reloads: Reloads,
         status: Callable[[], Mapping[str, object]],
@@ -156,7 +156,7 @@ class Commands:
         """Takedowns, one after the other; all targets are read before the first is forgotten."""
         self._refuse_while_draining()
         try:
-            targets = [Target.of(text) for text in _texts(arguments, "targets")]
+            targets = [TakedownTarget.of(text) for text in _texts(arguments, "targets")]
         except UrlError as error:
             raise CommandRefused(str(error)) from None
         done = []

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from crawler.core.enums import CloseReason, OutcomeWord
-from crawler.engine.meters import BOUNDS_S, Histogram, Meters
-from crawler.engine.status import Status
+from crawler.engine.monitoring.latency import BOUNDS_S, Histogram, LatencyMeters
+from crawler.engine.monitoring.status import Status
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -24,7 +24,7 @@ class Beside:
     progress_at: float
 
 
-def exposition(status: Status, meters: Meters, stats: PoolStats, beside: Beside) -> str:
+def exposition(status: Status, meters: LatencyMeters, stats: PoolStats, beside: Beside) -> str:
     """The whole page."""
     counts, rates = status.counts, status.rates
     outcomes = {str(word): counts.outcomes.get(word, 0) for word in OutcomeWord}

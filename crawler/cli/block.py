@@ -18,7 +18,7 @@ from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_data
 from crawler.cli.upkeep import with_store
 from crawler.core.enums import Exit
-from crawler.engine.blocks import Blocks, block_of, blocked_name
+from crawler.engine.scheduling.blocklist import Blocklist, block_of, blocked_name
 from crawler.frontier.base import Frontier, Recovered
 from crawler.obs.timestamp import timestamp
 
@@ -61,7 +61,7 @@ def block(
 
         async def put(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
             new = await frontier.block(wanted)
-            covering = Blocks()
+            covering = Blocklist()
             held = next((one for one in await frontier.blocks() if one.name == wanted.name), wanted)
             covering.load([held])
             hosts = sum(not covering.permits(host.origin) for host in recovered.hosts)

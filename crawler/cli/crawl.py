@@ -17,7 +17,7 @@ from crawler.core.enums import Exit, StoppedBy
 
 if TYPE_CHECKING:
     from crawler.app import Result
-    from crawler.engine.ending import Ending
+    from crawler.engine.monitoring.ending import Ending
 
 _SUSPECTS_SAID: Final = 10  # templates
 

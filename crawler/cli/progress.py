@@ -17,7 +17,7 @@ from rich.text import Text
 
 from crawler.core.balance import Balance
 from crawler.core.words import counted
-from crawler.engine.snapshot import Snapshot
+from crawler.engine.monitoring.snapshot import Snapshot
 from crawler.obs.fetch_line import redact
 
 REFRESH_S: Final = (

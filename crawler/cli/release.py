@@ -12,8 +12,8 @@ from crawler.cli.look import counted
 from crawler.cli.place import locate, place_options
 from crawler.cli.upkeep import with_store
 from crawler.core.enums import Exit
-from crawler.engine import upkeep
-from crawler.engine.blocks import blocked_name
+from crawler.engine import operations
+from crawler.engine.scheduling.blocklist import blocked_name
 from crawler.frontier.base import Frontier, Recovered
 
 
@@ -34,7 +34,7 @@ def release(
 
         async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
             host_ids = {row.id for row in recovered.hosts if row.origin.host == host}
-            released, _ = await upkeep.release(frontier, host_ids, template, time.time())
+            released, _ = await operations.release(frontier, host_ids, template, time.time())
             return {"templates": released}
 
         answer = with_store(located, store)

@@ -1,7 +1,7 @@
 """Commands that change what is to be fetched: add, requeue, forget. Beside a running crawl they go through its control
 socket; while none runs they open the store themselves, and a crawl that starts meanwhile is told to wait.
 
-What each does is in `engine/upkeep.py`. Invariant: both ways end in the same store and say the same words.
+What each does is in `engine/operations.py`. Invariant: both ways end in the same store and say the same words.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from crawler.cli.options import refuse_files
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit
 from crawler.core.scope import Scope
-from crawler.engine import upkeep
+from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspect.lost import insist_on_store
@@ -45,7 +45,7 @@ _PATIENCE_S: Final = 3_600.0  # a takedown of a host with millions of URLs takes
     type=click.File(errors="replace"),
     help="A file with a URL a line; # begins a comment.",
 )
-@click.option("--priority", type=click.IntRange(-upkeep.MAX_PRIORITY, upkeep.MAX_PRIORITY), default=0,
+@click.option("--priority", type=click.IntRange(-operations.MAX_PRIORITY, operations.MAX_PRIORITY), default=0,
               help="Smaller goes first; links have 0.")  # fmt: skip
 @place_options
 def add(
@@ -81,8 +81,8 @@ def add(
         async def store(frontier: Frontier, recovered: Recovered) -> None:
             scope = _scope(located, recovered)
             for part in _slices(texts):
-                found, out = upkeep.judge_added(part, scope, priority)
-                take((await upkeep.add(frontier, found, out, time.time()))[1])
+                found, out = operations.judge_added(part, scope, priority)
+                take((await operations.add(frontier, found, out, time.time()))[1])
 
         with_store(located, store)
     click.echo(f"{totals['added']} added, {totals['known']} known already, {len(refused)} refused")
@@ -116,7 +116,7 @@ def requeue(
             raise click.UsageError("--file stands alone")
         return _requeue_files(locate(config, overrides, output), [name.removesuffix(".open") for name in files])
     try:
-        wanted = upkeep.ending(errors, statuses)
+        wanted = operations.ending(errors, statuses)
     except ValueError as error:
         raise click.UsageError(f"{error} (--error-type WORD, --status CODE)") from None
     hosts = host_names(hosts)
@@ -176,7 +176,7 @@ def forget(
     the WARC files in takedown.jsonl. Names and URLs are whole: patterns are refused. Exit code 1 if nothing of one was
     known; it is kept out all the same.
     """
-    wanted = [upkeep.Target.of(text) for text in targets]
+    wanted = [operations.TakedownTarget.of(text) for text in targets]
     located = locate(config, overrides, output)
     place = located.place
     if place.pid() is not None:
@@ -185,9 +185,9 @@ def forget(
     else:
 
         async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
-            done = [(one, await upkeep.forget(frontier, one, time.time())) for one in wanted]
+            done = [(one, await operations.forget(frontier, one, time.time())) for one in wanted]
             hosts = [row.origin.host for row in recovered.hosts]
-            return {"forgotten": [upkeep.told_of(one, erased, hosts) for one, erased in done]}
+            return {"forgotten": [operations.told_of(one, erased, hosts) for one, erased in done]}
 
         answer = with_store(located, store)
     for one in answer["forgotten"]:

@@ -339,7 +339,7 @@ class RobotsRecord:
 class TemplateRow:
     """What is known of a URL template of a host (`core.url_templates`). `pages` counts its settled HTML pages, for
     `traps.max_pages_per_template`; `spent` its suspects whose fetching made it grow with more of the same, `good` those
-    that brought something new (`engine.traps`). `since_at` is when it was first suspected, `released_at` when an
+    that brought something new (`engine.pages.traps`). `since_at` is when it was first suspected, `released_at` when an
     operator let it be fetched for good.
     """
 

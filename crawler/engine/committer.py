@@ -24,11 +24,11 @@ from crawler.core.models import (
     RecordLocation,
     SinkFile,
 )
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.operations import requeued
 from crawler.engine.options import EngineOptions
-from crawler.engine.scheduler import Scheduler
-from crawler.engine.tally import Tally
-from crawler.engine.upkeep import requeued
-from crawler.engine.worker import Visited
+from crawler.engine.pages.worker import Visited
+from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
 from crawler.sinks.base import Sink, SinkRecovered, Vanished
 
@@ -56,7 +56,7 @@ class Committer:
         frontier: Frontier,
         sinks: Sequence[Sink],
         scheduler: Scheduler,
-        tally: Tally,
+        tally: CrawlCounters,
         clock: Clock,
         options: EngineOptions,
         output: Path,

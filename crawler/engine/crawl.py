@@ -11,13 +11,13 @@ from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.enums import StoppedBy
-from crawler.engine.agenda import NEVER
-from crawler.engine.clock import StepWatch
 from crawler.engine.committer import Committer
 from crawler.engine.options import EngineOptions
-from crawler.engine.rejudge import Rejudger
-from crawler.engine.scheduler import Scheduler
-from crawler.engine.worker import Worker
+from crawler.engine.pages.worker import Worker
+from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.scheduling.ready_queue import NEVER
+from crawler.engine.scheduling.scheduler import Scheduler
+from crawler.engine.system_clock import StepWatch
 from crawler.frontier.base import FrontierFull
 
 _CHECK_S: Final = 1.0  # the end is looked for at least this often
@@ -38,7 +38,7 @@ class Crawl:
         clock: Clock,
         options: EngineOptions,
         on_drain: Callable[[StoppedBy], None],
-        rejudger: Rejudger,
+        rejudger: Reevaluation,
     ) -> None:
         self._scheduler = scheduler
         self._workers = workers

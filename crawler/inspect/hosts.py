@@ -14,7 +14,7 @@ from crawler.core.models import Origin
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import host_delay, politeness_key
 from crawler.core.words import counted, unreadable_robots
-from crawler.engine.blocks import Blocks
+from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspect.eta import Turns, eta_s, gap_of
 from crawler.inspect.tallies import HostTally
@@ -73,7 +73,7 @@ def views(
     `open_now` the connections open to a host; None if no crawl runs.
     """
     rests = reader.rests()
-    blocks = Blocks()
+    blocks = Blocklist()
     blocks.load(reader.blocks())
     suspects: dict[int, list[int]] = {}
     for row in reader.suspects():
@@ -174,7 +174,7 @@ def _state(
     row: Row,
     next_at: float,
     rest: Row | None,
-    blocks: Blocks,
+    blocks: Blocklist,
     states: Mapping[tuple[str, int], Mapping[str, Any]],
     now: float,
 ) -> tuple[str, float | None, str]:

@@ -1,7 +1,7 @@
 """The rules a crawl judges URLs by, as it writes them into run.json and as an inspector reads them back.
 
 Values only, without secrets: no header field and no seed is in it, only the hosts of the seeds. It does not know how
-the rules came about (`settings`) nor how they judge (`core.scope`, `engine.admission`).
+the rules came about (`settings`) nor how they judge (`core.scope`, `engine.pages.url_policy`).
 Invariant: `load(dump(rules)) == rules`; what a newer version added is passed over.
 """
 

@@ -17,7 +17,7 @@ from crawler.core.scope import Scope, compile_pattern
 from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, session_ids, target_of, typed
 from crawler.core.url_templates import templates_of
 from crawler.core.words import unreadable_robots
-from crawler.engine.blocks import Blocks
+from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspect import errands
@@ -172,7 +172,7 @@ class Inquiry:
         if self._reader is None:
             return
         host = case.origin.host
-        blocks = Blocks()
+        blocks = Blocklist()
         blocks.load(self._reader.blocks())
         block = blocks.covers(host)
         if block is not None:

@@ -37,24 +37,22 @@ from crawler.core.models import (
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse
-from crawler.engine.admission import Admission
-from crawler.engine.books import Books
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
-from crawler.engine.gate import AddressGate
-from crawler.engine.hosts import Host
-from crawler.engine.large import LARGE_AT_ONCE
-from crawler.engine.listings import Listings
+from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.options import EngineOptions
-from crawler.engine.rejudge import Rejudger
-from crawler.engine.revisits import Revisits
-from crawler.engine.rules import RulesCache
-from crawler.engine.scheduler import Scheduler
-from crawler.engine.seen import RecentKeys
-from crawler.engine.tally import Tally
-from crawler.engine.traps import TrapWatch
-from crawler.engine.visit import Reader, Skipped
-from crawler.engine.worker import Visited, Worker
+from crawler.engine.pages.recent_urls import RecentKeys
+from crawler.engine.pages.response_processor import LARGE_AT_ONCE, ResponseProcessor, SkippedLink
+from crawler.engine.pages.revisits import Revisits
+from crawler.engine.pages.traps import TrapWatch
+from crawler.engine.pages.url_list_policy import UrlListPolicy
+from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
+from crawler.engine.pages.worker import Visited, Worker
+from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.scheduling.host import Host
+from crawler.engine.scheduling.host_table import HostTable
+from crawler.engine.scheduling.rate_limits import AddressRateLimiter
+from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.fetcher import GateShut
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.base import Frontier, Receipt, Recovered
@@ -302,7 +300,7 @@ class Web:
     """
 
     clock: LoopClock
-    gate: AddressGate | None = None
+    gate: AddressRateLimiter | None = None
     pages: dict[str, FetchResult | Sequence[FetchResult]] = field(default_factory=dict)
     other: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(404)
     addresses: dict[str, str] = field(default_factory=dict)
@@ -473,19 +471,19 @@ class Engine:
         self.stored: list[tuple[Visited, int, RecordLocation | None]] = []
         self.closed: list[SinkFile] = []
         self.disk: list[str | None] = []
-        self.skipped: list[Skipped] = []
+        self.skipped: list[SkippedLink] = []
         self.scope_hosts: list[tuple[str, str]] = []
         self.drained_for: list[StoppedBy] = []
-        self.gate = AddressGate(politeness, clock)
+        self.gate = AddressRateLimiter(politeness, clock)
         self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
-        self.books = Books(
+        self.books = HostTable(
             politeness=politeness,
             scope=scope,
             clock=clock,
             rng=self.rng,
             on_event=self._on_event,
         )
-        self.rules = RulesCache(TOKEN)
+        self.rules = RobotsCache(TOKEN)
         traps = traps or TrapOptions()
         self.traps = TrapWatch(traps, self.frontier, clock, self.rng, self._on_event)
         self.scheduler = Scheduler(
@@ -499,11 +497,11 @@ class Engine:
             rules=self.rules,
             traps=self.traps,
         )
-        self.tally = Tally()
+        self.tally = CrawlCounters()
         obeys = politeness.robots == "obey"
         rules_in_force = Scope(scope, [each.origin.host for each in self.seeds], traps)
-        self.admission = Admission(rules_in_force, self.rules, obeys)
-        self.rejudger = Rejudger(
+        self.admission = UrlPolicy(rules_in_force, self.rules, obeys)
+        self.rejudger = Reevaluation(
             frontier=self.frontier,
             scheduler=self.scheduler,
             admission=self.admission,
@@ -515,10 +513,10 @@ class Engine:
         )
         self.scheduler.revisits = self.revisits
         seen = RecentKeys(10)
-        self.listings = Listings(
+        self.listings = UrlListPolicy(
             mode=sitemaps, frontier=self.frontier, seen=seen, trusts_dates_of=self.revisits.trusts_dates_of
         )
-        self.reader = Reader(
+        self.reader = ResponseProcessor(
             content=ContentOptions(),
             fetch=FetchOptions(),
             token=TOKEN,

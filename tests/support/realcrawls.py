@@ -16,7 +16,7 @@ from tests.support.realsites import closure, folder, host_of
 TIMEOUT_S = 1_200.0
 # The command with caches of 2^10 keys: a large site is then asked about far more often than it has room for.
 _SMALL_CACHES = (
-    "import sys; import crawler.engine.seen as seen; seen.RecentKeys.__init__.__defaults__ = (10,); "
+    "import sys; import crawler.engine.pages.recent_urls as seen; seen.RecentKeys.__init__.__defaults__ = (10,); "
     "seen.MAX_URLS = 1_024; from crawler.cli import main; sys.argv[0] = 'crawler'; main()"
 )
 

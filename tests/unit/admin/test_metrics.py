@@ -9,9 +9,9 @@ import pytest
 from crawler.admin.metrics import Beside, exposition
 from crawler.core.enums import CloseReason, DenyReason, ErrorType
 from crawler.core.models import BytesBody, ConnectionInfo, Denied, Failed, Fetched, Head, Timings
-from crawler.engine.meters import BOUNDS_S, Histogram, Meters, quantile_s
-from crawler.engine.pace import Rates
-from crawler.engine.status import Bounded, Counts, InFlight, Status, connections_of
+from crawler.engine.monitoring.latency import BOUNDS_S, Histogram, LatencyMeters, quantile_s
+from crawler.engine.monitoring.rates import Rates
+from crawler.engine.monitoring.status import Bounded, Counts, InFlight, Status, connections_of
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -92,7 +92,7 @@ def page() -> str:
         warnings=[],
         log_dropped=4,
     )
-    meters = Meters()
+    meters = LatencyMeters()
     timings = Timings(resolve_s=0.0, connect_s=0.002, tls_s=0.003, first_byte_s=0.2, body_s=0.0)
     head = Head(200, "OK", "1.1", ())
     info = ConnectionInfo(1, 1, "192.0.2.1", 443)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console, Group, RenderableType
 
 from crawler.cli.progress import REFRESH_S, Progress, count, duration, panel, rate, size, summary_table
-from crawler.engine.snapshot import Snapshot
+from crawler.engine.monitoring.snapshot import Snapshot
 
 SNAPSHOT = Snapshot(
     elapsed_s=80.0, state="crawling", responses=12_345, pages=12_000, bytes=345_678_901, errors=2, denied=14,

@@ -4,22 +4,21 @@ from crawler.core.enums import DenyReason
 from crawler.core.models import Origin, RobotsRecord
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
-from crawler.engine.admission import Admission
-from crawler.engine.hosts import Host, Key
-from crawler.engine.rules import RulesCache
+from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
+from crawler.engine.scheduling.host import Host, PolitenessKey
 
 TEXT = b"User-agent: *\nDisallow: /private"
 
 
 def host(n: int) -> Host:
     origin = Origin("https", f"h{n}.test", 443)
-    return Host(n, origin, Key(origin.host, 0.0), robots=RobotsRecord("rules", 200, None, 0.0, 1e12))
+    return Host(n, origin, PolitenessKey(origin.host, 0.0), robots=RobotsRecord("rules", 200, None, 0.0, 1e12))
 
 
 def test_rules_not_asked_for_lately_are_let_go() -> None:
     """What is kept is bounded; a host whose rules were let go says that it needs them."""
-    cache = RulesCache("bot", budget_bytes=2 * RulesCache("bot").parse(TEXT).size_bytes)
-    admission = Admission(Scope(ScopeOptions(), []), cache, True)
+    cache = RobotsCache("bot", budget_bytes=2 * RobotsCache("bot").parse(TEXT).size_bytes)
+    admission = UrlPolicy(Scope(ScopeOptions(), []), cache, True)
     hosts = [host(n) for n in range(5)]
     for each in hosts:
         cache.put(each, cache.parse(TEXT), stored=True)
@@ -33,7 +32,7 @@ def test_rules_not_asked_for_lately_are_let_go() -> None:
 
 def test_rules_in_use_or_not_yet_stored_are_kept() -> None:
     """The store could not give them back yet, or a worker is about to judge by them."""
-    cache = RulesCache("bot", budget_bytes=1)
+    cache = RobotsCache("bot", budget_bytes=1)
     leased, unstored, free = host(1), host(2), host(3)
     leased.leases = 1
     for each in (leased, unstored, free, host(4)):

@@ -3,12 +3,12 @@
 import pytest
 
 from crawler.core.models import Origin
-from crawler.engine.blocks import DOMAIN, HOST, Blocks
+from crawler.engine.scheduling.blocklist import DOMAIN, HOST, Blocklist
 from crawler.frontier.base import BlockedHost
 
 
-def blocks(*names: str, kind: str = DOMAIN) -> Blocks:
-    made = Blocks()
+def blocks(*names: str, kind: str = DOMAIN) -> Blocklist:
+    made = Blocklist()
     made.load(BlockedHost(name, kind, 0.0, "") for name in names)
     return made
 

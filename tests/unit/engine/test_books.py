@@ -11,7 +11,7 @@ from crawler.core.enums import ErrorType
 from crawler.core.models import HostRow, Lease, Origin, Rest, RobotsRecord, SlowResponse, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import CLOCK_GUARD_S
-from crawler.engine.books import Books
+from crawler.engine.scheduling.host_table import HostTable
 from crawler.frontier.base import BlockedHost, Counters, Recovered
 from tests.support.engine import Engine, answer, elapse, page, run
 from tests.support.fetching import FakeClock
@@ -32,7 +32,7 @@ class Case:
         )
         self.clock = FakeClock(1_000.0)
         self.said: list[tuple[object, object]] = []
-        self.books = Books(
+        self.books = HostTable(
             politeness=PolitenessOptions(**options),
             scope=scope,
             clock=self.clock,

@@ -9,8 +9,8 @@ import pytest
 
 from crawler.core.enums import ErrorType, StoppedBy
 from crawler.core.options import RecrawlOptions
-from crawler.engine.clock import StepWatch, SystemClock
 from crawler.engine.options import EngineOptions
+from crawler.engine.system_clock import StepWatch, SystemClock
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import EPOCH, POLITE, Engine, InThread, answer, elapse, failed, page, run
 from tests.support.memory_frontier import MemoryFrontier

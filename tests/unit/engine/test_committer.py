@@ -12,7 +12,7 @@ from crawler.core.enums import SinkFileState, TaskKind, UrlState
 from crawler.core.models import Counters, Lease, Record, RecordLocation, Settlement, SinkFile, Task
 from crawler.engine.committer import LAST_ATTEMPTS, RETRY_S
 from crawler.engine.options import EngineOptions
-from crawler.engine.worker import Visited
+from crawler.engine.pages.worker import Visited
 from crawler.frontier.base import Batch, FrontierFull, Receipt
 from tests.support.engine import Engine, ListSink, answer, elapse, run
 from tests.support.memory_frontier import MemoryFrontier

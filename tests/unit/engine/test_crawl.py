@@ -11,8 +11,8 @@ from crawler.core.enums import StoppedBy, TaskKind
 from crawler.core.models import Origin, Task
 from crawler.core.options import ScopeOptions
 from crawler.engine.committer import LAST_ATTEMPTS
-from crawler.engine.large import READ_IN_THREAD_OVER
 from crawler.engine.options import EngineOptions
+from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import AT_ONCE, POLITE, Engine, InThread, ListSink, answer, elapse, page, run
 from tests.support.memory_frontier import MemoryFrontier

@@ -16,9 +16,9 @@ from crawler.core.models import FetchResult, Origin, RobotsRecord, Suspects, Tas
 from crawler.core.options import ScopeOptions
 from crawler.core.politeness import OPEN
 from crawler.core.url import target_of
-from crawler.engine.ending import Ending, Inconsistent, ending
-from crawler.engine.hosts import Host, Key
+from crawler.engine.monitoring.ending import Ending, Inconsistent, ending
 from crawler.engine.options import EngineOptions
+from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import BlockedHost, Totals
 from tests.support.engine import AT_ONCE, Engine, QuickFrontier, answer, failed, page, run
 from tests.support.trapsite import prose
@@ -31,7 +31,7 @@ NOTHING = Totals(0, 0, 0, 0, 0, 0)
 
 def host(number: int, queued: int, **fields: object) -> Host:
     name = f"h{number}.test"
-    made = Host(number, Origin("https", name, 443), Key(name, 1.0), queued=queued)
+    made = Host(number, Origin("https", name, 443), PolitenessKey(name, 1.0), queued=queued)
     for field, value in fields.items():
         setattr(made, field, value)
     return made

@@ -4,15 +4,15 @@ import math
 
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S
-from crawler.engine import gate as gate_module
-from crawler.engine.gate import AddressGate
+from crawler.engine.scheduling import rate_limits as gate_module
+from crawler.engine.scheduling.rate_limits import AddressRateLimiter
 from tests.support.fetching import FakeClock
 
 A, B = "192.0.2.1", "192.0.2.2"
 
 
-def gate(clock: FakeClock, **options: float) -> AddressGate:
-    return AddressGate(PolitenessOptions(**options), clock)
+def gate(clock: FakeClock, **options: float) -> AddressRateLimiter:
+    return AddressRateLimiter(PolitenessOptions(**options), clock)
 
 
 def test_under_a_delay_one_request_is_at_an_address() -> None:

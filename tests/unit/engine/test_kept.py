@@ -6,8 +6,8 @@ import pytest
 
 from crawler.core.models import Origin, RobotsRecord
 from crawler.core.politeness import OPEN
-from crawler.engine.hosts import Host, Key
-from crawler.engine.kept import kept, told
+from crawler.engine.scheduling.backlog import kept, told
+from crawler.engine.scheduling.host import Host, PolitenessKey
 
 NOW = 1_000.0
 UNREADABLE = RobotsRecord("unreachable", None, None, 0.0, 60.0)
@@ -15,7 +15,7 @@ UNREADABLE = RobotsRecord("unreachable", None, None, 0.0, 60.0)
 
 def host(number: int, queued: int, **fields: object) -> Host:
     name = f"h{number}.test"
-    made = Host(number, Origin("https", name, 443), Key(name, 1.0), queued=queued)
+    made = Host(number, Origin("https", name, 443), PolitenessKey(name, 1.0), queued=queued)
     for field, value in fields.items():
         setattr(made, field, value)
     return made

@@ -9,9 +9,8 @@ import pytest
 from crawler.content.options import ContentOptions
 from crawler.core.enums import StoppedBy, TaskKind
 from crawler.core.models import BytesBody, Task
-from crawler.engine.large import LARGE_AT_ONCE, READ_IN_THREAD_OVER
-from crawler.engine.seen import RecentKeys
-from crawler.engine.visit import Reader
+from crawler.engine.pages.recent_urls import RecentKeys
+from crawler.engine.pages.response_processor import LARGE_AT_ONCE, READ_IN_THREAD_OVER, ResponseProcessor
 from crawler.fetch.options import FetchOptions
 from tests.support.engine import AT_ONCE, Engine, answer, page, run
 
@@ -89,7 +88,7 @@ def test_a_page_is_parsed_up_to_max_html() -> None:
     head = b'<title>t</title><a href="/before">'
     text = head + b" " * 1_000 + b'<a href="/after">'
     for max_html, expected in ((len(text), ["/before", "/after"]), (1_000, ["/before"]), (20, [])):
-        reader = Reader(
+        reader = ResponseProcessor(
             content=ContentOptions(max_html=max_html),
             fetch=FetchOptions(),
             token="x",
@@ -110,7 +109,7 @@ def test_max_html_counts_decoded_bytes() -> None:
     response = answer(200, gzip.compress(text, mtime=0), content_encoding="gzip")
     assert isinstance(response.payload, BytesBody)
     assert response.payload.size < 2_000
-    reader = Reader(
+    reader = ResponseProcessor(
         content=ContentOptions(max_html=5_000),
         fetch=FetchOptions(),
         token="x",

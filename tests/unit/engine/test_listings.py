@@ -8,7 +8,7 @@ import pytest
 from crawler.core.enums import DenyReason, StoppedBy, TaskKind
 from crawler.core.models import FetchResult
 from crawler.core.options import ScopeOptions
-from crawler.engine.listings import EAGER
+from crawler.engine.pages.url_list_policy import EAGER
 from tests.support.engine import Engine, answer, page, run
 
 ROOT = "https://a.test/"

@@ -8,10 +8,10 @@ from crawler.core.enums import ErrorType, StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import PROBE_S
+from crawler.engine.monitoring.rates import RateMeter
+from crawler.engine.monitoring.status import StatusView
+from crawler.engine.monitoring.views import Views
 from crawler.engine.options import EngineOptions
-from crawler.engine.pace import Pace
-from crawler.engine.status import StatusView
-from crawler.engine.views import Views
 from crawler.fetch.pool_statistics import PoolStats
 from tests.support.engine import Engine, answer, elapse, failed, page, run
 
@@ -139,7 +139,7 @@ def test_every_view_says_outage_while_one_lasts() -> None:
         )
         status = StatusView(
             crawl=engine.crawl, scheduler=engine.scheduler, committer=engine.committer, workers=engine.workers,
-            tally=engine.tally, pool_stats=no_stats, exchanges=dict, pace=Pace(engine.tally, engine.clock),
+            tally=engine.tally, pool_stats=no_stats, exchanges=dict, pace=RateMeter(engine.tally, engine.clock),
             clock=engine.clock, totals=lambda: views.totals, disk_reason=str, bounded=list, warnings=list,
             log_dropped=int,
         )  # fmt: skip

@@ -8,8 +8,8 @@ import pytest
 from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions
-from crawler.engine.hosts import Host
 from crawler.engine.options import EngineOptions
+from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Frontier
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import Engine, InThread, answer, elapse, page, run

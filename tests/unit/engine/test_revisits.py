@@ -9,9 +9,10 @@ import pytest
 from crawler.core.enums import StoppedBy, TaskKind, UrlState
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import ImportanceRule, RecrawlOptions, ScopeOptions
-from crawler.engine import crawl, revisits
+from crawler.engine import crawl
 from crawler.engine.options import EngineOptions
-from crawler.engine.seen import InLinks
+from crawler.engine.pages import revisits
+from crawler.engine.pages.recent_urls import InLinks
 from crawler.frontier.base import Frontier
 from tests.support.engine import EPOCH, POLITE, Asked, Engine, answer, page, run
 from tests.support.memory_frontier import MemoryFrontier

@@ -12,8 +12,8 @@ from crawler.core.enums import ErrorType, Source, StoppedBy, TaskKind, UrlState
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions, TrapOptions
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, address_width, politeness_key
-from crawler.engine.hosts import Errand
 from crawler.engine.options import EngineOptions
+from crawler.engine.scheduling.host import AuxiliaryRequest
 from crawler.frontier.base import FrontierFull
 from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run, seed
 from tests.support.memory_frontier import MemoryFrontier
@@ -335,7 +335,7 @@ def test_an_errand_waits_while_its_host_rests() -> None:
         host.robots_pending = True
         host.turn = host.turn.rests(30.0, "reset")
         task = Task(0, "https://a.test/robots.txt", TaskKind.ROBOTS)
-        host.key.errands.append(Errand(host, host.origin, task))
+        host.key.errands.append(AuxiliaryRequest(host, host.origin, task))
         assert await engine.crawl.run() is StoppedBy.EMPTY
         await engine.close()
         assert min(one.called for one in engine.web.asked if one.origin.host == "a.test") >= 30.0

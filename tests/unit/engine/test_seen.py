@@ -1,6 +1,6 @@
 """What the reader remembers of links it has met."""
 
-from crawler.engine.seen import IN_LINK_PAGES, MAX_URLS, InLinks, RecentKeys, RecentUrls
+from crawler.engine.pages.recent_urls import IN_LINK_PAGES, MAX_URLS, InLinks, RecentKeys, RecentUrls
 
 
 def test_a_key_is_known_until_another_takes_its_slot() -> None:

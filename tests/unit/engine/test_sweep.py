@@ -9,7 +9,7 @@ from crawler.core.enums import DenyReason, TaskKind, UrlState
 from crawler.core.models import Denied, RobotsRecord, Task
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
-from crawler.engine.rejudge import SLICE
+from crawler.engine.reevaluation import SLICE
 from tests.support.engine import EPOCH, Engine, elapse, run, seed, virtual_loop
 from tests.support.frontiers import batch, visit
 from tests.support.memory_frontier import MemoryFrontier

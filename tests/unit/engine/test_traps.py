@@ -15,10 +15,10 @@ from crawler.core.models import FetchResult, Origin, Suspects, Task
 from crawler.core.options import ScopeOptions, TrapOptions
 from crawler.core.url import canonical, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
+from crawler.engine.operations import release
 from crawler.engine.options import EngineOptions
-from crawler.engine.seen import RecentKeys
-from crawler.engine.traps import GOOD_TRIAL, PLAIN_TRIALS, PROBES, TRIALS
-from crawler.engine.upkeep import release
+from crawler.engine.pages.recent_urls import RecentKeys
+from crawler.engine.pages.traps import GOOD_TRIAL, PLAIN_TRIALS, PROBES, TRIALS
 from crawler.frontier.base import Frontier, Totals
 from tests.support.engine import AT_ONCE, Engine, QuickFrontier, answer, page, run
 from tests.support.trapsite import WORDS, TrapSite, prose

@@ -3,8 +3,8 @@
 import pytest
 
 from crawler.core.url import UrlError
-from crawler.engine.blocks import DOMAIN, HOST, block_of, blocked_name
-from crawler.engine.upkeep import Target, told_of
+from crawler.engine.operations import TakedownTarget, told_of
+from crawler.engine.scheduling.blocklist import DOMAIN, HOST, block_of, blocked_name
 from crawler.frontier.base import Forgotten
 from crawler.inspect.query import host_names
 
@@ -12,21 +12,21 @@ from crawler.inspect.query import host_names
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("a.test", Target("a.test")),
-        (" A.Test ", Target("a.test")),
-        ("b\u00fccher.test", Target("xn--bcher-kva.test")),
-        ("[::1]", Target("[::1]")),
-        ("127.1", Target("127.0.0.1")),
-        ("a.test/", Target("a.test", "https://a.test/")),
-        ("http://a.test", Target("a.test", "http://a.test/")),
-        ("a.test?id=1", Target("a.test", "https://a.test/?id=1")),  # not the whole host
-        ("a.test#x", Target("a.test", "https://a.test/")),
-        ("https://a.test:8443/a*", Target("a.test", "https://a.test:8443/a*")),
+        ("a.test", TakedownTarget("a.test")),
+        (" A.Test ", TakedownTarget("a.test")),
+        ("b\u00fccher.test", TakedownTarget("xn--bcher-kva.test")),
+        ("[::1]", TakedownTarget("[::1]")),
+        ("127.1", TakedownTarget("127.0.0.1")),
+        ("a.test/", TakedownTarget("a.test", "https://a.test/")),
+        ("http://a.test", TakedownTarget("a.test", "http://a.test/")),
+        ("a.test?id=1", TakedownTarget("a.test", "https://a.test/?id=1")),  # not the whole host
+        ("a.test#x", TakedownTarget("a.test", "https://a.test/")),
+        ("https://a.test:8443/a*", TakedownTarget("a.test", "https://a.test:8443/a*")),
     ],
 )
-def test_a_takedown_names_one_host_or_one_url(text: str, target: Target) -> None:
+def test_a_takedown_names_one_host_or_one_url(text: str, target: TakedownTarget) -> None:
     """What has a path, a query or a scheme is a URL; a "*" in a path is a character like others."""
-    assert Target.of(text) == target
+    assert TakedownTarget.of(text) == target
 
 
 @pytest.mark.parametrize(
@@ -36,16 +36,16 @@ def test_a_takedown_names_one_host_or_one_url(text: str, target: Target) -> None
 def test_what_is_no_host_and_no_url_is_not_taken_down(text: str) -> None:
     """A pattern would be stored as a name that nobody has; of a host with a port more than it says would go."""
     with pytest.raises(UrlError):
-        Target.of(text)
+        TakedownTarget.of(text)
 
 
 def test_a_takedown_says_what_it_left() -> None:
     """Hosts below a name are hosts of their own."""
     hosts = ["a.test", "x.a.test", "x.a.test", "y.x.a.test", "ba.test"]
-    assert told_of(Target("a.test"), Forgotten(3), hosts) == {
+    assert told_of(TakedownTarget("a.test"), Forgotten(3), hosts) == {
         "target": "a.test", "urls": 3, "again": False, "hosts_below": 2,
     }  # fmt: skip
-    assert told_of(Target("a.test", "https://a.test/"), Forgotten(again=True), hosts)["hosts_below"] == 0
+    assert told_of(TakedownTarget("a.test", "https://a.test/"), Forgotten(again=True), hosts)["hosts_below"] == 0
 
 
 def test_a_block_means_a_domain_or_a_host_alone() -> None:

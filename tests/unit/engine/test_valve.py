@@ -8,7 +8,7 @@ import pytest
 from crawler.core.enums import StoppedBy
 from crawler.core.hours import Hours
 from crawler.engine.options import EngineOptions
-from crawler.engine.valve import Valve
+from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.fetch.limits import Bandwidth
 from tests.support.engine import AT_ONCE, EPOCH, POLITE, Engine, answer, page, run
 from tests.support.fetching import FakeClock
@@ -40,7 +40,7 @@ def numbered(count: int) -> dict[str, Any]:
 
 def test_without_hours_and_limits_it_is_open() -> None:
     """For everybody."""
-    valve = Valve(FakeClock())
+    valve = CrawlRateLimiter(FakeClock())
     assert (valve.shut_s(), valve.host_opens_mono("a.test"), valve.closed_until_at) == (0.0, 0.0, None)
     assert not valve.is_throttled
 
@@ -49,7 +49,7 @@ def test_it_tells_of_each_change_once() -> None:
     """When it is closed at the start, when it opens, when it closes again; not when nothing changed."""
     clock = FakeClock(mono=0.0)  # UTC is 22:13:20
     told: list[tuple[bool, float]] = []
-    valve = Valve(clock, hours("23:00-01:00"))
+    valve = CrawlRateLimiter(clock, hours("23:00-01:00"))
     valve.on_hours = lambda is_open, until_at: told.append((is_open, until_at - 1_700_000_000.0))
     opens, closes = 2_800.0, 10_000.0
     for clock.time in (0.0, 1.0, opens - 1, opens, opens + 5, closes - 1, closes, closes + 5):
@@ -62,7 +62,7 @@ def test_it_tells_of_each_change_once() -> None:
 def test_a_wall_clock_that_is_set_back_is_noticed() -> None:
     """What was worked out holds from the moment it was worked out, not before."""
     clock = FakeClock(mono=3_000.0)
-    valve = Valve(clock, hours("23:00-01:00"))
+    valve = CrawlRateLimiter(clock, hours("23:00-01:00"))
     assert valve.shut_s() == 0.0
     clock.time = 1_000.0
     assert valve.shut_s() == 1_800.0
@@ -70,7 +70,7 @@ def test_a_wall_clock_that_is_set_back_is_noticed() -> None:
 
 def test_other_hours_come_into_force_at_once() -> None:
     """A reload."""
-    valve = Valve(FakeClock(mono=0.0), hours("23:00-01:00"))
+    valve = CrawlRateLimiter(FakeClock(mono=0.0), hours("23:00-01:00"))
     assert valve.shut_s() > 0
     valve.set_hours(hours("22:00-23:00"))
     assert valve.shut_s() == 0.0
@@ -81,7 +81,7 @@ def test_other_hours_come_into_force_at_once() -> None:
 def test_hours_that_are_taken_away_open_it() -> None:
     """And that is told, for good."""
     told: list[tuple[bool, float]] = []
-    valve = Valve(FakeClock(mono=0.0), hours("23:00-01:00"))
+    valve = CrawlRateLimiter(FakeClock(mono=0.0), hours("23:00-01:00"))
     valve.on_hours = lambda is_open, until_at: told.append((is_open, until_at))
     assert valve.shut_s() > 0
     valve.set_hours(None)
@@ -93,7 +93,7 @@ def test_a_debt_of_bandwidth_shuts_it() -> None:
     """For all while the whole crawl owes, for one host while that does."""
     clock = FakeClock(mono=10.0)
     bandwidth = Bandwidth(whole=1_000, per_host=500)
-    valve = Valve(clock, None, bandwidth)
+    valve = CrawlRateLimiter(clock, None, bandwidth)
     bandwidth.spend("a.test", 2_500, clock.mono())
     assert valve.shut_s() == pytest.approx(1.5)
     assert valve.host_opens_mono("a.test") == pytest.approx(14.0)

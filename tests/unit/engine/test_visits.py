@@ -26,9 +26,8 @@ from crawler.core.models import Denied, Fetched, FetchResult, NotModified, Origi
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.outcomes import is_connection_error
 from crawler.core.scope import Scope
-from crawler.engine.large import READ_IN_THREAD_OVER, is_large
-from crawler.engine.visit import Reading
-from crawler.engine.worker import Visited
+from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER, ProcessedResponse, is_large
+from crawler.engine.pages.worker import Visited
 from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run
 from tests.support.interpreted import interpreted
 
@@ -594,11 +593,11 @@ def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
         narrow = Scope(ScopeOptions(), ["a.test"])
         link = Link("https://b.test/", Origin("https", "b.test", 443), Source.LINK, False)
         for _ in range(2):
-            reading = Reading(answer(200))
+            reading = ProcessedResponse(answer(200))
             reader.judge(Task(1, ROOT), reading, [link], narrow)
             assert [(one.host, one.reason) for one in reading.skipped] == [("b.test", DenyReason.SCOPE_HOST)]
             assert reading.discovered == []
-        reading = Reading(answer(200))
+        reading = ProcessedResponse(answer(200))
         reader.judge(Task(1, ROOT), reading, [link], narrow.with_host("b.test"))
         assert [found.url for found in reading.discovered] == ["https://b.test/"]
         assert reading.skipped == []

@@ -1,0 +1,77 @@
+"""Is the crawl alive: does something happen, or is there a reason why nothing does?
+
+The heartbeat of the engine's own tasks, for the watchdog and /healthz. A pause, closed hours, a full disk, a network
+that is down and a long Crawl-delay are reasons. Invariant: whatever is waited for by design is waited for less long
+than the limit here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.engine.committer import Committer
+from crawler.engine.crawl import Crawl
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.pages.worker import Worker
+from crawler.engine.scheduling.scheduler import Scheduler
+
+OWN_WORK_S: Final = 120.0  # for what needs nobody else: reading a page, a commit, handing out what is due
+
+
+class Health:
+    """`answer_s` is the longest that one attempt may take (`fetch.total_timeout`); `disk_reason` is "" unless nothing
+    can be written. `look` is to be called every few seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        crawl: Crawl,
+        scheduler: Scheduler,
+        committer: Committer,
+        workers: Sequence[Worker],
+        tally: CrawlCounters,
+        clock: Clock,
+        answer_s: Callable[[], float],
+        disk_reason: Callable[[], str],
+    ) -> None:
+        self._crawl = crawl
+        self._scheduler = scheduler
+        self._committer = committer
+        self._workers = workers
+        self._tally = tally
+        self._clock = clock
+        self._answer_s = answer_s
+        self._disk_reason = disk_reason
+        self._seen: tuple[int, int, int] = (-1, -1, -1)
+        self.progress_mono = clock.mono()
+        self.progress_at = clock.now()
+
+    def look(self) -> None:
+        """Take note of whether anything happened."""
+        seen = (sum(self._tally.outcomes.values()), self._tally.links_new, self._committer.commits)
+        if seen != self._seen or self._reason_to_idle():
+            self._seen = seen
+            self.progress_mono, self.progress_at = self._clock.mono(), self._clock.now()
+
+    def trouble(self) -> str:
+        """What stands still for longer than anything here may; "" while the crawl is well."""
+        still_s = self._clock.mono() - self.progress_mono
+        if still_s <= OWN_WORK_S or self._reason_to_idle():
+            return ""
+        stages = {worker.stage for worker in self._workers if worker.task is not None}
+        if "fetch" in stages and still_s <= self._answer_s() + OWN_WORK_S:
+            return ""
+        return f"nothing has happened for {still_s:.0f} s: {', '.join(sorted(stages)) or 'due URLs are not handed out'}"
+
+    @property
+    def is_alive(self) -> bool:
+        return not self.trouble()
+
+    def _reason_to_idle(self) -> bool:
+        if self._disk_reason() or self._crawl.is_held or self._crawl.is_draining:
+            return True
+        if self._scheduler.valve.shut_s() > 0:
+            return True
+        busy = self._scheduler.is_busy or not self._committer.is_idle
+        return not busy and self._scheduler.oldest_ready_s() < 1.0

@@ -1,0 +1,173 @@
+"""What operators do to a store, asked in the same words whether a crawl runs or not: add, queue again, forget.
+
+It judges what is named and keeps the scheduler's books in step with the store; it knows neither sockets nor commands.
+Invariant: what a change took out of the store is in no buffer any more; what is in flight at that moment is finished,
+and the store lists its record.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from crawler.core.enums import DenyReason, ErrorType, OutcomeWord, Source
+from crawler.core.models import Discovered, TemplateRow
+from crawler.core.scope import Scope
+from crawler.core.url import UrlError, key_of, seed
+from crawler.engine.scheduling.scheduler import Scheduler
+from crawler.frontier.base import Batch, EndedWith, Forgotten, Frontier, Receipt
+
+ERRORS: Final = frozenset((*ErrorType, *DenyReason))  # what `requeue` may name
+MAX_PRIORITY: Final = 1_000_000
+RELEASED_AT_ONCE: Final = 5_000  # suspects a transaction: other calls wait for one of these
+FORGOTTEN_RULE: Final = "it was taken down by `crawler forget`, for good"
+_IS_URL: Final = re.compile(r"[/\\?#@]")
+_NO_STATUS: Final = '{!r} is neither a status code nor a class such as "4xx"'
+
+
+def judge_added(texts: Iterable[str], scope: Scope, priority: int) -> tuple[list[Discovered], list[dict[str, str]]]:
+    """URLs that no page led to, judged as seeds are: any host may be named, an exclude pattern still holds. Returns
+    those to add, and the others with `url`, `reason` and `rule`.
+    """
+    found: list[Discovered] = []
+    refused: list[dict[str, str]] = []
+    for text in texts:
+        try:
+            url, origin = seed(text)
+        except UrlError as error:
+            refused.append({"url": text, "reason": error.reason, "rule": str(error)})
+            continue
+        denied = scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED)
+        if denied is not None:
+            refused.append({"url": url, "reason": denied.reason, "rule": denied.rule})
+        else:
+            found.append(Discovered(url, origin, key_of(url), 0, "", Source.SEED, priority))
+    return found, refused
+
+
+@dataclass(frozen=True, slots=True)
+class TakedownTarget:
+    """What a takedown names: one URL, or every URL of `host` if `url` is None."""
+
+    host: str
+    url: str | None = None
+
+    @classmethod
+    def of(cls, text: str) -> "TakedownTarget":
+        """A text without a path or query names a host. Raises UrlError."""
+        text = text.strip()
+        if text.startswith("*."):
+            hint = f'`crawler hosts --host "{text}"` lists them, `crawler block {text[2:]}` stops them all'
+            raise UrlError(DenyReason.URL_INVALID, f"hosts are taken down by their names, one by one: {hint}")
+        url, origin = seed(text)
+        if _IS_URL.search(text):
+            return cls(origin.host, url)
+        if str(origin) != f"https://{origin.host}":
+            raise UrlError(DenyReason.URL_INVALID, f"a host is forgotten on all its ports: {origin.host} names it")
+        return cls(origin.host)
+
+    def __str__(self) -> str:
+        return self.url or self.host
+
+
+async def forget(frontier: Frontier, target: TakedownTarget, now: float) -> Forgotten:
+    if target.url is not None:
+        return await frontier.forget_url(target.url, now=now)
+    return await frontier.forget_host(target.host, now=now)
+
+
+def told_of(target: TakedownTarget, erased: Forgotten, hosts: Iterable[str]) -> dict[str, object]:
+    """What a takedown did, for who asked. `hosts` are those of the store: the ones below the target stay."""
+    below = set() if target.url is not None else {host for host in hosts if host.endswith(f".{target.host}")}
+    return {"target": str(target), "urls": erased.urls, "again": erased.again, "hosts_below": len(below)}
+
+
+async def add(
+    frontier: Frontier, found: Sequence[Discovered], refused: Sequence[dict[str, str]], now: float
+) -> tuple[Receipt, dict[str, object]]:
+    """Store what `judge_added` let pass. Returns the receipt and what is told; what was taken down is refused."""
+    receipt = await frontier.add(found, now=now)
+    known = [one for one, is_new in zip(found, receipt.links_new, strict=True) if not is_new]
+    gone = await frontier.forgotten(known)
+    told = [{"url": one.url, "reason": "forgotten", "rule": FORGOTTEN_RULE} for one in gone]
+    new = sum(receipt.links_new)
+    return receipt, {"added": new, "known": len(known) - len(gone), "refused": [*refused, *told]}
+
+
+def ending(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
+    """What `requeue` names: error_types and deny_reasons, and statuses as "404" or "5xx". Raises ValueError, with words
+    for a person, for what no visit ends in and where neither is named.
+    """
+    for word in errors:
+        if word not in ERRORS:
+            hint = ": HTTP errors are named by their status, as 404 or 5xx" if word == OutcomeWord.HTTP_ERROR else ""
+            raise ValueError(f"{word!r} is neither an error_type nor a deny_reason{hint}")
+    codes: set[int] = set()
+    for text in statuses:
+        word = text.strip().lower()
+        if len(word) != 3 or not word.isascii() or word[0] not in "123456789":
+            raise ValueError(_NO_STATUS.format(text))
+        if word[1:] == "xx":
+            codes.update(range(int(word[0]) * 100, int(word[0]) * 100 + 100))
+        elif word.isdigit():
+            codes.add(int(word))
+        else:
+            raise ValueError(_NO_STATUS.format(text))
+    if not errors and not codes:
+        raise ValueError("what ended how? Name an error_type, a deny_reason or a status")
+    return EndedWith(tuple(errors), tuple(sorted(codes)))
+
+
+def requeued(scheduler: Scheduler, counts: Mapping[int, int]) -> None:
+    """The store queued URLs again (`counts`: host id → how many)."""
+    for host_id, count in counts.items():
+        host = scheduler.books.hosts[host_id]
+        host.retries += count
+        scheduler.books.reopen(host)
+    scheduler.stored(Receipt((), dict(counts)))
+    scheduler.wake()
+
+
+def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
+    """The store erased URLs: none of them may be handed out any more."""
+    scheduler.stored(Receipt((), {}, erased.hosts))
+    named = frozenset(erased.ids)
+    for host_id in erased.host_ids:
+        host = scheduler.books.hosts.get(host_id)
+        if host is None:
+            continue
+        dropped = [task for task in host.buffer if not named or task.id in named]
+        for task in dropped:
+            host.buffer.remove(task)
+            host.leased.discard(task.id)
+        waiting = {task.id for task in host.buffer}
+        in_flight = sum(1 for url_id in host.leased - waiting if not named or url_id in named)
+        # Those in flight leave the count when they are settled.
+        host.queued -= max(0, erased.queued.get(host_id, 0) - in_flight)
+
+
+async def release(
+    frontier: Frontier, host_ids: Collection[int], template: str | None, now: float
+) -> tuple[dict[str, int], dict[int, int]]:
+    """Queue suspects of these hosts for good: those of one template, or all. Returns how many there are of each
+    template, and of each host id.
+    """
+    rows: list[TemplateRow] = []
+    queued: dict[str, int] = {}
+    by_host: dict[int, int] = {}
+    for host_id in sorted(host_ids):
+        known = await frontier.templates_of_host(host_id)
+        suspected = {row.template: row for row in known.rows if row.since_at is not None}
+        held = {one.template: one.urls for one in known.suspects}
+        for name in sorted(suspected.keys() | held.keys()):
+            row = suspected.get(name) or TemplateRow(host_id, name)
+            if template in (None, name) and (row.released_at is None or held.get(name)):
+                rows.append(replace(row, released_at=now))
+                queued.setdefault(name, 0)
+    if rows:
+        await frontier.settle(Batch([], [], templates=rows))
+    for row in rows:
+        while ids := await frontier.queue_suspects(row.host_id, row.template, RELEASED_AT_ONCE):
+            queued[row.template] += len(ids)
+            by_host[row.host_id] = by_host.get(row.host_id, 0) + len(ids)
+    return queued, by_host

@@ -1,0 +1,1 @@
+"""What becomes of a leased URL: admission, fetch, reading, discovered URLs, traps, revisits."""

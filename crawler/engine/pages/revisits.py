@@ -1,0 +1,355 @@
+"""When visited URLs are asked for again: what each visit taught, the price of a visit, and the day's budget.
+
+`core.revisit` decides; this file holds what it decides by: the price, worked out anew now and then from a sample of the
+store, the allowance, in-links counted on the way, and whether a host's sitemaps tell the truth. Where `enabled` is
+false it still keeps what visits taught, for a later run that is not.
+
+Invariant: over any day no more revisits begin than the budget and one hour's worth on top.
+"""
+
+import asyncio
+import math
+import random
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.enums import TaskKind, UrlState
+from crawler.core.models import Failed, Fetched, NotModified, Outcome, PageHistory, Task
+from crawler.core.options import RecrawlOptions
+from crawler.core.outcomes import response_of
+from crawler.core.revisit import (
+    DAY_S,
+    Allowance,
+    PageClass,
+    VisitResult,
+    change_rate,
+    classify,
+    importance,
+    interval_s,
+    learn,
+    solve_price,
+)
+from crawler.core.scope import compile_pattern
+from crawler.core.url import key_of
+from crawler.engine.pages.recent_urls import InLinks
+from crawler.frontier.base import Frontier, FrontierFull, LearnedPage, UndatedPage
+
+SOLVE_EVERY_S: Final = 600.0
+SAMPLE_BLOCKS: Final = 64
+SAMPLE_ROWS: Final = 256  # 64 · 256 pages tell the price to a few percent, and are read in some 50 ms
+DAYS_A_VISIT: Final = 7  # without visits_per_day: a page is visited once a week on average
+BURST_S: Final = 3_600.0  # of the budget, may be spent at once after a pause
+LISTING_MAX_S: Final = DAY_S  # sitemaps and feeds are how news is heard of: they are asked for daily at least
+PAGES_LEAST: Final = 0.5  # of visits_per_day is for pages, however many sitemaps and feeds there are
+PROMOTE_AT_ONCE: Final = 1_000
+KEEP_EVERY_S: Final = 600.0  # in-links: 2 MiB, some hundred KiB compressed
+_IN_LINKS: Final = "in_links"
+DATED_ROWS: Final = 1_024  # URLs that are looked through for pages without a date: some 10 ms if all have none …
+DATED_REST_S: Final = 0.05  # … and then the store is left to others: ten million take some twenty minutes
+_DATED_MARK: Final = 64  # slices without any, after which how far all have dates is stored all the same
+_FULL_S: Final = 5.0
+_UNDER_WAY_S: Final = 10.0  # after a reload: visits that were planned without a date may still be on their way
+_GONE: Final = frozenset((404, 410))
+_JITTER: Final = 0.05  # pages found together are not to be due together for ever
+
+_TRUST_AFTER: Final = 8  # revisits that a sitemap called for, before its word is doubted
+_TRUST_LEAST: Final = 0.2  # of them found a change
+_TRUST_HOSTS: Final = 4_096
+_LISTINGS: Final = 65_536  # sitemaps and feeds whose pace is remembered
+
+
+class Revisits:
+    """`next_at` is when the next revisit is due (UTC), as far as is known."""
+
+    def __init__(self, options: RecrawlOptions, *, frontier: Frontier, clock: Clock, rng: random.Random) -> None:
+        self.in_links = InLinks() if options.enabled else InLinks(0)
+        self.next_at: float | None = None
+        self._frontier = frontier
+        self._clock = clock
+        self._rng = rng
+        self._take_over(options)
+        per_s = (options.visits_per_day or 1 / DAYS_A_VISIT) / DAY_S
+        # Until more is known, as if the whole budget were for one page: what is planned too soon comes soon, and is
+        # planned anew.
+        self.price = solve_price([PageClass(change_rate(None), 1.0, 1)], per_s=per_s, options=options)
+        self._allowance = Allowance(per_s, max(1.0, per_s * BURST_S), 1.0, clock.mono())
+        self._solved_mono = -math.inf
+        self._kept_mono = clock.mono()
+        self._solved_pages = 0
+        self._planned = 0  # pages since then
+        self._solving = False
+        self._listings: OrderedDict[int, float] = OrderedDict()  # sitemaps and feeds: row → visits a second
+        self._listings_per_s = 0.0
+        self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()  # host id → revisits called for, changes found
+        self._dated_to: int | None = None  # up to which URL all have a date; None: all have, or none is to have
+        self._undated = asyncio.Event()
+        self.on_date: Callable[[float], None] = self.due_at  # a URL got a date that had none
+
+    def _take_over(self, options: RecrawlOptions) -> None:
+        self.options = options
+        self._rules = [(compile_pattern(rule.pattern), rule.factor) for rule in options.importance]
+        self._listing_options = replace(
+            options, max_interval_s=max(options.min_interval_s, min(options.max_interval_s, LISTING_MAX_S))
+        )
+
+    def reconfigure(self, options: RecrawlOptions) -> None:
+        """A reload: what is planned from now on follows `options`. Dates that stand are kept, within the new budget."""
+        if options != self.options:
+            self._take_over(options)
+            self._undated.set()
+            self.next_at = self._clock.now()  # what the store says will be looked up
+            self._planned, self._solved_mono = 1, -math.inf
+
+    @property
+    def enabled(self) -> bool:
+        return self.options.enabled
+
+    @property
+    def hint_after_s(self) -> float | None:
+        """How long after a visit a sitemap's word may bring the next (`Batch.hint_after_s`)."""
+        return self.options.min_interval_s if self.enabled else None
+
+    # -- what a visit taught
+
+    def plan(
+        self, task: Task, host_id: int, outcome: Outcome, state: UrlState, digest: str | None
+    ) -> tuple[PageHistory, float | None]:
+        """What is known after a visit that ended, and when the next is due (UTC); None: never by itself."""
+        finding = finding_of(task, outcome, state, digest)
+        now = self._clock.now()
+        response = response_of(outcome)
+        elapsed_s = max(1.0, now - task.visited_at) if task.visited_at is not None else 0.0
+        content_at = response.started_at if response is not None else now
+        history = learn(task.history, finding, elapsed_s=elapsed_s, content_at=content_at)
+        if not self.enabled:
+            return history, None
+        linked = self.in_links.take(key_of(task.url))
+        if linked:
+            history = replace(history, in_links=history.in_links + linked)
+        self._judge_hint(task, host_id, finding)
+        is_page = task.kind is TaskKind.PAGE
+        weight = self.weight(task.url, task.depth, history.in_links, None if task.hint is None else task.hint.priority)
+        wait_s = interval_s(
+            history,
+            finding,
+            weight=weight if is_page else max(1.0, weight),
+            price=self.price,
+            options=self.options if is_page else self._listing_options,
+        )
+        if is_page:
+            self._planned += 1
+        else:
+            self._note_listing(task.id, 1 / wait_s)
+        return history, now + max(self.options.min_interval_s, wait_s * (1 + _JITTER * (2 * self._rng.random() - 1)))
+
+    def _note_listing(self, task_id: int, per_s: float) -> None:
+        self._listings_per_s += per_s - self._listings.pop(task_id, 0.0)
+        self._listings[task_id] = per_s
+        while len(self._listings) > _LISTINGS:
+            self._listings_per_s -= self._listings.popitem(last=False)[1]
+
+    def weight(self, url: str, depth: int, in_links: int, priority: float | None) -> float:
+        """A page's importance; of the operator's rules the first that matches counts."""
+        factor = next((factor for pattern, factor in self._rules if pattern.search(url)), 1.0)
+        return importance(depth=depth, in_links=in_links, sitemap_priority=priority, factor=factor)
+
+    # -- sitemaps' word
+
+    def _judge_hint(self, task: Task, host_id: int, finding: VisitResult) -> None:
+        lastmod = task.hint.lastmod if task.hint is not None else None
+        if lastmod is None or task.visited_at is None or lastmod <= task.visited_at:
+            return
+        called, changed = self._hints.pop(host_id, (0, 0))
+        if called >= 64:  # what was long ago counts less
+            called, changed = called // 2, changed // 2
+        self._hints[host_id] = (called + 1, changed + (finding is VisitResult.CHANGED))
+        while len(self._hints) > _TRUST_HOSTS:
+            self._hints.popitem(last=False)
+
+    def trusts_dates_of(self, host_id: int) -> bool:
+        """Whether the pages of a host had changed when its sitemaps said so. Some give the date of the day."""
+        called, changed = self._hints.get(host_id, (0, 0))
+        return called < _TRUST_AFTER or changed >= called * _TRUST_LEAST
+
+    # -- when they are due
+
+    async def start(self) -> None:
+        """Look what is due, and work the first price out."""
+        await self.prepare(self.options)
+        if self.enabled:
+            if (links := await self._frontier.kept(_IN_LINKS)) is not None:
+                self.in_links.load(await asyncio.to_thread(zlib.decompress, links))
+            self.next_at = await self._frontier.next_revisit()
+            await self.solve()
+
+    async def keep(self) -> None:
+        """Store what was counted of in-links since it was stored last. Raises FrontierFull."""
+        if self.enabled and self.in_links.is_dirty:
+            self.in_links.is_dirty = False
+            links = await asyncio.to_thread(zlib.compress, self.in_links.dump(), 1)
+            await self._frontier.keep(_IN_LINKS, links)
+        self._kept_mono = self._clock.mono()
+
+    # -- pages without a date
+
+    async def prepare(self, options: RecrawlOptions) -> None:
+        """Before other options come into force: what is visited without revisits is to be found again once there are.
+        Raises FrontierFull.
+        """
+        before, self._dated_to = self._dated_to, None
+        try:
+            dated_to = await self._frontier.dated_to()
+            if options.enabled:
+                self._dated_to = dated_to
+            elif dated_to != 0:
+                await self._frontier.put_dates([], dated_to=0)
+        except FrontierFull:
+            self._dated_to = before
+            raise
+
+    @property
+    def is_dating(self) -> bool:
+        """Some pages may have no date yet."""
+        return self.enabled and self._dated_to is not None
+
+    async def run(self) -> None:
+        """Give dates to pages that were visited by a crawl without revisits, slice after slice, until cancelled."""
+        slices = 0
+        while True:
+            if not self.is_dating:
+                self._undated.clear()
+                await self._undated.wait()
+                await asyncio.sleep(_UNDER_WAY_S)
+                continue
+            slices += 1
+            try:
+                await self._date_slice(stores=slices % _DATED_MARK == 0)
+            except FrontierFull:
+                await asyncio.sleep(_FULL_S)
+            await asyncio.sleep(DATED_REST_S)
+
+    async def _date_slice(self, *, stores: bool) -> None:
+        after = self._dated_to
+        assert after is not None
+        pages, dated_to = await self._frontier.undated(after=after, rows=DATED_ROWS)
+        if self._dated_to != after:  # a reload
+            return
+        now = self._clock.now()
+        dates = [(page.id, self._date_of(page, now)) for page in pages]
+        if dates or stores or dated_to is None:
+            await self._frontier.put_dates(dates, dated_to=dated_to)
+        if self._dated_to == after:
+            self._dated_to = dated_to
+        if dates:
+            self.on_date(min(at for _, at in dates))
+
+    def _date_of(self, page: UndatedPage, now: float) -> float:
+        """Anywhere in the interval that the page is worth: all at once would be a burst, and then no visit for long."""
+        history = PageHistory(
+            change_a=page.change_a, change_t=page.change_t, gone_count=page.gone_count, in_links=page.in_links
+        )
+        finding = VisitResult.FAILED if page.state == UrlState.GAVE_UP else VisitResult.SAME
+        weight = self.weight(page.url, page.depth, page.in_links, page.priority)
+        wait_s = interval_s(
+            history,
+            VisitResult.GONE if page.gone_count else finding,
+            weight=weight if page.kind is None else max(1.0, weight),
+            price=self.price,
+            options=self.options if page.kind is None else self._listing_options,
+        )
+        if page.kind is not None:
+            self._note_listing(page.id, 1 / wait_s)
+        soonest = now if page.last_at is None else page.last_at + self.options.min_interval_s
+        return max(soonest, now + wait_s * self._rng.random())
+
+    def latest_at(self, now: float) -> float:
+        """The latest date that a visit which ended now may give its page."""
+        return now + self.options.max_interval_s * (1 + _JITTER)
+
+    def due_at(self, when: float) -> None:
+        """A URL is to be visited again then."""
+        if self.next_at is None or when < self.next_at:
+            self.next_at = when
+
+    def due_s(self) -> float:
+        """Seconds until a revisit may begin."""
+        if not self.enabled or self.next_at is None:
+            return math.inf
+        return max(0.0, self.next_at - self._clock.now(), self._allowance.wait_s(self._clock.mono()))
+
+    async def promote(self) -> dict[int, int]:
+        """Queue what is due, as far as the budget goes; returns host id → how many. Raises FrontierFull."""
+        now = self._clock.now()
+        bucket = self._allowance.filled(self._clock.mono())
+        queued = await self._frontier.promote_revisits(now=now, limit=min(PROMOTE_AT_ONCE, int(bucket.level)))
+        self._allowance = bucket.take(sum(queued.values()))
+        self.next_at = await self._frontier.next_revisit()
+        return queued
+
+    # -- the price
+
+    @property
+    def wants_price(self) -> bool:
+        """Whether the price is to be worked out anew."""
+        if not self.enabled or self._solving or not self._planned:
+            return False
+        grown = self._planned >= max(1, self._solved_pages)
+        return grown or self._clock.mono() - self._solved_mono >= SOLVE_EVERY_S
+
+    async def solve(self) -> None:
+        """Work out the price from what the store knows. Takes some 50 ms, most of them in threads."""
+        self._solving = True
+        self._planned = 0
+        try:
+            pages = (await self._frontier.totals()).done
+            sample = await self._frontier.learned(blocks=SAMPLE_BLOCKS, rows=SAMPLE_ROWS, phase=self._rng.random())
+            per_day = self.options.visits_per_day
+            if per_day is None:
+                for_pages = pages / DAYS_A_VISIT / DAY_S
+                per_s = for_pages + self._listings_per_s
+            else:
+                per_s = per_day / DAY_S
+                for_pages = max(per_s - self._listings_per_s, per_s * PAGES_LEAST)
+            if sample:
+                share = len(sample) / max(len(sample), pages)  # the sample gets its share of the budget
+                self.price = await asyncio.to_thread(self._price_of, sample, for_pages * share)
+            mono = self._clock.mono()
+            bucket = self._allowance.filled(mono)
+            self._allowance = replace(bucket, per_s=per_s, most=max(1.0, per_s * BURST_S))
+            self._solved_mono, self._solved_pages = mono, pages
+            if mono - self._kept_mono >= KEEP_EVERY_S:
+                await self.keep()
+        except FrontierFull:
+            self._solved_mono = self._clock.mono()  # the price of before does for another while
+        finally:
+            self._solving = False
+
+    def _price_of(self, sample: list[LearnedPage], per_s: float) -> float:
+        classes = classify(
+            (
+                change_rate(PageHistory(change_a=page.change_a, change_t=page.change_t)),
+                self.weight(page.url, page.depth, page.in_links, page.priority),
+            )
+            for page in sample
+        )
+        return solve_price(classes, per_s=per_s, options=self.options)
+
+
+def finding_of(task: Task, outcome: Outcome, state: UrlState, digest: str | None) -> VisitResult:
+    """What a visit that ended found."""
+    if state is UrlState.GAVE_UP or isinstance(outcome, Failed):
+        return VisitResult.FAILED
+    if isinstance(outcome, NotModified):
+        return VisitResult.SAME
+    if isinstance(outcome, Fetched):
+        if outcome.head.status_code in _GONE:
+            return VisitResult.GONE
+        if outcome.head.status_code >= 500:
+            return VisitResult.FAILED
+    if task.digest is None or not task.is_revisit:
+        return VisitResult.NEW
+    return VisitResult.SAME if digest == task.digest else VisitResult.CHANGED

@@ -1,0 +1,179 @@
+"""What a response to a request for robots.txt means for its host (RFC 9309 §2.3.1), and where the verdict is kept."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Final, NamedTuple, assert_never
+
+from crawler.content.decode import decode
+from crawler.content.robots_txt import RobotsTxt, RuleSet, policy_for_status
+from crawler.core.clock import Clock
+from crawler.core.enums import CodingFault, ErrorType, TaskKind, TruncatedReason
+from crawler.core.models import (
+    Denied,
+    Discovered,
+    Failed,
+    Fetched,
+    Lease,
+    NotModified,
+    Origin,
+    Outcome,
+    Redirected,
+    RobotsRecord,
+    Task,
+)
+from crawler.core.outcomes import pushes_back, rests_origin
+from crawler.core.url import UrlError, checked
+from crawler.engine.pages.response_processor import off_loop_if_large
+from crawler.engine.pages.url_list_policy import UrlListPolicy
+from crawler.engine.pages.url_policy import UrlPolicy
+from crawler.engine.scheduling.host import Host
+from crawler.engine.scheduling.scheduler import Scheduler
+from crawler.fetch.options import FetchOptions
+
+MAX_BYTES: Final = 500 * 1024  # RFC 9309 §2.5: at least this much is parsed
+_CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)
+MAX_HOPS: Final = 5  # §2.3.1.2
+FRESH_S: Final = 86_400.0  # §2.4: a copy should not be used for more than a day
+STALE_S: Final = 86_400.0  # and while the server fails, for a day more
+GIVE_UP_S: Final = 30 * 86_400.0  # §2.3.1.4: "a reasonably long period of time (for example, 30 days)"
+
+
+class Verdict(NamedTuple):
+    """`rules` are those of the record's text; None where it has none, or where the copy known so far stays in force."""
+
+    record: RobotsRecord
+    rules: RuleSet | None = None
+
+
+def redirect_of(task: Task, outcome: Outcome) -> tuple[Origin, Task] | None:
+    """The request that follows a redirect of robots.txt; None for any other outcome, too many hops or a bad target."""
+    if not isinstance(outcome, Redirected) or task.redirects >= MAX_HOPS:
+        return None
+    try:
+        url, origin = checked(outcome.target)
+    except UrlError:
+        return None
+    return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)
+
+
+def verdict_of(
+    outcome: Outcome,
+    *,
+    known: RobotsRecord | None,
+    now: float,
+    rest_s: float,
+    token: str,
+    limits: FetchOptions,
+) -> Verdict:
+    """The verdict in force from now on. `rest_s` is how long to wait after a failure before asking again."""
+    match outcome:
+        case Fetched():
+            status = outcome.head.status_code
+            if outcome.truncated not in (None, TruncatedReason.LENGTH):
+                return Verdict(_unreachable(None, outcome.error_type or ErrorType.TRUNCATED, known, now, rest_s))
+            policy = policy_for_status(status)
+            if policy == "unreachable":
+                return Verdict(_unreachable(status, None, known, now, rest_s))
+            if policy == "allow":
+                return Verdict(RobotsRecord("allow", status, None, now, now + FRESH_S))
+            decoded = decode(
+                outcome.payload,
+                outcome.head.get_all("content-encoding"),
+                keep=MAX_BYTES + 1,  # so that the parser sees that there was more, and drops the line cut through
+                max_decoded=limits.max_decoded,
+                max_expansion=limits.max_expansion,
+            )
+            text = decoded.data
+            if outcome.truncated is not None or decoded.fault in _CUT:  # half a line may say the opposite of the whole
+                text = text[: max(text.rfind(b"\n"), text.rfind(b"\r")) + 1]
+            parsed = RobotsTxt.parse(text)
+            delay_s = parsed.crawl_delay(token)
+            record = RobotsRecord("rules", status, text, now, now + FRESH_S, crawl_delay_s=delay_s)
+            return Verdict(record, parsed.rules_for(token))
+        case Redirected():  # too many hops: as if there were none (§2.3.1.2)
+            return Verdict(RobotsRecord("allow", outcome.fetched.head.status_code, None, now, now + FRESH_S))
+        case Failed():
+            return Verdict(_unreachable(None, outcome.error_type, known, now, rest_s))
+        case NotModified() | Denied():
+            return Verdict(_unreachable(None, None, known, now, rest_s))
+        case _:
+            assert_never(outcome)
+
+
+def _unreachable(
+    status: int | None, error: str | None, known: RobotsRecord | None, now: float, rest_s: float
+) -> RobotsRecord:
+    since = now if known is None or known.failing_since is None else known.failing_since
+    again_at = now + rest_s
+    if known is not None and known.verdict != "unreachable" and now - known.fetched_at < FRESH_S + STALE_S:
+        return replace(known, expires_at=again_at, failing_since=since, error=error)
+    if now - since >= GIVE_UP_S:
+        return RobotsRecord("allow", status, None, now, now + FRESH_S, failing_since=since, error=error)
+    return RobotsRecord("unreachable", status, None, now, again_at, failing_since=since, error=error)
+
+
+# After a robots.txt that failed in a way that rests nobody (a 500, say): as long as it has failed so far, within these.
+ROBOTS_AGAIN_S: Final = 60.0
+ROBOTS_AGAIN_MAX_S: Final = 3_600.0
+
+
+class RobotsAnswers:
+    """`on_robots` gets a host whose verdict was reached."""
+
+    def __init__(
+        self,
+        *,
+        scheduler: Scheduler,
+        admission: UrlPolicy,
+        listings: UrlListPolicy,
+        clock: Clock,
+        limits: FetchOptions,
+        on_robots: Callable[[Host], None],
+    ) -> None:
+        self._scheduler = scheduler
+        self._admission = admission
+        self._listings = listings
+        self._clock = clock
+        self._limits = limits
+        self._on_robots = on_robots
+
+    def reconfigure(self, limits: FetchOptions) -> None:
+        """Other limits are in force, from the next answer on."""
+        self._limits = limits
+
+    async def take(
+        self, lease: Lease, host: Host, task: Task, outcome: Outcome
+    ) -> tuple[RobotsRecord | None, tuple[Discovered, ...]]:
+        """The verdict to store, None where another host is asked first, and the sitemaps that robots.txt names."""
+        now = self._clock.now()
+        moved = redirect_of(task, outcome)
+        if moved is not None:
+            self._scheduler.robots_moved(lease.host_id, *moved)
+            return None, ()
+        verdict = partial(
+            verdict_of,
+            outcome,
+            known=host.robots,
+            now=now,
+            rest_s=self._rest_s(lease, host, outcome),
+            token=self._admission.rules.token,
+            limits=self._limits,
+        )
+        robots, rules = await off_loop_if_large(outcome, verdict)
+        if robots.verdict != "rules" or rules is not None:  # else the copy known so far stays in force
+            self._admission.rules.put(host, rules, stored=robots.body is None)
+        sitemaps = self._listings.named(host.origin, robots, self._admission.scope)
+        self._scheduler.books.learn_robots(host, robots)
+        self._scheduler.robots_settled(lease.host_id)
+        self._on_robots(host)
+        return robots, sitemaps
+
+    def _rest_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
+        """How long to wait before robots.txt is asked for again, should this answer be no verdict."""
+        if pushes_back(outcome) or (isinstance(outcome, Failed) and rests_origin(outcome.error_type, TaskKind.ROBOTS)):
+            key = self._scheduler.books.key_for(lease.origin)
+            return max(host.turn.open_mono, key.turn.open_mono) - self._clock.mono()
+        since = host.robots.failing_since if host.robots is not None else None
+        failing_s = 0.0 if since is None else self._clock.now() - since
+        return min(max(ROBOTS_AGAIN_S, failing_s), ROBOTS_AGAIN_MAX_S)

@@ -1,0 +1,1 @@
+"""Which URL is requested next, and when: host table, ready queue, rate limits, prefetch, leases."""

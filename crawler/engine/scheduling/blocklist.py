@@ -1,0 +1,77 @@
+"""Which hosts an operator blocked: nothing is asked of them, for good.
+
+Names only; stopping what is under way is the scheduler's and the pool's business. Invariant: what a name covers does
+not depend on the order in which blocks came and went.
+"""
+
+from collections.abc import Iterable
+
+from crawler.core.enums import DenyReason
+from crawler.core.models import Origin
+from crawler.core.url import UrlError, seed, typed
+from crawler.frontier.base import BlockedHost
+
+HOST = "host"
+DOMAIN = "domain"
+
+
+def block_of(text: str, *, host_only: bool, reason: str, at: float) -> BlockedHost:
+    """The block that an operator asks for: of a host or domain as URLs spell it (IDNA-encoded, lower case), a whole URL
+    standing for its host. An address has nothing below it. Raises UrlError.
+    """
+    bare = text.strip().removeprefix("*.")
+    host = seed(bare)[1].host.rstrip(".")
+    if host_only and bare != text.strip():
+        raise UrlError(DenyReason.URL_INVALID, f'"*." means all below {host}, --host-only means none of them')
+    is_address = host.startswith("[") or host.replace(".", "").isdigit()
+    return BlockedHost(host, HOST if host_only or is_address else DOMAIN, at, reason)
+
+
+def blocked_name(text: str) -> str:
+    """The name of a stored block that an operator speaks of; older versions took any. Raises UrlError."""
+    return typed(text.strip().removeprefix("*."))[1].host.rstrip(".")
+
+
+class Blocklist:
+    """The blocks in force, by name."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, BlockedHost] = {}
+
+    def load(self, blocks: Iterable[BlockedHost]) -> None:
+        self._by_name = {block.name: block for block in blocks}
+
+    def add(self, block: BlockedHost) -> None:
+        """Beside what holds for its name."""
+        self._by_name[block.name] = block.beside(self._by_name.get(block.name))
+
+    def remove(self, name: str) -> None:
+        self._by_name.pop(name, None)
+
+    def get(self, name: str) -> BlockedHost | None:
+        """The block of just this name."""
+        return self._by_name.get(name)
+
+    def covers(self, host: str) -> BlockedHost | None:
+        """The block that holds for a host, the nearest name first; a "host" block covers nothing below its name."""
+        if not self._by_name:
+            return None
+        block = self._by_name.get(host.rstrip("."))
+        rest = host.rstrip(".")
+        while block is None and "." in rest:
+            rest = rest.partition(".")[2]
+            above = self._by_name.get(rest)
+            if above is not None and above.kind == DOMAIN:
+                block = above
+        return block
+
+    def permits(self, origin: Origin) -> bool:
+        """Whether a request to an origin may leave."""
+        return not self._by_name or self.covers(origin.host) is None
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def all(self) -> list[BlockedHost]:
+        """By name."""
+        return [self._by_name[name] for name in sorted(self._by_name)]

@@ -1,0 +1,197 @@
+"""Keeps at hand what hosts need for their next turn: tasks from the store, and the rules of their robots.txt.
+
+It asks the store ahead of time and hands tasks out within the limits on URLs. When a host has a turn is not its
+business. Invariant: a task is in one buffer, handed out, or in the store only.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Final
+
+from crawler.core.models import Task
+from crawler.engine.pages.traps import TrapWatch
+from crawler.engine.pages.url_policy import RobotsCache
+from crawler.engine.scheduling.host import Host
+from crawler.engine.scheduling.host_table import HostTable
+from crawler.frontier.base import Frontier, FrontierFull
+
+PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
+PREFETCH_FREE: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy …
+PREFETCH_ALL: Final = 8_192  # … but of all hosts together no more than this, as far as each has a lease's worth
+LARGE_TEXT: Final = 16 * 1024  # a robots.txt of more bytes is parsed in a thread
+FULL_S: Final = 1.0  # the store is asked again so long after its disk was full
+
+
+class Prefetch:
+    """`on_ready` is told of a host that has got what it waited for."""
+
+    def __init__(
+        self,
+        *,
+        books: HostTable,
+        frontier: Frontier,
+        rules: RobotsCache,
+        traps: TrapWatch,
+        lease_size: int,
+        on_ready: Callable[[Host], None],
+    ) -> None:
+        self._books = books
+        self._frontier = frontier
+        self.rules = rules
+        self._traps = traps
+        self._lease_size = lease_size
+        self._on_ready = on_ready
+        self._wanted: list[Host] = []
+        self._rules_wanted: list[Host] = []
+        self._running = 0
+        self._filled = asyncio.Event()  # set, and made anew, at each end of a prefetch
+
+    @property
+    def has_orders(self) -> bool:
+        """Something is wanted that nobody fetches yet."""
+        return bool(self._wanted or self._rules_wanted)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is wanted, and nothing is on its way."""
+        return not self.has_orders and self._running == 0
+
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Fetch what is wanted."""
+        for host in self._wanted:
+            self._running += 1
+            group.create_task(self._fill(host))
+        for host in self._rules_wanted:
+            self._running += 1
+            group.create_task(self._load_rules(host))
+        self._wanted.clear()
+        self._rules_wanted.clear()
+
+    # -- tasks
+
+    def pick(self, host: Host, limit: int) -> tuple[Task, ...]:
+        """Up to `limit` tasks to hand out now; more is fetched when few are left."""
+        low_water = self._prefetch(host) // 2
+        is_low = len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased)
+        if is_low or (host.has_suspects and not host.leased):
+            self._want(host)
+        picked: list[Task] = []
+        while host.buffer and len(picked) < limit:
+            if self._books.take_place(host, host.buffer[0]):
+                picked.append(host.buffer.popleft())
+            elif (retry := next((task for task in host.buffer if not task.is_first), None)) is not None:
+                host.buffer.remove(retry)
+                picked.append(retry)
+            elif host.filling:  # its end looks again
+                break
+            elif host.retries:  # filled anew the buffer will begin with them: they were found before the others
+                host.retries = 0
+                host.leased.difference_update(task.id for task in host.buffer)
+                host.buffer.clear()
+                self._want(host)
+            else:
+                self._books.hold_at_limit(host)
+                break
+        return tuple(picked)
+
+    def _want(self, host: Host) -> None:
+        if not host.filling:
+            host.filling = True
+            self._wanted.append(host)
+
+    def _prefetch(self, host: Host) -> int:
+        """How many tasks to hold ready for a host."""
+        if host.key.delay_s > 0:
+            return PREFETCH_POLITE
+        share = PREFETCH_ALL // len(self._books.hosts)
+        return max(2 * self._lease_size, min(PREFETCH_FREE, share))
+
+    async def _fill(self, host: Host) -> None:
+        """Fetch tasks of a host from the store."""
+        tasks: list[Task] = []
+        try:
+            tasks = await self._take(host)
+        except FrontierFull:
+            await asyncio.sleep(FULL_S)
+        finally:
+            self._end_of_prefetch(host)
+            self._running -= 1
+        host.leased.update(task.id for task in tasks)
+        host.retries = max(0, host.retries - sum(not task.is_first for task in tasks))
+        host.buffer.extend(tasks)
+        self._on_ready(host)
+
+    async def _take(self, host: Host) -> list[Task]:
+        """Up to a prefetch of queued tasks, suspects left out: those are set aside. Where nothing else is queued, some
+        suspects are queued instead.
+        """
+        await self._traps.load(host)
+        tasks = await self._frontier.take(host.id, self._prefetch(host), leased=host.leased)
+        suspects = [(task.id, template) for task in tasks if (template := self._traps.suspect_of(task, host))]
+        if suspects:
+            set_aside = await self._frontier.set_aside(host.id, suspects)
+            host.queued -= len(set_aside)
+            self._traps.set_aside(host, [template for url_id, template in suspects if url_id in set_aside])
+            ids = {url_id for url_id, _ in suspects}
+            tasks = [task for task in tasks if task.id not in ids]
+        elif not tasks and not host.leased:
+            for template, count in self._traps.next_trials(host):
+                url_ids = await self._frontier.queue_suspects(host.id, template, count)
+                host.queued += len(url_ids)
+                self._traps.queued(host, template, url_ids)
+        return tasks
+
+    def drop_suspects(self, host: Host) -> None:
+        """A verdict was reached: suspects that are at hand go back to the store, which sets them aside."""
+        for task in [task for task in host.buffer if self._traps.suspect_of(task, host)]:
+            host.buffer.remove(task)
+            host.leased.discard(task.id)
+
+    @contextlib.asynccontextmanager
+    async def without_prefetch(self, hosts: Iterable[Host]) -> AsyncIterator[None]:
+        """While the store changes what is queued of these hosts, nothing of them is on its way from it."""
+        held: list[Host] = []
+        try:
+            for host in hosts:
+                while host.filling:
+                    await self._filled.wait()
+                host.filling = True
+                held.append(host)
+            yield
+        finally:
+            for host in held:
+                self._end_of_prefetch(host)
+                self._on_ready(host)
+
+    def _end_of_prefetch(self, host: Host) -> None:
+        host.filling = False
+        self._filled.set()
+        self._filled = asyncio.Event()
+
+    # -- rules
+
+    def want_rules(self, host: Host) -> None:
+        """Read the rules of a host again that were let go."""
+        if not host.rules_pending:
+            host.rules_pending = True
+            self._rules_wanted.append(host)
+
+    async def load_rules(self, host: Host) -> None:
+        """Read the rules of a host, if it has any that are not at hand. Raises FrontierFull."""
+        while host.needs_rules:
+            body = await self._frontier.robots_body(host.id)
+            large = body is not None and len(body) > LARGE_TEXT
+            rules = await asyncio.to_thread(self.rules.parse, body or b"") if large else self.rules.parse(body or b"")
+            if host.needs_rules:  # meanwhile the host may have sent a new one
+                self.rules.put(host, rules, stored=True)
+
+    async def _load_rules(self, host: Host) -> None:
+        try:
+            await self.load_rules(host)
+        except FrontierFull:
+            await asyncio.sleep(FULL_S)
+        finally:
+            host.rules_pending = False
+            self._running -= 1
+        self._on_ready(host)

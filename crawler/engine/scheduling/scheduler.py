@@ -1,0 +1,440 @@
+"""Turns queued URLs into leases, each as soon as politeness lets it, and takes back what became of them.
+
+Keys wait in the agenda for the time they may next be asked; no worker ever sleeps for politeness. Whose turn it is then
+`turns` decides. The scheduler knows the books and the frontier (where tasks come from); it knows nothing of how a page
+is fetched or read.
+
+Invariant: a lease is out from its issue to `lease_ended`, once, and its unfinished tasks go back where they came from.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.models import Denied, Lease, Origin, Settlement, Task
+from crawler.core.options import PolitenessOptions
+from crawler.core.outage import PROBE_S
+from crawler.core.politeness import CLOCK_GUARD_S
+from crawler.engine.options import EngineOptions
+from crawler.engine.pages.revisits import Revisits
+from crawler.engine.pages.traps import TrapWatch
+from crawler.engine.pages.url_policy import RobotsCache
+from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
+from crawler.engine.scheduling.host_table import HostTable
+from crawler.engine.scheduling.lease_selection import LeaseSelection
+from crawler.engine.scheduling.prefetch import FULL_S, Prefetch
+from crawler.engine.scheduling.rate_limits import LOOK_S, AddressRateLimiter, CrawlRateLimiter
+from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
+from crawler.frontier.base import Frontier, FrontierFull, Receipt
+
+UNDER_WAY_S: Final = 30.0  # by then what was settled before the clock was set back is in the store
+
+
+class Scheduler:
+    """`queue` is where leases go; its bound is the back-pressure."""
+
+    def __init__(
+        self,
+        *,
+        books: HostTable,
+        frontier: Frontier,
+        queue: asyncio.Queue[Lease],
+        gate: AddressRateLimiter,
+        clock: Clock,
+        politeness: PolitenessOptions,
+        options: EngineOptions,
+        rules: RobotsCache,
+        traps: TrapWatch,
+        valve: CrawlRateLimiter | None = None,
+        revisits: Revisits | None = None,
+    ) -> None:
+        self.books = books
+        self._frontier = frontier
+        self._queue = queue
+        self._clock = clock
+        self.valve = valve if valve is not None else CrawlRateLimiter(clock)
+        self.revisits = revisits
+        self._wake = asyncio.Event()
+        self._agenda = ReadyQueue(gate, clock, self._wake.set)
+        self._stock = Prefetch(
+            books=books,
+            frontier=frontier,
+            rules=rules,
+            traps=traps,
+            lease_size=options.lease_size,
+            on_ready=self._stocked,
+        )
+        self.traps = traps
+        self.turns = LeaseSelection(
+            books=books,
+            agenda=self._agenda,
+            stock=self._stock,
+            gate=gate,
+            valve=self.valve,
+            clock=clock,
+            politeness=politeness,
+            options=options,
+        )
+        self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
+        self.next_due_at: float | None = None  # when the next waiting URL is due (UTC)
+        self.leases_out: dict[int, Lease] = {}
+        self._probe_id = 0  # during an outage only this lease may begin …
+        self._probe_mono = 0.0  # … and the next may be issued then
+        self._outage_at: float | None = None  # when an outage began whose waiting URLs are to be queued (UTC)
+        self._redates: list[float] = []  # when the store's dates are looked at (monotonic): the clock was set back
+        books.on_open = self._let_go_on
+        books.on_outage_over = self._outage_over
+        self._readings = 0
+        self.stopping = False
+        self.paused = False
+        self.on_quiet: Callable[[], None] = lambda: None
+        self.on_visit_end: Callable[[], None] = lambda: None
+
+    async def start(self) -> None:
+        """After the books were loaded: everything with work gets its place."""
+        if self.books.is_dated_ahead:
+            await self._redate()
+        if self.revisits is not None:
+            self.revisits.on_date = self.visit_again_at
+            await self.revisits.start()
+        for host in self.books.hosts.values():
+            self.turns.bring(host)
+        self.next_due_at = await self._frontier.next_due()
+
+    def stored(self, receipt: Receipt) -> None:
+        """The store took discoveries: hosts may be new, and have more to do."""
+        self.books.admit([replace(row, queued=0) for row in receipt.hosts])
+        for host_id, count in receipt.queued.items():
+            host = self.books.hosts[host_id]
+            host.queued += count
+            self.turns.bring(host)
+        for host_id, templates in receipt.suspects.items():
+            self.traps.set_aside(self.books.hosts[host_id], templates)
+        for host_id in receipt.linked:
+            self.traps.linked(self.books.hosts[host_id])
+
+    def queued_again(self, counts: Mapping[int, int]) -> None:
+        """The store queued URLs that were known: host id → how many."""
+        for host_id, count in counts.items():
+            host = self.books.hosts[host_id]
+            host.queued += count
+            self.books.reopen(host)
+            self.turns.bring(host)
+
+    def reconfigure(self, politeness: PolitenessOptions) -> None:
+        """Other options are in force; the books have them already."""
+        self.turns.reconfigure(politeness)
+        for host in self.books.hosts.values():
+            self.turns.bring(host)
+        self._wake.set()
+
+    def blocks_changed(self) -> int:
+        """Blocks came or went: hosts that are covered get no turn, others go on. Returns how many changed."""
+        changed = self.books.look_at_blocks()
+        for host in changed:
+            self.turns.bring(host)
+        self._wake.set()
+        return len(changed)
+
+    def clock_was_set(self, step_s: float) -> None:
+        """The wall clock was set by so much. What became due by it is promoted, and politeness spreads it as ever."""
+        self.books.clock_was_set(step_s)
+        if step_s < 0:
+            mono = self._clock.mono()
+            self._redates = [mono, mono + UNDER_WAY_S]
+        self._wake.set()
+
+    def due_at(self, when: float) -> None:
+        """A URL waits until `when` (UTC)."""
+        if self.next_due_at is None or when < self.next_due_at:
+            self.next_due_at = when
+            self._wake.set()
+
+    def visit_again_at(self, when: float) -> None:
+        """A URL that was visited is to be visited again then (UTC)."""
+        if self.revisits is not None and self.revisits.enabled:
+            self.revisits.due_at(when)
+            self._wake.set()
+
+    # -- the loop
+
+    async def run(self) -> None:
+        """Lease until `stop`."""
+        async with asyncio.TaskGroup() as group:
+            while not self.stopping:
+                self._wake.clear()
+                await self._promote_due()
+                wait_s = await self._lease_ready()
+                self._stock.start(group)
+                if self.revisits is not None and self.revisits.wants_price:
+                    group.create_task(self.revisits.solve(), name="price")
+                if self.is_quiet:
+                    self.on_quiet()
+                await self._sleep(wait_s)
+
+    async def _sleep(self, wait_s: float) -> None:
+        wait_s = min(wait_s, self._due_s())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if wait_s == NEVER else wait_s):
+                await self._wake.wait()
+
+    def stop(self) -> None:
+        """Issue nothing more; what waits in the queue goes back."""
+        self.stopping = True
+        while not self._queue.empty():
+            lease = self._queue.get_nowait()
+            self.lease_ended(lease, unfinished=lease.tasks, began=False)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Look again: something outside changed."""
+        self._wake.set()
+
+    def _due_s(self) -> float:
+        """Seconds until waiting URLs are to be queued, or some that are to be visited again."""
+        if self.paused:
+            return NEVER
+        due_s = NEVER if self.next_due_at is None else self.next_due_at - self._clock.now()
+        due_s = min(due_s, self.revisit_s())
+        if self._redates:
+            due_s = min(due_s, self._redates[0] - self._clock.mono())
+        return max(0.0, due_s, self._store_open_mono - self._clock.mono())
+
+    @property
+    def hint_after_s(self) -> float | None:
+        """How long after a visit a sitemap's word may bring the next; None: not at all."""
+        return None if self.revisits is None else self.revisits.hint_after_s
+
+    def revisit_s(self) -> float:
+        """Seconds until a URL may be visited again; infinity if none is to be."""
+        return NEVER if self.revisits is None else self.revisits.due_s()
+
+    def _outage_over(self, since_at: float) -> None:
+        self._outage_at = since_at
+        self._wake.set()
+
+    async def _promote_due(self) -> None:
+        if self._due_s() > 0 and self._outage_at is None:
+            return
+        try:
+            if self._outage_at is not None:
+                await self._frontier.hasten(since_at=self._outage_at, now=self._clock.now())
+                self._outage_at = None
+            if (redates := self._redates) and redates[0] <= self._clock.mono():
+                await self._redate()
+                del redates[0]
+            if self.next_due_at is not None:
+                self._requeued(await self._frontier.promote(now=self._clock.now()))
+                self.next_due_at = await self._frontier.next_due()
+            if self.revisits is not None and self.revisits.due_s() <= 0:
+                self._requeued(await self.revisits.promote())
+        except FrontierFull:  # the next commit meets the same disk, and says so
+            self._store_open_mono = self._clock.mono() + FULL_S
+
+    async def _redate(self) -> None:
+        now, revisits = self._clock.now(), self.revisits
+        await self._frontier.redate(now=now, revisits_by=NEVER if revisits is None else revisits.latest_at(now))
+        self.next_due_at = await self._frontier.next_due()
+        if revisits is not None and revisits.enabled:
+            revisits.next_at = await self._frontier.next_revisit()
+
+    def _requeued(self, queued: dict[int, int]) -> None:
+        for host_id, count in queued.items():
+            host = self.books.hosts[host_id]
+            host.queued += count
+            host.retries += count
+            self.books.reopen(host)
+            self.turns.bring(host)
+
+    async def _lease_ready(self) -> float:
+        """Lease from every key that is due. Returns seconds until the next one."""
+        while not self.stopping and not self.paused:
+            shut_s = self.valve.shut_s()
+            if shut_s > 0:
+                return min(shut_s, LOOK_S)
+            if self.books.outage.is_on and (wait_s := self._probe_mono - self._clock.mono()) > 0:
+                return wait_s
+            due = self._agenda.take_due()
+            if not isinstance(due, PolitenessKey):
+                return due
+            lease = self.turns.next_lease(due)
+            if lease is not None:
+                self.leases_out[lease.id] = lease
+                if self.books.outage.is_on:
+                    self._probe_id, self._probe_mono = lease.id, self._clock.mono() + PROBE_S
+                await self._queue.put(lease)
+                if self._stock.has_orders or self._due_s() <= 0:  # under load there is always a key that is ready
+                    return 0.0
+        return NEVER
+
+    def _stocked(self, host: Host) -> None:
+        self.turns.bring(host)
+        self._wake.set()
+
+    # -- what comes back
+
+    def may_begin(self, lease: Lease, *, first: bool) -> bool:
+        """Whether the next request of a lease may leave: a rest or a Crawl-delay that came up since it was issued holds
+        for it too, and so does the valve. `first`: none of it has left yet.
+        """
+        if self.paused or (self.books.outage.is_on and lease.id != self._probe_id):
+            return False
+        host = self.books.hosts[lease.host_id]
+        if host.is_blocked:
+            return False
+        key = self._key_of(lease, host)
+        now = self._clock.mono()
+        if key.turn.open_mono > now or host.turn.open_mono > now:
+            return False
+        if self.valve.shut_s() > 0 or self.valve.host_opens_mono(lease.origin.host) > now:
+            return False
+        return key.delay_s == 0 or (first and key.turn.in_flight == 1)
+
+    def _key_of(self, lease: Lease, host: Host) -> PolitenessKey:
+        return host.key if lease.origin == host.origin else self.books.key_for(lease.origin)
+
+    def lease_ended(self, lease: Lease, *, unfinished: Iterable[Task] = (), began: bool = True) -> None:
+        """The last request of a lease ended; `unfinished` tasks go back. `began`: at least one request left."""
+        del self.leases_out[lease.id]
+        self._agenda.run_ended(lease.id)
+        host = self.books.hosts[lease.host_id]
+        key = self._key_of(lease, host)
+        now = self._clock.mono()
+        host.leases -= 1
+        if began:
+            key.ended(now)
+        else:
+            key.turn = key.turn.abandoned()
+        for task in reversed(tuple(unfinished)):
+            if task.id == 0:
+                key.errands.appendleft(AuxiliaryRequest(host, lease.origin, task))
+            else:
+                host.buffer.appendleft(task)
+                self.books.give_place_back(host, task)
+                if max(key.turn.open_mono, host.turn.open_mono) > now:  # its place is of no use to it for now
+                    self._let_go_on(self.books.freed())
+        self.turns.bring(host)
+        if key.hosts or key.errands:
+            self._agenda.schedule(key, max(key.turn.open_mono, now))
+        self._visit_ended()
+
+    def reading_began(self) -> None:
+        """An answer is still read although its lease ended: the crawl is not over."""
+        self._readings += 1
+
+    def reading_ended(self) -> None:
+        """The committer has it."""
+        self._readings -= 1
+        self._visit_ended()
+
+    def _visit_ended(self) -> None:
+        if not self.is_busy:
+            self._wake.set()
+        self.on_visit_end()
+
+    def gate_was_shut(self, lease: Lease, address: str, until_mono: float) -> None:
+        """A worker found the address taken: remember it, so that we look before we lease."""
+        host = self.books.hosts[lease.host_id]
+        key = self._key_of(lease, host)
+        if lease.tasks[0].id == 0:
+            key.errands_open_mono = NEVER  # until it is called
+            self._agenda.line_up(key, address, until_mono)
+        elif host.peer == address:
+            self._agenda.came_too_late(key, address, until_mono)
+        if lease.origin == host.origin:
+            host.peer = address
+
+    def page_settled(self, settlement: Settlement, new_links: Sequence[tuple[int, int, str]] = ()) -> None:
+        """A page's settlement is in the store, which first found `new_links` on it if it is a suspect's."""
+        host = self.books.hosts[settlement.host_id]
+        fetched = not isinstance(settlement.outcome, Denied)
+        self._let_go_on(self.books.settled(host, settlement.task, fetched=fetched))
+        if self.traps.stored(host, settlement, new_links):
+            self._stock.drop_suspects(host)
+        if host.has_suspects and not host.leased:
+            self.turns.bring(host)
+
+    async def reload_templates(self, host: Host) -> None:
+        """The store has other rows of the host's templates. Raises FrontierFull."""
+        self.traps.unload(host)
+        host.has_suspects = True
+        await self.traps.load(host)
+        self.turns.bring(host)
+        self._wake.set()
+
+    def without_prefetch(self, hosts: Iterable[Host]) -> AbstractAsyncContextManager[None]:
+        """While the store changes what is queued of these hosts, nothing of them is on its way from it."""
+        return self._stock.without_prefetch(hosts)
+
+    def _let_go_on(self, hosts: Iterable[Host]) -> None:
+        for host in hosts:
+            self.turns.bring(host)
+
+    def robots_settled(self, host_id: int) -> None:
+        """The host's robots verdict was reached: its pages may be considered."""
+        host = self.books.hosts[host_id]
+        host.robots_pending = False
+        self.turns.bring(host)
+
+    def robots_stored(self, host_id: int) -> None:
+        """The store has the host's robots.txt."""
+        self._stock.rules.stored(self.books.hosts[host_id])
+
+    def robots_moved(self, host_id: int, origin: Origin, task: Task) -> None:
+        """robots.txt redirects: ask there, on that host's patience."""
+        self.turns.errand(self.books.hosts[host_id], origin, task)
+
+    async def load_rules(self, host: Host) -> None:
+        """Have the rules of a host at hand when this returns, until something else is awaited."""
+        await self._stock.load_rules(host)
+
+    # -- questions
+
+    async def suspects_left(self) -> int:
+        """URLs that are set aside."""
+        return (await self._frontier.totals()).suspect
+
+    @property
+    def is_busy(self) -> bool:
+        """Requests are handed out, or answers not handed on yet."""
+        return bool(self.leases_out) or self._readings > 0
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing handed out, nothing on its way from the store."""
+        return not self.is_busy and self._stock.is_quiet and len(self._redates) < 2
+
+    @property
+    def is_hungry(self) -> bool:
+        """Workers idle for want of URLs: a commit now would give them some."""
+        return self._queue.empty() and not any(
+            self.books.hosts[lease.host_id].has_work for lease in self.leases_out.values()
+        )
+
+    def oldest_ready_s(self) -> float:
+        """For how many seconds the key that is due longest has been: free workers leave it at next to nothing."""
+        first = self._agenda.first_mono
+        return 0.0 if first == NEVER else max(0.0, self._clock.mono() - first)
+
+    def next_turn_s(self, *, enough_s: float = 0.0) -> float:
+        """Seconds until some key with work has rested; 0 where it only keeps its delay, infinity when none has work.
+        One that may be asked within `enough_s` is enough: the others are then not looked at.
+        """
+        mono, now = self._clock.mono(), self._clock.now()
+        first = NEVER
+        if self._agenda.first_mono - mono <= enough_s:
+            return max(0.0, self._agenda.first_mono - mono)
+        for key in self.books.keys.values():
+            opens = [key.errands_open_mono] if key.errands else []
+            for host in key.hosts:
+                if host.has_work:
+                    held_s = host.robots.expires_at - now if host.robots is not None and host.is_held else 0.0
+                    opens.append(max(host.turn.open_mono, mono + held_s))
+            if opens:
+                wait_s = max(key.turn.open_mono, min(opens)) - mono
+                only_delay = wait_s <= max(key.delay_s, key.slow_s) + CLOCK_GUARD_S
+                first = min(first, 0.0 if only_delay else wait_s)
+        return first
