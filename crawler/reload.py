@@ -25,8 +25,8 @@ from crawler.inspect.rules import fingerprint
 from crawler.obs.events import Event
 from crawler.parts import Parts
 from crawler.rundir import rules_of, write_run_file
+from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded
-from crawler.settings.problems import ConfigurationError, Problem
 from crawler.settings.settings import Changes, Settings, changes, keeping
 from crawler.settings.show import masked
 

@@ -40,7 +40,7 @@ def exit_for(error: BaseException) -> int | None:
     # Imported here: a command that fails early must not pay for all rooms.
     from crawler.cli.streams import ReaderGone
     from crawler.core.url import UrlError
-    from crawler.settings.problems import ConfigurationError
+    from crawler.settings.configuration_errors import ConfigurationError
 
     if isinstance(error, ConfigurationError):
         print(error, file=sys.stderr)  # noqa: T201 - file:line:column: message, for editors to parse

@@ -19,8 +19,8 @@ from crawler.cli.options import config_option, override_option
 from crawler.inspect.place import Place, find
 from crawler.inspect.rules import Rules
 from crawler.rundir import announced, at_usual_output, rules_of
+from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import load_place
-from crawler.settings.problems import ConfigurationError, Problem
 
 F = TypeVar("F", bound=Callable[..., Any])
 

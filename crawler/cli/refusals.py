@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from crawler.cli.unit import Unit
+from crawler.settings.configuration_errors import Problem
 from crawler.settings.loading import Loaded
-from crawler.settings.problems import Problem
 from crawler.settings.secrets import read_secrets
 from crawler.settings.show import DEFAULT_ORIGIN
 from crawler.settings.sources import conf_d

@@ -9,7 +9,7 @@ import textwrap
 from typing import Final
 
 from crawler.settings.kinds import number_text
-from crawler.settings.schema import SECTIONS, Key, keys, toml_text
+from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, toml_text
 
 _WIDTH: Final = 100
 _HEAD: Final = """\
@@ -36,7 +36,7 @@ def _section(name: str) -> str:
     return f"\n\n{about}[{name}]\n" + "".join(_key(key) for key in keys().values() if key.section == name)
 
 
-def _key(key: Key) -> str:
+def _key(key: ConfigurationKey) -> str:
     value = key.example if key.derived else toml_text(key, key.default)
     kind = key.kind.value
     force = "restart" if key.restart else "live"

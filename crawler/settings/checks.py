@@ -25,7 +25,7 @@ _CONTACT = re.compile(r"https?://[A-Za-z0-9[]|[^\s@]@[^\s@]")
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """`keys` are what it rests on ("section.key"); a warning does not stop anything."""
 
     keys: tuple[str, ...]
@@ -34,7 +34,7 @@ class Finding:
     is_warning: bool = False
 
 
-def findings(settings: Settings, mode: Mode) -> Iterator[Finding]:
+def findings(settings: Settings, mode: Mode) -> Iterator[CheckResult]:
     """Everything wrong or doubtful in values that are each right by themselves."""
     if mode == "run":
         yield from _for_the_daemon(settings)
@@ -49,27 +49,27 @@ def findings(settings: Settings, mode: Mode) -> Iterator[Finding]:
     yield from _paths(settings)
 
 
-def _for_the_daemon(settings: Settings) -> Iterator[Finding]:
+def _for_the_daemon(settings: Settings) -> Iterator[CheckResult]:
     if _CONTACT.search(settings.identity.user_agent) is None:
-        yield Finding(
+        yield CheckResult(
             ("identity.user_agent",),
             "identity.user_agent must say how to reach you, by a URL or an e-mail address",
             'as in user_agent = "mybot/1.0 (+https://example.org/bot)"',
         )
     if settings.output.directory is None:
-        yield Finding(("output.directory",), "output.directory must be set for `crawler run`")
+        yield CheckResult(("output.directory",), "output.directory must be set for `crawler run`")
     if not settings.crawl.seeds and not settings.crawl.seed_files:
-        yield Finding(
+        yield CheckResult(
             ("crawl.seeds", "crawl.seed_files"),
             "crawl.seeds and crawl.seed_files are empty: nothing is crawled until `crawler add`",
             is_warning=True,
         )
 
 
-def _politeness(settings: Settings) -> Iterator[Finding]:
+def _politeness(settings: Settings) -> Iterator[CheckResult]:
     politeness = settings.politeness
     if politeness.connections_per_host > 1 and politeness.delay > 0:
-        yield Finding(
+        yield CheckResult(
             ("politeness.connections_per_host", "politeness.delay"),
             f"politeness.connections_per_host = {politeness.connections_per_host} counts only where the delay is 0; "
             f"it is {format_duration(politeness.delay)}",
@@ -77,23 +77,23 @@ def _politeness(settings: Settings) -> Iterator[Finding]:
         )
     per_address = politeness.connections_per_address
     if per_address is not None and per_address < politeness.connections_per_host:
-        yield Finding(
+        yield CheckResult(
             ("politeness.connections_per_host", "politeness.connections_per_address"),
             f"politeness.connections_per_host = {politeness.connections_per_host} is more than "
             f"connections_per_address = {per_address} allows",
             is_warning=True,
         )
     if politeness.robots == "ignore":
-        yield Finding(
+        yield CheckResult(
             ("politeness.robots",),
             'politeness.robots = "ignore": hosts are crawled against their robots.txt',
             is_warning=True,
         )
 
 
-def _identity(settings: Settings) -> Iterator[Finding]:
+def _identity(settings: Settings) -> Iterator[CheckResult]:
     if settings.robots_token.lower() == "mozilla":
-        yield Finding(
+        yield CheckResult(
             ("identity.user_agent", "identity.robots_token"),
             f'robots.txt is matched with "{settings.robots_token}", the first product in identity.user_agent',
             "set identity.robots_token to the name of your crawler",
@@ -101,11 +101,11 @@ def _identity(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _fetch(settings: Settings) -> Iterator[Finding]:
+def _fetch(settings: Settings) -> Iterator[CheckResult]:
     fetch = settings.fetch
     if settings.engine.memory < fetch.spool_over:
         # Below that size a body is held in memory whole: with less budget than one body, readers would wait for ever.
-        yield Finding(
+        yield CheckResult(
             ("engine.memory", "fetch.spool_over"),
             f"engine.memory must be at least fetch.spool_over ({format_size(fetch.spool_over)}), "
             f"not {format_size(settings.engine.memory)}",
@@ -113,47 +113,47 @@ def _fetch(settings: Settings) -> Iterator[Finding]:
     for name in ("connect_timeout", "tls_timeout", "first_byte_timeout", "read_timeout"):
         timeout: float = getattr(fetch, name)
         if timeout > fetch.total_timeout:
-            yield Finding(
+            yield CheckResult(
                 (f"fetch.{name}", "fetch.total_timeout"),
                 f"fetch.{name} ({format_duration(timeout)}) is longer than fetch.total_timeout "
                 f"({format_duration(fetch.total_timeout)}) and never ends a fetch",
                 is_warning=True,
             )
     if fetch.bandwidth is not None and (fetch.bandwidth_per_host or 0) > fetch.bandwidth:
-        yield Finding(
+        yield CheckResult(
             ("fetch.bandwidth_per_host", "fetch.bandwidth"),
             f"fetch.bandwidth_per_host ({format_size(fetch.bandwidth_per_host or 0)}) is more than fetch.bandwidth "
             f"({format_size(fetch.bandwidth)}) lets through",
             is_warning=True,
         )
     if fetch.content_types and not any(fnmatchcase("text/html", glob) for glob in fetch.content_types):
-        yield Finding(
+        yield CheckResult(
             ("fetch.content_types",),
             "fetch.content_types leaves text/html out: no page is read, and no link is found",
             is_warning=True,
         )
     if not settings.output.warc and not settings.output.pages:
-        yield Finding(
+        yield CheckResult(
             ("output.warc", "output.pages"), "output.warc and output.pages are off: no page is kept", is_warning=True
         )
 
 
-def _recrawl(settings: Settings) -> Iterator[Finding]:
+def _recrawl(settings: Settings) -> Iterator[CheckResult]:
     least, most = settings.recrawl.min_interval, settings.recrawl.max_interval
     if least > most:
-        yield Finding(
+        yield CheckResult(
             ("recrawl.min_interval", "recrawl.max_interval"),
             f"recrawl.min_interval ({format_duration(least)}) is longer than recrawl.max_interval "
             f"({format_duration(most)})",
         )
 
 
-def _network(settings: Settings) -> Iterator[Finding]:
+def _network(settings: Settings) -> Iterator[CheckResult]:
     network = settings.network
     if network.bind_address is not None:
         version = ip_address(network.bind_address).version
         if network.address_family != "any" and network.address_family != f"ipv{version}":
-            yield Finding(
+            yield CheckResult(
                 ("network.bind_address", "network.address_family"),
                 f"network.bind_address is an IPv{version} address, "
                 f'network.address_family is "{network.address_family}"',
@@ -164,79 +164,79 @@ def _network(settings: Settings) -> Iterator[Finding]:
             try:
                 policy.check(address)
             except AddressDenied as denied:
-                yield Finding(
+                yield CheckResult(
                     ("network.resolve", "network.allow_private"),
                     f"network.resolve: {name} will not be dialled: {denied}",
                     "network.allow_private lists the exceptions",
                     is_warning=True,
                 )
     if not settings.tls.verify:
-        yield Finding(
+        yield CheckResult(
             ("tls.verify",), "tls.verify = false: anybody on the way can answer for a server", is_warning=True
         )
     if network.ca_file is not None and (complaint := _complaint_about_ca_file(network.ca_file)):
-        yield Finding(("network.ca_file",), f"network.ca_file {network.ca_file}: {complaint}")
+        yield CheckResult(("network.ca_file",), f"network.ca_file {network.ca_file}: {complaint}")
 
 
-def _engine(settings: Settings) -> Iterator[Finding]:
+def _engine(settings: Settings) -> Iterator[CheckResult]:
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if settings.engine.memory > memory:
-        yield Finding(
+        yield CheckResult(
             ("engine.memory",),
             f"engine.memory = {format_size(settings.engine.memory)} is more than the machine has, {memory >> 20:,} MiB",
             is_warning=True,
         )
 
 
-def _said_to_everyone(settings: Settings) -> Iterator[Finding]:
+def _said_to_everyone(settings: Settings) -> Iterator[CheckResult]:
     """Credentials belong to one origin."""
     names = {name.lower(): name for name in settings.fetch.headers}
     for lower in ("authorization", "proxy-authorization"):
         if lower in names:
-            yield Finding(
+            yield CheckResult(
                 ("fetch.headers",),
                 f"fetch.headers: {names[lower]} is sent to every host that is crawled",
                 "identity.secrets keeps credentials for one origin",
                 is_warning=True,
             )
     if "cookie" in names and settings.fetch.cookies != "off":
-        yield Finding(
+        yield CheckResult(
             ("fetch.headers", "fetch.cookies"),
             f'fetch.headers: {names["cookie"]} cannot be sent beside fetch.cookies = "{settings.fetch.cookies}"',
         )
     for origin in settings.secrets.authorization:
         if origin.scheme != "https":
-            yield Finding(
+            yield CheckResult(
                 ("identity.secrets",),
                 f"identity.secrets: the credentials for {origin} are sent unencrypted",
                 is_warning=True,
             )
 
 
-def _proxy(settings: Settings) -> Iterator[Finding]:
+def _proxy(settings: Settings) -> Iterator[CheckResult]:
     network = settings.network
     if network.proxy is None:
         if settings.secrets.proxy_authorization is not None:
-            yield Finding(
+            yield CheckResult(
                 ("identity.secrets", "network.proxy"),
                 "identity.secrets has credentials for a proxy, and network.proxy names none",
                 is_warning=True,
             )
         return
     if "@" in network.proxy and settings.secrets.proxy_authorization is not None:
-        yield Finding(
+        yield CheckResult(
             ("network.proxy", "identity.secrets"),
             "network.proxy and identity.secrets both have credentials for the proxy",
             "leave those in network.proxy out",
         )
     if network.resolve or network.nameservers:
-        yield Finding(
+        yield CheckResult(
             ("network.proxy", "network.resolve", "network.nameservers"),
             "network.resolve and network.nameservers serve only to find the proxy: it resolves the other names itself",
             is_warning=True,
         )
     if settings.politeness.address_delay is not None or settings.politeness.connections_per_address is not None:
-        yield Finding(
+        yield CheckResult(
             ("politeness.address_delay", "politeness.connections_per_address", "network.proxy"),
             "politeness.address_delay and connections_per_address do nothing behind a proxy: only the proxy knows the "
             "addresses",
@@ -255,7 +255,7 @@ def _complaint_about_ca_file(path: str) -> str:
     return "" if context.cert_store_stats()["x509"] else "holds no certificate"
 
 
-def _paths(settings: Settings) -> Iterator[Finding]:
+def _paths(settings: Settings) -> Iterator[CheckResult]:
     for key, directory in (
         ("output.directory", settings.output_directory),
         ("log.directory", settings.log_directory),
@@ -263,19 +263,19 @@ def _paths(settings: Settings) -> Iterator[Finding]:
         if settings.get(key) is None and key != "output.directory":
             continue
         if (file := _file_in_the_way(directory)) is not None:
-            yield Finding((key,), f"{key} {directory}: {file} is not a directory")
+            yield CheckResult((key,), f"{key} {directory}: {file} is not a directory")
         else:
             yield from _cannot_be_made(key, directory)
     for key, path in (("frontier.path", settings.frontier_path), ("admin.socket", settings.control_socket)):
         if settings.get(key) is not None:
             if _is_directory(path):
-                yield Finding((key,), f"{key} {path}: is a directory")
+                yield CheckResult((key,), f"{key} {path}: is a directory")
             elif (file := _file_in_the_way(path.parent)) is not None:
-                yield Finding((key,), f"{key} {path}: {file} is not a directory")
+                yield CheckResult((key,), f"{key} {path}: {file} is not a directory")
     socket_bytes = len(str(settings.control_socket).encode())
     if socket_bytes > MAX_SOCKET_PATH:
         explicit = settings.admin.socket is not None
-        yield Finding(
+        yield CheckResult(
             ("admin.socket",) if explicit else ("output.directory", "admin.socket"),
             f"the path of the control socket has {socket_bytes} bytes, {MAX_SOCKET_PATH} at most can be bound",
             "" if explicit else "set admin.socket to a shorter path",
@@ -283,7 +283,7 @@ def _paths(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _cannot_be_made(key: str, directory: Path) -> Iterator[Finding]:
+def _cannot_be_made(key: str, directory: Path) -> Iterator[CheckResult]:
     """Where nobody can make it, and where who asks could not, which need not be who will."""
     try:
         if directory.exists():
@@ -293,13 +293,13 @@ def _cannot_be_made(key: str, directory: Path) -> Iterator[Finding]:
         return
     for place in _NOT_FOR_FILES:
         if above == place or place in above.parents:
-            yield Finding((key,), f"{key} {directory}: no directory can be made in {place}")
+            yield CheckResult((key,), f"{key} {directory}: no directory can be made in {place}")
             return
     if os.statvfs(above).f_flag & os.ST_RDONLY:
-        yield Finding((key,), f"{key} {directory}: cannot be made: {above} is on a read-only file system")
+        yield CheckResult((key,), f"{key} {directory}: cannot be made: {above} is on a read-only file system")
     elif not os.access(above, os.W_OK | os.X_OK):
         message = f"{key} {directory}: cannot be made by who runs this: {above} may not be written to"
-        yield Finding((key,), message, is_warning=True)
+        yield CheckResult((key,), message, is_warning=True)
 
 
 def _file_in_the_way(directory: Path) -> Path | None:

@@ -10,8 +10,8 @@ import sys
 import tomllib
 from typing import Any
 
-from crawler.settings.readers import NO_LIMIT
-from crawler.settings.schema import SECTIONS, Key, keys, toml_text
+from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, toml_text
+from crawler.settings.validators import NO_LIMIT
 
 Schema = dict[str, Any]
 
@@ -30,7 +30,7 @@ def json_schema() -> Schema:
     }
 
 
-def _complete(found: Schema, key: Key) -> None:
+def _complete(found: Schema, key: ConfigurationKey) -> None:
     """What pydantic makes of a key, and what only we know of it."""
     for name in ("title", "most", "restart", "derived", "example"):
         del found[name]

@@ -12,13 +12,13 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 from pydantic_core import ErrorDetails
 
-from crawler.settings import quantities, readers
-from crawler.settings.problems import RefusedValue, did_you_mean, shown
+from crawler.settings import quantities, validators
+from crawler.settings.configuration_errors import RefusedValue, did_you_mean, shown
 
 _T = TypeVar("_T")
 
 
-class Kind(Enum):
+class KeyKind(Enum):
     """How a value is written; the text names it in the annotated file."""
 
     FLAG = "true or false"
@@ -32,12 +32,12 @@ class Kind(Enum):
     TABLE = "table"
 
 
-def number_text(kind: Kind, value: float) -> str:
+def number_text(kind: KeyKind, value: float) -> str:
     """A number as a person writes it."""
     match kind:
-        case Kind.DURATION:
+        case KeyKind.DURATION:
             return quantities.format_duration(value)
-        case Kind.SIZE:
+        case KeyKind.SIZE:
             return quantities.format_size(int(value))
         case _:
             return f"{value:.0f}"
@@ -47,55 +47,60 @@ def number_text(kind: Kind, value: float) -> str:
 _DURATION: Final = {"type": ["string", "number"], "pattern": quantities.DURATION}
 _SIZE: Final = {"type": ["string", "integer"], "pattern": quantities.SIZE}
 
-Flag = Annotated[bool, Field(strict=True), Kind.FLAG]
-Count = Annotated[int, Field(strict=True, ge=1), Kind.COUNT]
-CountOrZero = Annotated[int, Field(strict=True, ge=0), Kind.COUNT]
+Flag = Annotated[bool, Field(strict=True), KeyKind.FLAG]
+Count = Annotated[int, Field(strict=True, ge=1), KeyKind.COUNT]
+CountOrZero = Annotated[int, Field(strict=True, ge=0), KeyKind.COUNT]
 Duration = Annotated[
-    float, BeforeValidator(quantities.parse_duration), WithJsonSchema(_DURATION | {"minimum": 0}), Kind.DURATION
+    float, BeforeValidator(quantities.parse_duration), WithJsonSchema(_DURATION | {"minimum": 0}), KeyKind.DURATION
 ]
 PositiveDuration = Annotated[Duration, Field(gt=0), WithJsonSchema(_DURATION | {"exclusiveMinimum": 0})]
-Size = Annotated[int, BeforeValidator(quantities.parse_size), WithJsonSchema(_SIZE | {"minimum": 0}), Kind.SIZE]
+Size = Annotated[int, BeforeValidator(quantities.parse_size), WithJsonSchema(_SIZE | {"minimum": 0}), KeyKind.SIZE]
 PositiveSize = Annotated[Size, Field(gt=0), WithJsonSchema(_SIZE | {"exclusiveMinimum": 0})]
-OrNoLimit = Annotated[_T | None, BeforeValidator(readers.none_for_no_limit)]
+OrNoLimit = Annotated[_T | None, BeforeValidator(validators.none_for_no_limit)]
 
 _NOT_EMPTY: Final = WithJsonSchema({"type": "string", "minLength": 1})
-Text = Annotated[str, Field(min_length=1), AfterValidator(readers.printable), Kind.TEXT]
-FileNamePart = Annotated[Text, AfterValidator(readers.file_name_part)]
-UserAgent = Annotated[Text, AfterValidator(readers.user_agent)]
-RobotsToken = Annotated[Text, AfterValidator(readers.robots_token)]
-Mailbox = Annotated[Text, AfterValidator(readers.mailbox)]
-Address = Annotated[Text, AfterValidator(readers.ip)]
-Ciphers = Annotated[Text, AfterValidator(readers.ciphers)]
-Listen = Annotated[Text, AfterValidator(readers.listen)]
-Seed = Annotated[Text, AfterValidator(readers.seed)]
-Pattern = Annotated[str, AfterValidator(readers.url_pattern)]
-Network = Annotated[Text, AfterValidator(readers.network)]
-Nameserver = Annotated[Text, AfterValidator(readers.nameserver)]
-ContentType = Annotated[Text, AfterValidator(readers.content_type)]
-Window = Annotated[Text, AfterValidator(readers.window)]
-HostPattern = Annotated[Text, AfterValidator(readers.host_pattern)]
+Text = Annotated[str, Field(min_length=1), AfterValidator(validators.printable), KeyKind.TEXT]
+FileNamePart = Annotated[Text, AfterValidator(validators.file_name_part)]
+UserAgent = Annotated[Text, AfterValidator(validators.user_agent)]
+RobotsToken = Annotated[Text, AfterValidator(validators.robots_token)]
+Mailbox = Annotated[Text, AfterValidator(validators.mailbox)]
+Address = Annotated[Text, AfterValidator(validators.ip)]
+Ciphers = Annotated[Text, AfterValidator(validators.ciphers)]
+Listen = Annotated[Text, AfterValidator(validators.listen)]
+Seed = Annotated[Text, AfterValidator(validators.seed)]
+Pattern = Annotated[str, AfterValidator(validators.url_pattern)]
+Network = Annotated[Text, AfterValidator(validators.network)]
+Nameserver = Annotated[Text, AfterValidator(validators.nameserver)]
+ContentType = Annotated[Text, AfterValidator(validators.content_type)]
+Window = Annotated[Text, AfterValidator(validators.window)]
+HostPattern = Annotated[Text, AfterValidator(validators.host_pattern)]
 # Not a Text, for pydantic measures UTF-8 only, and a path may be of other bytes.
-Path = Annotated[str, AfterValidator(readers.printable), AfterValidator(readers.path_of), _NOT_EMPTY, Kind.PATH]
+Path = Annotated[
+    str, AfterValidator(validators.printable), AfterValidator(validators.path_of), _NOT_EMPTY, KeyKind.PATH
+]
 # Never quoted in a message: it may be, or hold, a password.
-Secret = Annotated[str, BeforeValidator(readers.unquoted)]
-Proxy = Annotated[Secret, AfterValidator(readers.proxy), _NOT_EMPTY, Kind.TEXT]
+Secret = Annotated[str, BeforeValidator(validators.unquoted)]
+Proxy = Annotated[Secret, AfterValidator(validators.proxy), _NOT_EMPTY, KeyKind.TEXT]
 
-ListOf = Annotated[tuple[_T, ...], Kind.LIST]
-Encodings = Annotated[ListOf[Literal["gzip", "deflate", "br", "zstd"]], AfterValidator(readers.distinct)]
+ListOf = Annotated[tuple[_T, ...], KeyKind.LIST]
+Encodings = Annotated[ListOf[Literal["gzip", "deflate", "br", "zstd"]], AfterValidator(validators.distinct)]
 Hosts = Annotated[
     tuple[HostPattern, ...],
-    BeforeValidator(readers.hosts_or_word),
-    AfterValidator(readers.not_both),
+    BeforeValidator(validators.hosts_or_word),
+    AfterValidator(validators.not_both),
     WithJsonSchema(
-        {"anyOf": [{"enum": readers.SEED_WORDS}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}
+        {"anyOf": [{"enum": validators.SEED_WORDS}, {"type": "array", "minItems": 1, "items": {"type": "string"}}]}
     ),
-    Kind.HOSTS,
+    KeyKind.HOSTS,
 ]
-Resolve = Annotated[dict[HostPattern, tuple[Address, ...]], Kind.TABLE]
-Importance = Annotated[dict[Pattern, Annotated[float, BeforeValidator(readers.factor)]], Kind.TABLE]
+Resolve = Annotated[dict[HostPattern, tuple[Address, ...]], KeyKind.TABLE]
+Importance = Annotated[dict[Pattern, Annotated[float, BeforeValidator(validators.factor)]], KeyKind.TABLE]
 Headers = Annotated[
-    dict[Annotated[Text, AfterValidator(readers.field_name)], Annotated[Secret, AfterValidator(readers.field_value)]],
-    Kind.TABLE,
+    dict[
+        Annotated[Text, AfterValidator(validators.field_name)],
+        Annotated[Secret, AfterValidator(validators.field_value)],
+    ],
+    KeyKind.TABLE,
 ]
 
 # What is said of a value that pydantic refuses, by the type of its error.
@@ -114,7 +119,7 @@ _REFUSALS: Final = {
 }
 
 
-def refusal(error: ErrorDetails, kind: Kind) -> RefusedValue:
+def refusal(error: ErrorDetails, kind: KeyKind) -> RefusedValue:
     """What is wrong with a value of a key of `kind`, for a person."""
     facts, value, hint = error.get("ctx", {}), error["input"], ""
     if isinstance(refused := facts.get("error"), RefusedValue):

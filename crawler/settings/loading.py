@@ -14,14 +14,14 @@ from pydantic import ValidationError
 
 from crawler.fetch.options import Secrets
 from crawler.settings.checks import findings
+from crawler.settings.configuration_errors import ConfigurationError, Problem, in_order
 from crawler.settings.kinds import refusal
-from crawler.settings.problems import ConfigurationError, Problem, in_order
 from crawler.settings.schema import SECTIONS, keys
 from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, read_secrets
 from crawler.settings.seeds import read_seed_file
 from crawler.settings.settings import Mode, Settings
 from crawler.settings.show import DEFAULT_ORIGIN, Shown, masked
-from crawler.settings.sources import Given, Named, Source, conf_d, from_environment, from_overrides, read_toml
+from crawler.settings.sources import Given, Named, ValueSource, conf_d, from_environment, from_overrides, read_toml
 
 # What says where a crawl is, and what its usual directory is named after.
 _PLACE_KEYS: Final = frozenset(("output.directory", "frontier.path", "log.directory", "admin.socket"))
@@ -73,7 +73,7 @@ class _Read:
     """What became of the layers. `bad`: keys whose last value cannot be; `is_whole`: every file could be read."""
 
     settings: Settings
-    sources: dict[str, Source]
+    sources: dict[str, ValueSource]
     bad: set[str]
     problems: list[Problem]
     warnings: list[str]
@@ -87,7 +87,7 @@ def _read(
     unknown: list[Problem] = []
     given, all_read = _given(path, overrides, environ, problems, unknown)
     values: dict[str, object] = {}
-    sources: dict[str, Source] = {}
+    sources: dict[str, ValueSource] = {}
     bad: set[str] = set()
     for item in given:
         key = str(item)
@@ -171,7 +171,7 @@ def _problems_of(item: Given, error: ValidationError) -> list[Problem]:
     return problems
 
 
-def _seeds(values: Mapping[str, object], sources: Mapping[str, Source]) -> tuple[list[str], list[Problem]]:
+def _seeds(values: Mapping[str, object], sources: Mapping[str, ValueSource]) -> tuple[list[str], list[Problem]]:
     seeds: list[str] = []
     problems: list[Problem] = []
     files = values.get("crawl.seed_files", ())
@@ -187,7 +187,7 @@ def _seeds(values: Mapping[str, object], sources: Mapping[str, Source]) -> tuple
     return seeds, problems
 
 
-def _secrets(values: Mapping[str, object], sources: Mapping[str, Source]) -> tuple[Secrets, list[Problem]]:
+def _secrets(values: Mapping[str, object], sources: Mapping[str, ValueSource]) -> tuple[Secrets, list[Problem]]:
     path = values.get("identity.secrets")
     if not isinstance(path, str):
         return Secrets(), []
@@ -199,7 +199,7 @@ def _secrets(values: Mapping[str, object], sources: Mapping[str, Source]) -> tup
 
 
 def _settings(
-    values: Mapping[str, object], sources: Mapping[str, Source], seeds: Sequence[str], secrets: Secrets
+    values: Mapping[str, object], sources: Mapping[str, ValueSource], seeds: Sequence[str], secrets: Secrets
 ) -> Settings:
     tables: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
     for dotted, value in values.items():
@@ -214,7 +214,7 @@ def _settings(
 
 
 def _shown_at(
-    about: Sequence[str], message: str, hint: str, sources: Mapping[str, Source], path: Path | None
+    about: Sequence[str], message: str, hint: str, sources: Mapping[str, ValueSource], path: Path | None
 ) -> Problem:
     """At the first of the keys that was given; failing that, in the file as a whole."""
     for key in about:

@@ -8,7 +8,7 @@ import math
 import re
 from typing import Final
 
-from crawler.settings.problems import RefusedValue
+from crawler.settings.configuration_errors import RefusedValue
 
 _NUMBER: Final = r"(\d+(?:\.\d+)?)\s*"
 # For the JSON schema too, whose dialect of regular expressions has them in common with Python's.

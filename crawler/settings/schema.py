@@ -12,16 +12,16 @@ from typing import Any, Final, cast, get_args, get_type_hints
 from pydantic.fields import FieldInfo
 
 from crawler.settings import sections
-from crawler.settings.kinds import Kind
-from crawler.settings.problems import did_you_mean
+from crawler.settings.configuration_errors import did_you_mean
+from crawler.settings.kinds import KeyKind
 from crawler.settings.quantities import format_duration, format_size
-from crawler.settings.readers import NO_LIMIT, SEED_WORDS
+from crawler.settings.validators import NO_LIMIT, SEED_WORDS
 
 SECTIONS: Final[dict[str, type[sections.Section]]] = get_type_hints(sections.Sections)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class ConfigurationKey:
     """One key. `attribute` is its name in the model, `name` in the file; they differ where `name` is a Python keyword.
 
     `most` is the largest value of a number, None for other kinds. `derived` says in words what None means, "" where it
@@ -31,7 +31,7 @@ class Key:
     section: str
     name: str
     attribute: str
-    kind: Kind
+    kind: KeyKind
     description: str
     default: object
     most: float | None
@@ -44,12 +44,12 @@ class Key:
 
 
 @cache
-def keys() -> dict[str, Key]:
+def keys() -> dict[str, ConfigurationKey]:
     """Every key by "section.key"."""
     found = {}
     for section, model in SECTIONS.items():
         for attribute, field in model.model_fields.items():
-            key = Key(
+            key = ConfigurationKey(
                 section=section,
                 name=field.alias or attribute,
                 attribute=attribute,
@@ -62,10 +62,10 @@ def keys() -> dict[str, Key]:
     return found
 
 
-def _kind(field: FieldInfo) -> Kind:
+def _kind(field: FieldInfo) -> KeyKind:
     """The outermost Kind of a type, which for `X | None` is that of X."""
     inner = (item for part in get_args(field.annotation) for item in getattr(part, "__metadata__", ()))
-    return [item for item in (*inner, *field.metadata) if isinstance(item, Kind)][-1]
+    return [item for item in (*inner, *field.metadata) if isinstance(item, KeyKind)][-1]
 
 
 def complaint_about(section: str, name: str) -> tuple[str, str] | None:
@@ -81,16 +81,16 @@ def complaint_about(section: str, name: str) -> tuple[str, str] | None:
     return f'unknown key "{name}" in [{section}]', hint
 
 
-def toml_text(key: Key, value: object) -> str:
+def toml_text(key: ConfigurationKey, value: object) -> str:
     """A value of `key`, as the models hold it, as TOML that reads back as the same value."""
     match value:
         case None:
             return f'"{NO_LIMIT}"'
-        case float() | int() if key.kind is Kind.DURATION:
+        case float() | int() if key.kind is KeyKind.DURATION:
             return f'"{format_duration(value)}"'
-        case int() if key.kind is Kind.SIZE:
+        case int() if key.kind is KeyKind.SIZE:
             return f'"{format_size(value)}"'
-        case (word,) if key.kind is Kind.HOSTS and word in SEED_WORDS:
+        case (word,) if key.kind is KeyKind.HOSTS and word in SEED_WORDS:
             return _plain_toml(word)
         case _:
             return _plain_toml(value)

@@ -26,9 +26,9 @@ from crawler.core import url
 from crawler.core.models import Origin
 from crawler.fetch.credentials import BadCredential, basic, bearer
 from crawler.fetch.options import Secrets
-from crawler.settings.positions import Path as KeyPath
-from crawler.settings.problems import ConfigurationError, Problem, did_you_mean
+from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean
 from crawler.settings.sources import TomlFile, read_toml
+from crawler.settings.toml_positions import Path as KeyPath
 
 CREDENTIALS_DIRECTORY: Final = "CREDENTIALS_DIRECTORY"  # systemd.exec(5), LoadCredential=
 FILE_NAME: Final = "secrets.toml"
@@ -60,7 +60,7 @@ def read_secrets(path: Path) -> tuple[Secrets, list[Problem]]:
         file = read_toml(path, path.name)
     except ConfigurationError as error:
         return Secrets(), [replace(problem, source_line="") for problem in error.problems]
-    reading = _Reading(file)
+    reading = _SecretsReader(file)
     return reading.secrets(), reading.problems
 
 
@@ -81,7 +81,7 @@ def _complaint_about(path: Path) -> tuple[str, str]:
 
 
 @dataclass(slots=True)
-class _Reading:
+class _SecretsReader:
     file: TomlFile
     problems: list[Problem] = field(default_factory=list)
 

@@ -66,7 +66,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Crawl(Section):
+class CrawlSection(Section):
     """What is crawled, and when `crawler crawl` ends."""
 
     name: k.FileNamePart = _key(_SINK.name, "First part of the name of every output file.")
@@ -77,7 +77,7 @@ class Crawl(Section):
         "How long `crawler crawl` waits for what is due later; `crawler run` never ends by itself.",
         most=10 * _YEAR,
     )
-    sitemaps: Annotated[Literal["off", "named", "probe"] | None, k.Kind.TEXT] = _key(
+    sitemaps: Annotated[Literal["off", "named", "probe"] | None, k.KeyKind.TEXT] = _key(
         None,
         'Sitemaps that are read: "named" in robots.txt; "probe": where none is named, /sitemap.xml as well; "off".',
         derived='"probe" for `crawler run`, "named" for `crawler crawl`',
@@ -88,7 +88,7 @@ class Crawl(Section):
     )
 
 
-class Identity(Section):
+class IdentitySection(Section):
     """Who asks. Say how to reach you: `crawler run` refuses a user_agent without a URL or an e-mail address."""
 
     user_agent: k.UserAgent = _key(_IDENTITY.user_agent, "Sent with every request.")
@@ -116,7 +116,7 @@ class Identity(Section):
     )
 
 
-class Scope(Section):
+class ScopeSection(Section):
     """What may be fetched."""
 
     hosts: k.Hosts = _key(
@@ -144,10 +144,10 @@ class Scope(Section):
     )
 
 
-class Traps(Section):
+class TrapsSection(Section):
     """Parts of a site that have no end: how much is taken from them."""
 
-    detect: Annotated[Literal["off", "report", "hold"], k.Kind.TEXT] = _key(
+    detect: Annotated[Literal["off", "report", "hold"], k.KeyKind.TEXT] = _key(
         _TRAPS.detect,
         '"hold": URLs of a template whose pages are all alike are fetched last, and left if that never ends; "report": '
         'such templates are told and fetched like others; "off": nothing of this section holds.',
@@ -170,10 +170,10 @@ class Traps(Section):
     )
 
 
-class Politeness(Section):
+class PolitenessSection(Section):
     """How often a host may be asked."""
 
-    key: Annotated[Literal["domain", "host"], k.Kind.TEXT] = _key(
+    key: Annotated[Literal["domain", "host"], k.KeyKind.TEXT] = _key(
         _POLITENESS.key,
         '"domain": hosts of one registrable domain share the delay; "host": each has its own.',
         restart=True,
@@ -201,13 +201,13 @@ class Politeness(Section):
         example="4",
         most=10_000,
     )
-    robots: Annotated[Literal["obey", "ignore"], k.Kind.TEXT] = _key(
+    robots: Annotated[Literal["obey", "ignore"], k.KeyKind.TEXT] = _key(
         _POLITENESS.robots, '"obey" or "ignore" robots.txt.'
     )
     adaptive: k.Flag = _key(_POLITENESS.adaptive, "Rest longer while a host answers slowly or with errors.")
 
 
-class Fetch(Section):
+class FetchSection(Section):
     """Limits of one exchange, and of the pool of connections."""
 
     connections: k.Count = _key(
@@ -276,7 +276,7 @@ class Fetch(Section):
     )
     encodings: k.Encodings = _key(_FETCH.encodings, "Content codings asked for: gzip, deflate, br, zstd.")
     headers: k.Headers = _key({}, "More header fields for every request; their values are masked in `config show`.")
-    cookies: Annotated[Literal["off", "session"], k.Kind.TEXT] = _key(
+    cookies: Annotated[Literal["off", "session"], k.KeyKind.TEXT] = _key(
         _FETCH.cookies,
         '"off", or "session": cookies are sent back where they belong, and forgotten when the process ends.',
         restart=True,
@@ -299,7 +299,7 @@ class Fetch(Section):
     )
 
 
-class Content(Section):
+class ContentSection(Section):
     """Bounds on what is read out of a page."""
 
     max_html: k.PositiveSize = _key(
@@ -310,7 +310,7 @@ class Content(Section):
     max_links: k.Count = _key(_CONTENT.max_links, "Links kept of one page.", most=10_000_000)
 
 
-class Network(Section):
+class NetworkSection(Section):
     """Which addresses may be dialled, and how names become addresses."""
 
     allow_private: k.ListOf[k.Network] = _key(
@@ -334,7 +334,7 @@ class Network(Section):
         derived="the system chooses",
         example='"192.0.2.10"',
     )
-    address_family: Annotated[Literal["any", "ipv4", "ipv6"], k.Kind.TEXT] = _key(
+    address_family: Annotated[Literal["any", "ipv4", "ipv6"], k.KeyKind.TEXT] = _key(
         _NETWORK.address_family, '"any", "ipv4" or "ipv6".'
     )
     proxy: k.Proxy | None = _key(
@@ -347,11 +347,11 @@ class Network(Section):
     )
 
 
-class Tls(Section):
+class TlsSection(Section):
     """How servers are verified."""
 
     verify: k.Flag = _key(_TLS.verify, "Check certificates; without, anybody on the way can answer for a server.")
-    min_version: Annotated[Literal["1.2", "1.3"], k.Kind.TEXT] = _key(_TLS.min_version, '"1.2" or "1.3".')
+    min_version: Annotated[Literal["1.2", "1.3"], k.KeyKind.TEXT] = _key(_TLS.min_version, '"1.2" or "1.3".')
     ciphers: k.Ciphers | None = _key(
         _TLS.ciphers,
         'Ciphers to offer up to TLS 1.2, as openssl-ciphers(1) names them. "DEFAULT" reaches older servers too, which '
@@ -361,7 +361,7 @@ class Tls(Section):
     )
 
 
-class Recrawl(Section):
+class RecrawlSection(Section):
     """Coming back to pages."""
 
     enabled: k.Flag | None = _key(
@@ -390,14 +390,14 @@ class Recrawl(Section):
     )
 
 
-class Frontier(Section):
+class FrontierSection(Section):
     """Where the URLs are kept."""
 
-    store: Annotated[Literal["sqlite"], k.Kind.TEXT] = _key("sqlite", '"sqlite".', restart=True)
+    store: Annotated[Literal["sqlite"], k.KeyKind.TEXT] = _key("sqlite", '"sqlite".', restart=True)
     path: k.Path | None = _key(
         None, "The database.", restart=True, derived="<output>/frontier.db", example='"/var/lib/crawler/frontier.db"'
     )
-    duplicates: Annotated[Literal["exact", "filter"], k.Kind.TEXT] = _key(
+    duplicates: Annotated[Literal["exact", "filter"], k.KeyKind.TEXT] = _key(
         "exact",
         '"exact": a URL is known by an index of the store. "filter": by Bloom filters in memory, four bytes a URL, '
         "wrong for two in a million at most (a URL that is never stored); for crawls of tens of millions.",
@@ -405,7 +405,7 @@ class Frontier(Section):
     )
 
 
-class Output(Section):
+class OutputSection(Section):
     """What is written."""
 
     directory: k.Path | None = _key(
@@ -423,10 +423,10 @@ class Output(Section):
     min_free: k.Size = _key(_ENGINE.min_free, "With less left on the disk, the crawl pauses.", restart=True, most=_PIB)
 
 
-class Log(Section):
+class LogSection(Section):
     """What is logged, and how long it is kept."""
 
-    level: Annotated[Literal["debug", "info", "warning", "error"], k.Kind.TEXT] = _key(
+    level: Annotated[Literal["debug", "info", "warning", "error"], k.KeyKind.TEXT] = _key(
         _LOG.level, '"debug", "info", "warning" or "error".'
     )
     directory: k.Path | None = _key(
@@ -436,7 +436,7 @@ class Log(Section):
     keep: k.CountOrZero = _key(_LOG.keep, "Old files kept of each log.", most=100_000)
 
 
-class Admin(Section):
+class AdminSection(Section):
     """How the running daemon is reached."""
 
     socket: k.Path | None = _key(
@@ -455,7 +455,7 @@ class Admin(Section):
     )
 
 
-class Engine(Section):
+class EngineSection(Section):
     """How much is done at once."""
 
     workers: k.Count = _key(_ENGINE.workers, "Visits at once.", restart=True, most=20_000)
@@ -473,18 +473,18 @@ class Engine(Section):
 class Sections:
     """The whole file, section by section."""
 
-    crawl: Crawl = field(default_factory=Crawl)
-    identity: Identity = field(default_factory=Identity)
-    scope: Scope = field(default_factory=Scope)
-    traps: Traps = field(default_factory=Traps)
-    politeness: Politeness = field(default_factory=Politeness)
-    fetch: Fetch = field(default_factory=Fetch)
-    content: Content = field(default_factory=Content)
-    network: Network = field(default_factory=Network)
-    tls: Tls = field(default_factory=Tls)
-    recrawl: Recrawl = field(default_factory=Recrawl)
-    frontier: Frontier = field(default_factory=Frontier)
-    output: Output = field(default_factory=Output)
-    log: Log = field(default_factory=Log)
-    admin: Admin = field(default_factory=Admin)
-    engine: Engine = field(default_factory=Engine)
+    crawl: CrawlSection = field(default_factory=CrawlSection)
+    identity: IdentitySection = field(default_factory=IdentitySection)
+    scope: ScopeSection = field(default_factory=ScopeSection)
+    traps: TrapsSection = field(default_factory=TrapsSection)
+    politeness: PolitenessSection = field(default_factory=PolitenessSection)
+    fetch: FetchSection = field(default_factory=FetchSection)
+    content: ContentSection = field(default_factory=ContentSection)
+    network: NetworkSection = field(default_factory=NetworkSection)
+    tls: TlsSection = field(default_factory=TlsSection)
+    recrawl: RecrawlSection = field(default_factory=RecrawlSection)
+    frontier: FrontierSection = field(default_factory=FrontierSection)
+    output: OutputSection = field(default_factory=OutputSection)
+    log: LogSection = field(default_factory=LogSection)
+    admin: AdminSection = field(default_factory=AdminSection)
+    engine: EngineSection = field(default_factory=EngineSection)

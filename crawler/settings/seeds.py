@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from crawler.core import url
-from crawler.settings.problems import Problem, is_utf_16
+from crawler.settings.configuration_errors import Problem, is_utf_16
 
 MAX_PROBLEMS: Final = 20  # shown of one file: the wrong file would otherwise fill the screen
 

@@ -23,8 +23,8 @@ from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
 from crawler.obs.options import LogOptions
 from crawler.settings import sections
-from crawler.settings.readers import TOKEN, proxy_authorization
 from crawler.settings.schema import keys
+from crawler.settings.validators import TOKEN, proxy_authorization
 from crawler.sinks.options import SinkOptions
 
 Mode = Literal["crawl", "run"]

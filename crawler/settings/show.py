@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from crawler.settings.schema import Key, keys, toml_text
+from crawler.settings.schema import ConfigurationKey, keys, toml_text
 from crawler.settings.settings import Settings
 
 DEFAULT_ORIGIN: Final = "default"
@@ -52,7 +52,7 @@ def masked(settings: Settings, origins: Mapping[str, str]) -> list[Shown]:
     return [_shown(key, settings, origins.get(dotted, DEFAULT_ORIGIN)) for dotted, key in keys().items()]
 
 
-def _shown(key: Key, settings: Settings, origin: str) -> Shown:
+def _shown(key: ConfigurationKey, settings: Settings, origin: str) -> Shown:
     value = settings.get(str(key))
     note = key.derived if value is None else ""
     if value is None:

@@ -14,19 +14,19 @@ from typing import Final, Protocol
 import tomli
 
 from crawler.obs.fetch_line import redact_text
-from crawler.settings.kinds import Kind
-from crawler.settings.positions import Path as KeyPath
-from crawler.settings.positions import Positions
-from crawler.settings.problems import ConfigurationError, Problem, did_you_mean, is_utf_16, syntax_words
-from crawler.settings.readers import SEED_WORDS
+from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean, is_utf_16, syntax_words
+from crawler.settings.kinds import KeyKind
 from crawler.settings.schema import SECTIONS, complaint_about, keys
+from crawler.settings.toml_positions import Path as KeyPath
+from crawler.settings.toml_positions import Positions
+from crawler.settings.validators import SEED_WORDS
 
 ENVIRONMENT_PREFIX: Final = "CRAWLER_"
 # Values that may be credentials: a message shows the place, not the line.
 _SECRET: Final = frozenset((("fetch", "headers"), ("network", "proxy")))
 
 
-class Source(Protocol):
+class ValueSource(Protocol):
     """A layer, or a part of one. Paths begin with section and key and may go on into the value."""
 
     @property
@@ -50,7 +50,7 @@ class Given:
     section: str
     name: str
     value: object
-    source: Source
+    source: ValueSource
 
     def __str__(self) -> str:
         return f"{self.section}.{self.name}"
@@ -231,11 +231,11 @@ def _read(section: str, name: str, text: str) -> object:
     """
     value = _toml_value(text)
     match keys()[f"{section}.{name}"].kind:
-        case Kind.TEXT | Kind.PATH:
+        case KeyKind.TEXT | KeyKind.PATH:
             return value if isinstance(value, str) else text
-        case Kind.LIST:
+        case KeyKind.LIST:
             return value if isinstance(value, list) else [value if isinstance(value, str) else text]
-        case Kind.HOSTS:
+        case KeyKind.HOSTS:
             item = value if isinstance(value, str | list) else text
             return item if isinstance(item, list) or item in SEED_WORDS else [item]
         case _:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from crawler.settings import ConfigurationError, Mode, Problem, load
-from crawler.settings.kinds import Kind, number_text
-from crawler.settings.schema import SECTIONS, Key, keys
+from crawler.settings.kinds import KeyKind, number_text
+from crawler.settings.schema import SECTIONS, ConfigurationKey, keys
 
 
 def problems_of(
@@ -222,16 +222,16 @@ def test_a_variable_that_only_looks_like_ours_is_a_warning() -> None:
     ]
 
 
-_NUMBERS = [key for key in keys().values() if key.kind in (Kind.COUNT, Kind.DURATION, Kind.SIZE)]
+_NUMBERS = [key for key in keys().values() if key.kind in (KeyKind.COUNT, KeyKind.DURATION, KeyKind.SIZE)]
 
 
 @pytest.mark.parametrize("key", _NUMBERS, ids=str)
-def test_every_number_has_a_largest_value(key: Key) -> None:
+def test_every_number_has_a_largest_value(key: ConfigurationKey) -> None:
     """That is taken; the next is not, nor one that no machine holds."""
     assert key.most is not None
     assert not isinstance(key.default, int | float) or key.default <= key.most
     words = f"{key} must be at most {number_text(key.kind, key.most)}"
-    most = int(key.most) if key.kind is Kind.COUNT else number_text(key.kind, key.most)
+    most = int(key.most) if key.kind is KeyKind.COUNT else number_text(key.kind, key.most)
     found = SECTIONS[key.section].model_validate({key.name: most})
     assert getattr(found, key.attribute) == key.most
     for value in (int(key.most) + 1, 2**62):

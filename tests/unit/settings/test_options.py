@@ -12,8 +12,8 @@ from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.options import LogOptions
 from crawler.settings import Settings, changes, load
-from crawler.settings.kinds import Kind
-from crawler.settings.schema import SECTIONS, Key, keys
+from crawler.settings.kinds import KeyKind
+from crawler.settings.schema import SECTIONS, ConfigurationKey, keys
 from crawler.sinks.options import SinkOptions
 
 
@@ -118,11 +118,11 @@ def _changed_by(override: str) -> dict[str, object]:
     return {name: new for name, new in after.items() if new != before[name]}
 
 
-def _another_value(key: Key) -> object:
+def _another_value(key: ConfigurationKey) -> object:
     """One that is not the default."""
     match key.default:
         case None:
-            return True if key.kind is Kind.FLAG else 1024
+            return True if key.kind is KeyKind.FLAG else 1024
         case bool():
             return not key.default
         case float():

@@ -7,7 +7,7 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.settings.positions import Path, Positions
+from crawler.settings.toml_positions import Path, Positions
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """How a problem looks to a person."""
 
-from crawler.settings.problems import ConfigurationError, Problem, did_you_mean, in_order, shown
+from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean, in_order, shown
 
 
 def test_a_problem_shows_the_line_a_caret_and_the_hint() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.settings.problems import RefusedValue
+from crawler.settings.configuration_errors import RefusedValue
 from crawler.settings.quantities import format_duration, format_size, parse_duration, parse_size
 
 

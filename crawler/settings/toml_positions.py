@@ -47,7 +47,7 @@ class Positions:
 
     def __init__(self, source: str) -> None:
         self._line_starts = [0, *accumulate(len(line) + 1 for line in source.split("\n"))][:-1]
-        self.spans: dict[Path, Span] = _Scanner(source).document()
+        self.spans: dict[Path, Span] = _TomlScanner(source).document()
 
     def key(self, path: Path) -> tuple[int, int]:
         """Line and column of the key at `path`, or of the nearest key above it."""
@@ -70,7 +70,7 @@ class Positions:
         return line, offset - self._line_starts[line - 1] + 1
 
 
-class _Scanner:
+class _TomlScanner:
     """One walk over the source."""
 
     def __init__(self, source: str) -> None:

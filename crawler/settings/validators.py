@@ -18,7 +18,7 @@ from crawler.core.enums import DenyReason
 from crawler.core.hours import HoursError, spans
 from crawler.core.scope import ScopePatternError, compile_pattern
 from crawler.fetch.credentials import BadCredential, basic
-from crawler.settings.problems import RefusedValue, did_you_mean, shown
+from crawler.settings.configuration_errors import RefusedValue, did_you_mean, shown
 
 SEED_WORDS: Final = ("seed-hosts", "seed-domains")
 NO_LIMIT: Final = "none"  # how a key that may be without a limit says so; TOML has no null
