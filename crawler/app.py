@@ -32,8 +32,8 @@ from crawler.engine.operations import FORGOTTEN_RULE
 from crawler.engine.system_clock import SystemClock
 from crawler.frontier.base import FrontierFull
 from crawler.frontier.sqlite.store import SqliteFrontier
-from crawler.inspect.lost import insist_on_store
-from crawler.inspect.rules import fingerprint
+from crawler.inspection.place import insist_on_store
+from crawler.inspection.rules import fingerprint
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.logs import Logs, configure

@@ -21,7 +21,7 @@ from crawler.core.url import key_of, seed
 from crawler.engine.system_clock import utc_offset_s
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.frontier.base import FrontierFull
-from crawler.inspect.rules import fingerprint
+from crawler.inspection.rules import fingerprint
 from crawler.obs.events import Event
 from crawler.parts import Parts
 from crawler.rundir import rules_of, write_run_file

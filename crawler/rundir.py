@@ -18,8 +18,8 @@ import orjson
 
 from crawler.core.about import about
 from crawler.core.url import seed
-from crawler.inspect.place import find, inode_of
-from crawler.inspect.rules import Rules, dump
+from crawler.inspection.place import find, inode_of
+from crawler.inspection.rules import Rules, dump
 from crawler.settings.settings import Settings
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}

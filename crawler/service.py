@@ -24,8 +24,8 @@ from crawler.engine.monitoring.views import Views
 from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
 from crawler.engine.scheduling.prefetch import PREFETCH_ALL
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect.answer import table
-from crawler.inspect.why import Inquiry
+from crawler.inspection.explain.answer import table
+from crawler.inspection.explain.why import Inquiry
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
 from crawler.obs.timestamp import timestamp

@@ -48,7 +48,7 @@ from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.tap import Dial, Tap, TappedDialer, TappedResolver
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store_reader import StoreReader as StoreReader
-from crawler.inspect.place import owner
+from crawler.inspection.place import owner
 from crawler.settings.settings import Settings
 from crawler.sinks.warc import mask_request
 

@@ -33,7 +33,7 @@ from crawler.engine.pages.url_policy import UrlPolicy
 from crawler.engine.scheduling.blocklist import Blocklist, block_of, blocked_name
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import BlockedHost, Frontier, FrontierFull
-from crawler.inspect.query import host_test
+from crawler.inspection.log.query import host_test
 
 QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
 

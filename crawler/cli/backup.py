@@ -9,7 +9,7 @@ from crawler.cli.look import size
 from crawler.cli.place import locate, place_options
 from crawler.core.enums import Exit
 from crawler.frontier.sqlite.backup import StoreBackup
-from crawler.inspect.lost import insist_on_store
+from crawler.inspection.place import insist_on_store
 
 
 @click.command(name="backup")

@@ -66,8 +66,8 @@ def _of_a_crawl(error: BaseException) -> int | None:
     from crawler.fetch.http1.message import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
     from crawler.frontier.sqlite.store_reader import StoreUnreadable
-    from crawler.inspect.gather import GatherFailed
-    from crawler.inspect.lost import StoreLost
+    from crawler.inspection.log.gather import GatherFailed
+    from crawler.inspection.place import StoreLost
     from crawler.rundir import OutputUnusable
     from crawler.sinks.base import SinkCorrupt, SinkStrange
 

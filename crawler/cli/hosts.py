@@ -18,14 +18,14 @@ from crawler.cli.streams import write_data
 from crawler.core.enums import Exit
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect.events import Present, present
-from crawler.inspect.gather import Gathered, gather
-from crawler.inspect.hosts import SORTS, STATES, HostView, views
-from crawler.inspect.moments import at_text, parse_moment, span_text
-from crawler.inspect.parts import Parts
-from crawler.inspect.query import Query, host_names, host_test
-from crawler.inspect.ranges import newest, select
-from crawler.inspect.tallies import Tally
+from crawler.inspection.explain.hosts import SORTS, STATES, HostView, views
+from crawler.inspection.log.gather import Gathered, gather
+from crawler.inspection.log.moments import at_text, parse_moment, span_text
+from crawler.inspection.log.query import Query, host_names, host_test
+from crawler.inspection.log.ranges import newest, select
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.totals import LogTotals
+from crawler.inspection.log.url_history import Present, present
 from crawler.obs.timestamp import timestamp
 
 _ON_TERMINAL: Final = 40
@@ -115,19 +115,19 @@ def _name(view: HostView) -> str:
 def _gathered(located: Located, since_at: float | None) -> Gathered:
     log = located.place.fetch_log
     try:
-        with Parts(log) as parts:
+        with RotatedLog(log) as parts:
             stretches = select(parts, since_at)
             if since_at is None:
                 stretches = newest(stretches, _LOG_BUDGET)
             query = Query(since="" if since_at is None else timestamp(since_at))
             return gather(parts, stretches, query, bin_s=3_600, name=log.name, processes=os.cpu_count() or 1)
     except OSError as error:
-        return Gathered(Tally(), [f"{log}: {error.strerror}: times and connections are not known"])
+        return Gathered(LogTotals(), [f"{log}: {error.strerror}: times and connections are not known"])
 
 
 def _present(located: Located) -> Present:
     try:
-        with Parts(located.place.events_log) as parts:
+        with RotatedLog(located.place.events_log) as parts:
             return present(parts, located.place.run_id)
     except OSError as error:
         say(f"{located.place.events_log}: {error.strerror}: open connections are not known")
@@ -172,7 +172,7 @@ def _connections(view: HostView) -> str:
     return f"{view.connections_open} of {count(max(view.connections_open, view.connections_opened or 0))}"
 
 
-def _footer(shown: Sequence[HostView], chosen: Sequence[HostView], found: Sequence[HostView], tally: Tally) -> str:
+def _footer(shown: Sequence[HostView], chosen: Sequence[HostView], found: Sequence[HostView], tally: LogTotals) -> str:
     parts = [f"{count(len(shown))} of {counted(len(chosen), 'host')} shown" if len(shown) < len(chosen) else ""]
     parts.append(f"{counted(len(found), 'host')} in all" if len(chosen) < len(found) or not parts[0] else "")
     if tally.first_ts:

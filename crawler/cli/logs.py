@@ -14,11 +14,10 @@ from crawler.cli.place import locate, place_options
 from crawler.cli.streams import write_lines
 from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeWord
 from crawler.core.scope import ScopePatternError
-from crawler.inspect.follow import Follower, follow
-from crawler.inspect.lines import last, matching
-from crawler.inspect.moments import parse_moment
-from crawler.inspect.parts import Parts
-from crawler.inspect.query import Line, Matcher, Query, host_names
+from crawler.inspection.log.moments import parse_moment
+from crawler.inspection.log.query import Line, Matcher, Query, host_names, last, matching
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.tail import Follower, follow
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact
 from crawler.obs.timestamp import timestamp
@@ -86,7 +85,7 @@ def command(
     except ScopePatternError as error:
         raise click.UsageError(f"--url: {error}") from None
     printer = _Printer(of_events=of_events, as_json=as_json or not is_terminal())
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         if not parts.youngest_first and not following:
             say(f"{log}: there is no such log (yet)")
             return Exit.OK if place.pid() is not None else Exit.IO

@@ -16,8 +16,8 @@ import orjson
 from crawler.cli.failures import say
 from crawler.cli.look import counted
 from crawler.cli.options import config_option, override_option
-from crawler.inspect.place import Place, find
-from crawler.inspect.rules import Rules
+from crawler.inspection.place import Place, find
+from crawler.inspection.rules import Rules
 from crawler.rundir import announced, at_usual_output, rules_of
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import load_place

@@ -17,12 +17,12 @@ from crawler.core.balance import Balance
 from crawler.core.enums import Exit
 from crawler.core.words import unreadable_robots
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect.gather import Gathered, gather
-from crawler.inspect.moments import parse_moment, span_text
-from crawler.inspect.parts import Parts
-from crawler.inspect.query import Matcher, Query, host_names
-from crawler.inspect.ranges import last_time, select, time_at
-from crawler.inspect.report import Happened, HostReport, all_asked, happened, report
+from crawler.inspection.log.gather import Gathered, gather
+from crawler.inspection.log.moments import parse_moment, span_text
+from crawler.inspection.log.query import Matcher, Query, host_names
+from crawler.inspection.log.ranges import last_time, select, time_at
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.report import Happened, HostReport, all_asked, happened, report
 from crawler.obs.timestamp import timestamp
 
 _DAY_S: Final = 86_400.0
@@ -66,7 +66,7 @@ def command(
     log = located.place.fetch_log
     if host is not None:
         return _of_host(located, host_names((host,))[0], since_at, until_at, as_json=as_json)
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         if since_at is None and not everything:
             end = until_at if until_at is not None else last_time(parts)
             since_at = None if end is None else end - _DAY_S
@@ -87,7 +87,7 @@ def command(
     for problem in gathered.problems:
         say(problem)
     if html is not None:
-        from crawler.inspect.page import page
+        from crawler.inspection.report_page import page
 
         html.write_text(page(found, gathered.tally), encoding="utf-8")
         say(f"{html}: written")
@@ -105,7 +105,7 @@ def _moment(text: str | None, now: float, option: str) -> float | None:
         raise click.UsageError(f"{option}: {error}") from None
 
 
-def _bin_length(parts: Parts, since_at: float | None, until_at: float | None) -> int:
+def _bin_length(parts: RotatedLog, since_at: float | None, until_at: float | None) -> int:
     """Seconds of a stretch of time, so that a plot has some _BINS of them."""
     plain = (part for part in parts.oldest_first if part.is_plain)
     first = next((at for part in plain if (at := time_at(part, 0)) is not None), None)
@@ -117,7 +117,7 @@ def _bin_length(parts: Parts, since_at: float | None, until_at: float | None) ->
 
 def _events(located: Located, query: Query, gathered: Gathered) -> Happened:
     try:
-        with Parts(located.place.events_log) as parts:
+        with RotatedLog(located.place.events_log) as parts:
             events, problems = happened(parts, query)
     except OSError as error:
         gathered.problems.append(f"{located.place.events_log}: {error.strerror}: events are left out")
@@ -260,7 +260,7 @@ def _of_host(located: Located, host: str, since_at: float | None, until_at: floa
     )
     pen, matcher, figures = Pen(), Matcher(query), HostReport(host)
     held: list[bytes] = []
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         for raw, line, figures in all_asked(parts, matcher, host):  # noqa: B007 - its last state is used below
             held.append(raw if as_json else fetch_text(line, pen).encode("utf-8", "replace"))
             if len(held) >= _FLUSH:

@@ -13,7 +13,7 @@ from crawler.cli.place import place_options
 from crawler.cli.streams import write_data
 from crawler.core.enums import Exit
 from crawler.core.words import fields_of
-from crawler.inspect.moments import span_text
+from crawler.inspection.log.moments import span_text
 
 _IN_FLIGHT_SHOWN = 5
 _WARNINGS_SHOWN = 5

@@ -27,10 +27,10 @@ from crawler.core.enums import Exit
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import FrontierError
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect.events import present
-from crawler.inspect.hosts import SORTS, HostView, views
-from crawler.inspect.moments import span_text
-from crawler.inspect.parts import Parts
+from crawler.inspection.explain.hosts import SORTS, HostView, views
+from crawler.inspection.log.moments import span_text
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.url_history import present
 
 HOSTS_EVERY_S: Final = 5.0
 HOSTS_AT_MOST: Final = 20_000  # of a store that is looked through every few seconds
@@ -123,7 +123,7 @@ class _Hosts:
 
     def _read(self, limit: int) -> list[HostView]:
         place = locate(None, (), self._output).place
-        with Parts(place.events_log) as parts:
+        with RotatedLog(place.events_log) as parts:
             happening = present(parts, place.run_id)
         politeness = place.rules.politeness if place.rules is not None else PolitenessOptions()
         with StoreReader(place.frontier, is_live=True) as reader:

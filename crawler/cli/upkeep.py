@@ -26,9 +26,9 @@ from crawler.core.scope import Scope
 from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite.store import SqliteFrontier
-from crawler.inspect.lost import insist_on_store
-from crawler.inspect.query import host_names, host_test
-from crawler.inspect.takedown import write_list
+from crawler.inspection.archive.takedown_list import write_list
+from crawler.inspection.log.query import host_names, host_test
+from crawler.inspection.place import insist_on_store
 
 T = TypeVar("T")
 

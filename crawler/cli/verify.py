@@ -7,9 +7,8 @@ import click
 from crawler.cli.look import printable
 from crawler.core.enums import Exit
 from crawler.core.words import counted
-from crawler.inspect.lost import insist_on_store
-from crawler.inspect.place import find
-from crawler.inspect.verify import Checked, verify
+from crawler.inspection.archive.verify import Checked, verify
+from crawler.inspection.place import find, insist_on_store
 
 _SHOWN = 200
 

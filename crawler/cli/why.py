@@ -15,12 +15,12 @@ from crawler.core.enums import Exit, UrlState
 from crawler.core.url import UrlError, parse
 from crawler.core.words import counted
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect import errands
-from crawler.inspect.answer import Answer, table
-from crawler.inspect.history import History, attempts, last_host_state, skipped_of_host, time_of_field
-from crawler.inspect.moments import at_text, span_text
-from crawler.inspect.parts import Parts
-from crawler.inspect.why import Inquiry
+from crawler.inspection.explain import auxiliary
+from crawler.inspection.explain.answer import Explanation, table
+from crawler.inspection.explain.why import Inquiry
+from crawler.inspection.log.moments import at_text, span_text
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.url_history import UrlHistory, attempts, last_host_state, skipped_of_host, time_of_field
 from crawler.obs.fetch_line import redact_text
 
 _SHOWN: Final = 10  # attempts shown to a person
@@ -63,15 +63,15 @@ def command(
     return Exit.OK
 
 
-def _history(located: Located, answer: Answer, now: float, *, full: bool) -> History:
+def _history(located: Located, answer: Explanation, now: float, *, full: bool) -> UrlHistory:
     """The attempts, from the log; and what events say of the host is added to the answer."""
     place = located.place
     try:
         _, origin = parse(answer.url)
     except UrlError:
-        return History()
+        return UrlHistory()
     try:
-        with Parts(place.events_log) as events:
+        with RotatedLog(place.events_log) as events:
             if (
                 place.pid() is not None
                 and answer.known
@@ -84,22 +84,22 @@ def _history(located: Located, answer: Answer, now: float, *, full: bool) -> His
             elif answer.deny_reason and (skipped := skipped_of_host(events, origin.host, answer.deny_reason)):
                 text = f"links to {origin.host} are refused by it, last said of {skipped['url_full']}"
                 answer.add("log", "", text, deny_reason=skipped.get("deny_reason"), at=time_of_field(skipped, "ts"))
-        with Parts(place.fetch_log) as fetches:
+        with RotatedLog(place.fetch_log) as fetches:
             # A refusal is no attempt, and has its line all the same.
             wanted = answer.attempts + (answer.state == UrlState.DENIED) if answer.known else None
             found = attempts(fetches, answer.url, wanted=wanted, last_at=answer.last_at, whole=full)
-            errands.tell(answer, errands.logged(found.lines), now)
+            auxiliary.tell(answer, auxiliary.logged(found.lines), now)
             for problem in fetches.problems():
                 say(problem)
             return found
     except FileNotFoundError:
-        return History(searched="no log: there is none")
+        return UrlHistory(searched="no log: there is none")
     except OSError as error:
         say(f"{error.filename or place.logs}: {error.strerror}; the attempts are not known")
-        return History(searched="no log: it cannot be read")
+        return UrlHistory(searched="no log: it cannot be read")
 
 
-def _table(answer: Answer, history: History, located: Located) -> dict[str, Any]:
+def _table(answer: Explanation, history: UrlHistory, located: Located) -> dict[str, Any]:
     return table(answer) | {
         "rules_from": located.rules_from if located.rules is not None else None,
         "history": history.lines,
@@ -107,7 +107,7 @@ def _table(answer: Answer, history: History, located: Located) -> dict[str, Any]
     }
 
 
-def _text(answer: Answer, history: History, now: float) -> list[str]:
+def _text(answer: Explanation, history: UrlHistory, now: float) -> list[str]:
     pen = Pen()
     lines = [pen(printable(redact_text(answer.headline)), "bold", _HEADLINES.get(answer.verdict, ""))]
 

@@ -16,7 +16,7 @@ from crawler.core.scope import Scope
 from crawler.core.url import seed
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
-from crawler.inspect.page import _fields
+from crawler.inspection.report_page import _fields
 from tests.support.frontiers import NOW, found
 
 

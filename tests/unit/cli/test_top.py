@@ -6,7 +6,7 @@ import pytest
 
 from crawler.admin.control_client import Unreachable
 from crawler.cli.top import _Watch, frame, sparks
-from crawler.inspect.hosts import HostView
+from crawler.inspection.explain.hosts import HostView
 
 STATUS: dict[str, Any] = {
     "crawl": "news", "pid": 4711, "elapsed_s": 3_700.0, "state": "crawling", "output": "/x",

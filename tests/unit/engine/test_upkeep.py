@@ -6,7 +6,7 @@ from crawler.core.url import UrlError
 from crawler.engine.operations import TakedownTarget, told_of
 from crawler.engine.scheduling.blocklist import DOMAIN, HOST, block_of, blocked_name
 from crawler.frontier.base import Forgotten
-from crawler.inspect.query import host_names
+from crawler.inspection.log.query import host_names
 
 
 @pytest.mark.parametrize(

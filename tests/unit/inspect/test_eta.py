@@ -10,11 +10,11 @@ from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect.eta import Turns, eta_s, gap_of
-from crawler.inspect.hosts import HostView, views
-from crawler.inspect.rules import Rules
-from crawler.inspect.tallies import HostTally, Spread, Tally
-from crawler.inspect.why import Inquiry
+from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
+from crawler.inspection.explain.hosts import HostView, views
+from crawler.inspection.explain.why import Inquiry
+from crawler.inspection.log.totals import HostTally, LogTotals, Spread
+from crawler.inspection.rules import Rules
 from tests.support.frontiers import NOW, batch, found, visit
 
 QUEUED = {"a.one.test": 100, "b.one.test": 10, "slow.test": 5, "down.test": 5, "rests.test": 5, "evil.test": 5}
@@ -33,7 +33,7 @@ def test_those_that_take_turns_wait_for_each_other() -> None:
                         done[who] = turns
         for who, length in enumerate(lengths):
             if length:
-                asked = Turns(lengths).until_done(length)
+                asked = HostTurns(lengths).until_done(length)
                 assert done[who] <= asked <= done[who] + len(lengths) - 1
 
 
@@ -56,7 +56,7 @@ def test_the_longer_bound_counts_and_unknown_is_not_at_once() -> None:
 
 def test_a_night_without_requests_does_not_slow_the_gap() -> None:
     """Gaps of two seconds, and one of ten hours: two seconds, within what a bucket is wide."""
-    tally = Tally(300)
+    tally = LogTotals(300)
     begin = "2026-11-23T{:02d}:{:02d}:{:02d}.500Z"
     for hour in (8, 18):
         for n in range(60):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import orjson
 
-from crawler.inspect.follow import Follower
-from crawler.inspect.parts import Parts
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.tail import Follower
 from crawler.obs.log_files import RotatingFile
 
 
@@ -17,7 +17,7 @@ def lines(follower: Follower) -> list[bytes]:
 
 @contextmanager
 def follower_of(log: Path) -> Iterator[Follower]:
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         follower = Follower(log, parts.youngest_first[0] if parts.youngest_first else None)
     yield follower
     follower.close()

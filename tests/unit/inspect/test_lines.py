@@ -8,10 +8,9 @@ import orjson
 import pytest
 
 from crawler.core.scope import ScopePatternError
-from crawler.inspect.lines import last, matching
-from crawler.inspect.parts import Parts
-from crawler.inspect.query import Matcher, Query
-from crawler.inspect.ranges import Stretch, cut, last_time, newest, select, shares
+from crawler.inspection.log.query import Matcher, Query, last, matching
+from crawler.inspection.log.ranges import Stretch, cut, last_time, newest, select, shares
+from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.obs.timestamp import timestamp
 from tests.support.loglines import BEGIN_AT, fetch_lines, write
 
@@ -29,7 +28,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def found(log: Path, query: Query, count: int | None = None) -> list[dict[str, Any]]:
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         matcher = Matcher(query)
         lines = matching(parts, matcher) if count is None else last(parts, matcher, count)
         result = [line for raw, line in lines if orjson.loads(raw) == line]
@@ -76,21 +75,21 @@ def test_times_cut_exactly_although_only_a_part_is_read(log: Path) -> None:
 
 def test_a_window_reads_little_of_a_large_log(log: Path) -> None:
     """A minute of a log costs the minute and its slack, not the log."""
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         stretches = select(parts, BEGIN_AT + 700, BEGIN_AT + 760)
         assert sum(stretch.size for stretch in stretches) < parts.size / 3
 
 
 def test_a_search_from_the_end_stops_when_it_has_enough(log: Path) -> None:
     """The last lines are found without the first part."""
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         parts.oldest_first[0].file.close()  # reading it would raise
         assert [line for _, line in last(parts, Matcher(Query()), 3)] == LINES[-3:]
 
 
 def test_shares_are_even_and_hold_every_line_once(log: Path) -> None:
     """Two processes that split a log read all of it, about half each."""
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         runs = shares(select(parts), 2)
         read = [line for run in runs for stretch in run for block in stretch.part.blocks(stretch.start, stretch.end)
                 for line in block.splitlines()]  # fmt: skip
@@ -101,7 +100,7 @@ def test_shares_are_even_and_hold_every_line_once(log: Path) -> None:
 
 def test_the_newest_bytes_are_the_last_stretches(log: Path) -> None:
     """A budget in bytes is spent from the end."""
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         (stretch,) = newest(select(parts), 1000)
         youngest = parts.youngest_first[0]
         assert stretch == Stretch(youngest, youngest.size - 1000, youngest.size)
@@ -110,12 +109,12 @@ def test_the_newest_bytes_are_the_last_stretches(log: Path) -> None:
 
 def test_the_last_time_is_that_of_the_last_whole_line(log: Path, tmp_path: Path) -> None:
     """A torn end and an empty young part do not hide it."""
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         assert last_time(parts) == pytest.approx(BEGIN_AT + 2999 / 2, abs=0.001)
     torn = tmp_path / "fetch.jsonl"
     (tmp_path / "fetch.jsonl.1").write_bytes(orjson.dumps(LINES[7]) + b'\n{"ts":"2099-')
     torn.write_bytes(b"")
-    with Parts(torn) as parts:
+    with RotatedLog(torn) as parts:
         assert last_time(parts) == pytest.approx(BEGIN_AT + 3.5, abs=0.001)
 
 
@@ -123,7 +122,7 @@ def test_lines_that_are_no_json_are_counted_and_said(tmp_path: Path) -> None:
     """They are left out, not passed on and not fatal."""
     log = tmp_path / "fetch.jsonl"
     log.write_bytes(b'{"ts":"2026"}\n\x1b[31mrubbish\n[1]\n{"ts":\n' + orjson.dumps({"a": 1}) + b"\n")
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         matcher = Matcher(Query())
         assert [line for _, line in matching(parts, matcher)] == [{"ts": "2026"}, {"a": 1}]
         (said,) = matcher.said("fetch.jsonl")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.inspect.moments import at_text, parse_moment, span_text
+from crawler.inspection.log.moments import at_text, parse_moment, span_text
 
 NOW = 1_795_598_410.5  # 2026-11-25T09:20:10.5Z
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from crawler.core.models import PageInfo
-from crawler.inspect import pagelines
+from crawler.inspection.archive import takedown_list
 from tests.support.records import make_record
 from tests.support.sinks import make_pages
 
@@ -35,10 +35,10 @@ def is_secret(url: str) -> bool:
 def blank_all(folder: Path) -> int:
     problems: list[str] = []
     found = 0
-    for path in pagelines.files(folder):
-        lines = pagelines.find(path, is_secret, problems)
+    for path in takedown_list.files(folder):
+        lines = takedown_list.find(path, is_secret, problems)
         found += len(lines)
-        pagelines.blank(path, lines, problems)
+        takedown_list.blank(path, lines, problems)
     assert problems == []
     return found
 
@@ -91,13 +91,13 @@ def test_what_is_not_there_any_more_is_not_overwritten(tmp_path: Path) -> None:
     """A failed commit was cut off and others written in its place, or the file was completed meanwhile."""
     path = written(tmp_path)
     problems: list[str] = []
-    lines = pagelines.find(path, is_secret, problems)
+    lines = takedown_list.find(path, is_secret, problems)
     other = path.read_bytes().replace(b"secret", b"public")
     path.write_bytes(other)
-    pagelines.blank(path, lines, problems)
+    takedown_list.blank(path, lines, problems)
     assert path.read_bytes() == other
     path.write_bytes(other.replace(b"public", b"secret"))
     final = path.rename(path.with_suffix(""))
-    pagelines.blank(path, lines, problems)
+    takedown_list.blank(path, lines, problems)
     assert b"secret" not in final.read_bytes()
     assert problems == []

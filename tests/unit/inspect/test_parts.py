@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from crawler.inspect import parts as parts_module
-from crawler.inspect.parts import Parts, names
+from crawler.inspection.log import rotated_log as parts_module
+from crawler.inspection.log.rotated_log import RotatedLog, names
 
 
-def lines_of(parts: Parts) -> list[bytes]:
+def lines_of(parts: RotatedLog) -> list[bytes]:
     return [line for part in parts.oldest_first for block in part.blocks() for line in block.splitlines()]
 
 
@@ -30,7 +30,7 @@ def test_parts_are_read_oldest_first_whatever_names_them(tmp_path: Path) -> None
     (tmp_path / "fetch.jsonl-20261122").write_bytes(b"2\n")
     for other in ("fetch.jsonl.new", "fetch.jsonl.1.gz.tmp", "fetch.json", "events.jsonl", "fetch.jsonl.1.gz"):
         (tmp_path / other).write_bytes(b"not ours\n")
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         assert lines_of(parts) == [b"2", b"3", b"4", b"5", b"6", b"7", b"8"]
         assert parts.problems() == []
 
@@ -49,7 +49,7 @@ def test_every_cut_gives_every_line_once(tmp_path: Path, block: int, monkeypatch
     log = tmp_path / "fetch.jsonl"
     content = b"a\n\nbcd\nefghij\nk"
     log.write_bytes(content)
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         (part,) = parts.youngest_first
         for at in range(len(content) + 1):
             first, second = b"".join(part.blocks(0, at)), b"".join(part.blocks(at, len(content)))
@@ -62,7 +62,7 @@ def test_the_line_at_an_offset_is_the_next_that_begins(tmp_path: Path) -> None:
     log = tmp_path / "fetch.jsonl"
     long = b"x" * 10_000
     log.write_bytes(b"ab\n" + long + b"\nc\n")
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         (part,) = parts.youngest_first
         assert part.line_at(0) == (0, b"ab")
         assert part.line_at(1) == part.line_at(3) == (3, long)
@@ -81,7 +81,7 @@ def test_a_compressed_part_that_was_cut_is_read_as_far_as_it_goes(
     content = os.urandom(600_000).hex().encode() + b"\n"
     lines = b"".join(b"%d\n" % n for n in range(2_000)) + content
     (tmp_path / f"fetch.jsonl.1{suffix}").write_bytes(compress(lines)[:-100])
-    with Parts(tmp_path / "fetch.jsonl") as parts:
+    with RotatedLog(tmp_path / "fetch.jsonl") as parts:
         found = lines_of(parts)
         (problem,) = parts.problems()
     assert found[:2] == [b"0", b"1"]
@@ -92,7 +92,7 @@ def test_a_part_that_is_no_archive_at_all_is_said(tmp_path: Path) -> None:
     """A .gz that is none spoils nothing else."""
     (tmp_path / "fetch.jsonl").write_bytes(b"1\n")
     (tmp_path / "fetch.jsonl.1.gz").write_bytes(b"not gzip")
-    with Parts(tmp_path / "fetch.jsonl") as parts:
+    with RotatedLog(tmp_path / "fetch.jsonl") as parts:
         assert lines_of(parts) == [b"1"]
         assert len(parts.problems()) == 1
 
@@ -102,7 +102,7 @@ def test_a_part_that_is_renamed_while_it_is_read_is_read_once(tmp_path: Path) ->
     log = tmp_path / "fetch.jsonl"
     log.write_bytes(b"2\n")
     (tmp_path / "fetch.jsonl.1").write_bytes(b"1\n")
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         (tmp_path / "fetch.jsonl.1").rename(tmp_path / "fetch.jsonl.2")
         log.rename(tmp_path / "fetch.jsonl.1")
         log.write_bytes(b"3\n")
@@ -113,7 +113,7 @@ def test_a_file_that_is_cut_while_it_is_read_ends_early(tmp_path: Path) -> None:
     """Somebody emptied the log: what is gone is said."""
     log = tmp_path / "fetch.jsonl"
     log.write_bytes(b"1\n2\n")
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         os.truncate(log, 2)
         assert lines_of(parts) == [b"1"]
         assert "shorter" in parts.problems()[0]
@@ -122,4 +122,4 @@ def test_a_file_that_is_cut_while_it_is_read_ends_early(tmp_path: Path) -> None:
 def test_a_missing_folder_is_an_error_of_the_system(tmp_path: Path) -> None:
     """No folder, no log: the caller is told which."""
     with pytest.raises(FileNotFoundError):
-        Parts(tmp_path / "logs" / "fetch.jsonl")
+        RotatedLog(tmp_path / "logs" / "fetch.jsonl")

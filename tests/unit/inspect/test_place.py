@@ -9,8 +9,8 @@ import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.frontier.sqlite.database import OwnerLock
-from crawler.inspect.place import find, inode_of, owner
-from crawler.inspect.rules import Rules, dump, load
+from crawler.inspection.place import find, inode_of, owner
+from crawler.inspection.rules import Rules, dump, load
 
 RULES = Rules(
     scope=ScopeOptions(

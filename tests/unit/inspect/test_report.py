@@ -16,25 +16,25 @@ from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect import gather as gather_module
-from crawler.inspect import tallies as tallies_module
-from crawler.inspect.events import present
-from crawler.inspect.gather import Gathered, GatherFailed, gather
-from crawler.inspect.hosts import SORTS, views
-from crawler.inspect.page import page
-from crawler.inspect.parts import Parts
-from crawler.inspect.query import Matcher, Query
-from crawler.inspect.ranges import select
-from crawler.inspect.report import Happened, all_asked, happened, report
-from crawler.inspect.tallies import OTHER_HOSTS, Spread, Tally
+from crawler.inspection.explain.hosts import SORTS, views
+from crawler.inspection.log import gather as gather_module
+from crawler.inspection.log import totals as tallies_module
+from crawler.inspection.log.gather import Gathered, GatherFailed, gather
+from crawler.inspection.log.query import Matcher, Query
+from crawler.inspection.log.ranges import select
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.totals import OTHER_HOSTS, LogTotals, Spread
+from crawler.inspection.log.url_history import present
+from crawler.inspection.report import Happened, all_asked, happened, report
+from crawler.inspection.report_page import page
 from tests.support.frontiers import NOW, batch, found, visit
 from tests.support.loglines import fetch_lines, write
 
 LINES = list(fetch_lines(4_000, hosts=30, per_s=2.0))
 
 
-def tally_of(lines: list[dict[str, Any]]) -> Tally:
-    tally = Tally(300)
+def tally_of(lines: list[dict[str, Any]]) -> LogTotals:
+    tally = LogTotals(300)
     for line in lines:
         tally.add(line)
     return tally
@@ -124,7 +124,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def gathered(log: Path, *, processes: int) -> Gathered:
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         return gather(parts, select(parts), Query(), bin_s=300, name=log.name, processes=processes)
 
 
@@ -189,7 +189,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
         )
     )
     await frontier.close(clean=True)
-    with Parts(event_log(tmp_path)) as parts:
+    with RotatedLog(event_log(tmp_path)) as parts:
         happening = present(parts, "r1")
         assert present(parts, "another run").open == {}
     with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
@@ -213,9 +213,9 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
     assert all(sorted(rows, key=key) for key in SORTS.values())
 
 
-def story(log: Path) -> tuple[dict[str, Any], Tally]:
+def story(log: Path) -> tuple[dict[str, Any], LogTotals]:
     tally = gathered(log, processes=1).tally
-    with Parts(event_log(log.parent)) as parts:
+    with RotatedLog(event_log(log.parent)) as parts:
         events, problems = happened(parts, Query())
     assert problems == []
     return report(tally, events, None), tally
@@ -270,7 +270,7 @@ def test_the_page_is_whole_in_itself(log: Path) -> None:
 
 def test_a_page_about_nothing_says_so() -> None:
     """An empty log has no plots."""
-    tally = Tally()
+    tally = LogTotals()
     html = page(report(tally, Happened(), None), tally)
     assert "Nothing was fetched" in html
     assert "<svg" not in html
@@ -280,7 +280,7 @@ def test_all_that_was_asked_of_a_host_is_told_line_by_line(log: Path) -> None:
     """Every request, and the shortest rest between two."""
     host = LINES[0]["server_address"]
     wanted = [line for line in LINES if line["server_address"] == host]
-    with Parts(log) as parts:
+    with RotatedLog(log) as parts:
         told = list(all_asked(parts, Matcher(Query(hosts=(host,))), host))
     assert [line for _, line, _ in told] == wanted
     values = told[-1][2].values()
@@ -290,7 +290,7 @@ def test_all_that_was_asked_of_a_host_is_told_line_by_line(log: Path) -> None:
 
 def test_lines_that_make_no_sense_do_not_stop_a_tally() -> None:
     """A line of another program, or of a later version, counts for nothing."""
-    tally = Tally()
+    tally = LogTotals()
     for line in ({}, {"ts": 3}, {"ts": "x", "outcome": None}, {"ts": "rubbish", "outcome": "ok"}):
         tally.add(line)
     assert tally.lines == 1

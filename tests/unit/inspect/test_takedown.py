@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from crawler.inspect.takedown import _scan
+from crawler.inspection.archive.takedown_list import _scan
 from tests.support.records import make_record
 from tests.support.sinks import make_warc
 

@@ -10,9 +10,9 @@ import pytest
 from crawler.core.enums import TaskKind
 from crawler.core.models import Record
 from crawler.frontier.sqlite.store import SqliteFrontier
-from crawler.inspect import verify as verifying
-from crawler.inspect.place import Place
-from crawler.inspect.verify import Checked, verify
+from crawler.inspection.archive import verify as verifying
+from crawler.inspection.archive.verify import Checked, verify
+from crawler.inspection.place import Place
 from tests.support.frontiers import NOW, found
 from tests.support.records import make_record
 from tests.support.sinks import make_warc

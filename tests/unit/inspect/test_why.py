@@ -32,13 +32,13 @@ from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect import errands
-from crawler.inspect.answer import Answer, table
-from crawler.inspect.hosts import views
-from crawler.inspect.report import Happened, report
-from crawler.inspect.rules import Rules
-from crawler.inspect.tallies import Tally
-from crawler.inspect.why import Inquiry
+from crawler.inspection.explain import auxiliary
+from crawler.inspection.explain.answer import Explanation, table
+from crawler.inspection.explain.hosts import views
+from crawler.inspection.explain.why import Inquiry
+from crawler.inspection.log.totals import LogTotals
+from crawler.inspection.report import Happened, report
+from crawler.inspection.rules import Rules
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, links, visit
 
 SEED = "https://e.org/"
@@ -118,12 +118,12 @@ async def fill(folder: Path) -> None:
     await frontier.close(clean=True)
 
 
-def ask(store: Path, url: str, rules: Rules | None = RULES, *, now: float = NOW + 1) -> Answer:
+def ask(store: Path, url: str, rules: Rules | None = RULES, *, now: float = NOW + 1) -> Explanation:
     with StoreReader(store, is_live=False) as reader:
         return Inquiry(reader, rules, is_live=True, now=now).why(url)
 
 
-def step(answer: Answer, name: str) -> tuple[str, str]:
+def step(answer: Explanation, name: str) -> tuple[str, str]:
     return next((one.verdict, one.text) for one in answer.steps if one.name == name)
 
 
@@ -268,7 +268,7 @@ async def test_why_robots_txt_cannot_be_read_is_said(tmp_path: Path) -> None:
     with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
         (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=NOW)
         assert (view.state, view.why) == ("held", words)
-        assert report(Tally(), Happened(), reader)["robots_unreadable"] == [
+        assert report(LogTotals(), Happened(), reader)["robots_unreadable"] == [
             {"status": None, "error_type": "tls_self_signed", "hosts": 1}
         ]
     database = Database(tmp_path / "frontier.db")
@@ -563,9 +563,9 @@ def test_what_only_the_log_knows_of_is_told_once() -> None:
         {"ts": "2025-11-25T09:00:03.000Z", "kind": "robots", "http_response_status_code": 200},
         {"ts": "2025-11-25T09:00:04.000Z", "outcome": "ok"},
     ]
-    told = Answer(SEED, SEED, headline="never seen")
+    told = Explanation(SEED, SEED, headline="never seen")
     for _ in range(2):
-        errands.tell(told, errands.logged(lines), NOW)
+        auxiliary.tell(told, auxiliary.logged(lines), NOW)
     assert [(one.facts["kind"], one.facts["status"]) for one in told.steps] == [("probe", 404), ("robots", 200)]
     assert told.headline.startswith("asked for as a page that should not exist (traps.soft_404), not as a page:")
 

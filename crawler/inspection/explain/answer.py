@@ -10,7 +10,7 @@ from crawler.core.enums import DenyReason
 from crawler.core.models import Origin
 from crawler.core.words import counted
 from crawler.frontier.sqlite.store_reader import Row
-from crawler.inspect.moments import span_text
+from crawler.inspection.log.moments import span_text
 from crawler.obs.fetch_line import redact, redact_text
 
 
@@ -25,7 +25,7 @@ class Step:
 
 
 @dataclass(slots=True)
-class Answer:
+class Explanation:
     """All that is known. `verdict` is a word for programs: fetched, waiting, queued, denied, gave_up, would_fetch,
     would_deny, forgotten or blocked; `deny_reason` the log's word for a refusal.
     """
@@ -63,7 +63,7 @@ class Case:
     rest_reason: str = ""
 
 
-def table(answer: Answer) -> dict[str, Any]:
+def table(answer: Explanation) -> dict[str, Any]:
     """The answer for programs, secrets in URLs masked as in the logs."""
     return {
         "url": redact(answer.url),

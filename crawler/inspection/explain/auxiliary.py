@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 from crawler.core.enums import TaskKind
 from crawler.core.url import kind_key_of, target_of
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect.answer import Answer, Case, ago
-from crawler.inspect.moments import at_text
-from crawler.inspect.query import Line
-from crawler.inspect.ranges import epoch
+from crawler.inspection.explain.answer import Case, Explanation, ago
+from crawler.inspection.log.moments import at_text
+from crawler.inspection.log.query import Line
+from crawler.inspection.log.ranges import epoch
 
 _WORDS: Final = {
     TaskKind.ROBOTS: "robots.txt",
@@ -24,7 +24,7 @@ _WORDS: Final = {
 _LISTINGS: Final = (TaskKind.SITEMAP, TaskKind.FEED)
 
 
-class Errand(NamedTuple):
+class AuxiliaryVisit(NamedTuple):
     """`said` is what came of it; `at` when, None if it was not asked for yet."""
 
     kind: TaskKind
@@ -33,13 +33,13 @@ class Errand(NamedTuple):
     facts: dict[str, Any]
 
 
-def stored(reader: StoreReader, case: Case) -> list[Errand]:
+def stored(reader: StoreReader, case: Case) -> list[AuxiliaryVisit]:
     """What the store knows."""
     found = []
     if case.robots is not None and target_of(case.url) == "/robots.txt":
         at, status = case.robots["fetched_at"], case.robots["status_code"]
         said = f"status {status}" if status is not None else "no answer"
-        found.append(Errand(TaskKind.ROBOTS, f"{said}, {case.robots['verdict']}", at, {"status": status}))
+        found.append(AuxiliaryVisit(TaskKind.ROBOTS, f"{said}, {case.robots['verdict']}", at, {"status": status}))
     for kind in _LISTINGS if case.host is not None else ():
         assert case.host is not None
         row = reader.url(case.host["id"], kind_key_of(case.url, kind))
@@ -48,29 +48,31 @@ def stored(reader: StoreReader, case: Case) -> list[Errand]:
         visit = reader.visit(row["id"])
         if visit is None or not visit["attempts"]:
             refused = "" if visit is None else f": {visit['last_error']}"
-            found.append(Errand(kind, f"{row['state']}{refused}", None, {"state": row["state"]}))
+            found.append(AuxiliaryVisit(kind, f"{row['state']}{refused}", None, {"state": row["state"]}))
             continue
         said = f"status {visit['last_status']}" if visit["last_status"] is not None else "no answer"
         said += f", {visit['last_error']}" if visit["last_error"] else ""
         facts = {"state": row["state"], "status": visit["last_status"], "next_at": visit["next_at"]}
-        found.append(Errand(kind, said, visit["last_at"], facts))
+        found.append(AuxiliaryVisit(kind, said, visit["last_at"], facts))
     return found
 
 
-def logged(lines: Iterable[Line]) -> list[Errand]:
+def logged(lines: Iterable[Line]) -> list[AuxiliaryVisit]:
     """What the log knows: the last of each kind."""
-    last: dict[TaskKind, Errand] = {}
+    last: dict[TaskKind, AuxiliaryVisit] = {}
     for line in lines:
         if line.get("kind") not in tuple(TaskKind):
             continue
         kind = TaskKind(str(line["kind"]))
         status = line.get("http_response_status_code")
         said = f"status {status}" if status is not None else str(line.get("error_type") or line.get("outcome"))
-        last[kind] = Errand(kind, said, epoch(str(line["ts"])), {"status": status, "fetch_id": line.get("fetch_id")})
+        last[kind] = AuxiliaryVisit(
+            kind, said, epoch(str(line["ts"])), {"status": status, "fetch_id": line.get("fetch_id")}
+        )
     return list(last.values())
 
 
-def tell(answer: Answer, errands: Iterable[Errand], now: float) -> None:
+def tell(answer: Explanation, errands: Iterable[AuxiliaryVisit], now: float) -> None:
     """Add what is not told yet; of a URL that was never a page the headline says it first."""
     told = {step.facts["kind"] for step in answer.steps if step.name == "asked"}
     for one in errands:

@@ -13,7 +13,30 @@ from typing import Final
 
 import orjson
 
-from crawler.inspect.rules import Rules, load
+from crawler.core.words import counted
+from crawler.inspection.rules import Rules, load
+from crawler.sinks.disk import archived
+
+
+class StoreLost(Exception):
+    """There is an archive, and not the store that it belongs to; the message is for a person (exit 65)."""
+
+
+def insist_on_store(frontier: Path, output: Path) -> None:
+    """Refuse to make a new store beside an archive: all that is in it would be fetched again.
+
+    Raises StoreLost, OSError."""
+    if frontier.exists() and frontier.stat().st_size > 0:
+        return
+    files = archived(output)
+    if files:
+        state = "is empty" if frontier.exists() else "is missing"
+        raise StoreLost(
+            f"{frontier} {state}, but {output} holds {counted(len(files), 'file')} of an "
+            f"earlier crawl ({files[0].relative_to(output)}): put a backup in its place, or move warc/ and pages/ away "
+            f"to begin anew"
+        )
+
 
 _USUAL: Final = {"frontier": "frontier.db", "socket": "control.sock", "logs": "logs"}  # under the output directory
 

@@ -11,8 +11,8 @@ from math import exp, log
 from typing import Final
 
 from crawler.core.enums import OutcomeWord, TaskKind
-from crawler.inspect.query import Line
-from crawler.inspect.ranges import epoch
+from crawler.inspection.log.query import Line
+from crawler.inspection.log.ranges import epoch
 
 HOSTS_KEPT: Final = 50_000
 OTHER_HOSTS: Final = "(other hosts)"
@@ -117,7 +117,7 @@ class Bin:
 
 
 @dataclass(slots=True)
-class Tally:
+class LogTotals:
     """The whole. `bin_s` is the length of a stretch of time; `bins` are by the number of such lengths since 1970."""
 
     bin_s: int = 300
@@ -280,7 +280,7 @@ class Tally:
                 found = self.hosts[name] = HostTally()
         return found
 
-    def merge(self, later: "Tally") -> None:
+    def merge(self, later: "LogTotals") -> None:
         """Add what another tally of the same `bin_s` counted."""
         for name in (
             "lines", "pages", "auxiliary", "robots", "responses", "bytes", "links_found", "links_new", "requests",

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from crawler.core.enums import OutcomeWord
 from crawler.core.words import counted, fields_of
-from crawler.inspect.moments import span_text
-from crawler.inspect.tallies import Bin, Tally
+from crawler.inspection.log.moments import span_text
+from crawler.inspection.log.totals import Bin, LogTotals
 
 _WIDTH: Final = 860
 _HEIGHT: Final = 200
@@ -47,7 +47,7 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft);
 """
 
 
-def page(found: Mapping[str, Any], tally: Tally) -> str:
+def page(found: Mapping[str, Any], tally: LogTotals) -> str:
     """The whole page. `found` is `report`'s table, `tally` has the stretches of time for the plots."""
     since, until = (str(found[name])[:19].replace("T", " ") for name in ("since", "until"))
     body = [f"<h1>Crawl report</h1><div class=soft>{escape(since)} … {escape(until)} UTC</div>"]
@@ -96,7 +96,7 @@ def _size(value: float) -> str:
 # -- plots
 
 
-def _plots(tally: Tally) -> Iterable[str]:
+def _plots(tally: LogTotals) -> Iterable[str]:
     numbers = sorted(tally.bins)
     if not numbers:
         return

@@ -8,7 +8,7 @@ Invariant: the file is replaced whole; a record or line stands in it once.
 
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,14 +18,91 @@ import orjson
 from crawler.core.models import Origin
 from crawler.core.url import UrlError, canonical, parse
 from crawler.frontier.sqlite.backup import StoreBackup
-from crawler.inspect import pagelines
-from crawler.inspect.place import Place
-from crawler.inspect.warcs import WarcRecord, records
+from crawler.inspection.archive.warc_reader import WarcRecord, records
+from crawler.inspection.place import Place
+
+BLANK: Final = b'{"url":null,"forgotten":true}'
+_HEAD: Final = re.compile(rb'\{"url":("(?:[^"\\]|\\.)*")')
+_FILE: Final = re.compile(r".+\.jsonl(?:\.open|\.orphan(?:\.\d+)?)?")
+
+
+@dataclass(frozen=True, slots=True)
+class PageLine:
+    """`offset` and `length` in bytes, the line feed left out; `head` are the bytes that name it until it is blank.
+    `url` is None for one that a kill cut short and whose URL is gone.
+    """
+
+    offset: int
+    length: int
+    head: bytes
+    url: str | None
+
+
+def files(folder: Path) -> list[Path]:
+    """Those in pages/: complete, open, and set aside."""
+    return [path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name)] if folder.is_dir() else []
+
+
+def find(path: Path, matches: Callable[[str], bool], problems: list[str]) -> list[PageLine]:
+    """The lines whose URL `matches`, and those that were half blanked. What cannot be read is a problem, in words."""
+    try:
+        with path.open("rb") as file:
+            return list(_page_lines(file, matches))
+    except FileNotFoundError:  # renamed meanwhile: complete now
+        whole = path.with_name(path.name.removesuffix(".open"))
+        return find(whole, matches, problems) if whole != path else []
+    except OSError as error:
+        problems.append(f"{path}: {error.strerror or error}")
+        return []
+
+
+def _page_lines(file: Iterator[bytes], matches: Callable[[str], bool]) -> Iterator[PageLine]:
+    offset = 0
+    for line in file:
+        head = _HEAD.match(line)
+        if line.endswith(b"\n"):
+            url = str(orjson.loads(head[1])) if head is not None else None
+            length = len(line) - 1
+            if url is not None and head is not None and matches(url):
+                yield PageLine(offset, length, head[0], url)
+            elif url is None and line.endswith(b" \n") and line.rstrip() != BLANK:
+                yield PageLine(offset, length, b"", None)
+        offset += len(line)
+
+
+def blank(path: Path, lines: Sequence[PageLine], problems: list[str]) -> None:
+    """Overwrite lines that `find` found."""
+    if not lines:
+        return
+    for one in (path, path.with_name(path.name.removesuffix(".open"))):
+        try:
+            descriptor = os.open(one, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problems.append(f"{one}: its lines of what was forgotten stay: {error.strerror or error}")
+            return
+        try:
+            # A commit that failed meanwhile may have been cut off, and others written in its place.
+            there = [line for line in lines if os.pread(descriptor, len(line.head), line.offset) == line.head]
+            for line in there:
+                kept = len(line.head)
+                os.pwrite(descriptor, b" " * (line.length - kept), line.offset + kept)
+            os.fsync(descriptor)
+            for line in there:
+                os.pwrite(descriptor, BLANK.ljust(line.length), line.offset)
+            os.fsync(descriptor)
+        except OSError as error:
+            problems.append(f"{one}: its lines of what was forgotten stay: {error.strerror or error}")
+        finally:
+            os.close(descriptor)
+        return
+
 
 _ORPHAN: Final = re.compile(r"\.warc\.gz\.orphan(\.\d+)?$")  # set aside by a start; its records are whole all the same
 
 
-class Target(Protocol):
+class ForgottenTarget(Protocol):
     """What was forgotten: one URL, or all of a host."""
 
     @property
@@ -44,14 +121,16 @@ class Listed:
     problems: Sequence[str] = ()
 
 
-def write_list(place: Place, scanned: Sequence[Target], *, forgotten: Sequence[Target], now: float) -> Listed:
+def write_list(
+    place: Place, scanned: Sequence[ForgottenTarget], *, forgotten: Sequence[ForgottenTarget], now: float
+) -> Listed:
     """Bring the file up to date; the WARC files are walked through for `scanned`, if there is any. Lines in pages/ of
     `forgotten`, and of whatever the store took down, are listed and then blanked.
     """
     path = place.output / "takedown.jsonl"
     found: dict[tuple[str, int], dict[str, Any]] = {_key(line): line for line in _lines(path)}
     before = len(found)
-    listed: list[Target] = [*forgotten]
+    listed: list[ForgottenTarget] = [*forgotten]
     with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
         for url, warc_file, offset, at in store.takedowns():
             found.setdefault((warc_file, offset), _line(url, warc_file, offset, None, "response", at))
@@ -61,7 +140,7 @@ def write_list(place: Place, scanned: Sequence[Target], *, forgotten: Sequence[T
         for one in _scan(place.output / "warc", scanned, problems, now):
             found[one["warc_file"], one["warc_offset"]] = one
     matches = _test(listed)
-    lines = {pages: pagelines.find(pages, matches, problems) for pages in pagelines.files(place.output / "pages")}
+    lines = {pages: find(pages, matches, problems) for pages in files(place.output / "pages")}
     for pages, its in lines.items():
         name = pages.name.removesuffix(".open")
         for page in its:
@@ -75,7 +154,7 @@ def write_list(place: Place, scanned: Sequence[Target], *, forgotten: Sequence[T
         os.fsync(file.fileno())
     temporary.replace(path)
     for pages, its in lines.items():
-        pagelines.blank(pages, its, problems)
+        blank(pages, its, problems)
     return Listed(path, len(found), len(found) - before, problems)
 
 
@@ -101,7 +180,7 @@ class _Url:
     host: str = ""
 
 
-def _test(targets: Sequence[Target]) -> Callable[[str], bool]:
+def _test(targets: Sequence[ForgottenTarget]) -> Callable[[str], bool]:
     """Whether a URL is among what was forgotten."""
     hosts = {target.host for target in targets if target.url is None}
     urls = {canonical(target.url) for target in targets if target.url is not None}
@@ -121,7 +200,9 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
     return [orjson.loads(line) for line in content.splitlines()]
 
 
-def _scan(folder: Path, targets: Sequence[Target], problems: list[str], now: float) -> Iterable[dict[str, Any]]:
+def _scan(
+    folder: Path, targets: Sequence[ForgottenTarget], problems: list[str], now: float
+) -> Iterable[dict[str, Any]]:
     matches = _test(targets)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name.removesuffix(".open")

@@ -4,16 +4,59 @@ The store knows when the last attempt ended: the line about it is found by bisec
 there backwards, within a budget of bytes. Invariant: what was not looked through is said.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
-from crawler.inspect.parts import Parts
-from crawler.inspect.query import Line
-from crawler.inspect.ranges import Stretch, bracket, cut, epoch, newest, select
+from crawler.inspection.log.query import Line
+from crawler.inspection.log.ranges import Stretch, bracket, cut, epoch, newest, select
+from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.obs.fetch_line import redact
+
+EVENTS_SEARCHED: Final = 64 * 1024 * 1024
+_SOUGHT: Final = (b'"host_state"', b'"conn_open"', b'"conn_close"')
+
+
+@dataclass(slots=True)
+class Present:
+    """`states` maps (host, port) to the fields of the last `host_state`, with `until_at` as epoch seconds. `open`
+    counts the open connections by host; those opened before the budget's reach are missing, so it is a lower bound.
+    """
+
+    states: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    open: Counter[str] = field(default_factory=Counter)
+
+
+def present(parts: RotatedLog, run_id: str | None) -> Present:
+    """How things stand by the events of a run."""
+    found = Present()
+    hosts: dict[int, str] = {}
+    for stretch in newest(select(parts), EVENTS_SEARCHED):
+        for block in stretch.part.blocks(stretch.start, stretch.end):
+            for raw in block.split(b"\n"):
+                if not any(word in raw for word in _SOUGHT):
+                    continue
+                try:
+                    line = orjson.loads(raw)
+                except orjson.JSONDecodeError:
+                    continue
+                if not isinstance(line, dict) or (run_id is not None and line.get("run_id") != run_id):
+                    continue
+                host = str(line.get("server_address", ""))
+                match line.get("event"):
+                    case "host_state":
+                        line["until_at"] = epoch(str(line.get("until", ""))) or 0.0
+                        found.states[host, line.get("server_port", 0)] = line
+                    case "conn_open":
+                        hosts[line.get("conn_id", 0)] = host
+                    case "conn_close":
+                        hosts.pop(line.get("conn_id", 0), None)
+    found.open.update(hosts.values())
+    return found
+
 
 BUDGET: Final = 64 * 1024 * 1024  # bytes looked through for earlier attempts: a tenth of a second, warm
 EVENTS_BUDGET: Final = 16 * 1024 * 1024
@@ -22,14 +65,14 @@ _COMMIT_S: Final = 10.0  # a line follows its attempt by a commit, and commits a
 
 
 @dataclass(slots=True)
-class History:
+class UrlHistory:
     """Lines of fetch.jsonl about a URL, the oldest first; `searched` is how far was looked, in words, "" for all."""
 
     lines: list[Line] = field(default_factory=list)
     searched: str = ""
 
 
-def attempts(parts: Parts, url: str, *, wanted: int | None, last_at: float | None, whole: bool) -> History:
+def attempts(parts: RotatedLog, url: str, *, wanted: int | None, last_at: float | None, whole: bool) -> UrlHistory:
     """The attempts at `url`. `wanted` is how many the store knows of, `last_at` when the last ended (None: not known).
 
     `whole` looks through everything, however long that takes.
@@ -37,7 +80,7 @@ def attempts(parts: Parts, url: str, *, wanted: int | None, last_at: float | Non
     url = redact(url)
     needle = orjson.dumps(url)
     if whole:
-        return History([line for stretch in select(parts) for line in _about(stretch, needle, url)])
+        return UrlHistory([line for stretch in select(parts) for line in _about(stretch, needle, url)])
     found: dict[tuple[str, str], Line] = {}
 
     def keep(lines: Iterable[Line]) -> bool:
@@ -47,7 +90,7 @@ def attempts(parts: Parts, url: str, *, wanted: int | None, last_at: float | Non
         return wanted is not None and len(found) >= wanted
 
     if wanted == 0:
-        return History()
+        return UrlHistory()
     around = _around(parts, last_at) if last_at is not None else []
     is_done = any(keep(_about(stretch, needle, url)) for stretch in around)
     searched = ""
@@ -64,10 +107,10 @@ def attempts(parts: Parts, url: str, *, wanted: int | None, last_at: float | Non
         if not is_done and sum(stretch.size for stretch in budget) < sum(stretch.size for stretch in before):
             searched = f"the last {BUDGET // 2**20} MiB before the last attempt" if last_at else "the newest lines"
     lines = sorted(found.values(), key=lambda line: str(line.get("ts")))
-    return History(lines, "" if is_done else searched)
+    return UrlHistory(lines, "" if is_done else searched)
 
 
-def _around(parts: Parts, at: float) -> list[Stretch]:
+def _around(parts: RotatedLog, at: float) -> list[Stretch]:
     """Where the line of an attempt that ended at `at` should stand."""
     stretches = []
     for part in parts.oldest_first:
@@ -94,12 +137,12 @@ def _about(stretch: Stretch, needle: bytes, url: str) -> list[Line]:
     return found
 
 
-def last_host_state(parts: Parts, host: str, port: int) -> Line | None:
+def last_host_state(parts: RotatedLog, host: str, port: int) -> Line | None:
     """The last `host_state` event of an origin among the newest events."""
     return _last_event(parts, "host_state", f'"{host}"', lambda line: line.get("server_port") == port)
 
 
-def skipped_of_host(parts: Parts, host: str, reason: str) -> Line | None:
+def skipped_of_host(parts: RotatedLog, host: str, reason: str) -> Line | None:
     """A link to a host that was refused for this reason while a page was read: the log has the first of each run."""
     return _last_event(
         parts, "url_skipped", f"//{host}", lambda line: _host_of(line) == host and line.get("deny_reason") == reason
@@ -110,7 +153,7 @@ def _host_of(line: Line) -> str:
     return str(line.get("url_full", "")).partition("://")[2].partition("/")[0].partition(":")[0]
 
 
-def _last_event(parts: Parts, event: str, needle: str, test: Callable[[Line], bool]) -> Line | None:
+def _last_event(parts: RotatedLog, event: str, needle: str, test: Callable[[Line], bool]) -> Line | None:
     sought = needle.encode()
     for stretch in reversed(cut(newest(select(parts), EVENTS_BUDGET), _PIECE)):
         if not stretch.part.is_plain:

@@ -13,10 +13,10 @@ from crawler.core.balance import Balance
 from crawler.core.enums import Next, UrlState
 from crawler.core.models import Origin
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect.parts import Parts
-from crawler.inspect.query import Line, Matcher, Query
-from crawler.inspect.ranges import epoch, select
-from crawler.inspect.tallies import HostTally, Tally
+from crawler.inspection.log.query import Line, Matcher, Query
+from crawler.inspection.log.ranges import epoch, select
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.totals import HostTally, LogTotals
 from crawler.obs.fetch_line import redact
 
 LISTED: Final = 10
@@ -57,7 +57,7 @@ class Happened:
                     del self.noted[0]
 
 
-def happened(parts: Parts, query: Query) -> tuple[Happened, list[str]]:
+def happened(parts: RotatedLog, query: Query) -> tuple[Happened, list[str]]:
     """Look through the events of a stretch of time; and what could not be read."""
     found, matcher = Happened(), Matcher(query)
     for stretch in select(parts, epoch(query.since), epoch(query.until)):
@@ -67,7 +67,7 @@ def happened(parts: Parts, query: Query) -> tuple[Happened, list[str]]:
     return found, parts.problems() + matcher.said("events.jsonl")
 
 
-def report(tally: Tally, events: Happened, reader: StoreReader | None) -> dict[str, Any]:
+def report(tally: LogTotals, events: Happened, reader: StoreReader | None) -> dict[str, Any]:
     """Everything, as values that JSON can hold."""
     spent_s = _spent_s(tally)
     full = tally.handshakes - tally.resumed
@@ -128,12 +128,12 @@ def report(tally: Tally, events: Happened, reader: StoreReader | None) -> dict[s
     }
 
 
-def _spent_s(tally: Tally) -> float:
+def _spent_s(tally: LogTotals) -> float:
     first, last = epoch(tally.first_ts), epoch(tally.last_ts)
     return max(0.0, last - first) if first is not None and last is not None else 0.0
 
 
-def _times(tally: Tally) -> dict[str, float | None]:
+def _times(tally: LogTotals) -> dict[str, float | None]:
     return {name: _round(tally.spread.quantile(share)) for name, share in (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))}
 
 
@@ -145,13 +145,13 @@ def _ordered(counts: Counter[str]) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
-def _slowest(tally: Tally) -> list[tuple[str, HostTally]]:
+def _slowest(tally: LogTotals) -> list[tuple[str, HostTally]]:
     named = [(host.spread.quantile(0.95) or 0.0, name, host) for name, host in tally.hosts.items()
              if sum(host.spread.values()) >= _ENOUGH]  # fmt: skip
     return [(name, host) for _, name, host in sorted(named, key=lambda one: (-one[0], one[1]))[:LISTED]]
 
 
-def _rudest(tally: Tally) -> list[tuple[str, HostTally]]:
+def _rudest(tally: LogTotals) -> list[tuple[str, HostTally]]:
     """Those that pushed back or failed most. That a page is not there (4xx) is not rude."""
     faults = {name: _faults(host) for name, host in tally.hosts.items()}
     rude = [(name, host) for name, host in tally.hosts.items() if host.pushed_back or faults[name]]
@@ -163,7 +163,7 @@ def _faults(host: HostTally) -> int:
     return sum(number for word, number in host.errors.items() if not word.startswith("4"))
 
 
-def _busiest(tally: Tally) -> list[tuple[str, HostTally]]:
+def _busiest(tally: LogTotals) -> list[tuple[str, HostTally]]:
     return sorted(tally.hosts.items(), key=lambda one: (-one[1].attempts, one[0]))[:LISTED]
 
 
@@ -270,7 +270,7 @@ class HostReport:
         }
 
 
-def all_asked(parts: Parts, matcher: Matcher, host: str) -> Iterable[tuple[bytes, Line, HostReport]]:
+def all_asked(parts: RotatedLog, matcher: Matcher, host: str) -> Iterable[tuple[bytes, Line, HostReport]]:
     """Each line about a host, as it stands and parsed, and the figures so far."""
     figures = HostReport(host)
     for stretch in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):

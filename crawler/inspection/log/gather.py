@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from crawler.inspect.parts import Parts
-from crawler.inspect.query import Matcher, Query
-from crawler.inspect.ranges import Stretch, shares
-from crawler.inspect.tallies import Tally
+from crawler.inspection.log.query import Matcher, Query
+from crawler.inspection.log.ranges import Stretch, shares
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.totals import LogTotals
 
 WORTH_FORKING: Final = 32 * 1024 * 1024  # bytes: a quarter of a second of work
 
@@ -27,12 +27,12 @@ class GatherFailed(Exception):
 class Gathered:
     """A tally, and what could not be read."""
 
-    tally: Tally
+    tally: LogTotals
     problems: list[str] = field(default_factory=list)
 
 
 def gather(
-    parts: Parts, stretches: Sequence[Stretch], query: Query, *, bin_s: int, name: str, processes: int
+    parts: RotatedLog, stretches: Sequence[Stretch], query: Query, *, bin_s: int, name: str, processes: int
 ) -> Gathered:
     """Count the lines of a query in these stretches. `name` is the log's, for messages. Raises GatherFailed."""
     total = sum(stretch.size for stretch in stretches)
@@ -51,8 +51,8 @@ def gather(
     return Gathered(tally, parts.problems() + problems + matcher.said(name))
 
 
-def _count(stretches: Sequence[Stretch], query: Query, bin_s: int) -> tuple[Tally, Matcher]:
-    tally, matcher = Tally(bin_s), Matcher(query)
+def _count(stretches: Sequence[Stretch], query: Query, bin_s: int) -> tuple[LogTotals, Matcher]:
+    tally, matcher = LogTotals(bin_s), Matcher(query)
     for stretch in stretches:
         for block in stretch.part.blocks(stretch.start, stretch.end):
             for _, line in matcher.find(block):
@@ -79,7 +79,7 @@ def _fork(stretches: Sequence[Stretch], query: Query, bin_s: int) -> tuple[int, 
         os._exit(status)  # nothing of the parent's is to run or be flushed here
 
 
-def _result(child: tuple[int, int]) -> tuple[Tally, int, bytes, list[str]]:
+def _result(child: tuple[int, int]) -> tuple[LogTotals, int, bytes, list[str]]:
     pid, reading = child
     with os.fdopen(reading, "rb") as pipe:
         data = pipe.read()
@@ -88,5 +88,5 @@ def _result(child: tuple[int, int]) -> tuple[Tally, int, bytes, list[str]]:
         raise GatherFailed(
             f"the process that read half of the log ended with status {os.waitstatus_to_exitcode(status)}"
         )
-    result: tuple[Tally, int, bytes, list[str]] = pickle.loads(data)  # noqa: S301 - from our own child
+    result: tuple[LogTotals, int, bytes, list[str]] = pickle.loads(data)  # noqa: S301 - from our own child
     return result

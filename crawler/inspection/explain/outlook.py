@@ -10,9 +10,9 @@ from typing import Any, Final
 from crawler.core.enums import DenyReason, UrlState
 from crawler.core.politeness import host_delay
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
-from crawler.inspect.answer import Answer, Case, ago, denial_words, reason_of, times
-from crawler.inspect.moments import at_text, span_text
-from crawler.inspect.rules import Rules
+from crawler.inspection.explain.answer import Case, Explanation, ago, denial_words, reason_of, times
+from crawler.inspection.log.moments import at_text, span_text
+from crawler.inspection.rules import Rules
 
 AHEAD_LIMIT: Final = 100_000  # queued URLs of the host that are counted: some 10 ms
 
@@ -21,7 +21,7 @@ AHEAD_LIMIT: Final = 100_000  # queued URLs of the host that are counted: some 1
 class Outlook:
     """Headline and future of a URL that has a row."""
 
-    answer: Answer
+    answer: Explanation
     case: Case
     reader: StoreReader | None
     rules: Rules | None

@@ -16,8 +16,8 @@ from crawler.core.politeness import host_delay, politeness_key
 from crawler.core.words import counted, unreadable_robots
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
-from crawler.inspect.eta import Turns, eta_s, gap_of
-from crawler.inspect.tallies import HostTally
+from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
+from crawler.inspection.log.totals import HostTally
 
 _USUAL_GAPS: Final = 0.95  # the longest are left out: nights, restarts, rests
 WAITING: Final = "waiting"  # nothing is wrong: the delay runs since the last request
@@ -121,7 +121,7 @@ def views(
 
 
 @dataclass(slots=True)
-class _Key:
+class _KeyState:
     """A politeness key: when one of its hosts was asked last, as far as that is stored, and its delay."""
 
     last_at: float = 0.0
@@ -132,11 +132,11 @@ class _Key:
         return self.last_at + self.delay_s
 
 
-def _keys(rows: list[Row], politeness: PolitenessOptions, responses: Mapping[str, float]) -> dict[str, _Key]:
-    keys: dict[str, _Key] = {}
+def _keys(rows: list[Row], politeness: PolitenessOptions, responses: Mapping[str, float]) -> dict[str, _KeyState]:
+    keys: dict[str, _KeyState] = {}
     for row in rows:
         name = politeness_key(row["host"], politeness)
-        key = keys.setdefault(name, _Key())
+        key = keys.setdefault(name, _KeyState())
         key.last_at = max(key.last_at, row["last_at"] or 0.0)
         delay_s = host_delay(politeness, row["robots_crawl_delay_s"], responses.get(name, 0.0))
         key.delay_s = max(key.delay_s, delay_s)
@@ -156,8 +156,8 @@ def _estimate(
     for _, key, row in asked:
         of_key[key].append(row["queued"])
         of_name[row["host"]].append(row["queued"])
-    by_key = {key: Turns(lengths) for key, lengths in of_key.items()}
-    by_name = {name: Turns(lengths) for name, lengths in of_name.items()}
+    by_key = {key: HostTurns(lengths) for key, lengths in of_key.items()}
+    by_name = {name: HostTurns(lengths) for name, lengths in of_name.items()}
     for view, key, row in asked:
         gap_s = gap_of(politeness, row["robots_crawl_delay_s"], responses.get(key, 0.0))
         tally = tallies.get(row["host"])

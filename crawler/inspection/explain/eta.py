@@ -14,7 +14,7 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S, host_delay
 
 
-class Turns:
+class HostTurns:
     """Queues that take turns, one request each."""
 
     __slots__ = ("_lengths", "_sums")

@@ -62,7 +62,7 @@ def records(path: Path, end: int | None = None, *, deep: bool = True) -> Iterato
 
 def _read(file: BinaryIO, offset: int, size: int, deep: bool) -> WarcRecord:
     record = WarcRecord(offset)
-    block = _Block(record, deep)
+    block = _RecordBlock(record, deep)
     unpacked = bytearray()
     file.seek(offset)
     member = isal_zlib.decompressobj(31)
@@ -121,7 +121,7 @@ def _fields(text: str) -> dict[str, str]:
     return found
 
 
-class _Block:
+class _RecordBlock:
     """What follows a record's header: its length, block digest and payload digest."""
 
     def __init__(self, record: WarcRecord, deep: bool) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 
 import orjson
 
-from crawler.inspect.parts import Part, Parts
+from crawler.inspection.log.rotated_log import LogPart, RotatedLog
 
 SLACK_S: Final = 120.0  # how far lines may stand out of order
 _LINES_TRIED: Final = 20  # for one that has a time
@@ -21,7 +21,7 @@ _LINES_TRIED: Final = 20  # for one that has a time
 class Stretch:
     """The lines of a part that begin in [start, end); offsets count in plain parts only."""
 
-    part: Part
+    part: LogPart
     start: int
     end: int
 
@@ -38,7 +38,7 @@ def epoch(text: str) -> float | None:
         return None
 
 
-def time_at(part: Part, offset: int) -> float | None:
+def time_at(part: LogPart, offset: int) -> float | None:
     """The time of the first line that begins at `offset` of a plain part, or soon after; None if none there has one."""
     for _ in range(_LINES_TRIED):
         offset, raw = part.line_at(offset)
@@ -61,7 +61,7 @@ def time_of(raw: bytes) -> float | None:
     return epoch(ts) if isinstance(ts, str) else None
 
 
-def bracket(part: Part, at: float) -> tuple[int, int]:
+def bracket(part: LogPart, at: float) -> tuple[int, int]:
     """Two offsets close together in a plain part: lines that begin before the first are earlier than `at`, lines from
     the second on are not, as far as lines are in order.
     """
@@ -76,7 +76,7 @@ def bracket(part: Part, at: float) -> tuple[int, int]:
     return low, high
 
 
-def select(parts: Parts, since: float | None = None, until: float | None = None) -> list[Stretch]:
+def select(parts: RotatedLog, since: float | None = None, until: float | None = None) -> list[Stretch]:
     """The stretches that may hold lines of [since, until), the oldest first. Times outside still have to be refused."""
     stretches = []
     for part in parts.oldest_first:
@@ -129,7 +129,7 @@ def shares(stretches: Sequence[Stretch], count: int) -> list[list[Stretch]]:
     return [run for run in runs if run]
 
 
-def last_time(parts: Parts) -> float | None:
+def last_time(parts: RotatedLog) -> float | None:
     """The time of the last line of the youngest part that has one; None for an empty log."""
     for part in parts.youngest_first:
         if not part.is_plain:

@@ -31,7 +31,7 @@ _SUFFIX: Final = re.compile(
 
 
 @dataclass(slots=True)
-class Part:
+class LogPart:
     """One file of a log, open. `size` is its bytes on the disk when it was opened; `coding` is ".gz" and the like, ""
     for plain text. `problem` is set where reading it ended early.
     """
@@ -186,12 +186,12 @@ def is_coded(path: Path) -> bool:
     return path.suffix in _CODINGS
 
 
-class Parts:
+class RotatedLog:
     """The parts of one log, opened together; a context manager. `unreadable` says which could not be opened and why."""
 
     def __init__(self, log: Path) -> None:
         """Raises OSError if the folder cannot be listed or nothing that is there may be read."""
-        self.youngest_first: list[Part] = []
+        self.youngest_first: list[LogPart] = []
         self.unreadable: list[str] = []
         seen: set[tuple[int, int]] = set()
         refused: OSError | None = None
@@ -211,12 +211,12 @@ class Parts:
                 continue
             seen.add((status.st_dev, status.st_ino))
             coding = path.suffix if is_coded(path) else ""
-            self.youngest_first.append(Part(path, file, status.st_size, coding, status.st_mtime))
+            self.youngest_first.append(LogPart(path, file, status.st_size, coding, status.st_mtime))
         if refused is not None and not self.youngest_first:
             raise refused
 
     @property
-    def oldest_first(self) -> list[Part]:
+    def oldest_first(self) -> list[LogPart]:
         return self.youngest_first[::-1]
 
     @property
@@ -232,7 +232,7 @@ class Parts:
         for part in self.youngest_first:
             part.file.close()
 
-    def __enter__(self) -> "Parts":
+    def __enter__(self) -> "RotatedLog":
         return self
 
     def __exit__(self, *_: object) -> None:

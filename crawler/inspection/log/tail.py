@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from crawler.inspect.parts import BLOCK, Part, is_coded, names
+from crawler.inspection.log.rotated_log import BLOCK, LogPart, is_coded, names
 
 
 class Follower:
@@ -18,7 +18,7 @@ class Follower:
     first file that appears.
     """
 
-    def __init__(self, path: Path, part: Part | None) -> None:
+    def __init__(self, path: Path, part: LogPart | None) -> None:
         self._path = path
         self._file: BinaryIO | None = None
         self._at = 0
@@ -28,7 +28,7 @@ class Follower:
             self._at = part.size
             self._drop_torn_begin(part)
 
-    def _drop_torn_begin(self, part: Part) -> None:
+    def _drop_torn_begin(self, part: LogPart) -> None:
         """A last line without its newline was not shown yet: it is read again with its end."""
         begins = self._at
         while begins > 0 and os.pread(part.file.fileno(), 1, begins - 1) != b"\n":

@@ -20,12 +20,12 @@ from crawler.core.words import unreadable_robots
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspect import errands
-from crawler.inspect.answer import Answer, Case, ago, denial_words, times, url_of
-from crawler.inspect.eta import Turns, eta_s, gap_of
-from crawler.inspect.moments import at_text, span_text
-from crawler.inspect.outlook import Outlook
-from crawler.inspect.rules import Rules
+from crawler.inspection.explain import auxiliary
+from crawler.inspection.explain.answer import Case, Explanation, ago, denial_words, times, url_of
+from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
+from crawler.inspection.explain.outlook import Outlook
+from crawler.inspection.log.moments import at_text, span_text
+from crawler.inspection.rules import Rules
 
 MAX_CHAIN: Final = 30  # pages shown on the way from the seed
 
@@ -42,18 +42,18 @@ class Inquiry:
         self._is_live = is_live
         self._now = now
 
-    def why(self, asked: str) -> Answer:
+    def why(self, asked: str) -> Explanation:
         """The whole chain for a URL as somebody typed it, without a scheme https. Raises what the reader raises."""
         try:
             url, origin = typed(asked)
         except UrlError as error:
-            answer = Answer(asked, asked, verdict="would_deny", deny_reason=error.reason.value)
+            answer = Explanation(asked, asked, verdict="would_deny", deny_reason=error.reason.value)
             answer.headline = f"would never be fetched: {error}"
             answer.next_text = "nothing"
             answer.add("url", "DENY", str(error), deny_reason=error.reason.value)
             return answer
         case = self._look_up(url, origin)
-        answer = Answer(asked, case.url, known=case.row is not None)
+        answer = Explanation(asked, case.url, known=case.row is not None)
         self._url_step(answer, case, url)
         self._found_step(answer, case)
         self._scope_step(answer, case)
@@ -68,7 +68,7 @@ class Inquiry:
         else:
             Outlook(answer, case, self._reader, self._rules, self._now, self._is_live).conclude()
         if self._reader is not None:
-            errands.tell(answer, errands.stored(self._reader, case), self._now)
+            auxiliary.tell(answer, auxiliary.stored(self._reader, case), self._now)
         return answer
 
     def _look_up(self, url: str, origin: Origin) -> Case:
@@ -95,7 +95,7 @@ class Inquiry:
 
     # -- the steps, in the order in which a URL meets them
 
-    def _url_step(self, answer: Answer, case: Case, url: str) -> None:
+    def _url_step(self, answer: Explanation, case: Case, url: str) -> None:
         known_as = canonical(url)
         cut = list(dict.fromkeys(session_ids(url) + (session_ids(case.url) if case.url != url else [])))
         told = f"; left out as a session id: {', '.join(cut)}" if cut else ""
@@ -107,7 +107,7 @@ class Inquiry:
         text = url if known_as == url else f"{url}, known as {known_as}{told}"
         answer.add("url", "", text, canonical=known_as, **facts)
 
-    def _found_step(self, answer: Answer, case: Case) -> None:
+    def _found_step(self, answer: Explanation, case: Case) -> None:
         row = case.row
         if row is None or self._reader is None:
             if self._reader is not None:
@@ -136,7 +136,7 @@ class Inquiry:
             at=row["found_at"], source=row["source"], depth=row["depth"], hop_path=row["hop_path"], via=chain,
         )  # fmt: skip
 
-    def _scope_step(self, answer: Answer, case: Case) -> None:
+    def _scope_step(self, answer: Explanation, case: Case) -> None:
         if self._rules is None:
             answer.add("scope", "", "not known: the crawl left no run.json; name its configuration with -c")
             return
@@ -168,7 +168,7 @@ class Inquiry:
         hosts = ", ".join(scope.options.hosts)
         return f"scope.hosts: {hosts}" + (f" ({case.origin.host})" if scope.has_host(case.origin.host) else "")
 
-    def _block_step(self, answer: Answer, case: Case) -> None:
+    def _block_step(self, answer: Explanation, case: Case) -> None:
         if self._reader is None:
             return
         host = case.origin.host
@@ -186,7 +186,7 @@ class Inquiry:
             case.is_closed = True
             answer.add("block", "DENY", f"all of {host} was taken down by an operator; it is never stored again")
 
-    def _address_step(self, answer: Answer, case: Case) -> None:
+    def _address_step(self, answer: Explanation, case: Case) -> None:
         """Addresses that are known without asking DNS: of a literal, or of [network] resolve."""
         if self._rules is None:
             return
@@ -213,7 +213,7 @@ class Inquiry:
                 return
         answer.add("address", "ok", ", ".join(addresses))
 
-    def _robots_step(self, answer: Answer, case: Case) -> None:
+    def _robots_step(self, answer: Explanation, case: Case) -> None:
         rules, robots = self._rules, case.robots
         file = f"{case.origin}/robots.txt"
         if rules is not None and rules.politeness.robots == "ignore":
@@ -261,7 +261,7 @@ class Inquiry:
             return ""
         return f", changed {times(len(versions) - 1, 'time')}, last {at_text(versions[0]['fetched_at'], self._now)}"
 
-    def _trap_step(self, answer: Answer, case: Case) -> None:
+    def _trap_step(self, answer: Explanation, case: Case) -> None:
         """Whether it belongs to a part of its host that looks endless."""
         if self._reader is None or case.host is None:
             return
@@ -284,7 +284,7 @@ class Inquiry:
                 answer.add("trap", "WAIT", text, template=name, spent=row["spent"])
                 return
 
-    def _budget_step(self, answer: Answer, case: Case) -> None:
+    def _budget_step(self, answer: Explanation, case: Case) -> None:
         rules = self._rules
         if rules is None or self._reader is None or (case.visit is not None and case.visit["attempts"]):
             return
@@ -302,7 +302,7 @@ class Inquiry:
             if is_spent:
                 case.denials.append((None, f"{name} = {limit:,} is reached"))
 
-    def _host_step(self, answer: Answer, case: Case) -> None:
+    def _host_step(self, answer: Explanation, case: Case) -> None:
         if self._reader is None or case.host is None:
             return
         key = case.origin.host
@@ -342,7 +342,7 @@ class Inquiry:
         crawl_delay_s = case.robots["crawl_delay_s"] if case.robots is not None else None
         gap_s = gap_of(rules.politeness, crawl_delay_s, reader.pace(key))
         queued = host["queued"]
-        return eta_s(queued, gap_s * Turns(lengths).until_done(queued), 0.0, case.rest_until - self._now)
+        return eta_s(queued, gap_s * HostTurns(lengths).until_done(queued), 0.0, case.rest_until - self._now)
 
     @staticmethod
     def _eta_text(case: Case, eta: float | None) -> str:
@@ -350,13 +350,13 @@ class Inquiry:
             return ""
         return f"; the queue is done in {span_text(eta)} at the earliest"
 
-    def _deny(self, answer: Answer, case: Case, name: str, denied: Denied, text: str, **facts: Any) -> None:
+    def _deny(self, answer: Explanation, case: Case, name: str, denied: Denied, text: str, **facts: Any) -> None:
         case.denials.append((denied.reason, denied.rule))
         answer.add(name, "DENY", text, deny_reason=denied.reason.value, **facts)
 
     # -- the end of it
 
-    def _conclude_unseen(self, answer: Answer, case: Case) -> None:
+    def _conclude_unseen(self, answer: Explanation, case: Case) -> None:
         prefix = "never seen" if self._reader is not None else "no crawl has stored anything"
         if case.denials:
             reason, rule = case.denials[0]

@@ -16,9 +16,9 @@ import orjson
 from crawler.core.enums import TaskKind
 from crawler.core.url import UrlError, key_of, parse
 from crawler.frontier.sqlite.audit import Auditor
-from crawler.inspect.parts import Parts
-from crawler.inspect.place import Place
-from crawler.inspect.warcs import records
+from crawler.inspection.archive.warc_reader import records
+from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.place import Place
 
 _GATHER: Final = 2_000  # records handed to the store at a time
 _READ: Final = 1024 * 1024
@@ -170,7 +170,7 @@ def _page(store: Auditor, page: dict[str, Any], checked: Checked) -> Iterator[st
 
 def _log(store: Auditor, place: Place, checked: Checked) -> Iterator[str]:
     """Lines are best effort, so none is missed; what one says of the archive must be true."""
-    with Parts(place.fetch_log) as parts:
+    with RotatedLog(place.fetch_log) as parts:
         for part in parts.oldest_first:
             for block in part.blocks():
                 for line in block.splitlines():

@@ -1,10 +1,10 @@
-"""Which lines of a log are asked for: by host, outcome, error, status, URL and time.
+"""The lines of a log that a query asks for: all of them in order, or the last few.
 
-Decides on bytes first: a line that lacks a word it would have to hold is not parsed. It does not know where lines come
-from or how they are shown. Invariant: the look at the bytes only spares work, the parsed line decides.
+Joins parts, stretches and matcher. Invariant: memory is bounded by a block and the lines asked for, not by the log.
 """
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,6 +13,8 @@ import orjson
 
 from crawler.core.scope import compile_pattern
 from crawler.core.url import seed
+from crawler.inspection.log.ranges import cut, epoch, select
+from crawler.inspection.log.rotated_log import RotatedLog
 
 Line = dict[str, Any]
 
@@ -183,3 +185,29 @@ def _holding(block: bytes, needle: bytes) -> Iterator[bytes]:
             return
         yield block[begins:ends]
         at = block.find(needle, ends + 1)
+
+
+_BACK_BYTES = 4 * 1024 * 1024  # read at a time from the end backwards
+
+
+def matching(parts: RotatedLog, matcher: Matcher) -> Iterator[tuple[bytes, Line]]:
+    """The lines as they stand and parsed, the oldest first."""
+    for stretch in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):
+        for block in stretch.part.blocks(stretch.start, stretch.end):
+            yield from matcher.find(block)
+
+
+def last(parts: RotatedLog, matcher: Matcher, count: int) -> list[tuple[bytes, Line]]:
+    """The last `count` of them, the oldest first; reads no further back than it has to."""
+    groups: list[list[tuple[bytes, Line]]] = []
+    found = 0
+    stretches = select(parts, epoch(matcher.query.since), epoch(matcher.query.until))
+    for stretch in reversed(cut(stretches, _BACK_BYTES)):
+        if found >= count:
+            break
+        kept: deque[tuple[bytes, Line]] = deque(maxlen=count - found)
+        for block in stretch.part.blocks(stretch.start, stretch.end):
+            kept.extend(matcher.find(block))
+        groups.append(list(kept))
+        found += len(kept)
+    return [line for group in reversed(groups) for line in group]

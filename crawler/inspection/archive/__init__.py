@@ -1,0 +1,1 @@
+"""Checks of an output directory: the store, WARC files, pages/, takedowns."""

@@ -1,0 +1,1 @@
+"""Reading the logs of a crawl: rotated files, queries, totals, the history of a URL."""
