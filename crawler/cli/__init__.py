@@ -16,7 +16,7 @@ import click
 
 from crawler import __version__
 from crawler.cli.failures import exit_for
-from crawler.cli.streams import occupy
+from crawler.cli.output import occupy
 from crawler.core.enums import Exit
 
 # Command → module, or module:attribute; without one, the module's `command` is the click command.
@@ -30,23 +30,23 @@ _COMMANDS: Final = {
     "install-service": "crawler.cli.install_service",
     "logs": "crawler.cli.logs",
     "status": "crawler.cli.status",
-    "pause": "crawler.cli.control:pause",
-    "resume": "crawler.cli.control:resume",
-    "stop": "crawler.cli.control:stop",
+    "pause": "crawler.cli.steering:pause",
+    "resume": "crawler.cli.steering:resume",
+    "stop": "crawler.cli.steering:stop",
     "why": "crawler.cli.why",
     "hosts": "crawler.cli.hosts",
     "report": "crawler.cli.report",
     "top": "crawler.cli.top",
-    "add": "crawler.cli.upkeep:add",
-    "requeue": "crawler.cli.upkeep:requeue",
-    "forget": "crawler.cli.upkeep:forget",
+    "add": "crawler.cli.store_commands:add",
+    "requeue": "crawler.cli.store_commands:requeue",
+    "forget": "crawler.cli.store_commands:forget",
     "export": "crawler.cli.export",
     "backup": "crawler.cli.backup",
     "verify": "crawler.cli.verify",
     "reload": "crawler.cli.reload",
-    "release": "crawler.cli.release:release",
-    "block": "crawler.cli.block:block",
-    "unblock": "crawler.cli.block:unblock",
+    "release": "crawler.cli.steering:release",
+    "block": "crawler.cli.steering:block",
+    "unblock": "crawler.cli.steering:unblock",
 }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.look import size
+from crawler.cli.output import size
 from crawler.cli.place import locate, place_options
 from crawler.core.enums import Exit
 from crawler.frontier.sqlite.backup import StoreBackup

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from crawler.cli.failures import say
-from crawler.cli.look import counted
 from crawler.cli.options import config_option, override_option
+from crawler.cli.output import counted
 from crawler.core.enums import Exit
 
 

@@ -6,7 +6,7 @@ import click
 import orjson
 
 from crawler.cli.options import config_option, load_settings, override_option
-from crawler.cli.streams import write_data
+from crawler.cli.output import write_data
 
 
 @click.group(name="config")

@@ -10,9 +10,8 @@ import click
 import orjson
 
 from crawler.cli.failures import not_written, say
-from crawler.cli.look import counted
 from crawler.cli.options import config_option, load_settings, override_option, refuse_files
-from crawler.cli.streams import write_data
+from crawler.cli.output import counted, write_data
 from crawler.core.enums import Exit, StoppedBy
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 import click
 import orjson
 
+from crawler.cli.output import write_lines
 from crawler.cli.place import locate, place_options
-from crawler.cli.streams import write_lines
 from crawler.core.enums import Exit, UrlState
 from crawler.frontier.sqlite.backup import HOST_FIELDS, URL_FIELDS, StoreBackup
 

@@ -38,7 +38,7 @@ def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Pa
 def exit_for(error: BaseException) -> int | None:
     """Report an expected failure and return its exit code; None if it is none of ours."""
     # Imported here: a command that fails early must not pay for all rooms.
-    from crawler.cli.streams import ReaderGone
+    from crawler.cli.output import ReaderGone
     from crawler.core.url import UrlError
     from crawler.settings.configuration_errors import ConfigurationError
 

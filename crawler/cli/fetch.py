@@ -8,7 +8,7 @@ import orjson
 
 from crawler.cli.failures import say
 from crawler.cli.options import config_option, load_settings, override_option
-from crawler.cli.streams import write_data
+from crawler.cli.output import write_data
 from crawler.core.enums import Exit
 
 

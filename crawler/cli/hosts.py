@@ -12,9 +12,8 @@ import click
 import orjson
 
 from crawler.cli.failures import say
-from crawler.cli.look import Pen, count, counted, is_terminal, printable, table
+from crawler.cli.output import Pen, count, counted, is_terminal, printable, table, write_data
 from crawler.cli.place import Located, locate, place_options
-from crawler.cli.streams import write_data
 from crawler.core.enums import Exit
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.sqlite.store_reader import StoreReader

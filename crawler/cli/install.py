@@ -15,15 +15,64 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import tomli
 
-from crawler.cli.written import Written, read_written
+_FILE: Final = re.compile(r"([0-9a-f]{64})  (/.*)")
+_LINK: Final = re.compile(r"# (/.*) -> (.*)")
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledFile:
+    """Digests of files and targets of links, by where they are on the machine that they are for; `earlier` are digests
+    of files of versions that left no list.
+    """
+
+    files: Mapping[str, str]
+    links: Mapping[str, str]
+    earlier: frozenset[str] = frozenset()
+
+    def is_ours(self, place: str, content: bytes, as_template: str) -> bool:
+        """Whether a file is as an installation left it. `as_template`: the same without what differs from machine to
+        machine.
+        """
+        return self.files.get(place) == sha256(content).hexdigest() or digest(as_template) in self.earlier
+
+    def text(self, files: Iterable[tuple[str, str]], links: Iterable[tuple[str, str]]) -> str:
+        """The list with these files and links in it, beside what it had."""
+        digests = dict(self.files) | {place: digest(content) for place, content in files}
+        targets = dict(self.links) | dict(links)
+        lines = ["# What crawler install-service wrote; `sha256sum -c` says what was changed since"]
+        lines += [f"{digests[place]}  {place}" for place in sorted(digests)]
+        lines += [f"# {place} -> {targets[place]}" for place in sorted(targets)]
+        return "\n".join(lines) + "\n"
+
+
+def read_written(path: Path, earlier: Path) -> InstalledFile:
+    """The list at `path`; none is an empty one. Raises OSError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        text = ""
+    files, links = {}, {}
+    for line in text.splitlines():
+        if found := _FILE.fullmatch(line):
+            files[found[2]] = found[1]
+        elif found := _LINK.fullmatch(line):
+            links[found[1]] = found[2]
+    known = (line.partition(" ")[0] for line in earlier.read_text(encoding="utf-8").splitlines())
+    return InstalledFile(files, links, frozenset(known))
+
+
+def digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
+
 
 SHARE: Final = Path("usr/local/share")
 COMMAND: Final = Path("usr/local/bin/crawler")  # a link to the program, so that a shell finds it
@@ -38,7 +87,7 @@ _RESTART: Final = "\nRestartSec=5\n"
 _RESTART_IN_STEPS: Final = "\nRestartSec=1\nRestartSteps=8\nRestartMaxDelaySec=5min\n"
 
 
-class State(Enum):
+class InstallState(Enum):
     """How a file stands to what is there."""
 
     NEW = "new"
@@ -60,7 +109,7 @@ class Planned:
 
     path: Path
     content: str
-    state: State
+    state: InstallState
     link_to: Path | None = None
 
 
@@ -142,7 +191,7 @@ def plan(
         files.append((Path("etc/lnav/formats/crawler") / path.name, _read(path)))
     planned = [_planned(root, place, content, written) for place, content in files]
     beside = _planned(root, other, units[other], written)
-    if beside.state is State.OUTDATED:
+    if beside.state is InstallState.OUTDATED:
         planned.append(beside)
     if program != Path("/") / COMMAND:
         planned.append(_planned_link(root, COMMAND, program, written))
@@ -151,22 +200,22 @@ def plan(
 
 def refused(files: list[Planned]) -> list[Planned]:
     """Those that would be overwritten although somebody changed them."""
-    return [file for file in files if file.state is State.DIFFERS]
+    return [file for file in files if file.state is InstallState.DIFFERS]
 
 
 def write(files: list[Planned]) -> Iterator[tuple[Planned, str]]:
     """Write what is new or differs, and yield each file with a word for what was done. Raises OSError."""
     for file in files:
         match file.state:
-            case State.SAME | State.KEPT:
+            case InstallState.SAME | InstallState.KEPT:
                 yield file, file.state.value
-            case State.NEW:
+            case InstallState.NEW:
                 _put(file)
                 yield file, "written"
-            case State.OUTDATED:
+            case InstallState.OUTDATED:
                 _put(file)
                 yield file, "updated"
-            case State.DIFFERS:
+            case InstallState.DIFFERS:
                 old = file.path.with_name(file.path.name + OLD)
                 file.path.replace(old)
                 _put(file)
@@ -176,9 +225,9 @@ def write(files: list[Planned]) -> Iterator[tuple[Planned, str]]:
 def next_steps(instance: str | None, files: Sequence[Planned], configuration: Path, command: str) -> list[str]:
     """What is left to the operator: each a command, as it is to be typed. `command` is the crawler's."""
     name = "crawler" if instance is None else f"crawler@{instance}"
-    is_kept = any(file.state is State.KEPT and file.link_to is None for file in files)
+    is_kept = any(file.state is InstallState.KEPT and file.link_to is None for file in files)
     edit = [] if is_kept else [f"${{EDITOR:-vi}} {configuration}    # identity.user_agent and crawl.seeds"]
-    restart = [] if files[0].state is State.NEW else ["systemctl try-restart crawler 'crawler@*'"]
+    restart = [] if files[0].state is InstallState.NEW else ["systemctl try-restart crawler 'crawler@*'"]
     check = f"{command} check -c {configuration}"
     return [*edit, check, "systemd-sysusers", "systemctl daemon-reload", *restart, f"systemctl enable --now {name}"]
 
@@ -202,7 +251,7 @@ def compile_program(folders: Sequence[Path]) -> None:
 def command_of(files: Sequence[Planned], program: Path, *, root: Path) -> str:
     """How the crawler is called from a shell: by its name where that is this program, else by its path."""
     link = next((file for file in files if file.path == root / COMMAND), None)
-    is_named = root == Path("/") and (link is None or link.state is not State.KEPT)
+    is_named = root == Path("/") and (link is None or link.state is not InstallState.KEPT)
     return "crawler" if is_named else shlex.quote(str(program))
 
 
@@ -222,7 +271,7 @@ def configuration(text: str, instance: str | None) -> str:
 def nowhere(files: Sequence[Planned]) -> str | None:
     """What is to be told of a configuration that was there already and names no place where the service may write."""
     for file in files:
-        if file.state is State.KEPT and file.link_to is None:
+        if file.state is InstallState.KEPT and file.link_to is None:
             try:
                 said = tomli.loads(file.path.read_bytes().decode()).get("output", {}).get("directory")
             except (ValueError, AttributeError):
@@ -276,48 +325,48 @@ def _is_operators(path: Path) -> bool:
     return path.parent.name == "crawler" and path.suffix == ".toml"
 
 
-def _planned(root: Path, place: Path, content: str, written: Written) -> Planned:
+def _planned(root: Path, place: Path, content: str, written: InstalledFile) -> Planned:
     path = root / place
     try:
         there = path.read_bytes()
     except FileNotFoundError:
-        return Planned(path, content, State.NEW)
+        return Planned(path, content, InstallState.NEW)
     if there == content.encode():
-        return Planned(path, content, State.SAME)
+        return Planned(path, content, InstallState.SAME)
     if _is_operators(path):
-        return Planned(path, content, State.KEPT)
+        return Planned(path, content, InstallState.KEPT)
     is_ours = written.is_ours(f"/{place}", there, _as_template(there.decode(errors="replace")))
-    return Planned(path, content, State.OUTDATED if is_ours else State.DIFFERS)
+    return Planned(path, content, InstallState.OUTDATED if is_ours else InstallState.DIFFERS)
 
 
-def _planned_link(root: Path, place: Path, target: Path, written: Written) -> Planned:
+def _planned_link(root: Path, place: Path, target: Path, written: InstalledFile) -> Planned:
     """What is no link is somebody else's program, and not ours to move away."""
     path = root / place
     try:
         leads_to = path.readlink()
     except FileNotFoundError:
-        state = State.NEW
+        state = InstallState.NEW
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        state = State.KEPT
+        state = InstallState.KEPT
     else:
         is_ours = written.links.get(f"/{place}") == str(leads_to)
-        state = State.SAME if leads_to == target else State.OUTDATED if is_ours else State.DIFFERS
+        state = InstallState.SAME if leads_to == target else InstallState.OUTDATED if is_ours else InstallState.DIFFERS
     return Planned(path, "", state, target)
 
 
-def _planned_list(root: Path, planned: Sequence[Planned], written: Written) -> Planned:
+def _planned_list(root: Path, planned: Sequence[Planned], written: InstalledFile) -> Planned:
     """The list of what will have been written. It is ours whatever it holds."""
-    ours = [file for file in planned if not _is_operators(file.path) and file.state is not State.KEPT]
+    ours = [file for file in planned if not _is_operators(file.path) and file.state is not InstallState.KEPT]
     files = [(f"/{file.path.relative_to(root)}", file.content) for file in ours if file.link_to is None]
     links = [(f"/{file.path.relative_to(root)}", str(file.link_to)) for file in ours if file.link_to is not None]
     text = written.text(files, links)
     path = root / LIST
     try:
-        state = State.SAME if path.read_text(encoding="utf-8") == text else State.OUTDATED
+        state = InstallState.SAME if path.read_text(encoding="utf-8") == text else InstallState.OUTDATED
     except FileNotFoundError:
-        state = State.NEW
+        state = InstallState.NEW
     return Planned(path, text, state)
 
 

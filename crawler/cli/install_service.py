@@ -50,7 +50,7 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
                 click.echo(file.content)
     changed = [] if force else install.refused(files)
     for file in files:
-        if file.link_to is not None and file.state is install.State.KEPT:
+        if file.link_to is not None and file.state is install.InstallState.KEPT:
             say(f"{file.path} is another program, and stays; this one is {file.link_to}")
     for file in changed:
         say(f"{file.path} was changed; --force replaces it and keeps it as {file.path.name}{install.OLD}")

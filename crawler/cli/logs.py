@@ -9,9 +9,8 @@ from typing import Final
 import click
 
 from crawler.cli.failures import say
-from crawler.cli.look import Pen, event_text, fetch_text, is_terminal
+from crawler.cli.output import Pen, event_text, fetch_text, is_terminal, write_lines
 from crawler.cli.place import locate, place_options
-from crawler.cli.streams import write_lines
 from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeWord
 from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.moments import parse_moment

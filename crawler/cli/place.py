@@ -1,7 +1,6 @@
-"""The options by which a command finds a crawl: `-c FILE`, `--output DIR`.
+"""How a command reaches the running daemon: where `cli/place.py` finds the crawl, its control socket is.
 
-Joins what the configuration says with what the crawl itself left in run.json. It does not look into either's store.
-Invariant: a mistake in the configuration keeps nobody from a crawl whose place it still says.
+It does not know what is asked of the daemon. Invariant: a daemon that is not there is exit 69, whatever is missing.
 """
 
 import os
@@ -13,9 +12,10 @@ from typing import Any, TypeVar
 import click
 import orjson
 
+from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.failures import say
-from crawler.cli.look import counted
 from crawler.cli.options import config_option, override_option
+from crawler.cli.output import counted
 from crawler.inspection.place import Place, find
 from crawler.inspection.rules import Rules
 from crawler.rundir import announced, at_usual_output, rules_of
@@ -120,3 +120,18 @@ def _warning(problems: Sequence[Problem], config: Path) -> str:
         f"warning: {problems[0].headline}{more} (all of it: crawler check -c {config}); "
         "going by what the crawl itself wrote at its last start or reload"
     )
+
+
+def reach(config: Path | None, overrides: tuple[str, ...], output: Path | None, *, quiet: bool = False) -> Control:
+    """A connection to the daemon; with neither a configuration nor a directory named, to that of this directory.
+    `quiet`: what is wrong with the configuration has been said, or will be.
+
+    Raises Unreachable, NotAllowed, and what `locate` raises.
+    """
+    if config is None and output is None and Path("run.json").exists():
+        output = Path()
+    try:
+        place = locate(config, overrides, output, running=True, quiet=quiet).place
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Unreachable(f"no crawler is running here: {error.filename}: {error.strerror}") from None
+    return Control(place.socket)

@@ -9,10 +9,8 @@ import click
 import orjson
 
 from crawler.admin.control_client import Unreachable
-from crawler.cli.daemon import reach
-from crawler.cli.look import count, counted
-from crawler.cli.place import place_options
-from crawler.cli.streams import write_data
+from crawler.cli.output import count, counted, write_data
+from crawler.cli.place import place_options, reach
 from crawler.core.enums import Exit
 from crawler.settings.loading import load
 

@@ -10,9 +10,20 @@ import click
 import orjson
 
 from crawler.cli.failures import say
-from crawler.cli.look import OUTCOME_COLOURS, Pen, count, counted, fetch_text, millis, printable, size, table
+from crawler.cli.output import (
+    OUTCOME_COLOURS,
+    Pen,
+    count,
+    counted,
+    fetch_text,
+    millis,
+    printable,
+    size,
+    table,
+    write_data,
+    write_lines,
+)
 from crawler.cli.place import Located, locate, place_options
-from crawler.cli.streams import write_data, write_lines
 from crawler.core.balance import Balance
 from crawler.core.enums import Exit
 from crawler.core.words import unreadable_robots
@@ -209,7 +220,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
             [(one["url"], f"{one['state']}: {one['why']}") for one in seeds["seeds"]],
         )  # fmt: skip
     if found["events"]:
-        from crawler.cli.look import event_text
+        from crawler.cli.output import event_text
 
         lines += ["", pen("events", "bold"), *(f"  {event_text(line, pen)}" for line in found["events"])]
     return lines

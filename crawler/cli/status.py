@@ -7,10 +7,8 @@ from typing import Any
 import click
 import orjson
 
-from crawler.cli.daemon import reach
-from crawler.cli.look import count, counted, printable, size
-from crawler.cli.place import place_options
-from crawler.cli.streams import write_data
+from crawler.cli.output import count, counted, printable, size, write_data
+from crawler.cli.place import place_options, reach
 from crawler.core.enums import Exit
 from crawler.core.words import fields_of
 from crawler.inspection.log.moments import span_text

@@ -17,12 +17,10 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control, Unreachable
-from crawler.cli.daemon import reach
-from crawler.cli.look import count, counted, is_terminal, printable, size
-from crawler.cli.place import locate, place_options
+from crawler.cli.output import count, counted, is_terminal, printable, size, write_data
+from crawler.cli.place import locate, place_options, reach
 from crawler.cli.status import lines as status_lines
 from crawler.cli.status import warning_words
-from crawler.cli.streams import write_data
 from crawler.core.enums import Exit
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import FrontierError

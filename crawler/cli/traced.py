@@ -12,7 +12,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from crawler.cli.look import printable
+from crawler.cli.output import printable
 from crawler.cli.progress import count, duration, size
 from crawler.cli.traced_words import (
     block_words,

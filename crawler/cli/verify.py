@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.look import printable
+from crawler.cli.output import printable
 from crawler.core.enums import Exit
 from crawler.core.words import counted
 from crawler.inspection.archive.verify import Checked, verify

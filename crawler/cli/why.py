@@ -8,9 +8,8 @@ import click
 import orjson
 
 from crawler.cli.failures import say
-from crawler.cli.look import Pen, fetch_text, printable
+from crawler.cli.output import Pen, fetch_text, printable, write_data
 from crawler.cli.place import Located, locate, place_options
-from crawler.cli.streams import write_data
 from crawler.core.enums import Exit, UrlState
 from crawler.core.url import UrlError, parse
 from crawler.core.words import counted

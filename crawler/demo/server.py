@@ -19,15 +19,14 @@ from typing import Final, Self
 
 import trustme
 
-from crawler.demo.message import Answer, Framing, Request
-from crawler.demo.site import HOSTS, DemoSite
+from crawler.demo.site import HOSTS, DemoFraming, DemoRequest, DemoResponse, DemoSite
 
 ADDRESS: Final = "127.0.0.1"
 MAX_HEAD: Final = 64 * 1024
 IDLE_TIMEOUT_S: Final = 60.0
 START_TIMEOUT_S: Final = 30.0
 
-Responder = Callable[[Request], Answer]
+Responder = Callable[[DemoRequest], DemoResponse]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ class DemoServer:
 
     def __init__(
         self,
-        respond: Responder | Callable[[Request], Awaitable[Answer]] | None = None,
+        respond: Responder | Callable[[DemoRequest], Awaitable[DemoResponse]] | None = None,
         *,
         hosts: Iterable[str] = HOSTS,
         idle_timeout_s: float = IDLE_TIMEOUT_S,
@@ -166,13 +165,13 @@ class DemoServer:
     async def _exchange(self, head: bytes, writer: asyncio.StreamWriter, connection: int, request_n: int) -> bool:
         """Answer one request and record it. Returns whether the connection may serve another."""
         begin = time.monotonic()
-        request = Request.parse(head)
+        request = DemoRequest.parse(head)
         assert self._respond is not None
         answer = self._respond(request)
-        if not isinstance(answer, Answer):
+        if not isinstance(answer, DemoResponse):
             answer = await answer
         answer = answer.coded_for(request)
-        close = answer.framing is Framing.CLOSE or request.fields.get("connection", "").lower() == "close"
+        close = answer.framing is DemoFraming.CLOSE or request.fields.get("connection", "").lower() == "close"
         tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
         self.requests.append(
             Served(

@@ -5,13 +5,120 @@ connections.
 Three hosts: `demo.test` redirects to `www.demo.test`, which links to `docs.demo.test`.
 """
 
+import gzip
+import struct
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from enum import Enum
 from html import escape
-from typing import Final
+from typing import Final, Self
 
-from crawler.demo.art import png, svg
-from crawler.demo.message import Answer, Framing, Request
+import brotli
+
+
+def svg(n: int) -> str:
+    """A lighthouse; its beam turns with `n`."""
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 120 120"><rect width="120" height="120" fill="#234"/>'
+        f'<path d="M60 38 L120 {10 + 4 * n} L120 {40 + 4 * n} Z" fill="#fd8"/>'
+        '<path d="M52 44 h16 l6 70 h-28 z" fill="#eee"/><rect x="52" y="32" width="16" height="12" fill="#a33"/></svg>'
+    )
+
+
+def png(width: int, height: int, colour: tuple[int, int, int]) -> bytes:
+    """A plain 8-bit RGB picture (PNG specification, third edition, §5)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + bytes(colour) * width) * height
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+_REASONS: Final = {
+    200: "OK", 301: "Moved Permanently", 302: "Found", 304: "Not Modified", 400: "Bad DemoRequest",
+    404: "Not Found", 405: "Method Not Allowed", 429: "Too Many Requests", 500: "Internal Server Error",
+    503: "Service Unavailable",
+}  # fmt: skip
+CHUNK: Final = 1_000
+
+
+class DemoFraming(Enum):
+    """How an answer says where it ends (RFC 9112 §6.3)."""
+
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"  # no length: the end of the connection is the end of the body
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRequest:
+    """A request without a body. `host` is without its port; field names are lower case."""
+
+    method: str
+    target: str
+    host: str
+    fields: dict[str, str]
+
+    @classmethod
+    def parse(cls, head: bytes) -> Self:
+        """Read a head up to its empty line. Raises ValueError for what is no request."""
+        start, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
+        method, target, version = start.split(" ")
+        if version != "HTTP/1.1":
+            raise ValueError(f"{version} is not spoken here")
+        fields: dict[str, str] = {}
+        for line in lines:
+            name, colon, value = line.partition(":")
+            if not colon:
+                raise ValueError(f"not a field: {line!r}")
+            fields[name.lower()] = value.strip()
+        return cls(method, target, fields["host"].rpartition(":")[0] or fields["host"], fields)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResponse:
+    """A response. `coding` is a content coding the client must accept to get it: "gzip" or "br"."""
+
+    body: bytes = b""
+    status: int = 200
+    content_type: str | None = "text/html; charset=utf-8"
+    fields: tuple[tuple[str, str], ...] = field(default=())
+    framing: DemoFraming = DemoFraming.LENGTH
+    coding: str | None = None
+
+    def coded_for(self, request: DemoRequest) -> "DemoResponse":
+        """The same with the content coding applied, if there is one and the client takes it (RFC 9110 §12.5.3)."""
+        accepted = {item.partition(";")[0].strip() for item in request.fields.get("accept-encoding", "").split(",")}
+        if self.coding is None or self.coding not in accepted:
+            return self
+        body = gzip.compress(self.body, mtime=0) if self.coding == "gzip" else brotli.compress(self.body, quality=5)
+        fields = (*self.fields, ("Content-Encoding", self.coding), ("Vary", "Accept-Encoding"))
+        return replace(self, body=body, fields=fields, coding=None)
+
+    def encode(self, *, close: bool) -> bytes:
+        """The bytes on the wire. `close` announces the end of the connection."""
+        lines = [f"HTTP/1.1 {self.status} {_REASONS.get(self.status, '')}", "Server: crawler-demo"]
+        lines += [f"{name}: {value}" for name, value in self.fields]
+        if self.content_type is not None:
+            lines.append(f"Content-Type: {self.content_type}")
+        body = self.body
+        if self.status == 304:  # has no body, and says no length of one (RFC 9110 §15.4.5)
+            body = b""
+        elif self.framing is DemoFraming.CHUNKED:
+            lines.append("Transfer-Encoding: chunked")
+            body = _chunked(body)
+        elif self.framing is DemoFraming.LENGTH:
+            lines.append(f"Content-Length: {len(body)}")
+        lines.append("Connection: close" if close else "Connection: keep-alive")
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + body
+
+
+def _chunked(body: bytes) -> bytes:
+    pieces = [body[start : start + CHUNK] for start in range(0, len(body), CHUNK)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
 
 BARE: Final = "demo.test"
 WWW: Final = "www.demo.test"
@@ -48,27 +155,27 @@ class DemoSite:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self.answers: dict[tuple[str, str], Answer] = {}
+        self.answers: dict[tuple[str, str], DemoResponse] = {}
         self._add_journal()
         self._add_oddities()
         self._add_handbook()
         self._add_assets()
         self._add_robots()
 
-    def answer(self, request: Request) -> Answer:
+    def answer(self, request: DemoRequest) -> DemoResponse:
         """What the site says to a request; never raises."""
         if request.method != "GET":
-            return Answer(status=405, fields=(("Allow", "GET"),))
+            return DemoResponse(status=405, fields=(("Allow", "GET"),))
         if request.host == BARE:
             return _redirect(301, self._url(WWW, request.target))
         found = self.answers.get((request.host, request.target))
         if found is None:
-            return Answer(_page("Not found", "<p>There is no such page.</p>"), status=404)
+            return DemoResponse(_page("Not found", "<p>There is no such page.</p>"), status=404)
         if found.status != 200:
             return found
         etag = f'"{zlib.crc32(found.body):08x}"'
         if request.fields.get("if-none-match") == etag:
-            return Answer(status=304, content_type=None, fields=(("ETag", etag),))
+            return DemoResponse(status=304, content_type=None, fields=(("ETag", etag),))
         return replace(found, fields=(*found.fields, ("ETag", etag)))
 
     def _url(self, host: str, target: str) -> str:
@@ -83,11 +190,11 @@ class DemoSite:
         host: str = WWW,
         head: str = "",
         fields: tuple[tuple[str, str], ...] = (),
-        framing: Framing = Framing.LENGTH,
+        framing: DemoFraming = DemoFraming.LENGTH,
         coding: str | None = None,
     ) -> None:
         page = _page(title, body, head)
-        self.answers[host, target] = Answer(page, fields=fields, framing=framing, coding=coding)
+        self.answers[host, target] = DemoResponse(page, fields=fields, framing=framing, coding=coding)
 
     def _add_journal(self) -> None:
         articles = [(_article_target(n), _article_title(n)) for n in range(ARTICLES)]
@@ -148,12 +255,17 @@ class DemoSite:
             follow = f'<a href="/guide/{n + 2}" rel="next">Next</a>' if n + 1 < CHAPTERS else '<a href="/">Contents</a>'
             body = _prose(n * 5, 40) + f"<p>{follow}</p>"
             self._put(
-                target, title, body, host=DOCS, coding="br", framing=Framing.CHUNKED if n % 4 == 3 else Framing.LENGTH
+                target,
+                title,
+                body,
+                host=DOCS,
+                coding="br",
+                framing=DemoFraming.CHUNKED if n % 4 == 3 else DemoFraming.LENGTH,
             )
-        self._put("/notes", "Notes", _prose(7, 12), host=DOCS, framing=Framing.CLOSE)
-        self._put("/tables", "Tables", _prose(9, 60), host=DOCS, framing=Framing.CHUNKED)
+        self._put("/notes", "Notes", _prose(7, 12), host=DOCS, framing=DemoFraming.CLOSE)
+        self._put("/tables", "Tables", _prose(9, 60), host=DOCS, framing=DemoFraming.CHUNKED)
         text = "<p>Le phare, l'été : première lentille à échelons, gardée près de la mer.</p>" + _list(chapters[:2])
-        self.answers[DOCS, "/glossaire"] = Answer(
+        self.answers[DOCS, "/glossaire"] = DemoResponse(
             _document("Glossaire", text).encode("latin-1"), content_type="text/html; charset=iso-8859-1"
         )
 
@@ -161,25 +273,27 @@ class DemoSite:
         """Styles, a script and pictures, on both hosts where pages ask for them."""
         for host in (WWW, DOCS):
             style = '@import "/css/colours.css";\nbody { background: url("/img/paper.png"); max-width: 40em; }\n'
-            self.answers[host, "/style.css"] = Answer(style.encode(), content_type="text/css", coding="gzip")
+            self.answers[host, "/style.css"] = DemoResponse(style.encode(), content_type="text/css", coding="gzip")
             colours = "body { color: #223; }\na { color: #a33; }\n"
-            self.answers[host, "/css/colours.css"] = Answer(colours.encode(), content_type="text/css")
+            self.answers[host, "/css/colours.css"] = DemoResponse(colours.encode(), content_type="text/css")
             script = 'document.documentElement.classList.add("ready");\n'
-            self.answers[host, "/app.js"] = Answer(script.encode(), content_type="text/javascript")
-            self.answers[host, "/img/paper.png"] = Answer(png(8, 8, (250, 247, 240)), content_type="image/png")
-        self.answers[WWW, "/img/logo.svg"] = Answer(svg(0).encode(), content_type="image/svg+xml")
+            self.answers[host, "/app.js"] = DemoResponse(script.encode(), content_type="text/javascript")
+            self.answers[host, "/img/paper.png"] = DemoResponse(png(8, 8, (250, 247, 240)), content_type="image/png")
+        self.answers[WWW, "/img/logo.svg"] = DemoResponse(svg(0).encode(), content_type="image/svg+xml")
         for n in range(12):
-            self.answers[WWW, f"/img/{n}.svg"] = Answer(svg(n).encode(), content_type="image/svg+xml", coding="gzip")
+            self.answers[WWW, f"/img/{n}.svg"] = DemoResponse(
+                svg(n).encode(), content_type="image/svg+xml", coding="gzip"
+            )
             picture = png(160, 90, (20 * n, 90, 255 - 20 * n))
-            self.answers[WWW, f"/img/{n}.png"] = Answer(picture, content_type="image/png")
+            self.answers[WWW, f"/img/{n}.png"] = DemoResponse(picture, content_type="image/png")
 
     def _add_robots(self) -> None:
         rules = f"User-agent: *\nDisallow: /private/\nSitemap: {self._url(WWW, '/sitemap.xml')}\n"
-        self.answers[WWW, "/robots.txt"] = Answer(rules.encode(), content_type="text/plain")
-        self.answers[DOCS, "/robots.txt"] = Answer(b"User-agent: *\nDisallow:\n", content_type="text/plain")
+        self.answers[WWW, "/robots.txt"] = DemoResponse(rules.encode(), content_type="text/plain")
+        self.answers[DOCS, "/robots.txt"] = DemoResponse(b"User-agent: *\nDisallow:\n", content_type="text/plain")
         entries = "".join(f"<url><loc>{self._url(WWW, _article_target(n))}</loc></url>" for n in range(ARTICLES))
         sitemap = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{entries}</urlset>'
-        self.answers[WWW, "/sitemap.xml"] = Answer(sitemap.encode(), content_type="application/xml")
+        self.answers[WWW, "/sitemap.xml"] = DemoResponse(sitemap.encode(), content_type="application/xml")
 
 
 def _article_title(n: int) -> str:
@@ -212,5 +326,5 @@ def _document(title: str, body: str, head: str = "") -> str:
     )
 
 
-def _redirect(status: int, location: str) -> Answer:
-    return Answer(b"", status=status, content_type=None, fields=(("Location", location),))
+def _redirect(status: int, location: str) -> DemoResponse:
+    return DemoResponse(b"", status=status, content_type=None, fields=(("Location", location),))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from crawler.demo.message import Answer, Request
 from crawler.demo.server import ADDRESS, DemoServer
+from crawler.demo.site import DemoRequest, DemoResponse
 from tests.support.interrupted import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -27,11 +27,11 @@ def blocks(language: str, heading: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", section, re.DOTALL)
 
 
-def respond(request: Request) -> Answer:
+def respond(request: DemoRequest) -> DemoResponse:
     links = "".join(f'<a href="/{n}">{n}</a>' for n in range(5)) + '<a href="/private/x">x</a><a href="/gone">y</a>'
     if request.target == "/" or request.target[1:].isdigit():
-        return Answer(body=f"<title>{request.target}</title>{links}".encode(), content_type="text/html")
-    return Answer(status=404, body=b"no", content_type="text/plain")
+        return DemoResponse(body=f"<title>{request.target}</title>{links}".encode(), content_type="text/html")
+    return DemoResponse(status=404, body=b"no", content_type="text/plain")
 
 
 @pytest.fixture(scope="module")

@@ -135,9 +135,9 @@ def test_another_program_of_that_name_is_never_touched(tmp_path: Path, capsys: p
 
 def test_the_steps_that_are_left_call_the_command_by_its_name(tmp_path: Path) -> None:
     """Where it was installed for this machine, and is no other program."""
-    link = install.Planned(Path("/usr/local/bin/crawler"), "", install.State.NEW, Path(PROGRAM))
+    link = install.Planned(Path("/usr/local/bin/crawler"), "", install.InstallState.NEW, Path(PROGRAM))
     assert install.command_of([link], Path(PROGRAM), root=Path("/")) == "crawler"
-    theirs = install.Planned(link.path, "", install.State.KEPT, Path(PROGRAM))
+    theirs = install.Planned(link.path, "", install.InstallState.KEPT, Path(PROGRAM))
     assert install.command_of([theirs], Path("/my own/crawler"), root=Path("/")) == "'/my own/crawler'"
     assert install.command_of([], Path("/usr/local/bin/crawler"), root=Path("/")) == "crawler"
 

@@ -7,7 +7,7 @@ import pytest
 
 from crawler.admin.commands import brief
 from crawler.cli import main
-from crawler.cli.look import Pen, event_text
+from crawler.cli.output import Pen, event_text
 from crawler.cli.reload import lines
 from crawler.cli.status import warning_words
 from crawler.core.enums import Source
@@ -76,7 +76,7 @@ def test_blocks_are_listed_for_people_on_a_terminal(
     """A table with a date; piped, JSON."""
     asyncio.run(_stored(tmp_path))
     assert _told(capfd, "block", "--list", "--output", tmp_path)[1].startswith('{"name":"evil.test"')
-    monkeypatch.setattr("crawler.cli.block.is_terminal", lambda: True)
+    monkeypatch.setattr("crawler.cli.steering.is_terminal", lambda: True)
     lines = _told(capfd, "block", "--list", "--output", tmp_path)[1].splitlines()
     assert lines[0].split() == ["HOST", "COVERS", "BLOCKED", "AT", "(UTC)", "REASON"]
     assert lines[1].startswith("evil.test  and below")

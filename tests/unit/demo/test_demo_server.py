@@ -8,9 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from crawler.demo.message import Answer, Request
 from crawler.demo.server import DemoServer
-from crawler.demo.site import DOCS, WWW
+from crawler.demo.site import DOCS, WWW, DemoRequest, DemoResponse
 
 
 class Client(http.client.HTTPSConnection):
@@ -141,8 +140,8 @@ def test_an_idle_connection_is_closed() -> None:
 def test_answers_may_come_from_the_test() -> None:
     """A function, or a coroutine function that takes its time, in place of the site."""
 
-    async def respond(request: Request) -> Answer:
-        return Answer(request.host.encode(), content_type="text/plain")
+    async def respond(request: DemoRequest) -> DemoResponse:
+        return DemoResponse(request.host.encode(), content_type="text/plain")
 
     with DemoServer(respond, hosts=["a.test", "b.test"]) as server:
         bodies = []

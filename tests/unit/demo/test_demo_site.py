@@ -6,29 +6,29 @@ from urllib.parse import urljoin, urlsplit
 
 import pytest
 
-from crawler.demo.art import png
-from crawler.demo.message import Answer, Framing, Request
-from crawler.demo.site import BARE, DOCS, WWW, DemoSite
+from crawler.demo.site import BARE, DOCS, WWW, DemoFraming, DemoRequest, DemoResponse, DemoSite, png
 
 PORT = 4443
 SITE = DemoSite(PORT)
 
 
-def get(host: str, target: str, **fields: str) -> Answer:
-    return SITE.answer(Request("GET", target, host, {name.replace("_", "-"): value for name, value in fields.items()}))
+def get(host: str, target: str, **fields: str) -> DemoResponse:
+    return SITE.answer(
+        DemoRequest("GET", target, host, {name.replace("_", "-"): value for name, value in fields.items()})
+    )
 
 
-def follow(url: str) -> Answer:
+def follow(url: str) -> DemoResponse:
     parts = urlsplit(url)
     assert parts.port == PORT
     assert parts.hostname is not None
     return get(parts.hostname, parts.path + (f"?{parts.query}" if parts.query else ""))
 
 
-def crawl() -> dict[str, Answer]:
+def crawl() -> dict[str, DemoResponse]:
     """Everything that can be reached by links, sources and redirects, as a crawler without manners would."""
     queue = [f"https://{BARE}:{PORT}/"]
-    seen: dict[str, Answer] = {}
+    seen: dict[str, DemoResponse] = {}
     while queue:
         url = queue.pop()
         if url in seen:
@@ -79,29 +79,29 @@ def test_a_conditional_request_is_answered_304() -> None:
 @pytest.mark.parametrize(
     ("answer", "end"),
     [
-        (Answer(b"hello"), b"Content-Length: 5\r\nConnection: keep-alive\r\n\r\nhello"),
+        (DemoResponse(b"hello"), b"Content-Length: 5\r\nConnection: keep-alive\r\n\r\nhello"),
         (
-            Answer(b"hello", framing=Framing.CHUNKED),
+            DemoResponse(b"hello", framing=DemoFraming.CHUNKED),
             b"Transfer-Encoding: chunked\r\nConnection: keep-alive\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
         ),
         (
-            Answer(b"x" * 1_001, framing=Framing.CHUNKED),
+            DemoResponse(b"x" * 1_001, framing=DemoFraming.CHUNKED),
             b"3e8\r\n" + b"x" * 1_000 + b"\r\n1\r\nx\r\n0\r\n\r\n",
         ),
-        (Answer(b"hello", framing=Framing.CLOSE), b"charset=utf-8\r\nConnection: keep-alive\r\n\r\nhello"),
-        (Answer(b"hello", status=304, content_type=None), b"crawler-demo\r\nConnection: keep-alive\r\n\r\n"),
+        (DemoResponse(b"hello", framing=DemoFraming.CLOSE), b"charset=utf-8\r\nConnection: keep-alive\r\n\r\nhello"),
+        (DemoResponse(b"hello", status=304, content_type=None), b"crawler-demo\r\nConnection: keep-alive\r\n\r\n"),
     ],
 )
-def test_framing(answer: Answer, end: bytes) -> None:
+def test_framing(answer: DemoResponse, end: bytes) -> None:
     """Each answer ends the way its framing says."""
     assert answer.encode(close=False).endswith(end)
 
 
 def test_no_coding_for_who_does_not_take_it() -> None:
     """A content coding is used only where it was asked for."""
-    answer = Answer(b"hello", coding="br")
-    plain = answer.coded_for(Request("GET", "/", WWW, {"accept-encoding": "gzip, deflate"}))
-    coded = answer.coded_for(Request("GET", "/", WWW, {"accept-encoding": "gzip;q=0.5, br"}))
+    answer = DemoResponse(b"hello", coding="br")
+    plain = answer.coded_for(DemoRequest("GET", "/", WWW, {"accept-encoding": "gzip, deflate"}))
+    coded = answer.coded_for(DemoRequest("GET", "/", WWW, {"accept-encoding": "gzip;q=0.5, br"}))
     assert plain.body == b"hello"
     assert ("Content-Encoding", "br") in coded.fields
 

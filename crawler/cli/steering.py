@@ -1,7 +1,4 @@
-"""`crawler block HOST` and `crawler unblock HOST`: for complaints. A running crawl obeys at once; the store remembers.
-
-While no crawl runs they change the store themselves. Invariant: both ways end in the same store.
-"""
+"""Commands that steer a running crawl: pause, resume, stop, block, unblock, release."""
 
 import time
 from dataclasses import asdict
@@ -13,14 +10,55 @@ import orjson
 
 from crawler.admin.control_client import Control
 from crawler.cli.failures import say
-from crawler.cli.look import Pen, counted, is_terminal, printable, table
-from crawler.cli.place import locate, place_options
-from crawler.cli.streams import write_data
-from crawler.cli.upkeep import with_store
+from crawler.cli.output import Pen, counted, is_terminal, printable, table, write_data
+from crawler.cli.place import locate, place_options, reach
+from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit
+from crawler.engine import operations
 from crawler.engine.scheduling.blocklist import Blocklist, block_of, blocked_name
 from crawler.frontier.base import Frontier, Recovered
 from crawler.obs.timestamp import timestamp
+
+STOP_S = 3_600.0  # `stop --wait`: longer than any drain
+
+
+@click.command(name="pause")
+@place_options
+def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
+    """Ask for nothing new until `crawler resume`; what is in flight is finished. A restart ends the pause."""
+    with reach(config, overrides, output) as control:
+        answer = control.call("pause")
+    click.echo("paused" if answer["changed"] else "it was paused already")
+    return Exit.OK
+
+
+@click.command(name="resume")
+@place_options
+def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
+    """Go on after `crawler pause`."""
+    with reach(config, overrides, output) as control:
+        answer = control.call("resume")
+    if answer["state"] == "paused":
+        click.echo("resumed; it stays paused until it can write again: see `crawler status`")
+    else:
+        click.echo("resumed" if answer["changed"] else "it was not paused")
+    return Exit.OK
+
+
+@click.command(name="stop")
+@place_options
+@click.option("--wait", is_flag=True, help="Return when it has ended.")
+def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, wait: bool) -> int:
+    """Finish what is in flight, store it, and end: what SIGTERM does."""
+    with reach(config, overrides, output) as control:
+        answer = control.call("stop")
+        if not answer["changed"]:
+            say("it is stopping already")
+        if wait and not control.wait_for_end(STOP_S):
+            say("it has not ended")
+            return Exit.UNREACHABLE
+    click.echo("stopped" if wait else f"stopping; {answer['in_flight']} in flight")
+    return Exit.OK
 
 
 @click.command(name="block")
@@ -116,3 +154,31 @@ def _print(blocks: list[dict[str, Any]]) -> int:
     for one in blocks:
         write_data(orjson.dumps(one) + b"\n")
     return Exit.OK
+
+
+@click.command(name="release")
+@click.argument("name", metavar="HOST")
+@click.option("--template", help="This one only, as `crawler hosts` and the log name it; else all of the host.")
+@place_options
+def release(
+    config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str, template: str | None
+) -> int:
+    """Fetch what looks like an endless part of HOST after all. Exit code 1 if there is none."""
+    located = locate(config, overrides, output)
+    host = blocked_name(name)
+    if located.place.pid() is not None:
+        with Control(located.place.socket) as control:
+            answer = control.call("release", {"name": host} | ({} if template is None else {"template": template}))
+    else:
+
+        async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
+            host_ids = {row.id for row in recovered.hosts if row.origin.host == host}
+            released, _ = await operations.release(frontier, host_ids, template, time.time())
+            return {"templates": released}
+
+        answer = with_store(located, store)
+    for one, urls in answer["templates"].items():
+        click.echo(f"released {one}: {counted(urls, 'URL')} queued")
+    if not answer["templates"]:
+        say(f"no URL template of {host} is suspected" if template is None else f"{template} is not suspected")
+    return Exit.OK if answer["templates"] else Exit.FINDINGS

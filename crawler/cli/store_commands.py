@@ -18,8 +18,8 @@ import click
 
 from crawler.admin.control_client import Control
 from crawler.cli.failures import say
-from crawler.cli.look import counted
 from crawler.cli.options import refuse_files
+from crawler.cli.output import counted
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit
 from crawler.core.scope import Scope
