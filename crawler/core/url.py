@@ -105,7 +105,7 @@ def _is_mixed(value: str, length: int) -> bool:
 MAX_URL_BYTES: Final = 2_048  # the sitemap protocol's limit for <loc>; longer ones are traps far more often than pages
 MAX_HOST_CHARS: Final = 253  # RFC 1035 §2.3.4 less the root dot
 SLOTS: Final = 1_024
-KEY_RULES: Final = 2  # version of the rules for what counts as the same URL: docs/decisions/0032-key-rules.md
+KEY_RULES: Final = 2  # version of the rules for what counts as the same URL: docs/decisions/0013-key-rules.md
 
 # Fetch standard, "bad port": services that an HTTP request could be smuggled into.
 BLOCKED_PORTS: Final = frozenset(

@@ -183,7 +183,7 @@ def body_framing(head: Head, hop: dict[str, list[str]]) -> Framing:
 
     Raises RemoteProtocolError for a transfer coding other than `chunked` and `identity`, and for a Content-Length that
     is not one number below 2^63. Source: RFC 9112 §6.1 and §6.3; what is read although it is at fault is read as curl
-    and Chromium do (docs/decisions/0034-odd-heads.md).
+    and Chromium do (docs/decisions/0015-odd-heads.md).
     """
     if head.status_code in (204, 304):
         return _NO_BODY

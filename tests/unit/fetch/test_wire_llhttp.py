@@ -73,7 +73,7 @@ REFUSED_BY_US = {
     "transfer-encoding: `chunked` before other transfer-encoding": NOT_CHUNKED,
     "transfer-encoding: `chunkedchunked` transfer-encoding does not enable chunked enconding": NOT_CHUNKED,
 }
-READ_AS_CHUNKED = {  # and what came is not, so nothing of it is content (docs/decisions/0034)
+READ_AS_CHUNKED = {  # and what came is not, so nothing of it is content (docs/decisions/0015)
     "transfer-encoding: multiple transfer-encoding where chunked is not the last one",
 }
 ACCEPTED_BY_US = {
