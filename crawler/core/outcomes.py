@@ -1,11 +1,31 @@
 """What came of an attempt: its word in the log, whether the URL is tried again, and what its host learns from it."""
 
 import random
+from collections.abc import Mapping
 from typing import Final, assert_never
 
 from crawler.core.enums import ErrorType, OutcomeWord, TaskKind, UrlState
 from crawler.core.frozen import dataclass
 from crawler.core.models import Denied, Failed, Fetched, NotModified, Outcome, Redirected
+
+# Only where the sentence of the failure does not say it.
+_ADVICE: Final[Mapping[ErrorType, str]] = {
+    ErrorType.DNS_FAILURE: "network.nameservers can name other DNS servers",
+    ErrorType.DNS_TIMEOUT: "network.nameservers can name other DNS servers",
+    ErrorType.ADDRESS_DENIED: "network.allow_private can list its network",
+    ErrorType.CONNECT_TIMEOUT: "fetch.connect_timeout can allow more time",
+    ErrorType.NO_FILE_DESCRIPTORS: "fetch.connections can be lowered, or ulimit -n raised",
+    ErrorType.TLS_TIMEOUT: "fetch.tls_timeout can allow more time",
+    ErrorType.TLS_SELF_SIGNED: "network.ca_file can name a certificate of your own",
+    ErrorType.TLS_UNKNOWN_ISSUER: "network.ca_file can name a CA of your own",
+    ErrorType.TLS_PROTOCOL_ERROR: "the server may speak plain HTTP on this port",
+    ErrorType.TLS_CLIENT_CERTIFICATE: "the server requires a client certificate, and this crawler has none",
+    ErrorType.PROXY_AUTH: "identity.secrets can hold them",
+    ErrorType.FIRST_BYTE_TIMEOUT: "fetch.first_byte_timeout can allow more time",
+    ErrorType.READ_TIMEOUT: "fetch.read_timeout can allow more time",
+    ErrorType.TOTAL_TIMEOUT: "fetch.total_timeout can allow more time",
+    ErrorType.TOO_SLOW: "fetch.min_rate can be lowered",
+}
 
 
 def is_http_error(status_code: int) -> bool:
@@ -36,6 +56,11 @@ def outcome_word(outcome: Outcome) -> OutcomeWord:
             return OutcomeWord.DENIED
         case _:
             assert_never(outcome)
+
+
+def failure_text(error_type: ErrorType, detail: str) -> str:
+    """What failed and which configuration key helps: "loopback (RFC 1122); network.allow_private can list …"."""
+    return "; ".join(filter(None, (detail or error_type.value, _ADVICE.get(error_type))))
 
 
 def response_of(outcome: Outcome) -> Fetched | None:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Final, assert_never
 
 from crawler.core.clock import Clock
-from crawler.core.enums import ErrorType, FileLoss, Source, StoppedBy, TaskKind
+from crawler.core.enums import FileLoss, Source, StoppedBy, TaskKind
 from crawler.core.models import Denied, Failed, Fetched, NotModified, RecordLocation, SinkFile
-from crawler.core.outcomes import is_http_error
+from crawler.core.outcomes import failure_text, is_http_error
 from crawler.core.words import counted
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.monitoring.latency import LatencyMeters
@@ -31,14 +31,6 @@ from crawler.sinks.disk import ClosedFile, inspect
 REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
 _FAILURES_KEPT: Final = 10
 _NAMES_TOLD: Final = 5
-
-
-# What an operator can do about it, where the error does not say so.
-_HINTS: Final = {
-    ErrorType.ADDRESS_DENIED: "; network.allow_private can list its network",
-    ErrorType.TLS_UNKNOWN_ISSUER: "; network.ca_file can name a CA of your own",
-    ErrorType.TLS_SELF_SIGNED: "; network.ca_file can name a certificate of your own",
-}
 
 
 class EventLog:
@@ -110,7 +102,7 @@ class EventLog:
         task, outcome = visited.settlement.task, visited.settlement.outcome
         match outcome:
             case Failed():
-                words = (outcome.detail or outcome.error_type.value) + _HINTS.get(outcome.error_type, "")
+                words = failure_text(outcome.error_type, outcome.detail)
                 self._failures[task.url] = f"{task.url}: {outcome.error_type.value}: {words}"
             case Denied():
                 self._failures[task.url] = f"{task.url}: denied by {outcome.rule}"

@@ -137,8 +137,9 @@ def is_tolerable_field_line(line: bytes, *, may_continue: bool) -> bool:
 
 
 def shown(text: str | bytes) -> str:
-    """The beginning of something a server sent, fit for a log line."""
-    return repr(text[:80])
+    """The beginning of something a server sent, in quotes and escaped: "SSH-2.0-x\\r\\n"."""
+    start = text[:80] if isinstance(text, str) else text[:80].decode("latin-1")
+    return f'"{start.encode("unicode_escape").decode()}"'
 
 
 # Chromium and Go keep lengths in a signed 64-bit number; a longer one is an attack or an overflow at the other end.

@@ -97,11 +97,13 @@ class NetworkDialer:
                 sock, address = await self._race(origin, addresses)
         except TimeoutError:
             timings = replace(timings, connect_s=mono() - resolved)
-            detail = f"no connection to {', '.join(addresses)} within {self._options.connect_timeout_s:g} s"
+            limit_s = self._options.connect_timeout_s
+            detail = f"no connection to {', '.join(addresses)} port {origin.port} within {limit_s:g} s"
             raise DialError(Stage.CONNECT, ErrorType.CONNECT_TIMEOUT, detail, timings=timings, peer=peer) from None
         except OSError as error:
             timings = replace(timings, connect_s=mono() - resolved)
-            raise DialError(Stage.CONNECT, connect_error(error), describe(error), timings=timings, peer=peer) from error
+            detail = f"no connection to {', '.join(addresses)} port {origin.port}: {describe(error)}"
+            raise DialError(Stage.CONNECT, connect_error(error), detail, timings=timings, peer=peer) from error
         timings = replace(timings, connect_s=mono() - resolved)
         return await self._secure(origin, sock, factory, (address, origin.port), timings)
 

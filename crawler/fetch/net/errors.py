@@ -5,6 +5,9 @@ person, why. What is a bug of ours is not here: it propagates as whatever Python
 """
 
 import errno
+import os
+import re
+import ssl
 from typing import Final
 
 from crawler.core.enums import ErrorType, Stage
@@ -49,6 +52,8 @@ class ExchangeError(Exception):
         self.detail = detail
 
 
+_SSL_MARKS: Final = re.compile(r"^\[[^]]*\] |\.? ?\(_ssl\.c:\d+\)$")
+
 _CONNECT_ERRORS: Final = {
     errno.ECONNREFUSED: ErrorType.CONNECT_REFUSED,
     errno.ETIMEDOUT: ErrorType.CONNECT_TIMEOUT,
@@ -68,5 +73,11 @@ def connect_error(error: OSError) -> ErrorType:
 
 
 def describe(error: BaseException) -> str:
-    """An error in words; never empty."""
+    """The reason of an error in plain words, without Python's and OpenSSL's own marks; never empty."""
+    if isinstance(error, ssl.SSLError):  # "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"
+        return _SSL_MARKS.sub("", str(error)) or "TLS error"
+    if isinstance(error, OSError):
+        code = error.errno or 0
+        reason = os.strerror(code) if code > 0 else error.strerror or str(error)
+        return f"{error.filename}: {reason}" if error.filename else reason or "the connection was lost"
     return str(error) or type(error).__name__

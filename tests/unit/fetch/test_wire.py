@@ -138,7 +138,7 @@ def test_what_came_before_a_fault_is_still_to_be_had() -> None:
     reading = read([CHUNKED + b"5\r\nhello\r\n", b"3\r\nabcX\r\n"])
     assert reading.payload == b"helloabc"
     assert reading.raw_body == b"5\r\nhello\r\n3\r\nabcX\r\n"
-    assert reading.error == "no CR LF after a chunk but b'X\\r\\n'"
+    assert reading.error == r'no CR LF after a chunk but "X\r\n"'
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_reader_shows_where_it_stands() -> None:
 def test_a_refusal_says_what_was_seen() -> None:
     """The message quotes the beginning of what the server sent, and not more."""
     reader = ResponseReader(LIMITS, BodySink(1024))
-    with pytest.raises(RemoteProtocolError, match=r"^not an HTTP/1 response: begins with b'<!doctype x{70}'$"):
+    with pytest.raises(RemoteProtocolError, match=r'^not an HTTP/1 response: begins with "<!doctype x{70}"$'):
         reader.feed(b"<!doctype " + b"x" * 70_000)
     assert reader.error_type is ErrorType.PROTOCOL_ERROR
 
