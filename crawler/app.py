@@ -18,8 +18,8 @@ import uvloop
 
 from crawler import __version__, daemon, descriptors
 from crawler.assemble import assemble
-from crawler.core.about import about
 from crawler.core.enums import Source, StoppedBy
+from crawler.core.formatting import naming_key
 from crawler.core.models import Discovered, Suspects
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
@@ -272,7 +272,7 @@ def _seeds(settings: Settings, scope: Scope) -> tuple[list[Discovered], list[str
 def open_logs(settings: Settings, *, console: bool) -> Logs:
     """Set logging up for a crawl. Raises OSError."""
     directory = settings.log_directory
-    with about("log.directory", directory, "cannot be made"):
+    with naming_key("log.directory", directory, "cannot be made"):
         directory.mkdir(parents=True, exist_ok=True)
     journal = is_journal_stream(os.environ, 2)
     run_id = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(2).hex()}"

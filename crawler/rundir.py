@@ -16,7 +16,7 @@ from typing import Final
 
 import orjson
 
-from crawler.core.about import about
+from crawler.core.formatting import naming_key
 from crawler.core.url import seed
 from crawler.inspection.place import find, inode_of
 from crawler.inspection.rules import Rules, dump
@@ -34,7 +34,7 @@ class OutputUnusable(Exception):
 def prepare(output: Path) -> Path:
     """Make the output directory. Raises OutputUnusable, OSError."""
     try:
-        with about("output.directory", output, "cannot be made"):
+        with naming_key("output.directory", output, "cannot be made"):
             output.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise OutputUnusable(f"{output} is not a directory; output.directory must be one") from None

@@ -15,6 +15,7 @@ from crawler import __version__, daemon
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control_server import Arguments, Caller, ControlServer
 from crawler.admin.metrics import Beside, exposition
+from crawler.core.formatting import timestamp
 from crawler.engine.monitoring.event_log import REMEMBERED
 from crawler.engine.monitoring.health import Health
 from crawler.engine.monitoring.rate_history import POINT_S, RateHistory
@@ -28,7 +29,6 @@ from crawler.inspection.explain.answer import table
 from crawler.inspection.explain.why import Inquiry
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
-from crawler.obs.timestamp import timestamp
 from crawler.parts import Parts
 from crawler.reload import Reloader
 from crawler.rundir import announce, rules_of, withdraw

@@ -13,9 +13,9 @@ from crawler.admin.control_server import Arguments, Command
 from crawler.admin.protocol import CommandRefused
 from crawler.core.clock import Clock
 from crawler.core.enums import Exit, StoppedBy
+from crawler.core.formatting import count, value_text
 from crawler.core.models import Origin
 from crawler.core.url import UrlError
-from crawler.core.words import counted, worded
 from crawler.engine.crawl import Crawl
 from crawler.engine.operations import (
     MAX_PRIORITY,
@@ -270,7 +270,7 @@ def _some(arguments: Arguments, name: str) -> list[str]:
 def brief(arguments: Arguments) -> str:
     """Arguments as the log shows them: a long list by its length."""
     shown = {
-        name: counted(len(value), "item") if isinstance(value, list) and len(value) > 3 else worded(value)
+        name: count(len(value), "item") if isinstance(value, list) and len(value) > 3 else value_text(value)
         for name, value in arguments.items()
     }
     return " ".join(f"{name}={text}" for name, text in shown.items() if text)[:500]

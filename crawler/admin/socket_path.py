@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from crawler.core.about import about
+from crawler.core.formatting import naming_key
 
 MAX_PATH: Final = 107  # bytes
 _BACKLOG: Final = 128
@@ -41,7 +41,7 @@ def listen(path: Path, *, mode: int, key: str) -> socket.socket:
 
     Raises SocketTaken and OSError, which name the `key` of the configuration.
     """
-    with about(key, path):
+    with naming_key(key, path):
         return _listen(path, mode, key)
 
 

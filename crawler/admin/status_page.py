@@ -17,8 +17,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from crawler.admin import metrics, socket_path
-from crawler.core.about import about
 from crawler.core.clock import Clock
+from crawler.core.formatting import naming_key
 
 KEY: Final = "admin.listen"
 STATIC: Final = Path(__file__).parent / "static"
@@ -130,7 +130,7 @@ class WebServer:
             self._server = await loop.create_unix_server(self._accept, sock=sock)
         else:
             host, _, port = self._listen.rpartition(":")
-            with about(KEY, self._listen):
+            with naming_key(KEY, self._listen):
                 self._server = await loop.create_server(
                     self._accept, host.strip("[]"), int(port), backlog=MAX_CONNECTIONS
                 )

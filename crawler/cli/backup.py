@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.output import size
 from crawler.cli.place import locate, place_options
 from crawler.core.enums import Exit
+from crawler.core.formatting import share, size
 from crawler.frontier.sqlite.backup import StoreBackup
 from crawler.inspection.place import insist_on_store
 
@@ -24,7 +24,7 @@ def command(file: Path, config: Path | None, overrides: tuple[str, ...], output:
     def progress(done: int, total: int) -> None:
         if shows:
             end = "\n" if done >= total else ""
-            sys.stderr.write(f"\r{done * 100 // max(1, total)} % of {size(total * 4096)}{end}")
+            sys.stderr.write(f"\r{share(done / max(1, total))} of {size(total * 4096)}{end}")
 
     with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
         store.backup(file, progress)

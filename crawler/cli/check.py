@@ -8,8 +8,8 @@ import click
 
 from crawler.cli.failures import say
 from crawler.cli.options import config_option, override_option
-from crawler.cli.output import counted
 from crawler.core.enums import Exit
+from crawler.core.formatting import count
 
 
 @click.command(name="check")
@@ -44,7 +44,7 @@ def command(config: Path, overrides: tuple[str, ...], no_environment: bool) -> i
             say(f"to let it: {line}")
         return Exit.CONFIGURATION
     click.echo(
-        f"{config}: ok, {counted(len(loaded.settings.seeds), 'seed')}, output {loaded.settings.output_directory}"
+        f"{config}: ok, {count(len(loaded.settings.seeds), 'seed')}, output {loaded.settings.output_directory}"
         + (f", run by {unit.name}" if unit is not None else "")
     )
     return Exit.OK

@@ -1,7 +1,6 @@
 """`crawler crawl URL…`: one crawl from start to end, with a view of it on a terminal and a summary."""
 
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,8 +10,9 @@ import orjson
 
 from crawler.cli.failures import not_written, say
 from crawler.cli.options import config_option, load_settings, override_option, refuse_files
-from crawler.cli.output import counted, write_data
+from crawler.cli.output import write_data
 from crawler.core.enums import Exit, StoppedBy
+from crawler.core.formatting import count, counts, local_time
 
 if TYPE_CHECKING:
     from crawler.app import Result
@@ -101,18 +101,15 @@ def command(
 def _say_failures(failures: Mapping[str, int]) -> None:
     """What was given up, by the last failure."""
     if failures:
-        ordered = sorted(failures.items(), key=lambda item: (-item[1], item[0]))
-        words = ", ".join(f"{number:,} {word}" for word, number in ordered)
-        say(f"{counted(sum(failures.values()), 'URL')} failed in the end: {words}")
+        say(f"{count(sum(failures.values()), 'URL')} failed in the end: {counts(failures)}")
 
 
 def _exit_code(result: "Result") -> int:
     """Say what is left, and why."""
     end = result.ending
-    left = f"{counted(end.balance.left, 'URL')} {'is' if end.balance.left == 1 else 'are'} left"
+    left = f"{count(end.balance.left, 'URL')} {'is' if end.balance.left == 1 else 'are'} left"
     if end.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
-        opens = time.strftime("%a %H:%M", time.localtime(result.opens_at))
-        say(f"fetch.hours are closed until {opens}; {left}, the same command goes on with them")
+        say(f"fetch.hours are closed until {local_time(result.opens_at)}; {left}, the same command goes on with them")
         return end.exit_code
     if result.seed_problems:
         say("no seed answered")
@@ -138,9 +135,9 @@ def _exit_code(result: "Result") -> int:
 def _say_suspects(end: "Ending") -> None:
     """Which parts of which hosts were left because they look endless, and what can be done."""
     for host, one in end.suspects[:_SUSPECTS_SAID]:
-        say(f"{counted(one.urls, 'URL')} of {host} like {one.template}, for example {', '.join(one.examples)}")
+        say(f"{count(one.urls, 'URL')} of {host} like {one.template}, for example {', '.join(one.examples)}")
     if (more := len(end.suspects) - _SUSPECTS_SAID) > 0:
-        say(f"and {counted(more, 'other URL template')}: `crawler hosts` lists their hosts")
+        say(f"and {count(more, 'other URL template')}: `crawler hosts` lists their hosts")
     if end.suspects:
         host = end.suspects[0][0]
         say(f'`crawler release {host}` has them fetched for good; traps.detect keeps none back if it is "report"')

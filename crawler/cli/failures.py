@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from crawler.core.enums import Exit
+from crawler.core.formatting import count
 
 
 def say(message: str) -> None:
@@ -29,7 +30,7 @@ def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Pa
         return Exit.IO
     if unstored:
         one = "the last visit was not stored: its URL is"
-        more = f"the last {unstored:,} visits were not stored: their URLs are"
+        more = f"the last {count(unstored)} visits were not stored: their URLs are"
         say(f"{one if unstored == 1 else more} still queued, and will be fetched again")
     say("what was committed is safe; the same command goes on from there")
     return Exit.IO

@@ -10,6 +10,7 @@ from crawler.cli.failures import say
 from crawler.cli.options import config_option, load_settings, override_option
 from crawler.cli.output import write_data
 from crawler.core.enums import Exit
+from crawler.core.formatting import duration
 
 
 @click.command(name="fetch")
@@ -35,7 +36,7 @@ def command(
 
     def on_wait(seconds: float, why: str) -> None:
         if sys.stderr.isatty():
-            say(f"waiting {seconds:.1f} s ({why})")
+            say(f"waiting {duration(seconds)} ({why})")
 
     trace = run(settings, url, robots=not no_robots, on_wait=on_wait)
     if as_json:

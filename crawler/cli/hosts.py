@@ -12,20 +12,20 @@ import click
 import orjson
 
 from crawler.cli.failures import say
-from crawler.cli.output import Pen, count, counted, is_terminal, printable, table, write_data
+from crawler.cli.output import Pen, is_terminal, quantiles, table, write_data
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit
+from crawler.core.formatting import average, count, date_time, duration, printable, timestamp, wall_time
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, STATES, HostView, views
 from crawler.inspection.log.gather import Gathered, gather
-from crawler.inspection.log.moments import at_text, parse_moment, span_text
+from crawler.inspection.log.moments import parse_moment
 from crawler.inspection.log.query import Query, host_names, host_test
 from crawler.inspection.log.ranges import newest, select
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.totals import LogTotals
 from crawler.inspection.log.url_history import Present, present
-from crawler.obs.timestamp import timestamp
 
 _ON_TERMINAL: Final = 40
 _LOG_BUDGET: Final = 256 * 1024 * 1024  # of the newest lines, for times and connections
@@ -137,31 +137,24 @@ def _table(shown: Sequence[HostView], now: float) -> list[str]:
     rows, styles = [], []
     for view in shown:
         colour = _COLOURS.get(view.state, "")
-        left = "" if view.until_at is None or view.until_at <= now else f" {span_text(view.until_at - now)}"
+        left = "" if view.until_at is None or view.until_at <= now else f" {duration(view.until_at - now)}"
         rows.append(
             (
                 printable(view.host),
                 view.state + left,
-                "" if view.until_at is None else at_text(view.until_at, now),
+                "" if view.until_at is None else wall_time(view.until_at, now),
                 count(view.queued),
-                span_text(view.eta_s) if view.eta_s else "",
+                duration(view.eta_s) if view.eta_s else "",
                 f"{view.ok}/{view.errors}",
-                ""
-                if view.p50_ms is None or view.p95_ms is None
-                else f"{view.p50_ms:.{_digits(view)}f}/{view.p95_ms:.{_digits(view)}f}",
+                quantiles(view.p50_ms, view.p95_ms),
                 _connections(view),
-                "" if view.requests_per_connection is None else f"{view.requests_per_connection:.1f}",
+                "" if view.requests_per_connection is None else average(view.requests_per_connection),
                 printable(view.why),
             )
         )
         errors = "red" if view.errors > view.ok else "yellow" if view.errors else ""
         styles.append([("bold",), (colour,), (), (), (), (errors,), (), (), (), (colour,)])
     return table(_HEAD, rows, _RIGHT, Pen(), [[style[0] if style else "" for style in row] for row in styles])
-
-
-def _digits(view: HostView) -> int:
-    """Decimals of a time: tenths of a millisecond mean something to a host that answers within ten."""
-    return 1 if (view.p95_ms or 0.0) < 10 else 0
 
 
 def _connections(view: HostView) -> str:
@@ -172,9 +165,8 @@ def _connections(view: HostView) -> str:
 
 
 def _footer(shown: Sequence[HostView], chosen: Sequence[HostView], found: Sequence[HostView], tally: LogTotals) -> str:
-    parts = [f"{count(len(shown))} of {counted(len(chosen), 'host')} shown" if len(shown) < len(chosen) else ""]
-    parts.append(f"{counted(len(found), 'host')} in all" if len(chosen) < len(found) or not parts[0] else "")
+    parts = [f"{count(len(shown))} of {count(len(chosen), 'host')} shown" if len(shown) < len(chosen) else ""]
+    parts.append(f"{count(len(found), 'host')} in all" if len(chosen) < len(found) or not parts[0] else "")
     if tally.first_ts:
-        since = tally.first_ts[:19].replace("T", " ")
-        parts.append(f"times from {counted(tally.lines, 'line')} of the log since {since}")
+        parts.append(f"times from {count(tally.lines, 'line')} of the log since {date_time(tally.first_ts)}")
     return "; ".join(filter(None, parts))

@@ -12,6 +12,7 @@ from crawler.cli.failures import say
 from crawler.cli.output import Pen, event_text, fetch_text, is_terminal, write_lines
 from crawler.cli.place import locate, place_options
 from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeWord
+from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.moments import parse_moment
 from crawler.inspection.log.query import Line, Matcher, Query, host_names, last, matching
@@ -19,7 +20,6 @@ from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.tail import Follower, follow
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact
-from crawler.obs.timestamp import timestamp
 
 _POLL_S: Final = 0.2
 _ON_TERMINAL: Final = 100  # lines shown where nothing says how many

@@ -1,17 +1,16 @@
-"""How inspection commands write: colours where a terminal takes them, figures, tables, and lines of the log for people.
+"""Terminal output of the inspection commands: colours, tables, and lines of the log for people.
 
-Plain text with escape sequences, so that a command which answers in a tenth of a second need not load a layout engine.
-Invariant: nothing that came from outside steers the terminal.
+Plain text with escape sequences: loading rich would cost more than the commands themselves.
+Invariant: text from outside reaches the terminal without control characters.
 """
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from crawler.core.enums import OutcomeWord
-from crawler.core.words import counted as counted  # one of the figures that commands write
-from crawler.core.words import fields_of
+from crawler.core.formatting import date_time, duration, event_fields, printable, size
 
 
 class ReaderGone(Exception):
@@ -88,31 +87,12 @@ class Pen:
         return f"\x1b[{codes}m{text}\x1b[0m" if self._colour and codes and text else text
 
 
-def printable(text: str) -> str:
-    """Without control characters."""
-    return text if text.isprintable() else "".join(char if char.isprintable() else "�" for char in text)
-
-
-def count(value: float) -> str:
-    """A whole number with separators: "1,234,567"."""
-    return f"{value:,.0f}"
-
-
-def size(value: float) -> str:
-    """Bytes in binary units: "1.5 MiB"."""
-    amount = float(value)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:,.1f} TiB"
-
-
-def millis(value: float) -> str:
-    """A time of an exchange: "0.4 ms", "412 ms", "30.0 s"."""
-    if value < 10:
-        return f"{value:.1f} ms"
-    return f"{value:.0f} ms" if value < 10_000 else f"{value / 1000:.1f} s"
+def quantiles(p50_ms: float | None, p95_ms: float | None) -> str:
+    """Median and 95th percentile in milliseconds, for a column: "2/17", "0.5/2.1"; "" where nothing is known."""
+    if p50_ms is None or p95_ms is None:
+        return ""
+    digits = 1 if p95_ms < 10 else 0
+    return f"{p50_ms:.{digits}f}/{p95_ms:.{digits}f}"
 
 
 def table(
@@ -147,8 +127,8 @@ def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
     parts = [
         pen(_clock(line), "dim"),
         pen(f"{'---' if status is None else status!s:>3} {word:<18}", OUTCOME_COLOURS.get(outcome, "")),
-        f"{_number(line, 'http_response_body_size', size):>9}",
-        f"{_number(line, 'dur_ms', millis):>7}",
+        f"{_number(line, 'http_response_body_size', size):>10}",
+        f"{_number(line, 'dur_ms', lambda ms: duration(ms / 1e3)):>7}",
         pen(f"{_connection(line):>9}", "dim"),
         printable(str(line.get("url_full", ""))),
     ]
@@ -156,8 +136,8 @@ def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
         parts.append(pen("→ " + printable(str(line["redirect_to"])), "cyan"))
     following = line.get("next")
     if following not in (None, "done"):
-        due, ts = str(line.get("next_at", ""))[:19], str(line.get("ts", ""))
-        until = "" if not due else f" {due[11:] if due[:10] == ts[:10] else due.replace('T', ' ')}"
+        due = date_time(str(line.get("next_at", "")))
+        until = due and f" {due[11:] if due[:10] == str(line.get('ts', ''))[:10] else due}"
         parts.append(pen(f"[{following}{until}]", "dim"))
     return "  ".join(parts)
 
@@ -165,7 +145,7 @@ def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
 def event_text(line: Mapping[str, Any], pen: Pen) -> str:
     """A line of events.jsonl for a person."""
     colour = {"warning": "yellow", "error": "red", "critical": "red"}.get(str(line.get("level")), "")
-    fields = " ".join(f"{pen(name + '=', 'dim')}{printable(text)}" for name, text in fields_of(line))
+    fields = " ".join(f"{pen(name + '=', 'dim')}{printable(text)}" for name, text in event_fields(line))
     event = f"{line.get('event', '?')!s:<13}"
     return f"{pen(_clock(line), 'dim')}  {pen(printable(event), colour or 'cyan')}  {fields}"
 
@@ -174,7 +154,7 @@ def _clock(line: Mapping[str, Any]) -> str:
     return str(line.get("ts", ""))[:23].replace("T", " ")
 
 
-def _number(line: Mapping[str, Any], name: str, shown: Any) -> str:
+def _number(line: Mapping[str, Any], name: str, shown: Callable[[float], str]) -> str:
     value = line.get(name)
     return shown(value) if isinstance(value, int | float) else ""
 

@@ -15,7 +15,7 @@ import orjson
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.failures import say
 from crawler.cli.options import config_option, override_option
-from crawler.cli.output import counted
+from crawler.core.formatting import count
 from crawler.inspection.place import Place, find
 from crawler.inspection.rules import Rules
 from crawler.rundir import announced, at_usual_output, rules_of
@@ -115,7 +115,7 @@ def _announced(config: Path) -> Place | None:
 
 
 def _warning(problems: Sequence[Problem], config: Path) -> str:
-    more = f", and {counted(len(problems) - 1, 'mistake')} more" if len(problems) > 1 else ""
+    more = f", and {count(len(problems) - 1, 'mistake')} more" if len(problems) > 1 else ""
     return (
         f"warning: {problems[0].headline}{more} (all of it: crawler check -c {config}); "
         "going by what the crawl itself wrote at its last start or reload"

@@ -5,7 +5,6 @@ anybody is watching: the caller makes a `Progress` only for a terminal.
 Invariant: a panel is drawn when the caller hands over a snapshot, never by a thread or a timer of its own.
 """
 
-import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final, Self
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crawler.core.balance import Balance
-from crawler.core.words import counted
+from crawler.core.formatting import average, count, counts, duration, local_time, printable, rate, size
 from crawler.engine.monitoring.snapshot import Snapshot
 from crawler.obs.fetch_line import redact
 
@@ -79,7 +78,7 @@ def panel(snapshot: Snapshot) -> Text:
     per_connection = s.requests / s.connections_opened if s.connections_opened else 0.0
     state, colour = _STATES.get(s.state, (s.state, "yellow"))
     if s.until_at is not None:
-        state += time.strftime(" until %a %H:%M", time.localtime(s.until_at))
+        state += f" until {local_time(s.until_at)}"
     text = Text(no_wrap=True, overflow="ellipsis", end="")
 
     def line(label: str, *parts: tuple[str, str]) -> None:
@@ -94,7 +93,7 @@ def panel(snapshot: Snapshot) -> Text:
     line(
         "responses",
         (f"{count(s.responses)} · {size(s.bytes)} · ", ""),
-        (counted(s.errors, "error"), "red" if s.errors else ""),
+        (count(s.errors, "error"), "red" if s.errors else ""),
         (f" · {count(s.denied)} denied", ""),
     )
     queue = f"{count(s.queued)} due · {count(s.waiting)} later · {count(s.in_flight)} in flight"
@@ -104,11 +103,11 @@ def panel(snapshot: Snapshot) -> Text:
     line(
         "connections",
         (f"{count(s.connections_open)} open of {count(s.connections_opened)} · ", ""),
-        (f"{per_connection:.1f}", "bold"),
+        (average(per_connection), "bold"),
         (f" requests each · {count(s.tls_handshakes)} TLS, {count(s.tls_resumed)} resumed", ""),
     )
     line("links", (f"{count(s.links_found)} found · {count(s.links_new)} new", ""))
-    line("last", (_printable(redact(s.last_url)), "dim"))
+    line("last", (printable(redact(s.last_url)), "dim"))
     return text
 
 
@@ -146,61 +145,18 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
         table.add_row("URLs", count(urls["found"]), Balance(**urls).words(left_by))
     add("links", "links_found", count, f"{count(number('links_new'))} new")
     add("hosts", "hosts", count)
-    add("connections", "connections_opened", count, f"{number('requests_per_connection'):.1f} requests each")
+    add("connections", "connections_opened", count, f"{average(number('requests_per_connection'))} requests each")
     add("handshakes", "tls_handshakes", count, f"{count(number('tls_resumed'))} resumed")
-    add("CPU", "cpu_s", lambda seconds: f"{seconds:.1f} s", f"{size(number('max_rss_bytes'))} memory at most")
+    add("CPU", "cpu_s", duration, f"{size(number('max_rss_bytes'))} memory at most")
     stopped_by = str(s.get("stopped_by", ""))
     ended = _STOPPED_BY.get(stopped_by, stopped_by)
     # Outside the table: a long path would otherwise be squeezed into its last column.
     return Group(
         table,
         Text.assemble((f"{'ended':<{_LABEL_WIDTH}}", "bold"), ended),
-        Text.assemble((f"{'output':<{_LABEL_WIDTH}}", "bold"), _printable(str(s.get("output", "")))),
+        Text.assemble((f"{'output':<{_LABEL_WIDTH}}", "bold"), printable(str(s.get("output", "")))),
     )
 
 
-def count(value: float) -> str:
-    """A whole number with separators: "1,234,567"."""
-    return f"{value:,.0f}"
-
-
-def rate(pages_per_s: float) -> str:
-    """Pages a second with as many digits as mean something."""
-    return f"{pages_per_s:,.0f}/s" if pages_per_s >= 100 else f"{pages_per_s:.1f}/s"
-
-
-def size(value: float) -> str:
-    """Bytes in binary units: "1.5 MiB"."""
-    amount = float(value)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:,.1f} TiB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: "0.8 s", "42 s", "3 min 05 s", "2 h 07 min", "4 d 03 h"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3_600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86_400:
-        return f"{whole // 3_600} h {whole % 3_600 // 60:02d} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3_600:02d} h"
-
-
-def _words(counts: object) -> str:
-    """A count for each word, the most frequent first: "1,204 ok, 12 redirect"."""
-    if not isinstance(counts, Mapping):
-        return ""
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{count(number)} {word}" for word, number in ordered if number)
-
-
-def _printable(text: str) -> str:
-    """Without control characters: a URL or a path must not steer the terminal."""
-    return "".join(char if char.isprintable() else "�" for char in text)
+def _words(by_word: object) -> str:
+    return counts(by_word) if isinstance(by_word, Mapping) else ""

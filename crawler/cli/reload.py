@@ -9,9 +9,10 @@ import click
 import orjson
 
 from crawler.admin.control_client import Unreachable
-from crawler.cli.output import count, counted, write_data
+from crawler.cli.output import write_data
 from crawler.cli.place import place_options, reach
 from crawler.core.enums import Exit
+from crawler.core.formatting import count
 from crawler.settings.loading import load
 
 RELOAD_S = 120.0  # a preview judges up to 200,000 URLs; the crawl goes on meanwhile
@@ -48,7 +49,7 @@ def lines(answer: Mapping[str, Any]) -> list[str]:
     would = "would change" if answer["dry_run"] else "changed"
     shown = [f"{would}: {one['key']} = {one['new']}   (was {one['old']})" for one in changed]
     if answer["new_seeds"]:
-        shown.append(f"{'would add' if answer['dry_run'] else 'added'}: {counted(answer['new_seeds'], 'seed')}")
+        shown.append(f"{'would add' if answer['dry_run'] else 'added'}: {count(answer['new_seeds'], 'seed')}")
     if not changed:
         shown.append("nothing would change" if answer["dry_run"] else "nothing changed")
     shown += [f"needs a restart: {key}" for key in restart]

@@ -10,37 +10,35 @@ import click
 import orjson
 
 from crawler.cli.failures import say
-from crawler.cli.output import (
-    OUTCOME_COLOURS,
-    Pen,
-    count,
-    counted,
-    fetch_text,
-    millis,
-    printable,
-    size,
-    table,
-    write_data,
-    write_lines,
-)
+from crawler.cli.output import OUTCOME_COLOURS, Pen, fetch_text, quantiles, table, write_data, write_lines
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.balance import Balance
 from crawler.core.enums import Exit
-from crawler.core.words import unreadable_robots
+from crawler.core.formatting import (
+    average,
+    count,
+    date_time,
+    duration,
+    printable,
+    rate,
+    size,
+    timestamp,
+    unreadable_robots,
+)
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.log.gather import Gathered, gather
-from crawler.inspection.log.moments import parse_moment, span_text
+from crawler.inspection.log.moments import parse_moment
 from crawler.inspection.log.query import Matcher, Query, host_names
 from crawler.inspection.log.ranges import last_time, select, time_at
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.report import Happened, HostReport, all_asked, happened, report
-from crawler.obs.timestamp import timestamp
 
 _DAY_S: Final = 86_400.0
 _BINS: Final = 288  # stretches of time in a plot, about: five minutes each for a day
 _BIN_LENGTHS: Final = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 _LABEL: Final = 14
 _FLUSH: Final = 256
+_PARTS: Final = (("p50", "half"), ("p95", "95 %"), ("p99", "99 %"))
 
 
 @click.command(name="report")
@@ -154,33 +152,33 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     totals, times, connections = found["totals"], found["times_ms"], found["connections"]
     if not totals["attempts"]:
         return ["nothing was fetched in this time"]
-    since, until = (str(found[name])[:19].replace("T", " ") for name in ("since", "until"))
+    since, until = (date_time(str(found[name])) for name in ("since", "until"))
     lines = [pen(f"{since} … {until[11:] if until[:10] == since[:10] else until} UTC", "bold")
-             + pen(f"  {span_text(found['duration_s'])}", "dim")]  # fmt: skip
+             + pen(f"  {duration(found['duration_s'])}", "dim")]  # fmt: skip
 
     def add(label: str, text: str) -> None:
         lines.append(f"{pen(f'{label:<{_LABEL}}', 'bold')}{text}")
 
-    add("pages", f"{count(totals['pages'])}, {totals['pages_per_s']:.1f}/s on average; {size(totals['bytes'])}")
+    add("pages", f"{count(totals['pages'])}, {rate(totals['pages_per_s'])} on average; {size(totals['bytes'])}")
     others = totals["auxiliary"]
     of_others = [f"{count(others)} for robots.txt, sitemaps, feeds and probes"] if others else []
     of_pages = [_words(found["outcomes"], pen, OUTCOME_COLOURS)] if found["outcomes"] else []
     add("attempts", f"{count(totals['attempts'])}: " + ", ".join(of_pages + of_others))
     if totals["gave_up"]:
-        add("given up", f"{counted(totals['gave_up'], 'URL')} that failed in the end")
+        add("given up", f"{count(totals['gave_up'], 'URL')} that failed in the end")
     if found["statuses"]:
         add("statuses", _words(found["statuses"], pen))
     if times["p50"] is not None:
         add(
             "answers took",
-            f"{millis(times['p50'])} (half), {millis(times['p95'])} (95 %), {millis(times['p99'])} (99 %)",
+            ", ".join(f"{duration(times[name] / 1e3)} ({part})" for name, part in _PARTS),
         )
     add("links", f"{count(totals['links_found'])} found, {count(totals['links_new'])} new")
     if connections["opened"]:
         add(
             "connections",
             f"{count(connections['opened'])} opened, {connections['requests_each']} requests each; "
-            f"{counted(connections['tls_handshakes'], 'TLS handshake')}, {count(connections['tls_resumed'])} resumed, "
+            f"{count(connections['tls_handshakes'], 'TLS handshake')}, {count(connections['tls_resumed'])} resumed, "
             f"{count(connections['full_handshakes_saved'])} full ones saved",
         )
     if connections["closed"]:
@@ -189,7 +187,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         add("URLs found", f"{count(urls['found'])}: {Balance(**urls).words()}")
     for one in found["robots_unreadable"]:
         why = unreadable_robots(one["status"], one["error_type"])
-        add("held", f"{counted(one['hosts'], 'host')}: {why}, nothing else is asked of them")
+        add("held", f"{count(one['hosts'], 'host')}: {why}, nothing else is asked of them")
     if found["now"]:
         add("in the store", _words(found["now"], pen))
     _section(lines, pen, "errors", [(name, count(number)) for name, number in found["errors"].items()])
@@ -210,7 +208,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
         lines,
         pen,
         "slowest answers, from the request to the last byte",
-        [(millis(one["ms"]), one["url"]) for one in found["slowest_urls"][:5]],
+        [(duration(one["ms"] / 1e3), one["url"]) for one in found["slowest_urls"][:5]],
     )
     seeds = found["seeds_not_reached"]
     if seeds is not None:
@@ -238,18 +236,14 @@ def _hosts(lines: list[str], pen: Pen, title: str, hosts: list[dict[str, Any]]) 
     rows = [
         (
             printable(one["host"]), count(one["attempts"]), f"{one['ok']}/{one['bad']}", count(one["pushed_back"]),
-            "" if one["p50_ms"] is None else _quantiles(one["p50_ms"], one["p95_ms"]),
-            "" if one["requests_per_connection"] is None else f"{one['requests_per_connection']:.1f}",
+            quantiles(one["p50_ms"], one["p95_ms"]),
+            "" if one["requests_per_connection"] is None else average(one["requests_per_connection"]),
             printable(one["most_frequent_error"] or ""),
         )
         for one in hosts
     ]  # fmt: skip
     head = (title.upper(), "ATTEMPTS", "OK/BAD", "429/503", "P50/P95ms", "REQ/CONN", "MOSTLY")
     lines += ["", *table(head, rows, (False, True, True, True, True, True, False), pen)]
-
-
-def _quantiles(p50_ms: float, p95_ms: float) -> str:
-    return f"{p50_ms:.1f}/{p95_ms:.1f}" if p95_ms < 10 else f"{p50_ms:.0f}/{p95_ms:.0f}"
 
 
 def _words(counts: Mapping[str, int], pen: Pen, colours: Mapping[str, str] | None = None) -> str:
@@ -292,13 +286,13 @@ def _host_text(values: Mapping[str, Any], pen: Pen) -> list[str]:
     if not values["requests"] and not values["refused_by_us"]:
         return [f"the logs hold no request to {printable(values['host'])}"]
     rest = values["shortest_rest_s"]
-    rests = "one request only" if rest is None else f"{rest:.2f} s" if rest >= 0 else "requests overlapped"
+    rests = "one request only" if rest is None else duration(rest) if rest >= 0 else "requests overlapped"
     each = "" if values["requests_per_minute"] is None else f", {values['requests_per_minute']} a minute"
     rows = [
         ("requests", f"{count(values['requests'])}{each}, {size(values['bytes'])}"),
-        ("from … to", f"{values['first'][:19].replace('T', ' ')} … {values['last'][:19].replace('T', ' ')} UTC"),
+        ("from … to", f"{date_time(values['first'])} … {date_time(values['last'])} UTC"),
         ("outcomes", _words(values["outcomes"], pen, OUTCOME_COLOURS)),
-        ("not asked", f"{counted(values['refused_by_us'], 'URL')}, for our rules or theirs forbade it"),
+        ("not asked", f"{count(values['refused_by_us'], 'URL')}, for our rules or theirs forbade it"),
         ("times above", "from its turn to being stored: waiting, connecting and reading the page included"),
         ("connections", f"{count(values['connections'])} to {', '.join(list(values['addresses'])[:4]) or 'nowhere'}"),
         ("shortest rest", f"{rests} between an answer and the next request"),

@@ -7,11 +7,10 @@ from typing import Any
 import click
 import orjson
 
-from crawler.cli.output import count, counted, printable, size, write_data
+from crawler.cli.output import write_data
 from crawler.cli.place import place_options, reach
 from crawler.core.enums import Exit
-from crawler.core.words import fields_of
-from crawler.inspection.log.moments import span_text
+from crawler.core.formatting import average, count, date_time, duration, event_fields, printable, rate, share, size
 
 _IN_FLIGHT_SHOWN = 5
 _WARNINGS_SHOWN = 5
@@ -41,23 +40,25 @@ def lines(status: Mapping[str, Any]) -> list[str]:
     refused = counts.get("answers", counts["outcomes"]).get("http_error", 0)
     shown = [
         f"{status['crawl']} is {status['state']}: {printable(status['sentence'])}",
-        f"  process      pid {status['pid']}, up {span_text(status['elapsed_s'])}, {size(status['rss_bytes'])} memory",
+        f"  process      pid {status['pid']}, up {duration(status['elapsed_s'])}, {size(status['rss_bytes'])} memory",
         f"  output       {status['output']}",
-        f"  pages        {count(counts['pages'])}, {rates['pages_per_s']:.1f}/s",
-        f"  responses    {count(counts['responses'])}, {rates['responses_per_s']:.1f}/s, "
-        f"{size(rates['bytes_per_s'])}/s; {counted(counts['errors'], 'error')}, "
-        f"{counted(refused, 'HTTP error')} (4xx, 5xx), {count(counts['denied'])} denied",
+        f"  pages        {count(counts['pages'])}, {rate(rates['pages_per_s'])}",
+        f"  responses    {count(counts['responses'])}, {rate(rates['responses_per_s'])}, "
+        f"{size(rates['bytes_per_s'])}/s; {count(counts['errors'], 'error')}, "
+        f"{count(refused, 'HTTP error')} (4xx, 5xx), {count(counts['denied'])} denied",
         f"  queue        {count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
         f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up"
         + (f", {count(urls['suspect'])} suspects" if urls["suspect"] else ""),
         f"  hosts        {count(hosts['total'])}, {count(hosts['with_work'])} with work, {resting}",
-        f"  connections  {count(connections['open'])} open, {connections['requests_per_connection']:,} requests each, "
-        f"{counted(connections['tls_handshakes'], 'handshake')}, {count(connections['tls_resumed'])} resumed",
-        f"  processor    {rates['cpu_percent']:.0f} % of a core, event loop late by {rates['loop_lag_s'] * 1e3:.0f} ms",
-        f"  in flight    {len(flights)}",
+        f"  connections  {count(connections['open'])} open, {average(connections['requests_per_connection'])} requests "
+        f"each, {count(connections['tls_handshakes'], 'handshake')}, {count(connections['tls_resumed'])} resumed",
+        f"  processor    {share(rates['cpu_percent'] / 100)} of a core, event loop late by "
+        f"{duration(rates['loop_lag_s'])}",
+        f"  in flight    {count(len(flights))}",
     ]
     shown += [
-        f"    {one['age_s']:6.1f} s  {one['stage']:<10}  {printable(one['url'])}" for one in flights[:_IN_FLIGHT_SHOWN]
+        f"    {duration(one['age_s']):>12}  {one['stage']:<10}  {printable(one['url'])}"
+        for one in flights[:_IN_FLIGHT_SHOWN]
     ]
     full = [one for one in status["memory"] if one["limit"] and one["held"] > 0.8 * one["limit"]]
     shown += [
@@ -66,10 +67,10 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         if one["name"] != "recent URL keys"  # takes all its room from the start
     ]
     if status["log_dropped"]:
-        shown.append(f"  log          {counted(status['log_dropped'], 'line')} lost")
+        shown.append(f"  log          {count(status['log_dropped'], 'line')} lost")
     if warnings := status["warnings"][-_WARNINGS_SHOWN:]:
         shown.append("  last warnings")
-        shown += [f"    {str(one['ts'])[:19]}Z  {printable(warning_words(one))}" for one in warnings]
+        shown += [f"    {date_time(str(one['ts']))} UTC  {printable(warning_words(one))}" for one in warnings]
     return shown
 
 
@@ -79,4 +80,4 @@ def _amount(bounded: Mapping[str, Any], which: str) -> str:
 
 def warning_words(warning: Mapping[str, Any]) -> str:
     """A logged event in a line, without what every event has."""
-    return " ".join([warning["event"], *(f"{name}={text}" for name, text in fields_of(warning))])
+    return " ".join([warning["event"], *(f"{name}={text}" for name, text in event_fields(warning))])

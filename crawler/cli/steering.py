@@ -10,14 +10,14 @@ import orjson
 
 from crawler.admin.control_client import Control
 from crawler.cli.failures import say
-from crawler.cli.output import Pen, counted, is_terminal, printable, table, write_data
+from crawler.cli.output import Pen, is_terminal, table, write_data
 from crawler.cli.place import locate, place_options, reach
 from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit
+from crawler.core.formatting import count, date_time, printable
 from crawler.engine import operations
 from crawler.engine.scheduling.blocklist import Blocklist, block_of, blocked_name
 from crawler.frontier.base import Frontier, Recovered
-from crawler.obs.timestamp import timestamp
 
 STOP_S = 3_600.0  # `stop --wait`: longer than any drain
 
@@ -111,8 +111,8 @@ def block(
         narrower = "; unblock it first if less shall be blocked" if host_only and answer["kind"] == "domain" else ""
         say(f"{answer['name']} was blocked already{narrower}")
     click.echo(
-        f"blocked {answer['name']}{below}: {counted(answer['hosts'], 'host')}, "
-        f"{counted(answer['connections_cut'], 'connection')} cut"
+        f"blocked {answer['name']}{below}: {count(answer['hosts'], 'host')}, "
+        f"{count(answer['connections_cut'], 'connection')} cut"
     )
     return Exit.OK
 
@@ -126,7 +126,7 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
     if located.place.pid() is not None:
         with Control(located.place.socket) as control:
             answer = control.call("unblock", {"name": name})
-        click.echo(f"unblocked {answer['name']}: {counted(answer['hosts'], 'host')} again")
+        click.echo(f"unblocked {answer['name']}: {count(answer['hosts'], 'host')} again")
         return Exit.OK
     host = blocked_name(name)
 
@@ -144,7 +144,7 @@ def _print(blocks: list[dict[str, Any]]) -> int:
     if is_terminal():
         rows = [
             (printable(one["name"]), "and below" if one["kind"] == "domain" else "alone",
-             timestamp(one["at"])[:19].replace("T", " "), printable(one["reason"]))
+             date_time(one["at"]), printable(one["reason"]))
             for one in blocks
         ]  # fmt: skip
         head = ("HOST", "COVERS", "BLOCKED AT (UTC)", "REASON")
@@ -178,7 +178,7 @@ def release(
 
         answer = with_store(located, store)
     for one, urls in answer["templates"].items():
-        click.echo(f"released {one}: {counted(urls, 'URL')} queued")
+        click.echo(f"released {one}: {count(urls, 'URL')} queued")
     if not answer["templates"]:
         say(f"no URL template of {host} is suspected" if template is None else f"{template} is not suspected")
     return Exit.OK if answer["templates"] else Exit.FINDINGS

@@ -19,9 +19,9 @@ import click
 from crawler.admin.control_client import Control
 from crawler.cli.failures import say
 from crawler.cli.options import refuse_files
-from crawler.cli.output import counted
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit
+from crawler.core.formatting import count
 from crawler.core.scope import Scope
 from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
@@ -85,7 +85,7 @@ def add(
                 take((await operations.add(frontier, found, out, time.time()))[1])
 
         with_store(located, store)
-    click.echo(f"{totals['added']} added, {totals['known']} known already, {len(refused)} refused")
+    click.echo(f"{count(totals['added'])} added, {count(totals['known'])} known already, {count(len(refused))} refused")
     return Exit.FINDINGS if refused else Exit.OK
 
 
@@ -143,7 +143,7 @@ def requeue(
             say(f"the store knows no host {' or '.join(hosts)}")
             return Exit.FINDINGS
     would = "would be queued" if dry_run else "queued"
-    click.echo(f"{counted(answer['urls'], 'URL')} of {counted(answer['hosts'], 'host')} {would} again")
+    click.echo(f"{count(answer['urls'], 'URL')} of {count(answer['hosts'], 'host')} {would} again")
     return Exit.OK
 
 
@@ -161,7 +161,7 @@ def _requeue_files(located: Located, names: Sequence[str]) -> int:
         return counts
 
     counts = with_store(located, store)
-    click.echo(f"{counted(sum(counts.values()), 'URL')} of {counted(len(counts), 'host')} queued again")
+    click.echo(f"{count(sum(counts.values()), 'URL')} of {count(len(counts), 'host')} queued again")
     return Exit.OK
 
 
@@ -193,7 +193,7 @@ def forget(
     for one in answer["forgotten"]:
         _tell_forgotten(**one)
     listed = write_list(place, [] if no_scan else wanted, forgotten=wanted, now=time.time())
-    click.echo(f"{counted(listed.new, 'new record')} to remove, {listed.records:,} in all, in {listed.path}")
+    click.echo(f"{count(listed.new, 'new record')} to remove, {count(listed.records)} in all, in {listed.path}")
     for problem in listed.problems:
         say(problem)
     missed = any(not one["urls"] and not one["again"] for one in answer["forgotten"])
@@ -202,7 +202,7 @@ def forget(
 
 def _tell_forgotten(target: str, urls: int, again: bool, hosts_below: int) -> None:
     if urls:
-        text = f"{counted(urls, 'URL')} forgotten"
+        text = f"{count(urls, 'URL')} forgotten"
     elif again:
         text = "was taken down before"
     elif "/" in target:
@@ -212,7 +212,7 @@ def _tell_forgotten(target: str, urls: int, again: bool, hosts_below: int) -> No
         text = "no URL of this host was known; it will never be fetched from now on"
     click.echo(f"{target}: {text}")
     if hosts_below:
-        say(f"{counted(hosts_below, 'host')} below {target} stay: name each; `crawler block {target}` stops them all")
+        say(f"{count(hosts_below, 'host')} below {target} stay: name each; `crawler block {target}` stops them all")
 
 
 def _texts(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[str]:

@@ -17,16 +17,16 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control, Unreachable
-from crawler.cli.output import count, counted, is_terminal, printable, size, write_data
+from crawler.cli.output import is_terminal, write_data
 from crawler.cli.place import locate, place_options, reach
 from crawler.cli.status import lines as status_lines
 from crawler.cli.status import warning_words
 from crawler.core.enums import Exit
+from crawler.core.formatting import average, count, date_time, duration, printable, rate, share, size
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import FrontierError
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, HostView, views
-from crawler.inspection.log.moments import span_text
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.url_history import present
 
@@ -202,7 +202,7 @@ def frame(
     if warned:
         lines += [[], [("last warnings", "bold")]]
         lines += [
-            [(f"  {str(one['ts'])[11:19]}  ", "dim"), (printable(warning_words(one)), "yellow")]
+            [(f"  {date_time(str(one['ts']))[11:]}  ", "dim"), (printable(warning_words(one)), "yellow")]
             for one in warnings[-warned:]
         ]
     return lines[:height]
@@ -222,24 +222,25 @@ def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
     held, limit = sum(one["held"] for one in memory), sum(one["limit"] for one in memory)
     return [
         [("● ", colour), (f"{status['crawl']} is {status['state']}", f"bold {colour}"),
-         (f"  up {span_text(status['elapsed_s'])}, pid {status['pid']}", "dim")],
+         (f"  up {duration(status['elapsed_s'])}, pid {status['pid']}", "dim")],
         line("waits for", (printable(status["sentence"]), "bold")),
-        line("responses", (f"{rates['responses_per_s']:.1f}/s", "bold"), ("  ", ""),
+        line("responses", (rate(rates["responses_per_s"]), "bold"), ("  ", ""),
              (sparks(list(history)[-max(10, width - 40):]), "cyan")),
-        line("pages", (f"{count(counts['pages'])}, {rates['pages_per_s']:.1f}/s; {size(rates['bytes_per_s'])}/s; ", ""),
-             (counted(errors, "error"), "red" if errors else ""), (", ", ""),
-             (counted(refused, "HTTP error"), "yellow" if refused else ""),
+        line("pages", (f"{count(counts['pages'])}, {rate(rates['pages_per_s'])}; {size(rates['bytes_per_s'])}/s; ", ""),
+             (count(errors, "error"), "red" if errors else ""), (", ", ""),
+             (count(refused, "HTTP error"), "yellow" if refused else ""),
              (f", {count(counts['denied'])} denied", "")),
         line("queue", (f"{count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
                        f"{count(urls['gave_up'])} given up", "")),
         line("hosts", (f"{count(hosts['total'])}, {count(hosts['with_work'])} with work", ""),
              (f", {count(hosts['backoff'])} in backoff, {count(hosts['held'])} held", "yellow" if resting else "")),
         line("connections", (f"{count(connections['open'])} open, {count(connections['idle'])} idle; ", ""),
-             (f"{connections['requests_per_connection']:.1f}", "bold"),
-             (f" requests each; {counted(connections['tls_handshakes'], 'handshake')}, "
+             (average(connections["requests_per_connection"]), "bold"),
+             (f" requests each; {count(connections['tls_handshakes'], 'handshake')}, "
               f"{count(connections['tls_resumed'])} resumed", "")),
-        line("machine", (f"{rates['cpu_percent']:.0f} % of a core; loop late by {rates['loop_lag_s'] * 1e3:.0f} ms; "
-                         f"{size(status['rss_bytes'])} memory, {size(held)} of {size(limit)} in buffers", "")),
+        line("machine", (f"{share(rates['cpu_percent'] / 100)} of a core; loop late by "
+                         f"{duration(rates['loop_lag_s'])}; {size(status['rss_bytes'])} memory, "
+                         f"{size(held)} of {size(limit)} in buffers", "")),
     ]  # fmt: skip
 
 
@@ -250,7 +251,7 @@ def _flights(flights: Sequence[Mapping[str, Any]], room: int) -> list[Line]:
         style = "red" if one["age_s"] > 20 else "yellow" if one["age_s"] > 5 else ""
         connection = "" if one["conn_id"] is None else f"#{one['conn_id']}.{one['requests']}"
         lines.append(
-            [(f"  {one['age_s']:7.1f} s  ", style), (f"{one['stage']:<10}  ", ""), (f"{connection:>9}  ", "dim"),
+            [(f"  {duration(one['age_s']):>12}  ", style), (f"{one['stage']:<10}  ", ""), (f"{connection:>9}  ", "dim"),
              (printable(one["url"]), "")]
         )  # fmt: skip
     return lines
@@ -259,7 +260,7 @@ def _flights(flights: Sequence[Mapping[str, Any]], room: int) -> list[Line]:
 def _host_lines(hosts: Sequence[HostView], now: float) -> list[Line]:
     lines: list[Line] = [[], [("hosts", "bold")]]
     for view in hosts:
-        left = "" if view.until_at is None or view.until_at <= now else f" {span_text(view.until_at - now)}"
+        left = "" if view.until_at is None or view.until_at <= now else f" {duration(view.until_at - now)}"
         lines.append(
             [(f"  {printable(view.host)[:36]:<36}  ", ""),
              (f"{view.state + left:<16}", _HOST_STYLES.get(view.state, "")),

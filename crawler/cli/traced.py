@@ -12,8 +12,6 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from crawler.cli.output import printable
-from crawler.cli.progress import count, duration, size
 from crawler.cli.traced_words import (
     block_words,
     framing_words,
@@ -26,8 +24,8 @@ from crawler.cli.traced_words import (
     why_words,
     would_words,
 )
+from crawler.core.formatting import count, counts, duration, printable, size
 from crawler.core.models import Failed, Fetched, Redirected
-from crawler.core.words import counted
 from crawler.fetch.certificate import Certificate
 from crawler.fetch.tap import Dial
 from crawler.trace import Trace
@@ -147,7 +145,7 @@ class _View:
         self._line("  for", ", ".join(certificate.names[:6]) + _more(len(certificate.names) - 6))
         self._line("  issuer", certificate.issuer)
         days = (certificate.not_after - datetime.fromtimestamp(self._trace.started_at, UTC)).days
-        left = f"{counted(days, 'day')} left" if days >= 0 else f"ended {counted(-days, 'day')} ago"
+        left = f"{count(days, 'day')} left" if days >= 0 else f"ended {count(-days, 'day')} ago"
         style = _BAD if days < 0 else _DOUBT if days < _SOON_DAYS else ""
         self._line("  valid", f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}  {left}", style)
         self._line("  key", f"{certificate.key}  sha256 {certificate.sha256[:16]}…", "dim")
@@ -192,7 +190,7 @@ class _View:
             self._line("sent again", "once, over a fresh connection", _DOUBT)
         self._line("first byte", "", "", self._ms["first byte"])
         self._line("framing", framing_words(trace), "" if clean else _DOUBT)
-        self._line("body", counted(result.payload.size, "byte"), "", self._ms["body"])
+        self._line("body", count(result.payload.size, "byte"), "", self._ms["body"])
         page = trace.page
         if page is None:
             return
@@ -220,8 +218,7 @@ class _View:
         queued = len(trace.links) - refused.total()
         words = f"{count(trace.links_found)} found, {count(queued)} different ones would be queued"
         if refused:
-            reasons = ", ".join(f"{number} {reason}" for reason, number in refused.most_common())
-            words += f", {count(refused.total())} refused ({reasons})"
+            words += f", {count(refused.total())} refused ({counts(refused)})"
         self._line("links", words)
         shown = trace.links if self._all_links else trace.links[:_FEW_LINKS]
         for link in shown:
@@ -261,10 +258,8 @@ class _View:
 
 
 def _ms(milliseconds: float) -> str:
-    if milliseconds >= 10_000:
-        return duration(milliseconds / 1e3)
-    return f"{milliseconds:.1f} ms" if milliseconds < 100 else f"{milliseconds:,.0f} ms"
+    return duration(milliseconds / 1e3)
 
 
 def _more(n: int) -> str:
-    return f" and {n} more" if n > 0 else ""
+    return f" and {count(n)} more" if n > 0 else ""

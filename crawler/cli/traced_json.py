@@ -7,11 +7,11 @@ that were refused with the reason.
 from collections import Counter
 
 from crawler.cli.traced_words import error_type_of, lines_of, timings_ms, tls_facts, verdict, why_words, would_words
+from crawler.core.formatting import timestamp
 from crawler.core.models import Denied, Failed, Fetched, Redirected
 from crawler.core.outcomes import outcome_word
 from crawler.fetch.http1.message import BodyEnd
 from crawler.fetch.tap import Dial
-from crawler.obs.timestamp import timestamp
 from crawler.trace import RobotsTrace, Trace
 
 

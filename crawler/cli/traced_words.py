@@ -5,10 +5,9 @@ What happened is in the Trace; neither layout nor colour is known here. Invarian
 
 from typing import assert_never
 
-from crawler.cli.progress import duration
 from crawler.core.enums import DenyReason, UrlState
+from crawler.core.formatting import count, duration
 from crawler.core.models import Denied, Failed, Fetched, NotModified, Redirected, Timings
-from crawler.core.words import counted
 from crawler.fetch.http1.message import BodyEnd
 from crawler.fetch.tap import Answer, Dial
 from crawler.frontier.base import BlockedHost
@@ -149,7 +148,7 @@ def would_words(trace: Trace) -> str:
         case Fetched() if 200 <= outcome.head.status_code < 300 and trace.page is not None:
             queued = sum(1 for link in trace.links if not link.reason)
             pages = "list it in pages/" if trace.index else "leave it out of pages/ (noindex)"
-            return f"would archive it, {pages}, and queue {counted(queued, 'URL')}"
+            return f"would archive it, {pages}, and queue {count(queued, 'URL')}"
         case Fetched():
             return "would archive it, and be done with it"
         case NotModified() | Failed() | Denied():

@@ -4,9 +4,8 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.output import printable
 from crawler.core.enums import Exit
-from crawler.core.words import counted
+from crawler.core.formatting import count, printable
 from crawler.inspection.archive.verify import Checked, verify
 from crawler.inspection.place import find, insist_on_store
 
@@ -29,14 +28,14 @@ def command(directory: Path, shows_all: bool) -> int:
         if shows_all or found <= _SHOWN:
             click.echo(printable(finding))
     if not shows_all and found > _SHOWN:
-        click.echo(f"… and {found - _SHOWN} more")
+        click.echo(f"… and {count(found - _SHOWN)} more")
     seen = (
-        f"{counted(checked.records, 'record')} and {counted(checked.pages, 'page')} in "
-        f"{counted(checked.files, 'file')}, "
-        f"{counted(checked.log_lines, 'log line')}"
+        f"{count(checked.records, 'record')} and {count(checked.pages, 'page')} in "
+        f"{count(checked.files, 'file')}, "
+        f"{count(checked.log_lines, 'log line')}"
     )
     also = [
-        f"{counted(number, noun)}{more}"
+        f"{count(number, noun)}{more}"
         for number, noun, more in (
             (checked.away, "closed file", " moved away"),
             (checked.lost, "file", " lost while it was written"),
@@ -45,6 +44,6 @@ def command(directory: Path, shows_all: bool) -> int:
         )
         if number
     ]
-    verdict = counted(found, "finding") if found else "nothing is wrong"
+    verdict = count(found, "finding") if found else "nothing is wrong"
     click.echo(f"{verdict}: {seen}" + (f" ({', '.join(also)})" if also else ""), err=True)
     return Exit.FINDINGS if found else Exit.OK

@@ -8,16 +8,15 @@ import click
 import orjson
 
 from crawler.cli.failures import say
-from crawler.cli.output import Pen, fetch_text, printable, write_data
+from crawler.cli.output import Pen, fetch_text, write_data
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit, UrlState
+from crawler.core.formatting import count, duration, printable, wall_time
 from crawler.core.url import UrlError, parse
-from crawler.core.words import counted
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain import auxiliary
 from crawler.inspection.explain.answer import Explanation, table
 from crawler.inspection.explain.why import Inquiry
-from crawler.inspection.log.moments import at_text, span_text
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.url_history import UrlHistory, attempts, last_host_state, skipped_of_host, time_of_field
 from crawler.obs.fetch_line import redact_text
@@ -78,7 +77,9 @@ def _history(located: Located, answer: Explanation, now: float, *, full: bool) -
             ):
                 until = time_of_field(state, "until")
                 if until is not None and until > now and not any(step.verdict == "wait" for step in answer.steps):
-                    text = f"{state['to']} until {at_text(until, now)} (in {span_text(until - now)}): {state['reason']}"
+                    text = (
+                        f"{state['to']} until {wall_time(until, now)} (in {duration(until - now)}): {state['reason']}"
+                    )
                     answer.add("origin", "wait", text, until_at=until, reason=state["reason"])
             elif answer.deny_reason and (skipped := skipped_of_host(events, origin.host, answer.deny_reason)):
                 text = f"links to {origin.host} are refused by it, last said of {skipped['url_full']}"
@@ -119,13 +120,12 @@ def _text(answer: Explanation, history: UrlHistory, now: float) -> list[str]:
             add("", "", f"  ← {via}")
     if answer.known or history.lines:
         shown = history.lines[-_SHOWN:]
-        count = answer.attempts if answer.known else len(history.lines)
-        words = counted(count, "attempt")
+        words = count(answer.attempts if answer.known else len(history.lines), "attempt")
         missing = answer.attempts - len(history.lines)
         if missing > 0 and history.searched:
-            words += f", {missing} of them not found (searched: {history.searched}; --full searches all)"
+            words += f", {count(missing)} of them not found (searched: {history.searched}; --full searches all)"
         elif missing > 0:
-            words += f"; the logs no longer hold {missing} of them"
+            words += f"; the logs no longer hold {count(missing)} of them"
         elif len(shown) < len(history.lines):
             words += f", the last {_SHOWN} of them:"
         add("history", "", words)

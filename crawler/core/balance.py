@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from crawler.core.enums import UrlState
+from crawler.core.formatting import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Balance:
 
     def words(self, left_by: Mapping[str, int] | None = None) -> str:
         """For a person, without the classes that are empty: "9 fetched, 2 left (2 retry)"."""
-        reasons = ", ".join(f"{count:,} {why}" for why, count in (left_by or {}).items())
+        reasons = ", ".join(f"{count(urls)} {why}" for why, urls in (left_by or {}).items())
         named = {
             "fetched": self.fetched,
             "refused by rules": self.refused,
@@ -50,7 +51,7 @@ class Balance:
             f"left{f' ({reasons})' if reasons else ''}": self.left,
             "taken down": self.taken_down,
         }
-        return ", ".join(f"{count:,} {word}" for word, count in named.items() if count)
+        return ", ".join(f"{count(urls)} {word}" for word, urls in named.items() if urls)
 
     def as_dict(self) -> dict[str, int]:
         """By the names of `crawl --json` and `report --json`."""

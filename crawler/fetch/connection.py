@@ -20,6 +20,7 @@ from typing import Final, cast
 
 from crawler.core.clock import Clock
 from crawler.core.enums import CloseReason, ErrorType
+from crawler.core.formatting import count, duration
 from crawler.core.models import Origin
 from crawler.fetch.connection_state import ConnectionRecord, ConnectionState
 from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader
@@ -288,7 +289,7 @@ class Connection(ConnectionRecord, asyncio.Protocol):
         when, error_type = self._deadline()
         if now >= when:
             waited_s = now - self.sent_mono
-            detail = f"{error_type.replace('_', ' ')} after {waited_s:.1f} s and {self._received} bytes"
+            detail = f"{error_type.replace('_', ' ')} after {duration(waited_s)} and {count(self._received, 'byte')}"
             self._fail(ExchangeError(error_type, detail), CloseReason.TIMEOUT)
         else:
             self._arm(now)

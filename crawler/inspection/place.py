@@ -13,7 +13,7 @@ from typing import Final
 
 import orjson
 
-from crawler.core.words import counted
+from crawler.core.formatting import count
 from crawler.inspection.rules import Rules, load
 from crawler.sinks.disk import archived
 
@@ -32,7 +32,7 @@ def insist_on_store(frontier: Path, output: Path) -> None:
     if files:
         state = "is empty" if frontier.exists() else "is missing"
         raise StoreLost(
-            f"{frontier} {state}, but {output} holds {counted(len(files), 'file')} of an "
+            f"{frontier} {state}, but {output} holds {count(len(files), 'file')} of an "
             f"earlier crawl ({files[0].relative_to(output)}): put a backup in its place, or move warc/ and pages/ away "
             f"to begin anew"
         )

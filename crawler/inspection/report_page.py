@@ -5,13 +5,11 @@ tally's stretches of time, and not how they came about.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from html import escape
 from typing import Any, Final
 
 from crawler.core.enums import OutcomeWord
-from crawler.core.words import counted, fields_of
-from crawler.inspection.log.moments import span_text
+from crawler.core.formatting import average, count, date_time, duration, event_fields, size
 from crawler.inspection.log.totals import Bin, LogTotals
 
 _WIDTH: Final = 860
@@ -49,7 +47,7 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft);
 
 def page(found: Mapping[str, Any], tally: LogTotals) -> str:
     """The whole page. `found` is `report`'s table, `tally` has the stretches of time for the plots."""
-    since, until = (str(found[name])[:19].replace("T", " ") for name in ("since", "until"))
+    since, until = (date_time(str(found[name])) for name in ("since", "until"))
     body = [f"<h1>Crawl report</h1><div class=soft>{escape(since)} … {escape(until)} UTC</div>"]
     if not found["totals"]["attempts"]:
         body.append("<p>Nothing was fetched in this time.</p>")
@@ -69,28 +67,20 @@ def _tiles(found: Mapping[str, Any]) -> str:
     totals, connections, times = found["totals"], found["connections"], found["times_ms"]
     each = connections["requests_each"]
     tiles = [
-        ("pages", f"{totals['pages']:,}"),
-        ("pages a second", f"{totals['pages_per_s']:,.1f}"),
-        ("bytes", _size(totals["bytes"])),
-        ("attempts that failed", f"{found['outcomes'].get('error', 0) + found['outcomes'].get('truncated', 0):,}"),
-        ("answers, half within", "–" if times["p50"] is None else _millis(times["p50"])),
-        ("requests a connection", "–" if each is None else f"{each:,.1f}"),
-        ("full TLS handshakes saved", f"{connections['full_handshakes_saved']:,}"),
-        ("hosts", f"{found['hosts']:,}"),
+        ("pages", count(totals["pages"])),
+        ("pages a second", average(totals["pages_per_s"])),
+        ("bytes", size(totals["bytes"])),
+        ("attempts that failed", count(found["outcomes"].get("error", 0) + found["outcomes"].get("truncated", 0))),
+        ("answers, half within", "–" if times["p50"] is None else _milliseconds(times["p50"])),
+        ("requests a connection", "–" if each is None else average(each)),
+        ("full TLS handshakes saved", count(connections["full_handshakes_saved"])),
+        ("hosts", count(found["hosts"])),
     ]
     return f"<div class=tiles>{''.join(f'<div class=tile><b>{b}</b>{escape(name)}</div>' for name, b in tiles)}</div>"
 
 
-def _millis(value: float) -> str:
-    return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
-
-
-def _size(value: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:,.1f} TiB"
+def _milliseconds(value: float) -> str:
+    return duration(value / 1e3)
 
 
 # -- plots
@@ -100,30 +90,30 @@ def _plots(tally: LogTotals) -> Iterable[str]:
     numbers = sorted(tally.bins)
     if not numbers:
         return
-    first, count = numbers[0], numbers[-1] - numbers[0] + 1
+    first, bins = numbers[0], numbers[-1] - numbers[0] + 1
     length, each = tally.bin_s, 1
-    while count / each > _MAX_BARS:
+    while bins / each > _MAX_BARS:
         each *= 2
     merged: dict[int, Bin] = {}
     for number in numbers:
         merged.setdefault((number - first) // each, Bin()).merge(tally.bins[number])
-    bars = [merged.get(i, Bin()) for i in range((count + each - 1) // each)]
+    bars = [merged.get(i, Bin()) for i in range((bins + each - 1) // each)]
     start_at, length = first * length, length * each
 
     def when(i: int) -> str:
-        return f"{datetime.fromtimestamp(start_at + i * length, UTC):%Y-%m-%d %H:%M}"
+        return date_time(start_at + i * length)[:16]
 
     words = [str(word) for word in _COLOURS if tally.outcomes.get(word)]
-    unit = span_text(length)
+    unit = duration(length)
     yield f"<h2>Attempts by outcome <span class=soft>each {unit}</span></h2>"
     yield "".join(f'<span class=key><i style="background:{_COLOURS[OutcomeWord(w)]}"></i>{w}</span>' for w in words)
     stacks = [[(_COLOURS[OutcomeWord(word)], float(one.outcomes.get(word, 0))) for word in words] for one in bars]
-    texts = [f"{when(i)}: " + ", ".join(f"{one.outcomes[w]:,} {w}" for w in words if one.outcomes.get(w))
+    texts = [f"{when(i)}: " + ", ".join(f"{count(one.outcomes[w])} {w}" for w in words if one.outcomes.get(w))
              for i, one in enumerate(bars)]  # fmt: skip
-    yield _bars(stacks, texts, when, lambda v: f"{v:,.0f}")
+    yield _bars(stacks, texts, when, count)
     yield f"<h2>Bytes of bodies <span class=soft>each {unit}</span></h2>"
     yield _bars([[("#4c8bd6", float(one.bytes))] for one in bars],
-                [f"{when(i)}: {_size(one.bytes)}" for i, one in enumerate(bars)], when, _size, _top_size)  # fmt: skip
+                [f"{when(i)}: {size(one.bytes)}" for i, one in enumerate(bars)], when, size, _top_size)  # fmt: skip
     yield "<h2>How long answers took</h2>"
     yield '<span class=key><i style="background:#2a9d6f"></i>half within</span>'
     yield '<span class=key><i style="background:#d9741f"></i>95 % within</span>'
@@ -131,31 +121,31 @@ def _plots(tally: LogTotals) -> Iterable[str]:
         ("#2a9d6f", [one.spread.quantile(0.5) for one in bars]),
         ("#d9741f", [one.spread.quantile(0.95) for one in bars]),
     ]
-    yield _curves(lines, when, lambda v: f"{v:,.0f} ms")
+    yield _curves(lines, when, _milliseconds)
     yield f"<h2>Connections <span class=soft>each {unit}</span></h2>"
     yield '<span class=key><i style="background:#4c8bd6"></i>requests on a connection that was open</span>'
     yield '<span class=key><i style="background:#e0a526"></i>connections opened for a request</span>'
     yield _bars(
         [[("#e0a526", float(one.opened)), ("#4c8bd6", float(one.requests - one.opened))] for one in bars],
         [
-            f"{when(i)}: {counted(one.requests, 'request')}, {counted(one.opened, 'connection')} opened"
+            f"{when(i)}: {count(one.requests, 'request')}, {count(one.opened, 'connection')} opened"
             for i, one in enumerate(bars)
         ],
-        when, lambda v: f"{v:,.0f}",
+        when, count,
     )  # fmt: skip
 
 
-def _frame(top: float, count: int, when: Callable[[int], str], shown: Callable[[float], str], inner: str) -> str:
+def _frame(top: float, bins: int, when: Callable[[int], str], shown: Callable[[float], str], inner: str) -> str:
     """Axes around a plot."""
     parts = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + _BOTTOM}" role=img>']
     for step in range(5):
         y = _TOP + (_HEIGHT - _TOP) * (1 - step / 4)
         parts.append(f"<line class=grid x1={_LEFT} x2={_WIDTH} y1={y:.1f} y2={y:.1f} />")
         parts.append(f"<text x={_LEFT - 6} y={y + 4:.1f} text-anchor=end>{escape(shown(top * step / 4))}</text>")
-    marks = min(6, count)
+    marks = min(6, bins)
     for mark in range(marks):
-        i = round(mark * (count - 1) / max(1, marks - 1))
-        x = _LEFT + (_WIDTH - _LEFT) * (i + 0.5) / count
+        i = round(mark * (bins - 1) / max(1, marks - 1))
+        x = _LEFT + (_WIDTH - _LEFT) * (i + 0.5) / bins
         anchor = "end" if x > _WIDTH - 36 else "middle"
         parts.append(f"<text x={x:.1f} y={_HEIGHT + 16} text-anchor={anchor}>{when(i)[5:]}</text>")
     return "".join(parts) + inner + "</svg>"
@@ -208,7 +198,7 @@ def _bars(
 def _curves(
     lines: Sequence[tuple[str, Sequence[float | None]]], when: Callable[[int], str], shown: Callable[[float], str]
 ) -> str:
-    count = len(lines[0][1])
+    bins = len(lines[0][1])
     top = _top(max((value for _, values in lines for value in values if value is not None), default=0.0))
     parts = []
     for colour, values in lines:
@@ -217,16 +207,16 @@ def _curves(
             if value is None:  # nothing was answered: a gap
                 is_down = False
                 continue
-            x = _LEFT + (_WIDTH - _LEFT) * (i + 0.5) / count
+            x = _LEFT + (_WIDTH - _LEFT) * (i + 0.5) / bins
             y = _HEIGHT - (_HEIGHT - _TOP) * value / top
             path.append(f"{'L' if is_down else 'M'}{x:.1f} {y:.1f}")
             is_down = True
-            if (i == 0 or values[i - 1] is None) and (i + 1 == count or values[i + 1] is None):
+            if (i == 0 or values[i - 1] is None) and (i + 1 == bins or values[i + 1] is None):
                 parts.append(f'<circle cx={x:.1f} cy={y:.1f} r=2 fill="{colour}"/>')
         parts.append(
             f'<path d="{" ".join(path)}" fill=none stroke="{colour}" stroke-width=1.8 stroke-linejoin=round />'
         )
-    return _frame(top, count, when, shown, "".join(parts))
+    return _frame(top, bins, when, shown, "".join(parts))
 
 
 # -- tables
@@ -244,7 +234,7 @@ def _tables(found: Mapping[str, Any]) -> Iterable[str]:
     yield _counts("Status codes", found["statuses"])
     yield _table(
         "Content types", ("type", "responses", "bytes"),
-        [(name, one["responses"], _size(one["bytes"])) for name, one in found["content_types"].items()],
+        [(name, one["responses"], size(one["bytes"])) for name, one in found["content_types"].items()],
     )  # fmt: skip
     yield _counts("Connections closed by", found["connections"]["closed"])
     head = ("host", "attempts", "ok", "bad", "429/503", "p50 ms", "p95 ms", "requests/connection", "mostly")
@@ -274,7 +264,7 @@ def _tables(found: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _fields(line: Mapping[str, Any]) -> str:
-    return " ".join(f"{name}={text}" for name, text in fields_of(line))
+    return " ".join(f"{name}={text}" for name, text in event_fields(line))
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> str:

@@ -12,9 +12,9 @@ from typing import Final
 from urllib.parse import unquote
 
 from crawler.core.enums import Next, TaskKind, UrlState
+from crawler.core.formatting import timestamp
 from crawler.core.models import ConnectionInfo, Denied, Failed, Fetched, RecordLocation, Redirected, Settlement
 from crawler.core.outcomes import outcome_word, pushes_back, response_of
-from crawler.obs.timestamp import timestamp
 
 REDACTED: Final = "***"
 

@@ -16,13 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from crawler.core.words import worded
+from crawler.core.formatting import timestamp, value_text
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.lean_structlog import EventDict, WrappedLogger, structlog
 from crawler.obs.log_files import JsonlFile, LineWriter
 from crawler.obs.options import LogOptions
-from crawler.obs.timestamp import timestamp
 
 FETCH_FILE: Final = "fetch.jsonl"
 EVENTS_FILE: Final = "events.jsonl"
@@ -213,7 +212,7 @@ class _Console:
 
     def show(self, event: EventDict) -> None:
         shown = {
-            key: worded(value) if isinstance(value, list | tuple | bool) else value
+            key: value_text(value) if isinstance(value, list | tuple | bool) else value
             for key, value in event.items()
             if key not in ("crawl", "run_id")
         }

@@ -15,6 +15,7 @@ from pathlib import Path
 from stat import S_ISDIR
 from typing import Final
 
+from crawler.core.formatting import size
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.settings.quantities import format_duration, format_size
 from crawler.settings.settings import Mode, Settings
@@ -183,7 +184,7 @@ def _engine(settings: Settings) -> Iterator[CheckResult]:
     if settings.engine.memory > memory:
         yield CheckResult(
             ("engine.memory",),
-            f"engine.memory = {format_size(settings.engine.memory)} is more than the machine has, {memory >> 20:,} MiB",
+            f"engine.memory = {format_size(settings.engine.memory)} is more than the machine has, {size(memory)}",
             is_warning=True,
         )
 

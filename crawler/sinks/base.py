@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Protocol
 
 from crawler.core.enums import FileLoss
+from crawler.core.formatting import count
 from crawler.core.models import Record, RecordLocation, SinkFile
-from crawler.core.words import counted
 
 
 class SinkCorrupt(Exception):
     """An output file holds less than the store says was committed to it (exit 65). The message is for a person."""
 
     def __init__(self, path: Path, *, committed_bytes: int, found_bytes: int | None) -> None:
-        found = "is missing" if found_bytes is None else f"has {found_bytes} bytes"
+        found = "is missing" if found_bytes is None else f"has {count(found_bytes, 'byte')}"
         super().__init__(
-            f"{path} {found}, but {committed_bytes} bytes of it were committed: put the file back as it was, or have "
+            f"{path} {found}, but {count(committed_bytes, 'byte')} of it were committed: "
+            "put the file back as it was, or have "
             f"`crawler requeue --file {path.parent.name}/{path.name.removesuffix('.open')}` fetch again what was in it"
         )
         self.path = path
@@ -42,7 +43,7 @@ class SinkStrange(Exception):
 
     def __init__(self, folder: Path, files: int) -> None:
         super().__init__(
-            f"{folder} holds {counted(files, 'complete file')} of which the store knows none: "
+            f"{folder} holds {count(files, 'complete file')} of which the store knows none: "
             f"put a backup of their store in its place, or move {folder} away to begin anew"
         )
         self.folder = folder

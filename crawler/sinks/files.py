@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from crawler.core.enums import FileLoss, SinkFileState
+from crawler.core.formatting import utc_second
 from crawler.core.models import SinkFile
-from crawler.core.utc import utc_second
 from crawler.sinks.base import SinkRecovered, Vanished
 from crawler.sinks.disk import Disk, Naming
 from crawler.sinks.recovery import UNFINISHED, SinkRecovery, set_aside

@@ -151,7 +151,7 @@ def test_what_cannot_be_read_is_said_and_the_rest_is_shown(whole: Whole, tmp_pat
     ran = run("logs", "--output", copy)
     assert ran.code == 0
     assert ran.stdout.encode().endswith(b"".join(lines))
-    assert "2 lines are no JSON and left out" in ran.stderr
+    assert "left out 2 lines without valid JSON" in ran.stderr
     assert "fetch.jsonl.1.gz: cannot be read to its end" in ran.stderr
     told = run("why", "https://nowhere.test/", "--output", copy)
     assert (told.code, "not known: the crawl left no run.json" in told.stdout) == (0, True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from crawler.obs.timestamp import timestamp
+from crawler.core.formatting import timestamp
 
 BEGIN_AT = 1_764_000_000.0  # 2025-11-24T16:00:00Z
 

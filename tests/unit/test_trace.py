@@ -318,7 +318,7 @@ async def test_a_redirect_is_not_followed_but_judged() -> None:
     ("answer", "said", "would"),
     [
         (ok(b"", "Retry-After: 120", status="429 Slow Down"), "429 Slow Down",
-         "would let the host rest for 2 min 00 s as Retry-After says, then try again"),
+         "would let the host rest for 2 min as Retry-After says, then try again"),
         (ok(b"", status="503 Busy"), "503 Busy", "would let the host rest for 6.1 s, then try again"),
         (ok(b"gone", HTML, status="404 Not Found"), "404 Not Found", "would archive it, and be done with it"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "200 OK, truncated (truncated)",

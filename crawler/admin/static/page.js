@@ -6,23 +6,34 @@ const still = location.search === "?still"; // nothing after that: for pictures 
 const at = (id) => document.getElementById(id);
 const number = (n) => n.toLocaleString("en-US", { maximumFractionDigits: n < 10 ? 1 : 0 });
 
-function bytes(n) {
+// average, size and duration as crawler/core/formatting.py has them: a fact has the same words in every view.
+const average = (n) => (n >= 99.95 ? number(n) : n.toFixed(1));
+
+function size(n) {
   for (const unit of ["B", "KiB", "MiB", "GiB"]) {
-    if (n < 1024 || unit === "GiB") return `${n < 10 && !Number.isInteger(n) && unit !== "B" ? n.toFixed(1) : Math.round(n)} ${unit}`;
+    if (n < 1023.95) return unit === "B" ? `${Math.round(n)} B` : `${n.toFixed(1)} ${unit}`;
     n /= 1024;
   }
+  return `${n.toFixed(1)} TiB`;
 }
 
-function span(s) {
-  if (s >= 172800) return `${Math.round(s / 86400)} d`;
-  if (s >= 7200) return `${Math.round(s / 3600)} h`;
-  if (s >= 120) return `${Math.round(s / 60)} min`;
-  if (s < 1) return `${Math.round(s * 1000)} ms`;
-  return s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`;
+function duration(s) {
+  if (s < 0.9995) {
+    const ms = Math.max(0, 1000 * s);
+    const shown = Number(ms.toFixed(ms < 9.95 ? 1 : 0));
+    return shown ? `${shown} ms` : "0 s";
+  }
+  if (s < 9.95) return `${Number(s.toFixed(1))} s`;
+  const whole = Math.round(s);
+  for (const [length, unit, part, smaller] of [[86400, "d", 3600, "h"], [3600, "h", 60, "min"], [60, "min", 1, "s"]]) {
+    if (whole < length) continue;
+    const rest = Math.floor((whole % length) / part);
+    return `${Math.floor(whole / length)} ${unit}` + (rest ? ` ${String(rest).padStart(2, "0")} ${smaller}` : "");
+  }
+  return `${whole} s`;
 }
 
 const clock = (epoch, end = 19) => new Date(epoch * 1000).toISOString().slice(11, end) + "Z";
-const seconds = (s) => (s === 0 ? "0" : s < 1 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(1)} s`);
 
 function element(name, text, kind) {
   const made = document.createElement(name);
@@ -61,19 +72,19 @@ function showStatus(s) {
   at("state").textContent = s.state;
   at("state").className = `state ${STATES[s.state] || ""}`;
   at("sentence").textContent = s.sentence;
-  at("about").textContent = `pid ${s.pid}, up ${span(s.elapsed_s)}, version ${s.version}, ${s.output}, as of ${clock(s.at)}`;
+  at("about").textContent = `pid ${s.pid}, up ${duration(s.elapsed_s)}, version ${s.version}, ${s.output}, as of ${clock(s.at)}`;
   const c = s.connections;
   const figures = [
-    ["pages", number(s.counts.pages), `${number(s.rates.pages_per_s)}/s`],
-    ["received", bytes(s.counts.bytes), `${bytes(s.rates.bytes_per_s)}/s`],
+    ["pages", number(s.counts.pages), `${average(s.rates.pages_per_s)}/s`],
+    ["received", size(s.counts.bytes), `${size(s.rates.bytes_per_s)}/s`],
     ["errors", number(s.counts.errors), `${number(s.counts.denied)} denied`],
     ["HTTP errors", number((s.counts.answers || {}).http_error || 0), "status 4xx, 5xx"],
     ["queued", number(s.urls.queued), `${number(s.urls.waiting)} due later`],
     ["hosts", number(s.hosts.total), `${s.hosts.with_work} with work, ${s.hosts.backoff + s.hosts.held} resting, ${s.hosts.blocked} blocked`],
-    ["connections", number(c.open), `${c.requests_per_connection} requests each`],
+    ["connections", number(c.open), `${average(c.requests_per_connection)} requests each`],
     ["in flight", number(s.in_flight.length), `${number(s.uncommitted)} unstored`],
-    ["processor", `${Math.round(s.rates.cpu_percent)} %`, `loop late ${Math.round(s.rates.loop_lag_s * 1000)} ms`],
-    ["memory", bytes(s.rss_bytes), `${bytes(s.max_rss_bytes)} at most`],
+    ["processor", `${Math.round(s.rates.cpu_percent)} %`, `loop late ${duration(s.rates.loop_lag_s)}`],
+    ["memory", size(s.rss_bytes), `${size(s.max_rss_bytes)} at most`],
   ];
   at("figures").replaceChildren(...figures.map(([name, value, more]) => {
     const box = element("div", name, "");
@@ -81,12 +92,12 @@ function showStatus(s) {
     return box;
   }));
   fill(at("flight"), s.in_flight.slice(0, 30).map((f) =>
-    [[span(f.age_s), "n"], f.stage, f.url, [f.conn_id, "n wide"], [f.requests, "n wide"]]), "nothing");
+    [[duration(f.age_s), "n"], f.stage, f.url, [f.conn_id, "n wide"], [f.requests, "n wide"]]), "nothing");
   const left = new Set(["ts", "event", "level", "crawl", "run_id"]);
   fill(at("warnings"), [...s.warnings].reverse().slice(0, 20).map((w) => [w.ts.slice(11, 19), w.event,
     Object.entries(w).filter(([k]) => !left.has(k)).map(([k, v]) => `${k}=${v}`).join(" ")]), "none");
   fill(at("memory"), s.memory.map((m) => {
-    const shown = m.unit === "bytes" ? bytes : number;
+    const shown = m.unit === "bytes" ? size : number;
     const meter = element("meter");
     meter.max = m.limit || 1; meter.value = m.limit ? m.held : 0;
     return [m.name, [shown(m.held), "n"], [m.limit === null ? "none" : shown(m.limit), "n"], m.limit === null ? "" : meter];
@@ -95,7 +106,7 @@ function showStatus(s) {
 
 function showHosts(hosts) {
   fill(at("hosts"), hosts.map((h) => [h.host, [h.state, `word ${STATES[h.state] || ""}`], [number(h.queued), "n"], [number(h.fetched), "n"],
-    [h.in_flight, "n wide"], [h.delay_s ? span(h.delay_s) : "0", "n wide"], [h.until_at ? clock(h.until_at) : "", "wide"], h.why]), "none yet");
+    [h.in_flight, "n wide"], [duration(h.delay_s), "n wide"], [h.until_at ? clock(h.until_at) : "", "wide"], h.why]), "none yet");
 }
 
 const COLOURS = ["#3a86c8", "#8ab8d8", "#c8963a", "#c8603a", "#b3372f", "#8a5ac8", "#888888", "#444444"];
@@ -149,8 +160,8 @@ function plot(id, series, data, scale, least, steps) {
 function showHistory(h) {
   const words = Object.keys(h.outcomes);
   plot("plot-outcomes", words, [h.at, ...words.map((word) => h.outcomes[word])], number, 1, TENS);
-  plot("plot-bytes", ["bytes"], [h.at, h.bytes_per_s], bytes, 1024, TWOS);
-  plot("plot-latency", ["median", "95 %"], [h.at, h.p50_s, h.p95_s], seconds, 0.01, TENS);
+  plot("plot-bytes", ["bytes"], [h.at, h.bytes_per_s], size, 1024, TWOS);
+  plot("plot-latency", ["median", "95 %"], [h.at, h.p50_s, h.p95_s], duration, 0.01, TENS);
   plot("plot-connections", ["open", "requests each"], [h.at, h.connections, h.reuse], number, 4, TENS);
 }
 

@@ -11,8 +11,8 @@ from typing import assert_never
 
 from crawler.core.balance import Balance
 from crawler.core.enums import Exit, LeftReason, StoppedBy
+from crawler.core.formatting import count
 from crawler.core.models import Suspects
-from crawler.core.words import counted
 from crawler.engine.scheduling.backlog import unreadable
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Totals
@@ -35,8 +35,8 @@ class Left:
     example: str
 
     def __str__(self) -> str:
-        hosts = self.example if self.hosts == 1 else counted(self.hosts, "host")
-        return f"{counted(self.urls, 'URL')}{f' of {hosts}' if self.hosts else ''} {self.words}"
+        hosts = self.example if self.hosts == 1 else count(self.hosts, "host")
+        return f"{count(self.urls, 'URL')}{f' of {hosts}' if self.hosts else ''} {self.words}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from typing import Final, assert_never
 
 from crawler.core.clock import Clock
 from crawler.core.enums import FileLoss, Source, StoppedBy, TaskKind
+from crawler.core.formatting import count, duration, timestamp
 from crawler.core.models import Denied, Failed, Fetched, NotModified, RecordLocation, SinkFile
 from crawler.core.outcomes import failure_text, is_http_error
-from crawler.core.words import counted
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.monitoring.latency import LatencyMeters
 from crawler.engine.pages.response_processor import SkippedLink
@@ -24,7 +24,6 @@ from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import fetch_line
 from crawler.obs.logs import Logs
-from crawler.obs.timestamp import timestamp
 from crawler.sinks.base import SinkRecovered, Vanished
 from crawler.sinks.disk import ClosedFile, inspect
 
@@ -200,7 +199,7 @@ class EventLog:
         fields: dict[str, object] = {"name": file.name, "sink": file.sink, "how": vanished.how.value}
         fields |= {"bytes": file.committed_bytes, "urls": urls} | ({"place": place} if place else {})
         self._logs.emit(Event.FILE_LOST, fields)
-        again = f"{counted(urls, 'URL')} that {'was' if urls == 1 else 'were'} stored in it will be fetched again"
+        again = f"{count(urls, 'URL')} that {'was' if urls == 1 else 'were'} stored in it will be fetched again"
         again = again if urls else "no page was stored in it"
         match vanished.how:
             case FileLoss.MOVED:
@@ -260,7 +259,7 @@ class EventLog:
                 detail=reason,
             )
         elif self._disk_low_mono is not None:
-            self._tell(f"it can be stored again: the crawl goes on after {now - self._disk_low_mono:.0f} s")
+            self._tell(f"it can be stored again: the crawl goes on after {duration(now - self._disk_low_mono)}")
             self._logs.event(
                 Event.DISK_OK, path=str(self._output), free_bytes=free, paused_s=round(now - self._disk_low_mono, 1)
             )

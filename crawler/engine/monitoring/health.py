@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from crawler.core.clock import Clock
+from crawler.core.formatting import duration
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.monitoring.counters import CrawlCounters
@@ -62,7 +63,8 @@ class Health:
         stages = {worker.stage for worker in self._workers if worker.task is not None}
         if "fetch" in stages and still_s <= self._answer_s() + OWN_WORK_S:
             return ""
-        return f"nothing has happened for {still_s:.0f} s: {', '.join(sorted(stages)) or 'due URLs are not handed out'}"
+        where = ", ".join(sorted(stages)) or "due URLs are not handed out"
+        return f"nothing has happened for {duration(still_s)}: {where}"
 
     @property
     def is_alive(self) -> bool:

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from crawler.core.clock import Clock
 from crawler.core.enums import HostState
+from crawler.core.formatting import count, date_time, duration, local_time, rate, share, size
 from crawler.core.models import Origin
 from crawler.core.outage import PROBE_S
-from crawler.core.words import counted
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.monitoring.counters import CrawlCounters
@@ -29,7 +29,6 @@ from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
 from crawler.fetch.pool_statistics import PoolStats
 from crawler.frontier.base import Totals
-from crawler.obs.timestamp import timestamp
 
 CPU_BOUND_PERCENT: Final = 85.0
 _HOSTS_AT_LEAST_S: Final = 1.0  # counting hosts by state looks at each: not more often than this
@@ -207,9 +206,9 @@ class StatusView:
         now = self.status()
         state = "" if now.sentence.startswith(now.state) else f"{now.state}: "
         return (
-            f"{state}{now.sentence}; {counted(now.counts.pages, 'page')}, {now.rates.pages_per_s:.0f}/s, "
-            f"{now.urls['queued']:,} queued, {counted(now.hosts['total'], 'host')}, "
-            f"{counted(now.counts.errors, 'error')}"
+            f"{state}{now.sentence}; {count(now.counts.pages, 'page')}, {rate(now.rates.pages_per_s)}, "
+            f"{count(now.urls['queued'])} queued, {count(now.hosts['total'], 'host')}, "
+            f"{count(now.counts.errors, 'error')}"
         )
 
     @property
@@ -288,36 +287,37 @@ class StatusView:
     def _bottleneck(self, rates: Rates, in_flight: Sequence[InFlight], now: float) -> tuple[str, str]:
         """What a faster crawl would have to wait less for: the word, and a sentence."""
         if (reason := self._disk_reason()) or self._committer.uncommitted > 512:
-            unstored = counted(self._committer.uncommitted, "visit")
+            unstored = count(self._committer.uncommitted, "visit")
             return "disk", f"paused: {reason}" if reason else f"the disk: {unstored} unstored"
         if self._crawl.is_held:
             return "operator", "paused by its operator; `crawler resume` goes on"
         if self._crawl.is_draining:
             return "network", f"draining: {len(in_flight)} in flight"
         if (until_at := self._scheduler.valve.closed_until_at) is not None:
-            return "hours", f"outside fetch.hours, which open at {timestamp(until_at)[:16]}Z"
+            return "hours", f"outside fetch.hours, which open at {local_time(until_at)}"
         if self._books.outage.is_on:
             return "outage", self._outage_words(now)
         if rates.cpu_percent > CPU_BOUND_PERCENT:
-            return "cpu", f"the processor: {rates.cpu_percent:.0f} % of one core is in use"
+            return "cpu", f"the processor: {share(rates.cpu_percent / 100)} of one core is in use"
         if self._scheduler.valve.is_throttled:
-            return "bandwidth", f"fetch.bandwidth: {rates.bytes_per_s:,.0f} bytes a second come, and no more may"
+            return "bandwidth", f"fetch.bandwidth: {size(rates.bytes_per_s)}/s come, and no more may"
         asked = [one for one in in_flight if one.stage in ("connect", "first_byte", "body")]
         if len(asked) > 1:
             slowest = asked[0]
             return (
                 "network",
-                f"the network: {counted(len(asked), 'request')} wait for answers, the oldest for {slowest.age_s:.1f} s",
+                f"the network: {count(len(asked), 'request')} wait for answers, "
+                f"the oldest for {duration(slowest.age_s)}",
             )
         wait_s = self._scheduler.next_turn_s()
         if wait_s == NEVER and not in_flight:
             return "empty", self._empty_words()
         with_work = self.hosts_by_state().get("with_work", 0)
-        hosts = counted(with_work, "host")
+        hosts = count(with_work, "host")
         if wait_s == NEVER or wait_s <= 0:
             return "politeness", f"politeness: {hosts} with work, limited by politeness.delay"
         found = kept(self._books.hosts.values(), now)
-        next_turn = f"the next may be asked in {words_for(wait_s)}"
+        next_turn = f"the next may be asked in {duration(wait_s)}"
         blocked = sum(one.urls for one in found if one.by_operator)
         if 2 * blocked > sum(one.urls for one in found):
             return "operator", f"{'; '.join(told(found))}; {next_turn}"
@@ -326,12 +326,12 @@ class StatusView:
 
     def _outage_words(self, now: float) -> str:
         outage = self._books.outage
-        since = timestamp(self._clock.now() - (now - (outage.since_mono or now)))[:19]
+        since = date_time(self._clock.now() - (now - (outage.since_mono or now)))
         why = f" ({outage.last_error})" if outage.last_error else ""
-        hosts = counted(len(outage.failing), "host")
+        hosts = count(len(outage.failing), "host")
         return (
-            f"outage since {since}Z: {hosts} that answered before fail{why} and none answers; one request leaves "
-            f"every {PROBE_S:.0f} s until one does"
+            f"outage since {since} UTC: {hosts} that answered before fail{why} and none answers; one request leaves "
+            f"every {duration(PROBE_S)} until one does"
         )
 
     def _empty_words(self) -> str:
@@ -339,11 +339,11 @@ class StatusView:
         reasons = told(kept(self._books.hosts.values(), self._clock.mono()))
         waiting = self._totals().waiting
         if due is not None:
-            reasons.append(f"{waiting:,} due later, the first in {words_for(max(0.0, due - now_at))}")
+            reasons.append(f"{count(waiting)} due later, the first in {duration(due - now_at)}")
         if suspects := self._totals().suspect:
-            reasons.append(f"{counted(suspects, 'suspect')} left in parts that look endless (`crawler hosts` has them)")
+            reasons.append(f"{count(suspects, 'suspect')} left in parts that look endless (`crawler hosts` has them)")
         if (again_s := self._scheduler.revisit_s()) != NEVER:
-            reasons.append(f"the next revisit in {words_for(max(0.0, again_s))}")
+            reasons.append(f"the next revisit in {duration(again_s)}")
         return "nothing to do: " + ("; ".join(reasons) or "no URL is queued")
 
 
@@ -374,11 +374,3 @@ def connections_of(stats: PoolStats) -> Connections:
 def _plain(counts: Mapping[Any, int]) -> dict[str, int]:
     """A copy with words for keys, not members of an enumeration: JSON knows no such keys."""
     return {str(word): count for word, count in counts.items()}
-
-
-def words_for(seconds: float) -> str:
-    """A duration for a person: "0.4 s", "8 min", "3 h", "2 d"."""
-    for unit_s, unit in ((86_400.0, "d"), (3_600.0, "h"), (60.0, "min")):
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"

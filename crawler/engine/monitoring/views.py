@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from crawler.core.clock import Clock
+from crawler.core.formatting import timestamp
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.monitoring.counters import CrawlCounters
@@ -17,7 +18,6 @@ from crawler.engine.scheduling.ready_queue import NEVER
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.pool_statistics import PoolStats
 from crawler.frontier.base import Frontier, Totals
-from crawler.obs.timestamp import timestamp
 
 _RATE_OVER_S = 5.0
 

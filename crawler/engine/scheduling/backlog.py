@@ -7,7 +7,7 @@ have to go first.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from crawler.core.words import counted, unreadable_robots
+from crawler.core.formatting import count, unreadable_robots
 from crawler.engine.scheduling.host import Host
 
 _SHOWN = 3
@@ -60,11 +60,11 @@ def unreadable(host: Host) -> str:
 def told(found: Sequence[Backlog]) -> list[str]:
     """A line for each of the commonest reasons: "5,233 URLs of 1 host blocked by the operator …"."""
     shown = len(found) if len(found) <= _SHOWN + 1 else _SHOWN  # a line saying "1 more" would take the place of the one
-    lines = [f"{counted(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:shown]]
+    lines = [f"{count(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:shown]]
     if rest := found[shown:]:
-        lines.append(f"{sum(one.urls for one in rest):,} more for {counted(len(rest), 'other reason')}")
+        lines.append(f"{count(sum(one.urls for one in rest))} more for {count(len(rest), 'other reason')}")
     return lines
 
 
 def _hosts(one: Backlog) -> str:
-    return one.example if one.hosts == 1 else counted(one.hosts, "host")
+    return one.example if one.hosts == 1 else count(one.hosts, "host")

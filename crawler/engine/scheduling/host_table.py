@@ -12,6 +12,7 @@ from typing import assert_never
 
 from crawler.core.clock import Clock
 from crawler.core.enums import ErrorType, HostState, TaskKind
+from crawler.core.formatting import timestamp
 from crawler.core.models import (
     Failed,
     Fetched,
@@ -50,7 +51,6 @@ from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
-from crawler.obs.timestamp import timestamp
 
 OnEvent = Callable[[Event, dict[str, object]], None]
 _PACE_SLACK = 0.8  # a pace that is as good as the stored one is not stored anew

@@ -11,8 +11,8 @@ from typing import Final
 import orjson
 
 from crawler.core.enums import TaskKind
+from crawler.core.formatting import count, counts
 from crawler.core.url import every_key_of, first_key_of, parse
-from crawler.core.words import counted
 from crawler.frontier.sqlite.store_reader import StoreReader
 
 _GATHER: Final = """
@@ -84,7 +84,7 @@ class Auditor(StoreReader):
         told = {word: n for word, n in orjson.loads(self.meta("totals") or "{}").items() if word != "hosts" and n}
         found: dict[str, int] = dict(self._execute("SELECT state, count(*) FROM url GROUP BY state"))
         if told != found:
-            yield f"totals say {_words(told)}; there are {_words(found)}"
+            yield f"totals say {counts(told) or 'none'}; there are {counts(found) or 'none'}"
         marks, forgotten = self.marks(), found.get("forgotten", 0)
         if not 0 <= marks <= forgotten:
             yield f"of {forgotten} rows of forgotten URLs, {marks} are said to be marks beside another"
@@ -92,7 +92,7 @@ class Auditor(StoreReader):
             yield f"host {host}: {queued} queued by its counter, {by_urls} by its URLs"
         lost = self._get(_LOST, ())
         if lost:
-            yield f"{counted(lost, 'URL')} without a time to wait for: never to be fetched"
+            yield f"{count(lost, 'URL')} without a time to wait for: never to be fetched"
 
     def sink_files(self) -> list[tuple[int, str, str, str, int]]:
         """id, sink, name, state, committed bytes."""
@@ -133,7 +133,7 @@ class Auditor(StoreReader):
             else:
                 yield f"{url}: digest {digest} in the store, {archived} in {name} at byte {at}"
         for url, times, visits in self._execute(_TWICE):
-            yield f"{url}: archived {counted(times, 'time')} in {counted(visits, 'visit')}"
+            yield f"{url}: archived {count(times, 'time')} in {count(visits, 'visit')}"
         for url, name, at in self._execute(_UNKNOWN):
             if not self._knows(url):
                 yield f"{url}: archived in {name} at byte {at}, and unknown to the store"
@@ -158,7 +158,3 @@ class Auditor(StoreReader):
         marks = ",".join("?" * len(keys))
         sql = f"SELECT 1 FROM known WHERE host = ? AND hash IN ({marks}) LIMIT 1"  # noqa: S608 - question marks
         return host is not None and self._get(sql, (host["id"], *keys)) is not None
-
-
-def _words(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {word}" for word, count in sorted(counts.items())) or "none"

@@ -8,9 +8,7 @@ from typing import Any
 
 from crawler.core.enums import DenyReason
 from crawler.core.models import Origin
-from crawler.core.words import counted
 from crawler.frontier.sqlite.store_reader import Row
-from crawler.inspection.log.moments import span_text
 from crawler.obs.fetch_line import redact, redact_text
 
 
@@ -117,11 +115,3 @@ def reason_of(word: str) -> DenyReason | None:
 def url_of(host: Row | None, row: Row) -> str:
     origin = "" if host is None else str(Origin(host["scheme"], host["host"], host["port"]))
     return f"{origin}{row['target']}"
-
-
-def ago(seconds: float) -> str:
-    return f"{span_text(seconds)} ago" if seconds >= 1 else "just now"
-
-
-def times(count: int, noun: str) -> str:
-    return counted(count, noun)

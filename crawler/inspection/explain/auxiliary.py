@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from crawler.core.enums import TaskKind
+from crawler.core.formatting import ago, wall_time
 from crawler.core.url import kind_key_of, target_of
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain.answer import Case, Explanation, ago
-from crawler.inspection.log.moments import at_text
+from crawler.inspection.explain.answer import Case, Explanation
 from crawler.inspection.log.query import Line
 from crawler.inspection.log.ranges import epoch
 
@@ -78,7 +78,7 @@ def tell(answer: Explanation, errands: Iterable[AuxiliaryVisit], now: float) -> 
     for one in errands:
         if one.kind in told:
             continue
-        when = "not yet" if one.at is None else f"{at_text(one.at, now)}, {ago(now - one.at)}"
+        when = "not yet" if one.at is None else f"{wall_time(one.at, now)}, {ago(now - one.at)}"
         words = _WORDS.get(one.kind, one.kind.value)
         answer.add("asked", "", f"for as {words}: {one.said} ({when})", kind=one.kind.value, at=one.at, **one.facts)
         if not answer.known and not told and not answer.headline.startswith("asked for"):

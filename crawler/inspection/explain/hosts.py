@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.enums import HostState
+from crawler.core.formatting import count, unreadable_robots
 from crawler.core.models import Origin
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import host_delay, politeness_key
-from crawler.core.words import counted, unreadable_robots
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
@@ -102,8 +102,8 @@ def views(
             suspects=sum(suspects.get(row["id"], ())),
         )
         if view.suspects:
-            templates = counted(len(suspects[row["id"]]), "URL template")
-            traps = f"{counted(view.suspects, 'URL')} of {templates} left as endless"
+            templates = count(len(suspects[row["id"]]), "URL template")
+            traps = f"{count(view.suspects, 'URL')} of {templates} left as endless"
             view.why = f"{why}; {traps}" if why else traps
         tally = tallies.get(origin.host)
         if tally is not None:

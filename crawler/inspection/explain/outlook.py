@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.enums import DenyReason, UrlState
+from crawler.core.formatting import ago, count, duration, wall_time
 from crawler.core.politeness import host_delay
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
-from crawler.inspection.explain.answer import Case, Explanation, ago, denial_words, reason_of, times
-from crawler.inspection.log.moments import at_text, span_text
+from crawler.inspection.explain.answer import Case, Explanation, denial_words, reason_of
 from crawler.inspection.rules import Rules
 
 AHEAD_LIMIT: Final = 100_000  # queued URLs of the host that are counted: some 10 ms
@@ -42,7 +42,7 @@ class Outlook:
                 self._denied()
             case UrlState.GAVE_UP:
                 answer.verdict = "gave_up"
-                answer.headline = f"not fetched: given up after {times(answer.attempts, 'attempt')}: {self._error()}"
+                answer.headline = f"not fetched: given up after {count(answer.attempts, 'attempt')}: {self._error()}"
                 answer.next_text = self._visited_again(due) if due else "nothing by itself"
             case UrlState.WAITING:
                 answer.verdict, answer.next_at = "waiting", due
@@ -68,7 +68,7 @@ class Outlook:
         answer, visit = self.answer, self.case.visit
         answer.verdict = "fetched"
         assert visit is not None
-        when = f"{at_text(visit['last_at'], self.now)}, {ago(self.now - visit['last_at'])}"
+        when = f"{wall_time(visit['last_at'], self.now)}, {ago(self.now - visit['last_at'])}"
         error = f", {visit['last_error']}" if visit["last_error"] else ""
         answer.headline = f"fetched: status {visit['last_status']}{error} ({when})"
         if self.reader is not None and visit["warc_file"] is not None:
@@ -76,7 +76,7 @@ class Outlook:
             if file is not None:
                 name = _name_of(file)
                 content, facts = self._content(visit)
-                text = f"warc/{name} at byte {visit['warc_offset']:,}, {content or visit['digest'] or 'no digest'}"
+                text = f"warc/{name} at byte {count(visit['warc_offset'])}, {content or visit['digest'] or 'no digest'}"
                 answer.add("archive", "", text,
                            file=file["name"], offset=visit["warc_offset"], digest=visit["digest"], **facts)  # fmt: skip
         answer.next_at = due
@@ -93,7 +93,7 @@ class Outlook:
         if file is None:
             return f"{kind}: the content is in a file that is not known any more", {}
         name = _name_of(file)
-        place = f"warc/{name} at byte {visit['content_offset']:,}"
+        place = f"warc/{name} at byte {count(visit['content_offset'])}"
         facts = {"content_file": file["name"], "content_offset": visit["content_offset"]}
         return f"{kind}: the content is in {place}, {visit['digest'] or 'no digest'}", facts
 
@@ -105,7 +105,7 @@ class Outlook:
         answer.deny_reason = stored or None
         answer.headline = f"not fetched: {denial_words(reason_of(stored), rule)}"
         if not case.denials:
-            was = at_text(visit["last_at"], self.now) if visit is not None and visit["last_at"] else "then"
+            was = wall_time(visit["last_at"], self.now) if visit is not None and visit["last_at"] else "then"
             answer.headline += f" ({was}; the rules now allow it)"
             answer.next_text = "judged again when the crawl sweeps what newer rules may bring back"
             return
@@ -133,22 +133,22 @@ class Outlook:
             return
         visits = self.case.visit["visits"] if self.case.visit is not None and "visits" in self.case.visit else 0
         if visits:
-            answer.headline = f"fetched {times(visits, 'time')} so far; queued to be visited again"
+            answer.headline = f"fetched {count(visits, 'time')} so far; queued to be visited again"
         elif answer.attempts:
             answer.headline = f"not fetched yet: queued to be tried again after {self._error()}"
         else:
             answer.headline = "not fetched yet: queued"
         ahead = self.reader.ahead(row, AHEAD_LIMIT) if self.reader is not None else 0
         many = "more than " if ahead >= AHEAD_LIMIT else ""
-        text = f"{many}{ahead:,} of this host go before it" if ahead else "first in the queue of its host"
+        text = f"{many}{count(ahead)} of this host go before it" if ahead else "first in the queue of its host"
         wait = max(0.0, case.rest_until - self.now)
         if self.rules is not None:
             delay = host_delay(self.rules.politeness, case.robots["crawl_delay_s"] if case.robots is not None else None)
             wait += ahead * delay
-            text += f", one each {span_text(delay)}" if delay and ahead else ""
+            text += f", one each {duration(delay)}" if delay and ahead else ""
         if wait >= 1:
             answer.next_at = self.now + wait
-            text += f": in {span_text(wait)} at the earliest"
+            text += f": in {duration(wait)} at the earliest"
         if case.rest_until > self.now:
             answer.headline += f"; its host rests ({case.rest_reason})"
         answer.next_text = text
@@ -185,7 +185,7 @@ class Outlook:
     def _when(self, at: float) -> str:
         if at <= self.now:
             return "as soon as its host may be asked"
-        return f"in {span_text(at - self.now)} ({at_text(at, self.now)})"
+        return f"in {duration(at - self.now)} ({wall_time(at, self.now)})"
 
 
 def _name_of(file: Row) -> str:

@@ -11,20 +11,19 @@ import orjson
 
 from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import DenyReason, Source
+from crawler.core.formatting import ago, count, duration, unreadable_robots, wall_time
 from crawler.core.models import Denied, Origin
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
 from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, session_ids, target_of, typed
 from crawler.core.url_templates import templates_of
-from crawler.core.words import unreadable_robots
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain import auxiliary
-from crawler.inspection.explain.answer import Case, Explanation, ago, denial_words, times, url_of
+from crawler.inspection.explain.answer import Case, Explanation, denial_words, url_of
 from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
 from crawler.inspection.explain.outlook import Outlook
-from crawler.inspection.log.moments import at_text, span_text
 from crawler.inspection.rules import Rules
 
 MAX_CHAIN: Final = 30  # pages shown on the way from the seed
@@ -129,7 +128,7 @@ class Inquiry:
             chain.append(url_of(host, above))
             via = above["via"]
         words = _SOURCES.get(row["source"], row["source"])
-        when = at_text(row["found_at"], self._now)
+        when = wall_time(row["found_at"], self._now)
         where = f" via {chain[0]}" if chain else ""
         answer.add(
             "found", "", f"{when} as {words}{where}, depth {row['depth']}",
@@ -176,7 +175,7 @@ class Inquiry:
         blocks.load(self._reader.blocks())
         block = blocks.covers(host)
         if block is not None:
-            when = at_text(block.at, self._now)
+            when = wall_time(block.at, self._now)
             text = f"{block.kind} {block.name} was blocked {when}: {block.reason or 'no reason given'}"
             case.denials.append((None, text))
             case.is_closed = True
@@ -230,9 +229,9 @@ class Inquiry:
         }
         if robots["verdict"] == "unreachable":
             since = robots["failing_since"] or robots["fetched_at"]
-            again = at_text(robots["expires_at"], self._now)
+            again = wall_time(robots["expires_at"], self._now)
             words = unreadable_robots(robots["status_code"], robots.get("error")).removeprefix("robots.txt")
-            text = f"{file}{words} since {at_text(since, self._now)}; asked again at {again}"
+            text = f"{file}{words} since {wall_time(since, self._now)}; asked again at {again}"
             facts["error_type"] = robots.get("error")
             case.denials.append((DenyReason.ROBOTS_UNREACHABLE, text))
             answer.add("robots", "wait", text, **facts)
@@ -259,7 +258,7 @@ class Inquiry:
         versions = self._reader.robots_versions(case.host["id"])
         if len(versions) < 2:
             return ""
-        return f", changed {times(len(versions) - 1, 'time')}, last {at_text(versions[0]['fetched_at'], self._now)}"
+        return f", changed {count(len(versions) - 1, 'time')}, last {wall_time(versions[0]['fetched_at'], self._now)}"
 
     def _trap_step(self, answer: Explanation, case: Case) -> None:
         """Whether it belongs to a part of its host that looks endless."""
@@ -274,12 +273,12 @@ class Inquiry:
         for row in self._reader.templates(case.host["id"], names):
             name, since = row["template"], row["since_at"]
             if row["released_at"] is not None:
-                text = f'"{name}" was suspected, released {at_text(row["released_at"], self._now)}'
+                text = f'"{name}" was suspected, released {wall_time(row["released_at"], self._now)}'
                 answer.add("trap", "ok", text, template=name, released_at=row["released_at"])
                 return
             if suspect or since is not None:
-                when = f" since {at_text(since, self._now)}" if since is not None else ""
-                spent = f"; {times(row['spent'], 'suspect')} fetched led to more of the same" if row["spent"] else ""
+                when = f" since {wall_time(since, self._now)}" if since is not None else ""
+                spent = f"; {count(row['spent'], 'suspect')} fetched led to more of the same" if row["spent"] else ""
                 text = f'"{name}" looks endless{when}: its pages are alike{spent}'
                 answer.add("trap", "WAIT", text, template=name, spent=row["spent"])
                 return
@@ -297,10 +296,10 @@ class Inquiry:
             if limit is None:
                 continue
             is_spent = spent >= limit
-            text = f"{name} = {limit:,}, {'all of them used' if is_spent else f'{spent:,} used'}"
+            text = f"{name} = {count(limit)}, {'all of them used' if is_spent else f'{count(spent)} used'}"
             answer.add("budget", "DENY" if is_spent else "ok", text, budget=name, limit=limit, used=spent)
             if is_spent:
-                case.denials.append((None, f"{name} = {limit:,} is reached"))
+                case.denials.append((None, f"{name} = {count(limit)} is reached"))
 
     def _host_step(self, answer: Explanation, case: Case) -> None:
         if self._reader is None or case.host is None:
@@ -311,7 +310,7 @@ class Inquiry:
         rest = self._reader.rest(key)
         if rest is not None and rest["until_at"] > self._now:
             case.rest_until, case.rest_reason = rest["until_at"], rest["reason"]
-            until = f"{at_text(rest['until_at'], self._now)} (in {span_text(rest['until_at'] - self._now)})"
+            until = f"{wall_time(rest['until_at'], self._now)} (in {duration(rest['until_at'] - self._now)})"
             strikes = f", {rest['strikes']} times in a row" if rest["strikes"] > 1 else ""
             eta = self._queue_eta(case, key)
             text = f"{key} rests until {until}: {rest['reason']}{strikes}{self._eta_text(case, eta)}"
@@ -319,7 +318,7 @@ class Inquiry:
                        strikes=rest["strikes"], eta_s=eta)  # fmt: skip
             return
         host = case.host
-        text = f"{host['queued']:,} queued, {host['ok']:,} ok, {host['errors']:,} not ok"
+        text = f"{count(host['queued'])} queued, {count(host['ok'])} ok, {count(host['errors'])} not ok"
         if host["last_at"] is not None:
             text += f", last asked {ago(self._now - host['last_at'])}"
         eta = self._queue_eta(case, key)
@@ -348,7 +347,7 @@ class Inquiry:
     def _eta_text(case: Case, eta: float | None) -> str:
         if not eta or case.host is None:
             return ""
-        return f"; the queue is done in {span_text(eta)} at the earliest"
+        return f"; the queue is done in {duration(eta)} at the earliest"
 
     def _deny(self, answer: Explanation, case: Case, name: str, denied: Denied, text: str, **facts: Any) -> None:
         case.denials.append((denied.reason, denied.rule))

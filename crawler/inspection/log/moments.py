@@ -1,4 +1,4 @@
-"""Times as a person gives them ("10m", "09:30", "yesterday") and as they are shown to one. All in UTC, like the log."""
+"""Parse a time as a person writes it: "10m", "09:30", "yesterday". All in UTC, like the log."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -39,25 +39,3 @@ def parse_moment(text: str, now: float) -> float:
     except ValueError:
         raise ValueError(f'{text!r} is no time: "10m", "09:30", "yesterday" or "2026-11-25T09:30" (UTC)') from None
     return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
-
-
-def at_text(at: float, now: float) -> str:
-    """A time of day, with the date where it is another day's: "09:44:10", "11-24 09:44:10", "2025-11-24 09:44"."""
-    moment, present = datetime.fromtimestamp(at, UTC), datetime.fromtimestamp(now, UTC)
-    if moment.date() == present.date():
-        return f"{moment:%H:%M:%S}"
-    return f"{moment:%m-%d %H:%M:%S}" if moment.year == present.year else f"{moment:%Y-%m-%d %H:%M}"
-
-
-def span_text(seconds: float) -> str:
-    """A length of time in its two largest units: "0.4s", "42s", "8m", "8m 20s", "2h 05m", "3d 4h"."""
-    if seconds < 10:
-        return f"{max(0.0, seconds):.1f}s".replace(".0s", "s")
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3_600:
-        return f"{whole // 60}m" + (f" {whole % 60:02d}s" if whole % 60 else "")
-    if whole < 86_400:
-        return f"{whole // 3_600}h" + (f" {whole % 3_600 // 60:02d}m" if whole % 3_600 >= 60 else "")
-    return f"{whole // 86_400}d" + (f" {whole % 86_400 // 3_600}h" if whole % 86_400 >= 3_600 else "")

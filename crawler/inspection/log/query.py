@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from crawler.core.formatting import count, printable
 from crawler.core.scope import compile_pattern
 from crawler.core.url import seed
 from crawler.inspection.log.ranges import cut, epoch, select
@@ -167,11 +168,8 @@ class Matcher:
         """What a person is told of lines that could not be read; nothing if all could."""
         if not self.malformed:
             return []
-        sample = "".join(
-            char if char.isprintable() else "�" for char in self.first_malformed[:60].decode("utf-8", "replace")
-        )
-        lines = "line is" if self.malformed == 1 else "lines are"
-        return [f"{name}: {self.malformed:,} {lines} no JSON and left out, the first: {sample}"]
+        sample = printable(self.first_malformed[:60].decode("utf-8", "replace"))
+        return [f"{name}: left out {count(self.malformed, 'line')} without valid JSON, the first: {sample}"]
 
 
 def _holding(block: bytes, needle: bytes) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, Group, RenderableType
 
-from crawler.cli.progress import REFRESH_S, Progress, count, duration, panel, rate, size, summary_table
+from crawler.cli.progress import REFRESH_S, Progress, panel, summary_table
 from crawler.engine.monitoring.snapshot import Snapshot
 
 SNAPSHOT = Snapshot(
@@ -47,7 +47,7 @@ def test_the_panel() -> None:
         "  responses    12,345 · 329.7 MiB · 2 errors · 14 denied",
         "  queue        28,345 due · 12 later · 8 in flight",
         "  hosts        31 · 2 resting",
-        "  connections  8 open of 35 · 354.3 requests each · 35 TLS, 19 resumed",
+        "  connections  8 open of 35 · 354 requests each · 35 TLS, 19 resumed",
         "  links        1,234,567 found · 40,200 new",
         "  last         https://e.org/a?token=***",
     ]
@@ -64,7 +64,7 @@ def test_hours_are_told_with_their_end() -> None:
     """By the local clock, as they are configured."""
     until_at = time.mktime((2026, 11, 25, 22, 0, 0, 0, 0, -1))
     first = drawn(panel(replace(SNAPSHOT, state="off_hours", until_at=until_at)))[0]
-    assert first == "● outside fetch.hours until Wed 22:00  1 min 20 s"
+    assert first == f"● outside fetch.hours until Wed 22:00 {time.localtime(until_at).tm_zone}  1 min 20 s"
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
@@ -157,9 +157,9 @@ def test_the_summary() -> None:
         "                        4 backoff)",
         "links        1,234,567  40,200 new",
         "hosts               31",
-        "connections         35  354.3 requests each",
+        "connections         35  354 requests each",
         "handshakes          35  19 resumed",
-        "CPU             12.3 s  117.7 MiB memory at most",
+        "CPU               12 s  117.7 MiB memory at most",
         "ended        URLs are left that are not to be asked for yet",
         "output       /srv/crawl",
     ]
@@ -171,19 +171,3 @@ def test_a_summary_without_lists() -> None:
     lines = drawn(summary_table({**bare, "stopped_by": "boredom"}))
     assert lines[1] == "responses       12,345  32 auxiliary"
     assert lines[-2] == "ended        boredom"
-
-
-@pytest.mark.parametrize(
-    ("shown", "expected"),
-    [
-        (count(0), "0"), (count(1234567), "1,234,567"),
-        (rate(0), "0.0/s"), (rate(99.94), "99.9/s"), (rate(1234.5), "1,234/s"),
-        (size(0), "0 bytes"), (size(1023), "1023 bytes"), (size(1024), "1.0 KiB"), (size(1536), "1.5 KiB"),
-        (size(5 * 1024**3), "5.0 GiB"), (size(3 * 1024**4), "3.0 TiB"),
-        (duration(0.84), "0.8 s"), (duration(42.9), "42 s"), (duration(185), "3 min 05 s"),
-        (duration(7_620), "2 h 07 min"), (duration(4 * 86_400 + 3 * 3_600), "4 d 03 h"),
-    ],
-)  # fmt: skip
-def test_units(shown: str, expected: str) -> None:
-    """As a person would write them."""
-    assert shown == expected

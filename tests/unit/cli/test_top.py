@@ -38,9 +38,9 @@ def test_a_screen_says_what_is_waited_for_and_what_is_in_flight() -> None:
     """State, the sentence that names the bottleneck, the oldest flights with age and stage, hosts, warnings."""
     text = "\n".join(shown())
     for words in (
-        "news is crawling  up 1h", "politeness: 3 hosts with work", "8,123", "12.4 requests each",
+        "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123", "12.4 requests each",
         "1 error, 13 HTTP errors, 1 denied", "1 in backoff",
-        "30.0 s  first_byte       #0.5", "backoff 8m", "429 Retry-After 480", "09:00:00  loop_lag lag_ms=300",
+        "30 s  first_byte       #0.5", "backoff 8 min", "429 Retry-After 480", "09:00:00  loop_lag lag_ms=300",
     ):  # fmt: skip
         assert words in text, words
     assert "\x1b" not in text

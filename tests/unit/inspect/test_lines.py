@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 import pytest
 
+from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.query import Matcher, Query, last, matching
 from crawler.inspection.log.ranges import Stretch, cut, last_time, newest, select, shares
 from crawler.inspection.log.rotated_log import RotatedLog
-from crawler.obs.timestamp import timestamp
 from tests.support.loglines import BEGIN_AT, fetch_lines, write
 
 LINES = list(fetch_lines(3_000, hosts=20, per_s=2.0))  # 25 minutes
@@ -126,7 +126,7 @@ def test_lines_that_are_no_json_are_counted_and_said(tmp_path: Path) -> None:
         matcher = Matcher(Query())
         assert [line for _, line in matching(parts, matcher)] == [{"ts": "2026"}, {"a": 1}]
         (said,) = matcher.said("fetch.jsonl")
-    assert said == "fetch.jsonl: 3 lines are no JSON and left out, the first: �[31mrubbish"
+    assert said == "fetch.jsonl: left out 3 lines without valid JSON, the first: �[31mrubbish"
 
 
 def test_a_bad_pattern_is_refused_before_anything_is_read() -> None:

@@ -135,11 +135,12 @@ def step(answer: Explanation, name: str) -> tuple[str, str]:
         ("gone", "fetched", "fetched: status 404", "nothing: it is fetched once"),
         ("queued", "queued", "not fetched yet: queued", "first in the queue of its host"),
         ("behind", "queued", "not fetched yet: queued",
-         "1 of this host go before it, one each 2s: in 2s at the earliest"),
-        ("waiting", "waiting", "not fetched yet: attempt 1 failed (first_byte_timeout: 30 s)", "tried again in 4m 59s"),
+         "1 of this host go before it, one each 2 s: in 2 s at the earliest"),
+        ("waiting", "waiting", "not fetched yet: attempt 1 failed (first_byte_timeout: 30 s)",
+         "tried again in 4 min 59 s"),
         ("gave-up", "gave_up", "not fetched: given up after 5 attempts: first_byte_timeout: 30 s", "nothing by itself"),
         ("private/x", "denied", 'not fetched: denied by robots.txt, line 6 "Disallow: /private"',
-         "robots.txt is read again in 21h 59m"),
+         "robots.txt is read again in 21 h 59 min"),
         ("old", "denied", 'line 6 "Disallow: /old" (09:00:00; the rules now allow it)', "judged again"),
         ("no/z", "queued", 'not fetched: out of scope: crawler.toml:15  exclude "/no/**"', "it will be denied"),
     ],
@@ -195,7 +196,7 @@ def test_the_steps_show_their_evidence(store: Path) -> None:
     """File and line of the scope rule, line of robots.txt, place in the archive, the way from the seed."""
     told = ask(store, f"{SEED}private/open/y")
     assert step(told, "scope") == ("ok", 'crawler.toml:14  include "e.org/**"')
-    assert step(told, "robots") == ("ok", 'https://e.org/robots.txt line 5 "Allow: /private/open" (read 2h ago)')
+    assert step(told, "robots") == ("ok", 'https://e.org/robots.txt line 5 "Allow: /private/open" (read 2 h ago)')
     assert step(told, "found") == ("", "09:00:00 as a link via https://e.org/, depth 1")
     told = ask(store, SEED)
     assert step(told, "archive") == ("", "warc/w.warc.gz.open at byte 3, sha256:AA")
@@ -250,7 +251,7 @@ def test_a_host_whose_robots_txt_fails_is_held(store: Path) -> None:
     assert told.verdict == "queued"
     assert told.deny_reason == "robots_unreachable"
     assert "cannot be read (status 503) since 08:00:00; asked again at 09:09:00" in step(told, "robots")[1]
-    assert "in 8m 59s" in told.next_text
+    assert "in 8 min 59 s" in told.next_text
 
 
 async def test_why_robots_txt_cannot_be_read_is_said(tmp_path: Path) -> None:
@@ -324,8 +325,8 @@ async def test_a_resting_host_is_told_with_its_reason(tmp_path: Path) -> None:
     await frontier.close(clean=True)
     told = ask(tmp_path / "frontier.db", "https://www.slow.edu/", Rules(seed_hosts=("www.slow.edu",)), now=NOW)
     assert step(told, "host") == (
-        "wait", "slow.edu rests until 09:08:00 (in 8m): 429 Retry-After 480, 2 times in a row"
-            "; the queue is done in 8m 01s at the earliest",
+        "wait", "slow.edu rests until 09:08:00 (in 8 min): 429 Retry-After 480, 2 times in a row"
+            "; the queue is done in 8 min 01 s at the earliest",
     )  # fmt: skip
     assert told.headline == "not fetched yet: queued; its host rests (429 Retry-After 480)"
     assert told.next_at == NOW + 480
@@ -488,7 +489,7 @@ async def test_a_revisit_and_a_robots_txt_that_changed_are_told(tmp_path: Path) 
         await frontier.settle(batch(visit(robots_task, robots=record)))
     await frontier.settle(batch(visit(seed, next_at=NOW + 10)))
     told = ask(path, SEED)
-    assert told.next_text == "visited again in 9s (09:00:10)"
+    assert told.next_text == "visited again in 9 s (09:00:10)"
     await frontier.promote_revisits(now=NOW + 11, limit=9)
     told = ask(path, SEED, now=NOW + 12)
     assert told.headline == "fetched 1 time so far; queued to be visited again"
@@ -543,14 +544,14 @@ async def test_what_was_asked_for_as_something_else_than_a_page_is_told(tmp_path
     robots_task = Task(id=0, url=f"{SEED}robots.txt", kind=TaskKind.ROBOTS)
     await frontier.settle(batch(visit(robots_task, robots=RobotsRecord("rules", 200, b"", NOW, NOW + 9))))
     told = ask(path, f"{SEED}map.xml")
-    assert told.headline.startswith("asked for as a sitemap, not as a page: status 200 (09:00:00, 1s ago); as a page")
+    assert told.headline.startswith("asked for as a sitemap, not as a page: status 200 (09:00:00, 1 s ago); as a page")
     assert told.verdict == "would_fetch"
     assert ask(path, f"{SEED}news").headline.startswith("is to be asked for as a feed, not as a page: queued (not yet)")
     robots = ask(path, f"{SEED}robots.txt")
     assert robots.headline.startswith("asked for as robots.txt, not as a page: status 200, rules (09:00:00")
     both = ask(path, f"{SEED}both")
     assert both.headline.startswith("fetched: status 404")
-    assert step(both, "asked") == ("", "for as a sitemap: status 200 (09:00:00, 1s ago)")
+    assert step(both, "asked") == ("", "for as a sitemap: status 200 (09:00:00, 1 s ago)")
     assert not any(one.name == "asked" for one in ask(path, f"{SEED}other").steps)
     await frontier.close(clean=True)
 

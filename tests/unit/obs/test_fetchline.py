@@ -12,6 +12,7 @@ from crawler.core.enums import (
     TruncatedReason,
     UrlState,
 )
+from crawler.core.formatting import timestamp
 from crawler.core.models import (
     BytesBody,
     ConnectionInfo,
@@ -33,7 +34,6 @@ from crawler.core.models import (
 )
 from crawler.obs.fetch_line import fetch_line, next_of
 from crawler.obs.log_files import encode_line
-from crawler.obs.timestamp import timestamp
 
 AT = 1_795_424_400.1234
 TASK = Task(
