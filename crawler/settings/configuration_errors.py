@@ -20,7 +20,8 @@ _SHOWN_WIDTH: Final = 120  # columns of a source line; a longer one is cut aroun
 class Problem:
     """One fault. `file` may be "-o key=value" or "environment NAME"; line and column count from 1, 0 where unknown.
 
-    `source_line` is the line as written, empty where there is none; `hint` is a sentence or empty.
+    `source_line` is the line as written, empty where there is none; `hint` is a sentence or empty. A warning does not
+    stop anything.
     """
 
     file: str
@@ -29,6 +30,7 @@ class Problem:
     message: str
     source_line: str = ""
     hint: str = ""
+    is_warning: bool = False
 
     @property
     def place(self) -> str:

@@ -5,8 +5,8 @@ together. A later layer replaces a key whole; lists and tables are not joined. I
 every check, and the origin of each key is known.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,8 @@ from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, re
 from crawler.settings.seeds import read_seed_file
 from crawler.settings.settings import Mode, Settings
 from crawler.settings.show import DEFAULT_ORIGIN, Shown, masked
-from crawler.settings.sources import Given, Named, ValueSource, conf_d, from_environment, from_overrides, read_toml
+from crawler.settings.sources import Given, ValueSource, conf_d, from_environment, from_overrides, read_toml
+from crawler.settings.toml_positions import Path as KeyPath
 
 # What says where a crawl is, and what its usual directory is named after.
 _PLACE_KEYS: Final = frozenset(("output.directory", "frontier.path", "log.directory", "admin.socket"))
@@ -43,12 +44,15 @@ class Loaded:
 
 def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], mode: Mode) -> Loaded:
     """Read and check the configuration. Raises ConfigurationError with everything that is wrong."""
-    read = _read(path, overrides, environ, mode)
-    if read.problems:
-        raise ConfigurationError(in_order(read.problems))
-    sources = read.sources
-    origins = {key: sources[key].place(tuple(key.split("."))) if key in sources else DEFAULT_ORIGIN for key in keys()}
-    return Loaded(read.settings, origins, read.warnings)
+    layers = _Layers()
+    settings = layers.read(path, overrides, environ, mode)
+    if errors := layers.errors():
+        raise ConfigurationError(errors)
+    origins = {
+        key: layers.sources[key].place(_path(key)) if key in layers.sources else DEFAULT_ORIGIN for key in keys()
+    }
+    warnings = [one.headline + (f" ({one.hint})" if one.hint else "") for one in layers.problems]
+    return Loaded(settings, origins, warnings)
 
 
 def load_place(
@@ -59,165 +63,145 @@ def load_place(
 
     Raises ConfigurationError where one of those cannot be read, nor a file whole, nor an override.
     """
-    read = _read(path, overrides, environ, "crawl", with_secrets=False)
-    problems = in_order(read.problems)
-    needed = _PLACE_KEYS if "output.directory" in read.sources else _PLACE_KEYS | _USUAL_PLACE_KEYS
-    is_unnamed = not needed.isdisjoint(read.bad)
-    if not read.is_whole or is_unnamed or any(problem.file.startswith("-o ") for problem in problems):
-        raise ConfigurationError(problems)
-    return read.settings, problems
+    layers = _Layers()
+    settings = layers.read(path, overrides, environ, "crawl", with_secrets=False)
+    errors = layers.errors()
+    needed = _PLACE_KEYS if "output.directory" in layers.sources else _PLACE_KEYS | _USUAL_PLACE_KEYS
+    if not (layers.is_whole and layers.refused.isdisjoint(needed)) or any(one.file.startswith("-o ") for one in errors):
+        raise ConfigurationError(errors)
+    return settings, errors
 
 
-@dataclass(frozen=True, slots=True)
-class _Read:
-    """What became of the layers. `bad`: keys whose last value cannot be; `is_whole`: every file could be read."""
-
-    settings: Settings
-    sources: dict[str, ValueSource]
-    bad: set[str]
-    problems: list[Problem]
-    warnings: list[str]
-    is_whole: bool
+def _path(key: str) -> KeyPath:
+    return tuple(key.split("."))
 
 
-def _read(
-    path: Path | None, overrides: Sequence[str], environ: Mapping[str, str], mode: Mode, *, with_secrets: bool = True
-) -> _Read:
-    problems: list[Problem] = []
-    unknown: list[Problem] = []
-    given, all_read = _given(path, overrides, environ, problems, unknown)
-    values: dict[str, object] = {}
-    sources: dict[str, ValueSource] = {}
-    bad: set[str] = set()
-    for item in given:
-        key = str(item)
-        try:
-            values[key] = _checked(item)
-            sources[key] = item.source
-            bad.discard(key)
-        except ValidationError as error:
-            problems += _problems_of(item, error)
-            bad.add(key)
-    seeds, seed_problems = _seeds(values, sources)
-    problems += seed_problems
-    if seed_problems:
-        bad.add("crawl.seed_files")
-    secrets, secret_problems = _secrets(values, sources) if with_secrets else (Secrets(), [])
-    problems += secret_problems
-    settings = _settings(values, sources, seeds, secrets)
-    warnings = [problem.headline for problem in unknown]
-    for finding in findings(settings, mode):
-        # What rests on a value that could not be read would only be noise beside the real problem.
-        if not all_read or not bad.isdisjoint(finding.keys):
-            continue
-        problem = _shown_at(finding.keys, finding.message, finding.hint, sources, path)
-        if finding.is_warning:
-            warnings.append(problem.headline + (f" ({finding.hint})" if finding.hint else ""))
-        else:
-            problems.append(problem)
-    return _Read(settings, sources, bad, problems, warnings, all_read)
+@dataclass(slots=True)
+class _Layers:
+    """What the layers have given so far.
 
+    `sections` have the values that passed, `sources` who gave them, by key; `refused`: keys whose last value cannot be
+    used; `is_whole`: every file could be read.
+    """
 
-def _given(
-    path: Path | None,
-    overrides: Sequence[str],
-    environ: Mapping[str, str],
-    problems: list[Problem],
-    warnings: list[Problem],
-) -> tuple[list[Given], bool]:
-    """What each layer gives, the weakest first, and whether every file could be read."""
-    given: list[Given] = []
-    unread = 0
-    handed_over = credentials_file(environ)
-    if handed_over is not None:
-        place = f"environment {CREDENTIALS_DIRECTORY}"
-        given.append(Given("identity", "secrets", str(handed_over), Named(place, place)))
-    files: list[tuple[Path, str]] = []
-    if path is not None:
-        files.append((path, path.name))
+    sections: dict[str, Any] = field(default_factory=lambda: {name: model() for name, model in SECTIONS.items()})
+    sources: dict[str, ValueSource] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    is_whole: bool = True
+
+    def errors(self) -> list[Problem]:
+        return in_order([problem for problem in self.problems if not problem.is_warning])
+
+    def read(
+        self,
+        path: Path | None,
+        overrides: Sequence[str],
+        environ: Mapping[str, str],
+        mode: Mode,
+        *,
+        with_secrets: bool = True,
+    ) -> Settings:
+        """Take every layer, the weakest first, then what the values lead to, then hold them against each other."""
+        if (handed_over := credentials_file(environ)) is not None:
+            place = f"environment {CREDENTIALS_DIRECTORY}"
+            self._take([Given(keys()["identity.secrets"], str(handed_over), ValueSource(place, place))])
+        if path is not None:
+            self._take_files(path)
+        self._take(from_environment(environ))
+        self._take(from_overrides(overrides))
+        settings = Settings(
+            **self.sections,
+            file_seeds=self._seeds(),
+            secrets=self._secrets() if with_secrets else Secrets(),
+            pattern_places=dict(self._places_of_patterns()),
+        )
+        self._take_findings(settings, mode, path)
+        return settings
+
+    def _take(self, layer: Iterable[Given | Problem]) -> None:
+        for item in layer:
+            if isinstance(item, Problem):
+                self.problems.append(item)
+                continue
+            key, value, folder = item.key, item.value, item.source.folder
+            try:
+                checked = SECTIONS[key.section].model_validate({key.name: value}, context=folder)
+            except ValidationError as error:
+                self.problems += _problems_of(item, error)
+                self.refused.add(str(key))
+            else:
+                update = {key.attribute: getattr(checked, key.attribute)}
+                self.sections[key.section] = self.sections[key.section].model_copy(update=update)
+                self.sources[str(key)] = item.source
+                self.refused.discard(str(key))
+
+    def _take_files(self, path: Path) -> None:
+        files = [(path, path.name)]
         try:
             files += conf_d(path)
         except ConfigurationError as error:
-            problems += error.problems
-            unread += 1
-    for file, short_name in files:
+            self.problems += error.problems
+            self.is_whole = False
+        for file, short_name in files:
+            try:
+                self._take(read_toml(file, short_name).given())
+            except ConfigurationError as error:
+                self.problems += error.problems
+                self.is_whole = False
+
+    def _seeds(self) -> tuple[str, ...]:
+        seeds: list[str] = []
+        for number, file in enumerate(self.sections["crawl"].seed_files):
+            try:
+                found, problems = read_seed_file(Path(file))
+            except OSError as error:
+                found, problems = [], [self._unreadable("crawl.seed_files", file, error, number)]
+            seeds += found
+            self.problems += problems
+            self.refused |= {"crawl.seed_files"} if problems else set()
+        return tuple(seeds)
+
+    def _secrets(self) -> Secrets:
+        file = self.sections["identity"].secrets
+        if file is None:
+            return Secrets()
         try:
-            given += read_toml(file, short_name).given(problems)
-        except ConfigurationError as error:
-            problems += error.problems
-            unread += 1
-    given += from_environment(environ, problems, warnings)
-    given += from_overrides(overrides, problems)
-    return given, not unread
+            secrets, problems = read_secrets(Path(file))
+        except OSError as error:
+            secrets, problems = Secrets(), [self._unreadable("identity.secrets", file, error)]
+        self.problems += problems
+        return secrets
 
+    def _unreadable(self, key: str, file: str, error: OSError, *inner: int) -> Problem:
+        message = f"{key} {file}: cannot be read: {error.strerror}"
+        return self.sources[key].problem((*_path(key), *inner), message)
 
-def _checked(item: Given) -> object:
-    """The value as the model keeps it. Raises pydantic's ValidationError."""
-    model = SECTIONS[item.section].model_validate({item.name: item.value}, context=item.source.folder)
-    value: object = getattr(model, keys()[str(item)].attribute)
-    return value
+    def _places_of_patterns(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        for name in ("include", "exclude"):
+            if source := self.sources.get(f"scope.{name}"):
+                patterns = getattr(self.sections["scope"], name)
+                yield name, tuple(source.place(("scope", name, number)) for number in range(len(patterns)))
+
+    def _take_findings(self, settings: Settings, mode: Mode, path: Path | None) -> None:
+        for finding in findings(settings, mode):
+            # What rests on a value that could not be read would only be noise beside the real problem.
+            if self.is_whole and self.refused.isdisjoint(finding.keys):
+                # shown at the first of the keys that was given, failing that, in the file as a whole
+                key = next((key for key in finding.keys if key in self.sources), "")
+                source = self.sources.get(key) or ValueSource(str(path or ""), "")
+                problem = source.problem(_path(key), finding.message, finding.hint)
+                self.problems.append(replace(problem, is_warning=finding.is_warning))
 
 
 def _problems_of(item: Given, error: ValidationError) -> list[Problem]:
     problems = []
     for detail in error.errors(include_url=False):
         location = detail["loc"]
-        refused = refusal(detail, keys()[str(item)].kind)
+        refused = refusal(detail, item.key.kind)
         at_key = location[-1] == "[key]"  # pydantic's word for a table's key, as against its value
-        inner = tuple(location[:-1]) if at_key else tuple(location)
-        subject = f"a key of {item}" if at_key else f"an entry of {item}" if len(inner) > 1 else str(item)
-        place = (item.section, *inner)
+        inner = location[:-1] if at_key else location
+        subject = f"a key of {item.key}" if at_key else f"an entry of {item.key}" if len(inner) > 1 else str(item.key)
+        place = (item.key.section, *inner)
         problems.append(item.source.problem(place, f"{subject} {refused}", refused.hint, at_key=at_key))
     return problems
-
-
-def _seeds(values: Mapping[str, object], sources: Mapping[str, ValueSource]) -> tuple[list[str], list[Problem]]:
-    seeds: list[str] = []
-    problems: list[Problem] = []
-    files = values.get("crawl.seed_files", ())
-    for number, file in enumerate(files if isinstance(files, tuple) else ()):
-        try:
-            found, faults = read_seed_file(Path(file))
-        except OSError as error:
-            message = f"crawl.seed_files {file}: cannot be read: {error.strerror}"
-            problems.append(sources["crawl.seed_files"].problem(("crawl", "seed_files", number), message))
-        else:
-            seeds += found
-            problems += faults
-    return seeds, problems
-
-
-def _secrets(values: Mapping[str, object], sources: Mapping[str, ValueSource]) -> tuple[Secrets, list[Problem]]:
-    path = values.get("identity.secrets")
-    if not isinstance(path, str):
-        return Secrets(), []
-    try:
-        return read_secrets(Path(path))
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        message = f"identity.secrets {path}: cannot be read: {getattr(error, 'strerror', None) or error}"
-        return Secrets(), [sources["identity.secrets"].problem(("identity", "secrets"), message)]
-
-
-def _settings(
-    values: Mapping[str, object], sources: Mapping[str, ValueSource], seeds: Sequence[str], secrets: Secrets
-) -> Settings:
-    tables: dict[str, dict[str, object]] = {section: {} for section in SECTIONS}
-    for dotted, value in values.items():
-        key = keys()[dotted]
-        tables[key.section][key.name] = value
-    parts: dict[str, Any] = {section: model.model_validate(tables[section]) for section, model in SECTIONS.items()}
-    places = {}
-    for name in ("include", "exclude"):
-        if source := sources.get(f"scope.{name}"):
-            places[name] = tuple(source.place(("scope", name, i)) for i in range(len(getattr(parts["scope"], name))))
-    return Settings(**parts, file_seeds=tuple(seeds), secrets=secrets, pattern_places=places)
-
-
-def _shown_at(
-    about: Sequence[str], message: str, hint: str, sources: Mapping[str, ValueSource], path: Path | None
-) -> Problem:
-    """At the first of the keys that was given; failing that, in the file as a whole."""
-    for key in about:
-        if key in sources:
-            return sources[key].problem(tuple(key.split(".")), message, hint)
-    return Named(str(path) if path is not None else "", "").problem((), message, hint)

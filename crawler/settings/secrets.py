@@ -16,8 +16,8 @@ read or write is refused before a byte of it is read; no message quotes anything
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_IMODE, S_IROTH, S_ISREG, S_IWOTH
 from typing import Final
@@ -57,9 +57,9 @@ def read_secrets(path: Path) -> tuple[Secrets, list[Problem]]:
     if complaint:
         return Secrets(), [Problem(str(path), 0, 0, complaint, "", hint)]
     try:
-        file = read_toml(path, path.name)
+        file = read_toml(path, path.name, is_secret=True)
     except ConfigurationError as error:
-        return Secrets(), [replace(problem, source_line="") for problem in error.problems]
+        return Secrets(), error.problems
     reading = _SecretsReader(file)
     return reading.secrets(), reading.problems
 
@@ -127,33 +127,25 @@ class _SecretsReader:
         return origin
 
     def _authorization(self, path: KeyPath, table: Mapping[str, object]) -> str | None:
-        faults = list(self._faults(path, table))
-        if faults:
-            self.problems += faults
-            return None
-        make: Callable[[], str]
-        if set(table) == {"bearer"}:
-            make = lambda: bearer(str(table["bearer"]))  # noqa: E731 - one of two calls that may refuse
-        elif set(table) == {"username", "password"}:
-            make = lambda: basic(str(table["username"]), str(table["password"]))  # noqa: E731
-        else:
-            self._refuse(path, "must have either username and password, or bearer")
-            return None
-        try:
-            return make()
-        except BadCredential as error:
-            self._refuse(path, str(error))
-            return None
-
-    def _faults(self, path: KeyPath, table: Mapping[str, object]) -> Iterator[Problem]:
+        before = len(self.problems)
         for name, value in table.items():
             if name not in _KEYS:
-                yield self._problem((*path, name), f'unknown key "{name}"', did_you_mean(name, _KEYS))
+                self._refuse((*path, name), f'unknown key "{name}"', did_you_mean(name, _KEYS))
             elif not isinstance(value, str) or (not value and name != "password"):
-                yield self._problem((*path, name), f"{name} must be text in quotes, not empty")
+                self._refuse((*path, name), f"{name} must be text in quotes, not empty")
+        if len(self.problems) > before:
+            return None
+        try:
+            match table:
+                case {"bearer": str(token), **others} if not others:
+                    return bearer(token)
+                case {"username": str(username), "password": str(password), **others} if not others:
+                    return basic(username, password)
+        except BadCredential as error:
+            self._refuse(path, str(error))
+        else:
+            self._refuse(path, "must have either username and password, or bearer")
+        return None
 
     def _refuse(self, path: KeyPath, message: str, hint: str = "") -> None:
-        self.problems.append(self._problem(path, message, hint))
-
-    def _problem(self, path: KeyPath, message: str, hint: str = "") -> Problem:
-        return replace(self.file.problem(path, message, hint, at_key=True), source_line="")
+        self.problems.append(self.file.problem(path, message, hint, at_key=True))
