@@ -35,10 +35,7 @@ class Problem:
     @property
     def place(self) -> str:
         """ "crawler.toml:14:9", or what is known of it."""
-        parts = [self.file] if self.file else []
-        if self.line:
-            parts += [str(self.line), str(self.column)]
-        return ":".join(parts)
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     @property
     def headline(self) -> str:

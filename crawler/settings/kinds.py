@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from crawler.settings import quantities, validators
 from crawler.settings.configuration_errors import RefusedValue, did_you_mean, shown
+from crawler.settings.validators import TOKEN, matching
 
 _T = TypeVar("_T")
 
@@ -60,10 +61,24 @@ OrNoLimit = Annotated[_T | None, BeforeValidator(validators.none_for_no_limit)]
 
 _NOT_EMPTY: Final = WithJsonSchema({"type": "string", "minLength": 1})
 Text = Annotated[str, Field(min_length=1), AfterValidator(validators.printable), KeyKind.TEXT]
-FileNamePart = Annotated[Text, AfterValidator(validators.file_name_part)]
-UserAgent = Annotated[Text, AfterValidator(validators.user_agent)]
-RobotsToken = Annotated[Text, AfterValidator(validators.robots_token)]
-Mailbox = Annotated[Text, AfterValidator(validators.mailbox)]
+FileNamePart = Annotated[
+    Text,
+    AfterValidator(
+        matching(
+            r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+            'letters, digits, ".", "_" and "-", 64 at most, a letter or digit first',
+        )
+    ),
+]
+UserAgent = Annotated[
+    Text,
+    AfterValidator(matching(rf"{TOKEN}[ -~]*", 'ASCII text that begins with a product, as in "mybot/1.0"')),
+    AfterValidator(str.strip),
+]
+RobotsToken = Annotated[
+    Text, AfterValidator(matching(rf"(?!\*$){TOKEN}", 'one product name without version, as in "mybot"'))
+]
+Mailbox = Annotated[Text, AfterValidator(matching(r"(?=[ -~]*$).*[^@].*@.*[^@].*", "an e-mail address"))]
 Address = Annotated[Text, AfterValidator(validators.ip)]
 Ciphers = Annotated[Text, AfterValidator(validators.ciphers)]
 Listen = Annotated[Text, AfterValidator(validators.listen)]
@@ -95,11 +110,9 @@ Hosts = Annotated[
 ]
 Resolve = Annotated[dict[HostPattern, tuple[Address, ...]], KeyKind.TABLE]
 Importance = Annotated[dict[Pattern, Annotated[float, BeforeValidator(validators.factor)]], KeyKind.TABLE]
+FieldName = Annotated[Text, AfterValidator(matching(TOKEN, "a header name")), AfterValidator(validators.not_our_own)]
 Headers = Annotated[
-    dict[
-        Annotated[Text, AfterValidator(validators.field_name)],
-        Annotated[Secret, AfterValidator(validators.field_value)],
-    ],
+    dict[FieldName, Annotated[Secret, AfterValidator(validators.field_value)]],
     KeyKind.TABLE,
 ]
 

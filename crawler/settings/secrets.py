@@ -53,10 +53,8 @@ def credentials_file(environ: Mapping[str, str]) -> Path | None:
 
 def read_secrets(path: Path) -> tuple[Secrets, list[Problem]]:
     """The secrets of a file and what is wrong with it. Raises OSError."""
-    complaint, hint = _complaint_about(path)
-    if complaint:
-        return Secrets(), [Problem(str(path), 0, 0, complaint, "", hint)]
     try:
+        _check_permissions(path)
         file = read_toml(path, path.name, is_secret=True)
     except ConfigurationError as error:
         return Secrets(), error.problems
@@ -64,20 +62,22 @@ def read_secrets(path: Path) -> tuple[Secrets, list[Problem]]:
     return reading.secrets(), reading.problems
 
 
-def _complaint_about(path: Path) -> tuple[str, str]:
+def _check_permissions(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold the start up
     try:
         status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
+    complaint, hint = "", ""
     if not S_ISREG(status.st_mode):
-        return "is not a regular file", ""
-    if status.st_mode & (S_IROTH | S_IWOTH):
+        complaint = "is not a regular file"
+    elif status.st_mode & (S_IROTH | S_IWOTH):
         what = "read" if status.st_mode & S_IROTH else "changed"
-        return f"may be {what} by everyone (mode {S_IMODE(status.st_mode):04o})", f"chmod o-rw {path}"
-    if status.st_size > MAX_BYTES:
-        return f"is larger than {MAX_BYTES} bytes", ""
-    return "", ""
+        complaint, hint = f"may be {what} by everyone (mode {S_IMODE(status.st_mode):04o})", f"chmod o-rw {path}"
+    elif status.st_size > MAX_BYTES:
+        complaint = f"is larger than {MAX_BYTES} bytes"
+    if complaint:
+        raise ConfigurationError([Problem(str(path), 0, 0, complaint, "", hint)])
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ Holds values only; how they came about is in `loading`. No component receives th
 class. Invariant: with no key given, every options object equals the default of its class.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
@@ -75,7 +76,7 @@ class Settings(sections.Sections):
         """`identity.robots_token`, or the first product in user_agent without its version."""
         if self.identity.robots_token is not None:
             return self.identity.robots_token
-        product = TOKEN.match(self.identity.user_agent)
+        product = re.match(TOKEN, self.identity.user_agent)
         return product[0] if product else IdentityOptions().robots_token
 
     def scope_options(self) -> ScopeOptions:

@@ -53,17 +53,16 @@ def masked(settings: Settings, origins: Mapping[str, str]) -> list[Shown]:
 
 
 def _shown(key: ConfigurationKey, settings: Settings, origin: str) -> Shown:
-    value = settings.get(str(key))
-    note = key.derived if value is None else ""
+    value, note = settings.get(str(key)), ""
     if value is None:
-        value = _worked_out(str(key), settings)
-    match str(key):
-        case "fetch.headers":
-            value = {n: v if n.lower() in _HARMLESS else MASK for n, v in settings.fetch.headers.items()}
-        case "network.proxy" if settings.network.proxy is not None:
-            value = _USERINFO.sub(rf"\g<1>{MASK}@", settings.network.proxy)
-        case "crawl.seeds":
-            value = tuple(_USERINFO.sub(rf"\g<1>{MASK}@", seed) for seed in settings.crawl.seeds)
+        value, note = _worked_out(settings).get(str(key)), key.derived
+    match str(key), value:
+        case "fetch.headers", dict():
+            value = {name: text if name.lower() in _HARMLESS else MASK for name, text in value.items()}
+        case "network.proxy", str():
+            value = _without_userinfo(value)
+        case "crawl.seeds", tuple():
+            value = tuple(map(_without_userinfo, value))
     return Shown(
         key=str(key),
         value=list(value) if isinstance(value, tuple) else value,
@@ -75,18 +74,16 @@ def _shown(key: ConfigurationKey, settings: Settings, origin: str) -> Shown:
     )
 
 
-def _worked_out(dotted: str, settings: Settings) -> str | None:
-    """What a key that is not set comes to, where `settings` knows."""
-    match dotted:
-        case "identity.robots_token":
-            return settings.robots_token
-        case "output.directory":
-            return str(settings.output_directory)
-        case "frontier.path":
-            return str(settings.frontier_path)
-        case "log.directory":
-            return str(settings.log_directory)
-        case "admin.socket":
-            return str(settings.control_socket)
-        case _:
-            return None
+def _without_userinfo(url: str) -> str:
+    return _USERINFO.sub(rf"\g<1>{MASK}@", url)
+
+
+def _worked_out(settings: Settings) -> dict[str, str]:
+    """What keys that are not set come to, where `settings` knows."""
+    return {
+        "identity.robots_token": settings.robots_token,
+        "output.directory": str(settings.output_directory),
+        "frontier.path": str(settings.frontier_path),
+        "log.directory": str(settings.log_directory),
+        "admin.socket": str(settings.control_socket),
+    }

@@ -8,19 +8,22 @@ single elements of arrays, there is a Span, and its value's text means the same 
 import re
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, count
 from typing import Final
 
 import tomli
 
 Path = tuple[str | int, ...]
 
-_BLANK = re.compile(r"(?:[ \t\n]+|#[^\n]*)*")
-_WS = re.compile(r"[ \t]*")
-_KEY_PART = re.compile(r'"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|[^\s.=\]"\'#]+')
+_BLANK: Final = re.compile(r"(?:[ \t\n]+|#[^\n]*)*")
+_COMMA: Final = re.compile(rf"{_BLANK.pattern},?{_BLANK.pattern}")
+_KEY_PART: Final = re.compile(r'[ \t]*("(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|[^\s.=\]"\'#]+)[ \t]*(\.?)')
+_OPENING: Final = re.compile(r"\[\[?")
+_CLOSING: Final = re.compile(r"\]\]?")
+_EQUALS: Final = re.compile(r"=[ \t]*")
 # Anything that is no array and no inline table. A multi-line string may end in up to five quotes, two of them its own;
 # a date may have one space before its time.
-_SCALAR = re.compile(
+_SCALAR: Final = re.compile(
     r'"""(?:[^"\\]|\\[\s\S]|"(?!""))*"{3,5}'
     r"|'''(?:[^']|'(?!''))*'{3,5}"
     r'|"(?:\\.|[^"\\\n])*"'
@@ -47,25 +50,22 @@ class Positions:
 
     def __init__(self, source: str) -> None:
         self._line_starts = [0, *accumulate(len(line) + 1 for line in source.split("\n"))][:-1]
-        self.spans: dict[Path, Span] = _TomlScanner(source).document()
+        self.spans: dict[Path, Span] = {(): Span(0, 0, 0), **_TomlScanner(source).document()}
 
     def key(self, path: Path) -> tuple[int, int]:
         """Line and column of the key at `path`, or of the nearest key above it."""
-        while path and (path not in self.spans or self.spans[path].key == _NO_KEY):
+        while path not in self.spans or self.spans[path].key == _NO_KEY:
             path = path[:-1]
-        return self.at(self.spans[path].key) if path else (1, 1)
+        return self._at(self.spans[path].key)
 
     def value(self, path: Path) -> tuple[int, int]:
         """Line and column of the value at `path`, or of the nearest one above it that has a position."""
-        while path and path not in self.spans:
+        while path not in self.spans:
             path = path[:-1]
-        if not path:
-            return (1, 1)
         span = self.spans[path]
-        return self.at(span.start if span.end > span.start else span.key)
+        return self._at(span.start if span.end > span.start else span.key)
 
-    def at(self, offset: int) -> tuple[int, int]:
-        """Line and column, both from 1, of an offset."""
+    def _at(self, offset: int) -> tuple[int, int]:
         line = bisect_right(self._line_starts, offset)
         return line, offset - self._line_starts[line - 1] + 1
 
@@ -81,87 +81,71 @@ class _TomlScanner:
 
     def document(self) -> dict[Path, Span]:
         table: Path = ()
-        while True:
-            self._skip(_BLANK)
-            if self._offset >= len(self._source):
-                return self._spans
+        self._pass(_BLANK)
+        while self._offset < len(self._source):
             if self._source[self._offset] == "[":
                 table = self._header()
             else:
                 self._pair(table)
+            self._pass(_BLANK)
+        return self._spans
 
-    def _skip(self, pattern: re.Pattern[str]) -> None:
+    def _pass(self, pattern: re.Pattern[str]) -> re.Match[str]:
+        """Move past what `pattern` matches here."""
         match = pattern.match(self._source, self._offset)
-        if match is not None:
-            self._offset = match.end()
+        assert match is not None, f"no {pattern.pattern} at {self._offset}: the document was not checked first"
+        self._offset = match.end()
+        return match
 
     def _keys(self) -> list[tuple[str, int]]:
         """The parts of a dotted key and where each begins."""
-        parts = []
-        while True:
-            self._skip(_WS)
-            match = _KEY_PART.match(self._source, self._offset)
-            if match is None:
-                raise ValueError(f"no key at offset {self._offset}: the document was not checked first")
-            text = match[0]
-            parts.append((tomli.loads(f"k = {text}")["k"] if text[0] in "\"'" else text, self._offset))
-            self._offset = match.end()
-            self._skip(_WS)
-            if self._source[self._offset] != ".":
-                return parts
-            self._offset += 1
+        parts, dot = [], "."
+        while dot:
+            match = self._pass(_KEY_PART)
+            text, dot = match.groups()
+            parts.append((tomli.loads(f"k = {text}")["k"] if text[0] in "\"'" else text, match.start(1)))
+        return parts
 
     def _header(self) -> Path:
-        is_array = self._source.startswith("[[", self._offset)
-        self._offset += 2 if is_array else 1
+        is_array = self._pass(_OPENING)[0] == "[["
         path: Path = ()
         keys = self._keys()
-        for number, (part, offset) in enumerate(keys, 1):
+        for part, offset in keys:
             path += (part,)
             span = Span(offset, offset, offset)
             self._spans.setdefault(path, span)
-            if is_array and number == len(keys):
+            if is_array and offset == keys[-1][1]:
                 self._table_counts[path] = self._table_counts.get(path, 0) + 1
             if path in self._table_counts:  # a header means the last table of an array on its way
                 path += (self._table_counts[path] - 1,)
                 self._spans.setdefault(path, span)
-        self._offset += 2 if is_array else 1
+        self._pass(_CLOSING)
         return path
 
-    def _pair(self, table: Path) -> None:
-        """`dotted.key = value` inside `table`."""
-        path = table
-        keys = self._keys()
-        for part, offset in keys:
+    def _pair(self, path: Path) -> None:
+        """`dotted.key = value` inside the table at `path`."""
+        *above, (name, key) = self._keys()
+        for part, offset in above:
             path += (part,)
-            if len(path) < len(table) + len(keys):
-                self._spans.setdefault(path, Span(offset, offset, offset))
-        self._offset += 1  # "="
-        self._skip(_WS)
-        start = self._offset
-        self._value(path)
-        self._spans[path] = Span(keys[-1][1], start, self._offset)
+            self._spans.setdefault(path, Span(offset, offset, offset))
+        self._pass(_EQUALS)
+        self._value((*path, name), key)
 
-    def _value(self, path: Path) -> None:
-        """Move past the value and record what is inside it."""
-        opening = self._source[self._offset]
-        if opening not in "[{":
-            self._skip(_SCALAR)
-            return
-        closing = "]" if opening == "[" else "}"
-        self._offset += 1
-        index = 0
-        self._skip(_BLANK)
-        while self._source[self._offset] != closing:
-            if opening == "{":
-                self._pair(path)
-            else:
-                start = self._offset
-                self._value((*path, index))
-                self._spans[(*path, index)] = Span(_NO_KEY, start, self._offset)
-                index += 1
-            self._skip(_BLANK)
-            if self._source[self._offset] == ",":
-                self._offset += 1
-                self._skip(_BLANK)
-        self._offset += 1
+    def _value(self, path: Path, key: int = _NO_KEY) -> None:
+        """Move past the value at `path` and record it, and what is inside it."""
+        start = self._offset
+        if self._source[start] not in "[{":
+            self._pass(_SCALAR)
+        else:
+            self._offset += 1
+            self._pass(_BLANK)
+            for index in count():
+                if self._source[self._offset] in "]}":
+                    break
+                if self._source[start] == "{":
+                    self._pair(path)
+                else:
+                    self._value((*path, index))
+                self._pass(_COMMA)
+            self._offset += 1
+        self._spans[path] = Span(key, start, self._offset)

@@ -1,12 +1,13 @@
-"""Checks of one value: from what TOML, the environment or `-o` gave to what the options take.
+"""Checks of one value, for the types in `kinds`.
 
-Each takes any value and returns the one to keep, or raises RefusedValue with a sentence for the person who wrote it,
-which goes on from the key's name. What needs two keys or the disk is in `checks`. Invariant: a check is idempotent, a
-value it returned passes unchanged.
+Each returns the value to keep, or raises RefusedValue with a sentence for the person who wrote it, which goes on from
+the key's name. What needs two keys or the disk is in `checks`. Invariant: a check is idempotent, a value it returned
+passes unchanged.
 """
 
 import re
 import ssl
+from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Final
 from urllib.parse import unquote
@@ -22,10 +23,9 @@ from crawler.settings.configuration_errors import RefusedValue, did_you_mean, sh
 
 SEED_WORDS: Final = ("seed-hosts", "seed-domains")
 NO_LIMIT: Final = "none"  # how a key that may be without a limit says so; TOML has no null
-TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110 §5.6.2
 
 _MEDIA_RANGE = re.compile(r"[!#$&^_.+*0-9a-z-]+/[!#$&^_.+*0-9a-z-]+")  # RFC 6838 §4.2, and "*"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HOST = re.compile(r"[^\s/?#@:\\*\[\]]+|\[[0-9A-Fa-f:.]+\]")
 _SERVER = re.compile(r"\[(?P<v6>[^\]]+)\](?::(?P<port6>\d+))?|(?P<v4>[^:]+)(?::(?P<port4>\d+))?")
 
@@ -56,12 +56,15 @@ def unquoted(value: object) -> str:
     return value
 
 
-def file_name_part(text: str) -> str:
-    if _NAME.fullmatch(text) is None:
-        raise RefusedValue(
-            f'must be letters, digits, ".", "_" and "-", 64 at most, a letter or digit first; not {shown(text)}'
-        )
-    return text
+def matching(pattern: str, what: str) -> Callable[[str], str]:
+    """A check for text that matches as a whole; `what` says what that is."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text) is None:
+            raise RefusedValue(f"must be {what}, not {shown(text)}")
+        return text
+
+    return check
 
 
 def ciphers(text: str) -> str:
@@ -71,24 +74,6 @@ def ciphers(text: str) -> str:
         raise RefusedValue(
             f'must name a cipher that this OpenSSL has, as in "DEFAULT" (see openssl-ciphers(1)), not {shown(text)}'
         ) from None
-    return text
-
-
-def user_agent(text: str) -> str:
-    if not text.isascii() or TOKEN.match(text) is None:
-        raise RefusedValue(f'must be ASCII text that begins with a product, as in "mybot/1.0", not {shown(text)}')
-    return text.strip()
-
-
-def robots_token(text: str) -> str:
-    if TOKEN.fullmatch(text) is None or text == "*":
-        raise RefusedValue(f'must be one product name without version, as in "mybot", not {shown(text)}')
-    return text
-
-
-def mailbox(text: str) -> str:
-    if not text.isascii() or "@" not in text.strip("@"):
-        raise RefusedValue(f"must be an e-mail address, not {shown(text)}")
     return text
 
 
@@ -260,9 +245,7 @@ _OWN_FIELDS: Final = {
 }
 
 
-def field_name(text: str) -> str:
-    if TOKEN.fullmatch(text) is None:
-        raise RefusedValue(f"must be a header name, not {shown(text)}")
+def not_our_own(text: str) -> str:
     if text.lower() in _OWN_FIELDS:
         raise RefusedValue(f"must not be {text}: the crawler writes it itself", _OWN_FIELDS[text.lower()])
     return text

@@ -162,7 +162,7 @@ def test_the_text_at_every_place_means_the_value_that_stands_there(source: str) 
     data = tomli.loads(source)
     positions = Positions(source)
     everything = _leaves(data)
-    assert set(positions.spans) == {path for path, _ in everything}
+    assert set(positions.spans) == {(), *(path for path, _ in everything)}
     for path, value in everything:
         span = positions.spans[path]
         if span.end > span.start:
