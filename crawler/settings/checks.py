@@ -39,15 +39,8 @@ def findings(settings: Settings, mode: Mode) -> Iterator[CheckResult]:
     """Everything wrong or doubtful in values that are each right by themselves."""
     if mode == "run":
         yield from _for_the_daemon(settings)
-    yield from _politeness(settings)
-    yield from _identity(settings)
-    yield from _fetch(settings)
-    yield from _engine(settings)
-    yield from _said_to_everyone(settings)
-    yield from _recrawl(settings)
-    yield from _network(settings)
-    yield from _proxy(settings)
-    yield from _paths(settings)
+    for rule in (_politeness, _bounds, _kept, _credentials, _network, _proxy, _paths):
+        yield from rule(settings)
 
 
 def _for_the_daemon(settings: Settings) -> Iterator[CheckResult]:
@@ -90,9 +83,6 @@ def _politeness(settings: Settings) -> Iterator[CheckResult]:
             'politeness.robots = "ignore": hosts are crawled against their robots.txt',
             is_warning=True,
         )
-
-
-def _identity(settings: Settings) -> Iterator[CheckResult]:
     if settings.robots_token.lower() == "mozilla":
         yield CheckResult(
             ("identity.user_agent", "identity.robots_token"),
@@ -102,7 +92,7 @@ def _identity(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _fetch(settings: Settings) -> Iterator[CheckResult]:
+def _bounds(settings: Settings) -> Iterator[CheckResult]:
     fetch = settings.fetch
     if settings.engine.memory < fetch.spool_over:
         # Below that size a body is held in memory whole: with less budget than one body, readers would wait for ever.
@@ -127,7 +117,25 @@ def _fetch(settings: Settings) -> Iterator[CheckResult]:
             f"({format_size(fetch.bandwidth)}) lets through",
             is_warning=True,
         )
-    if fetch.content_types and not any(fnmatchcase("text/html", glob) for glob in fetch.content_types):
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if settings.engine.memory > memory:
+        yield CheckResult(
+            ("engine.memory",),
+            f"engine.memory = {format_size(settings.engine.memory)} is more than the machine has, {size(memory)}",
+            is_warning=True,
+        )
+    least, most = settings.recrawl.min_interval, settings.recrawl.max_interval
+    if least > most:
+        yield CheckResult(
+            ("recrawl.min_interval", "recrawl.max_interval"),
+            f"recrawl.min_interval ({format_duration(least)}) is longer than recrawl.max_interval "
+            f"({format_duration(most)})",
+        )
+
+
+def _kept(settings: Settings) -> Iterator[CheckResult]:
+    types = settings.fetch.content_types
+    if types and not any(fnmatchcase("text/html", glob) for glob in types):
         yield CheckResult(
             ("fetch.content_types",),
             "fetch.content_types leaves text/html out: no page is read, and no link is found",
@@ -136,16 +144,6 @@ def _fetch(settings: Settings) -> Iterator[CheckResult]:
     if not settings.output.warc and not settings.output.pages:
         yield CheckResult(
             ("output.warc", "output.pages"), "output.warc and output.pages are off: no page is kept", is_warning=True
-        )
-
-
-def _recrawl(settings: Settings) -> Iterator[CheckResult]:
-    least, most = settings.recrawl.min_interval, settings.recrawl.max_interval
-    if least > most:
-        yield CheckResult(
-            ("recrawl.min_interval", "recrawl.max_interval"),
-            f"recrawl.min_interval ({format_duration(least)}) is longer than recrawl.max_interval "
-            f"({format_duration(most)})",
         )
 
 
@@ -179,17 +177,7 @@ def _network(settings: Settings) -> Iterator[CheckResult]:
         yield CheckResult(("network.ca_file",), f"network.ca_file {network.ca_file}: {complaint}")
 
 
-def _engine(settings: Settings) -> Iterator[CheckResult]:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    if settings.engine.memory > memory:
-        yield CheckResult(
-            ("engine.memory",),
-            f"engine.memory = {format_size(settings.engine.memory)} is more than the machine has, {size(memory)}",
-            is_warning=True,
-        )
-
-
-def _said_to_everyone(settings: Settings) -> Iterator[CheckResult]:
+def _credentials(settings: Settings) -> Iterator[CheckResult]:
     """Credentials belong to one origin."""
     names = {name.lower(): name for name in settings.fetch.headers}
     for lower in ("authorization", "proxy-authorization"):
@@ -257,22 +245,20 @@ def _complaint_about_ca_file(path: str) -> str:
 
 
 def _paths(settings: Settings) -> Iterator[CheckResult]:
-    for key, directory in (
-        ("output.directory", settings.output_directory),
-        ("log.directory", settings.log_directory),
+    for key, path, is_folder in (
+        ("output.directory", settings.output_directory, True),
+        ("log.directory", settings.log_directory, True),
+        ("frontier.path", settings.frontier_path, False),
+        ("admin.socket", settings.control_socket, False),
     ):
         if settings.get(key) is None and key != "output.directory":
             continue
-        if (file := _file_in_the_way(directory)) is not None:
-            yield CheckResult((key,), f"{key} {directory}: {file} is not a directory")
-        else:
-            yield from _cannot_be_made(key, directory)
-    for key, path in (("frontier.path", settings.frontier_path), ("admin.socket", settings.control_socket)):
-        if settings.get(key) is not None:
-            if _is_directory(path):
-                yield CheckResult((key,), f"{key} {path}: is a directory")
-            elif (file := _file_in_the_way(path.parent)) is not None:
-                yield CheckResult((key,), f"{key} {path}: {file} is not a directory")
+        if not is_folder and _is_directory(path):
+            yield CheckResult((key,), f"{key} {path}: is a directory")
+        elif (file := _file_in_the_way(path if is_folder else path.parent)) is not None:
+            yield CheckResult((key,), f"{key} {path}: {file} is not a directory")
+        elif is_folder:
+            yield from _cannot_be_made(key, path)
     socket_bytes = len(str(settings.control_socket).encode())
     if socket_bytes > MAX_SOCKET_PATH:
         explicit = settings.admin.socket is not None

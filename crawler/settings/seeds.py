@@ -4,12 +4,14 @@ Reads and checks them; which files there are is `crawl.seed_files`. Invariant: a
 `core.url.seed` accepts.
 """
 
+import re
 from pathlib import Path
 from typing import Final
 
 from crawler.core import url
 from crawler.settings.configuration_errors import Problem, is_utf_16
 
+_COMMENT: Final = re.compile(r"(?:^\s*|[ \t])#.*")
 MAX_PROBLEMS: Final = 20  # shown of one file: the wrong file would otherwise fill the screen
 
 
@@ -25,7 +27,7 @@ def read_seed_file(path: Path) -> tuple[list[str], list[Problem]]:
         return [], [Problem(str(path), 0, 0, "not UTF-8 but UTF-16", "", "save it as UTF-8")]
     lines = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
     for number, line in enumerate(lines, 1):
-        text = _without_comment(line)
+        text = (_COMMENT.sub("", line) if "#" in line else line).strip()
         if not text:
             continue
         try:
@@ -39,14 +41,3 @@ def read_seed_file(path: Path) -> tuple[list[str], list[Problem]]:
         else:
             seeds.append(text)
     return seeds, problems
-
-
-def _without_comment(line: str) -> str:
-    text = line.strip()
-    if "#" not in text:  # nearly every line
-        return text
-    if text.startswith("#"):
-        return ""
-    for blank in (" #", "\t#"):
-        text = text.partition(blank)[0]
-    return text.strip()

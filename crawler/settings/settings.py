@@ -166,14 +166,12 @@ class Changes:
 
 def changes(old: Settings, new: Settings) -> Changes:
     """What a reload from `old` to `new` changes. A changed seed file counts as `crawl.seed_files`, secrets likewise."""
-    differing = [key for key in keys().values() if old.get(str(key)) != new.get(str(key))]
-    live = [str(key) for key in differing if not key.restart]
-    if old.file_seeds != new.file_seeds and "crawl.seed_files" not in live:
-        live.append("crawl.seed_files")
-    restart = [str(key) for key in differing if key.restart]
-    if old.secrets != new.secrets and "identity.secrets" not in restart:
-        restart.append("identity.secrets")
-    return Changes(tuple(live), tuple(restart))
+    files = {"crawl.seed_files": old.file_seeds != new.file_seeds, "identity.secrets": old.secrets != new.secrets}
+    differing = [key for name, key in keys().items() if old.get(name) != new.get(name) or files.get(name)]
+    return Changes(
+        live=tuple(str(key) for key in differing if not key.restart),
+        restart=tuple(str(key) for key in differing if key.restart),
+    )
 
 
 def keeping(old: Settings, new: Settings, dotted: Sequence[str]) -> Settings:

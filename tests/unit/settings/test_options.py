@@ -215,5 +215,5 @@ def test_a_reload_knows_what_it_cannot_change(tmp_path: Path) -> None:
     seeds.write_text("b.test\n")
     new = load(None, [override, "politeness.delay=2s", "engine.workers=1", "log.directory=/x"], {}, "crawl").settings
     assert changes(old, old).live == changes(old, old).restart == ()
-    assert changes(old, new).live == ("politeness.delay", "crawl.seed_files")
+    assert changes(old, new).live == ("crawl.seed_files", "politeness.delay")
     assert changes(old, new).restart == ("log.directory", "engine.workers")
