@@ -28,9 +28,9 @@ def command(
     robots.txt is asked first and obeyed. Nothing is stored. Exit code 1: no whole answer with a status below 400 came,
     or a crawl with this configuration would not ask for it.
     """
-    from crawler.cli.traced import show
-    from crawler.cli.traced_json import as_object
-    from crawler.trace import run
+    from crawler.trace.facts import as_object
+    from crawler.trace.terminal import show
+    from crawler.trace.tracer import run
 
     settings = load_settings(config, overrides, "crawl").settings
 

@@ -12,7 +12,11 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
-from crawler.cli.traced_words import (
+from crawler.core.formatting import count, counts, duration, printable, size
+from crawler.core.models import Failed, Fetched, Redirected
+from crawler.trace.certificate import Certificate
+from crawler.trace.dial_observer import Dial
+from crawler.trace.traced_words import (
     block_words,
     framing_words,
     lines_of,
@@ -24,11 +28,7 @@ from crawler.cli.traced_words import (
     why_words,
     would_words,
 )
-from crawler.core.formatting import count, counts, duration, printable, size
-from crawler.core.models import Failed, Fetched, Redirected
-from crawler.fetch.certificate import Certificate
-from crawler.fetch.tap import Dial
-from crawler.trace import Trace
+from crawler.trace.tracer import Trace
 
 _LABEL: Final = 13
 _TIME_AT: Final = 84  # the column in which times end, where the terminal is wide enough

@@ -6,13 +6,13 @@ that were refused with the reason.
 
 from collections import Counter
 
-from crawler.cli.traced_words import error_type_of, lines_of, timings_ms, tls_facts, verdict, why_words, would_words
 from crawler.core.formatting import timestamp
 from crawler.core.models import Denied, Failed, Fetched, Redirected
 from crawler.core.outcomes import outcome_word
 from crawler.fetch.http1.message import BodyEnd
-from crawler.fetch.tap import Dial
-from crawler.trace import RobotsTrace, Trace
+from crawler.trace.dial_observer import Dial
+from crawler.trace.traced_words import error_type_of, lines_of, timings_ms, tls_facts, verdict, why_words, would_words
+from crawler.trace.tracer import RobotsTrace, Trace
 
 
 def as_object(trace: Trace) -> dict[str, object]:

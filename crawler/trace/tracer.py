@@ -45,12 +45,12 @@ from crawler.engine.system_clock import SystemClock
 from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.http1.message import Framing, RemoteProtocolError, body_framing, hop_fields, is_persistent
 from crawler.fetch.net.address import AddressPolicy
-from crawler.fetch.tap import Dial, Tap, TappedDialer, TappedResolver
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store_reader import StoreReader as StoreReader
 from crawler.inspection.place import owner
 from crawler.settings.settings import Settings
 from crawler.sinks.warc import mask_request
+from crawler.trace.dial_observer import Dial, Tap, TappedDialer, TappedResolver
 
 _REST_S: Final = 60.0  # stands in a robots verdict that is thrown away
 _FOR_LONG: Final = 99  # strikes

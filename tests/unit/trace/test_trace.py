@@ -9,14 +9,14 @@ import orjson
 import pytest
 from rich.console import Console
 
-from crawler.cli.traced import show
-from crawler.cli.traced_json import as_object
-from crawler.cli.traced_words import framing_words, robots_words, verdict, would_words
 from crawler.core.enums import DenyReason, ErrorType
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.settings import load
-from crawler.trace import Trace, trace
+from crawler.trace.facts import as_object
+from crawler.trace.terminal import show
+from crawler.trace.traced_words import framing_words, robots_words, verdict, would_words
+from crawler.trace.tracer import Trace, trace
 from tests.support.hostile import Certificates, chunked, ok, serve, table
 from tests.support.proxies import proxy
 

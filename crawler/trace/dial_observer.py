@@ -14,12 +14,12 @@ from typing import Any, Final, TypeVar
 from crawler.core.clock import Clock
 from crawler.core.enums import Stage
 from crawler.core.models import Origin
-from crawler.fetch.certificate import Certificate, read_certificate
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.fetch.net.dial import Dialled, NetworkDialer
 from crawler.fetch.net.errors import DialError, ResolveError, describe
 from crawler.fetch.net.resolver import CachingResolver
 from crawler.fetch.net.tls import server_name
+from crawler.trace.certificate import Certificate, read_certificate
 
 LOOK_S: Final = 5.0  # for the handshake that only looks at a certificate
 

@@ -9,9 +9,9 @@ from crawler.core.enums import DenyReason, UrlState
 from crawler.core.formatting import count, duration
 from crawler.core.models import Denied, Failed, Fetched, NotModified, Redirected, Timings
 from crawler.fetch.http1.message import BodyEnd
-from crawler.fetch.tap import Answer, Dial
 from crawler.frontier.base import BlockedHost
-from crawler.trace import RobotsTrace, Trace
+from crawler.trace.dial_observer import Answer, Dial
+from crawler.trace.tracer import RobotsTrace, Trace
 
 
 def timings_ms(trace: Trace) -> dict[str, float]:
