@@ -65,8 +65,8 @@ format: $(VENV)/.dev  ## rewrite the code in the house format
 	$(BIN)/ruff format .
 
 generated: $(VENV)/.dev  ## the files that are made of the code: example configuration, schema, man page, unit of an instance
-	$(BIN)/python -m crawler.settings.annotate > config/crawler.toml
-	$(BIN)/python -m crawler.settings.jsonschema > config/crawler.schema.json
+	$(BIN)/python -m crawler config show --default > config/crawler.toml
+	$(BIN)/python -m crawler config schema > config/crawler.schema.json
 	$(BIN)/python -m crawler.cli.install > "systemd/crawler@.service"
 	$(BIN)/python -m crawler.cli.manpage > docs/crawler.1
 

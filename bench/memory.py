@@ -23,7 +23,7 @@ from bench.trips import OpenGate
 from crawler.client import make_client
 from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.system_clock import SystemClock
-from crawler.settings import load
+from crawler.settings.loading import load
 
 SIZES = (0, 8_000, 26_000, 96_000)
 AT_ONCE = 50

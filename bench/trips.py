@@ -22,7 +22,7 @@ import uvloop
 from crawler.client import Client, make_client
 from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.system_clock import SystemClock
-from crawler.settings import load
+from crawler.settings.loading import load
 
 TRIP_S = 0.1
 BODY = b"<html><body>" + b"x" * 8_000 + b"</body></html>"

@@ -23,7 +23,7 @@ def command() -> None:
 def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin: bool, as_json: bool) -> int:
     """Print the values in force; secrets are masked."""
     if default:
-        from crawler.settings.annotate import annotated
+        from crawler.settings.generated_files import annotated
 
         click.echo(annotated(), nl=False)
         return 0
@@ -47,7 +47,7 @@ def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin:
 @command.command(name="schema")
 def schema() -> int:
     """Print the JSON schema of the configuration, for editors."""
-    from crawler.settings.jsonschema import schema_text
+    from crawler.settings.generated_files import schema_text
 
     click.echo(schema_text(), nl=False)
     return 0

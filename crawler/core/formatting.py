@@ -2,7 +2,7 @@
 
 Every command, the status page's sentence, the reports and the messages use these functions, so that the same fact has
 the same words in every view. Times are UTC unless the function says otherwise. What is read back (durations and sizes
-of the configuration) is written in `settings/quantities.py`, beside its parser.
+of the configuration) is written in `settings/value_types.py`, beside its parser.
 Invariant: nothing of the program's own language is seen in text for people: no None, no brackets of a list, no capital
 True.
 """

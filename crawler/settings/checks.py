@@ -17,8 +17,8 @@ from typing import Final
 
 from crawler.core.formatting import size
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
-from crawler.settings.quantities import format_duration, format_size
 from crawler.settings.settings import Mode, Settings
+from crawler.settings.value_types import format_duration, format_size
 
 _NOT_FOR_FILES: Final = (Path("/proc"), Path("/sys"))
 MAX_SOCKET_PATH: Final = 107  # bytes; sun_path of sockaddr_un has 108 with the NUL, unix(7)

@@ -15,14 +15,21 @@ from pydantic import ValidationError
 from crawler.fetch.options import Secrets
 from crawler.settings.checks import findings
 from crawler.settings.configuration_errors import ConfigurationError, Problem, in_order
-from crawler.settings.kinds import refusal
 from crawler.settings.schema import SECTIONS, keys
 from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, read_secrets
-from crawler.settings.seeds import read_seed_file
 from crawler.settings.settings import Mode, Settings
 from crawler.settings.show import DEFAULT_ORIGIN, Shown, masked
-from crawler.settings.sources import Given, ValueSource, conf_d, from_environment, from_overrides, read_toml
+from crawler.settings.sources import (
+    Given,
+    ValueSource,
+    conf_d,
+    from_environment,
+    from_overrides,
+    read_seed_file,
+    read_toml,
+)
 from crawler.settings.toml_positions import Path as KeyPath
+from crawler.settings.value_types import refusal
 
 # What says where a crawl is, and what its usual directory is named after.
 _PLACE_KEYS: Final = frozenset(("output.directory", "frontier.path", "log.directory", "admin.socket"))

@@ -13,9 +13,8 @@ from pydantic.fields import FieldInfo
 
 from crawler.settings import sections
 from crawler.settings.configuration_errors import did_you_mean
-from crawler.settings.kinds import KeyKind
-from crawler.settings.quantities import format_duration, format_size
 from crawler.settings.validators import NO_LIMIT, SEED_WORDS
+from crawler.settings.value_types import KeyKind, format_duration, format_size
 
 SECTIONS: Final[dict[str, type[sections.Section]]] = get_type_hints(sections.Sections)
 

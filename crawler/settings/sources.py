@@ -1,9 +1,11 @@
-"""Where values come from: TOML files, the environment, `-o`; each able to say where a value stands.
+"""Where values come from: TOML files, the environment, `-o`, files of seeds; each able to say where a value stands.
 
-Reads the files and takes them apart into Given keys; whether a value is any good is decided in `loading`. Invariant:
-a source turns its faults into Problems with the best place it knows, and never stops at the first.
+Reads the files and takes them apart into Given keys; whether a value is any good is decided in `loading`. Invariants:
+a source turns its faults into Problems with the best place it knows, and never stops at the first; a seed that is
+returned is one that `core.url.seed` accepts.
 """
 
+import re
 from codecs import BOM_UTF8
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,15 +15,18 @@ from typing import Final
 
 import tomli
 
+from crawler.core import url
 from crawler.obs.fetch_line import redact_text
 from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean, is_utf_16, syntax_words
-from crawler.settings.kinds import KeyKind
 from crawler.settings.schema import SECTIONS, ConfigurationKey, complaint_about, keys
 from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.toml_positions import Positions
 from crawler.settings.validators import SEED_WORDS
+from crawler.settings.value_types import KeyKind
 
 ENVIRONMENT_PREFIX: Final = "CRAWLER_"
+_COMMENT: Final = re.compile(r"(?:^\s*|[ \t])#.*")
+MAX_PROBLEMS: Final = 20  # shown of one file: the wrong file would otherwise fill the screen
 # Values that may be credentials: a message shows the place, not the line.
 _SECRET: Final = frozenset((("fetch", "headers"), ("network", "proxy")))
 
@@ -220,3 +225,31 @@ def _toml_value(text: str) -> object:
     except (ValueError, RecursionError):
         return text
     return parsed["value"] if len(parsed) == 1 else text
+
+
+def read_seed_file(path: Path) -> tuple[list[str], list[Problem]]:
+    """The seeds of a file, and what is wrong with it line by line. Raises OSError.
+
+    Blank lines count for nothing, nor does "#" with what follows it, at the beginning of a line or after a blank.
+    """
+    seeds: list[str] = []
+    problems: list[Problem] = []
+    content = path.read_bytes()
+    if is_utf_16(content):
+        return [], [Problem(str(path), 0, 0, "not UTF-8 but UTF-16", "", "save it as UTF-8")]
+    lines = content.decode("utf-8-sig", "replace").replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    for number, line in enumerate(lines, 1):
+        text = (_COMMENT.sub("", line) if "#" in line else line).strip()
+        if not text:
+            continue
+        try:
+            url.seed(text)
+        except url.UrlError as error:
+            if len(problems) == MAX_PROBLEMS:
+                problems.append(Problem(str(path), number, 1, "more lines are no seeds"))
+                break
+            column = len(line) - len(line.lstrip()) + 1
+            problems.append(Problem(str(path), number, column, f"no seed: {error}", line.rstrip("\r")))
+        else:
+            seeds.append(text)
+    return seeds, problems

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from crawler.cli import main
-from crawler.settings import checks, load
+from crawler.settings import checks
+from crawler.settings.loading import load
 
 
 def told(capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int | str | None, str]:

@@ -11,7 +11,7 @@ import pytest
 
 from crawler.cli import install, main
 from crawler.cli.install import instance_unit, is_instance
-from crawler.settings import load
+from crawler.settings.loading import load
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PROGRAM = "/srv/crawler/bin/crawler"

@@ -11,8 +11,7 @@ import pytest
 from crawler.cli import install, main, refusals, unit
 from crawler.cli.refusals import Refusals
 from crawler.cli.unit import Unit, unit_of
-from crawler.settings import load
-from crawler.settings.loading import Loaded
+from crawler.settings.loading import Loaded, load
 from tests.support.crawls import toml
 
 ME = pwd.getpwuid(os.getuid()).pw_name

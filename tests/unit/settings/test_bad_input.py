@@ -4,9 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from crawler.settings import ConfigurationError, Mode, Problem, load
-from crawler.settings.kinds import KeyKind, number_text
+from crawler.settings.configuration_errors import ConfigurationError, Problem
+from crawler.settings.loading import load
 from crawler.settings.schema import SECTIONS, ConfigurationKey, keys
+from crawler.settings.settings import Mode
+from crawler.settings.value_types import KeyKind, number_text
 
 
 def problems_of(

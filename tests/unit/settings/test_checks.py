@@ -6,7 +6,9 @@ import certifi
 import pytest
 import trustme
 
-from crawler.settings import ConfigurationError, Mode, load
+from crawler.settings.configuration_errors import ConfigurationError
+from crawler.settings.loading import load
+from crawler.settings.settings import Mode
 
 CONTACT = "identity.user_agent=mybot/1.0 (+https://example.org/bot)"
 

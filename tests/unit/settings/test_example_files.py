@@ -8,16 +8,17 @@ from pathlib import Path
 import certifi
 import pytest
 
-from crawler.settings import Mode, Settings, load
-from crawler.settings.annotate import annotated
+from crawler.settings.generated_files import annotated
+from crawler.settings.loading import load
 from crawler.settings.schema import keys
+from crawler.settings.settings import Mode, Settings
 
 CONFIG = Path(__file__).resolve().parents[3] / "config"
 _KEY_LINE = re.compile(r"^#(?=[a-z0-9_]+ = )", re.MULTILINE)
 
 
 def test_the_annotated_file_is_what_the_models_say() -> None:
-    """Write it anew with `python -m crawler.settings.annotate > config/crawler.toml`."""
+    """Write it anew with `make generated`."""
     assert (CONFIG / "crawler.toml").read_text(encoding="utf-8") == annotated()
 
 
@@ -41,7 +42,7 @@ def test_the_annotated_file_uncommented_gives_every_key_its_default(tmp_path: Pa
 
 def test_the_annotated_file_is_written_by_a_command() -> None:
     """On stdout, nothing else."""
-    command = [sys.executable, "-m", "crawler.settings.annotate"]
+    command = [sys.executable, "-m", "crawler", "config", "show", "--default"]
     run = subprocess.run(command, cwd=CONFIG.parent, capture_output=True, text=True, check=True, timeout=60)
     assert (run.stdout, run.stderr) == (annotated(), "")
 

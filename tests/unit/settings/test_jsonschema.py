@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from crawler.settings import ConfigurationError, load
-from crawler.settings.annotate import annotated
-from crawler.settings.jsonschema import json_schema, schema_text
+from crawler.settings.configuration_errors import ConfigurationError
+from crawler.settings.generated_files import annotated, json_schema, schema_text
+from crawler.settings.loading import load
 from crawler.settings.schema import keys
 from tests.support.crawls import run
 
@@ -75,12 +75,10 @@ def test_the_file_is_what_the_models_say() -> None:
     assert FILE.read_text(encoding="utf-8") == schema_text()
 
 
-@pytest.mark.parametrize("arguments", [["-m", "crawler.settings.jsonschema"], ["-m", "crawler", "config", "schema"]])
-def test_the_schema_is_written_by_commands(arguments: list[str]) -> None:
+def test_the_schema_is_written_by_a_command() -> None:
     """On stdout, nothing else."""
-    ran = subprocess.run(
-        [sys.executable, *arguments], cwd=FILE.parents[1], capture_output=True, text=True, check=True, timeout=60
-    )
+    command = [sys.executable, "-m", "crawler", "config", "schema"]
+    ran = subprocess.run(command, cwd=FILE.parents[1], capture_output=True, text=True, check=True, timeout=60)
     assert (ran.stdout, ran.stderr) == (schema_text(), "")
 
 

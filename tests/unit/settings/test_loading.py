@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from crawler.settings import ConfigurationError, Settings, load
-from crawler.settings.loading import load_place
+from crawler.settings.configuration_errors import ConfigurationError
+from crawler.settings.loading import load, load_place
 from crawler.settings.schema import SECTIONS, keys
+from crawler.settings.settings import Settings
 
 
 def write(folder: Path, text: str, name: str = "crawler.toml") -> Path:

@@ -11,9 +11,10 @@ from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.options import LogOptions
-from crawler.settings import Settings, changes, load
-from crawler.settings.kinds import KeyKind
+from crawler.settings.loading import load
 from crawler.settings.schema import SECTIONS, ConfigurationKey, keys
+from crawler.settings.settings import Settings, changes
+from crawler.settings.value_types import KeyKind
 from crawler.sinks.options import SinkOptions
 
 

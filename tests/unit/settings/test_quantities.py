@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.settings.configuration_errors import RefusedValue
-from crawler.settings.quantities import format_duration, format_size, parse_duration, parse_size
+from crawler.settings.value_types import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ import pytest
 
 from crawler.core.models import Origin
 from crawler.fetch.credentials import basic, bearer
-from crawler.settings import ConfigurationError, Settings, changes, load
-from crawler.settings.loading import load_place
+from crawler.settings.configuration_errors import ConfigurationError
+from crawler.settings.loading import load, load_place
+from crawler.settings.settings import Settings, changes
 
 GOOD = """
 [origin."https://Intranet.Example.org"]

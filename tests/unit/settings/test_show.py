@@ -8,8 +8,10 @@ import tomli
 from click.testing import CliRunner
 
 from crawler.cli import cli
-from crawler.settings import Settings, Shown, load
+from crawler.settings.loading import load
 from crawler.settings.schema import keys, toml_text
+from crawler.settings.settings import Settings
+from crawler.settings.show import Shown
 from crawler.settings.show import masked as view_of
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from crawler.core.enums import DenyReason, ErrorType
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
-from crawler.settings import load
+from crawler.settings.loading import load
 from crawler.trace.facts import as_object
 from crawler.trace.terminal import show
 from crawler.trace.traced_words import framing_words, robots_words, verdict, would_words
