@@ -1,4 +1,4 @@
-"""`crawler fetch URL`: one fetch, traced, as a crawl with this configuration would make it."""
+"""`crawler fetch URL`: one URL fetched as a crawl with this configuration would fetch it, with every step shown."""
 
 import sys
 from pathlib import Path
@@ -28,9 +28,11 @@ def command(
     robots.txt is asked first and obeyed. Nothing is stored. Exit code 1: no whole answer with a status below 400 came,
     or a crawl with this configuration would not ask for it.
     """
-    from crawler.trace.facts import as_object
+    import uvloop
+
+    from crawler.trace.facts import facts
     from crawler.trace.terminal import show
-    from crawler.trace.tracer import run
+    from crawler.trace.tracer import trace
 
     settings = load_settings(config, overrides, "crawl").settings
 
@@ -38,9 +40,9 @@ def command(
         if sys.stderr.isatty():
             say(f"waiting {duration(seconds)} ({why})")
 
-    trace = run(settings, url, robots=not no_robots, on_wait=on_wait)
+    found = facts(uvloop.run(trace(settings, url, robots=not no_robots, on_wait=on_wait)))
     if as_json:
-        write_data(orjson.dumps(as_object(trace)) + b"\n")
+        write_data(orjson.dumps(found) + b"\n")
     else:
-        show(trace, all_links=all_links)
-    return Exit.OK if trace.is_fine else Exit.FINDINGS
+        show(found, all_links=all_links)
+    return Exit.OK if found["is_fine"] else Exit.FINDINGS

@@ -25,6 +25,8 @@ _ADVICE: Final[Mapping[ErrorType, str]] = {
     ErrorType.READ_TIMEOUT: "fetch.read_timeout can allow more time",
     ErrorType.TOTAL_TIMEOUT: "fetch.total_timeout can allow more time",
     ErrorType.TOO_SLOW: "fetch.min_rate can be lowered",
+    ErrorType.TRUNCATED: "fewer bytes came than its framing promised",
+    ErrorType.TOO_LARGE: "fetch.max_decoded and fetch.max_expansion can allow more",
 }
 
 
@@ -60,7 +62,7 @@ def outcome_word(outcome: Outcome) -> OutcomeWord:
 
 def failure_text(error_type: ErrorType, detail: str) -> str:
     """What failed and which configuration key helps: "loopback (RFC 1122); network.allow_private can list …"."""
-    return "; ".join(filter(None, (detail or error_type.value, _ADVICE.get(error_type))))
+    return "; ".join(filter(None, (detail or error_type.replace("_", " "), _ADVICE.get(error_type))))
 
 
 def response_of(outcome: Outcome) -> Fetched | None:

@@ -1,7 +1,7 @@
-"""Looks on while a connection is opened: what a name resolved to, which addresses were tried, what TLS agreed on.
+"""What the opening of a connection shows: the addresses of a name, the TCP attempts, TLS and the certificate.
 
-The parts looked at are the crawl's own; here they only leave notes. Nothing is decided and nothing is changed, but that
-a handshake which failed over the certificate is followed by another to look at it, in which no request is sent.
+Invariant: the crawl's own dialer and resolver decide everything. Only after a failed TLS handshake a second one is
+made to get the server's certificate; no request is sent over it.
 """
 
 import asyncio
@@ -11,6 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+
 from crawler.core.clock import Clock
 from crawler.core.enums import Stage
 from crawler.core.models import Origin
@@ -19,185 +23,155 @@ from crawler.fetch.net.dial import Dialled, NetworkDialer
 from crawler.fetch.net.errors import DialError, ResolveError, describe
 from crawler.fetch.net.resolver import CachingResolver
 from crawler.fetch.net.tls import server_name
-from crawler.trace.certificate import Certificate, read_certificate
 
-LOOK_S: Final = 5.0  # for the handshake that only looks at a certificate
+MAX_NAMES: Final = 100  # names kept of a certificate; some hold thousands
+_SECOND_HANDSHAKE_S: Final = 5.0
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One address, and what the address check says of it: `refused` is why it is not dialled, "" if it may be;
-    `excepted`: it may only because of network.allow_private; `of_proxy`: it is the proxy's, which is not checked.
-    """
-
-    address: str
-    refused: str = ""
-    excepted: bool = False
-    of_proxy: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Resolution:
-    """A name and its addresses. `source` is literal, network.resolve or dns; `failed` says why there are none."""
-
-    name: str
-    source: str
-    took_s: float
-    answers: tuple[Answer, ...] = ()
-    failed: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One TCP connection. `failed` is "" if it came about."""
-
-    address: str
-    port: int
-    took_s: float
-    failed: str = ""
-
-
 @dataclass(slots=True)
 class Dial:
-    """The opening of one connection: `dialled` if it came about, else `failed`."""
+    """The opening of one connection, which is `dialled` or `failed`. `resolved` names, TCP `attempts` and `certificate`
+    are as `crawler fetch --json` has them.
+    """
 
     origin: Origin
-    resolutions: list[Resolution] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
+    resolved: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    certificate: dict[str, Any] = field(default_factory=dict)
     dialled: Dialled | None = None
     failed: DialError | None = None
-    certificate: Certificate | None = None
-    certificate_problem: str = ""  # why there is none to show, or it could not be read
 
 
-class Tap:
-    """Notes of every dial, in order. `proxied`: the names that are resolved are the proxy's."""
+class DialObserver(NetworkDialer):
+    """A dialer that notes what it does in `dials`, in order. It stands before its own resolver to see its results."""
 
-    def __init__(self, policy: AddressPolicy, clock: Clock, *, proxied: bool = False) -> None:
-        self.dials: list[Dial] = []
-        self._proxied = proxied
-        self._policy = policy
-        self._public = AddressPolicy()
-        self._clock = clock
-
-    def answer(self, address: str) -> Answer:
-        if self._proxied:
-            return Answer(address, of_proxy=True)
-        try:
-            self._policy.check(address)
-        except AddressDenied as denied:
-            return Answer(address, refused=str(denied))
-        try:
-            self._public.check(address)
-        except AddressDenied:
-            return Answer(address, excepted=True)
-        return Answer(address)
-
-    def resolved(self, resolution: Resolution) -> None:
-        if self.dials:
-            self.dials[-1].resolutions.append(resolution)
-
-    def attempted(self, attempt: Attempt) -> None:
-        if self.dials:
-            self.dials[-1].attempts.append(attempt)
-
-
-class TappedResolver:
-    """A resolver that leaves notes of what it is asked."""
-
-    def __init__(self, resolver: CachingResolver, tap: Tap, clock: Clock) -> None:
-        self._resolver = resolver
-        self._tap = tap
-        self._clock = clock
-
-    async def resolve(self, host: str) -> tuple[str, ...]:
-        """As the resolver behind it."""
-        begun = self._clock.mono()
-        source = "dns"
-        if (configured := self._resolver.configured(host)) is not None:
-            source = "literal" if configured == (host.strip("[]").rstrip("."),) else "network.resolve"
-        try:
-            addresses = await self._resolver.resolve(host)
-        except ResolveError as error:
-            took_s = self._clock.mono() - begun
-            self._tap.resolved(Resolution(host, source, took_s, failed=f"{error.error_type.value}: {error.detail}"))
-            raise
-        answers = tuple(self._tap.answer(address) for address in addresses)
-        self._tap.resolved(Resolution(host, source, self._clock.mono() - begun, answers))
-        return addresses
-
-
-class TappedDialer(NetworkDialer):
-    """A dialer that leaves notes of each dial."""
-
-    def __init__(self, *, tap: Tap, clock: Clock, **more: Any) -> None:
-        super().__init__(clock=clock, **more)
-        self._tap = tap
-        self._mono = clock.mono
+    def __init__(self, *, dials: list[Dial], resolver: CachingResolver, clock: Clock, **more: Any) -> None:
+        super().__init__(resolver=self, clock=clock, **more)
+        self._dials = dials
+        self._names = resolver
 
     async def dial(self, origin: Origin, factory: Callable[[], _Protocol]) -> tuple[_Protocol, Dialled]:
-        """As the dialer."""
+        """As NetworkDialer."""
         dial = Dial(origin)
-        self._tap.dials.append(dial)
+        self._dials.append(dial)
         try:
             protocol, dial.dialled = await super().dial(origin, factory)
         except DialError as error:
             dial.failed = error
-            if error.stage is Stage.TLS and error.peer is not None and error.error_type.startswith("tls_"):
-                await self._look(dial, origin, error.peer)
+            if error.stage is Stage.TLS and error.peer is not None:
+                dial.certificate = await self._shake_hands_again(origin, error.peer)
             raise
         if dial.dialled.ssl_object is not None:
-            _read(dial, dial.dialled.ssl_object.getpeercert(binary_form=True))
+            dial.certificate = _certificate_of(dial.dialled.ssl_object)
         return protocol, dial.dialled
 
-    async def connect_socket(self, address: str, port: int) -> socket.socket:
-        """As the dialer."""
-        begun = self._mono()
+    async def resolve(self, host: str) -> tuple[str, ...]:
+        """As the resolver."""
+        note: dict[str, Any] = {"name": host, "source": "dns", "addresses": [], "failed": None}
+        if (configured := self._names.configured(host)) is not None:
+            note["source"] = "literal" if configured == (host.strip("[]").rstrip("."),) else "network.resolve"
+        self._dials[-1].resolved.append(note)
+        begun_mono = self._clock.mono()
         try:
-            sock = await super().connect_socket(address, port)
+            addresses = await self._names.resolve(host)
+        except ResolveError as error:
+            note["failed"] = f"{error.error_type.value}: {error.detail}"
+            raise
+        finally:
+            note["ms"] = round((self._clock.mono() - begun_mono) * 1e3, 2)
+        note["addresses"] = [self._judge(address) for address in addresses]
+        return addresses
+
+    async def connect_socket(self, address: str, port: int) -> socket.socket:
+        """As NetworkDialer."""
+        note = {"address": address, "port": port, "failed": None}
+        self._dials[-1].attempts.append(note)
+        begun_mono = self._clock.mono()
+        try:
+            return await super().connect_socket(address, port)
         except asyncio.CancelledError:
-            self._tap.attempted(
-                Attempt(address, port, self._mono() - begun, "given up: another was first, or too late")
-            )
+            note["failed"] = "given up: another was first, or too late"
             raise
         except OSError as error:
-            self._tap.attempted(Attempt(address, port, self._mono() - begun, describe(error)))
+            note["failed"] = describe(error)
             raise
-        self._tap.attempted(Attempt(address, port, self._mono() - begun))
-        return sock
+        finally:
+            note["ms"] = round((self._clock.mono() - begun_mono) * 1e3, 2)
 
-    async def _look(self, dial: Dial, origin: Origin, peer: tuple[str, int]) -> None:
-        """Shake hands once more with a server that failed, to see its certificate; nothing is sent over it."""
+    def _judge(self, address: str) -> dict[str, Any]:
+        """Whether an address may be dialled, and why."""
         if self._proxy is not None:
-            dial.certificate_problem = "not looked at: it is behind a proxy"
-            return
+            return {"address": address, "allowed": True, "why": "the proxy's, not checked"}
+        refused = _refusal(self._policy, address)
+        why = "network.allow_private" if _refusal(AddressPolicy(), address) else "public"
+        return {"address": address, "allowed": not refused, "why": refused or why}
+
+    async def _shake_hands_again(self, origin: Origin, peer: tuple[str, int]) -> dict[str, Any]:
+        """Get the certificate of a server whose handshake failed; nothing is sent over the connection."""
+        if self._proxy is not None:
+            return {"not_shown": "not looked at: it is behind a proxy"}
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # only its certificate is looked at
+        context.verify_mode = ssl.CERT_NONE  # only the certificate is wanted
         try:
-            async with asyncio.timeout(LOOK_S):
+            async with asyncio.timeout(_SECOND_HANDSHAKE_S):
                 sock = await super().connect_socket(*peer)
-                loop = asyncio.get_running_loop()
-                transport, _ = await loop.create_connection(
+                transport, _ = await asyncio.get_running_loop().create_connection(
                     asyncio.Protocol, sock=sock, ssl=context, server_hostname=server_name(origin.host)
                 )
-        except (OSError, TimeoutError) as error:
-            dial.certificate_problem = f"none was shown: {describe(error) or 'no handshake'}"
-            return
-        try:
-            ssl_object: ssl.SSLObject = transport.get_extra_info("ssl_object")
-            _read(dial, ssl_object.getpeercert(binary_form=True))
-        finally:
-            transport.abort()
+        except TimeoutError:
+            return {"not_shown": f"none was shown within {_SECOND_HANDSHAKE_S:g} s"}
+        except OSError as error:
+            return {"not_shown": f"none was shown: {describe(error)}"}
+        transport.abort()
+        return _certificate_of(transport.get_extra_info("ssl_object"))
 
 
-def _read(dial: Dial, der: bytes | None) -> None:
-    if not der:
-        dial.certificate_problem = "none was shown"
-        return
+def _refusal(policy: AddressPolicy, address: str) -> str:
     try:
-        dial.certificate = read_certificate(der)
+        policy.check(address)
+    except AddressDenied as denied:
+        return str(denied)
+    return ""
+
+
+def _certificate_of(ssl_object: ssl.SSLObject) -> dict[str, Any]:
+    der = ssl_object.getpeercert(binary_form=True)
+    try:
+        return read_certificate(der) if der else {"not_shown": "none was shown"}
     except ValueError as error:
-        dial.certificate_problem = f"cannot be read: {error}"
+        return {"not_shown": f"cannot be read: {error}"}
+
+
+def read_certificate(der: bytes) -> dict[str, Any]:
+    """What a certificate says; it is not verified. Raises ValueError and nothing else."""
+    try:
+        found = x509.load_der_x509_certificate(der)
+        extensions = [extension.value for extension in found.extensions]
+        names = [name for one in extensions if isinstance(one, x509.SubjectAlternativeName) for name in one]
+        return {
+            "subject": found.subject.rfc4514_string(),
+            "issuer": found.issuer.rfc4514_string(),
+            "names": [str(name.value) for name in names[:MAX_NAMES]],
+            "not_before": found.not_valid_before_utc.isoformat(),
+            "not_after": found.not_valid_after_utc.isoformat(),
+            "serial": f"{found.serial_number:x}",
+            "sha256": found.fingerprint(hashes.SHA256()).hex(),
+            "key": _key_name(found.public_key()),
+        }
+    except Exception as error:  # the parser has exceptions of its own for each way to be wrong
+        raise ValueError(describe(error)) from error
+
+
+def _key_name(key: object) -> str:
+    match key:
+        case rsa.RSAPublicKey():
+            return f"RSA {key.key_size}"
+        case dsa.DSAPublicKey():
+            return f"DSA {key.key_size}"
+        case ec.EllipticCurvePublicKey():
+            return f"ECDSA {key.curve.name}"
+        case _:  # Ed25519, Ed448
+            return type(key).__name__.removesuffix("PublicKey")

@@ -1,170 +1,217 @@
-"""A traced fetch as one object, for `crawler fetch --json`.
+"""The facts of a traced fetch as one object: `crawler fetch --json` prints it, the terminal view is made from it.
 
-Owns the names of its fields: as in fetch.jsonl where they are the same thing. Invariant: every link is in it, those
-that were refused with the reason.
+Names are those of fetch.jsonl where they mean the same. Invariant: every link is in it, refused ones with the reason.
 """
 
 from collections import Counter
+from dataclasses import asdict, astuple
+from typing import Any, Final, assert_never
 
-from crawler.core.formatting import timestamp
-from crawler.core.models import Denied, Failed, Fetched, Redirected
+from crawler.core.enums import UrlState
+from crawler.core.formatting import count, duration, timestamp
+from crawler.core.models import Denied, Failed, Fetched, NotModified, Redirected, Timings
 from crawler.core.outcomes import outcome_word
-from crawler.fetch.http1.message import BodyEnd
+from crawler.fetch.http1.message import BodyEnd, RemoteProtocolError, body_framing, hop_fields, is_persistent
 from crawler.trace.dial_observer import Dial
-from crawler.trace.traced_words import error_type_of, lines_of, timings_ms, tls_facts, verdict, why_words, would_words
-from crawler.trace.tracer import RobotsTrace, Trace
+from crawler.trace.tracer import Trace
+
+_NO_REQUEST: Final = "would not request it"
 
 
-def as_object(trace: Trace) -> dict[str, object]:
-    """`crawler fetch --json`: names as in fetch.jsonl where they are the same thing."""
-    result = trace.result
-    found: dict[str, object] = {
+def facts(trace: Trace) -> dict[str, Any]:
+    """The object of one fetch, made of what JSON has."""
+    result, outcome = trace.result, trace.response and trace.response.outcome
+    error_type = _error_type(trace)
+    found = {
         "url_full": trace.url,
         "started_at": timestamp(trace.started_at),
-        "verdict": verdict(trace),
+        "verdict": _verdict(trace, error_type),
         "is_fine": trace.is_fine,
         "scope": {"verdict": "ok" if trace.scope_denied is None else "denied", "as": trace.task.source.value}
         | _denied(trace.scope_denied),
-        "robots": _robots_object(trace.robots),
-        "connection": _dial_object(trace.dial, verifies=trace.verifies),
-        "request": lines_of(trace.request),
-        "timings_ms": {name.replace(" ", "_"): value for name, value in timings_ms(trace).items()},
-        "would": would_words(trace),
+        "robots": _robots(trace),
+        "connection": _connection(trace.dial, verifies=trace.verifies),
+        "request": _lines(trace.request),
+        "timings_ms": _timings_ms(trace),
+        "would": _would(trace),
     }
-    if trace.block is not None:
-        found["block"] = {"name": trace.block.name, "kind": trace.block.kind, "reason": trace.block.reason}
-    if trace.fate is not None:
-        found["next_state"] = trace.fate.state.value
-    if trace.outcome is not None:
-        found["outcome"] = outcome_word(trace.outcome).value
-    if (error_type := error_type_of(trace)) is not None:
-        found["error_type"] = error_type
-    if isinstance(result, Failed):
-        found["detail"] = result.detail
-    if isinstance(trace.outcome, Redirected):
-        found["redirect_to"] = trace.outcome.target
-    if isinstance(result, Fetched):
-        found |= _response_object(trace, result)
-    return found
+    optional = {
+        "block": trace.block and {"name": trace.block.name, "kind": trace.block.kind, "reason": trace.block.reason},
+        "next_state": trace.retry and trace.retry.state.value,
+        "outcome": outcome and outcome_word(outcome).value,
+        "error_type": error_type,
+        "detail": result.detail if isinstance(result, Failed) else None,
+        "redirect_to": outcome.target if isinstance(outcome, Redirected) else None,
+    }
+    found |= {name: value for name, value in optional.items() if value is not None}
+    return found | _response(trace, result) if isinstance(result, Fetched) else found
+
+
+def _error_type(trace: Trace) -> str | None:
+    """The error of the request, or what is wrong with the content of a response that came whole."""
+    outcome = trace.response and trace.response.outcome
+    for found in (outcome, trace.result):
+        if isinstance(found, Fetched | Failed):
+            return found.error_type and found.error_type.value
+    return None
+
+
+def _verdict(trace: Trace, error_type: str | None) -> str:
+    """The headline: "200 OK", "error: tls_cert_expired", "not fetched: robots.txt"."""
+    match trace.result:
+        case Fetched() as result:
+            status = f"{result.head.status_code} {result.head.reason}".rstrip()
+            if result.truncated is not None:
+                return f"{status}, truncated ({error_type or result.truncated.value})"
+            return f"{status}, {error_type}" if error_type else status
+        case Failed() as result:
+            return f"error: {result.error_type.value}"
+        case None:
+            return "not fetched: robots.txt" if trace.block is None else "not fetched: blocked"
 
 
 def _denied(denied: Denied | None) -> dict[str, object]:
     return {} if denied is None else {"deny_reason": denied.reason.value, "rule": denied.rule}
 
 
-def _robots_object(robots: RobotsTrace) -> dict[str, object]:
-    if robots.record is None:
-        return {"asked": bool(robots.hops), "not_asked": robots.not_asked}
+def _robots(trace: Trace) -> dict[str, object]:
+    record = trace.robots
+    if record is None:
+        return {"asked": bool(trace.hops), "not_asked": trace.robots_skipped}
     hops = [
-        {"url_full": hop.url, "ms": round(hop.took_s * 1e3, 2)}
+        {"url_full": url, "ms": _ms(sum(astuple(result.timings)))}
         | (
-            {"http_response_status_code": hop.result.head.status_code}
-            if isinstance(hop.result, Fetched)
-            else {"error_type": hop.result.error_type.value, "detail": hop.result.detail}
+            {"http_response_status_code": result.head.status_code}
+            if isinstance(result, Fetched)
+            else {"error_type": result.error_type.value, "detail": result.detail}
         )
-        for hop in robots.hops
+        for url, result in trace.hops
     ]
-    record = robots.record
     return {
         "asked": True,
         "hops": hops,
         "verdict": record.verdict,
-        "allowed": robots.denied is None,
+        "allowed": trace.robots_denied is None,
         "crawl_delay_s": record.crawl_delay_s,
-    } | _denied(robots.denied)
+    } | _denied(trace.robots_denied)
 
 
-def _dial_object(dial: Dial | None, *, verifies: bool) -> dict[str, object] | None:
+def _connection(dial: Dial | None, *, verifies: bool) -> dict[str, object] | None:
     if dial is None:
         return None
     found: dict[str, object] = {
-        "resolved": [
-            {
-                "name": each.name,
-                "source": each.source,
-                "ms": round(each.took_s * 1e3, 2),
-                "addresses": [
-                    {"address": a.address, "allowed": not a.refused, "why": why_words(a)} for a in each.answers
-                ],
-                "failed": each.failed or None,
-            }
-            for each in dial.resolutions
-        ],
-        "attempts": [
-            {"address": a.address, "port": a.port, "ms": round(a.took_s * 1e3, 2), "failed": a.failed or None}
-            for a in dial.attempts
-        ],
+        "resolved": dial.resolved,
+        "attempts": dial.attempts,
     }
-    if dial.failed is not None:
-        failed = dial.failed
+    certificate: dict[str, object] = {"verified": dial.dialled is not None and verifies}
+    if (failed := dial.failed) is not None:
         found["failed"] = {"stage": failed.stage.value, "error_type": failed.error_type.value, "detail": failed.detail}
-    if dial.dialled is not None:
-        found["network_peer_address"] = dial.dialled.peer_address
-        found["network_peer_port"] = dial.dialled.peer_port
-        found["tls"] = tls_facts(dial)
+        if failed.error_type.startswith("tls_"):
+            certificate["problem"] = failed.detail
+    if (dialled := dial.dialled) is not None:
+        found |= {"network_peer_address": dialled.peer_address, "network_peer_port": dialled.peer_port, "tls": None}
+        if (tls := dialled.ssl_object) is not None:
+            found["tls"] = {
+                "tls_protocol_version": dialled.tls_version,
+                "tls_cipher": (tls.cipher() or (None,))[0],
+                "tls_next_protocol": tls.selected_alpn_protocol(),
+                "tls_resumed": dialled.tls_resumed,
+            }
     if dial.origin.scheme == "https":
-        found["certificate"] = _certificate_object(dial, verifies=verifies)
+        found["certificate"] = certificate | (dial.certificate or {"not_shown": ""})
     return found
 
 
-def _certificate_object(dial: Dial, *, verifies: bool) -> dict[str, object]:
-    found: dict[str, object] = {"verified": dial.dialled is not None and verifies}
-    if dial.failed is not None and dial.failed.error_type.startswith("tls_"):
-        found["problem"] = dial.failed.detail
-    certificate = dial.certificate
-    if certificate is None:
-        return found | {"not_shown": dial.certificate_problem}
-    return found | {
-        "subject": certificate.subject,
-        "issuer": certificate.issuer,
-        "names": list(certificate.names),
-        "not_before": certificate.not_before.isoformat(),
-        "not_after": certificate.not_after.isoformat(),
-        "serial": certificate.serial,
-        "sha256": certificate.sha256,
-        "key": certificate.key,
+def _response(trace: Trace, result: Fetched) -> dict[str, object]:
+    read, page = trace.response, trace.response and trace.response.page
+    assert read is not None
+    hop_by_hop = hop_fields(result.head)
+    try:
+        framing = body_framing(result.head, hop_by_hop)
+    except RemoteProtocolError:  # `detail` says it
+        framing = None
+    content = page and {name: value for name, value in asdict(page).items() if name != "links_count"} | {
+        "content_coding": result.head.get("content-encoding"),
+        "index": read.index,
     }
-
-
-def _response_object(trace: Trace, result: Fetched) -> dict[str, object]:
-    page = trace.page
-    framing = trace.framing
-    refused = Counter(link.reason for link in trace.links if link.reason)
+    links: list[dict[str, str | None]] = [
+        {"url_full": found.url, "source": found.source.value} for found in read.discovered
+    ]
+    links += [
+        {"url_full": one.url, "source": trace.link_sources.get(one.url), "deny_reason": one.reason, "rule": one.rule}
+        for one in read.skipped
+    ]
     return {
         "http_response_status_code": result.head.status_code,
-        "response": lines_of(result.raw_head),
+        "response": _lines(result.raw_head),
         "framing": {
-            "end": None if framing is None else framing.end.name.lower(),
+            "end": framing and framing.end.name.lower(),
             "length": framing.length if framing is not None and framing.end is BodyEnd.LENGTH else None,
-            "keeps_alive": trace.keeps_alive,
+            "keeps_alive": is_persistent(result.head, hop_by_hop),
             "tainted": result.tainted,
-            "truncated": None if result.truncated is None else result.truncated.value,
+            "truncated": result.truncated and result.truncated.value,
         },
         "http_response_body_size": result.payload.size,
         "http_request_resend_count": result.resend_count,
-        "content": None
-        if page is None
-        else {
-            "content_type": page.content_type,
-            "content_coding": result.head.get("content-encoding"),
-            "coding_fault": None if page.coding_fault is None else page.coding_fault.value,
-            "reading_fault": None if page.reading_fault is None else page.reading_fault.value,
-            "content_size": page.content_size,
-            "charset": page.charset,
-            "title": page.title,
-            "language": page.language,
-            "canonical": page.canonical,
-            "index": trace.index,
-        },
-        "content_digest": trace.digest,
+        "content": content,
+        "content_digest": read.payload_digest,
         "links": {
-            "found": trace.links_found,
-            "queued": sum(1 for link in trace.links if not link.reason),
-            "refused": dict(refused),
-            "list": [
-                {"url_full": link.url, "source": None if link.source is None else link.source.value}
-                | ({"deny_reason": link.reason, "rule": link.rule} if link.reason else {})
-                for link in trace.links
-            ],
+            "found": read.links_found,
+            "queued": len(read.discovered),
+            "refused": Counter(one.reason.value for one in read.skipped),
+            "list": links,
         },
     }
+
+
+def _timings_ms(trace: Trace) -> dict[str, float]:
+    """Milliseconds by phase. Opening connections for robots.txt counts as opening, and its exchanges as "robots"."""
+    hops = [] if trace.robots is None else [result.timings for _, result in trace.hops]
+    page = Timings() if trace.result is None else trace.result.timings
+    phases = {
+        "resolve": sum(timings.resolve_s for timings in (*hops, page)),
+        "connect": sum(timings.connect_s for timings in (*hops, page)),
+        "tls": sum(timings.tls_s for timings in (*hops, page)),
+        "robots": sum(timings.first_byte_s + timings.body_s for timings in hops),
+        "waited": trace.waited_s,
+        "first_byte": page.first_byte_s,
+        "body": page.body_s,
+        "total": trace.total_s,
+    }
+    return {name: _ms(seconds) for name, seconds in phases.items()}
+
+
+def _would(trace: Trace) -> str:
+    """What a crawl would do next, in a sentence without its subject."""
+    if trace.scope_denied is not None or trace.retry is None or trace.response is None:
+        return _NO_REQUEST
+    match trace.retry.state, trace.response.outcome:
+        case UrlState.WAITING, _ if trace.backoff is not None:
+            return f"would back off from the host for {duration(trace.backoff[0])} ({trace.backoff[1]}), then try again"
+        case UrlState.WAITING, _:
+            return f"would try again after {duration(trace.retry.after_s or 0.0)} or more"
+        case UrlState.GAVE_UP, _:
+            return "would give it up"
+        case _, Redirected() as redirect:
+            verb = "refuse" if trace.response.skipped else "queue"
+            added = f", bringing {trace.added_host} into scope" if trace.added_host else ""
+            return f"would archive it, and {verb} {redirect.target}{added}"
+        case _, Fetched() as response if 200 <= response.head.status_code < 300 and trace.response.page is not None:
+            queued = count(len(trace.response.discovered), "URL")
+            pages = "list it in pages/" if trace.response.index else "leave it out of pages/ (noindex)"
+            return f"would archive it, {pages}, and queue {queued}"
+        case _, Fetched():
+            return "would archive it, and be done with it"
+        case _, NotModified() | Failed() | Denied():
+            return "would be done with it"
+        case _:
+            assert_never(trace.response.outcome)
+
+
+def _lines(head: bytes) -> list[str]:
+    """The lines of a request or of the head of a response, as they were sent."""
+    return [line for line in head.decode("latin-1").replace("\r\n", "\n").split("\n") if line]
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 2)

@@ -1,265 +1,249 @@
-"""A traced fetch on a terminal, or as plain text where that is piped.
+"""The terminal view of a traced fetch, made from its facts; plain text where it is piped.
 
-Owns layout and colour; the words several views share are in `traced_words`, and what happened is in the Trace.
-Invariant: nothing a server sent reaches the terminal with its control characters.
+Invariant: nothing that a server sent reaches the terminal with its control characters.
 """
 
 import sys
-from collections import Counter
-from datetime import UTC, datetime
-from typing import Final
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
 
 from rich.console import Console
 from rich.text import Text
 
-from crawler.core.formatting import count, counts, duration, printable, size
-from crawler.core.models import Failed, Fetched, Redirected
-from crawler.trace.certificate import Certificate
-from crawler.trace.dial_observer import Dial
-from crawler.trace.traced_words import (
-    block_words,
-    framing_words,
-    lines_of,
-    robots_words,
-    scope_words,
-    timings_ms,
-    tls_facts,
-    verdict,
-    why_words,
-    would_words,
-)
-from crawler.trace.tracer import Trace
+from crawler.core.enums import CodingFault, DenyReason, ErrorType, ReadingFault
+from crawler.core.formatting import count, counts, duration, printable, size, unreadable_robots
+from crawler.core.outcomes import failure_text
 
 _LABEL: Final = 13
 _TIME_AT: Final = 84  # the column in which times end, where the terminal is wide enough
 _FEW_LINKS: Final = 8
+_FEW_NAMES: Final = 6
 _SOON_DAYS: Final = 14  # a certificate that ends sooner is worth a colour
 _BAR: Final = 60
-_PHASES: Final = (
-    ("resolve", "cyan"),
-    ("connect", "blue"),
-    ("tls", "magenta"),
-    ("robots", "yellow"),
-    ("first byte", "green"),
-    ("body", "bright_green"),
-)
+_PHASES: Final = {
+    "resolve": "cyan", "connect": "blue", "tls": "magenta", "robots": "yellow", "first_byte": "green",
+    "body": "bright_green",
+}  # fmt: skip
+_SOURCES: Final = {"dns": "by DNS", "literal": "an IP address"}
+_ENDS: Final = {
+    "length": "no body by its status",
+    "last_chunk": "chunked, to the last chunk",
+    "close": "neither length nor chunks: to the end of the connection",
+}
+_CODING_FAULTS: Final = {
+    CodingFault.TRUNCATED: "the content coding ends early",
+    CodingFault.DAMAGED: "the content coding is damaged",
+    CodingFault.TRAILING: "other bytes follow the end of the content coding; they are left out",
+    CodingFault.NOT_CODED: "the content does not have the coding that the header names",
+    CodingFault.UNKNOWN: "the content coding is not known",
+}
+_READING_FAULTS: Final = {
+    ReadingFault.MAX_HTML: "not all of it was read: it is longer than content.max_html",
+    ReadingFault.MAX_LINKS: "not all links were read: there are more than content.max_links",
+    ReadingFault.LIMIT: "not all links were read: it takes too many steps",
+}
 _GOOD, _BAD, _DOUBT = "green", "bold red", "yellow"
 
+Facts = Mapping[str, Any]
 
-def show(trace: Trace, *, all_links: bool = False, console: Console | None = None) -> None:
-    """Print the trace to stdout."""
+
+class _Line(NamedTuple):
+    """A line of the view: what it is about, the text, its style and a time. Without text and time it is left out."""
+
+    label: str
+    text: str
+    style: str = ""
+    ms: float | None = None
+
+
+def show(facts: Facts, *, all_links: bool = False, console: Console | None = None) -> None:
+    """Print the facts of one fetch to stdout."""
     if console is None:
         console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-    view = _View(trace, console.width if console.is_terminal else 0, all_links)
-    console.print(view.text(), soft_wrap=True, end="")
+    width = console.width if console.is_terminal else 0
+    view = Text(end="")
+    for line in _lines(facts, all_links=all_links, width=width):
+        if isinstance(line, Text):
+            view.append_text(line).append("\n")
+        elif line.text or line.ms is not None:
+            view.append_text(_laid_out(line, width)).append("\n")
+    console.print(view, soft_wrap=True, end="")
 
 
-class _View:
-    """One Text, line by line. `width` 0: as long as lines are."""
-
-    def __init__(self, trace: Trace, width: int, all_links: bool) -> None:
-        self._trace = trace
-        self._width = width
-        self._all_links = all_links
-        self._text = Text(end="")
-        self._ms = timings_ms(trace)
-
-    def text(self) -> Text:
-        trace = self._trace
-        self._headline()
-        self._address()
-        self._tls()
-        robots_ms = self._ms["robots"] if trace.robots.record is not None else None
-        self._line("robots.txt", robots_words(trace.robots), self._robots_style(), robots_ms)
-        self._line("scope", scope_words(trace), _GOOD if trace.scope_denied is None else _DOUBT)
-        if trace.waited_s:
-            self._line("waited", "between the two, as a crawl does", "", self._ms["waited"])
-        if isinstance(trace.result, Fetched) or (trace.result is not None and trace.result.connection is not None):
-            self._heads()
-            self._body()
-        self._links()
-        self._bar()
-        self._line("a crawl", would_words(trace), "bold")
-        return self._text
-
-    # -- parts
-
-    def _headline(self) -> None:
-        trace = self._trace
-        status = trace.result.head.status_code if isinstance(trace.result, Fetched) else 0
-        colour = _GOOD if trace.is_fine else _DOUBT if 200 <= status < 500 else _BAD
-        self._text.append("● ", colour)
-        self._text.append(printable(verdict(trace)), f"bold {colour}")
-        self._text.append(f"  {printable(trace.url)}", "bold")
-        self._text.append(f"  {_ms(self._ms['total'])}\n", "dim")
-        if isinstance(trace.result, Failed):
-            self._line("", trace.result.detail, _BAD)
-        if trace.block is not None:
-            self._line("", f"{block_words(trace.block)} (crawler unblock lifts it)", _BAD)
-        if isinstance(trace.outcome, Redirected):
-            self._line("", f"→ {trace.outcome.target}", "cyan")
-
-    def _address(self) -> None:
-        dial = self._trace.dial
-        if dial is None:
-            return
-        for n, resolution in enumerate(dial.resolutions):
-            source = {"dns": "by DNS", "literal": "an address as it is"}.get(resolution.source, resolution.source)
-            proxied = "  (the proxy)" if any(answer.of_proxy for answer in resolution.answers) else ""
-            words = f"{resolution.name}  {source}{proxied}"
-            self._line("name" if n == 0 else "", words, "", resolution.took_s * 1e3)
-            if resolution.failed:
-                self._line("", resolution.failed, _BAD)
-            for answer in resolution.answers:
-                words = f"{answer.refused}: not dialled; network.allow_private can list its network"
-                self._line(
-                    "",
-                    words if answer.refused else f"{answer.address}  {why_words(answer)}",
-                    _BAD if answer.refused else _GOOD,
-                )
-        for n, attempt in enumerate(dial.attempts):
-            words = f"{attempt.address} port {attempt.port}" + (f"  {attempt.failed}" if attempt.failed else "")
-            self._line("connect" if n == 0 else "", words, _BAD if attempt.failed else "", attempt.took_s * 1e3)
-
-    def _tls(self) -> None:
-        dial = self._trace.dial
-        if dial is None or dial.origin.scheme != "https" or not dial.attempts:
-            return
-        tls = tls_facts(dial)
-        if tls is not None:
-            protocol = tls["tls_next_protocol"] or "no ALPN"
-            how = "resumed" if tls["tls_resumed"] else "full handshake"
-            words = f"{tls['tls_protocol_version']}  {tls['tls_cipher']}  {protocol}  {how}"
-            self._line("TLS", words, "", self._ms["tls"])
-        elif dial.failed is not None and self._ms["tls"]:
-            self._line("TLS", dial.failed.error_type.value, _BAD, self._ms["tls"])
-        else:
-            return
-        if dial.certificate is None:
-            self._line("certificate", dial.certificate_problem or "not seen", _BAD)
-        else:
-            self._certificate(dial, dial.certificate)
-
-    def _certificate(self, dial: Dial, certificate: Certificate) -> None:
-        self._line("certificate", certificate.subject or "(no subject)")
-        self._line("  for", ", ".join(certificate.names[:6]) + _more(len(certificate.names) - 6))
-        self._line("  issuer", certificate.issuer)
-        days = (certificate.not_after - datetime.fromtimestamp(self._trace.started_at, UTC)).days
-        left = f"{count(days, 'day')} left" if days >= 0 else f"ended {count(-days, 'day')} ago"
-        style = _BAD if days < 0 else _DOUBT if days < _SOON_DAYS else ""
-        self._line("  valid", f"{certificate.not_before:%Y-%m-%d} to {certificate.not_after:%Y-%m-%d}  {left}", style)
-        self._line("  key", f"{certificate.key}  sha256 {certificate.sha256[:16]}…", "dim")
-        if dial.failed is not None:
-            self._line("  verified", f"no: {dial.failed.detail}", _BAD)
-            self._line("", "(seen by a second handshake, in which nothing was sent)", "dim")
-        elif not self._trace.verifies:
-            self._line("  verified", "no: tls.verify = false", _BAD)
-        else:
-            self._line("  verified", "yes", _GOOD)
-
-    def _robots_style(self) -> str:
-        robots = self._trace.robots
-        if robots.denied is not None:
-            return _BAD
-        return _GOOD if robots.record is not None else _DOUBT
-
-    def _heads(self) -> None:
-        trace = self._trace
-        self._text.append("\n")
-        for line in lines_of(trace.request):
-            self._text.append(f"  > {printable(line)}\n", "cyan")
-        if not isinstance(trace.result, Fetched):
-            self._text.append("\n")
-            return
-        for n, line in enumerate(lines_of(trace.result.raw_head)):
-            name, colon, value = line.partition(":")
-            self._text.append("  < ", "green")
-            if n and colon:
-                self._text.append(printable(name) + colon, "green")
-                self._text.append(printable(value) + "\n")
-            else:
-                self._text.append(printable(line) + "\n", "bold green")
-        self._text.append("\n")
-
-    def _body(self) -> None:
-        trace, result = self._trace, self._trace.result
-        if not isinstance(result, Fetched):
-            return
-        clean = result.truncated is None and not result.tainted
-        if result.resend_count:
-            self._line("sent again", "once, over a fresh connection", _DOUBT)
-        self._line("first byte", "", "", self._ms["first byte"])
-        self._line("framing", framing_words(trace), "" if clean else _DOUBT)
-        self._line("body", count(result.payload.size, "byte"), "", self._ms["body"])
-        page = trace.page
-        if page is None:
-            return
-        coding = result.head.get("content-encoding")
-        words = page.content_type or "no type"
-        if page.charset:
-            words += f" in {page.charset}"
-        if coding:
-            words += f"  {coding} → {size(page.content_size)}"
-        self._line("content", words)
-        if page.coding_fault is not None:
-            self._line("", f"the content coding is {page.coding_fault.value.replace('_', ' ')}", _DOUBT)
-        if page.reading_fault is not None:
-            self._line("", "not all of it could be read for links: it takes too many steps", _DOUBT)
-        for label, value in (("title", page.title), ("canonical", page.canonical), ("language", page.language)):
-            if value:
-                self._line(label, value)
-        self._line("digest", trace.digest or "", "dim")
-
-    def _links(self) -> None:
-        trace = self._trace
-        if not isinstance(trace.result, Fetched) or not trace.links_found:
-            return
-        refused = Counter(link.reason for link in trace.links if link.reason)
-        queued = len(trace.links) - refused.total()
-        words = f"{count(trace.links_found)} found, {count(queued)} different ones would be queued"
-        if refused:
-            words += f", {count(refused.total())} refused ({counts(refused)})"
-        self._line("links", words)
-        shown = trace.links if self._all_links else trace.links[:_FEW_LINKS]
-        for link in shown:
-            source = "" if link.source is None else link.source.value
-            if link.reason:
-                self._line("", f"✗ {link.url}  {link.reason}: {link.rule}", "red")
-            else:
-                self._line("", f"✓ {link.url}  {source}", "")
-        if len(shown) < len(trace.links):
-            self._line("", f"… {count(len(trace.links) - len(shown))} more (--links lists them)", "dim")
-
-    def _bar(self) -> None:
-        """The phases side by side, where there is a terminal wide enough for it."""
-        spent = [(name, style, self._ms[name]) for name, style in _PHASES if self._ms[name] > 0]
-        total = sum(ms for _, _, ms in spent)
-        if self._width < _LABEL + _BAR + 4 or not total:
-            return
-        self._text.append("\n  " + " " * _LABEL)
-        for _, style, ms in spent:
-            self._text.append("█" * max(1, round(ms / total * _BAR)), style)
-        self._text.append("\n  " + " " * _LABEL)
-        for name, style, _ in spent:
-            self._text.append("■ ", style)
-            self._text.append(f"{name}  ", "dim")
-        self._text.append("\n\n")
-
-    def _line(self, label: str, words: str, style: str = "", ms: float | None = None) -> None:
-        """A line; times end in one column. Long words go on under themselves."""
-        self._text.append(f"  {label:<{_LABEL}}", "dim")
-        words = printable(words)
-        time = "" if ms is None else _ms(ms)
-        room = (min(self._width, _TIME_AT) if self._width else _TIME_AT) - 2 - _LABEL - len(time) - 2
-        self._text.append(words, style or None)
-        if time:
-            self._text.append(" " * max(2, room - len(words) + 2) + time, "dim")
-        self._text.append("\n")
+def _laid_out(line: _Line, width: int) -> Text:
+    """A line with its time in the column of times, or behind the text where that is longer."""
+    text, time = printable(line.text), ""
+    if line.ms is not None:
+        time = duration(line.ms / 1e3)
+        time = time.rjust(max(2 + len(time), min(width or _TIME_AT, _TIME_AT) - 2 - _LABEL - len(text)))
+    return Text.assemble((f"  {line.label:<{_LABEL}}", "dim"), (text, line.style), (time, "dim"))
 
 
-def _ms(milliseconds: float) -> str:
-    return duration(milliseconds / 1e3)
+def _lines(facts: Facts, *, all_links: bool, width: int) -> Iterator[_Line | Text]:
+    ms, connection, scope = facts["timings_ms"], facts["connection"] or {}, facts["scope"]
+    as_what = "as a seed" if scope["as"] == "seed" else "as a link one step from a seed"
+    denied = f": {scope['deny_reason']}, {scope['rule']}" if "rule" in scope else ""
+    yield from _summary(facts)
+    yield from _addresses(connection)
+    if connection.get("certificate") and connection["attempts"]:
+        yield from _tls(facts, connection)
+    yield from _robots(facts["robots"], ms["robots"])
+    yield _Line("scope", f"{'out of' if denied else 'in'} scope, {as_what}{denied}", _DOUBT if denied else _GOOD)
+    yield _Line("waited", "between requests, as a crawl does" if ms["waited"] else "", "", ms["waited"] or None)
+    if "outcome" in facts and "failed" not in connection:
+        yield from _heads(facts)
+    if "response" in facts:
+        yield from _body(facts)
+        yield from _links(facts["links"], all_links=all_links)
+    if width >= _LABEL + _BAR + 4 and any(ms[name] for name in _PHASES):
+        yield from _bar({name: ms[name] for name in _PHASES if ms[name]})
+    yield _Line("a crawl", facts["would"], "bold")
 
 
-def _more(n: int) -> str:
-    return f" and {count(n)} more" if n > 0 else ""
+def _summary(facts: Facts) -> Iterator[_Line | Text]:
+    answered = 200 <= facts.get("http_response_status_code", 0) < 500
+    colour = _GOOD if facts["is_fine"] else _DOUBT if answered else _BAD
+    yield Text.assemble(
+        ("● ", colour),
+        (printable(facts["verdict"]), f"bold {colour}"),
+        (f"  {printable(facts['url_full'])}", "bold"),
+        (f"  {duration(facts['timings_ms']['total'] / 1e3)}", "dim"),
+    )
+    if "error_type" in facts:
+        yield _Line("", failure_text(ErrorType(facts["error_type"]), facts.get("detail", "")), _BAD)
+    if block := facts.get("block"):
+        reason = block["reason"] or "no reason given"
+        yield _Line("", f"{block['kind']} {block['name']} is blocked: {reason} (crawler unblock lifts it)", _BAD)
+    if "redirect_to" in facts:
+        yield _Line("", f"→ {facts['redirect_to']}", "cyan")
+
+
+def _addresses(connection: Facts) -> Iterator[_Line]:
+    for name in connection.get("resolved", ()):
+        is_proxy = any(address["why"].startswith("the proxy's") for address in name["addresses"])
+        source = _SOURCES.get(name["source"], name["source"]) + ("  (the proxy)" if is_proxy else "")
+        yield _Line("name", f"{name['name']}  {source}", "", name["ms"])
+        yield _Line("", name["failed"] or "", _BAD)
+        for address in name["addresses"]:
+            refused = failure_text(ErrorType.ADDRESS_DENIED, f"{address['why']}: not dialled")
+            text = f"{address['address']}  {address['why']}" if address["allowed"] else refused
+            yield _Line("", text, _GOOD if address["allowed"] else _BAD)
+    for attempt in connection.get("attempts", ()):
+        text = f"{attempt['address']} port {attempt['port']}  {attempt['failed'] or ''}".rstrip()
+        yield _Line("connect", text, _BAD if attempt["failed"] else "", attempt["ms"])
+
+
+def _tls(facts: Facts, connection: Facts) -> Iterator[_Line]:
+    failed, tls, certificate = connection.get("failed"), connection.get("tls"), connection["certificate"]
+    if tls is not None:
+        how = f"{tls['tls_next_protocol'] or 'no ALPN'}  {'resumed' if tls['tls_resumed'] else 'full handshake'}"
+        text = f"{tls['tls_protocol_version']}  {tls['tls_cipher']}  {how}"
+        yield _Line("TLS", text, "", facts["timings_ms"]["tls"])
+    elif failed is not None and failed["stage"] == "tls":
+        yield _Line("TLS", failed["error_type"], _BAD, facts["timings_ms"]["tls"])
+    else:
+        return
+    if "subject" not in certificate:
+        yield _Line("certificate", certificate["not_shown"], _BAD)
+        return
+    names, more = certificate["names"][:_FEW_NAMES], len(certificate["names"]) - _FEW_NAMES
+    days = (datetime.fromisoformat(certificate["not_after"]) - datetime.fromisoformat(facts["started_at"])).days
+    left = f"{count(days, 'day')} left" if days >= 0 else f"ended {count(-days, 'day')} ago"
+    verified = "yes" if certificate["verified"] else "no: tls.verify = false"
+    yield _Line("certificate", certificate["subject"] or "(no subject)")
+    yield _Line("  for", ", ".join(names) + (f" and {count(more)} more" if more > 0 else ""))
+    yield _Line("  issuer", certificate["issuer"])
+    yield _Line(
+        "  valid",
+        f"{certificate['not_before'][:10]} to {certificate['not_after'][:10]}  {left}",
+        _BAD if days < 0 else _DOUBT if days < _SOON_DAYS else "",
+    )
+    yield _Line("  key", f"{certificate['key']}  sha256 {certificate['sha256'][:16]}…", "dim")
+    if failed is None:
+        yield _Line("  verified", verified, _GOOD if certificate["verified"] else _BAD)
+    else:
+        yield _Line("  verified", f"no: {failed['detail']}", _BAD)
+        yield _Line("", "(shown by a second handshake; no request was sent)", "dim")
+
+
+def _robots(robots: Facts, ms: float) -> Iterator[_Line]:
+    if "verdict" not in robots:
+        yield _Line("robots.txt", f"not requested: {robots['not_asked']}", _DOUBT)
+        return
+    *redirects, last = robots["hops"]
+    status, error = last.get("http_response_status_code"), last.get("error_type")
+    if robots["allowed"]:
+        text = f"{status}: {'allows it' if robots['verdict'] == 'rules' else 'there is none, everything is allowed'}"
+    elif robots["deny_reason"] == DenyReason.ROBOTS_UNREACHABLE:
+        text = unreadable_robots(status, error).removeprefix("robots.txt ") + ", so nothing may be fetched"
+    else:
+        text = f"{status}: forbids it: {robots['rule']}"
+    delay = "" if robots["crawl_delay_s"] is None else f", Crawl-delay {robots['crawl_delay_s']:g} s"
+    yield _Line("robots.txt", text + delay, _GOOD if robots["allowed"] else _BAD, ms)
+    if error is not None:
+        yield _Line("", failure_text(ErrorType(error), last["detail"]), _BAD)
+    if redirects:
+        yield _Line("", f"→ {last['url_full']}, after {count(len(redirects), 'redirect')}", "cyan")
+
+
+def _heads(facts: Facts) -> Iterator[Text]:
+    """The request and the head of the response, between empty lines."""
+    yield Text("")
+    for line in facts["request"]:
+        yield Text(f"  > {printable(line)}", "cyan")
+    for n, line in enumerate(facts.get("response", ())):
+        name, colon, value = printable(line).partition(":" if n else "\n")
+        yield Text.assemble(("  < ", "green"), (f"{name}{colon}", "green" if n else "bold green"), value)
+    yield Text("")
+
+
+def _body(facts: Facts) -> Iterator[_Line]:
+    ms, framing, content = facts["timings_ms"], facts["framing"], facts["content"]
+    is_clean = framing["truncated"] is None and not framing["tainted"]
+    is_reusable = is_clean and framing["keeps_alive"] and framing["end"] != "close"
+    has_length = any(line.lower().startswith("content-length:") for line in facts["response"])
+    is_by_length = framing["end"] == "length" and has_length
+    parts = (
+        f"Content-Length: {framing['length']}" if is_by_length else _ENDS.get(framing["end"], ""),
+        f"not all of it was kept ({framing['truncated']})" if framing["truncated"] else "",
+        "read leniently (tainted)" if framing["tainted"] else "",
+        "the connection can be used again" if is_reusable else "the connection is closed",
+    )
+    yield _Line("sent again", "once, over a fresh connection" if facts["http_request_resend_count"] else "", _DOUBT)
+    yield _Line("first byte", "", "", ms["first_byte"])
+    yield _Line("framing", "; ".join(filter(None, parts)), "" if is_clean else _DOUBT)
+    yield _Line("body", count(facts["http_response_body_size"], "byte"), "", ms["body"])
+    if content is None:
+        return
+    charset = f" in {content['charset']}" if content["charset"] else ""
+    coding = f"  {content['content_coding']} → {size(content['content_size'])}" if content["content_coding"] else ""
+    yield _Line("content", f"{content['content_type'] or 'no type'}{charset}{coding}")
+    yield _Line("", _CODING_FAULTS.get(content["coding_fault"], ""), _DOUBT)
+    yield _Line("", _READING_FAULTS.get(content["reading_fault"], ""), _DOUBT)
+    for name in ("title", "canonical", "language"):
+        yield _Line(name, content[name] or "")
+    yield _Line("digest", facts["content_digest"] or "", "dim")
+
+
+def _links(links: Facts, *, all_links: bool) -> Iterator[_Line]:
+    shown = links["list"] if all_links else links["list"][:_FEW_LINKS]
+    refused = f", {count(sum(links['refused'].values()))} refused ({counts(links['refused'])})"
+    queued = f"{count(links['found'])} found, {count(links['queued'])} different ones would be queued"
+    if links["found"]:
+        yield _Line("links", queued + (refused if links["refused"] else ""))
+    for link in shown:
+        is_refused = "rule" in link
+        why = f"{link['deny_reason']}: {link['rule']}" if is_refused else link["source"] or ""
+        yield _Line("", f"{'✗' if is_refused else '✓'} {link['url_full']}  {why}", "red" if is_refused else "")
+    if more := len(links["list"]) - len(shown):
+        yield _Line("", f"… {count(more)} more (--links lists them)", "dim")
+
+
+def _bar(spent: Mapping[str, float]) -> Iterator[Text]:
+    """The phases side by side, and their names."""
+    indent, total = " " * (_LABEL + 2), sum(spent.values())
+    bars = [("█" * max(1, round(ms / total * _BAR)), _PHASES[name]) for name, ms in spent.items()]
+    names = [Text.assemble(("■ ", _PHASES[name]), (name.replace("_", " "), "dim")) for name in spent]
+    yield Text.assemble("\n", indent, *bars)
+    yield Text.assemble(indent, Text("  ").join(names), "\n")

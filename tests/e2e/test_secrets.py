@@ -230,7 +230,7 @@ async def test_a_traced_fetch_through_a_proxy_says_so(tmp_path: Path) -> None:
         for url in (f"https://door.test:{server.port}/", f"http://plain.test:{plain.port}/"):
             ran = await asyncio.to_thread(run, "fetch", url, "-c", config, "--no-robots")
             assert ran.code == 0, ran.stderr
-            assert "127.0.0.1  an address as it is  (the proxy)" in ran.stdout
+            assert "127.0.0.1  an IP address  (the proxy)" in ran.stdout
             assert "not dialled" not in ran.stdout
             assert ("Proxy-Authorization: masked" in ran.stdout) is url.startswith("http:")
             assert PROXY_BASIC not in ran.stdout + ran.stderr

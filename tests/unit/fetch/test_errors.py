@@ -47,4 +47,4 @@ def test_a_failure_names_the_key_that_helps() -> None:
     assert failure_text(ErrorType.TLS_UNKNOWN_ISSUER, "no issuer") == (
         "no issuer; network.ca_file can name a CA of your own"
     )
-    assert failure_text(ErrorType.CONNECT_REFUSED, "") == "connect_refused"
+    assert failure_text(ErrorType.CONNECT_REFUSED, "") == "connect refused"

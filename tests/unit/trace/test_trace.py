@@ -1,6 +1,7 @@
 """One fetch, traced: what is asked, what is shown of it, and what a crawl would make of it."""
 
 import io
+import re
 import ssl
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,9 @@ from crawler.core.enums import DenyReason, ErrorType
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.settings.loading import load
-from crawler.trace.facts import as_object
+from crawler.trace.facts import facts
 from crawler.trace.terminal import show
-from crawler.trace.traced_words import framing_words, robots_words, verdict, would_words
-from crawler.trace.tracer import Trace, trace
+from crawler.trace.tracer import trace
 from tests.support.hostile import Certificates, chunked, ok, serve, table
 from tests.support.proxies import proxy
 
@@ -29,8 +29,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     return Certificates(tmp_path_factory.mktemp("ca"))
 
 
-async def traced(url: str, *overrides: str, robots: bool = True, waits: list[Any] | None = None) -> Trace:
-    """A fetch that may dial loopback, finds every .test there, and does not wait."""
+Facts = dict[str, Any]
+
+
+async def traced(url: str, *overrides: str, robots: bool = True, waits: list[Any] | None = None) -> Facts:
+    """Fetch with loopback allowed, every .test found there and no delay; the facts as a script reads them."""
     given = [
         "network.allow_private=127.0.0.0/8",
         "network.resolve={'*.test'=['127.0.0.1']}",
@@ -39,18 +42,20 @@ async def traced(url: str, *overrides: str, robots: bool = True, waits: list[Any
     ]
     noted: list[Any] = [] if waits is None else waits
     settings = load(None, given, {}, "crawl").settings
-    return await trace(settings, url, robots=robots, on_wait=lambda seconds, why: noted.append((seconds, why)))
+    found = await trace(settings, url, robots=robots, on_wait=lambda seconds, why: noted.append((seconds, why)))
+    return orjson.loads(orjson.dumps(facts(found)))
 
 
-def shown(found: Trace, *, terminal: bool = False, width: int = 120, all_links: bool = False) -> str:
+def shown(found: Facts, *, terminal: bool = False, width: int = 120, all_links: bool = False) -> str:
     out = io.StringIO()
     show(found, console=Console(file=out, force_terminal=terminal, width=width), all_links=all_links)
     return out.getvalue()
 
 
-def plain(found: Trace) -> dict[str, Any]:
-    """As a script reads it."""
-    return orjson.loads(orjson.dumps(as_object(found)))
+def line(found: Facts, label: str) -> str:
+    """The text of the first line of that label, without its time."""
+    (text,) = [text for text in shown(found, width=400).splitlines() if text.startswith(f"  {label:<13}")][:1]
+    return text[15:].split("   ")[0].rstrip()
 
 
 async def test_a_page_is_asked_as_a_crawl_asks_it() -> None:
@@ -58,15 +63,16 @@ async def test_a_page_is_asked_as_a_crawl_asks_it() -> None:
     async with serve(table({"/": PAGE})) as server:
         found = await traced(f"http://a.test:{server.port}/")
         assert [a.paths for a in server.accepted] == [["/robots.txt", "/"]]
-        assert found.request == server.requests[-1]
-    assert found.is_fine
-    assert (verdict(found), would_words(found)) == (
+        assert found["request"] == server.requests[-1].decode().split("\r\n")[:-2]
+    assert found["is_fine"]
+    assert (found["verdict"], found["would"]) == (
         "200 OK",
         "would archive it, list it in pages/, and queue 1 URL",
     )
-    assert framing_words(found) == f"Content-Length: {found.result.payload.size}; the connection can be used again"
-    assert [(link.url.partition("/")[2], link.reason) for link in found.links] == [
-        (f"/a.test:{server.port}/a", ""),
+    size = found["http_response_body_size"]
+    assert line(found, "framing") == f"Content-Length: {size}; the connection can be used again"
+    assert [(link["url_full"].partition("/")[2], link.get("deny_reason")) for link in found["links"]["list"]] == [
+        (f"/a.test:{server.port}/a", None),
         ("/other.test/", "scope_host"),
     ]
 
@@ -75,7 +81,7 @@ async def test_tls_is_shown_with_its_certificate(certificates: Certificates) -> 
     """Version, cipher, ALPN, whom it is for, who signed it, and that it was verified."""
     async with serve(table({"/": PAGE}), tls=certificates.server("a.test", "b.test")) as server:
         found = await traced(f"https://a.test:{server.port}/", f"network.ca_file={certificates.ca_file}")
-    connection = plain(found)["connection"]
+    connection = found["connection"]
     assert connection["tls"]["tls_protocol_version"] == "1.3"
     assert connection["tls"]["tls_cipher"].startswith("TLS_")
     assert connection["certificate"]["verified"] is True
@@ -104,23 +110,23 @@ async def test_a_certificate_that_fails_is_shown_all_the_same(
     async with serve(table({"/": PAGE}), tls=context) as server:
         found = await traced(f"https://a.test:{server.port}/", *overrides)
         assert server.requests == []
-    assert (verdict(found), found.is_fine) == (f"error: {error_type}", False)
-    certificate = plain(found)["connection"]["certificate"]
+    assert (found["verdict"], found["is_fine"]) == (f"error: {error_type}", False)
+    certificate = found["connection"]["certificate"]
     assert (certificate["verified"], certificate["names"]) == (False, names)
     assert certificate["problem"]
     text = shown(found)
     assert "verified   no: " in text
-    assert "nothing was sent" in text
+    assert "no request was sent" in text
     assert "GET /" not in text  # nothing was asked
-    assert would_words(found).startswith("would let the host rest for ")
+    assert found["would"].startswith("would back off from the host for ")
 
 
 async def test_verification_that_is_off_is_said(certificates: Certificates) -> None:
     """A green certificate that nobody checked would be a lie."""
     async with serve(table({"/": PAGE}), tls=certificates.server("b.test")) as server:
         found = await traced(f"https://a.test:{server.port}/", "tls.verify=false")
-    assert found.is_fine
-    assert plain(found)["connection"]["certificate"]["verified"] is False
+    assert found["is_fine"]
+    assert found["connection"]["certificate"]["verified"] is False
     assert "no: tls.verify = false" in shown(found)
 
 
@@ -130,8 +136,8 @@ async def test_a_handshake_that_fails_otherwise_shows_the_certificate_too(certif
     overrides = [f"network.ca_file={certificates.ca_file}", "tls.min_version='1.3'"]
     async with serve(table({}), tls=context) as server:
         found = await traced(f"https://a.test:{server.port}/", *overrides)
-    assert verdict(found).startswith("error: tls_")
-    assert plain(found)["connection"]["certificate"]["names"] == ["a.test"]
+    assert found["verdict"].startswith("error: tls_")
+    assert found["connection"]["certificate"]["names"] == ["a.test"]
 
 
 async def test_what_is_no_tls_is_told() -> None:
@@ -142,8 +148,8 @@ async def test_what_is_no_tls_is_told() -> None:
 
     async with serve(script) as server:
         found = await traced(f"https://a.test:{server.port}/")
-    assert verdict(found).startswith("error: tls_")
-    assert plain(found)["connection"]["certificate"]["not_shown"].startswith("none was shown")
+    assert found["verdict"].startswith("error: tls_")
+    assert found["connection"]["certificate"]["not_shown"].startswith("none was shown")
     assert "none was shown" in shown(found)
 
 
@@ -154,11 +160,11 @@ async def test_an_address_that_is_not_dialled_is_told_with_its_reason() -> None:
         mixed = await traced(url, "network.resolve={'a.test'=['10.1.2.3', '127.0.0.1']}")
         refused = await traced(url, "network.allow_private=[]")
         assert len(server.accepted) == 1
-    answers = plain(mixed)["connection"]["resolved"][0]["addresses"]
+    answers = mixed["connection"]["resolved"][0]["addresses"]
     assert [(a["address"], a["allowed"]) for a in answers] == [("10.1.2.3", False), ("127.0.0.1", True)]
     assert (answers[0]["why"], answers[1]["why"]) == ("10.1.2.3: private (RFC 1918)", "network.allow_private")
-    assert mixed.is_fine
-    assert verdict(refused) == "error: address_denied"
+    assert mixed["is_fine"]
+    assert refused["verdict"] == "error: address_denied"
     assert "127.0.0.1: loopback (RFC 1122): not dialled; network.allow_private can list its network" in shown(refused)
 
 
@@ -167,11 +173,11 @@ async def test_attempts_that_fail_are_shown() -> None:
     async with serve(table({})) as server:
         port = server.port
     found = await traced(f"http://a.test:{port}/")
-    assert verdict(found) == "error: connect_refused"
-    attempts = plain(found)["connection"]["attempts"]
+    assert found["verdict"] == "error: connect_refused"
+    attempts = found["connection"]["attempts"]
     assert [(a["address"], a["port"]) for a in attempts] == [("127.0.0.1", port)]
     assert attempts[0]["failed"] == "Connection refused"
-    assert robots_words(found.robots) == "not asked: no connection"
+    assert line(found, "robots.txt") == "not requested: no connection"
 
 
 async def test_through_a_proxy_its_address_is_told_for_what_it_is(certificates: Certificates) -> None:
@@ -182,15 +188,15 @@ async def test_through_a_proxy_its_address_is_told_for_what_it_is(certificates: 
         found = await traced(f"https://a.test:{server.port}/", *given)
         wrong = await traced(f"https://b.test:{server.port}/", *given)
         assert through.connects[0] == f"a.test:{server.port}"
-    assert found.is_fine
-    connection = plain(found)["connection"]
+    assert found["is_fine"]
+    connection = found["connection"]
     assert connection["certificate"]["names"] == ["a.test"]
     assert connection["resolved"][0]["addresses"] == [
         {"address": "127.0.0.1", "allowed": True, "why": "the proxy's, not checked"}
     ]
     assert "(the proxy)" in shown(found)
-    assert verdict(wrong) == "error: tls_host_mismatch"
-    assert plain(wrong)["connection"]["certificate"]["not_shown"] == "not looked at: it is behind a proxy"
+    assert wrong["verdict"] == "error: tls_host_mismatch"
+    assert wrong["connection"]["certificate"]["not_shown"] == "not looked at: it is behind a proxy"
 
 
 # -- robots.txt and scope
@@ -205,16 +211,16 @@ async def test_what_robots_txt_forbids_is_not_asked() -> None:
         assert [a.paths for a in server.accepted] == [["/robots.txt"]]
         forced = await traced(url, robots=False)
         assert server.accepted[1].paths == ["/private"]
-    assert (verdict(denied), denied.is_fine, denied.robots.denied.reason) == (
+    assert (denied["verdict"], denied["is_fine"], denied["robots"]["deny_reason"]) == (
         "not fetched: robots.txt",
         False,
         DenyReason.ROBOTS,
     )
-    assert 'line 2 "Disallow: /private"' in robots_words(denied.robots)
-    assert plain(denied)["robots"]["crawl_delay_s"] == 2
-    assert would_words(denied) == "would not ask for it"
-    assert forced.is_fine
-    assert robots_words(forced.robots) == "not asked: --no-robots"
+    assert 'line 2 "Disallow: /private"' in line(denied, "robots.txt")
+    assert denied["robots"]["crawl_delay_s"] == 2
+    assert denied["would"] == "would not request it"
+    assert forced["is_fine"]
+    assert line(forced, "robots.txt") == "not requested: --no-robots"
 
 
 async def test_a_blocked_host_is_not_asked_for_anything(tmp_path: Path) -> None:
@@ -231,15 +237,15 @@ async def test_a_blocked_host_is_not_asked_for_anything(tmp_path: Path) -> None:
         led_there = await traced(f"http://b.test:{server.port}/", named)
         assert [a.paths for a in server.accepted] == [["/robots.txt"]]
         elsewhere = await traced(f"http://www.a.test:{server.port}/", robots=False)
-    assert (verdict(found), found.is_fine, would_words(found)) == (
+    assert (found["verdict"], found["is_fine"], found["would"]) == (
         "not fetched: blocked",
         False,
-        "would not ask for it",
+        "would not request it",
     )
-    assert plain(found)["block"] == {"name": "a.test", "kind": "domain", "reason": "they complained"}
+    assert found["block"] == {"name": "a.test", "kind": "domain", "reason": "they complained"}
     assert "domain a.test is blocked: they complained" in shown(found)
-    assert led_there.robots.denied is not None
-    assert elsewhere.is_fine
+    assert not led_there["robots"]["allowed"]
+    assert elsewhere["is_fine"]
 
 
 async def test_robots_txt_that_fails_forbids_everything() -> None:
@@ -247,7 +253,7 @@ async def test_robots_txt_that_fails_forbids_everything() -> None:
     async with serve(table({"/robots.txt": ok(b"", status="503 Busy"), "/": PAGE})) as server:
         found = await traced(f"http://a.test:{server.port}/")
         assert [a.paths for a in server.accepted] == [["/robots.txt"]]
-    assert robots_words(found.robots) == "503: cannot be read, so nothing may be fetched"
+    assert line(found, "robots.txt") == "cannot be read (status 503), so nothing may be fetched"
 
 
 async def test_redirects_of_robots_txt_are_followed() -> None:
@@ -256,12 +262,12 @@ async def test_redirects_of_robots_txt_are_followed() -> None:
     rules = {"/2": ok(b"User-agent: *\nDisallow: /p")}
     async with serve(table({"/robots.txt": ok(b"", "Location: /0", status="302 Found")} | turns | rules)) as server:
         found = await traced(f"http://a.test:{server.port}/p")
-    assert [hop.url.rpartition("/")[2] for hop in found.robots.hops] == ["robots.txt", "0", "1", "2"]
-    assert found.robots.denied is not None
+    assert [hop["url_full"].rpartition("/")[2] for hop in found["robots"]["hops"]] == ["robots.txt", "0", "1", "2"]
+    assert not found["robots"]["allowed"]
     async with serve(table({"/robots.txt": ok(b"", "Location: /0", status="302 Found"), "/p": PAGE} | turns)) as server:
         found = await traced(f"http://a.test:{server.port}/p")
-    assert len(found.robots.hops) == 6
-    assert found.is_fine
+    assert len(found["robots"]["hops"]) == 6
+    assert found["is_fine"]
 
 
 async def test_robots_txt_is_left_alone_where_it_is_ignored() -> None:
@@ -269,7 +275,7 @@ async def test_robots_txt_is_left_alone_where_it_is_ignored() -> None:
     async with serve(table({"/": PAGE})) as server:
         found = await traced(f"http://a.test:{server.port}/", "politeness.robots=ignore")
         assert [a.paths for a in server.accepted] == [["/"]]
-    assert robots_words(found.robots) == 'not asked: politeness.robots = "ignore"'
+    assert line(found, "robots.txt") == 'not requested: politeness.robots = "ignore"'
 
 
 async def test_the_delay_is_kept_between_the_two() -> None:
@@ -284,7 +290,7 @@ async def test_the_delay_is_kept_between_the_two() -> None:
     async with serve(table({"/": PAGE, "/robots.txt": slow})) as server:
         found = await traced(f"http://a.test:{server.port}/", "politeness.delay=1ms", waits=waits)
     assert "Crawl-delay of robots.txt" in [why for _, why in waits]
-    assert found.waited_s >= 0.09
+    assert found["timings_ms"]["waited"] >= 90
 
 
 async def test_the_scope_is_that_of_the_configuration() -> None:
@@ -294,12 +300,13 @@ async def test_the_scope_is_that_of_the_configuration() -> None:
         link = await traced(url, f"crawl.seeds=http://a.test:{server.port}/")
         foreign = await traced(url, "crawl.seeds=http://b.test/")
         excluded = await traced(url, "scope.exclude='**/x'")
-    assert (link.scope_denied, link.task.depth) == (None, 1)
-    assert foreign.scope_denied.reason is DenyReason.SCOPE_HOST
-    assert excluded.scope_denied.reason is DenyReason.SCOPE_EXCLUDE
-    assert [f.is_fine for f in (link, foreign, excluded)] == [True, False, False]
-    assert would_words(foreign) == "would not ask for it"
-    assert verdict(foreign) == "200 OK"
+    assert link["scope"] == {"verdict": "ok", "as": "link"}
+    assert foreign["scope"]["deny_reason"] == DenyReason.SCOPE_HOST
+    assert excluded["scope"]["deny_reason"] == DenyReason.SCOPE_EXCLUDE
+    assert excluded["scope"]["as"] == "seed"
+    assert [f["is_fine"] for f in (link, foreign, excluded)] == [True, False, False]
+    assert foreign["would"] == "would not request it"
+    assert foreign["verdict"] == "200 OK"
 
 
 # -- answers
@@ -310,23 +317,23 @@ async def test_a_redirect_is_not_followed_but_judged() -> None:
     moved = ok(b"", "Location: http://www.a.test/y", status="301 Moved")
     async with serve(table({"/": moved})) as server:
         found = await traced(f"http://a.test:{server.port}/")
-    assert would_words(found) == "would archive it, and queue http://www.a.test/y, bringing www.a.test into scope"
-    assert plain(found)["redirect_to"] == "http://www.a.test/y"
+    assert found["would"] == "would archive it, and queue http://www.a.test/y, bringing www.a.test into scope"
+    assert found["redirect_to"] == "http://www.a.test/y"
 
 
 @pytest.mark.parametrize(
     ("answer", "said", "would"),
     [
         (ok(b"", "Retry-After: 120", status="429 Slow Down"), "429 Slow Down",
-         "would let the host rest for 2 min as Retry-After says, then try again"),
-        (ok(b"", status="503 Busy"), "503 Busy", "would let the host rest for 6.1 s, then try again"),
+         r"would back off from the host for 2 min \(429 Retry-After 120\), then try again"),
+        (ok(b"", status="503 Busy"), "503 Busy", r"would back off from the host for 6(\.1)? s \(503\), then try again"),
         (ok(b"gone", HTML, status="404 Not Found"), "404 Not Found", "would archive it, and be done with it"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc", "200 OK, truncated (truncated)",
-         "would try again after 6.1 s or more"),
+         r"would try again after [\d.]+ s or more"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 5, 6\r\n\r\nabc", "error: protocol_error",
          "would give it up"),
         (ok(b"<p>", HTML, "X-Robots-Tag: noindex"), "200 OK",
-         "would archive it, leave it out of pages/ (noindex), and queue 0 URLs"),
+         r"would archive it, leave it out of pages/ \(noindex\), and queue 0 URLs"),
         (ok(b"\x1f\x8b", "Content-Type: image/png"), "200 OK, truncated (content_type)",
          "would archive it, and be done with it"),
     ],
@@ -342,9 +349,9 @@ async def test_what_a_crawl_would_make_of_an_answer(answer: bytes, said: str, wo
 
     async with serve(script) as server:
         found = await traced(f"http://a.test:{server.port}/", "fetch.content_types='text/*'")
-    assert (verdict(found), would_words(found)) == (said, would)
-    assert plain(found)["would"] == would
-    assert shown(found).splitlines()[-1].endswith(would)
+    assert found["verdict"] == said
+    assert re.fullmatch(would, found["would"])
+    assert shown(found).splitlines()[-1] == f"  a crawl      {found['would']}"
 
 
 @pytest.mark.parametrize(
@@ -371,7 +378,7 @@ async def test_the_framing_is_explained(answer: bytes, words: str) -> None:
 
     async with serve(script) as server:
         found = await traced(f"http://a.test:{server.port}/")
-    assert framing_words(found) == words
+    assert line(found, "framing") == words
 
 
 async def test_nothing_a_server_says_steers_the_terminal() -> None:
@@ -395,7 +402,7 @@ async def test_secrets_are_masked(tmp_path: Path) -> None:
         secrets.chmod(0o600)
         found = await traced(f"http://a.test:{server.port}/", f"identity.secrets={secrets}")
         assert b"hush" in server.requests[-1]
-    assert "hush" not in shown(found) + orjson.dumps(as_object(found)).decode()
+    assert "hush" not in shown(found) + orjson.dumps(found).decode()
     assert "Authorization: masked" in shown(found)
 
 
@@ -406,7 +413,7 @@ async def test_links_are_listed_in_full_on_request() -> None:
         found = await traced(f"http://a.test:{server.port}/")
     assert "… 22 more (--links lists them)" in shown(found)
     assert shown(found, all_links=True).count("✓") == 30
-    assert len(plain(found)["links"]["list"]) == 30
+    assert len(found["links"]["list"]) == 30
 
 
 async def test_the_bar_is_for_wide_terminals() -> None:
