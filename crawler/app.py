@@ -25,9 +25,9 @@ from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
 from crawler.descriptors import connections_within
 from crawler.engine.monitoring.ending import Ending, ending
-from crawler.engine.monitoring.snapshot import Snapshot
+from crawler.engine.monitoring.rates import SAMPLE_S
+from crawler.engine.monitoring.status import Status
 from crawler.engine.monitoring.summary import summarise
-from crawler.engine.monitoring.views import Views
 from crawler.engine.operations import FORGOTTEN_RULE
 from crawler.engine.system_clock import SystemClock
 from crawler.frontier.base import FrontierFull
@@ -54,17 +54,18 @@ GC_THRESHOLD: Final = 50_000
 
 
 SEEDS_TOLD: Final = 1_000  # of so many it is looked up whether they were taken down
+VIEW_S: Final = 0.2  # how often a view is drawn: it reads as live, for half a percent of a core
 HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
 SUSPECTS_SHOWN: Final = 100  # of its suspects
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Who watches: `on_snapshot` is called several times a second; `console` shows events on stderr as well. Where
+    """Who watches: `on_status` is called several times a second; `console` shows events on stderr as well. Where
     nobody sees the events, `tell` is said in words what has to be known at once.
     """
 
-    on_snapshot: Callable[[Snapshot], None] | None = None
+    on_status: Callable[[Status], None] | None = None
     console: bool = False
     tell: Callable[[str], None] = lambda words: None
 
@@ -170,30 +171,30 @@ async def _run(
                 socket=str(settings.control_socket), admin=settings.admin.listen or None,
                 dur_ms=round((clock.mono() - started_mono) * 1e3, 1),
             )  # fmt: skip
-            views = Views(
-                parts.crawl, parts.scheduler, parts.committer, parts.tally, parts.clients.stats, clock, frontier
-            )
-            await views.refresh_totals()
-            service = Service(settings, mode, parts, views, configuration=configuration, read_again=read_again)
+            service = Service(settings, mode, parts, configuration=configuration, read_again=read_again)
+            monitor = service.monitor
             await service.open()
-            on_snapshot = view.on_snapshot
+            await monitor.sample()
+            beats: list[daemon.Beat] = [
+                (SAMPLE_S, service.beat),
+                (daemon.PROGRESS_S, lambda: logs.emit(Event.PROGRESS, monitor.status().as_progress())),
+            ]
+            if (on_status := view.on_status) is not None:
+                beats.append((VIEW_S, lambda: on_status(monitor.status())))
             try:
                 stopped_by = await daemon.serve(
                     parts.crawl,
                     notifier=Notifier(os.environ),
-                    status=service.view.line,
-                    on_progress=lambda: logs.emit(Event.PROGRESS, views.progress()),
-                    on_tick=None if on_snapshot is None else lambda: on_snapshot(views.snapshot()),
-                    refresh=views.refresh_totals,
+                    status=lambda: monitor.status().as_line(),
                     drain_s=settings.engine_options(mode).drain_s,
                     services=service.services,
                     on_hangup=None if read_again is None else service.reloader.on_hangup,
-                    beats=service.beats,
-                    is_alive=lambda: service.health.is_alive,
+                    beats=beats,
+                    is_alive=lambda: not service.health.trouble(),
                 )
             finally:
                 await service.close()
-            disk_reason = parts.reporter.disk_reason
+            disk_reason = parts.crawl.disk_reason
             output_problems = ([disk_reason] if disk_reason else []) + await parts.committer.close()
             await parts.reporter.finish()
             await parts.clients.close()

@@ -1,4 +1,4 @@
-"""The life of the process around a crawl: signals, the minute's progress line, the watchdog, services beside it.
+"""The life of the process around a crawl: signals, the watchdog, beats and services beside it.
 
 This is the one place that handles signals. The first SIGTERM or SIGINT drains, the second ends at once; SIGHUP reloads
 where there is a configuration to read again, and drains where there is none. It knows a crawl only by what it is asked
@@ -13,6 +13,8 @@ from typing import Any, Final, Protocol
 
 from crawler.core.enums import StoppedBy
 from crawler.systemd import Notifier
+
+Beat = tuple[float, Callable[[], Awaitable[None] | None]]  # seconds, and what is to be called every so often
 
 STATUS_S: Final = 5.0
 PROGRESS_S: Final = 60.0
@@ -64,19 +66,14 @@ async def serve(
     *,
     notifier: Notifier,
     status: Callable[[], str],
-    on_progress: Callable[[], None],
-    refresh: Callable[[], Awaitable[None]],
-    on_tick: Callable[[], None] | None = None,
-    tick_s: float = 0.2,
     drain_s: float,
     services: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     on_hangup: Callable[[], Awaitable[None]] | None = None,
     is_alive: Callable[[], bool] = lambda: True,
-    beats: Sequence[tuple[float, Callable[[], Awaitable[None] | None]]] = (),
+    beats: Sequence[Beat] = (),
 ) -> StoppedBy:
-    """Run a crawl to its end. `status` is one line in words for systemd, `on_progress` is called each minute, `on_tick`
-    every `tick_s` for a view, `refresh` before each status; `beats` are more of their kind. `services` run beside the
-    crawl until it has ended. `on_hangup` is what SIGHUP does; without it, it drains. The watchdog is fed while
+    """Run a crawl to its end. `status` is one line in words for systemd. `beats` are called, and `services` run, beside
+    the crawl until it has ended. `on_hangup` is what SIGHUP does; without it, it drains. The watchdog is fed while
     `is_alive` says so. Raises EndedAtOnce.
     """
     loop = asyncio.get_running_loop()
@@ -94,8 +91,7 @@ async def serve(
         elif not ended_at_once.done():
             ended_at_once.set_result(number)
 
-    async def tell_status() -> None:
-        await refresh()
+    def tell_status() -> None:
         notifier.send(f"STATUS={status()}")
 
     def feed_watchdog() -> None:
@@ -113,15 +109,9 @@ async def serve(
             hung_up.clear()
             await on_hangup()
 
-    regularly: list[tuple[float, Callable[[], Awaitable[None] | None]]] = [
-        (STATUS_S, tell_status),
-        (PROGRESS_S, on_progress),
-        *beats,
-    ]
+    regularly: list[Beat] = [(STATUS_S, tell_status), *beats]
     if notifier.watchdog_s is not None:
         regularly.append((notifier.watchdog_s / 2, feed_watchdog))
-    if on_tick is not None:
-        regularly.append((tick_s, on_tick))
     beside = [_every(seconds, act) for seconds, act in regularly]
     beside += [_end_at_once(ended_at_once), extend_while_draining()]
     if on_hangup is not None:

@@ -6,7 +6,7 @@ It decides nothing about the crawl. Invariant: whatever is opened here is closed
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,14 +14,11 @@ from typing import Any, Protocol
 from crawler import __version__, daemon
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control_server import Arguments, Caller, ControlServer
-from crawler.admin.metrics import Beside, exposition
+from crawler.admin.metrics import exposition
 from crawler.core.formatting import timestamp
 from crawler.engine.monitoring.event_log import REMEMBERED
 from crawler.engine.monitoring.health import Health
-from crawler.engine.monitoring.rate_history import POINT_S, RateHistory
-from crawler.engine.monitoring.rates import SAMPLE_S, RateMeter
-from crawler.engine.monitoring.status import Bounded, StatusView
-from crawler.engine.monitoring.views import Views
+from crawler.engine.monitoring.status import Bounded, Monitor
 from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
 from crawler.engine.scheduling.prefetch import PREFETCH_ALL
 from crawler.frontier.sqlite.store_reader import StoreReader
@@ -57,14 +54,11 @@ class Service:
         settings: Settings,
         mode: Mode,
         parts: Parts,
-        views: Views,
         *,
         configuration: str | None,
         read_again: Callable[[], Loaded] | None,
     ) -> None:
         self._parts = parts
-        self._views = views
-        self._pace = RateMeter(parts.tally, parts.clock)
         self._about = {
             "crawl": settings.crawl.name,
             "mode": mode,
@@ -75,21 +69,17 @@ class Service:
             "output": str(parts.output.resolve()),
             "started_at": round(parts.clock.now(), 3),
         }
-        self.view = StatusView(
+        self.monitor = Monitor(
             crawl=parts.crawl,
             scheduler=parts.scheduler,
             committer=parts.committer,
             workers=parts.workers,
             tally=parts.tally,
+            meters=parts.reporter.meters,
             pool_stats=parts.clients.stats,
             exchanges=parts.clients.exchanges,
-            pace=self._pace,
+            frontier=parts.frontier,
             clock=parts.clock,
-            totals=lambda: views.totals,
-            disk_reason=lambda: parts.reporter.disk_reason,
-            bounded=self._bounded,
-            warnings=self._warnings,
-            log_dropped=lambda: parts.logs.dropped,
         )
         self.reloader = Reloader(settings, parts, configuration=configuration, read_again=read_again)
         commands = Commands(
@@ -104,7 +94,6 @@ class Service:
             status=self.status,
             stop=daemon.ask_to_stop,
         )
-        self.history = RateHistory(parts.tally, parts.reporter.meters, parts.clock.mono())
         self.health = Health(
             crawl=parts.crawl,
             scheduler=parts.scheduler,
@@ -112,8 +101,7 @@ class Service:
             workers=parts.workers,
             tally=parts.tally,
             clock=parts.clock,
-            answer_s=lambda: self.reloader.settings.fetch.total_timeout,
-            disk_reason=lambda: parts.reporter.disk_reason,
+            attempt_s=lambda: self.reloader.settings.fetch.total_timeout,
         )
         self._web: WebServes | None = None
         self._announced: Path | None = None
@@ -143,6 +131,10 @@ class Service:
             await self._web.close()
         self.control.close()
 
+    @property
+    def is_draining(self) -> bool:
+        return self._parts.crawl.is_draining
+
     def _warnings(self) -> Sequence[Mapping[str, object]]:
         """The last warnings; not those of refused reloads that a later one has settled."""
         warnings = self._parts.logs.warnings
@@ -154,22 +146,25 @@ class Service:
 
     def status(self) -> Mapping[str, Any]:
         """The whole status, as JSON holds it."""
-        return self._about | {"reloaded_at": self.reloader.reloaded_at} | asdict(self.view.status())
-
-    @property
-    def beats(self) -> list[tuple[float, Callable[[], Awaitable[None] | None]]]:
-        """What is to be called how often."""
-        return [(SAMPLE_S, self.beat), (POINT_S, self._take_point)]
-
-    def _take_point(self) -> None:
-        clock, stats = self._parts.clock, self._parts.clients.stats()
-        queued = self._views.totals.queued
-        self.history.take(now=clock.now(), now_mono=clock.mono(), stats=stats, queued=queued)
+        beside = {
+            "memory": [asdict(one) for one in self._bounded()],
+            "warnings": self._warnings(),
+            "log_dropped": self._parts.logs.dropped,
+            "reloaded_at": self.reloader.reloaded_at,
+        }
+        return self._about | self.monitor.status().as_json() | beside
 
     def metrics(self) -> str:
         """In Prometheus's text format."""
-        beside = Beside(__version__, self.reloader.last_succeeded, self.health.progress_at)
-        return exposition(self.view.status(), self._parts.reporter.meters, self._parts.clients.stats(), beside)
+        return exposition(
+            self.monitor.status(),
+            self._parts.reporter.meters,
+            self._bounded(),
+            version=__version__,
+            log_dropped=self._parts.logs.dropped,
+            last_reload_succeeded=self.reloader.last_succeeded,
+            progress_at=self.health.progress_at,
+        )
 
     async def why(self, url: str) -> Mapping[str, Any]:
         """Why a URL was fetched or not, from the store; in a thread."""
@@ -186,9 +181,8 @@ class Service:
 
     async def beat(self) -> None:
         """To be called every SAMPLE_S."""
-        await self._views.refresh_totals()
         self.health.look()
-        lag_s = self._pace.sample()
+        lag_s = await self.monitor.sample()
         if lag_s > LAG_TOLD_OVER_S:
             self._parts.logs.event(Event.LOOP_LAG, lag_ms=round(lag_s * 1e3))
 
@@ -228,12 +222,12 @@ class Watch:
         self._service = service
         self.status = service.status
         self.metrics = service.metrics
-        self.history = service.history.columns
+        self.history = service.monitor.history
         self.trouble = service.health.trouble
         self.why = service.why
 
     def hosts(self) -> list[dict[str, Any]]:
-        return self._service.view.busiest_hosts(HOSTS_SHOWN)
+        return self._service.monitor.busiest_hosts(HOSTS_SHOWN)
 
     def is_ready(self) -> bool:
-        return self._service.view.state != "draining"
+        return not self._service.is_draining

@@ -92,7 +92,7 @@ class Commands:
         }
 
     async def _ping(self, _: Arguments) -> object:
-        return {"state": self._crawl.state}
+        return {"state": self._status()["state"]}
 
     async def _tell_status(self, _: Arguments) -> object:
         return self._status()
@@ -105,7 +105,7 @@ class Commands:
     async def _resume(self, _: Arguments) -> object:
         was_held = self._crawl.is_held
         self._crawl.hold(False)
-        return {"changed": was_held, "state": self._crawl.state}
+        return {"changed": was_held, "state": self._status()["state"]}
 
     async def _stop_crawl(self, _: Arguments) -> object:
         was_draining = self._crawl.is_draining

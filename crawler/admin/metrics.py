@@ -4,161 +4,91 @@ Names and labels are a contract (docs/OPERATIONS.md). No label has a host or a U
 Nothing is counted here; a scrape reads what is counted anyway.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from crawler.core.enums import CloseReason, OutcomeWord
-from crawler.engine.monitoring.latency import BOUNDS_S, Histogram, LatencyMeters
-from crawler.engine.monitoring.status import Status
-from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
+from crawler.engine.monitoring.latency import BOUNDS_S, LatencyMeters
+from crawler.engine.monitoring.status import Bounded, Status
+from crawler.fetch.pool_statistics import REQUEST_BOUNDS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """What a Status does not say. Times are UTC epoch seconds."""
-
-    version: str
-    last_reload_succeeded: bool
-    progress_at: float
-
-
-def exposition(status: Status, meters: LatencyMeters, stats: PoolStats, beside: Beside) -> str:
-    """The whole page."""
-    counts, rates = status.counts, status.rates
-    outcomes = {str(word): counts.outcomes.get(word, 0) for word in OutcomeWord}
-    closed = {str(reason): stats.closed.get(reason, 0) for reason in CloseReason}
-    lent = stats.open - stats.idle
-    urls = dict(status.urls)
-    hosts = {word: n for word, n in status.hosts.items() if word not in ("total", "with_work")}
-    resumed = {"true": stats.tls_resumed, "false": stats.tls_handshakes - stats.tls_resumed}
+def exposition(
+    status: Status,
+    meters: LatencyMeters,
+    memory: Sequence[Bounded],
+    *,
+    version: str,
+    log_dropped: int,
+    last_reload_succeeded: bool,
+    progress_at: float,
+) -> str:
+    """The whole page. `progress_at` (UTC) is when something last happened, or had a reason not to."""
+    counts, stats = status.counts, status.connections
+    in_bytes = [one for one in memory if one.unit == "bytes"]
+    values: list[tuple[str, str, str, float]] = [
+        ("crawler_response_bytes_total", "counter", "Bytes of heads and bodies received.", counts.bytes),
+        ("crawler_connections_opened_total", "counter", "Connections opened.", stats.opened),
+        ("crawler_inflight", "gauge", "URLs that workers have.", len(status.in_flight)),
+        ("crawler_oldest_ready_seconds", "gauge", "How long the key has been due that is due longest.",
+         status.oldest_ready_s),
+        ("crawler_event_loop_lag_seconds", "gauge", "Worst lateness of the event loop in the last seconds.",
+         status.rates.loop_lag_s),
+        ("crawler_log_dropped_total", "counter", "Log lines lost.", log_dropped),
+        ("crawler_config_last_reload_success", "gauge", "Whether the last reload came into force.",
+         int(last_reload_succeeded)),
+        ("crawler_last_progress_timestamp_seconds", "gauge", "When something last happened, or had a reason not to.",
+         round(progress_at, 3)),
+        ("crawler_resident_memory_bytes", "gauge", "Memory of the process.", status.rss_bytes),
+    ]  # fmt: skip
+    labelled: list[tuple[str, str, str, str, Mapping[str, int]]] = [
+        ("crawler_fetches_total", "counter", "Attempts, by how they ended.", "outcome",
+         {word: counts.outcomes.get(word, 0) for word in OutcomeWord}),
+        ("crawler_fetch_errors_total", "counter", "Attempts that failed, by what went wrong.", "error_type",
+         counts.error_types),
+        ("crawler_denied_total", "counter", "URLs refused when their turn came, by why.", "reason",
+         counts.deny_reasons),
+        ("crawler_connections", "gauge", "Connections now.", "state",
+         {"idle": stats.idle, "lent": stats.open - stats.idle, "opening": stats.opening, "waiting": stats.waiting}),
+        ("crawler_connections_closed_total", "counter", "Connections closed, by why.", "reason",
+         {reason: stats.closed.get(reason, 0) for reason in CloseReason}),
+        ("crawler_tls_handshakes_total", "counter", "TLS handshakes.", "resumed",
+         {"true": stats.tls_resumed, "false": stats.tls_handshakes - stats.tls_resumed}),
+        ("crawler_frontier_urls", "gauge", "URLs in the store.", "state", status.urls),
+        ("crawler_hosts", "gauge", "Hosts known.", "state",
+         {word: n for word, n in status.hosts.items() if word not in ("total", "with_work")}),
+        ("crawler_build_info", "gauge", "The version that runs.", "version", {version: 1}),
+        ("crawler_memory_held_bytes", "gauge", "Bytes held by bounded structures.", "structure",
+         {one.name: one.held for one in in_bytes}),
+        ("crawler_memory_limit_bytes", "gauge", "What they may come to.", "structure",
+         {one.name: one.limit for one in in_bytes if one.limit is not None}),
+    ]  # fmt: skip
     lines: list[str] = []
-    add = lines.extend
-    add(_counter("crawler_fetches_total", "Attempts, by how they ended.", "outcome", outcomes))
-    add(
-        _counter(
-            "crawler_fetch_errors_total", "Attempts that failed, by what went wrong.", "error_type", counts.error_types
-        )
-    )
-    add(_counter("crawler_denied_total", "URLs refused when their turn came, by why.", "reason", counts.deny_reasons))
-    add(_histogram("crawler_fetch_duration_seconds", "Whole attempts.", [("", meters.duration)]))
-    add(
-        _histogram(
-            "crawler_fetch_phase_seconds",
-            "Phases of attempts.",
-            [(f'phase="{name}"', histogram) for name, histogram in meters.phases.items()],
-        )
-    )
-    add(_one("crawler_response_bytes_total", "counter", "Bytes of heads and bodies received.", counts.bytes))
-    add(
-        _gauge(
-            "crawler_connections",
-            "Connections now.",
-            "state",
-            {"idle": stats.idle, "lent": lent, "opening": stats.opening, "waiting": stats.waiting},
-        )
-    )
-    add(_one("crawler_connections_opened_total", "counter", "Connections opened.", stats.opened))
-    add(_counter("crawler_connections_closed_total", "Connections closed, by why.", "reason", closed))
-    add(_connection_requests(stats))
-    add(_counter("crawler_tls_handshakes_total", "TLS handshakes.", "resumed", resumed))
-    add(_one("crawler_inflight", "gauge", "URLs that workers have.", len(status.in_flight)))
-    add(_gauge("crawler_frontier_urls", "URLs in the store.", "state", urls))
-    add(_gauge("crawler_hosts", "Hosts known.", "state", hosts))
-    add(
-        _one(
-            "crawler_oldest_ready_seconds",
-            "gauge",
-            "How long the key has been due that is due longest.",
-            status.oldest_ready_s,
-        )
-    )
-    add(
-        _one(
-            "crawler_event_loop_lag_seconds",
-            "gauge",
-            "Worst lateness of the event loop in the last seconds.",
-            rates.loop_lag_s,
-        )
-    )
-    add(_one("crawler_log_dropped_total", "counter", "Log lines lost.", status.log_dropped))
-    add(
-        _one(
-            "crawler_config_last_reload_success",
-            "gauge",
-            "Whether the last reload came into force.",
-            int(beside.last_reload_succeeded),
-        )
-    )
-    add(_gauge("crawler_build_info", "The version that runs.", "version", {beside.version: 1}))
-    add(
-        _one(
-            "crawler_last_progress_timestamp_seconds",
-            "gauge",
-            "When something last happened, or had a reason not to.",
-            round(beside.progress_at, 3),
-        )
-    )
-    add(
-        _gauge(
-            "crawler_memory_held_bytes",
-            "Bytes held by bounded structures.",
-            "structure",
-            {one.name: one.held for one in status.memory if one.unit == "bytes"},
-        )
-    )
-    add(
-        _gauge(
-            "crawler_memory_limit_bytes",
-            "What they may come to.",
-            "structure",
-            {one.name: one.limit for one in status.memory if one.unit == "bytes" and one.limit is not None},
-        )
-    )
-    add(_one("crawler_resident_memory_bytes", "gauge", "Memory of the process.", status.rss_bytes))
-    return "\n".join(lines) + "\n"  # fmt: skip
-
-
-def _one(name: str, kind: str, words: str, value: float) -> list[str]:
-    return [*_head(name, kind, words), f"{name} {_number(value)}"]
-
-
-def _counter(name: str, words: str, label: str, values: Mapping[str, int]) -> list[str]:
-    return _labelled(name, "counter", words, label, values)
-
-
-def _gauge(name: str, words: str, label: str, values: Mapping[str, int]) -> list[str]:
-    return _labelled(name, "gauge", words, label, values)
-
-
-def _labelled(name: str, kind: str, words: str, label: str, values: Mapping[str, int]) -> list[str]:
-    samples = [f'{name}{{{label}="{_escaped(word)}"}} {_number(value)}' for word, value in sorted(values.items())]
-    return [*_head(name, kind, words), *samples]
-
-
-def _histogram(name: str, words: str, histograms: Iterable[tuple[str, Histogram]]) -> list[str]:
-    lines = _head(name, "histogram", words)
-    for labels, histogram in histograms:
-        lines += _buckets(name, labels, BOUNDS_S, histogram.counts, histogram.total_s)
-    return lines
-
-
-def _connection_requests(stats: PoolStats) -> list[str]:
-    """Requests that each closed connection had carried."""
+    for name, kind, words, value in values:
+        lines += [*_head(name, kind, words), f"{name} {_number(value)}"]
+    for name, kind, words, label, by_label in labelled:
+        lines += _head(name, kind, words)
+        lines += [f'{name}{{{label}="{_escaped(word)}"}} {_number(n)}' for word, n in sorted(by_label.items())]
+    name = "crawler_fetch_duration_seconds"
+    lines += _head(name, "histogram", "Whole attempts.")
+    lines += _buckets(name, "", BOUNDS_S, meters.duration.counts, meters.duration.total_s)
+    name = "crawler_fetch_phase_seconds"
+    lines += _head(name, "histogram", "Phases of attempts.")
+    for phase, histogram in meters.phases.items():
+        lines += _buckets(name, f'phase="{phase}"', BOUNDS_S, histogram.counts, histogram.total_s)
     name = "crawler_connection_requests"
-    lines = _head(name, "histogram", "Requests carried by connections that are closed.")
-    return lines + _buckets(name, "", REQUEST_BOUNDS, stats.requests_at_close, stats.requests_closed)
+    lines += _head(name, "histogram", "Requests carried by connections that are closed.")
+    lines += _buckets(name, "", REQUEST_BOUNDS, stats.requests_at_close, stats.requests_closed)
+    return "\n".join(lines) + "\n"
 
 
 def _buckets(name: str, labels: str, bounds: Sequence[float], counts: Sequence[int], total: float) -> list[str]:
     before = f"{labels}," if labels else ""
     lines, so_far = [], 0
-    for bound, count in zip(bounds, counts, strict=False):
+    for bound, count in zip([*map(_number, bounds), "+Inf"], counts, strict=True):
         so_far += count
-        lines.append(f'{name}_bucket{{{before}le="{_number(bound)}"}} {so_far}')
-    so_far += counts[len(bounds)]
-    lines.append(f'{name}_bucket{{{before}le="+Inf"}} {so_far}')
+        lines.append(f'{name}_bucket{{{before}le="{bound}"}} {so_far}')
     braced = f"{{{labels}}}" if labels else ""
     return [*lines, f"{name}_sum{braced} {_number(total)}", f"{name}_count{braced} {so_far}"]
 

@@ -1,8 +1,8 @@
 """What `crawler crawl` shows on a terminal: a live panel while it runs, a table at its end.
 
-Owns how figures look. It does not know where they come from (a `Snapshot`, the summary of `--json`), nor whether
-anybody is watching: the caller makes a `Progress` only for a terminal.
-Invariant: a panel is drawn when the caller hands over a snapshot, never by a thread or a timer of its own.
+It does not know where the figures come from (a `Status`, the summary of `--json`), nor whether anybody is watching: the
+caller makes a `Progress` only for a terminal. Invariant: a panel is drawn when the caller hands over a status, never by
+a thread or a timer of its own.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,18 +14,17 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from crawler.cli.status import hosts_text
 from crawler.core.balance import Balance
+from crawler.core.enums import CrawlState
 from crawler.core.formatting import average, count, counts, duration, local_time, printable, rate, size
-from crawler.engine.monitoring.snapshot import Snapshot
+from crawler.engine.monitoring.status import Status
 from crawler.obs.fetch_line import redact
-
-REFRESH_S: Final = (
-    0.2  # how often a caller should update: five times a second reads as live, for half a percent of a core
-)
 
 _LABEL_WIDTH: Final = 13
 _STATES: Final[Mapping[str, tuple[str, str]]] = {
     "crawling": ("crawling", "green"),
+    "idle": ("nothing to do", "yellow"),
     "lingering": ("waiting for what is due later", "yellow"),
     "off_hours": ("outside fetch.hours", "yellow"),
     "paused": ("paused", "yellow"),
@@ -47,7 +46,7 @@ _STOPPED_BY: Final[Mapping[str, str]] = {
 class Progress:
     """A panel on stderr, below whatever else is printed there while it lives; it vanishes at the end.
 
-    `with Progress() as progress:` … `progress.update(snapshot)`, every REFRESH_S or so.
+    `with Progress() as progress:` … `progress.update(status)`, a few times a second.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -63,22 +62,21 @@ class Progress:
     ) -> None:
         self._live.stop()
 
-    def update(self, snapshot: Snapshot) -> None:
+    def update(self, status: Status) -> None:
         """Draw the panel anew. Costs less than a millisecond."""
-        self._live.update(panel(snapshot), refresh=True)
+        self._live.update(panel(status), refresh=True)
 
 
-def panel(snapshot: Snapshot) -> Text:
+def panel(status: Status) -> Text:
     """The live view: a line of state and a line each for what is counted, cut at the terminal's width.
 
     One Text without a box around it: rich needs 0.3 ms to lay it out, and four times that for the box.
     """
-    s = snapshot
-    mean = s.pages / s.elapsed_s if s.elapsed_s > 0 else 0.0
-    per_connection = s.requests / s.connections_opened if s.connections_opened else 0.0
-    state, colour = _STATES.get(s.state, (s.state, "yellow"))
-    if s.until_at is not None:
-        state += f" until {local_time(s.until_at)}"
+    s, run, connections = status, status.counts, status.connections
+    mean = run.pages / s.elapsed_s if s.elapsed_s > 0 else 0.0
+    state, colour = _STATES[s.state]
+    if s.state is CrawlState.OFF_HOURS and s.opens_at is not None:
+        state += f" until {local_time(s.opens_at)}"
     text = Text(no_wrap=True, overflow="ellipsis", end="")
 
     def line(label: str, *parts: tuple[str, str]) -> None:
@@ -89,24 +87,24 @@ def panel(snapshot: Snapshot) -> Text:
     text.append("● ", colour)
     text.append(state, f"bold {colour}")
     text.append(f"  {duration(s.elapsed_s)}")
-    line("pages", (count(s.pages), "bold"), (f"   {rate(s.rate_now)} now · {rate(mean)} mean", ""))
+    line("pages", (count(run.pages), "bold"), (f"   {rate(s.rates.pages_per_s)} now · {rate(mean)} mean", ""))
     line(
         "responses",
-        (f"{count(s.responses)} · {size(s.bytes)} · ", ""),
-        (count(s.errors, "error"), "red" if s.errors else ""),
-        (f" · {count(s.denied)} denied", ""),
+        (f"{count(run.responses)} · {size(run.bytes)} · ", ""),
+        (count(run.errors, "error"), "red" if run.errors else ""),
+        (f" · {count(run.denied)} denied", ""),
     )
-    queue = f"{count(s.queued)} due · {count(s.waiting)} later · {count(s.in_flight)} in flight"
+    due = s.urls["queued"] - s.kept
+    queue = f"{count(due)} due · {count(s.urls['waiting'])} later · {count(len(s.in_flight))} in flight"
     line("queue", (queue, ""), (f" · {count(s.kept)} kept by a limit or a block" if s.kept else "", "yellow"))
-    resting = f" · {count(s.hosts_resting)} resting"
-    line("hosts", (count(s.hosts), ""), (resting, "yellow" if s.hosts_resting else ""))
+    line("hosts", (hosts_text(s.hosts), ""))
     line(
         "connections",
-        (f"{count(s.connections_open)} open of {count(s.connections_opened)} · ", ""),
-        (average(per_connection), "bold"),
-        (f" requests each · {count(s.tls_handshakes)} TLS, {count(s.tls_resumed)} resumed", ""),
+        (f"{count(connections.open)} open of {count(connections.opened)} · ", ""),
+        (average(connections.requests_per_connection), "bold"),
+        (f" requests each · {count(connections.tls_handshakes)} TLS, {count(connections.tls_resumed)} resumed", ""),
     )
-    line("links", (f"{count(s.links_found)} found · {count(s.links_new)} new", ""))
+    line("links", (f"{count(run.links_found)} found · {count(run.links_new)} new", ""))
     line("last", (printable(redact(s.last_url)), "dim"))
     return text
 

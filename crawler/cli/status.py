@@ -32,11 +32,8 @@ def command(config: Path | None, overrides: tuple[str, ...], output: Path | None
 
 def lines(status: Mapping[str, Any]) -> list[str]:
     """The screenful."""
-    counts, rates, urls, hosts = status["counts"], status["rates"], status["urls"], status["hosts"]
+    counts, rates, urls = status["counts"], status["rates"], status["urls"]
     connections, flights = status["connections"], status["in_flight"]
-    resting = (
-        ", ".join(f"{hosts[word]} {word}" for word in ("backoff", "held", "blocked") if hosts[word]) or "0 resting"
-    )
     refused = counts.get("answers", counts["outcomes"]).get("http_error", 0)
     shown = [
         f"{status['crawl']} is {status['state']}: {printable(status['sentence'])}",
@@ -49,7 +46,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         f"  queue        {count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
         f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up"
         + (f", {count(urls['suspect'])} suspects" if urls["suspect"] else ""),
-        f"  hosts        {count(hosts['total'])}, {count(hosts['with_work'])} with work, {resting}",
+        f"  hosts        {hosts_text(status['hosts'])}",
         f"  connections  {count(connections['open'])} open, {average(connections['requests_per_connection'])} requests "
         f"each, {count(connections['tls_handshakes'], 'handshake')}, {count(connections['tls_resumed'])} resumed",
         f"  processor    {share(rates['cpu_percent'] / 100)} of a core, event loop late by "
@@ -72,6 +69,13 @@ def lines(status: Mapping[str, Any]) -> list[str]:
         shown.append("  last warnings")
         shown += [f"    {date_time(str(one['ts']))} UTC  {printable(warning_words(one))}" for one in warnings]
     return shown
+
+
+def hosts_text(hosts: Mapping[str, int]) -> str:
+    """Hosts by what they do: "31, 12 with work, 2 in backoff, 1 held"."""
+    words = {"with_work": "with work", "backoff": "in backoff", "held": "held", "blocked": "blocked"}
+    shown = [f"{count(hosts[word])} {text}" for word, text in words.items() if hosts[word] or word == "with_work"]
+    return ", ".join([count(hosts["total"]), *shown])
 
 
 def _amount(bounded: Mapping[str, Any], which: str) -> str:

@@ -19,8 +19,8 @@ import orjson
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.output import is_terminal, write_data
 from crawler.cli.place import locate, place_options, reach
+from crawler.cli.status import hosts_text, warning_words
 from crawler.cli.status import lines as status_lines
-from crawler.cli.status import warning_words
 from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, printable, rate, share, size
 from crawler.core.options import PolitenessOptions
@@ -217,13 +217,12 @@ def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
         return [(f"  {label:<{_LABEL}}", "dim"), *pieces]
 
     errors, refused = counts["errors"], counts.get("answers", counts["outcomes"]).get("http_error", 0)
-    resting = hosts["backoff"] + hosts["held"]
     memory = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
     held, limit = sum(one["held"] for one in memory), sum(one["limit"] for one in memory)
     return [
         [("● ", colour), (f"{status['crawl']} is {status['state']}", f"bold {colour}"),
          (f"  up {duration(status['elapsed_s'])}, pid {status['pid']}", "dim")],
-        line("waits for", (printable(status["sentence"]), "bold")),
+        line("bottleneck", (printable(status["sentence"]), "bold")),
         line("responses", (rate(rates["responses_per_s"]), "bold"), ("  ", ""),
              (sparks(list(history)[-max(10, width - 40):]), "cyan")),
         line("pages", (f"{count(counts['pages'])}, {rate(rates['pages_per_s'])}; {size(rates['bytes_per_s'])}/s; ", ""),
@@ -232,8 +231,7 @@ def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
              (f", {count(counts['denied'])} denied", "")),
         line("queue", (f"{count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
                        f"{count(urls['gave_up'])} given up", "")),
-        line("hosts", (f"{count(hosts['total'])}, {count(hosts['with_work'])} with work", ""),
-             (f", {count(hosts['backoff'])} in backoff, {count(hosts['held'])} held", "yellow" if resting else "")),
+        line("hosts", (hosts_text(hosts), "yellow" if hosts["backoff"] + hosts["held"] else "")),
         line("connections", (f"{count(connections['open'])} open, {count(connections['idle'])} idle; ", ""),
              (average(connections["requests_per_connection"]), "bold"),
              (f" requests each; {count(connections['tls_handshakes'], 'handshake')}, "

@@ -192,6 +192,32 @@ class ReadingFault(StrEnum):
     LIMIT = "limit"  # it took more steps than PCRE2 allows: links are of the part before, of a style sheet none
 
 
+class CrawlState(StrEnum):
+    """What a running crawl does."""
+
+    CRAWLING = "crawling"
+    IDLE = "idle"  # nothing to do now
+    LINGERING = "lingering"  # it waits for what is due within crawl.linger
+    OFF_HOURS = "off_hours"  # outside fetch.hours
+    OUTAGE = "outage"  # every host fails that answered before
+    PAUSED = "paused"  # by the operator, or because nothing can be stored
+    DRAINING = "draining"  # it finishes what is in flight, then ends
+
+
+class Bottleneck(StrEnum):
+    """What would have to change for a running crawl to be faster; `engine.monitoring.bottleneck` decides."""
+
+    OPERATOR = "operator"  # a pause, or blocks that cover most of the queue
+    DISK = "disk"  # nothing can be stored, or storing takes longer than fetching
+    OUTAGE = "outage"
+    HOURS = "hours"  # fetch.hours
+    EMPTY = "empty"  # nothing to do
+    BANDWIDTH = "bandwidth"  # fetch.bandwidth
+    CPU = "cpu"
+    NETWORK = "network"  # responses are waited for
+    POLITENESS = "politeness"  # delays and back-off
+
+
 class StoppedBy(StrEnum):
     """Why `crawl` ended."""
 

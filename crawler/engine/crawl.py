@@ -25,8 +25,8 @@ _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 
 class Crawl:
-    """Runs until nothing is left to do within `engine.linger_s`, or until `stop`. `state` is one word for the views:
-    crawling, lingering, off_hours, paused, outage (nobody answers), draining.
+    """Runs until nothing is left to do within `engine.linger_s`, or until `stop`. What it does now is for
+    `engine.monitoring.bottleneck` to say, by the properties here.
     """
 
     def __init__(
@@ -51,20 +51,25 @@ class Crawl:
         self._wall_clock = StepWatch(clock)
         self._look = asyncio.Event()
         self._stop: StoppedBy | None = None
-        self._paused_mono: float | None = None  # since when nothing can be written
-        self._is_held = False  # by the operator
-        self._state = "crawling"
+        self.disk_reason = ""  # why nothing can be stored, as long as nothing can
+        self._disk_mono = 0.0  # since when
+        self.is_held = False  # paused by the operator
+        self.is_lingering = False  # it waits for what is due within `engine.linger_s`
+        self._has_ended = False
         scheduler.on_quiet = self._look.set
         committer.on_idle = self._look.set
 
     @property
-    def state(self) -> str:
-        """A word of the views: what it does, or why it does nothing."""
-        if self._state in ("crawling", "lingering") and self._scheduler.valve.closed_until_at is not None:
-            return "off_hours"
-        if self._state in ("crawling", "lingering") and self._scheduler.books.outage.is_on:
-            return "outage"
-        return self._state
+    def is_draining(self) -> bool:
+        """Nothing new is begun: what is in flight is finished and stored."""
+        return self._stop is not None or self._has_ended
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing is in flight, being stored, or being read from the store."""
+        revisits = self._scheduler.revisits
+        is_dating = revisits is not None and revisits.is_dating
+        return self._scheduler.is_quiet and self._committer.is_idle and self.rejudger.is_idle and not is_dating
 
     def stop(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
         """Finish what is in flight, then end."""
@@ -74,27 +79,17 @@ class Crawl:
 
     def disk(self, reason: str | None) -> None:
         """Pause while nothing can be written; None: go on."""
-        self._paused_mono = self._clock.mono() if reason is not None else None
+        self.disk_reason, self._disk_mono = reason or "", self._clock.mono()
         self._pause_or_go_on()
 
     def hold(self, held: bool) -> None:
         """The operator's pause: nothing new is asked, what is in flight is finished; False: go on."""
-        self._is_held = held
+        self.is_held = held
         self._pause_or_go_on()
 
-    @property
-    def is_held(self) -> bool:
-        return self._is_held
-
-    @property
-    def is_draining(self) -> bool:
-        return self._stop is not None or self._state == "draining"
-
     def _pause_or_go_on(self) -> None:
-        paused = self._is_held or self._paused_mono is not None
-        self._scheduler.paused = paused
-        if self._state != "draining":
-            self._state = "paused" if paused else "crawling"
+        self.is_lingering = False
+        self._scheduler.paused = self.is_held or bool(self.disk_reason)
         self._scheduler.wake()
         self._look.set()
 
@@ -113,7 +108,7 @@ class Crawl:
             reason = await self._until_done()
             if reason is StoppedBy.EMPTY and await self._scheduler.suspects_left():
                 reason = StoppedBy.TRAPS
-            self._state = "draining"
+            self._has_ended = True
             self._on_drain(reason)
             self._scheduler.stop()
             self._committer.hasten()
@@ -174,14 +169,12 @@ class Crawl:
             return None
         if outage.since_mono is not None:
             return StoppedBy.WAITING if self._clock.mono() - outage.since_mono > linger_s else None
-        if self._paused_mono is not None:
-            return StoppedBy.DISK if self._clock.mono() - self._paused_mono > linger_s else None
-        if self._is_held:
+        if self.disk_reason:
+            return StoppedBy.DISK if self._clock.mono() - self._disk_mono > linger_s else None
+        if self.is_held:
             return None
-        revisits = self._scheduler.revisits
-        is_dating = revisits is not None and revisits.is_dating
-        if not self._scheduler.is_quiet or not self._committer.is_idle or not self.rejudger.is_idle or is_dating:
-            self._state = "crawling"
+        self.is_lingering = False
+        if not self.is_quiet:
             return None
         wait_s = self._scheduler.next_turn_s(enough_s=min(_CHECK_S, linger_s))
         if self._scheduler.next_due_at is not None:
@@ -192,7 +185,7 @@ class Crawl:
         if wait_s < NEVER:
             wait_s = max(wait_s, self._scheduler.valve.shut_s())
         if wait_s <= linger_s:
-            self._state = "lingering" if wait_s > _CHECK_S else "crawling"
+            self.is_lingering = wait_s > _CHECK_S
             return None
         if self._scheduler.books.limit_reached:
             return StoppedBy.MAX_URLS

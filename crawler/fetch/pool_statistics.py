@@ -48,6 +48,11 @@ class PoolStats:
     waiting: int
 
     @property
+    def requests_per_connection(self) -> float:
+        """Of those that were opened; 0 where none was."""
+        return round(self.requests / self.opened, 1) if self.opened else 0.0
+
+    @property
     def reuse_ratio(self) -> float:
         """The share of requests that needed no new connection; 0 where there was none."""
         return self.reused / self.requests if self.requests else 0.0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from crawler.core.enums import CloseReason, DenyReason, ErrorType, HostState, Stage
+from crawler.core.enums import Bottleneck, CloseReason, DenyReason, ErrorType, HostState, Stage
 
 
 class Event(StrEnum):
@@ -132,9 +132,6 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
 
 COMMON: Final = frozenset({"ts", "event", "level", "crawl", "run_id"})
 
-BOTTLENECKS: Final = frozenset(
-    {"politeness", "network", "cpu", "disk", "empty", "hours", "bandwidth", "operator", "outage"}
-)
 _WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
     (Event.CONN_CLOSE, "reason"): frozenset(CloseReason),
     (Event.CONN_FAIL, "stage"): frozenset(Stage),
@@ -142,7 +139,7 @@ _WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
     (Event.HOST_STATE, "from"): frozenset(HostState),
     (Event.HOST_STATE, "to"): frozenset(HostState),
     (Event.URL_SKIPPED, "deny_reason"): frozenset(DenyReason),
-    (Event.PROGRESS, "bottleneck"): BOTTLENECKS,
+    (Event.PROGRESS, "bottleneck"): frozenset(Bottleneck),
 }
 
 

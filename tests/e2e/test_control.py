@@ -71,7 +71,7 @@ def test_status_pause_resume_and_stop(server: Nginx, tmp_path: Path) -> None:
         assert tell(crawl, "resume").stdout == "resumed\n"
         assert wait_for_requests(server, process, before + 5)
         assert tell(crawl, "block", WWW).code == 0
-        assert wait_until(lambda: not json.loads(tell(crawl, "status", "--json").stdout)["in_flight"], process)
+        assert wait_until(lambda: tell(crawl, "status").stdout.partition(":")[0].endswith("is idle"), process)
         idle = json.loads(tell(crawl, "status", "--json").stdout)
         assert (idle["state"], idle["bottleneck"]) == ("idle", "empty")
         assert f"{idle['urls']['queued']:,} URLs of https://{WWW}" in idle["sentence"]

@@ -47,7 +47,7 @@ def assert_shows_the_crawl(dom: str, host: str) -> None:
     assert re.search(r'<p id="sentence">[^<]*kept by a limit of scope', dom)
     assert "waiting for the first status" not in dom
     assert re.search(r"<div[^>]*>HTTP errors<b>\d+</b>", dom)
-    assert re.search(r"\d+ resting, \d+ blocked", dom)
+    assert re.search(r"\d+ in backoff, \d+ held, \d+ blocked", dom)
     assert dom.count("<canvas") == 4
     assert host in re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)  # drawn, not only delivered
 

@@ -63,10 +63,6 @@ class Case:
         self.heard = heard or Heard()
         self.progress: list[float] = []
         self.ticks = 0
-        self.refreshed = 0
-
-    async def refresh(self) -> None:
-        self.refreshed += 1
 
     def tick(self) -> None:
         self.ticks += 1
@@ -76,10 +72,8 @@ class Case:
         return await serve(
             self.crawl,
             notifier=self.heard,
-            status=lambda: f"{self.refreshed} refreshed",
-            on_progress=lambda: self.progress.append(loop.time()),
-            refresh=self.refresh,
-            on_tick=self.tick if ticking else None,
+            status=lambda: f"{self.ticks} ticks",
+            beats=[(60.0, lambda: self.progress.append(loop.time())), (0.2, self.tick)] if ticking else [],
             drain_s=30.0,
             **more,
         )
@@ -104,7 +98,7 @@ def test_one_signal_drains() -> None:
             told = [state for _, state in case.heard.states]
             assert told == [
                 "READY=1",
-                "STATUS=0 refreshed",
+                "STATUS=0 ticks",
                 "STOPPING=1",
                 "EXTEND_TIMEOUT_USEC=45000000",
                 "STATUS=draining",
@@ -174,7 +168,7 @@ def test_a_crawl_that_ends_by_itself_ends_the_serving() -> None:
 
 
 def test_the_beats() -> None:
-    """STATUS every five seconds after a refresh, progress each minute, the watchdog at half its time, ticks."""
+    """STATUS every five seconds, the watchdog at half its time, and what was given at its own pace."""
 
     async def main() -> None:
         case = Case(Heard({"WATCHDOG_USEC": "30000000"}), lasts_s=121.0)
@@ -182,13 +176,12 @@ def test_the_beats() -> None:
         assert case.heard.times("STATUS") == [0, *range(5, 121, 5)]
         assert case.heard.times("WATCHDOG") == [15, 30, 45, 60, 75, 90, 105, 120]
         assert [round(when) for when in case.progress] == [60, 120]
-        assert case.refreshed == 24
         assert 600 <= case.ticks <= 605
 
     run(main())
 
 
-def test_without_a_watchdog_or_a_view_there_is_no_such_beat() -> None:
+def test_without_a_watchdog_or_beats_there_is_none() -> None:
     """Nothing runs that nobody asked for."""
 
     async def main() -> None:
@@ -200,7 +193,7 @@ def test_without_a_watchdog_or_a_view_there_is_no_such_beat() -> None:
     run(main())
 
 
-@pytest.mark.parametrize("where", ["run", "refresh", "tick"])
+@pytest.mark.parametrize("where", ["run", "tick"])
 def test_a_bug_comes_out(where: str) -> None:
     """And nothing keeps running."""
 

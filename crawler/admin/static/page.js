@@ -80,7 +80,7 @@ function showStatus(s) {
     ["errors", number(s.counts.errors), `${number(s.counts.denied)} denied`],
     ["HTTP errors", number((s.counts.answers || {}).http_error || 0), "status 4xx, 5xx"],
     ["queued", number(s.urls.queued), `${number(s.urls.waiting)} due later`],
-    ["hosts", number(s.hosts.total), `${s.hosts.with_work} with work, ${s.hosts.backoff + s.hosts.held} resting, ${s.hosts.blocked} blocked`],
+    ["hosts", number(s.hosts.total), `${s.hosts.with_work} with work, ${s.hosts.backoff} in backoff, ${s.hosts.held} held, ${s.hosts.blocked} blocked`],
     ["connections", number(c.open), `${average(c.requests_per_connection)} requests each`],
     ["in flight", number(s.in_flight.length), `${number(s.uncommitted)} unstored`],
     ["processor", `${Math.round(s.rates.cpu_percent)} %`, `loop late ${duration(s.rates.loop_lag_s)}`],

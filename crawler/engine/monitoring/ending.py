@@ -11,9 +11,8 @@ from typing import assert_never
 
 from crawler.core.balance import Balance
 from crawler.core.enums import Exit, LeftReason, StoppedBy
-from crawler.core.formatting import count
 from crawler.core.models import Suspects
-from crawler.engine.scheduling.backlog import unreadable
+from crawler.engine.scheduling.backlog import LIMIT, Backlog, grouped, reason
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Totals
 
@@ -25,27 +24,12 @@ class Inconsistent(AssertionError):
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """URLs that are left for one reason. `words` continues "3 URLs of 2 hosts …"; `example` is one of the hosts."""
-
-    reason: LeftReason
-    words: str
-    urls: int
-    hosts: int
-    example: str
-
-    def __str__(self) -> str:
-        hosts = self.example if self.hosts == 1 else count(self.hosts, "host")
-        return f"{count(self.urls, 'URL')}{f' of {hosts}' if self.hosts else ''} {self.words}"
-
-
-@dataclass(frozen=True, slots=True)
 class Ending:
     """How a crawl ended. `suspects` come with the name of their host; `left` has the largest number first."""
 
     stopped_by: StoppedBy
     balance: Balance
-    left: tuple[Left, ...]
+    left: tuple[Backlog, ...]
     suspects: tuple[tuple[str, Suspects], ...] = ()
 
     @property
@@ -90,15 +74,11 @@ def ending(
         balance = Balance.of(counts)
     except ValueError as error:
         raise Inconsistent(str(error)) from None
-    found: dict[tuple[LeftReason, str], Left] = {}
     for host in hosts:
         if host.queued < 0:
             raise Inconsistent(f"{host.origin}: {host.queued} URLs queued")
-        if host.queued:
-            key = _why(host, now_mono, stopped_by)
-            so_far = found.get(key, Left(*key, 0, 0, str(host.origin)))
-            found[key] = Left(*key, so_far.urls + host.queued, so_far.hosts + 1, so_far.example)
-    left = list(found.values())
+    otherwise = LIMIT if stopped_by is StoppedBy.MAX_URLS else (LeftReason.NOT_YET, "whose turn had not come")
+    left = grouped((host, host.queued, reason(host, now_mono) or otherwise) for host in hosts if host.queued)
     queued = sum(one.urls for one in left)
     if is_settled and queued != totals.queued:
         raise Inconsistent(f"the store has {totals.queued} URLs queued, the scheduler {queued}")
@@ -107,23 +87,8 @@ def ending(
             if one.reason is LeftReason.NOT_YET:
                 raise Inconsistent(f"the crawl ended with {one}, and nothing keeps them")
     if totals.waiting:
-        left.append(Left(LeftReason.RETRY, "to be tried again later, after an error", totals.waiting, 0, ""))
+        left.append(Backlog(LeftReason.RETRY, "to be tried again later, after an error", totals.waiting))
     if totals.suspect:
-        words = "in parts of a site that look endless"
-        left.append(Left(LeftReason.TRAPS, words, totals.suspect, 0, ""))
+        left.append(Backlog(LeftReason.TRAPS, "in parts of a site that look endless", totals.suspect))
     left.sort(key=lambda one: -one.urls)
     return Ending(stopped_by, balance, tuple(left), tuple(suspects))
-
-
-def _why(host: Host, now_mono: float, stopped_by: StoppedBy) -> tuple[LeftReason, str]:
-    """The reason that would have to go first."""
-    if host.is_blocked:
-        return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` lets them go on)"
-    if host.is_held:
-        return LeftReason.ROBOTS, f"whose {unreadable(host)}"
-    for turn in (host.turn, host.key.turn):
-        if turn.strikes and turn.open_mono > now_mono:
-            return LeftReason.BACKOFF, f"backing off after {turn.reason}"
-    if host.limit_reached or stopped_by is StoppedBy.MAX_URLS:
-        return LeftReason.LIMIT, "kept by a limit of scope (max_urls, max_urls_per_host)"
-    return LeftReason.NOT_YET, "whose turn had not come"

@@ -57,7 +57,6 @@ class EventLog:
         self._told: set[tuple[str, str]] = set()
         self._reading: set[asyncio.Future[None]] = set()
         self._disk_low_mono: float | None = None
-        self.disk_reason = ""  # why nothing could be written, as long as nothing can
         self._failures: dict[str, str] = {}
         self._seeds_served = False  # a seed was answered with something of use
         self._seeds_refused: dict[str, str] = {}
@@ -247,7 +246,6 @@ class EventLog:
         except OSError:
             free = 0
         now = self._clock.mono()
-        self.disk_reason = reason or ""
         if reason is not None:
             self._disk_low_mono = now
             self._tell(f"nothing can be stored: {reason}; the crawl pauses, and tries again every second")

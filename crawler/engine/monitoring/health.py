@@ -20,8 +20,8 @@ OWN_WORK_S: Final = 120.0  # for what needs nobody else: reading a page, a commi
 
 
 class Health:
-    """`answer_s` is the longest that one attempt may take (`fetch.total_timeout`); `disk_reason` is "" unless nothing
-    can be written. `look` is to be called every few seconds.
+    """`attempt_s` is the longest that one attempt may take (`fetch.total_timeout`). `look` is to be called every few
+    seconds.
     """
 
     def __init__(
@@ -33,8 +33,7 @@ class Health:
         workers: Sequence[Worker],
         tally: CrawlCounters,
         clock: Clock,
-        answer_s: Callable[[], float],
-        disk_reason: Callable[[], str],
+        attempt_s: Callable[[], float],
     ) -> None:
         self._crawl = crawl
         self._scheduler = scheduler
@@ -42,8 +41,7 @@ class Health:
         self._workers = workers
         self._tally = tally
         self._clock = clock
-        self._answer_s = answer_s
-        self._disk_reason = disk_reason
+        self._attempt_s = attempt_s
         self._seen: tuple[int, int, int] = (-1, -1, -1)
         self.progress_mono = clock.mono()
         self.progress_at = clock.now()
@@ -51,29 +49,24 @@ class Health:
     def look(self) -> None:
         """Take note of whether anything happened."""
         seen = (sum(self._tally.outcomes.values()), self._tally.links_new, self._committer.commits)
-        if seen != self._seen or self._reason_to_idle():
+        if seen != self._seen or self._may_stand_still():
             self._seen = seen
             self.progress_mono, self.progress_at = self._clock.mono(), self._clock.now()
 
     def trouble(self) -> str:
         """What stands still for longer than anything here may; "" while the crawl is well."""
         still_s = self._clock.mono() - self.progress_mono
-        if still_s <= OWN_WORK_S or self._reason_to_idle():
+        if still_s <= OWN_WORK_S or self._may_stand_still():
             return ""
         stages = {worker.stage for worker in self._workers if worker.task is not None}
-        if "fetch" in stages and still_s <= self._answer_s() + OWN_WORK_S:
+        if "fetch" in stages and still_s <= self._attempt_s() + OWN_WORK_S:
             return ""
         where = ", ".join(sorted(stages)) or "due URLs are not handed out"
         return f"nothing has happened for {duration(still_s)}: {where}"
 
-    @property
-    def is_alive(self) -> bool:
-        return not self.trouble()
-
-    def _reason_to_idle(self) -> bool:
-        if self._disk_reason() or self._crawl.is_held or self._crawl.is_draining:
+    def _may_stand_still(self) -> bool:
+        """Whether there is a reason why nothing happens."""
+        crawl, scheduler = self._crawl, self._scheduler
+        if crawl.disk_reason or crawl.is_held or crawl.is_draining or scheduler.valve.shut_s() > 0:
             return True
-        if self._scheduler.valve.shut_s() > 0:
-            return True
-        busy = self._scheduler.is_busy or not self._committer.is_idle
-        return not busy and self._scheduler.oldest_ready_s() < 1.0
+        return not scheduler.is_busy and self._committer.is_idle and scheduler.oldest_ready_s() < 1.0

@@ -1,23 +1,28 @@
-"""How fast the crawl goes, and how late its event loop is: a sample a second, rates over the last few.
+"""How fast the crawl goes: rates over the last seconds, how late the event loop is, and the last hour for plots.
 
-It is told to sample and reads counters that others keep; nothing on the path of a fetch knows of it.
+Samples counters that others keep when it is told to; nothing on the path of a fetch knows of it.
 """
 
 import resource
 from collections import deque
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from crawler.core.clock import Clock
+from crawler.core.enums import OutcomeWord
 from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.monitoring.latency import LatencyMeters, quantile_s
+from crawler.fetch.pool_statistics import PoolStats
 
 SAMPLE_S: Final = 1.0
-_OVER_S: Final = 5.0
+RATES_OVER_S: Final = 5.0
+POINT_S: Final = 10.0  # from one point of a plot to the next
+POINTS: Final = 360
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """A second, over the last few seconds. `cpu_percent` of one core; `loop_lag_s` is the worst of them."""
+    """Means of the last RATES_OVER_S. `cpu_percent` is of one core; `loop_lag_s` is the worst of them."""
 
     pages_per_s: float = 0.0
     responses_per_s: float = 0.0
@@ -28,12 +33,18 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
+    """Counters at one instant: sums since the start, but for the lag."""
+
     mono: float
+    lag_s: float
+    cpu_s: float
     pages: int
     responses: int
     bytes: int
-    cpu_s: float
-    lag_s: float
+    outcomes: tuple[int, ...]  # in the order of OutcomeWord
+    durations: tuple[int, ...]  # attempts by bucket of their duration
+    requests: int
+    opened: int
 
 
 def cpu_s() -> float:
@@ -45,20 +56,59 @@ def cpu_s() -> float:
 class RateMeter:
     """`sample` is to be called every SAMPLE_S."""
 
-    def __init__(self, tally: CrawlCounters, clock: Clock) -> None:
+    def __init__(self, tally: CrawlCounters, meters: LatencyMeters, clock: Clock) -> None:
         self._tally = tally
+        self._meters = meters
         self._clock = clock
-        self._samples: deque[_Sample] = deque()
-        self.sample()
+        self._at_point = self._sampled(None, 0.0)
+        self._samples = deque([self._at_point])
+        self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
 
-    def sample(self) -> float:
-        """Take a sample. Returns by how many seconds it is late: so long nothing else could run either."""
-        tally, now = self._tally, self._clock.mono()
-        lag_s = max(0.0, now - self._samples[-1].mono - SAMPLE_S) if self._samples else 0.0
-        self._samples.append(_Sample(now, tally.pages, tally.responses, tally.bytes, cpu_s(), lag_s))
-        while len(self._samples) > 2 and now - self._samples[0].mono > _OVER_S:
+    def sample(self, stats: PoolStats, queued: int) -> float:
+        """Take a sample, and a point every POINT_S. Returns by how many seconds it is late: so long nothing else could
+        run either.
+        """
+        now = self._sampled(stats, self._samples[-1].mono + SAMPLE_S)
+        self._samples.append(now)
+        while len(self._samples) > 2 and now.mono - self._samples[0].mono > RATES_OVER_S:
             self._samples.popleft()
-        return lag_s
+        if now.mono - self._at_point.mono > POINT_S - SAMPLE_S / 2:
+            self._points.append(self._point(self._at_point, now, stats.open, queued))
+            self._at_point = now
+        return now.lag_s
+
+    def _sampled(self, stats: PoolStats | None, expected_mono: float) -> _Sample:
+        tally, mono = self._tally, self._clock.mono()
+        return _Sample(
+            mono=mono,
+            lag_s=0.0 if stats is None else max(0.0, mono - expected_mono),
+            cpu_s=cpu_s(),
+            pages=tally.pages,
+            responses=tally.responses,
+            bytes=tally.bytes,
+            outcomes=tuple(tally.outcomes[word] for word in OutcomeWord),
+            durations=tuple(self._meters.duration.counts),
+            requests=0 if stats is None else stats.requests,
+            opened=0 if stats is None else stats.opened,
+        )
+
+    def _point(self, before: _Sample, now: _Sample, connections: int, queued: int) -> dict[str, Any]:
+        """What happened in between, a second. Quantiles are of whole attempts, `reuse` is requests for each connection
+        opened; None where there were none.
+        """
+        spent_s = now.mono - before.mono
+        taken = [new - old for new, old in zip(now.durations, before.durations, strict=True)]
+        opened = now.opened - before.opened
+        return {
+            "at": round(self._clock.now(), 1),
+            "outcomes": [round((n - m) / spent_s, 3) for n, m in zip(now.outcomes, before.outcomes, strict=True)],
+            "bytes_per_s": round((now.bytes - before.bytes) / spent_s),
+            "p50_s": quantile_s(taken, 0.5),
+            "p95_s": quantile_s(taken, 0.95),
+            "connections": connections,
+            "reuse": round((now.requests - before.requests) / opened, 2) if opened > 0 else None,
+            "queued": queued,
+        }
 
     def rates(self) -> Rates:
         """As of the last sample."""
@@ -73,3 +123,10 @@ class RateMeter:
             cpu_percent=round(100 * (last.cpu_s - first.cpu_s) / spent_s, 1),
             loop_lag_s=round(max(sample.lag_s for sample in self._samples), 4),
         )
+
+    def history(self) -> dict[str, Any]:
+        """The points as plots take them: a list for each series, all of one length, the oldest first."""
+        names = ("at", "bytes_per_s", "p50_s", "p95_s", "connections", "reuse", "queued")
+        columns: dict[str, Any] = {name: [point[name] for point in self._points] for name in names}
+        by_word = {str(word): [p["outcomes"][n] for p in self._points] for n, word in enumerate(OutcomeWord)}
+        return columns | {"outcomes": by_word}

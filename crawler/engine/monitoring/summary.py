@@ -66,7 +66,7 @@ def summarise(
         "links_new": tally.links_new,
         "hosts": hosts,
         "connections_opened": stats.opened,
-        "requests_per_connection": round(stats.requests / stats.opened, 1) if stats.opened else 0.0,
+        "requests_per_connection": stats.requests_per_connection,
         "connection_reuse_ratio": round(stats.reuse_ratio, 4),
         "connections_failed": stats.failed,
         "connections_closed": {reason.value: count for reason, count in sorted(stats.closed.items())},

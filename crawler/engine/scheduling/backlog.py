@@ -1,70 +1,73 @@
-"""Why queued URLs are not fetched now: which hosts keep them, for what, and how to say it to a person.
+"""Why queued URLs are not fetched now: which hosts keep them, for what reason, and in which words.
 
-Read from the scheduler's books; it decides nothing. Invariant: each host counts under one reason, the one that would
-have to go first.
+Read from the host table; it decides nothing. Invariant: each host counts under one reason, the one that would have to
+go first.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from crawler.core.enums import LeftReason
 from crawler.core.formatting import count, unreadable_robots
 from crawler.engine.scheduling.host import Host
 
 _SHOWN = 3
+Reason = tuple[LeftReason, str]  # the words continue "3 URLs of 2 hosts …"
+LIMIT: Reason = (LeftReason.LIMIT, "kept by a limit of scope (max_urls, max_urls_per_host)")
 
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """URLs that wait for the same thing. `why` continues "URLs of 3 hosts …"; `example` is one of the hosts.
-    `by_operator`: they are blocked.
-    """
+    """URLs that wait for the same thing; `example` is one of their hosts."""
 
-    why: str
+    reason: LeftReason
+    words: str
     urls: int
-    hosts: int
-    example: str
-    by_operator: bool = False
+    hosts: int = 0
+    example: str = ""
+
+    def __str__(self) -> str:
+        hosts = self.example if self.hosts == 1 else count(self.hosts, "host")
+        return f"{count(self.urls, 'URL')}{f' of {hosts}' if self.hosts else ''} {self.words}"
 
 
-def kept(hosts: Iterable[Host], now_mono: float) -> list[Backlog]:
-    """What keeps the URLs that no worker has, the largest number first. Hosts that may be asked are left out."""
-    found: dict[str, Backlog] = {}
-    for host in hosts:
-        if host.backlog and (why := _why(host, now_mono)):
-            so_far = found.get(why)
-            found[why] = (
-                Backlog(why, host.backlog, 1, str(host.origin), host.is_blocked)
-                if so_far is None
-                else Backlog(why, so_far.urls + host.backlog, so_far.hosts + 1, so_far.example, so_far.by_operator)
-            )
+def reason(host: Host, now_mono: float) -> Reason | None:
+    """What keeps the URLs of a host, and would have to go first; None if nothing does."""
+    if host.is_blocked:
+        return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` lets them go on)"
+    if host.is_held:
+        return LeftReason.ROBOTS, f"whose {unreadable(host)}"
+    for turn in (host.turn, host.key.turn):
+        if turn.strikes and turn.open_mono > now_mono:
+            return LeftReason.BACKOFF, f"backing off after {turn.reason}"
+    return LIMIT if host.limit_reached else None
+
+
+def grouped(urls: Iterable[tuple[Host, int, Reason]]) -> list[Backlog]:
+    """Numbers of URLs of hosts, summed up by reason; the largest number first."""
+    found: dict[Reason, Backlog] = {}
+    for host, number, why in urls:
+        so_far = found.get(why) or Backlog(*why, 0, 0, str(host.origin))
+        found[why] = replace(so_far, urls=so_far.urls + number, hosts=so_far.hosts + 1)
     return sorted(found.values(), key=lambda one: -one.urls)
 
 
-def _why(host: Host, now_mono: float) -> str:
-    if host.is_blocked:
-        return "blocked by the operator (`crawler unblock` lets them go on)"
-    if host.is_held:
-        return f"whose {unreadable(host)}"
-    for turn in (host.turn, host.key.turn):
-        if turn.strikes and turn.open_mono > now_mono:
-            return f"backing off after {turn.reason}"
-    return "kept by a limit of scope (max_urls, max_urls_per_host)" if host.limit_reached else ""
+def kept(hosts: Iterable[Host], now_mono: float) -> list[Backlog]:
+    """The URLs that no worker has and no worker may have now, by reason; the largest number first."""
+    return grouped((host, host.backlog, why) for host in hosts if host.backlog and (why := reason(host, now_mono)))
 
 
-def unreadable(host: Host) -> str:
-    """What is known of a robots.txt that could not be read: "robots.txt cannot be read (dns_not_found)"."""
-    robots, rests_for = host.robots, host.turn.reason if host.turn.strikes else None
-    return unreadable_robots(None if robots is None else robots.status_code, (robots and robots.error) or rests_for)
-
-
-def told(found: Sequence[Backlog]) -> list[str]:
+def described(found: Sequence[Backlog]) -> list[str]:
     """A line for each of the commonest reasons: "5,233 URLs of 1 host blocked by the operator …"."""
     shown = len(found) if len(found) <= _SHOWN + 1 else _SHOWN  # a line saying "1 more" would take the place of the one
-    lines = [f"{count(one.urls, 'URL')} of {_hosts(one)} {one.why}" for one in found[:shown]]
+    lines = [str(one) for one in found[:shown]]
     if rest := found[shown:]:
         lines.append(f"{count(sum(one.urls for one in rest))} more for {count(len(rest), 'other reason')}")
     return lines
 
 
-def _hosts(one: Backlog) -> str:
-    return one.example if one.hosts == 1 else count(one.hosts, "host")
+def unreadable(host: Host) -> str:
+    """What is known of a robots.txt that could not be read: "robots.txt cannot be read (dns_not_found)"."""
+    robots, backing_off_after = host.robots, host.turn.reason if host.turn.strikes else None
+    error = (robots and robots.error) or backing_off_after
+    return unreadable_robots(None if robots is None else robots.status_code, error)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from crawler.admin.metrics import Beside, exposition
-from crawler.core.enums import CloseReason, DenyReason, ErrorType
+from crawler.admin.metrics import exposition
+from crawler.core.enums import Bottleneck, CloseReason, CrawlState, DenyReason, ErrorType
 from crawler.core.models import BytesBody, ConnectionInfo, Denied, Failed, Fetched, Head, Timings
 from crawler.engine.monitoring.latency import BOUNDS_S, Histogram, LatencyMeters, quantile_s
 from crawler.engine.monitoring.rates import Rates
-from crawler.engine.monitoring.status import Bounded, Counts, InFlight, Status, connections_of
+from crawler.engine.monitoring.status import Bounded, Counts, InFlight, Status
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -75,22 +75,22 @@ def page() -> str:
     status = Status(
         at=0.0,
         elapsed_s=1.0,
-        state="crawling",
-        bottleneck="network",
+        state=CrawlState.CRAWLING,
+        bottleneck=Bottleneck.NETWORK,
         sentence="",
+        opens_at=None,
         rates=Rates(loop_lag_s=0.25),
         counts=counts,
         urls={"queued": 7},
+        kept=0,
         hosts={"ready": 3, "total": 3, "with_work": 1},
-        connections=connections_of(stats),
+        connections=stats,
         in_flight=[InFlight("https://a.test/", "page", 1, "body", 0.1)],
-        memory=[Bounded('odd "name"', "bytes", 5, 10), Bounded("hosts", "entries", 3, None)],
         rss_bytes=1,
         max_rss_bytes=2,
         uncommitted=0,
         oldest_ready_s=0.5,
-        warnings=[],
-        log_dropped=4,
+        last_url="https://a.test/",
     )
     meters = LatencyMeters()
     timings = Timings(resolve_s=0.0, connect_s=0.002, tls_s=0.003, first_byte_s=0.2, body_s=0.0)
@@ -99,7 +99,16 @@ def page() -> str:
     meters.attempted(Fetched(head, b"", b"", BytesBody(b""), BytesBody(b""), timings, info, 0.0), 0.205)
     meters.attempted(Failed(ErrorType.RESET, "", retryable=True), 700.0)
     meters.attempted(Denied(DenyReason.ROBOTS, ""), 9.0)
-    return exposition(status, meters, stats, Beside("0.1.0", last_reload_succeeded=False, progress_at=1_700_000_000.5))
+    memory = [Bounded('odd "name"', "bytes", 5, 10), Bounded("hosts", "entries", 3, None)]
+    return exposition(
+        status,
+        meters,
+        memory,
+        version="0.1.0",
+        log_dropped=4,
+        last_reload_succeeded=False,
+        progress_at=1_700_000_000.5,
+    )
 
 
 def samples(text: str) -> dict[str, dict[str, float]]:

@@ -9,14 +9,25 @@ from pathlib import Path
 import pytest
 from rich.console import Console, Group, RenderableType
 
-from crawler.cli.progress import REFRESH_S, Progress, panel, summary_table
-from crawler.engine.monitoring.snapshot import Snapshot
+from crawler.app import VIEW_S
+from crawler.cli.progress import Progress, panel, summary_table
+from crawler.core.enums import Bottleneck, CrawlState
+from crawler.engine.monitoring.rates import Rates
+from crawler.engine.monitoring.status import Counts, InFlight, Status
+from tests.support.monitoring import NO_CONNECTIONS
 
-SNAPSHOT = Snapshot(
-    elapsed_s=80.0, state="crawling", responses=12_345, pages=12_000, bytes=345_678_901, errors=2, denied=14,
-    links_found=1_234_567, links_new=40_200, queued=28_345, kept=0, waiting=12, in_flight=8, hosts=31, hosts_resting=2,
-    connections_open=8, connections_opened=35, requests=12_400, tls_handshakes=35, tls_resumed=19, rate_now=148.2,
-    last_url="https://e.org/a?token=s3cret",
+CONNECTIONS = replace(NO_CONNECTIONS, open=8, opened=35, requests=12_400, tls_handshakes=35, tls_resumed=19)
+STATUS = Status(
+    at=1_700_000_000.0, elapsed_s=80.0, state=CrawlState.CRAWLING, bottleneck=Bottleneck.NETWORK, sentence="",
+    opens_at=None, rates=Rates(pages_per_s=148.2),
+    counts=Counts(
+        responses=12_345, pages=12_000, bytes=345_678_901, errors=2, denied=14, links_found=1_234_567, links_new=40_200,
+        answers={}, auxiliary=0, gave_up=0, outcomes={}, error_types={}, deny_reasons={},
+    ),
+    urls={"queued": 28_345, "waiting": 12}, kept=0,
+    hosts={"total": 31, "with_work": 12, "new": 0, "ready": 29, "backoff": 2, "held": 0, "blocked": 0},
+    connections=CONNECTIONS, in_flight=[InFlight("https://e.org/", "page", 1, "body", 0.1)] * 8, rss_bytes=1,
+    max_rss_bytes=1, uncommitted=0, oldest_ready_s=0.0, last_url="https://e.org/a?token=s3cret",
 )  # fmt: skip
 SUMMARY: dict[str, object] = {
     "responses": 12_345, "pages": 12_000, "bytes": 345_678_901, "errors": 2, "http_errors": 7,
@@ -41,12 +52,12 @@ def drawn(renderable: RenderableType, width: int = 80) -> list[str]:
 
 def test_the_panel() -> None:
     """Every figure stands once, in words a person knows; secrets are taken out of the last URL."""
-    assert drawn(panel(SNAPSHOT)) == [
+    assert drawn(panel(STATUS)) == [
         "● crawling  1 min 20 s",
         "  pages        12,000   148/s now · 150/s mean",
         "  responses    12,345 · 329.7 MiB · 2 errors · 14 denied",
         "  queue        28,345 due · 12 later · 8 in flight",
-        "  hosts        31 · 2 resting",
+        "  hosts        31, 12 with work, 2 in backoff",
         "  connections  8 open of 35 · 354 requests each · 35 TLS, 19 resumed",
         "  links        1,234,567 found · 40,200 new",
         "  last         https://e.org/a?token=***",
@@ -55,7 +66,7 @@ def test_the_panel() -> None:
 
 def test_the_first_instant_divides_by_nothing() -> None:
     """No time passed, no connection opened: figures are zero."""
-    lines = drawn(panel(replace(SNAPSHOT, elapsed_s=0.0, requests=0, connections_opened=0)))
+    lines = drawn(panel(replace(STATUS, elapsed_s=0.0, connections=NO_CONNECTIONS)))
     assert "0.0/s mean" in lines[1]
     assert "0.0 requests each" in lines[5]
 
@@ -63,36 +74,38 @@ def test_the_first_instant_divides_by_nothing() -> None:
 def test_hours_are_told_with_their_end() -> None:
     """By the local clock, as they are configured."""
     until_at = time.mktime((2026, 11, 25, 22, 0, 0, 0, 0, -1))
-    first = drawn(panel(replace(SNAPSHOT, state="off_hours", until_at=until_at)))[0]
+    first = drawn(panel(replace(STATUS, state=CrawlState.OFF_HOURS, opens_at=until_at)))[0]
     assert first == f"● outside fetch.hours until Wed 22:00 {time.localtime(until_at).tm_zone}  1 min 20 s"
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_a_long_url_never_wraps(width: int) -> None:
     """The panel keeps its eight lines at any width."""
-    lines = drawn(panel(replace(SNAPSHOT, last_url="https://e.org/" + "x" * 2_000)), width)
+    lines = drawn(panel(replace(STATUS, last_url="https://e.org/" + "x" * 2_000)), width)
     assert len(lines) == 8
     assert max(len(line) for line in lines) <= width
 
 
 def test_a_url_cannot_steer_the_terminal() -> None:
     """Control characters are shown as such, and rich's markup is text."""
-    lines = drawn(panel(replace(SNAPSHOT, last_url="https://e.org/\x1b[2J\n[red]")))
+    lines = drawn(panel(replace(STATUS, last_url="https://e.org/\x1b[2J\n[red]")))
     assert lines[-1] == "  last         https://e.org/�[2J�[red]"
 
 
 @pytest.mark.parametrize(
     ("state", "shown"),
     [
-        ("lingering", "● waiting for what is due later"),
-        ("paused", "● paused"),
-        ("draining", "● stopping: finishing what is in flight (Ctrl-C again to stop at once)"),
-        ("unheard of", "● unheard of"),
+        (CrawlState.IDLE, "● nothing to do"),
+        (CrawlState.LINGERING, "● waiting for what is due later"),
+        (CrawlState.PAUSED, "● paused"),
+        (CrawlState.OUTAGE, "● nobody answers: an outage here?"),
+        (CrawlState.OFF_HOURS, "● outside fetch.hours"),
+        (CrawlState.DRAINING, "● stopping: finishing what is in flight (Ctrl-C again to stop at once)"),
     ],
 )
-def test_each_state_has_its_words(state: str, shown: str) -> None:
+def test_each_state_has_its_words(state: CrawlState, shown: str) -> None:
     """What the crawl is doing, for a person."""
-    assert drawn(panel(replace(SNAPSHOT, state=state)))[0].startswith(shown)
+    assert drawn(panel(replace(STATUS, state=state)))[0].startswith(shown)
 
 
 def test_the_panel_is_redrawn_in_place_and_vanishes() -> None:
@@ -100,9 +113,9 @@ def test_the_panel_is_redrawn_in_place_and_vanishes() -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, width=80, height=24, color_system=None, _environ={})
     with Progress(console) as progress:
-        progress.update(SNAPSHOT)
+        progress.update(STATUS)
         before = file.tell()
-        progress.update(SNAPSHOT)
+        progress.update(STATUS)
         second = file.getvalue()[before:]
         assert second.count("\x1b[1A") == 7
         sys.stderr.write("a warning\n")
@@ -121,7 +134,7 @@ def test_no_color_draws_without_colours(monkeypatch: pytest.MonkeyPatch) -> None
             file=file, force_terminal=True, width=80, height=24, _environ={"TERM": "xterm", **environment}
         )
         with Progress(console) as progress:
-            progress.update(SNAPSHOT)
+            progress.update(STATUS)
         return file.getvalue()
 
     assert "\x1b[32m" in codes({})
@@ -133,14 +146,14 @@ def test_updating_costs_less_than_one_percent() -> None:
     with Path("/dev/null").open("w") as nowhere:
         console = Console(file=nowhere, force_terminal=True, width=120, height=24, _environ={"TERM": "xterm-256color"})
         with Progress(console) as progress:
-            progress.update(SNAPSHOT)
+            progress.update(STATUS)
             best = 1.0
             for _ in range(5):
                 begin = time.process_time()
                 for _ in range(20):
-                    progress.update(SNAPSHOT)
+                    progress.update(STATUS)
                 best = min(best, (time.process_time() - begin) / 20)
-    assert best / REFRESH_S < 0.01
+    assert best / VIEW_S < 0.01
 
 
 def test_the_summary() -> None:

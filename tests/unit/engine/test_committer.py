@@ -16,6 +16,7 @@ from crawler.engine.pages.worker import Visited
 from crawler.frontier.base import Batch, FrontierFull, Receipt
 from tests.support.engine import Engine, ListSink, answer, elapse, run
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.monitoring import monitor_of
 
 OPTIONS = EngineOptions(workers=4, min_free=0, commit_settlements=10, commit_bytes=10_000, commit_interval_s=0.2)
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -268,7 +269,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(at: str) -> No
         await case.put(10)
         await elapse(0.5)
         assert case.engine.scheduler.paused
-        assert case.engine.crawl.state == "paused"
+        assert monitor_of(case.engine).status().state == "paused"
         assert [reason is not None for reason in case.engine.disk] == [True]
         await case.put(5)
         await elapse(5.0)

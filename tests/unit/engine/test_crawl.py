@@ -16,6 +16,7 @@ from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import AT_ONCE, POLITE, Engine, InThread, ListSink, answer, elapse, page, run
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.monitoring import monitor_of
 
 ROOT = "https://a.test/"
 OPTIONS = EngineOptions(workers=4, min_free=0, linger_s=600.0, drain_s=5.0)
@@ -78,10 +79,11 @@ def test_what_is_due_within_the_linger_is_waited_for(linger_s: float, ends: Stop
         engine = Engine(ROOT, engine=replace(OPTIONS, linger_s=linger_s))
         engine.web.pages = {ROOT: [answer(503, retry_after="60"), answer(200)]}
         states: set[str] = set()
+        monitor = monitor_of(engine)
 
         async def look() -> None:
             while not engine.drained_for:
-                states.add(engine.crawl.state)
+                states.add(monitor.status().state)
                 await elapse(0.7)
 
         async with asyncio.TaskGroup() as group:
@@ -188,7 +190,7 @@ def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(politeness: Any) -
         assert sorted(engine.settled) == sorted(engine.web.page_urls)
         assert engine.scheduler.leases_out == {}
         assert engine.books.reserved == 0
-        assert engine.crawl.state == "draining"
+        assert monitor_of(engine).status().state == "draining"
 
     run(main())
 
@@ -301,7 +303,7 @@ def test_a_disk_that_recovers_during_the_drain_loses_nothing() -> None:
             group.create_task(stopping(8.0, engine))
             assert await engine.run() is StoppedBy.SIGNAL
         assert [reason is None for reason in engine.disk] == [False, True]
-        assert engine.crawl.state == "draining"
+        assert monitor_of(engine).status().state == "draining"
         assert sorted(engine.settled) == sorted(engine.web.page_urls)
         assert sink.committed == engine.web.urls
 

@@ -18,7 +18,6 @@ DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
 @asynccontextmanager
 async def watched(engine: Engine, seen: list[str]) -> AsyncIterator[Health]:
     """The engine runs, and is looked at every ten seconds; every trouble is noted in `seen`."""
-    disk = ""
 
     async def look() -> None:
         while True:
@@ -30,7 +29,7 @@ async def watched(engine: Engine, seen: list[str]) -> AsyncIterator[Health]:
     await engine.open()
     health = Health(
         crawl=engine.crawl, scheduler=engine.scheduler, committer=engine.committer, workers=engine.workers,
-        tally=engine.tally, clock=engine.clock, answer_s=lambda: ANSWER_S, disk_reason=lambda: disk,
+        tally=engine.tally, clock=engine.clock, attempt_s=lambda: ANSWER_S,
     )  # fmt: skip
     async with asyncio.TaskGroup() as group:
         crawling = group.create_task(engine.crawl.run())
@@ -96,7 +95,7 @@ def test_a_fetch_without_end_is_found() -> None:
             await elapse(ANSWER_S + OWN_WORK_S - 20.0)
             assert seen == []
             await elapse(60.0)
-            assert not health.is_alive
+            assert health.trouble()
             assert "fetch" in seen[0]
 
     run(main())
@@ -116,7 +115,7 @@ def test_due_urls_that_nobody_hands_out_are_found() -> None:
         engine.scheduler.run = stands_still  # type: ignore[method-assign]  # the fault
         async with watched(engine, seen) as health:
             await elapse(OWN_WORK_S + 30.0)
-            assert not health.is_alive
+            assert health.trouble()
             assert "due URLs are not handed out" in seen[0]
 
     run(main())

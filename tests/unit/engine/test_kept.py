@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from crawler.core.enums import LeftReason
 from crawler.core.models import Origin, RobotsRecord
 from crawler.core.politeness import OPEN
-from crawler.engine.scheduling.backlog import kept, told
+from crawler.engine.scheduling.backlog import described, kept
 from crawler.engine.scheduling.host import Host, PolitenessKey
 
 NOW = 1_000.0
@@ -45,20 +46,20 @@ RESTING = replace(OPEN, strikes=1, open_mono=NOW + 60.0, reason="reset")
 )  # fmt: skip
 def test_what_keeps_a_host_is_said(fields: dict[str, object], said: str) -> None:
     """One reason a host, with its cause where that is known."""
-    assert told(kept([host(1, 5, **fields)], NOW)) == [said]
+    assert described(kept([host(1, 5, **fields)], NOW)) == [said]
 
 
 def test_what_an_operator_keeps_is_told_from_the_rest() -> None:
-    """A daemon that waits for its operator above all says so."""
+    """By its reason: a daemon that waits for its operator above all says so."""
     found = kept([host(1, 5, is_blocked=True), host(2, 4, turn=RESTING)], NOW)
-    assert [one.by_operator for one in found] == [True, False]
+    assert [one.reason for one in found] == [LeftReason.BLOCKED, LeftReason.BACKOFF]
 
 
 def test_the_rest_of_a_key_keeps_its_hosts() -> None:
     """A 503 rests the whole domain."""
     made = host(1, 1)
     made.key.turn = replace(RESTING, reason="503 Retry-After 60")
-    assert told(kept([made], NOW)) == ["1 URL of https://h1.test backing off after 503 Retry-After 60"]
+    assert described(kept([made], NOW)) == ["1 URL of https://h1.test backing off after 503 Retry-After 60"]
 
 
 def test_who_may_be_asked_is_left_out() -> None:
@@ -71,10 +72,10 @@ def test_the_commonest_reasons_come_first_and_three_are_told() -> None:
     """What many hosts share is one line; the others are counted."""
     hosts = [host(n, 10, turn=replace(RESTING, reason="reset")) for n in range(3)]
     hosts += [host(n, n, turn=replace(RESTING, reason=f"cause {n}")) for n in (11, 12, 13, 14)]
-    assert told(kept(hosts, NOW)) == [
+    assert described(kept(hosts, NOW)) == [
         "30 URLs of 3 hosts backing off after reset",
         "14 URLs of https://h14.test backing off after cause 14",
         "13 URLs of https://h13.test backing off after cause 13",
         "23 more for 2 other reasons",
     ]
-    assert told(kept(hosts[:-3] + hosts[-2:], NOW))[-1] == "11 URLs of https://h11.test backing off after cause 11"
+    assert described(kept(hosts[:-3] + hosts[-2:], NOW))[-1] == "11 URLs of https://h11.test backing off after cause 11"

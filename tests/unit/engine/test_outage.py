@@ -8,12 +8,9 @@ from crawler.core.enums import ErrorType, StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import PROBE_S
-from crawler.engine.monitoring.rates import RateMeter
-from crawler.engine.monitoring.status import StatusView
-from crawler.engine.monitoring.views import Views
 from crawler.engine.options import EngineOptions
-from crawler.fetch.pool_statistics import PoolStats
 from tests.support.engine import Engine, answer, elapse, failed, page, run
+from tests.support.monitoring import monitor_of
 
 POLITE = PolitenessOptions(key="host", delay_s=1.0, address_delay_s=0.0, adaptive=False)
 BEGIN, END = 60.0, 1_860.0
@@ -118,15 +115,11 @@ def test_a_crawl_that_may_end_does_not_wait_for_ever() -> None:
         engine = engine_with_outage(ErrorType.CONNECT_TIMEOUT, linger_s=120.0, end=1e9)
         crawling = asyncio.ensure_future(engine.run())
         await elapse(BEGIN + 60)
-        assert engine.crawl.state == "outage"
+        assert monitor_of(engine).status().state == "outage"
         assert await crawling is StoppedBy.WAITING
         assert engine.clock.mono() < BEGIN + 200
 
     run(main())
-
-
-def no_stats() -> PoolStats:
-    return PoolStats(0, {}, 0, 0, 0, 0, 0, 0, (), 0, 0, 0, 0, 0)
 
 
 def test_every_view_says_outage_while_one_lasts() -> None:
@@ -134,25 +127,17 @@ def test_every_view_says_outage_while_one_lasts() -> None:
 
     async def main() -> None:
         engine = engine_with_outage(ErrorType.CONNECT_TIMEOUT)
-        views = Views(
-            engine.crawl, engine.scheduler, engine.committer, engine.tally, no_stats, engine.clock, engine.frontier
-        )
-        status = StatusView(
-            crawl=engine.crawl, scheduler=engine.scheduler, committer=engine.committer, workers=engine.workers,
-            tally=engine.tally, pool_stats=no_stats, exchanges=dict, pace=RateMeter(engine.tally, engine.clock),
-            clock=engine.clock, totals=lambda: views.totals, disk_reason=str, bounded=list, warnings=list,
-            log_dropped=int,
-        )  # fmt: skip
+        monitor = monitor_of(engine)
         crawling = asyncio.ensure_future(engine.run())
         await elapse(BEGIN + 60)
-        found = status.status()
-        assert (found.state, found.bottleneck, views.progress()["bottleneck"]) == ("outage", "outage", "outage")
-        assert found.sentence.startswith("outage since 2023-11-14T22:14:")
+        found = monitor.status()
+        assert (found.state, found.bottleneck, found.as_progress()["bottleneck"]) == ("outage", "outage", "outage")
+        assert found.sentence.startswith("outage since 2023-11-14 22:14:")
         assert "hosts that answered before fail (connect_timeout) and none answers" in found.sentence
         assert "politeness" not in found.sentence
-        assert status.line().startswith("outage since ")
+        assert found.as_line().startswith("outage since ")
         assert await crawling is StoppedBy.EMPTY
-        assert status.status().bottleneck != "outage"
+        assert monitor.status().bottleneck != "outage"
 
     run(main())
 

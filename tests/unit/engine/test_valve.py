@@ -12,6 +12,7 @@ from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.fetch.limits import Bandwidth
 from tests.support.engine import AT_ONCE, EPOCH, POLITE, Engine, answer, page, run
 from tests.support.fetching import FakeClock
+from tests.support.monitoring import monitor_of
 
 ROOT = "https://a.test/"
 STARTED = datetime.fromtimestamp(EPOCH, UTC)  # 22:13:20
@@ -129,7 +130,7 @@ def test_a_crawl_waits_for_hours_that_open_within_its_linger() -> None:
         options = EngineOptions(workers=4, min_free=0, linger_s=linger_s)
         engine = Engine(ROOT, politeness=POLITE, web=numbered(10), engine=options)
         engine.scheduler.valve.set_hours(hours(window(5, 20)))
-        assert engine.crawl.state == "off_hours"
+        assert monitor_of(engine).status().state == "off_hours"
         return await engine.run(), len(engine.settled), engine.clock.mono()
 
     stopped_by, settled, took_s = run(main(600.0))

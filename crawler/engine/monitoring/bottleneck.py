@@ -1,0 +1,150 @@
+"""What a crawl does and what holds it up, in one word each and in a sentence: decided here for every view.
+
+`assess` is a pure function of the `Conditions` of one instant. The first of these that holds is the bottleneck:
+ 1. the drain (network, or disk where nothing can be stored)
+ 2. the operator's pause
+ 3. a disk that takes nothing
+ 4. an outage
+ 5. closed fetch.hours
+ 6. visits that are fetched faster than they are stored (disk)
+ 7. nothing to do (empty)
+ 8. fetch.bandwidth
+ 9. the processor
+10. responses that are waited for (network)
+11. visits that must be stored before there is more to do (disk)
+12. blocks that cover most of the queue (operator)
+13. delays and back-off (politeness)
+
+The first five stop every request; of them the sentence names all that hold.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from crawler.core.enums import Bottleneck, CrawlState, LeftReason
+from crawler.core.formatting import count, duration, local_time, share, size
+from crawler.core.outage import PROBE_S
+from crawler.engine.scheduling.backlog import Backlog, described
+
+CPU_BOUND_PERCENT: Final = 85.0
+UNCOMMITTED_MANY: Final = 512  # visits; twice what one commit takes by default
+NEVER: Final = math.inf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """What the parts of the engine report at one instant. Durations in seconds.
+
+    `outage` says since when and of whom, "" without one; `disk_reason` why nothing can be stored, "" if it can;
+    `opens_at` when fetch.hours open (UTC), None while they are open. `requests` are those of the URLs in flight whose
+    response is not complete, the oldest since `oldest_s`. `hosts_with_work` have URLs that no limit and no block keeps;
+    `hosts_delayed` are those of them that have a delay and do not back off. `next_s` is the time until one of them may
+    be requested: 0 where it only keeps its delay, infinity where none has work. `is_quiet`: nothing is in flight, being
+    stored or being read from the store.
+    """
+
+    is_draining: bool = False
+    is_held: bool = False  # paused by the operator
+    is_lingering: bool = False
+    is_quiet: bool = False
+    is_throttled: bool = False  # by fetch.bandwidth
+    disk_reason: str = ""
+    outage: str = ""
+    opens_at: float | None = None
+    cpu_percent: float = 0.0
+    bytes_per_s: float = 0.0
+    uncommitted: int = 0
+    in_flight: int = 0
+    workers: int = 1
+    requests: int = 0
+    oldest_s: float = 0.0
+    hosts_with_work: int = 0
+    hosts_delayed: int = 0
+    next_s: float = NEVER
+    backlog: Sequence[Backlog] = ()
+    waiting: int = 0
+    waiting_s: float | None = None  # until the first of them is due
+    suspects: int = 0
+    revisit_s: float = NEVER
+
+
+def assess(conditions: Conditions) -> tuple[CrawlState, Bottleneck, str]:
+    """State, bottleneck, and a sentence that says to a person what holds the crawl up."""
+    found = [*_stops(conditions)] or [_limit(conditions)]
+    bottleneck = found[0][0]
+    return _state(conditions, bottleneck), bottleneck, "; ".join(words for _, words in found)
+
+
+def _state(c: Conditions, bottleneck: Bottleneck) -> CrawlState:
+    if c.is_draining:
+        return CrawlState.DRAINING
+    if c.is_held or c.disk_reason:
+        return CrawlState.PAUSED
+    if c.outage:
+        return CrawlState.OUTAGE
+    if c.opens_at is not None:
+        return CrawlState.OFF_HOURS
+    if c.is_lingering:
+        return CrawlState.LINGERING
+    return CrawlState.IDLE if bottleneck is Bottleneck.EMPTY else CrawlState.CRAWLING
+
+
+def _stops(c: Conditions) -> Iterator[tuple[Bottleneck, str]]:
+    """What lets no request leave at all, the one first that would have to go first."""
+    if c.is_draining:
+        yield Bottleneck.DISK if c.disk_reason else Bottleneck.NETWORK, f"draining: {c.in_flight} in flight"
+    elif c.is_held:
+        yield Bottleneck.OPERATOR, "paused by its operator; `crawler resume` goes on"
+    if c.disk_reason:
+        yield Bottleneck.DISK, f"nothing can be stored: {c.disk_reason}"
+    if c.is_draining:
+        return
+    if c.outage:
+        is_probed = not (c.is_held or c.disk_reason or c.opens_at is not None)
+        probes = f"; one request leaves every {duration(PROBE_S)} until one is answered" if is_probed else ""
+        yield Bottleneck.OUTAGE, f"outage {c.outage}{probes}"
+    if c.opens_at is not None:
+        yield Bottleneck.HOURS, f"outside fetch.hours, which open at {local_time(c.opens_at)}"
+
+
+def _limit(c: Conditions) -> tuple[Bottleneck, str]:
+    """What keeps a crawl from going faster that nothing stops."""
+    if c.uncommitted > UNCOMMITTED_MANY:
+        return Bottleneck.DISK, f"the disk: {count(c.uncommitted, 'visit')} not stored yet"
+    has_work = c.next_s != NEVER
+    if not has_work and c.is_quiet:
+        return Bottleneck.EMPTY, f"nothing to do: {'; '.join(_later(c)) or 'no URL is queued'}"
+    if c.is_throttled:
+        return Bottleneck.BANDWIDTH, f"fetch.bandwidth: {size(c.bytes_per_s)}/s are received"
+    if c.cpu_percent > CPU_BOUND_PERCENT:
+        return Bottleneck.CPU, f"the processor: {share(c.cpu_percent / 100)} of one core is in use"
+    # While a worker is free, hosts with work that have no request in flight keep their delay.
+    by_delay = max(1, c.hosts_delayed // 2) if c.hosts_delayed else 0
+    if c.requests and not (has_work and c.requests <= by_delay and c.in_flight < c.workers):
+        return Bottleneck.NETWORK, (
+            f"the network: {count(c.requests, 'request')} in flight, the oldest for {duration(c.oldest_s)}"
+        )
+    if not has_work:
+        return Bottleneck.DISK, "the disk: what was fetched last is being stored"
+    hosts = f"{count(c.hosts_with_work, 'host')} with work"
+    if c.next_s <= 0:
+        return Bottleneck.POLITENESS, f"politeness: {hosts}, limited by politeness.delay"
+    next_one = f"the next request in {duration(c.next_s)}"
+    blocked = sum(one.urls for one in c.backlog if one.reason is LeftReason.BLOCKED)
+    if 2 * blocked > sum(one.urls for one in c.backlog):
+        return Bottleneck.OPERATOR, f"{'; '.join(described(c.backlog))}; {next_one}"
+    why = "; ".join(described([one for one in c.backlog if one.reason is not LeftReason.BLOCKED]))
+    return Bottleneck.POLITENESS, f"politeness: {hosts}, all backing off; {next_one}{f': {why}' if why else ''}"
+
+
+def _later(c: Conditions) -> Iterator[str]:
+    """What there may be to do later, or once somebody lets it."""
+    yield from described(c.backlog)
+    if c.waiting_s is not None:
+        yield f"{count(c.waiting)} due later, the first in {duration(c.waiting_s)}"
+    if c.suspects:
+        yield f"{count(c.suspects, 'suspect')} left in parts that look endless (`crawler hosts` has them)"
+    if c.revisit_s != NEVER:
+        yield f"the next revisit in {duration(c.revisit_s)}"

@@ -1,0 +1,309 @@
+"""The status of a crawl: every view shows the same, and it is right at each turn of a crawl."""
+
+import asyncio
+import io
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from rich.console import Console
+
+from crawler.admin.metrics import exposition
+from crawler.cli.progress import panel
+from crawler.cli.status import lines
+from crawler.core.enums import CrawlState, StoppedBy, TaskKind
+from crawler.core.models import FetchResult, Origin, Task
+from crawler.core.options import ScopeOptions
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.monitoring.latency import LatencyMeters
+from crawler.engine.monitoring.rates import POINT_S, SAMPLE_S, RateMeter
+from crawler.engine.monitoring.status import Monitor, Status
+from crawler.engine.options import EngineOptions
+from crawler.frontier.base import Batch, BlockedHost, Receipt
+from crawler.obs.events import COMMON, Event, problems
+from tests.support.engine import (
+    AT_ONCE,
+    Engine,
+    LoopClock,
+    QuickFrontier,
+    answer,
+    elapse,
+    page,
+    run,
+    virtual_loop,
+)
+from tests.support.monitoring import NO_CONNECTIONS, monitor_of
+from tests.support.trapsite import TrapSite
+
+DAEMON = EngineOptions(workers=8, linger_s=None, min_free=0, drain_s=5.0)
+ROOT = "https://a.test/"
+
+
+def site(pages: int, *seeds: str) -> Engine:
+    """A page that links to so many others of its host, in a crawl that does not end by itself."""
+    engine = Engine(ROOT, *seeds, engine=DAEMON, web={ROOT: answer(200, page(*(f"/{n}" for n in range(pages))))})
+    engine.web.other = lambda origin, task: answer(404 if task.kind is TaskKind.ROBOTS else 200, page())
+    return engine
+
+
+async def sampled(monitor: Monitor) -> None:
+    while True:
+        await monitor.sample()
+        await asyncio.sleep(SAMPLE_S)
+
+
+async def watched(engine: Engine, monitor: Monitor, *after_s: float) -> list[Status]:
+    """The status after so many seconds each, of a crawl that is then stopped."""
+    await engine.open()
+    crawling = asyncio.ensure_future(engine.crawl.run())
+    sampling = asyncio.ensure_future(sampled(monitor))
+    seen = []
+    for seconds in after_s:
+        await elapse(seconds - engine.clock.mono())
+        seen.append(monitor.status())
+    engine.crawl.stop(StoppedBy.SIGNAL)
+    await crawling
+    sampling.cancel()
+    with suppress(asyncio.CancelledError):
+        await sampling
+    return seen
+
+
+def metrics_of(status: Status) -> dict[str, float]:
+    text = exposition(
+        status, LatencyMeters(), [], version="1", log_dropped=0, last_reload_succeeded=True, progress_at=0.0
+    )  # fmt: skip
+    samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in samples}
+
+
+def test_all_views_of_one_instant_agree() -> None:
+    """Terminal view, progress event, `status` and its JSON, the service manager's line and the metrics show one state,
+    bottleneck, queue, number of requests in flight, counts and rates; what is queued adds up.
+    """
+
+    async def main() -> None:
+        engine = site(200, *(f"https://b.test/{n}" for n in range(5)))
+        engine.web.takes_s = lambda origin, task: 0.5
+        engine.books.blocks.add(BlockedHost("b.test", "host", 0.0, ""))
+        (status,) = await watched(engine, monitor_of(engine), 60.9)
+        told: dict[str, Any] = orjson.loads(orjson.dumps(status.as_json()))
+        progress, metrics = status.as_progress(), metrics_of(status)
+        console = Console(file=io.StringIO(), width=200, color_system=None)
+        console.print(panel(status))
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        about = {"crawl": "c", "pid": 1, "output": "/o", "memory": [], "log_dropped": 0, "warnings": []}
+        screen = "\n".join(lines(told | about))
+
+        assert (told["state"], told["bottleneck"]) == ("crawling", progress["bottleneck"])
+        assert told["bottleneck"] == "politeness"
+        assert shown.startswith("● crawling")
+        assert f"c is crawling: {told['sentence']}" in screen
+        assert told["sentence"] in status.as_line()
+
+        queued = told["urls"]["queued"]
+        assert queued == progress["queued"] == metrics['crawler_frontier_urls{state="queued"}'] > 100
+        assert f"{queued - 5:,} due · 0 later · 1 in flight · 5 kept by a limit or a block" in shown
+        assert f"{queued:,} queued" in screen
+        assert f"{queued:,} queued" in status.as_line()
+
+        in_flight = len(told["in_flight"])
+        assert in_flight == progress["in_flight"] == metrics["crawler_inflight"] == 1
+
+        counts, rates = told["counts"], told["rates"]
+        assert counts["responses"] == progress["responses"] > 20
+        assert counts["bytes"] == progress["bytes"] == metrics["crawler_response_bytes_total"]
+        assert f"responses    {counts['responses']} " in shown
+        assert f"responses    {counts['responses']}, {rates['responses_per_s']:.1f}/s" in screen
+        for name in ("responses_per_s", "pages_per_s", "bytes_per_s"):
+            assert rates[name] == progress[name] > 0
+        assert 0.5 < rates["pages_per_s"] <= 1.0
+        assert f"{rates['pages_per_s']:.1f}/s now" in shown
+        assert told["hosts"]["total"] == progress["hosts"] == 2
+        assert sum(n for word, n in told["hosts"].items() if word not in ("total", "with_work")) == 2
+        assert "2, 1 with work, 1 blocked" in shown
+        assert "2, 1 with work, 1 blocked" in screen
+        line = dict.fromkeys(COMMON, "") | {"event": Event.PROGRESS} | json.loads(orjson.dumps(progress))
+        assert problems(line) == []
+
+    run(main())
+
+
+def test_the_state_follows_the_crawl() -> None:
+    """A pause, a full disk, a block, and nothing to do, each in the status of the same instant."""
+
+    async def main() -> None:
+        engine = site(30)
+        monitor = monitor_of(engine)
+        await engine.open()
+        crawling = asyncio.ensure_future(engine.crawl.run())
+
+        def now() -> tuple[str, str]:
+            status = monitor.status()
+            return status.state, status.bottleneck
+
+        await elapse(5.5)
+        assert now() == ("crawling", "politeness")
+        engine.crawl.disk("no space left")
+        assert now() == ("paused", "disk")
+        engine.crawl.hold(True)
+        assert now() == ("paused", "operator")
+        engine.crawl.disk(None)
+        assert now() == ("paused", "operator")
+        engine.crawl.hold(False)
+        assert now() == ("crawling", "politeness")
+        engine.books.blocks.add(BlockedHost("a.test", "host", 0.0, ""))
+        engine.scheduler.blocks_changed()
+        await elapse(2.0)
+        assert now() == ("idle", "empty")
+        status = monitor.status()
+        assert status.sentence.startswith(f"nothing to do: {status.kept} URLs of {ROOT[:-1]} blocked by the operator")
+        assert status.kept == status.urls["queued"]
+        assert status.hosts == {"new": 0, "ready": 0, "backoff": 0, "held": 0, "blocked": 1, "total": 1, "with_work": 0}
+        engine.books.blocks.remove("a.test")
+        engine.scheduler.blocks_changed()
+        await elapse(100.0)
+        assert now() == ("idle", "empty")
+        assert monitor.status().sentence == "nothing to do: no URL is queued"
+        engine.crawl.stop(StoppedBy.SIGNAL)
+        assert now()[0] == "draining"
+        await crawling
+        assert now()[0] == "draining"
+
+    run(main())
+
+
+class SlowStore(QuickFrontier):
+    """Takes its time for a commit."""
+
+    async def settle(self, batch: Batch) -> Receipt:
+        await asyncio.sleep(0.15)
+        return await super().settle(batch)
+
+
+def test_a_crawl_that_tries_suspects_is_not_idle() -> None:
+    """Each of them is fetched only when the one before is stored: between two there is nothing in flight."""
+
+    async def main() -> None:
+        trap = TrapSite()
+        engine = Engine(
+            ROOT, politeness=AT_ONCE, scope=ScopeOptions(max_depth=None), engine=DAEMON, frontier=SlowStore()
+        )
+
+        def answers(origin: Origin, task: Task) -> FetchResult:
+            return answer(404) if task.kind is TaskKind.ROBOTS else trap.answer(task.url.removeprefix(ROOT[:-1]))
+
+        engine.web.other = answers
+        monitor = monitor_of(engine)
+        await engine.open()
+        crawling = asyncio.ensure_future(engine.crawl.run())
+        seen: list[tuple[float, CrawlState, bool]] = []
+        while engine.clock.mono() < 600.0:
+            await elapse(0.04)
+            host = engine.host("a.test")
+            seen.append((engine.clock.mono(), monitor.status().state, host.has_suspects))
+        engine.crawl.stop(StoppedBy.SIGNAL)
+        await crawling
+        last = engine.web.asked[-1].end
+        assert any(has_suspects for at, _, has_suspects in seen if at < last)
+        assert {state for at, state, _ in seen if at < last} == {"crawling"}
+        assert seen[-1][1] == "idle"
+
+    run(main())
+
+
+def test_what_is_in_flight_is_told_with_its_stage_and_age() -> None:
+    """The oldest first; a request that no connection carries yet is connecting."""
+
+    async def main() -> None:
+        engine = Engine(ROOT, "https://b.test/", politeness=AT_ONCE, engine=DAEMON)
+        engine.web.takes_s = lambda origin, task: 9.0 if origin.host == "a.test" else 4.0
+        (status,) = await watched(engine, monitor_of(engine), 5.0)
+        assert [(one.url, one.kind, one.stage) for one in status.in_flight] == [
+            (f"{ROOT}robots.txt", "robots", "connect"), ("https://b.test/", "page", "connect"),
+        ]  # fmt: skip
+        assert [round(one.age_s) for one in status.in_flight] == [5, 1]
+        assert status.bottleneck == "network"
+        assert status.sentence == "the network: 2 requests in flight, the oldest for 5 s"
+
+    run(main())
+
+
+def test_the_busiest_hosts_come_with_what_keeps_them() -> None:
+    """Those with requests in flight first; until when one backs off, and after what."""
+
+    async def main() -> None:
+        engine = Engine(*(f"https://h{n}.test/{m}" for n in range(3) for m in range(n + 1)), engine=DAEMON)
+
+        def answers(origin: Origin, task: Task) -> FetchResult:
+            if task.kind is TaskKind.ROBOTS:
+                return answer(404)
+            return answer(503, retry_after="600") if origin.host == "h1.test" else answer(200, page())
+
+        engine.web.other = answers
+        engine.web.takes_s = lambda origin, task: 60.0 if origin.host == "h2.test" else 0.1
+        monitor = monitor_of(engine)
+        found: list[dict[str, Any]] = []
+
+        async def look() -> None:
+            await elapse(20.0)
+            found.extend(monitor.busiest_hosts(2))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(look())
+            await watched(engine, monitor, 30.0)
+        first, second = found
+        assert (first["host"], first["in_flight"], first["why"]) == ("https://h2.test", 1, "")
+        assert (second["host"], second["state"], second["why"]) == ("https://h1.test", "backoff", "503 Retry-After 600")
+        assert 1_700_000_600 < second["until_at"] < 1_700_000_605
+
+    run(main())
+
+
+def test_rates_are_means_of_the_last_seconds() -> None:
+    """And how late the loop was is the worst of them."""
+
+    async def main() -> None:
+        tally = CrawlCounters()
+        rates = RateMeter(tally, LatencyMeters(), LoopClock(virtual_loop()))
+        assert rates.rates().pages_per_s == 0.0
+        for second in range(20):
+            await elapse(SAMPLE_S if second != 17 else SAMPLE_S + 0.25)
+            tally.pages += 10 if second < 10 else 20
+            tally.bytes += 1_000
+            assert rates.sample(NO_CONNECTIONS, 0) < 0.001 or second == 17
+        found = rates.rates()
+        assert found.pages_per_s == round(80 / 4.25, 2)
+        assert found.bytes_per_s == round(4_000 / 4.25)
+        assert found.loop_lag_s == 0.25
+        assert found.responses_per_s == 0.0
+
+    run(main())
+
+
+def test_a_plot_has_a_point_every_ten_seconds_of_the_last_hour() -> None:
+    """All series are of one length, and what happened between two points is a rate."""
+
+    async def main() -> None:
+        tally, meters = CrawlCounters(), LatencyMeters()
+        rates = RateMeter(tally, meters, LoopClock(virtual_loop()))
+        for _ in range(3_700):
+            await elapse(SAMPLE_S)
+            tally.outcomes["ok"] += 2
+            tally.bytes += 100
+            meters.duration.add(0.2)
+            rates.sample(NO_CONNECTIONS, 7)
+        columns: Mapping[str, Any] = json.loads(orjson.dumps(rates.history()))
+        series = [values for name, values in columns.items() if name != "outcomes"] + list(columns["outcomes"].values())
+        assert {len(values) for values in series} == {360}
+        assert round(columns["at"][-1] - columns["at"][0]) == 359 * POINT_S
+        assert set(columns["outcomes"]["ok"]) == {2.0}
+        assert set(columns["outcomes"]["error"]) == {0.0}
+        assert set(columns["bytes_per_s"]) == {100}
+        assert set(columns["queued"]) == {7}
+        assert set(columns["reuse"]) == {None}
+        assert all(0.1 < p50 <= p95 <= 0.25 for p50, p95 in zip(columns["p50_s"], columns["p95_s"], strict=True))
+
+    run(main())
