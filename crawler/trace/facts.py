@@ -21,11 +21,10 @@ _NO_REQUEST: Final = "would not request it"
 def facts(trace: Trace) -> dict[str, Any]:
     """The object of one fetch, made of what JSON has."""
     result, outcome = trace.result, trace.response and trace.response.outcome
-    error_type = _error_type(trace)
     found = {
         "url_full": trace.url,
         "started_at": timestamp(trace.started_at),
-        "verdict": _verdict(trace, error_type),
+        "verdict": _verdict(trace),
         "is_fine": trace.is_fine,
         "scope": {"verdict": "ok" if trace.scope_denied is None else "denied", "as": trace.task.source.value}
         | _denied(trace.scope_denied),
@@ -39,7 +38,7 @@ def facts(trace: Trace) -> dict[str, Any]:
         "block": trace.block and {"name": trace.block.name, "kind": trace.block.kind, "reason": trace.block.reason},
         "next_state": trace.retry and trace.retry.state.value,
         "outcome": outcome and outcome_word(outcome).value,
-        "error_type": error_type,
+        "error_type": result and result.error_type and result.error_type.value,
         "detail": result.detail if isinstance(result, Failed) else None,
         "redirect_to": outcome.target if isinstance(outcome, Redirected) else None,
     }
@@ -47,27 +46,20 @@ def facts(trace: Trace) -> dict[str, Any]:
     return found | _response(trace, result) if isinstance(result, Fetched) else found
 
 
-def _error_type(trace: Trace) -> str | None:
-    """The error of the request, or what is wrong with the content of a response that came whole."""
-    outcome = trace.response and trace.response.outcome
-    for found in (outcome, trace.result):
-        if isinstance(found, Fetched | Failed):
-            return found.error_type and found.error_type.value
-    return None
-
-
-def _verdict(trace: Trace, error_type: str | None) -> str:
+def _verdict(trace: Trace) -> str:
     """The headline: "200 OK", "error: tls_cert_expired", "not fetched: robots.txt"."""
     match trace.result:
-        case Fetched() as result:
-            status = f"{result.head.status_code} {result.head.reason}".rstrip()
-            if result.truncated is not None:
-                return f"{status}, truncated ({error_type or result.truncated.value})"
-            return f"{status}, {error_type}" if error_type else status
-        case Failed() as result:
-            return f"error: {result.error_type.value}"
         case None:
             return "not fetched: robots.txt" if trace.block is None else "not fetched: blocked"
+        case Failed() as result:
+            return f"error: {result.error_type.value}"
+        case Fetched() as result:
+            parts = [f"{result.head.status_code} {result.head.reason}".rstrip()]
+            if result.truncated is not None:
+                parts.append(f"truncated ({result.error_type or result.truncated})")
+            elif result.error_type is not None:
+                parts.append(result.error_type)
+            return ", ".join(parts)
 
 
 def _denied(denied: Denied | None) -> dict[str, object]:

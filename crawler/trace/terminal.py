@@ -229,7 +229,7 @@ def _body(facts: Facts) -> Iterator[_Line]:
 def _links(links: Facts, *, all_links: bool) -> Iterator[_Line]:
     shown = links["list"] if all_links else links["list"][:_FEW_LINKS]
     refused = f", {count(sum(links['refused'].values()))} refused ({counts(links['refused'])})"
-    queued = f"{count(links['found'])} found, {count(links['queued'])} different ones would be queued"
+    queued = f"{count(links['found'])} found, {count(links['queued'])} would be queued"
     if links["found"]:
         yield _Line("links", queued + (refused if links["refused"] else ""))
     for link in shown:

@@ -28,7 +28,7 @@ from crawler.core.models import (
     RobotsRecord,
     Task,
 )
-from crawler.core.outcomes import RetryDecision, fate, is_connection_error
+from crawler.core.outcomes import RetryDecision, fate, is_connection_error, response_of
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, seed
 from crawler.engine.pages import robots
@@ -57,8 +57,8 @@ class Trace:
     """What happened. Durations in seconds; `request` has its secrets masked.
 
     `hops` are the requests for robots.txt, more than one where it redirects, and `robots` is the verdict that a crawl
-    would keep, None if `robots_skipped` says why robots.txt was not requested. `response` is None where no request was
-    made for the page. `backoff` is how long the host would get no request, and why.
+    would keep, None if `robots_skipped` says why robots.txt was not requested. `result` and `response` are None where
+    no request was made for the page. `backoff` is how long the host would get no request, and why.
     """
 
     url: str
@@ -85,17 +85,10 @@ class Trace:
     @property
     def is_fine(self) -> bool:
         """Whether a crawl would request the URL, and a whole response with a status below 400 came."""
-        if self.scope_denied is not None or self.robots_denied is not None or self.response is None:
+        if self.scope_denied is not None or not isinstance(self.result, Fetched):
             return False
-        if (
-            not isinstance(self.result, Fetched)
-            or self.result.truncated is not None
-            or self.result.error_type is not None
-        ):
-            return False
-        outcome = self.response.outcome
-        is_bomb = isinstance(outcome, Fetched) and outcome.error_type is not None
-        return not is_bomb and self.result.head.status_code < 400
+        is_whole = self.result.truncated is None and self.result.error_type is None
+        return is_whole and self.result.head.status_code < 400
 
 
 async def trace(settings: Settings, text: str, *, robots: bool, on_wait: OnWait) -> Trace:
@@ -111,15 +104,15 @@ async def trace(settings: Settings, text: str, *, robots: bool, on_wait: OnWait)
 
 class _Tracer:
     def __init__(self, settings: Settings, url: str, origin: Origin, on_wait: OnWait) -> None:
-        politeness, scope_options = settings.politeness_options(), settings.scope_options()
-        obeys = politeness.robots == "obey"
+        self._politeness, scope_options = settings.politeness_options(), settings.scope_options()
+        obeys = self._politeness.robots == "obey"
         self._settings = settings
         self._origin = origin
         self._on_wait = on_wait
         self._clock = SystemClock()
         self._rng = random.Random(0)  # noqa: S311 - jitter
         self._hosts = HostTable(
-            politeness=politeness,
+            politeness=self._politeness,
             scope=scope_options,
             clock=self._clock,
             rng=self._rng,
@@ -217,8 +210,8 @@ class _Tracer:
     async def _fetch(self, client: Client, origin: Origin, task: Task) -> FetchResult:
         """Send a request once politeness allows it, and note what its result means for the host."""
         key = self._hosts.key_for(origin)
-        is_own = key.delay_s <= self._settings.politeness_options().delay_s
-        await self._wait(key.turn.open_mono, "politeness.delay" if is_own else "Crawl-delay of robots.txt")
+        why = "politeness.delay" if key.delay_s == self._politeness.delay_s else "Crawl-delay of robots.txt"
+        await self._wait(key.turn.open_mono, "politeness.adaptive" if key.slow_s > key.delay_s else why)
         key.turn = key.turn.began()
         result: FetchResult | None = None
         while result is None:
@@ -246,6 +239,7 @@ class _Tracer:
             trace.request = mask_request(result.request_bytes)
         trace.response, links = self._processor.read(task, self._processor.outcome_of(task, result))
         outcome = trace.response.outcome
+        trace.result = response_of(outcome) or result  # a decompression bomb has its error type only now
         if isinstance(outcome, Redirected):
             trace.added_host = self._policy.widen(task, outcome)
         self._processor.judge(task, trace.response, links, self._policy.scope)
