@@ -1,7 +1,8 @@
 """Checks that need two keys, the mode, or the disk.
 
-Each rule looks at whole Settings and yields Findings that name the keys they are about, the first being where it is
-shown. They read, they never write or create. Invariant: a rule yields nothing for the default Settings in `crawl`.
+Each rule looks at whole Settings and yields CheckResults that name the keys they are about; a result is shown at the
+first of them. Rules read, they never write or create. Invariant: a rule yields nothing for the default Settings in
+`crawl`.
 """
 
 import os
@@ -271,7 +272,7 @@ def _paths(settings: Settings) -> Iterator[CheckResult]:
 
 
 def _cannot_be_made(key: str, directory: Path) -> Iterator[CheckResult]:
-    """Where nobody can make it, and where who asks could not, which need not be who will."""
+    """An error where nobody can make it; a warning where this user cannot, for another user may run the crawl."""
     try:
         if directory.exists():
             return

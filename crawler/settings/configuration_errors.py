@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and how a person is told.
+"""Problems of a configuration, and how they are shown to a person.
 
 A Problem knows where it is; it does not know how it was found. Invariant: one ConfigurationError carries every
 problem of one load, in the order of the layers.

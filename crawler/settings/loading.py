@@ -65,10 +65,10 @@ def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
 def load_place(
     path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[Settings, list[Problem]]:
-    """The configuration for who looks at a crawl or steers it: a mistake in it must not lock the operator out. Returns
-    what else is wrong with it; if anything is, only the keys hold that say where the crawl is.
+    """Read the configuration to find a crawl, for commands that look at it or steer it: a mistake in it must not lock
+    the operator out. Returns the errors too; if there are any, only the keys hold that say where the crawl is.
 
-    Raises ConfigurationError where one of those cannot be read, nor a file whole, nor an override.
+    Raises ConfigurationError if one of those keys, an override or a whole file cannot be read.
     """
     layers = _Layers()
     settings = layers.read(path, overrides, environ, "crawl", with_secrets=False)
@@ -109,7 +109,7 @@ class _Layers:
         *,
         with_secrets: bool = True,
     ) -> Settings:
-        """Take every layer, the weakest first, then what the values lead to, then hold them against each other."""
+        """Take every layer, the weakest first, read the files that the values name, and check values against others."""
         if (handed_over := credentials_file(environ)) is not None:
             place = f"environment {CREDENTIALS_DIRECTORY}"
             self._take([Given(keys()["identity.secrets"], str(handed_over), ValueSource(place, place))])
@@ -192,9 +192,9 @@ class _Layers:
 
     def _take_findings(self, settings: Settings, mode: Mode, path: Path | None) -> None:
         for finding in findings(settings, mode):
-            # What rests on a value that could not be read would only be noise beside the real problem.
+            # A finding about a value that could not be read would only be noise beside the real problem.
             if self.is_whole and self.refused.isdisjoint(finding.keys):
-                # shown at the first of the keys that was given, failing that, in the file as a whole
+                # Its place is that of the first key that was given, or else the file as a whole.
                 key = next((key for key in finding.keys if key in self.sources), "")
                 source = self.sources.get(key) or ValueSource(str(path or ""), "")
                 problem = source.problem(_path(key), finding.message, finding.hint)

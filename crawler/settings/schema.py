@@ -1,7 +1,7 @@
 """The keys as a list: what there is, what a name may have meant, and how a value is written as TOML.
 
 Reads the models of `sections`; knows nothing of files or of values given. Invariant: each key of each section is one
-Key, in the order of the file.
+ConfigurationKey, in the order of the file.
 """
 
 import json
@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from crawler.settings import sections
 from crawler.settings.configuration_errors import did_you_mean
 from crawler.settings.validators import NO_LIMIT, SEED_WORDS
-from crawler.settings.value_types import KeyKind, format_duration, format_size
+from crawler.settings.value_types import KeyKind, number_text
 
 SECTIONS: Final[dict[str, type[sections.Section]]] = get_type_hints(sections.Sections)
 
@@ -62,7 +62,7 @@ def keys() -> dict[str, ConfigurationKey]:
 
 
 def _kind(field: FieldInfo) -> KeyKind:
-    """The outermost Kind of a type, which for `X | None` is that of X."""
+    """The outermost KeyKind of a type; for `X | None` that of X."""
     inner = (item for part in get_args(field.annotation) for item in getattr(part, "__metadata__", ()))
     return [item for item in (*inner, *field.metadata) if isinstance(item, KeyKind)][-1]
 
@@ -85,10 +85,8 @@ def toml_text(key: ConfigurationKey, value: object) -> str:
     match value:
         case None:
             return f'"{NO_LIMIT}"'
-        case float() | int() if key.kind is KeyKind.DURATION:
-            return f'"{format_duration(value)}"'
-        case int() if key.kind is KeyKind.SIZE:
-            return f'"{format_size(value)}"'
+        case float() | int() if key.kind in (KeyKind.DURATION, KeyKind.SIZE):
+            return f'"{number_text(key.kind, value)}"'
         case (word,) if key.kind is KeyKind.HOSTS and word in SEED_WORDS:
             return _plain_toml(word)
         case _:

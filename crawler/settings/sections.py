@@ -1,6 +1,7 @@
 """The sections of the configuration: every key, its type, its default, and what it means.
 
-Defaults are taken from the option classes of the rooms, which own them; only what no room owns has its default here.
+A default is taken from the options class that has a field of the key's name (for a time with "_s"): `Settings` fills
+that field with the key's value. Only what no options class has, has its default here.
 Invariant: every field is made by `_key`, so each has a description and a reload tag.
 """
 
@@ -34,10 +35,7 @@ _TRAPS: Final = TrapOptions()
 _HOUR: Final = 3_600.0
 _DAY: Final = 86_400.0
 _YEAR: Final = 365 * _DAY
-_MIB: Final = 1024**2
-_GIB: Final = 1024**3
-_TIB: Final = 1024**4
-_PIB: Final = 1024**5
+_MIB, _GIB, _TIB, _PIB = 1024**2, 1024**3, 1024**4, 1024**5
 
 
 def _key(

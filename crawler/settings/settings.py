@@ -34,8 +34,8 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Settings(sections.Sections):
-    """Every section, what was read from `crawl.seed_files` and `identity.secrets`, and the places of the scope's
-    patterns.
+    """Every section, the content of the files that `crawl.seed_files` and `identity.secrets` name, and the places of
+    the scope's patterns.
 
     `pattern_places` maps "include" and "exclude" to a place ("crawler.toml:14") for each pattern.
     """
@@ -94,8 +94,8 @@ class Settings(sections.Sections):
         return _options(PolitenessOptions, self.politeness)
 
     def address_politeness(self) -> PolitenessOptions:
-        """`politeness_options` for IP addresses. Behind a proxy all connections lead to one address, which says nothing
-        about whose patience is spent: nothing is held back by it.
+        """`politeness_options` for IP addresses. Behind a proxy all connections lead to one address, that of the proxy:
+        limits by address do not hold then.
         """
         options = self.politeness_options()
         if self.network.proxy is None:
@@ -127,7 +127,7 @@ class Settings(sections.Sections):
         return _options(ContentOptions, self.content)
 
     def sitemaps(self, mode: Mode) -> str:
-        """crawl.sitemaps, or what stands for it: an unnamed sitemap is a guess that pays in a crawl that goes on."""
+        """crawl.sitemaps, or its default: guessing where a sitemap is pays in a crawl that goes on."""
         return self.crawl.sitemaps or ("probe" if mode == "run" else "named")
 
     def recrawl_options(self, mode: Mode) -> RecrawlOptions:
@@ -147,13 +147,13 @@ class Settings(sections.Sections):
         return _options(LogOptions, self.log)
 
 
-def _options(options: Callable[..., _T], *given: sections.Section, **derived: object) -> _T:
+def _options(options: Callable[..., _T], *given: sections.Section, **others: object) -> _T:
     """The options of a component: each field has the value of the key of its name, which for a time has no "_s".
-    `derived` are fields that are not the value of a key. Every other field keeps its default.
+    `others` are fields whose value is not that of a key. What is neither keeps its default.
     """
-    values = {name: value for section in given for name, value in section}
-    keys_of = {field: field.removesuffix("_s") for field in signature(options).parameters}
-    return options(**{field: values[key] for field, key in keys_of.items() if key in values} | derived)
+    values = {key: value for section in given for key, value in section}
+    names = [name for name in signature(options).parameters if name.removesuffix("_s") in values]
+    return options(**{name: values[name.removesuffix("_s")] for name in names} | others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,8 +159,8 @@ def conf_d(path: Path) -> list[tuple[Path, str]]:
 
 
 def from_environment(environ: Mapping[str, str]) -> Iterator[Given | Problem]:
-    """The keys given as CRAWLER_SECTION__KEY, in the order of their names. A key with one underscore is a problem, what
-    only begins as one a warning; other variables are left alone.
+    """The keys given as CRAWLER_SECTION__KEY, in the order of their names. A key with one underscore is an error, any
+    other name that begins with a section a warning; other variables are left alone.
     """
     for variable in sorted(environ):
         if not variable.startswith(ENVIRONMENT_PREFIX):
@@ -179,7 +179,7 @@ def from_environment(environ: Mapping[str, str]) -> Iterator[Given | Problem]:
 
 
 def _with_one_underscore(written: str) -> ConfigurationKey | None:
-    """The key that is meant by section_name, or by what is nearly that."""
+    """The key whose name with one underscore this is, or nearly is."""
     names = {f"{key.section}_{key.name}": key for key in keys().values()}
     close = [written] if written in names else get_close_matches(written, names, n=1, cutoff=0.9)
     return names[close[0]] if close else None
@@ -228,9 +228,9 @@ def _toml_value(text: str) -> object:
 
 
 def read_seed_file(path: Path) -> tuple[list[str], list[Problem]]:
-    """The seeds of a file, and what is wrong with it line by line. Raises OSError.
+    """The seeds of a file, one URL a line, and what is wrong with it line by line. Raises OSError.
 
-    Blank lines count for nothing, nor does "#" with what follows it, at the beginning of a line or after a blank.
+    A comment begins with "#" at the beginning of a line or after a blank. Empty lines are left out.
     """
     seeds: list[str] = []
     problems: list[Problem] = []
