@@ -125,8 +125,9 @@ class DialObserver(NetworkDialer):
             return {"not_shown": f"none was shown within {_SECOND_HANDSHAKE_S:g} s"}
         except OSError as error:
             return {"not_shown": f"none was shown: {describe(error)}"}
+        certificate = _certificate_of(transport.get_extra_info("ssl_object"))
         transport.abort()
-        return _certificate_of(transport.get_extra_info("ssl_object"))
+        return certificate
 
 
 def _refusal(policy: AddressPolicy, address: str) -> str:
@@ -138,15 +139,10 @@ def _refusal(policy: AddressPolicy, address: str) -> str:
 
 
 def _certificate_of(ssl_object: ssl.SSLObject) -> dict[str, Any]:
+    """What the server's certificate says, verified or not; or why it is `not_shown`."""
     der = ssl_object.getpeercert(binary_form=True)
-    try:
-        return read_certificate(der) if der else {"not_shown": "none was shown"}
-    except ValueError as error:
-        return {"not_shown": f"cannot be read: {error}"}
-
-
-def read_certificate(der: bytes) -> dict[str, Any]:
-    """What a certificate says; it is not verified. Raises ValueError and nothing else."""
+    if not der:
+        return {"not_shown": "none was shown"}
     try:
         found = x509.load_der_x509_certificate(der)
         extensions = [extension.value for extension in found.extensions]
@@ -162,7 +158,7 @@ def read_certificate(der: bytes) -> dict[str, Any]:
             "key": _key_name(found.public_key()),
         }
     except Exception as error:  # the parser has exceptions of its own for each way to be wrong
-        raise ValueError(describe(error)) from error
+        return {"not_shown": f"cannot be read: {describe(error)}"}
 
 
 def _key_name(key: object) -> str:

@@ -5,17 +5,15 @@ Names are those of fetch.jsonl where they mean the same. Invariant: every link i
 
 from collections import Counter
 from dataclasses import asdict, astuple
-from typing import Any, Final, assert_never
+from typing import Any
 
 from crawler.core.enums import UrlState
 from crawler.core.formatting import count, duration, timestamp
-from crawler.core.models import Denied, Failed, Fetched, NotModified, Redirected, Timings
+from crawler.core.models import Denied, Failed, Fetched, Redirected, Timings
 from crawler.core.outcomes import outcome_word
-from crawler.fetch.http1.message import BodyEnd, RemoteProtocolError, body_framing, hop_fields, is_persistent
+from crawler.fetch.http1.message import BodyEnd, body_framing, hop_fields, is_persistent
 from crawler.trace.dial_observer import Dial
 from crawler.trace.tracer import Trace
-
-_NO_REQUEST: Final = "would not request it"
 
 
 def facts(trace: Trace) -> dict[str, Any]:
@@ -91,10 +89,7 @@ def _robots(trace: Trace) -> dict[str, object]:
 def _connection(dial: Dial | None, *, verifies: bool) -> dict[str, object] | None:
     if dial is None:
         return None
-    found: dict[str, object] = {
-        "resolved": dial.resolved,
-        "attempts": dial.attempts,
-    }
+    found: dict[str, object] = {"resolved": dial.resolved, "attempts": dial.attempts}
     certificate: dict[str, object] = {"verified": dial.dialled is not None and verifies}
     if (failed := dial.failed) is not None:
         found["failed"] = {"stage": failed.stage.value, "error_type": failed.error_type.value, "detail": failed.detail}
@@ -118,10 +113,7 @@ def _response(trace: Trace, result: Fetched) -> dict[str, object]:
     read, page = trace.response, trace.response and trace.response.page
     assert read is not None
     hop_by_hop = hop_fields(result.head)
-    try:
-        framing = body_framing(result.head, hop_by_hop)
-    except RemoteProtocolError:  # `detail` says it
-        framing = None
+    framing = body_framing(result.head, hop_by_hop)
     content = page and {name: value for name, value in asdict(page).items() if name != "links_count"} | {
         "content_coding": result.head.get("content-encoding"),
         "index": read.index,
@@ -137,8 +129,8 @@ def _response(trace: Trace, result: Fetched) -> dict[str, object]:
         "http_response_status_code": result.head.status_code,
         "response": _lines(result.raw_head),
         "framing": {
-            "end": framing and framing.end.name.lower(),
-            "length": framing.length if framing is not None and framing.end is BodyEnd.LENGTH else None,
+            "end": framing.end.name.lower(),
+            "length": framing.length if framing.end is BodyEnd.LENGTH else None,
             "keeps_alive": is_persistent(result.head, hop_by_hop),
             "tainted": result.tainted,
             "truncated": result.truncated and result.truncated.value,
@@ -160,10 +152,8 @@ def _timings_ms(trace: Trace) -> dict[str, float]:
     """Milliseconds by phase. Opening connections for robots.txt counts as opening, and its exchanges as "robots"."""
     hops = [] if trace.robots is None else [result.timings for _, result in trace.hops]
     page = Timings() if trace.result is None else trace.result.timings
-    phases = {
-        "resolve": sum(timings.resolve_s for timings in (*hops, page)),
-        "connect": sum(timings.connect_s for timings in (*hops, page)),
-        "tls": sum(timings.tls_s for timings in (*hops, page)),
+    opening = ("resolve", "connect", "tls")
+    phases = {name: sum(getattr(timings, f"{name}_s") for timings in (*hops, page)) for name in opening} | {
         "robots": sum(timings.first_byte_s + timings.body_s for timings in hops),
         "waited": trace.waited_s,
         "first_byte": page.first_byte_s,
@@ -176,7 +166,7 @@ def _timings_ms(trace: Trace) -> dict[str, float]:
 def _would(trace: Trace) -> str:
     """What a crawl would do next, in a sentence without its subject."""
     if trace.scope_denied is not None or trace.retry is None or trace.response is None:
-        return _NO_REQUEST
+        return "would not request it"
     match trace.retry.state, trace.response.outcome:
         case UrlState.WAITING, _ if trace.backoff is not None:
             return f"would back off from the host for {duration(trace.backoff[0])} ({trace.backoff[1]}), then try again"
@@ -192,12 +182,8 @@ def _would(trace: Trace) -> str:
             queued = count(len(trace.response.discovered), "URL")
             pages = "list it in pages/" if trace.response.index else "leave it out of pages/ (noindex)"
             return f"would archive it, {pages}, and queue {queued}"
-        case _, Fetched():
-            return "would archive it, and be done with it"
-        case _, NotModified() | Failed() | Denied():
-            return "would be done with it"
         case _:
-            assert_never(trace.response.outcome)
+            return "would archive it, and be done with it"
 
 
 def _lines(head: bytes) -> list[str]:
