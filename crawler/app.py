@@ -190,7 +190,7 @@ async def _run(
                     services=service.services,
                     on_hangup=None if read_again is None else service.reloader.on_hangup,
                     beats=beats,
-                    is_alive=lambda: not service.health.trouble(),
+                    is_alive=lambda: not service.health.stall(),
                 )
             finally:
                 await service.close()

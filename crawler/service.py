@@ -216,14 +216,14 @@ class Service:
 
 
 class Watch:
-    """A crawl as its status page sees it (admin.web.Watched)."""
+    """A crawl as its status page sees it (admin.status_page.MonitoredCrawl)."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self.status = service.status
         self.metrics = service.metrics
         self.history = service.monitor.history
-        self.trouble = service.health.trouble
+        self.stall = service.health.stall
         self.why = service.why
 
     def hosts(self) -> list[dict[str, Any]]:

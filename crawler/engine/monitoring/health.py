@@ -53,7 +53,7 @@ class Health:
             self._seen = seen
             self.progress_mono, self.progress_at = self._clock.mono(), self._clock.now()
 
-    def trouble(self) -> str:
+    def stall(self) -> str:
         """What stands still for longer than anything here may; "" while the crawl is well."""
         still_s = self._clock.mono() - self.progress_mono
         if still_s <= OWN_WORK_S or self._may_stand_still():

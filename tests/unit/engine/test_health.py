@@ -17,14 +17,14 @@ DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
 
 @asynccontextmanager
 async def watched(engine: Engine, seen: list[str]) -> AsyncIterator[Health]:
-    """The engine runs, and is looked at every ten seconds; every trouble is noted in `seen`."""
+    """The engine runs, and is looked at every ten seconds; every stall is noted in `seen`."""
 
     async def look() -> None:
         while True:
             await elapse(10.0)
             health.look()
-            if trouble := health.trouble():
-                seen.append(trouble)
+            if stall := health.stall():
+                seen.append(stall)
 
     await engine.open()
     health = Health(
@@ -95,7 +95,7 @@ def test_a_fetch_without_end_is_found() -> None:
             await elapse(ANSWER_S + OWN_WORK_S - 20.0)
             assert seen == []
             await elapse(60.0)
-            assert health.trouble()
+            assert health.stall()
             assert "fetch" in seen[0]
 
     run(main())
@@ -115,7 +115,7 @@ def test_due_urls_that_nobody_hands_out_are_found() -> None:
         engine.scheduler.run = stands_still  # type: ignore[method-assign]  # the fault
         async with watched(engine, seen) as health:
             await elapse(OWN_WORK_S + 30.0)
-            assert health.trouble()
+            assert health.stall()
             assert "due URLs are not handed out" in seen[0]
 
     run(main())

@@ -18,12 +18,12 @@ from crawler.admin.status_page import WebServer
 from crawler.engine.system_clock import SystemClock
 
 
-class Watched:
+class StubCrawl:
     """A crawl that says what it is told to."""
 
     def __init__(self) -> None:
         self.made = 0
-        self.is_in_trouble = ""
+        self.stalled = ""
         self.ready = True
         self.filling = ""
 
@@ -40,8 +40,8 @@ class Watched:
     def metrics(self) -> str:
         return "crawler_inflight 0\n"
 
-    def trouble(self) -> str:
-        return self.is_in_trouble
+    def stall(self) -> str:
+        return self.stalled
 
     def is_ready(self) -> bool:
         return self.ready
@@ -58,7 +58,7 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def serving(watched: Watched) -> AsyncIterator[tuple[WebServer, int]]:
+async def serving(watched: StubCrawl) -> AsyncIterator[tuple[WebServer, int]]:
     port = free_port()
     server = WebServer(f"127.0.0.1:{port}", watched, SystemClock())
     await server.open()
@@ -80,7 +80,7 @@ async def ask(port: int, target: str, host: str = "127.0.0.1", method: str = "GE
 
 async def test_everything_is_served() -> None:
     """The page and its parts, JSON, metrics, health."""
-    async with serving(Watched()) as (_, port):
+    async with serving(StubCrawl()) as (_, port):
         for target, kind, words in [
             ("/", "text/html", "<title>crawler</title>"),
             ("/static/page.js", "javascript", "EventSource"),
@@ -101,7 +101,7 @@ async def test_everything_is_served() -> None:
 
 async def test_the_page_comes_with_the_state() -> None:
     """One request is enough to see it; and what a crawl found on the web cannot end the element it stands in."""
-    watched = Watched()
+    watched = StubCrawl()
     watched.filling = "</script><script>alert(1)</script><!-- {{first}}"
     async with serving(watched) as (_, port):
         _, _, page = await ask(port, "/?still")
@@ -114,12 +114,12 @@ async def test_the_page_comes_with_the_state() -> None:
 
 async def test_health_and_readiness_are_two_things() -> None:
     """A crawl that stands still is ill, one that drains is not ready."""
-    watched = Watched()
+    watched = StubCrawl()
     async with serving(watched) as (_, port):
-        watched.is_in_trouble = "nothing has happened for 130 s: store"
+        watched.stalled = "nothing has happened for 130 s: store"
         assert (await ask(port, "/healthz"))[::2] == (503, "nothing has happened for 130 s: store\n")
         assert (await ask(port, "/readyz"))[0] == 200
-        watched.is_in_trouble, watched.ready = "", False
+        watched.stalled, watched.ready = "", False
         assert (await ask(port, "/healthz"))[0] == 200
         assert (await ask(port, "/readyz"))[0] == 503
 
@@ -127,14 +127,14 @@ async def test_health_and_readiness_are_two_things() -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 async def test_it_is_read_only(method: str) -> None:
     """Nothing can be sent to it."""
-    async with serving(Watched()) as (_, port):
+    async with serving(StubCrawl()) as (_, port):
         for target in ("/", "/api/status", "/api/why?url=x"):
             assert (await ask(port, target, method=method))[0] == 405
 
 
 async def test_a_name_that_was_made_to_lead_here_is_refused() -> None:
     """DNS rebinding: another page's script may not read what a local one may."""
-    async with serving(Watched()) as (_, port):
+    async with serving(StubCrawl()) as (_, port):
         assert (await ask(port, "/api/status", host="evil.example"))[0] == 403
         assert (await ask(port, "/api/events", host="evil.example"))[0] == 403
         assert (await ask(port, "/api/status", host="localhost"))[0] == 200
@@ -145,7 +145,7 @@ async def test_a_name_that_was_made_to_lead_here_is_refused() -> None:
 )
 async def test_what_is_not_there_is_told(target: str) -> None:
     """No traceback, no file from elsewhere."""
-    async with serving(Watched()) as (_, port):
+    async with serving(StubCrawl()) as (_, port):
         status, _, body = await ask(port, target)
         assert status in (400, 403, 404)
         assert "Traceback" not in body
@@ -158,14 +158,14 @@ async def test_no_foreign_address_is_named() -> None:
         if path.suffix in (".html", ".css", ".js") and not path.name.startswith("uplot"):
             found = re.findall(r"""(?:https?:)?//[^\s"'`)]+""", path.read_text())
             assert [url for url in found if not url.startswith("// ") and "…" not in url] == [], path
-    async with serving(Watched()) as (_, port):
+    async with serving(StubCrawl()) as (_, port):
         assert "default-src 'self'" in (await ask(port, "/"))[1]
 
 
 async def test_a_hundred_watchers_share_one_status(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many look, a status is made once a second."""
-    monkeypatch.setattr(status_page, "EVERY_S", 0.05)
-    watched = Watched()
+    monkeypatch.setattr(status_page, "STREAM_INTERVAL_S", 0.05)
+    watched = StubCrawl()
     async with serving(watched) as (server, port):
         watchers = [await watch(port) for _ in range(100)]
         for reader, _ in watchers:
@@ -196,9 +196,9 @@ async def event(reader: asyncio.StreamReader) -> bytes:
 
 async def test_a_watcher_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it does not take is not kept for it; others are served meanwhile."""
-    monkeypatch.setattr(status_page, "WRITE_S", 0.2)
-    monkeypatch.setattr(status_page, "EVERY_S", 0.001)
-    watched = Watched()
+    monkeypatch.setattr(status_page, "WRITE_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(status_page, "STREAM_INTERVAL_S", 0.001)
+    watched = StubCrawl()
     watched.filling = "x" * 1_000_000
     async with serving(watched) as (server, port):
         _, writer = await watch(port)
@@ -212,7 +212,7 @@ async def test_a_watcher_that_does_not_read_is_given_up(monkeypatch: pytest.Monk
 async def test_more_watchers_than_places_are_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the page's other parts go on."""
     monkeypatch.setattr(status_page, "MAX_STREAMS", 2)
-    async with serving(Watched()) as (_, port):
+    async with serving(StubCrawl()) as (_, port):
         watchers = [await watch(port) for _ in range(2)]
         assert (await ask(port, "/api/events"))[0] == 503
         assert (await ask(port, "/api/status"))[0] == 200
@@ -224,7 +224,7 @@ async def test_it_listens_on_a_unix_socket_too() -> None:
     """Mode 0660; there no name is asked for."""
     with tempfile.TemporaryDirectory(prefix="web") as folder:
         path = Path(folder) / "page.sock"
-        server = WebServer(str(path), Watched(), SystemClock())
+        server = WebServer(str(path), StubCrawl(), SystemClock())
         await server.open()
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b"GET /healthz HTTP/1.1\r\nHost: anything\r\nConnection: close\r\n\r\n")
@@ -237,8 +237,8 @@ async def test_it_listens_on_a_unix_socket_too() -> None:
 
 async def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dripped or not begun; what is asked meanwhile is answered, and a connection may ask again within the time."""
-    monkeypatch.setattr(status_page, "HEAD_S", 0.3)
-    async with serving(Watched()) as (_, port), asyncio.timeout(20):
+    monkeypatch.setattr(status_page, "HEAD_TIMEOUT_S", 0.3)
+    async with serving(StubCrawl()) as (_, port), asyncio.timeout(20):
         silent, silent_writer = await asyncio.open_connection("127.0.0.1", port)
         slow, slow_writer = await asyncio.open_connection("127.0.0.1", port)
         slow_writer.write(b"GET /healthz HTTP/1.1\r\n")
@@ -258,7 +258,7 @@ async def test_a_head_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatc
 async def test_more_connections_than_places_are_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that are there go on; a place that is given back is taken."""
     monkeypatch.setattr(status_page, "MAX_CONNECTIONS", 3)
-    async with serving(Watched()) as (_, port), asyncio.timeout(20):
+    async with serving(StubCrawl()) as (_, port), asyncio.timeout(20):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         held[0][1].write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert await held[0][0].readline() == b"HTTP/1.1 200 OK\r\n"
@@ -277,8 +277,8 @@ async def test_more_connections_than_places_are_hung_up_on(monkeypatch: pytest.M
 
 async def test_a_page_that_is_not_taken_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """It held its connection and the whole page for ever."""
-    monkeypatch.setattr(status_page, "WRITE_S", 0.1)
-    watched = Watched()
+    monkeypatch.setattr(status_page, "WRITE_TIMEOUT_S", 0.1)
+    watched = StubCrawl()
     watched.filling = "x" * 20_000_000
     async with serving(watched) as (server, port), asyncio.timeout(30):
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -305,7 +305,7 @@ async def test_a_request_that_is_none_is_its_sender_s_fault(
     request_bytes: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is answered 400, and there is no traceback among the crawl's warnings."""
-    async with serving(Watched()) as (_, port), asyncio.timeout(20):
+    async with serving(StubCrawl()) as (_, port), asyncio.timeout(20):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request_bytes)
         with suppress(ConnectionError):
@@ -317,7 +317,7 @@ async def test_a_request_that_is_none_is_its_sender_s_fault(
 
 async def test_a_fault_of_ours_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its traceback; the page goes on."""
-    watched = Watched()
+    watched = StubCrawl()
     monkeypatch.setattr(watched, "metrics", lambda: 1 / 0)
     async with serving(watched) as (_, port):
         assert (await ask(port, "/metrics"))[0] == 500
