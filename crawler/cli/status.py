@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 import orjson
@@ -12,8 +12,9 @@ from crawler.cli.place import place_options, reach
 from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, event_fields, printable, rate, share, size
 
-_IN_FLIGHT_SHOWN = 5
-_WARNINGS_SHOWN = 5
+LABEL_WIDTH: Final = 13
+_IN_FLIGHT_SHOWN: Final = 5
+_WARNINGS_SHOWN: Final = 5
 
 
 @click.command(name="status")
@@ -31,44 +32,61 @@ def command(config: Path | None, overrides: tuple[str, ...], output: Path | None
 
 
 def lines(status: Mapping[str, Any]) -> list[str]:
-    """The screenful."""
-    counts, rates, urls = status["counts"], status["rates"], status["urls"]
-    connections, flights = status["connections"], status["in_flight"]
-    refused = counts.get("answers", counts["outcomes"]).get("http_error", 0)
+    """The status on a screenful."""
+    flights = status["in_flight"]
     shown = [
         f"{status['crawl']} is {status['state']}: {printable(status['sentence'])}",
-        f"  process      pid {status['pid']}, up {duration(status['elapsed_s'])}, {size(status['rss_bytes'])} memory",
-        f"  output       {status['output']}",
-        f"  pages        {count(counts['pages'])}, {rate(rates['pages_per_s'])}",
-        f"  responses    {count(counts['responses'])}, {rate(rates['responses_per_s'])}, "
-        f"{size(rates['bytes_per_s'])}/s; {count(counts['errors'], 'error')}, "
-        f"{count(refused, 'HTTP error')} (4xx, 5xx), {count(counts['denied'])} denied",
-        f"  queue        {count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
-        f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up"
-        + (f", {count(urls['suspect'])} suspects" if urls["suspect"] else ""),
-        f"  hosts        {hosts_text(status['hosts'])}",
-        f"  connections  {count(connections['open'])} open, {average(connections['requests_per_connection'])} requests "
-        f"each, {count(connections['tls_handshakes'], 'handshake')}, {count(connections['tls_resumed'])} resumed",
-        f"  processor    {share(rates['cpu_percent'] / 100)} of a core, event loop late by "
-        f"{duration(rates['loop_lag_s'])}",
-        f"  in flight    {count(len(flights))}",
+        f"  {'process':<{LABEL_WIDTH}}pid {status['pid']}, up {duration(status['elapsed_s'])}",
+        f"  {'output':<{LABEL_WIDTH}}{status['output']}",
     ]
+    shown += [f"  {label:<{LABEL_WIDTH}}{''.join(text for text, _ in pieces)}" for label, pieces in figures(status)]
+    shown.append(f"  {'in flight':<{LABEL_WIDTH}}{count(len(flights))}")
     shown += [
         f"    {duration(one['age_s']):>12}  {one['stage']:<10}  {printable(one['url'])}"
         for one in flights[:_IN_FLIGHT_SHOWN]
     ]
     full = [one for one in status["memory"] if one["limit"] and one["held"] > 0.8 * one["limit"]]
     shown += [
-        f"  nearly full  {one['name']}: {_amount(one, 'held')} of {_amount(one, 'limit')}"
+        f"  {'nearly full':<{LABEL_WIDTH}}{one['name']}: {_amount(one, 'held')} of {_amount(one, 'limit')}"
         for one in full
         if one["name"] != "recent URL keys"  # takes all its room from the start
     ]
     if status["log_dropped"]:
-        shown.append(f"  log          {count(status['log_dropped'], 'line')} lost")
+        shown.append(f"  {'log':<{LABEL_WIDTH}}{count(status['log_dropped'], 'line')} lost")
     if warnings := status["warnings"][-_WARNINGS_SHOWN:]:
         shown.append("  last warnings")
-        shown += [f"    {date_time(str(one['ts']))} UTC  {printable(warning_words(one))}" for one in warnings]
+        shown += [f"    {date_time(str(one['ts']))} UTC  {printable(warning_text(one))}" for one in warnings]
     return shown
+
+
+def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The figures of a status: labels, and pieces of text with a style each."""
+    counts, rates, urls, hosts = status["counts"], status["rates"], status["urls"], status["hosts"]
+    connections = status["connections"]
+    errors, refused = counts["errors"], counts["answers"].get("http_error", 0)
+    buffers = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
+    held, limit = sum(one["held"] for one in buffers), sum(one["limit"] for one in buffers)
+    suspects = f", {count(urls['suspect'], 'suspect')}" if urls["suspect"] else ""
+    return [
+        ("pages", [(f"{count(counts['pages'])}, {rate(rates['pages_per_s'])}", "")]),
+        ("responses",
+         [(f"{count(counts['responses'])}, {rate(rates['responses_per_s'])}, {size(rates['bytes_per_s'])}/s; ", ""),
+          (count(errors, "error"), "red" if errors else ""), (", ", ""),
+          (count(refused, "HTTP error"), "yellow" if refused else ""),
+          (f" (4xx, 5xx), {count(counts['denied'])} denied", "")]),
+        ("queue",
+         [(f"{count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
+           f"{count(urls['denied'])} denied, {count(urls['gave_up'])} given up{suspects}", "")]),
+        ("hosts", [(hosts_text(hosts), "yellow" if hosts["backoff"] + hosts["held"] else "")]),
+        ("connections",
+         [(f"{count(connections['open'])} open, {count(connections['idle'])} idle; ", ""),
+          (average(connections["requests_per_connection"]), "bold"),
+          (f" requests each, {count(connections['tls_handshakes'], 'handshake')}, "
+           f"{count(connections['tls_resumed'])} resumed", "")]),
+        ("processor",
+         [(f"{share(rates['cpu_percent'] / 100)} of a core, event loop late by {duration(rates['loop_lag_s'])}", "")]),
+        ("memory", [(f"{size(status['rss_bytes'])}, {size(held)} of {size(limit)} in buffers", "")]),
+    ]  # fmt: skip
 
 
 def hosts_text(hosts: Mapping[str, int]) -> str:
@@ -82,6 +100,6 @@ def _amount(bounded: Mapping[str, Any], which: str) -> str:
     return size(bounded[which]) if bounded["unit"] == "bytes" else count(bounded[which])
 
 
-def warning_words(warning: Mapping[str, Any]) -> str:
-    """A logged event in a line, without what every event has."""
+def warning_text(warning: Mapping[str, Any]) -> str:
+    """A warning of the log in one line, without the fields that every event has."""
     return " ".join([warning["event"], *(f"{name}={text}" for name, text in event_fields(warning))])

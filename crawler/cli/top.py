@@ -5,11 +5,13 @@ few enough for that. It changes nothing. Invariant: a daemon that goes away is s
 answers or the user leaves.
 """
 
+import itertools
 import select
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +21,10 @@ import orjson
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.output import is_terminal, write_data
 from crawler.cli.place import locate, place_options, reach
-from crawler.cli.status import hosts_text, warning_words
+from crawler.cli.status import LABEL_WIDTH, figures, warning_text
 from crawler.cli.status import lines as status_lines
 from crawler.core.enums import Exit
-from crawler.core.formatting import average, count, date_time, duration, printable, rate, share, size
+from crawler.core.formatting import count, date_time, duration, printable, rate
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import FrontierError
 from crawler.frontier.sqlite.store_reader import StoreReader
@@ -34,7 +36,6 @@ HOSTS_EVERY_S: Final = 5.0
 HOSTS_AT_MOST: Final = 20_000  # of a store that is looked through every few seconds
 _REMEMBERED: Final = 120
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
-_LABEL: Final = 13
 _STATE_STYLES: Final = {
     "crawling": "green",
     "idle": "green",
@@ -66,25 +67,26 @@ def command(
     """Watch the running crawl. `q` or Ctrl-C leaves; exit code 69 if none runs."""
     with reach(config, overrides, output) as control:
         first = control.call("status")
-    watch = _Watch(lambda: reach(config, overrides, output, quiet=True))
+    poller = _StatusPoller(lambda: reach(config, overrides, output, quiet=True))
     try:
         if as_json or not is_terminal():
-            return _piped(watch, interval, frames, as_json=as_json)
-        return _on_terminal(watch, _Hosts(Path(first["output"])), interval, frames)
+            return _piped(poller, interval, frames, as_json=as_json)
+        return _on_terminal(poller, _HostList(Path(first["output"])), interval, frames)
     except KeyboardInterrupt:
         return Exit.OK
 
 
-class _Watch:
-    """Keeps a connection to the daemon, and opens another when it is gone."""
+class _StatusPoller:
+    """Asks the daemon for its status, over a new connection where the last one was lost."""
 
     def __init__(self, connect: Callable[[], Control]) -> None:
         self._connect = connect
         self._control: Control | None = None
         self.problem = ""
 
-    def look(self) -> Status | None:
-        """The status; None while nobody answers, and `problem` says why."""
+    def poll(self) -> Status | None:
+        """The status; None while the daemon does not respond, and `problem` says why."""
+        self.problem = ""
         try:
             if self._control is None:
                 self._control = self._connect()
@@ -95,34 +97,31 @@ class _Watch:
             self._control = None
             self.problem = str(error)
             return None
-        self.problem = ""
         return status
 
 
-class _Hosts:
-    """The hosts worth a line: those at rest first, then those with most to do."""
+class _HostList:
+    """The hosts to be shown: those that back off first, then those with the most queued. Read from the store."""
 
     def __init__(self, output: Path) -> None:
         self._output = output
-        self._again_mono = 0.0
+        self._due_mono = 0.0
         self._views: list[HostView] = []
 
-    def look(self, status: Status, limit: int) -> list[HostView]:
-        now_mono = time.monotonic()
+    def first(self, limit: int, status: Status) -> list[HostView]:
         if status["hosts"]["total"] > HOSTS_AT_MOST:
             return []
-        if now_mono >= self._again_mono:
-            self._again_mono = now_mono + HOSTS_EVERY_S
-            try:
+        if time.monotonic() >= self._due_mono:
+            self._due_mono = time.monotonic() + HOSTS_EVERY_S
+            self._views = []
+            with suppress(FrontierError, OSError):  # passes, or `crawler hosts` says what is wrong
                 self._views = self._read(limit)
-            except (FrontierError, OSError):  # seen next time, or said by `hosts`
-                self._views = []
         return self._views[:limit]
 
     def _read(self, limit: int) -> list[HostView]:
         place = locate(None, (), self._output).place
-        with RotatedLog(place.events_log) as parts:
-            happening = present(parts, place.run_id)
+        with RotatedLog(place.events_log) as log:
+            happening = present(log, place.run_id)
         politeness = place.rules.politeness if place.rules is not None else PolitenessOptions()
         with StoreReader(place.frontier, is_live=True) as reader:
             found = views(reader, politeness, {}, happening.states, happening.open, now=time.time())
@@ -130,49 +129,47 @@ class _Hosts:
         return found[: max(limit, 50)]
 
 
-def _piped(watch: _Watch, interval_s: float, frames: int | None, *, as_json: bool) -> int:
-    looked = 0
-    while True:
-        status = watch.look()
+def _piped(poller: _StatusPoller, interval_s: float, frames: int | None, *, as_json: bool) -> int:
+    for shown in itertools.count(1):
+        status = poller.poll()
         if status is None:
-            raise Unreachable(watch.problem)
+            raise Unreachable(poller.problem)
         text = orjson.dumps(status) if as_json else "\n".join(status_lines(status)).encode() + b"\n"
         write_data(text + b"\n")
-        looked += 1
-        if looked == frames:
-            return Exit.OK
+        if shown == frames:
+            break
         time.sleep(interval_s)
+    return Exit.OK
 
 
-def _on_terminal(watch: _Watch, hosts: _Hosts, interval_s: float, frames: int | None) -> int:
+def _on_terminal(poller: _StatusPoller, hosts: _HostList, interval_s: float, frames: int | None) -> int:
     from rich.console import Console
     from rich.live import Live
     from rich.text import Text
 
     console = Console()
     history: deque[float] = deque(maxlen=_REMEMBERED)
-    looked = 0
     last: Status | None = None
     with _Keys() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
-        while True:
-            status = watch.look()
+        for shown in itertools.count(1):
+            status = poller.poll()
             if status is not None:
                 last = status
                 history.append(status["rates"]["responses_per_s"])
             height = console.size.height
-            shown = frame(
-                last, history, hosts.look(last, height) if last is not None else [], watch.problem,
+            lines = frame(
+                last, history, hosts.first(height, last) if last is not None else [], poller.problem,
                 height=height, width=console.size.width, now=time.time(),
             )  # fmt: skip
             text = Text(no_wrap=True, overflow="ellipsis", end="")
-            for i, line in enumerate(shown):
+            for i, line in enumerate(lines):
                 text.append("\n" if i else "")
                 for piece, style in line:
                     text.append(piece, style or None)
             live.update(text, refresh=True)
-            looked += 1
-            if looked == frames or keys.pressed(interval_s) in ("q", "Q"):
-                return Exit.OK
+            if shown == frames or keys.pressed(interval_s) in ("q", "Q"):
+                break
+    return Exit.OK
 
 
 def frame(
@@ -202,43 +199,24 @@ def frame(
     if warned:
         lines += [[], [("last warnings", "bold")]]
         lines += [
-            [(f"  {date_time(str(one['ts']))[11:]}  ", "dim"), (printable(warning_words(one)), "yellow")]
+            [(f"  {date_time(str(one['ts']))[11:]}  ", "dim"), (printable(warning_text(one)), "yellow")]
             for one in warnings[-warned:]
         ]
     return lines[:height]
 
 
 def _head(status: Status, history: Sequence[float], width: int) -> list[Line]:
-    counts, rates, urls = status["counts"], status["rates"], status["urls"]
-    hosts, connections = status["hosts"], status["connections"]
     colour = _STATE_STYLES.get(status["state"], "yellow")
-
-    def line(label: str, *pieces: tuple[str, str]) -> Line:
-        return [(f"  {label:<{_LABEL}}", "dim"), *pieces]
-
-    errors, refused = counts["errors"], counts.get("answers", counts["outcomes"]).get("http_error", 0)
-    memory = [one for one in status["memory"] if one["unit"] == "bytes" and one["limit"]]
-    held, limit = sum(one["held"] for one in memory), sum(one["limit"] for one in memory)
+    recent = sparkline(list(history)[-max(10, width - 40) :])
+    labelled = [
+        ("bottleneck", [(printable(status["sentence"]), "bold")]),
+        ("recently", [(rate(status["rates"]["responses_per_s"]), "bold"), ("  ", ""), (recent, "cyan")]),
+        *figures(status),
+    ]
     return [
         [("● ", colour), (f"{status['crawl']} is {status['state']}", f"bold {colour}"),
          (f"  up {duration(status['elapsed_s'])}, pid {status['pid']}", "dim")],
-        line("bottleneck", (printable(status["sentence"]), "bold")),
-        line("responses", (rate(rates["responses_per_s"]), "bold"), ("  ", ""),
-             (sparks(list(history)[-max(10, width - 40):]), "cyan")),
-        line("pages", (f"{count(counts['pages'])}, {rate(rates['pages_per_s'])}; {size(rates['bytes_per_s'])}/s; ", ""),
-             (count(errors, "error"), "red" if errors else ""), (", ", ""),
-             (count(refused, "HTTP error"), "yellow" if refused else ""),
-             (f", {count(counts['denied'])} denied", "")),
-        line("queue", (f"{count(urls['queued'])} queued, {count(urls['waiting'])} waiting, {count(urls['done'])} done, "
-                       f"{count(urls['gave_up'])} given up", "")),
-        line("hosts", (hosts_text(hosts), "yellow" if hosts["backoff"] + hosts["held"] else "")),
-        line("connections", (f"{count(connections['open'])} open, {count(connections['idle'])} idle; ", ""),
-             (average(connections["requests_per_connection"]), "bold"),
-             (f" requests each; {count(connections['tls_handshakes'], 'handshake')}, "
-              f"{count(connections['tls_resumed'])} resumed", "")),
-        line("machine", (f"{share(rates['cpu_percent'] / 100)} of a core; loop late by "
-                         f"{duration(rates['loop_lag_s'])}; {size(status['rss_bytes'])} memory, "
-                         f"{size(held)} of {size(limit)} in buffers", "")),
+        *([(f"  {label:<{LABEL_WIDTH}}", "dim"), *pieces] for label, pieces in labelled),
     ]  # fmt: skip
 
 
@@ -267,7 +245,7 @@ def _host_lines(hosts: Sequence[HostView], now: float) -> list[Line]:
     return lines
 
 
-def sparks(values: Sequence[float]) -> str:
+def sparkline(values: Sequence[float]) -> str:
     """A small plot in text: a column for each value, the highest as tall as a line."""
     top = max(values, default=0.0)
     if top <= 0:

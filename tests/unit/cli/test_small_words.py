@@ -9,7 +9,7 @@ from crawler.admin.commands import brief
 from crawler.cli import main
 from crawler.cli.output import Pen, event_text
 from crawler.cli.reload import lines
-from crawler.cli.status import warning_words
+from crawler.cli.status import warning_text
 from crawler.core.enums import Source
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
@@ -24,7 +24,7 @@ def test_events_and_requests_are_shown_in_words() -> None:
     """In `logs --events`, `status`, the report's page and the log of commands; `reload` counts like the rest."""
     line = {"ts": "2026-11-25T10:00:00.000Z", "event": "reload_ok", "config": None, "changed": ["a", "b"], "ok": True}
     assert event_text(line, Pen(colour=False)).endswith("  changed=a, b ok=true")
-    assert warning_words(line) == "reload_ok changed=a, b ok=true"
+    assert warning_text(line) == "reload_ok changed=a, b ok=true"
     assert _fields(line) == "changed=a, b ok=true"
     assert brief({"name": "e.org", "host_only": False, "template": None, "urls": ["a", "b"]}) == (
         "name=e.org host_only=false urls=a, b"

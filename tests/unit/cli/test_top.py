@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from crawler.admin.control_client import Unreachable
-from crawler.cli.top import _Watch, frame, sparks
+from crawler.cli.top import _StatusPoller, frame, sparkline
 from crawler.inspection.explain.hosts import HostView
 
 STATUS: dict[str, Any] = {
@@ -15,7 +15,7 @@ STATUS: dict[str, Any] = {
               "loop_lag_s": 0.01},
     "counts": {"responses": 9, "pages": 8_123, "bytes": 1, "errors": 1, "denied": 1,
                "answers": {"http_error": 13}, "outcomes": {}},
-    "urls": {"queued": 2_395, "waiting": 1, "done": 3_008, "denied": 0, "gave_up": 4},
+    "urls": {"queued": 2_395, "waiting": 1, "done": 3_008, "denied": 0, "gave_up": 4, "suspect": 0},
     "hosts": {"new": 0, "ready": 2, "backoff": 1, "held": 0, "blocked": 0, "total": 3, "with_work": 3},
     "connections": {"open": 2, "idle": 1, "requests_per_connection": 12.4, "tls_handshakes": 3, "tls_resumed": 1},
     "in_flight": [
@@ -39,7 +39,7 @@ def test_a_screen_says_what_is_waited_for_and_what_is_in_flight() -> None:
     text = "\n".join(shown())
     for words in (
         "news is crawling  up 1 h", "politeness: 3 hosts with work", "8,123", "12.4 requests each",
-        "1 error, 13 HTTP errors, 1 denied", "1 in backoff",
+        "1 error, 13 HTTP errors (4xx, 5xx), 1 denied", "1 in backoff",
         "30 s  first_byte       #0.5", "backoff 8 min", "429 Retry-After 480", "09:00:00  loop_lag lag_ms=300",
     ):  # fmt: skip
         assert words in text, words
@@ -72,16 +72,16 @@ def test_a_daemon_that_is_gone_is_said_and_looked_for_again() -> None:
             return STATUS
 
     answers: list[Any] = [Gone(), There()]
-    watch = _Watch(lambda: answers.pop(0))
-    assert watch.look() is None
-    assert "it hung up" in shown(problem=watch.problem)[0]
-    assert watch.look() is STATUS
-    assert watch.problem == ""
+    poller = _StatusPoller(lambda: answers.pop(0))
+    assert poller.poll() is None
+    assert "it hung up" in shown(problem=poller.problem)[0]
+    assert poller.poll() is STATUS
+    assert poller.problem == ""
     assert shown(None, "nobody answers") == ["● nobody answers"]
 
 
-def test_a_line_of_sparks_follows_its_values() -> None:
+def test_a_line_of_sparkline_follows_its_values() -> None:
     """The highest is full, zero is flat."""
-    assert sparks([0.0, 1.0, 2.0, 4.0]) == "▁▂▄█"
-    assert sparks([0.0, 0.0]) == "▁▁"
-    assert sparks([]) == ""
+    assert sparkline([0.0, 1.0, 2.0, 4.0]) == "▁▂▄█"
+    assert sparkline([0.0, 0.0]) == "▁▁"
+    assert sparkline([]) == ""
