@@ -90,7 +90,8 @@ def shown(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            return f'"{value[:60]}…"' if len(value) > 60 else f'"{value}"'
+            text = value[:60].encode(errors="replace").decode()  # what is not UTF-8 cannot be written anywhere
+            return f'"{text}…"' if len(value) > 60 else f'"{text}"'
         case list() | tuple():
             return "a list"
         case dict():

@@ -47,7 +47,7 @@ def parse_duration(value: object) -> float:
         if (match := re.fullmatch(DURATION_PATTERN, value)) is None:
             bare = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*", value)
             hint = f'did you mean "{bare[1]}s"?' if bare else "units: d, h, m, s, ms"
-            raise RefusedValue(f'{message}, not "{value[:60]}"', hint)
+            raise RefusedValue(f"{message}, not {shown(value)}", hint)
         days, hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())
         # Milliseconds are divided, not multiplied: 0.001 is no binary fraction, and "300ms" has to be 0.3.
         return days * 86_400 + hours * 3_600 + minutes * 60 + seconds + milliseconds / 1000
@@ -55,9 +55,10 @@ def parse_duration(value: object) -> float:
         raise RefusedValue(message)
     if value < 0:
         raise RefusedValue("must not be negative")
-    if math.isnan(value):
+    seconds = float(min(value, 1e18))  # beyond that an integer may be too large for a float
+    if math.isnan(seconds):
         raise RefusedValue("must be a finite duration")
-    return float(min(value, 1e18))  # beyond that an integer may be too large for a float
+    return seconds
 
 
 def parse_size(value: object) -> int:
@@ -72,7 +73,7 @@ def parse_size(value: object) -> int:
 
 
 def _size_of_text(text: str) -> int:
-    message = f'must be a size such as "32MiB", "1GB" or a whole number of bytes, not "{text[:60]}"'
+    message = f'must be a size such as "32MiB", "1GB" or a whole number of bytes, not {shown(text)}'
     match = re.fullmatch(rf"\s*{_NUMBER}([A-Za-z]*)\s*", text)
     if match is None:
         raise RefusedValue(message)

@@ -1,14 +1,17 @@
 """What a person is told about a wrong configuration: exact words, line and column."""
 
+import math
+from datetime import date
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import load
 from crawler.settings.schema import SECTIONS, ConfigurationKey, keys
 from crawler.settings.settings import Mode
-from crawler.settings.value_types import KeyKind, number_text
+from crawler.settings.value_types import KeyKind, number_text, refusal
 
 
 def problems_of(
@@ -239,6 +242,30 @@ def test_every_number_has_a_largest_value(key: ConfigurationKey) -> None:
     for value in (int(key.most) + 1, 2**62):
         assert any(f"{key} must be at most " in problem.message for problem in problems_of(None, f"{key}={value}"))
     assert words in str(problems_of(None, f"{key}={int(key.most) + 1}")[0])
+
+
+ODD_VALUES: list[object] = [
+    None, True, -1, 0, 2**63, 10**400, 1.5, math.inf, math.nan, "", " ", "x", "a\nb", "\udcff", "none", [], [1], [""],
+    ["\udcff"], ["x", "x"], [[]], {}, {"": 1}, {"x": "y"}, {"\udcff": "y"}, {"x": ["y"]}, date(2026, 1, 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", keys().values(), ids=str)
+def test_every_value_is_taken_or_refused_in_words_of_ours(key: ConfigurationKey) -> None:
+    """pydantic's never reach a person, nor does an error of another kind come up."""
+    for value in ODD_VALUES:
+        try:
+            SECTIONS[key.section].model_validate({key.name: value})
+        except ValidationError as error:
+            for detail in error.errors():
+                assert str(refusal(detail, key.kind)).startswith("must "), (value, detail)
+
+
+def test_what_is_not_utf_8_is_told_unless_it_is_a_path() -> None:
+    """The environment and the command line are bytes; a path may be of any."""
+    (problem,) = problems_of(None, environ={"CRAWLER_CRAWL__NAME": "caf\udce9"})
+    assert problem.message == "crawl.name must be UTF-8"
+    assert load(None, ["log.directory=/caf\udce9"], {}, "crawl").settings.log.directory == "/caf\udce9"
 
 
 def test_more_memory_than_the_machine_has_is_a_warning() -> None:
