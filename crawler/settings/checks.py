@@ -279,11 +279,9 @@ def _cannot_be_made(key: str, directory: Path) -> Iterator[CheckResult]:
         above = next(path for path in directory.absolute().parents if path.exists())
     except OSError:  # what may not be looked at is left to whoever opens it
         return
-    for place in _NOT_FOR_FILES:
-        if above == place or place in above.parents:
-            yield CheckResult((key,), f"{key} {directory}: no directory can be made in {place}")
-            return
-    if os.statvfs(above).f_flag & os.ST_RDONLY:
+    if place := next((place for place in _NOT_FOR_FILES if above.is_relative_to(place)), None):
+        yield CheckResult((key,), f"{key} {directory}: no directory can be made in {place}")
+    elif os.statvfs(above).f_flag & os.ST_RDONLY:
         yield CheckResult((key,), f"{key} {directory}: cannot be made: {above} is on a read-only file system")
     elif not os.access(above, os.W_OK | os.X_OK):
         message = f"{key} {directory}: cannot be made by who runs this: {above} may not be written to"

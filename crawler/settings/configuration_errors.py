@@ -107,7 +107,7 @@ def is_utf_16(content: bytes) -> bool:
     return content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) or 0 in content[:2]
 
 
-# What tomli says of a document, where it speaks of Python: patterns and words; {0} is what the pattern caught.
+# Messages of tomli that speak of Python, as patterns, and what is said instead; {0} is what the pattern caught.
 _SYNTAX: Final = (
     (re.compile(r"Cannot overwrite a value"), "this key or table was given before"),
     (re.compile(r"Cannot declare \((.*)\) twice"), "the table [{0}] was given before"),
@@ -119,7 +119,7 @@ _SYNTAX: Final = (
 
 
 def syntax_words(said: str) -> str:
-    """What a TOML parser said, for a person."""
+    """What tomli says of a document, in words for a person."""
     for pattern, words in _SYNTAX:
         if (match := pattern.fullmatch(said)) is not None:
             caught = match[1] if match.groups() else ""
