@@ -20,9 +20,9 @@ import uvloop
 
 from bench.serve import PORT, Served, nginx
 from bench.trips import OpenGate
-from crawler.client import make_client
 from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.system_clock import SystemClock
+from crawler.fetch.http_client import HttpClient
 from crawler.settings.loading import load
 
 SIZES = (0, 8_000, 26_000, 96_000)
@@ -53,16 +53,14 @@ async def hold(ca_file: Path, count: int, size: int, buffer: int) -> None:
         f"politeness.connections_per_address={count + 100}",
         "politeness.delay=0",
     ]
-    client = make_client(
-        load(None, options, {}, "crawl").settings,
-        clock=SystemClock(), gate=OpenGate(), memory=64 << 20, spool_directory=None,
-    )  # fmt: skip
+    settings = load(None, options, {}, "crawl").settings
+    client = HttpClient(settings.client_options(), clock=SystemClock(), gate=OpenGate(), memory=64 << 20)
     left = iter(names)
 
     async def work() -> None:
         for name in left:
             origin = Origin("https", name, PORT)
-            result = await client.fetcher.fetch(origin, Task(1, f"{origin}/{size}.html"))
+            result = await client.fetch(origin, Task(1, f"{origin}/{size}.html"))
             if not isinstance(result, Fetched) or result.payload.size != size:
                 raise SystemExit(f"a fetch went wrong: {result}")
 
@@ -72,7 +70,7 @@ async def hold(ca_file: Path, count: int, size: int, buffer: int) -> None:
         for _ in range(AT_ONCE):
             group.create_task(work())
     gc.collect()
-    stats = client.pool.stats()
+    stats = client.stats()
     if stats.idle != count or stats.tls_handshakes != count:
         raise SystemExit(f"{stats.idle} connections are idle, of {stats.tls_handshakes}")
     after = rss_bytes()

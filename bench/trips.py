@@ -19,9 +19,9 @@ from pathlib import Path
 import trustme
 import uvloop
 
-from crawler.client import Client, make_client
 from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.system_clock import SystemClock
+from crawler.fetch.http_client import HttpClient
 from crawler.settings.loading import load
 
 TRIP_S = 0.1
@@ -84,13 +84,13 @@ async def slow_server(folder: Path) -> AsyncIterator[int]:
         yield front.sockets[0].getsockname()[1]
 
 
-async def fetch_all(client: Client, origin: Origin, pages: int, at_once: int) -> float:
+async def fetch_all(client: HttpClient, origin: Origin, pages: int, at_once: int) -> float:
     """Seconds for so many pages. Every answer must be whole."""
     numbers = iter(range(pages))
 
     async def work() -> None:
         for n in numbers:
-            result = await client.fetcher.fetch(origin, Task(n, f"{origin}/{n}"))
+            result = await client.fetch(origin, Task(n, f"{origin}/{n}"))
             if not isinstance(result, Fetched) or result.payload.size != len(BODY):
                 raise SystemExit(f"a fetch went wrong: {result}")
 
@@ -101,7 +101,7 @@ async def fetch_all(client: Client, origin: Origin, pages: int, at_once: int) ->
     return time.monotonic() - begun
 
 
-def client_for(folder: Path, *, at_once: int, fresh: bool) -> Client:
+def client_for(folder: Path, *, at_once: int, fresh: bool) -> HttpClient:
     """A client of our own; `fresh`: a connection serves one request."""
     options = [
         'crawl.seeds=["https://localhost/"]',
@@ -114,8 +114,8 @@ def client_for(folder: Path, *, at_once: int, fresh: bool) -> Client:
     ]
     if fresh:
         options.append("fetch.max_requests_per_connection=1")
-    loaded = load(None, options, {}, "crawl")
-    return make_client(loaded.settings, clock=SystemClock(), gate=OpenGate(), memory=64 << 20, spool_directory=None)
+    settings = load(None, options, {}, "crawl").settings
+    return HttpClient(settings.client_options(), clock=SystemClock(), gate=OpenGate(), memory=64 << 20)
 
 
 async def measure(pages: int, alone: int) -> None:

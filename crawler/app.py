@@ -1,4 +1,4 @@
-"""The composition root: names concrete classes and gives each what it needs (the HTTP client: `client`).
+"""The composition root: names concrete classes and gives each what it needs.
 
 `run` takes settings and returns what happened; every failure that is not a bug comes out as one of the exceptions named
 here or by the rooms. What a command prints, and its exit code, is the cli's business.
@@ -9,39 +9,38 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from crawler import __version__, daemon, descriptors
-from crawler.assemble import assemble
-from crawler.core.enums import Source, StoppedBy
+from crawler import __version__, daemon
+from crawler.core.enums import StoppedBy
 from crawler.core.formatting import naming_key
-from crawler.core.models import Discovered, Suspects
-from crawler.core.scope import Scope
-from crawler.core.url import UrlError, key_of, seed
-from crawler.descriptors import connections_within
-from crawler.engine.monitoring.ending import Ending, ending
+from crawler.core.url import UrlError, seed
+from crawler.engine.engine import Engine
+from crawler.engine.monitoring.ending import Ending
+from crawler.engine.monitoring.event_log import EventLog
 from crawler.engine.monitoring.rates import SAMPLE_S
 from crawler.engine.monitoring.status import Status
 from crawler.engine.monitoring.summary import summarise
-from crawler.engine.operations import FORGOTTEN_RULE
 from crawler.engine.system_clock import SystemClock
-from crawler.frontier.base import FrontierFull
+from crawler.fetch import descriptors
+from crawler.fetch.http_client import HttpClient
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.place import insist_on_store
-from crawler.inspection.rules import fingerprint
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.logs import Logs, configure
-from crawler.parts import Parts
-from crawler.rundir import prepare, rules_of, same_delays, write_run_file
+from crawler.rundir import prepare, same_delays, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
+from crawler.sinks.base import Sink
+from crawler.sinks.pages import PagesSink
+from crawler.sinks.warc import WarcSink
 from crawler.systemd import Notifier, is_journal_stream
 
 # Threads that hash, compress and commit give the GIL up several times a visit; each time they wait this long for the
@@ -53,10 +52,8 @@ SWITCH_INTERVAL_S: Final = 0.0005
 GC_THRESHOLD: Final = 50_000
 
 
-SEEDS_TOLD: Final = 1_000  # of so many it is looked up whether they were taken down
 VIEW_S: Final = 0.2  # how often a view is drawn: it reads as live, for half a percent of a core
 HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
-SUSPECTS_SHOWN: Final = 100  # of its suspects
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +106,7 @@ def run(
 def _say_descriptors(settings: Settings, logs: Logs, view: View) -> None:
     """Where there are too few, the crawl is a narrower one than was asked for."""
     wanted, limit = settings.fetch.connections, descriptors.limit()
-    room = connections_within(limit, wanted)
+    room = descriptors.connections_within(limit, wanted)
     if room == wanted:
         return
     logs.event(Event.DESCRIPTORS_FEW, limit=limit, connections=room, wanted=wanted)
@@ -133,37 +130,23 @@ async def _run(
     try:
         logs = open_logs(settings, console=view.console)
         try:
-            parts = assemble(settings, mode, output, frontier, clock, logs, view.tell)
-            logs.event(
-                Event.START,
-                version=__version__,
-                pid=os.getpid(),
-                config=configuration,
-                output=str(output),
-                agent=settings.identity_options().user_agent,
-                python=sys.version.split()[0],
-                proxy=_proxy_place(settings),
+            options = settings.engine_configuration(mode)
+            reporter = EventLog(
+                logs, clock, output, min_free=options.engine.min_free, tell=_quiet if logs.is_shown else view.tell
             )
-            if not settings.tls_options().verify:
-                logs.event(Event.TLS_VERIFY_OFF)
-            _say_descriptors(settings, logs, view)
-            mended = await parts.committer.open(recovered.sink_files, store_is_copy=recovered.is_copy)
-            parts.reporter.recovered(recovered, mended)
-            parts.admission.scope = _with_hosts(parts.admission.scope, recovered.scope_hosts)
-            parts.blocks.load(await frontier.blocks())
-            parts.books.load(recovered, same_delays=same_delays(settings))
-            parts.rejudger.want(recovered.unswept)
-            if recovered.hosts:
-                parts.gate.rest_all()
-            parts.tally.life = recovered.counters
-            if unswept := await frontier.judge_by(fingerprint(rules_of(settings))):
-                parts.rejudger.rules_changed(unswept)
-            seeds, refused = _seeds(settings, parts.admission.scope)
-            parts.scheduler.stored(await frontier.add(seeds, now=clock.now()))
-            taken_down = await frontier.forgotten(seeds[:SEEDS_TOLD])
-            for one in taken_down:
-                refused.append(f"{redact_text(one.url)}: {FORGOTTEN_RULE}")
-                view.tell(f"seed {refused[-1]}")
+            client = partial(
+                HttpClient,
+                options.client,
+                clock=clock,
+                memory=options.engine.memory,
+                spool_directory=str(output),
+                on_event=lambda name, fields: reporter.event(Event(name), fields),
+            )
+            engine = Engine(options, frontier, _sinks(settings, output, clock), client, reporter, clock)
+            _say_start(settings, logs, view, configuration)
+            refused, taken_down = await engine.open(recovered, same_delays=same_delays(settings))
+            for words in taken_down:
+                view.tell(f"seed {words}")
             write_run_file(settings, configuration, logs.run_id)
             totals = await frontier.totals()
             logs.event(
@@ -171,62 +154,40 @@ async def _run(
                 socket=str(settings.control_socket), admin=settings.admin.listen or None,
                 dur_ms=round((clock.mono() - started_mono) * 1e3, 1),
             )  # fmt: skip
-            service = Service(settings, mode, parts, configuration=configuration, read_again=read_again)
-            monitor = service.monitor
-            await service.open()
-            await monitor.sample()
-            beats: list[daemon.Beat] = [
-                (SAMPLE_S, service.beat),
-                (daemon.PROGRESS_S, lambda: logs.emit(Event.PROGRESS, monitor.status().as_progress())),
-            ]
-            if (on_status := view.on_status) is not None:
-                beats.append((VIEW_S, lambda: on_status(monitor.status())))
-            try:
-                stopped_by = await daemon.serve(
-                    parts.crawl,
-                    notifier=Notifier(os.environ),
-                    status=lambda: monitor.status().as_line(),
-                    drain_s=settings.engine_options(mode).drain_s,
-                    services=service.services,
-                    on_hangup=None if read_again is None else service.reloader.on_hangup,
-                    beats=beats,
-                    is_alive=lambda: not service.health.stall(),
-                )
-            finally:
-                await service.close()
-            disk_reason = parts.crawl.disk_reason
-            output_problems = ([disk_reason] if disk_reason else []) + await parts.committer.close()
-            await parts.reporter.finish()
-            await parts.clients.close()
-            clean = parts.committer.is_idle
-            end = await _ending(frontier, parts, stopped_by, clock.mono())
+            service = Service(
+                settings, mode, engine, reporter, logs, configuration=configuration, read_again=read_again
+            )
+            stopped_by = await _serve(settings, mode, view, engine, service, logs)
+            output_problems = await engine.close()
+            await reporter.finish()
+            clean = engine.committer.is_idle
+            end, tally, duration_s = await engine.ending(stopped_by), engine.tally, clock.mono() - started_mono
             summary = summarise(
-                parts.tally,
-                parts.clients.stats(),
-                len(parts.books.hosts),
+                tally,
+                engine.client.stats(),
+                len(engine.books.hosts),
                 output,
                 end,
-                clock.mono() - started_mono,
-                most_opened=parts.clients.current.pool.most_opened(HOSTS_SHOWN),
-                unstored=parts.committer.unstored,
+                duration_s,
+                most_opened=engine.client.most_opened(HOSTS_SHOWN),
+                unstored=engine.committer.unstored,
             )
             gone = [path for path in (output, settings.frontier_path) if not path.exists()][:1]
             logs.event(
-                Event.STOP, reason=stopped_by.value, responses=parts.tally.responses, pages=parts.tally.pages,
-                bytes=parts.tally.bytes, errors=parts.tally.errors, dur_ms=round((clock.mono() - started_mono) * 1e3),
+                Event.STOP, reason=stopped_by.value, responses=tally.responses, pages=tally.pages,
+                bytes=tally.bytes, errors=tally.errors, dur_ms=round(duration_s * 1e3),
             )  # fmt: skip
-            answered = parts.tally.page_responses > 0 or recovered.counters.pages > 0
-            problems = () if answered else (*parts.reporter.first_failures(), *refused)
+            answered = tally.page_responses > 0 or recovered.counters.pages > 0
             return Result(
                 end,
                 summary,
-                parts.reporter.details(parts.tally),
-                problems,
+                reporter.details(tally),
+                () if answered else (*reporter.first_failures(), *refused, *taken_down),
                 tuple(output_problems),
-                parts.valve.closed_until_at,
-                parts.committer.unstored,
+                engine.valve.closed_until_at,
+                engine.committer.unstored,
                 tuple(gone),
-                () if recovered.counters.pages else parts.reporter.seeds_refused(),
+                () if recovered.counters.pages else reporter.seeds_refused(),
             )
         finally:
             logs.close()
@@ -234,40 +195,70 @@ async def _run(
         await frontier.close(clean=clean)
 
 
-async def _ending(frontier: SqliteFrontier, parts: Parts, stopped_by: StoppedBy, now_mono: float) -> Ending:
-    hosts = parts.books.hosts
-    suspects: list[tuple[str, Suspects]] = []
-    with suppress(FrontierFull):  # on a failing disk the rest is said all the same
-        found = await frontier.suspects(limit=SUSPECTS_SHOWN)
-        suspects = [(hosts[one.host_id].origin.host, one) for one in found]
-    totals = await frontier.totals()
-    is_settled = parts.committer.is_idle and not parts.scheduler.is_busy and not parts.committer.unstored
-    is_settled = is_settled and not parts.committer.lost_at_end
-    return ending(stopped_by, totals, hosts.values(), suspects, now_mono, is_settled=is_settled)
+def _quiet(words: str) -> None:
+    """The events are shown, and say it."""
+
+
+def _say_start(settings: Settings, logs: Logs, view: View, configuration: str | None) -> None:
+    logs.event(
+        Event.START,
+        version=__version__,
+        pid=os.getpid(),
+        config=configuration,
+        output=str(settings.output_directory),
+        agent=settings.identity_options().user_agent,
+        python=sys.version.split()[0],
+        proxy=_proxy_place(settings),
+    )
+    if not settings.tls_options().verify:
+        logs.event(Event.TLS_VERIFY_OFF)
+    _say_descriptors(settings, logs, view)
+
+
+async def _serve(settings: Settings, mode: Mode, view: View, engine: Engine, service: Service, logs: Logs) -> StoppedBy:
+    """Run the crawl with everything that stands around it."""
+    monitor = engine.monitor
+    await service.open()
+    await monitor.sample()
+    beats: list[daemon.Beat] = [
+        (SAMPLE_S, service.beat),
+        (daemon.PROGRESS_S, lambda: logs.emit(Event.PROGRESS, monitor.status().as_progress())),
+    ]
+    if (on_status := view.on_status) is not None:
+        beats.append((VIEW_S, lambda: on_status(monitor.status())))
+    try:
+        return await daemon.serve(
+            engine,
+            notifier=Notifier(os.environ),
+            status=lambda: monitor.status().as_line(),
+            drain_s=settings.engine_options(mode).drain_s,
+            services=[service.control.run],
+            on_hangup=service.on_hangup,
+            beats=beats,
+            is_alive=lambda: not engine.health.stall(),
+        )
+    finally:
+        await service.close()
+
+
+def _sinks(settings: Settings, output: Path, clock: SystemClock) -> list[Sink]:
+    options = settings.sink_options()
+    info = (
+        ("software", f"crawlerd/{__version__}"),
+        ("http-header-user-agent", settings.identity_options().user_agent),
+        ("robots", "classic" if settings.politeness_options().robots == "obey" else "ignore"),
+    )
+    sinks: list[Sink] = []
+    if options.warc:
+        sinks.append(WarcSink(options, output, info=info, now=clock.now))
+    if options.pages:
+        sinks.append(PagesSink(options, output, now=clock.now))
+    return sinks
 
 
 def _proxy_place(settings: Settings) -> str | None:
     proxy = settings.network_options().proxy
     return None if proxy is None else str(proxy)
-
-
-def _with_hosts(scope: Scope, hosts: tuple[str, ...]) -> Scope:
-    for host in hosts:
-        scope = scope.with_host(host)
-    return scope
-
-
-def _seeds(settings: Settings, scope: Scope) -> tuple[list[Discovered], list[str]]:
-    """The seeds to store, and of those that the scope refuses why, in words."""
-    found, refused = [], []
-    for text in settings.seeds:
-        url, origin = seed(text)
-        denied = scope.judge(url, origin, depth=0, hop_path="", source=Source.SEED)
-        if denied is None:
-            found.append(Discovered(url, origin, key_of(url), 0, "", Source.SEED))
-        else:
-            refused.append(f"{redact_text(url)}: denied by {denied.rule}")
-    return found, refused
 
 
 def open_logs(settings: Settings, *, console: bool) -> Logs:

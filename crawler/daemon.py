@@ -26,7 +26,7 @@ CLOSING_S: Final = 60.0  # for ending the output files, once all is stored
 class Stoppable(Protocol):
     """A crawl, as the daemon sees it."""
 
-    def stop(self, reason: StoppedBy = ...) -> None:
+    def drain(self, reason: StoppedBy = ...) -> None:
         """Finish what is in flight, then end."""
 
     async def run(self) -> StoppedBy:
@@ -87,7 +87,7 @@ async def serve(
         elif not stopping.is_set():
             stopping.set()
             notifier.send("STOPPING=1", f"EXTEND_TIMEOUT_USEC={_usec(drain_s + EXTEND_BY_S)}", "STATUS=draining")
-            crawl.stop(StoppedBy.SIGNAL)
+            crawl.drain(StoppedBy.SIGNAL)
         elif not ended_at_once.done():
             ended_at_once.set_result(number)
 

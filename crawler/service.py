@@ -6,7 +6,7 @@ It decides nothing about the crawl. Invariant: whatever is opened here is closed
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,17 +16,15 @@ from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control_server import Arguments, Caller, ControlServer
 from crawler.admin.metrics import exposition
 from crawler.core.formatting import timestamp
-from crawler.engine.monitoring.event_log import REMEMBERED
-from crawler.engine.monitoring.health import Health
-from crawler.engine.monitoring.status import Bounded, Monitor
-from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
-from crawler.engine.scheduling.prefetch import PREFETCH_ALL
+from crawler.engine.engine import Engine
+from crawler.engine.monitoring.event_log import REMEMBERED, EventLog
+from crawler.engine.monitoring.status import Bounded
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.answer import table
 from crawler.inspection.explain.why import Inquiry
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
-from crawler.parts import Parts
+from crawler.obs.logs import Logs
 from crawler.reload import Reloader
 from crawler.rundir import announce, rules_of, withdraw
 from crawler.settings.loading import Loaded
@@ -53,64 +51,36 @@ class Service:
         self,
         settings: Settings,
         mode: Mode,
-        parts: Parts,
+        engine: Engine,
+        reporter: EventLog,
+        logs: Logs,
         *,
         configuration: str | None,
         read_again: Callable[[], Loaded] | None,
     ) -> None:
-        self._parts = parts
+        self._engine = engine
+        self._reporter = reporter
+        self._logs = logs
         self._about = {
             "crawl": settings.crawl.name,
             "mode": mode,
             "pid": os.getpid(),
-            "run_id": parts.logs.run_id,
+            "run_id": logs.run_id,
             "version": __version__,
             "configuration": configuration,
-            "output": str(parts.output.resolve()),
-            "started_at": round(parts.clock.now(), 3),
+            "output": str(settings.output_directory.resolve()),
+            "started_at": round(engine.clock.now(), 3),
         }
-        self.monitor = Monitor(
-            crawl=parts.crawl,
-            scheduler=parts.scheduler,
-            committer=parts.committer,
-            workers=parts.workers,
-            tally=parts.tally,
-            meters=parts.reporter.meters,
-            pool_stats=parts.clients.stats,
-            exchanges=parts.clients.exchanges,
-            frontier=parts.frontier,
-            clock=parts.clock,
-        )
-        self.reloader = Reloader(settings, parts, configuration=configuration, read_again=read_again)
-        commands = Commands(
-            crawl=parts.crawl,
-            scheduler=parts.scheduler,
-            admission=parts.admission,
-            frontier=parts.frontier,
-            clock=parts.clock,
-            blocks=parts.blocks,
-            cut=parts.clients.cut,
-            reloads=self.reloader,
-            status=self.status,
-            stop=daemon.ask_to_stop,
-        )
-        self.health = Health(
-            crawl=parts.crawl,
-            scheduler=parts.scheduler,
-            committer=parts.committer,
-            workers=parts.workers,
-            tally=parts.tally,
-            clock=parts.clock,
-            attempt_s=lambda: self.reloader.settings.fetch.total_timeout,
-        )
+        self.reloader = Reloader(settings, mode, engine, logs, configuration=configuration, read_again=read_again)
+        commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.ask_to_stop)
         self._web: WebServes | None = None
         self._announced: Path | None = None
         self.control = ControlServer(settings.control_socket, commands.table(), on_command=self._on_command)
 
     @property
-    def services(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """What is to run beside the crawl."""
-        return [self.control.run, self._parts.clients.run]
+    def on_hangup(self) -> Callable[[], Awaitable[None]] | None:
+        """What SIGHUP does; None: there is nothing to read again."""
+        return self.reloader.on_hangup if self.reloader.can_reload else None
 
     async def open(self) -> None:
         """Listen. Raises SocketTaken, OSError."""
@@ -118,11 +88,11 @@ class Service:
         if listen is not None:
             from crawler.admin.status_page import WebServer  # aiohttp takes a fifth of a second to import
 
-            self._web = WebServer(listen, Watch(self), self._parts.clock)
+            self._web = WebServer(listen, Watch(self, self._engine), self._engine.clock)
             await self._web.open()
         configuration = self._about["configuration"]
         if self._about["mode"] == "run" and configuration is not None:
-            self._announced = announce(str(configuration), self._parts.output, os.environ)
+            self._announced = announce(str(configuration), self.reloader.settings.output_directory, os.environ)
         self.control.open()
 
     async def close(self) -> None:
@@ -131,44 +101,48 @@ class Service:
             await self._web.close()
         self.control.close()
 
-    @property
-    def is_draining(self) -> bool:
-        return self._parts.crawl.is_draining
-
     def _warnings(self) -> Sequence[Mapping[str, object]]:
         """The last warnings; not those of refused reloads that a later one has settled."""
-        warnings = self._parts.logs.warnings
+        warnings = self._logs.warnings
         done_at = self.reloader.reloaded_at
         if done_at is None:
             return warnings
         done = timestamp(done_at)
         return [one for one in warnings if one["event"] != Event.RELOAD_FAILED or str(one["ts"]) > done]
 
+    def _bounded(self) -> list[Bounded]:
+        """What is held in memory, against what it may come to."""
+        return [
+            *self._engine.bounded(),
+            Bounded("log lines", "bytes", self._logs.pending_bytes, 2 * PENDING_LIMIT),
+            Bounded("refusals told", "entries", self._reporter.told, REMEMBERED),
+        ]
+
     def status(self) -> Mapping[str, Any]:
         """The whole status, as JSON holds it."""
         beside = {
             "memory": [asdict(one) for one in self._bounded()],
             "warnings": self._warnings(),
-            "log_dropped": self._parts.logs.dropped,
+            "log_dropped": self._logs.dropped,
             "reloaded_at": self.reloader.reloaded_at,
         }
-        return self._about | self.monitor.status().as_json() | beside
+        return self._about | self._engine.monitor.status().as_json() | beside
 
     def metrics(self) -> str:
         """In Prometheus's text format."""
         return exposition(
-            self.monitor.status(),
-            self._parts.reporter.meters,
+            self._engine.monitor.status(),
+            self._engine.meters,
             self._bounded(),
             version=__version__,
-            log_dropped=self._parts.logs.dropped,
+            log_dropped=self._logs.dropped,
             last_reload_succeeded=self.reloader.last_succeeded,
-            progress_at=self.health.progress_at,
+            progress_at=self._engine.health.progress_at,
         )
 
     async def why(self, url: str) -> Mapping[str, Any]:
         """Why a URL was fetched or not, from the store; in a thread."""
-        settings, now = self.reloader.settings, self._parts.clock.now()
+        settings, now = self.reloader.settings, self._engine.clock.now()
 
         def ask() -> Mapping[str, Any]:
             reader = StoreReader(settings.frontier_path, is_live=True)
@@ -181,53 +155,32 @@ class Service:
 
     async def beat(self) -> None:
         """To be called every SAMPLE_S."""
-        self.health.look()
-        lag_s = await self.monitor.sample()
+        self._engine.health.look()
+        lag_s = await self._engine.monitor.sample()
         if lag_s > LAG_TOLD_OVER_S:
-            self._parts.logs.event(Event.LOOP_LAG, lag_ms=round(lag_s * 1e3))
+            self._logs.event(Event.LOOP_LAG, lag_ms=round(lag_s * 1e3))
 
     def _on_command(self, name: str, arguments: Arguments, caller: Caller, refusal: str | None) -> None:
         if name not in QUIET:
             fields = {"command": name, "arguments": brief(arguments) or None, "pid": caller.pid, "uid": caller.uid}
-            self._parts.logs.emit(
+            self._logs.emit(
                 Event.CONTROL, fields if refusal is None else fields | {"detail": " ".join(refusal.split())}
             )
-
-    def _bounded(self) -> list[Bounded]:
-        """What is held in memory, against what it may come to."""
-        parts, settings, client = self._parts, self.reloader.settings, self._parts.clients.current
-        memory = settings.engine.memory
-        buffered = sum(len(host.buffer) for host in parts.books.hosts.values())
-        jar = client.cookies
-        cookies = [] if jar is None else [Bounded("cookies", "bytes", jar.held_bytes, jar.limit_bytes)]
-        return [
-            *cookies,
-            Bounded("bodies", "bytes", client.budget.held, memory),
-            Bounded("uncommitted", "bytes", parts.committer.uncommitted_bytes, memory // 2),
-            Bounded("log lines", "bytes", parts.logs.pending_bytes, 2 * PENDING_LIMIT),
-            Bounded("parsed robots.txt", "bytes", parts.admission.rules.bytes, RULES_BYTES),
-            Bounded("recent URL keys", "bytes", parts.reader.seen_bytes, parts.reader.seen_bytes),
-            Bounded("URLs ready", "entries", buffered, PREFETCH_ALL),
-            Bounded("connections", "entries", parts.clients.stats().open, settings.fetch.connections),
-            Bounded("DNS answers", "entries", client.resolver.cached, client.resolver.cache_limit),
-            Bounded("refusals told", "entries", parts.reporter.told, REMEMBERED),
-            Bounded("hosts", "entries", len(parts.books.hosts), None),
-        ]
 
 
 class Watch:
     """A crawl as its status page sees it (admin.status_page.MonitoredCrawl)."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, service: Service, engine: Engine) -> None:
+        self._engine = engine
         self.status = service.status
         self.metrics = service.metrics
-        self.history = service.monitor.history
-        self.stall = service.health.stall
+        self.history = engine.monitor.history
+        self.stall = engine.health.stall
         self.why = service.why
 
     def hosts(self) -> list[dict[str, Any]]:
-        return self._service.monitor.busiest_hosts(HOSTS_SHOWN)
+        return self._engine.monitor.busiest_hosts(HOSTS_SHOWN)
 
     def is_ready(self) -> bool:
-        return not self._service.is_draining
+        return not self._engine.crawl.is_draining

@@ -11,12 +11,10 @@ from typing import Any, Final, Protocol
 
 from crawler.admin.control_server import Arguments, Command
 from crawler.admin.protocol import CommandRefused
-from crawler.core.clock import Clock
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, value_text
-from crawler.core.models import Origin
 from crawler.core.url import UrlError
-from crawler.engine.crawl import Crawl
+from crawler.engine.engine import Engine
 from crawler.engine.operations import (
     MAX_PRIORITY,
     TakedownTarget,
@@ -29,10 +27,8 @@ from crawler.engine.operations import (
     requeued,
     told_of,
 )
-from crawler.engine.pages.url_policy import UrlPolicy
-from crawler.engine.scheduling.blocklist import Blocklist, block_of, blocked_name
-from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.frontier.base import BlockedHost, Frontier, FrontierFull
+from crawler.engine.scheduling.blocklist import block_of, blocked_name
+from crawler.frontier.base import BlockedHost, FrontierFull
 from crawler.inspection.log.query import host_test
 
 QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
@@ -46,29 +42,22 @@ class Reloads(Protocol):
 
 
 class Commands:
-    """`status` is how the crawl stands, `stop` begins the drain, `cut` closes the connections to origins."""
+    """`status` is how the crawl stands, `stop` ends the process as a signal does."""
 
     def __init__(
         self,
+        engine: Engine,
         *,
-        crawl: Crawl,
-        scheduler: Scheduler,
-        admission: UrlPolicy,
-        frontier: Frontier,
-        clock: Clock,
-        blocks: Blocklist,
-        cut: Callable[[Callable[[Origin], bool]], int],
         reloads: Reloads,
         status: Callable[[], Mapping[str, object]],
         stop: Callable[[], None],
     ) -> None:
-        self._crawl = crawl
-        self._scheduler = scheduler
-        self._admission = admission
-        self._frontier = frontier
-        self._clock = clock
-        self._blocks = blocks
-        self._cut = cut
+        self._engine = engine
+        self._crawl = engine.crawl
+        self._scheduler = engine.scheduler
+        self._frontier = engine.frontier
+        self._clock = engine.clock
+        self._blocks = engine.blocks
         self._reloads = reloads
         self._status = status
         self._stop = stop
@@ -110,7 +99,7 @@ class Commands:
     async def _stop_crawl(self, _: Arguments) -> object:
         was_draining = self._crawl.is_draining
         if not was_draining:
-            self._crawl.stop(StoppedBy.OPERATOR)  # before the signal, which would be the reason otherwise
+            self._crawl.drain(StoppedBy.OPERATOR)  # before the signal, which would be the reason otherwise
             self._stop()
         return {"changed": not was_draining, "in_flight": self._in_flight()}
 
@@ -128,7 +117,7 @@ class Commands:
         priority = arguments.get("priority", 0)
         if not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
             raise CommandRefused('"priority" must be a number between -1000000 and 1000000')
-        found, refused = judge_added(urls, self._admission.scope, priority)
+        found, refused = judge_added(urls, self._engine.admission.scope, priority)
         receipt, told = await _stored(add(self._frontier, found, refused, self._clock.now()))
         self._scheduler.stored(receipt)
         self._scheduler.wake()
@@ -195,7 +184,7 @@ class Commands:
         name = block.name
         self._blocks.add(block)
         hosts = self._scheduler.blocks_changed()
-        cut = self._cut(lambda origin: not self._blocks.permits(origin))
+        cut = self._engine.client.cut(lambda origin: not self._blocks.permits(origin))
         try:
             new = await _stored(self._frontier.block(block))
         except CommandRefused as refused:

@@ -25,9 +25,10 @@ from crawler.core.models import (
     SinkFile,
 )
 from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.monitoring.latency import LatencyMeters
+from crawler.engine.observer import Observer, Visited
 from crawler.engine.operations import requeued
 from crawler.engine.options import EngineOptions
-from crawler.engine.pages.worker import Visited
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
 from crawler.sinks.base import Sink, SinkRecovered, Vanished
@@ -42,12 +43,8 @@ class _GivenUp(Exception):
 
 
 class Committer:
-    """`on_rules` gets the hosts whose robots.txt changed with a commit.
-
-    `on_stored` gets each stored visit with the number of links that were new and where the WARC holds it;
-    `on_closed` each output file that is finished, `on_lost` each that somebody deleted, moved or cut while it was
-    written, with the number of URLs that are queued again for it. `on_disk` is told why nothing can be written, and
-    None when it works again.
+    """`on_disk` is told why nothing can be written, and None when it works again; `on_rules` gets the hosts whose
+    robots.txt changed with a commit. `quiet` is set when nothing is left to commit, or when `run` gives up.
     """
 
     def __init__(
@@ -57,25 +54,27 @@ class Committer:
         sinks: Sequence[Sink],
         scheduler: Scheduler,
         tally: CrawlCounters,
+        meters: LatencyMeters,
         clock: Clock,
         options: EngineOptions,
         output: Path,
-        on_stored: Callable[[Visited, int, RecordLocation | None], None],
-        on_closed: Callable[[SinkFile], None],
-        on_lost: Callable[[Vanished, int], None],
+        quiet: asyncio.Event,
+        observer: Observer,
         on_disk: Callable[[str | None], None],
+        on_rules: Callable[[Sequence[int]], None],
     ) -> None:
         self._frontier = frontier
         self._sinks = sinks
         self._scheduler = scheduler
         self._tally = tally
+        self._meters = meters
         self._clock = clock
         self._options = options
         self._output = output
-        self._on_stored = on_stored
-        self._on_closed = on_closed
-        self._on_lost = on_lost
+        self._quiet = quiet
+        self._observer = observer
         self._on_disk = on_disk
+        self._on_rules = on_rules
         self._pending: list[Visited] = []
         self._pending_bytes = 0
         self._committing_bytes = 0
@@ -95,9 +94,6 @@ class Committer:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sinks")
         self._new_scope_hosts: list[str] = []
         self._unrecorded: list[SinkFile] = []  # states the store has yet to learn
-        self.on_idle: Callable[[], None] = lambda: None
-        self.on_given_up: Callable[[], None] = lambda: None
-        self.on_rules: Callable[[Sequence[int]], None] = lambda robots_changed: None
 
     # -- from workers
 
@@ -173,7 +169,7 @@ class Committer:
         """Commit until `finish` was called and everything is stored, or cannot be."""
         while True:
             if not self._pending:
-                self.on_idle()
+                self._quiet.set()
                 if self._closing:
                     return
                 self._arrived.clear()
@@ -191,7 +187,7 @@ class Committer:
                 if not isinstance(error, _GivenUp):
                     raise
                 self.has_given_up = True
-                self.on_given_up()
+                self._quiet.set()
                 return
             finally:
                 self._committing = False
@@ -271,7 +267,7 @@ class Committer:
             with suppress(OSError):  # the next start does it
                 await self._in_thread(sink.put_aside, one)
             requeued(self._scheduler, queued)
-            self._on_lost(one, sum(queued.values()))
+            self._observer.file_lost(one, sum(queued.values()))
         return had_any
 
     async def _commit(self, batch: list[Visited]) -> None:
@@ -306,7 +302,7 @@ class Committer:
         self.commits += 1
         self._unrecorded = []
         self._stored(batch, *stored)
-        self.on_rules(stored[0].robots_changed)
+        self._on_rules(stored[0].robots_changed)
         await self._rename_complete()
 
     async def _store(self, changes: Batch) -> tuple[Receipt, list[RecordLocation | None]] | str:
@@ -402,6 +398,7 @@ class Committer:
             settlement = visited.settlement
             tally.links_new += links_new
             tally.stored(settlement)
+            self._meters.attempted(settlement.outcome, visited.dur_s)
             if settlement.task.id != 0:
                 if settlement.next_at is not None:
                     if settlement.state is UrlState.WAITING:
@@ -413,13 +410,13 @@ class Committer:
                 scheduler.page_settled(settlement, receipt.trial_links.get(settlement.task.id, ()))
             elif settlement.robots is not None and settlement.robots.body is not None:
                 scheduler.robots_stored(settlement.host_id)
-            self._on_stored(visited, links_new, place)
+            self._observer.stored(visited, links_new, place)
         scheduler.wake()
 
     def _say_closed(self, files: Sequence[SinkFile]) -> None:
         for file in files:
             if file.state is SinkFileState.CLOSED:
-                self._on_closed(file)
+                self._observer.file_closed(file)
 
     async def _in_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)

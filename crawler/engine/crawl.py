@@ -5,13 +5,14 @@ is what makes a stop at any instant correct.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.enums import StoppedBy
 from crawler.engine.committer import Committer
+from crawler.engine.observer import Observer
 from crawler.engine.options import EngineOptions
 from crawler.engine.pages.worker import Worker
 from crawler.engine.reevaluation import Reevaluation
@@ -25,39 +26,40 @@ _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 
 class Crawl:
-    """Runs until nothing is left to do within `engine.linger_s`, or until `stop`. What it does now is for
-    `engine.monitoring.bottleneck` to say, by the properties here.
+    """Runs until nothing is left to do within `engine.linger_s`, or until `drain`. What it does now is for
+    `engine.monitoring.bottleneck` to say, by the properties here. `quiet` is set by the other parts when there may be
+    nothing left to do; `background` tasks run until draining begins.
     """
 
     def __init__(
         self,
         *,
         scheduler: Scheduler,
-        workers: list[Worker],
+        workers: Sequence[Worker],
         committer: Committer,
+        rejudger: Reevaluation,
         clock: Clock,
         options: EngineOptions,
-        on_drain: Callable[[StoppedBy], None],
-        rejudger: Reevaluation,
+        quiet: asyncio.Event,
+        observer: Observer,
+        background: Sequence[Callable[[], Coroutine[None, None, None]]] = (),
     ) -> None:
         self._scheduler = scheduler
         self._workers = workers
         self._committer = committer
         self._clock = clock
         self._options = options
-        self._on_drain = on_drain
-        self.rejudger = rejudger
-        committer.on_rules = rejudger.changed
+        self._observer = observer
+        self._rejudger = rejudger
         self._wall_clock = StepWatch(clock)
-        self._look = asyncio.Event()
+        self._quiet = quiet
+        self._background = (rejudger.run, scheduler.revisits.run, *background)
         self._stop: StoppedBy | None = None
         self.disk_reason = ""  # why nothing can be stored, as long as nothing can
         self._disk_mono = 0.0  # since when
         self.is_held = False  # paused by the operator
         self.is_lingering = False  # it waits for what is due within `engine.linger_s`
         self._has_ended = False
-        scheduler.on_quiet = self._look.set
-        committer.on_idle = self._look.set
 
     @property
     def is_draining(self) -> bool:
@@ -67,15 +69,14 @@ class Crawl:
     @property
     def is_quiet(self) -> bool:
         """Nothing is in flight, being stored, or being read from the store."""
-        revisits = self._scheduler.revisits
-        is_dating = revisits is not None and revisits.is_dating
-        return self._scheduler.is_quiet and self._committer.is_idle and self.rejudger.is_idle and not is_dating
+        is_done = self._scheduler.is_quiet and self._committer.is_idle and self._rejudger.is_idle
+        return is_done and not self._scheduler.revisits.is_dating
 
-    def stop(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
+    def drain(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
         """Finish what is in flight, then end."""
         if self._stop is None:
             self._stop = reason
-        self._look.set()
+        self._quiet.set()
 
     def disk(self, reason: str | None) -> None:
         """Pause while nothing can be written; None: go on."""
@@ -91,7 +92,7 @@ class Crawl:
         self.is_lingering = False
         self._scheduler.paused = self.is_held or bool(self.disk_reason)
         self._scheduler.wake()
-        self._look.set()
+        self._quiet.set()
 
     async def run(self) -> StoppedBy:
         """Returns why it ended, with everything that was fetched committed (unless the disk is full: then what the
@@ -102,17 +103,15 @@ class Crawl:
             workers = [group.create_task(worker.run(), name=f"worker-{n}") for n, worker in enumerate(self._workers)]
             group.create_task(self._scheduler.run(), name="scheduler")
             committing = group.create_task(self._committer.run(), name="committer")
-            beside = [group.create_task(self.rejudger.run(), name="rejudger")]
-            if self._scheduler.revisits is not None:
-                beside.append(group.create_task(self._scheduler.revisits.run(), name="revisits"))
+            background = [group.create_task(run()) for run in self._background]
             reason = await self._until_done()
             if reason is StoppedBy.EMPTY and await self._scheduler.suspects_left():
                 reason = StoppedBy.TRAPS
             self._has_ended = True
-            self._on_drain(reason)
+            self._observer.drain(reason, len(self._scheduler.leases_out))
             self._scheduler.stop()
             self._committer.hasten()
-            for task in beside:
+            for task in background:
                 task.cancel()
             # A disk that was waited for all along `crawl.linger` is not waited for once more.
             deadline = self._clock.mono() + (0.0 if reason is StoppedBy.DISK else self._options.drain_s)
@@ -122,30 +121,25 @@ class Crawl:
                 async with asyncio.timeout(max(_FINISH_S, deadline - self._clock.mono())):
                     await asyncio.wait({committing})
             committing.cancel()  # only a disk that stays full gets here with work left
-        if self._scheduler.revisits is not None:
-            with suppress(FrontierFull):
-                await self._scheduler.revisits.keep()
+        with suppress(FrontierFull):
+            await self._scheduler.revisits.keep()
         return reason
 
     async def _drained(self, workers: list[asyncio.Task[None]], deadline: float) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, deadline - self._clock.mono())):
                 while self._scheduler.is_busy and not self._committer.has_given_up:
-                    await self._until_visit_ends()
+                    self._quiet.clear()
+                    await self._quiet.wait()
         for worker in workers:
             worker.cancel()
         await asyncio.wait(workers)
-
-    async def _until_visit_ends(self) -> None:
-        ended = asyncio.Event()
-        self._scheduler.on_visit_end = self._committer.on_given_up = ended.set
-        await ended.wait()
 
     async def _until_done(self) -> StoppedBy:
         started = self._clock.mono()
         max_s = self._options.max_duration_s
         while self._stop is None:
-            self._look.clear()
+            self._quiet.clear()
             if step_s := self._wall_clock.step_s():
                 self._scheduler.clock_was_set(step_s)
             if max_s is not None and self._clock.mono() - started >= max_s:
@@ -158,7 +152,7 @@ class Crawl:
             left_s = _CHECK_S if max_s is None else min(_CHECK_S, max(0.0, started + max_s - self._clock.mono()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
-                    await self._look.wait()
+                    await self._quiet.wait()
         return self._stop
 
     def _ended(self) -> StoppedBy | None:

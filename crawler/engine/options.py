@@ -1,6 +1,19 @@
 """What the engine can be told. Times in seconds, sizes in bytes."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+
+import orjson
+
+from crawler.content.options import ContentOptions
+from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
+from crawler.core.url import seed
+from crawler.fetch.options import ClientOptions
+
+_SEED_MODES = ("seed-hosts", "seed-domains")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +34,48 @@ class EngineOptions:
     max_duration_s: float | None = None
     min_free: int = 1024**3  # bytes left on the output's disk below which the crawl pauses
     hours: tuple[str, ...] = ()  # windows (`core.hours`, local time) in which requests may leave; empty: always
+
+
+@dataclass(frozen=True)
+class EngineConfiguration:
+    """The options of every part of a crawl, which come into force together. `output` is the directory that `min_free`
+    is about, `sitemaps` is crawl.sitemaps, `address_politeness` holds for IP addresses.
+    """
+
+    seeds: Sequence[str] = ()
+    scope: ScopeOptions = field(default_factory=ScopeOptions)
+    politeness: PolitenessOptions = field(default_factory=PolitenessOptions)
+    address_politeness: PolitenessOptions = field(default_factory=PolitenessOptions)
+    traps: TrapOptions = field(default_factory=TrapOptions)
+    recrawl: RecrawlOptions = field(default_factory=RecrawlOptions)
+    content: ContentOptions = field(default_factory=ContentOptions)
+    client: ClientOptions = field(default_factory=ClientOptions)
+    engine: EngineOptions = field(default_factory=EngineOptions)
+    sitemaps: str = "named"
+    output: Path = Path()
+
+    @property
+    def robots_token(self) -> str:
+        return self.client.identity.robots_token
+
+    @property
+    def obeys_robots(self) -> bool:
+        return self.politeness.robots == "obey"
+
+    @cached_property
+    def seed_hosts(self) -> frozenset[str]:
+        return frozenset(seed(text)[1].host for text in self.seeds)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells configurations apart that judge a stored URL differently. Limits on how many, and where a rule was
+        written, are no part of it.
+        """
+        scope, traps = self.scope, self.traps
+        judging = (
+            scope.hosts, sorted(rule.pattern for rule in scope.include), sorted(rule.pattern for rule in scope.exclude),
+            scope.max_depth, scope.requisites, sorted(self.seed_hosts) if scope.hosts[0] in _SEED_MODES else (),
+            traps.detect != "off", traps.max_path_segments, traps.max_repeats, traps.max_parameters,
+            self.politeness.robots, self.robots_token,
+        )  # fmt: skip
+        return sha256(orjson.dumps(judging)).hexdigest()[:32]

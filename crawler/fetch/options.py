@@ -107,3 +107,16 @@ class TlsOptions:
     verify: bool = True
     min_version: str = "1.2"
     ciphers: str | None = None  # up to TLS 1.2, as openssl-ciphers(1) names them; None: Python's
+
+
+@dataclass(frozen=True, slots=True)
+class ClientOptions:
+    """Everything that an HTTP client is made from. `connections_per_address` None: no limit of its own."""
+
+    identity: IdentityOptions = field(default_factory=IdentityOptions)
+    fetch: FetchOptions = field(default_factory=FetchOptions)
+    network: NetworkOptions = field(default_factory=NetworkOptions)
+    tls: TlsOptions = field(default_factory=TlsOptions)
+    secrets: Secrets = field(default_factory=Secrets)
+    connections_per_host: int = 1
+    connections_per_address: int | None = None

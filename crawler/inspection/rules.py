@@ -7,15 +7,13 @@ Invariant: `load(dump(rules)) == rules`; what a newer version added is passed ov
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from hashlib import sha256
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule, TrapOptions
 
 T = TypeVar("T")
-_SEED_MODES: Final = ("seed-hosts", "seed-domains")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +33,6 @@ def dump(rules: Rules) -> dict[str, Any]:
     """As JSON holds it."""
     table: dict[str, Any] = orjson.loads(orjson.dumps(rules))
     return table
-
-
-def fingerprint(rules: Rules) -> str:
-    """Tells rules apart that judge a stored URL differently. Limits on how many, and where a rule was written, are no
-    part of it.
-    """
-    scope, traps = rules.scope, rules.traps
-    judging = (
-        scope.hosts, sorted(rule.pattern for rule in scope.include), sorted(rule.pattern for rule in scope.exclude),
-        scope.max_depth, scope.requisites, sorted(rules.seed_hosts) if scope.hosts[0] in _SEED_MODES else (),
-        traps.detect != "off", traps.max_path_segments, traps.max_repeats, traps.max_parameters,
-        rules.politeness.robots, rules.robots_token,
-    )  # fmt: skip
-    return sha256(orjson.dumps(judging)).hexdigest()[:32]
 
 
 def load(table: object) -> Rules | None:

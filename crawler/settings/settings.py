@@ -20,8 +20,16 @@ from crawler.core.options import (
     ScopeRule,
     TrapOptions,
 )
-from crawler.engine.options import EngineOptions
-from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
+from crawler.engine.options import EngineConfiguration, EngineOptions
+from crawler.fetch.options import (
+    ClientOptions,
+    FetchOptions,
+    IdentityOptions,
+    NetworkOptions,
+    ProxyOptions,
+    Secrets,
+    TlsOptions,
+)
 from crawler.obs.options import LogOptions
 from crawler.settings import sections
 from crawler.settings.schema import keys
@@ -123,6 +131,18 @@ class Settings(sections.Sections):
     def tls_options(self) -> TlsOptions:
         return _options(TlsOptions, self.tls)
 
+    def client_options(self) -> ClientOptions:
+        address = self.address_politeness()
+        return ClientOptions(
+            identity=self.identity_options(),
+            fetch=self.fetch_options(),
+            network=self.network_options(),
+            tls=self.tls_options(),
+            secrets=self.secrets,
+            connections_per_host=address.connections_per_host,
+            connections_per_address=address.connections_per_address,
+        )
+
     def content_options(self) -> ContentOptions:
         return _options(ContentOptions, self.content)
 
@@ -142,6 +162,21 @@ class Settings(sections.Sections):
         """`run` never ends by itself, so it has neither linger nor max_duration."""
         endless = {"linger_s": None, "max_duration_s": None} if mode == "run" else {}
         return _options(EngineOptions, self.engine, self.crawl, self.output, self.fetch, **endless)
+
+    def engine_configuration(self, mode: Mode) -> EngineConfiguration:
+        return EngineConfiguration(
+            seeds=tuple(self.seeds),
+            scope=self.scope_options(),
+            politeness=self.politeness_options(),
+            address_politeness=self.address_politeness(),
+            traps=self.trap_options(),
+            recrawl=self.recrawl_options(mode),
+            content=self.content_options(),
+            client=self.client_options(),
+            engine=self.engine_options(mode),
+            sitemaps=self.sitemaps(mode),
+            output=self.output_directory,
+        )
 
     def log_options(self) -> LogOptions:
         return _options(LogOptions, self.log)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from crawler.client import Client, make_client
 from crawler.core.enums import Source, TaskKind
 from crawler.core.models import (
     Denied,
@@ -40,6 +39,7 @@ from crawler.engine.scheduling.host_table import HostTable
 from crawler.engine.scheduling.rate_limits import AddressRateLimiter
 from crawler.engine.system_clock import SystemClock
 from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
+from crawler.fetch.http_client import HttpClient
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.place import owner
@@ -126,15 +126,7 @@ class _Tracer:
         task = Task(0, url, depth=0 if is_seed else 1, hop_path="" if is_seed else "L", source=source)
         scope = Scope(scope_options, [known.host for _, known in seeds], settings.trap_options())
         self._policy = UrlPolicy(scope, RobotsCache(settings.robots_token), obeys)
-        self._processor = ResponseProcessor(
-            content=settings.content_options(),
-            fetch=settings.fetch_options(),
-            token=settings.robots_token,
-            obey=obeys,
-            requisites=scope_options.requisites,
-            lazy=scope_options.lazy,
-            seen=RecentKeys(),
-        )
+        self._processor = ResponseProcessor(settings.engine_configuration("crawl"), seen=RecentKeys())
         self._trace = Trace(
             url,
             self._clock.now(),
@@ -151,17 +143,16 @@ class _Tracer:
             return trace
         begun_mono = self._clock.mono()
         dials: list[Dial] = []
-        client = make_client(
-            self._settings,
+        client = HttpClient(
+            self._settings.client_options(),
             clock=self._clock,
             gate=AddressRateLimiter(self._settings.address_politeness(), self._clock),
             memory=self._settings.engine_options("crawl").memory,
-            spool_directory=None,
             permits=self._hosts.blocks.permits,
             dialer_class=partial(DialObserver, dials=dials),
         )
         try:
-            trace.request = mask_request(client.fetcher.request_for(self._origin, trace.task))
+            trace.request = mask_request(client.request_for(self._origin, trace.task))
             if not self._policy.obey:
                 trace.robots_skipped = 'politeness.robots = "ignore"'
             elif not robots:
@@ -178,7 +169,7 @@ class _Tracer:
             self._process(trace.result)
         return trace
 
-    async def _fetch_robots(self, client: Client) -> FetchResult | None:
+    async def _fetch_robots(self, client: HttpClient) -> FetchResult | None:
         """Note the verdict of robots.txt. Returns a failure to connect to the origin: the page would meet the same."""
         trace = self._trace
         origin, task = self._origin, Task(0, f"{self._origin}/robots.txt", TaskKind.ROBOTS)
@@ -207,7 +198,7 @@ class _Tracer:
         trace.robots_denied = self._policy.judge_robots(trace.url, host)
         return None
 
-    async def _fetch(self, client: Client, origin: Origin, task: Task) -> FetchResult:
+    async def _fetch(self, client: HttpClient, origin: Origin, task: Task) -> FetchResult:
         """Send a request once politeness allows it, and note what its result means for the host."""
         key = self._hosts.key_for(origin)
         why = "politeness.delay" if key.delay_s == self._politeness.delay_s else "Crawl-delay of robots.txt"
@@ -216,7 +207,7 @@ class _Tracer:
         result: FetchResult | None = None
         while result is None:
             try:
-                result = await client.fetcher.fetch(origin, task)
+                result = await client.fetch(origin, task)
             except GateShut as shut:
                 await self._wait(shut.until_mono, "politeness.address_delay")
             except OriginBlocked:  # another host, to which robots.txt redirects

@@ -1,4 +1,4 @@
-"""An engine put together for tests, on an event loop whose time is ours: it jumps to the next timer instead of waiting.
+"""The real engine with everything outside it faked, on an event loop whose time is ours: it jumps to the next timer.
 
 `run` drives a coroutine on that loop. Nothing here sleeps for real: hours of politeness take milliseconds. A crawl that
 waits for something that cannot happen (a lost wake-up) fails with `Stalled` instead of hanging.
@@ -9,13 +9,12 @@ import heapq
 import random
 import selectors
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from crawler.content.options import ContentOptions
 from crawler.core.enums import ErrorType, SinkFileState, Source, StoppedBy, TaskKind, TruncatedReason, UrlState
 from crawler.core.models import (
     BytesBody,
@@ -25,7 +24,6 @@ from crawler.core.models import (
     Fetched,
     FetchResult,
     Head,
-    Lease,
     Origin,
     Record,
     RecordLocation,
@@ -35,27 +33,19 @@ from crawler.core.models import (
     Timings,
 )
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
-from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse
-from crawler.engine.committer import Committer
-from crawler.engine.crawl import Crawl
-from crawler.engine.monitoring.counters import CrawlCounters
-from crawler.engine.options import EngineOptions
-from crawler.engine.pages.recent_urls import RecentKeys
-from crawler.engine.pages.response_processor import LARGE_AT_ONCE, ResponseProcessor, SkippedLink
-from crawler.engine.pages.revisits import Revisits
-from crawler.engine.pages.traps import TrapWatch
-from crawler.engine.pages.url_list_policy import UrlListPolicy
-from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
-from crawler.engine.pages.worker import Visited, Worker
-from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.engine import Engine
+from crawler.engine.observer import Visited
+from crawler.engine.options import EngineConfiguration, EngineOptions
+from crawler.engine.pages.response_processor import SkippedLink
 from crawler.engine.scheduling.host import Host
-from crawler.engine.scheduling.host_table import HostTable
-from crawler.engine.scheduling.rate_limits import AddressRateLimiter
-from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.fetch.fetcher import GateShut
-from crawler.fetch.options import FetchOptions
-from crawler.frontier.base import Frontier, Receipt, Recovered
+from crawler.fetch.connection import Exchange
+from crawler.fetch.fetcher import AddressLimits, GateShut
+from crawler.fetch.http_client import Generation
+from crawler.fetch.limits import Bandwidth
+from crawler.fetch.options import ClientOptions, IdentityOptions
+from crawler.fetch.pool_statistics import REQUEST_BOUNDS, HostConnections, PoolStats
+from crawler.frontier.base import Frontier, Recovered
 from crawler.obs.events import Event
 from crawler.sinks.base import SinkRecovered, Vanished
 from tests.support.memory_frontier import MemoryFrontier
@@ -64,6 +54,10 @@ T = TypeVar("T")
 EPOCH = 1_700_000_000.0
 TOKEN = "testbot"
 ADDRESS = "192.0.2.1"
+NO_CONNECTIONS = PoolStats(
+    opened=0, closed={}, failed=0, requests=0, reused=0, tls_handshakes=0, tls_resumed=0, bytes=0,
+    requests_at_close=(0,) * (len(REQUEST_BOUNDS) + 1), requests_closed=0, open=0, idle=0, opening=0, waiting=0,
+)  # fmt: skip
 
 
 class Stalled(Exception):
@@ -300,7 +294,7 @@ class Web:
     """
 
     clock: LoopClock
-    gate: AddressRateLimiter | None = None
+    gate: AddressLimits | None = None
     pages: dict[str, FetchResult | Sequence[FetchResult]] = field(default_factory=dict)
     other: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(404)
     addresses: dict[str, str] = field(default_factory=dict)
@@ -346,6 +340,35 @@ class Web:
             return scripted
         self._times[task.url] += 1
         return scripted[min(self._times[task.url], len(scripted)) - 1]
+
+    # -- what else the engine asks of its client
+
+    def prepare(self, options: ClientOptions) -> None:
+        """It has no options."""
+
+    def reconfigure(self, generation: Generation) -> None:
+        raise AssertionError("nothing was prepared")
+
+    async def run(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    def cut(self, covers: Callable[[Origin], bool]) -> int:
+        return 0
+
+    def stats(self) -> PoolStats:
+        return NO_CONNECTIONS
+
+    def exchanges(self) -> dict[Origin, list[Exchange]]:
+        return {}
+
+    def most_opened(self, limit: int) -> list[tuple[Origin, HostConnections]]:
+        return []
+
+    def held(self) -> Sequence[tuple[str, str, int, int]]:
+        return []
 
     @property
     def urls(self) -> list[str]:
@@ -436,16 +459,67 @@ def seed(url: str, **more: Any) -> Discovered:
     return Discovered(href, origin, key_of(href), more.pop("depth", 0), "", more.pop("source", Source.SEED), **more)
 
 
+class Noted:
+    """An observer that keeps what it is told."""
+
+    def __init__(self, clock: LoopClock) -> None:
+        self.clock = clock
+        self.events: list[tuple[str, dict[str, object]]] = []
+        self.events_mono: list[float] = []  # when each of them came
+        self.visits: list[tuple[Visited, int, RecordLocation | None]] = []
+        self.closed: list[SinkFile] = []
+        self.disk_reasons: list[str | None] = []
+        self.skipped: list[SkippedLink] = []
+        self.scope_hosts: list[tuple[str, str]] = []
+        self.drained_for: list[StoppedBy] = []
+        self.robots_seen: list[Host] = []
+
+    def event(self, name: Event, fields: dict[str, object]) -> None:
+        self.events.append((name.value, dict(fields)))
+        self.events_mono.append(self.clock.mono())
+
+    def recovered(self, recovered: Recovered, mended: SinkRecovered) -> None:
+        return
+
+    def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
+        self.visits.append((visited, links_new, written))
+
+    def skip(self, skipped: Sequence[SkippedLink]) -> None:
+        self.skipped += skipped
+
+    def scope_widened(self, host: str, via: str) -> None:
+        self.scope_hosts.append((host, via))
+
+    def robots(self, host: Host) -> None:
+        self.robots_seen.append(host)
+
+    def file_closed(self, file: SinkFile) -> None:
+        self.closed.append(file)
+
+    def file_lost(self, vanished: Vanished, urls: int) -> None:
+        return
+
+    def disk(self, reason: str | None) -> None:
+        self.disk_reasons.append(reason)
+
+    def hours(self, is_open: bool, until_at: float) -> None:
+        return
+
+    def drain(self, reason: StoppedBy, in_flight: int) -> None:
+        self.drained_for.append(reason)
+
+
 POLITE = PolitenessOptions(delay_s=1.0, address_delay_s=0.0, adaptive=False)
 AT_ONCE = PolitenessOptions(delay_s=0.0, address_delay_s=0.0, connections_per_host=4, connections_per_address=1_000)
+CLIENT = ClientOptions(IdentityOptions(robots_token=TOKEN))
 
 
-class Engine:
-    """Every part of the engine around a `Web` and a frontier. Build it inside `run`."""
+class Harness(Noted):
+    """The engine around a `Web` and a frontier, and its parts by their names. Build it inside `run`."""
 
     def __init__(
         self,
-        *seeds: str | Discovered,
+        *seeds: str,
         politeness: PolitenessOptions = POLITE,
         scope: ScopeOptions | None = None,
         engine: EngineOptions | None = None,
@@ -459,156 +533,55 @@ class Engine:
         sitemaps: str = "named",
         web: dict[str, FetchResult | Sequence[FetchResult]] | None = None,
     ) -> None:
-        scope = scope or ScopeOptions()
-        self.options = engine = engine or EngineOptions(workers=8, linger_s=600.0, min_free=0, drain_s=5.0)
+        self.options = engine or EngineOptions(workers=8, linger_s=600.0, min_free=0, drain_s=5.0)
         self.loop = virtual_loop()
-        self.clock = clock = LoopClock(self.loop)
-        self.seeds = [each if isinstance(each, Discovered) else seed(each) for each in seeds]
+        super().__init__(LoopClock(self.loop))
         self.frontier: Any = frontier if frontier is not None else MemoryFrontier()
-        self.rng = random.Random(rng_seed)
-        self.events: list[tuple[str, dict[str, object]]] = []
-        self.events_mono: list[float] = []  # when each of them came
-        self.stored: list[tuple[Visited, int, RecordLocation | None]] = []
-        self.closed: list[SinkFile] = []
-        self.disk: list[str | None] = []
-        self.skipped: list[SkippedLink] = []
-        self.scope_hosts: list[tuple[str, str]] = []
-        self.drained_for: list[StoppedBy] = []
-        self.gate = AddressRateLimiter(politeness, clock)
-        self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=engine.workers)
-        self.books = HostTable(
-            politeness=politeness,
-            scope=scope,
-            clock=clock,
-            rng=self.rng,
-            on_event=self._on_event,
-        )
-        self.rules = RobotsCache(TOKEN)
-        traps = traps or TrapOptions()
-        self.traps = TrapWatch(traps, self.frontier, clock, self.rng, self._on_event)
-        self.scheduler = Scheduler(
-            books=self.books,
-            frontier=self.frontier,
-            queue=self.queue,
-            gate=self.gate,
-            clock=clock,
-            politeness=politeness,
-            options=engine,
-            rules=self.rules,
-            traps=self.traps,
-        )
-        self.tally = CrawlCounters()
-        obeys = politeness.robots == "obey"
-        rules_in_force = Scope(scope, [each.origin.host for each in self.seeds], traps)
-        self.admission = UrlPolicy(rules_in_force, self.rules, obeys)
-        self.rejudger = Reevaluation(
-            frontier=self.frontier,
-            scheduler=self.scheduler,
-            admission=self.admission,
-            clock=clock,
-            on_event=self._on_event,
-        )
-        self.revisits = Revisits(
-            recrawl or RecrawlOptions(), frontier=self.frontier, clock=clock, rng=random.Random(rng_seed)
-        )
-        self.scheduler.revisits = self.revisits
-        seen = RecentKeys(10)
-        self.listings = UrlListPolicy(
-            mode=sitemaps, frontier=self.frontier, seen=seen, trusts_dates_of=self.revisits.trusts_dates_of
-        )
-        self.reader = ResponseProcessor(
-            content=ContentOptions(),
-            fetch=FetchOptions(),
-            token=TOKEN,
-            obey=obeys,
-            requisites=scope.requisites,
-            lazy=scope.lazy,
-            seen=seen,
-            in_links=self.revisits.in_links if self.revisits.enabled else None,
-        )
-        self.web = Web(clock, self.gate if gated else None, web or {})
-        self.committer = Committer(
-            frontier=self.frontier,
-            sinks=sinks,
-            scheduler=self.scheduler,
-            tally=self.tally,
-            clock=clock,
-            options=engine,
-            output=output,
-            on_stored=lambda visited, new, written: self.stored.append((visited, new, written)),
-            on_closed=self.closed.append,
-            on_lost=lambda vanished, urls: None,
-            on_disk=self._on_disk,
-        )
-        self.robots_seen: list[Host] = []
-        self.large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
-        self.workers = [self.make_worker() for _ in range(engine.workers)]
-        self.crawl = Crawl(
-            scheduler=self.scheduler,
-            workers=self.workers,
-            committer=self.committer,
-            clock=clock,
-            options=engine,
-            on_drain=self.drained_for.append,
-            rejudger=self.rejudger,
-        )
-        self.recovered: Recovered | None = None
+        self.web = Web(self.clock, pages=web or {})
 
-    def make_worker(self) -> Worker:
-        return Worker(
-            queue=self.queue,
-            scheduler=self.scheduler,
-            admission=self.admission,
-            fetcher=self.web,
-            reader=self.reader,
-            committer=self.committer,
-            tally=self.tally,
-            clock=self.clock,
-            rng=self.rng,
-            max_attempts=self.options.max_attempts,
-            limits=FetchOptions(),
-            large_pages=asyncio.Semaphore(2),
-            revisits=self.revisits,
-            listings=self.listings,
-            traps=self.traps,
-            on_skipped=self.skipped.extend,
-            on_scope_host=self._on_scope_host,
-            on_robots=self.robots_seen.append,
+        def make_client(*, gate: AddressLimits, permits: object, bandwidth: Bandwidth) -> Web:
+            self.web.gate = gate if gated else None
+            self.bandwidth = bandwidth
+            return self.web
+
+        self.engine = crawl = Engine(
+            EngineConfiguration(
+                seeds=seeds,
+                scope=scope or ScopeOptions(),
+                politeness=politeness,
+                address_politeness=politeness,
+                traps=traps or TrapOptions(),
+                recrawl=recrawl or RecrawlOptions(),
+                client=CLIENT,
+                engine=self.options,
+                sitemaps=sitemaps,
+                output=output,
+            ),
+            self.frontier,
+            sinks,
+            make_client,
+            self,
+            self.clock,
+            random.Random(rng_seed),
         )
+        self.crawl, self.scheduler, self.committer = crawl.crawl, crawl.scheduler, crawl.committer
+        self.books, self.gate, self.traps = crawl.books, crawl.scheduler.gate, crawl.traps
+        self.admission, self.reader, self.listings = crawl.admission, crawl.reader, crawl.listings
+        self.rejudger, self.revisits, self.tally = crawl.rejudger, crawl.revisits, crawl.tally
+        self.workers, self.monitor = crawl.workers, crawl.monitor
 
-    def _on_event(self, event: Event, fields: Mapping[str, object]) -> None:
-        self.events.append((event.value, dict(fields)))
-        self.events_mono.append(self.clock.mono())
-
-    def _on_disk(self, reason: str | None) -> None:
-        self.disk.append(reason)
-        self.crawl.disk(reason)
-
-    def _on_scope_host(self, host: str, via: str) -> None:
-        self.committer.add_scope_host(host)
-        self.scope_hosts.append((host, via))
-
-    async def open(self) -> Receipt:
+    async def open(self) -> None:
         """As the composition root does."""
-        self.recovered = recovered = await self.frontier.open()
-        await self.committer.open(recovered.sink_files, store_is_copy=recovered.is_copy)
-        for host in recovered.scope_hosts:
-            self.admission.scope = self.admission.scope.with_host(host)
-        self.books.load(recovered)
-        self.rejudger.want(recovered.unswept)
-        self.tally.life = recovered.counters
-        receipt: Receipt = await self.frontier.add(self.seeds, now=self.clock.now())
-        self.scheduler.stored(receipt)
-        return receipt
+        await self.engine.open(await self.frontier.open())
 
     async def close(self, *, clean: bool = True) -> None:
-        await self.committer.close()
+        await self.engine.close()
         await self.frontier.close(clean=clean)
 
     async def run(self) -> StoppedBy:
         """A whole crawl: open, run, close."""
         await self.open()
-        stopped_by = await self.crawl.run()
+        stopped_by = await self.engine.run()
         await self.close()
         return stopped_by
 
@@ -622,7 +595,7 @@ class Engine:
         """The last stored state of each page."""
         return {
             visited.settlement.task.url: visited.settlement.state.value
-            for visited, _, _ in self.stored
+            for visited, _, _ in self.visits
             if visited.settlement.task.kind is TaskKind.PAGE
         }
 

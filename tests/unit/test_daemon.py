@@ -25,7 +25,7 @@ class FakeCrawl:
         self.cancelled = False
         self.stopped = asyncio.Event()
 
-    def stop(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
+    def drain(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
         self.stops.append(reason)
         self.stopped.set()
 

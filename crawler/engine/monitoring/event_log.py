@@ -6,7 +6,7 @@ It decides nothing. Invariant: nothing here waits for a disk; finished files are
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, assert_never
 
@@ -16,9 +16,8 @@ from crawler.core.formatting import count, duration, timestamp
 from crawler.core.models import Denied, Failed, Fetched, NotModified, RecordLocation, SinkFile
 from crawler.core.outcomes import failure_text, is_http_error
 from crawler.engine.monitoring.counters import CrawlCounters
-from crawler.engine.monitoring.latency import LatencyMeters
+from crawler.engine.observer import Visited
 from crawler.engine.pages.response_processor import SkippedLink
-from crawler.engine.pages.worker import Visited
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
@@ -33,8 +32,8 @@ _NAMES_TOLD: Final = 5
 
 
 class EventLog:
-    """The engine's callbacks. `output` is the directory that `output.min_free` is about; `tell` is said in words what
-    nobody should learn only at the end.
+    """Tells the log what it observes. `output` is the directory that `output.min_free` is about; `tell` is said in
+    words what nobody should learn only at the end.
     """
 
     def __init__(
@@ -44,14 +43,12 @@ class EventLog:
         output: Path,
         *,
         min_free: int,
-        in_flight: Callable[[], int],
         tell: Callable[[str], None] = lambda words: None,
     ) -> None:
         self._logs = logs
         self._clock = clock
         self._output = output
         self._min_free = min_free
-        self._in_flight = in_flight
         self._tell = tell
         self._fetch_ids = 0
         self._told: set[tuple[str, str]] = set()
@@ -61,7 +58,6 @@ class EventLog:
         self._seeds_served = False  # a seed was answered with something of use
         self._seeds_refused: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
-        self.meters = LatencyMeters()
 
     @property
     def told(self) -> int:
@@ -75,7 +71,6 @@ class EventLog:
     def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
         """An attempt is in the store: write its line."""
         self._fetch_ids += 1
-        self.meters.attempted(visited.settlement.outcome, visited.dur_s)
         if len(self._failures) < _FAILURES_KEPT:
             self._note_failure(visited)
         if visited.settlement.task.source is Source.SEED and not self._seeds_served:
@@ -137,7 +132,7 @@ class EventLog:
             "skipped": dict(self.skipped),
         }
 
-    def skip(self, skipped: list[SkippedLink]) -> None:
+    def skip(self, skipped: Sequence[SkippedLink]) -> None:
         """Links that were refused: the first for each host and reason is logged, the others are counted."""
         for link in skipped:
             self.skipped[link.reason] += 1
@@ -269,6 +264,6 @@ class EventLog:
             fields["until"] = timestamp(until_at)
         self._logs.emit(Event.HOURS, fields)
 
-    def drain(self, reason: StoppedBy) -> None:
+    def drain(self, reason: StoppedBy, in_flight: int) -> None:
         """The crawl is ending."""
-        self._logs.event(Event.DRAIN, reason=reason.value, in_flight=self._in_flight())
+        self._logs.event(Event.DRAIN, reason=reason.value, in_flight=in_flight)

@@ -17,7 +17,6 @@ from crawler.content.html import parsing, tag_meaning
 from crawler.content.html.fingerprint import Fingerprint, fingerprint
 from crawler.content.html.links import FEED_TYPES, KnownLinks, Link
 from crawler.content.html.scanner import ScanLimitError
-from crawler.content.options import ContentOptions
 from crawler.content.page_headers import header_links
 from crawler.content.url_lists.detection import read_listing
 from crawler.content.url_lists.url_list import UrlList
@@ -39,8 +38,8 @@ from crawler.core.models import (
 from crawler.core.outcomes import response_of
 from crawler.core.scope import MAX_REDIRECTS, Scope
 from crawler.core.url import UrlError, checked, key_of, kind_key_of, respelt_key_of
+from crawler.engine.options import EngineConfiguration
 from crawler.engine.pages.recent_urls import InLinks, RecentKeys, RecentUrls
-from crawler.fetch.options import FetchOptions
 
 T = TypeVar("T")
 
@@ -132,22 +131,12 @@ class ResponseProcessor:
 
     def __init__(
         self,
+        options: EngineConfiguration,
         *,
-        content: ContentOptions,
-        fetch: FetchOptions,
-        token: str,
-        obey: bool,
-        requisites: bool,
-        lazy: bool = False,
         seen: RecentKeys,
         in_links: InLinks | None = None,
     ) -> None:
-        self._content = content
-        self._fetch = fetch
-        self._token = token
-        self._obey = obey
-        self._requisites = requisites
-        self._lazy = lazy
+        self.reconfigure(options)
         self._seen = seen
         self._elsewhere = Elsewhere()
         self._urls = RecentUrls()  # of those in `seen`, the ones met last: not even their keys need be worked out
@@ -156,16 +145,14 @@ class ResponseProcessor:
         self._in_links = in_links
         self._feeds: Counter[str] = Counter()
 
-    def reconfigure(
-        self, *, content: ContentOptions, fetch: FetchOptions, token: str, obey: bool, requisites: bool, lazy: bool
-    ) -> None:
-        """Other options are in force, from the next response on."""
-        self._content = content
-        self._fetch = fetch
-        self._token = token
-        self._obey = obey
-        self._requisites = requisites
-        self._lazy = lazy
+    def reconfigure(self, options: EngineConfiguration) -> None:
+        """Put options in force, from the next response on."""
+        self._content = options.content
+        self._fetch = options.client.fetch
+        self._token = options.robots_token
+        self._obey = options.obeys_robots
+        self._requisites = options.scope.requisites
+        self._lazy = options.scope.lazy
 
     @property
     def seen_bytes(self) -> int:

@@ -63,9 +63,19 @@ _LISTINGS: Final = 65_536  # sitemaps and feeds whose pace is remembered
 
 
 class Revisits:
-    """`next_at` is when the next revisit is due (UTC), as far as is known."""
+    """`next_at` is when the next revisit is due (UTC), as far as is known. `on_date` is told when a URL that had no
+    date is due (UTC).
+    """
 
-    def __init__(self, options: RecrawlOptions, *, frontier: Frontier, clock: Clock, rng: random.Random) -> None:
+    def __init__(
+        self,
+        options: RecrawlOptions,
+        *,
+        frontier: Frontier,
+        clock: Clock,
+        rng: random.Random,
+        on_date: Callable[[float], None],
+    ) -> None:
         self.in_links = InLinks() if options.enabled else InLinks(0)
         self.next_at: float | None = None
         self._frontier = frontier
@@ -87,7 +97,7 @@ class Revisits:
         self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()  # host id → revisits called for, changes found
         self._dated_to: int | None = None  # up to which URL all have a date; None: all have, or none is to have
         self._undated = asyncio.Event()
-        self.on_date: Callable[[float], None] = self.due_at  # a URL got a date that had none
+        self._on_date = on_date
 
     def _take_over(self, options: RecrawlOptions) -> None:
         self.options = options
@@ -245,7 +255,7 @@ class Revisits:
         if self._dated_to == after:
             self._dated_to = dated_to
         if dates:
-            self.on_date(min(at for _, at in dates))
+            self._on_date(min(at for _, at in dates))
 
     def _date_of(self, page: UndatedPage, now: float) -> float:
         """Anywhere in the interval that the page is worth: all at once would be a burst, and then no visit for long."""

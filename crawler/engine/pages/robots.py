@@ -1,6 +1,5 @@
 """What a response to a request for robots.txt means for its host (RFC 9309 §2.3.1), and where the verdict is kept."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final, NamedTuple, assert_never
@@ -24,6 +23,7 @@ from crawler.core.models import (
 )
 from crawler.core.outcomes import pushes_back, rests_origin
 from crawler.core.url import UrlError, checked
+from crawler.engine.observer import Observer
 from crawler.engine.pages.response_processor import off_loop_if_large
 from crawler.engine.pages.url_list_policy import UrlListPolicy
 from crawler.engine.pages.url_policy import UrlPolicy
@@ -119,7 +119,7 @@ ROBOTS_AGAIN_MAX_S: Final = 3_600.0
 
 
 class RobotsAnswers:
-    """`on_robots` gets a host whose verdict was reached."""
+    """One for all workers."""
 
     def __init__(
         self,
@@ -129,14 +129,14 @@ class RobotsAnswers:
         listings: UrlListPolicy,
         clock: Clock,
         limits: FetchOptions,
-        on_robots: Callable[[Host], None],
+        observer: Observer,
     ) -> None:
         self._scheduler = scheduler
         self._admission = admission
         self._listings = listings
         self._clock = clock
         self._limits = limits
-        self._on_robots = on_robots
+        self._observer = observer
 
     def reconfigure(self, limits: FetchOptions) -> None:
         """Other limits are in force, from the next answer on."""
@@ -166,7 +166,7 @@ class RobotsAnswers:
         sitemaps = self._listings.named(host.origin, robots, self._admission.scope)
         self._scheduler.books.learn_robots(host, robots)
         self._scheduler.robots_settled(lease.host_id)
-        self._on_robots(host)
+        self._observer.robots(host)
         return robots, sitemaps
 
     def _rest_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:

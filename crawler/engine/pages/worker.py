@@ -8,13 +8,11 @@ tells the scheduler what it means for the host.
 import asyncio
 import random
 import sys
-from collections.abc import Callable
 from functools import partial
-from typing import Final, Protocol
+from typing import Protocol
 
 from crawler.core.clock import Clock
 from crawler.core.enums import DenyReason, TaskKind, TruncatedReason, UrlState
-from crawler.core.frozen import dataclass
 from crawler.core.models import (
     Denied,
     Discovered,
@@ -33,47 +31,24 @@ from crawler.core.models import (
 )
 from crawler.core.outcomes import RetryDecision, fate, is_http_error, pushes_back, response_of
 from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.observer import Observer, Visited
 from crawler.engine.pages.response_processor import (
     LISTING_KINDS,
     ProcessedResponse,
     ResponseProcessor,
-    SkippedLink,
     is_large,
     off_loop_if_large,
 )
-from crawler.engine.pages.revisits import Revisits
 from crawler.engine.pages.robots import RobotsAnswers
-from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_list_policy import UrlListPolicy
 from crawler.engine.pages.url_policy import UrlPolicy
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
-from crawler.fetch.options import FetchOptions
-
-_BYTES_A_DISCOVERY: Final = 400  # a URL of 60 characters and what is known of it
-
-
-@dataclass(frozen=True, slots=True)
-class Visited:
-    """A settlement on its way to the store, with what only the log wants to know. Durations in seconds."""
-
-    settlement: Settlement
-    lease: Lease
-    queue_s: float
-    dur_s: float
-    links_found: int = 0
-
-    @property
-    def held_bytes(self) -> int:
-        """What keeping it costs."""
-        response = response_of(self.settlement.outcome)
-        body = 0 if response is None else len(response.raw_head) + response.raw_body.size
-        return 512 + body + _BYTES_A_DISCOVERY * len(self.settlement.discovered)
 
 
 class Fetches(Protocol):
-    """The fetcher, as workers see it."""
+    """The HTTP client, as workers see it."""
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
         """Raises GateShut when the address is taken."""
@@ -88,71 +63,52 @@ class Commits(Protocol):
     def nudge(self, *, now: bool = False) -> None:
         """Consider committing at once."""
 
+    def add_scope_host(self, host: str) -> None:
+        """A host that a seed's redirect brought in is to be stored."""
+
 
 class Worker:
-    """One of `engine.workers`; all share everything they are given, `large_pages` (of LARGE_AT_ONCE) among it.
-
-    `on_skipped` gets links that were refused, `on_scope_host` a host that a seed's redirect brought in and the seed,
-    `on_robots` a host whose verdict was reached.
-    """
+    """One of `engine.workers`; all share everything they are given, `large_pages` (of LARGE_AT_ONCE) among it."""
 
     def __init__(
         self,
         *,
-        queue: asyncio.Queue[Lease],
         scheduler: Scheduler,
         admission: UrlPolicy,
-        fetcher: Fetches,
+        client: Fetches,
         reader: ResponseProcessor,
+        robots: RobotsAnswers,
         committer: Commits,
         tally: CrawlCounters,
         clock: Clock,
         rng: random.Random,
         max_attempts: int,
-        limits: FetchOptions,
         large_pages: asyncio.Semaphore,
-        revisits: Revisits,
         listings: UrlListPolicy,
-        traps: TrapWatch,
-        on_skipped: Callable[[list[SkippedLink]], None],
-        on_scope_host: Callable[[str, str], None],
-        on_robots: Callable[[Host], None],
+        observer: Observer,
     ) -> None:
-        self._queue = queue
+        self._queue = scheduler.queue
         self._scheduler = scheduler
         self._books = scheduler.books
         self._admission = admission
-        self._fetcher = fetcher
+        self._client = client
         self._reader = reader
+        self._robots = robots
         self._committer = committer
         self._tally = tally
         self._clock = clock
         self._rng = rng
         self._max_attempts = max_attempts
         self._large_pages = large_pages
-        self._revisits = revisits
+        self._revisits = scheduler.revisits
         self._listings = listings
-        self._traps = traps
-        self._on_skipped = on_skipped
-        self._on_scope_host = on_scope_host
-        self._robots = RobotsAnswers(
-            scheduler=scheduler,
-            admission=admission,
-            listings=listings,
-            clock=clock,
-            limits=limits,
-            on_robots=on_robots,
-        )
+        self._traps = scheduler.traps
+        self._observer = observer
         # What it is at, for the status: nothing here reads it.
         self.task: Task | None = None
         self.origin: Origin | None = None
         self.stage = "idle"  # fetch, read, store
         self.since_mono = 0.0  # when `task` was begun
-
-    def reconfigure(self, fetcher: Fetches, limits: FetchOptions) -> None:
-        """Another client is in force, from the next request on."""
-        self._fetcher = fetcher
-        self._robots.reconfigure(limits)
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -186,7 +142,7 @@ class Worker:
                 start = self.since_mono = self._clock.mono()
                 self.task, self.origin, self.stage = task, lease.origin, "fetch"
                 try:
-                    result = await self._fetcher.fetch(lease.origin, task)
+                    result = await self._client.fetch(lease.origin, task)
                 except GateShut as shut:
                     self._scheduler.gate_was_shut(lease, shut.address, shut.until_mono)
                     return
@@ -306,12 +262,13 @@ class Worker:
         if isinstance(outcome, Redirected):
             added = self._admission.widen(task, outcome)
             if added is not None:
-                self._on_scope_host(added, task.url)
+                self._committer.add_scope_host(added)
+                self._observer.scope_widened(added, task.url)
         self._reader.judge(task, reading, links, self._admission.scope, remembers=not is_error_page)
         if reading.listing is not None:
             await self._listings.judge(task, host.id, reading, self._admission.scope)
         if reading.skipped:
-            self._on_skipped(reading.skipped)
+            self._observer.skip(reading.skipped)
         note = None if check is None else traps.note(host, task, check, reading, is_error_page=is_error_page)
         return reading, note
 

@@ -58,7 +58,9 @@ _MAX_REST_S = 86_400.0  # what a clock set back may make of a rest kept in UTC
 
 
 class HostTable:
-    """`on_event` gets `host_state` lines. `first_attempts` is how many URLs the directory has seen fetched."""
+    """`on_event` gets `host_state` lines, `on_open` hosts that may be asked again, `on_outage_over` when the outage
+    began (UTC). `first_attempts` is how many URLs the directory has seen fetched.
+    """
 
     def __init__(
         self,
@@ -69,6 +71,8 @@ class HostTable:
         rng: random.Random,
         on_event: OnEvent,
         blocks: Blocklist | None = None,
+        on_open: Callable[[Sequence[Host]], None] = lambda hosts: None,
+        on_outage_over: Callable[[float], None] = lambda since_at: None,
     ) -> None:
         self._politeness = politeness
         self._clock = clock
@@ -91,8 +95,8 @@ class HostTable:
             Host, PolitenessState
         ] = {}  # turns of those that failed since the last answer, as they were before
         self._good_hosts = 0
-        self.on_open: Callable[[Sequence[Host]], None] = lambda hosts: None  # hosts that may be asked again
-        self.on_outage_over: Callable[[float], None] = lambda since_at: None
+        self._on_open = on_open
+        self._on_outage_over = on_outage_over
 
     # -- the wall clock
 
@@ -105,7 +109,7 @@ class HostTable:
         ahead = [host for host in self.hosts.values() if _is_dated_ahead(host.robots, now)]
         for host in ahead:
             _redate(host, now, lambda expires_at: expires_at + step_s)
-        self.on_open(ahead)
+        self._on_open(ahead)
 
     # -- hosts and keys
 
@@ -404,13 +408,13 @@ class HostTable:
                     self._before.setdefault(host, host.turn)
             self._on_event(Event.OUTAGE_OVER, {"hosts": len(self._before), "outage_s": round(lasted_s, 1)})
             self._reopen_failed()
-            self.on_outage_over(since_at)
+            self._on_outage_over(since_at)
         self._before.clear()
 
     def _reopen_failed(self) -> None:
         for host, turn in self._before.items():
             host.turn = turn
-        self.on_open(tuple(self._before))
+        self._on_open(tuple(self._before))
 
     def take_paces(self) -> list[SlowResponse]:
         """How slow keys are, where that changed since last asked, for the next commit."""

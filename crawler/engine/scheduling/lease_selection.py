@@ -18,7 +18,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.engine.scheduling.prefetch import Prefetch
-from crawler.engine.scheduling.rate_limits import AddressRateLimiter, CrawlRateLimiter
+from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.engine.scheduling.ready_queue import ANY_WIDTH, NEVER, ReadyQueue
 
 ENOUGH_AT_ONCE: Final = 64  # requests in flight without a delay that keep two cores busy
@@ -33,7 +33,6 @@ class LeaseSelection:
         books: HostTable,
         agenda: ReadyQueue,
         stock: Prefetch,
-        gate: AddressRateLimiter,
         valve: CrawlRateLimiter,
         clock: Clock,
         politeness: PolitenessOptions,
@@ -42,7 +41,7 @@ class LeaseSelection:
         self._books = books
         self._agenda = agenda
         self._stock = stock
-        self._gate = gate
+        self._gate = agenda.gate
         self._valve = valve
         self._clock = clock
         self._obeys_robots = politeness.robots == "obey"

@@ -15,14 +15,19 @@ _PRUNE_OVER: Final = 4_096  # addresses remembered before those whose delay is o
 class AddressRateLimiter:
     """`on_leave` is told which address became free and when it opens (monotonic)."""
 
-    def __init__(self, options: PolitenessOptions, clock: Clock) -> None:
+    def __init__(
+        self,
+        options: PolitenessOptions,
+        clock: Clock,
+        on_leave: Callable[[str, float], None] = lambda address, opens_mono: None,
+    ) -> None:
         self._clock = clock
         self._delay_s = address_delay(options)
         self._width = address_width(options)
         self._turns: dict[str, PolitenessState] = {}
         self._unknown = OPEN  # the turn of an address not asked since the start
         self._prune_at = _PRUNE_OVER
-        self.on_leave: Callable[[str, float], None] = lambda address, opens_mono: None
+        self._on_leave = on_leave
 
     def reconfigure(self, options: PolitenessOptions) -> None:
         """Other options are in force. Rests that run keep the end they have."""
@@ -62,7 +67,7 @@ class AddressRateLimiter:
         if len(self._turns) > self._prune_at:
             self._turns = {a: t for a, t in self._turns.items() if t.in_flight or t.open_mono > now}
             self._prune_at = max(_PRUNE_OVER, 2 * len(self._turns))
-        self.on_leave(address, turn.open_mono)
+        self._on_leave(address, turn.open_mono)
 
 
 LOOK_S = 15.0  # the wall clock may be set: nobody sleeps longer than this for it
@@ -71,16 +76,18 @@ LOOK_S = 15.0  # the wall clock may be set: nobody sleeps longer than this for i
 class CrawlRateLimiter:
     """`hours` None: always open. `on_hours` gets whether they are open and until when (UTC; infinity: for good)."""
 
-    def __init__(self, clock: Clock, hours: Hours | None = None, bandwidth: Bandwidth | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        hours: Hours | None = None,
+        bandwidth: Bandwidth | None = None,
+        on_hours: Callable[[bool, float], None] = lambda is_open, until_at: None,
+    ) -> None:
         self._clock = clock
         self._bandwidth = bandwidth if bandwidth is not None else Bandwidth()
-        self.on_hours: Callable[[bool, float], None] = lambda is_open, until_at: None
+        self._on_hours = on_hours
         self._was_open = True
         self.set_hours(hours)
-
-    def set_bandwidth(self, bandwidth: Bandwidth) -> None:
-        """Another client is in force, with buckets of its own."""
-        self._bandwidth = bandwidth
 
     def set_hours(self, hours: Hours | None) -> None:
         """Put other windows in force; what is in flight finishes."""
@@ -89,7 +96,7 @@ class CrawlRateLimiter:
         self._is_open = True
         if hours is None and not self._was_open:
             self._was_open = True
-            self.on_hours(True, NEVER)
+            self._on_hours(True, NEVER)
 
     def shut_s(self) -> float:
         """Seconds until a request may leave; 0: now."""
@@ -122,5 +129,5 @@ class CrawlRateLimiter:
             self._known_from_at, self._known_until_at = now, hours.changes_at(now)
             if self._is_open is not self._was_open:
                 self._was_open = self._is_open
-                self.on_hours(self._is_open, self._known_until_at)
+                self._on_hours(self._is_open, self._known_until_at)
         return self._is_open

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from crawler.core.clock import Clock
+from crawler.core.options import PolitenessOptions
 from crawler.engine.scheduling.host import AddressQueue, PolitenessKey
 from crawler.engine.scheduling.rate_limits import AddressRateLimiter
 
@@ -21,10 +22,12 @@ GATE_POLL_S: Final = 1.0  # a line at an address is looked at this often, should
 
 
 class ReadyQueue:
-    """`wake` is called whenever an entry was made: it may be earlier than what the scheduler sleeps for."""
+    """`options` are those of addresses. `wake` is called whenever an entry was made: it may be earlier than what the
+    scheduler sleeps for.
+    """
 
-    def __init__(self, gate: AddressRateLimiter, clock: Clock, wake: Callable[[], None]) -> None:
-        self._gate = gate
+    def __init__(self, options: PolitenessOptions, clock: Clock, wake: Callable[[], None]) -> None:
+        self.gate = AddressRateLimiter(options, clock, self._address_left)
         self._clock = clock
         self._wake = wake
         self._heap: list[tuple[float, int, PolitenessKey | AddressQueue]] = []
@@ -32,7 +35,6 @@ class ReadyQueue:
         self._lines: dict[str, AddressQueue] = {}  # by address
         self._runs: dict[int, str] = {}  # leases out where no address has a delay, and where they go
         self._running: Counter[str] = Counter()  # how many of them, by address
-        gate.on_leave = self._address_left
 
     def schedule(self, due: PolitenessKey | AddressQueue, when_mono: float) -> None:
         """Look at a key (or a line) then, if it is not to be looked at earlier already. NEVER: somebody will say."""
@@ -77,7 +79,7 @@ class ReadyQueue:
         delay the address is then kept for it, until a request has left or its time is over: others would only meet it
         shut, and whoever comes by at the right moment would go before all that wait.
         """
-        if not self._gate.has_delay:
+        if not self.gate.has_delay:
             return self._has_room(key, address)
         line, mono = self._line_at(address), self._clock.mono()
         if key.holds is not line:
@@ -93,11 +95,11 @@ class ReadyQueue:
         leases, since one that goes from request to request never leaves the address for longer than an instant.
         """
         running, line = self._running[address], self._lines.get(address)
-        if line is None and running < self._gate.width:
+        if line is None and running < self.gate.width:
             return True
         line = self._line_at(address)
         if key.holds is not line:
-            is_full = running + len(line.called) >= self._gate.width
+            is_full = running + len(line.called) >= self.gate.width
             if is_full or len(line.keys) > (key in line.keys):
                 self.line_up(key, address, NEVER if is_full else self._clock.mono())
                 return False
@@ -160,20 +162,20 @@ class ReadyQueue:
 
     def _address_left(self, address: str, opens_mono: float) -> None:
         line = self._lines.get(address)
-        if line is not None and (self._gate.has_delay or self._running[address] < self._gate.width):
+        if line is not None and (self.gate.has_delay or self._running[address] < self.gate.width):
             line.kept_mono = 0.0
             self.schedule(line, opens_mono)
 
     def _call_next(self, line: AddressQueue) -> None:
         """If the address is open, let the first in line go that can, as many as there is room for."""
         mono = self._clock.mono()
-        opens = self._gate.opens_at(line.address)
+        opens = self.gate.opens_at(line.address)
         if opens is None and line.is_kept(mono):
             opens = line.kept_mono
         elif opens is None:
             opens, places = NEVER, 1
-            if not self._gate.has_delay:
-                places = self._gate.width - self._running[line.address] - len(line.called)
+            if not self.gate.has_delay:
+                places = self.gate.width - self._running[line.address] - len(line.called)
             while line.keys and places > 0:
                 key, _ = line.keys.popitem(last=False)
                 key.errands_open_mono = min(key.errands_open_mono, mono)
@@ -187,7 +189,7 @@ class ReadyQueue:
             self._lines.pop(line.address, None)
 
     def _call(self, line: AddressQueue, key: PolitenessKey, mono: float) -> None:
-        if self._gate.has_delay:
+        if self.gate.has_delay:
             self._keep(line, key, mono)
             return
         if key.holds is not None:

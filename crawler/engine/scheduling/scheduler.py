@@ -8,22 +8,23 @@ Invariant: a lease is out from its issue to `lease_ended`, once, and its unfinis
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.models import Denied, Lease, Origin, Settlement, Task
-from crawler.core.options import PolitenessOptions
 from crawler.core.outage import PROBE_S
 from crawler.core.politeness import CLOCK_GUARD_S
-from crawler.engine.options import EngineOptions
+from crawler.engine.options import EngineConfiguration
 from crawler.engine.pages.revisits import Revisits
 from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_policy import RobotsCache
+from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
-from crawler.engine.scheduling.host_table import HostTable
+from crawler.engine.scheduling.host_table import HostTable, OnEvent
 from crawler.engine.scheduling.lease_selection import LeaseSelection
 from crawler.engine.scheduling.prefetch import FULL_S, Prefetch
 from crawler.engine.scheduling.rate_limits import LOOK_S, AddressRateLimiter, CrawlRateLimiter
@@ -34,49 +35,57 @@ UNDER_WAY_S: Final = 30.0  # by then what was settled before the clock was set b
 
 
 class Scheduler:
-    """`queue` is where leases go; its bound is the back-pressure."""
+    """Leases go into `queue`, whose bound is the back-pressure. `quiet` is set when there may be nothing left to do."""
 
     def __init__(
         self,
+        options: EngineConfiguration,
         *,
-        books: HostTable,
         frontier: Frontier,
-        queue: asyncio.Queue[Lease],
-        gate: AddressRateLimiter,
         clock: Clock,
-        politeness: PolitenessOptions,
-        options: EngineOptions,
+        rng: random.Random,
         rules: RobotsCache,
         traps: TrapWatch,
-        valve: CrawlRateLimiter | None = None,
-        revisits: Revisits | None = None,
+        valve: CrawlRateLimiter,
+        blocks: Blocklist,
+        quiet: asyncio.Event,
+        on_event: OnEvent,
     ) -> None:
-        self.books = books
+        self.books = HostTable(
+            politeness=options.politeness,
+            scope=options.scope,
+            clock=clock,
+            rng=rng,
+            on_event=on_event,
+            blocks=blocks,
+            on_open=self._let_go_on,
+            on_outage_over=self._outage_over,
+        )
         self._frontier = frontier
-        self._queue = queue
+        self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=options.engine.workers)
         self._clock = clock
-        self.valve = valve if valve is not None else CrawlRateLimiter(clock)
-        self.revisits = revisits
+        self.valve = valve
+        self.revisits = Revisits(options.recrawl, frontier=frontier, clock=clock, rng=rng, on_date=self.visit_again_at)
         self._wake = asyncio.Event()
-        self._agenda = ReadyQueue(gate, clock, self._wake.set)
+        self._quiet = quiet
+        self._agenda = ReadyQueue(options.address_politeness, clock, self._wake.set)
         self._stock = Prefetch(
-            books=books,
+            books=self.books,
             frontier=frontier,
             rules=rules,
             traps=traps,
-            lease_size=options.lease_size,
+            lease_size=options.engine.lease_size,
             on_ready=self._stocked,
         )
         self.traps = traps
         self.turns = LeaseSelection(
-            books=books,
+            books=self.books,
             agenda=self._agenda,
             stock=self._stock,
-            gate=gate,
-            valve=self.valve,
+            valve=valve,
             clock=clock,
-            politeness=politeness,
-            options=options,
+            politeness=options.politeness,
+            options=options.engine,
         )
         self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
         self.next_due_at: float | None = None  # when the next waiting URL is due (UTC)
@@ -85,21 +94,20 @@ class Scheduler:
         self._probe_mono = 0.0  # … and the next may be issued then
         self._outage_at: float | None = None  # when an outage began whose waiting URLs are to be queued (UTC)
         self._redates: list[float] = []  # when the store's dates are looked at (monotonic): the clock was set back
-        books.on_open = self._let_go_on
-        books.on_outage_over = self._outage_over
         self._readings = 0
         self.stopping = False
         self.paused = False
-        self.on_quiet: Callable[[], None] = lambda: None
-        self.on_visit_end: Callable[[], None] = lambda: None
+
+    @property
+    def gate(self) -> AddressRateLimiter:
+        """To be entered before each request."""
+        return self._agenda.gate
 
     async def start(self) -> None:
         """After the books were loaded: everything with work gets its place."""
         if self.books.is_dated_ahead:
             await self._redate()
-        if self.revisits is not None:
-            self.revisits.on_date = self.visit_again_at
-            await self.revisits.start()
+        await self.revisits.start()
         for host in self.books.hosts.values():
             self.turns.bring(host)
         self.next_due_at = await self._frontier.next_due()
@@ -124,9 +132,17 @@ class Scheduler:
             self.books.reopen(host)
             self.turns.bring(host)
 
-    def reconfigure(self, politeness: PolitenessOptions) -> None:
-        """Other options are in force; the books have them already."""
-        self.turns.reconfigure(politeness)
+    def reconfigure(self, options: EngineConfiguration, suspects: Iterable[int]) -> None:
+        """Put other options in force. `suspects` are the hosts that have any, as far as is known before their templates
+        are looked at anew.
+        """
+        self.books.reconfigure(options.politeness, options.scope)
+        self.gate.reconfigure(options.address_politeness)
+        self.traps.reconfigure(options.traps)
+        self.revisits.reconfigure(options.recrawl)
+        self.turns.reconfigure(options.politeness)
+        for host_id in suspects:
+            self.books.hosts[host_id].has_suspects = True
         for host in self.books.hosts.values():
             self.turns.bring(host)
         self._wake.set()
@@ -155,7 +171,7 @@ class Scheduler:
 
     def visit_again_at(self, when: float) -> None:
         """A URL that was visited is to be visited again then (UTC)."""
-        if self.revisits is not None and self.revisits.enabled:
+        if self.revisits.enabled:
             self.revisits.due_at(when)
             self._wake.set()
 
@@ -169,10 +185,10 @@ class Scheduler:
                 await self._promote_due()
                 wait_s = await self._lease_ready()
                 self._stock.start(group)
-                if self.revisits is not None and self.revisits.wants_price:
+                if self.revisits.wants_price:
                     group.create_task(self.revisits.solve(), name="price")
                 if self.is_quiet:
-                    self.on_quiet()
+                    self._quiet.set()
                 await self._sleep(wait_s)
 
     async def _sleep(self, wait_s: float) -> None:
@@ -184,8 +200,8 @@ class Scheduler:
     def stop(self) -> None:
         """Issue nothing more; what waits in the queue goes back."""
         self.stopping = True
-        while not self._queue.empty():
-            lease = self._queue.get_nowait()
+        while not self.queue.empty():
+            lease = self.queue.get_nowait()
             self.lease_ended(lease, unfinished=lease.tasks, began=False)
         self._wake.set()
 
@@ -206,11 +222,11 @@ class Scheduler:
     @property
     def hint_after_s(self) -> float | None:
         """How long after a visit a sitemap's word may bring the next; None: not at all."""
-        return None if self.revisits is None else self.revisits.hint_after_s
+        return self.revisits.hint_after_s
 
     def revisit_s(self) -> float:
         """Seconds until a URL may be visited again; infinity if none is to be."""
-        return NEVER if self.revisits is None else self.revisits.due_s()
+        return self.revisits.due_s()
 
     def _outage_over(self, since_at: float) -> None:
         self._outage_at = since_at
@@ -229,16 +245,16 @@ class Scheduler:
             if self.next_due_at is not None:
                 self._requeued(await self._frontier.promote(now=self._clock.now()))
                 self.next_due_at = await self._frontier.next_due()
-            if self.revisits is not None and self.revisits.due_s() <= 0:
+            if self.revisits.due_s() <= 0:
                 self._requeued(await self.revisits.promote())
         except FrontierFull:  # the next commit meets the same disk, and says so
             self._store_open_mono = self._clock.mono() + FULL_S
 
     async def _redate(self) -> None:
         now, revisits = self._clock.now(), self.revisits
-        await self._frontier.redate(now=now, revisits_by=NEVER if revisits is None else revisits.latest_at(now))
+        await self._frontier.redate(now=now, revisits_by=revisits.latest_at(now))
         self.next_due_at = await self._frontier.next_due()
-        if revisits is not None and revisits.enabled:
+        if revisits.enabled:
             revisits.next_at = await self._frontier.next_revisit()
 
     def _requeued(self, queued: dict[int, int]) -> None:
@@ -265,7 +281,7 @@ class Scheduler:
                 self.leases_out[lease.id] = lease
                 if self.books.outage.is_on:
                     self._probe_id, self._probe_mono = lease.id, self._clock.mono() + PROBE_S
-                await self._queue.put(lease)
+                await self.queue.put(lease)
                 if self._stock.has_orders or self._due_s() <= 0:  # under load there is always a key that is ready
                     return 0.0
         return NEVER
@@ -333,7 +349,8 @@ class Scheduler:
     def _visit_ended(self) -> None:
         if not self.is_busy:
             self._wake.set()
-        self.on_visit_end()
+            if self.stopping:
+                self._quiet.set()
 
     def gate_was_shut(self, lease: Lease, address: str, until_mono: float) -> None:
         """A worker found the address taken: remember it, so that we look before we lease."""
@@ -410,7 +427,7 @@ class Scheduler:
     @property
     def is_hungry(self) -> bool:
         """Workers idle for want of URLs: a commit now would give them some."""
-        return self._queue.empty() and not any(
+        return self.queue.empty() and not any(
             self.books.hosts[lease.host_id].has_work for lease in self.leases_out.values()
         )
 

@@ -13,7 +13,7 @@ from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.frontier.base import BlockedHost, Counters, Recovered
-from tests.support.engine import Engine, answer, elapse, page, run
+from tests.support.engine import Harness, answer, elapse, page, run
 from tests.support.fetching import FakeClock
 from tests.support.memory_frontier import MemoryFrontier
 
@@ -419,13 +419,13 @@ def test_a_slow_host_is_asked_as_seldom_after_a_restart() -> None:
         frontier = MemoryFrontier()
         polite = PolitenessOptions(delay_s=1.0, address_delay_s=0.0)
         for start in (0.0, 1.0):
-            engine = Engine("https://a.test/", politeness=polite, frontier=frontier)
+            engine = Harness("https://a.test/", politeness=polite, frontier=frontier)
             links = [f"/{n}" for n in range(9)]
             engine.web.other = lambda origin, task, links=links: answer(200, page(*links), took_s=3.0)
             begun = engine.clock.mono()
             crawling = asyncio.ensure_future(engine.run())
             await elapse(50)
-            engine.crawl.stop()
+            engine.crawl.drain()
             await crawling
             begins = [one.begin for one in engine.web.asked]
             assert begins[0] - begun >= 15.0 * start

@@ -12,7 +12,7 @@ from crawler.core.options import RecrawlOptions
 from crawler.engine.options import EngineOptions
 from crawler.engine.system_clock import StepWatch, SystemClock
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.engine import EPOCH, POLITE, Engine, InThread, answer, elapse, failed, page, run
+from tests.support.engine import EPOCH, POLITE, Harness, InThread, answer, elapse, failed, page, run
 from tests.support.memory_frontier import MemoryFrontier
 
 ROOT = "https://a.test/"
@@ -46,7 +46,7 @@ def test_the_clock_set_back_or_forward_neither_storms_nor_stalls() -> None:
     """Delays are on the monotonic clock; only what waits for a date moves with the wall clock."""
 
     async def main() -> None:
-        engine = Engine(ROOT, web={ROOT: answer(200, page(*(f"/{n}" for n in range(20))))})
+        engine = Harness(ROOT, web={ROOT: answer(200, page(*(f"/{n}" for n in range(20))))})
 
         async def jump() -> None:
             for skew in (7_200.0, -3_600.0, 0.0):
@@ -62,7 +62,7 @@ def test_the_clock_set_back_or_forward_neither_storms_nor_stalls() -> None:
     run(main())
 
 
-async def skewed(engine: Engine, steps: list[tuple[float, float]]) -> StoppedBy:
+async def skewed(engine: Harness, steps: list[tuple[float, float]]) -> StoppedBy:
     """Run the engine while the wall clock is set: after so many seconds, to be so far ahead."""
 
     async def jump() -> None:
@@ -86,12 +86,12 @@ def test_a_clock_that_was_off_for_six_seconds_stamps_only_those_wrong(ahead_s: f
         web = {ROOT: answer(200, page(*(f"/{n}" for n in range(20))))}
         for n in range(20):
             web[f"{ROOT}{n}"] = [BROKEN, answer(200, b"")] if n < 6 else answer(200, b"")  # type: ignore[assignment]
-        engine = Engine(ROOT, politeness=POLITE, web=web)  # type: ignore[arg-type]
+        engine = Harness(ROOT, politeness=POLITE, web=web)  # type: ignore[arg-type]
         assert await skewed(engine, [(after_s, ahead_s), (6.0, 0.0)]) is StoppedBy.EMPTY
         assert engine.clock.mono() < 120.0
         begins = [one.begin for one in engine.web.asked]
         assert all(after - before >= 1.1 for before, after in pairwise(begins))
-        stamps = [visited.settlement.finished_at for visited, _, _ in engine.stored]
+        stamps = [visited.settlement.finished_at for visited, _, _ in engine.visits]
         wrong = [at for at in stamps if not EPOCH <= at <= EPOCH + engine.clock.mono()]
         assert 1 <= len(wrong) <= 7
         steps = [round(fields["step_s"]) for event, fields in engine.events if event == "clock_set"]  # type: ignore[call-overload]
@@ -112,7 +112,7 @@ def test_what_waits_is_due_as_soon_when_the_clock_is_set_back(store: str, back_s
             "https://b.test/robots.txt": [answer(500), answer(404)],
             "https://b.test/": answer(200, b""),
         }
-        engine = Engine(ROOT, "https://b.test/", frontier=frontier, web=web)  # type: ignore[arg-type]
+        engine = Harness(ROOT, "https://b.test/", frontier=frontier, web=web)  # type: ignore[arg-type]
         assert await skewed(engine, [(2.2, -back_s)]) is StoppedBy.EMPTY
         assert sorted(engine.web.page_urls)[-1] == "https://b.test/"
         assert engine.clock.mono() < 130.0  # the second retry waits for 19 s at most, robots.txt for 60
@@ -126,7 +126,7 @@ def test_revisits_are_due_within_their_longest_interval_of_a_clock_set_back() ->
     async def main() -> None:
         recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=2 * DAY)
         options = EngineOptions(workers=2, min_free=0, linger_s=4 * DAY, drain_s=5.0, max_duration_s=3 * DAY)
-        engine = Engine(ROOT, recrawl=recrawl, engine=options, web={ROOT: answer(200, b"x")})
+        engine = Harness(ROOT, recrawl=recrawl, engine=options, web={ROOT: answer(200, b"x")})
         engine.loop.clock_skew = 1_000 * DAY
         await skewed(engine, [(1.5, 0.0)])
         assert engine.web.page_urls.count(ROOT) >= 2
@@ -144,14 +144,14 @@ def test_a_start_under_a_clock_set_back_waits_for_nothing_longer() -> None:
             "https://b.test/robots.txt": answer(500),
             "https://b.test/": answer(200, b""),
         }
-        first = Engine(
+        first = Harness(
             ROOT, "https://b.test/", frontier=frontier, web=web,  # type: ignore[arg-type]
             engine=EngineOptions(workers=2, min_free=0, linger_s=600.0, drain_s=5.0, max_duration_s=3.0),
         )  # fmt: skip
         first.loop.clock_skew = 30 * DAY
         assert await first.run() is StoppedBy.MAX_DURATION
         first.loop.clock_skew = 0.0
-        second = Engine(frontier=frontier, web={ROOT: answer(200, b"x"), "https://b.test/": answer(200, b"")})
+        second = Harness(frontier=frontier, web={ROOT: answer(200, b"x"), "https://b.test/": answer(200, b"")})
         begun = second.clock.mono()
         assert await second.run() is StoppedBy.EMPTY
         assert sorted(second.web.page_urls) == [ROOT, "https://b.test/"]

@@ -5,18 +5,18 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from crawler.core.enums import SinkFileState, TaskKind, UrlState
 from crawler.core.models import Counters, Lease, Record, RecordLocation, Settlement, SinkFile, Task
 from crawler.engine.committer import LAST_ATTEMPTS, RETRY_S
+from crawler.engine.observer import Visited
 from crawler.engine.options import EngineOptions
-from crawler.engine.pages.worker import Visited
 from crawler.frontier.base import Batch, FrontierFull, Receipt
-from tests.support.engine import Engine, ListSink, answer, elapse, run
+from tests.support.engine import Harness, ListSink, answer, elapse, run
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.monitoring import monitor_of
 
 OPTIONS = EngineOptions(workers=4, min_free=0, commit_settlements=10, commit_bytes=10_000, commit_interval_s=0.2)
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -55,10 +55,9 @@ class Case:
             sink.calls = calls
         self.calls = calls
         self.store = Store(calls)
-        self.engine = Engine(
+        self.engine = Harness(
             *(f"https://a.test/{n}" for n in range(urls)), sinks=self.sinks, frontier=self.store, engine=options
         )
-        self.engine.committer.on_idle = lambda: None
         self.committer = self.engine.committer
         self.tasks: list[Task] = []
         self.next = 0
@@ -189,9 +188,9 @@ def test_sinks_then_store_then_renames_then_log() -> None:
     """Each sink written, then each synced, before the store knows; all hear of the commit after it."""
 
     async def test(case: Case) -> None:
-        case.engine.committer._on_stored = lambda *_: case.calls.append("line")
-        await case.put(10)
-        await elapse(0.1)
+        with patch.object(case.engine, "stored", lambda *_: case.calls.append("line")):
+            await case.put(10)
+            await elapse(0.1)
         assert case.calls[:5] == ["write", "write", "sync", "sync", "settle"]
         assert sorted(case.calls[5:]) == ["line"] * 10 + ["settled"] * 2
 
@@ -207,7 +206,7 @@ def test_the_log_is_told_where_the_warc_holds_each_visit() -> None:
         for visited in visits:
             await case.committer.put(visited)
         await elapse(0.3)
-        assert [place for _, _, place in case.engine.stored] == [
+        assert [place for _, _, place in case.engine.visits] == [
             RecordLocation("0.warc", 0),
             None,
             RecordLocation("0.warc", 1),
@@ -269,19 +268,19 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(at: str) -> No
         await case.put(10)
         await elapse(0.5)
         assert case.engine.scheduler.paused
-        assert monitor_of(case.engine).status().state == "paused"
-        assert [reason is not None for reason in case.engine.disk] == [True]
+        assert case.engine.monitor.status().state == "paused"
+        assert [reason is not None for reason in case.engine.disk_reasons] == [True]
         await case.put(5)
         await elapse(5.0)
-        assert case.engine.stored == []
+        assert case.engine.visits == []
         full = False
         await elapse(2.0)
         assert case.sizes == [10, 5]
         assert not case.engine.scheduler.paused
-        assert [reason is not None for reason in case.engine.disk] == [True, False]
+        assert [reason is not None for reason in case.engine.disk_reasons] == [True, False]
         urls = [task.url for task in case.tasks[:15]]
         assert warc.committed == pages.committed == urls
-        assert [visited.settlement.task.url for visited, _, _ in case.engine.stored] == urls
+        assert [visited.settlement.task.url for visited, _, _ in case.engine.visits] == urls
         assert case.engine.tally.life.urls_fetched == 15
         assert 4 <= case.calls.count("reset") // 2 <= 8
 
@@ -296,8 +295,8 @@ def test_what_cannot_be_renamed_is_not_undone() -> None:
         await case.put(10)
         await elapse(0.1)
         assert case.sinks[1].committed == [task.url for task in case.tasks[:10]]
-        assert len(case.engine.stored) == 10
-        assert case.engine.disk == []
+        assert len(case.engine.visits) == 10
+        assert case.engine.disk_reasons == []
 
     with_case(test)
 
@@ -310,11 +309,11 @@ def test_below_min_free_nothing_is_written() -> None:
         await case.put(10)
         await elapse(3.0)
         assert case.calls == []
-        assert "output.min_free" in str(case.engine.disk[0])
+        assert "output.min_free" in str(case.engine.disk_reasons[0])
         case.committer._options = OPTIONS
         await elapse(1.5)
         assert case.sizes == [10]
-        assert case.engine.disk[-1] is None
+        assert case.engine.disk_reasons[-1] is None
 
     with_case(test)
 
@@ -400,9 +399,9 @@ def test_a_crawl_that_is_to_end_tries_a_commit_only_so_often() -> None:
         full = True
         case.sinks[0].fails = lambda call: FULL if full and call == "write" else None
         given_up: list[float] = []
-        case.committer.on_given_up = lambda: given_up.append(case.engine.clock.mono())
         async with asyncio.TaskGroup() as group:
             await case.start(group)
+            case.running.add_done_callback(lambda _: given_up.append(case.engine.clock.mono()))
             await case.put(10)
             await elapse(20.5)
             case.committer.hasten()

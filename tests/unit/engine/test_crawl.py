@@ -14,9 +14,8 @@ from crawler.engine.committer import LAST_ATTEMPTS
 from crawler.engine.options import EngineOptions
 from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.engine import AT_ONCE, POLITE, Engine, InThread, ListSink, answer, elapse, page, run
+from tests.support.engine import AT_ONCE, POLITE, Harness, InThread, ListSink, answer, elapse, page, run
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.monitoring import monitor_of
 
 ROOT = "https://a.test/"
 OPTIONS = EngineOptions(workers=4, min_free=0, linger_s=600.0, drain_s=5.0)
@@ -34,7 +33,7 @@ def test_without_seeds_it_is_empty() -> None:
     """At once."""
 
     async def main() -> None:
-        engine = Engine()
+        engine = Harness()
         assert await engine.run() is StoppedBy.EMPTY
         assert engine.clock.mono() < 0.1
 
@@ -45,7 +44,7 @@ def test_it_is_empty_when_all_was_answered() -> None:
     """And it ends right then, not after the linger."""
 
     async def main() -> None:
-        engine = Engine(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, numbered(50))})
+        engine = Harness(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, numbered(50))})
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.settled) == 51
         assert engine.clock.mono() < 3.0
@@ -59,7 +58,7 @@ def test_a_delay_longer_than_the_linger_does_not_end_it(linger_s: float) -> None
     """What is queued and only waits its turn is not "due later"; nor under a Crawl-delay."""
 
     async def main() -> None:
-        engine = Engine(ROOT, "https://b.test/", engine=replace(OPTIONS, linger_s=linger_s))
+        engine = Harness(ROOT, "https://b.test/", engine=replace(OPTIONS, linger_s=linger_s))
         engine.web.pages = {
             ROOT: answer(200, numbered(3)),
             "https://b.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 20"),
@@ -76,10 +75,10 @@ def test_what_is_due_within_the_linger_is_waited_for(linger_s: float, ends: Stop
     """A rest that is longer ends it, with its URLs left for the next time."""
 
     async def main() -> None:
-        engine = Engine(ROOT, engine=replace(OPTIONS, linger_s=linger_s))
+        engine = Harness(ROOT, engine=replace(OPTIONS, linger_s=linger_s))
         engine.web.pages = {ROOT: [answer(503, retry_after="60"), answer(200)]}
         states: set[str] = set()
-        monitor = monitor_of(engine)
+        monitor = engine.monitor
 
         async def look() -> None:
             while not engine.drained_for:
@@ -99,7 +98,7 @@ def test_one_host_that_rests_does_not_end_what_others_have_to_do() -> None:
     """Only when nothing else is left."""
 
     async def main() -> None:
-        engine = Engine(ROOT, "https://b.test/", engine=replace(OPTIONS, linger_s=10.0))
+        engine = Harness(ROOT, "https://b.test/", engine=replace(OPTIONS, linger_s=10.0))
         engine.web.pages = {ROOT: answer(429, retry_after="3600"), "https://b.test/": answer(200, numbered(30))}
         assert await engine.run() is StoppedBy.WAITING
         assert sum("b.test" in url for url in engine.settled) == 31
@@ -111,7 +110,7 @@ def test_max_urls_ends_it() -> None:
     """With more queued."""
 
     async def main() -> None:
-        engine = Engine(ROOT, scope=ScopeOptions(max_urls=3), web={ROOT: answer(200, numbered(9))})
+        engine = Harness(ROOT, scope=ScopeOptions(max_urls=3), web={ROOT: answer(200, numbered(9))})
         assert await engine.run() is StoppedBy.MAX_URLS
         assert engine.host("a.test").queued == 7
 
@@ -124,7 +123,7 @@ def test_a_directory_that_has_had_its_urls_gets_no_more() -> None:
     async def main() -> None:
         store = MemoryFrontier()
         for begun in range(2):
-            engine = Engine(ROOT, scope=ScopeOptions(max_urls=3), frontier=store, web={ROOT: answer(200, numbered(9))})
+            engine = Harness(ROOT, scope=ScopeOptions(max_urls=3), frontier=store, web={ROOT: answer(200, numbered(9))})
             assert await engine.run() is StoppedBy.MAX_URLS
             assert len(engine.web.page_urls) == (3 if begun == 0 else 0)
 
@@ -135,7 +134,7 @@ def test_max_duration_ends_it_within_the_minute() -> None:
     """What is in flight is still finished."""
 
     async def main() -> None:
-        engine = Engine(ROOT, engine=replace(OPTIONS, max_duration_s=10.5), web={ROOT: answer(200, numbered(90))})
+        engine = Harness(ROOT, engine=replace(OPTIONS, max_duration_s=10.5), web={ROOT: answer(200, numbered(90))})
         assert await engine.run() is StoppedBy.MAX_DURATION
         assert 10.5 <= engine.clock.mono() < 11.7
         assert len(engine.settled) == len(engine.web.page_urls)
@@ -147,7 +146,7 @@ def test_without_a_linger_it_never_ends() -> None:
     """The daemon waits for more; it costs next to nothing."""
 
     async def main() -> None:
-        engine = Engine(ROOT, engine=replace(OPTIONS, linger_s=None))
+        engine = Harness(ROOT, engine=replace(OPTIONS, linger_s=None))
         await engine.open()
         async with asyncio.TaskGroup() as group:
             running = group.create_task(engine.crawl.run())
@@ -155,7 +154,7 @@ def test_without_a_linger_it_never_ends() -> None:
             assert not running.done()
             assert engine.settled == {ROOT: "done"}
             assert engine.loop.turns < 5 * 3_600
-            engine.crawl.stop(StoppedBy.SIGNAL)
+            engine.crawl.drain(StoppedBy.SIGNAL)
         assert running.result() is StoppedBy.SIGNAL
         await engine.close()
 
@@ -165,11 +164,11 @@ def test_without_a_linger_it_never_ends() -> None:
 # -- how it stops
 
 
-def stopping(at_s: float, engine: Engine) -> Any:
+def stopping(at_s: float, engine: Harness) -> Any:
     async def stop() -> None:
         await elapse(at_s)
-        engine.crawl.stop()
-        engine.crawl.stop(StoppedBy.MAX_DURATION)  # the first word counts
+        engine.crawl.drain()
+        engine.crawl.drain(StoppedBy.MAX_DURATION)  # the first word counts
 
     return stop()
 
@@ -179,7 +178,7 @@ def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(politeness: Any) -
     """Every answer that came is stored; every lease is back."""
 
     async def main() -> None:
-        engine = Engine(*(f"https://h{n}.test/" for n in range(10)), politeness=politeness, engine=OPTIONS)
+        engine = Harness(*(f"https://h{n}.test/" for n in range(10)), politeness=politeness, engine=OPTIONS)
         engine.web.other = lambda origin, task: answer(404 if task.kind is TaskKind.ROBOTS else 200, numbered(40))
         engine.web.takes_s = lambda origin, task: 0.3
         async with asyncio.TaskGroup() as group:
@@ -190,7 +189,7 @@ def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(politeness: Any) -
         assert sorted(engine.settled) == sorted(engine.web.page_urls)
         assert engine.scheduler.leases_out == {}
         assert engine.books.reserved == 0
-        assert monitor_of(engine).status().state == "draining"
+        assert engine.monitor.status().state == "draining"
 
     run(main())
 
@@ -199,7 +198,7 @@ def test_a_request_that_does_not_end_is_given_up_after_the_drain() -> None:
     """Its URL is still queued in the store."""
 
     async def main() -> None:
-        engine = Engine(ROOT, "https://b.test/", engine=OPTIONS)
+        engine = Harness(ROOT, "https://b.test/", engine=OPTIONS)
         engine.web.takes_s = lambda origin, task: 900.0 if task.url == ROOT else 0.1
         async with asyncio.TaskGroup() as group:
             group.create_task(stopping(5.0, engine))
@@ -216,13 +215,13 @@ def test_a_page_that_is_being_read_is_waited_for() -> None:
     """It was fetched; a stop does not throw it away."""
 
     async def main() -> None:
-        engine = Engine(ROOT, engine=OPTIONS, web={ROOT: answer(200, numbered(9) + b" " * READ_IN_THREAD_OVER)})
+        engine = Harness(ROOT, engine=OPTIONS, web={ROOT: answer(200, numbered(9) + b" " * READ_IN_THREAD_OVER)})
 
         read = engine.reader.read
 
         def stop_now(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             if task.kind is TaskKind.PAGE:
-                engine.loop.call_soon_threadsafe(engine.crawl.stop)
+                engine.loop.call_soon_threadsafe(engine.crawl.drain)
             return read(task, outcome, on_loop=on_loop)
 
         engine.reader.read = stop_now  # type: ignore[method-assign]
@@ -239,10 +238,10 @@ def test_a_disk_that_stays_full_ends_it_after_the_linger() -> None:
         sink = ListSink()
         sink.fails = lambda call: FULL if call == "write" else None
         options = replace(OPTIONS, linger_s=3.0, commit_settlements=2)
-        engine = Engine(*(f"https://h{n}.test/" for n in range(40)), sinks=[sink], engine=options, politeness=AT_ONCE)
+        engine = Harness(*(f"https://h{n}.test/" for n in range(40)), sinks=[sink], engine=options, politeness=AT_ONCE)
         assert await engine.run() is StoppedBy.DISK
         assert engine.clock.mono() < 3.0 + LAST_ATTEMPTS + 2.0
-        assert engine.stored == []
+        assert engine.visits == []
         assert engine.committer.unstored == len(engine.web.asked)
         assert not engine.committer.is_idle
 
@@ -254,7 +253,7 @@ def test_a_stop_on_a_full_disk_ends_too() -> None:
 
     async def main() -> None:
         sink = ListSink()
-        engine = Engine(
+        engine = Harness(
             ROOT, sinks=[sink], engine=replace(OPTIONS, commit_settlements=2, linger_s=None), politeness=AT_ONCE
         )
         engine.web.pages = {ROOT: answer(200, numbered(200))}
@@ -264,8 +263,8 @@ def test_a_stop_on_a_full_disk_ends_too() -> None:
             assert await engine.run() is StoppedBy.SIGNAL
         assert engine.clock.mono() < 20.0 + LAST_ATTEMPTS + 1.0
         assert engine.committer.has_given_up
-        assert engine.committer.unstored == len(engine.web.asked) - len(engine.stored)
-        urls = [visited.settlement.task.url for visited, _, _ in engine.stored]
+        assert engine.committer.unstored == len(engine.web.asked) - len(engine.visits)
+        urls = [visited.settlement.task.url for visited, _, _ in engine.visits]
         assert sink.committed == urls
 
     run(main())
@@ -276,7 +275,7 @@ def test_a_disk_that_fills_up_during_the_drain_ends_it_soon() -> None:
 
     async def main() -> None:
         sink = ListSink()
-        engine = Engine(
+        engine = Harness(
             ROOT, "https://b.test/", sinks=[sink], engine=replace(OPTIONS, drain_s=500.0), politeness=AT_ONCE
         )
         engine.web.takes_s = lambda origin, task: 400.0 if task.url == ROOT else 2.0
@@ -297,13 +296,13 @@ def test_a_disk_that_recovers_during_the_drain_loses_nothing() -> None:
 
     async def main() -> None:
         sink = ListSink()
-        engine = Engine(ROOT, sinks=[sink], engine=OPTIONS, web={ROOT: answer(200, numbered(9))})
+        engine = Harness(ROOT, sinks=[sink], engine=OPTIONS, web={ROOT: answer(200, numbered(9))})
         sink.fails = lambda call: FULL if call == "write" and 3.0 < engine.clock.mono() < 9.0 else None
         async with asyncio.TaskGroup() as group:
             group.create_task(stopping(8.0, engine))
             assert await engine.run() is StoppedBy.SIGNAL
-        assert [reason is None for reason in engine.disk] == [False, True]
-        assert monitor_of(engine).status().state == "draining"
+        assert [reason is None for reason in engine.disk_reasons] == [False, True]
+        assert engine.monitor.status().state == "draining"
         assert sorted(engine.settled) == sorted(engine.web.page_urls)
         assert sink.committed == engine.web.urls
 
@@ -316,7 +315,7 @@ def test_ended_at_once_it_leaves_no_task_behind() -> None:
     async def main() -> None:
         sink = ListSink()
         sink.fails = lambda call: FULL if call == "write" else None
-        engine = Engine(
+        engine = Harness(
             *(f"https://h{n}.test/" for n in range(40)),
             sinks=[sink],
             engine=replace(OPTIONS, commit_settlements=1, linger_s=None),
@@ -338,7 +337,7 @@ def test_a_bug_ends_the_crawl() -> None:
     """Nothing is logged and gone on with."""
 
     async def main() -> None:
-        engine = Engine(ROOT)
+        engine = Harness(ROOT)
 
         def broken(origin: Origin, task: Task) -> Any:
             raise ZeroDivisionError
@@ -363,7 +362,7 @@ def test_a_second_run_goes_on_where_the_first_stopped(clean: bool, tmp_path: Any
     async def main() -> None:
         asked = []
         for stop_s in (4.5, None):
-            engine = Engine(ROOT, frontier=InThread(SqliteFrontier(tmp_path / "frontier.db")))
+            engine = Harness(ROOT, frontier=InThread(SqliteFrontier(tmp_path / "frontier.db")))
             engine.web.pages = {ROOT: answer(200, numbered(8))}
             await engine.open()
             begun = engine.clock.mono()

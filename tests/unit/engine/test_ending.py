@@ -20,7 +20,7 @@ from crawler.engine.monitoring.ending import Ending, Inconsistent, ending
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import BlockedHost, Totals
-from tests.support.engine import AT_ONCE, Engine, QuickFrontier, answer, failed, page, run
+from tests.support.engine import AT_ONCE, Harness, QuickFrontier, answer, failed, page, run
 from tests.support.trapsite import prose
 
 NOW = 1_000.0
@@ -165,7 +165,7 @@ async def history(rng: random.Random) -> None:
     limit = rng.choice((None, None, rng.randrange(5, 150)))
     end: Ending | None = None
     for _ in range(20):
-        engine = Engine(
+        engine = Harness(
             f"{A}/",
             politeness=AT_ONCE,
             scope=ScopeOptions(hosts=("a.test", "b.test"), max_urls=limit, max_depth=None),

@@ -60,8 +60,8 @@ def test_who_leaves_says_when_the_address_opens() -> None:
     """The scheduler calls the next in line for then."""
     clock = FakeClock(50.0)
     told = []
-    shut = gate(clock, delay_s=1.0, address_delay_s=0.5)
-    shut.on_leave = lambda address, opens: told.append((address, opens))
+    options = PolitenessOptions(delay_s=1.0, address_delay_s=0.5)
+    shut = AddressRateLimiter(options, clock, lambda address, opens: told.append((address, opens)))
     shut.enter(A)
     clock.time = 52.0
     shut.leave(A)

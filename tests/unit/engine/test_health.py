@@ -9,14 +9,14 @@ from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.monitoring.health import OWN_WORK_S, Health
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions
-from tests.support.engine import Engine, answer, elapse, page, run
+from tests.support.engine import Harness, answer, elapse, page, run
 
 ANSWER_S = FetchOptions().total_timeout_s
 DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
 
 
 @asynccontextmanager
-async def watched(engine: Engine, seen: list[str]) -> AsyncIterator[Health]:
+async def watched(engine: Harness, seen: list[str]) -> AsyncIterator[Health]:
     """The engine runs, and is looked at every ten seconds; every stall is noted in `seen`."""
 
     async def look() -> None:
@@ -27,15 +27,12 @@ async def watched(engine: Engine, seen: list[str]) -> AsyncIterator[Health]:
                 seen.append(stall)
 
     await engine.open()
-    health = Health(
-        crawl=engine.crawl, scheduler=engine.scheduler, committer=engine.committer, workers=engine.workers,
-        tally=engine.tally, clock=engine.clock, attempt_s=lambda: ANSWER_S,
-    )  # fmt: skip
+    health = engine.engine.health
     async with asyncio.TaskGroup() as group:
         crawling = group.create_task(engine.crawl.run())
         looking = group.create_task(look())
         yield health
-        engine.crawl.stop(StoppedBy.SIGNAL)
+        engine.crawl.drain(StoppedBy.SIGNAL)
         await crawling
         looking.cancel()
 
@@ -45,7 +42,7 @@ def test_a_crawl_with_nothing_to_do_is_alive() -> None:
 
     async def main() -> None:
         seen: list[str] = []
-        async with watched(Engine("https://a.test/", engine=DAEMON), seen):
+        async with watched(Harness("https://a.test/", engine=DAEMON), seen):
             await elapse(86_400.0)
         assert seen == []
 
@@ -57,7 +54,7 @@ def test_a_paused_crawl_is_alive() -> None:
 
     async def main() -> None:
         seen: list[str] = []
-        engine = Engine(*(f"https://a.test/{n}" for n in range(50)), engine=DAEMON)
+        engine = Harness(*(f"https://a.test/{n}" for n in range(50)), engine=DAEMON)
         async with watched(engine, seen):
             await elapse(5.0)
             engine.crawl.hold(True)
@@ -75,7 +72,7 @@ def test_an_answer_that_takes_its_time_is_waited_for() -> None:
 
     async def main() -> None:
         seen: list[str] = []
-        engine = Engine("https://a.test/", engine=DAEMON)
+        engine = Harness("https://a.test/", engine=DAEMON)
         engine.web.takes_s = lambda origin, task: ANSWER_S - 1.0
         async with watched(engine, seen):
             await elapse(4 * ANSWER_S)
@@ -89,7 +86,7 @@ def test_a_fetch_without_end_is_found() -> None:
 
     async def main() -> None:
         seen: list[str] = []
-        engine = Engine("https://a.test/", engine=DAEMON)
+        engine = Harness("https://a.test/", engine=DAEMON)
         engine.web.takes_s = lambda origin, task: 10 * ANSWER_S
         async with watched(engine, seen) as health:
             await elapse(ANSWER_S + OWN_WORK_S - 20.0)
@@ -106,7 +103,7 @@ def test_due_urls_that_nobody_hands_out_are_found() -> None:
 
     async def main() -> None:
         seen: list[str] = []
-        engine = Engine(*(f"https://a.test/{n}" for n in range(50)), engine=DAEMON)
+        engine = Harness(*(f"https://a.test/{n}" for n in range(50)), engine=DAEMON)
 
         async def stands_still() -> None:
             while not engine.scheduler.stopping:
@@ -126,7 +123,7 @@ def test_a_long_rest_is_no_standstill() -> None:
 
     async def main() -> None:
         seen: list[str] = []
-        engine = Engine("https://a.test/", "https://b.test/", engine=DAEMON)
+        engine = Harness("https://a.test/", "https://b.test/", engine=DAEMON)
 
         def other(origin: Origin, task: Task) -> Fetched:
             if origin.host == "b.test" and task.kind is TaskKind.ROBOTS:

@@ -9,10 +9,10 @@ import pytest
 from crawler.content.options import ContentOptions
 from crawler.core.enums import StoppedBy, TaskKind
 from crawler.core.models import BytesBody, Task
+from crawler.engine.options import EngineConfiguration
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import LARGE_AT_ONCE, READ_IN_THREAD_OVER, ResponseProcessor
-from crawler.fetch.options import FetchOptions
-from tests.support.engine import AT_ONCE, Engine, answer, page, run
+from tests.support.engine import AT_ONCE, Harness, answer, page, run
 
 ROOT = "https://a.test/"
 
@@ -31,7 +31,7 @@ def test_a_large_page_is_read_in_a_thread(body: bytes, fields: dict[str, str], i
     """The event loop has other connections to serve; what is coded counts for more than it looks."""
 
     async def main() -> None:
-        engine = Engine(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, body, **fields)})
+        engine = Harness(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, body, **fields)})
         read, threads = engine.reader.read, []
 
         def noting(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
@@ -52,8 +52,7 @@ def test_only_so_many_large_pages_are_read_at_once() -> None:
     async def main() -> None:
         large = page("/x") + b" " * READ_IN_THREAD_OVER
         urls = [f"https://h{n}.test/" for n in range(12)]
-        engine = Engine(*urls, politeness=AT_ONCE, web={url: answer(200, large) for url in urls})
-        engine.workers[:] = [_sharing(engine) for _ in engine.workers]
+        engine = Harness(*urls, politeness=AT_ONCE, web={url: answer(200, large) for url in urls})
         read, lock = engine.reader.read, threading.Lock()
         now = most = 0
 
@@ -77,25 +76,12 @@ def test_only_so_many_large_pages_are_read_at_once() -> None:
     run(main())
 
 
-def _sharing(engine: Engine) -> Any:
-    worker = engine.make_worker()
-    worker._large_pages = engine.large_pages
-    return worker
-
-
 def test_a_page_is_parsed_up_to_max_html() -> None:
     """A link at the limit's edge is cut with it; what is beyond is neither parsed nor counted, but its size is told."""
     head = b'<title>t</title><a href="/before">'
     text = head + b" " * 1_000 + b'<a href="/after">'
     for max_html, expected in ((len(text), ["/before", "/after"]), (1_000, ["/before"]), (20, [])):
-        reader = ResponseProcessor(
-            content=ContentOptions(max_html=max_html),
-            fetch=FetchOptions(),
-            token="x",
-            obey=True,
-            requisites=True,
-            seen=RecentKeys(10),
-        )
+        reader = ResponseProcessor(EngineConfiguration(content=ContentOptions(max_html=max_html)), seen=RecentKeys(10))
         task = Task(1, ROOT)
         reading, links = reader.read(task, answer(200, text))
         assert [link.url.removeprefix("https://a.test") for link in links] == expected
@@ -109,14 +95,7 @@ def test_max_html_counts_decoded_bytes() -> None:
     response = answer(200, gzip.compress(text, mtime=0), content_encoding="gzip")
     assert isinstance(response.payload, BytesBody)
     assert response.payload.size < 2_000
-    reader = ResponseProcessor(
-        content=ContentOptions(max_html=5_000),
-        fetch=FetchOptions(),
-        token="x",
-        obey=True,
-        requisites=True,
-        seen=RecentKeys(10),
-    )
+    reader = ResponseProcessor(EngineConfiguration(content=ContentOptions(max_html=5_000)), seen=RecentKeys(10))
     reading, links = reader.read(Task(1, ROOT), response)
     assert [link.url for link in links] == [ROOT + "before"]
     assert reading.page is not None

@@ -9,7 +9,7 @@ from crawler.core.enums import DenyReason, StoppedBy, TaskKind
 from crawler.core.models import FetchResult
 from crawler.core.options import ScopeOptions
 from crawler.engine.pages.url_list_policy import EAGER
-from tests.support.engine import Engine, answer, page, run
+from tests.support.engine import Harness, answer, page, run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"
@@ -38,11 +38,11 @@ def crawled(
     sitemaps: str = "named",
     scope: ScopeOptions | None = None,
     ends: StoppedBy = StoppedBy.EMPTY,
-) -> Engine:
+) -> Harness:
     """Crawl ROOT; what is not in `web` is an empty page, robots.txt is not there."""
 
-    async def main() -> Engine:
-        engine = Engine(ROOT, sitemaps=sitemaps, scope=scope)
+    async def main() -> Harness:
+        engine = Harness(ROOT, sitemaps=sitemaps, scope=scope)
         engine.web.pages = dict(web)
         engine.web.other = lambda _, task: answer(404 if task.kind is TaskKind.ROBOTS else 200)
         assert await engine.run() is ends
@@ -51,7 +51,7 @@ def crawled(
     return run(main())
 
 
-def kinds(engine: Engine) -> dict[str, str]:
+def kinds(engine: Harness) -> dict[str, str]:
     return {each.url: each.task.kind.value for each in engine.web.asked}
 
 
@@ -66,7 +66,7 @@ def test_a_sitemap_that_robots_txt_names_is_read_before_pages() -> None:
     assert engine.tally.pages == 3
     assert engine.host("a.test").fetched == 3
     assert [(link.url, link.reason) for link in engine.skipped] == [("https://b.test/w", DenyReason.CROSS_SITE)]
-    stored = {visited.settlement.task.url: visited.settlement for visited, _, _ in engine.stored}
+    stored = {visited.settlement.task.url: visited.settlement for visited, _, _ in engine.visits}
     x = stored["https://a.test/x"].task
     assert (x.source.value, x.depth, x.hop_path, x.via) == ("sitemap", 1, "MM", MAP)
     record = stored[MAP].record
@@ -186,7 +186,7 @@ def test_fifty_thousand_entries_leave_the_loop_free() -> None:
     body = urlset(*(f"/{n}" for n in range(20_000)), lastmod="2026-01-01")
 
     async def main() -> None:
-        engine = Engine(ROOT, scope=ScopeOptions(max_urls=3))
+        engine = Harness(ROOT, scope=ScopeOptions(max_urls=3))
         engine.web.pages = {ROBOTS: NAMES_MAP, MAP: xml(body)}
         engine.web.other = lambda _, task: answer(200)
         before = engine.loop.turns

@@ -9,8 +9,7 @@ from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import PROBE_S
 from crawler.engine.options import EngineOptions
-from tests.support.engine import Engine, answer, elapse, failed, page, run
-from tests.support.monitoring import monitor_of
+from tests.support.engine import Harness, answer, elapse, failed, page, run
 
 POLITE = PolitenessOptions(key="host", delay_s=1.0, address_delay_s=0.0, adaptive=False)
 BEGIN, END = 60.0, 1_860.0
@@ -19,9 +18,9 @@ HOSTS, PAGES = 12, 150
 
 def engine_with_outage(
     *errors: ErrorType, hosts: int = HOSTS, linger_s: float | None = 7_200.0, end: float = END
-) -> Engine:
+) -> Harness:
     """Hosts of many pages; from BEGIN to `end` nobody answers, and each request fails after two seconds."""
-    engine = Engine(
+    engine = Harness(
         *(f"https://h{n}.test/" for n in range(hosts)),
         politeness=POLITE,
         scope=ScopeOptions(hosts=("*.test",)),
@@ -88,7 +87,7 @@ def test_one_dead_host_among_others_is_no_outage() -> None:
         engine.web.other = some
         crawling = asyncio.ensure_future(engine.run())
         await elapse(150)
-        engine.crawl.stop()
+        engine.crawl.drain()
         await crawling
         assert engine.said("outage") == []
         assert engine.host("h0.test").turn.strikes > 1
@@ -115,7 +114,7 @@ def test_a_crawl_that_may_end_does_not_wait_for_ever() -> None:
         engine = engine_with_outage(ErrorType.CONNECT_TIMEOUT, linger_s=120.0, end=1e9)
         crawling = asyncio.ensure_future(engine.run())
         await elapse(BEGIN + 60)
-        assert monitor_of(engine).status().state == "outage"
+        assert engine.monitor.status().state == "outage"
         assert await crawling is StoppedBy.WAITING
         assert engine.clock.mono() < BEGIN + 200
 
@@ -127,7 +126,7 @@ def test_every_view_says_outage_while_one_lasts() -> None:
 
     async def main() -> None:
         engine = engine_with_outage(ErrorType.CONNECT_TIMEOUT)
-        monitor = monitor_of(engine)
+        monitor = engine.monitor
         crawling = asyncio.ensure_future(engine.run())
         await elapse(BEGIN + 60)
         found = monitor.status()

@@ -12,7 +12,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Frontier
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.engine import Engine, InThread, answer, elapse, page, run
+from tests.support.engine import Harness, InThread, answer, elapse, page, run
 from tests.support.memory_frontier import MemoryFrontier
 
 HOUR, DAY = 3_600.0, 86_400.0
@@ -20,9 +20,9 @@ POLITE = PolitenessOptions(delay_s=HOUR, address_delay_s=0.0, adaptive=False)
 LINKS = [f"/{folder}/{n}" for folder in ("a", "b", "c") for n in range(25)]
 
 
-def engine_on(frontier: Frontier, *texts: str) -> Engine:
+def engine_on(frontier: Frontier, *texts: str) -> Harness:
     """A host whose robots.txt says another of `texts` each day, and whose front page links to 75 pages."""
-    engine = Engine(
+    engine = Harness(
         "https://a.test/",
         politeness=POLITE,
         engine=EngineOptions(workers=4, linger_s=None, min_free=0),
@@ -45,7 +45,7 @@ def _days_pass_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("crawler.engine.crawl._CHECK_S", 600.0)
 
 
-def fetched(engine: Engine, folder: str) -> int:
+def fetched(engine: Harness, folder: str) -> int:
     return sum(f"a.test/{folder}/" in url for url in engine.web.urls)
 
 
@@ -77,7 +77,7 @@ def test_a_new_disallow_denies_what_is_queued_and_its_end_brings_it_back(frontie
         assert fetched(engine, "a") > 20
         assert engine.host("a.test").queued == totals.queued
         await elapse(5 * DAY)
-        engine.crawl.stop()
+        engine.crawl.drain()
         await crawling
         assert fetched(engine, "a") == fetched(engine, "b") == 25
         assert fetched(engine, "c") < 25
@@ -113,7 +113,7 @@ def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
         again = engine_on(frontier, "User-agent: *\n")
         crawling = asyncio.ensure_future(again.run())
         await elapse(3 * DAY)
-        again.crawl.stop()
+        again.crawl.drain()
         await crawling
         assert fetched(again, "a") == denied
         assert (await again.frontier.open()).unswept == ()
@@ -138,7 +138,7 @@ def test_a_host_that_cannot_be_judged_waits() -> None:
         assert engine.rejudger.is_idle
         assert engine.said("rejudged") == []
         assert await engine.frontier.sweep_mark(host.id) == 1
-        engine.crawl.stop()
+        engine.crawl.drain()
         await crawling
         await engine.close()
 

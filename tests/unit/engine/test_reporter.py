@@ -8,7 +8,7 @@ import pytest
 from crawler.core.enums import Source
 from crawler.core.models import Task
 from crawler.engine.monitoring.event_log import EventLog
-from crawler.engine.pages.worker import Visited
+from crawler.engine.observer import Visited
 from crawler.obs.logs import Logs
 from tests.support.fetching import FakeClock
 from tests.support.frontiers import answer, visit
@@ -38,7 +38,7 @@ def test_seeds_that_all_got_an_http_error_are_remembered(
     statuses: tuple[int, ...], refused: tuple[str, ...], tmp_path: Path
 ) -> None:
     """Unless one of them was served; links do not count."""
-    reporter = EventLog(cast(Logs, _Logs()), FakeClock(), tmp_path, min_free=0, in_flight=lambda: 0)
+    reporter = EventLog(cast(Logs, _Logs()), FakeClock(), tmp_path, min_free=0)
     tasks = [Task(id=n + 1, url=f"https://e.org/{n}") for n in range(len(statuses))]
     for task, status in zip(tasks, statuses, strict=True):
         reporter.stored(_visited(task, status), 0, None)

@@ -14,7 +14,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.pages import revisits
 from crawler.engine.pages.recent_urls import InLinks
 from crawler.frontier.base import Frontier
-from tests.support.engine import EPOCH, POLITE, Asked, Engine, answer, page, run
+from tests.support.engine import EPOCH, POLITE, Asked, Harness, answer, page, run
 from tests.support.memory_frontier import MemoryFrontier
 
 ROOT = "https://a.test/"
@@ -36,11 +36,11 @@ def world(
     days: float,
     sitemaps: str = "named",
     scope: ScopeOptions | None = None,
-) -> Engine:
+) -> Harness:
     """Crawl ROOT for so many days. `answers` maps a URL to an answer, or a function of the day and the task."""
 
-    async def main() -> Engine:
-        engine = Engine(
+    async def main() -> Harness:
+        engine = Harness(
             ROOT, engine=replace(RUN, max_duration_s=days * DAY), recrawl=recrawl, sitemaps=sitemaps, scope=scope
         )
 
@@ -57,7 +57,7 @@ def world(
     return run(main())
 
 
-def visits(engine: Engine, url: str) -> list[Asked]:
+def visits(engine: Harness, url: str) -> list[Asked]:
     return [each for each in engine.web.asked if each.url == url]
 
 
@@ -88,7 +88,7 @@ def test_a_page_is_visited_again_and_a_change_is_found() -> None:
     assert min(gaps) >= 6 * HOUR
     assert engine.host("a.test").fetched == 5  # a revisit is no new URL
     assert engine.tally.life.urls_fetched == 5
-    leaves = [v.settlement for v, _, _ in engine.stored if v.settlement.task.url == f"{ROOT}0"]
+    leaves = [v.settlement for v, _, _ in engine.visits if v.settlement.task.url == f"{ROOT}0"]
     assert len(leaves) > 2
     assert [s.record is not None and s.record.page is not None for s in leaves] == [True] + [False] * (len(leaves) - 1)
     assert {s.state for s in leaves} == {UrlState.DONE}
@@ -141,7 +141,7 @@ def test_gone_is_believed_slowly_and_forgiven() -> None:
     first = next(i for i, each in enumerate(asked) if each.result.head.status_code == 404)  # type: ignore[union-attr]
     gaps = [(later.begin - earlier.begin) / DAY for earlier, later in pairwise(asked[first : first + 6])]
     assert gaps[:5] == pytest.approx([1, 3, 7, 14, 28], rel=0.06)
-    settled = [v.settlement for v, _, _ in engine.stored if v.settlement.task.url == f"{ROOT}x"]
+    settled = [v.settlement for v, _, _ in engine.visits if v.settlement.task.url == f"{ROOT}x"]
     counts = [s.history.gone_count for s in settled if s.history is not None]
     assert max(counts) == 5
     assert counts[-1] == 0
@@ -158,7 +158,7 @@ def test_a_transient_error_is_nothing_against_a_page() -> None:
         return answer(500) if 2 < day < 5 else answer(200, b"<p>here")
 
     engine = world({ROOT: root}, OFTEN, days=8)
-    settled = [v.settlement for v, _, _ in engine.stored if v.settlement.task.url == ROOT]
+    settled = [v.settlement for v, _, _ in engine.visits if v.settlement.task.url == ROOT]
     assert {s.history.gone_count for s in settled if s.history is not None} == {0}
     bad = [each.begin for each in visits(engine, ROOT) if 2 < each.begin / DAY < 5]
     assert 12 <= len(bad) <= 16  # four attempts a day
@@ -203,15 +203,15 @@ def test_a_crawl_that_ends_does_not_wait_for_revisits() -> None:
     """They are nothing left to do; the next run with recrawl goes on with them."""
 
     async def main() -> None:
-        engine = Engine(ROOT, recrawl=OFTEN)
+        engine = Harness(ROOT, recrawl=OFTEN)
         engine.web.other = lambda _, task: answer(200) if task.url == ROOT else answer(404)
         assert await engine.run() is StoppedBy.EMPTY
         assert engine.settled == {ROOT: "done"}
-        again = Engine(ROOT, frontier=engine.frontier, recrawl=OFTEN, engine=replace(RUN, max_duration_s=DAY))
+        again = Harness(ROOT, frontier=engine.frontier, recrawl=OFTEN, engine=replace(RUN, max_duration_s=DAY))
         again.web.other = engine.web.other
         await again.run()
         assert again.web.page_urls.count(ROOT) >= 2
-        never = Engine(ROOT, frontier=engine.frontier, engine=replace(RUN, max_duration_s=DAY))
+        never = Harness(ROOT, frontier=engine.frontier, engine=replace(RUN, max_duration_s=DAY))
         never.web.other = engine.web.other
         await never.run()
         assert never.web.page_urls == []
@@ -246,10 +246,10 @@ def test_what_is_learnt_is_kept_either_way(enabled: bool) -> None:
     """A first visit's date is what a later revisit record refers to."""
 
     async def main() -> None:
-        engine = Engine(ROOT, recrawl=RecrawlOptions(enabled=enabled))
+        engine = Harness(ROOT, recrawl=RecrawlOptions(enabled=enabled))
         engine.web.other = lambda _, task: answer(200, b"x")
         await engine.run()
-        settlement = next(v.settlement for v, _, _ in engine.stored if v.settlement.task.url == ROOT)
+        settlement = next(v.settlement for v, _, _ in engine.visits if v.settlement.task.url == ROOT)
         assert settlement.history is not None
         assert settlement.history.changed_at == EPOCH
         assert (settlement.next_at is not None) is enabled
@@ -260,11 +260,11 @@ def test_what_is_learnt_is_kept_either_way(enabled: bool) -> None:
 # -- over restarts
 
 
-def ran(frontier: Frontier, recrawl: RecrawlOptions, answers: dict[str, object], *, days: float) -> Engine:
+def ran(frontier: Frontier, recrawl: RecrawlOptions, answers: dict[str, object], *, days: float) -> Harness:
     """One run of so many days on a store that others go on with."""
 
-    async def main() -> Engine:
-        engine = Engine(
+    async def main() -> Harness:
+        engine = Harness(
             ROOT, engine=replace(RUN, max_duration_s=days * DAY), recrawl=recrawl, frontier=frontier, politeness=POLITE
         )
         engine.web.other = lambda origin, task: answers.get(task.url, answer(404))  # type: ignore[assignment, return-value]
@@ -337,6 +337,6 @@ def test_in_links_counted_before_a_restart_count_after_it() -> None:
     assert any(counted)
     again = ran(frontier, yearly, answers, days=40)
     assert again.revisits.in_links.dump() != counted
-    learned = [v.settlement for v, _, _ in again.stored if v.settlement.task.url == ROOT and v.settlement.history]
+    learned = [v.settlement for v, _, _ in again.visits if v.settlement.task.url == ROOT and v.settlement.history]
     assert learned[0].history is not None
     assert learned[0].history.in_links > 0

@@ -15,7 +15,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.pages import robots
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.engine import EPOCH, POLITE, TOKEN, Engine, InThread, answer, failed, page, run
+from tests.support.engine import EPOCH, POLITE, TOKEN, Harness, InThread, answer, failed, page, run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"
@@ -131,17 +131,17 @@ def test_a_good_answer_ends_the_count() -> None:
 # -- in a crawl
 
 
-def crawl(robots: list[FetchResult], *, lasts_s: float = 200_000.0, linger_s: float = 100_000.0) -> Engine:
-    async def main() -> Engine:
+def crawl(robots: list[FetchResult], *, lasts_s: float = 200_000.0, linger_s: float = 100_000.0) -> Harness:
+    async def main() -> Harness:
         options = EngineOptions(workers=4, min_free=0, linger_s=linger_s, max_duration_s=lasts_s)
-        engine = Engine(ROOT, web={ROBOTS: robots, ROOT: answer(200, page())}, engine=options)
+        engine = Harness(ROOT, web={ROBOTS: robots, ROOT: answer(200, page())}, engine=options)
         engine.stopped_by = await engine.run()  # type: ignore[attr-defined]
         return engine
 
     return run(main())
 
 
-def asked_at(engine: Engine) -> list[float]:
+def asked_at(engine: Harness) -> list[float]:
     return [one.called for one in engine.web.asked if one.url == ROBOTS]
 
 
@@ -196,7 +196,7 @@ def test_five_redirects_of_robots_txt_are_followed(hops: int, allowed: bool) -> 
         for n in range(1, hops):
             web[f"https://b{n}.test/r"] = answer(302, location=f"https://b{n + 1}.test/r")
         web[f"https://b{hops}.test/r"] = rules
-        engine = Engine(ROOT, web=dict(web))
+        engine = Harness(ROOT, web=dict(web))
         await engine.run()
         assert engine.web.page_urls == ([ROOT] if allowed else [])
         assert len(engine.web.urls) == min(hops, 5) + 1 + allowed
@@ -210,7 +210,7 @@ def test_a_redirect_of_robots_txt_to_a_busy_host_rests_that_one() -> None:
     """429 there concerns its key; ours waits for it and then asks from the beginning."""
 
     async def main() -> None:
-        engine = Engine(ROOT)
+        engine = Harness(ROOT)
         engine.web.pages = {
             ROBOTS: answer(301, location="https://b.test/robots.txt"),
             "https://b.test/robots.txt": [answer(429, retry_after="100"), answer(404)],
@@ -228,7 +228,7 @@ def test_robots_ignored_is_not_asked_for() -> None:
     """politeness.robots = "ignore"."""
 
     async def main() -> None:
-        engine = Engine(ROOT, politeness=replace(POLITE, robots="ignore"))
+        engine = Harness(ROOT, politeness=replace(POLITE, robots="ignore"))
         await engine.run()
         assert engine.web.urls == [ROOT]
 
@@ -247,8 +247,8 @@ def test_rules_that_were_let_go_are_read_again_before_a_page_is_judged(tmp_path:
 
     async def main() -> None:
         names = [f"h{n}.test" for n in range(4)]
-        engine = Engine(*(f"https://{name}/" for name in names), frontier=InThread(SqliteFrontier(tmp_path / "db")))
-        engine.rules._budget = 1
+        engine = Harness(*(f"https://{name}/" for name in names), frontier=InThread(SqliteFrontier(tmp_path / "db")))
+        engine.admission.rules._budget = 1
         for n, name in enumerate(names):
             links = [f"/{m}" for m in range(4)]
             engine.web.pages[f"https://{name}/"] = answer(200, page(*links))

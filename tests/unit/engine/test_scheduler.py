@@ -1,6 +1,7 @@
 """The scheduler: whose turn it is, in what order, and that nobody is forgotten or asked in a circle."""
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +16,7 @@ from crawler.core.politeness import CLOCK_GUARD_S, address_delay, address_width,
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import AuxiliaryRequest
 from crawler.frontier.base import FrontierFull
-from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run, seed
+from tests.support.engine import AT_ONCE, POLITE, Harness, answer, elapse, failed, page, run, seed
 from tests.support.memory_frontier import MemoryFrontier
 
 OPTIONS = EngineOptions(workers=8, linger_s=600.0, min_free=0)
@@ -37,9 +38,11 @@ def test_within_a_host_priority_then_depth_then_age_decide() -> None:
 
     async def main() -> None:
         urls = [("late", 0, 1), ("deep", 0, 2), ("first", -1, 9), ("last", 1, 0), ("later", 0, 1)]
-        seeds = (seed(f"https://a.test/{name}", priority=p, depth=d) for name, p, d in urls)
-        engine = Engine(*seeds)
-        await engine.run()
+        engine = Harness(scope=ScopeOptions(hosts=("a.test",)))
+        await engine.open()
+        found = [seed(f"https://a.test/{name}", priority=p, depth=d) for name, p, d in urls]
+        engine.scheduler.stored(await engine.frontier.add(found, now=engine.clock.now()))
+        await engine.crawl.run()
         assert engine.web.page_urls == [f"https://a.test/{name}" for name in ("first", "late", "later", "deep", "last")]
 
     run(main())
@@ -49,7 +52,7 @@ def test_hosts_of_one_key_take_turns() -> None:
     """A host with a thousand URLs keeps its neighbours waiting for one request, not for a thousand."""
 
     async def main() -> None:
-        engine = Engine("https://huge.a.test/", "https://small.a.test/", "https://tiny.a.test/")
+        engine = Harness("https://huge.a.test/", "https://small.a.test/", "https://tiny.a.test/")
         engine.web.pages = {
             "https://huge.a.test/": answer(200, numbered(60)),
             "https://small.a.test/": answer(200, numbered(4)),
@@ -65,7 +68,7 @@ def test_at_delay_0_a_huge_host_does_not_starve_small_ones() -> None:
     """Neither with every worker busy, nor while the store is asked for more."""
 
     async def main() -> None:
-        engine = Engine(
+        engine = Harness(
             "https://huge.test/",
             *(f"https://h{n}.test/" for n in range(20)),
             politeness=AT_ONCE,
@@ -85,7 +88,7 @@ def test_under_full_load_the_store_is_still_asked() -> None:
 
     async def main() -> None:
         huge = [f"https://huge{n}.test/" for n in range(4)]
-        engine = Engine(*huge, politeness=AT_ONCE, engine=replace(OPTIONS, workers=2, lease_size=4))
+        engine = Harness(*huge, politeness=AT_ONCE, engine=replace(OPTIONS, workers=2, lease_size=4))
         engine.web.pages = {url: answer(200, numbered(400)) for url in huge}
         engine.web.pages[f"{huge[0]}001"] = answer(200, page("https://late.test/"))
         engine.admission.scope = engine.admission.scope.with_host("late.test")
@@ -105,7 +108,7 @@ def test_under_a_delay_one_request_of_a_key_is_out_and_the_next_waits() -> None:
 
     async def main() -> None:
         politeness = replace(POLITE, connections_per_host=4)
-        engine = Engine("https://a.test/", "https://b.a.test/", politeness=politeness)
+        engine = Harness("https://a.test/", "https://b.a.test/", politeness=politeness)
         engine.web.pages = {"https://a.test/": answer(200, numbered(5))}
         await engine.run()
         asked = engine.web.asked
@@ -122,7 +125,7 @@ def test_at_delay_0_leases_are_runs_and_a_host_has_so_many(width: int) -> None:
 
     async def main() -> None:
         politeness = replace(AT_ONCE, connections_per_host=width)
-        engine = Engine("https://a.test/", politeness=politeness, engine=replace(OPTIONS, lease_size=5))
+        engine = Harness("https://a.test/", politeness=politeness, engine=replace(OPTIONS, lease_size=5))
         engine.web.pages = {"https://a.test/": answer(200, numbered(100))}
         engine.web.other = ok
         sizes, most = [], 0
@@ -146,7 +149,7 @@ def test_while_all_workers_have_hosts_of_their_own_none_takes_a_second_connectio
     async def main() -> None:
         hosts = [f"https://h{n}.test/" for n in range(8)]
         politeness = replace(AT_ONCE, connections_per_host=4, connections_per_address=64, robots="ignore")
-        engine = Engine(*hosts, politeness=politeness, engine=replace(OPTIONS, workers=8, lease_size=2))
+        engine = Harness(*hosts, politeness=politeness, engine=replace(OPTIONS, workers=8, lease_size=2))
         engine.web.pages = {url: answer(200, numbered(40)) for url in hosts}
         engine.web.other = ok
         busiest_of_many, busiest_of_one, settled = 0, 0, 0
@@ -175,7 +178,7 @@ def test_an_address_delay_makes_runs_of_one() -> None:
     """A longer one would only be sent back."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", politeness=replace(AT_ONCE, address_delay_s=0.5))
+        engine = Harness("https://a.test/", politeness=replace(AT_ONCE, address_delay_s=0.5))
         engine.web.pages = {"https://a.test/": answer(200, numbered(9))}
         engine.web.other = ok
         await engine.run()
@@ -190,13 +193,14 @@ def test_a_push_back_holds_for_every_lease_that_is_out() -> None:
     """At delay 0 several connections are at work: none of them sends another request."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", "https://b.a.test/", politeness=AT_ONCE)
+        engine = Harness("https://a.test/", "https://b.a.test/", politeness=AT_ONCE)
         engine.web.pages = {
             "https://a.test/": answer(200, numbered(200)),
             "https://a.test/040": [answer(429, retry_after="60"), answer(200)],
         }
         engine.web.other = ok
-        engine.web.takes_s = lambda origin, task: engine.rng.uniform(0.05, 0.15)
+        rng = random.Random(1)
+        engine.web.takes_s = lambda origin, task: rng.uniform(0.05, 0.15)
         assert await engine.run() is StoppedBy.EMPTY
         at = next(one.end for one in engine.web.asked if one.url.endswith("/040"))
         assert not [one for one in engine.web.asked if at <= one.called < at + 60]
@@ -210,7 +214,7 @@ def test_a_crawl_delay_learnt_late_holds_for_leases_that_are_out() -> None:
     """A neighbour's robots.txt sets the pace of the whole key, at once."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", politeness=AT_ONCE)
+        engine = Harness("https://a.test/", politeness=AT_ONCE)
         engine.web.pages = {
             "https://a.test/": answer(200, page("https://b.a.test/", *(f"/{n}" for n in range(80)))),
             "https://b.a.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 10"),
@@ -233,7 +237,7 @@ def test_a_crawl_delay_counts_from_the_robots_txt_that_told_it() -> None:
     """The first page too waits for it."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", politeness=AT_ONCE)
+        engine = Harness("https://a.test/", politeness=AT_ONCE)
         engine.web.pages = {"https://a.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 10")}
         await engine.run()
         robots, first = engine.web.asked
@@ -249,7 +253,7 @@ def test_robots_txt_is_asked_first_and_nothing_else_before_its_verdict() -> None
     """Even at delay 0, with many connections."""
 
     async def main() -> None:
-        engine = Engine(*(f"https://a.test/{n}" for n in range(30)), politeness=AT_ONCE)
+        engine = Harness(*(f"https://a.test/{n}" for n in range(30)), politeness=AT_ONCE)
         engine.web.takes_s = lambda origin, task: 5.0 if task.kind is TaskKind.ROBOTS else 0.1
         engine.web.other = ok
         await engine.run()
@@ -264,7 +268,7 @@ def test_a_redirected_robots_txt_is_asked_on_the_other_keys_patience() -> None:
     """In its turn there, while the host that it is for waits."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", "https://b.test/")
+        engine = Harness("https://a.test/", "https://b.test/")
         engine.web.pages = {"https://a.test/robots.txt": answer(301, location="https://b.test/robots.txt")}
         await engine.run()
         asked = [one for one in engine.web.asked if one.origin.host == "b.test"]
@@ -281,7 +285,7 @@ def test_robots_txt_is_asked_again_when_its_time_is_over() -> None:
     """And pages wait for the new verdict."""
 
     async def main() -> None:
-        engine = Engine(*(f"https://a.test/{n}" for n in range(4)))
+        engine = Harness(*(f"https://a.test/{n}" for n in range(4)))
 
         def age(origin: Origin, task: Task) -> None:
             host = engine.host("a.test")
@@ -299,7 +303,7 @@ def test_an_errand_that_meets_a_shut_address_does_not_go_in_circles() -> None:
     """It waits in the address's line and is asked exactly once more."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", "https://b.test/", politeness=replace(POLITE, address_delay_s=1.0))
+        engine = Harness("https://a.test/", "https://b.test/", politeness=replace(POLITE, address_delay_s=1.0))
         engine.web.takes_s = lambda origin, task: 50.0 if origin.host == "a.test" else 0.1
         await engine.run()
         assert engine.web.shut <= 4
@@ -313,7 +317,7 @@ def test_an_errand_does_not_wait_for_the_errand_of_a_host_that_rests() -> None:
     """A robots.txt that broke once may be asked after its rest; its neighbours are asked meanwhile."""
 
     async def main() -> None:
-        engine = Engine("https://bad.a.test/", "https://good.a.test/")
+        engine = Harness("https://bad.a.test/", "https://good.a.test/")
         engine.web.pages = {"https://bad.a.test/robots.txt": failed(ErrorType.CONNECT_REFUSED)}
         engine.crawl._options = replace(OPTIONS, max_duration_s=30.0)
         await engine.run()
@@ -329,7 +333,7 @@ def test_an_errand_waits_while_its_host_rests() -> None:
     """Also one that was begun before: other connections of the host may have broken meanwhile."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", "https://b.a.test/", politeness=AT_ONCE)
+        engine = Harness("https://a.test/", "https://b.a.test/", politeness=AT_ONCE)
         await engine.open()
         host = engine.host("a.test")
         host.robots_pending = True
@@ -352,7 +356,7 @@ def test_where_a_redirected_robots_txt_lives_is_not_where_its_host_lives() -> No
     """The host's pages do not wait for that address."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", "https://b.test/", politeness=replace(POLITE, address_delay_s=50.0))
+        engine = Harness("https://a.test/", "https://b.test/", politeness=replace(POLITE, address_delay_s=50.0))
         engine.web.addresses = {"a.test": "192.0.2.7"}
         engine.web.pages = {"https://a.test/robots.txt": answer(301, location="https://b.test/robots.txt")}
         await engine.run()
@@ -369,7 +373,7 @@ def test_many_hosts_on_one_address_are_asked_one_after_the_other_without_a_gap()
     """Who waits is called in turn: nobody polls, and no time is lost between two of them."""
 
     async def main() -> None:
-        engine = Engine(*(f"https://h{n}.test/" for n in range(150)), politeness=replace(POLITE, address_delay_s=0.25))
+        engine = Harness(*(f"https://h{n}.test/" for n in range(150)), politeness=replace(POLITE, address_delay_s=0.25))
         await engine.run()
         asked = engine.web.asked
         gaps = [after.begin - before.end for before, after in pairwise(asked)]
@@ -387,7 +391,7 @@ def test_a_shut_address_holds_up_nobody_else() -> None:
 
     async def main() -> None:
         politeness = replace(POLITE, address_delay_s=0.25)
-        engine = Engine(
+        engine = Harness(
             "https://slow.test/",
             "https://beside.test/",
             *(f"https://h{n}.test/" for n in range(5)),
@@ -409,7 +413,7 @@ def test_as_many_are_called_as_have_left() -> None:
     async def main() -> None:
         politeness = replace(AT_ONCE, connections_per_host=1, connections_per_address=4, key="host", robots="ignore")
         seeds = [f"https://h{n}.test/" for n in range(40)]
-        engine = Engine(*seeds, politeness=politeness, engine=replace(OPTIONS, workers=40))
+        engine = Harness(*seeds, politeness=politeness, engine=replace(OPTIONS, workers=40))
         await engine.run()
         assert len(engine.web.asked) == 40
         assert max(one.end for one in engine.web.asked) < 40 / 4 * 0.1 + 0.05
@@ -424,7 +428,7 @@ def test_a_waiting_url_is_asked_when_it_is_due() -> None:
     """Not before, and not much later, though nothing else happens."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/")
+        engine = Harness("https://a.test/")
         engine.web.pages = {
             "https://a.test/": [answer(200, truncated=None, error_type=ErrorType.READ_TIMEOUT), answer(200)]
         }
@@ -454,7 +458,7 @@ def test_a_full_disk_stops_no_promotion_and_no_fill_for_good() -> None:
 
     async def main() -> None:
         store = FullStore()
-        engine = Engine("https://a.test/", "https://b.test/", frontier=store)
+        engine = Harness("https://a.test/", "https://b.test/", frontier=store)
         engine.web.pages = {
             "https://a.test/": [answer(503), answer(200, numbered(20))],
             "https://b.test/": answer(200, numbered(20)),
@@ -483,7 +487,7 @@ def test_what_a_lease_did_not_do_goes_back_to_the_front_once() -> None:
     """Broken off in the middle, the run begins again where it broke off."""
 
     async def main() -> None:
-        engine = Engine(
+        engine = Harness(
             *(f"https://a.test/{n:02}" for n in range(12)), politeness=replace(AT_ONCE, connections_per_host=1)
         )
         engine.web.pages = {"https://a.test/03": [answer(503, retry_after="9"), answer(200)]}
@@ -498,7 +502,7 @@ def test_stop_takes_back_what_waits_in_the_queue() -> None:
     """Nothing is handed out any more, and no place stays taken."""
 
     async def main() -> None:
-        engine = Engine(
+        engine = Harness(
             *(f"https://h{n}.test/" for n in range(8)), engine=replace(OPTIONS, workers=4), politeness=AT_ONCE
         )
         await engine.open()
@@ -506,11 +510,11 @@ def test_stop_takes_back_what_waits_in_the_queue() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.scheduler.run())
             await elapse(1.0)
-            assert engine.queue.full()
+            assert engine.scheduler.queue.full()
             engine.scheduler.stop()
             await elapse(1.0)
-            while not engine.queue.empty():  # one that was being put just then comes after: workers hand it back
-                lease = engine.queue.get_nowait()
+            while not engine.scheduler.queue.empty():  # one that is put just then: workers hand it back
+                lease = engine.scheduler.queue.get_nowait()
                 engine.scheduler.lease_ended(lease, unfinished=lease.tasks, began=False)
         assert engine.scheduler.leases_out == {}
         assert engine.books.reserved == 0
@@ -529,7 +533,9 @@ def test_max_urls_is_met_exactly(limit: int, politeness: PolitenessOptions) -> N
     """Refusals by robots.txt do not count, nor do retries, nor robots.txt itself."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", "https://b.test/", politeness=politeness, scope=ScopeOptions(max_urls=limit))
+        engine = Harness(
+            "https://a.test/", "https://b.test/", politeness=politeness, scope=ScopeOptions(max_urls=limit)
+        )
         engine.web.pages = {
             "https://a.test/robots.txt": answer(200, b"User-agent: *\nDisallow: /00"),
             "https://a.test/": answer(200, numbered(30)),
@@ -548,7 +554,7 @@ def test_max_urls_per_host_is_met_exactly_by_each() -> None:
     """With refusals giving places back."""
 
     async def main() -> None:
-        engine = Engine(
+        engine = Harness(
             "https://a.test/", "https://b.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls_per_host=12)
         )
         engine.web.pages = {
@@ -568,7 +574,7 @@ def test_a_retry_goes_ahead_although_the_limit_is_reached() -> None:
     """Its URL was counted already; it may stand behind others that may not go any more."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", scope=ScopeOptions(max_urls=3))
+        engine = Harness("https://a.test/", scope=ScopeOptions(max_urls=3))
         engine.web.pages = {
             "https://a.test/": answer(200, numbered(9)),
             "https://a.test/000": [answer(503), answer(200)],
@@ -584,7 +590,7 @@ def test_places_that_a_resting_host_gives_back_are_used_by_others() -> None:
     """A limit is met although one host rests for longer than the crawl waits."""
 
     async def main() -> None:
-        engine = Engine("https://a.test/", "https://b.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls=20))
+        engine = Harness("https://a.test/", "https://b.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls=20))
         engine.web.pages = {
             "https://a.test/": answer(200, numbered(40)),
             "https://b.test/": answer(200, numbered(40)),
@@ -602,13 +608,13 @@ def test_depth_found_by_any_way_is_never_asked_twice() -> None:
 
     async def main() -> None:
         names = [f"/{n:03}" for n in range(30)]
-        engine = Engine("https://a.test/", politeness=AT_ONCE)
+        engine = Harness("https://a.test/", politeness=AT_ONCE)
         every: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(200, page("/", *names))  # noqa: E731
         engine.web.other = every
         engine.web.pages = {"https://a.test/robots.txt": answer(404)}
         await engine.run()
         assert sorted(engine.web.page_urls) == sorted(f"https://a.test{name}" for name in ("/", *names))
-        assert engine.stored[1][0].settlement.task.source is Source.SEED
+        assert engine.visits[1][0].settlement.task.source is Source.SEED
 
     run(main())
 
@@ -630,7 +636,7 @@ def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
     takes_s = 0.05
 
     async def main() -> None:
-        engine = Engine(
+        engine = Harness(
             *(f"https://{name}/" for name in names),
             politeness=politeness,
             traps=TrapOptions(detect="off"),  # all pages are alike
@@ -646,7 +652,7 @@ def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
         engine.web.takes_s = lambda origin, task: takes_s
         crawling = asyncio.ensure_future(engine.run())
         await elapse(60 if delay_s == address_delay_s == 0 else 120)
-        engine.crawl.stop()
+        engine.crawl.drain()
         await crawling
         turns = Counter(one.origin.host for one in engine.web.asked if one.begin > 20)
         by_key = Counter({politeness_key(name, politeness): 0 for name in names})

@@ -25,7 +25,8 @@ from crawler.frontier.base import Batch, BlockedHost, Receipt
 from crawler.obs.events import COMMON, Event, problems
 from tests.support.engine import (
     AT_ONCE,
-    Engine,
+    NO_CONNECTIONS,
+    Harness,
     LoopClock,
     QuickFrontier,
     answer,
@@ -34,16 +35,15 @@ from tests.support.engine import (
     run,
     virtual_loop,
 )
-from tests.support.monitoring import NO_CONNECTIONS, monitor_of
 from tests.support.trapsite import TrapSite
 
 DAEMON = EngineOptions(workers=8, linger_s=None, min_free=0, drain_s=5.0)
 ROOT = "https://a.test/"
 
 
-def site(pages: int, *seeds: str) -> Engine:
+def site(pages: int, *seeds: str) -> Harness:
     """A page that links to so many others of its host, in a crawl that does not end by itself."""
-    engine = Engine(ROOT, *seeds, engine=DAEMON, web={ROOT: answer(200, page(*(f"/{n}" for n in range(pages))))})
+    engine = Harness(ROOT, *seeds, engine=DAEMON, web={ROOT: answer(200, page(*(f"/{n}" for n in range(pages))))})
     engine.web.other = lambda origin, task: answer(404 if task.kind is TaskKind.ROBOTS else 200, page())
     return engine
 
@@ -54,7 +54,7 @@ async def sampled(monitor: Monitor) -> None:
         await asyncio.sleep(SAMPLE_S)
 
 
-async def watched(engine: Engine, monitor: Monitor, *after_s: float) -> list[Status]:
+async def watched(engine: Harness, monitor: Monitor, *after_s: float) -> list[Status]:
     """The status after so many seconds each, of a crawl that is then stopped."""
     await engine.open()
     crawling = asyncio.ensure_future(engine.crawl.run())
@@ -63,7 +63,7 @@ async def watched(engine: Engine, monitor: Monitor, *after_s: float) -> list[Sta
     for seconds in after_s:
         await elapse(seconds - engine.clock.mono())
         seen.append(monitor.status())
-    engine.crawl.stop(StoppedBy.SIGNAL)
+    engine.crawl.drain(StoppedBy.SIGNAL)
     await crawling
     sampling.cancel()
     with suppress(asyncio.CancelledError):
@@ -87,8 +87,8 @@ def test_all_views_of_one_instant_agree() -> None:
     async def main() -> None:
         engine = site(200, *(f"https://b.test/{n}" for n in range(5)))
         engine.web.takes_s = lambda origin, task: 0.5
-        engine.books.blocks.add(BlockedHost("b.test", "host", 0.0, ""))
-        (status,) = await watched(engine, monitor_of(engine), 60.9)
+        await engine.frontier.block(BlockedHost("b.test", "host", 0.0, ""))
+        (status,) = await watched(engine, engine.monitor, 60.9)
         told: dict[str, Any] = orjson.loads(orjson.dumps(status.as_json()))
         progress, metrics = status.as_progress(), metrics_of(status)
         console = Console(file=io.StringIO(), width=200, color_system=None)
@@ -136,7 +136,7 @@ def test_the_state_follows_the_crawl() -> None:
 
     async def main() -> None:
         engine = site(30)
-        monitor = monitor_of(engine)
+        monitor = engine.monitor
         await engine.open()
         crawling = asyncio.ensure_future(engine.crawl.run())
 
@@ -167,7 +167,7 @@ def test_the_state_follows_the_crawl() -> None:
         await elapse(100.0)
         assert now() == ("idle", "empty")
         assert monitor.status().sentence == "nothing to do: no URL is queued"
-        engine.crawl.stop(StoppedBy.SIGNAL)
+        engine.crawl.drain(StoppedBy.SIGNAL)
         assert now()[0] == "draining"
         await crawling
         assert now()[0] == "draining"
@@ -188,7 +188,7 @@ def test_a_crawl_that_tries_suspects_is_not_idle() -> None:
 
     async def main() -> None:
         trap = TrapSite()
-        engine = Engine(
+        engine = Harness(
             ROOT, politeness=AT_ONCE, scope=ScopeOptions(max_depth=None), engine=DAEMON, frontier=SlowStore()
         )
 
@@ -196,7 +196,7 @@ def test_a_crawl_that_tries_suspects_is_not_idle() -> None:
             return answer(404) if task.kind is TaskKind.ROBOTS else trap.answer(task.url.removeprefix(ROOT[:-1]))
 
         engine.web.other = answers
-        monitor = monitor_of(engine)
+        monitor = engine.monitor
         await engine.open()
         crawling = asyncio.ensure_future(engine.crawl.run())
         seen: list[tuple[float, CrawlState, bool]] = []
@@ -204,7 +204,7 @@ def test_a_crawl_that_tries_suspects_is_not_idle() -> None:
             await elapse(0.04)
             host = engine.host("a.test")
             seen.append((engine.clock.mono(), monitor.status().state, host.has_suspects))
-        engine.crawl.stop(StoppedBy.SIGNAL)
+        engine.crawl.drain(StoppedBy.SIGNAL)
         await crawling
         last = engine.web.asked[-1].end
         assert any(has_suspects for at, _, has_suspects in seen if at < last)
@@ -218,9 +218,9 @@ def test_what_is_in_flight_is_told_with_its_stage_and_age() -> None:
     """The oldest first; a request that no connection carries yet is connecting."""
 
     async def main() -> None:
-        engine = Engine(ROOT, "https://b.test/", politeness=AT_ONCE, engine=DAEMON)
+        engine = Harness(ROOT, "https://b.test/", politeness=AT_ONCE, engine=DAEMON)
         engine.web.takes_s = lambda origin, task: 9.0 if origin.host == "a.test" else 4.0
-        (status,) = await watched(engine, monitor_of(engine), 5.0)
+        (status,) = await watched(engine, engine.monitor, 5.0)
         assert [(one.url, one.kind, one.stage) for one in status.in_flight] == [
             (f"{ROOT}robots.txt", "robots", "connect"), ("https://b.test/", "page", "connect"),
         ]  # fmt: skip
@@ -235,7 +235,7 @@ def test_the_busiest_hosts_come_with_what_keeps_them() -> None:
     """Those with requests in flight first; until when one backs off, and after what."""
 
     async def main() -> None:
-        engine = Engine(*(f"https://h{n}.test/{m}" for n in range(3) for m in range(n + 1)), engine=DAEMON)
+        engine = Harness(*(f"https://h{n}.test/{m}" for n in range(3) for m in range(n + 1)), engine=DAEMON)
 
         def answers(origin: Origin, task: Task) -> FetchResult:
             if task.kind is TaskKind.ROBOTS:
@@ -244,7 +244,7 @@ def test_the_busiest_hosts_come_with_what_keeps_them() -> None:
 
         engine.web.other = answers
         engine.web.takes_s = lambda origin, task: 60.0 if origin.host == "h2.test" else 0.1
-        monitor = monitor_of(engine)
+        monitor = engine.monitor
         found: list[dict[str, Any]] = []
 
         async def look() -> None:

@@ -10,7 +10,7 @@ from crawler.core.models import Denied, RobotsRecord, Task
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
 from crawler.engine.reevaluation import SLICE
-from tests.support.engine import EPOCH, Engine, elapse, run, seed, virtual_loop
+from tests.support.engine import EPOCH, Harness, elapse, run, seed, virtual_loop
 from tests.support.frontiers import batch, visit
 from tests.support.memory_frontier import MemoryFrontier
 
@@ -26,7 +26,7 @@ def urls(count: int) -> list[str]:
     return [f"https://{HOST}/{'even' if n % 2 == 0 else 'odd'}/{n}" for n in range(count)]
 
 
-async def denied(engine: Engine, count: int, reason: DenyReason = DenyReason.SCOPE_EXCLUDE) -> None:
+async def denied(engine: Harness, count: int, reason: DenyReason = DenyReason.SCOPE_EXCLUDE) -> None:
     """Put `count` URLs of the host into the store, denied."""
     receipt = await engine.frontier.add([seed(url) for url in urls(count)], now=0.0)
     engine.scheduler.stored(receipt)
@@ -36,7 +36,7 @@ async def denied(engine: Engine, count: int, reason: DenyReason = DenyReason.SCO
     engine.scheduler.books.hosts[1].queued = 0
 
 
-async def says_robots(engine: Engine, verdict: str, body: bytes | None = None) -> None:
+async def says_robots(engine: Harness, verdict: str, body: bytes | None = None) -> None:
     """The host's robots.txt, as if it had just been read."""
     record = RobotsRecord(verdict, 200, body, EPOCH, EPOCH + 86_400)
     task = Task(0, f"https://{HOST}/robots.txt", TaskKind.ROBOTS)
@@ -44,7 +44,7 @@ async def says_robots(engine: Engine, verdict: str, body: bytes | None = None) -
     engine.books.learn_robots(engine.books.hosts[1], record)
 
 
-async def swept(engine: Engine, to: Scope, name: str) -> dict[str, object]:
+async def swept(engine: Harness, to: Scope, name: str) -> dict[str, object]:
     """Bring other rules into force, and say what the sweep said."""
     before = len(engine.said("swept"))
     engine.admission.scope = to
@@ -53,14 +53,14 @@ async def swept(engine: Engine, to: Scope, name: str) -> dict[str, object]:
     return engine.said("swept")[-1]
 
 
-async def until_idle(engine: Engine, before: int) -> None:
+async def until_idle(engine: Harness, before: int) -> None:
     task = asyncio.ensure_future(engine.rejudger.run())
     while len(engine.said("swept")) == before:
         await elapse(0.01)
     task.cancel()
 
 
-async def queued_urls(engine: Engine) -> set[str]:
+async def queued_urls(engine: Harness) -> set[str]:
     rows = await engine.frontier.url_rows(1, UrlState.QUEUED, after=None, limit=100_000)
     return {row.url for row in rows}
 
@@ -69,7 +69,7 @@ def test_what_is_allowed_comes_back_and_what_is_refused_is_denied_over_many_slic
     """Twice a slice and a bit; the scheduler knows how many wait; what the preview said is what happens."""
 
     async def main() -> None:
-        engine = Engine(scope=LISTED)
+        engine = Harness(scope=LISTED)
         await engine.frontier.open()
         count = 2 * SLICE + 10
         await denied(engine, count)
@@ -92,7 +92,7 @@ def test_a_url_that_is_handed_out_is_left_alone() -> None:
     """It was judged when it was leased."""
 
     async def main() -> None:
-        engine = Engine(scope=LISTED)
+        engine = Harness(scope=LISTED)
         await engine.frontier.open()
         await denied(engine, 4)
         await swept(engine, scope(), "a")
@@ -109,7 +109,7 @@ def test_what_another_rule_keeps_out_stays_out() -> None:
     """A scope that allows all does not speak for robots.txt; the preview knows as much."""
 
     async def main() -> None:
-        engine = Engine(scope=LISTED)
+        engine = Harness(scope=LISTED)
         await engine.frontier.open()
         await denied(engine, 8)
         await says_robots(engine, "rules", b"User-agent: *\nDisallow: /odd/\n")
@@ -124,7 +124,7 @@ def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later
     """What the scope refuses is denied at once; what robots.txt refused when it could be read waits for it."""
 
     async def main() -> None:
-        engine = Engine(scope=LISTED)
+        engine = Harness(scope=LISTED)
         await engine.frontier.open()
         await denied(engine, 8, DenyReason.ROBOTS)
         await says_robots(engine, "unreachable")
@@ -150,7 +150,7 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
 
     async def main() -> None:
         frontier = MemoryFrontier()
-        engine = Engine(scope=LISTED, frontier=frontier)
+        engine = Harness(scope=LISTED, frontier=frontier)
         await engine.frontier.open()
         count = 2 * SLICE + 10
         await denied(engine, count)
@@ -163,7 +163,7 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
 
         frontier.queue_again = once  # type: ignore[method-assign]
         engine.admission.scope = scope()
-        engine.rejudger.rules_changed(await frontier.judge_by("new"))
+        engine.rejudger.rules_changed(await frontier.judge_by(engine.engine.options.fingerprint))
         sweeping = asyncio.ensure_future(engine.rejudger.run())
         while not (await frontier.totals()).queued:
             await asyncio.sleep(0)
@@ -171,9 +171,9 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
         assert (await frontier.totals()).denied > 0
         await frontier.close(clean=False)
         frontier.queue_again = real  # type: ignore[method-assign]
-        again = Engine(scope=LISTED, frontier=frontier)
+        again = Harness(scope=LISTED, frontier=frontier)
         await again.open()
-        assert await frontier.judge_by("new") == []
+        assert await frontier.judge_by(again.engine.options.fingerprint) == []
         sweeping = asyncio.ensure_future(again.rejudger.run())
         await elapse(1)
         sweeping.cancel()
@@ -188,7 +188,7 @@ def test_a_preview_changes_nothing() -> None:
     """Queued ones that would be dropped, denied ones that would come back."""
 
     async def main() -> None:
-        engine = Engine(scope=LISTED)
+        engine = Harness(scope=LISTED)
         await engine.frontier.open()
         await denied(engine, 8)
         more = [seed(f"https://{HOST}/more/{n}") for n in range(6)] + [seed(f"https://{HOST}/even/new")]

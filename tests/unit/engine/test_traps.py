@@ -20,7 +20,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.traps import GOOD_TRIAL, PLAIN_TRIALS, PROBES, TRIALS
 from crawler.frontier.base import Frontier, Totals
-from tests.support.engine import AT_ONCE, Engine, QuickFrontier, answer, page, run
+from tests.support.engine import AT_ONCE, Harness, QuickFrontier, answer, page, run
 from tests.support.trapsite import WORDS, TrapSite, prose
 
 SITE = "https://trap.test"
@@ -49,8 +49,8 @@ def trapped(
     max_urls: int = 20_000,
     workers: int = 4,
     cache_bits: int = 10,
-) -> Engine:
-    engine = Engine(
+) -> Harness:
+    engine = Harness(
         f"{SITE}/",
         politeness=AT_ONCE,
         scope=ScopeOptions(max_urls=max_urls, max_depth=None),
@@ -413,7 +413,7 @@ def killed_every(pages: int, frontier: Frontier, site: TrapSite) -> Counter[str]
             engine = trapped(frontier, site)
             enough = asyncio.Event()
 
-            def count(origin: object, task: object, *, engine: Engine = engine, enough: asyncio.Event = enough) -> None:
+            def count(_: object, task: object, *, engine: Harness = engine, enough: asyncio.Event = enough) -> None:
                 if len(engine.web.asked) >= pages:
                     enough.set()
 

@@ -10,9 +10,8 @@ from crawler.core.hours import Hours
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.fetch.limits import Bandwidth
-from tests.support.engine import AT_ONCE, EPOCH, POLITE, Engine, answer, page, run
+from tests.support.engine import AT_ONCE, EPOCH, POLITE, Harness, answer, page, run
 from tests.support.fetching import FakeClock
-from tests.support.monitoring import monitor_of
 
 ROOT = "https://a.test/"
 STARTED = datetime.fromtimestamp(EPOCH, UTC)  # 22:13:20
@@ -50,8 +49,11 @@ def test_it_tells_of_each_change_once() -> None:
     """When it is closed at the start, when it opens, when it closes again; not when nothing changed."""
     clock = FakeClock(mono=0.0)  # UTC is 22:13:20
     told: list[tuple[bool, float]] = []
-    valve = CrawlRateLimiter(clock, hours("23:00-01:00"))
-    valve.on_hours = lambda is_open, until_at: told.append((is_open, until_at - 1_700_000_000.0))
+    valve = CrawlRateLimiter(
+        clock,
+        hours("23:00-01:00"),
+        on_hours=lambda is_open, until_at: told.append((is_open, until_at - 1_700_000_000.0)),
+    )
     opens, closes = 2_800.0, 10_000.0
     for clock.time in (0.0, 1.0, opens - 1, opens, opens + 5, closes - 1, closes, closes + 5):
         shut_s = valve.shut_s()
@@ -82,8 +84,11 @@ def test_other_hours_come_into_force_at_once() -> None:
 def test_hours_that_are_taken_away_open_it() -> None:
     """And that is told, for good."""
     told: list[tuple[bool, float]] = []
-    valve = CrawlRateLimiter(FakeClock(mono=0.0), hours("23:00-01:00"))
-    valve.on_hours = lambda is_open, until_at: told.append((is_open, until_at))
+    valve = CrawlRateLimiter(
+        FakeClock(mono=0.0),
+        hours("23:00-01:00"),
+        on_hours=lambda is_open, until_at: told.append((is_open, until_at)),
+    )
     assert valve.shut_s() > 0
     valve.set_hours(None)
     valve.set_hours(None)
@@ -113,7 +118,7 @@ def test_nothing_leaves_outside_the_hours() -> None:
     """Three windows of two minutes, a day apart from the third on: every request lies in one, and all pages come."""
 
     async def main() -> None:
-        engine = Engine(ROOT, politeness=POLITE, web=numbered(300), engine=EngineOptions(workers=4, min_free=0))
+        engine = Harness(ROOT, politeness=POLITE, web=numbered(300), engine=EngineOptions(workers=4, min_free=0))
         engine.scheduler.valve.set_hours(hours(window(2, 4), window(8, 10)))
         assert await engine.run() is StoppedBy.WAITING
         begins = [each.begin + EPOCH for each in engine.web.asked]
@@ -128,9 +133,9 @@ def test_a_crawl_waits_for_hours_that_open_within_its_linger() -> None:
 
     async def main(linger_s: float) -> tuple[StoppedBy, int, float]:
         options = EngineOptions(workers=4, min_free=0, linger_s=linger_s)
-        engine = Engine(ROOT, politeness=POLITE, web=numbered(10), engine=options)
+        engine = Harness(ROOT, politeness=POLITE, web=numbered(10), engine=options)
         engine.scheduler.valve.set_hours(hours(window(5, 20)))
-        assert monitor_of(engine).status().state == "off_hours"
+        assert engine.monitor.status().state == "off_hours"
         return await engine.run(), len(engine.settled), engine.clock.mono()
 
     stopped_by, settled, took_s = run(main(600.0))
@@ -146,7 +151,7 @@ def test_what_is_in_flight_when_the_hours_end_finishes() -> None:
 
     async def main() -> None:
         options = EngineOptions(workers=4, min_free=0, linger_s=1_000.0)
-        engine = Engine(ROOT, politeness=AT_ONCE, web=numbered(600), engine=options)
+        engine = Harness(ROOT, politeness=AT_ONCE, web=numbered(600), engine=options)
         engine.web.takes_s = lambda origin, task: 3.0
         closing = 60 - STARTED.second  # seconds to the end of this minute
         engine.scheduler.valve.set_hours(hours(window(0, 1), window(10, 60)))
@@ -166,12 +171,11 @@ def test_bandwidth_holds_for_many_small_pages() -> None:
     """Each is read in one piece, so it is the next request that waits: 1,000 pages of 1 kB at 10 kB/s."""
 
     async def main() -> None:
-        engine = Engine(ROOT, politeness=AT_ONCE, web=numbered(1_000))
-        bandwidth = Bandwidth(whole=10_000)
-        engine.scheduler.valve.set_bandwidth(bandwidth)
+        engine = Harness(ROOT, politeness=AT_ONCE, web=numbered(1_000))
+        engine.bandwidth.limit(10_000, None)
 
         def before(origin: Any, task: Any) -> None:
-            bandwidth.spend(origin.host, 1_000, engine.clock.mono())
+            engine.bandwidth.spend(origin.host, 1_000, engine.clock.mono())
 
         engine.web.before = before
         assert await engine.run() is StoppedBy.EMPTY
@@ -187,12 +191,11 @@ def test_one_host_at_its_limit_does_not_hold_up_the_others() -> None:
     async def main() -> None:
         other = "https://b.test/"
         web = numbered(100) | {other: answer(200, page(*(f"/{n}" for n in range(100))))}
-        engine = Engine(ROOT, other, politeness=AT_ONCE, web=web)
-        bandwidth = Bandwidth(per_host=10_000)
-        engine.scheduler.valve.set_bandwidth(bandwidth)
+        engine = Harness(ROOT, other, politeness=AT_ONCE, web=web)
+        engine.bandwidth.limit(None, 10_000)
 
         def before(origin: Any, task: Any) -> None:
-            bandwidth.spend(origin.host, 10_000 if origin.host == "a.test" else 100, engine.clock.mono())
+            engine.bandwidth.spend(origin.host, 10_000 if origin.host == "a.test" else 100, engine.clock.mono())
 
         engine.web.before = before
         assert await engine.run() is StoppedBy.EMPTY

@@ -28,7 +28,7 @@ from crawler.core.outcomes import is_connection_error
 from crawler.core.scope import Scope
 from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER, ProcessedResponse, is_large
 from crawler.engine.pages.worker import Visited
-from tests.support.engine import AT_ONCE, POLITE, Engine, answer, elapse, failed, page, run
+from tests.support.engine import AT_ONCE, POLITE, Harness, answer, elapse, failed, page, run
 from tests.support.interpreted import interpreted
 
 ROOT = "https://a.test/"
@@ -40,8 +40,8 @@ class Crawled:
     def __init__(
         self, web: dict[str, Any], *, scope: ScopeOptions | None = None, seed: str = ROOT, **more: Any
     ) -> None:
-        async def main() -> Engine:
-            engine = Engine(seed, web=web, scope=scope, politeness=more.get("politeness", AT_ONCE))
+        async def main() -> Harness:
+            engine = Harness(seed, web=web, scope=scope, politeness=more.get("politeness", AT_ONCE))
             engine.web.before = more.get("before", lambda origin, task: None)
             self.stopped_by = await engine.run()
             return engine
@@ -51,7 +51,7 @@ class Crawled:
         self.states = self.engine.settled
 
     def visits(self, url: str = ROOT) -> list[Visited]:
-        return [visited for visited, _, _ in self.engine.stored if visited.settlement.task.url == url]
+        return [visited for visited, _, _ in self.engine.visits if visited.settlement.task.url == url]
 
     def task(self, url: str) -> Task:
         return self.visits(url)[0].settlement.task
@@ -304,7 +304,7 @@ def test_not_modified_needs_validators() -> None:
     """A 304 that nobody asked for is an answer like any other; one that was asked for keeps the stored digest."""
 
     async def main() -> None:
-        engine = Engine(ROOT)
+        engine = Harness(ROOT)
         bare, conditional = Task(1, ROOT), Task(1, ROOT, etag='"x"')
         assert not isinstance(engine.reader.outcome_of(bare, answer(304)), NotModified)
         assert isinstance(engine.reader.outcome_of(conditional, answer(304)), NotModified)
@@ -320,12 +320,12 @@ def test_a_304_leaves_the_digest_as_it_was() -> None:
         return answer(404) if task.kind is TaskKind.ROBOTS else (cut if task.attempt == 1 else answer(304))
 
     async def main() -> None:
-        engine = Engine(ROOT)
+        engine = Harness(ROOT)
         engine.web.other = web
         bare = engine.frontier._task_of
         engine.frontier._task_of = lambda url: replace(bare(url), etag='"e"')
         await engine.run()
-        last = engine.stored[-1][0].settlement
+        last = engine.visits[-1][0].settlement
         assert isinstance(last.outcome, NotModified)
         assert last.digest is None
         assert last.record is not None
@@ -446,7 +446,7 @@ def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
     threads: list[str] = []
 
     async def main() -> None:
-        engine = Engine(ROOT, web={ROOT: answer(200, large)})
+        engine = Harness(ROOT, web={ROOT: answer(200, large)})
         read = engine.reader.read
 
         def noted(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
@@ -482,7 +482,7 @@ def test_robots_txt_is_recorded_like_a_page_but_is_none() -> None:
 def test_the_log_learns_how_long_politeness_held_a_request() -> None:
     """From the end of the one before; the first was held by nothing."""
     crawled = Crawled({ROOT: answer(200, page("/x"))}, politeness=POLITE)
-    waits = [visited.lease.waited_s for visited, _, _ in crawled.engine.stored]
+    waits = [visited.lease.waited_s for visited, _, _ in crawled.engine.visits]
     assert waits[0] == 0.0
     assert all(1.0 <= wait < 1.1 for wait in waits[1:])
 
@@ -491,7 +491,7 @@ def test_a_push_back_is_stored_at_once() -> None:
     """Before the interval of commits is over, with the rest that it brought: it must outlive a crash."""
 
     async def main() -> None:
-        engine = Engine(ROOT, "https://b.test/", web={ROOT: [answer(429, retry_after="60"), answer(200)]})
+        engine = Harness(ROOT, "https://b.test/", web={ROOT: [answer(429, retry_after="60"), answer(200)]})
         engine.web.takes_s = lambda origin, task: 30.0 if origin.host == "b.test" else 0.1
         seen: list[object] = []
 
@@ -589,7 +589,7 @@ def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
     """What one scope refused is remembered for as long as that scope is in force, and counted each time."""
 
     async def main() -> None:
-        reader = Engine(ROOT).reader
+        reader = Harness(ROOT).reader
         narrow = Scope(ScopeOptions(), ["a.test"])
         link = Link("https://b.test/", Origin("https", "b.test", 443), Source.LINK, False)
         for _ in range(2):

@@ -24,7 +24,7 @@ from crawler.core.outcomes import rests_origin
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key, retry_after_s
 from crawler.engine.options import EngineOptions
 from crawler.obs.events import Event
-from tests.support.engine import Asked, Engine, QuickFrontier, answer, failed, page, run, virtual_loop
+from tests.support.engine import Asked, Harness, QuickFrontier, answer, failed, page, run, virtual_loop
 
 FAULTS = (
     ErrorType.CONNECT_REFUSED,
@@ -112,7 +112,7 @@ def walk(number: int, *, urls: int) -> int:
 
     async def main() -> int:
         virtual_loop().runs_inline = True
-        engine = Engine(
+        engine = Harness(
             *(f"https://{world.name(n)}/" for n in range(4)),
             politeness=politeness,
             scope=ScopeOptions(hosts=("*.test",), max_depth=None),
@@ -167,7 +167,7 @@ def check_delays(asked: list[Asked], politeness: PolitenessOptions) -> None:
             ends[one.address] = one.end
 
 
-def outages_of(engine: Engine) -> list[tuple[float, float]]:
+def outages_of(engine: Harness) -> list[tuple[float, float]]:
     """When the crawler held that nobody could be reached, and until when."""
     came = [(name, mono) for (name, _), mono in zip(engine.events, engine.events_mono, strict=True)]
     began = [mono for name, mono in came if name == Event.OUTAGE]
@@ -213,21 +213,21 @@ def check_rests(asked: list[Asked], politeness: PolitenessOptions, outages: list
             assert one.called >= until, f"{one.origin} was asked while it rested"
 
 
-def check_settled(engine: Engine) -> None:
+def check_settled(engine: Harness) -> None:
     """Every page came to exactly one end, and was asked for as often as it was attempted."""
     states: dict[str, list[UrlState]] = {}
-    for visited, _, _ in engine.stored:
+    for visited, _, _ in engine.visits:
         settlement = visited.settlement
         if settlement.task.kind is TaskKind.PAGE:
             states.setdefault(settlement.task.url, []).append(settlement.state)
     for url, each in states.items():
         assert all(state is UrlState.WAITING for state in each[:-1]), url
         assert each[-1] in (UrlState.DONE, UrlState.DENIED, UrlState.GAVE_UP), url
-    stored = Counter(v.settlement.task.url for v, _, _ in engine.stored if v.settlement.state is not UrlState.DENIED)
+    stored = Counter(v.settlement.task.url for v, _, _ in engine.visits if v.settlement.state is not UrlState.DENIED)
     assert stored == Counter(engine.web.urls)
 
 
-async def check_nothing_left(engine: Engine) -> None:
+async def check_nothing_left(engine: Harness) -> None:
     """The books are empty, and the store agrees."""
     await engine.frontier.open()
     totals = await engine.frontier.totals()

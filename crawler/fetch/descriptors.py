@@ -1,4 +1,4 @@
-"""How many connections the process's file descriptors have room for. Part of the composition root.
+"""How many connections the process's file descriptors have room for.
 
 Invariant: a pool that keeps to what is said here leaves enough for the store, the output, the logs and the sockets of
 the crawler itself, so that connections kept for later never stop what has been fetched from being stored.

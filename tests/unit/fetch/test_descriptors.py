@@ -4,7 +4,7 @@ import resource
 
 import pytest
 
-from crawler.descriptors import RESERVED, connections_within, limit, raise_limit
+from crawler.fetch.descriptors import RESERVED, connections_within, limit, raise_limit
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,375 @@
+"""A crawl as one object: its parts are made and joined here, and what is done to it from outside is a method.
+
+It knows no settings, no files of configuration and no sockets: options come in as values, the store, the output files
+and the HTTP client through protocols, and what there is to tell goes to an Observer.
+
+Invariant: options come into force in one step without a wait in it, so that no visit sees half of them; visits in
+flight finish under the former ones. Whatever is wrong with new options, those in force stay whole.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Final, Protocol
+
+from crawler.core.clock import Clock
+from crawler.core.enums import Source, StoppedBy
+from crawler.core.hours import Hours
+from crawler.core.models import Denied, Discovered, Origin, Suspects
+from crawler.core.scope import Scope
+from crawler.core.url import key_of, seed
+from crawler.engine.committer import Committer
+from crawler.engine.crawl import Crawl
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.monitoring.ending import Ending, ending
+from crawler.engine.monitoring.health import Health
+from crawler.engine.monitoring.latency import LatencyMeters
+from crawler.engine.monitoring.status import Bounded, Monitor, Status
+from crawler.engine.observer import Observer
+from crawler.engine.operations import FORGOTTEN_RULE
+from crawler.engine.options import EngineConfiguration
+from crawler.engine.pages.recent_urls import RecentKeys
+from crawler.engine.pages.response_processor import LARGE_AT_ONCE, ResponseProcessor
+from crawler.engine.pages.robots import RobotsAnswers
+from crawler.engine.pages.traps import TrapWatch
+from crawler.engine.pages.url_list_policy import UrlListPolicy
+from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
+from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
+from crawler.engine.pages.worker import Fetches, Worker
+from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.scheduling.blocklist import Blocklist
+from crawler.engine.scheduling.prefetch import PREFETCH_ALL
+from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
+from crawler.engine.scheduling.scheduler import Scheduler
+from crawler.engine.system_clock import utc_offset_s
+from crawler.fetch.connection import Exchange
+from crawler.fetch.fetcher import AddressLimits
+from crawler.fetch.http_client import Generation
+from crawler.fetch.limits import Bandwidth
+from crawler.fetch.options import ClientOptions
+from crawler.fetch.pool_statistics import HostConnections, PoolStats
+from crawler.frontier.base import Frontier, FrontierFull, Recovered
+from crawler.obs.fetch_line import redact_text
+from crawler.sinks.base import Sink
+
+_SEEDS_LOOKED_UP: Final = 1_000  # of so many it is looked up whether they were taken down
+_SUSPECTS_SHOWN: Final = 100  # at the end
+_HOSTS_NAMED: Final = 20  # of those that come and go, in a preview
+
+
+class CrawlClient(Fetches, Protocol):
+    """The HTTP client, as the engine sees it (`fetch.http_client`)."""
+
+    def prepare(self, options: ClientOptions) -> Generation | None: ...
+
+    def reconfigure(self, generation: Generation) -> None: ...
+
+    async def run(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    def cut(self, covers: Callable[[Origin], bool]) -> int: ...
+
+    def stats(self) -> PoolStats: ...
+
+    def exchanges(self) -> dict[Origin, list[Exchange]]: ...
+
+    def most_opened(self, limit: int) -> list[tuple[Origin, HostConnections]]: ...
+
+    def held(self) -> Sequence[tuple[str, str, int, int]]: ...
+
+
+class MakesClient(Protocol):
+    """`gate` is to be entered before each request, `permits` to be asked, `bandwidth` to be kept to."""
+
+    def __call__(
+        self, *, gate: AddressLimits, permits: Callable[[Origin], bool], bandwidth: Bandwidth
+    ) -> CrawlClient: ...
+
+
+class Engine:
+    """Build it inside the running event loop, with a frontier that is open. `open`, then `run`, then `close`."""
+
+    def __init__(
+        self,
+        options: EngineConfiguration,
+        frontier: Frontier,
+        sinks: Sequence[Sink],
+        client: MakesClient,
+        observer: Observer,
+        clock: Clock,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.options = options
+        self.frontier = frontier
+        self.clock = clock
+        self._observer = observer
+        rng = rng or random.Random()  # noqa: S311 - jitter, not secrets
+        fetch, engine = options.client.fetch, options.engine
+        quiet = asyncio.Event()
+        bandwidth = Bandwidth(fetch.bandwidth, fetch.bandwidth_per_host)
+        self.tally, self.meters = CrawlCounters(), LatencyMeters()
+        self.blocks = Blocklist()
+        rules = RobotsCache(options.robots_token)
+        self.valve = CrawlRateLimiter(clock, _hours_of(options), bandwidth, observer.hours)
+        self.traps = TrapWatch(options.traps, frontier, clock, rng, observer.event)
+        self.scheduler = Scheduler(
+            options,
+            frontier=frontier,
+            clock=clock,
+            rng=rng,
+            rules=rules,
+            traps=self.traps,
+            valve=self.valve,
+            blocks=self.blocks,
+            quiet=quiet,
+            on_event=observer.event,
+        )
+        self.books, self.revisits = self.scheduler.books, self.scheduler.revisits
+        self.client = client(gate=self.scheduler.gate, permits=self.blocks.permits, bandwidth=bandwidth)
+        self.admission = UrlPolicy(Scope(options.scope, options.seed_hosts, options.traps), rules, options.obeys_robots)
+        self.rejudger = Reevaluation(
+            frontier=frontier, scheduler=self.scheduler, admission=self.admission, clock=clock, on_event=observer.event
+        )
+        seen = RecentKeys()
+        self.reader = ResponseProcessor(
+            options, seen=seen, in_links=self.revisits.in_links if self.revisits.enabled else None
+        )
+        self.listings = UrlListPolicy(
+            mode=options.sitemaps, frontier=frontier, seen=seen, trusts_dates_of=self.revisits.trusts_dates_of
+        )
+        self.committer = Committer(
+            frontier=frontier,
+            sinks=sinks,
+            scheduler=self.scheduler,
+            tally=self.tally,
+            meters=self.meters,
+            clock=clock,
+            options=engine,
+            output=options.output,
+            quiet=quiet,
+            observer=observer,
+            on_disk=self._on_disk,
+            on_rules=self.rejudger.changed,
+        )
+        self.robots = RobotsAnswers(
+            scheduler=self.scheduler,
+            admission=self.admission,
+            listings=self.listings,
+            clock=clock,
+            limits=fetch,
+            observer=observer,
+        )
+        large_pages = asyncio.Semaphore(LARGE_AT_ONCE)
+        self.workers = [
+            Worker(
+                scheduler=self.scheduler,
+                admission=self.admission,
+                client=self.client,
+                reader=self.reader,
+                robots=self.robots,
+                committer=self.committer,
+                tally=self.tally,
+                clock=clock,
+                rng=rng,
+                max_attempts=engine.max_attempts,
+                large_pages=large_pages,
+                listings=self.listings,
+                observer=observer,
+            )
+            for _ in range(engine.workers)
+        ]
+        self.crawl = Crawl(
+            scheduler=self.scheduler,
+            workers=self.workers,
+            committer=self.committer,
+            rejudger=self.rejudger,
+            clock=clock,
+            options=engine,
+            quiet=quiet,
+            observer=observer,
+            background=[self.client.run],
+        )
+        self.monitor = Monitor(
+            crawl=self.crawl,
+            scheduler=self.scheduler,
+            committer=self.committer,
+            workers=self.workers,
+            tally=self.tally,
+            meters=self.meters,
+            pool_stats=self.client.stats,
+            exchanges=self.client.exchanges,
+            frontier=frontier,
+            clock=clock,
+        )
+        self.health = Health(
+            crawl=self.crawl,
+            scheduler=self.scheduler,
+            committer=self.committer,
+            workers=self.workers,
+            tally=self.tally,
+            clock=clock,
+            attempt_s=lambda: self.options.client.fetch.total_timeout_s,
+        )
+
+    # -- from start to end
+
+    async def open(self, recovered: Recovered, *, same_delays: bool = False) -> tuple[list[str], list[str]]:
+        """Take over what the frontier recovered at its opening, and store the seeds. `same_delays`: the run before kept
+        to the same politeness. Returns in words which seeds the scope refuses, and which an operator took down. Raises
+        what opening a sink raises.
+        """
+        mended = await self.committer.open(recovered.sink_files, store_is_copy=recovered.is_copy)
+        self._observer.recovered(recovered, mended)
+        for host in recovered.scope_hosts:
+            self.admission.scope = self.admission.scope.with_host(host)
+        self.blocks.load(await self.frontier.blocks())
+        self.books.load(recovered, same_delays=same_delays)
+        self.rejudger.want(recovered.unswept)
+        if recovered.hosts:
+            self.scheduler.gate.rest_all()
+        self.tally.life = recovered.counters
+        if unswept := await self.frontier.judge_by(self.options.fingerprint):
+            self.rejudger.rules_changed(unswept)
+        judged = [(one, _judge_seed(one, self.admission.scope)) for one in _seeds_of(self.options)]
+        seeds = [one for one, denied in judged if denied is None]
+        self.scheduler.stored(await self.frontier.add(seeds, now=self.clock.now()))
+        taken_down = await self.frontier.forgotten(seeds[:_SEEDS_LOOKED_UP])
+        self.health.look()
+        return (
+            [f"{redact_text(one.url)}: denied by {denied.rule}" for one, denied in judged if denied is not None],
+            [f"{redact_text(one.url)}: {FORGOTTEN_RULE}" for one in taken_down],
+        )
+
+    async def run(self) -> StoppedBy:
+        """Crawl until nothing is left to do, or until `drain`. Returns why it ended."""
+        return await self.crawl.run()
+
+    def drain(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
+        """Finish what is in flight, then end."""
+        self.crawl.drain(reason)
+
+    async def close(self) -> list[str]:
+        """After `run`: end the output files and close every connection. Returns what went wrong, in words."""
+        reason = self.crawl.disk_reason
+        problems = ([reason] if reason else []) + await self.committer.close()
+        await self.client.close()
+        return problems
+
+    async def ending(self, stopped_by: StoppedBy) -> Ending:
+        """How the crawl ended, and what is left. Raises Inconsistent."""
+        suspects: list[tuple[str, Suspects]] = []
+        with suppress(FrontierFull):  # on a failing disk the rest is said all the same
+            found = await self.frontier.suspects(limit=_SUSPECTS_SHOWN)
+            suspects = [(self.books.hosts[one.host_id].origin.host, one) for one in found]
+        committer = self.committer
+        is_settled = committer.is_idle and not self.scheduler.is_busy and not committer.unstored
+        return ending(
+            stopped_by,
+            await self.frontier.totals(),
+            self.books.hosts.values(),
+            suspects,
+            self.clock.mono(),
+            is_settled=is_settled and not committer.lost_at_end,
+        )
+
+    def _on_disk(self, reason: str | None) -> None:
+        self._observer.disk(reason)
+        self.crawl.disk(reason)
+
+    # -- other options
+
+    async def reconfigure(self, options: EngineConfiguration) -> None:
+        """Put other options in force; what needs a restart must be as it was. Raises OSError, LocalProtocolError and
+        FrontierFull: those in force then stay.
+        """
+        generation = self.client.prepare(options.client)
+        receipt = None
+        try:
+            if seeds := self.new_seeds(options):
+                receipt = await self.frontier.add(seeds, now=self.clock.now())
+            await self.revisits.prepare(options.recrawl)
+            unswept = await self.frontier.judge_by(options.fingerprint)
+            suspects = await self.frontier.suspects(limit=len(self.books.hosts))
+        except FrontierFull:
+            if generation is not None:
+                await generation.close()
+            raise
+        # Worked out only now: a seed's redirect may have brought a host in while the store was asked.
+        self.admission.scope = self._scope_under(options)
+        self.admission.obey = options.obeys_robots
+        self.reader.reconfigure(options)
+        self.robots.reconfigure(options.client.fetch)
+        if generation is not None:
+            self.client.reconfigure(generation)
+        self.valve.set_hours(_hours_of(options))
+        self.listings.mode = options.sitemaps
+        self.scheduler.reconfigure(options, [one.host_id for one in suspects])
+        if receipt is not None:
+            self.scheduler.stored(receipt)
+        if unswept:
+            self.rejudger.rules_changed(unswept)
+        self.options = options
+
+    def new_seeds(self, options: EngineConfiguration) -> list[Discovered]:
+        """The seeds that other options bring, those left out that their scope refuses."""
+        scope, before = self._scope_under(options), set(self.options.seeds)
+        seeds = [one for text, one in zip(options.seeds, _seeds_of(options), strict=True) if text not in before]
+        return [one for one in seeds if _judge_seed(one, scope) is None]
+
+    async def preview(self, options: EngineConfiguration) -> dict[str, object]:
+        """Which hosts the scope of other options would let in and leave out, as far as the crawl knows them."""
+        old, new = self.admission.scope, self._scope_under(options)
+        if new is old:
+            return {"scope_changes": False}
+        known = {host.origin.host for host in self.books.hosts.values()}
+        come = sorted(host for host in known | new.seed_hosts if new.has_host(host) and not old.has_host(host))
+        go = sorted(host for host in known | old.seed_hosts if old.has_host(host) and not new.has_host(host))
+        return {
+            "scope_changes": True,
+            "hosts_come": come[:_HOSTS_NAMED],
+            "hosts_come_count": len(come),
+            "hosts_go": go[:_HOSTS_NAMED],
+            "hosts_go_count": len(go),
+            **await self.rejudger.count(new),
+        }
+
+    def _scope_under(self, new: EngineConfiguration) -> Scope:
+        """The scope that other options make of the one in force: hosts that redirects brought in stay."""
+        scope, old = self.admission.scope, self.options
+        if (old.scope, old.traps, old.seed_hosts) == (new.scope, new.traps, new.seed_hosts):
+            return scope
+        return Scope(new.scope, new.seed_hosts | (scope.seed_hosts - old.seed_hosts), new.traps)
+
+    # -- how it stands
+
+    def status(self) -> Status:
+        """How things stand now."""
+        return self.monitor.status()
+
+    def bounded(self) -> list[Bounded]:
+        """What is held in memory, against what it may come to."""
+        buffered = sum(len(host.buffer) for host in self.books.hosts.values())
+        seen_bytes = self.reader.seen_bytes
+        return [
+            *(Bounded(*one) for one in self.client.held()),
+            Bounded("uncommitted", "bytes", self.committer.uncommitted_bytes, self.options.engine.memory // 2),
+            Bounded("parsed robots.txt", "bytes", self.admission.rules.bytes, RULES_BYTES),
+            Bounded("recent URL keys", "bytes", seen_bytes, seen_bytes),
+            Bounded("URLs ready", "entries", buffered, PREFETCH_ALL),
+            Bounded("hosts", "entries", len(self.books.hosts), None),
+        ]
+
+
+def _hours_of(options: EngineConfiguration) -> Hours | None:
+    return Hours(options.engine.hours, utc_offset_s) if options.engine.hours else None
+
+
+def _seeds_of(options: EngineConfiguration) -> list[Discovered]:
+    found = [seed(text) for text in options.seeds]
+    return [Discovered(url, origin, key_of(url), 0, "", Source.SEED) for url, origin in found]
+
+
+def _judge_seed(one: Discovered, scope: Scope) -> Denied | None:
+    return scope.judge(one.url, one.origin, depth=0, hop_path="", source=Source.SEED)

@@ -1,0 +1,74 @@
+"""What the engine tells whoever watches it. One interface for all parts: nothing else leaves the engine by itself.
+
+Invariant: every method returns at once and changes nothing in the engine.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from crawler.core.enums import StoppedBy
+from crawler.core.frozen import dataclass
+from crawler.core.models import Lease, RecordLocation, Settlement, SinkFile
+from crawler.core.outcomes import response_of
+from crawler.engine.pages.response_processor import SkippedLink
+from crawler.engine.scheduling.host import Host
+from crawler.frontier.base import Recovered
+from crawler.obs.events import Event
+from crawler.sinks.base import SinkRecovered, Vanished
+
+_BYTES_A_DISCOVERY = 400  # a URL of 60 characters and what is known of it
+
+
+@dataclass(frozen=True, slots=True)
+class Visited:
+    """A settlement on its way to the store, with what only the log wants to know. Durations in seconds."""
+
+    settlement: Settlement
+    lease: Lease
+    queue_s: float
+    dur_s: float
+    links_found: int = 0
+
+    @property
+    def held_bytes(self) -> int:
+        """What keeping it costs."""
+        response = response_of(self.settlement.outcome)
+        body = 0 if response is None else len(response.raw_head) + response.raw_body.size
+        return 512 + body + _BYTES_A_DISCOVERY * len(self.settlement.discovered)
+
+
+class Observer(Protocol):
+    """`engine.monitoring.event_log` writes it to the log; tests keep it."""
+
+    def event(self, name: Event, fields: dict[str, object]) -> None:
+        """An event with the fields of its log line."""
+
+    def recovered(self, recovered: Recovered, mended: SinkRecovered) -> None:
+        """The start: what the store knew, and what its output files needed."""
+
+    def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
+        """A visit is in the store; `links_new` of its links were, and `written` is where the WARC holds it."""
+
+    def skip(self, skipped: Sequence[SkippedLink]) -> None:
+        """Links of a page that were refused."""
+
+    def scope_widened(self, host: str, via: str) -> None:
+        """A seed (`via`) redirected to a host, which is in scope from now on."""
+
+    def robots(self, host: Host) -> None:
+        """A robots verdict was reached."""
+
+    def file_closed(self, file: SinkFile) -> None:
+        """An output file is finished."""
+
+    def file_lost(self, vanished: Vanished, urls: int) -> None:
+        """Somebody deleted, moved or cut an output file while it was written; `urls` are queued again for it."""
+
+    def disk(self, reason: str | None) -> None:
+        """Nothing can be written, and why; None: it works again."""
+
+    def hours(self, is_open: bool, until_at: float) -> None:
+        """`fetch.hours` opened or closed, until then (UTC; infinity: for good)."""
+
+    def drain(self, reason: StoppedBy, in_flight: int) -> None:
+        """The crawl is ending, with so many leases out."""

@@ -1,0 +1,230 @@
+"""The HTTP client: resolver, dialer, pool and fetcher put together from options, which may be replaced at any time.
+
+A crawl and `crawler fetch` use the same one, so that what the one shows is what the other does. Under other options a
+new generation of the parts serves new requests; a request in flight ends under the options it began with, and the
+counts of all generations are one sum.
+
+Invariants: nothing is dialled that the address policy of the options has not passed; a generation is closed once
+nothing is lent from it, and never before.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final
+
+from crawler.core.clock import Clock
+from crawler.core.models import FetchResult, Origin, Task
+from crawler.fetch import descriptors
+from crawler.fetch.connection import Exchange
+from crawler.fetch.cookies import CookieJar
+from crawler.fetch.credentials import OriginCredentials
+from crawler.fetch.fetcher import AddressLimits, Fetcher
+from crawler.fetch.limits import Bandwidth, ByteBudget
+from crawler.fetch.net.address import AddressPolicy
+from crawler.fetch.net.dial import NetworkDialer
+from crawler.fetch.net.proxy import Proxy
+from crawler.fetch.net.resolver import AresLookup, CachingResolver
+from crawler.fetch.net.tls import TlsProfile
+from crawler.fetch.options import ClientOptions
+from crawler.fetch.pool import Pool
+from crawler.fetch.pool_statistics import HostConnections, OnEvent, PoolStats
+
+_LOOK_S: Final = 0.25  # how often a replaced generation is looked at
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """The parts that were made from one set of options."""
+
+    resolver: CachingResolver
+    pool: Pool
+    fetcher: Fetcher
+    options: ClientOptions
+
+    async def close(self) -> None:
+        """Close every connection, then the resolver."""
+        await self.fetcher.close()
+        await self.resolver.close()
+
+
+class HttpClient:
+    """Build it inside the running event loop. `memory` bounds the bytes of bodies held, `permits` is asked before each
+    request, `dialer_class` serves to look on. `run` closes what was replaced.
+
+    Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile raises; `prepare` likewise.
+    """
+
+    def __init__(
+        self,
+        options: ClientOptions,
+        *,
+        clock: Clock,
+        gate: AddressLimits,
+        memory: int,
+        spool_directory: str | None = None,
+        on_event: OnEvent | None = None,
+        permits: Callable[[Origin], bool] = lambda origin: True,
+        bandwidth: Bandwidth | None = None,
+        dialer_class: Callable[..., NetworkDialer] = NetworkDialer,
+    ) -> None:
+        self._clock = clock
+        self._gate = gate
+        self._spool_directory = spool_directory
+        self._on_event = on_event
+        self._permits = permits
+        self._dialer_class = dialer_class
+        self._budget = ByteBudget(memory)
+        self._bandwidth = bandwidth or Bandwidth(options.fetch.bandwidth, options.fetch.bandwidth_per_host)
+        self._cookies: CookieJar | None = None
+        self._current = self._generation(options, first_id=1)
+        self._finishing: list[Generation] = []
+        self._gone: dict[str, Any] | None = None  # the counts of those closed
+        self._replaced = asyncio.Event()
+
+    def _generation(self, options: ClientOptions, *, first_id: int) -> Generation:
+        network = options.network
+        descriptors.raise_limit(options.fetch.connections)
+        connections = descriptors.connections_within(descriptors.limit(), options.fetch.connections)
+        fetch = replace(options.fetch, connections=connections)
+        lookup = AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s)
+        resolver = CachingResolver(lookup, network, self._clock)
+        dialer = self._dialer_class(
+            resolver=resolver,
+            policy=AddressPolicy(network.allow_private),
+            tls=TlsProfile(options.tls, network),
+            options=fetch,
+            network=network,
+            clock=self._clock,
+        )
+        pool = Pool(
+            dialer=dialer,
+            options=fetch,
+            clock=self._clock,
+            connections_per_host=options.connections_per_host,
+            connections_per_address=options.connections_per_address,
+            budget=self._budget,
+            bandwidth=self._bandwidth,
+            on_event=self._on_event,
+            first_id=first_id,
+        )
+        if self._cookies is None and fetch.cookies == "session":
+            self._cookies = CookieJar()
+        fetcher = Fetcher(
+            pool=pool,
+            options=fetch,
+            identity=options.identity,
+            gate=self._gate,
+            clock=self._clock,
+            budget=self._budget,
+            spool_directory=self._spool_directory,
+            permits=self._permits,
+            personal=OriginCredentials.of(
+                options.secrets,
+                cookies=self._cookies,
+                proxy=None if network.proxy is None else Proxy(network.proxy),
+                clock=self._clock,
+            ),
+        )
+        return Generation(resolver, pool, fetcher, options)
+
+    # -- requests
+
+    def fetch(self, origin: Origin, task: Task) -> Coroutine[None, None, FetchResult]:
+        """Get one URL of `origin`, as `Fetcher.fetch`."""
+        return self._current.fetcher.fetch(origin, task)
+
+    def request_for(self, origin: Origin, task: Task) -> bytes:
+        """The bytes of the request that `fetch` would send."""
+        return self._current.fetcher.request_for(origin, task)
+
+    # -- other options
+
+    def prepare(self, options: ClientOptions) -> Generation | None:
+        """What other options need, to be given to `reconfigure` or closed; None if they are those in force."""
+        if options == self._current.options:
+            return None
+        return self._generation(options, first_id=self._current.pool.next_id)
+
+    def reconfigure(self, generation: Generation) -> None:
+        """Put other options in force; the generation before finishes what it has lent."""
+        before, self._current = self._current, generation
+        before.pool.close_idle()
+        self._finishing.append(before)
+        fetch = generation.options.fetch
+        self._bandwidth.limit(fetch.bandwidth, fetch.bandwidth_per_host)
+        self._replaced.set()
+
+    async def run(self) -> None:
+        """Close replaced generations as they finish, until cancelled."""
+        while True:
+            await self._replaced.wait()
+            for generation in list(self._finishing):
+                generation.pool.close_idle()
+                stats = generation.pool.stats()
+                if not (stats.open or stats.opening or stats.waiting):
+                    self._finishing.remove(generation)
+                    await generation.close()
+                    self._gone = _sum(self._gone, generation.pool.stats())
+            if not self._finishing:
+                self._replaced.clear()
+            else:
+                await asyncio.sleep(_LOOK_S)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for generation in (*self._finishing, self._current):
+            await generation.close()
+
+    def cut(self, covers: Callable[[Origin], bool]) -> int:
+        """Close the connections to these origins at once. Returns how many."""
+        return sum(generation.pool.cut(covers) for generation in (*self._finishing, self._current))
+
+    # -- looking
+
+    def stats(self) -> PoolStats:
+        """Over all generations since the start."""
+        if self._gone is None and not self._finishing:
+            return self._current.pool.stats()
+        total = self._gone
+        for generation in (*self._finishing, self._current):
+            total = _sum(total, generation.pool.stats())
+        assert total is not None
+        return PoolStats(**total)
+
+    def exchanges(self) -> dict[Origin, list[Exchange]]:
+        """The requests under way, as Pool.exchanges."""
+        found = self._current.pool.exchanges()
+        for generation in self._finishing:
+            for origin, exchanges in generation.pool.exchanges().items():
+                found[origin] = exchanges + found.get(origin, [])
+        return found
+
+    def most_opened(self, limit: int) -> list[tuple[Origin, HostConnections]]:
+        """The origins that took the most connections of the current generation, most first."""
+        return self._current.pool.most_opened(limit)
+
+    def held(self) -> list[tuple[str, str, int, int]]:
+        """What is held in memory: name, unit (bytes or entries), how much, and what it may come to."""
+        jar, resolver = self._cookies, self._current.resolver
+        return [
+            *([] if jar is None else [("cookies", "bytes", jar.held_bytes, jar.limit_bytes)]),
+            ("bodies", "bytes", self._budget.held, self._budget.limit),
+            ("connections", "entries", self.stats().open, self._current.options.fetch.connections),
+            ("DNS answers", "entries", resolver.cached, resolver.cache_limit),
+        ]
+
+
+def _sum(total: dict[str, Any] | None, stats: PoolStats) -> dict[str, Any]:
+    found = {one.name: getattr(stats, one.name) for one in fields(PoolStats)}
+    if total is None:
+        return found
+    return {name: _add(total[name], value) for name, value in found.items()}
+
+
+def _add(one: Any, other: Any) -> Any:
+    if isinstance(one, Mapping):
+        return {key: one.get(key, 0) + other.get(key, 0) for key in {**one, **other}}
+    if isinstance(one, tuple):
+        return tuple(a + b for a, b in zip(one, other, strict=True))
+    return one + other
