@@ -68,7 +68,7 @@ _SPINS = 20_000
 _TURN_S = 1e-9  # time never stands quite still, or a timer that is due this very instant would never be past
 
 
-class _JumpingSelector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
+class _JumpingSelector(selectors.DefaultSelector):
     """Real for what comes from threads and signals; where the loop would wait for a timer, time jumps."""
 
     def __init__(self) -> None:
@@ -117,7 +117,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def turns(self) -> int:
         return self._jumping.turns
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> "asyncio.Future[Any]":
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
         if self.runs_inline:
             done = self.create_future()
             try:
@@ -195,7 +197,7 @@ class QuickFrontier(MemoryFrontier):
         self._queued: defaultdict[int, dict[int, Any]] = defaultdict(dict)
         self._waiting: dict[int, Any] = {}
 
-    def _insert(self, found: Discovered, via: int | None, new_hosts: list[Any], queued: dict[int, int]) -> int:
+    def _insert(self, found: Discovered, via: int | None, new_hosts: list[Any], queued: Counter[int]) -> int:
         inserted = super()._insert(found, via, new_hosts, queued)
         if inserted:
             url = self._urls[len(self._urls)]

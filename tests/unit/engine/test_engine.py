@@ -1,0 +1,134 @@
+"""Other options for a running crawl: all parts follow at once, or none does."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from crawler.core.enums import StoppedBy
+from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.engine.engine import Engine
+from crawler.engine.options import EngineConfiguration, EngineOptions
+from crawler.frontier.base import FrontierFull
+from tests.support.engine import AT_ONCE, POLITE, Harness, answer, elapse, page, run
+from tests.support.memory_frontier import MemoryFrontier
+
+ROOT = "https://a.test/"
+DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
+
+
+def harness(frontier: MemoryFrontier | None = None, politeness: PolitenessOptions = POLITE) -> Harness:
+    web = {ROOT: answer(200, page(*(f"/{n}" for n in range(40))))}
+    engine = Harness(ROOT, politeness=politeness, engine=DAEMON, web=web, frontier=frontier)
+    engine.web.other = lambda origin, task: answer(404 if task.url.endswith("robots.txt") else 200, page())
+    return engine
+
+
+def test_a_crawl_goes_on_under_other_options() -> None:
+    """Seeds, scope, delay and limits are others from one moment on; what is queued is judged anew."""
+
+    async def main() -> None:
+        crawl = harness()
+        engine = crawl.engine
+        await crawl.open()
+        running = asyncio.ensure_future(engine.run())
+        await elapse(10.0)
+        slow = len(crawl.web.asked)
+        assert slow < 12
+        options = replace(
+            engine.options,
+            seeds=(ROOT, "https://b.test/"),
+            scope=ScopeOptions(exclude=(ScopeRule("/3*"),)),
+            politeness=AT_ONCE,
+            address_politeness=AT_ONCE,
+        )
+        assert [one.url for one in engine.new_seeds(options)] == ["https://b.test/"]
+        preview = await engine.preview(options)
+        assert (preview["hosts_come"], preview["hosts_go"]) == (["b.test"], [])
+        await engine.reconfigure(options)
+        await elapse(10.0)
+        assert engine.status().urls["queued"] == 0
+        assert len(crawl.web.asked) > 30
+        assert "https://b.test/" in crawl.web.urls
+        excluded = {f"{ROOT}3{n}" for n in range(10)}
+        assert not excluded & {each.url for each in crawl.web.asked[slow + 1 :]}
+        assert {crawl.settled.get(url, "denied") for url in excluded} == {"denied"}
+        engine.drain()
+        assert await running is StoppedBy.SIGNAL
+        await crawl.close()
+
+    run(main())
+
+
+def test_a_scope_that_is_the_same_keeps_the_hosts_that_redirects_brought_in() -> None:
+    """And so does another one that follows the seeds."""
+
+    async def main() -> None:
+        crawl = harness()
+        await crawl.open()
+        admission, engine = crawl.admission, crawl.engine
+        admission.scope = admission.scope.with_host("www.a.test")
+        await engine.reconfigure(replace(engine.options, politeness=AT_ONCE))
+        assert admission.scope.has_host("www.a.test")
+        await engine.reconfigure(replace(engine.options, scope=ScopeOptions(max_depth=2)))
+        assert admission.scope.has_host("www.a.test")
+        assert admission.scope.has_host("a.test")
+        await crawl.close()
+
+    run(main())
+
+
+class FullStore(MemoryFrontier):
+    """Cannot take new URLs."""
+
+    is_full = False
+
+    async def judge_by(self, fingerprint: str) -> list[int]:
+        if self.is_full:
+            raise FrontierFull("no space left")
+        return await super().judge_by(fingerprint)
+
+
+def in_force(engine: Engine) -> tuple[EngineConfiguration, object, bool, float]:
+    delays = {key.delay_s for key in engine.books.keys.values()}
+    return engine.options, engine.admission.scope, engine.admission.obey, max(delays)
+
+
+def test_options_that_the_store_cannot_take_change_nothing() -> None:
+    """Those in force stay, in every part."""
+
+    async def main() -> None:
+        store = FullStore()
+        crawl = harness(store)
+        await crawl.open()
+        engine = crawl.engine
+        before = in_force(engine)
+        store.is_full = True
+        with pytest.raises(FrontierFull):
+            await engine.reconfigure(
+                replace(engine.options, scope=ScopeOptions(max_depth=0), politeness=replace(AT_ONCE, robots="ignore"))
+            )
+        assert in_force(engine) == before
+        await crawl.close()
+
+    run(main())
+
+
+def test_what_judges_urls_alike_has_one_fingerprint() -> None:
+    """Limits on how many, the place of a rule and the order of seeds make no difference; what judges does."""
+    first = EngineConfiguration(
+        seeds=(ROOT, "https://b.test/"), scope=ScopeOptions(exclude=(ScopeRule("/x", "crawler.toml:4"),))
+    )
+    same = replace(
+        first,
+        seeds=("https://b.test/", ROOT),
+        scope=ScopeOptions(exclude=(ScopeRule("/x", "crawler.toml:9"),), max_urls=3),
+    )
+    assert first.fingerprint == same.fingerprint
+    others = [
+        replace(first, seeds=(ROOT,)),
+        replace(first, scope=ScopeOptions()),
+        replace(first, politeness=PolitenessOptions(robots="ignore")),
+        replace(first, traps=replace(first.traps, detect="off")),
+    ]
+    assert len({first.fingerprint, *(one.fingerprint for one in others)}) == 5

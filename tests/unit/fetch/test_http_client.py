@@ -1,0 +1,114 @@
+"""The HTTP client as one object: other options come into force, and what is in flight finishes under the former."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from crawler.core.enums import CloseReason
+from crawler.core.models import Fetched, Origin, Task
+from crawler.fetch.http1.message import LocalProtocolError
+from crawler.fetch.http_client import HttpClient
+from crawler.fetch.options import ClientOptions, FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
+from tests.support.fetching import RecordingGate, SkewedClock
+from tests.support.hostile import ok, serve, table
+
+NETWORK = NetworkOptions(allow_private=("127.0.0.0/8",), resolve=(("*.test", ("127.0.0.1",)),))
+OPTIONS = ClientOptions(identity=IdentityOptions("before/1"), network=NETWORK)
+OTHER = replace(OPTIONS, identity=IdentityOptions("after/1"), fetch=FetchOptions(bandwidth=1_000_000))
+
+
+def client_of(options: ClientOptions = OPTIONS) -> HttpClient:
+    return HttpClient(options, clock=SkewedClock(), gate=RecordingGate(), memory=1 << 20)
+
+
+def put_in_force(client: HttpClient, options: ClientOptions) -> None:
+    generation = client.prepare(options)
+    assert generation is not None
+    client.reconfigure(generation)
+
+
+async def test_the_next_request_goes_out_under_the_new_options() -> None:
+    """By a new connection, whose number goes on; idle ones of before are closed, and all are counted as one."""
+    async with serve(table({"/": ok()})) as server:
+        client = client_of()
+        origin = Origin("http", "a.test", server.port)
+        first = await client.fetch(origin, Task(1, f"{origin}/"))
+        put_in_force(client, OTHER)
+        second = await client.fetch(origin, Task(2, f"{origin}/"))
+        assert isinstance(first, Fetched)
+        assert isinstance(second, Fetched)
+        assert [b"before/1" in first.request_bytes, b"after/1" in second.request_bytes] == [True, True]
+        assert [first.connection.id, second.connection.id] == [1, 2]
+        stats = client.stats()
+        assert (stats.opened, stats.requests, stats.open) == (2, 2, 1)
+        assert stats.closed[CloseReason.EVICTED] == 1
+        await client.close()
+
+
+async def test_a_request_in_flight_finishes_and_then_its_connection_closes() -> None:
+    """Nothing is cut off by a reload; both are seen while they last, and can be cut."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def script(c):
+        await c.request()
+        arrived.set()
+        await go_on.wait()
+        await c.send(ok(b"whole"))
+        await c.client_closed()
+
+    async with serve(script) as server:
+        client = client_of()
+        replacing = asyncio.ensure_future(client.run())
+        origin = Origin("http", "a.test", server.port)
+        fetching = asyncio.ensure_future(client.fetch(origin, Task(1, f"{origin}/")))
+        await arrived.wait()
+        put_in_force(client, OTHER)
+        assert [len(found) for found in client.exchanges().values()] == [1]
+        go_on.set()
+        result = await fetching
+        assert isinstance(result, Fetched)
+        assert b"".join(result.payload.chunks()) == b"whole"
+        while client.stats().open:
+            await asyncio.sleep(0.01)
+        assert client.stats().requests == 1
+        assert client.cut(lambda origin: True) == 0
+        replacing.cancel()
+        await client.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (replace(OPTIONS, identity=IdentityOptions("broken\nagent")), LocalProtocolError),
+        (replace(OPTIONS, network=replace(NETWORK, ca_file="/nonexistent.pem")), OSError),
+    ],
+)
+async def test_options_that_cannot_be_used_change_nothing(options: ClientOptions, error: type[Exception]) -> None:
+    """They are refused before anything is replaced."""
+    async with serve(table({"/": ok()})) as server:
+        client = client_of()
+        with pytest.raises(error):
+            client.prepare(options)
+        origin = Origin("http", "a.test", server.port)
+        result = await client.fetch(origin, Task(1, f"{origin}/"))
+        assert isinstance(result, Fetched)
+        assert b"before/1" in result.request_bytes
+        await client.close()
+
+
+async def test_the_same_options_replace_nothing() -> None:
+    """Connections and DNS answers are kept by a reload that changes other things."""
+    client = client_of()
+    assert client.prepare(replace(OPTIONS, tls=TlsOptions())) is None
+    await client.close()
+
+
+async def test_what_is_held_is_told_with_its_limit() -> None:
+    """For the status; a cookie jar only where cookies are kept."""
+    client = client_of(replace(OPTIONS, fetch=FetchOptions(cookies="session", connections=7)))
+    held = {name: (unit, amount, limit) for name, unit, amount, limit in client.held()}
+    assert list(held) == ["cookies", "bodies", "connections", "DNS answers"]
+    assert held["bodies"] == ("bytes", 0, 1 << 20)
+    assert held["connections"] == ("entries", 0, 7)
+    await client.close()
