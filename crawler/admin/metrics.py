@@ -6,7 +6,7 @@ Nothing is counted here; a scrape reads what is counted anyway.
 
 from collections.abc import Mapping, Sequence
 
-from crawler.core.enums import CloseReason, OutcomeWord
+from crawler.core.enums import CloseReason, OutcomeLabel
 from crawler.engine.monitoring.latency import BOUNDS_S, LatencyMeters
 from crawler.engine.monitoring.status import Bounded, Status
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS
@@ -44,7 +44,7 @@ def exposition(
     ]  # fmt: skip
     labelled: list[tuple[str, str, str, str, Mapping[str, int]]] = [
         ("crawler_fetches_total", "counter", "Attempts, by how they ended.", "outcome",
-         {word: counts.outcomes.get(word, 0) for word in OutcomeWord}),
+         {word: counts.outcomes.get(word, 0) for word in OutcomeLabel}),
         ("crawler_fetch_errors_total", "counter", "Attempts that failed, by what went wrong.", "error_type",
          counts.error_types),
         ("crawler_denied_total", "counter", "URLs refused when their turn came, by why.", "reason",

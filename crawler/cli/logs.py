@@ -11,7 +11,7 @@ import click
 from crawler.cli.failures import say
 from crawler.cli.output import Pen, event_text, fetch_text, is_terminal, write_lines
 from crawler.cli.place import locate, place_options
-from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeWord
+from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeLabel
 from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.moments import parse_moment
@@ -29,7 +29,7 @@ _FLUSH_LINES: Final = 256
 @click.command(name="logs")
 @place_options
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help='Of this host; "*.example.org" for all below it.')
-@click.option("--outcome", "outcomes", multiple=True, type=click.Choice([str(word) for word in OutcomeWord]))
+@click.option("--outcome", "outcomes", multiple=True, type=click.Choice([str(word) for word in OutcomeLabel]))
 @click.option("--error-type", "error_types", multiple=True, metavar="WORD", help="E.g. first_byte_timeout.")
 @click.option("--deny-reason", "deny_reasons", multiple=True, metavar="WORD", help="E.g. robots.")
 @click.option("--status", "statuses", multiple=True, metavar="CODE", help='E.g. 404, or "5xx".')

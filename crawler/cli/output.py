@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from crawler.core.enums import OutcomeWord
+from crawler.core.enums import OutcomeLabel
 from crawler.core.formatting import date_time, duration, event_fields, printable, size
 
 
@@ -61,13 +61,13 @@ _CODES: Final[Mapping[str, str]] = {
     "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36",
 }  # fmt: skip
 OUTCOME_COLOURS: Final[Mapping[str, str]] = {
-    OutcomeWord.OK: "green",
-    OutcomeWord.NOT_MODIFIED: "green",
-    OutcomeWord.REDIRECT: "cyan",
-    OutcomeWord.HTTP_ERROR: "yellow",
-    OutcomeWord.TRUNCATED: "yellow",
-    OutcomeWord.ERROR: "red",
-    OutcomeWord.DENIED: "blue",
+    OutcomeLabel.OK: "green",
+    OutcomeLabel.NOT_MODIFIED: "green",
+    OutcomeLabel.REDIRECT: "cyan",
+    OutcomeLabel.HTTP_ERROR: "yellow",
+    OutcomeLabel.TRUNCATED: "yellow",
+    OutcomeLabel.ERROR: "red",
+    OutcomeLabel.DENIED: "blue",
 }
 
 
@@ -123,7 +123,7 @@ def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
     outcome = str(line.get("outcome", "?"))
     status = line.get("http_response_status_code")
     reason = line.get("error_type") or line.get("deny_reason")
-    word = printable(f"denied {reason}" if outcome == OutcomeWord.DENIED else str(reason or outcome))
+    word = printable(f"denied {reason}" if outcome == OutcomeLabel.DENIED else str(reason or outcome))
     parts = [
         pen(_clock(line), "dim"),
         pen(f"{'---' if status is None else status!s:>3} {word:<18}", OUTCOME_COLOURS.get(outcome, "")),

@@ -55,8 +55,8 @@ class HostState(StrEnum):
     BLOCKED = "blocked"  # by an operator: nothing is asked
 
 
-class OutcomeWord(StrEnum):
-    """How an attempt ended, for the log; see `core.outcomes.outcome_word`."""
+class OutcomeLabel(StrEnum):
+    """How an attempt ended, for the log; see `core.outcomes.outcome_label`."""
 
     OK = "ok"
     NOT_MODIFIED = "not_modified"

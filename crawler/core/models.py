@@ -109,8 +109,8 @@ class Discovered:
     `url` is as it will be fetched; `key` is the 64-bit signed hash of its canonical form, unique within the origin
     (`core.url`). `depth` counts links from a seed; `hop_path` has a letter a hop: L link, R redirect, E requisite.
     A smaller `priority` goes first. A URL of another kind than page has `core.url.kind_key_of` for its key. A `hint` is
-    stored for a known URL as well. `formerly`: the URL that the same link meant to the first version of the key rules,
-    where that is another; what was forgotten then is known under it.
+    stored for a known URL as well. `legacy_url`: the URL that the same link meant by the first version of the key
+    rules, where that is another one; what was taken down under that version is known by it.
     """
 
     url: str
@@ -123,7 +123,7 @@ class Discovered:
     redirects: int = 0
     kind: TaskKind = TaskKind.PAGE
     hint: SitemapHint | None = None
-    formerly: str | None = None
+    legacy_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,14 +436,14 @@ class HostRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Rest:
-    """A politeness key that may not be asked before `until_at`, kept across restarts. `strikes` counts failures in a
+class Backoff:
+    """A politeness key that may not be asked before `until_at`, kept across restarts. `failures` counts failures in a
     row.
     """
 
     key: str
     until_at: float
-    strikes: int
+    failures: int
     reason: str
 
 

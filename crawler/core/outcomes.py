@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from typing import Final, assert_never
 
-from crawler.core.enums import ErrorType, OutcomeWord, TaskKind, UrlState
+from crawler.core.enums import ErrorType, OutcomeLabel, TaskKind, UrlState
 from crawler.core.frozen import dataclass
 from crawler.core.models import Denied, Failed, Fetched, NotModified, Outcome, Redirected
 
@@ -37,25 +37,25 @@ def is_http_error(status_code: int) -> bool:
     return status_code >= 400 or status_code == 304
 
 
-def outcome_word(outcome: Outcome) -> OutcomeWord:
+def outcome_label(outcome: Outcome) -> OutcomeLabel:
     """One word a person can count by. A truncated answer is `truncated` whatever its status; one that came whole and
     could not be used, as a decompression bomb, is an `error`.
     """
     match outcome:
         case Fetched():
             if outcome.truncated is not None:
-                return OutcomeWord.TRUNCATED
+                return OutcomeLabel.TRUNCATED
             if outcome.error_type is not None:
-                return OutcomeWord.ERROR
-            return OutcomeWord.HTTP_ERROR if is_http_error(outcome.head.status_code) else OutcomeWord.OK
+                return OutcomeLabel.ERROR
+            return OutcomeLabel.HTTP_ERROR if is_http_error(outcome.head.status_code) else OutcomeLabel.OK
         case NotModified():
-            return OutcomeWord.NOT_MODIFIED
+            return OutcomeLabel.NOT_MODIFIED
         case Redirected():
-            return OutcomeWord.REDIRECT
+            return OutcomeLabel.REDIRECT
         case Failed():
-            return OutcomeWord.ERROR
+            return OutcomeLabel.ERROR
         case Denied():
-            return OutcomeWord.DENIED
+            return OutcomeLabel.DENIED
         case _:
             assert_never(outcome)
 
@@ -122,7 +122,7 @@ _DOUBTFUL_ERRORS: Final = frozenset(
     }
 )
 # Nothing that waiting a few seconds could mend.
-_LASTING_ERRORS: Final = frozenset(
+_PERMANENT_ERRORS: Final = frozenset(
     {
         ErrorType.PROTOCOL_ERROR,  # what a server sends that speaks no HTTP/1.1, it sends again
         ErrorType.DNS_NOT_FOUND,
@@ -138,11 +138,11 @@ _LASTING_ERRORS: Final = frozenset(
         ErrorType.PROXY_AUTH,
     }
 )
-_PUSHED_BACK: Final = frozenset({429, 503})
+_THROTTLED: Final = frozenset({429, 503})
 # Faults of the moment: RFC 9110 §15.5.9 and §15.6, RFC 8470 §5.2, and what content delivery networks say when they
 # cannot reach the server behind them. 501 and 505 to 511 speak of the request, not of the moment.
-_PASSING: Final = frozenset({408, 425, 500, 502, 504, *range(520, 528), 529, 530})
-PASSING_IN_A_ROW: Final = 10  # from one host with no other answer between: it is the host that fails
+_TRANSIENT: Final = frozenset({408, 425, 500, 502, 504, *range(520, 528), 529, 530})
+TRANSIENT_ERRORS_IN_A_ROW: Final = 10  # from one host with no other answer between: it is the host that fails
 
 
 def is_connection_error(error: ErrorType) -> bool:
@@ -150,26 +150,26 @@ def is_connection_error(error: ErrorType) -> bool:
     return error in _CONNECTION_ERRORS
 
 
-def rests_origin(error: ErrorType, kind: TaskKind = TaskKind.PAGE) -> bool:
+def backs_off_origin(error: ErrorType, kind: TaskKind = TaskKind.PAGE) -> bool:
     """Whether the whole origin should rest, not only the URL. On its robots.txt every URL of the origin waits."""
     if error in _CONNECTION_ERRORS or error in _DOUBTFUL_ERRORS:
         return True
     return error is ErrorType.PROTOCOL_ERROR and kind is TaskKind.ROBOTS
 
 
-def is_lasting(error: ErrorType) -> bool:
+def is_permanent(error: ErrorType) -> bool:
     """Whether trying again within minutes is pointless."""
-    return error in _LASTING_ERRORS
+    return error in _PERMANENT_ERRORS
 
 
-def pushes_back(outcome: Outcome) -> bool:
+def is_throttled(outcome: Outcome) -> bool:
     """Whether the server asked for rest: 429 or 503 (RFC 6585 §4, RFC 9110 §15.6.4)."""
-    return isinstance(outcome, Fetched) and outcome.head.status_code in _PUSHED_BACK
+    return isinstance(outcome, Fetched) and outcome.head.status_code in _THROTTLED
 
 
-def fails_in_passing(outcome: Outcome) -> bool:
+def is_transient(outcome: Outcome) -> bool:
     """Whether a status says that the same request may be answered well in a moment; mostly the one URL's own matter."""
-    return isinstance(outcome, Fetched) and outcome.head.status_code in _PASSING
+    return isinstance(outcome, Fetched) and outcome.head.status_code in _TRANSIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class RetryDecision:
     after_s: float | None = None
 
 
-def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Random) -> RetryDecision:
+def retry_decision(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Random) -> RetryDecision:
     """Where a page's URL stands after attempt number `attempt`.
 
     Most statuses are an answer and final, and so is a redirect, unless it began a session. A transient failure, a
@@ -200,10 +200,10 @@ def fate(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Rando
                 return RetryDecision(UrlState.WAITING, wait)
             transient = outcome.retryable
         case Fetched():
-            if outcome.head.status_code in _PUSHED_BACK:
+            if outcome.head.status_code in _THROTTLED:
                 return RetryDecision(UrlState.WAITING, wait)  # the host was busy; the URL did nothing
             # a body cut at a limit of ours will be cut again; one that a fault cut short may come whole
-            if outcome.error_type is None and not fails_in_passing(outcome):
+            if outcome.error_type is None and not is_transient(outcome):
                 return RetryDecision(UrlState.DONE)
             transient = outcome.error_type not in (ErrorType.TOO_LARGE, ErrorType.CONTENT_ERROR)
         case _:

@@ -26,13 +26,13 @@ ADAPTIVE_MAX_S: Final = 30.0  # Heritrix's maxDelayMs
 RETRY_AFTER_MIN_S: Final = 1.0  # what a Retry-After of 0, or a date gone by, counts as
 RETRY_AFTER_MAX_S: Final = 86_400.0
 _SECONDS: Final = re.compile(r"\d+\.?\d*")
-REST_FIRST_S: Final = 5.0
-REST_FACTOR: Final = 3.0
-REST_MAX_S: Final = 3_600.0
-FAILING_REST_MAX_S: Final = 30.0
+BACKOFF_FIRST_S: Final = 5.0
+BACKOFF_FACTOR: Final = 3.0
+BACKOFF_MAX_S: Final = 3_600.0
+SERVER_ERROR_BACKOFF_MAX_S: Final = 30.0
 # A host that never answered is tried twice more at once, then seldom: the mistake is most often in its name.
-NEVER_ANSWERED_RESTS_S: Final = (1.0, 4.0)
-NEVER_ANSWERED_LONG_S: Final = 900.0
+NEVER_RESPONDED_BACKOFFS_S: Final = (1.0, 4.0)
+NEVER_RESPONDED_LONG_S: Final = 900.0
 
 
 def politeness_key(host: str, options: PolitenessOptions) -> str:
@@ -68,11 +68,11 @@ def address_width(options: PolitenessOptions) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PolitenessState:
-    """Who may go next. `open_mono` is when the next request may begin; `strikes` counts failures in a row."""
+    """Who may go next. `open_mono` is when the next request may begin; `failures` counts failures in a row."""
 
     open_mono: float = 0.0
     in_flight: int = 0
-    strikes: int = 0
+    failures: int = 0
     reason: str = ""  # why it rests, "" when it only keeps its delay
 
     def opens_at(self, now_mono: float, *, delay_s: float, width: int) -> float | None:
@@ -82,58 +82,58 @@ class PolitenessState:
         return None if self.open_mono <= now_mono else self.open_mono
 
     def began(self) -> "PolitenessState":
-        return PolitenessState(self.open_mono, self.in_flight + 1, self.strikes, self.reason)
+        return PolitenessState(self.open_mono, self.in_flight + 1, self.failures, self.reason)
 
     def ended(self, now_mono: float, *, delay_s: float) -> "PolitenessState":
         """A request ended, however: the delay runs from here."""
         guard = CLOCK_GUARD_S if delay_s > 0 else 0.0
         return PolitenessState(
-            max(self.open_mono, now_mono + delay_s + guard), self.in_flight - 1, self.strikes, self.reason
+            max(self.open_mono, now_mono + delay_s + guard), self.in_flight - 1, self.failures, self.reason
         )
 
     def abandoned(self) -> "PolitenessState":
         """What began never left: no delay is due."""
         return replace(self, in_flight=self.in_flight - 1)
 
-    def rests(self, until_mono: float, reason: str) -> "PolitenessState":
+    def backed_off(self, until_mono: float, reason: str) -> "PolitenessState":
         """Closed until then, and not before any earlier date it had."""
-        return replace(self, open_mono=max(self.open_mono, until_mono), strikes=self.strikes + 1, reason=reason)
+        return replace(self, open_mono=max(self.open_mono, until_mono), failures=self.failures + 1, reason=reason)
 
     def recovered(self) -> "PolitenessState":
         """An answer came: failures are forgotten."""
-        return self if self.strikes == 0 and not self.reason else replace(self, strikes=0, reason="")
+        return self if self.failures == 0 and not self.reason else replace(self, failures=0, reason="")
 
 
 OPEN: Final = PolitenessState()
 
 
-def rest_s(strikes: int, rng: random.Random, *, ever_answered: bool) -> float:
-    """How long to rest after failure number `strikes` + 1 in a row: exponential, with up to a quarter of jitter."""
-    if not ever_answered:
-        rests = NEVER_ANSWERED_RESTS_S
-        return rests[strikes] if strikes < len(rests) else NEVER_ANSWERED_LONG_S * (1 + rng.random() / 4)
-    base = min(REST_FIRST_S * REST_FACTOR ** min(strikes, 20), REST_MAX_S)
+def backoff_s(failures: int, rng: random.Random, *, ever_responded: bool) -> float:
+    """How long to rest after failure number `failures` + 1 in a row: exponential, with up to a quarter of jitter."""
+    if not ever_responded:
+        rests = NEVER_RESPONDED_BACKOFFS_S
+        return rests[failures] if failures < len(rests) else NEVER_RESPONDED_LONG_S * (1 + rng.random() / 4)
+    base = min(BACKOFF_FIRST_S * BACKOFF_FACTOR ** min(failures, 20), BACKOFF_MAX_S)
     return base * (1 + rng.random() / 4)
 
 
-def failing_rest_s(times: int) -> float:
+def server_error_backoff_s(times: int) -> float:
     """How long a host rests that answers one URL after the other with a 500 or its like, for the `times`th time. A part
     of a site that is broken for good must not keep the rest of it for hours, so it stays below half a minute.
     """
-    return min(REST_FIRST_S * REST_FACTOR ** min(times - 1, 20), FAILING_REST_MAX_S)
+    return min(BACKOFF_FIRST_S * BACKOFF_FACTOR ** min(times - 1, 20), SERVER_ERROR_BACKOFF_MAX_S)
 
 
-def pushed_back_s(strikes: int, wait_s: float | None, rng: random.Random) -> float:
-    """How long to rest after a 429 or 503, the (`strikes` + 1)th in a row; `wait_s` is its Retry-After.
+def throttled_backoff_s(failures: int, wait_s: float | None, rng: random.Random) -> float:
+    """How long to rest after a 429 or 503, the (`failures` + 1)th in a row; `wait_s` is its Retry-After.
 
     A server that refuses again after the time it named itself is not taken at its word a second time: from then on the
     rests that it would earn without a word hold as well. Retry-After 0 must not make a loop of asking.
     """
     if wait_s is None:
-        return rest_s(strikes, rng, ever_answered=True)
-    if strikes == 0:
+        return backoff_s(failures, rng, ever_responded=True)
+    if failures == 0:
         return max(wait_s, RETRY_AFTER_MIN_S)
-    return max(wait_s, rest_s(strikes - 1, rng, ever_answered=True))
+    return max(wait_s, backoff_s(failures - 1, rng, ever_responded=True))
 
 
 def retry_after_s(head: Head, now_at: float) -> float | None:

@@ -34,7 +34,7 @@ _NAMED: Final = re.compile(
 _IN_PATH: Final = re.compile(r";jsessionid=([^?;/]*)", re.IGNORECASE)
 
 # The first version of these rules: any value under some names, eight characters with a figure under others.
-_FIRST: Final = re.compile(
+_LEGACY: Final = re.compile(
     r"(?:(?:phpsessid|jsessionid|aspsessionid[a-z]*|session_?id|sess_?id|cfid|cftoken|oscsid|zenid)=[^&;#]*"
     r"|(?:sid|s|session|sess)=(?=[^&]*\d)[0-9a-zA-Z_-]{8,})",
     re.IGNORECASE,
@@ -60,13 +60,13 @@ def session_ids(url: str) -> list[str]:
     return found + [part for part in url.partition("?")[2].split("&") if part in cut]
 
 
-def without_session_at_first(url: str) -> str:
+def without_session_legacy(url: str) -> str:
     """The same by version 1 of the rules."""
     if ";" in url:
         url = re.sub(r"(?i);jsessionid=[^?;/]*", "", url)
-    if "?" in url and _FIRST.search(url):
+    if "?" in url and _LEGACY.search(url):
         path, _, query = url.partition("?")
-        url = f"{path}?{'&'.join(part for part in query.split('&') if not _FIRST.fullmatch(part))}"
+        url = f"{path}?{'&'.join(part for part in query.split('&') if not _LEGACY.fullmatch(part))}"
     return url
 
 
@@ -146,10 +146,10 @@ def parse(text: str, base: str | None = None) -> tuple[str, Origin]:
         href = ada_url.join_url(base, text) if base is not None else ada_url.normalize_url(text)
     except ValueError:
         raise UrlError(DenyReason.URL_INVALID, f"not a URL: {_USERINFO.sub('//***@', text[:200])!r}") from None
-    return checked(href)
+    return check_href(href)
 
 
-def checked(href: str) -> tuple[str, Origin]:
+def check_href(href: str) -> tuple[str, Origin]:
     """The second half of `parse`, for an `href` that ada-url has already serialised. Raises UrlError."""
     match = _SERIALISED.match(href)
     if match is None:
@@ -210,7 +210,7 @@ def canonical(url: str, rules: int = KEY_RULES) -> str:
     if "%" in url:
         url = _ESCAPE.sub(_normalise_escape, url)
     if "=" in url:
-        url = without_session(url) if rules == KEY_RULES else without_session_at_first(url)
+        url = without_session(url) if rules == KEY_RULES else without_session_legacy(url)
     return url[:-1] if url.endswith("?") else url
 
 
@@ -226,7 +226,7 @@ def key_of(url: str) -> int:
     return _signed(xxh3_64_intdigest(url.encode()))
 
 
-def respelt_key_of(url: str) -> int:
+def respelled_key_of(url: str) -> int:
     """The key of a URL that a redirect named as another spelling of its own canonical form ("/%7Ejo" → "/~jo"): it must
     be fetched although its ordinary key is known.
     """
@@ -241,10 +241,10 @@ def kind_key_of(url: str, kind: TaskKind) -> int:
 def every_key_of(url: str) -> tuple[int, ...]:
     """All keys under which a URL that `parse` returned may be known."""
     kinds = [kind_key_of(url, kind) for kind in TaskKind if kind is not TaskKind.PAGE]
-    return (key_of(url), respelt_key_of(url), *kinds)
+    return (key_of(url), respelled_key_of(url), *kinds)
 
 
-def first_key_of(url: str, kind: TaskKind) -> int | None:
+def legacy_key_of(url: str, kind: TaskKind) -> int | None:
     """The key that a URL had by version 1 of the rules, if it is another one now."""
     first = canonical(url, 1)
     if first == canonical(url):

@@ -277,11 +277,11 @@ class Committer:
         changes = Batch(
             settlements,
             (),
-            rests=self._scheduler.books.take_rests(),
+            backoffs=self._scheduler.books.take_backoffs(),
             counters=counters,
             scope_hosts=scope_hosts,
             hint_after_s=self._scheduler.hint_after_s,
-            paces=self._scheduler.books.take_paces(),
+            slow_responses=self._scheduler.books.take_slow_responses(),
             templates=self._scheduler.traps.take_rows(),
             error_pages=self._scheduler.traps.take_error_pages(),
         )

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from crawler.core.enums import DenyReason, ErrorType, OutcomeWord, Source
+from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, Source
 from crawler.core.models import Discovered, TemplateRow
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, seed
@@ -100,7 +100,7 @@ def ending(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
     """
     for word in errors:
         if word not in ERRORS:
-            hint = ": HTTP errors are named by their status, as 404 or 5xx" if word == OutcomeWord.HTTP_ERROR else ""
+            hint = ": HTTP errors are named by their status, as 404 or 5xx" if word == OutcomeLabel.HTTP_ERROR else ""
             raise ValueError(f"{word!r} is neither an error_type nor a deny_reason{hint}")
     codes: set[int] = set()
     for text in statuses:

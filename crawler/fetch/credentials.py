@@ -13,7 +13,7 @@ from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.models import Failed, Fetched, FetchResult, Origin, Task
-from crawler.core.outcomes import is_lasting
+from crawler.core.outcomes import is_permanent
 from crawler.core.url import target_of
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.net.proxy import Proxy
@@ -95,7 +95,7 @@ class OriginCredentials:
                 return Failed(
                     error_type,
                     detail,
-                    retryable=not is_lasting(error_type),
+                    retryable=not is_permanent(error_type),
                     timings=result.timings,
                     connection=result.connection,
                     resend_count=result.resend_count,

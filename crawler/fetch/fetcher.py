@@ -15,7 +15,7 @@ from crawler.core.clock import Clock
 from crawler.core.enums import CloseReason, ErrorType, TaskKind, TruncatedReason
 from crawler.core.media_types import ContentTypes
 from crawler.core.models import Failed, Fetched, FetchResult, Head, Origin, Task
-from crawler.core.outcomes import is_lasting, pushes_back
+from crawler.core.outcomes import is_permanent, is_throttled
 from crawler.core.url import target_of
 from crawler.fetch.connection import Connection
 from crawler.fetch.credentials import OriginCredentials
@@ -140,7 +140,7 @@ class Fetcher:
             return Failed(
                 error.error_type,
                 error.detail,
-                retryable=not is_lasting(error.error_type),
+                retryable=not is_permanent(error.error_type),
                 timings=error.timings,
                 resend_count=attempt.resends,
                 started_at=attempt.started_at,
@@ -180,7 +180,7 @@ class Fetcher:
                 connection = await loan.replace()
                 continue
             result = self._result(connection, reader, sink, attempt, error)
-            if connection.spoke_first and isinstance(result, Fetched) and not pushes_back(result):
+            if connection.spoke_first and isinstance(result, Fetched) and not is_throttled(result):
                 detail = f"the server answered {result.head.status_code} before a request was sent"
                 return self._failed(connection, attempt, ErrorType.CONNECT_FAILED, detail)
             return result
@@ -224,7 +224,7 @@ class Fetcher:
         return Failed(
             error_type,
             detail,
-            retryable=not is_lasting(error_type),
+            retryable=not is_permanent(error_type),
             timings=connection.timings,
             connection=connection.info,
             resend_count=attempt.resends,

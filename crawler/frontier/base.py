@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 from crawler.core.enums import Source, UrlState
 from crawler.core.models import (
+    Backoff,
     Counters,
     Denied,
     Discovered,
@@ -24,7 +25,6 @@ from crawler.core.models import (
     HostTemplates,
     Origin,
     RecordLocation,
-    Rest,
     Settlement,
     SinkFile,
     SlowResponse,
@@ -62,13 +62,13 @@ class Recovered:
 
     clean: bool
     hosts: tuple[HostRow, ...]
-    rests: tuple[Rest, ...]
+    backoffs: tuple[Backoff, ...]
     sink_files: tuple[SinkFile, ...]  # every one, closed ones too
     counters: Counters
     scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
     seeds_added: bool  # a URL of source SEED was ever stored by `add`
     suspects: tuple[int, ...] = ()  # hosts of which some URLs are set aside
-    paces: tuple[SlowResponse, ...] = ()
+    slow_responses: tuple[SlowResponse, ...] = ()
     unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
     is_copy: bool = False  # a backup put back, whose output files may have grown since (until `output_agrees`)
 
@@ -89,11 +89,11 @@ class Batch:
     settlements: Sequence[Settlement]
     written: Sequence[RecordLocation | None]
     sink_files: Sequence[SinkFile] = ()
-    rests: Sequence[Rest] = ()
+    backoffs: Sequence[Backoff] = ()
     counters: Counters | None = None
     scope_hosts: Sequence[str] = ()
     hint_after_s: float | None = None
-    paces: Sequence[SlowResponse] = ()  # response_s 0: the key is not slow any more
+    slow_responses: Sequence[SlowResponse] = ()  # response_s 0: the key is not slow any more
     templates: Sequence[TemplateRow] = ()  # all but their `pages`, which the notes of settlements add up to
     lines: Sequence[RecordLocation | None] = ()
     error_pages: Sequence[tuple[int, bytes]] = ()  # host ids, with what the engine keeps of their soft 404s

@@ -9,7 +9,7 @@ from typing import Any, Final, assert_never
 
 import orjson
 
-from crawler.core.enums import HostState, OutcomeWord, Source, TaskKind, UrlState
+from crawler.core.enums import HostState, OutcomeLabel, Source, TaskKind, UrlState
 from crawler.core.models import (
     Counters,
     Denied,
@@ -26,7 +26,7 @@ from crawler.core.models import (
     SitemapHint,
     Task,
 )
-from crawler.core.outcomes import outcome_word, response_of
+from crawler.core.outcomes import outcome_label, response_of
 from crawler.frontier.base import Batch, Totals, UrlRow
 
 MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not worth asking with
@@ -37,7 +37,7 @@ WARC_SINK: Final = "warc"  # the sink that `Batch.written` speaks of
 PAGES_SINK: Final = "pages"  # … and `Batch.lines`
 
 _ENDS: Final = frozenset((UrlState.DONE, UrlState.GAVE_UP))  # the states in which a visit is over
-_GOOD: Final = frozenset((OutcomeWord.OK, OutcomeWord.NOT_MODIFIED, OutcomeWord.REDIRECT))
+_GOOD: Final = frozenset((OutcomeLabel.OK, OutcomeLabel.NOT_MODIFIED, OutcomeLabel.REDIRECT))
 
 
 def check_batch(batch: Batch) -> None:
@@ -161,8 +161,8 @@ class HostChange:
     def add(self, settlement: Settlement) -> None:
         """Count an attempt. `ok` and `errors` count pages only: robots.txt has its own verdict."""
         task, outcome = settlement.task, settlement.outcome
-        word = outcome_word(outcome)
-        if word is OutcomeWord.DENIED:
+        word = outcome_label(outcome)
+        if word is OutcomeLabel.DENIED:
             return
         if task.kind is TaskKind.PAGE:
             self.fetched += task.attempt == 1 and not task.is_revisit

@@ -154,8 +154,8 @@ def _slowest(tally: LogTotals) -> list[tuple[str, HostTally]]:
 def _rudest(tally: LogTotals) -> list[tuple[str, HostTally]]:
     """Those that pushed back or failed most. That a page is not there (4xx) is not rude."""
     faults = {name: _faults(host) for name, host in tally.hosts.items()}
-    rude = [(name, host) for name, host in tally.hosts.items() if host.pushed_back or faults[name]]
-    return sorted(rude, key=lambda one: (-one[1].pushed_back, -faults[one[0]], one[0]))[:LISTED]
+    rude = [(name, host) for name, host in tally.hosts.items() if host.throttled or faults[name]]
+    return sorted(rude, key=lambda one: (-one[1].throttled, -faults[one[0]], one[0]))[:LISTED]
 
 
 def _faults(host: HostTally) -> int:
@@ -173,7 +173,7 @@ def _host(name: str, host: HostTally) -> dict[str, Any]:
         "attempts": host.attempts,
         "ok": host.good,
         "bad": host.bad,
-        "pushed_back": host.pushed_back,
+        "pushed_back": host.throttled,
         "p50_ms": _round(host.spread.quantile(0.5)),
         "p95_ms": _round(host.spread.quantile(0.95)),
         "requests_per_connection": round(host.requests / host.opened, 1) if host.opened else None,

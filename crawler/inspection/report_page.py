@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
-from crawler.core.enums import OutcomeWord
+from crawler.core.enums import OutcomeLabel
 from crawler.core.formatting import average, count, date_time, duration, event_fields, size
 from crawler.inspection.log.totals import Bin, LogTotals
 
@@ -20,9 +20,9 @@ _TOP: Final = 10
 _MAX_BARS: Final = 600
 # Told apart by who sees no red or no green, too; the same order in every plot, the good at the bottom.
 _COLOURS: Final[Mapping[str, str]] = {
-    OutcomeWord.OK: "#2a9d6f", OutcomeWord.NOT_MODIFIED: "#8ccfb0", OutcomeWord.REDIRECT: "#4c8bd6",
-    OutcomeWord.DENIED: "#9b9b9b", OutcomeWord.HTTP_ERROR: "#e0a526", OutcomeWord.TRUNCATED: "#d9741f",
-    OutcomeWord.ERROR: "#c8322f",
+    OutcomeLabel.OK: "#2a9d6f", OutcomeLabel.NOT_MODIFIED: "#8ccfb0", OutcomeLabel.REDIRECT: "#4c8bd6",
+    OutcomeLabel.DENIED: "#9b9b9b", OutcomeLabel.HTTP_ERROR: "#e0a526", OutcomeLabel.TRUNCATED: "#d9741f",
+    OutcomeLabel.ERROR: "#c8322f",
 }  # fmt: skip
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1c2126; --soft: #667079; --line: #d9dee2; --paper: #fff; --tile: #f4f6f7; }
@@ -106,8 +106,8 @@ def _plots(tally: LogTotals) -> Iterable[str]:
     words = [str(word) for word in _COLOURS if tally.outcomes.get(word)]
     unit = duration(length)
     yield f"<h2>Attempts by outcome <span class=soft>each {unit}</span></h2>"
-    yield "".join(f'<span class=key><i style="background:{_COLOURS[OutcomeWord(w)]}"></i>{w}</span>' for w in words)
-    stacks = [[(_COLOURS[OutcomeWord(word)], float(one.outcomes.get(word, 0))) for word in words] for one in bars]
+    yield "".join(f'<span class=key><i style="background:{_COLOURS[OutcomeLabel(w)]}"></i>{w}</span>' for w in words)
+    stacks = [[(_COLOURS[OutcomeLabel(word)], float(one.outcomes.get(word, 0))) for word in words] for one in bars]
     texts = [f"{when(i)}: " + ", ".join(f"{count(one.outcomes[w])} {w}" for w in words if one.outcomes.get(w))
              for i, one in enumerate(bars)]  # fmt: skip
     yield _bars(stacks, texts, when, count)

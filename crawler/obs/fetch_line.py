@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from crawler.core.enums import Next, TaskKind, UrlState
 from crawler.core.formatting import timestamp
 from crawler.core.models import ConnectionInfo, Denied, Failed, Fetched, RecordLocation, Redirected, Settlement
-from crawler.core.outcomes import outcome_word, pushes_back, response_of
+from crawler.core.outcomes import is_throttled, outcome_label, response_of
 
 REDACTED: Final = "***"
 
@@ -103,7 +103,7 @@ def fetch_line(
         "hop_path": task.hop_path,
         "source": task.source.value,
         "attempt": task.attempt,
-        "outcome": outcome_word(outcome).value,
+        "outcome": outcome_label(outcome).value,
     }
     if task.kind is not TaskKind.PAGE:
         line["kind"] = task.kind.value
@@ -136,7 +136,7 @@ def fetch_line(
 
 def next_of(settlement: Settlement) -> Next:
     """What happens to the URL now: a URL that waits after a final answer is due for a revisit, after anything else for
-    a retry (`core.outcomes.fate` decides the same way).
+    a retry (`core.outcomes.retry_decision` decides the same way).
     """
     match settlement.state:
         case UrlState.DONE | UrlState.DENIED:
@@ -147,7 +147,7 @@ def next_of(settlement: Settlement) -> Next:
             outcome = settlement.outcome
             is_cut_short = isinstance(outcome, Fetched) and outcome.error_type is not None
             began_session = isinstance(outcome, Redirected) and outcome.fetched.session_began
-            if isinstance(outcome, Failed) or is_cut_short or began_session or pushes_back(outcome):
+            if isinstance(outcome, Failed) or is_cut_short or began_session or is_throttled(outcome):
                 return Next.RETRY
             return Next.REVISIT
 

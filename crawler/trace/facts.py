@@ -10,7 +10,7 @@ from typing import Any
 from crawler.core.enums import UrlState
 from crawler.core.formatting import count, duration, timestamp
 from crawler.core.models import Denied, Failed, Fetched, Redirected, Timings
-from crawler.core.outcomes import outcome_word
+from crawler.core.outcomes import outcome_label
 from crawler.fetch.http1.message import BodyEnd, body_framing, hop_fields, is_persistent
 from crawler.trace.dial_observer import Dial
 from crawler.trace.tracer import Trace
@@ -35,7 +35,7 @@ def facts(trace: Trace) -> dict[str, Any]:
     optional = {
         "block": trace.block and {"name": trace.block.name, "kind": trace.block.kind, "reason": trace.block.reason},
         "next_state": trace.retry and trace.retry.state.value,
-        "outcome": outcome and outcome_word(outcome).value,
+        "outcome": outcome and outcome_label(outcome).value,
         "error_type": result and result.error_type and result.error_type.value,
         "detail": result.detail if isinstance(result, Failed) else None,
         "redirect_to": outcome.target if isinstance(outcome, Redirected) else None,

@@ -27,7 +27,7 @@ from crawler.core.models import (
     RobotsRecord,
     Task,
 )
-from crawler.core.outcomes import RetryDecision, fate, is_connection_error, response_of
+from crawler.core.outcomes import RetryDecision, is_connection_error, response_of, retry_decision
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, seed
 from crawler.engine.pages import robots
@@ -236,7 +236,7 @@ class _Tracer:
         self._processor.judge(task, trace.response, links, self._policy.scope)
         trace.link_sources = {link.url: link.source for link in links}
         attempts = self._settings.engine_options("crawl").max_attempts
-        trace.retry = fate(outcome, attempt=1, max_attempts=attempts, rng=self._rng)
+        trace.retry = retry_decision(outcome, attempt=1, max_attempts=attempts, rng=self._rng)
         states = (self._hosts.key_for(self._origin).turn, self._hosts.hosts[_HOST_ID].turn)
         longest = max(states, key=lambda state: state.open_mono if state.reason else 0.0)
         if longest.reason:

@@ -16,6 +16,7 @@ from crawler.core.enums import (
     UrlState,
 )
 from crawler.core.models import (
+    Backoff,
     Counters,
     Denied,
     Discovered,
@@ -29,7 +30,6 @@ from crawler.core.models import (
     PageNote,
     RecordLocation,
     Redirected,
-    Rest,
     RobotsRecord,
     SampledPage,
     SinkFile,
@@ -98,7 +98,7 @@ async def test_a_new_store_is_empty_and_clean(store: Store) -> None:
     """There is nothing to recover, and no key needs to rest."""
     async with store.opened() as (frontier, recovered):
         assert recovered.clean
-        assert (recovered.hosts, recovered.rests, recovered.sink_files, recovered.scope_hosts) == ((), (), (), ())
+        assert (recovered.hosts, recovered.backoffs, recovered.sink_files, recovered.scope_hosts) == ((), (), (), ())
         assert recovered.counters == Counters()
         assert not recovered.seeds_added
         assert await frontier.totals() == Totals(0, 0, 0, 0, 0, 0)
@@ -137,7 +137,7 @@ async def test_what_is_not_open_cannot_be_asked(store: Store) -> None:
 async def test_everything_is_there_after_reopening(store: Store) -> None:
     """URLs, hosts, robots, rests, files, counters and scope come back as they were left."""
     robots = RobotsRecord("rules", 200, b"User-agent: *\nDisallow: /x\n", NOW, NOW + 86_400, 2.5, None)
-    rest = Rest("a.example", NOW + 60, 2, "429")
+    rest = Backoff("a.example", NOW + 60, 2, "429")
     counters = Counters(urls_fetched=1, bytes=25, extra={"skipped": 3})
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
@@ -147,7 +147,7 @@ async def test_everything_is_there_after_reopening(store: Store) -> None:
                 visit(task, discovered=links("https://a.example/b", "https://b.example/")),
                 visit(Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS), robots=robots),
                 sink_files=[WARC],
-                rests=[rest],
+                backoffs=[rest],
                 counters=counters,
                 scope_hosts=["www.a.example", "a.example"],
             )
@@ -156,7 +156,7 @@ async def test_everything_is_there_after_reopening(store: Store) -> None:
     async with store.opened() as (frontier, recovered):
         assert await frontier.totals() == totals == Totals(queued=2, waiting=0, done=1, denied=0, gave_up=0, hosts=2)
         assert recovered.seeds_added
-        assert recovered.rests == (rest,)
+        assert recovered.backoffs == (rest,)
         assert recovered.sink_files == (WARC,)
         assert recovered.counters == counters
         assert recovered.scope_hosts == ("a.example", "www.a.example")
@@ -433,13 +433,13 @@ async def test_the_text_of_robots_txt_stays_while_its_host_fails(store: Store) -
 async def test_a_rest_ends_when_it_is_said_to(store: Store) -> None:
     """Until then the last one said counts, across restarts."""
     async with store.opened() as (frontier, _):
-        rests = [Rest("a", NOW, 1, "503"), Rest("b", NOW, 1, "429"), Rest("a", NOW + 5, 2, "503")]
-        await frontier.settle(batch(rests=rests))
+        backoffs = [Backoff("a", NOW, 1, "503"), Backoff("b", NOW, 1, "429"), Backoff("a", NOW + 5, 2, "503")]
+        await frontier.settle(batch(backoffs=backoffs))
     async with store.opened() as (frontier, recovered):
-        assert recovered.rests == (rests[2], rests[1])
-        await frontier.settle(batch(rests=[Rest("a", 0, 0, ""), Rest("never", 0, 0, "")]))
+        assert recovered.backoffs == (backoffs[2], backoffs[1])
+        await frontier.settle(batch(backoffs=[Backoff("a", 0, 0, ""), Backoff("never", 0, 0, "")]))
     async with store.opened() as (_, recovered):
-        assert recovered.rests == (rests[1],)
+        assert recovered.backoffs == (backoffs[1],)
 
 
 async def test_counters_stay_when_a_batch_has_none(store: Store) -> None:
@@ -1074,17 +1074,17 @@ async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
 
 def _bad_batches(task: Task, good: Task) -> dict[str, Batch]:
     first = visit(good, discovered=links("https://a.example/found", "https://new.example/"))
-    rest = {"rests": [Rest("a", NOW, 1, "503")], "counters": Counters(pages=1), "sink_files": [WARC]}
+    more = {"backoffs": [Backoff("a", NOW, 1, "503")], "counters": Counters(pages=1), "sink_files": [WARC]}
     robots = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
     return {
-        "an unknown url": batch(first, visit(Task(99, "https://a.example/no")), **rest),
-        "a url of another host": batch(first, visit(task, host_id=2), **rest),
-        "an unknown host": batch(first, visit(robots, host_id=99), **rest),
-        "an unknown file": batch(first, visit(task), written=[None, RecordLocation("no.warc.gz", 0)], **rest),
-        "one task twice": batch(first, visit(task), visit(task), **rest),
-        "taken down by a visit": batch(first, visit(task, state=UrlState.FORGOTTEN), **rest),
-        "waiting for nothing": batch(first, visit(task, state=UrlState.WAITING), **rest),
-        "a place too few": Batch([first, visit(task)], [None], **rest),
+        "an unknown url": batch(first, visit(Task(99, "https://a.example/no")), **more),
+        "a url of another host": batch(first, visit(task, host_id=2), **more),
+        "an unknown host": batch(first, visit(robots, host_id=99), **more),
+        "an unknown file": batch(first, visit(task), written=[None, RecordLocation("no.warc.gz", 0)], **more),
+        "one task twice": batch(first, visit(task), visit(task), **more),
+        "taken down by a visit": batch(first, visit(task, state=UrlState.FORGOTTEN), **more),
+        "waiting for nothing": batch(first, visit(task, state=UrlState.WAITING), **more),
+        "a place too few": Batch([first, visit(task)], [None], **more),
     }
 
 
@@ -1102,7 +1102,7 @@ async def test_a_batch_that_cannot_be_stored_leaves_no_trace(store: Store, fault
         receipt = await frontier.settle(batch(visit(good, discovered=links("https://new.example/"))))
         assert (list(receipt.links_new), receipt.queued) == ([1], {3: 1})
     async with store.opened() as (_, recovered):
-        assert (recovered.rests, recovered.counters, recovered.sink_files) == ((), Counters(), ())
+        assert (recovered.backoffs, recovered.counters, recovered.sink_files) == ((), Counters(), ())
         assert [row.id for row in recovered.hosts] == [1, 2, 3]
 
 
@@ -1212,13 +1212,13 @@ async def test_visits_dated_later_than_now_count_as_of_now(store: Store) -> None
 async def test_how_slow_keys_are_is_kept_until_they_are_not(store: Store) -> None:
     """The last one said counts; 0 ends it."""
     async with store.opened() as (frontier, _):
-        paces = [SlowResponse("a", 2.5, NOW), SlowResponse("b", 1.0, NOW), SlowResponse("a", 3.5, NOW + 1)]
-        await frontier.settle(replace(batch(), paces=paces))
+        slow_responses = [SlowResponse("a", 2.5, NOW), SlowResponse("b", 1.0, NOW), SlowResponse("a", 3.5, NOW + 1)]
+        await frontier.settle(replace(batch(), slow_responses=slow_responses))
     async with store.opened() as (frontier, recovered):
-        assert recovered.paces == (SlowResponse("a", 3.5, NOW + 1), SlowResponse("b", 1.0, NOW))
-        await frontier.settle(replace(batch(), paces=[SlowResponse("a", 0.0, NOW + 2)]))
+        assert recovered.slow_responses == (SlowResponse("a", 3.5, NOW + 1), SlowResponse("b", 1.0, NOW))
+        await frontier.settle(replace(batch(), slow_responses=[SlowResponse("a", 0.0, NOW + 2)]))
     async with store.opened() as (_, recovered):
-        assert recovered.paces == (SlowResponse("b", 1.0, NOW),)
+        assert recovered.slow_responses == (SlowResponse("b", 1.0, NOW),)
 
 
 async def test_a_host_is_unswept_until_it_was_swept(store: Store) -> None:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from crawler.core.enums import SinkFileState, Source, TaskKind, UrlState
 from crawler.core.models import (
+    Backoff,
     Counters,
     Denied,
     Discovered,
@@ -22,7 +23,6 @@ from crawler.core.models import (
     HostTemplates,
     Origin,
     RecordLocation,
-    Rest,
     RobotsRecord,
     SampledPage,
     Settlement,
@@ -117,7 +117,7 @@ class MemoryFrontier:
         self._keys: dict[tuple[int, int], KeptUrl] = {}
         self._hosts: dict[Origin, KeptHost] = {}
         self._hosts_by_id: dict[int, KeptHost] = {}
-        self._rests: dict[str, Rest] = {}
+        self._backoffs: dict[str, Backoff] = {}
         self._sink_files: dict[tuple[str, str], SinkFile] = {}
         self._counters = Counters()
         self._scope_hosts: set[str] = set()
@@ -134,7 +134,7 @@ class MemoryFrontier:
         self._dated_to: int | None = 0
         self._kept: dict[str, bytes] = {}
         self._error_pages: dict[int, bytes] = {}
-        self._paces: dict[str, SlowResponse] = {}
+        self._slow_responses: dict[str, SlowResponse] = {}
         self._robots_changed: list[int] = []
         self._is_open = False
         self._clean = True
@@ -149,13 +149,13 @@ class MemoryFrontier:
         return Recovered(
             clean=clean,
             hosts=tuple(host.as_row() for host in self._hosts.values()),
-            rests=tuple(self._rests[key] for key in sorted(self._rests)),
+            backoffs=tuple(self._backoffs[key] for key in sorted(self._backoffs)),
             sink_files=tuple(self._sink_files.values()),
             counters=self._counters,
             scope_hosts=tuple(sorted(self._scope_hosts)),
             seeds_added=self._seeds_added,
             suspects=tuple(sorted({self._urls[url_id].host_id for url_id in self._suspects})),
-            paces=tuple(self._paces[key] for key in sorted(self._paces)),
+            slow_responses=tuple(self._slow_responses[key] for key in sorted(self._slow_responses)),
             unswept=tuple(sorted(self._unswept)),
         )
 
@@ -189,16 +189,16 @@ class MemoryFrontier:
             links_new.append(sum(self._insert(one, via, new_hosts, queued) for one in settlement.discovered))
             if batch.hint_after_s is not None:
                 self._bring_forward(settlement, batch.hint_after_s)
-        for rest in batch.rests:
-            self._rests[rest.key] = rest
-            if rest.until_at == 0:
-                del self._rests[rest.key]
+        for backoff in batch.backoffs:
+            self._backoffs[backoff.key] = backoff
+            if backoff.until_at == 0:
+                del self._backoffs[backoff.key]
         self._counters = batch.counters or self._counters
         self._scope_hosts.update(batch.scope_hosts)
-        for pace in batch.paces:
-            self._paces[pace.key] = pace
-            if pace.response_s == 0:
-                del self._paces[pace.key]
+        for slow in batch.slow_responses:
+            self._slow_responses[slow.key] = slow
+            if slow.response_s == 0:
+                del self._slow_responses[slow.key]
         self._error_pages.update(batch.error_pages)
         for one in batch.templates:
             pages = self._templates.get((one.host_id, one.template), TemplateRow(0, "")).pages

@@ -20,7 +20,7 @@ from crawler.core.url import UrlError
 
 class Link(NamedTuple):
     """A reference to another URL: absolute, http(s), without fragment. `nofollow`: every mention of it says so.
-    `formerly`: what the reference meant before queries were in the encoding of their page, if that was another URL.
+    `legacy_url`: what the reference meant before queries were in the encoding of their page, if that was another URL.
 
     A NamedTuple, not a dataclass, because dozens are made for each page. `origin` comes along free of charge.
     """
@@ -29,7 +29,7 @@ class Link(NamedTuple):
     origin: Origin
     source: Source
     nofollow: bool
-    formerly: str | None = None
+    legacy_url: str | None = None
 
 
 # What a reference is. Where one URL is mentioned in several ways the smallest counts. Plain integers: an enumeration
@@ -193,7 +193,7 @@ class LinkSet:
                 except UrlError:
                     invalid += 1
                     continue
-                link = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW, resolver.formerly(reference, url))
+                link = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW, resolver.legacy_url(reference, url))
                 if kind == LINK and _OF_THE_PAGE.match(reference) is None:
                     folder.links[reference] = link
                     fresh += 1
@@ -217,8 +217,8 @@ class LinkSet:
                 continue
             before = found.get(url)
             if before is None or kind < _kind_of(before):
-                formerly = resolver.formerly(reference, url)
-                found[url] = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW, formerly)
+                legacy_url = resolver.legacy_url(reference, url)
+                found[url] = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW, legacy_url)
         links = (*found.values(), *self._requisites(resolver, found))
         return Resolved(links, len(links), invalid)
 

@@ -142,7 +142,7 @@ class ReferenceResolver:
             raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
         return href, self._origin
 
-    def formerly(self, reference: str, url: str) -> str | None:
+    def legacy_url(self, reference: str, url: str) -> str | None:
         """What `reference` meant when queries of every page were in UTF-8, if that is not `url`, which it means now."""
         if self.encoding is None or reference.isascii():
             return None
@@ -157,7 +157,7 @@ def _layout(folder: str) -> tuple[Origin, str, Sequence[str]]:
     """The origin of a folder's URL, its root without "/", and what a reference is appended to, with no, one, two …
     leading "../": beyond the root it stays the root. No folders where they are too deep. Raises UrlError.
     """
-    href, origin = core_url.checked(folder)
+    href, origin = core_url.check_href(folder)
     start = href.index("/", href.index("://") + 3)
     root = href[:start]
     segments = href[start:].split("/")[1:-1]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from crawler.core.enums import ErrorType, TaskKind, TruncatedReason, UrlState
 from crawler.core.models import Counters, Denied, Failed, Fetched, Outcome, Settlement
-from crawler.core.outcomes import outcome_word, response_of
+from crawler.core.outcomes import outcome_label, response_of
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class CrawlCounters:
     def attempted(self, outcome: Outcome, kind: TaskKind, url: str) -> None:
         """An attempt ended."""
         self.last_url = url
-        word = outcome_word(outcome)
+        word = outcome_label(outcome)
         self.outcomes[word] += 1
         response = response_of(outcome)
         if response is not None:
@@ -63,8 +63,8 @@ class CrawlCounters:
     def reconsidered(self, before: Outcome, after: Outcome, kind: TaskKind) -> None:
         """What counted as one outcome turned out, on being read, to be an error."""
         for counts in (self.outcomes, self.answers) if kind is TaskKind.PAGE else (self.outcomes,):
-            counts[outcome_word(before)] -= 1
-            counts[outcome_word(after)] += 1
+            counts[outcome_label(before)] -= 1
+            counts[outcome_label(after)] += 1
         if isinstance(after, Fetched) and after.error_type is not None:
             self.errors += 1
             self.error_types[after.error_type] += 1

@@ -216,8 +216,8 @@ class EventLog:
         if recovered.clean and mended == SinkRecovered():
             return
         fields: dict[str, object] = {"clean": recovered.clean, "hosts": len(recovered.hosts)}
-        if recovered.rests:
-            fields["rests"] = len(recovered.rests)
+        if recovered.backoffs:
+            fields["rests"] = len(recovered.backoffs)
         if mended.truncated_bytes:
             fields["truncated_bytes"] = mended.truncated_bytes
         if mended.orphans:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crawler.core.clock import Clock
-from crawler.core.enums import OutcomeWord
+from crawler.core.enums import OutcomeLabel
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.monitoring.latency import LatencyMeters, quantile_s
 from crawler.fetch.pool_statistics import PoolStats
@@ -41,7 +41,7 @@ class _Sample:
     pages: int
     responses: int
     bytes: int
-    outcomes: tuple[int, ...]  # in the order of OutcomeWord
+    outcomes: tuple[int, ...]  # in the order of OutcomeLabel
     durations: tuple[int, ...]  # attempts by bucket of their duration
     requests: int
     opened: int
@@ -86,7 +86,7 @@ class RateMeter:
             pages=tally.pages,
             responses=tally.responses,
             bytes=tally.bytes,
-            outcomes=tuple(tally.outcomes[word] for word in OutcomeWord),
+            outcomes=tuple(tally.outcomes[word] for word in OutcomeLabel),
             durations=tuple(self._meters.duration.counts),
             requests=0 if stats is None else stats.requests,
             opened=0 if stats is None else stats.opened,
@@ -128,5 +128,5 @@ class RateMeter:
         """The points as plots take them: a list for each series, all of one length, the oldest first."""
         names = ("at", "bytes_per_s", "p50_s", "p95_s", "connections", "reuse", "queued")
         columns: dict[str, Any] = {name: [point[name] for point in self._points] for name in names}
-        by_word = {str(word): [p["outcomes"][n] for p in self._points] for n, word in enumerate(OutcomeWord)}
+        by_word = {str(word): [p["outcomes"][n] for p in self._points] for n, word in enumerate(OutcomeLabel)}
         return columns | {"outcomes": by_word}

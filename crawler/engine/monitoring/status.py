@@ -299,7 +299,7 @@ class Monitor:
         hosts = heapq.nlargest(limit, self._books.hosts.values(), key=lambda host: (host.leases, host.queued))
         found: list[dict[str, object]] = []
         for host in hosts:
-            turns = [turn for turn in (host.turn, host.key.turn) if turn.strikes and turn.open_mono > now]
+            turns = [turn for turn in (host.turn, host.key.turn) if turn.failures and turn.open_mono > now]
             last = max(turns, key=lambda turn: turn.open_mono, default=None)
             found.append(
                 {
@@ -348,7 +348,7 @@ def state_of(host: Host, now_mono: float) -> HostState:
         case (LeftReason.BACKOFF, _):
             return HostState.BACKOFF
         case _:
-            return HostState.NEW if host.robots is None and not host.ever_answered else HostState.READY
+            return HostState.NEW if host.robots is None and not host.ever_responded else HostState.READY
 
 
 def _plain(counts: Mapping[Any, int]) -> dict[str, int]:

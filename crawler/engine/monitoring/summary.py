@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from crawler.core.enums import OutcomeWord
+from crawler.core.enums import OutcomeLabel
 from crawler.core.models import Origin
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.monitoring.ending import Ending
@@ -52,7 +52,7 @@ def summarise(
         "errors": tally.errors,
         "answers": {str(word): number for word, number in sorted(tally.answers.items()) if number},
         "auxiliary": tally.auxiliary,
-        "http_errors": tally.answers[OutcomeWord.HTTP_ERROR],
+        "http_errors": tally.answers[OutcomeLabel.HTTP_ERROR],
         "gave_up": tally.gave_up.total(),
         "denied": tally.denied,
         "unstored": unstored,

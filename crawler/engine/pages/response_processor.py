@@ -37,7 +37,7 @@ from crawler.core.models import (
 )
 from crawler.core.outcomes import response_of
 from crawler.core.scope import MAX_REDIRECTS, Scope
-from crawler.core.url import UrlError, checked, key_of, kind_key_of, respelt_key_of
+from crawler.core.url import UrlError, check_href, key_of, kind_key_of, respelled_key_of
 from crawler.engine.options import EngineConfiguration
 from crawler.engine.pages.recent_urls import InLinks, RecentKeys, RecentUrls
 
@@ -320,7 +320,7 @@ class ResponseProcessor:
             kind = TaskKind.PAGE
             if link.source is Source.REDIRECT:
                 if key == key_of(task.url) and link.url != task.url:
-                    key = respelt_key_of(link.url)
+                    key = respelled_key_of(link.url)
                 kind = task.kind
                 if kind is not TaskKind.PAGE:
                     key = kind_key_of(link.url, kind)
@@ -371,7 +371,7 @@ class ResponseProcessor:
 def _moved_to(target: str) -> list[Link]:
     """The link of a Location or a meta refresh; none if it leads nowhere that can be fetched."""
     try:
-        url, origin = checked(target)
+        url, origin = check_href(target)
     except UrlError:
         return []
     return [Link(url, origin, Source.REDIRECT, False)]
@@ -387,5 +387,14 @@ def _discovered(task: Task, link: Link, key: int, kind: TaskKind) -> Discovered:
         case _:
             depth, hop_path, redirects = task.depth + 1, hop_path + "L", 0
     return Discovered(
-        link.url, link.origin, key, depth, hop_path, link.source, task.priority, redirects, kind, formerly=link.formerly
+        link.url,
+        link.origin,
+        key,
+        depth,
+        hop_path,
+        link.source,
+        task.priority,
+        redirects,
+        kind,
+        legacy_url=link.legacy_url,
     )

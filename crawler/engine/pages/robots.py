@@ -21,8 +21,8 @@ from crawler.core.models import (
     RobotsRecord,
     Task,
 )
-from crawler.core.outcomes import pushes_back, rests_origin
-from crawler.core.url import UrlError, checked
+from crawler.core.outcomes import backs_off_origin, is_throttled
+from crawler.core.url import UrlError, check_href
 from crawler.engine.observer import Observer
 from crawler.engine.pages.response_processor import off_loop_if_large
 from crawler.engine.pages.url_list_policy import UrlListPolicy
@@ -51,7 +51,7 @@ def redirect_of(task: Task, outcome: Outcome) -> tuple[Origin, Task] | None:
     if not isinstance(outcome, Redirected) or task.redirects >= MAX_HOPS:
         return None
     try:
-        url, origin = checked(outcome.target)
+        url, origin = check_href(outcome.target)
     except UrlError:
         return None
     return origin, replace(task, url=url, via=task.url, redirects=task.redirects + 1)
@@ -171,7 +171,9 @@ class RobotsAnswers:
 
     def _rest_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
         """How long to wait before robots.txt is asked for again, should this answer be no verdict."""
-        if pushes_back(outcome) or (isinstance(outcome, Failed) and rests_origin(outcome.error_type, TaskKind.ROBOTS)):
+        if is_throttled(outcome) or (
+            isinstance(outcome, Failed) and backs_off_origin(outcome.error_type, TaskKind.ROBOTS)
+        ):
             key = self._scheduler.books.key_for(lease.origin)
             return max(host.turn.open_mono, key.turn.open_mono) - self._clock.mono()
         since = host.robots.failing_since if host.robots is not None else None

@@ -8,7 +8,7 @@ from crawler.content.robots_txt import RobotsTxt, RuleSet
 from crawler.core.enums import DenyReason, Source
 from crawler.core.models import Denied, Origin, Redirected, Task
 from crawler.core.scope import Scope
-from crawler.core.url import UrlError, checked
+from crawler.core.url import UrlError, check_href
 from crawler.engine.scheduling.host import Host
 
 BUDGET_BYTES: Final = 16 * 1024 * 1024  # rules of 10,000 hosts with four rules each; one file has at most a few MB
@@ -101,7 +101,7 @@ class UrlPolicy:
         if not is_seed or not self.scope.follows_seeds:
             return None
         try:
-            host = checked(outcome.target)[1].host
+            host = check_href(outcome.target)[1].host
         except UrlError:
             return None
         if self.scope.has_host(host):

@@ -29,7 +29,7 @@ from crawler.core.models import (
     Settlement,
     Task,
 )
-from crawler.core.outcomes import RetryDecision, fate, is_http_error, pushes_back, response_of
+from crawler.core.outcomes import RetryDecision, is_http_error, is_throttled, response_of, retry_decision
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.observer import Observer, Visited
 from crawler.engine.pages.response_processor import (
@@ -236,13 +236,13 @@ class Worker:
         self._tally.links_found += reading.links_found
         self.stage = "store"
         await self._committer.put(Visited(settlement, lease, queue_s, dur_s, reading.links_found))
-        if pushes_back(outcome):
+        if is_throttled(outcome):
             self._committer.nudge(now=True)
 
     def _fate(self, task: Task, outcome: Outcome) -> RetryDecision:
         # where nobody answers the URL is not to blame
         attempts = sys.maxsize if self._books.outage.is_suspected else self._max_attempts
-        return fate(outcome, attempt=task.attempt, max_attempts=attempts, rng=self._rng)
+        return retry_decision(outcome, attempt=task.attempt, max_attempts=attempts, rng=self._rng)
 
     async def _read(self, host: Host, task: Task, outcome: Outcome) -> tuple[ProcessedResponse, PageNote | None]:
         traps = self._traps

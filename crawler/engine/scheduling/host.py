@@ -28,7 +28,7 @@ class Host:
     filling: bool = False
     listed: bool = False  # stands in key.hosts
     turn: PolitenessState = OPEN
-    ever_answered: bool = False
+    ever_responded: bool = False
     peer: str | None = None  # the address it was last reached at
     robots: RobotsRecord | None = None  # without its text: that is in the store
     rules: RuleSet | None = None  # those that hold for us (`engine.pages.url_policy`)
@@ -36,7 +36,7 @@ class Host:
     rules_pending: bool = False
     limit_reached: bool = False
     is_blocked: bool = False  # by an operator
-    passing_failures: int = 0  # answers as 500 in a row
+    transient_failures: int = 0  # answers as 500 in a row
     retries: int = 0  # queued again in the store: these need no place under a limit
     has_suspects: bool = (
         False  # set aside, of which some may be fetched once nothing else is queued (`engine.pages.traps`)

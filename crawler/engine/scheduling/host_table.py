@@ -14,6 +14,7 @@ from crawler.core.clock import Clock
 from crawler.core.enums import ErrorType, HostState, TaskKind
 from crawler.core.formatting import timestamp
 from crawler.core.models import (
+    Backoff,
     Failed,
     Fetched,
     FetchResult,
@@ -21,7 +22,6 @@ from crawler.core.models import (
     Lease,
     Origin,
     Outcome,
-    Rest,
     RobotsRecord,
     SlowResponse,
     Task,
@@ -29,22 +29,22 @@ from crawler.core.models import (
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import PROBE_S, OutageWatch, is_sign
 from crawler.core.outcomes import (
-    PASSING_IN_A_ROW,
-    fails_in_passing,
+    TRANSIENT_ERRORS_IN_A_ROW,
+    backs_off_origin,
     is_connection_error,
-    is_lasting,
-    pushes_back,
-    rests_origin,
+    is_permanent,
+    is_throttled,
+    is_transient,
 )
 from crawler.core.politeness import (
     OPEN,
     PolitenessState,
-    failing_rest_s,
+    backoff_s,
     host_delay,
     politeness_key,
-    pushed_back_s,
-    rest_s,
     retry_after_s,
+    server_error_backoff_s,
+    throttled_backoff_s,
 )
 from crawler.engine.scheduling.backlog import unreadable
 from crawler.engine.scheduling.blocklist import Blocklist
@@ -53,7 +53,7 @@ from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
 
 OnEvent = Callable[[Event, dict[str, object]], None]
-_PACE_SLACK = 0.8  # a pace that is as good as the stored one is not stored anew
+_SLOWNESS_SLACK = 0.8  # a pace that is as good as the stored one is not stored anew
 _MAX_REST_S = 86_400.0  # what a clock set back may make of a rest kept in UTC
 
 
@@ -80,8 +80,8 @@ class HostTable:
         self._on_event = on_event
         self._max_urls = scope.max_urls
         self._max_urls_per_host = scope.max_urls_per_host
-        self._dirty_rests: dict[str, Rest] = {}
-        self._dirty_paces: dict[str, SlowResponse] = {}
+        self._dirty_backoffs: dict[str, Backoff] = {}
+        self._dirty_slow_responses: dict[str, SlowResponse] = {}
         self._at_limit: dict[Host, None] = {}
         self.hosts: dict[int, Host] = {}
         self.keys: dict[str, PolitenessKey] = {}
@@ -127,12 +127,12 @@ class HostTable:
                 _redate(host, now, lambda _: 0.0)
         for host_id in recovered.suspects:
             self.hosts[host_id].has_suspects = True  # as far as is known before its templates are read
-        rests = {rest.key: rest for rest in recovered.rests}
-        for name in rests.keys() - self.keys.keys():  # of a host asked only for another's robots.txt
+        backoffs = {rest.key: rest for rest in recovered.backoffs}
+        for name in backoffs.keys() - self.keys.keys():  # of a host asked only for another's robots.txt
             self.keys[name] = PolitenessKey(name, host_delay(self._politeness, None))
-        for pace in recovered.paces if self._politeness.adaptive else ():
-            if (slow := self.keys.get(pace.key)) is not None:
-                slow.slow_s = slow.slow_stored_s = host_delay(self._politeness, None, pace.response_s)
+        for stored in recovered.slow_responses if self._politeness.adaptive else ():
+            if (slow := self.keys.get(stored.key)) is not None:
+                slow.slow_s = slow.slow_stored_s = host_delay(self._politeness, None, stored.response_s)
         asked_at: dict[PolitenessKey, float] = {}
         for row in recovered.hosts if same_delays else ():
             key = self.hosts[row.id].key
@@ -142,9 +142,9 @@ class HostTable:
             if unasked_s > 0:
                 key.last_end_mono = mono - unasked_s
             key.turn = OPEN.began().ended(mono - unasked_s, delay_s=max(key.delay_s, key.slow_s))
-            if (rest := rests.get(key.name)) is not None:
-                rested = key.turn.rests(mono + min(max(0.0, rest.until_at - now), _MAX_REST_S), rest.reason)
-                key.turn = replace(rested, strikes=rest.strikes)
+            if (rest := backoffs.get(key.name)) is not None:
+                rested = key.turn.backed_off(mono + min(max(0.0, rest.until_at - now), _MAX_REST_S), rest.reason)
+                key.turn = replace(rested, failures=rest.failures)
 
     def admit(self, rows: Sequence[HostRow]) -> None:
         """Open a page for each host not known yet."""
@@ -282,17 +282,17 @@ class HostTable:
             case Fetched():
                 timings = result.timings
                 self.answered(lease, timings.first_byte_s + timings.body_s, result.connection.peer_address)
-                if pushes_back(result):
+                if is_throttled(result):
                     wait_s = retry_after_s(result.head, self._clock.now())
-                    self.pushed_back(lease, result.head.status_code, wait_s)
+                    self.throttled(lease, result.head.status_code, wait_s)
                     return False
-                if fails_in_passing(result):
-                    return not self.failed_in_passing(lease, result.head.status_code)
+                if is_transient(result):
+                    return not self.failed_transiently(lease, result.head.status_code)
                 self.calmed(lease)
                 return True
             case Failed():
-                if rests_origin(result.error_type, kind):
-                    self.origin_failed(lease, result.error_type, lasting=is_lasting(result.error_type))
+                if backs_off_origin(result.error_type, kind):
+                    self.origin_failed(lease, result.error_type, permanent=is_permanent(result.error_type))
                     return False
                 return True
             case _:
@@ -302,7 +302,7 @@ class HostTable:
         """Seconds until a failed URL is due again: as long as its host rests, where the host alone was to blame, else
         `after_s`.
         """
-        if pushes_back(outcome):
+        if is_throttled(outcome):
             return max(0.0, self.key_for(lease.origin).turn.open_mono - self._clock.mono())
         if isinstance(outcome, Failed) and is_connection_error(outcome.error_type):
             return max(0.0, self.hosts[lease.host_id].turn.open_mono - self._clock.mono())
@@ -315,77 +315,77 @@ class HostTable:
         if self._politeness.adaptive:
             key.slow_s = slow_s = host_delay(self._politeness, None, response_s)
             slow_s = slow_s if slow_s > key.delay_s else 0.0
-            if not _PACE_SLACK * key.slow_stored_s <= slow_s <= 1.25 * key.slow_stored_s:
+            if not _SLOWNESS_SLACK * key.slow_stored_s <= slow_s <= 1.25 * key.slow_stored_s:
                 key.slow_stored_s = slow_s
                 response_s = response_s if slow_s else 0.0
-                self._dirty_paces[key.name] = SlowResponse(key.name, response_s, self._clock.now())
+                self._dirty_slow_responses[key.name] = SlowResponse(key.name, response_s, self._clock.now())
         if self._before:
             self._somebody_answered()
         if host.origin != lease.origin:
             return
         host.peer = peer
-        if not host.ever_answered:
+        if not host.ever_responded:
             self._has_answered(host)
-        if host.turn.strikes:
+        if host.turn.failures:
             self._say(host, HostState.BACKOFF, HostState.READY, "answered")
             host.turn = host.turn.recovered()
 
     def calmed(self, lease: Lease) -> None:
         """An answer that did not push back: the key's strikes are forgotten."""
-        self.hosts[lease.host_id].passing_failures = 0
+        self.hosts[lease.host_id].transient_failures = 0
         key = self.key_for(lease.origin)
-        if key.turn.strikes:
+        if key.turn.failures:
             key.turn = key.turn.recovered()
-            self._dirty_rests[key.name] = Rest(key.name, 0.0, 0, "")
+            self._dirty_backoffs[key.name] = Backoff(key.name, 0.0, 0, "")
             self._say(self.hosts[lease.host_id], HostState.BACKOFF, HostState.READY, "answered")
 
-    def pushed_back(self, lease: Lease, status: int, wait_s: float | None) -> float:
+    def throttled(self, lease: Lease, status: int, wait_s: float | None) -> float:
         """429 or 503: the whole key rests, `wait_s` if the server said so. Returns for how many seconds."""
         key = self.key_for(lease.origin)
-        rest = pushed_back_s(key.turn.strikes, wait_s, self._rng)
+        rest = throttled_backoff_s(key.turn.failures, wait_s, self._rng)
         reason = f"{status}" + (f" Retry-After {wait_s:.0f}" if wait_s is not None else "")
-        key.turn = key.turn.rests(self._clock.mono() + rest, reason)
+        key.turn = key.turn.backed_off(self._clock.mono() + rest, reason)
         until_at = self._clock.now() + rest
-        self._dirty_rests[key.name] = Rest(key.name, until_at, key.turn.strikes, reason)
+        self._dirty_backoffs[key.name] = Backoff(key.name, until_at, key.turn.failures, reason)
         self._say(self.hosts[lease.host_id], HostState.READY, HostState.BACKOFF, reason, until_at)
         return rest
 
-    def failed_in_passing(self, lease: Lease, status: int) -> bool:
+    def failed_transiently(self, lease: Lease, status: int) -> bool:
         """A 500 or its like, which is mostly one URL's own. After each PASSING_IN_A_ROW of them, with no other answer
         of the host between, the host rests for a while. Returns whether it does.
         """
         host = self.hosts[lease.host_id]
-        host.passing_failures += 1
-        if host.passing_failures % PASSING_IN_A_ROW:
+        host.transient_failures += 1
+        if host.transient_failures % TRANSIENT_ERRORS_IN_A_ROW:
             return False
-        rest = failing_rest_s(host.passing_failures // PASSING_IN_A_ROW)
-        host.turn = host.turn.rests(self._clock.mono() + rest, str(status))
+        rest = server_error_backoff_s(host.transient_failures // TRANSIENT_ERRORS_IN_A_ROW)
+        host.turn = host.turn.backed_off(self._clock.mono() + rest, str(status))
         self._say(host, HostState.READY, HostState.BACKOFF, str(status), self._clock.now() + rest)
         return True
 
-    def origin_failed(self, lease: Lease, error: ErrorType, *, lasting: bool) -> float:
+    def origin_failed(self, lease: Lease, error: ErrorType, *, permanent: bool) -> float:
         """The origin could not be spoken to: it rests, unless nobody can be. Returns for how many seconds."""
         host = self.hosts[lease.host_id]
         mono = self._clock.mono()
         if is_sign(error):
             self._before.setdefault(host, host.turn)
-            if host.ever_answered and self.outage.failed(host.id, mono, error, good_hosts=self._good_hosts):
+            if host.ever_responded and self.outage.failed(host.id, mono, error, good_hosts=self._good_hosts):
                 self._outage_began(error)
             if self.outage.is_on:
                 return PROBE_S
         elif (turn := self._before.pop(host, None)) is not None:
             host.turn = turn  # what it rests for now is its own, and no outage's end lifts it
-        strikes = 99 if lasting else host.turn.strikes
-        rest = rest_s(strikes, self._rng, ever_answered=host.ever_answered)
-        before = HostState.BACKOFF if host.turn.strikes else HostState.READY
-        host.turn = host.turn.rests(mono + rest, error)
+        failures = 99 if permanent else host.turn.failures
+        rest = backoff_s(failures, self._rng, ever_responded=host.ever_responded)
+        before = HostState.BACKOFF if host.turn.failures else HostState.READY
+        host.turn = host.turn.backed_off(mono + rest, error)
         self._say(host, before, HostState.BACKOFF, error, self._clock.now() + rest)
         return rest
 
     # -- an outage of ours
 
     def _has_answered(self, host: Host) -> None:
-        host.ever_answered = True
+        host.ever_responded = True
         self._good_hosts += 1
 
     def _outage_began(self, error: ErrorType) -> None:
@@ -416,17 +416,17 @@ class HostTable:
             host.turn = turn
         self._on_open(tuple(self._before))
 
-    def take_paces(self) -> list[SlowResponse]:
+    def take_slow_responses(self) -> list[SlowResponse]:
         """How slow keys are, where that changed since last asked, for the next commit."""
-        paces = list(self._dirty_paces.values())
-        self._dirty_paces.clear()
-        return paces
+        slow_responses = list(self._dirty_slow_responses.values())
+        self._dirty_slow_responses.clear()
+        return slow_responses
 
-    def take_rests(self) -> list[Rest]:
+    def take_backoffs(self) -> list[Backoff]:
         """Rests that changed since last asked, for the next commit."""
-        rests = list(self._dirty_rests.values())
-        self._dirty_rests.clear()
-        return rests
+        backoffs = list(self._dirty_backoffs.values())
+        self._dirty_backoffs.clear()
+        return backoffs
 
     def _say(self, host: Host, before: HostState, after: HostState, reason: str, until_at: float | None = None) -> None:
         fields: dict[str, object] = {
@@ -461,4 +461,4 @@ def _unasked_s(key: PolitenessKey, since_s: float) -> float:
     """For how long a key has certainly not been asked, if its last answer that is stored ended `since_s` ago. While the
     delay ran nobody may have asked; later somebody may, whose answer was not stored before a crash.
     """
-    return since_s if 0 < since_s < max(key.delay_s, _PACE_SLACK * key.slow_s) else 0.0
+    return since_s if 0 < since_s < max(key.delay_s, _SLOWNESS_SLACK * key.slow_s) else 0.0

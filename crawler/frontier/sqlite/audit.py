@@ -12,7 +12,7 @@ import orjson
 
 from crawler.core.enums import TaskKind
 from crawler.core.formatting import count, counts
-from crawler.core.url import every_key_of, first_key_of, parse
+from crawler.core.url import every_key_of, legacy_key_of, parse
 from crawler.frontier.sqlite.store_reader import StoreReader
 
 _GATHER: Final = """
@@ -153,7 +153,7 @@ class Auditor(StoreReader):
         """Whether it is there in another spelling."""
         href, origin = parse(url)
         host = self.host(origin)
-        older = (first_key_of(href, kind) for kind in TaskKind)
+        older = (legacy_key_of(href, kind) for kind in TaskKind)
         keys = (*every_key_of(href), *(key for key in older if key is not None))
         marks = ",".join("?" * len(keys))
         sql = f"SELECT 1 FROM known WHERE host = ? AND hash IN ({marks}) LIMIT 1"  # noqa: S608 - question marks

@@ -13,7 +13,7 @@ import orjson
 
 from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Discovered, HostRow, Origin, Settlement
-from crawler.core.url import first_key_of, kind_key_of, registrable_domain, slot_of, target_of
+from crawler.core.url import kind_key_of, legacy_key_of, registrable_domain, slot_of, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import Receipt
 from crawler.frontier.bloom_filter import BloomFilters
@@ -88,7 +88,7 @@ class Insertions:
         # Hosts of which URLs may be suspects for being linked from error pages: few, and most stores have none.
         self._error_page_hosts = {host_id for (host_id,) in database.rows(sql.ERROR_PAGE_HOSTS, (ERROR_PAGE_LINKS,))}
         self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
-        self._first_marks = set(database.rows(sql.FIRST_MARKS))  # a few for each URL that operators typed
+        self._legacy_marks = set(database.rows(sql.LEGACY_MARKS))  # a few for each URL that operators typed
 
     def put(self, discovered: Sequence[Discovered], found_at: float, change: PendingChange) -> list[int]:
         """URLs that no page led to. Returns 1 for each that is new, the first of several, and 0 for the others."""
@@ -230,7 +230,7 @@ class Insertions:
         """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
         found_second = int(found_at)  # never later than its fetch; SQLite stores it in four bytes instead of eight
         host_ids = self._ids_of(discovered, found_at, change)
-        if self._first_marks:
+        if self._legacy_marks:
             host_ids = [0 if self.was_forgotten(*pair) else pair[0] for pair in zip(host_ids, discovered, strict=True)]
         found: Iterable[tuple[int, Discovered]] = zip(host_ids, discovered, strict=True)
         if self.seen is not None:
@@ -246,13 +246,13 @@ class Insertions:
 
     def was_forgotten(self, host_id: int | None, one: Discovered) -> bool:
         """Whether it was taken down under the key that it had by older rules."""
-        first = first_key_of(one.url, one.kind)
-        if first is not None and (host_id, first) in self._first_marks:
+        first = legacy_key_of(one.url, one.kind)
+        if first is not None and (host_id, first) in self._legacy_marks:
             return True
-        if one.formerly is None:
+        if one.legacy_url is None:
             return False
-        keys = (kind_key_of(one.formerly, one.kind), first_key_of(one.formerly, one.kind))
-        return any((host_id, key) in self._first_marks for key in keys)
+        keys = (kind_key_of(one.legacy_url, one.kind), legacy_key_of(one.legacy_url, one.kind))
+        return any((host_id, key) in self._legacy_marks for key in keys)
 
     def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: PendingChange) -> list[int]:
         """The host of each, made if need be; 0 for one that was taken down."""

@@ -7,7 +7,7 @@ import orjson
 
 from crawler.core.enums import TaskKind
 from crawler.core.models import Origin
-from crawler.core.url import KEY_RULES, first_key_of, kind_key_of
+from crawler.core.url import KEY_RULES, kind_key_of, legacy_key_of
 from crawler.frontier.base import UndatedPage
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import Database
@@ -81,7 +81,7 @@ def bring_up(database: Database) -> None:
         for url_id, scheme, host, port, target, kind in orjson.loads(database.get(sql.QUERIES, (after, after + SLICE))):
             url = f"{Origin(scheme, host, port)}{target}"
             kind = TaskKind.PAGE if kind is None else TaskKind(kind)
-            first = first_key_of(url, kind)
+            first = legacy_key_of(url, kind)
             if first is not None:
                 changed.append((url_id, first, kind_key_of(url, kind)))
         after += SLICE

@@ -153,9 +153,9 @@ SWEEP_MARK: Final = "SELECT max(1, CAST(value AS INTEGER)) FROM meta WHERE name 
 SWEPT: Final = "DELETE FROM meta WHERE name = 'unswept:' || ? AND max(1, CAST(value AS INTEGER)) = ?"
 HOST_IDS: Final = "SELECT json_group_array(id) FROM host"
 UNSWEPT: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name > 'unswept:' AND name < 'unswept;'"
-PUT_PACE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
-END_PACE: Final = "DELETE FROM pace WHERE key = ?"
-PACES: Final = "SELECT key, response_s, updated_at FROM pace ORDER BY key"
+PUT_SLOW_RESPONSE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
+END_SLOW_RESPONSE: Final = "DELETE FROM pace WHERE key = ?"
+SLOW_RESPONSES: Final = "SELECT key, response_s, updated_at FROM pace ORDER BY key"
 PUT_SAMPLES: Final = "INSERT OR REPLACE INTO sampled_page (url, host, words)"
 SAMPLE_WIDTH: Final = 3
 ADD_TO_TEMPLATES: Final = (
@@ -259,9 +259,9 @@ PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 PUT_META_TWICE: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?), (?, ?)"
 END_META: Final = "DELETE FROM meta WHERE name = ?"
 COPIED_AT: Final = "copied_at"  # in meta of a backup: until its first start (UTC epoch seconds)
-PUT_REST: Final = "INSERT OR REPLACE INTO rest (key, until_at, strikes, reason) VALUES (?, ?, ?, ?)"
-END_REST: Final = "DELETE FROM rest WHERE key = ?"
-RESTS: Final = "SELECT key, until_at, strikes, reason FROM rest ORDER BY key"
+PUT_BACKOFF: Final = "INSERT OR REPLACE INTO rest (key, until_at, strikes, reason) VALUES (?, ?, ?, ?)"
+END_BACKOFF: Final = "DELETE FROM rest WHERE key = ?"
+BACKOFFS: Final = "SELECT key, until_at, strikes, reason FROM rest ORDER BY key"
 # Not REPLACE: that would give the file a new id, and visits refer to it.
 PUT_SINK_FILE: Final = """
 INSERT INTO sink_file (sink, name, state, committed_bytes) VALUES (?, ?, ?, ?)
@@ -339,7 +339,7 @@ SELECT json_group_array(json_array(id, id, state)) FROM (
 PUT_FORGOTTEN_HOST: Final = "INSERT OR IGNORE INTO forgotten_host (host, at) VALUES (?, ?)"
 FORGOTTEN_HOSTS: Final = "SELECT host FROM forgotten_host"
 FORGOTTEN_AT: Final = "SELECT at FROM forgotten_host WHERE host = ?"
-FIRST_MARKS: Final = "SELECT host, hash FROM first_mark"
+LEGACY_MARKS: Final = "SELECT host, hash FROM first_mark"
 # Marks beside the one of each URL that was taken down, in a store of a version that did not keep their number: they
 # have no source. A URL that was not known has nothing but marks; one of them stands for it.
 COUNT_MARKS: Final = """

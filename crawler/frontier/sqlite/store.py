@@ -17,12 +17,12 @@ import orjson
 
 from crawler.core.enums import SinkFileState, UrlState
 from crawler.core.models import (
+    Backoff,
     Denied,
     Discovered,
     HostRow,
     HostTemplates,
     Origin,
-    Rest,
     SampledPage,
     SinkFile,
     SlowResponse,
@@ -105,13 +105,13 @@ class SqliteFrontier:
         recovered = Recovered(
             clean=database.get(sql.META, ("clean",)) != "0",
             hosts=tuple(host_row(columns) for columns in database.rows(sql.ALL_HOSTS)),
-            rests=tuple(Rest(*columns) for columns in database.rows(sql.RESTS)),
+            backoffs=tuple(Backoff(*columns) for columns in database.rows(sql.BACKOFFS)),
             sink_files=tuple(SinkFile(sink, name, SinkFileState(state), size) for sink, name, state, size in files),
             counters=counters_from(database.get(sql.META, ("counters",))),
             scope_hosts=tuple(host for (host,) in database.rows(sql.SCOPE_HOSTS)),
             seeds_added=database.get(sql.META, ("seeds_added",)) is not None,
             suspects=tuple(host_id for (host_id,) in database.rows(sql.SUSPECT_HOSTS)),
-            paces=tuple(SlowResponse(*columns) for columns in database.rows(sql.PACES)),
+            slow_responses=tuple(SlowResponse(*columns) for columns in database.rows(sql.SLOW_RESPONSES)),
             unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
             is_copy=database.get(sql.META, (sql.COPIED_AT,)) is not None,
         )

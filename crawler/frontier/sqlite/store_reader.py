@@ -24,7 +24,7 @@ import orjson
 
 from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Origin
-from crawler.core.url import KEY_RULES, first_key_of
+from crawler.core.url import KEY_RULES, legacy_key_of
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierError, FrontierVersion
 from crawler.frontier.rows import MARKS
 from crawler.frontier.sqlite.database import APPLICATION_ID, MIGRATIONS, refuse_foreign_log
@@ -96,11 +96,11 @@ class StoreReader:
         by_host = "SELECT * FROM url WHERE host = ?1 AND state {} 'queued' AND hash = ?2"  # each has an index
         return self._row(f"{by_host.format('=')} UNION ALL {by_host.format('<>')}", (host_id, key))
 
-    def url_by_first_key(self, host_id: int, url: str) -> Row | None:
+    def url_by_legacy_key(self, host_id: int, url: str) -> Row | None:
         """The row of a page by the key it had under older rules, as far as that still counts: before the crawl has
         brought the store up to today's, and where it was forgotten by then.
         """
-        key = first_key_of(url, TaskKind.PAGE)
+        key = legacy_key_of(url, TaskKind.PAGE)
         row = None if key is None else self.url(host_id, key)
         if row is None or self.meta(RULES) != str(KEY_RULES):
             return row
@@ -165,20 +165,20 @@ class StoreReader:
         sql = "SELECT fetched_at, status_code, verdict, digest FROM robots_version WHERE host = ? ORDER BY id DESC"
         return list(self._rows(sql, (host_id,)))
 
-    def rest(self, key: str) -> Row | None:
+    def backoff(self, key: str) -> Row | None:
         """Until when a politeness key rests, and why."""
         return self._row("SELECT * FROM rest WHERE key = ?", (key,))
 
-    def rests(self) -> dict[str, Row]:
+    def backoffs(self) -> dict[str, Row]:
         return {row["key"]: row for row in self._rows("SELECT * FROM rest")}
 
-    def paces(self) -> dict[str, float]:
+    def response_times(self) -> dict[str, float]:
         """The response time learned of each politeness key that is slow, in seconds."""
         if "pace" not in self._tables:
             return {}
         return {row["key"]: row["response_s"] for row in self._rows("SELECT key, response_s FROM pace")}
 
-    def pace(self, key: str) -> float:
+    def response_time(self, key: str) -> float:
         """The response time learned of one key, in seconds; 0 if none was."""
         if "pace" not in self._tables:
             return 0.0

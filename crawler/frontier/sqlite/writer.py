@@ -15,7 +15,7 @@ from typing import Any, Final
 import orjson
 
 from crawler.core.enums import SinkFileState, Source, UrlState
-from crawler.core.models import Denied, Discovered, RecordLocation, Rest, RobotsRecord, Settlement, SinkFile
+from crawler.core.models import Backoff, Denied, Discovered, RecordLocation, RobotsRecord, Settlement, SinkFile
 from crawler.core.outage import SIGNS
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
 from crawler.frontier.bloom_filter import BloomFilters
@@ -78,17 +78,17 @@ class Writer:
             for settlement in batch.settlements:
                 if settlement.robots is not None:
                     self._put_robots(settlement.host_id, settlement.robots, change)
-            self._put_rests(batch.rests)
+            self._put_backoffs(batch.backoffs)
             if batch.counters is not None:
                 change.counters = counters_text(batch.counters)
             added_at = max((settlement.finished_at for settlement in batch.settlements), default=0.0)
             for host in batch.scope_hosts:
                 self._db.run(sql.PUT_SCOPE_HOST, (host, added_at))
-            for pace in batch.paces:
-                if pace.response_s > 0:
-                    self._db.run(sql.PUT_PACE, (pace.key, pace.response_s, pace.updated_at))
+            for slow in batch.slow_responses:
+                if slow.response_s > 0:
+                    self._db.run(sql.PUT_SLOW_RESPONSE, (slow.key, slow.response_s, slow.updated_at))
                 else:
-                    self._db.run(sql.END_PACE, (pace.key,))
+                    self._db.run(sql.END_SLOW_RESPONSE, (slow.key,))
             self._put_notes(batch.settlements)
             for one in batch.templates:
                 self._db.run(
@@ -378,12 +378,12 @@ class Writer:
             )
             self._db.run(sql.CUT_ROBOTS_VERSIONS, (host_id, ROBOTS_VERSIONS_KEPT))
 
-    def _put_rests(self, rests: Sequence[Rest]) -> None:
-        for rest in rests:
-            if rest.until_at == 0:
-                self._db.run(sql.END_REST, (rest.key,))
+    def _put_backoffs(self, backoffs: Sequence[Backoff]) -> None:
+        for backoff in backoffs:
+            if backoff.until_at == 0:
+                self._db.run(sql.END_BACKOFF, (backoff.key,))
             else:
-                self._db.run(sql.PUT_REST, (rest.key, rest.until_at, rest.strikes, rest.reason))
+                self._db.run(sql.PUT_BACKOFF, (backoff.key, backoff.until_at, backoff.failures, backoff.reason))
 
     def _put_sink_files(self, sink_files: Sequence[SinkFile]) -> None:
         for file in sink_files:

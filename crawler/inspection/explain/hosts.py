@@ -53,7 +53,7 @@ class HostView:
     suspects: int = 0  # URLs set aside: they belong to parts that look endless
     p50_ms: float | None = None
     p95_ms: float | None = None
-    pushed_back: int = 0
+    throttled: int = 0
     connections_open: int | None = None
     connections_opened: int | None = None
     requests_per_connection: float | None = None
@@ -72,21 +72,21 @@ def views(
     """Every host. `states` has the last `host_state` event of an origin's (host, port) in the run that goes on now,
     `open_now` the connections open to a host; None if no crawl runs.
     """
-    rests = reader.rests()
+    backoffs = reader.backoffs()
     blocks = Blocklist()
     blocks.load(reader.blocks())
     suspects: dict[int, list[int]] = {}
     for row in reader.suspects():
         suspects.setdefault(row["host"], []).append(row["urls"])
     found = []
-    responses = reader.paces()
+    responses = reader.response_times()
     asked: list[tuple[HostView, str, Row]] = []  # with the politeness key
     rows = list(reader.hosts())
     keys = _keys(rows, politeness, responses)
     for row in rows:
         origin = Origin(row["scheme"], row["host"], row["port"])
         key = politeness_key(origin.host, politeness)
-        state, until_at, why = _state(row, keys[key].next_at, rests.get(key), blocks, states, now)
+        state, until_at, why = _state(row, keys[key].next_at, backoffs.get(key), blocks, states, now)
         view = HostView(
             host=origin.host if origin.port in (80, 443) else f"{origin.host}:{origin.port}",
             origin=str(origin),
@@ -108,7 +108,7 @@ def views(
         tally = tallies.get(origin.host)
         if tally is not None:
             view.p50_ms, view.p95_ms = tally.spread.quantile(0.5), tally.spread.quantile(0.95)
-            view.pushed_back = tally.pushed_back
+            view.throttled = tally.throttled
             view.connections_opened = tally.opened
             view.requests_per_connection = tally.requests / tally.opened if tally.opened else None
         if open_now is not None:

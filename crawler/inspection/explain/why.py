@@ -15,7 +15,7 @@ from crawler.core.formatting import ago, count, duration, unreadable_robots, wal
 from crawler.core.models import Denied, Origin
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
-from crawler.core.url import UrlError, canonical, key_of, respelt_key_of, session_ids, target_of, typed
+from crawler.core.url import UrlError, canonical, key_of, respelled_key_of, session_ids, target_of, typed
 from crawler.core.url_templates import templates_of
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
@@ -81,11 +81,11 @@ class Inquiry:
         host_id = case.host["id"]
         case.robots = reader.robots(host_id)
         # A redirect may have made a row of its own for this spelling: it is the closer one.
-        spelt = reader.url(host_id, respelt_key_of(url))
+        spelt = reader.url(host_id, respelled_key_of(url))
         if spelt is not None and spelt["target"] == target_of(url):
             case.row = spelt
         else:
-            case.row = reader.url(host_id, key_of(url)) or reader.url_by_first_key(host_id, url)
+            case.row = reader.url(host_id, key_of(url)) or reader.url_by_legacy_key(host_id, url)
         if case.row is not None:
             case.visit = reader.visit(case.row["id"])
             if case.row["target"]:
@@ -307,7 +307,7 @@ class Inquiry:
         key = case.origin.host
         if self._rules is not None:
             key = politeness_key(case.origin.host, self._rules.politeness)
-        rest = self._reader.rest(key)
+        rest = self._reader.backoff(key)
         if rest is not None and rest["until_at"] > self._now:
             case.rest_until, case.rest_reason = rest["until_at"], rest["reason"]
             until = f"{wall_time(rest['until_at'], self._now)} (in {duration(rest['until_at'] - self._now)})"
@@ -339,7 +339,7 @@ class Inquiry:
             row["queued"] for row in reader.origins_of(host["host"])
         ]  # fmt: skip
         crawl_delay_s = case.robots["crawl_delay_s"] if case.robots is not None else None
-        gap_s = gap_of(rules.politeness, crawl_delay_s, reader.pace(key))
+        gap_s = gap_of(rules.politeness, crawl_delay_s, reader.response_time(key))
         queued = host["queued"]
         return eta_s(queued, gap_s * HostTurns(lengths).until_done(queued), 0.0, case.rest_until - self._now)
 

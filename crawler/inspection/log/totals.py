@@ -10,7 +10,7 @@ from heapq import heappush, heappushpop
 from math import exp, log
 from typing import Final
 
-from crawler.core.enums import OutcomeWord, TaskKind
+from crawler.core.enums import OutcomeLabel, TaskKind
 from crawler.inspection.log.query import Line
 from crawler.inspection.log.ranges import epoch
 
@@ -18,7 +18,7 @@ HOSTS_KEPT: Final = 50_000
 OTHER_HOSTS: Final = "(other hosts)"
 _SLOWEST_KEPT: Final = 10
 _STEP: Final = 10.0  # buckets for each factor of e: a quantile is right within a tenth of itself
-_GOOD: Final = frozenset((OutcomeWord.OK, OutcomeWord.NOT_MODIFIED, OutcomeWord.REDIRECT))
+_GOOD: Final = frozenset((OutcomeLabel.OK, OutcomeLabel.NOT_MODIFIED, OutcomeLabel.REDIRECT))
 _SERVER_ERROR: Final = 500
 _PUSHES_BACK: Final = frozenset((429, 503))
 
@@ -60,7 +60,7 @@ class Spread(dict[int, int]):
 
 @dataclass(slots=True)
 class HostTally:
-    """One host. `requests` are attempts that got a connection, `opened` connections opened for them; `pushed_back`
+    """One host. `requests` are attempts that got a connection, `opened` connections opened for them; `throttled`
     answers 429 and 503; `bytes` of bodies; `gaps` are between the ends of one request and the next, `first_at` and
     `last_at` the ends of the first and the latest.
     """
@@ -69,7 +69,7 @@ class HostTally:
     good: int = 0
     bad: int = 0  # errors, truncated answers, status 5xx, and 4xx but for robots.txt, sitemaps, feeds and probes
     denied: int = 0
-    pushed_back: int = 0
+    throttled: int = 0
     requests: int = 0
     opened: int = 0
     bytes: int = 0
@@ -92,7 +92,7 @@ class HostTally:
             self.note_end(other.first_at)
             self.gaps.merge(other.gaps)
             self.last_at = max(self.last_at or 0.0, other.last_at)
-        for name in ("attempts", "good", "bad", "denied", "pushed_back", "requests", "opened", "bytes"):
+        for name in ("attempts", "good", "bad", "denied", "throttled", "requests", "opened", "bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.spread.merge(other.spread)
         self.errors.update(other.errors)
@@ -175,14 +175,14 @@ class LogTotals:
         self.nexts[str(get("next", ""))] += is_page
         if get("attempt", 1) != 1:
             self.retries += 1
-        if outcome == OutcomeWord.DENIED:
+        if outcome == OutcomeLabel.DENIED:
             host.denied += 1
             self.deny_reasons[str(get("deny_reason", "?"))] += 1
             return
         status = get("http_response_status_code")
         if outcome in _GOOD:
             host.good += 1
-        elif is_page or outcome != OutcomeWord.HTTP_ERROR or (status or 0) >= _SERVER_ERROR:  # others may be missing
+        elif is_page or outcome != OutcomeLabel.HTTP_ERROR or (status or 0) >= _SERVER_ERROR:  # others may be missing
             host.bad += 1
             error = get("error_type")
             if error is not None:
@@ -218,10 +218,10 @@ class LogTotals:
         host.bytes += size
         here.bytes += size
         if status in _PUSHES_BACK:
-            host.pushed_back += 1
+            host.throttled += 1
             host.errors[str(status)] += 1
         elif status >= _SERVER_ERROR or (
-            is_page and get("outcome") == OutcomeWord.HTTP_ERROR
+            is_page and get("outcome") == OutcomeLabel.HTTP_ERROR
         ):  # a 304 unasked for, too
             host.errors[str(status)] += 1
         url = get("url_full", "")

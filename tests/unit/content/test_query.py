@@ -85,7 +85,7 @@ def test_all_ways_a_url_comes_out_of_a_page(encoding: str, sent: str) -> None:
         f"{folder}v?v={sent}", f"{folder}st?st={IN_UTF8}", f"{folder}p?p={IN_UTF8}",
         path + ("%EF%26%23233%3B" if sent == IN_1251 else "%D0%BF%C3%A9"),
     }  # fmt: skip
-    assert {link.formerly for link in page.links if link.url.endswith(f"?a={sent}")} == {
+    assert {link.legacy_url for link in page.links if link.url.endswith(f"?a={sent}")} == {
         f"{folder}?a={IN_UTF8}" if sent == IN_1251 else None
     }
     with_base = extract(

@@ -43,9 +43,9 @@ def test_an_abandoned_request_costs_no_delay() -> None:
 
 def test_rests_add_up_and_are_forgiven() -> None:
     """A rest never ends earlier than one already due; an answer clears the strikes."""
-    turn = PolitenessState().rests(100, "429").rests(50, "503")
-    assert (turn.open_mono, turn.strikes, turn.reason) == (100, 2, "503")
-    assert turn.recovered().strikes == 0
+    turn = PolitenessState().backed_off(100, "429").backed_off(50, "503")
+    assert (turn.open_mono, turn.failures, turn.reason) == (100, 2, "503")
+    assert turn.recovered().failures == 0
     assert turn.recovered().open_mono == 100
 
 
@@ -64,7 +64,7 @@ def test_no_request_begins_within_the_delay(steps: list[tuple[float, float, bool
         turn = turn.began()
         now += duration
         if pushed:
-            turn = turn.rests(now + 2 * delay_s, "503")
+            turn = turn.backed_off(now + 2 * delay_s, "503")
         turn = turn.ended(now, delay_s=delay_s)
         last_end = now
 
@@ -102,7 +102,7 @@ def test_address_limits_follow_the_hosts_unless_set() -> None:
 def test_rest_grows_and_is_bounded() -> None:
     """Failures in a row rest longer each time, at most an hour and a quarter."""
     rng = random.Random(1)
-    rests = [p.rest_s(n, rng, ever_answered=True) for n in range(40)]
+    rests = [p.backoff_s(n, rng, ever_responded=True) for n in range(40)]
     assert 5 <= rests[0] <= 6.25
     assert all(5 * 3**n <= rests[n] <= 5 * 3**n * 1.25 for n in range(6))
     assert max(rests) <= 4_500
@@ -111,8 +111,8 @@ def test_rest_grows_and_is_bounded() -> None:
 def test_a_host_that_never_answered_is_tried_soon_then_seldom() -> None:
     """A mistyped seed ends the crawl in seconds, not minutes."""
     rng = random.Random(1)
-    assert [p.rest_s(n, rng, ever_answered=False) for n in (0, 1)] == [1.0, 4.0]
-    assert 900 <= p.rest_s(2, rng, ever_answered=False) <= 1_125
+    assert [p.backoff_s(n, rng, ever_responded=False) for n in (0, 1)] == [1.0, 4.0]
+    assert 900 <= p.backoff_s(2, rng, ever_responded=False) <= 1_125
 
 
 NEW_YEAR_2027 = 1_798_761_600.0

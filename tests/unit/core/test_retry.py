@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from crawler.core import outcomes
-from crawler.core.enums import DenyReason, ErrorType, OutcomeWord, TaskKind, TruncatedReason, UrlState
+from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, TaskKind, TruncatedReason, UrlState
 from crawler.core.models import (
     EMPTY,
     ConnectionInfo,
@@ -19,7 +19,7 @@ from crawler.core.models import (
     Redirected,
     Timings,
 )
-from crawler.core.outcomes import outcome_word, response_of
+from crawler.core.outcomes import outcome_label, response_of
 
 
 def answer(status: int, *, error: ErrorType | None = None, truncated: TruncatedReason | None = None) -> Fetched:
@@ -65,14 +65,16 @@ CASES: list[tuple[Outcome, int, UrlState]] = [
 @pytest.mark.parametrize(("outcome", "attempt", "state"), CASES)
 def test_fate(outcome: Outcome, attempt: int, state: UrlState) -> None:
     """An answer is final; a transient fault waits and is given up after four; a host's fault never costs the URL."""
-    fate = outcomes.fate(outcome, attempt=attempt, max_attempts=4, rng=random.Random(1))
-    assert fate.state is state
-    assert (fate.after_s is not None) == (state is UrlState.WAITING)
+    decision = outcomes.retry_decision(outcome, attempt=attempt, max_attempts=4, rng=random.Random(1))
+    assert decision.state is state
+    assert (decision.after_s is not None) == (state is UrlState.WAITING)
 
 
 def test_retries_wait_longer_each_time() -> None:
     """5, 15, 45 seconds, with up to a quarter of jitter."""
-    waits = [outcomes.fate(CUT, attempt=n, max_attempts=9, rng=random.Random(1)).after_s or 0 for n in (1, 2, 3)]
+    waits = [
+        outcomes.retry_decision(CUT, attempt=n, max_attempts=9, rng=random.Random(1)).after_s or 0 for n in (1, 2, 3)
+    ]
     for wait, base in zip(waits, (5, 15, 45), strict=True):
         assert base <= wait <= base * 1.25
 
@@ -82,10 +84,10 @@ def test_every_error_is_classed() -> None:
     one URL's own.
     """
     connection = {error for error in ErrorType if outcomes.is_connection_error(error)}
-    assert connection < {error for error in ErrorType if outcomes.rests_origin(error)}
-    assert {error for error in ErrorType if outcomes.is_lasting(error)} - connection == {ErrorType.PROTOCOL_ERROR}
-    assert not outcomes.rests_origin(ErrorType.PROTOCOL_ERROR)
-    assert outcomes.rests_origin(ErrorType.PROTOCOL_ERROR, TaskKind.ROBOTS)
+    assert connection < {error for error in ErrorType if outcomes.backs_off_origin(error)}
+    assert {error for error in ErrorType if outcomes.is_permanent(error)} - connection == {ErrorType.PROTOCOL_ERROR}
+    assert not outcomes.backs_off_origin(ErrorType.PROTOCOL_ERROR)
+    assert outcomes.backs_off_origin(ErrorType.PROTOCOL_ERROR, TaskKind.ROBOTS)
     assert ErrorType.RESET not in connection
     assert ErrorType.TLS_CERT_EXPIRED in connection
 
@@ -93,18 +95,18 @@ def test_every_error_is_classed() -> None:
 @pytest.mark.parametrize(
     ("outcome", "word"),
     [
-        (answer(200), OutcomeWord.OK),
-        (answer(304), OutcomeWord.HTTP_ERROR),
-        (answer(404), OutcomeWord.HTTP_ERROR),
-        (CUT, OutcomeWord.TRUNCATED),
-        (answer(200, error=ErrorType.TOO_LARGE), OutcomeWord.ERROR),
-        (failed(ErrorType.RESET), OutcomeWord.ERROR),
-        (NotModified(answer(304)), OutcomeWord.NOT_MODIFIED),
-        (Redirected(answer(302), "https://e.org/"), OutcomeWord.REDIRECT),
-        (Denied(DenyReason.ROBOTS, ""), OutcomeWord.DENIED),
+        (answer(200), OutcomeLabel.OK),
+        (answer(304), OutcomeLabel.HTTP_ERROR),
+        (answer(404), OutcomeLabel.HTTP_ERROR),
+        (CUT, OutcomeLabel.TRUNCATED),
+        (answer(200, error=ErrorType.TOO_LARGE), OutcomeLabel.ERROR),
+        (failed(ErrorType.RESET), OutcomeLabel.ERROR),
+        (NotModified(answer(304)), OutcomeLabel.NOT_MODIFIED),
+        (Redirected(answer(302), "https://e.org/"), OutcomeLabel.REDIRECT),
+        (Denied(DenyReason.ROBOTS, ""), OutcomeLabel.DENIED),
     ],
 )
-def test_outcome_words(outcome: Outcome, word: OutcomeWord) -> None:
+def test_outcome_words(outcome: Outcome, word: OutcomeLabel) -> None:
     """Each outcome has one word in the log."""
-    assert outcome_word(outcome) is word
+    assert outcome_label(outcome) is word
     assert (response_of(outcome) is None) == isinstance(outcome, Failed | Denied)

@@ -123,8 +123,8 @@ def test_duplicates_share_a_key(one: str, other: str, same: bool) -> None:
 
 def test_a_redirect_to_another_spelling_has_a_key_of_its_own() -> None:
     """/%7Ejo → /~jo must be followed although both have one canonical form."""
-    assert url.respelt_key_of("https://e.org/~jo") != url.key_of("https://e.org/~jo")
-    assert -(2**63) <= url.respelt_key_of("https://e.org/~jo") < 2**63
+    assert url.respelled_key_of("https://e.org/~jo") != url.key_of("https://e.org/~jo")
+    assert -(2**63) <= url.respelled_key_of("https://e.org/~jo") < 2**63
 
 
 @pytest.mark.parametrize(

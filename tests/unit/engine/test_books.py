@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from crawler.core.enums import ErrorType
-from crawler.core.models import HostRow, Lease, Origin, Rest, RobotsRecord, SlowResponse, Task
+from crawler.core.models import Backoff, HostRow, Lease, Origin, RobotsRecord, SlowResponse, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.engine.scheduling.host_table import HostTable
@@ -45,12 +45,12 @@ class Case:
 
     def recovered(
         self,
-        *rests: Rest,
+        *backoffs: Backoff,
         clean: bool = True,
         robots: RobotsRecord | None = None,
         asked_s_ago: float | None = None,
         same_delays: bool = True,
-        paces: tuple[SlowResponse, ...] = (),
+        slow_responses: tuple[SlowResponse, ...] = (),
     ) -> "Case":
         """Start anew with what the store kept. `asked_s_ago`: when A was asked last, as far as that was stored."""
         self.books.hosts.clear()
@@ -61,7 +61,9 @@ class Case:
             for row in self.rows
         ]
         counters = Counters(urls_fetched=7)
-        recovered = Recovered(clean, tuple(rows), rests, (), counters, (), seeds_added=True, paces=paces)
+        recovered = Recovered(
+            clean, tuple(rows), backoffs, (), counters, (), seeds_added=True, slow_responses=slow_responses
+        )
         self.books.load(recovered, same_delays=same_delays)
         self.a, self.a2, self.b = self.books.hosts.values()
         return self
@@ -170,7 +172,7 @@ def test_a_long_delay_goes_on_from_the_last_answer(
 def test_an_adaptive_delay_goes_on_only_while_it_held_for_certain(asked_s_ago: float, opens_s: float) -> None:
     """Its pace is stored within a fifth: the last fifth of the delay proves nothing."""
     slow = (SlowResponse("a.test", 2.0, case_now()),)
-    case = Case(delay_s=1.0).recovered(clean=False, asked_s_ago=asked_s_ago, paces=slow)
+    case = Case(delay_s=1.0).recovered(clean=False, asked_s_ago=asked_s_ago, slow_responses=slow)
     assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
 
 
@@ -181,14 +183,14 @@ def test_a_rest_that_a_fault_of_its_own_earned_a_host_outlives_the_end_of_an_out
     case = Case(delay_s=1.0, key="host")
     for number, origin in enumerate((A, A2, B), 1):
         case.books.answered(lease(number, origin), 0.1, "192.0.2.1")
-    case.books.pushed_back(lease(2, A2), 503, 3_000.0)
+    case.books.throttled(lease(2, A2), 503, 3_000.0)
     refused = case.a2.key.turn
     for number, origin in enumerate((A, A2, B), 1):
-        case.books.origin_failed(lease(number, origin), ErrorType.CONNECT_TIMEOUT, lasting=False)
-    rest_s = case.books.origin_failed(lease(1, A), ErrorType.TLS_CERT_EXPIRED, lasting=True)
+        case.books.origin_failed(lease(number, origin), ErrorType.CONNECT_TIMEOUT, permanent=False)
+    rest_s = case.books.origin_failed(lease(1, A), ErrorType.TLS_CERT_EXPIRED, permanent=True)
     case.clock.time += 5.0
-    case.books.origin_failed(lease(3, B), ErrorType.CONNECT_TIMEOUT, lasting=False)
-    case.books.origin_failed(lease(2, A2), ErrorType.CONNECT_TIMEOUT, lasting=False)
+    case.books.origin_failed(lease(3, B), ErrorType.CONNECT_TIMEOUT, permanent=False)
+    case.books.origin_failed(lease(2, A2), ErrorType.CONNECT_TIMEOUT, permanent=False)
     assert case.books.outage.is_on
     case.clock.time += 5.0
     case.books.answered(lease(3, B), 0.1, "192.0.2.1")
@@ -202,24 +204,24 @@ def test_a_rest_that_a_fault_of_its_own_earned_a_host_outlives_the_end_of_an_out
 
 def test_rests_outlive_a_restart_with_their_strikes() -> None:
     """The next failure in a row rests longer, as if there had been no restart."""
-    case = Case().recovered(Rest("a.test", case_now() + 300.0, 3, "503"))
+    case = Case().recovered(Backoff("a.test", case_now() + 300.0, 3, "503"))
     assert case.a.key.turn.open_mono == pytest.approx(1_300.0)
-    assert (case.a.key.turn.strikes, case.a.key.turn.reason) == (3, "503")
-    assert case.b.key.turn.strikes == 0
-    assert case.books.pushed_back(lease(), 503, None) >= 5.0 * 3**3
+    assert (case.a.key.turn.failures, case.a.key.turn.reason) == (3, "503")
+    assert case.b.key.turn.failures == 0
+    assert case.books.throttled(lease(), 503, None) >= 5.0 * 3**3
 
 
 def test_a_rest_that_is_over_keeps_its_strikes_only() -> None:
     """And is cleared in the store by the first good answer."""
-    case = Case(delay_s=1.0).recovered(Rest("a.test", case_now() - 10.0, 2, "429"))
+    case = Case(delay_s=1.0).recovered(Backoff("a.test", case_now() - 10.0, 2, "429"))
     assert case.a.key.turn.open_mono == 1_001.0 + CLOCK_GUARD_S
     case.books.calmed(lease())
-    assert case.books.take_rests() == [Rest("a.test", 0.0, 0, "")]
+    assert case.books.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
 
 def test_a_clock_set_back_does_not_make_a_rest_endless() -> None:
     """A day at most."""
-    case = Case().recovered(Rest("a.test", case_now() + 9e6, 1, "429"))
+    case = Case().recovered(Backoff("a.test", case_now() + 9e6, 1, "429"))
     assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + 86_400.0)
 
 
@@ -263,53 +265,53 @@ def test_a_crawl_delay_holds_for_the_key_and_for_what_was_asked_before_it_was_kn
 def test_pushing_back_rests_the_key(wait_s: float | None, least: float, most: float) -> None:
     """For as long as the server said, else a few seconds; the store hears of it."""
     case = Case()
-    rest = case.books.pushed_back(lease(), 429, wait_s)
+    rest = case.books.throttled(lease(), 429, wait_s)
     assert least <= rest <= most
     assert case.a2.key.turn.open_mono == 1_000.0 + rest
-    [kept] = case.books.take_rests()
-    assert (kept.key, kept.until_at, kept.strikes) == ("a.test", case.clock.now() + rest, 1)
-    assert case.books.take_rests() == []
+    [kept] = case.books.take_backoffs()
+    assert (kept.key, kept.until_at, kept.failures) == ("a.test", case.clock.now() + rest, 1)
+    assert case.books.take_backoffs() == []
     assert [to for to, _ in case.said] == ["backoff"]
 
 
 def test_a_server_that_refuses_after_its_own_time_is_not_believed_again() -> None:
     """Retry-After 0 for ever earns the rests of a server that says nothing; a longer one holds as it is."""
     case = Case()
-    rests = [case.books.pushed_back(lease(), 429, 0.0) for _ in range(5)]
-    assert rests[0] == 1.0
-    for rest, base in zip(rests[1:], (5.0, 15.0, 45.0, 135.0), strict=True):
+    backoffs = [case.books.throttled(lease(), 429, 0.0) for _ in range(5)]
+    assert backoffs[0] == 1.0
+    for rest, base in zip(backoffs[1:], (5.0, 15.0, 45.0, 135.0), strict=True):
         assert base <= rest <= base * 1.25
-    assert case.books.pushed_back(lease(), 429, 7_200.0) == 7_200.0
+    assert case.books.throttled(lease(), 429, 7_200.0) == 7_200.0
 
 
 def test_pushing_back_again_rests_longer_until_an_answer_calms_it() -> None:
     """Strikes count until an answer that does not push back; the rest that runs is still kept."""
     case = Case()
-    first, second = (case.books.pushed_back(lease(), 503, None) for _ in range(2))
+    first, second = (case.books.throttled(lease(), 503, None) for _ in range(2))
     assert second >= 3 * 5.0 > first / 1.25
     case.books.calmed(lease())
-    assert case.a.key.turn.strikes == 0
+    assert case.a.key.turn.failures == 0
     assert case.a.key.turn.open_mono == 1_000.0 + second
-    assert case.books.take_rests() == [Rest("a.test", 0.0, 0, "")]
+    assert case.books.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
 
 def test_a_broken_connection_rests_the_origin_alone() -> None:
     """Its neighbours under the same key go on."""
     case = Case()
     case.books.answered(lease(), 0.1, "192.0.2.1")
-    rest = case.books.origin_failed(lease(), "reset", lasting=False)
+    rest = case.books.origin_failed(lease(), "reset", permanent=False)
     assert rest >= 5.0
     assert case.a.turn.open_mono == 1_000.0 + rest
     assert case.a2.turn.open_mono == case.a.key.turn.open_mono == 0.0
     case.books.answered(lease(), 0.1, "192.0.2.1")
-    assert case.a.turn.strikes == 0
+    assert case.a.turn.failures == 0
     assert [to for to, _ in case.said] == ["backoff", "ready"]
 
 
 def test_a_lasting_fault_rests_long_at_once() -> None:
     """A wrong certificate is not mended within minutes."""
     case = Case()
-    assert case.books.origin_failed(lease(), "tls_cert_expired", lasting=True) >= 900.0
+    assert case.books.origin_failed(lease(), "tls_cert_expired", permanent=True) >= 900.0
 
 
 def test_a_slow_answer_lengthens_the_delay_until_the_next() -> None:
@@ -331,7 +333,7 @@ def test_an_answer_from_elsewhere_tells_nothing_of_the_host() -> None:
     case = Case(delay_s=1.0)
     case.books.answered(lease(1, B), 2.0, "192.0.2.9")
     assert case.a.peer is None
-    assert not case.a.ever_answered
+    assert not case.a.ever_responded
     assert (case.a.key.slow_s, case.b.key.slow_s) == (0.0, 10.0)
 
 
@@ -345,9 +347,9 @@ def test_a_held_host_says_so_and_says_when_it_is_free() -> None:
 
 def test_the_rest_of_a_key_without_hosts_outlives_a_restart() -> None:
     """A host that was asked only for another's robots.txt may have said 429 as well."""
-    case = Case().recovered(Rest("other.test", ASKED_AT, 1, "429"))
+    case = Case().recovered(Backoff("other.test", ASKED_AT, 1, "429"))
     case.books.keys.clear()
-    rest = Rest("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
+    rest = Backoff("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
     case.recovered(rest)
     assert case.books.keys["other.test"].turn.open_mono == case.clock.mono() + 600.0
 
@@ -381,11 +383,11 @@ def test_a_rest_after_a_push_back_outlives_other_options() -> None:
     """429 and its strikes stay."""
     case = Case(delay_s=1.0)
     lease = Lease(1, A, case.a.id, (), 0.0)
-    case.books.pushed_back(lease, 429, 100.0)
+    case.books.throttled(lease, 429, 100.0)
     before = case.a.key.turn
     case.books.reconfigure(PolitenessOptions(delay_s=0.0), ScopeOptions())
     assert case.a.key.turn.open_mono == before.open_mono
-    assert case.a.key.turn.strikes == before.strikes
+    assert case.a.key.turn.failures == before.failures
 
 
 def test_a_wider_limit_lets_hosts_go_on_that_had_reached_it() -> None:
@@ -430,6 +432,6 @@ def test_a_slow_host_is_asked_as_seldom_after_a_restart() -> None:
             begins = [one.begin for one in engine.web.asked]
             assert begins[0] - begun >= 15.0 * start
             assert all(after - before >= 15.0 for before, after in pairwise(begins))
-        assert [pace.response_s for pace in (await frontier.open()).paces] == [3.0]
+        assert [pace.response_s for pace in (await frontier.open()).slow_responses] == [3.0]
 
     run(main())

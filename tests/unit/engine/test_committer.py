@@ -236,12 +236,12 @@ def test_rests_and_counters_go_with_the_batch() -> None:
 
     async def test(case: Case) -> None:
         lease = Lease(1, case.engine.host("a.test").origin, 1, ())
-        case.engine.books.pushed_back(lease, 429, 60.0)
+        case.engine.books.throttled(lease, 429, 60.0)
         case.committer.add_scope_host("new.test")
         await case.put(10)
         await elapse(0.1)
         [batch] = case.store.batches
-        assert [rest.key for rest in batch.rests] == ["a.test"]
+        assert [rest.key for rest in batch.backoffs] == ["a.test"]
         assert batch.scope_hosts == ["new.test"]
         assert batch.counters is not None
         assert (batch.counters.urls_fetched, batch.counters.pages) == (10, 10)

@@ -25,7 +25,7 @@ from tests.support.trapsite import prose
 
 NOW = 1_000.0
 A, B = "https://a.test", "https://b.test"
-RESTING = replace(OPEN, strikes=1, open_mono=NOW + 60.0, reason="reset")
+RESTING = replace(OPEN, failures=1, open_mono=NOW + 60.0, reason="reset")
 NOTHING = Totals(0, 0, 0, 0, 0, 0)
 
 

@@ -22,7 +22,7 @@ def host(number: int, queued: int, **fields: object) -> Host:
     return made
 
 
-RESTING = replace(OPEN, strikes=1, open_mono=NOW + 60.0, reason="reset")
+RESTING = replace(OPEN, failures=1, open_mono=NOW + 60.0, reason="reset")
 
 
 @pytest.mark.parametrize(

@@ -430,7 +430,7 @@ def test_a_url_that_was_pushed_back_is_asked_again_when_the_host_has_rested() ->
 def test_a_timeout_of_one_url_does_not_rest_the_host() -> None:
     """A body that stalls says nothing of the others; a first byte that never comes does."""
     body = Crawled({ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": failed(ErrorType.READ_TIMEOUT)})
-    assert body.engine.host("a.test").turn.strikes == 0
+    assert body.engine.host("a.test").turn.failures == 0
     assert next(one.begin for one in body.engine.web.asked if one.url == f"{ROOT}y") < 2.0
     head = Crawled(
         {ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": [failed(ErrorType.FIRST_BYTE_TIMEOUT), answer(200)]},
@@ -499,7 +499,7 @@ def test_a_push_back_is_stored_at_once() -> None:
             while not any(one.url == ROOT for one in engine.web.asked):
                 await elapse(0.05)
             await elapse(0.05)
-            seen.extend(engine.frontier._rests)
+            seen.extend(engine.frontier._backoffs)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(look())

@@ -20,7 +20,7 @@ from crawler.core.enums import ErrorType, StoppedBy, TaskKind, UrlState
 from crawler.core.models import Failed, Fetched, FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outage import is_sign
-from crawler.core.outcomes import rests_origin
+from crawler.core.outcomes import backs_off_origin
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key, retry_after_s
 from crawler.engine.options import EngineOptions
 from crawler.obs.events import Event
@@ -199,7 +199,7 @@ def check_rests(asked: list[Asked], politeness: PolitenessOptions, outages: list
                 told = retry_after_s(result.head, 0.0)
                 until += FIRST_REST_S[result.head.status_code] if told is None else told
                 closed[key] = max(closed.get(key, 0.0), until)
-            elif isinstance(result, Failed) and rests_origin(result.error_type) and not before.task.redirects:
+            elif isinstance(result, Failed) and backs_off_origin(result.error_type) and not before.task.redirects:
                 until += FIRST_REST_S[None]
                 if is_sign(result.error_type):
                     suspect.setdefault(before.origin, []).append((before.end, until))

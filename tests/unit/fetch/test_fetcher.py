@@ -7,7 +7,7 @@ import pytest
 
 from crawler.core.enums import CloseReason, ErrorType, TaskKind, TruncatedReason
 from crawler.core.models import Failed, Fetched, Origin, Task
-from crawler.core.outcomes import pushes_back
+from crawler.core.outcomes import is_throttled
 from crawler.fetch.fetcher import Fetcher, GateShut, OriginBlocked
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.fetch.options import FetchOptions, IdentityOptions
@@ -290,7 +290,7 @@ async def test_what_a_server_says_to_whoever_connects_is_heard(certificates, sch
         result = await fetching
         assert isinstance(result, Fetched), result
         assert (result.head.status_code, result.head.get("retry-after")) == (503, "120")
-        assert pushes_back(result)
+        assert is_throttled(result)
         assert result.payload.prefix(9) == b"busy"
         assert c.pool.origins() == {}
         await server.accepted[0].ended.wait()

@@ -10,7 +10,7 @@ import random
 import pytest
 
 from crawler.core.models import Fetched, Origin
-from crawler.core.outcomes import outcome_word
+from crawler.core.outcomes import outcome_label
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
 from tests.support.hostile import Certificates, ok, serve
@@ -181,7 +181,7 @@ async def test_what_the_web_sends_has_one_outcome_over_tls(certificates, limits,
             result = await c.get(f"{url}/{number}")
             error = None if result.error_type is None else result.error_type.value
             outcome, error_type, lives = expected(case)
-            assert (case.name, outcome_word(result), error) == (case.name, outcome, error_type)
+            assert (case.name, outcome_label(result), error) == (case.name, outcome, error_type)
             if isinstance(result, Fetched):
                 assert (case.name, result.head.status_code) == (case.name, case.status)
                 assert (case.name, b"".join(result.payload.chunks())) == (case.name, case.payload)

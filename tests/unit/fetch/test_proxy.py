@@ -7,7 +7,7 @@ import pytest
 
 from crawler.core.enums import ErrorType
 from crawler.core.models import Failed, Fetched
-from crawler.core.outcomes import is_connection_error, is_lasting
+from crawler.core.outcomes import is_connection_error, is_permanent
 from crawler.fetch.credentials import basic
 from crawler.fetch.net.proxy import MAX_HEAD
 from crawler.fetch.options import FetchOptions, NetworkOptions, ProxyOptions
@@ -118,7 +118,7 @@ async def test_a_407_is_the_proxys_word_and_no_page(scheme, given, words):
         assert result.error_type is ErrorType.PROXY_AUTH
         assert words in result.detail
         assert not result.retryable
-        assert is_lasting(result.error_type)
+        assert is_permanent(result.error_type)
         assert is_connection_error(result.error_type)
         assert server.accepted == []
         assert c.gate.is_balanced

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from crawler.core.enums import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
 from crawler.core.models import (
+    Backoff,
     Counters,
     Denied,
     Failed,
@@ -18,7 +19,6 @@ from crawler.core.models import (
     PageHistory,
     RecordLocation,
     Redirected,
-    Rest,
     RobotsRecord,
     Settlement,
     SinkFile,
@@ -99,7 +99,7 @@ STEPS = st.one_of(
         st.lists(VISITS, max_size=5),
         st.one_of(st.none(), ROBOTS),
         st.lists(
-            st.builds(Rest, st.sampled_from(HOSTS), st.sampled_from((0, NOW)), st.integers(1, 3), st.just("503")),
+            st.builds(Backoff, st.sampled_from(HOSTS), st.sampled_from((0, NOW)), st.integers(1, 3), st.just("503")),
             max_size=3,
         ),
     ),
@@ -137,7 +137,7 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
         case ("add", urls):
             receipt = await frontier.add(urls, now=NOW)
             return list(receipt.links_new), receipt.queued, list(receipt.hosts)
-        case ("settle", visits, robots, rests):
+        case ("settle", visits, robots, backoffs):
             tasks = await taken(frontier)
             settled: dict[int, Settlement] = {}
             written: dict[int, RecordLocation | None] = {}
@@ -162,10 +162,10 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
                 batch(
                     *settled.values(),
                     written=written.values(),
-                    rests=rests,
+                    backoffs=backoffs,
                     sink_files=[SinkFile("warc", "w", SinkFileState.OPEN, len(visits))],
                     counters=Counters(pages=len(visits)) if visits else None,
-                    scope_hosts=[rest.key for rest in rests],
+                    scope_hosts=[backoff.key for backoff in backoffs],
                     hint_after_s=5.0 if len(visits) % 2 else None,
                 )
             )
@@ -186,7 +186,7 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
             good = [visit(task, host_id=host_id) for host_id, task in tasks[place % len(tasks) :][:1]] if tasks else []
             bad = visit(Task(1_000, "https://a.example/no"))
             try:
-                await frontier.settle(batch(*good, bad, rests=[Rest("r", NOW, 1, "429")]))
+                await frontier.settle(batch(*good, bad, backoffs=[Backoff("r", NOW, 1, "429")]))
             except ValueError:
                 return "refused"
         case ("reopen", clean):

@@ -8,7 +8,7 @@ import pytest
 
 from crawler.core.enums import TaskKind
 from crawler.core.models import Discovered
-from crawler.core.url import kind_key_of, respelt_key_of
+from crawler.core.url import kind_key_of, respelled_key_of
 from crawler.frontier.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite import maintenance
 from crawler.frontier.sqlite.audit import Auditor
@@ -25,7 +25,7 @@ KNOWN = (
     found(f"{A}/?s=covid-19"), found(f"{A}/article.php?sid=20240131"), found(f"{A}/forum?sid={HASH}"),
     found(f"{A}/forum?sid={OTHER_HASH}"), found(f"{A}/forum"), found(f"{A}/plain"),
     found(f"{A}/tag?session_id=7&page=2"), found("http://a.example:8080/?s=2024-05-06"),
-    replace(found(f"{A}/~jo"), key=respelt_key_of(f"{A}/~jo")),
+    replace(found(f"{A}/~jo"), key=respelled_key_of(f"{A}/~jo")),
     replace(found(f"{A}/map.xml?sid=20240131"), kind=TaskKind.SITEMAP,
             key=kind_key_of(f"{A}/map.xml?sid=20240131", TaskKind.SITEMAP)),
 )  # fmt: skip
@@ -34,14 +34,14 @@ FORGOTTEN = (
     found(f"{A}/never?sid=20250101"), found(f"{A}/never"), found(f"{A}/never?sid=20250102"),
     replace(found(f"{A}/never?sid=20250101"), kind=TaskKind.FEED,
             key=kind_key_of(f"{A}/never?sid=20250101", TaskKind.FEED)),
-    replace(found(f"{A}/s?q=%EF%F0"), formerly=f"{A}/s?q=%D0%BF%D1%80"),  # of a page in windows-1251
+    replace(found(f"{A}/s?q=%EF%F0"), legacy_url=f"{A}/s?q=%D0%BF%D1%80"),  # of a page in windows-1251
     found("https://b.example/x?sid=20240131"), found("https://b.example/y"),
 )  # fmt: skip
 # The others of the merged pairs, and what is like none of those that were known or forgotten.
 NEW = (
     found(f"{A}/"), found(f"{A}/article.php?sid=20240201"), found(f"{A}/tag?session_id=8&page=2"),
     found(f"{A}/cut?page=2"),
-    replace(found(f"{A}/s?q=%EF"), formerly=f"{A}/s?q=%D0%BF"), found(f"{A}/forum?sid=20240131"),
+    replace(found(f"{A}/s?q=%EF"), legacy_url=f"{A}/s?q=%D0%BF"), found(f"{A}/forum?sid=20240131"),
     found("http://a.example:8080/"),
 )  # fmt: skip
 
@@ -152,16 +152,16 @@ async def test_who_only_looks_finds_urls_of_an_older_store(folder: Path) -> None
     path = folder / "frontier.db"
     make_version_5(path)
     with StoreReader(path, is_live=False) as reader:
-        row = reader.url_by_first_key(1, f"{A}/article.php?sid=20240201")
+        row = reader.url_by_legacy_key(1, f"{A}/article.php?sid=20240201")
         assert row is not None
         assert row["target"] == "/article.php?sid=20240131"
-        assert reader.url_by_first_key(1, f"{A}/plain") is None
+        assert reader.url_by_legacy_key(1, f"{A}/plain") is None
     frontier = SqliteFrontier(path)
     await frontier.open()
     await links_new(frontier, NEW)
     await frontier.close(clean=True)
     with StoreReader(path, is_live=False) as reader:
-        assert reader.url_by_first_key(1, f"{A}/?s=covid-19") is None
-        row = reader.url_by_first_key(1, f"{A}/never?sid=20250102")
+        assert reader.url_by_legacy_key(1, f"{A}/?s=covid-19") is None
+        row = reader.url_by_legacy_key(1, f"{A}/never?sid=20250102")
         assert row is not None
         assert row["state"] == "forgotten"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crawler.core.enums import TaskKind
-from crawler.core.models import Rest, RobotsRecord, SlowResponse, Task
+from crawler.core.models import Backoff, RobotsRecord, SlowResponse, Task
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -84,8 +84,8 @@ async def store(path: Path) -> None:
         )
         for host_id, name in enumerate(QUEUED, 1)
     ]
-    rests = [Rest("rests.test", NOW + 600, 1, "429")]
-    await frontier.settle(batch(*robots, rests=rests, paces=[SlowResponse("slow.test", 2.0, NOW)]))
+    backoffs = [Backoff("rests.test", NOW + 600, 1, "429")]
+    await frontier.settle(batch(*robots, backoffs=backoffs, slow_responses=[SlowResponse("slow.test", 2.0, NOW)]))
     await frontier.close(clean=True)
 
 

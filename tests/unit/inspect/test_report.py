@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from crawler.core.enums import TaskKind
-from crawler.core.models import Rest, RobotsRecord, Task
+from crawler.core.models import Backoff, RobotsRecord, Task
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -185,7 +185,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
                 )
                 for i, record in robots
             ),
-            rests=[Rest("rests.test", NOW + 480, 1, "429 Retry-After 480")],
+            backoffs=[Backoff("rests.test", NOW + 480, 1, "429 Retry-After 480")],
         )
     )
     await frontier.close(clean=True)

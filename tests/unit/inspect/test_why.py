@@ -13,13 +13,13 @@ import pytest
 
 from crawler.core.enums import DenyReason, ErrorType, SinkFileState, Source, TaskKind, UrlState
 from crawler.core.models import (
+    Backoff,
     Counters,
     Denied,
     Failed,
     NotModified,
     Outcome,
     RecordLocation,
-    Rest,
     RobotsRecord,
     SinkFile,
     Task,
@@ -27,7 +27,7 @@ from crawler.core.models import (
 )
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
-from crawler.core.url import kind_key_of, parse, respelt_key_of
+from crawler.core.url import kind_key_of, parse, respelled_key_of
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -73,7 +73,7 @@ async def fill(folder: Path) -> None:
     await frontier.add([found(SEED)], now=NOW - 100)
     (seed,) = await frontier.take(1, 1, leased=())
     pages = links(*(f"{SEED}{path}" for path in PATHS))
-    respelt = replace(found(f"{SEED}%7Ejo", depth=1, source=Source.REDIRECT), key=respelt_key_of(f"{SEED}%7Ejo"))
+    respelt = replace(found(f"{SEED}%7Ejo", depth=1, source=Source.REDIRECT), key=respelled_key_of(f"{SEED}%7Ejo"))
     robots = RobotsRecord("rules", 200, ROBOTS, NOW - 7200, NOW + 79_200, crawl_delay_s=2.0)
     robots_task = Task(id=0, url=f"{SEED}robots.txt", kind=TaskKind.ROBOTS)
     held = found("https://held.e.org/x", depth=1, source=Source.LINK)
@@ -321,7 +321,7 @@ async def test_a_resting_host_is_told_with_its_reason(tmp_path: Path) -> None:
     frontier = SqliteFrontier(tmp_path / "frontier.db")
     await frontier.open()
     await frontier.add([found("https://www.slow.edu/")], now=NOW)
-    await frontier.settle(batch(rests=[Rest("slow.edu", NOW + 480, 2, "429 Retry-After 480")]))
+    await frontier.settle(batch(backoffs=[Backoff("slow.edu", NOW + 480, 2, "429 Retry-After 480")]))
     await frontier.close(clean=True)
     told = ask(tmp_path / "frontier.db", "https://www.slow.edu/", Rules(seed_hosts=("www.slow.edu",)), now=NOW)
     assert step(told, "host") == (
