@@ -19,7 +19,7 @@ import uvloop
 from crawler import __version__, daemon
 from crawler.core.enums import StoppedBy
 from crawler.core.formatting import naming_key
-from crawler.core.url import UrlError, seed
+from crawler.core.url import UrlError, parse_seed
 from crawler.engine.engine import Engine
 from crawler.engine.monitoring.ending import Ending
 from crawler.engine.monitoring.event_log import EventLog
@@ -283,7 +283,7 @@ def with_seeds(settings: Settings, seeds: list[str]) -> Settings:
     """The same settings with other seeds. Raises UrlError, naming the seed, for one that is no URL."""
     for text in seeds:
         try:
-            seed(text)
+            parse_seed(text)
         except UrlError as error:
             raise UrlError(error.reason, f"seed {redact_text(text)!r}: {error}") from None
     return replace(settings, crawl=settings.crawl.model_copy(update={"seeds": tuple(seeds)}), file_seeds=())

@@ -17,7 +17,7 @@ from typing import Final
 import orjson
 
 from crawler.core.formatting import naming_key
-from crawler.core.url import seed
+from crawler.core.url import parse_seed
 from crawler.inspection.place import find, inode_of
 from crawler.inspection.rules import Rules, dump
 from crawler.settings.settings import Settings
@@ -56,7 +56,7 @@ def at_usual_output(settings: Settings) -> Settings:
     """The same settings; without output.directory they get the one that `crawl` takes, named for the first seed."""
     if settings.output.directory or not settings.seeds:
         return settings
-    directory = Path(settings.crawl.name) / str(seed(settings.seeds[0])[1]).partition("//")[2]
+    directory = Path(settings.crawl.name) / str(parse_seed(settings.seeds[0])[1]).partition("//")[2]
     return replace(settings, output=settings.output.model_copy(update={"directory": str(directory)}))
 
 
@@ -97,7 +97,7 @@ def rules_of(settings: Settings) -> Rules:
         scope=settings.scope_options(),
         politeness=settings.politeness_options(),
         traps=settings.trap_options(),
-        seed_hosts=tuple(sorted({seed(text)[1].host for text in settings.seeds})),
+        seed_hosts=tuple(sorted({parse_seed(text)[1].host for text in settings.seeds})),
         robots_token=settings.robots_token,
         allow_private=network.allow_private,
         resolve=network.resolve,

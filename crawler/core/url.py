@@ -170,18 +170,18 @@ def check_href(href: str) -> tuple[str, Origin]:
     return href, Origin(scheme, host, port)
 
 
-def seed(text: str) -> tuple[str, Origin]:
+def parse_seed(text: str) -> tuple[str, Origin]:
     """Parse a URL that an operator names. Raises UrlError, also for a host that is no name in DNS: the URL standard
     lets "h*" and "!!" pass, and a person who writes them means something else.
     """
-    url, origin = typed(text)
+    url, origin = parse_typed(text)
     if not _DNS_NAME.fullmatch(origin.host):
         hint = ": a pattern cannot stand here" if "*" in origin.host else ""
         raise UrlError(DenyReason.URL_INVALID, f'"{origin.host}" is neither a host name nor an address{hint}')
     return url, origin
 
 
-def typed(text: str) -> tuple[str, Origin]:
+def parse_typed(text: str) -> tuple[str, Origin]:
     """Parse what a person typed, as a page may have it; without a scheme it means https. Raises UrlError."""
     text = text.strip()
     if _COLON_MISSING.match(text):  # else a host of the name "https"

@@ -18,7 +18,7 @@ from crawler.core.enums import Source, StoppedBy
 from crawler.core.hours import Hours
 from crawler.core.models import Denied, Discovered, Origin, Suspects
 from crawler.core.scope import Scope
-from crawler.core.url import key_of, seed
+from crawler.core.url import key_of, parse_seed
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.monitoring.counters import CrawlCounters
@@ -367,7 +367,7 @@ def _hours_of(options: EngineConfiguration) -> Hours | None:
 
 
 def _seeds_of(options: EngineConfiguration) -> list[Discovered]:
-    found = [seed(text) for text in options.seeds]
+    found = [parse_seed(text) for text in options.seeds]
     return [Discovered(url, origin, key_of(url), 0, "", Source.SEED) for url, origin in found]
 
 

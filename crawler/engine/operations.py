@@ -13,7 +13,7 @@ from typing import Final
 from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, Source
 from crawler.core.models import Discovered, TemplateRow
 from crawler.core.scope import Scope
-from crawler.core.url import UrlError, key_of, seed
+from crawler.core.url import UrlError, key_of, parse_seed
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, EndedWith, Forgotten, Frontier, Receipt
 
@@ -33,7 +33,7 @@ def judge_added(texts: Iterable[str], scope: Scope, priority: int) -> tuple[list
     refused: list[dict[str, str]] = []
     for text in texts:
         try:
-            url, origin = seed(text)
+            url, origin = parse_seed(text)
         except UrlError as error:
             refused.append({"url": text, "reason": error.reason, "rule": str(error)})
             continue
@@ -59,7 +59,7 @@ class TakedownTarget:
         if text.startswith("*."):
             hint = f'`crawler hosts --host "{text}"` lists them, `crawler block {text[2:]}` stops them all'
             raise UrlError(DenyReason.URL_INVALID, f"hosts are taken down by their names, one by one: {hint}")
-        url, origin = seed(text)
+        url, origin = parse_seed(text)
         if _IS_URL.search(text):
             return cls(origin.host, url)
         if str(origin) != f"https://{origin.host}":

@@ -10,7 +10,7 @@ import orjson
 
 from crawler.content.options import ContentOptions
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
-from crawler.core.url import seed
+from crawler.core.url import parse_seed
 from crawler.fetch.options import ClientOptions
 
 _SEED_MODES = ("seed-hosts", "seed-domains")
@@ -64,7 +64,7 @@ class EngineConfiguration:
 
     @cached_property
     def seed_hosts(self) -> frozenset[str]:
-        return frozenset(seed(text)[1].host for text in self.seeds)
+        return frozenset(parse_seed(text)[1].host for text in self.seeds)
 
     @property
     def fingerprint(self) -> str:

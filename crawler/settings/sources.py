@@ -2,7 +2,7 @@
 
 Reads the files and takes them apart into Given keys; whether a value is any good is decided in `loading`. Invariants:
 a source turns its faults into Problems with the best place it knows, and never stops at the first; a seed that is
-returned is one that `core.url.seed` accepts.
+returned is one that `core.url.parse_seed` accepts.
 """
 
 import re
@@ -243,7 +243,7 @@ def read_seed_file(path: Path) -> tuple[list[str], list[Problem]]:
         if not text:
             continue
         try:
-            url.seed(text)
+            url.parse_seed(text)
         except url.UrlError as error:
             if len(problems) == MAX_PROBLEMS:
                 problems.append(Problem(str(path), number, 1, "more lines are no seeds"))

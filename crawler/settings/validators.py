@@ -120,7 +120,7 @@ def host_pattern(text: str) -> str:
 
 def seed(text: str) -> str:
     try:
-        url.seed(text)
+        url.parse_seed(text)
     except url.UrlError as error:
         raise RefusedValue(f"must be a URL: {error}") from None
     return text

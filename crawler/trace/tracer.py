@@ -29,7 +29,7 @@ from crawler.core.models import (
 )
 from crawler.core.outcomes import RetryDecision, is_connection_error, response_of, retry_decision
 from crawler.core.scope import Scope
-from crawler.core.url import key_of, seed
+from crawler.core.url import key_of, parse_seed
 from crawler.engine.pages import robots
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import ProcessedResponse, ResponseProcessor
@@ -98,7 +98,7 @@ async def trace(settings: Settings, text: str, *, robots: bool, on_wait: OnWait)
     Raises UrlError if `text` is no URL, and what opening the store of the configuration raises. Failures of the network
     and the server are in the result.
     """
-    url, origin = seed(text)
+    url, origin = parse_seed(text)
     return await _Tracer(settings, url, origin, on_wait).run(robots=robots)
 
 
@@ -120,7 +120,7 @@ class _Tracer:
             blocks=_blocklist(settings),
         )
         self._hosts.admit([HostRow(_HOST_ID, origin, origin.host, slot=0, queued=1)])
-        seeds = [seed(text) for text in settings.seeds] or [(url, origin)]
+        seeds = [parse_seed(text) for text in settings.seeds] or [(url, origin)]
         is_seed = key_of(url) in {key_of(known) for known, _ in seeds}
         source = Source.SEED if is_seed else Source.LINK
         task = Task(0, url, depth=0 if is_seed else 1, hop_path="" if is_seed else "L", source=source)
@@ -202,8 +202,8 @@ class _Tracer:
         """Send a request once politeness allows it, and note what its result means for the host."""
         key = self._hosts.key_for(origin)
         why = "politeness.delay" if key.delay_s == self._politeness.delay_s else "Crawl-delay of robots.txt"
-        await self._wait(key.turn.open_mono, "politeness.adaptive" if key.slow_s > key.delay_s else why)
-        key.turn = key.turn.began()
+        await self._wait(key.politeness.open_mono, "politeness.adaptive" if key.slow_s > key.delay_s else why)
+        key.politeness = key.politeness.began()
         result: FetchResult | None = None
         while result is None:
             try:
@@ -237,7 +237,7 @@ class _Tracer:
         trace.link_sources = {link.url: link.source for link in links}
         attempts = self._settings.engine_options("crawl").max_attempts
         trace.retry = retry_decision(outcome, attempt=1, max_attempts=attempts, rng=self._rng)
-        states = (self._hosts.key_for(self._origin).turn, self._hosts.hosts[_HOST_ID].turn)
+        states = (self._hosts.key_for(self._origin).politeness, self._hosts.hosts[_HOST_ID].politeness)
         longest = max(states, key=lambda state: state.open_mono if state.reason else 0.0)
         if longest.reason:
             trace.backoff = longest.open_mono - self._clock.mono(), longest.reason

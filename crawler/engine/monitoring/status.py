@@ -299,7 +299,7 @@ class Monitor:
         hosts = heapq.nlargest(limit, self._books.hosts.values(), key=lambda host: (host.leases, host.queued))
         found: list[dict[str, object]] = []
         for host in hosts:
-            turns = [turn for turn in (host.turn, host.key.turn) if turn.failures and turn.open_mono > now]
+            turns = [turn for turn in (host.politeness, host.key.politeness) if turn.failures and turn.open_mono > now]
             last = max(turns, key=lambda turn: turn.open_mono, default=None)
             found.append(
                 {

@@ -175,7 +175,7 @@ class RobotsAnswers:
             isinstance(outcome, Failed) and backs_off_origin(outcome.error_type, TaskKind.ROBOTS)
         ):
             key = self._scheduler.books.key_for(lease.origin)
-            return max(host.turn.open_mono, key.turn.open_mono) - self._clock.mono()
+            return max(host.politeness.open_mono, key.politeness.open_mono) - self._clock.mono()
         since = host.robots.failing_since if host.robots is not None else None
         failing_s = 0.0 if since is None else self._clock.now() - since
         return min(max(ROBOTS_AGAIN_S, failing_s), ROBOTS_AGAIN_MAX_S)

@@ -37,7 +37,7 @@ def reason(host: Host, now_mono: float) -> Reason | None:
         return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` lets them go on)"
     if host.is_held:
         return LeftReason.ROBOTS, f"whose {unreadable(host)}"
-    for turn in (host.turn, host.key.turn):
+    for turn in (host.politeness, host.key.politeness):
         if turn.failures and turn.open_mono > now_mono:
             return LeftReason.BACKOFF, f"backing off after {turn.reason}"
     return LIMIT if host.limit_reached else None
@@ -68,6 +68,6 @@ def described(found: Sequence[Backlog]) -> list[str]:
 
 def unreadable(host: Host) -> str:
     """What is known of a robots.txt that could not be read: "robots.txt cannot be read (dns_not_found)"."""
-    robots, backing_off_after = host.robots, host.turn.reason if host.turn.failures else None
+    robots, backing_off_after = host.robots, host.politeness.reason if host.politeness.failures else None
     error = (robots and robots.error) or backing_off_after
     return unreadable_robots(None if robots is None else robots.status_code, error)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from crawler.core.enums import DenyReason
 from crawler.core.models import Origin
-from crawler.core.url import UrlError, seed, typed
+from crawler.core.url import UrlError, parse_seed, parse_typed
 from crawler.frontier.base import BlockedHost
 
 HOST = "host"
@@ -20,7 +20,7 @@ def block_of(text: str, *, host_only: bool, reason: str, at: float) -> BlockedHo
     standing for its host. An address has nothing below it. Raises UrlError.
     """
     bare = text.strip().removeprefix("*.")
-    host = seed(bare)[1].host.rstrip(".")
+    host = parse_seed(bare)[1].host.rstrip(".")
     if host_only and bare != text.strip():
         raise UrlError(DenyReason.URL_INVALID, f'"*." means all below {host}, --host-only means none of them')
     is_address = host.startswith("[") or host.replace(".", "").isdigit()
@@ -29,7 +29,7 @@ def block_of(text: str, *, host_only: bool, reason: str, at: float) -> BlockedHo
 
 def blocked_name(text: str) -> str:
     """The name of a stored block that an operator speaks of; older versions took any. Raises UrlError."""
-    return typed(text.strip().removeprefix("*."))[1].host.rstrip(".")
+    return parse_typed(text.strip().removeprefix("*."))[1].host.rstrip(".")
 
 
 class Blocklist:

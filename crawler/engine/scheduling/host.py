@@ -27,7 +27,7 @@ class Host:
     leases: int = 0
     filling: bool = False
     listed: bool = False  # stands in key.hosts
-    turn: PolitenessState = OPEN
+    politeness: PolitenessState = OPEN
     ever_responded: bool = False
     peer: str | None = None  # the address it was last reached at
     robots: RobotsRecord | None = None  # without its text: that is in the store
@@ -83,7 +83,7 @@ class PolitenessKey:
 
     name: str
     delay_s: float
-    turn: PolitenessState = OPEN
+    politeness: PolitenessState = OPEN
     hosts: deque[Host] = field(default_factory=deque)  # those with work; the first has waited longest
     errands: deque[AuxiliaryRequest] = field(default_factory=deque)
     errands_open_mono: float = 0.0  # the address gate sent an errand back until then
@@ -95,7 +95,7 @@ class PolitenessKey:
 
     def ended(self, mono: float) -> None:
         """A request ended, however it ended: the delay runs from `mono`."""
-        self.turn = self.turn.ended(mono, delay_s=max(self.delay_s, self.slow_s))
+        self.politeness = self.politeness.ended(mono, delay_s=max(self.delay_s, self.slow_s))
         self.last_end_mono = mono
 
     def list_host(self, host: Host) -> None:

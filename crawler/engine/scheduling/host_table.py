@@ -141,10 +141,10 @@ class HostTable:
             unasked_s = _unasked_s(key, now - asked_at.get(key, 0.0))
             if unasked_s > 0:
                 key.last_end_mono = mono - unasked_s
-            key.turn = OPEN.began().ended(mono - unasked_s, delay_s=max(key.delay_s, key.slow_s))
+            key.politeness = OPEN.began().ended(mono - unasked_s, delay_s=max(key.delay_s, key.slow_s))
             if (rest := backoffs.get(key.name)) is not None:
-                rested = key.turn.backed_off(mono + min(max(0.0, rest.until_at - now), _MAX_REST_S), rest.reason)
-                key.turn = replace(rested, failures=rest.failures)
+                rested = key.politeness.backed_off(mono + min(max(0.0, rest.until_at - now), _MAX_REST_S), rest.reason)
+                key.politeness = replace(rested, failures=rest.failures)
 
     def admit(self, rows: Sequence[HostRow]) -> None:
         """Open a page for each host not known yet."""
@@ -173,7 +173,7 @@ class HostTable:
         if delay_s > key.delay_s:
             key.delay_s = delay_s
             if key.last_end_mono is not None:  # it holds already for what was asked before it was known
-                key.turn = key.turn.began().ended(key.last_end_mono, delay_s=delay_s)
+                key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=delay_s)
 
     def learn_robots(self, host: Host, record: RobotsRecord) -> None:
         """A robots verdict was reached. Its text is not kept."""
@@ -200,7 +200,7 @@ class HostTable:
             self.reopen(host)
         for key in self.keys.values():
             if key.last_end_mono is not None and key.delay_s > 0:
-                key.turn = key.turn.began().ended(key.last_end_mono, delay_s=key.delay_s)
+                key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=key.delay_s)
 
     def _slowest_s(self) -> float:
         return float("inf") if self._politeness.adaptive and self._politeness.delay_s > 0 else 0.0
@@ -303,9 +303,9 @@ class HostTable:
         `after_s`.
         """
         if is_throttled(outcome):
-            return max(0.0, self.key_for(lease.origin).turn.open_mono - self._clock.mono())
+            return max(0.0, self.key_for(lease.origin).politeness.open_mono - self._clock.mono())
         if isinstance(outcome, Failed) and is_connection_error(outcome.error_type):
-            return max(0.0, self.hosts[lease.host_id].turn.open_mono - self._clock.mono())
+            return max(0.0, self.hosts[lease.host_id].politeness.open_mono - self._clock.mono())
         return after_s
 
     def answered(self, lease: Lease, response_s: float, peer: str) -> None:
@@ -326,27 +326,27 @@ class HostTable:
         host.peer = peer
         if not host.ever_responded:
             self._has_answered(host)
-        if host.turn.failures:
+        if host.politeness.failures:
             self._say(host, HostState.BACKOFF, HostState.READY, "answered")
-            host.turn = host.turn.recovered()
+            host.politeness = host.politeness.recovered()
 
     def calmed(self, lease: Lease) -> None:
         """An answer that did not push back: the key's strikes are forgotten."""
         self.hosts[lease.host_id].transient_failures = 0
         key = self.key_for(lease.origin)
-        if key.turn.failures:
-            key.turn = key.turn.recovered()
+        if key.politeness.failures:
+            key.politeness = key.politeness.recovered()
             self._dirty_backoffs[key.name] = Backoff(key.name, 0.0, 0, "")
             self._say(self.hosts[lease.host_id], HostState.BACKOFF, HostState.READY, "answered")
 
     def throttled(self, lease: Lease, status: int, wait_s: float | None) -> float:
         """429 or 503: the whole key rests, `wait_s` if the server said so. Returns for how many seconds."""
         key = self.key_for(lease.origin)
-        rest = throttled_backoff_s(key.turn.failures, wait_s, self._rng)
+        rest = throttled_backoff_s(key.politeness.failures, wait_s, self._rng)
         reason = f"{status}" + (f" Retry-After {wait_s:.0f}" if wait_s is not None else "")
-        key.turn = key.turn.backed_off(self._clock.mono() + rest, reason)
+        key.politeness = key.politeness.backed_off(self._clock.mono() + rest, reason)
         until_at = self._clock.now() + rest
-        self._dirty_backoffs[key.name] = Backoff(key.name, until_at, key.turn.failures, reason)
+        self._dirty_backoffs[key.name] = Backoff(key.name, until_at, key.politeness.failures, reason)
         self._say(self.hosts[lease.host_id], HostState.READY, HostState.BACKOFF, reason, until_at)
         return rest
 
@@ -359,7 +359,7 @@ class HostTable:
         if host.transient_failures % TRANSIENT_ERRORS_IN_A_ROW:
             return False
         rest = server_error_backoff_s(host.transient_failures // TRANSIENT_ERRORS_IN_A_ROW)
-        host.turn = host.turn.backed_off(self._clock.mono() + rest, str(status))
+        host.politeness = host.politeness.backed_off(self._clock.mono() + rest, str(status))
         self._say(host, HostState.READY, HostState.BACKOFF, str(status), self._clock.now() + rest)
         return True
 
@@ -368,17 +368,17 @@ class HostTable:
         host = self.hosts[lease.host_id]
         mono = self._clock.mono()
         if is_sign(error):
-            self._before.setdefault(host, host.turn)
+            self._before.setdefault(host, host.politeness)
             if host.ever_responded and self.outage.failed(host.id, mono, error, good_hosts=self._good_hosts):
                 self._outage_began(error)
             if self.outage.is_on:
                 return PROBE_S
         elif (turn := self._before.pop(host, None)) is not None:
-            host.turn = turn  # what it rests for now is its own, and no outage's end lifts it
-        failures = 99 if permanent else host.turn.failures
+            host.politeness = turn  # what it rests for now is its own, and no outage's end lifts it
+        failures = 99 if permanent else host.politeness.failures
         rest = backoff_s(failures, self._rng, ever_responded=host.ever_responded)
-        before = HostState.BACKOFF if host.turn.failures else HostState.READY
-        host.turn = host.turn.backed_off(mono + rest, error)
+        before = HostState.BACKOFF if host.politeness.failures else HostState.READY
+        host.politeness = host.politeness.backed_off(mono + rest, error)
         self._say(host, before, HostState.BACKOFF, error, self._clock.now() + rest)
         return rest
 
@@ -405,7 +405,7 @@ class HostTable:
                 robots = host.robots
                 if robots is not None and robots.failing_since is not None and robots.failing_since >= since_at:
                     host.robots = replace(robots, expires_at=0.0)
-                    self._before.setdefault(host, host.turn)
+                    self._before.setdefault(host, host.politeness)
             self._on_event(Event.OUTAGE_OVER, {"hosts": len(self._before), "outage_s": round(lasted_s, 1)})
             self._reopen_failed()
             self._on_outage_over(since_at)
@@ -413,7 +413,7 @@ class HostTable:
 
     def _reopen_failed(self) -> None:
         for host, turn in self._before.items():
-            host.turn = turn
+            host.politeness = turn
         self._on_open(tuple(self._before))
 
     def take_slow_responses(self) -> list[SlowResponse]:

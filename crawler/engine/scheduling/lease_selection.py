@@ -63,7 +63,8 @@ class LeaseSelection:
         if host.has_work:
             self._hosts_listed += not host.listed
             host.key.list_host(host)
-            self._agenda.schedule(host.key, max(host.key.turn.open_mono, host.turn.open_mono, self._clock.mono()))
+            key = host.key
+            self._agenda.schedule(key, max(key.politeness.open_mono, host.politeness.open_mono, self._clock.mono()))
 
     def ask_robots(self, host: Host) -> None:
         """Have the host's robots.txt read, if that is not under way."""
@@ -75,14 +76,14 @@ class LeaseSelection:
         """A request that has no row in the store: its turn comes before those of pages."""
         key = self._books.key_for(origin)
         key.errands.append(AuxiliaryRequest(host, origin, task))
-        self._agenda.schedule(key, max(key.turn.open_mono, self._clock.mono()))
+        self._agenda.schedule(key, max(key.politeness.open_mono, self._clock.mono()))
 
     # -- choosing
 
     def next_lease(self, key: PolitenessKey) -> Lease | None:
         """The key's next lease, or None; either way the key is scheduled for when it can have another."""
         mono = self._clock.mono()
-        opens = key.turn.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
+        opens = key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
         if opens is not None:
             self._agenda.schedule(key, opens)
             return None
@@ -119,19 +120,19 @@ class LeaseSelection:
             if errand.host.is_blocked:  # asked for anew, once it no longer is
                 errand.host.robots_pending = False
                 continue
-            if errand.host.turn.open_mono <= mono:
+            if errand.host.politeness.open_mono <= mono:
                 return self._issue(key, errand.host, errand.origin, (errand.task,), mono)
             key.errands.append(errand)
         return None
 
     def _errands_open(self, key: PolitenessKey) -> float:
-        first = min((errand.host.turn.open_mono for errand in key.errands), default=NEVER)
+        first = min((errand.host.politeness.open_mono for errand in key.errands), default=NEVER)
         return max(key.errands_open_mono, first)
 
     def _host_opens(self, host: Host, mono: float) -> float | None:
         """None if a page of the host may be leased now, else when to look again."""
-        if host.turn.open_mono > mono:
-            return host.turn.open_mono
+        if host.politeness.open_mono > mono:
+            return host.politeness.open_mono
         throttled_mono = self._valve.host_opens_mono(host.origin.host)
         if throttled_mono > mono:
             return throttled_mono
@@ -171,7 +172,7 @@ class LeaseSelection:
         return max(1, min(self._lease_size, len(host.buffer) // self._connections_per_host))
 
     def _issue(self, key: PolitenessKey, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
-        key.turn = key.turn.began()
+        key.politeness = key.politeness.began()
         self._agenda.used(key)
         host.leases += 1
         held = key.delay_s > 0 and key.last_end_mono is not None

@@ -179,10 +179,10 @@ class ReadyQueue:
             while line.keys and places > 0:
                 key, _ = line.keys.popitem(last=False)
                 key.errands_open_mono = min(key.errands_open_mono, mono)
-                if key.turn.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None:
+                if key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None:
                     places -= 1
                     self._call(line, key, mono)
-                self.schedule(key, max(mono, key.turn.open_mono))
+                self.schedule(key, max(mono, key.politeness.open_mono))
         if line.keys or line.called or line.is_kept(mono):
             self.schedule(line, min(opens, mono + GATE_POLL_S))
         else:

@@ -303,11 +303,11 @@ class Scheduler:
             return False
         key = self._key_of(lease, host)
         now = self._clock.mono()
-        if key.turn.open_mono > now or host.turn.open_mono > now:
+        if key.politeness.open_mono > now or host.politeness.open_mono > now:
             return False
         if self.valve.shut_s() > 0 or self.valve.host_opens_mono(lease.origin.host) > now:
             return False
-        return key.delay_s == 0 or (first and key.turn.in_flight == 1)
+        return key.delay_s == 0 or (first and key.politeness.in_flight == 1)
 
     def _key_of(self, lease: Lease, host: Host) -> PolitenessKey:
         return host.key if lease.origin == host.origin else self.books.key_for(lease.origin)
@@ -323,18 +323,19 @@ class Scheduler:
         if began:
             key.ended(now)
         else:
-            key.turn = key.turn.abandoned()
+            key.politeness = key.politeness.abandoned()
         for task in reversed(tuple(unfinished)):
             if task.id == 0:
                 key.errands.appendleft(AuxiliaryRequest(host, lease.origin, task))
             else:
                 host.buffer.appendleft(task)
                 self.books.give_place_back(host, task)
-                if max(key.turn.open_mono, host.turn.open_mono) > now:  # its place is of no use to it for now
+                # while it may not be requested, its share of the limit is of use to others
+                if max(key.politeness.open_mono, host.politeness.open_mono) > now:
                     self._let_go_on(self.books.freed())
         self.turns.bring(host)
         if key.hosts or key.errands:
-            self._agenda.schedule(key, max(key.turn.open_mono, now))
+            self._agenda.schedule(key, max(key.politeness.open_mono, now))
         self._visit_ended()
 
     def reading_began(self) -> None:
@@ -449,9 +450,9 @@ class Scheduler:
             for host in key.hosts:
                 if host.has_work:
                     held_s = host.robots.expires_at - now if host.robots is not None and host.is_held else 0.0
-                    opens.append(max(host.turn.open_mono, mono + held_s))
+                    opens.append(max(host.politeness.open_mono, mono + held_s))
             if opens:
-                wait_s = max(key.turn.open_mono, min(opens)) - mono
+                wait_s = max(key.politeness.open_mono, min(opens)) - mono
                 only_delay = wait_s <= max(key.delay_s, key.slow_s) + CLOCK_GUARD_S
                 first = min(first, 0.0 if only_delay else wait_s)
         return first

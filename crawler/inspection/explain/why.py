@@ -15,7 +15,7 @@ from crawler.core.formatting import ago, count, duration, unreadable_robots, wal
 from crawler.core.models import Denied, Origin
 from crawler.core.politeness import politeness_key
 from crawler.core.scope import Scope, compile_pattern
-from crawler.core.url import UrlError, canonical, key_of, respelled_key_of, session_ids, target_of, typed
+from crawler.core.url import UrlError, canonical, key_of, parse_typed, respelled_key_of, session_ids, target_of
 from crawler.core.url_templates import templates_of
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
@@ -44,7 +44,7 @@ class Inquiry:
     def why(self, asked: str) -> Explanation:
         """The whole chain for a URL as somebody typed it, without a scheme https. Raises what the reader raises."""
         try:
-            url, origin = typed(asked)
+            url, origin = parse_typed(asked)
         except UrlError as error:
             answer = Explanation(asked, asked, verdict="would_deny", deny_reason=error.reason.value)
             answer.headline = f"would never be fetched: {error}"

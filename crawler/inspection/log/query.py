@@ -13,7 +13,7 @@ import orjson
 
 from crawler.core.formatting import count, printable
 from crawler.core.scope import compile_pattern
-from crawler.core.url import seed
+from crawler.core.url import parse_seed
 from crawler.inspection.log.ranges import cut, epoch, select
 from crawler.inspection.log.rotated_log import RotatedLog
 
@@ -99,7 +99,7 @@ def host_names(hosts: Sequence[str]) -> tuple[str, ...]:
     names = []
     for text in hosts:
         bare = text.strip().removeprefix("*.")
-        host = seed(f"[{bare}]" if bare.count(":") > 1 and "/" not in bare and "[" not in bare else bare)[1].host
+        host = parse_seed(f"[{bare}]" if bare.count(":") > 1 and "/" not in bare and "[" not in bare else bare)[1].host
         names.append(text.strip()[: -len(bare)] + host.strip("[]"))
     return tuple(names)
 

@@ -13,7 +13,7 @@ from crawler.cli.status import warning_text
 from crawler.core.enums import Source
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
-from crawler.core.url import seed
+from crawler.core.url import parse_seed
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.report_page import _fields
@@ -35,7 +35,7 @@ def test_events_and_requests_are_shown_in_words() -> None:
 
 def test_a_host_out_of_scope_is_told_by_names() -> None:
     """As the configuration has them, not as a list of the program."""
-    url, origin = seed("https://other.test/")
+    url, origin = parse_seed("https://other.test/")
     for hosts, text in ((("seed-hosts",), "seed-hosts"), (("a.test", "*.b.test"), "a.test, *.b.test")):
         denied = Scope(ScopeOptions(hosts=hosts), ["a.test"]).judge(
             url, origin, depth=1, hop_path="L", source=Source.LINK

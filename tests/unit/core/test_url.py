@@ -30,33 +30,33 @@ SEEDS = [
 @pytest.mark.parametrize(("typed", "fetched"), SEEDS)
 def test_seed_becomes_the_url_that_is_fetched(typed: str, fetched: str) -> None:
     """What an operator types is read as a browser would, with https for a missing scheme."""
-    assert url.seed(typed)[0] == fetched
+    assert url.parse_seed(typed)[0] == fetched
 
 
 @pytest.mark.parametrize("typed", ["ht!tp://x", "://x", "1http://x/", "htt p://x"])
 def test_what_looks_like_a_scheme_and_is_none_is_no_host(typed: str) -> None:
     """Else a host of the name "ht!tp" is asked of DNS for ever; in a path it may stand."""
     with pytest.raises(url.UrlError):
-        url.seed(typed)
-    assert url.seed("e.org/to?u=ht!tp://x")[1].host == "e.org"
+        url.parse_seed(typed)
+    assert url.parse_seed("e.org/to?u=ht!tp://x")[1].host == "e.org"
 
 
 @pytest.mark.parametrize("typed", ["https//example.org/", "HTTP/example.org", "http///x"])
 def test_a_seed_without_its_colon_is_a_slip(typed: str) -> None:
     """Taken at its word it would be a host named https."""
     with pytest.raises(url.UrlError, match="is missing"):
-        url.seed(typed)
+        url.parse_seed(typed)
 
 
 @pytest.mark.parametrize("host", ["*.farm.test", "h*", "!!", "a,b.test", "(x)", "a+b.test", "$"])
 def test_an_operator_s_host_is_a_name_in_dns(host: str) -> None:
     """The URL standard lets others pass, and so do pages' links: no resolver knows them."""
-    assert url.parse(f"https://{host}/")[1].host == host == url.typed(host)[1].host
+    assert url.parse(f"https://{host}/")[1].host == host == url.parse_typed(host)[1].host
     with pytest.raises(url.UrlError, match="is neither a host name nor an address"):
-        url.seed(host)
+        url.parse_seed(host)
     with pytest.raises(url.UrlError):
-        url.seed(f"https://{host}/x")
-    assert url.seed("a_b-1.test/a*")[0] == "https://a_b-1.test/a*"
+        url.parse_seed(f"https://{host}/x")
+    assert url.parse_seed("a_b-1.test/a*")[0] == "https://a_b-1.test/a*"
 
 
 def test_a_message_shows_no_password() -> None:

@@ -142,7 +142,7 @@ def test_the_count_goes_on_where_the_directory_left_it() -> None:
 def test_at_the_start_every_key_rests_its_delay(clean: bool) -> None:
     """Whoever ended us may have started us again within it; a known Crawl-delay counts."""
     case = Case(delay_s=1.0).recovered(clean=clean, robots=robots(5.0))
-    assert {key.turn.open_mono for key in case.books.keys.values()} == {1_005.0 + CLOCK_GUARD_S}
+    assert {key.politeness.open_mono for key in case.books.keys.values()} == {1_005.0 + CLOCK_GUARD_S}
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_a_long_delay_goes_on_from_the_last_answer(
         clean=False, robots=robots(60.0), asked_s_ago=asked_s_ago, same_delays=same_delays
     )
     assert case.a.key is case.a2.key
-    assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
-    assert case.b.key.turn.open_mono == pytest.approx(1_060.0 + CLOCK_GUARD_S)
+    assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
+    assert case.b.key.politeness.open_mono == pytest.approx(1_060.0 + CLOCK_GUARD_S)
 
 
 @pytest.mark.parametrize(("asked_s_ago", "opens_s"), [(7.0, 3.0), (8.5, 10.0)])
@@ -173,7 +173,7 @@ def test_an_adaptive_delay_goes_on_only_while_it_held_for_certain(asked_s_ago: f
     """Its pace is stored within a fifth: the last fifth of the delay proves nothing."""
     slow = (SlowResponse("a.test", 2.0, case_now()),)
     case = Case(delay_s=1.0).recovered(clean=False, asked_s_ago=asked_s_ago, slow_responses=slow)
-    assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
+    assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
 
 
 def test_a_rest_that_a_fault_of_its_own_earned_a_host_outlives_the_end_of_an_outage() -> None:
@@ -184,7 +184,7 @@ def test_a_rest_that_a_fault_of_its_own_earned_a_host_outlives_the_end_of_an_out
     for number, origin in enumerate((A, A2, B), 1):
         case.books.answered(lease(number, origin), 0.1, "192.0.2.1")
     case.books.throttled(lease(2, A2), 503, 3_000.0)
-    refused = case.a2.key.turn
+    refused = case.a2.key.politeness
     for number, origin in enumerate((A, A2, B), 1):
         case.books.origin_failed(lease(number, origin), ErrorType.CONNECT_TIMEOUT, permanent=False)
     rest_s = case.books.origin_failed(lease(1, A), ErrorType.TLS_CERT_EXPIRED, permanent=True)
@@ -195,26 +195,26 @@ def test_a_rest_that_a_fault_of_its_own_earned_a_host_outlives_the_end_of_an_out
     case.clock.time += 5.0
     case.books.answered(lease(3, B), 0.1, "192.0.2.1")
     assert not case.books.outage.is_on
-    assert case.a.turn.open_mono == pytest.approx(1_000.0 + rest_s)
+    assert case.a.politeness.open_mono == pytest.approx(1_000.0 + rest_s)
     assert rest_s > 900
-    assert case.a2.turn.open_mono <= case.clock.mono()
-    assert case.b.turn.open_mono <= case.clock.mono()
-    assert case.a2.key.turn == refused
+    assert case.a2.politeness.open_mono <= case.clock.mono()
+    assert case.b.politeness.open_mono <= case.clock.mono()
+    assert case.a2.key.politeness == refused
 
 
 def test_rests_outlive_a_restart_with_their_strikes() -> None:
     """The next failure in a row rests longer, as if there had been no restart."""
     case = Case().recovered(Backoff("a.test", case_now() + 300.0, 3, "503"))
-    assert case.a.key.turn.open_mono == pytest.approx(1_300.0)
-    assert (case.a.key.turn.failures, case.a.key.turn.reason) == (3, "503")
-    assert case.b.key.turn.failures == 0
+    assert case.a.key.politeness.open_mono == pytest.approx(1_300.0)
+    assert (case.a.key.politeness.failures, case.a.key.politeness.reason) == (3, "503")
+    assert case.b.key.politeness.failures == 0
     assert case.books.throttled(lease(), 503, None) >= 5.0 * 3**3
 
 
 def test_a_rest_that_is_over_keeps_its_strikes_only() -> None:
     """And is cleared in the store by the first good answer."""
     case = Case(delay_s=1.0).recovered(Backoff("a.test", case_now() - 10.0, 2, "429"))
-    assert case.a.key.turn.open_mono == 1_001.0 + CLOCK_GUARD_S
+    assert case.a.key.politeness.open_mono == 1_001.0 + CLOCK_GUARD_S
     case.books.calmed(lease())
     assert case.books.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
@@ -222,7 +222,7 @@ def test_a_rest_that_is_over_keeps_its_strikes_only() -> None:
 def test_a_clock_set_back_does_not_make_a_rest_endless() -> None:
     """A day at most."""
     case = Case().recovered(Backoff("a.test", case_now() + 9e6, 1, "429"))
-    assert case.a.key.turn.open_mono == pytest.approx(1_000.0 + 86_400.0)
+    assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + 86_400.0)
 
 
 def test_a_held_host_is_asked_at_once_after_a_restart_and_its_failing_is_remembered() -> None:
@@ -255,8 +255,8 @@ def test_a_crawl_delay_holds_for_the_key_and_for_what_was_asked_before_it_was_kn
     case.a.key.last_end_mono = 999.0
     case.books.learn_robots(case.a, robots(10.0))
     assert case.a2.key.delay_s == 10.0
-    assert case.a.key.turn.open_mono == 1_009.0 + CLOCK_GUARD_S
-    assert case.a.key.turn.in_flight == 0
+    assert case.a.key.politeness.open_mono == 1_009.0 + CLOCK_GUARD_S
+    assert case.a.key.politeness.in_flight == 0
     case.books.learn_robots(case.a2, robots(2.0))
     assert case.a.key.delay_s == 10.0
 
@@ -267,7 +267,7 @@ def test_pushing_back_rests_the_key(wait_s: float | None, least: float, most: fl
     case = Case()
     rest = case.books.throttled(lease(), 429, wait_s)
     assert least <= rest <= most
-    assert case.a2.key.turn.open_mono == 1_000.0 + rest
+    assert case.a2.key.politeness.open_mono == 1_000.0 + rest
     [kept] = case.books.take_backoffs()
     assert (kept.key, kept.until_at, kept.failures) == ("a.test", case.clock.now() + rest, 1)
     assert case.books.take_backoffs() == []
@@ -290,8 +290,8 @@ def test_pushing_back_again_rests_longer_until_an_answer_calms_it() -> None:
     first, second = (case.books.throttled(lease(), 503, None) for _ in range(2))
     assert second >= 3 * 5.0 > first / 1.25
     case.books.calmed(lease())
-    assert case.a.key.turn.failures == 0
-    assert case.a.key.turn.open_mono == 1_000.0 + second
+    assert case.a.key.politeness.failures == 0
+    assert case.a.key.politeness.open_mono == 1_000.0 + second
     assert case.books.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
 
@@ -301,10 +301,10 @@ def test_a_broken_connection_rests_the_origin_alone() -> None:
     case.books.answered(lease(), 0.1, "192.0.2.1")
     rest = case.books.origin_failed(lease(), "reset", permanent=False)
     assert rest >= 5.0
-    assert case.a.turn.open_mono == 1_000.0 + rest
-    assert case.a2.turn.open_mono == case.a.key.turn.open_mono == 0.0
+    assert case.a.politeness.open_mono == 1_000.0 + rest
+    assert case.a2.politeness.open_mono == case.a.key.politeness.open_mono == 0.0
     case.books.answered(lease(), 0.1, "192.0.2.1")
-    assert case.a.turn.failures == 0
+    assert case.a.politeness.failures == 0
     assert [to for to, _ in case.said] == ["backoff", "ready"]
 
 
@@ -351,7 +351,7 @@ def test_the_rest_of_a_key_without_hosts_outlives_a_restart() -> None:
     case.books.keys.clear()
     rest = Backoff("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
     case.recovered(rest)
-    assert case.books.keys["other.test"].turn.open_mono == case.clock.mono() + 600.0
+    assert case.books.keys["other.test"].politeness.open_mono == case.clock.mono() + 600.0
 
 
 # -- other options come into force
@@ -361,13 +361,13 @@ def test_a_longer_delay_holds_for_what_was_asked_already() -> None:
     """The rest that runs becomes longer; a shorter delay does not cut it short."""
     case = Case(delay_s=1.0, adaptive=False)
     key = case.a.key
-    key.turn = key.turn.began().ended(case.clock.mono(), delay_s=1.0)
+    key.politeness = key.politeness.began().ended(case.clock.mono(), delay_s=1.0)
     key.last_end_mono = case.clock.mono()
     case.books.reconfigure(PolitenessOptions(delay_s=5.0, adaptive=False), ScopeOptions())
-    assert key.turn.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
+    assert key.politeness.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
     assert key.delay_s == 5.0
     case.books.reconfigure(PolitenessOptions(delay_s=0.5, adaptive=False), ScopeOptions())
-    assert key.turn.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
+    assert key.politeness.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
     assert key.delay_s == 0.5
 
 
@@ -384,10 +384,10 @@ def test_a_rest_after_a_push_back_outlives_other_options() -> None:
     case = Case(delay_s=1.0)
     lease = Lease(1, A, case.a.id, (), 0.0)
     case.books.throttled(lease, 429, 100.0)
-    before = case.a.key.turn
+    before = case.a.key.politeness
     case.books.reconfigure(PolitenessOptions(delay_s=0.0), ScopeOptions())
-    assert case.a.key.turn.open_mono == before.open_mono
-    assert case.a.key.turn.failures == before.failures
+    assert case.a.key.politeness.open_mono == before.open_mono
+    assert case.a.key.politeness.failures == before.failures
 
 
 def test_a_wider_limit_lets_hosts_go_on_that_had_reached_it() -> None:

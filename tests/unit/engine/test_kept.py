@@ -51,27 +51,27 @@ def test_what_keeps_a_host_is_said(fields: dict[str, object], said: str) -> None
 
 def test_what_an_operator_keeps_is_told_from_the_rest() -> None:
     """By its reason: a daemon that waits for its operator above all says so."""
-    found = kept([host(1, 5, is_blocked=True), host(2, 4, turn=RESTING)], NOW)
+    found = kept([host(1, 5, is_blocked=True), host(2, 4, politeness=RESTING)], NOW)
     assert [one.reason for one in found] == [LeftReason.BLOCKED, LeftReason.BACKOFF]
 
 
 def test_the_rest_of_a_key_keeps_its_hosts() -> None:
     """A 503 rests the whole domain."""
     made = host(1, 1)
-    made.key.turn = replace(RESTING, reason="503 Retry-After 60")
+    made.key.politeness = replace(RESTING, reason="503 Retry-After 60")
     assert described(kept([made], NOW)) == ["1 URL of https://h1.test backing off after 503 Retry-After 60"]
 
 
 def test_who_may_be_asked_is_left_out() -> None:
     """So is a rest that is over, and a host without URLs."""
     over = replace(RESTING, open_mono=NOW - 1.0)
-    assert kept([host(1, 5), host(2, 5, turn=over), host(3, 0, is_blocked=True)], NOW) == []
+    assert kept([host(1, 5), host(2, 5, politeness=over), host(3, 0, is_blocked=True)], NOW) == []
 
 
 def test_the_commonest_reasons_come_first_and_three_are_told() -> None:
     """What many hosts share is one line; the others are counted."""
-    hosts = [host(n, 10, turn=replace(RESTING, reason="reset")) for n in range(3)]
-    hosts += [host(n, n, turn=replace(RESTING, reason=f"cause {n}")) for n in (11, 12, 13, 14)]
+    hosts = [host(n, 10, politeness=replace(RESTING, reason="reset")) for n in range(3)]
+    hosts += [host(n, n, politeness=replace(RESTING, reason=f"cause {n}")) for n in (11, 12, 13, 14)]
     assert described(kept(hosts, NOW)) == [
         "30 URLs of 3 hosts backing off after reset",
         "14 URLs of https://h14.test backing off after cause 14",

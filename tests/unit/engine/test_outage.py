@@ -90,7 +90,7 @@ def test_one_dead_host_among_others_is_no_outage() -> None:
         engine.crawl.drain()
         await crawling
         assert engine.said("outage") == []
-        assert engine.host("h0.test").turn.failures > 1
+        assert engine.host("h0.test").politeness.failures > 1
 
     run(main())
 

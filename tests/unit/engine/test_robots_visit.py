@@ -216,7 +216,7 @@ def test_a_redirect_of_robots_txt_to_a_busy_host_rests_that_one() -> None:
             "https://b.test/robots.txt": [answer(429, retry_after="100"), answer(404)],
         }
         await engine.run()
-        assert engine.books.keys["a.test"].turn.failures == 0
+        assert engine.books.keys["a.test"].politeness.failures == 0
         times = [one.called for one in engine.web.asked if one.origin.host == "b.test"]
         assert 100.0 <= times[1] - times[0] <= 105.0
         assert engine.web.page_urls == [ROOT]

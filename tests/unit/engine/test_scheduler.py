@@ -337,7 +337,7 @@ def test_an_errand_waits_while_its_host_rests() -> None:
         await engine.open()
         host = engine.host("a.test")
         host.robots_pending = True
-        host.turn = host.turn.backed_off(30.0, "reset")
+        host.politeness = host.politeness.backed_off(30.0, "reset")
         task = Task(0, "https://a.test/robots.txt", TaskKind.ROBOTS)
         host.key.errands.append(AuxiliaryRequest(host, host.origin, task))
         assert await engine.crawl.run() is StoppedBy.EMPTY

@@ -412,7 +412,7 @@ def test_a_url_waits_at_least_as_long_as_its_host_rests() -> None:
         seed=f"{ROOT}b",
     )
     [visited] = crawled.visits(f"{ROOT}b")
-    rest = crawled.engine.host("a.test").turn.open_mono
+    rest = crawled.engine.host("a.test").politeness.open_mono
     assert visited.settlement.next_at == pytest.approx(1_700_000_000.0 + rest)
 
 
@@ -430,7 +430,7 @@ def test_a_url_that_was_pushed_back_is_asked_again_when_the_host_has_rested() ->
 def test_a_timeout_of_one_url_does_not_rest_the_host() -> None:
     """A body that stalls says nothing of the others; a first byte that never comes does."""
     body = Crawled({ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": failed(ErrorType.READ_TIMEOUT)})
-    assert body.engine.host("a.test").turn.failures == 0
+    assert body.engine.host("a.test").politeness.failures == 0
     assert next(one.begin for one in body.engine.web.asked if one.url == f"{ROOT}y") < 2.0
     head = Crawled(
         {ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": [failed(ErrorType.FIRST_BYTE_TIMEOUT), answer(200)]},

@@ -236,7 +236,7 @@ async def check_nothing_left(engine: Harness) -> None:
     assert engine.books.reserved == 0
     for host in engine.books.hosts.values():
         assert (host.queued, len(host.leased), len(host.buffer), host.leases, host.reserved) == (0, 0, 0, 0, 0)
-    assert all(key.turn.in_flight == 0 and not key.errands for key in engine.books.keys.values())
+    assert all(key.politeness.in_flight == 0 and not key.errands for key in engine.books.keys.values())
 
 
 @pytest.mark.parametrize("number", range(20))
