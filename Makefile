@@ -67,8 +67,8 @@ format: $(VENV)/.dev  ## rewrite the code in the house format
 generated: $(VENV)/.dev  ## the files that are made of the code: example configuration, schema, man page, unit of an instance
 	$(BIN)/python -m crawler config show --default > config/crawler.toml
 	$(BIN)/python -m crawler config schema > config/crawler.schema.json
-	$(BIN)/python -m crawler.cli.install > "systemd/crawler@.service"
-	$(BIN)/python -m crawler.cli.manpage > docs/crawler.1
+	$(BIN)/python -m crawler.cli.service.planned_files > "systemd/crawler@.service"
+	$(BIN)/python -m crawler.cli.manuals > docs/crawler.1
 
 # The peers' libraries live apart: theirs must not decide what ours are.
 .venv-bench/.made: requirements-bench.lock

@@ -1,18 +1,22 @@
-"""`crawler crawl URL…`: one crawl from start to end, with a view of it on a terminal and a summary."""
+"""Commands that crawl: `crawler crawl URL…` from start to end, with a view of it on a terminal and a summary, and
+`crawler run`, the daemon, for systemd.
+"""
 
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
 import click
 import orjson
-
 from crawler.cli.failures import not_written, say
 from crawler.cli.options import config_option, load_settings, override_option, refuse_files
 from crawler.cli.output import write_data
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, counts, local_time
+import faulthandler
+import os
+from crawler.cli.options import config_option, load_settings, override_option
+from crawler.core.enums import Exit
 
 if TYPE_CHECKING:
     from crawler.app import Result
@@ -32,7 +36,7 @@ _SUSPECTS_SAID: Final = 10  # templates
 )
 @click.option("--max-duration", metavar="TIME", help='Stop after this long, e.g. "10m".')
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
-def command(
+def crawl_command(
     urls: tuple[str, ...],
     config: Path | None,
     overrides: tuple[str, ...],
@@ -145,3 +149,28 @@ def _say_suspects(end: "Ending") -> None:
 
 def _toml_string(text: str) -> str:
     return orjson.dumps(text).decode()  # a JSON string is a TOML basic string
+
+
+@click.command(name="run")
+@config_option(required=True)
+@override_option
+def run_command(config: Path, overrides: tuple[str, ...]) -> int:
+    """Crawl until told to stop. The first SIGTERM drains, the second ends at once; SIGHUP reloads."""
+    from crawler.daemon import note_hangups
+
+    note_hangups()
+    from crawler.app import View, run
+    from crawler.settings.loading import load
+
+    faulthandler.enable()  # the watchdog's SIGABRT then says on stderr where every thread stands
+    settings = load_settings(config, overrides, "run").settings
+    result = run(
+        settings,
+        mode="run",
+        view=View(console=True, tell=say),
+        configuration=str(config),
+        read_again=lambda: load(config, overrides, os.environ, "run"),
+    )
+    if result.output_problems or result.gone:
+        return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
+    return Exit.OK

@@ -1,18 +1,41 @@
-"""`crawler export urls|hosts`: the store, a row a line, for other programs."""
+"""Commands that copy the store, also while the crawl runs: `crawler backup FILE`, `crawler export urls|hosts`."""
 
+import sys
+from pathlib import Path
+import click
+from crawler.cli.place import locate, place_options
+from crawler.core.enums import Exit
+from crawler.core.formatting import share, size
+from crawler.frontier.sqlite.backup import StoreBackup
+from crawler.inspection.place import insist_on_store
 import csv
 import io
 import itertools
-from pathlib import Path
 from typing import Any
-
-import click
 import orjson
-
 from crawler.cli.output import write_lines
-from crawler.cli.place import locate, place_options
 from crawler.core.enums import Exit, UrlState
 from crawler.frontier.sqlite.backup import HOST_FIELDS, URL_FIELDS, StoreBackup
+
+@click.command(name="backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@place_options
+def backup(file: Path, config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
+    """Copy the store to FILE as it stands at this moment. To restore: put it in the place of frontier.db."""
+    place = locate(config, overrides, output).place
+    insist_on_store(place.frontier, place.output)
+    shows = sys.stderr.isatty()
+
+    def progress(done: int, total: int) -> None:
+        if shows:
+            end = "\n" if done >= total else ""
+            sys.stderr.write(f"\r{share(done / max(1, total))} of {size(total * 4096)}{end}")
+
+    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
+        store.backup(file, progress)
+    click.echo(f"{file}: {size(file.stat().st_size)}")
+    return Exit.OK
+
 
 _BLOCK = 512  # rows a write
 
@@ -23,7 +46,7 @@ _BLOCK = 512  # rows a write
 @click.option("--state", type=click.Choice([str(state) for state in UrlState if state is not UrlState.FORGOTTEN]),
               help="Only URLs in this state.")  # fmt: skip
 @place_options
-def command(
+def export(
     what: str, form: str, state: str | None, config: Path | None, overrides: tuple[str, ...], output: Path | None
 ) -> int:
     """Write every URL or host of a crawl to standard output; times are UTC epoch seconds."""

@@ -56,11 +56,11 @@ def unquoted(value: object) -> str:
     return value
 
 
-def matching(pattern: str, what: str) -> Callable[[str], str]:
+def matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
     """A check for text that matches as a whole; `what` says what that is."""
 
     def check(text: str) -> str:
-        if re.fullmatch(pattern, text) is None:
+        if pattern.fullmatch(text) is None:
             raise RefusedValue(f"must be {what}, not {shown(text)}")
         return text
 

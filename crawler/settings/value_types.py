@@ -167,20 +167,20 @@ FileNamePart = Annotated[
     Text,
     AfterValidator(
         matching(
-            r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}",
+            re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"),
             'letters, digits, ".", "_" and "-", 64 at most, a letter or digit first',
         )
     ),
 ]
 UserAgent = Annotated[
     Text,
-    AfterValidator(matching(rf"{TOKEN}[ -~]*", 'ASCII text that begins with a product, as in "mybot/1.0"')),
+    AfterValidator(matching(re.compile(rf"{TOKEN}[ -~]*"), 'ASCII text that begins with a product, as in "mybot/1.0"')),
     AfterValidator(str.strip),
 ]
 RobotsToken = Annotated[
-    Text, AfterValidator(matching(rf"(?!\*$){TOKEN}", 'one product name without version, as in "mybot"'))
+    Text, AfterValidator(matching(re.compile(rf"(?!\*$){TOKEN}"), 'one product name without version, as in "mybot"'))
 ]
-Mailbox = Annotated[Text, AfterValidator(matching(r"(?=[ -~]*$).*[^@].*@.*[^@].*", "an e-mail address"))]
+Mailbox = Annotated[Text, AfterValidator(matching(re.compile(r"(?=[ -~]*$).*[^@].*@.*[^@].*"), "an e-mail address"))]
 Address = Annotated[Text, AfterValidator(validators.ip)]
 Ciphers = Annotated[Text, AfterValidator(validators.ciphers)]
 Listen = Annotated[Text, AfterValidator(validators.listen)]
@@ -212,7 +212,11 @@ Hosts = Annotated[
 ]
 Resolve = Annotated[dict[HostPattern, tuple[Address, ...]], KeyKind.TABLE]
 Importance = Annotated[dict[Pattern, Annotated[float, BeforeValidator(validators.factor)]], KeyKind.TABLE]
-FieldName = Annotated[Text, AfterValidator(matching(TOKEN, "a header name")), AfterValidator(validators.not_our_own)]
+FieldName = Annotated[
+    Text,
+    AfterValidator(matching(re.compile(TOKEN), "a header name")),
+    AfterValidator(validators.not_our_own),
+]
 Headers = Annotated[
     dict[FieldName, Annotated[Secret, AfterValidator(validators.field_value)]],
     KeyKind.TABLE,

@@ -161,7 +161,7 @@ def test_the_service_is_installed_from_files_that_exist(installed: Path) -> None
 def test_what_install_service_says_is_next_is_what_the_readme_says(tmp_path: Path) -> None:
     """Step by step; without a root of its own the command is called by its name."""
     text, _ = blocks("sh", "Install the service")
-    from crawler.cli.install import next_steps, plan
+    from crawler.cli.service.planned_files import next_steps, plan
 
     files = plan(root=tmp_path, instance=None, program=Path("/opt/x"), completions=str, man_page="")
     assert next_steps(None, files, Path("/etc/crawler/crawler.toml"), "crawler") == text.splitlines()[2:]

@@ -26,7 +26,7 @@ FUNCTIONS = [
 # Patterns that no reading of the code can tell; why each may be what it is.
 UNKNOWN = {
     ("crawler.core.scope", "pattern[3:]"): "the user's own; `compile_pattern` refuses these, see below",
-    ("crawler.cli.unit", "pattern.replace(re.escape('%i'), '\\\\1')"): "escaped text",
+    ("crawler.cli.service.unit", "pattern.replace(re.escape('%i'), '\\\\1')"): "escaped text",
 }
 MODULES = sorted(
     found.name for found in pkgutil.walk_packages(crawler.__path__, "crawler.") if not found.name.endswith("__main__")

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from crawler.cli.completion import script
+from crawler.cli.manuals import script
 from tests.support.crawls import command, environment, run
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from crawler.cli import install, main
-from crawler.cli.install import instance_unit, is_instance
+from crawler.cli import main
+from crawler.cli.service import planned_files
+from crawler.cli.service.planned_files import instance_unit, is_instance
 from crawler.settings.loading import load
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -135,11 +136,11 @@ def test_another_program_of_that_name_is_never_touched(tmp_path: Path, capsys: p
 
 def test_the_steps_that_are_left_call_the_command_by_its_name(tmp_path: Path) -> None:
     """Where it was installed for this machine, and is no other program."""
-    link = install.Planned(Path("/usr/local/bin/crawler"), "", install.InstallState.NEW, Path(PROGRAM))
-    assert install.command_of([link], Path(PROGRAM), root=Path("/")) == "crawler"
-    theirs = install.Planned(link.path, "", install.InstallState.KEPT, Path(PROGRAM))
-    assert install.command_of([theirs], Path("/my own/crawler"), root=Path("/")) == "'/my own/crawler'"
-    assert install.command_of([], Path("/usr/local/bin/crawler"), root=Path("/")) == "crawler"
+    link = planned_files.Planned(Path("/usr/local/bin/crawler"), "", planned_files.InstallState.NEW, Path(PROGRAM))
+    assert planned_files.command_of([link], Path(PROGRAM), root=Path("/")) == "crawler"
+    theirs = planned_files.Planned(link.path, "", planned_files.InstallState.KEPT, Path(PROGRAM))
+    assert planned_files.command_of([theirs], Path("/my own/crawler"), root=Path("/")) == "'/my own/crawler'"
+    assert planned_files.command_of([], Path("/usr/local/bin/crawler"), root=Path("/")) == "crawler"
 
 
 def test_a_second_time_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,7 +191,7 @@ def later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     source = tmp_path / "later"
     for folder in ("systemd", "config"):
         shutil.copytree(REPOSITORY / folder, source / folder)
-    monkeypatch.setattr(install, "templates", lambda: source)
+    monkeypatch.setattr(planned_files, "templates", lambda: source)
     unit = source / "systemd/crawler.service"
     unit.write_text(unit.read_text().replace("WatchdogSec=20", "WatchdogSec=30"))
     sysusers = source / "systemd/crawler.sysusers"
@@ -234,13 +235,13 @@ def test_an_upgrade_leaves_what_somebody_changed(tmp_path: Path, request: pytest
 def test_the_list_of_what_was_written_is_one_for_sha256sum(tmp_path: Path) -> None:
     """Which tells an operator what was changed."""
     assert installed(tmp_path) == 0
-    listed = (tmp_path / install.LIST).read_text()
+    listed = (tmp_path / planned_files.LIST).read_text()
     assert f"# /usr/local/bin/crawler -> {PROGRAM}\n" in listed
     below = "".join(line.replace("  /", f"  {tmp_path}/") + "\n" for line in listed.splitlines())
     check = ["sha256sum", "--check", "--strict", "--quiet"]
     assert subprocess.run(check, input=below, text=True, capture_output=True, check=False).returncode == 0
     names = {line.partition("  /")[2] for line in listed.splitlines() if not line.startswith("#")}
-    assert names == files(tmp_path) - {str(install.LIST), "etc/crawler/crawler.toml"}  # which is the operator's
+    assert names == files(tmp_path) - {str(planned_files.LIST), "etc/crawler/crawler.toml"}  # which is the operator's
 
 
 @pytest.mark.parametrize("program", ["/opt/crawler/.venv/bin/crawler", "/srv/my crawler/bin/crawler"])
@@ -261,7 +262,7 @@ def test_what_a_version_without_a_list_wrote_is_known_too(tmp_path: Path, progra
 @pytest.mark.parametrize(("systemd", "steps"), [(0, False), (252, False), (254, True), (257, True)])
 def test_restarts_come_in_steps_where_systemd_has_them(tmp_path: Path, systemd: int, steps: bool) -> None:
     """RestartSteps= came with 254; an older one would complain of it at each look at the unit."""
-    planned = install.plan(
+    planned = planned_files.plan(
         root=tmp_path, instance=None, program=Path(PROGRAM), completions=str, man_page="", systemd=systemd
     )
     lines = planned[0].content.splitlines()
@@ -274,7 +275,7 @@ def test_the_program_is_compiled_where_it_can_be(tmp_path: Path) -> None:
     package = tmp_path / "crawler"
     package.mkdir()
     (package / "one.py").write_text("x = 1\n")
-    install.compile_program([package])
+    planned_files.compile_program([package])
     assert [path.name for path in (package / "__pycache__").iterdir()] == [f"one.{sys.implementation.cache_tag}.pyc"]
 
 
@@ -335,7 +336,7 @@ def test_a_program_without_its_files_says_where_they_should_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An installation that lost them."""
-    monkeypatch.setattr(install, "__file__", str(tmp_path / "x/crawler/cli/install.py"))
+    monkeypatch.setattr(planned_files, "__file__", str(tmp_path / "x/crawler/cli/install.py"))
     assert installed(tmp_path / "root") == 74
     assert "the service's files are neither in" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crawler.cli import cli
-from crawler.cli.manpage import man_page
+from crawler.cli.manuals import man_page
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "crawler.1"
 
@@ -20,7 +20,7 @@ def test_the_page_is_what_the_commands_say() -> None:
 
 def test_the_page_is_written_by_a_command() -> None:
     """On stdout, nothing else."""
-    arguments = [sys.executable, "-m", "crawler.cli.manpage"]
+    arguments = [sys.executable, "-m", "crawler.cli.manuals"]
     ran = subprocess.run(arguments, cwd=PAGE.parents[1], capture_output=True, text=True, check=True, timeout=60)
     assert (ran.stdout, ran.stderr) == (man_page(), "")
 

@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from crawler.cli import install, main, refusals, unit
-from crawler.cli.refusals import Refusals
-from crawler.cli.unit import Unit, unit_of
+from crawler.cli import main
+from crawler.cli.service import planned_files
+from crawler.cli.service import refusals
+from crawler.cli.service import unit
+from crawler.cli.service.refusals import Refusals
+from crawler.cli.service.unit import Unit, unit_of
 from crawler.settings.loading import Loaded, load
 from tests.support.crawls import toml
 
@@ -28,7 +31,7 @@ class Machine:
         self.units = root / "etc/systemd/system"
         self.units.mkdir(parents=True)
         for name in ("crawler.service", "crawler@.service"):
-            text = (install.templates() / "systemd" / name).read_text()
+            text = (planned_files.templates() / "systemd" / name).read_text()
             self.write(name, text.replace("/etc/crawler", str(self.configs)))
 
     def write(self, name: str, text: str) -> None:

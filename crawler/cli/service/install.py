@@ -24,21 +24,21 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
     Nothing is started: the commands that are left are printed. An existing configuration is never touched. Files that
     an earlier version wrote are brought up to date; one that somebody changed is not overwritten without --force.
     """
-    from crawler.cli import install
-    from crawler.cli.completion import script
-    from crawler.cli.manpage import man_page
+    from crawler.cli.service import planned_files
+    from crawler.cli.manuals import script
+    from crawler.cli.manuals import man_page
 
-    if instance is not None and not install.is_instance(instance):
+    if instance is not None and not planned_files.is_instance(instance):
         raise click.BadParameter('letters, digits, ".", "_" and "-", a letter or digit first', param_hint="--instance")
     program = program or _this_program()
-    if top := install.hidden(program):
+    if top := planned_files.hidden(program):
         say(f"warning: the unit hides {top} from the program, which is {program}; put it elsewhere, as in /opt/crawler")
     try:
-        files = install.plan(
+        files = planned_files.plan(
             root=root, instance=instance, program=program, completions=script, man_page=man_page(),
-            systemd=install.systemd_version() if root == Path("/") else 0,
+            systemd=planned_files.systemd_version() if root == Path("/") else 0,
         )  # fmt: skip
-    except install.NoTemplates as missing:
+    except planned_files.NoTemplates as missing:
         say(str(missing))
         return Exit.IO
     if dry_run:
@@ -48,28 +48,28 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
             else:
                 click.echo(f"==> {file.path} ({file.state.value}, {len(file.content.encode())} bytes)")
                 click.echo(file.content)
-    changed = [] if force else install.refused(files)
+    changed = [] if force else planned_files.refused(files)
     for file in files:
-        if file.link_to is not None and file.state is install.InstallState.KEPT:
+        if file.link_to is not None and file.state is planned_files.InstallState.KEPT:
             say(f"{file.path} is another program, and stays; this one is {file.link_to}")
     for file in changed:
-        say(f"{file.path} was changed; --force replaces it and keeps it as {file.path.name}{install.OLD}")
+        say(f"{file.path} was changed; --force replaces it and keeps it as {file.path.name}{planned_files.OLD}")
     if changed:
         if not dry_run:
             say("nothing was written")
         return Exit.FINDINGS
     if dry_run:
         return Exit.OK
-    for file, done in install.write(files):
+    for file, done in planned_files.write(files):
         click.echo(f"{file.path}  {done}")
     if root == Path("/"):
-        install.compile_program(install.program_folders())
-    if told := install.nowhere(files):
+        planned_files.compile_program(planned_files.program_folders())
+    if told := planned_files.nowhere(files):
         say(told)
     click.echo("\nnext:")
     configuration = Path("/etc/crawler") / f"{instance or 'crawler'}.toml"
-    command = install.command_of(files, program, root=root)
-    for step in install.next_steps(instance, files, configuration, command):
+    command = planned_files.command_of(files, program, root=root)
+    for step in planned_files.next_steps(instance, files, configuration, command):
         click.echo(f"  {step}")
     return Exit.OK
 

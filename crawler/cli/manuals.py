@@ -1,16 +1,38 @@
-"""The manual page, made of the commands themselves: `python -m crawler.cli.manpage > docs/crawler.1`.
-
-What the commands do is said where they are; here is only how a manual page says it. Invariant: no text of a command is
-read as a request of the formatter.
+"""Texts made of the commands themselves: completion scripts for shells, and the manual page
+(`python -m crawler.cli.manuals > docs/crawler.1`).
 """
 
+import click
+from click.shell_completion import ShellComplete, get_completion_class
 import sys
 from collections.abc import Iterator
 from typing import Final
-
-import click
-
 from crawler.core.enums import Exit
+
+_VARIABLE = "_CRAWLER_COMPLETE"
+
+
+@click.command(name="completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the completion script for a shell.
+
+    For bash, for this user: crawler completion bash > ~/.local/share/bash-completion/completions/crawler
+    """
+    click.echo(script(shell), nl=False)
+    return 0
+
+
+def script(shell: str) -> str:
+    """The script for "bash", "zsh" or "fish"."""
+    from crawler.cli import cli
+
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise ValueError(f"no completion for {shell}")
+    # Not kind.source(): for bash that runs a bash to see its version.
+    return ShellComplete.source(kind(cli, {}, "crawler", _VARIABLE)).strip() + "\n"
+
 
 _EXIT_STATUS: Final = (
     (Exit.OK, "Done, or a limit was reached."),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from crawler.cli.unit import Unit
+from crawler.cli.service.unit import Unit
 from crawler.settings.configuration_errors import Problem
 from crawler.settings.loading import Loaded
 from crawler.settings.secrets import read_secrets
