@@ -21,12 +21,12 @@ from crawler.core.enums import Exit
 
 # Command → module, or module:attribute; without one, the module's `command` is the click command.
 _COMMANDS: Final = {
-    "crawl": "crawler.cli.crawl",
-    "run": "crawler.cli.crawl",
+    "crawl": "crawler.cli.crawl:crawl_command",
+    "run": "crawler.cli.crawl:run_command",
     "fetch": "crawler.cli.fetch",
-    "check": "crawler.cli.config",
-    "config": "crawler.cli.config",
-    "completion": "crawler.cli.manuals",
+    "check": "crawler.cli.config:check",
+    "config": "crawler.cli.config:config_group",
+    "completion": "crawler.cli.manuals:completion",
     "install-service": "crawler.cli.service.install",
     "logs": "crawler.cli.logs",
     "status": "crawler.cli.status",
@@ -40,8 +40,8 @@ _COMMANDS: Final = {
     "add": "crawler.cli.store_commands:add",
     "requeue": "crawler.cli.store_commands:requeue",
     "forget": "crawler.cli.store_commands:forget",
-    "export": "crawler.cli.export",
-    "backup": "crawler.cli.export",
+    "export": "crawler.cli.export:export",
+    "backup": "crawler.cli.export:backup",
     "verify": "crawler.cli.verify",
     "reload": "crawler.cli.reload",
     "release": "crawler.cli.steering:release",

@@ -3,14 +3,16 @@
 import os
 import sys
 from pathlib import Path
+
 import click
-from crawler.cli.failures import say
-from crawler.cli.options import config_option, override_option
-from crawler.core.enums import Exit
-from crawler.core.formatting import count
 import orjson
+
+from crawler.cli.failures import say
 from crawler.cli.options import config_option, load_settings, override_option
 from crawler.cli.output import write_data
+from crawler.core.enums import Exit
+from crawler.core.formatting import count
+
 
 @click.command(name="check")
 @config_option(required=True)

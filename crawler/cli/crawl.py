@@ -2,21 +2,21 @@
 `crawler run`, the daemon, for systemd.
 """
 
+import faulthandler
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
 import click
 import orjson
+
 from crawler.cli.failures import not_written, say
 from crawler.cli.options import config_option, load_settings, override_option, refuse_files
 from crawler.cli.output import write_data
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, counts, local_time
-import faulthandler
-import os
-from crawler.cli.options import config_option, load_settings, override_option
-from crawler.core.enums import Exit
 
 if TYPE_CHECKING:
     from crawler.app import Result

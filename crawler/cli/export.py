@@ -1,21 +1,22 @@
 """Commands that copy the store, also while the crawl runs: `crawler backup FILE`, `crawler export urls|hosts`."""
 
-import sys
-from pathlib import Path
-import click
-from crawler.cli.place import locate, place_options
-from crawler.core.enums import Exit
-from crawler.core.formatting import share, size
-from crawler.frontier.sqlite.backup import StoreBackup
-from crawler.inspection.place import insist_on_store
 import csv
 import io
 import itertools
+import sys
+from pathlib import Path
 from typing import Any
+
+import click
 import orjson
+
 from crawler.cli.output import write_lines
+from crawler.cli.place import locate, place_options
 from crawler.core.enums import Exit, UrlState
+from crawler.core.formatting import share, size
 from crawler.frontier.sqlite.backup import HOST_FIELDS, URL_FIELDS, StoreBackup
+from crawler.inspection.place import insist_on_store
+
 
 @click.command(name="backup")
 @click.argument("file", type=click.Path(path_type=Path))

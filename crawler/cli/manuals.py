@@ -2,11 +2,13 @@
 (`python -m crawler.cli.manuals > docs/crawler.1`).
 """
 
-import click
-from click.shell_completion import ShellComplete, get_completion_class
 import sys
 from collections.abc import Iterator
 from typing import Final
+
+import click
+from click.shell_completion import ShellComplete, get_completion_class
+
 from crawler.core.enums import Exit
 
 _VARIABLE = "_CRAWLER_COMPLETE"

@@ -24,9 +24,8 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
     Nothing is started: the commands that are left are printed. An existing configuration is never touched. Files that
     an earlier version wrote are brought up to date; one that somebody changed is not overwritten without --force.
     """
+    from crawler.cli.manuals import man_page, script
     from crawler.cli.service import planned_files
-    from crawler.cli.manuals import script
-    from crawler.cli.manuals import man_page
 
     if instance is not None and not planned_files.is_instance(instance):
         raise click.BadParameter('letters, digits, ".", "_" and "-", a letter or digit first', param_hint="--instance")

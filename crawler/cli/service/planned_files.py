@@ -118,7 +118,7 @@ def templates() -> Path:
 
     Raises NoTemplates.
     """
-    package = Path(__file__).resolve().parent.parent
+    package = Path(__file__).resolve().parents[2]
     for place in (package / "share", package.parent):
         if (place / "systemd" / "crawler.service").is_file():
             return place
@@ -236,7 +236,7 @@ def program_folders() -> list[Path]:
     """Where the program's modules are: its own, and in a virtual environment those that it uses (not every installer
     compiles them).
     """
-    own = Path(__file__).resolve().parent.parent
+    own = Path(__file__).resolve().parents[2]
     return [own] if sys.prefix == sys.base_prefix else [own, Path(sysconfig.get_path("purelib"))]
 
 

@@ -336,7 +336,7 @@ def test_a_program_without_its_files_says_where_they_should_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An installation that lost them."""
-    monkeypatch.setattr(planned_files, "__file__", str(tmp_path / "x/crawler/cli/install.py"))
+    monkeypatch.setattr(planned_files, "__file__", str(tmp_path / "x/crawler/cli/service/planned_files.py"))
     assert installed(tmp_path / "root") == 74
     assert "the service's files are neither in" in capsys.readouterr().err
 

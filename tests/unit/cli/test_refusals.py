@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 
 from crawler.cli import main
-from crawler.cli.service import planned_files
-from crawler.cli.service import refusals
-from crawler.cli.service import unit
+from crawler.cli.service import planned_files, refusals, unit
 from crawler.cli.service.refusals import Refusals
 from crawler.cli.service.unit import Unit, unit_of
 from crawler.settings.loading import Loaded, load
