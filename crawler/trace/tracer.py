@@ -10,7 +10,7 @@ request at all. The verdict of the scope is noted and stops nothing.
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -33,6 +33,7 @@ from crawler.core.url import key_of, parse_seed
 from crawler.engine.pages import robots
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import ProcessedResponse, ResponseProcessor
+from crawler.engine.pages.url_list_policy import UrlListPolicy
 from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host_table import HostTable
@@ -104,39 +105,36 @@ async def trace(settings: Settings, text: str, *, robots: bool, on_wait: OnWait)
 
 class _Tracer:
     def __init__(self, settings: Settings, url: str, origin: Origin, on_wait: OnWait) -> None:
-        self._politeness, scope_options = settings.politeness_options(), settings.scope_options()
-        obeys = self._politeness.robots == "obey"
-        self._settings = settings
+        options = settings.engine_configuration("crawl")
+        self._options = options = replace(options, seeds=options.seeds or (url,))
         self._origin = origin
         self._on_wait = on_wait
         self._clock = SystemClock()
         self._rng = random.Random(0)  # noqa: S311 - jitter
         self._hosts = HostTable(
-            politeness=self._politeness,
-            scope=scope_options,
+            politeness=options.politeness,
+            scope=options.scope,
             clock=self._clock,
             rng=self._rng,
             on_event=lambda name, fields: None,
             blocks=_blocklist(settings),
         )
         self._hosts.admit([HostRow(_HOST_ID, origin, origin.host, slot=0, queued=1)])
-        seeds = [parse_seed(text) for text in settings.seeds] or [(url, origin)]
-        is_seed = key_of(url) in {key_of(known) for known, _ in seeds}
-        source = Source.SEED if is_seed else Source.LINK
-        task = Task(0, url, depth=0 if is_seed else 1, hop_path="" if is_seed else "L", source=source)
-        scope = Scope(scope_options, [known.host for _, known in seeds], settings.trap_options())
-        self._policy = UrlPolicy(scope, RobotsCache(settings.robots_token), obeys)
-        self._processor = ResponseProcessor(settings.engine_configuration("crawl"), seen=RecentKeys())
-        self._trace = Trace(
-            url,
-            self._clock.now(),
-            task,
-            settings.tls_options().verify,
-            scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=source),
-            self._hosts.blocks.covers(origin.host),
+        scope, seen = Scope(options.scope, options.seed_hosts, options.traps), RecentKeys()
+        self._policy = UrlPolicy(scope, RobotsCache(options.robots_token), options.obeys_robots)
+        self._processor = ResponseProcessor(options, seen=seen)
+        self._url_lists = UrlListPolicy(
+            mode=options.sitemaps, frontier=None, seen=seen, trusts_dates_of=lambda host_id: False
         )
+        task = Task(0, url, depth=1, hop_path="L", source=Source.LINK)
+        if key_of(url) in {key_of(parse_seed(text)[0]) for text in options.seeds}:
+            task = Task(0, url)
+        denied = scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)
+        block = self._hosts.blocks.covers(origin.host)
+        self._trace = Trace(url, self._clock.now(), task, options.client.tls.verify, denied, block)
 
     async def run(self, *, robots: bool) -> Trace:
+        """Make the requests. `robots` False leaves robots.txt out."""
         trace = self._trace
         if trace.block is not None:
             trace.robots_skipped = "the host is blocked"
@@ -144,10 +142,10 @@ class _Tracer:
         begun_mono = self._clock.mono()
         dials: list[Dial] = []
         client = HttpClient(
-            self._settings.client_options(),
+            self._options.client,
             clock=self._clock,
-            gate=AddressRateLimiter(self._settings.address_politeness(), self._clock),
-            memory=self._settings.engine_options("crawl").memory,
+            gate=AddressRateLimiter(self._options.address_politeness, self._clock),
+            memory=self._options.engine.memory,
             permits=self._hosts.blocks.permits,
             dialer_class=partial(DialObserver, dials=dials),
         )
@@ -166,7 +164,7 @@ class _Tracer:
         trace.total_s = self._clock.mono() - begun_mono
         trace.dial = next((dial for dial in reversed(dials) if dial.origin == self._origin), None)
         if trace.result is not None:
-            self._process(trace.result)
+            await self._process(trace.result)
         return trace
 
     async def _fetch_robots(self, client: HttpClient) -> FetchResult | None:
@@ -190,7 +188,7 @@ class _Tracer:
             now=self._clock.now(),
             rest_s=0.0,
             token=self._policy.rules.token,
-            limits=self._settings.fetch_options(),
+            limits=self._options.client.fetch,
         )
         host = self._hosts.hosts[_HOST_ID]
         self._policy.rules.put(host, rules, stored=True)
@@ -201,7 +199,7 @@ class _Tracer:
     async def _fetch(self, client: HttpClient, origin: Origin, task: Task) -> FetchResult:
         """Send a request once politeness allows it, and note what its result means for the host."""
         key = self._hosts.key_for(origin)
-        why = "politeness.delay" if key.delay_s == self._politeness.delay_s else "Crawl-delay of robots.txt"
+        why = "politeness.delay" if key.delay_s == self._options.politeness.delay_s else "Crawl-delay of robots.txt"
         await self._wait(key.politeness.open_mono, "politeness.adaptive" if key.slow_s > key.delay_s else why)
         key.politeness = key.politeness.began()
         result: FetchResult | None = None
@@ -223,7 +221,7 @@ class _Tracer:
             self._on_wait(seconds, why)
             await asyncio.sleep(seconds)
 
-    def _process(self, result: FetchResult) -> None:
+    async def _process(self, result: FetchResult) -> None:
         """Note what a crawl would make of the result."""
         trace, task = self._trace, self._trace.task
         if isinstance(result, Fetched):
@@ -234,8 +232,9 @@ class _Tracer:
         if isinstance(outcome, Redirected):
             trace.added_host = self._policy.widen(task, outcome)
         self._processor.judge(task, trace.response, links, self._policy.scope)
+        await self._url_lists.judge(task, _HOST_ID, trace.response, self._policy.scope)
         trace.link_sources = {link.url: link.source for link in links}
-        attempts = self._settings.engine_options("crawl").max_attempts
+        attempts = self._options.engine.max_attempts
         trace.retry = retry_decision(outcome, attempt=1, max_attempts=attempts, rng=self._rng)
         states = (self._hosts.key_for(self._origin).politeness, self._hosts.hosts[_HOST_ID].politeness)
         longest = max(states, key=lambda state: state.open_mono if state.reason else 0.0)

@@ -44,9 +44,9 @@ class TrustsDates(Protocol):
 
 
 class UrlListPolicy:
-    """`mode` is crawl.sitemaps; `seen` is shared with the reader."""
+    """`mode` is crawl.sitemaps; `seen` is shared with the reader. `frontier` None: no other site is known."""
 
-    def __init__(self, *, mode: str, frontier: Frontier, seen: RecentKeys, trusts_dates_of: TrustsDates) -> None:
+    def __init__(self, *, mode: str, frontier: Frontier | None, seen: RecentKeys, trusts_dates_of: TrustsDates) -> None:
         self.mode = mode
         self._frontier = frontier
         self._seen = seen
@@ -178,6 +178,8 @@ class UrlListPolicy:
 
     async def _sitemaps_named_by(self, origin: Origin) -> set[str]:
         """As the store knows its robots.txt; nothing for a host that was never asked."""
+        if self._frontier is None:
+            return set()
         try:
             row = await self._frontier.find_host(origin)
             body = None if row is None else await self._frontier.robots_body(row.id)

@@ -199,6 +199,16 @@ async def test_through_a_proxy_its_address_is_told_for_what_it_is(certificates: 
     assert wrong["connection"]["certificate"]["not_shown"] == "not looked at: it is behind a proxy"
 
 
+async def test_a_failure_is_told_in_plain_words() -> None:
+    """Address, port and reason, and nothing of Python's own."""
+    async with serve(table({})) as server:
+        port = server.port
+    found = await traced(f"http://a.test:{port}/")
+    assert found["detail"] == f"no connection to 127.0.0.1 port {port}: Connection refused"
+    assert found["detail"] in shown(found, width=400)
+    assert not re.search(r"\[Errno|\('|_ssl\.c", shown(found))
+
+
 # -- robots.txt and scope
 
 
@@ -263,6 +273,7 @@ async def test_redirects_of_robots_txt_are_followed() -> None:
     async with serve(table({"/robots.txt": ok(b"", "Location: /0", status="302 Found")} | turns | rules)) as server:
         found = await traced(f"http://a.test:{server.port}/p")
     assert [hop["url_full"].rpartition("/")[2] for hop in found["robots"]["hops"]] == ["robots.txt", "0", "1", "2"]
+    assert "/2, after 3 redirects" in shown(found)
     assert not found["robots"]["allowed"]
     async with serve(table({"/robots.txt": ok(b"", "Location: /0", status="302 Found"), "/p": PAGE} | turns)) as server:
         found = await traced(f"http://a.test:{server.port}/p")
@@ -379,6 +390,38 @@ async def test_the_framing_is_explained(answer: bytes, words: str) -> None:
     async with serve(script) as server:
         found = await traced(f"http://a.test:{server.port}/")
     assert line(found, "framing") == words
+
+
+async def test_entries_of_a_feed_are_judged_as_links_are() -> None:
+    """By the policy of a crawl for sitemaps and feeds."""
+    feed = (
+        b"<rss><channel><item><link>http://a.test/1</link></item>"
+        b"<item><link>http://other.test/2</link></item></channel></rss>"
+    )
+    async with serve(table({"/feed": ok(feed, "Content-Type: application/rss+xml")})) as server:
+        found = await traced(f"http://a.test:{server.port}/feed")
+    assert [(link["url_full"], link.get("deny_reason")) for link in found["links"]["list"]] == [
+        ("http://a.test/1", None),
+        ("http://other.test/2", "scope_host"),
+    ]
+    assert found["would"] == "would archive it, list it in pages/, and queue 1 URL"
+
+
+async def test_the_host_is_left_alone_as_long_as_a_crawl_would() -> None:
+    """A connection that is closed without a response makes a host that has answered back off for five seconds."""
+
+    async def script(c: Any) -> None:
+        if await c.request() == "/robots.txt":
+            await c.send(ok(b"", status="404 None"))
+            await c.request()
+        await c.cut()  # also the connection over which the request is sent again
+
+    async with serve(script) as server:
+        found = await traced(f"http://a.test:{server.port}/")
+    assert found["error_type"] == "server_closed"
+    assert re.fullmatch(
+        r"would back off from the host for [56][\d.]* s \(server_closed\), then try again", found["would"]
+    )
 
 
 async def test_nothing_a_server_says_steers_the_terminal() -> None:
