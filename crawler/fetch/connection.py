@@ -1,72 +1,61 @@
-"""One connection: bytes go out, bytes come in and straight into the response reader, deadlines hold.
+"""One connection to an origin: sends a request, feeds the response to a ResponseReader and enforces the deadlines.
 
-It does not know HTTP (`wire` does), when it is lent (`pool`) or what is asked (`fetcher`); what is known of it is in
-`standing`. Invariants: it is idle, lent or closed, never two of them; it stays open after an exchange only if the
-reader says that the answer was framed strictly and read to its last byte; a byte that nobody asked for closes it, also
-one that TLS holds in an unfinished record when the next request is about to leave; so does a cancelled exchange.
+Invariants:
+- A connection is idle, lent or closed. `close_reason` is set exactly while it is closed.
+- It stays open after an exchange only if the reader says that the response was framed strictly and read to its last
+  byte.
+- Bytes that answer no request close it, also those of an unfinished TLS record that has come before the next request
+  is sent. A cancelled exchange closes it too.
 
-What comes before the first request is kept: a server that is overloaded may say so to whoever connects. It is read in
-place of the answer, and the request is not written.
+Bytes that come before the first request are kept: an overloaded server may send a 503 to every client that connects.
+They are read as the response, and the request is not sent.
 
-How ends are told apart: an orderly end, TLS close_notify or a plain FIN, calls `eof_received` first; a TLS stream cut
-without close_notify calls `connection_lost(None)` alone; a reset, an alert or a damaged record brings an error.
+How a stream ends (the same for TCP and for TlsStream): an orderly end, which is TLS close_notify or a FIN without TLS,
+calls `eof_received` and then `connection_lost(None)`. A TLS stream cut off without close_notify calls
+`connection_lost(None)` alone. A reset, a TLS alert or a damaged record calls `connection_lost` with the error.
 """
 
 import asyncio
 import select
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, cast
 
 from crawler.core.clock import Clock
 from crawler.core.enums import CloseReason, ErrorType
 from crawler.core.formatting import count, duration
-from crawler.core.models import Origin
-from crawler.fetch.connection_state import ConnectionRecord, ConnectionState
-from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader
+from crawler.core.models import ConnectionInfo, Origin, Timings
+from crawler.fetch.http1.message import RemoteProtocolError
+from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.limits import Bandwidth, ByteBudget
-from crawler.fetch.net.dial import CLOSE_NOTIFY_S
+from crawler.fetch.net.dial import CLOSE_NOTIFY_S, Dialled
 from crawler.fetch.net.errors import ExchangeError, describe
 from crawler.fetch.net.tls import stream_error
 from crawler.fetch.net.tls_stream import TlsStream
 from crawler.fetch.options import KIB, FetchOptions
 
-
-def next_deadline(
-    options: FetchOptions, *, sent: float, first: float, last: float, received: int, held_up_s: float
-) -> tuple[float, ErrorType]:
-    """The first of the deadlines that hold now, on the monotonic clock, and what missing it is called.
-
-    `sent` is when the request was written, `first` when the first byte came (0.0: none yet), `last` when the latest
-    did, `received` how many. `held_up_s` is for how long we did not read: that much is not the server's fault.
-    """
-    when, error_type = sent + held_up_s + options.total_timeout_s, ErrorType.TOTAL_TIMEOUT
-    if first == 0.0:
-        if sent + options.first_byte_timeout_s < when:
-            return sent + options.first_byte_timeout_s, ErrorType.FIRST_BYTE_TIMEOUT
-        return when, error_type
-    if last + options.read_timeout_s < when:
-        when, error_type = last + options.read_timeout_s, ErrorType.READ_TIMEOUT
-    if options.min_rate:
-        # the moment the average falls below the limit if not a byte more comes
-        too_slow = first + held_up_s + max(options.min_rate_after_s, received / options.min_rate)
-        if too_slow < when:
-            when, error_type = too_slow, ErrorType.TOO_SLOW
-    return when, error_type
+_TIMER_SLACK_S: Final = 0.001  # uvloop's timers have whole milliseconds and may fire that much early
+_PAUSED_CHECK_S: Final = 1.0  # between two looks at the deadlines of an exchange while reading is paused
+_MAX_EARLY_BYTES: Final = 256 * KIB  # kept of what comes before the first request: one read, or a few
+# A body in chunks of a few bytes costs a hundred times as much as its bytes in one piece. After a read of more than
+# this many chunks, reading pauses for ten times as long as the read took: such a server gets a tenth of the loop's
+# time, and other responses are read in between.
+_MANY_CHUNKS: Final = 1_000
+_PAUSE_PER_CHUNK_S: Final = 4e-6
 
 
-_TIMER_SLACK_S: Final = 0.001  # uvloop's timers run on whole milliseconds and may come that much early
-# A body in chunks of a few bytes costs a hundred times what its bytes would. A read of more than so many is followed by
-# a rest of ten times what they took: such a server gets a tenth of the loop's time, and others' answers go first.
-_MANY_PIECES: Final = 1_000
-_REST_A_PIECE_S: Final = 4e-6
-_MOST_HEARD: Final = 256 * KIB  # of what comes before the first request; it is one read, or a few
-_PAUSED_LOOK_S: Final = 1.0  # when the deadlines of an exchange are looked at again that we ourselves hold up
+class ConnectionState(StrEnum):
+    """The state of a connection: it is created lent."""
+
+    IDLE = "idle"
+    LENT = "lent"
+    CLOSED = "closed"
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request under way: on which connection, its how manyth, since when, and what has come back so far."""
+    """A request under way: its connection, its number there (from 1), its send time and the bytes received so far."""
 
     conn_id: int
     request_n: int
@@ -74,12 +63,22 @@ class Exchange:
     received_bytes: int
 
 
-class Connection(ConnectionRecord, asyncio.Protocol):
-    """A stream to one origin. `on_closed` is called once, at the moment it is closed or lost."""
+class Connection(asyncio.Protocol):
+    """A stream to one origin, over TCP or TLS. `on_closed` is called once, when the connection is closed or lost.
 
-    __slots__ = ("_bandwidth", "_budget", "_clock", "_end_error", "_eof", "_finishes", "_gone", "_held_up_s",
-                 "_last_mono", "_loop", "_on_closed", "_paused_mono", "_poll", "_reader", "_timer", "_timer_mono",
-                 "_tls", "_transport", "_waiter")  # fmt: skip
+    `sent_mono`, `first_mono` and `end_mono` are of the last exchange: when the request was written, when the first byte
+    came (0.0: none came) and when the exchange ended. `spoke_first`: the last exchange sent no request, since the
+    server had sent something before it. `gone` is done once the transport of a closed connection is gone.
+    """
+
+    __slots__ = ("_bandwidth", "_budget", "_clock", "_early", "_end_error", "_eof", "_ignores_budget", "_last_mono",
+                 "_loop", "_on_closed", "_options", "_paused_s", "_paused_since_mono", "_poll", "_reader", "_received",
+                 "_timer", "_timer_mono", "_tls", "_transport", "_waiter", "bytes_received", "close_reason", "dialled",
+                 "end_mono", "first_mono", "gone", "id", "idle_since_mono", "keep_alive_max", "keep_alive_timeout_s",
+                 "opened_mono", "origin", "requests", "requests_counted", "sent_mono", "spoke_first",
+                 "state")  # fmt: skip
+
+    dialled: Dialled  # set by the pool as soon as the dialer returns, before the first exchange
 
     def __init__(
         self,
@@ -92,13 +91,25 @@ class Connection(ConnectionRecord, asyncio.Protocol):
         budget: ByteBudget | None = None,
         bandwidth: Bandwidth | None = None,
     ) -> None:
-        super().__init__(id, origin, options, clock)
+        self.id = id
+        self.origin = origin
+        self.state = ConnectionState.LENT
+        self.close_reason: CloseReason | None = None
+        self.requests = 0
+        self.requests_counted = 0  # by the pool's statistics
+        self.bytes_received = 0
+        self.opened_mono = self.idle_since_mono = clock.mono()
+        self.sent_mono = self.first_mono = self.end_mono = 0.0
+        self.keep_alive_timeout_s: float | None = None
+        self.keep_alive_max: int | None = None
+        self.spoke_first = False
+        self._options = options
         self._clock = clock
         self._on_closed = on_closed
         self._budget = budget
         self._bandwidth = bandwidth
         self._loop = asyncio.get_running_loop()
-        self._gone: asyncio.Future[None] = self._loop.create_future()
+        self.gone: asyncio.Future[None] = self._loop.create_future()
         self._transport: asyncio.Transport | None = None
         self._tls: TlsStream | None = None
         self._poll: select.poll | None = None
@@ -106,49 +117,111 @@ class Connection(ConnectionRecord, asyncio.Protocol):
         self._waiter: asyncio.Future[Exception | None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_mono = 0.0
-        self._last_mono = 0.0
-        self._paused_mono = 0.0  # since when we have not been reading; 0.0: we are
-        self._held_up_s = 0.0  # how long of this exchange we did not read: not the server's fault
-        self._finishes = False  # let on by the budget to read this body to its end
+        self._early = b""  # bytes that came before the first request and were not read yet
+        self._received = 0  # bytes of the last exchange's response
+        self._last_mono = 0.0  # when the latest of them came
+        self._paused_since_mono = 0.0  # 0.0: reading is not paused
+        self._paused_s = 0.0  # how long this exchange was paused; the server is not to blame for it
+        self._ignores_budget = False  # the budget lets this response be read to its end
         self._eof = False
-        self._end_error: Exception | None = None  # what ended it, if that was no order
+        self._end_error: Exception | None = None
 
-    def exchange_now(self) -> Exchange | None:
-        """The exchange under way, if there is one."""
-        if self._waiter is None:
-            return None
-        return Exchange(self.id, self.requests, self.sent_mono, self._received)
+    @property
+    def is_open(self) -> bool:
+        return self.state is not ConnectionState.CLOSED
+
+    @property
+    def is_idle(self) -> bool:
+        return self.state is ConnectionState.IDLE
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """The connection and its current request, for the log."""
+        dialled = self.dialled
+        return ConnectionInfo(
+            self.id,
+            self.requests,
+            dialled.peer_address,
+            dialled.peer_port,
+            dialled.tls_version,
+            dialled.tls_resumed,
+        )
+
+    @property
+    def timings(self) -> Timings:
+        """Timings of the last exchange. Those of opening the connection belong to its first request."""
+        first, end = self.first_mono, self.end_mono
+        first_byte_s = (first or end) - self.sent_mono if self.sent_mono else 0.0
+        body_s = end - first if first else 0.0
+        if self.requests > 1:
+            return Timings(0.0, 0.0, 0.0, first_byte_s, body_s)
+        opening = self.dialled.timings
+        return Timings(opening.resolve_s, opening.connect_s, opening.tls_s, first_byte_s, body_s)
+
+    @property
+    def got_no_byte(self) -> bool:
+        """Whether the last exchange got not a single byte: only then may its request be sent again."""
+        return self._received == 0
+
+    @property
+    def current_exchange(self) -> Exchange | None:
+        """The request under way, if there is one."""
+        return None if self._waiter is None else Exchange(self.id, self.requests, self.sent_mono, self._received)
+
+    def expires_mono(self) -> tuple[float, CloseReason]:
+        """When the connection must be closed if it is idle until then, and why; 0.0 if it may serve no other request.
+
+        An idle connection is closed one second before the server's own limit (`Keep-Alive: timeout=`), so that no
+        request crosses the server's close.
+        """
+        options = self._options
+        if self._early:
+            return 0.0, CloseReason.UNSOLICITED
+        if options.max_requests_per_connection is not None and self.requests >= options.max_requests_per_connection:
+            return 0.0, CloseReason.MAX_REQUESTS
+        if self.keep_alive_max is not None and self.keep_alive_max <= 0:
+            return 0.0, CloseReason.SERVER_CLOSE
+        idle_s = options.idle_timeout_s
+        if self.keep_alive_timeout_s is not None:
+            idle_s = min(idle_s, max(self.keep_alive_timeout_s - 1.0, self.keep_alive_timeout_s / 2))
+        expires = self.idle_since_mono + idle_s
+        if options.max_connection_age_s is not None and self.opened_mono + options.max_connection_age_s < expires:
+            return self.opened_mono + options.max_connection_age_s, CloseReason.MAX_AGE
+        return expires, CloseReason.IDLE_TIMEOUT
+
+    def __repr__(self) -> str:
+        reason = f" ({self.close_reason})" if self.close_reason is not None else ""
+        return f"<Connection {self.id} {self.origin} {self.state}{reason}, requests: {self.requests}>"
 
     # -- one exchange
 
     async def exchange(self, request: bytes, reader: ResponseReader) -> None:
-        """Send a request and feed the answer to `reader` until it is complete.
+        """Send a request and feed the response to `reader` until it is complete.
 
         Afterwards the connection is open if it can serve another request, else closed. Raises ExchangeError if the
-        answer did not come whole (what came is in `reader`), and whatever the reader's sink raised. Where the server
-        spoke first, what it said is read instead, nothing is sent, and `spoke_first` is set.
+        response did not come whole (`reader` has what came), and whatever the reader's sink raises.
         """
         self._received = 0
-        if self._something_is_there():
-            await asyncio.sleep(0)  # what came and was not read yet: let the loop read it, it may close us
+        if self._has_unread_bytes():
+            await asyncio.sleep(0)  # let the loop read them: they may close the connection
             await asyncio.sleep(0)
         if self._tls is not None and self._tls.is_mid_record and not self._early:
             self.abort(CloseReason.UNSOLICITED)
-        self._held_up_s = self.first_mono = 0.0
+        self._paused_s = self.first_mono = 0.0
         self.sent_mono = self._last_mono = self.end_mono = now = self._clock.mono()
         self.requests += 1
         transport = self._transport
         if not self._early and (self.state is not ConnectionState.LENT or transport is None):
             raise ExchangeError(ErrorType.SERVER_CLOSED, f"closed before the request was written ({self.close_reason})")
-        # an error is this future's result, not its exception: nobody may be left to retrieve it
+        # An error is the result of this future, not its exception: nobody may be left to retrieve an exception.
         waiter: asyncio.Future[Exception | None] = self._loop.create_future()
         self._waiter = waiter
         self._reader = reader
         if self._early:
-            self._hear(now)
+            self._read_early(now)
         else:
             assert transport is not None
-            self._arm(now)
+            self._arm_timer(now)
             transport.write(request)
         try:
             error = await waiter
@@ -158,44 +231,42 @@ class Connection(ConnectionRecord, asyncio.Protocol):
         finally:
             self._waiter = None
             self._reader = None
-            if self._finishes and self._budget is not None:
-                self._finishes = False
+            if self._ignores_budget and self._budget is not None:
+                self._ignores_budget = False
                 self._budget.finished()
         if error is not None:
             raise error
 
-    def _hear(self, now: float) -> None:
-        """Read what the server said before it was asked, and what else it says until that has ended."""
+    def _has_unread_bytes(self) -> bool:
+        """Whether the kernel holds bytes, or an end of stream, that the loop has not read yet. They came before the
+        request that is about to be sent, so they are not its response. The call takes a microsecond.
+        """
+        return self._poll is not None and bool(self._poll.poll(0))
+
+    def _read_early(self, now: float) -> None:
+        """Read what came before the first request as the response; `data_received` reads what follows it."""
         early, self._early = self._early, b""
         self.spoke_first = True
         is_open = self.is_open
         if is_open:
-            self._arm(now)
-        self.bytes_received -= len(early)
+            self._arm_timer(now)
+        self.bytes_received -= len(early)  # `data_received` counts it again
         self.data_received(early)
         if self._reader is not None and not is_open:
-            self._ended(self._end_error)
-
-    def _something_is_there(self) -> bool:
-        """Whether the kernel holds bytes, or an end, that the loop has not handed over. They came before the request
-        that is about to be written, so they cannot be its answer. Costs a microsecond.
-        """
-        return self._poll is not None and bool(self._poll.poll(0))
+            self._stream_ended(self._end_error)
 
     def data_received(self, data: bytes) -> None:
         size = len(data)
         self.bytes_received += size
         reader = self._reader
         if reader is None:
-            if self.state is ConnectionState.LENT and not self.requests and len(self._early) < _MOST_HEARD:
+            if self.state is ConnectionState.LENT and not self.requests and len(self._early) < _MAX_EARLY_BYTES:
                 self._early += data
-            elif (
-                self.state is not ConnectionState.CLOSED
-            ):  # idle, or lent with no request under way: nobody asked for this
+            elif self.state is not ConnectionState.CLOSED:
                 self.abort(CloseReason.UNSOLICITED)
             return
         self._last_mono = now = self._clock.mono()
-        read_on_mono = 0.0 if self._bandwidth is None else self._bandwidth.spend(self.origin.host, size, now)
+        resume_mono = 0.0 if self._bandwidth is None else self._bandwidth.spend(self.origin.host, size, now)
         is_first = not self._received
         if is_first:
             self.first_mono = now
@@ -204,24 +275,24 @@ class Connection(ConnectionRecord, asyncio.Protocol):
             reader.feed(data)
         except RemoteProtocolError as error:
             self._fail(ExchangeError(ErrorType.PROTOCOL_ERROR, describe(error)), CloseReason.PROTOCOL_ERROR)
-        except Exception as error:  # the sink's, or a bug: it belongs to who awaits the exchange
+        except Exception as error:  # the sink's, or a bug: it belongs to whoever awaits the exchange
             self._fail(error, CloseReason.SHUTDOWN)
         else:
             if reader.complete:
                 self._complete(reader, now)
                 return
             if is_first:
-                self._arm(now)  # from here on other deadlines hold, which may be nearer
-            if reader.pieces > _MANY_PIECES:
-                read_on_mono = max(read_on_mono, now + reader.pieces * _REST_A_PIECE_S)
-            if read_on_mono > now:
+                self._arm_timer(now)  # other deadlines hold after the first byte, and may be nearer
+            if reader.pieces > _MANY_CHUNKS:
+                resume_mono = max(resume_mono, now + reader.pieces * _PAUSE_PER_CHUNK_S)
+            if resume_mono > now:
                 if self._pause(now):
-                    self._loop.call_later(read_on_mono - now, self._resume)
-            elif self._budget is not None and not self._finishes and self._budget.is_spent() and self._pause(now):
+                    self._loop.call_later(resume_mono - now, self._resume)
+            elif self._budget is not None and not self._ignores_budget and self._budget.is_spent() and self._pause(now):
                 self._budget.wait(self._resume)
 
     def _complete(self, reader: ResponseReader, now: float) -> None:
-        """The last byte was read: decide whether the connection lives, then let the exchange return."""
+        """End the exchange with a whole response, and close the connection if it cannot be used again."""
         self.end_mono = self.idle_since_mono = now
         self._reader = None
         self.keep_alive_timeout_s = reader.keep_alive_timeout_s
@@ -231,11 +302,12 @@ class Connection(ConnectionRecord, asyncio.Protocol):
         if reader.extra or self.spoke_first:
             self.abort(CloseReason.UNSOLICITED)
         elif not reader.reusable:
-            unread = reader.truncated is not None and reader.error_type is None
-            reason = CloseReason.UNREAD if unread else CloseReason.PROTOCOL_ERROR
+            is_cut = reader.truncated is not None and reader.error_type is None
+            reason = CloseReason.UNREAD if is_cut else CloseReason.PROTOCOL_ERROR
             self.abort(CloseReason.SERVER_CLOSE if reader.closes else reason)
 
     def _fail(self, error: Exception, reason: CloseReason) -> None:
+        """End the exchange with an error and close the connection."""
         self.end_mono = self._clock.mono()
         self._reader = None
         if self._waiter is not None and not self._waiter.done():
@@ -243,36 +315,37 @@ class Connection(ConnectionRecord, asyncio.Protocol):
         self.abort(reason)
 
     def _pause(self, now: float) -> bool:
-        """Stop reading, and see to it that `_resume` is called; the server meets a full window. False: it is paused
-        already.
+        """Stop reading: the receive window fills up and the server waits. Returns False if reading was paused before;
+        otherwise the caller has to arrange for `_resume`.
         """
-        if self._transport is None or self._paused_mono:
+        if self._transport is None or self._paused_since_mono:
             return False
-        self._paused_mono = now
+        self._paused_since_mono = now
         self._transport.pause_reading()
         return True
 
-    def _resume(self, finishes: bool = False) -> None:
+    def _resume(self, ignores_budget: bool = False) -> None:
+        """Go on reading, to the end of the response if the budget says so."""
         now = self._clock.mono()
-        self._held_up_s += now - self._paused_mono
+        self._paused_s += now - self._paused_since_mono
         self._last_mono = now
-        self._paused_mono = 0.0
-        if finishes and self._budget is not None:
+        self._paused_since_mono = 0.0
+        if ignores_budget and self._budget is not None:
             if self._waiter is None:  # the exchange ended meanwhile
                 self._budget.finished()
             else:
-                self._finishes = True
+                self._ignores_budget = True
         if self.state is not ConnectionState.CLOSED and self._transport is not None:
             self._transport.resume_reading()
-            self._arm(now)
+            self._arm_timer(now)
 
-    # -- deadlines: one timer a connection, re-armed when it fires and not when bytes come
+    # -- deadlines: one timer, which is armed again when it fires and not at each read
 
-    def _arm(self, now: float) -> None:
+    def _arm_timer(self, now: float) -> None:
         when, _ = self._deadline()
         if self._timer is not None:
             if self._timer_mono <= when:
-                return  # it fires early enough, and looks again then
+                return  # it fires early enough, and computes the deadline again then
             self._timer.cancel()
         self._timer_mono = when
         self._timer = self._loop.call_later(max(when - now, 0.0) + _TIMER_SLACK_S, self._on_timer)
@@ -282,9 +355,9 @@ class Connection(ConnectionRecord, asyncio.Protocol):
         if self._reader is None:
             return
         now = self._clock.mono()
-        if self._paused_mono:
-            self._timer_mono = now + _PAUSED_LOOK_S
-            self._timer = self._loop.call_later(_PAUSED_LOOK_S, self._on_timer)
+        if self._paused_since_mono:
+            self._timer_mono = now + _PAUSED_CHECK_S
+            self._timer = self._loop.call_later(_PAUSED_CHECK_S, self._on_timer)
             return
         when, error_type = self._deadline()
         if now >= when:
@@ -292,7 +365,7 @@ class Connection(ConnectionRecord, asyncio.Protocol):
             detail = f"{error_type.replace('_', ' ')} after {duration(waited_s)} and {count(self._received, 'byte')}"
             self._fail(ExchangeError(error_type, detail), CloseReason.TIMEOUT)
         else:
-            self._arm(now)
+            self._arm_timer(now)
 
     def _deadline(self) -> tuple[float, ErrorType]:
         return next_deadline(
@@ -301,10 +374,10 @@ class Connection(ConnectionRecord, asyncio.Protocol):
             first=self.first_mono,
             last=self._last_mono,
             received=self._received,
-            held_up_s=self._held_up_s,
+            paused_s=self._paused_s,
         )
 
-    # -- the transport's end
+    # -- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's do not derive from asyncio's
@@ -315,18 +388,18 @@ class Connection(ConnectionRecord, asyncio.Protocol):
             self._poll.register(sock.fileno(), select.POLLIN)
 
     def eof_received(self) -> None:
-        self._eof = True  # None lets the transport close itself; `connection_lost` follows
+        self._eof = True  # returning None lets the transport close itself; `connection_lost` follows
         if self._reader is not None:
-            self._ended(None)
+            self._stream_ended(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.state is not ConnectionState.CLOSED:
-            self._ended(exc)
-        if not self._gone.done():
-            self._gone.set_result(None)
+            self._stream_ended(exc)
+        if not self.gone.done():
+            self.gone.set_result(None)
 
-    def _ended(self, error: Exception | None) -> None:
-        """The server ended the stream, in order, cut off, or by a reset, an alert or a damaged record."""
+    def _stream_ended(self, error: Exception | None) -> None:
+        """The server ended the stream. `error` is a reset, a TLS alert or a damaged record."""
         reader = self._reader
         if reader is None:
             self._end_error = error
@@ -341,34 +414,26 @@ class Connection(ConnectionRecord, asyncio.Protocol):
                 self.abort(CloseReason.SERVER_CLOSE)
             else:
                 after = f"after {self._received} bytes" if self._received else "before a byte"
-                detail = f"the server closed the connection {after} of the answer"
+                detail = f"the server closed the connection {after} of the response"
                 self._fail(ExchangeError(error_type, detail), CloseReason.SERVER_CLOSE)
 
     # -- closing
 
     def abort(self, reason: CloseReason) -> None:
-        """Close at once, whatever is under way: after the last byte, and after any fault."""
+        """Close the connection at once, whatever is under way."""
         if self._mark_closed(reason) and self._transport is not None:
             self._transport.abort()
 
     def close(self, reason: CloseReason) -> None:
-        """Close in order, as one does while idle: close_notify is sent, and the peer given a second to answer it."""
+        """Close the connection in order: close_notify is sent, and the peer has a second to answer it."""
         if self._mark_closed(reason) and (transport := self._transport) is not None:
             transport.close()
-            # uvloop may leave a TLS transport open for ever when the peer does not answer
+            # uvloop may leave a TLS transport open for ever if the peer does not answer
             backstop = self._loop.call_later(CLOSE_NOTIFY_S, transport.abort)
-            self._gone.add_done_callback(lambda _: backstop.cancel())
-
-    def when_gone(self, call: Callable[["Connection"], None]) -> None:
-        """Have `call` called, with this connection, once its transport is gone."""
-        self._gone.add_done_callback(lambda _: call(self))
-
-    async def wait_closed(self) -> None:
-        """Until the transport of a closed connection is gone."""
-        if self._transport is not None:
-            await asyncio.shield(self._gone)
+            self.gone.add_done_callback(lambda _: backstop.cancel())
 
     def _mark_closed(self, reason: CloseReason) -> bool:
+        """Enter the state CLOSED and end the exchange under way. Returns False if the connection was closed before."""
         if self.state is ConnectionState.CLOSED:
             return False
         self.state = ConnectionState.CLOSED
@@ -381,3 +446,26 @@ class Connection(ConnectionRecord, asyncio.Protocol):
         self._reader = None
         self._on_closed(self)
         return True
+
+
+def next_deadline(
+    options: FetchOptions, *, sent: float, first: float, last: float, received: int, paused_s: float
+) -> tuple[float, ErrorType]:
+    """Compute the next deadline of an exchange, and the error if it passes. Times are monotonic.
+
+    `sent` is when the request was written, `first` when the first byte came (0.0: none yet), `last` when the latest
+    came, `received` the number of bytes. `paused_s` is how long we did not read: it extends the deadlines.
+    """
+    when, error_type = sent + paused_s + options.total_timeout_s, ErrorType.TOTAL_TIMEOUT
+    if first == 0.0:
+        if sent + options.first_byte_timeout_s < when:
+            return sent + options.first_byte_timeout_s, ErrorType.FIRST_BYTE_TIMEOUT
+        return when, error_type
+    if last + options.read_timeout_s < when:
+        when, error_type = last + options.read_timeout_s, ErrorType.READ_TIMEOUT
+    if options.min_rate:
+        # when the average rate falls below the limit if no other byte comes
+        too_slow = first + paused_s + max(options.min_rate_after_s, received / options.min_rate)
+        if too_slow < when:
+            when, error_type = too_slow, ErrorType.TOO_SLOW
+    return when, error_type

@@ -7,7 +7,8 @@ before: that gave no byte, or a 408 with its close.
 """
 
 import errno
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -24,7 +25,7 @@ from crawler.fetch.http1.wire import ResponseReader, WireLimits
 from crawler.fetch.limits import ByteBudget
 from crawler.fetch.net.errors import DialError, ExchangeError, describe
 from crawler.fetch.options import FetchOptions, IdentityOptions
-from crawler.fetch.pool import Loan, Pool
+from crawler.fetch.pool import Pool
 from crawler.fetch.spool import BodySink
 
 _ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -72,22 +73,23 @@ def blocked(origin: Origin) -> Failed:
 
 @dataclass(slots=True)
 class _Attempt:
-    """Where one fetch stands. `taken` is the address the gate was entered for."""
+    """The state of one fetch. `address` is the one whose rate limit was entered; `connection` is lent to this fetch."""
 
     request: bytes
     limits: WireLimits
     wants: Callable[[Head], bool] | None = None
-    taken: str | None = None
+    connection: Connection | None = None
+    address: str | None = None
     resends: int = 0
     started_at: float = 0.0
     sink: BodySink | None = field(default=None, repr=False)
 
 
 class Fetcher:
-    """Fetches over the pool's connections. `spool_directory` is where bodies too large for memory go; `personal` has
-    what is not said to every origin alike, None if there is nothing.
+    """Fetches URLs over the pool's connections. Bodies too large for memory are written to `spool_directory`;
+    `personal` adds what is sent to one origin alone.
 
-    Raises LocalProtocolError at once if the configured fields are not fit to be sent.
+    Raises LocalProtocolError at once if the configured fields cannot be sent.
     """
 
     def __init__(
@@ -117,27 +119,19 @@ class Fetcher:
         self._fields = _constant_fields(options, identity)
         build_request("GET", "/", self._fields)
 
-    def fetch(self, origin: Origin, task: Task) -> Coroutine[None, None, FetchResult]:
-        """Get one URL of `origin`. Awaiting it raises GateShut; nothing else for what networks and servers do."""
-        if self._personal is None:
-            return self._fetch(origin, task)
-        return self._fetch_personally(self._personal, origin, task)
-
-    async def _fetch_personally(self, personal: OriginCredentials, origin: Origin, task: Task) -> FetchResult:
-        return personal.received(origin, task, await self._fetch(origin, task))
-
-    async def _fetch(self, origin: Origin, task: Task) -> FetchResult:
+    async def fetch(self, origin: Origin, task: Task) -> FetchResult:
+        """Get one URL of `origin`. Raises GateShut and OriginBlocked; whatever networks and servers do is a value."""
         if not self._permits(origin):
             raise OriginBlocked
         wants = self._wants if task.kind is TaskKind.PAGE else None
         limits = self._robots_limits if task.kind is TaskKind.ROBOTS else self._limits
         attempt = _Attempt(self.request_for(origin, task), limits, wants, started_at=self._clock.now())
-        loan = self._pool.lend(origin)
+        result: FetchResult
         try:
-            async with loan as connection:
-                return await self._fetch_over(loan, connection, attempt)
+            attempt.connection = await self._pool.acquire(origin)
+            result = await self._fetch_over(attempt.connection, attempt)
         except DialError as error:
-            return Failed(
+            result = Failed(
                 error.error_type,
                 error.detail,
                 retryable=not is_permanent(error.error_type),
@@ -146,19 +140,22 @@ class Fetcher:
                 started_at=attempt.started_at,
             )
         finally:
-            if attempt.taken is not None:
-                self._gate.leave(attempt.taken)
+            if attempt.connection is not None:
+                self._pool.release(attempt.connection)
+            if attempt.address is not None:
+                self._gate.leave(attempt.address)
             if attempt.sink is not None:
                 attempt.sink.discard()
+        return result if self._personal is None else self._personal.received(origin, task, result)
 
     async def close(self) -> None:
         """Close the pool and every connection in it."""
         await self._pool.close()
 
-    async def _fetch_over(self, loan: Loan, connection: Connection, attempt: _Attempt) -> Fetched | Failed:
-        """Send the request, if need be once more over a fresh connection, and say what came of it."""
+    async def _fetch_over(self, connection: Connection, attempt: _Attempt) -> Fetched | Failed:
+        """Send the request, and once more over a fresh connection if this one was stale."""
         while True:
-            self._enter_gate(connection, attempt)
+            self._enter_address(connection, attempt)
             was_used = connection.requests > 0
             attempt.sink = sink = BodySink(self._options.spool_over, self._spool_directory, self._budget)
             reader = ResponseReader(attempt.limits, sink, attempt.wants)
@@ -169,36 +166,37 @@ class Fetcher:
             except ExchangeError as raised:
                 error = raised
             except OSError as raised:  # of the spool file: the network's errors are all ExchangeError
-                short = raised.errno in (errno.EMFILE, errno.ENFILE)
-                error_type = ErrorType.NO_FILE_DESCRIPTORS if short else ErrorType.LOCAL_IO
-                if short:
-                    self._pool.close_idle()
-                return self._failed(connection, attempt, error_type, describe(raised))
-            if not attempt.resends and _is_stale(connection, reader, error, was_used=was_used):
-                attempt.resends = 1
-                sink.discard()
-                connection = await loan.replace()
-                continue
-            result = self._result(connection, reader, sink, attempt, error)
-            if connection.spoke_first and isinstance(result, Fetched) and not is_throttled(result):
-                detail = f"the server answered {result.head.status_code} before a request was sent"
-                return self._failed(connection, attempt, ErrorType.CONNECT_FAILED, detail)
-            return result
+                if raised.errno not in (errno.EMFILE, errno.ENFILE):
+                    return self._failed(connection, attempt, ErrorType.LOCAL_IO, describe(raised))
+                self._pool.close_idle()
+                return self._failed(connection, attempt, ErrorType.NO_FILE_DESCRIPTORS, describe(raised))
+            if attempt.resends or not _is_stale(connection, reader, error, was_used=was_used):
+                break
+            attempt.resends = 1
+            sink.discard()
+            attempt.connection = None  # none is lent if no fresh one can be opened
+            attempt.connection = connection = await self._pool.replace(connection)
+        result = self._result(connection, reader, sink, attempt, error)
+        if connection.spoke_first and isinstance(result, Fetched) and not is_throttled(result):
+            detail = f"the server answered {result.head.status_code} before a request was sent"
+            return self._failed(connection, attempt, ErrorType.CONNECT_FAILED, detail)
+        return result
 
-    def _enter_gate(self, connection: Connection, attempt: _Attempt) -> None:
+    def _enter_address(self, connection: Connection, attempt: _Attempt) -> None:
+        """Enter the rate limit of the connection's address, and leave that of the one before. Raises GateShut."""
         if not self._permits(connection.origin):  # it may have been blocked while the connection was opened
             connection.abort(CloseReason.BLOCKED)
             raise OriginBlocked
         address = connection.dialled.peer_address
-        if attempt.taken == address:
+        if attempt.address == address:
             return
-        if attempt.taken is not None:
-            self._gate.leave(attempt.taken)
-            attempt.taken = None
+        if attempt.address is not None:
+            self._gate.leave(attempt.address)
+            attempt.address = None
         until_mono = self._gate.enter(address)
         if until_mono is not None:
             raise GateShut(address, until_mono)
-        attempt.taken = address
+        attempt.address = address
 
     def _result(
         self,
@@ -208,17 +206,33 @@ class Fetcher:
         attempt: _Attempt,
         error: ExchangeError | None,
     ) -> Fetched | Failed:
-        """What came of an exchange. What arrived of an answer that is not whole is kept, and marked, if it was framed
-        properly as far as it came; else nothing was fetched.
+        """Make the result of an exchange. A response that is not whole is kept and marked if its framing was correct as
+        far as it came; else nothing was fetched.
         """
-        if reader.unwanted:  # how the rest of it fared is of no interest
-            return _fetched(connection, reader, sink, attempt, TruncatedReason.CONTENT_TYPE, None)
-        if error is None:
-            return _fetched(connection, reader, sink, attempt, reader.truncated, reader.error_type)
-        if reader.head is None or error.error_type is ErrorType.PROTOCOL_ERROR:
-            return self._failed(connection, attempt, error.error_type, error.detail)
-        truncated = TruncatedReason.TIME if error.error_type in _LATE else TruncatedReason.DISCONNECT
-        return _fetched(connection, reader, sink, attempt, truncated, error.error_type)
+        truncated, error_type = reader.truncated, reader.error_type
+        if reader.unwanted:
+            truncated, error_type = TruncatedReason.CONTENT_TYPE, None
+        elif error is not None:
+            if reader.head is None or error.error_type is ErrorType.PROTOCOL_ERROR:
+                return self._failed(connection, attempt, error.error_type, error.detail)
+            truncated = TruncatedReason.TIME if error.error_type in _LATE else TruncatedReason.DISCONNECT
+            error_type = error.error_type
+        assert reader.head is not None
+        raw_body, payload = sink.finish()
+        return Fetched(
+            head=reader.head,
+            request_bytes=attempt.request,
+            raw_head=reader.raw_head,
+            raw_body=raw_body,
+            payload=payload,
+            timings=connection.timings,
+            connection=connection.info,
+            started_at=attempt.started_at,
+            resend_count=attempt.resends,
+            tainted=reader.tainted,
+            truncated=truncated,
+            error_type=error_type,
+        )
 
     def _failed(self, connection: Connection, attempt: _Attempt, error_type: ErrorType, detail: str) -> Failed:
         return Failed(
@@ -232,24 +246,22 @@ class Fetcher:
         )
 
     def request_for(self, origin: Origin, task: Task) -> bytes:
-        """The bytes of the request. Validators that could not be sent as they were stored are left out."""
+        """The bytes of the request. Validators that HTTP does not allow are left out."""
         target = target_of(task.url)
         default_port = 443 if origin.scheme == "https" else 80
         host = origin.host if origin.port == default_port else f"{origin.host}:{origin.port}"
         fields = [("Host", host), *self._fields]
         if self._personal is not None:
             target, fields = self._personal.request(origin, target, fields)
-        if task.etag is None and task.last_modified is None:
-            return build_request("GET", target, fields)
         conditions = []
         if task.etag is not None:
             conditions.append(("If-None-Match", task.etag))
         if task.last_modified is not None:
             conditions.append(("If-Modified-Since", task.last_modified))
-        try:
-            return build_request("GET", target, [*fields, *conditions])
-        except LocalProtocolError:
-            return build_request("GET", target, fields)
+        if conditions:
+            with suppress(LocalProtocolError):
+                return build_request("GET", target, [*fields, *conditions])
+        return build_request("GET", target, fields)
 
 
 def _is_stale(connection: Connection, reader: ResponseReader, error: ExchangeError | None, *, was_used: bool) -> bool:
@@ -259,35 +271,9 @@ def _is_stale(connection: Connection, reader: ResponseReader, error: ExchangeErr
     if reader.head is not None:
         is_late = reader.head.status_code == _REQUEST_TIMEOUT and not connection.is_open
         return is_late and (was_used or connection.spoke_first)
-    if error is None or error.error_type not in _STALE or not connection.nothing_came_back:
+    if error is None or error.error_type not in _STALE or not connection.got_no_byte:
         return False
     return was_used or connection.close_reason is CloseReason.UNSOLICITED  # retired before the request was written
-
-
-def _fetched(
-    connection: Connection,
-    reader: ResponseReader,
-    sink: BodySink,
-    attempt: _Attempt,
-    truncated: TruncatedReason | None,
-    error_type: ErrorType | None,
-) -> Fetched:
-    assert reader.head is not None
-    raw_body, payload = sink.finish()
-    return Fetched(
-        head=reader.head,
-        request_bytes=attempt.request,
-        raw_head=reader.raw_head,
-        raw_body=raw_body,
-        payload=payload,
-        timings=connection.timings,
-        connection=connection.info,
-        started_at=attempt.started_at,
-        resend_count=attempt.resends,
-        tainted=reader.tainted,
-        truncated=truncated,
-        error_type=error_type,
-    )
 
 
 def _constant_fields(options: FetchOptions, identity: IdentityOptions) -> tuple[tuple[str, str], ...]:

@@ -241,7 +241,9 @@ async def exchange(certificates, hostile: Hostile, tls, count: int) -> tuple[Cou
                     await hostile.reached[nonce - 1].wait()
                     if before == "pushed":
                         await until(
-                            lambda number=result.connection.id: all(f.id != number for f in c.pool.connections())
+                            lambda number=result.connection.id: all(
+                                k.id != number for k in c.pool._connections if k.is_open
+                            )
                         )
 
     with in_a_thread(hostile, tls) as port:

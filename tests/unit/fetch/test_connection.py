@@ -184,7 +184,7 @@ async def test_an_end_in_mid_body_keeps_what_came(site, how):
     async with site(script) as (_, c, url):
         fetching = asyncio.ensure_future(c.get(url + "/"))
         if how == "reset":  # a reset may overtake what was sent: wait until it was read
-            await until(lambda: any(k.bytes_received == 43 for k in c.pool._alive))
+            await until(lambda: any(k.bytes_received == 43 for k in c.pool._connections))
             half_read.set()
         result = await fetching
         assert isinstance(result, Fetched)
@@ -192,7 +192,7 @@ async def test_an_end_in_mid_body_keeps_what_came(site, how):
         assert result.truncated is TruncatedReason.DISCONNECT
         assert result.error_type is (ErrorType.RESET if how == "reset" else ErrorType.TRUNCATED)
         assert c.closings() == ["reset" if how == "reset" else "server_close"]
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ async def test_an_earlier_request_does_not_shorten_a_later_ones_time(site):
         second = asyncio.ensure_future(c.get(url + "/2"))
         await until(lambda: len(server.requests) == 2)
         c.clock.offset += 30.0
-        (connection,) = c.pool._alive
+        (connection,) = c.pool._connections
         connection._on_timer()  # the timer armed for the first exchange, whose deadline is over
         assert connection.is_open
         assert not second.done()
@@ -308,14 +308,14 @@ async def test_a_cancelled_fetch_closes_its_connection(site):
 
     async with site(script) as (_, c, url):
         fetching = asyncio.ensure_future(c.get(url + "/slow"))
-        await until(lambda: any(k.bytes_received == 42 for k in c.pool._alive))
+        await until(lambda: any(k.bytes_received == 42 for k in c.pool._connections))
         ((under_way,),) = c.pool.exchanges().values()
         assert (under_way.conn_id, under_way.received_bytes) == (1, 42)
         fetching.cancel()
         with pytest.raises(asyncio.CancelledError):
             await fetching
         assert c.pool.stats().open == 0
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
         assert c.gate.is_balanced
         assert (await c.get(url + "/fast")).connection.id == 2
         assert c.closings() == ["shutdown"]
@@ -333,11 +333,11 @@ async def test_reading_pauses_while_memory_is_spent(site):
         budget.take(100_000)
         fetching = asyncio.ensure_future(c.get(url + "/"))
         await until(lambda: budget.waiting == 1)
-        seen = [k.bytes_received for k in c.pool._alive]
+        seen = [k.bytes_received for k in c.pool._connections]
         loop = asyncio.get_running_loop()
         started = loop.time()
         await until(lambda: loop.time() > started + 0.15)
-        assert [k.bytes_received for k in c.pool._alive] == seen
+        assert [k.bytes_received for k in c.pool._connections] == seen
         assert not fetching.done()
         budget.give(10**9)
         result = await fetching
@@ -350,12 +350,12 @@ async def test_a_body_in_thousands_of_tiny_chunks_is_read_at_leisure(site):
     answers = {"/dust": chunked(*[b"x"] * 100_000), "/sound": chunked(*[b"y" * 20_000] * 20)}
     async with site(table(answers)) as (_, c, url):
         sound = await c.get(url + "/sound")
-        (connection,) = c.pool._alive
-        assert (sound.payload.size, connection._held_up_s) == (400_000, 0.0)
+        (connection,) = c.pool._connections
+        assert (sound.payload.size, connection._paused_s) == (400_000, 0.0)
         dust = await c.get(url + "/dust")
         assert dust.payload.prefix(200_000) == b"x" * 100_000
         assert dust.connection.id == sound.connection.id
-        assert connection._held_up_s > 0.0
+        assert connection._paused_s > 0.0
 
 
 async def test_bodies_that_hold_all_memory_between_them_still_end(site):

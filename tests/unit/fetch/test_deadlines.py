@@ -1,4 +1,4 @@
-"""Which deadline comes first, and what holding up reading does to them."""
+"""Which deadline comes first, and what a pause in reading does to them."""
 
 import pytest
 
@@ -17,14 +17,14 @@ HASTY = FetchOptions(first_byte_timeout_s=30, read_timeout_s=20, total_timeout_s
         (DEFAULT, {}, (130, ErrorType.FIRST_BYTE_TIMEOUT)),
         (DEFAULT, {"first": 110, "last": 115, "received": 1}, (135, ErrorType.READ_TIMEOUT)),
         (DEFAULT, {"first": 110, "last": 695, "received": 1}, (700, ErrorType.TOTAL_TIMEOUT)),
-        (DEFAULT, {"first": 110, "last": 695, "received": 1, "held_up_s": 50}, (715, ErrorType.READ_TIMEOUT)),
+        (DEFAULT, {"first": 110, "last": 695, "received": 1, "paused_s": 50}, (715, ErrorType.READ_TIMEOUT)),
         (HASTY, {}, (105, ErrorType.TOTAL_TIMEOUT)),
         (RATED, {"first": 110, "last": 111, "received": 5}, (120, ErrorType.TOO_SLOW)),
         (RATED, {"first": 110, "last": 111, "received": 5_000}, (160, ErrorType.TOO_SLOW)),
-        (RATED, {"first": 110, "last": 111, "received": 5_000, "held_up_s": 7}, (167, ErrorType.TOO_SLOW)),
+        (RATED, {"first": 110, "last": 111, "received": 5_000, "paused_s": 7}, (167, ErrorType.TOO_SLOW)),
     ],
 )
 def test_the_nearest_deadline_holds(options, at, expected):
     """Of a request sent at 100: when it ends if nothing more comes, and under which word."""
-    state = {"first": 0.0, "last": 100.0, "received": 0, "held_up_s": 0.0} | at
+    state = {"first": 0.0, "last": 100.0, "received": 0, "paused_s": 0.0} | at
     assert next_deadline(options, sent=100.0, **state) == expected

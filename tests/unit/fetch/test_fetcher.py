@@ -292,7 +292,7 @@ async def test_what_a_server_says_to_whoever_connects_is_heard(certificates, sch
         assert (result.head.status_code, result.head.get("retry-after")) == (503, "120")
         assert is_throttled(result)
         assert result.payload.prefix(9) == b"busy"
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
         await server.accepted[0].ended.wait()
         assert server.requests == []
         assert c.gate.is_balanced
@@ -321,7 +321,7 @@ async def test_what_is_said_unasked_is_never_the_answer(said, word):
         result = await c.get(f"http://a.test:{server.port}/")
         assert isinstance(result, Failed)
         assert result.error_type is word, result.detail
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
 
 
 async def test_a_408_said_unasked_costs_one_resend():
@@ -421,7 +421,7 @@ async def test_a_stale_connection_whose_server_is_gone_fails():
         async with serve(then_close) as server:
             url = f"http://a.test:{server.port}/"
             await c.get(url)
-            stale = next(iter(c.pool._alive))
+            stale = next(iter(c.pool._connections))
             await until(lambda: len(server.accepted) == 1)
         await until(lambda: not stale.is_open)
         result = await c.get(url)
@@ -557,7 +557,7 @@ async def test_a_spool_that_cannot_be_written_is_a_failure_of_ours(monkeypatch, 
         assert isinstance(result, Failed)
         assert (result.error_type, result.retryable) == (word, True)
         kept = [] if word is ErrorType.NO_FILE_DESCRIPTORS else ["b.test"]
-        assert [origin.host for origin in c.pool.origins()] == kept
+        assert [origin.host for origin in c.pool._slots] == kept
         assert c.gate.is_balanced
 
 
@@ -583,7 +583,7 @@ async def test_a_bug_is_not_taken_for_weather(monkeypatch):
     async with serve(HELLO) as server, client() as c:
         with pytest.raises(ZeroDivisionError):
             await c.fetcher.fetch(Origin("http", "a.test", server.port), Task(1, f"http://a.test:{server.port}/"))
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
         assert c.gate.is_balanced
 
 

@@ -191,7 +191,7 @@ async def test_what_the_web_sends_has_one_outcome_over_tls(certificates, limits,
                 assert (case.name, again.connection.id) == (case.name, result.connection.id)
                 assert again.payload.prefix(9) == b"again"
             else:  # a byte too many, or the end, may come a moment after the response
-                await until(lambda: not c.pool.has_idle(origin))
+                await until(lambda: origin not in c.pool._slots)
         assert c.gate.is_balanced
 
 

@@ -2,14 +2,13 @@
 
 import asyncio
 import random
-from dataclasses import asdict
 from functools import partial
 
 import pytest
 
 from crawler.core.enums import CloseReason, ErrorType, Stage
 from crawler.core.models import Origin
-from crawler.fetch.connection_state import ConnectionState
+from crawler.fetch.connection import ConnectionState
 from crawler.fetch.net.errors import DialError
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool, PoolClosed
@@ -36,11 +35,21 @@ class Rig:
         )
 
     async def use(self, origin, requests=1):
-        """Borrow and return; what an exchange does to the books is done here."""
-        async with self.pool.lend(origin) as connection:
-            connection.requests += requests
-            connection.idle_since_mono = self.clock.mono()
+        """Acquire and release a connection; its counters are set as exchanges would set them."""
+        connection = await self.pool.acquire(origin)
+        connection.requests += requests
+        connection.idle_since_mono = self.clock.mono()
+        self.pool.release(connection)
         return connection
+
+    def slots(self, origin):
+        """The origin's slots taken, and its idle connections."""
+        slots = self.pool._slots[origin]
+        return slots.taken, len(slots.idle)
+
+    def host(self, origin):
+        """What is counted for an origin."""
+        return dict(self.pool.most_opened(9)).get(origin)
 
     def waiting(self, origin):
         return asyncio.ensure_future(self.pool.acquire(origin))
@@ -48,10 +57,9 @@ class Rig:
     def check(self):
         """The books agree with themselves."""
         stats = self.pool.stats()
-        idle = sum(idle for _, idle, _ in self.pool.origins().values())
-        assert stats.idle == idle
+        assert stats.idle == sum(len(slots.idle) for slots in self.pool._slots.values())
         assert stats.opened - sum(stats.closed.values()) == stats.open
-        assert sum(taken for taken, _, _ in self.pool.origins().values()) == stats.open + stats.opening
+        assert sum(slots.taken for slots in self.pool._slots.values()) == stats.open + stats.opening
         for event in self.events:
             assert problems(event | dict.fromkeys(COMMON - {"event"}, "")) == []
 
@@ -81,8 +89,6 @@ async def test_the_last_one_in_is_the_first_one_out(rig):
     assert [repr(connection) for connection in three[:1]] == ["<Connection 1 https://a.test idle, requests: 0>"]
     assert await r.use(A) is three[2]
     assert await r.use(A) is three[2]
-    assert r.pool.has_idle(A)
-    assert not r.pool.has_idle(B)
 
 
 async def test_a_second_borrower_waits_for_the_first(rig):
@@ -114,7 +120,7 @@ async def test_a_closed_connection_leaves_its_place_to_the_next_in_line(rig):
     r.pool.release(held)
     connection = await task
     assert connection is not held
-    assert r.pool.origins()[A] == (1, 0, 0)
+    assert r.slots(A) == (1, 0)
     r.pool.release(connection)
 
 
@@ -130,7 +136,7 @@ async def test_what_closed_on_its_way_to_the_next_in_line_is_replaced(rig):
     assert held.close_reason is CloseReason.UNSOLICITED
     connection = await task
     assert connection.is_open
-    assert r.pool.origins()[A] == (1, 0, 0)
+    assert r.slots(A) == (1, 0)
     r.pool.release(connection)
 
 
@@ -153,7 +159,7 @@ async def test_a_cancelled_wait_loses_nothing(rig, granted):
     connection = await asyncio.wait_for(second, 1)
     assert (connection is held) == (granted != "place")
     r.pool.release(connection)
-    assert r.pool.origins()[A] == (1, 1, 0)
+    assert r.slots(A) == (1, 1)
 
 
 async def test_a_cancelled_dial_frees_its_place(rig):
@@ -171,20 +177,6 @@ async def test_a_cancelled_dial_frees_its_place(rig):
     r.dialing.gate.set()
     r.pool.release(await second)
     assert len(r.dialing.dialled) == 1
-
-
-async def test_a_cancelled_loan_closes_the_connection(rig):
-    """Leaving a loan by cancellation closes what was lent; any other way does not."""
-    r = rig()
-    with pytest.raises(asyncio.CancelledError):
-        async with r.pool.lend(A) as connection:
-            raise asyncio.CancelledError
-    assert connection.close_reason is CloseReason.SHUTDOWN
-    assert r.pool.origins() == {}
-    with pytest.raises(LookupError):
-        async with r.pool.lend(A) as connection:
-            raise LookupError
-    assert connection.state is ConnectionState.IDLE
 
 
 async def test_a_dial_that_fails_frees_its_place_and_says_why(rig):
@@ -221,7 +213,7 @@ async def test_the_longest_idle_of_another_origin_makes_room(rig):
     assert b.close_reason is CloseReason.EVICTED
     assert a.is_open
     assert c.is_open
-    assert set(r.pool.origins()) == {A, C}
+    assert set(r.pool._slots) == {A, C}
 
 
 async def test_with_every_connection_lent_an_origin_waits_for_any_of_them(rig):
@@ -264,14 +256,15 @@ async def test_waiters_of_every_kind_are_all_served(rig):
 
     async def borrow(origin):
         nonlocal most
-        async with r.pool.lend(origin) as connection:
-            lent.append(connection)
-            most = max(most, len(lent))
-            assert sum(c.origin == origin for c in lent) <= 2
-            await asyncio.sleep(0)
-            if connection.id % 3 == 0:
-                connection.abort(CloseReason.SERVER_CLOSE)
-            lent.remove(connection)
+        connection = await r.pool.acquire(origin)
+        lent.append(connection)
+        most = max(most, len(lent))
+        assert sum(c.origin == origin for c in lent) <= 2
+        await asyncio.sleep(0)
+        if connection.id % 3 == 0:
+            connection.abort(CloseReason.SERVER_CLOSE)
+        lent.remove(connection)
+        r.pool.release(connection)
 
     async with asyncio.timeout(10):
         await asyncio.gather(*(borrow((A, B, C, A, B)[n % 5]) for n in range(100)))
@@ -290,19 +283,23 @@ async def test_no_place_is_lost_whatever_is_cancelled_when(rig, seed):
             await asyncio.sleep(0)
         if rng.random() < 0.1:
             r.dialing.failures.append(DialError(Stage.CONNECT, ErrorType.CONNECT_REFUSED, "refused"))
+        connection = None
         try:
-            loan = r.pool.lend(origin)
-            async with loan as connection:
-                for _ in range(rng.randint(0, 3)):
-                    await asyncio.sleep(0)
-                if rng.random() < 0.2:
-                    connection.abort(CloseReason.SERVER_CLOSE)
-                if rng.random() < 0.1:
-                    connection = await loan.replace()
-                assert r.pool.origins()[origin][0] <= r.pool._per_host
-                assert r.pool._taken <= r.pool._options.connections
+            connection = await r.pool.acquire(origin)
+            for _ in range(rng.randint(0, 3)):
+                await asyncio.sleep(0)
+            if rng.random() < 0.2:
+                connection.abort(CloseReason.SERVER_CLOSE)
+            if rng.random() < 0.1:
+                stale, connection = connection, None
+                connection = await r.pool.replace(stale)
+            assert r.slots(origin)[0] <= r.pool._per_host
+            assert r.pool._taken <= r.pool._options.connections
         except DialError:
             pass
+        finally:
+            if connection is not None:
+                r.pool.release(connection)
 
     tasks = [asyncio.ensure_future(borrow(rng.choice((A, B, C)))) for _ in range(60)]
     for task in rng.sample(tasks, 20):
@@ -335,7 +332,7 @@ async def test_idle_connections_are_closed_when_their_time_is_over(rig):
     assert two.is_open
     r.clock.time += 30
     r.pool.sweep()
-    assert r.pool.origins() == {}
+    assert r.pool._slots == {}
     assert [e["reason"] for e in r.events if e["event"] == "conn_close"] == ["idle_timeout"] * 2
 
 
@@ -348,7 +345,7 @@ async def test_the_sweeper_comes_by_itself():
     r.pool.release(two)
     r.clock.time += 0.7
     async with asyncio.timeout(5):
-        await two.wait_closed()
+        await two.gone
     assert two.close_reason is CloseReason.IDLE_TIMEOUT
     assert one.is_open
     await r.pool.close()
@@ -401,7 +398,7 @@ async def test_a_server_may_end_an_idle_connection(rig, error, reason):
     r = rig()
     connection = await r.use(A)
     connection.connection_lost(error)
-    assert r.pool.origins() == {}
+    assert r.pool._slots == {}
     assert r.pool.stats().closed == {CloseReason(reason): 1}
     assert await r.use(A) is not connection
 
@@ -410,36 +407,36 @@ async def test_a_connection_that_ends_while_it_is_opened_is_counted_once(rig):
     """Closed between the handshake and the first request: opened and closed, in that order."""
     r = rig()
     r.dialing.ends_at_once = True
-    async with r.pool.lend(A) as connection:
-        assert not connection.is_open
+    connection = await r.pool.acquire(A)
+    assert not connection.is_open
+    r.pool.release(connection)
     assert [e["event"] for e in r.events] == ["conn_open", "conn_close"]
-    assert r.pool.origins() == {}
+    assert r.pool._slots == {}
 
 
-async def test_a_replacement_takes_the_same_place(rig):
+async def test_a_replacement_takes_the_same_slot(rig):
     """A fresh connection for a stale one, though the origin is at its cap and others wait."""
     r = rig()
-    loan = r.pool.lend(A)
-    async with loan as stale:
-        other = r.waiting(A)
-        await asyncio.sleep(0)
-        fresh = await loan.replace()
-        assert fresh is not stale
-        assert stale.close_reason is CloseReason.SERVER_CLOSE
-        assert not other.done()
+    stale = await r.pool.acquire(A)
+    other = r.waiting(A)
+    await asyncio.sleep(0)
+    fresh = await r.pool.replace(stale)
+    assert fresh is not stale
+    assert stale.close_reason is CloseReason.SERVER_CLOSE
+    assert not other.done()
+    r.pool.release(fresh)
     assert await other is fresh
     r.pool.release(fresh)
 
 
-async def test_a_replacement_that_fails_frees_the_place(rig):
-    """The loan ends with the error and nothing lent."""
+async def test_a_replacement_that_fails_frees_the_slot(rig):
+    """The error is raised, and nothing is lent."""
     r = rig()
-    loan = r.pool.lend(A)
-    async with loan:
-        r.dialing.failures = [DialError(Stage.CONNECT, ErrorType.CONNECT_REFUSED, "refused")]
-        with pytest.raises(DialError):
-            await loan.replace()
-    assert r.pool.origins() == {}
+    stale = await r.pool.acquire(A)
+    r.dialing.failures = [DialError(Stage.CONNECT, ErrorType.CONNECT_REFUSED, "refused")]
+    with pytest.raises(DialError):
+        await r.pool.replace(stale)
+    assert r.pool._slots == {}
 
 
 async def test_short_of_descriptors_the_longest_idle_is_given_up(rig):
@@ -473,7 +470,7 @@ async def test_closing_the_pool_closes_everything(rig):
         assert connection.close_reason is CloseReason.SHUTDOWN
         assert connection._transport.calls == ["close", "abort"]
         r.pool.release(connection)
-    assert r.pool.origins() == {}
+    assert r.pool._slots == {}
 
 
 async def test_the_events_carry_what_the_log_promises(rig):
@@ -497,13 +494,13 @@ async def test_the_events_carry_what_the_log_promises(rig):
 async def test_the_ledger_tells_reuse_by_host(rig):
     """Requests over a connection that had carried one before, in all and for each host; the greediest host first."""
     r = rig(per_host=2)
-    assert (r.pool.stats().reuse_ratio, r.pool.of_host(A)) == (0.0, None)
+    assert (r.pool.stats().reuse_ratio, r.host(A)) == (0.0, None)
     await r.use(A, requests=4)
     await r.use(A, requests=2)
     for _ in range(2):
         (await r.use(B)).abort(CloseReason.SERVER_CLOSE)
     await r.use(C, requests=0)
-    a, b, c = (r.pool.of_host(origin) for origin in (A, B, C))
+    a, b, c = (r.host(origin) for origin in (A, B, C))
     assert (a.opened, a.requests, a.reused, a.tls_handshakes, a.tls_resumed) == (1, 6, 5, 1, 0)
     assert [round(host.reuse_ratio, 3) for host in (a, b, c)] == [0.833, 0.0, 0.0]
     stats = r.pool.stats()
@@ -513,34 +510,17 @@ async def test_the_ledger_tells_reuse_by_host(rig):
 
 async def test_the_ledger_forgets_the_host_known_longest(rig, monkeypatch):
     """What is kept by host is bounded; totals stay exact, and the closing of what is forgotten is still said."""
-    monkeypatch.setattr("crawler.fetch.pool.ConnectionStatistics", partial(ConnectionStatistics, origins=2))
+    monkeypatch.setattr("crawler.fetch.pool.ConnectionStatistics", partial(ConnectionStatistics, max_origins=2))
     r = rig()
     first = await r.use(A)
     await r.use(B)
     await r.use(C)
     await r.use(A)
-    assert r.pool.of_host(A) is None
-    assert r.pool.of_host(C).requests == 1
+    assert r.host(A) is None
+    assert r.host(C).requests == 1
     assert r.pool.stats().requests == 4
     first.abort(CloseReason.SERVER_CLOSE)
     assert "host_requests" not in r.events[-1]
-
-
-async def test_open_connections_can_be_looked_at(rig):
-    """Each with its age, how long it has been idle, what it carried and what was agreed on; closed ones are gone."""
-    r = rig(per_host=2)
-    idle = await r.use(A, requests=3)
-    lent = await r.pool.acquire(B)
-    (await r.use(C)).abort(CloseReason.TIMEOUT)
-    r.clock.time += 5
-    idle.bytes_received = 77
-    facts = r.pool.connections()
-    common = {"peer_address": "192.0.2.1", "tls_version": "1.3", "tls_resumed": False, "alpn": None, "age_s": 5.0}
-    assert [asdict(fact) for fact in facts] == [
-        {"id": 1, "origin": A, "state": "idle", "idle_s": 5.0, "requests": 3, "bytes": 77, **common},
-        {"id": 2, "origin": B, "state": "lent", "idle_s": None, "requests": 0, "bytes": 0, **common},
-    ]
-    r.pool.release(lent)
 
 
 async def test_closed_connections_are_sorted_by_what_they_carried(rig):
@@ -555,8 +535,9 @@ async def test_without_anyone_to_tell_the_ledger_still_counts():
     """Events are optional; the books are not."""
     dialing = Dialing()
     pool = Pool(dialer=dialing, options=FetchOptions(), clock=FakeClock())
-    async with pool.lend(A) as connection:
-        connection.requests += 1
+    connection = await pool.acquire(A)
+    connection.requests += 1
+    pool.release(connection)
     dialing.failures = [DialError(Stage.CONNECT, ErrorType.CONNECT_REFUSED, "refused")]
     with pytest.raises(DialError):
         await pool.acquire(B)
@@ -573,7 +554,7 @@ async def test_an_address_has_no_idle_connection_too_many(rig):
     assert (a.close_reason, a._transport.calls) == (CloseReason.EVICTED, ["close"])
     assert b.is_idle
     assert c.is_idle
-    assert r.pool.connections()[0].id == b.id
+    assert list(r.pool._idle) == [b, c]
 
 
 async def test_a_surplus_at_an_address_is_closed_as_it_comes_back(rig):

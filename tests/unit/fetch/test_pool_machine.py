@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 
 from crawler.core.enums import CloseReason, ErrorType, Stage
 from crawler.core.models import Origin, Timings
-from crawler.fetch.connection_state import ConnectionState
+from crawler.fetch.connection import ConnectionState
 from crawler.fetch.http1.wire import ResponseReader, WireLimits
 from crawler.fetch.net.dial import Dialled
 from crawler.fetch.net.errors import DialError, ExchangeError
@@ -124,24 +124,24 @@ class Borrower:
         return self.connection is not None and self.nonce is None and self.orders.empty()
 
     async def run(self):
-        machine = self.machine
-        loan = machine.pool.lend(self.origin)
+        pool = self.machine.pool
         try:
-            async with loan as connection:
-                self.take(connection)
-                while (order := await self.orders.get()) != "leave":
-                    match order:
-                        case "ask":
-                            await self.ask()
-                        case "fail":
-                            self.fail()
-                        case "replace":
-                            self.connection = None
-                            self.take(await loan.replace())
+            self.take(await pool.acquire(self.origin))
+            while (order := await self.orders.get()) != "leave":
+                match order:
+                    case "ask":
+                        await self.ask()
+                    case "fail":
+                        self.fail()
+                    case "replace":
+                        stale, self.connection = self.connection, None
+                        self.take(await pool.replace(stale))
         except (DialError, LookupError):
             pass
         finally:
-            self.connection = None
+            connection, self.connection = self.connection, None
+            if connection is not None:
+                pool.release(connection)
 
     def fail(self):
         raise LookupError("what the borrower did with it went wrong")
@@ -155,7 +155,6 @@ class Borrower:
         assert not others, "lent to two"
         if connection.requests:  # a used one: it must be sound at the moment it is lent
             assert connection.is_open
-            assert connection.spent() is None
             assert connection.expires_mono()[0] > machine.clock.mono()
 
     async def ask(self):
@@ -295,9 +294,9 @@ class PoolMachine(RuleBasedStateMachine):
 
     def cancel(self, data):
         borrower = data.draw(st.sampled_from(self.borrowers))
-        held = borrower.connection
+        held = borrower.connection if borrower.nonce is not None else None
         self.act(borrower.task.cancel)
-        assert held is None or not held.is_open, "a cancelled loan's connection may be used again"
+        assert held is None or not held.is_open, "a cancelled request's connection may be used again"
 
     def give_back_and_cancel_in_one_turn(self, data):
         """One gives back just as another, who may be granted it in this very turn, is cancelled."""
@@ -414,7 +413,7 @@ class PoolMachine(RuleBasedStateMachine):
         """By the connection itself, by the pool's lists, by who holds it and by its transport."""
         if not hasattr(self, "pool"):
             return
-        idle = [c for places in self.pool._places.values() for c in places.idle]
+        idle = [c for slots in self.pool._slots.values() for c in slots.idle]
         assert len(idle) == len(set(idle))
         assert set(idle) == set(self.pool._idle)
         held = [b.connection for b in self.borrowers if b.connection is not None]
@@ -428,7 +427,7 @@ class PoolMachine(RuleBasedStateMachine):
                     assert connection.close_reason is None
                     assert not connection._transport.gone
                     assert connection._reader is None
-                    assert connection.origin in self.pool._places
+                    assert connection.origin in self.pool._slots
                 case ConnectionState.LENT:
                     assert is_held, "lent to nobody"
                     assert connection not in self.pool._idle
@@ -442,7 +441,7 @@ class PoolMachine(RuleBasedStateMachine):
     def no_cap_is_passed(self):
         if not hasattr(self, "pool"):
             return
-        taken = {origin: places.taken for origin, places in self.pool._places.items()}
+        taken = {origin: slots.taken for origin, slots in self.pool._slots.items()}
         assert all(0 <= count <= self.per_host for count in taken.values())
         assert sum(taken.values()) == self.pool._taken <= self.options.connections
         held = [b.connection for b in self.borrowers if b.connection is not None]
@@ -450,11 +449,11 @@ class PoolMachine(RuleBasedStateMachine):
             mine = [c for c in held if c.origin == origin] + [c for c in self.pool._idle if c.origin == origin]
             opening = sum(of == origin for of, _ in self.dials.pending)
             assert taken.get(origin, 0) == len(mine) + opening
-        if self.per_address is not None:
-            for address in ADDRESSES:
-                there = [c for c in self.dials.opened if c.is_open and c.dialled.peer_address == address]
+        for address in ADDRESSES:
+            there = [c for c in self.dials.opened if c.is_open and c.dialled.peer_address == address]
+            assert self.pool._at_address.get(address, 0) == len(there)
+            if self.per_address is not None:
                 assert len(there) <= self.per_address or not any(c.is_idle for c in there)
-                assert self.pool._alive._at.get(address, 0) == len(there)
 
     @invariant()
     def nobody_waits_for_what_is_there(self):
@@ -465,9 +464,9 @@ class PoolMachine(RuleBasedStateMachine):
         for origin in ORIGINS:
             waiting = sum(b.waits and b.origin == origin for b in self.borrowers) - dialling.count(origin)
             if waiting > 0:
-                places = self.pool._places.get(origin)
-                assert places is None or not places.idle
-                is_full = places is not None and places.taken >= self.per_host
+                slots = self.pool._slots.get(origin)
+                assert slots is None or not slots.idle
+                is_full = slots is not None and slots.taken >= self.per_host
                 assert is_full or (self.pool._taken >= self.options.connections and not self.pool._idle)
 
     @invariant()
@@ -480,13 +479,14 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(closed) == len(set(closed))
         assert set(closed) == {c.id for c in self.dials.opened if not c.is_open}
         assert stats.opened == len(opened) == len(self.dials.opened)
-        assert stats.open == len([c for c in self.dials.opened if c.is_open]) == len(self.pool.connections())
+        assert stats.open == len([c for c in self.dials.opened if c.is_open])
+        assert {c for c in self.pool._connections if c.is_open} == {c for c in self.dials.opened if c.is_open}
         assert stats.idle == len(self.pool._idle)
         assert stats.opening == len(self.dials.pending)
         held = [b.connection for b in self.borrowers if b.connection is not None]
-        assert stats.requests == sum(c.requests_booked for c in self.dials.opened)
-        assert all(c.requests_booked == c.requests for c in self.dials.opened if c not in held)
-        assert stats.reused == stats.requests - sum(c.requests_booked > 0 for c in self.dials.opened)
+        assert stats.requests == sum(c.requests_counted for c in self.dials.opened)
+        assert all(c.requests_counted == c.requests for c in self.dials.opened if c not in held)
+        assert stats.reused == stats.requests - sum(c.requests_counted > 0 for c in self.dials.opened)
 
     histories = 0  # that came to their end with everything in order
 
@@ -499,7 +499,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.loop.run_until_complete(self.pool.close())
             stats = self.pool.stats()
             assert (stats.open, stats.idle, stats.opening, stats.waiting) == (0, 0, 0, 0)
-            assert self.pool.origins() == {}
+            assert self.pool._slots == {}
             assert all(c.state is ConnectionState.CLOSED for c in self.dials.opened)
             PoolMachine.histories += 1
         self.loop.close()

@@ -176,7 +176,7 @@ async def test_what_a_proxy_says_instead_of_opening_a_tunnel(answer, word, words
         (event, fields) = c.events[0]
         assert (event, fields["stage"], fields["error_type"]) == ("conn_fail", "proxy", word)
         assert (fields["server_address"], fields["network_peer_port"]) == ("a.test", p.port)
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
 
 
 async def test_an_interim_answer_and_fields_do_not_matter(certificates):
@@ -265,7 +265,7 @@ async def test_a_cancelled_tunnel_leaves_no_descriptor():
         await server.accepted[0].ended.wait()
         await asyncio.sleep(0)
         assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
 
 
 async def test_a_handshake_that_fails_in_a_tunnel_is_the_origins(certificates):

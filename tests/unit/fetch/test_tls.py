@@ -80,7 +80,7 @@ async def test_a_server_that_cannot_be_believed_has_its_own_word(certificates, c
         assert c.events == [("conn_fail", c.events[0][1])]
         assert (c.events[0][1]["stage"], c.events[0][1]["error_type"]) == ("tls", word)
         assert c.pool.stats().failed == 1
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
 
 
 def alert(code):

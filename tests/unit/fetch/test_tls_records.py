@@ -141,7 +141,7 @@ async def test_half_a_ticket_retires_a_connection_only_when_it_is_wanted(certifi
         url = f"https://a.test:{server.port}"
         await c.get(url + "/one")
         await begun.wait()
-        await until(lambda: next(iter(c.pool._alive))._transport.is_mid_record)
+        await until(lambda: next(iter(c.pool._connections))._transport.is_mid_record)
         assert c.pool.stats().idle == 1
         assert (await c.get(url + "/two")).connection.id == 2
 
@@ -186,7 +186,7 @@ async def test_a_whole_response_stands_whatever_breaks_behind_it(certificates, t
         assert isinstance(result, Fetched), result
         assert (result.payload.prefix(9), result.truncated, result.error_type) == (b"hello", None, None)
         assert c.closings() == ["reset"]
-        assert c.pool.origins() == {}
+        assert c.pool._slots == {}
 
 
 @pytest.mark.parametrize("how", BREAKS)
