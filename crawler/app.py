@@ -30,11 +30,10 @@ from crawler.engine.system_clock import SystemClock
 from crawler.fetch import descriptors
 from crawler.fetch.http_client import HttpClient
 from crawler.frontier.sqlite.store import SqliteFrontier
-from crawler.inspection.place import insist_on_store
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.logs import Logs, configure
-from crawler.rundir import prepare, same_delays, write_run_file
+from crawler.output_directory import insist_on_store, prepare, same_delays, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
@@ -144,10 +143,10 @@ async def _run(
             )
             engine = Engine(options, frontier, _sinks(settings, output, clock), client, reporter, clock)
             _say_start(settings, logs, view, configuration)
-            refused, taken_down = await engine.open(recovered, same_delays=same_delays(settings))
+            refused, taken_down = await engine.open(recovered, same_delays=same_delays(output, options.politeness))
             for words in taken_down:
                 view.tell(f"seed {words}")
-            write_run_file(settings, configuration, logs.run_id)
+            write_run_file(settings.place(), run_id=logs.run_id, configuration=configuration, rules=settings.rules())
             totals = await frontier.totals()
             logs.event(
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,

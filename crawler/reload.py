@@ -15,7 +15,7 @@ from crawler.fetch.http1.message import LocalProtocolError
 from crawler.frontier.base import FrontierFull
 from crawler.obs.events import Event
 from crawler.obs.logs import Logs
-from crawler.rundir import write_run_file
+from crawler.output_directory import write_run_file
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Changes, Mode, Settings, changes, keeping
@@ -110,7 +110,7 @@ class Reloader:
         self.reloaded_at = self._engine.clock.now()
         self._logs.event(Event.RELOAD_OK, changed=list(found.live), needs_restart=list(found.restart))
         try:
-            write_run_file(new, self._configuration, self._logs.run_id)
+            write_run_file(new.place(), run_id=self._logs.run_id, configuration=self._configuration, rules=new.rules())
         except OSError as error:  # on a full disk: what is in force is in force; others judge by the older rules
             output = str(new.output_directory)
             self._logs.event(Event.DISK_LOW, path=output, free_bytes=0, min_free_bytes=0, detail=str(error))

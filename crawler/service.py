@@ -25,8 +25,8 @@ from crawler.inspection.explain.why import Inquiry
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
 from crawler.obs.logs import Logs
+from crawler.output_directory import announce, withdraw
 from crawler.reload import Reloader
-from crawler.rundir import announce, rules_of, withdraw
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
 
@@ -147,7 +147,7 @@ class Service:
         def ask() -> Mapping[str, Any]:
             reader = StoreReader(settings.frontier_path, is_live=True)
             try:
-                return table(Inquiry(reader, rules_of(settings), is_live=True, now=now).why(url))
+                return table(Inquiry(reader, settings.rules(), is_live=True, now=now).why(url))
             finally:
                 reader.close()
 

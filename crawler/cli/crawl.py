@@ -50,7 +50,7 @@ def crawl_command(
     A URL without a scheme means https.
     """
     from crawler.app import View, run, with_seeds
-    from crawler.rundir import at_usual_output, strangers
+    from crawler.output_directory import strangers
 
     refuse_files(urls, "-o crawl.seed_files={} takes the seeds in it")
     given = list(overrides)
@@ -67,7 +67,7 @@ def crawl_command(
         settings = with_seeds(settings, list(urls))
     if not settings.seeds:
         raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
-    settings = at_usual_output(settings)
+    settings = settings.at_usual_output()
     if others := strangers(settings.output_directory):
         named = others[0] + (", …" if others[1:] else "")
         say(f"{settings.output_directory} holds other files ({named}): the crawl's will stand among them")

@@ -15,7 +15,7 @@ from crawler.cli.place import locate, place_options
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import share, size
 from crawler.frontier.sqlite.backup import HOST_FIELDS, URL_FIELDS, StoreBackup
-from crawler.inspection.place import insist_on_store
+from crawler.output_directory import insist_on_store
 
 
 @click.command(name="backup")

@@ -68,8 +68,7 @@ def _of_a_crawl(error: BaseException) -> int | None:
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
     from crawler.frontier.sqlite.store_reader import StoreUnreadable
     from crawler.inspection.log.gather import GatherFailed
-    from crawler.inspection.place import StoreLost
-    from crawler.rundir import OutputUnusable
+    from crawler.output_directory import OutputUnusable, StoreLost
     from crawler.sinks.base import SinkCorrupt, SinkStrange
 
     if isinstance(error, EndedAtOnce):

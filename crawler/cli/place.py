@@ -16,9 +16,8 @@ from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.failures import say
 from crawler.cli.options import config_option, override_option
 from crawler.core.formatting import count
-from crawler.inspection.place import Place, find
-from crawler.inspection.rules import Rules
-from crawler.rundir import announced, at_usual_output, rules_of
+from crawler.core.rules import Rules
+from crawler.output_directory import Place, announced, find
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import load_place
 
@@ -74,7 +73,7 @@ def locate(
         tell(_warning(error.problems, config))
         return _as_it_left_it(place)
     try:
-        settings = at_usual_output(settings)
+        settings = settings.at_usual_output()
         place = find(
             settings.output_directory,
             frontier=settings.frontier_path,
@@ -94,7 +93,7 @@ def locate(
     if problems:
         tell(_warning(problems, config))
         return _as_it_left_it(place)
-    said = rules_of(settings)
+    said = settings.rules()
     if place.rules is not None and place.pid() is not None:
         return Located(place, place.rules, "the running crawl", differs=said != place.rules)
     return Located(place, said, config.name)

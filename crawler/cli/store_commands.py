@@ -28,7 +28,7 @@ from crawler.frontier.base import Frontier, Recovered
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive.takedown_list import write_list
 from crawler.inspection.log.query import host_names, host_test
-from crawler.inspection.place import insist_on_store
+from crawler.output_directory import insist_on_store
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ import click
 from crawler.core.enums import Exit
 from crawler.core.formatting import count, printable
 from crawler.inspection.archive.verify import Checked, verify
-from crawler.inspection.place import find, insist_on_store
+from crawler.output_directory import find, insist_on_store
 
 _SHOWN = 200
 

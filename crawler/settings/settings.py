@@ -20,6 +20,8 @@ from crawler.core.options import (
     ScopeRule,
     TrapOptions,
 )
+from crawler.core.rules import Rules
+from crawler.core.url import parse_seed
 from crawler.engine.options import EngineConfiguration, EngineOptions
 from crawler.fetch.options import (
     ClientOptions,
@@ -31,6 +33,7 @@ from crawler.fetch.options import (
     TlsOptions,
 )
 from crawler.obs.options import LogOptions
+from crawler.output_directory import Place
 from crawler.settings import sections
 from crawler.settings.schema import keys
 from crawler.settings.validators import TOKEN, proxy_authorization
@@ -78,6 +81,30 @@ class Settings(sections.Sections):
     @property
     def log_directory(self) -> Path:
         return Path(self.log.directory) if self.log.directory else self.output_directory / "logs"
+
+    def place(self) -> Place:
+        """The paths of the crawl that these settings describe."""
+        return Place(self.output_directory, self.frontier_path, self.log_directory, self.control_socket)
+
+    def at_usual_output(self) -> "Settings":
+        """The same settings; without output.directory they get the one that `crawl` takes, named for the first seed."""
+        if self.output.directory or not self.seeds:
+            return self
+        directory = Path(self.crawl.name) / str(parse_seed(self.seeds[0])[1]).partition("//")[2]
+        return replace(self, output=self.output.model_copy(update={"directory": str(directory)}))
+
+    def rules(self) -> Rules:
+        """The rules by which these settings judge URLs, for those who explain a crawl."""
+        network = self.network_options()
+        return Rules(
+            scope=self.scope_options(),
+            politeness=self.politeness_options(),
+            traps=self.trap_options(),
+            seed_hosts=tuple(sorted({parse_seed(text)[1].host for text in self.seeds})),
+            robots_token=self.robots_token,
+            allow_private=network.allow_private,
+            resolve=network.resolve,
+        )
 
     @property
     def robots_token(self) -> str:

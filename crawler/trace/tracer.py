@@ -43,7 +43,7 @@ from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
 from crawler.fetch.http_client import HttpClient
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.place import owner
+from crawler.output_directory import owner
 from crawler.settings.settings import Settings
 from crawler.sinks.warc import mask_request
 from crawler.trace.dial_observer import Dial, DialObserver

@@ -19,7 +19,7 @@ from crawler.core.models import Origin
 from crawler.core.url import UrlError, canonical, parse
 from crawler.frontier.sqlite.backup import StoreBackup
 from crawler.inspection.archive.warc_reader import WarcRecord, records
-from crawler.inspection.place import Place
+from crawler.output_directory import Place
 
 BLANK: Final = b'{"url":null,"forgotten":true}'
 _HEAD: Final = re.compile(rb'\{"url":("(?:[^"\\]|\\.)*")')

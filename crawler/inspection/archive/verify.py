@@ -18,7 +18,7 @@ from crawler.core.url import UrlError, key_of, parse
 from crawler.frontier.sqlite.audit import Auditor
 from crawler.inspection.archive.warc_reader import records
 from crawler.inspection.log.rotated_log import RotatedLog
-from crawler.inspection.place import Place
+from crawler.output_directory import Place
 
 _GATHER: Final = 2_000  # records handed to the store at a time
 _READ: Final = 1024 * 1024

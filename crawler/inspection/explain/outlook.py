@@ -10,9 +10,9 @@ from typing import Any, Final
 from crawler.core.enums import DenyReason, UrlState
 from crawler.core.formatting import ago, count, duration, wall_time
 from crawler.core.politeness import host_delay
+from crawler.core.rules import Rules
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.explain.answer import Case, Explanation, denial_words, reason_of
-from crawler.inspection.rules import Rules
 
 AHEAD_LIMIT: Final = 100_000  # queued URLs of the host that are counted: some 10 ms
 

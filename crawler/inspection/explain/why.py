@@ -14,6 +14,7 @@ from crawler.core.enums import DenyReason, Source
 from crawler.core.formatting import ago, count, duration, unreadable_robots, wall_time
 from crawler.core.models import Denied, Origin
 from crawler.core.politeness import politeness_key
+from crawler.core.rules import Rules
 from crawler.core.scope import Scope, compile_pattern
 from crawler.core.url import UrlError, canonical, key_of, parse_typed, respelled_key_of, session_ids, target_of
 from crawler.core.url_templates import templates_of
@@ -24,7 +25,6 @@ from crawler.inspection.explain import auxiliary
 from crawler.inspection.explain.answer import Case, Explanation, denial_words, url_of
 from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
 from crawler.inspection.explain.outlook import Outlook
-from crawler.inspection.rules import Rules
 
 MAX_CHAIN: Final = 30  # pages shown on the way from the seed
 

@@ -7,6 +7,7 @@ import pytest
 from crawler.core.enums import TaskKind
 from crawler.core.models import Backoff, RobotsRecord, SlowResponse, Task
 from crawler.core.options import PolitenessOptions
+from crawler.core.rules import Rules
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
@@ -14,7 +15,6 @@ from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
 from crawler.inspection.explain.hosts import HostView, views
 from crawler.inspection.explain.why import Inquiry
 from crawler.inspection.log.totals import HostTally, LogTotals, Spread
-from crawler.inspection.rules import Rules
 from tests.support.frontiers import NOW, batch, found, visit
 
 QUEUED = {"a.one.test": 100, "b.one.test": 10, "slow.test": 5, "down.test": 5, "rests.test": 5, "evil.test": 5}

@@ -12,7 +12,7 @@ from crawler.core.models import Record
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive import verify as verifying
 from crawler.inspection.archive.verify import Checked, verify
-from crawler.inspection.place import Place
+from crawler.output_directory import Place
 from tests.support.frontiers import NOW, found
 from tests.support.records import make_record
 from tests.support.sinks import make_warc

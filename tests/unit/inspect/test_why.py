@@ -26,6 +26,7 @@ from crawler.core.models import (
     TemplateRow,
 )
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.core.rules import Rules
 from crawler.core.scope import Scope
 from crawler.core.url import kind_key_of, parse, respelled_key_of
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
@@ -38,7 +39,6 @@ from crawler.inspection.explain.hosts import views
 from crawler.inspection.explain.why import Inquiry
 from crawler.inspection.log.totals import LogTotals
 from crawler.inspection.report import Happened, report
-from crawler.inspection.rules import Rules
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, links, visit
 
 SEED = "https://e.org/"

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
+from crawler.core.rules import Rules, dump, load
 from crawler.frontier.sqlite.database import OwnerLock
-from crawler.inspection.place import find, inode_of, owner
-from crawler.inspection.rules import Rules, dump, load
+from crawler.output_directory import find, inode_of, owner
 
 RULES = Rules(
     scope=ScopeOptions(

@@ -8,17 +8,17 @@ import click
 import orjson
 import pytest
 
-from crawler import rundir
+from crawler import output_directory
 from crawler.cli.place import locate
 from crawler.frontier.sqlite.database import OwnerLock
-from crawler.rundir import announce, announced, strangers, withdraw
+from crawler.output_directory import announce, announced, strangers, withdraw
 
 
 @pytest.fixture
 def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """A runtime directory of our own, and nothing of this machine's."""
     (tmp_path / "runtime").mkdir(mode=0o700)
-    monkeypatch.setattr(rundir, "_SERVICE", tmp_path / "service")
+    monkeypatch.setattr(output_directory, "_SERVICE", tmp_path / "service")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.delenv("RUNTIME_DIRECTORY", raising=False)
