@@ -119,7 +119,7 @@ class CrawlRateLimiter:
 
     @property
     def is_throttled(self) -> bool:
-        """Whether, a moment ago at the latest, requests were held back by `fetch.limits`."""
+        """Whether, a moment ago at the latest, requests were held back by `fetch.bandwidth`."""
         return self._bandwidth.is_limited and self._bandwidth.opens_mono > self._clock.mono() - 1.0
 
     def _in_hours(self, hours: Hours) -> bool:
