@@ -219,12 +219,12 @@ async def _serve(settings: Settings, mode: Mode, view: View, engine: Engine, ser
     monitor = engine.monitor
     await service.open()
     await monitor.sample()
-    beats: list[daemon.Beat] = [
-        (SAMPLE_S, service.beat),
+    periodic: list[daemon.Periodic] = [
+        (SAMPLE_S, service.sample),
         (daemon.PROGRESS_S, lambda: logs.emit(Event.PROGRESS, monitor.status().as_progress())),
     ]
     if (on_status := view.on_status) is not None:
-        beats.append((VIEW_S, lambda: on_status(monitor.status())))
+        periodic.append((VIEW_S, lambda: on_status(monitor.status())))
     try:
         return await daemon.serve(
             engine,
@@ -233,7 +233,7 @@ async def _serve(settings: Settings, mode: Mode, view: View, engine: Engine, ser
             drain_s=settings.engine_options(mode).drain_s,
             services=[service.control.run],
             on_hangup=service.on_hangup,
-            beats=beats,
+            periodic=periodic,
             is_alive=lambda: not engine.health.stall(),
         )
     finally:

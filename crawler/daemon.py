@@ -1,4 +1,4 @@
-"""The life of the process around a crawl: signals, the watchdog, beats and services beside it.
+"""The life of the process around a crawl: signals, the watchdog, what is called regularly.
 
 This is the one place that handles signals. The first SIGTERM or SIGINT drains, the second ends at once; SIGHUP reloads
 where there is a configuration to read again, and drains where there is none. It knows a crawl only by what it is asked
@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from crawler.core.enums import StoppedBy
 from crawler.systemd import Notifier
 
-Beat = tuple[float, Callable[[], Awaitable[None] | None]]  # seconds, and what is to be called every so often
+Periodic = tuple[float, Callable[[], Awaitable[None] | None]]  # the interval in seconds, and what to call
 
 STATUS_S: Final = 5.0
 PROGRESS_S: Final = 60.0
@@ -70,11 +70,11 @@ async def serve(
     services: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     on_hangup: Callable[[], Awaitable[None]] | None = None,
     is_alive: Callable[[], bool] = lambda: True,
-    beats: Sequence[Beat] = (),
+    periodic: Sequence[Periodic] = (),
 ) -> StoppedBy:
-    """Run a crawl to its end. `status` is one line in words for systemd. `beats` are called, and `services` run, beside
-    the crawl until it has ended. `on_hangup` is what SIGHUP does; without it, it drains. The watchdog is fed while
-    `is_alive` says so. Raises EndedAtOnce.
+    """Run a crawl to its end. `status` is one line for systemd. `services` run, and what is `periodic` is called,
+    until it has ended. `on_hangup` is what SIGHUP does; without it, SIGHUP drains. The watchdog is fed while `is_alive`
+    says so. Raises EndedAtOnce.
     """
     loop = asyncio.get_running_loop()
     ended_at_once: asyncio.Future[int] = loop.create_future()
@@ -109,7 +109,7 @@ async def serve(
             hung_up.clear()
             await on_hangup()
 
-    regularly: list[Beat] = [(STATUS_S, tell_status), *beats]
+    regularly: list[Periodic] = [(STATUS_S, tell_status), *periodic]
     if notifier.watchdog_s is not None:
         regularly.append((notifier.watchdog_s / 2, feed_watchdog))
     beside = [_every(seconds, act) for seconds, act in regularly]

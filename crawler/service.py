@@ -153,9 +153,9 @@ class Service:
 
         return await asyncio.to_thread(ask)
 
-    async def beat(self) -> None:
+    async def sample(self) -> None:
         """To be called every SAMPLE_S."""
-        self._engine.health.look()
+        self._engine.health.check()
         lag_s = await self._engine.monitor.sample()
         if lag_s > LAG_TOLD_OVER_S:
             self._logs.event(Event.LOOP_LAG, lag_ms=round(lag_s * 1e3))

@@ -94,9 +94,13 @@ def panel(status: Status) -> Text:
         (count(run.errors, "error"), "red" if run.errors else ""),
         (f" · {count(run.denied)} denied", ""),
     )
-    due = s.urls["queued"] - s.kept
+    due = s.urls["queued"] - s.held_back
     queue = f"{count(due)} due · {count(s.urls['waiting'])} later · {count(len(s.in_flight))} in flight"
-    line("queue", (queue, ""), (f" · {count(s.kept)} kept by a limit or a block" if s.kept else "", "yellow"))
+    line(
+        "queue",
+        (queue, ""),
+        (f" · {count(s.held_back)} held back by a limit or a block" if s.held_back else "", "yellow"),
+    )
     line("hosts", (hosts_text(s.hosts), ""))
     line(
         "connections",

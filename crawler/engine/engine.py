@@ -236,7 +236,7 @@ class Engine:
         seeds = [one for one, denied in judged if denied is None]
         self.scheduler.stored(await self.frontier.add(seeds, now=self.clock.now()))
         taken_down = await self.frontier.forgotten(seeds[:_SEEDS_LOOKED_UP])
-        self.health.look()
+        self.health.check()
         return (
             [f"{redact_text(one.url)}: denied by {denied.rule}" for one, denied in judged if denied is not None],
             [f"{redact_text(one.url)}: {FORGOTTEN_RULE}" for one in taken_down],

@@ -137,7 +137,7 @@ def test_nothing_is_drawn_where_nobody_watches(server: Nginx, tmp_path: Path) ->
     ran = run("crawl", "-c", crawl.config, "--output", crawl.output)
     assert (ran.code, ran.stdout) == (0, "")
     assert [line.partition(" ")[0] for line in ran.stderr.splitlines()] == ["crawler:"] * 2
-    assert "kept by a limit of scope" in ran.stderr
+    assert "held back by a limit of scope" in ran.stderr
     crawl = Crawl.of(tmp_path, sections(server, OTHER))
     ran = run("crawl", "-c", crawl.config, "--output", crawl.output)
     assert (ran.code, ran.stdout, ran.stderr) == (0, "", "")

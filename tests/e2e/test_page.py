@@ -44,7 +44,7 @@ def shown(url: str, *options: str) -> str:
 
 def assert_shows_the_crawl(dom: str, host: str) -> None:
     assert re.search(r'<span id="state" class="state good">\w+</span>', dom)
-    assert re.search(r'<p id="sentence">[^<]*kept by a limit of scope', dom)
+    assert re.search(r'<p id="sentence">[^<]*held back by a limit of scope', dom)
     assert "waiting for the first status" not in dom
     assert re.search(r"<div[^>]*>HTTP errors<b>\d+</b>", dom)
     assert re.search(r"\d+ in backoff, \d+ held, \d+ blocked", dom)

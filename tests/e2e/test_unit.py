@@ -135,14 +135,14 @@ BLOCKS_ITS_LOOP = """
 import sys, time
 from crawler import service
 beats = 0
-good = service.Service.beat
+good = service.Service.sample
 async def beat(self):
     global beats
     beats += 1
     if beats == 3:
         time.sleep(600)  # this line holds the loop
     await good(self)
-service.Service.beat = beat
+service.Service.sample = beat
 from crawler.cli import main
 main(sys.argv[1:])
 """

@@ -1,4 +1,4 @@
-"""The life of the process: signals, beats, and what the service manager hears of them."""
+"""The life of the process: signals, what is called regularly, and what the service manager hears of them."""
 
 import asyncio
 import os
@@ -73,7 +73,7 @@ class Case:
             self.crawl,
             notifier=self.heard,
             status=lambda: f"{self.ticks} ticks",
-            beats=[(60.0, lambda: self.progress.append(loop.time())), (0.2, self.tick)] if ticking else [],
+            periodic=[(60.0, lambda: self.progress.append(loop.time())), (0.2, self.tick)] if ticking else [],
             drain_s=30.0,
             **more,
         )
@@ -167,7 +167,7 @@ def test_a_crawl_that_ends_by_itself_ends_the_serving() -> None:
     run(main())
 
 
-def test_the_beats() -> None:
+def test_what_is_called_regularly() -> None:
     """STATUS every five seconds, the watchdog at half its time, and what was given at its own pace."""
 
     async def main() -> None:
@@ -181,7 +181,7 @@ def test_the_beats() -> None:
     run(main())
 
 
-def test_without_a_watchdog_or_beats_there_is_none() -> None:
+def test_without_a_watchdog_nothing_feeds_it() -> None:
     """Nothing runs that nobody asked for."""
 
     async def main() -> None:

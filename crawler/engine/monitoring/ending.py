@@ -12,7 +12,7 @@ from typing import assert_never
 from crawler.core.balance import Balance
 from crawler.core.enums import Exit, LeftReason, StoppedBy
 from crawler.core.models import Suspects
-from crawler.engine.scheduling.backlog import LIMIT, Backlog, grouped, reason
+from crawler.engine.scheduling.backlog import LIMIT, Backlog, by_reason, reason
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Totals
 
@@ -78,7 +78,7 @@ def ending(
         if host.queued < 0:
             raise Inconsistent(f"{host.origin}: {host.queued} URLs queued")
     otherwise = LIMIT if stopped_by is StoppedBy.MAX_URLS else (LeftReason.NOT_YET, "whose turn had not come")
-    left = grouped((host, host.queued, reason(host, now_mono) or otherwise) for host in hosts if host.queued)
+    left = by_reason((host, host.queued, reason(host, now_mono) or otherwise) for host in hosts if host.queued)
     queued = sum(one.urls for one in left)
     if is_settled and queued != totals.queued:
         raise Inconsistent(f"the store has {totals.queued} URLs queued, the scheduler {queued}")

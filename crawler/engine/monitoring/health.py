@@ -1,8 +1,7 @@
-"""Is the crawl alive: does something happen, or is there a reason why nothing does?
+"""Whether the crawl makes progress, or has a reason not to: for the watchdog and /healthz.
 
-The heartbeat of the engine's own tasks, for the watchdog and /healthz. A pause, closed hours, a full disk, a network
-that is down and a long Crawl-delay are reasons. Invariant: whatever is waited for by design is waited for less long
-than the limit here.
+A pause, closed hours, a full disk, an outage and a long Crawl-delay are reasons.
+Invariant: by design, no wait is longer than the limit here.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +15,11 @@ from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.pages.worker import Worker
 from crawler.engine.scheduling.scheduler import Scheduler
 
-OWN_WORK_S: Final = 120.0  # for what needs nobody else: reading a page, a commit, handing out what is due
+OWN_WORK_S: Final = 120.0  # longest for what needs no server: reading a page, a commit, a lease
 
 
 class Health:
-    """`attempt_s` is the longest that one attempt may take (`fetch.total_timeout`). `look` is to be called every few
+    """`attempt_s` is the longest that one attempt may take (`fetch.total_timeout`). `check` must be called every few
     seconds.
     """
 
@@ -46,15 +45,15 @@ class Health:
         self.progress_mono = clock.mono()
         self.progress_at = clock.now()
 
-    def look(self) -> None:
-        """Take note of whether anything happened."""
+    def check(self) -> None:
+        """Note the time if something happened since the last call, or has a reason not to."""
         seen = (sum(self._tally.outcomes.values()), self._tally.links_new, self._committer.commits)
         if seen != self._seen or self._may_stand_still():
             self._seen = seen
             self.progress_mono, self.progress_at = self._clock.mono(), self._clock.now()
 
     def stall(self) -> str:
-        """What stands still for longer than anything here may; "" while the crawl is well."""
+        """What makes no progress for longer than it may; "" while the crawl is well."""
         still_s = self._clock.mono() - self.progress_mono
         if still_s <= OWN_WORK_S or self._may_stand_still():
             return ""
@@ -65,7 +64,7 @@ class Health:
         return f"nothing has happened for {duration(still_s)}: {where}"
 
     def _may_stand_still(self) -> bool:
-        """Whether there is a reason why nothing happens."""
+        """Whether something other than a fault keeps the crawl from making progress."""
         crawl, scheduler = self._crawl, self._scheduler
         if crawl.disk_reason or crawl.is_held or crawl.is_draining or scheduler.valve.shut_s() > 0:
             return True

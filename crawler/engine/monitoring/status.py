@@ -22,7 +22,7 @@ from crawler.engine.monitoring.latency import LatencyMeters
 from crawler.engine.monitoring.rates import RateMeter, Rates
 from crawler.engine.monitoring.summary import peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker
-from crawler.engine.scheduling.backlog import Backlog, kept, reason, unreadable
+from crawler.engine.scheduling.backlog import Backlog, backlog_of, reason, robots_problem
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
@@ -86,8 +86,8 @@ class Counts:
 @dataclass(frozen=True, slots=True)
 class Status:
     """`sentence` says to a person what holds the crawl up. `urls` counts the store's URLs by state, `hosts` the hosts;
-    `kept` of the queued URLs are kept by a limit or a block. `opens_at` is when fetch.hours open, None while they are.
-    Times: `*_at` and `at` UTC epoch seconds, durations in seconds.
+    `held_back` counts queued URLs that a limit or a block holds back. `opens_at` is when fetch.hours open, None while
+    they are open. Times: `*_at` and `at` UTC epoch seconds, durations in seconds.
     """
 
     at: float
@@ -99,7 +99,7 @@ class Status:
     rates: Rates
     counts: Counts
     urls: Mapping[str, int]
-    kept: int
+    held_back: int
     hosts: Mapping[str, int]
     connections: PoolStats
     in_flight: Sequence[InFlight]
@@ -154,7 +154,7 @@ class _HostFigures:
 
     by_state: dict[str, int]  # words of HostState, and `total` and `with_work`
     queued: int
-    kept: int
+    held_back: int
     delayed: int  # with work, a delay and no back-off
     backlog: list[Backlog]
     next_mono: float  # when one with work may be requested
@@ -222,7 +222,7 @@ class Monitor:
                 "queued": hosts.queued, "waiting": totals.waiting, "done": totals.done, "denied": totals.denied,
                 "gave_up": totals.gave_up, "suspect": totals.suspect,
             },
-            kept=hosts.kept,
+            held_back=hosts.held_back,
             hosts=hosts.by_state,
             connections=self._pool_stats(),
             in_flight=in_flight,
@@ -278,18 +278,18 @@ class Monitor:
         if self._hosts is None or now >= self._hosts_again_mono:
             hosts = self._books.hosts.values()
             by_state = dict.fromkeys(map(str, HostState), 0) | {"total": len(hosts), "with_work": 0}
-            queued = kept_back = delayed = 0
+            queued = held_back = delayed = 0
             for host in hosts:
                 state = state_of(host, now)
                 by_state[state] += 1
                 queued += host.queued
                 if host.limit_reached or host.is_blocked:
-                    kept_back += host.backlog
+                    held_back += host.backlog
                 elif host.has_work:
                     by_state["with_work"] += 1
                     delayed += host.key.delay_s > 0 and state in (HostState.NEW, HostState.READY)
             next_mono = now + self._scheduler.next_turn_s()
-            self._hosts = _HostFigures(by_state, queued, kept_back, delayed, kept(hosts, now), next_mono)
+            self._hosts = _HostFigures(by_state, queued, held_back, delayed, backlog_of(hosts, now), next_mono)
             self._hosts_again_mono = now + _HOSTS_COST * (self._clock.mono() - now)
         return self._hosts
 
@@ -315,7 +315,7 @@ class Monitor:
         """Why a host gets no request; "" if it does."""
         if (block := self._books.blocks.covers(host.origin.host)) is not None:
             return block.reason or "by command"
-        return unreadable(host) if host.is_held else backing_off_after
+        return robots_problem(host) if host.is_held else backing_off_after
 
     def _in_flight(self, now: float) -> list[InFlight]:
         """The oldest first. A worker's request is told from the others of its origin by the order in which they were

@@ -1,7 +1,7 @@
-"""Why queued URLs are not fetched now: which hosts keep them, for what reason, and in which words.
+"""The backlog: queued URLs that may not be fetched now, by reason.
 
-Read from the host table; it decides nothing. Invariant: each host counts under one reason, the one that would have to
-go first.
+Read from the hosts; nothing is decided here.
+Invariant: each host counts under one reason, the one that would have to go first.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,8 +12,8 @@ from crawler.core.formatting import count, unreadable_robots
 from crawler.engine.scheduling.host import Host
 
 _SHOWN = 3
-Reason = tuple[LeftReason, str]  # the words continue "3 URLs of 2 hosts …"
-LIMIT: Reason = (LeftReason.LIMIT, "kept by a limit of scope (max_urls, max_urls_per_host)")
+Reason = tuple[LeftReason, str]  # and text that continues "3 URLs of 2 hosts …"
+LIMIT: Reason = (LeftReason.LIMIT, "held back by a limit of scope (max_urls, max_urls_per_host)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +32,19 @@ class Backlog:
 
 
 def reason(host: Host, now_mono: float) -> Reason | None:
-    """What keeps the URLs of a host, and would have to go first; None if nothing does."""
+    """Why the URLs of a host may not be fetched; None if they may."""
     if host.is_blocked:
         return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` lets them go on)"
     if host.is_held:
-        return LeftReason.ROBOTS, f"whose {unreadable(host)}"
-    for turn in (host.politeness, host.key.politeness):
-        if turn.failures and turn.open_mono > now_mono:
-            return LeftReason.BACKOFF, f"backing off after {turn.reason}"
+        return LeftReason.ROBOTS, f"whose {robots_problem(host)}"
+    for state in (host.politeness, host.key.politeness):
+        if state.failures and state.open_mono > now_mono:
+            return LeftReason.BACKOFF, f"backing off after {state.reason}"
     return LIMIT if host.limit_reached else None
 
 
-def grouped(urls: Iterable[tuple[Host, int, Reason]]) -> list[Backlog]:
-    """Numbers of URLs of hosts, summed up by reason; the largest number first."""
+def by_reason(urls: Iterable[tuple[Host, int, Reason]]) -> list[Backlog]:
+    """Sums of the numbers of URLs, by reason; the largest first."""
     found: dict[Reason, Backlog] = {}
     for host, number, why in urls:
         so_far = found.get(why) or Backlog(*why, 0, 0, str(host.origin))
@@ -52,13 +52,13 @@ def grouped(urls: Iterable[tuple[Host, int, Reason]]) -> list[Backlog]:
     return sorted(found.values(), key=lambda one: -one.urls)
 
 
-def kept(hosts: Iterable[Host], now_mono: float) -> list[Backlog]:
-    """The URLs that no worker has and no worker may have now, by reason; the largest number first."""
-    return grouped((host, host.backlog, why) for host in hosts if host.backlog and (why := reason(host, now_mono)))
+def backlog_of(hosts: Iterable[Host], now_mono: float) -> list[Backlog]:
+    """URLs that no worker has and that may not be fetched now, by reason; the largest number first."""
+    return by_reason((host, host.backlog, why) for host in hosts if host.backlog and (why := reason(host, now_mono)))
 
 
 def described(found: Sequence[Backlog]) -> list[str]:
-    """A line for each of the commonest reasons: "5,233 URLs of 1 host blocked by the operator …"."""
+    """The commonest reasons as text, one each: "5,233 URLs of a.test blocked by the operator …"."""
     shown = len(found) if len(found) <= _SHOWN + 1 else _SHOWN  # a line saying "1 more" would take the place of the one
     lines = [str(one) for one in found[:shown]]
     if rest := found[shown:]:
@@ -66,8 +66,8 @@ def described(found: Sequence[Backlog]) -> list[str]:
     return lines
 
 
-def unreadable(host: Host) -> str:
-    """What is known of a robots.txt that could not be read: "robots.txt cannot be read (dns_not_found)"."""
+def robots_problem(host: Host) -> str:
+    """Why the robots.txt of a host cannot be read: "robots.txt cannot be read (dns_not_found)"."""
     robots, backing_off_after = host.robots, host.politeness.reason if host.politeness.failures else None
     error = (robots and robots.error) or backing_off_after
     return unreadable_robots(None if robots is None else robots.status_code, error)

@@ -82,7 +82,7 @@ def page() -> str:
         rates=Rates(loop_lag_s=0.25),
         counts=counts,
         urls={"queued": 7},
-        kept=0,
+        held_back=0,
         hosts={"ready": 3, "total": 3, "with_work": 1},
         connections=stats,
         in_flight=[InFlight("https://a.test/", "page", 1, "body", 0.1)],

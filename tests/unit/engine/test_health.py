@@ -22,7 +22,7 @@ async def watched(engine: Harness, seen: list[str]) -> AsyncIterator[Health]:
     async def look() -> None:
         while True:
             await elapse(10.0)
-            health.look()
+            health.check()
             if stall := health.stall():
                 seen.append(stall)
 

@@ -105,7 +105,7 @@ def test_all_views_of_one_instant_agree() -> None:
 
         queued = told["urls"]["queued"]
         assert queued == progress["queued"] == metrics['crawler_frontier_urls{state="queued"}'] > 100
-        assert f"{queued - 5:,} due · 0 later · 1 in flight · 5 kept by a limit or a block" in shown
+        assert f"{queued - 5:,} due · 0 later · 1 in flight · 5 held back by a limit or a block" in shown
         assert f"{queued:,} queued" in screen
         assert f"{queued:,} queued" in status.as_line()
 
@@ -159,8 +159,10 @@ def test_the_state_follows_the_crawl() -> None:
         await elapse(2.0)
         assert now() == ("idle", "empty")
         status = monitor.status()
-        assert status.sentence.startswith(f"nothing to do: {status.kept} URLs of {ROOT[:-1]} blocked by the operator")
-        assert status.kept == status.urls["queued"]
+        assert status.sentence.startswith(
+            f"nothing to do: {status.held_back} URLs of {ROOT[:-1]} blocked by the operator"
+        )
+        assert status.held_back == status.urls["queued"]
         assert status.hosts == {"new": 0, "ready": 0, "backoff": 0, "held": 0, "blocked": 1, "total": 1, "with_work": 0}
         engine.books.blocks.remove("a.test")
         engine.scheduler.blocks_changed()
