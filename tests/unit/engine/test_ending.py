@@ -44,9 +44,9 @@ def end_of(stopped_by: StoppedBy, totals: Totals, *hosts: Host, is_settled: bool
 @pytest.mark.parametrize(
     ("fields", "reason", "code"),
     [
-        ({"is_blocked": True, "turn": RESTING}, LeftReason.BLOCKED, Exit.OK),
+        ({"is_blocked": True, "politeness": RESTING}, LeftReason.BLOCKED, Exit.OK),
         ({"robots": RobotsRecord("unreachable", 503, None, 0.0, 60.0)}, LeftReason.ROBOTS, Exit.WAITING),
-        ({"turn": RESTING}, LeftReason.BACKOFF, Exit.WAITING),
+        ({"politeness": RESTING}, LeftReason.BACKOFF, Exit.WAITING),
         ({"limit_reached": True}, LeftReason.LIMIT, Exit.OK),
     ],
 )
