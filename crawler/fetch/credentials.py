@@ -79,8 +79,8 @@ class OriginCredentials:
         replaced = {name.lower() for name, _ in own}
         sent = [field for field in fields if field[0].lower() not in replaced] if replaced else list(fields)
         if self._proxy is not None and origin.scheme == "http":
-            target = self._proxy.absolute(origin, target)
-            own += self._proxy.plain_fields()
+            target = f"{origin}{target}"  # absolute-form: RFC 9112 §3.2.2
+            own += self._proxy.authorization
         return target, sent + own
 
     def received(self, origin: Origin, task: Task, result: FetchResult) -> FetchResult:

@@ -1,14 +1,12 @@
-"""In which order the addresses of a host are tried: the family that won last time first, those that were dead last.
+"""Which addresses may be dialled: global unicast ones, and the networks that the operator allows.
 
-It connects to nothing and checks no address (`dial`). Invariant: every address stays in the order; one that was dead is
-only tried behind the others, so it is found again once it answers, or once nothing else does.
+Invariant: an IPv6 address that leads to an IPv4 address (NAT64, 6to4, Teredo, IPv4-compatible) is refused if that
+IPv4 address is.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, TypeVar
-
-from crawler.core.clock import Clock
+from typing import Final
 
 _V4_REFUSED: Final = tuple(
     (IPv4Network(network), what)
@@ -60,13 +58,13 @@ Address = IPv4Address | IPv6Address
 
 
 class AddressDenied(Exception):
-    """An address that may not be dialled; the message says why."""
+    """The address may not be dialled; the message says why."""
 
 
 def embedded(address: IPv6Address) -> tuple[str, tuple[IPv4Address, ...]] | None:
-    """The IPv4 addresses that a packet to this IPv6 address would, or could, end up at, and the name of the form.
+    """The kind of an IPv6 address that carries IPv4 addresses, and those addresses; None if it carries none.
 
-    None if it carries none. IPv4-mapped addresses are not here: the kernel itself dials those over IPv4.
+    IPv4-mapped addresses are not among them: the kernel itself dials those over IPv4.
     """
     value = int(address)
     if address in _NAT64:
@@ -81,10 +79,10 @@ def embedded(address: IPv6Address) -> tuple[str, tuple[IPv4Address, ...]] | None
 
 
 class AddressPolicy:
-    """`allow` lists networks ("127.0.0.0/8", "fd00::/8") that may be dialled although they are special.
+    """Decides which addresses may be dialled. `allow` lists special networks that may be ("127.0.0.0/8", "fd00::/8").
 
-    An exception covers exactly its own addresses and their IPv4-mapped spelling, which is the same packet; it does not
-    open the NAT64, 6to4 or Teredo address that leads there through someone else's gateway. Raises ValueError for what
+    An allowed network covers its own addresses and their IPv4-mapped form, which is the same packet. It does not cover
+    the NAT64, 6to4 or Teredo addresses that lead there through somebody else's gateway. Raises ValueError for text that
     is no network.
     """
 
@@ -109,7 +107,7 @@ class AddressPolicy:
 
 
 def _refusal(ip: Address) -> str | None:
-    """Why an address is not to be dialled, None if it is ordinary."""
+    """Why an address may not be dialled; None if it may."""
     if isinstance(ip, IPv4Address):
         for network4, what in _V4_REFUSED:
             if ip in network4:
@@ -127,56 +125,3 @@ def _refusal(ip: Address) -> str | None:
         if ip in network6:
             return what
     return None if ip in _GLOBAL_UNICAST else "not global unicast (RFC 4291 §2.4)"
-
-
-MAX_ADDRESSES: Final = 6  # tried for one connection; more is a name's way of making us knock everywhere
-DEAD_S: Final = 600.0  # for how long an address that did not answer is tried last
-_REMEMBERED: Final = 16_384  # hosts, and dead addresses
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
-
-
-class AddressOrder:
-    """Remembers, per host, which address family works, and per address and port, that nothing answered there."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._v6_won: dict[str, bool] = {}
-        self._dead_until: dict[tuple[str, int], float] = {}  # monotonic
-
-    def of(self, host: str, port: int, addresses: Sequence[str]) -> list[str]:
-        """The addresses to try, in order, at most MAX_ADDRESSES."""
-        mixed = interleave(addresses, v6_first=self._v6_won.get(host))
-        if self._dead_until:
-            now = self._clock.mono()
-            mixed.sort(key=lambda address: self._dead_until.get((address, port), 0.0) > now)
-        return mixed[:MAX_ADDRESSES]
-
-    def raced(self, host: str, port: int, addresses: Sequence[str], winner: str, dead: Iterable[str]) -> None:
-        """`winner` connected; `dead` failed, or had not connected although they were tried before it."""
-        self._dead_until.pop((winner, port), None)
-        until = self._clock.mono() + DEAD_S
-        for address in dead:
-            _remember(self._dead_until, (address, port), until)
-        if len({":" in address for address in addresses}) == 2:
-            _remember(self._v6_won, host, ":" in winner)
-
-
-def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    known.pop(key, None)
-    while len(known) >= _REMEMBERED:
-        del known[next(iter(known))]
-    known[key] = value
-
-
-def interleave(addresses: Sequence[str], *, v6_first: bool | None) -> list[str]:
-    """Alternate between the families (RFC 8305 §4), keeping each one's order. `v6_first` None: as the first one is."""
-    v6 = [a for a in addresses if ":" in a]
-    v4 = [a for a in addresses if ":" not in a]
-    if v6_first is None:
-        v6_first = ":" in addresses[0]
-    first, second = (v6, v4) if v6_first else (v4, v6)
-    shared = min(len(first), len(second))
-    mixed = [a for pair in zip(first, second, strict=False) for a in pair]
-    return mixed + first[shared:] + second[shared:]

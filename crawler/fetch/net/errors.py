@@ -1,7 +1,7 @@
-"""What can go wrong between a name and the last byte of an answer, as exceptions that carry the log's word.
+"""Errors between a host name and the last byte of a response.
 
-These never leave `fetch`: the fetcher turns each into a value. Each says at which step it happened and, in words for a
-person, why. What is a bug of ours is not here: it propagates as whatever Python raised.
+Invariant: the fetcher turns each of them into a result; none leaves `crawler.fetch`. A bug of ours is not among them:
+it propagates as the exception that Python raised.
 """
 
 import errno
@@ -14,8 +14,8 @@ from crawler.core.enums import ErrorType, Stage
 from crawler.core.models import Timings
 
 
-class ResolveError(Exception):
-    """A name gave no addresses. `error_type` is one of the dns_* words."""
+class FetchError(Exception):
+    """Base of the errors below. `error_type` goes to the log, `detail` says why for a person."""
 
     def __init__(self, error_type: ErrorType, detail: str) -> None:
         super().__init__(detail)
@@ -23,8 +23,20 @@ class ResolveError(Exception):
         self.detail = detail
 
 
-class DialError(Exception):
-    """No connection came about. `peer` is the address that was tried last, if any was."""
+class ResolveError(FetchError):
+    """The name has no addresses. `error_type` is a dns_* type."""
+
+
+class ProxyError(FetchError):
+    """The proxy opened no tunnel. `error_type` is a proxy_* type."""
+
+
+class ExchangeError(FetchError):
+    """An open connection gave no whole response. The response reader has what came of it."""
+
+
+class DialError(FetchError):
+    """No connection could be opened. `peer` is the address that was tried last, if any was."""
 
     def __init__(
         self,
@@ -35,21 +47,10 @@ class DialError(Exception):
         timings: Timings = Timings(),  # noqa: B008 - frozen
         peer: tuple[str, int] | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(error_type, detail)
         self.stage = stage
-        self.error_type = error_type
-        self.detail = detail
         self.timings = timings
         self.peer = peer
-
-
-class ExchangeError(Exception):
-    """An open connection gave no whole answer. How much came is known to the response reader."""
-
-    def __init__(self, error_type: ErrorType, detail: str) -> None:
-        super().__init__(detail)
-        self.error_type = error_type
-        self.detail = detail
 
 
 _SSL_MARKS: Final = re.compile(r"^\[[^]]*\] |\.? ?\(_ssl\.c:\d+\)$")
@@ -68,7 +69,7 @@ _CONNECT_ERRORS: Final = {
 
 
 def connect_error(error: OSError) -> ErrorType:
-    """The word for an error of socket(2), bind(2) or connect(2)."""
+    """The error type for an error of socket(2), bind(2) or connect(2)."""
     return _CONNECT_ERRORS.get(error.errno or 0, ErrorType.CONNECT_FAILED)
 
 

@@ -10,9 +10,10 @@ import pytest
 from crawler.core.enums import ErrorType, Stage, TaskKind
 from crawler.core.models import Failed, Fetched, Origin, Task
 from crawler.core.url import parse
-from crawler.fetch.net.address import DEAD_S, AddressOrder, AddressPolicy, interleave
+from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.net.dial import NetworkDialer
 from crawler.fetch.net.errors import DialError, ResolveError
+from crawler.fetch.net.happy_eyeballs import DEAD_S, HappyEyeballs, interleave
 from crawler.fetch.net.resolver import AresLookup, CachingResolver, Found
 from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
@@ -255,13 +256,13 @@ async def test_a_race_lost_for_want_of_descriptors_says_nothing_of_an_address():
 
 def test_dead_addresses_leave_room_for_those_that_may_live():
     """Of many, those known dead are not among the few that are tried; what is remembered is bounded."""
-    order = AddressOrder(SkewedClock())
+    order = HappyEyeballs(SkewedClock())
     many = [f"198.41.0.{n}" for n in range(8)]
-    order.raced("a.test", 80, many, many[7], many[:6])
-    assert order.of("a.test", 80, many) == [many[6], many[7], *many[:4]]
-    assert order.of("a.test", 443, many) == many[:6]
+    order.finished("a.test", 80, many, many[7], many[:6])
+    assert order.order("a.test", 80, many) == [many[6], many[7], *many[:4]]
+    assert order.order("a.test", 443, many) == many[:6]
     for n in range(20_000):
-        order.raced("a.test", n, many, many[7], many[:1])
+        order.finished("a.test", n, many, many[7], many[:1])
     assert len(order._dead_until) == 16_384
 
 
