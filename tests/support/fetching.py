@@ -15,7 +15,7 @@ from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.net.dial import Dialer, NetworkDialer
 from crawler.fetch.net.errors import ResolveError
 from crawler.fetch.net.proxy import Proxy
-from crawler.fetch.net.resolver import CachingResolver, Found, Lookup
+from crawler.fetch.net.resolver import CachingResolver, DnsAnswer, Lookup
 from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, ProxyOptions, Secrets, TlsOptions
 from crawler.fetch.pool import Pool
@@ -50,7 +50,7 @@ class SkewedClock:
 class ScriptedLookup:
     """DNS that answers from a dictionary, at once, or when the test calls `answer`. `asked` are the names, in order."""
 
-    def __init__(self, answers: dict[str, Found | ResolveError] | None = None) -> None:
+    def __init__(self, answers: dict[str, DnsAnswer | ResolveError] | None = None) -> None:
         self.answers = answers or {}
         self.asked: list[str] = []
         self.waiting: dict[str, list] = {}
@@ -63,7 +63,7 @@ class ScriptedLookup:
         else:
             self.waiting.setdefault(host, []).append(deliver)
 
-    def answer(self, host: str, result: Found | ResolveError) -> None:
+    def answer(self, host: str, result: DnsAnswer | ResolveError) -> None:
         for deliver in self.waiting.pop(host):
             deliver(result)
 

@@ -1,8 +1,9 @@
-"""DNS through c-ares: A and AAAA asked for at once, and neither waits for ever for the other.
+"""From host names to addresses: a table and a cache, and behind them DNS by c-ares.
 
-It caches nothing (`resolve`). c-ares reads the hosts file and answers `localhost` itself, as RFC 6761 §6.3 wants, and
-sorts by RFC 6724; of several nameservers it asks the next when one fails or does not answer, and remembers which did.
-Invariant: `deliver` is called at most once for each `start`.
+c-ares reads the hosts file and answers `localhost` itself, as RFC 6761 §6.3 wants. It sorts addresses by RFC 6724. Of
+several name servers it asks the next one when one fails or does not answer, and remembers which did.
+
+Invariant: a lookup calls `deliver` at most once.
 """
 
 import asyncio
@@ -21,38 +22,58 @@ from crawler.core.url import is_ipv4
 from crawler.fetch.net.errors import ResolveError
 from crawler.fetch.options import NetworkOptions
 
+# Some name servers answer queries for A and drop those for AAAA, or the other way round, and a query for both waits
+# seconds for the missing one. After this time each is queried on its own (RFC 8305 §3, "Resolution Delay").
+SPLIT_AFTER_S: Final = 0.25
+# c-ares waits for a name server five times as long as it usually takes, at least 250 ms, and twice that for each
+# further try. With two tries, a server that answers from its cache in a millisecond would have 0.7 s for a name that is
+# not in its cache. With five tries network.dns_timeout decides, and the next server is still asked within 350 ms.
+_TRIES: Final = 5
+_FIRST_TRY: Final = 1 / 15  # of network.dns_timeout, for a server of which nothing is known yet
+_ACCEPT_PARTIAL_AT: Final = 0.9  # of network.dns_timeout: AAAA alone is better than nothing
+# A host name in a URL is complete. With the search list of resolv.conf, a name that does not exist would be looked up
+# below this machine's own domain, and other pages would be taken for its own. EDNS is the default of c-ares.
+_FLAGS: Final = pycares.ARES_FLAG_EDNS | pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_NOALIASES
+
+_V4: Final = socket.AF_INET
+_V6: Final = socket.AF_INET6
+_FAMILIES: Final = {"any": socket.AF_UNSPEC, "ipv4": _V4, "ipv6": _V6}
+
 
 class Resolver(Protocol):
-    """What a dialer needs of a resolver."""
+    """Resolves host names, for the dialer."""
 
     async def resolve(self, host: str) -> tuple[str, ...]:
-        """The addresses of a host as URLs spell it, never none, best first. Raises ResolveError."""
+        """The addresses of a host as URLs spell it, at least one, best first. Raises ResolveError."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Addresses and for how many seconds they may be believed."""
+class DnsAnswer:
+    """The addresses of a name, and for how many seconds they are valid."""
 
     addresses: tuple[str, ...]
     ttl_s: float
 
 
-class Lookup(Protocol):
-    """One DNS query. `deliver` is called at most once, on the event loop, with what came of it."""
+DnsResult = DnsAnswer | ResolveError
 
-    def start(self, host: str, deliver: Callable[[Found | ResolveError], None]) -> None: ...
+
+class Lookup(Protocol):
+    """Looks names up without a cache. `deliver` is called at most once, on the event loop, with the result."""
+
+    def start(self, host: str, deliver: Callable[[DnsResult], None]) -> None: ...
 
     async def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class _CachedLookup:
-    result: Found | ResolveError
+    result: DnsResult
     expires_mono: float
 
 
 class CachingResolver:
-    """Resolves through a table and a cache; misses go to `lookup`. Belongs to one event loop."""
+    """Resolves names from network.resolve and a cache; others go to `lookup`. Belongs to one event loop."""
 
     def __init__(self, lookup: Lookup, options: NetworkOptions, clock: Clock) -> None:
         self._lookup = lookup
@@ -60,11 +81,11 @@ class CachingResolver:
         self._clock = clock
         self._table = {name.lower().rstrip("."): addresses for name, addresses in options.resolve}
         self._cache: dict[str, _CachedLookup] = {}
-        self._flights: dict[str, asyncio.Future[Found | ResolveError]] = {}
+        self._lookups: dict[str, asyncio.Future[DnsResult]] = {}
 
     @property
     def cached(self) -> int:
-        """Names whose answer is remembered."""
+        """The number of names in the cache."""
         return len(self._cache)
 
     @property
@@ -75,24 +96,24 @@ class CachingResolver:
         """The addresses of a host, best first. Raises ResolveError: not found, failed or timed out."""
         configured = self.configured(host)
         if configured is not None:
-            return self._of_family(host, configured)
+            return self._in_family(host, configured)
         name = host.rstrip(".")
         entry = self._cache.get(name)
         if entry is not None and entry.expires_mono > self._clock.mono():
             result = entry.result
         else:
-            flight = self._flights.get(name)
-            if flight is None:
-                flight = self._start(name)
-            result = await asyncio.shield(flight)
+            future = self._lookups.get(name)
+            if future is None:
+                future = self._start(name)
+            result = await asyncio.shield(future)
         if isinstance(result, ResolveError):
-            raise ResolveError(
-                result.error_type, result.detail
-            )  # a fresh one: tracebacks must not pile up on one object
-        return self._of_family(host, result.addresses)
+            raise ResolveError(result.error_type, result.detail)  # a new one: a cached one would collect tracebacks
+        return self._in_family(host, result.addresses)
 
     def configured(self, host: str) -> tuple[str, ...] | None:
-        """What needs no DNS: a literal, or network.resolve (exact name first, then the longest suffix); else None."""
+        """The addresses of a host that needs no DNS: an address, or a name in network.resolve (exact name first, then
+        the longest suffix); else None.
+        """
         if host.startswith("["):
             return (host[1:-1],)
         name = host.rstrip(".")
@@ -109,45 +130,45 @@ class CachingResolver:
         return (name,) if is_ipv4(name) else None
 
     async def close(self) -> None:
-        """Drop the cache and end what is under way; those who wait get dns_failure."""
-        for name in list(self._flights):
-            self._land(name, ResolveError(ErrorType.DNS_FAILURE, "the resolver was closed"))
+        """Drop the cache and end the lookups under way with dns_failure."""
+        for name in list(self._lookups):
+            self._finish(name, ResolveError(ErrorType.DNS_FAILURE, "the resolver was closed"))
         self._cache.clear()
         await self._lookup.close()
 
-    def _start(self, name: str) -> asyncio.Future[Found | ResolveError]:
+    def _start(self, name: str) -> asyncio.Future[DnsResult]:
         loop = asyncio.get_running_loop()
-        flight: asyncio.Future[Found | ResolveError] = loop.create_future()
-        self._flights[name] = flight
+        future: asyncio.Future[DnsResult] = loop.create_future()
+        self._lookups[name] = future
         timeout_s = self._options.dns_timeout_s
         late = ResolveError(ErrorType.DNS_TIMEOUT, f"no answer for {name} within {timeout_s:g} s")
-        timer = loop.call_later(timeout_s, self._land_if, name, flight, late)
-        flight.add_done_callback(lambda _: timer.cancel())
-        self._lookup.start(name, lambda result: self._land_if(name, flight, result))
-        return flight
+        timer = loop.call_later(timeout_s, self._deliver, name, future, late)
+        future.add_done_callback(lambda _: timer.cancel())
+        self._lookup.start(name, lambda result: self._deliver(name, future, result))
+        return future
 
-    def _land_if(self, name: str, flight: asyncio.Future[Found | ResolveError], result: Found | ResolveError) -> None:
-        if self._flights.get(name) is flight:  # else it has landed before, by the timer or the close
-            self._land(name, result)
+    def _deliver(self, name: str, future: asyncio.Future[DnsResult], result: DnsResult) -> None:
+        if self._lookups.get(name) is future:  # else it ended before, by the timer or by `close`
+            self._finish(name, result)
 
-    def _land(self, name: str, result: Found | ResolveError) -> None:
+    def _finish(self, name: str, result: DnsResult) -> None:
         options = self._options
-        if isinstance(result, Found):
+        if isinstance(result, DnsAnswer):
             ttl_s = min(max(result.ttl_s, options.dns_min_ttl_s), options.dns_max_ttl_s)
         elif result.error_type is ErrorType.DNS_NOT_FOUND:
             ttl_s = options.dns_negative_ttl_s
         else:
             ttl_s = options.dns_failure_ttl_s
         cache = self._cache
-        cache.pop(name, None)  # a refreshed name goes to the young end
+        cache.pop(name, None)  # the name becomes the youngest
         while len(cache) >= options.dns_cache_size:
             del cache[next(iter(cache))]
         cache[name] = _CachedLookup(result, self._clock.mono() + ttl_s)
-        flight = self._flights.pop(name)
-        if not flight.done():
-            flight.set_result(result)
+        future = self._lookups.pop(name)
+        if not future.done():
+            future.set_result(result)
 
-    def _of_family(self, host: str, addresses: tuple[str, ...]) -> tuple[str, ...]:
+    def _in_family(self, host: str, addresses: tuple[str, ...]) -> tuple[str, ...]:
         family = self._options.address_family
         if family == "any":
             kept = addresses
@@ -158,90 +179,71 @@ class CachingResolver:
         return kept
 
 
-# Some nameservers answer for A and drop AAAA, or the other way round, and a lookup of both waits seconds for the silent
-# one: after this long each is asked for on its own (RFC 8305 §3, "Resolution Delay").
-SPLIT_AFTER_S: Final = 0.25
-# c-ares waits for a nameserver five times as long as it usually takes, at least 250 ms, and twice that for each further
-# try: a server that answers from its cache in a millisecond would have 0.7 s for a name it has to find out, with two
-# tries. With five, network.dns_timeout decides, and the next server still has its turn in a third of a second.
-_TRIES: Final = 5
-_FIRST_TRY: Final = 1 / 15  # of network.dns_timeout, for a server of which nothing is known yet
-_MAKE_DO_AT: Final = 0.9  # of network.dns_timeout: AAAA alone is better than nothing
-# A name in a URL is a whole name: with the search list of resolv.conf, one that does not exist would be looked for
-# below this machine's own domain, and somebody else's pages taken for its own. EDNS is c-ares' default.
-_FLAGS: Final = pycares.ARES_FLAG_EDNS | pycares.ARES_FLAG_NOSEARCH | pycares.ARES_FLAG_NOALIASES
-
-_V4: Final = socket.AF_INET
-_V6: Final = socket.AF_INET6
-_FAMILIES: Final = {"any": socket.AF_UNSPEC, "ipv4": _V4, "ipv6": _V6}
-
-Result = Found | ResolveError
-
-
 class AresLookup:
-    """`Lookup` by aiodns.
+    """Looks names up with aiodns, for A and AAAA at once. Build it inside the running event loop.
 
-    `nameservers` as "9.9.9.9", "9.9.9.9:5353" or "[2620:fe::fe]:53"; empty: the system's. Build it inside the running
-    event loop.
+    `nameservers` are "9.9.9.9", "9.9.9.9:5353" or "[2620:fe::fe]:53"; empty: the system's.
     """
 
     def __init__(self, nameservers: Sequence[str] = (), *, family: str = "any", timeout_s: float = 5.0) -> None:
         self._family = _FAMILIES[family]
         self._timeout_s = timeout_s
-        # a failure is no reason to ask the same server again at once, where there is no other
+        # With only one server, a failure is no reason to ask it again at once.
         flags = _FLAGS | (pycares.ARES_FLAG_NOCHECKRESP if len(nameservers) == 1 else 0)
         self._dns = aiodns.DNSResolver(
             nameservers=list(nameservers) or None, timeout=timeout_s * _FIRST_TRY, tries=_TRIES, flags=flags
         )
-        self._open: set[_Question] = set()
+        self._queries: set[_NameQuery] = set()
 
-    def start(self, host: str, deliver: Callable[[Result], None]) -> None:
-        def ended(result: Result) -> None:
-            self._open.discard(question)
+    def start(self, host: str, deliver: Callable[[DnsResult], None]) -> None:
+        def ended(result: DnsResult) -> None:
+            self._queries.discard(query)
             deliver(result)
 
-        question = _Question(host, self._dns, self._family, ended)
-        self._open.add(question)
-        question.ask(self._family)
+        query = _NameQuery(host, self._dns, self._family, ended)
+        self._queries.add(query)
+        query.send(self._family)
         if self._family == socket.AF_UNSPEC:
-            question.split_later(self._timeout_s)
+            query.split_later(self._timeout_s)
 
     async def close(self) -> None:
-        """Drop every question; their answers are delivered to nobody."""
-        for question in self._open:
-            question.drop()
-        self._open.clear()
+        """Stop every query; nothing more is delivered."""
+        for query in self._queries:
+            query.stop()
+        self._queries.clear()
         await self._dns.close()
 
 
-class _Question:
-    """One name, and the answers so far: to the question for everything, and after a while to those for each family."""
+class _NameQuery:
+    """The queries for one name, and their answers by address family: first one query for all families, and after
+    SPLIT_AFTER_S one for each.
+    """
 
-    def __init__(self, host: str, dns: aiodns.DNSResolver, main: int, deliver: Callable[[Result], None]) -> None:
+    def __init__(self, host: str, dns: aiodns.DNSResolver, family: int, deliver: Callable[[DnsResult], None]) -> None:
         self._host = host
         self._dns = dns
-        self._main = main
+        self._family = family
         self._deliver = deliver
-        self._answers: dict[int, Result] = {}
+        self._answers: dict[int, DnsResult] = {}
         self._timers: list[asyncio.TimerHandle] = []
         self._is_over = False
 
-    def ask(self, family: int) -> None:
+    def send(self, family: int) -> None:
         future = self._dns.getaddrinfo(self._host, family=socket.AddressFamily(family), type=socket.SOCK_STREAM)
-        future.add_done_callback(lambda done: self._came(family, done))
+        future.add_done_callback(lambda done: self._received(family, done))
 
     def split_later(self, timeout_s: float) -> None:
         loop = asyncio.get_running_loop()
         self._timers = [
             loop.call_later(SPLIT_AFTER_S, self._split),
-            loop.call_later(timeout_s * _MAKE_DO_AT, self._make_do),
+            loop.call_later(timeout_s * _ACCEPT_PARTIAL_AT, self._accept_partial),
         ]
 
     def _split(self) -> None:
         for family in (_V4, _V6):
-            self.ask(family)
+            self.send(family)
 
-    def _came(self, family: int, done: asyncio.Future[Any]) -> None:
+    def _received(self, family: int, done: asyncio.Future[Any]) -> None:
         if done.cancelled():
             return
         error = done.exception()
@@ -249,53 +251,51 @@ class _Question:
         self._answers[family] = answer
         if self._is_over:
             return
-        singly = self._singly()
-        if family == self._main:
-            self._end(answer if isinstance(answer, Found) or singly is None else singly)
-        elif singly is not None and _V4 in self._answers:
-            self._end(singly)
-        # AAAA alone is not enough yet: many machines that are told of IPv6 addresses have no way there
+        combined = self._combined()
+        if family == self._family:
+            self._end(answer if isinstance(answer, DnsAnswer) or combined is None else combined)
+        elif combined is not None and _V4 in self._answers:
+            self._end(combined)
+        # AAAA alone is not enough yet: many machines have no route to the IPv6 addresses that they resolve
 
-    def _make_do(self) -> None:
-        singly = self._singly()
-        if singly is not None:
-            self._end(singly)
-        # else whoever asked has a timeout of its own
+    def _accept_partial(self) -> None:
+        combined = self._combined()
+        if combined is not None:
+            self._end(combined)
+        # else the resolver has a timeout of its own
 
-    def _singly(self) -> Found | None:
-        """What the questions for one family have found."""
-        found = [answer for family in (_V4, _V6) if isinstance(answer := self._answers.get(family), Found)]
-        if not found or self._main != socket.AF_UNSPEC:
+    def _combined(self) -> DnsAnswer | None:
+        """The answers of the queries for one family, joined; None if there is none."""
+        found = [answer for family in (_V4, _V6) if isinstance(answer := self._answers.get(family), DnsAnswer)]
+        if not found or self._family != socket.AF_UNSPEC:
             return None
         addresses = tuple(address for answer in found for address in answer.addresses)
-        return Found(addresses, min(answer.ttl_s for answer in found))
+        return DnsAnswer(addresses, min(answer.ttl_s for answer in found))
 
-    def _end(self, result: Result) -> None:
-        self.drop()
+    def _end(self, result: DnsResult) -> None:
+        self.stop()
         self._deliver(result)
 
-    def drop(self) -> None:
+    def stop(self) -> None:
         """Deliver nothing from now on."""
         self._is_over = True
         for timer in self._timers:
             timer.cancel()
 
 
-def _found(host: str, answer: Any) -> Result:
-    """Read a pycares AddrInfoResult. The TTL is the smallest of the chain; entries of the hosts file have 0."""
+def _found(host: str, answer: Any) -> DnsResult:
+    """Convert a pycares AddrInfoResult. The TTL is the smallest of the chain; entries of the hosts file have 0."""
     addresses = tuple(dict.fromkeys(node.addr[0].decode("ascii") for node in answer.nodes))
     if not addresses:
         return ResolveError(ErrorType.DNS_NOT_FOUND, f"{host} has no address records")
     ttl_s = min(record.ttl for record in (*answer.nodes, *answer.cnames))
-    return Found(addresses, float(ttl_s))
+    return DnsAnswer(addresses, float(ttl_s))
 
 
 def _failure(host: str, error: BaseException) -> ResolveError:
     if not isinstance(error, aiodns.error.DNSError):
         raise error
-    code = error.args[0]
+    code, detail = error.args[0], f"{host}: {error.args[1]}"
     if code in (ARES_ENOTFOUND, ARES_ENODATA, ARES_ENONAME):
-        return ResolveError(ErrorType.DNS_NOT_FOUND, f"{host}: {error.args[1]}")
-    if code == ARES_ETIMEOUT:
-        return ResolveError(ErrorType.DNS_TIMEOUT, f"{host}: {error.args[1]}")
-    return ResolveError(ErrorType.DNS_FAILURE, f"{host}: {error.args[1]}")
+        return ResolveError(ErrorType.DNS_NOT_FOUND, detail)
+    return ResolveError(ErrorType.DNS_TIMEOUT if code == ARES_ETIMEOUT else ErrorType.DNS_FAILURE, detail)

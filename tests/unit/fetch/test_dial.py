@@ -14,7 +14,7 @@ from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.net.dial import NetworkDialer
 from crawler.fetch.net.errors import DialError, ResolveError
 from crawler.fetch.net.happy_eyeballs import DEAD_S, HappyEyeballs, interleave
-from crawler.fetch.net.resolver import AresLookup, CachingResolver, Found
+from crawler.fetch.net.resolver import AresLookup, CachingResolver, DnsAnswer
 from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
 from tests.support.fetching import ScriptedLookup, SkewedClock, client
@@ -192,7 +192,7 @@ async def dialled(d, origin=ORIGIN):
 async def test_of_several_answers_only_the_allowed_are_dialled():
     """One private answer among public ones is left out, not the whole name."""
     connect = sockets(**{V4: "ok"})
-    info = await dialled(dialer(ScriptedLookup({"a.test": Found(("10.0.0.1", V4, "::1"), 60)}), connect=connect))
+    info = await dialled(dialer(ScriptedLookup({"a.test": DnsAnswer(("10.0.0.1", V4, "::1"), 60)}), connect=connect))
     assert info.peer_address == V4
     assert connect.tried == [V4]
     connect.close()
@@ -201,7 +201,7 @@ async def test_of_several_answers_only_the_allowed_are_dialled():
 async def test_ipv4_follows_250_ms_behind_a_black_hole():
     """IPv6 that answers nothing costs a quarter of a second once; then the host's IPv4 goes first."""
     connect = sockets(**{V6: "hang", V4: "ok"})
-    d = dialer(ScriptedLookup({"a.test": Found((V6, V4), 60)}), connect=connect)
+    d = dialer(ScriptedLookup({"a.test": DnsAnswer((V6, V4), 60)}), connect=connect)
     first = await dialled(d)
     assert first.peer_address == V4
     assert 0.24 < first.timings.connect_s < 2
@@ -218,7 +218,7 @@ async def test_a_dead_address_is_paid_for_once():
     """
     clock = SkewedClock()
     connect = sockets(**{V4: "hang", V4B: "ok"})
-    d = dialer(ScriptedLookup({"a.test": Found((V4, V4B), 86_400)}), connect=connect, clock=clock)
+    d = dialer(ScriptedLookup({"a.test": DnsAnswer((V4, V4B), 86_400)}), connect=connect, clock=clock)
     assert (await dialled(d)).peer_address == V4B
     assert (await dialled(d)).timings.connect_s < 0.5
     assert connect.tried == [V4, V4B, V4B]
@@ -232,7 +232,7 @@ async def test_a_dead_address_is_paid_for_once():
 async def test_a_refusing_address_is_remembered_and_found_again_when_nothing_else_answers():
     """It is tried last, not never; and it is dead at this port only."""
     connect = sockets(**{V4: OSError(errno.ECONNREFUSED, "refused"), V4B: "ok"})
-    d = dialer(ScriptedLookup({"a.test": Found((V4, V4B), 86_400)}), connect=connect)
+    d = dialer(ScriptedLookup({"a.test": DnsAnswer((V4, V4B), 86_400)}), connect=connect)
     for _ in range(2):
         await dialled(d)
     assert connect.tried == [V4, V4B, V4B]
@@ -247,7 +247,7 @@ async def test_a_refusing_address_is_remembered_and_found_again_when_nothing_els
 async def test_a_race_lost_for_want_of_descriptors_says_nothing_of_an_address():
     """Nor does an attempt that began after the winner's."""
     connect = sockets(**{V4: OSError(errno.EMFILE, "too many"), V4B: "ok"})
-    d = dialer(ScriptedLookup({"a.test": Found((V4, V4B), 86_400)}), connect=connect)
+    d = dialer(ScriptedLookup({"a.test": DnsAnswer((V4, V4B), 86_400)}), connect=connect)
     await dialled(d)
     await dialled(d)
     assert connect.tried == [V4, V4B] * 2
@@ -269,7 +269,7 @@ def test_dead_addresses_leave_room_for_those_that_may_live():
 async def test_a_refusal_does_not_wait_for_the_head_start():
     """The next address is tried the moment one has failed."""
     connect = sockets(**{V6: OSError(errno.ENETUNREACH, "no route"), V4: "ok"})
-    info = await dialled(dialer(ScriptedLookup({"a.test": Found((V6, V4), 60)}), connect=connect))
+    info = await dialled(dialer(ScriptedLookup({"a.test": DnsAnswer((V6, V4), 60)}), connect=connect))
     assert info.peer_address == V4
     assert info.timings.connect_s < 0.2
     connect.close()
@@ -279,7 +279,7 @@ async def test_the_loser_of_the_race_is_closed():
     """When both families connect in the end, one socket is used and the other closed."""
     gate = asyncio.Event()
     connect = sockets(**{V6: gate, V4: gate})
-    d = dialer(ScriptedLookup({"a.test": Found((V6, V4), 60)}), connect=connect)
+    d = dialer(ScriptedLookup({"a.test": DnsAnswer((V6, V4), 60)}), connect=connect)
     race = asyncio.ensure_future(d.dial(ORIGIN, Silent))
     while len(connect.tried) < 2:
         await asyncio.sleep(0.01)
@@ -312,7 +312,7 @@ async def test_connect_errors_are_told_apart(errors, word):
     """Each errno has its word; of several, the one the host itself gave."""
     connect = sockets(**errors)
     with pytest.raises(DialError) as caught:
-        await dialled(dialer(ScriptedLookup({"a.test": Found(tuple(errors), 60)}), connect=connect))
+        await dialled(dialer(ScriptedLookup({"a.test": DnsAnswer(tuple(errors), 60)}), connect=connect))
     assert (caught.value.stage, caught.value.error_type) == (Stage.CONNECT, word)
 
 
@@ -321,7 +321,9 @@ async def test_silence_is_a_connect_timeout(addresses):
     """However many addresses, connect_timeout bounds them together."""
     connect = sockets(**dict.fromkeys(addresses, "hang"))
     with pytest.raises(DialError) as caught:
-        await dialled(dialer(ScriptedLookup({"a.test": Found(addresses, 60)}), connect=connect, connect_timeout_s=0.05))
+        await dialled(
+            dialer(ScriptedLookup({"a.test": DnsAnswer(addresses, 60)}), connect=connect, connect_timeout_s=0.05)
+        )
     assert caught.value.error_type is ErrorType.CONNECT_TIMEOUT
     assert caught.value.peer == (addresses[0], 80)
     assert caught.value.timings.connect_s > 0.04
@@ -340,7 +342,7 @@ async def test_a_cancelled_dial_closes_what_it_opened(hanging):
     """Cancelled while it races, connects or has just connected: no socket stays open."""
     gate = asyncio.Event()
     connect = sockets(**dict.fromkeys(hanging, gate))
-    d = dialer(ScriptedLookup({"a.test": Found(hanging, 60)}), connect=connect)
+    d = dialer(ScriptedLookup({"a.test": DnsAnswer(hanging, 60)}), connect=connect)
     task = asyncio.ensure_future(dialled(d))
     while len(connect.tried) < len(hanging):
         await asyncio.sleep(0.01)

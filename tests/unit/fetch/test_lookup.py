@@ -199,7 +199,7 @@ async def test_a_name_is_looked_for_where_it_says_and_nowhere_else(monkeypatch):
         assert {name for name, _ in ns.queries} == {"gone.example", "intranet"}
 
 
-async def test_closing_leaves_no_question_behind():
+async def test_closing_leaves_no_query_behind():
     """Whoever waits is told, and no timer asks a closed channel for more."""
     async with nameserver({"a.example": None}) as ns:
         lookup = AresLookup([ns.address])
@@ -207,13 +207,13 @@ async def test_closing_leaves_no_question_behind():
         waiting = asyncio.ensure_future(r.resolve("a.example"))
         while not ns.queries:
             await asyncio.sleep(0.001)
-        timers = [timer for question in lookup._open for timer in question._timers]
+        timers = [timer for query in lookup._queries for timer in query._timers]
         assert len(timers) == 2
         await r.close()
         with pytest.raises(ResolveError):
             await waiting
         assert all(timer.cancelled() for timer in timers)
-        assert not lookup._open
+        assert not lookup._queries
 
 
 async def test_what_is_no_name_is_not_found():

@@ -6,11 +6,11 @@ import pytest
 
 from crawler.core.enums import ErrorType
 from crawler.fetch.net.errors import ResolveError
-from crawler.fetch.net.resolver import CachingResolver, Found
+from crawler.fetch.net.resolver import CachingResolver, DnsAnswer
 from crawler.fetch.options import NetworkOptions
 from tests.support.fetching import FakeClock, ScriptedLookup
 
-A = Found(("192.0.2.1", "2001:db8::1"), 300.0)
+A = DnsAnswer(("192.0.2.1", "2001:db8::1"), 300.0)
 
 
 def resolver(lookup, clock=None, **options):
@@ -69,8 +69,8 @@ async def test_answers_are_kept_for_their_ttl():
 @pytest.mark.parametrize(
     ("result", "kept_s"),
     [
-        (Found(("192.0.2.1",), 0.0), 60.0),
-        (Found(("192.0.2.1",), 1e9), 86_400.0),
+        (DnsAnswer(("192.0.2.1",), 0.0), 60.0),
+        (DnsAnswer(("192.0.2.1",), 1e9), 86_400.0),
         (ResolveError(ErrorType.DNS_NOT_FOUND, "NXDOMAIN"), 600.0),
         (ResolveError(ErrorType.DNS_FAILURE, "SERVFAIL"), 5.0),
         (ResolveError(ErrorType.DNS_TIMEOUT, "timeout"), 5.0),
@@ -83,7 +83,7 @@ async def test_ttls_and_failures_are_bounded(result, kept_s):
     r = resolver(lookup, clock)
 
     async def ask():
-        if isinstance(result, Found):
+        if isinstance(result, DnsAnswer):
             await r.resolve("a.test")
         else:
             with pytest.raises(ResolveError) as caught:
