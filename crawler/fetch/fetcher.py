@@ -21,7 +21,7 @@ from crawler.core.url import target_of
 from crawler.fetch.connection import Connection
 from crawler.fetch.credentials import OriginCredentials
 from crawler.fetch.http1.message import LocalProtocolError, build_request
-from crawler.fetch.http1.wire import ResponseReader, WireLimits
+from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.limits import ByteBudget
 from crawler.fetch.net.errors import DialError, ExchangeError, describe
 from crawler.fetch.options import FetchOptions, IdentityOptions
@@ -76,7 +76,7 @@ class _Attempt:
     """The state of one fetch. `address` is the one whose rate limit was entered; `connection` is lent to this fetch."""
 
     request: bytes
-    limits: WireLimits
+    limits: FetchOptions
     wants: Callable[[Head], bool] | None = None
     connection: Connection | None = None
     address: str | None = None
@@ -113,8 +113,7 @@ class Fetcher:
         self._clock = clock
         self._budget = budget
         self._spool_directory = spool_directory
-        self._limits = WireLimits.from_options(options)
-        self._robots_limits = replace(self._limits, max_body=min(options.max_body, options.max_robots))
+        self._robots_options = replace(options, max_body=min(options.max_body, options.max_robots))
         self._wants = ContentTypes(options.content_types).wants if options.content_types else None
         self._fields = _constant_fields(options, identity)
         build_request("GET", "/", self._fields)
@@ -124,7 +123,7 @@ class Fetcher:
         if not self._permits(origin):
             raise OriginBlocked
         wants = self._wants if task.kind is TaskKind.PAGE else None
-        limits = self._robots_limits if task.kind is TaskKind.ROBOTS else self._limits
+        limits = self._robots_options if task.kind is TaskKind.ROBOTS else self._options
         attempt = _Attempt(self.request_for(origin, task), limits, wants, started_at=self._clock.now())
         result: FetchResult
         try:

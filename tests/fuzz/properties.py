@@ -12,10 +12,10 @@ from typing import Final
 
 from crawler.content.decode import Decoded, decode
 from crawler.core.models import BytesBody
-from crawler.fetch.http1.wire import WireLimits
+from crawler.fetch.options import FetchOptions
 from tests.support.responses import Reading, read, single_bytes, split_at
 
-LIMITS: Final = WireLimits(max_head=2_000, max_fields=40, max_informational=3, max_body=3_000, max_trailers=200)
+LIMITS: Final = FetchOptions(max_head=2_000, max_fields=40, max_informational=3, max_body=3_000, max_trailers=200)
 _ENDS: Final = (None, True, False)
 
 CODINGS: Final = (("gzip",), ("deflate",), ("br",), ("zstd",), ("gzip", "gzip"), ("br, zstd",), ("deflate", "gzip"))

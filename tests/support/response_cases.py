@@ -5,15 +5,15 @@ Kept apart from the tests so that the reader, the oracles and a hostile server c
 
 from dataclasses import dataclass
 
-from crawler.fetch.http1.wire import WireLimits
+from crawler.fetch.options import FetchOptions
 from tests.support.responses import LIMITS
 
 CLEAN, UNCLEAN = True, False
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-SHORT_LINES = WireLimits(max_chunk_line=12)
-SHORT_TRAILERS = WireLimits(max_trailers=20)
-SMALL = WireLimits(max_head=100, max_fields=4, max_informational=2, max_body=10, max_chunk_line=12, max_trailers=20)
+SHORT_LINES = FetchOptions(max_chunk_line=12)
+SHORT_TRAILERS = FetchOptions(max_trailers=20)
+SMALL = FetchOptions(max_head=100, max_fields=4, max_informational=2, max_body=10, max_chunk_line=12, max_trailers=20)
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class Case:
     payload: bytes | None = b""
     eof: bool | None = None
     status: int = 200
-    limits: WireLimits = LIMITS
+    limits: FetchOptions = LIMITS
 
 
-def bad(name: str, data: bytes, payload: bytes | None = None, limits: WireLimits = LIMITS) -> Case:
+def bad(name: str, data: bytes, payload: bytes | None = None, limits: FetchOptions = LIMITS) -> Case:
     """A response refused. `payload` is given where the fault lies behind the head."""
     words = "protocol_error cut:unspecified" if payload is not None else "protocol_error cut:unspecified incomplete"
     return Case(name, data, words, payload, limits=limits)

@@ -5,10 +5,12 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from crawler.core.models import Head
-from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader, WireLimits
+from crawler.fetch.http1.message import RemoteProtocolError
+from crawler.fetch.http1.wire import ResponseReader
+from crawler.fetch.options import FetchOptions
 from crawler.fetch.spool import BodySink
 
-LIMITS = WireLimits()
+LIMITS = FetchOptions()
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def words_of(reader: ResponseReader) -> frozenset[str]:
     return frozenset(words)
 
 
-def read(pieces: Iterable[bytes], *, eof: bool | None = None, limits: WireLimits = LIMITS) -> Reading:
+def read(pieces: Iterable[bytes], *, eof: bool | None = None, limits: FetchOptions = LIMITS) -> Reading:
     """Feed `pieces`, then an end of stream: clean (True), unclean (False) or none (None)."""
     sink = BodySink(1 << 20)
     reader = ResponseReader(limits, sink)

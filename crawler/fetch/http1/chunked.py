@@ -1,30 +1,35 @@
-"""Takes the chunked transfer coding off a body as its bytes arrive. Knows nothing of heads, limits on bodies or sinks.
+"""Decodes the chunked transfer coding (RFC 9112 §7.1) as the bytes arrive.
 
-Invariant: no byte of a chunk is given out before the line that announced it was read whole, and nothing but CR LF
-ends a chunk or its size line. What is held back is never more than one such line or one trailer line.
+Invariants: no byte of a chunk is returned before its size line was read to the end. Only CR LF ends a chunk or its size
+line. At most one size line or trailer line is held in memory.
 """
 
 import re
 import sys
 from typing import Final
 
-from crawler.fetch.http1.message import RemoteProtocolError, is_strict_field_line, is_tolerable_field_line, shown
+from crawler.fetch.http1.message import (
+    MAX_LENGTH,
+    RemoteProtocolError,
+    is_strict_field_line,
+    is_tolerable_field_line,
+    shown,
+)
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTABLE: Final = rb"[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]*"
 _QUOTED: Final = rb'"%b(?:\\[\t -~\x80-\xff]%b)*"' % (_QUOTABLE, _QUOTABLE)
 _EXTENSION: Final = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (_TOKEN, _TOKEN, _QUOTED)
-# Some servers pad the size with spaces, and h11 accepts that too; what is inside an extension is nothing to us. Where
-# the line is only so tolerable, the second group matches.
+# Some servers pad the size with spaces, and h11 accepts that too; extensions are ignored. The second group matches if
+# the line breaks the grammar and is only tolerated.
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:(?:%b)*\r\n|([ \t]*(?:;[^\x00\r\n]*)?\r\n))" % _EXTENSION)
 _ONE_DIGIT_LINES: Final = {f"{size:{case}}\r\n".encode(): size for size in range(1, 16) for case in "xX"}
-_LINES_KNOWN: Final = 64
-_MAX_SIZE: Final = 2**63 - 1
+_MAX_KNOWN_LINES: Final = 64
 
 
 class ChunkedDecoder:
-    """Decodes one body. `done` once its empty line was read; `ended` once the last chunk was (RFC 9112 §8); `full` when
-    there is one more than `max_chunks`, which is not read.
+    """Decodes one body. `ended`: the last chunk was read; `done`: so was the empty line behind the trailers; `full`:
+    there are more chunks than `max_chunks`, and the first of those is not read.
     """
 
     __slots__ = ("_at_chunk_end", "_chunks", "_line", "_max_chunks", "_max_line", "_max_trailers", "_remaining",
@@ -33,9 +38,9 @@ class ChunkedDecoder:
     def __init__(self, max_line: int, max_trailers: int, max_chunks: int = sys.maxsize) -> None:
         self._max_line = max_line
         self._max_chunks = max_chunks
-        self._chunks = 0  # whose size line was read
+        self._chunks = 0  # size lines read
         self._max_trailers = max_trailers
-        self._line = bytearray()  # a line that has begun
+        self._line = bytearray()  # the beginning of a line
         self._remaining = 0  # bytes of the current chunk still to come
         self._at_chunk_end = False  # the CR LF behind a chunk's data comes next
         self._trailers = 0  # bytes of trailers so far
@@ -45,10 +50,9 @@ class ChunkedDecoder:
         self.tainted = False
 
     def feed(self, data: bytes, payload: list[bytes]) -> int:
-        """Decode `data` and append what it carries to `payload`. Returns how many bytes were used: all, unless done or
-        full.
+        """Decode `data` and append its chunks to `payload`. Returns how many bytes were used: all, unless done or full.
 
-        Raises RemoteProtocolError; what was decoded before the fault is in `payload` then. Source: RFC 9112 §7.1.
+        Raises RemoteProtocolError; `payload` then has what was decoded before the fault.
         """
         at = 0
         size = len(data)
@@ -80,12 +84,12 @@ class ChunkedDecoder:
         return at
 
     def _take_whole_chunks(self, data: bytes, at: int, payload: list[bytes]) -> int:
-        """Decode the chunks that lie in `data` from their size line to their CR LF. Returns where the first that does
-        not, or is the last, or is at fault begins: `feed` sees to it. Without this, a read full of one-byte chunks
-        would hold the event loop three times as long.
+        """Decode the chunks that are whole in `data`, from size line to CR LF. Returns where the first other one
+        begins: it is not whole, is the last, or is faulty, and `feed` takes it. This makes a read full of one-byte
+        chunks three times as fast.
         """
         append = payload.append
-        lines: dict[bytes, tuple[int, bool]] = {}  # size lines met in this read: small chunks repeat theirs
+        lines: dict[bytes, tuple[int, bool]] = {}  # size lines of this read: small chunks repeat theirs
         for _ in range(self._max_chunks - self._chunks):
             size = _ONE_DIGIT_LINES.get(data[at : at + 3])
             start = at + 3
@@ -98,7 +102,7 @@ class ChunkedDecoder:
                     if match is None:
                         return at
                     known = int(match[1], 16), match.lastindex == 2
-                    if len(lines) < _LINES_KNOWN:
+                    if len(lines) < _MAX_KNOWN_LINES:
                         lines[line] = known
                 size, tolerated = known
             else:
@@ -121,7 +125,7 @@ class ChunkedDecoder:
             self._take_trailer(line)
         else:
             match = _SIZE_LINE.fullmatch(line)
-            if match is None or (size := int(match[1], 16)) > _MAX_SIZE:
+            if match is None or (size := int(match[1], 16)) > MAX_LENGTH:
                 raise RemoteProtocolError(f"not a chunk size: {shown(line)}")
             if size and self._chunks >= self._max_chunks:
                 self.full = True
@@ -132,7 +136,7 @@ class ChunkedDecoder:
             self.ended = not size
 
     def _take_trailer(self, line: bytes) -> None:
-        """Check a trailer field and forget it: none may be merged into the head unasked (RFC 9110 §6.5.1)."""
+        """Check a trailer field and drop it: a client may not merge it into the head on its own (RFC 9110 §6.5.1)."""
         if line in (b"\r\n", b"\n"):
             self.tainted |= line == b"\n"
             self.done = True

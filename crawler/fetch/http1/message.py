@@ -1,5 +1,8 @@
-"""Heads of HTTP/1.1 messages (RFC 9112), without I/O: writes requests, reads the head of a response, and decides from
-it how the body ends and whether the connection can be used again.
+"""Heads of HTTP/1.1 messages (RFC 9112), without I/O: how a request is written, how the head of a response is read, and
+what the head says about the end of the body and the reuse of the connection.
+
+A response is tainted if its head is read although it breaks the grammar, as curl and Chromium read it
+(docs/decisions/0015-odd-heads.md). A connection is never reused after a tainted response.
 """
 
 import re
@@ -10,6 +13,8 @@ from typing import Final, NamedTuple
 
 from crawler.core.models import Head
 
+# -- requests
+
 _TOKEN: Final = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _TARGET: Final = r"[!-~]+"
 _VALUE: Final = r"[\t -~\x80-\xff]*"
@@ -18,7 +23,7 @@ _FIELD_LINES: Final = re.compile(rf"(?:{_TOKEN}: {_VALUE}\r\n)*")
 
 
 class LocalProtocolError(Exception):
-    """We were asked to send what HTTP does not allow; says which part."""
+    """HTTP does not allow a part of the request; the message says which."""
 
 
 def build_request(method: str, target: str, fields: Sequence[tuple[str, str]]) -> bytes:
@@ -37,9 +42,9 @@ def build_request(method: str, target: str, fields: Sequence[tuple[str, str]]) -
 
 @lru_cache(256)
 def _field_lines(fields: tuple[tuple[str, str], ...]) -> str | None:
-    """The lines, which are the same for most requests to an origin; None if they are not fit to be sent."""
+    """The field lines, which are the same for most requests to an origin; None if they must not be sent."""
     text = "".join([f"{name}: {value}\r\n" for name, value in fields])
-    # A CR LF smuggled into a value makes well-formed lines of its own: only the number of lines gives it away.
+    # A value with CR LF in it makes well-formed lines of its own: only the number of lines shows it.
     return text if text.count("\n") == len(fields) and _FIELD_LINES.fullmatch(text) is not None else None
 
 
@@ -56,10 +61,12 @@ def _fault(method: str, target: str, fields: Sequence[tuple[str, str]]) -> str:
     raise AssertionError("every part is well-formed, yet the request is not")  # pragma: no cover - a bug of ours
 
 
+# -- heads of responses
+
 _TOLERATED_VALUE: Final = r"[^\x00\r\n]*"
 
 # The space after the status code may be missing: servers that send no reason often leave it out, and h11 and llhttp
-# accept it. Minor versions above 1 are read as 1.1 (RFC 9110 §2.5). 999 is used in the wild, so codes end there.
+# accept that. Minor versions above 1 are read as 1.1 (RFC 9110 §2.5). Some servers send the status 999.
 _STATUS: Final = r"HTTP/(1\.[0-9]) ([1-9][0-9][0-9])(?: ({}))?"
 
 _STRICT_HEAD: Final = re.compile(_STATUS.format(_VALUE) + rf"\r\n(?:{_TOKEN}:{_VALUE}\r\n)*\r\n")
@@ -72,13 +79,13 @@ _STRICT_LINE: Final = re.compile(rf"{_TOKEN}:{_VALUE}\r\n")
 
 
 class RemoteProtocolError(Exception):
-    """The server did not speak HTTP/1.1; says how, for a person."""
+    """The server broke HTTP/1.1; the message says how."""
 
 
 def parse_head(raw: bytes) -> tuple[Head, bool]:
-    """Read a head from its status line to its empty line. Returns it and whether it is tainted.
+    """Parse a head, from the status line to the empty line. Returns it and whether it is tainted.
 
-    The caller has bounded its bytes and its lines. Raises RemoteProtocolError. Source: RFC 9112 §4, §5, §2.2.
+    The caller bounds its bytes and lines. Raises RemoteProtocolError. Source: RFC 9112 §4, §5, §2.2.
     """
     text = raw.decode("latin-1")
     match = _STRICT_HEAD.fullmatch(text)
@@ -103,7 +110,7 @@ def _parse_tolerantly(text: str) -> Head:
         field = _TOLERATED_FIELD.fullmatch(line)
         if field is not None:
             unfolded.append((field[1].lower(), [field[2].strip(" \t")]))
-        elif _may_be_ignored(line):
+        elif _is_ignorable(line):
             unfolded.append(("", []))
         else:
             raise RemoteProtocolError(f"not a header field: {shown(line)}")
@@ -112,8 +119,8 @@ def _parse_tolerantly(text: str) -> Head:
     return Head(int(code), reason.strip(" \t"), version, fields)
 
 
-def _may_be_ignored(line: str) -> bool:
-    """Whether a line that is no field leaves no doubt about the others, nor about where the body ends."""
+def _is_ignorable(line: str) -> bool:
+    """Whether a line that is no field can be left out: no other field and not the framing can be meant by it."""
     return _NO_FIELD.fullmatch(line) is not None and _OF_FRAMING.search(line) is None
 
 
@@ -124,16 +131,16 @@ def _continuation(line: str) -> str:
 
 
 def is_strict_field_line(line: bytes) -> bool:
-    """Whether a line, its CR LF included, is a field line to the letter (used for trailers)."""
+    """Whether a line, with its CR LF, is a field line by the grammar (for trailers)."""
     return _STRICT_LINE.fullmatch(line.decode("latin-1")) is not None
 
 
 def is_tolerable_field_line(line: bytes, *, may_continue: bool) -> bool:
-    """Whether a line that is not strict may pass, tainted. `may_continue`: a field line came before it."""
+    """Whether a line that is not strict is accepted as tainted. `may_continue`: a field line came before it."""
     text = line.decode("latin-1").removesuffix("\n").removesuffix("\r")
     if may_continue and text[:1] in (" ", "\t"):
         return "\x00" not in text and "\r" not in text
-    return _TOLERATED_FIELD.fullmatch(text) is not None or _may_be_ignored(text)
+    return _TOLERATED_FIELD.fullmatch(text) is not None or _is_ignorable(text)
 
 
 def shown(text: str | bytes) -> str:
@@ -141,6 +148,8 @@ def shown(text: str | bytes) -> str:
     start = text[:80] if isinstance(text, str) else text[:80].decode("latin-1")
     return f'"{start.encode("unicode_escape").decode()}"'
 
+
+# -- framing
 
 # Chromium and Go keep lengths in a signed 64-bit number; a longer one is an attack or an overflow at the other end.
 MAX_LENGTH: Final = 2**63 - 1
@@ -158,20 +167,20 @@ class BodyEnd(Enum):
 
 
 class Framing(NamedTuple):
-    """How the content of a response ends. `length` is for BodyEnd.LENGTH; `faulty` taints the response."""
+    """How the body of a response ends. `length` belongs to BodyEnd.LENGTH; `faulty` taints the response."""
 
     end: BodyEnd
     length: int = 0
     faulty: bool = False
 
 
-_NO_BODY: Final = Framing(BodyEnd.LENGTH, 0)
+NO_BODY: Final = Framing(BodyEnd.LENGTH, 0)
 _CHUNKED: Final = Framing(BodyEnd.LAST_CHUNK)
 _CHUNKED_FAULTY: Final = Framing(BodyEnd.LAST_CHUNK, faulty=True)
 
 
 def hop_fields(head: Head) -> dict[str, list[str]]:
-    """The values of the fields that concern the connection, by name: one pass for all who ask."""
+    """The values of the fields that concern the connection, by name; collected in one pass for the functions below."""
     found: dict[str, list[str]] = {}
     for name, value in head.fields:
         if name in _HOP_FIELDS:
@@ -180,23 +189,22 @@ def hop_fields(head: Head) -> dict[str, list[str]]:
 
 
 def body_framing(head: Head, hop: dict[str, list[str]]) -> Framing:
-    """Decide how the content of a response to GET ends.
+    """Decide how the body of a response to GET ends.
 
     Raises RemoteProtocolError for a transfer coding other than `chunked` and `identity`, and for a Content-Length that
-    is not one number below 2^63. Source: RFC 9112 §6.1 and §6.3; what is read although it is at fault is read as curl
-    and Chromium do (docs/decisions/0015-odd-heads.md).
+    is not one number below 2^63. Source: RFC 9112 §6.1 and §6.3.
     """
     if head.status_code in (204, 304):
-        return _NO_BODY
+        return NO_BODY
     lengths = hop.get("content-length")
     codings = hop.get("transfer-encoding")
     if codings is not None:
         items = _list_items(codings)
         if items == ["chunked"]:
-            # §6.1: in HTTP/1.0, or beside a length, it is an error or an attack; it wins, the connection closes.
+            # §6.1: in HTTP/1.0, or with a length, it is an error or an attack. It wins, and the connection is closed.
             return _CHUNKED_FAULTY if lengths is not None or head.http_version == "1.0" else _CHUNKED
-        # We never send TE, so no coding but chunked may be used (RFC 9112 §7.4). Named twice it is meant once (§6.1);
-        # `identity`, of RFC 2616, is no coding.
+        # We never send TE, so only chunked may be used (RFC 9112 §7.4). If it is named twice, it was applied once
+        # (§6.1). `identity`, of RFC 2616, is no coding.
         named = set(items) - {"identity"}
         if named == {"chunked"}:
             return _CHUNKED_FAULTY
@@ -209,7 +217,7 @@ def body_framing(head: Head, hop: dict[str, list[str]]) -> Framing:
 
 
 def _content_length(values: list[str]) -> int:
-    """One number from every Content-Length value. The same number twice is one number (RFC 9110 §8.6)."""
+    """The one number in all Content-Length values; it may be repeated (RFC 9110 §8.6)."""
     text = values[0]
     if len(values) > 1 or "," in text:
         distinct = {item.strip(" \t") for value in values for item in value.split(",")}
@@ -220,21 +228,21 @@ def _content_length(values: list[str]) -> int:
 
 
 def _list_items(values: list[str]) -> list[str]:
-    """The elements, in lower case, of a list spread over fields, without the empty ones (RFC 9110 §5.6.1)."""
+    """The elements of a list in one or several fields, in lower case, without empty ones (RFC 9110 §5.6.1)."""
     return [item.lower() for value in values for part in value.split(",") if (item := part.strip(" \t"))]
 
 
 def is_persistent(head: Head, hop: dict[str, list[str]]) -> bool:
-    """Whether the server means to keep the connection open after this response. Source: RFC 9112 §9.3."""
+    """Whether the server keeps the connection open after this response. Source: RFC 9112 §9.3."""
     options = _list_items(hop.get("connection", []))
     return "close" not in options and (head.http_version != "1.0" or "keep-alive" in options)
 
 
 def keep_alive_hints(hop: dict[str, list[str]]) -> tuple[float | None, int | None]:
-    """`timeout` (seconds) and `max` (further requests) of the Keep-Alive field, None where not said.
+    """`timeout` (seconds) and `max` (further requests) of the Keep-Alive field, each None if it is missing.
 
-    A number is at most nine digits; what cannot be read says nothing. Source: RFC 2068 §19.7.1.1, as servers use it.
+    Numbers have at most nine digits; others are ignored. Source: RFC 2068 §19.7.1.1, as servers use it.
     """
-    said = {name.lower(): int(number) for name, number in _KEEP_ALIVE.findall(", ".join(hop.get("keep-alive", [])))}
-    timeout = said.get("timeout")
-    return (None if timeout is None else float(timeout)), said.get("max")
+    hints = {name.lower(): int(number) for name, number in _KEEP_ALIVE.findall(", ".join(hop.get("keep-alive", [])))}
+    timeout = hints.get("timeout")
+    return (None if timeout is None else float(timeout)), hints.get("max")

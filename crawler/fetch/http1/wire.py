@@ -1,116 +1,83 @@
-"""The client's side of HTTP/1.1 without I/O: bytes in, one response out, and whether the connection may live on.
+"""Reads one HTTP/1.1 response, without I/O: bytes in, a head and a body out, and whether the connection may be reused.
 
-A ResponseReader is fed what the server sends after one GET; it keeps the head, hands the body to a BodySink and says
-when the response has ended. It knows neither sockets nor clocks: deadlines and the closing of connections are its
-caller's. Not knowing more than one response is deliberate: a byte too many is not the next answer but a fault.
+A ResponseReader is fed what the server sends after one GET. It keeps the head, writes the body to a BodySink and says
+when the response has ended. It reads one response and no more: a byte behind its end is a fault, not the next response.
 
-Invariants: a connection is called reusable only after a response framed to the letter and read to its last byte. How
-the bytes were split on their way changes nothing (but how much beyond a fault is kept). Nothing is allocated on the
-server's word: memory grows with the bytes that came, and each kind of byte has its cap.
+Invariants:
+- A connection is reusable only after a response that was framed strictly and read to its last byte.
+- How the bytes were split on their way changes nothing, except how much is kept beyond a fault.
+- Memory grows only with the bytes that came, never with a length that the server announces, and each kind of byte has
+  a limit.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 from crawler.core.enums import ErrorType, TruncatedReason
 from crawler.core.models import Head
 from crawler.fetch.http1.chunked import ChunkedDecoder
 from crawler.fetch.http1.message import (
+    NO_BODY,
     BodyEnd,
-    Framing,
-    LocalProtocolError,
     RemoteProtocolError,
     body_framing,
-    build_request,
     hop_fields,
     is_persistent,
     keep_alive_hints,
     parse_head,
     shown,
 )
-from crawler.fetch.options import KIB, MIB, FetchOptions
+from crawler.fetch.options import KIB, FetchOptions
 from crawler.fetch.spool import BodySink
-
-__all__ = ["LocalProtocolError", "RemoteProtocolError", "ResponseReader", "WireLimits", "build_request"]
 
 _START: Final = b"HTTP/"
 _HEAD_END: Final = re.compile(rb"\n\r?\n")
-# Empty lines before a status line, left over by servers that end a 1xx with one too many; Chromium skips 4 bytes too.
+# Bytes of empty lines before a status line: some servers end a 1xx with one too many. Chromium skips 4 bytes too.
 _MAX_BLANK: Final = 4
-# So much of a body that is not wanted is read all the same, where that saves the connection: a new one costs about as
-# many bytes and two round trips more.
-_DRAINED: Final = 16 * KIB
+# An unwanted body of at most this size is read to its end, so that the connection can be reused: a new connection
+# costs about as many bytes, and two round trips.
+_MAX_DRAINED: Final = 16 * KIB
 
 
-@dataclass(frozen=True, slots=True)
-class WireLimits:
-    """What one response may cost. Sizes in bytes; `FetchOptions` has each one's precedent."""
-
-    max_head: int = 300 * KIB  # of each head, its empty line included
-    max_fields: int = 5_000  # lines, folded ones counted each
-    max_informational: int = 8
-    max_body: int = 64 * MIB  # as it came, transfer coding included
-    max_chunk_line: int = 4 * KIB
-    max_trailers: int = 8 * KIB
-    max_chunks: int = 262_144
-
-    @classmethod
-    def from_options(cls, options: FetchOptions) -> Self:
-        return cls(
-            max_head=options.max_head,
-            max_fields=options.max_fields,
-            max_informational=options.max_informational,
-            max_body=options.max_body,
-            max_chunk_line=options.max_chunk_line,
-            max_trailers=options.max_trailers,
-            max_chunks=options.max_chunks,
-        )
-
-
-class _Nowhere:
-    """Where a body goes that nobody wants."""
+class _NullSink:
+    """Drops an unwanted body."""
 
     def write(self, raw: bytes) -> None: ...
 
     def write_payload(self, data: bytes) -> None: ...
 
 
-_NOWHERE: Final = _Nowhere()
-_EMPTY: Final = Framing(BodyEnd.LENGTH, 0)
-
-
 class ResponseReader:
-    """Reads one response to one GET.
+    """Reads one response to one GET. `limits` bound its size; `wants(head)` says whether its body is wanted.
 
     - `started`: a byte came. `head`, `raw_head`: the final head (not a 1xx) and its exact bytes, once it is whole.
-    - `complete`: there is a head and the response has ended, whole or not; nothing more is read into it. Where the
-      server closed before a whole head it stays False: `error_type` says SERVER_CLOSED (no byte came) or TRUNCATED.
-    - `truncated`: less was kept than was sent or promised; `error_type` is set too where that is an error. After
-      RemoteProtocolError it is PROTOCOL_ERROR, and the sink still holds the body as far as it came.
-    - `unwanted`: `wants` did not want the body. None of it is kept, and a long one is not read to its end.
-    - `tainted`: framed leniently. `extra`: bytes came beyond the response's end; the response stands.
-    - `closes`: the server announced the close, in a field, by HTTP/1.0 or by leaving the end of the body to it.
-    - `pieces`: of how many chunks, whole or not, the last feed was made; 0 if the body is not chunked.
-    - `keep_alive_timeout_s`, `keep_alive_max`: what the Keep-Alive field says, if anything.
+    - `complete`: there is a head and the response has ended, whole or not; nothing more is read into it. If the server
+      closed before the end of the head it stays False, and `error_type` is SERVER_CLOSED (no byte came) or TRUNCATED.
+    - `truncated`: less was kept than was sent or announced; `error_type` is also set if that is an error. After a
+      RemoteProtocolError it is PROTOCOL_ERROR, and the sink still has the body as far as it came.
+    - `unwanted`: `wants` refused the body. None of it is kept, and a long one is not read to its end.
+    - `tainted`: the framing was read leniently. `extra`: bytes came behind the end of the response, which stands.
+    - `closes`: the server announced that it closes: in a field, by HTTP/1.0, or because only the close ends the body.
+    - `pieces`: the number of chunks, whole or not, in the last feed; 0 if the body is not chunked.
+    - `keep_alive_timeout_s`, `keep_alive_max`: from the Keep-Alive field, if it has them.
     """
 
-    __slots__ = ("_chunks", "_end", "_informational", "_limits", "_pending", "_room", "_scanned", "_sink", "_wants",
-                 "_whole", "closes", "complete", "error_type", "extra", "head", "keep_alive_max",
+    __slots__ = ("_chunks", "_end", "_fits", "_informational", "_limits", "_pending", "_room", "_scanned", "_sink",
+                 "_wants", "closes", "complete", "error_type", "extra", "head", "keep_alive_max",
                  "keep_alive_timeout_s", "pieces", "raw_head", "started", "tainted", "truncated",
                  "unwanted")  # fmt: skip
 
-    def __init__(self, limits: WireLimits, sink: BodySink, wants: Callable[[Head], bool] | None = None) -> None:
+    def __init__(self, limits: FetchOptions, sink: BodySink, wants: Callable[[Head], bool] | None = None) -> None:
         self._limits = limits
-        self._sink: BodySink | _Nowhere = sink
+        self._sink: BodySink | _NullSink = sink
         self._wants = wants
-        self._pending = bytearray()  # a head that has begun
-        self._scanned = 0  # bytes of it known not to begin its end
+        self._pending = bytearray()  # the beginning of a head
+        self._scanned = 0  # bytes of it that were searched for its end
         self._informational = 0
         self._end = BodyEnd.CLOSE
-        self._room = 0  # bytes of body that may still be kept; of a sized body, those still to come
-        self._whole = True  # of a sized body: all of it fits
+        self._room = 0  # bytes of body that may still be kept; with a Content-Length, those still to come
+        self._fits = True  # a body with a Content-Length is within max_body
         self._chunks: ChunkedDecoder | None = None
         self.head: Head | None = None
         self.raw_head = b""
@@ -141,7 +108,7 @@ class ResponseReader:
         if not data:
             return
         if self.complete:
-            # What follows a response we stopped reading is the rest of it, not a surplus.
+            # What follows a response that we stopped reading is the rest of it, not extra bytes.
             self.extra = self.extra or self.truncated is None
             return
         self.started = True
@@ -150,11 +117,11 @@ class ResponseReader:
             if body is not None and not self.complete:
                 self._feed_body(body)
         except RemoteProtocolError:
-            self._give_up(ErrorType.PROTOCOL_ERROR, TruncatedReason.UNSPECIFIED)
+            self._end_early(ErrorType.PROTOCOL_ERROR, TruncatedReason.UNSPECIFIED)
             raise
 
     def feed_eof(self, *, clean: bool) -> None:
-        """The server closed. `clean`: by close_notify under TLS, by FIN without it; otherwise the end proves nothing.
+        """The server closed. `clean`: by close_notify under TLS, or by FIN without it; else more may have been sent.
 
         Source: RFC 9112 §8 (incomplete messages), §9.8 (TLS closure).
         """
@@ -162,22 +129,24 @@ class ResponseReader:
             return
         self.closes = True
         if self.head is None:
-            self._give_up(ErrorType.TRUNCATED if self.started else ErrorType.SERVER_CLOSED, TruncatedReason.DISCONNECT)
+            self._end_early(
+                ErrorType.TRUNCATED if self.started else ErrorType.SERVER_CLOSED, TruncatedReason.DISCONNECT
+            )
         elif self._end is BodyEnd.CLOSE and clean:
             self.complete = True
         elif self._chunks is not None and self._chunks.ended:
-            # The last chunk was read, so the content is whole; only trailers, which we drop, are missing.
+            # The last chunk was read, so the content is whole. Only trailers are missing, which we drop anyway.
             self.complete = self.tainted = True
         else:
-            self._give_up(ErrorType.TRUNCATED, TruncatedReason.DISCONNECT)
+            self._end_early(ErrorType.TRUNCATED, TruncatedReason.DISCONNECT)
 
-    def _give_up(self, error_type: ErrorType, reason: TruncatedReason) -> None:
+    def _end_early(self, error_type: ErrorType, reason: TruncatedReason) -> None:
         self.complete = self.head is not None
         self.error_type = error_type
         self.truncated = reason
 
     def _feed_head(self, data: bytes) -> bytes | None:
-        """Look for the final head. Sets `head` and returns what follows it, or keeps what came and returns None."""
+        """Look for the final head. Sets `head` and returns the bytes behind it, or keeps the bytes and returns None."""
         buffer: bytes | bytearray = data
         if self._pending:
             self._pending += data
@@ -215,7 +184,7 @@ class ResponseReader:
         return None
 
     def _head_start(self, buffer: bytes | bytearray, begin: int) -> int | None:
-        """Where the status line starts, or None while too little is there to tell."""
+        """Where the status line starts; None as long as too few bytes have come to know."""
         if buffer.startswith(_START, begin):
             return begin
         blank = bytes(buffer[begin : begin + _MAX_BLANK])
@@ -228,7 +197,7 @@ class ResponseReader:
         return None
 
     def _skip_informational(self, head: Head) -> None:
-        """Pass over a 1xx (RFC 9110 §15.2). 101 answers an Upgrade that we never send."""
+        """Skip a 1xx (RFC 9110 §15.2). A 101 answers an Upgrade field, which we never send."""
         if head.status_code == 101:
             raise RemoteProtocolError("101 Switching Protocols without having been asked")
         self._informational += 1
@@ -245,26 +214,23 @@ class ResponseReader:
         self.tainted |= framing.faulty
         self._end = framing.end
         max_body = limits.max_body
-        if self._wants is not None and framing != _EMPTY and not self._wants(head):
-            self._refuse()
-            max_body = min(_DRAINED, max_body)
+        if self._wants is not None and framing != NO_BODY and not self._wants(head):
+            self.unwanted = True
+            self._sink = _NullSink()
+            max_body = min(_MAX_DRAINED, max_body)
             if framing.end is BodyEnd.CLOSE or framing.length > max_body:
                 self.complete = True
                 self.truncated = TruncatedReason.CONTENT_TYPE
                 return
         self._room = max_body
         if framing.end is BodyEnd.LENGTH:
-            self._whole = framing.length <= max_body
+            self._fits = framing.length <= max_body
             self._room = min(framing.length, max_body)
         elif framing.end is BodyEnd.LAST_CHUNK:
             self._chunks = ChunkedDecoder(limits.max_chunk_line, limits.max_trailers, limits.max_chunks)
             self._sink.write_payload(b"")
         else:
             self.closes = True
-
-    def _refuse(self) -> None:
-        self.unwanted = True
-        self._sink = _NOWHERE
 
     def _feed_body(self, data: bytes) -> None:
         kept = data if len(data) <= self._room else data[: self._room]
@@ -281,7 +247,7 @@ class ResponseReader:
         elif kept:
             self._sink.write(kept)
         self._room -= len(kept)
-        if self._end is BodyEnd.LENGTH and self._whole:
+        if self._end is BodyEnd.LENGTH and self._fits:
             self.complete = not self._room
             self.extra = len(kept) < len(data)
         elif len(kept) < len(data) or (self._end is BodyEnd.LENGTH and not self._room):
@@ -289,7 +255,7 @@ class ResponseReader:
             self.truncated = TruncatedReason.LENGTH
 
     def _feed_chunks(self, chunks: ChunkedDecoder, data: bytes) -> int:
-        """Decode, and keep both the bytes as they came and what they carry, also where they turn out to be faulty."""
+        """Decode, and keep the bytes as they came and their payload, also if they turn out to be faulty."""
         payload: list[bytes] = []
         used = len(data)
         try:
@@ -301,8 +267,3 @@ class ResponseReader:
             if payload:
                 self._sink.write_payload(payload[0] if len(payload) == 1 else b"".join(payload))
         return used
-
-    def __repr__(self) -> str:
-        status = self.head.status_code if self.head else None
-        flags = [name for name in ("started", "complete", "tainted", "extra", "closes") if getattr(self, name)]
-        return f"<ResponseReader {status} {' '.join([*flags, self.truncated or ''])}".rstrip() + ">"

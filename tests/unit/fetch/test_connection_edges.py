@@ -7,7 +7,7 @@ import pytest
 from crawler.core.enums import CloseReason, ErrorType
 from crawler.core.models import Origin, Timings
 from crawler.fetch.connection import Connection, Exchange
-from crawler.fetch.http1.wire import ResponseReader, WireLimits
+from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.net.dial import Dialled
 from crawler.fetch.net.errors import DialError, ExchangeError
 from crawler.fetch.options import FetchOptions
@@ -41,7 +41,7 @@ class Asking:
         self.wire = Noting(self.connection)
         self.connection.connection_made(self.wire)
         self.connection.dialled = Dialled("192.0.2.1", 443, Timings(), "1.3", False, None)
-        self.reader = ResponseReader(WireLimits(), BodySink(1 << 20))
+        self.reader = ResponseReader(FetchOptions(), BodySink(1 << 20))
         self.task = asyncio.ensure_future(self.connection.exchange(b"GET", self.reader))
 
 
@@ -114,7 +114,7 @@ async def test_a_connection_that_was_never_made_sends_nothing():
     """There is no transport to write a request to."""
     connection = Connection(1, A, options=FetchOptions(), clock=FakeClock(), on_closed=lambda connection: None)
     with pytest.raises(ExchangeError, match="closed before the request was written"):
-        await connection.exchange(b"GET", ResponseReader(WireLimits(), BodySink(1)))
+        await connection.exchange(b"GET", ResponseReader(FetchOptions(), BodySink(1)))
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ async def test_what_a_server_said_and_left_before_the_first_request_is_heard(err
     connection.connection_made(wire)
     connection.data_received(ANSWER[:-1])
     connection.connection_lost(error)
-    reader = ResponseReader(WireLimits(), BodySink(1 << 20))
+    reader = ResponseReader(FetchOptions(), BodySink(1 << 20))
     with pytest.raises(ExchangeError) as caught:
         await connection.exchange(b"GET", reader)
     assert caught.value.error_type is word

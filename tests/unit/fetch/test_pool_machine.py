@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from crawler.core.enums import CloseReason, ErrorType, Stage
 from crawler.core.models import Origin, Timings
 from crawler.fetch.connection import ConnectionState
-from crawler.fetch.http1.wire import ResponseReader, WireLimits
+from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.net.dial import Dialled
 from crawler.fetch.net.errors import DialError, ExchangeError
 from crawler.fetch.options import FetchOptions
@@ -160,7 +160,7 @@ class Borrower:
     async def ask(self):
         self.nonce = nonce = b"%08d" % next(self.machine.nonces)
         sink = BodySink(1 << 20)
-        reader = ResponseReader(WireLimits(), sink)
+        reader = ResponseReader(FetchOptions(), sink)
         try:
             await self.connection.exchange(nonce, reader)
         except ExchangeError:

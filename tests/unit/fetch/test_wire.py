@@ -4,8 +4,8 @@ import pytest
 
 from crawler.core.enums import ErrorType, TruncatedReason
 from crawler.core.models import Head
-from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader, WireLimits
-from crawler.fetch.options import FetchOptions
+from crawler.fetch.http1.message import RemoteProtocolError
+from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.spool import BodySink
 from tests.support.h11_oracle import whole_by_h11
 from tests.support.response_cases import BY_NAME, CASES, CHUNKED, OK, SMALL, Case
@@ -173,13 +173,11 @@ def test_an_end_of_stream_after_the_response_changes_nothing() -> None:
     assert read([OK + b"Content-Length: 1\r\n\r\nx"], eof=False).words == {"reusable"}
 
 
-def test_a_reader_shows_where_it_stands() -> None:
-    """Its repr has the status and every flag that is up."""
+def test_a_body_over_the_limit_is_cut_and_no_error() -> None:
+    """The response is complete as soon as its rest is not wanted any more."""
     reader = ResponseReader(SMALL, BodySink(1024))
-    assert repr(reader) == "<ResponseReader None>"
     reader.feed(OK + b"Connection: close\r\nContent-Length: 11\r\n\r\n0123456789")
-    assert repr(reader) == "<ResponseReader 200 started complete closes length>"
-    assert (reader.truncated, reader.error_type) == (TruncatedReason.LENGTH, None)
+    assert (reader.complete, reader.truncated, reader.error_type) == (True, TruncatedReason.LENGTH, None)
 
 
 def test_a_refusal_says_what_was_seen() -> None:
@@ -188,12 +186,3 @@ def test_a_refusal_says_what_was_seen() -> None:
     with pytest.raises(RemoteProtocolError, match=r'^not an HTTP/1 response: begins with "<!doctype x{70}"$'):
         reader.feed(b"<!doctype " + b"x" * 70_000)
     assert reader.error_type is ErrorType.PROTOCOL_ERROR
-
-
-def test_limits_come_from_the_options() -> None:
-    """Each limit that an operator can set is taken over."""
-    options = FetchOptions(max_head=1, max_fields=2, max_informational=3, max_body=4, max_chunk_line=5, max_trailers=6)
-    limits = WireLimits.from_options(options)
-    assert (limits.max_head, limits.max_fields, limits.max_informational, limits.max_body) == (1, 2, 3, 4)
-    assert (limits.max_chunk_line, limits.max_trailers) == (5, 6)
-    assert WireLimits.from_options(FetchOptions()) == WireLimits()

@@ -9,14 +9,16 @@ from itertools import chain, repeat
 import pytest
 
 from crawler.core.enums import TruncatedReason
-from crawler.fetch.http1.wire import RemoteProtocolError, ResponseReader, WireLimits
+from crawler.fetch.http1.message import RemoteProtocolError
+from crawler.fetch.http1.wire import ResponseReader
+from crawler.fetch.options import FetchOptions
 from crawler.fetch.spool import BodySink
 from tests.support.responses import read, single_bytes
 
 MIB = 1024 * 1024
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
-LIMITS = WireLimits()
+LIMITS = FetchOptions()
 LINES = b"a: b\r\n" * 10_000
 
 
@@ -85,7 +87,7 @@ BLOCK = b"x" * 65_536
 def test_an_endless_body_is_cut_at_the_cap_and_kept(start: bytes, forever: bytes) -> None:
     """The body ends at max_body bytes, marked, and they are there; the length a server claims allocates nothing."""
     sink = BodySink(MIB)
-    reader = ResponseReader(WireLimits(max_body=4 * MIB), sink)
+    reader = ResponseReader(FetchOptions(max_body=4 * MIB), sink)
     flood = Flood(start, forever)
     flood.pour(reader)
     assert (reader.truncated, reader.error_type, reader.reusable) == (TruncatedReason.LENGTH, None, False)
@@ -146,7 +148,7 @@ def test_bytes_that_come_one_by_one_are_looked_at_a_bounded_number_of_times(name
 @pytest.mark.parametrize("piece", [1, 7, 4_096, 1 << 20])
 def test_a_body_of_too_many_chunks_is_cut_behind_the_last_that_counts(piece: int) -> None:
     """However its bytes were split; what came is kept and marked, and the connection is not used again."""
-    limits = WireLimits(max_chunks=100)
+    limits = FetchOptions(max_chunks=100)
     sink = BodySink(MIB)
     reader = ResponseReader(limits, sink)
     stream = CHUNKED + b"".join(b"1\r\n%c\r\n" % (97 + n % 26) for n in range(300))
@@ -163,7 +165,7 @@ def test_a_body_of_too_many_chunks_is_cut_behind_the_last_that_counts(piece: int
 def test_as_many_chunks_as_may_be_are_no_fault() -> None:
     """The last chunk is none of them."""
     sink = BodySink(MIB)
-    reader = ResponseReader(WireLimits(max_chunks=100), sink)
+    reader = ResponseReader(FetchOptions(max_chunks=100), sink)
     reader.feed(CHUNKED + b"1\r\nx\r\n" * 100 + b"0\r\n\r\n")
     assert reader.reusable
     assert sink.finish()[1].size == 100

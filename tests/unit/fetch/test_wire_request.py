@@ -3,7 +3,7 @@
 import h11
 import pytest
 
-from crawler.fetch.http1.wire import LocalProtocolError, build_request
+from crawler.fetch.http1.message import LocalProtocolError, build_request
 
 
 def test_a_request_is_the_fields_it_was_given() -> None:
