@@ -67,11 +67,6 @@ class ControlServer:
         self._socket: socket.socket | None = None
         self._clients: dict[_ControlConnection, None] = {}  # the longest idle first
 
-    @property
-    def clients(self) -> int:
-        """How many are connected."""
-        return len(self._clients)
-
     def open(self) -> None:
         """Listen; `run` answers. Raises SocketTaken, OSError."""
         self._socket = socket_path.listen(self._path, mode=MODE, key="admin.socket")

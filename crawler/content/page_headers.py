@@ -166,7 +166,6 @@ class Directives:
 
     noindex: bool = False
     nofollow: bool = False
-    noarchive: bool = False
 
 
 _NONE_ASKED: Final = Directives()
@@ -195,9 +194,7 @@ def page_directives(meta: Sequence[tuple[str | None, str]], x_robots: Sequence[s
     if not words:
         return _NONE_ASKED
     none = "none" in words
-    return Directives(
-        noindex=none or "noindex" in words, nofollow=none or "nofollow" in words, noarchive="noarchive" in words
-    )
+    return Directives(noindex=none or "noindex" in words, nofollow=none or "nofollow" in words)
 
 
 def _words(content: str) -> Iterable[str]:

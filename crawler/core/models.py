@@ -12,7 +12,6 @@ from crawler.core.enums import (
     CodingFault,
     DenyReason,
     ErrorType,
-    HostState,
     ReadingFault,
     SinkFileState,
     Source,
@@ -91,7 +90,7 @@ class PageHistory:
     """What visits of a URL taught, as it stands after the last one; `core.revisit` decides by it.
 
     `change_a` and `change_t` are the estimate of its change rate: changes seen, time observed. `gone_count` counts 404
-    and 410 in a row, `in_links` is an estimate, `simhash` signed 64 bits.
+    and 410 in a row, `in_links` is an estimate.
     """
 
     changed_at: float | None = None
@@ -99,7 +98,6 @@ class PageHistory:
     change_t: float | None = None
     gone_count: int = 0
     in_links: int = 0
-    simhash: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +218,6 @@ class ConnectionInfo:
     id: int
     request_n: int  # 1 for the first request on this connection
     peer_address: str
-    peer_port: int
     tls_version: str | None = None  # "1.3"
     tls_resumed: bool = False
 
@@ -260,7 +257,6 @@ class Failed:
     timings: Timings = Timings()
     connection: ConnectionInfo | None = None
     resend_count: int = 0
-    started_at: float = 0.0
 
 
 FetchResult = Fetched | Failed
@@ -399,8 +395,8 @@ class HostTemplates:
 class Settlement:
     """Everything one visit changed, committed at once.
 
-    `next_at` is when the URL is due again: a must for WAITING, a revisit for DONE and GAVE_UP. Where `history`,
-    `digest` or `rules_version` is None, what is stored stays.
+    `next_at` is when the URL is due again: a must for WAITING, a revisit for DONE and GAVE_UP. Where `history` or
+    `digest` is None, what is stored stays.
     """
 
     task: Task
@@ -414,7 +410,6 @@ class Settlement:
     digest: str | None = None
     finished_at: float = 0.0
     history: PageHistory | None = None
-    rules_version: int | None = None  # of the rules that judged it
     note: PageNote | None = None
 
 
@@ -426,11 +421,9 @@ class HostRow:
 
     id: int
     origin: Origin
-    domain: str
     slot: int
     queued: int
     fetched: int = 0
-    state: HostState = HostState.NEW
     robots: RobotsRecord | None = None
     last_at: float | None = None
 
@@ -487,4 +480,3 @@ class Counters:
     bytes: int = 0
     errors: int = 0
     denied: int = 0
-    extra: dict[str, int] = field(default_factory=dict)

@@ -55,11 +55,10 @@ class ConnectionState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A request under way: its connection, its number there (from 1), its send time and the bytes received so far."""
+    """A request under way: its connection, its number there (from 1) and the bytes received so far."""
 
     conn_id: int
     request_n: int
-    sent_mono: float
     received_bytes: int
 
 
@@ -142,7 +141,6 @@ class Connection(asyncio.Protocol):
             self.id,
             self.requests,
             dialled.peer_address,
-            dialled.peer_port,
             dialled.tls_version,
             dialled.tls_resumed,
         )
@@ -166,7 +164,7 @@ class Connection(asyncio.Protocol):
     @property
     def current_exchange(self) -> Exchange | None:
         """The request under way, if there is one."""
-        return None if self._waiter is None else Exchange(self.id, self.requests, self.sent_mono, self._received)
+        return None if self._waiter is None else Exchange(self.id, self.requests, self._received)
 
     def expires_mono(self) -> tuple[float, CloseReason]:
         """When the connection must be closed if it is idle until then, and why; 0.0 if it may serve no other request.

@@ -99,7 +99,6 @@ class OriginCredentials:
                     timings=result.timings,
                     connection=result.connection,
                     resend_count=result.resend_count,
-                    started_at=result.started_at,
                 )
         if self._cookies is not None:
             set_cookies = head.get_all("set-cookie")

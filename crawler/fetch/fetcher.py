@@ -136,7 +136,6 @@ class Fetcher:
                 retryable=not is_permanent(error.error_type),
                 timings=error.timings,
                 resend_count=attempt.resends,
-                started_at=attempt.started_at,
             )
         finally:
             if attempt.connection is not None:
@@ -241,7 +240,6 @@ class Fetcher:
             timings=connection.timings,
             connection=connection.info,
             resend_count=attempt.resends,
-            started_at=attempt.started_at,
         )
 
     def request_for(self, origin: Origin, task: Task) -> bytes:

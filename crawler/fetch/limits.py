@@ -132,10 +132,6 @@ class ByteBudget:
         """Who was let on to finish has finished."""
         self._is_finishing = False
 
-    @property
-    def waiting(self) -> int:
-        return len(self._waiting)
-
     def _look(self) -> None:
         self._timer = None
         before = self._held

@@ -252,10 +252,10 @@ class Pool:
                 following = expires
         self._arm_sweep(following, now)
 
-    def close_idle(self, reason: CloseReason = CloseReason.EVICTED) -> None:
+    def close_idle(self) -> None:
         """Close every idle connection: file descriptors are short, or the options have changed."""
         for connection in list(self._idle):
-            connection.close(reason)
+            connection.close(CloseReason.EVICTED)
 
     def cut(self, covers: Callable[[Origin], bool]) -> int:
         """Close the connections to these origins at once, whatever is under way. Returns how many."""

@@ -28,7 +28,7 @@ class PoolStats:
 
     `reused` counts the requests over a connection that had carried one before. `requests_at_close` is a histogram of
     closed connections by the number of requests each had carried: one count for each of REQUEST_BOUNDS (an upper
-    bound), then the rest. `bytes` came in over connections that are closed.
+    bound), then the rest.
     """
 
     opened: int
@@ -38,7 +38,6 @@ class PoolStats:
     reused: int
     tls_handshakes: int
     tls_resumed: int
-    bytes: int
     requests_at_close: tuple[int, ...]
     requests_closed: int  # the requests of closed connections
     open: int
@@ -81,7 +80,7 @@ class ConnectionStatistics:
         self._max_origins = max_origins
         self._opened = self._failed = self._requests = self._reused = self._handshakes = self._resumed = 0
         self._closed: dict[CloseReason, int] = {}
-        self._bytes = self._requests_closed = 0
+        self._requests_closed = 0
         self._requests_at_close = [0] * (len(REQUEST_BOUNDS) + 1)
         self._by_origin: dict[Origin, HostConnections] = {}
 
@@ -94,7 +93,6 @@ class ConnectionStatistics:
             reused=self._reused,
             tls_handshakes=self._handshakes,
             tls_resumed=self._resumed,
-            bytes=self._bytes,
             requests_at_close=tuple(self._requests_at_close),
             requests_closed=self._requests_closed,
             open=self._opened - sum(self._closed.values()),
@@ -151,7 +149,6 @@ class ConnectionStatistics:
         reason = connection.close_reason
         assert reason is not None
         self._closed[reason] = self._closed.get(reason, 0) + 1
-        self._bytes += connection.bytes_received
         requests = connection.requests
         self._requests_closed += requests
         self._requests_at_close[sum(requests > bound for bound in REQUEST_BOUNDS)] += 1

@@ -66,7 +66,6 @@ class Recovered:
     sink_files: tuple[SinkFile, ...]  # every one, closed ones too
     counters: Counters
     scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
-    seeds_added: bool  # a URL of source SEED was ever stored by `add`
     suspects: tuple[int, ...] = ()  # hosts of which some URLs are set aside
     slow_responses: tuple[SlowResponse, ...] = ()
     unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
@@ -184,16 +183,6 @@ class EndedWith:
     errors: tuple[str, ...] = ()
     statuses: tuple[int, ...] = ()
     host_ids: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Takedown:
-    """A record that is to be removed from a WARC file."""
-
-    url: str
-    warc_file: str
-    warc_offset: int
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,9 +345,6 @@ class Frontier(Protocol):
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
         """Deny URLs of a host, by id; those that are not queued any more stay. Returns how many were."""
 
-    async def unswept(self, host_ids: Collection[int]) -> None:
-        """Remember that URLs of these hosts are to be judged anew, until `swept`; across restarts."""
-
     async def judge_by(self, rules: str) -> list[int]:
         """Remember the fingerprint of the rules by which URLs are judged from now on. If they were others before, or
         are not known, every host is unswept: returns the ids of all.
@@ -400,7 +386,7 @@ class Frontier(Protocol):
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         """Erase a URL (as `parse` returns it), known or not: it is never stored again, as whatever kind.
 
-        A visit of it that is settled afterwards leaves only its place in `takedowns`.
+        A visit of it that is settled afterwards leaves only the place of its record, which is to be removed.
         """
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
@@ -408,9 +394,6 @@ class Frontier(Protocol):
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
         """Those of `found` that were taken down, by themselves or with their host."""
-
-    async def takedowns(self) -> list[Takedown]:
-        """Records of erased URLs in the WARC files: the last one of each, and those written since."""
 
     async def close(self, *, clean: bool) -> None:
         """Give up ownership. `clean` says that nothing was in flight. Closing what is not open does nothing."""

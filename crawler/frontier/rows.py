@@ -66,7 +66,7 @@ def visit_row(
 ) -> tuple[Any, ...]:
     """The columns of sql.UPSERT_VISITS: url, next_at, attempts, last_at, last_status, last_error, last_rule,
     etag, last_modified, digest, warc_file, warc_offset, ended, changed_at, change_a, change_t, gone_count, in_links,
-    simhash, rules_version, visits, pages_file. `visits` is what is added; None after `last_modified`: what is stored
+    visits, pages_file. `visits` is what is added; None after `last_modified`: what is stored
     stays.
     """
     task, outcome = settlement.task, settlement.outcome
@@ -89,8 +89,7 @@ def visit_row(
         warc_file,
         warc_offset,
         ended,
-        *((None,) * 6 if history is None else history_columns(history)),
-        settlement.rules_version,
+        *((None,) * 5 if history is None else history_columns(history)),
         ended,  # `visits`: what is added to it
         pages_file,
     )
@@ -103,7 +102,6 @@ def history_columns(history: PageHistory) -> tuple[Any, ...]:
         history.change_t,
         history.gone_count,
         history.in_links,
-        history.simhash,
     )
 
 
@@ -182,9 +180,9 @@ def host_state(robots: RobotsRecord) -> HostState:
 
 def host_row(columns: tuple[Any, ...]) -> HostRow:
     """From the columns of sql.HOSTS."""
-    (id_, scheme, host, port, domain, slot, queued, fetched, state, last_at, *robots) = columns
+    (id_, scheme, host, port, slot, queued, fetched, last_at, *robots) = columns
     record = None if robots[0] is None else RobotsRecord(*robots)
-    return HostRow(id_, Origin(scheme, host, port), domain, slot, queued, fetched, HostState(state), record, last_at)
+    return HostRow(id_, Origin(scheme, host, port), slot, queued, fetched, record, last_at)
 
 
 def task_of(columns: list[Any]) -> Task:
@@ -220,10 +218,9 @@ def history_of(
     change_t: float | None,
     gone_count: int | None,
     in_links: int | None,
-    simhash: int | None,
 ) -> PageHistory:
     """From the columns, where NULL means that no settlement brought any."""
-    return PageHistory(changed_at, change_a, change_t, gone_count or 0, in_links or 0, simhash)
+    return PageHistory(changed_at, change_a, change_t, gone_count or 0, in_links or 0)
 
 
 def sample_ranges(last_id: int, *, blocks: int, rows: int, phase: float) -> list[tuple[int, int]]:
@@ -245,7 +242,9 @@ def counters_text(counters: Counters) -> str:
 
 
 def counters_from(text: str | None) -> Counters:
-    return Counters() if text is None else Counters(**orjson.loads(text))
+    fields = {} if text is None else orjson.loads(text)
+    fields.pop("extra", None)  # older versions stored it, always empty
+    return Counters(**fields)
 
 
 def totals_from(counts: dict[str, int], marks: int = 0) -> Totals:

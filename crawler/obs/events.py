@@ -1,7 +1,7 @@
 """The event catalogue: every line that events.jsonl may hold, with its level, its audience and its fields.
 
 Names are a contract: operators' scripts and the lnav format match on them. Who emits an event imports its name from
-here; `problems` tells a test where an emitted line and the catalogue differ.
+here.
 Closed words inside fields (close reasons, host states …) are those of `core.enums`.
 """
 
@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
-
-from crawler.core.enums import Bottleneck, CloseReason, DenyReason, ErrorType, HostState, Stage
 
 
 class Event(StrEnum):
@@ -129,31 +127,3 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     Event.LOG_DROPPED: _spec("file lines", "lines_total", level=logging.WARNING),
     Event.LIBRARY: _spec("logger message", "exception", level=logging.WARNING),
 }
-
-COMMON: Final = frozenset({"ts", "event", "level", "crawl", "run_id"})
-
-_WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
-    (Event.CONN_CLOSE, "reason"): frozenset(CloseReason),
-    (Event.CONN_FAIL, "stage"): frozenset(Stage),
-    (Event.CONN_FAIL, "error_type"): frozenset(ErrorType),
-    (Event.HOST_STATE, "from"): frozenset(HostState),
-    (Event.HOST_STATE, "to"): frozenset(HostState),
-    (Event.URL_SKIPPED, "deny_reason"): frozenset(DenyReason),
-    (Event.PROGRESS, "bottleneck"): frozenset(Bottleneck),
-}
-
-
-def problems(line: Mapping[str, object]) -> list[str]:
-    """Where a line of events.jsonl departs from the catalogue; empty if it does not. For tests and `verify`."""
-    name = line.get("event")
-    if name not in CATALOGUE:
-        return [f"unknown event {name!r}"]
-    event = Event(str(name))
-    spec = CATALOGUE[event]
-    fields = set(line)
-    found = [f"{event}: no {field}" for field in sorted((COMMON | spec.required) - fields)]
-    found += [f"{event}: unknown field {field}" for field in sorted(fields - COMMON - spec.required - spec.optional)]
-    for (of_event, field), words in _WORDS.items():
-        if of_event is event and field in line and line[field] not in words:
-            found.append(f"{event}: {field} is {line[field]!r}")
-    return found

@@ -33,9 +33,6 @@ class SinkCorrupt(Exception):
             "put the file back as it was, or have "
             f"`crawler requeue --file {path.parent.name}/{path.name.removesuffix('.open')}` fetch again what was in it"
         )
-        self.path = path
-        self.committed_bytes = committed_bytes
-        self.found_bytes = found_bytes
 
 
 class SinkStrange(Exception):
@@ -46,8 +43,6 @@ class SinkStrange(Exception):
             f"{folder} holds {count(files, 'complete file')} of which the store knows none: "
             f"put a backup of their store in its place, or move {folder} away to begin anew"
         )
-        self.folder = folder
-        self.files = files
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,7 +119,7 @@ class _Tracer:
             on_event=lambda name, fields: None,
             blocks=_blocklist(settings),
         )
-        self._hosts.admit([HostRow(_HOST_ID, origin, origin.host, slot=0, queued=1)])
+        self._hosts.admit([HostRow(_HOST_ID, origin, slot=0, queued=1)])
         scope, seen = Scope(options.scope, options.seed_hosts, options.traps), RecentKeys()
         self._policy = UrlPolicy(scope, RobotsCache(options.robots_token), options.obeys_robots)
         self._processor = ResponseProcessor(options, seen=seen)

@@ -167,7 +167,6 @@ def test_a_file_shorter_than_committed_is_refused(kind: Kind, tmp_path: Path) ->
     path.write_bytes(b"short")
     with pytest.raises(SinkCorrupt) as caught:
         kind.make(tmp_path).open(store.everything())
-    assert (caught.value.path, caught.value.committed_bytes, caught.value.found_bytes) == (path, committed, 5)
     assert all(part in str(caught.value) for part in (str(path), f"{committed:,}", "5 bytes"))
     assert path.read_bytes() == b"short"
 
@@ -321,7 +320,7 @@ def test_a_store_that_knows_nothing_of_an_archive_is_refused(kind: Kind, tmp_pat
     before = names(kind, tmp_path)
     with pytest.raises(SinkStrange, match=r"1 complete file of which the store knows none: put a backup") as caught:
         kind.make(tmp_path).open([])
-    assert (caught.value.folder, caught.value.files) == (folder_of(kind, tmp_path), 1)
+    assert str(folder_of(kind, tmp_path)) in str(caught.value)
     assert names(kind, tmp_path) == before
     restored = kind.make(tmp_path)
     assert restored.open([], store_is_copy=True) == []

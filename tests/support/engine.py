@@ -55,7 +55,7 @@ EPOCH = 1_700_000_000.0
 TOKEN = "testbot"
 ADDRESS = "192.0.2.1"
 NO_CONNECTIONS = PoolStats(
-    opened=0, closed={}, failed=0, requests=0, reused=0, tls_handshakes=0, tls_resumed=0, bytes=0,
+    opened=0, closed={}, failed=0, requests=0, reused=0, tls_handshakes=0, tls_resumed=0,
     requests_at_close=(0,) * (len(REQUEST_BOUNDS) + 1), requests_closed=0, open=0, idle=0, opening=0, waiting=0,
 )  # fmt: skip
 
@@ -263,7 +263,7 @@ def answer(
         raw_body=payload,
         payload=payload,
         timings=Timings(first_byte_s=took_s),
-        connection=ConnectionInfo(1, 1, address, 443),
+        connection=ConnectionInfo(1, 1, address),
         started_at=EPOCH,
         truncated=truncated,
         error_type=error_type,

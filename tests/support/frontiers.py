@@ -25,6 +25,7 @@ from crawler.core.models import (
 )
 from crawler.core.url import key_of, parse
 from crawler.frontier.base import Batch, Frontier, Recovered
+from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.memory_frontier import MemoryFrontier
 
@@ -58,7 +59,7 @@ def answer(
         raw_body=BytesBody(body),
         payload=BytesBody(body),
         timings=Timings(),
-        connection=ConnectionInfo(1, 1, "192.0.2.1", 443),
+        connection=ConnectionInfo(1, 1, "192.0.2.1"),
         started_at=NOW,
         truncated=truncated,
         error_type=error_type,
@@ -74,6 +75,14 @@ def visit(task: Task, outcome: Outcome | None = None, *, host_id: int = 1, **mor
 def batch(*settlements: Settlement, written: Iterable[RecordLocation | None] | None = None, **more: Any) -> Batch:
     places = list(written) if written is not None else [None] * len(settlements)
     return Batch(settlements, places, **more)
+
+
+async def takedowns(frontier: Frontier) -> list[tuple[Any, ...]]:
+    """Records of erased URLs in the WARC files, as `crawler forget` lists them: URL, file, offset, time."""
+    if isinstance(frontier, MemoryFrontier):
+        return list(frontier.takedowns.values())
+    assert isinstance(frontier, SqliteFrontier)
+    return await frontier._run(lambda database, _: list(database.rows(sql.TAKEDOWNS)))
 
 
 class Store:

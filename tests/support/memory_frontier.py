@@ -47,7 +47,6 @@ from crawler.frontier.base import (
     Receipt,
     Recovered,
     RobotsVersion,
-    Takedown,
     Totals,
     UndatedPage,
     UrlRow,
@@ -58,7 +57,6 @@ from crawler.frontier.rows import (
     HostChange,
     check_batch,
     history_of,
-    host_state,
     robots_digest,
     sample_ranges,
     totals_from,
@@ -89,7 +87,7 @@ class KeptUrl:
     visits: int = 0
     visited_at: float | None = None
     digest: str | None = None
-    learned: tuple[Any, ...] = (None,) * 6  # the columns of rows.history_of
+    learned: tuple[Any, ...] = (None,) * 5  # the columns of rows.history_of
     hint: SitemapHint | None = None
 
 
@@ -106,7 +104,7 @@ class KeptHost:
         row = replace(self.row, queued=self.counts.queued, fetched=self.counts.fetched, last_at=self.counts.last_at)
         if self.robots is None:
             return row
-        return replace(row, state=host_state(self.robots), robots=replace(self.robots, body=None))
+        return replace(row, robots=replace(self.robots, body=None))
 
 
 class MemoryFrontier:
@@ -121,10 +119,9 @@ class MemoryFrontier:
         self._sink_files: dict[tuple[str, str], SinkFile] = {}
         self._counters = Counters()
         self._scope_hosts: set[str] = set()
-        self._seeds_added = False
         self._closed_hosts: set[str] = set()
         self._marks = 0  # forgotten rows that stand for no URL of their own
-        self._takedowns: dict[tuple[str, int], Takedown] = {}
+        self.takedowns: dict[tuple[str, int], tuple[str, str, int, float]] = {}  # as rows of the store on disk
         self._blocks: dict[str, BlockedHost] = {}
         self._templates: dict[tuple[int, str], TemplateRow] = {}
         self._suspects: dict[int, str] = {}  # URL id → template
@@ -153,7 +150,6 @@ class MemoryFrontier:
             sink_files=tuple(self._sink_files.values()),
             counters=self._counters,
             scope_hosts=tuple(sorted(self._scope_hosts)),
-            seeds_added=self._seeds_added,
             suspects=tuple(sorted({self._urls[url_id].host_id for url_id in self._suspects})),
             slow_responses=tuple(self._slow_responses[key] for key in sorted(self._slow_responses)),
             unswept=tuple(sorted(self._unswept)),
@@ -168,8 +164,6 @@ class MemoryFrontier:
         new_hosts: list[KeptHost] = []
         queued: Counter[int] = Counter()
         links_new = [self._insert(one, None, new_hosts, queued) for one in discovered]
-        if any(n and one.source is Source.SEED for n, one in zip(links_new, discovered, strict=True)):
-            self._seeds_added = True
         return Receipt(links_new, queued, [host.as_row() for host in new_hosts])
 
     async def settle(self, batch: Batch) -> Receipt:
@@ -299,7 +293,7 @@ class MemoryFrontier:
         found = []
         for first, last in sample_ranges(len(self._urls), blocks=blocks, rows=rows, phase=phase):
             for url in map(self._urls.__getitem__, range(first, last + 1)):
-                _, change_a, change_t, gone_count, in_links, _ = url.learned
+                _, change_a, change_t, gone_count, in_links = url.learned
                 if url.state in ENDS and not gone_count and url.found.kind is TaskKind.PAGE:
                     priority = None if url.hint is None else url.hint.priority
                     found.append(
@@ -315,7 +309,7 @@ class MemoryFrontier:
         for url in (self._urls[url_id] for url_id in range(after + 1, min(after + rows, len(self._urls)) + 1)):
             if url.state not in ENDS or url.next_at is not None:
                 continue
-            _, change_a, change_t, gone_count, in_links, _ = url.learned
+            _, change_a, change_t, gone_count, in_links = url.learned
             kind = None if url.found.kind is TaskKind.PAGE else url.found.kind.value
             priority = None if url.hint is None else url.hint.priority
             found.append(
@@ -422,9 +416,6 @@ class MemoryFrontier:
                 gone.append(one)
         return gone
 
-    async def takedowns(self) -> list[Takedown]:
-        return list(self._takedowns.values())
-
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
         host = self._hosts_by_id.get(host_id)
         return [] if host is None else list(host.robots_versions)
@@ -471,9 +462,6 @@ class MemoryFrontier:
             self._set_state(url, UrlState.DENIED)
             url.last_error = verdict.reason.value
         return len(refused)
-
-    async def unswept(self, host_ids: Collection[int]) -> None:
-        self._unswept.update(host_ids)
 
     async def judge_by(self, rules: str) -> list[int]:
         before, self._rules = self._rules, rules
@@ -558,8 +546,7 @@ class MemoryFrontier:
             return 0
         host = self._hosts.get(found.origin)
         if host is None:
-            domain = registrable_domain(found.origin.host)
-            row = HostRow(len(self._hosts) + 1, found.origin, domain, slot_of(domain), queued=0)
+            row = HostRow(len(self._hosts) + 1, found.origin, slot_of(registrable_domain(found.origin.host)), queued=0)
             host = self._hosts[found.origin] = self._hosts_by_id[row.id] = KeptHost(row)
             new_hosts.append(host)
         host_id = host.row.id
@@ -581,7 +568,7 @@ class MemoryFrontier:
         url.next_at = url.last_error = url.place = url.content_place = url.line = url.hint = None
 
     def _list_takedown(self, url: str, place: RecordLocation, at: float) -> None:
-        self._takedowns.setdefault((place.name, place.offset), Takedown(url, place.name, place.offset, at))
+        self.takedowns.setdefault((place.name, place.offset), (url, place.name, place.offset, at))
 
     def _put_visit(self, settlement: Settlement, place: RecordLocation | None, line: RecordLocation | None) -> None:
         host = self._hosts_by_id[settlement.host_id]
@@ -600,7 +587,7 @@ class MemoryFrontier:
             url.place, url.line = place or url.place, line or url.line
             self._set_state(url, settlement.state)
             (_, url.next_at, url.attempts, url.visited_at, url.last_status, url.last_error, _, url.etag,
-             url.last_modified, digest, _, _, ended, *learned, _, _, _) = visit_row(settlement)  # fmt: skip
+             url.last_modified, digest, _, _, ended, *learned, _, _) = visit_row(settlement)  # fmt: skip
             url.digest = digest if digest is not None else url.digest
             url.visits += ended
             url.learned = tuple(old if new is None else new for old, new in zip(url.learned, learned, strict=True))

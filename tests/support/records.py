@@ -79,7 +79,7 @@ def make_record(
         raw_body=raw_body,
         payload=BytesBody(payload),
         timings=Timings(first_byte_s=0.02, body_s=0.003),
-        connection=ConnectionInfo(id=1, request_n=1, peer_address=peer_address, peer_port=443, tls_version=tls_version),
+        connection=ConnectionInfo(id=1, request_n=1, peer_address=peer_address, tls_version=tls_version),
         started_at=started_at,
         truncated=truncated,
         tainted=tainted,

@@ -127,12 +127,11 @@ class KnownLinks:
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """The `links` of a page, each URL once, in order of first mention; those left out that are stored. `count` includes
-    them. `invalid` references are no fetchable URL.
+    them.
     """
 
     links: tuple[Link, ...]
     count: int
-    invalid: int
 
 
 class LinkSet:
@@ -179,10 +178,10 @@ class LinkSet:
         urls = list(map(stored.get, self._kinds))  # None for few of most pages
         left_out = set(urls)
         if None not in left_out:
-            return Resolved((), len(left_out), 0)
+            return Resolved((), len(left_out))
         left_out.discard(None)
         found: dict[str, Link] = {}
-        invalid = fresh = 0
+        fresh = 0
         for (reference, kind), stored_url in zip(self._kinds.items(), urls, strict=True):
             if stored_url is not None:
                 continue
@@ -191,7 +190,6 @@ class LinkSet:
                 try:
                     url, origin = resolver.resolve(reference)
                 except UrlError:
-                    invalid += 1
                     continue
                 link = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW, resolver.legacy_url(reference, url))
                 if kind == LINK and _OF_THE_PAGE.match(reference) is None:
@@ -204,23 +202,21 @@ class LinkSet:
             elif (before := found.setdefault(link.url, link)) is not link and kind < _kind_of(before):
                 found[link.url] = link
         known.learnt(fresh)
-        return Resolved(tuple(found.values()), len(left_out.union(found)), invalid)
+        return Resolved(tuple(found.values()), len(left_out.union(found)))
 
     def _resolve_all(self, resolver: ReferenceResolver) -> Resolved:
         found: dict[str, Link] = {}
-        invalid = 0
         for reference, kind in self._kinds.items():
             try:
                 url, origin = resolver.resolve(reference)
             except UrlError:
-                invalid += 1
                 continue
             before = found.get(url)
             if before is None or kind < _kind_of(before):
                 legacy_url = resolver.legacy_url(reference, url)
                 found[url] = Link(url, origin, _SOURCES[kind], kind == NOFOLLOW, legacy_url)
         links = (*found.values(), *self._requisites(resolver, found))
-        return Resolved(links, len(links), invalid)
+        return Resolved(links, len(links))
 
     def _requisites(self, resolver: ReferenceResolver, found: dict[str, Link]) -> list[Link]:
         if not self._required_too:

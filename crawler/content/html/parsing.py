@@ -27,9 +27,8 @@ class Html:
 
     `links` are in document order (see `LinkSet.resolve`), without those that are known to be stored, which
     `links_count` includes; `canonical` is among them, `refresh` is not. `robots` holds the meta elements that speak to
-    robots: the agent they name, lower case (None: all), and their directives as written. `invalid` counts references
-    that are no http(s) URL worth fetching. `capped`: the page has more than `max_links`. `cut`: only its
-    beginning could be read, the rest takes more steps than PCRE2 allows.
+    robots: the agent they name, lower case (None: all), and their directives as written. `capped`: the page has more
+    than `max_links`. `cut`: only its beginning could be read, the rest takes more steps than PCRE2 allows.
     """
 
     title: str | None
@@ -40,7 +39,6 @@ class Html:
     refresh: str | None
     robots: tuple[tuple[str | None, str], ...]
     capped: bool
-    invalid: int
     cut: bool
 
 
@@ -180,7 +178,6 @@ class _Page:
             refresh=_absolute(self._refresh, base),
             robots=tuple(self._robots),
             capped=self._links.capped,
-            invalid=resolved.invalid,
             cut=cut,
         )
 

@@ -81,12 +81,12 @@ def _read(
             error = read_xml(stream, root, content_type=content_type)
         except XmlRefused as refused:
             return UrlList(root.kind, error=str(refused))
-        return UrlList(root.kind, collector.entries, collector.invalid, collector.capped, error)
+        return UrlList(root.kind, collector.entries, collector.capped, error)
     if not text_too:
         return UrlList(None)
     error = read_text(stream, collector)
     kind = UrlListKind.URLS if error is None else None
-    return UrlList(kind, collector.entries, collector.invalid, collector.capped, error)
+    return UrlList(kind, collector.entries, collector.capped, error)
 
 
 class _Root:

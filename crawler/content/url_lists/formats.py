@@ -96,7 +96,6 @@ def read_text(pieces: Iterator[bytes], collector: Collector) -> str | None:
             if not line.lower().startswith(("http://", "https://")):
                 if not found:
                     return "neither XML nor a list of URLs"
-                collector.invalid += 1
                 continue
             found = True
             collector.add(line)
@@ -143,7 +142,6 @@ class FeedReader:
         self._field = ""
         self._values = Texts()
         self._links: list[tuple[str, ReferenceResolver | None]] = []
-        self._guid_is_link = True
         self._bases: list[tuple[int, ReferenceResolver | None]] = []
 
     def start(self, name: str, attributes: dict[str, str]) -> None:

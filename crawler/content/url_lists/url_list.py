@@ -51,7 +51,6 @@ class UrlList:
 
     kind: UrlListKind | None
     entries: tuple[UrlListEntry, ...] = ()
-    invalid: int = 0  # entries that are no URL worth fetching
     capped: bool = False
     error: str | None = None
     size: int = 0  # bytes, decoded
@@ -91,7 +90,6 @@ class Collector:
     def __init__(self, url: str) -> None:
         self._own = ReferenceResolver(url)
         self._entries: dict[str, UrlListEntry] = {}
-        self.invalid = 0
         self.capped = False
 
     @property
@@ -110,12 +108,10 @@ class Collector:
         """Note a URL as it is written. Raises Enough when there are as many as are kept."""
         reference = clean(written)
         if not reference:
-            self.invalid += bool(written.strip())
             return
         try:
             url, origin = (base or self._own).resolve(reference)
         except UrlError:
-            self.invalid += 1
             return
         if url in self._entries:
             return

@@ -26,10 +26,6 @@ class Histogram:
         self.counts[bisect_left(BOUNDS_S, value_s)] += 1
         self.total_s += value_s
 
-    @property
-    def count(self) -> int:
-        return sum(self.counts)
-
 
 def quantile_s(counts: list[int], share: float) -> float | None:
     """The value below which that share lies, by its bucket, in the middle of it; None if there were none."""

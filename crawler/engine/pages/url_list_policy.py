@@ -33,7 +33,6 @@ class Modes:
     """The values of crawl.sitemaps."""
 
     OFF: Final = "off"
-    NAMED: Final = "named"
     PROBE: Final = "probe"
 
 

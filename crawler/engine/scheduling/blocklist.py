@@ -69,9 +69,6 @@ class Blocklist:
         """Whether a request to an origin may leave."""
         return not self._by_name or self.covers(origin.host) is None
 
-    def __len__(self) -> int:
-        return len(self._by_name)
-
     def all(self) -> list[BlockedHost]:
         """By name."""
         return [self._by_name[name] for name in sorted(self._by_name)]

@@ -74,10 +74,6 @@ class OneThread:
         self._thread = Thread(target=self._work, name=name, daemon=False)
         self._thread.start()
 
-    @property
-    def is_alive(self) -> bool:
-        return self._thread.is_alive()
-
     async def run(self, job: Callable[[], T]) -> T:
         """Run `job` in the thread, after the jobs before it; returns or raises what it does."""
         return await self._submit(job, last=False)

@@ -189,7 +189,7 @@ class Insertions:
         if host_id is not None:
             return int(host_id)
         domain = registrable_domain(origin.host)
-        row = HostRow(self._db.get(sql.LAST_HOST) + 1, origin, domain, slot_of(domain), queued=0)
+        row = HostRow(self._db.get(sql.LAST_HOST) + 1, origin, slot_of(domain), queued=0)
         self._db.run(sql.INSERT_HOST, (row.id, row.slot, origin.scheme, origin.host, origin.port, domain, found_at))
         change.new_hosts.append(row)
         change.counts["hosts"] = change.counts.get("hosts", 0) + 1

@@ -24,7 +24,7 @@ SET_STATE: Final = "UPDATE url SET state = ? WHERE id IN (SELECT value FROM json
 UPSERT_VISITS: Final = (
     """INSERT INTO visit (url, next_at, attempts, last_at, last_status, last_error, last_rule, etag, last_modified,
                           digest, warc_file, warc_offset, ended, changed_at, change_a, change_t, gone_count, in_links,
-                          simhash, rules_version, visits, pages_file)""",
+                          visits, pages_file)""",
     """ON CONFLICT (url) DO UPDATE SET
          next_at = excluded.next_at, attempts = excluded.attempts, last_at = excluded.last_at,
          last_status = excluded.last_status, last_error = excluded.last_error, last_rule = excluded.last_rule,
@@ -36,8 +36,6 @@ UPSERT_VISITS: Final = (
          changed_at = coalesce(excluded.changed_at, changed_at),
          change_a = coalesce(excluded.change_a, change_a), change_t = coalesce(excluded.change_t, change_t),
          gone_count = coalesce(excluded.gone_count, gone_count), in_links = coalesce(excluded.in_links, in_links),
-         simhash = coalesce(excluded.simhash, simhash),
-         rules_version = coalesce(excluded.rules_version, rules_version),
          pages_file = coalesce(excluded.pages_file, pages_file),
          content_file = {content_file}, content_offset = {content_offset}""".format(
         **{
@@ -49,7 +47,7 @@ UPSERT_VISITS: Final = (
     ),
 )
 
-VISIT_WIDTH: Final = 22
+VISIT_WIDTH: Final = 20
 
 # In one statement with many rows, as ADD_TO_HOSTS: (host, hash, priority, lastmod, seen_at).
 PUT_HINTS: Final = (
@@ -87,7 +85,7 @@ ADD_TO_HOSTS: Final = (
 )
 HOST_CHANGE_WIDTH: Final = 7
 HOSTS: Final = """
-SELECT id, scheme, host.host, port, domain, slot, queued, fetched, state, last_at,
+SELECT id, scheme, host.host, port, slot, queued, fetched, last_at,
        verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since, error
 FROM host LEFT JOIN robots ON robots.host = host.id"""
 ALL_HOSTS: Final = HOSTS + " ORDER BY id"
@@ -117,13 +115,13 @@ SELECT json_group_array(json_array(
          id, priority, depth, target, scheme, host, port, source, hop_path, redirects,
          via_target, via_scheme, via_host, via_port, kind, attempts, etag, last_modified,
          CASE WHEN visits > 0 THEN json_array(
-           visits, last_at, digest, changed_at, change_a, change_t, gone_count, in_links, simhash) END,
+           visits, last_at, digest, changed_at, change_a, change_t, gone_count, in_links) END,
          CASE WHEN hinted THEN json_array(hint_priority, lastmod) END))
 FROM (
   SELECT u.id, u.priority, u.depth, u.target, h.scheme, h.host, h.port, u.source, u.hop_path, u.redirects,
          vu.target AS via_target, vh.scheme AS via_scheme, vh.host AS via_host, vh.port AS via_port,
          u.kind, v.attempts, v.etag, v.last_modified,
-         v.visits, v.last_at, v.digest, v.changed_at, v.change_a, v.change_t, v.gone_count, v.in_links, v.simhash,
+         v.visits, v.last_at, v.digest, v.changed_at, v.change_a, v.change_t, v.gone_count, v.in_links,
          s.url IS NOT NULL AS hinted, s.priority AS hint_priority, s.lastmod
   FROM url AS u
   CROSS JOIN host AS h ON h.id = u.host

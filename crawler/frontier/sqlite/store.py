@@ -41,7 +41,6 @@ from crawler.frontier.base import (
     Receipt,
     Recovered,
     RobotsVersion,
-    Takedown,
     Totals,
     UndatedPage,
     UrlRow,
@@ -109,7 +108,6 @@ class SqliteFrontier:
             sink_files=tuple(SinkFile(sink, name, SinkFileState(state), size) for sink, name, state, size in files),
             counters=counters_from(database.get(sql.META, ("counters",))),
             scope_hosts=tuple(host for (host,) in database.rows(sql.SCOPE_HOSTS)),
-            seeds_added=database.get(sql.META, ("seeds_added",)) is not None,
             suspects=tuple(host_id for (host_id,) in database.rows(sql.SUSPECT_HOSTS)),
             slow_responses=tuple(SlowResponse(*columns) for columns in database.rows(sql.SLOW_RESPONSES)),
             unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
@@ -263,9 +261,6 @@ class SqliteFrontier:
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
         return await self._run(lambda _, writer: writer.deny(host_id, denied, now))
 
-    async def unswept(self, host_ids: Collection[int]) -> None:
-        await self._run(lambda database, _: maintenance.mark(database, list(host_ids)))
-
     async def judge_by(self, rules: str) -> list[int]:
         return await self._run(lambda database, _: maintenance.judge_by(database, rules))
 
@@ -334,9 +329,6 @@ class SqliteFrontier:
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
         return await self._run(lambda _, writer: takedown.forgotten(writer, found))
-
-    async def takedowns(self) -> list[Takedown]:
-        return await self._run(lambda database, _: [Takedown(*columns) for columns in database.rows(sql.TAKEDOWNS)])
 
     async def find_host(self, origin: Origin) -> HostRow | None:
         key = (origin.host, origin.scheme, origin.port)

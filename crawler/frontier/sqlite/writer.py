@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from crawler.core.enums import SinkFileState, Source, UrlState
+from crawler.core.enums import SinkFileState, UrlState
 from crawler.core.models import Backoff, Denied, Discovered, RecordLocation, RobotsRecord, Settlement, SinkFile
 from crawler.core.outage import SIGNS
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
@@ -64,8 +64,6 @@ class Writer:
         """See Frontier.add."""
         with self.change() as change:
             links_new = self.urls.put(discovered, now, change)
-            if any(n and one.source is Source.SEED for n, one in zip(links_new, discovered, strict=True)):
-                self._db.run(sql.PUT_META, ("seeds_added", "1"))
         return change.receipt(links_new)
 
     def settle(self, batch: Batch) -> Receipt:

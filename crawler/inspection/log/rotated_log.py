@@ -219,11 +219,6 @@ class RotatedLog:
     def oldest_first(self) -> list[LogPart]:
         return self.youngest_first[::-1]
 
-    @property
-    def size(self) -> int:
-        """Bytes on the disk."""
-        return sum(part.size for part in self.youngest_first)
-
     def problems(self) -> list[str]:
         """What could not be read, a sentence each."""
         return self.unreadable + [f"{part.path}: {part.problem}" for part in self.youngest_first if part.problem]

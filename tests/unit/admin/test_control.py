@@ -157,7 +157,7 @@ async def test_a_client_that_does_not_read_is_given_up(folder: Path, monkeypatch
         writer.write(b'{"command": "large"}\n' * 4)
         assert len(await raw(folder / "c", b'{"command": "echo"}\n')) == 1
         async with asyncio.timeout(20):
-            while server.clients:
+            while server._clients:
                 await asyncio.sleep(0.01)
             assert len(await reader.read()) < 8_000_000
         writer.close()

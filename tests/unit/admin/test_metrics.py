@@ -49,7 +49,6 @@ def page() -> str:
         reused=45,
         tls_handshakes=5,
         tls_resumed=2,
-        bytes=1000,
         requests_at_close=(1, 0, 2, *[0] * (len(REQUEST_BOUNDS) - 2)),
         requests_closed=11,
         open=2,
@@ -95,7 +94,7 @@ def page() -> str:
     meters = LatencyMeters()
     timings = Timings(resolve_s=0.0, connect_s=0.002, tls_s=0.003, first_byte_s=0.2, body_s=0.0)
     head = Head(200, "OK", "1.1", ())
-    info = ConnectionInfo(1, 1, "192.0.2.1", 443)
+    info = ConnectionInfo(1, 1, "192.0.2.1")
     meters.attempted(Fetched(head, b"", b"", BytesBody(b""), BytesBody(b""), timings, info, 0.0), 0.205)
     meters.attempted(Failed(ErrorType.RESET, "", retryable=True), 700.0)
     meters.attempted(Denied(DenyReason.ROBOTS, ""), 9.0)

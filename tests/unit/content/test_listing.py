@@ -249,10 +249,10 @@ def test_images_are_no_pages() -> None:
     assert urls(found) == ["https://www.example.com/a"]
 
 
-def test_what_is_no_url_is_counted() -> None:
+def test_what_is_no_url_is_dropped() -> None:
     """And the others stay."""
     found = read(urlset("<loc>mailto:a@b.test</loc>", "<loc>http://[bad/</loc>", "<loc> </loc>", "<loc>/a</loc>"))
-    assert (urls(found), found.invalid) == (["https://www.example.com/a"], 2)
+    assert urls(found) == ["https://www.example.com/a"]
 
 
 def test_a_url_stands_once() -> None:

@@ -24,7 +24,7 @@ from crawler.core.outcomes import outcome_label, response_of
 
 def answer(status: int, *, error: ErrorType | None = None, truncated: TruncatedReason | None = None) -> Fetched:
     head = Head(status, "", "1.1", ())
-    connection = ConnectionInfo(1, 1, "127.0.0.1", 443)
+    connection = ConnectionInfo(1, 1, "127.0.0.1")
     return Fetched(head, b"", b"", EMPTY, EMPTY, Timings(), connection, 0.0, truncated=truncated, error_type=error)
 
 

@@ -39,7 +39,7 @@ class Case:
             rng=random.Random(1),
             on_event=lambda event, fields: self.said.append((fields.get("to", event), fields.get("reason"))),
         )
-        self.rows = [HostRow(n, origin, "", 0, queued=100) for n, origin in enumerate((A, A2, B), 1)]
+        self.rows = [HostRow(n, origin, 0, queued=100) for n, origin in enumerate((A, A2, B), 1)]
         self.books.admit(self.rows)
         self.a, self.a2, self.b = self.books.hosts.values()
 
@@ -57,13 +57,11 @@ class Case:
         self.books.keys.clear()
         at = None if asked_s_ago is None else self.clock.now() - asked_s_ago
         rows = [
-            HostRow(row.id, row.origin, "", 0, queued=1, robots=robots, last_at=at if row.origin is A else None)
+            HostRow(row.id, row.origin, 0, queued=1, robots=robots, last_at=at if row.origin is A else None)
             for row in self.rows
         ]
         counters = Counters(urls_fetched=7)
-        recovered = Recovered(
-            clean, tuple(rows), backoffs, (), counters, (), seeds_added=True, slow_responses=slow_responses
-        )
+        recovered = Recovered(clean, tuple(rows), backoffs, (), counters, (), slow_responses=slow_responses)
         self.books.load(recovered, same_delays=same_delays)
         self.a, self.a2, self.b = self.books.hosts.values()
         return self

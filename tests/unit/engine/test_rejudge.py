@@ -132,7 +132,7 @@ def test_a_host_that_cannot_be_judged_waits() -> None:
         crawling = asyncio.ensure_future(engine.crawl.run())
         await elapse(HOUR)
         assert host.is_held
-        await engine.frontier.unswept([host.id])
+        await engine.frontier.judge_by("others")
         engine.rejudger.want([host.id])
         await elapse(60)
         assert engine.rejudger.is_idle

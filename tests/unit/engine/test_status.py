@@ -22,7 +22,8 @@ from crawler.engine.monitoring.rates import POINT_S, SAMPLE_S, RateMeter
 from crawler.engine.monitoring.status import Monitor, Status
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Batch, BlockedHost, Receipt
-from crawler.obs.events import COMMON, Event, problems
+from crawler.obs.events import Event
+from tests.support.catalogue import COMMON, problems
 from tests.support.engine import (
     AT_ONCE,
     NO_CONNECTIONS,

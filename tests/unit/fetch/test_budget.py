@@ -25,7 +25,7 @@ async def test_giving_back_lets_the_waiting_on_in_turn():
     async with asyncio.timeout(5):
         await done.wait()
     assert resumed == ["a", "b", "c"]
-    assert budget.waiting == 0
+    assert not budget._waiting
 
 
 async def test_nobody_waits_for_ever_for_memory_that_nobody_gives_back():
@@ -38,7 +38,7 @@ async def test_nobody_waits_for_ever_for_memory_that_nobody_gives_back():
     async with asyncio.timeout(5):
         await on.wait()
     assert budget.is_spent()
-    assert budget.waiting == 1
+    assert len(budget._waiting) == 1
     budget.give(500)
 
 

@@ -332,7 +332,7 @@ async def test_reading_pauses_while_memory_is_spent(site):
     ) as (_, c, url):
         budget.take(100_000)
         fetching = asyncio.ensure_future(c.get(url + "/"))
-        await until(lambda: budget.waiting == 1)
+        await until(lambda: len(budget._waiting) == 1)
         seen = [k.bytes_received for k in c.pool._connections]
         loop = asyncio.get_running_loop()
         started = loop.time()
@@ -388,7 +388,7 @@ async def test_who_is_let_on_and_then_cancelled_lets_the_next_on(site):
     budget.take(10**6)
     async with site(table({"/": ok(b"x" * 300_000)}), budget=budget, connections_per_host=2) as (_, c, url):
         first = asyncio.ensure_future(c.get(url + "/"))
-        await until(lambda: budget.waiting == 1 or first.done())
+        await until(lambda: len(budget._waiting) == 1 or first.done())
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         second = asyncio.ensure_future(c.get(url + "/"))

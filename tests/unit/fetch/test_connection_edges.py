@@ -104,7 +104,7 @@ async def test_reading_is_not_resumed_on_what_was_closed_meanwhile(asking):
 async def test_a_request_under_way_can_be_looked_at(asking):
     """Which it is on its connection, since when, and how much has come; None once it is answered."""
     asking.connection.data_received(ANSWER[:10])
-    assert asking.connection.current_exchange == Exchange(7, 1, asking.clock.mono(), 10)
+    assert asking.connection.current_exchange == Exchange(7, 1, 10)
     asking.connection.data_received(ANSWER[10:])
     await asking.task
     assert asking.connection.current_exchange is None

@@ -92,7 +92,7 @@ async def test_what_is_fetched_says_all_that_the_record_needs(certificates):
         timings = result.timings
         assert min(timings.connect_s, timings.tls_s, timings.first_byte_s) > 0
         assert timings.body_s >= 0
-        assert (result.connection.peer_address, result.connection.peer_port) == ("127.0.0.1", server.port)
+        assert result.connection.peer_address == "127.0.0.1"
         assert before <= result.started_at <= c.clock.now()
         assert (result.tainted, result.truncated, result.error_type, result.resend_count) == (False, None, None, 0)
 

@@ -13,7 +13,7 @@ from crawler.fetch.net.errors import DialError
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool, PoolClosed
 from crawler.fetch.pool_statistics import ConnectionStatistics
-from crawler.obs.events import COMMON, problems
+from tests.support.catalogue import COMMON, problems
 from tests.support.dialing import Dialing
 from tests.support.fetching import FakeClock
 

@@ -91,7 +91,7 @@ async def test_the_thread_ends_with_its_last_job_even_if_that_is_cancelled() -> 
         await finishing
     go.set()
     await asyncio.to_thread(thread._thread.join, 10)
-    assert not thread.is_alive
+    assert not thread._thread.is_alive()
     with pytest.raises(RuntimeError):
         await thread.run(lambda: None)
 
@@ -111,4 +111,4 @@ def test_a_closed_loop_does_not_stop_the_thread() -> None:
         return await thread.finish(lambda: 7)
 
     assert asyncio.run(finish()) == 7
-    assert not thread.is_alive
+    assert not thread._thread.is_alive()

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from crawler.obs import fetch_line
-from crawler.obs.events import CATALOGUE, COMMON, Event
+from crawler.obs.events import CATALOGUE, Event
+from tests.support.catalogue import COMMON
 from tests.support.loglines import fetch_lines, write
 
 ROOT = Path(__file__).parents[3]

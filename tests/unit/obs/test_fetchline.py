@@ -44,7 +44,7 @@ TASK = Task(
 def fetched(status: int = 200, *, request_n: int = 5, **changes: object) -> Fetched:
     head = Head(status, "", "1.1", (("content-type", "Text/HTML; charset=utf-8"),))
     timings = Timings(0.001, 0.002, 0.003, 0.004, 0.005)
-    connection = ConnectionInfo(17, request_n, "192.0.2.1", 8443, "1.3", True)
+    connection = ConnectionInfo(17, request_n, "192.0.2.1", "1.3", True)
     values: dict[str, object] = {"head": head, "timings": timings, "connection": connection, **changes}
     return Fetched(
         request_bytes=b"", raw_head=b"", raw_body=BytesBody(b"5\r\nhello\r\n"), payload=BytesBody(b"hello"),
@@ -142,7 +142,7 @@ def test_a_failure_before_the_connection() -> None:
 
 def test_a_failure_on_a_connection() -> None:
     """Which connection failed is known."""
-    connection = ConnectionInfo(9, 3, "192.0.2.1", 80)
+    connection = ConnectionInfo(9, 3, "192.0.2.1")
     line = line_of(settled(Failed(ErrorType.READ_TIMEOUT, "", True, connection=connection), UrlState.WAITING))
     assert (line["conn_id"], line["conn_request_n"]) == (9, 3)
     assert "tls_resumed" not in line
