@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from crawler.obs.events import problems
 from tests.e2e.conftest import Whole
+from tests.support.catalogue import problems
 from tests.support.crawls import Crawl
 from tests.support.nginx import Nginx
 from tests.support.sites import OTHER, sections
