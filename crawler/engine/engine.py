@@ -44,7 +44,7 @@ from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.engine.system_clock import utc_offset_s
 from crawler.fetch.connection import Exchange
-from crawler.fetch.fetcher import AddressLimits
+from crawler.fetch.fetcher import AddressRateLimit
 from crawler.fetch.http_client import Generation
 from crawler.fetch.limits import Bandwidth
 from crawler.fetch.options import ClientOptions
@@ -84,7 +84,7 @@ class MakesClient(Protocol):
     """`gate` is to be entered before each request, `permits` to be asked, `bandwidth` to be kept to."""
 
     def __call__(
-        self, *, gate: AddressLimits, permits: Callable[[Origin], bool], bandwidth: Bandwidth
+        self, *, gate: AddressRateLimit, permits: Callable[[Origin], bool], bandwidth: Bandwidth
     ) -> CrawlClient: ...
 
 

@@ -1,7 +1,8 @@
-"""What is not said to every origin alike: credentials, cookies, and what a proxy must be told.
+"""Per-origin request fields: credentials, cookies and proxy authorization.
 
-The fetcher has one of these only if there is something to say, so that other crawls pay nothing for it. Invariant: a
-field made here goes to the origin it was meant for and to no other, wherever redirects lead: each request is built from
+The fetcher has an OriginCredentials only if there are any, so other crawls pay nothing for it.
+
+Invariant: a field made here goes to its own origin and to no other, also after redirects: each request is built from
 its own origin alone.
 """
 
@@ -23,11 +24,11 @@ _TOKEN68: Final = re.compile(r"[A-Za-z0-9\-._~+/]+=*")
 
 
 class BadCredential(ValueError):
-    """A credential that HTTP cannot carry; the message goes on from its name."""
+    """HTTP cannot carry the credential. The message follows its name: "password must not …"."""
 
 
 def basic(username: str, password: str) -> str:
-    """The value for a user and a password, in UTF-8. Source: RFC 7617 §2."""
+    """The value of Authorization for a user and a password, in UTF-8. Source: RFC 7617 §2."""
     if ":" in username:
         raise BadCredential('username must not contain ":"')
     for name, text in (("username", username), ("password", password)):
@@ -37,7 +38,7 @@ def basic(username: str, password: str) -> str:
 
 
 def bearer(token: str) -> str:
-    """The value for a token. Source: RFC 6750 §2.1."""
+    """The value of Authorization for a token. Source: RFC 6750 §2.1."""
     if _TOKEN68.fullmatch(token) is None:
         raise BadCredential('bearer must be letters, digits and "-._~+/", then "=" if at all')
     return f"Bearer {token}"
@@ -47,7 +48,7 @@ Fields = list[tuple[str, str]]
 
 
 class OriginCredentials:
-    """`of` makes one where there is anything to do."""
+    """Adds the fields of one origin to its requests, and reads its responses. `of` makes one if it is needed."""
 
     def __init__(self, secrets: Secrets, cookies: CookieJar | None, proxy: Proxy | None, clock: Clock) -> None:
         self._authorization = secrets.authorization
@@ -59,14 +60,14 @@ class OriginCredentials:
     def of(
         cls, secrets: Secrets, *, cookies: CookieJar | None, proxy: Proxy | None, clock: Clock
     ) -> "OriginCredentials | None":
-        """None where no request and no answer would be any different."""
+        """None if there are no credentials, no cookies and no proxy."""
         if not secrets.authorization and cookies is None and proxy is None:
             return None
         return cls(secrets, cookies, proxy, clock)
 
     def request(self, origin: Origin, target: str, fields: Sequence[tuple[str, str]]) -> tuple[str, Fields]:
-        """The request target to send, and the fields with what this origin alone is told. A field of the operator's
-        that goes to every host gives way to the one for this origin.
+        """The request target and the fields to send. A field for this origin replaces the configured one that goes to
+        every host.
         """
         own: Fields = []
         authorization = self._authorization.get(origin)
@@ -84,7 +85,7 @@ class OriginCredentials:
         return target, sent + own
 
     def received(self, origin: Origin, task: Task, result: FetchResult) -> FetchResult:
-        """Keep the cookies of an answer. An answer that is the proxy's and not the origin's becomes a failure."""
+        """Keep the cookies of a response. A response that the proxy made itself becomes a failure."""
         if not isinstance(result, Fetched):
             return result
         head = result.head

@@ -1,9 +1,12 @@
-"""One URL, one answer: a request is built, sent over a lent connection at most twice, and what came back is a value.
+"""Fetches one URL: builds the request, sends it over a pooled connection, at most twice, and returns a value.
 
-It follows no redirect and judges no status (the engine does). Invariants: whatever the network does, `fetch` returns a
-value; a request is written only after the gate was entered for the address at hand, and every entry is left again; it
-is sent a second time only over a fresh connection, and only if it came too late for the first one, which had been used
-before: that gave no byte, or a 408 with its close.
+Redirects and statuses are left to the engine.
+
+Invariants:
+- Whatever the network does, `fetch` returns a value.
+- A request is written only after the rate limit of its address was entered, and each entry is left again.
+- A request is sent a second time only over a fresh connection, and only if the first one had been used before and was
+  closed before the request reached the server: no byte came back, or a 408 that closes the connection.
 """
 
 import errno
@@ -29,7 +32,7 @@ from crawler.fetch.pool import Pool
 from crawler.fetch.spool import BodySink
 
 _ACCEPT: Final = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
-# What a server's closing of an idle connection looks like to a request that was on its way.
+# How a request fails if the server closes its idle connection at the same moment.
 _STALE: Final = frozenset(
     {
         ErrorType.SERVER_CLOSED,
@@ -43,31 +46,31 @@ _REQUEST_TIMEOUT: Final = 408
 _LATE: Final = frozenset({ErrorType.READ_TIMEOUT, ErrorType.TOTAL_TIMEOUT, ErrorType.TOO_SLOW})
 
 
-class AddressLimits(Protocol):
-    """How often one IP address may be asked."""
+class AddressRateLimit(Protocol):
+    """Limits the requests to one IP address."""
 
     def enter(self, address: str) -> float | None:
-        """None: go, the address is taken. Else the monotonic time at which to come back."""
+        """Start a request to the address: None if it may start, else the monotonic time to try again."""
 
     def leave(self, address: str) -> None:
-        """The request to the address ended; called once for each granted `enter`."""
+        """End a request to the address. Called once for each `enter` that returned None."""
 
 
-class GateShut(Exception):
-    """The address may not be asked before `until_mono`. Nothing was sent; the connection is back in the pool."""
+class AddressNotReady(Exception):
+    """No request may be sent to the address before `until_mono`. The connection is back in the pool."""
 
     def __init__(self, address: str, until_mono: float) -> None:
-        super().__init__(f"{address} is shut")
+        super().__init__(f"{address} is not ready")
         self.address = address
         self.until_mono = until_mono
 
 
 class OriginBlocked(Exception):
-    """The origin may not be asked at all. Nothing was sent, and no connection to it is left."""
+    """The origin is blocked. Nothing was sent, and no connection to it is open."""
 
 
 def blocked(origin: Origin) -> Failed:
-    """What becomes of a request that must be answered for although its origin is blocked."""
+    """The result of a request to a blocked origin, where a result is needed."""
     return Failed(ErrorType.ADDRESS_DENIED, f"{origin} is blocked", retryable=False)
 
 
@@ -87,7 +90,7 @@ class _Attempt:
 
 class Fetcher:
     """Fetches URLs over the pool's connections. Bodies too large for memory are written to `spool_directory`;
-    `personal` adds what is sent to one origin alone.
+    `credentials` adds what is sent to one origin alone.
 
     Raises LocalProtocolError at once if the configured fields cannot be sent.
     """
@@ -98,14 +101,14 @@ class Fetcher:
         pool: Pool,
         options: FetchOptions,
         identity: IdentityOptions,
-        gate: AddressLimits,
+        gate: AddressRateLimit,
         clock: Clock,
         budget: ByteBudget | None = None,
         spool_directory: str | None = None,
-        personal: OriginCredentials | None = None,
+        credentials: OriginCredentials | None = None,
         permits: Callable[[Origin], bool] = lambda origin: True,
     ) -> None:
-        self._personal = personal
+        self._credentials = credentials
         self._permits = permits
         self._pool = pool
         self._options = options
@@ -119,7 +122,7 @@ class Fetcher:
         build_request("GET", "/", self._fields)
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
-        """Get one URL of `origin`. Raises GateShut and OriginBlocked; whatever networks and servers do is a value."""
+        """Get one URL of `origin`. Raises AddressNotReady and OriginBlocked, and no error of a network or a server."""
         if not self._permits(origin):
             raise OriginBlocked
         wants = self._wants if task.kind is TaskKind.PAGE else None
@@ -144,7 +147,7 @@ class Fetcher:
                 self._gate.leave(attempt.address)
             if attempt.sink is not None:
                 attempt.sink.discard()
-        return result if self._personal is None else self._personal.received(origin, task, result)
+        return result if self._credentials is None else self._credentials.received(origin, task, result)
 
     async def close(self) -> None:
         """Close the pool and every connection in it."""
@@ -181,7 +184,7 @@ class Fetcher:
         return result
 
     def _enter_address(self, connection: Connection, attempt: _Attempt) -> None:
-        """Enter the rate limit of the connection's address, and leave that of the one before. Raises GateShut."""
+        """Enter the rate limit of the connection's address, and leave that of another one. Raises AddressNotReady."""
         if not self._permits(connection.origin):  # it may have been blocked while the connection was opened
             connection.abort(CloseReason.BLOCKED)
             raise OriginBlocked
@@ -193,7 +196,7 @@ class Fetcher:
             attempt.address = None
         until_mono = self._gate.enter(address)
         if until_mono is not None:
-            raise GateShut(address, until_mono)
+            raise AddressNotReady(address, until_mono)
         attempt.address = address
 
     def _result(
@@ -248,8 +251,8 @@ class Fetcher:
         default_port = 443 if origin.scheme == "https" else 80
         host = origin.host if origin.port == default_port else f"{origin.host}:{origin.port}"
         fields = [("Host", host), *self._fields]
-        if self._personal is not None:
-            target, fields = self._personal.request(origin, target, fields)
+        if self._credentials is not None:
+            target, fields = self._credentials.request(origin, target, fields)
         conditions = []
         if task.etag is not None:
             conditions.append(("If-None-Match", task.etag))
@@ -262,19 +265,19 @@ class Fetcher:
 
 
 def _is_stale(connection: Connection, reader: ResponseReader, error: ExchangeError | None, *, was_used: bool) -> bool:
-    """Whether the connection was over before the request reached the server, so that it may be sent once more: it ended
-    without a byte, or with a 408 that cannot be meant for what was not there (RFC 9110 §15.5.9, RFC 9112 §9.3.1).
+    """Whether the connection was closed before the request reached the server, so that it may be sent once more: it
+    ended without a byte, or with a 408 from before the request (RFC 9110 §15.5.9, RFC 9112 §9.3.1).
     """
     if reader.head is not None:
         is_late = reader.head.status_code == _REQUEST_TIMEOUT and not connection.is_open
         return is_late and (was_used or connection.spoke_first)
     if error is None or error.error_type not in _STALE or not connection.got_no_byte:
         return False
-    return was_used or connection.close_reason is CloseReason.UNSOLICITED  # retired before the request was written
+    return was_used or connection.close_reason is CloseReason.UNSOLICITED  # closed before the request was written
 
 
 def _constant_fields(options: FetchOptions, identity: IdentityOptions) -> tuple[tuple[str, str], ...]:
-    """What every request says after Host. A configured header replaces the default one of its name; Host stays ours."""
+    """The fields of every request after Host. A configured field replaces the default one, except for Host."""
     defaults = [("User-Agent", identity.user_agent), ("Accept", _ACCEPT)]
     if options.encodings:
         defaults.append(("Accept-Encoding", ", ".join(options.encodings)))
@@ -282,4 +285,4 @@ def _constant_fields(options: FetchOptions, identity: IdentityOptions) -> tuple[
         defaults.append(("From", identity.from_address))
     configured = [(name, value) for name, value in options.headers if name.lower() != "host"]
     replaced = {name.lower() for name, _ in configured}
-    return (*(d for d in defaults if d[0].lower() not in replaced), *configured)
+    return (*(one for one in defaults if one[0].lower() not in replaced), *configured)

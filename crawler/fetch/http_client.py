@@ -19,7 +19,7 @@ from crawler.fetch import descriptors
 from crawler.fetch.connection import Exchange
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.credentials import OriginCredentials
-from crawler.fetch.fetcher import AddressLimits, Fetcher
+from crawler.fetch.fetcher import AddressRateLimit, Fetcher
 from crawler.fetch.limits import Bandwidth, ByteBudget
 from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.net.dial import NetworkDialer
@@ -60,7 +60,7 @@ class HttpClient:
         options: ClientOptions,
         *,
         clock: Clock,
-        gate: AddressLimits,
+        gate: AddressRateLimit,
         memory: int,
         spool_directory: str | None = None,
         on_event: OnEvent | None = None,
@@ -119,7 +119,7 @@ class HttpClient:
             budget=self._budget,
             spool_directory=self._spool_directory,
             permits=self._permits,
-            personal=OriginCredentials.of(
+            credentials=OriginCredentials.of(
                 options.secrets,
                 cookies=self._cookies,
                 proxy=None if network.proxy is None else Proxy(network.proxy),

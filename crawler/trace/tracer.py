@@ -39,7 +39,7 @@ from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.engine.scheduling.rate_limits import AddressRateLimiter
 from crawler.engine.system_clock import SystemClock
-from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
+from crawler.fetch.fetcher import AddressNotReady, OriginBlocked, blocked
 from crawler.fetch.http_client import HttpClient
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store_reader import StoreReader
@@ -206,7 +206,7 @@ class _Tracer:
         while result is None:
             try:
                 result = await client.fetch(origin, task)
-            except GateShut as shut:
+            except AddressNotReady as shut:
                 await self._wait(shut.until_mono, "politeness.address_delay")
             except OriginBlocked:  # another host, to which robots.txt redirects
                 result = blocked(origin)

@@ -40,7 +40,7 @@ from crawler.engine.options import EngineConfiguration, EngineOptions
 from crawler.engine.pages.response_processor import SkippedLink
 from crawler.engine.scheduling.host import Host
 from crawler.fetch.connection import Exchange
-from crawler.fetch.fetcher import AddressLimits, GateShut
+from crawler.fetch.fetcher import AddressNotReady, AddressRateLimit
 from crawler.fetch.http_client import Generation
 from crawler.fetch.limits import Bandwidth
 from crawler.fetch.options import ClientOptions, IdentityOptions
@@ -296,7 +296,7 @@ class Web:
     """
 
     clock: LoopClock
-    gate: AddressLimits | None = None
+    gate: AddressRateLimit | None = None
     pages: dict[str, FetchResult | Sequence[FetchResult]] = field(default_factory=dict)
     other: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(404)
     addresses: dict[str, str] = field(default_factory=dict)
@@ -317,7 +317,7 @@ class Web:
             await asyncio.sleep(dial_s)
         if self.gate is not None and (until := self.gate.enter(address)) is not None:
             self.shut += 1
-            raise GateShut(address, until)
+            raise AddressNotReady(address, until)
         begin = self.clock.mono()
         self.in_flight += 1
         try:
@@ -541,7 +541,7 @@ class Harness(Noted):
         self.frontier: Any = frontier if frontier is not None else MemoryFrontier()
         self.web = Web(self.clock, pages=web or {})
 
-        def make_client(*, gate: AddressLimits, permits: object, bandwidth: Bandwidth) -> Web:
+        def make_client(*, gate: AddressRateLimit, permits: object, bandwidth: Bandwidth) -> Web:
             self.web.gate = gate if gated else None
             self.bandwidth = bandwidth
             return self.web

@@ -167,7 +167,7 @@ async def client(
         clock=clock,
         budget=budget,
         spool_directory=spool_directory,
-        personal=OriginCredentials.of(
+        credentials=OriginCredentials.of(
             secrets or Secrets(),
             cookies=CookieJar() if fetch.cookies == "session" else None,
             proxy=None if network.proxy is None else Proxy(network.proxy),

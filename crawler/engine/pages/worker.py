@@ -44,14 +44,14 @@ from crawler.engine.pages.url_list_policy import UrlListPolicy
 from crawler.engine.pages.url_policy import UrlPolicy
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.fetch.fetcher import GateShut, OriginBlocked, blocked
+from crawler.fetch.fetcher import AddressNotReady, OriginBlocked, blocked
 
 
 class Fetches(Protocol):
     """The HTTP client, as workers see it."""
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
-        """Raises GateShut when the address is taken."""
+        """Raises AddressNotReady when the address is taken."""
 
 
 class Commits(Protocol):
@@ -143,7 +143,7 @@ class Worker:
                 self.task, self.origin, self.stage = task, lease.origin, "fetch"
                 try:
                     result = await self._client.fetch(lease.origin, task)
-                except GateShut as shut:
+                except AddressNotReady as shut:
                     self._scheduler.gate_was_shut(lease, shut.address, shut.until_mono)
                     return
                 except OriginBlocked:

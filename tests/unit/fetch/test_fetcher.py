@@ -8,7 +8,7 @@ import pytest
 from crawler.core.enums import CloseReason, ErrorType, TaskKind, TruncatedReason
 from crawler.core.models import Failed, Fetched, Origin, Task
 from crawler.core.outcomes import is_throttled
-from crawler.fetch.fetcher import Fetcher, GateShut, OriginBlocked
+from crawler.fetch.fetcher import AddressNotReady, Fetcher, OriginBlocked
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.fetch.options import FetchOptions, IdentityOptions
 from tests.support.fetching import RecordingGate, client, until
@@ -354,7 +354,7 @@ async def test_what_is_said_to_a_connection_that_nobody_uses_closes_it():
     async with serve(script) as server, client() as c:
         SpeaksFirst(c, said)
         c.gate.shut["127.0.0.1"] = 4_711.0
-        with pytest.raises(GateShut):
+        with pytest.raises(AddressNotReady):
             await c.get(f"http://a.test:{server.port}/")
         assert c.pool.stats().open == 0
 
@@ -435,7 +435,7 @@ async def test_a_shut_gate_sends_the_lease_back_unharmed():
     async with serve(HELLO) as server, client() as c:
         url = f"http://a.test:{server.port}/"
         c.gate.shut["127.0.0.1"] = 4_711.0
-        with pytest.raises(GateShut) as caught:
+        with pytest.raises(AddressNotReady) as caught:
             await c.get(url)
         assert (caught.value.address, caught.value.until_mono) == ("127.0.0.1", 4_711.0)
         assert c.gate.log == []
