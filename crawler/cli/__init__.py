@@ -13,40 +13,67 @@ from difflib import get_close_matches
 from typing import Any, Final
 
 import click
+from click.shell_completion import CompletionItem
 
 from crawler import __version__
 from crawler.cli.failures import exit_for
 from crawler.cli.output import occupy
 from crawler.core.enums import Exit
 
-# Command → module, or module:attribute; without one, the module's `command` is the click command.
-_COMMANDS: Final = {
-    "crawl": "crawler.cli.crawl:crawl_command",
-    "run": "crawler.cli.crawl:run_command",
-    "fetch": "crawler.cli.fetch",
-    "check": "crawler.cli.config:check",
-    "config": "crawler.cli.config:config_group",
-    "completion": "crawler.cli.manuals:completion",
-    "install-service": "crawler.cli.service.install",
-    "logs": "crawler.cli.logs",
-    "status": "crawler.cli.status",
-    "pause": "crawler.cli.steering:pause",
-    "resume": "crawler.cli.steering:resume",
-    "stop": "crawler.cli.steering:stop",
-    "why": "crawler.cli.why",
-    "hosts": "crawler.cli.hosts",
-    "report": "crawler.cli.report",
-    "top": "crawler.cli.top",
-    "add": "crawler.cli.store_commands:add",
-    "requeue": "crawler.cli.store_commands:requeue",
-    "forget": "crawler.cli.store_commands:forget",
-    "export": "crawler.cli.export:export",
-    "backup": "crawler.cli.export:backup",
-    "verify": "crawler.cli.verify",
-    "reload": "crawler.cli.reload",
-    "release": "crawler.cli.steering:release",
-    "block": "crawler.cli.steering:block",
-    "unblock": "crawler.cli.steering:unblock",
+# Command → module, or module:attribute (without one, the module's `command` is the click command), and the first
+# sentence of its help: the list of commands is shown without importing them.
+COMMANDS: Final = {
+    "crawl": ("crawler.cli.crawl:crawl_command", "Crawl from URLs until nothing is left to do."),
+    "run": ("crawler.cli.crawl:run_command", "Crawl until told to stop."),
+    "fetch": (
+        "crawler.cli.fetch",
+        "Fetch one URL and show every step of it, and what a crawl would make of the answer.",
+    ),
+    "check": ("crawler.cli.config:check", "Validate a configuration as `crawler run` would read it."),
+    "config": ("crawler.cli.config:config_group", "Look at the configuration."),
+    "completion": ("crawler.cli.manuals:completion", "Print the completion script for a shell."),
+    "install-service": (
+        "crawler.cli.service.install",
+        "Install what systemd needs to run the crawler, and what makes it pleasant to use.",
+    ),
+    "logs": ("crawler.cli.logs", "Print lines of the logs, rotated and compressed parts included."),
+    "status": ("crawler.cli.status", "Say how the running crawl stands."),
+    "pause": (
+        "crawler.cli.steering:pause",
+        "Ask for nothing new until `crawler resume`; what is in flight is finished.",
+    ),
+    "resume": ("crawler.cli.steering:resume", "Go on after `crawler pause`."),
+    "stop": ("crawler.cli.steering:stop", "Finish what is in flight, store it, and end: what SIGTERM does."),
+    "why": ("crawler.cli.why", "Say why URL was fetched, or was not, or what would happen to it."),
+    "hosts": ("crawler.cli.hosts", "List the hosts of a crawl."),
+    "report": (
+        "crawler.cli.report",
+        "Tell the story of a day: totals, errors, refusals, slow and rude hosts, connections, what was not reached.",
+    ),
+    "top": ("crawler.cli.top", "Watch the running crawl."),
+    "add": ("crawler.cli.store_commands:add", "Queue URLs, as seeds: from arguments, files, or standard input (-)."),
+    "requeue": (
+        "crawler.cli.store_commands:requeue",
+        "Queue again what last ended in an error or with a status, with all its attempts before it.",
+    ),
+    "forget": (
+        "crawler.cli.store_commands:forget",
+        "Take down a URL, or a whole host: erased from the store, never fetched again, its records listed for removal "
+        "from the WARC files in takedown.jsonl.",
+    ),
+    "export": (
+        "crawler.cli.export:export",
+        "Write every URL or host of a crawl to standard output; times are UTC epoch seconds.",
+    ),
+    "backup": ("crawler.cli.export:backup", "Copy the store to FILE as it stands at this moment."),
+    "verify": ("crawler.cli.verify", "Check an output directory, also while the crawl runs."),
+    "reload": ("crawler.cli.reload", "Have the daemon read its configuration again."),
+    "release": ("crawler.cli.steering:release", "Fetch what looks like an endless part of HOST after all."),
+    "block": (
+        "crawler.cli.steering:block",
+        "Stop every request to HOST and all hosts below it, now and after every restart.",
+    ),
+    "unblock": ("crawler.cli.steering:unblock", "Let a blocked HOST be asked again."),
 }
 
 
@@ -59,31 +86,31 @@ class _Lazy(click.Group):
     """A group whose commands are imported when asked for, so that `--help` and completion stay quick."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(COMMANDS)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The whole first sentence of each: click cuts it to what is left of the line."""
-        rows = [
-            (name, command.get_short_help_str(limit=500))
-            for name in self.list_commands(ctx)
-            if (command := self.get_command(ctx, name)) is not None
-        ]
         with formatter.section("Commands"):
-            formatter.write_dl(rows)
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, then the options, as click does."""
+        names = [name for name in COMMANDS if name.startswith(incomplete)]
+        items = [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
+        return items + click.Command.shell_complete(self, ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """click suggests options, but no commands."""
-        if args and args[0] not in _COMMANDS and (close := get_close_matches(args[0], list(_COMMANDS), n=1)):
+        if args and args[0] not in COMMANDS and (close := get_close_matches(args[0], list(COMMANDS), n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        where = _COMMANDS.get(cmd_name)
-        if where is None:
+        if cmd_name not in COMMANDS:
             return None
-        module, _, attribute = where.partition(":")
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute or "command")
         return command
 
