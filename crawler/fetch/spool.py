@@ -1,33 +1,21 @@
-"""Collects the bytes of one response, in memory while they are few, else in a file without a name.
+"""Collects the body of one response, in memory if it is small, else in a file without a name.
 
-Owns where bytes wait; knows nothing of HTTP. Invariants: a body is whole bytes or one open file, never both; what is
-held in memory is counted in the budget from its arrival until nobody holds the body any more; a spool file has no name
-once it is open, so nothing is left of it whatever happens to the process.
+Invariants: a body is bytes in memory or one open file, never both. Bytes in memory are counted in the budget from their
+arrival until the body is dropped. A spool file has no name, so nothing is left of it whatever happens to the process.
 """
 
 import errno
 import os
 import tempfile
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from crawler.core.models import EMPTY, Body, BytesBody
+from crawler.fetch.limits import ByteBudget
 
-_PIECE: Final = 1024 * 1024  # what SpoolBody reads at once; Body promises no more
-_SMALL: Final = 4 * 1024  # writes below this are gathered: a list of tiny objects costs many times their bytes
+_PIECE: Final = 1024 * 1024  # the most that SpoolBody reads at once, as Body promises
+_SMALL: Final = 4 * 1024  # smaller writes are joined: a list of tiny objects takes many times their bytes
 _GATHERED: Final = 64 * 1024
-
-
-class Budget(Protocol):
-    """Counts bytes of bodies held in memory.
-
-    Neither method may block or raise. `give` is called from whatever thread drops a body's last reference, in the
-    middle of anything: it must be no more than atomic arithmetic.
-    """
-
-    def take(self, n: int) -> None: ...
-
-    def give(self, n: int) -> None: ...
 
 
 class HeldBody(BytesBody):
@@ -35,7 +23,7 @@ class HeldBody(BytesBody):
 
     __slots__ = ("_budget",)
 
-    def __init__(self, data: bytes, budget: Budget) -> None:
+    def __init__(self, data: bytes, budget: ByteBudget) -> None:
         super().__init__(data)
         self._budget = budget
 
@@ -44,7 +32,7 @@ class HeldBody(BytesBody):
 
 
 class SpoolBody:
-    """A body in an unlinked file, closed when the body is dropped. Reads by offset, so threads do not disturb it."""
+    """A body in an unlinked file, closed when the body is dropped. It reads by offset, so threads may share it."""
 
     __slots__ = ("_fd", "_size")
 
@@ -80,32 +68,32 @@ class SpoolBody:
 
 
 class BodySink:
-    """Takes the body of one response. `write` gets it as it came; `write_payload` gets it without transfer coding.
+    """Takes the body of one response: `write` as it came, `write_payload` without the transfer coding.
 
-    A response that was not chunked never calls `write_payload`: both are then one. The first call, were it with no
-    bytes, makes them two. `directory` None: the system's folder for temporary files.
+    If `write_payload` is never called (the response is not chunked), both are the same body; the first call, even with
+    no bytes, makes them two. `directory` None: the system's folder for temporary files.
     """
 
     __slots__ = ("_budget", "_directory", "_payload", "_raw", "_spool_over")
 
-    def __init__(self, spool_over: int, directory: str | None = None, budget: Budget | None = None) -> None:
+    def __init__(self, spool_over: int, directory: str | None = None, budget: ByteBudget | None = None) -> None:
         self._spool_over = spool_over
         self._directory = directory
         self._budget = budget
-        self._raw = self._run()
-        self._payload: _Run | None = None
+        self._raw = self._buffer()
+        self._payload: _BodyBuffer | None = None
 
-    def _run(self) -> "_Run":
-        return _Run(self._spool_over, self._directory, self._budget)
+    def _buffer(self) -> "_BodyBuffer":
+        return _BodyBuffer(self._spool_over, self._directory, self._budget)
 
     def write(self, raw: bytes) -> None:
-        """Raises OSError if the spool file cannot be made or written (disk full, no descriptors): then discard all."""
+        """Raises OSError if the spool file cannot be made or written (disk full, no descriptors): then discard."""
         self._raw.write(raw)
 
     def write_payload(self, data: bytes) -> None:
         """Raises OSError as `write` does."""
         if self._payload is None:
-            self._payload = self._run()
+            self._payload = self._buffer()
         self._payload.write(data)
 
     def finish(self) -> tuple[Body, Body]:
@@ -120,12 +108,12 @@ class BodySink:
             self._payload.discard()
 
 
-class _Run:
-    """Bytes on their way to a Body: large pieces as they came, small ones gathered, or all of them in a file."""
+class _BodyBuffer:
+    """The bytes of a Body that is being received: large pieces as they came and small ones joined, or all in a file."""
 
     __slots__ = ("_budget", "_directory", "_fd", "_gathered", "_held", "_over", "_pieces", "_size")
 
-    def __init__(self, over: int, directory: str | None, budget: Budget | None) -> None:
+    def __init__(self, over: int, directory: str | None, budget: ByteBudget | None) -> None:
         self._over = over
         self._directory = directory
         self._budget = budget
@@ -164,7 +152,7 @@ class _Run:
             self._append(data)
 
     def _spill(self) -> None:
-        """Move what was kept in memory to a file."""
+        """Move the bytes in memory to a file."""
         with tempfile.TemporaryFile(dir=self._directory, buffering=0) as file:  # O_TMPFILE where there is one
             self._fd = os.dup(file.fileno())
         pieces, self._pieces = self._pieces, []
@@ -173,7 +161,7 @@ class _Run:
         self._hold(len(self._gathered))
 
     def _hold(self, n: int) -> None:
-        """Tell the budget that `n` bytes are now in memory."""
+        """Report to the budget that `n` bytes are in memory now."""
         change = n - self._held
         self._held = n
         if self._budget is None or not change:
@@ -194,7 +182,7 @@ class _Run:
         self._pieces = []
         if self._budget is None:
             return BytesBody(data)
-        self._held = 0  # the body answers for them from here on
+        self._held = 0  # the body gives them back from now on
         return HeldBody(data, self._budget)
 
     def discard(self) -> None:

@@ -1,7 +1,8 @@
-"""How servers are verified, how sessions are resumed, and which word a failed handshake gets.
+"""How servers are verified and TLS sessions resumed, and the error type of a failed handshake.
 
-Owns the one SSLContext (making one costs 15-20 ms, a handshake 1.3) and the sessions made in it. Opens no socket.
-Invariant: a session is offered only to the origin that issued it, so a resumed connection speaks for a name that was
+There is one SSLContext (making one takes 15-20 ms, a handshake 1.3), with the sessions made in it.
+
+Invariant: a session is offered only to the origin that issued it, so a resumed connection is for a name that was
 verified when the session was made.
 """
 
@@ -42,13 +43,13 @@ _NO_SHARED_PROTOCOL: Final = frozenset(
         "NO_APPLICATION_PROTOCOL",
         # alerts
         "PROTOCOL_VERSION",
-        "HANDSHAKE_FAILURE",  # what a server says that shares no cipher with us
+        "HANDSHAKE_FAILURE",  # sent by a server that shares no cipher with us
         "INSUFFICIENT_SECURITY",
     }
 )
 _ALERT: Final = "ALERT_"
 _CERTIFICATE_REQUIRED: Final = "CERTIFICATE_REQUIRED"  # an alert of TLS 1.3
-# What OpenSSL says of bytes that are no TLS, or not what a handshake goes on with: most often plain HTTP.
+# OpenSSL's errors for bytes that are no TLS, or not the next step of a handshake: most often plain HTTP.
 _NOT_TLS: Final = frozenset(
     {
         "WRONG_VERSION_NUMBER",
@@ -66,10 +67,10 @@ _NOT_TLS: Final = frozenset(
 
 
 class TlsProfile:
-    """One way of verifying servers, with the sessions made under it.
+    """The client's TLS configuration, and its session cache.
 
-    Trusted are certifi's bundle and, if given, `network.ca_file` on top of it. Raises OSError or ssl.SSLError if that
-    file cannot be read, KeyError for an unknown `min_version`. `offered` says, for a person, what servers are offered.
+    It trusts certifi's bundle and, if given, `network.ca_file`. Raises OSError or ssl.SSLError if that file cannot be
+    read, KeyError for an unknown `min_version`. `offered` describes the versions and ciphers offered, for a person.
     """
 
     def __init__(self, options: TlsOptions, network: NetworkOptions, *, sessions: int = _SESSIONS) -> None:
@@ -93,14 +94,14 @@ class TlsProfile:
         self._sessions: dict[Origin, ssl.SSLSession] = {}
 
     def stream(self, origin: Origin, above: asyncio.Protocol) -> TlsStream:
-        """A client's end of a TLS connection to the origin, which offers to resume its last session if there is one."""
+        """Make the client's end of a TLS connection to the origin. It offers to resume the last session, if any."""
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         name, session = server_name(origin.host), self._sessions.get(origin)
         tls = self._context.wrap_bio(incoming, outgoing, server_hostname=name, session=session)
         return TlsStream(tls, incoming, outgoing, above, self._buffer)
 
     def keep(self, origin: Origin, ssl_object: ssl.SSLObject) -> None:
-        """Remember the session of a connection that has had an answer: TLS 1.3 tickets come after the handshake."""
+        """Remember the session of a connection that has had a response: TLS 1.3 tickets come after the handshake."""
         session = ssl_object.session
         if session is None or not (session.has_ticket or (session.id and ssl_object.version() == "TLSv1.2")):
             return
@@ -111,7 +112,7 @@ class TlsProfile:
         sessions[origin] = session
 
     def forget(self, origin: Origin) -> None:
-        """Offer nothing next time: the server did not get through a handshake with what it was offered."""
+        """Forget the session: a handshake that offered it has failed."""
         self._sessions.pop(origin, None)
 
 
@@ -124,12 +125,12 @@ def _offered(options: TlsOptions, context: ssl.SSLContext) -> str:
 
 
 def server_name(host: str) -> str:
-    """What a certificate must be for, and SNI says (unless it is an IP address): no brackets, no root dot."""
+    """The name for SNI (unless it is an IP address) and the certificate: without brackets and root dot."""
     return host[1:-1] if host.startswith("[") else host.rstrip(".")
 
 
 def tls_error(error: Exception) -> ErrorType:
-    """The word for what a handshake raised."""
+    """The error type of a failed handshake."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFY_ERRORS.get(error.verify_code, ErrorType.TLS_CERT_INVALID)
     if not isinstance(error, ssl.SSLError):
@@ -141,7 +142,7 @@ def tls_error(error: Exception) -> ErrorType:
 
 
 def stream_error(error: Exception) -> ErrorType:
-    """The word for what ended an open connection. Under TLS 1.3 a server may refuse us only then (RFC 8446 §6.2)."""
+    """The error type of an error on an open connection. A TLS 1.3 server may refuse us this late (RFC 8446 §6.2)."""
     if not isinstance(error, ssl.SSLError):
         return ErrorType.RESET
     _, is_alert, alert = _reason(error).rpartition(_ALERT)
@@ -151,8 +152,8 @@ def stream_error(error: Exception) -> ErrorType:
 
 
 def _reason(error: ssl.SSLError) -> str:
-    """OpenSSL's name of an error. Each Python knows the names of one version of OpenSSL; for others only the text in
-    the message is left.
+    """OpenSSL's name of an error. Each Python knows the names of one version of OpenSSL; with another version the name
+    is made from the message.
     """
     if error.reason:
         return error.reason

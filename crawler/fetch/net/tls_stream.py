@@ -1,12 +1,13 @@
-"""TLS over a TCP transport: a protocol towards the socket, a transport towards the connection that uses it.
+"""TLS over a TCP transport: a protocol for the socket, and a transport for the connection above it.
 
-It replaces the TLS of asyncio and uvloop, which cannot say that half a record has come, and which drop what they have
-decrypted when an alert or a damaged record follows it in the same read. OpenSSL does the cryptography, in memory.
-It does not know HTTP, nor which servers are believed (`tls`).
+It replaces the TLS of asyncio and uvloop. They cannot say that half a record has come, and they drop decrypted bytes
+if an alert or a damaged record follows in the same read. OpenSSL does the cryptography, in memory.
 
-Invariants: what was decrypted is handed over before the end, or the fault, that came behind it. `is_mid_record` is true
-exactly while the beginning of a record has come and its end has not. `connection_made` of the protocol above is called
-once the handshake is done, `connection_lost` exactly once after it.
+Invariants:
+- Decrypted bytes are delivered before the end, or the error, that followed them.
+- `is_mid_record` is true exactly while the beginning of a record has come and its end has not.
+- `connection_made` of the protocol above is called when the handshake is done, and `connection_lost` exactly once
+  after it.
 """
 
 import asyncio
@@ -14,12 +15,12 @@ import contextlib
 import ssl
 from typing import Any, Final, cast
 
-_MAX_PLAIN: Final = 16 * 1024  # RFC 8446 §5.1: a record carries no more, so one read takes all of it
-_HEADER: Final = 5  # content type, version, length: RFC 8446 §5.1
+_MAX_PLAIN: Final = 16 * 1024  # RFC 8446 §5.1: the most that a record carries, so one read takes all of it
+_HEADER_BYTES: Final = 5  # content type, version, length: RFC 8446 §5.1
 
 
 class ReadBuffer:
-    """Where the socket's bytes are read into. One serves every stream of a loop: it is emptied before the next read."""
+    """The buffer that sockets are read into. All streams of a loop share one: it is emptied before the next read."""
 
     __slots__ = ("view",)
 
@@ -27,111 +28,111 @@ class ReadBuffer:
         self.view = memoryview(bytearray(size))
 
 
-class _NotYet(asyncio.Transport):
-    """What a stream is on before it is on a socket."""
+class _NoTransport(asyncio.Transport):
+    """The transport of a stream before it has a socket."""
 
     def abort(self) -> None: ...
 
 
 class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
-    """One client's TLS connection. `opened` is done when the handshake is, or has failed: ssl.SSLError, or OSError
-    (without a message where the peer just closed).
+    """The client's end of a TLS connection. `opened` is done when the handshake is, or raises ssl.SSLError or OSError
+    (without a message if the peer just closed).
 
-    `data_received` gets what one read of the socket brought, in one piece. An end without close_notify calls
-    `connection_lost(None)` alone, an orderly one `eof_received` first; a fatal alert or a damaged record calls
-    `connection_lost` with the ssl.SSLError.
+    `data_received` of the protocol above gets the bytes of one read of the socket in one piece. An orderly end calls
+    `eof_received` and then `connection_lost(None)`; an end without close_notify calls `connection_lost(None)` alone; a
+    fatal alert or a damaged record calls `connection_lost` with the ssl.SSLError.
     """
 
-    __slots__ = ("_above", "_begun", "_closing", "_incoming", "_is_lost", "_is_open", "_outgoing", "_raw", "_skip",
-                 "_tls", "_unsent", "_view", "opened")  # fmt: skip
+    __slots__ = ("_closing", "_header", "_incoming", "_is_open", "_is_reported", "_outgoing", "_protocol",
+                 "_record_left", "_tcp", "_tls", "_unsent", "_view", "opened")  # fmt: skip
 
     def __init__(
         self,
         tls: ssl.SSLObject,
         incoming: ssl.MemoryBIO,
         outgoing: ssl.MemoryBIO,
-        above: asyncio.Protocol,
+        protocol: asyncio.Protocol,
         buffer: ReadBuffer,
     ) -> None:
         super().__init__()
         self._tls = tls
         self._incoming = incoming
         self._outgoing = outgoing
-        self._above = above
+        self._protocol = protocol
         self._view = buffer.view
-        self._raw: asyncio.Transport = _NotYet()
+        self._tcp: asyncio.Transport = _NoTransport()
         self._is_open = False  # the handshake is done
-        self._is_lost = False  # the protocol above knows that it is over
+        self._is_reported = False  # the protocol above was told that the connection is lost
         self._closing = False
-        self._unsent = b""  # what could not be encrypted yet: the server renegotiates (TLS 1.2)
-        self._skip = 0  # bytes still to come of a record whose header was read
-        self._begun = b""  # the beginning of a header
+        self._unsent = b""  # bytes that cannot be encrypted yet: the server renegotiates (TLS 1.2)
+        self._record_left = 0  # bytes still to come of a record whose header has come
+        self._header = b""  # the beginning of a record header
         self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.opened.add_done_callback(lambda done: done.cancelled() or done.exception())  # who dials may be gone
+        self.opened.add_done_callback(lambda done: done.cancelled() or done.exception())  # the dialer may be gone
 
     @property
     def is_mid_record(self) -> bool:
-        """Whether the beginning of a record has come, and its end has not."""
-        return self._skip > 0 or bool(self._begun)
+        """Whether the beginning of a record has come and its end has not."""
+        return self._record_left > 0 or bool(self._header)
 
-    # -- towards the socket
+    # -- called by the socket
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._raw = cast(asyncio.Transport, transport)  # uvloop's do not derive from asyncio's
-        self._shake_hands()
+        self._tcp = cast(asyncio.Transport, transport)  # uvloop's do not derive from asyncio's
+        self._handshake()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         self._incoming.write(self._view[:nbytes])
-        self._follow(nbytes)
+        self._track_records(nbytes)
         if self._is_open:
             self._read()
         else:
-            self._shake_hands()
+            self._handshake()
 
     def eof_received(self) -> None:
         """The end of the TCP stream: the transport closes itself, `connection_lost` follows."""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._lose(exc)
-        self._above = asyncio.Protocol()  # nobody is told any more, nor kept
+        self._report_lost(exc)
+        self._protocol = asyncio.Protocol()  # drop the reference; nothing more is reported
 
-    def _follow(self, size: int) -> None:
-        """Keep account of where records begin: `size` more bytes of them lie in the buffer."""
-        at = self._skip
-        if self._begun:
-            begun = self._begun + bytes(self._view[: min(size, _HEADER - len(self._begun))])
-            if len(begun) < _HEADER:
-                self._begun = begun
+    def _track_records(self, size: int) -> None:
+        """Find where records begin and end in the `size` bytes that were read into the buffer."""
+        at = self._record_left
+        if self._header:
+            header = self._header + bytes(self._view[: min(size, _HEADER_BYTES - len(self._header))])
+            if len(header) < _HEADER_BYTES:
+                self._header = header
                 return
-            at = _HEADER - len(self._begun) + (begun[3] << 8 | begun[4])
-            self._begun = b""
+            at = _HEADER_BYTES - len(self._header) + (header[3] << 8 | header[4])
+            self._header = b""
         view = self._view
-        while at + _HEADER <= size:
-            at += _HEADER + (view[at + 3] << 8 | view[at + 4])
+        while at + _HEADER_BYTES <= size:
+            at += _HEADER_BYTES + (view[at + 3] << 8 | view[at + 4])
         if at < size:
-            self._begun = bytes(view[at:size])
-            self._skip = 0
+            self._header = bytes(view[at:size])
+            self._record_left = 0
         else:
-            self._skip = at - size
+            self._record_left = at - size
 
-    def _shake_hands(self) -> None:
+    def _handshake(self) -> None:
         try:
             self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self._flush()
             return
         except ssl.SSLError as error:
-            self._flush()  # the alert that says why
-            self._lose(error)
+            self._flush()  # the alert with the reason
+            self._report_lost(error)
             return
         self._flush()
         self._is_open = True
         if not self.opened.done():
             self.opened.set_result(None)
-        self._above.connection_made(self)
+        self._protocol.connection_made(self)
         self._read()
 
     def _read(self) -> None:
@@ -140,7 +141,7 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
         ended = False
         incoming = self._incoming
         try:
-            while incoming.pending:  # SSLWantReadError is dear: it is met only where a record is not whole yet
+            while incoming.pending:  # an SSLWantReadError is slow: it is raised only if a record is not whole
                 piece = self._tls.read(_MAX_PLAIN)
                 if not piece:
                     ended = True  # close_notify
@@ -157,41 +158,41 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
         if self._outgoing.pending:
             self._flush()
         if pieces and not self._closing:
-            self._above.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            self._protocol.data_received(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if fault is not None:
-            self._lose(fault)
+            self._report_lost(fault)
         elif ended:
             if not self._closing:
-                self._above.eof_received()
+                self._protocol.eof_received()
             self._end()
 
     def _flush(self) -> None:
-        if not self._raw.is_closing():
-            self._raw.write(self._outgoing.read())
+        if not self._tcp.is_closing():
+            self._tcp.write(self._outgoing.read())
 
-    def _lose(self, error: Exception | None) -> None:
-        """It is over. Those above are told at once: what they would still send could not be read any more."""
-        self._raw.close()  # once the alert is written that says why
+    def _report_lost(self, error: Exception | None) -> None:
+        """Report the end of the connection at once: what the protocol above would still send could not be read."""
+        self._tcp.close()  # after the alert with the reason is written
         if not self._is_open:
             if not self.opened.done():
                 self.opened.set_exception(error if error is not None else ConnectionResetError())
-        elif not self._is_lost:
-            self._is_lost = True
-            self._above.connection_lost(error)
+        elif not self._is_reported:
+            self._is_reported = True
+            self._protocol.connection_lost(error)
 
     def _end(self) -> None:
-        """Send close_notify, if that was not done, and close the socket once everything is written."""
+        """Send close_notify, unless that was done, and close the socket when everything is written."""
         if not self._closing:
             self.close()
-        self._raw.close()
+        self._tcp.close()
 
-    # -- towards the connection
+    # -- called by the connection
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         try:
             self._encrypt(bytes(data))
         except ssl.SSLError as error:
-            self._lose(error)
+            self._report_lost(error)
             return
         self._flush()
 
@@ -205,7 +206,7 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
         self._unsent = data
 
     def close(self) -> None:
-        """Send close_notify. The socket is closed once the peer has answered it; `abort` ends the waiting."""
+        """Send close_notify. The socket is closed when the peer has answered it; `abort` ends the waiting."""
         self._closing = True
         with contextlib.suppress(ssl.SSLError):  # the peer has not answered yet
             self._tls.unwrap()
@@ -214,15 +215,15 @@ class TlsStream(asyncio.Transport, asyncio.BufferedProtocol):
     def abort(self) -> None:
         """Close the socket at once; nothing more is read or written."""
         self._closing = True
-        self._raw.abort()
+        self._tcp.abort()
 
     def pause_reading(self) -> None:
-        self._raw.pause_reading()
+        self._tcp.pause_reading()
 
     def resume_reading(self) -> None:
-        self._raw.resume_reading()
+        self._tcp.resume_reading()
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         if name == "ssl_object":
             return self._tls
-        return self._raw.get_extra_info(name, default)
+        return self._tcp.get_extra_info(name, default)

@@ -549,7 +549,7 @@ async def test_a_spool_that_cannot_be_written_is_a_failure_of_ours(monkeypatch, 
     def full(self):
         raise OSError(code, "cannot spill")
 
-    monkeypatch.setattr("crawler.fetch.spool._Run._spill", full)
+    monkeypatch.setattr("crawler.fetch.spool._BodyBuffer._spill", full)
     answers = {"/": ok(b"x" * 1000), "/small": ok(b"x")}
     async with serve(table(answers)) as server, client(fetch=FetchOptions(spool_over=100)) as c:
         assert isinstance(await c.get(f"http://b.test:{server.port}/small"), Fetched)
