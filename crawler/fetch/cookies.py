@@ -1,11 +1,10 @@
-"""A session's cookies: who may set which, and which go with a request. RFC 6265bis, for a client without windows.
+"""The cookies of a session (RFC 6265bis): which origin may set which, and which are sent with a request.
 
-Kept in memory only, apart for each registrable domain, which is as far as a cookie can travel. Knows no connections and
-writes no log. Invariants: a cookie goes to hosts that its Domain covers and to no public suffix's other tenants; a
-Secure one never leaves over plain http; number and bytes are bounded for a domain and in all.
+Cookies are kept in memory only, by registrable domain, which is as far as a cookie can be sent. SameSite is read only
+to decide what may be stored: a crawler makes all requests on its own, so no page of another site can cause one.
 
-SameSite is read only as far as it decides what may be stored: a crawler makes GET requests of its own accord, and no
-page of another site can make it act for somebody.
+Invariants: a cookie is sent to the hosts that its Domain covers, and never to another tenant of a public suffix. A
+Secure one is never sent over plain http. Number and bytes are bounded, for a domain and in all.
 """
 
 import re
@@ -18,9 +17,9 @@ from typing import Final
 from crawler.core.models import Origin
 from crawler.core.url import is_ipv4, is_public_suffix, registrable_domain
 
-MAX_FIELD_BYTES: Final = 16 * 1024  # of one Set-Cookie field, attributes and all; browsers keep 4 KiB of it at most
+MAX_FIELD_BYTES: Final = 16 * 1024  # of one Set-Cookie field with its attributes; browsers keep 4 KiB of it at most
 MAX_PAIR_BYTES: Final = 4_096  # name and value (§5.6)
-MAX_ATTRIBUTES: Final = 32  # there are eight; a field with more is made to keep its reader busy
+MAX_ATTRIBUTES: Final = 32  # eight are defined; a field with more than this is an attack
 MAX_ATTRIBUTE_BYTES: Final = 1_024  # a longer attribute value is ignored (§5.6)
 MAX_AGE_S: Final = 400 * 86_400.0  # a later expiry counts as this (§5.5)
 
@@ -41,9 +40,9 @@ _MONTH_DAYS: Final = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 @dataclass(frozen=True, slots=True)
 class SetCookie:
-    """One Set-Cookie field as it was read. None: the attribute was not there, or not usable.
+    """One parsed Set-Cookie field. None: the attribute is missing, or not usable.
 
-    `expires_at` is UTC; a time long past asks for the cookie's removal. `domain` is lower case without a leading dot.
+    `expires_at` is UTC; a time long past removes the cookie. `domain` is lower case without a leading dot.
     """
 
     name: str
@@ -56,12 +55,12 @@ class SetCookie:
 
     @property
     def pair(self) -> str:
-        """As it is sent back."""
+        """Name and value, as they are sent back."""
         return f"{self.name}={self.value}" if self.name else self.value
 
 
 def parse_set_cookie(text: str, now: float) -> SetCookie | None:
-    """Read one field value. None: nothing in it can be kept. `now` is what Max-Age counts from. Source: §5.6."""
+    """Parse one field value. None: there is no usable cookie in it. Max-Age counts from `now`. Source: §5.6."""
     if len(text) > MAX_FIELD_BYTES or _CONTROL.search(text):
         return None
     pair, *attributes = text.split(";", MAX_ATTRIBUTES + 1)
@@ -76,27 +75,27 @@ def parse_set_cookie(text: str, now: float) -> SetCookie | None:
     domain = path = max_age_at = expires_at = None
     secure = same_site_none = False
     for attribute in attributes:
-        key, _, said = attribute.partition("=")
-        said = said.strip(" \t")
-        if len(said) > MAX_ATTRIBUTE_BYTES:
+        key, _, setting = attribute.partition("=")
+        setting = setting.strip(" \t")
+        if len(setting) > MAX_ATTRIBUTE_BYTES:
             continue
         match key.strip(" \t").lower():
             case "expires":
-                moment = parse_cookie_date(said)
+                moment = parse_cookie_date(setting)
                 if moment is not None:
                     expires_at = min(moment, now + MAX_AGE_S)
             case "max-age":
-                if _MAX_AGE.fullmatch(said) is not None:
-                    seconds = float(said)
+                if _MAX_AGE.fullmatch(setting) is not None:
+                    seconds = float(setting)
                     max_age_at = now + min(seconds, MAX_AGE_S) if seconds > 0 else 0.0
             case "domain":
-                domain = said.removeprefix(".").lower()
+                domain = setting.removeprefix(".").lower()
             case "path":
-                path = said if said.startswith("/") else None
+                path = setting if setting.startswith("/") else None
             case "secure":
                 secure = True
             case "samesite":
-                same_site_none = said.lower() == "none"
+                same_site_none = setting.lower() == "none"
     return SetCookie(
         name,
         value,
@@ -109,7 +108,7 @@ def parse_set_cookie(text: str, now: float) -> SetCookie | None:
 
 
 def parse_cookie_date(text: str) -> float | None:
-    """A date as servers write it, in whatever order its parts come; None if a part is missing. Source: §5.1.1."""
+    """Parse a date, whatever the order of its parts; None if a part is missing. Source: §5.1.1."""
     time = day = month = year = None
     for token in _DELIMITERS.split(text):
         if time is None and (match := _TIME.match(token)):
@@ -139,8 +138,9 @@ _COOKIE_OVERHEAD_BYTES: Final = 400  # of the objects that hold one
 
 @dataclass(frozen=True, slots=True)
 class CookieLimits:
-    """Bounds. Beyond them the least recently used goes. RFC 6265bis §6.1 asks for 50 cookies a domain at least; the
-    bytes of a domain keep the Cookie field below what servers take for a whole head (8 KiB, nginx and Apache).
+    """Bounds; beyond them the least recently used cookie is dropped. RFC 6265bis §6.1 asks for at least 50 cookies a
+    domain. The bytes of a domain keep the Cookie field below the size that servers accept for a whole head (8 KiB,
+    nginx and Apache).
     """
 
     per_domain: int = 50
@@ -173,7 +173,7 @@ class _Cookie:
 
 @dataclass(slots=True, eq=False)
 class _Jar:
-    """One registrable domain's."""
+    """The cookies of one registrable domain."""
 
     cookies: dict[tuple[str, str, bool, str], _Cookie] = field(default_factory=dict)
     held_bytes: int = 0
@@ -203,21 +203,21 @@ class CookieJar:
 
     @property
     def held_bytes(self) -> int:
-        """What is kept, about."""
+        """The bytes held, about."""
         return self._held_bytes
 
     @property
     def limit_bytes(self) -> int:
-        """What it may come to."""
+        """The most that `held_bytes` may be."""
         return self._limits.bytes_total
 
     def __len__(self) -> int:
         return sum(len(jar.cookies) for jar in self._jars.values())
 
     def receive(self, origin: Origin, target: str, fields: Iterable[str], now: float) -> bool:
-        """Keep what an answer to a request for `target` (path and query) sets. What may not be set is passed over.
+        """Store the cookies that a response to a request for `target` (path and query) sets, if it may set them.
 
-        Returns whether the same request would now say more than before: a cookie goes with it that was not there.
+        Returns whether the same request would now carry a cookie that it did not carry before.
         """
         domain = registrable_domain(origin.host)
         jar = self._jars.get(domain) or _Jar()
@@ -226,9 +226,9 @@ class CookieJar:
         for number, text in enumerate(fields):
             if number == self._limits.per_response:
                 break
-            said = parse_set_cookie(text, now)
-            if said is not None:
-                self._set(jar, origin, target, said, now)
+            given = parse_set_cookie(text, now)
+            if given is not None:
+                self._set(jar, origin, target, given, now)
         self._keep(domain, jar, before)
         path = target.partition("?")[0]
         began = any(
@@ -242,7 +242,7 @@ class CookieJar:
         return began
 
     def field(self, origin: Origin, target: str, now: float) -> str | None:
-        """The value of the Cookie field for a request; None: no such field. Source: §5.8.3."""
+        """The value of the Cookie field of a request; None: it has none. Source: §5.8.3."""
         domain = registrable_domain(origin.host)
         jar = self._jars.get(domain)
         if jar is None:
@@ -266,7 +266,7 @@ class CookieJar:
         return "; ".join(cookie.pair for cookie in sent)
 
     def _keep(self, domain: str, jar: _Jar, before_bytes: int) -> None:
-        """Book a jar that was used and may have changed; an empty one goes."""
+        """Update the totals for a jar that may have changed. An empty jar is dropped."""
         self._held_bytes += jar.held_bytes - before_bytes
         if jar.cookies:
             self._jars[domain] = jar
@@ -274,30 +274,38 @@ class CookieJar:
         else:
             self._jars.pop(domain, None)
 
-    def _set(self, jar: _Jar, origin: Origin, target: str, said: SetCookie, now: float) -> None:
-        """Store one cookie, replace it, remove it, or pass it over. Source: §5.7."""
-        place = _place(origin.host, said)
-        path = said.path if said.path is not None else _default_path(target)
-        if place is None or not _may_set(origin, said, host_only=place[1], path=path):
+    def _set(self, jar: _Jar, origin: Origin, target: str, given: SetCookie, now: float) -> None:
+        """Store, replace, remove or ignore one cookie. Source: §5.7."""
+        place = _domain_of(origin.host, given)
+        path = given.path if given.path is not None else _default_path(target)
+        if place is None or not _may_set(origin, given, host_only=place[1], path=path):
             return
         domain, host_only = place
         self._ticks += 1
         cookie = _Cookie(
-            said.pair, said.name, domain, host_only, path, said.secure, said.expires_at, self._ticks, self._ticks
+            given.pair,
+            given.name,
+            domain,
+            host_only,
+            path,
+            given.secure,
+            given.expires_at,
+            self._ticks,
+            self._ticks,
         )
         if origin.scheme != "https" and any(_shadows(cookie, kept) for kept in jar.cookies.values()):
             return  # plain http may not push a Secure cookie aside (§5.7 step 16)
         known = jar.cookies.get(cookie.key)
         if known is not None:
             cookie.created = known.created
-        if said.expires_at is not None and said.expires_at <= now:
+        if given.expires_at is not None and given.expires_at <= now:
             jar.drop(cookie.key)
             return
         jar.put(cookie)
         self._expire(jar, now)
         limits = self._limits
         while len(jar.cookies) > limits.per_domain or jar.pair_bytes > limits.bytes_per_domain:
-            # those that are not Secure go first (§5.7): they are the ones anybody on the way can make up
+            # cookies that are not Secure go first (§5.7): anybody on the network path can make them up
             jar.drop(min(jar.cookies.values(), key=lambda kept: (kept.secure, kept.used)).key)
 
     def _expire(self, jar: _Jar, now: float) -> None:
@@ -308,12 +316,12 @@ class CookieJar:
             jar.drop(key)
 
 
-def _place(host: str, said: SetCookie) -> tuple[str, bool] | None:
+def _domain_of(host: str, given: SetCookie) -> tuple[str, bool] | None:
     """The domain a cookie belongs to, and whether to that host alone; None if this host may not set it.
 
     Source: §5.7 steps 8 to 10, §5.1.3.
     """
-    domain = said.domain
+    domain = given.domain
     if domain is None or domain == host:
         # a public suffix, a single label and an address have no subdomains of their own
         return host, domain is None or is_public_suffix(host) or _is_address(host)
@@ -322,17 +330,17 @@ def _place(host: str, said: SetCookie) -> tuple[str, bool] | None:
     return domain, False
 
 
-def _may_set(origin: Origin, said: SetCookie, *, host_only: bool, path: str) -> bool:
-    """Whether what the cookie claims of itself is so. Source: §5.7 steps 12 to 22."""
-    if said.secure and origin.scheme != "https":
+def _may_set(origin: Origin, given: SetCookie, *, host_only: bool, path: str) -> bool:
+    """Whether the cookie keeps the rules of its own attributes and name prefix. Source: §5.7 steps 12 to 22."""
+    if given.secure and origin.scheme != "https":
         return False
-    if said.same_site_none and not said.secure:
+    if given.same_site_none and not given.secure:
         return False
-    label = (said.name or said.value).lower()  # a cookie without a name may not look like one with a prefix
+    label = (given.name or given.value).lower()  # a cookie without a name may not look like one with a prefix
     if label.startswith("__secure-"):
-        return said.secure and bool(said.name)
+        return given.secure and bool(given.name)
     if label.startswith("__host-"):
-        return said.secure and bool(said.name) and host_only and said.domain is None and said.path == path == "/"
+        return given.secure and bool(given.name) and host_only and given.domain is None and given.path == path == "/"
     return True
 
 

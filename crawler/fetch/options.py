@@ -1,4 +1,4 @@
-"""What the HTTP client can be told, with units, defaults and the precedent of each bound."""
+"""Options of the HTTP client, with units, defaults and the precedent of each bound."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ MIB = 1024 * KIB
 
 @dataclass(frozen=True, slots=True)
 class IdentityOptions:
-    """Who asks. `user_agent` goes out with every request; `robots_token` is what robots.txt groups are matched with."""
+    """Who the crawler is. `user_agent` is sent with every request; groups of robots.txt are for `robots_token`."""
 
     user_agent: str = "crawlerd/0.1"
     robots_token: str = "crawlerd"
@@ -29,7 +29,7 @@ class FetchOptions:
     read_timeout_s: float = 30.0  # between two reads of a body
     total_timeout_s: float = 600.0
     min_rate: int | None = 240  # bytes a second, averaged from the first byte on: Kestrel's MinDataRate, IIS's limit
-    min_rate_after_s: float = 60.0  # an answer younger than this is not judged by its rate: two read timeouts
+    min_rate_after_s: float = 60.0  # a younger response is not checked for its rate: two read timeouts
     max_head: int = 300 * KIB  # of a response head: curl, MAX_HTTP_RESP_HEADER_SIZE (Chromium: 256 KiB)
     max_fields: int = 5_000  # lines of a response head: curl, MAX_HTTP_RESP_HEADER_COUNT
     max_informational: int = 8  # 1xx responses before the final one; Go's net/http stopped after 5
@@ -73,9 +73,7 @@ class ProxyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
-    """What is told to one origin alone, and to the proxy: values of Authorization and of Proxy-Authorization, never
-    shown.
-    """
+    """Values of Authorization by origin, and of Proxy-Authorization; never shown."""
 
     authorization: Mapping[Origin, str] = field(default_factory=dict, repr=False)
     proxy_authorization: str | None = field(default=None, repr=False)
