@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
 from crawler.core.formatting import timestamp, value_text
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.fetch_line import redact_text
-from crawler.obs.lean_structlog import EventDict, WrappedLogger, structlog
 from crawler.obs.log_files import JsonlFile, LineWriter
 from crawler.obs.options import LogOptions
 
