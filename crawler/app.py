@@ -130,9 +130,8 @@ async def _run(
         logs = open_logs(settings, console=view.console)
         try:
             options = settings.engine_configuration(mode)
-            reporter = EventLog(
-                logs, clock, output, min_free=options.engine.min_free, tell=_quiet if logs.is_shown else view.tell
-            )
+            tell = (lambda words: None) if logs.is_shown else view.tell  # what is shown need not be told as well
+            reporter = EventLog(logs, clock, output, min_free=options.engine.min_free, tell=tell)
             client = partial(
                 HttpClient,
                 options.client,
@@ -192,10 +191,6 @@ async def _run(
             logs.close()
     finally:
         await frontier.close(clean=clean)
-
-
-def _quiet(words: str) -> None:
-    """The events are shown, and say it."""
 
 
 def _say_start(settings: Settings, logs: Logs, view: View, configuration: str | None) -> None:

@@ -45,10 +45,6 @@ class Reloader:
         self._read_again = read_again
         self._one_at_a_time = asyncio.Lock()
 
-    @property
-    def can_reload(self) -> bool:
-        return self._read_again is not None
-
     async def reload(self, *, dry_run: bool = False) -> Mapping[str, object]:
         """See admin.commands.Reloads."""
         async with self._one_at_a_time:

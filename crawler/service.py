@@ -6,7 +6,7 @@ It decides nothing about the crawl. Invariant: whatever is opened here is closed
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
@@ -43,8 +43,8 @@ class WebServes(Protocol):
 
 
 class Service:
-    """The status of a crawl, and the socket that tells it. `configuration` is the file's path, `read_again` loads it
-    anew.
+    """The status of a crawl for its socket and its page (admin.status_page.MonitoredCrawl). `configuration` is the
+    file's path, `read_again` loads it anew.
     """
 
     def __init__(
@@ -75,12 +75,8 @@ class Service:
         commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.ask_to_stop)
         self._web: WebServes | None = None
         self._announced: Path | None = None
+        self.on_hangup = None if read_again is None else self.reloader.on_hangup
         self.control = ControlServer(settings.control_socket, commands.table(), on_command=self._on_command)
-
-    @property
-    def on_hangup(self) -> Callable[[], Awaitable[None]] | None:
-        """What SIGHUP does; None: there is nothing to read again."""
-        return self.reloader.on_hangup if self.reloader.can_reload else None
 
     async def open(self) -> None:
         """Listen. Raises SocketTaken, OSError."""
@@ -88,7 +84,7 @@ class Service:
         if listen is not None:
             from crawler.admin.status_page import WebServer  # aiohttp takes a fifth of a second to import
 
-            self._web = WebServer(listen, Watch(self, self._engine), self._engine.clock)
+            self._web = WebServer(listen, self, self._engine.clock)
             await self._web.open()
         configuration = self._about["configuration"]
         if self._about["mode"] == "run" and configuration is not None:
@@ -153,6 +149,22 @@ class Service:
 
         return await asyncio.to_thread(ask)
 
+    # -- for the status page
+
+    def history(self) -> Mapping[str, Any]:
+        return self._engine.monitor.history()
+
+    def stall(self) -> str:
+        return self._engine.health.stall()
+
+    def hosts(self) -> list[dict[str, Any]]:
+        return self._engine.monitor.busiest_hosts(HOSTS_SHOWN)
+
+    def is_ready(self) -> bool:
+        return not self._engine.crawl.is_draining
+
+    # -- what happens by itself
+
     async def sample(self) -> None:
         """To be called every SAMPLE_S."""
         self._engine.health.check()
@@ -166,21 +178,3 @@ class Service:
             self._logs.emit(
                 Event.CONTROL, fields if refusal is None else fields | {"detail": " ".join(refusal.split())}
             )
-
-
-class Watch:
-    """A crawl as its status page sees it (admin.status_page.MonitoredCrawl)."""
-
-    def __init__(self, service: Service, engine: Engine) -> None:
-        self._engine = engine
-        self.status = service.status
-        self.metrics = service.metrics
-        self.history = engine.monitor.history
-        self.stall = engine.health.stall
-        self.why = service.why
-
-    def hosts(self) -> list[dict[str, Any]]:
-        return self._engine.monitor.busiest_hosts(HOSTS_SHOWN)
-
-    def is_ready(self) -> bool:
-        return not self._engine.crawl.is_draining

@@ -280,7 +280,7 @@ class Committer:
             backoffs=self._scheduler.books.take_backoffs(),
             counters=counters,
             scope_hosts=scope_hosts,
-            hint_after_s=self._scheduler.hint_after_s,
+            hint_after_s=self._scheduler.revisits.hint_after_s,
             slow_responses=self._scheduler.books.take_slow_responses(),
             templates=self._scheduler.traps.take_rows(),
             error_pages=self._scheduler.traps.take_error_pages(),

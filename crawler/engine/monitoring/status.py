@@ -260,7 +260,7 @@ class Monitor:
             waiting=self._totals.waiting,
             waiting_s=None if due_at is None else due_at - now_at,
             suspects=self._totals.suspect,
-            revisit_s=scheduler.revisit_s(),
+            revisit_s=scheduler.revisits.due_s(),
         )
 
     def _outage(self, now: float) -> str:

@@ -214,19 +214,10 @@ class Scheduler:
         if self.paused:
             return NEVER
         due_s = NEVER if self.next_due_at is None else self.next_due_at - self._clock.now()
-        due_s = min(due_s, self.revisit_s())
+        due_s = min(due_s, self.revisits.due_s())
         if self._redates:
             due_s = min(due_s, self._redates[0] - self._clock.mono())
         return max(0.0, due_s, self._store_open_mono - self._clock.mono())
-
-    @property
-    def hint_after_s(self) -> float | None:
-        """How long after a visit a sitemap's word may bring the next; None: not at all."""
-        return self.revisits.hint_after_s
-
-    def revisit_s(self) -> float:
-        """Seconds until a URL may be visited again; infinity if none is to be."""
-        return self.revisits.due_s()
 
     def _outage_over(self, since_at: float) -> None:
         self._outage_at = since_at
