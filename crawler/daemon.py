@@ -1,8 +1,8 @@
 """The life of the process around a crawl: signals, the watchdog, what is called regularly.
 
 This is the one place that handles signals. The first SIGTERM or SIGINT drains, the second ends at once; SIGHUP reloads
-where there is a configuration to read again, and drains where there is none. It knows a crawl only by what it is asked
-here.
+where there is a configuration to read again, and drains where there is none. Of a crawl it knows
+`run` and `drain` alone.
 """
 
 import asyncio

@@ -31,7 +31,7 @@ def exposition(
         ("crawler_response_bytes_total", "counter", "Bytes of heads and bodies received.", counts.bytes),
         ("crawler_connections_opened_total", "counter", "Connections opened.", stats.opened),
         ("crawler_inflight", "gauge", "URLs that workers have.", len(status.in_flight)),
-        ("crawler_oldest_ready_seconds", "gauge", "How long the key has been due that is due longest.",
+        ("crawler_oldest_ready_seconds", "gauge", "Time since the longest due politeness key became due.",
          status.oldest_ready_s),
         ("crawler_event_loop_lag_seconds", "gauge", "Worst lateness of the event loop in the last seconds.",
          status.rates.loop_lag_s),
@@ -47,11 +47,11 @@ def exposition(
          {word: counts.outcomes.get(word, 0) for word in OutcomeLabel}),
         ("crawler_fetch_errors_total", "counter", "Attempts that failed, by what went wrong.", "error_type",
          counts.error_types),
-        ("crawler_denied_total", "counter", "URLs refused when their turn came, by why.", "reason",
+        ("crawler_denied_total", "counter", "URLs refused when they were due, by reason.", "reason",
          counts.deny_reasons),
         ("crawler_connections", "gauge", "Connections now.", "state",
          {"idle": stats.idle, "lent": stats.open - stats.idle, "opening": stats.opening, "waiting": stats.waiting}),
-        ("crawler_connections_closed_total", "counter", "Connections closed, by why.", "reason",
+        ("crawler_connections_closed_total", "counter", "Connections closed, by reason.", "reason",
          {reason: stats.closed.get(reason, 0) for reason in CloseReason}),
         ("crawler_tls_handshakes_total", "counter", "TLS handshakes.", "resumed",
          {"true": stats.tls_resumed, "false": stats.tls_handshakes - stats.tls_resumed}),
@@ -61,15 +61,15 @@ def exposition(
         ("crawler_build_info", "gauge", "The version that runs.", "version", {version: 1}),
         ("crawler_memory_held_bytes", "gauge", "Bytes held by bounded structures.", "structure",
          {one.name: one.held for one in in_bytes}),
-        ("crawler_memory_limit_bytes", "gauge", "What they may come to.", "structure",
+        ("crawler_memory_limit_bytes", "gauge", "Limits of bounded structures.", "structure",
          {one.name: one.limit for one in in_bytes if one.limit is not None}),
     ]  # fmt: skip
     lines: list[str] = []
-    for name, kind, words, value in values:
-        lines += [*_head(name, kind, words), f"{name} {_number(value)}"]
-    for name, kind, words, label, by_label in labelled:
-        lines += _head(name, kind, words)
-        lines += [f'{name}{{{label}="{_escaped(word)}"}} {_number(n)}' for word, n in sorted(by_label.items())]
+    for name, kind, help_text, value in values:
+        lines += [*_head(name, kind, help_text), f"{name} {_number(value)}"]
+    for name, kind, help_text, label, by_label in labelled:
+        lines += _head(name, kind, help_text)
+        lines += [f'{name}{{{label}="{_escaped(text)}"}} {_number(n)}' for text, n in sorted(by_label.items())]
     name = "crawler_fetch_duration_seconds"
     lines += _head(name, "histogram", "Whole attempts.")
     lines += _buckets(name, "", BOUNDS_S, meters.duration.counts, meters.duration.total_s)
@@ -93,8 +93,8 @@ def _buckets(name: str, labels: str, bounds: Sequence[float], counts: Sequence[i
     return [*lines, f"{name}_sum{braced} {_number(total)}", f"{name}_count{braced} {so_far}"]
 
 
-def _head(name: str, kind: str, words: str) -> list[str]:
-    return [f"# HELP {name} {words}", f"# TYPE {name} {kind}"]
+def _head(name: str, kind: str, help_text: str) -> list[str]:
+    return [f"# HELP {name} {help_text}", f"# TYPE {name} {kind}"]
 
 
 def _number(value: float) -> str:

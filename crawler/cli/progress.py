@@ -28,16 +28,16 @@ _STATES: Final[Mapping[str, tuple[str, str]]] = {
     "lingering": ("waiting for what is due later", "yellow"),
     "off_hours": ("outside fetch.hours", "yellow"),
     "paused": ("paused", "yellow"),
-    "outage": ("nobody answers: an outage here?", "yellow"),
+    "outage": ("every host fails: an outage of our network?", "yellow"),
     "draining": ("stopping: finishing what is in flight (Ctrl-C again to stop at once)", "yellow"),
 }
 _STOPPED_BY: Final[Mapping[str, str]] = {
     "empty": "all that was found and allowed has been fetched",
     "traps": "what is left belongs to parts that look endless",
-    "waiting": "URLs are left that are not to be asked for yet",
+    "waiting": "the URLs that are left are not due yet",
     "max_urls": "scope.max_urls was reached",
     "max_duration": "the time limit was reached",
-    "signal": "it was asked to stop",
+    "signal": "a signal stopped it",
     "operator": "`crawler stop` ended it",
     "disk": "nothing could be written; the same command resumes",
 }
@@ -135,13 +135,13 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
     add("pages", "pages", count, f"{rate(number('pages_per_s'))} in {duration(number('duration_s'))}")
     others = number("auxiliary")
     more = f"{count(others)} auxiliary" if others else ""
-    add("responses", "responses", count, ", ".join(filter(None, (_words(s.get("answers")), more))))
+    add("responses", "responses", count, ", ".join(filter(None, (_counts_text(s.get("answers")), more))))
     add("bytes", "bytes", size)
-    add("errors", "errors", count, _words(s.get("error_types")))
-    add("HTTP errors", "http_errors", count, "answers with status 4xx and 5xx" if number("http_errors") else "")
+    add("errors", "errors", count, _counts_text(s.get("error_types")))
+    add("HTTP errors", "http_errors", count, "responses with status 4xx and 5xx" if number("http_errors") else "")
     if number("gave_up"):
-        table.add_row("given up", count(number("gave_up")), _words(s.get("failures")))
-    add("denied", "denied", count, _words(s.get("deny_reasons")))
+        table.add_row("given up", count(number("gave_up")), _counts_text(s.get("failures")))
+    add("denied", "denied", count, _counts_text(s.get("deny_reasons")))
     urls, left_by = s.get("urls"), s.get("left_by")
     if isinstance(urls, Mapping) and isinstance(left_by, Mapping):
         table.add_row("URLs", count(urls["found"]), Balance(**urls).words(left_by))
@@ -160,5 +160,5 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
     )
 
 
-def _words(by_word: object) -> str:
+def _counts_text(by_word: object) -> str:
     return counts(by_word) if isinstance(by_word, Mapping) else ""

@@ -91,8 +91,8 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
 
 def hosts_text(hosts: Mapping[str, int]) -> str:
     """Hosts by what they do: "31, 12 with work, 2 in backoff, 1 held"."""
-    words = {"with_work": "with work", "backoff": "in backoff", "held": "held", "blocked": "blocked"}
-    shown = [f"{count(hosts[word])} {text}" for word, text in words.items() if hosts[word] or word == "with_work"]
+    labels = {"with_work": "with work", "backoff": "in backoff", "held": "held", "blocked": "blocked"}
+    shown = [f"{count(hosts[word])} {text}" for word, text in labels.items() if hosts[word] or word == "with_work"]
     return ", ".join([count(hosts["total"]), *shown])
 
 

@@ -1,8 +1,8 @@
-"""`crawler top`: the running crawl, live: what it waits for, its rates, what is in flight, its hosts.
+"""`crawler top`: the running crawl, live: its bottleneck, its rates, what is in flight, its hosts.
 
-Asks the control socket for the status each second and draws it; hosts come from the store now and then, where they are
-few enough for that. It changes nothing. Invariant: a daemon that goes away is said, and looked for again, until one
-answers or the user leaves.
+Requests the status over the control socket each second and draws it. Hosts are read from the store every
+HOSTS_EVERY_S, unless there are more than HOSTS_AT_MOST. Nothing is changed.
+Invariant: while no daemon responds, the screen says so, and the connection is tried again until the user leaves.
 """
 
 import itertools
@@ -33,7 +33,7 @@ from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.url_history import present
 
 HOSTS_EVERY_S: Final = 5.0
-HOSTS_AT_MOST: Final = 20_000  # of a store that is looked through every few seconds
+HOSTS_AT_MOST: Final = 20_000  # in a store that is read every few seconds
 _REMEMBERED: Final = 120
 _SPARKS: Final = "▁▂▃▄▅▆▇█"
 _STATE_STYLES: Final = {
@@ -52,10 +52,10 @@ Status = Mapping[str, Any]
 @click.command(name="top")
 @place_options
 @click.option(
-    "--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds between two looks."
+    "--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds between two updates."
 )
-@click.option("-n", "--count", "frames", type=click.IntRange(min=1), help="So many looks, then end.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a look; what `status --json` prints.")
+@click.option("-n", "--count", "frames", type=click.IntRange(min=1), help="So many updates, then end.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object an update: what `status --json` prints.")
 def command(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -187,7 +187,7 @@ def frame(
         return [[("● ", "red"), (problem, "bold red")]]
     lines = _head(status, history, width)
     if problem:
-        lines[0] = [("● ", "red"), (printable(problem), "bold red"), ("; looking for it again. It was:", "red")]
+        lines[0] = [("● ", "red"), (printable(problem), "bold red"), ("; trying again. Its last status:", "red")]
     left = height - len(lines) - 1
     flights, warnings = status["in_flight"], status["warnings"]
     warned = min(len(warnings), 3)

@@ -74,7 +74,7 @@ def assess(conditions: Conditions) -> tuple[CrawlState, Bottleneck, str]:
     """State, bottleneck, and a sentence that says to a person what holds the crawl up."""
     found = [*_stops(conditions)] or [_limit(conditions)]
     bottleneck = found[0][0]
-    return _state(conditions, bottleneck), bottleneck, "; ".join(words for _, words in found)
+    return _state(conditions, bottleneck), bottleneck, "; ".join(sentence for _, sentence in found)
 
 
 def _state(c: Conditions, bottleneck: Bottleneck) -> CrawlState:

@@ -152,7 +152,7 @@ class Status:
 class _HostFigures:
     """What is known by going through all hosts."""
 
-    by_state: dict[str, int]  # words of HostState, and `total` and `with_work`
+    by_state: dict[str, int]  # keys are values of HostState, `total` and `with_work`
     queued: int
     held_back: int
     delayed: int  # with work, a delay and no back-off
@@ -318,8 +318,8 @@ class Monitor:
         return robots_problem(host) if host.is_held else backing_off_after
 
     def _in_flight(self, now: float) -> list[InFlight]:
-        """The oldest first. A worker's request is told from the others of its origin by the order in which they were
-        sent: pairs may be crossed, the stages and the numbers of them are right.
+        """The URLs in flight, the oldest first. Requests and connections of one origin are paired in the order in which
+        they were sent: a pair may be wrong, the number of URLs at each stage is right.
         """
         exchanges = self._exchanges()
         found = []
@@ -352,5 +352,5 @@ def state_of(host: Host, now_mono: float) -> HostState:
 
 
 def _plain(counts: Mapping[Any, int]) -> dict[str, int]:
-    """A copy with words for keys, not members of an enumeration: JSON knows no such keys."""
+    """A copy with plain strings as keys, as JSON needs them, instead of members of an enumeration."""
     return {str(word): number for word, number in counts.items()}

@@ -21,14 +21,14 @@ class Backlog:
     """URLs that wait for the same thing; `example` is one of their hosts."""
 
     reason: LeftReason
-    words: str
+    text: str
     urls: int
     hosts: int = 0
     example: str = ""
 
     def __str__(self) -> str:
         hosts = self.example if self.hosts == 1 else count(self.hosts, "host")
-        return f"{count(self.urls, 'URL')}{f' of {hosts}' if self.hosts else ''} {self.words}"
+        return f"{count(self.urls, 'URL')}{f' of {hosts}' if self.hosts else ''} {self.text}"
 
 
 def reason(host: Host, now_mono: float) -> Reason | None:

@@ -98,7 +98,7 @@ def test_a_url_cannot_steer_the_terminal() -> None:
         (CrawlState.IDLE, "● nothing to do"),
         (CrawlState.LINGERING, "● waiting for what is due later"),
         (CrawlState.PAUSED, "● paused"),
-        (CrawlState.OUTAGE, "● nobody answers: an outage here?"),
+        (CrawlState.OUTAGE, "● every host fails: an outage of our network?"),
         (CrawlState.OFF_HOURS, "● outside fetch.hours"),
         (CrawlState.DRAINING, "● stopping: finishing what is in flight (Ctrl-C again to stop at once)"),
     ],
@@ -163,7 +163,7 @@ def test_the_summary() -> None:
         "responses       12,345  12,113 ok, 200 redirect, 32 auxiliary",
         "bytes        329.7 MiB",
         "errors               2  1 read_timeout, 1 reset",
-        "HTTP errors          7  answers with status 4xx and 5xx",
+        "HTTP errors          7  responses with status 4xx and 5xx",
         "given up             2  1 read_timeout, 1 status 500",
         "denied              14  14 robots",
         "URLs            12,030  12,000 fetched, 14 refused by rules, 16 left (12 retry,",
@@ -173,7 +173,7 @@ def test_the_summary() -> None:
         "connections         35  354 requests each",
         "handshakes          35  19 resumed",
         "CPU               12 s  117.7 MiB memory at most",
-        "ended        URLs are left that are not to be asked for yet",
+        "ended        the URLs that are left are not due yet",
         "output       /srv/crawl",
     ]
 
