@@ -67,7 +67,7 @@ COMMANDS: Final = {
     ),
     "backup": ("crawler.cli.export:backup", "Copy the store to FILE as it stands at this moment."),
     "verify": ("crawler.cli.verify", "Check an output directory, also while the crawl runs."),
-    "reload": ("crawler.cli.reload", "Have the daemon read its configuration again."),
+    "reload": ("crawler.cli.steering:reload", "Have the daemon read its configuration again."),
     "release": ("crawler.cli.steering:release", "Fetch what looks like an endless part of HOST after all."),
     "block": (
         "crawler.cli.steering:block",

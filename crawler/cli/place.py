@@ -1,10 +1,7 @@
-"""How a command reaches the running daemon: where `cli/place.py` finds the crawl, its control socket is.
-
-It does not know what is asked of the daemon. Invariant: a daemon that is not there is exit 69, whatever is missing.
-"""
+"""Options that several commands share, and by which a command finds its crawl: `-c FILE`, `--output DIR`."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,14 +11,63 @@ import orjson
 
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.failures import say
-from crawler.cli.options import config_option, override_option
 from crawler.core.formatting import count
 from crawler.core.rules import Rules
 from crawler.output_directory import Place, announced, find
 from crawler.settings.configuration_errors import ConfigurationError, Problem
-from crawler.settings.loading import load_place
+from crawler.settings.loading import Loaded, load, load_place
+from crawler.settings.settings import Mode
 
-F = TypeVar("F", bound=Callable[..., Any])
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def config_option(*, required: bool = False) -> Callable[[Decorated], Decorated]:
+    """`-c FILE`."""
+    return click.option(
+        "-c", "--config", "config", type=click.Path(path_type=Path), required=required, help="Configuration (TOML)."
+    )
+
+
+def _complete_key(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The keys of the configuration, with the "=" that follows."""
+    from crawler.settings.schema import keys
+
+    return [f"{key}=" for key in keys() if key.startswith(incomplete)]
+
+
+def override_option(function: Decorated) -> Decorated:
+    """`-o KEY=VALUE`, repeatable."""
+    return click.option(
+        "-o",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        shell_complete=_complete_key,
+        help='One value of it, e.g. -o politeness.delay="500ms".',
+    )(function)
+
+
+def load_settings(config: Path | None, overrides: tuple[str, ...], mode: Mode) -> Loaded:
+    """Read the configuration; warnings go to stderr. Raises ConfigurationError."""
+    loaded = load(config, overrides, os.environ, mode)
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    return loaded
+
+
+def refuse_files(urls: Iterable[str], instead: str) -> None:
+    """Raise UsageError for a URL that is the name of a file here, unless it could be that of a host as well: its seeds
+    were meant. `instead` says how they are named.
+    """
+    for text in urls:
+        if "://" in text or not Path(text).is_file():
+            continue
+        from publicsuffixlist import PublicSuffixList  # some 100 ms, spent where there is such a file only
+
+        host = text.partition("/")[0]
+        if host.startswith(".") or PublicSuffixList(accept_unknown=False).publicsuffix(host) is None:
+            raise click.UsageError(f"{text} is a file here: {instead.format(text)}; https://{text} would be a URL")
+        say(f"warning: {text} is also the name of a file here; taken for a URL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +82,12 @@ class Located:
     differs: bool = False
 
 
-def place_options(function: F) -> F:
+def place_options(function: Decorated) -> Decorated:
     """`-c FILE`, `-o KEY=VALUE`, `--output DIR`."""
     output = click.option(
         "--output", type=click.Path(path_type=Path, readable=False), help="Output directory of the crawl."
     )
-    decorated: F = config_option()(override_option(output(function)))
+    decorated: Decorated = config_option()(override_option(output(function)))
     return decorated
 
 

@@ -18,8 +18,7 @@ import click
 
 from crawler.admin.control_client import Control
 from crawler.cli.failures import say
-from crawler.cli.options import refuse_files
-from crawler.cli.place import Located, locate, place_options
+from crawler.cli.place import Located, locate, place_options, refuse_files
 from crawler.core.enums import Exit
 from crawler.core.formatting import count
 from crawler.core.scope import Scope

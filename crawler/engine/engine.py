@@ -13,9 +13,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
 
-from crawler.core.clock import Clock
+from crawler.core.clock import Clock, Hours
 from crawler.core.enums import Source, StoppedBy
-from crawler.core.hours import Hours
 from crawler.core.models import Denied, Discovered, Origin, Suspects
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse_seed

@@ -33,7 +33,7 @@ class EngineOptions:
     linger_s: float | None = 600.0  # None: never end (`run`)
     max_duration_s: float | None = None
     min_free: int = 1024**3  # bytes left on the output's disk below which the crawl pauses
-    hours: tuple[str, ...] = ()  # windows (`core.hours`, local time) in which requests may leave; empty: always
+    hours: tuple[str, ...] = ()  # windows (`core.clock`, local time) in which requests may leave; empty: always
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 from pydantic import ValidationInfo
 
 from crawler.core import url
+from crawler.core.clock import HoursError, spans
 from crawler.core.enums import DenyReason
-from crawler.core.hours import HoursError, spans
 from crawler.core.scope import ScopePatternError, compile_pattern
 from crawler.fetch.credentials import BadCredential, basic
 from crawler.settings.configuration_errors import RefusedValue, did_you_mean, shown

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from crawler.core.clock import Clock
-from crawler.core.hours import NEVER, Hours
+from crawler.core.clock import NEVER, Clock, Hours
 from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import OPEN, PolitenessState, address_delay, address_width
 from crawler.fetch.limits import Bandwidth

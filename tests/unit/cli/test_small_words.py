@@ -8,8 +8,8 @@ import pytest
 from crawler.admin.commands import brief
 from crawler.cli import main
 from crawler.cli.output import Pen, event_text
-from crawler.cli.reload import lines
 from crawler.cli.status import warning_text
+from crawler.cli.steering import lines
 from crawler.core.enums import Source
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope

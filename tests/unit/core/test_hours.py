@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from crawler.core.hours import NEVER, Hours, HoursError, spans
+from crawler.core.clock import NEVER, Hours, HoursError, spans
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from crawler.core.clock import Hours
 from crawler.core.enums import StoppedBy
-from crawler.core.hours import Hours
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.fetch.limits import Bandwidth
