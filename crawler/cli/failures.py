@@ -67,7 +67,6 @@ def _of_a_crawl(error: BaseException) -> int | None:
     from crawler.fetch.http1.message import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
     from crawler.frontier.sqlite.store_reader import StoreUnreadable
-    from crawler.inspection.log.gather import GatherFailed
     from crawler.output_directory import OutputUnusable, StoreLost
     from crawler.sinks.base import SinkCorrupt, SinkStrange
 
@@ -88,7 +87,6 @@ def _of_a_crawl(error: BaseException) -> int | None:
         (FrontierFull, Exit.IO),
         (StoreUnreadable, Exit.PERMISSION),
         (FrontierError, Exit.STATE_CORRUPT),
-        (GatherFailed, Exit.IO),
         (SinkCorrupt, Exit.STATE_CORRUPT),
         (SinkStrange, Exit.STATE_CORRUPT),
         (StoreLost, Exit.STATE_CORRUPT),

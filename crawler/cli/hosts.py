@@ -1,6 +1,5 @@
 """`crawler hosts`: every host with its state, what is queued, how it answers, and why it rests."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -19,12 +18,11 @@ from crawler.core.formatting import average, count, date_time, duration, printab
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, STATES, HostView, views
-from crawler.inspection.log.gather import Gathered, gather
 from crawler.inspection.log.moments import parse_moment
 from crawler.inspection.log.query import Query, host_names, host_test
 from crawler.inspection.log.ranges import newest, select
 from crawler.inspection.log.rotated_log import RotatedLog
-from crawler.inspection.log.totals import LogTotals
+from crawler.inspection.log.totals import Gathered, LogTotals, gather
 from crawler.inspection.log.url_history import Present, present
 
 _ON_TERMINAL: Final = 40
@@ -119,7 +117,7 @@ def _gathered(located: Located, since_at: float | None) -> Gathered:
             if since_at is None:
                 stretches = newest(stretches, _LOG_BUDGET)
             query = Query(since="" if since_at is None else timestamp(since_at))
-            return gather(parts, stretches, query, bin_s=3_600, name=log.name, processes=os.cpu_count() or 1)
+            return gather(parts, stretches, query, bin_s=3_600, name=log.name)
     except OSError as error:
         return Gathered(LogTotals(), [f"{log}: {error.strerror}: times and connections are not known"])
 

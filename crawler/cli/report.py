@@ -1,6 +1,5 @@
 """`crawler report`: a day's story in figures, as text, JSON or one page with plots; or all that was asked of a host."""
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,11 +25,11 @@ from crawler.core.formatting import (
     unreadable_robots,
 )
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.log.gather import Gathered, gather
 from crawler.inspection.log.moments import parse_moment
 from crawler.inspection.log.query import Matcher, Query, host_names
 from crawler.inspection.log.ranges import last_time, select, time_at
 from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.totals import Gathered, gather
 from crawler.inspection.report import Happened, HostReport, all_asked, happened, report
 
 _DAY_S: Final = 86_400.0
@@ -83,9 +82,7 @@ def command(
             since="" if since_at is None else timestamp(since_at), until="" if until_at is None else timestamp(until_at)
         )
         bin_s = _bin_length(parts, since_at, until_at)
-        gathered = gather(
-            parts, select(parts, since_at, until_at), query, bin_s=bin_s, name=log.name, processes=os.cpu_count() or 1
-        )
+        gathered = gather(parts, select(parts, since_at, until_at), query, bin_s=bin_s, name=log.name)
     events = _events(located, query, gathered)
     reader = _reader(located)
     try:

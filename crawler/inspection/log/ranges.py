@@ -1,4 +1,4 @@
-"""Which stretches of a log's parts a question needs: by time, from the youngest backwards, or cut up for two processes.
+"""Which stretches of a log's parts a question needs: by time, or from the youngest backwards.
 
 Lines stand in the order of their commit, so their times are in order but for a commit's length, unless the clock was
 set back. Invariant: a stretch is cut at starts of lines only, so that each line is in one stretch.
@@ -116,17 +116,6 @@ def cut(stretches: Iterable[Stretch], size: int) -> list[Stretch]:
         for start in range(stretch.start, stretch.end, size):
             pieces.append(Stretch(stretch.part, start, min(stretch.end, start + size)))
     return pieces
-
-
-def shares(stretches: Sequence[Stretch], count: int) -> list[list[Stretch]]:
-    """The stretches in `count` runs of about the same size, in order."""
-    total = sum(stretch.size for stretch in stretches)
-    runs: list[list[Stretch]] = [[] for _ in range(count)]
-    done = 0
-    for stretch in cut(stretches, max(1, total // (count * 8))):
-        runs[min(count - 1, done * count // max(1, total))].append(stretch)
-        done += stretch.size
-    return [run for run in runs if run]
 
 
 def last_time(parts: RotatedLog) -> float | None:

@@ -1,18 +1,20 @@
 """What many lines of fetch.jsonl add up to: for each host, for each stretch of time, and in all.
 
 Pure counting of parsed lines. Invariant: memory is bounded by hosts (up to HOSTS_KEPT, the rest share one entry) and
-by stretches of time, never by the number of lines; two tallies of two halves of a log merge into that of the whole.
+by stretches of time, never by the number of lines.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappush, heappushpop
 from math import exp, log
 from typing import Final
 
 from crawler.core.enums import OutcomeLabel, TaskKind
-from crawler.inspection.log.query import Line
-from crawler.inspection.log.ranges import epoch
+from crawler.inspection.log.query import Line, Matcher, Query
+from crawler.inspection.log.ranges import Stretch, epoch
+from crawler.inspection.log.rotated_log import RotatedLog
 
 HOSTS_KEPT: Final = 50_000
 OTHER_HOSTS: Final = "(other hosts)"
@@ -68,7 +70,6 @@ class HostTally:
     attempts: int = 0
     good: int = 0
     bad: int = 0  # errors, truncated answers, status 5xx, and 4xx but for robots.txt, sitemaps, feeds and probes
-    denied: int = 0
     throttled: int = 0
     requests: int = 0
     opened: int = 0
@@ -85,17 +86,6 @@ class HostTally:
             return
         self.gaps.note((at - self.last_at) * 1e3)
         self.last_at = max(self.last_at, at)
-
-    def merge(self, other: "HostTally") -> None:
-        """Add what was counted of later lines."""
-        if other.first_at is not None and other.last_at is not None:
-            self.note_end(other.first_at)
-            self.gaps.merge(other.gaps)
-            self.last_at = max(self.last_at or 0.0, other.last_at)
-        for name in ("attempts", "good", "bad", "denied", "throttled", "requests", "opened", "bytes"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.spread.merge(other.spread)
-        self.errors.update(other.errors)
 
 
 @dataclass(slots=True)
@@ -176,7 +166,6 @@ class LogTotals:
         if get("attempt", 1) != 1:
             self.retries += 1
         if outcome == OutcomeLabel.DENIED:
-            host.denied += 1
             self.deny_reasons[str(get("deny_reason", "?"))] += 1
             return
         status = get("http_response_status_code")
@@ -280,29 +269,20 @@ class LogTotals:
                 found = self.hosts[name] = HostTally()
         return found
 
-    def merge(self, later: "LogTotals") -> None:
-        """Add what another tally of the same `bin_s` counted."""
-        for name in (
-            "lines", "pages", "auxiliary", "robots", "responses", "bytes", "links_found", "links_new", "requests",
-            "opened", "handshakes", "resumed", "resent", "retries",
-        ):  # fmt: skip
-            setattr(self, name, getattr(self, name) + getattr(later, name))
-        self.first_ts = min(filter(None, (self.first_ts, later.first_ts)), default="")
-        self.last_ts = max(self.last_ts, later.last_ts)
-        self.spread.merge(later.spread)
-        for counts in (
-            "outcomes",
-            "error_types",
-            "deny_reasons",
-            "content_types",
-            "content_bytes",
-            "nexts",
-            "statuses",
-        ):
-            getattr(self, counts).update(getattr(later, counts))
-        for name, host in later.hosts.items():
-            self._host_of(name).merge(host)
-        for number, one in later.bins.items():
-            self.bins.setdefault(number, Bin()).merge(one)
-        for taken_ms, url in later.slowest:
-            self._note_slow(taken_ms, url)
+
+@dataclass(slots=True)
+class Gathered:
+    """A tally, and what could not be read."""
+
+    tally: LogTotals
+    problems: list[str] = field(default_factory=list)
+
+
+def gather(parts: RotatedLog, stretches: Sequence[Stretch], query: Query, *, bin_s: int, name: str) -> Gathered:
+    """Count the lines of a query in these stretches. `name` is the log's, for messages."""
+    tally, matcher = LogTotals(bin_s), Matcher(query)
+    for stretch in stretches:
+        for block in stretch.part.blocks(stretch.start, stretch.end):
+            for _, line in matcher.find(block):
+                tally.add(line)
+    return Gathered(tally, parts.problems() + matcher.said(name))

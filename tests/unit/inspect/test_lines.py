@@ -10,7 +10,7 @@ import pytest
 from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.query import Matcher, Query, last, matching
-from crawler.inspection.log.ranges import Stretch, cut, last_time, newest, select, shares
+from crawler.inspection.log.ranges import Stretch, cut, last_time, newest, select
 from crawler.inspection.log.rotated_log import RotatedLog
 from tests.support.loglines import BEGIN_AT, fetch_lines, write
 
@@ -85,17 +85,6 @@ def test_a_search_from_the_end_stops_when_it_has_enough(log: Path) -> None:
     with RotatedLog(log) as parts:
         parts.oldest_first[0].file.close()  # reading it would raise
         assert [line for _, line in last(parts, Matcher(Query()), 3)] == LINES[-3:]
-
-
-def test_shares_are_even_and_hold_every_line_once(log: Path) -> None:
-    """Two processes that split a log read all of it, about half each."""
-    with RotatedLog(log) as parts:
-        runs = shares(select(parts), 2)
-        read = [line for run in runs for stretch in run for block in stretch.part.blocks(stretch.start, stretch.end)
-                for line in block.splitlines()]  # fmt: skip
-        assert [orjson.loads(line) for line in read] == LINES
-        sizes = [sum(stretch.size for stretch in run) for run in runs]
-        assert max(sizes) < 0.7 * sum(sizes)
 
 
 def test_the_newest_bytes_are_the_last_stretches(log: Path) -> None:

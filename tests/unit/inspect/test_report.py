@@ -17,13 +17,11 @@ from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, views
-from crawler.inspection.log import gather as gather_module
 from crawler.inspection.log import totals as tallies_module
-from crawler.inspection.log.gather import Gathered, GatherFailed, gather
 from crawler.inspection.log.query import Matcher, Query
 from crawler.inspection.log.ranges import select
 from crawler.inspection.log.rotated_log import RotatedLog
-from crawler.inspection.log.totals import OTHER_HOSTS, LogTotals, Spread
+from crawler.inspection.log.totals import OTHER_HOSTS, Gathered, LogTotals, Spread, gather
 from crawler.inspection.log.url_history import present
 from crawler.inspection.report import Happened, all_asked, happened, report
 from crawler.inspection.report_page import page
@@ -82,17 +80,6 @@ def test_a_tally_counts_what_is_in_the_lines() -> None:
     assert len(tally.slowest) == 10
 
 
-def test_two_halves_merge_into_the_whole() -> None:
-    """Two processes find what one finds."""
-    whole, first, second = tally_of(LINES), tally_of(LINES[:1500]), tally_of(LINES[1500:])
-    first.merge(second)
-    first._minutes.clear()
-    whole._minutes.clear()
-    first.slowest.sort()
-    whole.slowest.sort()
-    assert first == whole
-
-
 def test_a_quantile_is_right_within_a_tenth() -> None:
     """Buckets are as narrow as they should be."""
     rng = random.Random(5)
@@ -123,28 +110,17 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "fetch.jsonl"
 
 
-def gathered(log: Path, *, processes: int) -> Gathered:
+def gathered(log: Path) -> Gathered:
     with RotatedLog(log) as parts:
-        return gather(parts, select(parts), Query(), bin_s=300, name=log.name, processes=processes)
+        return gather(parts, select(parts), Query(), bin_s=300, name=log.name)
 
 
-def test_two_processes_find_what_one_finds(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large log is shared out; nothing is lost on the way back."""
-    monkeypatch.setattr(gather_module, "WORTH_FORKING", 1000)
-    one, two = gathered(log, processes=1).tally, gathered(log, processes=2).tally
-    for tally in (one, two):
-        tally._minutes.clear()
-        tally.slowest.sort()
-    assert one == two
-    assert one.lines == len(LINES)
-
-
-def test_a_process_that_dies_is_not_a_smaller_result(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a log is not told as the whole."""
-    monkeypatch.setattr(gather_module, "WORTH_FORKING", 1000)
-    monkeypatch.setattr(gather_module.pickle, "dump", lambda *_: gather_module.os._exit(9))
-    with pytest.raises(GatherFailed, match="status 9"):
-        gathered(log, processes=2)
+def test_all_parts_are_counted(log: Path) -> None:
+    """A log in two parts is counted as the whole."""
+    tally, expected = gathered(log).tally, tally_of(LINES)
+    tally.slowest.sort()
+    expected.slowest.sort()
+    assert tally == expected
 
 
 EVENTS = [
@@ -214,7 +190,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
 
 
 def story(log: Path) -> tuple[dict[str, Any], LogTotals]:
-    tally = gathered(log, processes=1).tally
+    tally = gathered(log).tally
     with RotatedLog(event_log(log.parent)) as parts:
         events, problems = happened(parts, Query())
     assert problems == []
