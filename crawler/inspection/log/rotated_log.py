@@ -1,13 +1,10 @@
 """The parts of a log that rotates: which files belong to it, in order, and their whole lines in blocks.
 
-Knows the names that `obs.log_files` and logrotate give, and the usual compressions. It does not know what a line says.
+The names are those that `obs.log_files` and logrotate give; a part may be compressed with gzip or zstd.
 Invariant: a part that is renamed while it is read is read once and to the end it had when it was opened.
 """
 
-import bz2
 import gzip
-import io
-import lzma
 import os
 import re
 import zlib
@@ -18,15 +15,15 @@ from typing import BinaryIO, Final
 
 import zstandard
 
-_CODINGS: Final = frozenset((".gz", ".zst", ".xz", ".bz2"))
+_CODINGS: Final = frozenset((".gz", ".zst"))
 BLOCK: Final = 1024 * 1024
-_DAMAGE: Final = (EOFError, OSError, zlib.error, lzma.LZMAError, zstandard.ZstdError)
+_DAMAGE: Final = (EOFError, OSError, zlib.error, zstandard.ZstdError)
 _ZSTD_CHUNK: Final = 16 * 1024  # compressed bytes; decoded, some hundred KiB of log
 MAX_LINE: Final = 16 * 1024 * 1024  # a longer "line" is no log: it is cut, and its pieces are no JSON
 
 # NAME, NAME.3, NAME-20261124, NAME.3.gz …: a number counts backwards from the present, a date forwards.
 _SUFFIX: Final = re.compile(
-    r"(?:\.(?P<number>\d{1,6})|[-.](?P<date>\d{8}(?:[-_T]?\d{2,10})?))?(?P<coding>\.(?:gz|zst|xz|bz2))?"
+    r"(?:\.(?P<number>\d{1,6})|[-.](?P<date>\d{8}(?:[-_T]?\d{2,10})?))?(?P<coding>\.(?:gz|zst))?"
 )
 
 
@@ -98,7 +95,7 @@ class LogPart:
 
     def _coded(self) -> Iterator[bytes]:
         self.file.seek(0)
-        chunks = _zstd(self.file) if self.coding == ".zst" else _chunks(_decoder(self.coding, self.file))
+        chunks = _zstd(self.file) if self.coding == ".zst" else _gzip(self.file)
 
         def read() -> bytes:
             try:
@@ -127,18 +124,8 @@ def _whole_lines(read: Callable[[], bytes]) -> Iterator[bytes]:
         yield carry
 
 
-def _decoder(coding: str, file: BinaryIO) -> io.BufferedIOBase:
-    match coding:
-        case ".gz":
-            return gzip.GzipFile(fileobj=file, mode="rb")
-        case ".xz":
-            return lzma.LZMAFile(file)
-        case _:
-            return bz2.BZ2File(file)
-
-
-def _chunks(stream: io.BufferedIOBase) -> Iterator[bytes]:
-    with stream:
+def _gzip(file: BinaryIO) -> Iterator[bytes]:
+    with gzip.GzipFile(fileobj=file, mode="rb") as stream:
         while data := stream.read1(BLOCK):  # as much as there is: what comes before damage is not lost with it
             yield data
 
