@@ -40,26 +40,25 @@ COMMANDS: Final = {
     "status": ("crawler.cli.status", "Say how the running crawl stands."),
     "pause": (
         "crawler.cli.steering:pause",
-        "Ask for nothing new until `crawler resume`; what is in flight is finished.",
+        "Start no new request until `crawler resume`; those in flight are finished.",
     ),
     "resume": ("crawler.cli.steering:resume", "Go on after `crawler pause`."),
     "stop": ("crawler.cli.steering:stop", "Finish what is in flight, store it, and end: what SIGTERM does."),
-    "why": ("crawler.cli.why", "Say why URL was fetched, or was not, or what would happen to it."),
+    "why": ("crawler.cli.why", "Explain why URL was fetched or not, or what would happen to it."),
     "hosts": ("crawler.cli.hosts", "List the hosts of a crawl."),
     "report": (
         "crawler.cli.report",
-        "Tell the story of a day: totals, errors, refusals, slow and rude hosts, connections, what was not reached.",
+        "Report on a day: totals, errors, denied requests, slow and failing hosts, connections, seeds not reached.",
     ),
     "top": ("crawler.cli.top", "Watch the running crawl."),
-    "add": ("crawler.cli.store_commands:add", "Queue URLs, as seeds: from arguments, files, or standard input (-)."),
+    "add": ("crawler.cli.store_commands:add", "Queue URLs as seeds: from arguments, files, or standard input (-)."),
     "requeue": (
         "crawler.cli.store_commands:requeue",
-        "Queue again what last ended in an error or with a status, with all its attempts before it.",
+        "Queue URLs again whose last attempt ended in an error or with a status, with all their attempts before them.",
     ),
     "forget": (
         "crawler.cli.store_commands:forget",
-        "Take down a URL, or a whole host: erased from the store, never fetched again, its records listed for removal "
-        "from the WARC files in takedown.jsonl.",
+        "Take down a URL or a whole host: erase it from the store and never fetch it again.",
     ),
     "export": (
         "crawler.cli.export:export",
@@ -68,12 +67,12 @@ COMMANDS: Final = {
     "backup": ("crawler.cli.export:backup", "Copy the store to FILE as it stands at this moment."),
     "verify": ("crawler.cli.verify", "Check an output directory, also while the crawl runs."),
     "reload": ("crawler.cli.steering:reload", "Have the daemon read its configuration again."),
-    "release": ("crawler.cli.steering:release", "Fetch what looks like an endless part of HOST after all."),
+    "release": ("crawler.cli.steering:release", "Fetch the URLs of HOST that were set aside as endless."),
     "block": (
         "crawler.cli.steering:block",
         "Stop every request to HOST and all hosts below it, now and after every restart.",
     ),
-    "unblock": ("crawler.cli.steering:unblock", "Let a blocked HOST be asked again."),
+    "unblock": ("crawler.cli.steering:unblock", "Allow requests to a blocked HOST again."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`crawler hosts`: every host with its state, what is queued, how it answers, and why it rests."""
+"""`crawler hosts`: a line for each host: state, queue, response times, connections, and why it has to wait."""
 
 import time
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from crawler.inspection.log.url_history import Present, present
 
 _ON_TERMINAL: Final = 40
 _LOG_BUDGET: Final = 256 * 1024 * 1024  # of the newest lines, for times and connections
-_HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "ETA", "OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
+_HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "ETA", "PAGES OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
 _RIGHT: Final = (False, False, False, True, True, True, True, True, True, False)
 _COLOURS: Final = {
     "blocked": "red",
@@ -46,9 +46,13 @@ _COLOURS: Final = {
     "--host", "hosts", multiple=True, metavar="HOST", help='Only this host; "*.example.org" for all below it.'
 )
 @click.option("--sort", type=click.Choice(list(SORTS)), default="state", show_default=True)
-@click.option("-n", "--limit", type=click.IntRange(min=0), help="So many. On a terminal 40, otherwise all.")
-@click.option("--since", metavar="TIME", help="Times and connections since then, instead of the newest 256 MiB of log.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a host.")
+@click.option(
+    "-n", "--limit", type=click.IntRange(min=0), help="At most this many hosts. Default: 40 on a terminal, else all."
+)
+@click.option(
+    "--since", metavar="TIME", help="Response times and connections since TIME. Default: in the newest 256 MiB of log."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per host.")
 def command(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -62,8 +66,9 @@ def command(
 ) -> int:
     """List the hosts of a crawl.
 
-    State, queue and counts are the store's, over the crawl's life. Times of answers, connections opened and requests on
-    each are from the newest part of the log. ETA is when what is queued now will be done, at the present pace.
+    State and queue are those of the store. PAGES OK/ERR counts attempts at pages over the crawl's life, without those
+    at robots.txt, sitemaps, feeds and probes. Response times, connections opened and requests per connection are from
+    the newest part of the log. ETA is how long the queue will take at the present rate.
     """
     now = time.time()
     try:
@@ -119,7 +124,7 @@ def _gathered(located: Located, since_at: float | None) -> Gathered:
             query = Query(since="" if since_at is None else timestamp(since_at))
             return gather(parts, stretches, query, bin_s=3_600, name=log.name)
     except OSError as error:
-        return Gathered(LogTotals(), [f"{log}: {error.strerror}: times and connections are not known"])
+        return Gathered(LogTotals(), [f"{log}: {error.strerror}: response times and connections are not known"])
 
 
 def _present(located: Located) -> Present:
@@ -166,5 +171,5 @@ def _footer(shown: Sequence[HostView], chosen: Sequence[HostView], found: Sequen
     parts = [f"{count(len(shown))} of {count(len(chosen), 'host')} shown" if len(shown) < len(chosen) else ""]
     parts.append(f"{count(len(found), 'host')} in all" if len(chosen) < len(found) or not parts[0] else "")
     if tally.first_ts:
-        parts.append(f"times from {count(tally.lines, 'line')} of the log since {date_time(tally.first_ts)}")
+        parts.append(f"response times from {count(tally.lines, 'line')} of the log since {date_time(tally.first_ts)}")
     return "; ".join(filter(None, parts))

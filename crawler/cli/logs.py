@@ -1,4 +1,4 @@
-"""`crawler logs`: the lines of the logs that are asked for, as people read them or as the JSON they are."""
+"""`crawler logs`: lines of the logs that match, written for people or as the JSON they are."""
 
 import time
 from collections.abc import Iterable
@@ -28,19 +28,23 @@ _FLUSH_LINES: Final = 256
 
 @click.command(name="logs")
 @place_options
-@click.option("--host", "hosts", multiple=True, metavar="HOST", help='Of this host; "*.example.org" for all below it.')
+@click.option(
+    "--host", "hosts", multiple=True, metavar="HOST", help='Only of this host; "*.example.org": of all below it.'
+)
 @click.option("--outcome", "outcomes", multiple=True, type=click.Choice([str(word) for word in OutcomeLabel]))
 @click.option("--error-type", "error_types", multiple=True, metavar="WORD", help="E.g. first_byte_timeout.")
 @click.option("--deny-reason", "deny_reasons", multiple=True, metavar="WORD", help="E.g. robots.")
 @click.option("--status", "statuses", multiple=True, metavar="CODE", help='E.g. 404, or "5xx".')
-@click.option("--url", metavar="PATTERN", help='Text the URL holds, a glob as in the scope, or "re:…".')
+@click.option("--url", metavar="PATTERN", help='Text in the URL, a pattern as in scope.include, or "re:…".')
 @click.option("--since", metavar="TIME", help='"10m" (ago), "09:30", "yesterday", "2026-11-25T09:30"; UTC.')
-@click.option("--until", metavar="TIME", help="The same; this moment itself is left out.")
+@click.option("--until", metavar="TIME", help="The end of the period, in the same forms.")
 @click.option("--events", "of_events", is_flag=True, help="Events (events.jsonl) instead of fetches.")
 @click.option("--event", "events", multiple=True, metavar="WORD", help="Only these events, e.g. conn_close.")
 @click.option("-n", "--lines", "count", metavar="N", help='The last N; "all". On a terminal 100, otherwise all.')
-@click.option("-f", "--follow", "following", is_flag=True, help="Go on with what is written, across rotations.")
-@click.option("--json", "as_json", is_flag=True, help="The lines as they stand, also on a terminal.")
+@click.option(
+    "-f", "--follow", "following", is_flag=True, help="Print new lines as they are written, across rotations."
+)
+@click.option("--json", "as_json", is_flag=True, help="The lines as they are in the log, also on a terminal.")
 def command(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -61,7 +65,7 @@ def command(
 ) -> int:
     """Print lines of the logs, rotated and compressed parts included.
 
-    On a terminal they are written for people; piped, each line is the JSON object as it stands in the log.
+    On a terminal they are written for people; in a pipe, each line is the JSON object of the log.
     """
     now = time.time()
     query = Query(
@@ -86,12 +90,12 @@ def command(
     printer = _Printer(of_events=of_events, as_json=as_json or not is_terminal())
     with RotatedLog(log) as parts:
         if not parts.youngest_first and not following:
-            say(f"{log}: there is no such log (yet)")
+            say(f"{log}: there is no such log yet")
             return Exit.OK if place.pid() is not None else Exit.IO
         printer.print(matching(parts, matcher) if limit is None else last(parts, matcher, limit))
         printer.flush()
         if not printer.printed and not following:
-            say(f"{log.name}: no line is like that")
+            say(f"{log.name}: no line matches")
         for problem in parts.problems() + matcher.said(log.name):
             say(problem)
         if following:
@@ -136,7 +140,7 @@ def _limit(text: str | None, *, on_terminal: bool, following: bool) -> int | Non
     with suppress(ValueError):
         if int(text) >= 0:
             return int(text)
-    raise click.UsageError(f'-n: {text!r} is neither a number nor "all"')
+    raise click.UsageError(f'-n: "{text}" is neither a number nor "all"')
 
 
 def _stamp(text: str | None, now: float, option: str) -> str:
@@ -152,7 +156,7 @@ def _status(text: str) -> str:
     word = text.strip().lower()
     if len(word) == 3 and word[0] in "12345" and (word.isdigit() or word[1:] == "xx"):
         return word
-    raise click.UsageError(f'--status: {text!r} is neither a status code nor a class such as "4xx"')
+    raise click.UsageError(f'--status: "{text}" is neither a status code nor a class such as "4xx"')
 
 
 def _words(words: tuple[str, ...], known: Iterable[str], option: str) -> tuple[str, ...]:
@@ -163,8 +167,8 @@ def _words(words: tuple[str, ...], known: Iterable[str], option: str) -> tuple[s
             from difflib import get_close_matches
 
             near = get_close_matches(word, choices, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"they are: {', '.join(choices)}"
-            raise click.UsageError(f"{option}: no line says {word!r}; {hint}")
+            hint = f'did you mean "{near[0]}"?' if near else f"the words are: {', '.join(choices)}"
+            raise click.UsageError(f'{option}: no line has "{word}"; {hint}')
     return words
 
 

@@ -1,6 +1,6 @@
-"""Terminal output of the inspection commands: colours, tables, and lines of the log for people.
+"""Standard output and terminal of the commands: writing data, colours, tables, and lines of the log for people.
 
-Plain text with escape sequences: loading rich would cost more than the commands themselves.
+Plain text with escape sequences: loading rich would cost more than the inspection commands themselves.
 Invariant: text from outside reaches the terminal without control characters.
 """
 
@@ -14,7 +14,7 @@ from crawler.core.formatting import date_time, duration, event_fields, printable
 
 
 class ReaderGone(Exception):
-    """Whoever read our output has had enough. No OSError: click would make exit code 1 of it."""
+    """The reader of our output closed the pipe. Not an OSError: click would make exit code 1 of it."""
 
 
 def occupy() -> None:
@@ -42,8 +42,9 @@ def write_data(data: bytes) -> None:
 
 
 def write_lines(held: list[bytes]) -> None:
-    """Write lines, without their newlines, to stdout and empty the list. Raises ReaderGone when nobody reads any more:
-    whoever has a gigabyte of lines left should stop.
+    """Write lines, given without their newlines, to stdout and empty the list.
+
+    Raises ReaderGone when the reader closed the pipe: a command with a gigabyte of lines left should stop.
     """
     if not held:
         return
@@ -102,7 +103,7 @@ def table(
     pen: Pen,
     styles: Sequence[Sequence[str]] = (),
 ) -> list[str]:
-    """Columns as wide as what is in them, the last as long as it likes. `styles[i][j]` colours a cell."""
+    """Lines of a table: columns as wide as their widest cell, the last of any length. `styles[i][j]` colours a cell."""
     widths = [max([len(head[i]), *(len(row[i]) for row in rows)]) for i in range(len(head))]
     last = len(head) - 1
 

@@ -1,4 +1,8 @@
-"""Options that several commands share, and by which a command finds its crawl: `-c FILE`, `--output DIR`."""
+"""Options that several commands share, and by which a command finds its crawl: `-c FILE`, `--output DIR`.
+
+Invariants: a mistake in the configuration does not hide a crawl whose place it still names; a daemon that does not run
+is exit code 69, whatever is missing.
+"""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -101,7 +105,7 @@ def locate(
     is none.
     """
     if config is None and output is None:
-        raise click.UsageError("which crawl? Name its configuration (-c FILE) or its output directory (--output DIR)")
+        raise click.UsageError("name the crawl by its configuration (-c FILE) or its output directory (--output DIR)")
     if config is None:
         assert output is not None
         return _as_it_left_it(find(output))
@@ -114,7 +118,7 @@ def locate(
     except ConfigurationError as error:
         place = find(output) if output is not None else None if is_named else _announced(config)
         if place is None:
-            words = "so it does not say where the crawl is: name its directory, --output DIR"
+            words = "so the place of the crawl is not known: name its directory with --output DIR"
             raise ConfigurationError([*error.problems, Problem("", 0, 0, words)]) from None
         tell(_warning(error.problems, config))
         return _as_it_left_it(place)
@@ -155,15 +159,15 @@ def _announced(config: Path) -> Place | None:
     outputs = announced(config, os.environ)
     if len(outputs) > 1:
         named = " and ".join(str(one) for one in outputs)
-        raise click.UsageError(f"several crawlers were started with {config}, in {named}: say which, --output DIR")
+        raise click.UsageError(f"several crawlers were started with {config}, in {named}: name one with --output DIR")
     return find(outputs[0]) if outputs else None
 
 
 def _warning(problems: Sequence[Problem], config: Path) -> str:
     more = f", and {count(len(problems) - 1, 'mistake')} more" if len(problems) > 1 else ""
     return (
-        f"warning: {problems[0].headline}{more} (all of it: crawler check -c {config}); "
-        "going by what the crawl itself wrote at its last start or reload"
+        f"warning: {problems[0].headline}{more} (crawler check -c {config} lists all); "
+        "using what the crawl itself wrote at its last start or reload"
     )
 
 

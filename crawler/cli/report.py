@@ -1,4 +1,4 @@
-"""`crawler report`: a day's story in figures, as text, JSON or one page with plots; or all that was asked of a host."""
+"""`crawler report`: totals of a period as text, JSON or an HTML page with plots; or every request to one host."""
 
 import time
 from collections.abc import Mapping
@@ -30,28 +30,34 @@ from crawler.inspection.log.query import Matcher, Query, host_names
 from crawler.inspection.log.ranges import last_time, select, time_at
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.totals import Gathered, gather
-from crawler.inspection.report import Happened, HostReport, all_asked, happened, report
+from crawler.inspection.report import (
+    HOST_COUNTED,
+    HOSTS_COUNTED,
+    TITLES,
+    Happened,
+    HostReport,
+    all_asked,
+    happened,
+    report,
+)
 
 _DAY_S: Final = 86_400.0
-_BINS: Final = 288  # stretches of time in a plot, about: five minutes each for a day
+_BINS: Final = 288  # in a plot, about: five minutes each for a day
 _BIN_LENGTHS: Final = (60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 14_400, 43_200, 86_400)
 _LABEL: Final = 14
 _FLUSH: Final = 256
-_PARTS: Final = (("p50", "half"), ("p95", "95 %"), ("p99", "99 %"))
 
 
 @click.command(name="report")
 @place_options
-@click.option("--since", metavar="TIME", help="From when; a day before the last line of the log, if not given.")
-@click.option("--until", metavar="TIME", help="Till when; the last line, if not given.")
-@click.option("--all", "everything", is_flag=True, help="All that the logs hold.")
-@click.option("--host", metavar="HOST", help='All that was asked of this host ("*.name": of all below), line by line.')
+@click.option("--since", metavar="TIME", help="Start of the period. Default: a day before the last line of the log.")
+@click.option("--until", metavar="TIME", help="End of the period. Default: the last line of the log.")
+@click.option("--all", "everything", is_flag=True, help="Everything in the logs.")
 @click.option(
-    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one self-contained page with plots."
+    "--host", metavar="HOST", help='Every request to this host, line by line ("*.name": to all hosts below it).'
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object; with --host a line each request, then the sums."
-)
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write one HTML page with plots.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; with --host one per request, then the totals.")
 def command(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -63,11 +69,11 @@ def command(
     html: Path | None,
     as_json: bool,
 ) -> int:
-    """Tell the story of a day: totals, errors, refusals, slow and rude hosts, connections, what was not reached."""
+    """Report on a day: totals, errors, denied requests, slow and failing hosts, connections, seeds not reached."""
     if everything and (since or until):
-        raise click.UsageError("--all leaves nothing for --since and --until to choose")
+        raise click.UsageError("--all cannot be combined with --since or --until")
     if host and html:
-        raise click.UsageError("--html draws the whole crawl; with --host there is text or --json")
+        raise click.UsageError("--html cannot be combined with --host, which prints text or --json")
     now = time.time()
     since_at, until_at = _moment(since, now, "--since"), _moment(until, now, "--until")
     located = locate(config, overrides, output)
@@ -96,7 +102,7 @@ def command(
         from crawler.inspection.report_page import page
 
         html.write_text(page(found, gathered.tally), encoding="utf-8")
-        say(f"{html}: written")
+        say(f"{html} was written")
     if as_json:
         write_data(orjson.dumps(found) + b"\n")
     elif html is None:
@@ -112,7 +118,7 @@ def _moment(text: str | None, now: float, option: str) -> float | None:
 
 
 def _bin_length(parts: RotatedLog, since_at: float | None, until_at: float | None) -> int:
-    """Seconds of a stretch of time, so that a plot has some _BINS of them."""
+    """Seconds of a bin, so that a plot has about _BINS of them."""
     plain = (part for part in parts.oldest_first if part.is_plain)
     first = next((at for part in plain if (at := time_at(part, 0)) is not None), None)
     first = max(filter(None, (first, since_at)), default=None)
@@ -137,7 +143,7 @@ def _reader(located: Located) -> StoreReader | None:
     try:
         return StoreReader(place.frontier, is_live=place.pid() is not None)
     except FileNotFoundError:
-        say(f"{place.frontier}: there is no store; seeds and queue are left out")
+        say(f"{place.frontier}: there is no store, so seeds and queue are left out")
         return None
 
 
@@ -148,7 +154,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     pen = Pen()
     totals, times, connections = found["totals"], found["times_ms"], found["connections"]
     if not totals["attempts"]:
-        return ["nothing was fetched in this time"]
+        return ["nothing was fetched in this period"]
     since, until = (date_time(str(found[name])) for name in ("since", "until"))
     lines = [pen(f"{since} … {until[11:] if until[:10] == since[:10] else until} UTC", "bold")
              + pen(f"  {duration(found['duration_s'])}", "dim")]  # fmt: skip
@@ -162,62 +168,60 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     of_pages = [_words(found["outcomes"], pen, OUTCOME_COLOURS)] if found["outcomes"] else []
     add("attempts", f"{count(totals['attempts'])}: " + ", ".join(of_pages + of_others))
     if totals["gave_up"]:
-        add("given up", f"{count(totals['gave_up'], 'URL')} that failed in the end")
+        add("given up", f"{count(totals['gave_up'], 'URL')} after the last attempt failed")
     if found["statuses"]:
         add("statuses", _words(found["statuses"], pen))
     if times["p50"] is not None:
-        add(
-            "answers took",
-            ", ".join(f"{duration(times[name] / 1e3)} ({part})" for name, part in _PARTS),
-        )
+        add("response time", ", ".join(f"{name} {duration(ms / 1e3)}" for name, ms in times.items()))
     add("links", f"{count(totals['links_found'])} found, {count(totals['links_new'])} new")
     if connections["opened"]:
         add(
             "connections",
             f"{count(connections['opened'])} opened, {connections['requests_each']} requests each; "
             f"{count(connections['tls_handshakes'], 'TLS handshake')}, {count(connections['tls_resumed'])} resumed, "
-            f"{count(connections['full_handshakes_saved'])} full ones saved",
+            f"{count(connections['full_handshakes_saved'])} full handshakes saved",
         )
     if connections["closed"]:
-        add("closed by", _words(connections["closed"], pen))
+        add("close reason", _words(connections["closed"], pen))
     if urls := found["urls"]:
         add("URLs found", f"{count(urls['found'])}: {Balance(**urls).words()}")
     for one in found["robots_unreadable"]:
         why = unreadable_robots(one["status"], one["error_type"])
-        add("held", f"{count(one['hosts'], 'host')}: {why}, nothing else is asked of them")
+        add("held", f"{count(one['hosts'], 'host')}: {why}, so no page is requested")
     if found["now"]:
         add("in the store", _words(found["now"], pen))
-    _section(lines, pen, "errors", [(name, count(number)) for name, number in found["errors"].items()])
-    _section(lines, pen, "could not connect", [(k, count(n)) for k, n in found["connect_failures"].items()])
-    _section(lines, pen, "hosts put to rest", [(name, count(number)) for name, number in found["rests"].items()])
-    _section(lines, pen, "refused when their turn came", [(k, count(n)) for k, n in found["refusals"].items()])
+    for section in ("errors", "connect_failures", "rests", "refusals"):
+        _section(lines, pen, TITLES[section], [(name, count(number)) for name, number in found[section].items()])
     _section(
-        lines, pen, "links refused, by hosts",
-        [(name, f"{count(one['hosts'])}, e.g. {one['sample']}") for name, one in found["refused_links"].items()],
+        lines, pen, TITLES["refused_links"],
+        [(k, f"{count(one['hosts'], 'host')}, e.g. {one['sample']}") for k, one in found["refused_links"].items()],
     )  # fmt: skip
     _section(
-        lines, pen, "content types",
-        [(name, f"{count(one['responses'])}, {size(one['bytes'])}") for name, one in found["content_types"].items()],
+        lines, pen, TITLES["content_types"],
+        [
+            (name, f"{count(one['responses'], 'response')}, {size(one['bytes'])}")
+            for name, one in found["content_types"].items()
+        ],
     )  # fmt: skip
-    for title, name in (("slowest hosts", "slowest_hosts"), ("rudest hosts", "rudest_hosts")):
-        _hosts(lines, pen, title, found[name])
+    for section in ("slowest_hosts", "rudest_hosts"):
+        _hosts(lines, pen, TITLES[section], found[section])
     _section(
         lines,
         pen,
-        "slowest answers, from the request to the last byte",
+        TITLES["slowest_urls"],
         [(duration(one["ms"] / 1e3), one["url"]) for one in found["slowest_urls"][:5]],
     )
     seeds = found["seeds_not_reached"]
     if seeds is not None:
-        cut = "" if seeds["all_looked_through"] else " (not all URLs could be looked through in time)"
+        cut = "" if seeds["all_looked_through"] else " (there may be more: the search was cut short)"
         _section(
-            lines, pen, f"seeds not reached{cut}",
+            lines, pen, f"{TITLES['seeds_not_reached']}{cut}",
             [(one["url"], f"{one['state']}: {one['why']}") for one in seeds["seeds"]],
         )  # fmt: skip
     if found["events"]:
         from crawler.cli.output import event_text
 
-        lines += ["", pen("events", "bold"), *(f"  {event_text(line, pen)}" for line in found["events"])]
+        lines += ["", pen(TITLES["events"], "bold"), *(f"  {event_text(line, pen)}" for line in found["events"])]
     return lines
 
 
@@ -239,8 +243,12 @@ def _hosts(lines: list[str], pen: Pen, title: str, hosts: list[dict[str, Any]]) 
         )
         for one in hosts
     ]  # fmt: skip
-    head = (title.upper(), "ATTEMPTS", "OK/BAD", "429/503", "P50/P95ms", "REQ/CONN", "MOSTLY")
-    lines += ["", *table(head, rows, (False, True, True, True, True, True, False), pen)]
+    head = ("HOST", "ATTEMPTS", "OK/FAILED", "429/503", "P50/P95ms", "REQ/CONN", "MOST FREQUENT ERROR")
+    lines += [
+        "",
+        pen(title, "bold") + pen(f"  {HOSTS_COUNTED}", "dim"),
+        *table(head, rows, (False, True, True, True, True, True, False), pen),
+    ]
 
 
 def _words(counts: Mapping[str, int], pen: Pen, colours: Mapping[str, str] | None = None) -> str:
@@ -281,18 +289,18 @@ def _of_host(located: Located, host: str, since_at: float | None, until_at: floa
 
 def _host_text(values: Mapping[str, Any], pen: Pen) -> list[str]:
     if not values["requests"] and not values["refused_by_us"]:
-        return [f"the logs hold no request to {printable(values['host'])}"]
-    rest = values["shortest_rest_s"]
-    rests = "one request only" if rest is None else duration(rest) if rest >= 0 else "requests overlapped"
-    each = "" if values["requests_per_minute"] is None else f", {values['requests_per_minute']} a minute"
+        return [f"the logs have no request to {printable(values['host'])}"]
+    gap_s = values["shortest_rest_s"]
+    gap = "one request only" if gap_s is None else duration(gap_s) if gap_s >= 0 else "none, requests overlapped"
+    each = "" if values["requests_per_minute"] is None else f", {average(values['requests_per_minute'])} per minute"
     rows = [
         ("requests", f"{count(values['requests'])}{each}, {size(values['bytes'])}"),
         ("from … to", f"{date_time(values['first'])} … {date_time(values['last'])} UTC"),
         ("outcomes", _words(values["outcomes"], pen, OUTCOME_COLOURS)),
-        ("not asked", f"{count(values['refused_by_us'], 'URL')}, for our rules or theirs forbade it"),
-        ("times above", "from its turn to being stored: waiting, connecting and reading the page included"),
+        ("denied", f"{count(values['refused_by_us'], 'URL')}, by robots.txt or the crawl's own rules"),
+        ("times above", "from the lease to the stored page, with waiting, connecting and parsing"),
         ("connections", f"{count(values['connections'])} to {', '.join(list(values['addresses'])[:4]) or 'nowhere'}"),
-        ("shortest rest", f"{rests} between an answer and the next request"),
+        ("shortest gap", f"{gap} (from the end of a response to the next request)"),
     ]
-    title = pen(f"all that was asked of {printable(values['host'])}", "bold")
-    return ["", title, *(f"  {name:<14}{text}" for name, text in rows)]
+    title = f"Requests to {printable(values['host'])}"
+    return ["", pen(title, "bold") + pen(f"  {HOST_COUNTED}", "dim"), *(f"  {name:<14}{text}" for name, text in rows)]

@@ -28,10 +28,10 @@ STOP_S = 3_600.0  # `stop --wait`: longer than any drain
 @click.command(name="pause")
 @place_options
 def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
-    """Ask for nothing new until `crawler resume`; what is in flight is finished. A restart ends the pause."""
+    """Start no new request until `crawler resume`; those in flight are finished. A restart ends the pause."""
     with reach(config, overrides, output) as control:
         answer = control.call("pause")
-    click.echo("paused" if answer["changed"] else "it was paused already")
+    click.echo("paused" if answer["changed"] else "already paused")
     return Exit.OK
 
 
@@ -42,34 +42,34 @@ def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None)
     with reach(config, overrides, output) as control:
         answer = control.call("resume")
     if answer["state"] == "paused":
-        click.echo("resumed; it stays paused until it can write again: see `crawler status`")
+        click.echo("resumed, but nothing can be written yet, so it still waits: see `crawler status`")
     else:
-        click.echo("resumed" if answer["changed"] else "it was not paused")
+        click.echo("resumed" if answer["changed"] else "not paused")
     return Exit.OK
 
 
 @click.command(name="stop")
 @place_options
-@click.option("--wait", is_flag=True, help="Return when it has ended.")
+@click.option("--wait", is_flag=True, help="Return when the crawl has ended.")
 def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, wait: bool) -> int:
     """Finish what is in flight, store it, and end: what SIGTERM does."""
     with reach(config, overrides, output) as control:
         answer = control.call("stop")
         if not answer["changed"]:
-            say("it is stopping already")
+            say("already stopping")
         if wait and not control.wait_for_end(STOP_S):
-            say("it has not ended")
+            say("the crawl has not ended")
             return Exit.UNREACHABLE
-    click.echo("stopped" if wait else f"stopping; {answer['in_flight']} in flight")
+    click.echo("stopped" if wait else f"stopping; {count(answer['in_flight'], 'request')} in flight")
     return Exit.OK
 
 
 @click.command(name="block")
 @click.argument("name", metavar="HOST", required=False)
 @place_options
-@click.option("--reason", default="", help="Why, for whoever asks later.")
-@click.option("--host-only", is_flag=True, help="This host alone, and not what is below it.")
-@click.option("--list", "as_list", is_flag=True, help="Print what is blocked; piped, a JSON object a line.")
+@click.option("--reason", default="", help="The reason, shown by status, hosts and why.")
+@click.option("--host-only", is_flag=True, help="Only this host, not the hosts below it.")
+@click.option("--list", "as_list", is_flag=True, help="Print the blocked hosts; in a pipe, one JSON object per line.")
 def block(
     config: Path | None,
     overrides: tuple[str, ...],
@@ -81,10 +81,10 @@ def block(
 ) -> int:
     """Stop every request to HOST and all hosts below it, now and after every restart.
 
-    What is in flight is cut off. URLs of it stay in the store, and are fetched should it be unblocked.
+    Its connections are closed at once. Its URLs stay in the store, and are fetched when it is unblocked.
     """
     if as_list == (name is not None):
-        raise click.UsageError("name one HOST, or ask for the --list")
+        raise click.UsageError("name one HOST, or use --list")
     located = locate(config, overrides, output)
     if located.place.pid() is not None:
         with Control(located.place.socket) as control:
@@ -111,11 +111,11 @@ def block(
         answer = with_store(located, put)
     below = " and all below it" if answer["kind"] == "domain" else ""
     if not answer["new"]:
-        narrower = "; unblock it first if less shall be blocked" if host_only and answer["kind"] == "domain" else ""
-        say(f"{answer['name']} was blocked already{narrower}")
+        narrower = "; to block less, unblock it first" if host_only and answer["kind"] == "domain" else ""
+        say(f"{answer['name']} was already blocked{narrower}")
     click.echo(
         f"blocked {answer['name']}{below}: {count(answer['hosts'], 'host')}, "
-        f"{count(answer['connections_cut'], 'connection')} cut"
+        f"{count(answer['connections_cut'], 'connection')} closed"
     )
     return Exit.OK
 
@@ -124,12 +124,12 @@ def block(
 @click.argument("name", metavar="HOST")
 @place_options
 def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str) -> int:
-    """Let a blocked HOST be asked again. Exit code 1 if it was not blocked."""
+    """Allow requests to a blocked HOST again. Exit code 1 if it was not blocked."""
     located = locate(config, overrides, output)
     if located.place.pid() is not None:
         with Control(located.place.socket) as control:
             answer = control.call("unblock", {"name": name})
-        click.echo(f"unblocked {answer['name']}: {count(answer['hosts'], 'host')} again")
+        click.echo(f"unblocked {answer['name']}: {count(answer['hosts'], 'host')}")
         return Exit.OK
     host = blocked_name(name)
 
@@ -146,7 +146,7 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
 def _print(blocks: list[dict[str, Any]]) -> int:
     if is_terminal():
         rows = [
-            (printable(one["name"]), "and below" if one["kind"] == "domain" else "alone",
+            (printable(one["name"]), "it and below" if one["kind"] == "domain" else "it alone",
              date_time(one["at"]), printable(one["reason"]))
             for one in blocks
         ]  # fmt: skip
@@ -161,12 +161,12 @@ def _print(blocks: list[dict[str, Any]]) -> int:
 
 @click.command(name="release")
 @click.argument("name", metavar="HOST")
-@click.option("--template", help="This one only, as `crawler hosts` and the log name it; else all of the host.")
+@click.option("--template", help="Only this URL template, as the log names it. Default: all of the host.")
 @place_options
 def release(
     config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str, template: str | None
 ) -> int:
-    """Fetch what looks like an endless part of HOST after all. Exit code 1 if there is none."""
+    """Fetch the URLs of HOST that were set aside as endless. Exit code 1 if there are none."""
     located = locate(config, overrides, output)
     host = blocked_name(name)
     if located.place.pid() is not None:

@@ -1,7 +1,8 @@
-"""Commands that change what is to be fetched: add, requeue, forget. Beside a running crawl they go through its control
-socket; while none runs they open the store themselves, and a crawl that starts meanwhile is told to wait.
+"""Commands that change what is to be fetched: add, requeue, forget.
 
-What each does is in `engine/operations.py`. Invariant: both ways end in the same store and say the same words.
+They go through the control socket of a running crawl. While none runs they open the store themselves, and a crawl that
+starts meanwhile has to wait. What each does is in `engine/operations.py`. Invariant: both ways end in the same store
+and print the same text.
 """
 
 import asyncio
@@ -42,10 +43,10 @@ _PATIENCE_S: Final = 3_600.0  # a takedown of a host with millions of URLs takes
     "files",
     multiple=True,
     type=click.File(errors="replace"),
-    help="A file with a URL a line; # begins a comment.",
+    help="A file with one URL per line; # begins a comment.",
 )
 @click.option("--priority", type=click.IntRange(-operations.MAX_PRIORITY, operations.MAX_PRIORITY), default=0,
-              help="Smaller goes first; links have 0.")  # fmt: skip
+              help="Smaller numbers are fetched first; links have 0.")  # fmt: skip
 @place_options
 def add(
     urls: tuple[str, ...],
@@ -55,7 +56,7 @@ def add(
     overrides: tuple[str, ...],
     output: Path | None,
 ) -> int:
-    """Queue URLs, as seeds: from arguments, files, or standard input (-)."""
+    """Queue URLs as seeds: from arguments, files, or standard input (-)."""
     if not urls and not files:
         raise click.UsageError("name URLs, --from FILE, or - for standard input")
     refuse_files(urls, "--from {} takes the URLs in it")
@@ -90,9 +91,9 @@ def add(
 
 @click.command(name="requeue")
 @click.option("--error-type", "errors", multiple=True, metavar="WORD", help="E.g. connect_timeout, or a deny_reason.")
-@click.option("--status", "statuses", multiple=True, metavar="CODE", help="E.g. 404, or 5xx: answered so.")
-@click.option("--host", "hosts", multiple=True, metavar="HOST", help='Of this host alone; "*.name": of all below it.')
-@click.option("--file", "files", multiple=True, metavar="NAME", help="All that was stored in this file, which is lost.")
+@click.option("--status", "statuses", multiple=True, metavar="CODE", help="E.g. 404, or 5xx.")
+@click.option("--host", "hosts", multiple=True, metavar="HOST", help='Only of this host; "*.name": of all below it.')
+@click.option("--file", "files", multiple=True, metavar="NAME", help="Everything that was stored in this lost file.")
 @click.option("--dry-run", is_flag=True, help="Count what would be queued, and change nothing.")
 @place_options
 def requeue(
@@ -105,14 +106,14 @@ def requeue(
     overrides: tuple[str, ...],
     output: Path | None,
 ) -> int:
-    """Queue again what last ended in an error or with a status, with all its attempts before it.
+    """Queue URLs again whose last attempt ended in an error or with a status, with all their attempts before them.
 
-    Several words of one option are alternatives; different options must all hold. Exit code 1 if no host has the name.
-    --file names an output file that is lost, as warc/NAME, while no crawl runs; it stands alone.
+    Several values of one option are alternatives; different options must all hold. Exit code 1 if no host has the name.
+    --file names a lost output file as warc/NAME; it works while no crawl runs and without other options.
     """
     if files:
         if errors or statuses or hosts or dry_run:
-            raise click.UsageError("--file stands alone")
+            raise click.UsageError("--file cannot be combined with other options")
         return _requeue_files(locate(config, overrides, output), [name.removesuffix(".open") for name in files])
     try:
         wanted = operations.ending(errors, statuses)
@@ -148,7 +149,7 @@ def requeue(
 
 def _requeue_files(located: Located, names: Sequence[str]) -> int:
     if located.place.pid() is not None:
-        raise click.UsageError("a crawl runs: it notices itself what happens to its files (--file)")
+        raise click.UsageError("--file works while no crawl runs: a running one notices lost files itself")
 
     async def store(frontier: Frontier, recovered: Recovered) -> dict[int, int]:
         known = {f"{file.sink}/{file.name}" for file in recovered.sink_files}
@@ -166,14 +167,15 @@ def _requeue_files(located: Located, names: Sequence[str]) -> int:
 
 @click.command(name="forget")
 @click.argument("targets", nargs=-1, required=True, metavar="URL|HOST…")
-@click.option("--no-scan", is_flag=True, help="Do not look through the WARC files for records of it.")
+@click.option("--no-scan", is_flag=True, help="Do not search the WARC files for its records.")
 @place_options
 def forget(
     targets: tuple[str, ...], no_scan: bool, config: Path | None, overrides: tuple[str, ...], output: Path | None
 ) -> int:
-    """Take down a URL, or a whole host: erased from the store, never fetched again, its records listed for removal from
-    the WARC files in takedown.jsonl. Names and URLs are whole: patterns are refused. Exit code 1 if nothing of one was
-    known; it is kept out all the same.
+    """Take down a URL or a whole host: erase it from the store and never fetch it again.
+
+    Its records in the WARC files are listed for removal in takedown.jsonl. Names and URLs are whole: patterns are
+    refused. Exit code 1 if nothing of a target was known; it is never fetched all the same.
     """
     wanted = [operations.TakedownTarget.of(text) for text in targets]
     located = locate(config, overrides, output)
@@ -203,15 +205,18 @@ def _tell_forgotten(target: str, urls: int, again: bool, hosts_below: int) -> No
     if urls:
         text = f"{count(urls, 'URL')} forgotten"
     elif again:
-        text = "was taken down before"
+        text = "was already taken down"
     elif "/" in target:
-        literal = ' ("*" stands for itself)' if "*" in target else ""
-        text = f"was not known{literal}; it will never be fetched from now on"
+        literal = ' ("*" is no pattern here)' if "*" in target else ""
+        text = f"was not known{literal}; it will never be fetched"
     else:
-        text = "no URL of this host was known; it will never be fetched from now on"
+        text = "no URL of this host was known; it will never be fetched"
     click.echo(f"{target}: {text}")
     if hosts_below:
-        say(f"{count(hosts_below, 'host')} below {target} stay: name each; `crawler block {target}` stops them all")
+        say(
+            f"{count(hosts_below, 'host')} below {target} stay: take down each by its name, or stop all with "
+            f"`crawler block {target}`"
+        )
 
 
 def _texts(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[str]:
@@ -244,7 +249,7 @@ def _slices(texts: Iterable[str]) -> Iterator[list[str]]:
 
 def _scope(located: Located, recovered: Recovered) -> Scope:
     if located.rules is None:
-        raise click.UsageError("nothing says what is in scope: name the configuration (-c FILE)")
+        raise click.UsageError("the scope is not known: name the configuration (-c FILE)")
     scope = Scope(located.rules.scope, located.rules.seed_hosts, located.rules.traps)
     for host in recovered.scope_hosts:
         scope = scope.with_host(host)

@@ -1,4 +1,4 @@
-"""`crawler verify DIR`: are the store, the archive, pages/ and the logs whole, and do they agree?"""
+"""`crawler verify DIR`: check that the store, the archive, pages/ and the logs are whole and agree."""
 
 from pathlib import Path
 
@@ -14,10 +14,11 @@ _SHOWN = 200
 
 @click.command(name="verify")
 @click.argument("directory", type=click.Path(path_type=Path, readable=False))
-@click.option("--all", "shows_all", is_flag=True, help=f"Every finding, not only the first {_SHOWN}.")
+@click.option("--all", "shows_all", is_flag=True, help=f"Print every finding, not only the first {_SHOWN}.")
 def command(directory: Path, shows_all: bool) -> int:
-    """Check an output directory, also while the crawl runs. Findings go to standard output, one a line; exit 1 if
-    there are any.
+    """Check an output directory, also while the crawl runs.
+
+    Each finding is a line on standard output. Exit code 1 if there are any.
     """
     place = find(directory)
     insist_on_store(place.frontier, place.output)
@@ -39,11 +40,11 @@ def command(directory: Path, shows_all: bool) -> int:
         for number, noun, more in (
             (checked.away, "closed file", " moved away"),
             (checked.lost, "file", " lost while it was written"),
-            (checked.uncommitted, "byte", " behind what was committed"),
-            (checked.torn_lines, "torn log line", ""),
+            (checked.uncommitted, "byte", " not committed"),
+            (checked.torn_lines, "incomplete log line", ""),
         )
         if number
     ]
-    verdict = count(found, "finding") if found else "nothing is wrong"
+    verdict = count(found, "finding") if found else "no findings"
     click.echo(f"{verdict}: {seen}" + (f" ({', '.join(also)})" if also else ""), err=True)
     return Exit.FINDINGS if found else Exit.OK

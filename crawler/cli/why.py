@@ -1,4 +1,4 @@
-"""`crawler why URL`: every verdict that a URL met or would meet, its attempts, and what comes next."""
+"""`crawler why URL`: each rule that decides about a URL, its attempts, and what happens to it next."""
 
 import time
 from pathlib import Path
@@ -32,17 +32,17 @@ _VERDICTS: Final = {"ok": "green", "DENY": "red", "wait": "yellow"}
 @click.command(name="why")
 @click.argument("url")
 @place_options
-@click.option("--full", is_flag=True, help="Look through all logs for attempts, however long it takes.")
+@click.option("--full", is_flag=True, help="Search all logs for attempts, however long that takes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
     url: str, config: Path | None, overrides: tuple[str, ...], output: Path | None, full: bool, as_json: bool
 ) -> int:
-    """Say why URL was fetched, or was not, or what would happen to it."""
+    """Explain why URL was fetched or not, or what would happen to it."""
     now = time.time()
     located = locate(config, overrides, output)
     place = located.place
     if located.differs:
-        say(f"the running crawl has other rules than {config}: these verdicts are by the crawl's")
+        say(f"the running crawl has other rules than {config}: the verdicts are by the running crawl's")
     is_live = place.pid() is not None
     try:
         reader: StoreReader | None = StoreReader(place.frontier, is_live=is_live)
@@ -62,7 +62,7 @@ def command(
 
 
 def _history(located: Located, answer: Explanation, now: float, *, full: bool) -> UrlHistory:
-    """The attempts, from the log; and what events say of the host is added to the answer."""
+    """Read the attempts from the log, and add what its events say about the host to the answer."""
     place = located.place
     try:
         _, origin = parse(answer.url)
@@ -82,10 +82,10 @@ def _history(located: Located, answer: Explanation, now: float, *, full: bool) -
                     )
                     answer.add("origin", "wait", text, until_at=until, reason=state["reason"])
             elif answer.deny_reason and (skipped := skipped_of_host(events, origin.host, answer.deny_reason)):
-                text = f"links to {origin.host} are refused by it, last said of {skipped['url_full']}"
+                text = f"links to {origin.host} are refused for this reason, lately {skipped['url_full']}"
                 answer.add("log", "", text, deny_reason=skipped.get("deny_reason"), at=time_of_field(skipped, "ts"))
         with RotatedLog(place.fetch_log) as fetches:
-            # A refusal is no attempt, and has its line all the same.
+            # A denied URL has a line too, though it is no attempt.
             wanted = answer.attempts + (answer.state == UrlState.DENIED) if answer.known else None
             found = attempts(fetches, answer.url, wanted=wanted, last_at=answer.last_at, whole=full)
             auxiliary.tell(answer, auxiliary.logged(found.lines), now)
@@ -93,10 +93,10 @@ def _history(located: Located, answer: Explanation, now: float, *, full: bool) -
                 say(problem)
             return found
     except FileNotFoundError:
-        return UrlHistory(searched="no log: there is none")
+        return UrlHistory(searched="nothing: there is no log")
     except OSError as error:
         say(f"{error.filename or place.logs}: {error.strerror}; the attempts are not known")
-        return UrlHistory(searched="no log: it cannot be read")
+        return UrlHistory(searched="nothing: the log cannot be read")
 
 
 def _table(answer: Explanation, history: UrlHistory, located: Located) -> dict[str, Any]:

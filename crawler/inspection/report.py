@@ -1,7 +1,7 @@
-"""The story of a stretch of time: totals, outcomes, errors, refusals, hosts, connections, what was not reached.
+"""Report on a period: totals, outcomes, errors, refusals, hosts, connections, seeds that were not reached.
 
-Puts figures from a tally of the log, from events and from the store into one table of plain values, which the command
-prints and the page draws. Invariant: every figure says which of the three it is from by where it stands.
+One table of plain values, from the totals of the log, from events and from the store; the command prints it, the HTML
+page draws it. Invariant: the place of a figure in the table says which of the three it is from.
 """
 
 from collections import Counter
@@ -18,6 +18,24 @@ from crawler.inspection.log.ranges import epoch, select
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.totals import HostTally, LogTotals
 from crawler.obs.fetch_line import redact
+
+# Of each part of the report, in every view.
+TITLES: Final = {
+    "errors": "Errors",
+    "connect_failures": "Connections that failed",
+    "rests": "Hosts that backed off or were held",
+    "refusals": "Denied requests",
+    "refused_links": "Refused links",
+    "content_types": "Content types",
+    "slowest_hosts": "Slowest hosts",
+    "rudest_hosts": "Hosts with the most throttling and errors",
+    "busiest_hosts": "Busiest hosts",
+    "slowest_urls": "Slowest responses, from the request to the last byte",
+    "seeds_not_reached": "Seeds not reached",
+    "events": "Events",
+}
+HOSTS_COUNTED: Final = "attempts in this period, also at robots.txt, sitemaps, feeds and probes"
+HOST_COUNTED: Final = "pages, robots.txt, sitemaps, feeds and probes"
 
 LISTED: Final = 10
 SEEDS_LISTED: Final = 20

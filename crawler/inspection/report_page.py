@@ -1,7 +1,6 @@
-"""The report as one HTML page: figures, four plots drawn as SVG, tables. It needs nothing else, now or in ten years.
+"""The report as one HTML page: figures, four plots in SVG, tables. It loads nothing and runs no script.
 
-No script and no address of anybody: what came from the web is text, escaped. It knows the report's table and the
-tally's stretches of time, and not how they came about.
+Invariant: text from the web is escaped.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any, Final
 from crawler.core.enums import OutcomeLabel
 from crawler.core.formatting import average, count, date_time, duration, event_fields, size
 from crawler.inspection.log.totals import Bin, LogTotals
+from crawler.inspection.report import HOSTS_COUNTED, TITLES
 
 _WIDTH: Final = 860
 _HEIGHT: Final = 200
@@ -68,11 +68,11 @@ def _tiles(found: Mapping[str, Any]) -> str:
     each = connections["requests_each"]
     tiles = [
         ("pages", count(totals["pages"])),
-        ("pages a second", average(totals["pages_per_s"])),
+        ("pages per second", average(totals["pages_per_s"])),
         ("bytes", size(totals["bytes"])),
         ("attempts that failed", count(found["outcomes"].get("error", 0) + found["outcomes"].get("truncated", 0))),
-        ("answers, half within", "–" if times["p50"] is None else _milliseconds(times["p50"])),
-        ("requests a connection", "–" if each is None else average(each)),
+        ("median response time", "–" if times["p50"] is None else _milliseconds(times["p50"])),
+        ("requests per connection", "–" if each is None else average(each)),
         ("full TLS handshakes saved", count(connections["full_handshakes_saved"])),
         ("hosts", count(found["hosts"])),
     ]
@@ -105,25 +105,25 @@ def _plots(tally: LogTotals) -> Iterable[str]:
 
     words = [str(word) for word in _COLOURS if tally.outcomes.get(word)]
     unit = duration(length)
-    yield f"<h2>Attempts by outcome <span class=soft>each {unit}</span></h2>"
+    yield f"<h2>Attempts by outcome <span class=soft>per {unit}</span></h2>"
     yield "".join(f'<span class=key><i style="background:{_COLOURS[OutcomeLabel(w)]}"></i>{w}</span>' for w in words)
     stacks = [[(_COLOURS[OutcomeLabel(word)], float(one.outcomes.get(word, 0))) for word in words] for one in bars]
     texts = [f"{when(i)}: " + ", ".join(f"{count(one.outcomes[w])} {w}" for w in words if one.outcomes.get(w))
              for i, one in enumerate(bars)]  # fmt: skip
     yield _bars(stacks, texts, when, count)
-    yield f"<h2>Bytes of bodies <span class=soft>each {unit}</span></h2>"
+    yield f"<h2>Bytes of bodies <span class=soft>per {unit}</span></h2>"
     yield _bars([[("#4c8bd6", float(one.bytes))] for one in bars],
                 [f"{when(i)}: {size(one.bytes)}" for i, one in enumerate(bars)], when, size, _top_size)  # fmt: skip
-    yield "<h2>How long answers took</h2>"
-    yield '<span class=key><i style="background:#2a9d6f"></i>half within</span>'
-    yield '<span class=key><i style="background:#d9741f"></i>95 % within</span>'
+    yield "<h2>Response times</h2>"
+    yield '<span class=key><i style="background:#2a9d6f"></i>median</span>'
+    yield '<span class=key><i style="background:#d9741f"></i>95th percentile</span>'
     lines = [
         ("#2a9d6f", [one.spread.quantile(0.5) for one in bars]),
         ("#d9741f", [one.spread.quantile(0.95) for one in bars]),
     ]
     yield _curves(lines, when, _milliseconds)
-    yield f"<h2>Connections <span class=soft>each {unit}</span></h2>"
-    yield '<span class=key><i style="background:#4c8bd6"></i>requests on a connection that was open</span>'
+    yield f"<h2>Connections <span class=soft>per {unit}</span></h2>"
+    yield '<span class=key><i style="background:#4c8bd6"></i>requests on an open connection</span>'
     yield '<span class=key><i style="background:#e0a526"></i>connections opened for a request</span>'
     yield _bars(
         [[("#e0a526", float(one.opened)), ("#4c8bd6", float(one.requests - one.opened))] for one in bars],
@@ -223,44 +223,48 @@ def _curves(
 
 
 def _tables(found: Mapping[str, Any]) -> Iterable[str]:
-    yield _counts("Errors", found["errors"])
-    yield _counts("Could not connect", found["connect_failures"])
-    yield _counts("Hosts put to rest", found["rests"])
-    yield _counts("Refused when their turn came", found["refusals"])
+    for name in ("errors", "connect_failures", "rests", "refusals"):
+        yield _counts(TITLES[name], found[name])
     yield _table(
-        "Links refused, the first of each host", ("reason", "hosts", "for example"),
+        TITLES["refused_links"], ("reason", "hosts", "for example"),
         [(reason, one["hosts"], one["sample"]) for reason, one in found["refused_links"].items()],
     )  # fmt: skip
     yield _counts("Status codes", found["statuses"])
     yield _table(
-        "Content types", ("type", "responses", "bytes"),
+        TITLES["content_types"], ("type", "responses", "bytes"),
         [(name, one["responses"], size(one["bytes"])) for name, one in found["content_types"].items()],
     )  # fmt: skip
-    yield _counts("Connections closed by", found["connections"]["closed"])
-    head = ("host", "attempts", "ok", "bad", "429/503", "p50 ms", "p95 ms", "requests/connection", "mostly")
-    for title, name in (
-        ("Slowest hosts", "slowest_hosts"),
-        ("Hosts with the most throttling and errors", "rudest_hosts"),
-        ("Busiest hosts", "busiest_hosts"),
-    ):
+    yield _counts("Connections closed, by reason", found["connections"]["closed"])
+    head = (
+        "host",
+        "attempts",
+        "ok",
+        "failed",
+        "429/503",
+        "p50 ms",
+        "p95 ms",
+        "requests/connection",
+        "most frequent error",
+    )
+    for name in ("slowest_hosts", "rudest_hosts", "busiest_hosts"):
         rows = [
             (h["host"], h["attempts"], h["ok"], h["bad"], h["pushed_back"], h["p50_ms"], h["p95_ms"],
              h["requests_per_connection"], h["most_frequent_error"]) for h in found[name]
         ]  # fmt: skip
-        yield _table(title, head, rows)
+        yield _table(f"{TITLES[name]} ({HOSTS_COUNTED})", head, rows)
     yield _table(
-        "Slowest answers, from the request to the last byte",
+        TITLES["slowest_urls"],
         ("ms", "URL"),
         [(one["ms"], one["url"]) for one in found["slowest_urls"]],
     )
     seeds = found["seeds_not_reached"]
     if seeds is not None:
         unreached = [(one["url"], one["state"], one["why"]) for one in seeds["seeds"]]
-        yield _table("Seeds not reached", ("URL", "state", "why"), unreached)
+        yield _table(TITLES["seeds_not_reached"], ("URL", "state", "why"), unreached)
     events = [
         (str(line.get("ts", ""))[:19].replace("T", " "), line.get("event"), _fields(line)) for line in found["events"]
     ]
-    yield _table("Events", ("time", "event", "fields"), events)
+    yield _table(TITLES["events"], ("time", "event", "fields"), events)
 
 
 def _fields(line: Mapping[str, Any]) -> str:

@@ -70,7 +70,7 @@ def test_why_tells_the_end_of_every_page(whole: Whole) -> None:
     assert (unseen["verdict"], unseen["deny_reason"]) == ("would_deny", "scope_host")
     robots = next(line for line in whole.crawl.fetches() if line.get("kind") == "robots")
     told = json.loads(look(whole, "why", robots["url_full"], "--json").stdout)
-    assert told["headline"].startswith("asked for as robots.txt, not as a page: status ")
+    assert told["headline"].startswith("requested as robots.txt, not as a page: status ")
     assert told["history"] == [robots]
     assert "1 attempt" in look(whole, "why", robots["url_full"]).stdout
 

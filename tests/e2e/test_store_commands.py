@@ -60,7 +60,7 @@ def test_a_finished_crawl_verifies(crawl: Crawl) -> None:
     ran = run("verify", crawl.output)
     assert (ran.code, ran.stdout) == (0, "")
     responses = sum(1 for path in crawl.warcs() for _ in records(path))
-    assert f"nothing is wrong: {responses} records and {len(crawl.page_lines())} pages in " in ran.stderr
+    assert f"no findings: {responses} records and {len(crawl.page_lines())} pages in " in ran.stderr
     assert f"{len(crawl.fetches())} log lines" in ran.stderr
 
 
@@ -125,17 +125,17 @@ def damage(crawl: Crawl, kind: str) -> None:
     ("kind", "words"),
     [
         ("a byte of a record", "at byte"),
-        ("a record cut off", "bytes of the"),
-        ("bytes behind a complete file", "more behind them"),
-        ("an open file that is gone", "it is open, and not there"),
+        ("a record cut off", "were committed"),
+        ("bytes behind a complete file", "bytes beyond the"),
+        ("an open file that is gone", "is missing, though the store has it as open"),
         ("a file of another crawl", "unknown to the store"),
-        ("a page line that is no JSON", "not a whole JSON line"),
+        ("a page line that is no JSON", "not a complete JSON line"),
         ("a page line twice", "more than one line for one record"),
         ("a visit that points elsewhere", "where no response begins"),
-        ("a digest that differs", "digest sha256:A in the store"),
-        ("a settled page that is queued again", "totals say"),
+        ("a digest that differs", "digest is sha256:A in the store"),
+        ("a settled page that is queued again", "the stored totals are"),
         ("a page that the store lost", "and unknown to the store"),
-        ("a visit that is forgotten", "archived 2 times in"),
+        ("a visit that is forgotten", "archived 2 times, fetched"),
         ("a log line that lies", "fetch.jsonl: "),
         ("a damaged index", "SQLite: "),
     ],
@@ -237,7 +237,7 @@ def test_a_running_crawl_fetches_what_is_added(server: Nginx, tmp_path: Path) ->
         gone = server.url(OTHER, "/")
         ran = run("forget", gone, "--no-scan", "--output", crawl.output)
         assert ran.code == 1
-        assert ran.stdout.startswith(f"{gone}: was not known; it will never be fetched from now on\n")
+        assert ran.stdout.startswith(f"{gone}: was not known; it will never be fetched\n")
         ran = run("requeue", "--error-type", "read_timeout", "--output", crawl.output)
         assert (ran.code, ran.stdout) == (0, "0 URLs of 0 hosts queued again\n")
         for pattern in ("*.test", "h*", "!!"):
@@ -343,7 +343,7 @@ def test_a_forgotten_url_is_listed_with_all_its_records(crawl: Crawl) -> None:
     assert (ran.code, ran.stdout) == (1, "0 added, 0 known already, 1 refused\n")
     assert "it was taken down by `crawler forget`" in ran.stderr
     again = run("forget", url, "--no-scan", "--output", crawl.output)
-    assert (again.code, again.stdout.splitlines()[0]) == (0, f"{url}: was taken down before")
+    assert (again.code, again.stdout.splitlines()[0]) == (0, f"{url}: was already taken down")
 
 
 def test_a_url_is_forgotten_while_the_crawl_writes_the_file_with_its_line(server: Nginx, tmp_path: Path) -> None:
@@ -381,7 +381,7 @@ def test_a_pattern_is_no_takedown(crawl: Crawl) -> None:
     for command in (("hosts", "--host"), ("logs", "--host"), ("requeue", "--status", "404", "--host")):
         assert run(*command, "h*", "--output", crawl.output).code == 2
     ran = run("forget", f"https://{DOCS}/a*", "--no-scan", "--output", crawl.output)
-    assert (ran.code, '("*" stands for itself)' in ran.stdout) == (1, True)
+    assert (ran.code, '("*" is no pattern here)' in ran.stdout) == (1, True)
     assert rows(crawl, "urls") == before
 
 

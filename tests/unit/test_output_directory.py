@@ -83,7 +83,7 @@ def test_of_several_none_is_chosen(config: Path, outputs: list[Path], environ: d
     for output in outputs:
         announce(str(config), output, environ)
     assert announced(config, environ) == outputs
-    with pytest.raises(click.UsageError, match="say which, --output DIR"):
+    with pytest.raises(click.UsageError, match="name one with --output DIR"):
         locate(config, (), None)
 
 

@@ -84,15 +84,15 @@ class Auditor(StoreReader):
         told = {word: n for word, n in orjson.loads(self.meta("totals") or "{}").items() if word != "hosts" and n}
         found: dict[str, int] = dict(self._execute("SELECT state, count(*) FROM url GROUP BY state"))
         if told != found:
-            yield f"totals say {counts(told) or 'none'}; there are {counts(found) or 'none'}"
+            yield f"the stored totals are {counts(told) or 'none'}; the URLs are {counts(found) or 'none'}"
         marks, forgotten = self.marks(), found.get("forgotten", 0)
         if not 0 <= marks <= forgotten:
-            yield f"of {forgotten} rows of forgotten URLs, {marks} are said to be marks beside another"
+            yield f"the store counts {marks} of its {forgotten} rows of forgotten URLs as marks beside another row"
         for host, queued, by_urls in self._execute(_QUEUED):
-            yield f"host {host}: {queued} queued by its counter, {by_urls} by its URLs"
+            yield f"host {host}: its counter says {queued} queued, its URLs say {by_urls}"
         lost = self._get(_LOST, ())
         if lost:
-            yield f"{count(lost, 'URL')} without a time to wait for: never to be fetched"
+            yield f"{count(lost, 'URL')} waiting without a due time: never to be fetched"
 
     def sink_files(self) -> list[tuple[int, str, str, str, int]]:
         """id, sink, name, state, committed bytes."""
@@ -127,13 +127,13 @@ class Auditor(StoreReader):
         """Where store and archive disagree, after everything was gathered."""
         for url, name, at, found, digest, archived in self._execute(_VISITS):
             if found is None:
-                yield f"{url}: stored as archived in {name} at byte {at}, where no response begins"
+                yield f"{url}: the store has it in {name} at byte {at}, where no response begins"
             elif found != url:
-                yield f"{url}: stored as archived in {name} at byte {at}, where {found} is"
+                yield f"{url}: the store has it in {name} at byte {at}, where {found} is"
             else:
-                yield f"{url}: digest {digest} in the store, {archived} in {name} at byte {at}"
+                yield f"{url}: its digest is {digest} in the store, {archived} in {name} at byte {at}"
         for url, times, visits in self._execute(_TWICE):
-            yield f"{url}: archived {count(times, 'time')} in {count(visits, 'visit')}"
+            yield f"{url}: archived {count(times, 'time')}, fetched {count(visits, 'time')}"
         for url, name, at in self._execute(_UNKNOWN):
             if not self._knows(url):
                 yield f"{url}: archived in {name} at byte {at}, and unknown to the store"

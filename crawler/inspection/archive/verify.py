@@ -14,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from crawler.core.enums import TaskKind
+from crawler.core.formatting import count
 from crawler.core.url import UrlError, key_of, parse
 from crawler.frontier.sqlite.audit import Auditor
 from crawler.inspection.archive.warc_reader import records
@@ -80,13 +81,16 @@ def _file(folder: Path, name: str, state: str, size: int, checked: Checked) -> t
     where = f"{folder.name}/{name}"
     if path is None:
         checked.away += state == "closed"
-        return None, None if state == "closed" or size == 0 else f"{where}: it is {state}, and not there"
+        return (
+            None,
+            None if state == "closed" or size == 0 else f"{where}: is missing, though the store has it as {state}",
+        )
     found = path.stat().st_size
     if found < size:
-        return None, f"{where}: {found} bytes of the {size} that count"
+        return None, f"{where}: has {count(found, 'byte')}, {count(size)} were committed"
     checked.files += 1
     if found > size and path.name == name and state == "closed":
-        return path, f"{where}: complete with {size} bytes, and {found - size} more behind them"
+        return path, f"{where}: has {count(found - size, 'byte')} beyond the {count(size)} it was closed with"
     checked.uncommitted += found - size
     return path, None
 
@@ -131,7 +135,7 @@ def _warc(store: Auditor, file_id: int, name: str, path: Path, size: int, checke
             rows[-1] = (*rows[-1][:-1], True)
     store.gather(rows)
     if end != size:
-        yield f"warc/{name}: its records end at byte {end}, {size} count"
+        yield f"warc/{name}: its records end at byte {end}, {size} bytes were committed"
     else:
         store.hold(file_id)
 
@@ -146,7 +150,7 @@ def _pages(store: Auditor, name: str, path: Path, size: int, checked: Checked) -
             checked.pages += 1
             page = _object(line)
             if page is None or not line.endswith(b"\n"):
-                yield f"{where}: not a whole JSON line"
+                yield f"{where}: not a complete JSON line"
                 continue
             yield from (f"{where}: {problem}" for problem in _page(store, page, checked))
 

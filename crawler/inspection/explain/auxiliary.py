@@ -38,7 +38,7 @@ def stored(reader: StoreReader, case: Case) -> list[AuxiliaryVisit]:
     found = []
     if case.robots is not None and target_of(case.url) == "/robots.txt":
         at, status = case.robots["fetched_at"], case.robots["status_code"]
-        said = f"status {status}" if status is not None else "no answer"
+        said = f"status {status}" if status is not None else "no response"
         found.append(AuxiliaryVisit(TaskKind.ROBOTS, f"{said}, {case.robots['verdict']}", at, {"status": status}))
     for kind in _LISTINGS if case.host is not None else ():
         assert case.host is not None
@@ -50,7 +50,7 @@ def stored(reader: StoreReader, case: Case) -> list[AuxiliaryVisit]:
             refused = "" if visit is None else f": {visit['last_error']}"
             found.append(AuxiliaryVisit(kind, f"{row['state']}{refused}", None, {"state": row["state"]}))
             continue
-        said = f"status {visit['last_status']}" if visit["last_status"] is not None else "no answer"
+        said = f"status {visit['last_status']}" if visit["last_status"] is not None else "no response"
         said += f", {visit['last_error']}" if visit["last_error"] else ""
         facts = {"state": row["state"], "status": visit["last_status"], "next_at": visit["next_at"]}
         found.append(AuxiliaryVisit(kind, said, visit["last_at"], facts))
@@ -80,7 +80,9 @@ def tell(answer: Explanation, errands: Iterable[AuxiliaryVisit], now: float) -> 
             continue
         when = "not yet" if one.at is None else f"{wall_time(one.at, now)}, {ago(now - one.at)}"
         words = _WORDS.get(one.kind, one.kind.value)
-        answer.add("asked", "", f"for as {words}: {one.said} ({when})", kind=one.kind.value, at=one.at, **one.facts)
-        if not answer.known and not told and not answer.headline.startswith("asked for"):
-            verb = "is to be asked for" if one.at is None else "asked for"
+        answer.add(
+            "asked", "", f"requested as {words}: {one.said} ({when})", kind=one.kind.value, at=one.at, **one.facts
+        )
+        if not answer.known and not told and not answer.headline.startswith(("requested as", "to be requested as")):
+            verb = "to be requested" if one.at is None else "requested"
             answer.headline = f"{verb} as {words}, not as a page: {one.said} ({when}); as a page {answer.headline}"

@@ -103,7 +103,7 @@ def views(
         )
         if view.suspects:
             templates = count(len(suspects[row["id"]]), "URL template")
-            traps = f"{count(view.suspects, 'URL')} of {templates} left as endless"
+            traps = f"{count(view.suspects, 'URL')} of {templates} set aside because the pages look endless"
             view.why = f"{why}; {traps}" if why else traps
         tally = tallies.get(origin.host)
         if tally is not None:

@@ -1,7 +1,7 @@
-"""What became of a URL that the store knows, and what happens to it next and when.
+"""What became of a stored URL, and what happens to it next and when.
 
-Reads the verdicts that were reached before (`why`), the row and its visit. Invariant: what is said to come is what the
-crawl does by itself; that nothing comes is said too.
+Reads the verdicts of `why`, the URL's row and its last visit. Invariant: what is announced is what the crawl does by
+itself; where nothing happens by itself, the text says so.
 """
 
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Outlook:
             case UrlState.GAVE_UP:
                 answer.verdict = "gave_up"
                 answer.headline = f"not fetched: given up after {count(answer.attempts, 'attempt')}: {self._error()}"
-                answer.next_text = self._visited_again(due) if due else "nothing by itself"
+                answer.next_text = self._visited_again(due) if due else "nothing, unless `crawler requeue` queues it"
             case UrlState.WAITING:
                 answer.verdict, answer.next_at = "waiting", due
                 answer.headline = f"not fetched yet: attempt {answer.attempts} failed ({self._error()})"
@@ -52,12 +52,12 @@ class Outlook:
                 answer.verdict = "suspect"
                 answer.headline = "not fetched: it belongs to a part of its host that looks endless"
                 answer.next_text = (
-                    "fetched when its host has nothing else queued, or left if that led to more and more of the same; "
-                    f"`crawler release {self.case.origin.host}` has it fetched for good"
+                    "fetched when its host has nothing else queued, unless others of its kind led to more pages of the "
+                    f"kind; `crawler release {self.case.origin.host}` has it fetched in any case"
                 )
             case "forgotten":
                 answer.verdict = "forgotten"
-                answer.headline = "not fetched: an operator had it taken down; it is never fetched again"
+                answer.headline = "not fetched: an operator took it down; it is never fetched again"
                 answer.next_text = "nothing"
             case _:
                 self._queued()
@@ -88,10 +88,10 @@ class Outlook:
         if file_id is None or self.reader is None:
             return "", {}
         status = visit["last_status"] or 0
-        kind = "a revisit record" if status == 304 or status < 300 else "an error's record"
+        kind = "a revisit record" if status == 304 or status < 300 else "the record of an error"
         file = self.reader.sink_file(file_id)
         if file is None:
-            return f"{kind}: the content is in a file that is not known any more", {}
+            return f"{kind}: the content is in a file that the store no longer knows", {}
         name = _name_of(file)
         place = f"warc/{name} at byte {count(visit['content_offset'])}"
         facts = {"content_file": file["name"], "content_offset": visit["content_offset"]}
@@ -107,11 +107,11 @@ class Outlook:
         if not case.denials:
             was = wall_time(visit["last_at"], self.now) if visit is not None and visit["last_at"] else "then"
             answer.headline += f" ({was}; the rules now allow it)"
-            answer.next_text = "judged again when the crawl sweeps what newer rules may bring back"
+            answer.next_text = "judged again when the crawl applies its changed rules to the stored URLs"
             return
         if case.robots is not None and stored == DenyReason.ROBOTS:
             answer.next_at = case.robots["expires_at"]
-            answer.next_text = f"robots.txt is read again {self._when(answer.next_at)}"
+            answer.next_text = f"robots.txt is requested again {self._when(answer.next_at)}"
         else:
             answer.next_text = "nothing while the rules stay as they are"
 
@@ -125,32 +125,32 @@ class Outlook:
             answer.headline = f"not fetched: {denial_words(reason, rule)}"
             if reason is DenyReason.ROBOTS_UNREACHABLE and case.robots is not None:
                 answer.next_at = case.robots["expires_at"]
-                answer.next_text = f"robots.txt is asked for again {self._when(answer.next_at)}; the URL stays queued"
+                answer.next_text = f"robots.txt is requested again {self._when(answer.next_at)}; the URL stays queued"
             elif reason is None:
                 answer.next_text = "it stays queued, and is fetched when that changes"
             else:
-                answer.next_text = "it will be denied when its turn comes"
+                answer.next_text = "it will be denied when it is due"
             return
         visits = self.case.visit["visits"] if self.case.visit is not None and "visits" in self.case.visit else 0
         if visits:
-            answer.headline = f"fetched {count(visits, 'time')} so far; queued to be visited again"
+            answer.headline = f"fetched {count(visits, 'time')}; queued to be fetched again"
         elif answer.attempts:
-            answer.headline = f"not fetched yet: queued to be tried again after {self._error()}"
+            answer.headline = f"not fetched yet: queued for another attempt after {self._error()}"
         else:
             answer.headline = "not fetched yet: queued"
         ahead = self.reader.ahead(row, AHEAD_LIMIT) if self.reader is not None else 0
         many = "more than " if ahead >= AHEAD_LIMIT else ""
-        text = f"{many}{count(ahead)} of this host go before it" if ahead else "first in the queue of its host"
+        text = f"after {many}{count(ahead, 'URL')} of its host" if ahead else "first in the queue of its host"
         wait = max(0.0, case.rest_until - self.now)
         if self.rules is not None:
             delay = host_delay(self.rules.politeness, case.robots["crawl_delay_s"] if case.robots is not None else None)
             wait += ahead * delay
-            text += f", one each {duration(delay)}" if delay and ahead else ""
+            text += f", one every {duration(delay)}" if delay and ahead else ""
         if wait >= 1:
             answer.next_at = self.now + wait
             text += f": in {duration(wait)} at the earliest"
         if case.rest_until > self.now:
-            answer.headline += f"; its host rests ({case.rest_reason})"
+            answer.headline += f"; its host backs off ({case.rest_reason})"
         answer.next_text = text
 
     def _error(self) -> str:
@@ -164,7 +164,7 @@ class Outlook:
 
     def _visited_again(self, due: float) -> str:
         self.answer.next_at = due
-        return self._comes(f"visited again {self._when(due)}")
+        return self._comes(f"fetched again {self._when(due)}")
 
     def _comes(self, text: str) -> str:
         """What is due, unless the rules of now forbid it: then the headline says so as well."""
@@ -176,7 +176,7 @@ class Outlook:
         answer.headline += f"; now {denial_words(reason, rule)}"
         if reason is DenyReason.ROBOTS_UNREACHABLE and self.case.robots is not None:
             answer.next_at = self.case.robots["expires_at"]
-            return f"{text}, if robots.txt can be read by then; it is asked for again {self._when(answer.next_at)}"
+            return f"{text}, if robots.txt can be read by then; it is requested again {self._when(answer.next_at)}"
         answer.next_at = None
         if reason is None:
             return "nothing, until that changes"
@@ -184,7 +184,7 @@ class Outlook:
 
     def _when(self, at: float) -> str:
         if at <= self.now:
-            return "as soon as its host may be asked"
+            return "as soon as politeness allows"
         return f"in {duration(at - self.now)} ({wall_time(at, self.now)})"
 
 

@@ -110,13 +110,11 @@ class Inquiry:
         row = case.row
         if row is None or self._reader is None:
             if self._reader is not None:
-                told = "" if case.host is not None else f"; nor any other of {case.origin}"
-                answer.add(
-                    "found", "", f"never stored: no page that was read links to it, or its links were refused{told}"
-                )
+                told = "" if case.host is not None else f"; no URL of {case.origin} is stored"
+                answer.add("found", "", f"never stored: no fetched page links to it, or the links were refused{told}")
             return
         if not row["source"]:  # a mark: it was forgotten before anything was known of it, or with all that was
-            answer.add("found", "", "how it was found is forgotten too, if it ever was")
+            answer.add("found", "", "not known: that was erased when the URL was taken down")
             return
         chain: list[str] = []
         via = row["via"]
@@ -153,14 +151,14 @@ class Inquiry:
             return
         text = denied.rule
         if row is None and denied.reason is DenyReason.SCOPE_HOST and self._rules.scope.requisites:
-            text += " (an image, style sheet or script of a page in scope would be fetched all the same)"
+            text += " (as an image, style sheet or script of a page in scope it would be fetched)"
         self._deny(answer, case, "scope", denied, text)
 
     def _why_in_scope(self, case: Case, scope: Scope, source: Source) -> str:
         if source is Source.SEED:
             return "a seed"
         if source is Source.REQUISITE:
-            return "what a page needs to be shown (scope.requisites)"
+            return "part of a page in scope (scope.requisites)"
         for rule in scope.options.include:
             if compile_pattern(rule.pattern).search(case.url):
                 return f'{rule.place}  include "{rule.pattern}"'.strip()
@@ -181,9 +179,9 @@ class Inquiry:
             case.is_closed = True
             answer.add("block", "DENY", text, blocked=block.name, at=block.at)
         if self._reader.is_forgotten(host):
-            case.denials.append((None, f"{host} was taken down"))
+            case.denials.append((None, f"an operator took down {host}"))
             case.is_closed = True
-            answer.add("block", "DENY", f"all of {host} was taken down by an operator; it is never stored again")
+            answer.add("block", "DENY", f"an operator took down {host}; nothing of it is stored again")
 
     def _address_step(self, answer: Explanation, case: Case) -> None:
         """Addresses that are known without asking DNS: of a literal, or of [network] resolve."""
@@ -205,7 +203,7 @@ class Inquiry:
             try:
                 policy.check(address)
             except AddressDenied as denied:
-                case.denials.append((None, f"its address may not be dialled: {denied}"))
+                case.denials.append((None, f"its address may not be connected to: {denied}"))
                 answer.add(
                     "address", "DENY", f"{denied}; network.allow_private would allow it", error_type="address_denied"
                 )
@@ -219,9 +217,9 @@ class Inquiry:
             answer.add("robots", "ok", "politeness.robots = ignore")
             return
         if robots is None:
-            answer.add("robots", "", f"{file} was not read yet; it is read before the first page")
+            answer.add("robots", "", f"{file} was not fetched yet; it is fetched before the first page")
             return
-        read = f"read {ago(self._now - robots['fetched_at'])}{self._changes(case)}"
+        read = f"fetched {ago(self._now - robots['fetched_at'])}{self._changes(case)}"
         facts = {
             "fetched_at": robots["fetched_at"],
             "expires_at": robots["expires_at"],
@@ -231,14 +229,14 @@ class Inquiry:
             since = robots["failing_since"] or robots["fetched_at"]
             again = wall_time(robots["expires_at"], self._now)
             words = unreadable_robots(robots["status_code"], robots.get("error")).removeprefix("robots.txt")
-            text = f"{file}{words} since {wall_time(since, self._now)}; asked again at {again}"
+            text = f"{file}{words} since {wall_time(since, self._now)}; requested again at {again}"
             facts["error_type"] = robots.get("error")
             case.denials.append((DenyReason.ROBOTS_UNREACHABLE, text))
             answer.add("robots", "wait", text, **facts)
             return
         if robots["verdict"] == "allow":
             status = f" ({robots['status_code']})" if robots["status_code"] else ""
-            answer.add("robots", "ok", f"{file}: there is none{status}, all is allowed ({read})", **facts)
+            answer.add("robots", "ok", f"{file}: there is none{status}, so everything is allowed ({read})", **facts)
             return
         token = rules.robots_token if rules is not None and rules.robots_token else "*"
         verdict = RobotsTxt.parse(robots["body"] or b"").allows(case.url, token)
@@ -248,7 +246,7 @@ class Inquiry:
             denied = Denied(DenyReason.ROBOTS, f'{file} {line}"{verdict.rule}"')
             self._deny(answer, case, "robots", denied, f"{denied.rule} ({read})", **facts)
             return
-        said = f'{line}"{verdict.rule}"' if verdict.rule else "no line speaks of it"
+        said = f'{line}"{verdict.rule}"' if verdict.rule else "no rule matches"
         answer.add("robots", "ok", f"{file} {said} ({read})", **facts)
 
     def _changes(self, case: Case) -> str:
@@ -278,7 +276,11 @@ class Inquiry:
                 return
             if suspect or since is not None:
                 when = f" since {wall_time(since, self._now)}" if since is not None else ""
-                spent = f"; {count(row['spent'], 'suspect')} fetched led to more of the same" if row["spent"] else ""
+                spent = (
+                    f"; {count(row['spent'], 'suspect')} were fetched and led to more pages of the kind"
+                    if row["spent"]
+                    else ""
+                )
                 text = f'"{name}" looks endless{when}: its pages are alike{spent}'
                 answer.add("trap", "WAIT", text, template=name, spent=row["spent"])
                 return
@@ -296,7 +298,7 @@ class Inquiry:
             if limit is None:
                 continue
             is_spent = spent >= limit
-            text = f"{name} = {count(limit)}, {'all of them used' if is_spent else f'{count(spent)} used'}"
+            text = f"{name} = {count(limit)}, {'used up' if is_spent else f'{count(spent)} used'}"
             answer.add("budget", "DENY" if is_spent else "ok", text, budget=name, limit=limit, used=spent)
             if is_spent:
                 case.denials.append((None, f"{name} = {count(limit)} is reached"))
@@ -311,16 +313,18 @@ class Inquiry:
         if rest is not None and rest["until_at"] > self._now:
             case.rest_until, case.rest_reason = rest["until_at"], rest["reason"]
             until = f"{wall_time(rest['until_at'], self._now)} (in {duration(rest['until_at'] - self._now)})"
-            strikes = f", {rest['strikes']} times in a row" if rest["strikes"] > 1 else ""
+            strikes = f", {count(rest['strikes'], 'failure')} in a row" if rest["strikes"] > 1 else ""
             eta = self._queue_eta(case, key)
-            text = f"{key} rests until {until}: {rest['reason']}{strikes}{self._eta_text(case, eta)}"
+            text = f"{key} backs off until {until}: {rest['reason']}{strikes}{self._eta_text(case, eta)}"
             answer.add("host", "wait", text, until_at=rest["until_at"], reason=rest["reason"],
                        strikes=rest["strikes"], eta_s=eta)  # fmt: skip
             return
         host = case.host
-        text = f"{count(host['queued'])} queued, {count(host['ok'])} ok, {count(host['errors'])} not ok"
+        text = (
+            f"{count(host['queued'])} queued; attempts at pages: {count(host['ok'])} ok, {count(host['errors'])} failed"
+        )
         if host["last_at"] is not None:
-            text += f", last asked {ago(self._now - host['last_at'])}"
+            text += f"; last request {ago(self._now - host['last_at'])}"
         eta = self._queue_eta(case, key)
         text += self._eta_text(case, eta)
         answer.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"], eta_s=eta)
@@ -347,7 +351,7 @@ class Inquiry:
     def _eta_text(case: Case, eta: float | None) -> str:
         if not eta or case.host is None:
             return ""
-        return f"; the queue is done in {duration(eta)} at the earliest"
+        return f"; the queue takes at least {duration(eta)}"
 
     def _deny(self, answer: Explanation, case: Case, name: str, denied: Denied, text: str, **facts: Any) -> None:
         case.denials.append((denied.reason, denied.rule))

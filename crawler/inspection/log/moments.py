@@ -28,7 +28,7 @@ def parse_moment(text: str, now: float) -> float:
         try:
             return now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
         except OverflowError:
-            raise ValueError(f"{text!r} is longer ago than there are logs") from None
+            raise ValueError(f'"{text}" is too long ago') from None
     clock = _CLOCK.fullmatch(text)
     try:
         if clock is not None:
@@ -37,5 +37,7 @@ def parse_moment(text: str, now: float) -> float:
             return at if at <= now else at - 86_400
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f'{text!r} is no time: "10m", "09:30", "yesterday" or "2026-11-25T09:30" (UTC)') from None
+        raise ValueError(
+            f'"{text}" is not a time such as "10m", "09:30", "yesterday" or "2026-11-25T09:30" (UTC)'
+        ) from None
     return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()

@@ -79,5 +79,5 @@ def test_blocks_are_listed_for_people_on_a_terminal(
     monkeypatch.setattr("crawler.cli.steering.is_terminal", lambda: True)
     lines = _told(capfd, "block", "--list", "--output", tmp_path)[1].splitlines()
     assert lines[0].split() == ["HOST", "COVERS", "BLOCKED", "AT", "(UTC)", "REASON"]
-    assert lines[1].startswith("evil.test  and below")
+    assert lines[1].startswith("evil.test  it and below")
     assert lines[1].endswith("a complaint")

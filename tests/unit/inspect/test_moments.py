@@ -24,5 +24,5 @@ def test_a_moment_is_understood(text: str, seconds: float) -> None:
 @pytest.mark.parametrize("text", ["", "soon", "25:00", "2026-13-01", "10x", "-5m", "ago"])
 def test_what_is_no_time_is_refused_in_words(text: str) -> None:
     """The message shows what would be one."""
-    with pytest.raises(ValueError, match="is no time"):
+    with pytest.raises(ValueError, match="is not a time"):
         parse_moment(text, NOW)

@@ -135,12 +135,13 @@ def step(answer: Explanation, name: str) -> tuple[str, str]:
         ("gone", "fetched", "fetched: status 404", "nothing: it is fetched once"),
         ("queued", "queued", "not fetched yet: queued", "first in the queue of its host"),
         ("behind", "queued", "not fetched yet: queued",
-         "1 of this host go before it, one each 2 s: in 2 s at the earliest"),
+         "after 1 URL of its host, one every 2 s: in 2 s at the earliest"),
         ("waiting", "waiting", "not fetched yet: attempt 1 failed (first_byte_timeout: 30 s)",
          "tried again in 4 min 59 s"),
-        ("gave-up", "gave_up", "not fetched: given up after 5 attempts: first_byte_timeout: 30 s", "nothing by itself"),
+        ("gave-up", "gave_up", "not fetched: given up after 5 attempts: first_byte_timeout: 30 s",
+         "nothing, unless `crawler requeue` queues it"),
         ("private/x", "denied", 'not fetched: denied by robots.txt, line 6 "Disallow: /private"',
-         "robots.txt is read again in 21 h 59 min"),
+         "robots.txt is requested again in 21 h 59 min"),
         ("old", "denied", 'line 6 "Disallow: /old" (09:00:00; the rules now allow it)', "judged again"),
         ("no/z", "queued", 'not fetched: out of scope: crawler.toml:15  exclude "/no/**"', "it will be denied"),
     ],
@@ -196,7 +197,7 @@ def test_the_steps_show_their_evidence(store: Path) -> None:
     """File and line of the scope rule, line of robots.txt, place in the archive, the way from the seed."""
     told = ask(store, f"{SEED}private/open/y")
     assert step(told, "scope") == ("ok", 'crawler.toml:14  include "e.org/**"')
-    assert step(told, "robots") == ("ok", 'https://e.org/robots.txt line 5 "Allow: /private/open" (read 2 h ago)')
+    assert step(told, "robots") == ("ok", 'https://e.org/robots.txt line 5 "Allow: /private/open" (fetched 2 h ago)')
     assert step(told, "found") == ("", "09:00:00 as a link via https://e.org/, depth 1")
     told = ask(store, SEED)
     assert step(told, "archive") == ("", "warc/w.warc.gz.open at byte 3, sha256:AA")
@@ -250,7 +251,7 @@ def test_a_host_whose_robots_txt_fails_is_held(store: Path) -> None:
     told = ask(store, "https://held.e.org/x", rules)
     assert told.verdict == "queued"
     assert told.deny_reason == "robots_unreachable"
-    assert "cannot be read (status 503) since 08:00:00; asked again at 09:09:00" in step(told, "robots")[1]
+    assert "cannot be read (status 503) since 08:00:00; requested again at 09:09:00" in step(told, "robots")[1]
     assert "in 8 min 59 s" in told.next_text
 
 
@@ -288,7 +289,7 @@ def test_limits_are_told_with_what_is_used_of_them(store: Path) -> None:
     spent = replace(RULES, scope=replace(RULES.scope, max_urls=5, max_urls_per_host=100))
     told = ask(store, f"{SEED}queued", spent)
     assert told.headline == "not fetched: scope.max_urls = 5 is reached"
-    assert step(told, "budget") == ("DENY", "scope.max_urls = 5, all of them used")
+    assert step(told, "budget") == ("DENY", "scope.max_urls = 5, used up")
     told = ask(store, f"{SEED}done", spent)
     assert all(one.name != "budget" for one in told.steps)
 
@@ -325,10 +326,10 @@ async def test_a_resting_host_is_told_with_its_reason(tmp_path: Path) -> None:
     await frontier.close(clean=True)
     told = ask(tmp_path / "frontier.db", "https://www.slow.edu/", Rules(seed_hosts=("www.slow.edu",)), now=NOW)
     assert step(told, "host") == (
-        "wait", "slow.edu rests until 09:08:00 (in 8 min): 429 Retry-After 480, 2 times in a row"
-            "; the queue is done in 8 min 01 s at the earliest",
+        "wait", "slow.edu backs off until 09:08:00 (in 8 min): 429 Retry-After 480, 2 failures in a row"
+            "; the queue takes at least 8 min 01 s",
     )  # fmt: skip
-    assert told.headline == "not fetched yet: queued; its host rests (429 Retry-After 480)"
+    assert told.headline == "not fetched yet: queued; its host backs off (429 Retry-After 480)"
     assert told.next_at == NOW + 480
 
 
@@ -409,7 +410,7 @@ async def test_a_url_that_was_forgotten_before_it_was_known_is_told(tmp_path: Pa
     await frontier.close(clean=True)
     told = ask(path, "https://e.org/never", Rules(seed_hosts=("e.org",)))
     assert told.verdict == "forgotten"
-    assert told.headline == "not fetched: an operator had it taken down; it is never fetched again"
+    assert told.headline == "not fetched: an operator took it down; it is never fetched again"
 
 
 @pytest.mark.parametrize("state", [UrlState.DONE, UrlState.GAVE_UP, UrlState.WAITING])
@@ -463,7 +464,7 @@ async def test_a_suspect_is_told_with_its_template(tmp_path: Path) -> None:
     assert "`crawler release e.org`" in told.next_text
     words = (
         '"/calendar/{date}" looks endless since 09:00:00: its pages are alike; '
-        "200 suspects fetched led to more of the same"
+        "200 suspects were fetched and led to more pages of the kind"
     )
     assert step(told, "trap") == ("WAIT", words)
     told = ask(path, "https://e.org/calendar/2031-01-01", rules)
@@ -489,10 +490,10 @@ async def test_a_revisit_and_a_robots_txt_that_changed_are_told(tmp_path: Path) 
         await frontier.settle(batch(visit(robots_task, robots=record)))
     await frontier.settle(batch(visit(seed, next_at=NOW + 10)))
     told = ask(path, SEED)
-    assert told.next_text == "visited again in 9 s (09:00:10)"
+    assert told.next_text == "fetched again in 9 s (09:00:10)"
     await frontier.promote_revisits(now=NOW + 11, limit=9)
     told = ask(path, SEED, now=NOW + 12)
-    assert told.headline == "fetched 1 time so far; queued to be visited again"
+    assert told.headline == "fetched 1 time; queued to be fetched again"
     assert "changed 2 times, last 09:00:02" in step(told, "robots")[1]
     await frontier.close(clean=True)
 
@@ -544,14 +545,14 @@ async def test_what_was_asked_for_as_something_else_than_a_page_is_told(tmp_path
     robots_task = Task(id=0, url=f"{SEED}robots.txt", kind=TaskKind.ROBOTS)
     await frontier.settle(batch(visit(robots_task, robots=RobotsRecord("rules", 200, b"", NOW, NOW + 9))))
     told = ask(path, f"{SEED}map.xml")
-    assert told.headline.startswith("asked for as a sitemap, not as a page: status 200 (09:00:00, 1 s ago); as a page")
+    assert told.headline.startswith("requested as a sitemap, not as a page: status 200 (09:00:00, 1 s ago); as a page")
     assert told.verdict == "would_fetch"
-    assert ask(path, f"{SEED}news").headline.startswith("is to be asked for as a feed, not as a page: queued (not yet)")
+    assert ask(path, f"{SEED}news").headline.startswith("to be requested as a feed, not as a page: queued (not yet)")
     robots = ask(path, f"{SEED}robots.txt")
-    assert robots.headline.startswith("asked for as robots.txt, not as a page: status 200, rules (09:00:00")
+    assert robots.headline.startswith("requested as robots.txt, not as a page: status 200, rules (09:00:00")
     both = ask(path, f"{SEED}both")
     assert both.headline.startswith("fetched: status 404")
-    assert step(both, "asked") == ("", "for as a sitemap: status 200 (09:00:00, 1 s ago)")
+    assert step(both, "asked") == ("", "requested as a sitemap: status 200 (09:00:00, 1 s ago)")
     assert not any(one.name == "asked" for one in ask(path, f"{SEED}other").steps)
     await frontier.close(clean=True)
 
@@ -568,7 +569,7 @@ def test_what_only_the_log_knows_of_is_told_once() -> None:
     for _ in range(2):
         auxiliary.tell(told, auxiliary.logged(lines), NOW)
     assert [(one.facts["kind"], one.facts["status"]) for one in told.steps] == [("probe", 404), ("robots", 200)]
-    assert told.headline.startswith("asked for as a page that should not exist (traps.soft_404), not as a page:")
+    assert told.headline.startswith("requested as a page that should not exist (traps.soft_404), not as a page:")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
