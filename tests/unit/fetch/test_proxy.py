@@ -296,7 +296,7 @@ async def test_a_literal_that_may_not_be_dialled_is_not_asked_for_either(host, s
         assert p.connects == ["1.1.1.1:443"]
 
 
-async def test_without_a_proxy_nothing_personal_is_made():
-    """The hot path's one question is whether there is anything to do."""
+async def test_without_a_proxy_there_are_no_origin_credentials():
+    """A request then costs one comparison with None."""
     async with client() as c:
-        assert c.fetcher._personal is None
+        assert c.fetcher._credentials is None
