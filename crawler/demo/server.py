@@ -13,11 +13,16 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from crawler.demo.site import HOSTS, DemoFraming, DemoRequest, DemoResponse, DemoSite
 
@@ -25,6 +30,7 @@ ADDRESS: Final = "127.0.0.1"
 MAX_HEAD: Final = 64 * 1024
 IDLE_TIMEOUT_S: Final = 60.0
 START_TIMEOUT_S: Final = 30.0
+_VALID: Final = timedelta(days=1)
 
 Responder = Callable[[DemoRequest], DemoResponse]
 
@@ -129,12 +135,13 @@ class DemoServer:
             await asyncio.gather(*self._open, return_exceptions=True)
 
     def _tls_context(self) -> ssl.SSLContext:
-        authority = trustme.CA(organization_name="crawler demo")
-        ca_file = Path(self._directory.name) / "ca.pem"
-        authority.cert_pem.write_to_path(ca_file)
+        certificate, key = _self_signed(self._hosts)
+        ca_file, key_file = (Path(self._directory.name) / name for name in ("ca.pem", "key.pem"))
+        ca_file.write_bytes(certificate)
+        key_file.write_bytes(key)
         self.ca_file = str(ca_file)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(*self._hosts).configure_cert(context)
+        context.load_cert_chain(ca_file, key_file)
         context.set_alpn_protocols(["http/1.1"])
         return context
 
@@ -190,3 +197,22 @@ class DemoServer:
         writer.write(answer.encode(close=close))
         await writer.drain()
         return not close
+
+
+def _self_signed(hosts: Iterable[str]) -> tuple[bytes, bytes]:
+    """A certificate for `hosts` that is its own authority, valid for a day, and its key; both as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "crawler demo")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - _VALID).not_valid_after(now + _VALID)
+    extensions = (
+        x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts]),
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()),
+    )
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    certificate = builder.sign(key, hashes.SHA256())
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return certificate.public_bytes(Encoding.PEM), private
