@@ -473,6 +473,26 @@ async def test_closing_the_pool_closes_everything(rig):
     assert r.pool._slots == {}
 
 
+@pytest.mark.parametrize("granted", ["connection", "nothing"])
+async def test_a_pool_closed_as_somebody_waits_lends_nothing_open(rig, granted):
+    """A request that was granted a connection in this very turn gets a closed one, any other gets PoolClosed."""
+    r = rig()
+    held = await r.pool.acquire(A)
+    task = r.waiting(A)
+    await asyncio.sleep(0)
+    if granted == "connection":
+        r.pool.release(held)
+    await r.pool.close()
+    if granted == "connection":
+        held = await task
+        assert held.close_reason is CloseReason.SHUTDOWN
+    else:
+        with pytest.raises(PoolClosed):
+            await task
+    r.pool.release(held)
+    assert r.pool._slots == {}
+
+
 async def test_the_events_carry_what_the_log_promises(rig):
     """conn_open and conn_close, whole."""
     r = rig()
