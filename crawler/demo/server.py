@@ -10,7 +10,6 @@ import asyncio
 import ssl
 import tempfile
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -37,9 +36,7 @@ Responder = Callable[[DemoRequest], DemoResponse]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request and its answer. Connections count from 1, and so do the requests on each. Times are monotonic, from
-    the request read to the answer about to be written.
-    """
+    """One request and its answer. Connections count from 1, and so do the requests on each."""
 
     connection: int
     request_n: int
@@ -47,8 +44,6 @@ class Served:
     method: str
     target: str
     status: int
-    begin_mono: float
-    end_mono: float
     tls_resumed: bool
     fields: dict[str, str]
 
@@ -171,7 +166,6 @@ class DemoServer:
 
     async def _exchange(self, head: bytes, writer: asyncio.StreamWriter, connection: int, request_n: int) -> bool:
         """Answer one request and record it. Returns whether the connection may serve another."""
-        begin = time.monotonic()
         request = DemoRequest.parse(head)
         assert self._respond is not None
         answer = self._respond(request)
@@ -188,8 +182,6 @@ class DemoServer:
                 method=request.method,
                 target=request.target,
                 status=answer.status,
-                begin_mono=begin,
-                end_mono=time.monotonic(),
                 tls_resumed=bool(tls.session_reused),
                 fields=request.fields,
             )

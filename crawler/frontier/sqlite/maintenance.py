@@ -47,13 +47,6 @@ def judge_by(database: Database, rules: str) -> list[int]:
     return host_ids
 
 
-def mark(database: Database, host_ids: Sequence[int]) -> None:
-    """See Frontier.unswept."""
-    with database.transaction():
-        for host_id in host_ids:
-            database.run(sql.PUT_UNSWEPT, (host_id,))
-
-
 def mark_of(database: Database, host_id: int) -> int:
     """See Frontier.sweep_mark."""
     return int(database.get(sql.SWEEP_MARK, (host_id,)) or 0)

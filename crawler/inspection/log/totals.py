@@ -63,8 +63,8 @@ class Spread(dict[int, int]):
 @dataclass(slots=True)
 class HostTally:
     """One host. `requests` are attempts that got a connection, `opened` connections opened for them; `throttled`
-    answers 429 and 503; `bytes` of bodies; `gaps` are between the ends of one request and the next, `first_at` and
-    `last_at` the ends of the first and the latest.
+    answers 429 and 503; `bytes` of bodies; `gaps` are between the ends of one request and the next, `last_at` is
+    the end of the latest.
     """
 
     attempts: int = 0
@@ -77,15 +77,12 @@ class HostTally:
     spread: Spread = field(default_factory=Spread)
     errors: Counter[str] = field(default_factory=Counter)
     gaps: Spread = field(default_factory=Spread)
-    first_at: float | None = None
     last_at: float | None = None
 
     def note_end(self, at: float) -> None:
-        if self.last_at is None:
-            self.first_at = self.last_at = at
-            return
-        self.gaps.note((at - self.last_at) * 1e3)
-        self.last_at = max(self.last_at, at)
+        if self.last_at is not None:
+            self.gaps.note((at - self.last_at) * 1e3)
+        self.last_at = at if self.last_at is None else max(self.last_at, at)
 
 
 @dataclass(slots=True)

@@ -7,7 +7,8 @@ import apsw
 import pytest
 
 from crawler.core.enums import SinkFileState
-from crawler.core.models import RecordLocation, SinkFile
+from crawler.core.models import Counters, RecordLocation, SinkFile
+from crawler.frontier.rows import counters_from
 from crawler.frontier.sqlite import insertions as module
 from crawler.frontier.sqlite.database import Database
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -74,3 +75,9 @@ async def test_what_a_crash_cut_short_of_giving_up_a_file_is_finished_by_the_nex
             assert [file.state for file in recovered.sink_files] == [SinkFileState.LOST]
             assert (await frontier.totals()).queued == 3
             await frontier.close(clean=True)
+
+
+def test_counters_of_an_older_version_are_read() -> None:
+    """It stored a field `extra`, always empty."""
+    assert counters_from('{"urls_fetched":7,"pages":6,"extra":{}}') == Counters(urls_fetched=7, pages=6)
+    assert counters_from(None) == Counters()
