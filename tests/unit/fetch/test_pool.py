@@ -55,7 +55,7 @@ class Rig:
         return asyncio.ensure_future(self.pool.acquire(origin))
 
     def check(self):
-        """The books agree with themselves."""
+        """The statistics agree with the slots."""
         stats = self.pool.stats()
         assert stats.idle == sum(len(slots.idle) for slots in self.pool._slots.values())
         assert stats.opened - sum(stats.closed.values()) == stats.open
@@ -92,7 +92,7 @@ async def test_the_last_one_in_is_the_first_one_out(rig):
 
 
 async def test_a_second_borrower_waits_for_the_first(rig):
-    """At connections_per_host the next in line gets the connection that comes back, first come first served."""
+    """At connections_per_host the first who waits gets the connection that is given back."""
     r = rig()
     held = await r.pool.acquire(A)
     waiting = [r.waiting(A) for _ in range(3)]
@@ -110,8 +110,8 @@ async def test_a_second_borrower_waits_for_the_first(rig):
     assert len(r.dialing.dialled) == 1
 
 
-async def test_a_closed_connection_leaves_its_place_to_the_next_in_line(rig):
-    """If what comes back is closed, the next in line opens one of its own."""
+async def test_a_closed_connection_leaves_its_slot_to_the_next_who_waits(rig):
+    """If the connection given back is closed, the next who waits opens another."""
     r = rig()
     held = await r.pool.acquire(A)
     task = r.waiting(A)
@@ -124,7 +124,7 @@ async def test_a_closed_connection_leaves_its_place_to_the_next_in_line(rig):
     r.pool.release(connection)
 
 
-async def test_what_closed_on_its_way_to_the_next_in_line_is_replaced(rig):
+async def test_a_connection_that_closes_on_its_way_to_who_waits_is_replaced(rig):
     """A connection that ends between being granted and being used costs the borrower nothing."""
     r = rig()
     held = await r.pool.acquire(A)
@@ -140,9 +140,9 @@ async def test_what_closed_on_its_way_to_the_next_in_line_is_replaced(rig):
     r.pool.release(connection)
 
 
-@pytest.mark.parametrize("granted", ["nothing", "connection", "place"])
+@pytest.mark.parametrize("granted", ["nothing", "connection", "slot"])
 async def test_a_cancelled_wait_loses_nothing(rig, granted):
-    """Cancelled while waiting, or in the very turn it was granted something: that goes to the next in line."""
+    """Cancelled while waiting, or in the very turn it was granted something: that goes to the next who waits."""
     r = rig()
     held = await r.pool.acquire(A)
     first, second = r.waiting(A), r.waiting(A)
@@ -150,20 +150,20 @@ async def test_a_cancelled_wait_loses_nothing(rig, granted):
     if granted == "nothing":
         first.cancel()
         await asyncio.sleep(0)
-    if granted == "place":
+    if granted == "slot":
         held.abort(CloseReason.TIMEOUT)
     r.pool.release(held)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     connection = await asyncio.wait_for(second, 1)
-    assert (connection is held) == (granted != "place")
+    assert (connection is held) == (granted != "slot")
     r.pool.release(connection)
     assert r.slots(A) == (1, 1)
 
 
-async def test_a_cancelled_dial_frees_its_place(rig):
-    """Cancelled while the connection is being opened: the next in line may open one."""
+async def test_a_cancelled_dial_frees_its_slot(rig):
+    """Cancelled while the connection is being opened: the next who waits may open one."""
     r = rig()
     r.dialing.gate = asyncio.Event()
     first = r.waiting(A)
@@ -179,8 +179,8 @@ async def test_a_cancelled_dial_frees_its_place(rig):
     assert len(r.dialing.dialled) == 1
 
 
-async def test_a_dial_that_fails_frees_its_place_and_says_why(rig):
-    """The failure goes to the one who asked; the next in line tries for itself."""
+async def test_a_dial_that_fails_frees_its_slot_and_reports_why(rig):
+    """The error goes to the caller; the next who waits dials for itself."""
     r = rig()
     r.dialing.gate = asyncio.Event()
     r.dialing.failures = [DialError(Stage.TLS, ErrorType.TLS_CERT_EXPIRED, "expired", peer=("192.0.2.1", 443))]
@@ -232,7 +232,7 @@ async def test_with_every_connection_lent_an_origin_waits_for_any_of_them(rig):
 
 
 async def test_waiting_is_first_come_first_served_across_caps(rig):
-    """Who waits for the origin's own place and who waits for any are served in the order they came."""
+    """Who waits for a slot of its own origin and who waits for any are served in order of arrival."""
     r = rig(connections=2)
     a, b = await r.pool.acquire(A), await r.pool.acquire(B)
     stranger = r.waiting(C)
@@ -273,7 +273,7 @@ async def test_waiters_of_every_kind_are_all_served(rig):
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_no_place_is_lost_whatever_is_cancelled_when(rig, seed):
+async def test_no_slot_is_lost_whatever_is_cancelled_when(rig, seed):
     """Random borrowing, failing, closing and cancelling over random caps: all who are not cancelled are served."""
     rng = random.Random(seed)
     r = rig(connections=rng.randint(1, 4), per_host=rng.randint(1, 3))
@@ -394,7 +394,7 @@ async def test_limits_of_age_and_requests_end_a_connection(rig):
 
 @pytest.mark.parametrize(("error", "reason"), [(None, "server_close"), (ConnectionResetError(), "reset")])
 async def test_a_server_may_end_an_idle_connection(rig, error, reason):
-    """Its place is free at once, and the reason noted."""
+    """Its slot is free at once, and the reason is counted."""
     r = rig()
     connection = await r.use(A)
     connection.connection_lost(error)
@@ -450,7 +450,7 @@ async def test_short_of_descriptors_the_longest_idle_is_given_up(rig):
 
 
 async def test_closing_the_pool_closes_everything(rig):
-    """Idle and lent connections end, those who wait are told, nothing is lent any more, a rude peer is cut off."""
+    """Idle and lent connections are closed, who waits gets PoolClosed, and no peer can hold up the close."""
     r = rig(per_host=2)
     r.dialing.closes_politely = False
     lent, idle = await r.pool.acquire(A), await r.pool.acquire(A)
@@ -499,19 +499,19 @@ async def test_the_events_carry_what_the_log_promises(rig):
     connection = await r.use(A, requests=7)
     r.clock.time += 12.5
     connection.connection_lost(None)
-    place = {"server_address": "a.test", "server_port": 443, "conn_id": 1, "network_peer_address": "192.0.2.1"}
-    place |= {"tls_protocol_version": "1.3", "tls_resumed": False}
+    common = {"server_address": "a.test", "server_port": 443, "conn_id": 1, "network_peer_address": "192.0.2.1"}
+    common |= {"tls_protocol_version": "1.3", "tls_resumed": False}
     opened = {"dns_ms": 0.0, "connect_ms": 0.0, "tls_ms": 0.0}
     closed = {"requests": 7, "age_ms": 12_500.0, "bytes": 0, "reason": "server_close"}
     closed |= {"host_connections": 1, "host_requests": 7, "host_reuse_ratio": 0.8571}
     assert r.events == [
-        {"event": "conn_open", "network_peer_port": 443} | place | opened,
-        {"event": "conn_close"} | place | closed,
+        {"event": "conn_open", "network_peer_port": 443} | common | opened,
+        {"event": "conn_close"} | common | closed,
     ]
     assert r.pool.stats().requests == 7
 
 
-async def test_the_ledger_tells_reuse_by_host(rig):
+async def test_reuse_is_counted_by_host(rig):
     """Requests over a connection that had carried one before, in all and for each host; the greediest host first."""
     r = rig(per_host=2)
     assert (r.pool.stats().reuse_ratio, r.host(A)) == (0.0, None)
@@ -528,8 +528,8 @@ async def test_the_ledger_tells_reuse_by_host(rig):
     assert [origin for origin, _ in r.pool.most_opened(2)] == [B, A]
 
 
-async def test_the_ledger_forgets_the_host_known_longest(rig, monkeypatch):
-    """What is kept by host is bounded; totals stay exact, and the closing of what is forgotten is still said."""
+async def test_the_host_known_longest_is_forgotten_first(rig, monkeypatch):
+    """Counts by host are bounded; totals stay exact, and a connection of a forgotten host still has its event."""
     monkeypatch.setattr("crawler.fetch.pool.ConnectionStatistics", partial(ConnectionStatistics, max_origins=2))
     r = rig()
     first = await r.use(A)
@@ -551,8 +551,8 @@ async def test_closed_connections_are_sorted_by_what_they_carried(rig):
     assert r.pool.stats().requests_at_close == (2, 1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 1)
 
 
-async def test_without_anyone_to_tell_the_ledger_still_counts():
-    """Events are optional; the books are not."""
+async def test_connections_are_counted_without_events_too():
+    """Events are optional; statistics are not."""
     dialing = Dialing()
     pool = Pool(dialer=dialing, options=FetchOptions(), clock=FakeClock())
     connection = await pool.acquire(A)

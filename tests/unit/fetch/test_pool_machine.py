@@ -1,5 +1,5 @@
-"""The pool as a state machine: whatever borrowers, servers, clocks and cancellations do, in whatever order, the books
-hold: a connection is idle, lent or closed, and an answer belongs to who asked.
+"""The pool as a state machine: whatever borrowers, servers, clocks and cancellations do, in whatever order, a
+connection is idle, lent or closed, and a response belongs to its request.
 
 Pool, connections, reader and deadlines are the real ones. The network and the clock are not: what a server does, and
 when a dial ends, are rules.
@@ -105,7 +105,7 @@ class Dials:
 
 
 class Borrower:
-    """Someone who lends a connection and does with it what it is told: ask, replace, leave, fail."""
+    """A user of a connection that carries out orders: ask, replace, leave, fail."""
 
     def __init__(self, machine, origin):
         self.machine = machine
@@ -314,7 +314,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.settle()
 
     def visit(self, data):
-        """Time passes; then somebody lends, asks, is answered and leaves, unless they must wait in line."""
+        """Time passes; then somebody lends, asks, is answered and leaves, unless they have to wait."""
         self.clock.time += data.draw(st.sampled_from([0.0, 0.0, 3.0, 61.0]))
         origin = data.draw(st.sampled_from(ORIGINS))
         dialling = [ends for _, ends in self.dials.pending]
@@ -470,7 +470,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert is_full or (self.pool._taken >= self.options.connections and not self.pool._idle)
 
     @invariant()
-    def the_ledger_agrees(self):
+    def the_statistics_agree(self):
         if not hasattr(self, "pool"):
             return
         stats = self.pool.stats()
