@@ -18,9 +18,8 @@ from crawler.core.formatting import average, count, date_time, duration, printab
 from crawler.core.options import PolitenessOptions
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, STATES, HostView, views
-from crawler.inspection.log.moments import parse_moment
 from crawler.inspection.log.query import Query, host_names, host_test
-from crawler.inspection.log.ranges import newest, select
+from crawler.inspection.log.ranges import newest, parse_moment, select
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.totals import Gathered, LogTotals, gather
 from crawler.inspection.log.url_history import Present, present

@@ -25,9 +25,8 @@ from crawler.core.formatting import (
     unreadable_robots,
 )
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.log.moments import parse_moment
 from crawler.inspection.log.query import Matcher, Query, host_names
-from crawler.inspection.log.ranges import last_time, select, time_at
+from crawler.inspection.log.ranges import last_time, parse_moment, select, time_at
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.totals import Gathered, gather
 from crawler.inspection.report import (

@@ -1,25 +1,28 @@
 """The hosts of a crawl: what the store knows of each, and what the newest part of the log says of their speed.
 
-Joins the two by host name. Invariant: a host is in one state, the most severe that holds, and `why` says which fact
-put it there.
+Joins the two by host name, and estimates when each queue is done. Two lower bounds are known for that: what the delay
+allows, and the gap between requests in the log; the longer one counts. URLs that are still to be found are left out.
+Invariants: a host is in one state, the most severe that holds, and `why` says which fact put it there; an estimate is
+None where neither a delay nor a gap is known.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from crawler.core.enums import HostState
 from crawler.core.formatting import count, unreadable_robots
 from crawler.core.models import Origin
 from crawler.core.options import PolitenessOptions
-from crawler.core.politeness import host_delay, politeness_key
+from crawler.core.politeness import CLOCK_GUARD_S, host_delay, politeness_key
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
-from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
 from crawler.inspection.log.totals import HostTally
 
-_USUAL_GAPS: Final = 0.95  # the longest are left out: nights, restarts, rests
+_USUAL_GAPS: Final = 0.95  # the longest are left out: nights, restarts, back-offs
 WAITING: Final = "waiting"  # nothing is wrong: the delay runs since the last request
 _WAITS_FROM_S: Final = 1.0  # a shorter wait is over before it is read
 STATES: Final = (
@@ -212,3 +215,35 @@ SORTS: Final[Mapping[str, Callable[[HostView], tuple[Any, ...]]]] = {
     "until": lambda view: (view.until_at is None, view.until_at or 0.0, view.host),
     "last": lambda view: (-(view.last_at or 0.0), view.host),
 }
+
+
+# -- when a queue is done
+
+
+class HostTurns:
+    """Queue lengths of hosts that are requested in turn, one request each."""
+
+    __slots__ = ("_lengths", "_sums")
+
+    def __init__(self, lengths: Iterable[int]) -> None:
+        self._lengths = sorted(lengths)
+        self._sums = list(accumulate(self._lengths, initial=0))
+
+    def until_done(self, queued: int) -> int:
+        """Compute the requests until a queue of this length is empty: its own, and of each other as many or all it has."""
+        shorter = bisect_left(self._lengths, queued)
+        return self._sums[shorter] + (len(self._lengths) - shorter) * queued
+
+
+def gap_of(politeness: PolitenessOptions, crawl_delay_s: float | None, response_s: float) -> float:
+    """Compute the seconds between two requests by the delay, 0 without one. `response_s`: as learned, 0 if unknown."""
+    delay_s = host_delay(politeness, crawl_delay_s, response_s)
+    return delay_s + CLOCK_GUARD_S + response_s if delay_s > 0 else 0.0
+
+
+def eta_s(queued: int, by_delay_s: float, by_log_s: float, backoff_s: float) -> float | None:
+    """Compute the seconds until a queue is done, after a back-off of `backoff_s`; an unknown bound is 0."""
+    if queued <= 0:
+        return 0.0
+    longer_s = max(by_delay_s, by_log_s)
+    return round(max(0.0, backoff_s) + longer_s, 1) if longer_s > 0 else None

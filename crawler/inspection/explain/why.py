@@ -23,7 +23,7 @@ from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain import auxiliary
 from crawler.inspection.explain.answer import Case, Explanation, denial_words, url_of
-from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
+from crawler.inspection.explain.hosts import HostTurns, eta_s, gap_of
 from crawler.inspection.explain.outlook import Outlook
 
 MAX_CHAIN: Final = 30  # pages shown on the way from the seed

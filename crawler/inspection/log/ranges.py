@@ -1,12 +1,13 @@
-"""Which stretches of a log's parts a question needs: by time, or from the youngest backwards.
+"""Times as a person writes them, and which stretches of a log's parts hold them: by time, or from the newest backwards.
 
 Lines stand in the order of their commit, so their times are in order but for a commit's length, unless the clock was
 set back. Invariant: a stretch is cut at starts of lines only, so that each line is in one stretch.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import orjson
@@ -15,6 +16,8 @@ from crawler.inspection.log.rotated_log import LogPart, RotatedLog
 
 SLACK_S: Final = 120.0  # how far lines may stand out of order
 _LINES_TRIED: Final = 20  # for one that has a time
+_AGO: Final = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?")
+_CLOCK: Final = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,41 @@ class Stretch:
     @property
     def size(self) -> int:
         return self.end - self.start
+
+
+def parse_moment(text: str, now: float) -> float:
+    """Epoch seconds of "90s", "10m", "2h", "1d12h" (so long ago), "09:30" (today; yesterday if that is still to come),
+    "today", "yesterday", "2026-11-25", "2026-11-25T09:30" (with an offset if one is given). Raises ValueError.
+    """
+    text = text.strip()
+    present = datetime.fromtimestamp(now, UTC)
+    midnight = present.replace(hour=0, minute=0, second=0, microsecond=0)
+    match text.lower():
+        case "now":
+            return now
+        case "today":
+            return midnight.timestamp()
+        case "yesterday":
+            return (midnight - timedelta(days=1)).timestamp()
+    ago = _AGO.fullmatch(text.removesuffix("ago").strip())
+    if ago is not None and any(ago.groups()):
+        days, hours, minutes, seconds = (int(part or 0) for part in ago.groups())
+        try:
+            return now - timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
+        except OverflowError:
+            raise ValueError(f'"{text}" is too long ago') from None
+    clock = _CLOCK.fullmatch(text)
+    try:
+        if clock is not None:
+            hour, minute, second = (int(part or 0) for part in clock.groups())
+            at = midnight.replace(hour=hour, minute=minute, second=second).timestamp()
+            return at if at <= now else at - 86_400
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(
+            f'"{text}" is not a time such as "10m", "09:30", "yesterday" or "2026-11-25T09:30" (UTC)'
+        ) from None
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 def epoch(text: str) -> float | None:

@@ -11,8 +11,7 @@ from crawler.core.rules import Rules
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain.eta import HostTurns, eta_s, gap_of
-from crawler.inspection.explain.hosts import HostView, views
+from crawler.inspection.explain.hosts import HostTurns, HostView, eta_s, gap_of, views
 from crawler.inspection.explain.why import Inquiry
 from crawler.inspection.log.totals import HostTally, LogTotals, Spread
 from tests.support.frontiers import NOW, batch, found, visit

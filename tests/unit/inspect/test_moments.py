@@ -2,7 +2,7 @@
 
 import pytest
 
-from crawler.inspection.log.moments import parse_moment
+from crawler.inspection.log.ranges import parse_moment
 
 NOW = 1_795_598_410.5  # 2026-11-25T09:20:10.5Z
 
