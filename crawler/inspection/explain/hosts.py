@@ -230,7 +230,7 @@ class HostTurns:
         self._sums = list(accumulate(self._lengths, initial=0))
 
     def until_done(self, queued: int) -> int:
-        """Compute the requests until a queue of this length is empty: its own, and of each other as many or all it has."""
+        """Compute the requests until a queue of this length is empty: its own, and as many of each other, or all."""
         shorter = bisect_left(self._lengths, queued)
         return self._sums[shorter] + (len(self._lengths) - shorter) * queued
 
