@@ -22,8 +22,7 @@ from typing import Final
 import orjson
 
 from crawler.core.formatting import count, naming_key
-from crawler.core.options import PolitenessOptions
-from crawler.core.rules import Rules, dump, load
+from crawler.core.options import PolitenessOptions, Rules, dump_rules, load_rules
 from crawler.sinks.disk import archived
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}
@@ -119,7 +118,7 @@ def find(output: Path, *, frontier: Path | None = None, logs: Path | None = None
         _path(said, "socket", socket, output),
         _text(run, "run_id"),
         _text(run, "configuration"),
-        load(run.get("rules")),
+        load_rules(run.get("rules")),
     )
     if not (run or place.frontier.exists() or place.logs.is_dir()):
         if not output.exists():
@@ -229,7 +228,7 @@ def write_run_file(place: Place, *, run_id: str, configuration: str | None, rule
         "socket": str(place.socket.resolve()),
         "logs": str(place.logs.resolve()),
         "frontier": str(place.frontier.resolve()),
-        "rules": dump(rules),
+        "rules": dump_rules(rules),
     }
     temporary = path.with_suffix(".json.new")
     temporary.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")

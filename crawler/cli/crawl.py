@@ -111,7 +111,7 @@ def _say_failures(failures: Mapping[str, int]) -> None:
 def _exit_code(result: "Result") -> int:
     """Say what is left, and why."""
     end = result.ending
-    left = f"{count(end.balance.left, 'URL')} {'is' if end.balance.left == 1 else 'are'} left"
+    left = f"{count(end.urls.left, 'URL')} {'is' if end.urls.left == 1 else 'are'} left"
     if end.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
         say(f"fetch.hours are closed until {local_time(result.opens_at)}; {left}, the same command goes on with them")
         return end.exit_code

@@ -16,7 +16,7 @@ import orjson
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.failures import say
 from crawler.core.formatting import count
-from crawler.core.rules import Rules
+from crawler.core.options import Rules
 from crawler.output_directory import Place, announced, find
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded, load, load_place

@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from crawler.cli.status import hosts_text
-from crawler.core.balance import Balance
 from crawler.core.enums import CrawlState
 from crawler.core.formatting import average, count, counts, duration, local_time, printable, rate, size
+from crawler.core.outcomes import UrlCounts
 from crawler.engine.monitoring.status import Status
 from crawler.obs.fetch_line import redact
 
@@ -144,7 +144,7 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
     add("denied", "denied", count, _counts_text(s.get("deny_reasons")))
     urls, left_by = s.get("urls"), s.get("left_by")
     if isinstance(urls, Mapping) and isinstance(left_by, Mapping):
-        table.add_row("URLs", count(urls["found"]), Balance(**urls).words(left_by))
+        table.add_row("URLs", count(urls["found"]), UrlCounts(**urls).text(left_by))
     add("links", "links_found", count, f"{count(number('links_new'))} new")
     add("hosts", "hosts", count)
     add("connections", "connections_opened", count, f"{average(number('requests_per_connection'))} requests each")

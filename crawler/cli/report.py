@@ -11,7 +11,6 @@ import orjson
 from crawler.cli.failures import say
 from crawler.cli.output import OUTCOME_COLOURS, Pen, fetch_text, quantiles, table, write_data, write_lines
 from crawler.cli.place import Located, locate, place_options
-from crawler.core.balance import Balance
 from crawler.core.enums import Exit
 from crawler.core.formatting import (
     average,
@@ -24,6 +23,7 @@ from crawler.core.formatting import (
     timestamp,
     unreadable_robots,
 )
+from crawler.core.outcomes import UrlCounts
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.log.query import Matcher, Query, host_names
 from crawler.inspection.log.ranges import last_time, parse_moment, select, time_at
@@ -183,7 +183,7 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     if connections["closed"]:
         add("close reason", _words(connections["closed"], pen))
     if urls := found["urls"]:
-        add("URLs found", f"{count(urls['found'])}: {Balance(**urls).words()}")
+        add("URLs found", f"{count(urls['found'])}: {UrlCounts(**urls).text()}")
     for one in found["robots_unreadable"]:
         why = unreadable_robots(one["status"], one["error_type"])
         add("held", f"{count(one['hosts'], 'host')}: {why}, so no page is requested")

@@ -11,23 +11,22 @@ from typing import Final, Protocol
 
 
 class Clock(Protocol):
-    """Passed in through constructors, so that a test can hold time still."""
+    """The time, passed in through constructors so that tests control it."""
 
     def mono(self) -> float:
-        """Seconds on a clock that never jumps; meaningless outside this process."""
+        """Monotonic seconds; meaningless outside this process."""
 
     def now(self) -> float:
-        """UTC, epoch seconds, as the wall clock says: it may be set, forward and back."""
+        """UTC epoch seconds of the wall clock, which may be set forward and back."""
 
 
 _MAX_CHARS: Final = 64  # the longest form is "Wednesday, 06-Nov-94 08:49:37 GMT"
 
 
 def http_date(text: str) -> float | None:
-    """UTC epoch seconds of a date; None if it is none.
+    """Parse a date to UTC epoch seconds; None if it is none.
 
-    All three forms of RFC 9110 §5.6.7, and the dates of e-mail with an offset. One that names no zone is GMT, as
-    asctime's must be: never the machine's own.
+    It takes the three forms of RFC 9110 §5.6.7 and the dates of e-mail with an offset. A date without a zone is GMT.
     """
     if len(text) > _MAX_CHARS:
         return None

@@ -9,7 +9,7 @@ _LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".ljust(256)
 
 
 def _spreading() -> tuple[tuple[int, int, int], ...]:
-    """The steps that turn 320 bits into 64 bytes of five: lanes are halved, and the upper halves moved apart."""
+    """The steps that spread 320 bits over 64 bytes, five each: every step halves the lanes and parts the halves."""
     steps = []
     lane, bits = 512, 320
     while bits > 5:
@@ -25,8 +25,8 @@ _SPREADING: Final = _spreading()
 def digest_text(digest: bytes) -> str:
     """A SHA-256 digest as "sha256:" and base 32, upper case and padded (RFC 4648 §6).
 
-    With the arithmetic of long integers: this runs four times a visit, when a page has just driven any table of letters
-    out of the processor's cache.
+    It uses the arithmetic of long integers: it runs four times a visit, when the processor's cache holds the page and
+    no table of letters.
     """
     bits = int.from_bytes(digest) << 64
     for high, shift, low in _SPREADING:
@@ -35,7 +35,7 @@ def digest_text(digest: bytes) -> str:
 
 
 def payload_digest(payload: Body) -> str:
-    """Return "sha256:" and the digest in base 32, upper case and padded, as warcio and fastwarc verify it."""
+    """The `digest_text` of a payload, as warcio and fastwarc verify it."""
     digest = sha256()
     for chunk in payload.chunks():
         digest.update(chunk)

@@ -1,6 +1,6 @@
-"""Every closed word the program uses, once: log, store, metrics and documentation take them from here.
+"""Closed vocabularies: every word that has a fixed meaning in the log, the store, the metrics and the documentation.
 
-A word, once released, keeps its meaning: operators' scripts match on it. The store keeps the text, not a number, so a
+A released word keeps its meaning, since operators' scripts match on it. The store keeps the text, not a number, so a
 word may be added anywhere in its enumeration.
 """
 
@@ -8,13 +8,13 @@ from enum import StrEnum
 
 
 class TaskKind(StrEnum):
-    """What a visit is for."""
+    """The kind of resource that a task visits."""
 
     PAGE = "page"
     ROBOTS = "robots"
     SITEMAP = "sitemap"
     FEED = "feed"
-    PROBE = "probe"  # an address that should not exist: how does the host say so?
+    PROBE = "probe"  # a URL that should not exist, to see how the host reports that
 
 
 class Source(StrEnum):
@@ -26,33 +26,33 @@ class Source(StrEnum):
     REQUISITE = "requisite"  # what a page needs to be shown: images, styles, scripts
     CANONICAL = "canonical"
     ALTERNATE = "alternate"
-    ROBOTS = "robots"  # a Sitemap line of robots.txt, or the usual place of a sitemap
-    INDEX = "index"  # a sitemap that an index of sitemaps lists
+    ROBOTS = "robots"  # a Sitemap line of robots.txt, or the usual URL of a sitemap
+    INDEX = "index"  # a sitemap in an index of sitemaps
     SITEMAP = "sitemap"  # an entry of a sitemap
     FEED = "feed"  # a feed that a page names
     ENTRY = "entry"  # an entry of a feed
 
 
 class UrlState(StrEnum):
-    """Where a stored URL stands."""
+    """The state of a stored URL."""
 
     QUEUED = "queued"  # may be leased now
     WAITING = "waiting"  # due at visit.next_at
-    DONE = "done"  # answered: any status that is final
+    DONE = "done"  # it had a response with a final status
     DENIED = "denied"  # refused by robots or scope when leased
     GAVE_UP = "gave_up"  # attempts exhausted
-    SUSPECT = "suspect"  # its template looks endless: fetched when its host has nothing else, or left
+    SUSPECT = "suspect"  # its template looks endless: it is fetched after all others of its host, or left
     FORGOTTEN = "forgotten"  # taken down: only its key is left, so that it is never stored again
 
 
 class HostState(StrEnum):
-    """Whether a host may be asked."""
+    """Whether a host may get requests."""
 
     NEW = "new"  # robots.txt not read yet
     READY = "ready"
-    BACKOFF = "backoff"  # rests after errors, 429 or 503
-    HELD = "held"  # robots.txt unreachable: nothing is fetched until it answers
-    BLOCKED = "blocked"  # by an operator: nothing is asked
+    BACKOFF = "backoff"  # after errors, 429 or 503
+    HELD = "held"  # robots.txt is unreachable: nothing is fetched until it can be read
+    BLOCKED = "blocked"  # by an operator: it gets no request
 
 
 class OutcomeLabel(StrEnum):
@@ -89,15 +89,15 @@ class DenyReason(StrEnum):
     NOFOLLOW = "nofollow"
     REQUISITES_OFF = "requisites_off"
     REDIRECT_LIMIT = "redirect_limit"
-    CROSS_SITE = "cross_site"  # a sitemap lists it that its own site's robots.txt does not name
+    CROSS_SITE = "cross_site"  # in a sitemap of another site, which the robots.txt of its own site does not name
     URL_INVALID = "url_invalid"
     URL_TOO_LONG = "url_too_long"
     PORT_BLOCKED = "port_blocked"
-    TRAP_PATH = "trap_path"  # folders repeat, or there are too many of them or of parameters
+    TRAP_PATH = "trap_path"  # repeated folders, or too many folders or parameters
 
 
 class ErrorType(StrEnum):
-    """What went wrong in an attempt that got no whole answer."""
+    """Why an attempt got no complete response."""
 
     DNS_NOT_FOUND = "dns_not_found"  # NXDOMAIN, or no address records
     DNS_FAILURE = "dns_failure"  # SERVFAIL, REFUSED, malformed
@@ -116,29 +116,29 @@ class ErrorType(StrEnum):
     TLS_UNKNOWN_ISSUER = "tls_unknown_issuer"
     TLS_CERT_INVALID = "tls_cert_invalid"  # verification failed for another reason
     TLS_NO_SHARED_PROTOCOL = "tls_no_shared_protocol"
-    TLS_PROTOCOL_ERROR = "tls_protocol_error"  # what came instead of a handshake is no TLS
-    TLS_CLIENT_CERTIFICATE = "tls_client_certificate"  # it wants a certificate from us, and we have none
-    TLS_ALERT = "tls_alert"  # it broke off an open connection with a fatal alert
-    TLS_BAD_RECORD = "tls_bad_record"  # what came over an open connection cannot be decrypted
+    TLS_PROTOCOL_ERROR = "tls_protocol_error"  # the bytes that came instead of a handshake are no TLS
+    TLS_CLIENT_CERTIFICATE = "tls_client_certificate"  # the server requires a client certificate
+    TLS_ALERT = "tls_alert"  # the server ended an open connection with a fatal alert
+    TLS_BAD_RECORD = "tls_bad_record"  # bytes on an open connection cannot be decrypted
     TLS_FAILED = "tls_failed"
-    PROXY_FAILED = "proxy_failed"  # the proxy cannot be reached, or speaks no HTTP
-    PROXY_REFUSED = "proxy_refused"  # it would not, or could not, open the tunnel
-    PROXY_AUTH = "proxy_auth"  # it wants credentials, or others
+    PROXY_FAILED = "proxy_failed"  # the proxy is unreachable, or speaks no HTTP
+    PROXY_REFUSED = "proxy_refused"  # the proxy did not open the tunnel
+    PROXY_AUTH = "proxy_auth"  # the proxy wants credentials, or other ones
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     READ_TIMEOUT = "read_timeout"
     TOTAL_TIMEOUT = "total_timeout"
     TOO_SLOW = "too_slow"  # below fetch.min_rate
-    SERVER_CLOSED = "server_closed"  # closed before a byte of the answer
+    SERVER_CLOSED = "server_closed"  # closed before the first byte of the response
     RESET = "reset"
     TRUNCATED = "truncated"  # fewer bytes than the framing promised
     PROTOCOL_ERROR = "protocol_error"
     TOO_LARGE = "too_large"
     CONTENT_ERROR = "content_error"
-    LOCAL_IO = "local_io"  # our own disk would not take a spooled body
+    LOCAL_IO = "local_io"  # a body could not be spooled to our own disk
 
 
 class Stage(StrEnum):
-    """Which step of opening a connection failed (`conn_fail`)."""
+    """The step of opening a connection that failed (`conn_fail`)."""
 
     RESOLVE = "resolve"
     ADDRESS = "address"
@@ -158,38 +158,38 @@ class CloseReason(StrEnum):
     TIMEOUT = "timeout"
     PROTOCOL_ERROR = "protocol_error"
     UNSOLICITED = "unsolicited"
-    UNREAD = "unread"  # the rest of a body was not wanted
+    UNREAD = "unread"  # the rest of a body was not needed
     EVICTED = "evicted"
     BLOCKED = "blocked"  # an operator blocked the host
     SHUTDOWN = "shutdown"
 
 
 class TruncatedReason(StrEnum):
-    """Why less was kept than was sent: the values of WARC-Truncated (WARC 1.1 §5.13)."""
+    """Why a record is shorter than the response: the values of WARC-Truncated (WARC 1.1 §5.13)."""
 
     LENGTH = "length"
     TIME = "time"
     DISCONNECT = "disconnect"
     UNSPECIFIED = "unspecified"
-    CONTENT_TYPE = "content_type"  # fetch.content_types does not want it; §5.13 lets others add reasons
+    CONTENT_TYPE = "content_type"  # not in fetch.content_types; §5.13 allows more reasons
 
 
 class CodingFault(StrEnum):
-    """What was wrong with a body's content coding, where what it holds could be used all the same."""
+    """What is wrong with the content coding of a body that could be used all the same."""
 
-    TRUNCATED = "truncated"  # it ended early: what came before is used
-    DAMAGED = "damaged"  # it broke, or its checksum is wrong: what came before is used
-    TRAILING = "trailing"  # bytes follow its end: they are left out
-    NOT_CODED = "not_coded"  # a header promised a coding that the bytes do not have: they are used as they came
-    UNKNOWN = "unknown"  # a coding that is not known, or too many of them: nothing was taken off
+    TRUNCATED = "truncated"  # it ends early: what came before is used
+    DAMAGED = "damaged"  # it is damaged, or its checksum is wrong: what came before is used
+    TRAILING = "trailing"  # bytes after its end are ignored
+    NOT_CODED = "not_coded"  # the bytes do not have the coding that a header names: they are used as they came
+    UNKNOWN = "unknown"  # an unknown coding, or too many codings: nothing was decoded
 
 
 class ReadingFault(StrEnum):
-    """Why not all of a page was read, though all of it came."""
+    """Why a complete page was read in part only."""
 
-    MAX_HTML = "max_html"  # it is longer than content.max_html: what stands behind was not read
-    MAX_LINKS = "max_links"  # it has more references than content.max_links
-    LIMIT = "limit"  # it took more steps than PCRE2 allows: links are of the part before, of a style sheet none
+    MAX_HTML = "max_html"  # longer than content.max_html: the rest was not read
+    MAX_LINKS = "max_links"  # more references than content.max_links
+    LIMIT = "limit"  # it takes more steps than PCRE2 allows: the links of its beginning count, of a style sheet none
 
 
 class CrawlState(StrEnum):
@@ -222,7 +222,7 @@ class StoppedBy(StrEnum):
     """Why `crawl` ended."""
 
     EMPTY = "empty"
-    TRAPS = "traps"  # all that is left belongs to parts of sites that look endless
+    TRAPS = "traps"  # the URLs left belong to parts of sites that look endless
     WAITING = "waiting"
     MAX_URLS = "max_urls"
     MAX_DURATION = "max_duration"
@@ -234,9 +234,9 @@ class StoppedBy(StrEnum):
 class LeftReason(StrEnum):
     """Why URLs are left at the end of a crawl."""
 
-    NOT_YET = "not_yet"  # it ended before their turn came
+    NOT_YET = "not_yet"  # the crawl ended before they were fetched
     RETRY = "retry"  # an attempt failed, the next is due later
-    BACKOFF = "backoff"  # their host or domain rests after errors, 429 or 503
+    BACKOFF = "backoff"  # of their host or domain, after errors, 429 or 503
     ROBOTS = "robots_unreachable"
     BLOCKED = "blocked"  # by an operator
     LIMIT = "limit"  # scope.max_urls, scope.max_urls_per_host
@@ -244,21 +244,21 @@ class LeftReason(StrEnum):
 
 
 class SinkFileState(StrEnum):
-    """Where an output file stands between the disk and the store."""
+    """The state of an output file, on the disk and in the store."""
 
     OPEN = "open"
     CLOSING = "closing"  # complete and synced; about to be renamed
     CLOSED = "closed"
-    LOSING = "losing"  # vanished while it was written; the URLs in it are being queued again
-    LOST = "lost"  # … and all of them are
+    LOSING = "losing"  # lost while it was written; the URLs in it are being queued again
+    LOST = "lost"  # the URLs in it are queued again
 
 
 class FileLoss(StrEnum):
-    """What became of an output file while it was written."""
+    """How an output file was lost while it was written."""
 
-    DELETED = "deleted"  # or replaced by another file of its name
-    MOVED = "moved"  # its bytes are whole under another name
-    CUT = "cut"  # somebody made it shorter than what was committed to it
+    DELETED = "deleted"  # or replaced by another file of that name
+    MOVED = "moved"  # all its bytes are under another name
+    CUT = "cut"  # it is shorter than what was committed to it
 
 
 class Exit:

@@ -23,17 +23,17 @@ from crawler.core.frozen import dataclass
 
 
 class Body(Protocol):
-    """A finished run of bytes that may be read any number of times, from any thread."""
+    """The bytes of a body. They may be read any number of times, from any thread."""
 
     @property
     def size(self) -> int:
         """Length in bytes."""
 
     def prefix(self, limit: int) -> bytes:
-        """The first `limit` bytes, or all there are. Returns the stored object itself where that is the whole."""
+        """The first `limit` bytes, or all. Returns the stored object itself if it is no longer than that."""
 
     def chunks(self) -> Iterator[bytes]:
-        """The whole, in order, in pieces of at most 1 MiB (a body in memory comes as it is)."""
+        """All bytes in order, in pieces of at most 1 MiB. A body in memory is one piece."""
 
 
 class BytesBody:
@@ -64,12 +64,10 @@ EMPTY = BytesBody(b"")
 
 
 class Origin(NamedTuple):
-    """Scheme, host and port (RFC 6454 §4). `host` is as the URL standard serialises it: IDNA-encoded, lower case, IPv6
-    literals in brackets. A NamedTuple, not a dataclass, because it is a dictionary key on the hot path.
-    """
+    """Scheme, host and port (RFC 6454 §4). A NamedTuple, not a dataclass: it is a dictionary key on the hot path."""
 
     scheme: str
-    host: str
+    host: str  # as the URL standard serialises it: IDNA-encoded, lower case, IPv6 literals in brackets
     port: int
 
     def __str__(self) -> str:
@@ -79,60 +77,46 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SitemapHint:
-    """What a sitemap says of a URL: `priority` from 0 to 1, `lastmod` in UTC epoch seconds."""
+    """What a sitemap says about a URL."""
 
-    priority: float | None = None
-    lastmod: float | None = None
+    priority: float | None = None  # 0 to 1
+    lastmod: float | None = None  # UTC epoch seconds
 
 
 @dataclass(frozen=True, slots=True)
 class PageHistory:
-    """What visits of a URL taught, as it stands after the last one; `core.revisit` decides by it.
-
-    `change_a` and `change_t` are the estimate of its change rate: changes seen, time observed. `gone_count` counts 404
-    and 410 in a row, `in_links` is an estimate.
-    """
+    """What the visits of a URL so far have shown; `core.revisit` decides by it."""
 
     changed_at: float | None = None
-    change_a: float | None = None
-    change_t: float | None = None
-    gone_count: int = 0
-    in_links: int = 0
+    change_a: float | None = None  # changes seen; with `change_t` the estimate of the change rate
+    change_t: float | None = None  # seconds observed
+    gone_count: int = 0  # 404 and 410 in a row
+    in_links: int = 0  # an estimate
 
 
 @dataclass(frozen=True, slots=True)
 class Discovered:
-    """A URL worth storing: parsed, keyed and judged in scope.
+    """A URL to store: parsed, with its key, and in scope."""
 
-    `url` is as it will be fetched; `key` is the 64-bit signed hash of its canonical form, unique within the origin
-    (`core.url`). `depth` counts links from a seed; `hop_path` has a letter a hop: L link, R redirect, E requisite.
-    A smaller `priority` goes first. A URL of another kind than page has `core.url.kind_key_of` for its key. A `hint` is
-    stored for a known URL as well. `legacy_url`: the URL that the same link meant by the first version of the key
-    rules, where that is another one; what was taken down under that version is known by it.
-    """
-
-    url: str
+    url: str  # as it will be fetched
     origin: Origin
-    key: int
-    depth: int
-    hop_path: str
+    key: int  # 64-bit signed hash of the canonical form, unique within the origin: `core.url.kind_key_of`
+    depth: int  # links from a seed
+    hop_path: str  # a letter for each hop: L link, R redirect, E requisite
     source: Source
-    priority: int = 0
+    priority: int = 0  # the smallest is fetched first
     redirects: int = 0
     kind: TaskKind = TaskKind.PAGE
-    hint: SitemapHint | None = None
+    hint: SitemapHint | None = None  # stored for a known URL as well
+    # What the same link meant by the first version of the key rules, if another URL: takedowns may have that one's key.
     legacy_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One URL to visit. `id` is its row in the frontier; 0 for a robots.txt, which has none.
+    """One URL to visit."""
 
-    `visits` counts the visits that ended before: above 0 this is a revisit, `attempt` starts over, and the fields after
-    it say what the last one left (`digest` as in the WARC).
-    """
-
-    id: int
+    id: int  # its row in the frontier; 0 for a robots.txt, which has none
     url: str
     kind: TaskKind = TaskKind.PAGE
     via: str | None = None
@@ -144,9 +128,9 @@ class Task:
     attempt: int = 1
     etag: str | None = None
     last_modified: str | None = None
-    visits: int = 0
+    visits: int = 0  # that ended; above 0 this is a revisit, `attempt` starts over, and the fields below are set
     visited_at: float | None = None
-    digest: str | None = None
+    digest: str | None = None  # of the payload, as in the WARC
     history: PageHistory | None = None
     hint: SitemapHint | None = None
 
@@ -156,22 +140,20 @@ class Task:
 
     @property
     def is_first(self) -> bool:
-        """A page's first attempt: what limits on URLs count."""
+        """Whether this is the first attempt of a page: limits on URLs count those."""
         return self.attempt == 1 and self.visits == 0 and self.kind is TaskKind.PAGE
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A run of tasks of one origin, handed to one worker. `host_id` is the frontier's row of the host it is done for:
-    the origin itself, but for a robots.txt that redirects elsewhere.
-    """
+    """Tasks of one origin, handed to one worker."""
 
     id: int
     origin: Origin
-    host_id: int
+    host_id: int  # the host that the tasks are for; another than `origin` where its robots.txt redirects elsewhere
     tasks: tuple[Task, ...]
     leased_mono: float = 0.0
-    waited_s: float = 0.0  # how long politeness held it back
+    waited_s: float = 0.0  # for politeness
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +174,7 @@ class Head:
 
     @property
     def content_type(self) -> str | None:
-        """The values of all Content-Type fields, as `media` reads them; None if there is none."""
+        """The values of all Content-Type fields, as `core.media_types` reads them; None if there is none."""
         values = self.get_all("content-type")
         return values[0] if len(values) == 1 else ", ".join(values) or None
 
@@ -207,13 +189,13 @@ class Timings:
     resolve_s: float = 0.0
     connect_s: float = 0.0
     tls_s: float = 0.0
-    first_byte_s: float = 0.0  # from the request's last byte written to the answer's first
+    first_byte_s: float = 0.0  # from the last byte of the request to the first of the response
     body_s: float = 0.0  # from the first byte to the last
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionInfo:
-    """Which connection answered, as the log shows it."""
+    """The connection that a response came from, as the log shows it."""
 
     id: int
     request_n: int  # 1 for the first request on this connection
@@ -224,38 +206,34 @@ class ConnectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A response whose head arrived whole.
-
-    `raw_body` is what came on the wire after the head, transfer coding included; `payload` has the transfer coding
-    removed and any content coding still on. They are one object where nothing was coded. `truncated` says that less
-    was kept than was promised, `error_type` why when it was an error. A `tainted` response was framed leniently. A
-    redirect that `session_began` set a cookie that the same request would now send.
-    """
+    """A response with a complete head."""
 
     head: Head
     request_bytes: bytes
     raw_head: bytes
-    raw_body: Body
-    payload: Body
+    raw_body: Body  # as it came after the head, with the transfer coding
+    payload: (
+        Body  # without the transfer coding, with the content coding; `raw_body` itself if it had no transfer coding
+    )
     timings: Timings
     connection: ConnectionInfo
     started_at: float
     resend_count: int = 0
-    tainted: bool = False
-    truncated: TruncatedReason | None = None
-    error_type: ErrorType | None = None
-    session_began: bool = False
+    tainted: bool = False  # its framing was accepted leniently
+    truncated: TruncatedReason | None = None  # the body is shorter than its framing promised
+    error_type: ErrorType | None = None  # why it is truncated or unusable, if by an error
+    session_began: bool = False  # a redirect that set a cookie, which the same request would now send
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """No usable answer. `detail` is for a person; `connection` is None when none was open."""
+    """An attempt without a usable response."""
 
     error_type: ErrorType
-    detail: str
+    detail: str  # for people
     retryable: bool
     timings: Timings = Timings()
-    connection: ConnectionInfo | None = None
+    connection: ConnectionInfo | None = None  # None if none was open
     resend_count: int = 0
 
 
@@ -264,25 +242,25 @@ FetchResult = Fetched | Failed
 
 @dataclass(frozen=True, slots=True)
 class NotModified:
-    """A conditional request was answered 304."""
+    """A 304 to a conditional request."""
 
     fetched: Fetched
 
 
 @dataclass(frozen=True, slots=True)
 class Redirected:
-    """A 3xx with a usable Location. `target` is absolute; it enters the frontier as a discovery of its own."""
+    """A 3xx with a usable Location."""
 
     fetched: Fetched
-    target: str
+    target: str  # absolute; stored as a discovered URL
 
 
 @dataclass(frozen=True, slots=True)
 class Denied:
-    """No request was made. `rule` is what decided, in words a person can look up."""
+    """A URL that is not requested."""
 
     reason: DenyReason
-    rule: str
+    rule: str  # the rule that decided, for people: 'scope.max_depth = 3'
 
 
 Outcome = Fetched | Failed | NotModified | Redirected | Denied
@@ -290,7 +268,7 @@ Outcome = Fetched | Failed | NotModified | Redirected | Denied
 
 @dataclass(frozen=True, slots=True)
 class PageInfo:
-    """What was read out of a page's content, for pages/."""
+    """What the content of a page says, for pages/."""
 
     canonical: str | None = None
     content_type: str | None = None
@@ -305,67 +283,56 @@ class PageInfo:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the sinks write for one settled visit. `page` is set for a 2xx page only: it then also goes to pages/."""
+    """What the sinks write for one settled visit."""
 
     task: Task
     fetched: Fetched
     payload_digest: str  # "sha256:<base32>"
-    page: PageInfo | None = None
+    page: PageInfo | None = None  # of a 2xx page, which also gets a line in pages/
 
 
 @dataclass(frozen=True, slots=True)
 class RobotsRecord:
-    """What is known of an origin's robots.txt. `body` is the raw text, None where the answer allows or forbids all.
+    """What is known about an origin's robots.txt."""
 
-    `verdict` is "rules" (parse the body), "allow" (4xx: everything is allowed) or "unreachable" (5xx, timeout …:
-    nothing may be fetched, RFC 9309 §2.3.1.4). `error` is why it could not be read the last time, where no status says.
-    """
-
+    # "rules": parse the body. "allow": 4xx, everything is allowed. "unreachable": 5xx, timeout …, nothing may be
+    # fetched (RFC 9309 §2.3.1.4).
     verdict: str
     status_code: int | None
-    body: bytes | None
+    body: bytes | None  # raw; only with "rules"
     fetched_at: float
     expires_at: float
     crawl_delay_s: float | None = None
     failing_since: float | None = None
-    error: str | None = None
+    error: str | None = None  # of the last attempt to read it, if there was no status
 
 
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
-    """What is known of a URL template of a host (`core.url_templates`). `pages` counts its settled HTML pages, for
-    `traps.max_pages_per_template`; `spent` its suspects whose fetching made it grow with more of the same, `good` those
-    that brought something new (`engine.pages.traps`). `since_at` is when it was first suspected, `released_at` when an
-    operator let it be fetched for good.
-    """
+    """A URL template of a host (`core.url_templates`) as the store knows it."""
 
     host_id: int
     template: str
-    pages: int = 0
-    spent: int = 0
-    good: int = 0
-    since_at: float | None = None
-    released_at: float | None = None
+    pages: int = 0  # settled HTML pages, for traps.max_pages_per_template
+    spent: int = 0  # suspects that were fetched and made the template grow with more of the same (`engine.pages.traps`)
+    good: int = 0  # suspects that were fetched and said something new
+    since_at: float | None = None  # when it was first suspected
+    released_at: float | None = None  # when an operator released it for good
 
 
 @dataclass(frozen=True, slots=True)
 class PageNote:
-    """What a settled HTML page is for the judgement of its templates.
+    """What a settled HTML page contributes to the verdict on its templates."""
 
-    `words` is its sketch if it is sampled (`core.novelty`), `counted` the templates whose `pages` it adds to. `trial`
-    is the template that it was a suspect of, and `is_good` whether it said something new for one. What is first found
-    on an error page in disguise is a suspect at once.
-    """
-
-    words: bytes | None = None
-    counted: tuple[str, ...] = ()
-    trial: str | None = None
-    is_good: bool = False
-    is_error_page: bool = False
+    words: bytes | None = None  # its sketch, if it is sampled (`core.novelty`)
+    counted: tuple[str, ...] = ()  # templates whose `pages` it adds to
+    trial: str | None = None  # the template that it was a suspect of
+    is_good: bool = False  # a trial that said something new
+    is_error_page: bool = False  # with a good status: URLs first found on it are suspects at once
 
 
 class SampledPage(NamedTuple):
-    """A page of a host's sample as stored: its target and its sketch."""
+    """A sampled page as stored: request target and sketch."""
 
     target: str
     words: bytes
@@ -373,31 +340,27 @@ class SampledPage(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Suspects:
-    """URLs of one template that are kept back; `examples` are two of them at most."""
+    """The suspects of one template: URLs that are fetched last, if at all."""
 
     host_id: int
     template: str
     urls: int
-    examples: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()  # two at most
 
 
 @dataclass(frozen=True, slots=True)
 class HostTemplates:
-    """What the store knows of the templates of a host. `error_pages` is what the engine keeps of its soft 404s."""
+    """The templates of a host as the store knows them."""
 
     pages: tuple[SampledPage, ...] = ()
     rows: tuple[TemplateRow, ...] = ()
     suspects: tuple[Suspects, ...] = ()
-    error_pages: bytes = b""
+    error_pages: bytes = b""  # the engine's record of soft 404s
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Everything one visit changed, committed at once.
-
-    `next_at` is when the URL is due again: a must for WAITING, a revisit for DONE and GAVE_UP. Where `history` or
-    `digest` is None, what is stored stays.
-    """
+    """The result of one visit, stored as a whole. The stored value stays where `history` or `digest` is None."""
 
     task: Task
     host_id: int
@@ -405,7 +368,7 @@ class Settlement:
     state: UrlState
     discovered: tuple[Discovered, ...] = ()
     record: Record | None = None
-    next_at: float | None = None
+    next_at: float | None = None  # when the URL is due again: required for WAITING, a revisit for DONE and GAVE_UP
     robots: RobotsRecord | None = None
     digest: str | None = None
     finished_at: float = 0.0
@@ -415,34 +378,30 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class HostRow:
-    """A host (an origin) as the frontier knows it. `fetched` counts URLs whose first attempt was made; `last_at` is the
-    end of the last visit that is stored, robots.txt included.
-    """
+    """A host (an origin) as the store knows it."""
 
     id: int
     origin: Origin
     slot: int
     queued: int
-    fetched: int = 0
+    fetched: int = 0  # URLs that had their first attempt
     robots: RobotsRecord | None = None
-    last_at: float | None = None
+    last_at: float | None = None  # end of the last stored visit, robots.txt included
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """A politeness key that may not be asked before `until_at`, kept across restarts. `failures` counts failures in a
-    row.
-    """
+    """A politeness key that gets no request before `until_at`; it survives restarts."""
 
     key: str
     until_at: float
-    failures: int
+    failures: int  # in a row
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class SlowResponse:
-    """How long the last answer of a politeness key took, where that makes it rest longer than its delay."""
+    """How long the last response of a politeness key took, if that makes the wait longer than its delay."""
 
     key: str
     response_s: float
@@ -451,20 +410,18 @@ class SlowResponse:
 
 @dataclass(frozen=True, slots=True)
 class SinkFile:
-    """How much of an output file is committed. `name` is relative to the sink's folder, without `.open`. `records` is
-    what a sink may say of a closed one; the store does not keep it.
-    """
+    """An output file and how much of it is committed."""
 
     sink: str
-    name: str
+    name: str  # relative to the sink's folder, without `.open`
     state: SinkFileState
     committed_bytes: int
-    records: int | None = field(default=None, compare=False)
+    records: int | None = field(default=None, compare=False)  # of a closed file, if the sink knows; not stored
 
 
 @dataclass(frozen=True, slots=True)
 class RecordLocation:
-    """Where a sink put a record."""
+    """The file and offset of a record."""
 
     name: str
     offset: int
@@ -472,7 +429,7 @@ class RecordLocation:
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """What has happened over the directory's life; kept in the store with each commit."""
+    """Totals over the life of an output directory, stored with each commit."""
 
     urls_fetched: int = 0  # pages whose first attempt was made: what scope.max_urls limits
     responses: int = 0

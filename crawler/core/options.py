@@ -1,6 +1,10 @@
-"""Options of the decisions in `core`. Times in seconds, None: no limit."""
+"""Options of the decisions in `core`, and the rules that run.json records. Times in seconds, None: no limit."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import orjson
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,17 +31,14 @@ class ScopeOptions:
 
 @dataclass(frozen=True, slots=True)
 class PolitenessOptions:
-    """How often a host may be asked. An `address_delay_s` or `connections_per_address` of None follows from the host's
-    values: the delay is then the smaller of 0.25 s and `delay_s`, the connections the larger of 4 and
-    `connections_per_host`.
-    """
+    """How often a host may get a request."""
 
     key: str = "domain"  # or "host"
     delay_s: float = 1.0
-    address_delay_s: float | None = None
+    address_delay_s: float | None = None  # None: the smaller of 0.25 s and `delay_s`
     max_crawl_delay_s: float = 60.0
     connections_per_host: int = 1
-    connections_per_address: int | None = None
+    connections_per_address: int | None = None  # None: the larger of 4 and `connections_per_host`
     robots: str = "obey"  # or "ignore"
     adaptive: bool = True
 
@@ -52,26 +53,74 @@ class ImportanceRule:
 
 @dataclass(frozen=True, slots=True)
 class RecrawlOptions:
-    """When pages are visited again. `visits_per_day` None: a seventh of the pages known, so that a page is visited once
-    a week on average.
-    """
+    """When pages are visited again."""
 
     enabled: bool = False
     min_interval_s: float = 3_600.0
     max_interval_s: float = 90 * 86_400.0
-    visits_per_day: int | None = None
+    visits_per_day: int | None = None  # None: a seventh of the known pages, one visit of each a week on average
     importance: tuple[ImportanceRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TrapOptions:
-    """How much is taken from parts of a site that may have no end. `detect` is "off", "report" (suspected templates are
-    told and fetched like others) or "hold" (their URLs are fetched last, and left if that never ends).
-    """
+    """How much is fetched from parts of a site that may be endless."""
 
+    # "off"; "report": log suspected templates and fetch their URLs like others; "hold": fetch their URLs last, and
+    # leave them if there is no end to them
     detect: str = "hold"
     max_path_segments: int = 24  # Heritrix: 20
     max_repeats: int = 3  # Heritrix: 2
     max_parameters: int = 24
     max_pages_per_template: int = 250_000  # Rust's documentation, the largest honest one seen, has 32,101
     soft_404: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The rules that a crawl judges URLs by, as run.json holds them. They have no secrets: no header field, no seed.
+
+    Invariant: `load_rules(dump_rules(rules)) == rules`; what a newer version added is ignored.
+    """
+
+    scope: ScopeOptions = field(default_factory=ScopeOptions)
+    politeness: PolitenessOptions = field(default_factory=PolitenessOptions)
+    traps: TrapOptions = field(default_factory=TrapOptions)
+    seed_hosts: tuple[str, ...] = ()
+    robots_token: str = ""  # product token for robots.txt
+    allow_private: tuple[str, ...] = ()  # network.allow_private
+    resolve: tuple[tuple[str, tuple[str, ...]], ...] = ()  # network.resolve
+
+
+def dump_rules(rules: Rules) -> dict[str, Any]:
+    """Rules as a JSON object."""
+    table: dict[str, Any] = orjson.loads(orjson.dumps(rules))
+    return table
+
+
+def load_rules(table: object) -> Rules | None:
+    """Rules from a JSON object; None for one that no crawler wrote."""
+    if not isinstance(table, Mapping):
+        return None
+    try:
+        known = _known_fields(Rules, table)
+        scope = _known_fields(ScopeOptions, known.get("scope", {}))
+        for name in ("include", "exclude"):
+            scope[name] = tuple(ScopeRule(rule["pattern"], rule.get("place", "")) for rule in scope.get(name, ()))
+        known["scope"] = ScopeOptions(**scope)
+        known["politeness"] = PolitenessOptions(**_known_fields(PolitenessOptions, known.get("politeness", {})))
+        known["traps"] = TrapOptions(**_known_fields(TrapOptions, known.get("traps", {})))
+        return Rules(**known)
+    except (TypeError, AttributeError):
+        return None
+
+
+def _known_fields(kind: type[Any], table: object) -> dict[str, Any]:
+    """The fields of a dataclass that a JSON object has, arrays as tuples. Raises TypeError for another value."""
+    if not isinstance(table, Mapping):
+        raise TypeError
+    return {one.name: _as_tuple(table[one.name]) for one in fields(kind) if one.name in table}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

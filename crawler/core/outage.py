@@ -1,7 +1,7 @@
-"""Tells an outage of ours from hosts that are down: every host that answered before fails, and none answers.
+"""Detects an outage of our own network: the hosts that responded before fail, and no host responds.
 
-Pure: it is told of answers and failures with the monotonic time and counts. What is done about an outage is the
-engine's business. Hosts that never answered do not count: a list of dead seeds is no outage.
+Pure: responses, failures and the monotonic time are passed in. Hosts that never responded do not count, so a list of
+dead seeds is no outage.
 """
 
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from typing import Final
 
 from crawler.core.enums import ErrorType
 
-HOSTS: Final = 4  # that answered before and now fail, one after the other (two, if there are no more) …
-QUIET_S: Final = 1.0  # … while none has answered for so long
-PROBE_S: Final = 5.0  # during an outage one request leaves in so many seconds
+HOSTS: Final = 4  # hosts that responded before and now fail (two, if there are no more) …
+QUIET_S: Final = 1.0  # … while no host has responded for so long
+PROBE_S: Final = 5.0  # between two requests during an outage
 
-# What a cut cable, a dead resolver or a lost route look like; a bad certificate or an unknown name is the host's own.
+# The errors of a cut cable, a dead resolver or a lost route. A bad certificate or an unknown name is the host's own.
 SIGNS: Final = frozenset(
     {
         ErrorType.DNS_FAILURE,
@@ -32,20 +32,18 @@ SIGNS: Final = frozenset(
 
 
 def is_sign(error: ErrorType) -> bool:
-    """Whether a failure may be one of our network."""
+    """Whether a failure may come from our network."""
     return error in SIGNS
 
 
 @dataclass(slots=True)
 class OutageWatch:
-    """`failing` are the hosts that failed since the last answer. `since_mono` is when the outage began, None without
-    one: it began with the first of these failures. `last_error` is the last of them.
-    """
+    """The failures since the last response, and the outage that they amount to."""
 
-    failing: dict[int, float] = field(default_factory=dict)  # host id → when it first failed
-    since_mono: float | None = None
+    failing: dict[int, float] = field(default_factory=dict)  # host id → time of its first failure
+    since_mono: float | None = None  # begin of the outage, which is the first of these failures; None: no outage
     last_error: ErrorType | None = None
-    _quiet_mono: float = 0.0  # nobody has answered since
+    _quiet_mono: float = 0.0  # no host has responded since
 
     @property
     def is_on(self) -> bool:
@@ -53,12 +51,12 @@ class OutageWatch:
 
     @property
     def is_suspected(self) -> bool:
-        """Nobody has answered since two hosts or more began to fail: too early to blame a URL."""
+        """Whether two hosts or more fail and none has responded since: too early to blame a URL."""
         return len(self.failing) > 1
 
     def failed(self, host_id: int, now_mono: float, error: ErrorType, *, good_hosts: int) -> bool:
-        """One of `good_hosts`, which answered before, failed with a sign of an outage. Returns whether one was just
-        detected.
+        """Note a failure that may come from our network, of one of the `good_hosts` hosts that responded before.
+        Returns whether an outage is now detected.
         """
         self.last_error = error
         if not self.failing:
@@ -69,8 +67,8 @@ class OutageWatch:
         self.since_mono = min(self.failing.values())
         return True
 
-    def answered(self, now_mono: float) -> float | None:
-        """A host answered, whatever it said. Returns for how many seconds an outage lasted that this ends."""
+    def responded(self, now_mono: float) -> float | None:
+        """Note a response of any status. Returns the seconds that an outage lasted which it ends, None without one."""
         self.failing.clear()
         since, self.since_mono = self.since_mono, None
         return None if since is None else now_mono - since

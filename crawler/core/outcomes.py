@@ -1,12 +1,16 @@
-"""What came of an attempt: its word in the log, whether the URL is tried again, and what its host learns from it."""
+"""Outcomes: labels of attempts, retry decisions, what an attempt says about its host, and URLs by outcome."""
 
 import random
 from collections.abc import Mapping
 from typing import Final, assert_never
 
 from crawler.core.enums import ErrorType, OutcomeLabel, TaskKind, UrlState
+from crawler.core.formatting import count
 from crawler.core.frozen import dataclass
 from crawler.core.models import Denied, Failed, Fetched, NotModified, Outcome, Redirected
+
+RETRY_FIRST_S: Final = 5.0
+RETRY_FACTOR: Final = 3.0
 
 # Only where the sentence of the failure does not say it.
 _ADVICE: Final[Mapping[ErrorType, str]] = {
@@ -29,59 +33,7 @@ _ADVICE: Final[Mapping[ErrorType, str]] = {
     ErrorType.TOO_LARGE: "fetch.max_decoded and fetch.max_expansion can allow more",
 }
 
-
-def is_http_error(status_code: int) -> bool:
-    """Whether a status says that there is no content to be had: 4xx, 5xx, and a 304 that nobody asked for. That of a
-    conditional request is NotModified (RFC 9110 §15.4.5).
-    """
-    return status_code >= 400 or status_code == 304
-
-
-def outcome_label(outcome: Outcome) -> OutcomeLabel:
-    """One word a person can count by. A truncated answer is `truncated` whatever its status; one that came whole and
-    could not be used, as a decompression bomb, is an `error`.
-    """
-    match outcome:
-        case Fetched():
-            if outcome.truncated is not None:
-                return OutcomeLabel.TRUNCATED
-            if outcome.error_type is not None:
-                return OutcomeLabel.ERROR
-            return OutcomeLabel.HTTP_ERROR if is_http_error(outcome.head.status_code) else OutcomeLabel.OK
-        case NotModified():
-            return OutcomeLabel.NOT_MODIFIED
-        case Redirected():
-            return OutcomeLabel.REDIRECT
-        case Failed():
-            return OutcomeLabel.ERROR
-        case Denied():
-            return OutcomeLabel.DENIED
-        case _:
-            assert_never(outcome)
-
-
-def failure_text(error_type: ErrorType, detail: str) -> str:
-    """What failed and which configuration key helps: "loopback (RFC 1122); network.allow_private can list …"."""
-    return "; ".join(filter(None, (detail or error_type.replace("_", " "), _ADVICE.get(error_type))))
-
-
-def response_of(outcome: Outcome) -> Fetched | None:
-    """The response behind an outcome, if a head arrived."""
-    match outcome:
-        case Fetched():
-            return outcome
-        case NotModified() | Redirected():
-            return outcome.fetched
-        case Failed() | Denied():
-            return None
-        case _:
-            assert_never(outcome)
-
-
-RETRY_FIRST_S: Final = 5.0
-RETRY_FACTOR: Final = 3.0
-
-# The host could not be spoken to at all: its other URLs would fare the same, so the origin rests.
+# No connection to the host was possible: its other URLs would fail as well, so the origin backs off.
 _CONNECTION_ERRORS: Final = frozenset(
     {
         ErrorType.DNS_NOT_FOUND,
@@ -109,19 +61,18 @@ _CONNECTION_ERRORS: Final = frozenset(
         ErrorType.NO_FILE_DESCRIPTORS,
     }
 )
-# May be this one URL's fault or the host's; the host rests as well, the URL's attempts count.
-_DOUBTFUL_ERRORS: Final = frozenset(
-    # TRUNCATED: only of a failure, where not even the head came whole
+# The cause is this URL or its host: the host backs off and the attempt counts for the URL.
+_UNCLEAR_ERRORS: Final = frozenset(
     {
         ErrorType.FIRST_BYTE_TIMEOUT,
         ErrorType.SERVER_CLOSED,
         ErrorType.RESET,
         ErrorType.TLS_ALERT,
         ErrorType.TLS_BAD_RECORD,
-        ErrorType.TRUNCATED,
+        ErrorType.TRUNCATED,  # of a failure: the head itself was incomplete
     }
 )
-# Nothing that waiting a few seconds could mend.
+# Errors that are still there a few minutes later.
 _PERMANENT_ERRORS: Final = frozenset(
     {
         ErrorType.PROTOCOL_ERROR,  # what a server sends that speaks no HTTP/1.1, it sends again
@@ -139,58 +90,111 @@ _PERMANENT_ERRORS: Final = frozenset(
     }
 )
 _THROTTLED: Final = frozenset({429, 503})
-# Faults of the moment: RFC 9110 §15.5.9 and §15.6, RFC 8470 §5.2, and what content delivery networks say when they
-# cannot reach the server behind them. 501 and 505 to 511 speak of the request, not of the moment.
+# Transient errors: RFC 9110 §15.5.9 and §15.6, RFC 8470 §5.2, and statuses of content delivery networks that cannot
+# reach the server behind them. 501 and 505 to 511 are about the request and stay.
 _TRANSIENT: Final = frozenset({408, 425, 500, 502, 504, *range(520, 528), 529, 530})
-TRANSIENT_ERRORS_IN_A_ROW: Final = 10  # from one host with no other answer between: it is the host that fails
+TRANSIENT_ERRORS_IN_A_ROW: Final = 10  # of one host without another response between: then the host itself fails
+
+
+def is_http_error(status_code: int) -> bool:
+    """Whether a status means that there is no content: 4xx, 5xx, and a 304 to a request without conditions.
+
+    A 304 to a conditional request is NotModified (RFC 9110 §15.4.5).
+    """
+    return status_code >= 400 or status_code == 304
+
+
+def outcome_label(outcome: Outcome) -> OutcomeLabel:
+    """The label that attempts are counted by.
+
+    A truncated response is `truncated` whatever its status. One that is complete but unusable, such as a decompression
+    bomb, is an `error`.
+    """
+    match outcome:
+        case Fetched():
+            if outcome.truncated is not None:
+                return OutcomeLabel.TRUNCATED
+            if outcome.error_type is not None:
+                return OutcomeLabel.ERROR
+            return OutcomeLabel.HTTP_ERROR if is_http_error(outcome.head.status_code) else OutcomeLabel.OK
+        case NotModified():
+            return OutcomeLabel.NOT_MODIFIED
+        case Redirected():
+            return OutcomeLabel.REDIRECT
+        case Failed():
+            return OutcomeLabel.ERROR
+        case Denied():
+            return OutcomeLabel.DENIED
+        case _:
+            assert_never(outcome)
+
+
+def failure_text(error_type: ErrorType, detail: str) -> str:
+    """What failed and which configuration key helps: "loopback (RFC 1122); network.allow_private can list …"."""
+    return "; ".join(filter(None, (detail or error_type.replace("_", " "), _ADVICE.get(error_type))))
+
+
+def response_of(outcome: Outcome) -> Fetched | None:
+    """The response of an attempt, None if no complete head arrived."""
+    match outcome:
+        case Fetched():
+            return outcome
+        case NotModified() | Redirected():
+            return outcome.fetched
+        case Failed() | Denied():
+            return None
+        case _:
+            assert_never(outcome)
 
 
 def is_connection_error(error: ErrorType) -> bool:
-    """Whether no connection came about, so that the attempt says nothing about the URL."""
+    """Whether there was no connection, so that the attempt says nothing about the URL."""
     return error in _CONNECTION_ERRORS
 
 
 def backs_off_origin(error: ErrorType, kind: TaskKind = TaskKind.PAGE) -> bool:
-    """Whether the whole origin should rest, not only the URL. On its robots.txt every URL of the origin waits."""
-    if error in _CONNECTION_ERRORS or error in _DOUBTFUL_ERRORS:
+    """Whether the whole origin backs off, not only the URL. For a robots.txt it does so after a protocol error as well:
+    all URLs of the origin wait for that file.
+    """
+    if error in _CONNECTION_ERRORS or error in _UNCLEAR_ERRORS:
         return True
     return error is ErrorType.PROTOCOL_ERROR and kind is TaskKind.ROBOTS
 
 
 def is_permanent(error: ErrorType) -> bool:
-    """Whether trying again within minutes is pointless."""
+    """Whether another attempt within minutes would fail as well."""
     return error in _PERMANENT_ERRORS
 
 
 def is_throttled(outcome: Outcome) -> bool:
-    """Whether the server asked for rest: 429 or 503 (RFC 6585 §4, RFC 9110 §15.6.4)."""
+    """Whether the server refused for now: 429 or 503 (RFC 6585 §4, RFC 9110 §15.6.4)."""
     return isinstance(outcome, Fetched) and outcome.head.status_code in _THROTTLED
 
 
 def is_transient(outcome: Outcome) -> bool:
-    """Whether a status says that the same request may be answered well in a moment; mostly the one URL's own matter."""
+    """Whether the status is one that may be gone in a moment. It mostly concerns this one URL."""
     return isinstance(outcome, Fetched) and outcome.head.status_code in _TRANSIENT
 
 
 @dataclass(frozen=True, slots=True)
 class RetryDecision:
-    """`after_s` is when a waiting URL is due, in seconds from now; None for a final state."""
+    """The state of a URL after an attempt."""
 
     state: UrlState
-    after_s: float | None = None
+    after_s: float | None = None  # seconds until a waiting URL is due; None for a final state
 
 
 def retry_decision(outcome: Outcome, *, attempt: int, max_attempts: int, rng: random.Random) -> RetryDecision:
-    """Where a page's URL stands after attempt number `attempt`.
+    """Decide whether and when a page is fetched again after attempt number `attempt`.
 
-    Most statuses are an answer and final, and so is a redirect, unless it began a session. A transient failure, a
-    status as 500 or 502 among them, waits, longer each time, and is given up after `max_attempts`; one that is the
-    host's alone, as 429 and 503, is never given up.
+    Most statuses are final. So is a redirect, unless it began a session. After a transient error, such as status 500 or
+    502, the URL waits, longer each time, and is given up after `max_attempts`. After an error of the host alone, such
+    as 429 or 503, it is never given up.
     """
     wait = RETRY_FIRST_S * RETRY_FACTOR ** min(attempt - 1, 8) * (1 + rng.random() / 4)
     match outcome:
         case Redirected() if outcome.fetched.session_began and attempt < max_attempts:
-            return RetryDecision(UrlState.WAITING, 0.0)  # with its cookie it may get another answer
+            return RetryDecision(UrlState.WAITING, 0.0)  # with its cookie the response may differ
         case NotModified() | Redirected():
             return RetryDecision(UrlState.DONE)
         case Denied():
@@ -201,8 +205,8 @@ def retry_decision(outcome: Outcome, *, attempt: int, max_attempts: int, rng: ra
             transient = outcome.retryable
         case Fetched():
             if outcome.head.status_code in _THROTTLED:
-                return RetryDecision(UrlState.WAITING, wait)  # the host was busy; the URL did nothing
-            # a body cut at a limit of ours will be cut again; one that a fault cut short may come whole
+                return RetryDecision(UrlState.WAITING, wait)  # of the host, not of the URL
+            # a body cut at one of our limits is cut there again; after a fault it may come complete
             if outcome.error_type is None and not is_transient(outcome):
                 return RetryDecision(UrlState.DONE)
             transient = outcome.error_type not in (ErrorType.TOO_LARGE, ErrorType.CONTENT_ERROR)
@@ -211,3 +215,45 @@ def retry_decision(outcome: Outcome, *, attempt: int, max_attempts: int, rng: ra
     if not transient or attempt >= max_attempts:
         return RetryDecision(UrlState.GAVE_UP)
     return RetryDecision(UrlState.WAITING, wait)
+
+
+@dataclass(frozen=True, slots=True)
+class UrlCounts:
+    """URLs of a store by outcome, over the life of an output directory; the same sum in every view.
+
+    Links that a rule refused before they were stored are not counted. Invariant: `found` is the sum of the others.
+    """
+
+    found: int
+    fetched: int  # had a final response, whatever its status
+    refused: int  # by a rule
+    gave_up: int
+    left: int  # may still be fetched: queued, waiting for another attempt, or suspects
+    taken_down: int  # by an operator
+
+    @classmethod
+    def of(cls, by_state: Mapping[str, int]) -> "UrlCounts":
+        """Sum up the number of URLs in each `UrlState`. Raises ValueError for a negative number."""
+        if wrong := {str(state): by_state[state] for state in UrlState if by_state.get(state, 0) < 0}:
+            raise ValueError(f"negative counts of URLs: {wrong}")
+        fetched, refused, gave_up, taken_down, *left = (
+            by_state.get(state, 0)
+            for state in (
+                UrlState.DONE, UrlState.DENIED, UrlState.GAVE_UP, UrlState.FORGOTTEN,
+                UrlState.QUEUED, UrlState.WAITING, UrlState.SUSPECT,
+            )
+        )  # fmt: skip
+        found = fetched + refused + gave_up + taken_down + sum(left)
+        return cls(found, fetched, refused, gave_up, sum(left), taken_down)
+
+    def text(self, left_by: Mapping[str, int] | None = None) -> str:
+        """For people, without what is 0: "9 fetched, 2 left (2 retry)"."""
+        reasons = ", ".join(f"{count(urls)} {why}" for why, urls in (left_by or {}).items())
+        named = {
+            "fetched": self.fetched,
+            "refused by rules": self.refused,
+            "given up": self.gave_up,
+            f"left{f' ({reasons})' if reasons else ''}": self.left,
+            "taken down": self.taken_down,
+        }
+        return ", ".join(f"{count(urls)} {name}" for name, urls in named.items() if urls)

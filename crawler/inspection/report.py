@@ -6,12 +6,12 @@ page draws it. Invariant: the place of a figure in the table says which of the t
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from crawler.core.balance import Balance
 from crawler.core.enums import Next, UrlState
 from crawler.core.models import Origin
+from crawler.core.outcomes import UrlCounts
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.log.query import Line, Matcher, Query
 from crawler.inspection.log.ranges import epoch, select
@@ -139,7 +139,7 @@ def report(tally: LogTotals, events: Happened, reader: StoreReader | None) -> di
         "slowest_urls": [{"url": url, "ms": round(ms, 1)} for ms, url in sorted(tally.slowest, reverse=True)],
         "seeds_not_reached": _seeds(reader),
         "now": _now(reader),
-        "urls": None if reader is None else Balance.of(reader.totals()).as_dict(),
+        "urls": None if reader is None else asdict(UrlCounts.of(reader.totals())),
         "robots_unreadable": _unreadable(reader),
         "events": events.noted[-LISTED:],
         "events_in_all": events.noted_in_all,

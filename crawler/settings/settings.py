@@ -16,11 +16,11 @@ from crawler.core.options import (
     ImportanceRule,
     PolitenessOptions,
     RecrawlOptions,
+    Rules,
     ScopeOptions,
     ScopeRule,
     TrapOptions,
 )
-from crawler.core.rules import Rules
 from crawler.core.url import parse_seed
 from crawler.engine.options import EngineConfiguration, EngineOptions
 from crawler.fetch.options import (

@@ -7,8 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
-from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
-from crawler.core.rules import Rules, dump, load
+from crawler.core.options import PolitenessOptions, Rules, ScopeOptions, ScopeRule, dump_rules, load_rules
 from crawler.frontier.sqlite.database import OwnerLock
 from crawler.output_directory import find, inode_of, owner
 
@@ -30,27 +29,27 @@ RULES = Rules(
 
 def test_rules_come_back_as_they_were_written() -> None:
     """What run.json holds reads as the same rules."""
-    assert load(orjson.loads(orjson.dumps(dump(RULES)))) == RULES
+    assert load_rules(orjson.loads(orjson.dumps(dump_rules(RULES)))) == RULES
 
 
 def test_fields_of_a_newer_version_are_passed_over() -> None:
     """A run.json with more in it is still understood."""
-    table = dump(RULES)
+    table = dump_rules(RULES)
     table["colour"] = "blue"
     table["scope"]["mood"] = 3
-    assert load(table) == RULES
+    assert load_rules(table) == RULES
 
 
 @pytest.mark.parametrize("table", [None, [], 3, {"scope": 3}, {"scope": {"include": [3]}}, {"politeness": "x"}])
 def test_what_no_crawl_wrote_is_no_rules(table: object) -> None:
     """Nonsense in run.json is no rules, not a traceback."""
-    assert load(table) is None
+    assert load_rules(table) is None
 
 
 def test_paths_come_from_run_json(tmp_path: Path) -> None:
     """Logs and store may lie outside the output directory."""
     (tmp_path / "elsewhere").mkdir()
-    run = {"logs": str(tmp_path / "elsewhere"), "frontier": "/nowhere/f.db", "rules": dump(RULES), "run_id": "r1"}
+    run = {"logs": str(tmp_path / "elsewhere"), "frontier": "/nowhere/f.db", "rules": dump_rules(RULES), "run_id": "r1"}
     (tmp_path / "run.json").write_bytes(orjson.dumps(run))
     place = find(tmp_path)
     assert (place.logs, place.frontier, place.run_id) == (tmp_path / "elsewhere", Path("/nowhere/f.db"), "r1")

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from crawler.core.balance import Balance
 from crawler.core.enums import Exit, LeftReason, StoppedBy
 from crawler.core.models import Suspects
+from crawler.core.outcomes import UrlCounts
 from crawler.engine.scheduling.backlog import LIMIT, Backlog, by_reason, reason
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Totals
@@ -28,7 +28,7 @@ class Ending:
     """How a crawl ended. `suspects` come with the name of their host; `left` has the largest number first."""
 
     stopped_by: StoppedBy
-    balance: Balance
+    urls: UrlCounts
     left: tuple[Backlog, ...]
     suspects: tuple[tuple[str, Suspects], ...] = ()
 
@@ -71,7 +71,7 @@ def ending(
     counts: Mapping[str, int] = {name: getattr(totals, name) for name in Totals.__slots__}
     hosts = list(hosts)
     try:
-        balance = Balance.of(counts)
+        counted = UrlCounts.of(counts)
     except ValueError as error:
         raise Inconsistent(str(error)) from None
     for host in hosts:
@@ -91,4 +91,4 @@ def ending(
     if totals.suspect:
         left.append(Backlog(LeftReason.TRAPS, "in parts of a site that look endless", totals.suspect))
     left.sort(key=lambda one: -one.urls)
-    return Ending(stopped_by, balance, tuple(left), tuple(suspects))
+    return Ending(stopped_by, counted, tuple(left), tuple(suspects))

@@ -3,6 +3,7 @@
 import resource
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from crawler.core.enums import OutcomeLabel
@@ -56,7 +57,7 @@ def summarise(
         "gave_up": tally.gave_up.total(),
         "denied": tally.denied,
         "unstored": unstored,
-        "urls": end.balance.as_dict(),
+        "urls": asdict(end.urls),
         "left_by": end.left_by,
         "suspects": [
             {"host": host, "template": one.template, "urls": one.urls, "examples": list(one.examples)}

@@ -398,7 +398,7 @@ class HostTable:
         self._reopen_failed()
 
     def _somebody_answered(self) -> None:
-        lasted_s = self.outage.answered(self._clock.mono())
+        lasted_s = self.outage.responded(self._clock.mono())
         if lasted_s is not None:
             since_at = self._clock.now() - lasted_s
             for host in self.hosts.values():

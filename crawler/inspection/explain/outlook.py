@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from crawler.core.enums import DenyReason, UrlState
 from crawler.core.formatting import ago, count, duration, wall_time
+from crawler.core.options import Rules
 from crawler.core.politeness import host_delay
-from crawler.core.rules import Rules
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.explain.answer import Case, Explanation, denial_words, reason_of
 

@@ -13,8 +13,8 @@ from crawler.content.robots_txt import RobotsTxt
 from crawler.core.enums import DenyReason, Source
 from crawler.core.formatting import ago, count, duration, unreadable_robots, wall_time
 from crawler.core.models import Denied, Origin
+from crawler.core.options import Rules
 from crawler.core.politeness import politeness_key
-from crawler.core.rules import Rules
 from crawler.core.scope import Scope, compile_pattern
 from crawler.core.url import UrlError, canonical, key_of, parse_typed, respelled_key_of, session_ids, target_of
 from crawler.core.url_templates import templates_of

@@ -10,10 +10,10 @@ from dataclasses import replace
 
 import pytest
 
-from crawler.core.balance import Balance
 from crawler.core.enums import ErrorType, Exit, LeftReason, StoppedBy, TaskKind, UrlState
 from crawler.core.models import FetchResult, Origin, RobotsRecord, Suspects, Task
 from crawler.core.options import ScopeOptions
+from crawler.core.outcomes import UrlCounts
 from crawler.core.politeness import OPEN
 from crawler.core.url import target_of
 from crawler.engine.monitoring.ending import Ending, Inconsistent, ending
@@ -80,7 +80,7 @@ def test_retries_and_suspects_are_left_too() -> None:
     """They are in nobody's queue; the largest number comes first."""
     end = end_of(StoppedBy.TRAPS, Totals(0, 2, 7, 1, 1, 1, suspect=9))
     assert [(one.reason, one.urls) for one in end.left] == [(LeftReason.TRAPS, 9), (LeftReason.RETRY, 2)]
-    assert end.balance == Balance(20, 7, 1, 1, 11, 0)
+    assert end.urls == UrlCounts(20, 7, 1, 1, 11, 0)
     assert end.exit_code == Exit.WAITING
 
 
@@ -205,10 +205,10 @@ async def history(rng: random.Random) -> None:
     rows = {url.found.url: url for url in frontier._urls.values() if url.found.kind is TaskKind.PAGE}
     by_state = {state: {url for url, row in rows.items() if row.state is state} for state in UrlState}
     # Each URL is in one class, and the classes are those that the crawl tells.
-    assert end.balance.found == len(rows)
-    assert end.balance.fetched == len(by_state[UrlState.DONE])
-    assert end.balance.refused == len(by_state[UrlState.DENIED])
-    assert end.balance.left == sum(end.left_by.values()) == sum(one.urls for one in end.left)
+    assert end.urls.found == len(rows)
+    assert end.urls.fetched == len(by_state[UrlState.DONE])
+    assert end.urls.refused == len(by_state[UrlState.DENIED])
+    assert end.urls.left == sum(end.left_by.values()) == sum(one.urls for one in end.left)
     assert end.left_by.get("traps", 0) == len(by_state[UrlState.SUSPECT]) == sum(one.urls for _, one in end.suspects)
     # What the server says of it.
     assert by_state[UrlState.DONE] | by_state[UrlState.GAVE_UP] <= set(asked)

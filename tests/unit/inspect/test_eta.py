@@ -6,8 +6,7 @@ import pytest
 
 from crawler.core.enums import TaskKind
 from crawler.core.models import Backoff, RobotsRecord, SlowResponse, Task
-from crawler.core.options import PolitenessOptions
-from crawler.core.rules import Rules
+from crawler.core.options import PolitenessOptions, Rules
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader

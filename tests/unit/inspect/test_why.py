@@ -25,8 +25,7 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
-from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
-from crawler.core.rules import Rules
+from crawler.core.options import PolitenessOptions, Rules, ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
 from crawler.core.url import kind_key_of, parse, respelled_key_of
 from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
