@@ -1,5 +1,7 @@
-"""Time as a parameter: the Clock protocol, dates as servers write them in fields and feeds, and windows of the week
-("22:00-06:00", "Mon-Fri 08:00-18:00").
+"""Time as a parameter: the Clock protocol, the dates of header fields and feeds, and time windows of the week.
+
+Windows such as "22:00-06:00" or "Mon-Fri 08:00-18:00" follow the wall clock: an hour occurs twice in the night in which
+clocks are set back, and is missing in the night in which they are set forward.
 """
 
 import re
@@ -41,7 +43,7 @@ DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 NEVER: Final = float("inf")
 _DAY_MIN: Final = 1_440
 _WEEK_MIN: Final = 7 * _DAY_MIN
-_LOOK_S: Final = 9 * 86_400  # a week, and the days on which clocks are changed
+_LOOK_S: Final = 9 * 86_400  # a week, and two days more because clocks may be set
 _EPOCH_WEEKDAY: Final = 3  # 1970-01-01 was a Thursday
 
 _WINDOW = re.compile(
@@ -50,18 +52,18 @@ _WINDOW = re.compile(
 
 
 class HoursError(ValueError):
-    """No such window; the message says why, for a person."""
+    """An invalid window. The message is for people."""
 
 
 class Hours:
-    """All of `windows` together. `utc_offset_s` says how far the local clock is ahead of UTC at a time (UTC).
+    """The union of several windows. `utc_offset_s` gives the seconds that the local clock is ahead of UTC at a time.
 
-    Raises HoursError.
+    Invariant: `is_open` is the same from `at` up to `changes_at(at)`, and changes there. Raises HoursError.
     """
 
     def __init__(self, windows: Iterable[str], utc_offset_s: Callable[[float], float]) -> None:
         self._utc_offset_s = utc_offset_s
-        edges: list[int] = []  # minutes of the week: open from the first to the second, from the third to the fourth …
+        edges: list[int] = []  # minutes of the week, in pairs: open, closed
         for start, end in sorted(span for text in windows for span in spans(text)):
             if edges and start <= edges[-1]:
                 edges[-1] = max(edges[-1], end)
@@ -74,7 +76,7 @@ class Hours:
         return bisect_right(self._edges, self._minute(at)) % 2 == 1
 
     def changes_at(self, at: float) -> float:
-        """When `is_open` next differs from what it is at `at` (UTC); NEVER if all of the week is open."""
+        """The next time (UTC) at which `is_open` changes after `at`; NEVER if it is open all week."""
         if not self._edges:
             return NEVER
         was_open = self.is_open(at)
@@ -86,7 +88,7 @@ class Hours:
         return NEVER
 
     def _next_look(self, at: float) -> float:
-        """The next moment, on the minute, at which something may change: an edge, or the clocks are set."""
+        """The next whole minute at which it may open or close, or at which the clocks are set."""
         minute = self._minute(at)
         then = at + 60 * min((edge - minute) % _WEEK_MIN or _WEEK_MIN for edge in self._edges)
         offset_s = self._utc_offset_s(at)
@@ -102,16 +104,16 @@ class Hours:
         return then
 
     def _minute(self, at: float) -> int:
-        """Of the local week, which begins on Monday at 00:00."""
+        """The minute of the local week, which begins on Monday at 00:00."""
         days, second = divmod(int(at + self._utc_offset_s(at)), 86_400)
         return (days + _EPOCH_WEEKDAY) % 7 * _DAY_MIN + second // 60
 
 
 def spans(text: str) -> list[tuple[int, int]]:
-    """The stretches of the week, in minutes from Monday 00:00, that a window stands for.
+    """Parse a window to begins and ends in minutes from Monday 00:00.
 
-    `[days] HH:MM-HH:MM`; days as in "Mon-Fri" or "Sat,Sun", all if none are named. An end that is not after the start
-    is on the next day, so that the days are those on which it begins. Raises HoursError.
+    A window is `[days] HH:MM-HH:MM`, with days such as "Mon-Fri" or "Sat,Sun", all if none are named. It begins on
+    these days: an end that is not after the begin is on the next day. Raises HoursError.
     """
     match = _WINDOW.fullmatch(text.strip())
     if match is None:

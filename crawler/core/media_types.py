@@ -1,4 +1,4 @@
-"""Content-Type fields (RFC 9110 §8.3): the type and charset that a response states, and which types are read."""
+"""Content-Type fields (RFC 9110 §8.3): the type and charset that a response states, and which types are fetched."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from crawler.core.models import Head
 
 XHTML: Final = "application/xhtml+xml"  # a page in XML
 
-_PART = re.compile(r'(?:[^,"]+|"[^"]*"?)+')  # a comma in quotes is none
+_PART = re.compile(r'(?:[^,"]+|"[^"]*"?)+')  # a comma in quotes separates nothing
 _TOKEN: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _ESSENCE = re.compile(rf"[\t\n\r ]*({_TOKEN}/{_TOKEN})[\t\n\r ]*(?:;|\Z)")
 _CHARSET = re.compile(r";[\t ]*charset[\t ]*=[\t ]*(?:\"([^\"]*)\"|'([^']*)'|([^\s;\"']+))", re.IGNORECASE)
@@ -17,22 +17,23 @@ _UNKNOWN: Final = frozenset(("unknown/unknown", "application/unknown"))  # MIME 
 
 
 def mime_type(content_type: str | None) -> str:
-    """The type and subtype in a Content-Type, lower case: "text/html"; "" if there is none that says anything.
+    """The type and subtype of a Content-Type, lower case: "text/html"; "" without a usable one.
 
-    Of several, whether behind commas or in fields of their own (`Head.content_type`), the last that is valid counts.
+    Of several types, separated by commas or in fields of their own (`Head.content_type`), the last valid one counts.
     """
     return _parts(content_type)[0] if content_type else ""
 
 
 def charset_of(content_type: str | None) -> str | None:
-    """The charset parameter of a Content-Type as it is written; None if there is none. That of an earlier value holds
-    where the last is of the same type and has none.
+    """The charset parameter of a Content-Type as written, None without one.
+
+    If the last value has none, that of an earlier value of the same type counts.
     """
     return _parts(content_type)[1] if content_type else None
 
 
 def _parts(content_type: str) -> tuple[str, str | None]:
-    """Type and charset. A site's pages share a few of these fields; long ones are hostile, and not worth keeping."""
+    """Type and charset, cached: the pages of a site share a few values. Long values, mostly hostile, are not cached."""
     return _known_parts(content_type) if len(content_type) <= 128 else _read_parts(content_type)
 
 
@@ -53,11 +54,11 @@ def _read_parts(content_type: str) -> tuple[str, str | None]:
 _known_parts = lru_cache(256)(_read_parts)
 
 
-_REMEMBERED: Final = 1_024  # spellings of Content-Type whose verdict is kept; sites use a handful
+_REMEMBERED: Final = 1_024  # values of Content-Type whose verdict is cached; sites use a handful
 
 
 class ContentTypes:
-    """`globs` as in "text/*" or "application/*+xml", compared with type and subtype, in lower case."""
+    """The types to fetch. `globs` such as "text/*" or "application/*+xml" are compared with the lower-case type."""
 
     def __init__(self, globs: Sequence[str]) -> None:
         alternatives = "|".join(re.escape(glob.lower()).replace(r"\*", r"[^;,\s]*") for glob in globs)
@@ -65,7 +66,7 @@ class ContentTypes:
         self._known: dict[str, bool] = {}
 
     def wants(self, head: Head) -> bool:
-        """Whether to read the body."""
+        """Whether to read the body of a response."""
         if not 200 <= head.status_code < 300:
             return True
         value = head.content_type

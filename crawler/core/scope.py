@@ -1,7 +1,6 @@
-"""Which URLs may be fetched: the scope rules, judged the same way for discovery, leasing and explanation.
+"""The scope rules: which URLs may be fetched. Discovery, leasing and `why` judge by the same function.
 
-A `Scope` is a frozen snapshot; bringing a host in makes a new one. It knows nothing of robots.txt or of what is already
-stored. Invariant: every refusal names the rule that decided.
+A `Scope` is a frozen snapshot; adding a host makes a new one. Invariant: every refusal names the rule that decided.
 """
 
 import re
@@ -14,32 +13,32 @@ from crawler.core.options import ScopeOptions, ScopeRule, TrapOptions
 from crawler.core.url import registrable_domain, target_of
 from crawler.core.url_templates import impossible_path
 
-# A page's style sheet, what it imports, and the images it names: without these three the page is not shown whole. Out
-# of scope it ends there; in scope a style sheet may import as deep as links may lead.
+# Page → style sheet → imported style sheet → image: a page is not shown completely without these. Out of scope this is
+# the limit. In scope a style sheet may import as deep as links may lead.
 MAX_REQUISITE_HOPS: Final = 3
-MAX_REDIRECTS: Final = 10  # OUTCOMES: Redirects; the Fetch standard allows 20, curl 50, wget 20
+MAX_REDIRECTS: Final = 10  # the Fetch standard allows 20, curl 50, wget 20
 
-# Seeds are the operator's; a sitemap is no page, and may lie on a host of its own.
+# A seed is in scope because the operator named it. A sitemap is no page and may be on another host.
 _ANYWHERE: Final = frozenset((Source.SEED, Source.ROBOTS, Source.INDEX))
 _SEED_HOSTS: Final = "seed-hosts"
 _SEED_DOMAINS: Final = "seed-domains"
 
 
 class ScopePatternError(ValueError):
-    """An include or exclude pattern that cannot be compiled; the message says why."""
+    """An include or exclude pattern that cannot be compiled. The message says why."""
 
 
-# What is not read as syntax in a regular expression: escaped characters, and sets of characters.
+# Parts of a regular expression that are no operators: escaped characters and character classes.
 _LITERALS: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
 _POSSESSIVE: Final = re.compile(r"[*+?}]\+|\(\?>")
 
 
 def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Turn an include/exclude pattern into a regular expression to be used with `search` on a whole URL.
+    """Compile an include or exclude pattern to a regular expression, to be used with `search` on a whole URL.
 
-    "re:…" is searched for in the URL as it stands. Otherwise it is a glob over all of the URL: "*" matches within a
-    path segment, "**" anything, "?" one character. A glob with "://" is compared with the URL, one that begins with
-    "/" with path and query on any host, any other with what follows "://". Raises ScopePatternError.
+    "re:…" is a regular expression, searched anywhere in the URL. Any other pattern is a glob: "*" matches within a path
+    segment, "**" anything, "?" one character. A glob that contains "://" is compared with the whole URL, one that
+    begins with "/" with path and query, any other with all that follows "://". Raises ScopePatternError.
     """
     if pattern.startswith("re:"):
         try:
@@ -67,12 +66,12 @@ _GLOB: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
 class Scope:
-    """The rules in force. `seed_hosts` are the hosts of the seeds and those that their redirects brought in."""
+    """The scope rules in force. `seed_hosts`: the hosts of the seeds and those added by redirects of seeds."""
 
     __slots__ = ("_domains", "_exact", "_exclude", "_include", "_mode", "_suffixes", "options", "seed_hosts", "traps")
 
     def __init__(self, options: ScopeOptions, seed_hosts: Iterable[str], traps: TrapOptions | None = None) -> None:
-        """`traps` None: any path will do. Raises ScopePatternError."""
+        """`traps` None: paths are not checked for traps. Raises ScopePatternError."""
         self.traps = traps if traps is not None and traps.detect != "off" else None
         self.options = options
         self.seed_hosts = frozenset(seed_hosts)
@@ -84,12 +83,12 @@ class Scope:
         self._suffixes = tuple(name[1:].lower() for name in options.hosts if name.startswith("*."))
 
     def with_host(self, host: str) -> "Scope":
-        """The same rules with one seed host more."""
+        """The same rules with one more seed host."""
         return Scope(self.options, self.seed_hosts | {host}, self.traps)
 
     @property
     def follows_seeds(self) -> bool:
-        """Whether the hosts in scope are those of the seeds, so that a seed's redirect may add one."""
+        """Whether the hosts in scope follow from the seeds, so that a redirect of a seed may add one."""
         return self._mode != "list"
 
     def has_host(self, host: str) -> bool:
@@ -100,10 +99,10 @@ class Scope:
         return host in self._exact or (bool(self._suffixes) and host.endswith(self._suffixes))
 
     def judge(self, url: str, origin: Origin, *, depth: int, hop_path: str, source: Source) -> Denied | None:
-        """Whether `url` is out of scope, and by which rule. None: it may be fetched, as far as scope goes."""
+        """The refusal of a URL by the first rule that applies; None if it is in scope."""
         for rule, pattern in self._exclude:
             if pattern.search(url):
-                return Denied(DenyReason.SCOPE_EXCLUDE, _words("exclude", rule))
+                return Denied(DenyReason.SCOPE_EXCLUDE, _rule_text("exclude", rule))
         if source in _ANYWHERE:
             return None
         if self.traps is not None and (denied := impossible_path(target_of(url), self.traps)) is not None:
@@ -120,7 +119,7 @@ class Scope:
             if limit is None or depth + hops <= limit:
                 return None
             return Denied(DenyReason.SCOPE_DEPTH, f"scope.max_depth = {limit}")
-        if "E" in hop_path[len(hop_path.rstrip("ER")) :]:  # a requisite that was redirected is still that requisite
+        if "E" in hop_path[len(hop_path.rstrip("ER")) :]:  # a redirected requisite is a requisite
             return None if self.options.requisites else Denied(DenyReason.REQUISITES_OFF, "scope.requisites = false")
         if not self.has_host(origin.host):
             return Denied(DenyReason.SCOPE_HOST, f"scope.hosts = {', '.join(self.options.hosts)}")
@@ -132,6 +131,6 @@ class Scope:
         return None
 
 
-def _words(verb: str, rule: ScopeRule) -> str:
-    words = f'{verb} "{rule.pattern}"'
-    return f"{rule.place}  {words}" if rule.place else words
+def _rule_text(verb: str, rule: ScopeRule) -> str:
+    text = f'{verb} "{rule.pattern}"'
+    return f"{rule.place}  {text}" if rule.place else text

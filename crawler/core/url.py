@@ -1,6 +1,4 @@
-"""URLs: parsing and resolution by the URL standard, the key that finds duplicates, registrable domains, and session
-identifiers that a site adds to its links.
-"""
+"""URLs: parsing by the URL standard, session identifiers, the key that finds duplicates, registrable domains."""
 
 import re
 from functools import lru_cache
@@ -14,14 +12,174 @@ from xxhash import xxh3_64_intdigest
 from crawler.core.enums import DenyReason, TaskKind
 from crawler.core.models import Origin
 
-# Names that servers make up, and names that people use for other things too.
+MAX_URL_BYTES: Final = 2_048  # the sitemap protocol's limit for <loc>; longer ones are traps far more often than pages
+MAX_HOST_CHARS: Final = 253  # RFC 1035 §2.3.4 less the root dot
+SLOTS: Final = 1_024
+KEY_RULES: Final = 2  # version of the rules for what counts as the same URL: docs/decisions/0013-key-rules.md
+
+# Fetch standard, "bad port": services that would accept an HTTP request as commands.
+BLOCKED_PORTS: Final = frozenset(
+    (0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104,
+     109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526,
+     530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045,
+     4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080)
+)  # fmt: skip
+
+_DEFAULT_PORT: Final = {"http": 80, "https": 443}
+# Applied only to ada's output, in which an "@" within userinfo is percent-encoded.
+_SERIALISED = re.compile(r"(https?)://(?:[^/@?#]*@)?(\[[^\]]+\]|[^/:?#]+)(?::(\d+))?(/[^#]*)")
+_HOST = re.compile(r"\[.*\]|(?:[^.]{1,63}\.)*[^.]{1,63}\.?")
+_DNS_NAME = re.compile(r"\[.*\]|[a-z0-9_.-]+")
+_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
+_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_USERINFO = re.compile(r"//[^/?#\s]*@")  # may hold a password: not for a message
+_COLON_MISSING = re.compile(r"https?/+", re.IGNORECASE)
+_HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_NO_SCHEME = re.compile(r"[^/?#]*://")
+
+
+class UrlError(ValueError):
+    """A URL that is not fetched. `reason` is for the log, the message for people."""
+
+    def __init__(self, reason: DenyReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def parse(text: str, base: str | None = None) -> tuple[str, Origin]:
+    """Parse `text` (relative to `base`, an absolute URL) to the URL to fetch and its origin.
+
+    The result has no fragment and no userinfo. Raises UrlError for text that is no URL, not http(s), longer than
+    MAX_URL_BYTES, or on a blocked port. Source: URL standard §4.4, by ada-url.
+    """
+    try:
+        href = ada_url.join_url(base, text) if base is not None else ada_url.normalize_url(text)
+    except ValueError:
+        raise UrlError(DenyReason.URL_INVALID, f"not a URL: {_USERINFO.sub('//***@', text[:200])!r}") from None
+    return check_href(href)
+
+
+def check_href(href: str) -> tuple[str, Origin]:
+    """The second half of `parse`: check a URL that ada-url has serialised. Raises UrlError."""
+    match = _SERIALISED.match(href)
+    if match is None:
+        scheme = href.partition(":")[0]
+        raise UrlError(DenyReason.SCOPE_SCHEME, f"not http or https: {scheme[:40]}:")
+    scheme, host, port_text, target = match.groups()
+    port = int(port_text) if port_text else _DEFAULT_PORT[scheme]
+    if port in BLOCKED_PORTS:
+        raise UrlError(DenyReason.PORT_BLOCKED, f"port {port} is on the Fetch standard's block list")
+    if not _HOST.fullmatch(host):  # ada allows both, a TLS server name neither (RFC 1035 §2.3.4)
+        raise UrlError(DenyReason.URL_INVALID, "the host has an empty label, or one longer than 63 characters")
+    if len(host) > MAX_HOST_CHARS:
+        raise UrlError(DenyReason.URL_INVALID, f"host longer than {MAX_HOST_CHARS} characters")
+    if match.end() != len(href) or match.start(2) != len(scheme) + 3:  # there is a fragment or userinfo
+        href = f"{scheme}://{host}{f':{port_text}' if port_text else ''}{target}"
+    if len(href) > MAX_URL_BYTES:  # ASCII: characters are bytes
+        raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
+    return href, Origin(scheme, host, port)
+
+
+def parse_seed(text: str) -> tuple[str, Origin]:
+    """Parse a URL that an operator names. Raises UrlError, also for a host that cannot be in DNS: the URL standard
+    allows "h*" and "!!", which are mistakes here.
+    """
+    url, origin = parse_typed(text)
+    if not _DNS_NAME.fullmatch(origin.host):
+        hint = ": a pattern cannot stand here" if "*" in origin.host else ""
+        raise UrlError(DenyReason.URL_INVALID, f'"{origin.host}" is neither a host name nor an address{hint}')
+    return url, origin
+
+
+def parse_typed(text: str) -> tuple[str, Origin]:
+    """Parse a URL that a person typed; without a scheme it is https. Raises UrlError."""
+    text = text.strip()
+    if _COLON_MISSING.match(text):  # it would be parsed as a host named "https"
+        raise UrlError(DenyReason.URL_INVALID, 'the ":" after the scheme is missing')
+    has_scheme = _HAS_SCHEME.match(text)
+    if not has_scheme and _NO_SCHEME.match(text):
+        raise UrlError(DenyReason.URL_INVALID, 'what stands before "://" is no scheme')
+    # in "localhost:8443/x" the digits after the colon are a port
+    if not has_scheme or ("//" not in text[: has_scheme.end() + 2] and text[has_scheme.end() :][:1].isdigit()):
+        text = "https://" + text
+    return parse(text)
+
+
+def target_of(url: str) -> str:
+    """The request target (RFC 9112 §3.2.1): path and query of a URL that `parse` returned."""
+    return url[url.index("/", url.index("://") + 3) :]
+
+
+def canonical(url: str, rules: int = KEY_RULES) -> str:
+    """The canonical form, which duplicates share, of a URL that `parse` returned.
+
+    Escapes of unreserved characters are decoded, other escapes are in upper case (RFC 3986 §6.2.2). Session identifiers
+    and an empty query are removed. URLs that a server may treat differently stay different. `rules`: a version of the
+    rules up to KEY_RULES.
+    """
+    if "%" in url:
+        url = _ESCAPE.sub(_normalise_escape, url)
+    if "=" in url:
+        url = without_session(url) if rules == KEY_RULES else without_session_legacy(url)
+    return url[:-1] if url.endswith("?") else url
+
+
+def _normalise_escape(match: re.Match[str]) -> str:
+    char = chr(int(match[1], 16))
+    return char if char in _UNRESERVED else f"%{match[1].upper()}"
+
+
+def key_of(url: str) -> int:
+    """The 64-bit signed key of a URL that `parse` returned, equal for duplicates."""
+    if "%" in url or "?" in url or ";" in url:  # called for every link: most are canonical
+        url = canonical(url)
+    return _signed(xxh3_64_intdigest(url.encode()))
+
+
+def respelled_key_of(url: str) -> int:
+    """The key of the target of a redirect to another spelling of the same URL ("/%7Ejo" → "/~jo"). It has to be fetched
+    although its ordinary key is known.
+    """
+    return _signed(xxh3_64_intdigest(url.encode(), seed=1))
+
+
+def kind_key_of(url: str, kind: TaskKind) -> int:
+    """The key of a URL for a kind of task: as a sitemap, say, it is stored beside the page with the same URL."""
+    return key_of(url) if kind is TaskKind.PAGE else _kind_key(canonical(url), kind)
+
+
+def every_key_of(url: str) -> tuple[int, ...]:
+    """All keys that a URL that `parse` returned may have."""
+    kinds = [kind_key_of(url, kind) for kind in TaskKind if kind is not TaskKind.PAGE]
+    return (key_of(url), respelled_key_of(url), *kinds)
+
+
+def legacy_key_of(url: str, kind: TaskKind) -> int | None:
+    """The key of a URL by version 1 of the rules, None if it is still the same."""
+    first = canonical(url, 1)
+    if first == canonical(url):
+        return None
+    return _signed(xxh3_64_intdigest(first.encode())) if kind is TaskKind.PAGE else _kind_key(first, kind)
+
+
+def _kind_key(known_as: str, kind: TaskKind) -> int:
+    return _signed(xxh3_64_intdigest(f"{kind} {known_as}".encode(), seed=2))
+
+
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+# -- session identifiers
+
+# Parameters that servers set, and parameters that people use for other things too.
 _SERVERS: Final = frozenset(("phpsessid", "jsessionid", "oscsid", "zenid"))
 _COMMON: Final = frozenset(("session_id", "sessionid", "sess_id", "sessid", "session", "sess", "sid", "s"))
-_ASP: Final = "aspsessionid"  # followed by letters that name the application
-SERVERS_LENGTH: Final = 12  # Jetty's are the shortest
-COMMON_LENGTH: Final = 26  # PHP's; phpBB, vBulletin and Tomcat have 32
+_ASP: Final = "aspsessionid"  # followed by letters for the application
+SERVERS_LENGTH: Final = 12  # least length; Jetty's are the shortest
+COMMON_LENGTH: Final = 26  # least length: PHP's; phpBB, vBulletin and Tomcat have 32
 _ASP_LENGTH: Final = 20  # 24 capital letters
-_MIXED: Final = 5  # letters and figures change places at least once in so many characters; in words they do not
+_MIXED: Final = 5  # at least one change between letter and digit in so many characters; words have fewer
 _CFTOKEN: Final = re.compile(r"[0-9]{8,}|[0-9a-f]{12,}(?:-[0-9a-f]+)*", re.IGNORECASE)
 _CFID: Final = re.compile(r"[0-9]+|[0-9a-f]{8}-[0-9a-f-]{20,}", re.IGNORECASE)
 
@@ -33,7 +191,7 @@ _NAMED: Final = re.compile(
 )
 _IN_PATH: Final = re.compile(r";jsessionid=([^?;/]*)", re.IGNORECASE)
 
-# The first version of these rules: any value under some names, eight characters with a figure under others.
+# The first version of these rules: any value of some parameters, eight characters with a digit of others.
 _LEGACY: Final = re.compile(
     r"(?:(?:phpsessid|jsessionid|aspsessionid[a-z]*|session_?id|sess_?id|cfid|cftoken|oscsid|zenid)=[^&;#]*"
     r"|(?:sid|s|session|sess)=(?=[^&]*\d)[0-9a-zA-Z_-]{8,})",
@@ -42,7 +200,7 @@ _LEGACY: Final = re.compile(
 
 
 def without_session(url: str) -> str:
-    """`url`, in canonical spelling, without its session identifiers; a "?" with nothing behind it may be left."""
+    """`url`, in canonical form, without its session identifiers. An empty query may be left."""
     if ";" in url:
         url = _IN_PATH.sub(lambda match: "" if _is_mixed(match[1], SERVERS_LENGTH) else match[0], url)
     if _NAMED.search(url) is None:
@@ -54,14 +212,14 @@ def without_session(url: str) -> str:
 
 
 def session_ids(url: str) -> list[str]:
-    """The identifiers that `without_session` cuts, as they are written: "sid=…"."""
+    """The session identifiers that `without_session` removes, as written: "sid=…"."""
     found = [match[0][1:] for match in _IN_PATH.finditer(url) if _is_mixed(match[1], SERVERS_LENGTH)]
     cut = _cut_of(url.partition("?")[2].split("&"))
     return found + [part for part in url.partition("?")[2].split("&") if part in cut]
 
 
 def without_session_legacy(url: str) -> str:
-    """The same by version 1 of the rules."""
+    """`without_session` by version 1 of the rules."""
     if ";" in url:
         url = re.sub(r"(?i);jsessionid=[^?;/]*", "", url)
     if "?" in url and _LEGACY.search(url):
@@ -71,7 +229,7 @@ def without_session_legacy(url: str) -> str:
 
 
 def _cut_of(parts: list[str]) -> set[str]:
-    """Those parts of a query that are session identifiers. ColdFusion's come in two, and neither counts alone."""
+    """The parts of a query that are session identifiers. Of ColdFusion's two, neither counts alone."""
     cut = set()
     tokens, ids = [], []
     for part in parts:
@@ -95,169 +253,14 @@ def _is_session_id(name: str, value: str) -> bool:
 
 
 def _is_mixed(value: str, length: int) -> bool:
-    """Whether letters and figures are mixed as by chance, in so many characters at least."""
+    """Whether a value has at least `length` characters, with letters and digits mixed at random."""
     if len(value) < length or _ALPHABET.fullmatch(value) is None:
         return False
     value = _SEPARATORS.sub("", value)
     return len(_CHANGE.findall(value)) * _MIXED >= len(value)
 
 
-MAX_URL_BYTES: Final = 2_048  # the sitemap protocol's limit for <loc>; longer ones are traps far more often than pages
-MAX_HOST_CHARS: Final = 253  # RFC 1035 §2.3.4 less the root dot
-SLOTS: Final = 1_024
-KEY_RULES: Final = 2  # version of the rules for what counts as the same URL: docs/decisions/0013-key-rules.md
-
-# Fetch standard, "bad port": services that an HTTP request could be smuggled into.
-BLOCKED_PORTS: Final = frozenset(
-    (0, 1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104,
-     109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515, 526,
-     530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049, 3659, 4045,
-     4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080)
-)  # fmt: skip
-
-_DEFAULT_PORT: Final = {"http": 80, "https": 443}
-# Applied only to what ada serialised: an "@" inside userinfo or path-before-slash is always percent-encoded there.
-_SERIALISED = re.compile(r"(https?)://(?:[^/@?#]*@)?(\[[^\]]+\]|[^/:?#]+)(?::(\d+))?(/[^#]*)")
-_HOST = re.compile(r"\[.*\]|(?:[^.]{1,63}\.)*[^.]{1,63}\.?")
-_DNS_NAME = re.compile(r"\[.*\]|[a-z0-9_.-]+")
-_ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
-_UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_USERINFO = re.compile(r"//[^/?#\s]*@")  # may hold a password: not for a message
-_COLON_MISSING = re.compile(r"https?/+", re.IGNORECASE)
-_HAS_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_NO_SCHEME = re.compile(r"[^/?#]*://")
-
-
-class UrlError(ValueError):
-    """A URL that will not be fetched. `reason` is the word for the log, the message for a person."""
-
-    def __init__(self, reason: DenyReason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-def parse(text: str, base: str | None = None) -> tuple[str, Origin]:
-    """Resolve `text` (against `base`, an absolute URL) to the URL that would be fetched and its origin.
-
-    The result has no fragment and no userinfo. Raises UrlError for what is no URL, not http(s), longer than
-    MAX_URL_BYTES, or on a blocked port. Source: URL standard §4.4, by ada-url.
-    """
-    try:
-        href = ada_url.join_url(base, text) if base is not None else ada_url.normalize_url(text)
-    except ValueError:
-        raise UrlError(DenyReason.URL_INVALID, f"not a URL: {_USERINFO.sub('//***@', text[:200])!r}") from None
-    return check_href(href)
-
-
-def check_href(href: str) -> tuple[str, Origin]:
-    """The second half of `parse`, for an `href` that ada-url has already serialised. Raises UrlError."""
-    match = _SERIALISED.match(href)
-    if match is None:
-        scheme = href.partition(":")[0]
-        raise UrlError(DenyReason.SCOPE_SCHEME, f"not http or https: {scheme[:40]}:")
-    scheme, host, port_text, target = match.groups()
-    port = int(port_text) if port_text else _DEFAULT_PORT[scheme]
-    if port in BLOCKED_PORTS:
-        raise UrlError(DenyReason.PORT_BLOCKED, f"port {port} is on the Fetch standard's block list")
-    if not _HOST.fullmatch(host):  # ada lets them pass; a TLS server name may not have them (RFC 1035 §2.3.4)
-        raise UrlError(DenyReason.URL_INVALID, "the host has an empty label, or one longer than 63 characters")
-    if len(host) > MAX_HOST_CHARS:
-        raise UrlError(DenyReason.URL_INVALID, f"host longer than {MAX_HOST_CHARS} characters")
-    if match.end() != len(href) or match.start(2) != len(scheme) + 3:  # a fragment or userinfo to cut
-        href = f"{scheme}://{host}{f':{port_text}' if port_text else ''}{target}"
-    if len(href) > MAX_URL_BYTES:  # ada's output is ASCII: characters are bytes
-        raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
-    return href, Origin(scheme, host, port)
-
-
-def parse_seed(text: str) -> tuple[str, Origin]:
-    """Parse a URL that an operator names. Raises UrlError, also for a host that is no name in DNS: the URL standard
-    lets "h*" and "!!" pass, and a person who writes them means something else.
-    """
-    url, origin = parse_typed(text)
-    if not _DNS_NAME.fullmatch(origin.host):
-        hint = ": a pattern cannot stand here" if "*" in origin.host else ""
-        raise UrlError(DenyReason.URL_INVALID, f'"{origin.host}" is neither a host name nor an address{hint}')
-    return url, origin
-
-
-def parse_typed(text: str) -> tuple[str, Origin]:
-    """Parse what a person typed, as a page may have it; without a scheme it means https. Raises UrlError."""
-    text = text.strip()
-    if _COLON_MISSING.match(text):  # else a host of the name "https"
-        raise UrlError(DenyReason.URL_INVALID, 'the ":" after the scheme is missing')
-    has_scheme = _HAS_SCHEME.match(text)
-    if not has_scheme and _NO_SCHEME.match(text):
-        raise UrlError(DenyReason.URL_INVALID, 'what stands before "://" is no scheme')
-    # "localhost:8443/x" looks like scheme "localhost": digits after the colon are a port
-    if not has_scheme or ("//" not in text[: has_scheme.end() + 2] and text[has_scheme.end() :][:1].isdigit()):
-        text = "https://" + text
-    return parse(text)
-
-
-def target_of(url: str) -> str:
-    """The request target (RFC 9112 §3.2.1): path and query of a URL that `parse` returned."""
-    return url[url.index("/", url.index("://") + 3) :]
-
-
-def canonical(url: str, rules: int = KEY_RULES) -> str:
-    """The form that duplicates share, for a URL that `parse` returned.
-
-    Escapes of unreserved characters are undone and the others written in upper case (RFC 3986 §6.2.2), session
-    identifiers (`sessions`) and a "?" with nothing behind it are dropped. `%2F` stays. What a server may treat as
-    different stays different. `rules`: a version up to KEY_RULES.
-    """
-    if "%" in url:
-        url = _ESCAPE.sub(_normalise_escape, url)
-    if "=" in url:
-        url = without_session(url) if rules == KEY_RULES else without_session_legacy(url)
-    return url[:-1] if url.endswith("?") else url
-
-
-def _normalise_escape(match: re.Match[str]) -> str:
-    char = chr(int(match[1], 16))
-    return char if char in _UNRESERVED else f"%{match[1].upper()}"
-
-
-def key_of(url: str) -> int:
-    """The 64-bit signed key under which a URL that `parse` returned is known; equal for duplicates."""
-    if "%" in url or "?" in url or ";" in url:  # asked for every link of every page: most need no other spelling
-        url = canonical(url)
-    return _signed(xxh3_64_intdigest(url.encode()))
-
-
-def respelled_key_of(url: str) -> int:
-    """The key of a URL that a redirect named as another spelling of its own canonical form ("/%7Ejo" → "/~jo"): it must
-    be fetched although its ordinary key is known.
-    """
-    return _signed(xxh3_64_intdigest(url.encode(), seed=1))
-
-
-def kind_key_of(url: str, kind: TaskKind) -> int:
-    """The key of a URL that is asked for as something else than a page, so that it is known beside the page."""
-    return key_of(url) if kind is TaskKind.PAGE else _kind_key(canonical(url), kind)
-
-
-def every_key_of(url: str) -> tuple[int, ...]:
-    """All keys under which a URL that `parse` returned may be known."""
-    kinds = [kind_key_of(url, kind) for kind in TaskKind if kind is not TaskKind.PAGE]
-    return (key_of(url), respelled_key_of(url), *kinds)
-
-
-def legacy_key_of(url: str, kind: TaskKind) -> int | None:
-    """The key that a URL had by version 1 of the rules, if it is another one now."""
-    first = canonical(url, 1)
-    if first == canonical(url):
-        return None
-    return _signed(xxh3_64_intdigest(first.encode())) if kind is TaskKind.PAGE else _kind_key(first, kind)
-
-
-def _kind_key(known_as: str, kind: TaskKind) -> int:
-    return _signed(xxh3_64_intdigest(f"{kind} {known_as}".encode(), seed=2))
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
+# -- domains
 
 
 @lru_cache(maxsize=1)
@@ -267,9 +270,9 @@ def _suffixes() -> PublicSuffixList:
 
 @lru_cache(maxsize=65_536)
 def registrable_domain(host: str) -> str:
-    """The name that pays for a host: "a.b.example.co.uk" → "example.co.uk".
+    """The registrable domain of a host: "a.b.example.co.uk" → "example.co.uk".
 
-    IP literals, single labels and public suffixes themselves are their own domain. Source: the Public Suffix List.
+    An IP literal, a single label or a public suffix is its own domain. Source: the Public Suffix List.
     """
     if host.startswith("[") or "." not in host or is_ipv4(host):
         return host
@@ -297,5 +300,5 @@ def is_ipv4(host: str) -> bool:
 
 
 def slot_of(domain: str) -> int:
-    """Which of the SLOTS a registrable domain hashes to; its owner is the agent that holds the slot."""
+    """The slot, of SLOTS, that a registrable domain hashes to. The agent that owns the slot owns the domain."""
     return xxh3_64_intdigest(domain.encode()) % SLOTS

@@ -1,10 +1,10 @@
-"""What the shape of a URL says: impossible paths, and the templates that a URL belongs to.
+"""What the form of a URL shows: impossible paths, signs of an endless part of a site, and the URL's templates.
 
-A template is a target in which what varies is replaced: numbers, dates, long identifiers, names, and the values of
-parameters. Each URL has a few, from its own folder to the whole host; pages are compared within one (`core.novelty`).
+A template is a request target with placeholders for numbers, dates, long identifiers, names and the values of
+parameters. Each URL has a few templates, from its own folder to the whole host. Pages of one template are compared with
+each other (`core.novelty`).
 
-Invariant: everything here is a function of the URL alone, so that neither the order of a crawl nor a restart changes
-which pages are compared.
+Invariant: all results depend on the URL alone, so neither the order of a crawl nor a restart changes them.
 """
 
 import re
@@ -15,14 +15,14 @@ from crawler.core.models import Denied
 from crawler.core.options import TrapOptions
 
 MAX_TEMPLATE: Final = 300  # characters
-FOLDERS: Final = 3  # of a path that the most specific template names
-REPEATED: Final = 3  # times that a folder may stand anywhere in a path without being a sign
-ERROR_PAGE_LINKS: Final = "(linked from error pages)"  # stands for a template: what only pages have that do not exist
+FOLDERS: Final = 3  # folders of a path in its most specific template
+REPEATED: Final = 3  # times that a folder may occur in a path without being a sign
+ERROR_PAGE_LINKS: Final = "(linked from error pages)"  # in place of a template: URLs found on soft 404 pages only
 
 _DATE: Final = re.compile(
     r"(?<!\d)(?:1[89]|2\d)\d\d(?:[-/_.](?:0?[1-9]|1[0-2])(?:[-/_.](?:0?[1-9]|[12]\d|3[01]))?)(?!\d)"
 )
-# Sixteen hexadecimal digits or more, or twenty-four letters and figures mixed, as sessions, hashes and keys have.
+# At least sixteen hexadecimal digits, or twenty-four mixed letters and digits, as in sessions, hashes and keys.
 _IDENTIFIER: Final = re.compile(
     r"(?=[A-Za-z-]*\d)[0-9A-Fa-f-]{16,}|(?=[A-Za-z_-]*\d)(?=[0-9_-]*[A-Za-z])[0-9A-Za-z_-]{24,}"
 )
@@ -32,7 +32,7 @@ _EXTENSION: Final = re.compile(r"\.[A-Za-z]{1,5}\Z")
 
 
 def impossible_path(target: str, options: TrapOptions) -> Denied | None:
-    """Refuse what no site means: a run of folders repeated over and over, dozens of folders or parameters.
+    """Refuse a URL that no site means: folders repeated again and again, or dozens of folders or parameters.
 
     Source: Heritrix's PathologicalPathDecideRule and TooManyPathSegmentsDecideRule.
     """
@@ -48,8 +48,8 @@ def impossible_path(target: str, options: TrapOptions) -> Denied | None:
 
 
 def _repeats(segments: list[str], most: int) -> bool:
-    """Whether a run of folders stands more than `most` times one behind the other. A short number alone may: dates, the
-    tiles of a map.
+    """Whether a run of folders occurs more than `most` times in a row. A run of one short number does not count: dates,
+    the tiles of a map.
     """
     for period in range(1, len(segments) // (most + 1) + 1):
         for start in range(len(segments) - period * (most + 1) + 1):
@@ -62,8 +62,8 @@ def _repeats(segments: list[str], most: int) -> bool:
 
 
 def is_suspicious(target: str) -> bool:
-    """Whether a URL shows a sign of a part without end: a date, a long identifier, several parameters, a folder that
-    stands in its path again and again.
+    """Whether a URL has a sign of an endless part of a site: a date, a long identifier, several parameters, or a folder
+    that occurs again and again.
     """
     path, _, query = target.partition("?")
     if query.count("&") or _is_dated(query) or (path.count("/") > REPEATED and _comes_again(path.split("/"))):
@@ -77,7 +77,7 @@ def templates_of(target: str) -> tuple[str, ...]:
     """The templates of a target, the most specific first and the whole host last.
 
     "/shop/red/2026/11/x.html" has "/shop/red/{date}/*.html", "/shop/**{date}" and "/**{date}". URLs with a sign or a
-    query are kept apart from those without, however general the template.
+    query never share a template with those without.
     """
     path, _, query = target.partition("?")
     sign = ""
@@ -104,7 +104,7 @@ def templates_of(target: str) -> tuple[str, ...]:
 
 
 def general_templates_of(target: str) -> tuple[str, ...]:
-    """The last two of `templates_of`, the whole host last; cheap, for it is asked for every page of a large host."""
+    """The last two of `templates_of`, the whole host last. Cheap: it is called for every page of a large host."""
     if "?" not in target and _NUMBER.search(target) is None:
         folders = target[1:].split("/")
         if len(folders) > 1 and len(folders) - len(set(folders)) < REPEATED:
@@ -113,7 +113,7 @@ def general_templates_of(target: str) -> tuple[str, ...]:
 
 
 def _name_shape(name: str) -> str:
-    """The last part of a path: what it shows, or "*" for any name, with the extension of a file."""
+    """The template of the last part of a path: its placeholder, or "*", with the extension of a file."""
     if not name:
         return ""
     extension = _EXTENSION.search(name)
