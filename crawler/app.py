@@ -163,7 +163,7 @@ async def _run(
             summary = summarise(
                 tally,
                 engine.client.stats(),
-                len(engine.books.hosts),
+                len(engine.host_table.hosts),
                 output,
                 end,
                 duration_s,

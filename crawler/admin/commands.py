@@ -132,7 +132,7 @@ class Commands:
             raise CommandRefused(str(error)) from None
         if hosts := _some(arguments, "host"):
             is_one = host_test(tuple(hosts))
-            known = self._scheduler.books.hosts.values()
+            known = self._scheduler.host_table.hosts.values()
             wanted = replace(wanted, host_ids=tuple(host.id for host in known if is_one(host.origin.host.strip("[]"))))
             if not wanted.host_ids:
                 raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
@@ -150,7 +150,7 @@ class Commands:
             raise CommandRefused(str(error)) from None
         done = []
         for target in targets:
-            hosts = list(self._scheduler.books.hosts.values())
+            hosts = list(self._scheduler.host_table.hosts.values())
             async with self._scheduler.without_prefetch(host for host in hosts if host.origin.host == target.host):
                 erased = await _stored(forget(self._frontier, target, self._clock.now()))
                 forgotten(self._scheduler, erased)
@@ -166,7 +166,7 @@ class Commands:
         name, template = _name(arguments), arguments.get("template")
         if template is not None and not isinstance(template, str):
             raise CommandRefused('"template" must be a text')
-        hosts = [host for host in self._scheduler.books.hosts.values() if host.origin.host == name]
+        hosts = [host for host in self._scheduler.host_table.hosts.values() if host.origin.host == name]
         ids = {host.id for host in hosts}
         released, queued = await _stored(release(self._frontier, ids, template, self._clock.now()))
         for host in hosts if released else ():

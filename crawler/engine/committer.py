@@ -277,11 +277,11 @@ class Committer:
         changes = Batch(
             settlements,
             (),
-            backoffs=self._scheduler.books.take_backoffs(),
+            backoffs=self._scheduler.host_table.take_backoffs(),
             counters=counters,
             scope_hosts=scope_hosts,
             hint_after_s=self._scheduler.revisits.hint_after_s,
-            slow_responses=self._scheduler.books.take_slow_responses(),
+            slow_responses=self._scheduler.host_table.take_slow_responses(),
             templates=self._scheduler.traps.take_rows(),
             error_pages=self._scheduler.traps.take_error_pages(),
         )

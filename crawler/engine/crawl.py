@@ -158,7 +158,7 @@ class Crawl:
     def _ended(self) -> StoppedBy | None:
         """Why there is nothing left to do; None while there is."""
         linger_s = self._options.linger_s
-        outage = self._scheduler.books.outage
+        outage = self._scheduler.host_table.outage
         if linger_s is None:
             return None
         if outage.since_mono is not None:
@@ -181,6 +181,6 @@ class Crawl:
         if wait_s <= linger_s:
             self.is_lingering = wait_s > _CHECK_S
             return None
-        if self._scheduler.books.limit_reached:
+        if self._scheduler.host_table.limit_reached:
             return StoppedBy.MAX_URLS
         return StoppedBy.EMPTY if wait_s == NEVER else StoppedBy.WAITING

@@ -125,7 +125,7 @@ class Engine:
             quiet=quiet,
             on_event=observer.event,
         )
-        self.books, self.revisits = self.scheduler.books, self.scheduler.revisits
+        self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
         self.client = client(gate=self.scheduler.gate, permits=self.blocks.permits, bandwidth=bandwidth)
         self.admission = UrlPolicy(Scope(options.scope, options.seed_hosts, options.traps), rules, options.obeys_robots)
         self.rejudger = Reevaluation(
@@ -224,7 +224,7 @@ class Engine:
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.blocks.load(await self.frontier.blocks())
-        self.books.load(recovered, same_delays=same_delays)
+        self.host_table.load(recovered, same_delays=same_delays)
         self.rejudger.want(recovered.unswept)
         if recovered.hosts:
             self.scheduler.gate.rest_all()
@@ -261,13 +261,13 @@ class Engine:
         suspects: list[tuple[str, Suspects]] = []
         with suppress(FrontierFull):  # on a failing disk the rest is said all the same
             found = await self.frontier.suspects(limit=_SUSPECTS_SHOWN)
-            suspects = [(self.books.hosts[one.host_id].origin.host, one) for one in found]
+            suspects = [(self.host_table.hosts[one.host_id].origin.host, one) for one in found]
         committer = self.committer
         is_settled = committer.is_idle and not self.scheduler.is_busy and not committer.unstored
         return ending(
             stopped_by,
             await self.frontier.totals(),
-            self.books.hosts.values(),
+            self.host_table.hosts.values(),
             suspects,
             self.clock.mono(),
             is_settled=is_settled and not committer.lost_at_end,
@@ -290,7 +290,7 @@ class Engine:
                 receipt = await self.frontier.add(seeds, now=self.clock.now())
             await self.revisits.prepare(options.recrawl)
             unswept = await self.frontier.judge_by(options.fingerprint)
-            suspects = await self.frontier.suspects(limit=len(self.books.hosts))
+            suspects = await self.frontier.suspects(limit=len(self.host_table.hosts))
         except FrontierFull:
             if generation is not None:
                 await generation.close()
@@ -322,7 +322,7 @@ class Engine:
         old, new = self.admission.scope, self._scope_under(options)
         if new is old:
             return {"scope_changes": False}
-        known = {host.origin.host for host in self.books.hosts.values()}
+        known = {host.origin.host for host in self.host_table.hosts.values()}
         come = sorted(host for host in known | new.seed_hosts if new.has_host(host) and not old.has_host(host))
         go = sorted(host for host in known | old.seed_hosts if old.has_host(host) and not new.has_host(host))
         return {
@@ -349,7 +349,7 @@ class Engine:
 
     def bounded(self) -> list[Bounded]:
         """What is held in memory, against what it may come to."""
-        buffered = sum(len(host.buffer) for host in self.books.hosts.values())
+        buffered = sum(len(host.buffer) for host in self.host_table.hosts.values())
         seen_bytes = self.reader.seen_bytes
         return [
             *(Bounded(*one) for one in self.client.held()),
@@ -357,7 +357,7 @@ class Engine:
             Bounded("parsed robots.txt", "bytes", self.admission.rules.bytes, RULES_BYTES),
             Bounded("recent URL keys", "bytes", seen_bytes, seen_bytes),
             Bounded("URLs ready", "entries", buffered, PREFETCH_ALL),
-            Bounded("hosts", "entries", len(self.books.hosts), None),
+            Bounded("hosts", "entries", len(self.host_table.hosts), None),
         ]
 
 

@@ -121,9 +121,9 @@ def ending(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
 def requeued(scheduler: Scheduler, counts: Mapping[int, int]) -> None:
     """The store queued URLs again (`counts`: host id → how many)."""
     for host_id, count in counts.items():
-        host = scheduler.books.hosts[host_id]
+        host = scheduler.host_table.hosts[host_id]
         host.retries += count
-        scheduler.books.reopen(host)
+        scheduler.host_table.reopen(host)
     scheduler.stored(Receipt((), dict(counts)))
     scheduler.wake()
 
@@ -133,7 +133,7 @@ def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
     scheduler.stored(Receipt((), {}, erased.hosts))
     named = frozenset(erased.ids)
     for host_id in erased.host_ids:
-        host = scheduler.books.hosts.get(host_id)
+        host = scheduler.host_table.hosts.get(host_id)
         if host is None:
             continue
         dropped = [task for task in host.buffer if not named or task.id in named]

@@ -107,7 +107,7 @@ class Reevaluation:
                 continue
             host_id = next(iter(self._wanted))
             del self._wanted[host_id]
-            host = self._scheduler.books.hosts.get(host_id)
+            host = self._scheduler.host_table.hosts.get(host_id)
             if host is None:
                 continue
             self._sweeping = True
@@ -126,19 +126,19 @@ class Reevaluation:
         if self._wanted and mono - self._robots_mono < _ROBOTS_S:
             return
         self._robots_mono = mono
-        for host in self._scheduler.books.denied:
+        for host in self._scheduler.host_table.denied:
             if host.robots_due(now) and not host.has_work:
                 self._scheduler.turns.ask_robots(host)
 
     def _is_readable(self, host_id: int) -> bool:
-        host = self._scheduler.books.hosts.get(host_id)
+        host = self._scheduler.host_table.hosts.get(host_id)
         return host is not None and not host.is_held
 
     # -- a sweep
 
     async def _sweep(self, host: Host) -> None:
         mark = await self._frontier.sweep_mark(host.id)
-        self._scheduler.books.denied.discard(host)
+        self._scheduler.host_table.denied.discard(host)
         if host.id in self._new_robots and not host.is_held:
             self._new_robots.discard(host.id)
             await self._say_what_changed(host)
@@ -162,7 +162,7 @@ class Reevaluation:
                 self._held[host.id] = None
             verdicts = [(row, self._verdict(row, state, host, self._admission.scope)) for row in rows]
             if any(denied is not None and denied.reason is DenyReason.ROBOTS for _, denied in verdicts):
-                self._scheduler.books.denied.add(host)
+                self._scheduler.host_table.denied.add(host)
             if state is UrlState.QUEUED:
                 changed += await self._deny(host, [(row.id, denied) for row, denied in verdicts if denied is not None])
             elif allowed := [row.id for row, denied in verdicts if denied is None]:
@@ -220,7 +220,7 @@ class Reevaluation:
         """
         dropped = back = judged = 0
         complete = True
-        for host in list(self._scheduler.books.hosts.values()):
+        for host in list(self._scheduler.host_table.hosts.values()):
             for state in (UrlState.QUEUED, UrlState.DENIED):
                 after: UrlRow | None = None
                 while complete:

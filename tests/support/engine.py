@@ -567,7 +567,7 @@ class Harness(Noted):
             random.Random(rng_seed),
         )
         self.crawl, self.scheduler, self.committer = crawl.crawl, crawl.scheduler, crawl.committer
-        self.books, self.gate, self.traps = crawl.books, crawl.scheduler.gate, crawl.traps
+        self.host_table, self.gate, self.traps = crawl.host_table, crawl.scheduler.gate, crawl.traps
         self.admission, self.reader, self.listings = crawl.admission, crawl.reader, crawl.listings
         self.rejudger, self.revisits, self.tally = crawl.rejudger, crawl.revisits, crawl.tally
         self.workers, self.monitor = crawl.workers, crawl.monitor
@@ -590,7 +590,7 @@ class Harness(Noted):
     # -- what a test looks at
 
     def host(self, name: str) -> Host:
-        return next(host for host in self.books.hosts.values() if host.origin.host == name)
+        return next(host for host in self.host_table.hosts.values() if host.origin.host == name)
 
     @property
     def settled(self) -> dict[str, str]:

@@ -179,7 +179,7 @@ class Monitor:
     ) -> None:
         self._crawl = crawl
         self._scheduler = scheduler
-        self._books = scheduler.books
+        self._host_table = scheduler.host_table
         self._committer = committer
         self._workers = workers
         self._tally = tally
@@ -265,7 +265,7 @@ class Monitor:
 
     def _outage(self, now: float) -> str:
         """Since when and of whom; "" without an outage."""
-        outage = self._books.outage
+        outage = self._host_table.outage
         if outage.since_mono is None:
             return ""
         since = date_time(self._clock.now() - (now - outage.since_mono))
@@ -276,7 +276,7 @@ class Monitor:
     def _host_figures(self, now: float) -> _HostFigures:
         """Not older than 50 times what it takes: there may be a hundred thousand hosts."""
         if self._hosts is None or now >= self._hosts_again_mono:
-            hosts = self._books.hosts.values()
+            hosts = self._host_table.hosts.values()
             by_state = dict.fromkeys(map(str, HostState), 0) | {"total": len(hosts), "with_work": 0}
             queued = held_back = delayed = 0
             for host in hosts:
@@ -296,7 +296,7 @@ class Monitor:
     def busiest_hosts(self, limit: int) -> list[dict[str, object]]:
         """The hosts with the most to do, those with requests in flight first."""
         now, now_at = self._clock.mono(), self._clock.now()
-        hosts = heapq.nlargest(limit, self._books.hosts.values(), key=lambda host: (host.leases, host.queued))
+        hosts = heapq.nlargest(limit, self._host_table.hosts.values(), key=lambda host: (host.leases, host.queued))
         found: list[dict[str, object]] = []
         for host in hosts:
             turns = [turn for turn in (host.politeness, host.key.politeness) if turn.failures and turn.open_mono > now]
@@ -313,7 +313,7 @@ class Monitor:
 
     def _why(self, host: Host, backing_off_after: str) -> str:
         """Why a host gets no request; "" if it does."""
-        if (block := self._books.blocks.covers(host.origin.host)) is not None:
+        if (block := self._host_table.blocks.covers(host.origin.host)) is not None:
             return block.reason or "by command"
         return robots_problem(host) if host.is_held else backing_off_after
 

@@ -164,7 +164,7 @@ class RobotsAnswers:
         if robots.verdict != "rules" or rules is not None:  # else the copy known so far stays in force
             self._admission.rules.put(host, rules, stored=robots.body is None)
         sitemaps = self._listings.named(host.origin, robots, self._admission.scope)
-        self._scheduler.books.learn_robots(host, robots)
+        self._scheduler.host_table.learn_robots(host, robots)
         self._scheduler.robots_settled(lease.host_id)
         self._observer.robots(host)
         return robots, sitemaps
@@ -174,7 +174,7 @@ class RobotsAnswers:
         if is_throttled(outcome) or (
             isinstance(outcome, Failed) and backs_off_origin(outcome.error_type, TaskKind.ROBOTS)
         ):
-            key = self._scheduler.books.key_for(lease.origin)
+            key = self._scheduler.host_table.key_for(lease.origin)
             return max(host.politeness.open_mono, key.politeness.open_mono) - self._clock.mono()
         since = host.robots.failing_since if host.robots is not None else None
         failing_s = 0.0 if since is None else self._clock.now() - since

@@ -89,7 +89,7 @@ class Worker:
     ) -> None:
         self._queue = scheduler.queue
         self._scheduler = scheduler
-        self._books = scheduler.books
+        self._host_table = scheduler.host_table
         self._admission = admission
         self._client = client
         self._reader = reader
@@ -116,7 +116,7 @@ class Worker:
             await self._visit_lease(await self._queue.get())
 
     async def _visit_lease(self, lease: Lease) -> None:
-        host = self._books.hosts[lease.host_id]
+        host = self._host_table.hosts[lease.host_id]
         queue_s = self._clock.mono() - lease.leased_mono
         done = 0
         began = False
@@ -154,7 +154,7 @@ class Worker:
                 began = True
                 done += 1
                 last = task, result, self._clock.mono() - start
-                if not self._books.learn_result(lease, task.kind, result):
+                if not self._host_table.learn_result(lease, task.kind, result):
                     return  # the host rests
         finally:
             # the last answer is read after the turn was given back: reading is our time, not the host's
@@ -172,7 +172,7 @@ class Worker:
     async def _settle_denied(self, lease: Lease, task: Task, denied: Denied, queue_s: float) -> None:
         self._tally.attempted(denied, task.kind, task.url)
         if denied.reason is DenyReason.ROBOTS:
-            self._books.denied.add(self._books.hosts[lease.host_id])
+            self._host_table.denied.add(self._host_table.hosts[lease.host_id])
         settlement = Settlement(task, lease.host_id, denied, UrlState.DENIED, finished_at=self._clock.now())
         await self._committer.put(Visited(settlement, lease, queue_s, 0.0))
 
@@ -210,7 +210,7 @@ class Worker:
             note = None if trial is None else PageNote(trial=trial)
         next_at = None
         if ends.after_s is not None:
-            next_at = self._clock.now() + self._books.due_in_s(lease, outcome, ends.after_s)
+            next_at = self._clock.now() + self._host_table.due_in_s(lease, outcome, ends.after_s)
         response = response_of(outcome)
         record = None
         if response is not None and reading.payload_digest is not None:
@@ -241,7 +241,7 @@ class Worker:
 
     def _fate(self, task: Task, outcome: Outcome) -> RetryDecision:
         # where nobody answers the URL is not to blame
-        attempts = sys.maxsize if self._books.outage.is_suspected else self._max_attempts
+        attempts = sys.maxsize if self._host_table.outage.is_suspected else self._max_attempts
         return retry_decision(outcome, attempt=task.attempt, max_attempts=attempts, rng=self._rng)
 
     async def _read(self, host: Host, task: Task, outcome: Outcome) -> tuple[ProcessedResponse, PageNote | None]:

@@ -30,7 +30,7 @@ class LeaseSelection:
     def __init__(
         self,
         *,
-        books: HostTable,
+        host_table: HostTable,
         agenda: ReadyQueue,
         stock: Prefetch,
         valve: CrawlRateLimiter,
@@ -38,7 +38,7 @@ class LeaseSelection:
         politeness: PolitenessOptions,
         options: EngineOptions,
     ) -> None:
-        self._books = books
+        self._host_table = host_table
         self._agenda = agenda
         self._stock = stock
         self._gate = agenda.gate
@@ -74,7 +74,7 @@ class LeaseSelection:
 
     def errand(self, host: Host, origin: Origin, task: Task) -> None:
         """A request that has no row in the store: its turn comes before those of pages."""
-        key = self._books.key_for(origin)
+        key = self._host_table.key_for(origin)
         key.errands.append(AuxiliaryRequest(host, origin, task))
         self._agenda.schedule(key, max(key.politeness.open_mono, self._clock.mono()))
 

@@ -29,14 +29,14 @@ class Prefetch:
     def __init__(
         self,
         *,
-        books: HostTable,
+        host_table: HostTable,
         frontier: Frontier,
         rules: RobotsCache,
         traps: TrapWatch,
         lease_size: int,
         on_ready: Callable[[Host], None],
     ) -> None:
-        self._books = books
+        self._host_table = host_table
         self._frontier = frontier
         self.rules = rules
         self._traps = traps
@@ -78,7 +78,7 @@ class Prefetch:
             self._want(host)
         picked: list[Task] = []
         while host.buffer and len(picked) < limit:
-            if self._books.take_place(host, host.buffer[0]):
+            if self._host_table.take_place(host, host.buffer[0]):
                 picked.append(host.buffer.popleft())
             elif (retry := next((task for task in host.buffer if not task.is_first), None)) is not None:
                 host.buffer.remove(retry)
@@ -91,7 +91,7 @@ class Prefetch:
                 host.buffer.clear()
                 self._want(host)
             else:
-                self._books.hold_at_limit(host)
+                self._host_table.hold_at_limit(host)
                 break
         return tuple(picked)
 
@@ -104,7 +104,7 @@ class Prefetch:
         """How many tasks to hold ready for a host."""
         if host.key.delay_s > 0:
             return PREFETCH_POLITE
-        share = PREFETCH_ALL // len(self._books.hosts)
+        share = PREFETCH_ALL // len(self._host_table.hosts)
         return max(2 * self._lease_size, min(PREFETCH_FREE, share))
 
     async def _fill(self, host: Host) -> None:

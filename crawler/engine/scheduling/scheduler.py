@@ -51,7 +51,7 @@ class Scheduler:
         quiet: asyncio.Event,
         on_event: OnEvent,
     ) -> None:
-        self.books = HostTable(
+        self.host_table = HostTable(
             politeness=options.politeness,
             scope=options.scope,
             clock=clock,
@@ -70,7 +70,7 @@ class Scheduler:
         self._quiet = quiet
         self._agenda = ReadyQueue(options.address_politeness, clock, self._wake.set)
         self._stock = Prefetch(
-            books=self.books,
+            host_table=self.host_table,
             frontier=frontier,
             rules=rules,
             traps=traps,
@@ -79,7 +79,7 @@ class Scheduler:
         )
         self.traps = traps
         self.turns = LeaseSelection(
-            books=self.books,
+            host_table=self.host_table,
             agenda=self._agenda,
             stock=self._stock,
             valve=valve,
@@ -105,51 +105,51 @@ class Scheduler:
 
     async def start(self) -> None:
         """After the books were loaded: everything with work gets its place."""
-        if self.books.is_dated_ahead:
+        if self.host_table.is_dated_ahead:
             await self._redate()
         await self.revisits.start()
-        for host in self.books.hosts.values():
+        for host in self.host_table.hosts.values():
             self.turns.bring(host)
         self.next_due_at = await self._frontier.next_due()
 
     def stored(self, receipt: Receipt) -> None:
         """The store took discoveries: hosts may be new, and have more to do."""
-        self.books.admit([replace(row, queued=0) for row in receipt.hosts])
+        self.host_table.admit([replace(row, queued=0) for row in receipt.hosts])
         for host_id, count in receipt.queued.items():
-            host = self.books.hosts[host_id]
+            host = self.host_table.hosts[host_id]
             host.queued += count
             self.turns.bring(host)
         for host_id, templates in receipt.suspects.items():
-            self.traps.set_aside(self.books.hosts[host_id], templates)
+            self.traps.set_aside(self.host_table.hosts[host_id], templates)
         for host_id in receipt.linked:
-            self.traps.linked(self.books.hosts[host_id])
+            self.traps.linked(self.host_table.hosts[host_id])
 
     def queued_again(self, counts: Mapping[int, int]) -> None:
         """The store queued URLs that were known: host id → how many."""
         for host_id, count in counts.items():
-            host = self.books.hosts[host_id]
+            host = self.host_table.hosts[host_id]
             host.queued += count
-            self.books.reopen(host)
+            self.host_table.reopen(host)
             self.turns.bring(host)
 
     def reconfigure(self, options: EngineConfiguration, suspects: Iterable[int]) -> None:
         """Put other options in force. `suspects` are the hosts that have any, as far as is known before their templates
         are looked at anew.
         """
-        self.books.reconfigure(options.politeness, options.scope)
+        self.host_table.reconfigure(options.politeness, options.scope)
         self.gate.reconfigure(options.address_politeness)
         self.traps.reconfigure(options.traps)
         self.revisits.reconfigure(options.recrawl)
         self.turns.reconfigure(options.politeness)
         for host_id in suspects:
-            self.books.hosts[host_id].has_suspects = True
-        for host in self.books.hosts.values():
+            self.host_table.hosts[host_id].has_suspects = True
+        for host in self.host_table.hosts.values():
             self.turns.bring(host)
         self._wake.set()
 
     def blocks_changed(self) -> int:
         """Blocks came or went: hosts that are covered get no turn, others go on. Returns how many changed."""
-        changed = self.books.look_at_blocks()
+        changed = self.host_table.look_at_blocks()
         for host in changed:
             self.turns.bring(host)
         self._wake.set()
@@ -157,7 +157,7 @@ class Scheduler:
 
     def clock_was_set(self, step_s: float) -> None:
         """The wall clock was set by so much. What became due by it is promoted, and politeness spreads it as ever."""
-        self.books.clock_was_set(step_s)
+        self.host_table.clock_was_set(step_s)
         if step_s < 0:
             mono = self._clock.mono()
             self._redates = [mono, mono + UNDER_WAY_S]
@@ -250,10 +250,10 @@ class Scheduler:
 
     def _requeued(self, queued: dict[int, int]) -> None:
         for host_id, count in queued.items():
-            host = self.books.hosts[host_id]
+            host = self.host_table.hosts[host_id]
             host.queued += count
             host.retries += count
-            self.books.reopen(host)
+            self.host_table.reopen(host)
             self.turns.bring(host)
 
     async def _lease_ready(self) -> float:
@@ -262,7 +262,7 @@ class Scheduler:
             shut_s = self.valve.shut_s()
             if shut_s > 0:
                 return min(shut_s, LOOK_S)
-            if self.books.outage.is_on and (wait_s := self._probe_mono - self._clock.mono()) > 0:
+            if self.host_table.outage.is_on and (wait_s := self._probe_mono - self._clock.mono()) > 0:
                 return wait_s
             due = self._agenda.take_due()
             if not isinstance(due, PolitenessKey):
@@ -270,7 +270,7 @@ class Scheduler:
             lease = self.turns.next_lease(due)
             if lease is not None:
                 self.leases_out[lease.id] = lease
-                if self.books.outage.is_on:
+                if self.host_table.outage.is_on:
                     self._probe_id, self._probe_mono = lease.id, self._clock.mono() + PROBE_S
                 await self.queue.put(lease)
                 if self._stock.has_orders or self._due_s() <= 0:  # under load there is always a key that is ready
@@ -287,9 +287,9 @@ class Scheduler:
         """Whether the next request of a lease may leave: a rest or a Crawl-delay that came up since it was issued holds
         for it too, and so does the valve. `first`: none of it has left yet.
         """
-        if self.paused or (self.books.outage.is_on and lease.id != self._probe_id):
+        if self.paused or (self.host_table.outage.is_on and lease.id != self._probe_id):
             return False
-        host = self.books.hosts[lease.host_id]
+        host = self.host_table.hosts[lease.host_id]
         if host.is_blocked:
             return False
         key = self._key_of(lease, host)
@@ -301,13 +301,13 @@ class Scheduler:
         return key.delay_s == 0 or (first and key.politeness.in_flight == 1)
 
     def _key_of(self, lease: Lease, host: Host) -> PolitenessKey:
-        return host.key if lease.origin == host.origin else self.books.key_for(lease.origin)
+        return host.key if lease.origin == host.origin else self.host_table.key_for(lease.origin)
 
     def lease_ended(self, lease: Lease, *, unfinished: Iterable[Task] = (), began: bool = True) -> None:
         """The last request of a lease ended; `unfinished` tasks go back. `began`: at least one request left."""
         del self.leases_out[lease.id]
         self._agenda.run_ended(lease.id)
-        host = self.books.hosts[lease.host_id]
+        host = self.host_table.hosts[lease.host_id]
         key = self._key_of(lease, host)
         now = self._clock.mono()
         host.leases -= 1
@@ -320,10 +320,10 @@ class Scheduler:
                 key.errands.appendleft(AuxiliaryRequest(host, lease.origin, task))
             else:
                 host.buffer.appendleft(task)
-                self.books.give_place_back(host, task)
+                self.host_table.give_place_back(host, task)
                 # while it may not be requested, its share of the limit is of use to others
                 if max(key.politeness.open_mono, host.politeness.open_mono) > now:
-                    self._let_go_on(self.books.freed())
+                    self._let_go_on(self.host_table.freed())
         self.turns.bring(host)
         if key.hosts or key.errands:
             self._agenda.schedule(key, max(key.politeness.open_mono, now))
@@ -346,7 +346,7 @@ class Scheduler:
 
     def gate_was_shut(self, lease: Lease, address: str, until_mono: float) -> None:
         """A worker found the address taken: remember it, so that we look before we lease."""
-        host = self.books.hosts[lease.host_id]
+        host = self.host_table.hosts[lease.host_id]
         key = self._key_of(lease, host)
         if lease.tasks[0].id == 0:
             key.errands_open_mono = NEVER  # until it is called
@@ -358,9 +358,9 @@ class Scheduler:
 
     def page_settled(self, settlement: Settlement, new_links: Sequence[tuple[int, int, str]] = ()) -> None:
         """A page's settlement is in the store, which first found `new_links` on it if it is a suspect's."""
-        host = self.books.hosts[settlement.host_id]
+        host = self.host_table.hosts[settlement.host_id]
         fetched = not isinstance(settlement.outcome, Denied)
-        self._let_go_on(self.books.settled(host, settlement.task, fetched=fetched))
+        self._let_go_on(self.host_table.settled(host, settlement.task, fetched=fetched))
         if self.traps.stored(host, settlement, new_links):
             self._stock.drop_suspects(host)
         if host.has_suspects and not host.leased:
@@ -384,17 +384,17 @@ class Scheduler:
 
     def robots_settled(self, host_id: int) -> None:
         """The host's robots verdict was reached: its pages may be considered."""
-        host = self.books.hosts[host_id]
+        host = self.host_table.hosts[host_id]
         host.robots_pending = False
         self.turns.bring(host)
 
     def robots_stored(self, host_id: int) -> None:
         """The store has the host's robots.txt."""
-        self._stock.rules.stored(self.books.hosts[host_id])
+        self._stock.rules.stored(self.host_table.hosts[host_id])
 
     def robots_moved(self, host_id: int, origin: Origin, task: Task) -> None:
         """robots.txt redirects: ask there, on that host's patience."""
-        self.turns.errand(self.books.hosts[host_id], origin, task)
+        self.turns.errand(self.host_table.hosts[host_id], origin, task)
 
     async def load_rules(self, host: Host) -> None:
         """Have the rules of a host at hand when this returns, until something else is awaited."""
@@ -420,7 +420,7 @@ class Scheduler:
     def is_hungry(self) -> bool:
         """Workers idle for want of URLs: a commit now would give them some."""
         return self.queue.empty() and not any(
-            self.books.hosts[lease.host_id].has_work for lease in self.leases_out.values()
+            self.host_table.hosts[lease.host_id].has_work for lease in self.leases_out.values()
         )
 
     def oldest_ready_s(self) -> float:
@@ -436,7 +436,7 @@ class Scheduler:
         first = NEVER
         if self._agenda.first_mono - mono <= enough_s:
             return max(0.0, self._agenda.first_mono - mono)
-        for key in self.books.keys.values():
+        for key in self.host_table.keys.values():
             opens = [key.errands_open_mono] if key.errands else []
             for host in key.hosts:
                 if host.has_work:

@@ -66,7 +66,7 @@ class Case:
         await self.engine.open()
         self.tasks = await self.store.take(1, 1_000, leased=())
         self.engine.host("a.test").leased.update(task.id for task in self.tasks)
-        self.engine.books.reserved = self.engine.host("a.test").reserved = len(self.tasks)
+        self.engine.host_table.reserved = self.engine.host("a.test").reserved = len(self.tasks)
         self.calls.clear()
         self.running = group.create_task(self.committer.run())
         # one that has work is out, so that nobody is hungry
@@ -236,7 +236,7 @@ def test_rests_and_counters_go_with_the_batch() -> None:
 
     async def test(case: Case) -> None:
         lease = Lease(1, case.engine.host("a.test").origin, 1, ())
-        case.engine.books.throttled(lease, 429, 60.0)
+        case.engine.host_table.throttled(lease, 429, 60.0)
         case.committer.add_scope_host("new.test")
         await case.put(10)
         await elapse(0.1)

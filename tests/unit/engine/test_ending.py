@@ -179,7 +179,7 @@ async def history(rng: random.Random) -> None:
         await engine.open()
         if rng.random() < 0.2:
             block = BlockedHost("b.test", "host", 0.0, "")
-            engine.books.blocks.add(block)
+            engine.host_table.blocks.add(block)
             engine.scheduler.blocks_changed()
         crawling = asyncio.ensure_future(engine.crawl.run())
         if is_killed := rng.random() < 0.5:
@@ -192,7 +192,7 @@ async def history(rng: random.Random) -> None:
         else:
             stopped_by = await crawling
             end = ending(
-                stopped_by, await frontier.totals(), engine.books.hosts.values(),
+                stopped_by, await frontier.totals(), engine.host_table.hosts.values(),
                 [("", one) for one in await frontier.suspects()], engine.clock.mono(), is_settled=True,
             )  # fmt: skip
             await engine.close()

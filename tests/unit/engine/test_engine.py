@@ -90,7 +90,7 @@ class FullStore(MemoryFrontier):
 
 
 def in_force(engine: Engine) -> tuple[EngineConfiguration, object, bool, float]:
-    delays = {key.delay_s for key in engine.books.keys.values()}
+    delays = {key.delay_s for key in engine.host_table.keys.values()}
     return engine.options, engine.admission.scope, engine.admission.obey, max(delays)
 
 

@@ -216,7 +216,7 @@ def test_a_redirect_of_robots_txt_to_a_busy_host_rests_that_one() -> None:
             "https://b.test/robots.txt": [answer(429, retry_after="100"), answer(404)],
         }
         await engine.run()
-        assert engine.books.keys["a.test"].politeness.failures == 0
+        assert engine.host_table.keys["a.test"].politeness.failures == 0
         times = [one.called for one in engine.web.asked if one.origin.host == "b.test"]
         assert 100.0 <= times[1] - times[0] <= 105.0
         assert engine.web.page_urls == [ROOT]
@@ -259,7 +259,7 @@ def test_rules_that_were_let_go_are_read_again_before_a_page_is_judged(tmp_path:
         assert max(asked.values()) == 1
         denied = {url for url, state in engine.settled.items() if state == "denied"}
         assert denied == {f"https://{name}/{n}" for n, name in enumerate(names)}
-        assert sum(host.rules is not None for host in engine.books.hosts.values()) <= 1
+        assert sum(host.rules is not None for host in engine.host_table.hosts.values()) <= 1
 
     run(main())
 

@@ -33,7 +33,7 @@ async def denied(engine: Harness, count: int, reason: DenyReason = DenyReason.SC
     tasks = await engine.frontier.take(1, count, leased=())
     refused = Denied(reason, "x")
     await engine.frontier.settle(batch(*(visit(task, refused, state=UrlState.DENIED) for task in tasks)))
-    engine.scheduler.books.hosts[1].queued = 0
+    engine.scheduler.host_table.hosts[1].queued = 0
 
 
 async def says_robots(engine: Harness, verdict: str, body: bytes | None = None) -> None:
@@ -41,7 +41,7 @@ async def says_robots(engine: Harness, verdict: str, body: bytes | None = None) 
     record = RobotsRecord(verdict, 200, body, EPOCH, EPOCH + 86_400)
     task = Task(0, f"https://{HOST}/robots.txt", TaskKind.ROBOTS)
     await engine.frontier.settle(batch(visit(task, robots=record)))
-    engine.books.learn_robots(engine.books.hosts[1], record)
+    engine.host_table.learn_robots(engine.host_table.hosts[1], record)
 
 
 async def swept(engine: Harness, to: Scope, name: str) -> dict[str, object]:
@@ -82,7 +82,7 @@ def test_what_is_allowed_comes_back_and_what_is_refused_is_denied_over_many_slic
                                                                     source=seed(url).source) is None
             }  # fmt: skip
             assert await queued_urls(engine) == allowed
-            assert engine.scheduler.books.hosts[1].queued == len(allowed)
+            assert engine.scheduler.host_table.hosts[1].queued == len(allowed)
         assert await engine.frontier.sweep_mark(1) == 0
 
     run(main())
@@ -96,7 +96,7 @@ def test_a_url_that_is_handed_out_is_left_alone() -> None:
         await engine.frontier.open()
         await denied(engine, 4)
         await swept(engine, scope(), "a")
-        host = engine.scheduler.books.hosts[1]
+        host = engine.scheduler.host_table.hosts[1]
         (row, *_) = await engine.frontier.url_rows(1, UrlState.QUEUED, after=None, limit=1)
         host.leased.add(row.id)
         assert (await swept(engine, scope("/**"), "b"))["denied"] == 3
@@ -178,7 +178,7 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
         await elapse(1)
         sweeping.cancel()
         assert (await frontier.totals()).denied == 0
-        assert again.scheduler.books.hosts[1].queued == count
+        assert again.scheduler.host_table.hosts[1].queued == count
         assert await frontier.sweep_mark(1) == 0
 
     run(main())

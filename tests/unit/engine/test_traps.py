@@ -111,7 +111,7 @@ def test_every_trap_costs_little_and_every_honest_page_is_found() -> None:
         totals = await counts(frontier)
         assert (totals.queued, totals.waiting, totals.denied) == (0, 0, 0)
         assert totals.suspect == sum(one.urls for one in left.values())
-        assert [(host.queued, len(host.leased)) for host in engine.books.hosts.values()] == [(0, 0)]
+        assert [(host.queued, len(host.leased)) for host in engine.host_table.hosts.values()] == [(0, 0)]
 
     run(main())
 
@@ -161,7 +161,7 @@ def test_a_verdict_outlives_a_restart_and_a_release_undoes_it() -> None:
         third = trapped(frontier, site)
         await third.open()
         host = third.host("trap.test")
-        third.books._max_urls = third.books.first_attempts + 50
+        third.host_table._max_urls = third.host_table.first_attempts + 50
         released, queued = await release(frontier, {host.id}, "/calendar/**{date}", 1.0)
         assert released == {"/calendar/**{date}": queued[host.id]}
         assert queued[host.id] > 0

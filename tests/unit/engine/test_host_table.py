@@ -32,7 +32,7 @@ class Case:
         )
         self.clock = FakeClock(1_000.0)
         self.said: list[tuple[object, object]] = []
-        self.books = HostTable(
+        self.host_table = HostTable(
             politeness=PolitenessOptions(**options),
             scope=scope,
             clock=self.clock,
@@ -40,8 +40,8 @@ class Case:
             on_event=lambda event, fields: self.said.append((fields.get("to", event), fields.get("reason"))),
         )
         self.rows = [HostRow(n, origin, 0, queued=100) for n, origin in enumerate((A, A2, B), 1)]
-        self.books.admit(self.rows)
-        self.a, self.a2, self.b = self.books.hosts.values()
+        self.host_table.admit(self.rows)
+        self.a, self.a2, self.b = self.host_table.hosts.values()
 
     def recovered(
         self,
@@ -53,8 +53,8 @@ class Case:
         slow_responses: tuple[SlowResponse, ...] = (),
     ) -> "Case":
         """Start anew with what the store kept. `asked_s_ago`: when A was asked last, as far as that was stored."""
-        self.books.hosts.clear()
-        self.books.keys.clear()
+        self.host_table.hosts.clear()
+        self.host_table.keys.clear()
         at = None if asked_s_ago is None else self.clock.now() - asked_s_ago
         rows = [
             HostRow(row.id, row.origin, 0, queued=1, robots=robots, last_at=at if row.origin is A else None)
@@ -62,12 +62,12 @@ class Case:
         ]
         counters = Counters(urls_fetched=7)
         recovered = Recovered(clean, tuple(rows), backoffs, (), counters, (), slow_responses=slow_responses)
-        self.books.load(recovered, same_delays=same_delays)
-        self.a, self.a2, self.b = self.books.hosts.values()
+        self.host_table.load(recovered, same_delays=same_delays)
+        self.a, self.a2, self.b = self.host_table.hosts.values()
         return self
 
     def take(self, host: Any, attempt: int = 1) -> bool:
-        return self.books.take_place(host, Task(1, "u", attempt=attempt))
+        return self.host_table.take_place(host, Task(1, "u", attempt=attempt))
 
 
 def lease(host_id: int = 1, origin: Origin = A) -> Lease:
@@ -84,9 +84,9 @@ def robots(delay_s: float | None = None, verdict: str = "rules", **more: Any) ->
 def test_max_urls_counts_what_is_out_and_what_was_fetched() -> None:
     """Never one more, whatever mix of both there is."""
     case = Case(max_urls=3)
-    case.books.first_attempts = 1
+    case.host_table.first_attempts = 1
     assert [case.take(case.a), case.take(case.b), case.take(case.a)] == [True, True, False]
-    case.books.settled(case.a, Task(1, "u"), fetched=True)
+    case.host_table.settled(case.a, Task(1, "u"), fetched=True)
     assert not case.take(case.b)
 
 
@@ -94,7 +94,7 @@ def test_a_place_given_back_may_be_taken_by_any_host() -> None:
     """A task that came back undone does not count."""
     case = Case(max_urls=1)
     assert case.take(case.a)
-    case.books.give_place_back(case.a, Task(1, "u"))
+    case.host_table.give_place_back(case.a, Task(1, "u"))
     assert case.take(case.b)
 
 
@@ -102,11 +102,11 @@ def test_a_refusal_gives_its_place_back_and_reopens_who_waited() -> None:
     """A URL that robots.txt denies was not fetched."""
     case = Case(max_urls=1)
     assert case.take(case.a)
-    case.books.hold_at_limit(case.b)
-    assert case.books.limit_reached
+    case.host_table.hold_at_limit(case.b)
+    assert case.host_table.limit_reached
     assert not case.b.has_work
-    assert case.books.settled(case.a, Task(1, "u"), fetched=False) == (case.b,)
-    assert not case.books.limit_reached
+    assert case.host_table.settled(case.a, Task(1, "u"), fetched=False) == (case.b,)
+    assert not case.host_table.limit_reached
     assert case.b.has_work
     assert case.take(case.b)
 
@@ -123,8 +123,8 @@ def test_retries_need_no_place() -> None:
     case = Case(max_urls=1)
     assert case.take(case.a)
     assert case.take(case.a, attempt=2)
-    case.books.settled(case.a, Task(1, "u", attempt=2), fetched=True)
-    assert (case.books.first_attempts, case.books.reserved) == (0, 1)
+    case.host_table.settled(case.a, Task(1, "u", attempt=2), fetched=True)
+    assert (case.host_table.first_attempts, case.host_table.reserved) == (0, 1)
 
 
 def test_the_count_goes_on_where_the_directory_left_it() -> None:
@@ -140,7 +140,7 @@ def test_the_count_goes_on_where_the_directory_left_it() -> None:
 def test_at_the_start_every_key_rests_its_delay(clean: bool) -> None:
     """Whoever ended us may have started us again within it; a known Crawl-delay counts."""
     case = Case(delay_s=1.0).recovered(clean=clean, robots=robots(5.0))
-    assert {key.politeness.open_mono for key in case.books.keys.values()} == {1_005.0 + CLOCK_GUARD_S}
+    assert {key.politeness.open_mono for key in case.host_table.keys.values()} == {1_005.0 + CLOCK_GUARD_S}
 
 
 @pytest.mark.parametrize(
@@ -180,19 +180,19 @@ def test_a_rest_that_a_fault_of_its_own_earned_a_host_outlives_the_end_of_an_out
     """
     case = Case(delay_s=1.0, key="host")
     for number, origin in enumerate((A, A2, B), 1):
-        case.books.answered(lease(number, origin), 0.1, "192.0.2.1")
-    case.books.throttled(lease(2, A2), 503, 3_000.0)
+        case.host_table.answered(lease(number, origin), 0.1, "192.0.2.1")
+    case.host_table.throttled(lease(2, A2), 503, 3_000.0)
     refused = case.a2.key.politeness
     for number, origin in enumerate((A, A2, B), 1):
-        case.books.origin_failed(lease(number, origin), ErrorType.CONNECT_TIMEOUT, permanent=False)
-    rest_s = case.books.origin_failed(lease(1, A), ErrorType.TLS_CERT_EXPIRED, permanent=True)
+        case.host_table.origin_failed(lease(number, origin), ErrorType.CONNECT_TIMEOUT, permanent=False)
+    rest_s = case.host_table.origin_failed(lease(1, A), ErrorType.TLS_CERT_EXPIRED, permanent=True)
     case.clock.time += 5.0
-    case.books.origin_failed(lease(3, B), ErrorType.CONNECT_TIMEOUT, permanent=False)
-    case.books.origin_failed(lease(2, A2), ErrorType.CONNECT_TIMEOUT, permanent=False)
-    assert case.books.outage.is_on
+    case.host_table.origin_failed(lease(3, B), ErrorType.CONNECT_TIMEOUT, permanent=False)
+    case.host_table.origin_failed(lease(2, A2), ErrorType.CONNECT_TIMEOUT, permanent=False)
+    assert case.host_table.outage.is_on
     case.clock.time += 5.0
-    case.books.answered(lease(3, B), 0.1, "192.0.2.1")
-    assert not case.books.outage.is_on
+    case.host_table.answered(lease(3, B), 0.1, "192.0.2.1")
+    assert not case.host_table.outage.is_on
     assert case.a.politeness.open_mono == pytest.approx(1_000.0 + rest_s)
     assert rest_s > 900
     assert case.a2.politeness.open_mono <= case.clock.mono()
@@ -206,15 +206,15 @@ def test_rests_outlive_a_restart_with_their_strikes() -> None:
     assert case.a.key.politeness.open_mono == pytest.approx(1_300.0)
     assert (case.a.key.politeness.failures, case.a.key.politeness.reason) == (3, "503")
     assert case.b.key.politeness.failures == 0
-    assert case.books.throttled(lease(), 503, None) >= 5.0 * 3**3
+    assert case.host_table.throttled(lease(), 503, None) >= 5.0 * 3**3
 
 
 def test_a_rest_that_is_over_keeps_its_strikes_only() -> None:
     """And is cleared in the store by the first good answer."""
     case = Case(delay_s=1.0).recovered(Backoff("a.test", case_now() - 10.0, 2, "429"))
     assert case.a.key.politeness.open_mono == 1_001.0 + CLOCK_GUARD_S
-    case.books.calmed(lease())
-    assert case.books.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
+    case.host_table.calmed(lease())
+    assert case.host_table.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
 
 def test_a_clock_set_back_does_not_make_a_rest_endless() -> None:
@@ -251,11 +251,11 @@ def test_a_crawl_delay_holds_for_the_key_and_for_what_was_asked_before_it_was_kn
     """It counts from the end of the last request, that for robots.txt included; the largest of the key's holds."""
     case = Case(delay_s=0.0)
     case.a.key.last_end_mono = 999.0
-    case.books.learn_robots(case.a, robots(10.0))
+    case.host_table.learn_robots(case.a, robots(10.0))
     assert case.a2.key.delay_s == 10.0
     assert case.a.key.politeness.open_mono == 1_009.0 + CLOCK_GUARD_S
     assert case.a.key.politeness.in_flight == 0
-    case.books.learn_robots(case.a2, robots(2.0))
+    case.host_table.learn_robots(case.a2, robots(2.0))
     assert case.a.key.delay_s == 10.0
 
 
@@ -263,45 +263,45 @@ def test_a_crawl_delay_holds_for_the_key_and_for_what_was_asked_before_it_was_kn
 def test_pushing_back_rests_the_key(wait_s: float | None, least: float, most: float) -> None:
     """For as long as the server said, else a few seconds; the store hears of it."""
     case = Case()
-    rest = case.books.throttled(lease(), 429, wait_s)
+    rest = case.host_table.throttled(lease(), 429, wait_s)
     assert least <= rest <= most
     assert case.a2.key.politeness.open_mono == 1_000.0 + rest
-    [kept] = case.books.take_backoffs()
+    [kept] = case.host_table.take_backoffs()
     assert (kept.key, kept.until_at, kept.failures) == ("a.test", case.clock.now() + rest, 1)
-    assert case.books.take_backoffs() == []
+    assert case.host_table.take_backoffs() == []
     assert [to for to, _ in case.said] == ["backoff"]
 
 
 def test_a_server_that_refuses_after_its_own_time_is_not_believed_again() -> None:
     """Retry-After 0 for ever earns the rests of a server that says nothing; a longer one holds as it is."""
     case = Case()
-    backoffs = [case.books.throttled(lease(), 429, 0.0) for _ in range(5)]
+    backoffs = [case.host_table.throttled(lease(), 429, 0.0) for _ in range(5)]
     assert backoffs[0] == 1.0
     for rest, base in zip(backoffs[1:], (5.0, 15.0, 45.0, 135.0), strict=True):
         assert base <= rest <= base * 1.25
-    assert case.books.throttled(lease(), 429, 7_200.0) == 7_200.0
+    assert case.host_table.throttled(lease(), 429, 7_200.0) == 7_200.0
 
 
 def test_pushing_back_again_rests_longer_until_an_answer_calms_it() -> None:
     """Strikes count until an answer that does not push back; the rest that runs is still kept."""
     case = Case()
-    first, second = (case.books.throttled(lease(), 503, None) for _ in range(2))
+    first, second = (case.host_table.throttled(lease(), 503, None) for _ in range(2))
     assert second >= 3 * 5.0 > first / 1.25
-    case.books.calmed(lease())
+    case.host_table.calmed(lease())
     assert case.a.key.politeness.failures == 0
     assert case.a.key.politeness.open_mono == 1_000.0 + second
-    assert case.books.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
+    assert case.host_table.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
 
 def test_a_broken_connection_rests_the_origin_alone() -> None:
     """Its neighbours under the same key go on."""
     case = Case()
-    case.books.answered(lease(), 0.1, "192.0.2.1")
-    rest = case.books.origin_failed(lease(), "reset", permanent=False)
+    case.host_table.answered(lease(), 0.1, "192.0.2.1")
+    rest = case.host_table.origin_failed(lease(), "reset", permanent=False)
     assert rest >= 5.0
     assert case.a.politeness.open_mono == 1_000.0 + rest
     assert case.a2.politeness.open_mono == case.a.key.politeness.open_mono == 0.0
-    case.books.answered(lease(), 0.1, "192.0.2.1")
+    case.host_table.answered(lease(), 0.1, "192.0.2.1")
     assert case.a.politeness.failures == 0
     assert [to for to, _ in case.said] == ["backoff", "ready"]
 
@@ -309,27 +309,27 @@ def test_a_broken_connection_rests_the_origin_alone() -> None:
 def test_a_lasting_fault_rests_long_at_once() -> None:
     """A wrong certificate is not mended within minutes."""
     case = Case()
-    assert case.books.origin_failed(lease(), "tls_cert_expired", permanent=True) >= 900.0
+    assert case.host_table.origin_failed(lease(), "tls_cert_expired", permanent=True) >= 900.0
 
 
 def test_a_slow_answer_lengthens_the_delay_until_the_next() -> None:
     """Adaptive: five times what it took, 30 s at most; at delay 0 never."""
     case = Case(delay_s=1.0)
-    case.books.answered(lease(), 2.0, "192.0.2.1")
+    case.host_table.answered(lease(), 2.0, "192.0.2.1")
     assert case.a.key.slow_s == 10.0
-    case.books.answered(lease(), 60.0, "192.0.2.1")
+    case.host_table.answered(lease(), 60.0, "192.0.2.1")
     assert case.a.key.slow_s == 30.0
-    case.books.answered(lease(), 0.01, "192.0.2.1")
+    case.host_table.answered(lease(), 0.01, "192.0.2.1")
     assert case.a.key.slow_s == 1.0
     free = Case(delay_s=0.0)
-    free.books.answered(lease(), 2.0, "192.0.2.1")
+    free.host_table.answered(lease(), 2.0, "192.0.2.1")
     assert free.a.key.slow_s == 0.0
 
 
 def test_an_answer_from_elsewhere_tells_nothing_of_the_host() -> None:
     """A robots.txt that redirects is answered by another origin, whose key it concerns."""
     case = Case(delay_s=1.0)
-    case.books.answered(lease(1, B), 2.0, "192.0.2.9")
+    case.host_table.answered(lease(1, B), 2.0, "192.0.2.9")
     assert case.a.peer is None
     assert not case.a.ever_responded
     assert (case.a.key.slow_s, case.b.key.slow_s) == (0.0, 10.0)
@@ -338,18 +338,18 @@ def test_an_answer_from_elsewhere_tells_nothing_of_the_host() -> None:
 def test_a_held_host_says_so_and_says_when_it_is_free() -> None:
     """The operator sees why nothing is fetched."""
     case = Case()
-    case.books.learn_robots(case.a, robots(verdict="unreachable"))
-    case.books.learn_robots(case.a, robots())
+    case.host_table.learn_robots(case.a, robots(verdict="unreachable"))
+    case.host_table.learn_robots(case.a, robots())
     assert case.said == [("held", "robots.txt cannot be read (status 200)"), ("ready", "robots.txt read")]
 
 
 def test_the_rest_of_a_key_without_hosts_outlives_a_restart() -> None:
     """A host that was asked only for another's robots.txt may have said 429 as well."""
     case = Case().recovered(Backoff("other.test", ASKED_AT, 1, "429"))
-    case.books.keys.clear()
+    case.host_table.keys.clear()
     rest = Backoff("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
     case.recovered(rest)
-    assert case.books.keys["other.test"].politeness.open_mono == case.clock.mono() + 600.0
+    assert case.host_table.keys["other.test"].politeness.open_mono == case.clock.mono() + 600.0
 
 
 # -- other options come into force
@@ -361,10 +361,10 @@ def test_a_longer_delay_holds_for_what_was_asked_already() -> None:
     key = case.a.key
     key.politeness = key.politeness.began().ended(case.clock.mono(), delay_s=1.0)
     key.last_end_mono = case.clock.mono()
-    case.books.reconfigure(PolitenessOptions(delay_s=5.0, adaptive=False), ScopeOptions())
+    case.host_table.reconfigure(PolitenessOptions(delay_s=5.0, adaptive=False), ScopeOptions())
     assert key.politeness.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
     assert key.delay_s == 5.0
-    case.books.reconfigure(PolitenessOptions(delay_s=0.5, adaptive=False), ScopeOptions())
+    case.host_table.reconfigure(PolitenessOptions(delay_s=0.5, adaptive=False), ScopeOptions())
     assert key.politeness.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
     assert key.delay_s == 0.5
 
@@ -372,8 +372,8 @@ def test_a_longer_delay_holds_for_what_was_asked_already() -> None:
 def test_a_crawl_delay_outlives_other_options() -> None:
     """What robots.txt asked for still holds, up to the new maximum."""
     case = Case(delay_s=1.0)
-    case.books.learn_robots(case.a, RobotsRecord("rules", 200, b"", 0.0, 1e12, crawl_delay_s=30.0))
-    case.books.reconfigure(PolitenessOptions(delay_s=2.0, max_crawl_delay_s=20.0), ScopeOptions())
+    case.host_table.learn_robots(case.a, RobotsRecord("rules", 200, b"", 0.0, 1e12, crawl_delay_s=30.0))
+    case.host_table.reconfigure(PolitenessOptions(delay_s=2.0, max_crawl_delay_s=20.0), ScopeOptions())
     assert (case.a.key.delay_s, case.b.key.delay_s) == (20.0, 2.0)
 
 
@@ -381,9 +381,9 @@ def test_a_rest_after_a_push_back_outlives_other_options() -> None:
     """429 and its strikes stay."""
     case = Case(delay_s=1.0)
     lease = Lease(1, A, case.a.id, (), 0.0)
-    case.books.throttled(lease, 429, 100.0)
+    case.host_table.throttled(lease, 429, 100.0)
     before = case.a.key.politeness
-    case.books.reconfigure(PolitenessOptions(delay_s=0.0), ScopeOptions())
+    case.host_table.reconfigure(PolitenessOptions(delay_s=0.0), ScopeOptions())
     assert case.a.key.politeness.open_mono == before.open_mono
     assert case.a.key.politeness.failures == before.failures
 
@@ -393,8 +393,8 @@ def test_a_wider_limit_lets_hosts_go_on_that_had_reached_it() -> None:
     case = Case(max_urls_per_host=1)
     assert case.take(case.a)
     assert not case.take(case.a)
-    case.books.hold_at_limit(case.a)
-    case.books.reconfigure(PolitenessOptions(), ScopeOptions(max_urls_per_host=2))
+    case.host_table.hold_at_limit(case.a)
+    case.host_table.reconfigure(PolitenessOptions(), ScopeOptions(max_urls_per_host=2))
     assert case.a.has_work
     assert case.take(case.a)
     assert not case.take(case.a)
@@ -403,11 +403,11 @@ def test_a_wider_limit_lets_hosts_go_on_that_had_reached_it() -> None:
 def test_a_blocked_host_has_no_work() -> None:
     """Until the block is taken back; its queue stays."""
     case = Case()
-    case.books.blocks.add(BlockedHost("a.test", "domain", 0.0, ""))
-    assert case.books.look_at_blocks() == [case.a, case.a2]
+    case.host_table.blocks.add(BlockedHost("a.test", "domain", 0.0, ""))
+    assert case.host_table.look_at_blocks() == [case.a, case.a2]
     assert (case.a.has_work, case.a2.has_work, case.b.has_work) == (False, False, True)
-    case.books.blocks.remove("a.test")
-    assert case.books.look_at_blocks() == [case.a, case.a2]
+    case.host_table.blocks.remove("a.test")
+    assert case.host_table.look_at_blocks() == [case.a, case.a2]
     assert case.a.has_work
     assert case.a.queued == 100
 
