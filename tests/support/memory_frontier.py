@@ -51,7 +51,7 @@ from crawler.frontier.base import (
     UndatedPage,
     UrlRow,
 )
-from crawler.frontier.rows import (
+from crawler.frontier.sqlite.rows import (
     PAGES_SINK,
     WARC_SINK,
     HostChange,

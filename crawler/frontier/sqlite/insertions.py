@@ -16,10 +16,10 @@ from crawler.core.models import Discovered, HostRow, Origin, Settlement
 from crawler.core.url import kind_key_of, legacy_key_of, registrable_domain, slot_of, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import Receipt
-from crawler.frontier.bloom_filter import BloomFilters
-from crawler.frontier.rows import HostChange
 from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.bloom_filter import BloomFilters
 from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.rows import HostChange
 
 
 @dataclass(slots=True)

@@ -45,10 +45,10 @@ from crawler.frontier.base import (
     UndatedPage,
     UrlRow,
 )
-from crawler.frontier.bloom_filter import BloomFilters, use_index
-from crawler.frontier.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
 from crawler.frontier.sqlite import maintenance, sql, takedown
+from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained
+from crawler.frontier.sqlite.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
 from crawler.frontier.sqlite.writer import Writer
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from crawler.core.enums import UrlState
 from crawler.core.models import Discovered, Origin
 from crawler.core.url import every_key_of, key_of
 from crawler.frontier.base import Forgotten
-from crawler.frontier.rows import FORGOTTEN_ERROR
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.insertions import PendingChange
+from crawler.frontier.sqlite.rows import FORGOTTEN_ERROR
 from crawler.frontier.sqlite.writer import Writer
 
 SLICE: Final = 2_000  # URLs a transaction: other calls wait for one of these, some tens of milliseconds

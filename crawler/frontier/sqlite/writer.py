@@ -18,8 +18,11 @@ from crawler.core.enums import SinkFileState, UrlState
 from crawler.core.models import Backoff, Denied, Discovered, RecordLocation, RobotsRecord, Settlement, SinkFile
 from crawler.core.outage import SIGNS
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
-from crawler.frontier.bloom_filter import BloomFilters
-from crawler.frontier.rows import (
+from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.bloom_filter import BloomFilters
+from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.insertions import Insertions, PendingChange
+from crawler.frontier.sqlite.rows import (
     MARKS,
     PAGES_SINK,
     WARC_SINK,
@@ -32,9 +35,6 @@ from crawler.frontier.rows import (
     totals_from,
     visit_row,
 )
-from crawler.frontier.sqlite import sql
-from crawler.frontier.sqlite.database import Database
-from crawler.frontier.sqlite.insertions import Insertions, PendingChange
 
 _ENDED: Final = (UrlState.DONE, UrlState.GAVE_UP)
 REQUEUE_SLICE: Final = 5_000  # URLs that are looked at: other calls wait for one of these

@@ -8,7 +8,7 @@ import apsw
 import pytest
 
 from crawler.frontier import bloom_filter as module
-from crawler.frontier.bloom_filter import BloomFilters
+from crawler.frontier.sqlite.bloom_filter import BloomFilters
 from crawler.frontier.sqlite.database import Database
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, FaultyFiles, fast_folder, found
