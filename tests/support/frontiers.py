@@ -82,7 +82,7 @@ async def takedowns(frontier: Frontier) -> list[tuple[Any, ...]]:
     if isinstance(frontier, MemoryFrontier):
         return list(frontier.takedowns.values())
     assert isinstance(frontier, SqliteFrontier)
-    return await frontier._run(lambda database, _: list(database.rows(sql.TAKEDOWNS)))
+    return await frontier._run(lambda writer: list(writer.database.rows(sql.TAKEDOWNS)))
 
 
 class Store:

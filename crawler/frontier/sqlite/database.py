@@ -1,9 +1,7 @@
-"""Opens the SQLite file and runs transactions on it: settings, schema version, checkpoints, and what errors mean.
+"""The SQLite file of a store: the lock of its owner, the thread that uses it, its transactions, and what errors mean.
 
-It knows nothing of URLs. Every call comes from the one thread that owns the connection.
-
-Invariant: after `transaction` has raised, nothing of that transaction is stored, not even after a crash, and the
-connection is usable again.
+Every call of `Database` comes from the one thread that owns the connection. Invariant: after `transaction` has raised,
+nothing of that transaction is stored, not even after a crash, and the connection is usable again.
 """
 
 import asyncio
@@ -12,19 +10,20 @@ import errno
 import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, Final, TypeVar
 
 import apsw
+import orjson
 
 from crawler.frontier.base import FrontierCorrupt, FrontierError, FrontierFull, FrontierLocked, FrontierVersion
+from crawler.frontier.sqlite.sql import ManyRows
 
 
 class OwnerLock:
-    """Held between `acquire` and `release`."""
+    """A lock file that one process holds between `acquire` and `release`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,14 +42,14 @@ class OwnerLock:
         except BaseException:
             os.close(fd)
             raise
-        # On a full disk the lock holds all the same, without its message.
+        # On a full disk the lock holds without the owner's pid.
         with contextlib.suppress(OSError):
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         self._fd = fd
 
     def release(self) -> None:
-        """Let go, if held. The file stays: removing it could remove the lock of the next owner."""
+        """Release the lock, if held. The file stays: removing it could remove the lock of the next owner."""
         if self._fd is None:
             return
         fd, self._fd = self._fd, None
@@ -60,99 +59,63 @@ class OwnerLock:
 
 
 T = TypeVar("T")
-_Job = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]", bool]
 
 
 class OneThread:
-    """Runs at once. It is no daemon thread: a transaction is never cut off by the interpreter's exit, so the owner must
-    end it with `finish`.
+    """A thread that runs jobs one after the other. A transaction is never cut off by the interpreter's exit: that waits
+    for the jobs.
     """
 
     def __init__(self, name: str) -> None:
-        self._jobs: SimpleQueue[_Job] = SimpleQueue()
-        self._finished = False
-        self._thread = Thread(target=self._work, name=name, daemon=False)
-        self._thread.start()
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
 
     async def run(self, job: Callable[[], T]) -> T:
-        """Run `job` in the thread, after the jobs before it; returns or raises what it does."""
-        return await self._submit(job, last=False)
+        """Run a job after those before it. Returns or raises what it does; it runs even if this await is cancelled."""
+        return await asyncio.shield(self._submit(job))
 
     async def finish(self, job: Callable[[], T]) -> T:
-        """Run `job` as the last one, then end the thread: it ends even if this await is cancelled."""
-        result = await self._submit(job, last=True)
-        self._thread.join()  # it delivered its last result as its last act: this waits for microseconds
+        """Run the last job, then end the thread. Both happen even if this await is cancelled."""
+        last = self._submit(job)
+        self._executor.shutdown(wait=False)
+        result = await asyncio.shield(last)
+        self._executor.shutdown()  # the thread has delivered its last result: this waits for microseconds
         return result
 
-    def _submit(self, job: Callable[[], T], *, last: bool) -> "asyncio.Future[T]":
-        if self._finished:
-            raise RuntimeError("the thread has finished")
-        self._finished = last
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put((job, loop, future, last))
-        return future
-
-    def _work(self) -> None:
-        last = False
-        while not last:
-            job, loop, future, last = self._jobs.get()
-            result, error = None, None
-            try:
-                result = job()
-            except BaseException as raised:  # whatever it is, it is the awaiting task's
-                error = raised
-            # A closed loop has nobody left who waits.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_deliver, future, result, error)
-            del job, loop, future, result, error  # hold nothing of it while waiting for the next
-
-
-def _deliver(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
-    if future.done():  # cancelled
-        return
-    if error is not None:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+    def _submit(self, job: Callable[[], T]) -> "asyncio.Future[T]":
+        return asyncio.get_running_loop().run_in_executor(self._executor, job)
 
 
 APPLICATION_ID: Final = 0x4352574C  # "CRWL": tells our files from other SQLite files
-# Step i takes a store from version i to i + 1. Released steps are never edited.
+# Step i brings a store from version i to i + 1. Released steps are never edited.
 MIGRATIONS: Final[tuple[str, ...]] = tuple(
     files("crawler.frontier.sqlite").joinpath(name).read_text(encoding="utf-8")
-    for name in (
-        "schema.sql",
-        "schema_2.sql",
-        "schema_3.sql",
-        "schema_4.sql",
-        "schema_5.sql",
-        "schema_6.sql",
-        "schema_7.sql",
-        "schema_8.sql",
-        "schema_9.sql",
-    )
+    for name in ("schema.sql", *(f"schema_{version}.sql" for version in range(2, 10)))
 )
 
-# The block size of the usual file systems. A commit writes each page it touched whole, and what it touches is mostly
-# one row on each of many index pages: larger pages would only write more.
+# The block size of most file systems. A commit writes every page that it changed, mostly one row on each of many index
+# pages, so larger pages would only write more.
 PAGE_BYTES: Final = 4_096
 CACHE_BYTES: Final = 16 * 1024 * 1024  # the upper levels of the indexes of ten million URLs, and warm leaves
-# A checkpoint writes each page once, however many commits changed it: 16 MiB of log spare most of the repeats, and are
-# copied in tenths of a second on a slow disk. SQLite's own default is 1,000 pages.
+# A checkpoint writes each page once, however many commits changed it. 16 MiB of log avoid most repeated writes, and are
+# copied within tenths of a second on a slow disk. SQLite's own default is 1,000 pages.
 CHECKPOINT_PAGES: Final = 4_096
-# A reader that never pauses keeps the log from starting over. From here on a checkpoint waits for readers.
+# While there always is a reader, the log cannot start over. From this size on a checkpoint waits for readers.
 LOG_LIMIT_PAGES: Final = 16_384
-BUSY_MS: Final = 2_000  # for other programs that look into the file; we are its only writer
+BUSY_MS: Final = 2_000  # for other programs that read the file; we are its only writer
 _COUNT_UNDONE: Final = (
     "INSERT INTO meta (name, value) VALUES ('undone_commits', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1"
 )
 _RAISED_AFTER_WRITING: Final = frozenset(
     (apsw.SQLITE_IOERR_FSYNC, apsw.SQLITE_IOERR_SHMOPEN, apsw.SQLITE_IOERR_SHMSIZE, apsw.SQLITE_IOERR_SHMMAP)
 )
-_HEADER_BYTES: Final = 20  # of the file: the journal it was last written with is told by byte 18
+_HEADER_BYTES: Final = 20  # of the file; byte 18 names the journal that it was last written with
 _ROLLBACK_JOURNAL: Final = 1
 MAX_BOUND: Final = 8_000  # values bound to one statement, with the interpreter's lock held for a millisecond or two
+
+
+def json_list(values: Sequence[Any]) -> str:
+    """Values as JSON, for json_each in a statement."""
+    return orjson.dumps(values).decode()
 
 
 @contextlib.contextmanager
@@ -168,10 +131,10 @@ def explained(explain: Callable[[apsw.Error], Exception]) -> Iterator[None]:
 
 
 def refuse_foreign_log(path: Path) -> None:
-    """A backup was never written with a write-ahead log: one beside it is of the store that it replaces, and SQLite
-    would apply it. Raises FrontierCorrupt.
+    """Refuse a backup with a write-ahead log beside it. The log belongs to the store that the backup replaces, and
+    SQLite would apply it. Raises FrontierCorrupt.
 
-    Not to be called while this process has the store open: closing a file gives up all locks that the process has on it
+    Do not call it while this process has the store open: closing a file releases all locks that the process has on it
     (fcntl(2)), SQLite's too.
     """
     log = path.with_name(path.name + "-wal")
@@ -181,13 +144,13 @@ def refuse_foreign_log(path: Path) -> None:
         with path.open("rb") as file:
             header = file.read(_HEADER_BYTES)
     except OSError:
-        return  # there is no log, or no store; or opening it will tell what is wrong
+        return  # there is no log or no store; other errors occur again when it is opened
     if len(header) == _HEADER_BYTES and header[18] == _ROLLBACK_JOURNAL:
         raise FrontierCorrupt(f"{path} is a backup, and {log.name} beside it belongs to another store: move it away")
 
 
 class Database:
-    """An open connection. `vfs` names an apsw VFS, for tests that make the disk fail."""
+    """An open connection. `vfs`: an apsw VFS, for tests with failing disks."""
 
     def __init__(self, path: Path, *, vfs: str | None = None, migrations: Sequence[str] = MIGRATIONS) -> None:
         """Open or create. Raises FrontierCorrupt, FrontierVersion or OSError."""
@@ -199,8 +162,8 @@ class Database:
             self._connection = apsw.Connection(str(path), flags=flags, vfs=vfs)
             try:
                 self._set_up(migrations)
-                # Only its place: closing a real descriptor would give up SQLite's locks.
-                self._place = os.open(path, os.O_PATH | os.O_CLOEXEC)
+                # A path descriptor: closing another one would release SQLite's locks.
+                self._file = os.open(path, os.O_PATH | os.O_CLOEXEC)
             except BaseException:
                 self._connection.close()
                 raise
@@ -218,15 +181,15 @@ class Database:
         # A few group commits a second cost as many fsyncs; NORMAL could lose the last ones to a power cut.
         connection.pragma("synchronous", "full")
         connection.pragma("cache_size", -CACHE_BYTES // 1024)
-        # Mapped pages would turn a bad sector into SIGBUS instead of an error that can be told.
+        # With mapped pages a bad sector would be a SIGBUS instead of an error.
         connection.pragma("mmap_size", 0)
         connection.pragma("temp_store", "memory")
-        # The one writer keeps its references right; checking would cost a look-up for each new URL.
+        # The only writer keeps its references valid; checking would cost a look-up for each new URL.
         connection.pragma("foreign_keys", "off")
         connection.pragma("journal_size_limit", LOG_LIMIT_PAGES * PAGE_BYTES)
         connection.set_wal_hook(self._committed)
         for step in range(version, len(migrations)):
-            connection.execute("BEGIN IMMEDIATE")  # one transaction a step; a failure closes the connection
+            connection.execute("BEGIN IMMEDIATE")  # one transaction for each step; a failure closes the connection
             try:
                 self.run(migrations[step])
                 connection.pragma("application_id", APPLICATION_ID)
@@ -255,30 +218,36 @@ class Database:
     # -- statements
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> None:
-        """Run statements for what they do."""
+        """Run statements without results."""
         self._connection.execute(sql, values).get  # noqa: B018 - reads to the end
 
+    def commit(self, sql: str, values: Sequence[Any] = ()) -> None:
+        """Run one statement as a transaction of its own."""
+        with self.transaction():
+            self.run(sql, values)
+
     def get(self, sql: str, values: Sequence[Any] = ()) -> Any:
-        """One value, or a row, or None. Reads that run beside a busy event loop aggregate to one JSON value: each row
-        stepped over would take the interpreter's lock anew.
+        """One value, one row, or None. Reads beside a busy event loop aggregate to one JSON value: each row would take
+        the interpreter's lock anew.
         """
         return self._connection.execute(sql, values).get
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         return iter(self._connection.execute(sql, values))
 
-    def run_many(self, head: str, tail: str, flat: Sequence[Any], *, width: int) -> None:
-        """Run `head VALUES (…), (…) … tail` over rows of `width` values that lie one after the other in `flat`.
+    def run_many(self, statement: ManyRows, flat: Sequence[Any]) -> None:
+        """Run a statement for many rows; `flat` has their values one after the other.
 
-        As few statements as will do: thousands of short ones from a thread beside a busy event loop stand in line for
-        the interpreter's lock each time. Binding was 2.5 times as fast as passing JSON to json_each.
+        It runs as few statements as possible: each one waits for the interpreter's lock beside a busy event loop.
+        Binding was 2.5 times as fast as passing JSON to json_each.
         """
+        width, head, tail = statement
         row = "(" + ",".join("?" * width) + ")"
         step = MAX_BOUND // width * width
         for start in range(0, len(flat), step):
             part = flat[start : start + step]
             rows = ",".join([row] * (len(part) // width))
-            # The length differs each time: keeping the statement would push the useful ones out of the cache.
+            # Its length differs each time: caching it would push useful statements out of the cache.
             self._connection.execute(f"{head} VALUES {rows} {tail}", part, can_cache=False)
 
     # -- transactions
@@ -287,8 +256,8 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Commit what the block does; undo it if the block or the commit raises.
 
-        Raises FrontierError if a failing disk leaves it open whether the transaction is stored, and FrontierFull if
-        the file is not where it was: what is written to a deleted file is stored nowhere.
+        Raises FrontierError if a failing disk leaves it unknown whether the transaction is stored, and FrontierFull if
+        the file was moved or deleted.
         """
         connection = self._connection
         if not self._is_in_place():
@@ -309,7 +278,7 @@ class Database:
 
     def _is_in_place(self) -> bool:
         try:
-            return os.path.samestat(os.fstat(self._place), self._path.stat())
+            return os.path.samestat(os.fstat(self._file), self._path.stat())
         except OSError:
             return False
 
@@ -319,11 +288,10 @@ class Database:
                 self._connection.execute("ROLLBACK")
 
     def _overwrite_failed_commit(self) -> None:
-        """Make sure that a commit which failed stays undone.
+        """Make sure that a failed commit stays undone.
 
-        If its pages reached the log and only the fsync failed, it lies there whole: this connection ignores it, but
-        the recovery after a crash would find it and bring it back. The next transaction is written in its place, so one
-        is written now.
+        If only the fsync failed, all its pages may be in the log. This connection ignores them, but the recovery after
+        a crash would find and apply them. The next transaction overwrites them, so one is written now.
         """
         try:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -337,12 +305,12 @@ class Database:
                 ) from error
 
     def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
-        """Copy the log into the file now and then. A failure here is no failure of the commit: the log still has all,
+        """Run a checkpoint if the log is long. A failure does not matter to the commit: the log has everything,
         and the next commit tries again.
         """
         with contextlib.suppress(apsw.Error):
             if pages >= self._next_wait_pages:
-                self._next_wait_pages = pages + LOG_LIMIT_PAGES  # each wait holds up a commit: not at every one
+                self._next_wait_pages = pages + LOG_LIMIT_PAGES  # each wait delays a commit: not at every one
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
             elif pages >= CHECKPOINT_PAGES:
                 self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
@@ -351,13 +319,13 @@ class Database:
         return apsw.SQLITE_OK
 
     def close(self) -> None:
-        """Copy the whole log into the file and let go of both."""
-        # What could not be copied stays in the log, for the next start.
+        """Copy the whole log into the file and close both."""
+        # What cannot be copied stays in the log for the next start.
         with contextlib.suppress(apsw.Error):
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         with contextlib.suppress(apsw.Error):
             self._connection.close()
-        os.close(self._place)
+        os.close(self._file)
 
     # -- what errors mean
 
@@ -376,7 +344,7 @@ class Database:
                 return error
 
     def explain_opening(self, error: apsw.Error) -> Exception:
-        """As `explain`, but a disk that cannot be used is an OSError here: there is no store yet to try again."""
+        """As `explain`, but an unusable disk is an OSError: there is no open store yet that could try again."""
         path = str(self._path)
         if self._path.is_dir():
             return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)

@@ -1,7 +1,7 @@
-"""How URLs enter the store: their hosts' rows, their own, and what sitemaps say of them.
+"""Inserts URLs: the rows of their hosts, their own rows, and the hints of sitemaps.
 
-It writes within a transaction that is somebody else's (`writer`). It keeps in memory the ids of hosts met lately, and
-which hosts, and which URLs under older key rules, were taken down. Invariant: what it remembers was committed.
+It writes within a transaction of `writer`. In memory are the ids of recently used hosts, and which hosts, and which
+URLs by their legacy keys, were taken down. Invariant: what is in memory was committed.
 """
 
 from collections import OrderedDict, defaultdict
@@ -18,42 +18,42 @@ from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import Receipt
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.bloom_filter import BloomFilters
-from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.database import Database, json_list
 from crawler.frontier.sqlite.rows import HostChange
 
 
 @dataclass(slots=True)
 class PendingChange:
-    """`counts` has the words of UrlState, and "hosts"."""
+    """What a transaction changes besides rows, to be kept in memory after its commit."""
 
-    counts: dict[str, int]
+    counts: dict[str, int]  # URLs by UrlState, and "hosts"
     hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
-    ids: dict[Origin, int] = field(default_factory=dict)  # of origins that were not remembered
+    ids: dict[Origin, int] = field(default_factory=dict)  # of origins whose id was not in memory
     new_hosts: list[HostRow] = field(default_factory=list)
-    queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen
-    fresh: set[int] = field(default_factory=set)  # what a SeenFilter is to learn
+    queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen, or queued again
+    fresh: set[int] = field(default_factory=set)  # to be added to the Bloom filters
     robots_changed: list[int] = field(default_factory=list)
-    files: dict[str, int] = field(default_factory=dict)  # ids, by name, of output files that visits are in
-    counters: str | None = None  # what the directory's counters come to, as they are stored
+    files: dict[str, int] = field(default_factory=dict)  # name → id of output files that visits are in
+    counters: str | None = None  # the totals of the output directory as stored
     suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of URLs set aside at once
-    linked: list[int] = field(default_factory=list)  # hosts, once for each URL that is no suspect any more
+    linked: list[int] = field(default_factory=list)  # host id of each URL that is no suspect any more
     trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)  # as in Receipt
-    marks: int = 0  # forgotten rows beside the one that counts for its URL
+    marks: int = 0  # marks of taken-down URLs that do not count as a URL
 
     def move(self, host_id: int, before: str, after: str) -> None:
-        """A URL goes from one state to another."""
+        """A URL changes its state."""
         self.counts[before] -= 1
         self.counts[after] = self.counts.get(after, 0) + 1
         self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
 
     def insert(self, host_id: int, count: int) -> None:
-        """URLs were seen for the first time."""
+        """URLs were inserted as queued."""
         self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + count
         self.hosts[host_id].queued += count
         self.queued[host_id] = self.queued.get(host_id, 0) + count
 
     def set_aside(self, host_id: int, template: str, count: int) -> None:
-        """URLs that were seen for the first time are suspects."""
+        """URLs that were just inserted become suspects."""
         if not count:
             return
         for _ in range(count):
@@ -62,12 +62,12 @@ class PendingChange:
         self.suspects.setdefault(host_id, []).extend([template] * count)
 
     def queue_again(self, host_id: int, before: str) -> None:
-        """A known URL is queued."""
+        """A known URL is queued again."""
         self.move(host_id, before, UrlState.QUEUED)
         self.queued[host_id] = self.queued.get(host_id, 0) + 1
 
     def add(self, state: UrlState, count: int) -> None:
-        """URLs came to be in a state in which nothing is due."""
+        """URLs were inserted in another state than queued."""
         self.counts[state] = self.counts.get(state, 0) + count
 
     def receipt(self, links_new: Sequence[int]) -> Receipt:
@@ -75,28 +75,29 @@ class PendingChange:
         return Receipt(links_new, self.queued, rows, self.robots_changed, self.suspects, self.linked, self.trial_links)
 
 
-HOSTS_REMEMBERED: Final = 65_536  # origins whose id needs no look-up; some 20 MiB when full
+HOSTS_CACHED: Final = 65_536  # origins whose id is in memory; some 20 MiB when full
+_Hint = tuple[int, int, float | None, float | None, float]  # the columns of sql.PUT_HINTS
 
 
 class Insertions:
-    """`seen` knows every URL of the store; without one the index does."""
+    """Inserts URLs. `seen` knows every URL of the store; without it the index does."""
 
     def __init__(self, database: Database, seen: BloomFilters | None) -> None:
         self._db = database
         self.seen = seen
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
-        # Hosts of which URLs may be suspects for being linked from error pages: few, and most stores have none.
+        # Hosts with suspects that only error pages link to: most stores have none.
         self._error_page_hosts = {host_id for (host_id,) in database.rows(sql.ERROR_PAGE_HOSTS, (ERROR_PAGE_LINKS,))}
-        self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # as many as operators typed
-        self._legacy_marks = set(database.rows(sql.LEGACY_MARKS))  # a few for each URL that operators typed
+        self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # only those that operators named
+        self._legacy_marks = set(database.rows(sql.LEGACY_MARKS))  # a few for each URL that operators named
 
     def put(self, discovered: Sequence[Discovered], found_at: float, change: PendingChange) -> list[int]:
-        """URLs that no page led to. Returns 1 for each that is new, the first of several, and 0 for the others."""
+        """Insert URLs that no page led to. Returns 1 for a new one (of several the first) and 0 for others."""
         last_id = self._db.get(sql.LAST_URL)
         flat: list[Any] = []
-        hints: list[Any] = []
+        hints: list[_Hint] = []
         self._bind_urls(flat, hints, discovered, None, found_at, change)
-        self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+        self._db.run_many(sql.INSERT_URLS, flat)
         self._put_hints(hints, last_id)
         new = {(host_id, key) for host_id, key in orjson.loads(self._db.get(sql.NEW_KEYS, (last_id,)))}
         links_new: list[int] = []
@@ -112,12 +113,12 @@ class Insertions:
     def put_found(
         self, settlements: Sequence[Settlement], hint_after_s: float | None, change: PendingChange
     ) -> list[int]:
-        """What visits discovered, each with its visit as `via`. Returns how many were new, a number for each
-        settlement; the first of several gets the credit.
+        """Insert what visits discovered, with the visited URL as `via`. Returns for each settlement how many were new;
+        a URL found by several counts for the first.
         """
         links_new = [0] * len(settlements)
         flat: list[Any] = []
-        hints: list[Any] = []
+        hints: list[_Hint] = []
         places: dict[int | None, int] = {}
         for place, settlement in enumerate(settlements):
             if settlement.discovered:
@@ -127,7 +128,7 @@ class Insertions:
         if not flat:
             return links_new
         last_id = self._db.get(sql.LAST_URL)
-        self._db.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+        self._db.run_many(sql.INSERT_URLS, flat)
         self._put_hints(hints, last_id)
         if hint_after_s is not None and hints and self.seen is None:
             self._bring_forward(hints, hint_after_s)
@@ -138,9 +139,7 @@ class Insertions:
         return links_new
 
     def _look_at_suspects(self, settlements: Sequence[Settlement], last_id: int, change: PendingChange) -> None:
-        """What is first found on an error page is set aside, until another page has it; what is first found on a
-        suspect is told.
-        """
+        """Make URLs suspects that are first found on an error page, and note those first found on a suspect."""
         for settlement in settlements:
             note, url_id, host_id = settlement.note, settlement.task.id, settlement.host_id
             if note is None or not settlement.discovered:
@@ -152,14 +151,14 @@ class Insertions:
                 new = orjson.loads(ids)
                 self._db.run(sql.SET_STATE, (UrlState.SUSPECT, ids))
                 flat = [value for id_ in new for value in (id_, host_id, ERROR_PAGE_LINKS)]
-                self._db.run_many(sql.PUT_SUSPECTS, "", flat, width=sql.SUSPECT_WIDTH)
+                self._db.run_many(sql.PUT_SUSPECTS, flat)
                 change.set_aside(host_id, ERROR_PAGE_LINKS, len(new))
                 self._error_page_hosts.add(host_id)
         if self._error_page_hosts and self.seen is None:
             self._queue_linked(settlements, change)
 
     def _queue_linked(self, settlements: Sequence[Settlement], change: PendingChange) -> None:
-        """What an error page led to is no suspect for that once a page of another kind links to it."""
+        """Queue suspects from error pages that another page links to."""
         links: list[tuple[int, int]] = []
         for settlement in settlements:
             host_id = settlement.host_id
@@ -167,8 +166,8 @@ class Insertions:
                 links += [(host_id, one.key) for one in settlement.discovered if self._id_of(one, change) == host_id]
         if not links:
             return
-        found = orjson.loads(self._db.get(sql.LINKED_SUSPECTS, (orjson.dumps(links).decode(), ERROR_PAGE_LINKS)))
-        ids = orjson.dumps([url_id for url_id, _ in found]).decode()
+        found = orjson.loads(self._db.get(sql.LINKED_SUSPECTS, (json_list(links), ERROR_PAGE_LINKS)))
+        ids = json_list([url_id for url_id, _ in found])
         self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
         self._db.run(sql.END_SUSPECTS, (ids,))
         for _, host_id in found:
@@ -180,7 +179,7 @@ class Insertions:
         return change.ids.get(one.origin) if known is None else known
 
     def host_id(self, origin: Origin, found_at: float, change: PendingChange) -> int:
-        """The row of an origin, made if need be; 0 for one whose host was taken down."""
+        """The id of an origin's row, which is inserted if need be; 0 if its host was taken down."""
         host_id = self._host_ids.get(origin)
         if host_id is None and origin.host in self._closed_hosts:
             return 0
@@ -205,30 +204,30 @@ class Insertions:
         return host in self._closed_hosts
 
     def close_host(self, host: str) -> None:
-        """Store nothing of this host any more (it is in forgotten_host)."""
+        """Insert no URL of this host any more (it is in forgotten_host)."""
         self._closed_hosts.add(host)
         for origin in [origin for origin in self._host_ids if origin.host == host]:
             del self._host_ids[origin]
 
     def committed(self, change: PendingChange) -> None:
-        """The transaction is stored: what it added is known from now on."""
+        """The transaction is stored: keep its hosts and URLs in memory."""
         self._host_ids.update(change.ids)
         if self.seen is not None:
             self.seen.learn(change.fresh)
-        while len(self._host_ids) > HOSTS_REMEMBERED:
+        while len(self._host_ids) > HOSTS_CACHED:
             self._host_ids.popitem(last=False)
 
     def _bind_urls(
         self,
         flat: list[Any],
-        hints: list[Any],
+        hints: list[_Hint],
         discovered: Sequence[Discovered],
         via: int | None,
         found_at: float,
         change: PendingChange,
     ) -> None:
         """Append the columns of sql.INSERT_URLS to `flat` and those of sql.PUT_HINTS to `hints`."""
-        found_second = int(found_at)  # never later than its fetch; SQLite stores it in four bytes instead of eight
+        found_second = int(found_at)  # not later than the fetch; it takes four bytes instead of eight
         host_ids = self._ids_of(discovered, found_at, change)
         if self._legacy_marks:
             host_ids = [0 if self.was_forgotten(*pair) else pair[0] for pair in zip(host_ids, discovered, strict=True)]
@@ -242,10 +241,10 @@ class Insertions:
                      via, one.source, one.hop_path, one.redirects, found_second,
                      None if one.kind is TaskKind.PAGE else one.kind)  # fmt: skip
             if one.hint is not None:
-                hints += (host_id, one.key, one.hint.priority, one.hint.lastmod, found_at)
+                hints.append((host_id, one.key, one.hint.priority, one.hint.lastmod, found_at))
 
     def was_forgotten(self, host_id: int | None, one: Discovered) -> bool:
-        """Whether it was taken down under the key that it had by older rules."""
+        """Whether a URL was taken down by its legacy key."""
         first = legacy_key_of(one.url, one.kind)
         if first is not None and (host_id, first) in self._legacy_marks:
             return True
@@ -255,7 +254,7 @@ class Insertions:
         return any((host_id, key) in self._legacy_marks for key in keys)
 
     def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: PendingChange) -> list[int]:
-        """The host of each, made if need be; 0 for one that was taken down."""
+        """The host id of each URL; hosts are inserted if need be. 0 for a host that was taken down."""
         remembered, ids = self._host_ids.get, change.ids
         known = [remembered(one.origin) for one in discovered]
         if None not in known:
@@ -269,24 +268,20 @@ class Insertions:
             whole.append(host_id)
         return whole
 
-    def _put_hints(self, hints: list[Any], last_id: int) -> None:
+    def _put_hints(self, hints: Sequence[_Hint], last_id: int) -> None:
         if self.seen is None:
-            self._db.run_many(*sql.PUT_HINTS, hints, width=sql.HINT_WIDTH)
-            return
-        if not hints:
-            return
-        ids = {(host, key): url_id for url_id, host, key in orjson.loads(self._db.get(sql.NEW_IDS, (last_id,)))}
-        flat: list[Any] = []
-        for at in range(0, len(hints), sql.HINT_WIDTH):
-            host_id, key, *hint = hints[at : at + sql.HINT_WIDTH]
-            flat += (ids[host_id, key], *hint)
-        self._db.run_many(*sql.PUT_HINTS_BY_ID, flat, width=sql.HINT_WIDTH - 1)
+            self._db.run_many(sql.PUT_HINTS, [value for hint in hints for value in hint])
+        elif hints:
+            ids = {(host, key): url_id for url_id, host, key in orjson.loads(self._db.get(sql.NEW_IDS, (last_id,)))}
+            flat = [value for host_id, key, *hint in hints for value in (ids[host_id, key], *hint)]
+            self._db.run_many(sql.PUT_HINTS_BY_ID, flat)
 
-    def _bring_forward(self, hints: list[Any], after_s: float) -> None:
-        """`hints` are the columns of sql.PUT_HINTS."""
-        flat: list[Any] = []
-        for at in range(0, len(hints), sql.HINT_WIDTH):
-            host_id, key, _, lastmod, seen_at = hints[at : at + sql.HINT_WIDTH]
-            if lastmod is not None:
-                flat += (host_id, key, min(lastmod, seen_at), after_s, seen_at)
-        self._db.run_many(*sql.BRING_FORWARD, flat, width=sql.BRING_FORWARD_WIDTH)
+    def _bring_forward(self, hints: Sequence[_Hint], after_s: float) -> None:
+        """Make URLs due sooner that have changed since their last visit, as a sitemap says."""
+        flat = [
+            value
+            for host_id, key, _, lastmod, seen_at in hints
+            if lastmod is not None
+            for value in (host_id, key, min(lastmod, seen_at), after_s, seen_at)
+        ]
+        self._db.run_many(sql.BRING_FORWARD, flat)

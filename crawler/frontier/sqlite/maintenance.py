@@ -10,7 +10,7 @@ from crawler.core.models import Origin
 from crawler.core.url import KEY_RULES, kind_key_of, legacy_key_of
 from crawler.frontier.base import UndatedPage
 from crawler.frontier.sqlite import sql
-from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.database import Database, json_list
 
 _ALL = "all"
 
@@ -32,7 +32,7 @@ def put_dates(database: Database, dates: Sequence[tuple[int, float]], mark: int 
     """See Frontier.put_dates."""
     flat: list[Any] = [value for date in dates for value in date]
     with database.transaction():
-        database.run_many(*sql.PUT_DATES, flat, width=sql.DATE_WIDTH)
+        database.run_many(sql.PUT_DATES, flat)
         database.run(sql.PUT_META, ("dated", _ALL if mark is None else str(mark)))
 
 
@@ -80,7 +80,7 @@ def bring_up(database: Database) -> None:
         after += SLICE
         with database.transaction():
             if changed:
-                database.run(sql.REKEY, (orjson.dumps(changed).decode(),))
+                database.run(sql.REKEY, (json_list(changed),))
                 database.run(sql.END_META, ("filter",))
             database.run(sql.PUT_META, (_DONE, str(after)))
     with database.transaction():

@@ -1,14 +1,23 @@
 """The statements. Those that run beside a busy event loop give one JSON value instead of rows (`Database.get`)."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import orjson
 
-INSERT_URLS: Final = (
-    "INSERT OR IGNORE INTO url (host, hash, priority, depth, target, via, source, hop_path, redirects, found_at, kind)"
+
+class ManyRows(NamedTuple):
+    """A statement for many rows: `head VALUES (…), (…) … tail`, with `width` values a row."""
+
+    width: int
+    head: str
+    tail: str = ""
+
+
+INSERT_URLS: Final = ManyRows(
+    11,
+    "INSERT OR IGNORE INTO url (host, hash, priority, depth, target, via, source, hop_path, redirects, found_at, kind)",
 )
-URL_WIDTH: Final = 11
 LAST_URL: Final = "SELECT coalesce(max(id), 0) FROM url"
 # Rows are numbered upwards: what a transaction inserted are the rows above the last one before it. The "+" keeps the
 # planner from walking the whole of url_key instead, to have the hosts in order.
@@ -21,7 +30,8 @@ NEW_KEYS: Final = "SELECT json_group_array(json_array(host, hash)) FROM url WHER
 STATES: Final = """
 SELECT json_group_array(json_array(id, host, state)) FROM url WHERE id IN (SELECT value FROM json_each(?))"""
 SET_STATE: Final = "UPDATE url SET state = ? WHERE id IN (SELECT value FROM json_each(?))"
-UPSERT_VISITS: Final = (
+UPSERT_VISITS: Final = ManyRows(
+    20,
     """INSERT INTO visit (url, next_at, attempts, last_at, last_status, last_error, last_rule, etag, last_modified,
                           digest, warc_file, warc_offset, ended, changed_at, change_a, change_t, gone_count, in_links,
                           visits, pages_file)""",
@@ -47,10 +57,10 @@ UPSERT_VISITS: Final = (
     ),
 )
 
-VISIT_WIDTH: Final = 20
 
 # In one statement with many rows, as ADD_TO_HOSTS: (host, hash, priority, lastmod, seen_at).
-PUT_HINTS: Final = (
+PUT_HINTS: Final = ManyRows(
+    5,
     "WITH hint (host, hash, priority, lastmod, seen_at) AS (",
     """) INSERT INTO sitemap_hint (url, priority, lastmod, seen_at)
        SELECT url.id, hint.priority, hint.lastmod, hint.seen_at
@@ -58,24 +68,24 @@ PUT_HINTS: Final = (
        ON CONFLICT (url) DO UPDATE SET
          priority = excluded.priority, lastmod = excluded.lastmod, seen_at = excluded.seen_at""",
 )
-HINT_WIDTH: Final = 5
-PUT_HINTS_BY_ID: Final = ("INSERT OR REPLACE INTO sitemap_hint (url, priority, lastmod, seen_at)", "")
+PUT_HINTS_BY_ID: Final = ManyRows(4, "INSERT OR REPLACE INTO sitemap_hint (url, priority, lastmod, seen_at)")
 KEYS_ABOVE: Final = "SELECT host, hash FROM url WHERE id > ? ORDER BY id"
 # What a sitemap says has changed since it was visited is due sooner: (host, hash, lastmod, seconds, now) each.
-BRING_FORWARD: Final = (
+BRING_FORWARD: Final = ManyRows(
+    5,
     "WITH hint (host, hash, lastmod, after_s, now) AS (",
     """) UPDATE visit SET next_at = max(visit.last_at + hint.after_s, hint.now)
        FROM hint CROSS JOIN url ON url.host = hint.host AND url.hash = hint.hash
        WHERE visit.url = url.id AND visit.ended = 1 AND hint.lastmod > visit.last_at
          AND visit.next_at > max(visit.last_at + hint.after_s, hint.now)""",
 )
-BRING_FORWARD_WIDTH: Final = 5
 
 INSERT_HOST: Final = "INSERT INTO host (id, slot, scheme, host, port, domain, found_at) VALUES (?, ?, ?, ?, ?, ?, ?)"
 LAST_HOST: Final = "SELECT coalesce(max(id), 0) FROM host"
 HOST_ID: Final = "SELECT id FROM host WHERE host = ? AND scheme = ? AND port = ?"
 HOST_EXISTS: Final = "SELECT 1 FROM host WHERE id = ?"
-ADD_TO_HOSTS: Final = (
+ADD_TO_HOSTS: Final = ManyRows(
+    7,
     "WITH change (id, queued, fetched, ok, errors, bytes, last_at) AS (",
     """) UPDATE host SET
          queued = host.queued + change.queued, fetched = host.fetched + change.fetched, ok = host.ok + change.ok,
@@ -83,7 +93,6 @@ ADD_TO_HOSTS: Final = (
          last_at = coalesce(max(change.last_at, host.last_at), change.last_at, host.last_at)
        FROM change WHERE host.id = change.id""",
 )
-HOST_CHANGE_WIDTH: Final = 7
 HOSTS: Final = """
 SELECT id, scheme, host.host, port, slot, queued, fetched, last_at,
        verdict, status_code, NULL, fetched_at, expires_at, crawl_delay_s, failing_since, error
@@ -134,12 +143,12 @@ FROM (
   LIMIT ?3)"""
 
 # Of those whose visit goes on (ended = 0) or starts anew (1): each has its index. In that order of time, oldest first.
-DENY: Final = (
+DENY: Final = ManyRows(
+    4,
     "INSERT INTO visit (url, last_at, last_error, last_rule)",
     """ON CONFLICT (url) DO UPDATE SET
          last_at = excluded.last_at, last_error = excluded.last_error, last_rule = excluded.last_rule""",
 )
-DENY_WIDTH: Final = 4
 # Version 4 had '' for every mark.
 PUT_UNSWEPT: Final = """
 INSERT INTO meta VALUES ('unswept:' || ?, '1')
@@ -154,13 +163,12 @@ UNSWEPT: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name >
 PUT_SLOW_RESPONSE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
 END_SLOW_RESPONSE: Final = "DELETE FROM pace WHERE key = ?"
 SLOW_RESPONSES: Final = "SELECT key, response_s, updated_at FROM pace ORDER BY key"
-PUT_SAMPLES: Final = "INSERT OR REPLACE INTO sampled_page (url, host, words)"
-SAMPLE_WIDTH: Final = 3
-ADD_TO_TEMPLATES: Final = (
+PUT_SAMPLES: Final = ManyRows(3, "INSERT OR REPLACE INTO sampled_page (url, host, words)")
+ADD_TO_TEMPLATES: Final = ManyRows(
+    3,
     "INSERT INTO url_template (host, template, pages)",
     "ON CONFLICT (host, template) DO UPDATE SET pages = pages + excluded.pages",
 )
-TEMPLATE_WIDTH: Final = 3
 PUT_TEMPLATE: Final = """
 INSERT INTO url_template (host, template, spent, good, since_at, released_at) VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (host, template) DO UPDATE SET
@@ -171,8 +179,7 @@ SAMPLES: Final = """
 SELECT url.target, sampled_page.words FROM sampled_page CROSS JOIN url ON url.id = sampled_page.url
 WHERE sampled_page.host = ? AND url.state <> 'forgotten'"""
 TEMPLATES: Final = "SELECT host, template, pages, spent, good, since_at, released_at FROM url_template WHERE host = ?"
-PUT_SUSPECTS: Final = "INSERT OR REPLACE INTO suspect (url, host, template)"
-SUSPECT_WIDTH: Final = 3
+PUT_SUSPECTS: Final = ManyRows(3, "INSERT OR REPLACE INTO suspect (url, host, template)")
 SUSPECTS_OF: Final = """
 SELECT json_group_array(url) FROM (
   SELECT url FROM suspect WHERE host = ? AND template = ? ORDER BY url LIMIT ?)"""
@@ -244,13 +251,13 @@ SELECT json_group_array(json_array(
   CROSS JOIN host AS h ON h.id = u.host
   LEFT JOIN sitemap_hint AS s ON s.url = v.url
   WHERE v.url BETWEEN ? AND ? AND v.ended = 1 AND v.next_at IS NULL AND u.state IN ('done', 'gave_up'))"""
-PUT_DATES: Final = (
+PUT_DATES: Final = ManyRows(
+    2,
     "WITH date (url, next_at) AS (",
     """) UPDATE visit SET next_at = date.next_at FROM date CROSS JOIN url ON url.id = date.url
        WHERE visit.url = date.url AND visit.ended = 1 AND visit.next_at IS NULL
          AND url.state IN ('done', 'gave_up')""",
 )
-DATE_WIDTH: Final = 2
 
 META: Final = "SELECT value FROM meta WHERE name = ?"
 PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
@@ -394,7 +401,6 @@ UPDATE visit SET last_error = NULL, last_rule = NULL WHERE url IN (SELECT value 
 BLOCKS: Final = "SELECT name, kind, at, reason FROM blocked ORDER BY name"
 BLOCK_OF: Final = "SELECT name, kind, at, reason FROM blocked WHERE name = ?"
 BLOCK: Final = "INSERT OR REPLACE INTO blocked (name, kind, at, reason) VALUES (?, ?, ?, ?)"
-IS_BLOCKED: Final = "SELECT 1 FROM blocked WHERE name = ?"
 UNBLOCK: Final = "DELETE FROM blocked WHERE name = ?"
 
 # -- keys by other rules

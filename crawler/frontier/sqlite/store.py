@@ -1,17 +1,18 @@
-"""The frontier of one process: a SQLite file, through apsw, in a thread of its own.
+"""The frontier of one process: a SQLite file, used through apsw in a thread of its own.
 
-This file opens, recovers and closes the store and answers questions; `writer` has the transactions, `database` the
-connection. apsw brings a current SQLite: versions before 3.51.3 could corrupt a database in WAL mode.
+This file opens, recovers, reads and closes the store. `writer` has the transactions, `database` the connection. apsw
+brings a current SQLite: versions before 3.51.3 could corrupt a database in WAL mode.
 
 Invariants: one process owns the file, from before it is read until it is closed. The event loop never touches the disk.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import orjson
 
@@ -47,21 +48,17 @@ from crawler.frontier.base import (
 )
 from crawler.frontier.sqlite import maintenance, sql, takedown
 from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
-from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained
+from crawler.frontier.sqlite.database import Database, OneThread, OwnerLock, explained, json_list
 from crawler.frontier.sqlite.rows import counters_from, host_row, sample_ranges, task_of, url_row_of
 from crawler.frontier.sqlite.writer import Writer
 
 T = TypeVar("T")
-
-
-def _learned(span: tuple[int, int], database: Database, _: Writer) -> str:
-    columns: str = database.get(sql.LEARNED, span)
-    return columns
+Slice = tuple[dict[int, int], int | None]  # queued URLs of each host, and where the next slice starts
 
 
 class SqliteFrontier:
-    """A `Frontier` (base.py) in the file `path`; its folder must exist. `duplicates`: "exact" or "filter" (see
-    `filter`). `vfs` names an apsw VFS, for tests.
+    """A `Frontier` (base.py) in the file `path`, whose folder must exist. `duplicates`: "exact" or "filter" (see
+    `bloom_filter`). `vfs`: an apsw VFS, for tests.
     """
 
     def __init__(self, path: Path, *, duplicates: str = "exact", vfs: str | None = None) -> None:
@@ -117,18 +114,18 @@ class SqliteFrontier:
         return recovered
 
     async def close(self, *, clean: bool) -> None:
-        """What a failing disk keeps it from storing it leaves out: the next start then finds an unclean end."""
+        """On a failing disk nothing more is stored: the next start then finds an unclean end."""
         if self._thread is None:
             return
         thread, self._thread = self._thread, None
 
         def close() -> None:
             try:
-                if clean and self._database is not None and self._writer is not None:
-                    with contextlib.suppress(FrontierFull), explained(self._database.explain):
-                        self._writer.set_clean(True)
-                        if self._writer.seen is not None:
-                            self._writer.seen.save()
+                if clean and (writer := self._writer) is not None:
+                    with contextlib.suppress(FrontierFull), explained(writer.database.explain):
+                        writer.set_clean(True)
+                        if writer.seen is not None:
+                            writer.seen.save()
             finally:
                 self._release()
 
@@ -145,94 +142,90 @@ class SqliteFrontier:
     # -- the rest of the Protocol
 
     async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
-        return await self._run(lambda _, writer: writer.add(discovered, now))
+        return await self._run(lambda writer: writer.add(discovered, now))
 
     async def settle(self, batch: Batch) -> Receipt:
-        return await self._run(lambda _, writer: writer.settle(batch))
+        return await self._run(lambda writer: writer.settle(batch))
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
-        without = orjson.dumps(list(leased)).decode()  # now: the caller goes on changing it
+        without = json_list(list(leased))  # here: the caller changes it later
 
-        def read(database: Database, _writer: Writer) -> list[Task]:
-            rows = database.get(sql.TAKE, (host_id, without, max(0, limit)))
+        def read(writer: Writer) -> list[Task]:
+            rows = writer.database.get(sql.TAKE, (host_id, without, max(0, limit)))
             return [task_of(columns) for columns in orjson.loads(rows)]
 
         return await self._run(read)
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        return await self._run(lambda _, writer: writer.promote(now, limit))
+        return await self._run(lambda writer: writer.promote(now, limit))
 
     async def hasten(self, *, since_at: float, now: float) -> None:
-        await self._run(lambda _, writer: writer.hasten(since_at, now))
+        await self._run(lambda writer: writer.hasten(since_at, now))
 
     async def redate(self, *, now: float, revisits_by: float) -> None:
-        await self._run(lambda _, writer: writer.redate(now, revisits_by))
+        await self._run(lambda writer: writer.redate(now, revisits_by))
 
     async def next_due(self) -> float | None:
-        due: float | None = await self._run(lambda database, _: database.get(sql.NEXT_DUE))
+        due: float | None = await self._run(lambda writer: writer.database.get(sql.NEXT_DUE))
         return due
 
     async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
-        return await self._run(lambda _, writer: writer.promote(now, limit, revisits=True))
+        return await self._run(lambda writer: writer.promote(now, limit, revisits=True))
 
     async def next_revisit(self) -> float | None:
-        due: float | None = await self._run(lambda database, _: database.get(sql.NEXT_AGAIN))
+        due: float | None = await self._run(lambda writer: writer.database.get(sql.NEXT_AGAIN))
         return due
 
     async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
         found: list[LearnedPage] = []
-        last_id = await self._run(lambda database, _: int(database.get(sql.LAST_URL)))
+        last_id = await self._run(lambda writer: int(writer.database.get(sql.LAST_URL)))
         for span in sample_ranges(last_id, blocks=blocks, rows=rows, phase=phase):
-            # one call each: whoever settles or takes meanwhile is let in between
-            columns = await self._run(partial(_learned, span))
-            found += (LearnedPage(*row) for row in orjson.loads(columns))
+            # one call for each: other calls get in between
+            columns = await self._run(partial(_read_json, sql.LEARNED, span))
+            found += (LearnedPage(*row) for row in columns)
         return found
 
     async def dated_to(self) -> int | None:
-        return await self._run(lambda database, _: maintenance.dated_to(database))
+        return await self._run(lambda writer: maintenance.dated_to(writer.database))
 
     async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
-        return await self._run(lambda database, _: maintenance.undated(database, after, rows))
+        return await self._run(lambda writer: maintenance.undated(writer.database, after, rows))
 
     async def put_dates(self, dates_of: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
-        await self._run(lambda database, _: maintenance.put_dates(database, dates_of, dated_to))
+        await self._run(lambda writer: maintenance.put_dates(writer.database, dates_of, dated_to))
 
     async def keep(self, name: str, value: bytes) -> None:
-        await self._run(lambda _, writer: writer.keep(name, value))
+        await self._run(lambda writer: writer.database.commit(sql.PUT_META, (f"kept:{name}", value)))
 
     async def kept(self, name: str) -> bytes | None:
-        value: bytes | None = await self._run(lambda database, _: database.get(sql.META, (f"kept:{name}",)))
+        value: bytes | None = await self._run(lambda writer: writer.database.get(sql.META, (f"kept:{name}",)))
         return value
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
-        await self._run(lambda _, writer: writer.record_sink_files(files))
+        await self._run(lambda writer: writer.record_sink_files(files))
 
     async def lose(self, sink: str, name: str) -> dict[int, int]:
-        file_id = await self._run(lambda _, writer: writer.begin_losing(sink, name))
+        file_id = await self._run(lambda writer: writer.begin_losing(sink, name))
         if file_id is None:
             return {}
-        queued: dict[int, int] = {}
-        after: int | None = 0
-        while after is not None:
-            part, after = await self._run(partial(_lose_slice, file_id=file_id, after=after))
-            for host_id, count in part.items():
-                queued[host_id] = queued.get(host_id, 0) + count
-        await self._run(lambda _, writer: writer.end_losing(file_id))
+        queued = await self._run_slices(partial(Writer.lose_slice, file_id=file_id))
+        await self._run(lambda writer: writer.end_losing(file_id))
         return queued
 
     async def output_agrees(self) -> None:
-        await self._run(lambda _, writer: writer.output_agrees())
+        await self._run(lambda writer: writer.database.commit(sql.END_META, (sql.COPIED_AT,)))
 
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
         return await self._run(
-            lambda database, _: [RobotsVersion(*columns) for columns in database.rows(sql.ROBOTS_VERSIONS, (host_id,))]
+            lambda writer: [RobotsVersion(*row) for row in writer.database.rows(sql.ROBOTS_VERSIONS, (host_id,))]
         )
 
     async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
         statement = sql.URL_ROWS_QUEUED if state is UrlState.QUEUED else sql.URL_ROWS_DENIED
         place = (-(2**62), 0, 0) if after is None else (after.priority, after.depth, after.id)
 
-        def read(database: Database, _writer: Writer) -> list[UrlRow]:
+        def read(writer: Writer) -> list[UrlRow]:
+            database = writer.database
             origin = database.get(sql.ORIGIN, (host_id,))
             if origin is None:
                 return []
@@ -243,41 +236,42 @@ class SqliteFrontier:
         return await self._run(read)
 
     async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
-        return await self._run(lambda _, writer: writer.queue_again(ids))
+        return await self._run(lambda writer: writer.queue_again(ids))
 
     async def blocks(self) -> list[BlockedHost]:
-        return await self._run(lambda database, _: [BlockedHost(*columns) for columns in database.rows(sql.BLOCKS)])
+        return await self._run(lambda writer: [BlockedHost(*columns) for columns in writer.database.rows(sql.BLOCKS)])
 
     async def block(self, block: BlockedHost) -> bool:
-        return await self._run(lambda _, writer: writer.block(block))
+        return await self._run(lambda writer: writer.block(block))
 
     async def unblock(self, name: str) -> bool:
-        return await self._run(lambda _, writer: writer.unblock(name))
+        return await self._run(lambda writer: writer.unblock(name))
 
     async def robots_body(self, host_id: int) -> bytes | None:
-        body: bytes | None = await self._run(lambda database, _: database.get(sql.ROBOTS_BODY, (host_id,)))
+        body: bytes | None = await self._run(lambda writer: writer.database.get(sql.ROBOTS_BODY, (host_id,)))
         return body
 
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
-        return await self._run(lambda _, writer: writer.deny(host_id, denied, now))
+        return await self._run(lambda writer: writer.deny(host_id, denied, now))
 
     async def judge_by(self, rules: str) -> list[int]:
-        return await self._run(lambda database, _: maintenance.judge_by(database, rules))
+        return await self._run(lambda writer: maintenance.judge_by(writer.database, rules))
 
     async def sweep_mark(self, host_id: int) -> int:
-        return await self._run(lambda database, _: maintenance.mark_of(database, host_id))
+        return await self._run(lambda writer: maintenance.mark_of(writer.database, host_id))
 
     async def swept(self, host_id: int, mark: int) -> None:
-        await self._run(lambda database, _: maintenance.swept(database, host_id, mark))
+        await self._run(lambda writer: maintenance.swept(writer.database, host_id, mark))
 
     async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
-        return await self._run(lambda _, writer: writer.set_aside(host_id, suspects))
+        return await self._run(lambda writer: writer.set_aside(host_id, suspects))
 
     async def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
-        return await self._run(lambda _, writer: writer.queue_suspects(host_id, template, limit))
+        return await self._run(lambda writer: writer.queue_suspects(host_id, template, limit))
 
     async def templates_of_host(self, host_id: int) -> HostTemplates:
-        def read(database: Database, _writer: Writer) -> HostTemplates:
+        def read(writer: Writer) -> HostTemplates:
+            database = writer.database
             return HostTemplates(
                 tuple(SampledPage(*columns) for columns in database.rows(sql.SAMPLES, (host_id,))),
                 tuple(TemplateRow(*columns) for columns in database.rows(sql.TEMPLATES, (host_id,))),
@@ -288,11 +282,11 @@ class SqliteFrontier:
         return await self._run(read)
 
     async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
-        def read(database: Database, _writer: Writer) -> list[Suspects]:
-            found = [Suspects(*columns) for columns in database.rows(sql.SUSPECTS, (limit,))]
-            examples = [database.rows(sql.SUSPECT_EXAMPLES, (one.host_id, one.template)) for one in found]
+        def read(writer: Writer) -> list[Suspects]:
+            rows = writer.database.rows
             return [
-                replace(one, examples=tuple(url for (url,) in urls)) for one, urls in zip(found, examples, strict=True)
+                Suspects(host, template, urls, tuple(url for (url,) in rows(sql.SUSPECT_EXAMPLES, (host, template))))
+                for host, template, urls in list(rows(sql.SUSPECTS, (limit,)))
             ]
 
         return await self._run(read)
@@ -301,67 +295,58 @@ class SqliteFrontier:
         return self._opened()[1].totals
 
     async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
-        requeued: dict[int, int] = {}
-        after: int | None = 0
-        while after is not None:
-            part, after = await self._run(partial(_requeue, ending=ending, after=after, dry_run=dry_run))
-            for host_id, count in part.items():
-                requeued[host_id] = requeued.get(host_id, 0) + count
-        return requeued
+        return await self._run_slices(partial(Writer.requeue, ending=ending, dry_run=dry_run))
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)
-        return await self._run(lambda _, writer: takedown.forget_url(writer, href, origin, now))
+        return await self._run(lambda writer: takedown.forget_url(writer, href, origin, now))
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
-        forgotten = await self._run(lambda _, writer: takedown.forget_host(writer, host, now))
-        erased = 0
-        queued: dict[int, int] = {}
+        forgotten = await self._run(lambda writer: takedown.forget_host(writer, host, now))
+        erased: list[int] = []
+        queued: Counter[int] = Counter()
         for host_id in forgotten.host_ids:
-            after: int | None = takedown.LOWEST
-            while after is not None:
-                part, after = await self._run(partial(_forget_slice, host_id=host_id, after=after, now=now))
-                erased += part.urls
-                for id_, count in part.queued.items():
-                    queued[id_] = queued.get(id_, 0) + count
-        await self._run(lambda _, writer: takedown.finish_host(writer, host))
-        return replace(forgotten, urls=erased, queued=queued)
+            erase = partial(takedown.forget_slice, host_id=host_id, now=now, erased=erased)
+            queued.update(await self._run_slices(erase, takedown.LOWEST))
+        await self._run(lambda writer: takedown.finish_host(writer, host))
+        return replace(forgotten, urls=sum(erased), queued=dict(queued))
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
-        return await self._run(lambda _, writer: takedown.forgotten(writer, found))
+        return await self._run(lambda writer: takedown.forgotten(writer, found))
 
     async def find_host(self, origin: Origin) -> HostRow | None:
         key = (origin.host, origin.scheme, origin.port)
-        columns = await self._run(lambda database, _: database.get(sql.ONE_HOST, key))
+        columns = await self._run(lambda writer: writer.database.get(sql.ONE_HOST, key))
         return None if columns is None else host_row(columns)
 
     # -- the thread
 
-    def _opened(self) -> tuple[Database, Writer]:
-        if self._thread is None or self._database is None or self._writer is None:
+    def _opened(self) -> tuple[OneThread, Writer]:
+        if self._thread is None or self._writer is None:
             raise RuntimeError("the frontier is not open")
-        return self._database, self._writer
+        return self._thread, self._writer
 
-    async def _run(self, job: Callable[[Database, Writer], T]) -> T:
-        database, writer = self._opened()
-        assert self._thread is not None
+    async def _run(self, job: Callable[[Writer], T]) -> T:
+        """Run a job in the thread of the connection."""
+        thread, writer = self._opened()
 
         def run() -> T:
-            with explained(database.explain):
-                return job(database, writer)
+            with explained(writer.database.explain):
+                return job(writer)
 
-        return await self._thread.run(run)
+        return await thread.run(run)
+
+    async def _run_slices(self, job: Callable[..., Slice], after: int | None = 0) -> dict[int, int]:
+        """Run a long change, `job(writer, after=…)`, slice by slice, so that other calls get in between. Returns the
+        sum of what the slices queued.
+        """
+        queued: Counter[int] = Counter()
+        while after is not None:
+            counts, after = await self._run(partial(job, after=after))
+            queued.update(counts)
+        return dict(queued)
 
 
-def _requeue(
-    _: Database, writer: Writer, *, ending: EndedWith, after: int, dry_run: bool
-) -> tuple[dict[int, int], int | None]:
-    return writer.requeue(ending, after, dry_run=dry_run)
-
-
-def _lose_slice(_: Database, writer: Writer, *, file_id: int, after: int) -> tuple[dict[int, int], int | None]:
-    return writer.lose_slice(file_id, after)
-
-
-def _forget_slice(_: Database, writer: Writer, *, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:
-    return takedown.forget_slice(writer, host_id, after, now)
+def _read_json(statement: str, values: tuple[int, int], writer: Writer) -> list[list[Any]]:
+    rows: list[list[Any]] = orjson.loads(writer.database.get(statement, values))
+    return rows

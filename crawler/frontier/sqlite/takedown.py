@@ -1,12 +1,12 @@
-"""Takedowns: what an operator wants forgotten is erased from the store and can never enter it again.
+"""Takedowns: what an operator forgets is erased from the store and never stored again.
 
-A URL's row stays as a mark without an address, so the index that finds duplicates keeps it out at no cost, and each key
-that it might come back under gets a mark of its own, which does not count as a URL; a host is kept out by its name.
-It runs in the thread that owns the connection, and does not touch what the sinks wrote: what is to be removed there is
-listed in the table takedown.
+The row of a URL stays as a mark without an address, so that the index of duplicates finds it. Each other key that the
+URL may have gets a mark of its own, which does not count as a URL. A host is recognised by its name. Records that are
+to be removed from the output files are listed in the table `takedown`. Everything here runs in the thread that owns the
+connection.
 
-Invariant: once the first transaction of a host's takedown is stored, the host stays closed and the rest is finished,
-by the next start if need be.
+Invariant: once the first transaction of a host's takedown is stored, the host stays closed and the takedown is
+finished, by the next start if need be.
 """
 
 from collections import Counter
@@ -20,11 +20,12 @@ from crawler.core.models import Discovered, Origin
 from crawler.core.url import every_key_of, key_of
 from crawler.frontier.base import Forgotten
 from crawler.frontier.sqlite import sql
+from crawler.frontier.sqlite.database import json_list
 from crawler.frontier.sqlite.insertions import PendingChange
 from crawler.frontier.sqlite.rows import FORGOTTEN_ERROR
-from crawler.frontier.sqlite.writer import Writer
+from crawler.frontier.sqlite.writer import StateRow, Writer
 
-SLICE: Final = 2_000  # URLs a transaction: other calls wait for one of these, some tens of milliseconds
+SLICE: Final = 2_000  # URLs of one transaction, for which other calls wait some tens of milliseconds
 _UNFINISHED: Final = "forgetting"
 
 
@@ -36,7 +37,7 @@ def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotte
         if host_id == 0:
             return Forgotten(again=True)
         statement = sql.KNOWN_AS if writer.seen is None else sql.KNOWN_AS_OF_HOST
-        known = orjson.loads(database.get(statement, (host_id, orjson.dumps(every_key_of(url)).decode())))
+        known = orjson.loads(database.get(statement, (host_id, json_list(every_key_of(url)))))
         rows = [(url_id, host_id, state) for url_id, _, state in known if state != UrlState.FORGOTTEN]
         _erase(writer, rows, now, change)
         kept = {key for _, key, _ in known}
@@ -46,24 +47,24 @@ def forget_url(writer: Writer, url: str, origin: Origin, now: float) -> Forgotte
                 if writer.seen is not None:
                     writer.seen.is_new(change.fresh, host_id, key)
                 flat += (host_id, key, 0, 0, "", None, "", "", 0, now, None)
-        new = len(flat) // sql.URL_WIDTH
+        new = len(flat) // sql.INSERT_URLS.width
         change.add(UrlState.FORGOTTEN, new)
         was_forgotten = any(key == key_of(url) and state == UrlState.FORGOTTEN for _, key, state in known)
         change.marks += len(rows) + new - (not was_forgotten)
         last_id = database.get(sql.LAST_URL)
-        database.run_many(sql.INSERT_URLS, "", flat, width=sql.URL_WIDTH)
+        database.run_many(sql.INSERT_URLS, flat)
         database.run(sql.MARK_FORGOTTEN_ABOVE, (last_id,))
     ids = tuple(sorted(url_id for url_id, _, _ in rows))
     return Forgotten(len(rows), _queued(rows), ids, (host_id,), change.receipt(()).hosts, was_forgotten)
 
 
 def forget_host(writer: Writer, host: str, now: float) -> Forgotten:
-    """See Frontier.forget_host; the first of its transactions."""
+    """The first transaction of Frontier.forget_host."""
     database = writer.database
     with writer.change():
         database.run(sql.PUT_FORGOTTEN_HOST, (host, now))
         unfinished = {*_unfinished(writer), host}
-        database.run(sql.PUT_META, (_UNFINISHED, orjson.dumps(sorted(unfinished)).decode()))
+        database.run(sql.PUT_META, (_UNFINISHED, json_list(sorted(unfinished))))
     again = writer.urls.is_closed(host)
     writer.urls.close_host(host)
     ids: Sequence[int] = orjson.loads(database.get(sql.IDS_OF_HOST_NAME, (host,)))
@@ -81,53 +82,56 @@ def forgotten(writer: Writer, found: Sequence[Discovered]) -> list[Discovered]:
     gone: set[int] = set()
     for origin, ours in by_origin.items():
         host_id = writer.database.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
-        keys = orjson.dumps([one.key for one in ours]).decode()
+        keys = json_list([one.key for one in ours])
         known = orjson.loads(writer.database.get(statement, (host_id, keys)))
         marks = {key for _, key, state in known if state == UrlState.FORGOTTEN}
         gone.update(one.key for one in ours if one.key in marks or writer.urls.was_forgotten(host_id, one))
     return [one for one in found if writer.urls.is_closed(one.origin.host) or one.key in gone]
 
 
-def forget_slice(writer: Writer, host_id: int, after: int, now: float) -> tuple[Forgotten, int | None]:
-    """Erase up to SLICE URLs of a host from cursor `after` on (LOWEST at first).
+def forget_slice(
+    writer: Writer, after: int, *, host_id: int, now: float, erased: list[int]
+) -> tuple[dict[int, int], int | None]:
+    """Erase up to SLICE URLs of a host after cursor `after` (LOWEST at first); their number is added to `erased`.
 
-    Returns what was erased, and the next cursor, None at the end.
+    Returns how many of them were queued, by host, and the next cursor, None at the end.
     """
     database = writer.database
     statement = sql.URLS_OF_HOST if writer.seen is None else sql.URLS_OF_HOST_BY_ID
     rows = orjson.loads(database.get(statement, (host_id, after, SLICE)))
     with writer.change() as change:
-        alive = [(url_id, host_id, state) for url_id, _, state in rows if state != UrlState.FORGOTTEN]
-        _erase(writer, alive, now, change)
-    return Forgotten(len(alive), _queued(alive)), rows[-1][1] if len(rows) == SLICE else None
+        stored = [(url_id, host_id, state) for url_id, _, state in rows if state != UrlState.FORGOTTEN]
+        _erase(writer, stored, now, change)
+    erased.append(len(stored))
+    return _queued(stored), rows[-1][1] if len(rows) == SLICE else None
 
 
 LOWEST: Final = -(1 << 63)
 
 
 def finish_host(writer: Writer, host: str) -> None:
-    """All slices of a host are done: what is known of the host itself goes too."""
+    """The last transaction of Frontier.forget_host: erase what is known about the host itself."""
     database = writer.database
     with writer.change():
         for host_id in orjson.loads(database.get(sql.IDS_OF_HOST_NAME, (host,))):
             for statement in sql.ERASE_HOST:
                 database.run(statement, (host_id,))
         left = [name for name in _unfinished(writer) if name != host]
-        database.run(sql.PUT_META, (_UNFINISHED, orjson.dumps(left).decode()))
+        database.run(sql.PUT_META, (_UNFINISHED, json_list(left)))
 
 
 def finish_all(writer: Writer) -> None:
-    """Go on with takedowns that a crash cut short."""
+    """Finish takedowns that a crash interrupted."""
     for host in _unfinished(writer):
         now = writer.database.get(sql.FORGOTTEN_AT, (host,))
         for host_id in orjson.loads(writer.database.get(sql.IDS_OF_HOST_NAME, (host,))):
             after: int | None = LOWEST
             while after is not None:
-                _, after = forget_slice(writer, host_id, after, now)
+                _, after = forget_slice(writer, after, host_id=host_id, now=now, erased=[])
         finish_host(writer, host)
 
 
-def _queued(rows: Sequence[tuple[int, int, str]]) -> dict[int, int]:
+def _queued(rows: Sequence[StateRow]) -> dict[int, int]:
     return dict(Counter(host_id for _, host_id, state in rows if state == UrlState.QUEUED))
 
 
@@ -136,12 +140,12 @@ def _unfinished(writer: Writer) -> list[str]:
     return [] if stored is None else list(orjson.loads(stored))
 
 
-def _erase(writer: Writer, rows: Sequence[tuple[int, int, str]], now: float, change: PendingChange) -> None:
-    """`rows`: url id, host id, state. Their records are listed, their addresses and everything learned is gone."""
+def _erase(writer: Writer, rows: Sequence[StateRow], now: float, change: PendingChange) -> None:
+    """List the records of URLs in `takedown` and erase everything else but their keys."""
     if not rows:
         return
     database = writer.database
-    ids = orjson.dumps([url_id for url_id, _, _ in rows]).decode()
+    ids = json_list([url_id for url_id, _, _ in rows])
     database.run(sql.LIST_TAKEDOWNS, (now, ids))
     for statement in sql.ERASE_URLS:
         database.run(statement, (ids,))

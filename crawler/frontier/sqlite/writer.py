@@ -1,9 +1,7 @@
-"""Every transaction on the store: seeds, settlements, promotions, output files.
+"""The transactions on a store: seeds, settlements, promotions, output files.
 
-It runs in the thread that owns the connection. It keeps in memory the totals, which each transaction changes; how URLs
-enter is in `discoveries`. It knows nothing of threads and awaiting.
-
-Invariant: what is kept in memory changes only after the commit that stores the same, so a failed transaction leaves no
+Everything here runs in the thread that owns the connection. The totals are also in memory. How URLs are inserted is in
+`insertions`. Invariant: memory changes only after the commit that stores the same, so a failed transaction leaves no
 trace in either.
 """
 
@@ -20,7 +18,7 @@ from crawler.core.outage import SIGNS
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.bloom_filter import BloomFilters
-from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.database import Database, json_list
 from crawler.frontier.sqlite.insertions import Insertions, PendingChange
 from crawler.frontier.sqlite.rows import (
     MARKS,
@@ -37,21 +35,22 @@ from crawler.frontier.sqlite.rows import (
 )
 
 _ENDED: Final = (UrlState.DONE, UrlState.GAVE_UP)
-REQUEUE_SLICE: Final = 5_000  # URLs that are looked at: other calls wait for one of these
+REQUEUE_SLICE: Final = 5_000  # URLs of one transaction, for which other calls wait
+StateRow = tuple[int, int, str]  # id, host id and state of a URL
 
 
 class Writer:
-    """`totals` may be read from any thread: it is replaced, never changed."""
+    """Runs transactions. `totals` may be read from any thread: it is replaced, never changed."""
 
     def __init__(self, database: Database, seen: BloomFilters | None = None) -> None:
-        """`seen` knows every URL of the store; without one the index does."""
+        """`seen` knows every URL of the store; without it the index does."""
         self.seen = seen
         self.database = self._db = database
         self.urls = Insertions(database, seen)
         stored = database.get(sql.META, ("totals",))
         self._counts: dict[str, int] = {} if stored is None else orjson.loads(stored)
         marks = database.get(sql.META, (MARKS,))
-        if marks is None and self._counts.get(UrlState.FORGOTTEN):  # of an older version: stored with the next change
+        if marks is None and self._counts.get(UrlState.FORGOTTEN):  # of an older version: the next change stores it
             self._marks, self._marks_stored = int(database.get(sql.COUNT_MARKS)), False
         else:
             self._marks, self._marks_stored = int(marks or 0), True
@@ -67,7 +66,7 @@ class Writer:
         return change.receipt(links_new)
 
     def settle(self, batch: Batch) -> Receipt:
-        """See Frontier.settle. Raises ValueError, with nothing stored, for a batch no correct caller sends."""
+        """See Frontier.settle."""
         check_batch(batch)
         with self.change() as change:
             self._put_sink_files(batch.sink_files)
@@ -99,46 +98,36 @@ class Writer:
 
     def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], now: float) -> int:
         """See Frontier.deny."""
-        ids = orjson.dumps([url_id for url_id, _ in denied]).decode()
         with self.change() as change:
-            states = {url_id: state for url_id, _, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
-            refused = [(url_id, verdict) for url_id, verdict in denied if states.get(url_id) == UrlState.QUEUED]
-            self._db.run(sql.SET_STATE, (UrlState.DENIED, orjson.dumps([url_id for url_id, _ in refused]).decode()))
+            ids = self._unqueue([url_id for url_id, _ in denied], UrlState.DENIED, change)
+            refused = [(url_id, verdict) for url_id, verdict in denied if url_id in ids]
             flat = [value for url_id, verdict in refused for value in (url_id, now, verdict.reason, clip(verdict.rule))]
-            self._db.run_many(*sql.DENY, flat, width=sql.DENY_WIDTH)
-            for _ in refused:
-                change.move(host_id, UrlState.QUEUED, UrlState.DENIED)
+            self._db.run_many(sql.DENY, flat)
         return len(refused)
 
     def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
         """See Frontier.set_aside."""
-        ids = orjson.dumps([url_id for url_id, _ in suspects]).decode()
         with self.change() as change:
-            states = {url_id: state for url_id, _, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
-            found = [(url_id, template) for url_id, template in suspects if states.get(url_id) == UrlState.QUEUED]
-            self._db.run(sql.SET_STATE, (UrlState.SUSPECT, orjson.dumps([url_id for url_id, _ in found]).decode()))
+            ids = self._unqueue([url_id for url_id, _ in suspects], UrlState.SUSPECT, change)
+            found = [(url_id, template) for url_id, template in suspects if url_id in ids]
             flat = [value for url_id, template in found for value in (url_id, host_id, template)]
-            self._db.run_many(sql.PUT_SUSPECTS, "", flat, width=sql.SUSPECT_WIDTH)
-            for _ in found:
-                change.move(host_id, UrlState.QUEUED, UrlState.SUSPECT)
+            self._db.run_many(sql.PUT_SUSPECTS, flat)
         return [url_id for url_id, _ in found]
 
     def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
         """See Frontier.queue_suspects."""
-        ids = self._db.get(sql.SUSPECTS_OF, (host_id, template, limit))
-        url_ids: list[int] = orjson.loads(ids)
-        if url_ids:
+        ids: list[int] = orjson.loads(self._db.get(sql.SUSPECTS_OF, (host_id, template, limit)))
+        if ids:
             with self.change() as change:
-                self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
-                self._db.run(sql.END_SUSPECTS, (ids,))
-                for _ in url_ids:
-                    change.move(host_id, UrlState.SUSPECT, UrlState.QUEUED)
-        return url_ids
+                listed = self._set_state(
+                    [(url_id, host_id, UrlState.SUSPECT) for url_id in ids], UrlState.QUEUED, change
+                )
+                self._db.run(sql.END_SUSPECTS, (listed,))
+        return ids
 
     def hasten(self, since_at: float, now: float) -> None:
         """See Frontier.hasten."""
-        with self._db.transaction():
-            self._db.run(sql.HASTEN, (now, orjson.dumps(sorted(SIGNS)).decode(), since_at))
+        self._db.commit(sql.HASTEN, (now, json_list(sorted(SIGNS)), since_at))
 
     def redate(self, now: float, revisits_by: float) -> None:
         """See Frontier.redate."""
@@ -148,78 +137,50 @@ class Writer:
 
     def promote(self, now: float, limit: int, *, revisits: bool = False) -> dict[int, int]:
         """See Frontier.promote and promote_revisits."""
-        due = orjson.loads(self._db.get(sql.DUE_AGAIN if revisits else sql.DUE, (now, max(0, limit))))
-        if not due:
-            return {}
-        ids = orjson.dumps([url_id for url_id, _, _ in due]).decode()
-        promoted: dict[int, int] = {}
-        with self.change() as change:
-            self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
-            self._db.run(sql.NOT_DUE, (ids,))
-            if revisits:
-                self._db.run(sql.START_OVER, (ids,))
-            for _, host_id, state in due:
-                change.move(host_id, state, UrlState.QUEUED)
-                promoted[host_id] = promoted.get(host_id, 0) + 1
-        return promoted
+        due: list[StateRow] = orjson.loads(self._db.get(sql.DUE_AGAIN if revisits else sql.DUE, (now, max(0, limit))))
+        if due:
+            with self.change() as change:
+                ids = self._set_state(due, UrlState.QUEUED, change)
+                self._db.run(sql.NOT_DUE, (ids,))
+                if revisits:
+                    self._db.run(sql.START_OVER, (ids,))
+        return _by_host(due)
 
-    def requeue(self, ending: EndedWith, after: int, *, dry_run: bool) -> tuple[dict[int, int], int | None]:
-        """A slice of Frontier.requeue, from behind URL `after` on; returns also its end, None if it was the last."""
+    def requeue(self, after: int, *, ending: EndedWith, dry_run: bool) -> tuple[dict[int, int], int | None]:
+        """A slice of Frontier.requeue: the URLs after URL `after`. Returns also its last URL, None at the end."""
         end = after + REQUEUE_SLICE
         statement, values = sql.requeuable(ending.errors, ending.statuses, ending.host_ids)
-        found = orjson.loads(self._db.get(statement, (after, end, *values)))
-        requeued: dict[int, int] = {}
-        for _, host_id, _ in found:
-            requeued[host_id] = requeued.get(host_id, 0) + 1
+        found: list[StateRow] = orjson.loads(self._db.get(statement, (after, end, *values)))
         if found and not dry_run:
-            ids = orjson.dumps([url_id for url_id, _, _ in found]).decode()
             with self.change() as change:
-                self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
+                ids = self._set_state(found, UrlState.QUEUED, change)
                 self._db.run(sql.START_AGAIN, (ids,))
                 self._db.run(sql.END_SUSPECTS, (ids,))
-                for _, host_id, state in found:
-                    change.move(host_id, state, UrlState.QUEUED)
-        return requeued, end if end < self._db.get(sql.LAST_URL) else None
+        return _by_host(found), self._unless_last(end)
 
     def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
         """See Frontier.queue_again."""
-        rows = orjson.loads(self._db.get(sql.STATES, (orjson.dumps(list(ids)).decode(),)))
-        denied = [(url_id, host_id) for url_id, host_id, state in rows if state == UrlState.DENIED]
-        if not denied:
-            return {}
-        again = orjson.dumps([url_id for url_id, _ in denied]).decode()
-        queued: dict[int, int] = {}
-        with self.change() as change:
-            self._db.run(sql.SET_STATE, (UrlState.QUEUED, again))
-            self._db.run(sql.NO_ERROR, (again,))
-            for _, host_id in denied:
-                change.move(host_id, UrlState.DENIED, UrlState.QUEUED)
-                queued[host_id] = queued.get(host_id, 0) + 1
-        return queued
+        denied = [row for row in self._states(ids) if row[2] == UrlState.DENIED]
+        if denied:
+            with self.change() as change:
+                self._db.run(sql.NO_ERROR, (self._set_state(denied, UrlState.QUEUED, change),))
+        return _by_host(denied)
 
     def block(self, block: BlockedHost) -> bool:
         """See Frontier.block."""
         columns = self._db.get(sql.BLOCK_OF, (block.name,))
         had = None if columns is None else BlockedHost(*columns)
         after = block.beside(had)
-        if after == had:
-            return False
-        with self._db.transaction():
-            self._db.run(sql.BLOCK, (after.name, after.kind, after.at, after.reason))
-        return True
+        if after != had:
+            self._db.commit(sql.BLOCK, (after.name, after.kind, after.at, after.reason))
+        return after != had
 
     def unblock(self, name: str) -> bool:
         """See Frontier.unblock."""
-        if self._db.get(sql.IS_BLOCKED, (name,)) is None:
-            return False
-        with self._db.transaction():
-            self._db.run(sql.UNBLOCK, (name,))
-        return True
-
-    def keep(self, name: str, value: bytes) -> None:
-        """See Frontier.keep."""
-        with self._db.transaction():
-            self._db.run(sql.PUT_META, (f"kept:{name}", value))
+        is_blocked = self._db.get(sql.BLOCK_OF, (name,)) is not None
+        if is_blocked:
+            self._db.commit(sql.UNBLOCK, (name,))
+        return is_blocked
 
     def record_sink_files(self, sink_files: Sequence[SinkFile]) -> None:
         """See Frontier.record_sink_files."""
@@ -227,59 +188,46 @@ class Writer:
             self._put_sink_files(sink_files)
 
     def begin_losing(self, sink: str, name: str) -> int | None:
-        """The first transaction of Frontier.lose: from now on the rest is done, by the next start if need be. Returns
-        the file's id, None if there is none of that name.
+        """The first transaction of Frontier.lose. From now on the next start finishes it if need be. Returns the id of
+        the file, None if it is unknown.
         """
         file_id: int | None = self._db.get(sql.SINK_FILE_ID, (sink, name))
         if file_id is not None:
-            with self._db.transaction():
-                self._db.run(sql.SET_FILE_STATE, (SinkFileState.LOSING, file_id))
+            self._db.commit(sql.SET_FILE_STATE, (SinkFileState.LOSING, file_id))
         return file_id
 
-    def lose_slice(self, file_id: int, after: int) -> tuple[dict[int, int], int | None]:
-        """Queue URLs behind URL `after` again that are in a file; as `requeue`."""
+    def lose_slice(self, after: int, *, file_id: int) -> tuple[dict[int, int], int | None]:
+        """A slice of Frontier.lose, as `requeue`."""
         end = after + REQUEUE_SLICE
-        found = orjson.loads(self._db.get(sql.IN_FILE, (after, end, file_id)))
-        queued: dict[int, int] = {}
+        found: list[StateRow] = orjson.loads(self._db.get(sql.IN_FILE, (after, end, file_id)))
+        ended = [row for row in found if row[2] in _ENDED]
         if found:
-            again = [(url_id, host_id, state) for url_id, host_id, state in found if state in _ENDED]
-            ids = orjson.dumps([url_id for url_id, _, _ in again]).decode()
             with self.change() as change:
-                self._db.run(sql.NOTHING_HELD, (orjson.dumps([url_id for url_id, _, _ in found]).decode(),))
-                self._db.run(sql.SET_STATE, (UrlState.QUEUED, ids))
-                self._db.run(sql.START_AGAIN, (ids,))
-                for _, host_id, state in again:
-                    change.move(host_id, state, UrlState.QUEUED)
-                    queued[host_id] = queued.get(host_id, 0) + 1
-        return queued, end if end < self._db.get(sql.LAST_URL) else None
+                self._db.run(sql.NOTHING_HELD, (json_list([url_id for url_id, _, _ in found]),))
+                self._db.run(sql.START_AGAIN, (self._set_state(ended, UrlState.QUEUED, change),))
+        return _by_host(ended), self._unless_last(end)
 
     def end_losing(self, file_id: int) -> None:
         """The last transaction of Frontier.lose."""
-        with self._db.transaction():
-            self._db.run(sql.SET_FILE_STATE, (SinkFileState.LOST, file_id))
+        self._db.commit(sql.SET_FILE_STATE, (SinkFileState.LOST, file_id))
 
     def finish_losing(self) -> None:
-        """Go on with what a crash cut short."""
+        """Finish what a crash interrupted."""
         for file_id in orjson.loads(self._db.get(sql.LOSING_FILES)):
             after: int | None = 0
             while after is not None:
-                _, after = self.lose_slice(file_id, after)
+                _, after = self.lose_slice(after, file_id=file_id)
             self.end_losing(file_id)
 
-    def output_agrees(self) -> None:
-        """See Frontier.output_agrees."""
-        with self._db.transaction():
-            self._db.run(sql.END_META, (sql.COPIED_AT,))
-
     def set_clean(self, clean: bool) -> None:
-        """Whether the store was left with nothing in flight."""
-        with self._db.transaction():
-            self._db.run(sql.PUT_META, ("clean", str(int(clean))))
+        """Store whether the store was left with nothing in flight."""
+        self._db.commit(sql.PUT_META, ("clean", str(int(clean))))
 
-    # -- their parts
+    # -- parts of transactions
 
     @contextlib.contextmanager
     def change(self) -> Iterator[PendingChange]:
+        """A transaction that changes totals. They are stored with it, and kept in memory after it."""
         change = PendingChange(dict(self._counts))
         with self._db.transaction():
             yield change
@@ -290,13 +238,35 @@ class Writer:
             totals = ("totals", orjson.dumps({str(k): n for k, n in change.counts.items()}).decode())
             if change.counters is None:
                 self._db.run(sql.PUT_META, totals)
-            else:  # as few statements as will do: see Database.run_many
+            else:  # one statement: see Database.run_many
                 self._db.run(sql.PUT_META_TWICE, (*totals, "counters", change.counters))
         self._counts = change.counts
         self._marks, self._marks_stored = marks, True
         self._files = change.files or self._files
         self.totals = totals_from(change.counts, marks)
         self.urls.committed(change)
+
+    def _states(self, ids: Sequence[int]) -> list[StateRow]:
+        rows: list[StateRow] = orjson.loads(self._db.get(sql.STATES, (json_list(ids),)))
+        return rows
+
+    def _set_state(self, rows: Sequence[StateRow], state: UrlState, change: PendingChange) -> str:
+        """Give URLs another state. Returns their ids as a JSON list."""
+        ids = json_list([url_id for url_id, _, _ in rows])
+        self._db.run(sql.SET_STATE, (state, ids))
+        for _, host_id, before in rows:
+            change.move(host_id, before, state)
+        return ids
+
+    def _unqueue(self, ids: Sequence[int], state: UrlState, change: PendingChange) -> set[int]:
+        """Give another state to those URLs that are still queued. Returns their ids."""
+        queued = [row for row in self._states(ids) if row[2] == UrlState.QUEUED]
+        self._set_state(queued, state, change)
+        return {url_id for url_id, _, _ in queued}
+
+    def _unless_last(self, end: int) -> int | None:
+        """`end`, None if no URL comes after it."""
+        return end if end < self._db.get(sql.LAST_URL) else None
 
     def _put_visits(
         self,
@@ -305,8 +275,8 @@ class Writer:
         lines: Sequence[RecordLocation | None],
         change: PendingChange,
     ) -> None:
-        ids = orjson.dumps([settlement.task.id for settlement in settlements]).decode()
-        before = {url_id: (host, state) for url_id, host, state in orjson.loads(self._db.get(sql.STATES, (ids,)))}
+        ids = [settlement.task.id for settlement in settlements]
+        before = {url_id: (host, state) for url_id, host, state in self._states(ids)}
         moves: defaultdict[UrlState, list[int]] = defaultdict(list)
         flat: list[Any] = []
         for settlement, place, line in zip(settlements, written, lines, strict=True):
@@ -316,10 +286,10 @@ class Writer:
                 if self._db.get(sql.HOST_EXISTS, (host_id,)) is None:
                     raise ValueError(f"{task.url}: no host {host_id}")
                 continue
-            stored_host_id, state = before.get(task.id, (None, None))
+            stored_host_id, state = before.get(task.id, (None, ""))
             if stored_host_id != host_id:
                 raise ValueError(f"{task.url}: no url {task.id} of host {host_id}")
-            if state == UrlState.FORGOTTEN:  # while it was fetched
+            if state == UrlState.FORGOTTEN:  # taken down while it was fetched
                 if place is not None:
                     at = settlement.finished_at
                     self._file_id(WARC_SINK, place.name, change)
@@ -332,11 +302,11 @@ class Writer:
             pages_file = None if line is None else self._file_id(PAGES_SINK, line.name, change)
             flat += visit_row(settlement, warc_file, None if place is None else place.offset, pages_file)
         for new_state, moved in moves.items():
-            self._db.run(sql.SET_STATE, (new_state, orjson.dumps(moved).decode()))
-        self._db.run_many(*sql.UPSERT_VISITS, flat, width=sql.VISIT_WIDTH)
+            self._db.run(sql.SET_STATE, (new_state, json_list(moved)))
+        self._db.run_many(sql.UPSERT_VISITS, flat)
 
     def _put_notes(self, settlements: Sequence[Settlement]) -> None:
-        """What pages are for the judgement of their templates."""
+        """Store what pages contribute to the verdicts on their templates."""
         samples: list[Any] = []
         counts: Counter[tuple[int, str]] = Counter()
         for settlement in settlements:
@@ -345,15 +315,15 @@ class Writer:
             if note.words is not None:
                 samples += (settlement.task.id, settlement.host_id, note.words)
             counts.update((settlement.host_id, template) for template in note.counted)
-        self._db.run_many(sql.PUT_SAMPLES, "", samples, width=sql.SAMPLE_WIDTH)
+        self._db.run_many(sql.PUT_SAMPLES, samples)
         flat = [value for (host_id, template), count in counts.items() for value in (host_id, template, count)]
-        self._db.run_many(*sql.ADD_TO_TEMPLATES, flat, width=sql.TEMPLATE_WIDTH)
+        self._db.run_many(sql.ADD_TO_TEMPLATES, flat)
 
     def _add_to_hosts(self, changes: dict[int, HostChange]) -> None:
         flat: list[Any] = []
         for host_id, one in changes.items():
             flat += (host_id, one.queued, one.fetched, one.ok, one.errors, one.bytes, one.last_at)
-        self._db.run_many(*sql.ADD_TO_HOSTS, flat, width=sql.HOST_CHANGE_WIDTH)
+        self._db.run_many(sql.ADD_TO_HOSTS, flat)
 
     def _put_robots(self, host_id: int, robots: RobotsRecord, change: PendingChange) -> None:
         self._db.run(
@@ -395,3 +365,8 @@ class Writer:
                 raise ValueError(f"no output file {name} is known")
         change.files[name] = file_id
         return int(file_id)
+
+
+def _by_host(rows: Sequence[StateRow]) -> dict[int, int]:
+    """Host id → number of URLs."""
+    return dict(Counter(host_id for _, host_id, _ in rows))

@@ -7,7 +7,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from crawler.frontier import bloom_filter as module
+from crawler.frontier.sqlite import bloom_filter as module
 from crawler.frontier.sqlite.bloom_filter import BloomFilters
 from crawler.frontier.sqlite.database import Database
 from crawler.frontier.sqlite.store import SqliteFrontier

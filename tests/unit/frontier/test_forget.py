@@ -35,8 +35,9 @@ async def test_a_takedown_of_a_host_is_finished_by_the_next_start(
     after: int | None = takedown.LOWEST
     for _ in range(slices):
         assert after is not None
-        erased, after = takedown.forget_slice(writer, host_id, after, NOW)
-        assert (erased.urls, erased.queued) == (3, {host_id: 3})
+        erased: list[int] = []
+        queued, after = takedown.forget_slice(writer, after, host_id=host_id, now=NOW, erased=erased)
+        assert (erased, queued) == ([3], {host_id: 3})
     database._connection.close()  # the process ends here
     await frontier.open()
     totals = await frontier.totals()

@@ -8,6 +8,12 @@ import pytest
 from crawler.frontier.sqlite.database import OneThread
 
 
+def has_ended(thread: OneThread) -> bool:
+    [worker] = thread._executor._threads
+    worker.join(10)
+    return not worker.is_alive()
+
+
 async def test_jobs_run_in_order_in_one_thread_that_is_not_the_loops() -> None:
     """A connection may live there."""
     thread = OneThread("test")
@@ -29,7 +35,7 @@ async def test_what_a_job_raises_reaches_its_caller_and_the_thread_lives(error: 
         raise error
 
     # Not raised through a task: asyncio lets these two through to its caller.
-    future = thread._submit(fail, last=False)
+    future = thread._submit(fail)
     while not future.done():
         await thread.run(lambda: None)
     assert future.exception() is error
@@ -90,8 +96,7 @@ async def test_the_thread_ends_with_its_last_job_even_if_that_is_cancelled() -> 
     with pytest.raises(asyncio.CancelledError):
         await finishing
     go.set()
-    await asyncio.to_thread(thread._thread.join, 10)
-    assert not thread._thread.is_alive()
+    assert await asyncio.to_thread(has_ended, thread)
     with pytest.raises(RuntimeError):
         await thread.run(lambda: None)
 
@@ -102,7 +107,7 @@ def test_a_closed_loop_does_not_stop_the_thread() -> None:
     go = threading.Event()
 
     async def leave() -> None:
-        thread._submit(lambda: go.wait(10), last=False)
+        thread._submit(lambda: go.wait(10))
 
     asyncio.run(leave())
     go.set()
@@ -111,4 +116,4 @@ def test_a_closed_loop_does_not_stop_the_thread() -> None:
         return await thread.finish(lambda: 7)
 
     assert asyncio.run(finish()) == 7
-    assert not thread._thread.is_alive()
+    assert has_ended(thread)

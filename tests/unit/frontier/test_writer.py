@@ -26,7 +26,7 @@ def database() -> Iterator[Database]:
 
 def test_a_forgotten_host_is_found_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only so many are remembered; the others are looked up, not added anew."""
-    monkeypatch.setattr(module, "HOSTS_REMEMBERED", 3)
+    monkeypatch.setattr(module, "HOSTS_CACHED", 3)
     writer = Writer(database)
     for page in range(3):
         receipt = writer.add([found(f"https://h{n}.example/{page}") for n in range(10)], NOW)
@@ -66,9 +66,9 @@ async def test_what_a_crash_cut_short_of_giving_up_a_file_is_finished_by_the_nex
                 file_id = writer.begin_losing("warc", lost.name)
                 assert file_id is not None
                 for _ in range(slices):
-                    writer.lose_slice(file_id, 0)
+                    writer.lose_slice(0, file_id=file_id)
 
-            await frontier._run(lambda _, __, begin=begin: begin())
+            await frontier._run(lambda _, begin=begin: begin())
             await frontier.close(clean=False)
             recovered = await frontier.open()
             assert [host.queued for host in recovered.hosts] == [3]

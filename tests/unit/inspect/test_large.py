@@ -11,10 +11,12 @@ import pytest
 
 from crawler.core.url import key_of
 from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.sql import ManyRows
 from tests.support.crawls import command, environment
 from tests.support.loglines import fetch_lines, write
 
 LIMIT_S = 15.0
+INSERT = ManyRows(7, "INSERT INTO url (host, hash, depth, target, source, hop_path, found_at)")
 WHY_S = 0.5
 MEMORY = 512 * 1024 * 1024
 
@@ -76,9 +78,7 @@ def test_why_costs_the_same_however_large_the_store_is(tmp_path: Path, urls: int
             host = number % hosts + 1
             flat += (host, key_of(f"https://h{host}.test/{number}"), 3, f"/{number}", "link", "LLL", float(number))
         with database.transaction():
-            database.run_many(
-                "INSERT INTO url (host, hash, depth, target, source, hop_path, found_at)", "", flat, width=7
-            )
+            database.run_many(INSERT, flat)
     database.close()
     number = urls - 1
     wall_s, cpu_s, out = cost("why", f"https://h{number % hosts + 1}.test/{number}", "--output", tmp_path, "--json")
