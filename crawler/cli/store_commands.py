@@ -157,7 +157,7 @@ def _requeue_files(located: Located, names: Sequence[str]) -> int:
             raise click.UsageError(f"the store knows no output file {strange[0]} (--file warc/NAME, pages/NAME)")
         counts: Counter[int] = Counter()
         for name in names:
-            counts.update(await frontier.lose(*name.split("/")))
+            counts.update(await frontier.lose_file(*name.split("/")))
         return counts
 
     counts = with_store(located, store)

@@ -149,20 +149,20 @@ class Committer:
 
     # -- the loop
 
-    async def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> SinkRecovered:
+    async def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> SinkRecovered:
         """Make the sinks agree with the store; returns what that took. Raises OSError, or the sink's own error for a
         damaged file.
         """
         mended = SinkRecovered()
         for sink in self._sinks:
             ours = [file for file in known if file.sink == sink.name]
-            changed = await self._in_thread(partial(sink.open, ours, store_is_copy=store_is_copy))
+            changed = await self._in_thread(partial(sink.open, ours, is_restored=is_restored))
             if changed:
                 await self._frontier.record_sink_files(changed)
             self._say_closed(changed)  # once more, perhaps: who crashed may have said it already
             mended += sink.mended
-        if store_is_copy:
-            await self._frontier.output_agrees()
+        if is_restored:
+            await self._frontier.clear_restored()
         return mended
 
     async def run(self) -> None:
@@ -261,7 +261,7 @@ class Committer:
             if one.file.state is SinkFileState.CLOSED:
                 await self._frontier.record_sink_files([one.file])
             elif one.file.committed_bytes:
-                queued = await self._frontier.lose(one.file.sink, one.file.name)
+                queued = await self._frontier.lose_file(one.file.sink, one.file.name)
             del self._vanished[0]
             self._unrecorded = [file for file in self._unrecorded if file.name != one.file.name]
             with suppress(OSError):  # the next start does it

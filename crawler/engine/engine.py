@@ -219,18 +219,18 @@ class Engine:
         to the same politeness. Returns in words which seeds the scope refuses, and which an operator took down. Raises
         what opening a sink raises.
         """
-        mended = await self.committer.open(recovered.sink_files, store_is_copy=recovered.is_copy)
+        mended = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
         self._observer.recovered(recovered, mended)
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.blocks.load(await self.frontier.blocks())
         self.host_table.load(recovered, same_delays=same_delays)
-        self.rejudger.want(recovered.unswept)
+        self.rejudger.want(recovered.to_reevaluate)
         if recovered.hosts:
             self.scheduler.gate.rest_all()
         self.tally.life = recovered.counters
-        if unswept := await self.frontier.judge_by(self.options.fingerprint):
-            self.rejudger.rules_changed(unswept)
+        if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
+            self.rejudger.rules_changed(to_reevaluate)
         judged = [(one, _judge_seed(one, self.admission.scope)) for one in _seeds_of(self.options)]
         seeds = [one for one, denied in judged if denied is None]
         self.scheduler.stored(await self.frontier.add(seeds, now=self.clock.now()))
@@ -289,7 +289,7 @@ class Engine:
             if seeds := self.new_seeds(options):
                 receipt = await self.frontier.add(seeds, now=self.clock.now())
             await self.revisits.prepare(options.recrawl)
-            unswept = await self.frontier.judge_by(options.fingerprint)
+            to_reevaluate = await self.frontier.judge_by(options.fingerprint)
             suspects = await self.frontier.suspects(limit=len(self.host_table.hosts))
         except FrontierFull:
             if generation is not None:
@@ -307,8 +307,8 @@ class Engine:
         self.scheduler.reconfigure(options, [one.host_id for one in suspects])
         if receipt is not None:
             self.scheduler.stored(receipt)
-        if unswept:
-            self.rejudger.rules_changed(unswept)
+        if to_reevaluate:
+            self.rejudger.rules_changed(to_reevaluate)
         self.options = options
 
     def new_seeds(self, options: EngineConfiguration) -> list[Discovered]:

@@ -137,7 +137,7 @@ class Reevaluation:
     # -- a sweep
 
     async def _sweep(self, host: Host) -> None:
-        mark = await self._frontier.sweep_mark(host.id)
+        mark = await self._frontier.reevaluation_mark(host.id)
         self._scheduler.host_table.denied.discard(host)
         if host.id in self._new_robots and not host.is_held:
             self._new_robots.discard(host.id)
@@ -145,7 +145,7 @@ class Reevaluation:
         refused = await self._go_through(host, UrlState.QUEUED)
         let_in = await self._go_through(host, UrlState.DENIED)
         if host.id not in self._held and host.id not in self._wanted:
-            await self._frontier.swept(host.id, mark)
+            await self._frontier.reevaluated(host.id, mark)
         if self._sums is not None:
             self._sums = _Sums(self._sums.hosts + 1, self._sums.denied + refused, self._sums.queued + let_in)
         if refused or let_in:

@@ -1,14 +1,13 @@
-"""What every frontier promises (the contract suite in tests/contract holds each one to it).
+"""The `Frontier` protocol and its values. The contract suite in tests/contract holds for every implementation.
 
-A frontier stores what is known and what is due. It knows nothing of time passing, politeness or readiness: `now` is
-passed in, and who may be asked next is the scheduler's business. Leases are not stored: after a crash, whatever was
-not settled is simply still queued.
+A frontier stores what is known and what is due. The time is passed in, and the scheduler decides which host gets the
+next request. Leases are not stored: after a crash, what was not settled is still queued.
 
-Invariant: `settle` is one transaction. Either a page, its discoveries, its output offsets and its host's counters are
-all there after a crash, or none of them is.
+Invariant: `settle` is one transaction. After a crash a page, the URLs found on it, the lengths of the output files and
+the counters of its host are all stored, or none of them is.
 
-A URL is known by (origin, key) for ever. Found again, it is left as it is, even where the new way to it is shorter:
-queued URLs would have to move within the order, for a link that was found at most a few pages later.
+A URL is known for ever by (origin, key). If it is found again it stays as it is, even if the new path to it is shorter:
+queued URLs would have to move within the order, for a link that was found a few pages later at most.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,15 +32,15 @@ from crawler.core.models import (
     TemplateRow,
 )
 
-ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB at most each, a few KB as a rule
+ROBOTS_VERSIONS_KEPT: Final = 20  # of each host; 500 KB each at most, mostly a few KB
 
 
 class FrontierError(Exception):
-    """The store could not do what it was asked; the message is for a person."""
+    """An operation on the store failed. The message is for people."""
 
 
 class FrontierCorrupt(FrontierError):
-    """The store is damaged, or is not one of ours (exit 65)."""
+    """The store is damaged, or no store of this program (exit 65)."""
 
 
 class FrontierVersion(FrontierError):
@@ -53,88 +52,80 @@ class FrontierLocked(FrontierError):
 
 
 class FrontierFull(FrontierError):
-    """The disk is full or failing; nothing of the transaction was stored, and it may be tried again."""
+    """The disk is full or failing. Nothing of the transaction was stored; it may be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """What `open` found. `clean` is False when the last owner did not close: every key then rests first."""
+    """What `open` found in the store."""
 
-    clean: bool
+    clean: bool  # False if the last owner did not close the store: every politeness key then waits for its delay
     hosts: tuple[HostRow, ...]
     backoffs: tuple[Backoff, ...]
-    sink_files: tuple[SinkFile, ...]  # every one, closed ones too
+    sink_files: tuple[SinkFile, ...]  # closed ones too
     counters: Counters
-    scope_hosts: tuple[str, ...]  # hosts that a seed's redirect brought into scope
-    suspects: tuple[int, ...] = ()  # hosts of which some URLs are set aside
+    scope_hosts: tuple[str, ...]  # hosts that a redirect of a seed added to the scope
+    suspects: tuple[int, ...] = ()  # ids of hosts that have suspects
     slow_responses: tuple[SlowResponse, ...] = ()
-    unswept: tuple[int, ...] = ()  # hosts whose rules changed, and whose URLs were not all judged anew (`swept`)
-    is_copy: bool = False  # a backup put back, whose output files may have grown since (until `output_agrees`)
+    to_reevaluate: tuple[int, ...] = ()  # ids of hosts whose URLs are not all judged by the current rules
+    is_restored: bool = False  # from a backup: output files may have grown since, until `clear_restored`
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one commit stores. `written[i]` is where the WARC holds `settlements[i]`, None if nothing was written;
-    `lines[i]` where pages/ has its line (no `lines`: there are none).
+    """What one transaction stores.
 
-    A task is settled once in a batch, or not at all; one without a row (`task.id` 0: robots.txt) changes only its host;
-    what it discovers has no `via`, and counts for the first such settlement that discovers any. A rest whose `until_at`
-    is 0 is over. A file of `written` or `lines` is in `sink_files` or known.
-
-    A URL that is due for a revisit, and that a sitemap says has changed since its last visit (`SitemapHint.lastmod`),
-    is due `hint_after_s` after that visit, if that is sooner; None: hints change no due time.
+    A batch settles a task at most once. A task without a row (`task.id` 0: robots.txt) changes only its host; URLs
+    that it discovers have no `via` and count for the first such settlement. Files of `written` and `lines` are in
+    `sink_files` or known to the store.
     """
 
     settlements: Sequence[Settlement]
-    written: Sequence[RecordLocation | None]
+    written: Sequence[RecordLocation | None]  # of the record of each settlement; None: there is none
     sink_files: Sequence[SinkFile] = ()
-    backoffs: Sequence[Backoff] = ()
+    backoffs: Sequence[Backoff] = ()  # `until_at` 0: it is over
     counters: Counters | None = None
     scope_hosts: Sequence[str] = ()
+    # A URL that a sitemap says has changed since its last visit (`SitemapHint.lastmod`) is due so many seconds after
+    # that visit, if it is to be visited again and would be due later. None: hints do not change due times.
     hint_after_s: float | None = None
-    slow_responses: Sequence[SlowResponse] = ()  # response_s 0: the key is not slow any more
-    templates: Sequence[TemplateRow] = ()  # all but their `pages`, which the notes of settlements add up to
-    lines: Sequence[RecordLocation | None] = ()
-    error_pages: Sequence[tuple[int, bytes]] = ()  # host ids, with what the engine keeps of their soft 404s
+    slow_responses: Sequence[SlowResponse] = ()  # `response_s` 0: the key is not slow any more
+    templates: Sequence[TemplateRow] = ()  # without `pages`: the notes of settlements add up to them
+    lines: Sequence[RecordLocation | None] = ()  # of the line in pages/ of each settlement; empty: there are none
+    error_pages: Sequence[tuple[int, bytes]] = ()  # host id and the engine's record of its soft 404s
 
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What a commit changed. `links_new[i]` counts the discoveries of `settlements[i]` that were new to the store.
+    """What a transaction changed."""
 
-    A URL found on several pages of the batch counts for the first. `queued` maps host id → number of URLs first seen
-    and queued there; `hosts` are the rows of hosts first seen, as stored: their `queued` includes those URLs already.
-    """
-
-    links_new: Sequence[int]
-    queued: dict[int, int] = field(default_factory=dict)
-    hosts: Sequence[HostRow] = ()
-    robots_changed: Sequence[int] = ()  # hosts whose robots.txt says something else than it did; they are unswept now
-    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → template of each URL set aside at once
-    linked: Sequence[int] = ()  # host id of each URL that was a suspect for being linked from error pages only
-    # URL id of a trial → what was new on it: URL id, host id, target
+    links_new: Sequence[int]  # new URLs of each settlement; a URL of several settlements counts for the first
+    queued: dict[int, int] = field(default_factory=dict)  # host id → new URLs that are queued
+    hosts: Sequence[HostRow] = ()  # new hosts; their `queued` includes these URLs
+    robots_changed: Sequence[int] = ()  # ids of hosts with a changed robots.txt, which are to be reevaluated
+    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → template of each new suspect
+    linked: Sequence[int] = ()  # host id of each URL that is no suspect any more: not only error pages link to it
+    # id of a suspect → new URLs found on it: their ids, host ids and request targets
     trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)
 
 
-class LearnedPage(NamedTuple):
-    """A page that will be visited again. `priority` is a sitemap's; the last two are those of PageHistory."""
+class VisitedPage(NamedTuple):
+    """A page that will be visited again, with the fields of PageHistory that decide when."""
 
     url: str
     depth: int
     in_links: int
-    priority: float | None
+    priority: float | None  # of a sitemap
     change_a: float | None
     change_t: float | None
 
 
 class UndatedPage(NamedTuple):
-    """A URL whose visit ended and left no date for the next. `kind` None: a page; `state` is a word of UrlState; the
-    rest is as in LearnedPage and PageHistory.
-    """
+    """A URL whose visit ended without a date for the next; fields as in VisitedPage and PageHistory."""
 
     id: int
     url: str
-    kind: str | None
+    kind: str | None  # None: a page
     depth: int
     in_links: int
     priority: float | None
@@ -142,54 +133,47 @@ class UndatedPage(NamedTuple):
     change_t: float | None
     gone_count: int
     last_at: float | None
-    state: str
+    state: str  # a value of UrlState
 
 
 @dataclass(frozen=True, slots=True)
 class RobotsVersion:
-    """A robots.txt as it was from `fetched_at` on. `digest` is of verdict and body; `verdict` as in RobotsRecord, never
-    "unreachable".
-    """
+    """A robots.txt as it was from `fetched_at` on."""
 
     fetched_at: float
     status_code: int | None
-    verdict: str
-    digest: str
+    verdict: str  # as in RobotsRecord, but never "unreachable"
+    digest: str  # of verdict and body
     body: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What a takedown erased: how many URLs, their ids if they were named one by one, and the ids of the hosts they
-    belong to. `queued` maps host id → how many of them were queued; `hosts` are the rows of hosts first seen by it.
-    `again`: the target itself had been taken down before.
-    """
+    """What a takedown erased."""
 
     urls: int = 0
-    queued: dict[int, int] = field(default_factory=dict)
-    ids: tuple[int, ...] = ()
+    queued: dict[int, int] = field(default_factory=dict)  # host id → erased URLs that were queued
+    ids: tuple[int, ...] = ()  # of the URLs, if a URL was named
     host_ids: tuple[int, ...] = ()
-    hosts: Sequence[HostRow] = ()
-    again: bool = False
+    hosts: Sequence[HostRow] = ()  # hosts that were unknown before
+    again: bool = False  # the target had been taken down before
 
 
 @dataclass(frozen=True, slots=True)
 class EndedWith:
-    """How last visits ended, to choose URLs by: in one of `errors` (error_type, deny_reason) and with one of
-    `statuses`, as far as any are named, and of one of `host_ids` if those are. What was denied since it was answered
-    did not end in its status.
+    """A selection of URLs by the end of their last visit. Empty and None select all.
+
+    A URL that was denied after a response does not count as ended with its status.
     """
 
-    errors: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()  # error_type, deny_reason
     statuses: tuple[int, ...] = ()
     host_ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UrlRow:
-    """A stored URL as rules judge it. `priority`, `depth` and `id` are its place in the order of its host; `reason` is
-    the deny_reason or error_type of its last visit.
-    """
+    """A stored URL with what rules judge. (`priority`, `depth`, `id`) is its position in the order of its host."""
 
     id: int
     url: str
@@ -197,21 +181,21 @@ class UrlRow:
     depth: int
     hop_path: str
     source: Source
-    reason: str | None = None
+    reason: str | None = None  # deny_reason or error_type of its last visit
 
 
 @dataclass(frozen=True, slots=True)
 class BlockedHost:
-    """A host or domain that may not be asked. `kind` is "host" (that name alone) or "domain" (and all below it)."""
+    """A host or domain that an operator blocked."""
 
     name: str
-    kind: str
+    kind: str  # "host": only this name; "domain": all names below it as well
     at: float
     reason: str
 
-    def beside(self, had: "BlockedHost | None") -> "BlockedHost":
-        """What holds where this is asked for and `had` of the same name held: the wider of both, and the last reason
-        that was given. A block never becomes narrower but by an unblock.
+    def joined_with(self, had: "BlockedHost | None") -> "BlockedHost":
+        """This block and an earlier one of the same name: the wider kind and the last given reason count. Only an
+        unblock makes a block narrower.
         """
         if had is None:
             return self
@@ -222,7 +206,7 @@ class BlockedHost:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """URLs in the store by state, and hosts."""
+    """Numbers of URLs by state, and of hosts."""
 
     queued: int
     waiting: int
@@ -235,165 +219,162 @@ class Totals:
 
 
 class Frontier(Protocol):
-    """All methods but `open` need an open frontier (RuntimeError). Times are UTC epoch seconds.
+    """A store of hosts, URLs and visits. Times are UTC epoch seconds.
 
-    Cancelling a call gives up its result only: what it was to store may be stored or not, but never in part. All but
-    `open` and `close` raise FrontierFull while the disk is full or failing, and FrontierCorrupt.
+    All methods but `open` need an open frontier (RuntimeError). All but `open` and `close` raise FrontierFull while the
+    disk is full or failing, and FrontierCorrupt. If a call is cancelled, what it was to store is stored whole or not.
     """
 
     async def open(self) -> Recovered:
-        """Take ownership, apply migrations, recover. A new store counts as clean.
+        """Take ownership, apply migrations and recover. A new store counts as clean.
 
         Raises FrontierLocked, FrontierCorrupt, FrontierVersion or OSError.
         """
 
     async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
-        """Store URLs that no page led to: seeds. Known ones are left alone. `links_new` has a 1 or 0 for each URL."""
+        """Store URLs that no page led to, such as seeds. Known URLs stay as they are. `links_new`: 1 for a new URL."""
 
     async def settle(self, batch: Batch) -> Receipt:
-        """Store a batch in one transaction.
+        """Store a batch in one transaction. URLs with a `Settlement.next_at` are due then.
 
-        A URL that is not queued is promoted at `Settlement.next_at`, if it has one. Raises FrontierFull with nothing
-        stored: it may be tried again. Raises another FrontierError if it cannot tell: then only a new start can. Raises
-        ValueError, with nothing stored, for a batch that `Batch` does not allow or that names URLs, hosts or files
-        unknown to the store.
+        Raises FrontierFull with nothing stored: it may be tried again. Raises another FrontierError if it is unknown
+        what is stored: then only a restart helps. Raises ValueError, with nothing stored, for a batch that `Batch` does
+        not allow, or with URLs, hosts or files that the store does not know.
         """
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
-        """Up to `limit` queued tasks of a host, by (priority, depth, age), none whose id is in `leased`."""
+        """Up to `limit` queued tasks of a host, by (priority, depth, age), without those whose id is in `leased`."""
 
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
-        """Queue waiting URLs that are due at `now`, the longest due first: they go on with their attempts. Returns host
-        id → how many.
+        """Queue waiting URLs that are due at `now`, in the order of their due times. Their attempts go on. Returns host
+        id → number of URLs.
         """
 
-    async def hasten(self, *, since_at: float, now: float) -> None:
-        """Make URLs due now that wait because a connection failed in an outage that began at `since_at`."""
+    async def retry_now(self, *, since_at: float, now: float) -> None:
+        """Make URLs due now that wait after a connection error of an outage that began at `since_at`."""
 
-    async def redate(self, *, now: float, revisits_by: float) -> None:
-        """The clock was set back to `now`: a visit that is dated later was dated by a wrong clock. It counts as of now,
-        and a waiting URL is due as long after it as before; so is a revisit that would be due after `revisits_by`.
+    async def clock_set_back(self, *, now: float, revisits_by: float) -> None:
+        """Correct later dates, after the clock was set back to `now`. Visits dated later count as of now; waiting URLs
+        are due as long after them as before, and so are revisits that would be due after `revisits_by`.
         """
 
     async def next_due(self) -> float | None:
         """When the next waiting URL is due, None if none waits."""
 
     async def promote_revisits(self, *, now: float, limit: int) -> dict[int, int]:
-        """The same for URLs whose visit had ended: a new one begins, and attempts start over."""
+        """Queue URLs that are due for a revisit, as `promote`. Their attempts start over."""
 
     async def next_revisit(self) -> float | None:
-        """When the next URL is due whose visit had ended, None if none is to be visited again."""
+        """When the next revisit is due, None if there is none."""
 
-    async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
-        """What is known of pages that were visited, those that are gone left out: all of them, or, where the store has
-        more URLs than `blocks` · `rows`, `blocks` runs of `rows` neighbouring URLs, evenly spread; `phase`
-        from 0 to 1 shifts where they begin.
+    async def visited_pages(self, *, blocks: int, rows: int, phase: float) -> list[VisitedPage]:
+        """Visited pages that are not gone: all, or a sample of a store with more than `blocks` · `rows` URLs. A sample
+        has `blocks` evenly spread runs of `rows` neighbouring URLs; `phase`, from 0 to 1, shifts their begins.
         """
 
     async def dated_to(self) -> int | None:
-        """Up to which URL (its id) all whose visit ended have a date for the next; None: all have."""
+        """The id of the URL up to which every ended visit has a date for the next; None: all have."""
 
     async def undated(self, *, after: int, rows: int) -> tuple[list[UndatedPage], int | None]:
-        """Those that have none among the `rows` URLs behind `after`, by id; and where to go on, None at the end."""
+        """The URLs without a date among the `rows` ids after `after`, and where to go on, None at the end."""
 
     async def put_dates(self, dates: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
-        """Give URLs (their ids) a date, if they still have none, and remember up to where all have one."""
+        """Store dates of URLs (by id) that still have none, and up to which URL all have one."""
 
-    async def keep(self, name: str, value: bytes) -> None:
-        """Store something of the engine's own that is worth having after a restart, in place of the one before."""
+    async def store_value(self, name: str, value: bytes) -> None:
+        """Store a value of the engine, in place of the last one of that name."""
 
-    async def kept(self, name: str) -> bytes | None:
-        """What was stored under this name."""
+    async def stored_value(self, name: str) -> bytes | None:
+        """The value of that name."""
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
-        """Store the state of output files outside a settlement (a new file, a renamed one)."""
+        """Store states of output files without a settlement, of a new or renamed file."""
 
-    async def lose(self, sink: str, name: str) -> dict[int, int]:
-        """An output file is lost: LOST from now on. Queue again, with their attempts before them, the URLs whose last
-        record, content or line in pages/ was in it, so that they are asked for unconditionally. What is denied stays
-        so. Returns host id → how many. Made in slices: what a crash cuts short, the next `open` brings to its end.
+    async def lose_file(self, sink: str, name: str) -> dict[int, int]:
+        """Mark an output file as LOST, and queue again the URLs whose last record, content or line in pages/ was in it.
+
+        Their attempts start over and their requests have no conditions. Denied URLs stay denied. Returns host id →
+        number of URLs. It runs in slices; after a crash the next `open` finishes it.
         """
 
-    async def output_agrees(self) -> None:
-        """The output files are as this store says: it is no copy any more."""
+    async def clear_restored(self) -> None:
+        """Clear the restored-from-backup flag: the output files now agree with the store."""
 
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
-        """What a host's robots.txt said, newest first: the last ROBOTS_VERSIONS_KEPT times that it changed."""
+        """The last ROBOTS_VERSIONS_KEPT versions of a host's robots.txt, newest first."""
 
     async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
-        """A slice of a host's URLs that are QUEUED or DENIED, by (priority, depth, age), behind `after`."""
+        """Up to `limit` URLs of a host in state QUEUED or DENIED, by (priority, depth, age), from after `after` on."""
 
     async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
-        """Queue denied URLs that the rules allow again; those that are not denied stay. Returns host id → how many."""
+        """Queue denied URLs that the rules now allow; others stay as they are. Returns host id → number of URLs."""
 
     async def blocks(self) -> list[BlockedHost]:
-        """What an operator blocked, by name."""
+        """All blocks, by name."""
 
     async def block(self, block: BlockedHost) -> bool:
-        """Remember a block for good, beside what holds for its name (`BlockedHost.beside`). False if that changes
-        nothing.
-        """
+        """Store a block, joined with an earlier one of its name. Returns whether that changes anything."""
 
     async def unblock(self, name: str) -> bool:
-        """Forget a block. False if there was none of that name."""
+        """Remove a block. Returns whether there was one."""
 
     async def robots_body(self, host_id: int) -> bytes | None:
-        """The text of a host's robots.txt, which no HostRow carries. A settled RobotsRecord with verdict "rules" and no
-        body leaves it as it is.
+        """The text of a host's robots.txt, which no HostRow has. Settling a RobotsRecord with verdict "rules" and
+        without body does not change it.
         """
 
     async def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], *, now: float) -> int:
-        """Deny URLs of a host, by id; those that are not queued any more stay. Returns how many were."""
+        """Deny those URLs of a host, by id, that are still queued. Returns their number."""
 
     async def judge_by(self, rules: str) -> list[int]:
-        """Remember the fingerprint of the rules by which URLs are judged from now on. If they were others before, or
-        are not known, every host is unswept: returns the ids of all.
+        """Store the fingerprint of the rules by which URLs are judged from now on. If it is another one, every host is
+        to be reevaluated: returns the ids of all hosts.
         """
 
-    async def sweep_mark(self, host_id: int) -> int:
-        """What to give `swept` once the URLs of a host were judged, asked before the first of them is; 0: it is no
-        host that is unswept.
+    async def reevaluation_mark(self, host_id: int) -> int:
+        """The mark to pass to `reevaluated`, read before the first URL is judged; 0: there is nothing to reevaluate."""
+
+    async def reevaluated(self, host_id: int, mark: int) -> None:
+        """All URLs of the host are judged by the rules in force when the mark was read. If other rules came since, the
+        host is still to be reevaluated.
         """
 
-    async def swept(self, host_id: int, mark: int) -> None:
-        """All URLs of the host were judged by the rules that held when `sweep_mark` said `mark`. If it was made unswept
-        again since, it stays so.
-        """
-
-    async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
-        """Make queued URLs of a host, by id, suspects of a template each. Returns those that were still queued."""
+    async def make_suspects(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
+        """Make URLs of a host, by id, suspects of a template each, if they are still queued. Returns their ids."""
 
     async def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
         """Queue up to `limit` suspects of a template, those found first. Returns their ids."""
 
     async def templates_of_host(self, host_id: int) -> HostTemplates:
-        """What is known of a host's URL templates; its `suspects` without examples."""
+        """The URL templates of a host; its `suspects` have no examples."""
 
     async def suspects(self, *, limit: int = 1_000) -> list[Suspects]:
-        """What is set aside, the largest numbers first, with examples."""
+        """Suspects by template, the largest numbers first, with examples."""
 
     async def totals(self) -> Totals:
-        """Counts by state, maintained with each commit: cheap."""
+        """Numbers of URLs by state. Cheap: they are kept up to date with each transaction."""
 
     async def find_host(self, origin: Origin) -> HostRow | None:
-        """The row of an origin, if it is known."""
+        """The row of an origin, None if it is unknown."""
 
     async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
-        """Queue, with their attempts before them, URLs that last ended so and are not queued already. Returns host id →
-        how many; `dry_run`: how many it would be. Made in slices: after a crash some may be queued and others not.
+        """Queue URLs that last ended so and are not queued; their attempts start over. Returns host id → number of
+        URLs; with `dry_run` nothing is changed. It runs in slices: after a crash only some may be queued.
         """
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
-        """Erase a URL (as `parse` returns it), known or not: it is never stored again, as whatever kind.
+        """Erase a URL (as `parse` returns it), known or not. It is never stored again, whatever its kind.
 
-        A visit of it that is settled afterwards leaves only the place of its record, which is to be removed.
+        If a visit of it is settled later, only the location of its record is stored, for its removal.
         """
 
     async def forget_host(self, host: str, *, now: float) -> Forgotten:
-        """The same for every URL of a host, whatever its scheme and port. Closed from the first transaction on."""
+        """Erase all URLs of a host, whatever their scheme and port. No URL of it is stored from the first transaction
+        on.
+        """
 
     async def forgotten(self, found: Sequence[Discovered]) -> list[Discovered]:
         """Those of `found` that were taken down, by themselves or with their host."""
 
     async def close(self, *, clean: bool) -> None:
-        """Give up ownership. `clean` says that nothing was in flight. Closing what is not open does nothing."""
+        """Give up ownership. `clean`: nothing was in flight. Closing a closed frontier does nothing."""

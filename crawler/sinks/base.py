@@ -88,11 +88,11 @@ class Sink(Protocol):
     name: str
     mended: SinkRecovered
 
-    def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> list[SinkFile]:
+    def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> list[SinkFile]:
         """Make the folder agree with the store: finish renames of `closing` files, cut `open` ones to their committed
         length, rename files of ours that the store does not know to `.orphan`. `known` are all files that the store
         knows; those of other sinks are passed over. A complete file that is longer than its committed length is kept
-        whole as `.orphan`, and a copy of what counts takes its place. With `store_is_copy` (a backup was put back) so
+        whole as `.orphan`, and a copy of what counts takes its place. With `is_restored` (a backup was put back) so
         is an open one, and one that is not there is taken for complete and moved away.
 
         Returns changed states. Raises SinkCorrupt, SinkStrange; after an OSError it may be called again.

@@ -80,7 +80,7 @@ class SinkFiles:
         self._vanished: list[Vanished] = []  # let go, and not told yet
         self._home: os.stat_result | None = None  # of the output directory
 
-    def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> list[SinkFile]:
+    def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> list[SinkFile]:
         """See `Sink.open`."""
         self._release()
         self._reset_due = False
@@ -89,7 +89,7 @@ class SinkFiles:
         self._disk.sync_folder(self.folder.parent)
         self._home = self.folder.parent.stat()
         ours = {file.name: file for file in known if file.sink == self.name}
-        mender = SinkRecovery(self.folder, ours, naming=self._naming, disk=self._disk, store_is_copy=store_is_copy)
+        mender = SinkRecovery(self.folder, ours, naming=self._naming, disk=self._disk, is_restored=is_restored)
         mender.refuse_strangers()
         changed = []
         for name in sorted(ours):

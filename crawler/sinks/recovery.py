@@ -31,18 +31,18 @@ def set_aside(disk: Disk, path: Path, stem: str) -> str:
 
 
 class SinkRecovery:
-    """`known` are the files of this sink that the store knows, closed ones too, by name. `store_is_copy`: the store is
+    """`known` are the files of this sink that the store knows, closed ones too, by name. `is_restored`: the store is
     a backup put back, so what lies beyond a committed length may have been acknowledged by the one it replaced.
     """
 
     def __init__(
-        self, folder: Path, known: Mapping[str, SinkFile], *, naming: Naming, disk: Disk, store_is_copy: bool
+        self, folder: Path, known: Mapping[str, SinkFile], *, naming: Naming, disk: Disk, is_restored: bool
     ) -> None:
         self._folder = folder
         self._known = known
         self._naming = naming
         self._disk = disk
-        self._store_is_copy = store_is_copy
+        self._is_restored = is_restored
         self._orphans: list[str] = []
         self._finished: list[str] = []
         self._cut: list[str] = []
@@ -58,7 +58,7 @@ class SinkRecovery:
 
     def refuse_strangers(self) -> None:
         """Raises SinkStrange where the store knows not one of the complete files that are there: it is not theirs."""
-        if self._known or self._store_is_copy:
+        if self._known or self._is_restored:
             return
         names = [self._naming.parse(path.name) for path in self._folder.iterdir()]
         complete = sum(name is not None and name.state == "" for name in names)
@@ -83,7 +83,7 @@ class SinkRecovery:
             # renamed by `close` alone: were it neither here nor there, data would be lost. When a backup was made it
             # was open, and has had time to be completed and moved.
             elif file.state is SinkFileState.OPEN and file.committed_bytes:
-                if self._store_is_copy:
+                if self._is_restored:
                     self._missing.append(file.name)
                     return None
                 raise SinkCorrupt(path, committed_bytes=file.committed_bytes, found_bytes=None)
@@ -93,7 +93,7 @@ class SinkRecovery:
         beyond = self._length(path, file) - file.committed_bytes
         if final.exists():
             self._set_aside(final, file.name)
-        if beyond and self._store_is_copy:
+        if beyond and self._is_restored:
             self._keep_whole(path, file)
             return None
         if beyond:
@@ -162,5 +162,5 @@ class SinkRecovery:
     def _set_aside(self, path: Path, stem: str) -> None:
         orphan = set_aside(self._disk, path, stem)
         self._orphans.append(orphan)
-        if path.name == stem or self._store_is_copy:
+        if path.name == stem or self._is_restored:
             self._finished.append(orphan)

@@ -440,8 +440,8 @@ async def test_every_output_file_is_known_after_a_start(store: Store) -> None:
         await frontier.record_sink_files([closed])
     async with store.opened() as (frontier, recovered):
         assert recovered.sink_files == (closed, opened[1])
-        assert not recovered.is_copy
-        await frontier.output_agrees()
+        assert not recovered.is_restored
+        await frontier.clear_restored()
 
 
 # -- waiting
@@ -487,7 +487,7 @@ async def test_a_queued_url_is_never_due(store: Store) -> None:
 # -- revisits
 
 LEARNED_WELL = PageHistory(change_a=1.5, change_t=86_400.0, in_links=7)
-LEARNED = PageHistory(changed_at=NOW - 9, change_a=1.5, change_t=86_400.0, gone_count=1, in_links=7)
+VISITED_PAGES = PageHistory(changed_at=NOW - 9, change_a=1.5, change_t=86_400.0, gone_count=1, in_links=7)
 
 
 @pytest.mark.parametrize("state", [UrlState.DONE, UrlState.GAVE_UP])
@@ -503,7 +503,7 @@ async def test_a_url_that_is_due_again_is_revisited_with_what_is_known_of_it(sto
         (task,) = await take(frontier)
         assert (task.attempt, task.is_revisit, task.visited_at) == (2, False, None)
         await frontier.settle(
-            batch(visit(task, first, state=state, next_at=NOW + 60, digest="sha256:A", history=LEARNED))
+            batch(visit(task, first, state=state, next_at=NOW + 60, digest="sha256:A", history=VISITED_PAGES))
         )
         assert (await host(frontier)).queued == 0
         assert (await frontier.next_due(), await frontier.next_revisit()) == (None, NOW + 60)
@@ -515,7 +515,7 @@ async def test_a_url_that_is_due_again_is_revisited_with_what_is_known_of_it(sto
     async with store.opened() as (frontier, _):
         (task,) = await take(frontier)
         assert (task.is_revisit, task.visits, task.attempt, task.visited_at) == (True, 1, 1, NOW)
-        assert (task.etag, task.last_modified, task.digest, task.history) == ('"1"', "Mon", "sha256:A", LEARNED)
+        assert (task.etag, task.last_modified, task.digest, task.history) == ('"1"', "Mon", "sha256:A", VISITED_PAGES)
         changed = PageHistory(change_a=2.0, in_links=8)
         await frontier.settle(batch(visit(task, next_at=NOW + 90, history=changed)))
         await frontier.promote_revisits(now=NOW + 90, limit=9)
@@ -624,10 +624,10 @@ async def test_what_was_learnt_of_pages_can_be_asked_for(store: Store) -> None:
         visits = [visit(task, next_at=NOW + 9, history=LEARNED_WELL) for task in tasks[:90]]
         gone = visit(tasks[90], next_at=NOW + 9, history=PageHistory(gone_count=1))
         await frontier.settle(batch(*visits, gone, visit(tasks[91])))
-        found = await frontier.learned(blocks=4, rows=50, phase=0.0)
+        found = await frontier.visited_pages(blocks=4, rows=50, phase=0.0)
         assert {page.url for page in found} == {f"https://a.example/{n}" for n in (*range(90), 91)}
         assert found[0] == ("https://a.example/0", 0, 7, None, 1.5, 86_400.0)
-        some = await frontier.learned(blocks=4, rows=5, phase=0.5)
+        some = await frontier.visited_pages(blocks=4, rows=5, phase=0.5)
         assert 10 <= len(some) <= 20
         assert len({page.url for page in some}) == len(some)
 
@@ -665,12 +665,12 @@ async def test_pages_without_a_date_are_found_and_given_one(store: Store) -> Non
 async def test_what_the_engine_keeps_is_there_after_a_restart(store: Store) -> None:
     """Under its name, the last that was stored."""
     async with store.opened() as (frontier, _):
-        assert await frontier.kept("in_links") is None
-        await frontier.keep("in_links", b"\x00one")
-        await frontier.keep("in_links", b"\x00two")
+        assert await frontier.stored_value("in_links") is None
+        await frontier.store_value("in_links", b"\x00one")
+        await frontier.store_value("in_links", b"\x00two")
     async with store.opened() as (frontier, _):
-        assert await frontier.kept("in_links") == b"\x00two"
-        assert await frontier.kept("other") is None
+        assert await frontier.stored_value("in_links") == b"\x00two"
+        assert await frontier.stored_value("other") is None
 
 
 # -- templates and suspects
@@ -700,7 +700,9 @@ async def test_suspects_are_set_aside_and_queued_again_in_the_order_they_were_fo
     async with store.opened() as (frontier, _):
         tasks = await added(frontier, *(f"https://a.example/{n}" for n in range(5)))
         await frontier.settle(batch(visit(tasks[0])))
-        aside = await frontier.set_aside(1, [(task.id, "/{n}" if task.id != tasks[4].id else "/**") for task in tasks])
+        aside = await frontier.make_suspects(
+            1, [(task.id, "/{n}" if task.id != tasks[4].id else "/**") for task in tasks]
+        )
         assert aside == [task.id for task in tasks[1:]]
         totals = await frontier.totals()
         assert (totals.queued, totals.suspect, totals.done) == (0, 4, 1)
@@ -727,7 +729,7 @@ async def test_a_suspect_can_be_taken_down(store: Store) -> None:
     """And is none any more."""
     async with store.opened() as (frontier, _):
         tasks = await added(frontier, "https://a.example/1", "https://a.example/2")
-        await frontier.set_aside(1, [(task.id, "/{n}") for task in tasks])
+        await frontier.make_suspects(1, [(task.id, "/{n}") for task in tasks])
         await frontier.forget_url("https://a.example/1", now=NOW)
         assert [one.urls for one in await frontier.suspects()] == [1]
         await frontier.forget_host("a.example", now=NOW)
@@ -914,12 +916,12 @@ async def test_what_was_in_a_lost_file_is_queued_again(store: Store, monkeypatch
         ended = [visit(tasks[0], tagged, digest="sha256:1"), unchanged, changed, waits, visit(tasks[4])]
         elsewhere = RecordLocation(other.name, 2)
         await frontier.settle(batch(*ended, written=[None, elsewhere, elsewhere, None, None]))
-        assert await frontier.lose("warc", "unknown.gz") == {}
-        assert await frontier.lose("warc", lost.name) == {1: 2}
+        assert await frontier.lose_file("warc", "unknown.gz") == {}
+        assert await frontier.lose_file("warc", lost.name) == {1: 2}
         again = await take(frontier)
         assert [task.url[-1] for task in again] == ["0", "1"]
         assert [(task.etag, task.digest, task.attempt) for task in again] == [(None, None, 1)] * 2
-        assert await frontier.lose("pages", lines.name) == {1: 1}
+        assert await frontier.lose_file("pages", lines.name) == {1: 1}
         assert [task.url[-1] for task in await take(frontier)] == ["0", "1", "5"]
         assert (await frontier.totals()).denied == 1
     async with store.opened() as (frontier, recovered):
@@ -1151,7 +1153,7 @@ async def test_what_waits_for_an_outage_is_due_when_it_is_over(store: Store) -> 
         for task, (outcome, at) in zip(tasks, ends, strict=False):
             settlement = visit(task, outcome, state=UrlState.WAITING, next_at=NOW + 900)
             await frontier.settle(batch(replace(settlement, finished_at=at)))
-        await frontier.hasten(since_at=NOW, now=NOW + 60)
+        await frontier.retry_now(since_at=NOW, now=NOW + 60)
         assert await frontier.next_due() == NOW + 60
         assert sum((await frontier.promote(now=NOW + 60)).values()) == 1
         assert await frontier.next_due() == NOW + 900
@@ -1175,7 +1177,7 @@ async def test_visits_dated_later_than_now_count_as_of_now(store: Store) -> None
             )
             await frontier.settle(batch(replace(settlement, finished_at=at)))
         for _ in range(2):  # a second time changes nothing
-            await frontier.redate(now=NOW, revisits_by=NOW + 3_000)
+            await frontier.clock_set_back(now=NOW, revisits_by=NOW + 3_000)
             assert await frontier.next_due() == NOW + 20
             assert await frontier.next_revisit() == NOW + 110
         assert sum((await frontier.promote(now=NOW + 45)).values()) == 2
@@ -1202,9 +1204,9 @@ async def test_a_host_is_unswept_until_it_was_swept(store: Store) -> None:
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/", "https://b.example/")
         await frontier.judge_by("others")
-        await frontier.swept(2, await frontier.sweep_mark(2))
+        await frontier.reevaluated(2, await frontier.reevaluation_mark(2))
     async with store.opened() as (_, recovered):
-        assert recovered.unswept == (1,)
+        assert recovered.to_reevaluate == (1,)
 
 
 async def test_other_rules_make_every_host_unswept_until_it_was_judged_by_them(store: Store) -> None:
@@ -1214,18 +1216,18 @@ async def test_other_rules_make_every_host_unswept_until_it_was_judged_by_them(s
         await add(frontier, "https://a.example/", "https://b.example/", "https://c.example/")
         assert await frontier.judge_by("first") == []
         assert sorted(await frontier.judge_by("second")) == [1, 2, 3]
-        mark = await frontier.sweep_mark(1)
+        mark = await frontier.reevaluation_mark(1)
         for body in (b"", b"Disallow: /"):  # meanwhile its robots.txt changed
             robots = RobotsRecord("rules", 200, body, NOW, NOW + 9)
             task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
             await frontier.settle(batch(visit(task, robots=robots)))
-        await frontier.swept(1, mark)
-        await frontier.swept(2, await frontier.sweep_mark(2))
-        assert await frontier.sweep_mark(2) == 0
+        await frontier.reevaluated(1, mark)
+        await frontier.reevaluated(2, await frontier.reevaluation_mark(2))
+        assert await frontier.reevaluation_mark(2) == 0
     async with store.opened() as (frontier, recovered):
-        assert recovered.unswept == (1, 3)
+        assert recovered.to_reevaluate == (1, 3)
         assert await frontier.judge_by("second") == []
-        await frontier.swept(1, await frontier.sweep_mark(1))
+        await frontier.reevaluated(1, await frontier.reevaluation_mark(1))
         assert sorted(await frontier.judge_by("first")) == [1, 2, 3]
 
 

@@ -323,7 +323,7 @@ def test_a_store_that_knows_nothing_of_an_archive_is_refused(kind: Kind, tmp_pat
     assert str(folder_of(kind, tmp_path)) in str(caught.value)
     assert names(kind, tmp_path) == before
     restored = kind.make(tmp_path)
-    assert restored.open([], store_is_copy=True) == []
+    assert restored.open([], is_restored=True) == []
     assert restored.mended.orphans == (f"{before[0]}.orphan",)
 
 
@@ -654,7 +654,7 @@ class Restored:
     def start(self) -> tuple[SinkFiles, Store]:
         """What a start does with the backup."""
         sink, store = self.kind.make(self.directory, limit=self.kind.limit, disk=self.disk), Store(dict(self.backup))
-        store.commit(sink.open(store.everything(), store_is_copy=True))
+        store.commit(sink.open(store.everything(), is_restored=True))
         return sink, store
 
     def check(self, sink: SinkFiles, store: Store) -> None:
@@ -745,7 +745,7 @@ def test_an_open_file_is_kept_whole_only_for_a_backup(kind: Kind, tmp_path: Path
     [path] = folder_of(kind, tmp_path).iterdir()
     whole = path.read_bytes()
     restored = kind.make(tmp_path)
-    [closed] = restored.open(list(backup.values()), store_is_copy=True)
+    [closed] = restored.open(list(backup.values()), is_restored=True)
     assert (closed.name, closed.state) == (path.stem, SinkFileState.CLOSED), "the log tells of records behind the cut"
     assert restored.mended == SinkRecovered((f"{path.stem}.orphan",), (f"{path.stem}.orphan",), (path.stem,))
     assert path.with_name(f"{path.stem}.orphan").read_bytes() == whole
@@ -767,7 +767,7 @@ def test_a_backup_may_be_put_back_where_its_open_files_are_not(kind: Kind, tmp_p
     [path] = folder_of(kind, tmp_path).iterdir()
     path.unlink()
     restored = kind.make(tmp_path)
-    [closed] = restored.open([known], store_is_copy=True)
+    [closed] = restored.open([known], is_restored=True)
     assert (closed.name, closed.state) == (known.name, SinkFileState.CLOSED)
     assert restored.mended == SinkRecovered(missing=(known.name,))
     with pytest.raises(SinkCorrupt, match="is missing"):

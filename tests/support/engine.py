@@ -407,7 +407,7 @@ class ListSink:
     def _file(self, state: SinkFileState) -> SinkFile:
         return SinkFile(self.name, f"{self._serial}.{self.name}", state, len(self.committed) + len(self.tail))
 
-    def open(self, known: Sequence[SinkFile], *, store_is_copy: bool = False) -> list[SinkFile]:
+    def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> list[SinkFile]:
         self._call("open")
         return []
 

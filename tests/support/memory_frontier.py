@@ -43,13 +43,13 @@ from crawler.frontier.base import (
     EndedWith,
     Forgotten,
     FrontierLocked,
-    LearnedPage,
     Receipt,
     Recovered,
     RobotsVersion,
     Totals,
     UndatedPage,
     UrlRow,
+    VisitedPage,
 )
 from crawler.frontier.sqlite.rows import (
     PAGES_SINK,
@@ -126,7 +126,7 @@ class MemoryFrontier:
         self._templates: dict[tuple[int, str], TemplateRow] = {}
         self._suspects: dict[int, str] = {}  # URL id → template
         self._samples: dict[int, bytes] = {}  # URL id → words
-        self._unswept: Counter[int] = Counter()  # host id → how often it was marked
+        self._to_reevaluate: Counter[int] = Counter()  # host id → how often it was marked
         self._rules: str | None = None
         self._dated_to: int | None = 0
         self._kept: dict[str, bytes] = {}
@@ -142,7 +142,7 @@ class MemoryFrontier:
         self._is_open = True
         clean, self._clean = self._clean, False
         for sink, name in [key for key, file in self._sink_files.items() if file.state is SinkFileState.LOSING]:
-            await self.lose(sink, name)
+            await self.lose_file(sink, name)
         return Recovered(
             clean=clean,
             hosts=tuple(host.as_row() for host in self._hosts.values()),
@@ -152,7 +152,7 @@ class MemoryFrontier:
             scope_hosts=tuple(sorted(self._scope_hosts)),
             suspects=tuple(sorted({self._urls[url_id].host_id for url_id in self._suspects})),
             slow_responses=tuple(self._slow_responses[key] for key in sorted(self._slow_responses)),
-            unswept=tuple(sorted(self._unswept)),
+            to_reevaluate=tuple(sorted(self._to_reevaluate)),
         )
 
     async def close(self, *, clean: bool) -> None:
@@ -266,13 +266,13 @@ class MemoryFrontier:
             promoted[url.host_id] += 1
         return promoted
 
-    async def hasten(self, *, since_at: float, now: float) -> None:
+    async def retry_now(self, *, since_at: float, now: float) -> None:
         for url in self._urls.values():
             failed_then = url.last_error in SIGNS and (url.visited_at or 0.0) >= since_at
             if url.state is UrlState.WAITING and failed_then and url.next_at is not None:
                 url.next_at = min(url.next_at, now)
 
-    async def redate(self, *, now: float, revisits_by: float) -> None:
+    async def clock_set_back(self, *, now: float, revisits_by: float) -> None:
         for revisits, bound in ((False, now), (True, revisits_by)):
             for url, due_at in list(self._due(revisits=revisits)):
                 if url.visited_at is not None and url.visited_at > now and due_at > bound:
@@ -289,7 +289,7 @@ class MemoryFrontier:
             if url.next_at is not None and (url.state in ENDS) is revisits:
                 yield url, url.next_at
 
-    async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
+    async def visited_pages(self, *, blocks: int, rows: int, phase: float) -> list[VisitedPage]:
         found = []
         for first, last in sample_ranges(len(self._urls), blocks=blocks, rows=rows, phase=phase):
             for url in map(self._urls.__getitem__, range(first, last + 1)):
@@ -297,7 +297,7 @@ class MemoryFrontier:
                 if url.state in ENDS and not gone_count and url.found.kind is TaskKind.PAGE:
                     priority = None if url.hint is None else url.hint.priority
                     found.append(
-                        LearnedPage(url.found.url, url.found.depth, in_links or 0, priority, change_a, change_t)
+                        VisitedPage(url.found.url, url.found.depth, in_links or 0, priority, change_a, change_t)
                     )
         return found
 
@@ -327,19 +327,19 @@ class MemoryFrontier:
                 url.next_at = at
         self._dated_to = dated_to
 
-    async def keep(self, name: str, value: bytes) -> None:
+    async def store_value(self, name: str, value: bytes) -> None:
         self._kept[name] = value
 
-    async def kept(self, name: str) -> bytes | None:
+    async def stored_value(self, name: str) -> bytes | None:
         return self._kept.get(name)
 
-    async def output_agrees(self) -> None:
+    async def clear_restored(self) -> None:
         pass  # there are no files to agree with
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         self._put_sink_files(files)
 
-    async def lose(self, sink: str, name: str) -> dict[int, int]:
+    async def lose_file(self, sink: str, name: str) -> dict[int, int]:
         file = self._sink_files.get((sink, name))
         if file is None:
             return {}
@@ -445,7 +445,7 @@ class MemoryFrontier:
 
     async def block(self, block: BlockedHost) -> bool:
         had = self._blocks.get(block.name)
-        self._blocks[block.name] = block.beside(had)
+        self._blocks[block.name] = block.joined_with(had)
         return self._blocks[block.name] != had
 
     async def unblock(self, name: str) -> bool:
@@ -466,17 +466,17 @@ class MemoryFrontier:
     async def judge_by(self, rules: str) -> list[int]:
         before, self._rules = self._rules, rules
         host_ids = [] if before == rules else list(self._hosts_by_id)
-        self._unswept.update(host_ids)
+        self._to_reevaluate.update(host_ids)
         return host_ids
 
-    async def sweep_mark(self, host_id: int) -> int:
-        return self._unswept[host_id]
+    async def reevaluation_mark(self, host_id: int) -> int:
+        return self._to_reevaluate[host_id]
 
-    async def swept(self, host_id: int, mark: int) -> None:
-        if self._unswept[host_id] == mark:
-            del self._unswept[host_id]
+    async def reevaluated(self, host_id: int, mark: int) -> None:
+        if self._to_reevaluate[host_id] == mark:
+            del self._to_reevaluate[host_id]
 
-    async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
+    async def make_suspects(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
         found = [(self._urls[url_id], template) for url_id, template in suspects]
         found = [(url, template) for url, template in found if url.state is UrlState.QUEUED]
         for url, template in found:
@@ -615,7 +615,7 @@ class MemoryFrontier:
         if [digest] != [one.digest for one in host.robots_versions[:1]]:
             if host.robots_versions:
                 self._robots_changed.append(host.row.id)
-                self._unswept[host.row.id] += 1
+                self._to_reevaluate[host.row.id] += 1
             version = RobotsVersion(robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body)
             host.robots_versions = [version, *host.robots_versions][:ROBOTS_VERSIONS_KEPT]
 

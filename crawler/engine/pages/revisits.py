@@ -36,7 +36,7 @@ from crawler.core.revisit import (
 from crawler.core.scope import compile_pattern
 from crawler.core.url import key_of
 from crawler.engine.pages.recent_urls import InLinks
-from crawler.frontier.base import Frontier, FrontierFull, LearnedPage, UndatedPage
+from crawler.frontier.base import Frontier, FrontierFull, UndatedPage, VisitedPage
 
 SOLVE_EVERY_S: Final = 600.0
 SAMPLE_BLOCKS: Final = 64
@@ -191,7 +191,7 @@ class Revisits:
         """Look what is due, and work the first price out."""
         await self.prepare(self.options)
         if self.enabled:
-            if (links := await self._frontier.kept(_IN_LINKS)) is not None:
+            if (links := await self._frontier.stored_value(_IN_LINKS)) is not None:
                 self.in_links.load(await asyncio.to_thread(zlib.decompress, links))
             self.next_at = await self._frontier.next_revisit()
             await self.solve()
@@ -201,7 +201,7 @@ class Revisits:
         if self.enabled and self.in_links.is_dirty:
             self.in_links.is_dirty = False
             links = await asyncio.to_thread(zlib.compress, self.in_links.dump(), 1)
-            await self._frontier.keep(_IN_LINKS, links)
+            await self._frontier.store_value(_IN_LINKS, links)
         self._kept_mono = self._clock.mono()
 
     # -- pages without a date
@@ -316,7 +316,9 @@ class Revisits:
         self._planned = 0
         try:
             pages = (await self._frontier.totals()).done
-            sample = await self._frontier.learned(blocks=SAMPLE_BLOCKS, rows=SAMPLE_ROWS, phase=self._rng.random())
+            sample = await self._frontier.visited_pages(
+                blocks=SAMPLE_BLOCKS, rows=SAMPLE_ROWS, phase=self._rng.random()
+            )
             per_day = self.options.visits_per_day
             if per_day is None:
                 for_pages = pages / DAYS_A_VISIT / DAY_S
@@ -338,7 +340,7 @@ class Revisits:
         finally:
             self._solving = False
 
-    def _price_of(self, sample: list[LearnedPage], per_s: float) -> float:
+    def _price_of(self, sample: list[VisitedPage], per_s: float) -> float:
         classes = classify(
             (
                 change_rate(PageHistory(change_a=page.change_a, change_t=page.change_t)),

@@ -43,7 +43,7 @@ class Blocklist:
 
     def add(self, block: BlockedHost) -> None:
         """Beside what holds for its name."""
-        self._by_name[block.name] = block.beside(self._by_name.get(block.name))
+        self._by_name[block.name] = block.joined_with(self._by_name.get(block.name))
 
     def remove(self, name: str) -> None:
         self._by_name.pop(name, None)

@@ -130,7 +130,7 @@ class Prefetch:
         tasks = await self._frontier.take(host.id, self._prefetch(host), leased=host.leased)
         suspects = [(task.id, template) for task in tasks if (template := self._traps.suspect_of(task, host))]
         if suspects:
-            set_aside = await self._frontier.set_aside(host.id, suspects)
+            set_aside = await self._frontier.make_suspects(host.id, suspects)
             host.queued -= len(set_aside)
             self._traps.set_aside(host, [template for url_id, template in suspects if url_id in set_aside])
             ids = {url_id for url_id, _ in suspects}

@@ -228,7 +228,7 @@ class Scheduler:
             return
         try:
             if self._outage_at is not None:
-                await self._frontier.hasten(since_at=self._outage_at, now=self._clock.now())
+                await self._frontier.retry_now(since_at=self._outage_at, now=self._clock.now())
                 self._outage_at = None
             if (redates := self._redates) and redates[0] <= self._clock.mono():
                 await self._redate()
@@ -243,7 +243,7 @@ class Scheduler:
 
     async def _redate(self) -> None:
         now, revisits = self._clock.now(), self.revisits
-        await self._frontier.redate(now=now, revisits_by=revisits.latest_at(now))
+        await self._frontier.clock_set_back(now=now, revisits_by=revisits.latest_at(now))
         self.next_due_at = await self._frontier.next_due()
         if revisits.enabled:
             revisits.next_at = await self._frontier.next_revisit()

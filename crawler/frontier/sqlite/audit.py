@@ -1,8 +1,7 @@
-"""What `verify` asks the store: whether it is consistent in itself, and whether the records found in the output files
-are those it speaks of.
+"""The checks of `verify` on a store: whether it is consistent in itself and with the records in the output files.
 
-Records are gathered in a temporary table on the disk, so that memory stays bounded however large the archive is. It
-does not know how the files are read. Invariant: everything is judged against one snapshot of the store.
+The records are collected in a temporary table on the disk, so that memory stays bounded for any size of archive.
+Invariant: everything is compared with one snapshot of the store.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from crawler.frontier.sqlite.store_reader import StoreReader
 _GATHER: Final = """
 PRAGMA temp_store = file;
 CREATE TEMP TABLE record (
-  file INTEGER, at INTEGER, url TEXT, digest TEXT, host TEXT, hash INTEGER, errand INTEGER, pages INTEGER DEFAULT 0,
+  file INTEGER, at INTEGER, url TEXT, digest TEXT, host TEXT, hash INTEGER, auxiliary INTEGER, pages INTEGER DEFAULT 0,
   PRIMARY KEY (file, at)
 ) WITHOUT ROWID;
 CREATE TEMP TABLE held (id INTEGER PRIMARY KEY);
@@ -27,7 +26,7 @@ _FIND_LOST: Final = (
     "INSERT INTO lost SELECT id, sink || '/' || name FROM main.sink_file WHERE state IN ('losing', 'lost')"
 )
 _RECORD: Final = """
-INSERT OR REPLACE INTO record (file, at, url, digest, host, hash, errand) VALUES (?, ?, ?, ?, ?, ?, ?)"""
+INSERT OR REPLACE INTO record (file, at, url, digest, host, hash, auxiliary) VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _KNOWN: Final = "CREATE TEMP VIEW known AS SELECT id, host, hash, state FROM main.url"
 _KNOWN_SORTED: Final = """
 CREATE TEMP TABLE known (host INTEGER, hash INTEGER, id INTEGER, state TEXT, PRIMARY KEY (host, hash)) WITHOUT ROWID;
@@ -40,19 +39,19 @@ FROM visit AS v CROSS JOIN held ON held.id = v.warc_file CROSS JOIN sink_file AS
 CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
 LEFT JOIN record AS r ON r.file = v.warc_file AND r.at = v.warc_offset
 WHERE r.url IS NULL OR r.url <> {_ORIGIN} || u.target OR (v.digest IS NOT NULL AND r.digest <> v.digest)"""  # noqa: S608
-# Errands (robots.txt and where it redirects to, probes) are no visits of URLs: the store keeps none of theirs.
-# In the order of the records: one URL's stand together only after sorting, which SQLite does on the disk.
+# Auxiliary requests (robots.txt and its redirects, probes) are no visits of URLs: the store has none of their records.
+# Records of one URL are neighbours only after sorting, which SQLite does on the disk.
 _TWICE: Final = """
 SELECT r.url, count(*), coalesce(max(v.visits), 0)
 FROM record AS r LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
 LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash LEFT JOIN visit AS v ON v.url = u.id
-WHERE NOT r.errand
+WHERE NOT r.auxiliary
 GROUP BY r.url HAVING u.id IS NOT NULL AND u.state <> 'forgotten' AND count(*) > max(1, coalesce(max(v.visits), 0))"""
 _UNKNOWN: Final = """
 SELECT r.url, f.name, r.at FROM record AS r CROSS JOIN sink_file AS f ON f.id = r.file
 LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
 LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash
-WHERE u.id IS NULL AND NOT r.errand AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
+WHERE u.id IS NULL AND NOT r.auxiliary AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
 _VANISHED: Final = f"""
 SELECT {_ORIGIN} || u.target, u.state, r.name, c.name, p.name
 FROM visit AS v CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
@@ -67,7 +66,7 @@ FROM host AS h WHERE h.queued <> found"""
 
 
 class Auditor(StoreReader):
-    """A Reader that holds one snapshot from `begin` on."""
+    """A store reader with one snapshot from `begin` on."""
 
     def begin(self) -> None:
         self._connection.execute(_GATHER).get  # noqa: B018 - runs it
@@ -77,14 +76,14 @@ class Auditor(StoreReader):
             self._connection.execute(_KNOWN if self._has_key_index else _KNOWN_SORTED).get  # noqa: B018 - runs it
 
     def own_problems(self) -> Iterator[str]:
-        """What is wrong within the store."""
+        """Inconsistencies within the store."""
         for (word,) in self._execute("PRAGMA main.quick_check(20)"):
             if word != "ok":
                 yield f"SQLite: {word}"
-        told = {word: n for word, n in orjson.loads(self.meta("totals") or "{}").items() if word != "hosts" and n}
+        counted = {word: n for word, n in orjson.loads(self.meta("totals") or "{}").items() if word != "hosts" and n}
         found: dict[str, int] = dict(self._execute("SELECT state, count(*) FROM url GROUP BY state"))
-        if told != found:
-            yield f"the stored totals are {counts(told) or 'none'}; the URLs are {counts(found) or 'none'}"
+        if counted != found:
+            yield f"the stored totals are {counts(counted) or 'none'}; the URLs are {counts(found) or 'none'}"
         marks, forgotten = self.marks(), found.get("forgotten", 0)
         if not 0 <= marks <= forgotten:
             yield f"the store counts {marks} of its {forgotten} rows of forgotten URLs as marks beside another row"
@@ -100,21 +99,21 @@ class Auditor(StoreReader):
         return [(i, sink, name, state, size) for i, sink, name, state, size in self._execute(sql)]
 
     def gather(self, rows: Sequence[tuple[int, int, str, str | None, str, int, bool]]) -> None:
-        """Responses and revisits: file id, offset, URL, payload digest, "scheme://host:port" and key of the URL, and
-        whether it was an errand.
+        """Add responses and revisits: file id, offset, URL, payload digest, "scheme://host:port" and key of the URL,
+        and whether it was an auxiliary request.
         """
         with self._explained():
             self._connection.executemany(_RECORD, rows)
 
     def hold(self, file_id: int) -> None:
-        """The WARC file was read to its end: what the store says of it can be judged."""
+        """Note that a WARC file was read to its end, so that visits can be compared with it."""
         self._connection.execute("INSERT OR IGNORE INTO held VALUES (?)", (file_id,))
 
     def is_held(self, file_id: int) -> bool:
         return self._get("SELECT 1 FROM held WHERE id = ?", (file_id,)) is not None
 
     def record(self, file_id: int, at: int, *, by_page: bool = False) -> tuple[str, str | None, int] | None:
-        """URL, digest and number of lines in pages/ so far of a record; `by_page` counts one more."""
+        """URL, digest and number of lines in pages/ of a record; `by_page` counts one more line first."""
         if by_page:
             sql = "UPDATE record SET pages = pages + 1 WHERE file = ? AND at = ?"
             self._connection.execute(sql, (file_id, at))
@@ -124,7 +123,7 @@ class Auditor(StoreReader):
         return row
 
     def cross_problems(self) -> Iterator[str]:
-        """Where store and archive disagree, after everything was gathered."""
+        """Differences between store and archive, after all records were added."""
         for url, name, at, found, digest, archived in self._execute(_VISITS):
             if found is None:
                 yield f"{url}: the store has it in {name} at byte {at}, where no response begins"
@@ -139,7 +138,7 @@ class Auditor(StoreReader):
                 yield f"{url}: archived in {name} at byte {at}, and unknown to the store"
 
     def lost_problems(self) -> Iterator[str]:
-        """URLs whose last record, content or line was in a file that vanished while it was written. (A store of a
+        """URLs whose last record, content or line was in a file that was lost while it was written. (A store of a
         version that lacks a column has no such file.)
         """
         if self._get("SELECT 1 FROM lost LIMIT 1", ()) is None:
@@ -150,7 +149,7 @@ class Auditor(StoreReader):
             yield f"{url}: its {what} was in {name}, which is lost{again}"
 
     def _knows(self, url: str) -> bool:
-        """Whether it is there in another spelling."""
+        """Whether the store has the URL by another key."""
         href, origin = parse(url)
         host = self.host(origin)
         older = (legacy_key_of(href, kind) for kind in TaskKind)

@@ -1,6 +1,6 @@
-"""The store for others: a consistent copy, and its URLs and hosts row by row. While a crawl runs, or while none does.
+"""Backup and export of a store: a consistent copy, or its URLs and hosts row by row, beside a crawl or without one.
 
-It takes no lock and changes nothing. Invariant: what is copied or listed is the store as it stood at one moment.
+It takes no lock and changes nothing. Invariant: a copy or list is the store as it was at one moment.
 """
 
 import errno
@@ -15,7 +15,7 @@ import apsw
 from crawler.frontier.sqlite.sql import COPIED_AT, PUT_META, TAKEDOWNS
 from crawler.frontier.sqlite.store_reader import StoreReader
 
-COPY_PAGES: Final = 4_096  # at a time: 16 MiB between two calls of `progress`
+COPY_PAGES: Final = 4_096  # of one step: 16 MiB between two calls of `progress`
 
 URL_FIELDS: Final = (
     "url", "state", "kind", "depth", "priority", "source", "hop_path", "via", "found_at", "attempts", "visits",
@@ -44,30 +44,29 @@ FROM host AS h LEFT JOIN robots AS r ON r.host = h.id ORDER BY h.id"""  # noqa: 
 
 
 class StoreBackup(StoreReader):
-    """A Reader that gives everything. Raises what a Reader does."""
+    """A store reader that copies or lists everything. Raises what StoreReader does."""
 
     def urls(self, state: str | None = None) -> Iterator[tuple[Any, ...]]:
-        """Every URL but what was taken down, in the order found: the values of URL_FIELDS."""
+        """The values of URL_FIELDS of every URL that was not taken down, in the order in which they were found."""
         new = self.version >= 2
         kind, visits = ("coalesce(u.kind, 'page')", "coalesce(v.visits, 0)") if new else ("'page'", "0")
         yield from self._execute(_URLS.format(kind=kind, visits=visits), (state,))
 
     def takedowns(self) -> Iterator[tuple[Any, ...]]:
-        """Records to be removed: url, WARC file, offset, and when it was forgotten (UTC)."""
+        """Records to remove: URL, WARC file, offset, and time of the takedown (UTC)."""
         if "takedown" in self._tables:
             yield from self._execute(TAKEDOWNS)
 
     def hosts_listed(self) -> Iterator[tuple[Any, ...]]:
-        """Every host: the values of HOST_FIELDS."""
+        """The values of HOST_FIELDS of every host."""
         yield from self._execute(_HOSTS)
 
     def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
-        """Write the store as it stands now to `target`, which must not exist. `progress` gets pages done and pages.
+        """Copy the store as it is now to `target`, which must not exist. `progress` gets pages done and pages in all.
 
-        A read transaction is held meanwhile: the crawl goes on, and its log grows by what it writes. The copy says of
-        itself that its crawl did not end cleanly, so that whoever resumes it lets every host rest first; and that it is
-        a copy, so that nothing of output files that have grown since is thrown away.
-        Raises FileExistsError, OSError.
+        A read transaction is held meanwhile: the crawl goes on, and its write-ahead log grows. The copy is marked as
+        not cleanly closed, so that a crawl resumed from it waits for every host's delay first; and as restored, so that
+        nothing of output files that have grown since is lost. Raises FileExistsError, OSError.
         """
         if target.exists():
             raise FileExistsError(errno.EEXIST, "exists already: a backup overwrites nothing", str(target))
@@ -77,7 +76,7 @@ class StoreBackup(StoreReader):
             self._copy(partial, progress)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
-            os.link(partial, target)  # unlike a rename it refuses what came into being meanwhile
+            os.link(partial, target)  # unlike a rename, it fails if the target exists by now
         finally:
             for suffix in ("", "-journal", "-wal"):
                 partial.with_name(partial.name + suffix).unlink(missing_ok=True)
@@ -94,7 +93,7 @@ class StoreBackup(StoreReader):
             raise FileNotFoundError(errno.ENOENT, "cannot be written there", str(partial)) from None
         try:
             with self._explained():
-                # With a snapshot held, a commit of the owner does not make the copy begin anew.
+                # With a snapshot, a commit of the owner does not restart the copy.
                 self._connection.execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes the snapshot
                 try:
                     with copy.backup("main", self._connection, "main") as backup:

@@ -1,13 +1,13 @@
-"""`frontier.duplicates = "filter"`: Bloom filters in memory say which URLs are known, not an index on the disk.
+"""Bloom filters in memory that know the URLs of a store (`frontier.duplicates = "filter"`), in place of an index.
 
-An index by key is written at random places: past the page cache it costs a page of disk for every new URL. The filter
-costs four bytes of memory a URL and is wrong for at most two in a million: such a URL is taken for known and never
-stored. What it is told apart by is host and key together with a secret of the store, so that no host's URLs can be made
-to stand for another's on purpose, and equal keys of two hosts stay two URLs.
+An index by key is written at random positions: once it is larger than the page cache, every new URL costs a page of
+disk. The filters cost four bytes of memory a URL and are wrong for at most two URLs in a million: such a URL counts as
+known and is never stored. An item is host and key combined with a secret of the store. So the URLs of one host cannot
+be made to collide with another's on purpose, and equal keys of two hosts stay two URLs.
 
-Invariant: the filter never holds a URL that is not in the store. It learns a transaction's URLs after the commit; its
-file carries a token that the store confirms, and rows the file does not cover are read from the store at the start.
-A file that does not fit (a crash between the two, a restored backup) is not used: everything is read anew.
+Invariant: the filters hold no URL that is not in the store. URLs are added after their transaction is committed. The
+file of the filters has a token that the store confirms; rows that the file does not cover are read from the store at
+the start. A file without that token (after a crash in between, or with a restored backup) is not used.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ from crawler.frontier.base import FrontierError
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import Database
 
-FIRST_CAPACITY: Final = 8_000_000  # URLs of the first part; each further part takes twice as many as the one before
-FIRST_ERROR: Final = 1e-6  # and is wrong half as often: all parts together 2e-6 at most
-SAVE_EVERY: Final = 2_000_000  # new URLs between two saves: read back in a few seconds after a crash
+FIRST_CAPACITY: Final = 8_000_000  # URLs of the first filter; each further one has twice the capacity …
+FIRST_ERROR: Final = 1e-6  # … and half the error rate: 2e-6 at most for all together
+SAVE_EVERY: Final = 2_000_000  # new URLs between two saves: after a crash they are read again in a few seconds
 _MAGIC: Final = b"crawler filter 1\n"
 _LEARN: Final = 100_000
 
@@ -45,10 +45,10 @@ class _FilterPart:
 
 
 class BloomFilters:
-    """Every URL of a store. `path` is where it is kept between runs."""
+    """The known URLs of a store. `path`: their file between runs."""
 
     def __init__(self, path: Path, database: Database) -> None:
-        """Load the file, or read all URLs from the store: some 20 seconds for ten million."""
+        """Load the file, or read all URLs from the store: about 20 seconds for ten million."""
         self._path = path
         self._db = database
         self._secret = self._secret_of_store()
@@ -59,7 +59,7 @@ class BloomFilters:
         self._learn_from_store()
 
     def is_new(self, fresh: set[int], host_id: int, key: int) -> bool:
-        """Whether a URL is neither known nor in `fresh`, to which it is added then."""
+        """Whether a URL is neither known nor in `fresh`. It is then added to `fresh`."""
         item = (host_id << 64) ^ key ^ self._secret
         if item in fresh or any(item in bloom for bloom in self._blooms):
             return False
@@ -69,13 +69,11 @@ class BloomFilters:
     def select(
         self, fresh: set[int], host_ids: Sequence[int], page: Sequence[Discovered]
     ) -> list[tuple[int, Discovered]]:
-        """The same for the links of a page in one go: those that are new, with their hosts' ids. A host id of 0 is
-        none's.
-        """
+        """The new ones of a page's links, with their host ids, as by `is_new`. Links with host id 0 are dropped."""
         secret = self._secret
         items = [(host_id << 64) ^ one.key ^ secret for host_id, one in zip(host_ids, page, strict=True)]
         unknown: Iterable[int] = range(len(items))
-        for bloom in self._blooms:  # most are known, and stay here
+        for bloom in self._blooms:  # most are known to the first
             unknown = [place for place in unknown if items[place] not in bloom]
         new = []
         for place in unknown:
@@ -86,7 +84,7 @@ class BloomFilters:
         return new
 
     def learn(self, fresh: Collection[int]) -> None:
-        """The store has committed these; saves itself now and then."""
+        """Add committed items. Now and then the file is saved."""
         if not fresh:
             return
         self._put(fresh)
@@ -94,13 +92,13 @@ class BloomFilters:
             self.save()
 
     def save(self) -> None:
-        """Write the file. On a disk that will not take it the old one stays, and stays good."""
+        """Write the file. If that fails, the old file stays valid."""
         if self._unsaved == 0 and self._path.exists():
             return
         covered = self._db.get(sql.LAST_URL)
         token = secrets.token_hex(8)
         temporary = self._path.with_name(self._path.name + ".new")
-        # The commit before this is stored whatever happens here: nothing of it may be reported as failed.
+        # The commit before this is stored: an error here must not be reported as its failure.
         with contextlib.suppress(OSError, apsw.Error, FrontierError):
             with temporary.open("wb") as file:
                 for piece in self._pieces(token, covered):
@@ -122,7 +120,7 @@ class BloomFilters:
         yield from blobs
 
     def _load(self) -> int:
-        """Returns up to which row the filter is filled, 0 if there is no file that fits."""
+        """Load the file. Returns the row up to which it covers the store, 0 without a valid file."""
         token = self._db.get(sql.META, ("filter",))
         try:
             with self._path.open("rb") as file:
@@ -172,8 +170,8 @@ class BloomFilters:
 
 
 def use_index(database: Database, *, unique: bool) -> None:
-    """Have the index that the way of finding duplicates needs: by key and unique; or by host, of those that url_queued
-    does not have, so that a new URL costs no second index.
+    """Create the index that finding duplicates needs: a unique one by key; or, with filters, one by host of the URLs
+    that url_queued does not have, so that a new URL costs no second index.
     """
     has_key = database.get("SELECT 1 FROM sqlite_schema WHERE name = 'url_key'") is not None
     if has_key == unique:

@@ -130,6 +130,14 @@ def explained(explain: Callable[[apsw.Error], Exception]) -> Iterator[None]:
         raise meaning from error
 
 
+def check_version(path: Path, application_id: int, version: int, *, newest: int = len(MIGRATIONS)) -> None:
+    """Raises FrontierCorrupt for a file of another program, FrontierVersion for one of a newer version."""
+    if application_id != APPLICATION_ID or version < 1:
+        raise FrontierCorrupt(f"{path} is a database of another program")
+    if version > newest:
+        raise FrontierVersion(f"{path} has version {version}, this program knows up to {newest}: use the newer program")
+
+
 def refuse_foreign_log(path: Path) -> None:
     """Refuse a backup with a write-ahead log beside it. The log belongs to the store that the backup replaces, and
     SQLite would apply it. Raises FrontierCorrupt.
@@ -207,12 +215,7 @@ class Database:
             if connection.pragma("page_count") == 0 and self._path.stat().st_size > 0:
                 raise FrontierCorrupt(f"{self._path} is damaged or no database: it is shorter than a page")
             return 0
-        if application_id != APPLICATION_ID or version < 1:
-            raise FrontierCorrupt(f"{self._path} is a database of another program")
-        if version > newest:
-            raise FrontierVersion(
-                f"{self._path} has version {version}, this program knows up to {newest}: use the newer program"
-            )
+        check_version(self._path, application_id, version, newest=newest)
         return int(version)
 
     # -- statements

@@ -52,7 +52,7 @@ class PendingChange:
         self.hosts[host_id].queued += count
         self.queued[host_id] = self.queued.get(host_id, 0) + count
 
-    def set_aside(self, host_id: int, template: str, count: int) -> None:
+    def make_suspects(self, host_id: int, template: str, count: int) -> None:
         """URLs that were just inserted become suspects."""
         if not count:
             return
@@ -135,10 +135,10 @@ class Insertions:
         for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
             links_new[places[via]] += count
             change.insert(host_id, count)
-        self._look_at_suspects(settlements, last_id, change)
+        self._note_suspects(settlements, last_id, change)
         return links_new
 
-    def _look_at_suspects(self, settlements: Sequence[Settlement], last_id: int, change: PendingChange) -> None:
+    def _note_suspects(self, settlements: Sequence[Settlement], last_id: int, change: PendingChange) -> None:
         """Make URLs suspects that are first found on an error page, and note those first found on a suspect."""
         for settlement in settlements:
             note, url_id, host_id = settlement.note, settlement.task.id, settlement.host_id
@@ -152,7 +152,7 @@ class Insertions:
                 self._db.run(sql.SET_STATE, (UrlState.SUSPECT, ids))
                 flat = [value for id_ in new for value in (id_, host_id, ERROR_PAGE_LINKS)]
                 self._db.run_many(sql.PUT_SUSPECTS, flat)
-                change.set_aside(host_id, ERROR_PAGE_LINKS, len(new))
+                change.make_suspects(host_id, ERROR_PAGE_LINKS, len(new))
                 self._error_page_hosts.add(host_id)
         if self._error_page_hosts and self.seen is None:
             self._queue_linked(settlements, change)

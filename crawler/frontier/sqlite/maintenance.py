@@ -1,4 +1,4 @@
-"""Long changes to a store, made in slices beside a crawl: due dates, URLs to judge by changed rules, new keys."""
+"""Upkeep of a store: dates of revisits, hosts to reevaluate by changed rules, and keys by newer rules."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -12,7 +12,10 @@ from crawler.frontier.base import UndatedPage
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.database import Database, json_list
 
-_ALL = "all"
+_ALL: Final = "all"
+RULES: Final = "key_rules"  # in `meta`
+SLICE: Final = 20_000  # rows of one transaction
+_DONE: Final = "rekeyed_to"
 
 
 def dated_to(database: Database) -> int | None:
@@ -42,30 +45,25 @@ def judge_by(database: Database, rules: str) -> list[int]:
         return []
     with database.transaction():
         database.run(sql.PUT_META, ("rules", rules))
-        database.run(sql.ALL_UNSWEPT)
+        database.run(sql.ALL_TO_REEVALUATE)
     host_ids: list[int] = orjson.loads(database.get(sql.HOST_IDS))
     return host_ids
 
 
 def mark_of(database: Database, host_id: int) -> int:
-    """See Frontier.sweep_mark."""
-    return int(database.get(sql.SWEEP_MARK, (host_id,)) or 0)
+    """See Frontier.reevaluation_mark."""
+    return int(database.get(sql.REEVALUATION_MARK, (host_id,)) or 0)
 
 
-def swept(database: Database, host_id: int, found_mark: int) -> None:
-    """See Frontier.swept."""
+def reevaluated(database: Database, host_id: int, found_mark: int) -> None:
+    """See Frontier.reevaluated."""
     if found_mark:
         with database.transaction():
-            database.run(sql.SWEPT, (host_id, found_mark))
-
-
-RULES: Final = "key_rules"  # in `meta`
-SLICE: Final = 20_000  # rows that are looked at
-_DONE: Final = "rekeyed_to"
+            database.run(sql.REEVALUATED, (host_id, found_mark))
 
 
 def bring_up(database: Database) -> None:
-    """Bring every key of the store up to KEY_RULES; costs a pass over its URLs, once."""
+    """Bring every key of the store up to KEY_RULES, in a pass over its URLs once."""
     if database.get(sql.META, (RULES,)) == str(KEY_RULES):
         return
     after, last = int(database.get(sql.META, (_DONE,)) or 0), int(database.get(sql.LAST_URL))

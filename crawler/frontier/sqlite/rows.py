@@ -1,6 +1,6 @@
-"""Between the values of `core` and the columns of the store; pure, and shared by every frontier.
+"""Conversion between the values of `core` and the columns of the store. Pure.
 
-It decides what a settlement leaves behind: the visit row, and what counts for the host. It knows no SQL.
+It decides what a settlement stores: the visit row and the counts of the host.
 """
 
 from dataclasses import dataclass, replace
@@ -29,19 +29,19 @@ from crawler.core.models import (
 from crawler.core.outcomes import outcome_label, response_of
 from crawler.frontier.base import Batch, Totals, UrlRow
 
-MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not worth asking with
-MAX_DETAIL: Final = 500  # characters kept of an error's detail
-FORGOTTEN_ERROR: Final = "forgotten"  # visit.last_error of what was taken down
-MARKS: Final = "forgotten_marks"  # in the store's meta: see totals_from
-WARC_SINK: Final = "warc"  # the sink that `Batch.written` speaks of
-PAGES_SINK: Final = "pages"  # … and `Batch.lines`
+MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer one is not stored
+MAX_DETAIL: Final = 500  # characters stored of the detail of an error
+FORGOTTEN_ERROR: Final = "forgotten"  # visit.last_error of a URL that was taken down
+MARKS: Final = "forgotten_marks"  # in the table meta: see `totals_from`
+WARC_SINK: Final = "warc"  # the sink of `Batch.written`
+PAGES_SINK: Final = "pages"  # the sink of `Batch.lines`
 
-_ENDS: Final = frozenset((UrlState.DONE, UrlState.GAVE_UP))  # the states in which a visit is over
+_ENDS: Final = frozenset((UrlState.DONE, UrlState.GAVE_UP))  # states of a URL whose visit has ended
 _GOOD: Final = frozenset((OutcomeLabel.OK, OutcomeLabel.NOT_MODIFIED, OutcomeLabel.REDIRECT))
 
 
 def check_batch(batch: Batch) -> None:
-    """Refuse what no correct caller sends. Raises ValueError."""
+    """Raises ValueError for a batch that `Batch` does not allow."""
     if len(batch.settlements) != len(batch.written):
         raise ValueError("a batch needs one `written` for each settlement")
     if batch.lines and len(batch.settlements) != len(batch.lines):
@@ -66,14 +66,18 @@ def visit_row(
 ) -> tuple[Any, ...]:
     """The columns of sql.UPSERT_VISITS: url, next_at, attempts, last_at, last_status, last_error, last_rule,
     etag, last_modified, digest, warc_file, warc_offset, ended, changed_at, change_a, change_t, gone_count, in_links,
-    visits, pages_file. `visits` is what is added; None after `last_modified`: what is stored
-    stays.
+    visits (to add), pages_file. None after `last_modified` leaves the stored value as it is.
     """
     task, outcome = settlement.task, settlement.outcome
     response = response_of(outcome)
     error, rule = _error_of(settlement)
     etag, last_modified = _validators(task, outcome)
     history = settlement.history
+    learned = (
+        (None,) * 5
+        if history is None
+        else (history.changed_at, history.change_a, history.change_t, history.gone_count, history.in_links)
+    )
     ended = int(settlement.state in _ENDS)
     return (
         task.id,
@@ -89,19 +93,9 @@ def visit_row(
         warc_file,
         warc_offset,
         ended,
-        *((None,) * 5 if history is None else history_columns(history)),
-        ended,  # `visits`: what is added to it
+        *learned,
+        ended,  # visits
         pages_file,
-    )
-
-
-def history_columns(history: PageHistory) -> tuple[Any, ...]:
-    return (
-        history.changed_at,
-        history.change_a,
-        history.change_t,
-        history.gone_count,
-        history.in_links,
     )
 
 
@@ -120,15 +114,15 @@ def _error_of(settlement: Settlement) -> tuple[str | None, str | None]:
 
 
 def clip(text: str) -> str:
-    # A message from the system may hold bytes that are no text, as lone surrogates; SQLite takes text only.
+    # Messages of the system may contain lone surrogates for bytes that are no text; SQLite refuses those.
     return text[:MAX_DETAIL].encode("utf-8", "replace").decode()
 
 
 def _validators(
     task: Task, outcome: Fetched | NotModified | Redirected | Failed | Denied
 ) -> tuple[str | None, str | None]:
-    """What the next request may be made conditional on: that of the last whole 2xx, or what a 304 put in its place
-    (RFC 9110 §15.4.5). The validator of an error page or of half a body would turn the next answer into a false 304.
+    """ETag and Last-Modified for the conditions of the next request: those of the last complete 2xx, or of a 304
+    after it (RFC 9110 §15.4.5). Those of an error page or a truncated body would cause a false 304.
     """
     match outcome:
         case Fetched(head=head, truncated=None, error_type=None) if 200 <= head.status_code < 300:
@@ -147,17 +141,17 @@ def _field(head: Head, name: str) -> str | None:
 
 @dataclass(slots=True)
 class HostChange:
-    """What one batch adds to a host's counters. `last_at` is None if no request was made."""
+    """What one batch adds to the counters of a host."""
 
     queued: int = 0
     fetched: int = 0
     ok: int = 0
     errors: int = 0
     bytes: int = 0
-    last_at: float | None = None
+    last_at: float | None = None  # None: there was no request
 
     def add(self, settlement: Settlement) -> None:
-        """Count an attempt. `ok` and `errors` count pages only: robots.txt has its own verdict."""
+        """Count an attempt. `ok` and `errors` count pages only: a robots.txt has its own verdict."""
         task, outcome = settlement.task, settlement.outcome
         word = outcome_label(outcome)
         if word is OutcomeLabel.DENIED:
@@ -174,7 +168,7 @@ class HostChange:
 
 
 def host_state(robots: RobotsRecord) -> HostState:
-    """What a robots verdict makes of its host (RFC 9309 §2.3.1)."""
+    """The state of a host with this robots verdict (RFC 9309 §2.3.1)."""
     return HostState.HELD if robots.verdict == "unreachable" else HostState.READY
 
 
@@ -219,12 +213,12 @@ def history_of(
     gone_count: int | None,
     in_links: int | None,
 ) -> PageHistory:
-    """From the columns, where NULL means that no settlement brought any."""
+    """The history in the columns of a visit; NULL: no settlement had a value."""
     return PageHistory(changed_at, change_a, change_t, gone_count or 0, in_links or 0)
 
 
 def sample_ranges(last_id: int, *, blocks: int, rows: int, phase: float) -> list[tuple[int, int]]:
-    """First and last row of the runs that Frontier.learned reads."""
+    """First and last row of the runs that Frontier.visited_pages reads."""
     if last_id <= blocks * rows:
         return [(at, min(at + rows - 1, last_id)) for at in range(1, last_id + 1, rows)]
     step = (last_id - rows) / blocks
@@ -233,12 +227,8 @@ def sample_ranges(last_id: int, *, blocks: int, rows: int, phase: float) -> list
 
 
 def robots_digest(robots: RobotsRecord) -> str:
-    """Tells versions of a robots.txt apart: by what it means, and by every byte of it."""
+    """A digest that differs between versions of a robots.txt, by their verdict or text."""
     return sha256(robots.verdict.encode() + b"\n" + (robots.body or b"")).hexdigest()
-
-
-def counters_text(counters: Counters) -> str:
-    return orjson.dumps(counters).decode()
 
 
 def counters_from(text: str | None) -> Counters:
@@ -248,8 +238,8 @@ def counters_from(text: str | None) -> Counters:
 
 
 def totals_from(counts: dict[str, int], marks: int = 0) -> Totals:
-    """`counts` has the words of UrlState, and "hosts". `marks` of the forgotten rows stand for a URL that another row
-    stands for: a URL that is taken down is kept out under every key that it may have.
+    """Totals of the counts by UrlState, and of "hosts". A URL that is taken down has a row for each key that it may
+    have; `marks` is the number of those rows that do not count as a URL.
     """
     totals = Totals(**{name: counts.get(name, 0) for name in Totals.__slots__})
     return replace(totals, forgotten=totals.forgotten - marks) if marks else totals

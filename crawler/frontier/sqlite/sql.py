@@ -1,4 +1,4 @@
-"""The statements. Those that run beside a busy event loop give one JSON value instead of rows (`Database.get`)."""
+"""The SQL statements. Queries that run beside a busy event loop return one JSON value, not rows (`Database.get`)."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -14,13 +14,15 @@ class ManyRows(NamedTuple):
     tail: str = ""
 
 
+# -- URLs, visits and hosts
+
 INSERT_URLS: Final = ManyRows(
     11,
     "INSERT OR IGNORE INTO url (host, hash, priority, depth, target, via, source, hop_path, redirects, found_at, kind)",
 )
 LAST_URL: Final = "SELECT coalesce(max(id), 0) FROM url"
-# Rows are numbered upwards: what a transaction inserted are the rows above the last one before it. The "+" keeps the
-# planner from walking the whole of url_key instead, to have the hosts in order.
+# Row ids ascend: the rows that a transaction inserted are those above the last id before it. Without the "+" the
+# planner would walk all of url_key to get the hosts in order.
 NEW_BY_VIA: Final = """
 SELECT json_group_array(json_array(host, via, n))
 FROM (SELECT host, via, count(*) AS n FROM url WHERE id > ? GROUP BY +host, via)"""
@@ -56,9 +58,6 @@ UPSERT_VISITS: Final = ManyRows(
         }
     ),
 )
-
-
-# In one statement with many rows, as ADD_TO_HOSTS: (host, hash, priority, lastmod, seen_at).
 PUT_HINTS: Final = ManyRows(
     5,
     "WITH hint (host, hash, priority, lastmod, seen_at) AS (",
@@ -70,7 +69,7 @@ PUT_HINTS: Final = ManyRows(
 )
 PUT_HINTS_BY_ID: Final = ManyRows(4, "INSERT OR REPLACE INTO sitemap_hint (url, priority, lastmod, seen_at)")
 KEYS_ABOVE: Final = "SELECT host, hash FROM url WHERE id > ? ORDER BY id"
-# What a sitemap says has changed since it was visited is due sooner: (host, hash, lastmod, seconds, now) each.
+# URLs that have changed since their last visit, as a sitemap says, are due sooner.
 BRING_FORWARD: Final = ManyRows(
     5,
     "WITH hint (host, hash, lastmod, after_s, now) AS (",
@@ -118,7 +117,7 @@ ON CONFLICT (host) DO UPDATE SET
   error = excluded.error"""
 ROBOTS_BODY: Final = "SELECT body FROM robots WHERE host = ?"
 
-# The index url_queued holds exactly these rows in exactly this order (tests/unit/frontier asserts the plan).
+# The index url_queued has exactly these rows in this order (tests/unit/frontier asserts the plan).
 TAKE: Final = """
 SELECT json_group_array(json_array(
          id, priority, depth, target, scheme, host, port, source, hop_path, redirects,
@@ -142,24 +141,26 @@ FROM (
   ORDER BY u.priority, u.depth, u.id
   LIMIT ?3)"""
 
-# Of those whose visit goes on (ended = 0) or starts anew (1): each has its index. In that order of time, oldest first.
 DENY: Final = ManyRows(
     4,
     "INSERT INTO visit (url, last_at, last_error, last_rule)",
     """ON CONFLICT (url) DO UPDATE SET
          last_at = excluded.last_at, last_error = excluded.last_error, last_rule = excluded.last_rule""",
 )
+
+# -- reevaluation, slow responses, templates and suspects
+
 # Version 4 had '' for every mark.
-PUT_UNSWEPT: Final = """
+PUT_TO_REEVALUATE: Final = """
 INSERT INTO meta VALUES ('unswept:' || ?, '1')
 ON CONFLICT (name) DO UPDATE SET value = max(1, CAST(value AS INTEGER)) + 1"""
-ALL_UNSWEPT: Final = """
+ALL_TO_REEVALUATE: Final = """
 INSERT INTO meta SELECT 'unswept:' || id, '1' FROM host WHERE true
 ON CONFLICT (name) DO UPDATE SET value = max(1, CAST(value AS INTEGER)) + 1"""
-SWEEP_MARK: Final = "SELECT max(1, CAST(value AS INTEGER)) FROM meta WHERE name = 'unswept:' || ?"
-SWEPT: Final = "DELETE FROM meta WHERE name = 'unswept:' || ? AND max(1, CAST(value AS INTEGER)) = ?"
+REEVALUATION_MARK: Final = "SELECT max(1, CAST(value AS INTEGER)) FROM meta WHERE name = 'unswept:' || ?"
+REEVALUATED: Final = "DELETE FROM meta WHERE name = 'unswept:' || ? AND max(1, CAST(value AS INTEGER)) = ?"
 HOST_IDS: Final = "SELECT json_group_array(id) FROM host"
-UNSWEPT: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name > 'unswept:' AND name < 'unswept;'"
+TO_REEVALUATE: Final = "SELECT CAST(substr(name, 9) AS INTEGER) FROM meta WHERE name > 'unswept:' AND name < 'unswept;'"
 PUT_SLOW_RESPONSE: Final = "INSERT OR REPLACE INTO pace VALUES (?, ?, ?)"
 END_SLOW_RESPONSE: Final = "DELETE FROM pace WHERE key = ?"
 SLOW_RESPONSES: Final = "SELECT key, response_s, updated_at FROM pace ORDER BY key"
@@ -196,7 +197,7 @@ FROM suspect AS s CROSS JOIN url AS u ON u.id = s.url CROSS JOIN host AS h ON h.
 WHERE s.host = ? AND s.template = ? LIMIT 2"""
 NEW_ON: Final = "SELECT json_group_array(json_array(id, host, target)) FROM url WHERE id > ? AND via = ?"
 NEW_IDS_ON: Final = "SELECT json_group_array(id) FROM url WHERE id > ? AND via = ? AND host = ?"
-# Of links, as (host, hash), those that are suspects only because an error page has them.
+# Links, as (host, hash), that are suspects only because an error page has them.
 LINKED_SUSPECTS: Final = """
 SELECT json_group_array(json_array(u.id, u.host))
 FROM json_each(?1) AS link
@@ -204,6 +205,9 @@ CROSS JOIN url AS u ON u.host = link.value ->> 0 AND u.hash = link.value ->> 1
 CROSS JOIN suspect AS s ON s.url = u.id
 WHERE s.template = ?2"""
 
+# -- due times
+
+# URLs whose visit goes on (ended = 0) or starts anew (1), the longest due first. Each of the two has its index.
 _DUE: Final = """
 SELECT json_group_array(json_array(url, host, state))
 FROM (
@@ -213,12 +217,12 @@ DUE: Final = _DUE.format(ended=0)
 DUE_AGAIN: Final = _DUE.format(ended=1)
 NOT_DUE: Final = "UPDATE visit SET next_at = NULL, ended = 0 WHERE url IN (SELECT value FROM json_each(?))"
 START_OVER: Final = "UPDATE visit SET attempts = 0 WHERE url IN (SELECT value FROM json_each(?))"
-HASTEN: Final = """
+RETRY_NOW: Final = """
 UPDATE visit SET next_at = ?1
 WHERE last_error IN (SELECT value FROM json_each(?2)) AND next_at > ?1 AND last_at >= ?3
   AND ended = 0"""
-# The clock was set back to ?1. The second value keeps revisits to the range of the index that is dated too late to be
-# meant: without it the whole of a store would be looked through.
+# The clock was set back to ?1. ?2 limits revisits to the range of the index with dates that are too late. Without it
+# the whole store would be searched.
 REDATE: Final = """
 UPDATE visit SET next_at = next_at - (last_at - ?1), last_at = ?1
 WHERE next_at > ?2 AND ended = {ended} AND last_at > ?1"""
@@ -227,8 +231,8 @@ REDATE_REVISITS: Final = REDATE.format(ended=1)
 NEXT_DUE: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL AND ended = 0"
 NEXT_AGAIN: Final = "SELECT min(next_at) FROM visit WHERE next_at IS NOT NULL AND ended = 1"
 
-# Pages that were visited, rows of them that stand together: what a revisit's price is worked out from.
-LEARNED: Final = """
+# Visited pages in a range of rows: the price of revisits is computed from them.
+VISITED_PAGES: Final = """
 SELECT json_group_array(json_array(url, depth, in_links, priority, change_a, change_t)) FROM (
   SELECT h.scheme || '://' || h.host
            || CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END || u.target AS url,
@@ -238,7 +242,7 @@ SELECT json_group_array(json_array(url, depth, in_links, priority, change_a, cha
   CROSS JOIN host AS h ON h.id = u.host
   LEFT JOIN sitemap_hint AS s ON s.url = v.url
   WHERE v.url BETWEEN ? AND ? AND v.ended = 1 AND coalesce(v.gone_count, 0) = 0 AND u.kind IS NULL)"""
-# Those whose visit ended without a date for the next, and what that date is worked out from.
+# URLs whose visit ended without a date for the next, with what that date is computed from.
 UNDATED: Final = """
 SELECT json_group_array(json_array(
          id, url, kind, depth, in_links, priority, change_a, change_t, gone_count, last_at, state)) FROM (
@@ -259,36 +263,38 @@ PUT_DATES: Final = ManyRows(
          AND url.state IN ('done', 'gave_up')""",
 )
 
+# -- meta, back-off, output files
+
 META: Final = "SELECT value FROM meta WHERE name = ?"
 PUT_META: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 PUT_META_TWICE: Final = "INSERT OR REPLACE INTO meta VALUES (?, ?), (?, ?)"
 END_META: Final = "DELETE FROM meta WHERE name = ?"
-COPIED_AT: Final = "copied_at"  # in meta of a backup: until its first start (UTC epoch seconds)
+COPIED_AT: Final = "copied_at"  # in meta of a backup until its first start: UTC epoch seconds
 PUT_BACKOFF: Final = "INSERT OR REPLACE INTO rest (key, until_at, strikes, reason) VALUES (?, ?, ?, ?)"
 END_BACKOFF: Final = "DELETE FROM rest WHERE key = ?"
 BACKOFFS: Final = "SELECT key, until_at, strikes, reason FROM rest ORDER BY key"
-# Not REPLACE: that would give the file a new id, and visits refer to it.
+# Not REPLACE: visits refer to the id of the file.
 PUT_SINK_FILE: Final = """
 INSERT INTO sink_file (sink, name, state, committed_bytes) VALUES (?, ?, ?, ?)
 ON CONFLICT (sink, name) DO UPDATE SET state = excluded.state, committed_bytes = excluded.committed_bytes"""
 SINK_FILE_ID: Final = "SELECT id FROM sink_file WHERE sink = ? AND name = ?"
 LOSING_FILES: Final = "SELECT json_group_array(id) FROM sink_file WHERE state = 'losing'"
 SET_FILE_STATE: Final = "UPDATE sink_file SET state = ? WHERE id = ?"
-# URLs whose last record, content or line in pages/ is in a file. There is no index: one would cost each visit.
+# URLs whose last record, content or line in pages/ is in a file. An index would cost time at each visit.
 IN_FILE: Final = """
 SELECT json_group_array(json_array(url, host, state))
 FROM (
   SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
   WHERE v.url > ?1 AND v.url <= ?2 AND (v.warc_file = ?3 OR v.content_file = ?3 OR v.pages_file = ?3)
     AND u.state <> 'forgotten' ORDER BY v.url)"""
-# What a request could be conditional on, and what would make its answer a revisit record.
+# Removes the conditions of the next request, and the digest that would make its record a revisit record.
 NOTHING_HELD: Final = """
 UPDATE visit SET etag = NULL, last_modified = NULL, digest = NULL WHERE url IN (SELECT value FROM json_each(?))"""
 SINK_FILES: Final = "SELECT sink, name, state, committed_bytes FROM sink_file ORDER BY id"
 PUT_SCOPE_HOST: Final = "INSERT OR IGNORE INTO scope_host (host, added_at) VALUES (?, ?)"
 SCOPE_HOSTS: Final = "SELECT host FROM scope_host ORDER BY host"
 
-# -- an operator's commands
+# -- requeue, takedowns, blocks
 
 _REQUEUABLE: Final = """
 SELECT json_group_array(json_array(url, host, state))
@@ -300,7 +306,7 @@ FROM (
 def requeuable(
     errors: Sequence[str], statuses: Sequence[int], host_ids: Sequence[int] | None
 ) -> tuple[str, tuple[str, ...]]:
-    """The statement that finds what ended so among the URLs of a range, and its values behind the range."""
+    """The statement that selects URLs of a range by their last visit, and its values after the range."""
     more, values = "", []
     for condition, wanted in (
         (" AND v.last_error IN (SELECT value FROM json_each(?))", errors or None),
@@ -313,7 +319,7 @@ def requeuable(
     return _REQUEUABLE.format(more=more), tuple(values)
 
 
-# A visit that had ended starts over. One that waits keeps its first attempt, by which its host counts it as fetched.
+# A new visit starts with no attempts. A waiting URL keeps its first attempt, since its host counts it as fetched.
 START_AGAIN: Final = """
 UPDATE visit SET next_at = NULL, ended = 0, attempts = CASE WHEN visits > 0 THEN 0 ELSE min(attempts, 1) END
 WHERE url IN (SELECT value FROM json_each(?))"""
@@ -326,7 +332,7 @@ IDS_OF_HOST_NAME: Final = "SELECT json_group_array(id) FROM (SELECT id FROM host
 URLS_OF_HOST: Final = """
 SELECT json_group_array(json_array(id, hash, state))
 FROM (SELECT id, hash, state FROM url WHERE host = ? AND hash > ? ORDER BY hash LIMIT ?)"""
-# The same without url_key: url_queued and url_settled together have all of a host.
+# The same two without url_key: url_queued and url_settled together have all URLs of a host.
 KNOWN_AS_OF_HOST: Final = """
 SELECT json_group_array(json_array(id, hash, state)) FROM (
   SELECT id, hash, state FROM url
@@ -345,8 +351,8 @@ PUT_FORGOTTEN_HOST: Final = "INSERT OR IGNORE INTO forgotten_host (host, at) VAL
 FORGOTTEN_HOSTS: Final = "SELECT host FROM forgotten_host"
 FORGOTTEN_AT: Final = "SELECT at FROM forgotten_host WHERE host = ?"
 LEGACY_MARKS: Final = "SELECT host, hash FROM first_mark"
-# Marks beside the one of each URL that was taken down, in a store of a version that did not keep their number: they
-# have no source. A URL that was not known has nothing but marks; one of them stands for it.
+# The marks that do not count as URLs, in a store of a version that did not keep their number. Marks have no source. A
+# URL that was unknown when it was taken down has nothing but marks, and one of them counts.
 COUNT_MARKS: Final = """
 WITH mark (host, at, n) AS (
   SELECT host, found_at, count(*) FROM url WHERE state = 'forgotten' AND source = '' GROUP BY host, found_at),
@@ -383,7 +389,7 @@ ERASE_HOST: Final = (
     "UPDATE host SET state = 'new' WHERE id = ?",
     "DELETE FROM meta WHERE name = 'error_pages:' || ?",
 )
-# In the order of the indexes url_queued and url_denied, which hold exactly these rows.
+# The indexes url_queued and url_denied have exactly these rows in this order.
 URL_ROWS: Final = """
 SELECT json_group_array(json_array(id, target, priority, depth, hop_path, source, last_error))
 FROM (

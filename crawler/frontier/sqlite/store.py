@@ -38,13 +38,13 @@ from crawler.frontier.base import (
     EndedWith,
     Forgotten,
     FrontierFull,
-    LearnedPage,
     Receipt,
     Recovered,
     RobotsVersion,
     Totals,
     UndatedPage,
     UrlRow,
+    VisitedPage,
 )
 from crawler.frontier.sqlite import maintenance, sql, takedown
 from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
@@ -107,8 +107,8 @@ class SqliteFrontier:
             scope_hosts=tuple(host for (host,) in database.rows(sql.SCOPE_HOSTS)),
             suspects=tuple(host_id for (host_id,) in database.rows(sql.SUSPECT_HOSTS)),
             slow_responses=tuple(SlowResponse(*columns) for columns in database.rows(sql.SLOW_RESPONSES)),
-            unswept=tuple(host_id for (host_id,) in database.rows(sql.UNSWEPT)),
-            is_copy=database.get(sql.META, (sql.COPIED_AT,)) is not None,
+            to_reevaluate=tuple(host_id for (host_id,) in database.rows(sql.TO_REEVALUATE)),
+            is_restored=database.get(sql.META, (sql.COPIED_AT,)) is not None,
         )
         self._writer.set_clean(False)
         return recovered
@@ -159,11 +159,11 @@ class SqliteFrontier:
     async def promote(self, *, now: float, limit: int = 1_000) -> dict[int, int]:
         return await self._run(lambda writer: writer.promote(now, limit))
 
-    async def hasten(self, *, since_at: float, now: float) -> None:
-        await self._run(lambda writer: writer.hasten(since_at, now))
+    async def retry_now(self, *, since_at: float, now: float) -> None:
+        await self._run(lambda writer: writer.retry_now(since_at, now))
 
-    async def redate(self, *, now: float, revisits_by: float) -> None:
-        await self._run(lambda writer: writer.redate(now, revisits_by))
+    async def clock_set_back(self, *, now: float, revisits_by: float) -> None:
+        await self._run(lambda writer: writer.clock_set_back(now, revisits_by))
 
     async def next_due(self) -> float | None:
         due: float | None = await self._run(lambda writer: writer.database.get(sql.NEXT_DUE))
@@ -176,13 +176,13 @@ class SqliteFrontier:
         due: float | None = await self._run(lambda writer: writer.database.get(sql.NEXT_AGAIN))
         return due
 
-    async def learned(self, *, blocks: int, rows: int, phase: float) -> list[LearnedPage]:
-        found: list[LearnedPage] = []
+    async def visited_pages(self, *, blocks: int, rows: int, phase: float) -> list[VisitedPage]:
+        found: list[VisitedPage] = []
         last_id = await self._run(lambda writer: int(writer.database.get(sql.LAST_URL)))
         for span in sample_ranges(last_id, blocks=blocks, rows=rows, phase=phase):
             # one call for each: other calls get in between
-            columns = await self._run(partial(_read_json, sql.LEARNED, span))
-            found += (LearnedPage(*row) for row in columns)
+            columns = await self._run(partial(_read_json, sql.VISITED_PAGES, span))
+            found += (VisitedPage(*row) for row in columns)
         return found
 
     async def dated_to(self) -> int | None:
@@ -194,17 +194,17 @@ class SqliteFrontier:
     async def put_dates(self, dates_of: Sequence[tuple[int, float]], *, dated_to: int | None) -> None:
         await self._run(lambda writer: maintenance.put_dates(writer.database, dates_of, dated_to))
 
-    async def keep(self, name: str, value: bytes) -> None:
+    async def store_value(self, name: str, value: bytes) -> None:
         await self._run(lambda writer: writer.database.commit(sql.PUT_META, (f"kept:{name}", value)))
 
-    async def kept(self, name: str) -> bytes | None:
+    async def stored_value(self, name: str) -> bytes | None:
         value: bytes | None = await self._run(lambda writer: writer.database.get(sql.META, (f"kept:{name}",)))
         return value
 
     async def record_sink_files(self, files: Sequence[SinkFile]) -> None:
         await self._run(lambda writer: writer.record_sink_files(files))
 
-    async def lose(self, sink: str, name: str) -> dict[int, int]:
+    async def lose_file(self, sink: str, name: str) -> dict[int, int]:
         file_id = await self._run(lambda writer: writer.begin_losing(sink, name))
         if file_id is None:
             return {}
@@ -212,7 +212,7 @@ class SqliteFrontier:
         await self._run(lambda writer: writer.end_losing(file_id))
         return queued
 
-    async def output_agrees(self) -> None:
+    async def clear_restored(self) -> None:
         await self._run(lambda writer: writer.database.commit(sql.END_META, (sql.COPIED_AT,)))
 
     async def robots_versions(self, host_id: int) -> list[RobotsVersion]:
@@ -257,14 +257,14 @@ class SqliteFrontier:
     async def judge_by(self, rules: str) -> list[int]:
         return await self._run(lambda writer: maintenance.judge_by(writer.database, rules))
 
-    async def sweep_mark(self, host_id: int) -> int:
+    async def reevaluation_mark(self, host_id: int) -> int:
         return await self._run(lambda writer: maintenance.mark_of(writer.database, host_id))
 
-    async def swept(self, host_id: int, mark: int) -> None:
-        await self._run(lambda writer: maintenance.swept(writer.database, host_id, mark))
+    async def reevaluated(self, host_id: int, mark: int) -> None:
+        await self._run(lambda writer: maintenance.reevaluated(writer.database, host_id, mark))
 
-    async def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
-        return await self._run(lambda writer: writer.set_aside(host_id, suspects))
+    async def make_suspects(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
+        return await self._run(lambda writer: writer.make_suspects(host_id, suspects))
 
     async def queue_suspects(self, host_id: int, template: str, limit: int) -> list[int]:
         return await self._run(lambda writer: writer.queue_suspects(host_id, template, limit))

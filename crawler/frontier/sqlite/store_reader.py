@@ -1,13 +1,12 @@
-"""Looks into a store from outside: beside the crawl that owns it, or while none does. Questions only.
+"""Reads a store from outside, beside the crawl that owns it or while none does.
 
-It takes no lock and writes nothing, and understands every version up to this program's: what an older one lacks is
-simply not there. It does not know what the answers mean.
-Invariant: every question but `unreached_seeds`, and `marks` of an older store, is a look-up in an index, however large
-the store is.
+It takes no lock and writes nothing. It reads every version up to this program's; tables that an older version lacks
+count as empty. Invariant: every query of one URL or host is a look-up in an index, however large the store is
+(`unreached_seeds` has a time limit).
 
 Read access is enough: SQLite reads a write-ahead log whose shared memory (NAME-shm) it may not write. While no crawl
-runs and no log is left, the file is opened as immutable: nothing is created beside it that could later be in the
-owner's way.
+runs and no log is left, the file is opened as immutable: no file is created beside it that could disturb the owner
+later.
 """
 
 import contextlib
@@ -25,8 +24,8 @@ import orjson
 from crawler.core.enums import TaskKind, UrlState
 from crawler.core.models import Origin
 from crawler.core.url import KEY_RULES, legacy_key_of
-from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierError, FrontierVersion
-from crawler.frontier.sqlite.database import APPLICATION_ID, MIGRATIONS, refuse_foreign_log
+from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierError
+from crawler.frontier.sqlite.database import check_version, refuse_foreign_log
 from crawler.frontier.sqlite.maintenance import RULES
 from crawler.frontier.sqlite.rows import MARKS
 from crawler.frontier.sqlite.sql import COUNT_MARKS
@@ -45,20 +44,20 @@ _WITH_ROBOTS_ERROR: Final = 9  # the version from which on robots has the column
 
 
 class StoreUnreadable(FrontierError):
-    """The store is there and may not be read (exit 77); the message says what it takes."""
+    """There is a store that may not be read (exit 77). The message says what it takes."""
 
 
 class StoreReader:
-    """An open look into the store at `path`. `is_live`: a crawl owns it now. A context manager.
+    """The store at `path`, open for reading. `is_live`: a crawl owns it now. A context manager.
 
-    Raises FileNotFoundError, StoreUnreadable, FrontierCorrupt, FrontierVersion or OSError, when made and when asked.
+    All methods raise FileNotFoundError, StoreUnreadable, FrontierCorrupt, FrontierVersion or OSError.
     """
 
     def __init__(self, path: Path, *, is_live: bool) -> None:
         self._path = path
         if not path.exists():
             raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
-        if not is_live:  # its owner has looked, and may be this process: see there
+        if not is_live:  # the owner has checked it, and may be this process: see there
             refuse_foreign_log(path)
         log = path.with_name(path.name + "-wal")
         immutable = not is_live and not (log.exists() and log.stat().st_size > 0)
@@ -77,14 +76,9 @@ class StoreReader:
     def _identify(self) -> int:
         application_id = self._connection.pragma("application_id")
         version = int(self._connection.pragma("user_version"))
-        if application_id != APPLICATION_ID or version < 1:
-            if application_id == 0 and version == 0 and self._path.stat().st_size == 0:
-                raise FrontierCorrupt(f"{self._path} is empty: no crawl has stored anything in it yet")
-            raise FrontierCorrupt(f"{self._path} is a database of another program")
-        if version > len(MIGRATIONS):
-            raise FrontierVersion(
-                f"{self._path} has version {version}, this program knows up to {len(MIGRATIONS)}: use the newer program"
-            )
+        if application_id == 0 and version == 0 and self._path.stat().st_size == 0:
+            raise FrontierCorrupt(f"{self._path} is empty: no crawl has stored anything in it yet")
+        check_version(self._path, application_id, version)
         return version
 
     # -- one URL
@@ -97,8 +91,8 @@ class StoreReader:
         return self._row(f"{by_host.format('=')} UNION ALL {by_host.format('<>')}", (host_id, key))
 
     def url_by_legacy_key(self, host_id: int, url: str) -> Row | None:
-        """The row of a page by the key it had under older rules, as far as that still counts: before the crawl has
-        brought the store up to today's, and where it was forgotten by then.
+        """The row of a page by its legacy key, if that still counts: in a store that no crawl has brought up to date,
+        and for a page that was taken down before that.
         """
         key = legacy_key_of(url, TaskKind.PAGE)
         row = None if key is None else self.url(host_id, key)
@@ -111,11 +105,11 @@ class StoreReader:
         return self._row("SELECT * FROM url WHERE id = ?", (url_id,))
 
     def visit(self, url_id: int) -> Row | None:
-        """What visiting a URL brought; None before the first attempt."""
+        """The last visit of a URL; None before the first attempt."""
         return self._row("SELECT * FROM visit WHERE url = ?", (url_id,))
 
     def ahead(self, row: Row, limit: int) -> int:
-        """How many queued URLs of its host go before a queued one; no more than `limit` are counted."""
+        """The number of queued URLs of its host before a queued URL; at most `limit` are counted."""
         return int(self._get(_AHEAD, (row["host"], row["priority"], row["depth"], row["id"], limit)))
 
     def sink_file(self, file_id: int) -> Row | None:
@@ -150,105 +144,88 @@ class StoreReader:
         return "error" if self.version >= _WITH_ROBOTS_ERROR else "NULL"
 
     def unreadable_robots(self) -> list[Row]:
-        """How many hosts have a robots.txt that cannot be read, by `status_code` and `error`, the commonest first."""
+        """Numbers of hosts with an unreadable robots.txt, by `status_code` and `error`, the largest first."""
         by = f"SELECT status_code, {self._robots_error} AS error, count(*) AS hosts FROM robots"  # noqa: S608 - a name of ours
         return list(self._rows(f"{by} WHERE verdict = 'unreachable' GROUP BY 1, 2 ORDER BY 3 DESC, 1, 2"))
 
     def robots(self, host_id: int) -> Row | None:
-        """With the text; the column `error` is missing in stores of before version 9."""
+        """The robots.txt of a host, with its text. Stores before version 9 have no column `error`."""
         return self._row("SELECT * FROM robots WHERE host = ?", (host_id,))
 
     def robots_versions(self, host_id: int) -> list[Row]:
-        """What its robots.txt said before, the newest first, without the text."""
-        if "robots_version" not in self._tables:
-            return []
+        """The versions of a host's robots.txt, the newest first, without the text."""
         sql = "SELECT fetched_at, status_code, verdict, digest FROM robots_version WHERE host = ? ORDER BY id DESC"
-        return list(self._rows(sql, (host_id,)))
+        return self._rows_if("robots_version", sql, (host_id,))
 
     def backoff(self, key: str) -> Row | None:
-        """Until when a politeness key rests, and why."""
+        """The back-off of a politeness key."""
         return self._row("SELECT * FROM rest WHERE key = ?", (key,))
 
     def backoffs(self) -> dict[str, Row]:
         return {row["key"]: row for row in self._rows("SELECT * FROM rest")}
 
     def response_times(self) -> dict[str, float]:
-        """The response time learned of each politeness key that is slow, in seconds."""
-        if "pace" not in self._tables:
-            return {}
-        return {row["key"]: row["response_s"] for row in self._rows("SELECT key, response_s FROM pace")}
+        """The response times of slow politeness keys, in seconds."""
+        return {row["key"]: row["response_s"] for row in self._rows_if("pace", "SELECT key, response_s FROM pace")}
 
     def response_time(self, key: str) -> float:
-        """The response time learned of one key, in seconds; 0 if none was."""
-        if "pace" not in self._tables:
-            return 0.0
-        return float(self._get("SELECT response_s FROM pace WHERE key = ?", (key,)) or 0.0)
+        """The response time of a slow politeness key, in seconds; 0 if it is not slow."""
+        rows = self._rows_if("pace", "SELECT response_s FROM pace WHERE key = ?", (key,))
+        return float(rows[0]["response_s"]) if rows else 0.0
 
     def queues_of_domain(self, host: Row) -> list[int]:
-        """How many URLs are queued for each origin of the registrable domain of `host`, that one included."""
+        """The number of queued URLs of each origin of the registrable domain of `host`."""
         sql = "SELECT queued FROM host WHERE slot = ? AND domain = ?"
         return [row["queued"] for row in self._rows(sql, (host["slot"], host["domain"]))]
 
     def suspects(self) -> list[Row]:
-        """URLs that are set aside, summed up by `host` and `template`: `urls` of each."""
-        if "suspect" not in self._tables:
-            return []
-        return list(self._rows("SELECT host, template, count(*) AS urls FROM suspect GROUP BY host, template"))
+        """Number of suspects (`urls`) by `host` and `template`."""
+        return self._rows_if("suspect", "SELECT host, template, count(*) AS urls FROM suspect GROUP BY host, template")
 
     def suspect(self, url_id: int) -> str | None:
         """The template that a URL is a suspect of."""
-        if "suspect" not in self._tables:
-            return None
-        template: str | None = self._get("SELECT template FROM suspect WHERE url = ?", (url_id,))
-        return template
+        rows = self._rows_if("suspect", "SELECT template FROM suspect WHERE url = ?", (url_id,))
+        return rows[0]["template"] if rows else None
 
     def templates(self, host_id: int, names: Iterable[str]) -> list[Row]:
-        """Those of these URL templates of a host of which anything is known, in the order given."""
-        if "suspect" not in self._tables:
-            return []
+        """Those of these URL templates of a host that the store knows, in the given order."""
         sql = "SELECT * FROM url_template WHERE host = ? AND template = ?"
-        return [row for name in names for row in self._rows(sql, (host_id, name))]
+        return [row for name in names for row in self._rows_if("suspect", sql, (host_id, name))]
 
     def blocks(self) -> list[BlockedHost]:
-        """Every host and domain that an operator blocked."""
-        if "blocked" not in self._tables:
-            return []
-        return [BlockedHost(**row) for row in self._rows("SELECT name, kind, at, reason FROM blocked")]
+        """Every blocked host and domain."""
+        return [BlockedHost(**row) for row in self._rows_if("blocked", "SELECT name, kind, at, reason FROM blocked")]
 
     def is_forgotten(self, host: str) -> bool:
-        """Whether all URLs of a host were taken down."""
-        if "forgotten_host" not in self._tables:
-            return False
-        return self._get("SELECT 1 FROM forgotten_host WHERE host = ?", (host,)) is not None
+        """Whether a host was taken down."""
+        return bool(self._rows_if("forgotten_host", "SELECT 1 FROM forgotten_host WHERE host = ?", (host,)))
 
     def scope_hosts(self) -> tuple[str, ...]:
-        """Hosts that a seed's redirect brought into scope."""
+        """Hosts that a redirect of a seed added to the scope."""
         return tuple(host for (host,) in self._execute("SELECT host FROM scope_host ORDER BY host"))
 
     # -- the whole
 
     def meta(self, name: str) -> str | None:
-        """A value that the crawl keeps about itself ("totals", "counters": JSON)."""
+        """A value that the crawl stores about itself ("totals", "counters": JSON)."""
         value: str | None = self._get("SELECT value FROM meta WHERE name = ?", (name,))
         return value
 
     def totals(self) -> dict[str, int]:
-        """How many URLs are in each state, and "hosts". A URL that was taken down counts once, though it is kept out
-        under several keys.
-        """
+        """Numbers of URLs by state, and "hosts". A URL that was taken down counts once, not once for each mark."""
         counts: dict[str, int] = orjson.loads(self.meta("totals") or "{}")
         if counts.get("forgotten"):
             counts["forgotten"] -= self.marks()
         return counts
 
     def marks(self) -> int:
-        """How many forgotten rows are beside the one that counts. An older version did not keep their number."""
+        """The number of marks that do not count as URLs. An older store has to be searched for it."""
         stored = self.meta(MARKS)
         return int(self._get(COUNT_MARKS, ()) if stored is None else stored)
 
     def unreached_seeds(self, limit: int, *, within_s: float) -> tuple[list[Row], bool]:
-        """Seeds that no good answer came for, with their visits, and whether all URLs could be looked through in time:
-        no index leads to seeds.
+        """Seeds without a good response, with their visits, and whether all URLs were searched in time: there is no
+        index of seeds.
         """
         end_mono = time.monotonic() + within_s
         found: list[Row] = []
@@ -279,6 +256,10 @@ class StoreReader:
                 if names is None:
                     names = tuple(column[0] for column in cursor.get_description())
                 yield dict(zip(names, row, strict=True))
+
+    def _rows_if(self, table: str, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """The rows of a query on a table that older stores do not have."""
+        return list(self._rows(sql, values)) if table in self._tables else []
 
     def _row(self, sql: str, values: Sequence[Any]) -> Row | None:
         return next(iter(list(self._rows(sql, values))), None)

@@ -27,7 +27,6 @@ from crawler.frontier.sqlite.rows import (
     HostChange,
     check_batch,
     clip,
-    counters_text,
     host_state,
     robots_digest,
     totals_from,
@@ -77,7 +76,7 @@ class Writer:
                     self._put_robots(settlement.host_id, settlement.robots, change)
             self._put_backoffs(batch.backoffs)
             if batch.counters is not None:
-                change.counters = counters_text(batch.counters)
+                change.counters = orjson.dumps(batch.counters).decode()
             added_at = max((settlement.finished_at for settlement in batch.settlements), default=0.0)
             for host in batch.scope_hosts:
                 self._db.run(sql.PUT_SCOPE_HOST, (host, added_at))
@@ -105,8 +104,8 @@ class Writer:
             self._db.run_many(sql.DENY, flat)
         return len(refused)
 
-    def set_aside(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
-        """See Frontier.set_aside."""
+    def make_suspects(self, host_id: int, suspects: Sequence[tuple[int, str]]) -> list[int]:
+        """See Frontier.make_suspects."""
         with self.change() as change:
             ids = self._unqueue([url_id for url_id, _ in suspects], UrlState.SUSPECT, change)
             found = [(url_id, template) for url_id, template in suspects if url_id in ids]
@@ -125,12 +124,12 @@ class Writer:
                 self._db.run(sql.END_SUSPECTS, (listed,))
         return ids
 
-    def hasten(self, since_at: float, now: float) -> None:
-        """See Frontier.hasten."""
-        self._db.commit(sql.HASTEN, (now, json_list(sorted(SIGNS)), since_at))
+    def retry_now(self, since_at: float, now: float) -> None:
+        """See Frontier.retry_now."""
+        self._db.commit(sql.RETRY_NOW, (now, json_list(sorted(SIGNS)), since_at))
 
-    def redate(self, now: float, revisits_by: float) -> None:
-        """See Frontier.redate."""
+    def clock_set_back(self, now: float, revisits_by: float) -> None:
+        """See Frontier.clock_set_back."""
         with self._db.transaction():
             self._db.run(sql.REDATE_WAITING, (now, now))
             self._db.run(sql.REDATE_REVISITS, (now, revisits_by))
@@ -170,7 +169,7 @@ class Writer:
         """See Frontier.block."""
         columns = self._db.get(sql.BLOCK_OF, (block.name,))
         had = None if columns is None else BlockedHost(*columns)
-        after = block.beside(had)
+        after = block.joined_with(had)
         if after != had:
             self._db.commit(sql.BLOCK, (after.name, after.kind, after.at, after.reason))
         return after != had
@@ -188,8 +187,8 @@ class Writer:
             self._put_sink_files(sink_files)
 
     def begin_losing(self, sink: str, name: str) -> int | None:
-        """The first transaction of Frontier.lose. From now on the next start finishes it if need be. Returns the id of
-        the file, None if it is unknown.
+        """The first transaction of Frontier.lose_file. From now on the next start finishes it if need be. Returns the
+        id of the file, None if it is unknown.
         """
         file_id: int | None = self._db.get(sql.SINK_FILE_ID, (sink, name))
         if file_id is not None:
@@ -197,7 +196,7 @@ class Writer:
         return file_id
 
     def lose_slice(self, after: int, *, file_id: int) -> tuple[dict[int, int], int | None]:
-        """A slice of Frontier.lose, as `requeue`."""
+        """A slice of Frontier.lose_file, as `requeue`."""
         end = after + REQUEUE_SLICE
         found: list[StateRow] = orjson.loads(self._db.get(sql.IN_FILE, (after, end, file_id)))
         ended = [row for row in found if row[2] in _ENDED]
@@ -208,7 +207,7 @@ class Writer:
         return _by_host(ended), self._unless_last(end)
 
     def end_losing(self, file_id: int) -> None:
-        """The last transaction of Frontier.lose."""
+        """The last transaction of Frontier.lose_file."""
         self._db.commit(sql.SET_FILE_STATE, (SinkFileState.LOST, file_id))
 
     def finish_losing(self) -> None:
@@ -339,7 +338,7 @@ class Writer:
         if digest != before:
             if before is not None:
                 change.robots_changed.append(host_id)
-                self._db.run(sql.PUT_UNSWEPT, (host_id,))
+                self._db.run(sql.PUT_TO_REEVALUATE, (host_id,))
             self._db.run(
                 sql.ADD_ROBOTS_VERSION,
                 (host_id, robots.fetched_at, robots.status_code, robots.verdict, digest, robots.body),

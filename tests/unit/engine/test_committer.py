@@ -429,7 +429,7 @@ def test_a_file_that_a_start_completes_is_told_as_closed() -> None:
     async def main() -> None:
         case = Case(sinks=1)
         closed = SinkFile("warc", "w", SinkFileState.CLOSED, 7)
-        case.sinks[0].open = lambda known, *, store_is_copy=False: [closed]  # type: ignore[method-assign]
+        case.sinks[0].open = lambda known, *, is_restored=False: [closed]  # type: ignore[method-assign]
         await case.engine.open()
         assert case.engine.closed == [closed]
         await case.engine.close()

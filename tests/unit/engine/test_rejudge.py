@@ -116,7 +116,7 @@ def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
         again.crawl.drain()
         await crawling
         assert fetched(again, "a") == denied
-        assert (await again.frontier.open()).unswept == ()
+        assert (await again.frontier.open()).to_reevaluate == ()
 
     run(main())
 
@@ -137,7 +137,7 @@ def test_a_host_that_cannot_be_judged_waits() -> None:
         await elapse(60)
         assert engine.rejudger.is_idle
         assert engine.said("rejudged") == []
-        assert await engine.frontier.sweep_mark(host.id) == 1
+        assert await engine.frontier.reevaluation_mark(host.id) == 1
         engine.crawl.drain()
         await crawling
         await engine.close()

@@ -83,7 +83,7 @@ def test_what_is_allowed_comes_back_and_what_is_refused_is_denied_over_many_slic
             }  # fmt: skip
             assert await queued_urls(engine) == allowed
             assert engine.scheduler.host_table.hosts[1].queued == len(allowed)
-        assert await engine.frontier.sweep_mark(1) == 0
+        assert await engine.frontier.reevaluation_mark(1) == 0
 
     run(main())
 
@@ -132,7 +132,7 @@ def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later
         engine.scheduler.stored(await engine.frontier.add(more, now=0.0))
         done = await swept(engine, scope("/more/**"), "a")
         assert (done["denied"], done["queued"]) == (3, 0)
-        assert await engine.frontier.sweep_mark(1) == 1  # a restart would go on with it
+        assert await engine.frontier.reevaluation_mark(1) == 1  # a restart would go on with it
         assert engine.rejudger.is_idle
         await says_robots(engine, "rules", b"User-agent: *\nDisallow: /odd/\n")
         assert not engine.rejudger.is_idle
@@ -140,7 +140,7 @@ def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later
         await elapse(10)
         task.cancel()
         assert await queued_urls(engine) == {url for url in urls(8) if "/even/" in url}
-        assert await engine.frontier.sweep_mark(1) == 0
+        assert await engine.frontier.reevaluation_mark(1) == 0
 
     run(main())
 
@@ -179,7 +179,7 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
         sweeping.cancel()
         assert (await frontier.totals()).denied == 0
         assert again.scheduler.host_table.hosts[1].queued == count
-        assert await frontier.sweep_mark(1) == 0
+        assert await frontier.reevaluation_mark(1) == 0
 
     run(main())
 

@@ -338,11 +338,11 @@ async def test_a_log_of_another_store_beside_a_backup_is_refused(path: Path) -> 
     log.unlink()
     frontier = SqliteFrontier(path)
     recovered = await frontier.open()
-    assert (recovered.is_copy, (await frontier.totals()).queued) == (True, 5)
-    await frontier.output_agrees()
+    assert (recovered.is_restored, (await frontier.totals()).queued) == (True, 5)
+    await frontier.clear_restored()
     await frontier.close(clean=True)
     again = SqliteFrontier(path)
-    assert not (await again.open()).is_copy
+    assert not (await again.open()).is_restored
     await again.close(clean=True)
 
 

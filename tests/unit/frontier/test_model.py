@@ -200,7 +200,7 @@ async def look(frontier: Frontier) -> Any:
     hosts = [await frontier.find_host(origin) for origin in origins]
     versions = [await frontier.robots_versions(host_id) for host_id in range(1, 9)]
     due = await frontier.next_due(), await frontier.next_revisit()
-    learned = await frontier.learned(blocks=2, rows=2, phase=0.5)
+    learned = await frontier.visited_pages(blocks=2, rows=2, phase=0.5)
     return await frontier.totals(), due, await taken(frontier), hosts, versions, learned
 
 

@@ -455,7 +455,7 @@ async def test_a_suspect_is_told_with_its_template(tmp_path: Path) -> None:
     await frontier.add([found(url)], now=NOW)
     row = TemplateRow(1, "/calendar/{date}", spent=200, since_at=NOW)
     await frontier.settle(batch(templates=[row]))
-    await frontier.set_aside(1, [(1, row.template)])
+    await frontier.make_suspects(1, [(1, row.template)])
     rules = Rules(seed_hosts=("e.org",))
     told = ask(path, url, rules)
     assert (told.verdict, told.state, told.deny_reason) == ("suspect", "suspect", None)
