@@ -23,7 +23,7 @@ import orjson
 
 from crawler.core.formatting import count, naming_key
 from crawler.core.options import PolitenessOptions, Rules, dump_rules, load_rules
-from crawler.sinks.disk import archived
+from crawler.sinks.disk import archive_files
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}
 _BESIDE_IT: Final = {"frontier.db.lock", "warc", "pages", "logs", "control.sock"}  # there first, perhaps
@@ -65,7 +65,7 @@ def insist_on_store(frontier: Path, output: Path) -> None:
     Raises StoreLost, OSError."""
     if frontier.exists() and frontier.stat().st_size > 0:
         return
-    files = archived(output)
+    files = archive_files(output)
     if files:
         state = "is empty" if frontier.exists() else "is missing"
         raise StoreLost(

@@ -68,7 +68,7 @@ def _of_a_crawl(error: BaseException) -> int | None:
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
     from crawler.frontier.sqlite.store_reader import StoreUnreadable
     from crawler.output_directory import OutputUnusable, StoreLost
-    from crawler.sinks.base import SinkCorrupt, SinkStrange
+    from crawler.sinks.base import SinkCorrupt, SinkForeign
 
     if isinstance(error, EndedAtOnce):
         say(f"{error}: ended at once; what was committed is safe, the same command goes on from there")
@@ -88,7 +88,7 @@ def _of_a_crawl(error: BaseException) -> int | None:
         (StoreUnreadable, Exit.PERMISSION),
         (FrontierError, Exit.STATE_CORRUPT),
         (SinkCorrupt, Exit.STATE_CORRUPT),
-        (SinkStrange, Exit.STATE_CORRUPT),
+        (SinkForeign, Exit.STATE_CORRUPT),
         (StoreLost, Exit.STATE_CORRUPT),
     ]
     for kind, code in codes:

@@ -31,7 +31,7 @@ from crawler.engine.operations import requeued
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
-from crawler.sinks.base import Sink, SinkRecovered, Vanished
+from crawler.sinks.base import LostFile, Sink, SinkRecovered
 
 GATHER_S: Final = 0.004  # how long records are made before others have a turn on the loop
 RETRY_S: Final = 1.0  # between attempts to commit on a full disk
@@ -84,7 +84,7 @@ class Committer:
         self._attempts: int | None = None  # of each commit; None: for as long as it takes
         self._turned_away = 0  # visits that found no room until the end
         self.has_given_up = False  # `run` ended, and not everything is stored
-        self._vanished: list[tuple[Sink, Vanished]] = []  # output files that the store has yet to give up
+        self._lost: list[tuple[Sink, LostFile]] = []  # output files that the store has yet to give up
         self._storing = asyncio.Lock()
         self.lost_at_end = False  # some vanished after the last look for them; known after `close`
         self._poke = asyncio.Event()
@@ -153,17 +153,17 @@ class Committer:
         """Make the sinks agree with the store; returns what that took. Raises OSError, or the sink's own error for a
         damaged file.
         """
-        mended = SinkRecovered()
+        recovery = SinkRecovered()
         for sink in self._sinks:
             ours = [file for file in known if file.sink == sink.name]
             changed = await self._in_thread(partial(sink.open, ours, is_restored=is_restored))
             if changed:
                 await self._frontier.record_sink_files(changed)
             self._say_closed(changed)  # once more, perhaps: who crashed may have said it already
-            mended += sink.mended
+            recovery += sink.recovery
         if is_restored:
             await self._frontier.clear_restored()
-        return mended
+        return recovery
 
     async def run(self) -> None:
         """Commit until `finish` was called and everything is stored, or cannot be."""
@@ -219,7 +219,7 @@ class Committer:
         """
         problems = []
         try:
-            self.lost_at_end = await self._give_up_vanished()
+            self.lost_at_end = await self._give_up_lost_files()
             if rows := self._scheduler.traps.take_rows():  # what the last commit taught
                 await self._frontier.settle(Batch([], [], templates=rows))
         except (OSError, FrontierFull) as error:
@@ -244,28 +244,28 @@ class Committer:
             return True
         async with self._storing:
             try:
-                return not await self._give_up_vanished()
+                return not await self._give_up_lost_files()
             except (OSError, FrontierFull):  # the next commit tells, or the end
                 return True
 
-    async def _give_up_vanished(self) -> bool:
+    async def _give_up_lost_files(self) -> bool:
         """Tell the store which output files somebody deleted, moved or cut. Returns whether there were any. Raises
         OSError, FrontierFull: then the rest is told the next time.
         """
         for sink in self._sinks:
-            self._vanished += [(sink, one) for one in await self._in_thread(sink.vanished)]
-        had_any = bool(self._vanished)
-        while self._vanished:
-            sink, one = self._vanished[0]
+            self._lost += [(sink, one) for one in await self._in_thread(sink.lost_files)]
+        had_any = bool(self._lost)
+        while self._lost:
+            sink, one = self._lost[0]
             queued: dict[int, int] = {}
             if one.file.state is SinkFileState.CLOSED:
                 await self._frontier.record_sink_files([one.file])
             elif one.file.committed_bytes:
                 queued = await self._frontier.lose_file(one.file.sink, one.file.name)
-            del self._vanished[0]
+            del self._lost[0]
             self._unrecorded = [file for file in self._unrecorded if file.name != one.file.name]
             with suppress(OSError):  # the next start does it
-                await self._in_thread(sink.put_aside, one)
+                await self._in_thread(sink.set_aside, one)
             requeued(self._scheduler, queued)
             self._observer.file_lost(one, sum(queued.values()))
         return had_any
@@ -321,13 +321,13 @@ class Committer:
                     with suppress(OSError):  # on a dying disk this fails too; the next attempt resets again
                         await self._in_thread(sink.reset)
                 with suppress(OSError, FrontierFull):
-                    if await self._give_up_vanished():
+                    if await self._give_up_lost_files():
                         continue
                 return _words(error)
 
     async def _rename_complete(self) -> None:
         """The batch is stored: nothing here may undo it. What fails is taken up by the next commit or start."""
-        renamed = await self._in_thread(self._settle_sinks)
+        renamed = await self._in_thread(self._commit_sinks)
         self._unrecorded.extend(renamed)  # their new states go with the next commit
         self._say_closed(renamed)
 
@@ -365,10 +365,10 @@ class Committer:
         for i, record in enumerate(records):
             if record is None:
                 continue
-            if not sink.can_gather(record):
+            if not sink.can_buffer(record):
                 left.append(i)
                 continue
-            places[i] = sink.gather(record, written[i])
+            places[i] = sink.buffer(record, written[i])
             if self._clock.mono() - begun_mono > GATHER_S:
                 await asyncio.sleep(0)
                 begun_mono = self._clock.mono()
@@ -383,12 +383,12 @@ class Committer:
         """On the sinks' thread."""
         return [file for sink in self._sinks for file in sink.sync()]
 
-    def _settle_sinks(self) -> list[SinkFile]:
+    def _commit_sinks(self) -> list[SinkFile]:
         """On the sinks' thread. Every sink must hear of the commit, whatever became of the others' renames."""
         renamed: list[SinkFile] = []
         for sink in self._sinks:
             with suppress(OSError):
-                renamed.extend(sink.settled())
+                renamed.extend(sink.committed())
         return renamed
 
     def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[RecordLocation | None]) -> None:

@@ -219,8 +219,8 @@ class Engine:
         to the same politeness. Returns in words which seeds the scope refuses, and which an operator took down. Raises
         what opening a sink raises.
         """
-        mended = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
-        self._observer.recovered(recovered, mended)
+        recovery = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
+        self._observer.recovered(recovered, recovery)
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.blocks.load(await self.frontier.blocks())

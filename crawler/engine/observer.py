@@ -14,7 +14,7 @@ from crawler.engine.pages.response_processor import SkippedLink
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
-from crawler.sinks.base import SinkRecovered, Vanished
+from crawler.sinks.base import LostFile, SinkRecovered
 
 _BYTES_A_DISCOVERY = 400  # a URL of 60 characters and what is known of it
 
@@ -43,7 +43,7 @@ class Observer(Protocol):
     def event(self, name: Event, fields: dict[str, object]) -> None:
         """An event with the fields of its log line."""
 
-    def recovered(self, recovered: Recovered, mended: SinkRecovered) -> None:
+    def recovered(self, recovered: Recovered, recovery: SinkRecovered) -> None:
         """The start: what the store knew, and what its output files needed."""
 
     def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
@@ -61,7 +61,7 @@ class Observer(Protocol):
     def file_closed(self, file: SinkFile) -> None:
         """An output file is finished."""
 
-    def file_lost(self, vanished: Vanished, urls: int) -> None:
+    def file_lost(self, lost: LostFile, urls: int) -> None:
         """Somebody deleted, moved or cut an output file while it was written; `urls` are queued again for it."""
 
     def disk(self, reason: str | None) -> None:

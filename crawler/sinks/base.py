@@ -1,16 +1,15 @@
-"""What every sink promises (the contract suite in tests/contract holds each one to it).
+"""The `Sink` protocol and its values. The contract suite in tests/contract holds for every implementation.
 
-Sinks block: they are called from the committer's one thread, and never by two threads at once. `gather` alone touches
-no disk, and is called from the event loop.
-A sink appends, and can say up to which byte what it holds is whole. The frontier stores that length in the same
-transaction as the visits, so after a crash the sink cuts its files back to what the frontier knows.
+Sinks block: they are called from the committer's thread, and never by two threads at once. Only `buffer`, which touches
+no disk, is called from the event loop. A sink appends to files and reports their synced lengths. The frontier stores
+these lengths in the transaction that stores the visits, and after a crash the sink cuts its files back to them.
 
-Order of a commit: `write` or `gather` … `sync` → the frontier's transaction, with the lengths `sync` returned →
-`settled`, which renames files that are complete and returns their new states for the next transaction. After a failed
-`write` or `sync`, or a transaction that surely stored nothing: `reset`, and the batch may be written again.
+Order of a commit: `write` or `buffer` … `sync` → the frontier's transaction, with the lengths `sync` returned →
+`committed`, which renames complete files and returns their new states for the next transaction. After a failed `write`
+or `sync`, or a transaction that stored nothing, `reset` is called, and the batch may be written again.
 
-An open file that somebody deletes, moves or cuts makes `sync` fail. After the `reset` that follows, `vanished` tells
-what became of it; the store is told, then the sink (`put_aside`), and the batch is written to another file.
+If somebody deletes, moves or truncates an open file, `sync` fails. After `reset`, `lost_files` returns that file. The
+store is told first, then the sink (`set_aside`), and the batch is written to another file.
 """
 
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from crawler.core.models import Record, RecordLocation, SinkFile
 
 
 class SinkCorrupt(Exception):
-    """An output file holds less than the store says was committed to it (exit 65). The message is for a person."""
+    """An output file is shorter than its committed length (exit 65). The message is for people."""
 
     def __init__(self, path: Path, *, committed_bytes: int, found_bytes: int | None) -> None:
         found = "is missing" if found_bytes is None else f"has {count(found_bytes, 'byte')}"
@@ -35,8 +34,8 @@ class SinkCorrupt(Exception):
         )
 
 
-class SinkStrange(Exception):
-    """The store knows none of the complete files in a sink's folder (exit 65). The message is for a person."""
+class SinkForeign(Exception):
+    """The store knows none of the complete files in a sink's folder (exit 65). The message is for people."""
 
     def __init__(self, folder: Path, files: int) -> None:
         super().__init__(
@@ -47,17 +46,13 @@ class SinkStrange(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SinkRecovered:
-    """What `open` had to do. `orphans`: files that were set aside, as they are called now; `finished` are those among
-    them that were no mere remains of a commit. `cut`: files that were longer than the store knows, and are whole among
-    the orphans. `missing`: files that were open when a backup was made, and are not there. `truncated_bytes`: of
-    commits that did not come to their end.
-    """
+    """What `open` did to make the files agree with the store. File names are those after it."""
 
-    orphans: tuple[str, ...] = ()
-    finished: tuple[str, ...] = ()
-    cut: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    truncated_bytes: int = 0
+    orphans: tuple[str, ...] = ()  # files that were set aside
+    finished: tuple[str, ...] = ()  # orphans that are more than the remains of an unfinished commit
+    cut: tuple[str, ...] = ()  # files that were longer than their committed length; the whole is among the orphans
+    missing: tuple[str, ...] = ()  # files that were open when the backup was made, and are not there
+    truncated_bytes: int = 0  # of unfinished commits
 
     def __add__(self, other: "SinkRecovered") -> "SinkRecovered":
         return SinkRecovered(
@@ -70,72 +65,69 @@ class SinkRecovered:
 
 
 @dataclass(frozen=True, slots=True)
-class Vanished:
-    """An open file that the sink had to let go. `file` is what the store is to know of it from now on: CLOSED if it was
-    moved (to `place`, "" if that is not known), else LOSING; nothing was committed to it if its length is 0.
-    """
+class LostFile:
+    """An open file that somebody deleted, moved or truncated."""
 
-    file: SinkFile
+    file: SinkFile  # its new state: CLOSED if it was moved, else LOSING; length 0: nothing was committed to it
     how: FileLoss
-    place: str = ""
+    place: str = ""  # where it was moved to, if known
 
 
 class Sink(Protocol):
-    """`name` is the sink's word in the store. Every method may raise OSError; what was not synced is then undefined
-    until `reset`. `mended`: what the last `open` did.
-    """
+    """A writer of output files. Every method may raise OSError; what is not synced is then undefined until `reset`."""
 
-    name: str
-    mended: SinkRecovered
+    name: str  # in the store
+    recovery: SinkRecovered  # what the last `open` did
 
     def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> list[SinkFile]:
-        """Make the folder agree with the store: finish renames of `closing` files, cut `open` ones to their committed
-        length, rename files of ours that the store does not know to `.orphan`. `known` are all files that the store
-        knows; those of other sinks are passed over. A complete file that is longer than its committed length is kept
-        whole as `.orphan`, and a copy of what counts takes its place. With `is_restored` (a backup was put back) so
-        is an open one, and one that is not there is taken for complete and moved away.
+        """Make the folder agree with the store. `known`: all files in the store; those of other sinks are ignored.
 
-        Returns changed states. Raises SinkCorrupt, SinkStrange; after an OSError it may be called again.
+        It finishes renames of `closing` files, truncates `open` files to their committed length, and renames files that
+        the store does not know to `.orphan`. A complete file that is longer than its committed length is kept whole as
+        `.orphan`, and a copy of the committed part takes its place. After a restore from a backup (`is_restored`) this
+        holds for open files too, and a missing open file counts as completed and moved away.
+
+        Returns changed states. Raises SinkCorrupt and SinkForeign. After an OSError it may be called again.
         """
 
     def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
-        """Append records. `written[i]` is where an earlier sink put record i. Returns where this one did (None: it has
-        no use for that record).
+        """Append records. `written`: their locations in an earlier sink. Returns their locations in this one, None for
+        a record that it does not store.
         """
 
-    def can_gather(self, record: Record) -> bool:
-        """Whether `gather` takes this record: it is in memory, and the file that it goes to is there and has room."""
+    def can_buffer(self, record: Record) -> bool:
+        """Whether `buffer` takes this record: it is in memory, and its file exists and has room."""
 
-    def gather(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
-        """As `write`, for one record, without touching a disk: `sync` does the rest. Costs some 0.1 ms and raises
-        nothing. Only right after `can_gather` has said yes.
+    def buffer(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
+        """Append one record as `write`, in memory only: `sync` writes it. Takes about 0.1 ms and raises nothing. Only
+        allowed right after `can_buffer` returned True.
         """
 
     def sync(self) -> list[SinkFile]:
-        """Make everything written durable. Returns every file whose length or state differs from what the store knows;
-        the same again if called again before `settled`. Raises OSError, too, where an open file is not at its place any
-        more, or not as long as it was made.
+        """Make all written data durable. Returns each file whose length or state differs from what the store knows, and
+        the same again if it is called again before `committed`. Raises OSError also if an open file is not at its path
+        any more, or has another length than was written.
         """
 
-    def settled(self) -> list[SinkFile]:
-        """The store has committed what `sync` returned: rename what is complete. Returns new states, often none. After
-        an OSError the lengths count as committed all the same, and the renames are tried again by the next call.
+    def committed(self) -> list[SinkFile]:
+        """The store has committed what `sync` returned: rename complete files. Returns their new states, often none.
+        After an OSError the lengths count as committed all the same, and the next call tries the renames again.
         """
 
     def reset(self) -> None:
-        """After a failed write or commit: cut every open file back to its last committed length. If this fails too,
-        the next `reset`, `write` or `sync` first brings it to its end.
+        """After a failed write or commit: truncate every open file to its committed length. If that fails, the next
+        `reset`, `write` or `sync` finishes it first.
         """
 
     def close(self) -> list[SinkFile]:
-        """End the open files (rename). Returns their final states, for `record_sink_files`. A file that holds more than
-        was settled stays `.open`: only the store can say what of it counts, at the next `open`.
+        """Complete the open files (rename). Returns their final states, for `record_sink_files`. A file that is longer
+        than its committed length stays `.open`: the next `open` decides what counts.
         """
 
-    def vanished(self) -> list[Vanished]:
-        """Let go of open files that somebody deleted, moved or cut, and return them and those that `reset` let go. Each
-        is returned once. Not between `write` and `settled`.
+    def lost_files(self) -> list[LostFile]:
+        """Give up open files that somebody deleted, moved or truncated. Returns them and those that `reset` gave up,
+        each once. Not allowed between `write` and `committed`.
         """
 
-    def put_aside(self, vanished: Vanished) -> None:
-        """The store knows that a file is lost: rename what lies in its place, if anything, to `.orphan`."""
+    def set_aside(self, lost: LostFile) -> None:
+        """The store knows that a file is lost: rename a file that is now at its path, if any, to `.orphan`."""

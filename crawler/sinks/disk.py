@@ -1,4 +1,4 @@
-"""The file system as sinks use it: its calls, the names of output files, and what is recorded of a finished file."""
+"""The file system as sinks use it: system calls, names of output files, and the checksum of a finished file."""
 
 import errno
 import hashlib
@@ -16,10 +16,10 @@ _COPY_BYTES: Final = 1024 * 1024  # at a time
 
 
 class Disk:
-    """Files are descriptors opened for appending; nothing is buffered here."""
+    """System calls on files. Files are descriptors opened for appending; nothing is buffered here."""
 
     def create(self, path: Path) -> int:
-        """Make a file that did not exist and open it."""
+        """Create a file that did not exist and open it."""
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def reopen(self, path: Path) -> int:
@@ -29,25 +29,25 @@ class Disk:
         return os.fstat(descriptor)
 
     def is_at(self, status: os.stat_result, path: Path) -> bool:
-        """Whether the file of this status lies at `path`."""
+        """Whether the file with this status is at `path`."""
         try:
             return os.path.samestat(status, path.stat())
         except FileNotFoundError:
             return False
 
     def place(self, descriptor: int) -> str:
-        """Where an open file lies now, "" if the system does not say."""
+        """The present path of an open file, "" if the system does not say."""
         try:
             return str(Path(f"/proc/self/fd/{descriptor}").readlink())
         except OSError:
             return ""
 
     def write(self, descriptor: int, data: memoryview) -> int:
-        """Write at the file's end; returns how much of `data` was taken, which on a full disk may be less."""
+        """Append data. Returns how many bytes were written, which on a full disk may be fewer."""
         return os.write(descriptor, data)
 
     def copy(self, source: Path, descriptor: int, size: int) -> None:
-        """Write the first `size` bytes of `source` at a file's end."""
+        """Append the first `size` bytes of `source`."""
         with source.open("rb") as file:
             while size:
                 rest = memoryview(file.read(min(size, _COPY_BYTES)))
@@ -73,7 +73,7 @@ class Disk:
         path.unlink(missing_ok=True)
 
     def sync_folder(self, folder: Path) -> None:
-        """Make the names in a folder durable: a new or renamed file survives a power cut only after this."""
+        """Make the names in a folder durable. A new or renamed file survives a power cut only after this."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
@@ -81,20 +81,20 @@ class Disk:
             os.close(descriptor)
 
 
-# Sinks, their folders and what their files end in.
+# Sink and folder → extension of its files.
 EXTENSIONS: Final = {"warc": "warc.gz", "pages": "jsonl"}
 
 
 class FileName(NamedTuple):
-    """What the name of an entry in a sink's folder says. `state` is "", "open", "orphan" or "part"."""
+    """The parts of a file name in a sink's folder."""
 
     stem: str  # without .open, .orphan or .part
     serial: int
-    state: str
+    state: str  # "", "open", "orphan" or "part"
 
 
 class Naming:
-    """`PREFIX-YYYYMMDDhhmmss-SERIAL.EXTENSION`, the pattern WARC 1.1 annex B proposes, less the host's name."""
+    """File names `PREFIX-YYYYMMDDhhmmss-SERIAL.EXTENSION`, as WARC 1.1 annex B proposes, without the host name."""
 
     def __init__(self, prefix: str, extension: str) -> None:
         self._prefix = prefix
@@ -109,15 +109,15 @@ class Naming:
         return f"{self._prefix}-{stamp}-{serial:05d}.{self._extension}"
 
     def parse(self, entry: str) -> FileName | None:
-        """None where the entry is not one of this sink's. Any prefix counts: an operator may have renamed the crawl."""
+        """None if the file is not one of this sink. Any prefix counts: an operator may have renamed the crawl."""
         match = self._pattern.fullmatch(entry)
         if match is None:
             return None
         return FileName(match["stem"], int(match["serial"]), match["state"] or "")
 
 
-def archived(output: Path) -> Sequence[Path]:
-    """The files in an output directory that hold something stored: complete, or open and not empty. Raises OSError."""
+def archive_files(output: Path) -> Sequence[Path]:
+    """The output files with content, complete or open, in an output directory. Raises OSError."""
     found = []
     for sink, extension in EXTENSIONS.items():
         folder = output / sink
@@ -128,22 +128,22 @@ def archived(output: Path) -> Sequence[Path]:
     return found
 
 
-_PIECE: Final = 32 * 1024  # what follows a member in its piece is copied for each member: small pieces, little copying
+_PIECE: Final = 32 * 1024  # the rest of a piece is copied for each gzip member in it: small pieces, little copying
 _INFLATED: Final = 256 * 1024  # at a time: 32 KiB of a body of one letter are 32 MiB
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedFile:
-    """`records` are gzip members in a WARC, lines in pages/."""
+    """What is logged of a finished file."""
 
     bytes: int
-    records: int
+    records: int  # gzip members of a WARC file, lines of a pages/ file
     sha256: str
 
 
-def inspect(path: Path, records: int | None = None) -> ClosedFile:
-    """Read `path` once. Raises OSError. `records`: their number, where who wrote them all says it; to count the members
-    of a WARC file it has to be inflated, which costs a twentieth of a crawl.
+def read_closed_file(path: Path, records: int | None = None) -> ClosedFile:
+    """Read a finished file once. Raises OSError. `records`: their number, if it is known: to count the members of a
+    WARC file means to inflate it, which costs a twentieth of a crawl.
     """
     digest = hashlib.sha256()
     size = 0
@@ -166,7 +166,7 @@ class _LineCounter:
 
 
 class _Members:
-    """Counts the members of a gzip file as it is read."""
+    """Counts the members of a gzip file while it is read."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -183,5 +183,5 @@ class _Members:
                     return
                 continue
             data = self._member.unconsumed_tail
-            if len(inflated) < _INFLATED:  # not stopped by the limit: it needs more
+            if len(inflated) < _INFLATED:  # below the limit: it needs more data
                 return

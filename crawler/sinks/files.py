@@ -1,10 +1,10 @@
-"""The life of a sink's files: appended to, synced, rolled over, renamed; `mend` repairs them after a crash.
+"""The files of a sink: append, sync, roll over and rename. `recovery` repairs them after a crash.
 
-It does not know what is in them; a sink derives from `SinkFiles` and adds `write`. A file has `.open` after its name
-until the store has committed it as complete, so whatever lacks `.open` is finished and may be moved away.
+A sink derives from `SinkFiles` and adds `write`. A file name ends in `.open` until the store has committed the file as
+complete, so a file without `.open` is finished and may be moved away.
 
-Invariant: up to its committed length a file is never changed again; beyond it, nothing survives a restart. What lies
-under the name of a file that somebody deleted, moved or replaced is not ours: it is never written, moved or removed.
+Invariant: up to its committed length a file is never changed; what is after it does not survive a restart. A file that
+somebody put in the place of ours is never written, moved or removed.
 """
 
 import errno
@@ -12,55 +12,61 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from crawler.core.enums import FileLoss, SinkFileState
 from crawler.core.formatting import utc_second
 from crawler.core.models import SinkFile
-from crawler.sinks.base import SinkRecovered, Vanished
+from crawler.sinks.base import LostFile, SinkRecovered
 from crawler.sinks.disk import Disk, Naming
-from crawler.sinks.recovery import UNFINISHED, SinkRecovery, set_aside
+from crawler.sinks.recovery import UNFINISHED, SinkRecovery, rename_to_orphan
 
-FLUSH_BYTES = 1 << 20  # how much is gathered in memory before it is written: bounds a batch of large bodies
+FLUSH_BYTES = 1 << 20  # buffered bytes that are written early: bounds a batch of large bodies
 
 _VANISHED: Final = "it was deleted, moved or cut while it was written"
 
 
 def utc_text(at: float) -> str:
-    """UTC epoch seconds as WARC 1.1 §5.4 wants a date: "2026-11-23T09:00:00.123456Z" (RFC 3339)."""
+    """UTC epoch seconds as a date of WARC 1.1 §5.4: "2026-11-23T09:00:00.123456Z" (RFC 3339)."""
     second, microsecond = divmod(round(at * 1e6), 1_000_000)
     return f"{utc_second(second)}.{microsecond:06d}Z"
 
 
+class Extent(NamedTuple):
+    """How far a file goes."""
+
+    bytes: int = 0
+    is_full: bool = False
+    records: int | None = 0
+
+
+_NOTHING: Final = Extent()
+
+
 @dataclass(slots=True)
 class OpenFile:
-    """A file being written. `size` counts what is still in `pending`."""
+    """A file being written."""
 
     name: str
     path: Path
     descriptor: int
-    size: int = 0
-    is_cut: bool = False  # by somebody else: what was appended since is not in its place
-    begun: bool = False  # what a file starts with was written by this process
-    records: int | None = 0  # written into it; None: an earlier process began it, and did not say
+    size: int = 0  # with what is pending
+    is_cut: bool = False  # somebody truncated it: what was appended since is at wrong offsets
+    begun: bool = False  # this process has written its first record
+    records: int | None = 0  # None: not known, since an earlier process began the file
     pending: list[bytes] = field(default_factory=list)
     pending_bytes: int = 0
-    # The last two commits this file took part in: what `sync` offered, and what the store took.
-    synced_bytes: int = 0
-    synced_full: bool = False
-    synced_records: int | None = 0
-    committed_bytes: int = 0
-    committed_full: bool = False
-    committed_records: int | None = 0
+    synced: Extent = _NOTHING  # what the last `sync` returned
+    committed: Extent = _NOTHING  # what the store has committed
 
     def count(self) -> None:
-        """A record was appended whole."""
+        """Count an appended record."""
         if self.records is not None:
             self.records += 1
 
 
 class SinkFiles:
-    """Everything of a sink but `write`. A file is full from `limit` bytes on; the next record then opens another."""
+    """A sink without `write`. A file is full from `limit` bytes on; the next record goes to a new one."""
 
     name: str
 
@@ -69,39 +75,39 @@ class SinkFiles:
     ) -> None:
         self.name = name
         self.folder = folder
-        self.mended = SinkRecovered()
+        self.recovery = SinkRecovered()
         self._naming = naming
         self._limit = limit
         self._now = now
         self._disk = disk or Disk()
         self._files: list[OpenFile] = []
         self._next_serial = 0
-        self._reset_due = False  # a reset was begun and did not come to its end
-        self._vanished: list[Vanished] = []  # let go, and not told yet
+        self._reset_due = False  # an unfinished reset
+        self._lost: list[LostFile] = []  # given up, and not yet returned by `lost_files`
         self._home: os.stat_result | None = None  # of the output directory
 
     def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> list[SinkFile]:
         """See `Sink.open`."""
         self._release()
         self._reset_due = False
-        self.mended = SinkRecovered()
+        self.recovery = SinkRecovered()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._disk.sync_folder(self.folder.parent)
         self._home = self.folder.parent.stat()
         ours = {file.name: file for file in known if file.sink == self.name}
-        mender = SinkRecovery(self.folder, ours, naming=self._naming, disk=self._disk, is_restored=is_restored)
-        mender.refuse_strangers()
+        recovery = SinkRecovery(self.folder, ours, naming=self._naming, disk=self._disk, is_restored=is_restored)
+        recovery.refuse_foreign()
         changed = []
         for name in sorted(ours):
             file = ours[name]
             if file.state in UNFINISHED:
-                path = mender.ready(file)
-                final = _closed(file) if path is None else self._take_up(file, path)
+                path = recovery.ready(file)
+                final = _closed(file) if path is None else self._continue(file, path)
                 changed += [] if final is None else [final]
-        self._next_serial = max(self._next_serial, mender.set_strangers_aside())
-        # A rename found done may not be durable yet, and the store is about to hear that it is.
+        self._next_serial = max(self._next_serial, recovery.set_unknown_aside())
+        # A rename before the crash may not be durable yet, and the store is told next.
         self._disk.sync_folder(self.folder)
-        self.mended = mender.done
+        self.recovery = recovery.done
         return changed
 
     def sync(self) -> list[SinkFile]:
@@ -109,98 +115,96 @@ class SinkFiles:
         self._finish_reset()
         touched = []
         for file in self._files:
-            full = file.size >= self._limit
-            if file.size == file.committed_bytes and full == file.committed_full:
+            extent = Extent(file.size, file.size >= self._limit, file.records)
+            if extent[:2] == file.committed[:2]:
                 continue
             self._flush(file)
             self._disk.sync(file.descriptor)
-            file.synced_bytes, file.synced_full, file.synced_records = file.size, full, file.records
-            state = SinkFileState.CLOSING if full else SinkFileState.OPEN
+            file.synced = extent
+            state = SinkFileState.CLOSING if extent.is_full else SinkFileState.OPEN
             touched.append(SinkFile(self.name, file.name, state, file.size))
         for file in self._files:
             if self._loss(file) is not None:
                 raise OSError(errno.ESTALE, _VANISHED, str(file.path))
         return touched
 
-    def settled(self) -> list[SinkFile]:
-        """See `Sink.settled`."""
+    def committed(self) -> list[SinkFile]:
+        """See `Sink.committed`."""
         for file in self._files:
-            file.committed_bytes, file.committed_full = file.synced_bytes, file.synced_full
-            file.committed_records = file.synced_records
-        return self._finish([file for file in self._files if file.committed_full and self._loss(file) is None])
+            file.committed = file.synced
+        return self._finish([file for file in self._files if file.committed.is_full and self._loss(file) is None])
 
     def reset(self) -> None:
-        """See `Sink.reset`. A file the store never heard of goes again: nothing in it counts."""
+        """See `Sink.reset`. A file without committed bytes is removed: the store does not know it."""
         self._reset_due = True
         for file in self._files[:]:
             file.pending.clear()
             file.pending_bytes = 0
             if (how := self._loss(file)) is not None:
-                self._let_go(file, how)
+                self._give_up(file, how)
                 continue
-            if file.committed_bytes == 0:
+            if file.committed.bytes == 0:
                 self._disk.unlink(file.path)
                 self._forget(file)
                 continue
-            self._disk.truncate(file.descriptor, file.committed_bytes)
-            file.size = file.synced_bytes = file.committed_bytes
-            file.synced_full = file.committed_full
-            file.records = file.synced_records = file.committed_records
+            self._disk.truncate(file.descriptor, file.committed.bytes)
+            file.synced = file.committed
+            file.size, file.records = file.committed.bytes, file.committed.records
             file.begun = False
         self._reset_due = False
 
     def close(self) -> list[SinkFile]:
         """See `Sink.close`."""
         try:
-            whole = [file for file in self._files if file.size == file.committed_bytes > 0]
+            whole = [file for file in self._files if file.size == file.committed.bytes > 0]
             return self._finish([file for file in whole if self._loss(file) is None])
         finally:
             self._release()
 
-    def vanished(self) -> list[Vanished]:
-        """See `Sink.vanished`."""
+    def lost_files(self) -> list[LostFile]:
+        """See `Sink.lost_files`."""
         for file in self._files[:]:
             if (how := self._loss(file)) is not None:
-                self._let_go(file, how)
-        found, self._vanished = self._vanished, []
+                self._give_up(file, how)
+        found, self._lost = self._lost, []
         return found
 
-    def put_aside(self, vanished: Vanished) -> None:
-        """See `Sink.put_aside`."""
-        path = self._open_path(vanished.file.name)
+    def set_aside(self, lost: LostFile) -> None:
+        """See `Sink.set_aside`."""
+        path = self._open_path(lost.file.name)
         if path.exists():
-            set_aside(self._disk, path, vanished.file.name)
+            rename_to_orphan(self._disk, path, lost.file.name)
             self._disk.sync_folder(self.folder)
 
     def _loss(self, file: OpenFile) -> FileLoss | None:
-        """What somebody did to an open file, if anything: two system calls for each at each commit."""
+        """How an open file was lost, None if it was not. Two system calls for each file at each commit."""
         status = self._disk.status(file.descriptor)
         if status.st_nlink == 0:
             return FileLoss.DELETED
         if not self._disk.is_at(status, file.path):
             return FileLoss.MOVED
-        return FileLoss.CUT if file.is_cut or status.st_size < file.committed_bytes else None
+        return FileLoss.CUT if file.is_cut or status.st_size < file.committed.bytes else None
 
-    def _let_go(self, file: OpenFile, how: FileLoss) -> None:
-        """Raises OSError where the output directory itself is not at its place: then no file of it is lost yet."""
+    def _give_up(self, file: OpenFile, how: FileLoss) -> None:
+        """Give up a lost file. Raises OSError if the output directory itself was moved: then no file counts as lost."""
         if self._home is None or not self._disk.is_at(self._home, self.folder.parent):
             raise OSError(errno.ENOENT, "the directory was moved away or replaced", str(self.folder.parent))
         place = ""
-        if how is FileLoss.MOVED:  # who has it now gets what counts
-            self._disk.truncate(file.descriptor, file.committed_bytes)
+        if how is FileLoss.MOVED:  # wherever it is now, it keeps its committed part
+            self._disk.truncate(file.descriptor, file.committed.bytes)
             self._disk.sync(file.descriptor)
             place = self._disk.place(file.descriptor)
         state = SinkFileState.CLOSED if how is FileLoss.MOVED else SinkFileState.LOSING
         self._forget(file)
-        self._vanished.append(Vanished(SinkFile(self.name, file.name, state, file.committed_bytes), how, place))
+        self._lost.append(LostFile(SinkFile(self.name, file.name, state, file.committed.bytes), how, place))
 
     def _finish_reset(self) -> None:
-        """What comes after a reset that failed half-way may not be put behind what it was to cut."""
+        """Finish a failed reset: nothing may be appended after data that it has to cut off."""
         if self._reset_due:
             self.reset()
 
-    def _current(self) -> OpenFile:
-        """The file the next record goes to, made if need be. Whoever gets it back not `begun` begins it."""
+    def _current_file(self) -> OpenFile:
+        """The file of the next record, created if need be. The caller begins it if it is not `begun`."""
         for file in self._files:
             if file.size < self._limit:
                 return file
@@ -208,14 +212,14 @@ class SinkFiles:
         path = self._open_path(name)
         try:
             descriptor = self._disk.create(path)
-        except FileNotFoundError:  # the folder was moved away or deleted, the output directory was not
+        except FileNotFoundError:  # the folder was moved or deleted, not the output directory
             self.folder.mkdir()
             self._disk.sync_folder(self.folder.parent)
             descriptor = self._disk.create(path)
         file = OpenFile(name, path, descriptor)
         self._next_serial += 1
         self._files.append(file)
-        # The name must be durable before the store can speak of it.
+        # The name must be durable before the store knows it.
         self._disk.sync_folder(self.folder)
         return file
 
@@ -225,58 +229,57 @@ class SinkFiles:
         file.size += len(data)
 
     def _flush_large(self) -> None:
-        """Write what was gathered, if it is much."""
+        """Write what is buffered, if it is much."""
         for file in self._files:
             if file.pending_bytes >= FLUSH_BYTES:
                 self._flush(file)
 
     def _open_file(self) -> OpenFile | None:
-        """The file the next record goes to, if it is there and nothing has to be cut from it first."""
+        """The file of the next record, if it exists and no reset is due."""
         return None if self._reset_due else next((file for file in self._files if file.size < self._limit), None)
 
     def _has_room(self, file: OpenFile, size: int) -> bool:
-        """Whether so many bytes leave a file below its limit."""
+        """Whether a file stays below its limit with `size` more bytes."""
         return file.size + size < self._limit
 
     def _flush(self, file: OpenFile) -> None:
-        """Hand what was gathered to the system in one write, or more where it takes less than it was given."""
+        """Write what is buffered, in one system call, or more if it is not all taken."""
         rest = memoryview(b"".join(file.pending))
-        self._insist_on_size(file, file.size - file.pending_bytes)
+        self._check_size(file, file.size - file.pending_bytes)
         while rest:
             rest = rest[self._disk.write(file.descriptor, rest) :]
-        self._insist_on_size(file, file.size)
+        self._check_size(file, file.size)
         file.pending.clear()
         file.pending_bytes = 0
 
-    def _insist_on_size(self, file: OpenFile, size: int) -> None:
-        """What is appended to a file of another size is not where the store will say."""
+    def _check_size(self, file: OpenFile, size: int) -> None:
+        """Raises OSError for a file of another size: appended records would not be at their offsets."""
         found = self._disk.status(file.descriptor).st_size
         if found != size:
             file.is_cut = found < size
             raise OSError(errno.ESTALE, _VANISHED if file.is_cut else "somebody else wrote to it", str(file.path))
 
     def _finish(self, files: list[OpenFile]) -> list[SinkFile]:
-        """Take `.open` off files that are complete. May be repeated after an error at any step."""
+        """Remove `.open` from the names of complete files. It may be repeated after an error at any step."""
         for file in files:
             final = self.folder / file.name
-            self._disk.rename(file.path, final)  # on itself, when repeated: that does nothing
+            self._disk.rename(file.path, final)  # when repeated, to itself, which does nothing
             file.path = final
         if files:
             self._disk.sync_folder(self.folder)
         for file in files:
             self._forget(file)
         return [
-            SinkFile(self.name, file.name, SinkFileState.CLOSED, file.committed_bytes, file.committed_records)
+            SinkFile(self.name, file.name, SinkFileState.CLOSED, file.committed.bytes, file.committed.records)
             for file in files
         ]
 
-    def _take_up(self, file: SinkFile, path: Path) -> SinkFile | None:
-        """Go on with a file that lies at `path`, as long as it is committed. Returns its state if it changes."""
-        opened = OpenFile(
-            file.name, path, self._disk.reopen(path), records=None, synced_records=None, committed_records=None
-        )
+    def _continue(self, file: SinkFile, path: Path) -> SinkFile | None:
+        """Continue the file at `path`, which has its committed length. Returns its state if that changes."""
+        extent = Extent(file.committed_bytes, records=None)
+        descriptor = self._disk.reopen(path)
+        opened = OpenFile(file.name, path, descriptor, extent.bytes, records=None, synced=extent, committed=extent)
         self._files.append(opened)
-        opened.size = opened.synced_bytes = opened.committed_bytes = file.committed_bytes
         return None if file.state is SinkFileState.OPEN else self._finish([opened])[0]
 
     def _open_path(self, name: str) -> Path:

@@ -1,7 +1,7 @@
-"""pages/: one JSON line for each page, what was read out of it and where the WARC holds it.
+"""The sink of pages/: one JSON line for each page, with what its content says and the location of its WARC record.
 
-It knows nothing of how a page is parsed. Invariant: a line is whole and ends with a line feed; records that are not
-pages (`Record.page` is None) leave no trace here.
+Invariant: every line is complete and ends with a line feed. Records that are no pages (`Record.page` is None) have no
+line.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,11 +14,11 @@ from crawler.sinks.disk import EXTENSIONS, Disk, Naming
 from crawler.sinks.files import SinkFiles, utc_text
 from crawler.sinks.options import SinkOptions
 
-LINE_BYTES = 65_536  # more than a line has: three URLs, a title of 512 characters, each perhaps escaped
+LINE_BYTES = 65_536  # longer than any line: three URLs and a title of 512 characters, perhaps escaped
 
 
 def page_line(record: Record, page: PageInfo, warc: RecordLocation | None) -> bytes:
-    """The line of one page, UTF-8, with its line feed. `simhash` is null in all: see docs/OPERATIONS.md."""
+    """The line of a page, UTF-8, with its line feed. `simhash` is always null: see docs/OPERATIONS.md."""
     task, fetched = record.task, record.fetched
     line: dict[str, str | int | None] = {
         "url": task.url,
@@ -40,7 +40,7 @@ def page_line(record: Record, page: PageInfo, warc: RecordLocation | None) -> by
     try:
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:
-        # Half a surrogate pair, out of some page's text, is no UTF-8: it must not stop the crawl.
+        # A lone surrogate from the text of a page is no UTF-8. It must not stop the crawl.
         whole = {key: _without_surrogates(value) if isinstance(value, str) else value for key, value in line.items()}
         return orjson.dumps(whole, option=orjson.OPT_APPEND_NEWLINE)
 
@@ -59,24 +59,23 @@ class PagesSink(SinkFiles):
         super().__init__("pages", directory / "pages", naming, limit=options.warc_size, now=now, disk=disk)
 
     def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
-        """See `Sink.write`; `written[i]` is where the WARC has record i."""
+        """See `Sink.write`; `written`: the locations in the WARC."""
         self._finish_reset()
-        places = [self.gather(record, warc) for record, warc in zip(records, written, strict=True)]
+        locations = [self.buffer(record, warc) for record, warc in zip(records, written, strict=True)]
         self._flush_large()
-        return places
+        return locations
 
-    def can_gather(self, record: Record) -> bool:
-        """See `Sink.can_gather`."""
+    def can_buffer(self, record: Record) -> bool:
+        """See `Sink.can_buffer`."""
         file = self._open_file()
         return file is not None and self._has_room(file, LINE_BYTES)
 
-    def gather(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
-        """See `Sink.gather`; `written` is where the WARC has the record."""
-        return None if record.page is None else self._write_line(page_line(record, record.page, written))
-
-    def _write_line(self, line: bytes) -> RecordLocation:
-        file = self._current()
-        place = RecordLocation(file.name, file.size)
-        self._append(file, line)
+    def buffer(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
+        """See `Sink.buffer`; `written`: the location in the WARC."""
+        if record.page is None:
+            return None
+        file = self._current_file()
+        location = RecordLocation(file.name, file.size)
+        self._append(file, page_line(record, record.page, written))
         file.count()
-        return place
+        return location

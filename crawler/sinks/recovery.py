@@ -1,10 +1,10 @@
-"""Brings a sink's folder into agreement with the store: what a start does before anything is written.
+"""Recovery of a sink's folder at the start: makes names and lengths of files agree with the store.
 
-It knows names and lengths, not what is in the files. Nothing that may have been acknowledged is deleted: a file that
-the store does not know is renamed `.orphan`. One that is longer than the store knows, because the store is a backup put
-back, is kept whole as `.orphan`, and a copy of what counts takes its place.
+Nothing that may have been acknowledged is deleted. A file that the store does not know is renamed to `.orphan`. A file
+that is longer than the store knows, because the store was restored from a backup, is kept whole as `.orphan`, and a
+copy of the committed part takes its place.
 
-Invariant: stopped at any call to the disk, by a kill or a power cut, and begun again, it comes to the same end.
+Invariant: if it is interrupted at any system call, by a kill or a power cut, a new start comes to the same result.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from typing import Final
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import SinkFile
-from crawler.sinks.base import SinkCorrupt, SinkRecovered, SinkStrange
+from crawler.sinks.base import SinkCorrupt, SinkForeign, SinkRecovered
 from crawler.sinks.disk import Disk, Naming
 
 UNFINISHED: Final = frozenset((SinkFileState.OPEN, SinkFileState.CLOSING))
 
 
-def set_aside(disk: Disk, path: Path, stem: str) -> str:
-    """Rename a file to `stem`.orphan, or the first such name that is free. Returns it."""
+def rename_to_orphan(disk: Disk, path: Path, stem: str) -> str:
+    """Rename a file to `stem`.orphan, or to the first free `stem`.orphan.N. Returns the new name."""
     orphan, n = f"{stem}.orphan", 0
     while path.with_name(orphan).exists():
         n += 1
@@ -31,8 +31,8 @@ def set_aside(disk: Disk, path: Path, stem: str) -> str:
 
 
 class SinkRecovery:
-    """`known` are the files of this sink that the store knows, closed ones too, by name. `is_restored`: the store is
-    a backup put back, so what lies beyond a committed length may have been acknowledged by the one it replaced.
+    """Recovery of one sink. `known`: the files of this sink in the store, closed ones too, by name. `is_restored`: the
+    store was restored from a backup, so the store before it may have committed more than it knows.
     """
 
     def __init__(
@@ -43,48 +43,37 @@ class SinkRecovery:
         self._naming = naming
         self._disk = disk
         self._is_restored = is_restored
-        self._orphans: list[str] = []
-        self._finished: list[str] = []
-        self._cut: list[str] = []
-        self._missing: list[str] = []
-        self._truncated_bytes = 0
+        self.done = SinkRecovered()  # so far
 
-    @property
-    def done(self) -> SinkRecovered:
-        """What was done so far, for the log."""
-        return SinkRecovered(
-            tuple(self._orphans), tuple(self._finished), tuple(self._cut), tuple(self._missing), self._truncated_bytes
-        )
-
-    def refuse_strangers(self) -> None:
-        """Raises SinkStrange where the store knows not one of the complete files that are there: it is not theirs."""
+    def refuse_foreign(self) -> None:
+        """Raises SinkForeign if there are complete files and the store knows none: it is another crawl's store."""
         if self._known or self._is_restored:
             return
         names = [self._naming.parse(path.name) for path in self._folder.iterdir()]
         complete = sum(name is not None and name.state == "" for name in names)
         if complete:
-            raise SinkStrange(self._folder, complete)
+            raise SinkForeign(self._folder, complete)
 
     def ready(self, file: SinkFile) -> Path | None:
-        """Make one file that the store holds for unfinished as long as the store says, under one name. Returns it if it
-        is there with `.open`; None: it is complete, and perhaps moved away. Raises SinkCorrupt, FileExistsError.
+        """Give one file that is unfinished in the store its committed length and one name. Returns its path if it is
+        `.open`; None: it is complete, or was moved away. Raises SinkCorrupt, FileExistsError.
         """
         path, final, part = (self._folder / f"{file.name}{end}" for end in (".open", "", ".part"))
         if part.exists():
             if path.exists() or final.exists():
-                self._disk.unlink(part)  # a copy that was not finished: what it was made of is there
+                self._disk.unlink(part)  # an unfinished copy: the original is there
             else:
-                self._disk.rename(part, final)  # killed after the whole file was set aside
+                self._disk.rename(part, final)  # interrupted after the original was set aside
         if not path.exists():
             if final.exists():
                 if self._length(final, file) > file.committed_bytes:
                     self._keep_whole(final, file)
-            # Renamed before the crash, and perhaps moved away by the operator since. One that was still open is
-            # renamed by `close` alone: were it neither here nor there, data would be lost. When a backup was made it
-            # was open, and has had time to be completed and moved.
+            # It was renamed before the crash, and the operator may have moved it away. An open file is only renamed by
+            # `close`, so if it is missing, data is lost. After a restore, however, a file that was open at the backup
+            # may have been completed and moved.
             elif file.state is SinkFileState.OPEN and file.committed_bytes:
                 if self._is_restored:
-                    self._missing.append(file.name)
+                    self.done += SinkRecovered(missing=(file.name,))
                     return None
                 raise SinkCorrupt(path, committed_bytes=file.committed_bytes, found_bytes=None)
             return None
@@ -98,11 +87,11 @@ class SinkRecovery:
             return None
         if beyond:
             self._cut_off(path, file)
-            self._truncated_bytes += beyond
+            self.done += SinkRecovered(truncated_bytes=beyond)
         return path
 
-    def set_strangers_aside(self) -> int:
-        """Rename what the store does not know. Returns the lowest serial number that no file has had."""
+    def set_unknown_aside(self) -> int:
+        """Rename files that the store does not know. Returns the lowest serial number that no file has had."""
         free = 0
         for entry in sorted(path.name for path in self._folder.iterdir()):
             name = self._naming.parse(entry)
@@ -113,9 +102,9 @@ class SinkRecovery:
             is_open = known is not None and known.state in UNFINISHED
             if (name.state == "open" and not is_open) or (name.state == "" and known is None):
                 self._set_aside(self._folder / entry, name.stem)
-            elif name.state == "part":  # of a restore that was cut short, before another store was put in
-                self._disk.unlink(self._folder / entry)  # what it was made of is there whole
-        for entry in self._known:  # one that was renamed and then moved away still counts
+            elif name.state == "part":  # an unfinished copy of an earlier restore; the original is there
+                self._disk.unlink(self._folder / entry)
+        for entry in self._known:  # also of files that were moved away
             name = self._naming.parse(entry)
             free = max(free, name.serial + 1 if name else 0)
         return free
@@ -135,11 +124,11 @@ class SinkRecovery:
             self._disk.close(descriptor)
 
     def _keep_whole(self, path: Path, file: SinkFile) -> None:
-        """Set a file aside, and put a copy of what counts in its place, complete: the log tells of records behind that,
-        and nothing else may come to lie where it says.
+        """Set a file aside and put a copy of its committed part, as a complete file, in its place. The log names
+        records after that part: nothing else may be written at their offsets.
 
-        Each step is durable before the next: there is always the whole file under one name, and from the moment that it
-        loses its own the copy is there, whole. (Who called makes the last step durable, before the store hears.)
+        Each step is durable before the next. The whole file always has a name, and once it loses its own the copy is
+        complete. (The caller makes the last step durable before the store is told.)
         """
         part = self._folder / f"{file.name}.part"
         descriptor = self._disk.create(part)
@@ -147,7 +136,7 @@ class SinkRecovery:
             self._disk.copy(path, descriptor, file.committed_bytes)
             self._disk.sync(descriptor)
         except OSError as error:
-            with suppress(OSError):  # on a full disk the half of a copy is in the way
+            with suppress(OSError):  # an incomplete copy takes space on a full disk
                 self._disk.unlink(part)
             needed = f"{error.strerror}: {file.committed_bytes} bytes of {path.name} are to be copied"
             raise OSError(error.errno, needed, str(part)) from error
@@ -157,10 +146,9 @@ class SinkRecovery:
         self._set_aside(path, file.name)
         self._disk.sync_folder(self._folder)
         self._disk.rename(part, self._folder / file.name)
-        self._cut.append(file.name)
+        self.done += SinkRecovered(cut=(file.name,))
 
     def _set_aside(self, path: Path, stem: str) -> None:
-        orphan = set_aside(self._disk, path, stem)
-        self._orphans.append(orphan)
-        if path.name == stem or self._is_restored:
-            self._finished.append(orphan)
+        orphan = rename_to_orphan(self._disk, path, stem)
+        is_finished = path.name == stem or self._is_restored
+        self.done += SinkRecovered(orphans=(orphan,), finished=(orphan,) if is_finished else ())

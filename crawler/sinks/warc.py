@@ -1,9 +1,8 @@
-"""warc/: every settled visit as WARC records, each in a gzip member of its own, so that an offset leads straight to it.
+"""The sink of warc/: every settled visit as WARC 1.1 records. Section numbers are those of WARC 1.1.
 
-A visit is three records in a row and in one file: the response (or revisit), its request, its metadata. It does not
-know what the records' headers say (`warc_record`) nor how files live and die (`files`).
-
-Bodies over `STREAM_BYTES` are read twice in chunks, for the digest and for the record, and never held whole.
+A visit is three records in a row in one file: the response (or revisit), its request and its metadata. Each record is a
+gzip member of its own, so that it can be read from its offset. Bodies over `STREAM_BYTES` are read twice in chunks, for
+the digest and for the record, and are never in memory whole.
 """
 
 import os
@@ -20,19 +19,22 @@ from crawler.sinks.disk import EXTENSIONS, Disk, Naming
 from crawler.sinks.files import OpenFile, SinkFiles, utc_text
 from crawler.sinks.options import SinkOptions
 
-END = b"\r\n\r\n"  # what follows every block
+END = b"\r\n\r\n"  # after every block
 CONFORMS_TO = "http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/"
-# §6.7.3; the server said 304 to a conditional request.
 SAME_PAYLOAD_PROFILE = "http://netpreserve.org/warc/1.1/revisit/identical-payload-digest"  # §6.7.2
-NOT_MODIFIED_PROFILE = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"
+NOT_MODIFIED_PROFILE = "http://netpreserve.org/warc/1.1/revisit/server-not-modified"  # §6.7.3
+STREAM_BYTES = 1 << 20  # fetch.spool_over's default: above it a body is in a file
+SMALL_BYTES = 2_048  # request and metadata records, and responses without much of a body
+HEADERS_BYTES = 32_768  # more than the records of a visit take beside heads and body: URLs have 2 KiB at most
+GZIP_WBITS = 31  # zlib's number for deflate in a gzip member
 
 _IDS_AT_ONCE = 256
 _SECRET_LINE = re.compile(rb"^((?:proxy-)?authorization|cookie):[^\r\n]*", re.IGNORECASE | re.MULTILINE)
 
 
 class RecordIds:
-    """Record identifiers (§5.2), version 4 UUIDs. `random_bytes` is asked for many at once: a system call each would
-    cost more than the rest of a header.
+    """Makes record identifiers (§5.2): version 4 UUIDs. It gets random bytes for many at once, since a system call for
+    each would cost more than the rest of a header.
     """
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
@@ -40,7 +42,7 @@ class RecordIds:
         self._ready: list[str] = []
 
     def take(self) -> str:
-        """The next one, in the angle brackets it is written with."""
+        """The next identifier, in its angle brackets."""
         if not self._ready:
             digits = self._random_bytes(16 * _IDS_AT_ONCE).hex()
             self._ready = [_record_id(digits[at : at + 32]) for at in range(0, len(digits), 32)]
@@ -48,13 +50,13 @@ class RecordIds:
 
 
 def _record_id(x: str) -> str:
-    """RFC 9562 §5.4: version and variant take six of the random bits."""
+    """A version 4 UUID of 32 hexadecimal digits; version and variant replace six bits (RFC 9562 §5.4)."""
     return f"<urn:uuid:{x[:8]}-{x[8:12]}-4{x[13:16]}-{'89ab'[int(x[16], 16) & 3]}{x[17:20]}-{x[20:]}>"
 
 
 def revisit_profile(record: Record) -> str | None:
-    """Why a record need not hold a payload again: the server said 304 to a conditional request, or it sent the payload
-    that an earlier visit stored. None: it is a response of its own.
+    """The revisit profile of a record whose payload is stored already: a 304 to a conditional request, or the same
+    payload as an earlier visit. None: a response record.
     """
     task, fetched = record.task, record.fetched
     status = fetched.head.status_code
@@ -67,8 +69,8 @@ def revisit_profile(record: Record) -> str | None:
 
 
 def mask_request(request: bytes) -> bytes:
-    """The request with the values of Authorization, Proxy-Authorization and Cookie replaced. Returns the same object
-    where there are none, as is usual.
+    """The request with the values of Authorization, Proxy-Authorization and Cookie replaced. Without such fields, as
+    usual, returns the same object.
     """
     lower = request.lower()
     if b"\nauthorization:" in lower or b"\nproxy-authorization:" in lower or b"\ncookie:" in lower:
@@ -77,7 +79,7 @@ def mask_request(request: bytes) -> bytes:
 
 
 def warcinfo_record(fields: Iterable[tuple[str, str]], *, record_id: str, file_name: str, date: str) -> bytes:
-    """The record that describes those after it (§6.2). `fields` go into its block as they are, in order."""
+    """The record that describes those after it (§6.2). `fields` are its block."""
     block = _fields_block(fields)
     return _whole(
         f"WARC/1.1\r\nWARC-Type: warcinfo\r\nWARC-Record-ID: {record_id}\r\nWARC-Filename: {file_name}\r\n"
@@ -97,11 +99,11 @@ def response_header(
     profile: str | None = None,
     refers_to_date: str | None = None,
 ) -> bytes:
-    """The header of a `response` or, with a `profile`, a `revisit` record (§6.3, §6.7), up to and with the empty line
-    before the block.
+    """The header of a `response` record or, with a `profile`, of a `revisit` record (§6.3, §6.7), with the empty line
+    after it.
 
-    `block_bytes` is the length of the block, `block_digest` its SHA-256. `refers_to_date` is the WARC-Date of the
-    record that holds the payload, where that is known.
+    `block_digest` is the SHA-256 of the block. `refers_to_date` is the WARC-Date of the record with the payload, if
+    known.
     """
     fetched = record.fetched
     connection = fetched.connection
@@ -110,7 +112,7 @@ def response_header(
         about = f"WARC-Profile: {profile}\r\nWARC-Refers-To-Target-URI: {record.task.url}\r\n"
         if refers_to_date is not None:
             about += f"WARC-Refers-To-Date: {refers_to_date}\r\n"
-        if profile == SAME_PAYLOAD_PROFILE:  # that of a 304's empty payload would be misleading
+        if profile == SAME_PAYLOAD_PROFILE:  # that of the empty payload of a 304 would be misleading
             about += f"WARC-Payload-Digest: {record.payload_digest}\r\n"
     else:
         kind = "response"
@@ -118,7 +120,7 @@ def response_header(
     if fetched.truncated is not None:
         about += f"WARC-Truncated: {fetched.truncated.value}\r\n"
     if connection.tls_version is not None:
-        # An adopted extension; the version of HTTP stands in the block already.
+        # An adopted extension; the version of HTTP is in the block.
         about += f"WARC-Protocol: tls/{connection.tls_version}\r\n"
     return (
         f"WARC/1.1\r\nWARC-Type: {kind}\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
@@ -129,7 +131,7 @@ def response_header(
 
 
 def request_record(record: Record, *, record_id: str, response_id: str, info_id: str, date: str) -> bytes:
-    """The `request` record (§6.5) of a response, its secrets masked."""
+    """The `request` record (§6.5) of a response, with masked secrets."""
     fetched = record.fetched
     return _whole(
         f"WARC/1.1\r\nWARC-Type: request\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
@@ -140,7 +142,7 @@ def request_record(record: Record, *, record_id: str, response_id: str, info_id:
 
 
 def metadata_record(record: Record, *, record_id: str, response_id: str, info_id: str, date: str) -> bytes:
-    """The `metadata` record (§6.6) of a response: how it was found, and how long it took."""
+    """The `metadata` record (§6.6) of a response: how its URL was found and how long it took."""
     return _whole(
         f"WARC/1.1\r\nWARC-Type: metadata\r\nWARC-Record-ID: {record_id}\r\nWARC-Warcinfo-ID: {info_id}\r\n"
         f"WARC-Concurrent-To: {response_id}\r\nWARC-Target-URI: {record.task.url}\r\nWARC-Date: {date}\r\n"
@@ -165,27 +167,21 @@ def _duration_ms(timings: Timings) -> int:
 
 
 def _fields_block(fields: Iterable[tuple[str, str]]) -> bytes:
-    """`application/warc-fields` (§4). A value is kept on its line, whatever a configuration put into it."""
+    """A block of type `application/warc-fields` (§4). Line breaks in a value of the configuration become spaces."""
     return "".join(f"{name}: {' '.join(value.split())}\r\n" for name, value in fields).encode()
 
 
 def _whole(header: str, block: bytes) -> bytes:
-    """A record whose block is small: header with digest and length, block, end."""
+    """A record with a small block: header with digest and length, block, end."""
     rest = f"WARC-Block-Digest: {digest_text(sha256(block).digest())}\r\nContent-Length: {len(block)}\r\n\r\n"
     return b"".join(((header + rest).encode(), block, END))
-
-
-STREAM_BYTES = 1 << 20  # fetch.spool_over's default: above it a body is in a file
-SMALL_BYTES = 2_048  # request and metadata records, and responses without much of a body
-HEADERS_BYTES = 32_768  # more than the records of a visit take beside heads and body: URLs have 2 KiB at most
-GZIP_WBITS = 31  # zlib's number for deflate in a gzip member
 
 
 class WarcSink(SinkFiles):
     """Writes `directory`/warc/NAME-YYYYMMDDhhmmss-SERIAL.warc.gz.
 
-    `info` goes into each warcinfo record: name and value pairs such as ("software", …), ("robots", "obey") and
-    ("http-header-user-agent", …); `format` and `conformsTo` are added here.
+    `info`: names and values of the warcinfo records, such as ("software", …), ("robots", "obey") and
+    ("http-header-user-agent", …). `format` and `conformsTo` are added here.
     """
 
     def __init__(
@@ -206,31 +202,31 @@ class WarcSink(SinkFiles):
         self._ids = RecordIds(random_bytes)
 
     def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
-        """See `Sink.write`. The place returned is that of the response or revisit record."""
+        """See `Sink.write`. The returned location is that of the response or revisit record."""
         self._finish_reset()
-        places: list[RecordLocation | None] = []
+        locations: list[RecordLocation | None] = []
         for record in records:
-            places.append(self._write_visit(record))
+            locations.append(self._write_visit(record))
             self._flush_large()
-        return places
+        return locations
 
-    def can_gather(self, record: Record) -> bool:
-        """See `Sink.can_gather`."""
+    def can_buffer(self, record: Record) -> bool:
+        """See `Sink.can_buffer`."""
         fetched, file = record.fetched, self._open_file()
         body = fetched.raw_body
         if file is None or not file.begun or not isinstance(body, BytesBody) or body.size > STREAM_BYTES:
             return False
         return self._has_room(file, body.size + len(fetched.raw_head) + len(fetched.request_bytes) + HEADERS_BYTES)
 
-    def gather(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
-        """See `Sink.gather`."""
+    def buffer(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
+        """See `Sink.buffer`."""
         return self._write_visit(record)
 
     def _write_visit(self, record: Record) -> RecordLocation:
-        file = self._current()
+        file = self._current_file()
         if not file.begun:
             self._begin(file)
-        place = RecordLocation(file.name, file.size)
+        location = RecordLocation(file.name, file.size)
         response_id = self._ids.take()
         date = utc_text(record.fetched.started_at)
         profile = revisit_profile(record)
@@ -245,11 +241,11 @@ class WarcSink(SinkFiles):
                 file,
                 make(record, record_id=self._ids.take(), response_id=response_id, info_id=self._info_id, date=date),
             )
-        return place
+        return location
 
     def _begin(self, file: OpenFile) -> None:
-        """Describe what follows. A file reopened after a restart gets another warcinfo record where this process goes
-        on with it (§6.2 lets one stand anywhere): the one at its start may speak of another version or user agent.
+        """Append a warcinfo record. A file that was open before a restart gets another one where this process continues
+        it (§6.2 allows one anywhere): version or user agent may have changed.
         """
         self._info_id = self._ids.take()
         date = utc_text(self._now())
@@ -257,8 +253,8 @@ class WarcSink(SinkFiles):
         file.begun = True
 
     def _append_response(self, file: OpenFile, record: Record, response_id: str, date: str) -> None:
-        """The usual case in as few calls as can be: hashing and compressing give up the interpreter lock, and beside a
-        busy event loop it takes a switch interval to get it back each time.
+        """The usual case, in as few calls as possible: hashing and compressing release the interpreter lock, and
+        beside a busy event loop it takes a switch interval to get it back.
         """
         head = record.fetched.raw_head
         body = record.fetched.raw_body.prefix(STREAM_BYTES)
@@ -275,7 +271,7 @@ class WarcSink(SinkFiles):
         self._append_member(file, b"".join((header, head, body, END)))
 
     def _append_revisit(self, file: OpenFile, record: Record, response_id: str, date: str, profile: str) -> None:
-        """The head alone, and where the payload stands that still holds."""
+        """The head alone, with a reference to the record of the payload."""
         head = record.fetched.raw_head
         history = record.task.history
         captured_at = None if history is None else history.changed_at
@@ -292,7 +288,7 @@ class WarcSink(SinkFiles):
         self._append_member(file, b"".join((header, head, END)))
 
     def _stream_response(self, file: OpenFile, record: Record, response_id: str, date: str) -> None:
-        """The same record, never whole in memory."""
+        """A response record that is never whole in memory."""
         head, body = record.fetched.raw_head, record.fetched.raw_body
         digest = sha256(head)
         for chunk in body.chunks():

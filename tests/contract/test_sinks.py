@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import PageInfo, Record, SinkFile
-from crawler.sinks.base import Sink, SinkCorrupt, SinkRecovered, SinkStrange
+from crawler.sinks.base import Sink, SinkCorrupt, SinkForeign, SinkRecovered
 from crawler.sinks.files import SinkFiles
 from tests.support.disks import Crash, FaultyDisk
 from tests.support.records import make_record
@@ -44,7 +44,7 @@ def commit(sink: Sink, store: Store, records: list[Record]) -> None:
     """One batch, whole."""
     write(sink, records)
     store.commit(sink.sync())
-    store.commit(sink.settled())
+    store.commit(sink.committed())
 
 
 def folder_of(kind: Kind, directory: Path) -> Path:
@@ -72,7 +72,7 @@ def test_a_visit_is_written_synced_settled_and_closed(kind: Kind, tmp_path: Path
     assert offered == SinkFile(kind.name, offered.name, SinkFileState.OPEN, path.stat().st_size)
     assert [place.name for place in places if place] == [offered.name] * 3
     store.commit([offered])
-    assert sink.settled() == []
+    assert sink.committed() == []
     assert sink.close() == [SinkFile(kind.name, offered.name, SinkFileState.CLOSED, offered.committed_bytes)]
     assert names(kind, tmp_path) == [f"crawl-20261123090000-00000.{kind.extension}"]
     assert output(kind, tmp_path) == urls(records)
@@ -84,7 +84,7 @@ def test_nothing_written_touches_nothing(kind: Kind, tmp_path: Path) -> None:
     sink = kind.make(tmp_path, disk=disk)
     sink.open([])
     calls = disk.calls
-    assert (sink.sync(), sink.settled(), sink.close()) == ([], [], [])
+    assert (sink.sync(), sink.committed(), sink.close()) == ([], [], [])
     assert (disk.calls, names(kind, tmp_path)) == (calls, [])
 
 
@@ -94,19 +94,19 @@ def test_gathering_touches_no_disk(kind: Kind, tmp_path: Path) -> None:
     sink = kind.make(tmp_path, disk=disk, limit=150_000)
     sink.open([])
     records = make_records(0, 40)
-    assert not sink.can_gather(records[0])
+    assert not sink.can_buffer(records[0])
     commit(sink, store, records[:1])
     calls, places, taken = disk.calls, [], records[:1]
     for record in records[1:]:
-        if not sink.can_gather(record):
+        if not sink.can_buffer(record):
             break
-        places.append(sink.gather(record, None))
+        places.append(sink.buffer(record, None))
         taken.append(record)
     assert disk.calls == calls
     assert len(taken) > 1
     assert all(places)
     store.commit(sink.sync())
-    store.commit(sink.settled())
+    store.commit(sink.committed())
     sink.close()
     assert output(kind, tmp_path) == urls(taken)
 
@@ -118,7 +118,7 @@ def test_sync_says_the_same_until_it_is_settled(kind: Kind, tmp_path: Path) -> N
     write(sink, make_records(0, 1))
     first = sink.sync()
     assert sink.sync() == first
-    sink.settled()
+    sink.committed()
     assert sink.sync() == []
 
 
@@ -131,7 +131,7 @@ def test_a_full_file_is_closing_until_settled(kind: Kind, tmp_path: Path) -> Non
     assert [file.state for file in offered] == [SinkFileState.CLOSING] * 2
     assert all(name.endswith(".open") for name in names(kind, tmp_path))
     store.commit(offered)
-    closed = sink.settled()
+    closed = sink.committed()
     assert [(file.name, file.committed_bytes) for file in closed] == [(f.name, f.committed_bytes) for f in offered]
     assert {file.state for file in closed} == {SinkFileState.CLOSED}
     commit(sink, store, make_records(2, 1))
@@ -193,7 +193,7 @@ def test_an_unknown_open_file_becomes_an_orphan(kind: Kind, tmp_path: Path) -> N
     (folder / "notes.txt.open").write_bytes(b"not ours")
     sink = kind.make(tmp_path)
     assert sink.open([]) == []
-    assert sink.mended == SinkRecovered(orphans=(f"{stem}.orphan.1",))
+    assert sink.recovery == SinkRecovered(orphans=(f"{stem}.orphan.1",))
     assert (folder / f"{stem}.orphan.1").read_bytes() == b"new"
     assert (folder / f"{stem}.orphan").read_bytes() == b"older"
     write(sink, make_records(0, 1))
@@ -210,7 +210,7 @@ def test_a_rename_that_was_cut_short_is_finished(kind: Kind, tmp_path: Path, ren
     write(sink, make_records(0, 1))
     store.commit(sink.sync())
     if renamed:
-        sink.settled()  # and the crash comes before the store learns of it
+        sink.committed()  # and the crash comes before the store learns of it
     again = kind.make(tmp_path, limit=1)
     store.commit(again.open(store.everything()))
     assert [file.state for file in store.files.values()] == [SinkFileState.CLOSED]
@@ -227,7 +227,7 @@ def test_a_rename_found_done_is_made_durable(kind: Kind, tmp_path: Path) -> None
     store.commit(sink.sync())
     disk.fails = lambda number, name: Crash() if name == "sync_folder" else None
     with pytest.raises(Crash):
-        sink.settled()
+        sink.committed()
     disk.abandon()
     store.commit(kind.make(tmp_path, limit=1, disk=disk).open(store.everything()))
     assert store.known() == []
@@ -257,7 +257,7 @@ def test_closed_files_may_be_moved_away(kind: Kind, tmp_path: Path) -> None:
     sink.open([])
     write(sink, make_records(0, 1))
     store.commit(sink.sync())
-    sink.settled()
+    sink.committed()
     [path] = folder_of(kind, tmp_path).iterdir()
     path.unlink()
     again = kind.make(tmp_path, limit=1)
@@ -305,7 +305,7 @@ def test_a_complete_file_that_nobody_knows_is_set_aside(kind: Kind, tmp_path: Pa
     del store.files[second]
     again = kind.make(tmp_path)
     assert again.open(store.everything()) == []
-    assert again.mended == SinkRecovered(orphans=(f"{second}.orphan",), finished=(f"{second}.orphan",))
+    assert again.recovery == SinkRecovered(orphans=(f"{second}.orphan",), finished=(f"{second}.orphan",))
     assert names(kind, tmp_path) == [first, f"{second}.orphan"]
     write(again, make_records(2, 1))
     assert again.sync()[0].name.endswith(f"-00002.{kind.extension}"), "a serial number was used again"
@@ -318,13 +318,13 @@ def test_a_store_that_knows_nothing_of_an_archive_is_refused(kind: Kind, tmp_pat
     commit(sink, store, make_records(0, 2))
     sink.close()
     before = names(kind, tmp_path)
-    with pytest.raises(SinkStrange, match=r"1 complete file of which the store knows none: put a backup") as caught:
+    with pytest.raises(SinkForeign, match=r"1 complete file of which the store knows none: put a backup") as caught:
         kind.make(tmp_path).open([])
     assert str(folder_of(kind, tmp_path)) in str(caught.value)
     assert names(kind, tmp_path) == before
     restored = kind.make(tmp_path)
     assert restored.open([], is_restored=True) == []
-    assert restored.mended.orphans == (f"{before[0]}.orphan",)
+    assert restored.recovery.orphans == (f"{before[0]}.orphan",)
 
 
 def test_files_of_other_sinks_are_passed_over(kind: Kind, tmp_path: Path) -> None:
@@ -342,13 +342,13 @@ def test_closed_files_in_the_list_are_passed_over(kind: Kind, tmp_path: Path) ->
 
 
 def test_what_is_written_after_sync_does_not_count_as_settled(kind: Kind, tmp_path: Path) -> None:
-    """`settled` speaks of what `sync` returned; the rest belongs to the next commit."""
+    """`committed` speaks of what `sync` returned; the rest belongs to the next commit."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     write(sink, make_records(0, 1))
     store.commit(sink.sync())
     write(sink, make_records(1, 1))
-    store.commit(sink.settled())
+    store.commit(sink.committed())
     sink.reset()
     store.commit(sink.close())
     assert output(kind, tmp_path) == urls(make_records(0, 1))
@@ -450,25 +450,25 @@ def test_a_rename_that_fails_is_tried_again(kind: Kind, tmp_path: Path) -> None:
         store.commit(sink.sync())
         disk.fails = lambda number, name, failing=failing: OSError(errno.EIO, "broken") if name == failing else None
         with pytest.raises(OSError, match="broken"):
-            sink.settled()
+            sink.committed()
         disk.fails = lambda number, name: None
         sink.reset()
-        store.commit(sink.settled())
+        store.commit(sink.committed())
     assert {file.state for file in store.files.values()} == {SinkFileState.CLOSED}
     assert output(kind, tmp_path) == urls(make_records(0, 2))
 
 
-def run_until(sink: SinkFiles, store: Store, settled: list[str], batches: list[list[Record]]) -> None:
-    """Commit batches one after the other; `settled` and `store` hold what a frontier would have on its disk."""
+def run_until(sink: SinkFiles, store: Store, committed: list[str], batches: list[list[Record]]) -> None:
+    """Commit batches one after the other; `committed` and `store` hold what a frontier would have on its disk."""
     store.commit(sink.open(store.everything()))
     for batch in batches:
-        if set(urls(batch)) <= set(settled):
+        if set(urls(batch)) <= set(committed):
             continue
         write(sink, batch)
         offered = sink.sync()
         store.commit(offered)  # one transaction: the lengths and the visits
-        settled.extend(urls(batch))
-        store.commit(sink.settled())
+        committed.extend(urls(batch))
+        store.commit(sink.committed())
     store.commit(sink.close())
 
 
@@ -481,14 +481,14 @@ def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: Kind, tmp_path: Pat
     for number in range(1, 1_000):
         directory = tmp_path / str(number)
         directory.mkdir()
-        disk, store, settled = FaultyDisk(), Store(), []
+        disk, store, committed = FaultyDisk(), Store(), []
         crashed = False
         # The second number strikes in the recovery from the first.
         for strike in (number, 1 + number % 5, 0):
             disk.calls = 0
             disk.fails = lambda calls, name, strike=strike: Crash() if calls == strike else None
             try:
-                run_until(kind.make(directory, limit=kind.limit, disk=disk), store, settled, batches)
+                run_until(kind.make(directory, limit=kind.limit, disk=disk), store, committed, batches)
             except Crash:
                 crashed = True
                 if power != "kept" and folder_of(kind, directory).exists():
@@ -496,7 +496,7 @@ def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: Kind, tmp_path: Pat
                 disk.abandon()
             else:
                 break
-        assert (settled, output(kind, directory)) == (expected, expected)
+        assert (committed, output(kind, directory)) == (expected, expected)
         assert store.known() == []
         if not crashed:
             break
@@ -562,7 +562,7 @@ class Model:
                 self.write(number)
             case "commit":
                 self.transaction()
-                self.store.commit(self.sink.settled())
+                self.store.commit(self.sink.committed())
             case "crash" | "power":
                 self.die(power=action == "power")
             case "sync then crash":
@@ -602,7 +602,7 @@ class Model:
                 self.transaction()
                 self.disk.fails = lambda calls, name: OSError(errno.EIO, "broken") if name == "rename" else None
                 with contextlib.suppress(OSError):
-                    self.sink.settled()
+                    self.sink.committed()
                 self.disk.fails = lambda calls, name: None
             case _:
                 raise AssertionError(action)
@@ -680,9 +680,9 @@ def test_a_backup_put_back_throws_nothing_away(kind: Kind, tmp_path: Path, ended
     path = folder_of(kind, tmp_path) / opened.name
     whole = path.read_bytes()  # complete by now in both cases: it was rolled over
     sink, store = restored.start()
-    assert sink.mended.cut == (opened.name,)
-    assert f"{opened.name}.orphan" in sink.mended.orphans
-    assert set(sink.mended.finished) == set(sink.mended.orphans)
+    assert sink.recovery.cut == (opened.name,)
+    assert f"{opened.name}.orphan" in sink.recovery.orphans
+    assert set(sink.recovery.finished) == set(sink.recovery.orphans)
     assert path.with_name(f"{opened.name}.orphan").read_bytes() == whole
     assert path.read_bytes() == whole[: opened.committed_bytes]
     restored.check(sink, store)
@@ -747,14 +747,14 @@ def test_an_open_file_is_kept_whole_only_for_a_backup(kind: Kind, tmp_path: Path
     restored = kind.make(tmp_path)
     [closed] = restored.open(list(backup.values()), is_restored=True)
     assert (closed.name, closed.state) == (path.stem, SinkFileState.CLOSED), "the log tells of records behind the cut"
-    assert restored.mended == SinkRecovered((f"{path.stem}.orphan",), (f"{path.stem}.orphan",), (path.stem,))
+    assert restored.recovery == SinkRecovered((f"{path.stem}.orphan",), (f"{path.stem}.orphan",), (path.stem,))
     assert path.with_name(f"{path.stem}.orphan").read_bytes() == whole
     assert path.with_name(path.stem).read_bytes() == whole[: backup[path.stem].committed_bytes]
     path.with_name(path.stem).unlink()
     again = kind.make(tmp_path)
     path.write_bytes(whole)
     again.open(list(backup.values()))
-    assert again.mended == SinkRecovered(truncated_bytes=len(whole) - backup[path.stem].committed_bytes)
+    assert again.recovery == SinkRecovered(truncated_bytes=len(whole) - backup[path.stem].committed_bytes)
     assert output(kind, tmp_path) == urls(make_records(0, 1))
 
 
@@ -769,7 +769,7 @@ def test_a_backup_may_be_put_back_where_its_open_files_are_not(kind: Kind, tmp_p
     restored = kind.make(tmp_path)
     [closed] = restored.open([known], is_restored=True)
     assert (closed.name, closed.state) == (known.name, SinkFileState.CLOSED)
-    assert restored.mended == SinkRecovered(missing=(known.name,))
+    assert restored.recovery == SinkRecovered(missing=(known.name,))
     with pytest.raises(SinkCorrupt, match="is missing"):
         kind.make(tmp_path).open([known])
 
@@ -824,21 +824,21 @@ def test_an_open_file_that_vanishes_fails_the_sync_and_is_let_go(kind: Kind, tmp
     [before] = store.files.values()
     [path] = folder_of(kind, tmp_path).iterdir()
     committed = path.read_bytes()
-    assert sink.vanished() == []
+    assert sink.lost_files() == []
     write(sink, make_records(2, 2))
     away = tmp_path / "away"
     {"deleted": Path.unlink, "replaced": replace_by_another, "moved": lambda it: it.rename(away), "cut": cut}[how](path)
     with pytest.raises(OSError, match="deleted, moved or cut"):
         sink.sync()
     sink.reset()
-    [one] = sink.vanished()
+    [one] = sink.lost_files()
     assert one.how == ("deleted" if how == "replaced" else how)
     state = SinkFileState.CLOSED if how == "moved" else SinkFileState.LOSING
     assert one.file == replace(before, state=state)
     assert one.place == (str(away) if how == "moved" else "")
-    assert sink.vanished() == []
+    assert sink.lost_files() == []
     store.commit([one.file])
-    sink.put_aside(one)
+    sink.set_aside(one)
     commit(sink, store, make_records(2, 2))
     store.commit(sink.close())
     if how == "moved":
@@ -849,7 +849,7 @@ def test_an_open_file_that_vanishes_fails_the_sync_and_is_let_go(kind: Kind, tmp
     assert output(kind, tmp_path) == urls(make_records(2, 2))
     again = kind.make(tmp_path)
     assert again.open(store.everything()) == []
-    assert again.mended == SinkRecovered()
+    assert again.recovery == SinkRecovered()
     assert output(kind, tmp_path) == urls(make_records(2, 2))
 
 
@@ -863,10 +863,10 @@ def test_a_file_that_was_never_committed_to_may_vanish(kind: Kind, tmp_path: Pat
     with pytest.raises(OSError, match="deleted, moved or cut"):
         sink.sync()
     sink.reset()
-    [one] = sink.vanished()
+    [one] = sink.lost_files()
     assert (one.how, one.file.committed_bytes) == ("deleted", 0)
     assert path.read_bytes() == b"precious"
-    sink.put_aside(one)
+    sink.set_aside(one)
     commit(sink, store, make_records(0, 1))
     store.commit(sink.close())
     assert output(kind, tmp_path) == urls(make_records(0, 1))
@@ -880,9 +880,9 @@ def test_a_file_that_vanishes_between_commit_and_rename_is_not_taken_for_another
     store.commit(sink.sync())
     [path] = folder_of(kind, tmp_path).iterdir()
     replace_by_another(path)
-    assert sink.settled() == []
+    assert sink.committed() == []
     assert path.read_bytes() == b"precious"
-    assert [one.how for one in sink.vanished()] == ["deleted"]
+    assert [one.how for one in sink.lost_files()] == ["deleted"]
 
 
 def test_a_sinks_folder_that_vanishes_is_made_anew(kind: Kind, tmp_path: Path) -> None:
@@ -898,12 +898,12 @@ def test_a_sinks_folder_that_vanishes_is_made_anew(kind: Kind, tmp_path: Path) -
     with pytest.raises(OSError, match="moved away or replaced"):
         sink.reset()
     with pytest.raises(OSError, match="moved away or replaced"):
-        sink.vanished()
+        sink.lost_files()
     (tmp_path / "away").rename(tmp_path / "out")
-    assert sink.vanished() == []
+    assert sink.lost_files() == []
     commit(sink, store, make_records(1, 1))
     folder_of(kind, tmp_path / "out").rename(tmp_path / "folder")
-    [one] = sink.vanished()
+    [one] = sink.lost_files()
     assert one.how == "moved"
     store.commit([one.file])
     commit(sink, store, make_records(2, 1))
@@ -925,7 +925,7 @@ def test_what_somebody_else_appended_is_cut_off_before_the_next_commit(kind: Kin
     with pytest.raises(OSError, match="somebody else wrote to it"):
         sink.sync()
     sink.reset()
-    assert sink.vanished() == []
+    assert sink.lost_files() == []
     commit(sink, store, make_records(1, 1))
     store.commit(sink.close())
     assert output(kind, tmp_path) == urls(make_records(0, 2))

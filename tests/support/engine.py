@@ -47,7 +47,7 @@ from crawler.fetch.options import ClientOptions, IdentityOptions
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, HostConnections, PoolStats
 from crawler.frontier.base import Frontier, Recovered
 from crawler.obs.events import Event
-from crawler.sinks.base import SinkRecovered, Vanished
+from crawler.sinks.base import LostFile, SinkRecovered
 from tests.support.memory_frontier import MemoryFrontier
 
 T = TypeVar("T")
@@ -390,10 +390,10 @@ class ListSink:
     def __init__(self, name: str = "warc", *, full_at: int = 1_000_000) -> None:
         self.name = name
         self.calls: list[str] = []
-        self.committed: list[str] = []
+        self.stored: list[str] = []
         self.tail: list[str] = []
         self.fails: Callable[[str], BaseException | None] = lambda call: None
-        self.mended = SinkRecovered()
+        self.recovery = SinkRecovered()
         self._full_at = full_at
         self._serial = 0
         self._in_file = 0
@@ -405,38 +405,38 @@ class ListSink:
             raise error
 
     def _file(self, state: SinkFileState) -> SinkFile:
-        return SinkFile(self.name, f"{self._serial}.{self.name}", state, len(self.committed) + len(self.tail))
+        return SinkFile(self.name, f"{self._serial}.{self.name}", state, len(self.stored) + len(self.tail))
 
     def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> list[SinkFile]:
         self._call("open")
         return []
 
-    def vanished(self) -> list[Vanished]:
+    def lost_files(self) -> list[LostFile]:
         return []
 
-    def put_aside(self, vanished: Vanished) -> None:
+    def set_aside(self, lost: LostFile) -> None:
         raise AssertionError("nothing vanishes here")
 
     def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
         places: list[RecordLocation | None] = []
         for record in records:
-            places.append(RecordLocation(f"{self._serial}.{self.name}", len(self.committed) + len(self.tail)))
+            places.append(RecordLocation(f"{self._serial}.{self.name}", len(self.stored) + len(self.tail)))
             self.tail.append(record.task.url)
         self._call("write")
         return places
 
-    def can_gather(self, record: Record) -> bool:
+    def can_buffer(self, record: Record) -> bool:
         return False
 
-    def gather(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
+    def buffer(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
         raise AssertionError("nobody may gather here")
 
     def sync(self) -> list[SinkFile]:
         self._call("sync")
         return [self._file(SinkFileState.OPEN)]
 
-    def settled(self) -> list[SinkFile]:
-        self.committed += self.tail
+    def committed(self) -> list[SinkFile]:
+        self.stored += self.tail
         self._in_file += len(self.tail)
         self.tail = []
         self._call("settled")
@@ -480,7 +480,7 @@ class Noted:
         self.events.append((name.value, dict(fields)))
         self.events_mono.append(self.clock.mono())
 
-    def recovered(self, recovered: Recovered, mended: SinkRecovered) -> None:
+    def recovered(self, recovered: Recovered, recovery: SinkRecovered) -> None:
         return
 
     def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
@@ -498,7 +498,7 @@ class Noted:
     def file_closed(self, file: SinkFile) -> None:
         self.closed.append(file)
 
-    def file_lost(self, vanished: Vanished, urls: int) -> None:
+    def file_lost(self, lost: LostFile, urls: int) -> None:
         return
 
     def disk(self, reason: str | None) -> None:

@@ -34,8 +34,8 @@ class _Gathering:
     ) -> list[RecordLocation | None]:
         places: list[RecordLocation | None] = []
         for record, place in zip(records, written, strict=True):
-            if self.can_gather(record):
-                places.append(self.gather(record, place))
+            if self.can_buffer(record):
+                places.append(self.buffer(record, place))
             else:
                 places += super().write([record], [place])  # type: ignore[misc] - the sink that comes after this
         return places

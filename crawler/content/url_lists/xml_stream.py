@@ -117,15 +117,15 @@ def read_document(text: str, handler: DocumentHandler) -> str | None:
 def _texts(pieces: Iterator[bytes], content_type: str | None) -> Iterator[str]:
     """The document as mended text."""
     decoder: codecs.IncrementalDecoder | None = None
-    mender = _XmlRepair()
+    repair = _XmlRepair()
     for piece in pieces:
         for at in range(0, len(piece), SLICE):
             data = piece[at : at + SLICE]
             if decoder is None:
                 decoder = _decoder(data, content_type)
-            yield mender.feed(decoder.decode(data))
+            yield repair.feed(decoder.decode(data))
     if decoder is not None:
-        yield mender.feed(decoder.decode(b"", True), final=True)
+        yield repair.feed(decoder.decode(b"", True), final=True)
 
 
 def _decoder(data: bytes, content_type: str | None) -> codecs.IncrementalDecoder:
@@ -173,9 +173,9 @@ class _XmlRepair:
         text = _NO_CHARACTER.sub(" ", text)
         if "&" not in text and "]]>" not in text and "<![" not in text:
             return text
-        return _SUSPECT.sub(self._mend, text)
+        return _SUSPECT.sub(self._repair, text)
 
-    def _mend(self, match: re.Match[str]) -> str:
+    def _repair(self, match: re.Match[str]) -> str:
         found = match[0]
         if found == "]]>" and not self._in_cdata:
             return "]]&gt;"

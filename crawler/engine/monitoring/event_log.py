@@ -23,8 +23,8 @@ from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import fetch_line
 from crawler.obs.logs import Logs
-from crawler.sinks.base import SinkRecovered, Vanished
-from crawler.sinks.disk import ClosedFile, inspect
+from crawler.sinks.base import LostFile, SinkRecovered
+from crawler.sinks.disk import ClosedFile, read_closed_file
 
 REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
 _FAILURES_KEPT: Final = 10
@@ -175,7 +175,7 @@ class EventLog:
 
     async def _tell_closed(self, file: SinkFile, path: Path) -> None:
         try:
-            found: ClosedFile = await asyncio.to_thread(inspect, path, file.records)
+            found: ClosedFile = await asyncio.to_thread(read_closed_file, path, file.records)
         except OSError:  # moved away already: closed files are the operator's
             return
         self._logs.event(
@@ -187,15 +187,15 @@ class EventLog:
             sha256=found.sha256,
         )
 
-    def file_lost(self, vanished: Vanished, urls: int) -> None:
+    def file_lost(self, lost: LostFile, urls: int) -> None:
         """An output file was deleted, moved or cut while it was written; `urls` are queued again for it."""
-        file, place = vanished.file, vanished.place
-        fields: dict[str, object] = {"name": file.name, "sink": file.sink, "how": vanished.how.value}
+        file, place = lost.file, lost.place
+        fields: dict[str, object] = {"name": file.name, "sink": file.sink, "how": lost.how.value}
         fields |= {"bytes": file.committed_bytes, "urls": urls} | ({"place": place} if place else {})
         self._logs.emit(Event.FILE_LOST, fields)
         again = f"{count(urls, 'URL')} that {'was' if urls == 1 else 'were'} stored in it will be fetched again"
         again = again if urls else "no page was stored in it"
-        match vanished.how:
+        match lost.how:
             case FileLoss.MOVED:
                 words = f"was moved away while it was written: it is complete at {place or 'its new place'}"
             case FileLoss.DELETED:
@@ -203,7 +203,7 @@ class EventLog:
             case FileLoss.CUT:
                 words = f"was cut short while it was written: {again}; what is left of it is {file.name}.orphan"
             case _:
-                assert_never(vanished.how)
+                assert_never(lost.how)
         self._tell(f"{file.sink}/{file.name} {words}")
 
     async def finish(self) -> None:
@@ -211,27 +211,27 @@ class EventLog:
         if self._reading:
             await asyncio.gather(*self._reading)
 
-    def recovered(self, recovered: Recovered, mended: SinkRecovered) -> None:
+    def recovered(self, recovered: Recovered, recovery: SinkRecovered) -> None:
         """A start found something to say: the last run did not end by itself, or output files were in the way."""
-        if recovered.clean and mended == SinkRecovered():
+        if recovered.clean and recovery == SinkRecovered():
             return
         fields: dict[str, object] = {"clean": recovered.clean, "hosts": len(recovered.hosts)}
         if recovered.backoffs:
             fields["rests"] = len(recovered.backoffs)
-        if mended.truncated_bytes:
-            fields["truncated_bytes"] = mended.truncated_bytes
-        if mended.orphans:
-            fields["orphans"] = list(mended.orphans)
-        if mended.cut:
-            fields["cut"] = list(mended.cut)
-        if mended.missing:
-            fields["missing"] = list(mended.missing)
+        if recovery.truncated_bytes:
+            fields["truncated_bytes"] = recovery.truncated_bytes
+        if recovery.orphans:
+            fields["orphans"] = list(recovery.orphans)
+        if recovery.cut:
+            fields["cut"] = list(recovery.cut)
+        if recovery.missing:
+            fields["missing"] = list(recovery.missing)
         self._logs.emit(Event.RECOVERED, fields)
-        if mended.finished:
-            names = ", ".join(mended.finished[:_NAMES_TOLD]) + (" …" if len(mended.finished) > _NAMES_TOLD else "")
+        if recovery.finished:
+            names = ", ".join(recovery.finished[:_NAMES_TOLD]) + (" …" if len(recovery.finished) > _NAMES_TOLD else "")
             self._tell(f"output files that the store does not know, or not to their end, were set aside: {names}")
-        if mended.missing:
-            names = ", ".join(mended.missing)
+        if recovery.missing:
+            names = ", ".join(recovery.missing)
             self._tell(f"not there, and taken for complete and moved away since the backup: {names}")
 
     def disk(self, reason: str | None) -> None:

@@ -279,7 +279,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(at: str) -> No
         assert not case.engine.scheduler.paused
         assert [reason is not None for reason in case.engine.disk_reasons] == [True, False]
         urls = [task.url for task in case.tasks[:15]]
-        assert warc.committed == pages.committed == urls
+        assert warc.stored == pages.stored == urls
         assert [visited.settlement.task.url for visited, _, _ in case.engine.visits] == urls
         assert case.engine.tally.life.urls_fetched == 15
         assert 4 <= case.calls.count("reset") // 2 <= 8
@@ -294,7 +294,7 @@ def test_what_cannot_be_renamed_is_not_undone() -> None:
         case.sinks[0].fails = lambda call: FULL if call == "settled" else None
         await case.put(10)
         await elapse(0.1)
-        assert case.sinks[1].committed == [task.url for task in case.tasks[:10]]
+        assert case.sinks[1].stored == [task.url for task in case.tasks[:10]]
         assert len(case.engine.visits) == 10
         assert case.engine.disk_reasons == []
 

@@ -265,7 +265,7 @@ def test_a_stop_on_a_full_disk_ends_too() -> None:
         assert engine.committer.has_given_up
         assert engine.committer.unstored == len(engine.web.asked) - len(engine.visits)
         urls = [visited.settlement.task.url for visited, _, _ in engine.visits]
-        assert sink.committed == urls
+        assert sink.stored == urls
 
     run(main())
 
@@ -304,7 +304,7 @@ def test_a_disk_that_recovers_during_the_drain_loses_nothing() -> None:
         assert [reason is None for reason in engine.disk_reasons] == [False, True]
         assert engine.monitor.status().state == "draining"
         assert sorted(engine.settled) == sorted(engine.web.page_urls)
-        assert sink.committed == engine.web.urls
+        assert sink.stored == engine.web.urls
 
     run(main())
 

@@ -23,7 +23,7 @@ def written(directory: Path) -> Path:
     records = [make_record(url, page=PageInfo(title="its title")) for url in (OTHER, SECRET, OTHER)]
     sink.write(records, [None] * 3)
     sink.sync()
-    sink.settled()
+    sink.committed()
     [path] = (directory / "pages").iterdir()
     return path
 

@@ -25,7 +25,7 @@ def written(directory: Path) -> Path:
     sink.open([])
     sink.write([make_record(URL)], [None])
     sink.sync()
-    sink.settled()
+    sink.committed()
     (file,) = sink.close()
     return directory / "warc" / file.name
 

@@ -35,7 +35,7 @@ async def findings_of(output: Path, records: Sequence[Record]) -> list[str]:
     sink.open([])
     sink.write(records, [None] * len(records))
     sink.sync()
-    sink.settled()
+    sink.committed()
     (file,) = sink.close()
     with sqlite3.connect(output / "frontier.db") as connection:
         connection.execute(

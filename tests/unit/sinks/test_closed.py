@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.sinks.disk import ClosedFile, inspect
+from crawler.sinks.disk import ClosedFile, read_closed_file
 from tests.support.records import make_record
 from tests.support.sinks import make_warc
 
@@ -18,20 +18,20 @@ def test_members_of_a_warc_are_counted(tmp_path: Path, sizes: list[int]) -> None
     data = b"".join(gzip.compress(bytes(n % 251 for n in range(size)), mtime=0) for size in sizes)
     path = tmp_path / "x.warc.gz"
     path.write_bytes(data)
-    assert inspect(path) == ClosedFile(len(data), len(sizes), hashlib.sha256(data).hexdigest())
+    assert read_closed_file(path) == ClosedFile(len(data), len(sizes), hashlib.sha256(data).hexdigest())
 
 
 def test_lines_of_pages_are_counted(tmp_path: Path) -> None:
     """A record of pages/ is a line."""
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"{}\n" * 20_000)
-    assert inspect(path).records == 20_000
+    assert read_closed_file(path).records == 20_000
 
 
 def test_a_file_that_was_moved_away_is_an_error(tmp_path: Path) -> None:
     """The caller decides that it does not matter."""
     with pytest.raises(FileNotFoundError):
-        inspect(tmp_path / "gone.warc.gz")
+        read_closed_file(tmp_path / "gone.warc.gz")
 
 
 def test_what_inflates_hugely_is_counted_in_little_memory(tmp_path: Path) -> None:
@@ -39,7 +39,7 @@ def test_what_inflates_hugely_is_counted_in_little_memory(tmp_path: Path) -> Non
     path = tmp_path / "a.warc.gz"
     path.write_bytes(gzip.compress(bytes(40_000_000)) * 2 + gzip.compress(b""))
     tracemalloc.start()
-    found = inspect(path)
+    found = read_closed_file(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert found.records == 3
@@ -54,7 +54,7 @@ def test_the_sink_counts_what_is_in_the_file(tmp_path: Path) -> None:
         sink.write([make_record("https://example.org/x")], [None])
         kept = sink.sync()
         if committed:
-            sink.settled()
+            sink.committed()
         else:
             sink.reset()
     again = make_warc(tmp_path)
@@ -65,5 +65,5 @@ def test_the_sink_counts_what_is_in_the_file(tmp_path: Path) -> None:
     (told,) = sink.close()
     path = tmp_path / "warc" / told.name
     # two visits of three records, and a warcinfo before the first and after the reset
-    assert told.records == inspect(path).records == 8
-    assert inspect(path, told.records) == inspect(path)
+    assert told.records == read_closed_file(path).records == 8
+    assert read_closed_file(path, told.records) == read_closed_file(path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crawler.core.models import PageInfo
-from crawler.sinks.disk import FileName, Naming, archived
+from crawler.sinks.disk import FileName, Naming, archive_files
 from tests.support.disks import FaultyDisk
 from tests.support.records import make_record
 from tests.support.sinks import make_pages, make_warc
@@ -40,12 +40,12 @@ def test_an_archive_is_found_by_its_names(tmp_path: Path) -> None:
     """Complete files and those that were written; not what was set aside, nor what is empty or somebody else's."""
     (tmp_path / "warc").mkdir()
     (tmp_path / "pages").mkdir()
-    assert list(archived(tmp_path)) == []
+    assert list(archive_files(tmp_path)) == []
     for name in (STEM, STEM.replace("07", "08") + ".open", f"{STEM}.orphan", f"{STEM}.part", "notes.txt"):
         (tmp_path / "warc" / name).write_bytes(b"x")
     (tmp_path / "warc" / STEM.replace("07", "09")).touch()
     (tmp_path / "pages" / "crawl-20261123090000-00000.jsonl").write_bytes(b"{}\n")
-    found = [path.relative_to(tmp_path).as_posix() for path in archived(tmp_path)]
+    found = [path.relative_to(tmp_path).as_posix() for path in archive_files(tmp_path)]
     assert found == [f"warc/{STEM}", f"warc/{STEM.replace('07', '08')}.open", "pages/crawl-20261123090000-00000.jsonl"]
 
 
@@ -73,7 +73,7 @@ def test_a_batch_is_one_write_and_one_sync(tmp_path: Path) -> None:
             calls.clear()
             sink.write(records, [None] * 100)
             sink.sync()
-            sink.settled()
+            sink.committed()
         assert calls == ["write", "sync"]
         sink.close()
 
@@ -99,7 +99,7 @@ def test_a_start_that_failed_may_be_repeated(tmp_path: Path) -> None:
     sink.open([])
     sink.write([make_record()], [None])
     known = sink.sync()
-    sink.settled()
+    sink.committed()
     torn = tmp_path / "warc" / f"{known[0].name}.open"
     with torn.open("ab") as stream:
         stream.write(b"torn")

@@ -27,7 +27,7 @@ def store(directory: Path, records: list[Record]) -> tuple[Path, list[RecordLoca
     sink.open([])
     places = [place for place in sink.write(records, [None] * len(records)) if place is not None]
     sink.sync()
-    sink.settled()
+    sink.committed()
     [closed] = sink.close()
     return directory / "warc" / closed.name, places
 
@@ -172,7 +172,7 @@ def test_every_file_begins_with_a_warcinfo_record(tmp_path: Path) -> None:
     sink.open([])
     places = sink.write([make_record(f"https://example.org/{n}") for n in range(10)], [None] * 10)
     sink.sync()
-    sink.settled()
+    sink.committed()
     sink.close()
     paths = sorted((tmp_path / "warc").iterdir())
     assert len(paths) > 2
@@ -192,7 +192,7 @@ def test_a_file_gone_on_with_is_described_anew(tmp_path: Path) -> None:
     second.open(known)
     second.write([make_record("https://example.org/2")], [None])
     second.sync()
-    second.settled()
+    second.committed()
     [closed] = second.close()
     records = read_warc(tmp_path / "warc" / closed.name)
     assert [record["warc-type"] for record in records] == ["warcinfo", "response", "request", "metadata"] * 2
@@ -211,7 +211,7 @@ def test_a_file_cut_back_is_described_anew(tmp_path: Path) -> None:
         second.reset()
         second.write([make_record("https://example.org/2")], [None])
     second.sync()
-    second.settled()
+    second.committed()
     [closed] = second.close()
     records = read_warc(tmp_path / "warc" / closed.name)
     assert [record["warc-type"] for record in records] == ["warcinfo", "response", "request", "metadata"] * 2
@@ -283,9 +283,9 @@ def test_what_is_not_in_memory_or_large_is_not_gathered(tmp_path: Path) -> None:
     sink = make_warc(tmp_path)
     sink.open([])
     sink.write([make_record()], [None])
-    assert sink.can_gather(make_record())
-    assert not sink.can_gather(make_record(streamed=True))
-    assert not sink.can_gather(make_record(payload=bytes(STREAM_BYTES + 1)))
+    assert sink.can_buffer(make_record())
+    assert not sink.can_buffer(make_record(streamed=True))
+    assert not sink.can_buffer(make_record(payload=bytes(STREAM_BYTES + 1)))
 
 
 def test_a_truncated_body_is_marked(tmp_path: Path) -> None:
