@@ -5,7 +5,7 @@ It takes at most SLICE bytes in at a time. It does not know how many layers ther
 
 Invariant: what comes out, and what is said to be wrong, depends on the bytes alone, not on how they were cut. A library
 gives nothing from the call in which it meets damage, so that call is repeated in smaller steps: the layer asks for the
-whole body anew (`Again`), which costs a sound body nothing.
+whole body anew (`RestartDecoding`), which costs a sound body nothing.
 """
 
 from collections.abc import Callable, Iterator
@@ -222,7 +222,7 @@ class BrokenError(Exception):
         self.fault = fault
 
 
-class Again(Exception):
+class RestartDecoding(Exception):
     """The layer has learnt how to read the body, and wants to begin anew. What came out of it will come again."""
 
 
@@ -282,7 +282,7 @@ _Maker = Callable[[], Coder]
 _Form = Callable[[bytes], _Maker | None]  # how a stream that begins so is read; None: it is of another form
 
 
-def _of_gzip(head: bytes) -> _Maker | None:
+def _gzip_form(head: bytes) -> _Maker | None:
     """A member of a gzip file (RFC 1952)."""
     return Gzip if _begins(head, b"\x1f\x8b") else None
 
@@ -291,28 +291,28 @@ def _zstd_form() -> _Form:
     """A frame of a zstd stream (RFC 8878 §3). The frames of a body share what is costly to make."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
 
-    def of_zstd(head: bytes) -> _Maker | None:
+    def form(head: bytes) -> _Maker | None:
         if _begins(head, b"\x28\xb5\x2f\xfd"):
             return lambda: Zstd(decompressor)
         if len(head) >= 4 and head[0] & 0xF0 == 0x50 and head[1:4] == b"\x2a\x4d\x18":
             return SkippableFrame
         return None
 
-    return of_zstd
+    return form
 
 
-def _of_zlib(head: bytes) -> _Maker | None:
+def _zlib_form(head: bytes) -> _Maker | None:
     """A zlib stream (RFC 1950), which is what "deflate" means."""
     is_zlib = len(head) >= 2 and head[0] & 0x0F == 8 and int.from_bytes(head[:2], "big") % 31 == 0
     return (lambda: Inflater(ZLIB)) if is_zlib else None
 
 
-def _of_raw(head: bytes) -> _Maker | None:
+def _raw_form(head: bytes) -> _Maker | None:
     """A bare deflate stream (RFC 1951), as some servers send. Text is none, even where it happens to decode."""
     return None if _is_text(head[:_TELLING]) else lambda: Inflater(RAW)
 
 
-def _of_br(head: bytes) -> _Maker | None:
+def _brotli_form(head: bytes) -> _Maker | None:
     """A brotli stream (RFC 7932)."""
     return None if _is_text(head[:_TELLING]) else Brotli
 
@@ -338,10 +338,10 @@ def _is_text(data: bytes) -> bool:
 
 # By name: the forms that are tried one after the other, and whether another stream may follow one.
 _FORMS: Final[dict[str, tuple[Callable[[], tuple[_Form, ...]], bool]]] = {
-    "gzip": (lambda: (_of_gzip,), True),
-    "x-gzip": (lambda: (_of_gzip,), True),  # RFC 9110 §8.4.1.3
-    "deflate": (lambda: (_of_zlib, _of_raw), False),
-    "br": (lambda: (_of_br,), False),
+    "gzip": (lambda: (_gzip_form,), True),
+    "x-gzip": (lambda: (_gzip_form,), True),  # RFC 9110 §8.4.1.3
+    "deflate": (lambda: (_zlib_form, _raw_form), False),
+    "br": (lambda: (_brotli_form,), False),
     "zstd": (lambda: (_zstd_form(),), True),
 }
 NAMES: Final = frozenset(_FORMS)
@@ -383,7 +383,7 @@ class Layer:
                         given = True
                         yield piece
                 except DAMAGE as damage:
-                    self._learn(at, len(data), given)
+                    self._retry(at, len(data), given)
                     raise BrokenError(CodingFault.DAMAGED, f"{self.name} is damaged: {damage}") from None
             source.put_back(len(coder.unused))
             make = self._forms[self._form](source.peek(_MAGIC)) if self._has_members else None
@@ -399,12 +399,12 @@ class Layer:
         self.not_coded = bool(head)
         return None
 
-    def _learn(self, at: int, size: int, given: bool) -> None:
+    def _retry(self, at: int, size: int, given: bool) -> None:
         """The call that took `size` bytes from `at` on met damage. Raises Again if there is something to try."""
         if size > 1:
             self._narrow_from, self._step = at, STEPS.get(self._step, 1)
-            raise Again
+            raise RestartDecoding
         if not given:  # nothing ever came out of it: it is something else
             self._form += 1
             self._narrow_from, self._step = None, SLICE
-            raise Again
+            raise RestartDecoding

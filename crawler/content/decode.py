@@ -9,7 +9,7 @@ is, and what was given already is passed over.
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from crawler.content.codings import NAMES, Again, BrokenError, Layer
+from crawler.content.codings import NAMES, BrokenError, Layer, RestartDecoding
 from crawler.core.enums import CodingFault
 from crawler.core.frozen import dataclass
 from crawler.core.models import Body
@@ -80,7 +80,7 @@ class DecodedPieces:
                         self._fail(CodingFault.NOT_CODED, f"not {layer.name}")
                     elif layer.trailing and self.fault is None:
                         self._fail(CodingFault.TRAILING, f"more bytes behind the end of {layer.name}")
-            except Again:
+            except RestartDecoding:
                 continue
             except _BombError as hit:
                 self.bomb = True

@@ -1,4 +1,4 @@
-"""What a response says beside its text: Link fields (RFC 8288), redirects and refreshes, and directives to robots."""
+"""Response headers about pages: redirects and refreshes, Link fields (RFC 8288), and directives to robots."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,15 +12,14 @@ from crawler.core.frozen import dataclass
 from crawler.core.models import Head
 from crawler.core.url import UrlError, parse
 
-MAX_LOCATION: Final = 8 * 1024  # characters; servers' own limit for a header line is mostly the same
+MAX_LOCATION: Final = 8 * 1024  # characters; servers mostly have this limit for a header line
 
 
 def location(head: Head, url: str) -> str:
-    """Return the absolute http(s) URL that a response to `url` names in its Location field, without fragment.
+    """The absolute http(s) URL in the Location field of a response to `url`, without fragment.
 
-    Where there are several fields the first counts. Raises UrlError if there is none or it is empty, longer than
-    MAX_LOCATION, holds CR or LF, or is no URL worth fetching. Source: RFC 9110 §10.2.2, resolved by the URL standard,
-    as browsers do.
+    Of several fields the first counts. Raises UrlError if there is none, or it is empty, longer than MAX_LOCATION, has
+    CR, LF or NUL, or is no URL to fetch. Source: RFC 9110 §10.2.2, resolved by the URL standard, as in browsers.
     """
     value = head.get("location")
     if value is None or not value.strip():
@@ -33,42 +32,34 @@ def location(head: Head, url: str) -> str:
 
 
 def refresh(head: Head, url: str) -> str | None:
-    """The absolute http(s) URL that a response to `url` names in its Refresh field; None if there is none.
+    """The absolute http(s) URL in the Refresh field of a response to `url`; None without one.
 
     Source: HTML standard §7.4.2.4, "shared declarative refresh steps", as for a meta element.
     """
     value = head.get("refresh")
     if value is None or len(value) > MAX_LOCATION:
         return None
-    reference = clean(from_field(refresh_target(value)))
-    if not reference:
-        return None
-    try:
-        return parse(reference, url)[0]
-    except UrlError:
-        return None
+    return ReferenceResolver(url).absolute(from_field(refresh_target(value)))
 
 
-MAX_CHARS: Final = 64 * 1024  # of all fields of a response that are looked at; Chromium keeps 256 KiB of a whole head
+MAX_CHARS: Final = 64 * 1024  # of all Link fields of a response; Chromium accepts heads of 256 KiB
 _SPACE: Final = " \t"
 
 
 class LinkValue(NamedTuple):
-    """One link: its target as written but for bytes beyond ASCII, which are escaped, and its parameters, names in lower
-    case; of several of a name the first.
-    """
+    """One link of a Link field."""
 
-    target: str
-    parameters: dict[str, str]
+    target: str  # as written, but with bytes beyond ASCII escaped
+    parameters: dict[str, str]  # by lower-case name; of several with one name the first
 
     @property
     def relations(self) -> list[str]:
-        """Relation types, lower case; extension types are URLs."""
+        """Relation types, lower case. Extension types are URLs."""
         return self.parameters.get("rel", "").lower().split()
 
 
 def link_values(fields: Sequence[str]) -> Iterator[LinkValue]:
-    """The links of the values of all Link fields, in order, as written. Source: RFC 8288 §B.1 to B.3."""
+    """The links in the values of all Link fields, in order. Source: RFC 8288 §B.1 to B.3."""
     room = MAX_CHARS
     for field in fields:
         yield from _parse(field[:room])
@@ -87,7 +78,7 @@ def _parse(text: str) -> Iterator[LinkValue]:
 
 
 def _parameters(text: str, position: int) -> tuple[dict[str, str], int]:
-    """The parameters from `position` to the comma that ends the link, and where that is."""
+    """The parameters from `position` to the comma that ends the link, and its position."""
     parameters: dict[str, str] = {}
     end = len(text)
     while position < end and text[position] != ",":
@@ -108,7 +99,7 @@ def _parameters(text: str, position: int) -> tuple[dict[str, str], int]:
 
 
 def _value(text: str, position: int) -> tuple[str, int]:
-    """A token or quoted string that begins at `position`, white space before it skipped, and where it ends."""
+    """The token or quoted string after white space at `position`, and the position of its end."""
     end = len(text)
     while position < end and text[position] in _SPACE:
         position += 1
@@ -128,10 +119,10 @@ def _value(text: str, position: int) -> tuple[str, int]:
 
 
 def header_links(fields: Sequence[str], url: str, *, requisites: bool, max_links: int) -> tuple[list[Link], str | None]:
-    """The links worth following that a response to `url` states, and the canonical address it gives itself.
+    """The links to follow in the Link fields of a response to `url`, and its canonical URL.
 
-    What has an `anchor` elsewhere is about another page and left out (§3.2). `requisites`: also what is needed to show
-    the page. At most `max_links` are kept.
+    A link with another `anchor` is about another page and is ignored (§3.2). `requisites`: with what is needed to show
+    the page. At most `max_links` are returned.
     """
     base = ReferenceResolver(url)
     found = LinkSet(max_links)
@@ -151,60 +142,54 @@ def header_links(fields: Sequence[str], url: str, *, requisites: bool, max_links
 
 
 def _resolved(written: str, base: ReferenceResolver) -> str | None:
-    reference = clean(written)
-    if not reference:  # a fragment alone is the page itself
-        return base.url
-    try:
-        return base.resolve(reference)[0]
-    except UrlError:
-        return None
+    return base.absolute(written) if clean(written) else base.url  # a fragment alone is the page itself
 
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What is asked not to be done with a page. `nofollow` covers all its links."""
+    """Directives to robots about a page."""
 
     noindex: bool = False
-    nofollow: bool = False
+    nofollow: bool = False  # for all its links
 
 
-_NONE_ASKED: Final = Directives()
-_WORD: Final = re.compile(r"[^\s,]+")
-# "googlebot: nofollow": an agent's name before the directives. unavailable_after and the max-* directives also have a
-# colon, with a value behind it.
+_NO_DIRECTIVES: Final = Directives()
+_DIRECTIVE: Final = re.compile(r"[^\s,]+")
+# "googlebot: nofollow": an agent before the directives. unavailable_after and the max-* directives also have a colon,
+# before a value.
 _AGENT: Final = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*:\s*(.*)", re.DOTALL)
 _VALUED: Final = frozenset(("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"))
 
 
 def page_directives(meta: Sequence[tuple[str | None, str]], x_robots: Sequence[str], token: str) -> Directives:
-    """Join what is asked of all robots and of our product `token` (any case).
+    """The directives to all robots and to our product `token` (any case).
 
-    `meta`: agent (None: all) and content, as in `html.Html.robots`; `x_robots`: the values of the X-Robots-Tag fields,
-    each of which may begin with an agent. What is asked of others is ignored, and so are words that are not known.
+    `meta`: agents (None: all) and contents, as in `ParsedPage.robots`. `x_robots`: the values of the X-Robots-Tag
+    fields, each of which may begin with an agent. Directives to other agents and unknown directives are ignored.
     """
     if not meta and not x_robots:
-        return _NONE_ASKED
+        return _NO_DIRECTIVES
     token = token.lower()
-    words: set[str] = set()
+    found: set[str] = set()
     for agent, content in meta:
         if agent is None or agent.lower() == token:
-            words.update(_words(content))
+            found.update(_directives(content))
     for field in x_robots:
-        words.update(_field_words(field, token))
-    if not words:
-        return _NONE_ASKED
-    none = "none" in words
-    return Directives(noindex=none or "noindex" in words, nofollow=none or "nofollow" in words)
+        found.update(_field_directives(field, token))
+    if not found:
+        return _NO_DIRECTIVES
+    none = "none" in found
+    return Directives(noindex=none or "noindex" in found, nofollow=none or "nofollow" in found)
 
 
-def _words(content: str) -> Iterable[str]:
-    return _WORD.findall(content.lower())
+def _directives(content: str) -> Iterable[str]:
+    return _DIRECTIVE.findall(content.lower())
 
 
-def _field_words(field: str, token: str) -> Iterable[str]:
-    """The words of one field that are meant for us. An agent holds up to the next one: "a: noindex, b: nofollow"."""
+def _field_directives(field: str, token: str) -> Iterable[str]:
+    """The directives of one field for us. An agent applies up to the next one: "a: noindex, b: nofollow"."""
     for_us = True
-    words: list[str] = []
+    found: list[str] = []
     for part in field.split(","):
         match = _AGENT.match(part)
         if match is not None and match[1].lower() not in _VALUED:
@@ -213,5 +198,5 @@ def _field_words(field: str, token: str) -> Iterable[str]:
         elif match is not None:
             continue
         if for_us:
-            words.extend(_words(part))
-    return words
+            found.extend(_directives(part))
+    return found

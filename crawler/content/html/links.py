@@ -107,8 +107,8 @@ class KnownLinks:
     def __len__(self) -> int:
         return self._count
 
-    def of(self, folder: str) -> KnownFolder:
-        """The plain links known in a folder. What is added is to be counted with `learnt`."""
+    def folder(self, folder: str) -> KnownFolder:
+        """The plain links known in a folder. What is added is to be counted with `added`."""
         known = self._folders.get(folder)
         if known is None:
             known = self._folders[folder] = KnownFolder()
@@ -116,7 +116,7 @@ class KnownLinks:
             self._folders.move_to_end(folder)
         return known
 
-    def learnt(self, count: int) -> None:
+    def added(self, count: int) -> None:
         """So many references were added to the folder that was asked for last."""
         self._count += count
         while self._count > self._limit:
@@ -173,7 +173,7 @@ class LinkSet:
         """
         if known is None or resolver.folder is None or self._required_too:
             return self._resolve_all(resolver)
-        folder = known.of(resolver.folder)
+        folder = known.folder(resolver.folder)
         stored = folder.stored
         urls = list(map(stored.get, self._kinds))  # None for few of most pages
         left_out = set(urls)
@@ -201,7 +201,7 @@ class LinkSet:
                     stored[reference] = link.url
             elif (before := found.setdefault(link.url, link)) is not link and kind < _kind_of(before):
                 found[link.url] = link
-        known.learnt(fresh)
+        known.added(fresh)
         return Resolved(tuple(found.values()), len(left_out.union(found)))
 
     def _resolve_all(self, resolver: ReferenceResolver) -> Resolved:

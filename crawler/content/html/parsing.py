@@ -10,20 +10,19 @@ from typing import Final, cast
 
 from crawler.content.html import tag_meaning
 from crawler.content.html.links import LINK, KnownLinks, Link, LinkSet
-from crawler.content.html.resolution import ReferenceResolver, clean
+from crawler.content.html.resolution import ReferenceResolver
 from crawler.content.html.scanner import Occurrence, ScanLimitError
-from crawler.content.html.tag_meaning import Statement
+from crawler.content.html.tag_meaning import TagMeaning
 from crawler.content.html.tags import TagFinder, attributes_of
-from crawler.content.url_lists.xml_stream import Enough, XmlRefused, read_document
+from crawler.content.url_lists.xml_stream import StopReading, XmlRefused, read_document
 from crawler.core.frozen import dataclass
-from crawler.core.url import UrlError
 
 MAX_DIRECTIVES: Final = 64  # meta elements that speak to robots
 
 
 @dataclass(frozen=True, slots=True)
-class Html:
-    """What `extract` found. URLs are absolute.
+class ParsedPage:
+    """What `parse_page` found. URLs are absolute.
 
     `links` are in document order (see `LinkSet.resolve`), without those that are known to be stored, which
     `links_count` includes; `canonical` is among them, `refresh` is not. `robots` holds the meta elements that speak to
@@ -57,7 +56,7 @@ _IN_ANY: Final = (
 _LAZY_IN_ANY: Final = Occurrence(r"[dD][aA][tT][aA]-[bB][gGaA]")  # data-bg, data-background
 
 
-def extract(
+def parse_page(
     data: bytes,
     url: str,
     *,
@@ -67,7 +66,7 @@ def extract(
     known: KnownLinks | None = None,
     encoding: str = "utf-8",
     xml: bool = False,
-) -> Html:
+) -> ParsedPage:
     """Read a page, UTF-8 bytes as `charset.to_utf8` returns them, found at `url`.
 
     `encoding` is what it came in, for the queries of its links. `xml`: it is application/xhtml+xml. `requisites`: also
@@ -116,8 +115,8 @@ class _Page:
         return dict.fromkeys(finder.pieces(data))  # two thirds of all anchors end where another does
 
     def read_xml(self, data: bytes) -> None:
-        for statement in statements(data, requisites=self._requisites):
-            self._note(*statement)
+        for meaning in meanings(data, requisites=self._requisites):
+            self._note(*meaning)
 
     def _read_within(self, text: str) -> None:
         """The page of an iframe: only its references count, and no other page in it."""
@@ -125,7 +124,7 @@ class _Page:
             if piece[:1] != "<":
                 self._links.add(piece, LINK)
                 continue
-            for what, reference, kind in tag_meaning.statements(piece, requisites=self._requisites):
+            for what, reference, kind in tag_meaning.meanings(piece, requisites=self._requisites):
                 if what == tag_meaning.REFERENCE:
                     self._links.add_clean(reference, cast(int, kind))
 
@@ -137,7 +136,7 @@ class _Page:
                 if piece:
                     add(piece, LINK)
             else:
-                for what, text, detail in tag_meaning.statements(piece, requisites=requisites):
+                for what, text, detail in tag_meaning.meanings(piece, requisites=requisites):
                     if what == tag_meaning.REFERENCE:
                         add(text, cast(int, detail))
                     else:
@@ -152,7 +151,7 @@ class _Page:
                 self._title = text if self._title is None else self._title
             case tag_meaning.LANGUAGE:
                 self._language = self._language or text or None
-            case tag_meaning.NAMED_CANONICAL:
+            case tag_meaning.CANONICAL_URL:
                 self._canonical = text if self._canonical is None else self._canonical
             case tag_meaning.REFRESH:
                 self._refresh = self._refresh or text
@@ -161,21 +160,21 @@ class _Page:
             case tag_meaning.ROBOTS:
                 if len(self._robots) < MAX_DIRECTIVES:
                     self._robots.append((cast(str | None, detail), text))
-            case tag_meaning.DOCUMENT:
+            case tag_meaning.SRCDOC:
                 self._read_within(text)
             case tag_meaning.REFERENCE:
                 self._links.add_clean(text, cast(int, detail))
 
-    def finish(self, own: ReferenceResolver, known: KnownLinks | None, *, cut: bool) -> Html:
+    def finish(self, own: ReferenceResolver, known: KnownLinks | None, *, cut: bool) -> ParsedPage:
         base = self._base(own)
         resolved = self._links.resolve(base, known)
-        return Html(
+        return ParsedPage(
             title=self._title or None,
             language=self._language,
-            canonical=_absolute(self._canonical, base),
+            canonical=base.absolute(self._canonical or ""),
             links=resolved.links,
             links_count=resolved.count,
-            refresh=_absolute(self._refresh, base),
+            refresh=base.absolute(self._refresh or ""),
             robots=tuple(self._robots),
             capped=self._links.capped,
             cut=cut,
@@ -185,20 +184,8 @@ class _Page:
         """Where references start from: the first base with an href, itself resolved against the page's URL, which stays
         where that is unusable (HTML standard §4.2.3).
         """
-        absolute = _absolute(self._base_href, own)
+        absolute = own.absolute(self._base_href or "")
         return own if absolute is None else ReferenceResolver(absolute, own.encoding)
-
-
-def _absolute(written: str | None, base: ReferenceResolver) -> str | None:
-    if written is None:
-        return None
-    reference = clean(written)
-    if not reference:
-        return None
-    try:
-        return base.resolve(reference)[0]
-    except UrlError:
-        return None
 
 
 _XHTML: Final = "http://www.w3.org/1999/xhtml"
@@ -209,22 +196,22 @@ _PREFIXED: Final = (
 )
 _WITH_TEXT: Final = frozenset(("title", "style"))
 _MAX_TEXT: Final = 512 * 1024  # characters of a title or style sheet that are looked at
-_MAX_STATEMENTS: Final = 50_000  # five times as many as a page may have links
+_MAX_MEANINGS: Final = 50_000  # five times as many as a page may have links
 
 
-def statements(data: bytes, *, requisites: int) -> list[Statement]:
-    """What a page says, UTF-8 bytes, in order. `requisites` as in `said.statements`."""
+def meanings(data: bytes, *, requisites: int) -> list[TagMeaning]:
+    """What a page says, UTF-8 bytes, in order. `requisites` as in `said.meanings`."""
     reader = _XhtmlReader(requisites)
     with suppress(XmlRefused):
         read_document(data.decode("utf-8", "replace"), reader)
-    return reader.statements
+    return reader.meanings
 
 
 class _XhtmlReader:
     """Is told of the elements. Those of no namespace count as HTML: their author left it out."""
 
     def __init__(self, requisites: int) -> None:
-        self.statements: list[Statement] = []
+        self.meanings: list[TagMeaning] = []
         self._requisites = requisites
         self._reading = ""  # the title or style whose text is read, with its namespace
         self._attributes: dict[str, str] = {}
@@ -238,7 +225,7 @@ class _XhtmlReader:
         if local in _WITH_TEXT and not self._reading:
             self._reading, self._attributes, self._text, self._room = name, attributes, [], _MAX_TEXT
         elif attributes:
-            self._say(namespace, local, attributes, "")
+            self._add(namespace, local, attributes, "")
 
     def text(self, data: str) -> None:
         if self._reading and self._room > 0:
@@ -249,23 +236,23 @@ class _XhtmlReader:
         if name == self._reading:
             self._reading = ""
             namespace, _, local = name.rpartition(" ")
-            self._say(namespace, local, self._attributes, "".join(self._text))
+            self._add(namespace, local, self._attributes, "".join(self._text))
 
     def instruction(self, target: str, data: str) -> None:
         """Source: Associating Style Sheets with XML documents 1.0."""
         if target == "xml-stylesheet" and self._requisites:
-            self.statements += tag_meaning.style_sheet(attributes_of(data).get("href", ""))
+            self.meanings += tag_meaning.style_sheet_meaning(attributes_of(data).get("href", ""))
 
-    def _say(self, namespace: str, local: str, attributes: dict[str, str], text: str) -> None:
+    def _add(self, namespace: str, local: str, attributes: dict[str, str], text: str) -> None:
         found = dict(attributes)
         for name, known_as in _PREFIXED:
             if name in found:
                 found[known_as] = found.pop(name)
         if namespace == _SVG:
-            self.statements += tag_meaning.svg_element(local.lower(), found, text, requisites=self._requisites)
+            self.meanings += tag_meaning.svg_meanings(local.lower(), found, text, requisites=self._requisites)
         elif local == "title":
-            self.statements.append(tag_meaning.titled(text))
+            self.meanings.append(tag_meaning.title_meaning(text))
         else:
-            self.statements += tag_meaning.element(local, found, text, requisites=self._requisites)
-        if len(self.statements) > _MAX_STATEMENTS:
-            raise Enough
+            self.meanings += tag_meaning.element_meanings(local, found, text, requisites=self._requisites)
+        if len(self.meanings) > _MAX_MEANINGS:
+            raise StopReading

@@ -1,8 +1,8 @@
-"""Resolve a page's references against its base, fast where they are plain.
+"""Resolves the references of a page against its base, fast if they are plain.
 
-ada-url (through `core.url`) decides; what is done here in its stead are the forms that nearly every link has and whose
-result is a matter of joining text: a path, with or without leading "../", of characters the URL standard leaves alone,
-and an http(s) URL with a plain host. Everything else goes to ada. Invariant, held by tests: the answer is always ada's.
+Most links need no parser, since joining text resolves them: paths, with or without leading "../", of characters that
+the URL standard does not escape, and http(s) URLs with a plain host. ada-url (through `core.url`) resolves all others.
+Invariant, held by tests: the result is always that of ada-url.
 """
 
 import re
@@ -19,23 +19,23 @@ from crawler.core.enums import DenyReason
 from crawler.core.models import Origin
 from crawler.core.url import MAX_HOST_CHARS, MAX_URL_BYTES, UrlError
 
-# What the URL standard escapes in the query of an http(s) URL (special-query percent-encode set), as latin-1 text.
+# Characters that the URL standard escapes in the query of an http(s) URL (special-query percent-encode set).
 _ESCAPED: Final = re.compile("[\\x00-\\x20\"#<>'\\x7f-\\xff]")
 _NOT_ENCODABLE: Final = "%26%23{}%3B"  # "&#N;", escaped
-# Pages in these send UTF-8, as the "output encoding" of the Encoding standard says.
+# Pages in these encodings send UTF-8 ("output encoding" of the Encoding standard).
 _UTF8: Final = frozenset(("utf-8", "utf-16le", "utf-16be", "replacement"))
 
 
 def output_encoding(encoding: str | None) -> str | None:
-    """The encoding in which a page in `encoding` sends its queries; None: UTF-8, as every reference does by itself."""
+    """The encoding of the queries of a page in `encoding`; None: UTF-8, which references have anyway."""
     return None if encoding in _UTF8 else encoding
 
 
-def with_query_in(encoding: str, reference: str) -> str:
-    """`reference` with a query in ASCII: what stands for its characters in `encoding`, escaped.
+def encode_query(encoding: str, reference: str) -> str:
+    """`reference` with its query encoded in `encoding` and escaped, in ASCII.
 
-    A character that the encoding does not have becomes the escapes of "&#N;". Source: URL standard §4.4, query state,
-    and §1.3, "percent-encode after encoding"; Encoding standard, by encoding_rs. Never raises.
+    A character that the encoding lacks becomes "&#N;", escaped. Source: URL standard §4.4, query state, and §1.3,
+    "percent-encode after encoding"; Encoding standard, by encoding_rs. Never raises.
     """
     path, mark, query = reference.partition("?")
     if query.isascii():
@@ -58,30 +58,30 @@ def _encodable(char: str, encoding: str) -> str:
     return _NOT_ENCODABLE.format(ord(char))
 
 
-# Characters that neither end a path nor are escaped in it; "%" is not here because %2E is a dot (URL standard §4.1).
+# Characters that neither end a path nor are escaped in it. "%" is not among them: %2E is a dot (URL standard §4.1).
 _CHAR: Final = r"[A-Za-z0-9_~!$&()*+,;=@-]"
 _NO_COLON: Final = r"[A-Za-z0-9_~!$&()*+,;=@.-]"
 _DOTTED: Final = r"[A-Za-z0-9_~!$&()*+,;=@:.-]"
-# A segment that cannot be "." or "..": it holds a character other than a dot. Possibly empty.
+# A segment, perhaps empty, that is not "." or "..": it has another character than dots.
 _SEGMENT: Final = rf"(?:\.*[A-Za-z0-9_~!$&()*+,;=@:-]{_DOTTED}*)?"
 _PATH: Final = rf"{_SEGMENT}(?:/{_SEGMENT})*"
 _QUERY: Final = r"(?:\?[A-Za-z0-9_~!$&()*+,;=@:./?%-]*)?"
-# The first segment of a relative path holds no ":", which would make it a scheme, and is not empty, which would make it
-# a host or an absolute path.
+# The first segment of a relative path has no ":", which would make it a scheme, and is not empty, which would make it a
+# host or an absolute path.
 _RELATIVE = re.compile(rf"((?:\.\./)*)\.*{_CHAR}{_NO_COLON}*(?:/{_SEGMENT})*{_QUERY}")
 _ABSOLUTE = re.compile(rf"/(?!/){_PATH}{_QUERY}")
-# Lower-case labels; the last begins with a letter, so it is no IPv4 address; "xn--" is ada's to judge.
+# Lower-case labels. The last begins with a letter, so it is no IPv4 address. "xn--" is left to ada.
 _HOST: Final = r"(?:(?!xn--)[a-z0-9_-]+\.)*(?!xn--)[a-z][a-z0-9-]*"
 _WHOLE = re.compile(rf"(https?)://({_HOST})((?:/{_PATH})?)({_QUERY})")
 
 
-_MAX_DEPTH: Final = 32  # folders of a base that are worth preparing; a deeper one is left to ada
+_MAX_DEPTH: Final = 32  # folders of a base; references on a deeper one are left to ada
 
 
 class ReferenceResolver:
     """Resolves references against one base, an absolute URL as `core.url.parse` returns it.
 
-    `encoding` is that of the page they stand on (a name of the Encoding standard): their queries are sent in it.
+    `encoding`: that of their page (a name of the Encoding standard), in which their queries are sent.
     """
 
     __slots__ = ("_base", "_folders", "_origin", "_root", "encoding")
@@ -95,24 +95,22 @@ class ReferenceResolver:
 
     @property
     def url(self) -> str:
-        """The base itself."""
+        """The base."""
         return self._base
 
     @property
     def folder(self) -> str | None:
-        """The URL that relative references are appended to, and behind a space an encoding other than UTF-8: bases that
-        share it resolve every reference alike, but for those that begin with "?". None for a base too deep to be worth
-        it.
+        """The URL that relative references are appended to, with the encoding after a space if that is not UTF-8. Bases
+        with the same folder resolve all references alike, except those that begin with "?". None for a base that is
+        too deep.
         """
         if not self._folders:
             return None
         return self._folders[0] if self.encoding is None else f"{self._folders[0]} {self.encoding}"
 
     def resolve(self, reference: str) -> tuple[str, Origin]:
-        """The URL that `reference` means and its origin: what `core.url.parse(reference, base)` says, with the query in
-        the encoding of the page. Raises UrlError.
-
-        `reference` is what `clean` returned, and not empty.
+        """The URL of a reference and its origin, as of `core.url.parse(reference, base)`, with the query in the
+        encoding of the page. `reference` is a result of `clean` that is not empty. Raises UrlError.
         """
         href = None
         if len(reference) >= MAX_URL_BYTES:
@@ -136,14 +134,21 @@ class ReferenceResolver:
                     href = self._folders[0] + reference
         if href is None:
             if self.encoding is not None and not reference.isascii():
-                reference = with_query_in(self.encoding, reference)
+                reference = encode_query(self.encoding, reference)
             return core_url.parse(reference, self._base)
         if len(href) > MAX_URL_BYTES:
             raise UrlError(DenyReason.URL_TOO_LONG, f"longer than {MAX_URL_BYTES} bytes")
         return href, self._origin
 
+    def absolute(self, written: str) -> str | None:
+        """The URL of a reference as written; None if it names no other page or is no http(s) URL."""
+        with suppress(UrlError):
+            if reference := clean(written):
+                return self.resolve(reference)[0]
+        return None
+
     def legacy_url(self, reference: str, url: str) -> str | None:
-        """What `reference` meant when queries of every page were in UTF-8, if that is not `url`, which it means now."""
+        """The URL of a reference when queries of every page were in UTF-8; None if it is `url`, its URL now."""
         if self.encoding is None or reference.isascii():
             return None
         with suppress(UrlError):
@@ -154,8 +159,8 @@ class ReferenceResolver:
 
 @lru_cache(1_024)
 def _layout(folder: str) -> tuple[Origin, str, Sequence[str]]:
-    """The origin of a folder's URL, its root without "/", and what a reference is appended to, with no, one, two …
-    leading "../": beyond the root it stays the root. No folders where they are too deep. Raises UrlError.
+    """The origin of the URL of a folder, its root without "/", and the URLs of the folder and of those above it, to
+    which a reference with none, one, two … leading "../" is appended. No URLs if it is too deep. Raises UrlError.
     """
     href, origin = core_url.check_href(folder)
     start = href.index("/", href.index("://") + 3)
@@ -173,16 +178,16 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 def clean(reference: str) -> str:
-    """A reference as it is written → what of it counts: no outer white space, tab, newline or fragment.
+    """A reference as written, without outer white space, tabs, newlines and fragment.
 
-    Returns "" for what is no other page: empty, a fragment alone, or a scheme other than http and https.
+    Returns "" for a reference that names no other page: empty, a fragment alone, or a scheme other than http and https.
     """
     reference = reference.strip(_STRIPPED)
-    if not reference.isprintable():  # a quick look: tab and newline are not printable
+    if not reference.isprintable():  # fast; tab and newline are not printable
         reference = reference.translate(_TABS_AND_NEWLINES)
     if "#" in reference:
         kept = reference.partition("#")[0]
-        # A space before "#" is part of the path, and would be lost at the end: ada cuts that fragment.
+        # A space before "#" is part of the path and would be lost at the end: here ada removes the fragment.
         if kept[-1:] > " " or not kept:
             reference = kept
     if ":" in reference:
@@ -196,11 +201,10 @@ _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def from_field(value: str) -> str:
-    """A reference as a field of a head has it (`Head` holds bytes as latin-1) → the same in ASCII, each other byte
-    escaped as it is.
+    """A reference of a header field (`Head` has bytes as latin-1) in ASCII, with all other bytes escaped.
 
-    Servers send UTF-8 there, or what their files are named in: either reaches the URL unchanged, as in browsers, which
-    do the same. In a host the escapes are read as UTF-8 (URL standard §3.5).
+    Servers send UTF-8, or the encoding of their file names: both reach the URL unchanged, as in browsers. In a host the
+    escapes are decoded as UTF-8 (URL standard §3.5).
     """
     return value if value.isascii() else _BEYOND_ASCII.sub(lambda match: f"%{ord(match[0]):02X}", value)
 
@@ -209,6 +213,6 @@ _NO_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 def from_bytes(data: bytes) -> str:
-    """Text that holds references, in UTF-8; a byte that is none becomes its escape, as in `from_field`."""
+    """Decode text with references as UTF-8. Bytes that are no UTF-8 are escaped, as in `from_field`."""
     text = data.decode("utf-8", "surrogateescape")
     return text if text.isascii() else _NO_UTF8.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", text)

@@ -1,8 +1,8 @@
-"""Apply one pattern to a whole text in one call of PCRE2, and return what its groups held.
+"""Scans a whole text with one pattern in one call of PCRE2, and returns what the groups captured.
 
-Compiled to machine code it does so in a quarter of the time `re` takes, for it makes no Python object of any match.
-Where memory may not be made executable (a unit with MemoryDenyWriteExecute) PCRE2 interprets the same pattern. It knows
-nothing of HTML. Invariant: what is captured does not depend on how the pattern is run, and is never of another engine.
+Compiled to machine code this takes a quarter of the time of `re`, since no Python object is made for a match. If memory
+may not be made executable (a unit with MemoryDenyWriteExecute), PCRE2 interprets the same pattern. Invariant: the
+result does not depend on how the pattern is run; no other engine is used.
 """
 
 import re
@@ -11,48 +11,26 @@ from contextlib import suppress
 from functools import cached_property
 from typing import Final, cast
 
-# The layer below `pcre2.Pattern`, for which a page costs 6 µs more, half of them for combining flags of an enumeration.
+# The layer below `pcre2.Pattern`, which costs 6 µs more a page, half of them to combine flags of an enumeration.
 from pcre2 import LibraryError, _cy
 
 _NUL: Final = b"\0"
 _REPLACEMENT: Final = "\ufffd".encode()
 _PIECE: Final = re.compile(r"[^\0]+")
 _AT_ONCE: Final = 256 * 1024
-_GROUPS: Final = b"\0${1:-}${2:-}"  # what stands for each match: nothing but its groups
+_GROUPS: Final = b"\0${1:-}${2:-}"  # the replacement of each match: its groups alone
 _EVERY_MATCH: Final = int(_cy.SubstituteOption.GLOBAL | _cy.SubstituteOption.UNSET_EMPTY)
 
 
 _NO_CONTEXT: Final = _cy.create_match_context()
 
 
-class Occurrence:
-    """Says whether a short pattern occurs in a text; PCRE2 looks at many bytes at a time, 1 µs a page."""
-
-    def __init__(self, pattern: str) -> None:
-        self._pattern = pattern
-
-    @cached_property
-    def _compiled(self) -> "_cy.PCRE2Code":
-        code = _cy.compile(self._pattern.encode("ascii"))
-        with suppress(LibraryError):
-            _cy.jit_compile(code)
-        return code
-
-    def is_in(self, data: bytes) -> bool:
-        """Whether it occurs in these bytes."""
-        return _cy.match(self._compiled, data, len(data), 0, _NO_CONTEXT, 0)[0] is not None
-
-
 class ScanLimitError(Exception):
-    """PCRE2 gave a text up: a match took more steps (ten million, where it interprets) or stack than it allows."""
+    """PCRE2 gave up on a text: a match took more steps (ten million, if it interprets) or stack than it allows."""
 
 
-class Scanner:
-    """Scans UTF-8 texts with a pattern that takes every text to its end, match by match, whatever it says.
-
-    The pattern speaks of bytes; what it captures in groups 1 and 2 is what is wanted, and no match captures both. It is
-    compiled when it is first needed.
-    """
+class _Pattern:
+    """A pattern for PCRE2, compiled when it is first needed."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
@@ -64,9 +42,24 @@ class Scanner:
             _cy.jit_compile(code)
         return code
 
+
+class Occurrence(_Pattern):
+    """A short pattern that occurs in a text or not. PCRE2 compares many bytes at a time, in 1 µs a page."""
+
+    def is_in(self, data: bytes) -> bool:
+        """Whether it occurs in these bytes."""
+        return _cy.match(self._compiled, data, len(data), 0, _NO_CONTEXT, 0)[0] is not None
+
+
+class Scanner(_Pattern):
+    """Applies a pattern to a whole UTF-8 text, match after match. The pattern has to match any text up to its end.
+
+    It matches bytes. Its result is what groups 1 and 2 capture; no match captures both.
+    """
+
     def captured(self, data: bytes) -> bytes:
-        """What was captured, in order, a NUL before each; nothing behind it where a match captured nothing. A NUL in
-        the text counts as U+FFFD (HTML standard §13.2.5). Raises ScanLimitError.
+        """The captures in order, each after a NUL, empty for a match without captures. A NUL in the text counts as
+        U+FFFD (HTML standard §13.2.5). Raises ScanLimitError.
         """
         if _NUL in data:
             data = data.replace(_NUL, _REPLACEMENT)
@@ -76,8 +69,8 @@ class Scanner:
             raise ScanLimitError(str(error)) from error
 
     def pieces(self, data: bytes) -> Iterable[str]:
-        """The same one by one, as text; bytes that are no UTF-8 count as U+FFFD too. A large text gives them one after
-        the other: a list of all could take thirty times its size. Raises ScanLimitError, before it returns.
+        """The captures as text, with U+FFFD for bytes that are no UTF-8. Of a large text they are made one at a time: a
+        list could take thirty times its size. Raises ScanLimitError, before it returns.
         """
         captured = str(self.captured(data), "utf-8", "replace")
         if len(captured) <= _AT_ONCE:

@@ -31,7 +31,7 @@ _KINDS: Final = {
 }
 
 
-def read_listing(
+def read_url_list(
     payload: Body,
     codings: Sequence[str],
     *,

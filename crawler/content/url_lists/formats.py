@@ -6,7 +6,7 @@ from typing import Final
 from crawler.content.charset import to_utf8
 from crawler.content.html.resolution import ReferenceResolver, from_bytes
 from crawler.content.url_lists.url_list import MAX_VALUE, Collector, Texts, date_at, priority_of
-from crawler.content.url_lists.xml_stream import Enough
+from crawler.content.url_lists.xml_stream import StopReading
 
 _VALUES: Final = frozenset(("loc", "lastmod", "priority"))
 MAX_LINE: Final = 8 * 1024  # of a text sitemap; a longer one is no URL
@@ -99,7 +99,7 @@ def read_text(pieces: Iterator[bytes], collector: Collector) -> str | None:
                 continue
             found = True
             collector.add(line)
-    except Enough:
+    except StopReading:
         pass
     return None if found else "empty"
 

@@ -3,14 +3,13 @@
 It does not know the formats, nor whether an entry may be followed.
 """
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
 from crawler.content.html.resolution import ReferenceResolver, clean
-from crawler.content.url_lists.xml_stream import Enough
+from crawler.content.url_lists.xml_stream import StopReading
 from crawler.core.clock import http_date
 from crawler.core.models import Origin
 from crawler.core.url import UrlError
@@ -117,14 +116,13 @@ class Collector:
             return
         if len(self._entries) >= MAX_ENTRIES:
             self.capped = True
-            raise Enough
+            raise StopReading
         self._entries[url] = UrlListEntry(url, origin, nested, modified_at, priority)
 
     def base(self, written: str, outer: ReferenceResolver | None) -> ReferenceResolver | None:
-        """What an xml:base makes of the base in force; that stays where it says nothing usable."""
-        with suppress(UrlError):
-            return ReferenceResolver((outer or self._own).resolve(clean(written))[0]) if clean(written) else outer
-        return outer
+        """The base that an xml:base sets; without a usable value the outer one stays."""
+        url = (outer or self._own).absolute(written)
+        return outer if url is None else ReferenceResolver(url)
 
 
 def date_at(text: str) -> float | None:

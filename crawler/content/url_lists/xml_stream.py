@@ -1,13 +1,12 @@
-"""Reads XML from strangers as a stream of elements, within bounds.
+"""Reads untrusted XML as a stream of elements, within bounds.
 
-expat does the parsing. What it would let pass is refused here: a document type declaration (and with it every entity
-but the five of XML), a tag or comment that goes on for ever, nesting without end, more elements than any honest list
-has. What authors get wrong every day is mended first: bytes that are no character, control characters, a bare "&".
-What prefixes stand for is not asked: files with a wrong or undeclared namespace are common. Pages in
-XML (`read_document`) may declare a document type, and their namespaces count.
+expat parses it. This module refuses what expat would accept: a document type declaration (with all entities except the
+five of XML), an endless tag or comment, endless nesting, and more elements than any honest list has. It repairs common
+errors first: bytes that are no character, control characters, a bare "&". Prefixes are not resolved, since many files
+have a wrong or undeclared namespace. Pages in XML (`read_document`) may declare a document type, and their namespaces
+count.
 
-It does not know what the elements mean. Invariant: work and memory are proportional to the bytes, and no bytes make it
-raise anything but `XmlRefused`.
+Invariant: time and memory are proportional to the bytes, and no bytes raise anything but `XmlRefused`.
 """
 
 import codecs
@@ -22,27 +21,27 @@ import webencodings
 
 from crawler.content.charset import sniff_xml
 
-# Read by Python's decoders, which keep what a piece cuts through; ISO-2022-JP has a state besides.
+# Decoded by Python, whose decoders keep a character that is cut; ISO-2022-JP has a state as well.
 _PYTHONS: Final = frozenset(("utf-8", "utf-16le", "utf-16be", "iso-2022-jp"))
 SLICE: Final = 64 * 1024  # bytes given to expat at a time
-# A tag, comment or instruction is held whole until it ends, and looked through from its start with each slice: without
-# a bound on it expat takes time in the square of its length (CVE-2023-52425).
+# expat keeps a tag, comment or instruction until it ends, and parses it from its begin with each slice. Without a bound
+# that takes time in the square of its length (CVE-2023-52425).
 MAX_TOKEN: Final = 256 * 1024
-MAX_DEPTH: Final = 64  # of the formats read here none goes deeper than 8, extensions included
+MAX_DEPTH: Final = 64  # the formats read here have at most 8 levels, with extensions
 MAX_ELEMENTS: Final = 2_000_000  # 50,000 entries of 40 elements; half a second a million
-MAX_DEFAULTS: Final = 64  # attributes declared in a document type: each costs time at every element
+MAX_DEFAULTS: Final = 64  # attributes declared in a document type, each of which costs time at every element
 _NO_CHARACTER: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _SUSPECT: Final = re.compile(r"<!\[CDATA\[|\]\]>|&(?:(#?[A-Za-z0-9]{1,31});)?")
-_REACH: Final = (("&", 33), ("<", 8), ("]]", 2), ("]", 1))  # how far from its end a piece may cut something through
+_REACH: Final = (("&", 33), ("<", 8), ("]]", 2), ("]", 1))  # how far from the end of a piece something may be cut
 _XML_ENTITIES: Final = frozenset(("amp", "lt", "gt", "quot", "apos"))
 
 
 class XmlRefused(Exception):
-    """A document of a kind that is made to do harm, or passes a bound; the message says which."""
+    """A document that is made to do harm or exceeds a bound. The message says which."""
 
 
 class Handler(Protocol):
-    """What is told of a document, in its order. Names are in lower case, with their prefix: "image:loc"."""
+    """Receives the parts of a document in order. Names are lower case, with their prefix: "image:loc"."""
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         """An element begins. Attributes keep their prefix: "xml:base"."""
@@ -54,39 +53,31 @@ class Handler(Protocol):
         """The element that began last ends."""
 
 
-class DocumentHandler(Protocol):
-    """The same of a document whose namespaces count: names are "namespace local", in their case, or "local"."""
-
-    def start(self, name: str, attributes: dict[str, str]) -> None:
-        """An element begins; the names of attributes are of the same form."""
-
-    def text(self, data: str) -> None:
-        """A run of characters, or a part of one."""
-
-    def end(self, name: str) -> None:
-        """The element that began last ends."""
+class DocumentHandler(Handler, Protocol):
+    """A handler of documents with namespaces: names of elements and attributes are "namespace local", or "local", in
+    their own case.
+    """
 
     def instruction(self, target: str, data: str) -> None:
         """A processing instruction."""
 
 
-class Enough(Exception):
-    """A handler needs no more."""
+class StopReading(Exception):
+    """Raised by a handler that needs no more."""
 
 
 def read_xml(pieces: Iterator[bytes], handler: Handler, *, content_type: str | None) -> str | None:
-    """Tell `handler` of a document until it ends, breaks or the handler raises Enough.
+    """Pass a document to `handler` until it ends, is not well-formed, or the handler raises StopReading.
 
-    Returns None, or in words what is wrong with it: what came before that was told already. Raises Refused.
+    Returns what is wrong with it, None if nothing; all before that was passed on. Raises XmlRefused.
     """
     return _Walk(handler).run(_texts(pieces, content_type))
 
 
 def read_document(text: str, handler: DocumentHandler) -> str | None:
-    """Tell `handler` of a whole document, as `read_xml` does. Raises Refused.
+    """Pass a whole document to `handler`, as `read_xml` does. Raises XmlRefused.
 
-    It may declare a document type, but the entities it declares stay as they are written: only those of XML and HTML
-    are expanded.
+    It may declare a document type. Entities of its own stay as written: only those of XML and HTML are expanded.
     """
     declared = 0
 
@@ -107,15 +98,15 @@ def read_document(text: str, handler: DocumentHandler) -> str | None:
     parser.AttlistDeclHandler = attribute_declared
     try:
         parser.Parse(_XmlRepair().feed(text, final=True).encode("utf-8", "replace"), True)
-    except Enough:
+    except StopReading:
         return None
     except expat.ExpatError as error:
-        return _in_words(error)
+        return _error_text(error)
     return None
 
 
 def _texts(pieces: Iterator[bytes], content_type: str | None) -> Iterator[str]:
-    """The document as mended text."""
+    """The document as repaired text."""
     decoder: codecs.IncrementalDecoder | None = None
     repair = _XmlRepair()
     for piece in pieces:
@@ -129,7 +120,7 @@ def _texts(pieces: Iterator[bytes], content_type: str | None) -> Iterator[str]:
 
 
 def _decoder(data: bytes, content_type: str | None) -> codecs.IncrementalDecoder:
-    """Errors become U+FFFD."""
+    """A decoder that replaces errors by U+FFFD."""
     encoding = sniff_xml(data, content_type)
     if encoding not in _PYTHONS:
         return _Legacy(encoding)
@@ -138,7 +129,7 @@ def _decoder(data: bytes, content_type: str | None) -> codecs.IncrementalDecoder
 
 
 class _Legacy(codecs.BufferedIncrementalDecoder):
-    """Decodes by encoding_rs, up to a byte that is part of no longer character in any encoding."""
+    """A decoder by encoding_rs. It decodes up to a byte that is a character of its own in every encoding."""
 
     def __init__(self, encoding: str) -> None:
         super().__init__("replace")
@@ -153,7 +144,7 @@ class _Legacy(codecs.BufferedIncrementalDecoder):
 
 
 class _XmlRepair:
-    """Makes text fit for a strict parser, piece by piece; what the end of a piece may cut through is kept back."""
+    """Repairs text for a strict parser, piece by piece. What the end of a piece may cut is kept for the next one."""
 
     def __init__(self) -> None:
         self._kept = ""
@@ -164,7 +155,7 @@ class _XmlRepair:
         text = self._kept + text
         self._kept = ""
         if not self._began:
-            text = text.lstrip("\ufeff \t\r\n")  # white space before the declaration is an error to expat
+            text = text.lstrip("\ufeff \t\r\n")  # for expat, white space before the declaration is an error
             self._began = bool(text)
         if not final:
             cuts = [at for mark, reach in _REACH if (at := text.rfind(mark, max(0, len(text) - reach))) >= 0]
@@ -203,12 +194,12 @@ def _is_character(reference: str) -> bool:
     )
 
 
-def _in_words(error: expat.ExpatError) -> str:
+def _error_text(error: expat.ExpatError) -> str:
     return f"not well-formed: {expat.errors.messages.get(error.code, error.code)}, line {error.lineno}"
 
 
 class _Walk:
-    """One document through expat."""
+    """Parses one document with expat."""
 
     def __init__(self, handler: Handler) -> None:
         self._handler = handler
@@ -236,12 +227,12 @@ class _Walk:
                     if fed - parser.CurrentByteIndex > MAX_TOKEN:
                         raise XmlRefused(f"a tag or comment longer than {MAX_TOKEN} bytes")
             parser.Parse(b"", True)
-        except Enough:
+        except StopReading:
             return None
         except expat.ExpatError as error:
-            return _in_words(error)
+            return _error_text(error)
         finally:
-            # the handlers are bound to this object, which holds the parser
+            # break the reference cycle: the handlers are bound to this object
             parser.StartElementHandler = parser.EndElementHandler = parser.CharacterDataHandler = None
             parser.StartDoctypeDeclHandler = None
         return None

@@ -18,7 +18,7 @@ from crawler.content.html.fingerprint import Fingerprint, fingerprint
 from crawler.content.html.links import FEED_TYPES, KnownLinks, Link
 from crawler.content.html.scanner import ScanLimitError
 from crawler.content.page_headers import header_links
-from crawler.content.url_lists.detection import read_listing
+from crawler.content.url_lists.detection import read_url_list
 from crawler.content.url_lists.url_list import UrlList
 from crawler.core import digest, frozen
 from crawler.core.enums import DenyReason, ErrorType, ReadingFault, Source, TaskKind, TruncatedReason
@@ -229,7 +229,7 @@ class ResponseProcessor:
             if fingerprinted:
                 with suppress(ScanLimitError):
                     reading.fingerprint = fingerprint(text, task.url)
-            parsed = parsing.extract(
+            parsed = parsing.parse_page(
                 text,
                 task.url,
                 requisites=self._requisites,
@@ -259,7 +259,7 @@ class ResponseProcessor:
             if mime == "text/css" and self._requisites:
                 sheet = charset.to_utf8(decoded.data, charset.sniff_css(decoded.data, content_type))
                 try:
-                    links = tag_meaning.references(sheet, task.url)
+                    links = tag_meaning.style_sheet_links(sheet, task.url)
                 except ScanLimitError:
                     fault = ReadingFault.LIMIT
         if stated:
@@ -281,7 +281,7 @@ class ResponseProcessor:
 
     def _read_listing(self, task: Task, response: Fetched, reading: ProcessedResponse, mime: str) -> ProcessedResponse:
         head = response.head
-        listing = reading.listing = read_listing(
+        listing = reading.listing = read_url_list(
             response.payload,
             head.get_all("content-encoding"),
             url=task.url,

@@ -17,7 +17,7 @@ MAX_ADDRESSES: Final = 6  # tried for one connection; a name with more would mak
 DEAD_S: Final = 600.0  # for how long an address that did not answer is tried last
 FAMILY_HEAD_START_S: Final = 0.25  # RFC 8305 §5: "Connection Attempt Delay", 250 ms recommended
 NEXT_ADDRESS_S: Final = 2.0  # head start before another address of the same family: the host may just be slow
-_MAX_REMEMBERED: Final = 16_384  # hosts, and dead addresses
+_MAX_CACHED: Final = 16_384  # hosts, and dead addresses
 
 Connect = Callable[[str, int], Awaitable[socket.socket]]
 _Attempt = asyncio.Task[socket.socket | OSError]  # a failure is a value: it must not end the other attempts
@@ -109,7 +109,7 @@ def interleave(addresses: Sequence[str], *, v6_first: bool | None) -> list[str]:
 def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
     """Set a value, and forget the oldest one beyond the bound."""
     known.pop(key, None)
-    while len(known) >= _MAX_REMEMBERED:
+    while len(known) >= _MAX_CACHED:
         del known[next(iter(known))]
     known[key] = value
 

@@ -7,7 +7,7 @@ import tinycss2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.html.tag_meaning import MAX_REFERENCES, references, written_references
+from crawler.content.html.tag_meaning import MAX_REFERENCES, css_references, style_sheet_links
 from crawler.core.enums import Source
 
 
@@ -40,12 +40,14 @@ from crawler.core.enums import Source
 )
 def test_references_as_written(text: str, expected: list[str]) -> None:
     """url() and @import are found outside comments and strings, escapes replaced."""
-    assert expected == list(written_references(text))
+    assert expected == list(css_references(text))
 
 
 def test_references_are_links() -> None:
     """They are resolved against the style sheet, each once, data: and the like left out."""
-    found = references(b"@import 'a'; p { x: url(../b#c) url(data:x) url(a) }", "https://example.org/css/main.css")
+    found = style_sheet_links(
+        b"@import 'a'; p { x: url(../b#c) url(data:x) url(a) }", "https://example.org/css/main.css"
+    )
     assert [(link.url, link.source) for link in found] == [
         ("https://example.org/css/a", Source.REQUISITE),
         ("https://example.org/b", Source.REQUISITE),
@@ -55,7 +57,7 @@ def test_references_are_links() -> None:
 def test_references_are_counted_up_to_a_limit() -> None:
     """A style sheet refers to so much and no more."""
     text = "".join(f"url({n})" for n in range(MAX_REFERENCES + 5))
-    assert len(references(text, "https://example.org/")) == MAX_REFERENCES
+    assert len(style_sheet_links(text, "https://example.org/")) == MAX_REFERENCES
 
 
 def oracle(tokens: list[Any]) -> list[str]:
@@ -97,7 +99,7 @@ _PARTS = st.sampled_from(
 @given(st.lists(_PARTS, max_size=12).map(" ".join))
 def test_references_are_those_a_parser_finds(text: str) -> None:
     """Of well-formed pieces in any order the references are those tinycss2 finds."""
-    assert oracle(tinycss2.parse_component_value_list(text)) == list(written_references(text))
+    assert oracle(tinycss2.parse_component_value_list(text)) == list(css_references(text))
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
@@ -105,7 +107,7 @@ def test_references_are_those_a_parser_finds(text: str) -> None:
 def test_any_bytes_are_read(data: bytes) -> None:
     """Whatever the bytes are, a list comes back."""
     for wrapped in (data, b"url(" + data, b"@import '" + data + b"'"):
-        assert all("#" not in link.url for link in references(wrapped, "https://example.org/"))
+        assert all("#" not in link.url for link in style_sheet_links(wrapped, "https://example.org/"))
 
 
 @pytest.mark.parametrize(
@@ -114,4 +116,4 @@ def test_any_bytes_are_read(data: bytes) -> None:
 )  # fmt: skip
 def test_quotes_without_a_partner_are_passed_over_once(text: str) -> None:
     """A sheet of half-open strings costs what its length does; looking for each one's end froze the program."""
-    assert len(list(written_references(text))) <= 30_000
+    assert len(list(css_references(text))) <= 30_000

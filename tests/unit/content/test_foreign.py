@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from crawler.content.html.parsing import extract
+from crawler.content.html.parsing import parse_page
 from crawler.core.enums import Source
 
 URL = "https://e.test/"
@@ -13,7 +13,7 @@ URL = "https://e.test/"
 
 def found(text: str, *, requisites: bool = True) -> list[str]:
     """The paths a page refers to, in order."""
-    page = extract(text.encode(), URL, requisites=requisites, max_links=100)
+    page = parse_page(text.encode(), URL, requisites=requisites, max_links=100)
     return [link.url.removeprefix(URL) for link in page.links]
 
 
@@ -64,7 +64,7 @@ def test_no_element_hides_what_follows(text: str, expected: list[str]) -> None:
 )
 def test_what_the_elements_of_svg_refer_to(text: str, links: list[str], requisites: list[str]) -> None:
     """They have attributes of their own; what has a meaning in HTML alone has none in them."""
-    page = extract(text.encode(), URL, requisites=True, max_links=100)
+    page = parse_page(text.encode(), URL, requisites=True, max_links=100)
     by_source = {
         source: [link.url.removeprefix(URL) for link in page.links if link.source is source]
         for source in (Source.LINK, Source.REQUISITE)
@@ -74,7 +74,7 @@ def test_what_the_elements_of_svg_refer_to(text: str, links: list[str], requisit
 
 def test_the_title_of_a_drawing_is_not_the_pages() -> None:
     """An icon in front of the title element does not name the page."""
-    page = extract(b"<svg><title>Icon</title></svg><title>Page</title>", URL, requisites=True, max_links=9)
+    page = parse_page(b"<svg><title>Icon</title></svg><title>Page</title>", URL, requisites=True, max_links=9)
     assert page.title == "Page"
 
 

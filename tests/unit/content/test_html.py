@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from selectolax.lexbor import LexborHTMLParser
 
-from crawler.content.html.parsing import Html, extract
+from crawler.content.html.parsing import ParsedPage, parse_page
 from crawler.core.enums import Source
 
 URL = "https://example.org/dir/page.html"
 L, R, C, A = Source.LINK, Source.REQUISITE, Source.CANONICAL, Source.ALTERNATE
 
 
-def read(text: str, *, requisites: bool = False, max_links: int = 100, url: str = URL) -> Html:
-    return extract(text.encode(), url, requisites=requisites, max_links=max_links)
+def read(text: str, *, requisites: bool = False, max_links: int = 100, url: str = URL) -> ParsedPage:
+    return parse_page(text.encode(), url, requisites=requisites, max_links=max_links)
 
 
 def links(text: str, *, requisites: bool = False) -> list[tuple[str, Source]]:
@@ -136,7 +136,7 @@ def test_links_of_a_page_in_a_frame() -> None:
 )
 def test_what_scripts_put_in_place(text: str, expected: list[str]) -> None:
     """Without them nothing else shows lazily loaded images."""
-    page = extract(text.encode(), URL, requisites=True, lazy=True, max_links=100)
+    page = parse_page(text.encode(), URL, requisites=True, lazy=True, max_links=100)
     assert [link.url.removeprefix("https://example.org/dir/") for link in page.links] == expected
     assert {link.source for link in page.links} <= {R}
     assert not read(text).links
@@ -144,7 +144,7 @@ def test_what_scripts_put_in_place(text: str, expected: list[str]) -> None:
 
 def test_a_lazy_frame_is_a_link() -> None:
     """As one that is not."""
-    page = extract(b"<iframe data-src=/f>", URL, requisites=True, lazy=True, max_links=9)
+    page = parse_page(b"<iframe data-src=/f>", URL, requisites=True, lazy=True, max_links=9)
     assert [(link.url, link.source) for link in page.links] == [("https://example.org/f", L)]
 
 
@@ -222,7 +222,7 @@ def test_what_stands_in_the_head() -> None:
 
 def test_a_page_without_anything() -> None:
     """Of an empty page nothing is known."""
-    assert Html(None, None, None, (), 0, None, (), False, False) == read("")
+    assert ParsedPage(None, None, None, (), 0, None, (), False, False) == read("")
     assert read("<title> </title><html lang=''>").title is None
 
 
@@ -246,7 +246,7 @@ def test_a_title_is_kept_to_a_length() -> None:
 
 _HOSTILE = """
 import sys, time
-from crawler.content.html.parsing import extract
+from crawler.content.html.parsing import parse_page
 M = 512 * 1024
 def full(text): return (text * (M // len(text) + 1))[:M]
 pages = {
@@ -289,7 +289,7 @@ pages = {
 for name, page in pages.items():
     for requisites in (False, True):
         start = time.process_time()
-        found = extract(page, "https://example.org/a/b", requisites=requisites, lazy=True, max_links=10_000)
+        found = parse_page(page, "https://example.org/a/b", requisites=requisites, lazy=True, max_links=10_000)
         spent = time.process_time() - start
         assert spent < 2, (name, requisites, spent)
         if name in ("links",):
@@ -323,7 +323,7 @@ _PARTS = st.sampled_from(
 )
 def test_any_bytes_are_read(data: bytes, requisites: bool) -> None:
     """Whatever a page consists of, links without a fragment come out, and each once."""
-    page = extract(data, URL, requisites=requisites, max_links=10)
+    page = parse_page(data, URL, requisites=requisites, max_links=10)
     urls = [link.url for link in page.links]
     assert len(urls) == len(set(urls))
     assert all(url.startswith(("http://", "https://")) and "#" not in url for url in urls)
@@ -331,7 +331,7 @@ def test_any_bytes_are_read(data: bytes, requisites: bool) -> None:
 
 def test_an_iframe_with_words_in_it_is_a_link_too() -> None:
     """What stands inside is for browsers without frames."""
-    found = extract(b'<iframe src="/f">no frames</iframe>', "https://e.test/", requisites=False, max_links=10)
+    found = parse_page(b'<iframe src="/f">no frames</iframe>', "https://e.test/", requisites=False, max_links=10)
     assert [link.url for link in found.links] == ["https://e.test/f"]
 
 
@@ -347,15 +347,15 @@ def test_an_iframe_with_words_in_it_is_a_link_too() -> None:
 @pytest.mark.parametrize("requisites", [True, False])
 def test_quotes_in_a_name_are_no_error(text: bytes, requisites: bool) -> None:
     """A name ends at white space, "/" or ">" alone; where every tag is looked at too."""
-    extract(text, "https://e.test/", requisites=requisites, max_links=9)
-    found = extract(text + b"'\"><a href=y>", "https://e.test/", requisites=True, max_links=9)
+    parse_page(text, "https://e.test/", requisites=requisites, max_links=9)
+    found = parse_page(text + b"'\"><a href=y>", "https://e.test/", requisites=True, max_links=9)
     assert [link.url for link in found.links] in ([], ["https://e.test/y"])
 
 
 def test_a_quote_in_a_name_hides_nothing() -> None:
     """What follows such a tag is found where every tag is looked at."""
     text = b'<x="a><title>t</title><a href="d">url('
-    found = extract(text, "https://e.test/", requisites=True, max_links=9)
+    found = parse_page(text, "https://e.test/", requisites=True, max_links=9)
     assert (found.title, [link.url for link in found.links]) == ("t", ["https://e.test/d"])
 
 
@@ -371,13 +371,13 @@ def test_a_quote_in_a_name_hides_nothing() -> None:
 )
 def test_an_anchor_may_refer_to_more_than_its_page(attributes: str, more: list[str]) -> None:
     text = f'<p style="background:url(p.png)"><a href="/a"{attributes}>'.encode()
-    found = extract(text, "https://e.test/", requisites=True, lazy=True, max_links=9)
+    found = parse_page(text, "https://e.test/", requisites=True, lazy=True, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/p.png", "https://e.test/a", *more]
 
 
 def test_only_meta_is_meta() -> None:
     """Another element whose name begins so is looked at like any other."""
-    found = extract(b'<metadata style="background:url(x.png)">', "https://e.test/", requisites=True, max_links=9)
+    found = parse_page(b'<metadata style="background:url(x.png)">', "https://e.test/", requisites=True, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/x.png"]
 
 
@@ -412,6 +412,6 @@ def test_what_is_shown_is_what_a_tree_builder_finds(text: str) -> None:
     """Of well-formed pieces in any order, pages in frames among them."""
     start, *parts = text.split("#")
     text = start + "".join(f"{number}{part}" for number, part in enumerate(parts))
-    page = extract(text.encode(), "https://e.test/", requisites=True, lazy=True, max_links=100)
+    page = parse_page(text.encode(), "https://e.test/", requisites=True, lazy=True, max_links=100)
     expected = {"https://e.test/" + reference.lstrip("./") for reference in _by_lexbor(text)}
     assert {link.url for link in page.links} == expected, text

@@ -3,14 +3,14 @@
 import pytest
 
 from crawler.content.html.links import KnownLinks
-from crawler.content.html.parsing import extract
+from crawler.content.html.parsing import parse_page
 from crawler.core.enums import Source
 
 
 def test_a_picture_that_is_also_linked_is_both() -> None:
     """A thumbnail that links to itself elsewhere is needed to show the page, though as a link it is out of scope."""
     page = b'<a href="https://cdn.net/x.jpg"><img src="https://cdn.net/x.jpg"></a><img src="y.jpg">'
-    found = extract(page, "https://e.org/", requisites=True, max_links=10)
+    found = parse_page(page, "https://e.org/", requisites=True, max_links=10)
     assert [(link.url, link.source) for link in found.links] == [
         ("https://cdn.net/x.jpg", Source.LINK),
         ("https://e.org/y.jpg", Source.REQUISITE),
@@ -38,8 +38,8 @@ def test_what_is_known_of_other_pages_changes_nothing(requisites: bool) -> None:
     known = KnownLinks()
     for _ in range(2):
         for url, text in PAGES:
-            alone = extract(text.encode(), url, requisites=requisites, max_links=100)
-            assert extract(text.encode(), url, requisites=requisites, max_links=100, known=known) == alone
+            alone = parse_page(text.encode(), url, requisites=requisites, max_links=100)
+            assert parse_page(text.encode(), url, requisites=requisites, max_links=100, known=known) == alone
     assert len(known) > 3
 
 
@@ -48,10 +48,10 @@ def test_the_folder_not_asked_for_longest_is_forgotten_first() -> None:
     known = KnownLinks(limit=5)
     for folder in ("a", "b", "a", "c"):
         text = '<a href="1"><a href="2">'
-        extract(text.encode(), f"https://e.test/{folder}/", requisites=False, max_links=100, known=known)
+        parse_page(text.encode(), f"https://e.test/{folder}/", requisites=False, max_links=100, known=known)
     assert len(known) == 4
-    assert known.of("https://e.test/b/").links == {}
-    assert set(known.of("https://e.test/a/").links) == {"1", "2"}
+    assert known.folder("https://e.test/b/").links == {}
+    assert set(known.folder("https://e.test/a/").links) == {"1", "2"}
 
 
 @pytest.mark.parametrize("requisites", [True, False])
@@ -62,8 +62,8 @@ def test_links_that_are_stored_are_counted_and_left_out(requisites: bool) -> Non
         known = KnownLinks(stored)
         for _ in range(4):
             for url, text in PAGES:
-                whole = extract(text.encode(), url, requisites=requisites, max_links=100)
-                found = extract(text.encode(), url, requisites=requisites, max_links=100, known=known)
+                whole = parse_page(text.encode(), url, requisites=requisites, max_links=100)
+                found = parse_page(text.encode(), url, requisites=requisites, max_links=100, known=known)
                 assert found.links_count == len(whole.links) == whole.links_count
                 twice = {link.url for link in whole.links if sum(link.url == one.url for one in whole.links) > 1}
                 if not twice:
@@ -77,10 +77,10 @@ def test_emptying_what_is_stored_loses_nothing() -> None:
     known = KnownLinks(stored)
     text = b'<a href="1"><a href="2">'
     for _ in range(2):
-        found = extract(text, "https://e.test/a/", requisites=False, max_links=100, known=known)
+        found = parse_page(text, "https://e.test/a/", requisites=False, max_links=100, known=known)
         assert ([link.url for link in found.links], found.links_count) == (["https://e.test/a/2"], 2)
     stored.clear()
-    found = extract(text + b'<a href="../a/1">', "https://e.test/a/", requisites=False, max_links=100, known=known)
+    found = parse_page(text + b'<a href="../a/1">', "https://e.test/a/", requisites=False, max_links=100, known=known)
     assert found.links_count == 2
 
 
@@ -91,5 +91,5 @@ def test_what_hangs_on_the_page_is_not_remembered_for_its_folder() -> None:
         text = f'<a href="{reference}">'.encode()
         for name in ("k", "p"):
             url = f"https://e.test/d/{name}"
-            alone = extract(text, url, requisites=False, max_links=9)
-            assert extract(text, url, requisites=False, max_links=9, known=known) == alone
+            alone = parse_page(text, url, requisites=False, max_links=9)
+            assert parse_page(text, url, requisites=False, max_links=9, known=known) == alone

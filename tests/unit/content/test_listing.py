@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from crawler.content.url_lists import url_list, xml_stream
-from crawler.content.url_lists.detection import read_listing
+from crawler.content.url_lists.detection import read_url_list
 from crawler.content.url_lists.url_list import UrlList, UrlListKind, date_at
 from crawler.core.models import BytesBody
 from tests.support.vectors import vectors
@@ -21,7 +21,7 @@ SITE = "https://www.example.com/sitemap.xml"
 
 def read(data: bytes, *, url: str = SITE, codings: tuple[str, ...] = (), text_too: bool = True, **more: str) -> UrlList:
     content_type = more.get("content_type")
-    return read_listing(
+    return read_url_list(
         BytesBody(data), codings, url=url, content_type=content_type, max_expansion=100, text_too=text_too
     )
 
@@ -158,7 +158,7 @@ def test_files_that_others_have_met(name: str, kind: str, count: int | None, som
     assert {entry.nested for entry in found.entries} <= {kind == "index"}
     # the same, cut anywhere
     for size in (1, 7, 64):
-        again = read_listing(
+        again = read_url_list(
             _Pieces(data, size), (), url=SITE, content_type=None, max_expansion=100, text_too=True
         )  # fmt: skip
         assert again == found
@@ -280,7 +280,7 @@ def test_a_url_stands_once() -> None:
 def test_what_authors_get_wrong_is_mended(written: str, url: str, size: int) -> None:
     """A strict parser would give the whole file up."""
     data = urlset(f"<loc>{written}</loc>", "<loc>/last</loc>")
-    found = read_listing(_Pieces(data, size), (), url=SITE, content_type=None, max_expansion=100, text_too=True)
+    found = read_url_list(_Pieces(data, size), (), url=SITE, content_type=None, max_expansion=100, text_too=True)
     assert (urls(found), found.error) == ([f"https://www.example.com{url}", "https://www.example.com/last"], None)
 
 
@@ -302,7 +302,7 @@ def test_what_authors_get_wrong_is_mended(written: str, url: str, size: int) -> 
 )
 def test_encodings(data: bytes, content_type: str | None) -> None:
     """By mark, header or declaration, and white space before the declaration is no fault."""
-    found = read_listing(BytesBody(data), (), url=SITE, content_type=content_type, max_expansion=100, text_too=True)
+    found = read_url_list(BytesBody(data), (), url=SITE, content_type=content_type, max_expansion=100, text_too=True)
     assert (urls(found), found.error) == (["https://www.example.com/caf%C3%A9"], None)
 
 

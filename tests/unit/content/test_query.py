@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.content.html.links import KnownLinks
-from crawler.content.html.parsing import extract
-from crawler.content.html.resolution import ReferenceResolver, clean, with_query_in
+from crawler.content.html.parsing import parse_page
+from crawler.content.html.resolution import ReferenceResolver, clean, encode_query
 from crawler.core.url import UrlError, parse
 
 PAGE = "https://a.test/dir/page"
@@ -62,7 +62,7 @@ def test_any_query_in_any_encoding_resolves(text: str, encoding: str) -> None:
     assert parse(url)[0] == url
     if text.isascii() or encoding in ("utf-8", "utf-16le", "utf-16be", "replacement"):
         assert url == parse(reference, PAGE)[0]
-    assert with_query_in(encoding, with_query_in(encoding, reference)) == with_query_in(encoding, reference)
+    assert encode_query(encoding, encode_query(encoding, reference)) == encode_query(encoding, reference)
 
 
 HTML = """<base href="/dir/?b=привет"><link rel=canonical href="?c=привет">
@@ -76,7 +76,7 @@ IN_1251, IN_UTF8 = "%EF%F0%E8%E2%E5%F2", "%D0%BF%D1%80%D0%B8%D0%B2%D0%B5%D1%82"
 @pytest.mark.parametrize(("encoding", "sent"), [("windows-1251", IN_1251), ("utf-8", IN_UTF8), ("utf-16le", IN_UTF8)])
 def test_all_ways_a_url_comes_out_of_a_page(encoding: str, sent: str) -> None:
     """Attributes, srcset, base, canonical, refresh; the urls of style sheets are in UTF-8 on any page."""
-    page = extract(HTML.encode(), PAGE, requisites=True, max_links=99, encoding=encoding)
+    page = parse_page(HTML.encode(), PAGE, requisites=True, max_links=99, encoding=encoding)
     folder = "https://a.test/dir/"
     assert (page.canonical, page.refresh) == (f"{folder}?c={sent}", f"{folder}?m={sent}")
     path = "https://a.test/%D0%BF%D1%83%D1%82%D1%8C?a="
@@ -88,7 +88,7 @@ def test_all_ways_a_url_comes_out_of_a_page(encoding: str, sent: str) -> None:
     assert {link.legacy_url for link in page.links if link.url.endswith(f"?a={sent}")} == {
         f"{folder}?a={IN_UTF8}" if sent == IN_1251 else None
     }
-    with_base = extract(
+    with_base = parse_page(
         '<base href="?b=привет"><a href="">'.encode(), PAGE, requisites=False, max_links=9, encoding=encoding
     )
     assert with_base.links == ()
@@ -100,7 +100,7 @@ def test_pages_of_a_folder_in_different_encodings_do_not_share_their_links() -> 
     data = '<a href="s?q=привет">'.encode()
     for _ in range(3):
         for encoding, sent in (("utf-8", IN_UTF8), ("windows-1251", IN_1251), ("koi8-r", "%D0%D2%C9%D7%C5%D4")):
-            page = extract(data, PAGE, requisites=False, max_links=9, known=known, encoding=encoding)
+            page = parse_page(data, PAGE, requisites=False, max_links=9, known=known, encoding=encoding)
             assert [link.url for link in page.links] == [f"https://a.test/dir/s?q={sent}"]
 
 

@@ -12,7 +12,7 @@ from pcre2 import LibraryError
 from crawler.content.html import fingerprint as words
 from crawler.content.html import parsing, scanner, tag_meaning
 from crawler.content.html.fingerprint import fingerprint
-from crawler.content.html.parsing import extract
+from crawler.content.html.parsing import parse_page
 from crawler.content.html.scanner import ScanLimitError, Scanner
 from crawler.content.html.tags import TagFinder
 from tests.support.interpreted import interpreted
@@ -63,7 +63,7 @@ def test_large_texts_give_the_same(name: str) -> None:
 
 def test_a_nul_counts_as_the_replacement_character() -> None:
     """HTML standard §13.2.5: it never ends up in a URL as it stands, and never ends one."""
-    found = extract(b'<a href="x\0y"><title>a\0b</title>', "https://e.test/", requisites=False, max_links=9)
+    found = parse_page(b'<a href="x\0y"><title>a\0b</title>', "https://e.test/", requisites=False, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/x%EF%BF%BDy"]
     assert found.title == "a\ufffdb"
 
@@ -74,7 +74,7 @@ def test_of_a_page_that_takes_too_many_steps_the_beginning_is_read(monkeypatch: 
     text = b"<a href=first>" + b"<p>" * 900_000 + b"<a href=last>"
     with pytest.raises(ScanLimitError, match="match limit exceeded"):
         parsing._LINKS_ONLY.pieces(text)
-    found = extract(text, "https://e.test/", requisites=False, max_links=9)
+    found = parse_page(text, "https://e.test/", requisites=False, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/first"]
     assert found.cut
 
@@ -84,9 +84,9 @@ def test_a_style_sheet_that_takes_too_many_steps_is_refused(monkeypatch: pytest.
     monkeypatch.setattr(tag_meaning, "_REFERENCES", INTERPRETED["style sheets"])
     text = b"a{b:url(c)}" + b"'" * 8_000_000
     with pytest.raises(ScanLimitError, match="match limit exceeded"):
-        tag_meaning.references(text, "https://e.test/")
+        tag_meaning.style_sheet_links(text, "https://e.test/")
     page = b'<a href=first><p style="url(x)"><p style="' + text + b'"><a href=last>'
-    found = extract(page, "https://e.test/", requisites=True, max_links=9)
+    found = parse_page(page, "https://e.test/", requisites=True, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/first", "https://e.test/x"]
     assert found.cut
 
@@ -130,9 +130,9 @@ _READ_UNDER_MDWE = """if True:
         pass
     else:
         sys.exit("machine code is not forbidden")
-    from crawler.content.html.parsing import extract
+    from crawler.content.html.parsing import parse_page
     page = b"<p><a href=x><title>t</title>" + b"".join(b'<p><a class=c href="%d">' % n for n in range(10_000))
-    found = extract(page, "https://e.test/", requisites=True, max_links=99_999)
+    found = parse_page(page, "https://e.test/", requisites=True, max_links=99_999)
     print(found.title, found.links_count, found.links[0].url, found.links[-1].url)
 """
 
@@ -148,10 +148,10 @@ def test_where_memory_may_not_be_made_executable_pages_are_read_all_the_same() -
 def test_a_large_page_of_few_tags_takes_little_memory() -> None:
     """Half a million times the same tag is one tag."""
     text = b"<a>" * 600_000
-    extract(b"", "https://e.test/", requisites=False, max_links=9)
+    parse_page(b"", "https://e.test/", requisites=False, max_links=9)
     tracemalloc.start()
     try:
-        extract(text, "https://e.test/", requisites=False, max_links=9)
+        parse_page(text, "https://e.test/", requisites=False, max_links=9)
         assert tracemalloc.get_traced_memory()[1] < 8 * len(text)
     finally:
         tracemalloc.stop()

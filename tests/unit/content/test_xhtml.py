@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.content.html.parsing import Html, extract
+from crawler.content.html.parsing import ParsedPage, parse_page
 from crawler.core.enums import Source
 
 URL = "https://e.test/"
@@ -17,8 +17,8 @@ _DOCTYPE = (
 )
 
 
-def read(text: str, *, requisites: bool = True) -> Html:
-    return extract(text.encode(), URL, requisites=requisites, max_links=100_000, xml=True)
+def read(text: str, *, requisites: bool = True) -> ParsedPage:
+    return parse_page(text.encode(), URL, requisites=requisites, max_links=100_000, xml=True)
 
 
 def found(text: str) -> list[str]:

@@ -224,9 +224,9 @@ def test_a_crawl_delay_learnt_late_holds_for_leases_that_are_out() -> None:
         engine.web.takes_s = lambda origin, task: 0.3 if "b.a" in task.url else 0.1
         engine.crawl._options = replace(OPTIONS, max_duration_s=100.0)
         await engine.run()
-        learnt = next(one.end for one in engine.web.asked if one.url == "https://b.a.test/robots.txt")
-        after = [one for one in engine.web.asked if one.called >= learnt]
-        ends = [max(one.end for one in engine.web.asked if one.called < learnt), *(one.end for one in after)]
+        added = next(one.end for one in engine.web.asked if one.url == "https://b.a.test/robots.txt")
+        after = [one for one in engine.web.asked if one.called >= added]
+        ends = [max(one.end for one in engine.web.asked if one.called < added), *(one.end for one in after)]
         assert len(after) > 5
         assert all(one.called >= end + 10.0 for end, one in zip(ends, after, strict=False))
 
