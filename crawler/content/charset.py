@@ -1,8 +1,8 @@
-"""Which encoding a page is in, and the page in UTF-8.
+"""Finds the encoding of a page and converts it to UTF-8.
 
-Labels are those of the Encoding standard, looked up by webencodings, decoders those of encoding_rs (endec). In order:
-byte order mark, header, meta elements, XML declaration, detection by chardetng, as Firefox does. It never raises: where
-all fails the page is windows-1252, which decodes anything.
+The sources of an encoding, in order: byte order mark, header, meta elements, XML declaration, detection by chardetng as
+in Firefox. If all fail the page is windows-1252, which decodes any bytes: nothing here raises. Labels are those of the
+Encoding standard, looked up by webencodings; decoders are those of encoding_rs (endec).
 """
 
 import codecs
@@ -18,6 +18,15 @@ from chardetng_py import EncodingDetector
 from crawler.content.html.scanner import ScanLimitError
 from crawler.content.html.tags import TagFinder, read_tag
 from crawler.core.media_types import charset_of
+
+FALLBACK: Final = "windows-1252"
+# Bytes for the detection, from the first beyond ASCII on; Firefox also decides within the first kilobytes.
+MAX_DETECTED: Final = 64 * 1024
+_BEFORE: Final = 64  # bytes before that: the letters beside it help
+_MOSTLY: Final = 8  # characters of UTF-8 for each invalid byte: no other encoding has so many
+
+_AT_CHARSET: Final = re.compile(rb'@charset "([^"]{1,40})";')
+_TELLING: Final = re.compile(rb"[\x1b\x80-\xff]")
 
 LENGTH: Final = 1_024
 _METAS: Final = TagFinder(("meta",))
@@ -36,28 +45,152 @@ _CHARSET = re.compile(
     rb"charset[\t\n\f\r ]*=[\t\n\f\r ]*(?:\"([^\"]*)\"|'([^']*)'|([^\"'\t\n\f\r ;][^\t\n\f\r ;]*))",
     re.IGNORECASE,
 )
-
-
 _XML_DECLARATION = re.compile(
     rb"<\?xml[^>]*?encoding[\x00-\x20]*=[\x00-\x20]*(?:\"([^\"\x00-\x20>]*)\"|'([^'\x00-\x20>]*)')[^>]*>"
 )
+# Encodings in which an ASCII byte may be another character.
+_NOT_ASCII: Final = frozenset(("utf-16le", "utf-16be", "iso-2022-jp", "replacement"))
+
+
+def sniff(data: bytes, content_type: str | None) -> str:
+    """The name of the encoding of `data` in the Encoding standard ("utf-8", "windows-1252"). Never raises."""
+    stated = _by_mark(data) or _lookup(charset_of(content_type) or "")
+    if stated is not None:
+        return stated
+    for label in _declared(data):
+        found = _lookup(label)
+        if found is not None:
+            # A declaration that is readable as ASCII is not in UTF-16 (§13.2.3.2, step 15), nor user-defined.
+            if found.startswith("utf-16"):
+                return "utf-8"
+            return FALLBACK if found == "x-user-defined" else found
+    return _by_wide_declaration(data) or _detect(data)
+
+
+def _declared(data: bytes) -> Iterator[str]:
+    """The labels in a page: of meta elements, where they should be and elsewhere, then of an XML declaration."""
+    yield from declared_labels(data)
+    yield from late_labels(data)
+    yield xml_label(data) or ""
+
+
+def sniff_xml(data: bytes, content_type: str | None) -> str:
+    """The encoding of a document in XML: by its mark, the header or its declaration, else UTF-8.
+
+    Source: RFC 7303 §3, XML 1.0 §F. A document that is readable as ASCII is not in UTF-16, whatever it declares.
+    """
+    marked = _by_mark(data) or _by_wide_declaration(data)
+    if marked is not None:
+        return marked
+    for label in (charset_of(content_type), xml_label(data.lstrip(b"\t\n\r "))):
+        found = _lookup(label or "")
+        if found is not None:
+            return "utf-8" if found.startswith("utf-16") else found
+    return "utf-8"
+
+
+def sniff_css(data: bytes, content_type: str | None) -> str:
+    """The encoding of a style sheet: by its mark, the header or its @charset, else UTF-8.
+
+    Source: CSS Syntax §3.2, without the encoding of the page that needs it.
+    """
+    stated = _by_mark(data) or _lookup(charset_of(content_type) or "")
+    if stated is not None:
+        return stated
+    at_charset = _AT_CHARSET.match(data)
+    found = _lookup(at_charset[1].decode("ascii", "replace")) if at_charset is not None else None
+    return "utf-8" if found is None or found.startswith("utf-16") else found
+
+
+def _by_wide_declaration(data: bytes) -> str | None:
+    """UTF-16 without a mark, recognised by an XML declaration (HTML standard §13.2.3.2)."""
+    if data.startswith(b"<\0?\0x\0"):
+        return "utf-16le"
+    return "utf-16be" if data.startswith(b"\0<\0?\0x") else None
+
+
+def _by_mark(data: bytes) -> str | None:
+    """The encoding of a byte order mark. Source: Encoding standard §6.1, "BOM sniff"."""
+    if data.startswith(codecs.BOM_UTF8):
+        return "utf-8"
+    if data.startswith(codecs.BOM_UTF16_LE):
+        return "utf-16le"
+    if data.startswith(codecs.BOM_UTF16_BE):
+        return "utf-16be"
+    return None
+
+
+@lru_cache(maxsize=256)
+def _lookup(label: str) -> str | None:
+    """The encoding of a label. "replacement" (hz, iso-2022-kr …) counts as none: it makes a page unreadable."""
+    encoding = webencodings.lookup(label.strip()) if len(label) < 64 else None
+    return str(encoding.name) if encoding is not None and encoding.name != "replacement" else None
+
+
+def _detect(data: bytes) -> str:
+    first = _TELLING.search(data)
+    if first is None:
+        return FALLBACK  # all ASCII: any encoding will do
+    if _is_utf8(data):
+        return "utf-8"
+    looked_at = data[max(0, first.start() - _BEFORE) : first.start() + MAX_DETECTED]
+    detector = EncodingDetector()
+    detector.feed(looked_at, last=first.start() + MAX_DETECTED >= len(data))
+    return _lookup(detector.guess(tld=None, allow_utf8=False)) or FALLBACK
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether it is UTF-8, up to a few invalid characters and a cut one at the end. Other encodings are very rarely
+    valid UTF-8.
+    """
+    text = codecs.utf_8_decode(data, "replace", False)[0]
+    characters = len(text) - len(text.encode("ascii", "ignore"))
+    if "\ufffd" not in text:
+        return characters > 0
+    broken = text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
+    return characters - broken >= max(1, _MOSTLY * broken)
+
+
+def to_utf8(data: bytes, encoding: str) -> bytes:
+    """`data` in UTF-8, without a byte order mark. Returns the same object if it is that already.
+
+    Invalid bytes become U+FFFD. `encoding`: a result of `sniff`, or any label; an unknown one counts as windows-1252.
+    """
+    if data.isascii() and encoding not in _NOT_ASCII:
+        return data
+    if encoding == "utf-8":
+        if data.startswith(codecs.BOM_UTF8):
+            data = data[3:]
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            return data.decode("utf-8", "replace").encode()
+        return data
+    try:
+        text = endec.decode(data, encoding, "replace", bom="strip")
+    except LookupError:
+        text = endec.decode(data, FALLBACK, "replace", bom="strip")
+    return text.encode()
+
+
+# -- labels that a document declares
 
 
 def xml_label(data: bytes) -> str | None:
-    """The label in an XML declaration at the very start, as it is written: "get an XML encoding"."""
+    """The label in an XML declaration at the very start, as written ("get an XML encoding")."""
     match = _XML_DECLARATION.match(data[:LENGTH])
     return (match[1] or match[2] or b"").decode("ascii", "replace") if match is not None else None
 
 
 def declared_labels(data: bytes) -> Iterator[str]:
-    """Yield the encoding labels that the meta elements of a page declare, in order, lower case, as they are written."""
+    """Yield the labels in meta elements at the beginning of a page, in order and lower case."""
     data = data[:LENGTH]
     position = 0
     while (match := _TOKEN.search(data, position)) is not None:
         if match[1] is not None:
             attributes, position = _attributes(data, match.end())
             if not data[position:].strip(b"\t\n\f\r /"):
-                return  # cut off: what was read may be half a label
+                return  # cut off: the label may be incomplete
             label = _label(attributes)
             if label:
                 yield label.decode("ascii", "replace")
@@ -74,7 +207,7 @@ def declared_labels(data: bytes) -> Iterator[str]:
 
 
 def _attributes(data: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
-    """The attributes from `position` on, the first of each name, and where they end."""
+    """The attributes from `position` on, the first of each name, and the position of their end."""
     found: dict[bytes, bytes] = {}
     while (match := _ATTRIBUTE.match(data, position)) is not None:
         found.setdefault(match[1].lower(), (match[2] or match[3] or match[4] or b"").lower())
@@ -83,7 +216,7 @@ def _attributes(data: bytes, position: int) -> tuple[dict[bytes, bytes], int]:
 
 
 def late_labels(data: bytes) -> Iterator[str]:
-    """Yield the labels of all meta elements of a page, wherever they stand, as they are written."""
+    """Yield the labels in all meta elements of a page, wherever they are, as written."""
     if b"charset" not in data[LENGTH:].lower():
         return
     try:
@@ -103,7 +236,7 @@ def late_labels(data: bytes) -> Iterator[str]:
 
 
 def _label(attributes: dict[bytes, bytes]) -> bytes | None:
-    """The label one meta element declares: charset, or http-equiv with content."""
+    """The label in one meta element: charset, or http-equiv with content."""
     if b"charset" in attributes:
         return attributes[b"charset"].strip()
     if attributes.get(b"http-equiv") != b"content-type":
@@ -112,149 +245,6 @@ def _label(attributes: dict[bytes, bytes]) -> bytes | None:
 
 
 def _label_in(content: bytes) -> bytes | None:
-    """The label in "text/html; charset=…": "extracting a character encoding from a meta element"."""
+    """The label in "text/html; charset=…" ("extracting a character encoding from a meta element")."""
     match = _CHARSET.search(content)
     return (match[1] or match[2] or match[3] or b"").strip() if match is not None else None
-
-
-FALLBACK: Final = "windows-1252"
-# Bytes that are looked at, from the first that tells anything; Firefox decides within the first kilobytes, too.
-MAX_DETECTED: Final = 64 * 1024
-_BEFORE: Final = 64  # and before it: letters beside it tell something, too
-_MOSTLY: Final = 8  # so many characters of UTF-8 for each byte that is none: no other encoding looks like that
-
-_AT_CHARSET: Final = re.compile(rb'@charset "([^"]{1,40})";')
-_TELLING: Final = re.compile(rb"[\x1b\x80-\xff]")
-
-
-def sniff(data: bytes, content_type: str | None) -> str:
-    """The name of the encoding of `data` in the Encoding standard ("utf-8", "windows-1252"). Never raises."""
-    marked = _by_mark(data)
-    if marked is not None:
-        return marked
-    if content_type:
-        found = _lookup(charset_of(content_type) or "")
-        if found is not None:
-            return found
-    for label in _declared(data):
-        found = _lookup(label)
-        if found is not None:
-            # What could be read is not in UTF-16 (§13.2.3.2, step 15), nor in user-defined characters.
-            if found.startswith("utf-16"):
-                return "utf-8"
-            return FALLBACK if found == "x-user-defined" else found
-    return _by_wide_declaration(data) or _detect(data)
-
-
-def _declared(data: bytes) -> Iterator[str]:
-    """What a page says itself: its meta elements, where they should be and elsewhere, then an XML declaration."""
-    yield from declared_labels(data)
-    yield from late_labels(data)
-    yield xml_label(data) or ""
-
-
-def sniff_xml(data: bytes, content_type: str | None) -> str:
-    """The same of a document in XML: by its mark, the header or its declaration, else UTF-8.
-
-    Source: RFC 7303 §3, XML 1.0 §F. What can be read as ASCII is not in UTF-16, whatever it says.
-    """
-    marked = _by_mark(data) or _by_wide_declaration(data)
-    if marked is not None:
-        return marked
-    for label in (charset_of(content_type), xml_label(data.lstrip(b"\t\n\r "))):
-        found = _lookup(label or "")
-        if found is not None:
-            return "utf-8" if found.startswith("utf-16") else found
-    return "utf-8"
-
-
-def sniff_css(data: bytes, content_type: str | None) -> str:
-    """The same of a style sheet: by its mark, the header or its @charset, else UTF-8.
-
-    Source: CSS Syntax §3.2, without the encoding of the page that needs it.
-    """
-    marked = _by_mark(data)
-    if marked is not None:
-        return marked
-    stated = _lookup(charset_of(content_type) or "")
-    if stated is not None:
-        return stated
-    at_charset = _AT_CHARSET.match(data)
-    found = _lookup(at_charset[1].decode("ascii", "replace")) if at_charset is not None else None
-    return "utf-8" if found is None or found.startswith("utf-16") else found
-
-
-def _by_wide_declaration(data: bytes) -> str | None:
-    """UTF-16 without a mark, told by an XML declaration (HTML standard §13.2.3.2)."""
-    if data.startswith(b"<\0?\0x\0"):
-        return "utf-16le"
-    return "utf-16be" if data.startswith(b"\0<\0?\0x") else None
-
-
-def _by_mark(data: bytes) -> str | None:
-    """Source: Encoding standard §6.1, "BOM sniff"."""
-    if data.startswith(codecs.BOM_UTF8):
-        return "utf-8"
-    if data.startswith(codecs.BOM_UTF16_LE):
-        return "utf-16le"
-    if data.startswith(codecs.BOM_UTF16_BE):
-        return "utf-16be"
-    return None
-
-
-@lru_cache(maxsize=256)
-def _lookup(label: str) -> str | None:
-    """The encoding a label stands for. "replacement" (hz, iso-2022-kr …) counts as none: it makes a page unreadable."""
-    encoding = webencodings.lookup(label.strip()) if len(label) < 64 else None
-    return str(encoding.name) if encoding is not None and encoding.name != "replacement" else None
-
-
-def _detect(data: bytes) -> str:
-    first = _TELLING.search(data)
-    if first is None:
-        return FALLBACK  # nothing to go by, and nothing to go wrong
-    if _is_utf8(data):
-        return "utf-8"
-    looked_at = data[max(0, first.start() - _BEFORE) : first.start() + MAX_DETECTED]
-    detector = EncodingDetector()
-    detector.feed(looked_at, last=first.start() + MAX_DETECTED >= len(data))
-    return _lookup(detector.guess(tld=None, allow_utf8=False)) or FALLBACK
-
-
-def _is_utf8(data: bytes) -> bool:
-    """Whether it is UTF-8, give or take a broken character, and the last, which may be cut: what is in other encodings
-    is very seldom valid UTF-8.
-    """
-    text = codecs.utf_8_decode(data, "replace", False)[0]
-    characters = len(text) - len(text.encode("ascii", "ignore"))
-    if "\ufffd" not in text:
-        return characters > 0
-    broken = text.count("\ufffd") - data.count(b"\xef\xbf\xbd")
-    return characters - broken >= max(1, _MOSTLY * broken)
-
-
-# Encodings in which an ASCII byte may be something else.
-_NOT_ASCII: Final = frozenset(("utf-16le", "utf-16be", "iso-2022-jp", "replacement"))
-
-
-def to_utf8(data: bytes, encoding: str) -> bytes:
-    """`data` in UTF-8, without a byte order mark; the same object where it is that already.
-
-    What is no character becomes U+FFFD. `encoding` is a name that `sniff` returned, or any label; an unknown one is
-    read as windows-1252.
-    """
-    if data.isascii() and encoding not in _NOT_ASCII:
-        return data
-    if encoding == "utf-8":
-        if data.startswith(codecs.BOM_UTF8):
-            data = data[3:]
-        try:
-            data.decode()
-        except UnicodeDecodeError:
-            return data.decode("utf-8", "replace").encode()
-        return data
-    try:
-        text = endec.decode(data, encoding, "replace", bom="strip")
-    except LookupError:
-        text = endec.decode(data, FALLBACK, "replace", bom="strip")
-    return text.encode()

@@ -1,11 +1,8 @@
-"""One content coding of one body: a layer that pulls pieces from the one below and finds the streams in them.
+"""Content codings: a `Layer` decodes one coding of one body, and pulls its input from the layer below.
 
-It takes at most SLICE bytes in at a time. It does not know how many layers there are, nor how much may come out of them
-(`decode`).
-
-Invariant: what comes out, and what is said to be wrong, depends on the bytes alone, not on how they were cut. A library
-gives nothing from the call in which it meets damage, so that call is repeated in smaller steps: the layer asks for the
-whole body anew (`RestartDecoding`), which costs a sound body nothing.
+A layer reads at most SLICE bytes at a time. Invariant: its output and its faults depend on the bytes alone, not on how
+they are cut into pieces. A library returns nothing from the call in which it meets damage, so that call is repeated in
+smaller steps: the layer has the whole body read anew (`RestartDecoding`). A sound body costs nothing more.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,34 +14,54 @@ from isal import igzip_lib, isal_zlib
 
 from crawler.core.enums import CodingFault
 
-PIECE: Final = 256 * 1024  # decoded bytes given at a time
+PIECE: Final = 256 * 1024  # decoded bytes of one piece
 MAX_WINDOW: Final = 8 * 1024 * 1024  # RFC 8878 §3.1.1.1.2, required of HTTP by RFC 9659
-
-
-class _DamageError(Exception):
-    """What a decoder of ours raises where a library raises its own."""
 
 
 _GZIP: Final = 31  # window bits, as zlib counts them: a gzip member
 ZLIB: Final = 15
 RAW: Final = -15
-_GZIP_FIXED: Final = 10  # bytes of every header
+_GZIP_FIXED: Final = 10  # bytes of the fixed part of a header
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT, _RESERVED = 0x02, 0x04, 0x08, 0x10, 0xE0
-MAX_GZIP_HEADER: Final = 80_000  # the extra field has up to 65,535 bytes, a name is one of a file
+MAX_GZIP_HEADER: Final = 80_000  # the extra field has up to 65,535 bytes; a file name is short
+SLICE: Final = 64 * 1024  # coded bytes read at a time
+LEAST_SLICE: Final = 256
+STEPS: Final = {SLICE: 256, 256: 1}  # the call that met damage is repeated in steps of this size
+_MAGIC: Final = 4  # bytes of the longest magic number
+_TELLING: Final = 64  # bytes that show whether a stream without a magic number is coded
+
+
+class _DamageError(Exception):
+    """Damage found by a decoder of ours, as DAMAGE of the libraries."""
+
+
+class BrokenError(Exception):
+    """A coding ends early or is damaged, after it had output. `fault` is TRUNCATED or DAMAGED."""
+
+    def __init__(self, fault: CodingFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class RestartDecoding(Exception):
+    """The body has to be read anew, now in another way. All output will come again."""
+
+
+# -- coded streams
 
 
 class Coder(Protocol):
-    """One coded stream being read. `finished` is set at its end, `unused` is then what was fed beyond it."""
+    """A coded stream that is being read. At its end `finished` is set, and `unused` is what it was fed beyond that."""
 
     finished: bool
     unused: bytes
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Take a slice in and give what it holds, in pieces that are not empty. Raises one of DAMAGE."""
+        """Decode a slice. Yields pieces that are not empty. Raises one of DAMAGE."""
 
 
 class Inflater:
-    """A deflate stream: bare, or in the wrapping of zlib or gzip."""
+    """A deflate stream, bare or in the format of zlib or gzip."""
 
     def __init__(self, window: int) -> None:
         self._stream = isal_zlib.decompressobj(window)
@@ -61,18 +78,18 @@ class Inflater:
                 self.finished, self.unused = True, stream.unused_data
                 return
             data = stream.unconsumed_tail
-            if len(piece) < PIECE:  # not stopped by the limit: it needs more
+            if len(piece) < PIECE:  # below the limit: it needs more data
                 return
 
 
 class Gzip(Inflater):
-    """A member of a gzip file (RFC 1952 §2.3). The library gets its header in one piece: where a header that has more
-    than one of the optional parts is cut, it loses its way.
+    """A member of a gzip file (RFC 1952 §2.3). The library gets the header in one piece: it fails if a header with
+    several optional parts is cut.
     """
 
     def __init__(self) -> None:
         super().__init__(_GZIP)
-        self._header: bytes | None = b""  # as far as it is there; None: it was passed on
+        self._header: bytes | None = b""  # its bytes so far; None: it was passed on
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
         if self._header is not None:
@@ -85,7 +102,7 @@ class Gzip(Inflater):
 
 
 def _has_gzip_header(data: bytes) -> bool:
-    """Whether the whole header is there. Raises _DamageError for one that no decoder takes."""
+    """Whether the header is complete. Raises _DamageError for an invalid one."""
     if len(data) < _GZIP_FIXED:
         return False
     flags = data[3]
@@ -103,9 +120,9 @@ def _has_gzip_header(data: bytes) -> bool:
 
 
 class Brotli:
-    """A brotli stream (RFC 7932). Its limit on output is a soft one: about 1.5 times as much may come.
+    """A brotli stream (RFC 7932). Its limit on output is soft: about 1.5 times as much may come.
 
-    The library asks for more data while it still holds output: what it holds comes when it is given nothing.
+    The library asks for more data while it still has output. It returns that when it is given no data.
     """
 
     def __init__(self) -> None:
@@ -128,13 +145,13 @@ class Brotli:
 class Zstd:
     """One zstd frame (RFC 8878 §3.1.1).
 
-    The library has no limit on output, so it is fed one block at a time: a block holds at most 128 KiB (§3.1.1.2.4).
+    The library has no limit on output, so it is fed one block at a time: a block has at most 128 KiB (§3.1.1.2.4).
     """
 
     def __init__(self, decompressor: zstandard.ZstdDecompressor) -> None:
         self._stream = decompressor.decompressobj()
         self._held = b""
-        self._inside = 0  # bytes of the current item that the library has not seen
+        self._inside = 0  # bytes of the current item that the library has not got yet
         self._in_header = True
         self._checksum = 0  # its length
         self._is_last = False
@@ -161,7 +178,7 @@ class Zstd:
         self._held = data[position:]
 
     def _next_item(self, data: bytes, start: int) -> int:
-        """The length of the frame header, block or checksum that begins at `start`; 0: too little is there to say."""
+        """The length of the frame header, block or checksum at `start`; 0: more data is needed to know it."""
         if self._in_header:
             if len(data) < start + 5:
                 return 0
@@ -182,7 +199,7 @@ class Zstd:
 
 
 class SkippableFrame:
-    """A skippable frame of zstd (RFC 8878 §3.1.2): it holds nothing."""
+    """A skippable frame of zstd (RFC 8878 §3.1.2), which has no content."""
 
     def __init__(self) -> None:
         self._head = b""
@@ -207,27 +224,11 @@ class SkippableFrame:
 DAMAGE: Final = (cast("type[Exception]", igzip_lib.IsalError), brotli.error, zstandard.ZstdError, _DamageError)
 
 
-SLICE: Final = 64 * 1024  # coded bytes taken at a time
-LEAST_SLICE: Final = 256
-STEPS: Final = {SLICE: 256, 256: 1}  # in which the call that met damage is repeated
-_MAGIC: Final = 4  # bytes of the longest magic number
-_TELLING: Final = 64  # bytes that tell whether a stream without one is coded
-
-
-class BrokenError(Exception):
-    """A coding ended early or is damaged, after something came out of it. `fault` is TRUNCATED or DAMAGED."""
-
-    def __init__(self, fault: CodingFault, message: str) -> None:
-        super().__init__(message)
-        self.fault = fault
-
-
-class RestartDecoding(Exception):
-    """The layer has learnt how to read the body, and wants to begin anew. What came out of it will come again."""
+# -- layers
 
 
 class _Input:
-    """Coded bytes, to be looked at and taken. An error of the layer below is raised when all it gave is taken."""
+    """Coded bytes, to be peeked at and taken. An error of the layer below is raised after all its output is taken."""
 
     def __init__(self, pieces: Iterator[bytes], narrow_from: int | None, step: int) -> None:
         """From byte `narrow_from` on at most `step` bytes are taken at a time."""
@@ -241,7 +242,7 @@ class _Input:
         self.position = 0
 
     def peek(self, size: int) -> bytes:
-        """The next `size` bytes, or as many as there are, without taking them."""
+        """The next `size` bytes, or all that are left, without taking them."""
         while len(self._held) - self._at < size and self._error is None:
             try:
                 more = next(self._pieces, b"")
@@ -269,8 +270,8 @@ class _Input:
         return piece
 
     def put_back(self, size: int) -> None:
-        """The last `size` bytes of the last slice are to be taken again: in small slices at first, since thousands of
-        members may stand in one.
+        """Put back the last `size` bytes of the last slice. They are taken in small slices at first, since one slice
+        may have thousands of members.
         """
         if size:
             self._limit = LEAST_SLICE
@@ -279,7 +280,7 @@ class _Input:
 
 
 _Maker = Callable[[], Coder]
-_Form = Callable[[bytes], _Maker | None]  # how a stream that begins so is read; None: it is of another form
+_Form = Callable[[bytes], _Maker | None]  # the decoder of a stream with this beginning; None: it has another form
 
 
 def _gzip_form(head: bytes) -> _Maker | None:
@@ -288,7 +289,7 @@ def _gzip_form(head: bytes) -> _Maker | None:
 
 
 def _zstd_form() -> _Form:
-    """A frame of a zstd stream (RFC 8878 §3). The frames of a body share what is costly to make."""
+    """A frame of a zstd stream (RFC 8878 §3). All frames of a body share one decompressor."""
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
 
     def form(head: bytes) -> _Maker | None:
@@ -302,13 +303,13 @@ def _zstd_form() -> _Form:
 
 
 def _zlib_form(head: bytes) -> _Maker | None:
-    """A zlib stream (RFC 1950), which is what "deflate" means."""
+    """A zlib stream (RFC 1950), the meaning of "deflate"."""
     is_zlib = len(head) >= 2 and head[0] & 0x0F == 8 and int.from_bytes(head[:2], "big") % 31 == 0
     return (lambda: Inflater(ZLIB)) if is_zlib else None
 
 
 def _raw_form(head: bytes) -> _Maker | None:
-    """A bare deflate stream (RFC 1951), as some servers send. Text is none, even where it happens to decode."""
+    """A bare deflate stream (RFC 1951), which some servers send. Text is none, even if it can be decoded."""
     return None if _is_text(head[:_TELLING]) else lambda: Inflater(RAW)
 
 
@@ -322,8 +323,8 @@ def _begins(head: bytes, magic: bytes) -> bool:
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether bytes are UTF-8, or ASCII for the most part, without control characters; 8 or more coded bytes
-    practically never are.
+    """Whether bytes are UTF-8 or mostly ASCII, without control characters. 8 or more coded bytes practically never
+    are.
     """
     if len(data) < 8 or any(byte < 0x20 and byte not in b"\t\n\f\r" for byte in data):
         return False
@@ -332,11 +333,11 @@ def _is_text(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return len(data) == _TELLING and error.reason == "unexpected end of data"  # a character cut through
+        return len(data) == _TELLING and error.reason == "unexpected end of data"  # a character is cut
     return b"\x7f" not in data
 
 
-# By name: the forms that are tried one after the other, and whether another stream may follow one.
+# Coding → the forms to try one after the other, and whether several streams may follow each other.
 _FORMS: Final[dict[str, tuple[Callable[[], tuple[_Form, ...]], bool]]] = {
     "gzip": (lambda: (_gzip_form,), True),
     "x-gzip": (lambda: (_gzip_form,), True),  # RFC 9110 §8.4.1.3
@@ -348,8 +349,8 @@ NAMES: Final = frozenset(_FORMS)
 
 
 class Layer:
-    """One coding of one body. `not_coded`: the bytes have it not, they pass as they came. `trailing`: bytes follow the
-    end of what is coded; they are left out, as browsers do. Both are as of what was read so far.
+    """One coding of one body. `not_coded`: the bytes do not have this coding and pass unchanged. `trailing`: there are
+    bytes after the end of the coding, which are ignored as in browsers. Both apply to what was read so far.
     """
 
     def __init__(self, name: str) -> None:
@@ -360,11 +361,11 @@ class Layer:
         make_forms, self._has_members = _FORMS[name]
         self._forms = make_forms()
         self._form = 0
-        self._narrow_from: int | None = None  # where the call began that met damage, and how it is repeated
+        self._narrow_from: int | None = None  # begin of the call that met damage, to be repeated in steps of `_step`
         self._step = SLICE
 
     def read(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        """What comes out, from the beginning. Raises BrokenError after what came before the damage, and Again."""
+        """The output from the beginning. Raises BrokenError after the output before the damage, and RestartDecoding."""
         source = _Input(pieces, self._narrow_from, self._step)
         make = self._maker(source.peek(_TELLING))
         if make is None:
@@ -390,7 +391,7 @@ class Layer:
         self.trailing = bool(source.take())
 
     def _maker(self, head: bytes) -> _Maker | None:
-        """How a body that begins so is read; None: as it came, since it is not coded, or nothing."""
+        """The decoder of a body with this beginning; None: it is empty or not coded, and passes unchanged."""
         while head and self._form < len(self._forms):
             make = self._forms[self._form](head)
             if make is not None:
@@ -400,11 +401,11 @@ class Layer:
         return None
 
     def _retry(self, at: int, size: int, given: bool) -> None:
-        """The call that took `size` bytes from `at` on met damage. Raises Again if there is something to try."""
+        """A call for `size` bytes at `at` met damage. Raises RestartDecoding if there is another way to read them."""
         if size > 1:
             self._narrow_from, self._step = at, STEPS.get(self._step, 1)
             raise RestartDecoding
-        if not given:  # nothing ever came out of it: it is something else
+        if not given:  # there never was output: the body has another form
             self._form += 1
             self._narrow_from, self._step = None, SLICE
             raise RestartDecoding

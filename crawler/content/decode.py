@@ -1,9 +1,8 @@
-"""Take the content codings off a payload (RFC 9110 §8.4): streamed, in bounded memory, whatever the server sent.
+"""Removes the content codings of a payload (RFC 9110 §8.4), as a stream in bounded memory.
 
-Every layer is held to the same limits, so a gzip of a gzip costs no more memory than one. It does not know what is in a
-coding (`layer`), why a response was coded, nor what becomes of a bomb. Invariant: it never raises for what the bytes
-are, and what it returns depends on them alone: a layer that met damage has the body read anew, more slowly where that
-is, and what was given already is passed over.
+Every layer has the same limits, so a gzip of a gzip costs no more memory than one. Invariant: no bytes make it raise,
+and the result depends on the bytes alone. If a layer meets damage, the body is read anew, in smaller steps at that
+position, and what was already returned is skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,32 +14,28 @@ from crawler.core.frozen import dataclass
 from crawler.core.models import Body
 
 MAX_LAYERS: Final = 5  # as curl allows (MAX_ENCODE_STACK)
-FREE_EXPANSION: Final = 1024 * 1024  # up to here no ratio is judged: small pages of one letter compress 1000:1
+FREE_EXPANSION: Final = 1024 * 1024  # up to this size no ratio is checked: small pages of one letter compress 1000:1
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """`data`: the first bytes, as many as were asked for; `size`: how many there were in all, as far as was read.
+    """A decoded payload."""
 
-    `fault`: what was wrong, and `error` the same in words. `bomb`: a limit was hit and reading stopped; that has a word
-    of its own in the log (`too_large`).
-    """
-
-    data: bytes
-    size: int
+    data: bytes  # the first bytes, up to the requested number
+    size: int  # of all that was read
     fault: CodingFault | None = None
-    bomb: bool = False
-    error: str | None = None
+    bomb: bool = False  # a limit was exceeded and reading stopped (`too_large` in the log)
+    error: str | None = None  # `fault` or the limit, for people
 
 
 class _BombError(Exception):
-    """More came out than may. The message says which limit was hit."""
+    """The output exceeds a limit. The message says which."""
 
 
 class DecodedPieces:
-    """The decoded bytes of a payload, piece by piece. Iterate once; the attributes are as of what was read so far.
+    """The decoded bytes of a payload, piece by piece. Iterate once.
 
-    They are those of `Decoded`; `data` is what came out of the iteration.
+    The attributes are those of `Decoded`, for what was read so far.
     """
 
     def __init__(self, payload: Body, codings: Sequence[str], *, max_decoded: int, max_expansion: int) -> None:
@@ -60,7 +55,9 @@ class DecodedPieces:
         elif len(names) > MAX_LAYERS and payload.size:
             self._fail(CodingFault.UNKNOWN, f"more than {MAX_LAYERS} content codings")
         elif not unknown:
-            self._layers = [Layer(name) for name in reversed(names)]  # listed in the order they were applied
+            self._layers = [
+                Layer(name) for name in reversed(names)
+            ]  # they are listed as applied
 
     def _fail(self, fault: CodingFault | None, error: str) -> None:
         self.fault, self.error = fault, error
@@ -90,7 +87,7 @@ class DecodedPieces:
             return
 
     def _pieces(self) -> Iterator[bytes]:
-        """What the layers give, from the beginning."""
+        """The output of the layers, from the beginning."""
         pieces = self._payload.chunks()
         if not self._layers:
             return _bounded(pieces, self._limit)
@@ -100,10 +97,10 @@ class DecodedPieces:
 
 
 def decode(payload: Body, codings: Sequence[str], *, keep: int, max_decoded: int, max_expansion: int) -> Decoded:
-    """Decode `payload` by the values of its Content-Encoding fields, in the order they came.
+    """Decode `payload` by the values of its Content-Encoding fields, in their order.
 
-    `keep` decoded bytes are kept; the rest is decoded to learn its size, up to `max_decoded` bytes, and beyond 1 MiB up
-    to `max_expansion` decoded bytes for each coded one; both hold for every layer.
+    `keep` decoded bytes are returned. The rest is decoded for its size, up to `max_decoded` bytes, and beyond 1 MiB up
+    to `max_expansion` decoded bytes for each coded one. Both limits apply to every layer.
     """
     if not codings or not payload.size:
         return Decoded(payload.prefix(keep), payload.size)
@@ -121,13 +118,13 @@ def decode(payload: Body, codings: Sequence[str], *, keep: int, max_decoded: int
 
 
 def _names(codings: Sequence[str]) -> list[str]:
-    """The codings named in all fields, lower case, without identity."""
+    """The codings in all fields, lower case, without identity."""
     names = (name.strip().lower() for field in codings for name in field.split(","))
     return [name for name in names if name not in ("", "identity")]
 
 
 def _bounded(pieces: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    """As many bytes as may be, however they are cut."""
+    """Pass on at most `limit` bytes, then raise _BombError."""
     room = limit
     for piece in pieces:
         if len(piece) > room:
