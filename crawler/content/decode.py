@@ -55,9 +55,7 @@ class DecodedPieces:
         elif len(names) > MAX_LAYERS and payload.size:
             self._fail(CodingFault.UNKNOWN, f"more than {MAX_LAYERS} content codings")
         elif not unknown:
-            self._layers = [
-                Layer(name) for name in reversed(names)
-            ]  # they are listed as applied
+            self._layers = [Layer(name) for name in reversed(names)]  # they are listed as applied
 
     def _fail(self, fault: CodingFault | None, error: str) -> None:
         self.fault, self.error = fault, error

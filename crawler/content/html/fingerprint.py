@@ -1,8 +1,7 @@
-"""What a page says, reduced to what near-duplicates share: its words, and 64 bits of them (SimHash).
+"""Fingerprints that near-duplicate pages share: the words of a page, and 64 bits of them (SimHash).
 
-A fifth of a millisecond for a page of 26 KB, so it is only asked for pages that are sampled (`core.novelty`). Words of
-the page's own URL are left out: an error page or a calendar repeats what it was asked for. It does not know what the
-page is compared with.
+They take a fifth of a millisecond for a page of 26 KB, and are made for sampled pages only (`core.novelty`). The words
+of the page's own URL are left out: an error page or a calendar repeats them.
 
 Source: Charikar 2002.
 """
@@ -17,11 +16,11 @@ from xxhash import xxh3_64_digest
 
 from crawler.content.html.scanner import Scanner
 
-MAX_TEXT: Final = 256 * 1024  # bytes of the page looked at: some begin with 100 KB of navigation
+MAX_TEXT: Final = 256 * 1024  # bytes of the page that are read: some begin with 100 KB of navigation
 MAX_WORDS: Final = 8_192
 NEAR_BITS: Final = 3  # of 64, for web pages: Manku et al. 2007
 
-# The text of a page in lower case; between its runs stand scripts and styles, markup and character references.
+# The text of a page in lower case. Scripts, styles, markup and character references separate its runs.
 _TEXT: Final = Scanner(
     r"(?:<script\b[^<]*+(?:<(?!/script)[^<]*+)*+|<style\b[^<]*+(?:<(?!/style)[^<]*+)*+"
     r"|<[^<>]*+>|&#?+[0-9a-z_]{1,32}+;|[<&])*+(?:([^<&]++)|\z)()"
@@ -33,7 +32,7 @@ _BITS: Final = tuple(bytes(byte >> bit & 1 for byte in range(256)) for bit in ra
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """`words` are those of the page, each once, less those of its URL."""
+    """The distinct words of a page, without those of its URL."""
 
     words: frozenset[bytes]
 
@@ -43,24 +42,24 @@ class Fingerprint:
         return simhash(self.words)
 
     def is_near(self, other: "Fingerprint") -> bool:
-        """Whether the two say the same, give or take a word in ten."""
+        """Whether the two have the same words, up to one in ten."""
         if (self.simhash ^ other.simhash).bit_count() <= NEAR_BITS:
             return True
         common = len(self.words & other.words)
         return common > 0 and 10 * common >= 9 * len(self.words | other.words)
 
     def as_bytes(self) -> bytes:
-        """To be stored; words hold neither spaces nor line ends."""
+        """The form to store. Words have no spaces and no line ends."""
         return self.simhash.to_bytes(8) + b" ".join(sorted(self.words))
 
     @classmethod
     def from_bytes(cls, stored: bytes) -> "Fingerprint":
-        """What `as_bytes` gave."""
+        """The fingerprint of a result of `as_bytes`."""
         return cls(frozenset(stored[8:].split()))
 
 
 def fingerprint(html: bytes, url: str) -> Fingerprint:
-    """Of a page's bytes in UTF-8. Raises ScanLimitError."""
+    """The fingerprint of a page in UTF-8. Raises ScanLimitError."""
     words = dict.fromkeys(_TEXT.captured(html[:MAX_TEXT].lower()).translate(_WORDS).split())
     own = url.lower().encode().translate(_WORDS).split()
     kept = frozenset(islice(words, MAX_WORDS)).difference(own)
@@ -68,7 +67,7 @@ def fingerprint(html: bytes, url: str) -> Fingerprint:
 
 
 def simhash(words: Iterable[bytes]) -> int:
-    """64 bits; sets of words that share most differ in few."""
+    """64 bits that differ little for sets that share most of their words."""
     hashes = b"".join(map(xxh3_64_digest, words))
     count = len(hashes) // 8
     columns = [hashes[at::8] for at in range(8)]

@@ -1,8 +1,7 @@
-"""The links of one page: collected as written, made unique, then resolved.
+"""The links of a page: collected as written, made unique, then resolved.
 
-Cutting fragments and dropping repetitions before resolving is what makes links cheap: of 121 references in an average
-JavaDoc page 32 are left. It does not know where references are written (`html`, `css`), nor whether they will be
-followed.
+Links are cheap because fragments and repetitions are removed before resolving: of 121 references of an average JavaDoc
+page 32 are left.
 """
 
 import re
@@ -19,21 +18,17 @@ from crawler.core.url import UrlError
 
 
 class Link(NamedTuple):
-    """A reference to another URL: absolute, http(s), without fragment. `nofollow`: every mention of it says so.
-    `legacy_url`: what the reference meant before queries were in the encoding of their page, if that was another URL.
+    """A link to another URL. A NamedTuple, not a dataclass, because dozens are made for each page."""
 
-    A NamedTuple, not a dataclass, because dozens are made for each page. `origin` comes along free of charge.
-    """
-
-    url: str
+    url: str  # absolute, http(s), without fragment
     origin: Origin
     source: Source
-    nofollow: bool
-    legacy_url: str | None = None
+    nofollow: bool  # in all its occurrences
+    legacy_url: str | None = None  # its URL before queries were in the encoding of their page, if another
 
 
-# What a reference is. Where one URL is mentioned in several ways the smallest counts. Plain integers: an enumeration
-# compares ten times slower, and this is done for every reference.
+# Kinds of references. Of several kinds of one URL the smallest counts. Plain integers: comparing members of an
+# enumeration takes ten times as long, and this is done for every reference.
 FEED: Final = 0
 LINK: Final = 1
 ALTERNATE: Final = 2
@@ -50,8 +45,8 @@ FEED_TYPES: Final = frozenset(("application/rss+xml", "application/atom+xml", "a
 
 
 def relation_kind(relations: Collection[str], as_: str, type_: str) -> int | None:
-    """What a link of these relations (lower case) is, whether an element or a Link field states it; None: nothing that
-    is followed. `as_` and `type_` are the parameters of those names, any case.
+    """The kind of a link element or Link field with these relations (lower case); None: it is not followed. `as_` and
+    `type_`: its parameters of these names, any case.
     """
     if "canonical" in relations:
         return CANONICAL
@@ -73,29 +68,28 @@ def _kind_of(link: Link) -> int:
     return NOFOLLOW if link.nofollow else _KINDS[link.source]
 
 
-# References that hang on the page's own name, not on its folder: "?x", "https:?x" and "https:" (URL standard §4.4).
+# References that depend on the name of the page, not only on its folder: "?x", "https:?x", "https:" (URL standard
+# §4.4).
 _OF_THE_PAGE: Final = re.compile(r"\?|[hH][tT][tT][pP][sS]?:(?!//)")
-MAX_KNOWN: Final = 32_768  # some 12 MiB: the references of a few hundred folders
+MAX_KNOWN: Final = 32_768  # about 12 MiB: the references of a few hundred folders
 
 
 class KnownFolder:
-    """What references mean on the pages of one folder: `links` by reference, but for those in `stored`, by reference
-    too, whose URL alone is kept: whoever finds such a link has nothing to do about it.
-    """
+    """The resolved references of the pages of one folder."""
 
     __slots__ = ("links", "stored")
 
     def __init__(self) -> None:
-        self.links: dict[str, Link] = {}
-        self.stored: dict[str, str] = {}
+        self.links: dict[str, Link] = {}  # by reference
+        self.stored: dict[str, str] = {}  # reference → URL of a link that is stored and needs nothing more
 
 
 class KnownLinks:
-    """What references meant on earlier pages, by the folder of the page: pages beside each other share most of their
-    links, and resolving them again would cost more than all that is done with them afterwards.
+    """A cache of resolved references, by the folder of their page. Pages of one folder share most of their links, and
+    resolving them again would cost more than everything else that is done with them.
 
-    `stored` are the URLs that need not be found again; it may grow, and be emptied. `limit` references at most; the
-    folders not asked for longest go first. Not to be shared between threads.
+    `stored`: the URLs that need not be found again; it may grow, and be emptied. It has at most `limit` references; the
+    least recently used folders are dropped first. Not for use by several threads.
     """
 
     def __init__(self, stored: Container[str] = (), *, limit: int = MAX_KNOWN) -> None:
@@ -108,7 +102,7 @@ class KnownLinks:
         return self._count
 
     def folder(self, folder: str) -> KnownFolder:
-        """The plain links known in a folder. What is added is to be counted with `added`."""
+        """The plain links known of a folder. Call `added` for what is added to it."""
         known = self._folders.get(folder)
         if known is None:
             known = self._folders[folder] = KnownFolder()
@@ -117,7 +111,7 @@ class KnownLinks:
         return known
 
     def added(self, count: int) -> None:
-        """So many references were added to the folder that was asked for last."""
+        """Count references that were added to the folder returned last."""
         self._count += count
         while self._count > self._limit:
             _, forgotten = self._folders.popitem(last=False)
@@ -126,33 +120,31 @@ class KnownLinks:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The `links` of a page, each URL once, in order of first mention; those left out that are stored. `count` includes
-    them.
-    """
+    """The resolved links of a page."""
 
-    links: tuple[Link, ...]
-    count: int
+    links: tuple[Link, ...]  # each URL once, in the order in which they occur, without those that are stored
+    count: int  # with those that are stored
 
 
 class LinkSet:
-    """Collects references up to `limit` different ones; `capped` says that there were more."""
+    """Collects up to `limit` different references. `capped`: there were more."""
 
     __slots__ = ("_kinds", "_limit", "_required_too", "capped")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kinds: dict[str, int] = {}
-        self._required_too: set[str] = set()  # linked as well as needed to show the page
+        self._required_too: set[str] = set()  # both linked and needed to show the page
         self.capped = False
 
     def add(self, written: str, kind: int) -> None:
-        """Note a reference as it is written, character references replaced."""
+        """Add a reference as written, with character references replaced."""
         reference = clean(written)
         if reference:
             self.add_clean(reference, kind)
 
     def add_clean(self, reference: str, kind: int) -> None:
-        """Note a reference that `clean` would return as it is."""
+        """Add a reference that `clean` would not change."""
         kinds = self._kinds
         known = kinds.get(reference)
         if known is None:
@@ -167,9 +159,8 @@ class LinkSet:
                 self._required_too.add(reference)
 
     def resolve(self, resolver: ReferenceResolver, known: KnownLinks | None = None) -> Resolved:
-        """Return what the references mean. A URL that is linked as well as needed to show the page is once more a
-        requisite, at the end: as a link it may be out of scope. `known` is asked first, and learns what it did not
-        know.
+        """Resolve the references. A URL that is both linked and needed to show the page occurs again at the end as a
+        requisite, since as a link it may be out of scope. `known` is read first and gets what it lacks.
         """
         if known is None or resolver.folder is None or self._required_too:
             return self._resolve_all(resolver)

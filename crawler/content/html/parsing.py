@@ -1,7 +1,7 @@
-"""Pages in XML (application/xhtml+xml): what their elements say, by XML's rules.
+"""Reads pages, in HTML or in XML (application/xhtml+xml): their links, title, directives to robots.
 
-Any element may be closed at once, prefixes stand for namespaces, CDATA sections are text, and what is not well-formed
-ends the page: what came before that counts. `said` knows what elements mean. It does not know the page.
+In XML any element may be closed at once, prefixes are namespaces, CDATA sections are text, and a page ends where it is
+not well-formed: what came before that counts.
 """
 
 from collections.abc import Iterable
@@ -17,28 +17,22 @@ from crawler.content.html.tags import TagFinder, attributes_of
 from crawler.content.url_lists.xml_stream import StopReading, XmlRefused, read_document
 from crawler.core.frozen import dataclass
 
-MAX_DIRECTIVES: Final = 64  # meta elements that speak to robots
+MAX_DIRECTIVES: Final = 64  # meta elements with directives to robots
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedPage:
-    """What `parse_page` found. URLs are absolute.
-
-    `links` are in document order (see `LinkSet.resolve`), without those that are known to be stored, which
-    `links_count` includes; `canonical` is among them, `refresh` is not. `robots` holds the meta elements that speak to
-    robots: the agent they name, lower case (None: all), and their directives as written. `capped`: the page has more
-    than `max_links`. `cut`: only its beginning could be read, the rest takes more steps than PCRE2 allows.
-    """
+    """What a page says. URLs are absolute."""
 
     title: str | None
     language: str | None
     canonical: str | None
-    links: tuple[Link, ...]
-    links_count: int
+    links: tuple[Link, ...]  # in document order, with `canonical`, without those that are stored
+    links_count: int  # with those that are stored
     refresh: str | None
-    robots: tuple[tuple[str | None, str], ...]
-    capped: bool
-    cut: bool
+    robots: tuple[tuple[str | None, str], ...]  # agent, lower case (None: all), and directives of meta elements
+    capped: bool  # it has more than `max_links`
+    cut: bool  # only its beginning was read: the rest takes more steps than PCRE2 allows
 
 
 _LINKING: Final = ("a", "area", "link", "iframe", "frame", "base", "meta", "title", "html")
@@ -50,7 +44,7 @@ _LINKS_ONLY: Final = TagFinder(_LINKING)
 _WITH_REQUISITES: Final = TagFinder((*_LINKING, *_REQUIRED))
 _EVERY_TAG: Final = TagFinder(None)  # only where any element may refer to something
 _IN_ANY: Final = (
-    Occurrence(r"\((?<=[uU][rR][lL]\(|-[sS][eE][tT]\()"),  # url(, image-set(: a bracket is found fastest
+    Occurrence(r"\((?<=[uU][rR][lL]\(|-[sS][eE][tT]\()"),  # url(, image-set(: a bracket is fastest to find
     Occurrence(r"[bB][aA][cC][kK][gG][rR][oO][uU][nN][dD][\t\n\f\r ]*="),
 )
 _LAZY_IN_ANY: Final = Occurrence(r"[dD][aA][tT][aA]-[bB][gGaA]")  # data-bg, data-background
@@ -67,12 +61,12 @@ def parse_page(
     encoding: str = "utf-8",
     xml: bool = False,
 ) -> ParsedPage:
-    """Read a page, UTF-8 bytes as `charset.to_utf8` returns them, found at `url`.
+    """Read the page at `url`, in UTF-8 as of `charset.to_utf8`.
 
-    `encoding` is what it came in, for the queries of its links. `xml`: it is application/xhtml+xml. `requisites`: also
-    what the page needs to be shown; `lazy`: and what scripts put in place. At most `max_links` different references are
-    kept. `known` saves time, and the links that are stored. Never raises for what the bytes are; UrlError only where
-    `url` is not what `core.url.parse` returned.
+    `encoding`: its encoding before that, for the queries of its links. `xml`: it is application/xhtml+xml.
+    `requisites`: with what is needed to show the page; `lazy`: and with what scripts load later. At most `max_links`
+    different references are read. `known` saves time, and leaves out links that are stored. No bytes make it raise;
+    raises UrlError if `url` is no result of `core.url.parse`.
     """
     shows = tag_meaning.NONE if not requisites else tag_meaning.LAZY_TOO if lazy else tag_meaning.SHOWN
     read = data
@@ -90,7 +84,7 @@ def parse_page(
 
 
 class _Page:
-    """What has been seen of one page so far."""
+    """What was read of one page so far."""
 
     def __init__(self, max_links: int, requisites: int) -> None:
         self._requisites = requisites
@@ -119,7 +113,7 @@ class _Page:
             self._note(*meaning)
 
     def _read_within(self, text: str) -> None:
-        """The page of an iframe: only its references count, and no other page in it."""
+        """Read the page of an iframe: only its references count, without pages in it."""
         for piece in self._pieces(text.encode("utf-8", "replace")):
             if piece[:1] != "<":
                 self._links.add(piece, LINK)
@@ -145,7 +139,7 @@ class _Page:
                 return
 
     def _note(self, what: int, text: str, detail: int | str | None) -> None:
-        """Take note of what was said. The first of several counts, but of links."""
+        """Note a meaning. Of several titles, base URLs and the like the first counts."""
         match what:
             case tag_meaning.TITLE:
                 self._title = text if self._title is None else self._title
@@ -181,26 +175,28 @@ class _Page:
         )
 
     def _base(self, own: ReferenceResolver) -> ReferenceResolver:
-        """Where references start from: the first base with an href, itself resolved against the page's URL, which stays
-        where that is unusable (HTML standard §4.2.3).
+        """The base of references: the href of the first base element, resolved against the page's URL, or that URL if
+        it is unusable (HTML standard §4.2.3).
         """
         absolute = own.absolute(self._base_href or "")
         return own if absolute is None else ReferenceResolver(absolute, own.encoding)
 
 
+# -- pages in XML
+
 _XHTML: Final = "http://www.w3.org/1999/xhtml"
 _SVG: Final = "http://www.w3.org/2000/svg"
 _PREFIXED: Final = (
     ("http://www.w3.org/1999/xlink href", "xlink:href"),
-    ("http://www.w3.org/XML/1998/namespace lang", "lang"),  # it counts for more than "lang" (HTML standard §3.2.6.2)
+    ("http://www.w3.org/XML/1998/namespace lang", "lang"),  # it goes before "lang" (HTML standard §3.2.6.2)
 )
 _WITH_TEXT: Final = frozenset(("title", "style"))
-_MAX_TEXT: Final = 512 * 1024  # characters of a title or style sheet that are looked at
+_MAX_TEXT: Final = 512 * 1024  # characters of a title or style sheet that are read
 _MAX_MEANINGS: Final = 50_000  # five times as many as a page may have links
 
 
 def meanings(data: bytes, *, requisites: int) -> list[TagMeaning]:
-    """What a page says, UTF-8 bytes, in order. `requisites` as in `said.meanings`."""
+    """The meanings of a page in XML, in order. `requisites` as in `tag_meaning.meanings`."""
     reader = _XhtmlReader(requisites)
     with suppress(XmlRefused):
         read_document(data.decode("utf-8", "replace"), reader)
@@ -208,7 +204,7 @@ def meanings(data: bytes, *, requisites: int) -> list[TagMeaning]:
 
 
 class _XhtmlReader:
-    """Is told of the elements. Those of no namespace count as HTML: their author left it out."""
+    """Collects the meanings of elements. Those without namespace count as HTML: their author forgot it."""
 
     def __init__(self, requisites: int) -> None:
         self.meanings: list[TagMeaning] = []

@@ -1,13 +1,13 @@
-"""Find the start tags of an HTML text, in one linear pass and without a tree.
+"""Finds the start tags of an HTML text, in one linear pass and without a tree.
 
-It knows the tokenizer of the HTML standard (§13.2.5) as far as links need it: quoted attribute values, comments, the
-elements whose content is text (script, style, title …), and SVG and MathML, where their content is none (§13.2.6.5). It
-does not know nesting otherwise, and so nothing in a page can make it slow or large: a tree builder has to copy every
-unclosed formatting element into every paragraph, and 25 KB of `<b a=1><p><b a=2><p>…` cost lexbor 1.8 s and 733 MB. Its
-time and memory are proportional to the text, whatever it says.
+It follows the tokenizer of the HTML standard (§13.2.5) as far as links need it: quoted attribute values, comments,
+elements whose content is text (script, style, title …), and SVG and MathML, in which that content is markup
+(§13.2.6.5). It ignores all other nesting, so no page makes it slow or large: its time and memory are proportional to
+the text. A tree builder has to copy every unclosed formatting element into every paragraph; for 25 KB of
+`<b a=1><p><b a=2><p>…` lexbor took 1.8 s and 733 MB.
 
-Every repetition in the patterns for PCRE2 is possessive: none is ever tried twice. Those for `re` are written so that
-nothing else could match where the first try does, for `re` of CPython 3.11.2 gets possessive repetition wrong.
+Every repetition in the patterns for PCRE2 is possessive: none is tried twice. The patterns for `re` are written so that
+only the first try can match, because possessive repetition in `re` of CPython 3.11.2 is wrong.
 """
 
 import re
@@ -18,10 +18,10 @@ from typing import Final
 
 from crawler.content.html.scanner import Scanner
 
-MAX_ATTRIBUTES: Final = 256  # of one element that are read; pages use a dozen, data-* frameworks a few tens
+MAX_ATTRIBUTES: Final = 256  # of one element; pages use a dozen, data-* frameworks a few tens
 
 _SPACE = r"[\t\n\f\r ]"
-# What stands between a tag's name and its ">": a quote opens a value only right behind "=". One that never closes takes
+# Everything between the name of a tag and its ">". A quote opens a value only right after "=". An unclosed value takes
 # the rest of the text, as in a browser.
 _ATTRIBUTES = (
     rf"(?:[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+(?:\"|\z)|'[^']*+(?:'|\z)|[^\t\n\f\r >\"'][^\t\n\f\r >]*+)?+[^>=]*+)*+)"
@@ -30,46 +30,46 @@ _NAME: Final = r"[a-zA-Z][^\t\n\f\r />]*+"  # a "=" or a quote in it opens nothi
 _ATTRIBUTE = re.compile(
     rf"([^\t\n\f\r />=][^\t\n\f\r />=]*)(?:{_SPACE}*={_SPACE}*(?:\"([^\"]*)\"|'([^']*)'|([^\t\n\f\r >]*)))?"
 )
-# From "!--" on; it may be over at once, and lasts to the end of the text if nothing ends it.
+# A comment from "!--" on. It may end at once; without an end it takes the rest of the text.
 _COMMENT = r"!--(?:-?>|[^-]*+(?:-(?!-!?>)[^-]*+)*+(?:--!?>)?+)"
 _REFERENCE = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*[;=]?)")
 
 
-# From "![CDATA[" on, which is text in SVG and MathML alone.
+# A section from "![CDATA[" on, which is text in SVG and MathML only.
 _CDATA = r"!\[CDATA\[[^\]]*+(?:\](?!\]>)[^\]]*+)*+(?:\]\]>)?+"
 
-# Elements whose content is text, not markup (§13.2.5.2, .3, .4): until an end tag of the same name.
+# Elements whose content is text up to an end tag of the same name (§13.2.5.2, .3, .4).
 TEXT_ELEMENTS: Final = ("script", "style", "title", "textarea", "xmp", "iframe", "noembed", "noframes")
 
 FOREIGN: Final = ("svg", "math")
-_WITH_CONTENT: Final = frozenset((*TEXT_ELEMENTS, *FOREIGN))  # elements that come with their content
-# Start tags that end SVG and MathML where they stand in them (§13.2.6.5).
+_WITH_CONTENT: Final = frozenset((*TEXT_ELEMENTS, *FOREIGN))  # elements that are captured with their content
+# Start tags that end SVG and MathML around them (§13.2.6.5).
 _BREAKOUTS: Final = (
     "b", "big", "blockquote", "body", "br", "center", "code", "dd", "div", "dl", "dt", "em", "embed", "h1", "h2", "h3",
     "h4", "h5", "h6", "head", "hr", "i", "img", "li", "listing", "menu", "meta", "nobr", "ol", "p", "pre", "ruby", "s",
     "small", "span", "strong", "strike", "sub", "sup", "table", "tt", "u", "ul", "var",
 )  # fmt: skip
-# End tags that do so as well, in all likelihood: if one of these elements is open, SVG or MathML stands in it.
+# End tags that very likely do so as well: an open element of these names is around the SVG or MathML.
 _SURROUNDING: Final = (
     *_BREAKOUTS, "article", "aside", "button", "caption", "details", "dialog", "fieldset", "figcaption", "figure",
     "footer", "form", "header", "html", "label", "legend", "main", "nav", "noscript", "object", "option", "picture",
     "section", "select", "summary", "tbody", "td", "template", "tfoot", "th", "thead", "tr",
 )  # fmt: skip
 _HTML_WITHIN: Final = "foreignobject"  # its content is HTML
-_MAX_WITHIN: Final = 2  # svg elements in one another whose ends are told apart
+_MAX_WITHIN: Final = 2  # nested svg elements whose ends are distinguished
 
-# A start tag: its name in lower case, its attributes, and the content if that is text.
+# A start tag: its lower-case name, its attributes, and its content if that is text.
 Tag = tuple[str, Mapping[str, str], str]
 
 
 def _any_case(name: str) -> str:
-    """A pattern for `name` in any case; a first character class is found far faster than case is ignored."""
+    """A pattern for `name` in any case: character classes are far faster than ignoring case."""
     return "".join(f"[{char}{char.upper()}]" if char.isalpha() else char for char in name)
 
 
 def _any_of(names: Iterable[str]) -> str:
-    """A pattern for one of `names` in any case, if it is a whole name."""
-    # Grouped by first letter, so that most tags are turned away by one look at it.
+    """A pattern for one of `names` in any case, as a whole name."""
+    # Grouped by first letter, so that one character rules out most tags.
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
         groups.setdefault(name[0], []).append(_any_case(name[1:]))
@@ -78,20 +78,20 @@ def _any_of(names: Iterable[str]) -> str:
 
 
 def _text_elements(names: Iterable[str]) -> str:
-    """A pattern for the start tag of one of these elements, from its name on, and its content."""
+    """A pattern for the start tag of one of these elements, from its name on, with its content."""
     tags = (rf"{_any_of([name])}{_ATTRIBUTES}>[^<]*+(?:<(?!/{_any_of([name])})[^<]*+)*+" for name in sorted(names))
     return "|".join(tags) or "(?!)"
 
 
-# A tag's attributes up to its ">" if a "/" before it closes the element; one in a bare value does not.
+# The attributes of a tag up to its ">", if a "/" before that closes the element; one in a bare value does not.
 _SELF_CLOSED: Final = (
     rf"[^>=]*+(?:={_SPACE}*+(?:\"[^\"]*+\"|'[^']*+'|[^\t\n\f\r >\"'][^\t\n\f\r >]*+(?!>)|(?=>))[^>=]*+)*+(?<=/)>"
 )
 
 
 def _foreign_element(within: int) -> str:
-    """A pattern for the start tag of svg or math, from its name on, what is in it, and its end tag, if it does not end
-    before that. `within`: how many more may be nested in it.
+    """A pattern for an svg or math element from its name on: its start tag, its content, and its end tag, unless
+    another tag ends it first. `within`: the number of levels that may be nested in it.
     """
     nested = rf"{_any_of((*FOREIGN, _HTML_WITHIN))}{_SELF_CLOSED}"
     if within:
@@ -107,9 +107,8 @@ def _foreign_element(within: int) -> str:
 
 
 def _plain_anchor(attribute: str) -> str:
-    """A pattern for nine anchors of ten: an href first, in which nothing needs replacing, nor cutting but the fragment,
-    and which has no other scheme; then attributes of these names. Only the href is wanted, which spares taking the
-    attributes apart.
+    """A pattern for nine anchors of ten: first an http(s) or relative href in which only the fragment has to be
+    removed, then attributes of these names. It captures the href, so that the attributes need not be parsed.
     """
     return (
         rf"<a{_SPACE}++href=\"((?:https?+://)?+[^\"&#:<\x00-\x20\x7f\xc2]*+)(?:#[^\"]*+)?+\""
@@ -118,10 +117,10 @@ def _plain_anchor(attribute: str) -> str:
 
 
 _NO_REL: Final = r"[a-qs-zA-QS-Z][a-zA-Z0-9-]*+"
-_NO_REFERENCE: Final = r"(?:class|id|name|target|title)"  # where any attribute may hold one
+_NO_REFERENCE: Final = r"(?:class|id|name|target|title)"  # where any attribute may have one
 
 
-# Nine meta elements of ten, which say nothing to a crawler.
+# Nine meta elements of ten, which have no meaning for a crawler.
 _DESCRIPTION: Final = (
     rf"meta{_SPACE}++name=\"(?:description|keywords|viewport|generator|author|theme-color)\""
     rf"{_SPACE}++content=\"[^\"]*+\"{_SPACE}*+/?+>"
@@ -129,9 +128,9 @@ _DESCRIPTION: Final = (
 
 
 class TagFinder:
-    """Finds the start tags of certain names, but no descriptions; None: of every name. Build it once.
+    """Finds the start tags of certain names (None: of every name), without descriptions. Make it once: it compiles.
 
-    SVG and MathML come as one tag each, with what they hold as its content (see `foreign_finder`).
+    An svg or math element is one tag, with all in it as its content (see `foreign_finder`).
     """
 
     def __init__(self, names: Collection[str] | None) -> None:
@@ -151,11 +150,11 @@ class TagFinder:
                 "",
             ))  # fmt: skip
             anchor = _plain_anchor(_NO_REL) if "a" in names else "(?!)()"
-        # Passed over inside one match: text, end tags, comments, declarations, start tags that nobody asked for. What
-        # has no end takes the rest of the text.
+        # Skipped within one match: text, end tags, comments, declarations, start tags of other names. Without an end
+        # they take the rest of the text.
         skipped = rf"<(?:/[^>]*+>?+|{passed_over}(?![a-zA-Z!/?])|{_COMMENT}|[!?][^>]*+>?+)"
         with_content = (*text_elements, *FOREIGN)
-        # The alternatives are exhaustive: a match never fails, so the search never starts again one character on.
+        # The alternatives are exhaustive: a match never fails, so the search never restarts one character later.
         self._scanner = Scanner(
             rf"[^<]*+(?:{skipped}[^<]*+)*+"
             rf"(?:{anchor}|<{_any_of(['plaintext'])}[\s\S]*+"
@@ -165,20 +164,20 @@ class TagFinder:
         )
 
     def pieces(self, data: bytes) -> Iterable[str]:
-        """The tags of a UTF-8 text in order: not what looks like one in a comment or in text, nor one that the end cuts
-        off. Raises ScanLimitError.
+        """The tags of a UTF-8 text in order, without those in comments or text and one that the end cuts off. Raises
+        ScanLimitError.
 
-        An anchor whose href can be taken as it stands, up to its fragment, comes as that href. It has no `rel` (nor,
-        from a finder of every name, any attribute that may refer), and does not begin with "<". Any other tag comes as
-        it is written, for `read_tag`; if its content is text, with that. "" means nothing.
+        A piece that does not begin with "<" is the href of a plain anchor without its fragment. Such an anchor has no
+        `rel` (and, from a finder of every name, no attribute that may have a reference). Any other piece is a tag as
+        written, with its content if that is text, for `read_tag`. "" is no tag.
         """
         return self._scanner.pieces(data)
 
 
 def foreign_finder(names: Collection[str] | None) -> Scanner:
-    """What finds the start tags of certain names, None: of every name, in the content of a piece that is SVG or MathML.
+    """A scanner for the start tags of certain names (None: of every name) in the content of an svg or math element.
 
-    There no element's content is text, and CDATA sections are. A style comes with its content.
+    There CDATA sections are text, and the content of no element is. A style is captured with its content.
     """
     passed_over = "" if names is None else rf"(?!{_any_of(names)})[a-zA-Z]{_ATTRIBUTES}>?+|"
     no_tag = rf"{_COMMENT}|{_CDATA}|[!?][^>]*+>?+"
@@ -190,14 +189,14 @@ def foreign_finder(names: Collection[str] | None) -> Scanner:
 
 
 _BEGINNING: Final = re.compile(r"<([a-zA-Z][^\t\n\f\r />]*)")
-# Behind a tag's name: a value, in which a ">" may stand, or the end of the tag.
+# After the name of a tag: a value, which may contain ">", or the end of the tag.
 _VALUE_OR_END: Final = re.compile(rf"={_SPACE}*(?:\"[^\"]*\"?|'[^']*'?|[^\t\n\f\r >\"'][^\t\n\f\r >]*)?|>")
 
 
 def read_tag(piece: str) -> Tag:
-    """Take a tag apart that `TagFinder.pieces` found."""
+    """Split a tag that `TagFinder.pieces` found."""
     match = _BEGINNING.match(piece)
-    if match is None:  # no page may raise, whatever it says
+    if match is None:  # no page may make it raise
         return "", {}, ""
     name = match[1].lower()
     end = len(piece) - 1
@@ -207,9 +206,9 @@ def read_tag(piece: str) -> Tag:
 
 
 def attributes_of(text: str) -> dict[str, str]:
-    """The attributes in a tag's text: lower-case names, values with character references replaced, "" where none.
+    """The attributes in the text of a tag: lower-case names; values with character references replaced, "" without one.
 
-    Of two with one name the first counts (§13.2.5.33). At most MAX_ATTRIBUTES are read.
+    Of two with the same name the first counts (§13.2.5.33). At most MAX_ATTRIBUTES are read.
     """
     found: dict[str, str] = {}
     if len(text) > MAX_ATTRIBUTES:
@@ -224,10 +223,10 @@ def attributes_of(text: str) -> dict[str, str]:
 
 
 def unescape_attribute(value: str) -> str:
-    """Replace character references as inside an attribute value (§13.2.5.72-80).
+    """Replace character references as in an attribute value (§13.2.5.72-80).
 
-    There `&copy=1` stays as it is: a name without ";" counts only if neither "=" nor a letter or digit follows. That is
-    what keeps the query strings of links alive.
+    There `&copy=1` stays as it is: a name without ";" counts only if neither "=" nor a letter or digit follows. So the
+    queries of links are not changed.
     """
     return _REFERENCE.sub(_character, value) if "&" in value else value
 
@@ -246,6 +245,6 @@ def _numbered(digits: str) -> str:
     code = int(digits, base) if 0 < len(digits) < 9 else 0
     if code == 0 or code > 0x10FFFF or 0xD800 <= code <= 0xDFFF:
         return "\ufffd"
-    if 0x80 <= code <= 0x9F:  # what such pages meant is windows-1252
+    if 0x80 <= code <= 0x9F:  # such pages mean windows-1252
         return bytes((code,)).decode("cp1252", "replace")
     return chr(code)

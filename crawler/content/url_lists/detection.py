@@ -1,8 +1,8 @@
-"""Reads a list of URLs that a site publishes for programs, whichever it is: sitemap, sitemap index or feed.
+"""Reads a list of URLs for programs, whatever its format: sitemap, sitemap index or feed.
 
-The content decides, not its name or type: by the root element, else as lines of text. A file that is gzip without
-saying so (sitemap.xml.gz) is unpacked. Streamed, so that 50 MB of XML are never held; whoever calls it with a large
-payload does so off the event loop. Invariant: whatever the bytes, it returns.
+The content decides about the format, not the name or type: the root element, else lines of text. A gzip file without
+Content-Encoding (sitemap.xml.gz) is unpacked. It reads a stream: 50 MB of XML are never in memory. Large payloads have
+to be read off the event loop. Invariant: no bytes make it raise.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,10 @@ from crawler.content.url_lists.xml_stream import Handler, XmlRefused, read_xml
 from crawler.core.enums import CodingFault
 from crawler.core.models import Body
 
-_CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)  # which explain what is wrong with the rest
+_CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)  # faults that explain errors of the format
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_TELLING: Final = 16  # bytes that tell gzip, XML and text apart, white space before them not counted
-_LOOKED_AT: Final = 64 * 1024  # but so many bytes are enough, whatever they are
+_TELLING: Final = 16  # bytes that distinguish gzip, XML and text, after white space
+_LOOKED_AT: Final = 64 * 1024  # most bytes that are read for that
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 _KINDS: Final = {
     "urlset": UrlListKind.URLS,
@@ -40,10 +40,10 @@ def read_url_list(
     max_expansion: int,
     text_too: bool,
 ) -> UrlList:
-    """Read what was found at `url` with these values of Content-Encoding.
+    """Read the URL list at `url`. `codings`: the values of its Content-Encoding fields.
 
-    `text_too`: lines of text may be a sitemap; a page that happens to begin with a URL should not be. At most
-    MAX_BYTES decoded bytes are read, and `max_expansion` for each coded one.
+    `text_too`: lines of text may be a sitemap; without it a page that begins with a URL is none. At most MAX_BYTES
+    decoded bytes are read, and `max_expansion` for each coded one.
     """
     pieces = DecodedPieces(payload, codings, max_decoded=MAX_BYTES, max_expansion=max_expansion)
     stream = iter(pieces)
@@ -53,15 +53,15 @@ def read_url_list(
         stream = iter(pieces)
         first = _beginning(stream)
     collector = Collector(url)
-    listing = _read(chain((first,), stream), collector, content_type, text_too, first)
-    error = listing.error
+    url_list = _read(chain((first,), stream), collector, content_type, text_too, first)
+    error = url_list.error
     if pieces.error is not None and pieces.fault is not CodingFault.TRAILING:
         error = pieces.error if error is None or pieces.fault in _CUT or pieces.bomb else error
-    return replace(listing, capped=listing.capped or pieces.bomb, error=error, size=pieces.size)
+    return replace(url_list, capped=url_list.capped or pieces.bomb, error=error, size=pieces.size)
 
 
 def _beginning(stream: Iterator[bytes]) -> bytes:
-    """Enough of it to tell what it is."""
+    """The first bytes, enough to recognise the format."""
     first = b""
     while len(first) < _LOOKED_AT and len(first.lstrip()) < _TELLING:
         piece = next(stream, b"")
@@ -90,7 +90,7 @@ def _read(
 
 
 class _Root:
-    """Passes a document on to the reader that its root element calls for. `kind` is None while there is none."""
+    """Passes a document to the reader of its root element. `kind` is None as long as that is unknown."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector

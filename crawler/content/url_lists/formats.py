@@ -9,25 +9,32 @@ from crawler.content.url_lists.url_list import MAX_VALUE, Collector, Texts, date
 from crawler.content.url_lists.xml_stream import StopReading
 
 _VALUES: Final = frozenset(("loc", "lastmod", "priority"))
-MAX_LINE: Final = 8 * 1024  # of a text sitemap; a longer one is no URL
+MAX_LINE: Final = 8 * 1024  # of a text sitemap; a longer line is no URL
+
+_ITEM: Final = frozenset(("item", "entry"))
+_DATES: Final = ("updated", "modified", "date", "pubdate", "published", "issued")  # the most precise first
+_FIELDS: Final = frozenset(("link", "guid", *_DATES))
+_MORE: Final = frozenset(("next", "previous", "prev-archive", "next-archive"))
+# Relations of links to a page. Without a relation it is "alternate" (RFC 4287 §4.2.7.2).
+_PAGE: Final = frozenset(("", "alternate", "http://www.iana.org/assignments/relation/alternate"))
 
 
 class SitemapReader:
-    """Reads `urlset` and `sitemapindex` (`nested`): two levels down from the root are an entry's values.
+    """Reads `urlset`, and `sitemapindex` (`nested`): the values of an entry are two levels below the root.
 
-    A list in a list is read as that list.
+    A list within a list is read as that list.
     """
 
     def __init__(self, collector: Collector, *, nested: bool) -> None:
         self._collector = collector
         self._nested = nested
         self._list, self._element = ("sitemapindex", "sitemap") if nested else ("urlset", "url")
-        self._lists = 0  # in one another
+        self._lists = 0  # lists within each other
         self._prefix = ""  # of the entry
         self._depth = 0
         self._within = False
-        self._field = ""  # whose text is being read
-        self._fresh = False  # it begins anew
+        self._field = ""  # the value whose text is being read
+        self._fresh = False  # its text begins
         self._values = Texts()
         self._alternates: list[str] = []
 
@@ -44,7 +51,7 @@ class SitemapReader:
             self._prefix = prefix
             self._values = Texts()
             self._alternates = []
-            self._field = "bare" if self._within else ""  # some put the URL there, without a loc
+            self._field = "bare" if self._within else ""  # some sites write the URL here, without a loc
         elif self._depth == 3 and self._within:
             if name in _VALUES and prefix == self._prefix:
                 self._field = name
@@ -84,9 +91,9 @@ class SitemapReader:
 
 
 def read_text(pieces: Iterator[bytes], collector: Collector) -> str | None:
-    """A sitemap that has a URL a line, in UTF-8. Returns in words what is wrong with it.
+    """Read a sitemap with a URL on each line, in UTF-8. Returns what is wrong with it, None if nothing.
 
-    A file whose first line is no URL is something else. A line that is none, later on, is passed over.
+    A file whose first line is no URL is no sitemap. Later lines that are no URL are ignored.
     """
     found = False
     try:
@@ -124,21 +131,13 @@ def _line(line: bytes) -> str:
     return "" if len(line) > MAX_LINE else from_bytes(line).strip("\ufeff \t\0")
 
 
-_ITEM: Final = frozenset(("item", "entry"))
-_DATES: Final = ("updated", "modified", "date", "pubdate", "published", "issued")  # the one that says most comes first
-_FIELDS: Final = frozenset(("link", "guid", *_DATES))
-_MORE: Final = frozenset(("next", "previous", "prev-archive", "next-archive"))
-# Relations that lead to a page: RFC 4287 §4.2.7.2 has "alternate" where none is given.
-_PAGE: Final = frozenset(("", "alternate", "http://www.iana.org/assignments/relation/alternate"))
-
-
 class FeedReader:
-    """Reads any feed: the formats differ in where items stand, not in what they are called."""
+    """Reads feeds of all formats, which have the same items at different levels."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
         self._depth = 0
-        self._item_depth = 0  # of the item being read; 0: none is
+        self._item_depth = 0  # of the item that is read; 0: none
         self._field = ""
         self._values = Texts()
         self._links: list[tuple[str, ReferenceResolver | None]] = []
@@ -196,7 +195,7 @@ class FeedReader:
         dates = (text for field in _DATES for text in values.of(field))
         modified_at = next((at for text in dates if (at := date_at(text)) is not None), None)
         links = list(self._links)
-        # A guid is an address unless it says otherwise, and where an item has no link it may be one all the same.
+        # A guid is a URL unless it says otherwise; if an item has no link it is tried in any case.
         links += [(written, self._base) for written in values.of("link")]
         if not links and (written := values.first("guid")):
             links.append((written, self._base))

@@ -1,7 +1,4 @@
-"""What a list of URLs comes to: its entries, within bounds. Shared by the readers of the formats (`sitemap`, `feeds`).
-
-It does not know the formats, nor whether an entry may be followed.
-"""
+"""A URL list and its entries, collected within bounds by the readers of all formats."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,12 +13,12 @@ from crawler.core.url import UrlError
 
 MAX_ENTRIES: Final = 50_000  # sitemaps.org: of one file
 MAX_BYTES: Final = 50 * 1024 * 1024  # sitemaps.org: of one file, uncompressed
-MAX_TEXTS: Final = 64  # elements of one name in an entry; of more the last counts
-MAX_VALUE: Final = 4_096  # characters kept of a value: twice the longest URL
+MAX_TEXTS: Final = 64  # elements with one name in an entry; a further one replaces the last
+MAX_VALUE: Final = 4_096  # characters of a value: twice the longest URL
 
 
 class UrlListKind(StrEnum):
-    """What a document is, by its content."""
+    """The kind of a URL list, by its content."""
 
     URLS = "urls"  # a sitemap
     INDEX = "index"  # a list of sitemaps
@@ -29,40 +26,34 @@ class UrlListKind(StrEnum):
 
 
 class UrlListEntry(NamedTuple):
-    """One URL of a list: absolute, http(s), without fragment.
+    """One URL of a list."""
 
-    `nested`: what it leads to is itself such a list. `modified_at` (UTC) and `priority` (0 to 1) are as the list says,
-    None where it says nothing that can be used.
-    """
-
-    url: str
+    url: str  # absolute, http(s), without fragment
     origin: Origin
-    nested: bool
-    modified_at: float | None
-    priority: float | None
+    nested: bool  # it is the URL of another list
+    modified_at: float | None  # UTC; None without a usable value
+    priority: float | None  # 0 to 1; None without a usable value
 
 
 @dataclass(frozen=True, slots=True)
 class UrlList:
-    """What was read. `kind` None: it is no list. `error` says in words what is wrong with it; then the entries before
-    the fault are there, or, where it was refused as harmful, none. `capped`: there was more than is read of one list.
-    """
+    """A URL list as it was read."""
 
-    kind: UrlListKind | None
-    entries: tuple[UrlListEntry, ...] = ()
-    capped: bool = False
-    error: str | None = None
-    size: int = 0  # bytes, decoded
+    kind: UrlListKind | None  # None: it is no list
+    entries: tuple[UrlListEntry, ...] = ()  # those before an error; none if it was refused as harmful
+    capped: bool = False  # it has more entries than are read of one list
+    error: str | None = None  # what is wrong with it
+    size: int = 0  # decoded bytes
 
 
 class Texts:
-    """The texts of an entry's elements by their names, those of one name apart; MAX_VALUE characters of each."""
+    """The texts of an entry's elements by name, MAX_VALUE characters of each."""
 
     def __init__(self) -> None:
         self._texts: dict[str, list[str]] = {}
 
     def begin(self, name: str) -> None:
-        """What is added to `name` from now on is another text."""
+        """Begin another text of this name."""
         texts = self._texts.setdefault(name, [])
         if len(texts) >= MAX_TEXTS:
             texts.pop()
@@ -73,7 +64,7 @@ class Texts:
         texts[-1] = (texts[-1] + text[:MAX_VALUE])[:MAX_VALUE] if texts[-1] else text[:MAX_VALUE]
 
     def of(self, name: str) -> list[str]:
-        """Those that are not empty."""
+        """The texts of this name that are not empty."""
         return [stripped for text in self._texts.get(name, ()) if (stripped := text.strip())]
 
     def first(self, name: str) -> str:
@@ -84,7 +75,7 @@ class Texts:
 
 
 class Collector:
-    """Gathers entries of the list found at `url`; each URL once, as it stands first."""
+    """Collects the entries of the list at `url`; of equal URLs the first counts."""
 
     def __init__(self, url: str) -> None:
         self._own = ReferenceResolver(url)
@@ -104,7 +95,7 @@ class Collector:
         priority: float | None = None,
         base: ReferenceResolver | None = None,
     ) -> None:
-        """Note a URL as it is written. Raises Enough when there are as many as are kept."""
+        """Add a URL as written. Raises StopReading after MAX_ENTRIES."""
         reference = clean(written)
         if not reference:
             return
@@ -126,10 +117,10 @@ class Collector:
 
 
 def date_at(text: str) -> float | None:
-    """A point in time as lists write it, in UTC epoch seconds; None if it cannot be told.
+    """Parse a date of a list to UTC epoch seconds; None for an invalid one.
 
-    W3C date and time down to a year ("2005", "2005-01", "2005-01-31T08:00+01:00"), or the date of an e-mail, as RSS has
-    it. Without an offset it is UTC; without a time its day begins.
+    It takes W3C dates from the year on ("2005", "2005-01", "2005-01-31T08:00+01:00") and the dates of e-mail, as in
+    RSS. Without an offset a date is UTC, without a time it is the begin of the day.
     """
     text = text.strip()
     if len(text) > 64 or len(text) < 4:
@@ -145,7 +136,7 @@ def date_at(text: str) -> float | None:
 
 
 def priority_of(text: str) -> float | None:
-    """A sitemap's priority, between 0 and 1."""
+    """The priority in a sitemap, 0 to 1; None for an invalid one."""
     try:
         value = float(text)
     except ValueError:
