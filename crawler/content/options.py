@@ -1,11 +1,11 @@
-"""Bounds on what is read out of content."""
+"""Options of content."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ContentOptions:
-    """`max_html` bytes of a page are read; `max_links` are kept."""
+    """Bounds of what is read of a page."""
 
-    max_html: int = 8 * 1024 * 1024
-    max_links: int = 10_000
+    max_html: int = 8 * 1024 * 1024  # bytes
+    max_links: int = 10_000  # different references

@@ -1,8 +1,7 @@
-"""The event catalogue: every line that events.jsonl may hold, with its level, its audience and its fields.
+"""The event catalogue: every event of events.jsonl, with its level and its fields.
 
-Names are a contract: operators' scripts and the lnav format match on them. Who emits an event imports its name from
-here.
-Closed words inside fields (close reasons, host states …) are those of `core.enums`.
+Names are a contract: operators' scripts and the lnav format match on them. Closed vocabularies in fields (close
+reasons, host states …) are those of `core.enums`.
 """
 
 import logging
@@ -13,7 +12,7 @@ from typing import Final
 
 
 class Event(StrEnum):
-    """What can happen, besides a fetch."""
+    """Everything that is logged besides attempts."""
 
     # the process
     START = "start"
@@ -22,7 +21,7 @@ class Event(StrEnum):
     RELOAD_OK = "reload_ok"
     RELOAD_FAILED = "reload_failed"
     CONTROL = "control"
-    SWEPT = "swept"  # stored URLs were judged by other rules: so many were denied, so many queued once more
+    SWEPT = "swept"  # stored URLs were judged by changed rules; numbers of those denied and queued again
     PROGRESS = "progress"
     HOURS = "hours"
     DRAIN = "drain"
@@ -48,23 +47,21 @@ class Event(StrEnum):
     OUTAGE_OVER = "outage_over"
     # output
     FILE_CLOSED = "file_closed"
-    FILE_LOST = "file_lost"  # deleted, moved or cut while it was written
+    FILE_LOST = "file_lost"  # deleted, moved or truncated while it was written
     DISK_LOW = "disk_low"
     DISK_OK = "disk_ok"
     LOG_DROPPED = "log_dropped"
-    # what others log: the standard library's logging and warnings, asyncio
+    # records of other loggers: the standard library's logging and warnings, asyncio
     LIBRARY = "library"
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """`level` is the usual one. A `lifecycle` event is shown on the console and in the journal although it is no
-    warning. `required` fields are always there, `optional` ones may be left out.
-    """
+    """Level and fields of an event."""
 
-    level: int
-    lifecycle: bool
-    required: frozenset[str]
+    level: int  # the usual one
+    lifecycle: bool  # shown on the console and in the journal even if it is no warning
+    required: frozenset[str]  # fields that are always there
     optional: frozenset[str] = frozenset()
 
 

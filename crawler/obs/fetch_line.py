@@ -1,9 +1,8 @@
-"""Builds the line that fetch.jsonl gets for each attempt.
+"""The line of fetch.jsonl for each attempt, and the redaction of secrets in URLs.
 
-Owns the names and order of its fields (the OpenTelemetry names with `_` for `.`). It does not know when the line is
-written, which is after the commit: only then are `links_new` and `warc_offset` known.
-A field that does not apply is left out rather than null: `jq` reads both alike, and a line is a third shorter.
-`dns_ms`, `connect_ms` and `tls_ms` stand only where the connection was opened for this very request.
+The names of fields are those of OpenTelemetry with `_` for `.`. A line is built after the commit, when `links_new` and
+`warc_offset` are known. A field that does not apply is left out, not null: `jq` reads both alike, and a line is a third
+shorter. `dns_ms`, `connect_ms` and `tls_ms` are there only if the connection was opened for this request.
 """
 
 import re
@@ -18,8 +17,8 @@ from crawler.core.outcomes import is_throttled, outcome_label, response_of
 
 REDACTED: Final = "***"
 
-# A word of the name stands alone ("api_key", "X-Amz-Signature"), or the name ends in one that hardly any other word
-# ends in ("accessToken", "PHPSESSID"). "key" alone counts only as a word: "keyword" and "monkey" stay.
+# Names with one of these words ("api_key", "X-Amz-Signature"), and names with one of these rare endings ("accessToken",
+# "PHPSESSID"). "key" counts as a word only: "keyword" and "monkey" are no secrets.
 _SECRET_NAME = re.compile(
     r"""(?:^|[-_.\[\]])
         (?:token|key|secret|sig|sign|signature|auth|oauth|authorization|session|sid|pass|pw|pwd|credentials?|jwt|otp|pin)
@@ -36,7 +35,7 @@ _URL_IN_TEXT = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,20}://[^\s\"'<>]+")
 
 
 def redact(url: str) -> str:
-    """A URL that may be logged. Costs 0.2 µs where there is nothing to hide."""
+    """A URL without its secrets, for the log. Takes 0.2 µs if there are none."""
     if "@" in url:
         url = _USERINFO.sub(rf"\1{REDACTED}@", url)
     if "=" not in url:
@@ -47,7 +46,7 @@ def redact(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """A message that may be logged: every URL in it redacted."""
+    """A message with all its URLs redacted."""
     return _URL_IN_TEXT.sub(lambda match: redact(match[0]), text) if "://" in text else text
 
 
@@ -56,13 +55,13 @@ def _redact_parameter(match: re.Match[str]) -> str:
     return f"{mark}{name}={REDACTED}" if value and (_is_secret(name) or _holds_secret(value)) else match[0]
 
 
-@lru_cache(maxsize=1_024)  # a site uses the same few names everywhere
+@lru_cache(maxsize=1_024)  # a site uses the same few names
 def _is_secret(name: str) -> bool:
     return _SECRET_NAME.search(unquote(name).lower()) is not None
 
 
 def _holds_secret(value: str) -> bool:
-    """Whether a value is itself a URL with a secret in it: "?next=https%3A%2F%2Fe.org%2F%3Ftoken%3D1"."""
+    """Whether a value is a URL with a secret: "?next=https%3A%2F%2Fe.org%2F%3Ftoken%3D1"."""
     if "%3" not in value and "%40" not in value and "://" not in value:
         return False
     inner = unquote(value)
@@ -85,8 +84,10 @@ def fetch_line(
     politeness_ms: float | None = None,
     dur_ms: float | None = None,
 ) -> Line:
-    """The line of a settled attempt. `written` is where the WARC holds it; `queue_ms` the time it waited for a worker,
-    `politeness_ms` for its host's turn, `dur_ms` from lease to settlement. Costs 7 µs.
+    """The line of a settled attempt. Takes 7 µs.
+
+    `written`: the location of its WARC record. `queue_ms`: the wait for a worker, `politeness_ms`: the wait for
+    politeness, `dur_ms`: from lease to settlement.
     """
     task = settlement.task
     outcome = settlement.outcome
@@ -135,8 +136,8 @@ def fetch_line(
 
 
 def next_of(settlement: Settlement) -> Next:
-    """What happens to the URL now: a URL that waits after a final answer is due for a revisit, after anything else for
-    a retry (`core.outcomes.retry_decision` decides the same way).
+    """What happens to the URL next. A URL that waits after a final response is due for a revisit, after anything else
+    for a retry, as `core.outcomes.retry_decision` decides.
     """
     match settlement.state:
         case UrlState.DONE | UrlState.DENIED:
@@ -190,7 +191,7 @@ def _add_response(line: Line, settlement: Settlement, response: Fetched, links_f
 
 
 def _add_failure(line: Line, failed: Failed) -> None:
-    """A failure shows the phases it got through: those that took time."""
+    """Add the fields of a failure, with the phases that took time."""
     line["error_type"] = failed.error_type.value
     line["http_request_resend_count"] = failed.resend_count
     timings = failed.timings

@@ -1,9 +1,7 @@
-"""JSON Lines files that rotate themselves.
+"""JSON Lines files that rotate themselves, written through a buffer by a thread.
 
-Owns a log file on disk: opening, repairing, rotating and reopening it. It does not know what the lines say; the buffer
-and the thread are `writer`'s.
-Invariant: a file holds whole lines only. What a full disk or a crash tore is cut off or closed with a newline before
-the next line is written.
+Invariant: a file has complete lines only. A line that a full disk or a crash cut is removed, or ended with a newline,
+before the next line is written.
 """
 
 import errno
@@ -18,27 +16,29 @@ import orjson
 
 KIB: Final = 1024
 FLUSH_INTERVAL_S: Final = 0.2
-BUFFER: Final = 64 * KIB  # bytes that are written without waiting for the interval
-PENDING_LIMIT: Final = 4096 * KIB  # bytes held for a destination that is stuck: seconds of a crawl at full speed
+BUFFER: Final = 64 * KIB  # bytes that are written before the interval has passed
+PENDING_LIMIT: Final = 4096 * KIB  # bytes kept for a blocked destination: seconds of a crawl at full speed
 CLOSE_TIMEOUT_S: Final = 5.0
-IDLE_S: Final = 5.0  # looks again even if not woken: a finaliser's line may come between the look and the sleep
+IDLE_S: Final = 5.0  # the thread wakes at least so often: a line from a finaliser may come just before it sleeps
+FILE_MODE: Final = 0o640  # only the service's group may read the logs (systemd/crawler.service)
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class Destination(Protocol):
-    """Where lines go. Both methods are called from the writer's thread alone."""
+    """Where lines go. Both methods are called from the thread of the LineWriter only."""
 
     def write(self, data: bytes) -> None:
-        """Take whole lines, all or none. Raises OSError: none was taken, and a later write may work again."""
+        """Write complete lines, all or none. Raises OSError if none was written; a later write may work again."""
 
     def close(self) -> None:
-        """Let go of what is open. Raises OSError."""
+        """Close it. Raises OSError."""
 
 
 class LineWriter:
-    """A buffer before a destination. `append` may be called from any thread.
+    """A buffer for a destination, with a thread that writes it. `append` may be called from any thread.
 
-    `on_recovered(n)` is called from the writer's thread when lines are written again after `n` were dropped. Times in
-    seconds, sizes in bytes.
+    `on_recovered(n)` is called from that thread when lines are written again after `n` were dropped. Times in seconds,
+    sizes in bytes.
     """
 
     def __init__(
@@ -56,34 +56,34 @@ class LineWriter:
         self._buffer = buffer
         self._pending_limit = pending_limit
         self._on_recovered = on_recovered
-        # One lock under both conditions: taking it directly costs a quarter of entering a Condition. Reentrant, because
-        # a finaliser may run at any allocation, and what it warns of is logged here too.
+        # One lock for both conditions: taking it directly costs a quarter of entering a Condition. It is reentrant
+        # because a finaliser may run at any allocation, and its warning is logged here as well.
         self._lock = threading.RLock()
         self._work = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._is_writing = False
-        self._flushes = 0  # callers waiting in flush()
+        self._flushes = 0  # callers that wait in flush()
         self._is_closing = False
         self._dropped = 0
         self._reported = 0
-        # A daemon, so that a write that never returns cannot keep the process from ending.
+        # A daemon, so that a write that never returns does not keep the process alive.
         self._thread = threading.Thread(target=self._run, name=f"log-{name}", daemon=True)
         self._thread.start()
 
     @property
     def dropped(self) -> int:
-        """Lines lost since the start."""
+        """Lines dropped since the start."""
         return self._dropped
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes held and not yet handed on."""
+        """Bytes of lines that are not written yet."""
         return self._pending_bytes
 
     def append(self, line: bytes) -> None:
-        """Take one line, its newline included; dropped and counted if the destination is too far behind."""
+        """Take one line, with its newline. It is dropped and counted if the destination is too far behind."""
         with self._lock:
             before = self._pending_bytes
             after = before + len(line)
@@ -96,7 +96,7 @@ class LineWriter:
                 self._work.notify()
 
     def flush(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
-        """Wait until all that was appended is written or dropped. Returns False if that took too long."""
+        """Wait until all lines so far are written or dropped. Returns False if that takes too long."""
         with self._lock:
             self._flushes += 1
             self._work.notify()
@@ -106,7 +106,7 @@ class LineWriter:
                 self._flushes -= 1
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
-        """Write what is pending and end the thread, waiting no longer than `timeout_s` for a destination that hangs."""
+        """Write what is pending and end the thread. Waits at most `timeout_s` for a blocked destination."""
         with self._lock:
             self._is_closing = True
             self._work.notify()
@@ -138,12 +138,12 @@ class LineWriter:
         return self._pending_bytes >= self._buffer or self._is_closing or self._flushes > 0
 
     def _write(self, lines: list[bytes]) -> bool:
-        """Hand lines on. Returns whether any were taken."""
+        """Write lines. Returns whether they were written."""
         if not lines:
             return False
         try:
             self._destination.write(b"".join(lines))
-        except OSError:  # counted, and reported once a write works: there is nowhere to report it to now
+        except OSError:  # counted, and reported once a write works again
             with self._lock:
                 self._dropped += len(lines)
             return False
@@ -152,17 +152,13 @@ class LineWriter:
     def _close(self) -> None:
         try:
             self._destination.close()
-        except OSError:  # what was written is as durable as a log needs to be
+        except OSError:  # the written lines are as durable as a log needs
             return
-
-
-FILE_MODE: Final = 0o640  # the service's group may read the logs (systemd/crawler.service), nobody else
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def encode_line(line: Mapping[str, object]) -> bytes:
     """One JSON object and a newline. Never raises: what orjson refuses (lone surrogates, integers over 64 bits, other
-    types) is written by the standard library, unknown objects as their repr.
+    types) is encoded by the standard library, unknown objects by their repr.
     """
     try:
         return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
@@ -171,7 +167,7 @@ def encode_line(line: Mapping[str, object]) -> bytes:
 
 
 class RotatingFile:
-    """NAME, with older parts beside it: NAME.1 the youngest, NAME.`keep` the oldest. Sizes in bytes.
+    """A file NAME and its older parts: NAME.1 is the newest, NAME.`keep` the oldest. Sizes in bytes.
 
     Raises OSError when made, if the file cannot be opened; a full disk is not an error yet.
     """
@@ -190,7 +186,7 @@ class RotatingFile:
                 raise
 
     def write(self, data: bytes) -> None:
-        """Append whole lines, all or none. Raises OSError; the next write then starts by opening the file again."""
+        """Append complete lines, all or none. Raises OSError; the next write then opens the file again."""
         if self._is_stale:
             self._is_stale = False
             self.close()
@@ -200,14 +196,14 @@ class RotatingFile:
             self._rotate()
         assert self._fd is not None
         try:
-            _write_all(self._fd, data)
+            write_all(self._fd, data)
         except OSError:
             self._cut_back()
             raise
         self._size += len(data)
 
     def reopen(self) -> None:
-        """Open the path anew before the next write: somebody may have moved the file away. From any thread."""
+        """Open the path anew before the next write, since somebody may have moved the file. From any thread."""
         self._is_stale = True
 
     def close(self) -> None:
@@ -229,7 +225,7 @@ class RotatingFile:
         self._fd, self._size = fd, size
 
     def _cut_back(self) -> None:
-        """After a failed write: take its first bytes off again. If even that fails, opening repairs the torn line."""
+        """Remove what a failed write has written. If that fails too, the next opening repairs the line."""
         assert self._fd is not None
         try:
             os.ftruncate(self._fd, self._size)
@@ -238,11 +234,11 @@ class RotatingFile:
             self._fd = None
 
     def _rotate(self) -> None:
-        """Shift the parts by one and start a new file. Each step is one rename: a crash between two leaves a gap in the
+        """Shift the parts by one and start a new file. Each step is one rename. A crash between two leaves a gap in the
         numbers, which the next rotation fills.
         """
         self.close()
-        for number in range(self.keep + 1, self.keep + 1_000):  # parts that an earlier, larger `keep` left
+        for number in range(self.keep + 1, self.keep + 1_000):  # parts of an earlier, larger `keep`
             part = self._part(number)
             if not part.exists():
                 break
@@ -260,10 +256,10 @@ class RotatingFile:
         return self._path.with_name(f"{self._path.name}.{number}")
 
 
-class JsonlFile:
-    """A rotating file of JSON objects, one a line, that takes lines at memory speed.
+class JsonlFile(LineWriter):
+    """A rotating file of JSON objects, one on each line, that takes lines at memory speed.
 
-    `on_recovered(n)`: see `LineWriter`. Raises OSError when made, as `RotatingFile` does.
+    The other parameters are those of LineWriter. Raises OSError when made, as `RotatingFile` does.
     """
 
     def __init__(
@@ -273,37 +269,14 @@ class JsonlFile:
         rotate_size: int,
         keep: int,
         flush_interval_s: float = FLUSH_INTERVAL_S,
-        buffer: int = BUFFER,
-        pending_limit: int = PENDING_LIMIT,
         on_recovered: Callable[[int], None] | None = None,
     ) -> None:
         self._file = RotatingFile(path, rotate_size=rotate_size, keep=keep)
-        self._writer = LineWriter(
-            self._file,
-            name=path.name,
-            flush_interval_s=flush_interval_s,
-            buffer=buffer,
-            pending_limit=pending_limit,
-            on_recovered=on_recovered,
-        )
+        super().__init__(self._file, name=path.name, flush_interval_s=flush_interval_s, on_recovered=on_recovered)
 
-    @property
-    def dropped(self) -> int:
-        """Lines lost since the start."""
-        return self._writer.dropped
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes of lines not yet written."""
-        return self._writer.pending_bytes
-
-    def append(self, line: Mapping[str, object]) -> None:
+    def append_json(self, line: Mapping[str, object]) -> None:
         """Take one object. Never raises, never waits for the disk."""
-        self._writer.append(encode_line(line))
-
-    def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until the lines so far are in the file or dropped; False if that took too long."""
-        return self._writer.flush(timeout_s)
+        self.append(encode_line(line))
 
     def reopen(self, *, rotate_size: int, keep: int) -> None:
         """Take new limits, and open the path anew before the next write."""
@@ -311,12 +284,9 @@ class JsonlFile:
         self._file.keep = keep
         self._file.reopen()
 
-    def close(self) -> None:
-        """Write what is pending and close the file."""
-        self._writer.close()
 
-
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`, in as many system calls as it takes."""
     view = memoryview(data)
     while view:
         view = view[os.write(fd, view) :]

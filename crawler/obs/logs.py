@@ -1,9 +1,8 @@
-"""Sets logging up: one object through which everything is logged, and where it goes.
+"""The program's log: one object that writes logs/fetch.jsonl and logs/events.jsonl, and shows events to people.
 
-Owns logs/fetch.jsonl and logs/events.jsonl, the console and the journal, and catches what libraries log. It does not
-know what the lines mean (`events`, `fetchline`) or when to rotate (`files`).
-Invariant: logging never raises into the crawl and never waits for a disk or the journal; what cannot be written is
-counted and reported as `log_dropped`. Secrets in URLs are taken out of every event on its way.
+Events go to the console or the journal as well, and what libraries log becomes an event. Invariant: logging never
+raises into the crawl and never waits for a disk or the journal. Lines that cannot be written are counted and reported
+as `log_dropped`. Secrets in URLs are removed from every event.
 """
 
 import logging
@@ -22,7 +21,7 @@ from structlog.typing import EventDict, WrappedLogger
 from crawler.core.formatting import timestamp, value_text
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.fetch_line import redact_text
-from crawler.obs.log_files import JsonlFile, LineWriter
+from crawler.obs.log_files import JsonlFile, LineWriter, write_all
 from crawler.obs.options import LogOptions
 
 FETCH_FILE: Final = "fetch.jsonl"
@@ -34,13 +33,13 @@ _PRIORITY: Final = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical":
 
 
 class _LogOutput(Protocol):
-    """Shows an event to a person. Called on the thread that logs."""
+    """Shows an event to people. Called on the thread that logs."""
 
     def show(self, event: EventDict) -> None: ...
 
 
 class Logs:
-    """The program's log. Made by `configure`; every method may be called from any thread."""
+    """The program's log, made by `configure`. Every method may be called from any thread."""
 
     def __init__(
         self,
@@ -72,12 +71,12 @@ class Logs:
 
     @property
     def dropped(self) -> int:
-        """Lines lost since the start, both files."""
+        """Lines dropped since the start, of both files."""
         return self._fetches.dropped + self._events.dropped
 
     @property
     def is_shown(self) -> bool:
-        """Whether somebody sees the events as they come: on a terminal, or in the journal."""
+        """Whether events are shown as they come: on a terminal or in the journal."""
         return self._output is not None
 
     @property
@@ -87,41 +86,41 @@ class Logs:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes of lines that are not written yet, both files."""
+        """Bytes of lines that are not written yet, of both files."""
         return self._fetches.pending_bytes + self._events.pending_bytes
 
     def fetch(self, line: Mapping[str, object]) -> None:
-        """Log an attempt: a line that `fetchline.fetch_line` built, whatever the level."""
-        self._fetches.append(line)
+        """Log an attempt, at any level. `line`: a result of `fetch_line.fetch_line`."""
+        self._fetches.append_json(line)
 
     def event(self, name: Event, /, *, level: int | None = None, **fields: object) -> None:
-        """Log an event with the fields the catalogue gives it, at its usual level unless told. A field that is a
-        Python keyword takes an underscore: `from_=`.
+        """Log an event with the fields of the catalogue, at its usual level or `level`. A field that is a Python
+        keyword gets an underscore: `from_=`.
         """
         if "from_" in fields:
             fields["from"] = fields.pop("from_")
         self.emit(name, fields, level=level)
 
     def emit(self, name: Event, fields: Mapping[str, object], *, level: int | None = None) -> None:
-        """The same with the fields as a mapping."""
+        """Log an event with its fields in a mapping."""
         at = CATALOGUE[name].level if level is None else level
         if at >= self._level:
             self._logger.msg(name.value, level=logging.getLevelName(at).lower(), **fields)
 
     def msg(self, event: EventDict) -> None:
-        """The end of the pipeline: hand a finished event to the file and to whoever watches."""
-        self._events.append(event)
+        """The end of the pipeline: write a finished event to the file, and show it."""
+        self._events.append_json(event)
         if event["level"] not in ("debug", "info"):
             self._warnings.append(event)
         if self._output is not None and self._is_shown(event):
             self._output.show(event)
 
     def set_level(self, level: str) -> None:
-        """Leave out events below "debug", "info", "warning" or "error"."""
+        """Log no events below "debug", "info", "warning" or "error"."""
         self._level = logging.getLevelNamesMapping()[level.upper()]
 
     def reload(self, options: LogOptions) -> None:
-        """Take new options and open the files anew. The directory stays: it is a restart option."""
+        """Take new options and open the files anew. The directory stays: it changes with a restart only."""
         self.set_level(options.level)
         self._fetches.reopen(rotate_size=options.rotate_size, keep=options.keep)
         self._events.reopen(rotate_size=options.rotate_size, keep=options.keep)
@@ -132,11 +131,11 @@ class Logs:
         logging.getLogger().addHandler(self._handler)
 
     def flush(self) -> bool:
-        """Wait until everything so far is written or dropped; False if a destination hangs."""
+        """Wait until all lines so far are written or dropped. Returns False if a destination is blocked."""
         return self._fetches.flush() and self._events.flush()
 
     def close(self) -> None:
-        """Write what is pending, close the files and give the standard library's logging back."""
+        """Write what is pending, close the files and release the standard library's logging."""
         if self._handler in logging.getLogger().handlers:
             logging.getLogger().removeHandler(self._handler)
             logging.captureWarnings(False)
@@ -152,7 +151,7 @@ class Logs:
         return JsonlFile(path, rotate_size=options.rotate_size, keep=options.keep, on_recovered=report)
 
     def _complete(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        """Put what every line has in front; a field that does not apply is left out."""
+        """Put the common fields first, and leave out fields that are None."""
         return {
             "ts": timestamp(self._now()),
             "event": event.pop("event"),
@@ -163,7 +162,7 @@ class Logs:
         }
 
     def _is_shown(self, event: EventDict) -> bool:
-        """Warnings and lifecycle for a person; everything for one who asked for debug."""
+        """Whether an event is shown: warnings and lifecycle events, at level debug all."""
         is_lifecycle = CATALOGUE[Event(event["event"])].lifecycle
         return is_lifecycle or event["level"] not in ("debug", "info") or self._level <= logging.DEBUG
 
@@ -179,10 +178,10 @@ def configure(
     run_id: str,
     now: Callable[[], float] = time.time,
 ) -> Logs:
-    """Open the log. `console` shows events on a terminal's stderr, `plain` writes them there as lines for a file,
-    `journal` as systemd takes them.
+    """Open the log. Events are shown on stderr: `console` for a terminal, `plain` as lines for a file, `journal` for
+    systemd.
 
-    Raises OSError if a log file cannot be opened; a full disk is not an error yet.
+    Raises OSError if a log file cannot be opened. A full disk is no error yet.
     """
     output: _LogOutput | None = None
     if journal:
@@ -197,8 +196,8 @@ def configure(
 
 
 class _Console:
-    """structlog's console renderer on stderr. `sys.stderr` is looked up for each line, because a live display puts
-    itself before it.
+    """structlog's console renderer on stderr. `sys.stderr` is looked up for each line, because a live display replaces
+    it.
     """
 
     def __init__(self) -> None:
@@ -227,8 +226,8 @@ class _Console:
 
 
 class _LineHandler:
-    """key=value lines to stderr, through a thread: who reads them may stall (journald for 105-156 ms, a pipe for ever).
-    A derived class says what is in front of the name, and which fields are left out.
+    """key=value lines on stderr, written by a thread, since the reader may stall (journald for 105-156 ms, a pipe for
+    ever). A derived class adds what is before the name, and the fields to leave out.
     """
 
     left_out: tuple[str, ...] = ("ts", "level")
@@ -251,14 +250,14 @@ class _LineHandler:
 
 
 class _Journal(_LineHandler):
-    """With a priority, as systemd reads it."""
+    """Lines with a priority for systemd."""
 
     def front(self, event: EventDict) -> str:
         return f"<{_PRIORITY.get(event['level'], 6)}>"
 
 
 class _Plain(_LineHandler):
-    """With the time (UTC) and the level, for a file or a collector of logs."""
+    """Lines with time (UTC) and level, for a file or a log collector."""
 
     left_out = ("ts", "level", "crawl", "run_id")
 
@@ -267,22 +266,20 @@ class _Plain(_LineHandler):
 
 
 class _Descriptor:
-    """A `writer.Destination` that belongs to somebody else and is never closed."""
+    """A destination that is not ours to close."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
     def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        write_all(self._fd, data)
 
     def close(self) -> None:
         return
 
 
 class _LibraryHandler(logging.Handler):
-    """The standard library's records as events."""
+    """Logs the records of the standard library's logging as events."""
 
     def __init__(self, logs: Logs) -> None:
         super().__init__(logging.WARNING)
@@ -314,7 +311,7 @@ def _as_argument(_logger: WrappedLogger, _method: str, event: EventDict) -> tupl
 
 
 def _plain(value: object) -> object:
-    """A value as logfmt shows it: collections with commas, no line breaks of any kind."""
+    """A value for logfmt: collections with commas, without any line breaks."""
     if isinstance(value, list | tuple | set | frozenset):
         value = ",".join(str(item) for item in value)
     return value.replace("\r", "\\r") if isinstance(value, str) else value

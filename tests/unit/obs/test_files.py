@@ -42,7 +42,7 @@ def test_lines_arrive_in_order(tmp_path: Path) -> None:
     """What is appended is in the file after a flush, one object a line."""
     file = JsonlFile(tmp_path / "a.jsonl", rotate_size=1 << 20, keep=2)
     for n in range(1_000):
-        file.append({"n": n})
+        file.append_json({"n": n})
     assert file.flush()
     assert lines_of(tmp_path / "a.jsonl") == list(range(1_000))
     file.close()
@@ -252,11 +252,11 @@ def test_a_log_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
 def test_reopen_follows_a_file_that_was_moved_away(tmp_path: Path) -> None:
     """After logrotate moved the file, lines go to a new one."""
     file = JsonlFile(tmp_path / "a", rotate_size=1 << 20, keep=1)
-    file.append({"n": 1})
+    file.append_json({"n": 1})
     assert file.flush()
     (tmp_path / "a").rename(tmp_path / "moved")
     file.reopen(rotate_size=1 << 20, keep=1)
-    file.append({"n": 2})
+    file.append_json({"n": 2})
     file.close()
     assert (lines_of(tmp_path / "moved"), lines_of(tmp_path / "a")) == ([1], [2])
 
