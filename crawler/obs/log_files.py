@@ -9,6 +9,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -22,6 +23,16 @@ CLOSE_TIMEOUT_S: Final = 5.0
 IDLE_S: Final = 5.0  # the thread wakes at least so often: a line from a finaliser may come just before it sleeps
 FILE_MODE: Final = 0o640  # only the service's group may read the logs (systemd/crawler.service)
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Options of the log. Sizes in bytes."""
+
+    level: str = "info"
+    directory: str | None = None  # None: <output>/logs
+    rotate_size: int = 256 * 1024 * 1024  # a file of this size is rotated
+    keep: int = 10  # rotated files
 
 
 class Destination(Protocol):

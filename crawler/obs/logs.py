@@ -21,8 +21,7 @@ from structlog.typing import EventDict, WrappedLogger
 from crawler.core.formatting import timestamp, value_text
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.fetch_line import redact_text
-from crawler.obs.log_files import JsonlFile, LineWriter, write_all
-from crawler.obs.options import LogOptions
+from crawler.obs.log_files import JsonlFile, LineWriter, LogOptions, write_all
 
 FETCH_FILE: Final = "fetch.jsonl"
 EVENTS_FILE: Final = "events.jsonl"

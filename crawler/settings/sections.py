@@ -15,9 +15,9 @@ from crawler.content.options import ContentOptions
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
-from crawler.obs.options import LogOptions
+from crawler.obs.log_files import LogOptions
 from crawler.settings import value_types as t
-from crawler.sinks.options import SinkOptions
+from crawler.sinks.base import SinkOptions
 
 _CONTENT: Final = ContentOptions()
 _ENGINE: Final = EngineOptions()

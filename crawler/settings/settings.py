@@ -32,12 +32,12 @@ from crawler.fetch.options import (
     Secrets,
     TlsOptions,
 )
-from crawler.obs.options import LogOptions
+from crawler.obs.log_files import LogOptions
 from crawler.output_directory import Place
 from crawler.settings import sections
 from crawler.settings.schema import keys
 from crawler.settings.validators import TOKEN, proxy_authorization
-from crawler.sinks.options import SinkOptions
+from crawler.sinks.base import SinkOptions
 
 Mode = Literal["crawl", "run"]
 _T = TypeVar("_T")

@@ -10,9 +10,9 @@ from pathlib import Path
 import orjson
 
 from crawler.core.models import PageInfo, Record, RecordLocation
+from crawler.sinks.base import SinkOptions
 from crawler.sinks.disk import EXTENSIONS, Disk, Naming
 from crawler.sinks.files import SinkFiles, utc_text
-from crawler.sinks.options import SinkOptions
 
 LINE_BYTES = 65_536  # longer than any line: three URLs and a title of 512 characters, perhaps escaped
 

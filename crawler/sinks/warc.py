@@ -15,9 +15,9 @@ from isal import isal_zlib
 
 from crawler.core.digest import digest_text
 from crawler.core.models import BytesBody, Fetched, Record, RecordLocation, Timings
+from crawler.sinks.base import SinkOptions
 from crawler.sinks.disk import EXTENSIONS, Disk, Naming
 from crawler.sinks.files import OpenFile, SinkFiles, utc_text
-from crawler.sinks.options import SinkOptions
 
 END = b"\r\n\r\n"  # after every block
 CONFORMS_TO = "http://iipc.github.io/warc-specifications/specifications/warc-format/warc-1.1/"

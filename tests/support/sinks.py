@@ -12,9 +12,9 @@ from warcio.archiveiterator import ArchiveIterator
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import Record, RecordLocation, SinkFile
+from crawler.sinks.base import SinkOptions
 from crawler.sinks.disk import Disk
 from crawler.sinks.files import SinkFiles
-from crawler.sinks.options import SinkOptions
 from crawler.sinks.pages import PagesSink
 from crawler.sinks.warc import WarcSink
 from tests.support.records import STARTED_AT

@@ -18,7 +18,7 @@ from crawler.content.html.fingerprint import Fingerprint, fingerprint
 from crawler.content.html.links import FEED_TYPES, KnownLinks, Link
 from crawler.content.html.scanner import ScanLimitError
 from crawler.content.page_headers import header_links
-from crawler.content.url_lists.detection import read_url_list
+from crawler.content.url_lists.formats import read_url_list
 from crawler.content.url_lists.url_list import UrlList
 from crawler.core import digest, frozen
 from crawler.core.enums import DenyReason, ErrorType, ReadingFault, Source, TaskKind, TruncatedReason

@@ -3,7 +3,7 @@
 A sitemap speaks for the site it is found on. It may list URLs of another only if that site's robots.txt names it, or
 the index that led to it. Lists are judged in slices, since one may have 50,000 entries.
 
-It does not fetch or parse (`content.url_lists.detection` does), nor store. Invariant: what is found in a list passes
+It does not fetch or parse (`content.url_lists.formats` does), nor store. Invariant: what is found in a list passes
 the same scope as a link; only sitemaps themselves, which are no pages, may lie on another host.
 """
 

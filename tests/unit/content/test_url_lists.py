@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from crawler.content.url_lists import url_list, xml_stream
-from crawler.content.url_lists.detection import read_url_list
+from crawler.content.url_lists.formats import read_url_list
 from crawler.content.url_lists.url_list import UrlList, UrlListKind, date_at
 from crawler.core.models import BytesBody
 from tests.support.vectors import vectors

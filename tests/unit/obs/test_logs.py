@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from crawler.obs.events import CATALOGUE, Event
-from crawler.obs.log_files import RotatingFile
+from crawler.obs.log_files import LogOptions, RotatingFile
 from crawler.obs.logs import Logs, configure
-from crawler.obs.options import LogOptions
 from tests.support.catalogue import problems
 
 AT = 1_795_424_400.5

@@ -10,12 +10,12 @@ from crawler.content.options import ContentOptions
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
-from crawler.obs.options import LogOptions
+from crawler.obs.log_files import LogOptions
 from crawler.settings.loading import load
 from crawler.settings.schema import SECTIONS, ConfigurationKey, keys
 from crawler.settings.settings import Settings, changes
 from crawler.settings.value_types import KeyKind
-from crawler.sinks.options import SinkOptions
+from crawler.sinks.base import SinkOptions
 
 
 def every_option(settings: Settings) -> dict[str, object]:
