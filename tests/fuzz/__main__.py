@@ -6,6 +6,7 @@ for the next time.
 """
 
 import argparse
+import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -21,6 +22,7 @@ with atheris.instrument_imports(include=["crawler"]):
 from tests.fuzz import seeds
 from tests.fuzz.properties import check_coded, check_response
 
+_MEMORY = 1 << 30  # bytes; an input that needs more ends the run with MemoryError
 _TARGETS = {"wire": (check_response, seeds.responses, 4_096), "decode": (check_coded, seeds.coded, 8_192)}
 
 
@@ -50,10 +52,11 @@ def main() -> None:
             f"-artifact_prefix={given.artifacts}/{given.target}-",
             f"-seed={given.seed}",
             "-timeout=10",
-            "-rss_limit_mb=1024",
+            "-rss_limit_mb=0",  # it counts ru_maxrss, with which a process begins at its parent's peak
             "-print_final_stats=1",
             *corpora,
         ]
+        resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
         atheris.Setup(arguments, check)
         atheris.Fuzz()
 
