@@ -1,5 +1,6 @@
 """The Bloom filters: what they know is what the store holds, whatever became of their file."""
 
+import random
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,13 @@ from crawler.frontier.sqlite.bloom_filter import BloomFilters
 from crawler.frontier.sqlite.database import Database
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.frontiers import NOW, FaultyFiles, fast_folder, found
+
+
+@pytest.fixture(autouse=True)
+def same_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same false positives in every run: at 2e-6 a question, one run in a hundred has one that no test expects."""
+    rng = random.Random(1)
+    monkeypatch.setattr(module.secrets, "token_hex", lambda size: rng.randbytes(size).hex())
 
 
 @pytest.fixture
@@ -113,10 +121,10 @@ async def test_it_grows_by_parts_and_saves_itself(folder: Path, monkeypatch: pyt
     seen = BloomFilters(folder / "frontier.db.filter", database)
     assert [part.capacity for part in seen._parts] == [1_000, 2_000, 4_000]
     assert sum(part.count for part in seen._parts) == 6_000
-    # Keys of another host, equal to those stored, are not known: 6,000 questions at 2e-6 are wrong once in 80 runs.
+    # Keys of another host, equal to those stored, are not known.
     keys = [key for (key,) in database.rows("SELECT hash FROM url")]
     fresh: set[int] = set()
-    assert sum(not seen.is_new(fresh, 2, key) for key in keys) <= 1
+    assert all(seen.is_new(fresh, 2, key) for key in keys)
     assert not any(seen.is_new(set(), 1, key) for key in keys)
     database.close()
 
