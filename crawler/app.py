@@ -182,7 +182,7 @@ async def _run(
                 reporter.details(tally),
                 () if answered else (*reporter.first_failures(), *refused, *taken_down),
                 tuple(output_problems),
-                engine.valve.closed_until_at,
+                engine.crawl_rate_limiter.closed_until_at,
                 engine.committer.unstored,
                 tuple(gone),
                 () if recovered.counters.pages else reporter.seeds_refused(),

@@ -177,7 +177,7 @@ class Crawl:
         if again_s <= linger_s:  # a revisit that is due later is nothing left to do
             wait_s = min(wait_s, again_s)
         if wait_s < NEVER:
-            wait_s = max(wait_s, self._scheduler.valve.shut_s())
+            wait_s = max(wait_s, self._scheduler.crawl_rate_limiter.closed_s())
         if wait_s <= linger_s:
             self.is_lingering = wait_s > _CHECK_S
             return None

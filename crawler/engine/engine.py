@@ -38,7 +38,7 @@ from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.pages.worker import Fetches, Worker
 from crawler.engine.reevaluation import Reevaluation
 from crawler.engine.scheduling.blocklist import Blocklist
-from crawler.engine.scheduling.prefetch import PREFETCH_ALL
+from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.engine.system_clock import utc_offset_s
@@ -111,7 +111,7 @@ class Engine:
         self.tally, self.meters = CrawlCounters(), LatencyMeters()
         self.blocks = Blocklist()
         rules = RobotsCache(options.robots_token)
-        self.valve = CrawlRateLimiter(clock, _hours_of(options), bandwidth, observer.hours)
+        self.crawl_rate_limiter = CrawlRateLimiter(clock, _hours_of(options), bandwidth, observer.hours)
         self.traps = TrapWatch(options.traps, frontier, clock, rng, observer.event)
         self.scheduler = Scheduler(
             options,
@@ -120,13 +120,13 @@ class Engine:
             rng=rng,
             rules=rules,
             traps=self.traps,
-            valve=self.valve,
+            crawl_rate_limiter=self.crawl_rate_limiter,
             blocks=self.blocks,
             quiet=quiet,
             on_event=observer.event,
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
-        self.client = client(gate=self.scheduler.gate, permits=self.blocks.permits, bandwidth=bandwidth)
+        self.client = client(gate=self.scheduler.address_limiter, permits=self.blocks.permits, bandwidth=bandwidth)
         self.admission = UrlPolicy(Scope(options.scope, options.seed_hosts, options.traps), rules, options.obeys_robots)
         self.rejudger = Reevaluation(
             frontier=frontier, scheduler=self.scheduler, admission=self.admission, clock=clock, on_event=observer.event
@@ -227,7 +227,7 @@ class Engine:
         self.host_table.load(recovered, same_delays=same_delays)
         self.rejudger.want(recovered.to_reevaluate)
         if recovered.hosts:
-            self.scheduler.gate.rest_all()
+            self.scheduler.address_limiter.delay_all()
         self.tally.life = recovered.counters
         if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
             self.rejudger.rules_changed(to_reevaluate)
@@ -302,7 +302,7 @@ class Engine:
         self.robots.reconfigure(options.client.fetch)
         if generation is not None:
             self.client.reconfigure(generation)
-        self.valve.set_hours(_hours_of(options))
+        self.crawl_rate_limiter.set_hours(_hours_of(options))
         self.listings.mode = options.sitemaps
         self.scheduler.reconfigure(options, [one.host_id for one in suspects])
         if receipt is not None:
@@ -356,7 +356,7 @@ class Engine:
             Bounded("uncommitted", "bytes", self.committer.uncommitted_bytes, self.options.engine.memory // 2),
             Bounded("parsed robots.txt", "bytes", self.admission.rules.bytes, RULES_BYTES),
             Bounded("recent URL keys", "bytes", seen_bytes, seen_bytes),
-            Bounded("URLs ready", "entries", buffered, PREFETCH_ALL),
+            Bounded("URLs ready", "entries", buffered, PREFETCH_TOTAL),
             Bounded("hosts", "entries", len(self.host_table.hosts), None),
         ]
 

@@ -567,7 +567,7 @@ class Harness(Noted):
             random.Random(rng_seed),
         )
         self.crawl, self.scheduler, self.committer = crawl.crawl, crawl.scheduler, crawl.committer
-        self.host_table, self.gate, self.traps = crawl.host_table, crawl.scheduler.gate, crawl.traps
+        self.host_table, self.gate, self.traps = crawl.host_table, crawl.scheduler.address_limiter, crawl.traps
         self.admission, self.reader, self.listings = crawl.admission, crawl.reader, crawl.listings
         self.rejudger, self.revisits, self.tally = crawl.rejudger, crawl.revisits, crawl.tally
         self.workers, self.monitor = crawl.workers, crawl.monitor

@@ -66,6 +66,6 @@ class Health:
     def _may_stand_still(self) -> bool:
         """Whether something other than a fault keeps the crawl from making progress."""
         crawl, scheduler = self._crawl, self._scheduler
-        if crawl.disk_reason or crawl.is_held or crawl.is_draining or scheduler.valve.shut_s() > 0:
+        if crawl.disk_reason or crawl.is_held or crawl.is_draining or scheduler.crawl_rate_limiter.closed_s() > 0:
             return True
         return not scheduler.is_busy and self._committer.is_idle and scheduler.oldest_ready_s() < 1.0

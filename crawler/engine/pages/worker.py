@@ -276,7 +276,7 @@ class Worker:
         """Ask the host for a page that should not exist, if it lets us."""
         url = f"{host.origin}{target}"
         if not host.needs_rules and self._admission.judge_robots(url, host) is None:
-            self._scheduler.turns.errand(host, host.origin, Task(0, url, TaskKind.PROBE))
+            self._scheduler.lease_selection.errand(host, host.origin, Task(0, url, TaskKind.PROBE))
 
     async def _settle_probe(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float

@@ -1,7 +1,6 @@
-"""Whose turn it is: of a key that is due, which of its hosts or errands is leased next, and when it is looked at again.
+"""Chooses the next lease of a politeness key that is due, and when the key is looked at again.
 
-It reads the books, the valve, the address gate and what the stock has at hand; what becomes of a lease is not its
-business.
+It reads the host table, both rate limiters and what was prefetched. What becomes of a lease is decided elsewhere.
 
 Invariant: a request is leased only when its politeness key, its origin and, as far as known, its address are open, and
 its origin's robots verdict is known.
@@ -21,32 +20,32 @@ from crawler.engine.scheduling.prefetch import Prefetch
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.engine.scheduling.ready_queue import ANY_WIDTH, NEVER, ReadyQueue
 
-ENOUGH_AT_ONCE: Final = 64  # requests in flight without a delay that keep two cores busy
+USEFUL_CONNECTIONS: Final = 64  # without a delay, so many requests in flight keep two cores busy
 
 
 class LeaseSelection:
-    """Everything with work stands in `agenda`, from the moment it is brought here."""
+    """Every key with work has an entry in `ready_queue`, from the moment its host is scheduled here."""
 
     def __init__(
         self,
         *,
         host_table: HostTable,
-        agenda: ReadyQueue,
-        stock: Prefetch,
-        valve: CrawlRateLimiter,
+        ready_queue: ReadyQueue,
+        prefetch: Prefetch,
+        crawl_rate_limiter: CrawlRateLimiter,
         clock: Clock,
         politeness: PolitenessOptions,
         options: EngineOptions,
     ) -> None:
         self._host_table = host_table
-        self._agenda = agenda
-        self._stock = stock
-        self._gate = agenda.gate
-        self._valve = valve
+        self._ready_queue = ready_queue
+        self._prefetch = prefetch
+        self._address_limiter = ready_queue.address_limiter
+        self._crawl_rate_limiter = crawl_rate_limiter
         self._clock = clock
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
-        self._enough = min(ENOUGH_AT_ONCE, options.workers)
+        self._useful_connections = min(USEFUL_CONNECTIONS, options.workers)
         self._hosts_listed = 0  # hosts in their keys' rotations: those with work, as far as looked at
         self._lease_size = options.lease_size
         self._lease_ids = itertools.count(1)
@@ -62,9 +61,10 @@ class LeaseSelection:
         """Give a host its place, if it has work."""
         if host.has_work:
             self._hosts_listed += not host.listed
-            host.key.list_host(host)
             key = host.key
-            self._agenda.schedule(key, max(key.politeness.open_mono, host.politeness.open_mono, self._clock.mono()))
+            key.list_host(host)
+            open_mono = max(key.politeness.open_mono, host.politeness.open_mono)
+            self._ready_queue.schedule(key, max(open_mono, self._clock.mono()))
 
     def ask_robots(self, host: Host) -> None:
         """Have the host's robots.txt read, if that is not under way."""
@@ -76,7 +76,7 @@ class LeaseSelection:
         """A request that has no row in the store: its turn comes before those of pages."""
         key = self._host_table.key_for(origin)
         key.errands.append(AuxiliaryRequest(host, origin, task))
-        self._agenda.schedule(key, max(key.politeness.open_mono, self._clock.mono()))
+        self._ready_queue.schedule(key, max(key.politeness.open_mono, self._clock.mono()))
 
     # -- choosing
 
@@ -85,9 +85,9 @@ class LeaseSelection:
         mono = self._clock.mono()
         opens = key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
         if opens is not None:
-            self._agenda.schedule(key, opens)
+            self._ready_queue.schedule(key, opens)
             return None
-        free = key.delay_s == 0 and not self._gate.has_delay
+        without_delay = key.delay_s == 0 and not self._address_limiter.has_delay
         lease = self._errand_lease(key, mono)
         later = self._errands_open(key)
         for _ in range(len(key.hosts) if lease is None else 0):
@@ -100,7 +100,7 @@ class LeaseSelection:
             when = self._host_opens(host, mono)
             if when is not None:
                 later = min(later, when)
-            elif tasks := self._stock.pick(host, self._run_length(host) if free else 1):
+            elif tasks := self._prefetch.pick(host, self._run_length(host) if without_delay else 1):
                 lease = self._issue(key, host, host.origin, tasks, mono)
                 break
             if key.errands and lease is None:
@@ -108,8 +108,8 @@ class LeaseSelection:
                 if lease is not None:
                     break
         if lease is None:
-            self._agenda.let_go(key)
-        self._agenda.schedule(key, mono if lease is not None and key.delay_s == 0 else later)
+            self._ready_queue.let_go(key)
+        self._ready_queue.schedule(key, mono if lease is not None and key.delay_s == 0 else later)
         return lease
 
     def _errand_lease(self, key: PolitenessKey, mono: float) -> Lease | None:
@@ -133,9 +133,9 @@ class LeaseSelection:
         """None if a page of the host may be leased now, else when to look again."""
         if host.politeness.open_mono > mono:
             return host.politeness.open_mono
-        throttled_mono = self._valve.host_opens_mono(host.origin.host)
-        if throttled_mono > mono:
-            return throttled_mono
+        bandwidth_mono = self._crawl_rate_limiter.host_opens_mono(host.origin.host)
+        if bandwidth_mono > mono:
+            return bandwidth_mono
         if self._obeys_robots:
             now = self._clock.now()
             if host.robots_pending:
@@ -148,24 +148,24 @@ class LeaseSelection:
             if host.is_held:
                 return mono + host.robots.expires_at - now
             if host.needs_rules:
-                self._stock.want_rules(host)
+                self._prefetch.want_rules(host)
                 return NEVER
-        one_at_once = host.key.delay_s > 0 or self._gate.has_delay
+        one_at_once = host.key.delay_s > 0 or self._address_limiter.has_delay
         if host.leases >= (1 if one_at_once else self._connections_at_once()):
             return NEVER
         if host.peer is None:
             return None
-        opens = self._gate.opens_at(host.peer)
+        opens = self._address_limiter.opens_at(host.peer)
         if opens is not None:
-            self._agenda.line_up(host.key, host.peer, opens)
+            self._ready_queue.line_up(host.key, host.peer, opens)
             return NEVER
-        return None if self._agenda.passes(host.key, host.peer) else NEVER
+        return None if self._ready_queue.passes(host.key, host.peer) else NEVER
 
     def _connections_at_once(self) -> int:
         """To one host at delay 0: where many hosts have work, a second connection to one of them makes nothing faster,
         and costs memory while it idles.
         """
-        return max(1, min(self._connections_per_host, self._enough // max(1, self._hosts_listed)))
+        return max(1, min(self._connections_per_host, self._useful_connections // max(1, self._hosts_listed)))
 
     def _run_length(self, host: Host) -> int:
         """Tasks for one connection: short runs while there is little, so that every connection has some."""
@@ -173,11 +173,11 @@ class LeaseSelection:
 
     def _issue(self, key: PolitenessKey, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.politeness = key.politeness.began()
-        self._agenda.used(key)
+        self._ready_queue.used(key)
         host.leases += 1
         held = key.delay_s > 0 and key.last_end_mono is not None
         waited_s = max(0.0, mono - key.last_end_mono) if held and key.last_end_mono is not None else 0.0
         lease = Lease(next(self._lease_ids), origin, host.id, tasks, mono, waited_s)
-        if host.peer is not None and origin == host.origin and not self._gate.has_delay:
-            self._agenda.run_began(lease.id, host.peer)
+        if host.peer is not None and origin == host.origin and not self._address_limiter.has_delay:
+            self._ready_queue.run_began(lease.id, host.peer)
         return lease

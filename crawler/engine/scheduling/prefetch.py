@@ -16,11 +16,11 @@ from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.frontier.base import Frontier, FrontierFull
 
-PREFETCH_POLITE: Final = 4  # tasks held ready for a host under a delay
-PREFETCH_FREE: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy …
-PREFETCH_ALL: Final = 8_192  # … but of all hosts together no more than this, as far as each has a lease's worth
-LARGE_TEXT: Final = 16 * 1024  # a robots.txt of more bytes is parsed in a thread
-FULL_S: Final = 1.0  # the store is asked again so long after its disk was full
+PREFETCH_WITH_DELAY: Final = 4  # tasks held ready for a host under a delay
+PREFETCH_WITHOUT_DELAY: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy …
+PREFETCH_TOTAL: Final = 8_192  # … but of all hosts together no more than this, as far as each has a lease's worth
+PARSE_IN_THREAD_OVER: Final = 16 * 1024  # a robots.txt of more bytes is parsed in a thread
+DISK_FULL_RETRY_S: Final = 1.0  # the store is asked again so long after its disk was full
 
 
 class Prefetch:
@@ -48,14 +48,14 @@ class Prefetch:
         self._filled = asyncio.Event()  # set, and made anew, at each end of a prefetch
 
     @property
-    def has_orders(self) -> bool:
-        """Something is wanted that nobody fetches yet."""
+    def has_unstarted(self) -> bool:
+        """Whether something is wanted and its fetch is not started."""
         return bool(self._wanted or self._rules_wanted)
 
     @property
     def is_quiet(self) -> bool:
         """Nothing is wanted, and nothing is on its way."""
-        return not self.has_orders and self._running == 0
+        return not self.has_unstarted and self._running == 0
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Fetch what is wanted."""
@@ -72,7 +72,7 @@ class Prefetch:
 
     def pick(self, host: Host, limit: int) -> tuple[Task, ...]:
         """Up to `limit` tasks to hand out now; more is fetched when few are left."""
-        low_water = self._prefetch(host) // 2
+        low_water = self._prefetch_size(host) // 2
         is_low = len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased)
         if is_low or (host.has_suspects and not host.leased):
             self._want(host)
@@ -100,12 +100,12 @@ class Prefetch:
             host.filling = True
             self._wanted.append(host)
 
-    def _prefetch(self, host: Host) -> int:
+    def _prefetch_size(self, host: Host) -> int:
         """How many tasks to hold ready for a host."""
         if host.key.delay_s > 0:
-            return PREFETCH_POLITE
-        share = PREFETCH_ALL // len(self._host_table.hosts)
-        return max(2 * self._lease_size, min(PREFETCH_FREE, share))
+            return PREFETCH_WITH_DELAY
+        share = PREFETCH_TOTAL // len(self._host_table.hosts)
+        return max(2 * self._lease_size, min(PREFETCH_WITHOUT_DELAY, share))
 
     async def _fill(self, host: Host) -> None:
         """Fetch tasks of a host from the store."""
@@ -113,9 +113,9 @@ class Prefetch:
         try:
             tasks = await self._take(host)
         except FrontierFull:
-            await asyncio.sleep(FULL_S)
+            await asyncio.sleep(DISK_FULL_RETRY_S)
         finally:
-            self._end_of_prefetch(host)
+            self._prefetch_ended(host)
             self._running -= 1
         host.leased.update(task.id for task in tasks)
         host.retries = max(0, host.retries - sum(not task.is_first for task in tasks))
@@ -127,7 +127,7 @@ class Prefetch:
         suspects are queued instead.
         """
         await self._traps.load(host)
-        tasks = await self._frontier.take(host.id, self._prefetch(host), leased=host.leased)
+        tasks = await self._frontier.take(host.id, self._prefetch_size(host), leased=host.leased)
         suspects = [(task.id, template) for task in tasks if (template := self._traps.suspect_of(task, host))]
         if suspects:
             set_aside = await self._frontier.make_suspects(host.id, suspects)
@@ -161,10 +161,10 @@ class Prefetch:
             yield
         finally:
             for host in held:
-                self._end_of_prefetch(host)
+                self._prefetch_ended(host)
                 self._on_ready(host)
 
-    def _end_of_prefetch(self, host: Host) -> None:
+    def _prefetch_ended(self, host: Host) -> None:
         host.filling = False
         self._filled.set()
         self._filled = asyncio.Event()
@@ -181,7 +181,7 @@ class Prefetch:
         """Read the rules of a host, if it has any that are not at hand. Raises FrontierFull."""
         while host.needs_rules:
             body = await self._frontier.robots_body(host.id)
-            large = body is not None and len(body) > LARGE_TEXT
+            large = body is not None and len(body) > PARSE_IN_THREAD_OVER
             rules = await asyncio.to_thread(self.rules.parse, body or b"") if large else self.rules.parse(body or b"")
             if host.needs_rules:  # meanwhile the host may have sent a new one
                 self.rules.put(host, rules, stored=True)
@@ -190,7 +190,7 @@ class Prefetch:
         try:
             await self.load_rules(host)
         except FrontierFull:
-            await asyncio.sleep(FULL_S)
+            await asyncio.sleep(DISK_FULL_RETRY_S)
         finally:
             host.rules_pending = False
             self._running -= 1

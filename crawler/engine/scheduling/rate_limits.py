@@ -23,7 +23,7 @@ class AddressRateLimiter:
         self._clock = clock
         self._delay_s = address_delay(options)
         self._width = address_width(options)
-        self._turns: dict[str, PolitenessState] = {}
+        self._states: dict[str, PolitenessState] = {}
         self._unknown = OPEN  # the turn of an address not asked since the start
         self._prune_at = _PRUNE_OVER
         self._on_leave = on_leave
@@ -33,7 +33,7 @@ class AddressRateLimiter:
         self._delay_s = address_delay(options)
         self._width = address_width(options)
 
-    def rest_all(self) -> None:
+    def delay_all(self) -> None:
         """An earlier run may have asked any address a moment ago: each rests its delay first."""
         self._unknown = OPEN.began().ended(self._clock.mono(), delay_s=self._delay_s)
 
@@ -48,28 +48,28 @@ class AddressRateLimiter:
 
     def opens_at(self, address: str) -> float | None:
         """None: open now. Otherwise the monotonic time it opens; infinity while what is in flight must end first."""
-        turn = self._turns.get(address, self._unknown)
-        return turn.opens_at(self._clock.mono(), delay_s=self._delay_s, width=self._width)
+        state = self._states.get(address, self._unknown)
+        return state.opens_at(self._clock.mono(), delay_s=self._delay_s, width=self._width)
 
     def enter(self, address: str) -> float | None:
         """Take the address, or say when to come back."""
         opens = self.opens_at(address)
         if opens is None:
-            self._turns[address] = self._turns.get(address, self._unknown).began()
+            self._states[address] = self._states.get(address, self._unknown).began()
         return opens
 
     def leave(self, address: str) -> None:
         """The request to the address ended, however."""
         now = self._clock.mono()
-        turn = self._turns[address].ended(now, delay_s=self._delay_s)
-        self._turns[address] = turn
-        if len(self._turns) > self._prune_at:
-            self._turns = {a: t for a, t in self._turns.items() if t.in_flight or t.open_mono > now}
-            self._prune_at = max(_PRUNE_OVER, 2 * len(self._turns))
-        self._on_leave(address, turn.open_mono)
+        state = self._states[address].ended(now, delay_s=self._delay_s)
+        self._states[address] = state
+        if len(self._states) > self._prune_at:
+            self._states = {a: t for a, t in self._states.items() if t.in_flight or t.open_mono > now}
+            self._prune_at = max(_PRUNE_OVER, 2 * len(self._states))
+        self._on_leave(address, state.open_mono)
 
 
-LOOK_S = 15.0  # the wall clock may be set: nobody sleeps longer than this for it
+HOURS_RECHECK_S: Final = 15.0  # the scheduler looks at closed hours this often: the wall clock may be set
 
 
 class CrawlRateLimiter:
@@ -97,7 +97,7 @@ class CrawlRateLimiter:
             self._was_open = True
             self._on_hours(True, NEVER)
 
-    def shut_s(self) -> float:
+    def closed_s(self) -> float:
         """Seconds until a request may leave; 0: now."""
         if self._hours is not None and not self._in_hours(self._hours):
             return self._known_until_at - self._clock.now()

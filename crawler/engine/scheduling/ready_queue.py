@@ -18,7 +18,7 @@ from crawler.engine.scheduling.rate_limits import AddressRateLimiter
 
 NEVER: Final = math.inf
 ANY_WIDTH: Final = 1 << 30
-GATE_POLL_S: Final = 1.0  # a line at an address is looked at this often, should whom it called not have gone
+ADDRESS_POLL_S: Final = 1.0  # a line at an address is looked at this often, should whom it called not have gone
 
 
 class ReadyQueue:
@@ -27,7 +27,7 @@ class ReadyQueue:
     """
 
     def __init__(self, options: PolitenessOptions, clock: Clock, wake: Callable[[], None]) -> None:
-        self.gate = AddressRateLimiter(options, clock, self._address_left)
+        self.address_limiter = AddressRateLimiter(options, clock, self._address_left)
         self._clock = clock
         self._wake = wake
         self._heap: list[tuple[float, int, PolitenessKey | AddressQueue]] = []
@@ -72,14 +72,14 @@ class ReadyQueue:
         """Let a key wait until it is called."""
         line = self._line_at(address)
         line.keys[key] = None
-        self.schedule(line, min(opens_mono, self._clock.mono() + GATE_POLL_S))
+        self.schedule(line, min(opens_mono, self._clock.mono() + ADDRESS_POLL_S))
 
     def passes(self, key: PolitenessKey, address: str) -> bool:
         """Whether a key that finds the address open is the next to use it; otherwise it stands in line now. Under a
         delay the address is then kept for it, until a request has left or its time is over: others would only meet it
         shut, and whoever comes by at the right moment would go before all that wait.
         """
-        if not self.gate.has_delay:
+        if not self.address_limiter.has_delay:
             return self._has_room(key, address)
         line, mono = self._line_at(address), self._clock.mono()
         if key.holds is not line:
@@ -95,11 +95,11 @@ class ReadyQueue:
         leases, since one that goes from request to request never leaves the address for longer than an instant.
         """
         running, line = self._running[address], self._lines.get(address)
-        if line is None and running < self.gate.width:
+        if line is None and running < self.address_limiter.width:
             return True
         line = self._line_at(address)
         if key.holds is not line:
-            is_full = running + len(line.called) >= self.gate.width
+            is_full = running + len(line.called) >= self.address_limiter.width
             if is_full or len(line.keys) > (key in line.keys):
                 self.line_up(key, address, NEVER if is_full else self._clock.mono())
                 return False
@@ -141,7 +141,7 @@ class ReadyQueue:
         line = self._line_at(address)
         line.keys[key] = None
         line.keys.move_to_end(key, last=False)
-        self.schedule(line, min(opens_mono, self._clock.mono() + GATE_POLL_S))
+        self.schedule(line, min(opens_mono, self._clock.mono() + ADDRESS_POLL_S))
 
     def _line_at(self, address: str) -> AddressQueue:
         line = self._lines.get(address)
@@ -157,25 +157,25 @@ class ReadyQueue:
     def _keep(self, line: AddressQueue, key: PolitenessKey, mono: float) -> None:
         if key.holds is not None:
             self.let_go(key)
-        key.holds, line.kept_mono = line, mono + GATE_POLL_S
+        key.holds, line.kept_mono = line, mono + ADDRESS_POLL_S
         self.schedule(line, line.kept_mono)
 
     def _address_left(self, address: str, opens_mono: float) -> None:
         line = self._lines.get(address)
-        if line is not None and (self.gate.has_delay or self._running[address] < self.gate.width):
+        if line is not None and (self.address_limiter.has_delay or self._running[address] < self.address_limiter.width):
             line.kept_mono = 0.0
             self.schedule(line, opens_mono)
 
     def _call_next(self, line: AddressQueue) -> None:
         """If the address is open, let the first in line go that can, as many as there is room for."""
         mono = self._clock.mono()
-        opens = self.gate.opens_at(line.address)
+        opens = self.address_limiter.opens_at(line.address)
         if opens is None and line.is_kept(mono):
             opens = line.kept_mono
         elif opens is None:
             opens, places = NEVER, 1
-            if not self.gate.has_delay:
-                places = self.gate.width - self._running[line.address] - len(line.called)
+            if not self.address_limiter.has_delay:
+                places = self.address_limiter.width - self._running[line.address] - len(line.called)
             while line.keys and places > 0:
                 key, _ = line.keys.popitem(last=False)
                 key.errands_open_mono = min(key.errands_open_mono, mono)
@@ -184,12 +184,12 @@ class ReadyQueue:
                     self._call(line, key, mono)
                 self.schedule(key, max(mono, key.politeness.open_mono))
         if line.keys or line.called or line.is_kept(mono):
-            self.schedule(line, min(opens, mono + GATE_POLL_S))
+            self.schedule(line, min(opens, mono + ADDRESS_POLL_S))
         else:
             self._lines.pop(line.address, None)
 
     def _call(self, line: AddressQueue, key: PolitenessKey, mono: float) -> None:
-        if self.gate.has_delay:
+        if self.address_limiter.has_delay:
             self._keep(line, key, mono)
             return
         if key.holds is not None:

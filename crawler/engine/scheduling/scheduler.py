@@ -1,8 +1,7 @@
-"""Turns queued URLs into leases, each as soon as politeness lets it, and takes back what became of them.
+"""Issues leases of queued URLs, each as soon as politeness allows, and takes them back when they end.
 
-Keys wait in the agenda for the time they may next be asked; no worker ever sleeps for politeness. Whose turn it is then
-`turns` decides. The scheduler knows the books and the frontier (where tasks come from); it knows nothing of how a page
-is fetched or read.
+Politeness keys wait in the ready queue until they may be requested: no worker ever sleeps for politeness. The lease
+selection then chooses one of the key's hosts. How a page is fetched or read is not known here.
 
 Invariant: a lease is out from its issue to `lease_ended`, once, and its unfinished tasks go back where they came from.
 """
@@ -26,12 +25,12 @@ from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable, OnEvent
 from crawler.engine.scheduling.lease_selection import LeaseSelection
-from crawler.engine.scheduling.prefetch import FULL_S, Prefetch
-from crawler.engine.scheduling.rate_limits import LOOK_S, AddressRateLimiter, CrawlRateLimiter
+from crawler.engine.scheduling.prefetch import DISK_FULL_RETRY_S, Prefetch
+from crawler.engine.scheduling.rate_limits import HOURS_RECHECK_S, AddressRateLimiter, CrawlRateLimiter
 from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
 from crawler.frontier.base import Frontier, FrontierFull, Receipt
 
-UNDER_WAY_S: Final = 30.0  # by then what was settled before the clock was set back is in the store
+COMMIT_WITHIN_S: Final = 30.0  # by then what was settled before the clock was set back is in the store
 
 
 class Scheduler:
@@ -46,7 +45,7 @@ class Scheduler:
         rng: random.Random,
         rules: RobotsCache,
         traps: TrapWatch,
-        valve: CrawlRateLimiter,
+        crawl_rate_limiter: CrawlRateLimiter,
         blocks: Blocklist,
         quiet: asyncio.Event,
         on_event: OnEvent,
@@ -64,25 +63,25 @@ class Scheduler:
         self._frontier = frontier
         self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=options.engine.workers)
         self._clock = clock
-        self.valve = valve
+        self.crawl_rate_limiter = crawl_rate_limiter
         self.revisits = Revisits(options.recrawl, frontier=frontier, clock=clock, rng=rng, on_date=self.visit_again_at)
         self._wake = asyncio.Event()
         self._quiet = quiet
-        self._agenda = ReadyQueue(options.address_politeness, clock, self._wake.set)
-        self._stock = Prefetch(
+        self._ready_queue = ReadyQueue(options.address_politeness, clock, self._wake.set)
+        self._prefetch = Prefetch(
             host_table=self.host_table,
             frontier=frontier,
             rules=rules,
             traps=traps,
             lease_size=options.engine.lease_size,
-            on_ready=self._stocked,
+            on_ready=self._prefetched,
         )
         self.traps = traps
-        self.turns = LeaseSelection(
+        self.lease_selection = LeaseSelection(
             host_table=self.host_table,
-            agenda=self._agenda,
-            stock=self._stock,
-            valve=valve,
+            ready_queue=self._ready_queue,
+            prefetch=self._prefetch,
+            crawl_rate_limiter=crawl_rate_limiter,
             clock=clock,
             politeness=options.politeness,
             options=options.engine,
@@ -99,9 +98,9 @@ class Scheduler:
         self.paused = False
 
     @property
-    def gate(self) -> AddressRateLimiter:
+    def address_limiter(self) -> AddressRateLimiter:
         """To be entered before each request."""
-        return self._agenda.gate
+        return self._ready_queue.address_limiter
 
     async def start(self) -> None:
         """After the books were loaded: everything with work gets its place."""
@@ -109,7 +108,7 @@ class Scheduler:
             await self._redate()
         await self.revisits.start()
         for host in self.host_table.hosts.values():
-            self.turns.bring(host)
+            self.lease_selection.bring(host)
         self.next_due_at = await self._frontier.next_due()
 
     def stored(self, receipt: Receipt) -> None:
@@ -118,7 +117,7 @@ class Scheduler:
         for host_id, count in receipt.queued.items():
             host = self.host_table.hosts[host_id]
             host.queued += count
-            self.turns.bring(host)
+            self.lease_selection.bring(host)
         for host_id, templates in receipt.suspects.items():
             self.traps.set_aside(self.host_table.hosts[host_id], templates)
         for host_id in receipt.linked:
@@ -130,28 +129,28 @@ class Scheduler:
             host = self.host_table.hosts[host_id]
             host.queued += count
             self.host_table.reopen(host)
-            self.turns.bring(host)
+            self.lease_selection.bring(host)
 
     def reconfigure(self, options: EngineConfiguration, suspects: Iterable[int]) -> None:
         """Put other options in force. `suspects` are the hosts that have any, as far as is known before their templates
         are looked at anew.
         """
         self.host_table.reconfigure(options.politeness, options.scope)
-        self.gate.reconfigure(options.address_politeness)
+        self.address_limiter.reconfigure(options.address_politeness)
         self.traps.reconfigure(options.traps)
         self.revisits.reconfigure(options.recrawl)
-        self.turns.reconfigure(options.politeness)
+        self.lease_selection.reconfigure(options.politeness)
         for host_id in suspects:
             self.host_table.hosts[host_id].has_suspects = True
         for host in self.host_table.hosts.values():
-            self.turns.bring(host)
+            self.lease_selection.bring(host)
         self._wake.set()
 
     def blocks_changed(self) -> int:
         """Blocks came or went: hosts that are covered get no turn, others go on. Returns how many changed."""
         changed = self.host_table.look_at_blocks()
         for host in changed:
-            self.turns.bring(host)
+            self.lease_selection.bring(host)
         self._wake.set()
         return len(changed)
 
@@ -160,7 +159,7 @@ class Scheduler:
         self.host_table.clock_was_set(step_s)
         if step_s < 0:
             mono = self._clock.mono()
-            self._redates = [mono, mono + UNDER_WAY_S]
+            self._redates = [mono, mono + COMMIT_WITHIN_S]
         self._wake.set()
 
     def due_at(self, when: float) -> None:
@@ -184,7 +183,7 @@ class Scheduler:
                 self._wake.clear()
                 await self._promote_due()
                 wait_s = await self._lease_ready()
-                self._stock.start(group)
+                self._prefetch.start(group)
                 if self.revisits.wants_price:
                     group.create_task(self.revisits.solve(), name="price")
                 if self.is_quiet:
@@ -239,7 +238,7 @@ class Scheduler:
             if self.revisits.due_s() <= 0:
                 self._requeued(await self.revisits.promote())
         except FrontierFull:  # the next commit meets the same disk, and says so
-            self._store_open_mono = self._clock.mono() + FULL_S
+            self._store_open_mono = self._clock.mono() + DISK_FULL_RETRY_S
 
     async def _redate(self) -> None:
         now, revisits = self._clock.now(), self.revisits
@@ -254,38 +253,38 @@ class Scheduler:
             host.queued += count
             host.retries += count
             self.host_table.reopen(host)
-            self.turns.bring(host)
+            self.lease_selection.bring(host)
 
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""
         while not self.stopping and not self.paused:
-            shut_s = self.valve.shut_s()
-            if shut_s > 0:
-                return min(shut_s, LOOK_S)
+            closed_s = self.crawl_rate_limiter.closed_s()
+            if closed_s > 0:
+                return min(closed_s, HOURS_RECHECK_S)
             if self.host_table.outage.is_on and (wait_s := self._probe_mono - self._clock.mono()) > 0:
                 return wait_s
-            due = self._agenda.take_due()
+            due = self._ready_queue.take_due()
             if not isinstance(due, PolitenessKey):
                 return due
-            lease = self.turns.next_lease(due)
+            lease = self.lease_selection.next_lease(due)
             if lease is not None:
                 self.leases_out[lease.id] = lease
                 if self.host_table.outage.is_on:
                     self._probe_id, self._probe_mono = lease.id, self._clock.mono() + PROBE_S
                 await self.queue.put(lease)
-                if self._stock.has_orders or self._due_s() <= 0:  # under load there is always a key that is ready
+                if self._prefetch.has_unstarted or self._due_s() <= 0:  # under load there is always a key that is ready
                     return 0.0
         return NEVER
 
-    def _stocked(self, host: Host) -> None:
-        self.turns.bring(host)
+    def _prefetched(self, host: Host) -> None:
+        self.lease_selection.bring(host)
         self._wake.set()
 
     # -- what comes back
 
     def may_begin(self, lease: Lease, *, first: bool) -> bool:
         """Whether the next request of a lease may leave: a rest or a Crawl-delay that came up since it was issued holds
-        for it too, and so does the valve. `first`: none of it has left yet.
+        for it too, and so do hours and bandwidth. `first`: none of it has left yet.
         """
         if self.paused or (self.host_table.outage.is_on and lease.id != self._probe_id):
             return False
@@ -296,7 +295,7 @@ class Scheduler:
         now = self._clock.mono()
         if key.politeness.open_mono > now or host.politeness.open_mono > now:
             return False
-        if self.valve.shut_s() > 0 or self.valve.host_opens_mono(lease.origin.host) > now:
+        if self.crawl_rate_limiter.closed_s() > 0 or self.crawl_rate_limiter.host_opens_mono(lease.origin.host) > now:
             return False
         return key.delay_s == 0 or (first and key.politeness.in_flight == 1)
 
@@ -306,7 +305,7 @@ class Scheduler:
     def lease_ended(self, lease: Lease, *, unfinished: Iterable[Task] = (), began: bool = True) -> None:
         """The last request of a lease ended; `unfinished` tasks go back. `began`: at least one request left."""
         del self.leases_out[lease.id]
-        self._agenda.run_ended(lease.id)
+        self._ready_queue.run_ended(lease.id)
         host = self.host_table.hosts[lease.host_id]
         key = self._key_of(lease, host)
         now = self._clock.mono()
@@ -324,9 +323,9 @@ class Scheduler:
                 # while it may not be requested, its share of the limit is of use to others
                 if max(key.politeness.open_mono, host.politeness.open_mono) > now:
                     self._let_go_on(self.host_table.freed())
-        self.turns.bring(host)
+        self.lease_selection.bring(host)
         if key.hosts or key.errands:
-            self._agenda.schedule(key, max(key.politeness.open_mono, now))
+            self._ready_queue.schedule(key, max(key.politeness.open_mono, now))
         self._visit_ended()
 
     def reading_began(self) -> None:
@@ -350,9 +349,9 @@ class Scheduler:
         key = self._key_of(lease, host)
         if lease.tasks[0].id == 0:
             key.errands_open_mono = NEVER  # until it is called
-            self._agenda.line_up(key, address, until_mono)
+            self._ready_queue.line_up(key, address, until_mono)
         elif host.peer == address:
-            self._agenda.came_too_late(key, address, until_mono)
+            self._ready_queue.came_too_late(key, address, until_mono)
         if lease.origin == host.origin:
             host.peer = address
 
@@ -362,43 +361,43 @@ class Scheduler:
         fetched = not isinstance(settlement.outcome, Denied)
         self._let_go_on(self.host_table.settled(host, settlement.task, fetched=fetched))
         if self.traps.stored(host, settlement, new_links):
-            self._stock.drop_suspects(host)
+            self._prefetch.drop_suspects(host)
         if host.has_suspects and not host.leased:
-            self.turns.bring(host)
+            self.lease_selection.bring(host)
 
     async def reload_templates(self, host: Host) -> None:
         """The store has other rows of the host's templates. Raises FrontierFull."""
         self.traps.unload(host)
         host.has_suspects = True
         await self.traps.load(host)
-        self.turns.bring(host)
+        self.lease_selection.bring(host)
         self._wake.set()
 
     def without_prefetch(self, hosts: Iterable[Host]) -> AbstractAsyncContextManager[None]:
         """While the store changes what is queued of these hosts, nothing of them is on its way from it."""
-        return self._stock.without_prefetch(hosts)
+        return self._prefetch.without_prefetch(hosts)
 
     def _let_go_on(self, hosts: Iterable[Host]) -> None:
         for host in hosts:
-            self.turns.bring(host)
+            self.lease_selection.bring(host)
 
     def robots_settled(self, host_id: int) -> None:
         """The host's robots verdict was reached: its pages may be considered."""
         host = self.host_table.hosts[host_id]
         host.robots_pending = False
-        self.turns.bring(host)
+        self.lease_selection.bring(host)
 
     def robots_stored(self, host_id: int) -> None:
         """The store has the host's robots.txt."""
-        self._stock.rules.stored(self.host_table.hosts[host_id])
+        self._prefetch.rules.stored(self.host_table.hosts[host_id])
 
     def robots_moved(self, host_id: int, origin: Origin, task: Task) -> None:
         """robots.txt redirects: ask there, on that host's patience."""
-        self.turns.errand(self.host_table.hosts[host_id], origin, task)
+        self.lease_selection.errand(self.host_table.hosts[host_id], origin, task)
 
     async def load_rules(self, host: Host) -> None:
         """Have the rules of a host at hand when this returns, until something else is awaited."""
-        await self._stock.load_rules(host)
+        await self._prefetch.load_rules(host)
 
     # -- questions
 
@@ -414,7 +413,7 @@ class Scheduler:
     @property
     def is_quiet(self) -> bool:
         """Nothing handed out, nothing on its way from the store."""
-        return not self.is_busy and self._stock.is_quiet and len(self._redates) < 2
+        return not self.is_busy and self._prefetch.is_quiet and len(self._redates) < 2
 
     @property
     def is_hungry(self) -> bool:
@@ -425,7 +424,7 @@ class Scheduler:
 
     def oldest_ready_s(self) -> float:
         """For how many seconds the key that is due longest has been: free workers leave it at next to nothing."""
-        first = self._agenda.first_mono
+        first = self._ready_queue.first_mono
         return 0.0 if first == NEVER else max(0.0, self._clock.mono() - first)
 
     def next_turn_s(self, *, enough_s: float = 0.0) -> float:
@@ -434,8 +433,8 @@ class Scheduler:
         """
         mono, now = self._clock.mono(), self._clock.now()
         first = NEVER
-        if self._agenda.first_mono - mono <= enough_s:
-            return max(0.0, self._agenda.first_mono - mono)
+        if self._ready_queue.first_mono - mono <= enough_s:
+            return max(0.0, self._ready_queue.first_mono - mono)
         for key in self.host_table.keys.values():
             opens = [key.errands_open_mono] if key.errands else []
             for host in key.hosts:

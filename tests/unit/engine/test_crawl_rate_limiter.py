@@ -1,4 +1,4 @@
-"""When requests may leave at all: hours and bandwidth, by a clock that is ours."""
+"""Crawl-wide limits of requests, hours and bandwidth, with a clock of the test."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -35,63 +35,63 @@ def numbered(count: int) -> dict[str, Any]:
     return {ROOT: answer(200, page(*(f"/{n}" for n in range(count))))}
 
 
-# -- the valve itself
+# -- the rate limiter alone
 
 
 def test_without_hours_and_limits_it_is_open() -> None:
     """For everybody."""
-    valve = CrawlRateLimiter(FakeClock())
-    assert (valve.shut_s(), valve.host_opens_mono("a.test"), valve.closed_until_at) == (0.0, 0.0, None)
-    assert not valve.is_throttled
+    limiter = CrawlRateLimiter(FakeClock())
+    assert (limiter.closed_s(), limiter.host_opens_mono("a.test"), limiter.closed_until_at) == (0.0, 0.0, None)
+    assert not limiter.is_throttled
 
 
 def test_it_tells_of_each_change_once() -> None:
     """When it is closed at the start, when it opens, when it closes again; not when nothing changed."""
     clock = FakeClock(mono=0.0)  # UTC is 22:13:20
     told: list[tuple[bool, float]] = []
-    valve = CrawlRateLimiter(
+    limiter = CrawlRateLimiter(
         clock,
         hours("23:00-01:00"),
         on_hours=lambda is_open, until_at: told.append((is_open, until_at - 1_700_000_000.0)),
     )
     opens, closes = 2_800.0, 10_000.0
     for clock.time in (0.0, 1.0, opens - 1, opens, opens + 5, closes - 1, closes, closes + 5):
-        shut_s = valve.shut_s()
-        assert (shut_s > 0) is not (opens <= clock.time < closes)
-        assert (valve.closed_until_at is None) is (shut_s == 0)
+        closed_s = limiter.closed_s()
+        assert (closed_s > 0) is not (opens <= clock.time < closes)
+        assert (limiter.closed_until_at is None) is (closed_s == 0)
     assert told == [(False, opens), (True, closes), (False, opens + 86_400)]
 
 
 def test_a_wall_clock_that_is_set_back_is_noticed() -> None:
     """What was worked out holds from the moment it was worked out, not before."""
     clock = FakeClock(mono=3_000.0)
-    valve = CrawlRateLimiter(clock, hours("23:00-01:00"))
-    assert valve.shut_s() == 0.0
+    limiter = CrawlRateLimiter(clock, hours("23:00-01:00"))
+    assert limiter.closed_s() == 0.0
     clock.time = 1_000.0
-    assert valve.shut_s() == 1_800.0
+    assert limiter.closed_s() == 1_800.0
 
 
 def test_other_hours_come_into_force_at_once() -> None:
     """A reload."""
-    valve = CrawlRateLimiter(FakeClock(mono=0.0), hours("23:00-01:00"))
-    assert valve.shut_s() > 0
-    valve.set_hours(hours("22:00-23:00"))
-    assert valve.shut_s() == 0.0
-    valve.set_hours(None)
-    assert valve.closed_until_at is None
+    limiter = CrawlRateLimiter(FakeClock(mono=0.0), hours("23:00-01:00"))
+    assert limiter.closed_s() > 0
+    limiter.set_hours(hours("22:00-23:00"))
+    assert limiter.closed_s() == 0.0
+    limiter.set_hours(None)
+    assert limiter.closed_until_at is None
 
 
 def test_hours_that_are_taken_away_open_it() -> None:
     """And that is told, for good."""
     told: list[tuple[bool, float]] = []
-    valve = CrawlRateLimiter(
+    limiter = CrawlRateLimiter(
         FakeClock(mono=0.0),
         hours("23:00-01:00"),
         on_hours=lambda is_open, until_at: told.append((is_open, until_at)),
     )
-    assert valve.shut_s() > 0
-    valve.set_hours(None)
-    valve.set_hours(None)
+    assert limiter.closed_s() > 0
+    limiter.set_hours(None)
+    limiter.set_hours(None)
     assert told[1:] == [(True, float("inf"))]
 
 
@@ -99,16 +99,16 @@ def test_a_debt_of_bandwidth_shuts_it() -> None:
     """For all while the whole crawl owes, for one host while that does."""
     clock = FakeClock(mono=10.0)
     bandwidth = Bandwidth(whole=1_000, per_host=500)
-    valve = CrawlRateLimiter(clock, None, bandwidth)
+    limiter = CrawlRateLimiter(clock, None, bandwidth)
     bandwidth.spend("a.test", 2_500, clock.mono())
-    assert valve.shut_s() == pytest.approx(1.5)
-    assert valve.host_opens_mono("a.test") == pytest.approx(14.0)
-    assert valve.is_throttled
-    assert valve.closed_until_at is None
+    assert limiter.closed_s() == pytest.approx(1.5)
+    assert limiter.host_opens_mono("a.test") == pytest.approx(14.0)
+    assert limiter.is_throttled
+    assert limiter.closed_until_at is None
     clock.time = 12.0
-    assert valve.shut_s() == 0.0
+    assert limiter.closed_s() == 0.0
     clock.time = 12.6
-    assert not valve.is_throttled
+    assert not limiter.is_throttled
 
 
 # -- a crawl with it
@@ -119,7 +119,7 @@ def test_nothing_leaves_outside_the_hours() -> None:
 
     async def main() -> None:
         engine = Harness(ROOT, politeness=POLITE, web=numbered(300), engine=EngineOptions(workers=4, min_free=0))
-        engine.scheduler.valve.set_hours(hours(window(2, 4), window(8, 10)))
+        engine.scheduler.crawl_rate_limiter.set_hours(hours(window(2, 4), window(8, 10)))
         assert await engine.run() is StoppedBy.WAITING
         begins = [each.begin + EPOCH for each in engine.web.asked]
         assert len(begins) > 200
@@ -134,7 +134,7 @@ def test_a_crawl_waits_for_hours_that_open_within_its_linger() -> None:
     async def main(linger_s: float) -> tuple[StoppedBy, int, float]:
         options = EngineOptions(workers=4, min_free=0, linger_s=linger_s)
         engine = Harness(ROOT, politeness=POLITE, web=numbered(10), engine=options)
-        engine.scheduler.valve.set_hours(hours(window(5, 20)))
+        engine.scheduler.crawl_rate_limiter.set_hours(hours(window(5, 20)))
         assert engine.monitor.status().state == "off_hours"
         return await engine.run(), len(engine.settled), engine.clock.mono()
 
@@ -154,7 +154,7 @@ def test_what_is_in_flight_when_the_hours_end_finishes() -> None:
         engine = Harness(ROOT, politeness=AT_ONCE, web=numbered(600), engine=options)
         engine.web.takes_s = lambda origin, task: 3.0
         closing = 60 - STARTED.second  # seconds to the end of this minute
-        engine.scheduler.valve.set_hours(hours(window(0, 1), window(10, 60)))
+        engine.scheduler.crawl_rate_limiter.set_hours(hours(window(0, 1), window(10, 60)))
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.settled) == 601
         early = [each for each in engine.web.asked if each.begin < closing]
