@@ -27,8 +27,8 @@ from crawler.engine.monitoring.rates import SAMPLE_S
 from crawler.engine.monitoring.status import Status
 from crawler.engine.monitoring.summary import summarise
 from crawler.engine.system_clock import SystemClock
-from crawler.fetch import descriptors
 from crawler.fetch.http_client import HttpClient
+from crawler.fetch.limits import connections_within, descriptor_limit
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
@@ -104,8 +104,8 @@ def run(
 
 def _say_descriptors(settings: Settings, logs: Logs, view: View) -> None:
     """Where there are too few, the crawl is a narrower one than was asked for."""
-    wanted, limit = settings.fetch.connections, descriptors.limit()
-    room = descriptors.connections_within(limit, wanted)
+    wanted, limit = settings.fetch.connections, descriptor_limit()
+    room = connections_within(limit, wanted)
     if room == wanted:
         return
     logs.event(Event.DESCRIPTORS_FEW, limit=limit, connections=room, wanted=wanted)

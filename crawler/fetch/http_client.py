@@ -15,12 +15,11 @@ from typing import Any, Final
 
 from crawler.core.clock import Clock
 from crawler.core.models import FetchResult, Origin, Task
-from crawler.fetch import descriptors
 from crawler.fetch.connection import Exchange
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.credentials import OriginCredentials
 from crawler.fetch.fetcher import AddressRateLimit, Fetcher
-from crawler.fetch.limits import Bandwidth, ByteBudget
+from crawler.fetch.limits import Bandwidth, ByteBudget, connections_within, descriptor_limit, raise_descriptor_limit
 from crawler.fetch.net.address import AddressPolicy
 from crawler.fetch.net.dial import NetworkDialer
 from crawler.fetch.net.proxy import Proxy
@@ -84,8 +83,8 @@ class HttpClient:
 
     def _generation(self, options: ClientOptions, *, first_id: int) -> Generation:
         network = options.network
-        descriptors.raise_limit(options.fetch.connections)
-        connections = descriptors.connections_within(descriptors.limit(), options.fetch.connections)
+        raise_descriptor_limit(options.fetch.connections)
+        connections = connections_within(descriptor_limit(), options.fetch.connections)
         fetch = replace(options.fetch, connections=connections)
         lookup = AresLookup(network.nameservers, family=network.address_family, timeout_s=network.dns_timeout_s)
         resolver = CachingResolver(lookup, network, self._clock)

@@ -1,9 +1,49 @@
-"""Limits of the client: bytes received a second, in all and from one host, and bytes of bodies held in memory."""
+"""Limits of the client: open connections, bytes received a second in all and from one host, bytes of bodies in memory.
+
+Invariant: `connections_within` leaves enough file descriptors for the store, the output files, the logs and the
+crawler's own sockets, so that idle connections never prevent storing what was fetched.
+"""
 
 import asyncio
+import resource
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
+
+# About 30 were counted for the store and its readers, output files, logs, DNS, control socket and metrics. The rest is
+# for spooled bodies and the connections of a client that is being replaced.
+RESERVED_DESCRIPTORS: Final = 96
+
+
+def raise_descriptor_limit(connections: int) -> None:
+    """Raise the soft limit of file descriptors to what so many connections need, but not above the hard limit.
+
+    Shells and service managers keep the soft limit low for programs that use select(2), which this one does not.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + RESERVED_DESCRIPTORS
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    with suppress(OSError, ValueError):  # a sandbox may forbid it: then there are fewer connections
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def descriptor_limit() -> int:
+    """The soft limit of file descriptors; -1: none."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def connections_within(limit: int, connections: int) -> int:
+    """How many of these connections a limit of file descriptors has room for.
+
+    At least 1, and half of a limit that is too low for RESERVED_DESCRIPTORS.
+    """
+    if limit == resource.RLIM_INFINITY:
+        return connections
+    return max(1, min(connections, max(limit - RESERVED_DESCRIPTORS, limit // 2)))
 
 
 class TokenBucket:
