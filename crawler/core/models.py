@@ -324,7 +324,7 @@ class TemplateRow:
 class PageNote:
     """What a settled HTML page contributes to the verdict on its templates."""
 
-    words: bytes | None = None  # its sketch, if it is sampled (`core.novelty`)
+    words: bytes | None = None  # its sketch, if it is sampled (`core.url_templates.sketch`)
     counted: tuple[str, ...] = ()  # templates whose `pages` it adds to
     trial: str | None = None  # the template that it was a suspect of
     is_good: bool = False  # a trial that said something new

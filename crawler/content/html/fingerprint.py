@@ -1,7 +1,7 @@
 """Fingerprints that near-duplicate pages share: the words of a page, and 64 bits of them (SimHash).
 
-They take a fifth of a millisecond for a page of 26 KB, and are made for sampled pages only (`core.novelty`). The words
-of the page's own URL are left out: an error page or a calendar repeats them.
+A fingerprint takes 0.2 ms for a page of 26 KB, so only sampled pages get one (`core.url_templates`). The words of the
+page's own URL are left out: error pages and calendars repeat them.
 
 Source: Charikar 2002.
 """

@@ -1,8 +1,8 @@
 """Keeps parts of a site that look endless from taking over the crawl.
 
-The pages of a host are compared within their URL templates (`core.url_templates`, `core.novelty`). URLs of a template
-are suspects if nearly all of its pages are alike: the store sets them aside, and they are fetched when the host has
-nothing else queued (trials). A trial that says nothing new and makes its template grow, by itself or by what it leads
+The pages of a host are compared within their URL templates (`core.url_templates`). URLs of a template are suspects if
+nearly all of its pages are alike: the store sets them aside, and they are fetched when the host has nothing else queued
+(trials). A trial that says nothing new and makes its template grow, by itself or by what it leads
 to, is paid for from a budget; once that is spent, what is left of the template is left, and the crawl says so. Other
 trials cost nothing, so that a finite template is fetched to its end, however alike its pages are.
 
@@ -27,10 +27,21 @@ from crawler.core import frozen
 from crawler.core.clock import Clock
 from crawler.core.enums import Source, TaskKind
 from crawler.core.models import HostTemplates, PageNote, Settlement, Task, TemplateRow
-from crawler.core.novelty import LEAST, PageSample, TemplateSample, hashes_of, is_sampled, rank_of, sketch
 from crawler.core.options import TrapOptions
 from crawler.core.url import target_of
-from crawler.core.url_templates import ERROR_PAGE_LINKS, general_templates_of, is_suspicious, templates_of
+from crawler.core.url_templates import (
+    ERROR_PAGE_LINKS,
+    LEAST,
+    PageSample,
+    TemplateSample,
+    general_templates_of,
+    hashes_of,
+    is_sampled,
+    is_suspicious,
+    rank_of,
+    sketch,
+    templates_of,
+)
 from crawler.engine.pages.response_processor import ProcessedResponse
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Frontier

@@ -1,6 +1,6 @@
 -- Version 5: what templates of watched hosts brought so far, and where the content is that later visits found unchanged.
--- names: '' for the template itself (fetched, check_at: the counts of core/novelty.py, written every few pages), else
--- a combination of parameters that was fetched under it.
+-- names: '' for the template itself (fetched, check_at: the counts of core/url_templates.py, written every few pages),
+-- else a combination of parameters that was fetched under it.
 CREATE TABLE trap_count (
   host     INTEGER NOT NULL REFERENCES host (id),
   template TEXT    NOT NULL,

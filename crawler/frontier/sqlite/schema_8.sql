@@ -7,7 +7,7 @@ INSERT INTO meta SELECT DISTINCT 'unswept:' || url.host, '1'
 DROP TABLE quarantine;
 DROP TABLE trap_count;
 
--- One in so many HTML pages (core/novelty.py): hashes of its words, 32 bits each.
+-- One in so many HTML pages (core/url_templates.py): hashes of its words, 32 bits each.
 CREATE TABLE sampled_page (
   url   INTEGER PRIMARY KEY REFERENCES url (id),
   host  INTEGER NOT NULL REFERENCES host (id),

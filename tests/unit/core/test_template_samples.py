@@ -1,4 +1,4 @@
-"""When the pages of a template are alike: a function of the set of pages, whatever their order."""
+"""Verdicts on URL templates: whether the sampled pages are alike, in whatever order they come."""
 
 import random
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.core.novelty import LEAST, SAMPLE, WORDS, PageSample, TemplateSample, is_sampled, rank_of, sketch
+from crawler.core.url_templates import LEAST, SAMPLE, WORDS, PageSample, TemplateSample, is_sampled, rank_of, sketch
 
 MONTHS = [f"month{n}".encode() for n in range(12)]
 POOL = [f"w{n}".encode() for n in range(5_000)]
@@ -40,25 +40,25 @@ def sample_of(words: Words, pages: range) -> TemplateSample:
 
 
 @pytest.mark.parametrize("words", [calendar, facets, lambda n: {b"not", b"found"}, lambda n: set()])
-def test_pages_with_hardly_a_word_of_their_own_are_alike(words: Words) -> None:
+def test_pages_with_few_words_of_their_own_are_alike(words: Words) -> None:
     """Months, choices among few goods, error pages, pages without words."""
     assert sample_of(words, range(400)).is_alike
 
 
 @pytest.mark.parametrize("words", [article, entry])
 def test_pages_with_words_of_their_own_are_different(words: Words) -> None:
-    """Even where most of each page is the same."""
+    """Also if most of each page is the same."""
     assert not sample_of(words, range(400)).is_alike
 
 
-def test_a_few_pages_are_no_evidence() -> None:
-    """Fifteen identical pages are not suspected, sixteen are."""
+def test_a_few_pages_give_no_verdict() -> None:
+    """Fifteen identical pages are not alike yet, sixteen are."""
     assert not sample_of(calendar, range(LEAST - 1)).is_alike
     assert sample_of(calendar, range(LEAST)).is_alike
 
 
-def test_a_fifth_of_different_pages_is_enough_to_be_honest() -> None:
-    """Four alike pages beside each article; one in ten is too few."""
+def test_a_fifth_of_different_pages_makes_a_template_different() -> None:
+    """One article in three pages is enough, one in twenty is not."""
     assert not sample_of(lambda n: article(n) if n % 3 == 0 else calendar(n), range(600)).is_alike
     assert sample_of(lambda n: article(n) if n % 20 == 0 else calendar(n), range(600)).is_alike
 
@@ -66,7 +66,7 @@ def test_a_fifth_of_different_pages_is_enough_to_be_honest() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.integers(LEAST, 120), st.randoms(use_true_random=False), st.sampled_from([calendar, article, facets, entry]))
 def test_the_order_of_pages_changes_nothing(count: int, rng: random.Random, words: Words) -> None:
-    """The sample and the verdict, for pages that come in any order and some of them twice."""
+    """The sample and the verdict are the same for pages in any order."""
     pages = list(range(count))
     rng.shuffle(pages)
     straight, shuffled = sample_of(words, range(count)), TemplateSample()
@@ -78,14 +78,14 @@ def test_the_order_of_pages_changes_nothing(count: int, rng: random.Random, word
 
 
 def test_the_sample_is_bounded() -> None:
-    """In pages, and in words of each."""
+    """It has at most SAMPLE pages, each with at most WORDS words."""
     sample = sample_of(lambda n: {f"{n}-{m}".encode() for m in range(1_000)}, range(1_000))
     assert len(sample.pages) == SAMPLE
     assert all(len(page.words) == WORDS for page in sample.pages)
 
 
-def test_what_was_learned_is_not_new_twice() -> None:
-    """A page that lists goods which the sample lacks is new once; the verdict stays."""
+def test_learned_words_are_new_once() -> None:
+    """A page with goods that the sample lacks is new once, and the verdict stays."""
     sample = sample_of(facets, range(400))
     words = sketch([b"our", b"goods", *POOL[1_000:1_010]])
     assert sample.learns(words)
@@ -95,7 +95,7 @@ def test_what_was_learned_is_not_new_twice() -> None:
 
 
 def test_one_page_in_so_many_is_sampled() -> None:
-    """A sixteenth, and a quarter where the URL shows a sign; those of the first are among those of the second."""
+    """One in 16, or one in 4 if the URL is suspicious; the first are among the second."""
     ranks = [rank_of(f"/a/{n}.html") for n in range(20_000)]
     plain = {rank for rank in ranks if is_sampled(rank, suspicious=False)}
     suspicious = {rank for rank in ranks if is_sampled(rank, suspicious=True)}
