@@ -21,9 +21,9 @@ from pathlib import Path
 
 import apsw
 
+from crawler.core.body import BytesBody
 from crawler.core.enums import SinkFileState, Source, UrlState
 from crawler.core.models import (
-    BytesBody,
     ConnectionInfo,
     Discovered,
     Fetched,

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from crawler.content.codings import NAMES, BrokenError, Layer, RestartDecoding
+from crawler.core.body import Body
 from crawler.core.enums import CodingFault
-from crawler.core.frozen import dataclass
-from crawler.core.models import Body
+from crawler.core.models import dataclass
 
 MAX_LAYERS: Final = 5  # as curl allows (MAX_ENCODE_STACK)
 FREE_EXPANSION: Final = 1024 * 1024  # up to this size no ratio is checked: small pages of one letter compress 1000:1

@@ -8,8 +8,7 @@ from crawler.content.html.links import CANONICAL, REQUISITE, Link, LinkSet, rela
 from crawler.content.html.resolution import ReferenceResolver, clean, from_field
 from crawler.content.html.tag_meaning import refresh_target
 from crawler.core.enums import DenyReason
-from crawler.core.frozen import dataclass
-from crawler.core.models import Head
+from crawler.core.models import Head, dataclass
 from crawler.core.url import UrlError, parse
 
 MAX_LOCATION: Final = 8 * 1024  # characters; servers mostly have this limit for a header line

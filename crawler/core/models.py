@@ -4,10 +4,11 @@ Terms are those of RFC 3986, 6454, 9110, 9309 and WARC 1.1. Times end in `_at` (
 (monotonic seconds) or `_s` (a duration in seconds).
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass as standard_dataclass
 from dataclasses import field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
+from crawler.core.body import Body
 from crawler.core.enums import (
     CodingFault,
     DenyReason,
@@ -19,48 +20,19 @@ from crawler.core.enums import (
     TruncatedReason,
     UrlState,
 )
-from crawler.core.frozen import dataclass
 
+if TYPE_CHECKING:
+    from dataclasses import dataclass as dataclass
+else:
 
-class Body(Protocol):
-    """The bytes of a body. They may be read any number of times, from any thread."""
+    def dataclass(*, frozen, slots):
+        """The standard decorator, for `frozen=True, slots=True`, but only the type checker refuses assignments.
 
-    @property
-    def size(self) -> int:
-        """Length in bytes."""
-
-    def prefix(self, limit: int) -> bytes:
-        """The first `limit` bytes, or all. Returns the stored object itself if it is no longer than that."""
-
-    def chunks(self) -> Iterator[bytes]:
-        """All bytes in order, in pieces of at most 1 MiB. A body in memory is one piece."""
-
-
-class BytesBody:
-    """A body held in memory."""
-
-    __slots__ = ("_data",)
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    @property
-    def size(self) -> int:
-        return len(self._data)
-
-    def prefix(self, limit: int) -> bytes:
-        data = self._data
-        return data if len(data) <= limit else data[:limit]
-
-    def chunks(self) -> Iterator[bytes]:
-        if self._data:
-            yield self._data
-
-    def __repr__(self) -> str:
-        return f"<BytesBody {len(self._data)} bytes>"
-
-
-EMPTY = BytesBody(b"")
+        A dataclass that is frozen at run time sets each field through `object.__setattr__`: 2.3 µs for one with eight
+        fields instead of 0.4 µs, and each page makes a dozen.
+        """
+        assert frozen
+        return standard_dataclass(slots=slots, unsafe_hash=True)
 
 
 class Origin(NamedTuple):

@@ -6,8 +6,7 @@ from typing import Final, assert_never
 
 from crawler.core.enums import ErrorType, OutcomeLabel, TaskKind, UrlState
 from crawler.core.formatting import count
-from crawler.core.frozen import dataclass
-from crawler.core.models import Denied, Failed, Fetched, NotModified, Outcome, Redirected
+from crawler.core.models import Denied, Failed, Fetched, NotModified, Outcome, Redirected, dataclass
 
 RETRY_FIRST_S: Final = 5.0
 RETRY_FACTOR: Final = 3.0

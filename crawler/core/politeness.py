@@ -13,8 +13,7 @@ from math import ceil
 from typing import Final
 
 from crawler.core.clock import http_date
-from crawler.core.frozen import dataclass
-from crawler.core.models import Head
+from crawler.core.models import Head, dataclass
 from crawler.core.options import PolitenessOptions
 from crawler.core.url import registrable_domain
 

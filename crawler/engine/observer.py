@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from crawler.core.enums import StoppedBy
-from crawler.core.frozen import dataclass
-from crawler.core.models import Lease, RecordLocation, Settlement, SinkFile
+from crawler.core.models import Lease, RecordLocation, Settlement, SinkFile, dataclass
 from crawler.core.outcomes import response_of
 from crawler.engine.pages.response_processor import SkippedLink
 from crawler.engine.scheduling.host import Host

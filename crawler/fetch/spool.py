@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Final
 
-from crawler.core.models import EMPTY, Body, BytesBody
+from crawler.core.body import EMPTY, Body, BytesBody
 from crawler.fetch.limits import ByteBudget
 
 _PIECE: Final = 1024 * 1024  # the most that SpoolBody reads at once, as Body promises

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from crawler.core.digest import digest_text
-from crawler.core.models import BytesBody, Fetched, Record, RecordLocation, Timings
+from crawler.core.body import BytesBody, digest_text
+from crawler.core.models import Fetched, Record, RecordLocation, Timings
 from crawler.sinks.base import SinkOptions
 from crawler.sinks.disk import EXTENSIONS, Disk, Naming
 from crawler.sinks.files import OpenFile, SinkFiles, utc_text

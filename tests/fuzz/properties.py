@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from crawler.content.decode import Decoded, decode
-from crawler.core.models import BytesBody
+from crawler.core.body import BytesBody
 from crawler.fetch.options import FetchOptions
 from tests.support.responses import Reading, read, single_bytes, split_at
 

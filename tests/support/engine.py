@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from crawler.core.body import BytesBody
 from crawler.core.enums import ErrorType, SinkFileState, Source, StoppedBy, TaskKind, TruncatedReason, UrlState
 from crawler.core.models import (
-    BytesBody,
     ConnectionInfo,
     Discovered,
     Failed,

@@ -10,9 +10,9 @@ from typing import Any
 
 import apsw
 
+from crawler.core.body import BytesBody
 from crawler.core.enums import ErrorType, Source, TruncatedReason, UrlState
 from crawler.core.models import (
-    BytesBody,
     ConnectionInfo,
     Discovered,
     Fetched,

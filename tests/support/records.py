@@ -4,8 +4,9 @@ import base64
 import hashlib
 from collections.abc import Iterator
 
+from crawler.core.body import BytesBody
 from crawler.core.enums import Source, TruncatedReason
-from crawler.core.models import BytesBody, ConnectionInfo, Fetched, Head, PageInfo, Record, Task, Timings
+from crawler.core.models import ConnectionInfo, Fetched, Head, PageInfo, Record, Task, Timings
 
 STARTED_AT = 1_795_424_400.123456  # 2026-11-23T09:00:00.123456Z
 

@@ -12,8 +12,7 @@ from typing import Final, NamedTuple
 
 from crawler.content.html.resolution import ReferenceResolver, clean
 from crawler.core.enums import Source
-from crawler.core.frozen import dataclass
-from crawler.core.models import Origin
+from crawler.core.models import Origin, dataclass
 from crawler.core.url import UrlError
 
 

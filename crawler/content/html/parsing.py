@@ -15,7 +15,7 @@ from crawler.content.html.scanner import Occurrence, ScanLimitError
 from crawler.content.html.tag_meaning import TagMeaning
 from crawler.content.html.tags import TagFinder, attributes_of
 from crawler.content.url_lists.xml_stream import StopReading, XmlRefused, read_document
-from crawler.core.frozen import dataclass
+from crawler.core.models import dataclass
 
 MAX_DIRECTIVES: Final = 64  # meta elements with directives to robots
 

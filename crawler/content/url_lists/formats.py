@@ -25,8 +25,8 @@ from crawler.content.url_lists.url_list import (
     priority_of,
 )
 from crawler.content.url_lists.xml_stream import Handler, StopReading, XmlRefused, read_xml
+from crawler.core.body import Body
 from crawler.core.enums import CodingFault
-from crawler.core.models import Body
 
 _CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)  # faults that explain errors of the format
 _GZIP_MAGIC: Final = b"\x1f\x8b"

@@ -20,7 +20,8 @@ from crawler.content.html.scanner import ScanLimitError
 from crawler.content.page_headers import header_links
 from crawler.content.url_lists.formats import read_url_list
 from crawler.content.url_lists.url_list import UrlList
-from crawler.core import digest, frozen
+from crawler.core import models
+from crawler.core.body import payload_digest
 from crawler.core.enums import DenyReason, ErrorType, ReadingFault, Source, TaskKind, TruncatedReason
 from crawler.core.media_types import XHTML, mime_type
 from crawler.core.models import (
@@ -81,7 +82,7 @@ _HTML: Final = frozenset({"text/html", XHTML})
 KEPT_HOPS: Final = 64  # letters of hop_path kept
 
 
-@frozen.dataclass(frozen=True, slots=True)
+@models.dataclass(frozen=True, slots=True)
 class SkippedLink:
     """A link that was refused, and the host it leads to ("" if it is no URL)."""
 
@@ -184,7 +185,7 @@ class ResponseProcessor:
         response = response_of(outcome)
         if response is None:
             return reading, []
-        reading.payload_digest = digest.payload_digest(response.payload)
+        reading.payload_digest = payload_digest(response.payload)
         if task.kind is TaskKind.ROBOTS or response.truncated is TruncatedReason.CONTENT_TYPE:
             # `robots_visit` reads the one, and there is nothing to read of the other
             return reading, []

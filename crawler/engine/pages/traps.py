@@ -23,7 +23,7 @@ from itertools import takewhile
 from typing import Final
 
 from crawler.content.html.fingerprint import Fingerprint
-from crawler.core import frozen
+from crawler.core import models
 from crawler.core.clock import Clock
 from crawler.core.enums import Source, TaskKind
 from crawler.core.models import HostTemplates, PageNote, Settlement, Task, TemplateRow
@@ -62,7 +62,7 @@ PROBES: Final = 4  # of one host
 TITLES: Final = 512  # folders of a host whose last title is remembered
 
 
-@frozen.dataclass(frozen=True, slots=True)
+@models.dataclass(frozen=True, slots=True)
 class PageCheck:
     """What is to be looked at on one page. `looks`: its words are needed."""
 

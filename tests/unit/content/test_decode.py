@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.content.decode import MAX_LAYERS, Decoded, decode
+from crawler.core.body import BytesBody
 from crawler.core.enums import CodingFault
-from crawler.core.models import BytesBody
 
 MIB = 1024 * 1024
 STEPS = [None, 1, 7, 300, 70_000]  # how a body is cut

@@ -13,7 +13,7 @@ import pytest
 from crawler.content.url_lists import url_list, xml_stream
 from crawler.content.url_lists.formats import read_url_list
 from crawler.content.url_lists.url_list import UrlList, UrlListKind, date_at
-from crawler.core.models import BytesBody
+from crawler.core.body import BytesBody
 from tests.support.peak_memory import peak_growth
 from tests.support.vectors import vectors
 

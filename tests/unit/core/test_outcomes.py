@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from crawler.core import outcomes
+from crawler.core.body import EMPTY
 from crawler.core.enums import DenyReason, ErrorType, OutcomeLabel, TaskKind, TruncatedReason, UrlState
 from crawler.core.models import (
-    EMPTY,
     ConnectionInfo,
     Denied,
     Failed,

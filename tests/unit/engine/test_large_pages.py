@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from crawler.content.options import ContentOptions
+from crawler.core.body import BytesBody
 from crawler.core.enums import StoppedBy, TaskKind
-from crawler.core.models import BytesBody, Task
+from crawler.core.models import Task
 from crawler.engine.options import EngineConfiguration
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import LARGE_AT_ONCE, READ_IN_THREAD_OVER, ResponseProcessor

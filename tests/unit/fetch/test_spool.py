@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.core.models import EMPTY, Body, BytesBody
+from crawler.core.body import EMPTY, Body, BytesBody
 from crawler.fetch.spool import BodySink, SpoolBody
 
 KIB = 1024

@@ -2,6 +2,7 @@
 
 import pytest
 
+from crawler.core.body import BytesBody
 from crawler.core.enums import (
     CodingFault,
     DenyReason,
@@ -14,7 +15,6 @@ from crawler.core.enums import (
 )
 from crawler.core.formatting import timestamp
 from crawler.core.models import (
-    BytesBody,
     ConnectionInfo,
     Denied,
     Discovered,

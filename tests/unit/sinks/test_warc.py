@@ -15,7 +15,7 @@ from fastwarc.warc import WarcRecordType
 from warcio.archiveiterator import ArchiveIterator
 from warcio.checker import Checker
 
-from crawler.core.digest import digest_text
+from crawler.core.body import digest_text
 from crawler.core.enums import TruncatedReason
 from crawler.core.models import PageHistory, Record, RecordLocation
 from crawler.sinks.files import utc_text

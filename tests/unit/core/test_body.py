@@ -4,8 +4,7 @@ from io import BytesIO
 
 from warcio.utils import Digester
 
-from crawler.core.digest import payload_digest
-from crawler.core.models import EMPTY, BytesBody
+from crawler.core.body import EMPTY, BytesBody, payload_digest
 
 
 def test_digests_are_those_of_warcio() -> None:

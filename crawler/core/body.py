@@ -1,9 +1,52 @@
-"""Digests of payloads and blocks, as WARC files write them (WARC 1.1 §5.8)."""
+"""Bodies of messages, and their digests as WARC files write them (WARC 1.1 §5.8)."""
 
+from collections.abc import Iterator
 from hashlib import sha256
-from typing import Final
+from typing import Final, Protocol
 
-from crawler.core.models import Body
+
+class Body(Protocol):
+    """The bytes of a body. They may be read any number of times, from any thread."""
+
+    @property
+    def size(self) -> int:
+        """Length in bytes."""
+
+    def prefix(self, limit: int) -> bytes:
+        """The first `limit` bytes, or all. Returns the stored object itself if it is no longer than that."""
+
+    def chunks(self) -> Iterator[bytes]:
+        """All bytes in order, in pieces of at most 1 MiB. A body in memory is one piece."""
+
+
+class BytesBody:
+    """A body held in memory."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def prefix(self, limit: int) -> bytes:
+        data = self._data
+        return data if len(data) <= limit else data[:limit]
+
+    def chunks(self) -> Iterator[bytes]:
+        if self._data:
+            yield self._data
+
+    def __repr__(self) -> str:
+        return f"<BytesBody {len(self._data)} bytes>"
+
+
+EMPTY = BytesBody(b"")
+
+
+# -- digests
 
 _LETTERS: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".ljust(256)
 
