@@ -20,6 +20,7 @@ from crawler import __version__, daemon
 from crawler.core.enums import StoppedBy
 from crawler.core.formatting import naming_key
 from crawler.core.url import UrlError, parse_seed
+from crawler.daemon import Notifier, is_journal_stream
 from crawler.engine.engine import Engine
 from crawler.engine.monitoring.ending import Ending
 from crawler.engine.monitoring.event_log import EventLog
@@ -40,7 +41,6 @@ from crawler.settings.settings import Mode, Settings
 from crawler.sinks.base import Sink
 from crawler.sinks.pages import PagesSink
 from crawler.sinks.warc import WarcSink
-from crawler.systemd import Notifier, is_journal_stream
 
 # Threads that hash, compress and commit give the GIL up several times a visit; each time they wait this long for the
 # busy event loop to hand it back (CPython's default is 5 ms: docs/decisions/0004-threads.md).

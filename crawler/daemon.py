@@ -1,18 +1,58 @@
-"""The life of the process around a crawl: signals, the watchdog, what is called regularly.
+"""The life of the process around a crawl: signals, the watchdog, regular calls, and what systemd hears of it.
 
 This is the one place that handles signals. The first SIGTERM or SIGINT drains, the second ends at once; SIGHUP reloads
-where there is a configuration to read again, and drains where there is none. Of a crawl it knows
-`run` and `drain` alone.
+where there is a configuration to read again, and drains where there is none. Of a crawl it knows `run` and `drain`
+alone. Without systemd (no NOTIFY_SOCKET) nothing is sent.
 """
 
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+import socket
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from crawler.core.enums import StoppedBy
-from crawler.systemd import Notifier
+
+
+class Notifier:
+    """Sends states to systemd's socket, if the environment names one.
+
+    Never raises: a manager that does not listen is no reason to stop crawling.
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        address = environ.get("NOTIFY_SOCKET", "")
+        # "@" marks the abstract namespace (sd_notify(3)); anything else but a path is ignored
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        if not address.startswith(("/", "@")):
+            self._address = ""
+        usec = environ.get("WATCHDOG_USEC", "")
+        is_ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        usec_is_set = usec.isascii() and usec.isdigit() and int(usec) > 0  # 0 would mean a message without pause
+        self.watchdog_s = int(usec) / 1e6 if usec_is_set and is_ours else None
+
+    def send(self, *states: str) -> None:
+        """Lines such as "READY=1" or "STATUS=…"."""
+        if not self._address:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.setblocking(False)
+                sock.sendto("\n".join(states).encode(), self._address)
+        except OSError:
+            return
+
+
+def is_journal_stream(environ: Mapping[str, str], fd: int) -> bool:
+    """Whether `fd` is the journal's own stream (systemd.exec(5), JOURNAL_STREAM: device:inode)."""
+    try:
+        device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+        stat = os.fstat(fd)
+        return (int(device), int(inode)) == (stat.st_dev, stat.st_ino)
+    except (ValueError, OSError):
+        return False
+
 
 Periodic = tuple[float, Callable[[], Awaitable[None] | None]]  # the interval in seconds, and what to call
 
