@@ -1,13 +1,14 @@
-"""What stands around a running crawl: its status, the control socket and what its commands do. Part of the composition
-root.
+"""What stands around a running crawl: its status, the control socket and what its commands do, the reload of its
+configuration. Part of the composition root.
 
-It decides nothing about the crawl. Invariant: whatever is opened here is closed again, also when the crawl fails.
+It decides nothing about the crawl. Invariants: whatever is opened here is closed again, also when the crawl fails;
+whatever is wrong with a changed configuration, the one in force stays whole.
 """
 
 import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,27 +16,32 @@ from crawler import __version__, daemon
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control_server import Arguments, Caller, ControlServer
 from crawler.admin.metrics import exposition
+from crawler.admin.protocol import CommandRefused
+from crawler.core.enums import Exit
 from crawler.core.formatting import timestamp
 from crawler.engine.engine import Engine
 from crawler.engine.monitoring.event_log import REMEMBERED, EventLog
 from crawler.engine.monitoring.status import Bounded
+from crawler.fetch.http1.message import LocalProtocolError
+from crawler.frontier.base import FrontierFull
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.answer import table
 from crawler.inspection.explain.why import Inquiry
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
 from crawler.obs.logs import Logs
-from crawler.output_directory import announce, withdraw
-from crawler.reload import Reloader
+from crawler.output_directory import announce, withdraw, write_run_file
+from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded
-from crawler.settings.settings import Mode, Settings
+from crawler.settings.settings import Changes, Mode, Settings, changes, keeping
+from crawler.settings.show import masked
 
 HOSTS_SHOWN = 50  # on the status page
-LAG_TOLD_OVER_S = 0.5  # a loop that stood still for longer is worth a line in the log
+LAG_LOGGED_FROM_S = 0.5  # an event loop that was late by more is worth a line in the log
 
 
 class WebServes(Protocol):
-    """The status page's server; its module is imported only where it is wanted."""
+    """The server of the status page; its module is imported only if admin.listen is set."""
 
     async def open(self) -> None: ...
 
@@ -43,8 +49,9 @@ class WebServes(Protocol):
 
 
 class Service:
-    """The status of a crawl for its socket and its page (admin.status_page.MonitoredCrawl). `configuration` is the
-    file's path, `read_again` loads it anew.
+    """The control socket and the status page of a crawl, and what they show (admin.status_page.MonitoredCrawl).
+
+    `configuration` is the path of the file, `read_again` loads it again.
     """
 
     def __init__(
@@ -98,16 +105,16 @@ class Service:
         self.control.close()
 
     def _warnings(self) -> Sequence[Mapping[str, object]]:
-        """The last warnings; not those of refused reloads that a later one has settled."""
+        """The last warnings, without those of failed reloads before the last successful one."""
         warnings = self._logs.warnings
-        done_at = self.reloader.reloaded_at
-        if done_at is None:
+        succeeded_at = self.reloader.reloaded_at
+        if succeeded_at is None:
             return warnings
-        done = timestamp(done_at)
-        return [one for one in warnings if one["event"] != Event.RELOAD_FAILED or str(one["ts"]) > done]
+        succeeded = timestamp(succeeded_at)
+        return [one for one in warnings if one["event"] != Event.RELOAD_FAILED or str(one["ts"]) > succeeded]
 
     def _bounded(self) -> list[Bounded]:
-        """What is held in memory, against what it may come to."""
+        """What is held in memory, and its limit."""
         return [
             *self._engine.bounded(),
             Bounded("log lines", "bytes", self._logs.pending_bytes, 2 * PENDING_LIMIT),
@@ -137,17 +144,17 @@ class Service:
         )
 
     async def why(self, url: str) -> Mapping[str, Any]:
-        """Why a URL was fetched or not, from the store; in a thread."""
+        """Why a URL was fetched or not, read from the store in a thread."""
         settings, now = self.reloader.settings, self._engine.clock.now()
 
-        def ask() -> Mapping[str, Any]:
+        def explain() -> Mapping[str, Any]:
             reader = StoreReader(settings.frontier_path, is_live=True)
             try:
                 return table(Inquiry(reader, settings.rules(), is_live=True, now=now).why(url))
             finally:
                 reader.close()
 
-        return await asyncio.to_thread(ask)
+        return await asyncio.to_thread(explain)
 
     # -- for the status page
 
@@ -163,13 +170,13 @@ class Service:
     def is_ready(self) -> bool:
         return not self._engine.crawl.is_draining
 
-    # -- what happens by itself
+    # -- called by the daemon and the control socket
 
     async def sample(self) -> None:
-        """To be called every SAMPLE_S."""
+        """Take a sample of the figures. The daemon calls it every SAMPLE_S."""
         self._engine.health.check()
         lag_s = await self._engine.monitor.sample()
-        if lag_s > LAG_TOLD_OVER_S:
+        if lag_s > LAG_LOGGED_FROM_S:
             self._logs.event(Event.LOOP_LAG, lag_ms=round(lag_s * 1e3))
 
     def _on_command(self, name: str, arguments: Arguments, caller: Caller, refusal: str | None) -> None:
@@ -178,3 +185,113 @@ class Service:
             self._logs.emit(
                 Event.CONTROL, fields if refusal is None else fields | {"detail": " ".join(refusal.split())}
             )
+
+
+class Reloader:
+    """`settings` are in force. `read_again` loads the configuration as at the start; None where there is no file."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        mode: Mode,
+        engine: Engine,
+        logs: Logs,
+        *,
+        configuration: str | None,
+        read_again: Callable[[], Loaded] | None,
+    ) -> None:
+        self.settings = settings
+        self.reloaded_at: float | None = None
+        self.last_succeeded = True
+        self._mode = mode
+        self._engine = engine
+        self._logs = logs
+        self._configuration = configuration
+        self._read_again = read_again
+        self._lock = asyncio.Lock()
+
+    async def reload(self, *, dry_run: bool = False) -> Mapping[str, object]:
+        """See admin.commands.Reloads."""
+        async with self._lock:
+            if not dry_run:  # logrotate may have moved the files, even if the configuration is refused
+                self._logs.reload(self.settings.log_options())
+            new, found = _in_force(self.settings, await self._read(dry_run))
+            options = new.engine_configuration(self._mode)
+            seeds = len(self._engine.new_seeds(options))
+            result = self._differences(new, found) | {"new_seeds": seeds, "dry_run": dry_run}
+            if dry_run:
+                return result | {"preview": await self._engine.preview(options)}
+            try:
+                await self._engine.reconfigure(options)
+            except FrontierFull as error:
+                raise self._refused(f"the store cannot take it: {error}", Exit.IO) from None
+            except (OSError, LocalProtocolError) as error:
+                raise self._refused(str(error), Exit.CONFIGURATION, "\nthe configuration in force stays") from None
+            self._brought_into_force(new, found)
+            return result
+
+    async def on_hangup(self) -> None:
+        """What SIGHUP does: a reload whose result is in the log alone."""
+        try:
+            await self.reload()
+        except CommandRefused:
+            return
+
+    async def _read(self, dry_run: bool) -> Settings:
+        if self._read_again is None:
+            raise CommandRefused("the crawl was started without a configuration file", Exit.CONFIGURATION)
+        try:
+            return (await asyncio.to_thread(self._read_again)).settings
+        except ConfigurationError as error:
+            if not dry_run:
+                self._failed(error.problems)
+            details = {"problems": [_fields_of(problem) for problem in error.problems]}
+            raise CommandRefused(f"{error}\nthe configuration in force stays", Exit.CONFIGURATION, details) from None
+
+    def _refused(self, message: str, exit_code: int, hint: str = "") -> CommandRefused:
+        self._failed([Problem("", 0, 0, message)])
+        return CommandRefused(message + hint, exit_code)
+
+    def _failed(self, problems: Sequence[Problem]) -> None:
+        self.last_succeeded = False
+        for problem in problems:
+            self._logs.emit(Event.RELOAD_FAILED, _fields_of(problem))
+
+    def _differences(self, new: Settings, found: Changes) -> dict[str, object]:
+        values = {shown.key: shown.text or shown.note for shown in masked(self.settings, {})}
+        new_values = {shown.key: shown.text or shown.note for shown in masked(new, {})}
+        return {
+            "changed": [{"key": key, "old": values.get(key, ""), "new": new_values.get(key, "")} for key in found.live],
+            "needs_restart": list(found.restart),
+        }
+
+    def _brought_into_force(self, new: Settings, found: Changes) -> None:
+        self._logs.reload(new.log_options())
+        self.settings = new
+        self.last_succeeded = True
+        self.reloaded_at = self._engine.clock.now()
+        self._logs.event(Event.RELOAD_OK, changed=list(found.live), needs_restart=list(found.restart))
+        try:
+            write_run_file(new.place(), run_id=self._logs.run_id, configuration=self._configuration, rules=new.rules())
+        except OSError as error:  # on a full disk: other programs judge by the older rules until the next reload
+            output = str(new.output_directory)
+            self._logs.event(Event.DISK_LOW, path=output, free_bytes=0, min_free_bytes=0, detail=str(error))
+
+
+def _in_force(old: Settings, new: Settings) -> tuple[Settings, Changes]:
+    """The settings after a reload, with the old values of keys that need a restart, and the differences to `old`."""
+    found = changes(old, new)
+    new = keeping(old, new, found.restart)
+    if new.robots_token != old.robots_token:  # from another user_agent: rules are parsed for the one at the start
+        new = replace(new, identity=new.identity.model_copy(update={"robots_token": old.robots_token}))
+        found = replace(found, restart=(*found.restart, "identity.robots_token"))
+    return new, found
+
+
+def _fields_of(problem: Problem) -> dict[str, Any]:
+    fields: dict[str, Any] = {"message": problem.message}
+    if problem.file:
+        fields["file"] = problem.file
+    if problem.line:
+        fields |= {"line": problem.line, "column": problem.column}
+    return fields
