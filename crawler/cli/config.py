@@ -21,11 +21,10 @@ from crawler.core.formatting import count
 def check(config: Path, overrides: tuple[str, ...], no_environment: bool) -> int:
     """Validate a configuration as `crawler run` would read it.
 
-    Where a unit of systemd runs this configuration, also say what the unit does not let the service do, and how it
-    would: directories to write to, files to read, the secrets that it is handed.
+    If a unit of systemd runs this configuration, also check what the unit allows: directories to write to, files to
+    read, secrets. What is not allowed is printed with the lines and commands that allow it.
     """
-    from crawler.cli.service.refusals import refusals
-    from crawler.cli.service.unit import unit_of
+    from crawler.cli.service.unit import refusals, unit_of
     from crawler.settings.loading import load
 
     environ = {} if no_environment else dict(os.environ)
@@ -40,10 +39,10 @@ def check(config: Path, overrides: tuple[str, ...], no_environment: bool) -> int
     if unit is not None and found is not None and found.problems:
         print("\n".join(map(str, found.problems)), file=sys.stderr)  # noqa: T201 - as a ConfigurationError is shown
         if found.drop_in:
-            say(f"to let it, `systemctl edit {unit.name}` with these lines, then `systemctl daemon-reload`:")
+            say(f"to allow it, `systemctl edit {unit.name}` with these lines, then `systemctl daemon-reload`:")
             print("\n".join(f"    {line}" for line in ("[Service]", *found.drop_in)), file=sys.stderr)  # noqa: T201
         for line in found.commands:
-            say(f"to let it: {line}")
+            say(f"to allow it: {line}")
         return Exit.CONFIGURATION
     click.echo(
         f"{config}: ok, {count(len(loaded.settings.seeds), 'seed')}, output {loaded.settings.output_directory}"

@@ -130,7 +130,7 @@ def test_an_untouched_installation_is_upgraded_without_force(service: Service) -
     printed bring both to this version.
     """
     for name in ("crawler.service", "crawler@.service"):
-        old = (ROOT / "tests" / "unit" / "cli" / "installed_before" / name).read_text()
+        old = (ROOT / "tests" / "unit" / "cli" / "service" / "installed_before" / name).read_text()
         service.machine.put(f"/etc/systemd/system/{name}", old)
     service.machine.shell("rm /usr/local/share/crawler/installed.sha256; systemctl daemon-reload")
     service.configure(OTHER)
@@ -166,7 +166,7 @@ def test_what_check_refuses_the_service_refuses_and_what_it_advises_helps(servic
     lines = re.findall(r"^    (.+)$", refused.stderr, re.MULTILINE)
     assert lines[0] == "[Service]"
     service.drop_in(*lines[1:])
-    for command in re.findall(r"to let it: (.+)", refused.stderr):
+    for command in re.findall(r"to allow it: (.+)", refused.stderr):
         service.machine.shell(command)
     service.machine.must("systemctl", "reset-failed")
     checked = service.crawler("check")
@@ -183,7 +183,7 @@ def test_a_file_that_the_service_may_not_read_is_refused_by_both(service: Servic
     assert refused.returncode == 78
     assert "crawl.seed_files /etc/crawler/seeds: user crawler of crawler.service may not read it" in refused.stderr
     assert service.systemctl("start") != 0
-    for command in re.findall(r"to let it: (.+)", refused.stderr):
+    for command in re.findall(r"to allow it: (.+)", refused.stderr):
         service.machine.shell(command)
     assert service.crawler("check").returncode == 0
     service.start()

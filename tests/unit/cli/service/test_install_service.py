@@ -14,7 +14,7 @@ from crawler.cli.service import planned_files
 from crawler.cli.service.planned_files import instance_unit, is_instance
 from crawler.settings.loading import load
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 PROGRAM = "/srv/crawler/bin/crawler"
 
 

@@ -1,4 +1,4 @@
-"""What `crawler check` finds that the service would be refused: the unit is read, the configuration held against it."""
+"""The unit of a configuration, and what `crawler check` finds that it does not allow."""
 
 import os
 import pwd
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from crawler.cli import main
-from crawler.cli.service import planned_files, refusals, unit
-from crawler.cli.service.refusals import Refusals
-from crawler.cli.service.unit import Unit, unit_of
+from crawler.cli.service import planned_files
+from crawler.cli.service import unit as unit_module
+from crawler.cli.service.unit import Refusals, Unit, refusals, unit_of
 from crawler.settings.loading import Loaded, load
 from tests.support.crawls import toml
 
@@ -59,13 +59,13 @@ class Machine:
 
     def refused(self, **keys: dict[str, object]) -> Refusals:
         config = self.config(**keys)
-        return refusals.refusals(self.unit(config), load(config, [], {}, "run"), config)
+        return refusals(self.unit(config), load(config, [], {}, "run"), config)
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Its unit runs as whoever runs the tests; the places of tests are in /tmp, which the unit has to itself."""
-    monkeypatch.setattr(refusals, "_TEMPORARY", ())
+    """Its unit runs as whoever runs the tests; tests write to /tmp, which the unit hides."""
+    monkeypatch.setattr(unit_module, "_TEMPORARY", ())
     machine = Machine(tmp_path / "root")
     machine.grant(f"User={ME}", "Group=", order=10)
     return machine
@@ -76,7 +76,7 @@ def words(found: Refusals) -> str:
 
 
 def test_a_configuration_as_it_is_installed_is_refused_nothing(machine: Machine) -> None:
-    """Its directories are those that systemd makes."""
+    """Its directories are those that systemd creates."""
     found = machine.refused()
     assert (found.problems, found.warnings, found.drop_in, found.commands) == ([], [], [], [])
 
@@ -93,8 +93,8 @@ def test_the_unit_is_found_by_the_configuration_that_it_runs(machine: Machine) -
     assert unit_of(elsewhere, machine.root) is None
 
 
-def test_drop_ins_add_to_the_unit_and_take_back(machine: Machine) -> None:
-    """In order of name; an empty value takes back all before it; a quoted word is one."""
+def test_drop_ins_add_to_the_unit_and_remove_from_it(machine: Machine) -> None:
+    """In order of name; an empty value removes all before it; a quoted word is one."""
     machine.grant("ReadWritePaths=/srv/one '/srv/the other'", 'Environment=CRAWLER_CRAWL__NAME=mine "X=a b"')
     unit = machine.unit(machine.config())
     assert unit.granted() == [Path("/srv/one"), Path("/srv/the other")]
@@ -126,7 +126,7 @@ def test_an_instance_has_the_drop_ins_of_all_and_its_own(machine: Machine) -> No
 def test_a_directory_that_the_unit_does_not_name_is_refused(
     machine: Machine, tmp_path: Path, section: str, key: str, place: str
 ) -> None:
-    """With the lines that would name it and the command that makes it; with those in place nothing is refused."""
+    """With the lines that name it and the command that creates it; then nothing is refused."""
     directory = tmp_path / "srv" / "100% mine"
     keys = {section: {key: place.format(directory)}}
     found = machine.refused(**keys)
@@ -138,7 +138,7 @@ def test_a_directory_that_the_unit_does_not_name_is_refused(
     assert command.endswith(f"'{directory}'")
     machine.grant(*found.drop_in)
     found = machine.refused(**keys)
-    assert "is not there, and crawler.service cannot make it" in words(found)
+    assert "does not exist, and crawler.service cannot create it" in words(found)
     assert found.drop_in == []
     directory.mkdir(parents=True)
     assert words(machine.refused(**keys)) == ""
@@ -159,15 +159,17 @@ def test_a_directory_of_somebody_else_is_refused(machine: Machine, tmp_path: Pat
     assert found.commands == [f"install -d -o nobody -g nogroup -m 0750 {directory}"]
 
 
-def test_homes_and_temporary_directories_are_told_apart(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_homes_and_temporary_directories_are_refused_for_different_reasons(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A home needs another setting too; what is written to the service's own /tmp is gone when it ends."""
     found = machine.refused(output={"directory": "/home/me/crawl"})
     assert found.drop_in == ["ProtectHome=read-only", "ReadWritePaths=/home/me/crawl"]
     machine.grant(*found.drop_in)
     assert machine.refused(output={"directory": "/home/me/crawl"}).drop_in == []
-    monkeypatch.setattr(refusals, "_TEMPORARY", ("/tmp", "/var/tmp"))
+    monkeypatch.setattr(unit_module, "_TEMPORARY", ("/tmp", "/var/tmp"))
     found = machine.refused(output={"directory": "/var/tmp/crawl"})
-    assert "which is emptied when it ends: name another" in words(found)
+    assert "that crawler.service loses when it ends (PrivateTmp=): name another" in words(found)
     assert found.drop_in == []
 
 
@@ -178,7 +180,7 @@ def test_what_the_service_reads_must_be_there_for_it(machine: Machine) -> None:
     loaded = load(machine.config(), [], {}, "run")
     crawl = loaded.settings.crawl.model_copy(update={"seed_files": ("/home/me/seeds",)})
     changed = with_sections(loaded, crawl=crawl)
-    found = refusals.refusals(unit, changed, config)
+    found = refusals(unit, changed, config)
     assert "crawl.seed_files /home/me/seeds: crawler.service does not see it (ProtectHome=)" in words(found)
 
 
@@ -187,8 +189,8 @@ def with_sections(loaded: Loaded, **sections: Any) -> Loaded:
     return replace(loaded, settings=replace(loaded.settings, **sections))
 
 
-def test_the_secrets_that_systemd_hands_over_are_checked(machine: Machine) -> None:
-    """With their places; no file is no fault, and neither is its mode, for the service gets a copy."""
+def test_the_secrets_that_systemd_passes_on_are_checked(machine: Machine) -> None:
+    """With file and line. A missing file is no fault, nor is its mode: the service gets a copy."""
     secrets = machine.configs / "secrets.toml"
     secrets.write_text('[origin."https://example.org"]\nusername = "me"\n')
     secrets.chmod(0o600)
@@ -197,7 +199,7 @@ def test_the_secrets_that_systemd_hands_over_are_checked(machine: Machine) -> No
     assert words(machine.refused()) == ""
 
 
-def test_a_port_for_the_privileged_is_refused(machine: Machine) -> None:
+def test_a_privileged_port_is_refused(machine: Machine) -> None:
     """The service has no capability."""
     machine.grant(f"User={NOBODY}")
     found = machine.refused(admin={"listen": "127.0.0.1:80"})
@@ -205,11 +207,11 @@ def test_a_port_for_the_privileged_is_refused(machine: Machine) -> None:
     assert "admin.listen" not in words(machine.refused(admin={"listen": "127.0.0.1:9090"}))
 
 
-def test_check_says_so_and_how_to_let_it(
+def test_check_prints_the_refusals_and_the_drop_in(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit 78 with the drop-in; 0 and the unit's name where there is nothing to refuse."""
-    monkeypatch.setattr(unit, "_FOLDERS", (str(machine.units),))
+    monkeypatch.setattr(unit_module, "_FOLDERS", (str(machine.units),))
     assert main(["check", "-c", str(machine.config())], standalone_mode=False) == 0
     assert "run by crawler.service" in capsys.readouterr().out
     config = machine.config(output={"directory": "/srv/crawl"})
