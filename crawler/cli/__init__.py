@@ -16,8 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from crawler import __version__
-from crawler.cli.failures import exit_for
-from crawler.cli.output import occupy
+from crawler.cli.output import exit_for, open_standard_streams
 from crawler.core.enums import Exit
 
 # Command → module, or module:attribute (without one, the module's `command` is the click command), and the first
@@ -122,7 +121,7 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None, *, standalone_mode: bool = True) -> int:
     """Run the command line. Returns the exit code, or exits with it if `standalone_mode`."""
-    occupy()
+    open_standard_streams()
     gc.set_threshold(_COLLECT_AFTER)
     code = _run(args)
     if standalone_mode:

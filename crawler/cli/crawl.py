@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Final
 import click
 import orjson
 
-from crawler.cli.failures import not_written, say
-from crawler.cli.output import write_data
+from crawler.cli.output import not_written, say, write_data
 from crawler.cli.place import config_option, load_settings, override_option, refuse_files
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, counts, local_time

@@ -6,8 +6,7 @@ from pathlib import Path
 import click
 import orjson
 
-from crawler.cli.failures import say
-from crawler.cli.output import write_data
+from crawler.cli.output import say, write_data
 from crawler.cli.place import config_option, load_settings, override_option
 from crawler.core.enums import Exit
 from crawler.core.formatting import duration

@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from crawler.cli.failures import say
-from crawler.cli.output import Pen, is_terminal, quantiles, table, write_data
+from crawler.cli.output import Pen, is_terminal, quantiles, say, table, write_data
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, printable, timestamp, wall_time

@@ -8,8 +8,7 @@ from typing import Final
 
 import click
 
-from crawler.cli.failures import say
-from crawler.cli.output import Pen, event_text, fetch_text, is_terminal, write_lines
+from crawler.cli.output import Pen, event_text, fetch_text, is_terminal, say, write_lines
 from crawler.cli.place import locate, place_options
 from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeLabel
 from crawler.core.formatting import timestamp

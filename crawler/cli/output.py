@@ -1,23 +1,26 @@
-"""Standard output and terminal of the commands: writing data, colours, tables, and lines of the log for people.
+"""What commands print, and how they end: messages and exit codes, data on stdout, colours, tables, lines of the log.
 
 Plain text with escape sequences: loading rich would cost more than the inspection commands themselves.
-Invariant: text from outside reaches the terminal without control characters.
+Invariants: text from outside reaches the terminal without control characters. What is not in the one table from
+exceptions to exit codes (docs/OPERATIONS.md) is a bug and keeps its traceback.
 """
 
+import errno
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
-from crawler.core.enums import OutcomeLabel
-from crawler.core.formatting import date_time, duration, event_fields, printable, size
+from crawler.core.enums import Exit, OutcomeLabel
+from crawler.core.formatting import count, date_time, duration, event_fields, printable, size
 
 
 class ReaderGone(Exception):
     """The reader of our output closed the pipe. Not an OSError: click would make exit code 1 of it."""
 
 
-def occupy() -> None:
+def open_standard_streams() -> None:
     """Put /dev/null where a standard stream was closed (`crawler … >&-`): the event loop aborts the process when a
     socket of its own gets a number below 3, and Python leaves None where the stream should be.
     """
@@ -31,7 +34,7 @@ def occupy() -> None:
 
 
 def write_data(data: bytes) -> None:
-    """Write to stdout, at once. Raises OSError where it cannot take it (a full disk)."""
+    """Write to stdout, at once. Raises OSError, as for a full disk; a closed pipe is ignored."""
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -58,6 +61,97 @@ def write_lines(held: list[bytes]) -> None:
     held.clear()
 
 
+def say(message: str) -> None:
+    """Print a message on stderr."""
+    print(f"crawler: {message}", file=sys.stderr)  # noqa: T201 - messages of the command line
+
+
+def not_written(problems: Iterable[str], *, unstored: int = 0, gone: Sequence[Path] = ()) -> int:
+    """Print what could not be written and what to do; returns the exit code. `unstored` counts visits that were made
+    and not stored; `gone` are directories or files of the crawl that were removed while it ran.
+    """
+    for problem in problems:
+        say(f"could not be written: {problem}")
+    if gone:
+        for path in gone:
+            say(f"{path} is gone: it was deleted or moved away while the crawl ran")
+        say("what it held is lost unless you put it back, or a backup of it")
+        return Exit.IO
+    if unstored:
+        one = "the last visit was not stored: its URL is"
+        more = f"the last {count(unstored)} visits were not stored: their URLs are"
+        say(f"{one if unstored == 1 else more} still queued, and will be fetched again")
+    say("what was committed is safe; the same command goes on from there")
+    return Exit.IO
+
+
+def exit_for(error: BaseException) -> int | None:
+    """Print an expected failure and return its exit code; None for a bug."""
+    # Imported here: a command that fails early must not pay for all packages.
+    from crawler.core.url import UrlError
+    from crawler.settings.configuration_errors import ConfigurationError
+
+    if isinstance(error, ConfigurationError):
+        print(error, file=sys.stderr)  # noqa: T201 - file:line:column: message, for editors to parse
+        return Exit.CONFIGURATION
+    if isinstance(error, UrlError):
+        say(str(error))
+        return Exit.USAGE
+    if isinstance(error, BrokenPipeError | ReaderGone):
+        return Exit.OK  # the reader of our output needs no more
+    found = _code_of_crawl_error(error)
+    if found is not None:
+        return found
+    if isinstance(error, OSError):
+        return _code_of_os_error(error)
+    return None
+
+
+def _code_of_crawl_error(error: BaseException) -> int | None:
+    from crawler.admin.control_client import NotAllowed, Unreachable
+    from crawler.admin.protocol import CommandRefused, Malformed
+    from crawler.admin.socket_path import SocketTaken
+    from crawler.daemon import EndedAtOnce
+    from crawler.fetch.http1.message import LocalProtocolError
+    from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
+    from crawler.frontier.sqlite.store_reader import StoreUnreadable
+    from crawler.output_directory import OutputUnusable, StoreLost
+    from crawler.sinks.base import SinkCorrupt, SinkForeign
+
+    if isinstance(error, EndedAtOnce):
+        say(f"{error}: ended at once; what was committed is safe, the same command goes on from there")
+        return 128 + error.number
+    if isinstance(error, CommandRefused):
+        say(str(error))
+        return error.exit_code
+    codes: list[tuple[type[BaseException], int]] = [
+        (Unreachable, Exit.UNREACHABLE),
+        (Malformed, Exit.UNREACHABLE),
+        (NotAllowed, Exit.PERMISSION),
+        (SocketTaken, Exit.CONFIGURATION),
+        (OutputUnusable, Exit.CONFIGURATION),
+        (LocalProtocolError, Exit.CONFIGURATION),
+        (FrontierLocked, Exit.WAITING),
+        (FrontierFull, Exit.IO),
+        (StoreUnreadable, Exit.PERMISSION),
+        (FrontierError, Exit.STATE_CORRUPT),
+        (SinkCorrupt, Exit.STATE_CORRUPT),
+        (SinkForeign, Exit.STATE_CORRUPT),
+        (StoreLost, Exit.STATE_CORRUPT),
+    ]
+    for kind, code in codes:
+        if isinstance(error, kind):
+            say(str(error))
+            return code
+    return None
+
+
+def _code_of_os_error(error: OSError) -> int:
+    place = f"{error.filename}: " if error.filename else ""
+    say(f"{place}{error.strerror or error}")
+    return Exit.PERMISSION if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else Exit.IO
+
+
 _CODES: Final[Mapping[str, str]] = {
     "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36",
 }  # fmt: skip
@@ -73,12 +167,12 @@ OUTCOME_COLOURS: Final[Mapping[str, str]] = {
 
 
 def is_terminal() -> bool:
-    """Whether a person reads stdout."""
+    """Whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 class Pen:
-    """Colours text, or leaves it as it is."""
+    """Colours text if stdout is a terminal and NO_COLOR is not set, or as `colour` says."""
 
     def __init__(self, *, colour: bool | None = None) -> None:
         self._colour = (is_terminal() and not os.environ.get("NO_COLOR")) if colour is None else colour
@@ -89,7 +183,7 @@ class Pen:
 
 
 def quantiles(p50_ms: float | None, p95_ms: float | None) -> str:
-    """Median and 95th percentile in milliseconds, for a column: "2/17", "0.5/2.1"; "" where nothing is known."""
+    """Median and 95th percentile in milliseconds, for a column: "2/17", "0.5/2.1"; "" if one is unknown."""
     if p50_ms is None or p95_ms is None:
         return ""
     digits = 1 if p95_ms < 10 else 0
@@ -120,13 +214,13 @@ def table(
 
 
 def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
-    """A line of fetch.jsonl for a person."""
+    """A line of fetch.jsonl as text for a terminal."""
     outcome = str(line.get("outcome", "?"))
     status = line.get("http_response_status_code")
     reason = line.get("error_type") or line.get("deny_reason")
     word = printable(f"denied {reason}" if outcome == OutcomeLabel.DENIED else str(reason or outcome))
     parts = [
-        pen(_clock(line), "dim"),
+        pen(_time(line), "dim"),
         pen(f"{'---' if status is None else status!s:>3} {word:<18}", OUTCOME_COLOURS.get(outcome, "")),
         f"{_number(line, 'http_response_body_size', size):>10}",
         f"{_number(line, 'dur_ms', lambda ms: duration(ms / 1e3)):>7}",
@@ -144,14 +238,14 @@ def fetch_text(line: Mapping[str, Any], pen: Pen) -> str:
 
 
 def event_text(line: Mapping[str, Any], pen: Pen) -> str:
-    """A line of events.jsonl for a person."""
+    """A line of events.jsonl as text for a terminal."""
     colour = {"warning": "yellow", "error": "red", "critical": "red"}.get(str(line.get("level")), "")
     fields = " ".join(f"{pen(name + '=', 'dim')}{printable(text)}" for name, text in event_fields(line))
     event = f"{line.get('event', '?')!s:<13}"
-    return f"{pen(_clock(line), 'dim')}  {pen(printable(event), colour or 'cyan')}  {fields}"
+    return f"{pen(_time(line), 'dim')}  {pen(printable(event), colour or 'cyan')}  {fields}"
 
 
-def _clock(line: Mapping[str, Any]) -> str:
+def _time(line: Mapping[str, Any]) -> str:
     return str(line.get("ts", ""))[:23].replace("T", " ")
 
 

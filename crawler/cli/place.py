@@ -14,7 +14,7 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control, Unreachable
-from crawler.cli.failures import say
+from crawler.cli.output import say
 from crawler.core.formatting import count
 from crawler.core.options import Rules
 from crawler.output_directory import Place, announced, find

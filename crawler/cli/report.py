@@ -8,8 +8,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from crawler.cli.failures import say
-from crawler.cli.output import OUTCOME_COLOURS, Pen, fetch_text, quantiles, table, write_data, write_lines
+from crawler.cli.output import OUTCOME_COLOURS, Pen, fetch_text, quantiles, say, table, write_data, write_lines
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit
 from crawler.core.formatting import (

@@ -11,8 +11,7 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control, Unreachable
-from crawler.cli.failures import say
-from crawler.cli.output import Pen, is_terminal, table, write_data
+from crawler.cli.output import Pen, is_terminal, say, table, write_data
 from crawler.cli.place import locate, place_options, reach
 from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit

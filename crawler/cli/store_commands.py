@@ -18,7 +18,7 @@ from typing import Any, Final, TextIO, TypeVar
 import click
 
 from crawler.admin.control_client import Control
-from crawler.cli.failures import say
+from crawler.cli.output import say
 from crawler.cli.place import Located, locate, place_options, refuse_files
 from crawler.core.enums import Exit
 from crawler.core.formatting import count

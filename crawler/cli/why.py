@@ -7,8 +7,7 @@ from typing import Any, Final
 import click
 import orjson
 
-from crawler.cli.failures import say
-from crawler.cli.output import Pen, fetch_text, write_data
+from crawler.cli.output import Pen, fetch_text, say, write_data
 from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, duration, printable, wall_time

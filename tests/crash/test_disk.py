@@ -156,6 +156,6 @@ def test_output_that_somebody_deletes_is_not_lost_in_silence(server: Nginx, tmp_
     assert re.search(
         rf"{crawl.output / lost}\S* is gone: it was deleted or moved away while the crawl ran\n", ran.stderr
     )
-    assert "what was stored in it is lost unless it is put back as it was" in ran.stderr
+    assert "what it held is lost unless you put it back" in ran.stderr
     assert "safe" not in ran.stderr
     assert "Traceback" not in ran.stderr

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.failures import say
+from crawler.cli.output import say
 from crawler.core.enums import Exit
 
 

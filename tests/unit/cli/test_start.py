@@ -27,7 +27,7 @@ def test_the_list_of_commands_is_shown_without_importing_them(arguments: list[st
     imported = set(ran.stderr.splitlines()[-1].split())
     assert HEAVY.isdisjoint(imported)
     assert not {name for name in imported if name.startswith("crawler.")} - {
-        "crawler.cli", "crawler.cli.failures", "crawler.cli.output", "crawler.core", "crawler.core.enums",
+        "crawler.cli", "crawler.cli.output", "crawler.core", "crawler.core.enums",
         "crawler.core.formatting",
     }  # fmt: skip
 
