@@ -60,11 +60,11 @@ COMMANDS: Final = {
         "Take down a URL or a whole host: erase it from the store and never fetch it again.",
     ),
     "export": (
-        "crawler.cli.export:export",
+        "crawler.cli.store_commands:export",
         "Write every URL or host of a crawl to standard output; times are UTC epoch seconds.",
     ),
-    "backup": ("crawler.cli.export:backup", "Copy the store to FILE as it stands at this moment."),
-    "verify": ("crawler.cli.verify", "Check an output directory, also while the crawl runs."),
+    "backup": ("crawler.cli.store_commands:backup", "Copy the store to FILE as it stands at this moment."),
+    "verify": ("crawler.cli.store_commands:verify_command", "Check an output directory, also while the crawl runs."),
     "reload": ("crawler.cli.steering:reload", "Have the daemon read its configuration again."),
     "release": ("crawler.cli.steering:release", "Fetch the URLs of HOST that were set aside as endless."),
     "block": (

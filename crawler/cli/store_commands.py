@@ -1,12 +1,15 @@
-"""Commands that change what is to be fetched: add, requeue, forget.
+"""Commands on the store: add, requeue and forget change what is to be fetched; backup, export and verify read it.
 
-They go through the control socket of a running crawl. While none runs they open the store themselves, and a crawl that
-starts meanwhile has to wait. What each does is in `engine/operations.py`. Invariant: both ways end in the same store
-and print the same text.
+Those that change it go through the control socket of a running crawl. While none runs they open the store themselves,
+and a crawl that starts meanwhile has to wait; what each does is in `engine/operations.py`. Those that read it work at
+any time. Invariant: a change prints the same text and leaves the same store whether a crawl runs or not.
 """
 
 import asyncio
+import csv
 import errno
+import io
+import itertools
 import sys
 import time
 from collections import Counter
@@ -16,24 +19,29 @@ from pathlib import Path
 from typing import Any, Final, TextIO, TypeVar
 
 import click
+import orjson
 
 from crawler.admin.control_client import Control
-from crawler.cli.output import say
+from crawler.cli.output import say, write_lines
 from crawler.cli.place import Located, locate, place_options, refuse_files
-from crawler.core.enums import Exit
-from crawler.core.formatting import count
+from crawler.core.enums import Exit, UrlState
+from crawler.core.formatting import count, printable, share, size
 from crawler.core.scope import Scope
 from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
+from crawler.frontier.sqlite.backup import HOST_FIELDS, URL_FIELDS, StoreBackup
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive.takedown_list import write_list
+from crawler.inspection.archive.verify import Checked, verify
 from crawler.inspection.log.query import host_names, host_test
-from crawler.output_directory import insist_on_store
+from crawler.output_directory import find, insist_on_store
 
 T = TypeVar("T")
 
-_SLICE: Final = 1_000  # URLs in one request
-_PATIENCE_S: Final = 3_600.0  # a takedown of a host with millions of URLs takes minutes
+_URLS_PER_REQUEST: Final = 1_000
+_CHANGE_TIMEOUT_S: Final = 3_600.0  # a takedown of a host with millions of URLs takes minutes
+_ROWS_PER_WRITE: Final = 512
+_FINDINGS_SHOWN: Final = 200
 
 
 @click.command(name="add")
@@ -61,28 +69,28 @@ def add(
         raise click.UsageError("name URLs, --from FILE, or - for standard input")
     refuse_files(urls, "--from {} takes the URLs in it")
     located = locate(config, overrides, output)
-    texts = _texts(urls, files)
+    texts = _given_urls(urls, files)
     totals = {"added": 0, "known": 0}
     refused: list[dict[str, str]] = []
 
-    def take(answer: dict[str, Any]) -> None:
+    def add_up(result: dict[str, Any]) -> None:
         for name in totals:
-            totals[name] += answer[name]
-        for one in answer["refused"]:
+            totals[name] += result[name]
+        for one in result["refused"]:
             say(f"not added: {one['url']}: {one['reason']}: {one['rule']}")
-        refused.extend(answer["refused"])
+        refused.extend(result["refused"])
 
     if located.place.pid() is not None:
         with Control(located.place.socket) as control:
-            for part in _slices(texts):
-                take(control.call("add", {"urls": part, "priority": priority}))
+            for part in _in_requests(texts):
+                add_up(control.call("add", {"urls": part, "priority": priority}))
     else:
 
         async def store(frontier: Frontier, recovered: Recovered) -> None:
             scope = _scope(located, recovered)
-            for part in _slices(texts):
+            for part in _in_requests(texts):
                 found, out = operations.judge_added(part, scope, priority)
-                take((await operations.add(frontier, found, out, time.time()))[1])
+                add_up((await operations.add(frontier, found, out, time.time()))[1])
 
         with_store(located, store)
     click.echo(f"{count(totals['added'])} added, {count(totals['known'])} known already, {count(len(refused))} refused")
@@ -124,7 +132,7 @@ def requeue(
     if located.place.pid() is not None:
         arguments = {"error_type": errors, "status": statuses, "host": hosts, "dry_run": dry_run}
         with Control(located.place.socket) as control:
-            answer = control.call("requeue", arguments, timeout_s=_PATIENCE_S)
+            result = control.call("requeue", arguments, timeout_s=_CHANGE_TIMEOUT_S)
     else:
 
         async def store(frontier: Frontier, recovered: Recovered) -> dict[str, int] | None:
@@ -138,23 +146,23 @@ def requeue(
             counts = await frontier.requeue(ending, dry_run=dry_run)
             return {"urls": sum(counts.values()), "hosts": len(counts)}
 
-        answer = with_store(located, store)
-        if answer is None:
+        result = with_store(located, store)
+        if result is None:
             say(f"the store knows no host {' or '.join(hosts)}")
             return Exit.FINDINGS
     would = "would be queued" if dry_run else "queued"
-    click.echo(f"{count(answer['urls'], 'URL')} of {count(answer['hosts'], 'host')} {would} again")
+    click.echo(f"{count(result['urls'], 'URL')} of {count(result['hosts'], 'host')} {would} again")
     return Exit.OK
 
 
 def _requeue_files(located: Located, names: Sequence[str]) -> int:
     if located.place.pid() is not None:
-        raise click.UsageError("--file works while no crawl runs: a running one notices lost files itself")
+        raise click.UsageError("--file works while no crawl runs: a running crawl finds lost files itself")
 
     async def store(frontier: Frontier, recovered: Recovered) -> dict[int, int]:
         known = {f"{file.sink}/{file.name}" for file in recovered.sink_files}
-        if strange := [name for name in names if name not in known]:
-            raise click.UsageError(f"the store knows no output file {strange[0]} (--file warc/NAME, pages/NAME)")
+        if unknown := [name for name in names if name not in known]:
+            raise click.UsageError(f"the store knows no output file {unknown[0]} (--file warc/NAME, pages/NAME)")
         counts: Counter[int] = Counter()
         for name in names:
             counts.update(await frontier.lose_file(*name.split("/")))
@@ -182,7 +190,7 @@ def forget(
     place = located.place
     if place.pid() is not None:
         with Control(place.socket) as control:
-            answer = control.call("forget", {"targets": [str(one) for one in wanted]}, timeout_s=_PATIENCE_S)
+            result = control.call("forget", {"targets": [str(one) for one in wanted]}, timeout_s=_CHANGE_TIMEOUT_S)
     else:
 
         async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
@@ -190,18 +198,18 @@ def forget(
             hosts = [row.origin.host for row in recovered.hosts]
             return {"forgotten": [operations.told_of(one, erased, hosts) for one, erased in done]}
 
-        answer = with_store(located, store)
-    for one in answer["forgotten"]:
-        _tell_forgotten(**one)
+        result = with_store(located, store)
+    for one in result["forgotten"]:
+        _print_forgotten(**one)
     listed = write_list(place, [] if no_scan else wanted, forgotten=wanted, now=time.time())
     click.echo(f"{count(listed.new, 'new record')} to remove, {count(listed.records)} in all, in {listed.path}")
     for problem in listed.problems:
         say(problem)
-    missed = any(not one["urls"] and not one["again"] for one in answer["forgotten"])
+    missed = any(not one["urls"] and not one["again"] for one in result["forgotten"])
     return Exit.FINDINGS if listed.problems or missed else Exit.OK
 
 
-def _tell_forgotten(target: str, urls: int, again: bool, hosts_below: int) -> None:
+def _print_forgotten(target: str, urls: int, again: bool, hosts_below: int) -> None:
     if urls:
         text = f"{count(urls, 'URL')} forgotten"
     elif again:
@@ -210,16 +218,16 @@ def _tell_forgotten(target: str, urls: int, again: bool, hosts_below: int) -> No
         literal = ' ("*" is no pattern here)' if "*" in target else ""
         text = f"was not known{literal}; it will never be fetched"
     else:
-        text = "no URL of this host was known; it will never be fetched"
+        text = "no URL of this host was known; none will ever be fetched"
     click.echo(f"{target}: {text}")
     if hosts_below:
         say(
-            f"{count(hosts_below, 'host')} below {target} stay: take down each by its name, or stop all with "
+            f"{count(hosts_below, 'host')} below {target} stay: take each down by its name, or block all with "
             f"`crawler block {target}`"
         )
 
 
-def _texts(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[str]:
+def _given_urls(urls: Sequence[str], files: Sequence[TextIO]) -> Iterator[str]:
     for url in urls:
         if url == "-":
             yield from _lines(line.decode("utf-8", "replace") for line in sys.stdin.buffer)
@@ -236,11 +244,11 @@ def _lines(file: Iterable[str]) -> Iterator[str]:
             yield text
 
 
-def _slices(texts: Iterable[str]) -> Iterator[list[str]]:
+def _in_requests(texts: Iterable[str]) -> Iterator[list[str]]:
     part: list[str] = []
     for text in texts:
         part.append(text)
-        if len(part) == _SLICE:
+        if len(part) == _URLS_PER_REQUEST:
             yield part
             part = []
     if part:
@@ -257,7 +265,7 @@ def _scope(located: Located, recovered: Recovered) -> Scope:
 
 
 def with_store(located: Located, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:
-    """Run `work` on the store of a crawl that does not run; how its last run ended stays known."""
+    """Run `work` on the store of a crawl that does not run. The mark of how its last run ended stays as it is."""
     path = located.place.frontier
     insist_on_store(path, located.place.output)
     if not path.exists():
@@ -272,3 +280,95 @@ def with_store(located: Located, work: Callable[[Frontier, Recovered], Awaitable
             await frontier.close(clean=recovered.clean)
 
     return asyncio.run(run())
+
+
+@click.command(name="backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@place_options
+def backup(file: Path, config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
+    """Copy the store to FILE as it stands at this moment. To restore: put it in the place of frontier.db."""
+    place = locate(config, overrides, output).place
+    insist_on_store(place.frontier, place.output)
+    shows = sys.stderr.isatty()
+
+    def progress(done: int, total: int) -> None:
+        if shows:
+            end = "\n" if done >= total else ""
+            sys.stderr.write(f"\r{share(done / max(1, total))} of {size(total * 4096)}{end}")
+
+    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
+        store.backup(file, progress)
+    click.echo(f"{file}: {size(file.stat().st_size)}")
+    return Exit.OK
+
+
+@click.command(name="export")
+@click.argument("what", type=click.Choice(["urls", "hosts"]))
+@click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
+@click.option("--state", type=click.Choice([str(state) for state in UrlState if state is not UrlState.FORGOTTEN]),
+              help="Only URLs in this state.")  # fmt: skip
+@place_options
+def export(
+    what: str, form: str, state: str | None, config: Path | None, overrides: tuple[str, ...], output: Path | None
+) -> int:
+    """Write every URL or host of a crawl to standard output; times are UTC epoch seconds."""
+    if what == "hosts" and state is not None:
+        raise click.UsageError("--state selects URLs; hosts are exported without it")
+    place = locate(config, overrides, output).place
+    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
+        fields = URL_FIELDS if what == "urls" else HOST_FIELDS
+        rows = store.urls(state) if what == "urls" else store.hosts_listed()
+        held: list[bytes] = []
+        if form == "csv":
+            rows = itertools.chain((fields,), rows)
+        for row in rows:
+            held.append(_csv(row) if form == "csv" else orjson.dumps(dict(zip(fields, row, strict=True))))
+            if len(held) >= _ROWS_PER_WRITE:
+                write_lines(held)
+        write_lines(held)
+    return Exit.OK
+
+
+def _csv(row: tuple[Any, ...]) -> bytes:
+    """One CSV record (RFC 4180) without its line end."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(row)
+    return text.getvalue().encode()
+
+
+@click.command(name="verify")
+@click.argument("directory", type=click.Path(path_type=Path, readable=False))
+@click.option("--all", "shows_all", is_flag=True, help=f"Print every finding, not only the first {_FINDINGS_SHOWN}.")
+def verify_command(directory: Path, shows_all: bool) -> int:
+    """Check an output directory, also while the crawl runs.
+
+    Each finding is a line on standard output. Exit code 1 if there are any.
+    """
+    place = find(directory)
+    insist_on_store(place.frontier, place.output)
+    checked = Checked()
+    found = 0
+    for finding in verify(place, checked):
+        found += 1
+        if shows_all or found <= _FINDINGS_SHOWN:
+            click.echo(printable(finding))
+    if not shows_all and found > _FINDINGS_SHOWN:
+        click.echo(f"… and {count(found - _FINDINGS_SHOWN)} more")
+    checked_text = (
+        f"{count(checked.records, 'record')} and {count(checked.pages, 'page')} in "
+        f"{count(checked.files, 'file')}, "
+        f"{count(checked.log_lines, 'log line')}"
+    )
+    also = [
+        f"{count(number, noun)}{more}"
+        for number, noun, more in (
+            (checked.away, "closed file", " moved away"),
+            (checked.lost, "file", " lost while it was written"),
+            (checked.uncommitted, "byte", " not committed"),
+            (checked.torn_lines, "incomplete log line", ""),
+        )
+        if number
+    ]
+    verdict = count(found, "finding") if found else "no findings"
+    click.echo(f"{verdict}: {checked_text}" + (f" ({', '.join(also)})" if also else ""), err=True)
+    return Exit.FINDINGS if found else Exit.OK

@@ -367,7 +367,7 @@ def test_what_is_mistyped_is_told_and_what_is_foreign_is_named(server: Nginx, tm
     assert (nothing.code, nothing.stdout, nothing.stderr) == (0, "", "crawler: fetch.jsonl: no line matches\n")
     forgot = run("forget", "never.test", f"https://{OTHER}/never", "--no-scan", "--output", crawl.output)
     assert forgot.code == 1
-    assert "never.test: no URL of this host was known; it will never be fetched" in forgot.stdout
+    assert "never.test: no URL of this host was known; none will ever be fetched" in forgot.stdout
     assert f"https://{OTHER}/never: was not known; it will never be fetched" in forgot.stdout
     assert run("why", f"https://{OTHER}/never", "--output", crawl.output).code == 0
     refused = run("add", "ht!tp://x", "--output", crawl.output)
