@@ -15,8 +15,8 @@ from typing import BinaryIO, Final, cast
 
 from isal import isal_zlib
 
-from crawler.fetch.http1.chunked import ChunkedDecoder
 from crawler.fetch.http1.message import RemoteProtocolError
+from crawler.fetch.http1.wire import ChunkedDecoder
 
 _CHUNK: Final = 256 * 1024  # compressed bytes read at a time …
 _PIECE: Final = 1024 * 1024  # … and unpacked ones taken at a time: a bomb swells no further
