@@ -1,5 +1,6 @@
-"""Outcomes: labels of attempts, retry decisions, what an attempt says about its host, and URLs by outcome."""
+"""What outcomes mean: labels, retry decisions, back-off of the host, outages of our own network, URLs by outcome."""
 
+import dataclasses
 import random
 from collections.abc import Mapping
 from typing import Final, assert_never
@@ -214,6 +215,81 @@ def retry_decision(outcome: Outcome, *, attempt: int, max_attempts: int, rng: ra
     if not transient or attempt >= max_attempts:
         return RetryDecision(UrlState.GAVE_UP)
     return RetryDecision(UrlState.WAITING, wait)
+
+
+# -- outages of our own network
+
+OUTAGE_HOSTS: Final = 4  # hosts that responded before and now fail (2 if there are no more) …
+OUTAGE_QUIET_S: Final = 1.0  # … while no host has responded for so long
+OUTAGE_PROBE_S: Final = 5.0  # between two requests during an outage
+
+# The errors of a cut cable, a dead resolver or a lost route. A bad certificate or an unknown name is the host's own.
+OUTAGE_ERRORS: Final = frozenset(
+    {
+        ErrorType.DNS_FAILURE,
+        ErrorType.DNS_TIMEOUT,
+        ErrorType.CONNECT_REFUSED,
+        ErrorType.CONNECT_TIMEOUT,
+        ErrorType.CONNECT_UNREACHABLE,
+        ErrorType.CONNECT_FAILED,
+        ErrorType.TLS_TIMEOUT,
+        ErrorType.TLS_FAILED,
+        ErrorType.FIRST_BYTE_TIMEOUT,
+        ErrorType.SERVER_CLOSED,
+        ErrorType.RESET,
+    }
+)
+
+
+def is_outage_error(error: ErrorType) -> bool:
+    """Whether a failure may come from our network."""
+    return error in OUTAGE_ERRORS
+
+
+@dataclasses.dataclass(slots=True)
+class OutageWatch:
+    """Detects an outage of our own network: hosts that responded before fail, and no host responds.
+
+    Responses, failures and the monotonic time are passed in. Hosts that never responded do not count, so a list of dead
+    seeds is no outage.
+    """
+
+    failing: dict[int, float] = dataclasses.field(default_factory=dict)  # host id → time of its first failure
+    since_mono: float | None = None  # begin of the outage: the first of these failures; None: no outage
+    last_error: ErrorType | None = None
+    _quiet_mono: float = 0.0  # no host has responded since
+
+    @property
+    def is_on(self) -> bool:
+        return self.since_mono is not None
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether two hosts or more fail and none has responded since: too early to blame a URL."""
+        return len(self.failing) > 1
+
+    def failed(self, host_id: int, now_mono: float, error: ErrorType, *, good_hosts: int) -> bool:
+        """Note a failure that may come from our network. `good_hosts`: the number of hosts that responded before, of
+        which this host is one. Returns whether an outage is now detected.
+        """
+        self.last_error = error
+        if not self.failing:
+            self._quiet_mono = now_mono
+        self.failing.setdefault(host_id, now_mono)
+        enough = max(2, min(OUTAGE_HOSTS, good_hosts))
+        if self.is_on or len(self.failing) < enough or now_mono - self._quiet_mono < OUTAGE_QUIET_S:
+            return False
+        self.since_mono = min(self.failing.values())
+        return True
+
+    def responded(self, now_mono: float) -> float | None:
+        """Note a response of any status. If it ends an outage, returns the seconds that the outage lasted."""
+        self.failing.clear()
+        since, self.since_mono = self.since_mono, None
+        return None if since is None else now_mono - since
+
+
+# -- URLs by outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from crawler.core.models import (
     Task,
     TemplateRow,
 )
-from crawler.core.outage import SIGNS
+from crawler.core.outcomes import OUTAGE_ERRORS
 from crawler.core.url import every_key_of, key_of, parse, registrable_domain, slot_of, target_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import (
@@ -268,7 +268,7 @@ class MemoryFrontier:
 
     async def retry_now(self, *, since_at: float, now: float) -> None:
         for url in self._urls.values():
-            failed_then = url.last_error in SIGNS and (url.visited_at or 0.0) >= since_at
+            failed_then = url.last_error in OUTAGE_ERRORS and (url.visited_at or 0.0) >= since_at
             if url.state is UrlState.WAITING and failed_then and url.next_at is not None:
                 url.next_at = min(url.next_at, now)
 

@@ -25,7 +25,7 @@ from typing import Final
 
 from crawler.core.enums import Bottleneck, CrawlState, LeftReason
 from crawler.core.formatting import count, duration, local_time, share, size
-from crawler.core.outage import PROBE_S
+from crawler.core.outcomes import OUTAGE_PROBE_S
 from crawler.engine.scheduling.backlog import Backlog, described
 
 CPU_BOUND_PERCENT: Final = 85.0
@@ -103,7 +103,7 @@ def _stops(c: Conditions) -> Iterator[tuple[Bottleneck, str]]:
         return
     if c.outage:
         is_probed = not (c.is_held or c.disk_reason or c.opens_at is not None)
-        probes = f"; one request leaves every {duration(PROBE_S)} until one is answered" if is_probed else ""
+        probes = f"; one request leaves every {duration(OUTAGE_PROBE_S)} until one is answered" if is_probed else ""
         yield Bottleneck.OUTAGE, f"outage {c.outage}{probes}"
     if c.opens_at is not None:
         yield Bottleneck.HOURS, f"outside fetch.hours, which open at {local_time(c.opens_at)}"

@@ -27,11 +27,13 @@ from crawler.core.models import (
     Task,
 )
 from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.core.outage import PROBE_S, OutageWatch, is_sign
 from crawler.core.outcomes import (
+    OUTAGE_PROBE_S,
     TRANSIENT_ERRORS_IN_A_ROW,
+    OutageWatch,
     backs_off_origin,
     is_connection_error,
+    is_outage_error,
     is_permanent,
     is_throttled,
     is_transient,
@@ -367,12 +369,12 @@ class HostTable:
         """The origin could not be spoken to: it rests, unless nobody can be. Returns for how many seconds."""
         host = self.hosts[lease.host_id]
         mono = self._clock.mono()
-        if is_sign(error):
+        if is_outage_error(error):
             self._before.setdefault(host, host.politeness)
             if host.ever_responded and self.outage.failed(host.id, mono, error, good_hosts=self._good_hosts):
                 self._outage_began(error)
             if self.outage.is_on:
-                return PROBE_S
+                return OUTAGE_PROBE_S
         elif (turn := self._before.pop(host, None)) is not None:
             host.politeness = turn  # what it rests for now is its own, and no outage's end lifts it
         failures = 99 if permanent else host.politeness.failures

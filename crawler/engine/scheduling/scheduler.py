@@ -15,7 +15,7 @@ from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.models import Denied, Lease, Origin, Settlement, Task
-from crawler.core.outage import PROBE_S
+from crawler.core.outcomes import OUTAGE_PROBE_S
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.engine.options import EngineConfiguration
 from crawler.engine.pages.revisits import Revisits
@@ -270,7 +270,7 @@ class Scheduler:
             if lease is not None:
                 self.leases_out[lease.id] = lease
                 if self.host_table.outage.is_on:
-                    self._probe_id, self._probe_mono = lease.id, self._clock.mono() + PROBE_S
+                    self._probe_id, self._probe_mono = lease.id, self._clock.mono() + OUTAGE_PROBE_S
                 await self.queue.put(lease)
                 if self._prefetch.has_unstarted or self._due_s() <= 0:  # under load there is always a key that is ready
                     return 0.0

@@ -14,7 +14,7 @@ import orjson
 
 from crawler.core.enums import SinkFileState, UrlState
 from crawler.core.models import Backoff, Denied, Discovered, RecordLocation, RobotsRecord, Settlement, SinkFile
-from crawler.core.outage import SIGNS
+from crawler.core.outcomes import OUTAGE_ERRORS
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
 from crawler.frontier.sqlite import sql
 from crawler.frontier.sqlite.bloom_filter import BloomFilters
@@ -126,7 +126,7 @@ class Writer:
 
     def retry_now(self, since_at: float, now: float) -> None:
         """See Frontier.retry_now."""
-        self._db.commit(sql.RETRY_NOW, (now, json_list(sorted(SIGNS)), since_at))
+        self._db.commit(sql.RETRY_NOW, (now, json_list(sorted(OUTAGE_ERRORS)), since_at))
 
     def clock_set_back(self, now: float, revisits_by: float) -> None:
         """See Frontier.clock_set_back."""

@@ -7,7 +7,7 @@ import pytest
 from crawler.core.enums import ErrorType, StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.core.outage import PROBE_S
+from crawler.core.outcomes import OUTAGE_PROBE_S
 from crawler.engine.options import EngineOptions
 from tests.support.engine import Harness, answer, elapse, failed, page, run
 
@@ -60,10 +60,10 @@ def test_an_outage_of_ours_marks_nothing_dead_and_ends_at_once(errors: tuple[Err
         assert await engine.run() is StoppedBy.EMPTY
         (began,), (over,) = engine.said("outage"), engine.said("outage_over")
         assert 4 <= int(str(began["hosts"])) <= HOSTS
-        assert END - BEGIN - 15 < float(str(over["outage_s"])) < END - BEGIN + PROBE_S + 3
+        assert END - BEGIN - 15 < float(str(over["outage_s"])) < END - BEGIN + OUTAGE_PROBE_S + 3
         begins = [one.begin for one in engine.web.asked]
         during = sum(BEGIN + 30 <= begin < END for begin in begins)
-        assert 0.8 * (END - BEGIN - 30) / PROBE_S < during <= (END - BEGIN - 30) / PROBE_S + 1
+        assert 0.8 * (END - BEGIN - 30) / OUTAGE_PROBE_S < during <= (END - BEGIN - 30) / OUTAGE_PROBE_S + 1
         before = sum(BEGIN - 20 <= begin < BEGIN for begin in begins)
         after = sum(END + 40 <= begin < END + 60 for begin in begins)
         assert after >= 0.95 * before > 0

@@ -19,8 +19,7 @@ import pytest
 from crawler.core.enums import ErrorType, StoppedBy, TaskKind, UrlState
 from crawler.core.models import Failed, Fetched, FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
-from crawler.core.outage import is_sign
-from crawler.core.outcomes import backs_off_origin
+from crawler.core.outcomes import backs_off_origin, is_outage_error
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key, retry_after_s
 from crawler.engine.options import EngineOptions
 from crawler.obs.events import Event
@@ -201,7 +200,7 @@ def check_rests(asked: list[Asked], politeness: PolitenessOptions, outages: list
                 closed[key] = max(closed.get(key, 0.0), until)
             elif isinstance(result, Failed) and backs_off_origin(result.error_type) and not before.task.redirects:
                 until += FIRST_REST_S[None]
-                if is_sign(result.error_type):
+                if is_outage_error(result.error_type):
                     suspect.setdefault(before.origin, []).append((before.end, until))
                 else:
                     closed[before.origin] = max(closed.get(before.origin, 0.0), until)
