@@ -8,7 +8,6 @@ from pathlib import Path
 
 import orjson
 
-from crawler.content.options import ContentOptions
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
 from crawler.core.url import parse_seed
 from crawler.fetch.options import ClientOptions
@@ -34,6 +33,14 @@ class EngineOptions:
     max_duration_s: float | None = None
     min_free: int = 1024**3  # bytes left on the output's disk below which the crawl pauses
     hours: tuple[str, ...] = ()  # windows (`core.clock`, local time) in which requests may leave; empty: always
+
+
+@dataclass(frozen=True, slots=True)
+class ContentOptions:
+    """Bounds of what is read of a page."""
+
+    max_html: int = 8 * 1024 * 1024  # bytes
+    max_links: int = 10_000  # different references
 
 
 @dataclass(frozen=True)

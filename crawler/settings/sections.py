@@ -11,9 +11,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from crawler.content.options import ContentOptions
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions, TrapOptions
-from crawler.engine.options import EngineOptions
+from crawler.engine.options import ContentOptions, EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.log_files import LogOptions
 from crawler.settings import value_types as t

@@ -11,7 +11,6 @@ from inspect import signature
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from crawler.content.options import ContentOptions
 from crawler.core.options import (
     ImportanceRule,
     PolitenessOptions,
@@ -22,7 +21,7 @@ from crawler.core.options import (
     TrapOptions,
 )
 from crawler.core.url import parse_seed
-from crawler.engine.options import EngineConfiguration, EngineOptions
+from crawler.engine.options import ContentOptions, EngineConfiguration, EngineOptions
 from crawler.fetch.options import (
     ClientOptions,
     FetchOptions,

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from crawler.content.options import ContentOptions
 from crawler.core.body import BytesBody
 from crawler.core.enums import StoppedBy, TaskKind
 from crawler.core.models import Task
-from crawler.engine.options import EngineConfiguration
+from crawler.engine.options import ContentOptions, EngineConfiguration
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import LARGE_AT_ONCE, READ_IN_THREAD_OVER, ResponseProcessor
 from tests.support.engine import AT_ONCE, Harness, answer, page, run

@@ -6,9 +6,8 @@ from typing import get_args
 
 import pytest
 
-from crawler.content.options import ContentOptions
 from crawler.core.options import PolitenessOptions, RecrawlOptions, ScopeOptions
-from crawler.engine.options import EngineOptions
+from crawler.engine.options import ContentOptions, EngineOptions
 from crawler.fetch.options import FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from crawler.obs.log_files import LogOptions
 from crawler.settings.loading import load
