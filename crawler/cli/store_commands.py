@@ -29,7 +29,7 @@ from crawler.core.formatting import count, printable, share, size
 from crawler.core.scope import Scope
 from crawler.engine import operations
 from crawler.frontier.base import Frontier, Recovered
-from crawler.frontier.sqlite.backup import HOST_FIELDS, URL_FIELDS, StoreBackup
+from crawler.frontier.sqlite.snapshots import HOST_FIELDS, URL_FIELDS, StoreBackup
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive.takedown_list import write_list
 from crawler.inspection.archive.verify import Checked, verify

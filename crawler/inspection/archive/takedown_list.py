@@ -17,7 +17,7 @@ import orjson
 
 from crawler.core.models import Origin
 from crawler.core.url import UrlError, canonical, parse
-from crawler.frontier.sqlite.backup import StoreBackup
+from crawler.frontier.sqlite.snapshots import StoreBackup
 from crawler.inspection.archive.warc_reader import WarcRecord, records
 from crawler.output_directory import Place
 

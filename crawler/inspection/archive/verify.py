@@ -16,7 +16,7 @@ import orjson
 from crawler.core.enums import TaskKind
 from crawler.core.formatting import count
 from crawler.core.url import UrlError, key_of, parse
-from crawler.frontier.sqlite.audit import Auditor
+from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.inspection.archive.warc_reader import records
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.output_directory import Place

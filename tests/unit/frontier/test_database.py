@@ -12,8 +12,8 @@ import pytest
 from crawler.frontier.base import FrontierCorrupt, FrontierFull, FrontierVersion
 from crawler.frontier.sqlite import database as module
 from crawler.frontier.sqlite import sql
-from crawler.frontier.sqlite.backup import StoreBackup
 from crawler.frontier.sqlite.database import APPLICATION_ID, MIGRATIONS, Database
+from crawler.frontier.sqlite.snapshots import StoreBackup
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
 from tests.support.frontiers import NOW, fast_folder, found

@@ -10,9 +10,9 @@ from crawler.core.enums import TaskKind
 from crawler.core.models import Discovered
 from crawler.core.url import kind_key_of, respelled_key_of
 from crawler.frontier.sqlite import maintenance
-from crawler.frontier.sqlite.audit import Auditor
 from crawler.frontier.sqlite.bloom_filter import BloomFilters, use_index
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
+from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
 from tests.support.frontiers import NOW, fast_folder, found

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from crawler.frontier.sqlite import takedown
-from crawler.frontier.sqlite.audit import Auditor
 from crawler.frontier.sqlite.database import Database
+from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.writer import Writer
 from tests.support.frontiers import NOW, fast_folder, found

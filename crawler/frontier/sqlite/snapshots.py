@@ -1,18 +1,125 @@
-"""The checks of `verify` on a store: whether it is consistent in itself and with the records in the output files.
+"""Reads a whole store at one moment, beside a crawl or without one: backup, export and the checks of `verify`.
 
-The records are collected in a temporary table on the disk, so that memory stays bounded for any size of archive.
-Invariant: everything is compared with one snapshot of the store.
+No lock is taken, and the store is not changed. Invariant: a copy, a list or a check is of the store as it was at one
+moment.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Final
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
 
+import apsw
 import orjson
 
 from crawler.core.enums import TaskKind
 from crawler.core.formatting import count, counts
 from crawler.core.url import every_key_of, legacy_key_of, parse
+from crawler.frontier.sqlite.sql import COPIED_AT, PUT_META, TAKEDOWNS
 from crawler.frontier.sqlite.store_reader import StoreReader
+
+_ORIGIN: Final = """{0}.scheme || '://' || {0}.host ||
+  CASE WHEN {0}.port = iif({0}.scheme = 'https', 443, 80) THEN '' ELSE ':' || {0}.port END"""
+
+# -- backup and export
+
+COPY_PAGES: Final = 4_096  # of one step: 16 MiB between two calls of `progress`
+
+URL_FIELDS: Final = (
+    "url", "state", "kind", "depth", "priority", "source", "hop_path", "via", "found_at", "attempts", "visits",
+    "last_at", "last_status", "last_error", "last_rule", "next_at", "etag", "last_modified", "digest", "warc_file",
+    "warc_offset",
+)  # fmt: skip
+HOST_FIELDS: Final = (
+    "origin", "domain", "state", "queued", "fetched", "ok", "errors", "bytes", "found_at", "last_at", "robots",
+    "robots_fetched_at", "crawl_delay_s",
+)  # fmt: skip
+
+_URLS: Final = f"""
+SELECT {_ORIGIN.format("h")} || u.target, u.state, {{kind}}, u.depth, u.priority, u.source, u.hop_path,
+       {_ORIGIN.format("vh")} || vu.target, u.found_at, coalesce(v.attempts, 0), {{visits}}, v.last_at, v.last_status,
+       v.last_error, v.last_rule, v.next_at, v.etag, v.last_modified, v.digest, f.name, v.warc_offset
+FROM url AS u CROSS JOIN host AS h ON h.id = u.host LEFT JOIN visit AS v ON v.url = u.id
+LEFT JOIN url AS vu ON vu.id = u.via LEFT JOIN host AS vh ON vh.id = vu.host
+LEFT JOIN sink_file AS f ON f.id = v.warc_file
+WHERE u.state <> 'forgotten' AND (?1 IS NULL OR u.state = ?1) ORDER BY u.id"""  # noqa: S608 - made of constants of this file
+_HOSTS: Final = f"""
+SELECT {_ORIGIN.format("h")}, domain, state, queued, fetched, ok, errors, bytes, found_at, last_at, r.verdict,
+       r.fetched_at, r.crawl_delay_s
+FROM host AS h LEFT JOIN robots AS r ON r.host = h.id ORDER BY h.id"""  # noqa: S608 - as above
+
+
+class StoreBackup(StoreReader):
+    """A store reader that copies or lists everything. Raises what StoreReader does."""
+
+    def urls(self, state: str | None = None) -> Iterator[tuple[Any, ...]]:
+        """The values of URL_FIELDS of every URL that was not taken down, in the order in which they were found."""
+        new = self.version >= 2
+        kind, visits = ("coalesce(u.kind, 'page')", "coalesce(v.visits, 0)") if new else ("'page'", "0")
+        yield from self._execute(_URLS.format(kind=kind, visits=visits), (state,))
+
+    def takedowns(self) -> Iterator[tuple[Any, ...]]:
+        """Records to remove: URL, WARC file, offset, and time of the takedown (UTC)."""
+        if "takedown" in self._tables:
+            yield from self._execute(TAKEDOWNS)
+
+    def hosts_listed(self) -> Iterator[tuple[Any, ...]]:
+        """The values of HOST_FIELDS of every host."""
+        yield from self._execute(_HOSTS)
+
+    def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
+        """Copy the store as it is now to `target`, which must not exist. `progress` gets pages done and pages in all.
+
+        A read transaction is held meanwhile: the crawl goes on, and its write-ahead log grows. The copy is marked as
+        not cleanly closed, so that a crawl resumed from it waits for every host's delay first; and as restored, so that
+        nothing of output files that have grown since is lost. Raises FileExistsError, OSError.
+        """
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, "exists already: a backup overwrites nothing", str(target))
+        partial = target.with_name(target.name + ".partial")
+        partial.unlink(missing_ok=True)
+        try:
+            self._copy(partial, progress)
+            with partial.open("rb") as file:
+                os.fsync(file.fileno())
+            os.link(partial, target)  # unlike a rename, it fails if the target exists by now
+        finally:
+            for suffix in ("", "-journal", "-wal"):
+                partial.with_name(partial.name + suffix).unlink(missing_ok=True)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _copy(self, partial: Path, progress: Callable[[int, int], None]) -> None:
+        try:
+            copy = apsw.Connection(str(partial))
+        except apsw.CantOpenError:
+            raise FileNotFoundError(errno.ENOENT, "cannot be written there", str(partial)) from None
+        try:
+            with self._explained():
+                # With a snapshot, a commit of the owner does not restart the copy.
+                self._connection.execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes the snapshot
+                try:
+                    with copy.backup("main", self._connection, "main") as backup:
+                        while not backup.done:
+                            backup.step(COPY_PAGES)
+                            progress(backup.page_count - backup.remaining, backup.page_count)
+                finally:
+                    self._connection.execute("COMMIT")
+            copy.pragma("journal_mode", "delete")
+            copy.execute(PUT_META, ("clean", "0")).get  # noqa: B018 - runs it
+            copy.execute(PUT_META, (COPIED_AT, str(int(time.time())))).get  # noqa: B018 - runs it
+        except apsw.FullError as error:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(partial)) from error
+        finally:
+            copy.close()
+
+
+# -- checks
 
 _GATHER: Final = """
 PRAGMA temp_store = file;
@@ -31,14 +138,12 @@ _KNOWN: Final = "CREATE TEMP VIEW known AS SELECT id, host, hash, state FROM mai
 _KNOWN_SORTED: Final = """
 CREATE TEMP TABLE known (host INTEGER, hash INTEGER, id INTEGER, state TEXT, PRIMARY KEY (host, hash)) WITHOUT ROWID;
 INSERT INTO known SELECT host, hash, id, state FROM main.url ORDER BY host, hash"""
-_ORIGIN: Final = """h.scheme || '://' || h.host ||
-  CASE WHEN h.port = iif(h.scheme = 'https', 443, 80) THEN '' ELSE ':' || h.port END"""
 _VISITS: Final = f"""
-SELECT {_ORIGIN} || u.target, f.name, v.warc_offset, r.url, v.digest, r.digest
+SELECT {_ORIGIN.format("h")} || u.target, f.name, v.warc_offset, r.url, v.digest, r.digest
 FROM visit AS v CROSS JOIN held ON held.id = v.warc_file CROSS JOIN sink_file AS f ON f.id = v.warc_file
 CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
 LEFT JOIN record AS r ON r.file = v.warc_file AND r.at = v.warc_offset
-WHERE r.url IS NULL OR r.url <> {_ORIGIN} || u.target OR (v.digest IS NOT NULL AND r.digest <> v.digest)"""  # noqa: S608
+WHERE r.url IS NULL OR r.url <> {_ORIGIN.format("h")} || u.target OR (v.digest IS NOT NULL AND r.digest <> v.digest)"""  # noqa: S608 - as above
 # Auxiliary requests (robots.txt and its redirects, probes) are no visits of URLs: the store has none of their records.
 # Records of one URL are neighbours only after sorting, which SQLite does on the disk.
 _TWICE: Final = """
@@ -53,11 +158,11 @@ LEFT JOIN host AS h ON h.scheme || '://' || h.host || ':' || h.port = r.host
 LEFT JOIN known AS u ON u.host = h.id AND u.hash = r.hash
 WHERE u.id IS NULL AND NOT r.auxiliary AND NOT EXISTS (SELECT 1 FROM takedown AS t WHERE t.url = r.url)"""
 _VANISHED: Final = f"""
-SELECT {_ORIGIN} || u.target, u.state, r.name, c.name, p.name
+SELECT {_ORIGIN.format("h")} || u.target, u.state, r.name, c.name, p.name
 FROM visit AS v CROSS JOIN url AS u ON u.id = v.url CROSS JOIN host AS h ON h.id = u.host
 LEFT JOIN lost AS r ON r.id = v.warc_file LEFT JOIN lost AS c ON c.id = v.content_file
 LEFT JOIN lost AS p ON p.id = v.pages_file
-WHERE u.state <> 'forgotten' AND (r.id IS NOT NULL OR c.id IS NOT NULL OR p.id IS NOT NULL)"""  # noqa: S608
+WHERE u.state <> 'forgotten' AND (r.id IS NOT NULL OR c.id IS NOT NULL OR p.id IS NOT NULL)"""  # noqa: S608 - as above
 _LOST: Final = """
 SELECT count(*) FROM url LEFT JOIN visit ON visit.url = url.id WHERE state = 'waiting' AND next_at IS NULL"""
 _QUEUED: Final = """
@@ -66,9 +171,14 @@ FROM host AS h WHERE h.queued <> found"""
 
 
 class Auditor(StoreReader):
-    """A store reader with one snapshot from `begin` on."""
+    """A store reader that checks whether a store is consistent in itself and with the records in the output files.
+
+    The records are collected in a temporary table on the disk, so that memory stays bounded for any size of archive.
+    Invariant: everything is compared with the snapshot that `begin` takes.
+    """
 
     def begin(self) -> None:
+        """Take the snapshot and make the temporary tables."""
         self._connection.execute(_GATHER).get  # noqa: B018 - runs it
         self._connection.execute("BEGIN; SELECT count(*) FROM meta").get  # noqa: B018 - takes the snapshot
         with self._explained():
@@ -94,7 +204,7 @@ class Auditor(StoreReader):
             yield f"{count(lost, 'URL')} waiting without a due time: never to be fetched"
 
     def sink_files(self) -> list[tuple[int, str, str, str, int]]:
-        """id, sink, name, state, committed bytes."""
+        """Id, sink, name, state and committed bytes of each output file."""
         sql = "SELECT id, sink, name, state, committed_bytes FROM sink_file ORDER BY id"
         return [(i, sink, name, state, size) for i, sink, name, state, size in self._execute(sql)]
 
@@ -106,7 +216,7 @@ class Auditor(StoreReader):
             self._connection.executemany(_RECORD, rows)
 
     def hold(self, file_id: int) -> None:
-        """Note that a WARC file was read to its end, so that visits can be compared with it."""
+        """Note that a WARC file was read to its end: visits are compared with such files only."""
         self._connection.execute("INSERT OR IGNORE INTO held VALUES (?)", (file_id,))
 
     def is_held(self, file_id: int) -> bool:
