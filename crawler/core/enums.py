@@ -199,7 +199,7 @@ class CrawlState(StrEnum):
     IDLE = "idle"  # nothing to do now
     LINGERING = "lingering"  # it waits for what is due within crawl.linger
     OFF_HOURS = "off_hours"  # outside fetch.hours
-    OUTAGE = "outage"  # every host fails that answered before
+    OUTAGE = "outage"  # every host that responded before fails
     PAUSED = "paused"  # by the operator, or because nothing can be stored
     DRAINING = "draining"  # it finishes what is in flight, then ends
 

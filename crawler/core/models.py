@@ -286,8 +286,8 @@ class TemplateRow:
     host_id: int
     template: str
     pages: int = 0  # settled HTML pages, for traps.max_pages_per_template
-    spent: int = 0  # suspects that were fetched and made the template grow with more of the same (`engine.pages.traps`)
-    good: int = 0  # suspects that were fetched and said something new
+    spent: int = 0  # suspects that were fetched and led to more pages like them (`engine.pages.traps`)
+    good: int = 0  # suspects that were fetched and had something new
     since_at: float | None = None  # when it was first suspected
     released_at: float | None = None  # when an operator released it for good
 
@@ -299,7 +299,7 @@ class PageNote:
     words: bytes | None = None  # its sketch, if it is sampled (`core.url_templates.sketch`)
     counted: tuple[str, ...] = ()  # templates whose `pages` it adds to
     trial: str | None = None  # the template that it was a suspect of
-    is_good: bool = False  # a trial that said something new
+    is_good: bool = False  # a trial that had something new
     is_error_page: bool = False  # with a good status: URLs first found on it are suspects at once
 
 

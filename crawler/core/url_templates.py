@@ -8,8 +8,8 @@ by the time of their fetch. The sample of a template is the SAMPLE pages with th
 most OWN_WORDS of its words are on no other page of the sample. A template is alike if nearly all pages of its sample
 are. Words of a page's own URL do not count (`content.html.fingerprint`).
 
-Invariant: what is said about a URL depends on the URL alone, and a verdict on a template on the set of its settled
-pages. Neither the order of a crawl nor a restart changes them.
+Invariants: the templates and signs of a URL depend on the URL alone. The verdict on a template depends on the set of
+its settled pages. Neither the order of a crawl nor a restart changes them.
 
 Source: bottom-k sketches, Cohen and Kaplan 2007.
 """

@@ -147,7 +147,7 @@ class CookieLimits:
     bytes_per_domain: int = 6 * 1024
     domains: int = 65_536
     bytes_total: int = 32 * 1024 * 1024
-    per_response: int = 64  # Set-Cookie fields read of one answer
+    per_response: int = 64  # Set-Cookie fields read of one response
 
 
 @dataclass(slots=True, eq=False)

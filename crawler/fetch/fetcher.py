@@ -70,7 +70,7 @@ class OriginBlocked(Exception):
 
 
 def blocked(origin: Origin) -> Failed:
-    """The result of a request to a blocked origin, where a result is needed."""
+    """The result of a request to a blocked origin, for callers that need a result."""
     return Failed(ErrorType.ADDRESS_DENIED, f"{origin} is blocked", retryable=False)
 
 
@@ -122,7 +122,7 @@ class Fetcher:
         build_request("GET", "/", self._fields)
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
-        """Get one URL of `origin`. Raises AddressNotReady and OriginBlocked, and no error of a network or a server."""
+        """Get one URL of `origin`. Raises AddressNotReady and OriginBlocked. Errors of network and server are results."""
         if not self._permits(origin):
             raise OriginBlocked
         wants = self._wants if task.kind is TaskKind.PAGE else None
@@ -179,7 +179,7 @@ class Fetcher:
             attempt.connection = connection = await self._pool.replace(connection)
         result = self._result(connection, reader, sink, attempt, error)
         if connection.spoke_first and isinstance(result, Fetched) and not is_throttled(result):
-            detail = f"the server answered {result.head.status_code} before a request was sent"
+            detail = f"the server sent status {result.head.status_code} before any request"
             return self._failed(connection, attempt, ErrorType.CONNECT_FAILED, detail)
         return result
 
@@ -207,8 +207,8 @@ class Fetcher:
         attempt: _Attempt,
         error: ExchangeError | None,
     ) -> Fetched | Failed:
-        """Make the result of an exchange. A response that is not whole is kept and marked if its framing was correct as
-        far as it came; else nothing was fetched.
+        """Make the result of an exchange. An incomplete response is kept and marked if its framing was correct so far;
+        otherwise the result is Failed.
         """
         truncated, error_type = reader.truncated, reader.error_type
         if reader.unwanted:

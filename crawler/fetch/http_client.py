@@ -1,11 +1,11 @@
-"""The HTTP client: resolver, dialer, pool and fetcher put together from options, which may be replaced at any time.
+"""The HTTP client: a resolver, dialer, pool and fetcher made from options, which may be replaced at any time.
 
-A crawl and `crawler fetch` use the same one, so that what the one shows is what the other does. Under other options a
-new generation of the parts serves new requests; a request in flight ends under the options it began with, and the
-counts of all generations are one sum.
+A crawl and `crawler fetch` use the same client, so `crawler fetch` shows what a crawl does. After a change of options a
+new generation of these parts serves new requests. A request in flight ends under the options that it began with. Counts
+are sums over all generations.
 
-Invariants: nothing is dialled that the address policy of the options has not passed; a generation is closed once
-nothing is lent from it, and never before.
+Invariants: no address is dialled that the options do not allow. A generation is closed when it has no lent connections,
+and not before.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from crawler.fetch.options import ClientOptions
 from crawler.fetch.pool import Pool
 from crawler.fetch.pool_statistics import HostConnections, OnEvent, PoolStats
 
-_LOOK_S: Final = 0.25  # how often a replaced generation is looked at
+_CHECK_S: Final = 0.25  # between two looks at a replaced generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,11 @@ class Generation:
 
 
 class HttpClient:
-    """Build it inside the running event loop. `memory` bounds the bytes of bodies held, `permits` is asked before each
-    request, `dialer_class` serves to look on. `run` closes what was replaced.
+    """Belongs to the event loop that runs when it is made. `run` closes replaced generations.
 
-    Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile raises; `prepare` likewise.
+    `memory` bounds the bytes of bodies in memory. `permits` is called before each request. `dialer_class` lets
+    `crawler fetch` watch the dialing. Raises LocalProtocolError for fields that cannot be sent, and what TlsProfile
+    raises; so does `prepare`.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class HttpClient:
         self._cookies: CookieJar | None = None
         self._current = self._generation(options, first_id=1)
         self._finishing: list[Generation] = []
-        self._gone: dict[str, Any] | None = None  # the counts of those closed
+        self._closed_counts: dict[str, Any] | None = None  # of closed generations
         self._replaced = asyncio.Event()
 
     def _generation(self, options: ClientOptions, *, first_id: int) -> Generation:
@@ -137,16 +138,16 @@ class HttpClient:
         """The bytes of the request that `fetch` would send."""
         return self._current.fetcher.request_for(origin, task)
 
-    # -- other options
+    # -- change of options
 
     def prepare(self, options: ClientOptions) -> Generation | None:
-        """What other options need, to be given to `reconfigure` or closed; None if they are those in force."""
+        """Make a generation from new options, for `reconfigure`. None if they are the options in force."""
         if options == self._current.options:
             return None
         return self._generation(options, first_id=self._current.pool.next_id)
 
     def reconfigure(self, generation: Generation) -> None:
-        """Put other options in force; the generation before finishes what it has lent."""
+        """Put new options in force. The generation before them keeps its lent connections until they are given back."""
         before, self._current = self._current, generation
         before.pool.close_idle()
         self._finishing.append(before)
@@ -164,11 +165,11 @@ class HttpClient:
                 if not (stats.open or stats.opening or stats.waiting):
                     self._finishing.remove(generation)
                     await generation.close()
-                    self._gone = _sum(self._gone, generation.pool.stats())
+                    self._closed_counts = _sum(self._closed_counts, generation.pool.stats())
             if not self._finishing:
                 self._replaced.clear()
             else:
-                await asyncio.sleep(_LOOK_S)
+                await asyncio.sleep(_CHECK_S)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -179,20 +180,20 @@ class HttpClient:
         """Close the connections to these origins at once. Returns how many."""
         return sum(generation.pool.cut(covers) for generation in (*self._finishing, self._current))
 
-    # -- looking
+    # -- status
 
     def stats(self) -> PoolStats:
-        """Over all generations since the start."""
-        if self._gone is None and not self._finishing:
+        """The statistics of all generations since the start."""
+        if self._closed_counts is None and not self._finishing:
             return self._current.pool.stats()
-        total = self._gone
+        total = self._closed_counts
         for generation in (*self._finishing, self._current):
             total = _sum(total, generation.pool.stats())
         assert total is not None
         return PoolStats(**total)
 
     def exchanges(self) -> dict[Origin, list[Exchange]]:
-        """The requests under way, as Pool.exchanges."""
+        """The requests under way, as `Pool.exchanges`."""
         found = self._current.pool.exchanges()
         for generation in self._finishing:
             for origin, exchanges in generation.pool.exchanges().items():
@@ -204,7 +205,7 @@ class HttpClient:
         return self._current.pool.most_opened(limit)
 
     def held(self) -> list[tuple[str, str, int, int]]:
-        """What is held in memory: name, unit (bytes or entries), how much, and what it may come to."""
+        """What is held in memory: name, unit (bytes or entries), amount and limit."""
         jar, resolver = self._cookies, self._current.resolver
         return [
             *([] if jar is None else [("cookies", "bytes", jar.held_bytes, jar.limit_bytes)]),

@@ -26,7 +26,7 @@ from crawler.fetch.net.resolver import Resolver
 from crawler.fetch.net.tls import TlsProfile, tls_error
 from crawler.fetch.options import FetchOptions, NetworkOptions
 
-CLOSE_NOTIFY_S: Final = 1.0  # a peer may take this long to answer our close_notify
+CLOSE_NOTIFY_S: Final = 1.0  # a peer has so long to answer our close_notify
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
@@ -139,7 +139,7 @@ class NetworkDialer:
         try:
             self._policy.check(literal)
         except AddressDenied as error:
-            raise DialError(Stage.ADDRESS, ErrorType.ADDRESS_DENIED, f"{host} may not be asked for: {error}") from None
+            raise DialError(Stage.ADDRESS, ErrorType.ADDRESS_DENIED, f"{host} may not be requested: {error}") from None
 
     async def _secure(
         self,
@@ -240,7 +240,7 @@ class NetworkDialer:
 
 
 def _proxy_error(proxy: Proxy, error: ResolveError | ProxyError | OSError) -> tuple[ErrorType, str]:
-    """The error type and the sentence for an error before the tunnel was open."""
+    """The error type and the message for an error before the tunnel was open."""
     match error:
         case ProxyError():
             return error.error_type, error.detail

@@ -40,7 +40,7 @@ class Proxy:
         return f"proxy {self._options}"
 
     async def tunnel(self, sock: socket.socket, origin: Origin) -> None:
-        """Make a socket that is connected to the proxy lead to the origin. Raises ProxyError, OSError.
+        """Open a tunnel to the origin on a socket that is connected to the proxy. Raises ProxyError, OSError.
 
         Afterwards an error or a cancellation leaves the socket unusable; the caller closes it. Source: RFC 9110 §9.3.6.
         """
@@ -54,15 +54,15 @@ class Proxy:
             head, came = await self._head(sock, came)
             match = _STATUS.match(head)
         if match is None:
-            raise ProxyError(ErrorType.PROXY_FAILED, f"{self} answered CONNECT with what is no HTTP/1.1")
+            raise ProxyError(ErrorType.PROXY_FAILED, f"{self} sent no HTTP/1.1 response to CONNECT")
         self._check(match, came)
 
     async def _head(self, sock: socket.socket, came: bytes) -> tuple[bytes, bytes]:
-        """Read one head of the proxy's response. Returns it and the bytes behind it; `came` was read before."""
+        """Read one head of the proxy's response. Returns it and the bytes behind it. `came`: the bytes read before."""
         loop = asyncio.get_running_loop()
         while (ends := _HEAD_END.search(came)) is None:
             if len(came) > MAX_HEAD:
-                raise ProxyError(ErrorType.PROXY_FAILED, f"{self}: the head of its answer is over {MAX_HEAD} bytes")
+                raise ProxyError(ErrorType.PROXY_FAILED, f"{self}: the head of its response is over {MAX_HEAD} bytes")
             data = await loop.sock_recv(sock, 4 * KIB)
             if not data:
                 raise ProxyError(ErrorType.PROXY_FAILED, f"{self} closed the connection instead of opening a tunnel")
@@ -84,8 +84,8 @@ class Proxy:
         return "other" if self.authorization else "its"
 
     def failure(self, head: Head) -> tuple[ErrorType, str] | None:
-        """The error type and the sentence if a response to a plain request is the proxy's own, as far as that can be
-        seen: it wants credentials, or reports in a field of its own that it failed. None: it is the origin's.
+        """The error type and the message if a response to a plain request comes from the proxy itself: it wants
+        credentials, or a field of its own reports a failure. None: the response is the origin's.
 
         Sources: RFC 9110 §15.5.8, RFC 9209 §2.1.1, Squid's X-Squid-Error.
         """
@@ -97,5 +97,5 @@ class Proxy:
         for name, value in head.fields:
             if name == "x-squid-error" or (name == "proxy-status" and _STATUS_ERROR.search(value)):
                 reason = _UNPRINTABLE.sub("?", value)[:80]
-                return ErrorType.PROXY_REFUSED, f"{self} answered {status} itself: {reason}"
+                return ErrorType.PROXY_REFUSED, f"{self} itself sent status {status}: {reason}"
         return None

@@ -126,9 +126,13 @@ async def test_a_407_is_the_proxys_word_and_no_page(scheme, given, words):
 @pytest.mark.parametrize(
     ("status", "field", "words"),
     [
-        ("503 Service Unavailable", "X-Squid-Error: ERR_CONNECT_FAIL 111", "answered 503 itself: ERR_CONNECT_FAIL 111"),
-        ("502 Bad Gateway", "Proxy-Status: p.test; error=dns_error", "answered 502 itself: p.test; error=dns_error"),
-        ("403 Forbidden", "X-Squid-Error: ERR_ACCESS_DENIED 0", "answered 403 itself"),
+        (
+            "503 Service Unavailable",
+            "X-Squid-Error: ERR_CONNECT_FAIL 111",
+            "itself sent status 503: ERR_CONNECT_FAIL 111",
+        ),
+        ("502 Bad Gateway", "Proxy-Status: p.test; error=dns_error", "itself sent status 502: p.test; error=dns_error"),
+        ("403 Forbidden", "X-Squid-Error: ERR_ACCESS_DENIED 0", "itself sent status 403"),
         ("504 Gateway Timeout", "Proxy-Status: cdn.test; received-status=504", None),
         ("503 Service Unavailable", "Retry-After: 5", None),
         ("200 OK", "Proxy-Status: p.test; error=http_response_timeout", None),

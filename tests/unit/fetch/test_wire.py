@@ -128,6 +128,13 @@ def test_chunks_are_kept_as_they_came_beside_the_payload() -> None:
     assert not read([CHUNKED + b"0\r\n\r\n"]).one_object
 
 
+def test_a_read_may_have_any_number_of_size_lines() -> None:
+    """More different size lines than one read remembers, and some of them twice."""
+    sizes = [*range(16, 116), 16, 115]
+    body = b"".join(b"%x\r\n%b\r\n" % (size, bytes(size)) for size in sizes)
+    assert len(read([CHUNKED + body + b"0\r\n\r\n"]).payload) == sum(sizes)
+
+
 def test_a_body_that_is_not_chunked_is_one_object_with_its_payload() -> None:
     """Nothing is kept twice where there is no transfer coding."""
     assert read([OK + b"Content-Length: 5\r\n\r\nhello"]).one_object
