@@ -276,11 +276,11 @@ class CookieJar:
 
     def _set(self, jar: _Jar, origin: Origin, target: str, given: SetCookie, now: float) -> None:
         """Store, replace, remove or ignore one cookie. Source: §5.7."""
-        place = _domain_of(origin.host, given)
+        found = _domain_of(origin.host, given)
         path = given.path if given.path is not None else _default_path(target)
-        if place is None or not _may_set(origin, given, host_only=place[1], path=path):
+        if found is None or not _may_set(origin, given, host_only=found[1], path=path):
             return
-        domain, host_only = place
+        domain, host_only = found
         self._ticks += 1
         cookie = _Cookie(
             given.pair,

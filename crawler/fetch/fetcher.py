@@ -122,7 +122,7 @@ class Fetcher:
         build_request("GET", "/", self._fields)
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
-        """Get one URL of `origin`. Raises AddressNotReady and OriginBlocked. Errors of network and server are results."""
+        """Get one URL of `origin`. Raises AddressNotReady and OriginBlocked; all other errors are results."""
         if not self._permits(origin):
             raise OriginBlocked
         wants = self._wants if task.kind is TaskKind.PAGE else None

@@ -9,7 +9,7 @@ Order of a commit: `write` or `buffer` … `sync` → the frontier's transaction
 or `sync`, or a transaction that stored nothing, `reset` is called, and the batch may be written again.
 
 If somebody deletes, moves or truncates an open file, `sync` fails. After `reset`, `lost_files` returns that file. The
-store is told first, then the sink (`set_aside`), and the batch is written to another file.
+loss is stored first, then `set_aside` is called, and the batch is written to another file.
 """
 
 from collections.abc import Sequence

@@ -105,7 +105,7 @@ class SinkFiles:
                 final = _closed(file) if path is None else self._continue(file, path)
                 changed += [] if final is None else [final]
         self._next_serial = max(self._next_serial, recovery.set_unknown_aside())
-        # A rename before the crash may not be durable yet, and the store is told next.
+        # A rename before the crash may not be durable yet, and its result is stored next.
         self._disk.sync_folder(self.folder)
         self.recovery = recovery.done
         return changed

@@ -128,7 +128,7 @@ class SinkRecovery:
         records after that part: nothing else may be written at their offsets.
 
         Each step is durable before the next. The whole file always has a name, and once it loses its own the copy is
-        complete. (The caller makes the last step durable before the store is told.)
+        complete. (The caller makes the last step durable before it is stored.)
         """
         part = self._folder / f"{file.name}.part"
         descriptor = self._disk.create(part)

@@ -14,7 +14,7 @@ from crawler.core.enums import ErrorType
 from crawler.fetch.net.errors import connect_error
 
 MAX_ADDRESSES: Final = 6  # tried for one connection; a name with more would make us connect everywhere
-DEAD_S: Final = 600.0  # for how long an address that did not answer is tried last
+DEAD_S: Final = 600.0  # how long an address that did not answer is tried last
 FAMILY_HEAD_START_S: Final = 0.25  # RFC 8305 §5: "Connection Attempt Delay", 250 ms recommended
 NEXT_ADDRESS_S: Final = 2.0  # head start before another address of the same family: the host may just be slow
 _MAX_CACHED: Final = 16_384  # hosts, and dead addresses

@@ -34,7 +34,7 @@ FIRST_CAPACITY: Final = 8_000_000  # URLs of the first filter; each further one 
 FIRST_ERROR: Final = 1e-6  # … and half the error rate: 2e-6 at most for all together
 SAVE_EVERY: Final = 2_000_000  # new URLs between two saves: after a crash they are read again in a few seconds
 _MAGIC: Final = b"crawler filter 1\n"
-_LEARN: Final = 100_000
+_LEARN_ROWS: Final = 100_000  # of the store, read at a time
 
 
 @dataclass(slots=True)
@@ -74,13 +74,13 @@ class BloomFilters:
         items = [(host_id << 64) ^ one.key ^ secret for host_id, one in zip(host_ids, page, strict=True)]
         unknown: Iterable[int] = range(len(items))
         for bloom in self._blooms:  # most are known to the first
-            unknown = [place for place in unknown if items[place] not in bloom]
+            unknown = [number for number in unknown if items[number] not in bloom]
         new = []
-        for place in unknown:
-            item = items[place]
-            if item not in fresh and host_ids[place]:
+        for number in unknown:
+            item = items[number]
+            if item not in fresh and host_ids[number]:
                 fresh.add(item)
-                new.append((host_ids[place], page[place]))
+                new.append((host_ids[number], page[number]))
         return new
 
     def learn(self, fresh: Collection[int]) -> None:
@@ -143,7 +143,7 @@ class BloomFilters:
 
     def _learn_from_store(self) -> None:
         rows = self._db.rows(sql.KEYS_ABOVE, (self._covered,))
-        while items := [(host << 64) ^ key ^ self._secret for host, key in islice(rows, _LEARN)]:
+        while items := [(host << 64) ^ key ^ self._secret for host, key in islice(rows, _LEARN_ROWS)]:
             self._put(items)
 
     def _put(self, items: Collection[int]) -> None:

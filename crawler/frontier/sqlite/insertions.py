@@ -119,12 +119,12 @@ class Insertions:
         links_new = [0] * len(settlements)
         flat: list[Any] = []
         hints: list[_Hint] = []
-        places: dict[int | None, int] = {}
-        for place, settlement in enumerate(settlements):
+        index_by_via: dict[int | None, int] = {}
+        for index, settlement in enumerate(settlements):
             if settlement.discovered:
                 via = settlement.task.id or None
                 self._bind_urls(flat, hints, settlement.discovered, via, settlement.finished_at, change)
-                places.setdefault(via, place)
+                index_by_via.setdefault(via, index)
         if not flat:
             return links_new
         last_id = self._db.get(sql.LAST_URL)
@@ -133,7 +133,7 @@ class Insertions:
         if hint_after_s is not None and hints and self.seen is None:
             self._bring_forward(hints, hint_after_s)
         for host_id, via, count in orjson.loads(self._db.get(sql.NEW_BY_VIA, (last_id,))):
-            links_new[places[via]] += count
+            links_new[index_by_via[via]] += count
             change.insert(host_id, count)
         self._note_suspects(settlements, last_id, change)
         return links_new
@@ -204,7 +204,7 @@ class Insertions:
         return host in self._closed_hosts
 
     def close_host(self, host: str) -> None:
-        """Insert no URL of this host any more (it is in forgotten_host)."""
+        """From now on insert no URL of this host (it is in forgotten_host)."""
         self._closed_hosts.add(host)
         for origin in [origin for origin in self._host_ids if origin.host == host]:
             del self._host_ids[origin]
@@ -255,8 +255,8 @@ class Insertions:
 
     def _ids_of(self, discovered: Sequence[Discovered], found_at: float, change: PendingChange) -> list[int]:
         """The host id of each URL; hosts are inserted if need be. 0 for a host that was taken down."""
-        remembered, ids = self._host_ids.get, change.ids
-        known = [remembered(one.origin) for one in discovered]
+        cached_id, ids = self._host_ids.get, change.ids
+        known = [cached_id(one.origin) for one in discovered]
         if None not in known:
             return cast(list[int], known)
         whole: list[int] = []

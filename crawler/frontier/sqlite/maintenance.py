@@ -1,4 +1,4 @@
-"""Upkeep of a store: dates of revisits, hosts to reevaluate by changed rules, and keys by newer rules."""
+"""Work on all URLs of a store: dates for revisits, which hosts to reevaluate, and keys by the current rules."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -50,7 +50,7 @@ def judge_by(database: Database, rules: str) -> list[int]:
     return host_ids
 
 
-def mark_of(database: Database, host_id: int) -> int:
+def reevaluation_mark(database: Database, host_id: int) -> int:
     """See Frontier.reevaluation_mark."""
     return int(database.get(sql.REEVALUATION_MARK, (host_id,)) or 0)
 
@@ -62,8 +62,8 @@ def reevaluated(database: Database, host_id: int, found_mark: int) -> None:
             database.run(sql.REEVALUATED, (host_id, found_mark))
 
 
-def bring_up(database: Database) -> None:
-    """Bring every key of the store up to KEY_RULES, in a pass over its URLs once."""
+def upgrade_keys(database: Database) -> None:
+    """Replace keys of older versions of the rules by those of KEY_RULES, in one pass over all URLs."""
     if database.get(sql.META, (RULES,)) == str(KEY_RULES):
         return
     after, last = int(database.get(sql.META, (_DONE,)) or 0), int(database.get(sql.LAST_URL))

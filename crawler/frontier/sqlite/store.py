@@ -90,7 +90,7 @@ class SqliteFrontier:
             return self._recover(database)
 
     def _recover(self, database: Database) -> Recovered:
-        maintenance.bring_up(database)
+        maintenance.upgrade_keys(database)
         exact = self._duplicates == "exact"
         use_index(database, unique=exact)
         seen = None if exact else BloomFilters(self._path.with_name(self._path.name + ".filter"), database)
@@ -139,7 +139,7 @@ class SqliteFrontier:
         finally:
             self._lock.release()
 
-    # -- the rest of the Protocol
+    # -- the other methods of Frontier
 
     async def add(self, discovered: Sequence[Discovered], *, now: float) -> Receipt:
         return await self._run(lambda writer: writer.add(discovered, now))
@@ -148,7 +148,7 @@ class SqliteFrontier:
         return await self._run(lambda writer: writer.settle(batch))
 
     async def take(self, host_id: int, limit: int, *, leased: Collection[int]) -> list[Task]:
-        without = json_list(list(leased))  # here: the caller changes it later
+        without = json_list(list(leased))  # copied here: the caller changes it later
 
         def read(writer: Writer) -> list[Task]:
             rows = writer.database.get(sql.TAKE, (host_id, without, max(0, limit)))
@@ -180,7 +180,7 @@ class SqliteFrontier:
         found: list[VisitedPage] = []
         last_id = await self._run(lambda writer: int(writer.database.get(sql.LAST_URL)))
         for span in sample_ranges(last_id, blocks=blocks, rows=rows, phase=phase):
-            # one call for each: other calls get in between
+            # one call for each span, so that other calls run in between
             columns = await self._run(partial(_read_json, sql.VISITED_PAGES, span))
             found += (VisitedPage(*row) for row in columns)
         return found
@@ -222,7 +222,7 @@ class SqliteFrontier:
 
     async def url_rows(self, host_id: int, state: UrlState, *, after: UrlRow | None, limit: int) -> list[UrlRow]:
         statement = sql.URL_ROWS_QUEUED if state is UrlState.QUEUED else sql.URL_ROWS_DENIED
-        place = (-(2**62), 0, 0) if after is None else (after.priority, after.depth, after.id)
+        position = (-(2**62), 0, 0) if after is None else (after.priority, after.depth, after.id)
 
         def read(writer: Writer) -> list[UrlRow]:
             database = writer.database
@@ -230,7 +230,7 @@ class SqliteFrontier:
             if origin is None:
                 return []
             prefix = str(Origin(*orjson.loads(origin)))
-            rows = orjson.loads(database.get(statement, (host_id, *place, limit)))
+            rows = orjson.loads(database.get(statement, (host_id, *position, limit)))
             return [url_row_of(prefix, columns) for columns in rows]
 
         return await self._run(read)
@@ -258,7 +258,7 @@ class SqliteFrontier:
         return await self._run(lambda writer: maintenance.judge_by(writer.database, rules))
 
     async def reevaluation_mark(self, host_id: int) -> int:
-        return await self._run(lambda writer: maintenance.mark_of(writer.database, host_id))
+        return await self._run(lambda writer: maintenance.reevaluation_mark(writer.database, host_id))
 
     async def reevaluated(self, host_id: int, mark: int) -> None:
         await self._run(lambda writer: maintenance.reevaluated(writer.database, host_id, mark))

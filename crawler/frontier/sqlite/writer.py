@@ -278,7 +278,7 @@ class Writer:
         before = {url_id: (host, state) for url_id, host, state in self._states(ids)}
         moves: defaultdict[UrlState, list[int]] = defaultdict(list)
         flat: list[Any] = []
-        for settlement, place, line in zip(settlements, written, lines, strict=True):
+        for settlement, record, line in zip(settlements, written, lines, strict=True):
             task, host_id = settlement.task, settlement.host_id
             change.hosts[host_id].add(settlement)
             if task.id == 0:
@@ -289,17 +289,17 @@ class Writer:
             if stored_host_id != host_id:
                 raise ValueError(f"{task.url}: no url {task.id} of host {host_id}")
             if state == UrlState.FORGOTTEN:  # taken down while it was fetched
-                if place is not None:
+                if record is not None:
                     at = settlement.finished_at
-                    self._file_id(WARC_SINK, place.name, change)
-                    self._db.run(sql.PUT_TAKEDOWN, (task.url, place.name, place.offset, at))
+                    self._file_id(WARC_SINK, record.name, change)
+                    self._db.run(sql.PUT_TAKEDOWN, (task.url, record.name, record.offset, at))
                 continue
             if state != settlement.state:
                 moves[settlement.state].append(task.id)
                 change.move(host_id, state, settlement.state)
-            warc_file = None if place is None else self._file_id(WARC_SINK, place.name, change)
+            warc_file = None if record is None else self._file_id(WARC_SINK, record.name, change)
             pages_file = None if line is None else self._file_id(PAGES_SINK, line.name, change)
-            flat += visit_row(settlement, warc_file, None if place is None else place.offset, pages_file)
+            flat += visit_row(settlement, warc_file, None if record is None else record.offset, pages_file)
         for new_state, moved in moves.items():
             self._db.run(sql.SET_STATE, (new_state, json_list(moved)))
         self._db.run_many(sql.UPSERT_VISITS, flat)

@@ -115,7 +115,7 @@ async def test_a_kill_between_two_slices_is_survived(
 
     monkeypatch.setattr(database, "run", run_then_die)
     with pytest.raises(KeyboardInterrupt):
-        maintenance.bring_up(database)
+        maintenance.upgrade_keys(database)
     database._connection.close()
     frontier = SqliteFrontier(path)
     await frontier.open()
