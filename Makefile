@@ -6,11 +6,14 @@ URL ?=
 TIME ?= 600
 ARGS ?=
 PYTEST_ARGS ?=
+# Hashes and versions alone: no address of an index, which each machine has its own of
+LOCK = .venv-release/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+  $(if $(UPGRADE),--upgrade)
 # what `make cover` wants tested to the last branch
 FULLY_COVERED := $(addprefix crawler/fetch/,connection.py pool.py http1/wire.py net/address.py net/tls_stream.py)
 
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint format generated venv dev systemd bench prove lock fuzz cover clean
+.PHONY: help run test quick lint format generated venv dev systemd bench prove dist lock fuzz cover clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -28,8 +31,9 @@ $(BIN)/python:
 	@rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.run: $(BIN)/python requirements.lock pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+$(VENV)/.run: $(BIN)/python requirements.lock requirements-build.lock pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  -r requirements.lock -r requirements-build.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -62,11 +66,27 @@ format: $(VENV)/.dev  ## rewrite the code in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dist: $(VENV)/.run  ## sdist and wheel, into dist/
+	$(BIN)/python -m hatchling build -t sdist -t wheel -d dist
+
 generated: $(VENV)/.dev  ## the files that are made of the code: example configuration, schema, man page, unit of an instance
 	$(BIN)/python -m crawler config show --default > config/crawler.toml
 	$(BIN)/python -m crawler config schema > config/crawler.schema.json
 	$(BIN)/python -m crawler.cli.service.planned_files > "systemd/crawler@.service"
 	$(BIN)/python -m crawler.cli.manuals > docs/crawler.1
+
+# What makes a release lives apart: twine and uv need libraries of their own.
+.venv-release/.made: requirements-release.lock
+	@rm -rf .venv-release
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-release.lock
+	@touch $@
+
+lock: .venv-release/.made  ## the lock files from pyproject.toml, versions kept where they fit; UPGRADE=1: the newest
+	$(LOCK) -o requirements.lock pyproject.toml
+	$(LOCK) -c requirements.lock --group pyproject.toml:build -o requirements-build.lock
+	$(LOCK) -c requirements.lock -c requirements-build.lock --group build --group dev -o requirements-dev.lock pyproject.toml
+	$(LOCK) --group pyproject.toml:release -o requirements-release.lock
 
 # The peers' libraries live apart: theirs must not decide what ours are.
 .venv-bench/.made: requirements-bench.lock
@@ -97,4 +117,4 @@ cover: $(VENV)/.dev  ## branch coverage of the HTTP client by its own tests; fai
 	  --include="$$(echo $(FULLY_COVERED) | tr ' ' ,)"
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-bench .fuzz .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-release .fuzz .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
