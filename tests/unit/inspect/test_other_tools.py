@@ -68,12 +68,14 @@ def test_lnav_accepts_the_formats(lnav: Any) -> None:
 
 
 def test_lnav_reads_fetches(lnav: Any, tmp_path: Path) -> None:
-    """Lines are shown as lines, and can be asked for in SQL."""
+    """Lines are shown as lines, each field a word of its own, and can be asked for in SQL."""
     log = tmp_path / "fetch.jsonl"
     write(log, iter(LINES))
     shown = lnav("-n", log).splitlines()
     assert len(shown) == len(LINES)
-    assert LINES[0]["url_full"] in shown[0]
+    for line, text in zip(LINES, shown, strict=True):
+        fields = [line[name] for name in ("url_full", "error_type", "deny_reason", "redirect_to") if name in line]
+        assert text.split()[-len(fields) :] == fields
     counted = lnav("-n", "-c", ";SELECT outcome, count(*) AS n FROM crawler_fetch GROUP BY outcome", log)
     found = dict(re.findall(r"^(\w+)\s+(\d+)\s*$", counted, re.M))
     expected = {word: sum(line["outcome"] == word for line in LINES) for word in {line["outcome"] for line in LINES}}
@@ -81,16 +83,22 @@ def test_lnav_reads_fetches(lnav: Any, tmp_path: Path) -> None:
 
 
 def test_lnav_reads_events(lnav: Any, tmp_path: Path) -> None:
-    """Level and event are told apart."""
+    """Level and event are told apart; what there is of host, URL and reason follows, each a word of its own."""
     log = tmp_path / "events.jsonl"
     common = {"crawl": "c", "run_id": "r"}
     lines = [
         {"ts": "2026-11-25T09:00:00.000Z", "event": Event.READY, "level": "info", "queued": 3, **common},
         {"ts": "2026-11-25T09:00:01.000Z", "event": Event.LOOP_LAG, "level": "warning", "lag_ms": 400, **common},
-    ]
+        {"ts": "2026-11-25T09:00:02.000Z", "event": Event.CONN_FAIL, "level": "info", "server_address": "a.test",
+         "error_type": "tls_self_signed", **common},
+        {"ts": "2026-11-25T09:00:03.000Z", "event": Event.URL_SKIPPED, "level": "info", "url_full": "https://a.test/x",
+         "deny_reason": "robots", **common},
+    ]  # fmt: skip
     write(log, iter(lines))
+    words = [text.split()[2:] for text in lnav("-n", log).splitlines()]
+    assert words[2:] == [["conn_fail", "a.test", "tls_self_signed"], ["url_skipped", "https://a.test/x", "robots"]]
     shown = lnav("-n", "-c", ";SELECT event, log_level FROM crawler_events", log)
-    assert re.findall(r"^(\w+)\s+(\w+)", shown, re.M)[-2:] == [("ready", "info"), ("loop_lag", "warning")]
+    assert re.findall(r"^(\w+)\s+(\w+)", shown, re.M)[-4:-2] == [("ready", "info"), ("loop_lag", "warning")]
 
 
 def test_goaccess_reads_what_the_documented_line_makes(tmp_path: Path) -> None:
