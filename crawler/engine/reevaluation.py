@@ -128,7 +128,7 @@ class Reevaluation:
         self._robots_mono = mono
         for host in self._scheduler.host_table.denied:
             if host.robots_due(now) and not host.has_work:
-                self._scheduler.lease_selection.ask_robots(host)
+                self._scheduler.request_robots(host)
 
     def _is_readable(self, host_id: int) -> bool:
         host = self._scheduler.host_table.hosts.get(host_id)

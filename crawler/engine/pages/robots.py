@@ -149,7 +149,7 @@ class RobotsAnswers:
         now = self._clock.now()
         moved = redirect_of(task, outcome)
         if moved is not None:
-            self._scheduler.robots_moved(lease.host_id, *moved)
+            self._scheduler.add_auxiliary(host, *moved)
             return None, ()
         verdict = partial(
             verdict_of,
@@ -164,8 +164,7 @@ class RobotsAnswers:
         if robots.verdict != "rules" or rules is not None:  # else the copy known so far stays in force
             self._admission.rules.put(host, rules, stored=robots.body is None)
         sitemaps = self._listings.named(host.origin, robots, self._admission.scope)
-        self._scheduler.host_table.learn_robots(host, robots)
-        self._scheduler.robots_settled(lease.host_id)
+        self._scheduler.learn_robots(host, robots)
         self._observer.robots(host)
         return robots, sitemaps
 

@@ -276,7 +276,7 @@ class Worker:
         """Ask the host for a page that should not exist, if it lets us."""
         url = f"{host.origin}{target}"
         if not host.needs_rules and self._admission.judge_robots(url, host) is None:
-            self._scheduler.lease_selection.errand(host, host.origin, Task(0, url, TaskKind.PROBE))
+            self._scheduler.add_auxiliary(host, host.origin, Task(0, url, TaskKind.PROBE))
 
     async def _settle_probe(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
@@ -285,16 +285,16 @@ class Worker:
         reading, _ = await off_loop_if_large(outcome, read)
         if response_of(outcome) is not None:
             self._traps.probed(host, reading.fingerprint)
-        await self._settle_errand(lease, task, outcome, reading, None, dur_s, queue_s)
+        await self._settle_auxiliary(lease, task, outcome, reading, None, dur_s, queue_s)
 
     async def _settle_robots(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
         robots, sitemaps = await self._robots.take(lease, host, task, outcome)
         reading, _ = await off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
-        await self._settle_errand(lease, task, outcome, reading, robots, dur_s, queue_s, sitemaps)
+        await self._settle_auxiliary(lease, task, outcome, reading, robots, dur_s, queue_s, sitemaps)
 
-    async def _settle_errand(
+    async def _settle_auxiliary(
         self,
         lease: Lease,
         task: Task,

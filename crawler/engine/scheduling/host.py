@@ -70,7 +70,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class AuxiliaryRequest:
-    """A robots.txt to fetch: for `host`, but from `origin`, which differs after a redirect."""
+    """A robots.txt or probe to fetch for `host`, from `origin`: another one after a redirect of robots.txt."""
 
     host: Host
     origin: Origin
@@ -85,8 +85,8 @@ class PolitenessKey:
     delay_s: float
     politeness: PolitenessState = OPEN
     hosts: deque[Host] = field(default_factory=deque)  # those with work; the first has waited longest
-    errands: deque[AuxiliaryRequest] = field(default_factory=deque)
-    errands_open_mono: float = 0.0  # the address gate sent an errand back until then
+    auxiliary: deque[AuxiliaryRequest] = field(default_factory=deque)  # requests not leased yet
+    auxiliary_open_mono: float = 0.0  # until then their address is closed
     slow_s: float = 0.0  # what the last answer's slowness makes of the delay (adaptive)
     slow_stored_s: float = 0.0  # as the store has it
     scheduled_mono: float | None = None  # its valid entry in the scheduler's heap

@@ -51,14 +51,14 @@ class LeaseSelection:
         self._lease_ids = itertools.count(1)
 
     def reconfigure(self, politeness: PolitenessOptions) -> None:
-        """Other options are in force; hosts with work are to be brought again."""
+        """Other options are in force; all hosts are to be scheduled again."""
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
 
     # -- who has work
 
-    def bring(self, host: Host) -> None:
-        """Give a host its place, if it has work."""
+    def schedule_host(self, host: Host) -> None:
+        """Put a host with work into the rotation of its key, and the key into the ready queue."""
         if host.has_work:
             self._hosts_listed += not host.listed
             key = host.key
@@ -66,16 +66,16 @@ class LeaseSelection:
             open_mono = max(key.politeness.open_mono, host.politeness.open_mono)
             self._ready_queue.schedule(key, max(open_mono, self._clock.mono()))
 
-    def ask_robots(self, host: Host) -> None:
-        """Have the host's robots.txt read, if that is not under way."""
+    def request_robots(self, host: Host) -> None:
+        """Request the host's robots.txt, unless it is requested already."""
         if not host.robots_pending:
             host.robots_pending = True
-            self.errand(host, host.origin, Task(0, f"{host.origin}/robots.txt", TaskKind.ROBOTS))
+            self.add_auxiliary(host, host.origin, Task(0, f"{host.origin}/robots.txt", TaskKind.ROBOTS))
 
-    def errand(self, host: Host, origin: Origin, task: Task) -> None:
-        """A request that has no row in the store: its turn comes before those of pages."""
+    def add_auxiliary(self, host: Host, origin: Origin, task: Task) -> None:
+        """Add a request that has no row in the store. It is leased before pages."""
         key = self._host_table.key_for(origin)
-        key.errands.append(AuxiliaryRequest(host, origin, task))
+        key.auxiliary.append(AuxiliaryRequest(host, origin, task))
         self._ready_queue.schedule(key, max(key.politeness.open_mono, self._clock.mono()))
 
     # -- choosing
@@ -88,8 +88,8 @@ class LeaseSelection:
             self._ready_queue.schedule(key, opens)
             return None
         without_delay = key.delay_s == 0 and not self._address_limiter.has_delay
-        lease = self._errand_lease(key, mono)
-        later = self._errands_open(key)
+        lease = self._auxiliary_lease(key, mono)
+        later = self._auxiliary_opens(key)
         for _ in range(len(key.hosts) if lease is None else 0):
             host = key.hosts.popleft()
             if not host.has_work:
@@ -103,8 +103,8 @@ class LeaseSelection:
             elif tasks := self._prefetch.pick(host, self._run_length(host) if without_delay else 1):
                 lease = self._issue(key, host, host.origin, tasks, mono)
                 break
-            if key.errands and lease is None:
-                lease = self._errand_lease(key, mono)
+            if key.auxiliary and lease is None:
+                lease = self._auxiliary_lease(key, mono)
                 if lease is not None:
                     break
         if lease is None:
@@ -112,22 +112,22 @@ class LeaseSelection:
         self._ready_queue.schedule(key, mono if lease is not None and key.delay_s == 0 else later)
         return lease
 
-    def _errand_lease(self, key: PolitenessKey, mono: float) -> Lease | None:
-        if key.errands_open_mono > mono:
+    def _auxiliary_lease(self, key: PolitenessKey, mono: float) -> Lease | None:
+        if key.auxiliary_open_mono > mono:
             return None
-        for _ in range(len(key.errands)):
-            errand = key.errands.popleft()
-            if errand.host.is_blocked:  # asked for anew, once it no longer is
-                errand.host.robots_pending = False
+        for _ in range(len(key.auxiliary)):
+            request = key.auxiliary.popleft()
+            if request.host.is_blocked:  # once it is not, its robots.txt is requested again
+                request.host.robots_pending = False
                 continue
-            if errand.host.politeness.open_mono <= mono:
-                return self._issue(key, errand.host, errand.origin, (errand.task,), mono)
-            key.errands.append(errand)
+            if request.host.politeness.open_mono <= mono:
+                return self._issue(key, request.host, request.origin, (request.task,), mono)
+            key.auxiliary.append(request)
         return None
 
-    def _errands_open(self, key: PolitenessKey) -> float:
-        first = min((errand.host.politeness.open_mono for errand in key.errands), default=NEVER)
-        return max(key.errands_open_mono, first)
+    def _auxiliary_opens(self, key: PolitenessKey) -> float:
+        first = min((request.host.politeness.open_mono for request in key.auxiliary), default=NEVER)
+        return max(key.auxiliary_open_mono, first)
 
     def _host_opens(self, host: Host, mono: float) -> float | None:
         """None if a page of the host may be leased now, else when to look again."""
@@ -141,9 +141,9 @@ class LeaseSelection:
             if host.robots_pending:
                 return NEVER
             if host.robots is None or host.robots_due(now):
-                if host.key.errands_open_mono > mono:
-                    return host.key.errands_open_mono
-                self.ask_robots(host)
+                if host.key.auxiliary_open_mono > mono:
+                    return host.key.auxiliary_open_mono
+                self.request_robots(host)
                 return mono
             if host.is_held:
                 return mono + host.robots.expires_at - now

@@ -151,7 +151,7 @@ class ReadyQueue:
 
     def _step_out(self, key: PolitenessKey, address: str) -> None:
         line = self._lines.get(address)
-        if line is not None and not key.errands:  # an errand may stand in the same line
+        if line is not None and not key.auxiliary:  # these may wait for the same address
             line.keys.pop(key, None)
 
     def _keep(self, line: AddressQueue, key: PolitenessKey, mono: float) -> None:
@@ -178,7 +178,7 @@ class ReadyQueue:
                 places = self.address_limiter.width - self._running[line.address] - len(line.called)
             while line.keys and places > 0:
                 key, _ = line.keys.popitem(last=False)
-                key.errands_open_mono = min(key.errands_open_mono, mono)
+                key.auxiliary_open_mono = min(key.auxiliary_open_mono, mono)
                 if key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None:
                     places -= 1
                     self._call(line, key, mono)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from crawler.core.clock import Clock
-from crawler.core.models import Denied, Lease, Origin, Settlement, Task
+from crawler.core.models import Denied, Lease, Origin, RobotsRecord, Settlement, Task
 from crawler.core.outcomes import OUTAGE_PROBE_S
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.engine.options import EngineConfiguration
@@ -77,7 +77,7 @@ class Scheduler:
             on_ready=self._prefetched,
         )
         self.traps = traps
-        self.lease_selection = LeaseSelection(
+        self._lease_selection = LeaseSelection(
             host_table=self.host_table,
             ready_queue=self._ready_queue,
             prefetch=self._prefetch,
@@ -108,7 +108,7 @@ class Scheduler:
             await self._redate()
         await self.revisits.start()
         for host in self.host_table.hosts.values():
-            self.lease_selection.bring(host)
+            self._lease_selection.schedule_host(host)
         self.next_due_at = await self._frontier.next_due()
 
     def stored(self, receipt: Receipt) -> None:
@@ -117,7 +117,7 @@ class Scheduler:
         for host_id, count in receipt.queued.items():
             host = self.host_table.hosts[host_id]
             host.queued += count
-            self.lease_selection.bring(host)
+            self._lease_selection.schedule_host(host)
         for host_id, templates in receipt.suspects.items():
             self.traps.set_aside(self.host_table.hosts[host_id], templates)
         for host_id in receipt.linked:
@@ -129,7 +129,7 @@ class Scheduler:
             host = self.host_table.hosts[host_id]
             host.queued += count
             self.host_table.reopen(host)
-            self.lease_selection.bring(host)
+            self._lease_selection.schedule_host(host)
 
     def reconfigure(self, options: EngineConfiguration, suspects: Iterable[int]) -> None:
         """Put other options in force. `suspects` are the hosts that have any, as far as is known before their templates
@@ -139,18 +139,18 @@ class Scheduler:
         self.address_limiter.reconfigure(options.address_politeness)
         self.traps.reconfigure(options.traps)
         self.revisits.reconfigure(options.recrawl)
-        self.lease_selection.reconfigure(options.politeness)
+        self._lease_selection.reconfigure(options.politeness)
         for host_id in suspects:
             self.host_table.hosts[host_id].has_suspects = True
         for host in self.host_table.hosts.values():
-            self.lease_selection.bring(host)
+            self._lease_selection.schedule_host(host)
         self._wake.set()
 
     def blocks_changed(self) -> int:
         """Blocks came or went: hosts that are covered get no turn, others go on. Returns how many changed."""
         changed = self.host_table.look_at_blocks()
         for host in changed:
-            self.lease_selection.bring(host)
+            self._lease_selection.schedule_host(host)
         self._wake.set()
         return len(changed)
 
@@ -253,7 +253,7 @@ class Scheduler:
             host.queued += count
             host.retries += count
             self.host_table.reopen(host)
-            self.lease_selection.bring(host)
+            self._lease_selection.schedule_host(host)
 
     async def _lease_ready(self) -> float:
         """Lease from every key that is due. Returns seconds until the next one."""
@@ -266,7 +266,7 @@ class Scheduler:
             due = self._ready_queue.take_due()
             if not isinstance(due, PolitenessKey):
                 return due
-            lease = self.lease_selection.next_lease(due)
+            lease = self._lease_selection.next_lease(due)
             if lease is not None:
                 self.leases_out[lease.id] = lease
                 if self.host_table.outage.is_on:
@@ -277,7 +277,7 @@ class Scheduler:
         return NEVER
 
     def _prefetched(self, host: Host) -> None:
-        self.lease_selection.bring(host)
+        self._lease_selection.schedule_host(host)
         self._wake.set()
 
     # -- what comes back
@@ -316,15 +316,15 @@ class Scheduler:
             key.politeness = key.politeness.abandoned()
         for task in reversed(tuple(unfinished)):
             if task.id == 0:
-                key.errands.appendleft(AuxiliaryRequest(host, lease.origin, task))
+                key.auxiliary.appendleft(AuxiliaryRequest(host, lease.origin, task))
             else:
                 host.buffer.appendleft(task)
                 self.host_table.give_place_back(host, task)
                 # while it may not be requested, its share of the limit is of use to others
                 if max(key.politeness.open_mono, host.politeness.open_mono) > now:
                     self._let_go_on(self.host_table.freed())
-        self.lease_selection.bring(host)
-        if key.hosts or key.errands:
+        self._lease_selection.schedule_host(host)
+        if key.hosts or key.auxiliary:
             self._ready_queue.schedule(key, max(key.politeness.open_mono, now))
         self._visit_ended()
 
@@ -348,7 +348,7 @@ class Scheduler:
         host = self.host_table.hosts[lease.host_id]
         key = self._key_of(lease, host)
         if lease.tasks[0].id == 0:
-            key.errands_open_mono = NEVER  # until it is called
+            key.auxiliary_open_mono = NEVER  # until it is called
             self._ready_queue.line_up(key, address, until_mono)
         elif host.peer == address:
             self._ready_queue.came_too_late(key, address, until_mono)
@@ -363,14 +363,14 @@ class Scheduler:
         if self.traps.stored(host, settlement, new_links):
             self._prefetch.drop_suspects(host)
         if host.has_suspects and not host.leased:
-            self.lease_selection.bring(host)
+            self._lease_selection.schedule_host(host)
 
     async def reload_templates(self, host: Host) -> None:
         """The store has other rows of the host's templates. Raises FrontierFull."""
         self.traps.unload(host)
         host.has_suspects = True
         await self.traps.load(host)
-        self.lease_selection.bring(host)
+        self._lease_selection.schedule_host(host)
         self._wake.set()
 
     def without_prefetch(self, hosts: Iterable[Host]) -> AbstractAsyncContextManager[None]:
@@ -379,21 +379,24 @@ class Scheduler:
 
     def _let_go_on(self, hosts: Iterable[Host]) -> None:
         for host in hosts:
-            self.lease_selection.bring(host)
+            self._lease_selection.schedule_host(host)
 
-    def robots_settled(self, host_id: int) -> None:
-        """The host's robots verdict was reached: its pages may be considered."""
-        host = self.host_table.hosts[host_id]
-        host.robots_pending = False
-        self.lease_selection.bring(host)
+    def learn_robots(self, host: Host, record: RobotsRecord) -> None:
+        """A robots verdict was reached: pages of the host may be leased by it."""
+        self.host_table.learn_robots(host, record)
+        self._lease_selection.schedule_host(host)
+
+    def request_robots(self, host: Host) -> None:
+        """Request the host's robots.txt, unless it is requested already."""
+        self._lease_selection.request_robots(host)
+
+    def add_auxiliary(self, host: Host, origin: Origin, task: Task) -> None:
+        """Request something for a host that has no row in the store, under the politeness of `origin`."""
+        self._lease_selection.add_auxiliary(host, origin, task)
 
     def robots_stored(self, host_id: int) -> None:
         """The store has the host's robots.txt."""
         self._prefetch.rules.stored(self.host_table.hosts[host_id])
-
-    def robots_moved(self, host_id: int, origin: Origin, task: Task) -> None:
-        """robots.txt redirects: ask there, on that host's patience."""
-        self.lease_selection.errand(self.host_table.hosts[host_id], origin, task)
 
     async def load_rules(self, host: Host) -> None:
         """Have the rules of a host at hand when this returns, until something else is awaited."""
@@ -436,7 +439,7 @@ class Scheduler:
         if self._ready_queue.first_mono - mono <= enough_s:
             return max(0.0, self._ready_queue.first_mono - mono)
         for key in self.host_table.keys.values():
-            opens = [key.errands_open_mono] if key.errands else []
+            opens = [key.auxiliary_open_mono] if key.auxiliary else []
             for host in key.hosts:
                 if host.has_work:
                     held_s = host.robots.expires_at - now if host.robots is not None and host.is_held else 0.0

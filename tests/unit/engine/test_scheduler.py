@@ -264,8 +264,8 @@ def test_robots_txt_is_asked_first_and_nothing_else_before_its_verdict() -> None
     run(main())
 
 
-def test_a_redirected_robots_txt_is_asked_on_the_other_keys_patience() -> None:
-    """In its turn there, while the host that it is for waits."""
+def test_a_redirected_robots_txt_keeps_the_delay_of_the_other_key() -> None:
+    """Meanwhile the host that it is for waits."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.test/")
@@ -299,8 +299,8 @@ def test_robots_txt_is_asked_again_when_its_time_is_over() -> None:
     run(main())
 
 
-def test_an_errand_that_meets_a_shut_address_does_not_go_in_circles() -> None:
-    """It waits in the address's line and is asked exactly once more."""
+def test_an_auxiliary_request_that_meets_a_closed_address_waits_for_it() -> None:
+    """It waits in the address's queue and is tried exactly once more."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.test/", politeness=replace(POLITE, address_delay_s=1.0))
@@ -313,8 +313,8 @@ def test_an_errand_that_meets_a_shut_address_does_not_go_in_circles() -> None:
     run(main())
 
 
-def test_an_errand_does_not_wait_for_the_errand_of_a_host_that_rests() -> None:
-    """A robots.txt that broke once may be asked after its rest; its neighbours are asked meanwhile."""
+def test_an_auxiliary_request_does_not_wait_for_that_of_a_host_that_backs_off() -> None:
+    """A robots.txt that failed is requested after the back-off of its host; those of its neighbours meanwhile."""
 
     async def main() -> None:
         engine = Harness("https://bad.a.test/", "https://good.a.test/")
@@ -329,8 +329,8 @@ def test_an_errand_does_not_wait_for_the_errand_of_a_host_that_rests() -> None:
     run(main())
 
 
-def test_an_errand_waits_while_its_host_rests() -> None:
-    """Also one that was begun before: other connections of the host may have broken meanwhile."""
+def test_an_auxiliary_request_waits_while_its_host_backs_off() -> None:
+    """Also one that was added before: other connections of the host may have failed meanwhile."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.a.test/", politeness=AT_ONCE)
@@ -339,7 +339,7 @@ def test_an_errand_waits_while_its_host_rests() -> None:
         host.robots_pending = True
         host.politeness = host.politeness.backed_off(30.0, "reset")
         task = Task(0, "https://a.test/robots.txt", TaskKind.ROBOTS)
-        host.key.errands.append(AuxiliaryRequest(host, host.origin, task))
+        host.key.auxiliary.append(AuxiliaryRequest(host, host.origin, task))
         assert await engine.crawl.run() is StoppedBy.EMPTY
         await engine.close()
         assert min(one.called for one in engine.web.asked if one.origin.host == "a.test") >= 30.0

@@ -235,7 +235,7 @@ async def check_nothing_left(engine: Harness) -> None:
     assert engine.host_table.reserved == 0
     for host in engine.host_table.hosts.values():
         assert (host.queued, len(host.leased), len(host.buffer), host.leases, host.reserved) == (0, 0, 0, 0, 0)
-    assert all(key.politeness.in_flight == 0 and not key.errands for key in engine.host_table.keys.values())
+    assert all(key.politeness.in_flight == 0 and not key.auxiliary for key in engine.host_table.keys.values())
 
 
 @pytest.mark.parametrize("number", range(20))
