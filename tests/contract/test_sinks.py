@@ -15,7 +15,7 @@ from crawler.core.enums import SinkFileState
 from crawler.core.models import PageInfo, Record, SinkFile
 from crawler.sinks.base import Sink, SinkCorrupt, SinkForeign, SinkRecovered
 from crawler.sinks.files import SinkFiles
-from tests.support.disks import Crash, FaultyDisk
+from tests.support.faulty_disk import Crash, FaultyDisk
 from tests.support.records import make_record
 from tests.support.sinks import KINDS, Kind, Store
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.crawls import Crawl, run, running
+from tests.support.commands import Crawl, run, running
 from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_requests
 from tests.support.nginx import Nginx, Place, Site, nginx
 from tests.support.sites import DOCS, OTHER, sections

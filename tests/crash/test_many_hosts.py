@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, running
+from tests.support.commands import Crawl, running
 from tests.support.interrupted import wait_for_requests
 from tests.support.nginx import ADDRESSES, Nginx, Request, Site, nginx
 

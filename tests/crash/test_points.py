@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, run
+from tests.support.commands import Crawl, run
 from tests.support.interrupted import assert_everything_is_there_once
+from tests.support.kill_points import CALLS, POINTS, Points
 from tests.support.nginx import Nginx, Site, nginx
-from tests.support.points import CALLS, POINTS, Points
 from tests.support.sites import DOCS, OTHER, sections
 from tests.support.warcs import records
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from crawler.admin.control_client import Control
-from tests.support.crawls import Crawl, ended, run, running
+from tests.support.commands import Crawl, ended, run, running
 from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import OTHER, sections

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, command, environment, run, running
+from tests.support.commands import Crawl, command, environment, run, running
 from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_event, wait_for_requests
 from tests.support.nginx import Nginx
 from tests.support.sites import DOCS, OTHER, sections

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, ended, running
+from tests.support.commands import Crawl, ended, running
 from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_event, wait_for_requests
 from tests.support.nginx import Nginx
-from tests.support.oddservers import saying
+from tests.support.raw_servers import saying
 from tests.support.sites import DOCS, OTHER, sections
 
 pytestmark = pytest.mark.e2e

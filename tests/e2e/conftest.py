@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, Ran
+from tests.support.commands import Crawl, Ran
 from tests.support.nginx import Nginx, Place, Request, Site, nginx
 from tests.support.sites import BARE, CDN, DOCS, OTHER, WWW, sections
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.support.crawls import TIMEOUT_S, Crawl, Ran, command, ended, environment, run, running
+from tests.support.commands import TIMEOUT_S, Crawl, Ran, command, ended, environment, run, running
 from tests.support.nginx import Nginx
-from tests.support.oddservers import closed_port, saying
+from tests.support.raw_servers import closed_port, saying
 from tests.support.sites import OTHER, sections
 
 pytestmark = pytest.mark.e2e

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, run, running
+from tests.support.commands import Crawl, run, running
 from tests.support.nginx import Nginx
 from tests.support.sites import WWW, sections
 from tests.support.warcs import record_at

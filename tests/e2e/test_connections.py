@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl
+from tests.support.commands import Crawl
 from tests.support.nginx import Nginx
 from tests.support.sites import DOCS, WWW, sections
 

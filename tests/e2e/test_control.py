@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crawler.admin.control_client import Control
-from tests.support.crawls import Crawl, Ran, ended, run, running
+from tests.support.commands import Crawl, Ran, ended, run, running
 from tests.support.interrupted import wait_for_requests, wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import CDN, DOCS, OTHER, WWW, sections

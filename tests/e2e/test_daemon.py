@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import TIMEOUT_S, Crawl, ended, environment, read_lines, run, running
+from tests.support.commands import TIMEOUT_S, Crawl, ended, environment, read_lines, run, running
 from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import OTHER, sections

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, command, environment, running
-from tests.support.hostile import Accepted, Certificates, ok, serve
+from tests.support.commands import Crawl, command, environment, running
+from tests.support.scripted_server import Accepted, Certificates, ok, serve
 
 pytestmark = pytest.mark.e2e
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl
-from tests.support.hostile import Accepted, ok, serve
+from tests.support.commands import Crawl
 from tests.support.nameserver import NXDOMAIN, REFUSED, SERVFAIL, Zone, nameserver
+from tests.support.scripted_server import Accepted, ok, serve
 
 pytestmark = pytest.mark.e2e
 

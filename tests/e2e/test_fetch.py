@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import command, environment, run, toml
+from tests.support.commands import command, environment, run, toml
 from tests.support.nginx import Nginx
-from tests.support.oddservers import saying
+from tests.support.raw_servers import saying
 from tests.support.sites import WWW, sections
 
 pytestmark = pytest.mark.e2e

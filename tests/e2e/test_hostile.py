@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, environment, running
-from tests.support.hostilehosts import FLOODS, MANNERS, Web, address_of, bombs, web_in_a_thread
+from tests.support.commands import Crawl, environment, running
+from tests.support.hostile_hosts import FLOODS, MANNERS, Web, address_of, bombs, web_in_a_thread
 
 pytestmark = pytest.mark.e2e
 
@@ -74,7 +74,7 @@ class Rig:
         self.web.asked.clear()
         made = self.crawl([f"{kind}-1.web.test" for kind in ("honest", *kinds)], "100ms", max_body=LARGEST)
         meter = made.output.parent / "meter.json"
-        command = [sys.executable, "-m", "tests.support.metered", *map(str, made.arguments())]
+        command = [sys.executable, "-m", "tests.support.loop_meter", *map(str, made.arguments())]
         ran = subprocess.run(
             command, capture_output=True, text=True, timeout=110, check=False, cwd=ROOT,
             env=environment(METER_FILE=str(meter)),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Whole
-from tests.support.crawls import Crawl, Ran, command, ended, environment, read_lines, run, running
+from tests.support.commands import Crawl, Ran, command, ended, environment, read_lines, run, running
 from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import OTHER, WWW, sections

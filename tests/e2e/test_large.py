@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, Sections
+from tests.support.commands import Crawl, Sections
 from tests.support.warcs import records
 
 pytestmark = pytest.mark.e2e

@@ -20,10 +20,10 @@ import pytest
 import zstandard
 from fastwarc.warc import ArchiveIterator
 
-from tests.support.crawls import Crawl
-from tests.support.hostile import Accepted, Certificates, Script, ok, serve
+from tests.support.commands import Crawl
 from tests.support.response_cases import CASES, CLEAN, SMALL, UNCLEAN, Case
 from tests.support.responses import LIMITS
+from tests.support.scripted_server import Accepted, Certificates, Script, ok, serve
 from tests.unit.fetch.test_outcomes import WITHOUT_END, expected
 
 pytestmark = pytest.mark.e2e

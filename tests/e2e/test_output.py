@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.conftest import Whole
 from tests.support.catalogue import problems
-from tests.support.crawls import Crawl
+from tests.support.commands import Crawl
 from tests.support.nginx import Nginx
 from tests.support.sites import OTHER, sections
 from tests.support.warcs import (

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, ended, running
+from tests.support.commands import Crawl, ended, running
 from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import OTHER, WWW, sections

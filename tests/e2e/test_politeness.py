@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.crawls import Crawl, running
+from tests.support.commands import Crawl, running
 from tests.support.interrupted import wait_for_requests, wait_until
 from tests.support.nginx import Nginx, Request
 from tests.support.sites import DOCS, OTHER, WWW, sections

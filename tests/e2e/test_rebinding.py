@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl
+from tests.support.commands import Crawl
 from tests.support.rebinding import ALLOWED_NETWORK, HOSTS, rebinding
 
 pytestmark = pytest.mark.e2e

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.crawls import Crawl, run
-from tests.support.hostile import Accepted, Certificates, ok, serve
-from tests.support.proxies import RunningProxy, proxy
+from tests.support.commands import Crawl, run
+from tests.support.proxy_server import RunningProxy, proxy
+from tests.support.scripted_server import Accepted, Certificates, ok, serve
 
 pytestmark = pytest.mark.e2e
 

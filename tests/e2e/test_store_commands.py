@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.crawls import Crawl, ended, run, running
+from tests.support.commands import Crawl, ended, run, running
 from tests.support.interrupted import SLOWLY, wait_for_requests, wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import DOCS, OTHER, sections

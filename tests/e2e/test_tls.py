@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.support.crawls import Crawl
-from tests.support.hostile import Accepted, Certificates, ok, serve, table
+from tests.support.commands import Crawl
+from tests.support.scripted_server import Accepted, Certificates, ok, serve, table
 
 pytestmark = pytest.mark.e2e
 

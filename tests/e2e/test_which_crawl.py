@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.crawls import Crawl, Ran, ended, environment, run, running
+from tests.support.commands import Crawl, Ran, ended, environment, run, running
 from tests.support.interrupted import wait_for_requests, wait_until
 from tests.support.nginx import Nginx
 from tests.support.sites import WWW, sections

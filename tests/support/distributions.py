@@ -14,7 +14,7 @@ from typing import Final
 from crawler import __version__
 from crawler.demo.server import DemoServer
 from crawler.demo.site import WWW
-from tests.support.crawls import toml
+from tests.support.commands import toml
 
 ROOT: Final = Path(__file__).parents[2]
 COMMAND_S: Final = 120.0

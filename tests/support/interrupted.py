@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from tests.support.crawls import TIMEOUT_S, Crawl, read_lines
+from tests.support.commands import TIMEOUT_S, Crawl, read_lines
 from tests.support.nginx import Nginx
 from tests.support.warcs import records, wrong_digests
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.crawls import Crawl, Ran, command, ended, environment
+from tests.support.commands import Crawl, Ran, command, ended, environment
 from tests.support.interrupted import wait_for_requests
 from tests.support.nginx import Nginx
 from tests.support.realsites import closure, folder, host_of

@@ -16,8 +16,8 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator
 
-from tests.support.hostile import Accepted, Server, ok
 from tests.support.nameserver import SERVFAIL, NameServer, Zone, nameserver
+from tests.support.scripted_server import Accepted, Server, ok
 
 ALLOWED_NETWORK = "127.0.1.0/24"
 ALLOWED = tuple(f"127.0.1.{n}" for n in range(1, 5))

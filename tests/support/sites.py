@@ -1,6 +1,6 @@
 """The hosts that whole-program tests crawl, where they are, and the configuration that leads there."""
 
-from tests.support.crawls import Sections
+from tests.support.commands import Sections
 from tests.support.nginx import Nginx
 
 BARE, WWW, DOCS, OTHER, CDN = "alpha.test", "www.alpha.test", "docs.alpha.test", "beta.test", "cdn.gamma.test"

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.installed import Service, serve
-from tests.support.machine import ROOT, Machine, booted
+from tests.support.installed_service import Service, serve
+from tests.support.systemd_machine import ROOT, Machine, booted
 
 # Everything that an earlier test may have left; the unit is written anew by the command that users have.
 _CLEAN = """

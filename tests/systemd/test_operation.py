@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.support.installed import CONFIG, PASSWORD, PLAIN, USER, Service, wanted
-from tests.support.machine import ROOT
+from tests.support.installed_service import CONFIG, PASSWORD, PLAIN, USER, Service, wanted
 from tests.support.sites import DOCS, OTHER
+from tests.support.systemd_machine import ROOT
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(1_200)]  # the first has the root made and the machine booted
 

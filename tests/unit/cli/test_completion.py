@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from crawler.cli.manuals import script
-from tests.support.crawls import command, environment, run
+from tests.support.commands import command, environment, run
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

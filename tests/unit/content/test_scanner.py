@@ -15,7 +15,7 @@ from crawler.content.html.fingerprint import fingerprint
 from crawler.content.html.parsing import parse_page
 from crawler.content.html.scanner import ScanLimitError, Scanner
 from crawler.content.html.tags import TagFinder
-from tests.support.interpreted import interpreted
+from tests.support.pcre2_without_jit import interpreted
 
 SCANNERS = {
     "every tag": parsing._EVERY_TAG._scanner,

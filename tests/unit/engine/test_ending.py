@@ -21,7 +21,7 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import BlockedHost, Totals
 from tests.support.engine import AT_ONCE, Harness, QuickFrontier, answer, failed, page, run
-from tests.support.trapsite import prose
+from tests.support.trap_site import prose
 
 NOW = 1_000.0
 A, B = "https://a.test", "https://b.test"

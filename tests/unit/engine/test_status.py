@@ -36,7 +36,7 @@ from tests.support.engine import (
     run,
     virtual_loop,
 )
-from tests.support.trapsite import TrapSite
+from tests.support.trap_site import TrapSite
 
 DAEMON = EngineOptions(workers=8, linger_s=None, min_free=0, drain_s=5.0)
 ROOT = "https://a.test/"

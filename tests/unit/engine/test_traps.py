@@ -21,7 +21,7 @@ from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.traps import GOOD_TRIAL, PLAIN_TRIALS, PROBES, TRIALS
 from crawler.frontier.base import Frontier, Totals
 from tests.support.engine import AT_ONCE, Harness, QuickFrontier, answer, page, run
-from tests.support.trapsite import WORDS, TrapSite, prose
+from tests.support.trap_site import WORDS, TrapSite, prose
 
 SITE = "https://trap.test"
 

@@ -29,7 +29,7 @@ from crawler.core.scope import Scope
 from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER, ProcessedResponse, is_large
 from crawler.engine.pages.worker import Visited
 from tests.support.engine import AT_ONCE, POLITE, Harness, answer, elapse, failed, page, run
-from tests.support.interpreted import interpreted
+from tests.support.pcre2_without_jit import interpreted
 
 ROOT = "https://a.test/"
 

@@ -18,8 +18,8 @@ import uvloop
 from crawler.core.models import Failed
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
-from tests.support.hostile import Certificates, ok, serve
-from tests.support.sealed import DAMAGED, sealed
+from tests.support.scripted_server import Certificates, ok, serve
+from tests.support.tls_records import DAMAGED, sealed
 
 EVIL = ok(b"EVIL")
 KINDS = (

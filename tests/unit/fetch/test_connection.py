@@ -12,7 +12,7 @@ from crawler.core.models import Failed, Fetched
 from crawler.fetch.limits import ByteBudget
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
-from tests.support.hostile import Certificates, chunked, ok, serve, table
+from tests.support.scripted_server import Certificates, chunked, ok, serve, table
 
 pytestmark = pytest.mark.parametrize("scheme", ["https", "http"])
 

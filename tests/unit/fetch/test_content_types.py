@@ -7,7 +7,7 @@ from crawler.core.media_types import ContentTypes
 from crawler.core.models import Fetched, Head
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client
-from tests.support.hostile import chunked, ok, serve, table
+from tests.support.scripted_server import chunked, ok, serve, table
 
 HTML = FetchOptions(content_types=("text/*", "application/*+xml"))
 PNG = "Content-Type: image/png"

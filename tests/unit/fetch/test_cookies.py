@@ -14,7 +14,7 @@ from crawler.fetch.http1.message import build_request
 from crawler.fetch.options import FetchOptions
 from crawler.sinks.warc import mask_request
 from tests.support.fetching import client
-from tests.support.hostile import Certificates, ok, serve, table
+from tests.support.scripted_server import Certificates, ok, serve, table
 
 NOW = 1_700_000_000.0
 

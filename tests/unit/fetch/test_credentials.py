@@ -8,7 +8,7 @@ from crawler.fetch.credentials import BadCredential, basic, bearer
 from crawler.fetch.options import FetchOptions, Secrets
 from crawler.sinks.warc import mask_request
 from tests.support.fetching import client
-from tests.support.hostile import Certificates, ok, serve, table
+from tests.support.scripted_server import Certificates, ok, serve, table
 
 
 def test_basic_is_base64_of_utf8():

@@ -18,7 +18,7 @@ from crawler.fetch.net.resolver import AresLookup, CachingResolver, DnsAnswer
 from crawler.fetch.net.tls import TlsProfile
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
 from tests.support.fetching import ScriptedLookup, SkewedClock, client
-from tests.support.hostile import ok, serve, table
+from tests.support.scripted_server import ok, serve, table
 
 HELLO = table({"/": ok(b"hello")})
 PRIVATE = (

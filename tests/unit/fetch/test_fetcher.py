@@ -12,7 +12,7 @@ from crawler.fetch.fetcher import AddressNotReady, Fetcher, OriginBlocked
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.fetch.options import FetchOptions, IdentityOptions
 from tests.support.fetching import RecordingGate, client, until
-from tests.support.hostile import Certificates, ok, serve, table
+from tests.support.scripted_server import Certificates, ok, serve, table
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from crawler.fetch.http1.message import LocalProtocolError
 from crawler.fetch.http_client import HttpClient
 from crawler.fetch.options import ClientOptions, FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
 from tests.support.fetching import RecordingGate, SkewedClock
-from tests.support.hostile import ok, serve, table
+from tests.support.scripted_server import ok, serve, table
 
 NETWORK = NetworkOptions(allow_private=("127.0.0.0/8",), resolve=(("*.test", ("127.0.0.1",)),))
 OPTIONS = ClientOptions(identity=IdentityOptions("before/1"), network=NETWORK)

@@ -19,7 +19,7 @@ from crawler.fetch.limits import (
 )
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client
-from tests.support.hostile import ok, serve, table
+from tests.support.scripted_server import ok, serve, table
 
 KIB = 1024
 

@@ -13,9 +13,9 @@ from crawler.core.models import Fetched, Origin
 from crawler.core.outcomes import outcome_label
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
-from tests.support.hostile import Certificates, ok, serve
 from tests.support.response_cases import BY_NAME, CASES, CLEAN, UNCLEAN, Case
 from tests.support.responses import single_bytes, split_at
+from tests.support.scripted_server import Certificates, ok, serve
 
 # What an exchange cannot end with: the answer is not whole and the server says nothing more. Deadlines end those.
 WITHOUT_END = {

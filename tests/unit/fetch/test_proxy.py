@@ -13,9 +13,9 @@ from crawler.fetch.net.proxy import MAX_HEAD
 from crawler.fetch.options import FetchOptions, NetworkOptions, ProxyOptions
 from crawler.sinks.warc import mask_request
 from tests.support.fetching import client
-from tests.support.hostile import Certificates, ok, serve, table
-from tests.support.oddservers import closed_port
-from tests.support.proxies import OPENED, proxy
+from tests.support.proxy_server import OPENED, proxy
+from tests.support.raw_servers import closed_port
+from tests.support.scripted_server import Certificates, ok, serve, table
 
 HELLO = table({"/": ok(b"hello"), "/a?b=c": ok(b"query")})
 

@@ -17,8 +17,8 @@ from crawler.core.models import Failed, Fetched, Origin
 from crawler.fetch.net.tls import TlsProfile, server_name, stream_error, tls_error
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
 from tests.support.fetching import client
-from tests.support.hostile import Certificates, ok, serve, table
-from tests.support.sealed import sealed
+from tests.support.scripted_server import Certificates, ok, serve, table
+from tests.support.tls_records import sealed
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from crawler.core.enums import ErrorType, TruncatedReason
 from crawler.core.models import Failed, Fetched
 from crawler.fetch.net.tls_stream import ReadBuffer, TlsStream
 from tests.support.fetching import client, until
-from tests.support.hostile import Certificates, ok, serve
-from tests.support.sealed import DAMAGED, Sealed, sealed
+from tests.support.scripted_server import Certificates, ok, serve
+from tests.support.tls_records import DAMAGED, Sealed, sealed
 
 pytestmark = pytest.mark.both_loops
 

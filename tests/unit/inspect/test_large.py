@@ -12,8 +12,8 @@ import pytest
 from crawler.core.url import key_of
 from crawler.frontier.sqlite.database import Database
 from crawler.frontier.sqlite.sql import ManyRows
-from tests.support.crawls import command, environment
-from tests.support.loglines import fetch_lines, write
+from tests.support.commands import command, environment
+from tests.support.log_lines import fetch_lines, write
 
 LIMIT_S = 15.0
 INSERT = ManyRows(7, "INSERT INTO url (host, hash, depth, target, source, hop_path, found_at)")

@@ -12,7 +12,7 @@ from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.query import Matcher, Query, last, matching
 from crawler.inspection.log.ranges import Stretch, cut, last_time, newest, select
 from crawler.inspection.log.rotated_log import RotatedLog
-from tests.support.loglines import BEGIN_AT, fetch_lines, write
+from tests.support.log_lines import BEGIN_AT, fetch_lines, write
 
 LINES = list(fetch_lines(3_000, hosts=20, per_s=2.0))  # 25 minutes
 

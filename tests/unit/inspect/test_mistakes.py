@@ -8,7 +8,7 @@ import pytest
 from crawler.cli import main
 from crawler.core.url import key_of
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
-from tests.support.loglines import fetch_lines, write
+from tests.support.log_lines import fetch_lines, write
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from crawler.inspection.log.url_history import present
 from crawler.inspection.report import Happened, all_asked, happened, report
 from crawler.inspection.report_page import page
 from tests.support.frontiers import NOW, batch, found, visit
-from tests.support.loglines import fetch_lines, write
+from tests.support.log_lines import fetch_lines, write
 
 LINES = list(fetch_lines(4_000, hosts=30, per_s=2.0))
 

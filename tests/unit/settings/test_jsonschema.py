@@ -14,7 +14,7 @@ from crawler.settings.configuration_errors import ConfigurationError
 from crawler.settings.generated_files import annotated, json_schema, schema_text
 from crawler.settings.loading import load
 from crawler.settings.schema import keys
-from tests.support.crawls import run
+from tests.support.commands import run
 
 FILE = Path(__file__).resolve().parents[3] / "config" / "crawler.schema.json"
 _KEY_LINE = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)

@@ -17,8 +17,8 @@ from crawler.settings.loading import load
 from crawler.trace.facts import facts
 from crawler.trace.terminal import show
 from crawler.trace.tracer import trace
-from tests.support.hostile import Certificates, chunked, ok, serve, table
-from tests.support.proxies import proxy
+from tests.support.proxy_server import proxy
+from tests.support.scripted_server import Certificates, chunked, ok, serve, table
 
 HTML = "Content-Type: text/html; charset=utf-8"
 PAGE = ok(b'<title>T</title><a href="/a">a</a><a href="/a">b</a><a href="https://other.test/">c</a>', HTML)

@@ -13,7 +13,7 @@ from crawler.cli.service import planned_files
 from crawler.cli.service import unit as unit_module
 from crawler.cli.service.unit import Refusals, Unit, refusals, unit_of
 from crawler.settings.loading import Loaded, load
-from tests.support.crawls import toml
+from tests.support.commands import toml
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 NOBODY = "nobody"

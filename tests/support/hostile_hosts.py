@@ -18,7 +18,7 @@ import brotli
 import uvloop
 import zstandard
 
-from tests.support.hostile import Accepted, Certificates, Server, ok, serve
+from tests.support.scripted_server import Accepted, Certificates, Server, ok, serve
 
 HTML = "Content-Type: text/html"
 ZEROS = 64 * 1024 * 1024

@@ -15,7 +15,7 @@ import ctypes
 import ssl
 from collections.abc import Awaitable, Callable
 
-from tests.support.hostile import Accepted, Script
+from tests.support.scripted_server import Accepted, Script
 
 _MANY = 65_536
 # The smallest record that no peer can decrypt: whoever reads it answers with the fatal alert bad_record_mac.

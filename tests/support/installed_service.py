@@ -10,10 +10,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from tests.support.crawls import toml
-from tests.support.machine import Machine
+from tests.support.commands import toml
 from tests.support.nginx import Nginx, Place, Site, lay_out
 from tests.support.sites import DOCS, OTHER, WWW, sections
+from tests.support.systemd_machine import Machine
 
 CONFIG: Final = "/etc/crawler/crawler.toml"
 DROP_IN: Final = "/etc/systemd/system/{}.d/test.conf"

@@ -1,6 +1,6 @@
 """Runs the crawler's command as usual, and notes in METER_FILE the longest turn of its event loop, in CPU milliseconds.
 
-    METER_FILE=turns.json python -m tests.support.metered crawl …
+    METER_FILE=turns.json python -m tests.support.loop_meter crawl …
 
 A timer comes by each millisecond; what the loop's thread spent since is the turn that held it up, and a millisecond at
 most of others. CPU time, not the clock's: a busy machine must not make it fail.

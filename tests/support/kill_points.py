@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
-from tests.support.crawls import environment
+from tests.support.commands import environment
 
 CALLS = ("create", "write", "sync", "sync_folder", "rename")
 COMMITS = ("before commit", "after commit")
@@ -30,7 +30,7 @@ class Points:
 
     def __enter__(self) -> Self:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.points", str(self._scratch)],
+            [sys.executable, "-m", "tests.support.kill_points", str(self._scratch)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
