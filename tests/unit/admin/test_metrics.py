@@ -188,8 +188,11 @@ def test_dashboard_and_alerts_name_what_is_there(name: str) -> None:
     if name.endswith(".json"):
         dashboard = json.loads(text)
         assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+        assert all(
+            'instance=~"$instance"' in target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
+        )
         everything = {re.sub(r"_(bucket|sum|count)$", "", one) for one in asked}
-        for_alerts = {"crawler_config_last_reload_success", "crawler_last_progress_timestamp_seconds"}
+        for_alerts = {"crawler_config_last_reload_success"}
         assert set(CONTRACT) - everything - for_alerts == set()
 
 
