@@ -16,7 +16,7 @@ from crawler import __version__, daemon
 from crawler.admin.commands import QUIET, Commands, brief
 from crawler.admin.control_server import Arguments, Caller, ControlServer
 from crawler.admin.metrics import exposition
-from crawler.admin.protocol import CommandRefused
+from crawler.admin.unix_socket import CommandRefused
 from crawler.core.enums import Exit
 from crawler.core.formatting import timestamp
 from crawler.engine.engine import Engine

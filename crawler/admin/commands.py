@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from crawler.admin.control_server import Arguments, Command
-from crawler.admin.protocol import CommandRefused
+from crawler.admin.unix_socket import CommandRefused
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, value_text
 from crawler.core.url import UrlError

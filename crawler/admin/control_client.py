@@ -1,7 +1,7 @@
-"""The other end of the control socket: one call, one answer, for commands.
+"""The client of the control socket, for the commands: one request, one response, blocking.
 
-Blocking and small. Invariant: a daemon that is gone, hangs, or belongs to somebody else ends in Unreachable or
-NotAllowed with words for a person, within the timeout.
+Invariant: a daemon that is gone, hangs, or belongs to another user ends in Unreachable or NotAllowed with a message for
+a person, within the timeout.
 """
 
 import errno
@@ -18,18 +18,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from crawler.admin import socket_path
-from crawler.admin.protocol import MAX_ANSWER, Malformed, decode_answer, encode_request
+from crawler.admin import unix_socket
+from crawler.admin.unix_socket import MAX_RESPONSE, Malformed, decode_response, encode_request
 
 CALL_S: Final = 10.0
 
 
 class Unreachable(Exception):
-    """No daemon answers (exit 69); the message is for a person."""
+    """No daemon responds (exit 69); the message is for a person."""
 
 
 class NotAllowed(Exception):
-    """The socket is there, and is not for us (exit 77)."""
+    """We have no permission for the socket (exit 77)."""
 
 
 class Control:
@@ -41,25 +41,25 @@ class Control:
     def __init__(self, path: Path, *, timeout_s: float = CALL_S) -> None:
         self._path = path
         try:
-            self._socket = socket_path.connect(path, timeout_s)
+            self._socket = unix_socket.connect(path, timeout_s)
         except OSError as error:
             raise _explained(path, error) from None
-        self._rest = b""
+        self._received = b""
 
     def call(self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float = CALL_S) -> Any:
-        """The command's result. Raises Refused, Malformed, Unreachable."""
+        """The command's result. Raises CommandRefused, Malformed, Unreachable."""
         request = encode_request(command, arguments or {})
         self._socket.settimeout(timeout_s)
         try:
             self._socket.sendall(request)
-            return decode_answer(self._read_line())
+            return decode_response(self._read_line())
         except TimeoutError:
-            raise Unreachable(f"the crawler at {self._path} has not answered for {timeout_s:g} seconds") from None
+            raise Unreachable(f"the crawler at {self._path} has not responded for {timeout_s:g} seconds") from None
         except OSError as error:
-            raise Unreachable(f"the crawler at {self._path} hung up: {error.strerror or error}") from None
+            raise Unreachable(f"the crawler at {self._path} closed the connection: {error.strerror or error}") from None
 
     def wait_for_end(self, timeout_s: float | None) -> bool:
-        """Wait until the process that answers here has ended; False if it has not after `timeout_s`."""
+        """Wait until the daemon's process has ended; False if it has not after `timeout_s`."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
         try:
             process = os.pidfd_open(struct.unpack("3i", credentials)[0])
@@ -84,23 +84,23 @@ class Control:
         self.close()
 
     def _read_line(self) -> bytes:
-        parts = [self._rest]
-        size = len(self._rest)
+        parts = [self._received]
+        size = len(self._received)
         while b"\n" not in parts[-1]:
             chunk = self._socket.recv(1 << 18)
             if not chunk:
-                raise Unreachable(f"the crawler at {self._path} hung up without an answer")
+                raise Unreachable(f"the crawler at {self._path} closed the connection without a response")
             parts.append(chunk)
             size += len(chunk)
-            if size > MAX_ANSWER:
-                raise Malformed(f"the answer has more than {MAX_ANSWER} bytes")
-        line, _, self._rest = b"".join(parts).partition(b"\n")
+            if size > MAX_RESPONSE:
+                raise Malformed(f"the response has more than {MAX_RESPONSE} bytes")
+        line, _, self._received = b"".join(parts).partition(b"\n")
         return line
 
 
 def _explained(path: Path, error: OSError) -> Exception:
     if isinstance(error, TimeoutError | socket.timeout):
-        return Unreachable(f"whoever listens on {path} does not answer")
+        return Unreachable(f"the program that listens on {path} does not respond")
     match error.errno:
         case errno.ENOENT | errno.ENOTDIR:
             return Unreachable(f"no crawler is running here: there is no {path}")
@@ -115,7 +115,7 @@ def _explained(path: Path, error: OSError) -> Exception:
 
 
 def _owner_of(path: Path) -> str:
-    """Whose it is, as far as we may look."""
+    """Whose socket it is, as far as we may look."""
     with suppress(OSError, KeyError):
         found = path.lstat()
         if not stat.S_ISSOCK(found.st_mode):

@@ -1,8 +1,8 @@
-"""The control socket: takes requests, hands them to the commands, writes their answers.
+"""The server of the control socket: reads requests, calls the commands, writes their responses.
 
-It knows the protocol and the limits, not what a command does. Clients are strangers: each has a line of bounded length
-and a bounded time for it, answers are written within a bounded time or not at all, and there are so many at once; the
-one that has been idle longest makes room for a new one. Invariant: no client can make the crawl wait.
+Clients are not trusted: a request has a bounded length and must arrive in a bounded time, a response must be read in a
+bounded time, and there are at most MAX_CLIENTS; for a new one the client that is idle longest is disconnected.
+Invariant: no client can make the crawl wait.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from crawler.admin import socket_path
-from crawler.admin.protocol import (
+from crawler.admin import unix_socket
+from crawler.admin.unix_socket import (
     MAX_REQUEST,
     CommandRefused,
     Malformed,
@@ -28,8 +28,8 @@ from crawler.core.enums import Exit
 
 MODE: Final = 0o660
 MAX_CLIENTS: Final = 32
-REQUEST_S: Final = 60.0  # for a whole line, also between two: a client that watches asks every second or so
-ANSWER_S: Final = 10.0  # for an answer to be taken
+REQUEST_S: Final = 60.0  # for a whole line, and between two; `crawler top` sends one a second
+RESPONSE_S: Final = 10.0  # for a response to be read
 
 Arguments = Mapping[str, Any]
 Command = Callable[[Arguments], Awaitable[object]]
@@ -37,7 +37,7 @@ Command = Callable[[Arguments], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as the kernel says (SO_PEERCRED)."""
+    """The process at the other end, as the kernel says (SO_PEERCRED)."""
 
     pid: int
     uid: int
@@ -50,8 +50,8 @@ class _ControlConnection:
 
 
 class ControlServer:
-    """`commands` maps a name to what it does; it raises Refused for what cannot be done. `on_command` is told of every
-    request that is done or refused: its name, its arguments, who asked, and why it was refused, if it was.
+    """`commands` maps names to functions, which raise CommandRefused for what cannot be done. `on_command` is called
+    after each request with its name, arguments and caller, and the reason if it was refused.
     """
 
     def __init__(
@@ -65,32 +65,32 @@ class ControlServer:
         self._commands = commands
         self._on_command = on_command
         self._socket: socket.socket | None = None
-        self._clients: dict[_ControlConnection, None] = {}  # the longest idle first
+        self._clients: dict[_ControlConnection, None] = {}  # the one that is idle longest first
 
     def open(self) -> None:
-        """Listen; `run` answers. Raises SocketTaken, OSError."""
-        self._socket = socket_path.listen(self._path, mode=MODE, key="admin.socket")
+        """Listen; `run` serves. Raises SocketTaken, OSError."""
+        self._socket = unix_socket.listen(self._path, mode=MODE, key="admin.socket")
 
     async def run(self) -> None:
-        """Answer until cancelled. A command that raises anything but Refused is a bug, and comes out here."""
+        """Serve until cancelled. Raises what a command raises, but for CommandRefused: that is a bug."""
         assert self._socket is not None, "open comes first"
         async with asyncio.TaskGroup() as group:
 
-            def arrived(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
                 group.create_task(self._serve(reader, writer))
 
-            server = await asyncio.start_unix_server(arrived, sock=self._socket, limit=MAX_REQUEST)
+            server = await asyncio.start_unix_server(on_connection, sock=self._socket, limit=MAX_REQUEST)
             try:
                 await asyncio.get_running_loop().create_future()  # until cancelled
             finally:
                 server.close()
 
     def close(self) -> None:
-        """Take the socket away and hang up on everybody: whoever waits for the end of the daemon sees it."""
+        """Remove the socket and close all connections, by which clients see that the daemon ends."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-            socket_path.remove(self._path)
+            unix_socket.remove(self._path)
         for client in list(self._clients):
             client.writer.transport.abort()
 
@@ -106,11 +106,11 @@ class ControlServer:
             caller = _caller_of(writer)
             while (line := await self._line(client, reader)) is not None:
                 client.is_busy = True
-                await self._write(client, await self._answer(line, caller))
+                await self._write(client, await self._respond(line, caller))
                 client.is_busy = False
                 del self._clients[client]
                 self._clients[client] = None
-        except (OSError, TimeoutError):  # it went away, or takes nothing
+        except (OSError, TimeoutError):  # it is gone, or reads nothing
             pass
         finally:
             self._clients.pop(client, None)
@@ -125,7 +125,7 @@ class ControlServer:
         return False
 
     async def _line(self, client: _ControlConnection, reader: asyncio.StreamReader) -> bytes | None:
-        """The next request; None when there is none to come."""
+        """The next request; None at the end of the connection."""
         try:
             async with asyncio.timeout(REQUEST_S):
                 return await reader.readuntil(b"\n")
@@ -135,7 +135,7 @@ class ControlServer:
             pass
         return None
 
-    async def _answer(self, line: bytes, caller: Caller) -> bytes:
+    async def _respond(self, line: bytes, caller: Caller) -> bytes:
         try:
             request = decode_request(line)
         except Malformed as error:
@@ -151,10 +151,10 @@ class ControlServer:
         self._on_command(request.command, request.arguments, caller, None)
         return encode_result(result)
 
-    async def _write(self, client: _ControlConnection, answer: bytes) -> None:
-        """Raises TimeoutError if it is not taken."""
-        client.writer.write(answer)
-        async with asyncio.timeout(ANSWER_S):
+    async def _write(self, client: _ControlConnection, response: bytes) -> None:
+        """Raises TimeoutError if the client does not read."""
+        client.writer.write(response)
+        async with asyncio.timeout(RESPONSE_S):
             await client.writer.drain()
 
 

@@ -17,7 +17,7 @@ import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from crawler.admin import metrics, socket_path
+from crawler.admin import metrics, unix_socket
 from crawler.core.clock import Clock
 from crawler.core.formatting import naming_key
 
@@ -131,7 +131,7 @@ class WebServer:
         await self._runner.setup()
         loop = asyncio.get_running_loop()
         if self._listen.startswith("/"):
-            sock = socket_path.listen(Path(self._listen), mode=0o660, key=KEY)
+            sock = unix_socket.listen(Path(self._listen), mode=0o660, key=KEY)
             self._server = await loop.create_unix_server(self._accept, sock=sock)
         else:
             host, _, port = self._listen.rpartition(":")
@@ -169,7 +169,7 @@ class WebServer:
             self._aborting.cancel()
         await self._runner.cleanup()
         if self._listen.startswith("/"):
-            socket_path.remove(Path(self._listen))
+            unix_socket.remove(Path(self._listen))
 
     @web.middleware
     async def _loopback_only(

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from crawler.admin import control_server, protocol, socket_path
+from crawler.admin import control_server, unix_socket
 from crawler.admin.control_client import Control, NotAllowed, Unreachable
 from crawler.admin.control_server import Arguments, Caller, ControlServer
-from crawler.admin.protocol import CommandRefused, Malformed
+from crawler.admin.unix_socket import CommandRefused, Malformed
 
 
 @pytest.fixture
@@ -122,21 +122,21 @@ async def test_garbage_is_refused_in_words_and_harms_nothing(folder: Path, sent:
 
 
 async def test_a_line_without_end_is_cut_off(folder: Path) -> None:
-    """A request is bounded: the client is told and hung up on, the next one is served."""
+    """A request is bounded: the client gets a refusal and is disconnected, the next one is served."""
     async with serving(folder / "c"):
-        answers = await raw(folder / "c", b"x" * (protocol.MAX_REQUEST + 10))
+        answers = await raw(folder / "c", b"x" * (unix_socket.MAX_REQUEST + 10))
         assert "bytes at most" in answers[0]["message"]
         assert await raw(folder / "c", b'{"command": "echo"}\n')
 
 
 async def test_half_a_line_is_no_request(folder: Path) -> None:
-    """A client that goes away within a line is not answered."""
+    """A client that disconnects within a line gets no response."""
     async with serving(folder / "c"):
         assert await raw(folder / "c", b'{"command": "echo"}') == []
 
 
 async def test_silent_clients_make_room_for_others(folder: Path) -> None:
-    """With every place taken by clients that say nothing, the longest idle is hung up on for the next."""
+    """With MAX_CLIENTS idle ones, the one that is idle longest is disconnected for a new one."""
     async with serving(folder / "c"):
         silent = [await asyncio.open_unix_connection(str(folder / "c")) for _ in range(control_server.MAX_CLIENTS + 3)]
         assert len(await raw(folder / "c", b'{"command": "echo"}\n')) == 1
@@ -147,7 +147,7 @@ async def test_silent_clients_make_room_for_others(folder: Path) -> None:
 
 async def test_a_client_that_does_not_read_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its answer is dropped after a while; others are served meanwhile."""
-    monkeypatch.setattr(control_server, "ANSWER_S", 0.05)
+    monkeypatch.setattr(control_server, "RESPONSE_S", 0.05)
 
     async def large(_: Arguments) -> object:
         return "x" * 8_000_000
@@ -200,7 +200,7 @@ async def test_a_path_too_long_for_the_kernel_works_all_the_same(folder: Path) -
 
 async def test_a_stale_socket_is_replaced(folder: Path) -> None:
     """One that a killed daemon left behind is in nobody's way."""
-    socket_path.listen(folder / "c", mode=0o660, key="admin.socket").close()
+    unix_socket.listen(folder / "c", mode=0o660, key="admin.socket").close()
     assert (folder / "c").exists()
     with pytest.raises(Unreachable, match="nobody listens"):
         Control(folder / "c")
@@ -211,14 +211,14 @@ async def test_a_stale_socket_is_replaced(folder: Path) -> None:
 async def test_what_is_not_ours_is_not_removed(folder: Path) -> None:
     """A file at the socket's path, or a socket that somebody listens on, stays as it is."""
     (folder / "file").write_text("precious")
-    with pytest.raises(socket_path.SocketTaken, match="is no socket"):
-        socket_path.listen(folder / "file", mode=0o660, key="admin.socket")
+    with pytest.raises(unix_socket.SocketTaken, match="is no socket"):
+        unix_socket.listen(folder / "file", mode=0o660, key="admin.socket")
     assert (folder / "file").read_text() == "precious"
     with (
-        socket_path.listen(folder / "c", mode=0o660, key="admin.socket"),
-        pytest.raises(socket_path.SocketTaken, match="another program listens"),
+        unix_socket.listen(folder / "c", mode=0o660, key="admin.socket"),
+        pytest.raises(unix_socket.SocketTaken, match="another program listens"),
     ):
-        socket_path.listen(folder / "c", mode=0o660, key="admin.socket")
+        unix_socket.listen(folder / "c", mode=0o660, key="admin.socket")
 
 
 def test_nobody_there_is_said_in_words(folder: Path) -> None:
@@ -240,7 +240,7 @@ def test_a_socket_of_somebody_else_is_named(folder: Path) -> None:
         "try: Control(Path(sys.argv[1]))\n"
         "except NotAllowed as error: print(error)"
     )
-    with socket_path.listen(folder / "c", mode=0o660, key="admin.socket"):
+    with unix_socket.listen(folder / "c", mode=0o660, key="admin.socket"):
         done = subprocess.run(
             [sys.executable, "-c", code, str(folder / "c")], capture_output=True, text=True, timeout=60, check=False
         )
@@ -251,9 +251,9 @@ def test_a_socket_of_somebody_else_is_named(folder: Path) -> None:
 def test_a_daemon_that_does_not_answer_is_given_up(folder: Path) -> None:
     """It listens and says nothing, as a process that was stopped does."""
     with (
-        socket_path.listen(folder / "c", mode=0o660, key="admin.socket"),
+        unix_socket.listen(folder / "c", mode=0o660, key="admin.socket"),
         Control(folder / "c") as client,
-        pytest.raises(Unreachable, match=r"has not answered for 0\.05 seconds"),
+        pytest.raises(Unreachable, match=r"has not responded for 0\.05 seconds"),
     ):
         client.call("status", timeout_s=0.05)
 
@@ -261,7 +261,7 @@ def test_a_daemon_that_does_not_answer_is_given_up(folder: Path) -> None:
 @pytest.mark.parametrize("answer", [b"hello\n", b"[]\n", b'{"ok": "yes"}\n'])
 def test_an_answer_of_another_protocol_is_told(folder: Path, answer: bytes) -> None:
     """Something else listens at the path."""
-    with socket_path.listen(folder / "c", mode=0o660, key="admin.socket") as listening, Control(folder / "c") as client:
+    with unix_socket.listen(folder / "c", mode=0o660, key="admin.socket") as listening, Control(folder / "c") as client:
         listening.setblocking(True)
         peer: socket.socket = listening.accept()[0]
         with peer:
@@ -273,11 +273,11 @@ def test_an_answer_of_another_protocol_is_told(folder: Path, answer: bytes) -> N
 def test_a_request_that_is_too_long_is_not_sent() -> None:
     """The limit holds at both ends."""
     with pytest.raises(Malformed):
-        protocol.encode_request("add", {"urls": ["x" * protocol.MAX_REQUEST]})
+        unix_socket.encode_request("add", {"urls": ["x" * unix_socket.MAX_REQUEST]})
 
 
 def test_an_argument_that_is_no_utf8_is_refused() -> None:
     """Python holds its bytes as half surrogate pairs; the command line says so and ends with 2."""
     with pytest.raises(CommandRefused, match="not UTF-8") as caught:
-        protocol.encode_request("block", {"host": b"\xff".decode("utf-8", "surrogateescape")})
+        unix_socket.encode_request("block", {"host": b"\xff".decode("utf-8", "surrogateescape")})
     assert caught.value.exit_code == 2

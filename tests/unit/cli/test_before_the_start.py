@@ -62,7 +62,7 @@ def test_a_socket_that_cannot_be_made_names_its_key(
     file = tmp_path / "file"
     file.write_text("mine")
     code, said = told(capfd, "crawl", "https://a.test/", "--output", "out", "-o", f"{key}={file}")
-    assert (code, said) == (78, f"crawler: {file} is there and is no socket; {key} must name a path of its own\n")
+    assert (code, said) == (78, f"crawler: {file} exists and is no socket; {key} must name another path\n")
     missing = tmp_path / "no" / "c.sock"
     code, said = told(capfd, "crawl", "https://a.test/", "--output", "out", "-o", f"{key}={missing}")
     assert (code, said) == (74, f"crawler: {key} {missing}: No such file or directory\n")

@@ -11,7 +11,7 @@ from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions
 from tests.support.engine import Harness, answer, elapse, page, run
 
-ANSWER_S = FetchOptions().total_timeout_s
+RESPONSE_S = FetchOptions().total_timeout_s
 DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
 
 
@@ -73,9 +73,9 @@ def test_an_answer_that_takes_its_time_is_waited_for() -> None:
     async def main() -> None:
         seen: list[str] = []
         engine = Harness("https://a.test/", engine=DAEMON)
-        engine.web.takes_s = lambda origin, task: ANSWER_S - 1.0
+        engine.web.takes_s = lambda origin, task: RESPONSE_S - 1.0
         async with watched(engine, seen):
-            await elapse(4 * ANSWER_S)
+            await elapse(4 * RESPONSE_S)
         assert seen == []
 
     run(main())
@@ -87,9 +87,9 @@ def test_a_fetch_without_end_is_found() -> None:
     async def main() -> None:
         seen: list[str] = []
         engine = Harness("https://a.test/", engine=DAEMON)
-        engine.web.takes_s = lambda origin, task: 10 * ANSWER_S
+        engine.web.takes_s = lambda origin, task: 10 * RESPONSE_S
         async with watched(engine, seen) as health:
-            await elapse(ANSWER_S + OWN_WORK_S - 20.0)
+            await elapse(RESPONSE_S + OWN_WORK_S - 20.0)
             assert seen == []
             await elapse(60.0)
             assert health.stall()
