@@ -25,7 +25,6 @@ from crawler.engine.monitoring.status import Bounded
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.frontier.base import FrontierFull
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain.answer import table
 from crawler.inspection.explain.why import Inquiry
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
@@ -150,7 +149,7 @@ class Service:
         def explain() -> Mapping[str, Any]:
             reader = StoreReader(settings.frontier_path, is_live=True)
             try:
-                return table(Inquiry(reader, settings.rules(), is_live=True, now=now).why(url))
+                return Inquiry(reader, settings.rules(), is_live=True, now=now).why(url).as_json()
             finally:
                 reader.close()
 

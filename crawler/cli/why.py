@@ -13,8 +13,7 @@ from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, duration, printable, wall_time
 from crawler.core.url import UrlError, parse
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain import auxiliary
-from crawler.inspection.explain.answer import Explanation, table
+from crawler.inspection.explain.explanation import Explanation, add_auxiliary, logged_auxiliary
 from crawler.inspection.explain.why import Inquiry
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.url_history import UrlHistory, attempts, last_host_state, skipped_of_host, time_of_field
@@ -41,53 +40,55 @@ def command(
     located = locate(config, overrides, output)
     place = located.place
     if located.differs:
-        say(f"the running crawl has other rules than {config}: the verdicts are by the running crawl's")
+        say(f"{config} has changed: the verdicts are by the rules of the running crawl")
     is_live = place.pid() is not None
     try:
         reader: StoreReader | None = StoreReader(place.frontier, is_live=is_live)
     except FileNotFoundError:
         reader = None
     try:
-        answer = Inquiry(reader, located.rules, is_live=is_live, now=now).why(url)
+        explanation = Inquiry(reader, located.rules, is_live=is_live, now=now).why(url)
     finally:
         if reader is not None:
             reader.close()
-    history = _history(located, answer, now, full=full)
+    history = _history(located, explanation, now, full=full)
     if as_json:
-        write_data(orjson.dumps(_table(answer, history, located)) + b"\n")
+        write_data(orjson.dumps(_as_json(explanation, history, located)) + b"\n")
     else:
-        write_data(("\n".join(_text(answer, history, now)) + "\n").encode("utf-8", "replace"))
+        write_data(("\n".join(_text(explanation, history, now)) + "\n").encode("utf-8", "replace"))
     return Exit.OK
 
 
-def _history(located: Located, answer: Explanation, now: float, *, full: bool) -> UrlHistory:
-    """Read the attempts from the log, and add what its events say about the host to the answer."""
+def _history(located: Located, explanation: Explanation, now: float, *, full: bool) -> UrlHistory:
+    """Read the attempts from the log, and add to the explanation what its events say about the host."""
     place = located.place
     try:
-        _, origin = parse(answer.url)
+        _, origin = parse(explanation.url)
     except UrlError:
         return UrlHistory()
     try:
         with RotatedLog(place.events_log) as events:
             if (
                 place.pid() is not None
-                and answer.known
+                and explanation.known
                 and (state := last_host_state(events, origin.host, origin.port))
             ):
                 until = time_of_field(state, "until")
-                if until is not None and until > now and not any(step.verdict == "wait" for step in answer.steps):
+                if until is not None and until > now and not any(step.verdict == "wait" for step in explanation.steps):
                     text = (
                         f"{state['to']} until {wall_time(until, now)} (in {duration(until - now)}): {state['reason']}"
                     )
-                    answer.add("origin", "wait", text, until_at=until, reason=state["reason"])
-            elif answer.deny_reason and (skipped := skipped_of_host(events, origin.host, answer.deny_reason)):
+                    explanation.add("origin", "wait", text, until_at=until, reason=state["reason"])
+            elif explanation.deny_reason and (skipped := skipped_of_host(events, origin.host, explanation.deny_reason)):
                 text = f"links to {origin.host} are refused for this reason, lately {skipped['url_full']}"
-                answer.add("log", "", text, deny_reason=skipped.get("deny_reason"), at=time_of_field(skipped, "ts"))
+                explanation.add(
+                    "log", "", text, deny_reason=skipped.get("deny_reason"), at=time_of_field(skipped, "ts")
+                )
         with RotatedLog(place.fetch_log) as fetches:
-            # A denied URL has a line too, though it is no attempt.
-            wanted = answer.attempts + (answer.state == UrlState.DENIED) if answer.known else None
-            found = attempts(fetches, answer.url, wanted=wanted, last_at=answer.last_at, whole=full)
-            auxiliary.tell(answer, auxiliary.logged(found.lines), now)
+            # A denied URL has a line too, although it was not requested.
+            wanted = explanation.attempts + (explanation.state == UrlState.DENIED) if explanation.known else None
+            found = attempts(fetches, explanation.url, wanted=wanted, last_at=explanation.last_at, whole=full)
+            add_auxiliary(explanation, logged_auxiliary(found.lines), now)
             for problem in fetches.problems():
                 say(problem)
             return found
@@ -98,29 +99,29 @@ def _history(located: Located, answer: Explanation, now: float, *, full: bool) -
         return UrlHistory(searched="nothing: the log cannot be read")
 
 
-def _table(answer: Explanation, history: UrlHistory, located: Located) -> dict[str, Any]:
-    return table(answer) | {
+def _as_json(explanation: Explanation, history: UrlHistory, located: Located) -> dict[str, Any]:
+    return explanation.as_json() | {
         "rules_from": located.rules_from if located.rules is not None else None,
         "history": history.lines,
         "history_searched": history.searched or "all",
     }
 
 
-def _text(answer: Explanation, history: UrlHistory, now: float) -> list[str]:
+def _text(explanation: Explanation, history: UrlHistory, now: float) -> list[str]:
     pen = Pen()
-    lines = [pen(printable(redact_text(answer.headline)), "bold", _HEADLINES.get(answer.verdict, ""))]
+    lines = [pen(printable(redact_text(explanation.headline)), "bold", _HEADLINES.get(explanation.verdict, ""))]
 
     def add(name: str, verdict: str, text: str) -> None:
         lines.append(f"  {name:<9} {pen(f'{verdict:<4}', _VERDICTS.get(verdict, ''))}  {printable(redact_text(text))}")
 
-    for step in answer.steps:
+    for step in explanation.steps:
         add(step.name, step.verdict, step.text)
         for via in step.facts.get("via", ())[1:]:
             add("", "", f"  ← {via}")
-    if answer.known or history.lines:
+    if explanation.known or history.lines:
         shown = history.lines[-_SHOWN:]
-        words = count(answer.attempts if answer.known else len(history.lines), "attempt")
-        missing = answer.attempts - len(history.lines)
+        words = count(explanation.attempts if explanation.known else len(history.lines), "attempt")
+        missing = explanation.attempts - len(history.lines)
         if missing > 0 and history.searched:
             words += f", {count(missing)} of them not found (searched: {history.searched}; --full searches all)"
         elif missing > 0:
@@ -129,5 +130,5 @@ def _text(answer: Explanation, history: UrlHistory, now: float) -> list[str]:
             words += f", the last {_SHOWN} of them:"
         add("history", "", words)
         lines += [f"    {fetch_text(line, pen)}" for line in shown]
-    add("next", "", answer.next_text)
+    add("next", "", explanation.next_text)
     return lines

@@ -1,9 +1,9 @@
-"""The hosts of a crawl: what the store knows of each, and what the newest part of the log says of their speed.
+"""The hosts of a crawl: state and queue from the store, speed and connections from the newest part of the log.
 
-Joins the two by host name, and estimates when each queue is done. Two lower bounds are known for that: what the delay
-allows, and the gap between requests in the log; the longer one counts. URLs that are still to be found are left out.
-Invariants: a host is in one state, the most severe that holds, and `why` says which fact put it there; an estimate is
-None where neither a delay nor a gap is known.
+The time until a queue is empty is estimated from two lower bounds: the delay, and the gaps between requests in the log;
+the larger one counts. URLs that are still to be found are left out.
+Invariants: a host is in one state, the most severe that holds, and `why` gives the reason; an estimate is None where
+neither a delay nor a gap is known.
 """
 
 from bisect import bisect_left
@@ -22,9 +22,9 @@ from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.log.totals import HostTally
 
-_USUAL_GAPS: Final = 0.95  # the longest are left out: nights, restarts, back-offs
-WAITING: Final = "waiting"  # nothing is wrong: the delay runs since the last request
-_WAITS_FROM_S: Final = 1.0  # a shorter wait is over before it is read
+_USUAL_GAPS: Final = 0.95  # of the gaps between requests; the longest are left out: nights, restarts, back-offs
+WAITING: Final = "waiting"  # for the delay after the last request
+_WAITS_FROM_S: Final = 1.0  # a shorter wait is over before a person reads it
 STATES: Final = (
     HostState.BLOCKED.value,
     HostState.HELD.value,
@@ -37,9 +37,10 @@ STATES: Final = (
 
 @dataclass(slots=True)
 class HostView:
-    """One origin. `ok` and `errors` are over the crawl's life, the store's; what comes from the log is None where the
-    log says nothing: p50 and p95 of answers in milliseconds, connections opened, requests on each. `eta_s`: seconds
-    until what is queued is done at the present pace; None if that is not known, or it is not asked at all.
+    """One origin. `ok` and `errors` count attempts at pages since the crawl began.
+
+    p50 and p95 of response times (milliseconds), connections opened and requests on each are from the log, None where
+    it has nothing. `eta_s`: seconds until the queue is empty, None if unknown or if the host gets no requests.
     """
 
     host: str
@@ -53,7 +54,7 @@ class HostView:
     bytes: int
     last_at: float | None
     why: str
-    suspects: int = 0  # URLs set aside: they belong to parts that look endless
+    suspects: int = 0  # URLs set aside because their pages look endless
     p50_ms: float | None = None
     p95_ms: float | None = None
     throttled: int = 0
@@ -72,8 +73,8 @@ def views(
     *,
     now: float,
 ) -> list[HostView]:
-    """Every host. `states` has the last `host_state` event of an origin's (host, port) in the run that goes on now,
-    `open_now` the connections open to a host; None if no crawl runs.
+    """Every host. `states` maps (host, port) to the last `host_state` event of the present run, `open_now` hosts to
+    their open connections; None if no crawl runs.
     """
     backoffs = reader.backoffs()
     blocks = Blocklist()
@@ -83,7 +84,7 @@ def views(
         suspects.setdefault(row["host"], []).append(row["urls"])
     found = []
     responses = reader.response_times()
-    asked: list[tuple[HostView, str, Row]] = []  # with the politeness key
+    requested: list[tuple[HostView, str, Row]] = []  # hosts that get requests, with their politeness keys
     rows = list(reader.hosts())
     keys = _keys(rows, politeness, responses)
     for row in rows:
@@ -118,14 +119,14 @@ def views(
             view.connections_open = open_now.get(origin.host, 0)
         found.append(view)
         if state not in (HostState.BLOCKED, HostState.HELD):
-            asked.append((view, key, row))
-    _estimate(asked, politeness, responses, tallies, now)
+            requested.append((view, key, row))
+    _estimate(requested, politeness, responses, tallies, now)
     return found
 
 
 @dataclass(slots=True)
 class _KeyState:
-    """A politeness key: when one of its hosts was asked last, as far as that is stored, and its delay."""
+    """A politeness key: the last request to one of its hosts that is stored, and its delay."""
 
     last_at: float = 0.0
     delay_s: float = 0.0
@@ -147,22 +148,22 @@ def _keys(rows: list[Row], politeness: PolitenessOptions, responses: Mapping[str
 
 
 def _estimate(
-    asked: list[tuple[HostView, str, Row]],
+    requested: list[tuple[HostView, str, Row]],
     politeness: PolitenessOptions,
     responses: Mapping[str, float],
     tallies: Mapping[str, HostTally],
     now: float,
 ) -> None:
-    """Say of each host that is asked when its queue will be done."""
+    """Set `eta_s` of each host that gets requests."""
     of_key: defaultdict[str, list[int]] = defaultdict(list)
     of_name: defaultdict[str, list[int]] = defaultdict(list)
-    for _, key, row in asked:
+    for _, key, row in requested:
         of_key[key].append(row["queued"])
         of_name[row["host"]].append(row["queued"])
-    by_key = {key: HostTurns(lengths) for key, lengths in of_key.items()}
-    by_name = {name: HostTurns(lengths) for name, lengths in of_name.items()}
-    for view, key, row in asked:
-        gap_s = gap_of(politeness, row["robots_crawl_delay_s"], responses.get(key, 0.0))
+    by_key = {key: RoundRobin(lengths) for key, lengths in of_key.items()}
+    by_name = {name: RoundRobin(lengths) for name, lengths in of_name.items()}
+    for view, key, row in requested:
+        gap_s = request_gap_s(politeness, row["robots_crawl_delay_s"], responses.get(key, 0.0))
         tally = tallies.get(row["host"])
         seen_ms = None if tally is None else tally.gaps.mean(_USUAL_GAPS)
         view.eta_s = eta_s(
@@ -176,12 +177,12 @@ def _estimate(
 def _state(
     row: Row,
     next_at: float,
-    rest: Row | None,
+    backoff: Row | None,
     blocks: Blocklist,
     states: Mapping[tuple[str, int], Mapping[str, Any]],
     now: float,
 ) -> tuple[str, float | None, str]:
-    """The state, until when (None: no end is known), and why."""
+    """State, its end (None if unknown), and the reason."""
     host = row["host"]
     block = blocks.covers(host)
     if block is not None:
@@ -189,8 +190,8 @@ def _state(
     if row["robots_verdict"] == "unreachable":
         why = unreadable_robots(row["robots_status"], row["robots_error"])
         return HostState.HELD.value, row["robots_expires_at"], why
-    if rest is not None and rest["until_at"] > now:
-        return HostState.BACKOFF.value, rest["until_at"], rest["reason"]
+    if backoff is not None and backoff["until_at"] > now:
+        return HostState.BACKOFF.value, backoff["until_at"], backoff["reason"]
     event = states.get((host, row["port"]))
     if event is not None and event["to"] == HostState.BACKOFF and event["until_at"] > now:
         return HostState.BACKOFF.value, event["until_at"], str(event["reason"])
@@ -217,11 +218,11 @@ SORTS: Final[Mapping[str, Callable[[HostView], tuple[Any, ...]]]] = {
 }
 
 
-# -- when a queue is done
+# -- when a queue is empty
 
 
-class HostTurns:
-    """Queue lengths of hosts that are requested in turn, one request each."""
+class RoundRobin:
+    """Queues of hosts that share a rate limit: they get one request each in turn."""
 
     __slots__ = ("_lengths", "_sums")
 
@@ -230,19 +231,19 @@ class HostTurns:
         self._sums = list(accumulate(self._lengths, initial=0))
 
     def until_done(self, queued: int) -> int:
-        """Compute the requests until a queue of this length is empty: its own, and as many of each other, or all."""
+        """Compute how many requests are made, to all hosts, until a queue of this length is empty."""
         shorter = bisect_left(self._lengths, queued)
         return self._sums[shorter] + (len(self._lengths) - shorter) * queued
 
 
-def gap_of(politeness: PolitenessOptions, crawl_delay_s: float | None, response_s: float) -> float:
-    """Compute the seconds between two requests by the delay, 0 without one. `response_s`: as learned, 0 if unknown."""
+def request_gap_s(politeness: PolitenessOptions, crawl_delay_s: float | None, response_s: float) -> float:
+    """Compute the seconds between two requests by the delay, 0 without one. `response_s` is learned, 0 if unknown."""
     delay_s = host_delay(politeness, crawl_delay_s, response_s)
     return delay_s + CLOCK_GUARD_S + response_s if delay_s > 0 else 0.0
 
 
 def eta_s(queued: int, by_delay_s: float, by_log_s: float, backoff_s: float) -> float | None:
-    """Compute the seconds until a queue is done, after a back-off of `backoff_s`; an unknown bound is 0."""
+    """Compute the seconds until a queue is empty, after a back-off of `backoff_s`; an unknown bound is 0."""
     if queued <= 0:
         return 0.0
     longer_s = max(by_delay_s, by_log_s)

@@ -1,8 +1,8 @@
-"""Why was this URL fetched, or not? The chain of verdicts that a URL meets, in the order in which it meets them.
+"""Why a URL was fetched or not: the verdicts on it, in the order in which the crawl makes them.
 
-Judges by the same scope and robots code as the crawl, on what the store knows of the URL and its host. A URL that was
-never seen is judged as a link that a page in scope might have. It does not read logs (`history` does).
-Invariant: every answer names what decided; index look-ups only, so an answer costs the same however large the store is.
+Scope and robots code are those of the crawl, applied to what the store has of the URL and its host. A URL that is not
+stored is judged as a link on a page in scope. No logs are read.
+Invariants: every explanation names what decided; only indexes are used, so the cost does not grow with the store.
 """
 
 from typing import Any, Final
@@ -21,18 +21,24 @@ from crawler.core.url_templates import templates_of
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.fetch.net.address import AddressDenied, AddressPolicy
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain import auxiliary
-from crawler.inspection.explain.answer import Case, Explanation, denial_words, url_of
-from crawler.inspection.explain.hosts import HostTurns, eta_s, gap_of
-from crawler.inspection.explain.outlook import Outlook
+from crawler.inspection.explain.explanation import (
+    Case,
+    Conclusion,
+    Explanation,
+    add_auxiliary,
+    denial_text,
+    stored_auxiliary,
+    url_of,
+)
+from crawler.inspection.explain.hosts import RoundRobin, eta_s, request_gap_s
 
-MAX_CHAIN: Final = 30  # pages shown on the way from the seed
+MAX_CHAIN: Final = 30  # pages shown between the URL and its seed
 
 
 class Inquiry:
-    """Asks `reader` about URLs. `rules` None: nobody knows them, so scope is not judged. `is_live`: the crawl runs.
+    """Explains URLs from the store that `reader` reads, None if there is none.
 
-    `now` is UTC epoch seconds.
+    `rules` None: they are not known, so scope is not judged. `is_live`: the crawl runs. `now` is UTC epoch seconds.
     """
 
     def __init__(self, reader: StoreReader | None, rules: Rules | None, *, is_live: bool, now: float) -> None:
@@ -42,33 +48,33 @@ class Inquiry:
         self._now = now
 
     def why(self, asked: str) -> Explanation:
-        """The whole chain for a URL as somebody typed it, without a scheme https. Raises what the reader raises."""
+        """Explain a URL as a person typed it; without a scheme it is https. Raises what the reader raises."""
         try:
             url, origin = parse_typed(asked)
         except UrlError as error:
-            answer = Explanation(asked, asked, verdict="would_deny", deny_reason=error.reason.value)
-            answer.headline = f"would never be fetched: {error}"
-            answer.next_text = "nothing"
-            answer.add("url", "DENY", str(error), deny_reason=error.reason.value)
-            return answer
+            explanation = Explanation(asked, asked, verdict="would_deny", deny_reason=error.reason.value)
+            explanation.headline = f"would never be fetched: {error}"
+            explanation.next_text = "nothing"
+            explanation.add("url", "DENY", str(error), deny_reason=error.reason.value)
+            return explanation
         case = self._look_up(url, origin)
-        answer = Explanation(asked, case.url, known=case.row is not None)
-        self._url_step(answer, case, url)
-        self._found_step(answer, case)
-        self._scope_step(answer, case)
-        self._block_step(answer, case)
-        self._address_step(answer, case)
-        self._robots_step(answer, case)
-        self._trap_step(answer, case)
-        self._budget_step(answer, case)
-        self._host_step(answer, case)
+        explanation = Explanation(asked, case.url, known=case.row is not None)
+        self._url_step(explanation, case, url)
+        self._found_step(explanation, case)
+        self._scope_step(explanation, case)
+        self._block_step(explanation, case)
+        self._address_step(explanation, case)
+        self._robots_step(explanation, case)
+        self._trap_step(explanation, case)
+        self._budget_step(explanation, case)
+        self._host_step(explanation, case)
         if case.row is None:
-            self._conclude_unseen(answer, case)
+            self._conclude_unseen(explanation, case)
         else:
-            Outlook(answer, case, self._reader, self._rules, self._now, self._is_live).conclude()
+            Conclusion(explanation, case, self._reader, self._rules, self._now, self._is_live).conclude()
         if self._reader is not None:
-            auxiliary.tell(answer, auxiliary.stored(self._reader, case), self._now)
-        return answer
+            add_auxiliary(explanation, stored_auxiliary(self._reader, case), self._now)
+        return explanation
 
     def _look_up(self, url: str, origin: Origin) -> Case:
         case = Case(url, origin)
@@ -80,10 +86,10 @@ class Inquiry:
             return case
         host_id = case.host["id"]
         case.robots = reader.robots(host_id)
-        # A redirect may have made a row of its own for this spelling: it is the closer one.
-        spelt = reader.url(host_id, respelled_key_of(url))
-        if spelt is not None and spelt["target"] == target_of(url):
-            case.row = spelt
+        # A redirect may have stored this exact spelling in a row of its own; that row is preferred.
+        exact = reader.url(host_id, respelled_key_of(url))
+        if exact is not None and exact["target"] == target_of(url):
+            case.row = exact
         else:
             case.row = reader.url(host_id, key_of(url)) or reader.url_by_legacy_key(host_id, url)
         if case.row is not None:
@@ -92,29 +98,31 @@ class Inquiry:
                 case.url = f"{origin}{case.row['target']}"
         return case
 
-    # -- the steps, in the order in which a URL meets them
+    # -- the steps, in the order in which the crawl takes them
 
-    def _url_step(self, answer: Explanation, case: Case, url: str) -> None:
+    def _url_step(self, explanation: Explanation, case: Case, url: str) -> None:
         known_as = canonical(url)
         cut = list(dict.fromkeys(session_ids(url) + (session_ids(case.url) if case.url != url else [])))
-        told = f"; left out as a session id: {', '.join(cut)}" if cut else ""
+        without = f"; left out as a session id: {', '.join(cut)}" if cut else ""
         facts: dict[str, Any] = {"session_ids": cut} if cut else {}
         if case.row is not None and case.url != url:
-            text = f"{url} is a duplicate of {case.url}, which was found first{told}"
-            answer.add("url", "", text, canonical=known_as, duplicate_of=case.url, **facts)
+            text = f"{url} is a duplicate of {case.url}, which was found first{without}"
+            explanation.add("url", "", text, canonical=known_as, duplicate_of=case.url, **facts)
             return
-        text = url if known_as == url else f"{url}, known as {known_as}{told}"
-        answer.add("url", "", text, canonical=known_as, **facts)
+        text = url if known_as == url else f"{url}, known as {known_as}{without}"
+        explanation.add("url", "", text, canonical=known_as, **facts)
 
-    def _found_step(self, answer: Explanation, case: Case) -> None:
+    def _found_step(self, explanation: Explanation, case: Case) -> None:
         row = case.row
         if row is None or self._reader is None:
             if self._reader is not None:
-                told = "" if case.host is not None else f"; no URL of {case.origin} is stored"
-                answer.add("found", "", f"never stored: no fetched page links to it, or the links were refused{told}")
+                detail = "" if case.host is not None else f"; no URL of {case.origin} is stored"
+                explanation.add(
+                    "found", "", f"never stored: no fetched page links to it, or the links were refused{detail}"
+                )
             return
-        if not row["source"]:  # a mark: it was forgotten before anything was known of it, or with all that was
-            answer.add("found", "", "not known: that was erased when the URL was taken down")
+        if not row["source"]:  # a takedown's mark: what was known of the URL was erased
+            explanation.add("found", "", "not known: that was erased when the URL was taken down")
             return
         chain: list[str] = []
         via = row["via"]
@@ -125,34 +133,34 @@ class Inquiry:
             host = self._reader.host_by_id(above["host"])
             chain.append(url_of(host, above))
             via = above["via"]
-        words = _SOURCES.get(row["source"], row["source"])
+        source = _SOURCES.get(row["source"], row["source"])
         when = wall_time(row["found_at"], self._now)
         where = f" via {chain[0]}" if chain else ""
-        answer.add(
-            "found", "", f"{when} as {words}{where}, depth {row['depth']}",
+        explanation.add(
+            "found", "", f"{when} as {source}{where}, depth {row['depth']}",
             at=row["found_at"], source=row["source"], depth=row["depth"], hop_path=row["hop_path"], via=chain,
         )  # fmt: skip
 
-    def _scope_step(self, answer: Explanation, case: Case) -> None:
+    def _scope_step(self, explanation: Explanation, case: Case) -> None:
         if self._rules is None:
-            answer.add("scope", "", "not known: the crawl left no run.json; name its configuration with -c")
+            explanation.add("scope", "", "not known: the crawl left no run.json; name its configuration with -c")
             return
         scope = Scope(self._rules.scope, self._rules.seed_hosts, self._rules.traps)
         for host in self._reader.scope_hosts() if self._reader is not None else ():
             scope = scope.with_host(host)
         row = case.row
-        # What was never seen is taken for a link on a seed's page.
+        # What is not stored is judged as a link on the page of a seed.
         depth, hop_path, source = (
             (row["depth"], row["hop_path"], Source(row["source"])) if row and row["source"] else (1, "L", Source.LINK)
         )
         denied = scope.judge(case.url, case.origin, depth=depth, hop_path=hop_path, source=source)
         if denied is None:
-            answer.add("scope", "ok", self._why_in_scope(case, scope, source))
+            explanation.add("scope", "ok", self._why_in_scope(case, scope, source))
             return
         text = denied.rule
         if row is None and denied.reason is DenyReason.SCOPE_HOST and self._rules.scope.requisites:
             text += " (as an image, style sheet or script of a page in scope it would be fetched)"
-        self._deny(answer, case, "scope", denied, text)
+        self._deny(explanation, case, "scope", denied, text)
 
     def _why_in_scope(self, case: Case, scope: Scope, source: Source) -> str:
         if source is Source.SEED:
@@ -165,7 +173,7 @@ class Inquiry:
         hosts = ", ".join(scope.options.hosts)
         return f"scope.hosts: {hosts}" + (f" ({case.origin.host})" if scope.has_host(case.origin.host) else "")
 
-    def _block_step(self, answer: Explanation, case: Case) -> None:
+    def _block_step(self, explanation: Explanation, case: Case) -> None:
         if self._reader is None:
             return
         host = case.origin.host
@@ -177,14 +185,14 @@ class Inquiry:
             text = f"{block.kind} {block.name} was blocked {when}: {block.reason or 'no reason given'}"
             case.denials.append((None, text))
             case.is_closed = True
-            answer.add("block", "DENY", text, blocked=block.name, at=block.at)
+            explanation.add("block", "DENY", text, blocked=block.name, at=block.at)
         if self._reader.is_forgotten(host):
             case.denials.append((None, f"an operator took down {host}"))
             case.is_closed = True
-            answer.add("block", "DENY", f"an operator took down {host}; nothing of it is stored again")
+            explanation.add("block", "DENY", f"an operator took down {host}; nothing of it is stored again")
 
-    def _address_step(self, answer: Explanation, case: Case) -> None:
-        """Addresses that are known without asking DNS: of a literal, or of [network] resolve."""
+    def _address_step(self, explanation: Explanation, case: Case) -> None:
+        """Judge addresses that are known without DNS: of a literal, or of network.resolve."""
         if self._rules is None:
             return
         host = case.origin.host
@@ -204,22 +212,22 @@ class Inquiry:
                 policy.check(address)
             except AddressDenied as denied:
                 case.denials.append((None, f"its address may not be connected to: {denied}"))
-                answer.add(
+                explanation.add(
                     "address", "DENY", f"{denied}; network.allow_private would allow it", error_type="address_denied"
                 )
                 return
-        answer.add("address", "ok", ", ".join(addresses))
+        explanation.add("address", "ok", ", ".join(addresses))
 
-    def _robots_step(self, answer: Explanation, case: Case) -> None:
+    def _robots_step(self, explanation: Explanation, case: Case) -> None:
         rules, robots = self._rules, case.robots
         file = f"{case.origin}/robots.txt"
         if rules is not None and rules.politeness.robots == "ignore":
-            answer.add("robots", "ok", "politeness.robots = ignore")
+            explanation.add("robots", "ok", "politeness.robots = ignore")
             return
         if robots is None:
-            answer.add("robots", "", f"{file} was not fetched yet; it is fetched before the first page")
+            explanation.add("robots", "", f"{file} was not fetched yet; it is fetched before the first page")
             return
-        read = f"fetched {ago(self._now - robots['fetched_at'])}{self._changes(case)}"
+        when = f"fetched {ago(self._now - robots['fetched_at'])}{self._changes(case)}"
         facts = {
             "fetched_at": robots["fetched_at"],
             "expires_at": robots["expires_at"],
@@ -228,15 +236,17 @@ class Inquiry:
         if robots["verdict"] == "unreachable":
             since = robots["failing_since"] or robots["fetched_at"]
             again = wall_time(robots["expires_at"], self._now)
-            words = unreadable_robots(robots["status_code"], robots.get("error")).removeprefix("robots.txt")
-            text = f"{file}{words} since {wall_time(since, self._now)}; requested again at {again}"
+            problem = unreadable_robots(robots["status_code"], robots.get("error")).removeprefix("robots.txt")
+            text = f"{file}{problem} since {wall_time(since, self._now)}; requested again at {again}"
             facts["error_type"] = robots.get("error")
             case.denials.append((DenyReason.ROBOTS_UNREACHABLE, text))
-            answer.add("robots", "wait", text, **facts)
+            explanation.add("robots", "wait", text, **facts)
             return
         if robots["verdict"] == "allow":
             status = f" ({robots['status_code']})" if robots["status_code"] else ""
-            answer.add("robots", "ok", f"{file}: there is none{status}, so everything is allowed ({read})", **facts)
+            explanation.add(
+                "robots", "ok", f"{file}: there is none{status}, so everything is allowed ({when})", **facts
+            )
             return
         token = rules.robots_token if rules is not None and rules.robots_token else "*"
         verdict = RobotsTxt.parse(robots["body"] or b"").allows(case.url, token)
@@ -244,13 +254,13 @@ class Inquiry:
         line = f"line {verdict.line} " if verdict.line is not None else ""
         if not verdict.allowed:
             denied = Denied(DenyReason.ROBOTS, f'{file} {line}"{verdict.rule}"')
-            self._deny(answer, case, "robots", denied, f"{denied.rule} ({read})", **facts)
+            self._deny(explanation, case, "robots", denied, f"{denied.rule} ({when})", **facts)
             return
-        said = f'{line}"{verdict.rule}"' if verdict.rule else "no rule matches"
-        answer.add("robots", "ok", f"{file} {said} ({read})", **facts)
+        rule = f'{line}"{verdict.rule}"' if verdict.rule else "no rule matches"
+        explanation.add("robots", "ok", f"{file} {rule} ({when})", **facts)
 
     def _changes(self, case: Case) -> str:
-        """How often what robots.txt says has changed, as far as the store remembers."""
+        """How often robots.txt changed, by the versions in the store."""
         if self._reader is None or case.host is None:
             return ""
         versions = self._reader.robots_versions(case.host["id"])
@@ -258,21 +268,21 @@ class Inquiry:
             return ""
         return f", changed {count(len(versions) - 1, 'time')}, last {wall_time(versions[0]['fetched_at'], self._now)}"
 
-    def _trap_step(self, answer: Explanation, case: Case) -> None:
-        """Whether it belongs to a part of its host that looks endless."""
+    def _trap_step(self, explanation: Explanation, case: Case) -> None:
+        """Judge whether the URL belongs to a template whose pages look endless."""
         if self._reader is None or case.host is None:
             return
         if self._rules is not None and self._rules.traps.detect == "off":
             return
         suspect = None if case.row is None else self._reader.suspect(case.row["id"])
-        if case.row is not None and suspect is None:  # it was fetched, or is in the queue
+        if case.row is not None and suspect is None:  # it was fetched, or is queued as usual
             return
         names = (suspect,) if suspect else templates_of(target_of(case.url))
         for row in self._reader.templates(case.host["id"], names):
             name, since = row["template"], row["since_at"]
             if row["released_at"] is not None:
                 text = f'"{name}" was suspected, released {wall_time(row["released_at"], self._now)}'
-                answer.add("trap", "ok", text, template=name, released_at=row["released_at"])
+                explanation.add("trap", "ok", text, template=name, released_at=row["released_at"])
                 return
             if suspect or since is not None:
                 when = f" since {wall_time(since, self._now)}" if since is not None else ""
@@ -282,10 +292,10 @@ class Inquiry:
                     else ""
                 )
                 text = f'"{name}" looks endless{when}: its pages are alike{spent}'
-                answer.add("trap", "WAIT", text, template=name, spent=row["spent"])
+                explanation.add("trap", "WAIT", text, template=name, spent=row["spent"])
                 return
 
-    def _budget_step(self, answer: Explanation, case: Case) -> None:
+    def _budget_step(self, explanation: Explanation, case: Case) -> None:
         rules = self._rules
         if rules is None or self._reader is None or (case.visit is not None and case.visit["attempts"]):
             return
@@ -299,25 +309,25 @@ class Inquiry:
                 continue
             is_spent = spent >= limit
             text = f"{name} = {count(limit)}, {'used up' if is_spent else f'{count(spent)} used'}"
-            answer.add("budget", "DENY" if is_spent else "ok", text, budget=name, limit=limit, used=spent)
+            explanation.add("budget", "DENY" if is_spent else "ok", text, budget=name, limit=limit, used=spent)
             if is_spent:
                 case.denials.append((None, f"{name} = {count(limit)} is reached"))
 
-    def _host_step(self, answer: Explanation, case: Case) -> None:
+    def _host_step(self, explanation: Explanation, case: Case) -> None:
         if self._reader is None or case.host is None:
             return
         key = case.origin.host
         if self._rules is not None:
             key = politeness_key(case.origin.host, self._rules.politeness)
-        rest = self._reader.backoff(key)
-        if rest is not None and rest["until_at"] > self._now:
-            case.rest_until, case.rest_reason = rest["until_at"], rest["reason"]
-            until = f"{wall_time(rest['until_at'], self._now)} (in {duration(rest['until_at'] - self._now)})"
-            strikes = f", {count(rest['strikes'], 'failure')} in a row" if rest["strikes"] > 1 else ""
+        backoff = self._reader.backoff(key)
+        if backoff is not None and backoff["until_at"] > self._now:
+            case.backoff_until, case.backoff_reason = backoff["until_at"], backoff["reason"]
+            until = f"{wall_time(backoff['until_at'], self._now)} (in {duration(backoff['until_at'] - self._now)})"
+            failures = f", {count(backoff['strikes'], 'failure')} in a row" if backoff["strikes"] > 1 else ""
             eta = self._queue_eta(case, key)
-            text = f"{key} backs off until {until}: {rest['reason']}{strikes}{self._eta_text(case, eta)}"
-            answer.add("host", "wait", text, until_at=rest["until_at"], reason=rest["reason"],
-                       strikes=rest["strikes"], eta_s=eta)  # fmt: skip
+            text = f"{key} backs off until {until}: {backoff['reason']}{failures}{self._eta_text(case, eta)}"
+            explanation.add("host", "wait", text, until_at=backoff["until_at"], reason=backoff["reason"],
+                            strikes=backoff["strikes"], eta_s=eta)  # fmt: skip
             return
         host = case.host
         text = (
@@ -327,11 +337,11 @@ class Inquiry:
             text += f"; last request {ago(self._now - host['last_at'])}"
         eta = self._queue_eta(case, key)
         text += self._eta_text(case, eta)
-        answer.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"], eta_s=eta)
+        explanation.add("host", "ok", text, queued=host["queued"], ok=host["ok"], errors=host["errors"], eta_s=eta)
 
     def _queue_eta(self, case: Case, key: str) -> float | None:
-        """Seconds until the host's queue is done, by delay and learned response time; None if that is not known, or
-        nothing may be asked of the host.
+        """Seconds until the host's queue is empty, by delay and learned response time; None if unknown, or if the host
+        gets no requests.
         """
         reader, rules, host = self._reader, self._rules, case.host
         if reader is None or rules is None or host is None:
@@ -343,9 +353,9 @@ class Inquiry:
             row["queued"] for row in reader.origins_of(host["host"])
         ]  # fmt: skip
         crawl_delay_s = case.robots["crawl_delay_s"] if case.robots is not None else None
-        gap_s = gap_of(rules.politeness, crawl_delay_s, reader.response_time(key))
+        gap_s = request_gap_s(rules.politeness, crawl_delay_s, reader.response_time(key))
         queued = host["queued"]
-        return eta_s(queued, gap_s * HostTurns(lengths).until_done(queued), 0.0, case.rest_until - self._now)
+        return eta_s(queued, gap_s * RoundRobin(lengths).until_done(queued), 0.0, case.backoff_until - self._now)
 
     @staticmethod
     def _eta_text(case: Case, eta: float | None) -> str:
@@ -353,25 +363,25 @@ class Inquiry:
             return ""
         return f"; the queue takes at least {duration(eta)}"
 
-    def _deny(self, answer: Explanation, case: Case, name: str, denied: Denied, text: str, **facts: Any) -> None:
+    def _deny(self, explanation: Explanation, case: Case, name: str, denied: Denied, text: str, **facts: Any) -> None:
         case.denials.append((denied.reason, denied.rule))
-        answer.add(name, "DENY", text, deny_reason=denied.reason.value, **facts)
+        explanation.add(name, "DENY", text, deny_reason=denied.reason.value, **facts)
 
-    # -- the end of it
+    # -- headline and next step of a URL that is not stored
 
-    def _conclude_unseen(self, answer: Explanation, case: Case) -> None:
+    def _conclude_unseen(self, explanation: Explanation, case: Case) -> None:
         prefix = "never seen" if self._reader is not None else "no crawl has stored anything"
         if case.denials:
             reason, rule = case.denials[0]
-            answer.verdict, answer.deny_reason = "would_deny", reason.value if reason else None
-            answer.headline = f"{prefix}; it would not be fetched: {denial_words(reason, rule)}"
-            answer.next_text = "nothing"
+            explanation.verdict, explanation.deny_reason = "would_deny", reason.value if reason else None
+            explanation.headline = f"{prefix}; it would not be fetched: {denial_text(reason, rule)}"
+            explanation.next_text = "nothing"
             return
-        answer.verdict = "would_fetch"
-        answer.headline = f"{prefix}; it would be fetched if a page in scope linked to it"
+        explanation.verdict = "would_fetch"
+        explanation.headline = f"{prefix}; it would be fetched if a page in scope linked to it"
         if self._rules is None:
-            answer.headline = f"{prefix}; whether it is in scope is not known"
-        answer.next_text = "nothing, until a link or a seed leads to it"
+            explanation.headline = f"{prefix}; whether it is in scope is not known"
+        explanation.next_text = "nothing, until a link or a seed leads to it"
 
 
 _SOURCES: Final = {

@@ -1,4 +1,4 @@
-"""When a host's queue will be done: by the delay, by what the log shows, and with others that take turns."""
+"""When a host's queue will be empty: by the delay, by the log, and beside other hosts of its key."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from crawler.core.options import PolitenessOptions, Rules
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain.hosts import HostTurns, HostView, eta_s, gap_of, views
+from crawler.inspection.explain.hosts import HostView, RoundRobin, eta_s, request_gap_s, views
 from crawler.inspection.explain.why import Inquiry
 from crawler.inspection.log.totals import HostTally, LogTotals, Spread
 from tests.support.frontiers import NOW, batch, found, visit
@@ -18,34 +18,34 @@ from tests.support.frontiers import NOW, batch, found, visit
 QUEUED = {"a.one.test": 100, "b.one.test": 10, "slow.test": 5, "down.test": 5, "rests.test": 5, "evil.test": 5}
 
 
-def test_those_that_take_turns_wait_for_each_other() -> None:
-    """The shortest queue is done after as many turns of everybody; the longest after all of them. As if played out."""
+def test_hosts_of_one_key_wait_for_each_other() -> None:
+    """The result is that of a simulation in which each host gets one request in turn."""
     for lengths in ([3, 10, 100], [7], [4, 4, 4], [0, 5, 2]):
-        left, turns, done = dict(enumerate(lengths)), 0, {}
+        left, made, done = dict(enumerate(lengths)), 0, {}
         while any(left.values()):
             for who in left:
                 if left[who]:
                     left[who] -= 1
-                    turns += 1
+                    made += 1
                     if not left[who]:
-                        done[who] = turns
+                        done[who] = made
         for who, length in enumerate(lengths):
             if length:
-                asked = HostTurns(lengths).until_done(length)
-                assert done[who] <= asked <= done[who] + len(lengths) - 1
+                requests = RoundRobin(lengths).until_done(length)
+                assert done[who] <= requests <= done[who] + len(lengths) - 1
 
 
-def test_the_delay_runs_from_the_end_of_an_answer() -> None:
-    """A request takes the delay and the time of its answer; where no delay holds, nothing is known."""
+def test_the_delay_runs_from_the_end_of_a_response() -> None:
+    """A request takes the delay and the response time; without a delay nothing is known."""
     options = PolitenessOptions(delay_s=2.0, adaptive=False)
-    assert gap_of(options, None, 0.5) == pytest.approx(2.51)
-    assert gap_of(options, 10.0, 0.0) == pytest.approx(10.01)
-    assert gap_of(PolitenessOptions(delay_s=1.0), None, 3.0) == pytest.approx(18.01)  # five times the answer
-    assert gap_of(PolitenessOptions(delay_s=0.0), None, 3.0) == 0.0
+    assert request_gap_s(options, None, 0.5) == pytest.approx(2.51)
+    assert request_gap_s(options, 10.0, 0.0) == pytest.approx(10.01)
+    assert request_gap_s(PolitenessOptions(delay_s=1.0), None, 3.0) == pytest.approx(18.01)  # five times 3 s
+    assert request_gap_s(PolitenessOptions(delay_s=0.0), None, 3.0) == 0.0
 
 
-def test_the_longer_bound_counts_and_unknown_is_not_at_once() -> None:
-    """Neither bound known is None; an empty queue is done; a rest comes first."""
+def test_the_longer_bound_counts_and_an_unknown_one_is_not_zero() -> None:
+    """Neither bound known is None; an empty queue takes no time; a back-off is added."""
     assert eta_s(9, 20.0, 30.0, 0.0) == 30.0
     assert eta_s(9, 20.0, 3.0, 60.0) == 80.0
     assert eta_s(9, 0.0, 0.0, 60.0) is None
@@ -87,7 +87,7 @@ async def store(path: Path) -> None:
     await frontier.close(clean=True)
 
 
-async def test_hosts_and_why_tell_when_a_queue_is_done(tmp_path: Path) -> None:
+async def test_hosts_and_why_show_when_a_queue_is_empty(tmp_path: Path) -> None:
     """Turns of a shared delay, a slow host, a rest; nothing for hosts not asked; the log's gap where it is longer."""
     path = tmp_path / "frontier.db"
     await store(path)

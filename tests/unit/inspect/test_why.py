@@ -1,4 +1,4 @@
-"""Why a URL was fetched or not: each end a URL can come to, judged on a real store."""
+"""Why a URL was fetched or not, for each state of a URL in a real store."""
 
 import asyncio
 import os
@@ -32,8 +32,7 @@ from crawler.frontier.base import BlockedHost, FrontierCorrupt, FrontierVersion
 from crawler.frontier.sqlite.database import MIGRATIONS, Database
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain import auxiliary
-from crawler.inspection.explain.answer import Explanation, table
+from crawler.inspection.explain.explanation import Explanation, add_auxiliary, logged_auxiliary
 from crawler.inspection.explain.hosts import views
 from crawler.inspection.explain.why import Inquiry
 from crawler.inspection.log.totals import LogTotals
@@ -60,7 +59,7 @@ PATHS = ("done", "gone", "queued", "behind", "waiting", "gave-up", "private/x", 
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Path]:
-    """A seed, and pages that came to every end there is."""
+    """A seed, and pages in every state."""
     with fast_folder() as folder:
         asyncio.run(fill(folder))
         yield folder / "frontier.db"
@@ -117,13 +116,13 @@ async def fill(folder: Path) -> None:
     await frontier.close(clean=True)
 
 
-def ask(store: Path, url: str, rules: Rules | None = RULES, *, now: float = NOW + 1) -> Explanation:
+def explain(store: Path, url: str, rules: Rules | None = RULES, *, now: float = NOW + 1) -> Explanation:
     with StoreReader(store, is_live=False) as reader:
         return Inquiry(reader, rules, is_live=True, now=now).why(url)
 
 
-def step(answer: Explanation, name: str) -> tuple[str, str]:
-    return next((one.verdict, one.text) for one in answer.steps if one.name == name)
+def step(explanation: Explanation, name: str) -> tuple[str, str]:
+    return next((one.verdict, one.text) for one in explanation.steps if one.name == name)
 
 
 @pytest.mark.parametrize(
@@ -145,12 +144,12 @@ def step(answer: Explanation, name: str) -> tuple[str, str]:
         ("no/z", "queued", 'not fetched: out of scope: crawler.toml:15  exclude "/no/**"', "it will be denied"),
     ],
 )  # fmt: skip
-def test_every_end_of_a_url_is_told(store: Path, path: str, verdict: str, headline: str, following: str) -> None:
+def test_every_state_of_a_url_is_shown(store: Path, path: str, verdict: str, headline: str, following: str) -> None:
     """The headline says what became of it, the last line what comes next."""
-    told = ask(store, SEED + path)
-    assert told.known
-    assert (told.verdict, headline in told.headline) == (verdict, True), told.headline
-    assert following in told.next_text
+    explanation = explain(store, SEED + path)
+    assert explanation.known
+    assert (explanation.verdict, headline in explanation.headline) == (verdict, True), explanation.headline
+    assert following in explanation.next_text
 
 
 @pytest.mark.parametrize(
@@ -170,92 +169,95 @@ def test_every_end_of_a_url_is_told(store: Path, path: str, verdict: str, headli
         ("", "would_deny", "url_invalid", "not a URL"),
     ],
 )
-def test_what_was_never_seen_is_judged_as_it_would_be(
+def test_a_url_that_is_not_stored_is_judged_as_a_link(
     store: Path, url: str, verdict: str, reason: str | None, headline: str
 ) -> None:
-    """The answer for an unknown URL is what the crawl would do with a link to it."""
-    told = ask(store, url)
-    assert not told.known
-    assert (told.verdict, told.deny_reason) == (verdict, reason)
-    assert headline in told.headline
-    assert told.next_text
+    """The verdict is what the crawl would do with a link to it."""
+    explanation = explain(store, url)
+    assert not explanation.known
+    assert (explanation.verdict, explanation.deny_reason) == (verdict, reason)
+    assert headline in explanation.headline
+    assert explanation.next_text
 
 
 def test_the_verdict_is_that_of_the_crawl(store: Path) -> None:
-    """Scope is judged by the very object that admission uses."""
+    """Scope is judged by the object that the URL policy uses."""
     scope = Scope(RULES.scope, RULES.seed_hosts)
     for url in ("https://e.org/a", "https://e.org/no/a", "https://x.org/", "https://f.org/a"):
         href, origin = parse(url)
         denied = scope.judge(href, origin, depth=1, hop_path="L", source=Source.LINK)
-        told = ask(store, url)
-        assert told.deny_reason == (denied.reason if denied else None)
-        assert (denied is None) or denied.rule in step(told, "scope")[1]
+        explanation = explain(store, url)
+        assert explanation.deny_reason == (denied.reason if denied else None)
+        assert (denied is None) or denied.rule in step(explanation, "scope")[1]
 
 
 def test_the_steps_show_their_evidence(store: Path) -> None:
     """File and line of the scope rule, line of robots.txt, place in the archive, the way from the seed."""
-    told = ask(store, f"{SEED}private/open/y")
-    assert step(told, "scope") == ("ok", 'crawler.toml:14  include "e.org/**"')
-    assert step(told, "robots") == ("ok", 'https://e.org/robots.txt line 5 "Allow: /private/open" (fetched 2 h ago)')
-    assert step(told, "found") == ("", "09:00:00 as a link via https://e.org/, depth 1")
-    told = ask(store, SEED)
-    assert step(told, "archive") == ("", "warc/w.warc.gz.open at byte 3, sha256:AA")
+    explanation = explain(store, f"{SEED}private/open/y")
+    assert step(explanation, "scope") == ("ok", 'crawler.toml:14  include "e.org/**"')
+    assert step(explanation, "robots") == (
+        "ok",
+        'https://e.org/robots.txt line 5 "Allow: /private/open" (fetched 2 h ago)',
+    )
+    assert step(explanation, "found") == ("", "09:00:00 as a link via https://e.org/, depth 1")
+    explanation = explain(store, SEED)
+    assert step(explanation, "archive") == ("", "warc/w.warc.gz.open at byte 3, sha256:AA")
 
 
-def test_a_duplicate_is_told_as_one(store: Path) -> None:
+def test_a_duplicate_is_shown_as_duplicate(store: Path) -> None:
     """Another spelling leads to the row that was found first; the spelling of a redirect to its own row."""
-    told = ask(store, "https://e.org/%64one?#top")
-    assert told.known
-    assert told.url == "https://e.org/done"
-    assert "is a duplicate of https://e.org/done" in step(told, "url")[1]
-    assert ask(store, "https://e.org/%7Ejo").url == "https://e.org/%7Ejo"
-    assert ask(store, "https://e.org/~jo").url == "https://e.org/~jo"
+    explanation = explain(store, "https://e.org/%64one?#top")
+    assert explanation.known
+    assert explanation.url == "https://e.org/done"
+    assert "is a duplicate of https://e.org/done" in step(explanation, "url")[1]
+    assert explain(store, "https://e.org/%7Ejo").url == "https://e.org/%7Ejo"
+    assert explain(store, "https://e.org/~jo").url == "https://e.org/~jo"
 
 
 def test_a_session_id_that_is_left_out_is_named(store: Path) -> None:
     """Where two URLs count as one for it, and where there is only one so far."""
-    told = ask(store, f"https://e.org/done?sid={MD5}")
-    assert (told.known, told.url) == (True, "https://e.org/done")
-    assert step(told, "url")[1] == (
+    explanation = explain(store, f"https://e.org/done?sid={MD5}")
+    assert (explanation.known, explanation.url) == (True, "https://e.org/done")
+    assert step(explanation, "url")[1] == (
         f"https://e.org/done?sid={MD5} is a duplicate of https://e.org/done, which was found first; "
         f"left out as a session id: sid={MD5}"
     )
     assert (
         f"known as https://e.org/nowhere?p=1; left out as a session id: sid={MD5}"
-        in step(ask(store, f"https://e.org/nowhere?sid={MD5}&p=1"), "url")[1]
+        in step(explain(store, f"https://e.org/nowhere?sid={MD5}&p=1"), "url")[1]
     )
-    assert not ask(store, "https://e.org/done?sid=20240131").known
+    assert not explain(store, "https://e.org/done?sid=20240131").known
 
 
 async def test_a_store_of_older_key_rules_is_understood(tmp_path: Path) -> None:
-    """Before a crawl has brought it up, what it took for one is told as one; afterwards what was forgotten still is."""
+    """Before the upgrade its duplicates are duplicates; after it, what was forgotten still is."""
     path = tmp_path / "frontier.db"
     database = Database(path, migrations=MIGRATIONS[:5])
     database.run((ROOT / "tests/unit/frontier/store_5.sql").read_text())
     database.close()
     first, other = ("https://a.example/article.php?sid=20240131", "https://a.example/article.php?sid=20240201")
-    told = ask(path, other, None)
-    assert (told.url, told.known) == (first, True)
-    assert f"is a duplicate of {first}" in step(told, "url")[1]
+    explanation = explain(path, other, None)
+    assert (explanation.url, explanation.known) == (first, True)
+    assert f"is a duplicate of {first}" in step(explanation, "url")[1]
     frontier = SqliteFrontier(path)
     await frontier.open()
     await frontier.close(clean=True)
-    assert (ask(path, first, None).known, ask(path, other, None).known) == (True, False)
-    assert ask(path, "https://a.example/never?sid=20250102", None).verdict == "forgotten"
+    assert (explain(path, first, None).known, explain(path, other, None).known) == (True, False)
+    assert explain(path, "https://a.example/never?sid=20250102", None).verdict == "forgotten"
 
 
 def test_a_host_whose_robots_txt_fails_is_held(store: Path) -> None:
-    """Queued, and held back; when robots.txt is asked for again is said."""
+    """Queued, held back, and when robots.txt is requested again."""
     rules = replace(RULES, seed_hosts=("e.org", "held.e.org"), scope=ScopeOptions())
-    told = ask(store, "https://held.e.org/x", rules)
-    assert told.verdict == "queued"
-    assert told.deny_reason == "robots_unreachable"
-    assert "cannot be read (status 503) since 08:00:00; requested again at 09:09:00" in step(told, "robots")[1]
-    assert "in 8 min 59 s" in told.next_text
+    explanation = explain(store, "https://held.e.org/x", rules)
+    assert explanation.verdict == "queued"
+    assert explanation.deny_reason == "robots_unreachable"
+    assert "cannot be read (status 503) since 08:00:00; requested again at 09:09:00" in step(explanation, "robots")[1]
+    assert "in 8 min 59 s" in explanation.next_text
 
 
-async def test_why_robots_txt_cannot_be_read_is_said(tmp_path: Path) -> None:
-    """In the same words by `why` and `hosts`; a store of before it was kept has none to say."""
+async def test_why_robots_txt_cannot_be_read_is_reported(tmp_path: Path) -> None:
+    """In the same words by `why` and `hosts`; without the cause in a store of an older version."""
     frontier = SqliteFrontier(tmp_path / "frontier.db")
     await frontier.open()
     await frontier.add([found("https://held.e.org/x")], now=NOW)
@@ -265,7 +267,7 @@ async def test_why_robots_txt_cannot_be_read_is_said(tmp_path: Path) -> None:
     await frontier.close(clean=True)
     rules = replace(RULES, seed_hosts=("held.e.org",), scope=ScopeOptions())
     words = "robots.txt cannot be read (tls_self_signed)"
-    assert words in step(ask(tmp_path / "frontier.db", "https://held.e.org/x", rules), "robots")[1]
+    assert words in step(explain(tmp_path / "frontier.db", "https://held.e.org/x", rules), "robots")[1]
     with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
         (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=NOW)
         assert (view.state, view.why) == ("held", words)
@@ -276,65 +278,67 @@ async def test_why_robots_txt_cannot_be_read_is_said(tmp_path: Path) -> None:
     database.run("ALTER TABLE robots DROP COLUMN error")
     database.run("PRAGMA user_version = 8")
     database.close()
-    told = ask(tmp_path / "frontier.db", "https://held.e.org/x", rules)
-    assert "robots.txt cannot be read since" in step(told, "robots")[1]
+    explanation = explain(tmp_path / "frontier.db", "https://held.e.org/x", rules)
+    assert "robots.txt cannot be read since" in step(explanation, "robots")[1]
     with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
         (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=NOW)
         assert (view.state, view.why) == ("held", "robots.txt cannot be read")
 
 
-def test_limits_are_told_with_what_is_used_of_them(store: Path) -> None:
+def test_limits_are_shown_with_their_use(store: Path) -> None:
     """A spent limit is a verdict; one that is not spent is shown."""
     spent = replace(RULES, scope=replace(RULES.scope, max_urls=5, max_urls_per_host=100))
-    told = ask(store, f"{SEED}queued", spent)
-    assert told.headline == "not fetched: scope.max_urls = 5 is reached"
-    assert step(told, "budget") == ("DENY", "scope.max_urls = 5, used up")
-    told = ask(store, f"{SEED}done", spent)
-    assert all(one.name != "budget" for one in told.steps)
+    explanation = explain(store, f"{SEED}queued", spent)
+    assert explanation.headline == "not fetched: scope.max_urls = 5 is reached"
+    assert step(explanation, "budget") == ("DENY", "scope.max_urls = 5, used up")
+    explanation = explain(store, f"{SEED}done", spent)
+    assert all(one.name != "budget" for one in explanation.steps)
 
 
-def test_an_address_that_may_not_be_dialled_is_told(store: Path) -> None:
+def test_an_address_that_may_not_be_dialled_is_shown(store: Path) -> None:
     """A literal, in whatever disguise, and a name whose address is configured."""
     rules = replace(RULES, scope=ScopeOptions(hosts=("*.x.test", "127.0.0.1")), resolve=(("*.x.test", ("10.0.0.1",)),))
     for url in ("http://127.1/", "http://0x7f000001/", "https://a.x.test/"):
-        told = ask(store, url, rules)
-        assert told.verdict == "would_deny"
-        assert step(told, "address")[0] == "DENY"
-    assert ask(store, "https://a.x.test/", replace(rules, allow_private=("10.0.0.0/8",))).verdict == "would_fetch"
+        explanation = explain(store, url, rules)
+        assert explanation.verdict == "would_deny"
+        assert step(explanation, "address")[0] == "DENY"
+    assert explain(store, "https://a.x.test/", replace(rules, allow_private=("10.0.0.0/8",))).verdict == "would_fetch"
 
 
-def test_without_rules_what_is_not_known_is_said(store: Path) -> None:
-    """No run.json and no -c: the store still tells what became of a URL."""
-    told = ask(store, f"{SEED}private/x", None)
-    assert told.verdict == "denied"
-    assert "not known" in step(told, "scope")[1]
+def test_without_rules_what_is_not_known_is_reported(store: Path) -> None:
+    """No run.json and no -c: the store still knows what became of a URL."""
+    explanation = explain(store, f"{SEED}private/x", None)
+    assert explanation.verdict == "denied"
+    assert "not known" in step(explanation, "scope")[1]
 
 
 def test_robots_that_are_ignored_deny_nothing(store: Path) -> None:
-    """politeness.robots = "ignore" is what is said of robots.txt."""
+    """With politeness.robots = "ignore"."""
     ignoring = replace(RULES, politeness=PolitenessOptions(robots="ignore"))
-    assert ask(store, f"{SEED}private/new", ignoring).verdict == "would_fetch"
+    assert explain(store, f"{SEED}private/new", ignoring).verdict == "would_fetch"
 
 
-async def test_a_resting_host_is_told_with_its_reason(tmp_path: Path) -> None:
-    """429 rests the politeness key: until when, and why, and what that makes of the queue."""
+async def test_a_host_that_backs_off_is_shown_with_the_reason(tmp_path: Path) -> None:
+    """After 429 the politeness key backs off: until when, why, and when the queue is empty."""
     frontier = SqliteFrontier(tmp_path / "frontier.db")
     await frontier.open()
     await frontier.add([found("https://www.slow.edu/")], now=NOW)
     await frontier.settle(batch(backoffs=[Backoff("slow.edu", NOW + 480, 2, "429 Retry-After 480")]))
     await frontier.close(clean=True)
-    told = ask(tmp_path / "frontier.db", "https://www.slow.edu/", Rules(seed_hosts=("www.slow.edu",)), now=NOW)
-    assert step(told, "host") == (
+    explanation = explain(
+        tmp_path / "frontier.db", "https://www.slow.edu/", Rules(seed_hosts=("www.slow.edu",)), now=NOW
+    )
+    assert step(explanation, "host") == (
         "wait", "slow.edu backs off until 09:08:00 (in 8 min): 429 Retry-After 480, 2 failures in a row"
             "; the queue takes at least 8 min 01 s",
     )  # fmt: skip
-    assert told.headline == "not fetched yet: queued; its host backs off (429 Retry-After 480)"
-    assert told.next_at == NOW + 480
+    assert explanation.headline == "not fetched yet: queued; its host backs off (429 Retry-After 480)"
+    assert explanation.next_at == NOW + 480
 
 
-def test_secrets_do_not_leave_in_the_answer(store: Path) -> None:
-    """What was typed is masked as in the logs."""
-    shown = str(table(ask(store, "https://u:pw1@e.org/a?api_key=s3cr3t")))
+def test_secrets_are_masked(store: Path) -> None:
+    """In the URL that was typed, as in the logs."""
+    shown = str(explain(store, "https://u:pw1@e.org/a?api_key=s3cr3t").as_json())
     assert "s3cr3t" not in shown
     assert "pw1" not in shown
 
@@ -352,12 +356,12 @@ async def test_an_owned_store_is_read_beside_its_owner(tmp_path: Path) -> None:
 
 def test_reading_a_closed_store_leaves_nothing_beside_it(store: Path) -> None:
     """No -shm and no -wal that the owner could not open later."""
-    ask(store, SEED)
+    explain(store, SEED)
     assert sorted(path.name for path in store.parent.iterdir()) == ["frontier.db", "frontier.db.lock"]
 
 
-def test_a_store_that_is_none_of_ours_is_said(tmp_path: Path) -> None:
-    """Newer, foreign, damaged, empty, missing: each in words."""
+def test_a_store_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
+    """Newer, foreign, damaged, empty, missing: each with a message of its own."""
     path = tmp_path / "frontier.db"
     with pytest.raises(FileNotFoundError):
         StoreReader(path, is_live=False)
@@ -379,12 +383,12 @@ def test_a_store_that_is_none_of_ours_is_said(tmp_path: Path) -> None:
 
 
 def test_seeds_that_were_not_reached_are_found(store: Path) -> None:
-    """The one seed answered: none is missing, and all could be looked through."""
+    """The one seed responded: none is missing, and the search was complete."""
     with StoreReader(store, is_live=False) as reader:
         assert reader.unreached_seeds(10, within_s=10) == ([], True)
 
 
-async def test_a_block_and_a_takedown_are_told(tmp_path: Path) -> None:
+async def test_a_block_and_a_takedown_are_shown(tmp_path: Path) -> None:
     """Who blocked what, when and why; a blocked URL stays queued."""
     path = tmp_path / "frontier.db"
     frontier = SqliteFrontier(path)
@@ -393,29 +397,29 @@ async def test_a_block_and_a_takedown_are_told(tmp_path: Path) -> None:
     await frontier.block(BlockedHost("evil.test", "domain", NOW, "a complaint"))
     await frontier.close(clean=True)
     rules = Rules(seed_hosts=("www.evil.test",))
-    told = ask(path, "https://www.evil.test/x", rules)
-    assert told.headline == "not fetched: domain evil.test was blocked 09:00:00: a complaint"
-    assert step(told, "block")[0] == "DENY"
-    assert "stays queued" in told.next_text
-    assert ask(path, "https://www.evil.test/new", rules).verdict == "would_deny"
+    explanation = explain(path, "https://www.evil.test/x", rules)
+    assert explanation.headline == "not fetched: domain evil.test was blocked 09:00:00: a complaint"
+    assert step(explanation, "block")[0] == "DENY"
+    assert "stays queued" in explanation.next_text
+    assert explain(path, "https://www.evil.test/new", rules).verdict == "would_deny"
 
 
-async def test_a_url_that_was_forgotten_before_it_was_known_is_told(tmp_path: Path) -> None:
-    """It is a mark without anything in it."""
+async def test_a_url_that_was_forgotten_before_it_was_found_is_shown(tmp_path: Path) -> None:
+    """Its row has no facts."""
     path = tmp_path / "frontier.db"
     frontier = SqliteFrontier(path)
     await frontier.open()
     await frontier.forget_url("https://e.org/never", now=NOW)
     await frontier.close(clean=True)
-    told = ask(path, "https://e.org/never", Rules(seed_hosts=("e.org",)))
-    assert told.verdict == "forgotten"
-    assert told.headline == "not fetched: an operator took it down; it is never fetched again"
+    explanation = explain(path, "https://e.org/never", Rules(seed_hosts=("e.org",)))
+    assert explanation.verdict == "forgotten"
+    assert explanation.headline == "not fetched: an operator took it down; it is never fetched again"
 
 
 @pytest.mark.parametrize("state", [UrlState.DONE, UrlState.GAVE_UP, UrlState.WAITING])
 @pytest.mark.parametrize("refusal", ["block", "exclude", "robots"])
 async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: UrlState, refusal: str) -> None:
-    """A URL that is due while a block or a rule of now forbids it: the headline says what stands in the way."""
+    """A URL that is due while a block or a present rule forbids it: the headline says which."""
     path, url = tmp_path / "frontier.db", "https://e.org/x"
     frontier = SqliteFrontier(path)
     await frontier.open()
@@ -424,7 +428,7 @@ async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: Ur
     outcome = answer(200) if state is UrlState.DONE else Failed(ErrorType.FIRST_BYTE_TIMEOUT, "30 s", retryable=True)
     await frontier.settle(batch(visit(task, outcome, state=state, next_at=NOW + 600)))
     rules = Rules(seed_hosts=("e.org",))
-    assert "again in" in ask(path, url, rules).next_text
+    assert "again in" in explain(path, url, rules).next_text
     if refusal == "block":
         await frontier.block(BlockedHost("e.org", "domain", NOW, "a complaint"))
     elif refusal == "exclude":
@@ -435,18 +439,18 @@ async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: Ur
             batch(visit(Task(id=0, url="https://e.org/robots.txt", kind=TaskKind.ROBOTS), robots=robots))
         )
     await frontier.close(clean=True)
-    told = ask(path, url, rules)
+    explanation = explain(path, url, rules)
     words = {
         "block": "; now domain e.org was blocked 09:00:00: a complaint",
         "exclude": '; now out of scope: crawler.toml:9  exclude "/x"',
         "robots": '; now denied by robots.txt, line 2 "Disallow: /x"',
     }
-    assert words[refusal] in told.headline
-    assert told.next_text.startswith("nothing")
-    assert told.next_at is None
+    assert words[refusal] in explanation.headline
+    assert explanation.next_text.startswith("nothing")
+    assert explanation.next_at is None
 
 
-async def test_a_suspect_is_told_with_its_template(tmp_path: Path) -> None:
+async def test_a_suspect_is_shown_with_its_template(tmp_path: Path) -> None:
     """A URL that is set aside, one of the same template that was never seen, and both once it is released."""
     path = tmp_path / "frontier.db"
     frontier = SqliteFrontier(path)
@@ -457,26 +461,26 @@ async def test_a_suspect_is_told_with_its_template(tmp_path: Path) -> None:
     await frontier.settle(batch(templates=[row]))
     await frontier.make_suspects(1, [(1, row.template)])
     rules = Rules(seed_hosts=("e.org",))
-    told = ask(path, url, rules)
-    assert (told.verdict, told.state, told.deny_reason) == ("suspect", "suspect", None)
-    assert told.headline == "not fetched: it belongs to a part of its host that looks endless"
-    assert "`crawler release e.org`" in told.next_text
+    explanation = explain(path, url, rules)
+    assert (explanation.verdict, explanation.state, explanation.deny_reason) == ("suspect", "suspect", None)
+    assert explanation.headline == "not fetched: it belongs to a part of its host that looks endless"
+    assert "`crawler release e.org`" in explanation.next_text
     words = (
         '"/calendar/{date}" looks endless since 09:00:00: its pages are alike; '
         "200 suspects were fetched and led to more pages of the kind"
     )
-    assert step(told, "trap") == ("WAIT", words)
-    told = ask(path, "https://e.org/calendar/2031-01-01", rules)
-    assert (told.verdict, step(told, "trap")) == ("would_fetch", ("WAIT", words))
-    assert ask(path, "https://e.org/" + "a/" * 40, rules).deny_reason == "trap_path"
+    assert step(explanation, "trap") == ("WAIT", words)
+    explanation = explain(path, "https://e.org/calendar/2031-01-01", rules)
+    assert (explanation.verdict, step(explanation, "trap")) == ("would_fetch", ("WAIT", words))
+    assert explain(path, "https://e.org/" + "a/" * 40, rules).deny_reason == "trap_path"
     await frontier.settle(batch(templates=[replace(row, released_at=NOW)]))
-    told = ask(path, "https://e.org/calendar/2031-01-01", rules)
-    assert step(told, "trap") == ("ok", '"/calendar/{date}" was suspected, released 09:00:00')
+    explanation = explain(path, "https://e.org/calendar/2031-01-01", rules)
+    assert step(explanation, "trap") == ("ok", '"/calendar/{date}" was suspected, released 09:00:00')
     await frontier.close(clean=True)
 
 
-async def test_a_revisit_and_a_robots_txt_that_changed_are_told(tmp_path: Path) -> None:
-    """What came of it before is not forgotten when it is queued again."""
+async def test_a_revisit_and_a_robots_txt_that_changed_are_shown(tmp_path: Path) -> None:
+    """The earlier result is still shown when the URL is queued again."""
     path = tmp_path / "frontier.db"
     frontier = SqliteFrontier(path)
     await frontier.open()
@@ -488,16 +492,16 @@ async def test_a_revisit_and_a_robots_txt_that_changed_are_told(tmp_path: Path) 
         record = RobotsRecord("rules", 200, body, NOW + n, NOW + 99_999)
         await frontier.settle(batch(visit(robots_task, robots=record)))
     await frontier.settle(batch(visit(seed, next_at=NOW + 10)))
-    told = ask(path, SEED)
-    assert told.next_text == "fetched again in 9 s (09:00:10)"
+    explanation = explain(path, SEED)
+    assert explanation.next_text == "fetched again in 9 s (09:00:10)"
     await frontier.promote_revisits(now=NOW + 11, limit=9)
-    told = ask(path, SEED, now=NOW + 12)
-    assert told.headline == "fetched 1 time; queued to be fetched again"
-    assert "changed 2 times, last 09:00:02" in step(told, "robots")[1]
+    explanation = explain(path, SEED, now=NOW + 12)
+    assert explanation.headline == "fetched 1 time; queued to be fetched again"
+    assert "changed 2 times, last 09:00:02" in step(explanation, "robots")[1]
     await frontier.close(clean=True)
 
 
-async def test_the_record_that_holds_the_content_is_named_beside_the_last_one(tmp_path: Path) -> None:
+async def test_the_record_that_holds_the_content_is_named(tmp_path: Path) -> None:
     """Through revisits that found the same, an error in between, and a change."""
     path = tmp_path / "frontier.db"
     frontier = SqliteFrontier(path)
@@ -517,58 +521,62 @@ async def test_the_record_that_holds_the_content_is_named_beside_the_last_one(tm
         (task,) = await frontier.take(1, 1, leased=())
         settlement = visit(task, outcome, digest=digest, next_at=NOW + n)
         await frontier.settle(batch(settlement, written=[place], sink_files=files))
-        told = ask(path, SEED, now=NOW + n)
-        (facts,) = (one.facts for one in told.steps if one.name == "archive")
+        explanation = explain(path, SEED, now=NOW + n)
+        (facts,) = (one.facts for one in explanation.steps if one.name == "archive")
         assert (facts["file"], facts["offset"]) == (place.name, place.offset)
         named = (facts["content_file"], facts["content_offset"]) if "content_file" in facts else None
         assert named == content
         if content is not None:
-            assert f"the content is in warc/{content[0]} at byte {content[1]}" in step(told, "archive")[1]
+            assert f"the content is in warc/{content[0]} at byte {content[1]}" in step(explanation, "archive")[1]
         await frontier.promote_revisits(now=NOW + n, limit=1)
     await frontier.close(clean=True)
 
 
-async def test_what_was_asked_for_as_something_else_than_a_page_is_told(tmp_path: Path) -> None:
-    """A sitemap, a feed that is still queued, robots.txt; and a page beside a sitemap of the same address."""
+async def test_auxiliary_requests_for_a_url_are_shown(tmp_path: Path) -> None:
+    """A sitemap, a feed that is still queued, robots.txt; and a page and a sitemap of one URL."""
     path = tmp_path / "frontier.db"
     frontier = SqliteFrontier(path)
     await frontier.open()
-    listings = [
+    url_lists = [
         replace(found(f"{SEED}{name}", source=Source.ROBOTS, kind=kind), key=kind_key_of(f"{SEED}{name}", kind))
         for name, kind in (("map.xml", TaskKind.SITEMAP), ("news", TaskKind.FEED), ("both", TaskKind.SITEMAP))
     ]
-    await frontier.add([*listings, found(f"{SEED}both")], now=NOW)
+    await frontier.add([*url_lists, found(f"{SEED}both")], now=NOW)
     for task in await frontier.take(1, 9, leased=()):
         if task.kind is not TaskKind.FEED:
             await frontier.settle(batch(visit(task, answer(200 if task.kind is TaskKind.SITEMAP else 404))))
     robots_task = Task(id=0, url=f"{SEED}robots.txt", kind=TaskKind.ROBOTS)
     await frontier.settle(batch(visit(robots_task, robots=RobotsRecord("rules", 200, b"", NOW, NOW + 9))))
-    told = ask(path, f"{SEED}map.xml")
-    assert told.headline.startswith("requested as a sitemap, not as a page: status 200 (09:00:00, 1 s ago); as a page")
-    assert told.verdict == "would_fetch"
-    assert ask(path, f"{SEED}news").headline.startswith("to be requested as a feed, not as a page: queued (not yet)")
-    robots = ask(path, f"{SEED}robots.txt")
+    explanation = explain(path, f"{SEED}map.xml")
+    assert explanation.headline.startswith(
+        "requested as a sitemap, not as a page: status 200 (09:00:00, 1 s ago); as a page"
+    )
+    assert explanation.verdict == "would_fetch"
+    assert explain(path, f"{SEED}news").headline.startswith(
+        "to be requested as a feed, not as a page: queued (not yet)"
+    )
+    robots = explain(path, f"{SEED}robots.txt")
     assert robots.headline.startswith("requested as robots.txt, not as a page: status 200, rules (09:00:00")
-    both = ask(path, f"{SEED}both")
+    both = explain(path, f"{SEED}both")
     assert both.headline.startswith("fetched: status 404")
     assert step(both, "asked") == ("", "requested as a sitemap: status 200 (09:00:00, 1 s ago)")
-    assert not any(one.name == "asked" for one in ask(path, f"{SEED}other").steps)
+    assert not any(one.name == "asked" for one in explain(path, f"{SEED}other").steps)
     await frontier.close(clean=True)
 
 
-def test_what_only_the_log_knows_of_is_told_once() -> None:
-    """A probe, and the robots.txt that another host's redirects to: the last line of each."""
+def test_auxiliary_requests_in_the_log_are_shown_once() -> None:
+    """A probe, and a robots.txt that another host redirects to: the last line of each."""
     lines = [
         {"ts": "2025-11-25T09:00:01.000Z", "kind": "probe", "http_response_status_code": 404, "fetch_id": "a"},
         {"ts": "2025-11-25T09:00:02.000Z", "kind": "robots", "outcome": "error", "error_type": "reset"},
         {"ts": "2025-11-25T09:00:03.000Z", "kind": "robots", "http_response_status_code": 200},
         {"ts": "2025-11-25T09:00:04.000Z", "outcome": "ok"},
     ]
-    told = Explanation(SEED, SEED, headline="never seen")
+    explanation = Explanation(SEED, SEED, headline="never seen")
     for _ in range(2):
-        auxiliary.tell(told, auxiliary.logged(lines), NOW)
-    assert [(one.facts["kind"], one.facts["status"]) for one in told.steps] == [("probe", 404), ("robots", 200)]
-    assert told.headline.startswith("requested as a page that should not exist (traps.soft_404), not as a page:")
+        add_auxiliary(explanation, logged_auxiliary(lines), NOW)
+    assert [(one.facts["kind"], one.facts["status"]) for one in explanation.steps] == [("probe", 404), ("robots", 200)]
+    assert explanation.headline.startswith("requested as a page that should not exist (traps.soft_404), not as a page:")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
