@@ -52,7 +52,7 @@ RULES = Rules(
 ROBOTS = (
     b"User-agent: *\nDisallow: /all\n\nUser-agent: mybot\nAllow: /private/open\nDisallow: /private\nCrawl-delay: 2\n"
 )
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 GROUP = 54_321  # of nobody here
 PATHS = ("done", "gone", "queued", "behind", "waiting", "gave-up", "private/x", "private/open/y", "no/z", "~jo", "old")
 

@@ -1,4 +1,4 @@
-"""The parts of a rotated log: found, ordered, cut into whole lines, read across compressions and damage."""
+"""The files of a rotated log, read across compressions and damage; times as people write them."""
 
 import gzip
 import os
@@ -9,7 +9,31 @@ import pytest
 import zstandard
 
 from crawler.inspection.log import rotated_log as parts_module
+from crawler.inspection.log.ranges import parse_moment
 from crawler.inspection.log.rotated_log import RotatedLog, names
+
+NOW = 1_795_598_410.5  # 2026-11-25T09:20:10.5Z
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("now", 0), ("90s", 90), ("10m", 600), ("10min", 600), ("2h", 7200), ("1d12h", 129_600), ("1h30m ago", 5400),
+        ("09:20", 10.5), ("9:20:05", 5.5), ("09:30", 86_400 - 589.5), ("today", 33_610.5), ("yesterday", 120_010.5),
+        ("2026-11-25T09:20:10", 0.5), ("2026-11-25", 33_610.5), ("2026-11-25T10:20:10+01:00", 0.5),
+        ("2026-11-25T09:20:10.500Z", 0),
+    ],
+)  # fmt: skip
+def test_a_moment_is_understood(text: str, seconds: float) -> None:
+    """`seconds` before now."""
+    assert NOW - parse_moment(text, NOW) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "25:00", "2026-13-01", "10x", "-5m", "ago"])
+def test_text_that_is_no_time_is_refused(text: str) -> None:
+    """The message shows what a time looks like."""
+    with pytest.raises(ValueError, match="is not a time"):
+        parse_moment(text, NOW)
 
 
 def lines_of(parts: RotatedLog) -> list[bytes]:
@@ -17,7 +41,7 @@ def lines_of(parts: RotatedLog) -> list[bytes]:
 
 
 def test_parts_are_read_oldest_first_whatever_names_them(tmp_path: Path) -> None:
-    """Our numbers, logrotate's numbers and dates, and compressions make one order."""
+    """Numbers of ours, numbers and dates of logrotate, compressed or not, have one order."""
     log = tmp_path / "fetch.jsonl"
     log.write_bytes(b"8\n")
     (tmp_path / "fetch.jsonl.1").write_bytes(b"7\n")
@@ -75,7 +99,7 @@ def test_the_line_at_an_offset_is_the_next_that_begins(tmp_path: Path) -> None:
 def test_a_compressed_part_that_was_cut_is_read_as_far_as_it_goes(
     tmp_path: Path, suffix: str, compress: Callable[[bytes], bytes]
 ) -> None:
-    """What is whole is read, and the damage is said."""
+    """Whole lines are read, and the damage is reported."""
     content = os.urandom(600_000).hex().encode() + b"\n"
     lines = b"".join(b"%d\n" % n for n in range(2_000)) + content
     (tmp_path / f"fetch.jsonl.1{suffix}").write_bytes(compress(lines)[:-100])
@@ -86,8 +110,8 @@ def test_a_compressed_part_that_was_cut_is_read_as_far_as_it_goes(
     assert f"fetch.jsonl.1{suffix}: cannot be read to its end" in problem
 
 
-def test_a_part_that_is_no_archive_at_all_is_said(tmp_path: Path) -> None:
-    """A .gz that is none spoils nothing else."""
+def test_a_part_that_is_not_compressed_as_named_is_reported(tmp_path: Path) -> None:
+    """The other parts are still read."""
     (tmp_path / "fetch.jsonl").write_bytes(b"1\n")
     (tmp_path / "fetch.jsonl.1.gz").write_bytes(b"not gzip")
     with RotatedLog(tmp_path / "fetch.jsonl") as parts:
@@ -108,7 +132,7 @@ def test_a_part_that_is_renamed_while_it_is_read_is_read_once(tmp_path: Path) ->
 
 
 def test_a_file_that_is_cut_while_it_is_read_ends_early(tmp_path: Path) -> None:
-    """Somebody emptied the log: what is gone is said."""
+    """The log was emptied: the message says so."""
     log = tmp_path / "fetch.jsonl"
     log.write_bytes(b"1\n2\n")
     with RotatedLog(log) as parts:
@@ -118,6 +142,6 @@ def test_a_file_that_is_cut_while_it_is_read_ends_early(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_an_error_of_the_system(tmp_path: Path) -> None:
-    """No folder, no log: the caller is told which."""
+    """The error names the folder."""
     with pytest.raises(FileNotFoundError):
         RotatedLog(tmp_path / "logs" / "fetch.jsonl")

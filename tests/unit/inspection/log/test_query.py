@@ -1,6 +1,8 @@
-"""Which lines a query finds, by time, by words, from the end backwards; and what is said of lines that are none."""
+"""Which lines a query finds, from the oldest, from the end backwards, and while a log is written and rotated."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.query import Matcher, Query, last, matching
 from crawler.inspection.log.ranges import Stretch, cut, last_time, newest, select
 from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.tail import Follower
+from crawler.obs.log_files import RotatingFile
 from tests.support.log_lines import BEGIN_AT, fetch_lines, write
 
 LINES = list(fetch_lines(3_000, hosts=20, per_s=2.0))  # 25 minutes
@@ -19,7 +23,7 @@ LINES = list(fetch_lines(3_000, hosts=20, per_s=2.0))  # 25 minutes
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three parts of a thousand lines."""
+    """Three parts of a thousand lines each."""
     folder = tmp_path_factory.mktemp("log")
     write(folder / "fetch.jsonl.2", iter(LINES[:1000]))
     write(folder / "fetch.jsonl.1", iter(LINES[1000:2000]))
@@ -56,8 +60,8 @@ QUERIES = [
 
 
 @pytest.mark.parametrize(("query", "expected"), QUERIES)
-def test_a_query_finds_what_a_look_at_every_line_finds(log: Path, query: Query, expected: Any) -> None:
-    """What is skipped for lack of a word would not have matched."""
+def test_a_query_finds_what_testing_every_line_finds(log: Path, query: Query, expected: Any) -> None:
+    """A line that is skipped because it lacks a word would not match."""
     wanted = [line for line in LINES if expected(line)]
     assert wanted
     assert found(log, query) == wanted
@@ -97,7 +101,7 @@ def test_the_newest_bytes_are_the_last_stretches(log: Path) -> None:
 
 
 def test_the_last_time_is_that_of_the_last_whole_line(log: Path, tmp_path: Path) -> None:
-    """A torn end and an empty young part do not hide it."""
+    """Although the end is torn and the youngest part is empty."""
     with RotatedLog(log) as parts:
         assert last_time(parts) == pytest.approx(BEGIN_AT + 2999 / 2, abs=0.001)
     torn = tmp_path / "fetch.jsonl"
@@ -107,7 +111,7 @@ def test_the_last_time_is_that_of_the_last_whole_line(log: Path, tmp_path: Path)
         assert last_time(parts) == pytest.approx(BEGIN_AT + 3.5, abs=0.001)
 
 
-def test_lines_that_are_no_json_are_counted_and_said(tmp_path: Path) -> None:
+def test_lines_without_json_are_counted_and_reported(tmp_path: Path) -> None:
     """They are left out, not passed on and not fatal."""
     log = tmp_path / "fetch.jsonl"
     log.write_bytes(b'{"ts":"2026"}\n\x1b[31mrubbish\n[1]\n{"ts":\n' + orjson.dumps({"a": 1}) + b"\n")
@@ -122,3 +126,77 @@ def test_a_bad_pattern_is_refused_before_anything_is_read() -> None:
     """A regular expression that does not compile is the user's mistake."""
     with pytest.raises(ScopePatternError):
         Matcher(Query(url="re:("))
+
+
+def lines(follower: Follower) -> list[bytes]:
+    return [line for block in follower.poll() for line in block.splitlines()]
+
+
+@contextmanager
+def follower_of(log: Path) -> Iterator[Follower]:
+    with RotatedLog(log) as parts:
+        follower = Follower(log, parts.youngest_first[0] if parts.youngest_first else None)
+    yield follower
+    follower.close()
+
+
+def test_every_line_is_seen_once_across_rotations(tmp_path: Path) -> None:
+    """The program's own rotation, several times between two polls."""
+    log = tmp_path / "fetch.jsonl"
+    file = RotatingFile(log, rotate_size=200, keep=20)
+    file.write(b"before\n")
+    with follower_of(log) as follower:
+        expected, seen = [], []
+        for number in range(300):
+            line = orjson.dumps({"n": number})
+            expected.append(line)
+            file.write(line + b"\n")
+            if number % 37 == 0:
+                seen += lines(follower)
+        seen += lines(follower)
+        assert seen == expected
+
+
+def test_a_line_is_seen_when_it_is_whole(tmp_path: Path) -> None:
+    """Half a line waits for its other half, also if it was there at the start."""
+    log = tmp_path / "fetch.jsonl"
+    log.write_bytes(b"1\n2")
+    with follower_of(log) as follower:
+        assert lines(follower) == []
+        with log.open("ab") as file:
+            file.write(b"2\n3")
+        assert lines(follower) == [b"22"]
+        with log.open("ab") as file:
+            file.write(b"3\n")
+        assert lines(follower) == [b"33"]
+
+
+def test_a_log_that_appears_later_is_followed_from_its_beginning(tmp_path: Path) -> None:
+    """The follower may be started before the crawl."""
+    log = tmp_path / "fetch.jsonl"
+    with follower_of(log) as follower:
+        assert lines(follower) == []
+        log.write_bytes(b"1\n")
+        assert lines(follower) == [b"1"]
+
+
+def test_a_log_that_is_moved_away_is_read_to_its_end(tmp_path: Path) -> None:
+    """logrotate renames first; the crawl goes on writing to the old file until it opens a new one."""
+    log = tmp_path / "fetch.jsonl"
+    log.write_bytes(b"1\n")
+    with follower_of(log) as follower:
+        moved = log.rename(tmp_path / "fetch.jsonl-20261125")
+        with moved.open("ab") as file:
+            file.write(b"2\n")
+        assert lines(follower) == [b"2"]
+        log.write_bytes(b"3\n")
+        assert lines(follower) == [b"3"]
+
+
+def test_a_log_that_is_emptied_in_place_is_read_anew(tmp_path: Path) -> None:
+    """By copytruncate of logrotate, or by hand."""
+    log = tmp_path / "fetch.jsonl"
+    log.write_bytes(b"1\n2\n3\n")
+    with follower_of(log) as follower:
+        log.write_bytes(b"4\n")
+        assert lines(follower) == [b"4"]

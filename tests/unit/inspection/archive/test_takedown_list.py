@@ -1,8 +1,9 @@
-"""Lines of pages/ that are blanked: they keep their place, and a kill at any call is made good by the next time."""
+"""Records that a takedown wants removed: the list of them, and lines of pages/ that are blanked in place."""
 
 import contextlib
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
@@ -10,13 +11,81 @@ import pytest
 
 from crawler.core.models import PageInfo
 from crawler.inspection.archive import takedown_list
+from crawler.inspection.archive.takedown_list import _scan
 from tests.support.records import make_record
-from tests.support.sinks import make_pages
+from tests.support.sinks import make_pages, make_warc
+
+URL = "https://example.org/x"
+
+
+@dataclass(frozen=True)
+class Host:
+    """All of one host."""
+
+    host: str = "example.org"
+    url: str | None = None
+
+
+def warc_file(directory: Path) -> Path:
+    """A WARC file with one visit, complete."""
+    directory.mkdir()
+    sink = make_warc(directory)
+    sink.open([])
+    sink.write([make_record(URL)], [None])
+    sink.sync()
+    sink.committed()
+    (file,) = sink.close()
+    return directory / "warc" / file.name
+
+
+def test_a_file_that_is_completed_during_the_scan_is_read_under_its_new_name(tmp_path: Path) -> None:
+    """Its records are listed like those of the others, and nothing went wrong."""
+    folder = tmp_path / "warc"
+    folder.mkdir()
+    content = warc_file(tmp_path / "made").read_bytes()
+    first, second = folder / "a-1.warc.gz", folder / "a-2.warc.gz"
+    first.write_bytes(content)
+    (folder / "a-2.warc.gz.open").write_bytes(content)
+    problems: list[str] = []
+    lines = iter(_scan(folder, [Host()], problems, 1.0))
+    found = [next(lines)]
+    (folder / "a-2.warc.gz.open").rename(second)
+    found += lines
+    assert [line["warc_file"] for line in found].count(first.name) == 3
+    assert [line["warc_file"] for line in found].count(second.name) == 3
+    assert problems == []
+
+
+def test_a_file_that_cannot_be_read_is_reported_and_the_others_are_listed(tmp_path: Path) -> None:
+    """What is known is not lost over it."""
+    folder = tmp_path / "warc"
+    folder.mkdir()
+    (folder / "a-1.warc.gz").mkdir()
+    (folder / "a-2.warc.gz").write_bytes(warc_file(tmp_path / "made").read_bytes())
+    problems: list[str] = []
+    found = list(_scan(folder, [Host()], problems, 1.0))
+    assert [line["warc_file"] for line in found] == ["a-2.warc.gz"] * 3
+    assert [problem.partition(": ")[2] for problem in problems] == ["Is a directory"]
+
+
+def test_files_that_were_set_aside_are_listed_too(tmp_path: Path) -> None:
+    """Under the names they have; where a kill cut one off there is nothing wrong."""
+    folder = tmp_path / "warc"
+    folder.mkdir()
+    content = warc_file(tmp_path / "made").read_bytes()
+    (folder / "a-1.warc.gz.orphan").write_bytes(content)
+    (folder / "a-1.warc.gz.orphan.1").write_bytes(content + content[:50])
+    (folder / "a-2.warc.gz.part").write_bytes(content)
+    problems: list[str] = []
+    found = [line["warc_file"] for line in _scan(folder, [Host()], problems, 1.0)]
+    assert found == ["a-1.warc.gz.orphan"] * 3 + ["a-1.warc.gz.orphan.1"] * 3
+    assert problems == []
+
 
 SECRET, OTHER = 'https://example.org/"secret\\é"?q=x', "https://example.org/other"
 
 
-def written(directory: Path) -> Path:
+def open_pages_file(directory: Path) -> Path:
     """An open file with three lines, the middle one secret."""
     sink = make_pages(directory)
     sink.open([])
@@ -45,7 +114,7 @@ def blank_all(folder: Path) -> int:
 
 def test_a_line_is_blanked_where_it_stands(tmp_path: Path) -> None:
     """As JSON of the same length; the others are as they were, and a second time there is nothing to do."""
-    path = written(tmp_path)
+    path = open_pages_file(tmp_path)
     before = path.read_bytes().splitlines(keepends=True)
     assert blank_all(path.parent) == 1
     after = path.read_bytes().splitlines(keepends=True)
@@ -59,9 +128,9 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-def test_a_kill_at_any_byte_is_made_good_by_the_next_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_run_completes_what_a_kill_at_any_byte_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a write may have arrived: the line is recognised until nothing of it is left."""
-    path = written(tmp_path)
+    path = open_pages_file(tmp_path)
     whole = path.read_bytes()
     real: Callable[[int, bytes, int], int] = os.pwrite
     for cut in range(0, 700, 3):
@@ -87,9 +156,9 @@ def test_a_kill_at_any_byte_is_made_good_by_the_next_time(tmp_path: Path, monkey
         assert len(content) == len(whole)
 
 
-def test_what_is_not_there_any_more_is_not_overwritten(tmp_path: Path) -> None:
+def test_a_line_that_moved_is_not_overwritten(tmp_path: Path) -> None:
     """A failed commit was cut off and others written in its place, or the file was completed meanwhile."""
-    path = written(tmp_path)
+    path = open_pages_file(tmp_path)
     problems: list[str] = []
     lines = takedown_list.find(path, is_secret, problems)
     other = path.read_bytes().replace(b"secret", b"public")
