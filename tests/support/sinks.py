@@ -1,4 +1,4 @@
-"""What sink tests share: a store that remembers lengths, readers, and one face for both sinks."""
+"""What sink tests share: a store that remembers lengths, readers, one face for both sinks, and a sink in memory."""
 
 import io
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from warcio.archiveiterator import ArchiveIterator
 
 from crawler.core.enums import SinkFileState
 from crawler.core.models import Record, RecordLocation, SinkFile
-from crawler.sinks.base import SinkOptions
+from crawler.sinks.base import LostFile, SinkOptions, SinkRecovered
 from crawler.sinks.disk import Disk
 from crawler.sinks.files import SinkFiles
 from crawler.sinks.pages import PagesSink
@@ -131,3 +131,77 @@ class Store:
     def known(self) -> list[SinkFile]:
         """What is not closed."""
         return [file for file in self.files.values() if file.state is not SinkFileState.CLOSED]
+
+
+class ListSink:
+    """A sink that keeps URLs in a list, and fails where a test says: set `fails` to a function of the call's name that
+    returns what to raise, or None. `calls` are the names, in order; `full_at` records end a file.
+    """
+
+    def __init__(self, name: str = "warc", *, full_at: int = 1_000_000) -> None:
+        self.name = name
+        self.calls: list[str] = []
+        self.stored: list[str] = []
+        self.tail: list[str] = []
+        self.fails: Callable[[str], BaseException | None] = lambda call: None
+        self.recovery = SinkRecovered()
+        self._full_at = full_at
+        self._serial = 0
+        self._in_file = 0
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        error = self.fails(name)
+        if error is not None:
+            raise error
+
+    def _file(self, state: SinkFileState) -> SinkFile:
+        return SinkFile(self.name, f"{self._serial}.{self.name}", state, len(self.stored) + len(self.tail))
+
+    def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> list[SinkFile]:
+        self._call("open")
+        return []
+
+    def lost_files(self) -> list[LostFile]:
+        return []
+
+    def set_aside(self, lost: LostFile) -> None:
+        raise AssertionError("nothing vanishes here")
+
+    def write(self, records: Sequence[Record], written: Sequence[RecordLocation | None]) -> list[RecordLocation | None]:
+        places: list[RecordLocation | None] = []
+        for record in records:
+            places.append(RecordLocation(f"{self._serial}.{self.name}", len(self.stored) + len(self.tail)))
+            self.tail.append(record.task.url)
+        self._call("write")
+        return places
+
+    def can_buffer(self, record: Record) -> bool:
+        return False
+
+    def buffer(self, record: Record, written: RecordLocation | None) -> RecordLocation | None:
+        raise AssertionError("nobody may gather here")
+
+    def sync(self) -> list[SinkFile]:
+        self._call("sync")
+        return [self._file(SinkFileState.OPEN)]
+
+    def committed(self) -> list[SinkFile]:
+        self.stored += self.tail
+        self._in_file += len(self.tail)
+        self.tail = []
+        self._call("settled")
+        if self._in_file < self._full_at:
+            return []
+        closed = self._file(SinkFileState.CLOSED)
+        self._serial += 1
+        self._in_file = 0
+        return [closed]
+
+    def reset(self) -> None:
+        self.tail = []
+        self._call("reset")
+
+    def close(self) -> list[SinkFile]:
+        self._call("close")
+        return [self._file(SinkFileState.CLOSED)]

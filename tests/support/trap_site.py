@@ -10,7 +10,7 @@ import string
 from typing import Final
 
 from crawler.core.models import Fetched
-from tests.support.engine import answer, page
+from tests.support.scripted_web import answer, page
 
 WORDS: Final = tuple("".join(random.Random(n).choices(string.ascii_lowercase, k=6)) for n in range(4_000))
 COLORS, SIZES, SORTS, PAGES = 6, 5, 4, 9

@@ -14,7 +14,7 @@ import pytest
 
 from crawler.core.enums import StoppedBy
 from crawler.daemon import EndedAtOnce, Notifier, is_journal_stream, note_hangups, serve
-from tests.support.engine import run
+from tests.support.virtual_time import run
 
 
 @pytest.fixture(params=["path", "abstract"])

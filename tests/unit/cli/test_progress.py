@@ -14,7 +14,7 @@ from crawler.cli.progress import Progress, panel, summary_table
 from crawler.core.enums import Bottleneck, CrawlState
 from crawler.engine.monitoring.rates import Rates
 from crawler.engine.monitoring.status import Counts, InFlight, Status
-from tests.support.engine import NO_CONNECTIONS
+from tests.support.scripted_web import NO_CONNECTIONS
 
 CONNECTIONS = replace(NO_CONNECTIONS, open=8, opened=35, requests=12_400, tls_handshakes=35, tls_resumed=19)
 STATUS = Status(

@@ -12,8 +12,10 @@ from crawler.core.options import RecrawlOptions
 from crawler.engine.options import EngineOptions
 from crawler.engine.system_clock import StepWatch, SystemClock
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.engine import EPOCH, POLITE, Harness, InThread, answer, elapse, failed, page, run
+from tests.support.engine import POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import answer, failed, page
+from tests.support.virtual_time import EPOCH, InThread, elapse, run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"

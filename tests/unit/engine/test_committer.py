@@ -15,8 +15,11 @@ from crawler.engine.committer import LAST_ATTEMPTS, RETRY_S
 from crawler.engine.observer import Visited
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Batch, FrontierFull, Receipt
-from tests.support.engine import Harness, ListSink, answer, elapse, run
+from tests.support.engine import Harness
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import answer
+from tests.support.sinks import ListSink
+from tests.support.virtual_time import elapse, run
 
 OPTIONS = EngineOptions(workers=4, min_free=0, commit_settlements=10, commit_bytes=10_000, commit_interval_s=0.2)
 FULL = OSError(errno.ENOSPC, "No space left on device")

@@ -14,8 +14,11 @@ from crawler.engine.committer import LAST_ATTEMPTS
 from crawler.engine.options import EngineOptions
 from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.engine import AT_ONCE, POLITE, Harness, InThread, ListSink, answer, elapse, page, run
+from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import answer, page
+from tests.support.sinks import ListSink
+from tests.support.virtual_time import InThread, elapse, run
 
 ROOT = "https://a.test/"
 OPTIONS = EngineOptions(workers=4, min_free=0, linger_s=600.0, drain_s=5.0)
@@ -153,7 +156,7 @@ def test_without_a_linger_it_never_ends() -> None:
             await elapse(3_600.0)
             assert not running.done()
             assert engine.settled == {ROOT: "done"}
-            assert engine.loop.turns < 5 * 3_600
+            assert engine.loop.rounds < 5 * 3_600
             engine.crawl.drain(StoppedBy.SIGNAL)
         assert running.result() is StoppedBy.SIGNAL
         await engine.close()

@@ -10,8 +10,10 @@ from crawler.core.enums import StoppedBy
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.fetch.limits import Bandwidth
-from tests.support.engine import AT_ONCE, EPOCH, POLITE, Harness, answer, page, run
+from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.fetching import FakeClock
+from tests.support.scripted_web import answer, page
+from tests.support.virtual_time import EPOCH, run
 
 ROOT = "https://a.test/"
 STARTED = datetime.fromtimestamp(EPOCH, UTC)  # 22:13:20

@@ -20,8 +20,11 @@ from crawler.engine.monitoring.ending import Ending, Inconsistent, ending
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import BlockedHost, Totals
-from tests.support.engine import AT_ONCE, Harness, QuickFrontier, answer, failed, page, run
+from tests.support.engine import AT_ONCE, Harness
+from tests.support.quick_frontier import QuickFrontier
+from tests.support.scripted_web import answer, failed, page
 from tests.support.trap_site import prose
+from tests.support.virtual_time import run
 
 NOW = 1_000.0
 A, B = "https://a.test", "https://b.test"

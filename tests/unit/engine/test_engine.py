@@ -10,8 +10,10 @@ from crawler.core.options import PolitenessOptions, ScopeOptions, ScopeRule
 from crawler.engine.engine import Engine
 from crawler.engine.options import EngineConfiguration, EngineOptions
 from crawler.frontier.base import FrontierFull
-from tests.support.engine import AT_ONCE, POLITE, Harness, answer, elapse, page, run
+from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import answer, page
+from tests.support.virtual_time import elapse, run
 
 ROOT = "https://a.test/"
 DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)

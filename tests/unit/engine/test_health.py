@@ -9,7 +9,9 @@ from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.monitoring.health import OWN_WORK_S, Health
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions
-from tests.support.engine import Harness, answer, elapse, page, run
+from tests.support.engine import Harness
+from tests.support.scripted_web import answer, page
+from tests.support.virtual_time import elapse, run
 
 RESPONSE_S = FetchOptions().total_timeout_s
 DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)

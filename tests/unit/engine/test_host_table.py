@@ -13,9 +13,11 @@ from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.frontier.base import BlockedHost, Counters, Recovered
-from tests.support.engine import Harness, answer, elapse, page, run
+from tests.support.engine import Harness
 from tests.support.fetching import FakeClock
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import answer, page
+from tests.support.virtual_time import elapse, run
 
 A = Origin("https", "www.a.test", 443)
 A2 = Origin("https", "static.a.test", 443)

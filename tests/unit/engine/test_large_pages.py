@@ -2,6 +2,7 @@
 
 import gzip
 import threading
+from concurrent.futures import Executor
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from crawler.core.models import Task
 from crawler.engine.options import ContentOptions, EngineConfiguration
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import LARGE_AT_ONCE, READ_IN_THREAD_OVER, ResponseProcessor
-from tests.support.engine import AT_ONCE, Harness, answer, page, run
+from tests.support.engine import AT_ONCE, Harness
+from tests.support.scripted_web import answer, page
+from tests.support.virtual_time import run
 
 ROOT = "https://a.test/"
 
@@ -53,25 +56,25 @@ def test_only_so_many_large_pages_are_read_at_once() -> None:
         large = page("/x") + b" " * READ_IN_THREAD_OVER
         urls = [f"https://h{n}.test/" for n in range(12)]
         engine = Harness(*urls, politeness=AT_ONCE, web={url: answer(200, large) for url in urls})
-        read, lock = engine.reader.read, threading.Lock()
-        now = most = 0
+        call, now, most = engine.loop.run_in_executor, 0, 0
 
-        def counting(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
+        def ended(_: object) -> None:
+            nonlocal now
+            now -= 1
+
+        def counting(executor: Executor | None, *args: Any) -> Any:
             nonlocal now, most
-            is_large = task.url in urls
-            with lock:
-                now += is_large
+            future = call(executor, *args)
+            if executor is None:  # the committer has a thread of its own
+                now += 1
                 most = max(most, now)
-            try:
-                return read(task, outcome, on_loop=on_loop)
-            finally:
-                with lock:
-                    now -= is_large
+                future.add_done_callback(ended)
+            return future
 
-        engine.reader.read = counting  # type: ignore[method-assign]
+        engine.loop.run_in_executor = counting  # type: ignore[assignment]
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.settled) >= 12
-        assert 1 <= most <= LARGE_AT_ONCE
+        assert most == LARGE_AT_ONCE
 
     run(main())
 

@@ -9,7 +9,9 @@ from crawler.core.enums import DenyReason, StoppedBy, TaskKind
 from crawler.core.models import FetchResult
 from crawler.core.options import ScopeOptions
 from crawler.engine.pages.url_list_policy import EAGER
-from tests.support.engine import Harness, answer, page, run
+from tests.support.engine import Harness
+from tests.support.scripted_web import answer, page
+from tests.support.virtual_time import run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"
@@ -189,9 +191,9 @@ def test_fifty_thousand_entries_leave_the_loop_free() -> None:
         engine = Harness(ROOT, scope=ScopeOptions(max_urls=3))
         engine.web.pages = {ROBOTS: NAMES_MAP, MAP: xml(body)}
         engine.web.other = lambda _, task: answer(200)
-        before = engine.loop.turns
+        before = engine.loop.rounds
         await engine.run()
-        assert engine.loop.turns - before > 20_000 / 500
+        assert engine.loop.rounds - before > 20_000 / 500
         assert engine.host("a.test").queued == 20_000 + 1 - 3
 
     run(main())

@@ -9,7 +9,9 @@ from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outcomes import OUTAGE_PROBE_S
 from crawler.engine.options import EngineOptions
-from tests.support.engine import Harness, answer, elapse, failed, page, run
+from tests.support.engine import Harness
+from tests.support.scripted_web import answer, failed, page
+from tests.support.virtual_time import elapse, run
 
 POLITE = PolitenessOptions(key="host", delay_s=1.0, address_delay_s=0.0, adaptive=False)
 BEGIN, END = 60.0, 1_860.0

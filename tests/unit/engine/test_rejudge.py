@@ -12,8 +12,10 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Frontier
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.engine import Harness, InThread, answer, elapse, page, run
+from tests.support.engine import Harness
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import answer, page
+from tests.support.virtual_time import InThread, elapse, run
 
 HOUR, DAY = 3_600.0, 86_400.0
 POLITE = PolitenessOptions(delay_s=HOUR, address_delay_s=0.0, adaptive=False)

@@ -14,8 +14,10 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.pages import revisits
 from crawler.engine.pages.recent_urls import InLinks
 from crawler.frontier.base import Frontier
-from tests.support.engine import EPOCH, POLITE, Asked, Harness, answer, page, run
+from tests.support.engine import POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import Asked, answer, page
+from tests.support.virtual_time import EPOCH, run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"

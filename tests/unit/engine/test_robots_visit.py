@@ -15,7 +15,9 @@ from crawler.engine.options import EngineOptions
 from crawler.engine.pages import robots
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.engine import EPOCH, POLITE, TOKEN, Harness, InThread, answer, failed, page, run
+from tests.support.engine import POLITE, TOKEN, Harness
+from tests.support.scripted_web import answer, failed, page
+from tests.support.virtual_time import EPOCH, InThread, run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"

@@ -16,8 +16,10 @@ from crawler.core.politeness import CLOCK_GUARD_S, address_delay, address_width,
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.host import AuxiliaryRequest
 from crawler.frontier.base import FrontierFull
-from tests.support.engine import AT_ONCE, POLITE, Harness, answer, elapse, failed, page, run, seed
+from tests.support.engine import AT_ONCE, POLITE, Harness, seed
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import answer, failed, page
+from tests.support.virtual_time import elapse, run
 
 OPTIONS = EngineOptions(workers=8, linger_s=600.0, min_free=0)
 
@@ -307,7 +309,7 @@ def test_an_auxiliary_request_that_meets_a_closed_address_waits_for_it() -> None
         engine.web.takes_s = lambda origin, task: 50.0 if origin.host == "a.test" else 0.1
         await engine.run()
         assert engine.web.shut <= 4
-        assert engine.loop.turns < 600
+        assert engine.loop.rounds < 600
         assert len(engine.web.page_urls) == 2
 
     run(main())
@@ -344,7 +346,7 @@ def test_an_auxiliary_request_waits_while_its_host_backs_off() -> None:
         await engine.close()
         assert min(one.called for one in engine.web.asked if one.origin.host == "a.test") >= 30.0
         assert max(one.end for one in engine.web.asked if one.origin.host == "b.a.test") < 1.0
-        assert engine.loop.turns < 400
+        assert engine.loop.rounds < 400
 
     run(main())
 
@@ -381,7 +383,7 @@ def test_many_hosts_on_one_address_are_asked_one_after_the_other_without_a_gap()
         assert min(gaps) >= 0.25 + CLOCK_GUARD_S
         assert max(gaps) < 0.251 + CLOCK_GUARD_S
         assert engine.web.shut <= 150  # each finds out once where it lives
-        assert engine.loop.turns < 60 * len(asked)
+        assert engine.loop.rounds < 60 * len(asked)
 
     run(main())
 
@@ -402,7 +404,7 @@ def test_a_shut_address_holds_up_nobody_else() -> None:
         await engine.run()
         assert max(one.end for one in engine.web.asked if one.url.startswith("https://h")) < 5.0
         assert sorted(engine.web.page_urls[-2:]) == ["https://beside.test/", "https://slow.test/"]
-        assert engine.loop.turns < 20 * 1_300
+        assert engine.loop.rounds < 20 * 1_300
 
     run(main())
 

@@ -24,19 +24,11 @@ from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Batch, BlockedHost, Receipt
 from crawler.obs.events import Event
 from tests.support.catalogue import COMMON, problems
-from tests.support.engine import (
-    AT_ONCE,
-    NO_CONNECTIONS,
-    Harness,
-    LoopClock,
-    QuickFrontier,
-    answer,
-    elapse,
-    page,
-    run,
-    virtual_loop,
-)
+from tests.support.engine import AT_ONCE, Harness
+from tests.support.quick_frontier import QuickFrontier
+from tests.support.scripted_web import NO_CONNECTIONS, answer, page
 from tests.support.trap_site import TrapSite
+from tests.support.virtual_time import LoopClock, elapse, run, virtual_loop
 
 DAEMON = EngineOptions(workers=8, linger_s=None, min_free=0, drain_s=5.0)
 ROOT = "https://a.test/"

@@ -10,9 +10,10 @@ from crawler.core.models import Denied, RobotsRecord, Task
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.scope import Scope
 from crawler.engine.reevaluation import SLICE
-from tests.support.engine import EPOCH, Harness, elapse, run, seed, virtual_loop
+from tests.support.engine import Harness, seed
 from tests.support.frontiers import batch, visit
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.virtual_time import EPOCH, elapse, run, virtual_loop
 
 HOST = "a.test"
 LISTED = ScopeOptions(hosts=(HOST,))

@@ -28,8 +28,10 @@ from crawler.core.outcomes import is_connection_error
 from crawler.core.scope import Scope
 from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER, ProcessedResponse, is_large
 from crawler.engine.pages.worker import Visited
-from tests.support.engine import AT_ONCE, POLITE, Harness, answer, elapse, failed, page, run
+from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.pcre2_without_jit import interpreted
+from tests.support.scripted_web import answer, failed, page
+from tests.support.virtual_time import elapse, run
 
 ROOT = "https://a.test/"
 

@@ -23,7 +23,10 @@ from crawler.core.outcomes import backs_off_origin, is_outage_error
 from crawler.core.politeness import CLOCK_GUARD_S, address_delay, politeness_key, retry_after_s
 from crawler.engine.options import EngineOptions
 from crawler.obs.events import Event
-from tests.support.engine import Asked, Harness, QuickFrontier, answer, failed, page, run, virtual_loop
+from tests.support.engine import Harness
+from tests.support.quick_frontier import QuickFrontier
+from tests.support.scripted_web import Asked, answer, failed, page
+from tests.support.virtual_time import run
 
 FAULTS = (
     ErrorType.CONNECT_REFUSED,
@@ -110,7 +113,6 @@ def walk(number: int, *, urls: int) -> int:
     world = World(rng, hosts, urls, faults=rng.choice((0.0, 0.05, 0.2)))
 
     async def main() -> int:
-        virtual_loop().runs_inline = True
         engine = Harness(
             *(f"https://{world.name(n)}/" for n in range(4)),
             politeness=politeness,
@@ -130,7 +132,7 @@ def walk(number: int, *, urls: int) -> int:
         check_rests(web.asked, politeness, outages_of(engine))
         check_settled(engine)
         await check_nothing_left(engine)
-        assert engine.loop.turns < 40 * (len(web.asked) + web.shut) + 8 * engine.clock.mono(), "the loop spins"
+        assert engine.loop.rounds < 40 * (len(web.asked) + web.shut) + 8 * engine.clock.mono(), "the loop spins"
         return len(web.asked)
 
     return run(main())

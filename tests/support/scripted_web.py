@@ -1,0 +1,176 @@
+"""A scripted HTTP client for the engine, and the responses that it gives."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+from crawler.core.body import BytesBody
+from crawler.core.enums import ErrorType, TaskKind, TruncatedReason
+from crawler.core.models import (
+    ConnectionInfo,
+    Failed,
+    Fetched,
+    FetchResult,
+    Head,
+    Origin,
+    Task,
+    Timings,
+)
+from crawler.fetch.connection import Exchange
+from crawler.fetch.fetcher import AddressNotReady, AddressRateLimit
+from crawler.fetch.http_client import Generation
+from crawler.fetch.options import ClientOptions
+from crawler.fetch.pool_statistics import REQUEST_BOUNDS, HostConnections, PoolStats
+from tests.support.virtual_time import EPOCH, LoopClock
+
+ADDRESS = "192.0.2.1"
+NO_CONNECTIONS = PoolStats(
+    opened=0, closed={}, failed=0, requests=0, reused=0, tls_handshakes=0, tls_resumed=0,
+    requests_at_close=(0,) * (len(REQUEST_BOUNDS) + 1), requests_closed=0, open=0, idle=0, opening=0, waiting=0,
+)  # fmt: skip
+
+
+def page(*links: str, title: str = "t") -> bytes:
+    anchors = "".join(f'<a href="{link}">x</a>' for link in links)
+    return f"<html><head><title>{title}</title></head><body>{anchors}</body></html>".encode()
+
+
+def answer(
+    status_code: int = 200,
+    body: bytes = b"",
+    *,
+    content_type: str = "text/html",
+    address: str = ADDRESS,
+    took_s: float = 0.0,
+    truncated: TruncatedReason | None = None,
+    error_type: ErrorType | None = None,
+    **fields: str,
+) -> Fetched:
+    """A response; `fields` by name, "_" for "-"."""
+    head = [("content-type", content_type)] + [(name.replace("_", "-"), value) for name, value in fields.items()]
+    payload = BytesBody(body)
+    return Fetched(
+        head=Head(status_code, "X", "1.1", tuple(head)),
+        request_bytes=b"GET / HTTP/1.1\r\n\r\n",
+        raw_head=b"h" * 20,
+        raw_body=payload,
+        payload=payload,
+        timings=Timings(first_byte_s=took_s),
+        connection=ConnectionInfo(1, 1, address),
+        started_at=EPOCH,
+        truncated=truncated,
+        error_type=error_type,
+    )
+
+
+def failed(error_type: ErrorType, *, retryable: bool = True) -> Failed:
+    return Failed(error_type, error_type.value, retryable)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as the server saw it: monotonic times, `called` when the fetcher was told; the result is the answer."""
+
+    url: str
+    origin: Origin
+    task: Task
+    address: str
+    called: float
+    begin: float
+    end: float
+    result: FetchResult
+
+
+@dataclass
+class Web:
+    """A scripted fetcher. `pages` maps a URL to what is answered (each in turn, then the last for ever); what is not
+    in it is asked of `other`. `addresses` maps a host to its address. A request takes `dial_s` before the gate and
+    `takes_s` after it.
+    """
+
+    clock: LoopClock
+    gate: AddressRateLimit | None = None
+    pages: dict[str, FetchResult | Sequence[FetchResult]] = field(default_factory=dict)
+    other: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(404)
+    addresses: dict[str, str] = field(default_factory=dict)
+    dial_s: Callable[[Origin], float] = lambda origin: 0.0
+    takes_s: Callable[[Origin, Task], float] = lambda origin, task: 0.1
+    asked: list[Asked] = field(default_factory=list)
+    shut: int = 0
+    in_flight: int = 0
+    before: Callable[[Origin, Task], None] = lambda origin, task: None
+    _times: Counter[str] = field(default_factory=Counter)
+
+    async def fetch(self, origin: Origin, task: Task) -> FetchResult:
+        self.before(origin, task)
+        called = self.clock.mono()
+        address = self.addresses.get(origin.host, ADDRESS)
+        dial_s = self.dial_s(origin)
+        if dial_s:
+            await asyncio.sleep(dial_s)
+        if self.gate is not None and (until := self.gate.enter(address)) is not None:
+            self.shut += 1
+            raise AddressNotReady(address, until)
+        begin = self.clock.mono()
+        self.in_flight += 1
+        try:
+            takes_s = self.takes_s(origin, task)
+            if takes_s:
+                await asyncio.sleep(takes_s)
+            result = self._answer(origin, task)
+            if isinstance(result, Fetched):
+                result = replace(result, connection=replace(result.connection, peer_address=address))
+        finally:
+            self.in_flight -= 1
+            if self.gate is not None:
+                self.gate.leave(address)
+        self.asked.append(Asked(task.url, origin, task, address, called, begin, self.clock.mono(), result))
+        return result
+
+    def _answer(self, origin: Origin, task: Task) -> FetchResult:
+        scripted = self.pages.get(task.url)
+        if scripted is None:
+            return self.other(origin, task)
+        if isinstance(scripted, Fetched | Failed):
+            return scripted
+        self._times[task.url] += 1
+        return scripted[min(self._times[task.url], len(scripted)) - 1]
+
+    # -- what else the engine asks of its client
+
+    def prepare(self, options: ClientOptions) -> None:
+        """It has no options."""
+
+    def reconfigure(self, generation: Generation) -> None:
+        raise AssertionError("nothing was prepared")
+
+    async def run(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+    def cut(self, covers: Callable[[Origin], bool]) -> int:
+        return 0
+
+    def stats(self) -> PoolStats:
+        return NO_CONNECTIONS
+
+    def exchanges(self) -> dict[Origin, list[Exchange]]:
+        return {}
+
+    def most_opened(self, limit: int) -> list[tuple[Origin, HostConnections]]:
+        return []
+
+    def held(self) -> Sequence[tuple[str, str, int, int]]:
+        return []
+
+    @property
+    def urls(self) -> list[str]:
+        """What was asked, in the order of the answers."""
+        return [each.url for each in self.asked]
+
+    @property
+    def page_urls(self) -> list[str]:
+        return [each.url for each in self.asked if each.task.kind is TaskKind.PAGE]
