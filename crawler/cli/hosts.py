@@ -18,8 +18,7 @@ from crawler.core.options import PolitenessOptions
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, STATES, HostView, views
 from crawler.inspection.log.query import Query, host_names, host_test
-from crawler.inspection.log.ranges import newest, parse_moment, select
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import RotatedLog, newest, parse_moment, select
 from crawler.inspection.log.totals import Gathered, LogTotals, gather
 from crawler.inspection.log.url_history import Present, present
 
@@ -116,11 +115,11 @@ def _gathered(located: Located, since_at: float | None) -> Gathered:
     log = located.place.fetch_log
     try:
         with RotatedLog(log) as parts:
-            stretches = select(parts, since_at)
+            ranges = select(parts, since_at)
             if since_at is None:
-                stretches = newest(stretches, _LOG_BUDGET)
+                ranges = newest(ranges, _LOG_BUDGET)
             query = Query(since="" if since_at is None else timestamp(since_at))
-            return gather(parts, stretches, query, bin_s=3_600, name=log.name)
+            return gather(parts, ranges, query, bin_s=3_600, name=log.name)
     except OSError as error:
         return Gathered(LogTotals(), [f"{log}: {error.strerror}: response times and connections are not known"])
 

@@ -14,8 +14,7 @@ from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeLabel
 from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.query import Line, Matcher, Query, host_names, last, matching
-from crawler.inspection.log.ranges import parse_moment
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import RotatedLog, parse_moment
 from crawler.inspection.log.tail import Follower, follow
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact

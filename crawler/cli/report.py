@@ -25,8 +25,7 @@ from crawler.core.formatting import (
 from crawler.core.outcomes import UrlCounts
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.log.query import Matcher, Query, host_names
-from crawler.inspection.log.ranges import last_time, parse_moment, select, time_at
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import RotatedLog, last_time, parse_moment, select, time_at
 from crawler.inspection.log.totals import Gathered, gather
 from crawler.inspection.report import (
     HOST_COUNTED,

@@ -14,8 +14,7 @@ from crawler.core.models import Origin
 from crawler.core.outcomes import UrlCounts
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.log.query import Line, Matcher, Query
-from crawler.inspection.log.ranges import epoch, select
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import RotatedLog, epoch, select
 from crawler.inspection.log.totals import HostTally, LogTotals
 from crawler.obs.fetch_line import redact
 
@@ -78,8 +77,8 @@ class Happened:
 def happened(parts: RotatedLog, query: Query) -> tuple[Happened, list[str]]:
     """Look through the events of a stretch of time; and what could not be read."""
     found, matcher = Happened(), Matcher(query)
-    for stretch in select(parts, epoch(query.since), epoch(query.until)):
-        for block in stretch.part.blocks(stretch.start, stretch.end):
+    for log_range in select(parts, epoch(query.since), epoch(query.until)):
+        for block in log_range.part.blocks(log_range.start, log_range.end):
             for _, line in matcher.find(block):
                 found.add(line)
     return found, parts.problems() + matcher.said("events.jsonl")
@@ -291,8 +290,8 @@ class HostReport:
 def all_asked(parts: RotatedLog, matcher: Matcher, host: str) -> Iterable[tuple[bytes, Line, HostReport]]:
     """Each line about a host, as it stands and parsed, and the figures so far."""
     figures = HostReport(host)
-    for stretch in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):
-        for block in stretch.part.blocks(stretch.start, stretch.end):
+    for log_range in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):
+        for block in log_range.part.blocks(log_range.start, log_range.end):
             for raw, line in matcher.find(block):
                 figures.add(line)
                 yield raw, line, figures

@@ -18,7 +18,7 @@ from crawler.core.politeness import host_delay
 from crawler.core.url import kind_key_of, target_of
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.log.query import Line
-from crawler.inspection.log.ranges import epoch
+from crawler.inspection.log.rotated_log import epoch
 from crawler.obs.fetch_line import redact, redact_text
 
 

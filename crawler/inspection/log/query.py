@@ -1,6 +1,6 @@
 """The lines of a log that a query asks for: all of them in order, or the last few.
 
-Joins parts, stretches and matcher. Invariant: memory is bounded by a block and the lines asked for, not by the log.
+Joins parts, ranges and matcher. Invariant: memory is bounded by a block and the lines asked for, not by the log.
 """
 
 import re
@@ -14,8 +14,7 @@ import orjson
 from crawler.core.formatting import count, printable
 from crawler.core.scope import compile_pattern
 from crawler.core.url import parse_seed
-from crawler.inspection.log.ranges import cut, epoch, select
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import RotatedLog, cut, epoch, select
 
 Line = dict[str, Any]
 
@@ -190,8 +189,8 @@ _BACK_BYTES = 4 * 1024 * 1024  # read at a time from the end backwards
 
 def matching(parts: RotatedLog, matcher: Matcher) -> Iterator[tuple[bytes, Line]]:
     """The lines as they stand and parsed, the oldest first."""
-    for stretch in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):
-        for block in stretch.part.blocks(stretch.start, stretch.end):
+    for log_range in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):
+        for block in log_range.part.blocks(log_range.start, log_range.end):
             yield from matcher.find(block)
 
 
@@ -199,12 +198,12 @@ def last(parts: RotatedLog, matcher: Matcher, count: int) -> list[tuple[bytes, L
     """The last `count` of them, the oldest first; reads no further back than it has to."""
     groups: list[list[tuple[bytes, Line]]] = []
     found = 0
-    stretches = select(parts, epoch(matcher.query.since), epoch(matcher.query.until))
-    for stretch in reversed(cut(stretches, _BACK_BYTES)):
+    ranges = select(parts, epoch(matcher.query.since), epoch(matcher.query.until))
+    for log_range in reversed(cut(ranges, _BACK_BYTES)):
         if found >= count:
             break
         kept: deque[tuple[bytes, Line]] = deque(maxlen=count - found)
-        for block in stretch.part.blocks(stretch.start, stretch.end):
+        for block in log_range.part.blocks(log_range.start, log_range.end):
             kept.extend(matcher.find(block))
         groups.append(list(kept))
         found += len(kept)

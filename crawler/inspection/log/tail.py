@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from crawler.inspection.log.rotated_log import BLOCK, LogPart, is_coded, names
+from crawler.inspection.log.rotated_log import BLOCK, LogPart, is_coded, log_files
 
 
 class Follower:
@@ -76,7 +76,7 @@ class Follower:
         except FileNotFoundError:
             return None  # between the two renames of a rotation, or moved away: a new one will come
         younger: BinaryIO | None = None
-        for path in names(self._path):  # the youngest first
+        for path in log_files(self._path):  # the youngest first
             file = _open(path) if not is_coded(path) else None
             if file is None:
                 continue

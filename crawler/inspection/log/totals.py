@@ -1,7 +1,7 @@
 """What many lines of fetch.jsonl add up to: for each host, for each stretch of time, and in all.
 
 Pure counting of parsed lines. Invariant: memory is bounded by hosts (up to HOSTS_KEPT, the rest share one entry) and
-by stretches of time, never by the number of lines.
+by ranges of time, never by the number of lines.
 """
 
 from collections import Counter
@@ -13,8 +13,7 @@ from typing import Final
 
 from crawler.core.enums import OutcomeLabel, TaskKind
 from crawler.inspection.log.query import Line, Matcher, Query
-from crawler.inspection.log.ranges import Stretch, epoch
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import LogRange, RotatedLog, epoch
 
 HOSTS_KEPT: Final = 50_000
 OTHER_HOSTS: Final = "(other hosts)"
@@ -249,7 +248,7 @@ class LogTotals:
         if number is None:
             at = epoch(ts[:19])
             number = 0 if at is None else int(at // self.bin_s)
-            if self.bin_s >= 60:  # a minute lies in one stretch
+            if self.bin_s >= 60:  # a minute lies in one log_range
                 self._minutes[minute] = number
         found = self.bins.get(number)
         if found is None:
@@ -275,11 +274,11 @@ class Gathered:
     problems: list[str] = field(default_factory=list)
 
 
-def gather(parts: RotatedLog, stretches: Sequence[Stretch], query: Query, *, bin_s: int, name: str) -> Gathered:
-    """Count the lines of a query in these stretches. `name` is the log's, for messages."""
+def gather(parts: RotatedLog, ranges: Sequence[LogRange], query: Query, *, bin_s: int, name: str) -> Gathered:
+    """Count the lines of a query in these ranges. `name` is the log's, for messages."""
     tally, matcher = LogTotals(bin_s), Matcher(query)
-    for stretch in stretches:
-        for block in stretch.part.blocks(stretch.start, stretch.end):
+    for log_range in ranges:
+        for block in log_range.part.blocks(log_range.start, log_range.end):
             for _, line in matcher.find(block):
                 tally.add(line)
     return Gathered(tally, parts.problems() + matcher.said(name))

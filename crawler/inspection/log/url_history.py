@@ -12,8 +12,7 @@ from typing import Any, Final
 import orjson
 
 from crawler.inspection.log.query import Line
-from crawler.inspection.log.ranges import Stretch, bracket, cut, epoch, newest, select
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import LogRange, RotatedLog, bracket, cut, epoch, newest, select
 from crawler.obs.fetch_line import redact
 
 EVENTS_SEARCHED: Final = 64 * 1024 * 1024
@@ -34,8 +33,8 @@ def present(parts: RotatedLog, run_id: str | None) -> Present:
     """How things stand by the events of a run."""
     found = Present()
     hosts: dict[int, str] = {}
-    for stretch in newest(select(parts), EVENTS_SEARCHED):
-        for block in stretch.part.blocks(stretch.start, stretch.end):
+    for log_range in newest(select(parts), EVENTS_SEARCHED):
+        for block in log_range.part.blocks(log_range.start, log_range.end):
             for raw in block.split(b"\n"):
                 if not any(word in raw for word in _SOUGHT):
                     continue
@@ -80,7 +79,7 @@ def attempts(parts: RotatedLog, url: str, *, wanted: int | None, last_at: float 
     url = redact(url)
     needle = orjson.dumps(url)
     if whole:
-        return UrlHistory([line for stretch in select(parts) for line in _about(stretch, needle, url)])
+        return UrlHistory([line for log_range in select(parts) for line in _about(log_range, needle, url)])
     found: dict[tuple[str, str], Line] = {}
 
     def keep(lines: Iterable[Line]) -> bool:
@@ -92,39 +91,39 @@ def attempts(parts: RotatedLog, url: str, *, wanted: int | None, last_at: float 
     if wanted == 0:
         return UrlHistory()
     around = _around(parts, last_at) if last_at is not None else []
-    is_done = any(keep(_about(stretch, needle, url)) for stretch in around)
+    is_done = any(keep(_about(log_range, needle, url)) for log_range in around)
     searched = ""
     if not is_done:
         before = select(parts, None, last_at)
         budget = newest(before, BUDGET)
-        for stretch in reversed(cut(budget, _PIECE)):
-            if not stretch.part.is_plain:
+        for log_range in reversed(cut(budget, _PIECE)):
+            if not log_range.part.is_plain:
                 searched = "the parts that are not compressed"
                 break
-            if keep(_about(stretch, needle, url)):
+            if keep(_about(log_range, needle, url)):
                 is_done = True
                 break
-        if not is_done and sum(stretch.size for stretch in budget) < sum(stretch.size for stretch in before):
+        if not is_done and sum(log_range.size for log_range in budget) < sum(log_range.size for log_range in before):
             searched = f"the last {BUDGET // 2**20} MiB before the last attempt" if last_at else "the newest lines"
     lines = sorted(found.values(), key=lambda line: str(line.get("ts")))
     return UrlHistory(lines, "" if is_done else searched)
 
 
-def _around(parts: RotatedLog, at: float) -> list[Stretch]:
+def _around(parts: RotatedLog, at: float) -> list[LogRange]:
     """Where the line of an attempt that ended at `at` should stand."""
-    stretches = []
+    ranges = []
     for part in parts.oldest_first:
         if part.is_plain and part.modified_at >= at - _COMMIT_S:
             start, _ = bracket(part, at - _COMMIT_S)
             _, end = bracket(part, at + _COMMIT_S)
             if start < end:
-                stretches.append(Stretch(part, start, end))
-    return stretches
+                ranges.append(LogRange(part, start, end))
+    return ranges
 
 
-def _about(stretch: Stretch, needle: bytes, url: str) -> list[Line]:
+def _about(log_range: LogRange, needle: bytes, url: str) -> list[Line]:
     found = []
-    for block in stretch.part.blocks(stretch.start, stretch.end):
+    for block in log_range.part.blocks(log_range.start, log_range.end):
         at = block.find(needle)
         while at >= 0:
             begins = block.rfind(b"\n", 0, at) + 1
@@ -155,11 +154,11 @@ def _host_of(line: Line) -> str:
 
 def _last_event(parts: RotatedLog, event: str, needle: str, test: Callable[[Line], bool]) -> Line | None:
     sought = needle.encode()
-    for stretch in reversed(cut(newest(select(parts), EVENTS_BUDGET), _PIECE)):
-        if not stretch.part.is_plain:
+    for log_range in reversed(cut(newest(select(parts), EVENTS_BUDGET), _PIECE)):
+        if not log_range.part.is_plain:
             break
         last: Line | None = None
-        for block in stretch.part.blocks(stretch.start, stretch.end):
+        for block in log_range.part.blocks(log_range.start, log_range.end):
             if sought not in block:
                 continue
             for raw in block.split(b"\n"):

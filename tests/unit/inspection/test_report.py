@@ -19,8 +19,7 @@ from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, views
 from crawler.inspection.log import totals as tallies_module
 from crawler.inspection.log.query import Matcher, Query
-from crawler.inspection.log.ranges import select
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import RotatedLog, select
 from crawler.inspection.log.totals import OTHER_HOSTS, Gathered, LogTotals, Spread, gather
 from crawler.inspection.log.url_history import present
 from crawler.inspection.report import Happened, all_asked, happened, report

@@ -12,8 +12,7 @@ import pytest
 from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
 from crawler.inspection.log.query import Matcher, Query, last, matching
-from crawler.inspection.log.ranges import Stretch, cut, last_time, newest, select
-from crawler.inspection.log.rotated_log import RotatedLog
+from crawler.inspection.log.rotated_log import LogRange, RotatedLog, cut, last_time, newest, select
 from crawler.inspection.log.tail import Follower
 from crawler.obs.log_files import RotatingFile
 from tests.support.log_lines import BEGIN_AT, fetch_lines, write
@@ -80,8 +79,8 @@ def test_times_cut_exactly_although_only_a_part_is_read(log: Path) -> None:
 def test_a_window_reads_little_of_a_large_log(log: Path) -> None:
     """A minute of a log costs the minute and its slack, not the log."""
     with RotatedLog(log) as parts:
-        stretches = select(parts, BEGIN_AT + 700, BEGIN_AT + 760)
-        assert sum(stretch.size for stretch in stretches) < sum(part.size for part in parts.youngest_first) / 3
+        ranges = select(parts, BEGIN_AT + 700, BEGIN_AT + 760)
+        assert sum(log_range.size for log_range in ranges) < sum(part.size for part in parts.youngest_first) / 3
 
 
 def test_a_search_from_the_end_stops_when_it_has_enough(log: Path) -> None:
@@ -91,12 +90,12 @@ def test_a_search_from_the_end_stops_when_it_has_enough(log: Path) -> None:
         assert [line for _, line in last(parts, Matcher(Query()), 3)] == LINES[-3:]
 
 
-def test_the_newest_bytes_are_the_last_stretches(log: Path) -> None:
+def test_the_newest_bytes_are_the_last_ranges(log: Path) -> None:
     """A budget in bytes is spent from the end."""
     with RotatedLog(log) as parts:
-        (stretch,) = newest(select(parts), 1000)
+        (log_range,) = newest(select(parts), 1000)
         youngest = parts.youngest_first[0]
-        assert stretch == Stretch(youngest, youngest.size - 1000, youngest.size)
+        assert log_range == LogRange(youngest, youngest.size - 1000, youngest.size)
         assert len(cut(select(parts), 10_000)) >= 100
 
 

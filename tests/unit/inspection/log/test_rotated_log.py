@@ -9,8 +9,7 @@ import pytest
 import zstandard
 
 from crawler.inspection.log import rotated_log as parts_module
-from crawler.inspection.log.ranges import parse_moment
-from crawler.inspection.log.rotated_log import RotatedLog, names
+from crawler.inspection.log.rotated_log import RotatedLog, log_files, parse_moment
 
 NOW = 1_795_598_410.5  # 2026-11-25T09:20:10.5Z
 
@@ -61,7 +60,7 @@ def test_a_part_whose_compression_is_not_done_is_read_once(tmp_path: Path) -> No
     """While gzip writes NAME.1.gz, NAME.1 is still there and is the whole of it."""
     (tmp_path / "fetch.jsonl.1").write_bytes(b"1\n")
     (tmp_path / "fetch.jsonl.1.gz").write_bytes(gzip.compress(b"1\n")[:9])
-    assert [path.name for path in names(tmp_path / "fetch.jsonl")] == ["fetch.jsonl.1"]
+    assert [path.name for path in log_files(tmp_path / "fetch.jsonl")] == ["fetch.jsonl.1"]
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 1024])
