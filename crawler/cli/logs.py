@@ -13,9 +13,8 @@ from crawler.cli.place import locate, place_options
 from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeLabel
 from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
-from crawler.inspection.log.query import Line, Matcher, Query, host_names, last, matching
+from crawler.inspection.log.query import Follower, Line, Matcher, Query, follow, host_names, last, matching
 from crawler.inspection.log.rotated_log import RotatedLog, parse_moment
-from crawler.inspection.log.tail import Follower, follow
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact
 
@@ -94,7 +93,7 @@ def command(
         printer.flush()
         if not printer.printed and not following:
             say(f"{log.name}: no line matches")
-        for problem in parts.problems() + matcher.said(log.name):
+        for problem in parts.problems() + matcher.problems(log.name):
             say(problem)
         if following:
             youngest = next((part for part in parts.youngest_first if part.path == log), None)

@@ -273,7 +273,7 @@ def _of_host(located: Located, host: str, since_at: float | None, until_at: floa
             if len(held) >= _FLUSH:
                 write_lines(held)
         write_lines(held)
-        problems = parts.problems() + matcher.said(log.name)
+        problems = parts.problems() + matcher.problems(log.name)
     values = figures.values()
     if as_json:
         write_data(orjson.dumps({"event": "summary", **values}) + b"\n")

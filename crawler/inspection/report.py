@@ -81,7 +81,7 @@ def happened(parts: RotatedLog, query: Query) -> tuple[Happened, list[str]]:
         for block in log_range.part.blocks(log_range.start, log_range.end):
             for _, line in matcher.find(block):
                 found.add(line)
-    return found, parts.problems() + matcher.said("events.jsonl")
+    return found, parts.problems() + matcher.problems("events.jsonl")
 
 
 def report(tally: LogTotals, events: Happened, reader: StoreReader | None) -> dict[str, Any]:

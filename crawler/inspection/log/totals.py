@@ -281,4 +281,4 @@ def gather(parts: RotatedLog, ranges: Sequence[LogRange], query: Query, *, bin_s
         for block in log_range.part.blocks(log_range.start, log_range.end):
             for _, line in matcher.find(block):
                 tally.add(line)
-    return Gathered(tally, parts.problems() + matcher.said(name))
+    return Gathered(tally, parts.problems() + matcher.problems(name))

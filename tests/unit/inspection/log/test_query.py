@@ -11,9 +11,8 @@ import pytest
 
 from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
-from crawler.inspection.log.query import Matcher, Query, last, matching
+from crawler.inspection.log.query import Follower, Matcher, Query, last, matching
 from crawler.inspection.log.rotated_log import LogRange, RotatedLog, cut, last_time, newest, select
-from crawler.inspection.log.tail import Follower
 from crawler.obs.log_files import RotatingFile
 from tests.support.log_lines import BEGIN_AT, fetch_lines, write
 
@@ -117,7 +116,7 @@ def test_lines_without_json_are_counted_and_reported(tmp_path: Path) -> None:
     with RotatedLog(log) as parts:
         matcher = Matcher(Query())
         assert [line for _, line in matching(parts, matcher)] == [{"ts": "2026"}, {"a": 1}]
-        (said,) = matcher.said("fetch.jsonl")
+        (said,) = matcher.problems("fetch.jsonl")
     assert said == "fetch.jsonl: left out 3 lines without valid JSON, the first: �[31mrubbish"
 
 
