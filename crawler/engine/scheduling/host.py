@@ -26,7 +26,7 @@ class Host:
     buffer: deque[Task] = field(default_factory=deque)
     leases: int = 0
     filling: bool = False
-    listed: bool = False  # stands in key.hosts
+    in_rotation: bool = False  # it is in key.hosts
     politeness: PolitenessState = OPEN
     ever_responded: bool = False
     peer: str | None = None  # the address it was last reached at
@@ -89,33 +89,35 @@ class PolitenessKey:
     auxiliary_open_mono: float = 0.0  # until then their address is closed
     slow_s: float = 0.0  # what the last answer's slowness makes of the delay (adaptive)
     slow_stored_s: float = 0.0  # as the store has it
-    scheduled_mono: float | None = None  # its valid entry in the scheduler's heap
+    scheduled_mono: float | None = None  # time of its valid entry in the ready queue
     last_end_mono: float | None = None
-    holds: "AddressQueue | None" = None  # the address that is kept for its next lease
+    reservation: "AddressQueue | None" = None  # of the address that is reserved for its next lease
 
     def ended(self, mono: float) -> None:
         """A request ended, however it ended: the delay runs from `mono`."""
         self.politeness = self.politeness.ended(mono, delay_s=max(self.delay_s, self.slow_s))
         self.last_end_mono = mono
 
-    def list_host(self, host: Host) -> None:
-        """Put a host in the rotation, once."""
-        if not host.listed:
-            host.listed = True
+    def add_to_rotation(self, host: Host) -> None:
+        """Put a host behind the others, unless it is among them."""
+        if not host.in_rotation:
+            host.in_rotation = True
             self.hosts.append(host)
 
 
 @dataclass(slots=True, eq=False)
 class AddressQueue:
-    """Keys that wait for one address, first come first served."""
+    """Wait queue of one IP address: keys in order of arrival.
+
+    With an address delay the address is reserved for one key at a time, until `reserved_until_mono`. Without a delay it
+    is reserved for all keys in `reserved_for`, each of which counts as one lease.
+    """
 
     address: str
     keys: OrderedDict[PolitenessKey, None] = field(default_factory=OrderedDict)
-    called: set[PolitenessKey] = field(
-        default_factory=set
-    )  # those that may go now, and have not yet: where there is no delay
-    kept_mono: float = 0.0  # until then the address is kept for one of them
-    scheduled_mono: float | None = None  # its valid entry in the scheduler's heap
+    reserved_for: set[PolitenessKey] = field(default_factory=set)
+    reserved_until_mono: float = 0.0
+    scheduled_mono: float | None = None  # time of its valid entry in the ready queue
 
-    def is_kept(self, mono: float) -> bool:
-        return self.kept_mono > mono
+    def is_reserved(self, mono: float) -> bool:
+        return self.reserved_until_mono > mono

@@ -46,7 +46,7 @@ class LeaseSelection:
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
         self._useful_connections = min(USEFUL_CONNECTIONS, options.workers)
-        self._hosts_listed = 0  # hosts in their keys' rotations: those with work, as far as looked at
+        self._hosts_in_rotation = 0  # those with work, and some whose work ended since they were last looked at
         self._lease_size = options.lease_size
         self._lease_ids = itertools.count(1)
 
@@ -60,9 +60,9 @@ class LeaseSelection:
     def schedule_host(self, host: Host) -> None:
         """Put a host with work into the rotation of its key, and the key into the ready queue."""
         if host.has_work:
-            self._hosts_listed += not host.listed
+            self._hosts_in_rotation += not host.in_rotation
             key = host.key
-            key.list_host(host)
+            key.add_to_rotation(host)
             open_mono = max(key.politeness.open_mono, host.politeness.open_mono)
             self._ready_queue.schedule(key, max(open_mono, self._clock.mono()))
 
@@ -93,8 +93,8 @@ class LeaseSelection:
         for _ in range(len(key.hosts) if lease is None else 0):
             host = key.hosts.popleft()
             if not host.has_work:
-                host.listed = False
-                self._hosts_listed -= 1
+                host.in_rotation = False
+                self._hosts_in_rotation -= 1
                 continue
             key.hosts.append(host)
             when = self._host_opens(host, mono)
@@ -108,7 +108,7 @@ class LeaseSelection:
                 if lease is not None:
                     break
         if lease is None:
-            self._ready_queue.let_go(key)
+            self._ready_queue.release_address(key)
         self._ready_queue.schedule(key, mono if lease is not None and key.delay_s == 0 else later)
         return lease
 
@@ -157,15 +157,15 @@ class LeaseSelection:
             return None
         opens = self._address_limiter.opens_at(host.peer)
         if opens is not None:
-            self._ready_queue.line_up(host.key, host.peer, opens)
+            self._ready_queue.wait_for_address(host.key, host.peer, opens)
             return NEVER
-        return None if self._ready_queue.passes(host.key, host.peer) else NEVER
+        return None if self._ready_queue.claim_address(host.key, host.peer) else NEVER
 
     def _connections_at_once(self) -> int:
         """To one host at delay 0: where many hosts have work, a second connection to one of them makes nothing faster,
         and costs memory while it idles.
         """
-        return max(1, min(self._connections_per_host, self._useful_connections // max(1, self._hosts_listed)))
+        return max(1, min(self._connections_per_host, self._useful_connections // max(1, self._hosts_in_rotation)))
 
     def _run_length(self, host: Host) -> int:
         """Tasks for one connection: short runs while there is little, so that every connection has some."""
@@ -173,11 +173,8 @@ class LeaseSelection:
 
     def _issue(self, key: PolitenessKey, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:
         key.politeness = key.politeness.began()
-        self._ready_queue.used(key)
         host.leases += 1
-        held = key.delay_s > 0 and key.last_end_mono is not None
-        waited_s = max(0.0, mono - key.last_end_mono) if held and key.last_end_mono is not None else 0.0
+        waited_s = max(0.0, mono - key.last_end_mono) if key.delay_s > 0 and key.last_end_mono is not None else 0.0
         lease = Lease(next(self._lease_ids), origin, host.id, tasks, mono, waited_s)
-        if host.peer is not None and origin == host.origin and not self._address_limiter.has_delay:
-            self._ready_queue.run_began(lease.id, host.peer)
+        self._ready_queue.lease_issued(key, lease.id, host.peer if origin == host.origin else None)
         return lease

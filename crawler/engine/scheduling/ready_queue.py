@@ -1,7 +1,7 @@
-"""When each politeness key is looked at again, and which keys wait in line for an IP address.
+"""The ready queue: politeness keys by the time at which they may be requested, and wait queues of IP addresses.
 
-A heap of times; an entry is valid only while it is the one its key or line remembers, so rescheduling costs no search.
-It decides nothing about a key that is due: that is the scheduler's business.
+It is a heap of times. An entry is valid only while its key or wait queue remembers its time, so that rescheduling needs
+no search. What is leased of a key that is due, `LeaseSelection` decides.
 """
 
 import heapq
@@ -18,12 +18,12 @@ from crawler.engine.scheduling.rate_limits import AddressRateLimiter
 
 NEVER: Final = math.inf
 ANY_WIDTH: Final = 1 << 30
-ADDRESS_POLL_S: Final = 1.0  # a line at an address is looked at this often, should whom it called not have gone
+RESERVATION_S: Final = 1.0  # how long an address is reserved for a key, and how often a wait queue is looked at
 
 
 class ReadyQueue:
-    """`options` are those of addresses. `wake` is called whenever an entry was made: it may be earlier than what the
-    scheduler sleeps for.
+    """`options` are those of addresses. `wake` is called whenever an entry was added: it may be earlier than the time
+    until which the scheduler sleeps.
     """
 
     def __init__(self, options: PolitenessOptions, clock: Clock, wake: Callable[[], None]) -> None:
@@ -32,12 +32,12 @@ class ReadyQueue:
         self._wake = wake
         self._heap: list[tuple[float, int, PolitenessKey | AddressQueue]] = []
         self._sequence = itertools.count()
-        self._lines: dict[str, AddressQueue] = {}  # by address
-        self._runs: dict[int, str] = {}  # leases out where no address has a delay, and where they go
-        self._running: Counter[str] = Counter()  # how many of them, by address
+        self._wait_queues: dict[str, AddressQueue] = {}  # by address
+        self._lease_addresses: dict[int, str] = {}  # of leases, where addresses have no delay
+        self._leases_at: Counter[str] = Counter()  # their number, by address
 
     def schedule(self, due: PolitenessKey | AddressQueue, when_mono: float) -> None:
-        """Look at a key (or a line) then, if it is not to be looked at earlier already. NEVER: somebody will say."""
+        """Look at a key or wait queue at `when_mono`, unless that is to happen earlier. NEVER adds no entry."""
         if when_mono == NEVER or (due.scheduled_mono is not None and due.scheduled_mono <= when_mono):
             return
         due.scheduled_mono = when_mono
@@ -45,7 +45,7 @@ class ReadyQueue:
         self._wake()
 
     def take_due(self) -> PolitenessKey | float:
-        """The next key that is due, or the seconds until one is."""
+        """Remove the next key that is due, or return the seconds until one is."""
         while self._heap:
             when, _, due = self._heap[0]
             if due.scheduled_mono != when:
@@ -58,7 +58,7 @@ class ReadyQueue:
             due.scheduled_mono = None
             if isinstance(due, PolitenessKey):
                 return due
-            self._call_next(due)
+            self._serve(due)
         return NEVER
 
     @property
@@ -66,133 +66,135 @@ class ReadyQueue:
         """When the first entry is due, valid or not; NEVER if there is none."""
         return self._heap[0][0] if self._heap else NEVER
 
-    # -- lines at addresses
+    # -- leases
 
-    def line_up(self, key: PolitenessKey, address: str, opens_mono: float) -> None:
-        """Let a key wait until it is called."""
-        line = self._line_at(address)
-        line.keys[key] = None
-        self.schedule(line, min(opens_mono, self._clock.mono() + ADDRESS_POLL_S))
-
-    def passes(self, key: PolitenessKey, address: str) -> bool:
-        """Whether a key that finds the address open is the next to use it; otherwise it stands in line now. Under a
-        delay the address is then kept for it, until a request has left or its time is over: others would only meet it
-        shut, and whoever comes by at the right moment would go before all that wait.
+    def lease_issued(self, key: PolitenessKey, lease_id: int, address: str | None) -> None:
+        """The key's reservation is used. Where addresses have no delay, the lease is counted at its `address`, if that
+        is known.
         """
-        if not self.address_limiter.has_delay:
-            return self._has_room(key, address)
-        line, mono = self._line_at(address), self._clock.mono()
-        if key.holds is not line:
-            if line.is_kept(mono) or len(line.keys) > (key in line.keys):
-                self.line_up(key, address, line.kept_mono if line.is_kept(mono) else mono)
-                return False
-            self._keep(line, key, mono)
-        self._step_out(key, address)
-        return True
+        self._clear_reservation(key)
+        if address is not None and not self.address_limiter.has_delay:
+            self._lease_addresses[lease_id] = address
+            self._leases_at[address] += 1
 
-    def _has_room(self, key: PolitenessKey, address: str) -> bool:
-        """The same without a delay: so many leases may be out to the address as requests may be in flight. Counted by
-        leases, since one that goes from request to request never leaves the address for longer than an instant.
-        """
-        running, line = self._running[address], self._lines.get(address)
-        if line is None and running < self.address_limiter.width:
-            return True
-        line = self._line_at(address)
-        if key.holds is not line:
-            is_full = running + len(line.called) >= self.address_limiter.width
-            if is_full or len(line.keys) > (key in line.keys):
-                self.line_up(key, address, NEVER if is_full else self._clock.mono())
-                return False
-        self._step_out(key, address)
-        return True
-
-    def let_go(self, key: PolitenessKey) -> None:
-        """A key has no use for the address that is kept for it: the next in line is called."""
-        line = key.holds
-        self.used(key)
-        if line is not None:
-            line.kept_mono = 0.0
-            self.schedule(line, self._clock.mono())
-
-    def used(self, key: PolitenessKey) -> None:
-        """A lease was issued for the key that was called."""
-        if key.holds is not None:
-            key.holds.called.discard(key)
-            key.holds = None
-
-    def run_began(self, lease_id: int, address: str) -> None:
-        """A lease is out that will ask this address, as far as is known."""
-        self._runs[lease_id] = address
-        self._running[address] += 1
-
-    def run_ended(self, lease_id: int) -> None:
-        """It is not out any more: the next in line is called."""
-        address = self._runs.pop(lease_id, None)
+    def lease_ended(self, lease_id: int) -> None:
+        """The next key may use the lease's address."""
+        address = self._lease_addresses.pop(lease_id, None)
         if address is None:
             return
-        self._running[address] -= 1
-        if not self._running[address]:
-            del self._running[address]
-        if (line := self._lines.get(address)) is not None:
-            self.schedule(line, self._clock.mono())
+        self._leases_at[address] -= 1
+        if not self._leases_at[address]:
+            del self._leases_at[address]
+        if (queue := self._wait_queues.get(address)) is not None:
+            self.schedule(queue, self._clock.mono())
 
-    def came_too_late(self, key: PolitenessKey, address: str, opens_mono: float) -> None:
-        """A request of the key met the address shut although it was its turn: it is the first to be called."""
-        line = self._line_at(address)
-        line.keys[key] = None
-        line.keys.move_to_end(key, last=False)
-        self.schedule(line, min(opens_mono, self._clock.mono() + ADDRESS_POLL_S))
+    # -- wait queues of addresses
 
-    def _line_at(self, address: str) -> AddressQueue:
-        line = self._lines.get(address)
-        if line is None:
-            line = self._lines[address] = AddressQueue(address)
-        return line
+    def wait_for_address(
+        self, key: PolitenessKey, address: str, opens_mono: float, *, goes_first: bool = False
+    ) -> None:
+        """Let a key wait for an address: behind the others, or before them if it had reserved the address and found it
+        closed.
+        """
+        queue = self._wait_queue_of(address)
+        queue.keys[key] = None
+        if goes_first:
+            queue.keys.move_to_end(key, last=False)
+        self.schedule(queue, min(opens_mono, self._clock.mono() + RESERVATION_S))
 
-    def _step_out(self, key: PolitenessKey, address: str) -> None:
-        line = self._lines.get(address)
-        if line is not None and not key.auxiliary:  # these may wait for the same address
-            line.keys.pop(key, None)
+    def claim_address(self, key: PolitenessKey, address: str) -> bool:
+        """Whether a key may use an address that is open. If others were there first, it waits behind them.
 
-    def _keep(self, line: AddressQueue, key: PolitenessKey, mono: float) -> None:
-        if key.holds is not None:
-            self.let_go(key)
-        key.holds, line.kept_mono = line, mono + ADDRESS_POLL_S
-        self.schedule(line, line.kept_mono)
+        With a delay the address is then reserved for the key until a request was sent, or for RESERVATION_S. Others
+        would only find it closed, and a key that comes just when it opens would overtake all that wait.
+        """
+        if not self.address_limiter.has_delay:
+            return self._claim_slot(key, address)
+        queue, mono = self._wait_queue_of(address), self._clock.mono()
+        if key.reservation is not queue:
+            if queue.is_reserved(mono) or len(queue.keys) > (key in queue.keys):
+                self.wait_for_address(key, address, queue.reserved_until_mono if queue.is_reserved(mono) else mono)
+                return False
+            self._reserve(queue, key, mono)
+        self._leave_wait_queue(key, address)
+        return True
+
+    def _claim_slot(self, key: PolitenessKey, address: str) -> bool:
+        """The same without a delay: an address has as many leases as it may have requests in flight. Leases are
+        counted, since one that goes from request to request leaves the address only for an instant.
+        """
+        leases, queue = self._leases_at[address], self._wait_queues.get(address)
+        if queue is None and leases < self.address_limiter.width:
+            return True
+        queue = self._wait_queue_of(address)
+        if key.reservation is not queue:
+            is_full = leases + len(queue.reserved_for) >= self.address_limiter.width
+            if is_full or len(queue.keys) > (key in queue.keys):
+                self.wait_for_address(key, address, NEVER if is_full else self._clock.mono())
+                return False
+        self._leave_wait_queue(key, address)
+        return True
+
+    def release_address(self, key: PolitenessKey) -> None:
+        """Give up the address that is reserved for a key, if there is one: the next key may use it."""
+        queue = key.reservation
+        self._clear_reservation(key)
+        if queue is not None:
+            queue.reserved_until_mono = 0.0
+            self.schedule(queue, self._clock.mono())
+
+    def _clear_reservation(self, key: PolitenessKey) -> None:
+        if key.reservation is not None:
+            key.reservation.reserved_for.discard(key)
+            key.reservation = None
+
+    def _reserve(self, queue: AddressQueue, key: PolitenessKey, mono: float) -> None:
+        if key.reservation is not None:
+            self.release_address(key)
+        key.reservation = queue
+        if self.address_limiter.has_delay:
+            queue.reserved_until_mono = mono + RESERVATION_S
+            self.schedule(queue, queue.reserved_until_mono)
+        else:
+            queue.reserved_for.add(key)
+
+    def _wait_queue_of(self, address: str) -> AddressQueue:
+        queue = self._wait_queues.get(address)
+        if queue is None:
+            queue = self._wait_queues[address] = AddressQueue(address)
+        return queue
+
+    def _leave_wait_queue(self, key: PolitenessKey, address: str) -> None:
+        queue = self._wait_queues.get(address)
+        if queue is not None and not key.auxiliary:  # an auxiliary request may wait for the same address
+            queue.keys.pop(key, None)
 
     def _address_left(self, address: str, opens_mono: float) -> None:
-        line = self._lines.get(address)
-        if line is not None and (self.address_limiter.has_delay or self._running[address] < self.address_limiter.width):
-            line.kept_mono = 0.0
-            self.schedule(line, opens_mono)
+        """A request to an address ended."""
+        queue = self._wait_queues.get(address)
+        limiter = self.address_limiter
+        if queue is not None and (limiter.has_delay or self._leases_at[address] < limiter.width):
+            queue.reserved_until_mono = 0.0
+            self.schedule(queue, opens_mono)
 
-    def _call_next(self, line: AddressQueue) -> None:
-        """If the address is open, let the first in line go that can, as many as there is room for."""
+    def _serve(self, queue: AddressQueue) -> None:
+        """Reserve an address that is open for the first waiting keys that may be requested, as many as it takes."""
         mono = self._clock.mono()
-        opens = self.address_limiter.opens_at(line.address)
-        if opens is None and line.is_kept(mono):
-            opens = line.kept_mono
+        opens = self.address_limiter.opens_at(queue.address)
+        if opens is None and queue.is_reserved(mono):
+            opens = queue.reserved_until_mono
         elif opens is None:
-            opens, places = NEVER, 1
+            opens, slots = NEVER, 1
             if not self.address_limiter.has_delay:
-                places = self.address_limiter.width - self._running[line.address] - len(line.called)
-            while line.keys and places > 0:
-                key, _ = line.keys.popitem(last=False)
+                slots = self.address_limiter.width - self._leases_at[queue.address] - len(queue.reserved_for)
+            while queue.keys and slots > 0:
+                key, _ = queue.keys.popitem(last=False)
                 key.auxiliary_open_mono = min(key.auxiliary_open_mono, mono)
                 if key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None:
-                    places -= 1
-                    self._call(line, key, mono)
+                    slots -= 1
+                    self._reserve(queue, key, mono)
                 self.schedule(key, max(mono, key.politeness.open_mono))
-        if line.keys or line.called or line.is_kept(mono):
-            self.schedule(line, min(opens, mono + ADDRESS_POLL_S))
+        if queue.keys or queue.reserved_for or queue.is_reserved(mono):
+            self.schedule(queue, min(opens, mono + RESERVATION_S))
         else:
-            self._lines.pop(line.address, None)
-
-    def _call(self, line: AddressQueue, key: PolitenessKey, mono: float) -> None:
-        if self.address_limiter.has_delay:
-            self._keep(line, key, mono)
-            return
-        if key.holds is not None:
-            self.let_go(key)
-        key.holds = line
-        line.called.add(key)
+            self._wait_queues.pop(queue.address, None)

@@ -305,7 +305,7 @@ class Scheduler:
     def lease_ended(self, lease: Lease, *, unfinished: Iterable[Task] = (), began: bool = True) -> None:
         """The last request of a lease ended; `unfinished` tasks go back. `began`: at least one request left."""
         del self.leases_out[lease.id]
-        self._ready_queue.run_ended(lease.id)
+        self._ready_queue.lease_ended(lease.id)
         host = self.host_table.hosts[lease.host_id]
         key = self._key_of(lease, host)
         now = self._clock.mono()
@@ -349,9 +349,9 @@ class Scheduler:
         key = self._key_of(lease, host)
         if lease.tasks[0].id == 0:
             key.auxiliary_open_mono = NEVER  # until it is called
-            self._ready_queue.line_up(key, address, until_mono)
+            self._ready_queue.wait_for_address(key, address, until_mono)
         elif host.peer == address:
-            self._ready_queue.came_too_late(key, address, until_mono)
+            self._ready_queue.wait_for_address(key, address, until_mono, goes_first=True)
         if lease.origin == host.origin:
             host.peer = address
 
