@@ -181,6 +181,6 @@ class Crawl:
         if wait_s <= linger_s:
             self.is_lingering = wait_s > _CHECK_S
             return None
-        if self._scheduler.host_table.limit_reached:
+        if self._scheduler.url_limits.is_reached:
             return StoppedBy.MAX_URLS
         return StoppedBy.EMPTY if wait_s == NEVER else StoppedBy.WAITING

@@ -224,10 +224,8 @@ class Engine:
         for host in recovered.scope_hosts:
             self.admission.scope = self.admission.scope.with_host(host)
         self.blocks.load(await self.frontier.blocks())
-        self.host_table.load(recovered, same_delays=same_delays)
+        self.scheduler.load(recovered, same_delays=same_delays)
         self.rejudger.want(recovered.to_reevaluate)
-        if recovered.hosts:
-            self.scheduler.address_limiter.delay_all()
         self.tally.life = recovered.counters
         if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
             self.rejudger.rules_changed(to_reevaluate)

@@ -123,7 +123,7 @@ def requeued(scheduler: Scheduler, counts: Mapping[int, int]) -> None:
     for host_id, count in counts.items():
         host = scheduler.host_table.hosts[host_id]
         host.retries += count
-        scheduler.host_table.reopen(host)
+        scheduler.url_limits.reopen(host)
     scheduler.stored(Receipt((), dict(counts)))
     scheduler.wake()
 

@@ -113,7 +113,6 @@ class _Tracer:
         self._rng = random.Random(0)  # noqa: S311 - jitter
         self._hosts = HostTable(
             politeness=options.politeness,
-            scope=options.scope,
             clock=self._clock,
             rng=self._rng,
             on_event=lambda name, fields: None,

@@ -1,8 +1,6 @@
 """The scheduler's books: every host and politeness key, what they have been asked, and what their answers earned them.
 
-Answers come in here and change whose turn is when; limits on URLs are counted here. Nothing here waits or does I/O.
-Invariant: a URL's first attempt counts against `scope.max_urls` and `max_urls_per_host` from the moment it is handed
-out, so neither limit is ever passed.
+Answers come in here and change whose turn is when. Nothing here waits or does I/O.
 """
 
 import random
@@ -24,9 +22,8 @@ from crawler.core.models import (
     Outcome,
     RobotsRecord,
     SlowResponse,
-    Task,
 )
-from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.options import PolitenessOptions
 from crawler.core.outcomes import (
     OUTAGE_PROBE_S,
     TRANSIENT_ERRORS_IN_A_ROW,
@@ -60,15 +57,14 @@ _MAX_REST_S = 86_400.0  # what a clock set back may make of a rest kept in UTC
 
 
 class HostTable:
-    """`on_event` gets `host_state` lines, `on_open` hosts that may be asked again, `on_outage_over` when the outage
-    began (UTC). `first_attempts` is how many URLs the directory has seen fetched.
+    """`on_event` gets `host_state` lines, `on_open` hosts that may be requested again, `on_outage_over` when the outage
+    began (UTC).
     """
 
     def __init__(
         self,
         *,
         politeness: PolitenessOptions,
-        scope: ScopeOptions,
         clock: Clock,
         rng: random.Random,
         on_event: OnEvent,
@@ -80,16 +76,11 @@ class HostTable:
         self._clock = clock
         self._rng = rng
         self._on_event = on_event
-        self._max_urls = scope.max_urls
-        self._max_urls_per_host = scope.max_urls_per_host
         self._dirty_backoffs: dict[str, Backoff] = {}
         self._dirty_slow_responses: dict[str, SlowResponse] = {}
-        self._at_limit: dict[Host, None] = {}
         self.hosts: dict[int, Host] = {}
         self.keys: dict[str, PolitenessKey] = {}
         self.blocks = Blocklist() if blocks is None else blocks
-        self.first_attempts = 0
-        self.reserved = 0
         self.denied: set[Host] = set()  # robots.txt keeps us from some of their URLs: it may say something else one day
         self.is_dated_ahead = False  # the store has visits that the clock of its time dated later than now
         self.outage = OutageWatch()
@@ -116,11 +107,10 @@ class HostTable:
     # -- hosts and keys
 
     def load(self, recovered: Recovered, *, same_delays: bool = False) -> None:
-        """Take over hosts, rests and counters. Every key first rests its delay, from its last answer on if that is
+        """Take over hosts and rests. Every key first rests its delay, from its last answer on if that is
         known to have been the last, else from now on. `same_delays`: the earlier run kept to the options of this one.
         """
         now, mono = self._clock.now(), self._clock.mono()
-        self.first_attempts = recovered.counters.urls_fetched
         self.admit(recovered.hosts)
         self.is_dated_ahead = any((row.last_at or 0.0) > now for row in recovered.hosts)
         for host in self.hosts.values():
@@ -188,18 +178,15 @@ class HostTable:
         elif was_held:
             self._say(host, HostState.HELD, HostState.READY, "robots.txt read")
 
-    def reconfigure(self, politeness: PolitenessOptions, scope: ScopeOptions) -> None:
+    def reconfigure(self, politeness: PolitenessOptions) -> None:
         """Other options are in force. What was asked before keeps the rest it earned, or gets a longer one: no delay
         becomes shorter for a request that was made under the longer one. `politeness.key` stays as it was.
         """
         self._politeness = replace(politeness, key=self._politeness.key)
-        self._max_urls = scope.max_urls
-        self._max_urls_per_host = scope.max_urls_per_host
         for key in self.keys.values():
             key.delay_s, key.slow_s = host_delay(self._politeness, None), min(key.slow_s, self._slowest_s())
         for host in self.hosts.values():
             self._learn_delay(host)
-            self.reopen(host)
         for key in self.keys.values():
             if key.last_end_mono is not None and key.delay_s > 0:
                 key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=key.delay_s)
@@ -216,65 +203,6 @@ class HostTable:
                 host.is_blocked = is_blocked
                 changed.append(host)
         return changed
-
-    # -- limits
-
-    def take_place(self, host: Host, task: Task) -> bool:
-        """Count a task that is about to be handed out. False: a limit forbids it. Only pages that were never asked for
-        need a place.
-        """
-        if not task.is_first:
-            return True
-        total_full = self._max_urls is not None and self.first_attempts + self.reserved >= self._max_urls
-        host_full = self._max_urls_per_host is not None and host.fetched + host.reserved >= self._max_urls_per_host
-        if total_full or host_full:
-            return False
-        host.reserved += 1
-        self.reserved += 1
-        return True
-
-    def hold_at_limit(self, host: Host) -> None:
-        """All that the host has left needs a place, and there is none."""
-        host.limit_reached = True
-        self._at_limit[host] = None
-
-    def reopen(self, host: Host) -> None:
-        """The host may have something that needs no place."""
-        host.limit_reached = False
-        self._at_limit.pop(host, None)
-
-    def freed(self) -> Sequence[Host]:
-        """A place was given back: the hosts that this lets go on."""
-        freed = tuple(self._at_limit)
-        for host in freed:
-            self.reopen(host)
-        return freed
-
-    def give_place_back(self, host: Host, task: Task) -> None:
-        """A task that was handed out came back undone."""
-        if task.is_first:
-            host.reserved -= 1
-            self.reserved -= 1
-
-    def settled(self, host: Host, task: Task, *, fetched: bool) -> Sequence[Host]:
-        """A page's settlement is in the store; `fetched`: a request was made for it. Returns hosts that a freed place
-        lets go on.
-        """
-        host.leased.discard(task.id)
-        host.queued -= 1
-        self.give_place_back(host, task)
-        if not task.is_first:
-            return ()
-        if fetched:
-            host.fetched += 1
-            self.first_attempts += 1
-            return ()
-        return self.freed()
-
-    @property
-    def limit_reached(self) -> bool:
-        """Whether a limit keeps queued URLs from being fetched."""
-        return bool(self._at_limit)
 
     # -- results of requests
 

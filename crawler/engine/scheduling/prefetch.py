@@ -14,6 +14,7 @@ from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_policy import RobotsCache
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.host_table import HostTable
+from crawler.engine.scheduling.url_limits import UrlLimits
 from crawler.frontier.base import Frontier, FrontierFull
 
 PREFETCH_WITH_DELAY: Final = 4  # tasks held ready for a host under a delay
@@ -30,6 +31,7 @@ class Prefetch:
         self,
         *,
         host_table: HostTable,
+        url_limits: UrlLimits,
         frontier: Frontier,
         rules: RobotsCache,
         traps: TrapWatch,
@@ -37,6 +39,7 @@ class Prefetch:
         on_ready: Callable[[Host], None],
     ) -> None:
         self._host_table = host_table
+        self._url_limits = url_limits
         self._frontier = frontier
         self.rules = rules
         self._traps = traps
@@ -78,7 +81,7 @@ class Prefetch:
             self._want(host)
         picked: list[Task] = []
         while host.buffer and len(picked) < limit:
-            if self._host_table.take_place(host, host.buffer[0]):
+            if self._url_limits.reserve(host, host.buffer[0]):
                 picked.append(host.buffer.popleft())
             elif (retry := next((task for task in host.buffer if not task.is_first), None)) is not None:
                 host.buffer.remove(retry)
@@ -91,7 +94,7 @@ class Prefetch:
                 host.buffer.clear()
                 self._want(host)
             else:
-                self._host_table.hold_at_limit(host)
+                self._url_limits.hold(host)
                 break
         return tuple(picked)
 

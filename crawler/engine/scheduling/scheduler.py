@@ -28,7 +28,8 @@ from crawler.engine.scheduling.lease_selection import LeaseSelection
 from crawler.engine.scheduling.prefetch import DISK_FULL_RETRY_S, Prefetch
 from crawler.engine.scheduling.rate_limits import HOURS_RECHECK_S, AddressRateLimiter, CrawlRateLimiter
 from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
-from crawler.frontier.base import Frontier, FrontierFull, Receipt
+from crawler.engine.scheduling.url_limits import UrlLimits
+from crawler.frontier.base import Frontier, FrontierFull, Receipt, Recovered
 
 COMMIT_WITHIN_S: Final = 30.0  # by then what was settled before the clock was set back is in the store
 
@@ -52,7 +53,6 @@ class Scheduler:
     ) -> None:
         self.host_table = HostTable(
             politeness=options.politeness,
-            scope=options.scope,
             clock=clock,
             rng=rng,
             on_event=on_event,
@@ -60,6 +60,7 @@ class Scheduler:
             on_open=self._let_go_on,
             on_outage_over=self._outage_over,
         )
+        self.url_limits = UrlLimits(options.scope)
         self._frontier = frontier
         self.queue: asyncio.Queue[Lease] = asyncio.Queue(maxsize=options.engine.workers)
         self._clock = clock
@@ -70,6 +71,7 @@ class Scheduler:
         self._ready_queue = ReadyQueue(options.address_politeness, clock, self._wake.set)
         self._prefetch = Prefetch(
             host_table=self.host_table,
+            url_limits=self.url_limits,
             frontier=frontier,
             rules=rules,
             traps=traps,
@@ -102,8 +104,15 @@ class Scheduler:
         """To be entered before each request."""
         return self._ready_queue.address_limiter
 
+    def load(self, recovered: Recovered, *, same_delays: bool) -> None:
+        """Take over what the store knew. `same_delays`: the earlier run kept to the options of this one."""
+        self.host_table.load(recovered, same_delays=same_delays)
+        self.url_limits.first_attempts = recovered.counters.urls_fetched
+        if recovered.hosts:
+            self.address_limiter.delay_all()
+
     async def start(self) -> None:
-        """After the books were loaded: everything with work gets its place."""
+        """After `load`: schedule every host with work."""
         if self.host_table.is_dated_ahead:
             await self._redate()
         await self.revisits.start()
@@ -128,14 +137,15 @@ class Scheduler:
         for host_id, count in counts.items():
             host = self.host_table.hosts[host_id]
             host.queued += count
-            self.host_table.reopen(host)
+            self.url_limits.reopen(host)
             self._lease_selection.schedule_host(host)
 
     def reconfigure(self, options: EngineConfiguration, suspects: Iterable[int]) -> None:
         """Put other options in force. `suspects` are the hosts that have any, as far as is known before their templates
         are looked at anew.
         """
-        self.host_table.reconfigure(options.politeness, options.scope)
+        self.host_table.reconfigure(options.politeness)
+        self.url_limits.reconfigure(options.scope)
         self.address_limiter.reconfigure(options.address_politeness)
         self.traps.reconfigure(options.traps)
         self.revisits.reconfigure(options.recrawl)
@@ -252,7 +262,7 @@ class Scheduler:
             host = self.host_table.hosts[host_id]
             host.queued += count
             host.retries += count
-            self.host_table.reopen(host)
+            self.url_limits.reopen(host)
             self._lease_selection.schedule_host(host)
 
     async def _lease_ready(self) -> float:
@@ -319,10 +329,10 @@ class Scheduler:
                 key.auxiliary.appendleft(AuxiliaryRequest(host, lease.origin, task))
             else:
                 host.buffer.appendleft(task)
-                self.host_table.give_place_back(host, task)
+                self.url_limits.unreserve(host, task)
                 # while it may not be requested, its share of the limit is of use to others
                 if max(key.politeness.open_mono, host.politeness.open_mono) > now:
-                    self._let_go_on(self.host_table.freed())
+                    self._let_go_on(self.url_limits.reopen_all())
         self._lease_selection.schedule_host(host)
         if key.hosts or key.auxiliary:
             self._ready_queue.schedule(key, max(key.politeness.open_mono, now))
@@ -359,7 +369,9 @@ class Scheduler:
         """A page's settlement is in the store, which first found `new_links` on it if it is a suspect's."""
         host = self.host_table.hosts[settlement.host_id]
         fetched = not isinstance(settlement.outcome, Denied)
-        self._let_go_on(self.host_table.settled(host, settlement.task, fetched=fetched))
+        host.leased.discard(settlement.task.id)
+        host.queued -= 1
+        self._let_go_on(self.url_limits.attempt_stored(host, settlement.task, fetched=fetched))
         if self.traps.stored(host, settlement, new_links):
             self._prefetch.drop_suspects(host)
         if host.has_suspects and not host.leased:

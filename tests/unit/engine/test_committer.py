@@ -69,7 +69,7 @@ class Case:
         await self.engine.open()
         self.tasks = await self.store.take(1, 1_000, leased=())
         self.engine.host("a.test").leased.update(task.id for task in self.tasks)
-        self.engine.host_table.reserved = self.engine.host("a.test").reserved = len(self.tasks)
+        self.engine.scheduler.url_limits.reserved = self.engine.host("a.test").reserved = len(self.tasks)
         self.calls.clear()
         self.running = group.create_task(self.committer.run())
         # one that has work is out, so that nobody is hungry

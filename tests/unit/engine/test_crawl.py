@@ -191,7 +191,7 @@ def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(politeness: Any) -
         assert not [one for one in engine.web.asked if one.called > 7.1]
         assert sorted(engine.settled) == sorted(engine.web.page_urls)
         assert engine.scheduler.leases_out == {}
-        assert engine.host_table.reserved == 0
+        assert engine.scheduler.url_limits.reserved == 0
         assert engine.monitor.status().state == "draining"
 
     run(main())

@@ -1,4 +1,4 @@
-"""The books: limits to the URL, and what answers earn a host and its key."""
+"""The host table: what responses and failures mean for a host and its politeness key."""
 
 import asyncio
 import random
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from crawler.core.enums import ErrorType
-from crawler.core.models import Backoff, HostRow, Lease, Origin, RobotsRecord, SlowResponse, Task
-from crawler.core.options import PolitenessOptions, ScopeOptions
+from crawler.core.models import Backoff, HostRow, Lease, Origin, RobotsRecord, SlowResponse
+from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import CLOCK_GUARD_S
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.frontier.base import BlockedHost, Counters, Recovered
@@ -26,17 +26,13 @@ ASKED_AT = 1_700_000_000.0
 
 
 class Case:
-    """Books with the hosts A, A2 (one key) and B."""
+    """A host table with the hosts A, A2 (one key) and B."""
 
     def __init__(self, **options: Any) -> None:
-        scope = ScopeOptions(
-            **{name: options.pop(name) for name in ("max_urls", "max_urls_per_host") if name in options}
-        )
         self.clock = FakeClock(1_000.0)
         self.said: list[tuple[object, object]] = []
         self.host_table = HostTable(
             politeness=PolitenessOptions(**options),
-            scope=scope,
             clock=self.clock,
             rng=random.Random(1),
             on_event=lambda event, fields: self.said.append((fields.get("to", event), fields.get("reason"))),
@@ -68,9 +64,6 @@ class Case:
         self.a, self.a2, self.b = self.host_table.hosts.values()
         return self
 
-    def take(self, host: Any, attempt: int = 1) -> bool:
-        return self.host_table.take_place(host, Task(1, "u", attempt=attempt))
-
 
 def lease(host_id: int = 1, origin: Origin = A) -> Lease:
     return Lease(1, origin, host_id, ())
@@ -78,61 +71,6 @@ def lease(host_id: int = 1, origin: Origin = A) -> Lease:
 
 def robots(delay_s: float | None = None, verdict: str = "rules", **more: Any) -> RobotsRecord:
     return RobotsRecord(verdict, 200, b"", ASKED_AT, ASKED_AT + 86_400, crawl_delay_s=delay_s, **more)
-
-
-# -- limits
-
-
-def test_max_urls_counts_what_is_out_and_what_was_fetched() -> None:
-    """Never one more, whatever mix of both there is."""
-    case = Case(max_urls=3)
-    case.host_table.first_attempts = 1
-    assert [case.take(case.a), case.take(case.b), case.take(case.a)] == [True, True, False]
-    case.host_table.settled(case.a, Task(1, "u"), fetched=True)
-    assert not case.take(case.b)
-
-
-def test_a_place_given_back_may_be_taken_by_any_host() -> None:
-    """A task that came back undone does not count."""
-    case = Case(max_urls=1)
-    assert case.take(case.a)
-    case.host_table.give_place_back(case.a, Task(1, "u"))
-    assert case.take(case.b)
-
-
-def test_a_refusal_gives_its_place_back_and_reopens_who_waited() -> None:
-    """A URL that robots.txt denies was not fetched."""
-    case = Case(max_urls=1)
-    assert case.take(case.a)
-    case.host_table.hold_at_limit(case.b)
-    assert case.host_table.limit_reached
-    assert not case.b.has_work
-    assert case.host_table.settled(case.a, Task(1, "u"), fetched=False) == (case.b,)
-    assert not case.host_table.limit_reached
-    assert case.b.has_work
-    assert case.take(case.b)
-
-
-def test_max_urls_per_host_does_not_hold_others() -> None:
-    """Each host has its own count."""
-    case = Case(max_urls_per_host=2)
-    assert [case.take(case.a) for _ in range(3)] == [True, True, False]
-    assert case.take(case.a2)
-
-
-def test_retries_need_no_place() -> None:
-    """The URL was counted at its first attempt."""
-    case = Case(max_urls=1)
-    assert case.take(case.a)
-    assert case.take(case.a, attempt=2)
-    case.host_table.settled(case.a, Task(1, "u", attempt=2), fetched=True)
-    assert (case.host_table.first_attempts, case.host_table.reserved) == (0, 1)
-
-
-def test_the_count_goes_on_where_the_directory_left_it() -> None:
-    """Limits hold over its life."""
-    case = Case(max_urls=8).recovered()
-    assert [case.take(case.a), case.take(case.a)] == [True, False]
 
 
 # -- starting
@@ -363,10 +301,10 @@ def test_a_longer_delay_holds_for_what_was_asked_already() -> None:
     key = case.a.key
     key.politeness = key.politeness.began().ended(case.clock.mono(), delay_s=1.0)
     key.last_end_mono = case.clock.mono()
-    case.host_table.reconfigure(PolitenessOptions(delay_s=5.0, adaptive=False), ScopeOptions())
+    case.host_table.reconfigure(PolitenessOptions(delay_s=5.0, adaptive=False))
     assert key.politeness.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
     assert key.delay_s == 5.0
-    case.host_table.reconfigure(PolitenessOptions(delay_s=0.5, adaptive=False), ScopeOptions())
+    case.host_table.reconfigure(PolitenessOptions(delay_s=0.5, adaptive=False))
     assert key.politeness.open_mono == pytest.approx(case.clock.mono() + 5.0 + CLOCK_GUARD_S)
     assert key.delay_s == 0.5
 
@@ -375,7 +313,7 @@ def test_a_crawl_delay_outlives_other_options() -> None:
     """What robots.txt asked for still holds, up to the new maximum."""
     case = Case(delay_s=1.0)
     case.host_table.learn_robots(case.a, RobotsRecord("rules", 200, b"", 0.0, 1e12, crawl_delay_s=30.0))
-    case.host_table.reconfigure(PolitenessOptions(delay_s=2.0, max_crawl_delay_s=20.0), ScopeOptions())
+    case.host_table.reconfigure(PolitenessOptions(delay_s=2.0, max_crawl_delay_s=20.0))
     assert (case.a.key.delay_s, case.b.key.delay_s) == (20.0, 2.0)
 
 
@@ -385,21 +323,9 @@ def test_a_rest_after_a_push_back_outlives_other_options() -> None:
     lease = Lease(1, A, case.a.id, (), 0.0)
     case.host_table.throttled(lease, 429, 100.0)
     before = case.a.key.politeness
-    case.host_table.reconfigure(PolitenessOptions(delay_s=0.0), ScopeOptions())
+    case.host_table.reconfigure(PolitenessOptions(delay_s=0.0))
     assert case.a.key.politeness.open_mono == before.open_mono
     assert case.a.key.politeness.failures == before.failures
-
-
-def test_a_wider_limit_lets_hosts_go_on_that_had_reached_it() -> None:
-    """And a narrower one holds from now on."""
-    case = Case(max_urls_per_host=1)
-    assert case.take(case.a)
-    assert not case.take(case.a)
-    case.host_table.hold_at_limit(case.a)
-    case.host_table.reconfigure(PolitenessOptions(), ScopeOptions(max_urls_per_host=2))
-    assert case.a.has_work
-    assert case.take(case.a)
-    assert not case.take(case.a)
 
 
 def test_a_blocked_host_has_no_work() -> None:

@@ -519,7 +519,7 @@ def test_stop_takes_back_what_waits_in_the_queue() -> None:
                 lease = engine.scheduler.queue.get_nowait()
                 engine.scheduler.lease_ended(lease, unfinished=lease.tasks, began=False)
         assert engine.scheduler.leases_out == {}
-        assert engine.host_table.reserved == 0
+        assert engine.scheduler.url_limits.reserved == 0
         assert all(host.leases == 0 for host in engine.host_table.hosts.values())
         await engine.close()
 

@@ -164,7 +164,7 @@ def test_a_verdict_outlives_a_restart_and_a_release_undoes_it() -> None:
         third = trapped(frontier, site)
         await third.open()
         host = third.host("trap.test")
-        third.host_table._max_urls = third.host_table.first_attempts + 50
+        third.scheduler.url_limits.reconfigure(ScopeOptions(max_urls=third.scheduler.url_limits.first_attempts + 50))
         released, queued = await release(frontier, {host.id}, "/calendar/**{date}", 1.0)
         assert released == {"/calendar/**{date}": queued[host.id]}
         assert queued[host.id] > 0

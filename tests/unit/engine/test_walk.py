@@ -234,7 +234,7 @@ async def check_nothing_left(engine: Harness) -> None:
     totals = await engine.frontier.totals()
     await engine.frontier.close(clean=True)
     assert totals.queued == totals.waiting == 0
-    assert engine.host_table.reserved == 0
+    assert engine.scheduler.url_limits.reserved == 0
     for host in engine.host_table.hosts.values():
         assert (host.queued, len(host.leased), len(host.buffer), host.leases, host.reserved) == (0, 0, 0, 0, 0)
     assert all(key.politeness.in_flight == 0 and not key.auxiliary for key in engine.host_table.keys.values())
