@@ -16,8 +16,7 @@ from crawler.core.models import PageInfo, Record, SinkFile
 from crawler.sinks.base import Sink, SinkCorrupt, SinkForeign, SinkRecovered
 from crawler.sinks.files import SinkFiles
 from tests.support.faulty_disk import Crash, FaultyDisk
-from tests.support.records import make_record
-from tests.support.sinks import KINDS, Kind, Store
+from tests.support.sinks import KINDS, Kind, Store, make_record
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.label or kind.name)
@@ -230,7 +229,7 @@ def test_a_rename_found_done_is_made_durable(kind: Kind, tmp_path: Path) -> None
         sink.committed()
     disk.abandon()
     store.commit(kind.make(tmp_path, limit=1, disk=disk).open(store.everything()))
-    assert store.known() == []
+    assert store.unclosed() == []
     disk.cut_power(folder_of(kind, tmp_path))
     kind.make(tmp_path, limit=1).open(store.everything())
     assert names(kind, tmp_path) == list(store.files)
@@ -244,7 +243,7 @@ def test_a_close_the_store_never_heard_of_is_understood(kind: Kind, tmp_path: Pa
     sink.open([])
     commit(sink, store, make_records(0, 1))
     sink.close()
-    [known] = store.known()
+    [known] = store.unclosed()
     assert known.state is SinkFileState.OPEN
     [changed] = kind.make(tmp_path).open([known])
     assert changed == SinkFile(kind.name, known.name, SinkFileState.CLOSED, known.committed_bytes)
@@ -293,7 +292,7 @@ def test_close_leaves_what_was_not_settled_to_the_store(kind: Kind, tmp_path: Pa
     again = kind.make(tmp_path)
     again.open(store.everything())
     assert output(kind, tmp_path) == urls(make_records(0, 1))
-    assert offered[0].committed_bytes > store.known()[0].committed_bytes
+    assert offered[0].committed_bytes > store.unclosed()[0].committed_bytes
 
 
 def test_a_complete_file_that_nobody_knows_is_set_aside(kind: Kind, tmp_path: Path) -> None:
@@ -497,7 +496,7 @@ def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: Kind, tmp_path: Pat
             else:
                 break
         assert (committed, output(kind, directory)) == (expected, expected)
-        assert store.known() == []
+        assert store.unclosed() == []
         if not crashed:
             break
         crashes += 1
@@ -621,7 +620,7 @@ def test_any_sequence_of_events_leaves_each_committed_visit_once(
     model.store.commit(model.sink.close())
     assert output(kind, model.directory) == model.committed
     assert not any(name.endswith(".open") for name in names(kind, model.directory))
-    assert model.store.known() == []
+    assert model.store.unclosed() == []
     serials = [name for name in names(kind, model.directory) if ".orphan" not in name]
     assert serials == sorted(model.store.files)
 
@@ -667,7 +666,7 @@ class Restored:
         commit(sink, store, make_records(100, 3))
         store.commit(sink.close())
         assert output(self.kind, self.directory) == [*self.before, *urls(make_records(100, 3))]
-        assert store.known() == []
+        assert store.unclosed() == []
         sizes = {path.name: path.stat().st_size for path in folder.iterdir() if ".orphan" not in path.name}
         assert sizes == {file.name: file.committed_bytes for file in store.files.values()}
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.nginx import Nginx, Site, nginx
-from tests.support.sites import DOCS, OTHER
+from tests.support.site_crawls import DOCS, OTHER
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Crawl, ended, running
-from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_event, wait_for_requests
 from tests.support.nginx import Nginx
-from tests.support.sites import DOCS, OTHER, sections
+from tests.support.site_crawls import (
+    DOCS,
+    OTHER,
+    SLOWLY,
+    assert_everything_is_stored_once,
+    sections,
+    wait_for_event,
+    wait_for_requests,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -32,7 +39,7 @@ def test_a_disk_below_min_free_pauses_the_crawl(server: Nginx, tmp_path: Path) -
     assert len(server.requests()) <= 10, "it went on asking although nothing could be kept"
     again = crawl.run()
     assert (again.code, again.summary["stopped_by"]) == (0, "empty")
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
 
 
 @contextmanager
@@ -72,7 +79,7 @@ def test_a_crawl_goes_on_by_itself_when_the_disk_has_room_again(server: Nginx, t
         assert re.fullmatch(r"crawler: it can be stored again: the crawl goes on after \d+ s", told[-1])
         assert len(told) == sum(line["event"] in ("disk_low", "disk_ok") for line in crawl.events())
         assert "disk_ok" in {line["event"] for line in crawl.events()}
-        assert_everything_is_there_once(server, crawl)
+        assert_everything_is_stored_once(server, crawl)
 
 
 def test_a_crawl_ended_by_a_full_disk_can_be_resumed(server: Nginx, tmp_path: Path) -> None:
@@ -86,7 +93,7 @@ def test_a_crawl_ended_by_a_full_disk_can_be_resumed(server: Nginx, tmp_path: Pa
         enlarge(place)
         done = crawl.run()
         assert (done.code, done.stderr, done.summary["stopped_by"]) == (0, "", "empty")
-        assert_everything_is_there_once(server, crawl)
+        assert_everything_is_stored_once(server, crawl)
 
 
 def test_a_stop_on_a_full_disk_does_not_wait_for_what_cannot_be(server: Nginx, tmp_path: Path) -> None:
@@ -114,7 +121,7 @@ def test_a_stop_on_a_full_disk_does_not_wait_for_what_cannot_be(server: Nginx, t
         enlarge(place)
         done = crawl.run()
         assert (done.code, done.stderr, done.summary["stopped_by"]) == (0, "", "empty")
-        assert_everything_is_there_once(server, crawl)
+        assert_everything_is_stored_once(server, crawl)
 
 
 def test_a_disk_that_comes_back_while_the_crawl_ends_for_it_is_no_success(server: Nginx, tmp_path: Path) -> None:
@@ -136,7 +143,7 @@ def test_a_disk_that_comes_back_while_the_crawl_ends_for_it_is_no_success(server
     assert re.search(r"could be stored for as long as crawl.linger; \d+ URLs are left, the same command", ran.stderr)
     done = crawl.run("-o", "politeness.delay=0")
     assert (done.code, done.summary["stopped_by"]) == (0, "empty"), done.stderr
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
 
 
 @pytest.mark.parametrize("lost", ["frontier.db", "."], ids=["store", "whole directory"])

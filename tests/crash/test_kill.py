@@ -16,9 +16,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.commands import Crawl, run, running
-from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_requests
 from tests.support.nginx import Nginx, Place, Site, nginx
-from tests.support.sites import DOCS, OTHER, sections
+from tests.support.site_crawls import DOCS, OTHER, SLOWLY, assert_everything_is_stored_once, sections, wait_for_requests
 from tests.support.warcs import checker_exit_code
 
 pytestmark = pytest.mark.e2e
@@ -86,7 +85,7 @@ def kill_over_and_over(server: Nginx, directory: Path, kills: int, seed: int) ->
     last = crawl.run()
     assert (last.code, last.stderr, last.summary["stopped_by"]) == (0, "", "empty")
     assert not done & set(server.places()[asked:])
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
     assert_verified(crawl)
     return made
 

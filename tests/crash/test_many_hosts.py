@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Crawl, running
-from tests.support.interrupted import wait_for_requests
 from tests.support.nginx import ADDRESSES, Nginx, Request, Site, nginx
+from tests.support.site_crawls import wait_for_requests
 
 pytestmark = pytest.mark.e2e
 

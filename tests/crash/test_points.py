@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Crawl, run
-from tests.support.interrupted import assert_everything_is_there_once
 from tests.support.kill_points import CALLS, POINTS, Points
 from tests.support.nginx import Nginx, Site, nginx
-from tests.support.sites import DOCS, OTHER, sections
+from tests.support.site_crawls import DOCS, OTHER, assert_everything_is_stored_once, sections
 from tests.support.warcs import records
 
 pytestmark = pytest.mark.e2e
@@ -44,7 +43,7 @@ def check(server: Nginx, crawl: Crawl, points: Points) -> None:
     """Go on to the end, and look at everything."""
     assert points.run(crawl.arguments()) == 0, points.stderr
     assert points.stderr == ""
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
     told = {line["name"]: line["sha256"] for line in crawl.events() if line["event"] == "file_closed"}
     files = {path.name: sha256(path.read_bytes()).hexdigest() for path in crawl.output.glob("*/crawl-*[lz]")}
     assert told.items() <= files.items(), "a file changed after it was said to be closed"
@@ -114,7 +113,7 @@ def killed_restores(server: Nginx, points: Points, tmp_path: Path, names: tuple[
             assert not list(crawl.output.glob("*/*.part"))
             for path in crawl.output.glob("*/*.orphan*"):
                 path.unlink()
-            assert_everything_is_there_once(server, crawl)
+            assert_everything_is_stored_once(server, crawl)
             checked = run("verify", crawl.output)
             assert (checked.code, checked.stdout) == (0, ""), checked.stderr
             if code == 0:

@@ -11,9 +11,8 @@ import pytest
 
 from crawler.admin.control_client import Control
 from tests.support.commands import Crawl, ended, run, running
-from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx
-from tests.support.sites import OTHER, sections
+from tests.support.site_crawls import OTHER, sections, wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Crawl, command, environment, run, running
-from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_event, wait_for_requests
 from tests.support.nginx import Nginx
-from tests.support.sites import DOCS, OTHER, sections
+from tests.support.site_crawls import (
+    DOCS,
+    OTHER,
+    SLOWLY,
+    assert_everything_is_stored_once,
+    sections,
+    wait_for_event,
+    wait_for_requests,
+)
 from tests.support.warcs import records
 
 pytestmark = pytest.mark.e2e
@@ -72,7 +79,7 @@ def test_a_backup_put_back_beside_newer_output(server: Nginx, tmp_path: Path, ho
     assert_verified(crawl)
     for path in crawl.output.glob("*/*.orphan*"):
         path.unlink()
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
     assert crawl.run().stderr == ""  # it is a backup no more
     assert_verified(crawl)
 
@@ -132,7 +139,7 @@ def test_an_archive_without_its_store_is_not_begun_anew(server: Nginx, tmp_path:
         (crawl.output / folder).rename(tmp_path / folder)
     again = crawl.run()
     assert (again.code, again.stderr) == (0, "")
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
 
 
 def test_a_store_of_another_crawl_is_refused(server: Nginx, tmp_path: Path) -> None:
@@ -190,7 +197,7 @@ def test_a_kill_before_the_first_commit_does_not_lock_anybody_out(server: Nginx,
     assert (last.code, last.stderr, last.summary["stopped_by"]) == (0, "", "empty")
     for path in crawl.output.glob("*/*.orphan*"):
         path.unlink()
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
     assert_verified(crawl)
 
 
@@ -206,5 +213,5 @@ def test_a_store_that_is_replaced_while_the_crawl_runs_is_noticed(server: Nginx,
         stdout, stderr = process.communicate(timeout=60)
     assert process.returncode == 0, stdout
     assert "frontier.db was deleted or replaced while it was in use: put it back" in stderr
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
     assert_verified(crawl)

@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Crawl, ended, running
-from tests.support.interrupted import SLOWLY, assert_everything_is_there_once, wait_for_event, wait_for_requests
 from tests.support.nginx import Nginx
 from tests.support.raw_servers import saying
-from tests.support.sites import DOCS, OTHER, sections
+from tests.support.site_crawls import (
+    DOCS,
+    OTHER,
+    SLOWLY,
+    assert_everything_is_stored_once,
+    sections,
+    wait_for_event,
+    wait_for_requests,
+)
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +44,7 @@ def test_the_first_signal_drains_and_the_same_command_goes_on(
     assert (last.code, last.summary["stopped_by"]) == (0, "empty")
     assert max(Counter(server.places()).values()) == 1
     assert server.places()[: len(asked)] == asked
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
 
 
 def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
@@ -72,7 +79,7 @@ def test_what_was_ended_at_once_can_be_resumed(server: Nginx, tmp_path: Path) ->
         process.send_signal(signal.SIGINT)
         assert ended(process, timeout=10).code in (75, 128 + signal.SIGTERM, 128 + signal.SIGINT)
     assert crawl.run("-o", "politeness.delay=0").code == 0
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
 
 
 def test_two_crawlers_never_share_an_output_directory(server: Nginx, tmp_path: Path) -> None:
@@ -85,7 +92,7 @@ def test_two_crawlers_never_share_an_output_directory(server: Nginx, tmp_path: P
         assert second.stderr == f"crawler: {crawl.output}/frontier.db is in use by process {first.pid}\n"
         assert second.stdout == ""
         assert ended(first).code == 0
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)
 
 
 def test_a_stop_in_full_flight_ends_within_its_drain(server: Nginx, tmp_path: Path) -> None:
@@ -108,4 +115,4 @@ def test_a_stop_in_full_flight_ends_within_its_drain(server: Nginx, tmp_path: Pa
     last = crawl.run("-o", f"crawl.seeds={seeds[:2]}", "-o", "crawl.linger=0s")
     assert last.code in (0, 75)
     assert max(Counter(server.places()).values()) == 1
-    assert_everything_is_there_once(server, crawl)
+    assert_everything_is_stored_once(server, crawl)

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Crawl, Ran, ended, run, running
-from tests.support.interrupted import SLOWLY, wait_for_event, wait_for_requests, wait_until
 from tests.support.nginx import Nginx, Site, nginx
-from tests.support.sites import DOCS, OTHER, sections
+from tests.support.site_crawls import DOCS, OTHER, SLOWLY, sections, wait_for_event, wait_for_requests, wait_until
 from tests.support.warcs import records
 
 pytestmark = pytest.mark.e2e

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.commands import Crawl, Ran
 from tests.support.nginx import Nginx, Place, Request, Site, nginx
-from tests.support.sites import BARE, CDN, DOCS, OTHER, WWW, sections
+from tests.support.site_crawls import BARE, CDN, DOCS, OTHER, WWW, sections
 
 
 @pytest.fixture(scope="session")

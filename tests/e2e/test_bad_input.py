@@ -17,7 +17,7 @@ import trustme
 from tests.support.commands import TIMEOUT_S, Crawl, Ran, command, ended, environment, run, running
 from tests.support.nginx import Nginx
 from tests.support.raw_servers import closed_port, saying
-from tests.support.sites import OTHER, sections
+from tests.support.site_crawls import OTHER, sections
 
 pytestmark = pytest.mark.e2e
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.commands import Crawl, run, running
 from tests.support.nginx import Nginx
-from tests.support.sites import WWW, sections
+from tests.support.site_crawls import WWW, sections
 from tests.support.warcs import record_at
 
 pytestmark = pytest.mark.e2e

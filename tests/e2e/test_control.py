@@ -14,9 +14,8 @@ import pytest
 
 from crawler.admin.control_client import Control
 from tests.support.commands import Crawl, Ran, ended, run, running
-from tests.support.interrupted import wait_for_requests, wait_until
 from tests.support.nginx import Nginx
-from tests.support.sites import CDN, DOCS, OTHER, WWW, sections
+from tests.support.site_crawls import CDN, DOCS, OTHER, WWW, sections, wait_for_requests, wait_until
 
 pytestmark = pytest.mark.e2e
 

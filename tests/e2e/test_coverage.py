@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tests.e2e.conftest import Whole
-from tests.support.sites import BARE, CDN, DOCS, OTHER, WWW
+from tests.support.site_crawls import BARE, CDN, DOCS, OTHER, WWW
 
 pytestmark = pytest.mark.e2e
 

@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import TIMEOUT_S, Crawl, ended, environment, read_lines, run, running
-from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx
-from tests.support.sites import OTHER, sections
+from tests.support.site_crawls import OTHER, sections, wait_until
 from tests.support.warcs import records
 
 pytestmark = pytest.mark.e2e

@@ -11,7 +11,7 @@ import pytest
 from tests.support.commands import command, environment, run, toml
 from tests.support.nginx import Nginx
 from tests.support.raw_servers import saying
-from tests.support.sites import WWW, sections
+from tests.support.site_crawls import WWW, sections
 
 pytestmark = pytest.mark.e2e
 

@@ -13,9 +13,8 @@ import pytest
 
 from tests.e2e.conftest import Whole
 from tests.support.commands import Crawl, Ran, command, ended, environment, read_lines, run, running
-from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx
-from tests.support.sites import OTHER, WWW, sections
+from tests.support.site_crawls import OTHER, WWW, sections, wait_until
 
 pytestmark = pytest.mark.e2e
 

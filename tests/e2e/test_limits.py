@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.commands import Crawl
 from tests.support.nginx import Nginx
-from tests.support.sites import DOCS, OTHER, WWW, sections
+from tests.support.site_crawls import DOCS, OTHER, WWW, sections
 
 pytestmark = pytest.mark.e2e
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Whole
-from tests.support.catalogue import problems
 from tests.support.commands import Crawl
+from tests.support.log_lines import problems
 from tests.support.nginx import Nginx
-from tests.support.sites import OTHER, sections
+from tests.support.site_crawls import OTHER, sections
 from tests.support.warcs import (
     CHUNKED_COMPLAINT,
     Archived,

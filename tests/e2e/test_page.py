@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Crawl, ended, running
-from tests.support.interrupted import wait_until
 from tests.support.nginx import Nginx
-from tests.support.sites import OTHER, WWW, sections
+from tests.support.site_crawls import OTHER, WWW, sections, wait_until
 
 pytestmark = pytest.mark.e2e
 

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.commands import Crawl, running
-from tests.support.interrupted import wait_for_requests, wait_until
 from tests.support.nginx import Nginx, Request
-from tests.support.sites import DOCS, OTHER, WWW, sections
+from tests.support.site_crawls import DOCS, OTHER, WWW, sections, wait_for_requests, wait_until
 
 pytestmark = pytest.mark.e2e
 

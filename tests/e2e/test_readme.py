@@ -13,7 +13,7 @@ import pytest
 
 from crawler.demo.server import ADDRESS, DemoServer
 from crawler.demo.site import DemoRequest, DemoResponse
-from tests.support.interrupted import wait_until
+from tests.support.site_crawls import wait_until
 
 pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).parents[2]

@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.commands import Crawl, ended, run, running
-from tests.support.interrupted import SLOWLY, wait_for_requests, wait_until
 from tests.support.nginx import Nginx
-from tests.support.sites import DOCS, OTHER, sections
+from tests.support.site_crawls import DOCS, OTHER, SLOWLY, sections, wait_for_requests, wait_until
 from tests.support.warcs import record_at, records
 
 pytestmark = pytest.mark.e2e

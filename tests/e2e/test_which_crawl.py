@@ -11,9 +11,8 @@ from typing import Any
 import pytest
 
 from tests.support.commands import Crawl, Ran, ended, environment, run, running
-from tests.support.interrupted import wait_for_requests, wait_until
 from tests.support.nginx import Nginx
-from tests.support.sites import WWW, sections
+from tests.support.site_crawls import WWW, sections, wait_for_requests, wait_until
 
 pytestmark = pytest.mark.e2e
 LOOKING = (

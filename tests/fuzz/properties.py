@@ -36,11 +36,11 @@ def check_response(given: bytes) -> Reading | None:
         return None
     eof, data = _ENDS[given[0] % 3], given[3:]
     whole = read([data], eof=eof, limits=LIMITS)
-    expected = whole.whatever_the_pieces()
+    expected = whole.independent_of_pieces()
     places = [place * (len(data) + 1) // 256 for place in given[1:3]]
-    assert expected == read(split_at(data, *places), eof=eof, limits=LIMITS).whatever_the_pieces()
+    assert expected == read(split_at(data, *places), eof=eof, limits=LIMITS).independent_of_pieces()
     if len(data) <= 400:
-        assert expected == read(single_bytes(data), eof=eof, limits=LIMITS).whatever_the_pieces()
+        assert expected == read(single_bytes(data), eof=eof, limits=LIMITS).independent_of_pieces()
     _check_reading(whole, data)
     return whole
 

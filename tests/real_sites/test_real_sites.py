@@ -1,6 +1,6 @@
 """Sites that nobody here wrote are fetched whole, however a crawl is interrupted: no page that is linked is missing.
 
-They are documentation of other projects as Debian packages it (`tests/support/realsites.py`), served by nginx; which
+They are documentation of other projects as Debian packages it (`tests/support/real_sites.py`), served by nginx; which
 pages there are is what an independent follower of links finds in the files.
 """
 
@@ -12,8 +12,17 @@ from pathlib import Path
 import pytest
 
 from tests.support.nginx import Nginx
-from tests.support.realcrawls import TIMEOUT_S, crawl_of, interrupted, missing, run_small
-from tests.support.realsites import SITES, closure, folder, real_sites
+from tests.support.real_sites import (
+    SITES,
+    TIMEOUT_S,
+    closure,
+    crawl_of,
+    folder,
+    interrupted,
+    missing,
+    real_sites,
+    run_small,
+)
 
 pytestmark = pytest.mark.e2e
 

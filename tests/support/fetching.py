@@ -1,4 +1,4 @@
-"""A whole client put together for tests: resolver table, dialer, pool and fetcher, with clock and gate to look at."""
+"""An HTTP client for tests, whose clock, lookup and rate limit tests control, and a dialer without a network."""
 
 import asyncio
 import contextlib
@@ -6,13 +6,13 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-from crawler.core.models import Origin, Task
+from crawler.core.models import Origin, Task, Timings
 from crawler.fetch.cookies import CookieJar
 from crawler.fetch.credentials import OriginCredentials
 from crawler.fetch.fetcher import Fetcher
 from crawler.fetch.limits import Bandwidth, ByteBudget
 from crawler.fetch.net.address import AddressPolicy
-from crawler.fetch.net.dial import Dialer, NetworkDialer
+from crawler.fetch.net.dial import Dialer, Dialled, NetworkDialer
 from crawler.fetch.net.errors import ResolveError
 from crawler.fetch.net.proxy import Proxy
 from crawler.fetch.net.resolver import CachingResolver, DnsAnswer, Lookup
@@ -22,7 +22,7 @@ from crawler.fetch.pool import Pool
 
 
 class FakeClock:
-    """Time that moves when told to."""
+    """A clock that a test moves."""
 
     def __init__(self, mono: float = 1_000.0) -> None:
         self.time = mono
@@ -35,7 +35,7 @@ class FakeClock:
 
 
 class SkewedClock:
-    """The machine's monotonic clock plus an offset that a test moves: timers stay real, ages need not be waited for."""
+    """The real clock plus an offset that a test sets: timers are real, but ages need no waiting."""
 
     def __init__(self) -> None:
         self.offset = 0.0
@@ -48,7 +48,7 @@ class SkewedClock:
 
 
 class ScriptedLookup:
-    """DNS that answers from a dictionary, at once, or when the test calls `answer`. `asked` are the names, in order."""
+    """A Lookup that answers from a dictionary, or when the test calls `answer`. `asked`: the names, in order."""
 
     def __init__(self, answers: dict[str, DnsAnswer | ResolveError] | None = None) -> None:
         self.answers = answers or {}
@@ -73,7 +73,7 @@ class ScriptedLookup:
 
 @dataclass
 class RecordingGate:
-    """An address gate that notes who comes and goes. `shut` maps an address to when it opens."""
+    """An AddressRateLimit that records its calls. `shut`: address → when it opens."""
 
     shut: dict[str, float] = field(default_factory=dict)
     log: list[tuple[str, str]] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Client:
     lookup: Lookup
 
     async def get(self, url: str, **task):
-        """Fetch a URL of `scheme://host:port/path`."""
+        """Fetch a URL `scheme://host:port/path`."""
         scheme, _, rest = url.partition("://")
         host, _, port = rest.partition("/")[0].rpartition(":")
         return await self.fetcher.fetch(Origin(scheme, host, int(port)), Task(1, url, **task))
@@ -181,9 +181,58 @@ async def client(
 
 
 async def until(condition, turns: int = 2_000) -> None:
-    """Let the loop turn until a condition holds; fails if it never does. Not a sleep: loopback I/O needs real time."""
+    """Wait until a condition holds, at most two seconds: I/O on loopback needs real time."""
     for _ in range(turns):
         if condition():
             return
         await asyncio.sleep(0.001)
     raise AssertionError("the condition never held")
+
+
+# -- connections without a network
+
+
+class RecordingTransport(asyncio.Transport):
+    """A transport that only records calls. `closes_politely`: the peer answers close_notify."""
+
+    def __init__(self, connection, closes_politely=True):
+        super().__init__()
+        self.connection = connection
+        self.closes_politely = closes_politely
+        self.calls = []
+
+    def abort(self):
+        self.calls.append("abort")
+        asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
+
+    def close(self):
+        self.calls.append("close")
+        if self.closes_politely:
+            asyncio.get_running_loop().call_soon(self.connection.connection_lost, None)
+
+
+class FakeDialer:
+    """A dialer that opens connections at once, or when `gate` is set. `failures` are raised first."""
+
+    def __init__(self):
+        self.dialled = []
+        self.failures = []
+        self.gate = None
+        self.ends_at_once = False
+        self.closes_politely = True
+        self.address = "192.0.2.1"
+
+    async def dial(self, origin, factory):
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.failures:
+            raise self.failures.pop(0)
+        connection = factory()
+        connection.connection_made(RecordingTransport(connection, self.closes_politely))
+        if self.ends_at_once:
+            connection.connection_lost(None)
+        self.dialled.append(connection)
+        return connection, Dialled(self.address, origin.port, Timings(), "1.3", False, None)
+
+    def keep_session(self, origin, ssl_object):
+        raise AssertionError("there is no TLS here")

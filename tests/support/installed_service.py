@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tests.support.commands import toml
 from tests.support.nginx import Nginx, Place, Site, lay_out
-from tests.support.sites import DOCS, OTHER, WWW, sections
+from tests.support.site_crawls import DOCS, OTHER, WWW, sections
 from tests.support.systemd_machine import Machine
 
 CONFIG: Final = "/etc/crawler/crawler.toml"

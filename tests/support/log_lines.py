@@ -1,16 +1,15 @@
-"""Writes fetch.jsonl and events.jsonl as a crawl of many hosts would: the fields of `obs.fetch_line`, made-up figures.
-
-Deterministic for a seed. Knows the names of the log's fields and nothing of who reads them.
-"""
+"""Lines of the log for tests: made-up fetch lines of a crawl of many hosts, and a check of event lines."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
+from crawler.core.enums import Bottleneck, CloseReason, DenyReason, ErrorType, HostState, Stage
 from crawler.core.formatting import timestamp
+from crawler.obs.events import CATALOGUE, Event
 
 BEGIN_AT = 1_764_000_000.0  # 2025-11-24T16:00:00Z
 
@@ -18,7 +17,7 @@ BEGIN_AT = 1_764_000_000.0  # 2025-11-24T16:00:00Z
 def fetch_lines(
     count: int, *, hosts: int = 50, seed: int = 1, begin_at: float = BEGIN_AT, per_s: float = 20.0
 ) -> Iterator[dict[str, Any]]:
-    """Lines of fetch.jsonl, `per_s` of them a second."""
+    """Lines of fetch.jsonl as a crawl of these hosts writes them, `per_s` a second; the same for the same seed."""
     rng = random.Random(seed)
     requests: dict[int, int] = {}
     connections = 0
@@ -69,7 +68,7 @@ def fetch_lines(
 
 
 def write(path: Path, lines: Iterator[dict[str, Any]], *, limit_bytes: int | None = None) -> int:
-    """Write lines, up to a size; returns how many."""
+    """Write lines, up to a size. Returns how many."""
     path.parent.mkdir(parents=True, exist_ok=True)
     written = count = 0
     with path.open("wb") as file:
@@ -79,3 +78,33 @@ def write(path: Path, lines: Iterator[dict[str, Any]], *, limit_bytes: int | Non
             if limit_bytes is not None and written >= limit_bytes:
                 break
     return count
+
+
+# -- the event catalogue
+
+COMMON: Final = frozenset({"ts", "event", "level", "crawl", "run_id"})  # in every line
+_WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
+    (Event.CONN_CLOSE, "reason"): frozenset(CloseReason),
+    (Event.CONN_FAIL, "stage"): frozenset(Stage),
+    (Event.CONN_FAIL, "error_type"): frozenset(ErrorType),
+    (Event.HOST_STATE, "from"): frozenset(HostState),
+    (Event.HOST_STATE, "to"): frozenset(HostState),
+    (Event.URL_SKIPPED, "deny_reason"): frozenset(DenyReason),
+    (Event.PROGRESS, "bottleneck"): frozenset(Bottleneck),
+}
+
+
+def problems(line: Mapping[str, object]) -> list[str]:
+    """How a line of events.jsonl differs from the catalogue; empty if it does not."""
+    name = line.get("event")
+    if name not in CATALOGUE:
+        return [f"unknown event {name!r}"]
+    event = Event(str(name))
+    spec = CATALOGUE[event]
+    fields = set(line)
+    found = [f"{event}: no {field}" for field in sorted((COMMON | spec.required) - fields)]
+    found += [f"{event}: unknown field {field}" for field in sorted(fields - COMMON - spec.required - spec.optional)]
+    for (of_event, field), words in _WORDS.items():
+        if of_event is event and field in line and line[field] not in words:
+            found.append(f"{event}: {field} is {line[field]!r}")
+    return found

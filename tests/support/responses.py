@@ -1,8 +1,10 @@
-"""Feeds bytes to a ResponseReader in any pieces and says in one value what came of them."""
+"""Feeds bytes to a ResponseReader in any pieces, or to h11, and returns the result as one value."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
+
+import h11
 
 from crawler.core.models import Head
 from crawler.fetch.http1.message import RemoteProtocolError
@@ -15,7 +17,7 @@ LIMITS = FetchOptions()
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader says at the end. `words` are its flags, `error` the message of a RemoteProtocolError."""
+    """The result of a reader. `words` are its flags, `error` is the message of a RemoteProtocolError."""
 
     head: Head | None
     raw_head: bytes
@@ -26,9 +28,9 @@ class Reading:
     keep_alive: tuple[float | None, int | None]
     error: str | None
 
-    def whatever_the_pieces(self) -> "Reading":
-        """This, less what may depend on how the bytes were split: of a faulty response, the words of the complaint and
-        how much beyond the fault was kept.
+    def independent_of_pieces(self) -> "Reading":
+        """The result without what may depend on how the bytes were split: for a faulty response, the message and the
+        number of bytes kept beyond the fault.
         """
         return self if self.error is None else replace(self, error="", raw_body=b"")
 
@@ -77,3 +79,30 @@ def split_at(data: bytes, *places: int) -> list[bytes]:
     """`data` cut at each of `places` (in any order, empty pieces included)."""
     edges = [0, *sorted(places), len(data)]
     return [data[a:b] for a, b in pairwise(edges)]
+
+
+# -- h11, as a second opinion
+
+
+def whole_by_h11(data: bytes, eof: bool | None) -> tuple[int, bytes] | None:
+    """Status and payload of the response to one GET; None if h11 refuses it or it is incomplete."""
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=1 << 20)
+    connection.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+    connection.send(h11.EndOfMessage())
+    status, payload = 0, bytearray()
+    try:
+        connection.receive_data(data)
+        if eof is not None:
+            connection.receive_data(b"")
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Response):
+                status = event.status_code
+            elif isinstance(event, h11.Data):
+                payload += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                return status, bytes(payload)
+            elif not isinstance(event, h11.InformationalResponse):
+                return None
+    except h11.RemoteProtocolError:
+        return None

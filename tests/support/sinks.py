@@ -1,7 +1,9 @@
-"""What sink tests share: a store that remembers lengths, readers, one face for both sinks, and a sink in memory."""
+"""Support for tests of sinks: records, a store that remembers lengths, readers, kinds of sinks, a sink in memory."""
 
+import base64
+import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -10,14 +12,107 @@ from typing import Any
 import orjson
 from warcio.archiveiterator import ArchiveIterator
 
-from crawler.core.enums import SinkFileState
-from crawler.core.models import Record, RecordLocation, SinkFile
+from crawler.core.body import BytesBody
+from crawler.core.enums import SinkFileState, Source, TruncatedReason
+from crawler.core.models import ConnectionInfo, Fetched, Head, PageInfo, Record, RecordLocation, SinkFile, Task, Timings
 from crawler.sinks.base import LostFile, SinkOptions, SinkRecovered
 from crawler.sinks.disk import Disk
 from crawler.sinks.files import SinkFiles
 from crawler.sinks.pages import PagesSink
 from crawler.sinks.warc import WarcSink
-from tests.support.records import STARTED_AT
+
+# -- records
+
+STARTED_AT = 1_795_424_400.123456  # 2026-11-23T09:00:00.123456Z
+
+
+class ChunkedReads:
+    """A body that is read in pieces, like a spool file. `largest_prefix` is the largest limit of `prefix`."""
+
+    def __init__(self, data: bytes, piece: int = 64 * 1024) -> None:
+        self._data = data
+        self._piece = piece
+        self.largest_prefix = 0
+        self.passes = 0
+
+    @property
+    def size(self) -> int:
+        return len(self._data)
+
+    def prefix(self, limit: int) -> bytes:
+        self.largest_prefix = max(self.largest_prefix, limit)
+        return self._data[:limit]
+
+    def chunks(self) -> Iterator[bytes]:
+        self.passes += 1
+        for at in range(0, len(self._data), self._piece):
+            yield self._data[at : at + self._piece]
+
+
+def digest_of(payload: bytes) -> str:
+    """The digest of a payload, as in `Record.payload_digest`."""
+    return "sha256:" + base64.b32encode(hashlib.sha256(payload).digest()).decode()
+
+
+def chunk_framed(payload: bytes, piece: int = 1000) -> bytes:
+    """The payload in the chunked transfer coding (RFC 9112 §7.1)."""
+    framed = b"".join(
+        b"%x\r\n%b\r\n" % (len(part), part)
+        for part in (payload[at : at + piece] for at in range(0, len(payload), piece))
+    )
+    return framed + b"0\r\n\r\n"
+
+
+def make_record(
+    url: str = "https://example.org/",
+    payload: bytes = b"<title>hello</title>",
+    *,
+    status_code: int = 200,
+    chunked: bool = False,
+    streamed: bool = False,
+    truncated: TruncatedReason | None = None,
+    tainted: bool = False,
+    request: bytes | None = None,
+    page: PageInfo | None = None,
+    via: str | None = None,
+    etag: str | None = None,
+    started_at: float = STARTED_AT,
+    peer_address: str = "192.0.2.1",
+    tls_version: str | None = "1.3",
+    depth: int = 0,
+    hop_path: str = "",
+) -> Record:
+    """A visit whose response has this payload. `streamed`: the body is a `ChunkedReads`."""
+    raw = chunk_framed(payload) if chunked else payload
+    framing = ("transfer-encoding", "chunked") if chunked else ("content-length", str(len(payload)))
+    fields = (("content-type", "text/html"), framing)
+    raw_head = f"HTTP/1.1 {status_code} X\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields) + "\r\n"
+    raw_body = ChunkedReads(raw) if streamed else BytesBody(raw)
+    fetched = Fetched(
+        head=Head(status_code, "X", "1.1", fields),
+        request_bytes=request or b"GET / HTTP/1.1\r\nhost: example.org\r\nuser-agent: test\r\n\r\n",
+        raw_head=raw_head.encode(),
+        raw_body=raw_body,
+        payload=BytesBody(payload),
+        timings=Timings(first_byte_s=0.02, body_s=0.003),
+        connection=ConnectionInfo(id=1, request_n=1, peer_address=peer_address, tls_version=tls_version),
+        started_at=started_at,
+        truncated=truncated,
+        tainted=tainted,
+    )
+    task = Task(
+        id=1,
+        url=url,
+        via=via,
+        etag=etag,
+        depth=depth,
+        hop_path=hop_path,
+        source=Source.SEED if via is None else Source.LINK,
+    )
+    return Record(task, fetched, digest_of(payload), page)
+
+
+# -- sinks
 
 WARC_INFO = (
     ("software", "crawler/test"),
@@ -26,25 +121,25 @@ WARC_INFO = (
 )
 
 
-class _Gathering:
-    """Before a sink: takes what it is given as the committer hands it over, each record gathered that can be."""
+class _Buffering:
+    """A mixin for sinks: `write` buffers each record that can be buffered, as the committer does."""
 
     def write(
         self: Any, records: Sequence[Record], written: Sequence[RecordLocation | None]
     ) -> list[RecordLocation | None]:
-        places: list[RecordLocation | None] = []
-        for record, place in zip(records, written, strict=True):
+        locations: list[RecordLocation | None] = []
+        for record, location in zip(records, written, strict=True):
             if self.can_buffer(record):
-                places.append(self.buffer(record, place))
+                locations.append(self.buffer(record, location))
             else:
-                places += super().write([record], [place])  # type: ignore[misc] - the sink that comes after this
-        return places
+                locations += super().write([record], [location])  # type: ignore[misc] - the sink is the next base class
+        return locations
 
 
-class GatheringWarc(_Gathering, WarcSink): ...
+class BufferingWarc(_Buffering, WarcSink): ...
 
 
-class GatheringPages(_Gathering, PagesSink): ...
+class BufferingPages(_Buffering, PagesSink): ...
 
 
 def make_warc(
@@ -66,7 +161,7 @@ def make_pages(
 
 
 def read_warc(path: Path) -> list[dict[str, Any]]:
-    """Every record: its headers by lower-case name, `block` as stored, and `problems` warcio's checker has with it."""
+    """Every record: its headers by lower-case name, its `block` as stored, and the `problems` that warcio finds."""
     records = []
     with path.open("rb") as stream:
         for record in ArchiveIterator(stream, check_digests=True):
@@ -79,7 +174,7 @@ def read_warc(path: Path) -> list[dict[str, Any]]:
 
 
 def visits_in_warc(path: Path) -> list[str]:
-    """URLs of the visits in a file, each with all of its records; an incomplete one fails."""
+    """URLs of the visits in a file. Fails for a visit without all of its records."""
     records = [record for record in read_warc(path) if record["warc-type"] != "warcinfo"]
     groups = [records[at : at + 3] for at in range(0, len(records), 3)]
     for group in groups:
@@ -110,8 +205,8 @@ class Kind:
 KINDS = (
     Kind("warc", make_warc, visits_in_warc, "warc.gz", 3_000),
     Kind("pages", make_pages, visits_in_pages, "jsonl", 900),
-    Kind("warc", partial(make_warc, kind=GatheringWarc), visits_in_warc, "warc.gz", 3_000, "warc, gathered"),
-    Kind("pages", partial(make_pages, kind=GatheringPages), visits_in_pages, "jsonl", 900, "pages, gathered"),
+    Kind("warc", partial(make_warc, kind=BufferingWarc), visits_in_warc, "warc.gz", 3_000, "warc, buffered"),
+    Kind("pages", partial(make_pages, kind=BufferingPages), visits_in_pages, "jsonl", 900, "pages, buffered"),
 )
 
 
@@ -125,11 +220,11 @@ class Store:
         self.files.update({file.name: file for file in files})
 
     def everything(self) -> list[SinkFile]:
-        """What `open` of a sink is told."""
+        """All files, as passed to `open` of a sink."""
         return list(self.files.values())
 
-    def known(self) -> list[SinkFile]:
-        """What is not closed."""
+    def unclosed(self) -> list[SinkFile]:
+        """The files that are not closed."""
         return [file for file in self.files.values() if file.state is not SinkFileState.CLOSED]
 
 

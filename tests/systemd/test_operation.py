@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tests.support.installed_service import CONFIG, PASSWORD, PLAIN, USER, Service, wanted
-from tests.support.sites import DOCS, OTHER
+from tests.support.site_crawls import DOCS, OTHER
 from tests.support.systemd_machine import ROOT
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(1_200)]  # the first has the root made and the machine booted

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from tests.support.installed_service import CONFIG, PLAIN, Service, pages_in, wanted
-from tests.support.sites import DOCS, OTHER, WWW
+from tests.support.site_crawls import DOCS, OTHER, WWW
 from tests.support.systemd_machine import Machine
 
 pytestmark = [pytest.mark.systemd, pytest.mark.timeout(1_200)]  # the first has the root made and the machine booted

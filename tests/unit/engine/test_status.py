@@ -23,8 +23,8 @@ from crawler.engine.monitoring.status import Monitor, Status
 from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Batch, BlockedHost, Receipt
 from crawler.obs.events import Event
-from tests.support.catalogue import COMMON, problems
 from tests.support.engine import AT_ONCE, Harness
+from tests.support.log_lines import COMMON, problems
 from tests.support.quick_frontier import QuickFrontier
 from tests.support.scripted_web import NO_CONNECTIONS, answer, page
 from tests.support.trap_site import TrapSite

@@ -13,15 +13,14 @@ from crawler.fetch.net.errors import DialError, ExchangeError
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool, PoolClosed
 from crawler.fetch.spool import BodySink
-from tests.support.dialing import Dialing, Wire
-from tests.support.fetching import FakeClock
+from tests.support.fetching import FakeClock, FakeDialer, RecordingTransport
 
 A = Origin("https", "a.test", 443)
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
 DUST = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 2_000
 
 
-class Noting(Wire):
+class Noting(RecordingTransport):
     def write(self, data):
         self.calls.append(data)
 
@@ -137,7 +136,7 @@ async def test_what_a_server_said_and_left_before_the_first_request_is_heard(err
 
 async def test_a_pool_closed_during_a_dial_keeps_nothing_of_it():
     """What comes about after the close is closed at once; another dial is refused."""
-    dialing = Dialing()
+    dialing = FakeDialer()
     pool = Pool(dialer=dialing, options=FetchOptions(), clock=FakeClock())
     dialing.gate = asyncio.Event()
     lending = asyncio.ensure_future(pool.acquire(A))
@@ -156,7 +155,7 @@ async def test_a_pool_closed_during_a_dial_keeps_nothing_of_it():
 
 async def test_blocked_origins_are_cut_and_others_are_not():
     """Whatever they are at, lent and idle alike; how many is told."""
-    pool = Pool(dialer=Dialing(), options=FetchOptions(), clock=FakeClock(), connections_per_host=2)
+    pool = Pool(dialer=FakeDialer(), options=FetchOptions(), clock=FakeClock(), connections_per_host=2)
     b = Origin("https", "b.test", 443)
     lent, idle, other = await pool.acquire(A), await pool.acquire(A), await pool.acquire(b)
     pool.release(idle)

@@ -13,9 +13,8 @@ from crawler.fetch.net.errors import DialError
 from crawler.fetch.options import FetchOptions
 from crawler.fetch.pool import Pool, PoolClosed
 from crawler.fetch.pool_statistics import ConnectionStatistics
-from tests.support.catalogue import COMMON, problems
-from tests.support.dialing import Dialing
-from tests.support.fetching import FakeClock
+from tests.support.fetching import FakeClock, FakeDialer
+from tests.support.log_lines import COMMON, problems
 
 A, B, C = (Origin("https", f"{name}.test", 443) for name in "abc")
 
@@ -23,7 +22,7 @@ A, B, C = (Origin("https", f"{name}.test", 443) for name in "abc")
 class Rig:
     def __init__(self, *, per_host=1, per_address=None, **options):
         self.clock = FakeClock()
-        self.dialing = Dialing()
+        self.dialing = FakeDialer()
         self.events = []
         self.pool = Pool(
             dialer=self.dialing,
@@ -553,7 +552,7 @@ async def test_closed_connections_are_sorted_by_what_they_carried(rig):
 
 async def test_connections_are_counted_without_events_too():
     """Events are optional; statistics are not."""
-    dialing = Dialing()
+    dialing = FakeDialer()
     pool = Pool(dialer=dialing, options=FetchOptions(), clock=FakeClock())
     connection = await pool.acquire(A)
     connection.requests += 1

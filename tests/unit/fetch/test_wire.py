@@ -7,9 +7,8 @@ from crawler.core.models import Head
 from crawler.fetch.http1.message import RemoteProtocolError
 from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.spool import BodySink
-from tests.support.h11_oracle import whole_by_h11
 from tests.support.response_cases import BY_NAME, CASES, CHUNKED, OK, SMALL, Case
-from tests.support.responses import LIMITS, Reading, read, single_bytes, split_at
+from tests.support.responses import LIMITS, Reading, read, single_bytes, split_at, whole_by_h11
 
 
 def check(case: Case, reading: Reading) -> None:
@@ -30,13 +29,13 @@ def test_a_response_is_read_the_same_however_its_bytes_are_split(case: Case) -> 
     """Whole, byte by byte, at every place in two and, if short, in three: one result, the one in the table."""
     whole = read([case.data], eof=case.eof, limits=case.limits)
     check(case, whole)
-    expected = whole.whatever_the_pieces()
+    expected = whole.independent_of_pieces()
     splits = [single_bytes(case.data)]
     splits += [split_at(case.data, place) for place in range(len(case.data) + 1)]
     if len(case.data) <= 45:
         splits += [split_at(case.data, a, b) for a in range(len(case.data)) for b in range(a + 1, len(case.data))]
     for pieces in splits:
-        assert expected == read(pieces, eof=case.eof, limits=case.limits).whatever_the_pieces()
+        assert expected == read(pieces, eof=case.eof, limits=case.limits).independent_of_pieces()
 
 
 def test_the_names_of_the_cases_are_unique() -> None:

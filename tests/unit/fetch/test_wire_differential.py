@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import httptools
 import pytest
 
-from tests.support.h11_oracle import whole_by_h11
-from tests.support.responses import read
+from tests.support.responses import read, whole_by_h11
 
 Verdict = tuple[int, bytes] | None  # status and payload of a whole response, or None: refused, or not found whole
 

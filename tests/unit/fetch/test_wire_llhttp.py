@@ -93,7 +93,7 @@ ACCEPTED_BY_US = {
 def test_a_vector_gives_one_result_however_it_is_split(vector: Vector) -> None:
     """Whole or byte by byte, and whatever it holds, nothing but RemoteProtocolError is raised."""
     whole = read([vector.data], eof=True)
-    assert whole.whatever_the_pieces() == read(single_bytes(vector.data), eof=True).whatever_the_pieces()
+    assert whole.independent_of_pieces() == read(single_bytes(vector.data), eof=True).independent_of_pieces()
 
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS if v.strict], ids=lambda vector: vector.name)

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.h11_oracle import whole_by_h11
-from tests.support.responses import read, single_bytes, split_at
+from tests.support.responses import read, single_bytes, split_at, whole_by_h11
 
 TOKEN = st.text("abcxyzABC019-_!#$%&'*+.^`|~", min_size=1, max_size=12).map(lambda name: f"X-{name}")
 VALUE = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=30).map(
@@ -124,7 +123,7 @@ def test_damaged_bytes_give_one_result_however_they_are_split(
     for place, dropped, inserted in edits:
         at = place % (len(damaged) + 1)
         damaged = damaged[:at] + inserted + damaged[at + dropped :]
-    whole = read([damaged], eof=True).whatever_the_pieces()
+    whole = read([damaged], eof=True).independent_of_pieces()
     places = data.draw(st.lists(st.integers(0, len(damaged)), max_size=8))
-    assert whole == read(split_at(damaged, *places), eof=True).whatever_the_pieces()
-    assert whole == read(single_bytes(damaged), eof=True).whatever_the_pieces()
+    assert whole == read(split_at(damaged, *places), eof=True).independent_of_pieces()
+    assert whole == read(single_bytes(damaged), eof=True).independent_of_pieces()

@@ -12,8 +12,7 @@ import pytest
 
 from crawler.obs import fetch_line
 from crawler.obs.events import CATALOGUE, Event
-from tests.support.catalogue import COMMON
-from tests.support.log_lines import fetch_lines, write
+from tests.support.log_lines import COMMON, fetch_lines, write
 
 ROOT = Path(__file__).parents[3]
 LINES = list(fetch_lines(500, hosts=5))

@@ -17,7 +17,7 @@ import pytest
 from crawler.obs.events import CATALOGUE, Event
 from crawler.obs.log_files import LogOptions, RotatingFile
 from crawler.obs.logs import Logs, configure
-from tests.support.catalogue import problems
+from tests.support.log_lines import problems
 
 AT = 1_795_424_400.5
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from crawler.sinks.disk import ClosedFile, read_closed_file
-from tests.support.records import make_record
-from tests.support.sinks import make_warc
+from tests.support.sinks import make_record, make_warc
 
 
 @pytest.mark.parametrize("sizes", [[], [0], [10], [10, 0, 70_000, 3, 200_000]])

@@ -7,8 +7,7 @@ import pytest
 from crawler.core.models import PageInfo
 from crawler.sinks.disk import FileName, Naming, archive_files
 from tests.support.faulty_disk import FaultyDisk
-from tests.support.records import make_record
-from tests.support.sinks import make_pages, make_warc
+from tests.support.sinks import make_pages, make_record, make_warc
 
 STEM = "crawl-20261123090000-00007.warc.gz"
 

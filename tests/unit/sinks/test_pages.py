@@ -6,8 +6,7 @@ import orjson
 
 from crawler.core.models import PageInfo, RecordLocation
 from crawler.sinks.pages import page_line
-from tests.support.records import make_record
-from tests.support.sinks import make_pages
+from tests.support.sinks import make_pages, make_record
 
 PAGE = PageInfo(
     canonical="https://example.org/a",

@@ -21,8 +21,7 @@ from crawler.core.models import PageHistory, Record, RecordLocation
 from crawler.sinks.files import utc_text
 from crawler.sinks.warc import STREAM_BYTES, RecordIds, mask_request, warcinfo_record
 from tests.support.faulty_disk import FaultyDisk
-from tests.support.records import ChunkedReads, chunk_framed, make_record
-from tests.support.sinks import make_warc, read_warc
+from tests.support.sinks import ChunkedReads, chunk_framed, make_record, make_warc, read_warc
 
 BIG = bytes(range(256)) * (3 * 4096)  # 3 MiB
 

@@ -12,8 +12,7 @@ import pytest
 from crawler.core.models import PageInfo
 from crawler.inspection.archive import takedown_list
 from crawler.inspection.archive.takedown_list import _scan
-from tests.support.records import make_record
-from tests.support.sinks import make_pages, make_warc
+from tests.support.sinks import make_pages, make_record, make_warc
 
 URL = "https://example.org/x"
 

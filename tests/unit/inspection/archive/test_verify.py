@@ -14,8 +14,7 @@ from crawler.inspection.archive import verify as verifying
 from crawler.inspection.archive.verify import Checked, verify
 from crawler.output_directory import Place
 from tests.support.frontiers import NOW, found
-from tests.support.records import make_record
-from tests.support.sinks import make_warc
+from tests.support.sinks import make_record, make_warc
 
 PAGE = "https://example.org/"
 
