@@ -64,9 +64,9 @@ def config_group() -> None:
 def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin: bool, as_json: bool) -> int:
     """Print the values in force; secrets are masked."""
     if default:
-        from crawler.settings.generated_files import annotated
+        from crawler.settings.schema import example_text
 
-        click.echo(annotated(), nl=False)
+        click.echo(example_text(), nl=False)
         return 0
     section = ""
     for shown in load_settings(config, overrides, "crawl").masked():
@@ -88,7 +88,7 @@ def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin:
 @config_group.command(name="schema")
 def schema() -> int:
     """Print the JSON schema of the configuration, for editors."""
-    from crawler.settings.generated_files import schema_text
+    from crawler.settings.schema import schema_text
 
     click.echo(schema_text(), nl=False)
     return 0

@@ -1,14 +1,20 @@
-"""The keys as a list: what there is, what a name may have meant, and how a value is written as TOML.
+"""The list of all keys, their values as TOML, and the files made of the list: config/crawler.toml, the annotated
+example, and config/crawler.schema.json.
 
-Reads the models of `sections`; knows nothing of files or of values given. Invariant: each key of each section is one
-ConfigurationKey, in the order of the file.
+Reads the models of `sections`. `make generated` writes the files, tests keep them
+current. Editors complete and check the configuration by the JSON schema: it says what a value looks like, not what
+`crawler check` finds beyond that (two keys that contradict each other, a file that does not exist).
+Invariants: each key of each section is one ConfigurationKey, in the order of the file; with the "#" before each key
+removed, the example gives every key and loads; whatever the schema refuses, `crawler check` refuses as well.
 """
 
 import json
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final, cast, get_args, get_type_hints
 
+import tomli
 from pydantic.fields import FieldInfo
 
 from crawler.settings import sections
@@ -23,8 +29,8 @@ SECTIONS: Final[dict[str, type[sections.Section]]] = get_type_hints(sections.Sec
 class ConfigurationKey:
     """One key. `attribute` is its name in the model, `name` in the file; they differ where `name` is a Python keyword.
 
-    `most` is the largest value of a number, None for other kinds. `derived` says in words what None means, "" where it
-    means no limit; `example` is TOML for such a key.
+    `most` is the largest value of a number, None for other kinds. `derived` describes the value of a key that is not
+    set, "" where None means no limit; `example` is TOML for such a key.
     """
 
     section: str
@@ -67,8 +73,8 @@ def _kind(field: FieldInfo) -> KeyKind:
     return [item for item in (*inner, *field.metadata) if isinstance(item, KeyKind)][-1]
 
 
-def complaint_about(section: str, name: str) -> tuple[str, str] | None:
-    """Message and hint if there is no such key; None if there is."""
+def unknown_key(section: str, name: str) -> tuple[str, str] | None:
+    """Message and hint if there is no such key; None if there is one."""
     dotted = f"{section}.{name}"
     if dotted in keys():
         return None
@@ -107,3 +113,88 @@ def _plain_toml(value: object) -> str:
             return f"[{', '.join(map(_plain_toml, value))}]"
         case _:
             return str(value)
+
+
+Schema = dict[str, Any]
+_WIDTH: Final = 100
+_HEAD: Final = """\
+#:schema ./crawler.schema.json
+# Configuration of the crawler. Every key is here with its default; uncomment what you change.
+#
+# `crawler run` needs three: identity.user_agent with a way to reach you, crawl.seeds (or seed_files), output.directory.
+#
+# Durations: "500ms", "1s", "1h30m" (units d, h, m, s, ms) or a number of seconds. Sizes: "32MiB", "1GB" or a number of
+# bytes. "none": no limit. Relative paths are taken from the directory of the file they stand in.
+# Files of conf.d/ beside this one are read after it, in the order of their names; then the environment,
+# CRAWLER_SECTION__KEY; then -o section.key=value. Each replaces a key whole.
+# "live": a reload brings the key into force; "restart": only a restart does.
+"""
+
+
+def example_text() -> str:
+    """The text of config/crawler.toml: every key with its meaning, unit and default, each commented out."""
+    return _HEAD + "".join(_example_section(name) for name in SECTIONS)
+
+
+def _example_section(name: str) -> str:
+    about = _comment(SECTIONS[name].__doc__ or "")
+    return f"\n\n{about}[{name}]\n" + "".join(_example_key(key) for key in keys().values() if key.section == name)
+
+
+def _example_key(key: ConfigurationKey) -> str:
+    value = key.example if key.derived else toml_text(key, key.default)
+    kind = key.kind.value
+    force = "restart" if key.restart else "live"
+    if key.most is not None:
+        kind += f", at most {number_text(key.kind, key.most)}"
+    return f"\n{_comment(key.description)}# {kind}; default: {key.derived or value}; {force}\n#{key.name} = {value}\n"
+
+
+def _comment(text: str) -> str:
+    return "".join(f"# {line}\n" for line in textwrap.wrap(text, _WIDTH, break_long_words=False))
+
+
+def json_schema() -> Schema:
+    """The whole schema, of draft 7: what editors for TOML understand."""
+    found: Schema = {}
+    for name, model in SECTIONS.items():
+        found[name] = model.model_json_schema()
+        del found[name]["title"]  # it is the name of our class
+    for key in keys().values():
+        _complete(found[key.section]["properties"][key.name], key)
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "Configuration of the crawler",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": found,
+    }
+
+
+def _complete(found: Schema, key: ConfigurationKey) -> None:
+    """Add the facts of a key to the schema that pydantic makes of its type."""
+    for name in ("title", "most", "restart", "derived", "example"):
+        del found[name]
+    match found.get("anyOf"):
+        case [value, {"type": "null"}]:  # TOML has no null: the key is left out, or is "none"
+            del found["anyOf"]
+            value.pop("le", None)
+            found |= value if key.derived else {"anyOf": [value, {"const": NO_LIMIT}]}
+    if key.most is not None:
+        found["maximum"] = key.most
+    found["description"] = " ".join(
+        (
+            key.description,
+            *([f"Not set: {key.derived}."] if key.derived else []),
+            "Needs a restart." if key.restart else "A reload brings it into force.",
+        )
+    )
+    if key.derived:
+        del found["default"]
+    else:
+        found["default"] = tomli.loads(f"x = {toml_text(key, key.default)}")["x"]
+
+
+def schema_text() -> str:
+    """The text of config/crawler.schema.json."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

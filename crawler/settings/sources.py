@@ -18,7 +18,7 @@ import tomli
 from crawler.core import url
 from crawler.obs.fetch_line import redact_text
 from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean, is_utf_16, syntax_words
-from crawler.settings.schema import SECTIONS, ConfigurationKey, complaint_about, keys
+from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, unknown_key
 from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.toml_positions import Positions
 from crawler.settings.validators import SEED_WORDS
@@ -90,7 +90,7 @@ class TomlFile(ValueSource):
                 yield self.problem((section,), f"{section} must be a section, not a value", f"[{section}]")
             else:
                 for name, value in table.items():
-                    if complaint := complaint_about(section, name):
+                    if complaint := unknown_key(section, name):
                         yield self.problem((section, name), *complaint, at_key=True)
                     else:
                         yield Given(keys()[f"{section}.{name}"], value, self)
@@ -205,7 +205,7 @@ def _from_text(section: str, name: str, text: str, source: ValueSource) -> Given
 
     So names need no quotes ("crawl.name=2026", "tls.min_version=1.3"), and one item may stand for a list of one.
     """
-    if complaint := complaint_about(section, name):
+    if complaint := unknown_key(section, name):
         return source.problem((), *complaint)
     key = keys()[f"{section}.{name}"]
     value = _toml_value(text)

@@ -1,4 +1,4 @@
-"""The schema for editors: in step with the models, and never stricter than `crawler check`."""
+"""The files that are made of the keys: the example configuration and the JSON schema."""
 
 import json
 import re
@@ -8,16 +8,60 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import certifi
 import pytest
 
 from crawler.settings.configuration_errors import ConfigurationError
-from crawler.settings.generated_files import annotated, json_schema, schema_text
 from crawler.settings.loading import load
-from crawler.settings.schema import keys
+from crawler.settings.schema import example_text, json_schema, keys, schema_text
+from crawler.settings.settings import Mode, Settings
 from tests.support.commands import run
 
-FILE = Path(__file__).resolve().parents[3] / "config" / "crawler.schema.json"
-_KEY_LINE = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
+CONFIG = Path(__file__).resolve().parents[3] / "config"
+_KEY_LINE = re.compile(r"^#(?=[a-z0-9_]+ = )", re.MULTILINE)
+
+
+def test_the_example_file_is_current() -> None:
+    """If not, run `make generated`."""
+    assert (CONFIG / "crawler.toml").read_text(encoding="utf-8") == example_text()
+
+
+def test_the_example_file_changes_nothing() -> None:
+    """Every key in it is a comment."""
+    assert load(CONFIG / "crawler.toml", [], {}, "crawl").settings == Settings()
+
+
+def test_the_example_file_uncommented_gives_every_key_its_default(tmp_path: Path) -> None:
+    """Except keys whose default follows from others, which have an example; files have to exist."""
+    path = tmp_path / "crawler.toml"
+    path.write_text(_KEY_LINE.sub("", example_text()), encoding="utf-8")
+    secrets = tmp_path / "secrets.toml"
+    secrets.touch(mode=0o600)
+    loaded = load(path, [f"network.ca_file={certifi.where()}", f"identity.secrets={secrets}"], {}, "crawl")
+    for dotted, key in keys().items():
+        assert loaded.origins[dotted] != "default", dotted
+        if not (key.default is None and key.derived):
+            assert loaded.settings.get(dotted) == key.default, dotted
+
+
+def test_the_example_file_is_printed_by_a_command() -> None:
+    """On stdout, nothing else."""
+    command = [sys.executable, "-m", "crawler", "config", "show", "--default"]
+    run = subprocess.run(command, cwd=CONFIG.parent, capture_output=True, text=True, check=True, timeout=60)
+    assert (run.stdout, run.stderr) == (example_text(), "")
+
+
+@pytest.mark.parametrize("mode", ["crawl", "run"])
+def test_the_development_file_allows_a_server_on_this_machine(mode: Mode) -> None:
+    """It loads in both modes, has no delay, and may connect to loopback."""
+    loaded = load(CONFIG / "dev.toml", ["crawl.seeds=localhost:8443"], {}, mode)
+    assert loaded.warnings == []
+    assert loaded.settings.politeness.delay == 0
+    assert loaded.settings.network.allow_private == ("127.0.0.0/8", "::1/128")
+    assert loaded.settings.tls.verify
+
+
+SCHEMA = CONFIG / "crawler.schema.json"
 _TYPES: dict[str, Any] = {
     "object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float),
 }  # fmt: skip
@@ -70,15 +114,15 @@ def _is(kind: str, value: Any) -> bool:
     return isinstance(value, _TYPES[kind]) and (not isinstance(value, bool) or kind == "boolean")
 
 
-def test_the_file_is_what_the_models_say() -> None:
-    """Write it anew with `make generated`."""
-    assert FILE.read_text(encoding="utf-8") == schema_text()
+def test_the_schema_file_is_current() -> None:
+    """If not, run `make generated`."""
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text()
 
 
 def test_the_schema_is_written_by_a_command() -> None:
     """On stdout, nothing else."""
     command = [sys.executable, "-m", "crawler", "config", "schema"]
-    ran = subprocess.run(command, cwd=FILE.parents[1], capture_output=True, text=True, check=True, timeout=60)
+    ran = subprocess.run(command, cwd=CONFIG.parent, capture_output=True, text=True, check=True, timeout=60)
     assert (ran.stdout, ran.stderr) == (schema_text(), "")
 
 
@@ -95,11 +139,11 @@ def test_every_key_is_described() -> None:
             assert accepts(found, found["default"]), dotted
 
 
-def test_the_annotated_file_is_accepted() -> None:
-    """As it is and uncommented, and refused with a key it does not know."""
+def test_the_schema_accepts_the_example_file() -> None:
+    """As it is and uncommented; with an unknown key it is refused."""
     schema = json_schema()
-    assert accepts(schema, tomllib.loads(annotated()))
-    everything = tomllib.loads(_KEY_LINE.sub("", annotated()))
+    assert accepts(schema, tomllib.loads(example_text()))
+    everything = tomllib.loads(_KEY_LINE.sub("", example_text()))
     assert accepts(schema, everything)
     everything["fetch"]["bandwith"] = 1
     assert not accepts(schema, everything)
@@ -126,8 +170,8 @@ def test_the_annotated_file_is_accepted() -> None:
         ("fetch.hours", [[], ["22:00-06:00"], "22:00-06:00", [22]]),
     ],
 )  # fmt: skip
-def test_it_is_never_stricter_than_the_check(tmp_path: Path, key: str, values: list[Any]) -> None:
-    """And where a pattern can tell, as strict."""
+def test_the_schema_is_never_stricter_than_the_check(tmp_path: Path, key: str, values: list[Any]) -> None:
+    """And as strict where a pattern can decide."""
     section, _, name = key.partition(".")
     schema = json_schema()["properties"][section]["properties"][name]
     for value in values:
@@ -150,6 +194,6 @@ def _toml(value: Any) -> str:
 
 
 def test_config_schema_takes_no_argument() -> None:
-    """A mistake is told."""
+    """It is refused as a usage error."""
     ran = run("config", "schema", "x")
     assert (ran.code, ran.stdout) == (2, "")
