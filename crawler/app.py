@@ -159,9 +159,9 @@ async def _run(
             output_problems = await engine.close()
             await reporter.finish()
             clean = engine.committer.is_idle
-            end, tally, duration_s = await engine.ending(stopped_by), engine.tally, clock.mono() - started_mono
+            end, counters, duration_s = await engine.ending(stopped_by), engine.counters, clock.mono() - started_mono
             summary = summarise(
-                tally,
+                counters,
                 engine.client.stats(),
                 len(engine.host_table.hosts),
                 output,
@@ -172,14 +172,14 @@ async def _run(
             )
             gone = [path for path in (output, settings.frontier_path) if not path.exists()][:1]
             logs.event(
-                Event.STOP, reason=stopped_by.value, responses=tally.responses, pages=tally.pages,
-                bytes=tally.bytes, errors=tally.errors, dur_ms=round(duration_s * 1e3),
+                Event.STOP, reason=stopped_by.value, responses=counters.responses, pages=counters.pages,
+                bytes=counters.bytes, errors=counters.errors, dur_ms=round(duration_s * 1e3),
             )  # fmt: skip
-            answered = tally.page_responses > 0 or recovered.counters.pages > 0
+            answered = counters.page_responses > 0 or recovered.counters.pages > 0
             return Result(
                 end,
                 summary,
-                reporter.details(tally),
+                reporter.details(counters),
                 () if answered else (*reporter.first_failures(), *refused, *taken_down),
                 tuple(output_problems),
                 engine.crawl_rate_limiter.closed_until_at,

@@ -117,7 +117,7 @@ class Commands:
         priority = arguments.get("priority", 0)
         if not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
             raise CommandRefused('"priority" must be a number between -1000000 and 1000000')
-        found, refused = judge_added(urls, self._engine.admission.scope, priority)
+        found, refused = judge_added(urls, self._engine.url_policy.scope, priority)
         receipt, told = await _stored(add(self._frontier, found, refused, self._clock.now()))
         self._scheduler.stored(receipt)
         self._scheduler.wake()

@@ -53,7 +53,7 @@ class Committer:
         frontier: Frontier,
         sinks: Sequence[Sink],
         scheduler: Scheduler,
-        tally: CrawlCounters,
+        counters: CrawlCounters,
         meters: LatencyMeters,
         clock: Clock,
         options: EngineOptions,
@@ -66,7 +66,7 @@ class Committer:
         self._frontier = frontier
         self._sinks = sinks
         self._scheduler = scheduler
-        self._tally = tally
+        self._counters = counters
         self._meters = meters
         self._clock = clock
         self._options = options
@@ -273,12 +273,12 @@ class Committer:
     async def _commit(self, batch: list[Visited]) -> None:
         scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
         settlements = [visited.settlement for visited in batch]
-        counters = self._tally.life_with(settlements)
+        life = self._counters.life_with(settlements)
         changes = Batch(
             settlements,
             (),
             backoffs=self._scheduler.host_table.take_backoffs(),
-            counters=counters,
+            counters=life,
             scope_hosts=scope_hosts,
             hint_after_s=self._scheduler.revisits.hint_after_s,
             slow_responses=self._scheduler.host_table.take_slow_responses(),
@@ -298,7 +298,7 @@ class Committer:
             await asyncio.sleep(RETRY_S)
         if waited:
             self._on_disk(None)
-        self._tally.life = counters
+        self._counters.life = life
         self.commits += 1
         self._unrecorded = []
         self._stored(batch, *stored)
@@ -392,12 +392,12 @@ class Committer:
         return renamed
 
     def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[RecordLocation | None]) -> None:
-        tally, scheduler = self._tally, self._scheduler
+        counters, scheduler = self._counters, self._scheduler
         scheduler.stored(receipt)
         for visited, links_new, place in zip(batch, receipt.links_new, written, strict=True):
             settlement = visited.settlement
-            tally.links_new += links_new
-            tally.stored(settlement)
+            counters.links_new += links_new
+            counters.stored(settlement)
             self._meters.attempted(settlement.outcome, visited.dur_s)
             if settlement.task.id != 0:
                 if settlement.next_at is not None:

@@ -37,7 +37,7 @@ class Crawl:
         scheduler: Scheduler,
         workers: Sequence[Worker],
         committer: Committer,
-        rejudger: Reevaluation,
+        reevaluation: Reevaluation,
         clock: Clock,
         options: EngineOptions,
         quiet: asyncio.Event,
@@ -50,10 +50,10 @@ class Crawl:
         self._clock = clock
         self._options = options
         self._observer = observer
-        self._rejudger = rejudger
+        self._reevaluation = reevaluation
         self._wall_clock = StepWatch(clock)
         self._quiet = quiet
-        self._background = (rejudger.run, scheduler.revisits.run, *background)
+        self._background = (reevaluation.run, scheduler.revisits.run, *background)
         self._stop: StoppedBy | None = None
         self.disk_reason = ""  # why nothing can be stored, as long as nothing can
         self._disk_mono = 0.0  # since when
@@ -69,7 +69,7 @@ class Crawl:
     @property
     def is_quiet(self) -> bool:
         """Nothing is in flight, being stored, or being read from the store."""
-        is_done = self._scheduler.is_quiet and self._committer.is_idle and self._rejudger.is_idle
+        is_done = self._scheduler.is_quiet and self._committer.is_idle and self._reevaluation.is_idle
         return is_done and not self._scheduler.revisits.is_dating
 
     def drain(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:

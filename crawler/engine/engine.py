@@ -30,7 +30,7 @@ from crawler.engine.operations import FORGOTTEN_RULE
 from crawler.engine.options import EngineConfiguration
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import LARGE_AT_ONCE, ResponseProcessor
-from crawler.engine.pages.robots import RobotsAnswers
+from crawler.engine.pages.robots import RobotsResponses
 from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_list_policy import UrlListPolicy
 from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
@@ -108,7 +108,7 @@ class Engine:
         fetch, engine = options.client.fetch, options.engine
         quiet = asyncio.Event()
         bandwidth = Bandwidth(fetch.bandwidth, fetch.bandwidth_per_host)
-        self.tally, self.meters = CrawlCounters(), LatencyMeters()
+        self.counters, self.meters = CrawlCounters(), LatencyMeters()
         self.blocks = Blocklist()
         rules = RobotsCache(options.robots_token)
         self.crawl_rate_limiter = CrawlRateLimiter(clock, _hours_of(options), bandwidth, observer.hours)
@@ -127,22 +127,28 @@ class Engine:
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
         self.client = client(gate=self.scheduler.address_limiter, permits=self.blocks.permits, bandwidth=bandwidth)
-        self.admission = UrlPolicy(Scope(options.scope, options.seed_hosts, options.traps), rules, options.obeys_robots)
-        self.rejudger = Reevaluation(
-            frontier=frontier, scheduler=self.scheduler, admission=self.admission, clock=clock, on_event=observer.event
+        self.url_policy = UrlPolicy(
+            Scope(options.scope, options.seed_hosts, options.traps), rules, options.obeys_robots
+        )
+        self.reevaluation = Reevaluation(
+            frontier=frontier,
+            scheduler=self.scheduler,
+            url_policy=self.url_policy,
+            clock=clock,
+            on_event=observer.event,
         )
         seen = RecentKeys()
-        self.reader = ResponseProcessor(
+        self.processor = ResponseProcessor(
             options, seen=seen, in_links=self.revisits.in_links if self.revisits.enabled else None
         )
-        self.listings = UrlListPolicy(
+        self.url_list_policy = UrlListPolicy(
             mode=options.sitemaps, frontier=frontier, seen=seen, trusts_dates_of=self.revisits.trusts_dates_of
         )
         self.committer = Committer(
             frontier=frontier,
             sinks=sinks,
             scheduler=self.scheduler,
-            tally=self.tally,
+            counters=self.counters,
             meters=self.meters,
             clock=clock,
             options=engine,
@@ -150,12 +156,12 @@ class Engine:
             quiet=quiet,
             observer=observer,
             on_disk=self._on_disk,
-            on_rules=self.rejudger.changed,
+            on_rules=self.reevaluation.changed,
         )
-        self.robots = RobotsAnswers(
+        self.robots = RobotsResponses(
             scheduler=self.scheduler,
-            admission=self.admission,
-            listings=self.listings,
+            url_policy=self.url_policy,
+            url_list_policy=self.url_list_policy,
             clock=clock,
             limits=fetch,
             observer=observer,
@@ -164,17 +170,17 @@ class Engine:
         self.workers = [
             Worker(
                 scheduler=self.scheduler,
-                admission=self.admission,
+                url_policy=self.url_policy,
                 client=self.client,
-                reader=self.reader,
+                processor=self.processor,
                 robots=self.robots,
                 committer=self.committer,
-                tally=self.tally,
+                counters=self.counters,
                 clock=clock,
                 rng=rng,
                 max_attempts=engine.max_attempts,
                 large_pages=large_pages,
-                listings=self.listings,
+                url_list_policy=self.url_list_policy,
                 observer=observer,
             )
             for _ in range(engine.workers)
@@ -183,7 +189,7 @@ class Engine:
             scheduler=self.scheduler,
             workers=self.workers,
             committer=self.committer,
-            rejudger=self.rejudger,
+            reevaluation=self.reevaluation,
             clock=clock,
             options=engine,
             quiet=quiet,
@@ -195,7 +201,7 @@ class Engine:
             scheduler=self.scheduler,
             committer=self.committer,
             workers=self.workers,
-            tally=self.tally,
+            counters=self.counters,
             meters=self.meters,
             pool_stats=self.client.stats,
             exchanges=self.client.exchanges,
@@ -207,7 +213,7 @@ class Engine:
             scheduler=self.scheduler,
             committer=self.committer,
             workers=self.workers,
-            tally=self.tally,
+            counters=self.counters,
             clock=clock,
             attempt_s=lambda: self.options.client.fetch.total_timeout_s,
         )
@@ -222,14 +228,14 @@ class Engine:
         recovery = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
         self._observer.recovered(recovered, recovery)
         for host in recovered.scope_hosts:
-            self.admission.scope = self.admission.scope.with_host(host)
+            self.url_policy.scope = self.url_policy.scope.with_host(host)
         self.blocks.load(await self.frontier.blocks())
         self.scheduler.load(recovered, same_delays=same_delays)
-        self.rejudger.want(recovered.to_reevaluate)
-        self.tally.life = recovered.counters
+        self.reevaluation.want(recovered.to_reevaluate)
+        self.counters.life = recovered.counters
         if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
-            self.rejudger.rules_changed(to_reevaluate)
-        judged = [(one, _judge_seed(one, self.admission.scope)) for one in _seeds_of(self.options)]
+            self.reevaluation.rules_changed(to_reevaluate)
+        judged = [(one, _judge_seed(one, self.url_policy.scope)) for one in _seeds_of(self.options)]
         seeds = [one for one, denied in judged if denied is None]
         self.scheduler.stored(await self.frontier.add(seeds, now=self.clock.now()))
         taken_down = await self.frontier.forgotten(seeds[:_SEEDS_LOOKED_UP])
@@ -294,19 +300,19 @@ class Engine:
                 await generation.close()
             raise
         # Worked out only now: a seed's redirect may have brought a host in while the store was asked.
-        self.admission.scope = self._scope_under(options)
-        self.admission.obey = options.obeys_robots
-        self.reader.reconfigure(options)
+        self.url_policy.scope = self._scope_under(options)
+        self.url_policy.obey = options.obeys_robots
+        self.processor.reconfigure(options)
         self.robots.reconfigure(options.client.fetch)
         if generation is not None:
             self.client.reconfigure(generation)
         self.crawl_rate_limiter.set_hours(_hours_of(options))
-        self.listings.mode = options.sitemaps
+        self.url_list_policy.mode = options.sitemaps
         self.scheduler.reconfigure(options, [one.host_id for one in suspects])
         if receipt is not None:
             self.scheduler.stored(receipt)
         if to_reevaluate:
-            self.rejudger.rules_changed(to_reevaluate)
+            self.reevaluation.rules_changed(to_reevaluate)
         self.options = options
 
     def new_seeds(self, options: EngineConfiguration) -> list[Discovered]:
@@ -317,7 +323,7 @@ class Engine:
 
     async def preview(self, options: EngineConfiguration) -> dict[str, object]:
         """Which hosts the scope of other options would let in and leave out, as far as the crawl knows them."""
-        old, new = self.admission.scope, self._scope_under(options)
+        old, new = self.url_policy.scope, self._scope_under(options)
         if new is old:
             return {"scope_changes": False}
         known = {host.origin.host for host in self.host_table.hosts.values()}
@@ -329,12 +335,12 @@ class Engine:
             "hosts_come_count": len(come),
             "hosts_go": go[:_HOSTS_NAMED],
             "hosts_go_count": len(go),
-            **await self.rejudger.count(new),
+            **await self.reevaluation.count(new),
         }
 
     def _scope_under(self, new: EngineConfiguration) -> Scope:
         """The scope that other options make of the one in force: hosts that redirects brought in stay."""
-        scope, old = self.admission.scope, self.options
+        scope, old = self.url_policy.scope, self.options
         if (old.scope, old.traps, old.seed_hosts) == (new.scope, new.traps, new.seed_hosts):
             return scope
         return Scope(new.scope, new.seed_hosts | (scope.seed_hosts - old.seed_hosts), new.traps)
@@ -348,11 +354,11 @@ class Engine:
     def bounded(self) -> list[Bounded]:
         """What is held in memory, against what it may come to."""
         buffered = sum(len(host.buffer) for host in self.host_table.hosts.values())
-        seen_bytes = self.reader.seen_bytes
+        seen_bytes = self.processor.seen_bytes
         return [
             *(Bounded(*one) for one in self.client.held()),
             Bounded("uncommitted", "bytes", self.committer.uncommitted_bytes, self.options.engine.memory // 2),
-            Bounded("parsed robots.txt", "bytes", self.admission.rules.bytes, RULES_BYTES),
+            Bounded("parsed robots.txt", "bytes", self.url_policy.rules.bytes, RULES_BYTES),
             Bounded("recent URL keys", "bytes", seen_bytes, seen_bytes),
             Bounded("URLs ready", "entries", buffered, PREFETCH_TOTAL),
             Bounded("hosts", "entries", len(self.host_table.hosts), None),

@@ -52,13 +52,13 @@ class Reevaluation:
         *,
         frontier: Frontier,
         scheduler: Scheduler,
-        admission: UrlPolicy,
+        url_policy: UrlPolicy,
         clock: Clock,
         on_event: Callable[[Event, dict[str, object]], None],
     ) -> None:
         self._frontier = frontier
         self._scheduler = scheduler
-        self._admission = admission
+        self._url_policy = url_policy
         self._clock = clock
         self._on_event = on_event
         self._wanted: dict[int, None] = {}
@@ -160,7 +160,7 @@ class Reevaluation:
             await self._scheduler.load_rules(host)
             if host.is_held:
                 self._held[host.id] = None
-            verdicts = [(row, self._verdict(row, state, host, self._admission.scope)) for row in rows]
+            verdicts = [(row, self._verdict(row, state, host, self._url_policy.scope)) for row in rows]
             if any(denied is not None and denied.reason is DenyReason.ROBOTS for _, denied in verdicts):
                 self._scheduler.host_table.denied.add(host)
             if state is UrlState.QUEUED:
@@ -176,13 +176,13 @@ class Reevaluation:
         denied = scope.judge(row.url, host.origin, depth=row.depth, hop_path=row.hop_path, source=row.source)
         if denied is not None:
             return denied
-        if not self._admission.obey or host.robots is None:
+        if not self._url_policy.obey or host.robots is None:
             return None
         if host.is_held:
             if state is UrlState.DENIED and row.reason in _BY_ROBOTS:
                 return Denied(DenyReason.ROBOTS_UNREACHABLE, "robots.txt could not be read")
             return None
-        return self._admission.judge_robots(row.url, host)
+        return self._url_policy.judge_robots(row.url, host)
 
     async def _deny(self, host: Host, refused: list[tuple[int, Denied]]) -> int:
         """Deny what is queued and in nobody's hands; the rest is judged when it is leased."""
@@ -198,7 +198,7 @@ class Reevaluation:
 
     async def _say_what_changed(self, host: Host) -> None:
         versions = (await self._frontier.robots_versions(host.id))[:2]
-        rules = [await asyncio.to_thread(self._admission.rules.parse, version.body or b"") for version in versions]
+        rules = [await asyncio.to_thread(self._url_policy.rules.parse, version.body or b"") for version in versions]
         new, old = (one.lines() for one in rules) if len(rules) == 2 else (set(), set())
         self._on_event(
             Event.ROBOTS_CHANGED,

@@ -139,8 +139,8 @@ class Harness(Noted):
         )
         self.crawl, self.scheduler, self.committer = crawl.crawl, crawl.scheduler, crawl.committer
         self.host_table, self.gate, self.traps = crawl.host_table, crawl.scheduler.address_limiter, crawl.traps
-        self.admission, self.reader, self.listings = crawl.admission, crawl.reader, crawl.listings
-        self.rejudger, self.revisits, self.tally = crawl.rejudger, crawl.revisits, crawl.tally
+        self.url_policy, self.processor, self.url_list_policy = crawl.url_policy, crawl.processor, crawl.url_list_policy
+        self.reevaluation, self.revisits, self.counters = crawl.reevaluation, crawl.revisits, crawl.counters
         self.workers, self.monitor = crawl.workers, crawl.monitor
 
     async def open(self) -> None:

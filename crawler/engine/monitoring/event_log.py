@@ -123,12 +123,12 @@ class EventLog:
         """If no seed was served and one was answered with status 4xx or 5xx: the first ten of those."""
         return () if self._seeds_served else tuple(self._seeds_refused.values())
 
-    def details(self, tally: CrawlCounters) -> dict[str, dict[str, int]]:
+    def details(self, counters: CrawlCounters) -> dict[str, dict[str, int]]:
         """Counts by word, for the closing table."""
         return {
-            "failures": dict(tally.gave_up),
-            "error_types": dict(tally.error_types),
-            "deny_reasons": dict(tally.deny_reasons),
+            "failures": dict(counters.gave_up),
+            "error_types": dict(counters.error_types),
+            "deny_reasons": dict(counters.deny_reasons),
             "skipped": dict(self.skipped),
         }
 

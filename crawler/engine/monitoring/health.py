@@ -30,7 +30,7 @@ class Health:
         scheduler: Scheduler,
         committer: Committer,
         workers: Sequence[Worker],
-        tally: CrawlCounters,
+        counters: CrawlCounters,
         clock: Clock,
         attempt_s: Callable[[], float],
     ) -> None:
@@ -38,7 +38,7 @@ class Health:
         self._scheduler = scheduler
         self._committer = committer
         self._workers = workers
-        self._tally = tally
+        self._counters = counters
         self._clock = clock
         self._attempt_s = attempt_s
         self._seen: tuple[int, int, int] = (-1, -1, -1)
@@ -47,7 +47,7 @@ class Health:
 
     def check(self) -> None:
         """Note the time if something happened since the last call, or has a reason not to."""
-        seen = (sum(self._tally.outcomes.values()), self._tally.links_new, self._committer.commits)
+        seen = (sum(self._counters.outcomes.values()), self._counters.links_new, self._committer.commits)
         if seen != self._seen or self._may_stand_still():
             self._seen = seen
             self.progress_mono, self.progress_at = self._clock.mono(), self._clock.now()

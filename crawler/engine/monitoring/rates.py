@@ -56,8 +56,8 @@ def cpu_s() -> float:
 class RateMeter:
     """`sample` is to be called every SAMPLE_S."""
 
-    def __init__(self, tally: CrawlCounters, meters: LatencyMeters, clock: Clock) -> None:
-        self._tally = tally
+    def __init__(self, counters: CrawlCounters, meters: LatencyMeters, clock: Clock) -> None:
+        self._counters = counters
         self._meters = meters
         self._clock = clock
         self._at_point = self._sampled(None, 0.0)
@@ -78,15 +78,15 @@ class RateMeter:
         return now.lag_s
 
     def _sampled(self, stats: PoolStats | None, expected_mono: float) -> _Sample:
-        tally, mono = self._tally, self._clock.mono()
+        counters, mono = self._counters, self._clock.mono()
         return _Sample(
             mono=mono,
             lag_s=0.0 if stats is None else max(0.0, mono - expected_mono),
             cpu_s=cpu_s(),
-            pages=tally.pages,
-            responses=tally.responses,
-            bytes=tally.bytes,
-            outcomes=tuple(tally.outcomes[word] for word in OutcomeLabel),
+            pages=counters.pages,
+            responses=counters.responses,
+            bytes=counters.bytes,
+            outcomes=tuple(counters.outcomes[word] for word in OutcomeLabel),
             durations=tuple(self._meters.duration.counts),
             requests=0 if stats is None else stats.requests,
             opened=0 if stats is None else stats.opened,

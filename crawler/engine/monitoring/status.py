@@ -170,7 +170,7 @@ class Monitor:
         scheduler: Scheduler,
         committer: Committer,
         workers: Sequence[Worker],
-        tally: CrawlCounters,
+        counters: CrawlCounters,
         meters: LatencyMeters,
         pool_stats: Callable[[], PoolStats],
         exchanges: Callable[[], dict[Origin, list[Exchange]]],
@@ -182,12 +182,12 @@ class Monitor:
         self._host_table = scheduler.host_table
         self._committer = committer
         self._workers = workers
-        self._tally = tally
+        self._counters = counters
         self._pool_stats = pool_stats
         self._exchanges = exchanges
         self._frontier = frontier
         self._clock = clock
-        self._rates = RateMeter(tally, meters, clock)
+        self._rates = RateMeter(counters, meters, clock)
         self._started_mono = clock.mono()
         self._totals = Totals(0, 0, 0, 0, 0, 0)
         self._hosts: _HostFigures | None = None
@@ -201,7 +201,7 @@ class Monitor:
 
     def status(self) -> Status:
         """How the crawl stands now."""
-        tally, totals, now = self._tally, self._totals, self._clock.mono()
+        counters, totals, now = self._counters, self._totals, self._clock.mono()
         hosts, rates, in_flight = self._host_figures(now), self._rates.rates(), self._in_flight(now)
         conditions = self._conditions(hosts, rates, in_flight, now)
         state, bottleneck, sentence = assess(conditions)
@@ -214,9 +214,10 @@ class Monitor:
             opens_at=conditions.opens_at,
             rates=rates,
             counts=Counts(
-                tally.responses, tally.pages, tally.bytes, tally.errors, tally.denied, tally.links_found,
-                tally.links_new, _plain(tally.answers), tally.auxiliary, tally.gave_up.total(), _plain(tally.outcomes),
-                _plain(tally.error_types), _plain(tally.deny_reasons),
+                counters.responses, counters.pages, counters.bytes, counters.errors, counters.denied,
+                counters.links_found, counters.links_new, _plain(counters.answers), counters.auxiliary,
+                counters.gave_up.total(), _plain(counters.outcomes), _plain(counters.error_types),
+                _plain(counters.deny_reasons),
             ),
             urls={
                 "queued": hosts.queued, "waiting": totals.waiting, "done": totals.done, "denied": totals.denied,
@@ -230,7 +231,7 @@ class Monitor:
             max_rss_bytes=peak_rss_bytes(),
             uncommitted=conditions.uncommitted,
             oldest_ready_s=round(self._scheduler.oldest_ready_s(), 3),
-            last_url=tally.last_url,
+            last_url=counters.last_url,
         )  # fmt: skip
 
     def _conditions(self, hosts: _HostFigures, rates: Rates, in_flight: Sequence[InFlight], now: float) -> Conditions:

@@ -32,7 +32,7 @@ def _memory(name: str) -> int:
 
 
 def summarise(
-    tally: CrawlCounters,
+    counters: CrawlCounters,
     stats: PoolStats,
     hosts: int,
     output: Path,
@@ -47,15 +47,15 @@ def summarise(
     """
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
-        "responses": tally.responses,
-        "pages": tally.pages,
-        "bytes": tally.bytes,
-        "errors": tally.errors,
-        "answers": {str(word): number for word, number in sorted(tally.answers.items()) if number},
-        "auxiliary": tally.auxiliary,
-        "http_errors": tally.answers[OutcomeLabel.HTTP_ERROR],
-        "gave_up": tally.gave_up.total(),
-        "denied": tally.denied,
+        "responses": counters.responses,
+        "pages": counters.pages,
+        "bytes": counters.bytes,
+        "errors": counters.errors,
+        "answers": {str(word): number for word, number in sorted(counters.answers.items()) if number},
+        "auxiliary": counters.auxiliary,
+        "http_errors": counters.answers[OutcomeLabel.HTTP_ERROR],
+        "gave_up": counters.gave_up.total(),
+        "denied": counters.denied,
         "unstored": unstored,
         "urls": asdict(end.urls),
         "left_by": end.left_by,
@@ -63,8 +63,8 @@ def summarise(
             {"host": host, "template": one.template, "urls": one.urls, "examples": list(one.examples)}
             for host, one in end.suspects
         ],
-        "links_found": tally.links_found,
-        "links_new": tally.links_new,
+        "links_found": counters.links_found,
+        "links_new": counters.links_new,
         "hosts": hosts,
         "connections_opened": stats.opened,
         "requests_per_connection": stats.requests_per_connection,
@@ -75,7 +75,7 @@ def summarise(
         "tls_handshakes": stats.tls_handshakes,
         "tls_resumed": stats.tls_resumed,
         "duration_s": round(duration_s, 3),
-        "pages_per_s": round(tally.pages / duration_s, 1) if duration_s > 0 else 0.0,
+        "pages_per_s": round(counters.pages / duration_s, 1) if duration_s > 0 else 0.0,
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 3),
         "max_rss_bytes": peak_rss_bytes(),
         "output": str(output),

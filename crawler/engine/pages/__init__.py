@@ -1,1 +1,1 @@
-"""What becomes of a leased URL: admission, fetch, reading, discovered URLs, traps, revisits."""
+"""What becomes of a leased URL: URL policy, fetch, response processing, discovered URLs, traps, revisits."""

@@ -118,22 +118,22 @@ ROBOTS_AGAIN_S: Final = 60.0
 ROBOTS_AGAIN_MAX_S: Final = 3_600.0
 
 
-class RobotsAnswers:
+class RobotsResponses:
     """One for all workers."""
 
     def __init__(
         self,
         *,
         scheduler: Scheduler,
-        admission: UrlPolicy,
-        listings: UrlListPolicy,
+        url_policy: UrlPolicy,
+        url_list_policy: UrlListPolicy,
         clock: Clock,
         limits: FetchOptions,
         observer: Observer,
     ) -> None:
         self._scheduler = scheduler
-        self._admission = admission
-        self._listings = listings
+        self._url_policy = url_policy
+        self._url_list_policy = url_list_policy
         self._clock = clock
         self._limits = limits
         self._observer = observer
@@ -157,13 +157,13 @@ class RobotsAnswers:
             known=host.robots,
             now=now,
             rest_s=self._rest_s(lease, host, outcome),
-            token=self._admission.rules.token,
+            token=self._url_policy.rules.token,
             limits=self._limits,
         )
         robots, rules = await off_loop_if_large(outcome, verdict)
         if robots.verdict != "rules" or rules is not None:  # else the copy known so far stays in force
-            self._admission.rules.put(host, rules, stored=robots.body is None)
-        sitemaps = self._listings.named(host.origin, robots, self._admission.scope)
+            self._url_policy.rules.put(host, rules, stored=robots.body is None)
+        sitemaps = self._url_list_policy.named(host.origin, robots, self._url_policy.scope)
         self._scheduler.learn_robots(host, robots)
         self._observer.robots(host)
         return robots, sitemaps

@@ -43,7 +43,7 @@ class TrustsDates(Protocol):
 
 
 class UrlListPolicy:
-    """`mode` is crawl.sitemaps; `seen` is shared with the reader. `frontier` None: no other site is known."""
+    """`mode` is crawl.sitemaps; `seen` is shared with the processor. `frontier` None: no other site is known."""
 
     def __init__(self, *, mode: str, frontier: Frontier | None, seen: RecentKeys, trusts_dates_of: TrustsDates) -> None:
         self.mode = mode

@@ -1,4 +1,4 @@
-"""Takes leases and visits their URLs: admission, fetch, reading, settlement.
+"""Takes leases and visits their URLs: URL policy, fetch, response processing, commit.
 
 A worker never waits for politeness: an address that is taken sends the lease back. It gives its connection back before
 it waits for the committer (the fetcher returns it with the last byte). It decides what an outcome means for the URL and
@@ -39,7 +39,7 @@ from crawler.engine.pages.response_processor import (
     is_large,
     off_loop_if_large,
 )
-from crawler.engine.pages.robots import RobotsAnswers
+from crawler.engine.pages.robots import RobotsResponses
 from crawler.engine.pages.url_list_policy import UrlListPolicy
 from crawler.engine.pages.url_policy import UrlPolicy
 from crawler.engine.scheduling.host import Host
@@ -74,34 +74,34 @@ class Worker:
         self,
         *,
         scheduler: Scheduler,
-        admission: UrlPolicy,
+        url_policy: UrlPolicy,
         client: Fetches,
-        reader: ResponseProcessor,
-        robots: RobotsAnswers,
+        processor: ResponseProcessor,
+        robots: RobotsResponses,
         committer: Commits,
-        tally: CrawlCounters,
+        counters: CrawlCounters,
         clock: Clock,
         rng: random.Random,
         max_attempts: int,
         large_pages: asyncio.Semaphore,
-        listings: UrlListPolicy,
+        url_list_policy: UrlListPolicy,
         observer: Observer,
     ) -> None:
         self._queue = scheduler.queue
         self._scheduler = scheduler
         self._host_table = scheduler.host_table
-        self._admission = admission
+        self._url_policy = url_policy
         self._client = client
-        self._reader = reader
+        self._processor = processor
         self._robots = robots
         self._committer = committer
-        self._tally = tally
+        self._counters = counters
         self._clock = clock
         self._rng = rng
         self._max_attempts = max_attempts
         self._large_pages = large_pages
         self._revisits = scheduler.revisits
-        self._listings = listings
+        self._url_list_policy = url_list_policy
         self._traps = scheduler.traps
         self._observer = observer
         # What it is at, for the status: nothing here reads it.
@@ -134,7 +134,7 @@ class Worker:
                 if task.id != 0:
                     if host.is_held or host.needs_rules:
                         return
-                    denied = self._admission.judge(task, lease.origin, host)
+                    denied = self._url_policy.judge(task, lease.origin, host)
                     if denied is not None:
                         done += 1
                         await self._settle_denied(lease, task, denied, queue_s)
@@ -170,7 +170,7 @@ class Worker:
             self._committer.nudge()
 
     async def _settle_denied(self, lease: Lease, task: Task, denied: Denied, queue_s: float) -> None:
-        self._tally.attempted(denied, task.kind, task.url)
+        self._counters.attempted(denied, task.kind, task.url)
         if denied.reason is DenyReason.ROBOTS:
             self._host_table.denied.add(self._host_table.hosts[lease.host_id])
         settlement = Settlement(task, lease.host_id, denied, UrlState.DENIED, finished_at=self._clock.now())
@@ -180,8 +180,8 @@ class Worker:
         self, lease: Lease, host: Host, task: Task, result: FetchResult, dur_s: float, queue_s: float
     ) -> None:
         self.stage = "read"
-        outcome = self._reader.outcome_of(task, result)
-        self._tally.attempted(outcome, task.kind, task.url)
+        outcome = self._processor.outcome_of(task, result)
+        self._counters.attempted(outcome, task.kind, task.url)
         settle = self._settle_page
         if task.kind is TaskKind.ROBOTS:
             settle = self._settle_robots
@@ -202,7 +202,7 @@ class Worker:
         else:
             reading, note = await self._read(host, task, outcome)
             if reading.outcome is not outcome:
-                self._tally.reconsidered(outcome, reading.outcome, task.kind)
+                self._counters.reconsidered(outcome, reading.outcome, task.kind)
                 outcome = reading.outcome
                 ends = self._fate(task, outcome)
         if note is None and ends.state is not UrlState.WAITING:
@@ -233,7 +233,7 @@ class Worker:
             history=history,
             note=note,
         )
-        self._tally.links_found += reading.links_found
+        self._counters.links_found += reading.links_found
         self.stage = "store"
         await self._committer.put(Visited(settlement, lease, queue_s, dur_s, reading.links_found))
         if is_throttled(outcome):
@@ -249,7 +249,7 @@ class Worker:
         is_page = isinstance(outcome, Fetched) and 200 <= outcome.head.status_code < 300
         check = traps.begin(host, task) if is_page and task.kind is TaskKind.PAGE else None
         fingerprinted = check is not None and check.looks
-        read = partial(self._reader.read, fingerprinted=True) if fingerprinted else self._reader.read
+        read = partial(self._processor.read, fingerprinted=True) if fingerprinted else self._processor.read
         if is_large(outcome, is_listing=task.kind in LISTING_KINDS):
             reading, links = await asyncio.to_thread(read, task, outcome, on_loop=False)
         else:
@@ -260,13 +260,13 @@ class Worker:
             if not is_error_page and (target := traps.probe_target(host, task, reading)) is not None:
                 self._probe(host, target)
         if isinstance(outcome, Redirected):
-            added = self._admission.widen(task, outcome)
+            added = self._url_policy.widen(task, outcome)
             if added is not None:
                 self._committer.add_scope_host(added)
                 self._observer.scope_widened(added, task.url)
-        self._reader.judge(task, reading, links, self._admission.scope, remembers=not is_error_page)
+        self._processor.judge(task, reading, links, self._url_policy.scope, remembers=not is_error_page)
         if reading.listing is not None:
-            await self._listings.judge(task, host.id, reading, self._admission.scope)
+            await self._url_list_policy.judge(task, host.id, reading, self._url_policy.scope)
         if reading.skipped:
             self._observer.skip(reading.skipped)
         note = None if check is None else traps.note(host, task, check, reading, is_error_page=is_error_page)
@@ -275,13 +275,13 @@ class Worker:
     def _probe(self, host: Host, target: str) -> None:
         """Ask the host for a page that should not exist, if it lets us."""
         url = f"{host.origin}{target}"
-        if not host.needs_rules and self._admission.judge_robots(url, host) is None:
+        if not host.needs_rules and self._url_policy.judge_robots(url, host) is None:
             self._scheduler.add_auxiliary(host, host.origin, Task(0, url, TaskKind.PROBE))
 
     async def _settle_probe(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
-        read = partial(self._reader.read, task, outcome, on_loop=False, fingerprinted=True)
+        read = partial(self._processor.read, task, outcome, on_loop=False, fingerprinted=True)
         reading, _ = await off_loop_if_large(outcome, read)
         if response_of(outcome) is not None:
             self._traps.probed(host, reading.fingerprint)
@@ -291,7 +291,7 @@ class Worker:
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
         robots, sitemaps = await self._robots.take(lease, host, task, outcome)
-        reading, _ = await off_loop_if_large(outcome, partial(self._reader.read, task, outcome))
+        reading, _ = await off_loop_if_large(outcome, partial(self._processor.read, task, outcome))
         await self._settle_auxiliary(lease, task, outcome, reading, robots, dur_s, queue_s, sitemaps)
 
     async def _settle_auxiliary(

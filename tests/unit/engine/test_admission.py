@@ -18,11 +18,11 @@ def host(n: int) -> Host:
 def test_rules_not_asked_for_lately_are_let_go() -> None:
     """What is kept is bounded; a host whose rules were let go says that it needs them."""
     cache = RobotsCache("bot", budget_bytes=2 * RobotsCache("bot").parse(TEXT).size_bytes)
-    admission = UrlPolicy(Scope(ScopeOptions(), []), cache, True)
+    url_policy = UrlPolicy(Scope(ScopeOptions(), []), cache, True)
     hosts = [host(n) for n in range(5)]
     for each in hosts:
         cache.put(each, cache.parse(TEXT), stored=True)
-        denied = admission.judge_robots(f"{each.origin}/private", each)
+        denied = url_policy.judge_robots(f"{each.origin}/private", each)
         assert denied is not None
         assert denied.reason is DenyReason.ROBOTS
         cache.use(hosts[0])

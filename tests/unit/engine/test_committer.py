@@ -248,7 +248,7 @@ def test_rests_and_counters_go_with_the_batch() -> None:
         assert batch.scope_hosts == ["new.test"]
         assert batch.counters is not None
         assert (batch.counters.urls_fetched, batch.counters.pages) == (10, 10)
-        assert case.engine.tally.life == batch.counters
+        assert case.engine.counters.life == batch.counters
 
     with_case(test)
 
@@ -284,7 +284,7 @@ def test_a_full_disk_is_waited_for_and_nothing_is_lost_or_doubled(at: str) -> No
         urls = [task.url for task in case.tasks[:15]]
         assert warc.stored == pages.stored == urls
         assert [visited.settlement.task.url for visited, _, _ in case.engine.visits] == urls
-        assert case.engine.tally.life.urls_fetched == 15
+        assert case.engine.counters.life.urls_fetched == 15
         assert 4 <= case.calls.count("reset") // 2 <= 8
 
     with_case(test)
@@ -461,11 +461,11 @@ def test_counters_begin_where_the_store_left_them() -> None:
     """They are those of the directory, not of the run."""
 
     async def test(case: Case) -> None:
-        case.engine.tally.life = Counters(urls_fetched=100, pages=50)
+        case.engine.counters.life = Counters(urls_fetched=100, pages=50)
         await case.put(10)
         await elapse(0.1)
-        assert case.store.batches[0].counters == replace(case.engine.tally.life)
-        assert case.engine.tally.life.urls_fetched == 110
+        assert case.store.batches[0].counters == replace(case.engine.counters.life)
+        assert case.engine.counters.life.urls_fetched == 110
 
     with_case(test)
 

@@ -220,14 +220,14 @@ def test_a_page_that_is_being_read_is_waited_for() -> None:
     async def main() -> None:
         engine = Harness(ROOT, engine=OPTIONS, web={ROOT: answer(200, numbered(9) + b" " * READ_IN_THREAD_OVER)})
 
-        read = engine.reader.read
+        read = engine.processor.read
 
         def stop_now(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             if task.kind is TaskKind.PAGE:
                 engine.loop.call_soon_threadsafe(engine.crawl.drain)
             return read(task, outcome, on_loop=on_loop)
 
-        engine.reader.read = stop_now  # type: ignore[method-assign]
+        engine.processor.read = stop_now  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.SIGNAL
         assert engine.settled == {ROOT: "done"}
 

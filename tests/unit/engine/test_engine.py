@@ -68,13 +68,13 @@ def test_a_scope_that_is_the_same_keeps_the_hosts_that_redirects_brought_in() ->
     async def main() -> None:
         crawl = harness()
         await crawl.open()
-        admission, engine = crawl.admission, crawl.engine
-        admission.scope = admission.scope.with_host("www.a.test")
+        url_policy, engine = crawl.url_policy, crawl.engine
+        url_policy.scope = url_policy.scope.with_host("www.a.test")
         await engine.reconfigure(replace(engine.options, politeness=AT_ONCE))
-        assert admission.scope.has_host("www.a.test")
+        assert url_policy.scope.has_host("www.a.test")
         await engine.reconfigure(replace(engine.options, scope=ScopeOptions(max_depth=2)))
-        assert admission.scope.has_host("www.a.test")
-        assert admission.scope.has_host("a.test")
+        assert url_policy.scope.has_host("www.a.test")
+        assert url_policy.scope.has_host("a.test")
         await crawl.close()
 
     run(main())
@@ -93,7 +93,7 @@ class FullStore(MemoryFrontier):
 
 def in_force(engine: Engine) -> tuple[EngineConfiguration, object, bool, float]:
     delays = {key.delay_s for key in engine.host_table.keys.values()}
-    return engine.options, engine.admission.scope, engine.admission.obey, max(delays)
+    return engine.options, engine.url_policy.scope, engine.url_policy.obey, max(delays)
 
 
 def test_options_that_the_store_cannot_take_change_nothing() -> None:

@@ -35,14 +35,14 @@ def test_a_large_page_is_read_in_a_thread(body: bytes, fields: dict[str, str], i
 
     async def main() -> None:
         engine = Harness(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, body, **fields)})
-        read, threads = engine.reader.read, []
+        read, threads = engine.processor.read, []
 
         def noting(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             if task.kind is TaskKind.PAGE:
                 threads.append(threading.current_thread() is not threading.main_thread())
             return read(task, outcome, on_loop=on_loop)
 
-        engine.reader.read = noting  # type: ignore[method-assign]
+        engine.processor.read = noting  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.EMPTY
         assert threads == [in_thread]
 
@@ -84,9 +84,11 @@ def test_a_page_is_parsed_up_to_max_html() -> None:
     head = b'<title>t</title><a href="/before">'
     text = head + b" " * 1_000 + b'<a href="/after">'
     for max_html, expected in ((len(text), ["/before", "/after"]), (1_000, ["/before"]), (20, [])):
-        reader = ResponseProcessor(EngineConfiguration(content=ContentOptions(max_html=max_html)), seen=RecentKeys(10))
+        processor = ResponseProcessor(
+            EngineConfiguration(content=ContentOptions(max_html=max_html)), seen=RecentKeys(10)
+        )
         task = Task(1, ROOT)
-        reading, links = reader.read(task, answer(200, text))
+        reading, links = processor.read(task, answer(200, text))
         assert [link.url.removeprefix("https://a.test") for link in links] == expected
         assert reading.page is not None
         assert reading.page.content_size == len(text)
@@ -98,8 +100,8 @@ def test_max_html_counts_decoded_bytes() -> None:
     response = answer(200, gzip.compress(text, mtime=0), content_encoding="gzip")
     assert isinstance(response.payload, BytesBody)
     assert response.payload.size < 2_000
-    reader = ResponseProcessor(EngineConfiguration(content=ContentOptions(max_html=5_000)), seen=RecentKeys(10))
-    reading, links = reader.read(Task(1, ROOT), response)
+    processor = ResponseProcessor(EngineConfiguration(content=ContentOptions(max_html=5_000)), seen=RecentKeys(10))
+    reading, links = processor.read(Task(1, ROOT), response)
     assert [link.url for link in links] == [ROOT + "before"]
     assert reading.page is not None
     assert reading.page.content_size == len(text)

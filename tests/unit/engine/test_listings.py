@@ -65,7 +65,7 @@ def test_a_sitemap_that_robots_txt_names_is_read_before_pages() -> None:
     assert engine.settled == {
         ROOT: "done", "https://a.test/x": "done", "https://a.test/y": "done", "https://a.test/no/z": "denied",
     }  # fmt: skip
-    assert engine.tally.pages == 3
+    assert engine.counters.pages == 3
     assert engine.host("a.test").fetched == 3
     assert [(link.url, link.reason) for link in engine.skipped] == [("https://b.test/w", DenyReason.CROSS_SITE)]
     stored = {visited.settlement.task.url: visited.settlement for visited, _, _ in engine.visits}
@@ -163,7 +163,7 @@ def test_what_is_no_sitemap_is_an_error_of_its_content(body: bytes) -> None:
     """Said once, not tried again, and nothing else suffers."""
     engine = crawled({ROBOTS: NAMES_MAP, MAP: xml(body), ROOT: answer(200, page("/x"))})
     assert engine.web.urls.count(MAP) == 1
-    assert engine.tally.error_types == {"content_error": 1}
+    assert engine.counters.error_types == {"content_error": 1}
     assert engine.settled == {ROOT: "done", f"{ROOT}x": "done"}
 
 
@@ -237,7 +237,7 @@ def test_a_feed_that_is_linked_as_a_page_is_read_too(content_type: str) -> None:
 def test_other_xml_is_a_page_without_links() -> None:
     """And no error."""
     engine = crawled({ROOT: xml(b"<note><to>x</to></note>")})
-    assert (engine.settled, engine.tally.errors) == ({ROOT: "done"}, 0)
+    assert (engine.settled, engine.counters.errors) == ({ROOT: "done"}, 0)
 
 
 def test_link_fields_lead_on() -> None:

@@ -104,7 +104,7 @@ def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
 
         crawling = asyncio.ensure_future(engine.run())
         await elapse(0.9 * DAY)
-        engine.rejudger._sweep = never  # type: ignore[method-assign, assignment]
+        engine.reevaluation._sweep = never  # type: ignore[method-assign, assignment]
         await elapse(4 * DAY)
         denied = (await frontier.totals()).denied
         assert denied == 25
@@ -135,9 +135,9 @@ def test_a_host_that_cannot_be_judged_waits() -> None:
         await elapse(HOUR)
         assert host.is_held
         await engine.frontier.judge_by("others")
-        engine.rejudger.want([host.id])
+        engine.reevaluation.want([host.id])
         await elapse(60)
-        assert engine.rejudger.is_idle
+        assert engine.reevaluation.is_idle
         assert engine.said("rejudged") == []
         assert await engine.frontier.reevaluation_mark(host.id) == 1
         engine.crawl.drain()

@@ -89,7 +89,7 @@ def test_a_page_is_visited_again_and_a_change_is_found() -> None:
     gaps = [later.begin - earlier.begin for earlier, later in pairwise(asked)]
     assert min(gaps) >= 6 * HOUR
     assert engine.host("a.test").fetched == 5  # a revisit is no new URL
-    assert engine.tally.life.urls_fetched == 5
+    assert engine.counters.life.urls_fetched == 5
     leaves = [v.settlement for v, _, _ in engine.visits if v.settlement.task.url == f"{ROOT}0"]
     assert len(leaves) > 2
     assert [s.record is not None and s.record.page is not None for s in leaves] == [True] + [False] * (len(leaves) - 1)

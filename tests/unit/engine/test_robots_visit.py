@@ -250,7 +250,7 @@ def test_rules_that_were_let_go_are_read_again_before_a_page_is_judged(tmp_path:
     async def main() -> None:
         names = [f"h{n}.test" for n in range(4)]
         engine = Harness(*(f"https://{name}/" for name in names), frontier=InThread(SqliteFrontier(tmp_path / "db")))
-        engine.admission.rules._budget = 1
+        engine.url_policy.rules._budget = 1
         for n, name in enumerate(names):
             links = [f"/{m}" for m in range(4)]
             engine.web.pages[f"https://{name}/"] = answer(200, page(*links))

@@ -1,4 +1,4 @@
-"""What the reader remembers of links it has met."""
+"""What the processor remembers of links it has met."""
 
 from crawler.engine.pages.recent_urls import IN_LINK_PAGES, MAX_URLS, InLinks, RecentKeys, RecentUrls
 

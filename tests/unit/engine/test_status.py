@@ -261,13 +261,13 @@ def test_rates_are_means_of_the_last_seconds() -> None:
     """And how late the loop was is the worst of them."""
 
     async def main() -> None:
-        tally = CrawlCounters()
-        rates = RateMeter(tally, LatencyMeters(), LoopClock(virtual_loop()))
+        counters = CrawlCounters()
+        rates = RateMeter(counters, LatencyMeters(), LoopClock(virtual_loop()))
         assert rates.rates().pages_per_s == 0.0
         for second in range(20):
             await elapse(SAMPLE_S if second != 17 else SAMPLE_S + 0.25)
-            tally.pages += 10 if second < 10 else 20
-            tally.bytes += 1_000
+            counters.pages += 10 if second < 10 else 20
+            counters.bytes += 1_000
             assert rates.sample(NO_CONNECTIONS, 0) < 0.001 or second == 17
         found = rates.rates()
         assert found.pages_per_s == round(80 / 4.25, 2)
@@ -282,12 +282,12 @@ def test_a_plot_has_a_point_every_ten_seconds_of_the_last_hour() -> None:
     """All series are of one length, and what happened between two points is a rate."""
 
     async def main() -> None:
-        tally, meters = CrawlCounters(), LatencyMeters()
-        rates = RateMeter(tally, meters, LoopClock(virtual_loop()))
+        counters, meters = CrawlCounters(), LatencyMeters()
+        rates = RateMeter(counters, meters, LoopClock(virtual_loop()))
         for _ in range(3_700):
             await elapse(SAMPLE_S)
-            tally.outcomes["ok"] += 2
-            tally.bytes += 100
+            counters.outcomes["ok"] += 2
+            counters.bytes += 100
             meters.duration.add(0.2)
             rates.sample(NO_CONNECTIONS, 7)
         columns: Mapping[str, Any] = json.loads(orjson.dumps(rates.history()))

@@ -48,14 +48,14 @@ async def says_robots(engine: Harness, verdict: str, body: bytes | None = None) 
 async def swept(engine: Harness, to: Scope, name: str) -> dict[str, object]:
     """Bring other rules into force, and say what the sweep said."""
     before = len(engine.said("swept"))
-    engine.admission.scope = to
-    engine.rejudger.rules_changed(await engine.frontier.judge_by(name))
+    engine.url_policy.scope = to
+    engine.reevaluation.rules_changed(await engine.frontier.judge_by(name))
     await until_idle(engine, before)
     return engine.said("swept")[-1]
 
 
 async def until_idle(engine: Harness, before: int) -> None:
-    task = asyncio.ensure_future(engine.rejudger.run())
+    task = asyncio.ensure_future(engine.reevaluation.run())
     while len(engine.said("swept")) == before:
         await elapse(0.01)
     task.cancel()
@@ -75,7 +75,7 @@ def test_what_is_allowed_comes_back_and_what_is_refused_is_denied_over_many_slic
         count = 2 * SLICE + 10
         await denied(engine, count)
         for exclude, name in ((("/even/**",), "a"), ((), "b"), (("/odd/**", "/even/2*"), "c"), (("/odd/**",), "d")):
-            preview = await engine.rejudger.count(scope(*exclude))
+            preview = await engine.reevaluation.count(scope(*exclude))
             done = await swept(engine, scope(*exclude), name)
             assert (done["denied"], done["queued"]) == (preview["queued_dropped"], preview["denied_back"])
             allowed = {
@@ -114,7 +114,7 @@ def test_what_another_rule_keeps_out_stays_out() -> None:
         await engine.frontier.open()
         await denied(engine, 8)
         await says_robots(engine, "rules", b"User-agent: *\nDisallow: /odd/\n")
-        assert (await engine.rejudger.count(scope()))["denied_back"] == 4
+        assert (await engine.reevaluation.count(scope()))["denied_back"] == 4
         assert (await swept(engine, scope(), "a"))["queued"] == 4
         assert all("/even/" in url for url in await queued_urls(engine))
 
@@ -134,10 +134,10 @@ def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later
         done = await swept(engine, scope("/more/**"), "a")
         assert (done["denied"], done["queued"]) == (3, 0)
         assert await engine.frontier.reevaluation_mark(1) == 1  # a restart would go on with it
-        assert engine.rejudger.is_idle
+        assert engine.reevaluation.is_idle
         await says_robots(engine, "rules", b"User-agent: *\nDisallow: /odd/\n")
-        assert not engine.rejudger.is_idle
-        task = asyncio.ensure_future(engine.rejudger.run())
+        assert not engine.reevaluation.is_idle
+        task = asyncio.ensure_future(engine.reevaluation.run())
         await elapse(10)
         task.cancel()
         assert await queued_urls(engine) == {url for url in urls(8) if "/even/" in url}
@@ -163,9 +163,9 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
             return await real(ids)
 
         frontier.queue_again = once  # type: ignore[method-assign]
-        engine.admission.scope = scope()
-        engine.rejudger.rules_changed(await frontier.judge_by(engine.engine.options.fingerprint))
-        sweeping = asyncio.ensure_future(engine.rejudger.run())
+        engine.url_policy.scope = scope()
+        engine.reevaluation.rules_changed(await frontier.judge_by(engine.engine.options.fingerprint))
+        sweeping = asyncio.ensure_future(engine.reevaluation.run())
         while not (await frontier.totals()).queued:
             await asyncio.sleep(0)
         sweeping.cancel()  # as kill -9 does: nothing is told to anybody
@@ -175,7 +175,7 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
         again = Harness(scope=LISTED, frontier=frontier)
         await again.open()
         assert await frontier.judge_by(again.engine.options.fingerprint) == []
-        sweeping = asyncio.ensure_future(again.rejudger.run())
+        sweeping = asyncio.ensure_future(again.reevaluation.run())
         await elapse(1)
         sweeping.cancel()
         assert (await frontier.totals()).denied == 0
@@ -196,7 +196,7 @@ def test_a_preview_changes_nothing() -> None:
         engine.scheduler.stored(await engine.frontier.add(more, now=0.0))
         before = await engine.frontier.totals()
         # seeds are in scope wherever they lead, but for an exclude
-        assert await engine.rejudger.count(scope("/even/**")) == {
+        assert await engine.reevaluation.count(scope("/even/**")) == {
             "queued_dropped": 1, "denied_back": 4, "judged": 15, "complete": True,
         }  # fmt: skip
         assert await engine.frontier.totals() == before

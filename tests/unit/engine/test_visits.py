@@ -87,7 +87,7 @@ def test_a_meta_refresh_is_a_redirect() -> None:
     """Though its page is kept as a page."""
     crawled = Crawled({ROOT: answer(200, b'<meta http-equiv="refresh" content="0; url=/b">')})
     assert crawled.task(f"{ROOT}b").source is Source.REDIRECT
-    assert crawled.engine.tally.pages == 1
+    assert crawled.engine.counters.pages == 1
 
 
 def test_links_of_a_page_in_another_encoding_are_asked_in_it() -> None:
@@ -210,7 +210,7 @@ def test_a_page_that_asks_not_to_be_indexed_is_recorded_without_a_page() -> None
     [visited] = crawled.visits()
     assert visited.settlement.record is not None
     assert visited.settlement.record.page is None
-    assert (visited.links_found, crawled.engine.tally.links_found) == (1, 1)
+    assert (visited.links_found, crawled.engine.counters.links_found) == (1, 1)
     assert crawled.asked == [ROOT, f"{ROOT}x"]
 
 
@@ -222,7 +222,7 @@ def test_each_visit_tells_as_many_links_as_the_sum_counts() -> None:
     }
     crawled = Crawled(web)
     assert [sum(one.links_found for one in crawled.visits(url)) for url in (ROOT, f"{ROOT}x")] == [2, 1]
-    assert crawled.engine.tally.links_found == 3
+    assert crawled.engine.counters.links_found == 3
 
 
 def test_requisites_are_fetched_from_elsewhere_and_lead_no_further() -> None:
@@ -308,8 +308,8 @@ def test_not_modified_needs_validators() -> None:
     async def main() -> None:
         engine = Harness(ROOT)
         bare, conditional = Task(1, ROOT), Task(1, ROOT, etag='"x"')
-        assert not isinstance(engine.reader.outcome_of(bare, answer(304)), NotModified)
-        assert isinstance(engine.reader.outcome_of(conditional, answer(304)), NotModified)
+        assert not isinstance(engine.processor.outcome_of(bare, answer(304)), NotModified)
+        assert isinstance(engine.processor.outcome_of(conditional, answer(304)), NotModified)
 
     run(main())
 
@@ -340,7 +340,7 @@ def test_a_status_is_an_answer(status: int) -> None:
     """It ends the visit, and links on it are not read."""
     crawled = Crawled({ROOT: answer(status, page("/x"))})
     assert crawled.states == {ROOT: "done"}
-    assert crawled.engine.tally.pages == 0
+    assert crawled.engine.counters.pages == 0
 
 
 def test_a_transient_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
@@ -370,11 +370,11 @@ def test_a_status_that_may_pass_is_tried_again_and_given_up_in_the_end(status: i
     assert f"{ROOT}x" not in crawled.asked
     records = [visited.settlement.record for visited in crawled.visits(f"{ROOT}bad")]
     assert [record is not None for record in records] == [False, False, False, True]
-    tally = crawled.engine.tally
-    assert tally.gave_up == {f"status {status}": 1}
-    assert tally.answers == {"ok": 1, "http_error": 5}  # /good is not there
-    assert tally.auxiliary == 1  # a robots.txt that is not there is no error of a page
-    assert tally.responses == tally.answers.total() + tally.auxiliary
+    counters = crawled.engine.counters
+    assert counters.gave_up == {f"status {status}": 1}
+    assert counters.answers == {"ok": 1, "http_error": 5}  # /good is not there
+    assert counters.auxiliary == 1  # a robots.txt that is not there is no error of a page
+    assert counters.responses == counters.answers.total() + counters.auxiliary
 
 
 def test_a_host_that_answers_everything_with_500_rests_now_and_then() -> None:
@@ -449,13 +449,13 @@ def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
 
     async def main() -> None:
         engine = Harness(ROOT, web={ROOT: answer(200, large)})
-        read = engine.reader.read
+        read = engine.processor.read
 
         def noted(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             threads.append(f"{task.url} {threading.current_thread() is threading.main_thread()}")
             return read(task, outcome, on_loop=on_loop)
 
-        engine.reader.read = noted  # type: ignore[method-assign]
+        engine.processor.read = noted  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.web.page_urls) == 31
         assert f"{ROOT} False" in threads
@@ -477,8 +477,8 @@ def test_robots_txt_is_recorded_like_a_page_but_is_none() -> None:
     settlement = crawled.visits(f"{ROOT}robots.txt")[0].settlement
     assert settlement.record is not None
     assert settlement.record.page is None
-    assert crawled.engine.tally.life.urls_fetched == 1
-    assert crawled.engine.tally.responses == 2
+    assert crawled.engine.counters.life.urls_fetched == 1
+    assert crawled.engine.counters.responses == 2
 
 
 def test_the_log_learns_how_long_politeness_held_a_request() -> None:
@@ -526,9 +526,9 @@ def test_a_decompression_bomb_is_an_error_that_is_final() -> None:
     assert settlement.record is not None
     assert settlement.record.page is None
     assert settlement.record.fetched.raw_body.prefix(len(bomb)) == bomb
-    tally = crawled.engine.tally
-    assert (tally.pages, tally.errors, tally.error_types["too_large"]) == (0, 1, 1)
-    assert (tally.outcomes["error"], tally.life.pages) == (1, 0)
+    counters = crawled.engine.counters
+    assert (counters.pages, counters.errors, counters.error_types["too_large"]) == (0, 1, 1)
+    assert (counters.outcomes["error"], counters.life.pages) == (1, 0)
 
 
 @pytest.mark.parametrize(
@@ -591,16 +591,16 @@ def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
     """What one scope refused is remembered for as long as that scope is in force, and counted each time."""
 
     async def main() -> None:
-        reader = Harness(ROOT).reader
+        processor = Harness(ROOT).processor
         narrow = Scope(ScopeOptions(), ["a.test"])
         link = Link("https://b.test/", Origin("https", "b.test", 443), Source.LINK, False)
         for _ in range(2):
             reading = ProcessedResponse(answer(200))
-            reader.judge(Task(1, ROOT), reading, [link], narrow)
+            processor.judge(Task(1, ROOT), reading, [link], narrow)
             assert [(one.host, one.reason) for one in reading.skipped] == [("b.test", DenyReason.SCOPE_HOST)]
             assert reading.discovered == []
         reading = ProcessedResponse(answer(200))
-        reader.judge(Task(1, ROOT), reading, [link], narrow.with_host("b.test"))
+        processor.judge(Task(1, ROOT), reading, [link], narrow.with_host("b.test"))
         assert [found.url for found in reading.discovered] == ["https://b.test/"]
         assert reading.skipped == []
 
