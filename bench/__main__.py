@@ -1,7 +1,7 @@
-"""`make bench`: everything that is measured, one after the other, within 20 minutes; `--quick`: wget2 alone.
+"""`make bench`: the site, connection reuse and round trips, one after the other, within 20 minutes.
 
-Each part is a command of its own (`python -m bench.site` and so on) with options of its own. What runs beside it spoils
-it: a machine of two cores should do nothing else.
+`--quick`: the site beside wget2 alone. Each part is a command with options of its own, such as `python -m bench.site`.
+A machine of two cores should do nothing else meanwhile.
 """
 
 import argparse
@@ -16,7 +16,7 @@ def main() -> None:
     chosen = parser.parse_args()
     parts = {
         "A whole site, beside its peers": lambda: site.main(["--quick"] if chosen.quick else []),
-        "How far one handshake goes": lambda: reuse.main([]),
+        "Requests for each TLS handshake": lambda: reuse.main([]),
         "What a warmed pool saves": lambda: trips.main([]),
     }
     for words, part in parts.items():

@@ -2,9 +2,9 @@
 
     python -m bench.frontier [--urls 10000000] [--directory DIR]
 
-Each figure is taken in a process of its own. CPU time is the whole process's, both threads. Candidates are ready-made
-values, as a page's links are when they reach the store; making them is not measured. The large store is filled by one
-SQL statement, its rows as the program writes them; everything else goes through the program's own calls.
+Each figure is measured in a process of its own. CPU time is that of the whole process, both threads. Candidates are
+made before the measurement, as links are parsed before they reach the store. The large store is filled by one SQL
+statement with rows as the program writes them; everything else uses the program's own calls.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from crawler.frontier.sqlite.store import SqliteFrontier
 
 HOSTS = 5_000
 PAGE_LINKS = 32
-BATCH_PAGES = 256  # a commit's worth: engine/committer.py
+BATCH_PAGES = 256  # of one commit: engine/committer.py
 NEW_SHARE = 0.12
 KNOWN = 500_000  # URLs in the store before candidates are counted
 BATCHES = 40
@@ -62,7 +62,7 @@ def link(n: int) -> Discovered:
 def page(task_id: int, links: list[Discovered], host_id: int) -> Settlement:
     head = Head(200, "OK", "1.1", (("etag", '"5f3a-17c"'), ("last-modified", "Mon, 23 Nov 2026 09:00:00 GMT")))
     fetched = Fetched(
-        head, b"", b"h" * 200, BytesBody(b""), BytesBody(b""), Timings(), ConnectionInfo(1, 1, "192.0.2.1", 443), NOW
+        head, b"", b"h" * 200, BytesBody(b""), BytesBody(b""), Timings(), ConnectionInfo(1, 1, "192.0.2.1"), NOW
     )
     return Settlement(
         Task(task_id, "https://host0.example/", depth=2),
@@ -131,7 +131,7 @@ async def candidates(path: Path, duplicates: str) -> None:
         f"  {duplicates:6}  {done / wall:9,.0f} candidates a second, {cpu / done * 1e6:5.2f} µs CPU each "
         f"({done / cpu:9,.0f} a CPU-second), {wrote / done:6.1f} bytes written each, {wrote / wall / 1e6:5.1f} MB/s"
     )
-    # What a visit adds: every queued URL of some hosts is settled, with validators, digest and place.
+    # What a visit adds: every queued URL of some hosts is settled, with validators, digest and record location.
     file = SinkFile("warc", "crawl-20261123090000-00000.warc.gz", SinkFileState.OPEN, 1)
     await frontier.close(clean=True)
     await frontier.open()
@@ -140,8 +140,8 @@ async def candidates(path: Path, duplicates: str) -> None:
         tasks = await frontier.take(host_id, 5_000, leased=())
         for start in range(0, len(tasks), 500):
             part = [page(task.id, [], host_id) for task in tasks[start : start + 500]]
-            places = [RecordLocation(file.name, 1_000_000 + n) for n in range(len(part))]
-            await frontier.settle(Batch(part, places, sink_files=[file]))
+            written = [RecordLocation(file.name, 1_000_000 + n) for n in range(len(part))]
+            await frontier.settle(Batch(part, written, sink_files=[file]))
             visited += len(part)
     await frontier.close(clean=True)
     grown = size_of(path) - size
@@ -223,12 +223,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=arguments.directory) as folder:
         for stage, name in (("exact", "e"), ("filter", "f"), ("fill", "large"), ("start", "large")):
-            place = Path(folder, name)
-            place.mkdir(exist_ok=True)
+            store = Path(folder, name)
+            store.mkdir(exist_ok=True)
             print(f"{stage}:", flush=True)
             subprocess.run(
                 [sys.executable, "-m", "bench.frontier", "--urls", str(arguments.urls), "--only", stage,
-                 str(place / "frontier.db")], check=True,
+                 str(store / "frontier.db")], check=True,
             )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""`python -m bench.memory`: what an idle connection costs, and whether memory stays flat over a long crawl.
+"""`python -m bench.memory`: memory of an idle connection, and whether memory stays flat over a long crawl.
 
 `connections`: thousands of keep-alive TLS connections through this program's own pool, each idle after one page, for
 several sizes of page; each size in a process of its own. `flat`: one crawl of many hosts, each with the whole site; the
@@ -19,7 +19,7 @@ from pathlib import Path
 import uvloop
 
 from bench.serve import PORT, Served, nginx
-from bench.trips import OpenGate
+from bench.trips import NoRateLimit
 from crawler.core.models import Fetched, Origin, Task
 from crawler.engine.system_clock import SystemClock
 from crawler.fetch.http_client import HttpClient
@@ -54,7 +54,7 @@ async def hold(ca_file: Path, count: int, size: int, buffer: int) -> None:
         "politeness.delay=0",
     ]
     settings = load(None, options, {}, "crawl").settings
-    client = HttpClient(settings.client_options(), clock=SystemClock(), gate=OpenGate(), memory=64 << 20)
+    client = HttpClient(settings.client_options(), clock=SystemClock(), gate=NoRateLimit(), memory=64 << 20)
     left = iter(names)
 
     async def work() -> None:
@@ -62,7 +62,7 @@ async def hold(ca_file: Path, count: int, size: int, buffer: int) -> None:
             origin = Origin("https", name, PORT)
             result = await client.fetch(origin, Task(1, f"{origin}/{size}.html"))
             if not isinstance(result, Fetched) or result.payload.size != size:
-                raise SystemExit(f"a fetch went wrong: {result}")
+                raise SystemExit(f"a fetch failed: {result}")
 
     gc.collect()
     before = rss_bytes()
@@ -75,8 +75,8 @@ async def hold(ca_file: Path, count: int, size: int, buffer: int) -> None:
         raise SystemExit(f"{stats.idle} connections are idle, of {stats.tls_handshakes}")
     after = rss_bytes()
     each_kib, whole_mib = (after - before) / count / 1024, after / 2**20
-    what = f"{count:,} idle after a page of {size:6,} bytes, read through {buffer // 1024} KiB"
-    print(f"{what}: {each_kib:6.1f} KiB each, {whole_mib:.0f} MiB in all", flush=True)
+    label = f"{count:,} idle after a page of {size:6,} bytes, read through {buffer // 1024} KiB"
+    print(f"{label}: {each_kib:6.1f} KiB each, {whole_mib:.0f} MiB in all", flush=True)
     await client.close()
 
 

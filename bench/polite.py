@@ -1,9 +1,9 @@
-"""`python -m bench.polite`: how near a crawl of many slow hosts comes to what politeness allows.
+"""`python -m bench.polite`: how close the request rate of a crawl of many hosts comes to what politeness allows.
 
-A thousand hosts on loopback (hNNNN.many.test, nginx, TLS), each asked with a second between an answer and the next
-request. After a warm-up the server's log is measured: requests against the sum over hosts of 1 / (delay + response
-time), and how late each request was after it might have begun. The CPU of the crawler is shown beside it, because at a
-thousand requests a second that is what limits first.
+A thousand hosts on loopback (hNNNN.many.test, nginx, TLS), each with a second between a response and the next request.
+After a warm-up two things are taken from the server's log: the number of requests compared with the sum over hosts of
+1 / (delay + response time), and how late each request was. The CPU of the crawler is shown as well, since it is the
+first limit at a thousand requests a second.
 """
 
 import argparse
@@ -32,7 +32,7 @@ PAGES = 400  # of each host; each links to the next twenty
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoggedRequest:
     """A line of the access log, in seconds."""
 
     host: str
@@ -75,7 +75,7 @@ def nginx(folder: Path) -> Iterator[Path]:
 
 
 def configuration(folder: Path, hosts: int, delay_s: float) -> Path:
-    """Written as JSON values, which TOML takes."""
+    """Write the configuration. Its values are JSON, which is valid TOML here."""
     names = [f"h{n:04}.many.test" for n in range(hosts)]
     table = {name: [f"127.0.1.{n % ADDRESSES + 1}"] for n, name in enumerate(names)}
     resolve = "\n".join(f"{json.dumps(name)} = {json.dumps(addresses)}" for name, addresses in table.items())
@@ -90,22 +90,22 @@ def configuration(folder: Path, hosts: int, delay_s: float) -> Path:
     return path
 
 
-def read_log(log: Path, begin: float, end: float) -> list[Asked]:
+def read_log(log: Path, begin: float, end: float) -> list[LoggedRequest]:
     """Requests that ended between two times of the clock."""
     found = []
     for line in log.read_text().splitlines():
         host, ended, took = line.split()
         if begin <= float(ended) < end:
-            found.append(Asked(host, float(ended) - float(took), float(ended)))
+            found.append(LoggedRequest(host, float(ended) - float(took), float(ended)))
     return found
 
 
-def judge(asked: list[Asked], hosts: int, delay_s: float, span_s: float, cpu: float) -> None:
-    """Print what the log says."""
-    lines: defaultdict[str, list[Asked]] = defaultdict(list)
-    for one in asked:
+def report(requests: list[LoggedRequest], hosts: int, delay_s: float, span_s: float, cpu: float) -> None:
+    """Print the figures of the log."""
+    lines: defaultdict[str, list[LoggedRequest]] = defaultdict(list)
+    for one in requests:
         lines[one.host].append(one)
-    response_s = sum(one.end - one.begin for one in asked) / max(1, len(asked))
+    response_s = sum(one.end - one.begin for one in requests) / max(1, len(requests))
     possible = hosts / (delay_s + response_s)
     late, breaches = [], 0
     for line in lines.values():
@@ -115,12 +115,12 @@ def judge(asked: list[Asked], hosts: int, delay_s: float, span_s: float, cpu: fl
             late.append(gap - delay_s - GUARD_S)
             breaches += gap < delay_s - 1e-6
     late.sort()
-    rate = len(asked) / span_s
-    print(f"hosts asked       {len(lines)} of {hosts}, mean response {response_s * 1e3:.1f} ms")
+    rate = len(requests) / span_s
+    print(f"hosts requested   {len(lines)} of {hosts}, mean response {response_s * 1e3:.1f} ms")
     print(f"requests          {rate:.0f}/s of {possible:.0f}/s that politeness allows: {rate / possible:.1%}")
     for share in (0.5, 0.9, 0.99, 1.0):
-        place = min(len(late) - 1, int(share * len(late)))
-        print(f"late p{share * 100:<12g}{late[place] * 1e3:.0f} ms")
+        index = min(len(late) - 1, int(share * len(late)))
+        print(f"late p{share * 100:<12g}{late[index] * 1e3:.0f} ms")
     print(f"delays not kept   {breaches}")
     print(f"crawler's CPU     {cpu:.0%} of a core; load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
 
@@ -160,7 +160,7 @@ def main() -> None:
             process.send_signal(signal.SIGTERM)
             process.wait()
         time.sleep(1.5)  # nginx flushes its log each second
-        judge(read_log(log, begin, end), chosen.hosts, chosen.delay, end - begin, cpu_s / (end - begin))
+        report(read_log(log, begin, end), chosen.hosts, chosen.delay, end - begin, cpu_s / (end - begin))
 
 
 def cpu_of(pid: int) -> float:

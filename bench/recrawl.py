@@ -21,8 +21,8 @@ SOLVE_EVERY_S = 3 * DAY_S
 
 @dataclass(slots=True)
 class Page:
-    """`rate` is the truth, that no policy sees; `weight` what it is judged by, `believed` what the policy takes for it.
-    `clean_until` is when the copy of the last visit goes stale.
+    """`rate` is the true change rate, which no policy knows. `weight` is the true importance, `believed` that of the
+    policy. `clean_until` is when the copy of the last visit goes stale.
     """
 
     rate: float
@@ -39,7 +39,7 @@ class Page:
 
 @dataclass
 class World:
-    """Everything one run has. `budget` is visits a second."""
+    """The state of one run. `budget` is visits a second."""
 
     pages: list[Page]
     rng: random.Random
@@ -63,12 +63,12 @@ Policy = Callable[[World, Page, VisitResult, float], float]  # seconds until the
 
 
 def fixed(world: World, page: Page, finding: VisitResult, elapsed_s: float) -> float:
-    """Every page alike."""
+    """The same interval for every page."""
     return len(world.pages) / world.budget
 
 
 def _stepping(up: float, down: float, most_s: float) -> Policy:
-    """Longer after a visit that found nothing, shorter after one that did."""
+    """A longer interval after a visit without a change, a shorter one after a change."""
 
     def policy(world: World, page: Page, finding: VisitResult, elapsed_s: float) -> float:
         base = page.interval or len(world.pages) / world.budget
@@ -87,7 +87,7 @@ def learned(world: World, page: Page, finding: VisitResult, elapsed_s: float) ->
 
 
 def unweighted(world: World, page: Page, finding: VisitResult, elapsed_s: float) -> float:
-    """The same, blind to importance."""
+    """The engine's policy without importance."""
     page.history = learn(page.history, finding, elapsed_s=elapsed_s, content_at=0.0)
     return interval_s(page.history, finding, weight=1.0, price=world.price, options=world.options)
 
@@ -151,7 +151,7 @@ def simulate(world: World, policy: Policy, *, days: float) -> Result:
         at = max(at, free_at)
         if at >= end_s:
             break
-        free_at = at + 1 / world.budget  # what is due beyond the budget waits in line, whoever planned it
+        free_at = at + 1 / world.budget  # visits beyond the budget wait in order, whatever the policy planned
         if at >= next_solve:
             _solve(world, policy)
             next_solve = at + SOLVE_EVERY_S

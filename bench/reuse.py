@@ -1,12 +1,11 @@
-"""`python -m bench.reuse`: how far one handshake goes, by the server's log; the same crawl with reuse off beside it."""
+"""`python -m bench.reuse`: requests for each TLS handshake, by the server's log, with and without reuse."""
 
 import argparse
 import shutil
 from pathlib import Path
 
-from bench.measure import run
 from bench.serve import JAVADOC, connections, nginx
-from bench.site import ROOT, crawler
+from bench.site import ROOT, crawler, run
 
 MODES: dict[str, dict[str, str]] = {
     "as it is": {},

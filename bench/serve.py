@@ -1,4 +1,4 @@
-"""nginx on loopback for the benchmarks: one site over TLS, with a log that says which connection served what."""
+"""nginx on loopback for the benchmarks: one site over TLS, with a log of connections and requests."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Served:
         return self.folder / "ca.pem"
 
     def mark(self) -> int:
-        """How long the log is now, everything written."""
+        """The length of the log, after all lines are written."""
         time.sleep(FLUSH_S)
         return self.log.stat().st_size if self.log.exists() else 0
 

@@ -1,31 +1,60 @@
-"""`python -m bench.site`: a whole documentation site over TLS, this program and its peers in turn.
+"""`python -m bench.site`: a whole documentation site over TLS, crawled by this program and its peers in turn.
 
-Everybody crawls https://localhost/ with eight connections; responses are counted by the server's log. Ours writes
-frontier, WARC, pages/ and logs; wget2 plain files; the others nothing. Runs of fast peers are paired with runs of ours
-and repeated; a peer slower than a minute runs once, whole (the first pages of a site are larger than the rest).
+Each crawls https://localhost/ with eight connections; responses are counted by the server's log. This program writes
+its store, WARC, pages/ and logs, wget2 plain files, the others nothing. Runs of wget2 are paired with runs of this
+program and repeated. A peer that takes more than a minute runs once, to its end: the first pages of a site are larger
+than the later ones.
 """
 
 import argparse
 import json
+import os
+import resource
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
-from bench.measure import Cost, middle, run
 from bench.serve import JAVADOC, Served, connections, need, nginx
 
 CONNECTIONS = 8
 ROOT = Path(__file__).parents[1]
 SLOW = ("scrapy", "aiohttp")
-PEERS_PYTHON = ROOT / ".venv-bench/bin/python"  # their libraries are no business of ours
+PEERS_PYTHON = ROOT / ".venv-bench/bin/python"  # the peers' libraries are installed apart from ours
 PARTS = {
     "without WARC": {"output.warc": "false"},
     "without WARC and pages/": {"output.warc": "false", "output.pages": "false"},
     "without robots.txt": {"politeness.robots": '"ignore"'},
     "without reuse": {"fetch.max_requests_per_connection": "1"},
 }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds; MiB of the largest process."""
+
+    wall_s: float
+    cpu_s: float
+    rss_mib: float
+
+
+def run(command: Sequence[str], cwd: Path, *, env: dict[str, str] | None = None) -> Cost:
+    """Run a command to its end, its output thrown away."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    begun = time.monotonic()
+    with subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+    ) as process:
+        _, status, own = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    wall_s = time.monotonic() - begun
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - usage.ru_utime - usage.ru_stime
+    return Cost(wall_s, cpu_s, own.ru_maxrss / 1024)
 
 
 @dataclass
@@ -94,31 +123,31 @@ class Bench:
               flush=True)  # fmt: skip
 
     def ours(self, name: str = "crawler", extra: dict[str, str] | None = None) -> None:
-        """One run of this program."""
+        """Run this program once."""
         output = self.served.folder / "out"
         self.take(name, crawler(self.served, output, extra), ROOT)
         shutil.rmtree(output)
 
     def peer(self, name: str) -> None:
-        """One run of another."""
+        """Run a peer once."""
         folder = self.served.folder / "peer"
         folder.mkdir()
         self.take(name, PEERS[name](self.served), folder)
         shutil.rmtree(folder)
 
     def table(self) -> str:
-        """All of it, medians, in Markdown."""
+        """The medians of all programs as a Markdown table."""
         rows = ["| | responses | wall s | CPU s | per CPU-s | peak MiB | connections | ours to it |", "|---" * 8 + "|"]
         own = self.taken["crawler"]
         for name, taken in self.taken.items():
             if len(taken.rates) == len(own.rates):
-                ratio = middle([a / b for a, b in zip(own.rates, taken.rates, strict=True)])
-            else:  # it ran once, behind all of ours
-                ratio = middle(own.rates) / middle(taken.rates)
-            wall, cpu, rss = (middle([getattr(c, key) for c in taken.costs]) for key in ("wall_s", "cpu_s", "rss_mib"))
+                ratio = median([a / b for a, b in zip(own.rates, taken.rates, strict=True)])
+            else:  # it ran once, after all runs of ours
+                ratio = median(own.rates) / median(taken.rates)
+            wall, cpu, rss = (median([getattr(c, key) for c in taken.costs]) for key in ("wall_s", "cpu_s", "rss_mib"))
             rows.append(
-                f"| {name} ({len(taken.costs)}) | {middle(taken.responses):,.0f} | {wall:.1f} | {cpu:.1f} "
-                f"| {middle(taken.rates):,.0f} | {rss:.0f} | {middle(taken.opened):.0f} | {ratio:.2f} |"
+                f"| {name} ({len(taken.costs)}) | {median(taken.responses):,.0f} | {wall:.1f} | {cpu:.1f} "
+                f"| {median(taken.rates):,.0f} | {rss:.0f} | {median(taken.opened):.0f} | {ratio:.2f} |"
             )
         return "\n".join(rows)
 

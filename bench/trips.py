@@ -1,9 +1,9 @@
-"""`python -m bench.trips`: what a warmed pool saves where every round trip takes 100 ms.
+"""`python -m bench.trips`: how much time a warmed pool saves if every round trip takes 100 ms.
 
-A TLS server behind a relay that holds every byte back for half a round trip each way, and a new connection for one more
-(the TCP handshake, which loopback does not have). 1,000 pages: one by one on fresh connections, 50 at a time on fresh
-connections, through a warmed pool of 50. All three go through this program's own pool; fresh means that a connection
-serves one request.
+A TLS server is behind a relay that delays every byte by half a round trip each way, and a new connection by one more
+(the TCP handshake, which takes no time on loopback). 1,000 pages are fetched three times: one by one over fresh
+connections, 50 at a time over fresh connections, and through a warmed pool of 50 connections. All three use this
+program's own pool; a fresh connection serves one request.
 """
 
 import argparse
@@ -26,10 +26,10 @@ from crawler.settings.loading import load
 
 TRIP_S = 0.1
 BODY = b"<html><body>" + b"x" * 8_000 + b"</body></html>"
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
+RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 
 
-class OpenGate:
+class NoRateLimit:
     """No politeness: the server is ours."""
 
     def enter(self, address: str) -> float | None:
@@ -42,7 +42,7 @@ class OpenGate:
 async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while await reader.readuntil(b"\r\n\r\n"):
-            writer.write(ANSWER)
+            writer.write(RESPONSE)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError, ssl.SSLError):
         pass
@@ -50,15 +50,15 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
         writer.transport.abort()
 
 
-async def _hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first_s: float) -> None:
-    """Pass bytes on, each half a trip after it came; the first ones `first_s` later still."""
+async def _delay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, first_s: float) -> None:
+    """Pass bytes on half a round trip after they came, and the first ones `first_s` later than that."""
     loop = asyncio.get_running_loop()
     extra_s = first_s
     while data := await reader.read(1 << 16):
         loop.call_later(TRIP_S / 2 + extra_s, writer.write, data)
         extra_s = 0.0
         if first_s:
-            await asyncio.sleep(first_s)  # nothing overtakes the first bytes
+            await asyncio.sleep(first_s)  # later bytes must not overtake the first
             first_s = 0.0
     loop.call_later(TRIP_S / 2, writer.transport.abort)
 
@@ -76,7 +76,7 @@ async def slow_server(folder: Path) -> AsyncIterator[int]:
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         back_reader, back_writer = await asyncio.open_connection("127.0.0.1", behind)
         await asyncio.gather(
-            _hold(reader, back_writer, TRIP_S), _hold(back_reader, writer, 0.0), return_exceptions=True
+            _delay(reader, back_writer, TRIP_S), _delay(back_reader, writer, 0.0), return_exceptions=True
         )
 
     front = await asyncio.start_server(relay, "127.0.0.1", 0, backlog=1024)
@@ -85,14 +85,14 @@ async def slow_server(folder: Path) -> AsyncIterator[int]:
 
 
 async def fetch_all(client: HttpClient, origin: Origin, pages: int, at_once: int) -> float:
-    """Seconds for so many pages. Every answer must be whole."""
+    """Fetch so many pages. Returns the seconds; fails for an incomplete response."""
     numbers = iter(range(pages))
 
     async def work() -> None:
         for n in numbers:
             result = await client.fetch(origin, Task(n, f"{origin}/{n}"))
             if not isinstance(result, Fetched) or result.payload.size != len(BODY):
-                raise SystemExit(f"a fetch went wrong: {result}")
+                raise SystemExit(f"a fetch failed: {result}")
 
     begun = time.monotonic()
     async with asyncio.TaskGroup() as group:
@@ -102,7 +102,7 @@ async def fetch_all(client: HttpClient, origin: Origin, pages: int, at_once: int
 
 
 def client_for(folder: Path, *, at_once: int, fresh: bool) -> HttpClient:
-    """A client of our own; `fresh`: a connection serves one request."""
+    """A client of this program. `fresh`: a connection serves one request."""
     options = [
         'crawl.seeds=["https://localhost/"]',
         'network.allow_private=["127.0.0.0/8"]',
@@ -115,11 +115,11 @@ def client_for(folder: Path, *, at_once: int, fresh: bool) -> HttpClient:
     if fresh:
         options.append("fetch.max_requests_per_connection=1")
     settings = load(None, options, {}, "crawl").settings
-    return HttpClient(settings.client_options(), clock=SystemClock(), gate=OpenGate(), memory=64 << 20)
+    return HttpClient(settings.client_options(), clock=SystemClock(), gate=NoRateLimit(), memory=64 << 20)
 
 
 async def measure(pages: int, alone: int) -> None:
-    """All three, and their ratios."""
+    """Print the times of all three, and their ratios."""
     with tempfile.TemporaryDirectory(prefix="crawler-bench-") as name:
         folder = Path(name)
         async with slow_server(folder) as port:
