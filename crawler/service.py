@@ -32,8 +32,7 @@ from crawler.obs.logs import Logs
 from crawler.output_directory import announce, withdraw, write_run_file
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded
-from crawler.settings.settings import Changes, Mode, Settings, changes, keeping
-from crawler.settings.show import masked
+from crawler.settings.settings import Changes, Mode, Settings, changes, keeping, masked
 
 HOSTS_SHOWN = 50  # on the status page
 LAG_LOGGED_FROM_S = 0.5  # an event loop that was late by more is worth a line in the log

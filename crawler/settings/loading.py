@@ -17,8 +17,7 @@ from crawler.settings.checks import findings
 from crawler.settings.configuration_errors import ConfigurationError, Problem, in_order
 from crawler.settings.schema import SECTIONS, keys
 from crawler.settings.secrets import CREDENTIALS_DIRECTORY, credentials_file, read_secrets
-from crawler.settings.settings import Mode, Settings
-from crawler.settings.show import DEFAULT_ORIGIN, Shown, masked
+from crawler.settings.settings import DEFAULT_ORIGIN, Mode, Settings, ShownKey, masked
 from crawler.settings.sources import (
     Given,
     ValueSource,
@@ -44,7 +43,7 @@ class Loaded:
     origins: dict[str, str]
     warnings: list[str] = field(default_factory=list)
 
-    def masked(self) -> list[Shown]:
+    def masked(self) -> list[ShownKey]:
         """Every key as `config show` prints it, secrets masked, in the order of the file."""
         return masked(self.settings, self.origins)
 

@@ -1,7 +1,8 @@
-"""The effective configuration, and the options each component gets from it.
+"""The effective configuration: the options each component gets from it, what a reload changes, and how it is shown.
 
-Holds values only; how they came about is in `loading`. No component receives the whole: each gets its own options
-class. Invariant: with no key given, every options object equals the default of its class.
+Holds values only; `loading` makes them. No component receives the whole: each gets its own options class.
+Invariants: with no key given, every options object equals the default of its class. Values are shown with secrets
+masked: no header value but those of the fields in _HARMLESS, and no userinfo of a seed or a proxy.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import signature
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from crawler.core.options import (
     ImportanceRule,
@@ -34,20 +35,36 @@ from crawler.fetch.options import (
 from crawler.obs.log_files import LogOptions
 from crawler.output_directory import Place
 from crawler.settings import sections
-from crawler.settings.schema import keys
+from crawler.settings.schema import ConfigurationKey, keys, toml_text
 from crawler.settings.validators import TOKEN, proxy_authorization
 from crawler.sinks.base import SinkOptions
 
 Mode = Literal["crawl", "run"]
 _T = TypeVar("_T")
+DEFAULT_ORIGIN: Final = "default"
+MASK: Final = "***"
+
+# Header fields that are shown. Any other may be a credential.
+_HARMLESS: Final = frozenset(
+    (
+        "accept",
+        "accept-charset",
+        "accept-language",
+        "cache-control",
+        "dnt",
+        "pragma",
+        "sec-gpc",
+        "upgrade-insecure-requests",
+    )
+)
+_USERINFO = re.compile(r"\A((?:[A-Za-z][A-Za-z0-9+.-]*:)?/*)[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings(sections.Sections):
-    """Every section, the content of the files that `crawl.seed_files` and `identity.secrets` name, and the places of
-    the scope's patterns.
+    """Every section, with the content of the files that `crawl.seed_files` and `identity.secrets` name.
 
-    `pattern_places` maps "include" and "exclude" to a place ("crawler.toml:14") for each pattern.
+    `pattern_places` maps "include" and "exclude" to the location ("crawler.toml:14") of each pattern.
     """
 
     file_seeds: tuple[str, ...] = ()
@@ -86,14 +103,14 @@ class Settings(sections.Sections):
         return Place(self.output_directory, self.frontier_path, self.log_directory, self.control_socket)
 
     def at_usual_output(self) -> "Settings":
-        """The same settings; without output.directory they get the one that `crawl` takes, named for the first seed."""
+        """The same settings, with the default output.directory of `crawl`, named for the first seed, if none is set."""
         if self.output.directory or not self.seeds:
             return self
         directory = Path(self.crawl.name) / str(parse_seed(self.seeds[0])[1]).partition("//")[2]
         return replace(self, output=self.output.model_copy(update={"directory": str(directory)}))
 
     def rules(self) -> Rules:
-        """The rules by which these settings judge URLs, for those who explain a crawl."""
+        """The rules by which URLs are judged, for commands that explain a crawl."""
         network = self.network_options()
         return Rules(
             scope=self.scope_options(),
@@ -128,8 +145,8 @@ class Settings(sections.Sections):
         return _options(PolitenessOptions, self.politeness)
 
     def address_politeness(self) -> PolitenessOptions:
-        """`politeness_options` for IP addresses. Behind a proxy all connections lead to one address, that of the proxy:
-        limits by address do not hold then.
+        """`politeness_options` for IP addresses. Behind a proxy, where all connections go to one address, they set no
+        limits.
         """
         options = self.politeness_options()
         if self.network.proxy is None:
@@ -173,7 +190,7 @@ class Settings(sections.Sections):
         return _options(ContentOptions, self.content)
 
     def sitemaps(self, mode: Mode) -> str:
-        """crawl.sitemaps, or its default: guessing where a sitemap is pays in a crawl that goes on."""
+        """crawl.sitemaps, or its default: trying usual places of sitemaps is worth it only in a crawl that goes on."""
         return self.crawl.sitemaps or ("probe" if mode == "run" else "named")
 
     def recrawl_options(self, mode: Mode) -> RecrawlOptions:
@@ -209,8 +226,8 @@ class Settings(sections.Sections):
 
 
 def _options(options: Callable[..., _T], *given: sections.Section, **others: object) -> _T:
-    """The options of a component: each field has the value of the key of its name, which for a time has no "_s".
-    `others` are fields whose value is not that of a key. What is neither keeps its default.
+    """The options of a component. Each field has the value of the key of its name (without "_s" for a time), or that in
+    `others`, or its default.
     """
     values = {key: value for section in given for key, value in section}
     names = [name for name in signature(options).parameters if name.removesuffix("_s") in values]
@@ -236,10 +253,68 @@ def changes(old: Settings, new: Settings) -> Changes:
 
 
 def keeping(old: Settings, new: Settings, dotted: Sequence[str]) -> Settings:
-    """`new`, with the values of `old` for these keys: those that only a restart brings into force."""
+    """`new`, with the values of `old` for these keys, as for those that need a restart."""
     kept = new
     for name in dotted:
         key = keys()[name]
         section = getattr(kept, key.section).model_copy(update={key.attribute: old.get(name)})
         kept = replace(kept, **{key.section: section})
     return replace(kept, secrets=old.secrets) if "identity.secrets" in dotted else kept
+
+
+@dataclass(frozen=True, slots=True)
+class ShownKey:
+    """One key. `value` is for JSON: None if there is no limit or nothing is set; `text` is the same as TOML.
+
+    `note` describes a value that follows from other keys; `origin` is "default" or a location ("crawler.toml:14").
+    """
+
+    key: str
+    value: object
+    text: str
+    origin: str
+    note: str
+    description: str
+    restart: bool
+
+
+def masked(settings: Settings, origins: Mapping[str, str]) -> list[ShownKey]:
+    """Every key of `settings`, in the order of the file."""
+    return [_shown(key, settings, origins.get(dotted, DEFAULT_ORIGIN)) for dotted, key in keys().items()]
+
+
+def _shown(key: ConfigurationKey, settings: Settings, origin: str) -> ShownKey:
+    value, note = settings.get(str(key)), ""
+    if value is None:
+        value, note = _derived_values(settings).get(str(key)), key.derived
+    match str(key), value:
+        case "fetch.headers", dict():
+            value = {name: text if name.lower() in _HARMLESS else MASK for name, text in value.items()}
+        case "network.proxy", str():
+            value = _without_userinfo(value)
+        case "crawl.seeds", tuple():
+            value = tuple(map(_without_userinfo, value))
+    return ShownKey(
+        key=str(key),
+        value=list(value) if isinstance(value, tuple) else value,
+        text="" if value is None and note else toml_text(key, value),
+        origin=origin,
+        note=note,
+        description=key.description,
+        restart=key.restart,
+    )
+
+
+def _without_userinfo(url: str) -> str:
+    return _USERINFO.sub(rf"\g<1>{MASK}@", url)
+
+
+def _derived_values(settings: Settings) -> dict[str, str]:
+    """The values of keys that are not set, where other keys decide them."""
+    return {
+        "identity.robots_token": settings.robots_token,
+        "output.directory": str(settings.output_directory),
+        "frontier.path": str(settings.frontier_path),
+        "log.directory": str(settings.log_directory),
+        "admin.socket": str(settings.control_socket),
+    }

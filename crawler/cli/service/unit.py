@@ -21,7 +21,7 @@ from typing import Final
 from crawler.settings.configuration_errors import Problem
 from crawler.settings.loading import Loaded
 from crawler.settings.secrets import FILE_NAME, read_secrets
-from crawler.settings.show import DEFAULT_ORIGIN
+from crawler.settings.settings import DEFAULT_ORIGIN
 from crawler.settings.sources import conf_d
 
 # Earlier ones win over later ones (systemd.unit(5), "Unit File Load Path").

@@ -10,12 +10,11 @@ from click.testing import CliRunner
 from crawler.cli import cli
 from crawler.settings.loading import load
 from crawler.settings.schema import keys, toml_text
-from crawler.settings.settings import Settings
-from crawler.settings.show import Shown
-from crawler.settings.show import masked as view_of
+from crawler.settings.settings import Settings, ShownKey
+from crawler.settings.settings import masked as view_of
 
 
-def shown(*overrides: str) -> dict[str, Shown]:
+def shown(*overrides: str) -> dict[str, ShownKey]:
     return {item.key: item for item in load(None, overrides, {}, "crawl").masked()}
 
 
