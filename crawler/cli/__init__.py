@@ -25,8 +25,8 @@ COMMANDS: Final = {
     "crawl": ("crawler.cli.crawl:crawl_command", "Crawl from URLs until nothing is left to do."),
     "run": ("crawler.cli.crawl:run_command", "Crawl until told to stop."),
     "fetch": (
-        "crawler.cli.fetch",
-        "Fetch one URL and show every step of it, and what a crawl would make of the answer.",
+        "crawler.cli.crawl:fetch_command",
+        "Fetch one URL and show every step of it, and what a crawl would do with the response.",
     ),
     "check": ("crawler.cli.config:check", "Validate a configuration as `crawler run` would read it."),
     "config": ("crawler.cli.config:config_group", "Look at the configuration."),

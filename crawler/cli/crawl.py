@@ -1,5 +1,5 @@
-"""Commands that crawl: `crawler crawl URL…` from start to end, with a view of it on a terminal and a summary, and
-`crawler run`, the daemon, for systemd.
+"""Commands that fetch: `crawler crawl URL…` from start to end, with a live view and a summary; `crawler run` as a
+service; `crawler fetch URL`, one URL with every step shown.
 """
 
 import faulthandler
@@ -15,13 +15,13 @@ import orjson
 from crawler.cli.output import not_written, say, write_data
 from crawler.cli.place import config_option, load_settings, override_option, refuse_files
 from crawler.core.enums import Exit, StoppedBy
-from crawler.core.formatting import count, counts, local_time
+from crawler.core.formatting import count, counts, duration, local_time
 
 if TYPE_CHECKING:
     from crawler.app import Result
     from crawler.engine.monitoring.ending import Ending
 
-_SUSPECTS_SAID: Final = 10  # templates
+_TEMPLATES_SHOWN: Final = 10  # of suspects
 
 
 @click.command(name="crawl")
@@ -31,7 +31,7 @@ _SUSPECTS_SAID: Final = 10  # templates
 @click.option(
     "--output",
     type=click.Path(path_type=Path, readable=False),
-    help="Directory for everything written; resumed if used.",
+    help="Directory for all files; an earlier crawl in it goes on.",
 )
 @click.option("--max-duration", metavar="TIME", help='Stop after this long, e.g. "10m".')
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
@@ -45,8 +45,8 @@ def crawl_command(
 ) -> int:
     """Crawl from URLs until nothing is left to do.
 
-    The same output directory again goes on where it stopped; without one it is crawl/HOST, after the first URL's host.
-    A URL without a scheme means https.
+    With an output directory that was used before, the crawl goes on where it stopped; the default is crawl/HOST, named
+    for the host of the first URL. A URL without a scheme is https.
     """
     from crawler.app import View, run, with_seeds
     from crawler.output_directory import strangers
@@ -69,7 +69,7 @@ def crawl_command(
     settings = settings.at_usual_output()
     if others := strangers(settings.output_directory):
         named = others[0] + (", …" if others[1:] else "")
-        say(f"{settings.output_directory} holds other files ({named}): the crawl's will stand among them")
+        say(f"{settings.output_directory} holds other files ({named}); the crawl writes beside them")
     interactive = sys.stderr.isatty()
     if interactive:
         from crawler.cli.progress import Progress
@@ -92,30 +92,30 @@ def crawl_command(
 
         Console(stderr=True).print(summary_table(result.summary | result.details))
     if result.seeds_refused:
-        say("every seed that answered did so with an HTTP error")
+        say("every seed that responded did so with an HTTP error")
         for one in result.seeds_refused:
             say(one)
-    _say_failures(result.details["failures"])
+    _print_failures(result.details["failures"])
     if result.output_problems or result.gone:
         return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
     return _exit_code(result)
 
 
-def _say_failures(failures: Mapping[str, int]) -> None:
-    """What was given up, by the last failure."""
+def _print_failures(failures: Mapping[str, int]) -> None:
+    """Print how many URLs failed in the end, by their last failure."""
     if failures:
         say(f"{count(sum(failures.values()), 'URL')} failed in the end: {counts(failures)}")
 
 
 def _exit_code(result: "Result") -> int:
-    """Say what is left, and why."""
+    """Print what is left and why; returns the exit code."""
     end = result.ending
     left = f"{count(end.urls.left, 'URL')} {'is' if end.urls.left == 1 else 'are'} left"
     if end.stopped_by is StoppedBy.WAITING and result.opens_at is not None:
         say(f"fetch.hours are closed until {local_time(result.opens_at)}; {left}, the same command goes on with them")
         return end.exit_code
     if result.seed_problems:
-        say("no seed answered")
+        say("no seed responded")
         for problem in result.seed_problems:
             say(problem)
         return Exit.FINDINGS
@@ -131,19 +131,19 @@ def _exit_code(result: "Result") -> int:
             say(left)
     for one in end.left:
         say(str(one))
-    _say_suspects(end)
+    _print_suspects(end)
     return end.exit_code
 
 
-def _say_suspects(end: "Ending") -> None:
-    """Which parts of which hosts were left because they look endless, and what can be done."""
-    for host, one in end.suspects[:_SUSPECTS_SAID]:
+def _print_suspects(end: "Ending") -> None:
+    """Print which URL templates were left because their pages look endless, and what to do."""
+    for host, one in end.suspects[:_TEMPLATES_SHOWN]:
         say(f"{count(one.urls, 'URL')} of {host} like {one.template}, for example {', '.join(one.examples)}")
-    if (more := len(end.suspects) - _SUSPECTS_SAID) > 0:
+    if (more := len(end.suspects) - _TEMPLATES_SHOWN) > 0:
         say(f"and {count(more, 'other URL template')}: `crawler hosts` lists their hosts")
     if end.suspects:
         host = end.suspects[0][0]
-        say(f'`crawler release {host}` has them fetched for good; traps.detect keeps none back if it is "report"')
+        say(f'`crawler release {host}` fetches them; with traps.detect = "report" none are held back')
 
 
 def _toml_string(text: str) -> str:
@@ -161,7 +161,7 @@ def run_command(config: Path, overrides: tuple[str, ...]) -> int:
     from crawler.app import View, run
     from crawler.settings.loading import load
 
-    faulthandler.enable()  # the watchdog's SIGABRT then says on stderr where every thread stands
+    faulthandler.enable()  # at SIGABRT from the watchdog the stacks of all threads are printed
     settings = load_settings(config, overrides, "run").settings
     result = run(
         settings,
@@ -173,3 +173,38 @@ def run_command(config: Path, overrides: tuple[str, ...]) -> int:
     if result.output_problems or result.gone:
         return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
     return Exit.OK
+
+
+@click.command(name="fetch")
+@click.argument("url")
+@config_option()
+@override_option
+@click.option("--no-robots", is_flag=True, help="Do not request robots.txt: fetch the URL whatever it says.")
+@click.option("--links", "all_links", is_flag=True, help="List every link; without, the first few.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def fetch_command(
+    url: str, config: Path | None, overrides: tuple[str, ...], no_robots: bool, all_links: bool, as_json: bool
+) -> int:
+    """Fetch one URL and show every step of it, and what a crawl would do with the response.
+
+    robots.txt is requested first and obeyed. Nothing is stored. Exit code 1: there was no complete response with a
+    status below 400, or a crawl with this configuration would not request it.
+    """
+    import uvloop
+
+    from crawler.trace.facts import facts
+    from crawler.trace.terminal import show
+    from crawler.trace.tracer import trace
+
+    settings = load_settings(config, overrides, "crawl").settings
+
+    def on_wait(seconds: float, why: str) -> None:
+        if sys.stderr.isatty():
+            say(f"waiting {duration(seconds)} ({why})")
+
+    found = facts(uvloop.run(trace(settings, url, robots=not no_robots, on_wait=on_wait)))
+    if as_json:
+        write_data(orjson.dumps(found) + b"\n")
+    else:
+        show(found, all_links=all_links)
+    return Exit.OK if found["is_fine"] else Exit.FINDINGS

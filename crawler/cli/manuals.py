@@ -38,7 +38,7 @@ def script(shell: str) -> str:
 
 _EXIT_STATUS: Final = (
     (Exit.OK, "Done, or a limit was reached."),
-    (Exit.FINDINGS, "No seed answered; or a command that looks for something wrong found it."),
+    (Exit.FINDINGS, "No seed responded; or a command that looks for faults found some."),
     (Exit.USAGE, "Usage, or a seed that is no URL."),
     (Exit.STATE_CORRUPT, "The store or an output file is damaged, or written by a newer version."),
     (Exit.UNREACHABLE, "The daemon cannot be reached."),

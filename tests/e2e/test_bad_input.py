@@ -271,7 +271,7 @@ def test_a_seed_without_an_answer_ends_soon_and_says_why(unanswered: dict[str, R
     """Exit 1 with the URL and the cause, the summary all the same, and never the whole linger of ten minutes."""
     ran = unanswered[cause]
     assert ran.code == 1, ran.stderr
-    assert ran.stderr.startswith("crawler: no seed answered\n")
+    assert ran.stderr.startswith("crawler: no seed responded\n")
     for word in UNANSWERED[cause].words:
         assert word in ran.stderr
     assert "Traceback" not in ran.stderr
