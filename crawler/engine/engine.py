@@ -137,12 +137,15 @@ class Engine:
             clock=clock,
             on_event=observer.event,
         )
-        seen = RecentKeys()
+        recent_keys = RecentKeys()
         self.processor = ResponseProcessor(
-            options, seen=seen, in_links=self.revisits.in_links if self.revisits.enabled else None
+            options, recent_keys=recent_keys, in_links=self.revisits.in_links if self.revisits.enabled else None
         )
         self.url_list_policy = UrlListPolicy(
-            mode=options.sitemaps, frontier=frontier, seen=seen, trusts_dates_of=self.revisits.trusts_dates_of
+            mode=options.sitemaps,
+            frontier=frontier,
+            recent_keys=recent_keys,
+            trusts_dates_of=self.revisits.trusts_dates_of,
         )
         self.committer = Committer(
             frontier=frontier,
@@ -354,12 +357,12 @@ class Engine:
     def bounded(self) -> list[Bounded]:
         """What is held in memory, against what it may come to."""
         buffered = sum(len(host.buffer) for host in self.host_table.hosts.values())
-        seen_bytes = self.processor.seen_bytes
+        recent_keys_bytes = self.processor.recent_keys_bytes
         return [
             *(Bounded(*one) for one in self.client.held()),
             Bounded("uncommitted", "bytes", self.committer.uncommitted_bytes, self.options.engine.memory // 2),
             Bounded("parsed robots.txt", "bytes", self.url_policy.rules.bytes, RULES_BYTES),
-            Bounded("recent URL keys", "bytes", seen_bytes, seen_bytes),
+            Bounded("recent URL keys", "bytes", recent_keys_bytes, recent_keys_bytes),
             Bounded("URLs ready", "entries", buffered, PREFETCH_TOTAL),
             Bounded("hosts", "entries", len(self.host_table.hosts), None),
         ]

@@ -119,11 +119,11 @@ class _Tracer:
             blocks=_blocklist(settings),
         )
         self._hosts.admit([HostRow(_HOST_ID, origin, slot=0, queued=1)])
-        scope, seen = Scope(options.scope, options.seed_hosts, options.traps), RecentKeys()
+        scope, recent_keys = Scope(options.scope, options.seed_hosts, options.traps), RecentKeys()
         self._policy = UrlPolicy(scope, RobotsCache(options.robots_token), options.obeys_robots)
-        self._processor = ResponseProcessor(options, seen=seen)
+        self._processor = ResponseProcessor(options, recent_keys=recent_keys)
         self._url_lists = UrlListPolicy(
-            mode=options.sitemaps, frontier=None, seen=seen, trusts_dates_of=lambda host_id: False
+            mode=options.sitemaps, frontier=None, recent_keys=recent_keys, trusts_dates_of=lambda host_id: False
         )
         task = Task(0, url, depth=1, hop_path="L", source=Source.LINK)
         if key_of(url) in {key_of(parse_seed(text)[0]) for text in options.seeds}:
@@ -185,7 +185,7 @@ class _Tracer:
             outcome,
             known=None,
             now=self._clock.now(),
-            rest_s=0.0,
+            retry_s=0.0,
             token=self._policy.rules.token,
             limits=self._options.client.fetch,
         )
@@ -225,12 +225,12 @@ class _Tracer:
         trace, task = self._trace, self._trace.task
         if isinstance(result, Fetched):
             trace.request = mask_request(result.request_bytes)
-        trace.response, links = self._processor.read(task, self._processor.outcome_of(task, result))
+        trace.response, links = self._processor.process(task, self._processor.outcome_of(task, result))
         outcome = trace.response.outcome
         trace.result = response_of(outcome) or result  # a decompression bomb has its error type only now
         if isinstance(outcome, Redirected):
             trace.added_host = self._policy.widen(task, outcome)
-        self._processor.judge(task, trace.response, links, self._policy.scope)
+        self._processor.judge_links(task, trace.response, links, self._policy.scope)
         await self._url_lists.judge(task, _HOST_ID, trace.response, self._policy.scope)
         trace.link_sources = {link.url: link.source for link in links}
         attempts = self._options.engine.max_attempts

@@ -1,7 +1,6 @@
-"""Keys of URLs stored lately: spares the store most of the links that it already knows. And how often URLs are linked.
+"""URLs stored lately, so that most links are not sent to the store again, and how often URLs are linked.
 
-A direct-mapped table: a new key takes the place of the one that was there. Forgetting is harmless (the store's own
-index decides); remembering wrongly is not, so the whole 64-bit key is kept.
+A lost key is harmless, since the index of the store decides. A false match is not: so keys are compared in full.
 """
 
 import sys
@@ -12,11 +11,15 @@ from typing import Final
 SLOT_BITS: Final = 20  # 2^20 keys of 8 bytes: 8 MiB, and as fast as a set that would take 89 MiB
 
 IN_LINK_BITS: Final = 20  # 2^20 counters of two bytes
-IN_LINK_PAGES: Final = 8  # the links of every eighth page are counted, eight times each
+IN_LINK_PAGES: Final = 8  # the links of every eighth page are counted, each eight times
+MAX_URLS: Final = 32_768
 
 
 class RecentKeys:
-    """A bounded memory of signed 64-bit keys. Key 0 is never remembered (it is the mark of an empty slot)."""
+    """A fixed table of signed 64-bit keys, direct-mapped: a new key replaces the one in its slot.
+
+    Key 0 marks an empty slot, and is never found.
+    """
 
     __slots__ = ("_mask", "_slots")
 
@@ -35,13 +38,10 @@ class RecentKeys:
         return len(self._slots) * self._slots.itemsize
 
 
-MAX_URLS: Final = 32_768
-
-
 class RecentUrls(set[str]):
-    """URLs whose keys are known to be stored: a plain set, for it is asked for every link of every page.
+    """URLs that are known to be stored: a plain set, since every link of every page is looked up.
 
-    Emptied when it is full, which is harmless and rare.
+    It is emptied when it has MAX_URLS.
     """
 
     __slots__ = ()
@@ -53,25 +53,26 @@ class RecentUrls(set[str]):
 
 
 class InLinks:
-    """How often URLs were linked since their last visit: an estimate, by key, in a fixed table. Two keys that share a
-    counter are told apart by nobody; whoever is visited first gets what both have.
+    """How often URLs were linked since their last visit: estimates by key, in a fixed table of counters.
+
+    Keys may share a counter: the URL visited first then gets the count of both.
     """
 
     def __init__(self, bits: int = IN_LINK_BITS) -> None:
         self._counts = array("H", bytes(2 << bits))
         self._mask = (1 << bits) - 1
         self._pages = 0
-        self.is_dirty = False  # counted since `dump`, which whoever stores it sets back
+        self.is_dirty = False  # something was counted; set back by the caller that stores a `dump`
 
     def dump(self) -> bytes:
-        """All counters, to be stored."""
+        """Return all counters, to be stored."""
         counts = self._counts[:]
         if sys.byteorder == "big":
             counts.byteswap()
         return counts.tobytes()
 
     def load(self, dumped: bytes) -> None:
-        """Go on from what was stored; a table of another size is worth nothing."""
+        """Continue from stored counters; a table of another size is ignored."""
         if len(dumped) == self._counts.itemsize * len(self._counts):
             self._counts = array("H", dumped)
             if sys.byteorder == "big":
@@ -83,7 +84,7 @@ class InLinks:
         return self._pages % IN_LINK_PAGES == 1
 
     def note(self, keys: Iterable[int]) -> None:
-        """A page links to each of these once."""
+        """Count one link of a page to each of these keys."""
         counts, mask = self._counts, self._mask
         self.is_dirty = True
         for key in keys:
@@ -92,7 +93,7 @@ class InLinks:
                 counts[at] += IN_LINK_PAGES
 
     def take(self, key: int) -> int:
-        """What was counted for a URL; its counter begins anew."""
+        """Return the count of a URL, and set it to 0."""
         at = key & self._mask
         count, self._counts[at] = self._counts[at], 0
         return count

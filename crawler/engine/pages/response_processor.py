@@ -1,7 +1,6 @@
-"""What a response means: its outcome, the URLs it leads to, and what is recorded of it.
+"""Response processing: the outcome of a request, the URLs a response leads to, and what is recorded of it.
 
-Synchronous and without I/O, so that a large page can be read in a thread. It knows content and core; when, by whom and
-whether a request is made is the worker's and scheduler's business.
+Synchronous and without I/O, so that a large page can be processed in a thread.
 """
 
 import asyncio
@@ -44,47 +43,49 @@ from crawler.engine.pages.recent_urls import InLinks, RecentKeys, RecentUrls
 
 T = TypeVar("T")
 
-# A page of this size takes 2 ms to parse: larger ones are read in a thread, so that the loop is never held for long.
-READ_IN_THREAD_OVER: Final = 512 * 1024
-# Between being read and being handed to the committer a large page costs ten times its size (text, links, discoveries);
-# more at once than there are cores would only cost memory.
+# A page of this size takes 2 ms to parse. Larger ones are processed in a thread, so that the event loop is not blocked.
+LARGE_BYTES: Final = 512 * 1024
+# Until it is committed, a large page takes ten times its size (text, links, discoveries). More at once than there are
+# cores would only take memory.
 LARGE_AT_ONCE: Final = 2
-_XML_FACTOR: Final = 8  # pages in XML take so much longer
-# Pages compress to a fifth, some to a thirtieth: a coded one this small decodes to no more than a plain large one.
+_XML_FACTOR: Final = 8  # parsing XML takes so many times longer
+# Pages compress to a fifth, some to a thirtieth: a coded page below LARGE_BYTES / 32 is not large when decoded.
 _CODED_FACTOR: Final = 32
 
 
 async def off_loop_if_large(outcome: Outcome, work: Callable[[], T]) -> T:
-    """The result of `work`, which reads `outcome`."""
+    """Return the result of `work`, which processes `outcome`: in a thread if that takes long."""
     return await asyncio.to_thread(work) if is_large(outcome) else work()
 
 
-def is_large(outcome: Outcome, *, is_listing: bool = False) -> bool:
-    """Whether reading takes long enough for a thread. What is coded may be many times as large as it looks; a sitemap
-    takes five times as long as HTML, and may be gzip without saying so.
+def is_large(outcome: Outcome, *, is_url_list: bool = False) -> bool:
+    """Whether processing takes so long that a thread is to do it.
+
+    A coded body may be many times as large when decoded. A sitemap takes five times as long as HTML, and may be gzip
+    without a Content-Encoding.
     """
     response = response_of(outcome)
-    if response is None or response.payload.size <= READ_IN_THREAD_OVER // _CODED_FACTOR:
+    if response is None or response.payload.size <= LARGE_BYTES // _CODED_FACTOR:
         return False
-    if is_listing or response.head.get("content-encoding") is not None:
+    if is_url_list or response.head.get("content-encoding") is not None:
         return True
     is_xml = mime_type(response.head.content_type) == XHTML
-    return response.payload.size > (READ_IN_THREAD_OVER // _XML_FACTOR if is_xml else READ_IN_THREAD_OVER)
+    return response.payload.size > (LARGE_BYTES // _XML_FACTOR if is_xml else LARGE_BYTES)
 
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-LISTING_KINDS: Final = frozenset((TaskKind.SITEMAP, TaskKind.FEED))
-_LISTING_TYPES: Final = FEED_TYPES | {"application/xml", "text/xml"}
+URL_LIST_KINDS: Final = frozenset((TaskKind.SITEMAP, TaskKind.FEED))
+_URL_LIST_TYPES: Final = FEED_TYPES | {"application/xml", "text/xml"}
 _FEEDS_A_HOST: Final = 16
-_FEED_HOSTS: Final = 65_536  # then counting starts over
-MAX_ELSEWHERE: Final = 8_192
+_FEED_HOSTS: Final = 65_536  # hosts whose feeds are counted; beyond, all counts begin again
+MAX_OUT_OF_SCOPE: Final = 8_192
 _HTML: Final = frozenset({"text/html", XHTML})
-KEPT_HOPS: Final = 64  # letters of hop_path kept
+MAX_HOP_PATH: Final = 64  # last letters of hop_path that are kept
 
 
 @models.dataclass(frozen=True, slots=True)
 class SkippedLink:
-    """A link that was refused, and the host it leads to ("" if it is no URL)."""
+    """A refused link, its host ("" if it is no URL), and the rule that refused it."""
 
     url: str
     host: str
@@ -92,9 +93,10 @@ class SkippedLink:
     rule: str
 
 
-class Elsewhere:
-    """Links to hosts out of scope, judged lately. Pages of a site share them, and of a plain link neither depth nor
-    hops have a say in it; another scope may think otherwise of all.
+class OutOfScopeLinks:
+    """Links that were refused lately because their host is out of scope, by URL.
+
+    Pages of a site share such links. Whether a plain link's host is in scope does not depend on depth or hops.
     """
 
     def __init__(self) -> None:
@@ -102,16 +104,20 @@ class Elsewhere:
         self._links: dict[str, SkippedLink] = {}
 
     def under(self, scope: Scope) -> dict[str, SkippedLink]:
-        """Those that this scope refused, by URL; to be added to. Emptied when it is full, which is harmless."""
-        if scope is not self._scope or len(self._links) >= MAX_ELSEWHERE:
+        """Return the links that this scope refused, to be looked up and added to.
+
+        It is emptied when it is full: then links are judged again.
+        """
+        if scope is not self._scope or len(self._links) >= MAX_OUT_OF_SCOPE:
             self._scope, self._links = scope, {}
         return self._links
 
 
 @dataclass(slots=True)
 class ProcessedResponse:
-    """What was read out of one response. `outcome` is the one that was given, or what reading made of it: a
-    decompression bomb is an error, though it was fetched in order.
+    """The result of processing one response.
+
+    `outcome` is the one that was given, or the one found by processing: a decompression bomb is an error.
     """
 
     outcome: Outcome
@@ -120,34 +126,36 @@ class ProcessedResponse:
     payload_digest: str | None = None
     links_found: int = 0
     skipped: list[SkippedLink] = field(default_factory=list)
-    index: bool = True  # False: the page asks not to be indexed
-    fingerprint: Fingerprint | None = None  # of an HTML page whose template is under suspicion
-    listing: UrlList | None = None  # a sitemap or feed, whose entries `engine.pages.url_list_policy` judges
+    index: bool = True  # False: the page says noindex
+    fingerprint: Fingerprint | None = None  # of an HTML page, if it was wanted
+    url_list: UrlList | None = None  # a sitemap or feed; `engine.pages.url_list_policy` judges its entries
 
 
 class ResponseProcessor:
-    """Reads responses. `seen` spares the store links that it was sent lately, `in_links` counts them if revisits are
-    planned by it; both are only asked and filled on the event loop (`judge`), never in a thread.
+    """Processes responses: `process` parses one, perhaps in a thread, `judge_links` judges its links on the event loop.
+
+    `recent_keys` are keys of URLs that the store got lately: their links are left out. `in_links` counts links for
+    revisits; None without revisits. Only `judge_links` uses either.
     """
 
     def __init__(
         self,
         options: EngineConfiguration,
         *,
-        seen: RecentKeys,
+        recent_keys: RecentKeys,
         in_links: InLinks | None = None,
     ) -> None:
         self.reconfigure(options)
-        self._seen = seen
-        self._elsewhere = Elsewhere()
-        self._urls = RecentUrls()  # of those in `seen`, the ones met last: not even their keys need be worked out
-        # Of links counted for revisits none may be left out.
+        self._recent_keys = recent_keys
+        self._out_of_scope = OutOfScopeLinks()
+        self._urls = RecentUrls()  # some URLs of `recent_keys`: looked up before the key is computed
+        # Where links are counted for revisits, none may be left out.
         self._known = KnownLinks(self._urls if in_links is None else ())
         self._in_links = in_links
         self._feeds: Counter[str] = Counter()
 
     def reconfigure(self, options: EngineConfiguration) -> None:
-        """Put options in force, from the next response on."""
+        """Apply options, from the next response on."""
         self._content = options.content
         self._fetch = options.client.fetch
         self._token = options.robots_token
@@ -156,12 +164,12 @@ class ResponseProcessor:
         self._lazy = options.scope.lazy
 
     @property
-    def seen_bytes(self) -> int:
-        """What the memory of recent keys takes, however full it is."""
-        return self._seen.size_bytes
+    def recent_keys_bytes(self) -> int:
+        """Memory that the recent keys take, the same at any time."""
+        return self._recent_keys.size_bytes
 
     def outcome_of(self, task: Task, result: FetchResult) -> Outcome:
-        """Tell a redirect and a 304 from an answer with content."""
+        """Classify the result of a request: a redirect, a 304 to a conditional request, or as it is."""
         if isinstance(result, Failed):
             return result
         status = result.head.status_code
@@ -174,37 +182,38 @@ class ResponseProcessor:
                 return result
         return result
 
-    def read(
+    def process(
         self, task: Task, outcome: Outcome, *, on_loop: bool = True, fingerprinted: bool = False
     ) -> tuple[ProcessedResponse, list[Link]]:
-        """The costly half: hash, decode, parse. Returns the reading and the links found, to be judged, perhaps without
-        those that are stored. Safe in a thread, with `on_loop` false: then what links meant on other pages is not
-        looked at.
+        """Hash, decode and parse a response: the costly half. Returns the links found beside the rest.
+
+        `on_loop` must be False in a thread; on the event loop, links that are known to be stored are left out.
+        `fingerprinted`: compute the fingerprint of an HTML page.
         """
-        reading = ProcessedResponse(outcome)
+        processed = ProcessedResponse(outcome)
         response = response_of(outcome)
         if response is None:
-            return reading, []
-        reading.payload_digest = payload_digest(response.payload)
+            return processed, []
+        processed.payload_digest = payload_digest(response.payload)
         if task.kind is TaskKind.ROBOTS or response.truncated is TruncatedReason.CONTENT_TYPE:
-            # `robots_visit` reads the one, and there is nothing to read of the other
-            return reading, []
+            # `engine.pages.robots` processes robots.txt; a response of an unwanted type has no content
+            return processed, []
         if isinstance(outcome, Redirected):
-            moved = _moved_to(outcome.target)
-            reading.links_found = len(moved)  # its line in the log counts it too
-            return reading, moved
+            moved = _redirect_link(outcome.target)
+            processed.links_found = len(moved)  # the log line of a redirect counts it
+            return processed, moved
         if isinstance(outcome, NotModified) or not 200 <= response.head.status_code < 300:
-            return reading, []
-        return self._read_content(task, response, reading, self._known if on_loop else None, fingerprinted)
+            return processed, []
+        return self._process_content(task, response, processed, self._known if on_loop else None, fingerprinted)
 
-    def _read_content(
-        self, task: Task, response: Fetched, reading: ProcessedResponse, known: KnownLinks | None, fingerprinted: bool
+    def _process_content(
+        self, task: Task, response: Fetched, processed: ProcessedResponse, known: KnownLinks | None, fingerprinted: bool
     ) -> tuple[ProcessedResponse, list[Link]]:
         head = response.head
         content_type = head.content_type
         mime = mime_type(content_type)
-        if task.kind in LISTING_KINDS or (mime in _LISTING_TYPES and task.kind is TaskKind.PAGE):
-            return self._read_listing(task, response, reading, mime), []
+        if task.kind in URL_LIST_KINDS or (mime in _URL_LIST_TYPES and task.kind is TaskKind.PAGE):
+            return self._process_url_list(task, response, processed, mime), []
         decoded = decode.decode(
             response.payload,
             head.get_all("content-encoding"),
@@ -213,15 +222,15 @@ class ResponseProcessor:
             max_expansion=self._fetch.max_expansion,
         )
         if decoded.bomb:
-            reading.outcome = replace(response, error_type=response.error_type or ErrorType.TOO_LARGE)
-            return reading, []
+            processed.outcome = replace(response, error_type=response.error_type or ErrorType.TOO_LARGE)
+            return processed, []
         robots = head.get_all("x-robots-tag") if self._obey else []
         encoding: str | None = None
         title: str | None = None
         language: str | None = None
         canonical: str | None = None
         stated = head.get_all("link")
-        stored = 0  # links that are left out
+        stored = 0  # links that are left out, because the store has them
         fault: ReadingFault | None = None
         if mime in _HTML or (not mime and decoded.data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"<"):
             xml = mime == XHTML
@@ -229,14 +238,14 @@ class ResponseProcessor:
             text = charset.to_utf8(decoded.data, encoding)
             if fingerprinted:
                 with suppress(ScanLimitError):
-                    reading.fingerprint = fingerprint(text, task.url)
+                    processed.fingerprint = fingerprint(text, task.url)
             parsed = parsing.parse_page(
                 text,
                 task.url,
                 requisites=self._requisites,
                 lazy=self._lazy,
                 max_links=self._content.max_links,
-                known=None if stated else known,  # what the header states is compared with all of them
+                known=None if stated else known,  # links of the header are compared with all links of the page
                 encoding=encoding,
                 xml=xml,
             )
@@ -252,7 +261,7 @@ class ResponseProcessor:
             if rules.nofollow:
                 links = [link._replace(nofollow=True) for link in links]
             if parsed.refresh is not None:
-                links += _moved_to(parsed.refresh)
+                links += _redirect_link(parsed.refresh)
             title, language, canonical = parsed.title, parsed.language, parsed.canonical
         else:
             rules = page_headers.page_directives((), robots, self._token)
@@ -272,17 +281,19 @@ class ResponseProcessor:
                 links = [link._replace(nofollow=True) for link in links]
         refreshed = page_headers.refresh(head, task.url)
         if refreshed is not None:
-            links += [link for link in _moved_to(refreshed) if link not in links]
-        reading.index = not rules.noindex
-        reading.links_found = count = len(links) + stored
-        reading.page = PageInfo(
+            links += [link for link in _redirect_link(refreshed) if link not in links]
+        processed.index = not rules.noindex
+        processed.links_found = count = len(links) + stored
+        processed.page = PageInfo(
             canonical, mime or None, encoding, title, language, count, decoded.size, decoded.fault, fault
         )
-        return reading, links
+        return processed, links
 
-    def _read_listing(self, task: Task, response: Fetched, reading: ProcessedResponse, mime: str) -> ProcessedResponse:
+    def _process_url_list(
+        self, task: Task, response: Fetched, processed: ProcessedResponse, mime: str
+    ) -> ProcessedResponse:
         head = response.head
-        listing = reading.listing = read_url_list(
+        url_list = processed.url_list = read_url_list(
             response.payload,
             head.get_all("content-encoding"),
             url=task.url,
@@ -290,32 +301,33 @@ class ResponseProcessor:
             max_expansion=self._fetch.max_expansion,
             text_too=task.kind is TaskKind.SITEMAP,
         )
-        reading.links_found = len(listing.entries)
+        processed.links_found = len(url_list.entries)
         if task.kind is TaskKind.PAGE:
             rules = page_headers.page_directives((), head.get_all("x-robots-tag") if self._obey else [], self._token)
-            reading.index = not rules.noindex
-            reading.page = PageInfo(None, mime or None, None, None, None, len(listing.entries), listing.size)
+            processed.index = not rules.noindex
+            processed.page = PageInfo(None, mime or None, None, None, None, len(url_list.entries), url_list.size)
             if rules.nofollow:
-                reading.listing = None
-        elif listing.error is not None:
-            reading.outcome = replace(response, error_type=response.error_type or ErrorType.CONTENT_ERROR)
-        return reading
+                processed.url_list = None
+        elif url_list.error is not None:
+            processed.outcome = replace(response, error_type=response.error_type or ErrorType.CONTENT_ERROR)
+        return processed
 
-    def judge(
-        self, task: Task, reading: ProcessedResponse, links: Sequence[Link], scope: Scope, *, remembers: bool = True
+    def judge_links(
+        self, task: Task, processed: ProcessedResponse, links: Sequence[Link], scope: Scope, *, remembers: bool = True
     ) -> None:
-        """The cheap half, on the event loop: which links are worth storing. Fills `reading.discovered`. `remembers`:
-        what is sent to the store need not be sent again when another page links to it.
+        """Judge links and fill `processed.discovered` and `skipped`: the cheap half, on the event loop.
+
+        `remembers`: add what is discovered to the recent keys, so that it is not sent to the store again.
         """
-        seen, urls = self._seen, self._urls
+        recent_keys, urls = self._recent_keys, self._urls
         if self._in_links is not None and links and not task.is_revisit and self._in_links.wants_page():
             self._in_links.note([key_of(link.url) for link in links])
-        elsewhere = self._elsewhere.under(scope)
+        out_of_scope = self._out_of_scope.under(scope)
         for link in links:
             if link.url in urls and link.source is not Source.REDIRECT:
                 continue
-            if link.source is Source.LINK and not link.nofollow and (known := elsewhere.get(link.url)) is not None:
-                reading.skipped.append(known)
+            if link.source is Source.LINK and not link.nofollow and (known := out_of_scope.get(link.url)) is not None:
+                processed.skipped.append(known)
                 continue
             key = key_of(link.url)
             kind = TaskKind.PAGE
@@ -327,28 +339,31 @@ class ResponseProcessor:
                     key = kind_key_of(link.url, kind)
             elif link.source is Source.FEED:
                 feed_key = kind_key_of(link.url, TaskKind.FEED)
-                if seen.has(feed_key):
+                if recent_keys.has(feed_key):
                     continue
                 if self._has_room_for_feed(link):
                     kind, key = TaskKind.FEED, feed_key
-                elif seen.has(key):
+                elif recent_keys.has(key):
                     continue
-            elif seen.has(key):
+            elif recent_keys.has(key):
                 urls.add(link.url)
                 continue
             refused, found = self._judge_link(task, link, key, kind, scope)
             if refused is not None:
                 skipped = SkippedLink(link.url, link.origin.host, refused.reason, refused.rule)
-                reading.skipped.append(skipped)
+                processed.skipped.append(skipped)
                 if refused.reason is DenyReason.SCOPE_HOST and link.source is Source.LINK:
-                    elsewhere[link.url] = skipped
+                    out_of_scope[link.url] = skipped
             else:
                 if remembers:
-                    seen.add(key)
-                reading.discovered.append(found)
+                    recent_keys.add(key)
+                processed.discovered.append(found)
 
     def _has_room_for_feed(self, link: Link) -> bool:
-        """Some sites have a feed for each page: beyond the first few of a host they are pages, as far as limits go."""
+        """Count a feed of a host, unless it has too many: some sites have a feed for each page.
+
+        Further feeds are requested as pages, within the limits on pages.
+        """
         if len(self._feeds) >= _FEED_HOSTS:
             self._feeds.clear()
         host = link.origin.host
@@ -369,8 +384,8 @@ class ResponseProcessor:
         return scope.judge(link.url, link.origin, depth=found.depth, hop_path=found.hop_path, source=source), found
 
 
-def _moved_to(target: str) -> list[Link]:
-    """The link of a Location or a meta refresh; none if it leads nowhere that can be fetched."""
+def _redirect_link(target: str) -> list[Link]:
+    """The link of a Location or a refresh; none if its target is no URL that can be requested."""
     try:
         url, origin = check_href(target)
     except UrlError:
@@ -379,7 +394,7 @@ def _moved_to(target: str) -> list[Link]:
 
 
 def _discovered(task: Task, link: Link, key: int, kind: TaskKind) -> Discovered:
-    hop_path = task.hop_path[-KEPT_HOPS:]
+    hop_path = task.hop_path[-MAX_HOP_PATH:]
     match link.source:
         case Source.REDIRECT:
             depth, hop_path, redirects = task.depth, hop_path + "R", task.redirects + 1

@@ -1,4 +1,4 @@
-"""What a response to a request for robots.txt means for its host (RFC 9309 §2.3.1), and where the verdict is kept."""
+"""What a response to a request for robots.txt means for its host (RFC 9309 §2.3.1)."""
 
 from dataclasses import replace
 from functools import partial
@@ -37,17 +37,21 @@ MAX_HOPS: Final = 5  # §2.3.1.2
 FRESH_S: Final = 86_400.0  # §2.4: a copy should not be used for more than a day
 STALE_S: Final = 86_400.0  # and while the server fails, for a day more
 GIVE_UP_S: Final = 30 * 86_400.0  # §2.3.1.4: "a reasonably long period of time (for example, 30 days)"
+# After a failure without back-off (a 500, say), robots.txt is requested again after as long as it has failed so far,
+# within these bounds.
+MIN_RETRY_S: Final = 60.0
+MAX_RETRY_S: Final = 3_600.0
 
 
 class Verdict(NamedTuple):
-    """`rules` are those of the record's text; None where it has none, or where the copy known so far stays in force."""
+    """A verdict and its rules. `rules` is None if the record has no text, or if the former rules stay in force."""
 
     record: RobotsRecord
     rules: RuleSet | None = None
 
 
 def redirect_of(task: Task, outcome: Outcome) -> tuple[Origin, Task] | None:
-    """The request that follows a redirect of robots.txt; None for any other outcome, too many hops or a bad target."""
+    """The request that follows a redirect of robots.txt; None: no redirect, more than MAX_HOPS, or a bad target."""
     if not isinstance(outcome, Redirected) or task.redirects >= MAX_HOPS:
         return None
     try:
@@ -62,50 +66,50 @@ def verdict_of(
     *,
     known: RobotsRecord | None,
     now: float,
-    rest_s: float,
+    retry_s: float,
     token: str,
     limits: FetchOptions,
 ) -> Verdict:
-    """The verdict in force from now on. `rest_s` is how long to wait after a failure before asking again."""
+    """The verdict from now on. `known` is the verdict so far; after a failure the next request follows in `retry_s`."""
     match outcome:
         case Fetched():
             status = outcome.head.status_code
             if outcome.truncated not in (None, TruncatedReason.LENGTH):
-                return Verdict(_unreachable(None, outcome.error_type or ErrorType.TRUNCATED, known, now, rest_s))
+                return Verdict(_unreachable(None, outcome.error_type or ErrorType.TRUNCATED, known, now, retry_s))
             policy = policy_for_status(status)
             if policy == "unreachable":
-                return Verdict(_unreachable(status, None, known, now, rest_s))
+                return Verdict(_unreachable(status, None, known, now, retry_s))
             if policy == "allow":
                 return Verdict(RobotsRecord("allow", status, None, now, now + FRESH_S))
             decoded = decode(
                 outcome.payload,
                 outcome.head.get_all("content-encoding"),
-                keep=MAX_BYTES + 1,  # so that the parser sees that there was more, and drops the line cut through
+                keep=MAX_BYTES + 1,  # one more: then the parser knows that a line is cut, and drops it
                 max_decoded=limits.max_decoded,
                 max_expansion=limits.max_expansion,
             )
             text = decoded.data
-            if outcome.truncated is not None or decoded.fault in _CUT:  # half a line may say the opposite of the whole
+            if outcome.truncated is not None or decoded.fault in _CUT:  # half a line may mean the opposite
                 text = text[: max(text.rfind(b"\n"), text.rfind(b"\r")) + 1]
             parsed = RobotsTxt.parse(text)
             delay_s = parsed.crawl_delay(token)
             record = RobotsRecord("rules", status, text, now, now + FRESH_S, crawl_delay_s=delay_s)
             return Verdict(record, parsed.rules_for(token))
-        case Redirected():  # too many hops: as if there were none (§2.3.1.2)
+        case Redirected():  # more than MAX_HOPS: as if there were no robots.txt (§2.3.1.2)
             return Verdict(RobotsRecord("allow", outcome.fetched.head.status_code, None, now, now + FRESH_S))
         case Failed():
-            return Verdict(_unreachable(None, outcome.error_type, known, now, rest_s))
+            return Verdict(_unreachable(None, outcome.error_type, known, now, retry_s))
         case NotModified() | Denied():
-            return Verdict(_unreachable(None, None, known, now, rest_s))
+            return Verdict(_unreachable(None, None, known, now, retry_s))
         case _:
             assert_never(outcome)
 
 
 def _unreachable(
-    status: int | None, error: str | None, known: RobotsRecord | None, now: float, rest_s: float
+    status: int | None, error: str | None, known: RobotsRecord | None, now: float, retry_s: float
 ) -> RobotsRecord:
     since = now if known is None or known.failing_since is None else known.failing_since
-    again_at = now + rest_s
+    again_at = now + retry_s
     if known is not None and known.verdict != "unreachable" and now - known.fetched_at < FRESH_S + STALE_S:
         return replace(known, expires_at=again_at, failing_since=since, error=error)
     if now - since >= GIVE_UP_S:
@@ -113,13 +117,8 @@ def _unreachable(
     return RobotsRecord("unreachable", status, None, now, again_at, failing_since=since, error=error)
 
 
-# After a robots.txt that failed in a way that rests nobody (a 500, say): as long as it has failed so far, within these.
-ROBOTS_AGAIN_S: Final = 60.0
-ROBOTS_AGAIN_MAX_S: Final = 3_600.0
-
-
 class RobotsResponses:
-    """One for all workers."""
+    """Processes responses to requests for robots.txt. All workers share one."""
 
     def __init__(
         self,
@@ -139,13 +138,16 @@ class RobotsResponses:
         self._observer = observer
 
     def reconfigure(self, limits: FetchOptions) -> None:
-        """Other limits are in force, from the next answer on."""
+        """Apply other limits, from the next response on."""
         self._limits = limits
 
-    async def take(
+    async def process(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome
     ) -> tuple[RobotsRecord | None, tuple[Discovered, ...]]:
-        """The verdict to store, None where another host is asked first, and the sitemaps that robots.txt names."""
+        """Apply a response to its host. Return the verdict to store and the sitemaps that robots.txt names.
+
+        The verdict is None after a redirect: its target is requested first.
+        """
         now = self._clock.now()
         moved = redirect_of(task, outcome)
         if moved is not None:
@@ -156,20 +158,20 @@ class RobotsResponses:
             outcome,
             known=host.robots,
             now=now,
-            rest_s=self._rest_s(lease, host, outcome),
+            retry_s=self._retry_s(lease, host, outcome),
             token=self._url_policy.rules.token,
             limits=self._limits,
         )
         robots, rules = await off_loop_if_large(outcome, verdict)
-        if robots.verdict != "rules" or rules is not None:  # else the copy known so far stays in force
+        if robots.verdict != "rules" or rules is not None:  # else the former rules stay in force
             self._url_policy.rules.put(host, rules, stored=robots.body is None)
-        sitemaps = self._url_list_policy.named(host.origin, robots, self._url_policy.scope)
+        sitemaps = self._url_list_policy.sitemaps_of(host.origin, robots, self._url_policy.scope)
         self._scheduler.learn_robots(host, robots)
         self._observer.robots(host)
         return robots, sitemaps
 
-    def _rest_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
-        """How long to wait before robots.txt is asked for again, should this answer be no verdict."""
+    def _retry_s(self, lease: Lease, host: Host, outcome: Outcome) -> float:
+        """Seconds until robots.txt is requested again if this outcome is a failure."""
         if is_throttled(outcome) or (
             isinstance(outcome, Failed) and backs_off_origin(outcome.error_type, TaskKind.ROBOTS)
         ):
@@ -177,4 +179,4 @@ class RobotsResponses:
             return max(host.politeness.open_mono, key.politeness.open_mono) - self._clock.mono()
         since = host.robots.failing_since if host.robots is not None else None
         failing_s = 0.0 if since is None else self._clock.now() - since
-        return min(max(ROBOTS_AGAIN_S, failing_s), ROBOTS_AGAIN_MAX_S)
+        return min(max(MIN_RETRY_S, failing_s), MAX_RETRY_S)

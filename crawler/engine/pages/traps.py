@@ -294,18 +294,18 @@ class TrapWatch:
         traps = self._hosts.get(host.id)
         return None if traps is None else traps.trials.get(task.id) or traps.led_to.get(task.id)
 
-    def is_error_page(self, host: Host, reading: ProcessedResponse) -> bool:
+    def is_error_page(self, host: Host, processed: ProcessedResponse) -> bool:
         """Whether a page says what the host says of pages that do not exist."""
-        traps, found = self._hosts.get(host.id), reading.fingerprint
+        traps, found = self._hosts.get(host.id), processed.fingerprint
         if traps is None or found is None or self._options.detect != "hold":
             return False
         return any(found.is_near(known) for known in traps.soft_404)
 
-    def probe_target(self, host: Host, task: Task, reading: ProcessedResponse) -> str | None:
+    def probe_target(self, host: Host, task: Task, processed: ProcessedResponse) -> str | None:
         """The target of a page that should not exist, if the host must be asked for one: pages of a folder have one
         title for all.
         """
-        title = reading.page.title if reading.page is not None else None
+        title = processed.page.title if processed.page is not None else None
         if title is None or not self._options.soft_404 or host.fetched < SAME_TITLES:
             return None
         traps = self._watched(host.id)
@@ -337,14 +337,14 @@ class TrapWatch:
         )
 
     def note(
-        self, host: Host, task: Task, check: PageCheck, reading: ProcessedResponse, *, is_error_page: bool
+        self, host: Host, task: Task, check: PageCheck, processed: ProcessedResponse, *, is_error_page: bool
     ) -> PageNote:
         """What the store is to keep of a page that was read."""
         traps = self._hosts.get(host.id)
-        found = reading.fingerprint
+        found = processed.fingerprint
         words = sketch(found.words).tobytes() if found is not None and check.rank is not None else None
         counted: tuple[str, ...] = ()
-        is_html = reading.page is not None and reading.page.charset is not None
+        is_html = processed.page is not None and processed.page.charset is not None
         if traps is not None and traps.samples and is_html and not task.is_revisit:
             known = traps.samples
             general = general_templates_of(target_of(task.url))
@@ -353,16 +353,16 @@ class TrapWatch:
         if traps is not None and found is not None and check.trial is not None and not is_error_page:
             sample = traps.samples.setdefault(check.trial, TemplateSample())
             is_good = sample.learns(hashes_of(found.words))
-        elif traps is not None and check.trial is not None and reading.page is not None:
-            is_good = self._is_new_media(traps, check.trial, reading)
+        elif traps is not None and check.trial is not None and processed.page is not None:
+            is_good = self._is_new_media(traps, check.trial, processed)
         return PageNote(words, counted, check.trial, is_good, is_error_page)
 
-    def _is_new_media(self, traps: HostTraps, trial: str, reading: ProcessedResponse) -> bool:
+    def _is_new_media(self, traps: HostTraps, trial: str, processed: ProcessedResponse) -> bool:
         """A picture, film or document that was not there before is content."""
-        kind = (reading.page.content_type or "") if reading.page is not None else ""
-        if not kind.startswith(("image/", "video/", "audio/", "application/pdf")) or reading.payload_digest is None:
+        kind = (processed.page.content_type or "") if processed.page is not None else ""
+        if not kind.startswith(("image/", "video/", "audio/", "application/pdf")) or processed.payload_digest is None:
             return False
-        return traps.samples.setdefault(trial, TemplateSample()).learns_one(reading.payload_digest.encode())
+        return traps.samples.setdefault(trial, TemplateSample()).learns_one(processed.payload_digest.encode())
 
     def stored(self, host: Host, settlement: Settlement, new_links: Sequence[tuple[int, int, str]]) -> bool:
         """A page is in the store. `new_links` are URL id, host id and target of what was first found on a trial.

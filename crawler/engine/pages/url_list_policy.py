@@ -1,10 +1,9 @@
-"""Sitemaps and feeds: where they are named, and which of the URLs they list are worth storing.
+"""Which sitemaps are requested, and which URLs of sitemaps and feeds are worth storing.
 
-A sitemap speaks for the site it is found on. It may list URLs of another only if that site's robots.txt names it, or
-the index that led to it. Lists are judged in slices, since one may have 50,000 entries.
+A sitemap may list URLs of its own site. It may list URLs of another site only if that site's robots.txt names it, or
+names the index that led to it. Long lists (up to 50,000 entries) are judged in slices.
 
-It does not fetch or parse (`content.url_lists.formats` does), nor store. Invariant: what is found in a list passes
-the same scope as a link; only sitemaps themselves, which are no pages, may lie on another host.
+Invariant: URLs of a list pass the same scope as links; only sitemaps, which are no pages, may be on another host.
 """
 
 import asyncio
@@ -18,51 +17,55 @@ from crawler.core.models import Denied, Discovered, Origin, RobotsRecord, Sitema
 from crawler.core.scope import Scope
 from crawler.core.url import UrlError, key_of, kind_key_of, parse, registrable_domain
 from crawler.engine.pages.recent_urls import RecentKeys
-from crawler.engine.pages.response_processor import KEPT_HOPS, ProcessedResponse, SkippedLink
+from crawler.engine.pages.response_processor import MAX_HOP_PATH, ProcessedResponse, SkippedLink
 from crawler.frontier.base import Frontier, FrontierFull
 
-SLICE: Final = 500  # entries judged before others have their turn; some 3 ms
+SLICE: Final = 500  # entries judged before other tasks may run; some 3 ms
 MAX_INDEXES: Final = 2  # an index may list an index, whose sitemaps are read; sitemaps.org allows no nesting at all
-EAGER: Final = 8  # sitemaps of an index that are read at once, the newest first; the others when pages run out
-NAMED_PRIORITY: Final = -1  # a sitemap goes before pages that nothing is known of …
-LATER_PRIORITY: Final = 20  # … and the rest of an index behind them
-MAX_ENDORSERS: Final = 100  # other sites whose robots.txt is looked at for one sitemap
+EAGER: Final = 8  # sitemaps of an index that are requested before pages, the newest first; the others after pages
+NAMED_PRIORITY: Final = -1  # before pages of the usual priority
+LATER_PRIORITY: Final = 20  # after them
+MAX_OTHER_SITES: Final = 100  # other origins of one sitemap whose robots.txt is looked up
 
 
-class Modes:
-    """The values of crawl.sitemaps."""
+class SitemapModes:
+    """Values of crawl.sitemaps; the third is "named"."""
 
     OFF: Final = "off"
     PROBE: Final = "probe"
 
 
 class TrustsDates(Protocol):
-    """Whether a host's sitemaps tell the truth about changes (`engine.pages.revisits`)."""
+    """Whether the dates in a host's sitemaps can be relied on (`Revisits.trusts_dates_of`)."""
 
     def __call__(self, host_id: int) -> bool: ...
 
 
 class UrlListPolicy:
-    """`mode` is crawl.sitemaps; `seen` is shared with the processor. `frontier` None: no other site is known."""
+    """`mode` is crawl.sitemaps. `recent_keys` is shared with the response processor. `frontier` None: no other site is
+    known.
+    """
 
-    def __init__(self, *, mode: str, frontier: Frontier | None, seen: RecentKeys, trusts_dates_of: TrustsDates) -> None:
+    def __init__(
+        self, *, mode: str, frontier: Frontier | None, recent_keys: RecentKeys, trusts_dates_of: TrustsDates
+    ) -> None:
         self.mode = mode
         self._frontier = frontier
-        self._seen = seen
+        self._recent_keys = recent_keys
         self._trusts_dates_of = trusts_dates_of
 
     # -- where sitemaps are
 
-    def named(self, origin: Origin, robots: RobotsRecord, scope: Scope) -> tuple[Discovered, ...]:
-        """The sitemaps to be read for a host whose robots verdict was reached just now."""
-        if self.mode == Modes.OFF or robots.verdict == "unreachable" or not scope.has_host(origin.host):
+    def sitemaps_of(self, origin: Origin, robots: RobotsRecord, scope: Scope) -> tuple[Discovered, ...]:
+        """The sitemaps to be requested for a host, now that its robots verdict is known."""
+        if self.mode == SitemapModes.OFF or robots.verdict == "unreachable" or not scope.has_host(origin.host):
             return ()
         found: dict[int, Discovered] = {}
-        for url, place in sitemap_urls(origin, robots.body):
-            one = _sitemap(url, place, "M", Source.ROBOTS, NAMED_PRIORITY)
-            if scope.judge(url, place, depth=0, hop_path="M", source=Source.ROBOTS) is None:
+        for url, its_origin in sitemap_urls(origin, robots.body):
+            one = _sitemap(url, its_origin, "M", Source.ROBOTS, NAMED_PRIORITY)
+            if scope.judge(url, its_origin, depth=0, hop_path="M", source=Source.ROBOTS) is None:
                 found[one.key] = one
-        if not found and self.mode == Modes.PROBE:
+        if not found and self.mode == SitemapModes.PROBE:
             url = f"{origin}/sitemap.xml"
             one = _sitemap(url, origin, "M", Source.ROBOTS, NAMED_PRIORITY)
             if scope.judge(url, origin, depth=0, hop_path="M", source=Source.ROBOTS) is None:
@@ -71,19 +74,19 @@ class UrlListPolicy:
 
     # -- what they list
 
-    async def judge(self, task: Task, host_id: int, reading: ProcessedResponse, scope: Scope) -> None:
-        """Fill `reading.discovered` and `skipped` from `reading.listing`."""
-        listing = reading.listing
-        if listing is None or listing.kind is None:
+    async def judge(self, task: Task, host_id: int, processed: ProcessedResponse, scope: Scope) -> None:
+        """Fill `processed.discovered` and `skipped` from `processed.url_list`."""
+        url_list = processed.url_list
+        if url_list is None or url_list.kind is None:
             return
-        endorsed = await self._endorsed(task, listing)
-        trusted = self._trusts_dates_of(host_id)
-        entries = listing.entries
-        if listing.kind is UrlListKind.INDEX:
+        may_list = await self._origins_allowed(task, url_list)
+        trusts_dates = self._trusts_dates_of(host_id)
+        entries = url_list.entries
+        if url_list.kind is UrlListKind.INDEX:
             entries = tuple(sorted(entries, key=lambda entry: -(entry.modified_at or 0.0)))
         for start in range(0, len(entries), SLICE):
-            for place, entry in enumerate(entries[start : start + SLICE], start):
-                self._judge_entry(task, listing.kind, entry, place, reading, scope, endorsed, trusted)
+            for position, entry in enumerate(entries[start : start + SLICE], start):
+                self._judge_entry(task, url_list.kind, entry, position, processed, scope, may_list, trusts_dates)
             if len(entries) > SLICE:
                 await asyncio.sleep(0)
 
@@ -92,91 +95,97 @@ class UrlListPolicy:
         task: Task,
         kind: UrlListKind,
         entry: UrlListEntry,
-        place: int,
-        reading: ProcessedResponse,
+        position: int,
+        processed: ProcessedResponse,
         scope: Scope,
-        endorsed: Callable[[Origin], bool],
-        trusted: bool,
+        may_list: Callable[[Origin], bool],
+        trusts_dates: bool,
     ) -> None:
-        if kind is not UrlListKind.FEED and not endorsed(entry.origin):
+        if kind is not UrlListKind.FEED and not may_list(entry.origin):
             rule = f"{entry.origin}/robots.txt does not name {task.url}"
-            self._skip(reading, entry, Denied(DenyReason.CROSS_SITE, rule))
+            self._skip(processed, entry, Denied(DenyReason.CROSS_SITE, rule))
             return
         if entry.nested:
-            self._judge_nested(task, kind, entry, place, reading, scope)
+            self._judge_nested(task, kind, entry, position, processed, scope)
             return
         key = key_of(entry.url)
         hint = None
         if kind is UrlListKind.URLS:
-            lastmod = entry.modified_at if trusted else None
+            lastmod = entry.modified_at if trusts_dates else None
             hint = SitemapHint(entry.priority, lastmod) if (entry.priority, lastmod) != (None, None) else None
-        elif entry.modified_at is not None and trusted:
+        elif entry.modified_at is not None and trusts_dates:
             hint = SitemapHint(None, entry.modified_at)
-        if hint is None and self._seen.has(key):
+        if hint is None and self._recent_keys.has(key):
             return
         source = Source.ENTRY if kind is UrlListKind.FEED else Source.SITEMAP
         hop = "L" if kind is UrlListKind.FEED else "M"
-        depth, hop_path = task.depth + 1, task.hop_path[-KEPT_HOPS:] + hop
+        depth, hop_path = task.depth + 1, task.hop_path[-MAX_HOP_PATH:] + hop
         refused = scope.judge(entry.url, entry.origin, depth=depth, hop_path=hop_path, source=source)
         if refused is not None:
-            self._skip(reading, entry, refused)
+            self._skip(processed, entry, refused)
             return
-        self._seen.add(key)
+        self._recent_keys.add(key)
         priority = 0 if entry.priority is None else round(4 * (0.5 - entry.priority))
-        reading.discovered.append(
+        processed.discovered.append(
             Discovered(entry.url, entry.origin, key, depth, hop_path, source, priority, hint=hint)
         )
 
     def _judge_nested(
-        self, task: Task, kind: UrlListKind, entry: UrlListEntry, place: int, reading: ProcessedResponse, scope: Scope
+        self,
+        task: Task,
+        kind: UrlListKind,
+        entry: UrlListEntry,
+        position: int,
+        processed: ProcessedResponse,
+        scope: Scope,
     ) -> None:
-        """A sitemap that an index lists, or the next page of a feed."""
+        """Judge a sitemap that an index lists, or the next page of a feed."""
         if kind is UrlListKind.FEED:
-            depth, hop_path = task.depth + 1, task.hop_path[-KEPT_HOPS:] + "L"
+            depth, hop_path = task.depth + 1, task.hop_path[-MAX_HOP_PATH:] + "L"
             refused = scope.judge(entry.url, entry.origin, depth=depth, hop_path=hop_path, source=Source.FEED)
             if refused is None:
                 key = kind_key_of(entry.url, TaskKind.FEED)
-                reading.discovered.append(
+                processed.discovered.append(
                     Discovered(entry.url, entry.origin, key, depth, hop_path, Source.FEED, kind=TaskKind.FEED)
                 )
-        elif self.mode != Modes.OFF:
-            hop_path = task.hop_path[-KEPT_HOPS:] + "M"
+        elif self.mode != SitemapModes.OFF:
+            hop_path = task.hop_path[-MAX_HOP_PATH:] + "M"
             refused = scope.judge(entry.url, entry.origin, depth=task.depth, hop_path=hop_path, source=Source.INDEX)
             if len(hop_path) - len(hop_path.rstrip("M")) > MAX_INDEXES + 1:
                 refused = Denied(DenyReason.SCOPE_DEPTH, f"indexes of sitemaps nested deeper than {MAX_INDEXES}")
             if refused is None:
-                priority = NAMED_PRIORITY if place < EAGER else LATER_PRIORITY
-                reading.discovered.append(
+                priority = NAMED_PRIORITY if position < EAGER else LATER_PRIORITY
+                processed.discovered.append(
                     _sitemap(entry.url, entry.origin, hop_path, Source.INDEX, priority, depth=task.depth)
                 )
         else:
             return
         if refused is not None:
-            self._skip(reading, entry, refused)
+            self._skip(processed, entry, refused)
 
     @staticmethod
-    def _skip(reading: ProcessedResponse, entry: UrlListEntry, refused: Denied) -> None:
-        reading.skipped.append(SkippedLink(entry.url, entry.origin.host, refused.reason, refused.rule))
+    def _skip(processed: ProcessedResponse, entry: UrlListEntry, refused: Denied) -> None:
+        processed.skipped.append(SkippedLink(entry.url, entry.origin.host, refused.reason, refused.rule))
 
-    # -- other sites' word
+    # -- URLs of other sites
 
-    async def _endorsed(self, task: Task, listing: UrlList) -> Callable[[Origin], bool]:
-        """Whether the list may speak for an origin."""
+    async def _origins_allowed(self, task: Task, url_list: UrlList) -> Callable[[Origin], bool]:
+        """Return a function that says whether the list may list URLs of an origin."""
         own = registrable_domain(parse(task.url)[1].host)
-        origins = dict.fromkeys(entry.origin for entry in listing.entries)
+        origins = dict.fromkeys(entry.origin for entry in url_list.entries)
         others = [origin for origin in origins if registrable_domain(origin.host) != own]
-        if listing.kind is UrlListKind.FEED or not others:
+        if url_list.kind is UrlListKind.FEED or not others:
             return lambda origin: True
         wanted = {task.url} | ({task.via} if task.via is not None else set())
         allowed: set[Origin] = set()
-        for origin in others[:MAX_ENDORSERS]:
+        for origin in others[:MAX_OTHER_SITES]:
             if wanted & await self._sitemaps_named_by(origin):
                 allowed.add(origin)
         refused = set(others) - allowed
         return lambda origin: origin not in refused
 
     async def _sitemaps_named_by(self, origin: Origin) -> set[str]:
-        """As the store knows its robots.txt; nothing for a host that was never asked."""
+        """The sitemaps that the stored robots.txt of an origin names; none if it was never requested."""
         if self._frontier is None:
             return set()
         try:
@@ -190,7 +199,7 @@ class UrlListPolicy:
 
 
 def sitemap_urls(origin: Origin, robots_body: bytes | None) -> Iterable[tuple[str, Origin]]:
-    """What the Sitemap lines of a host's robots.txt name, resolved; what is no URL is left out."""
+    """URLs of the Sitemap lines of a robots.txt, resolved, with their origins. Invalid ones are left out."""
     for written in () if robots_body is None else RobotsTxt.parse(robots_body).sitemaps:
         try:
             yield parse(written, f"{origin}/robots.txt")

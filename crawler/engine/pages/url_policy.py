@@ -1,4 +1,7 @@
-"""May this URL be fetched? Scope first, then robots.txt, whose parsed rules are kept within a byte budget."""
+"""The URL policy: may this URL be requested? The scope decides first, then robots.txt.
+
+The parsed rules of robots.txt files are cached within a budget of bytes.
+"""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -15,21 +18,25 @@ BUDGET_BYTES: Final = 16 * 1024 * 1024  # rules of 10,000 hosts with four rules 
 
 
 class RobotsCache:
-    """`token` is the product token that groups are matched with."""
+    """Rules of robots.txt files, by host; the least recently used are dropped beyond `budget_bytes`.
+
+    Rules stay while their host has a lease, or their text is not stored yet: they could not be read again. `token` is
+    the product token that groups are matched with.
+    """
 
     def __init__(self, token: str, budget_bytes: int = BUDGET_BYTES) -> None:
         self.token = token
         self._budget = budget_bytes
-        self._sizes: OrderedDict[Host, int] = OrderedDict()  # least lately used first
-        self._unstored: dict[Host, int] = {}
+        self._sizes: OrderedDict[Host, int] = OrderedDict()  # the least recently used first
+        self._unstored: dict[Host, int] = {}  # how many of a host's texts are not stored yet
         self.bytes = 0
 
     def parse(self, body: bytes) -> RuleSet:
-        """The rules of a file. For a large one this takes a quarter of a second: not for the event loop."""
+        """Parse a file to the rules for `token`. A large one takes a quarter of a second: use a thread."""
         return RobotsTxt.parse(body).rules_for(self.token)
 
     def put(self, host: Host, rules: RuleSet | None, *, stored: bool) -> None:
-        """Put rules in force; None: there are none. `stored`: the store has the text they are from."""
+        """Set the rules of a host; None: there are none. `stored`: the store has their text."""
         if not stored:
             self._unstored[host] = self._unstored.get(host, 0) + 1
         host.rules = rules
@@ -37,23 +44,23 @@ class RobotsCache:
         if rules is not None:
             self._sizes[host] = rules.size_bytes
             self.bytes += rules.size_bytes
-            self._let_go()
+            self._evict()
 
     def stored(self, host: Host) -> None:
-        """The store has the text now."""
+        """Note that a text of a host is in the store."""
         left = self._unstored.pop(host, 0) - 1
         if left > 0:
             self._unstored[host] = left
-        self._let_go()
+        self._evict()
 
     def use(self, host: Host) -> RuleSet | None:
-        """The rules of a host that has them."""
+        """Return the rules of a host, and count that as use."""
         if host in self._sizes:
             self._sizes.move_to_end(host)
-            self._let_go()
+            self._evict()
         return host.rules
 
-    def _let_go(self) -> None:
+    def _evict(self) -> None:
         if self.bytes <= self._budget:
             return
         for host in list(self._sizes)[:-1]:
@@ -67,19 +74,19 @@ class RobotsCache:
 
 @dataclass(slots=True)
 class UrlPolicy:
-    """`obey` is politeness.robots."""
+    """Scope and robots.txt. `obey`: politeness.robots is obey."""
 
     scope: Scope
     rules: RobotsCache
     obey: bool
 
     def judge(self, task: Task, origin: Origin, host: Host) -> Denied | None:
-        """The verdict on a leased task: rules may have changed since it was found."""
+        """Judge a leased task; None: it may be requested. The rules may have changed since it was found."""
         denied = self.scope.judge(task.url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)
         return denied or self.judge_robots(task.url, host)
 
     def judge_robots(self, url: str, host: Host) -> Denied | None:
-        """What robots.txt says of a URL of `host`, whose verdict is known and whose rules are at hand."""
+        """Judge a URL by robots.txt; None: it is allowed. The verdict of `host` must be known and its rules loaded."""
         if not self.obey:
             return None
         if host.is_held:
@@ -94,8 +101,9 @@ class UrlPolicy:
         return Denied(DenyReason.ROBOTS, f'{host.origin}/robots.txt{line} "{verdict.rule}"')
 
     def widen(self, task: Task, outcome: Redirected) -> str | None:
-        """Bring the host into scope that a seed redirects to: it is meant too. Returns that host, None if there is none
-        or it is in scope already.
+        """Add the host that a seed redirects to, to the scope: who names the seed means that host too.
+
+        Return it; None if there is none, or it is in scope already.
         """
         is_seed = task.source is Source.SEED or (task.source is Source.REDIRECT and not task.hop_path.strip("R"))
         if not is_seed or not self.scope.follows_seeds:

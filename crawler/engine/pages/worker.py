@@ -1,8 +1,8 @@
-"""Takes leases and visits their URLs: URL policy, fetch, response processing, commit.
+"""Visits the URLs of leases: URL policy, request, response processing, commit.
 
-A worker never waits for politeness: an address that is taken sends the lease back. It gives its connection back before
-it waits for the committer (the fetcher returns it with the last byte). It decides what an outcome means for the URL and
-tells the scheduler what it means for the host.
+A worker never waits for politeness: when an address may not be requested yet, the lease goes back to the scheduler. Its
+connection is free before it waits for the committer (the fetcher returns it with the last byte). It decides what an
+outcome means for the URL, and tells the scheduler what it means for the host.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ from crawler.core.outcomes import RetryDecision, is_http_error, is_throttled, re
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.observer import Observer, Visited
 from crawler.engine.pages.response_processor import (
-    LISTING_KINDS,
+    URL_LIST_KINDS,
     ProcessedResponse,
     ResponseProcessor,
     is_large,
@@ -51,24 +51,24 @@ class Fetches(Protocol):
     """The HTTP client, as workers see it."""
 
     async def fetch(self, origin: Origin, task: Task) -> FetchResult:
-        """Raises AddressNotReady when the address is taken."""
+        """Request the URL of a task. Raises AddressNotReady, OriginBlocked."""
 
 
 class Commits(Protocol):
     """The committer, as workers see it."""
 
     async def put(self, visited: Visited) -> None:
-        """Waits while too much is uncommitted."""
+        """Hand over a visit. Waits while too much is uncommitted."""
 
     def nudge(self, *, now: bool = False) -> None:
-        """Consider committing at once."""
+        """Commit at once if workers wait for the URLs that pending visits found, or if `now`."""
 
     def add_scope_host(self, host: str) -> None:
-        """A host that a seed's redirect brought in is to be stored."""
+        """Store a host, which a seed's redirect brought into scope, with the next commit."""
 
 
 class Worker:
-    """One of `engine.workers`; all share everything they are given, `large_pages` (of LARGE_AT_ONCE) among it."""
+    """One of `engine.workers` coroutines. They share all parts, and `large_pages`, a semaphore of LARGE_AT_ONCE."""
 
     def __init__(
         self,
@@ -104,11 +104,11 @@ class Worker:
         self._url_list_policy = url_list_policy
         self._traps = scheduler.traps
         self._observer = observer
-        # What it is at, for the status: nothing here reads it.
+        # For the status only: what it does now.
         self.task: Task | None = None
         self.origin: Origin | None = None
         self.stage = "idle"  # fetch, read, store
-        self.since_mono = 0.0  # when `task` was begun
+        self.since_mono = 0.0  # when the request of `task` began
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -119,17 +119,17 @@ class Worker:
         host = self._host_table.hosts[lease.host_id]
         queue_s = self._clock.mono() - lease.leased_mono
         done = 0
-        began = False
+        has_begun = False
         last: tuple[Task, FetchResult, float] | None = None
         try:
             for task in lease.tasks:
                 if last is not None:
-                    answered, last = last, None  # first: a cancelled settling is not begun anew
-                    await self._settle(lease, host, *answered, queue_s)
-                    # First everything that came in this turn of the loop is read, then the next requests leave: the
-                    # code and tables that one needs drive those of the other out of the processor's caches (3 %).
+                    finished, last = last, None  # before the wait: if that is cancelled, `finally` does not repeat it
+                    await self._process_result(lease, host, *finished, queue_s)
+                    # All responses of one round of the loop are processed before the next requests leave: mixing
+                    # costs 3 %, because the code and tables of one push those of the other out of the CPU's caches.
                     await asyncio.sleep(0)
-                if self._scheduler.stopping or not self._scheduler.may_begin(lease, first=not began):
+                if self._scheduler.stopping or not self._scheduler.may_begin(lease, first=not has_begun):
                     return
                 if task.id != 0:
                     if host.is_held or host.needs_rules:
@@ -137,169 +137,172 @@ class Worker:
                     denied = self._url_policy.judge(task, lease.origin, host)
                     if denied is not None:
                         done += 1
-                        await self._settle_denied(lease, task, denied, queue_s)
+                        await self._put_denied(lease, task, denied, queue_s)
                         continue
                 start = self.since_mono = self._clock.mono()
                 self.task, self.origin, self.stage = task, lease.origin, "fetch"
                 try:
                     result = await self._client.fetch(lease.origin, task)
-                except AddressNotReady as shut:
-                    self._scheduler.gate_was_shut(lease, shut.address, shut.until_mono)
+                except AddressNotReady as error:
+                    self._scheduler.gate_was_shut(lease, error.address, error.until_mono)
                     return
                 except OriginBlocked:
                     if task.kind is TaskKind.ROBOTS and not host.is_blocked:  # another host's, by a redirect
                         done += 1
                         last = task, blocked(lease.origin), self._clock.mono() - start
                     return
-                began = True
+                has_begun = True
                 done += 1
                 last = task, result, self._clock.mono() - start
                 if not self._host_table.learn_result(lease, task.kind, result):
-                    return  # the host rests
+                    return  # the host backs off
         finally:
-            # the last answer is read after the turn was given back: reading is our time, not the host's
+            # The lease ends before its last response is processed: the host need not wait for our processing.
             if last is not None:
                 self._scheduler.reading_began()
-            self._scheduler.lease_ended(lease, unfinished=lease.tasks[done:], began=began)
+            self._scheduler.lease_ended(lease, unfinished=lease.tasks[done:], began=has_begun)
             if last is not None:
                 try:
-                    await self._settle(lease, host, *last, queue_s)
+                    await self._process_result(lease, host, *last, queue_s)
                 finally:
                     self._scheduler.reading_ended()
             self.task = None
             self._committer.nudge()
 
-    async def _settle_denied(self, lease: Lease, task: Task, denied: Denied, queue_s: float) -> None:
+    async def _put_denied(self, lease: Lease, task: Task, denied: Denied, queue_s: float) -> None:
         self._counters.attempted(denied, task.kind, task.url)
         if denied.reason is DenyReason.ROBOTS:
             self._host_table.denied.add(self._host_table.hosts[lease.host_id])
         settlement = Settlement(task, lease.host_id, denied, UrlState.DENIED, finished_at=self._clock.now())
         await self._committer.put(Visited(settlement, lease, queue_s, 0.0))
 
-    async def _settle(
+    async def _process_result(
         self, lease: Lease, host: Host, task: Task, result: FetchResult, dur_s: float, queue_s: float
     ) -> None:
         self.stage = "read"
         outcome = self._processor.outcome_of(task, result)
         self._counters.attempted(outcome, task.kind, task.url)
-        settle = self._settle_page
+        process = self._process_page
         if task.kind is TaskKind.ROBOTS:
-            settle = self._settle_robots
+            process = self._process_robots
         elif task.kind is TaskKind.PROBE:
-            settle = self._settle_probe
+            process = self._process_probe
         if is_large(outcome):
             async with self._large_pages:
-                await settle(lease, host, task, outcome, dur_s, queue_s)
+                await process(lease, host, task, outcome, dur_s, queue_s)
         else:
-            await settle(lease, host, task, outcome, dur_s, queue_s)
+            await process(lease, host, task, outcome, dur_s, queue_s)
 
-    async def _settle_page(
+    async def _process_page(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
-        ends = self._fate(task, outcome)
-        if ends.state is UrlState.WAITING:
-            reading, note = ProcessedResponse(outcome), None
+        decision = self._retry_decision(task, outcome)
+        if decision.state is UrlState.WAITING:
+            processed, note = ProcessedResponse(outcome), None
         else:
-            reading, note = await self._read(host, task, outcome)
-            if reading.outcome is not outcome:
-                self._counters.reconsidered(outcome, reading.outcome, task.kind)
-                outcome = reading.outcome
-                ends = self._fate(task, outcome)
-        if note is None and ends.state is not UrlState.WAITING:
+            processed, note = await self._process_response(host, task, outcome)
+            if processed.outcome is not outcome:
+                self._counters.reconsidered(outcome, processed.outcome, task.kind)
+                outcome = processed.outcome
+                decision = self._retry_decision(task, outcome)
+        if note is None and decision.state is not UrlState.WAITING:
             trial = self._traps.trial_of(host, task)
             note = None if trial is None else PageNote(trial=trial)
         next_at = None
-        if ends.after_s is not None:
-            next_at = self._clock.now() + self._host_table.due_in_s(lease, outcome, ends.after_s)
+        if decision.after_s is not None:
+            next_at = self._clock.now() + self._host_table.due_in_s(lease, outcome, decision.after_s)
         response = response_of(outcome)
         record = None
-        if response is not None and reading.payload_digest is not None:
-            is_news = isinstance(outcome, Fetched) and reading.payload_digest != task.digest
-            page = reading.page if reading.index and is_news else None
-            record = Record(task, response, reading.payload_digest, page)
+        if response is not None and processed.payload_digest is not None:
+            is_news = isinstance(outcome, Fetched) and processed.payload_digest != task.digest
+            page = processed.page if processed.index and is_news else None
+            record = Record(task, response, processed.payload_digest, page)
         history = None
-        if ends.state in (UrlState.DONE, UrlState.GAVE_UP):
-            history, next_at = self._revisits.plan(task, lease.host_id, outcome, ends.state, reading.payload_digest)
+        if decision.state in (UrlState.DONE, UrlState.GAVE_UP):
+            found = processed.payload_digest
+            history, next_at = self._revisits.plan(task, lease.host_id, outcome, decision.state, found)
         settlement = Settlement(
             task,
             lease.host_id,
             outcome,
-            ends.state,
-            tuple(reading.discovered),
+            decision.state,
+            tuple(processed.discovered),
             record,
             next_at,
-            digest=reading.payload_digest if _has_content(task, outcome) else None,
+            digest=processed.payload_digest if _has_content(task, outcome) else None,
             finished_at=self._clock.now(),
             history=history,
             note=note,
         )
-        self._counters.links_found += reading.links_found
+        self._counters.links_found += processed.links_found
         self.stage = "store"
-        await self._committer.put(Visited(settlement, lease, queue_s, dur_s, reading.links_found))
+        await self._committer.put(Visited(settlement, lease, queue_s, dur_s, processed.links_found))
         if is_throttled(outcome):
             self._committer.nudge(now=True)
 
-    def _fate(self, task: Task, outcome: Outcome) -> RetryDecision:
-        # where nobody answers the URL is not to blame
+    def _retry_decision(self, task: Task, outcome: Outcome) -> RetryDecision:
+        # While no host responds at all, the URL is not to blame: its attempts are not limited.
         attempts = sys.maxsize if self._host_table.outage.is_suspected else self._max_attempts
         return retry_decision(outcome, attempt=task.attempt, max_attempts=attempts, rng=self._rng)
 
-    async def _read(self, host: Host, task: Task, outcome: Outcome) -> tuple[ProcessedResponse, PageNote | None]:
+    async def _process_response(
+        self, host: Host, task: Task, outcome: Outcome
+    ) -> tuple[ProcessedResponse, PageNote | None]:
         traps = self._traps
         is_page = isinstance(outcome, Fetched) and 200 <= outcome.head.status_code < 300
         check = traps.begin(host, task) if is_page and task.kind is TaskKind.PAGE else None
         fingerprinted = check is not None and check.looks
-        read = partial(self._processor.read, fingerprinted=True) if fingerprinted else self._processor.read
-        if is_large(outcome, is_listing=task.kind in LISTING_KINDS):
-            reading, links = await asyncio.to_thread(read, task, outcome, on_loop=False)
+        process = partial(self._processor.process, fingerprinted=True) if fingerprinted else self._processor.process
+        if is_large(outcome, is_url_list=task.kind in URL_LIST_KINDS):
+            processed, links = await asyncio.to_thread(process, task, outcome, on_loop=False)
         else:
-            reading, links = read(task, outcome)
+            processed, links = process(task, outcome)
         is_error_page = False
         if check is not None and links:
-            is_error_page = traps.is_error_page(host, reading)
-            if not is_error_page and (target := traps.probe_target(host, task, reading)) is not None:
+            is_error_page = traps.is_error_page(host, processed)
+            if not is_error_page and (target := traps.probe_target(host, task, processed)) is not None:
                 self._probe(host, target)
         if isinstance(outcome, Redirected):
             added = self._url_policy.widen(task, outcome)
             if added is not None:
                 self._committer.add_scope_host(added)
                 self._observer.scope_widened(added, task.url)
-        self._processor.judge(task, reading, links, self._url_policy.scope, remembers=not is_error_page)
-        if reading.listing is not None:
-            await self._url_list_policy.judge(task, host.id, reading, self._url_policy.scope)
-        if reading.skipped:
-            self._observer.skip(reading.skipped)
-        note = None if check is None else traps.note(host, task, check, reading, is_error_page=is_error_page)
-        return reading, note
+        self._processor.judge_links(task, processed, links, self._url_policy.scope, remembers=not is_error_page)
+        if processed.url_list is not None:
+            await self._url_list_policy.judge(task, host.id, processed, self._url_policy.scope)
+        if processed.skipped:
+            self._observer.skip(processed.skipped)
+        note = None if check is None else traps.note(host, task, check, processed, is_error_page=is_error_page)
+        return processed, note
 
     def _probe(self, host: Host, target: str) -> None:
-        """Ask the host for a page that should not exist, if it lets us."""
+        """Request a page that should not exist, if robots.txt allows it."""
         url = f"{host.origin}{target}"
         if not host.needs_rules and self._url_policy.judge_robots(url, host) is None:
             self._scheduler.add_auxiliary(host, host.origin, Task(0, url, TaskKind.PROBE))
 
-    async def _settle_probe(
+    async def _process_probe(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
-        read = partial(self._processor.read, task, outcome, on_loop=False, fingerprinted=True)
-        reading, _ = await off_loop_if_large(outcome, read)
+        process = partial(self._processor.process, task, outcome, on_loop=False, fingerprinted=True)
+        processed, _ = await off_loop_if_large(outcome, process)
         if response_of(outcome) is not None:
-            self._traps.probed(host, reading.fingerprint)
-        await self._settle_auxiliary(lease, task, outcome, reading, None, dur_s, queue_s)
+            self._traps.probed(host, processed.fingerprint)
+        await self._put_auxiliary(lease, task, outcome, processed, None, dur_s, queue_s)
 
-    async def _settle_robots(
+    async def _process_robots(
         self, lease: Lease, host: Host, task: Task, outcome: Outcome, dur_s: float, queue_s: float
     ) -> None:
-        robots, sitemaps = await self._robots.take(lease, host, task, outcome)
-        reading, _ = await off_loop_if_large(outcome, partial(self._processor.read, task, outcome))
-        await self._settle_auxiliary(lease, task, outcome, reading, robots, dur_s, queue_s, sitemaps)
+        robots, sitemaps = await self._robots.process(lease, host, task, outcome)
+        processed, _ = await off_loop_if_large(outcome, partial(self._processor.process, task, outcome))
+        await self._put_auxiliary(lease, task, outcome, processed, robots, dur_s, queue_s, sitemaps)
 
-    async def _settle_auxiliary(
+    async def _put_auxiliary(
         self,
         lease: Lease,
         task: Task,
         outcome: Outcome,
-        reading: ProcessedResponse,
+        processed: ProcessedResponse,
         robots: RobotsRecord | None,
         dur_s: float,
         queue_s: float,
@@ -307,8 +310,8 @@ class Worker:
     ) -> None:
         response = response_of(outcome)
         record = None
-        if response is not None and reading.payload_digest is not None:
-            record = Record(task, response, reading.payload_digest)
+        if response is not None and processed.payload_digest is not None:
+            record = Record(task, response, processed.payload_digest)
         now = self._clock.now()
         settlement = Settlement(
             task, lease.host_id, outcome, UrlState.DONE, sitemaps, record, robots=robots, finished_at=now
@@ -317,8 +320,11 @@ class Worker:
 
 
 def _has_content(task: Task, outcome: Outcome) -> bool:
-    """A 304 has none, that of a type nobody wants was not read, and an error page is not what was there before."""
+    """Whether the outcome tells the page's content, to be compared at the next visit.
+
+    A 304 has no content, that of an unwanted type was not received, and on a revisit an error page is not the page.
+    """
     if task.is_revisit and isinstance(outcome, Fetched) and is_http_error(outcome.head.status_code):
         return False
-    unread = isinstance(outcome, Fetched) and outcome.truncated is TruncatedReason.CONTENT_TYPE
-    return not unread and not isinstance(outcome, NotModified)
+    is_unwanted = isinstance(outcome, Fetched) and outcome.truncated is TruncatedReason.CONTENT_TYPE
+    return not is_unwanted and not isinstance(outcome, NotModified)

@@ -12,7 +12,7 @@ from crawler.core.models import Origin, Task
 from crawler.core.options import ScopeOptions
 from crawler.engine.committer import LAST_ATTEMPTS
 from crawler.engine.options import EngineOptions
-from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER
+from crawler.engine.pages.response_processor import LARGE_BYTES
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
@@ -218,16 +218,16 @@ def test_a_page_that_is_being_read_is_waited_for() -> None:
     """It was fetched; a stop does not throw it away."""
 
     async def main() -> None:
-        engine = Harness(ROOT, engine=OPTIONS, web={ROOT: answer(200, numbered(9) + b" " * READ_IN_THREAD_OVER)})
+        engine = Harness(ROOT, engine=OPTIONS, web={ROOT: answer(200, numbered(9) + b" " * LARGE_BYTES)})
 
-        read = engine.processor.read
+        read = engine.processor.process
 
         def stop_now(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             if task.kind is TaskKind.PAGE:
                 engine.loop.call_soon_threadsafe(engine.crawl.drain)
             return read(task, outcome, on_loop=on_loop)
 
-        engine.processor.read = stop_now  # type: ignore[method-assign]
+        engine.processor.process = stop_now  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.SIGNAL
         assert engine.settled == {ROOT: "done"}
 

@@ -12,7 +12,7 @@ from crawler.core.enums import StoppedBy, TaskKind
 from crawler.core.models import Task
 from crawler.engine.options import ContentOptions, EngineConfiguration
 from crawler.engine.pages.recent_urls import RecentKeys
-from crawler.engine.pages.response_processor import LARGE_AT_ONCE, READ_IN_THREAD_OVER, ResponseProcessor
+from crawler.engine.pages.response_processor import LARGE_AT_ONCE, LARGE_BYTES, ResponseProcessor
 from tests.support.engine import AT_ONCE, Harness
 from tests.support.scripted_web import answer, page
 from tests.support.virtual_time import run
@@ -23,8 +23,8 @@ ROOT = "https://a.test/"
 @pytest.mark.parametrize(
     ("body", "fields", "in_thread"),
     [
-        (b"x" * READ_IN_THREAD_OVER, {}, False),
-        (b"x" * (READ_IN_THREAD_OVER + 1), {}, True),
+        (b"x" * LARGE_BYTES, {}, False),
+        (b"x" * (LARGE_BYTES + 1), {}, True),
         (gzip.compress(b"x" * 10_000_000, mtime=0), {"content_encoding": "gzip"}, False),
         (gzip.compress(bytes(range(256)) * 100, 0, mtime=0), {"content_encoding": "gzip"}, True),
     ],
@@ -35,14 +35,14 @@ def test_a_large_page_is_read_in_a_thread(body: bytes, fields: dict[str, str], i
 
     async def main() -> None:
         engine = Harness(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, body, **fields)})
-        read, threads = engine.processor.read, []
+        read, threads = engine.processor.process, []
 
         def noting(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             if task.kind is TaskKind.PAGE:
                 threads.append(threading.current_thread() is not threading.main_thread())
             return read(task, outcome, on_loop=on_loop)
 
-        engine.processor.read = noting  # type: ignore[method-assign]
+        engine.processor.process = noting  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.EMPTY
         assert threads == [in_thread]
 
@@ -53,7 +53,7 @@ def test_only_so_many_large_pages_are_read_at_once() -> None:
     """Each costs ten times its size while it is read."""
 
     async def main() -> None:
-        large = page("/x") + b" " * READ_IN_THREAD_OVER
+        large = page("/x") + b" " * LARGE_BYTES
         urls = [f"https://h{n}.test/" for n in range(12)]
         engine = Harness(*urls, politeness=AT_ONCE, web={url: answer(200, large) for url in urls})
         call, now, most = engine.loop.run_in_executor, 0, 0
@@ -85,13 +85,13 @@ def test_a_page_is_parsed_up_to_max_html() -> None:
     text = head + b" " * 1_000 + b'<a href="/after">'
     for max_html, expected in ((len(text), ["/before", "/after"]), (1_000, ["/before"]), (20, [])):
         processor = ResponseProcessor(
-            EngineConfiguration(content=ContentOptions(max_html=max_html)), seen=RecentKeys(10)
+            EngineConfiguration(content=ContentOptions(max_html=max_html)), recent_keys=RecentKeys(10)
         )
         task = Task(1, ROOT)
-        reading, links = processor.read(task, answer(200, text))
+        processed, links = processor.process(task, answer(200, text))
         assert [link.url.removeprefix("https://a.test") for link in links] == expected
-        assert reading.page is not None
-        assert reading.page.content_size == len(text)
+        assert processed.page is not None
+        assert processed.page.content_size == len(text)
 
 
 def test_max_html_counts_decoded_bytes() -> None:
@@ -100,8 +100,9 @@ def test_max_html_counts_decoded_bytes() -> None:
     response = answer(200, gzip.compress(text, mtime=0), content_encoding="gzip")
     assert isinstance(response.payload, BytesBody)
     assert response.payload.size < 2_000
-    processor = ResponseProcessor(EngineConfiguration(content=ContentOptions(max_html=5_000)), seen=RecentKeys(10))
-    reading, links = processor.read(Task(1, ROOT), response)
+    options = EngineConfiguration(content=ContentOptions(max_html=5_000))
+    processor = ResponseProcessor(options, recent_keys=RecentKeys(10))
+    processed, links = processor.process(Task(1, ROOT), response)
     assert [link.url for link in links] == [ROOT + "before"]
-    assert reading.page is not None
-    assert reading.page.content_size == len(text)
+    assert processed.page is not None
+    assert processed.page.content_size == len(text)

@@ -29,7 +29,7 @@ GOOD = RobotsRecord("rules", 200, b"User-agent: *\nDisallow: /x", NOW, NOW + DAY
 def record(
     outcome: Outcome, *, known: RobotsRecord | None = None, now: float = NOW, rest_s: float = 60.0
 ) -> RobotsRecord:
-    return robots.verdict_of(outcome, known=known, now=now, rest_s=rest_s, token=TOKEN, limits=FetchOptions()).record
+    return robots.verdict_of(outcome, known=known, now=now, retry_s=rest_s, token=TOKEN, limits=FetchOptions()).record
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_the_line_that_a_cut_went_through_is_no_rule() -> None:
     """Half of "Allow: /public" would allow everything."""
     text = b"User-agent: *\nDisallow: /private\nAllow: /"
     cut = answer(200, text, content_type="text/plain", truncated=TruncatedReason.LENGTH)
-    verdict = robots.verdict_of(cut, known=None, now=0.0, rest_s=60.0, token="testbot", limits=FetchOptions())
+    verdict = robots.verdict_of(cut, known=None, now=0.0, retry_s=60.0, token="testbot", limits=FetchOptions())
     assert verdict.record.body == b"User-agent: *\nDisallow: /private\n"
     assert verdict.rules is not None
     assert not verdict.rules.judge("https://a.test/private").allowed

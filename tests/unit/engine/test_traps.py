@@ -61,7 +61,7 @@ def trapped(
         frontier=frontier,
         traps=traps,
     )
-    engine.processor._seen = RecentKeys(cache_bits)
+    engine.processor._recent_keys = RecentKeys(cache_bits)
 
     def ask(origin: Origin, task: Task) -> FetchResult:
         if task.kind is TaskKind.ROBOTS:

@@ -26,7 +26,7 @@ from crawler.core.models import Denied, Fetched, FetchResult, NotModified, Origi
 from crawler.core.options import ScopeOptions, ScopeRule
 from crawler.core.outcomes import is_connection_error
 from crawler.core.scope import Scope
-from crawler.engine.pages.response_processor import READ_IN_THREAD_OVER, ProcessedResponse, is_large
+from crawler.engine.pages.response_processor import LARGE_BYTES, ProcessedResponse, is_large
 from crawler.engine.pages.worker import Visited
 from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.pcre2_without_jit import interpreted
@@ -444,18 +444,18 @@ def test_a_timeout_of_one_url_does_not_rest_the_host() -> None:
 def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
     """Though no request is out any more: what it leads to is still to come."""
     names = [f"/{n}" for n in range(30)]
-    large = page(*names) + b" " * READ_IN_THREAD_OVER
+    large = page(*names) + b" " * LARGE_BYTES
     threads: list[str] = []
 
     async def main() -> None:
         engine = Harness(ROOT, web={ROOT: answer(200, large)})
-        read = engine.processor.read
+        read = engine.processor.process
 
         def noted(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
             threads.append(f"{task.url} {threading.current_thread() is threading.main_thread()}")
             return read(task, outcome, on_loop=on_loop)
 
-        engine.processor.read = noted  # type: ignore[method-assign]
+        engine.processor.process = noted  # type: ignore[method-assign]
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.web.page_urls) == 31
         assert f"{ROOT} False" in threads
@@ -466,7 +466,7 @@ def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
 
 def test_a_large_robots_txt_is_read_in_a_thread() -> None:
     """And obeyed."""
-    rules = b"User-agent: *\nDisallow: /no\n" + b"#" * READ_IN_THREAD_OVER
+    rules = b"User-agent: *\nDisallow: /no\n" + b"#" * LARGE_BYTES
     crawled = Crawled({f"{ROOT}robots.txt": answer(200, rules), ROOT: answer(200, page("/no", "/yes"))})
     assert crawled.asked == [ROOT, f"{ROOT}yes"]
 
@@ -582,7 +582,7 @@ def test_a_page_in_xml_is_read_as_xml() -> None:
 
 def test_a_page_in_xml_is_large_sooner() -> None:
     """It takes longer to read than HTML of its size."""
-    size = READ_IN_THREAD_OVER // 4
+    size = LARGE_BYTES // 4
     assert not is_large(answer(200, b" " * size))
     assert is_large(answer(200, b" " * size, content_type="Application/XHTML+XML; charset=utf-8"))
 
@@ -595,13 +595,13 @@ def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
         narrow = Scope(ScopeOptions(), ["a.test"])
         link = Link("https://b.test/", Origin("https", "b.test", 443), Source.LINK, False)
         for _ in range(2):
-            reading = ProcessedResponse(answer(200))
-            processor.judge(Task(1, ROOT), reading, [link], narrow)
-            assert [(one.host, one.reason) for one in reading.skipped] == [("b.test", DenyReason.SCOPE_HOST)]
-            assert reading.discovered == []
-        reading = ProcessedResponse(answer(200))
-        processor.judge(Task(1, ROOT), reading, [link], narrow.with_host("b.test"))
-        assert [found.url for found in reading.discovered] == ["https://b.test/"]
-        assert reading.skipped == []
+            processed = ProcessedResponse(answer(200))
+            processor.judge_links(Task(1, ROOT), processed, [link], narrow)
+            assert [(one.host, one.reason) for one in processed.skipped] == [("b.test", DenyReason.SCOPE_HOST)]
+            assert processed.discovered == []
+        processed = ProcessedResponse(answer(200))
+        processor.judge_links(Task(1, ROOT), processed, [link], narrow.with_host("b.test"))
+        assert [found.url for found in processed.discovered] == ["https://b.test/"]
+        assert processed.skipped == []
 
     run(main())
