@@ -34,7 +34,7 @@ from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact_text
 from crawler.obs.logs import Logs, configure
-from crawler.output_directory import insist_on_store, prepare, same_delays, write_run_file
+from crawler.output_directory import prepare, require_store, same_delays, write_run_file
 from crawler.service import Service
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Mode, Settings
@@ -94,7 +94,7 @@ def run(
 ) -> Result:
     """Crawl to the end. `configuration` is the file's path, for run.json; `read_again` reads it anew, for a reload.
 
-    Raises OutputUnusable, StoreLost, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
+    Raises OutputUnusable, StoreMissing, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()  # what start-up made stays; the collector need not walk it again
@@ -120,7 +120,7 @@ async def _run(
     settings: Settings, mode: Mode, view: View, configuration: str | None, read_again: Callable[[], Loaded] | None
 ) -> Result:
     output = prepare(settings.output_directory)
-    insist_on_store(settings.frontier_path, output)
+    require_store(settings.frontier_path, output)
     clock = SystemClock()
     frontier = SqliteFrontier(settings.frontier_path, duplicates=settings.frontier.duplicates)
     started_mono = clock.mono()
@@ -145,7 +145,7 @@ async def _run(
             refused, taken_down = await engine.open(recovered, same_delays=same_delays(output, options.politeness))
             for words in taken_down:
                 view.tell(f"seed {words}")
-            write_run_file(settings.place(), run_id=logs.run_id, configuration=configuration, rules=settings.rules())
+            write_run_file(settings.paths(), run_id=logs.run_id, configuration=configuration, rules=settings.rules())
             totals = await frontier.totals()
             logs.event(
                 Event.READY, queued=totals.queued, waiting=totals.waiting, hosts=totals.hosts,
@@ -202,7 +202,7 @@ def _say_start(settings: Settings, logs: Logs, view: View, configuration: str | 
         output=str(settings.output_directory),
         agent=settings.identity_options().user_agent,
         python=sys.version.split()[0],
-        proxy=_proxy_place(settings),
+        proxy=_proxy_address(settings),
     )
     if not settings.tls_options().verify:
         logs.event(Event.TLS_VERIFY_OFF)
@@ -250,7 +250,7 @@ def _sinks(settings: Settings, output: Path, clock: SystemClock) -> list[Sink]:
     return sinks
 
 
-def _proxy_place(settings: Settings) -> str | None:
+def _proxy_address(settings: Settings) -> str | None:
     proxy = settings.network_options().proxy
     return None if proxy is None else str(proxy)
 

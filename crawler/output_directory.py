@@ -1,11 +1,11 @@
-"""The output directory of a crawl: that it can be one, what lies where in it, and whether a crawl runs there.
+"""The output directory of a crawl: whether it can be used, the paths of its files, and whether a crawl runs there.
 
-run.json is written at each start and reload; by it others find the crawl's files and the rules in force. For who knows
-only the configuration there is a link in the runtime directory. A directory that was moved is still the crawl's; a copy
-of it is a crawl of its own, whatever the run.json that came along says.
+run.json is written at each start and reload; by it other programs find the files of the crawl and the rules in force. A
+link in the runtime directory leads from the configuration to it. A directory that was moved still belongs to its crawl;
+a copy is a crawl of its own, whatever the copied run.json says.
 
-Invariants: looking takes no lock, so that a crawl may start at any moment. A link is a hint: what it leads to counts
-only if a crawl runs there, and with this configuration.
+Invariants: reading takes no lock, so that a crawl may start at any moment. A link is a hint: it counts only if a crawl
+with this configuration runs where it leads to.
 """
 
 import contextlib
@@ -26,12 +26,13 @@ from crawler.core.options import PolitenessOptions, Rules, dump_rules, load_rule
 from crawler.sinks.disk import archive_files
 
 _OF_A_CRAWL: Final = {"run.json", "frontier.db"}
-_BESIDE_IT: Final = {"frontier.db.lock", "warc", "pages", "logs", "control.sock"}  # there first, perhaps
-_SERVICE: Final = Path("/run/crawler")  # RuntimeDirectory= of the unit; of instances, one below
+_MAY_BE_FIRST: Final = {"frontier.db.lock", "warc", "pages", "logs", "control.sock"}  # may exist before them
+_DEFAULT_NAMES: Final = {"frontier": "frontier.db", "socket": "control.sock", "logs": "logs"}
+_SERVICE: Final = Path("/run/crawler")  # RuntimeDirectory= of the unit; those of instances are below it
 
 
 class OutputUnusable(Exception):
-    """The output directory cannot be one; the message is for a person (exit 78)."""
+    """The path cannot be an output directory; the message is for a person (exit 78)."""
 
 
 def prepare(output: Path) -> Path:
@@ -44,44 +45,42 @@ def prepare(output: Path) -> Path:
     return output
 
 
-def strangers(output: Path) -> list[str]:
-    """What lies in a directory that holds no crawl yet, and is not ours: the crawl's files will stand among it. Hidden
-    files, such as the demo's mark, are nobody's work that could be mixed up with it.
+def other_files(output: Path) -> list[str]:
+    """The files of others in a directory that holds no crawl yet. Hidden files, such as the mark of the demo, do not
+    count.
     """
     try:
         names = {path.name for path in output.iterdir() if not path.name.startswith(".")}
-    except OSError:  # not there yet, or whoever opens it will say why it cannot
+    except OSError:  # it does not exist yet, or opening it will fail with a message
         return []
-    return [] if names & _OF_A_CRAWL else sorted(names - _BESIDE_IT)
+    return [] if names & _OF_A_CRAWL else sorted(names - _MAY_BE_FIRST)
 
 
-class StoreLost(Exception):
-    """There is an archive, and not the store that it belongs to; the message is for a person (exit 65)."""
+class StoreMissing(Exception):
+    """There is an archive without its store; the message is for a person (exit 65)."""
 
 
-def insist_on_store(frontier: Path, output: Path) -> None:
+def require_store(frontier: Path, output: Path) -> None:
     """Refuse to make a new store beside an archive: all that is in it would be fetched again.
 
-    Raises StoreLost, OSError."""
+    Raises StoreMissing, OSError.
+    """
     if frontier.exists() and frontier.stat().st_size > 0:
         return
     files = archive_files(output)
     if files:
         state = "is empty" if frontier.exists() else "is missing"
-        raise StoreLost(
+        raise StoreMissing(
             f"{frontier} {state}, but {output} holds {count(len(files), 'file')} of an "
-            f"earlier crawl ({files[0].relative_to(output)}): put a backup in its place, or move warc/ and pages/ away "
-            f"to begin anew"
+            f"earlier crawl ({files[0].relative_to(output)}): put a backup of the store in its place, or "
+            "move warc/ and pages/ away to begin a new crawl"
         )
 
 
-_USUAL: Final = {"frontier": "frontier.db", "socket": "control.sock", "logs": "logs"}  # under the output directory
-
-
 @dataclass(frozen=True, slots=True)
-class Place:
-    """The paths of one crawl. `rules` are those of its last start or reload, None if it did not write any;
-    `configuration` is the file it was given.
+class CrawlPaths:
+    """The paths of one crawl. `rules` are those of its last start or reload, None if unknown; `configuration` is the
+    path of its configuration file.
     """
 
     output: Path
@@ -101,61 +100,64 @@ class Place:
         return self.logs / "events.jsonl"
 
     def pid(self) -> int | None:
-        """The process that owns the store now, None if the crawl does not run."""
-        return owner(self.frontier)
+        """The process that holds the lock of the store; None if the crawl does not run."""
+        return lock_owner(self.frontier)
 
 
-def find(output: Path, *, frontier: Path | None = None, logs: Path | None = None, socket: Path | None = None) -> Place:
-    """The crawl of an output directory. Paths that are given are what the configuration says: they hold where there is
-    no run.json. Raises OSError with a message for a person if there is nothing of a crawl.
+def find_paths(
+    output: Path, *, frontier: Path | None = None, logs: Path | None = None, socket: Path | None = None
+) -> CrawlPaths:
+    """The paths of the crawl in an output directory. Those that are given come from the configuration; they are used
+    if run.json has none. Raises OSError with a message for a person if there is no crawl.
     """
     run = _run_file(output / "run.json")
-    said = _paths_of(run, output)
-    place = Place(
+    recorded = _paths_of(run, output)
+    paths = CrawlPaths(
         output,
-        _path(said, "frontier", frontier, output),
-        _path(said, "logs", logs, output),
-        _path(said, "socket", socket, output),
+        _path(recorded, "frontier", frontier, output),
+        _path(recorded, "logs", logs, output),
+        _path(recorded, "socket", socket, output),
         _text(run, "run_id"),
         _text(run, "configuration"),
         load_rules(run.get("rules")),
     )
-    if not (run or place.frontier.exists() or place.logs.is_dir()):
+    if not (run or paths.frontier.exists() or paths.logs.is_dir()):
         if not output.exists():
             raise FileNotFoundError(errno.ENOENT, "no such directory, so no crawl to look at", str(output))
         if not output.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, "not a directory, so no crawl to look at", str(output))
-        os.scandir(output).close()  # what may not be read is another matter: PermissionError
+        os.scandir(output).close()  # raises PermissionError for one that may not be read
         raise FileNotFoundError(errno.ENOENT, "holds no crawl: neither run.json, frontier.db nor logs/", str(output))
-    return place
+    return paths
 
 
 def _paths_of(run: dict[str, object], output: Path) -> dict[str, Path]:
-    """Where a run.json says that things are, seen from the directory it lies in now.
+    """The paths in a run.json, corrected for the directory that it lies in now.
 
-    It was written for one directory. Found in another one, that was moved, or copied. It was moved if this still is the
-    same directory by device and inode, or if there is no run.json any more where it was. What lay inside came along
-    with it either way. What lay elsewhere stayed there and belongs to the original, which may be running: to the moved
-    directory, therefore, and not to a copy.
+    If it was written for another directory, that one was moved or copied. It was moved if device and inode are the
+    same, or if there is no run.json any more where it was. Files inside moved along either way. Files elsewhere belong
+    to the original, which may be running: they are those of a moved directory, but not those of a copy.
     """
-    said = {name: Path(value) for name in _USUAL if isinstance(value := run.get(name), str)}
+    recorded = {name: Path(value) for name in _DEFAULT_NAMES if isinstance(value := run.get(name), str)}
     here = output.resolve()
-    home = _written_for(run, said, here)
+    home = _written_for(run, recorded, here)
     if home is None or home == here:
-        return said
+        return recorded
     was_moved = run.get("inode") == inode_of(here) or not os.access(home / "run.json", os.F_OK)
-    inside = {name: output / path.relative_to(home) for name, path in said.items() if path.is_relative_to(home)}
-    return (said | inside) if was_moved else inside
+    inside = {name: output / path.relative_to(home) for name, path in recorded.items() if path.is_relative_to(home)}
+    return (recorded | inside) if was_moved else inside
 
 
-def _written_for(run: dict[str, object], said: dict[str, Path], here: Path) -> Path | None:
-    """The directory that a run.json was written for. An older version did not write that: then it is the one in which
-    something has its usual name, if a crawl is there, or if this directory has the like. None: nothing tells.
+def _written_for(run: dict[str, object], recorded: dict[str, Path], here: Path) -> Path | None:
+    """The directory that a run.json was written for; None if unknown.
+
+    An older version did not record it. Then it is the parent of a path with its default name, if a crawl is there or if
+    that name exists here.
     """
     if isinstance(written_for := run.get("output"), str):
         return Path(written_for)
-    for name, path in said.items():
-        usual = _USUAL[name]
+    for name, path in recorded.items():
+        usual = _DEFAULT_NAMES[name]
         if path.name == usual:
             home = path.parent
             if home == here or (here / usual).exists() or os.access(home / "run.json", os.F_OK):
@@ -164,7 +166,7 @@ def _written_for(run: dict[str, object], said: dict[str, Path], here: Path) -> P
 
 
 def inode_of(directory: Path) -> str | None:
-    """What tells a directory from its copies, wherever it is moved within its file system; None if it is not there."""
+    """Device and inode: they stay when a directory is moved in its file system, a copy has others. None without one."""
     try:
         status = directory.stat()
     except OSError:
@@ -172,10 +174,10 @@ def inode_of(directory: Path) -> str | None:
     return f"{status.st_dev}:{status.st_ino}"
 
 
-def _path(said: dict[str, Path], name: str, configured: Path | None, output: Path) -> Path:
-    """What run.json says, or else the configuration; unless it is not there and the usual place is."""
-    usual = output / _USUAL[name]
-    path = said.get(name) or configured or usual
+def _path(recorded: dict[str, Path], name: str, configured: Path | None, output: Path) -> Path:
+    """The path in run.json or the configuration; the default if there is none, or if only the default exists."""
+    usual = output / _DEFAULT_NAMES[name]
+    path = recorded.get(name) or configured or usual
     return usual if usual.exists() and not path.exists() else path
 
 
@@ -185,7 +187,7 @@ def _text(run: dict[str, object], name: str) -> str | None:
 
 
 def _run_file(path: Path) -> dict[str, object]:
-    """What run.json says; nothing, if it is missing or torn."""
+    """The content of run.json; empty if it is missing or incomplete."""
     try:
         content = orjson.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError):
@@ -193,9 +195,10 @@ def _run_file(path: Path) -> dict[str, object]:
     return content if isinstance(content, dict) else {}
 
 
-def owner(frontier: Path) -> int | None:
-    """The process that holds a store's lock, None if none does. Read from the lock file and the kernel's list of locks:
-    trying the lock would refuse it to a crawl that starts at that moment.
+def lock_owner(frontier: Path) -> int | None:
+    """The process that holds the lock of a store, None if none does.
+
+    Read from the lock file and the kernel's list of locks: trying the lock could make the start of a crawl fail.
     """
     lock = frontier.with_name(frontier.name + ".lock")
     try:
@@ -214,20 +217,20 @@ def owner(frontier: Path) -> int | None:
     return pid if is_held else None
 
 
-def write_run_file(place: Place, *, run_id: str, configuration: str | None, rules: Rules) -> None:
+def write_run_file(paths: CrawlPaths, *, run_id: str, configuration: str | None, rules: Rules) -> None:
     """Write run.json, by which `--output DIR` finds the daemon, its logs and the rules in force. Called again when
     these change (a reload). Raises OSError.
     """
-    path = place.output / "run.json"
+    path = paths.output / "run.json"
     content = {
         "pid": os.getpid(),
         "run_id": run_id,
-        "output": str(place.output.resolve()),  # by these two a copy is told from what was moved
-        "inode": inode_of(place.output),
+        "output": str(paths.output.resolve()),  # by these two a copy differs from a moved directory
+        "inode": inode_of(paths.output),
         "configuration": configuration and str(Path(configuration).resolve()),
-        "socket": str(place.socket.resolve()),
-        "logs": str(place.logs.resolve()),
-        "frontier": str(place.frontier.resolve()),
+        "socket": str(paths.socket.resolve()),
+        "logs": str(paths.logs.resolve()),
+        "frontier": str(paths.frontier.resolve()),
         "rules": dump_rules(rules),
     }
     temporary = path.with_suffix(".json.new")
@@ -238,23 +241,24 @@ def write_run_file(place: Place, *, run_id: str, configuration: str | None, rule
 def same_delays(output: Path, politeness: PolitenessOptions) -> bool:
     """Whether the last run in this directory kept to these politeness options."""
     try:
-        before = find(output).rules
+        before = find_paths(output).rules
     except OSError:
         return False
     return before is not None and before.politeness == politeness
 
 
-def announce(configuration: str, output: Path, environ: Mapping[str, str]) -> Path | None:
-    """Leave a link from the configuration to the output directory, as long as the daemon runs: `-c FILE` then finds it
-    when the file names another directory by now, or cannot be read. Returns the link; None if there is no good place.
+def link_configuration(configuration: str, output: Path, environ: Mapping[str, str]) -> Path | None:
+    """Make a link from the configuration to the output directory, for the time the daemon runs: `-c FILE` then finds it
+    even if the file names another directory now or cannot be read. Returns the link; None if there is no safe directory
+    for it.
     """
     folder = _runtime_directory(environ)
     if folder is None:
         return None
     target = output.resolve() / "run.json"
-    link = folder / f"{_name_of(configuration)}{sha256(os.fsencode(target)).hexdigest()[:8]}"
+    link = folder / f"{_link_prefix(configuration)}{sha256(os.fsencode(target)).hexdigest()[:8]}"
     try:
-        for old in folder.iterdir():  # left by kill -9, and what it led to is gone
+        for old in folder.iterdir():  # left by kill -9, and its target is gone
             if old.is_symlink() and not old.exists():
                 old.unlink(missing_ok=True)
         temporary = link.with_suffix(f".{os.getpid()}")
@@ -266,38 +270,38 @@ def announce(configuration: str, output: Path, environ: Mapping[str, str]) -> Pa
     return link
 
 
-def withdraw(link: Path | None) -> None:
-    """Take the link away again."""
+def unlink_configuration(link: Path | None) -> None:
+    """Remove the link."""
     if link is not None:
         with contextlib.suppress(OSError):
             link.unlink(missing_ok=True)
 
 
-def announced(configuration: Path, environ: Mapping[str, str]) -> list[Path]:
-    """The output directories of the daemons that run this configuration now, as far as they may be seen from here."""
-    name, said = _name_of(str(configuration)), str(configuration.resolve())
+def outputs_running(configuration: Path, environ: Mapping[str, str]) -> list[Path]:
+    """The output directories of the daemons that run this configuration now, as far as we may see them."""
+    name, resolved = _link_prefix(str(configuration)), str(configuration.resolve())
     found = set()
     for folder in _runtime_directories(environ):
         for link in folder.glob(f"{name}*"):
             with contextlib.suppress(OSError):
                 output = link.readlink().parent
-                place = find(output)
-                if place.configuration == said and place.pid() is not None:
+                paths = find_paths(output)
+                if paths.configuration == resolved and paths.pid() is not None:
                     found.add(output)
     return sorted(found)
 
 
-def _name_of(configuration: str) -> str:
+def _link_prefix(configuration: str) -> str:
     return sha256(os.fsencode(Path(configuration).resolve())).hexdigest()[:24] + "-"
 
 
 def _runtime_directory(environ: Mapping[str, str]) -> Path | None:
-    """Where this process may leave a link: systemd's for the service, the user's, or one of our own, which nobody else
-    may write to.
+    """The directory for our link: that of systemd for a service, that of the user, or a new one that nobody else may
+    write to.
     """
     if given := environ.get("RUNTIME_DIRECTORY"):
         return Path(given.partition(":")[0])
-    folder = _of_the_user(environ)
+    folder = _user_directory(environ)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:
@@ -305,25 +309,25 @@ def _runtime_directory(environ: Mapping[str, str]) -> Path | None:
     return folder if _is_ours(folder) else None
 
 
-def _of_the_user(environ: Mapping[str, str]) -> Path:
+def _user_directory(environ: Mapping[str, str]) -> Path:
     if given := environ.get("XDG_RUNTIME_DIR"):
         return Path(given) / "crawler"
     return Path(tempfile.gettempdir()) / f"crawler-{os.geteuid()}"
 
 
 def _runtime_directories(environ: Mapping[str, str]) -> Iterable[Path]:
-    """Where links may lie. The user's own depend on how the daemon was started: from a session, by sudo, by cron."""
+    """The directories that may hold links. A user has several: a daemon is started from a session, by sudo or cron."""
     if given := environ.get("RUNTIME_DIRECTORY"):
         yield Path(given.partition(":")[0])
     yield _SERVICE
     with contextlib.suppress(OSError):
         yield from (folder for folder in _SERVICE.iterdir() if folder.is_dir())
-    own = {_of_the_user(environ), _of_the_user({}), Path(f"/run/user/{os.geteuid()}/crawler")}
+    own = {_user_directory(environ), _user_directory({}), Path(f"/run/user/{os.geteuid()}/crawler")}
     yield from (folder for folder in sorted(own) if _is_ours(folder))
 
 
 def _is_ours(folder: Path) -> bool:
-    """In /tmp anybody may have made it: links of somebody else would lead to somebody else's crawl."""
+    """Whether only we may write to a directory: in /tmp another user may have made it, with links to another crawl."""
     try:
         status = folder.lstat()
     except OSError:

@@ -29,7 +29,7 @@ from crawler.inspection.explain.why import Inquiry
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
 from crawler.obs.logs import Logs
-from crawler.output_directory import announce, withdraw, write_run_file
+from crawler.output_directory import link_configuration, unlink_configuration, write_run_file
 from crawler.settings.configuration_errors import ConfigurationError, Problem
 from crawler.settings.loading import Loaded
 from crawler.settings.settings import Changes, Mode, Settings, changes, keeping, masked
@@ -79,7 +79,7 @@ class Service:
         self.reloader = Reloader(settings, mode, engine, logs, configuration=configuration, read_again=read_again)
         commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.ask_to_stop)
         self._web: WebServes | None = None
-        self._announced: Path | None = None
+        self._link: Path | None = None
         self.on_hangup = None if read_again is None else self.reloader.on_hangup
         self.control = ControlServer(settings.control_socket, commands.table(), on_command=self._on_command)
 
@@ -93,11 +93,11 @@ class Service:
             await self._web.open()
         configuration = self._about["configuration"]
         if self._about["mode"] == "run" and configuration is not None:
-            self._announced = announce(str(configuration), self.reloader.settings.output_directory, os.environ)
+            self._link = link_configuration(str(configuration), self.reloader.settings.output_directory, os.environ)
         self.control.open()
 
     async def close(self) -> None:
-        withdraw(self._announced)
+        unlink_configuration(self._link)
         if self._web is not None:
             await self._web.close()
         self.control.close()
@@ -270,7 +270,7 @@ class Reloader:
         self.reloaded_at = self._engine.clock.now()
         self._logs.event(Event.RELOAD_OK, changed=list(found.live), needs_restart=list(found.restart))
         try:
-            write_run_file(new.place(), run_id=self._logs.run_id, configuration=self._configuration, rules=new.rules())
+            write_run_file(new.paths(), run_id=self._logs.run_id, configuration=self._configuration, rules=new.rules())
         except OSError as error:  # on a full disk: other programs judge by the older rules until the next reload
             output = str(new.output_directory)
             self._logs.event(Event.DISK_LOW, path=output, free_bytes=0, min_free_bytes=0, detail=str(error))

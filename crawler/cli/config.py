@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import orjson
 
+from crawler.cli.crawl_options import config_option, load_settings, override_option
 from crawler.cli.output import say, write_data
-from crawler.cli.place import config_option, load_settings, override_option
 from crawler.core.enums import Exit
 from crawler.core.formatting import count
 

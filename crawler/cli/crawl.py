@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import click
 import orjson
 
+from crawler.cli.crawl_options import config_option, load_settings, override_option, refuse_file_names
 from crawler.cli.output import not_written, say, write_data
-from crawler.cli.place import config_option, load_settings, override_option, refuse_files
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, counts, duration, local_time
 
@@ -49,9 +49,9 @@ def crawl_command(
     for the host of the first URL. A URL without a scheme is https.
     """
     from crawler.app import View, run, with_seeds
-    from crawler.output_directory import strangers
+    from crawler.output_directory import other_files
 
-    refuse_files(urls, "-o crawl.seed_files={} takes the seeds in it")
+    refuse_file_names(urls, "-o crawl.seed_files={} takes the seeds in it")
     given = list(overrides)
     if output is not None and str(output) in ("", "."):
         raise click.UsageError("--output needs the name of a directory of its own")
@@ -66,8 +66,8 @@ def crawl_command(
         settings = with_seeds(settings, list(urls))
     if not settings.seeds:
         raise click.UsageError("no URL: name one, or put crawl.seeds into the configuration (-c FILE)")
-    settings = settings.at_usual_output()
-    if others := strangers(settings.output_directory):
+    settings = settings.with_default_output()
+    if others := other_files(settings.output_directory):
         named = others[0] + (", …" if others[1:] else "")
         say(f"{settings.output_directory} holds other files ({named}); the crawl writes beside them")
     interactive = sys.stderr.isatty()

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
+from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
 from crawler.cli.output import Pen, is_terminal, quantiles, say, table, write_data
-from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, printable, timestamp, wall_time
 from crawler.core.options import PolitenessOptions
@@ -37,7 +37,7 @@ _COLOURS: Final = {
 
 
 @click.command(name="hosts")
-@place_options
+@crawl_options
 @click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="Only hosts in this state.")
 @click.option(
     "--host", "hosts", multiple=True, metavar="HOST", help='Only this host; "*.example.org" for all below it.'
@@ -73,12 +73,12 @@ def command(
     except (ValueError, OverflowError) as error:
         raise click.UsageError(f"--since: {error}") from None
     names = host_names(hosts)
-    located = locate(config, overrides, output)
-    is_live = located.place.pid() is not None
-    gathered = _gathered(located, since_at)
-    happening = _present(located) if is_live else Present()
-    politeness = located.rules.politeness if located.rules is not None else PolitenessOptions()
-    with StoreReader(located.place.frontier, is_live=is_live) as reader:
+    crawl = find_crawl(config, overrides, output)
+    is_live = crawl.paths.pid() is not None
+    gathered = _gathered(crawl, since_at)
+    happening = _present(crawl) if is_live else Present()
+    politeness = crawl.rules.politeness if crawl.rules is not None else PolitenessOptions()
+    with StoreReader(crawl.paths.frontier, is_live=is_live) as reader:
         found = views(
             reader, politeness, gathered.tally.hosts, happening.states, happening.open if is_live else None, now=now
         )
@@ -111,8 +111,8 @@ def _name(view: HostView) -> str:
     return urlsplit(view.origin).hostname or ""
 
 
-def _gathered(located: Located, since_at: float | None) -> Gathered:
-    log = located.place.fetch_log
+def _gathered(crawl: FoundCrawl, since_at: float | None) -> Gathered:
+    log = crawl.paths.fetch_log
     try:
         with RotatedLog(log) as parts:
             ranges = select(parts, since_at)
@@ -124,12 +124,12 @@ def _gathered(located: Located, since_at: float | None) -> Gathered:
         return Gathered(LogTotals(), [f"{log}: {error.strerror}: response times and connections are not known"])
 
 
-def _present(located: Located) -> Present:
+def _present(crawl: FoundCrawl) -> Present:
     try:
-        with RotatedLog(located.place.events_log) as parts:
-            return present(parts, located.place.run_id)
+        with RotatedLog(crawl.paths.events_log) as parts:
+            return present(parts, crawl.paths.run_id)
     except OSError as error:
-        say(f"{located.place.events_log}: {error.strerror}: open connections are not known")
+        say(f"{crawl.paths.events_log}: {error.strerror}: open connections are not known")
         return Present()
 
 

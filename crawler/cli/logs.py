@@ -8,8 +8,8 @@ from typing import Final
 
 import click
 
+from crawler.cli.crawl_options import crawl_options, find_crawl
 from crawler.cli.output import Pen, event_text, fetch_text, is_terminal, say, write_lines
-from crawler.cli.place import locate, place_options
 from crawler.core.enums import DenyReason, ErrorType, Exit, OutcomeLabel
 from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
@@ -24,7 +24,7 @@ _FLUSH_LINES: Final = 256
 
 
 @click.command(name="logs")
-@place_options
+@crawl_options
 @click.option(
     "--host", "hosts", multiple=True, metavar="HOST", help='Only of this host; "*.example.org": of all below it.'
 )
@@ -77,9 +77,9 @@ def command(
         until=_stamp(until, now, "--until"),
     )
     limit = _limit(count, on_terminal=is_terminal() and not as_json, following=following)
-    place = locate(config, overrides, output).place
+    paths = find_crawl(config, overrides, output).paths
     of_events = of_events or bool(events)
-    log = place.events_log if of_events else place.fetch_log
+    log = paths.events_log if of_events else paths.fetch_log
     try:
         matcher = Matcher(query)
     except ScopePatternError as error:
@@ -88,7 +88,7 @@ def command(
     with RotatedLog(log) as parts:
         if not parts.youngest_first and not following:
             say(f"{log}: there is no such log yet")
-            return Exit.OK if place.pid() is not None else Exit.IO
+            return Exit.OK if paths.pid() is not None else Exit.IO
         printer.print(matching(parts, matcher) if limit is None else last(parts, matcher, limit))
         printer.flush()
         if not printer.printed and not following:

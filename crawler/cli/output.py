@@ -114,7 +114,7 @@ def _code_of_crawl_error(error: BaseException) -> int | None:
     from crawler.fetch.http1.message import LocalProtocolError
     from crawler.frontier.base import FrontierError, FrontierFull, FrontierLocked
     from crawler.frontier.sqlite.store_reader import StoreUnreadable
-    from crawler.output_directory import OutputUnusable, StoreLost
+    from crawler.output_directory import OutputUnusable, StoreMissing
     from crawler.sinks.base import SinkCorrupt, SinkForeign
 
     if isinstance(error, EndedAtOnce):
@@ -136,7 +136,7 @@ def _code_of_crawl_error(error: BaseException) -> int | None:
         (FrontierError, Exit.STATE_CORRUPT),
         (SinkCorrupt, Exit.STATE_CORRUPT),
         (SinkForeign, Exit.STATE_CORRUPT),
-        (StoreLost, Exit.STATE_CORRUPT),
+        (StoreMissing, Exit.STATE_CORRUPT),
     ]
     for kind, code in codes:
         if isinstance(error, kind):

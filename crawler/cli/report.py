@@ -8,8 +8,8 @@ from typing import Any, Final
 import click
 import orjson
 
+from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
 from crawler.cli.output import OUTCOME_COLOURS, Pen, fetch_text, quantiles, say, table, write_data, write_lines
-from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit
 from crawler.core.formatting import (
     average,
@@ -46,7 +46,7 @@ _FLUSH: Final = 256
 
 
 @click.command(name="report")
-@place_options
+@crawl_options
 @click.option("--since", metavar="TIME", help="Start of the period. Default: a day before the last line of the log.")
 @click.option("--until", metavar="TIME", help="End of the period. Default: the last line of the log.")
 @click.option("--all", "everything", is_flag=True, help="Everything in the logs.")
@@ -73,10 +73,10 @@ def command(
         raise click.UsageError("--html cannot be combined with --host, which prints text or --json")
     now = time.time()
     since_at, until_at = _moment(since, now, "--since"), _moment(until, now, "--until")
-    located = locate(config, overrides, output)
-    log = located.place.fetch_log
+    crawl = find_crawl(config, overrides, output)
+    log = crawl.paths.fetch_log
     if host is not None:
-        return _of_host(located, host_names((host,))[0], since_at, until_at, as_json=as_json)
+        return _of_host(crawl, host_names((host,))[0], since_at, until_at, as_json=as_json)
     with RotatedLog(log) as parts:
         if since_at is None and not everything:
             end = until_at if until_at is not None else last_time(parts)
@@ -86,8 +86,8 @@ def command(
         )
         bin_s = _bin_length(parts, since_at, until_at)
         gathered = gather(parts, select(parts, since_at, until_at), query, bin_s=bin_s, name=log.name)
-    events = _events(located, query, gathered)
-    reader = _reader(located)
+    events = _events(crawl, query, gathered)
+    reader = _reader(crawl)
     try:
         found = report(gathered.tally, events, reader)
     finally:
@@ -124,23 +124,23 @@ def _bin_length(parts: RotatedLog, since_at: float | None, until_at: float | Non
     return next((length for length in _BIN_LENGTHS if length * _BINS >= spent), _BIN_LENGTHS[-1])
 
 
-def _events(located: Located, query: Query, gathered: Gathered) -> Happened:
+def _events(crawl: FoundCrawl, query: Query, gathered: Gathered) -> Happened:
     try:
-        with RotatedLog(located.place.events_log) as parts:
+        with RotatedLog(crawl.paths.events_log) as parts:
             events, problems = happened(parts, query)
     except OSError as error:
-        gathered.problems.append(f"{located.place.events_log}: {error.strerror}: events are left out")
+        gathered.problems.append(f"{crawl.paths.events_log}: {error.strerror}: events are left out")
         return Happened()
     gathered.problems += problems
     return events
 
 
-def _reader(located: Located) -> StoreReader | None:
-    place = located.place
+def _reader(crawl: FoundCrawl) -> StoreReader | None:
+    paths = crawl.paths
     try:
-        return StoreReader(place.frontier, is_live=place.pid() is not None)
+        return StoreReader(paths.frontier, is_live=paths.pid() is not None)
     except FileNotFoundError:
-        say(f"{place.frontier}: there is no store, so seeds and queue are left out")
+        say(f"{paths.frontier}: there is no store, so seeds and queue are left out")
         return None
 
 
@@ -258,8 +258,8 @@ def _words(counts: Mapping[str, int], pen: Pen, colours: Mapping[str, str] | Non
 # -- of one host
 
 
-def _of_host(located: Located, host: str, since_at: float | None, until_at: float | None, *, as_json: bool) -> int:
-    log = located.place.fetch_log
+def _of_host(crawl: FoundCrawl, host: str, since_at: float | None, until_at: float | None, *, as_json: bool) -> int:
+    log = crawl.paths.fetch_log
     query = Query(
         hosts=(host,),
         since="" if since_at is None else timestamp(since_at),

@@ -7,8 +7,8 @@ from typing import Any, Final
 import click
 import orjson
 
+from crawler.cli.crawl_options import connect_to_daemon, crawl_options
 from crawler.cli.output import write_data
-from crawler.cli.place import place_options, reach
 from crawler.core.enums import Exit
 from crawler.core.formatting import average, count, date_time, duration, event_fields, printable, rate, share, size
 
@@ -18,11 +18,11 @@ _WARNINGS_SHOWN: Final = 5
 
 
 @click.command(name="status")
-@place_options
+@crawl_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(config: Path | None, overrides: tuple[str, ...], output: Path | None, as_json: bool) -> int:
     """Say how the running crawl stands. Exit code 69 if none is running."""
-    with reach(config, overrides, output) as control:
+    with connect_to_daemon(config, overrides, output) as control:
         status = control.call("status")
     if as_json:
         write_data(orjson.dumps(status) + b"\n")

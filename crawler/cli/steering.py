@@ -11,8 +11,8 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control, Unreachable
+from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_crawl
 from crawler.cli.output import Pen, is_terminal, say, table, write_data
-from crawler.cli.place import locate, place_options, reach
 from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit
 from crawler.core.formatting import count, date_time, printable
@@ -25,20 +25,20 @@ STOP_S = 3_600.0  # `stop --wait`: longer than any drain
 
 
 @click.command(name="pause")
-@place_options
+@crawl_options
 def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Start no new request until `crawler resume`; those in flight are finished. A restart ends the pause."""
-    with reach(config, overrides, output) as control:
+    with connect_to_daemon(config, overrides, output) as control:
         answer = control.call("pause")
     click.echo("paused" if answer["changed"] else "already paused")
     return Exit.OK
 
 
 @click.command(name="resume")
-@place_options
+@crawl_options
 def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Go on after `crawler pause`."""
-    with reach(config, overrides, output) as control:
+    with connect_to_daemon(config, overrides, output) as control:
         answer = control.call("resume")
     if answer["state"] == "paused":
         click.echo("resumed, but nothing can be written yet, so it still waits: see `crawler status`")
@@ -48,11 +48,11 @@ def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None)
 
 
 @click.command(name="stop")
-@place_options
+@crawl_options
 @click.option("--wait", is_flag=True, help="Return when the crawl has ended.")
 def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, wait: bool) -> int:
     """Finish what is in flight, store it, and end: what SIGTERM does."""
-    with reach(config, overrides, output) as control:
+    with connect_to_daemon(config, overrides, output) as control:
         answer = control.call("stop")
         if not answer["changed"]:
             say("already stopping")
@@ -65,7 +65,7 @@ def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, w
 
 @click.command(name="block")
 @click.argument("name", metavar="HOST", required=False)
-@place_options
+@crawl_options
 @click.option("--reason", default="", help="The reason, shown by status, hosts and why.")
 @click.option("--host-only", is_flag=True, help="Only this host, not the hosts below it.")
 @click.option("--list", "as_list", is_flag=True, help="Print the blocked hosts; in a pipe, one JSON object per line.")
@@ -84,9 +84,9 @@ def block(
     """
     if as_list == (name is not None):
         raise click.UsageError("name one HOST, or use --list")
-    located = locate(config, overrides, output)
-    if located.place.pid() is not None:
-        with Control(located.place.socket) as control:
+    crawl = find_crawl(config, overrides, output)
+    if crawl.paths.pid() is not None:
+        with Control(crawl.paths.socket) as control:
             if as_list:
                 return _print(control.call("blocks"))
             answer = control.call("block", {"name": name, "reason": reason, "host_only": host_only})
@@ -95,7 +95,7 @@ def block(
         async def read(frontier: Frontier, _: Recovered) -> list[dict[str, Any]]:
             return [asdict(one) for one in await frontier.blocks()]
 
-        return _print(with_store(located, read))
+        return _print(with_store(crawl, read))
     else:
         wanted = block_of(name or "", host_only=host_only, reason=reason, at=time.time())
 
@@ -107,7 +107,7 @@ def block(
             hosts = sum(not covering.permits(host.origin) for host in recovered.hosts)
             return {"name": held.name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": 0}
 
-        answer = with_store(located, put)
+        answer = with_store(crawl, put)
     below = " and all below it" if answer["kind"] == "domain" else ""
     if not answer["new"]:
         narrower = "; to block less, unblock it first" if host_only and answer["kind"] == "domain" else ""
@@ -121,12 +121,12 @@ def block(
 
 @click.command(name="unblock")
 @click.argument("name", metavar="HOST")
-@place_options
+@crawl_options
 def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str) -> int:
     """Allow requests to a blocked HOST again. Exit code 1 if it was not blocked."""
-    located = locate(config, overrides, output)
-    if located.place.pid() is not None:
-        with Control(located.place.socket) as control:
+    crawl = find_crawl(config, overrides, output)
+    if crawl.paths.pid() is not None:
+        with Control(crawl.paths.socket) as control:
             answer = control.call("unblock", {"name": name})
         click.echo(f"unblocked {answer['name']}: {count(answer['hosts'], 'host')}")
         return Exit.OK
@@ -135,7 +135,7 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
     async def remove(frontier: Frontier, _: Recovered) -> bool:
         return await frontier.unblock(host)
 
-    if not with_store(located, remove):
+    if not with_store(crawl, remove):
         say(f"{host} is not blocked")
         return Exit.FINDINGS
     click.echo(f"unblocked {host}")
@@ -161,15 +161,15 @@ def _print(blocks: list[dict[str, Any]]) -> int:
 @click.command(name="release")
 @click.argument("name", metavar="HOST")
 @click.option("--template", help="Only this URL template, as the log names it. Default: all of the host.")
-@place_options
+@crawl_options
 def release(
     config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str, template: str | None
 ) -> int:
     """Fetch the URLs of HOST that were set aside as endless. Exit code 1 if there are none."""
-    located = locate(config, overrides, output)
+    crawl = find_crawl(config, overrides, output)
     host = blocked_name(name)
-    if located.place.pid() is not None:
-        with Control(located.place.socket) as control:
+    if crawl.paths.pid() is not None:
+        with Control(crawl.paths.socket) as control:
             answer = control.call("release", {"name": host} | ({} if template is None else {"template": template}))
     else:
 
@@ -178,7 +178,7 @@ def release(
             released, _ = await operations.release(frontier, host_ids, template, time.time())
             return {"templates": released}
 
-        answer = with_store(located, store)
+        answer = with_store(crawl, store)
     for one, urls in answer["templates"].items():
         click.echo(f"released {one}: {count(urls, 'URL')} queued")
     if not answer["templates"]:
@@ -190,7 +190,7 @@ RELOAD_S = 120.0  # a preview judges up to 200,000 URLs; the crawl goes on meanw
 
 
 @click.command(name="reload")
-@place_options
+@crawl_options
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def reload(config: Path | None, overrides: tuple[str, ...], output: Path | None, dry_run: bool, as_json: bool) -> int:
@@ -200,7 +200,9 @@ def reload(config: Path | None, overrides: tuple[str, ...], output: Path | None,
     file is wrong: the configuration in force then stays, and the daemon's log says so.
     """
     try:
-        control = reach(config, overrides, output, quiet=True)  # the daemon says what is wrong with the file
+        control = connect_to_daemon(
+            config, overrides, output, quiet=True
+        )  # the daemon says what is wrong with the file
     except Unreachable:
         if config is not None:
             load(config, overrides, os.environ, "run")  # raises for what nobody else is there to refuse

@@ -22,8 +22,8 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control
+from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl, refuse_file_names
 from crawler.cli.output import say, write_lines
-from crawler.cli.place import Located, locate, place_options, refuse_files
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, printable, share, size
 from crawler.core.scope import Scope
@@ -34,7 +34,7 @@ from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive.takedown_list import write_list
 from crawler.inspection.archive.verify import Checked, verify
 from crawler.inspection.log.query import host_names, host_test
-from crawler.output_directory import find, insist_on_store
+from crawler.output_directory import find_paths, require_store
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ _FINDINGS_SHOWN: Final = 200
 )
 @click.option("--priority", type=click.IntRange(-operations.MAX_PRIORITY, operations.MAX_PRIORITY), default=0,
               help="Smaller numbers are fetched first; links have 0.")  # fmt: skip
-@place_options
+@crawl_options
 def add(
     urls: tuple[str, ...],
     files: tuple[TextIO, ...],
@@ -67,8 +67,8 @@ def add(
     """Queue URLs as seeds: from arguments, files, or standard input (-)."""
     if not urls and not files:
         raise click.UsageError("name URLs, --from FILE, or - for standard input")
-    refuse_files(urls, "--from {} takes the URLs in it")
-    located = locate(config, overrides, output)
+    refuse_file_names(urls, "--from {} takes the URLs in it")
+    crawl = find_crawl(config, overrides, output)
     texts = _given_urls(urls, files)
     totals = {"added": 0, "known": 0}
     refused: list[dict[str, str]] = []
@@ -80,19 +80,19 @@ def add(
             say(f"not added: {one['url']}: {one['reason']}: {one['rule']}")
         refused.extend(result["refused"])
 
-    if located.place.pid() is not None:
-        with Control(located.place.socket) as control:
+    if crawl.paths.pid() is not None:
+        with Control(crawl.paths.socket) as control:
             for part in _in_requests(texts):
                 add_up(control.call("add", {"urls": part, "priority": priority}))
     else:
 
         async def store(frontier: Frontier, recovered: Recovered) -> None:
-            scope = _scope(located, recovered)
+            scope = _scope(crawl, recovered)
             for part in _in_requests(texts):
                 found, out = operations.judge_added(part, scope, priority)
                 add_up((await operations.add(frontier, found, out, time.time()))[1])
 
-        with_store(located, store)
+        with_store(crawl, store)
     click.echo(f"{count(totals['added'])} added, {count(totals['known'])} known already, {count(len(refused))} refused")
     return Exit.FINDINGS if refused else Exit.OK
 
@@ -103,7 +103,7 @@ def add(
 @click.option("--host", "hosts", multiple=True, metavar="HOST", help='Only of this host; "*.name": of all below it.')
 @click.option("--file", "files", multiple=True, metavar="NAME", help="Everything that was stored in this lost file.")
 @click.option("--dry-run", is_flag=True, help="Count what would be queued, and change nothing.")
-@place_options
+@crawl_options
 def requeue(
     errors: tuple[str, ...],
     statuses: tuple[str, ...],
@@ -122,16 +122,16 @@ def requeue(
     if files:
         if errors or statuses or hosts or dry_run:
             raise click.UsageError("--file cannot be combined with other options")
-        return _requeue_files(locate(config, overrides, output), [name.removesuffix(".open") for name in files])
+        return _requeue_files(find_crawl(config, overrides, output), [name.removesuffix(".open") for name in files])
     try:
         wanted = operations.ending(errors, statuses)
     except ValueError as error:
         raise click.UsageError(f"{error} (--error-type WORD, --status CODE)") from None
     hosts = host_names(hosts)
-    located = locate(config, overrides, output)
-    if located.place.pid() is not None:
+    crawl = find_crawl(config, overrides, output)
+    if crawl.paths.pid() is not None:
         arguments = {"error_type": errors, "status": statuses, "host": hosts, "dry_run": dry_run}
-        with Control(located.place.socket) as control:
+        with Control(crawl.paths.socket) as control:
             result = control.call("requeue", arguments, timeout_s=_CHANGE_TIMEOUT_S)
     else:
 
@@ -146,7 +146,7 @@ def requeue(
             counts = await frontier.requeue(ending, dry_run=dry_run)
             return {"urls": sum(counts.values()), "hosts": len(counts)}
 
-        result = with_store(located, store)
+        result = with_store(crawl, store)
         if result is None:
             say(f"the store knows no host {' or '.join(hosts)}")
             return Exit.FINDINGS
@@ -155,8 +155,8 @@ def requeue(
     return Exit.OK
 
 
-def _requeue_files(located: Located, names: Sequence[str]) -> int:
-    if located.place.pid() is not None:
+def _requeue_files(crawl: FoundCrawl, names: Sequence[str]) -> int:
+    if crawl.paths.pid() is not None:
         raise click.UsageError("--file works while no crawl runs: a running crawl finds lost files itself")
 
     async def store(frontier: Frontier, recovered: Recovered) -> dict[int, int]:
@@ -168,7 +168,7 @@ def _requeue_files(located: Located, names: Sequence[str]) -> int:
             counts.update(await frontier.lose_file(*name.split("/")))
         return counts
 
-    counts = with_store(located, store)
+    counts = with_store(crawl, store)
     click.echo(f"{count(sum(counts.values()), 'URL')} of {count(len(counts), 'host')} queued again")
     return Exit.OK
 
@@ -176,7 +176,7 @@ def _requeue_files(located: Located, names: Sequence[str]) -> int:
 @click.command(name="forget")
 @click.argument("targets", nargs=-1, required=True, metavar="URL|HOST…")
 @click.option("--no-scan", is_flag=True, help="Do not search the WARC files for its records.")
-@place_options
+@crawl_options
 def forget(
     targets: tuple[str, ...], no_scan: bool, config: Path | None, overrides: tuple[str, ...], output: Path | None
 ) -> int:
@@ -186,10 +186,10 @@ def forget(
     refused. Exit code 1 if nothing of a target was known; it is never fetched all the same.
     """
     wanted = [operations.TakedownTarget.of(text) for text in targets]
-    located = locate(config, overrides, output)
-    place = located.place
-    if place.pid() is not None:
-        with Control(place.socket) as control:
+    crawl = find_crawl(config, overrides, output)
+    paths = crawl.paths
+    if paths.pid() is not None:
+        with Control(paths.socket) as control:
             result = control.call("forget", {"targets": [str(one) for one in wanted]}, timeout_s=_CHANGE_TIMEOUT_S)
     else:
 
@@ -198,10 +198,10 @@ def forget(
             hosts = [row.origin.host for row in recovered.hosts]
             return {"forgotten": [operations.told_of(one, erased, hosts) for one, erased in done]}
 
-        result = with_store(located, store)
+        result = with_store(crawl, store)
     for one in result["forgotten"]:
         _print_forgotten(**one)
-    listed = write_list(place, [] if no_scan else wanted, forgotten=wanted, now=time.time())
+    listed = write_list(paths, [] if no_scan else wanted, forgotten=wanted, now=time.time())
     click.echo(f"{count(listed.new, 'new record')} to remove, {count(listed.records)} in all, in {listed.path}")
     for problem in listed.problems:
         say(problem)
@@ -255,19 +255,19 @@ def _in_requests(texts: Iterable[str]) -> Iterator[list[str]]:
         yield part
 
 
-def _scope(located: Located, recovered: Recovered) -> Scope:
-    if located.rules is None:
+def _scope(crawl: FoundCrawl, recovered: Recovered) -> Scope:
+    if crawl.rules is None:
         raise click.UsageError("the scope is not known: name the configuration (-c FILE)")
-    scope = Scope(located.rules.scope, located.rules.seed_hosts, located.rules.traps)
+    scope = Scope(crawl.rules.scope, crawl.rules.seed_hosts, crawl.rules.traps)
     for host in recovered.scope_hosts:
         scope = scope.with_host(host)
     return scope
 
 
-def with_store(located: Located, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:
+def with_store(crawl: FoundCrawl, work: Callable[[Frontier, Recovered], Awaitable[T]]) -> T:
     """Run `work` on the store of a crawl that does not run. The mark of how its last run ended stays as it is."""
-    path = located.place.frontier
-    insist_on_store(path, located.place.output)
+    path = crawl.paths.frontier
+    require_store(path, crawl.paths.output)
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "there is no store of a crawl", str(path))
 
@@ -284,11 +284,11 @@ def with_store(located: Located, work: Callable[[Frontier, Recovered], Awaitable
 
 @click.command(name="backup")
 @click.argument("file", type=click.Path(path_type=Path))
-@place_options
+@crawl_options
 def backup(file: Path, config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Copy the store to FILE as it stands at this moment. To restore: put it in the place of frontier.db."""
-    place = locate(config, overrides, output).place
-    insist_on_store(place.frontier, place.output)
+    paths = find_crawl(config, overrides, output).paths
+    require_store(paths.frontier, paths.output)
     shows = sys.stderr.isatty()
 
     def progress(done: int, total: int) -> None:
@@ -296,7 +296,7 @@ def backup(file: Path, config: Path | None, overrides: tuple[str, ...], output: 
             end = "\n" if done >= total else ""
             sys.stderr.write(f"\r{share(done / max(1, total))} of {size(total * 4096)}{end}")
 
-    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
+    with StoreBackup(paths.frontier, is_live=paths.pid() is not None) as store:
         store.backup(file, progress)
     click.echo(f"{file}: {size(file.stat().st_size)}")
     return Exit.OK
@@ -307,15 +307,15 @@ def backup(file: Path, config: Path | None, overrides: tuple[str, ...], output: 
 @click.option("--format", "form", type=click.Choice(["jsonl", "csv"]), default="jsonl", show_default=True)
 @click.option("--state", type=click.Choice([str(state) for state in UrlState if state is not UrlState.FORGOTTEN]),
               help="Only URLs in this state.")  # fmt: skip
-@place_options
+@crawl_options
 def export(
     what: str, form: str, state: str | None, config: Path | None, overrides: tuple[str, ...], output: Path | None
 ) -> int:
     """Write every URL or host of a crawl to standard output; times are UTC epoch seconds."""
     if what == "hosts" and state is not None:
         raise click.UsageError("--state selects URLs; hosts are exported without it")
-    place = locate(config, overrides, output).place
-    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
+    paths = find_crawl(config, overrides, output).paths
+    with StoreBackup(paths.frontier, is_live=paths.pid() is not None) as store:
         fields = URL_FIELDS if what == "urls" else HOST_FIELDS
         rows = store.urls(state) if what == "urls" else store.hosts_listed()
         held: list[bytes] = []
@@ -344,11 +344,11 @@ def verify_command(directory: Path, shows_all: bool) -> int:
 
     Each finding is a line on standard output. Exit code 1 if there are any.
     """
-    place = find(directory)
-    insist_on_store(place.frontier, place.output)
+    paths = find_paths(directory)
+    require_store(paths.frontier, paths.output)
     checked = Checked()
     found = 0
-    for finding in verify(place, checked):
+    for finding in verify(paths, checked):
         found += 1
         if shows_all or found <= _FINDINGS_SHOWN:
             click.echo(printable(finding))

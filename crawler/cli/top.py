@@ -19,8 +19,8 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control, Unreachable
+from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_crawl
 from crawler.cli.output import is_terminal, write_data
-from crawler.cli.place import locate, place_options, reach
 from crawler.cli.status import LABEL_WIDTH, figures, warning_text
 from crawler.cli.status import lines as status_lines
 from crawler.core.enums import Exit
@@ -50,7 +50,7 @@ Status = Mapping[str, Any]
 
 
 @click.command(name="top")
-@place_options
+@crawl_options
 @click.option(
     "--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds between two updates."
 )
@@ -65,9 +65,9 @@ def command(
     as_json: bool,
 ) -> int:
     """Watch the running crawl. `q` or Ctrl-C leaves; exit code 69 if none runs."""
-    with reach(config, overrides, output) as control:
+    with connect_to_daemon(config, overrides, output) as control:
         first = control.call("status")
-    poller = _StatusPoller(lambda: reach(config, overrides, output, quiet=True))
+    poller = _StatusPoller(lambda: connect_to_daemon(config, overrides, output, quiet=True))
     try:
         if as_json or not is_terminal():
             return _piped(poller, interval, frames, as_json=as_json)
@@ -119,11 +119,11 @@ class _HostList:
         return self._views[:limit]
 
     def _read(self, limit: int) -> list[HostView]:
-        place = locate(None, (), self._output).place
-        with RotatedLog(place.events_log) as log:
-            happening = present(log, place.run_id)
-        politeness = place.rules.politeness if place.rules is not None else PolitenessOptions()
-        with StoreReader(place.frontier, is_live=True) as reader:
+        paths = find_crawl(None, (), self._output).paths
+        with RotatedLog(paths.events_log) as log:
+            happening = present(log, paths.run_id)
+        politeness = paths.rules.politeness if paths.rules is not None else PolitenessOptions()
+        with StoreReader(paths.frontier, is_live=True) as reader:
             found = views(reader, politeness, {}, happening.states, happening.open, now=time.time())
         found.sort(key=SORTS["state"])
         return found[: max(limit, 50)]

@@ -7,8 +7,8 @@ from typing import Any, Final
 import click
 import orjson
 
+from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
 from crawler.cli.output import Pen, fetch_text, say, write_data
-from crawler.cli.place import Located, locate, place_options
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, duration, printable, wall_time
 from crawler.core.url import UrlError, parse
@@ -29,7 +29,7 @@ _VERDICTS: Final = {"ok": "green", "DENY": "red", "wait": "yellow"}
 
 @click.command(name="why")
 @click.argument("url")
-@place_options
+@crawl_options
 @click.option("--full", is_flag=True, help="Search all logs for attempts, however long that takes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
@@ -37,39 +37,39 @@ def command(
 ) -> int:
     """Explain why URL was fetched or not, or what would happen to it."""
     now = time.time()
-    located = locate(config, overrides, output)
-    place = located.place
-    if located.differs:
+    crawl = find_crawl(config, overrides, output)
+    paths = crawl.paths
+    if crawl.differs:
         say(f"{config} has changed: the verdicts are by the rules of the running crawl")
-    is_live = place.pid() is not None
+    is_live = paths.pid() is not None
     try:
-        reader: StoreReader | None = StoreReader(place.frontier, is_live=is_live)
+        reader: StoreReader | None = StoreReader(paths.frontier, is_live=is_live)
     except FileNotFoundError:
         reader = None
     try:
-        explanation = Inquiry(reader, located.rules, is_live=is_live, now=now).why(url)
+        explanation = Inquiry(reader, crawl.rules, is_live=is_live, now=now).why(url)
     finally:
         if reader is not None:
             reader.close()
-    history = _history(located, explanation, now, full=full)
+    history = _history(crawl, explanation, now, full=full)
     if as_json:
-        write_data(orjson.dumps(_as_json(explanation, history, located)) + b"\n")
+        write_data(orjson.dumps(_as_json(explanation, history, crawl)) + b"\n")
     else:
         write_data(("\n".join(_text(explanation, history, now)) + "\n").encode("utf-8", "replace"))
     return Exit.OK
 
 
-def _history(located: Located, explanation: Explanation, now: float, *, full: bool) -> UrlHistory:
+def _history(crawl: FoundCrawl, explanation: Explanation, now: float, *, full: bool) -> UrlHistory:
     """Read the attempts from the log, and add to the explanation what its events say about the host."""
-    place = located.place
+    paths = crawl.paths
     try:
         _, origin = parse(explanation.url)
     except UrlError:
         return UrlHistory()
     try:
-        with RotatedLog(place.events_log) as events:
+        with RotatedLog(paths.events_log) as events:
             if (
-                place.pid() is not None
+                paths.pid() is not None
                 and explanation.known
                 and (state := last_host_state(events, origin.host, origin.port))
             ):
@@ -84,7 +84,7 @@ def _history(located: Located, explanation: Explanation, now: float, *, full: bo
                 explanation.add(
                     "log", "", text, deny_reason=skipped.get("deny_reason"), at=time_of_field(skipped, "ts")
                 )
-        with RotatedLog(place.fetch_log) as fetches:
+        with RotatedLog(paths.fetch_log) as fetches:
             # A denied URL has a line too, although it was not requested.
             wanted = explanation.attempts + (explanation.state == UrlState.DENIED) if explanation.known else None
             found = attempts(fetches, explanation.url, wanted=wanted, last_at=explanation.last_at, whole=full)
@@ -95,13 +95,13 @@ def _history(located: Located, explanation: Explanation, now: float, *, full: bo
     except FileNotFoundError:
         return UrlHistory(searched="nothing: there is no log")
     except OSError as error:
-        say(f"{error.filename or place.logs}: {error.strerror}; the attempts are not known")
+        say(f"{error.filename or paths.logs}: {error.strerror}; the attempts are not known")
         return UrlHistory(searched="nothing: the log cannot be read")
 
 
-def _as_json(explanation: Explanation, history: UrlHistory, located: Located) -> dict[str, Any]:
+def _as_json(explanation: Explanation, history: UrlHistory, crawl: FoundCrawl) -> dict[str, Any]:
     return explanation.as_json() | {
-        "rules_from": located.rules_from if located.rules is not None else None,
+        "rules_from": crawl.rules_from if crawl.rules is not None else None,
         "history": history.lines,
         "history_searched": history.searched or "all",
     }

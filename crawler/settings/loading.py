@@ -61,7 +61,7 @@ def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
     return Loaded(settings, origins, warnings)
 
 
-def load_place(
+def load_paths(
     path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[Settings, list[Problem]]:
     """Read the configuration to find a crawl, for commands that look at it or steer it: a mistake in it must not lock

@@ -33,7 +33,7 @@ from crawler.fetch.options import (
     TlsOptions,
 )
 from crawler.obs.log_files import LogOptions
-from crawler.output_directory import Place
+from crawler.output_directory import CrawlPaths
 from crawler.settings import sections
 from crawler.settings.schema import ConfigurationKey, keys, toml_text
 from crawler.settings.validators import TOKEN, proxy_authorization
@@ -98,11 +98,11 @@ class Settings(sections.Sections):
     def log_directory(self) -> Path:
         return Path(self.log.directory) if self.log.directory else self.output_directory / "logs"
 
-    def place(self) -> Place:
+    def paths(self) -> CrawlPaths:
         """The paths of the crawl that these settings describe."""
-        return Place(self.output_directory, self.frontier_path, self.log_directory, self.control_socket)
+        return CrawlPaths(self.output_directory, self.frontier_path, self.log_directory, self.control_socket)
 
-    def at_usual_output(self) -> "Settings":
+    def with_default_output(self) -> "Settings":
         """The same settings, with the default output.directory of `crawl`, named for the first seed, if none is set."""
         if self.output.directory or not self.seeds:
             return self

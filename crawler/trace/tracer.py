@@ -43,7 +43,7 @@ from crawler.fetch.fetcher import AddressNotReady, OriginBlocked, blocked
 from crawler.fetch.http_client import HttpClient
 from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.output_directory import owner
+from crawler.output_directory import lock_owner
 from crawler.settings.settings import Settings
 from crawler.sinks.warc import mask_request
 from crawler.trace.dial_observer import Dial, DialObserver
@@ -246,6 +246,6 @@ def _blocklist(settings: Settings) -> Blocklist:
     blocks = Blocklist()
     is_named = settings.output.directory is not None or settings.frontier.path is not None
     if is_named and settings.frontier_path.exists():
-        with StoreReader(settings.frontier_path, is_live=owner(settings.frontier_path) is not None) as reader:
+        with StoreReader(settings.frontier_path, is_live=lock_owner(settings.frontier_path) is not None) as reader:
             blocks.load(reader.blocks())
     return blocks

@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from crawler import output_directory
-from crawler.cli.place import locate
+from crawler.cli.crawl_options import find_crawl
 from crawler.frontier.sqlite.database import OwnerLock
-from crawler.output_directory import announce, announced, strangers, withdraw
+from crawler.output_directory import link_configuration, other_files, outputs_running, unlink_configuration
 
 
 @pytest.fixture
@@ -53,38 +53,38 @@ def test_a_daemon_is_found_by_its_configuration_while_it_runs(
     config: Path, outputs: list[Path], environ: dict[str, str]
 ) -> None:
     """Under any spelling of the path; not by another file, and not once the link is taken away."""
-    link = announce(str(config), outputs[0], environ)
-    assert announced(config, environ) == [outputs[0]]
-    assert announced(config.parent / "x" / ".." / config.name, environ) == [outputs[0]]
-    assert announced(config.with_name("other.toml"), environ) == []
-    assert locate(config, (), None).place.output == outputs[0]
-    withdraw(link)
-    assert announced(config, environ) == []
-    withdraw(link)
+    link = link_configuration(str(config), outputs[0], environ)
+    assert outputs_running(config, environ) == [outputs[0]]
+    assert outputs_running(config.parent / "x" / ".." / config.name, environ) == [outputs[0]]
+    assert outputs_running(config.with_name("other.toml"), environ) == []
+    assert find_crawl(config, (), None).paths.output == outputs[0]
+    unlink_configuration(link)
+    assert outputs_running(config, environ) == []
+    unlink_configuration(link)
 
 
 def test_a_link_is_only_a_hint(config: Path, outputs: list[Path], environ: dict[str, str]) -> None:
     """After a kill it is still there: what it leads to has to run, and with this configuration."""
-    announce(str(config), outputs[0], environ)
+    link_configuration(str(config), outputs[0], environ)
     run = outputs[0] / "run.json"
     said = run.read_bytes()
     run.write_bytes(orjson.dumps(orjson.loads(said) | {"configuration": "/etc/other.toml"}))
-    assert announced(config, environ) == []
+    assert outputs_running(config, environ) == []
     run.write_bytes(said)
     (outputs[0] / "frontier.db.lock").unlink()
-    assert announced(config, environ) == []
+    assert outputs_running(config, environ) == []
     run.unlink()
-    announce(str(config), outputs[1], environ)  # takes away what leads nowhere
+    link_configuration(str(config), outputs[1], environ)  # takes away what leads nowhere
     assert len(list(Path(environ["XDG_RUNTIME_DIR"], "crawler").iterdir())) == 1
 
 
 def test_of_several_none_is_chosen(config: Path, outputs: list[Path], environ: dict[str, str]) -> None:
     """The operator says which."""
     for output in outputs:
-        announce(str(config), output, environ)
-    assert announced(config, environ) == outputs
+        link_configuration(str(config), output, environ)
+    assert outputs_running(config, environ) == outputs
     with pytest.raises(click.UsageError, match="name one with --output DIR"):
-        locate(config, (), None)
+        find_crawl(config, (), None)
 
 
 def test_the_services_links_are_found_by_everyone(
@@ -93,8 +93,8 @@ def test_the_services_links_are_found_by_everyone(
     """systemd names the directory to the daemon alone: /run/crawler, and one below it for each instance."""
     for folder, output in zip((tmp_path / "service", tmp_path / "service/news"), outputs, strict=True):
         folder.mkdir()
-        assert announce(str(config), output, {"RUNTIME_DIRECTORY": str(folder)}) is not None
-    assert announced(config, environ) == outputs
+        assert link_configuration(str(config), output, {"RUNTIME_DIRECTORY": str(folder)}) is not None
+    assert outputs_running(config, environ) == outputs
 
 
 def test_a_folder_that_others_may_write_to_is_not_believed(
@@ -102,22 +102,22 @@ def test_a_folder_that_others_may_write_to_is_not_believed(
 ) -> None:
     """In the directory for temporary files anybody may have made it."""
     own = tmp_path / f"crawler-{os.geteuid()}"
-    link = announce(str(config), outputs[0], {})
+    link = link_configuration(str(config), outputs[0], {})
     assert link is not None
     assert link.parent == own
-    assert announced(config, environ) == [outputs[0]]
+    assert outputs_running(config, environ) == [outputs[0]]
     own.chmod(0o777)
-    assert announced(config, environ) == []
-    assert announce(str(config), outputs[1], {}) is None
+    assert outputs_running(config, environ) == []
+    assert link_configuration(str(config), outputs[1], {}) is None
 
 
 def test_what_is_not_the_crawls_is_named_before_it_begins(tmp_path: Path) -> None:
     """Not hidden files, nor anything once a crawl is there."""
-    assert strangers(tmp_path / "nowhere") == []
+    assert other_files(tmp_path / "nowhere") == []
     (tmp_path / ".made-by-crawler-demo").touch()
     (tmp_path / "logs").mkdir()
-    assert strangers(tmp_path) == []
+    assert other_files(tmp_path) == []
     (tmp_path / "thesis.doc").touch()
-    assert strangers(tmp_path) == ["thesis.doc"]
+    assert other_files(tmp_path) == ["thesis.doc"]
     (tmp_path / "frontier.db").touch()
-    assert strangers(tmp_path) == []
+    assert other_files(tmp_path) == []

@@ -9,7 +9,7 @@ import pytest
 
 from crawler.core.options import PolitenessOptions, Rules, ScopeOptions, ScopeRule, dump_rules, load_rules
 from crawler.frontier.sqlite.database import OwnerLock
-from crawler.output_directory import find, inode_of, owner
+from crawler.output_directory import find_paths, inode_of, lock_owner
 
 RULES = Rules(
     scope=ScopeOptions(
@@ -51,16 +51,16 @@ def test_paths_come_from_run_json(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     run = {"logs": str(tmp_path / "elsewhere"), "frontier": "/nowhere/f.db", "rules": dump_rules(RULES), "run_id": "r1"}
     (tmp_path / "run.json").write_bytes(orjson.dumps(run))
-    place = find(tmp_path)
-    assert (place.logs, place.frontier, place.run_id) == (tmp_path / "elsewhere", Path("/nowhere/f.db"), "r1")
-    assert place.rules == RULES
+    paths = find_paths(tmp_path)
+    assert (paths.logs, paths.frontier, paths.run_id) == (tmp_path / "elsewhere", Path("/nowhere/f.db"), "r1")
+    assert paths.rules == RULES
 
 
 def test_a_directory_that_was_moved_keeps_its_own_files(tmp_path: Path) -> None:
     """Where run.json names files that are gone, those beside it are meant."""
     (tmp_path / "frontier.db").touch()
     (tmp_path / "run.json").write_bytes(orjson.dumps({"frontier": "/old/frontier.db", "logs": "/old/logs"}))
-    assert find(tmp_path).frontier == tmp_path / "frontier.db"
+    assert find_paths(tmp_path).frontier == tmp_path / "frontier.db"
 
 
 def test_a_copy_is_not_taken_for_the_original(tmp_path: Path) -> None:
@@ -72,8 +72,8 @@ def test_a_copy_is_not_taken_for_the_original(tmp_path: Path) -> None:
         (folder / "frontier.db").touch()
         paths = {key: str(original / name) for key, name in names.items()}
         (folder / "run.json").write_bytes(orjson.dumps({"output": str(original), **paths}))
-    assert find(original).frontier == original / "frontier.db"
-    found = find(copy)
+    assert find_paths(original).frontier == original / "frontier.db"
+    found = find_paths(copy)
     assert (found.frontier, found.logs, found.socket) == tuple(copy / name for name in names.values())
 
 
@@ -95,9 +95,9 @@ def test_a_copy_never_acts_on_its_original(tmp_path: Path, *, older: bool) -> No
     original, copy, logs = tmp_path / "a", tmp_path / "b", tmp_path / "log"
     crawl_at(original, elsewhere=logs, older=older)
     shutil.copytree(original, copy)
-    found = find(copy)
+    found = find_paths(copy)
     assert (found.frontier, found.socket, found.logs) == (copy / "frontier.db", copy / "control.sock", copy / "logs")
-    kept = find(original)
+    kept = find_paths(original)
     assert (kept.frontier, kept.socket, kept.logs) == (original / "frontier.db", original / "control.sock", logs)
 
 
@@ -107,7 +107,7 @@ def test_a_moved_directory_keeps_what_lies_elsewhere(tmp_path: Path, *, older: b
     logs, moved = tmp_path / "log", tmp_path / "b"
     crawl_at(tmp_path / "a", elsewhere=logs, older=older)
     (tmp_path / "a").rename(moved)
-    found = find(moved)
+    found = find_paths(moved)
     assert (found.frontier, found.socket, found.logs) == (moved / "frontier.db", moved / "control.sock", logs)
 
 
@@ -117,9 +117,9 @@ def test_what_was_moved_is_known_though_another_crawl_has_its_old_place(tmp_path
     crawl_at(tmp_path / "a", elsewhere=logs)
     (tmp_path / "a").rename(moved)
     crawl_at(tmp_path / "a", elsewhere=tmp_path / "log2")
-    assert find(moved).logs == logs
-    assert find(moved).frontier == moved / "frontier.db"
-    assert find(tmp_path / "a").logs == tmp_path / "log2"
+    assert find_paths(moved).logs == logs
+    assert find_paths(moved).frontier == moved / "frontier.db"
+    assert find_paths(tmp_path / "a").logs == tmp_path / "log2"
 
 
 def test_a_copy_of_a_crawl_whose_store_is_elsewhere_has_none(tmp_path: Path) -> None:
@@ -131,38 +131,38 @@ def test_a_copy_of_a_crawl_whose_store_is_elsewhere_has_none(tmp_path: Path) -> 
     (original / "frontier.db").unlink()
     store.touch()
     shutil.copytree(original, copy)
-    assert find(original).frontier == store
-    assert find(copy).frontier == copy / "frontier.db"
-    assert find(copy, frontier=tmp_path / "other.db").frontier == tmp_path / "other.db"
+    assert find_paths(original).frontier == store
+    assert find_paths(copy).frontier == copy / "frontier.db"
+    assert find_paths(copy, frontier=tmp_path / "other.db").frontier == tmp_path / "other.db"
 
 
 def test_a_torn_run_json_is_as_good_as_none(tmp_path: Path) -> None:
     """The usual places hold where run.json cannot be read."""
     (tmp_path / "logs").mkdir()
     (tmp_path / "run.json").write_text('{"logs": "/x')
-    assert find(tmp_path).logs == tmp_path / "logs"
+    assert find_paths(tmp_path).logs == tmp_path / "logs"
 
 
 def test_what_is_no_crawl_is_said(tmp_path: Path) -> None:
     """A missing directory, a file and an empty directory each get words of their own."""
     with pytest.raises(FileNotFoundError, match="no such directory"):
-        find(tmp_path / "gone")
+        find_paths(tmp_path / "gone")
     (tmp_path / "file").touch()
     with pytest.raises(NotADirectoryError, match="not a directory"):
-        find(tmp_path / "file")
+        find_paths(tmp_path / "file")
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="holds no crawl"):
-        find(tmp_path / "empty")
+        find_paths(tmp_path / "empty")
 
 
 def test_the_owner_is_told_without_taking_the_lock(tmp_path: Path) -> None:
     """The pid of a running crawl is known; afterwards, and after a kill, there is none."""
     frontier = tmp_path / "frontier.db"
-    assert owner(frontier) is None
+    assert lock_owner(frontier) is None
     lock = OwnerLock(tmp_path / "frontier.db.lock")
     lock.acquire()
-    assert owner(frontier) == os.getpid()
+    assert lock_owner(frontier) == os.getpid()
     lock.release()
-    assert owner(frontier) is None
+    assert lock_owner(frontier) is None
     (tmp_path / "frontier.db.lock").write_text(f"{os.getpid()}\n")  # left by a kill; the number is in use again
-    assert owner(frontier) is None
+    assert lock_owner(frontier) is None

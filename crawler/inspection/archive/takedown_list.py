@@ -19,7 +19,7 @@ from crawler.core.models import Origin
 from crawler.core.url import UrlError, canonical, parse
 from crawler.frontier.sqlite.snapshots import StoreBackup
 from crawler.inspection.archive.warc_reader import WarcRecord, records
-from crawler.output_directory import Place
+from crawler.output_directory import CrawlPaths
 
 BLANK: Final = b'{"url":null,"forgotten":true}'
 _HEAD: Final = re.compile(rb'\{"url":("(?:[^"\\]|\\.)*")')
@@ -122,25 +122,25 @@ class Listed:
 
 
 def write_list(
-    place: Place, scanned: Sequence[ForgottenTarget], *, forgotten: Sequence[ForgottenTarget], now: float
+    paths: CrawlPaths, scanned: Sequence[ForgottenTarget], *, forgotten: Sequence[ForgottenTarget], now: float
 ) -> Listed:
     """Bring the file up to date; the WARC files are walked through for `scanned`, if there is any. Lines in pages/ of
     `forgotten`, and of whatever the store took down, are listed and then blanked.
     """
-    path = place.output / "takedown.jsonl"
+    path = paths.output / "takedown.jsonl"
     found: dict[tuple[str, int], dict[str, Any]] = {_key(line): line for line in _lines(path)}
     before = len(found)
     listed: list[ForgottenTarget] = [*forgotten]
-    with StoreBackup(place.frontier, is_live=place.pid() is not None) as store:
+    with StoreBackup(paths.frontier, is_live=paths.pid() is not None) as store:
         for url, warc_file, offset, at in store.takedowns():
             found.setdefault((warc_file, offset), _line(url, warc_file, offset, None, "response", at))
             listed.append(_Url(url))
     problems: list[str] = []
     if scanned:
-        for one in _scan(place.output / "warc", scanned, problems, now):
+        for one in _scan(paths.output / "warc", scanned, problems, now):
             found[one["warc_file"], one["warc_offset"]] = one
     matches = _test(listed)
-    lines = {pages: find(pages, matches, problems) for pages in files(place.output / "pages")}
+    lines = {pages: find(pages, matches, problems) for pages in files(paths.output / "pages")}
     for pages, its in lines.items():
         name = pages.name.removesuffix(".open")
         for page in its:

@@ -19,7 +19,7 @@ from crawler.core.url import UrlError, key_of, parse
 from crawler.frontier.sqlite.snapshots import Auditor
 from crawler.inspection.archive.warc_reader import records
 from crawler.inspection.log.rotated_log import RotatedLog
-from crawler.output_directory import Place
+from crawler.output_directory import CrawlPaths
 
 _GATHER: Final = 2_000  # records handed to the store at a time
 _READ: Final = 1024 * 1024
@@ -42,16 +42,16 @@ class Checked:
     archive: dict[str, tuple[int, int]] = field(default_factory=dict)  # WARC file name → id, bytes that count
 
 
-def verify(place: Place, checked: Checked) -> Iterator[str]:
+def verify(paths: CrawlPaths, checked: Checked) -> Iterator[str]:
     """Everything that is wrong, in words. `checked` is filled meanwhile. Raises what a Reader does."""
-    with Auditor(place.frontier, is_live=place.pid() is not None) as store:
+    with Auditor(paths.frontier, is_live=paths.pid() is not None) as store:
         store.begin()
         yield from store.own_problems()
         pages: list[tuple[str, int]] = []
         known: dict[str, set[str]] = {"warc": set(), "pages": set()}
         for file_id, sink, name, state, size in store.sink_files():
             known.setdefault(sink, set()).add(name)
-            path, problem = _file(place.output / sink, name, state, size, checked)
+            path, problem = _file(paths.output / sink, name, state, size, checked)
             if problem is not None:
                 yield problem
             if path is None:
@@ -62,14 +62,14 @@ def verify(place: Place, checked: Checked) -> Iterator[str]:
             else:
                 pages.append((name, size))
         for sink, names in known.items():
-            yield from _strangers(place.output / sink, names)
+            yield from _strangers(paths.output / sink, names)
         for name, size in pages:
-            lies_at = _path(place.output / "pages", name)  # looked for again: a running crawl renames what is full
+            lies_at = _path(paths.output / "pages", name)  # looked for again: a running crawl renames what is full
             if lies_at is not None:
                 yield from _pages(store, name, lies_at, size, checked)
         yield from store.cross_problems()
         yield from store.lost_problems()
-        yield from _log(store, place, checked)
+        yield from _log(store, paths, checked)
 
 
 def _file(folder: Path, name: str, state: str, size: int, checked: Checked) -> tuple[Path | None, str | None]:
@@ -172,9 +172,9 @@ def _page(store: Auditor, page: dict[str, Any], checked: Checked) -> Iterator[st
         yield f"{url}: more than one line for one record"
 
 
-def _log(store: Auditor, place: Place, checked: Checked) -> Iterator[str]:
+def _log(store: Auditor, paths: CrawlPaths, checked: Checked) -> Iterator[str]:
     """Lines are best effort, so none is missed; what one says of the archive must be true."""
-    with RotatedLog(place.fetch_log) as parts:
+    with RotatedLog(paths.fetch_log) as parts:
         for part in parts.oldest_first:
             for block in part.blocks():
                 for line in block.splitlines():

@@ -36,11 +36,11 @@ def test_a_file_is_no_url(capfd: pytest.CaptureFixture[str], tmp_path: Path, nam
     assert not Path("out").exists()
 
 
-def test_a_file_named_as_a_host_is_only_told_of(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_file_named_as_a_host_is_a_warning_only(capfd: pytest.CaptureFixture[str]) -> None:
     """`curl -o example.org example.org` may have left it."""
     Path("example.org").write_text("")
     code, said = told(capfd, "add", "example.org", "--output", "out")
-    assert "warning: example.org is also the name of a file here; taken for a URL" in said
+    assert "warning: example.org is also the name of a file here; it is taken for a URL" in said
     assert code != 2
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from crawler.settings.configuration_errors import ConfigurationError
-from crawler.settings.loading import load, load_place
+from crawler.settings.loading import load, load_paths
 from crawler.settings.schema import SECTIONS, keys
 from crawler.settings.settings import Settings
 
@@ -207,13 +207,13 @@ def test_a_mistake_elsewhere_leaves_the_place_of_the_crawl_known(tmp_path: Path)
         "[output]\ndirectory = 'out'\n[log]\ndirectory = '/var/log/x'\n[politeness]\ndelay = 'soon'\nhaste = 1\n"
         "[identity]\nsecrets = '/nowhere'\n[crawl]\nseeds = [3]\n",
     )
-    settings, problems = load_place(path, ["admin.socket=/run/s"], {"CRAWLER_FRONTIER__PATH": "/fast.db"})
+    settings, problems = load_paths(path, ["admin.socket=/run/s"], {"CRAWLER_FRONTIER__PATH": "/fast.db"})
     assert settings.output_directory == tmp_path / "out"
     assert [str(one) for one in (settings.log_directory, settings.control_socket, settings.frontier_path)] == [
         "/var/log/x", "/run/s", "/fast.db",
     ]  # fmt: skip
     assert [problem.line for problem in problems] == [6, 7, 11]
-    assert load_place(write(tmp_path, "[output]\ndirectory = 'out'\n"), [], {})[1] == []
+    assert load_paths(write(tmp_path, "[output]\ndirectory = 'out'\n"), [], {})[1] == []
 
 
 @pytest.mark.parametrize(
@@ -228,18 +228,18 @@ def test_a_mistake_elsewhere_leaves_the_place_of_the_crawl_known(tmp_path: Path)
 def test_a_place_that_cannot_be_read_is_a_mistake_for_everybody(tmp_path: Path, text: str) -> None:
     """Rather than another place that somebody may have meant."""
     with pytest.raises(ConfigurationError):
-        load_place(write(tmp_path, text), [], {})
+        load_paths(write(tmp_path, text), [], {})
 
 
 def test_an_override_that_is_wrong_is_refused(tmp_path: Path) -> None:
     """Whoever typed it is there to type it again."""
     path = write(tmp_path, "[output]\ndirectory = 'x'\n")
     with pytest.raises(ConfigurationError):
-        load_place(path, ["politeness.delay=soon"], {})
+        load_paths(path, ["politeness.delay=soon"], {})
 
 
 def test_a_later_layer_mends_the_place(tmp_path: Path) -> None:
     """What counts is the value that would hold."""
     path = write(tmp_path, "[output]\ndirectory = 3\n")
-    settings, problems = load_place(path, [], {"CRAWLER_OUTPUT__DIRECTORY": "/x"})
+    settings, problems = load_paths(path, [], {"CRAWLER_OUTPUT__DIRECTORY": "/x"})
     assert (str(settings.output_directory), len(problems)) == ("/x", 1)

@@ -8,7 +8,7 @@ import pytest
 from crawler.core.models import Origin
 from crawler.fetch.credentials import basic, bearer
 from crawler.settings.configuration_errors import ConfigurationError
-from crawler.settings.loading import load, load_place
+from crawler.settings.loading import load, load_paths
 from crawler.settings.settings import Settings, changes
 
 GOOD = """
@@ -87,7 +87,7 @@ def test_a_credentials_directory_that_may_not_be_looked_into_is_none(tmp_path: P
         os.seteuid(65_534)  # root may look into everything
     try:
         assert load(None, [], environ, "crawl").settings.secrets.authorization == {}
-        assert load_place(None, [], environ)[1] == []
+        assert load_paths(None, [], environ)[1] == []
     finally:
         if is_root:
             os.seteuid(0)

@@ -12,7 +12,7 @@ from crawler.core.models import Record
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.inspection.archive import verify as verifying
 from crawler.inspection.archive.verify import Checked, verify
-from crawler.output_directory import Place
+from crawler.output_directory import CrawlPaths
 from tests.support.frontiers import NOW, found
 from tests.support.sinks import make_record, make_warc
 
@@ -43,8 +43,10 @@ async def findings_of(output: Path, records: Sequence[Record]) -> list[str]:
         )
     connection.close()
     (output / "logs").mkdir()
-    place = Place(output=output, frontier=output / "frontier.db", logs=output / "logs", socket=output / "control.sock")
-    return list(verify(place, Checked()))
+    paths = CrawlPaths(
+        output=output, frontier=output / "frontier.db", logs=output / "logs", socket=output / "control.sock"
+    )
+    return list(verify(paths, Checked()))
 
 
 @pytest.mark.parametrize("gathered", [1, 2_000])

@@ -1,0 +1,188 @@
+"""The options `-c FILE`, `-o KEY=VALUE` and `--output DIR` of the commands, and the crawl that they name.
+
+Invariants: a mistake in the configuration does not hide a crawl whose paths it still gives; if no daemon runs, the exit
+code is 69, whatever is missing.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+
+from crawler.admin.control_client import Control, Unreachable
+from crawler.cli.output import say
+from crawler.core.formatting import count
+from crawler.core.options import Rules
+from crawler.output_directory import CrawlPaths, find_paths, outputs_running
+from crawler.settings.configuration_errors import ConfigurationError, Problem
+from crawler.settings.loading import Loaded, load, load_paths
+from crawler.settings.settings import Mode
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def config_option(*, required: bool = False) -> Callable[[Decorated], Decorated]:
+    """Add `-c FILE`."""
+    return click.option(
+        "-c", "--config", "config", type=click.Path(path_type=Path), required=required, help="Configuration (TOML)."
+    )
+
+
+def _complete_key(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The keys of the configuration that begin so, each with "="."""
+    from crawler.settings.schema import keys
+
+    return [f"{key}=" for key in keys() if key.startswith(incomplete)]
+
+
+def override_option(function: Decorated) -> Decorated:
+    """Add `-o KEY=VALUE`, repeatable."""
+    return click.option(
+        "-o",
+        "overrides",
+        metavar="KEY=VALUE",
+        multiple=True,
+        shell_complete=_complete_key,
+        help='One value of the configuration, e.g. -o politeness.delay="500ms".',
+    )(function)
+
+
+def load_settings(config: Path | None, overrides: tuple[str, ...], mode: Mode) -> Loaded:
+    """Read the configuration; print warnings on stderr. Raises ConfigurationError."""
+    loaded = load(config, overrides, os.environ, mode)
+    for warning in loaded.warnings:
+        say(f"warning: {warning}")
+    return loaded
+
+
+def refuse_file_names(urls: Iterable[str], advice: str) -> None:
+    """Raise UsageError for a URL that is the name of a file here, unless it can be a host name as well. `advice` says
+    how to crawl the seeds in the file.
+    """
+    for text in urls:
+        if "://" in text or not Path(text).is_file():
+            continue
+        from publicsuffixlist import PublicSuffixList  # takes 100 ms, so only if there is such a file
+
+        host = text.partition("/")[0]
+        if host.startswith(".") or PublicSuffixList(accept_unknown=False).publicsuffix(host) is None:
+            raise click.UsageError(f"{text} is a file here: {advice.format(text)}; https://{text} would be a URL")
+        say(f"warning: {text} is also the name of a file here; it is taken for a URL")
+
+
+@dataclass(frozen=True, slots=True)
+class FoundCrawl:
+    """A crawl with its rules, None if unknown; `rules_from` says where they are from. `differs`: the running crawl has
+    other rules than the configuration.
+    """
+
+    paths: CrawlPaths
+    rules: Rules | None
+    rules_from: str
+    differs: bool = False
+
+
+def crawl_options(function: Decorated) -> Decorated:
+    """Add `-c FILE`, `-o KEY=VALUE` and `--output DIR`."""
+    output = click.option(
+        "--output", type=click.Path(path_type=Path, readable=False), help="Output directory of the crawl."
+    )
+    decorated: Decorated = config_option()(override_option(output(function)))
+    return decorated
+
+
+def find_crawl(
+    config: Path | None, overrides: tuple[str, ...], output: Path | None, *, running: bool = False, quiet: bool = False
+) -> FoundCrawl:
+    """Find the crawl that the options name; with `running`, prefer one that runs. Mistakes in the configuration that do
+    not concern its paths are a warning on stderr, unless `quiet`.
+
+    Raises UsageError if the options name none, ConfigurationError if its paths cannot be read, OSError if it does not
+    exist.
+    """
+    if config is None and output is None:
+        raise click.UsageError("name the crawl by its configuration (-c FILE) or its output directory (--output DIR)")
+    if config is None:
+        assert output is not None
+        return _by_run_file(find_paths(output))
+    if output is not None:
+        overrides = (*overrides, f"output.directory={orjson.dumps(str(output)).decode()}")  # a JSON string is TOML too
+    warn = (lambda _: None) if quiet else say
+    is_named = output is not None or any(one.partition("=")[0].strip() == "output.directory" for one in overrides)
+    try:
+        settings, problems = load_paths(config, overrides, os.environ)
+    except ConfigurationError as error:
+        paths = find_paths(output) if output is not None else None if is_named else _running_with(config)
+        if paths is None:
+            message = "so the directory of the crawl is not known: name it with --output DIR"
+            raise ConfigurationError([*error.problems, Problem("", 0, 0, message)]) from None
+        warn(_warning(error.problems, config))
+        return _by_run_file(paths)
+    try:
+        settings = settings.with_default_output()
+        paths = find_paths(
+            settings.output_directory,
+            frontier=settings.frontier_path,
+            logs=settings.log_directory,
+            socket=settings.control_socket,
+        )
+    except OSError:
+        paths = None if is_named else _running_with(config)
+        if paths is None:
+            raise
+        warn(f"{config} names {settings.output_directory}; the crawler that was started with it is in {paths.output}")
+    else:
+        runs_here = paths.pid() is not None and paths.configuration == str(config.resolve())
+        if running and not is_named and not runs_here and (other := _running_with(config)) is not None:
+            warn(f"{config} names {paths.output}; the crawler that was started with it is in {other.output}")
+            paths = other
+    if problems:
+        warn(_warning(problems, config))
+        return _by_run_file(paths)
+    rules = settings.rules()
+    if paths.rules is not None and paths.pid() is not None:
+        return FoundCrawl(paths, paths.rules, "the running crawl", differs=rules != paths.rules)
+    return FoundCrawl(paths, rules, config.name)
+
+
+def _by_run_file(paths: CrawlPaths) -> FoundCrawl:
+    """The crawl with the rules of its run.json."""
+    return FoundCrawl(paths, paths.rules, "run.json")
+
+
+def _running_with(config: Path) -> CrawlPaths | None:
+    """The crawl of the daemon that was started with this configuration. Raises UsageError if there are several."""
+    outputs = outputs_running(config, os.environ)
+    if len(outputs) > 1:
+        named = " and ".join(str(one) for one in outputs)
+        raise click.UsageError(f"several crawlers were started with {config}, in {named}: name one with --output DIR")
+    return find_paths(outputs[0]) if outputs else None
+
+
+def _warning(problems: Sequence[Problem], config: Path) -> str:
+    more = f", and {count(len(problems) - 1, 'mistake')} more" if len(problems) > 1 else ""
+    return (
+        f"warning: {problems[0].headline}{more} (crawler check -c {config} lists all); "
+        "using the run.json that the crawl wrote at its last start or reload"
+    )
+
+
+def connect_to_daemon(
+    config: Path | None, overrides: tuple[str, ...], output: Path | None, *, quiet: bool = False
+) -> Control:
+    """Connect to the daemon of the crawl; without options, to that of the current directory. `quiet`: mistakes in the
+    configuration are reported by the caller.
+
+    Raises Unreachable, NotAllowed, and what `find_crawl` raises.
+    """
+    if config is None and output is None and Path("run.json").exists():
+        output = Path()
+    try:
+        paths = find_crawl(config, overrides, output, running=True, quiet=quiet).paths
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Unreachable(f"no crawler is running here: {error.filename}: {error.strerror}") from None
+    return Control(paths.socket)
