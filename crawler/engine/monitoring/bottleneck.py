@@ -26,7 +26,7 @@ from typing import Final
 from crawler.core.enums import Bottleneck, CrawlState, LeftReason
 from crawler.core.formatting import count, duration, local_time, share, size
 from crawler.core.outcomes import OUTAGE_PROBE_S
-from crawler.engine.scheduling.backlog import Backlog, described
+from crawler.engine.monitoring.backlog import Backlog, described
 
 CPU_BOUND_PERCENT: Final = 85.0
 UNCOMMITTED_MANY: Final = 512  # visits; twice what one commit takes by default

@@ -12,7 +12,7 @@ from typing import assert_never
 from crawler.core.enums import Exit, LeftReason, StoppedBy
 from crawler.core.models import Suspects
 from crawler.core.outcomes import UrlCounts
-from crawler.engine.scheduling.backlog import LIMIT, Backlog, by_reason, reason
+from crawler.engine.monitoring.backlog import LIMIT, Backlog, by_reason, reason
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Totals
 

@@ -16,13 +16,13 @@ from crawler.core.formatting import count, date_time, rate, timestamp
 from crawler.core.models import Origin
 from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
+from crawler.engine.monitoring.backlog import Backlog, backlog_of, reason
 from crawler.engine.monitoring.bottleneck import Conditions, assess
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.monitoring.latency import LatencyMeters
 from crawler.engine.monitoring.rates import RateMeter, Rates
 from crawler.engine.monitoring.summary import peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker
-from crawler.engine.scheduling.backlog import Backlog, backlog_of, reason, robots_problem
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.fetch.connection import Exchange
@@ -316,7 +316,7 @@ class Monitor:
         """Why a host gets no request; "" if it does."""
         if (block := self._host_table.blocks.covers(host.origin.host)) is not None:
             return block.reason or "by command"
-        return robots_problem(host) if host.is_held else backing_off_after
+        return host.robots_problem if host.is_held else backing_off_after
 
     def _in_flight(self, now: float) -> list[InFlight]:
         """The URLs in flight, the oldest first. Requests and connections of one origin are paired in the order in which

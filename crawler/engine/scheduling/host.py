@@ -8,6 +8,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from crawler.content.robots_txt import RuleSet
+from crawler.core.formatting import unreadable_robots
 from crawler.core.models import Origin, RobotsRecord, Task
 from crawler.core.politeness import OPEN, PolitenessState
 
@@ -61,6 +62,12 @@ class Host:
     def is_held(self) -> bool:
         """robots.txt could not be read, and no good copy is left: nothing may be fetched (RFC 9309 §2.3.1.4)."""
         return self.robots is not None and self.robots.verdict == "unreachable"
+
+    @property
+    def robots_problem(self) -> str:
+        """Why robots.txt cannot be read: "robots.txt cannot be read (dns_not_found)"."""
+        error = (self.robots and self.robots.error) or (self.politeness.reason if self.politeness.failures else None)
+        return unreadable_robots(None if self.robots is None else self.robots.status_code, error)
 
     @property
     def needs_rules(self) -> bool:

@@ -45,7 +45,6 @@ from crawler.core.politeness import (
     server_error_backoff_s,
     throttled_backoff_s,
 )
-from crawler.engine.scheduling.backlog import robots_problem
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import Recovered
@@ -174,7 +173,7 @@ class HostTable:
         host.robots_pending = False
         self._learn_delay(host)
         if host.is_held:
-            self._say(host, HostState.READY, HostState.HELD, robots_problem(host), record.expires_at)
+            self._say(host, HostState.READY, HostState.HELD, host.robots_problem, record.expires_at)
         elif was_held:
             self._say(host, HostState.HELD, HostState.READY, "robots.txt read")
 

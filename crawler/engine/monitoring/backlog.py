@@ -1,18 +1,17 @@
-"""The backlog: queued URLs that may not be fetched now, by reason.
+"""The backlog: queued URLs that may not be requested now, by reason.
 
-Read from the hosts; nothing is decided here.
-Invariant: each host counts under one reason, the one that would have to go first.
+Invariant: each host counts under one reason, the one that would have to end first.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from crawler.core.enums import LeftReason
-from crawler.core.formatting import count, unreadable_robots
+from crawler.core.formatting import count
 from crawler.engine.scheduling.host import Host
 
 _SHOWN = 3
-Reason = tuple[LeftReason, str]  # and text that continues "3 URLs of 2 hosts …"
+Reason = tuple[LeftReason, str]  # the text goes on from "3 URLs of 2 hosts …"
 LIMIT: Reason = (LeftReason.LIMIT, "held back by a limit of scope (max_urls, max_urls_per_host)")
 
 
@@ -32,11 +31,11 @@ class Backlog:
 
 
 def reason(host: Host, now_mono: float) -> Reason | None:
-    """Why the URLs of a host may not be fetched; None if they may."""
+    """Why the URLs of a host may not be requested; None if they may."""
     if host.is_blocked:
         return LeftReason.BLOCKED, "blocked by the operator (`crawler unblock` lets them go on)"
     if host.is_held:
-        return LeftReason.ROBOTS, f"whose {robots_problem(host)}"
+        return LeftReason.ROBOTS, f"whose {host.robots_problem}"
     for state in (host.politeness, host.key.politeness):
         if state.failures and state.open_mono > now_mono:
             return LeftReason.BACKOFF, f"backing off after {state.reason}"
@@ -44,7 +43,7 @@ def reason(host: Host, now_mono: float) -> Reason | None:
 
 
 def by_reason(urls: Iterable[tuple[Host, int, Reason]]) -> list[Backlog]:
-    """Sums of the numbers of URLs, by reason; the largest first."""
+    """Add up the numbers of URLs by reason; the largest first."""
     found: dict[Reason, Backlog] = {}
     for host, number, why in urls:
         so_far = found.get(why) or Backlog(*why, 0, 0, str(host.origin))
@@ -53,21 +52,14 @@ def by_reason(urls: Iterable[tuple[Host, int, Reason]]) -> list[Backlog]:
 
 
 def backlog_of(hosts: Iterable[Host], now_mono: float) -> list[Backlog]:
-    """URLs that no worker has and that may not be fetched now, by reason; the largest number first."""
+    """Queued URLs that may not be requested now, by reason; the largest number first."""
     return by_reason((host, host.backlog, why) for host in hosts if host.backlog and (why := reason(host, now_mono)))
 
 
 def described(found: Sequence[Backlog]) -> list[str]:
-    """The commonest reasons as text, one each: "5,233 URLs of a.test blocked by the operator …"."""
-    shown = len(found) if len(found) <= _SHOWN + 1 else _SHOWN  # a line saying "1 more" would take the place of the one
+    """The commonest reasons, one text each: "5,233 URLs of a.test blocked by the operator …"."""
+    shown = len(found) if len(found) <= _SHOWN + 1 else _SHOWN  # "1 more" would be as long as the one
     lines = [str(one) for one in found[:shown]]
     if rest := found[shown:]:
         lines.append(f"{count(sum(one.urls for one in rest))} more for {count(len(rest), 'other reason')}")
     return lines
-
-
-def robots_problem(host: Host) -> str:
-    """Why the robots.txt of a host cannot be read: "robots.txt cannot be read (dns_not_found)"."""
-    robots, backing_off_after = host.robots, host.politeness.reason if host.politeness.failures else None
-    error = (robots and robots.error) or backing_off_after
-    return unreadable_robots(None if robots is None else robots.status_code, error)
