@@ -57,7 +57,7 @@ class Commands:
         self._scheduler = engine.scheduler
         self._frontier = engine.frontier
         self._clock = engine.clock
-        self._blocks = engine.blocks
+        self._blocklist = engine.blocklist
         self._reloads = reloads
         self._status = status
         self._stop = stop
@@ -182,14 +182,14 @@ class Commands:
             raise CommandRefused('"reason" must be a text of 1000 characters at most')
         block = self._block_of(arguments, host_only=_flag(arguments, "host_only"), reason=reason)
         name = block.name
-        self._blocks.add(block)
-        hosts = self._scheduler.blocks_changed()
-        cut = self._engine.client.cut(lambda origin: not self._blocks.permits(origin))
+        self._blocklist.add(block)
+        hosts = self._scheduler.blocklist_changed()
+        cut = self._engine.client.cut(lambda origin: not self._blocklist.permits(origin))
         try:
             new = await _stored(self._frontier.block(block))
         except CommandRefused as refused:
             raise CommandRefused(f"blocked until the next restart only: {refused}", refused.exit_code) from None
-        held = self._blocks.get(name) or block
+        held = self._blocklist.get(name) or block
         return {"name": name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": cut}
 
     def _block_of(self, arguments: Arguments, *, host_only: bool = False, reason: str = "") -> BlockedHost:
@@ -202,14 +202,14 @@ class Commands:
     async def _unblock(self, arguments: Arguments) -> object:
         name = _name(arguments)
         if not await _stored(self._frontier.unblock(name)):
-            above = self._blocks.covers(name)
+            above = self._blocklist.covers(name)
             words = f"{name} is blocked by {above.name}" if above is not None else f"{name} is not blocked"
             raise CommandRefused(words, Exit.FINDINGS)
-        self._blocks.remove(name)
-        return {"name": name, "hosts": self._scheduler.blocks_changed()}
+        self._blocklist.remove(name)
+        return {"name": name, "hosts": self._scheduler.blocklist_changed()}
 
     async def _list_blocks(self, _: Arguments) -> object:
-        return [{"name": b.name, "kind": b.kind, "at": b.at, "reason": b.reason} for b in self._blocks.all()]
+        return [{"name": b.name, "kind": b.kind, "at": b.at, "reason": b.reason} for b in self._blocklist.all()]
 
 
 async def _stored(storing: Awaitable[Any]) -> Any:

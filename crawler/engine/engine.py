@@ -109,7 +109,7 @@ class Engine:
         quiet = asyncio.Event()
         bandwidth = Bandwidth(fetch.bandwidth, fetch.bandwidth_per_host)
         self.counters, self.meters = CrawlCounters(), LatencyMeters()
-        self.blocks = Blocklist()
+        self.blocklist = Blocklist()
         rules = RobotsCache(options.robots_token)
         self.crawl_rate_limiter = CrawlRateLimiter(clock, _hours_of(options), bandwidth, observer.hours)
         self.traps = TrapWatch(options.traps, frontier, clock, rng, observer.event)
@@ -121,12 +121,12 @@ class Engine:
             rules=rules,
             traps=self.traps,
             crawl_rate_limiter=self.crawl_rate_limiter,
-            blocks=self.blocks,
+            blocklist=self.blocklist,
             quiet=quiet,
             on_event=observer.event,
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
-        self.client = client(gate=self.scheduler.address_limiter, permits=self.blocks.permits, bandwidth=bandwidth)
+        self.client = client(gate=self.scheduler.address_limiter, permits=self.blocklist.permits, bandwidth=bandwidth)
         self.url_policy = UrlPolicy(
             Scope(options.scope, options.seed_hosts, options.traps), rules, options.obeys_robots
         )
@@ -232,7 +232,7 @@ class Engine:
         self._observer.recovered(recovered, recovery)
         for host in recovered.scope_hosts:
             self.url_policy.scope = self.url_policy.scope.with_host(host)
-        self.blocks.load(await self.frontier.blocks())
+        self.blocklist.load(await self.frontier.blocks())
         self.scheduler.load(recovered, same_delays=same_delays)
         self.reevaluation.want(recovered.to_reevaluate)
         self.counters.life = recovered.counters

@@ -116,7 +116,7 @@ class _Tracer:
             clock=self._clock,
             rng=self._rng,
             on_event=lambda name, fields: None,
-            blocks=_blocklist(settings),
+            blocklist=_blocklist(settings),
         )
         self._hosts.admit([HostRow(_HOST_ID, origin, slot=0, queued=1)])
         scope, recent_keys = Scope(options.scope, options.seed_hosts, options.traps), RecentKeys()
@@ -129,7 +129,7 @@ class _Tracer:
         if key_of(url) in {key_of(parse_seed(text)[0]) for text in options.seeds}:
             task = Task(0, url)
         denied = scope.judge(url, origin, depth=task.depth, hop_path=task.hop_path, source=task.source)
-        block = self._hosts.blocks.covers(origin.host)
+        block = self._hosts.blocklist.covers(origin.host)
         self._trace = Trace(url, self._clock.now(), task, options.client.tls.verify, denied, block)
 
     async def run(self, *, robots: bool) -> Trace:
@@ -145,7 +145,7 @@ class _Tracer:
             clock=self._clock,
             gate=AddressRateLimiter(self._options.address_politeness, self._clock),
             memory=self._options.engine.memory,
-            permits=self._hosts.blocks.permits,
+            permits=self._hosts.blocklist.permits,
             dialer_class=partial(DialObserver, dials=dials),
         )
         try:
@@ -199,7 +199,7 @@ class _Tracer:
         """Send a request once politeness allows it, and note what its result means for the host."""
         key = self._hosts.key_for(origin)
         why = "politeness.delay" if key.delay_s == self._options.politeness.delay_s else "Crawl-delay of robots.txt"
-        await self._wait(key.politeness.open_mono, "politeness.adaptive" if key.slow_s > key.delay_s else why)
+        await self._wait(key.politeness.open_mono, "politeness.adaptive" if key.adaptive_s > key.delay_s else why)
         key.politeness = key.politeness.began()
         result: FetchResult | None = None
         while result is None:

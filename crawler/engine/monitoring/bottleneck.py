@@ -49,7 +49,7 @@ class Conditions:
     is_held: bool = False  # paused by the operator
     is_lingering: bool = False
     is_quiet: bool = False
-    is_throttled: bool = False  # by fetch.bandwidth
+    is_limited_by_bandwidth: bool = False  # `fetch.bandwidth` holds back requests
     disk_reason: str = ""
     outage: str = ""
     opens_at: float | None = None
@@ -116,7 +116,7 @@ def _limit(c: Conditions) -> tuple[Bottleneck, str]:
     has_work = c.next_s != NEVER
     if not has_work and c.is_quiet:
         return Bottleneck.EMPTY, f"nothing to do: {'; '.join(_later(c)) or 'no URL is queued'}"
-    if c.is_throttled:
+    if c.is_limited_by_bandwidth:
         return Bottleneck.BANDWIDTH, f"fetch.bandwidth: {size(c.bytes_per_s)}/s are received"
     if c.cpu_percent > CPU_BOUND_PERCENT:
         return Bottleneck.CPU, f"the processor: {share(c.cpu_percent / 100)} of one core is in use"

@@ -243,7 +243,7 @@ class Monitor:
             is_held=crawl.is_held,
             is_lingering=crawl.is_lingering,
             is_quiet=crawl.is_quiet,
-            is_throttled=scheduler.crawl_rate_limiter.is_throttled,
+            is_limited_by_bandwidth=scheduler.crawl_rate_limiter.is_limited_by_bandwidth,
             disk_reason=crawl.disk_reason,
             outage=self._outage(now),
             opens_at=scheduler.crawl_rate_limiter.closed_until_at,
@@ -314,7 +314,7 @@ class Monitor:
 
     def _why(self, host: Host, backing_off_after: str) -> str:
         """Why a host gets no request; "" if it does."""
-        if (block := self._host_table.blocks.covers(host.origin.host)) is not None:
+        if (block := self._host_table.blocklist.covers(host.origin.host)) is not None:
             return block.reason or "by command"
         return host.robots_problem if host.is_held else backing_off_after
 

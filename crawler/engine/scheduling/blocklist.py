@@ -1,7 +1,6 @@
-"""Which hosts an operator blocked: nothing is asked of them, for good.
+"""The blocklist: hosts and domains that an operator blocked. No request goes to them until they are unblocked.
 
-Names only; stopping what is under way is the scheduler's and the pool's business. Invariant: what a name covers does
-not depend on the order in which blocks came and went.
+Invariant: what a name covers does not depend on the order in which blocks were added and removed.
 """
 
 from collections.abc import Iterable
@@ -16,8 +15,8 @@ DOMAIN = "domain"
 
 
 def block_of(text: str, *, host_only: bool, reason: str, at: float) -> BlockedHost:
-    """The block that an operator asks for: of a host or domain as URLs spell it (IDNA-encoded, lower case), a whole URL
-    standing for its host. An address has nothing below it. Raises UrlError.
+    """Make a block of a host, a domain or a URL, which stands for its host. The name is spelled as in URLs:
+    IDNA-encoded, in lower case. An IP address is always a host. Raises UrlError.
     """
     bare = text.strip().removeprefix("*.")
     host = parse_seed(bare)[1].host.rstrip(".")
@@ -28,7 +27,7 @@ def block_of(text: str, *, host_only: bool, reason: str, at: float) -> BlockedHo
 
 
 def blocked_name(text: str) -> str:
-    """The name of a stored block that an operator speaks of; older versions took any. Raises UrlError."""
+    """The name of a stored block, also one that only older versions allowed. Raises UrlError."""
     return parse_typed(text.strip().removeprefix("*."))[1].host.rstrip(".")
 
 
@@ -42,18 +41,18 @@ class Blocklist:
         self._by_name = {block.name: block for block in blocks}
 
     def add(self, block: BlockedHost) -> None:
-        """Beside what holds for its name."""
+        """Add a block, joined with an earlier one of its name."""
         self._by_name[block.name] = block.joined_with(self._by_name.get(block.name))
 
     def remove(self, name: str) -> None:
         self._by_name.pop(name, None)
 
     def get(self, name: str) -> BlockedHost | None:
-        """The block of just this name."""
+        """The block of exactly this name."""
         return self._by_name.get(name)
 
     def covers(self, host: str) -> BlockedHost | None:
-        """The block that holds for a host, the nearest name first; a "host" block covers nothing below its name."""
+        """The block that covers a host: of several the one with the longest name. A host block covers its name only."""
         if not self._by_name:
             return None
         block = self._by_name.get(host.rstrip("."))
@@ -66,9 +65,9 @@ class Blocklist:
         return block
 
     def permits(self, origin: Origin) -> bool:
-        """Whether a request to an origin may leave."""
+        """Whether requests to an origin are allowed."""
         return not self._by_name or self.covers(origin.host) is None
 
     def all(self) -> list[BlockedHost]:
-        """By name."""
+        """All blocks, in order of their names."""
         return [self._by_name[name] for name in sorted(self._by_name)]

@@ -1,7 +1,7 @@
-"""What is remembered of one host and one politeness key while they have work.
+"""What is known in memory of one host, one politeness key and one IP address with a wait queue.
 
-Plain mutable records and the questions asked of them; no I/O and no decisions on order. Readiness lives here, in
-memory; what must survive a restart is in the frontier.
+Plain mutable records. When a host may be requested is known here only; what must survive a restart is in the frontier
+too.
 """
 
 from collections import OrderedDict, deque
@@ -15,37 +15,37 @@ from crawler.core.politeness import OPEN, PolitenessState
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """One origin. `queued` counts its queued rows in the store; those handed out are in `leased` as well."""
+    """One origin. `queued` counts its queued rows in the store. `leased` has the ids of those that are in `buffer`,
+    in a lease, or in a visit that is not stored yet.
+    """
 
     id: int
     origin: Origin
     key: "PolitenessKey"
     queued: int = 0
     fetched: int = 0
-    reserved: int = 0  # first attempts handed out and not settled: they count against the limits already
+    reserved: int = 0  # first attempts leased and not stored yet: they count against the limits already
     leased: set[int] = field(default_factory=set)
-    buffer: deque[Task] = field(default_factory=deque)
-    leases: int = 0
-    filling: bool = False
+    buffer: deque[Task] = field(default_factory=deque)  # prefetched tasks, not leased yet
+    leases: int = 0  # number of its leases
+    filling: bool = False  # a prefetch is under way, or held off
     in_rotation: bool = False  # it is in key.hosts
     politeness: PolitenessState = OPEN
     ever_responded: bool = False
-    peer: str | None = None  # the address it was last reached at
+    peer: str | None = None  # IP address of its last connection
     robots: RobotsRecord | None = None  # without its text: that is in the store
-    rules: RuleSet | None = None  # those that hold for us (`engine.pages.url_policy`)
-    robots_pending: bool = False
-    rules_pending: bool = False
-    limit_reached: bool = False
+    rules: RuleSet | None = None  # of its robots.txt, for this crawler; dropped when memory is short
+    robots_pending: bool = False  # a request for robots.txt is queued or in flight
+    rules_pending: bool = False  # the rules are being read from the store
+    limit_reached: bool = False  # a limit on URLs forbids all tasks that it has left
     is_blocked: bool = False  # by an operator
-    transient_failures: int = 0  # answers as 500 in a row
-    retries: int = 0  # queued again in the store: these need no place under a limit
-    has_suspects: bool = (
-        False  # set aside, of which some may be fetched once nothing else is queued (`engine.pages.traps`)
-    )
+    transient_failures: int = 0  # responses as 500 in a row
+    retries: int = 0  # queued rows that are no first attempts: no limit on URLs forbids them
+    has_suspects: bool = False  # some may be requested when nothing else is queued (`engine.pages.traps`)
 
     @property
     def backlog(self) -> int:
-        """Queued URLs that no worker has been handed yet."""
+        """Number of queued URLs that are in no lease."""
         return max(0, self.queued - len(self.leased)) + len(self.buffer)
 
     @property
@@ -55,12 +55,12 @@ class Host:
         return bool(self.buffer) or self.queued > len(self.leased) or (self.has_suspects and not self.leased)
 
     def robots_due(self, now_at: float) -> bool:
-        """Whether robots.txt must be read before a page may be leased."""
+        """Whether robots.txt must be requested before a page may be leased."""
         return self.robots is None or self.robots.expires_at <= now_at
 
     @property
     def is_held(self) -> bool:
-        """robots.txt could not be read, and no good copy is left: nothing may be fetched (RFC 9309 §2.3.1.4)."""
+        """Whether robots.txt cannot be read and no good copy is left: nothing may be fetched (RFC 9309 §2.3.1.4)."""
         return self.robots is not None and self.robots.verdict == "unreachable"
 
     @property
@@ -71,7 +71,7 @@ class Host:
 
     @property
     def needs_rules(self) -> bool:
-        """There are rules for it, and they are not at hand."""
+        """Whether its robots.txt has rules that must be read from the store first."""
         return self.rules is None and self.robots is not None and self.robots.verdict == "rules"
 
 
@@ -86,23 +86,23 @@ class AuxiliaryRequest:
 
 @dataclass(slots=True, eq=False)
 class PolitenessKey:
-    """Whose patience is spent: a registrable domain or a host, with the hosts that have work."""
+    """Politeness state of one key, a registrable domain or a host, and its hosts that have work."""
 
     name: str
     delay_s: float
     politeness: PolitenessState = OPEN
-    hosts: deque[Host] = field(default_factory=deque)  # those with work; the first has waited longest
+    hosts: deque[Host] = field(default_factory=deque)  # those with work, in rotation: the first is next
     auxiliary: deque[AuxiliaryRequest] = field(default_factory=deque)  # requests not leased yet
     auxiliary_open_mono: float = 0.0  # until then their address is closed
-    slow_s: float = 0.0  # what the last answer's slowness makes of the delay (adaptive)
-    slow_stored_s: float = 0.0  # as the store has it
+    adaptive_s: float = 0.0  # delay by the time that the last response took (politeness.adaptive)
+    adaptive_stored_s: float = 0.0  # the same, as stored; 0 if it is not longer than `delay_s`
     scheduled_mono: float | None = None  # time of its valid entry in the ready queue
-    last_end_mono: float | None = None
+    last_end_mono: float | None = None  # when its last request ended
     reservation: "AddressQueue | None" = None  # of the address that is reserved for its next lease
 
     def ended(self, mono: float) -> None:
-        """A request ended, however it ended: the delay runs from `mono`."""
-        self.politeness = self.politeness.ended(mono, delay_s=max(self.delay_s, self.slow_s))
+        """A request ended, with whatever result: the delay runs from `mono`."""
+        self.politeness = self.politeness.ended(mono, delay_s=max(self.delay_s, self.adaptive_s))
         self.last_end_mono = mono
 
     def add_to_rotation(self, host: Host) -> None:

@@ -1,6 +1,6 @@
-"""The scheduler's books: every host and politeness key, what they have been asked, and what their answers earned them.
+"""The host table: every host and politeness key in memory, and what responses and failures mean for them.
 
-Answers come in here and change whose turn is when. Nothing here waits or does I/O.
+A result may delay a key, make a host back off, or be a sign of an outage. Nothing here waits or does I/O.
 """
 
 import random
@@ -51,13 +51,13 @@ from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
 
 OnEvent = Callable[[Event, dict[str, object]], None]
-_SLOWNESS_SLACK = 0.8  # a pace that is as good as the stored one is not stored anew
-_MAX_REST_S = 86_400.0  # what a clock set back may make of a rest kept in UTC
+_STORED_TOLERANCE = 0.8  # an adaptive delay within this factor of the stored one is not stored again
+_MAX_RECOVERED_BACKOFF_S = 86_400.0  # a stored back-off (UTC) may lie far ahead if the clock was set back
 
 
 class HostTable:
-    """`on_event` gets `host_state` lines, `on_open` hosts that may be requested again, `on_outage_over` when the outage
-    began (UTC).
+    """`on_event` gets `host_state`, `clock_set` and `outage` events, `on_open` hosts that may be requested again, and
+    `on_outage_over` when the outage began (UTC).
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class HostTable:
         clock: Clock,
         rng: random.Random,
         on_event: OnEvent,
-        blocks: Blocklist | None = None,
+        blocklist: Blocklist | None = None,
         on_open: Callable[[Sequence[Host]], None] = lambda hosts: None,
         on_outage_over: Callable[[float], None] = lambda since_at: None,
     ) -> None:
@@ -75,26 +75,24 @@ class HostTable:
         self._clock = clock
         self._rng = rng
         self._on_event = on_event
-        self._dirty_backoffs: dict[str, Backoff] = {}
-        self._dirty_slow_responses: dict[str, SlowResponse] = {}
+        self._changed_backoffs: dict[str, Backoff] = {}
+        self._changed_slow_responses: dict[str, SlowResponse] = {}
         self.hosts: dict[int, Host] = {}
         self.keys: dict[str, PolitenessKey] = {}
-        self.blocks = Blocklist() if blocks is None else blocks
-        self.denied: set[Host] = set()  # robots.txt keeps us from some of their URLs: it may say something else one day
-        self.is_dated_ahead = False  # the store has visits that the clock of its time dated later than now
+        self.blocklist = Blocklist() if blocklist is None else blocklist
+        self.denied: set[Host] = set()  # robots.txt denies some of their URLs; it may change
+        self.has_future_dates = False  # the store has visits dated later than now: the clock was set back
         self.outage = OutageWatch()
-        self._before: dict[
-            Host, PolitenessState
-        ] = {}  # turns of those that failed since the last answer, as they were before
-        self._good_hosts = 0
+        self._states_before: dict[Host, PolitenessState] = {}  # of hosts that failed since the last response of any
+        self._hosts_responded = 0
         self._on_open = on_open
         self._on_outage_over = on_outage_over
 
     # -- the wall clock
 
     def clock_was_set(self, step_s: float) -> None:
-        """The wall clock was set by so much. Delays and rests do not know it; dates of robots.txt that a clock gave
-        which was ahead are moved back with it, so that nobody waits the longer for them.
+        """The wall clock was set by `step_s`. Delays and back-off are monotonic. The expiry of a robots.txt that is
+        dated in the future now moves with the clock, so that no host waits longer than before.
         """
         self._on_event(Event.CLOCK_SET, {"step_s": round(step_s, 3)})
         now = self._clock.now()
@@ -106,98 +104,99 @@ class HostTable:
     # -- hosts and keys
 
     def load(self, recovered: Recovered, *, same_delays: bool = False) -> None:
-        """Take over hosts and rests. Every key first rests its delay, from its last answer on if that is
-        known to have been the last, else from now on. `same_delays`: the earlier run kept to the options of this one.
+        """Take over hosts and back-offs. Every key first keeps its delay: from its last response on if that is known to
+        have been the last, else from now on. `same_delays`: the earlier run kept to the options of this one.
         """
         now, mono = self._clock.now(), self._clock.mono()
         self.admit(recovered.hosts)
-        self.is_dated_ahead = any((row.last_at or 0.0) > now for row in recovered.hosts)
+        self.has_future_dates = any((row.last_at or 0.0) > now for row in recovered.hosts)
         for host in self.hosts.values():
             if host.is_held or _is_dated_ahead(host.robots, now):
-                # the operator has started us again: ask now, not when the old rest ends
-                _redate(host, now, lambda _: 0.0)
+                _redate(host, now, lambda _: 0.0)  # after a restart robots.txt is requested at once
         for host_id in recovered.suspects:
-            self.hosts[host_id].has_suspects = True  # as far as is known before its templates are read
-        backoffs = {rest.key: rest for rest in recovered.backoffs}
-        for name in backoffs.keys() - self.keys.keys():  # of a host asked only for another's robots.txt
+            self.hosts[host_id].has_suspects = True  # as far as is known before its templates are loaded
+        backoffs = {backoff.key: backoff for backoff in recovered.backoffs}
+        for name in backoffs.keys() - self.keys.keys():  # of a host requested only for another's robots.txt
             self.keys[name] = PolitenessKey(name, host_delay(self._politeness, None))
         for stored in recovered.slow_responses if self._politeness.adaptive else ():
-            if (slow := self.keys.get(stored.key)) is not None:
-                slow.slow_s = slow.slow_stored_s = host_delay(self._politeness, None, stored.response_s)
-        asked_at: dict[PolitenessKey, float] = {}
+            if (key := self.keys.get(stored.key)) is not None:
+                key.adaptive_s = key.adaptive_stored_s = host_delay(self._politeness, None, stored.response_s)
+        last_at: dict[PolitenessKey, float] = {}
         for row in recovered.hosts if same_delays else ():
             key = self.hosts[row.id].key
-            asked_at[key] = max(asked_at.get(key, 0.0), row.last_at or 0.0)
+            last_at[key] = max(last_at.get(key, 0.0), row.last_at or 0.0)
         for key in self.keys.values():
-            unasked_s = _unasked_s(key, now - asked_at.get(key, 0.0))
-            if unasked_s > 0:
-                key.last_end_mono = mono - unasked_s
-            key.politeness = OPEN.began().ended(mono - unasked_s, delay_s=max(key.delay_s, key.slow_s))
-            if (rest := backoffs.get(key.name)) is not None:
-                rested = key.politeness.backed_off(mono + min(max(0.0, rest.until_at - now), _MAX_REST_S), rest.reason)
-                key.politeness = replace(rested, failures=rest.failures)
+            idle_s = _certain_idle_s(key, now - last_at.get(key, 0.0))
+            if idle_s > 0:
+                key.last_end_mono = mono - idle_s
+            key.politeness = OPEN.began().ended(mono - idle_s, delay_s=max(key.delay_s, key.adaptive_s))
+            if (backoff := backoffs.get(key.name)) is not None:
+                wait_s = min(max(0.0, backoff.until_at - now), _MAX_RECOVERED_BACKOFF_S)
+                key.politeness = replace(
+                    key.politeness.backed_off(mono + wait_s, backoff.reason), failures=backoff.failures
+                )
 
     def admit(self, rows: Sequence[HostRow]) -> None:
-        """Open a page for each host not known yet."""
+        """Add the hosts that are not known yet."""
         for row in rows:
             if row.id not in self.hosts:
                 key = self.key_for(row.origin)
                 self.hosts[row.id] = host = Host(row.id, row.origin, key, queued=row.queued, fetched=row.fetched)
                 host.robots = row.robots
-                host.is_blocked = self.blocks.covers(row.origin.host) is not None
+                host.is_blocked = self.blocklist.covers(row.origin.host) is not None
                 if row.robots is not None and row.robots.status_code is not None:
-                    self._has_answered(host)
-                self._learn_delay(host)
+                    self._mark_responded(host)
+                self._update_delay(host)
 
     def key_for(self, origin: Origin) -> PolitenessKey:
-        """The politeness key that pays for an origin."""
+        """The politeness key of an origin."""
         name = politeness_key(origin.host, self._politeness)
         key = self.keys.get(name)
         if key is None:
             key = self.keys[name] = PolitenessKey(name, host_delay(self._politeness, None))
         return key
 
-    def _learn_delay(self, host: Host) -> None:
+    def _update_delay(self, host: Host) -> None:
         crawl_delay_s = host.robots.crawl_delay_s if host.robots is not None else None
         key = host.key
         delay_s = host_delay(self._politeness, crawl_delay_s)
         if delay_s > key.delay_s:
             key.delay_s = delay_s
-            if key.last_end_mono is not None:  # it holds already for what was asked before it was known
+            if key.last_end_mono is not None:  # it holds for requests made before it was known, too
                 key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=delay_s)
 
     def learn_robots(self, host: Host, record: RobotsRecord) -> None:
-        """A robots verdict was reached. Its text is not kept."""
+        """Record a robots verdict, without the text."""
         was_held = host.is_held
         host.robots = replace(record, body=None)
         host.robots_pending = False
-        self._learn_delay(host)
+        self._update_delay(host)
         if host.is_held:
-            self._say(host, HostState.READY, HostState.HELD, host.robots_problem, record.expires_at)
+            self._log_state(host, HostState.READY, HostState.HELD, host.robots_problem, record.expires_at)
         elif was_held:
-            self._say(host, HostState.HELD, HostState.READY, "robots.txt read")
+            self._log_state(host, HostState.HELD, HostState.READY, "robots.txt read")
 
     def reconfigure(self, politeness: PolitenessOptions) -> None:
-        """Other options are in force. What was asked before keeps the rest it earned, or gets a longer one: no delay
-        becomes shorter for a request that was made under the longer one. `politeness.key` stays as it was.
+        """Put other options in force; `politeness.key` stays. After a request that ended already, a longer delay holds
+        as well, and a shorter one does not: no delay that has begun becomes shorter.
         """
         self._politeness = replace(politeness, key=self._politeness.key)
+        has_adaptive_delay = politeness.adaptive and politeness.delay_s > 0
         for key in self.keys.values():
-            key.delay_s, key.slow_s = host_delay(self._politeness, None), min(key.slow_s, self._slowest_s())
+            key.delay_s = host_delay(self._politeness, None)
+            if not has_adaptive_delay:
+                key.adaptive_s = 0.0
         for host in self.hosts.values():
-            self._learn_delay(host)
+            self._update_delay(host)
         for key in self.keys.values():
             if key.last_end_mono is not None and key.delay_s > 0:
                 key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=key.delay_s)
 
-    def _slowest_s(self) -> float:
-        return float("inf") if self._politeness.adaptive and self._politeness.delay_s > 0 else 0.0
-
-    def look_at_blocks(self) -> list[Host]:
-        """Blocks came or went: mark the hosts. Returns those that changed."""
+    def apply_blocklist(self) -> list[Host]:
+        """The blocklist changed: mark the hosts that it covers. Returns those that changed."""
         changed = []
         for host in self.hosts.values():
-            is_blocked = self.blocks.covers(host.origin.host) is not None
+            is_blocked = self.blocklist.covers(host.origin.host) is not None
             if is_blocked is not host.is_blocked:
                 host.is_blocked = is_blocked
                 changed.append(host)
@@ -206,18 +205,18 @@ class HostTable:
     # -- results of requests
 
     def learn_result(self, lease: Lease, kind: TaskKind, result: FetchResult) -> bool:
-        """Note how the host answered a request, or that it did not. False: the host rests from now on."""
+        """Record what a response or failure means for its host. False: the host or its key backs off from now on."""
         match result:
             case Fetched():
                 timings = result.timings
-                self.answered(lease, timings.first_byte_s + timings.body_s, result.connection.peer_address)
+                self.responded(lease, timings.first_byte_s + timings.body_s, result.connection.peer_address)
                 if is_throttled(result):
                     wait_s = retry_after_s(result.head, self._clock.now())
                     self.throttled(lease, result.head.status_code, wait_s)
                     return False
                 if is_transient(result):
                     return not self.failed_transiently(lease, result.head.status_code)
-                self.calmed(lease)
+                self.reset_failures(lease)
                 return True
             case Failed():
                 if backs_off_origin(result.error_type, kind):
@@ -228,8 +227,8 @@ class HostTable:
                 assert_never(result)
 
     def due_in_s(self, lease: Lease, outcome: Outcome, after_s: float) -> float:
-        """Seconds until a failed URL is due again: as long as its host rests, where the host alone was to blame, else
-        `after_s`.
+        """Seconds until a failed URL is due again: until the back-off of its key or host ends, if that alone is to
+        blame, else `after_s`.
         """
         if is_throttled(outcome):
             return max(0.0, self.key_for(lease.origin).politeness.open_mono - self._clock.mono())
@@ -237,96 +236,103 @@ class HostTable:
             return max(0.0, self.hosts[lease.host_id].politeness.open_mono - self._clock.mono())
         return after_s
 
-    def answered(self, lease: Lease, response_s: float, peer: str) -> None:
-        """A response arrived: the origin is alive, whatever it said."""
+    def responded(self, lease: Lease, response_s: float, peer: str) -> None:
+        """A response of any status arrived: the origin can be reached."""
         host = self.hosts[lease.host_id]
         key = self.key_for(lease.origin)
         if self._politeness.adaptive:
-            key.slow_s = slow_s = host_delay(self._politeness, None, response_s)
-            slow_s = slow_s if slow_s > key.delay_s else 0.0
-            if not _SLOWNESS_SLACK * key.slow_stored_s <= slow_s <= 1.25 * key.slow_stored_s:
-                key.slow_stored_s = slow_s
-                response_s = response_s if slow_s else 0.0
-                self._dirty_slow_responses[key.name] = SlowResponse(key.name, response_s, self._clock.now())
-        if self._before:
-            self._somebody_answered()
+            self._adapt(key, response_s)
+        if self._states_before:
+            self._end_outage()
         if host.origin != lease.origin:
             return
         host.peer = peer
         if not host.ever_responded:
-            self._has_answered(host)
+            self._mark_responded(host)
         if host.politeness.failures:
-            self._say(host, HostState.BACKOFF, HostState.READY, "answered")
+            self._log_state(host, HostState.BACKOFF, HostState.READY, "answered")
             host.politeness = host.politeness.recovered()
 
-    def calmed(self, lease: Lease) -> None:
-        """An answer that did not push back: the key's strikes are forgotten."""
+    def _adapt(self, key: PolitenessKey, response_s: float) -> None:
+        """Set the adaptive delay. It is stored if it differs enough from what is stored; 0 if the delay is longer."""
+        key.adaptive_s = delay_s = host_delay(self._politeness, None, response_s)
+        delay_s = delay_s if delay_s > key.delay_s else 0.0
+        stored_s = key.adaptive_stored_s
+        if not _STORED_TOLERANCE * stored_s <= delay_s <= stored_s / _STORED_TOLERANCE:
+            key.adaptive_stored_s = delay_s
+            self._changed_slow_responses[key.name] = SlowResponse(
+                key.name, response_s if delay_s else 0.0, self._clock.now()
+            )
+
+    def reset_failures(self, lease: Lease) -> None:
+        """A response was neither throttled nor a server error. A back-off that runs still holds."""
         self.hosts[lease.host_id].transient_failures = 0
         key = self.key_for(lease.origin)
         if key.politeness.failures:
             key.politeness = key.politeness.recovered()
-            self._dirty_backoffs[key.name] = Backoff(key.name, 0.0, 0, "")
-            self._say(self.hosts[lease.host_id], HostState.BACKOFF, HostState.READY, "answered")
+            self._changed_backoffs[key.name] = Backoff(key.name, 0.0, 0, "")
+            self._log_state(self.hosts[lease.host_id], HostState.BACKOFF, HostState.READY, "answered")
 
     def throttled(self, lease: Lease, status: int, wait_s: float | None) -> float:
-        """429 or 503: the whole key rests, `wait_s` if the server said so. Returns for how many seconds."""
+        """After a 429 or 503 the whole key backs off, for `wait_s` if the server named a time. Returns the seconds."""
         key = self.key_for(lease.origin)
-        rest = throttled_backoff_s(key.politeness.failures, wait_s, self._rng)
+        delay_s = throttled_backoff_s(key.politeness.failures, wait_s, self._rng)
         reason = f"{status}" + (f" Retry-After {wait_s:.0f}" if wait_s is not None else "")
-        key.politeness = key.politeness.backed_off(self._clock.mono() + rest, reason)
-        until_at = self._clock.now() + rest
-        self._dirty_backoffs[key.name] = Backoff(key.name, until_at, key.politeness.failures, reason)
-        self._say(self.hosts[lease.host_id], HostState.READY, HostState.BACKOFF, reason, until_at)
-        return rest
+        key.politeness = key.politeness.backed_off(self._clock.mono() + delay_s, reason)
+        until_at = self._clock.now() + delay_s
+        self._changed_backoffs[key.name] = Backoff(key.name, until_at, key.politeness.failures, reason)
+        self._log_state(self.hosts[lease.host_id], HostState.READY, HostState.BACKOFF, reason, until_at)
+        return delay_s
 
     def failed_transiently(self, lease: Lease, status: int) -> bool:
-        """A 500 or its like, which is mostly one URL's own. After each PASSING_IN_A_ROW of them, with no other answer
-        of the host between, the host rests for a while. Returns whether it does.
+        """Count a 500 or the like, which most often concerns one URL. After each TRANSIENT_ERRORS_IN_A_ROW of them,
+        without another response of the host between, the host backs off. Returns whether it does.
         """
         host = self.hosts[lease.host_id]
         host.transient_failures += 1
         if host.transient_failures % TRANSIENT_ERRORS_IN_A_ROW:
             return False
-        rest = server_error_backoff_s(host.transient_failures // TRANSIENT_ERRORS_IN_A_ROW)
-        host.politeness = host.politeness.backed_off(self._clock.mono() + rest, str(status))
-        self._say(host, HostState.READY, HostState.BACKOFF, str(status), self._clock.now() + rest)
+        delay_s = server_error_backoff_s(host.transient_failures // TRANSIENT_ERRORS_IN_A_ROW)
+        host.politeness = host.politeness.backed_off(self._clock.mono() + delay_s, str(status))
+        self._log_state(host, HostState.READY, HostState.BACKOFF, str(status), self._clock.now() + delay_s)
         return True
 
     def origin_failed(self, lease: Lease, error: ErrorType, *, permanent: bool) -> float:
-        """The origin could not be spoken to: it rests, unless nobody can be. Returns for how many seconds."""
+        """The origin could not be reached: it backs off, unless there is an outage. Returns for how many seconds."""
         host = self.hosts[lease.host_id]
         mono = self._clock.mono()
         if is_outage_error(error):
-            self._before.setdefault(host, host.politeness)
-            if host.ever_responded and self.outage.failed(host.id, mono, error, good_hosts=self._good_hosts):
-                self._outage_began(error)
+            self._states_before.setdefault(host, host.politeness)
+            if host.ever_responded and self.outage.failed(host.id, mono, error, good_hosts=self._hosts_responded):
+                self._begin_outage(error)
             if self.outage.is_on:
                 return OUTAGE_PROBE_S
-        elif (turn := self._before.pop(host, None)) is not None:
-            host.politeness = turn  # what it rests for now is its own, and no outage's end lifts it
+        elif (before := self._states_before.pop(host, None)) is not None:
+            host.politeness = before  # this failure is the host's own: the end of an outage does not undo it
         failures = 99 if permanent else host.politeness.failures
-        rest = backoff_s(failures, self._rng, ever_responded=host.ever_responded)
-        before = HostState.BACKOFF if host.politeness.failures else HostState.READY
-        host.politeness = host.politeness.backed_off(mono + rest, error)
-        self._say(host, before, HostState.BACKOFF, error, self._clock.now() + rest)
-        return rest
+        delay_s = backoff_s(failures, self._rng, ever_responded=host.ever_responded)
+        from_state = HostState.BACKOFF if host.politeness.failures else HostState.READY
+        host.politeness = host.politeness.backed_off(mono + delay_s, error)
+        self._log_state(host, from_state, HostState.BACKOFF, error, self._clock.now() + delay_s)
+        return delay_s
 
-    # -- an outage of ours
+    # -- an outage of our own network
 
-    def _has_answered(self, host: Host) -> None:
+    def _mark_responded(self, host: Host) -> None:
         host.ever_responded = True
-        self._good_hosts += 1
+        self._hosts_responded += 1
 
-    def _outage_began(self, error: ErrorType) -> None:
-        """The failures of late are nobody's fault: whoever rests for one may be asked, one at a time."""
+    def _begin_outage(self, error: ErrorType) -> None:
+        """No host is to blame for the latest failures: undo their back-offs. Requests leave one at a time now."""
         since_mono = self.outage.since_mono or 0.0
         since_at = self._clock.now() - (self._clock.mono() - since_mono)
         self._on_event(
             Event.OUTAGE, {"hosts": len(self.outage.failing), "since": timestamp(since_at), "error_type": error.value}
         )
-        self._reopen_failed()
+        self._undo_backoffs()
 
-    def _somebody_answered(self) -> None:
+    def _end_outage(self) -> None:
+        """A host responded: failures before belong to their hosts, unless there was an outage that ends with this."""
         lasted_s = self.outage.responded(self._clock.mono())
         if lasted_s is not None:
             since_at = self._clock.now() - lasted_s
@@ -334,30 +340,34 @@ class HostTable:
                 robots = host.robots
                 if robots is not None and robots.failing_since is not None and robots.failing_since >= since_at:
                     host.robots = replace(robots, expires_at=0.0)
-                    self._before.setdefault(host, host.politeness)
-            self._on_event(Event.OUTAGE_OVER, {"hosts": len(self._before), "outage_s": round(lasted_s, 1)})
-            self._reopen_failed()
+                    self._states_before.setdefault(host, host.politeness)
+            self._on_event(Event.OUTAGE_OVER, {"hosts": len(self._states_before), "outage_s": round(lasted_s, 1)})
+            self._undo_backoffs()
             self._on_outage_over(since_at)
-        self._before.clear()
+        self._states_before.clear()
 
-    def _reopen_failed(self) -> None:
-        for host, turn in self._before.items():
-            host.politeness = turn
-        self._on_open(tuple(self._before))
+    def _undo_backoffs(self) -> None:
+        for host, before in self._states_before.items():
+            host.politeness = before
+        self._on_open(tuple(self._states_before))
+
+    # -- for the next commit
 
     def take_slow_responses(self) -> list[SlowResponse]:
-        """How slow keys are, where that changed since last asked, for the next commit."""
-        slow_responses = list(self._dirty_slow_responses.values())
-        self._dirty_slow_responses.clear()
+        """Remove and return the slow responses of keys whose adaptive delay changed."""
+        slow_responses = list(self._changed_slow_responses.values())
+        self._changed_slow_responses.clear()
         return slow_responses
 
     def take_backoffs(self) -> list[Backoff]:
-        """Rests that changed since last asked, for the next commit."""
-        backoffs = list(self._dirty_backoffs.values())
-        self._dirty_backoffs.clear()
+        """Remove and return the back-offs that changed."""
+        backoffs = list(self._changed_backoffs.values())
+        self._changed_backoffs.clear()
         return backoffs
 
-    def _say(self, host: Host, before: HostState, after: HostState, reason: str, until_at: float | None = None) -> None:
+    def _log_state(
+        self, host: Host, before: HostState, after: HostState, reason: str, until_at: float | None = None
+    ) -> None:
         fields: dict[str, object] = {
             "server_address": host.origin.host,
             "server_port": host.origin.port,
@@ -375,7 +385,7 @@ def _is_dated_ahead(robots: RobotsRecord | None, now: float) -> bool:
 
 
 def _redate(host: Host, now: float, expires_at: Callable[[float], float]) -> None:
-    """Give a host's robots.txt another date of expiry, and no date later than now beside it."""
+    """Change when a host's robots.txt expires, and leave no other of its dates in the future."""
     if (robots := host.robots) is not None:
         since = None if robots.failing_since is None else min(robots.failing_since, now)
         host.robots = replace(
@@ -386,8 +396,8 @@ def _redate(host: Host, now: float, expires_at: Callable[[float], float]) -> Non
         )
 
 
-def _unasked_s(key: PolitenessKey, since_s: float) -> float:
-    """For how long a key has certainly not been asked, if its last answer that is stored ended `since_s` ago. While the
-    delay ran nobody may have asked; later somebody may, whose answer was not stored before a crash.
+def _certain_idle_s(key: PolitenessKey, since_s: float) -> float:
+    """For how many seconds a key has certainly had no request, if its last stored response ended `since_s` ago. While
+    its delay ran there was none. Later there may have been one whose visit a crash kept from being stored.
     """
-    return since_s if 0 < since_s < max(key.delay_s, _SLOWNESS_SLACK * key.slow_s) else 0.0
+    return since_s if 0 < since_s < max(key.delay_s, _STORED_TOLERANCE * key.adaptive_s) else 0.0

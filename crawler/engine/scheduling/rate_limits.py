@@ -1,4 +1,4 @@
-"""When requests may leave: limits per IP address, hours of the week, and debts of bandwidth."""
+"""Rate limits beside those of politeness keys: of one IP address, and of the whole crawl (hours and bandwidth)."""
 
 from collections.abc import Callable
 from typing import Final
@@ -8,11 +8,12 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import OPEN, PolitenessState, address_delay, address_width
 from crawler.fetch.limits import Bandwidth
 
-_PRUNE_OVER: Final = 4_096  # addresses remembered before those whose delay is over are dropped
+HOURS_RECHECK_S: Final = 15.0  # the scheduler looks at closed hours this often: the wall clock may be set
+_PRUNE_OVER: Final = 4_096  # so many addresses are kept before those whose delay is over are dropped
 
 
 class AddressRateLimiter:
-    """`on_leave` is told which address became free and when it opens (monotonic)."""
+    """Rate limits of IP addresses. After a request, `on_leave` gets its address and when that opens (monotonic)."""
 
     def __init__(
         self,
@@ -24,18 +25,18 @@ class AddressRateLimiter:
         self._delay_s = address_delay(options)
         self._width = address_width(options)
         self._states: dict[str, PolitenessState] = {}
-        self._unknown = OPEN  # the turn of an address not asked since the start
+        self._initial_state = OPEN  # of an address that had no request since the start
         self._prune_at = _PRUNE_OVER
         self._on_leave = on_leave
 
     def reconfigure(self, options: PolitenessOptions) -> None:
-        """Other options are in force. Rests that run keep the end they have."""
+        """Put other options in force. Delays that have begun end as they would have."""
         self._delay_s = address_delay(options)
         self._width = address_width(options)
 
     def delay_all(self) -> None:
-        """An earlier run may have asked any address a moment ago: each rests its delay first."""
-        self._unknown = OPEN.began().ended(self._clock.mono(), delay_s=self._delay_s)
+        """Delay the first request to every address: an earlier run may have sent one a moment ago."""
+        self._initial_state = OPEN.began().ended(self._clock.mono(), delay_s=self._delay_s)
 
     @property
     def width(self) -> int:
@@ -48,32 +49,31 @@ class AddressRateLimiter:
 
     def opens_at(self, address: str) -> float | None:
         """None: open now. Otherwise the monotonic time it opens; infinity while what is in flight must end first."""
-        state = self._states.get(address, self._unknown)
+        state = self._states.get(address, self._initial_state)
         return state.opens_at(self._clock.mono(), delay_s=self._delay_s, width=self._width)
 
     def enter(self, address: str) -> float | None:
-        """Take the address, or say when to come back."""
+        """Begin a request to the address and return None; or return when it opens, as `opens_at`."""
         opens = self.opens_at(address)
         if opens is None:
-            self._states[address] = self._states.get(address, self._unknown).began()
+            self._states[address] = self._states.get(address, self._initial_state).began()
         return opens
 
     def leave(self, address: str) -> None:
-        """The request to the address ended, however."""
+        """A request to the address ended, with whatever result."""
         now = self._clock.mono()
         state = self._states[address].ended(now, delay_s=self._delay_s)
         self._states[address] = state
         if len(self._states) > self._prune_at:
-            self._states = {a: t for a, t in self._states.items() if t.in_flight or t.open_mono > now}
+            self._states = {known: one for known, one in self._states.items() if one.in_flight or one.open_mono > now}
             self._prune_at = max(_PRUNE_OVER, 2 * len(self._states))
         self._on_leave(address, state.open_mono)
 
 
-HOURS_RECHECK_S: Final = 15.0  # the scheduler looks at closed hours this often: the wall clock may be set
-
-
 class CrawlRateLimiter:
-    """`hours` None: always open. `on_hours` gets whether they are open and until when (UTC; infinity: for good)."""
+    """Limits of the whole crawl: `hours` (None: always open) and `bandwidth`. `on_hours` gets whether the hours are
+    open and until when (UTC; infinity: for good).
+    """
 
     def __init__(
         self,
@@ -89,44 +89,44 @@ class CrawlRateLimiter:
         self.set_hours(hours)
 
     def set_hours(self, hours: Hours | None) -> None:
-        """Put other windows in force; what is in flight finishes."""
+        """Put other hours in force. Requests in flight finish."""
         self._hours = hours
-        self._known_from_at = self._known_until_at = 0.0
+        self._computed_at = self._changes_at = 0.0
         self._is_open = True
         if hours is None and not self._was_open:
             self._was_open = True
             self._on_hours(True, NEVER)
 
     def closed_s(self) -> float:
-        """Seconds until a request may leave; 0: now."""
+        """Seconds until requests may leave; 0: they may now."""
         if self._hours is not None and not self._in_hours(self._hours):
-            return self._known_until_at - self._clock.now()
+            return self._changes_at - self._clock.now()
         if self._bandwidth.is_limited:
             return max(0.0, self._bandwidth.opens_mono - self._clock.mono())
         return 0.0
 
     def host_opens_mono(self, host: str) -> float:
-        """When one host may be asked again, as far as its own bandwidth goes; not after now: at once."""
+        """When the bandwidth of one host allows the next request; a time in the past: now."""
         return self._bandwidth.host_opens_mono(host) if self._bandwidth.is_limited else 0.0
 
     @property
     def closed_until_at(self) -> float | None:
-        """While the hours are closed, when they open (UTC); None: they are open."""
+        """When the hours open (UTC); None while they are open."""
         if self._hours is None or self._in_hours(self._hours):
             return None
-        return self._known_until_at
+        return self._changes_at
 
     @property
-    def is_throttled(self) -> bool:
-        """Whether, a moment ago at the latest, requests were held back by `fetch.bandwidth`."""
+    def is_limited_by_bandwidth(self) -> bool:
+        """Whether `fetch.bandwidth` held back requests within the last second."""
         return self._bandwidth.is_limited and self._bandwidth.opens_mono > self._clock.mono() - 1.0
 
     def _in_hours(self, hours: Hours) -> bool:
         now = self._clock.now()
-        if not self._known_from_at <= now < self._known_until_at:
+        if not self._computed_at <= now < self._changes_at:
             self._is_open = hours.is_open(now)
-            self._known_from_at, self._known_until_at = now, hours.changes_at(now)
+            self._computed_at, self._changes_at = now, hours.changes_at(now)
             if self._is_open is not self._was_open:
                 self._was_open = self._is_open
-                self._on_hours(self._is_open, self._known_until_at)
+                self._on_hours(self._is_open, self._changes_at)
         return self._is_open

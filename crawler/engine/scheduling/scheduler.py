@@ -47,7 +47,7 @@ class Scheduler:
         rules: RobotsCache,
         traps: TrapWatch,
         crawl_rate_limiter: CrawlRateLimiter,
-        blocks: Blocklist,
+        blocklist: Blocklist,
         quiet: asyncio.Event,
         on_event: OnEvent,
     ) -> None:
@@ -56,7 +56,7 @@ class Scheduler:
             clock=clock,
             rng=rng,
             on_event=on_event,
-            blocks=blocks,
+            blocklist=blocklist,
             on_open=self._let_go_on,
             on_outage_over=self._outage_over,
         )
@@ -113,7 +113,7 @@ class Scheduler:
 
     async def start(self) -> None:
         """After `load`: schedule every host with work."""
-        if self.host_table.is_dated_ahead:
+        if self.host_table.has_future_dates:
             await self._redate()
         await self.revisits.start()
         for host in self.host_table.hosts.values():
@@ -156,9 +156,9 @@ class Scheduler:
             self._lease_selection.schedule_host(host)
         self._wake.set()
 
-    def blocks_changed(self) -> int:
+    def blocklist_changed(self) -> int:
         """Blocks came or went: hosts that are covered get no turn, others go on. Returns how many changed."""
-        changed = self.host_table.look_at_blocks()
+        changed = self.host_table.apply_blocklist()
         for host in changed:
             self._lease_selection.schedule_host(host)
         self._wake.set()
@@ -458,6 +458,6 @@ class Scheduler:
                     opens.append(max(host.politeness.open_mono, mono + held_s))
             if opens:
                 wait_s = max(key.politeness.open_mono, min(opens)) - mono
-                only_delay = wait_s <= max(key.delay_s, key.slow_s) + CLOCK_GUARD_S
+                only_delay = wait_s <= max(key.delay_s, key.adaptive_s) + CLOCK_GUARD_S
                 first = min(first, 0.0 if only_delay else wait_s)
         return first

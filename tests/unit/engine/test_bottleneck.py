@@ -40,7 +40,7 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
          "4 URLs of h.test backing off after reset"),
         (POLITE | asking(2), "crawling", "network", "the network: 2 requests in flight, the oldest for 400 ms"),
         (POLITE | BUSY, "crawling", "cpu", "the processor: 97 % of one core is in use"),
-        (POLITE | {"is_throttled": True, "bytes_per_s": 4_000.0}, "crawling", "bandwidth",
+        (POLITE | {"is_limited_by_bandwidth": True, "bytes_per_s": 4_000.0}, "crawling", "bandwidth",
          "fetch.bandwidth: 3.9 KiB/s are received"),
         (POLITE | BEHIND, "crawling", "disk", "the disk: 513 visits not stored yet"),
         (POLITE | FULL, "paused", "disk", "nothing can be stored: no space left"),
@@ -73,7 +73,7 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
         (POLITE | OUTAGE | HOURS | {"is_draining": True}, "draining", "network", "draining: 0 in flight"),
         # nothing to do: neither the processor nor a limit keeps it from anything
         (NOTHING | BUSY, "idle", "empty", None),
-        (NOTHING | {"is_throttled": True}, "idle", "empty", None),
+        (NOTHING | {"is_limited_by_bandwidth": True}, "idle", "empty", None),
         (NOTHING | {"is_lingering": True, "waiting": 12, "waiting_s": 90.0}, "lingering", "empty",
          "nothing to do: 12 due later, the first in 1 min 30 s"),
         (RESTING | {"is_lingering": True}, "lingering", "politeness", None),
@@ -91,7 +91,7 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
         (POLITE | {"hosts_delayed": 200, "workers": 80} | asking(80), "crawling", "network", None),
         (AT_ONCE | asking(1), "crawling", "network", None),
         # a limit before what it causes
-        (POLITE | BUSY | {"is_throttled": True}, "crawling", "bandwidth", None),
+        (POLITE | BUSY | {"is_limited_by_bandwidth": True}, "crawling", "bandwidth", None),
         (POLITE | BUSY | asking(9), "crawling", "cpu", None),
     ],
 )  # fmt: skip

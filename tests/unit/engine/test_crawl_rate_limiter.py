@@ -44,7 +44,7 @@ def test_without_hours_and_limits_it_is_open() -> None:
     """For everybody."""
     limiter = CrawlRateLimiter(FakeClock())
     assert (limiter.closed_s(), limiter.host_opens_mono("a.test"), limiter.closed_until_at) == (0.0, 0.0, None)
-    assert not limiter.is_throttled
+    assert not limiter.is_limited_by_bandwidth
 
 
 def test_it_tells_of_each_change_once() -> None:
@@ -105,12 +105,12 @@ def test_a_debt_of_bandwidth_shuts_it() -> None:
     bandwidth.spend("a.test", 2_500, clock.mono())
     assert limiter.closed_s() == pytest.approx(1.5)
     assert limiter.host_opens_mono("a.test") == pytest.approx(14.0)
-    assert limiter.is_throttled
+    assert limiter.is_limited_by_bandwidth
     assert limiter.closed_until_at is None
     clock.time = 12.0
     assert limiter.closed_s() == 0.0
     clock.time = 12.6
-    assert not limiter.is_throttled
+    assert not limiter.is_limited_by_bandwidth
 
 
 # -- a crawl with it

@@ -182,8 +182,8 @@ async def history(rng: random.Random) -> None:
         await engine.open()
         if rng.random() < 0.2:
             block = BlockedHost("b.test", "host", 0.0, "")
-            engine.host_table.blocks.add(block)
-            engine.scheduler.blocks_changed()
+            engine.host_table.blocklist.add(block)
+            engine.scheduler.blocklist_changed()
         crawling = asyncio.ensure_future(engine.crawl.run())
         if is_killed := rng.random() < 0.5:
             await asyncio.sleep(rng.uniform(0.1, 30.0))

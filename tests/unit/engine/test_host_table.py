@@ -22,7 +22,7 @@ from tests.support.virtual_time import elapse, run
 A = Origin("https", "www.a.test", 443)
 A2 = Origin("https", "static.a.test", 443)
 B = Origin("https", "b.test", 443)
-ASKED_AT = 1_700_000_000.0
+READ_AT = 1_700_000_000.0
 
 
 class Case:
@@ -46,14 +46,14 @@ class Case:
         *backoffs: Backoff,
         clean: bool = True,
         robots: RobotsRecord | None = None,
-        asked_s_ago: float | None = None,
+        last_s_ago: float | None = None,
         same_delays: bool = True,
         slow_responses: tuple[SlowResponse, ...] = (),
     ) -> "Case":
-        """Start anew with what the store kept. `asked_s_ago`: when A was asked last, as far as that was stored."""
+        """Start again with what the store kept. `last_s_ago`: when the last stored response of A ended."""
         self.host_table.hosts.clear()
         self.host_table.keys.clear()
-        at = None if asked_s_ago is None else self.clock.now() - asked_s_ago
+        at = None if last_s_ago is None else self.clock.now() - last_s_ago
         rows = [
             HostRow(row.id, row.origin, 0, queued=1, robots=robots, last_at=at if row.origin is A else None)
             for row in self.rows
@@ -70,78 +70,76 @@ def lease(host_id: int = 1, origin: Origin = A) -> Lease:
 
 
 def robots(delay_s: float | None = None, verdict: str = "rules", **more: Any) -> RobotsRecord:
-    return RobotsRecord(verdict, 200, b"", ASKED_AT, ASKED_AT + 86_400, crawl_delay_s=delay_s, **more)
+    return RobotsRecord(verdict, 200, b"", READ_AT, READ_AT + 86_400, crawl_delay_s=delay_s, **more)
 
 
 # -- starting
 
 
 @pytest.mark.parametrize("clean", [True, False])
-def test_at_the_start_every_key_rests_its_delay(clean: bool) -> None:
-    """Whoever ended us may have started us again within it; a known Crawl-delay counts."""
+def test_at_the_start_every_key_keeps_its_delay(clean: bool) -> None:
+    """The restart may have come before it ended; a known Crawl-delay counts."""
     case = Case(delay_s=1.0).recovered(clean=clean, robots=robots(5.0))
     assert {key.politeness.open_mono for key in case.host_table.keys.values()} == {1_005.0 + CLOCK_GUARD_S}
 
 
 @pytest.mark.parametrize(
-    ("asked_s_ago", "same_delays", "opens_s"),
+    ("last_s_ago", "same_delays", "opens_s"),
     [
-        (20.0, True, 40.0),  # nobody can have asked since: the delay held
+        (20.0, True, 40.0),  # there was no request since: the delay ran
         (59.0, True, 1.0),
         (20.0, False, 60.0),  # it may have been another delay
-        (61.0, True, 60.0),  # somebody may have asked, whose answer was not stored
+        (61.0, True, 60.0),  # there may have been a request whose visit was not stored
         (-30.0, True, 60.0),  # the clock was set back
         (None, True, 60.0),
     ],
 )
-def test_a_long_delay_goes_on_from_the_last_answer(
-    asked_s_ago: float | None, same_delays: bool, opens_s: float
+def test_a_long_delay_goes_on_from_the_last_response(
+    last_s_ago: float | None, same_delays: bool, opens_s: float
 ) -> None:
-    """If that was the last for certain; the host beside it on the same key gains nothing, another key waits in full."""
-    case = Case(delay_s=1.0).recovered(
-        clean=False, robots=robots(60.0), asked_s_ago=asked_s_ago, same_delays=same_delays
-    )
+    """If that was the last for certain. It holds for all hosts of the key; another key waits for its whole delay."""
+    case = Case(delay_s=1.0).recovered(clean=False, robots=robots(60.0), last_s_ago=last_s_ago, same_delays=same_delays)
     assert case.a.key is case.a2.key
     assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
     assert case.b.key.politeness.open_mono == pytest.approx(1_060.0 + CLOCK_GUARD_S)
 
 
-@pytest.mark.parametrize(("asked_s_ago", "opens_s"), [(7.0, 3.0), (8.5, 10.0)])
-def test_an_adaptive_delay_goes_on_only_while_it_held_for_certain(asked_s_ago: float, opens_s: float) -> None:
-    """Its pace is stored within a fifth: the last fifth of the delay proves nothing."""
+@pytest.mark.parametrize(("last_s_ago", "opens_s"), [(7.0, 3.0), (8.5, 10.0)])
+def test_an_adaptive_delay_goes_on_only_while_it_ran_for_certain(last_s_ago: float, opens_s: float) -> None:
+    """What is stored may be a fifth too long: the last fifth of the delay proves nothing."""
     slow = (SlowResponse("a.test", 2.0, case_now()),)
-    case = Case(delay_s=1.0).recovered(clean=False, asked_s_ago=asked_s_ago, slow_responses=slow)
+    case = Case(delay_s=1.0).recovered(clean=False, last_s_ago=last_s_ago, slow_responses=slow)
     assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + opens_s + CLOCK_GUARD_S)
 
 
-def test_a_rest_that_a_fault_of_its_own_earned_a_host_outlives_the_end_of_an_outage() -> None:
-    """A certificate that expired is none of our network's doing; what the outage made it rest is lifted. 429 and 503
-    rest the key, which no outage touches.
+def test_a_back_off_for_a_fault_of_the_host_outlives_an_outage() -> None:
+    """An expired certificate has nothing to do with our network; back-offs for failures in the outage end with it. The
+    key backs off after 429 and 503, and no outage changes that.
     """
     case = Case(delay_s=1.0, key="host")
     for number, origin in enumerate((A, A2, B), 1):
-        case.host_table.answered(lease(number, origin), 0.1, "192.0.2.1")
+        case.host_table.responded(lease(number, origin), 0.1, "192.0.2.1")
     case.host_table.throttled(lease(2, A2), 503, 3_000.0)
     refused = case.a2.key.politeness
     for number, origin in enumerate((A, A2, B), 1):
         case.host_table.origin_failed(lease(number, origin), ErrorType.CONNECT_TIMEOUT, permanent=False)
-    rest_s = case.host_table.origin_failed(lease(1, A), ErrorType.TLS_CERT_EXPIRED, permanent=True)
+    delay_s = case.host_table.origin_failed(lease(1, A), ErrorType.TLS_CERT_EXPIRED, permanent=True)
     case.clock.time += 5.0
     case.host_table.origin_failed(lease(3, B), ErrorType.CONNECT_TIMEOUT, permanent=False)
     case.host_table.origin_failed(lease(2, A2), ErrorType.CONNECT_TIMEOUT, permanent=False)
     assert case.host_table.outage.is_on
     case.clock.time += 5.0
-    case.host_table.answered(lease(3, B), 0.1, "192.0.2.1")
+    case.host_table.responded(lease(3, B), 0.1, "192.0.2.1")
     assert not case.host_table.outage.is_on
-    assert case.a.politeness.open_mono == pytest.approx(1_000.0 + rest_s)
-    assert rest_s > 900
+    assert case.a.politeness.open_mono == pytest.approx(1_000.0 + delay_s)
+    assert delay_s > 900
     assert case.a2.politeness.open_mono <= case.clock.mono()
     assert case.b.politeness.open_mono <= case.clock.mono()
     assert case.a2.key.politeness == refused
 
 
-def test_rests_outlive_a_restart_with_their_strikes() -> None:
-    """The next failure in a row rests longer, as if there had been no restart."""
+def test_back_offs_outlive_a_restart_with_their_failures() -> None:
+    """The back-off after the next failure in a row is longer, as if there had been no restart."""
     case = Case().recovered(Backoff("a.test", case_now() + 300.0, 3, "503"))
     assert case.a.key.politeness.open_mono == pytest.approx(1_300.0)
     assert (case.a.key.politeness.failures, case.a.key.politeness.reason) == (3, "503")
@@ -149,22 +147,22 @@ def test_rests_outlive_a_restart_with_their_strikes() -> None:
     assert case.host_table.throttled(lease(), 503, None) >= 5.0 * 3**3
 
 
-def test_a_rest_that_is_over_keeps_its_strikes_only() -> None:
-    """And is cleared in the store by the first good answer."""
+def test_a_back_off_that_is_over_keeps_its_failures_only() -> None:
+    """The first good response removes it from the store."""
     case = Case(delay_s=1.0).recovered(Backoff("a.test", case_now() - 10.0, 2, "429"))
     assert case.a.key.politeness.open_mono == 1_001.0 + CLOCK_GUARD_S
-    case.host_table.calmed(lease())
+    case.host_table.reset_failures(lease())
     assert case.host_table.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
 
-def test_a_clock_set_back_does_not_make_a_rest_endless() -> None:
+def test_a_clock_set_back_does_not_make_a_back_off_endless() -> None:
     """A day at most."""
     case = Case().recovered(Backoff("a.test", case_now() + 9e6, 1, "429"))
     assert case.a.key.politeness.open_mono == pytest.approx(1_000.0 + 86_400.0)
 
 
-def test_a_held_host_is_asked_at_once_after_a_restart_and_its_failing_is_remembered() -> None:
-    """The 30 days after which robots.txt counts as absent do not begin anew."""
+def test_after_a_restart_the_robots_txt_of_a_held_host_is_requested_at_once() -> None:
+    """The 30 days after which robots.txt counts as absent do not start again."""
     case = Case().recovered(robots=robots(verdict="unreachable", failing_since=5.0))
     assert case.a.is_held
     assert case.a.robots_due(case.clock.now())
@@ -176,7 +174,7 @@ def case_now() -> float:
     return FakeClock(1_000.0).now()
 
 
-# -- answers
+# -- results
 
 
 def test_a_key_belongs_to_its_domain_or_to_its_host() -> None:
@@ -187,8 +185,8 @@ def test_a_key_belongs_to_its_domain_or_to_its_host() -> None:
     assert by_host.a.key is not by_host.a2.key
 
 
-def test_a_crawl_delay_holds_for_the_key_and_for_what_was_asked_before_it_was_known() -> None:
-    """It counts from the end of the last request, that for robots.txt included; the largest of the key's holds."""
+def test_a_crawl_delay_holds_for_the_key_and_for_requests_before_it_was_known() -> None:
+    """It counts from the end of the last request, also that for robots.txt; the largest of the key's hosts holds."""
     case = Case(delay_s=0.0)
     case.a.key.last_end_mono = 999.0
     case.host_table.learn_robots(case.a, robots(10.0))
@@ -200,82 +198,82 @@ def test_a_crawl_delay_holds_for_the_key_and_for_what_was_asked_before_it_was_kn
 
 
 @pytest.mark.parametrize(("wait_s", "least", "most"), [(30.0, 30.0, 30.0), (None, 5.0, 6.25), (0.0, 1.0, 1.0)])
-def test_pushing_back_rests_the_key(wait_s: float | None, least: float, most: float) -> None:
-    """For as long as the server said, else a few seconds; the store hears of it."""
+def test_a_throttled_key_backs_off(wait_s: float | None, least: float, most: float) -> None:
+    """For as long as the server said, else a few seconds; the next commit stores it."""
     case = Case()
-    rest = case.host_table.throttled(lease(), 429, wait_s)
-    assert least <= rest <= most
-    assert case.a2.key.politeness.open_mono == 1_000.0 + rest
+    delay_s = case.host_table.throttled(lease(), 429, wait_s)
+    assert least <= delay_s <= most
+    assert case.a2.key.politeness.open_mono == 1_000.0 + delay_s
     [kept] = case.host_table.take_backoffs()
-    assert (kept.key, kept.until_at, kept.failures) == ("a.test", case.clock.now() + rest, 1)
+    assert (kept.key, kept.until_at, kept.failures) == ("a.test", case.clock.now() + delay_s, 1)
     assert case.host_table.take_backoffs() == []
     assert [to for to, _ in case.said] == ["backoff"]
 
 
 def test_a_server_that_refuses_after_its_own_time_is_not_believed_again() -> None:
-    """Retry-After 0 for ever earns the rests of a server that says nothing; a longer one holds as it is."""
+    """With Retry-After 0 for ever the back-offs are those without Retry-After; a longer one holds as it is."""
     case = Case()
     backoffs = [case.host_table.throttled(lease(), 429, 0.0) for _ in range(5)]
     assert backoffs[0] == 1.0
-    for rest, base in zip(backoffs[1:], (5.0, 15.0, 45.0, 135.0), strict=True):
-        assert base <= rest <= base * 1.25
+    for delay_s, base in zip(backoffs[1:], (5.0, 15.0, 45.0, 135.0), strict=True):
+        assert base <= delay_s <= base * 1.25
     assert case.host_table.throttled(lease(), 429, 7_200.0) == 7_200.0
 
 
-def test_pushing_back_again_rests_longer_until_an_answer_calms_it() -> None:
-    """Strikes count until an answer that does not push back; the rest that runs is still kept."""
+def test_a_key_throttled_again_backs_off_longer_until_a_good_response() -> None:
+    """Failures count until a response that is not throttled; the back-off that runs still holds."""
     case = Case()
     first, second = (case.host_table.throttled(lease(), 503, None) for _ in range(2))
     assert second >= 3 * 5.0 > first / 1.25
-    case.host_table.calmed(lease())
+    case.host_table.reset_failures(lease())
     assert case.a.key.politeness.failures == 0
     assert case.a.key.politeness.open_mono == 1_000.0 + second
     assert case.host_table.take_backoffs() == [Backoff("a.test", 0.0, 0, "")]
 
 
-def test_a_broken_connection_rests_the_origin_alone() -> None:
+def test_after_a_broken_connection_the_origin_alone_backs_off() -> None:
     """Its neighbours under the same key go on."""
     case = Case()
-    case.host_table.answered(lease(), 0.1, "192.0.2.1")
-    rest = case.host_table.origin_failed(lease(), "reset", permanent=False)
-    assert rest >= 5.0
-    assert case.a.politeness.open_mono == 1_000.0 + rest
+    case.host_table.responded(lease(), 0.1, "192.0.2.1")
+    delay_s = case.host_table.origin_failed(lease(), "reset", permanent=False)
+    assert delay_s >= 5.0
+    assert case.a.politeness.open_mono == 1_000.0 + delay_s
     assert case.a2.politeness.open_mono == case.a.key.politeness.open_mono == 0.0
-    case.host_table.answered(lease(), 0.1, "192.0.2.1")
+    case.host_table.responded(lease(), 0.1, "192.0.2.1")
     assert case.a.politeness.failures == 0
     assert [to for to, _ in case.said] == ["backoff", "ready"]
 
 
-def test_a_lasting_fault_rests_long_at_once() -> None:
-    """A wrong certificate is not mended within minutes."""
+def test_after_a_permanent_failure_the_first_back_off_is_long() -> None:
+    """A wrong certificate is not corrected within minutes."""
     case = Case()
     assert case.host_table.origin_failed(lease(), "tls_cert_expired", permanent=True) >= 900.0
 
 
-def test_a_slow_answer_lengthens_the_delay_until_the_next() -> None:
+def test_a_slow_response_lengthens_the_delay_until_the_next() -> None:
     """Adaptive: five times what it took, 30 s at most; at delay 0 never."""
     case = Case(delay_s=1.0)
-    case.host_table.answered(lease(), 2.0, "192.0.2.1")
-    assert case.a.key.slow_s == 10.0
-    case.host_table.answered(lease(), 60.0, "192.0.2.1")
-    assert case.a.key.slow_s == 30.0
-    case.host_table.answered(lease(), 0.01, "192.0.2.1")
-    assert case.a.key.slow_s == 1.0
+    case.host_table.responded(lease(), 2.0, "192.0.2.1")
+    assert case.a.key.adaptive_s == 10.0
+    case.host_table.responded(lease(), 60.0, "192.0.2.1")
+    assert case.a.key.adaptive_s == 30.0
+    case.host_table.responded(lease(), 0.01, "192.0.2.1")
+    assert case.a.key.adaptive_s == 1.0
     free = Case(delay_s=0.0)
-    free.host_table.answered(lease(), 2.0, "192.0.2.1")
-    assert free.a.key.slow_s == 0.0
+    free.host_table.responded(lease(), 2.0, "192.0.2.1")
+    assert free.a.key.adaptive_s == 0.0
 
 
-def test_an_answer_from_elsewhere_tells_nothing_of_the_host() -> None:
-    """A robots.txt that redirects is answered by another origin, whose key it concerns."""
+def test_a_response_of_another_origin_says_nothing_of_the_host() -> None:
+    """A redirected robots.txt comes from another origin: the response concerns the key of that one."""
     case = Case(delay_s=1.0)
-    case.host_table.answered(lease(1, B), 2.0, "192.0.2.9")
+    case.host_table.responded(lease(1, B), 2.0, "192.0.2.9")
     assert case.a.peer is None
     assert not case.a.ever_responded
-    assert (case.a.key.slow_s, case.b.key.slow_s) == (0.0, 10.0)
+    assert (case.a.key.adaptive_s, case.b.key.adaptive_s) == (0.0, 10.0)
 
 
-def test_a_held_host_says_so_and_says_when_it_is_free() -> None:
+def test_an_event_says_that_a_host_is_held_and_that_it_is_ready_again() -> None:
     """The operator sees why nothing is fetched."""
     case = Case()
     case.host_table.learn_robots(case.a, robots(verdict="unreachable"))
@@ -283,20 +281,20 @@ def test_a_held_host_says_so_and_says_when_it_is_free() -> None:
     assert case.said == [("held", "robots.txt cannot be read (status 200)"), ("ready", "robots.txt read")]
 
 
-def test_the_rest_of_a_key_without_hosts_outlives_a_restart() -> None:
-    """A host that was asked only for another's robots.txt may have said 429 as well."""
-    case = Case().recovered(Backoff("other.test", ASKED_AT, 1, "429"))
+def test_the_back_off_of_a_key_without_hosts_outlives_a_restart() -> None:
+    """A host that was requested only for another's robots.txt may have sent a 429 as well."""
+    case = Case().recovered(Backoff("other.test", READ_AT, 1, "429"))
     case.host_table.keys.clear()
-    rest = Backoff("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
-    case.recovered(rest)
+    backoff = Backoff("other.test", case.clock.now() + 600.0, 1, "429 Retry-After 600")
+    case.recovered(backoff)
     assert case.host_table.keys["other.test"].politeness.open_mono == case.clock.mono() + 600.0
 
 
 # -- other options come into force
 
 
-def test_a_longer_delay_holds_for_what_was_asked_already() -> None:
-    """The rest that runs becomes longer; a shorter delay does not cut it short."""
+def test_a_longer_delay_holds_after_a_request_before_it() -> None:
+    """A delay that runs becomes longer, never shorter."""
     case = Case(delay_s=1.0, adaptive=False)
     key = case.a.key
     key.politeness = key.politeness.began().ended(case.clock.mono(), delay_s=1.0)
@@ -310,15 +308,15 @@ def test_a_longer_delay_holds_for_what_was_asked_already() -> None:
 
 
 def test_a_crawl_delay_outlives_other_options() -> None:
-    """What robots.txt asked for still holds, up to the new maximum."""
+    """It still holds, up to the new maximum."""
     case = Case(delay_s=1.0)
     case.host_table.learn_robots(case.a, RobotsRecord("rules", 200, b"", 0.0, 1e12, crawl_delay_s=30.0))
     case.host_table.reconfigure(PolitenessOptions(delay_s=2.0, max_crawl_delay_s=20.0))
     assert (case.a.key.delay_s, case.b.key.delay_s) == (20.0, 2.0)
 
 
-def test_a_rest_after_a_push_back_outlives_other_options() -> None:
-    """429 and its strikes stay."""
+def test_a_back_off_outlives_other_options() -> None:
+    """So does its number of failures."""
     case = Case(delay_s=1.0)
     lease = Lease(1, A, case.a.id, (), 0.0)
     case.host_table.throttled(lease, 429, 100.0)
@@ -329,19 +327,19 @@ def test_a_rest_after_a_push_back_outlives_other_options() -> None:
 
 
 def test_a_blocked_host_has_no_work() -> None:
-    """Until the block is taken back; its queue stays."""
+    """Until it is unblocked; its queue stays."""
     case = Case()
-    case.host_table.blocks.add(BlockedHost("a.test", "domain", 0.0, ""))
-    assert case.host_table.look_at_blocks() == [case.a, case.a2]
+    case.host_table.blocklist.add(BlockedHost("a.test", "domain", 0.0, ""))
+    assert case.host_table.apply_blocklist() == [case.a, case.a2]
     assert (case.a.has_work, case.a2.has_work, case.b.has_work) == (False, False, True)
-    case.host_table.blocks.remove("a.test")
-    assert case.host_table.look_at_blocks() == [case.a, case.a2]
+    case.host_table.blocklist.remove("a.test")
+    assert case.host_table.apply_blocklist() == [case.a, case.a2]
     assert case.a.has_work
     assert case.a.queued == 100
 
 
-def test_a_slow_host_is_asked_as_seldom_after_a_restart() -> None:
-    """What its slowness makes of the delay goes with a commit, once, and rests it first thing in the next run."""
+def test_the_adaptive_delay_of_a_slow_host_outlives_a_restart() -> None:
+    """It is stored with a commit, once, and runs at the start of the next run."""
 
     async def main() -> None:
         frontier = MemoryFrontier()

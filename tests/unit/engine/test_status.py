@@ -147,8 +147,8 @@ def test_the_state_follows_the_crawl() -> None:
         assert now() == ("paused", "operator")
         engine.crawl.hold(False)
         assert now() == ("crawling", "politeness")
-        engine.host_table.blocks.add(BlockedHost("a.test", "host", 0.0, ""))
-        engine.scheduler.blocks_changed()
+        engine.host_table.blocklist.add(BlockedHost("a.test", "host", 0.0, ""))
+        engine.scheduler.blocklist_changed()
         await elapse(2.0)
         assert now() == ("idle", "empty")
         status = monitor.status()
@@ -157,8 +157,8 @@ def test_the_state_follows_the_crawl() -> None:
         )
         assert status.held_back == status.urls["queued"]
         assert status.hosts == {"new": 0, "ready": 0, "backoff": 0, "held": 0, "blocked": 1, "total": 1, "with_work": 0}
-        engine.host_table.blocks.remove("a.test")
-        engine.scheduler.blocks_changed()
+        engine.host_table.blocklist.remove("a.test")
+        engine.scheduler.blocklist_changed()
         await elapse(100.0)
         assert now() == ("idle", "empty")
         assert monitor.status().sentence == "nothing to do: no URL is queued"
