@@ -79,7 +79,7 @@ ALLOWED = [
 
 @pytest.mark.parametrize(("address", "why"), REFUSED)
 def test_special_addresses_are_refused_with_their_reason(address, why):
-    """Each special-purpose block, and each IPv6 form that leads into one, is refused and named."""
+    """Each special-purpose block, and each IPv6 form of one, is refused with its name."""
     with pytest.raises(AddressDenied, match=why):
         AddressPolicy().check(address)
 
@@ -103,8 +103,8 @@ def test_global_unicast_addresses_are_allowed(address):
         "[::ffff:7f00:1]",
     ],
 )
-def test_disguised_loopback_is_seen_through(host):
-    """However a URL spells 127.0.0.1, what would be dialled is refused."""
+def test_every_spelling_of_loopback_is_refused(host):
+    """Whatever spelling of 127.0.0.1 a URL has, the address that would be dialled is refused."""
     _, origin = parse(f"https://{host}/")
     with pytest.raises(AddressDenied, match="loopback"):
         AddressPolicy().check(origin.host.strip("[]"))
@@ -126,8 +126,8 @@ def test_disguised_loopback_is_seen_through(host):
         (("10.0.0.5/8",), "10.9.9.9", True),
     ],
 )
-def test_exceptions_open_exactly_their_network(allow, address, allowed):
-    """An exception covers its own addresses and their mapped spelling, not the gateways that lead there."""
+def test_an_exception_allows_its_network_only(allow, address, allowed):
+    """It covers its own addresses and their IPv4-mapped form, not addresses of gateways to them."""
     policy = AddressPolicy(allow)
     if allowed:
         policy.check(address)
@@ -136,8 +136,8 @@ def test_exceptions_open_exactly_their_network(allow, address, allowed):
             policy.check(address)
 
 
-def test_what_is_no_address_or_network_is_a_mistake():
-    """Neither a name nor a malformed network passes as an address."""
+def test_invalid_addresses_and_networks_raise():
+    """A name is no address, and a malformed network is refused."""
     with pytest.raises(ValueError):
         AddressPolicy().check("localhost")
     with pytest.raises(ValueError):

@@ -1,4 +1,4 @@
-"""No answer is given to a request it does not belong to, whatever a server pushes, and when.
+"""A response is never taken for that of another request, whatever a server sends, and when.
 
 The server has a thread and a loop of its own. It answers each request with the nonce that the request carried, and
 misbehaves on every tenth; what it pushes beyond an answer says EVIL or another nonce. One server sends whole TLS
@@ -54,7 +54,7 @@ def certificates(tmp_path_factory):
 
 
 def kind_of(nonce: int, kinds: tuple[str, ...]) -> str:
-    """How this one is answered: one in ten in one of the hostile ways, each in turn."""
+    """The kind of response to this request: one in ten is hostile, each kind in turn."""
     return kinds[nonce // 10 % len(kinds)] if nonce % 10 == 3 else "right"
 
 
@@ -63,7 +63,7 @@ def body_of(nonce: int) -> bytes:
 
 
 def answer_to(nonce: int) -> bytes:
-    """Half of them with a length, half in a chunk."""
+    """Half of the responses have a length, half are chunked."""
     body = body_of(nonce)
     if nonce // 10 % 2:
         return ok(body)
@@ -71,7 +71,7 @@ def answer_to(nonce: int) -> bytes:
 
 
 class Hostile:
-    """The server's script. Where the moment matters it tells the client: `signal` runs in the client's loop."""
+    """The server's script. If the moment matters, it calls `signal` in the client's loop."""
 
     kinds = KINDS
 
@@ -126,7 +126,7 @@ class Hostile:
 
 
 class Cutting(Hostile):
-    """The same over TLS done by hand, cutting records."""
+    """The same over TLS with cut records."""
 
     kinds = CUT_KINDS
 
@@ -178,7 +178,7 @@ class Cutting(Hostile):
 
 @contextlib.contextmanager
 def in_a_thread(hostile: Hostile, tls):
-    """The server on a loop in another thread; gives its port."""
+    """Run the server in a loop of another thread; yields its port."""
     ready: list[int] = []
     started = threading.Event()
     loop = uvloop.new_event_loop()
@@ -202,7 +202,7 @@ def in_a_thread(hostile: Hostile, tls):
 
 
 async def exchange(certificates, hostile: Hostile, tls, count: int) -> tuple[Counter[str], Counter[str]]:
-    """`count` exchanges over HOSTS connections at a time. What became of them, and how they were answered."""
+    """Make `count` exchanges over HOSTS connections at a time. Returns their results, and the kinds of responses."""
     kinds = hostile.kinds
     numbers = iter(range(0, count, 10))
     ended: Counter[str] = Counter()
@@ -283,23 +283,23 @@ async def cut(certificates, count: int) -> None:
     check_cut(*await exchange(certificates, hostile, None, count), count)
 
 
-async def test_no_answer_goes_to_another_request(certificates) -> None:
-    """Three thousand exchanges, a tenth of them hostile: each body carries the nonce of the request it answers."""
+async def test_no_response_goes_to_another_request(certificates) -> None:
+    """3,000 exchanges, a tenth of them hostile: each body has the nonce of its own request."""
     await whole(certificates, 3_000)
 
 
-async def test_no_answer_goes_to_another_request_wherever_records_are_cut(certificates) -> None:
-    """The same over records cut anywhere, and with what breaks the stream behind an answer."""
+async def test_no_response_goes_to_another_request_wherever_records_are_cut(certificates) -> None:
+    """The same with records cut anywhere, and with alerts and damaged records after a response."""
     await cut(certificates, 3_200)
 
 
 @pytest.mark.prove
-async def test_no_answer_of_a_hundred_thousand_goes_to_another_request(certificates) -> None:
+async def test_none_of_100_000_responses_goes_to_another_request(certificates) -> None:
     """The same, a hundred thousand times."""
     await whole(certificates, 100_000)
 
 
 @pytest.mark.prove
-async def test_no_answer_of_a_hundred_thousand_in_cut_records_goes_to_another_request(certificates) -> None:
+async def test_none_of_100_000_responses_in_cut_records_goes_to_another_request(certificates) -> None:
     """The same, a hundred thousand times."""
     await cut(certificates, 100_000)

@@ -1,4 +1,4 @@
-"""One connection: what keeps it alive, what closes it, and every deadline."""
+"""One connection: what keeps it open, what closes it, and each deadline."""
 
 import asyncio
 import contextlib
@@ -42,8 +42,8 @@ def site(scheme, tls, certificates):
     return start
 
 
-async def test_one_connection_serves_request_after_request(site):
-    """Sequential requests share a connection and are numbered; only the first one paid for opening it."""
+async def test_a_connection_serves_several_requests(site):
+    """Requests in sequence share a connection and are numbered; only the first has the time of opening it."""
     async with site(table({"/a": ok(b"A"), "/b": chunked(b"B", b"B"), "/c": ok(b"")})) as (server, c, url):
         results = [await c.get(url + path) for path in ("/a", "/b", "/c")]
         assert [r.payload.prefix(9) for r in results] == [b"A", b"BB", b""]
@@ -59,7 +59,7 @@ async def test_one_connection_serves_request_after_request(site):
 
 @pytest.mark.parametrize("size", [1, 100_000])
 async def test_bodies_arrive_whole_however_they_are_split(site, size):
-    """Byte by byte or at once, the body is the same and the connection lives."""
+    """Byte by byte or at once, the body is the same and the connection stays open."""
     body = bytes(range(256)) * (size // 256 + 1)
     answer = ok(body[:size])
 
@@ -76,7 +76,7 @@ async def test_bodies_arrive_whole_however_they_are_split(site, size):
 
 @pytest.mark.parametrize("pieces", [(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nEVIL",), (b"x",)])
 async def test_a_byte_on_an_idle_connection_closes_it(site, pieces):
-    """A response nobody asked for never becomes the answer to the next request."""
+    """An unsolicited response is never taken for the response to the next request."""
     push = asyncio.Event()
 
     async def script(a):
@@ -96,8 +96,8 @@ async def test_a_byte_on_an_idle_connection_closes_it(site, pieces):
         assert second.connection.id == 2
 
 
-async def test_what_is_there_before_a_request_is_written_is_not_its_answer(site):
-    """Bytes that the kernel holds, and the loop has not read yet, close the connection too; the request is resent."""
+async def test_bytes_from_before_a_request_are_not_its_response(site):
+    """Bytes that only the kernel has yet close the connection too, and the request is resent."""
     async with site(table({"/1": ok(b"one"), "/2": ok(b"two")})) as (server, c, url):
         assert (await c.get(url + "/1")).payload.prefix(9) == b"one"
         os.write(server.accepted[0].writer.get_extra_info("socket").fileno(), ok(b"EVIL"))
@@ -108,7 +108,7 @@ async def test_what_is_there_before_a_request_is_written_is_not_its_answer(site)
 
 
 async def test_bytes_after_the_body_close_the_connection(site):
-    """The response stands; the surplus is never read as another one."""
+    """The response counts; the bytes after it are never read as another response."""
     extra = ok(b"hello") + ok(b"EVIL")
     async with site(table({"/1": extra, "/2": ok(b"two")})) as (server, c, url):
         assert (await c.get(url + "/1")).payload.prefix(9) == b"hello"
@@ -126,8 +126,8 @@ async def test_bytes_after_the_body_close_the_connection(site):
         (ok(b"x", "Keep-Alive: max=0"), "server_close"),
     ],
 )
-async def test_a_connection_is_not_used_again_where_the_answer_forbids_it(site, answer, reason):
-    """Announced closes and lenient framing end the connection though the response is good."""
+async def test_a_connection_is_not_used_again_if_the_response_forbids_it(site, answer, reason):
+    """Announced closes and lenient framing close the connection although the response is good."""
     async with site(table({"/": answer})) as (server, c, url):
         for _ in range(2):
             result = await c.get(url + "/")
@@ -138,7 +138,7 @@ async def test_a_connection_is_not_used_again_where_the_answer_forbids_it(site, 
 
 
 async def test_a_body_ended_by_an_orderly_close_is_whole(site):
-    """No length, no chunks: close_notify (or a FIN where there is no TLS) is the end."""
+    """Without length and chunks, close_notify (without TLS: FIN) is the end."""
 
     async def script(a):
         await a.request()
@@ -151,8 +151,8 @@ async def test_a_body_ended_by_an_orderly_close_is_whole(site):
         assert c.closings() == ["server_close"]
 
 
-async def test_without_close_notify_nobody_knows_where_the_body_ended(site, scheme):
-    """Under TLS a bare FIN may be an attacker's: what came is kept and marked."""
+async def test_a_body_ended_without_close_notify_is_truncated(site, scheme):
+    """Under TLS a FIN alone may be an attacker's: what came is kept and marked."""
 
     async def script(a):
         await a.request()
@@ -168,8 +168,8 @@ async def test_without_close_notify_nobody_knows_where_the_body_ended(site, sche
 
 
 @pytest.mark.parametrize("how", ["close", "cut", "reset"])
-async def test_an_end_in_mid_body_keeps_what_came(site, how):
-    """Fewer bytes than promised: recorded as truncated, or as reset, and the connection gone."""
+async def test_a_body_that_ends_early_is_kept(site, how):
+    """A body with fewer bytes than announced is truncated or reset, and the connection is closed."""
 
     async def script(a):
         await a.request()
@@ -205,8 +205,8 @@ async def test_an_end_in_mid_body_keeps_what_came(site, how):
         (b"", ErrorType.SERVER_CLOSED),
     ],
 )
-async def test_what_is_no_response_fails(site, answer, word):
-    """Garbage, impossible framing, half a head and an early close each have a word; none is sent again."""
+async def test_invalid_responses_fail(site, answer, word):
+    """Garbage, impossible framing, half a head and an early close have an error type each; none is resent."""
 
     async def script(a):
         await a.request()
@@ -254,8 +254,8 @@ DEADLINES = [
 
 
 @pytest.mark.parametrize(("answer", "options", "word", "truncated"), DEADLINES)
-async def test_every_deadline_has_its_word(site, answer, options, word, truncated):
-    """First byte, gap, total and rate: each ends the exchange and closes the connection; what came is kept."""
+async def test_every_deadline_has_its_error_type(site, answer, options, word, truncated):
+    """First byte, read, total and rate: each ends the exchange and closes the connection; what came is kept."""
 
     async def script(a):
         await a.request()
@@ -274,8 +274,8 @@ async def test_every_deadline_has_its_word(site, answer, options, word, truncate
         await asyncio.wait_for(server.accepted[0].ended.wait(), 5)
 
 
-async def test_an_earlier_request_does_not_shorten_a_later_ones_time(site):
-    """The timer of one exchange, still armed, does not end the next one before its own deadline."""
+async def test_the_timer_of_one_request_does_not_end_the_next(site):
+    """A timer that is still armed does not end the next exchange before its own deadline."""
     go = asyncio.Event()
 
     async def script(a):
@@ -300,7 +300,7 @@ async def test_an_earlier_request_does_not_shorten_a_later_ones_time(site):
 
 
 async def test_a_cancelled_fetch_closes_its_connection(site):
-    """Half an answer is read by nobody: the next request has a connection of its own."""
+    """Nobody reads the rest of the response: the next request gets another connection."""
 
     async def script(a):
         while path := await a.request():
@@ -322,7 +322,7 @@ async def test_a_cancelled_fetch_closes_its_connection(site):
 
 
 async def test_reading_pauses_while_memory_is_spent(site):
-    """With the budget gone a body waits, past its deadlines, and comes whole once bytes are given back."""
+    """While the budget is spent a body waits, beyond its deadlines, and arrives whole when bytes are given back."""
     budget = ByteBudget(100_000)
     body = b"x" * 400_000
     async with site(
@@ -345,8 +345,8 @@ async def test_reading_pauses_while_memory_is_spent(site):
         assert result.truncated is None
 
 
-async def test_a_body_in_thousands_of_tiny_chunks_is_read_at_leisure(site):
-    """It is whole in the end, and between its reads the loop was free for others; a sound one is read at once."""
+async def test_a_body_in_thousands_of_tiny_chunks_is_read_with_pauses(site):
+    """It arrives whole, and the loop serves others between its reads. An ordinary body is read at once."""
     answers = {"/dust": chunked(*[b"x"] * 100_000), "/sound": chunked(*[b"y" * 20_000] * 20)}
     async with site(table(answers)) as (_, c, url):
         sound = await c.get(url + "/sound")
@@ -358,8 +358,8 @@ async def test_a_body_in_thousands_of_tiny_chunks_is_read_at_leisure(site):
         assert connection._paused_s > 0.0
 
 
-async def test_bodies_that_hold_all_memory_between_them_still_end(site):
-    """When every byte of the budget is in half-read bodies, one is let on, so that nobody waits for ever."""
+async def test_bodies_that_hold_all_memory_still_end(site):
+    """If half-read bodies hold the whole budget, one of them is read on, so that none waits for ever."""
     budget = ByteBudget(10_000)
     async with site(table({"/": ok(b"x" * 300_000)}), budget=budget, connections_per_host=3) as (_, c, url):
         async with asyncio.timeout(10):
@@ -367,8 +367,8 @@ async def test_bodies_that_hold_all_memory_between_them_still_end(site):
         assert [r.payload.size for r in results] == [300_000] * 3
 
 
-async def test_a_body_that_was_let_on_against_the_budget_is_read_to_its_end(site):
-    """Of eight that fill the memory between them, each comes whole once it is its turn: not a piece every so often."""
+async def test_a_body_that_resumes_over_the_budget_is_read_to_its_end(site):
+    """Each of eight bodies that fill the memory is read whole before the next, not piece by piece."""
     budget = ByteBudget(100_000)
     body = b"x" * 3_000_000
     async with site(table({"/": ok(body)}), budget=budget, connections_per_host=8) as (_, c, url):
@@ -382,8 +382,8 @@ async def size_of(fetching):
     return (await fetching).payload.size
 
 
-async def test_who_is_let_on_and_then_cancelled_lets_the_next_on(site):
-    """Whoever ends, however, has finished."""
+async def test_the_next_body_resumes_if_the_current_one_is_cancelled(site):
+    """However an exchange ends, its read counts as finished."""
     budget = ByteBudget(10_000)
     budget.take(10**6)
     async with site(table({"/": ok(b"x" * 300_000)}), budget=budget, connections_per_host=2) as (_, c, url):
@@ -397,8 +397,8 @@ async def test_who_is_let_on_and_then_cancelled_lets_the_next_on(site):
         assert not budget._is_finishing
 
 
-async def test_a_body_is_given_back_the_moment_it_is_dropped(site):
-    """Nothing in the client, and no reference cycle, keeps a finished body alive: memory is free at once."""
+async def test_memory_is_given_back_as_soon_as_a_body_is_dropped(site):
+    """Nothing in the client, and no reference cycle, keeps a finished body."""
     budget = ByteBudget(10_000_000)
     async with site(table({"/": ok(b"x" * 300_000)}), budget=budget) as (_, c, url):
         gc.disable()

@@ -1,4 +1,4 @@
-"""What seldom happens to a connection, each by itself: over a transport that only notes what is done to it."""
+"""Rare events of a connection, one by one, over a transport that only records calls."""
 
 import asyncio
 
@@ -55,8 +55,8 @@ async def asking():
 
 
 @pytest.mark.parametrize("data", [ANSWER, b"SSH-2.0"], ids=["answer", "garbage"])
-async def test_an_answer_to_a_request_cancelled_in_the_same_turn_is_nobodys(asking, data):
-    """The exchange ends as cancelled, and the connection is closed whatever came."""
+async def test_a_response_that_arrives_with_a_cancellation_is_dropped(asking, data):
+    """The exchange ends as cancelled, and the connection is closed."""
     asking.task.cancel()
     asking.connection.data_received(data)
     with pytest.raises(asyncio.CancelledError):
@@ -64,8 +64,8 @@ async def test_an_answer_to_a_request_cancelled_in_the_same_turn_is_nobodys(aski
     assert not asking.connection.is_open
 
 
-async def test_what_comes_after_the_close_is_ignored(asking):
-    """A transport may still hand over what it had read."""
+async def test_bytes_after_the_close_are_ignored(asking):
+    """A transport may still deliver what it had read."""
     asking.connection.abort(CloseReason.BLOCKED)
     asking.connection.data_received(ANSWER)
     assert asking.connection.close_reason is CloseReason.BLOCKED
@@ -75,7 +75,7 @@ async def test_what_comes_after_the_close_is_ignored(asking):
 
 
 async def test_a_timer_left_over_from_an_exchange_does_nothing(asking):
-    """It fires once the answer is there: nothing is under way that could be late."""
+    """It fires after the response: no exchange is under way that could be late."""
     asking.connection.data_received(ANSWER)
     await asking.task
     asking.clock.time += 10_000
@@ -84,7 +84,7 @@ async def test_a_timer_left_over_from_an_exchange_does_nothing(asking):
 
 
 async def test_a_read_that_comes_while_reading_is_paused_pauses_it_once(asking):
-    """A transport may hand over one more read: there is one rest, and one end of it."""
+    """A transport may deliver one more read: there is one pause, and one end of it."""
     asking.connection.data_received(DUST)
     asking.connection.data_received(b"1\r\nx\r\n" * 2_000)
     assert asking.wire.calls == [b"GET", "pause"]
@@ -92,8 +92,8 @@ async def test_a_read_that_comes_while_reading_is_paused_pauses_it_once(asking):
     assert asking.wire.calls == [b"GET", "pause", "resume"]
 
 
-async def test_reading_is_not_resumed_on_what_was_closed_meanwhile(asking):
-    """The rest after a costly read may end later than the connection."""
+async def test_reading_is_not_resumed_on_a_closed_connection(asking):
+    """The pause after an expensive read may end later than the connection."""
     asking.connection.data_received(DUST)
     asking.connection.abort(CloseReason.TIMEOUT)
     asking.connection._resume()
@@ -101,7 +101,7 @@ async def test_reading_is_not_resumed_on_what_was_closed_meanwhile(asking):
 
 
 async def test_a_request_under_way_can_be_looked_at(asking):
-    """Which it is on its connection, since when, and how much has come; None once it is answered."""
+    """Its connection, its number there and the bytes received; None after the response."""
     asking.connection.data_received(ANSWER[:10])
     assert asking.connection.current_exchange == Exchange(7, 1, 10)
     asking.connection.data_received(ANSWER[10:])
@@ -119,8 +119,8 @@ async def test_a_connection_that_was_never_made_sends_nothing():
 @pytest.mark.parametrize(
     ("error", "word"), [(None, ErrorType.TRUNCATED), (ConnectionResetError("reset"), ErrorType.RESET)]
 )
-async def test_what_a_server_said_and_left_before_the_first_request_is_heard(error, word):
-    """It began to say that it is busy, and ended in the middle: the request is not written, and fails as that does."""
+async def test_half_a_response_before_the_first_request_fails_it(error, word):
+    """The server began a response and closed: the request is not written, and fails with that error."""
     connection = Connection(1, A, options=FetchOptions(), clock=FakeClock(), on_closed=lambda connection: None)
     wire = Noting(connection)
     connection.connection_made(wire)
@@ -134,8 +134,8 @@ async def test_what_a_server_said_and_left_before_the_first_request_is_heard(err
     assert (connection.spoke_first, reader.head.status_code) == (True, 200)
 
 
-async def test_a_pool_closed_during_a_dial_keeps_nothing_of_it():
-    """What comes about after the close is closed at once; another dial is refused."""
+async def test_a_connection_dialled_for_a_closed_pool_is_closed():
+    """A connection that opens after the close is closed at once; another request is refused."""
     dialing = FakeDialer()
     pool = Pool(dialer=dialing, options=FetchOptions(), clock=FakeClock())
     dialing.gate = asyncio.Event()
@@ -154,7 +154,7 @@ async def test_a_pool_closed_during_a_dial_keeps_nothing_of_it():
 
 
 async def test_blocked_origins_are_cut_and_others_are_not():
-    """Whatever they are at, lent and idle alike; how many is told."""
+    """Lent and idle connections are closed, and their number is returned."""
     pool = Pool(dialer=FakeDialer(), options=FetchOptions(), clock=FakeClock(), connections_per_host=2)
     b = Origin("https", "b.test", 443)
     lent, idle, other = await pool.acquire(A), await pool.acquire(A), await pool.acquire(b)

@@ -1,4 +1,4 @@
-"""Content types that nobody wants: the head is kept, the body unread, and the connection lives if that is cheap."""
+"""Unwanted content types: the head is kept, the body is not, and the connection stays open if that is cheap."""
 
 import pytest
 
@@ -39,14 +39,14 @@ def head(content_type: str | None, status: int = 200) -> Head:
     ],
 )
 def test_globs_are_compared_with_type_and_subtype(content_type: str | None, wanted: bool) -> None:
-    """Parameters and case do not count; what does not say its type is read."""
+    """Parameters and case do not count; a response without a type is read."""
     types = ContentTypes(HTML.content_types)
     assert types.wants(head(content_type)) is wanted
     assert types.wants(head(content_type)) is wanted  # remembered
 
 
-def test_only_answers_with_content_are_judged() -> None:
-    """A redirect or an error page of another type is still what it is."""
+def test_only_responses_with_content_are_judged() -> None:
+    """A redirect or an error page of another type is read."""
     types = ContentTypes(("text/html",))
     assert [types.wants(head("image/png", status)) for status in (200, 206, 301, 404, 503)] == [
         False,
@@ -80,8 +80,8 @@ def unread(result) -> bool:
         (ok(bytes(100), PNG, "Connection: close"), False),
     ],
 )  # fmt: skip
-async def test_a_body_nobody_wants_is_not_kept(answer: bytes, lives: bool) -> None:
-    """A short one is passed over, so that the connection can be used again; a long one ends it."""
+async def test_an_unwanted_body_is_not_kept(answer: bytes, lives: bool) -> None:
+    """A short one is read and dropped, so that the connection can be used again; a long one closes it."""
     pages = {"/": answer, "/next": ok(b"hello", "Content-Type: text/html")}
     async with serve(table(pages)) as server, client(fetch=HTML) as c:
         assert unread(await c.get(f"http://a.test:{server.port}/"))
@@ -92,8 +92,8 @@ async def test_a_body_nobody_wants_is_not_kept(answer: bytes, lives: bool) -> No
         assert c.closings()[0] == ("server_close" if b"Connection: close" in answer else "unread")
 
 
-async def test_a_body_that_breaks_off_is_no_error_if_nobody_wants_it() -> None:
-    """Asking again would bring the same type."""
+async def test_an_unwanted_body_that_ends_early_is_no_error() -> None:
+    """Another request would bring the same type."""
 
     async def script(c):
         await c.request()
@@ -103,14 +103,14 @@ async def test_a_body_that_breaks_off_is_no_error_if_nobody_wants_it() -> None:
         assert unread(await c.get(f"http://a.test:{server.port}/"))
 
 
-async def test_robots_txt_is_read_whatever_it_says_it_is() -> None:
-    """Servers send it as anything."""
+async def test_robots_txt_of_any_type_is_read() -> None:
+    """Servers send it with any type."""
     async with serve(table({"/robots.txt": ok(b"Disallow:", PNG)})) as server, client(fetch=HTML) as c:
         result = await c.get(f"http://a.test:{server.port}/robots.txt", kind=TaskKind.ROBOTS)
         assert result.payload.prefix(99) == b"Disallow:"
 
 
-async def test_an_empty_answer_is_whole() -> None:
-    """There was nothing to refuse."""
+async def test_an_empty_response_of_an_unwanted_type_is_complete() -> None:
+    """It has no body to refuse."""
     async with serve(table({"/": ok(b"", PNG)})) as server, client(fetch=HTML) as c:
         assert (await c.get(f"http://a.test:{server.port}/")).truncated is None

@@ -1,4 +1,4 @@
-"""Who may set which cookie, where it goes, and how much is kept."""
+"""Which host may set which cookie, where it is sent, and how many are kept."""
 
 import time
 
@@ -25,7 +25,7 @@ def place(url):
 
 
 def jar_after(*steps, limits=None):
-    """A jar that got answers: (url, Set-Cookie…)."""
+    """A jar that received responses: (url, Set-Cookie…)."""
     jar = CookieJar(limits or CookieLimits())
     for url, *fields in steps:
         jar.receive(*place(url), fields, NOW)
@@ -95,7 +95,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("set_at", "field", "asked", "sent"), CASES)
-def test_a_cookie_goes_where_it_belongs_and_nowhere_else(set_at, field, asked, sent):
+def test_a_cookie_is_sent_only_where_it_belongs(set_at, field, asked, sent):
     """Domain, public suffix, path, scheme, prefixes and expiry decide."""
     assert jar_after((set_at, field)).field(*place(asked), NOW) == sent
 
@@ -112,14 +112,14 @@ def test_a_cookie_goes_where_it_belongs_and_nowhere_else(set_at, field, asked, s
         ("nonsense\x00", False),
     ],
 )
-def test_an_answer_that_begins_a_session_is_known(field, began):
-    """A cookie that was not there, and that the same request would send; not a new value of one that was."""
+def test_a_response_that_begins_a_session_is_recognised(field, began):
+    """It sets a cookie that was not there and that the same request would send, not a new value."""
     jar = jar_after(("https://a.test/x/1", "old=1"))
     assert jar.receive(*place("https://a.test/x/1?q"), [field], NOW) is began
 
 
 def test_longer_paths_come_first_then_the_older():
-    """The order servers rely on (§5.8.3); a cookie that is set again keeps its age."""
+    """Servers rely on this order (§5.8.3); a cookie that is set again keeps its age."""
     jar = jar_after(
         ("https://a.test/x/y", "old=1; Path=/", "deep=1; Path=/x/y", "mid=1; Path=/x"),
         ("https://a.test/x/y", "new=1; Path=/", "old=2; Path=/"),
@@ -127,15 +127,15 @@ def test_longer_paths_come_first_then_the_older():
     assert jar.field(*place("https://a.test/x/y"), NOW) == "deep=1; mid=1; old=2; new=1"
 
 
-def test_cookies_of_one_name_are_told_apart_by_domain_and_path():
-    """Three cookies, three places."""
+def test_cookies_of_one_name_differ_by_domain_and_path():
+    """Three cookies of one name are kept."""
     jar = jar_after(("https://w.a.test/x/", "k=1", "k=2; Path=/", "k=3; Domain=a.test; Path=/", "k=4; Domain=w.a.test"))
     assert jar.field(*place("https://w.a.test/x/"), NOW) == "k=1; k=4; k=2; k=3"
     assert jar.field(*place("https://v.a.test/x/"), NOW) == "k=3"
 
 
-def test_a_cookie_lasts_as_long_as_it_says():
-    """Max-Age to the second; one without an end lasts as long as the jar."""
+def test_a_cookie_lasts_until_it_expires():
+    """Max-Age holds to the second; a cookie without an expiry lasts as long as the jar."""
     jar = jar_after(("https://a.test/", "short=1; Max-Age=10", "session=1"))
     assert jar.field(*place("https://a.test/"), NOW + 9.9) == "short=1; session=1"
     assert jar.field(*place("https://a.test/"), NOW + 10) == "session=1"
@@ -143,8 +143,8 @@ def test_a_cookie_lasts_as_long_as_it_says():
     assert jar.field(*place("https://a.test/"), NOW + 1e9) == "session=1"
 
 
-def test_a_server_can_take_a_cookie_back():
-    """An expiry in the past removes it; what was never there is not missed."""
+def test_a_server_can_remove_a_cookie():
+    """An expiry in the past removes it, also if there is none."""
     jar = jar_after(("https://a.test/", "k=v", "j=v"), ("https://a.test/", "k=; Max-Age=0", "nothing=; Max-Age=0"))
     assert jar.field(*place("https://a.test/"), NOW) == "j=v"
 
@@ -153,7 +153,7 @@ def test_a_server_can_take_a_cookie_back():
     "over", ["k=evil", "k=evil; Domain=a.test", "k=evil; Path=/x/deeper", "k=; Max-Age=0; Domain=a.test; Path=/x"]
 )
 def test_plain_http_cannot_push_a_secure_cookie_aside(over):
-    """Neither by the same place nor by one that would come first (§5.7, "leave secure cookies alone")."""
+    """Neither with the same domain and path nor with a longer path (§5.7, "leave secure cookies alone")."""
     jar = jar_after(("https://www.a.test/", "k=good; Secure; Path=/x; Domain=a.test"))
     jar.receive(*place("http://www.a.test/x/"), [over], NOW)
     assert jar.field(*place("https://www.a.test/x/deeper"), NOW) == "k=good"
@@ -162,7 +162,7 @@ def test_plain_http_cannot_push_a_secure_cookie_aside(over):
 
 
 def test_a_domain_keeps_the_cookies_used_last():
-    """Beyond the bound the least recently used goes, those that are not Secure before those that are."""
+    """Beyond the bound the least recently used is dropped, those that are not Secure first."""
     limits = CookieLimits(per_domain=3)
     jar = jar_after(("https://a.test/", "s=1; Secure", "a=1; Path=/a", "b=1; Path=/b"), limits=limits)
     assert jar.field(*place("https://a.test/a"), NOW) == "a=1; s=1"
@@ -171,8 +171,8 @@ def test_a_domain_keeps_the_cookies_used_last():
     assert len(jar) == 3
 
 
-def test_a_domains_cookies_never_make_a_head_that_servers_refuse():
-    """Fifty cookies of four kilobytes come down to what fits in six."""
+def test_the_cookies_of_a_domain_fit_into_a_head():
+    """Of fifty cookies of 4 KiB those are kept that fit into 6 KiB."""
     jar = jar_after(("https://a.test/", *(f"k{n}={'x' * 4_000}" for n in range(50))))
     sent = jar.field(*place("https://a.test/"), NOW)
     assert sent is not None
@@ -180,14 +180,14 @@ def test_a_domains_cookies_never_make_a_head_that_servers_refuse():
     assert sent.startswith("k49=")
 
 
-def test_what_one_answer_may_set_is_bounded():
-    """Thousands of fields are not all read."""
+def test_the_cookies_of_one_response_are_bounded():
+    """Of thousands of fields the first are read."""
     limits = CookieLimits(per_response=5)
     assert len(jar_after(("https://a.test/", *(f"k{n}=v" for n in range(5_000))), limits=limits)) == 5
 
 
-def test_an_answer_made_of_cookies_is_read_in_no_time():
-    """As many and as large as a head may hold: well under the 50 ms of CPU time that a callback may take."""
+def test_a_response_full_of_cookies_is_read_quickly():
+    """As many and as large as a head may hold: far less than the 50 ms of CPU that a callback may take."""
     fields = [f"k{n}={'x' * 60}" + "; a=b" * 30 for n in range(1_400)] + ["k=v" + ";" * 16_000] * 15
     assert sum(map(len, fields)) > 300 * 1024
     jar = CookieJar()
@@ -202,8 +202,8 @@ def test_an_answer_made_of_cookies_is_read_in_no_time():
     assert len(jar) == 50
 
 
-def test_the_jar_is_bounded_whatever_servers_do():
-    """The domain used longest ago is forgotten whole, by number and by bytes; the book-keeping stays exact."""
+def test_the_jar_is_bounded():
+    """The least recently used domain is dropped, by number and by bytes; the counts stay exact."""
     limits = CookieLimits(domains=3)
     jar = jar_after(*((f"https://d{n}.test/", "k=v") for n in range(3)), limits=limits)
     assert jar.field(*place("https://d0.test/"), NOW) == "k=v"
@@ -236,8 +236,8 @@ STEPS = st.lists(st.tuples(URLS, NAMES, st.text("xyz", max_size=3), ATTRIBUTES, 
 
 @given(STEPS)
 @settings(max_examples=150, deadline=None)
-def test_the_books_stay_right_whatever_is_set(steps):
-    """Counts and bytes are those of what is kept; nothing Secure leaves over http, nothing leaves its domain."""
+def test_counts_stay_exact_whatever_is_set(steps):
+    """Counts and bytes are those of the kept cookies; no Secure one is sent over http, none to another domain."""
     limits = CookieLimits(per_domain=3, domains=2, bytes_per_domain=20, bytes_total=3_000)
     jar = CookieJar(limits)
     now = NOW
@@ -255,7 +255,7 @@ def test_the_books_stay_right_whatever_is_set(steps):
 
 
 async def test_the_client_keeps_a_session_with_each_host(tmp_path):
-    """Set by one answer, a redirect or robots.txt included, sent with the next; WARC shows none of it."""
+    """Cookies set by a response, redirects and robots.txt included, are sent with the next request; WARC masks them."""
     certificates = Certificates(tmp_path)
     script = table(
         {
@@ -281,8 +281,8 @@ async def test_the_client_keeps_a_session_with_each_host(tmp_path):
         assert b"s3cr3t" not in mask_request(result.request_bytes)
 
 
-async def test_only_a_redirect_that_begins_a_session_says_so():
-    """A page that sets a cookie is the page; a redirect that sets it anew is to be followed."""
+async def test_only_a_redirect_that_begins_a_session_is_marked():
+    """A page that sets a cookie is not marked, nor a redirect that sets a known cookie."""
     script = table(
         {
             "/page": ok(b"page", "Set-Cookie: a=1"),
@@ -296,7 +296,7 @@ async def test_only_a_redirect_that_begins_a_session_says_so():
 
 
 async def test_without_the_option_no_cookie_is_sent():
-    """Cookies are off unless asked for."""
+    """Cookies are off by default."""
     async with serve(table({"/": ok(b"", "Set-Cookie: k=v")})) as server, client() as c:
         await c.get(f"http://a.test:{server.port}/")
         await c.get(f"http://a.test:{server.port}/")

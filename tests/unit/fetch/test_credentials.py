@@ -31,22 +31,22 @@ def test_basic_is_base64_of_utf8():
         lambda: bearer("=hunter2"),
     ],
 )
-def test_what_http_cannot_carry_is_refused_without_being_shown(make):
-    """A message may reach the journal."""
+def test_invalid_credentials_are_refused_without_showing_them(make):
+    """The message may be logged."""
     with pytest.raises(BadCredential) as caught:
         make()
     assert "hunter2" not in str(caught.value)
 
 
-def test_secrets_do_not_show_themselves():
-    """Not in a traceback's locals, not in a log of options."""
+def test_secrets_are_not_in_a_repr():
+    """So they are neither in tracebacks nor in a log of options."""
     secrets = Secrets({Origin("https", "a.test", 443): "Bearer s3cr3t"}, "Basic s3cr3t")
     assert "s3cr3t" not in repr(secrets)
     assert "s3cr3t" not in str(secrets)
 
 
 async def test_an_origins_credentials_go_to_that_origin_only(tmp_path):
-    """Another port, scheme or host gets none, even where a redirect leads there; robots.txt of the same origin does."""
+    """Another port, scheme or host gets none, even after a redirect to it; robots.txt of the origin does."""
     certificates = Certificates(tmp_path)
     script = table(
         {
@@ -81,7 +81,7 @@ async def test_an_origins_credentials_go_to_that_origin_only(tmp_path):
 
 
 async def test_an_origins_credentials_replace_those_for_everyone():
-    """One Authorization field at most; other configured fields stay, in their place."""
+    """There is one Authorization field at most; other configured fields keep their order."""
     async with serve(table({"/": ok(b"hello")})) as server:
         secrets = Secrets({Origin("http", "a.test", server.port): bearer("own")})
         fetch = FetchOptions(headers=(("authorization", "Bearer everyone"), ("X-Team", "crawl")))
@@ -95,8 +95,8 @@ async def test_an_origins_credentials_replace_those_for_everyone():
     assert b"\r\nx-team: crawl\r\n" in own
 
 
-async def test_configured_headers_go_out_with_every_request():
-    """fetch.headers: pages and robots.txt, each field once, a default one replaced by its name."""
+async def test_configured_headers_are_sent_with_every_request():
+    """fetch.headers: for pages and robots.txt, each field once; a field of the same name replaces the default."""
     fetch = FetchOptions(headers=(("X-Team", "crawl"), ("ACCEPT", "text/html"), ("Accept-Language", "de")))
     async with serve(table({"/": ok(b"hello"), "/robots.txt": ok(b"")})) as server, client(fetch=fetch) as c:
         for path, kind in (("/robots.txt", TaskKind.ROBOTS), ("/", TaskKind.PAGE)):

@@ -1,4 +1,4 @@
-"""Which deadline comes first, and what a pause in reading does to them."""
+"""The next deadline of an exchange, also after a pause in reading."""
 
 import pytest
 
@@ -24,7 +24,7 @@ HASTY = FetchOptions(first_byte_timeout_s=30, read_timeout_s=20, total_timeout_s
         (RATED, {"first": 110, "last": 111, "received": 5_000, "paused_s": 7}, (167, ErrorType.TOO_SLOW)),
     ],
 )
-def test_the_nearest_deadline_holds(options, at, expected):
-    """Of a request sent at 100: when it ends if nothing more comes, and under which word."""
+def test_the_nearest_deadline_counts(options, at, expected):
+    """For a request sent at 100: when it fails if nothing more comes, and with which error type."""
     state = {"first": 0.0, "last": 100.0, "received": 0, "paused_s": 0.0} | at
     assert next_deadline(options, sent=100.0, **state) == expected

@@ -1,4 +1,4 @@
-"""From an origin to a socket: every address checked first, families raced, errors told apart, nothing leaked."""
+"""From an origin to a socket: addresses are checked, families raced, errors distinguished, sockets closed."""
 
 import asyncio
 import errno
@@ -34,7 +34,7 @@ PRIVATE = (
 
 
 @pytest.mark.parametrize("address", PRIVATE)
-async def test_no_packet_leaves_for_a_denied_address(address):
+async def test_no_packet_is_sent_to_a_denied_address(address):
     """A name that resolves to a special address is denied before anything is dialled."""
     async with serve(HELLO) as server:
         network = NetworkOptions(resolve=(("a.test", (address,)),))
@@ -47,8 +47,8 @@ async def test_no_packet_leaves_for_a_denied_address(address):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "[::ffff:7f00:1]"])
-async def test_a_literal_is_checked_as_a_name_is(host):
-    """A URL that names the address itself is denied too."""
+async def test_an_address_in_a_url_is_checked_too(host):
+    """A URL with the address itself is denied."""
     async with serve(HELLO) as server, client(network=NetworkOptions()) as c:
         result = await c.get(f"http://{host}:{server.port}/")
         assert isinstance(result, Failed)
@@ -93,8 +93,8 @@ DISGUISED = [
 
 @pytest.mark.parametrize("host", DISGUISED)
 @pytest.mark.parametrize("way", ["asked for", "redirected to"])
-async def test_no_spelling_of_an_address_gets_past(host, way):
-    """As a seed or link, and as the Location of an answer: denied, and nobody is asked, DNS neither."""
+async def test_no_spelling_of_an_address_avoids_the_check(host, way):
+    """As a seed, a link or a Location: it is denied, and neither DNS nor a server gets a query."""
     lookup = ScriptedLookup()
     async with serve(HELLO) as server, client(network=NetworkOptions(), lookup=lookup) as c:
         there = f"http://{host}:{server.port}/"
@@ -112,7 +112,7 @@ async def test_no_spelling_of_an_address_gets_past(host, way):
 
 
 @pytest.mark.parametrize("name", ["localhost", "a.localhost", "localhost."])
-async def test_names_of_this_machine_are_checked_like_others(name):
+async def test_names_of_this_machine_are_checked(name):
     """RFC 6761 names resolve to loopback, and loopback is denied."""
     lookup = AresLookup(("127.0.0.1:9",))
     try:
@@ -140,7 +140,7 @@ def dialer(lookup, *, connect=None, allow=(), clock=None, **options):
 
 
 class Sockets:
-    """Connecting, scripted: each address succeeds, fails or hangs. `made` are the sockets handed out."""
+    """Scripted connecting: each address succeeds, fails or hangs. `made`: the sockets returned."""
 
     def __init__(self, **outcomes):
         self.outcomes = {address.replace("_", ".").replace("x", ":"): outcome for address, outcome in outcomes.items()}
@@ -189,8 +189,8 @@ async def dialled(d, origin=ORIGIN):
     return info
 
 
-async def test_of_several_answers_only_the_allowed_are_dialled():
-    """One private answer among public ones is left out, not the whole name."""
+async def test_only_the_allowed_addresses_of_a_name_are_dialled():
+    """One private address among public ones is left out, not the whole name."""
     connect = sockets(**{V4: "ok"})
     info = await dialled(dialer(ScriptedLookup({"a.test": DnsAnswer(("10.0.0.1", V4, "::1"), 60)}), connect=connect))
     assert info.peer_address == V4
@@ -198,8 +198,8 @@ async def test_of_several_answers_only_the_allowed_are_dialled():
     connect.close()
 
 
-async def test_ipv4_follows_250_ms_behind_a_black_hole():
-    """IPv6 that answers nothing costs a quarter of a second once; then the host's IPv4 goes first."""
+async def test_ipv4_is_tried_250_ms_after_a_silent_ipv6():
+    """A silent IPv6 address costs 250 ms once; then the host's IPv4 goes first."""
     connect = sockets(**{V6: "hang", V4: "ok"})
     d = dialer(ScriptedLookup({"a.test": DnsAnswer((V6, V4), 60)}), connect=connect)
     first = await dialled(d)
@@ -212,8 +212,8 @@ async def test_ipv4_follows_250_ms_behind_a_black_hole():
     connect.close()
 
 
-async def test_a_dead_address_is_paid_for_once():
-    """Of two addresses of one family the first answers nothing: the next connection begins with the other. After ten
+async def test_a_dead_address_costs_time_once():
+    """Of two addresses of one family the first is silent: the next connection begins with the other. After ten
     minutes it gets another chance; answering then, it is first again.
     """
     clock = SkewedClock()
@@ -229,8 +229,8 @@ async def test_a_dead_address_is_paid_for_once():
     connect.close()
 
 
-async def test_a_refusing_address_is_remembered_and_found_again_when_nothing_else_answers():
-    """It is tried last, not never; and it is dead at this port only."""
+async def test_a_refusing_address_is_tried_last():
+    """It is used if no other address answers, and it is dead at this port only."""
     connect = sockets(**{V4: OSError(errno.ECONNREFUSED, "refused"), V4B: "ok"})
     d = dialer(ScriptedLookup({"a.test": DnsAnswer((V4, V4B), 86_400)}), connect=connect)
     for _ in range(2):
@@ -244,8 +244,8 @@ async def test_a_refusing_address_is_remembered_and_found_again_when_nothing_els
     connect.close()
 
 
-async def test_a_race_lost_for_want_of_descriptors_says_nothing_of_an_address():
-    """Nor does an attempt that began after the winner's."""
+async def test_an_attempt_without_a_descriptor_does_not_make_an_address_dead():
+    """Neither does an attempt that began after the winner's."""
     connect = sockets(**{V4: OSError(errno.EMFILE, "too many"), V4B: "ok"})
     d = dialer(ScriptedLookup({"a.test": DnsAnswer((V4, V4B), 86_400)}), connect=connect)
     await dialled(d)
@@ -254,8 +254,8 @@ async def test_a_race_lost_for_want_of_descriptors_says_nothing_of_an_address():
     connect.close()
 
 
-def test_dead_addresses_leave_room_for_those_that_may_live():
-    """Of many, those known dead are not among the few that are tried; what is remembered is bounded."""
+def test_dead_addresses_are_not_among_the_few_that_are_tried():
+    """Of many addresses those not known as dead are tried; the cache is bounded."""
     order = HappyEyeballs(SkewedClock())
     many = [f"198.41.0.{n}" for n in range(8)]
     order.finished("a.test", 80, many, many[7], many[:6])
@@ -267,7 +267,7 @@ def test_dead_addresses_leave_room_for_those_that_may_live():
 
 
 async def test_a_refusal_does_not_wait_for_the_head_start():
-    """The next address is tried the moment one has failed."""
+    """The next address is tried as soon as one has failed."""
     connect = sockets(**{V6: OSError(errno.ENETUNREACH, "no route"), V4: "ok"})
     info = await dialled(dialer(ScriptedLookup({"a.test": DnsAnswer((V6, V4), 60)}), connect=connect))
     assert info.peer_address == V4
@@ -276,7 +276,7 @@ async def test_a_refusal_does_not_wait_for_the_head_start():
 
 
 async def test_the_loser_of_the_race_is_closed():
-    """When both families connect in the end, one socket is used and the other closed."""
+    """If both families connect, one socket is used and the other is closed."""
     gate = asyncio.Event()
     connect = sockets(**{V6: gate, V4: gate})
     d = dialer(ScriptedLookup({"a.test": DnsAnswer((V6, V4), 60)}), connect=connect)
@@ -308,8 +308,8 @@ async def test_the_loser_of_the_race_is_closed():
         ),
     ],
 )
-async def test_connect_errors_are_told_apart(errors, word):
-    """Each errno has its word; of several, the one the host itself gave."""
+async def test_connect_errors_have_error_types_of_their_own(errors, word):
+    """Each errno has its type; of several errors, the host's own counts."""
     connect = sockets(**errors)
     with pytest.raises(DialError) as caught:
         await dialled(dialer(ScriptedLookup({"a.test": DnsAnswer(tuple(errors), 60)}), connect=connect))
@@ -318,7 +318,7 @@ async def test_connect_errors_are_told_apart(errors, word):
 
 @pytest.mark.parametrize("addresses", [(V4,), (V6, V4), (V4, V4B)])
 async def test_silence_is_a_connect_timeout(addresses):
-    """However many addresses, connect_timeout bounds them together."""
+    """connect_timeout bounds all addresses together."""
     connect = sockets(**dict.fromkeys(addresses, "hang"))
     with pytest.raises(DialError) as caught:
         await dialled(
@@ -330,7 +330,7 @@ async def test_silence_is_a_connect_timeout(addresses):
 
 
 async def test_a_name_that_does_not_resolve_fails_as_dns():
-    """The resolver's word is the dialer's."""
+    """The error type is the resolver's."""
     lookup = ScriptedLookup({"a.test": ResolveError(ErrorType.DNS_NOT_FOUND, "NXDOMAIN")})
     with pytest.raises(DialError) as caught:
         await dialled(dialer(lookup, connect=sockets()))
@@ -360,7 +360,7 @@ def descriptors():
 
 
 async def test_a_cancelled_handshake_leaves_no_descriptor():
-    """Cancelled in the TLS handshake: the socket goes with it."""
+    """The socket is closed if the TLS handshake is cancelled."""
 
     async def stall(a):
         await a.client_closed()
@@ -380,7 +380,7 @@ async def test_a_cancelled_handshake_leaves_no_descriptor():
 
 
 async def test_without_descriptors_a_fetch_fails_and_later_recovers(monkeypatch):
-    """EMFILE from the kernel is its own word, may be retried, and passes."""
+    """EMFILE has an error type of its own, may be retried, and goes away."""
     real = socket.socket
     short = True
 
@@ -399,8 +399,8 @@ async def test_without_descriptors_a_fetch_fails_and_later_recovers(monkeypatch)
         assert isinstance(await c.get(f"http://a.test:{server.port}/"), Fetched)
 
 
-async def test_a_port_nobody_listens_on_is_refused():
-    """The kernel's own refusal, over loopback."""
+async def test_a_closed_port_is_refused():
+    """The kernel refuses it, over loopback."""
     async with serve(HELLO) as server:
         port = server.port
     async with client() as c:
@@ -428,5 +428,5 @@ async def test_the_bound_address_is_the_one_the_server_sees():
     ],
 )
 def test_families_alternate(addresses, v6_first, order):
-    """The first family's first address, then the other's, and so on."""
+    """The first address of one family, then of the other, and so on."""
     assert interleave(addresses, v6_first=v6_first) == order

@@ -1,4 +1,4 @@
-"""DNS as it is: nameservers that answer, fail, keep silent, or do so for one family only. All over UDP on loopback."""
+"""Real DNS over UDP on loopback: name servers that answer, fail or are silent, also for one family only."""
 
 import asyncio
 import contextlib
@@ -19,7 +19,7 @@ V4, V4B, V6 = "192.0.2.5", "192.0.2.6", "2001:db8::5"
 
 @contextlib.asynccontextmanager
 async def resolver(*servers, timeout_s=5.0, clock=None, **options):
-    """A resolver that asks these servers, in order."""
+    """A resolver with these name servers, in order."""
     lookup = AresLookup([s.address for s in servers], timeout_s=timeout_s, family=options.get("address_family", "any"))
     r = CachingResolver(lookup, NetworkOptions(dns_timeout_s=timeout_s, **options), clock or FakeClock())
     try:
@@ -36,7 +36,7 @@ async def error_of(r, name):
 
 
 async def test_addresses_and_ttl_come_from_the_configured_nameserver():
-    """Both families are asked for at once; within the TTL nobody is asked again; localhost needs no server."""
+    """Both families are queried at once; within the TTL there is no other query; localhost needs no server."""
     clock = FakeClock()
     async with nameserver({"a.example": Zone([V4, V4B, V6], ttl=120)}) as ns, resolver(ns, clock=clock) as r:
         assert sorted(await r.resolve("a.example")) == [V4, V4B, V6]
@@ -48,8 +48,8 @@ async def test_addresses_and_ttl_come_from_the_configured_nameserver():
         assert len(ns.queries) == asked
 
 
-async def test_a_name_that_does_not_exist_is_told_from_one_that_could_not_be_asked_for():
-    """NXDOMAIN and no records: not found, kept long. SERVFAIL, REFUSED: a failure, kept briefly. Silence: a timeout."""
+async def test_a_missing_name_differs_from_a_failed_query():
+    """NXDOMAIN, no records: not found, cached long. SERVFAIL, REFUSED: failed, cached briefly. Silence: a timeout."""
     answers = {
         "none.example": NXDOMAIN,
         "empty.example": Zone(),
@@ -84,8 +84,8 @@ async def test_a_name_that_does_not_exist_is_told_from_one_that_could_not_be_ask
         assert asked()["none.example"] > first["none.example"]
 
 
-async def test_a_failing_server_is_not_asked_over_and_over():
-    """One nameserver, one failure: one query a family, until the failure is forgotten."""
+async def test_a_failing_server_gets_one_query():
+    """One failure of the only server: one query a family until the failure expires."""
     async with nameserver({"bad.example": SERVFAIL, "no.example": REFUSED}) as ns, resolver(ns) as r:
         for name in ("bad.example", "no.example"):
             for _ in range(5):
@@ -93,8 +93,8 @@ async def test_a_failing_server_is_not_asked_over_and_over():
             assert 2 <= len([query for query in ns.queries if query[0] == name]) <= 4  # a slow machine asks again
 
 
-async def test_a_name_that_takes_its_server_long_is_waited_for():
-    """A server that is quick as a rule is not given up early for a name it first has to find out."""
+async def test_a_slow_name_of_a_quick_server_is_waited_for():
+    """A server that is usually quick has time for a name that is not in its cache."""
     async with nameserver({"*.example": Zone([V4], ttl=0)}) as ns, resolver(ns, dns_min_ttl_s=0.0) as r:
         for n in range(30):  # c-ares learns how quick it is
             await r.resolve(f"quick{n}.example")
@@ -103,8 +103,8 @@ async def test_a_name_that_takes_its_server_long_is_waited_for():
         assert await r.resolve("slow.example") == (V4,)
 
 
-async def test_a_name_comes_back_when_its_server_does():
-    """A failure is never the last word."""
+async def test_a_name_resolves_again_when_its_server_does():
+    """A failure expires."""
     up = False
     clock = FakeClock()
     answers = {"a.example": lambda name, family: Zone([V4]) if up else SERVFAIL}
@@ -117,7 +117,7 @@ async def test_a_name_comes_back_when_its_server_does():
 
 @pytest.mark.parametrize("answer", [NXDOMAIN, SERVFAIL, Zone()])
 async def test_one_family_is_enough(answer):
-    """Whatever is said of AAAA, a host with A records has an address; and the other way round."""
+    """A host with A records has an address whatever the query for AAAA gives, and the other way round."""
     answers = {
         "four.example": lambda name, family: Zone([V4]) if family == 4 else answer,
         "six.example": lambda name, family: Zone([V6]) if family == 6 else answer,
@@ -127,8 +127,8 @@ async def test_one_family_is_enough(answer):
         assert await r.resolve("six.example") == (V6,)
 
 
-async def test_a_nameserver_that_drops_aaaa_costs_a_quarter_of_a_second():
-    """The lookup of both goes on; the answer for A alone is used meanwhile."""
+async def test_a_nameserver_that_drops_aaaa_costs_250_ms():
+    """The answer for A alone is used while the query for both goes on."""
     async with nameserver({"a.example": Zone([V4, V6], mute=frozenset({6}))}) as ns, resolver(ns) as r:
         began = time.monotonic()
         assert await r.resolve("a.example") == (V4,)
@@ -137,13 +137,13 @@ async def test_a_nameserver_that_drops_aaaa_costs_a_quarter_of_a_second():
 
 
 async def test_a_nameserver_that_drops_a_leaves_aaaa():
-    """Just before the time is over, AAAA alone must do."""
+    """Just before the timeout AAAA alone is used."""
     async with nameserver({"a.example": Zone([V4, V6], mute=frozenset({4}))}) as ns, resolver(ns, timeout_s=0.8) as r:
         assert await r.resolve("a.example") == (V6,)
 
 
 async def test_slow_answers_for_both_are_joined():
-    """Where both families answer only when asked on their own, both are used."""
+    """If the families are answered only in queries of their own, both are used."""
     asked = {4: 0, 6: 0}
 
     def second_time(name, family):
@@ -157,8 +157,8 @@ async def test_slow_answers_for_both_are_joined():
 
 
 @pytest.mark.parametrize("dead", [None, SERVFAIL, REFUSED])
-async def test_the_next_nameserver_is_asked_when_one_is_no_use(dead):
-    """Silent, failing or refusing: the second one answers, and the silent one is not waited for again."""
+async def test_the_next_nameserver_is_used_when_one_fails(dead):
+    """The first is silent, fails or refuses: the second answers, and a silent one is not waited for again."""
     async with (
         nameserver({"*.example": dead}) as first,
         nameserver({"*.example": Zone([V4])}) as second,
@@ -171,8 +171,8 @@ async def test_the_next_nameserver_is_asked_when_one_is_no_use(dead):
         assert dead is not None or len(first.queries) == asked
 
 
-async def test_a_nameserver_nobody_runs_is_passed_over():
-    """A closed port answers by ICMP; the next server is asked at once."""
+async def test_a_closed_port_of_a_nameserver_is_skipped():
+    """ICMP reports a closed port; the next server gets the query at once."""
     async with nameserver({}) as gone:
         address = gone.address
     async with nameserver({"a.example": Zone([V4])}) as second:
@@ -183,15 +183,15 @@ async def test_a_nameserver_nobody_runs_is_passed_over():
 
 
 @pytest.mark.parametrize(("family", "kinds"), [("ipv4", {4}), ("ipv6", {6})])
-async def test_only_the_configured_family_is_asked_for(family, kinds):
-    """No query is wasted on addresses that would not be used."""
+async def test_only_the_configured_family_is_queried(family, kinds):
+    """There are no queries for addresses that would not be used."""
     async with nameserver({"a.example": Zone([V4, V6])}) as ns, resolver(ns, address_family=family) as r:
         assert await r.resolve("a.example") == ((V4,) if family == "ipv4" else (V6,))
         assert {kind for _, kind in ns.queries} == kinds
 
 
-async def test_a_name_is_looked_for_where_it_says_and_nowhere_else(monkeypatch):
-    """This machine's search list is left alone: a name that does not exist does not become one of our own domain."""
+async def test_the_search_list_is_not_used(monkeypatch):
+    """A name that does not exist is not looked up below this machine's own domain."""
     monkeypatch.setenv("LOCALDOMAIN", "corp.example")  # resolv.conf(5): replaces the search list
     async with nameserver({"*.corp.example": Zone([V4])}) as ns, resolver(ns) as r:
         for name in ("gone.example", "intranet"):
@@ -200,7 +200,7 @@ async def test_a_name_is_looked_for_where_it_says_and_nowhere_else(monkeypatch):
 
 
 async def test_closing_leaves_no_query_behind():
-    """Whoever waits is told, and no timer asks a closed channel for more."""
+    """Waiting lookups end, and no timer uses a closed channel."""
     async with nameserver({"a.example": None}) as ns:
         lookup = AresLookup([ns.address])
         r = CachingResolver(lookup, NetworkOptions(), FakeClock())
@@ -216,8 +216,8 @@ async def test_closing_leaves_no_query_behind():
         assert not lookup._queries
 
 
-async def test_what_is_no_name_is_not_found():
-    """Names that DNS cannot carry fail like names that do not exist, or as a failure, never as a bug."""
+async def test_invalid_names_are_not_found():
+    """Names that DNS cannot carry are not found or fail; they raise nothing else."""
     async with nameserver({}) as ns, resolver(ns) as r:
         for name in ("a..example", "x" * 64 + ".example", ".".join(["a" * 60] * 5)):
             assert await error_of(r, name) in (ErrorType.DNS_NOT_FOUND, ErrorType.DNS_FAILURE)

@@ -1,4 +1,4 @@
-"""Failures in words: what a person reads of an OSError, of OpenSSL's complaint, and of what a server sent."""
+"""Failures as text for people: OSErrors, OpenSSL's errors, and bytes that a server sent."""
 
 import errno
 import ssl
@@ -31,19 +31,19 @@ from crawler.fetch.net.errors import describe
     ],
 )
 def test_an_error_is_described_in_plain_words(error: Exception, words: str) -> None:
-    """No errno in brackets, no tuple, no source line of OpenSSL's."""
+    """Without errno in brackets, tuples and source lines of OpenSSL."""
     assert describe(error) == words
 
 
 def test_what_a_server_sent_is_quoted_and_escaped() -> None:
-    """Bytes and text alike, and no more than a line of it."""
+    """Bytes and text, one line at most."""
     assert shown(b"SSH-2.0-x\r\n\xff") == r'"SSH-2.0-x\r\n\xff"'
     assert shown("5, 6") == '"5, 6"'
     assert len(shown("x" * 1_000)) == 82
 
 
 def test_a_failure_names_the_key_that_helps() -> None:
-    """Where one does; without a sentence its word has to do."""
+    """Without a detail the error type is the text."""
     assert failure_text(ErrorType.TLS_UNKNOWN_ISSUER, "no issuer") == (
         "no issuer; network.ca_file can name a CA of your own"
     )

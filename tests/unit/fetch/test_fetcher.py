@@ -1,4 +1,4 @@
-"""One URL, one value: what is sent, what is sent twice, and what each end becomes."""
+"""Fetching one URL: the request, when it is sent twice, and the result."""
 
 import asyncio
 import errno
@@ -24,7 +24,7 @@ HELLO = table({"/": ok(b"hello")})
 
 
 async def test_the_request_is_as_configured():
-    """The fields of a plain request, in order, and exactly the bytes that `request_bytes` says."""
+    """The fields of a plain request in order, and exactly the bytes of `request_bytes`."""
     identity = IdentityOptions(user_agent="crawlerd/1 (+https://c.example)", from_address="bot@c.example")
     fetch = FetchOptions(encodings=("gzip", "br"), headers=(("X-Reason", "research"), ("accept", "text/html")))
     async with serve(HELLO) as server, client(identity=identity, fetch=fetch) as c:
@@ -54,7 +54,7 @@ async def test_the_request_is_as_configured():
     ],
 )
 async def test_validators_make_the_request_conditional(task, lines):
-    """ETag and Last-Modified go out as they were stored, unless they could not be sent without harm."""
+    """ETag and Last-Modified are sent as stored, unless HTTP does not allow them."""
     answer = b"HTTP/1.1 304 Not Modified\r\n\r\n"
     async with serve(table({"/": answer})) as server, client() as c:
         result = await c.get(f"http://a.test:{server.port}/", **task)
@@ -65,7 +65,7 @@ async def test_validators_make_the_request_conditional(task, lines):
 
 
 async def test_headers_that_cannot_be_sent_are_refused_at_the_start():
-    """A configured field with a line break never gets as far as a request."""
+    """A configured field with a line break is refused before any request."""
     async with client() as c:
         with pytest.raises(LocalProtocolError):
             Fetcher(
@@ -77,7 +77,7 @@ async def test_headers_that_cannot_be_sent_are_refused_at_the_start():
             )
 
 
-async def test_what_is_fetched_says_all_that_the_record_needs(certificates):
+async def test_a_result_has_everything_for_the_record(certificates):
     """Head, bodies, timings, connection and time of a response over TLS."""
     async with (
         serve(HELLO, tls=certificates.server("a.test")) as server,
@@ -98,7 +98,7 @@ async def test_what_is_fetched_says_all_that_the_record_needs(certificates):
 
 
 async def test_a_blocked_origin_is_not_even_connected_to():
-    """Nor kept: one that was blocked while the connection was opened gets no request, and the connection ends."""
+    """If it is blocked while the connection is opened, no request is sent and the connection is closed."""
     async with serve(HELLO) as server, client() as c:
         answers = [False]
 
@@ -123,7 +123,7 @@ async def test_a_blocked_origin_is_not_even_connected_to():
 
 
 async def then_close(a):
-    """Answer once, then close at the next request without a byte."""
+    """Respond once, then close at the next request without a byte."""
     await a.request()
     await a.send(ok(b"first"))
     await a.request()
@@ -142,7 +142,7 @@ async def then_cut(a):
 @pytest.mark.parametrize("scheme", ["https", "http"])
 @pytest.mark.parametrize("ending", [then_close, then_reset, then_cut])
 async def test_a_stale_connection_costs_one_resend(certificates, scheme, ending):
-    """The server closes a used connection as we send: the same request goes out once more, on a fresh one."""
+    """The server closes a used connection as we send: the same request is sent again over a fresh one."""
 
     async def script(a):
         if len(server.accepted) == 1:
@@ -166,7 +166,7 @@ async def test_a_stale_connection_costs_one_resend(certificates, scheme, ending)
 
 
 async def test_a_request_is_resent_once_and_no_more():
-    """If the fresh connection ends without a byte too, that is the answer."""
+    """If the fresh connection ends without a byte too, the fetch fails."""
 
     async def script(a):
         if len(server.accepted) == 1:
@@ -185,8 +185,8 @@ async def test_a_request_is_resent_once_and_no_more():
         assert c.gate.is_balanced
 
 
-async def test_a_fresh_connection_is_never_retried():
-    """Closed without a byte on its first request: the server meant it."""
+async def test_a_request_on_a_fresh_connection_is_not_resent():
+    """If its first request gets no byte, the fetch fails."""
 
     async def script(a):
         await a.request()
@@ -204,7 +204,7 @@ LATE = ok(b"", "Connection: close", status="408 Request Timeout")
 @pytest.mark.parametrize("scheme", ["https", "http"])
 @pytest.mark.parametrize("answer", [LATE, LATE.replace(b"Length: 0", b"Length: 9"), b"HTTP/1.0 408 Slow\r\n\r\n<p>"])
 async def test_a_408_that_crosses_the_request_costs_one_resend(certificates, scheme, answer):
-    """The server gave up waiting on a used connection as we wrote: what it says is no answer to this request."""
+    """The server ended a used connection as we wrote: its 408 is no response to this request."""
 
     async def script(a):
         await a.request()
@@ -224,8 +224,8 @@ async def test_a_408_that_crosses_the_request_costs_one_resend(certificates, sch
 
 
 @pytest.mark.parametrize("field", ["Connection: close", "X: y"])
-async def test_a_408_that_answers_is_an_answer(field):
-    """On a fresh connection, also the one of a resend; and where the connection lives on."""
+async def test_a_408_to_the_request_is_a_response(field):
+    """On a fresh connection, also that of a resend; and if the connection stays open."""
 
     async def script(a):
         if len(server.accepted) == 1 and field == "X: y":
@@ -243,7 +243,7 @@ async def test_a_408_that_answers_is_an_answer(field):
 
 
 class SpeaksFirst:
-    """A server that says something to whoever connects, and a client that has it before the first request leaves."""
+    """A server that sends bytes to every client that connects, and a client that has them before the first request."""
 
     def __init__(self, c, said: asyncio.Event) -> None:
         dial = c.pool._dialer.dial
@@ -266,8 +266,8 @@ BUSY = ok(b"busy", "Retry-After: 120", status="503 Service Unavailable")
 @pytest.mark.both_loops
 @pytest.mark.parametrize("scheme", ["https", "http"])
 @pytest.mark.parametrize("then", ["close", "wait", "more"])
-async def test_what_a_server_says_to_whoever_connects_is_heard(certificates, scheme, then):
-    """A 503 with Retry-After before any request: the host is to rest. The request is not even sent."""
+async def test_a_503_before_the_request_is_the_response(certificates, scheme, then):
+    """With Retry-After, before any request: the host backs off, and the request is not sent."""
     said, heard = asyncio.Event(), asyncio.Event()
 
     async def script(a):
@@ -307,8 +307,8 @@ async def test_what_a_server_says_to_whoever_connects_is_heard(certificates, sch
         (b"HTTP/1.1 503 Busy\r\nRetry-Aft", ErrorType.TRUNCATED),
     ],
 )
-async def test_what_is_said_unasked_is_never_the_answer(said, word):
-    """Whatever else a server says before it was asked: the URL was not asked for, and a later attempt may be."""
+async def test_other_bytes_before_the_request_are_no_response(said, word):
+    """The URL was not requested; a later attempt may succeed."""
     sent = asyncio.Event()
 
     async def script(a):
@@ -324,8 +324,8 @@ async def test_what_is_said_unasked_is_never_the_answer(said, word):
         assert c.pool._slots == {}
 
 
-async def test_a_408_said_unasked_costs_one_resend():
-    """A server's patience with whoever connects and says nothing is over: it is asked over another connection."""
+async def test_a_408_before_the_request_costs_one_resend():
+    """The server timed out waiting for a request: it is sent over another connection."""
     said = asyncio.Event()
 
     async def script(a):
@@ -342,8 +342,8 @@ async def test_a_408_said_unasked_costs_one_resend():
         assert (result.payload.prefix(9), result.resend_count, result.connection.id) == (b"hello", 1, 2)
 
 
-async def test_what_is_said_to_a_connection_that_nobody_uses_closes_it():
-    """It was opened, the gate was shut, and it went back: nobody is left to hear it."""
+async def test_bytes_on_an_unused_connection_close_it():
+    """It was opened, the rate limit refused the request, and it went back to the pool."""
     said = asyncio.Event()
 
     async def script(a):
@@ -360,7 +360,7 @@ async def test_what_is_said_to_a_connection_that_nobody_uses_closes_it():
 
 
 async def test_a_flood_before_the_first_request_ends():
-    """What is kept of it is bounded."""
+    """The bytes kept are bounded."""
     said = asyncio.Event()
 
     async def script(a):
@@ -379,8 +379,8 @@ async def test_a_flood_before_the_first_request_ends():
         assert c.closings()[0] == "unsolicited"
 
 
-async def test_one_byte_of_an_answer_forbids_a_resend():
-    """What may have been acted upon is not asked again."""
+async def test_one_byte_of_a_response_forbids_a_resend():
+    """A request that the server may have acted on is not sent again."""
 
     async def script(a):
         await a.request()
@@ -398,7 +398,7 @@ async def test_one_byte_of_an_answer_forbids_a_resend():
 
 
 async def test_a_timeout_on_a_used_connection_is_not_resent():
-    """Silence is no stale connection."""
+    """A silent connection is not stale."""
 
     async def script(a):
         await a.request()
@@ -416,7 +416,7 @@ async def test_a_timeout_on_a_used_connection_is_not_resent():
 
 
 async def test_a_stale_connection_whose_server_is_gone_fails():
-    """The fresh connection cannot be opened: that is what failed, and the gate is left."""
+    """The fresh connection cannot be opened: that is the failure, and the rate limit is left."""
     async with client() as c:
         async with serve(then_close) as server:
             url = f"http://a.test:{server.port}/"
@@ -430,8 +430,8 @@ async def test_a_stale_connection_whose_server_is_gone_fails():
         assert c.gate.is_balanced
 
 
-async def test_a_shut_gate_sends_the_lease_back_unharmed():
-    """Nothing is written, the connection is idle in the pool, and nobody is counted as having entered."""
+async def test_a_refusal_of_the_rate_limit_changes_nothing():
+    """Nothing is written, the connection is idle in the pool, and no request has entered."""
     async with serve(HELLO) as server, client() as c:
         url = f"http://a.test:{server.port}/"
         c.gate.shut["127.0.0.1"] = 4_711.0
@@ -447,8 +447,8 @@ async def test_a_shut_gate_sends_the_lease_back_unharmed():
         assert server.requests == [result.request_bytes]
 
 
-async def test_another_address_has_its_own_gate():
-    """A resend that goes to another address leaves the first one's gate and asks the second's."""
+async def test_another_address_has_its_own_rate_limit():
+    """A resend to another address leaves the first one's rate limit and enters the second's."""
 
     async def script(a):
         if len(server.accepted) == 1:
@@ -474,7 +474,7 @@ async def test_another_address_has_its_own_gate():
 
 @pytest.mark.parametrize("stage", ["resolve", "connect", "tls", "place", "answer"])
 async def test_cancelled_anywhere_a_fetch_leaves_nothing_behind(certificates, stage):
-    """Whatever it waited for: no connection, no place, no entry of the gate stays taken, and the next works."""
+    """At any stage: no connection, slot or entry of the rate limit stays taken, and the next fetch works."""
     release = asyncio.Event()
 
     async def script(a):
@@ -528,7 +528,7 @@ async def test_cancelled_anywhere_a_fetch_leaves_nothing_behind(certificates, st
 
 
 async def test_a_body_over_the_limit_is_kept_up_to_it():
-    """max_body bytes are recorded, marked as cut, and the connection is not used again."""
+    """max_body bytes are kept and marked as truncated, and the connection is not used again."""
     async with serve(table({"/": ok(b"x" * 1000)})) as server, client(fetch=FetchOptions(max_body=100)) as c:
         for _ in range(2):
             result = await c.get(f"http://a.test:{server.port}/")
@@ -541,8 +541,8 @@ async def test_a_body_over_the_limit_is_kept_up_to_it():
 @pytest.mark.parametrize(
     ("code", "word"), [(errno.ENOSPC, ErrorType.LOCAL_IO), (errno.EMFILE, ErrorType.NO_FILE_DESCRIPTORS)]
 )
-async def test_a_spool_that_cannot_be_written_is_a_failure_of_ours(monkeypatch, code, word):
-    """A full disk, or no descriptor, under a large body: the fetch fails, may be retried, and the pool is sound. Where
+async def test_a_spool_that_cannot_be_written_is_a_local_failure(monkeypatch, code, word):
+    """A full disk, or no descriptor, for a large body: the fetch fails, may be retried, and the pool is sound. If
     descriptors are short, those of idle connections are given up.
     """
 
@@ -562,7 +562,7 @@ async def test_a_spool_that_cannot_be_written_is_a_failure_of_ours(monkeypatch, 
 
 
 async def test_a_large_body_is_spooled_and_whole(tmp_path):
-    """Over spool_over the body is a file, without a name, in the folder given."""
+    """Above spool_over the body is an unnamed file in the given folder."""
     body = bytes(range(256)) * 1000
     async with (
         serve(table({"/": ok(body)})) as server,
@@ -573,8 +573,8 @@ async def test_a_large_body_is_spooled_and_whole(tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_bug_is_not_taken_for_weather(monkeypatch):
-    """An exception that is no fault of the network reaches the caller, and the connection is gone."""
+async def test_a_bug_is_not_a_failed_fetch(monkeypatch):
+    """An exception that is no error of the network reaches the caller, and the connection is closed."""
 
     def broken(self, data):
         raise ZeroDivisionError
@@ -589,7 +589,7 @@ async def test_a_bug_is_not_taken_for_weather(monkeypatch):
 
 @pytest.mark.parametrize("connections", [4, 16])  # fewer than the 14 that could be in use, and enough
 async def test_a_burst_over_many_origins_ends_sound(certificates, connections):
-    """A hundred fetches, some answered, closed, reset or cut, leave books that balance and nothing open or taken."""
+    """After a hundred fetches, some closed, reset or cut, the counts agree and nothing is open or taken."""
 
     async def script(a):
         while path := await a.request():
@@ -627,7 +627,7 @@ async def test_a_burst_over_many_origins_ends_sound(certificates, connections):
 
 
 async def test_a_robots_txt_without_end_is_cut_at_its_own_limit():
-    """Long before the limit of pages: what lies beyond is not even read."""
+    """Its limit is far below that of pages; nothing beyond it is read."""
     line = b"Disallow: /a-path-that-is-not-short\n"
     endless = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n" + line * 400_000
     async with serve(table({"/robots.txt": endless, "/page": endless})) as server, client() as c:

@@ -1,4 +1,4 @@
-"""The HTTP client as one object: other options come into force, and what is in flight finishes under the former."""
+"""The HTTP client: new options come into force, and requests in flight finish under the old ones."""
 
 import asyncio
 from dataclasses import replace
@@ -28,8 +28,8 @@ def put_in_force(client: HttpClient, options: ClientOptions) -> None:
     client.reconfigure(generation)
 
 
-async def test_the_next_request_goes_out_under_the_new_options() -> None:
-    """By a new connection, whose number goes on; idle ones of before are closed, and all are counted as one."""
+async def test_the_next_request_has_the_new_options() -> None:
+    """It has a new connection with the next id; idle ones are closed, and the counts are one sum."""
     async with serve(table({"/": ok()})) as server:
         client = client_of()
         origin = Origin("http", "a.test", server.port)
@@ -47,7 +47,7 @@ async def test_the_next_request_goes_out_under_the_new_options() -> None:
 
 
 async def test_a_request_in_flight_finishes_and_then_its_connection_closes() -> None:
-    """Nothing is cut off by a reload; both are seen while they last, and can be cut."""
+    """A reload cuts nothing off; both generations are in the status, and their connections can be cut."""
     arrived, go_on = asyncio.Event(), asyncio.Event()
 
     async def script(c):
@@ -85,7 +85,7 @@ async def test_a_request_in_flight_finishes_and_then_its_connection_closes() -> 
     ],
 )
 async def test_options_that_cannot_be_used_change_nothing(options: ClientOptions, error: type[Exception]) -> None:
-    """They are refused before anything is replaced."""
+    """They are refused before anything changes."""
     async with serve(table({"/": ok()})) as server:
         client = client_of()
         with pytest.raises(error):
@@ -98,14 +98,14 @@ async def test_options_that_cannot_be_used_change_nothing(options: ClientOptions
 
 
 async def test_the_same_options_replace_nothing() -> None:
-    """Connections and DNS answers are kept by a reload that changes other things."""
+    """A reload of other options keeps connections and DNS answers."""
     client = client_of()
     assert client.prepare(replace(OPTIONS, tls=TlsOptions())) is None
     await client.close()
 
 
-async def test_what_is_held_is_told_with_its_limit() -> None:
-    """For the status; a cookie jar only where cookies are kept."""
+async def test_the_status_has_amounts_in_memory_with_limits() -> None:
+    """A cookie jar is in it only if cookies are kept."""
     client = client_of(replace(OPTIONS, fetch=FetchOptions(cookies="session", connections=7)))
     held = {name: (unit, amount, limit) for name, unit, amount, limit in client.held()}
     assert list(held) == ["cookies", "bodies", "connections", "DNS answers"]

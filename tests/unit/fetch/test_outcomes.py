@@ -1,4 +1,4 @@
-"""What the web sends, over TLS from a server that sends exactly that: outcome, error, and whether the connection
+"""Responses as the web sends them, over TLS: outcome, error, and whether the connection
 lived, however the bytes were split on their way.
 
 The table is the reader's own (`response_cases`); here the client as a whole is held to it. `LINES` names the lines of
@@ -28,7 +28,7 @@ LIMITS = sorted({case.limits for case in CASES}, key=repr)
 
 
 def expected(case: Case) -> tuple[str, str | None, bool]:
-    """Outcome, error_type, and whether the connection lives."""
+    """Outcome, error_type, and whether the connection stays open."""
     words = set(case.words.split())
     if "protocol_error" in words:
         return "error", "protocol_error", False
@@ -114,7 +114,7 @@ LINES = {
 
 @pytest.mark.parametrize("line", LINES)
 def test_every_line_of_the_list_has_its_outcome(line: str) -> None:
-    """The cases that stand for a line end as the line says; the tests below hold the client to each of them."""
+    """Each case of a line has that line's outcome; the tests below check the client with each case."""
     outcome, names = LINES[line]
     for name in names.split("|"):
         assert (name, outcome) == (name, expected(BY_NAME[name]))
@@ -146,7 +146,7 @@ def certificates(tmp_path_factory):
     ids=lambda limits: f"head {limits.max_head}, line {limits.max_chunk_line}, trailers {limits.max_trailers}",
 )
 async def test_what_the_web_sends_has_one_outcome_over_tls(certificates, limits, manner) -> None:
-    """Each case from a TLS server: the outcome, its error_type and the connection's life are those of the table."""
+    """Each case from a TLS server has the outcome, error_type and connection state of the table."""
     cases = [case for case in ENDING if case.limits == limits]
     rng = random.Random(manner)
 
@@ -195,7 +195,7 @@ async def test_what_the_web_sends_has_one_outcome_over_tls(certificates, limits,
         assert c.gate.is_balanced
 
 
-def test_what_only_a_deadline_ends_is_left_out_and_nothing_else() -> None:
-    """Cases without an outcome of their own are few, and each is a response that is merely not whole yet."""
+def test_only_cases_that_a_deadline_ends_are_left_out() -> None:
+    """They are few, and each is an incomplete response."""
     assert all(BY_NAME[name].eof is None for name in WITHOUT_END)
     assert len(WITHOUT_END) < 12

@@ -1,4 +1,4 @@
-"""Who gets which connection, who waits, who is closed: with scripted dialling and a clock that is moved by hand."""
+"""The pool: which connection is lent, who waits, and what is closed, with a fake dialer and a fake clock."""
 
 import asyncio
 import random
@@ -79,8 +79,8 @@ async def rig(request):
         assert (stats.open, stats.idle, stats.opening, stats.waiting) == (0, 0, 0, 0)
 
 
-async def test_the_last_one_in_is_the_first_one_out(rig):
-    """The warmest connection is used, so that the others may grow old and be closed."""
+async def test_the_most_recently_used_connection_is_lent(rig):
+    """So the others can expire and be closed."""
     r = rig(per_host=3)
     three = [await r.pool.acquire(A) for _ in range(3)]
     for connection in three:
@@ -124,7 +124,7 @@ async def test_a_closed_connection_leaves_its_slot_to_the_next_who_waits(rig):
 
 
 async def test_a_connection_that_closes_on_its_way_to_who_waits_is_replaced(rig):
-    """A connection that ends between being granted and being used costs the borrower nothing."""
+    """A connection that closes between grant and use is replaced without an error."""
     r = rig()
     held = await r.pool.acquire(A)
     held.requests = 1  # it has carried one: what comes now was not asked for
@@ -141,7 +141,7 @@ async def test_a_connection_that_closes_on_its_way_to_who_waits_is_replaced(rig)
 
 @pytest.mark.parametrize("granted", ["nothing", "connection", "slot"])
 async def test_a_cancelled_wait_loses_nothing(rig, granted):
-    """Cancelled while waiting, or in the very turn it was granted something: that goes to the next who waits."""
+    """Cancelled while waiting, or just as it was granted something: that goes to the next who waits."""
     r = rig()
     held = await r.pool.acquire(A)
     first, second = r.waiting(A), r.waiting(A)
@@ -203,8 +203,8 @@ async def test_a_dial_that_fails_frees_its_slot_and_reports_why(rig):
     assert r.pool.stats().failed == 1
 
 
-async def test_the_longest_idle_of_another_origin_makes_room(rig):
-    """At fetch.connections a new origin's connection replaces the one unused for longest."""
+async def test_the_longest_idle_connection_makes_room(rig):
+    """At fetch.connections a connection to a new origin replaces the one that is idle longest."""
     r = rig(connections=2)
     a, b = await r.use(A), await r.use(B)
     await r.use(A)
@@ -216,7 +216,7 @@ async def test_the_longest_idle_of_another_origin_makes_room(rig):
 
 
 async def test_with_every_connection_lent_an_origin_waits_for_any_of_them(rig):
-    """The cap over all origins: a connection that comes back is closed for the one who waits."""
+    """At the limit of all origins, a connection that is given back is closed for the one who waits."""
     r = rig(connections=2)
     a, b = await r.pool.acquire(A), await r.pool.acquire(B)
     task = r.waiting(C)
@@ -231,7 +231,7 @@ async def test_with_every_connection_lent_an_origin_waits_for_any_of_them(rig):
 
 
 async def test_waiting_is_first_come_first_served_across_caps(rig):
-    """Who waits for a slot of its own origin and who waits for any are served in order of arrival."""
+    """Those who wait for a slot of their origin and for any slot are served in order of arrival."""
     r = rig(connections=2)
     a, b = await r.pool.acquire(A), await r.pool.acquire(B)
     stranger = r.waiting(C)
@@ -249,7 +249,7 @@ async def test_waiting_is_first_come_first_served_across_caps(rig):
 
 
 async def test_waiters_of_every_kind_are_all_served(rig):
-    """However origins and caps mix, nobody is forgotten and no cap is passed."""
+    """For any mix of origins and limits, all are served and no limit is exceeded."""
     r = rig(connections=3, per_host=2)
     lent, most = [], 0
 
@@ -273,7 +273,7 @@ async def test_waiters_of_every_kind_are_all_served(rig):
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_slot_is_lost_whatever_is_cancelled_when(rig, seed):
-    """Random borrowing, failing, closing and cancelling over random caps: all who are not cancelled are served."""
+    """Random lending, failing, closing and cancelling under random limits: all that are not cancelled are served."""
     rng = random.Random(seed)
     r = rig(connections=rng.randint(1, 4), per_host=rng.randint(1, 3))
 
@@ -314,7 +314,7 @@ async def test_no_slot_is_lost_whatever_is_cancelled_when(rig, seed):
 
 
 async def test_idle_connections_are_closed_when_their_time_is_over(rig):
-    """idle_timeout counts from the last answer; the close is an orderly one."""
+    """idle_timeout counts from the last response; the connection is closed in order."""
     r = rig(per_host=2, idle_timeout_s=60.0)
     one, two = await r.pool.acquire(A), await r.pool.acquire(A)
     r.pool.release(one)
@@ -335,8 +335,8 @@ async def test_idle_connections_are_closed_when_their_time_is_over(rig):
     assert [e["reason"] for e in r.events if e["event"] == "conn_close"] == ["idle_timeout"] * 2
 
 
-async def test_the_sweeper_comes_by_itself():
-    """One timer closes what is idle, the nearest expiry first, though it was armed for a later one."""
+async def test_idle_connections_are_swept_by_a_timer():
+    """One timer closes expired connections, also one that expires before the timer was due."""
     r = Rig(per_host=2, idle_timeout_s=60.0)
     one, two = await r.pool.acquire(A), await r.pool.acquire(A)
     r.pool.release(one)
@@ -364,7 +364,7 @@ async def test_the_pool_closes_a_second_before_the_server_would(rig, announced_s
 
 
 async def test_an_expired_connection_is_never_lent(rig):
-    """Even if the sweeper has not come by yet."""
+    """Even if the timer has not fired yet."""
     r = rig(idle_timeout_s=60.0)
     old = await r.use(A)
     r.clock.time += 60
@@ -373,7 +373,7 @@ async def test_an_expired_connection_is_never_lent(rig):
 
 
 async def test_limits_of_age_and_requests_end_a_connection(rig):
-    """max_connection_age and max_requests_per_connection, each with its reason; so does the server's max=0."""
+    """max_connection_age and max_requests_per_connection, each with its reason; also the server's max=0."""
     r = rig(max_connection_age_s=100.0, max_requests_per_connection=3)
     first = await r.use(A)
     assert await r.use(A) is first
@@ -414,7 +414,7 @@ async def test_a_connection_that_ends_while_it_is_opened_is_counted_once(rig):
 
 
 async def test_a_replacement_takes_the_same_slot(rig):
-    """A fresh connection for a stale one, though the origin is at its cap and others wait."""
+    """A fresh connection replaces a stale one although the origin is at its limit and others wait."""
     r = rig()
     stale = await r.pool.acquire(A)
     other = r.waiting(A)
@@ -438,7 +438,7 @@ async def test_a_replacement_that_fails_frees_the_slot(rig):
     assert r.pool._slots == {}
 
 
-async def test_short_of_descriptors_the_longest_idle_is_given_up(rig):
+async def test_without_descriptors_the_longest_idle_is_closed(rig):
     """EMFILE closes an idle connection, so that the next attempt has a descriptor."""
     r = rig()
     idle = await r.use(A)
@@ -449,7 +449,7 @@ async def test_short_of_descriptors_the_longest_idle_is_given_up(rig):
 
 
 async def test_closing_the_pool_closes_everything(rig):
-    """Idle and lent connections are closed, who waits gets PoolClosed, and no peer can hold up the close."""
+    """Idle and lent connections are closed, waiting callers get PoolClosed, and no peer delays the close for long."""
     r = rig(per_host=2)
     r.dialing.closes_politely = False
     lent, idle = await r.pool.acquire(A), await r.pool.acquire(A)
@@ -473,8 +473,8 @@ async def test_closing_the_pool_closes_everything(rig):
 
 
 @pytest.mark.parametrize("granted", ["connection", "nothing"])
-async def test_a_pool_closed_as_somebody_waits_lends_nothing_open(rig, granted):
-    """A request that was granted a connection in this very turn gets a closed one, any other gets PoolClosed."""
+async def test_a_pool_that_is_closed_lends_no_open_connection(rig, granted):
+    """A request that was just granted a connection gets a closed one, any other gets PoolClosed."""
     r = rig()
     held = await r.pool.acquire(A)
     task = r.waiting(A)
@@ -492,8 +492,8 @@ async def test_a_pool_closed_as_somebody_waits_lends_nothing_open(rig, granted):
     assert r.pool._slots == {}
 
 
-async def test_the_events_carry_what_the_log_promises(rig):
-    """conn_open and conn_close, whole."""
+async def test_the_events_have_the_fields_of_the_catalogue(rig):
+    """conn_open and conn_close with all their fields."""
     r = rig()
     connection = await r.use(A, requests=7)
     r.clock.time += 12.5
@@ -511,7 +511,7 @@ async def test_the_events_carry_what_the_log_promises(rig):
 
 
 async def test_reuse_is_counted_by_host(rig):
-    """Requests over a connection that had carried one before, in all and for each host; the greediest host first."""
+    """Requests over a used connection, in all and for each host; the host with the most connections first."""
     r = rig(per_host=2)
     assert (r.pool.stats().reuse_ratio, r.host(A)) == (0.0, None)
     await r.use(A, requests=4)
@@ -542,8 +542,8 @@ async def test_the_host_known_longest_is_forgotten_first(rig, monkeypatch):
     assert "host_requests" not in r.events[-1]
 
 
-async def test_closed_connections_are_sorted_by_what_they_carried(rig):
-    """One count for each bound, for a histogram: 1, 2, 5, 10 … and the rest."""
+async def test_closed_connections_are_counted_by_their_requests(rig):
+    """One count for each bound of a histogram: 1, 2, 5, 10 … and the others."""
     r = rig()
     for requests in (0, 1, 2, 3, 5, 6, 99_999):
         (await r.use(A, requests=requests)).abort(CloseReason.SERVER_CLOSE)
@@ -565,8 +565,8 @@ async def test_connections_are_counted_without_events_too():
     assert (stats.opened, stats.requests, stats.failed, stats.closed) == (1, 1, 1, {CloseReason.SHUTDOWN: 1})
 
 
-async def test_an_address_has_no_idle_connection_too_many(rig):
-    """At connections_per_address the connection to it that has been idle longest makes room for a newer one."""
+async def test_idle_connections_beyond_those_of_an_address_are_closed(rig):
+    """At connections_per_address the longest idle connection to it is closed for a newer one."""
     r = rig(per_address=2)
     a, b = await r.use(A), await r.use(B)
     c = await r.use(C)
@@ -576,8 +576,8 @@ async def test_an_address_has_no_idle_connection_too_many(rig):
     assert list(r.pool._idle) == [b, c]
 
 
-async def test_a_surplus_at_an_address_is_closed_as_it_comes_back(rig):
-    """While all of them are lent none can be closed; the first to come back goes, if nobody waits for it."""
+async def test_lent_connections_beyond_those_of_an_address_are_closed_on_return(rig):
+    """While all are lent none can be closed; the first given back is closed, if nobody waits for it."""
     r = rig(per_address=1)
     a, b = await r.pool.acquire(A), await r.pool.acquire(B)
     r.pool.release(b)

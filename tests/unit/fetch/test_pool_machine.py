@@ -1,4 +1,4 @@
-"""The pool as a state machine: whatever borrowers, servers, clocks and cancellations do, in whatever order, a
+"""The pool as a state machine: whatever callers, servers, clocks and cancellations do, in any order, a
 connection is idle, lent or closed, and a response belongs to its request.
 
 Pool, connections, reader and deadlines are the real ones. The network and the clock are not: what a server does, and
@@ -74,7 +74,7 @@ class Wire(asyncio.Transport):
 
 
 class Dials:
-    """Dials that end when a rule says so."""
+    """A dialer whose dials end when a rule says so."""
 
     def __init__(self, loop):
         self.loop = loop
@@ -105,7 +105,7 @@ class Dials:
 
 
 class Borrower:
-    """A user of a connection that carries out orders: ask, replace, leave, fail."""
+    """A user of a connection that follows commands: request, replace, release, fail."""
 
     def __init__(self, machine, origin):
         self.machine = machine
@@ -506,7 +506,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 def run(examples: int, steps: int) -> int:
-    """How many histories came to their end. Raises what the first rule or invariant that did not hold raised."""
+    """The number of histories that were completed. Raises the error of the first rule or invariant that fails."""
     PoolMachine.histories = 0
     run_state_machine_as_test(
         PoolMachine,
@@ -522,7 +522,7 @@ def run(examples: int, steps: int) -> int:
 
 
 def test_a_connection_is_idle_lent_or_closed_and_never_two() -> None:
-    """Sixty histories of fifty events, the same each time. It fails with the shortest history found after which a rule
+    """Sixty histories of fifty events, the same each time. It fails with the shortest history after which a rule
     or an invariant of the machine does not hold: one connection in two hands, a cap passed, who waits for nothing.
     """
     assert run(60, 50) >= 60
@@ -530,5 +530,5 @@ def test_a_connection_is_idle_lent_or_closed_and_never_two() -> None:
 
 @pytest.mark.prove
 def test_no_history_breaks_the_pool() -> None:
-    """Thousands of longer ones, other ones each time; it fails as the one above does."""
+    """Thousands of longer random histories; it fails as the test above does."""
     assert run(5_000, 80) >= 5_000

@@ -1,4 +1,4 @@
-"""Everything through a proxy: tunnels for https, absolute targets for http, its failures told from the origin's."""
+"""Requests through a proxy: tunnels for https, absolute targets for http, and the proxy's own failures."""
 
 import asyncio
 import os
@@ -30,12 +30,12 @@ def through(port, authorization=None, host="127.0.0.1"):
 
 
 def network(ca_file=None):
-    """Nothing private may be dialled and no name is known here, but for the proxy's."""
+    """No private address may be dialled and no name is known, except the proxy's."""
     return NetworkOptions(resolve=(("proxy.test", ("127.0.0.1",)),), ca_file=ca_file)
 
 
 async def test_https_goes_through_a_tunnel(certificates):
-    """The certificate is the origin's, one tunnel serves request after request, and the next one is resumed."""
+    """The certificate is the origin's, one tunnel serves several requests, and the next one resumes the session."""
     async with (
         serve(HELLO, tls=certificates.server("a.test")) as server,
         proxy() as p,
@@ -55,8 +55,8 @@ async def test_https_goes_through_a_tunnel(certificates):
         assert result.timings.connect_s > 0
 
 
-async def test_http_is_asked_for_with_its_whole_url():
-    """Absolute-form, Host as ever; the answer is the origin's."""
+async def test_http_is_requested_with_the_whole_url():
+    """Absolute form with the usual Host; the response is the origin's."""
     async with serve(HELLO) as server, proxy() as p, client(network=network(), proxy=through(p.port)) as c:
         for path, body in (("/", b"hello"), ("/a?b=c", b"query"), ("/none", b"")):
             result = await c.get(f"http://a.test:{server.port}{path}")
@@ -83,7 +83,7 @@ async def test_each_origin_has_connections_of_its_own(certificates, scheme):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_credentials_go_to_the_proxy_and_no_further(certificates, scheme):
+async def test_credentials_go_to_the_proxy_only(certificates, scheme):
     """Basic, with CONNECT or with the plain request; the origin sees none, and WARC masks them."""
     tls = certificates.server("a.test") if scheme == "https" else None
     async with (
@@ -104,8 +104,8 @@ async def test_credentials_go_to_the_proxy_and_no_further(certificates, scheme):
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize(("given", "words"), [(None, "wants its credentials"), ("x:y", "wants other credentials")])
-async def test_a_407_is_the_proxys_word_and_no_page(scheme, given, words):
-    """Without credentials, or with wrong ones: an error of its own that lasts, whatever the scheme."""
+async def test_a_407_is_a_failure_of_the_proxy(scheme, given, words):
+    """Without credentials or with wrong ones: a permanent error of its own, for both schemes."""
     authorization = None if given is None else basic(*given.split(":"))
     async with (
         serve(HELLO) as server,
@@ -138,8 +138,8 @@ async def test_a_407_is_the_proxys_word_and_no_page(scheme, given, words):
         ("200 OK", "Proxy-Status: p.test; error=http_response_timeout", None),
     ],
 )
-async def test_an_error_page_of_the_proxys_own_is_no_page(status, field, words):
-    """Where it says so it is a failure to connect; everything else is the origin's answer. In a tunnel, all is."""
+async def test_an_error_page_of_the_proxy_is_a_failure(status, field, words):
+    """A field of the proxy marks it; any other response is the origin's. In a tunnel every response is."""
     script = table({"/": ok(b"sorry", field, status=status)})
     async with serve(script) as server, proxy() as p, client(network=network(), proxy=through(p.port)) as c:
         result = await c.get(f"http://a.test:{server.port}/")
@@ -167,8 +167,8 @@ async def test_an_error_page_of_the_proxys_own_is_no_page(status, field, words):
         (b"HTTP/1.1 200 OK\r\nX: " + b"x" * (MAX_HEAD + 8_192), ErrorType.PROXY_FAILED, f"over {MAX_HEAD} bytes"),
     ],
 )
-async def test_what_a_proxy_says_instead_of_opening_a_tunnel(answer, word, words):
-    """Refusals and nonsense are told apart, with what it said; no byte of it is taken for the origin's."""
+async def test_a_proxy_that_opens_no_tunnel_is_a_failure(answer, word, words):
+    """Refusals and garbage have types of their own, with the response; no byte of it counts as the origin's."""
     async with proxy(answer=answer) as p, client(network=network(), proxy=through(p.port)) as c:
         result = await c.get("https://a.test:443/")
         assert isinstance(result, Failed)
@@ -182,8 +182,8 @@ async def test_what_a_proxy_says_instead_of_opening_a_tunnel(answer, word, words
         assert c.pool._slots == {}
 
 
-async def test_an_interim_answer_and_fields_do_not_matter(certificates):
-    """A 2xx opens the tunnel, whatever else its head says; a Content-Length there means nothing (RFC 9110 §9.3.6)."""
+async def test_interim_responses_and_fields_of_a_proxy_are_ignored(certificates):
+    """A 2xx opens the tunnel whatever its fields are; its Content-Length is ignored (RFC 9110 §9.3.6)."""
     async with serve(HELLO, tls=certificates.server("a.test")) as server:
 
         async def wordy(reader, writer):
@@ -206,8 +206,8 @@ async def test_an_interim_answer_and_fields_do_not_matter(certificates):
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_proxy_that_cannot_be_reached_is_not_the_hosts_fault(scheme):
-    """Nobody listens, or its name is unknown: proxy_failed, retried."""
+async def test_an_unreachable_proxy_is_proxy_failed(scheme):
+    """Its port is closed or its name unknown: the attempt is retried."""
     port = closed_port()
     async with client(network=network(), proxy=through(port)) as c:
         result = await c.get(f"{scheme}://a.test:443/")
@@ -229,7 +229,7 @@ async def test_a_proxy_that_cannot_be_reached_is_not_the_hosts_fault(scheme):
 
 @pytest.mark.parametrize("closes", [True, False])
 async def test_a_proxy_that_hangs_up_or_stalls_ends_in_time(closes):
-    """Connected, asked, and then nothing: bounded by connect_timeout, and the socket is closed."""
+    """Without a response to CONNECT: connect_timeout bounds it, and the socket is closed."""
     ended = asyncio.Event()
 
     async def script(a):
@@ -250,7 +250,7 @@ async def test_a_proxy_that_hangs_up_or_stalls_ends_in_time(closes):
 
 
 async def test_a_cancelled_tunnel_leaves_no_descriptor():
-    """Cancelled while the proxy thinks about it."""
+    """The request is cancelled before the proxy responds."""
     asked = asyncio.Event()
 
     async def script(a):
@@ -272,7 +272,7 @@ async def test_a_cancelled_tunnel_leaves_no_descriptor():
 
 
 async def test_a_handshake_that_fails_in_a_tunnel_is_the_origins(certificates):
-    """Certificates are judged as without a proxy."""
+    """Certificates are verified as without a proxy."""
     async with (
         serve(HELLO, tls=certificates.server("b.test")) as server,
         proxy() as p,
@@ -288,8 +288,8 @@ async def test_a_handshake_that_fails_in_a_tunnel_is_the_origins(certificates):
     "host", ["127.0.0.1", "[::1]", "10.0.0.1", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "127.0.0.1."]
 )
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_a_literal_that_may_not_be_dialled_is_not_asked_for_either(host, scheme):
-    """Names are the proxy's to resolve and to judge; a literal is judged here."""
+async def test_a_denied_address_is_not_requested_from_a_proxy(host, scheme):
+    """The proxy resolves names; an address in the URL is checked here."""
     async with proxy() as p, client(network=network(), proxy=through(p.port)) as c:
         result = await c.get(f"{scheme}://{host}:443/")
         assert isinstance(result, Failed)

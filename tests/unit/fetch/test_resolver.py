@@ -1,4 +1,4 @@
-"""Names, the table before them, the cache behind them, and one query however many ask."""
+"""The resolver: its table, its cache, and shared queries."""
 
 import asyncio
 
@@ -38,21 +38,21 @@ TABLE = (
         ("[2001:db8::7]", ("2001:db8::7",)),
     ],
 )
-async def test_table_and_literals_ask_nobody(host, addresses):
-    """network.resolve answers first, exact names before the longest suffix; literals are their own answer."""
+async def test_the_table_and_addresses_need_no_query(host, addresses):
+    """network.resolve comes first, exact names before the longest suffix; an address is its own result."""
     lookup = ScriptedLookup()
     assert await resolver(lookup, resolve=TABLE).resolve(host) == addresses
     assert lookup.asked == []
 
 
 async def test_a_wildcard_is_not_its_own_parent():
-    """ "*.many.test" says nothing of many.test itself."""
+    """ "*.many.test" does not cover many.test itself."""
     lookup = ScriptedLookup({"many.test": A})
     assert await resolver(lookup, resolve=TABLE).resolve("many.test") == A.addresses
 
 
 async def test_answers_are_kept_for_their_ttl():
-    """Within the TTL nobody is asked again; after it, once."""
+    """Within the TTL there is no other query; after it, one."""
     clock = FakeClock()
     lookup = ScriptedLookup({"a.test": A})
     r = resolver(lookup, clock)
@@ -77,7 +77,7 @@ async def test_answers_are_kept_for_their_ttl():
     ],
 )
 async def test_ttls_and_failures_are_bounded(result, kept_s):
-    """TTLs stay within the options' bounds; NXDOMAIN is kept long, other failures only briefly."""
+    """TTLs are bounded by the options; NXDOMAIN is cached long, other failures briefly."""
     clock = FakeClock()
     lookup = ScriptedLookup({"a.test": result})
     r = resolver(lookup, clock)
@@ -100,7 +100,7 @@ async def test_ttls_and_failures_are_bounded(result, kept_s):
 
 
 async def test_the_cache_is_bounded():
-    """The oldest answer goes when the cache is full."""
+    """The oldest answer is dropped when the cache is full."""
     lookup = ScriptedLookup({f"{n}.test": A for n in "abc"})
     r = resolver(lookup, dns_cache_size=2)
     for name in ("a.test", "b.test", "c.test", "b.test", "c.test", "a.test"):
@@ -109,7 +109,7 @@ async def test_the_cache_is_bounded():
 
 
 async def test_concurrent_lookups_share_one_query():
-    """Ten who ask for one name at once cause one query and get the same answer."""
+    """Ten lookups of one name at once cause one query and get the same answer."""
     lookup = ScriptedLookup()
     r = resolver(lookup)
     tasks = [asyncio.ensure_future(r.resolve("a.test")) for _ in range(10)]
@@ -120,7 +120,7 @@ async def test_concurrent_lookups_share_one_query():
 
 
 async def test_a_cancelled_waiter_takes_nothing_from_the_others():
-    """The query goes on when the one who started it is cancelled."""
+    """The query goes on when the lookup that started it is cancelled."""
     lookup = ScriptedLookup()
     r = resolver(lookup)
     first = asyncio.ensure_future(r.resolve("a.test"))
@@ -135,8 +135,8 @@ async def test_a_cancelled_waiter_takes_nothing_from_the_others():
     assert lookup.asked == ["a.test"]
 
 
-async def test_an_answer_that_nobody_waits_for_is_still_kept():
-    """All waiters cancelled: the late answer, or failure, goes to the cache and disturbs nobody."""
+async def test_an_answer_without_waiters_is_cached():
+    """If all waiters are cancelled, the late answer or failure is cached."""
     lookup = ScriptedLookup()
     r = resolver(lookup)
     for name, result in (("a.test", A), ("b.test", ResolveError(ErrorType.DNS_FAILURE, "SERVFAIL"))):
@@ -152,7 +152,7 @@ async def test_an_answer_that_nobody_waits_for_is_still_kept():
 
 
 async def test_silence_is_a_timeout():
-    """A lookup that never answers ends after dns_timeout, and an answer after that changes nothing."""
+    """A lookup without an answer ends after dns_timeout; a later answer changes nothing."""
     lookup = ScriptedLookup()
     r = resolver(lookup, dns_timeout_s=0.02)
     with pytest.raises(ResolveError) as caught:
@@ -170,14 +170,14 @@ async def test_only_the_configured_family_is_used(family, addresses):
 
 
 async def test_no_address_of_the_family_is_not_found():
-    """A host without an address of the configured family does not exist for us."""
+    """A host without an address of the configured family counts as not found."""
     with pytest.raises(ResolveError, match="no ipv6 address") as caught:
         await resolver(ScriptedLookup(), address_family="ipv6").resolve("192.0.2.1")
     assert caught.value.error_type is ErrorType.DNS_NOT_FOUND
 
 
 async def test_close_ends_what_is_under_way():
-    """Closing the resolver leaves nobody waiting."""
+    """Closing the resolver ends all lookups."""
     lookup = ScriptedLookup()
     r = resolver(lookup)
     waiting = asyncio.ensure_future(r.resolve("a.test"))

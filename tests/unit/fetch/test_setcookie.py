@@ -1,4 +1,4 @@
-"""What a Set-Cookie field says, by RFC 6265bis §5.6 and the dates of §5.1.1."""
+"""Parsing of Set-Cookie fields (RFC 6265bis §5.6) and their dates (§5.1.1)."""
 
 from calendar import timegm
 
@@ -54,7 +54,7 @@ FIELDS = [
 
 @pytest.mark.parametrize(("text", "cookie"), FIELDS)
 def test_a_field_is_read_as_browsers_read_it(text, cookie):
-    """Name, value and attributes; None for what is not kept at all."""
+    """Name, value and attributes; None for an unusable field."""
     assert parse_set_cookie(text, NOW) == cookie
 
 
@@ -90,13 +90,13 @@ DATES = [
 
 @pytest.mark.parametrize(("text", "moment"), DATES)
 def test_dates_are_read_whatever_their_order(text, moment):
-    """Three formats of HTTP and what comes near them; a date that does not exist is none."""
+    """The three formats of HTTP and similar ones; a date that does not exist is None."""
     assert parse_cookie_date(text) == moment
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=255), max_size=300))
 def test_no_text_breaks_the_parser(text):
-    """Whatever comes: a cookie that fits on a header line, or none."""
+    """The result is a cookie that fits into a header line, or None."""
     cookie = parse_set_cookie(text, NOW)
     if cookie is not None:
         assert not set(cookie.pair) & set("\r\n\x00;")

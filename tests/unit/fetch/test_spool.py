@@ -1,4 +1,4 @@
-"""Bodies in memory and in files: the same bytes either way, counted while they are held, and nothing left behind."""
+"""Bodies in memory and in files: the same bytes, counted while they are held, and no remains."""
 
 import errno
 import gc
@@ -18,7 +18,7 @@ KIB = 1024
 
 
 class Ledger:
-    """A budget that remembers the most it ever held."""
+    """A budget with a record of its highest value."""
 
     def __init__(self) -> None:
         self.held = 0
@@ -67,7 +67,7 @@ SIZES = {
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES.keys())
 @pytest.mark.parametrize("counted", [True, False])
 def test_what_was_written_is_what_is_read(sizes: list[int], counted: bool, tmp_path: Path) -> None:
-    """Any number of times, in memory up to the threshold and in a file beyond it, whatever the pieces."""
+    """Any number of times, in memory up to the threshold and in a file above it, for any pieces."""
     ledger = Ledger()
     sink = BodySink(100 * KIB, str(tmp_path), ledger if counted else None)
     source = random.Random(1)
@@ -86,7 +86,7 @@ def test_what_was_written_is_what_is_read(sizes: list[int], counted: bool, tmp_p
 
 
 def test_a_single_piece_is_kept_as_it_is() -> None:
-    """The usual response comes in one piece, and is not copied."""
+    """A body of one piece, which is usual, is not copied."""
     data = bytes(20_000)
     sink = BodySink(100 * KIB)
     sink.write(data)
@@ -96,7 +96,7 @@ def test_a_single_piece_is_kept_as_it_is() -> None:
 
 
 def test_a_body_that_comes_in_tiny_pieces_costs_no_more_than_its_bytes() -> None:
-    """Kept one by one, pieces of two bytes would take twenty times their size."""
+    """A list of pieces of two bytes would take twenty times their size."""
     sink = BodySink(1024 * KIB)
     tracemalloc.start()
     try:
@@ -110,7 +110,7 @@ def test_a_body_that_comes_in_tiny_pieces_costs_no_more_than_its_bytes() -> None
 
 
 def test_an_empty_body_is_the_empty_body() -> None:
-    """Nothing written is nothing held, for the raw bytes and for the payload of an empty chunked body."""
+    """Without bytes no memory is counted, for the raw body and for the payload of an empty chunked body."""
     assert BodySink(10).finish() == (EMPTY, EMPTY)
     sink = BodySink(10)
     sink.write(b"0\r\n\r\n")
@@ -120,7 +120,7 @@ def test_an_empty_body_is_the_empty_body() -> None:
     assert payload is EMPTY
 
 
-def test_raw_and_payload_are_told_apart_from_the_first_payload_on(tmp_path: Path) -> None:
+def test_raw_and_payload_differ_from_the_first_payload_on(tmp_path: Path) -> None:
     """Each goes to a file by its own size."""
     sink = BodySink(10, str(tmp_path))
     sink.write(b"5\r\nhello\r\n0\r\n\r\n")
@@ -132,7 +132,7 @@ def test_raw_and_payload_are_told_apart_from_the_first_payload_on(tmp_path: Path
 
 
 def test_the_budget_is_charged_from_arrival_to_the_last_reference() -> None:
-    """A body in memory counts while somebody holds it, not only until it is finished."""
+    """A body in memory counts as long as it is referenced, not only until it is finished."""
     ledger = Ledger()
     sink = BodySink(100 * KIB, None, ledger)
     sink.write(bytes(10_000))
@@ -150,7 +150,7 @@ def test_the_budget_is_charged_from_arrival_to_the_last_reference() -> None:
 
 
 def test_a_body_in_a_file_costs_the_budget_little(tmp_path: Path) -> None:
-    """Once it is spooled only what is gathered for the next write is counted, and at the end nothing."""
+    """Once it is spooled only the bytes of the next write are counted, and at the end none."""
     ledger = Ledger()
     sink = BodySink(100 * KIB, str(tmp_path), ledger)
     for _ in range(40):
@@ -165,7 +165,7 @@ def test_a_body_in_a_file_costs_the_budget_little(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sizes", [[5_000, 10], [200_000, 10], []])
 def test_what_is_discarded_is_given_back(sizes: list[int], tmp_path: Path) -> None:
-    """Budget and descriptor return at once, and a second discard, or a late one, harms nothing."""
+    """Budget and descriptor are given back at once; a second or late discard does nothing."""
     ledger = Ledger()
     before = descriptors()
     sink = BodySink(100 * KIB, str(tmp_path), ledger)
@@ -180,7 +180,7 @@ def test_what_is_discarded_is_given_back(sizes: list[int], tmp_path: Path) -> No
 
 @pytest.mark.parametrize("size", [5_000, 200_000])
 def test_a_discard_after_finish_leaves_the_bodies_alone(size: int, tmp_path: Path) -> None:
-    """What was handed out belongs to whoever holds it."""
+    """Returned bodies belong to the caller."""
     ledger = Ledger()
     sink = BodySink(100 * KIB, str(tmp_path), ledger)
     sink.write(bytes(size))
@@ -190,8 +190,8 @@ def test_a_discard_after_finish_leaves_the_bodies_alone(size: int, tmp_path: Pat
     assert ledger.held == (size if size < 100 * KIB else 0)
 
 
-def test_a_sink_that_is_dropped_unfinished_leaves_nothing(tmp_path: Path) -> None:
-    """A cancelled exchange may just forget its sink."""
+def test_a_sink_that_is_dropped_leaves_nothing(tmp_path: Path) -> None:
+    """A cancelled exchange may drop its sink."""
     ledger = Ledger()
     before = descriptors()
     sink = BodySink(100 * KIB, str(tmp_path), ledger)
@@ -205,7 +205,7 @@ def test_a_sink_that_is_dropped_unfinished_leaves_nothing(tmp_path: Path) -> Non
 
 
 def test_a_spool_file_has_no_name_and_goes_with_its_body(tmp_path: Path) -> None:
-    """Nothing shows in the folder, and the descriptor is closed, without a warning, when the body is dropped."""
+    """The folder stays empty, and the descriptor is closed without a warning when the body is dropped."""
     before = descriptors()
     sink = BodySink(10, str(tmp_path))
     sink.write(bytes(1_000))
@@ -222,7 +222,7 @@ def test_a_spool_file_has_no_name_and_goes_with_its_body(tmp_path: Path) -> None
 
 
 def test_threads_read_one_spool_file_without_disturbing_each_other(tmp_path: Path) -> None:
-    """Reads are by offset: no reader moves another's place."""
+    """They read by offset, so no reader moves another's position."""
     data = random.Random(2).randbytes(3 * 1024 * KIB + 5)
     sink = BodySink(10, str(tmp_path))
     sink.write(data)
@@ -231,7 +231,7 @@ def test_threads_read_one_spool_file_without_disturbing_each_other(tmp_path: Pat
         assert all(threads.map(lambda _: contents(body) == data, range(16)))
 
 
-def test_a_spool_file_cut_by_someone_else_is_an_error_not_an_endless_read(tmp_path: Path) -> None:
+def test_a_truncated_spool_file_is_an_error(tmp_path: Path) -> None:
     """Fewer bytes than were written is an I/O error."""
     with (tmp_path / "spool").open("w+b") as file:
         file.write(b"abc")
@@ -242,7 +242,7 @@ def test_a_spool_file_cut_by_someone_else_is_an_error_not_an_endless_read(tmp_pa
     assert caught.value.errno == errno.EIO
 
 
-def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_an_unwritable_folder_raises(tmp_path: Path) -> None:
     """The error reaches the writer; discarding afterwards leaves the budget as it was."""
     ledger = Ledger()
     sink = BodySink(10, str(tmp_path / "missing"), ledger)
@@ -253,8 +253,8 @@ def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert ledger.held == 0
 
 
-def test_a_full_disk_is_said_and_the_descriptor_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short writes are carried on until the error comes, and the error reaches the writer."""
+def test_a_full_disk_raises_and_gives_the_descriptor_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Short writes continue until the error, which reaches the writer."""
     before = descriptors()
     real_write = os.write
     room = 50

@@ -1,4 +1,4 @@
-"""Which server is believed, which word a failed handshake gets, and that sessions are resumed."""
+"""Which servers are trusted, the error type of a failed handshake, and resumed sessions."""
 
 import asyncio
 import contextlib
@@ -65,8 +65,8 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-async def test_a_server_that_cannot_be_believed_has_its_own_word(certificates, case):
-    """Each way a certificate or handshake can be wrong is told apart, and no request is sent."""
+async def test_an_untrusted_server_has_its_own_error_type(certificates, case):
+    """Each fault of a certificate or handshake has a type of its own, and no request is sent."""
     make, word = BAD[case]
     host = "127.0.0.1" if case == "other address" else "a.test"
     async with serve(HELLO, tls=make(certificates)) as server, client(ca_file=certificates.ca_file) as c:
@@ -95,7 +95,7 @@ def alert(code):
 
 
 def garbage(data):
-    """A server on which something other than TLS runs."""
+    """A server that speaks something other than TLS."""
 
     async def script(c):
         await c.send(data)
@@ -137,7 +137,7 @@ async def stall(c):
     ],
 )
 async def test_a_handshake_that_fails_or_stalls_ends(script, word):
-    """Garbage instead of TLS, a hang-up and a stall each end in time, with nothing left open."""
+    """Garbage instead of TLS, a close and a stall each end in time, with nothing left open."""
     timeout_s = 0.05 if script is stall else 5.0
     async with serve(script) as server, client(fetch=FetchOptions(tls_timeout_s=timeout_s)) as c:
         result = await c.get(f"https://a.test:{server.port}/")
@@ -173,7 +173,7 @@ OLD = ["ECDHE-RSA-AES128-SHA", "AES128-SHA", "AES256-GCM-SHA384"]
 
 @pytest.mark.parametrize("suite", OLD)
 async def test_older_suites_are_reached_with_a_key_that_the_message_names(certificates, suite):
-    """CBC with SHA-1, and the RSA key exchange: the word says what was offered, tls.ciphers = "DEFAULT" offers more."""
+    """CBC with SHA-1, RSA key exchange: the message names what was offered; tls.ciphers = "DEFAULT" adds them."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificates.ca.issue_cert("a.test", key_type=trustme.KeyType.RSA).configure_cert(tls)
     tls.maximum_version = ssl.TLSVersion.TLSv1_2
@@ -194,14 +194,14 @@ async def test_older_suites_are_reached_with_a_key_that_the_message_names(certif
             assert isinstance(await c.get(url), Fetched)
 
 
-def test_what_is_offered_can_be_said():
+def test_the_offer_is_described():
     """Without tls.ciphers it names the key that offers more."""
     offered = TlsProfile(TlsOptions(min_version="1.3"), NetworkOptions()).offered
     assert offered.startswith("TLS 1.3, http/1.1, ")
     assert 'tls.ciphers = "DEFAULT"' in offered
 
 
-def test_errors_whose_names_this_python_does_not_know_are_told_by_their_text():
+def test_errors_without_a_name_in_python_are_read_from_their_text():
     """Python has names for one version of OpenSSL."""
 
     def unnamed(text):
@@ -215,8 +215,8 @@ def test_errors_whose_names_this_python_does_not_know_are_told_by_their_text():
     assert tls_error(unnamed("tlsv1 alert no application protocol")) is ErrorType.TLS_NO_SHARED_PROTOCOL
 
 
-async def test_a_common_name_alone_speaks_for_no_host(certificates):
-    """RFC 9110 §4.3.4: what counts are the alternative names, and there are none."""
+async def test_a_common_name_alone_is_not_enough(certificates):
+    """RFC 9110 §4.3.4: only the alternative names count, and there are none."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a.test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -242,8 +242,8 @@ async def test_a_common_name_alone_speaks_for_no_host(certificates):
             assert server.requests == []
 
 
-async def test_a_trusted_server_is_believed_by_name_and_by_address(certificates):
-    """ca_file is trusted; a literal's certificate must name the address."""
+async def test_a_trusted_server_is_verified_by_name_or_address(certificates):
+    """ca_file is trusted; for an address in the URL the certificate must name the address."""
     async with (
         serve(HELLO, tls=certificates.server("a.test", "127.0.0.1")) as server,
         client(ca_file=certificates.ca_file) as c,
@@ -257,7 +257,7 @@ async def test_a_trusted_server_is_believed_by_name_and_by_address(certificates)
 
 
 async def test_verification_can_be_turned_off(certificates):
-    """tls.verify = false believes even an expired certificate of a stranger."""
+    """tls.verify = false accepts even an expired certificate of an unknown issuer."""
     async with (
         serve(HELLO, tls=certificates.server("x.test", since_days=-20, until_days=-10)) as server,
         client(tls=TlsOptions(verify=False)) as c,
@@ -267,7 +267,7 @@ async def test_verification_can_be_turned_off(certificates):
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_the_next_connection_resumes_the_session(certificates, version):
-    """A second connection to the origin is a resumption, as the server sees it and as we say."""
+    """The second connection to the origin is resumed, for the server and in our log."""
 
     async def one_answer(a):
         await a.request()
@@ -286,8 +286,8 @@ async def test_the_next_connection_resumes_the_session(certificates, version):
         assert [f["tls_resumed"] for name, f in c.events if name == "conn_open"] == [False, True, False, True]
 
 
-async def test_a_session_the_server_has_forgotten_costs_a_full_handshake_only(certificates):
-    """A server restarted with new ticket keys is spoken to as if for the first time."""
+async def test_a_session_unknown_to_the_server_costs_a_full_handshake(certificates):
+    """A server that restarted with new ticket keys gets a full handshake."""
 
     async def one_answer(a):
         await a.request()
@@ -303,7 +303,7 @@ async def test_a_session_the_server_has_forgotten_costs_a_full_handshake_only(ce
             assert [a.session_reused for a in server.accepted] == [False]
 
 
-async def test_the_store_of_sessions_is_bounded(certificates):
+async def test_the_session_cache_is_bounded(certificates):
     """Only the newest origins' sessions are kept."""
     profile = TlsProfile(TlsOptions(verify=False), NetworkOptions(), sessions=2)
 

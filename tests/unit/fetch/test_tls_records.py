@@ -1,4 +1,4 @@
-"""What a TLS server sends, cut where no plaintext ends: inside records and headers, and before what breaks them."""
+"""Bytes of a TLS server cut inside records and headers, and before alerts and damaged records."""
 
 import asyncio
 import contextlib
@@ -34,8 +34,8 @@ def tls_1_3(certificates):
 
 @pytest.mark.parametrize("cut", [1, 4, 5, 6, 20, -1])
 @pytest.mark.parametrize("when", ["later", "at once"])
-async def test_a_record_begun_on_an_idle_connection_retires_it(certificates, tls, cut, when):
-    """The rest of it, which comes after the next request, is never the answer."""
+async def test_half_a_record_on_an_idle_connection_closes_it(certificates, tls, cut, when):
+    """Its other half, which comes after the next request, is never the response."""
     begun = asyncio.Event()
 
     async def script(s):
@@ -64,8 +64,8 @@ async def test_a_record_begun_on_an_idle_connection_retires_it(certificates, tls
 
 
 @pytest.mark.parametrize("size", [1, 30])
-async def test_a_record_begun_before_the_first_request_retires_the_connection(certificates, tls, size):
-    """A response hidden in it would be taken for the first answer."""
+async def test_half_a_record_before_the_first_request_closes_the_connection(certificates, tls, size):
+    """A response in it would be taken for that of the first request."""
     begun = asyncio.Event()
 
     async def script(s):
@@ -95,8 +95,8 @@ async def test_a_record_begun_before_the_first_request_retires_the_connection(ce
 @pytest.mark.parametrize("kind", ["ticket", "key_update"])
 @pytest.mark.parametrize("cut", [None, 1, 5, -1])
 @pytest.mark.parametrize("when", ["later", "at once"])
-async def test_whole_records_that_carry_nothing_leave_a_connection_alone(certificates, tls_1_3, kind, cut, when):
-    """Session tickets and key updates come when the server likes, in pieces too; what matters is whether the last one
+async def test_whole_records_without_data_do_not_close_a_connection(certificates, tls_1_3, kind, cut, when):
+    """Session tickets and key updates may come at any time, in pieces too; what counts is whether the last one
     is whole when the next request is about to leave.
     """
     sent = asyncio.Event()
@@ -126,8 +126,8 @@ async def test_whole_records_that_carry_nothing_leave_a_connection_alone(certifi
             assert (result.payload.prefix(9), result.connection.id, result.resend_count) == (b"/two", 1, 0)
 
 
-async def test_half_a_ticket_retires_a_connection_only_when_it_is_wanted(certificates, tls_1_3):
-    """Nothing is closed while it may still be completed; the next request does not wait for that."""
+async def test_half_a_ticket_closes_a_connection_only_before_a_request(certificates, tls_1_3):
+    """The other half may still come, but the next request does not wait for it."""
     begun = asyncio.Event()
 
     async def script(s):
@@ -148,7 +148,7 @@ async def test_half_a_ticket_retires_a_connection_only_when_it_is_wanted(certifi
 
 @pytest.mark.parametrize("size", [1, 5_000, 16_384, 100_000])
 async def test_bodies_are_read_whole_wherever_their_records_are_cut(certificates, tls, size):
-    """Between any two bytes of the stream, and the connection lives."""
+    """Cut between any two bytes of the stream; the connection stays open."""
     rng = random.Random(size)
     body = rng.randbytes(size)
 
@@ -173,8 +173,8 @@ def breaking(s, how):
 
 
 @pytest.mark.parametrize("how", BREAKS)
-async def test_a_whole_response_stands_whatever_breaks_behind_it(certificates, tls, how):
-    """A fatal alert or a damaged record in the same segment closes the connection, and takes nothing away."""
+async def test_a_whole_response_counts_whatever_follows_it(certificates, tls, how):
+    """A fatal alert or a damaged record in the same segment closes the connection; the response stays."""
 
     async def script(s):
         await s.request()
@@ -191,8 +191,8 @@ async def test_a_whole_response_stands_whatever_breaks_behind_it(certificates, t
 
 @pytest.mark.parametrize("how", BREAKS)
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_half_a_response_is_kept_and_marked_when_something_breaks(certificates, tls, how, at_once):
-    """What came before the alert or the damaged record, with a word that tells them apart."""
+async def test_half_a_response_before_an_error_is_kept_and_marked(certificates, tls, how, at_once):
+    """What came before an alert or a damaged record is kept, with an error type for each."""
 
     async def script(s):
         await s.request()
@@ -230,7 +230,7 @@ async def test_a_used_connection_that_breaks_before_a_byte_costs_a_resend(certif
 
 
 @pytest.mark.parametrize("how", BREAKS)
-async def test_what_breaks_before_the_answer_fails_with_its_word(certificates, tls, how):
+async def test_an_error_before_the_response_has_its_error_type(certificates, tls, how):
     """On a fresh connection nothing is sent again."""
 
     async def script(s):
@@ -243,8 +243,8 @@ async def test_what_breaks_before_the_answer_fails_with_its_word(certificates, t
         assert (result.error_type, result.retryable, result.resend_count) == (BREAKS[how], True, 0)
 
 
-async def test_a_server_that_wants_a_certificate_of_ours_has_its_own_word(certificates):
-    """Under TLS 1.3 it says so once our handshake is over, and after the request may have been written."""
+async def test_a_server_that_requires_a_client_certificate_has_its_own_error_type(certificates):
+    """Under TLS 1.3 its alert comes after our handshake, and perhaps after the request was written."""
     tls = certificates.server("a.test")
     tls.verify_mode = ssl.CERT_REQUIRED
     tls.load_verify_locations(certificates.ca_file)
@@ -259,8 +259,8 @@ async def test_a_server_that_wants_a_certificate_of_ours_has_its_own_word(certif
         assert "certificate required" in result.detail
 
 
-async def test_a_handshake_that_fails_is_told_to_the_server(certificates):
-    """With an alert, in the server's log: bad certificate."""
+async def test_the_server_gets_an_alert_if_the_handshake_fails(certificates):
+    """The server's log has the alert: bad certificate."""
     said = []
 
     async def script(plain):
@@ -275,8 +275,8 @@ async def test_a_handshake_that_fails_is_told_to_the_server(certificates):
         assert said == ["SSLV3_ALERT_BAD_CERTIFICATE"]
 
 
-async def test_a_server_of_tls_1_2_may_negotiate_anew(certificates):
-    """The request waits for it, and is sent on the same connection."""
+async def test_a_server_of_tls_1_2_may_renegotiate(certificates):
+    """The request waits for the renegotiation and is sent over the same connection."""
     asked, goes_on = asyncio.Event(), asyncio.Event()
 
     async def script(s):
@@ -301,7 +301,7 @@ async def test_a_server_of_tls_1_2_may_negotiate_anew(certificates):
 
 
 class Raw(asyncio.Transport):
-    """A socket's transport that keeps what is written, and ends when told to."""
+    """A transport of a socket that keeps what is written, and ends when the test says so."""
 
     def __init__(self):
         super().__init__()
@@ -339,7 +339,7 @@ class Above(asyncio.Protocol):
 
 
 class Rig:
-    """A stream and a server's end in memory."""
+    """A TlsStream and a server's end of the connection, in memory."""
 
     def __init__(self, server, client=None):
         context = client or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -371,8 +371,8 @@ class Rig:
             self.turn()
 
 
-async def test_a_handshake_that_nobody_waits_for_ends_quietly(certificates):
-    """Who dialled was cancelled just as it ended, well or not."""
+async def test_a_handshake_without_a_waiting_dialer_ends_without_an_error(certificates):
+    """The dialer was cancelled just as the handshake ended, with success or not."""
     done = Rig(certificates.server("a.test"))
     done.stream.opened.cancel()
     done.shake_hands()
@@ -387,8 +387,8 @@ async def test_a_handshake_that_nobody_waits_for_ends_quietly(certificates):
     aborted.stream.opened.cancel()
 
 
-async def test_what_cannot_be_encrypted_ends_the_connection(certificates):
-    """OpenSSL refuses to write: those above are told once, with the reason."""
+async def test_a_failed_encryption_ends_the_connection(certificates):
+    """OpenSSL refuses to write: the protocol above gets the reason once."""
     rig = Rig(certificates.server("a.test"))
     rig.shake_hands()
 
@@ -404,8 +404,8 @@ async def test_what_cannot_be_encrypted_ends_the_connection(certificates):
     assert [type(told) for told in rig.above.told[1:]] == [ssl.SSLError]
 
 
-async def test_a_close_is_answered_and_what_comes_meanwhile_is_dropped(certificates):
-    """Ours with the peer's close_notify, the peer's with ours; the socket is closed after either."""
+async def test_bytes_that_come_during_a_close_are_dropped(certificates):
+    """Each close_notify is answered by the other side's; the socket is closed after that."""
     ours = Rig(certificates.server("a.test"))
     ours.shake_hands()
     ours.stream.close()
@@ -427,8 +427,8 @@ async def test_a_close_is_answered_and_what_comes_meanwhile_is_dropped(certifica
     theirs.server.unwrap()
 
 
-async def test_records_are_followed_whatever_a_read_brings(certificates):
-    """Headers in five reads, several records in one: the stream knows when it stands between two."""
+async def test_records_are_tracked_across_reads(certificates):
+    """Headers in five reads, several records in one: the stream knows when it is between two records."""
     rig = Rig(certificates.server("a.test"))
     rig.shake_hands()
     rig.server.write(b"x" * 40_000)

@@ -1,4 +1,4 @@
-"""What the web sends, line by line: each response read whole, byte by byte and split at every place."""
+"""Responses as the web sends them: each is read whole, byte by byte and split at every position."""
 
 import pytest
 
@@ -26,7 +26,7 @@ def check(case: Case, reading: Reading) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_response_is_read_the_same_however_its_bytes_are_split(case: Case) -> None:
-    """Whole, byte by byte, at every place in two and, if short, in three: one result, the one in the table."""
+    """Whole, byte by byte, in two at every position and, if short, in three: one result, that of the table."""
     whole = read([case.data], eof=case.eof, limits=case.limits)
     check(case, whole)
     expected = whole.independent_of_pieces()
@@ -39,7 +39,7 @@ def test_a_response_is_read_the_same_however_its_bytes_are_split(case: Case) -> 
 
 
 def test_the_names_of_the_cases_are_unique() -> None:
-    """A name stands for one case, so that the lists of differences below mean one thing."""
+    """The lists of differences below refer to cases by name."""
     assert len(CASES) == len(BY_NAME)
 
 
@@ -84,8 +84,8 @@ NOT_AS_H11 = {
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.limits is LIMITS], ids=lambda case: case.name)
-def test_h11_agrees_on_what_is_a_whole_response(case: Case) -> None:
-    """h11 and we find the same status and payload, or both none, save where the list says why not."""
+def test_h11_finds_the_same_complete_responses(case: Case) -> None:
+    """h11 and we find the same status and payload, or both none, except for the cases of the list."""
     reading = read([case.data], eof=case.eof)
     whole = reading.error is None and not any(w == "incomplete" or w.startswith("cut:") for w in reading.words)
     ours = (reading.head.status_code, reading.payload) if whole and reading.head is not None else None
@@ -93,12 +93,12 @@ def test_h11_agrees_on_what_is_a_whole_response(case: Case) -> None:
 
 
 def test_the_list_of_differences_names_cases_that_exist() -> None:
-    """A reason for a case that is gone would explain nothing."""
+    """Each reason is for an existing case."""
     assert set(NOT_AS_H11) <= set(BY_NAME)
 
 
-def test_the_head_is_kept_as_it_came_and_as_it_reads() -> None:
-    """Names in lower case, values without outer white space, folds as one space; the bytes are untouched."""
+def test_the_head_is_kept_raw_and_parsed() -> None:
+    """Names in lower case, values without outer white space, folds as one space; the raw bytes are unchanged."""
     head = b"Empty:\r\nContent-Length: 1\r\n\r\n"
     head = b"HTTP/1.1 404 Not \xe9ound \r\nX-A:  one \r\n  two\t\r\n\tthree\r\nx-a: \xff:\r\n" + head
     reading = read([b"HTTP/1.1 100 Continue\r\nA: b\r\n\r\n\r\n" + head + b"x"])
@@ -111,15 +111,15 @@ def test_the_head_is_kept_as_it_came_and_as_it_reads() -> None:
     )
 
 
-def test_a_strict_head_reads_as_a_tolerated_one_does() -> None:
-    """Both ways of reading a head, the quick and the tolerant, see the same status line and fields."""
+def test_strict_and_tolerant_parsing_agree() -> None:
+    """Both parsers of a head find the same status line and fields."""
     strict = b"HTTP/1.0 200 A  b\r\nA:\t b : c \r\nB:\r\n\r\n"
     tolerated = strict.replace(b"\r\n", b"\n")
     assert read([strict]).head == read([tolerated]).head == Head(200, "A  b", "1.0", (("a", "b : c"), ("b", "")))
 
 
-def test_chunks_are_kept_as_they_came_beside_the_payload() -> None:
-    """The raw body has the chunk framing, extensions and trailers, and nothing that came behind them."""
+def test_the_raw_body_keeps_the_chunks() -> None:
+    """It has the chunk framing, extensions and trailers, and no byte that came after them."""
     body = b"5;a=b\r\nhello\r\n0\r\nDigest: x\r\n\r\n"
     reading = read([CHUNKED + body + b"HTTP"])
     assert (body, b"hello") == (reading.raw_body, reading.payload)
@@ -135,11 +135,11 @@ def test_a_read_may_have_any_number_of_size_lines() -> None:
 
 
 def test_a_body_that_is_not_chunked_is_one_object_with_its_payload() -> None:
-    """Nothing is kept twice where there is no transfer coding."""
+    """Without a transfer coding no byte is kept twice."""
     assert read([OK + b"Content-Length: 5\r\n\r\nhello"]).one_object
 
 
-def test_what_came_before_a_fault_is_still_to_be_had() -> None:
+def test_bytes_before_a_fault_are_kept() -> None:
     """After a RemoteProtocolError the sink holds the chunks read so far and the bytes that were faulty."""
     reading = read([CHUNKED + b"5\r\nhello\r\n", b"3\r\nabcX\r\n"])
     assert reading.payload == b"helloabc"
@@ -163,31 +163,31 @@ def test_what_came_before_a_fault_is_still_to_be_had() -> None:
     ],
 )
 def test_keep_alive_hints_are_read(fields: bytes, timeout_s: float | None, limit: int | None) -> None:
-    """timeout and max are taken where they are plain numbers, and anything else says nothing."""
+    """timeout and max count if they are plain numbers; anything else is ignored."""
     assert read([OK + fields + b"Content-Length: 0\r\n\r\n"]).keep_alive == (timeout_s, limit)
 
 
-def test_what_follows_a_body_cut_at_the_cap_is_not_called_extra() -> None:
-    """It is the rest of that body, which we did not want; a byte behind a whole response is another matter."""
+def test_the_rest_of_a_body_cut_at_the_limit_is_not_extra() -> None:
+    """It belongs to the body. A byte after a whole response is extra."""
     head = OK + b"Content-Length: 20\r\n\r\n"
     assert "extra" not in read([head + b"0123456789", b"abc"], limits=SMALL).words
     assert "extra" in read([OK + b"Content-Length: 1\r\n\r\nx", b"", b"y"], limits=SMALL).words
 
 
 def test_an_end_of_stream_after_the_response_changes_nothing() -> None:
-    """The response was whole; that the server then closes is the connection's business."""
+    """The response was complete; the connection handles the server's close."""
     assert read([OK + b"Content-Length: 1\r\n\r\nx"], eof=False).words == {"reusable"}
 
 
 def test_a_body_over_the_limit_is_cut_and_no_error() -> None:
-    """The response is complete as soon as its rest is not wanted any more."""
+    """The response is complete as soon as no more of it is wanted."""
     reader = ResponseReader(SMALL, BodySink(1024))
     reader.feed(OK + b"Connection: close\r\nContent-Length: 11\r\n\r\n0123456789")
     assert (reader.complete, reader.truncated, reader.error_type) == (True, TruncatedReason.LENGTH, None)
 
 
-def test_a_refusal_says_what_was_seen() -> None:
-    """The message quotes the beginning of what the server sent, and not more."""
+def test_an_error_quotes_the_response() -> None:
+    """The message quotes only the beginning of what the server sent."""
     reader = ResponseReader(LIMITS, BodySink(1024))
     with pytest.raises(RemoteProtocolError, match=r'^not an HTTP/1 response: begins with "<!doctype x{70}"$'):
         reader.feed(b"<!doctype " + b"x" * 70_000)

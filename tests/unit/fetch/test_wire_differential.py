@@ -25,7 +25,7 @@ IN_CHUNKS = b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
 
 @dataclass(frozen=True)
 class Part:
-    """One choice. `value` is what it puts in its place; `name` is empty for a part that is sound and usual."""
+    """One choice for a part of a response. `value`: its bytes; `name`: empty for a valid, usual part."""
 
     name: str
     value: bytes
@@ -134,7 +134,7 @@ class _Collector:
 
 
 def by_httptools(data: bytes) -> Verdict:
-    """What llhttp finds before the stream ends. A body that lasts until then is not whole."""
+    """What llhttp finds before the stream ends. A body that ends with the stream is incomplete."""
     collector = _Collector()
     collector.parser = parser = httptools.HttpResponseParser(collector)
     try:
@@ -150,7 +150,7 @@ def by_h11(data: bytes) -> Verdict:
 
 
 def by_us(data: bytes) -> Verdict:
-    """A whole response, framed strictly or not; anything cut or refused is none."""
+    """A complete response, framed strictly or not; a cut or refused one is None."""
     reading = read([data], eof=True)
     if reading.error is not None or reading.head is None or any(word.startswith("cut:") for word in reading.words):
         return None
@@ -208,7 +208,7 @@ WHY_HTTPTOOLS = {
 
 
 def generated(count: int, seed: int) -> list[tuple[tuple[str, ...], bytes]]:
-    """Responses with the names of their deviating parts. Each part comes alone, and then many at random together."""
+    """Responses with the names of their unusual parts: each part alone, then random combinations."""
     rng = random.Random(seed)
     places = (STATUS_LINES, FIELDS, FRAMINGS)
     usual = tuple(choices[0] for choices in places)
@@ -221,7 +221,7 @@ def generated(count: int, seed: int) -> list[tuple[tuple[str, ...], bytes]]:
 
 
 def differences(other: Callable[[bytes], Verdict], why: dict[str, str], count: int) -> Counter[str]:
-    """Every difference must have a part that explains it. Returns how often each reason was needed by itself."""
+    """Assert that a part explains each difference. Returns how often each reason was needed alone."""
     needed: Counter[str] = Counter()
     for names, data in generated(count, 7):
         ours, theirs = by_us(data), other(data)
@@ -236,13 +236,13 @@ def differences(other: Callable[[bytes], Verdict], why: dict[str, str], count: i
 
 @pytest.mark.parametrize(("other", "why"), [(by_h11, WHY_H11), (by_httptools, WHY_HTTPTOOLS)], ids=["h11", "httptools"])
 def test_every_disagreement_is_listed_and_justified(other: Callable[[bytes], Verdict], why: dict[str, str]) -> None:
-    """Thousands of responses: no difference without a reason, and no reason without a difference."""
+    """For thousands of responses there is no difference without a reason, and no reason without a difference."""
     needed = differences(other, why, 4_000)
     assert set(needed) == set(why)
 
 
-def test_a_strict_parser_never_finds_another_payload() -> None:
-    """Where all three find a whole response, they find the same one: nobody can be made to read something else."""
+def test_all_parsers_find_the_same_payload() -> None:
+    """If all three find a complete response, it is the same one: no server can make us read another."""
     for names, data in generated(4_000, 11):
         found = {verdict for verdict in (by_us(data), by_h11(data), by_httptools(data)) if verdict is not None}
         assert len(found) <= 1, (names, data, found)

@@ -1,4 +1,4 @@
-"""Servers that never stop: each kind of byte is cut at its cap, in little memory and linear time."""
+"""Servers that never stop: each kind of byte ends at its limit, in little memory and linear time."""
 
 import sys
 import time
@@ -23,7 +23,7 @@ LINES = b"a: b\r\n" * 10_000
 
 
 class Flood:
-    """`start`, then `forever` again and again, 80 MiB of it. `taken` bytes were taken in, at `peak` bytes of memory."""
+    """`start`, then `forever` repeated for 80 MiB. `taken`: the bytes read; `peak`: the most memory."""
 
     def __init__(self, start: bytes, forever: bytes) -> None:
         self.start = start
@@ -63,8 +63,8 @@ class Flood:
         (CHUNKED + b"0\r\nA: b\r\n", b" c\n" * 20_000, LIMITS.max_trailers, "trailers over 8192 bytes"),
     ],
 )
-def test_a_flood_is_cut_at_its_cap(start: bytes, forever: bytes, cap: int, message: str) -> None:
-    """Not a piece beyond the cap is taken in, and no more memory than the cap and some pieces is used."""
+def test_a_flood_ends_at_its_limit(start: bytes, forever: bytes, cap: int, message: str) -> None:
+    """No piece beyond the limit is read, and memory is bounded by the limit and some pieces."""
     flood = Flood(start, forever)
     with pytest.raises(RemoteProtocolError, match=message):
         flood.pour(ResponseReader(LIMITS, BodySink(MIB)))
@@ -84,8 +84,8 @@ BLOCK = b"x" * 65_536
         (CHUNKED + b"7fffffffffffffff\r\n", BLOCK),
     ],
 )
-def test_an_endless_body_is_cut_at_the_cap_and_kept(start: bytes, forever: bytes) -> None:
-    """The body ends at max_body bytes, marked, and they are there; the length a server claims allocates nothing."""
+def test_an_endless_body_is_cut_at_the_limit_and_kept(start: bytes, forever: bytes) -> None:
+    """max_body bytes are kept and marked; a length that the server announces allocates nothing."""
     sink = BodySink(MIB)
     reader = ResponseReader(FetchOptions(max_body=4 * MIB), sink)
     flood = Flood(start, forever)
@@ -127,8 +127,8 @@ def quickest_s(act: Callable[[], object]) -> float:
 
 @pytest.mark.skipif(sys.gettrace() is not None, reason="times mean nothing while every line is traced")
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
-def test_hostile_responses_hold_the_loop_no_longer_than_a_callback_may(data: bytes) -> None:
-    """Fed as one piece, the dearest response within the caps stays below 50 ms, more on a machine as much slower."""
+def test_hostile_responses_take_no_longer_than_a_callback_may(data: bytes) -> None:
+    """In one piece, the most expensive response within the limits takes less than 50 ms, more on a slower machine."""
     reading = read([data])
     assert reading.error is None
     assert reading.words - {"tainted"} <= {"reusable"}
@@ -137,8 +137,8 @@ def test_hostile_responses_hold_the_loop_no_longer_than_a_callback_may(data: byt
 
 
 @pytest.mark.parametrize("name", ["head of one field", "head of 4,000 folds", "chunks with long extensions"])
-def test_bytes_that_come_one_by_one_are_looked_at_a_bounded_number_of_times(name: str) -> None:
-    """A quadratic reader would need minutes for these; a linear one well under a second."""
+def test_single_bytes_take_linear_time(name: str) -> None:
+    """A quadratic reader would take minutes for these, a linear one takes less than a second."""
     before = time.thread_time()
     reading = read(single_bytes(HOSTILE[name]))
     assert reading.error is None
@@ -146,8 +146,8 @@ def test_bytes_that_come_one_by_one_are_looked_at_a_bounded_number_of_times(name
 
 
 @pytest.mark.parametrize("piece", [1, 7, 4_096, 1 << 20])
-def test_a_body_of_too_many_chunks_is_cut_behind_the_last_that_counts(piece: int) -> None:
-    """However its bytes were split; what came is kept and marked, and the connection is not used again."""
+def test_a_body_of_too_many_chunks_is_cut_after_the_last_allowed(piece: int) -> None:
+    """However its bytes are split: what came is kept and marked, and the connection is not used again."""
     limits = FetchOptions(max_chunks=100)
     sink = BodySink(MIB)
     reader = ResponseReader(limits, sink)
@@ -162,8 +162,8 @@ def test_a_body_of_too_many_chunks_is_cut_behind_the_last_that_counts(piece: int
     assert not reader.reusable
 
 
-def test_as_many_chunks_as_may_be_are_no_fault() -> None:
-    """The last chunk is none of them."""
+def test_the_greatest_number_of_chunks_is_no_fault() -> None:
+    """The last chunk does not count."""
     sink = BodySink(MIB)
     reader = ResponseReader(FetchOptions(max_chunks=100), sink)
     reader.feed(CHUNKED + b"1\r\nx\r\n" * 100 + b"0\r\n\r\n")

@@ -30,7 +30,7 @@ class Vector:
 
 
 def unescaped(text: str) -> bytes:
-    """The bytes of an http block: lines end with CR LF unless the line break is escaped (llhttp's md-test.ts)."""
+    """The bytes of an http block: lines end with CR LF unless the line end is escaped (llhttp's md-test.ts)."""
     text = re.sub(r"\\\n", "", text).replace("\n", "\r\n")
     return re.sub(r"\\([rntf])", lambda match: ESCAPES[match[1]], text).encode()
 
@@ -91,14 +91,14 @@ ACCEPTED_BY_US = {
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
 def test_a_vector_gives_one_result_however_it_is_split(vector: Vector) -> None:
-    """Whole or byte by byte, and whatever it holds, nothing but RemoteProtocolError is raised."""
+    """Whole or byte by byte, only RemoteProtocolError is raised."""
     whole = read([vector.data], eof=True)
     assert whole.independent_of_pieces() == read(single_bytes(vector.data), eof=True).independent_of_pieces()
 
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS if v.strict], ids=lambda vector: vector.name)
-def test_what_llhttp_accepts_is_read_to_the_same_body(vector: Vector) -> None:
-    """The same verdict as llhttp's strict one and the same body, or a reason above; never reused where it refuses."""
+def test_bodies_are_those_of_llhttp(vector: Vector) -> None:
+    """The verdict and body of strict llhttp, or a reason above; the connection is never reused if llhttp refuses."""
     reading = read([vector.data], eof=True)
     accepted = reading.error is None and reading.head is not None
     assert (vector.accepted and not accepted) == (vector.name in REFUSED_BY_US)
@@ -110,7 +110,7 @@ def test_what_llhttp_accepts_is_read_to_the_same_body(vector: Vector) -> None:
 
 
 def test_every_vector_was_found() -> None:
-    """The files hold as many http blocks as were read, less the answers to HEAD."""
+    """The files have as many http blocks as were read, without the responses to HEAD."""
     blocks = sum(path.read_text().count("```http\n") for path in FOLDER.glob("*.md"))
     skipped = sum(path.read_text().count('"skipBody"') for path in FOLDER.glob("*.md"))
     assert len(VECTORS) == blocks - skipped

@@ -17,7 +17,7 @@ MANY = settings(deadline=None, max_examples=100, derandomize=True, suppress_heal
 
 @dataclass(frozen=True)
 class Made:
-    """A response and what it is made of."""
+    """A response and its parts."""
 
     data: bytes
     raw_head: bytes
@@ -45,7 +45,7 @@ def chunked(draw: st.DrawFn, payload: bytes) -> bytes:
 
 @st.composite
 def responses(draw: st.DrawFn) -> Made:
-    """A response to the letter of RFC 9112, perhaps behind informational ones."""
+    """A strictly valid response (RFC 9112), perhaps after informational ones."""
     version = draw(st.sampled_from(["1.1", "1.1", "1.0"]))
     status = draw(st.one_of(st.sampled_from([200, 204, 304]), st.integers(200, 599)))
     fields = draw(st.lists(st.tuples(TOKEN, VALUE), max_size=6))
@@ -80,8 +80,8 @@ def responses(draw: st.DrawFn) -> Made:
 
 @MANY
 @given(made=responses(), data=st.data())
-def test_what_was_put_in_comes_out_however_it_is_split(made: Made, data: st.DataObject) -> None:
-    """Head, bytes as they came, payload and persistence are those of the response that was made."""
+def test_a_generated_response_is_read_back_however_it_is_split(made: Made, data: st.DataObject) -> None:
+    """Head, raw bytes, payload and persistence are those of the generated response."""
     whole = read([made.data], eof=made.eof)
     assert whole.error is None
     assert whole.head is not None
@@ -95,14 +95,14 @@ def test_what_was_put_in_comes_out_however_it_is_split(made: Made, data: st.Data
 @MANY
 @given(made=responses())
 def test_h11_reads_the_same(made: Made) -> None:
-    """Of a response to the letter, h11 finds the same status and payload."""
+    """h11 finds the same status and payload of a strictly valid response."""
     assert whole_by_h11(made.data, made.eof) == (made.status, made.payload)
 
 
 @MANY
 @given(made=responses(), data=st.data())
-def test_a_response_cut_short_is_never_taken_for_a_whole_one(made: Made, data: st.DataObject) -> None:
-    """Cut at any byte of a body that has an end of its own, the connection is not reused and the loss is said."""
+def test_a_cut_response_is_never_complete(made: Made, data: st.DataObject) -> None:
+    """Cut at any byte of a body with a known end: the connection is not reused, and the response is marked."""
     cut = data.draw(st.integers(0, len(made.data) - 1))
     reading = read([made.data[:cut]], eof=False)
     assert "reusable" not in reading.words
@@ -118,7 +118,7 @@ def test_a_response_cut_short_is_never_taken_for_a_whole_one(made: Made, data: s
 def test_damaged_bytes_give_one_result_however_they_are_split(
     made: Made, edits: list[tuple[int, int, bytes]], data: st.DataObject
 ) -> None:
-    """Replace, drop and insert bytes anywhere: nothing but RemoteProtocolError, and no split changes the reading."""
+    """Replaced, dropped and inserted bytes: only RemoteProtocolError is raised, and no split changes the result."""
     damaged = made.data
     for place, dropped, inserted in edits:
         at = place % (len(damaged) + 1)

@@ -1,4 +1,4 @@
-"""What may be sent: exactly the fields given, and nothing that could be read as more."""
+"""Requests: exactly the given fields, and nothing that a server could read as more."""
 
 import h11
 import pytest
@@ -6,7 +6,7 @@ import pytest
 from crawler.fetch.http1.message import LocalProtocolError, build_request
 
 
-def test_a_request_is_the_fields_it_was_given() -> None:
+def test_a_request_has_the_given_fields() -> None:
     """Order, spelling and latin-1 values are kept; nothing is added."""
     fields = [("Host", "example.org"), ("User-Agent", "a/1 (b\xe9)"), ("x-empty", "")]
     assert build_request("GET", "/a%20b?c=d", fields) == (
@@ -15,7 +15,7 @@ def test_a_request_is_the_fields_it_was_given() -> None:
     assert build_request("HEAD", "*", []) == b"HEAD * HTTP/1.1\r\n\r\n"
 
 
-def test_h11_reads_the_request_as_it_was_meant() -> None:
+def test_h11_reads_the_same_request() -> None:
     """A server's parser finds the same method, target and fields."""
     server = h11.Connection(h11.SERVER)
     server.receive_data(build_request("GET", "/a?b", [("Host", "h"), ("Accept", "text/html, */*;q=0.8")]))
@@ -55,9 +55,9 @@ def test_h11_reads_the_request_as_it_was_meant() -> None:
         ("GET", "/", [("A", "b\u20ac")], "not a value"),
     ],
 )
-def test_what_would_be_read_as_more_is_refused(
+def test_parts_that_could_be_read_as_more_are_refused(
     method: str, target: str, fields: list[tuple[str, str]], message: str
 ) -> None:
-    """Line breaks, NUL and anything else that does not belong in its place; the message names the place."""
+    """Line breaks, NUL and other invalid characters; the message names the part."""
     with pytest.raises(LocalProtocolError, match=message):
         build_request(method, target, fields)
