@@ -24,7 +24,7 @@ from tests.support.commands import Crawl
 from tests.support.response_cases import CASES, CLEAN, SMALL, UNCLEAN, Case
 from tests.support.responses import LIMITS
 from tests.support.scripted_server import Accepted, Certificates, Script, ok, serve
-from tests.unit.fetch.test_outcomes import WITHOUT_END, expected
+from tests.unit.fetch.test_response_outcomes import WITHOUT_END, expected
 
 pytestmark = pytest.mark.e2e
 
