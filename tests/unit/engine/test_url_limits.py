@@ -7,8 +7,10 @@ from crawler.core.models import Origin, Task
 from crawler.core.options import ScopeOptions
 from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.url_limits import UrlLimits
-from tests.support.engine import AT_ONCE, Harness, answer, page, run
+from tests.support.engine import AT_ONCE, Harness
 from tests.support.memory_frontier import MemoryFrontier
+from tests.support.scripted_web import answer, page
+from tests.support.virtual_time import run
 
 FIRST, RETRY = Task(1, "u"), Task(1, "u", attempt=2)
 

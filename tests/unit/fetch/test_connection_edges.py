@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from crawler.fetch.http1.transport import ResponseReader
 
 from crawler.core.enums import CloseReason, ErrorType
 from crawler.core.models import Origin, Timings
 from crawler.fetch.connection import Connection, Exchange, next_deadline
+from crawler.fetch.http1.wire import ResponseReader
 from crawler.fetch.net.dial import Dialled
 from crawler.fetch.net.errors import DialError, ExchangeError
 from crawler.fetch.options import FetchOptions
