@@ -171,8 +171,8 @@ class Crawl:
         if not self.is_quiet:
             return None
         wait_s = self._scheduler.next_turn_s(enough_s=min(_CHECK_S, linger_s))
-        if self._scheduler.next_due_at is not None:
-            wait_s = min(wait_s, self._scheduler.next_due_at - self._clock.now())
+        if self._scheduler.due_urls.next_at is not None:
+            wait_s = min(wait_s, self._scheduler.due_urls.next_at - self._clock.now())
         again_s = self._scheduler.revisits.due_s()
         if again_s <= linger_s:  # a revisit that is due later is nothing left to do
             wait_s = min(wait_s, again_s)

@@ -237,7 +237,7 @@ class Monitor:
     def _conditions(self, hosts: _HostFigures, rates: Rates, in_flight: Sequence[InFlight], now: float) -> Conditions:
         crawl, scheduler, now_at = self._crawl, self._scheduler, self._clock.now()
         ages_s = [one.age_s for one in in_flight if one.stage in ("connect", "first_byte", "body")]
-        due_at = scheduler.next_due_at
+        due_at = scheduler.due_urls.next_at
         return Conditions(
             is_draining=crawl.is_draining,
             is_held=crawl.is_held,

@@ -11,7 +11,6 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
-from typing import Final
 
 from crawler.core.clock import Clock
 from crawler.core.models import Denied, Lease, Origin, RobotsRecord, Settlement, Task
@@ -22,16 +21,15 @@ from crawler.engine.pages.revisits import Revisits
 from crawler.engine.pages.traps import TrapWatch
 from crawler.engine.pages.url_policy import RobotsCache
 from crawler.engine.scheduling.blocklist import Blocklist
+from crawler.engine.scheduling.due_urls import DueUrls
 from crawler.engine.scheduling.host import AuxiliaryRequest, Host, PolitenessKey
 from crawler.engine.scheduling.host_table import HostTable, OnEvent
 from crawler.engine.scheduling.lease_selection import LeaseSelection
-from crawler.engine.scheduling.prefetch import DISK_FULL_RETRY_S, Prefetch
+from crawler.engine.scheduling.prefetch import Prefetch
 from crawler.engine.scheduling.rate_limits import HOURS_RECHECK_S, AddressRateLimiter, CrawlRateLimiter
 from crawler.engine.scheduling.ready_queue import NEVER, ReadyQueue
 from crawler.engine.scheduling.url_limits import UrlLimits
-from crawler.frontier.base import Frontier, FrontierFull, Receipt, Recovered
-
-COMMIT_WITHIN_S: Final = 30.0  # by then what was settled before the clock was set back is in the store
+from crawler.frontier.base import Frontier, Receipt, Recovered
 
 
 class Scheduler:
@@ -88,13 +86,10 @@ class Scheduler:
             politeness=options.politeness,
             options=options.engine,
         )
-        self._store_open_mono = 0.0  # its disk was full: it is not asked to promote before
-        self.next_due_at: float | None = None  # when the next waiting URL is due (UTC)
+        self.due_urls = DueUrls(frontier, self.revisits, clock)
         self.leases_out: dict[int, Lease] = {}
         self._probe_id = 0  # during an outage only this lease may begin …
         self._probe_mono = 0.0  # … and the next may be issued then
-        self._outage_at: float | None = None  # when an outage began whose waiting URLs are to be queued (UTC)
-        self._redates: list[float] = []  # when the store's dates are looked at (monotonic): the clock was set back
         self._readings = 0
         self.stopping = False
         self.paused = False
@@ -113,12 +108,9 @@ class Scheduler:
 
     async def start(self) -> None:
         """After `load`: schedule every host with work."""
-        if self.host_table.has_future_dates:
-            await self._redate()
-        await self.revisits.start()
+        await self.due_urls.start(has_future_dates=self.host_table.has_future_dates)
         for host in self.host_table.hosts.values():
             self._lease_selection.schedule_host(host)
-        self.next_due_at = await self._frontier.next_due()
 
     def stored(self, receipt: Receipt) -> None:
         """The store took discoveries: hosts may be new, and have more to do."""
@@ -168,14 +160,12 @@ class Scheduler:
         """The wall clock was set by so much. What became due by it is promoted, and politeness spreads it as ever."""
         self.host_table.clock_was_set(step_s)
         if step_s < 0:
-            mono = self._clock.mono()
-            self._redates = [mono, mono + COMMIT_WITHIN_S]
+            self.due_urls.clock_set_back()
         self._wake.set()
 
     def due_at(self, when: float) -> None:
         """A URL waits until `when` (UTC)."""
-        if self.next_due_at is None or when < self.next_due_at:
-            self.next_due_at = when
+        if self.due_urls.due_at(when):
             self._wake.set()
 
     def visit_again_at(self, when: float) -> None:
@@ -191,7 +181,9 @@ class Scheduler:
         async with asyncio.TaskGroup() as group:
             while not self.stopping:
                 self._wake.clear()
-                await self._promote_due()
+                if self._due_s() <= 0:
+                    async for counts in self.due_urls.promote():
+                        self._requeued(counts)
                 wait_s = await self._lease_ready()
                 self._prefetch.start(group)
                 if self.revisits.wants_price:
@@ -219,45 +211,14 @@ class Scheduler:
         self._wake.set()
 
     def _due_s(self) -> float:
-        """Seconds until waiting URLs are to be queued, or some that are to be visited again."""
-        if self.paused:
-            return NEVER
-        due_s = NEVER if self.next_due_at is None else self.next_due_at - self._clock.now()
-        due_s = min(due_s, self.revisits.due_s())
-        if self._redates:
-            due_s = min(due_s, self._redates[0] - self._clock.mono())
-        return max(0.0, due_s, self._store_open_mono - self._clock.mono())
+        """Seconds until URLs are to be queued that wait for a retry or a revisit."""
+        return NEVER if self.paused else self.due_urls.wait_s()
 
     def _outage_over(self, since_at: float) -> None:
-        self._outage_at = since_at
+        self.due_urls.outage_over(since_at)
         self._wake.set()
 
-    async def _promote_due(self) -> None:
-        if self._due_s() > 0 and self._outage_at is None:
-            return
-        try:
-            if self._outage_at is not None:
-                await self._frontier.retry_now(since_at=self._outage_at, now=self._clock.now())
-                self._outage_at = None
-            if (redates := self._redates) and redates[0] <= self._clock.mono():
-                await self._redate()
-                del redates[0]
-            if self.next_due_at is not None:
-                self._requeued(await self._frontier.promote(now=self._clock.now()))
-                self.next_due_at = await self._frontier.next_due()
-            if self.revisits.due_s() <= 0:
-                self._requeued(await self.revisits.promote())
-        except FrontierFull:  # the next commit meets the same disk, and says so
-            self._store_open_mono = self._clock.mono() + DISK_FULL_RETRY_S
-
-    async def _redate(self) -> None:
-        now, revisits = self._clock.now(), self.revisits
-        await self._frontier.clock_set_back(now=now, revisits_by=revisits.latest_at(now))
-        self.next_due_at = await self._frontier.next_due()
-        if revisits.enabled:
-            revisits.next_at = await self._frontier.next_revisit()
-
-    def _requeued(self, queued: dict[int, int]) -> None:
+    def _requeued(self, queued: Mapping[int, int]) -> None:
         for host_id, count in queued.items():
             host = self.host_table.hosts[host_id]
             host.queued += count
@@ -428,7 +389,7 @@ class Scheduler:
     @property
     def is_quiet(self) -> bool:
         """Nothing handed out, nothing on its way from the store."""
-        return not self.is_busy and self._prefetch.is_quiet and len(self._redates) < 2
+        return not self.is_busy and self._prefetch.is_quiet and self.due_urls.is_quiet
 
     @property
     def is_hungry(self) -> bool:

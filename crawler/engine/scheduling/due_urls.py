@@ -1,0 +1,87 @@
+"""Due URLs: when URLs that wait for a retry or a revisit are queued again."""
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.engine.pages.revisits import Revisits
+from crawler.engine.scheduling.prefetch import DISK_FULL_RETRY_S
+from crawler.engine.scheduling.ready_queue import NEVER
+from crawler.frontier.base import Frontier, FrontierFull
+
+COMMIT_WITHIN_S: Final = 30.0  # by then a visit that was finished before the clock was set back is in the store
+
+
+class DueUrls:
+    """`next_at` is when the next retry is due (UTC), None if none waits; for revisits, `revisits.next_at` is."""
+
+    def __init__(self, frontier: Frontier, revisits: Revisits, clock: Clock) -> None:
+        self.next_at: float | None = None
+        self._frontier = frontier
+        self._revisits = revisits
+        self._clock = clock
+        self._outage_at: float | None = None  # begin of an outage that is over; its waiting URLs are due at once (UTC)
+        self._redates_mono: list[float] = []  # when the store's dates in the future are corrected
+        self._disk_full_until_mono = 0.0
+
+    async def start(self, *, has_future_dates: bool) -> None:
+        """Read from the store what is due next. `has_future_dates`: the clock was set back since the last run."""
+        if has_future_dates:
+            await self._correct_dates()
+        await self._revisits.start()
+        self.next_at = await self._frontier.next_due()
+
+    def due_at(self, when: float) -> bool:
+        """A URL waits until `when` (UTC). Returns whether that is before all others."""
+        is_first = self.next_at is None or when < self.next_at
+        if is_first:
+            self.next_at = when
+        return is_first
+
+    def outage_over(self, since_at: float) -> None:
+        """An outage is over that began at `since_at` (UTC): URLs that wait since then are due at once."""
+        self._outage_at = since_at
+
+    def clock_set_back(self) -> None:
+        """Correct the store's dates: now, and when visits that are under way are stored."""
+        mono = self._clock.mono()
+        self._redates_mono = [mono, mono + COMMIT_WITHIN_S]
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the store's dates are correct, as far as nothing is under way."""
+        return len(self._redates_mono) < 2
+
+    def wait_s(self) -> float:
+        """Seconds until `promote` has something to do."""
+        due_s = NEVER if self.next_at is None else self.next_at - self._clock.now()
+        due_s = min(due_s, self._revisits.due_s())
+        if self._redates_mono:
+            due_s = min(due_s, self._redates_mono[0] - self._clock.mono())
+        if self._outage_at is not None:
+            due_s = 0.0
+        return max(0.0, due_s, self._disk_full_until_mono - self._clock.mono())
+
+    async def promote(self) -> AsyncIterator[Mapping[int, int]]:
+        """Queue what is due. Yields host id → number of URLs, after each transaction."""
+        try:
+            if self._outage_at is not None:
+                await self._frontier.retry_now(since_at=self._outage_at, now=self._clock.now())
+                self._outage_at = None
+            if self._redates_mono and self._redates_mono[0] <= self._clock.mono():
+                await self._correct_dates()
+                del self._redates_mono[0]
+            if self.next_at is not None:
+                yield await self._frontier.promote(now=self._clock.now())
+                self.next_at = await self._frontier.next_due()
+            if self._revisits.due_s() <= 0:
+                yield await self._revisits.promote()
+        except FrontierFull:  # the next commit meets the same disk, and reports it
+            self._disk_full_until_mono = self._clock.mono() + DISK_FULL_RETRY_S
+
+    async def _correct_dates(self) -> None:
+        now, revisits = self._clock.now(), self._revisits
+        await self._frontier.clock_set_back(now=now, revisits_by=revisits.latest_at(now))
+        self.next_at = await self._frontier.next_due()
+        if revisits.enabled:
+            revisits.next_at = await self._frontier.next_revisit()
