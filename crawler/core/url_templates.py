@@ -18,7 +18,8 @@ import re
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Final, NamedTuple
 
 from xxhash import xxh3_64_intdigest, xxh32_intdigest
@@ -297,3 +298,25 @@ class TemplateSample:
             return False
         learned.update(new)
         return len(new) > OWN_WORDS
+
+
+def alike_template(
+    templates: Sequence[str], samples: Mapping[str, TemplateSample], alike: Container[str]
+) -> str | None:
+    """The template that a URL is a suspect of; None: of none. `alike`: the templates whose pages are alike.
+
+    The most specific template with a verdict decides. The suspects then belong to the most general template up to which
+    all are alike, so that the parts of a trap share one budget. The template of the whole host is left out.
+    """
+    decided: list[str] = []
+    for one in templates:
+        known = samples.get(one)
+        if known is not None and known.has_verdict:
+            decided.append(one)
+        elif known is not None and not decided and known.seems_different:
+            return None
+    if not decided or decided[0] not in alike:
+        return None
+    parts = decided[:1] + [one for one in decided[1:] if one != templates[-1]]
+    *_, last = takewhile(alike.__contains__, parts)
+    return last

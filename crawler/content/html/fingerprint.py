@@ -66,6 +66,21 @@ def fingerprint(html: bytes, url: str) -> Fingerprint:
     return Fingerprint(kept)
 
 
+def pack(fingerprints: Iterable[Fingerprint]) -> bytes:
+    """Join fingerprints to one value to store: each after its length in 4 bytes."""
+    stored = [one.as_bytes() for one in fingerprints]
+    return b"".join(len(one).to_bytes(4) + one for one in stored)
+
+
+def unpack(packed: bytes) -> list[Fingerprint]:
+    """The fingerprints of a result of `pack`."""
+    found, at = [], 0
+    while at < len(packed):
+        start, at = at + 4, at + 4 + int.from_bytes(packed[at : at + 4])
+        found.append(Fingerprint.from_bytes(packed[start:at]))
+    return found
+
+
 def simhash(words: Iterable[bytes]) -> int:
     """64 bits that differ little for sets that share most of their words."""
     hashes = b"".join(map(xxh3_64_digest, words))

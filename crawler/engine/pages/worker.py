@@ -250,8 +250,8 @@ class Worker:
     ) -> tuple[ProcessedResponse, PageNote | None]:
         traps = self._traps
         is_page = isinstance(outcome, Fetched) and 200 <= outcome.head.status_code < 300
-        check = traps.begin(host, task) if is_page and task.kind is TaskKind.PAGE else None
-        fingerprinted = check is not None and check.looks
+        check = traps.check_page(host, task) if is_page and task.kind is TaskKind.PAGE else None
+        fingerprinted = check is not None and check.needs_words
         process = partial(self._processor.process, fingerprinted=True) if fingerprinted else self._processor.process
         if is_large(outcome, is_url_list=task.kind in URL_LIST_KINDS):
             processed, links = await asyncio.to_thread(process, task, outcome, on_loop=False)
@@ -272,7 +272,7 @@ class Worker:
             await self._url_list_policy.judge(task, host.id, processed, self._url_policy.scope)
         if processed.skipped:
             self._observer.skip(processed.skipped)
-        note = None if check is None else traps.note(host, task, check, processed, is_error_page=is_error_page)
+        note = None if check is None else traps.note_page(host, task, check, processed, is_error_page=is_error_page)
         return processed, note
 
     def _probe(self, host: Host, target: str) -> None:
@@ -287,7 +287,7 @@ class Worker:
         process = partial(self._processor.process, task, outcome, on_loop=False, fingerprinted=True)
         processed, _ = await off_loop_if_large(outcome, process)
         if response_of(outcome) is not None:
-            self._traps.probed(host, processed.fingerprint)
+            self._traps.probe_ended(host, processed.fingerprint)
         await self._put_auxiliary(lease, task, outcome, processed, None, dur_s, queue_s)
 
     async def _process_robots(

@@ -135,14 +135,14 @@ class Prefetch:
         if suspects:
             set_aside = await self._frontier.make_suspects(host.id, suspects)
             host.queued -= len(set_aside)
-            self._traps.set_aside(host, [template for url_id, template in suspects if url_id in set_aside])
+            self._traps.suspects_set_aside(host, [template for url_id, template in suspects if url_id in set_aside])
             ids = {url_id for url_id, _ in suspects}
             tasks = [task for task in tasks if task.id not in ids]
         elif not tasks and not host.leased:
             for template, count in self._traps.next_trials(host):
                 url_ids = await self._frontier.queue_suspects(host.id, template, count)
                 host.queued += len(url_ids)
-                self._traps.queued(host, template, url_ids)
+                self._traps.trials_queued(host, template, url_ids)
         return tasks
 
     def drop_suspects(self, host: Host) -> None:

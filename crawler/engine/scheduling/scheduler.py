@@ -120,9 +120,9 @@ class Scheduler:
             host.queued += count
             self._lease_selection.schedule_host(host)
         for host_id, templates in receipt.suspects.items():
-            self.traps.set_aside(self.host_table.hosts[host_id], templates)
+            self.traps.suspects_set_aside(self.host_table.hosts[host_id], templates)
         for host_id in receipt.linked:
-            self.traps.linked(self.host_table.hosts[host_id])
+            self.traps.error_link_queued(self.host_table.hosts[host_id])
 
     def queued_again(self, counts: Mapping[int, int]) -> None:
         """The store queued URLs that were known: host id → how many."""
@@ -333,7 +333,7 @@ class Scheduler:
         host.leased.discard(settlement.task.id)
         host.queued -= 1
         self._let_go_on(self.url_limits.attempt_stored(host, settlement.task, fetched=fetched))
-        if self.traps.stored(host, settlement, new_links):
+        if self.traps.page_stored(host, settlement, new_links):
             self._prefetch.drop_suspects(host)
         if host.has_suspects and not host.leased:
             self._lease_selection.schedule_host(host)
