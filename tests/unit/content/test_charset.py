@@ -1,4 +1,4 @@
-"""Which encoding a page is in, and the page in UTF-8."""
+"""The encoding of a page, and its text in UTF-8."""
 
 import hashlib
 
@@ -57,7 +57,7 @@ RUSSIAN = "Съешь же ещё этих мягких французских �
     ],
 )
 def test_encodings(data: bytes, content_type: str | None, expected: str) -> None:
-    """A byte order mark comes first, then the header, then the page's own word, then detection."""
+    """First a byte order mark, then the header, the page's own declaration, and detection."""
     assert expected == sniff(data, content_type)
 
 
@@ -80,7 +80,7 @@ def test_encodings(data: bytes, content_type: str | None, expected: str) -> None
     ],
 )
 def test_encodings_of_xml(data: bytes, content_type: str | None, expected: str) -> None:
-    """A mark, the header, the declaration; nothing is guessed."""
+    """The mark, the header, the declaration; without detection."""
     assert expected == sniff_xml(data, content_type)
 
 
@@ -98,7 +98,7 @@ def test_encodings_of_xml(data: bytes, content_type: str | None, expected: str) 
     ],
 )
 def test_encodings_of_style_sheets(data: bytes, content_type: str | None, expected: str) -> None:
-    """A mark, the header, the @charset rule."""
+    """The mark, the header, the @charset rule."""
     assert expected == sniff_css(data, content_type)
 
 
@@ -111,7 +111,7 @@ def cases(text: bytes) -> list[tuple[bytes, str]]:
 
 
 def test_the_cases_of_html5lib() -> None:
-    """html5lib's pages are in the encoding it says."""
+    """The encodings of html5lib's test pages."""
     wrong = set()
     judged = 0
     for file in sorted(vectors("charset").glob("*.dat")):
@@ -125,12 +125,12 @@ def test_the_cases_of_html5lib() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"ascii", "schön".encode()])
 def test_utf8_is_not_copied(data: bytes) -> None:
-    """What is UTF-8 already comes back as the same object."""
+    """UTF-8 is returned as the same object."""
     assert to_utf8(data, "utf-8") is data
 
 
 def test_ascii_is_not_copied() -> None:
-    """ASCII is UTF-8, whatever its encoding is called, unless that gives its bytes another meaning."""
+    """ASCII is UTF-8 in any encoding that does not give its bytes another meaning."""
     data = b"plain"
     assert to_utf8(data, "windows-1252") is data
     assert to_utf8(b"a\0b\0", "utf-16le") == b"ab"
@@ -151,7 +151,7 @@ def test_ascii_is_not_copied() -> None:
     ],
 )
 def test_decoding(data: bytes, encoding: str, expected: str) -> None:
-    """Text comes out in UTF-8 without a mark; what is no character is replaced."""
+    """The text is UTF-8 without a mark; invalid bytes are replaced."""
     assert expected == to_utf8(data, encoding).decode()
 
 
@@ -180,15 +180,15 @@ def _digest(text: str) -> str:
 
 
 @pytest.mark.parametrize("encoding", _TWO_BYTES)
-def test_two_bytes_stand_for_what_the_standard_says(encoding: str) -> None:
-    """Its whole index: the rows of NEC and IBM among it, and what is for private use."""
+def test_double_byte_characters_are_those_of_the_standard(encoding: str) -> None:
+    """The whole index, with the rows of NEC and IBM and the private use area."""
     leads = [lead for lead in range(0x80, 0x100) if "\ufffd" in to_utf8(bytes((lead,)), encoding).decode()]
     texts = (to_utf8(bytes((lead, trail)), encoding).decode() for lead in leads for trail in range(0x40, 0x100))
     assert _digest("".join(text for text in texts if "\ufffd" not in text)) == _TWO_BYTES[encoding]
 
 
-def test_one_byte_stands_for_what_the_standard_says() -> None:
-    """The index of each encoding of single bytes."""
+def test_single_byte_characters_are_those_of_the_standard() -> None:
+    """The index of each single-byte encoding."""
     upper = [bytes((code,)) for code in range(0x80, 0x100)]
     assert _digest("".join(to_utf8(byte, name).decode() for name in _ONE_BYTE for byte in upper)) == _ONE_BYTE_DIGEST
 
@@ -206,8 +206,8 @@ def test_one_byte_stands_for_what_the_standard_says() -> None:
         (b"a\x80", "x-user-defined", "a\uf780"),
     ],
 )
-def test_what_other_decoders_do_not_know(data: bytes, encoding: str, expected: str) -> None:
-    """Where Python's own differ from the standard's."""
+def test_differences_from_python_s_decoders(data: bytes, encoding: str, expected: str) -> None:
+    """Characters that Python decodes otherwise than the standard."""
     assert expected == to_utf8(data, encoding).decode()
 
 
@@ -218,7 +218,7 @@ _UTF8_TEXT = st.lists(st.sampled_from((*_WORDS, "text", "<b>")), min_size=1, max
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(_UTF8_TEXT, st.sampled_from([0, 1000, 65_530, 100_000]), st.integers(0, 3))
 def test_utf8_needs_no_label(text: str, before: int, cut: int) -> None:
-    """Whatever the languages, behind however much ASCII, and cut in a character."""
+    """In any language, after any amount of ASCII, and cut within a character."""
     data = b"x" * before + text.encode()
     if any(byte >= 0x80 for byte in data):
         data += "日本".encode()[: 3 + cut]
@@ -233,7 +233,7 @@ def test_utf8_needs_no_label(text: str, before: int, cut: int) -> None:
      ("Zażółć gęślą jaźń", "iso-8859-2"), ("ελληνικά κείμενα", "iso-8859-7")],
 )  # fmt: skip
 def test_other_encodings_are_not_taken_for_utf8(text: str, encoding: str) -> None:
-    """Not even where some of it happens to be valid."""
+    """Not even if a part is valid UTF-8."""
     data = (text.encode(encoding) + b" ") * 20
     assert sniff(data, None) != "utf-8"
     assert sniff("é ".encode() * 10 + data, None) != "utf-8"
@@ -248,7 +248,7 @@ def test_other_encodings_are_not_taken_for_utf8(text: str, encoding: str) -> Non
     st.sampled_from([b"", b"<meta charset=", b"<meta http-equiv=content-type content='charset=", b"<!--", b"<a b='"]),
 )
 def test_any_bytes_are_read(data: bytes, content_type: str | None, start: bytes) -> None:
-    """Whatever the bytes and the header are, an encoding is named and the text comes out in UTF-8."""
+    """For any bytes and header there is an encoding, and the text is UTF-8."""
     encoding = sniff(start + data, content_type)
     assert webencodings.lookup(encoding) is not None
     to_utf8(start + data, encoding).decode()

@@ -1,4 +1,4 @@
-"""Content codings: what comes out, and that nothing a server sends makes it raise or grow."""
+"""Content codings: the decoded bytes, and that no bytes make it raise or use much memory."""
 
 import gzip
 import os
@@ -45,7 +45,7 @@ CODERS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 class Chunked:
-    """A body that comes in pieces of one size, as a spool file does."""
+    """A body in pieces of one size, like a spool file."""
 
     def __init__(self, data: bytes, step: int) -> None:
         self._data = data
@@ -70,8 +70,8 @@ def run(data: bytes, *codings: str, step: int | None = None, keep: int = 2 * MIB
 
 @pytest.mark.parametrize("step", [None, 1, 7, 70_000])
 @pytest.mark.parametrize("coder", CODERS)
-def test_every_coding_comes_off(coder: str, step: int | None) -> None:
-    """A coded page decodes to itself, however it is cut."""
+def test_every_coding_is_removed(coder: str, step: int | None) -> None:
+    """A coded page decodes to the page, however it is cut."""
     name, encode = CODERS[coder]
     assert Decoded(PAGE, len(PAGE)) == run(encode(PAGE), name, step=step)
 
@@ -80,8 +80,8 @@ def test_every_coding_comes_off(coder: str, step: int | None) -> None:
 @given(
     st.binary(max_size=3000), st.lists(st.sampled_from(sorted(CODERS)), min_size=1, max_size=5), st.integers(1, 5000)
 )
-def test_codings_come_off_in_layers(data: bytes, coders: list[str], step: int) -> None:
-    """What was coded several times is decoded as often, from the last coding to the first."""
+def test_layers_of_codings_are_removed(data: bytes, coders: list[str], step: int) -> None:
+    """A body that was coded several times is decoded as often, from the last coding to the first."""
     coded = data
     for coder in coders:
         coded = CODERS[coder][1](coded)
@@ -89,7 +89,7 @@ def test_codings_come_off_in_layers(data: bytes, coders: list[str], step: int) -
 
 
 def test_an_uncoded_body_is_not_copied() -> None:
-    """Without a coding the stored bytes themselves come back."""
+    """Without a coding the stored bytes are returned."""
     data = bytes(1000)
     assert run(data).data is data
     assert run(data, "identity", " ").data is data
@@ -103,7 +103,7 @@ def test_codings_are_read_from_a_list(value: str) -> None:
 
 
 def test_all_members_of_a_gzip_file_count() -> None:
-    """Members one behind the other are one text."""
+    """Members in a row are one text."""
     coded = gzip.compress(PAGE) + gzip.compress(b"second")
     for step in STEPS:
         assert Decoded(PAGE + b"second", len(PAGE) + 6) == run(coded, "gzip", step=step)
@@ -111,7 +111,7 @@ def test_all_members_of_a_gzip_file_count() -> None:
 
 @pytest.mark.parametrize("flags", range(32))
 def test_a_gzip_header_may_have_any_of_its_parts(flags: int) -> None:
-    """Extra field, name, comment and checksum of its own, cut anywhere (RFC 1952 §2.3)."""
+    """Extra field, name, comment and header checksum, cut anywhere (RFC 1952 §2.3)."""
     header = b"\x1f\x8b\x08" + bytes((flags,)) + b"\0\0\0\0\0\x03"
     header += (6).to_bytes(2, "little") + b"AP\2\0xy" if flags & 4 else b""
     header += b"name.html\0" if flags & 8 else b""
@@ -129,8 +129,8 @@ def test_a_gzip_header_may_have_any_of_its_parts(flags: int) -> None:
     )
 
 
-def test_a_gzip_header_without_end_is_none() -> None:
-    """Its name is looked at so far and no further."""
+def test_a_gzip_header_without_an_end_is_refused() -> None:
+    """Its name is read up to a limit."""
     beginning = b"\x1f\x8b\x08\x08" + b"n" * 90_000
     for endless in (beginning * 3, beginning + gzip.compress(PAGE)[9:]):
         for step in (None, 300, 70_000):
@@ -143,7 +143,7 @@ SKIPPABLE = b"\x5a\x2a\x4d\x18" + (70_000).to_bytes(4, "little") + bytes(range(2
 @pytest.mark.parametrize("checksum", [False, True])
 @pytest.mark.parametrize("has_size", [False, True])
 def test_all_frames_of_a_zstd_stream_count(checksum: bool, has_size: bool) -> None:
-    """Frames one behind the other are one text, and those to be skipped are no part of it, wherever they stand."""
+    """Frames in a row are one text, without skippable frames, wherever those are."""
     encode = zstandard.ZstdCompressor(write_checksum=checksum, write_content_size=has_size).compress
     frames = (
         SKIPPABLE,
@@ -162,8 +162,8 @@ def test_all_frames_of_a_zstd_stream_count(checksum: bool, has_size: bool) -> No
 
 @pytest.mark.parametrize("coder", CODERS)
 @pytest.mark.parametrize("trailing", [b"\r\n", b"\0", b"\0" * 100_000, b"<p>more</p>" * 20, b"\x1f\x8b"])
-def test_what_follows_the_end_is_left_out_and_said(coder: str, trailing: bytes) -> None:
-    """As browsers do; however it is cut."""
+def test_bytes_after_the_end_are_ignored_and_reported(coder: str, trailing: bytes) -> None:
+    """As in browsers, however the body is cut."""
     name, encode = CODERS[coder]
     for step in STEPS:
         found = run(encode(PAGE) + trailing, name, step=step)
@@ -174,8 +174,8 @@ def test_what_follows_the_end_is_left_out_and_said(coder: str, trailing: bytes) 
 
 
 @pytest.mark.parametrize("coder", ["gzip", "zlib", "zstd, checked, size unknown"])
-def test_a_wrong_checksum_costs_no_text(coder: str) -> None:
-    """All of it is kept, and it is said that something is wrong."""
+def test_a_wrong_checksum_loses_no_text(coder: str) -> None:
+    """All text is kept, and the fault is reported."""
     name, encode = CODERS[coder]
     coded = bytearray(encode(PAGE))
     coded[-5 if coder == "gzip" else -2] ^= 0x10
@@ -186,7 +186,7 @@ def test_a_wrong_checksum_costs_no_text(coder: str) -> None:
 
 @pytest.mark.parametrize("coder", CODERS)
 def test_a_cut_coding_keeps_its_beginning(coder: str) -> None:
-    """Where the coding ends early, what came before is kept and the fault is flagged."""
+    """If the coding ends early, the bytes before are kept and the fault is reported."""
     name, encode = CODERS[coder]
     text = random.Random(1).randbytes(400_000).hex().encode()  # long enough for several blocks of every coding
     coded = encode(text)
@@ -199,7 +199,7 @@ def test_a_cut_coding_keeps_its_beginning(coder: str) -> None:
 
 @pytest.mark.parametrize("coder", ["gzip", "zlib"])  # a bare stream has no checksum: damage may go unseen
 def test_a_damaged_coding_keeps_what_came_before(coder: str) -> None:
-    """A damaged byte in the middle costs what follows, not what came before, though the library gives nothing then."""
+    """The text before a damaged byte is kept, although the library returns nothing for that call."""
     name, encode = CODERS[coder]
     text = random.Random(2).randbytes(20_000).hex().encode()
     coded = bytearray(encode(text))
@@ -212,8 +212,8 @@ def test_a_damaged_coding_keeps_what_came_before(coder: str) -> None:
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd"])
 @pytest.mark.parametrize("raw", [PAGE, b"{}", b"<", b"\x89PNG\r\n\x1a\n" + bytes(300), "schön".encode() * 40])
-def test_a_header_that_lies_costs_nothing(name: str, raw: bytes) -> None:
-    """What is not coded despite its header is kept as it came, and flagged."""
+def test_a_wrong_content_encoding_loses_nothing(name: str, raw: bytes) -> None:
+    """A body that is not coded as its header says is kept as it came, and the fault is reported."""
     found = run(raw, name)
     if (
         found.fault is not CodingFault.TRUNCATED
@@ -222,8 +222,8 @@ def test_a_header_that_lies_costs_nothing(name: str, raw: bytes) -> None:
     assert raw != PAGE or found.fault is CodingFault.NOT_CODED
 
 
-def test_only_the_layer_that_lies_is_passed_through() -> None:
-    """Where two codings are promised and one is there, that one comes off."""
+def test_only_the_missing_layer_is_passed_through() -> None:
+    """If the header names two codings and the body has one, that one is removed."""
     found = run(gzip.compress(PAGE), "gzip, gzip")
     assert (found.data, found.fault) == (PAGE, CodingFault.NOT_CODED)
 
@@ -237,19 +237,19 @@ def test_only_the_layer_that_lies_is_passed_through() -> None:
         (["gzip, gzip, gzip", "gzip, gzip, gzip"], "more than 5 content codings"),
     ],
 )
-def test_what_is_not_decoded_is_kept_raw(codings: list[str], error: str) -> None:
-    """An unknown coding and too many of them leave the bytes alone and say why."""
+def test_undecoded_bodies_are_kept_raw(codings: list[str], error: str) -> None:
+    """With an unknown coding or too many codings the bytes stay as they are, with the reason."""
     assert Decoded(b"raw", 3, CodingFault.UNKNOWN, error=error) == run(b"raw", *codings)
 
 
 @pytest.mark.parametrize("name", ["gzip", "deflate", "br", "zstd"])
 def test_an_empty_body_is_no_fault(name: str) -> None:
-    """A response without content has no coding to be wrong."""
+    """An empty body cannot be coded wrongly."""
     assert Decoded(b"", 0) == run(b"", name)
 
 
-def test_what_is_not_kept_is_counted() -> None:
-    """Only `keep` bytes are held, the size is that of the whole."""
+def test_all_decoded_bytes_are_counted() -> None:
+    """Only `keep` bytes are returned; the size is that of the whole."""
     assert Decoded(PAGE[:100], len(PAGE)) == run(gzip.compress(PAGE), "gzip", keep=100)
 
 
@@ -267,7 +267,7 @@ def bombs() -> dict[str, tuple[bytes, str]]:
 
 
 def test_bombs_stop_early_in_little_memory() -> None:
-    """32 MiB of zeros in a few bytes end at a limit, with a few MiB of memory, at every layer."""
+    """32 MiB of zeros in a few bytes end at a limit, in a few MiB of memory, at every layer."""
     for name, (coded, codings) in bombs().items():
         tracemalloc.start()
         found = run(coded, codings, keep=1000)
@@ -279,8 +279,8 @@ def test_bombs_stop_early_in_little_memory() -> None:
         assert "more than" in (found.error or ""), name
 
 
-def test_the_ratio_is_not_judged_up_to_a_mebibyte() -> None:
-    """A small page of one letter is no bomb, and max_decoded holds whatever the ratio."""
+def test_the_ratio_is_not_checked_up_to_a_mebibyte() -> None:
+    """A small page of one letter is no bomb; max_decoded holds at any ratio."""
     assert not run(gzip.compress(bytes(MIB)), "gzip").bomb
     assert run(gzip.compress(bytes(MIB + 1)), "gzip").bomb
     noise = os.urandom(3000)
@@ -289,7 +289,7 @@ def test_the_ratio_is_not_judged_up_to_a_mebibyte() -> None:
 
 
 def test_a_zstd_window_over_8_mib_is_refused() -> None:
-    """A frame that wants more memory than RFC 9659 allows is kept as it came."""
+    """A frame that needs more memory than RFC 9659 allows is kept as it came."""
     options = zstandard.ZstdCompressionParameters(window_log=24)
     coder = zstandard.ZstdCompressor(compression_params=options).compressobj()
     coded = coder.compress(PAGE) + coder.flush()
@@ -305,7 +305,7 @@ def test_a_zstd_window_over_8_mib_is_refused() -> None:
     st.booleans(),
 )
 def test_damage_never_raises(coder: str, data: bytes, changes: list[tuple[int, int]], is_coded: bool) -> None:
-    """Whatever bytes come under whatever header, something comes back, no more of it than was asked for."""
+    """For any bytes and header there is a result, of at most the requested size."""
     name, encode = CODERS[coder]
     coded = bytearray(encode(data) if is_coded else data)
     for position, byte in changes:
@@ -317,7 +317,7 @@ def test_damage_never_raises(coder: str, data: bytes, changes: list[tuple[int, i
 
 
 def damaged(coded: bytes, rng: random.Random) -> bytes:
-    """The same with one thing wrong: cut, extended, changed, with something missing or something put in."""
+    """The same with one fault: cut, extended, changed, with bytes missing or inserted."""
     place = rng.randrange(len(coded) + 1)
     match rng.randrange(6):
         case 0:
@@ -338,7 +338,7 @@ def damaged(coded: bytes, rng: random.Random) -> bytes:
 
 
 def once_coded(text: bytes, rng: random.Random) -> tuple[str, bytes]:
-    """Under one coding, in one member or several."""
+    """Coded once, in one member or several."""
     name, encode = CODERS[rng.choice(sorted(CODERS))]
     members = rng.randrange(1, 4) if name in ("gzip", "x-gzip", "zstd") else 1
     cuts = sorted(rng.randrange(len(text) + 1) for _ in range(members - 1))
@@ -348,8 +348,8 @@ def once_coded(text: bytes, rng: random.Random) -> tuple[str, bytes]:
 
 
 @pytest.mark.parametrize("seed", range(150))
-def test_what_is_decoded_depends_on_the_bytes_alone(seed: int) -> None:
-    """Of up to three codings, sound or damaged in any way, at any layer: the same text and fault however the body is
+def test_the_result_depends_on_the_bytes_alone(seed: int) -> None:
+    """With up to three codings, valid or damaged at any layer: the same text and fault however the body is
     cut; of one that is damaged, all that comes out byte by byte.
     """
     rng = random.Random(seed)

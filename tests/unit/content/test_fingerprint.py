@@ -1,4 +1,4 @@
-"""Fingerprints: near for pages that say the same, far for others."""
+"""Fingerprints: near for pages with the same words, far for others."""
 
 import random
 import time
@@ -13,7 +13,7 @@ def page(*words: str) -> bytes:
 
 
 def test_markup_scripts_and_the_words_of_the_url_do_not_count() -> None:
-    """Two error pages that repeat what was asked for say the same."""
+    """Two error pages that repeat the requested URL have the same words."""
     one = fingerprint(page("Nothing", "at", "/no/such/page-123", "<script>var x = 1</script>"), URL)
     other = fingerprint(page("nothing", "at", "<b>/other/thing</b>"), "https://example.org/other/thing")
     assert one == other
@@ -36,14 +36,14 @@ def test_pages_that_share_little_are_far() -> None:
 
 
 def test_empty_pages_are_near_only_to_empty_ones() -> None:
-    """Nothing is known of a page without words, but that it has none."""
+    """Two pages without words have the same words."""
     empty, other = fingerprint(b"", URL), fingerprint(page("a", "few", "words"), URL)
     assert empty.is_near(fingerprint(b"<p></p>", URL))
     assert not empty.is_near(other)
 
 
 def test_columns_are_counted_right() -> None:
-    """The sums in lanes are those that counting bit by bit gives."""
+    """The sums are those of counting bit by bit."""
     words = [f"w{n}".encode() for n in range(301)]
     single = [simhash([word]) for word in words]
     expected = sum(1 << bit for bit in range(64) if 2 * sum(value >> bit & 1 for value in single) > len(words))
@@ -51,7 +51,7 @@ def test_columns_are_counted_right() -> None:
 
 
 def test_large_pages_are_cut() -> None:
-    """Ten megabytes of words, or of markup that never closes, take no longer than the part that is looked at."""
+    """Ten megabytes of words, or of unclosed markup, take no longer than the part that is read."""
     for body in (b"word%d " * 1_500_000, b"<" * 10_000_000, b"<script>" * 1_000_000):
         start = time.thread_time()
         fingerprint(body, URL)

@@ -1,4 +1,4 @@
-"""What a page says: links of every kind, and what stands in its head."""
+"""Pages: links of every kind, and the information in the head."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ def read(text: str, *, requisites: bool = False, max_links: int = 100, url: str 
 
 
 def links(text: str, *, requisites: bool = False) -> list[tuple[str, Source]]:
-    """The links of a page as found at URL, shortened by its folder."""
+    """The links of a page at URL, without the folder of URL."""
     return [
         (link.url.removeprefix("https://example.org/dir/"), link.source)
         for link in read(text, requisites=requisites).links
@@ -101,13 +101,13 @@ def test_links(text: str, expected: list[tuple[str, Source]]) -> None:
     ],
 )
 def test_requisites(text: str, expected: list[str]) -> None:
-    """What a page needs to be shown is found where it may stand, if it is asked for."""
+    """Requisites are found in all elements that may have them, if requested."""
     assert expected == [url for url, source in links(text, requisites=True) if source is not A]
     assert not [source for _, source in links(text) if source is R]
 
 
 def test_links_of_a_page_in_a_frame() -> None:
-    """They are resolved like all others; title, base and directives of that page are its own, and so is its frame."""
+    """They are resolved as others; title, base and directives of the framed page do not count for the page."""
     page = read(
         "<iframe srcdoc=\"<a href=x></a><a href='y?a=1&amp;amp;b'><title>no</title><base href=/no/>"
         "<meta name=robots content=nofollow><iframe srcdoc='<a href=no>'></iframe>\"></iframe><title>t</title>"
@@ -134,8 +134,8 @@ def test_links_of_a_page_in_a_frame() -> None:
         ("<meta property=og:image:width content=4><meta property=og:image:alt content='og:image'>", []),
     ],
 )
-def test_what_scripts_put_in_place(text: str, expected: list[str]) -> None:
-    """Without them nothing else shows lazily loaded images."""
+def test_lazily_loaded_images_are_found(text: str, expected: list[str]) -> None:
+    """Their URLs are in attributes that only scripts read."""
     page = parse_page(text.encode(), URL, requisites=True, lazy=True, max_links=100)
     assert [link.url.removeprefix("https://example.org/dir/") for link in page.links] == expected
     assert {link.source for link in page.links} <= {R}
@@ -143,13 +143,13 @@ def test_what_scripts_put_in_place(text: str, expected: list[str]) -> None:
 
 
 def test_a_lazy_frame_is_a_link() -> None:
-    """As one that is not."""
+    """Like a frame that is not lazy."""
     page = parse_page(b"<iframe data-src=/f>", URL, requisites=True, lazy=True, max_links=9)
     assert [(link.url, link.source) for link in page.links] == [("https://example.org/f", L)]
 
 
 def test_a_link_counts_as_the_strongest_mention() -> None:
-    """A URL that is both a requisite and a link is a link first, and once more a requisite; one that is followed
+    """A URL that is both a requisite and a link is returned as a link, then as a requisite; one that is followed
     anywhere is followed.
     """
     page = read("<img src=x><a href=x><a rel='NOFOLLOW x' href=y><a href=y><a rel=nofollow href=z>", requisites=True)
@@ -175,7 +175,7 @@ def test_a_link_counts_as_the_strongest_mention() -> None:
     ],
 )
 def test_the_first_base_decides(text: str, expected: str) -> None:
-    """References start from the first base with an href, wherever it stands; from the page where that is unusable."""
+    """References are relative to the first base with an href, wherever it is; to the page if that is unusable."""
     assert [expected] == [link.url for link in read(text).links]
 
 
@@ -200,15 +200,15 @@ def test_the_first_base_decides(text: str, expected: str) -> None:
     ],
 )
 def test_refresh(content: str, target: str | None) -> None:
-    """A meta refresh is read as the HTML standard says; where it leads nowhere there is none."""
+    """A meta refresh is parsed as in the HTML standard; without a URL there is no target."""
     found = read(f"<meta http-equiv=Refresh content='{content}'>" if "'" not in content else
                  f'<meta http-equiv="refresh" content="{content}">')  # fmt: skip
     expected = None if target is None else f"https://example.org/dir/{target}"
     assert (expected, ()) == (found.refresh, found.links)
 
 
-def test_what_stands_in_the_head() -> None:
-    """Title, language, canonical address and directives are read, the first of each."""
+def test_the_information_in_the_head() -> None:
+    """Title, language, canonical URL and directives are read, the first of each."""
     page = read(
         "<html LANG=' de-AT '><title>\n A &amp;\tB </title><title>no</title>"
         "<link rel=canonical href=/c#x><link rel=canonical href=/d>"
@@ -221,20 +221,20 @@ def test_what_stands_in_the_head() -> None:
 
 
 def test_a_page_without_anything() -> None:
-    """Of an empty page nothing is known."""
+    """An empty page has no information."""
     assert ParsedPage(None, None, None, (), 0, None, (), False, False) == read("")
     assert read("<title> </title><html lang=''>").title is None
 
 
 def test_links_are_counted_up_to_a_limit() -> None:
-    """More links than may be kept are cut and flagged; just as many are not."""
+    """More links than the limit are cut and reported; exactly the limit is not."""
     text = "".join(f"<a href={n}><a href={n}#x>" for n in range(5))
     assert (len(read(text, max_links=5).links), read(text, max_links=5).capped) == (5, False)
     assert (len(read(text, max_links=4).links), read(text, max_links=4).capped) == (4, True)
 
 
-def test_what_is_no_url_is_dropped() -> None:
-    """References that look like http(s) but cannot be fetched; the others stay."""
+def test_invalid_urls_are_dropped() -> None:
+    """References that look like http(s) but cannot be fetched are dropped; the others stay."""
     page = read("<a href='http://['><a href='https://h:22/'><a href=/a><a href='https://" + "x" * 3000 + "/'>")
     assert ([link.url for link in page.links], page.links_count) == (["https://example.org/a"], 1)
 
@@ -303,7 +303,7 @@ assert int(peak.split()[1]) < 120 * 1024, peak
 
 
 def test_hostile_pages_cost_no_more_than_their_length() -> None:
-    """Half a MiB of nesting, attributes, open quotes and the like take little time and memory, in a process apart."""
+    """Half a MiB of nesting, attributes, open quotes and the like takes little time and memory, in its own process."""
     done = subprocess.run([sys.executable, "-c", _HOSTILE], capture_output=True, text=True, timeout=100, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -322,15 +322,15 @@ _PARTS = st.sampled_from(
     st.booleans(),
 )
 def test_any_bytes_are_read(data: bytes, requisites: bool) -> None:
-    """Whatever a page consists of, links without a fragment come out, and each once."""
+    """For any bytes, links have no fragment and are returned once."""
     page = parse_page(data, URL, requisites=requisites, max_links=10)
     urls = [link.url for link in page.links]
     assert len(urls) == len(set(urls))
     assert all(url.startswith(("http://", "https://")) and "#" not in url for url in urls)
 
 
-def test_an_iframe_with_words_in_it_is_a_link_too() -> None:
-    """What stands inside is for browsers without frames."""
+def test_an_iframe_with_content_is_a_link() -> None:
+    """Its content is for browsers without frames."""
     found = parse_page(b'<iframe src="/f">no frames</iframe>', "https://e.test/", requisites=False, max_links=10)
     assert [link.url for link in found.links] == ["https://e.test/f"]
 
@@ -346,14 +346,14 @@ def test_an_iframe_with_words_in_it_is_a_link_too() -> None:
 )
 @pytest.mark.parametrize("requisites", [True, False])
 def test_quotes_in_a_name_are_no_error(text: bytes, requisites: bool) -> None:
-    """A name ends at white space, "/" or ">" alone; where every tag is looked at too."""
+    """A name ends only at white space, "/" or ">", also if every tag is read."""
     parse_page(text, "https://e.test/", requisites=requisites, max_links=9)
     found = parse_page(text + b"'\"><a href=y>", "https://e.test/", requisites=True, max_links=9)
     assert [link.url for link in found.links] in ([], ["https://e.test/y"])
 
 
 def test_a_quote_in_a_name_hides_nothing() -> None:
-    """What follows such a tag is found where every tag is looked at."""
+    """The tags after it are found if every tag is read."""
     text = b'<x="a><title>t</title><a href="d">url('
     found = parse_page(text, "https://e.test/", requisites=True, max_links=9)
     assert (found.title, [link.url for link in found.links]) == ("t", ["https://e.test/d"])
@@ -376,7 +376,7 @@ def test_an_anchor_may_refer_to_more_than_its_page(attributes: str, more: list[s
 
 
 def test_only_meta_is_meta() -> None:
-    """Another element whose name begins so is looked at like any other."""
+    """An element whose name begins with "meta" is read like any other."""
     found = parse_page(b'<metadata style="background:url(x.png)">', "https://e.test/", requisites=True, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/x.png"]
 
@@ -408,8 +408,8 @@ def _by_lexbor(text: str) -> set[str]:
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.lists(_SHOWN, max_size=8).map("".join))
-def test_what_is_shown_is_what_a_tree_builder_finds(text: str) -> None:
-    """Of well-formed pieces in any order, pages in frames among them."""
+def test_requisites_are_those_a_tree_builder_finds(text: str) -> None:
+    """For well-formed pieces in any order, framed pages included."""
     start, *parts = text.split("#")
     text = start + "".join(f"{number}{part}" for number, part in enumerate(parts))
     page = parse_page(text.encode(), "https://e.test/", requisites=True, lazy=True, max_links=100)

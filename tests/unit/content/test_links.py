@@ -1,4 +1,4 @@
-"""Links of one page, as they are handed on."""
+"""Links of one page, as they are returned."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from crawler.core.enums import Source
 
 
 def test_a_picture_that_is_also_linked_is_both() -> None:
-    """A thumbnail that links to itself elsewhere is needed to show the page, though as a link it is out of scope."""
+    """A picture that is linked as well is a requisite although the link is out of scope."""
     page = b'<a href="https://cdn.net/x.jpg"><img src="https://cdn.net/x.jpg"></a><img src="y.jpg">'
     found = parse_page(page, "https://e.org/", requisites=True, max_links=10)
     assert [(link.url, link.source) for link in found.links] == [
@@ -33,8 +33,8 @@ PAGES = (
 
 
 @pytest.mark.parametrize("requisites", [True, False])
-def test_what_is_known_of_other_pages_changes_nothing(requisites: bool) -> None:
-    """Pages of one folder share what references mean, but for those that hang on the page's own name and query."""
+def test_cached_links_of_other_pages_change_nothing(requisites: bool) -> None:
+    """Pages of a folder share resolved references, except those that depend on the page's name and query."""
     known = KnownLinks()
     for _ in range(2):
         for url, text in PAGES:
@@ -43,8 +43,8 @@ def test_what_is_known_of_other_pages_changes_nothing(requisites: bool) -> None:
     assert len(known) > 3
 
 
-def test_the_folder_not_asked_for_longest_is_forgotten_first() -> None:
-    """The number of references bounds the whole."""
+def test_the_least_recently_used_folder_is_dropped_first() -> None:
+    """The number of references is bounded."""
     known = KnownLinks(limit=5)
     for folder in ("a", "b", "a", "c"):
         text = '<a href="1"><a href="2">'
@@ -56,7 +56,7 @@ def test_the_folder_not_asked_for_longest_is_forgotten_first() -> None:
 
 @pytest.mark.parametrize("requisites", [True, False])
 def test_links_that_are_stored_are_counted_and_left_out(requisites: bool) -> None:
-    """Whatever is stored, a page has as many links, and those that are not stored are the same."""
+    """Whatever is stored, the number of links and the links that are not stored are the same."""
     for part in (2, 3, 5):
         stored: set[str] = set()
         known = KnownLinks(stored)
@@ -71,8 +71,8 @@ def test_links_that_are_stored_are_counted_and_left_out(requisites: bool) -> Non
             stored.update([link.url for link in whole.links][::part])
 
 
-def test_emptying_what_is_stored_loses_nothing() -> None:
-    """A link that was left out once is counted once, whether or not its URL is still said to be stored."""
+def test_clearing_the_known_links_loses_nothing() -> None:
+    """A link that was left out is counted once, whether or not its URL is still known."""
     stored = {"https://e.test/a/1"}
     known = KnownLinks(stored)
     text = b'<a href="1"><a href="2">'
@@ -84,7 +84,7 @@ def test_emptying_what_is_stored_loses_nothing() -> None:
     assert found.links_count == 2
 
 
-def test_what_hangs_on_the_page_is_not_remembered_for_its_folder() -> None:
+def test_references_relative_to_the_page_are_not_cached_for_its_folder() -> None:
     """ "https:?x" is relative to the page, as "?x" is."""
     known = KnownLinks()
     for reference in ("?q=1", "https:?q=1", "HTTPS:"):

@@ -39,7 +39,7 @@ Meta = list[tuple[str | None, str]]
     ],
 )
 def test_directives(meta: Meta, fields: list[str], expected: Directives) -> None:
-    """Everything asked of all and of us is joined, what is asked of others ignored."""
+    """Directives for all and for us are joined, those for others ignored."""
     assert expected == page_directives(meta, fields, "ourBot")
 
 
@@ -68,24 +68,24 @@ URL = "https://a.test/x/page"
     ],
 )
 def test_one_link(field: str, target: str, parameters: dict[str, str]) -> None:
-    """RFC 8288 §3, and what appendix B makes of less."""
+    """RFC 8288 §3 and appendix B."""
     assert list(link_values([field])) == [(target, parameters)]
 
 
 @pytest.mark.parametrize("field", ["", ",,,", "junk", "<unclosed", "rel=next"])
-def test_what_holds_no_link(field: str) -> None:
-    """Is passed over."""
+def test_values_without_a_link(field: str) -> None:
+    """They are ignored."""
     assert list(link_values([field])) == []
 
 
 def test_several_links_and_fields() -> None:
-    """A comma in a target or in quotes separates nothing."""
+    """A comma in a target or in quotes does not separate links."""
     found = link_values(['<a,b>; rel=next, <c>; title="d,e"; rel=prev', "<f>; rel=alternate"])
     assert [(one.target, one.relations) for one in found] == [("a,b", ["next"]), ("c", ["prev"]), ("f", ["alternate"])]
 
 
-def test_what_is_followed() -> None:
-    """By relation, resolved against the page; an anchor elsewhere speaks of another page."""
+def test_which_links_are_followed() -> None:
+    """By relation, resolved against the page; links with an anchor are about another page."""
     fields = [
         '<?page=2>; rel="next"',
         "</c>; rel=canonical",
@@ -114,14 +114,14 @@ def test_what_is_followed() -> None:
 
 
 def test_bytes_beyond_ascii_reach_the_url_as_they_are() -> None:
-    """UTF-8 is not escaped twice, and what is no UTF-8 is not replaced. `Head` holds bytes as latin-1."""
+    """UTF-8 is not escaped twice, and other bytes are not replaced. `Head` has bytes as latin-1."""
     fields = ["</caf\xc3\xa9>; rel=next, </caf\xe9?\xef>; rel=next", '</a>; rel=prev; anchor="/caf\xc3\xa9"']
     links, _ = header_links(fields, "https://a.test/caf%C3%A9", requisites=True, max_links=10)
     assert [link.url for link in links] == [f"https://a.test/{path}" for path in ("caf%C3%A9", "caf%E9?%EF", "a")]
 
 
 def test_bounds() -> None:
-    """So many links, so many characters, and time in proportion."""
+    """Links and characters are bounded, and time is proportional."""
     began = time.thread_time()
     links, _ = header_links(["<a>; rel=next, " * 50_000], URL, requisites=True, max_links=10)
     assert len(links) == 1
@@ -169,7 +169,7 @@ def test_locations(value: str, expected: str) -> None:
 
 
 def test_the_first_location_counts() -> None:
-    """Of several fields the first is taken."""
+    """The first of several fields counts."""
     assert location(head("/x", "/y"), REDIRECTED) == "https://example.org/x"
 
 
@@ -192,7 +192,7 @@ def test_the_first_location_counts() -> None:
     ],
 )
 def test_refused_locations(values: list[str], reason: DenyReason) -> None:
-    """What is no usable address is refused with its reason."""
+    """An unusable target is refused with its reason."""
     with pytest.raises(UrlError) as caught:
         location(head(*values), REDIRECTED)
     assert reason == caught.value.reason

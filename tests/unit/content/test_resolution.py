@@ -1,4 +1,4 @@
-"""The fast resolver says what ada says, about everything."""
+"""The fast resolver gives the same results as ada."""
 
 import json
 
@@ -31,7 +31,7 @@ def outcome(resolve: object, *arguments: str) -> tuple[str, Origin] | str:
 
 
 def agrees(reference: str, base: str) -> None:
-    """Assert that cleaning and resolving fast is what parsing says, for what is a link at all."""
+    """Assert that the fast resolver and the parser agree about a reference."""
     cleaned = clean(reference)
     expected = outcome(parse, reference, base)
     if cleaned:
@@ -68,11 +68,11 @@ def test_forms_of_references(base: str, reference: str) -> None:
     "reference", [" a ", "\ta\n", "a\nb", "ja\nvascript:x", " java script:x", "a #b", "a\t#b", "\x01a", "a\0b", "", " "]
 )
 def test_white_space_in_references(reference: str) -> None:
-    """White space is cut as the URL standard cuts it."""
+    """White space is removed as in the URL standard."""
     agrees(reference, BASES[1])
 
 
-def test_a_url_is_as_long_as_it_may_be() -> None:
+def test_the_length_of_a_url_is_limited() -> None:
     """The limit on length holds for the resolved URL."""
     for length in range(1950, 2060):
         agrees("x" * length, BASES[1])
@@ -153,7 +153,7 @@ ENCODINGS = [
     ],
 )
 def test_a_query_is_in_the_encoding_of_its_page(encoding: str, query: str, expected: str) -> None:
-    """URL standard, query state; values as encoding_rs and the Web Platform Tests have them. The path is UTF-8."""
+    """URL standard, query state; values of encoding_rs and the Web Platform Tests. The path is UTF-8."""
     resolver = ReferenceResolver(PAGE, encoding)
     for written, url in ((f"?{query}", PAGE), (f"s?{query}", "https://a.test/dir/s"), (f"/é?{query}", "https://a.test/%C3%A9"),
                          (f"HTTPS://B.test?{query}", "https://b.test/")):  # fmt: skip
@@ -166,7 +166,7 @@ _TEXT = st.text(alphabet="ab0%26?&=#;' \"<>\\~é€～①привет中한ݣ\uf
 @settings(max_examples=400, deadline=None, derandomize=True)
 @given(_TEXT, st.sampled_from(ENCODINGS))
 def test_any_query_in_any_encoding_resolves(text: str, encoding: str) -> None:
-    """It never raises, is ASCII, a fixed point, and for a UTF-8 page exactly what ada says."""
+    """The result is ASCII and a fixed point, and for a UTF-8 page that of ada."""
     reference = clean(f"/p?{text}")
     url = ReferenceResolver(PAGE, encoding).resolve(reference)[0]
     assert url.isascii()
@@ -185,8 +185,8 @@ IN_1251, IN_UTF8 = "%EF%F0%E8%E2%E5%F2", "%D0%BF%D1%80%D0%B8%D0%B2%D0%B5%D1%82"
 
 
 @pytest.mark.parametrize(("encoding", "sent"), [("windows-1251", IN_1251), ("utf-8", IN_UTF8), ("utf-16le", IN_UTF8)])
-def test_all_ways_a_url_comes_out_of_a_page(encoding: str, sent: str) -> None:
-    """Attributes, srcset, base, canonical, refresh; the urls of style sheets are in UTF-8 on any page."""
+def test_queries_in_all_kinds_of_references(encoding: str, sent: str) -> None:
+    """Attributes, srcset, base, canonical, refresh; the URLs of style sheets are UTF-8 on any page."""
     page = parse_page(HTML.encode(), PAGE, requisites=True, max_links=99, encoding=encoding)
     folder = "https://a.test/dir/"
     assert (page.canonical, page.refresh) == (f"{folder}?c={sent}", f"{folder}?m={sent}")
@@ -206,7 +206,7 @@ def test_all_ways_a_url_comes_out_of_a_page(encoding: str, sent: str) -> None:
 
 
 def test_pages_of_a_folder_in_different_encodings_do_not_share_their_links() -> None:
-    """What links meant is remembered by folder and encoding."""
+    """Resolved links are cached by folder and encoding."""
     known = KnownLinks()
     data = '<a href="s?q=привет">'.encode()
     for _ in range(3):
@@ -215,7 +215,7 @@ def test_pages_of_a_folder_in_different_encodings_do_not_share_their_links() -> 
             assert [link.url for link in page.links] == [f"https://a.test/dir/s?q={sent}"]
 
 
-def test_a_query_too_long_is_refused_as_any_other() -> None:
+def test_a_long_query_is_refused() -> None:
     with pytest.raises(UrlError):
         ReferenceResolver(PAGE, "windows-1251").resolve("?q=" + "п" * 700)
     assert ReferenceResolver(PAGE, "windows-1251").resolve("?q=" + "п" * 600)[0].endswith("%EF")

@@ -1,4 +1,4 @@
-"""robots.txt: who may fetch what, and which line says so."""
+"""robots.txt: what may be fetched, and the line that decides."""
 
 import time
 
@@ -25,7 +25,7 @@ def judge(text: str | bytes, path: str, token: str = "ourbot") -> tuple[bool, in
      (410, "allow"), (429, "unreachable"), (500, "unreachable"), (503, "unreachable"), (599, "unreachable")],
 )  # fmt: skip
 def test_what_a_status_means(status_code: int, policy: str) -> None:
-    """Only 2xx has rules, 5xx and 429 mean stay away, the rest means there are none."""
+    """2xx has rules, 5xx and 429 allow nothing, other statuses allow everything."""
     assert policy == policy_for_status(status_code)
 
 
@@ -123,7 +123,7 @@ def test_the_examples_of_the_standard(
     ],
 )
 def test_rules(text: str, path: str, expected: tuple[bool, int | None]) -> None:
-    """Each of these files says this about this path, in this line."""
+    """The verdict on the path, and the line that decides."""
     assert expected == judge(text, path)[:2]
 
 
@@ -151,7 +151,7 @@ RULES = "User-agent: *\nDisallow: /x\n"
     ],
 )
 def test_odd_files(body: bytes, line: int | None) -> None:
-    """Encodings, line ends and sizes of all kinds are read, and lines counted as an editor counts them."""
+    """Encodings, line ends and sizes of all kinds are read, and lines are counted as in an editor."""
     assert (line is None, line) == judge(body, "/x")[:2]
 
 
@@ -165,7 +165,7 @@ OTHER_RECORDS = [
 
 @pytest.mark.parametrize("record", OTHER_RECORDS)
 def test_another_record_does_not_end_a_group(record: str) -> None:
-    """It is as if it were not there: between agents, among rules, in front (RFC 9309 §2.2.4, as google/robotstxt)."""
+    """It is ignored between agents, among rules and before them (RFC 9309 §2.2.4, as google/robotstxt)."""
     agents = f"{record}\nUser-agent: ourbot\n{record}\nUser-agent: *\n{record}\nDisallow: /a\n{record}\nDisallow: /b\n"
     for token in ("ourbot", "other"):
         assert judge(agents, "/a", token)[:2] == (False, 6)
@@ -176,7 +176,7 @@ def test_another_record_does_not_end_a_group(record: str) -> None:
 
 
 def test_a_delay_is_for_the_agents_before_it() -> None:
-    """And for them alone, while the rules behind it are for those after it too."""
+    """It is for them alone; the rules after it are for later agents too."""
     rules = RobotsTxt.parse(
         b"User-agent: a\nUser-agent: b\nNoindex: /\nUser-agent: c\nCrawl-delay: 1\nUser-agent: d\nDisallow: /x\n"
         b"Crawl-delay: 2\nUser-agent: e\nDisallow:\nUser-agent: a\nDisallow: /y\n"
@@ -188,7 +188,7 @@ def test_a_delay_is_for_the_agents_before_it() -> None:
 
 @pytest.mark.parametrize("rule", [b"/caf\xe9", b"/caf%E9", b"/caf%e9"])
 def test_a_path_that_is_no_utf8_is_compared_byte_by_byte(rule: bytes) -> None:
-    """A server's files may be named in another encoding: that file is meant, and no other."""
+    """File names of a server may have another encoding: only that file is meant."""
     body = b"User-agent: *\nDisallow: " + rule
     assert judge(body, "/caf%E9/x")[0] is False
     assert judge(body, "/caf%e9")[0] is False
@@ -232,7 +232,7 @@ _PATHS = st.sampled_from(
 @settings(deadline=None, max_examples=600, derandomize=True)
 @given(st.lists(_LINES, max_size=14), _PATHS, st.sampled_from(_TOKENS))
 def test_verdicts_are_those_of_protego(lines: list[str], path: str, token: str) -> None:
-    """On any file Protego says the same, and the line named is one that says so.
+    """For any file the verdict is Protego's, and the line named has that verdict.
 
     To Protego any field but Sitemap and Host ends a group: it is given the records that RFC 9309 defines, and for
     the delay those and Crawl-delay.
@@ -254,7 +254,7 @@ def test_verdicts_are_those_of_protego(lines: list[str], path: str, token: str) 
 
 
 def test_real_files_are_read_as_protego_reads_them() -> None:
-    """On the files of crawler-commons verdicts, delays and sitemaps are Protego's, for tokens both understand alike."""
+    """For the files of crawler-commons verdicts, delays and sitemaps are Protego's, for tokens that both read alike."""
     judged = 0
     extended = ("crawl-delay-group-merging.txt", "extensions-group-merging.txt")  # Protego reads other groups in them
     paths = [
@@ -302,7 +302,7 @@ def test_real_files_are_read_as_protego_reads_them() -> None:
 def test_groups_of_files_with_extensions_are_merged(
     name: str, delays: tuple[float | None, ...], refused: tuple[str, ...]
 ) -> None:
-    """As the comments in these files of crawler-commons say."""
+    """As the comments in these files of crawler-commons require."""
     rules = RobotsTxt.parse((vectors("robots") / f"{name}.txt").read_bytes())
     tokens = ("mybot", "yourbot", "other")
     assert tuple(map(rules.crawl_delay, tokens)) == delays
@@ -317,7 +317,7 @@ def test_groups_of_files_with_extensions_are_merged(
     st.sampled_from([b"", b"User-agent: *\nDisallow: ", b"User-agent: ", b"\xff\xfe", b"Crawl-delay: "]),
 )
 def test_any_bytes_are_read(data: bytes, start: bytes) -> None:
-    """Whatever the bytes are, there is a verdict."""
+    """There is a verdict for any bytes."""
     rules = RobotsTxt.parse(start + data)
     assert isinstance(rules.allows(SITE + "/x?y", "ourbot"), RobotsVerdict)
     delay = rules.crawl_delay("ourbot")
@@ -337,7 +337,7 @@ def test_any_bytes_are_read(data: bytes, start: bytes) -> None:
     ],
 )
 def test_large_files_cost_no_more_than_their_length(line: bytes) -> None:
-    """500 KiB of anything are read and judged in bounded time."""
+    """500 KiB of any line are read and judged in bounded time."""
     body = b"User-agent: *\n" + b"".join(line.replace(b"%d", b"%d" % n) for n in range(MAX_BYTES // len(line)))
     start = time.process_time()
     RobotsTxt.parse(body).allows(SITE + "/" + "abcdefg" * 250, "ourbot")
@@ -345,7 +345,7 @@ def test_large_files_cost_no_more_than_their_length(line: bytes) -> None:
 
 
 def test_many_agents_share_many_rules_cheaply() -> None:
-    """Rules are not copied for each agent they are for."""
+    """Rules are not copied for each of their agents."""
     agents = b"".join(b"User-agent: a%d\n" % n for n in range(14_000))
     body = agents + b"Disallow: /x\n" * 14_000
     start = time.process_time()

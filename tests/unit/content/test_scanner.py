@@ -1,4 +1,4 @@
-"""What is found does not depend on how PCRE2 runs a pattern, nor on the memory that it is allowed."""
+"""The result of a scan does not depend on how PCRE2 runs the pattern."""
 
 import subprocess
 import sys
@@ -41,14 +41,14 @@ INTERPRETED = {name: interpreted(one) for name, one in SCANNERS.items()}
 @settings(deadline=None, max_examples=1_000, derandomize=True)
 @given(text=st.lists(_PARTS, max_size=40).map("".join))
 def test_machine_code_and_the_interpreter_find_the_same(text: str) -> None:
-    """Any mixture of markup, with control characters and bytes that are no ASCII."""
+    """For any mixture of markup, with control characters and non-ASCII bytes."""
     for name, one in SCANNERS.items():
         assert one.captured(text.encode()) == INTERPRETED[name].captured(text.encode())
 
 
 @pytest.mark.parametrize("name", SCANNERS)
 def test_large_texts_give_the_same(name: str) -> None:
-    """What is handed out one by one is what a list would hold, less what means nothing."""
+    """The pieces of a large text are those of a list, without empty ones."""
     for text in (
         b'<p><a href="x"><b title="<a>">' * 20_000,
         b"<title>" + b"<a href=x>" * 60_000,
@@ -62,14 +62,14 @@ def test_large_texts_give_the_same(name: str) -> None:
 
 
 def test_a_nul_counts_as_the_replacement_character() -> None:
-    """HTML standard §13.2.5: it never ends up in a URL as it stands, and never ends one."""
+    """HTML standard §13.2.5: it is replaced in a URL, and does not end one."""
     found = parse_page(b'<a href="x\0y"><title>a\0b</title>', "https://e.test/", requisites=False, max_links=9)
     assert [link.url for link in found.links] == ["https://e.test/x%EF%BF%BDy"]
     assert found.title == "a\ufffdb"
 
 
-def test_of_a_page_that_takes_too_many_steps_the_beginning_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PCRE2's own limit, met for real where it interprets: the page is marked, and no other engine is asked."""
+def test_the_beginning_of_a_page_with_too_many_steps_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PCRE2's own limit, reached when it interprets: the page is marked, and no other engine is used."""
     monkeypatch.setattr(parsing._LINKS_ONLY, "_scanner", INTERPRETED["links"])
     text = b"<a href=first>" + b"<p>" * 900_000 + b"<a href=last>"
     with pytest.raises(ScanLimitError, match="match limit exceeded"):
@@ -80,7 +80,7 @@ def test_of_a_page_that_takes_too_many_steps_the_beginning_is_read(monkeypatch: 
 
 
 def test_a_style_sheet_that_takes_too_many_steps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same for css; in the style attribute of a page it cuts that page short."""
+    """The same for CSS; in a style attribute the page ends there."""
     monkeypatch.setattr(tag_meaning, "_REFERENCES", INTERPRETED["style sheets"])
     text = b"a{b:url(c)}" + b"'" * 8_000_000
     with pytest.raises(ScanLimitError, match="match limit exceeded"):
@@ -92,8 +92,8 @@ def test_a_style_sheet_that_takes_too_many_steps_is_refused(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("code", [-46, -47, -63])  # PCRE2_ERROR_JIT_STACKLIMIT, _MATCHLIMIT, _HEAPLIMIT
-def test_every_limit_is_the_same_to_a_caller(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of stack, steps and memory."""
+def test_every_limit_raises_the_same_error(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limits of stack, steps and memory."""
 
     def substitute(*_args: object) -> bytes:
         raise LibraryError(code)
@@ -104,14 +104,14 @@ def test_every_limit_is_the_same_to_a_caller(code: int, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("part", [b"<", b"&", b"<!", b"</a", b"<script>", b"<style>a", b"a<b>", b"<title><"])
-def test_what_fingerprints_look_at_meets_no_limit(part: bytes) -> None:
-    """They ask for words of the beginning of a page alone."""
+def test_fingerprints_reach_no_limit(part: bytes) -> None:
+    """They read only the beginning of a page."""
     text = part * (words.MAX_TEXT // len(part))
     assert INTERPRETED["words"].captured(text) == SCANNERS["words"].captured(text)
 
 
 def test_the_end_of_the_text_is_not_the_last_line() -> None:
-    """To PCRE2 `\\Z` would mean what `$` means to Python."""
+    """In PCRE2 `\\Z` means what `$` means in Python."""
     scanner = Scanner(r"[^<]*+(?:<([a-z]++)()|\z)")
     assert [piece for piece in scanner.pieces(b"<a\n") if piece] == ["a"]
     assert not any(TagFinder(None).pieces(b"<a href='x\n"))
@@ -137,8 +137,8 @@ _READ_UNDER_MDWE = """if True:
 """
 
 
-def test_where_memory_may_not_be_made_executable_pages_are_read_all_the_same() -> None:
-    """As under a unit with MemoryDenyWriteExecute, with the kernel's own means."""
+def test_pages_are_read_without_executable_memory() -> None:
+    """As in a unit with MemoryDenyWriteExecute; the kernel enforces it."""
     done = subprocess.run([sys.executable, "-c", _READ_UNDER_MDWE], capture_output=True, text=True, check=False)
     if done.stdout == "absent\n":
         pytest.skip("this kernel knows no PR_SET_MDWE")
@@ -146,7 +146,7 @@ def test_where_memory_may_not_be_made_executable_pages_are_read_all_the_same() -
 
 
 def test_a_large_page_of_few_tags_takes_little_memory() -> None:
-    """Half a million times the same tag is one tag."""
+    """Half a million equal tags count as one."""
     text = b"<a>" * 600_000
     parse_page(b"", "https://e.test/", requisites=False, max_links=9)
     tracemalloc.start()
@@ -158,7 +158,7 @@ def test_a_large_page_of_few_tags_takes_little_memory() -> None:
 
 
 def test_words_are_found_between_markup_scripts_and_references() -> None:
-    """What a fingerprint is made of, each once, without those of the URL."""
+    """The words of a fingerprint, each once, without those of the URL."""
     text = b"<p title='no'>One&nbsp;two&x<b>three<script>no</b></script >four<style>no{}</style><TWO>five < six"
     assert fingerprint(text, "https://e.test/five").words == frozenset(
         (b"one", b"two", b"x", b"three", b"four", b"six")
@@ -166,7 +166,7 @@ def test_words_are_found_between_markup_scripts_and_references() -> None:
 
 
 def test_words_by_the_interpreter_are_the_same() -> None:
-    """Texts that end in each of the things there are."""
+    """For texts that end within each kind of markup."""
     ends = (b"", b"<script>x", b"<style", b"<!", b"&amp", b"&#1;", b"w", b"<", b">", b"\xc3\xa9", b"<script")
     for text in [b"a <b>c</b>" + end + tail for end in ends for tail in (b"", b" d", b"</script>e", b">f")]:
         assert SCANNERS["words"].captured(text) == INTERPRETED["words"].captured(text)

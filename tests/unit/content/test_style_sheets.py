@@ -1,4 +1,4 @@
-"""What style sheets refer to."""
+"""References in style sheets."""
 
 from typing import Any
 
@@ -55,13 +55,13 @@ def test_references_are_links() -> None:
 
 
 def test_references_are_counted_up_to_a_limit() -> None:
-    """A style sheet refers to so much and no more."""
+    """Beyond the limit references are dropped."""
     text = "".join(f"url({n})" for n in range(MAX_REFERENCES + 5))
     assert len(style_sheet_links(text, "https://example.org/")) == MAX_REFERENCES
 
 
 def oracle(tokens: list[Any]) -> list[str]:
-    """The same by tinycss2."""
+    """The references that tinycss2 finds."""
     found = []
     for index, token in enumerate(tokens):
         match token.type:
@@ -98,14 +98,14 @@ _PARTS = st.sampled_from(
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(st.lists(_PARTS, max_size=12).map(" ".join))
 def test_references_are_those_a_parser_finds(text: str) -> None:
-    """Of well-formed pieces in any order the references are those tinycss2 finds."""
+    """For well-formed pieces in any order the references are those of tinycss2."""
     assert oracle(tinycss2.parse_component_value_list(text)) == list(css_references(text))
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.binary(max_size=80))
 def test_any_bytes_are_read(data: bytes) -> None:
-    """Whatever the bytes are, a list comes back."""
+    """There is a list for any bytes."""
     for wrapped in (data, b"url(" + data, b"@import '" + data + b"'"):
         assert all("#" not in link.url for link in style_sheet_links(wrapped, "https://example.org/"))
 
@@ -114,6 +114,6 @@ def test_any_bytes_are_read(data: bytes) -> None:
     "text", ["image-set(" * 60_000, "image-set((" * 50_000, "image-set('a' (" * 30_000, 'image-set("' * 50_000,
              '@"' + '\\"' * 125_000, "url('" + "\\'" * 125_000, 'url("' * 60_000, '@import "' * 30_000]
 )  # fmt: skip
-def test_quotes_without_a_partner_are_passed_over_once(text: str) -> None:
-    """A sheet of half-open strings costs what its length does; looking for each one's end froze the program."""
+def test_unclosed_quotes_take_linear_time(text: str) -> None:
+    """Searching the end of each string would take quadratic time."""
     assert len(list(css_references(text))) <= 30_000

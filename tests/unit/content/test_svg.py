@@ -1,4 +1,4 @@
-"""SVG and MathML in a page: their elements hold no text that hides what follows, and their links are links."""
+"""SVG and MathML in a page: no element hides what follows, and their links count."""
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +12,7 @@ URL = "https://e.test/"
 
 
 def found(text: str, *, requisites: bool = True) -> list[str]:
-    """The paths a page refers to, in order."""
+    """The paths that a page refers to, in order."""
     page = parse_page(text.encode(), URL, requisites=requisites, max_links=100)
     return [link.url.removeprefix(URL) for link in page.links]
 
@@ -43,7 +43,7 @@ def found(text: str, *, requisites: bool = True) -> list[str]:
     ],
 )
 def test_no_element_hides_what_follows(text: str, expected: list[str]) -> None:
-    """Links in and behind foreign content, whatever is closed at once in it (HTML standard §13.2.6.5)."""
+    """Links in and after foreign content, with any self-closed element in it (HTML standard §13.2.6.5)."""
     assert found(text) == found(text, requisites=False) == expected
 
 
@@ -62,8 +62,8 @@ def test_no_element_hides_what_follows(text: str, expected: list[str]) -> None:
         ("<svg style='background:url(a)'/><svg style='background:url(b)'><g/></svg>", [], ["a", "b"]),
     ],
 )
-def test_what_the_elements_of_svg_refer_to(text: str, links: list[str], requisites: list[str]) -> None:
-    """They have attributes of their own; what has a meaning in HTML alone has none in them."""
+def test_references_of_svg_elements(text: str, links: list[str], requisites: list[str]) -> None:
+    """They have attributes of their own; attributes of HTML mean nothing in them."""
     page = parse_page(text.encode(), URL, requisites=True, max_links=100)
     by_source = {
         source: [link.url.removeprefix(URL) for link in page.links if link.source is source]
@@ -72,8 +72,8 @@ def test_what_the_elements_of_svg_refer_to(text: str, links: list[str], requisit
     assert by_source == {Source.LINK: links, Source.REQUISITE: requisites}
 
 
-def test_the_title_of_a_drawing_is_not_the_pages() -> None:
-    """An icon in front of the title element does not name the page."""
+def test_the_title_of_a_drawing_is_not_that_of_the_page() -> None:
+    """An icon before the title element does not name the page."""
     page = parse_page(b"<svg><title>Icon</title></svg><title>Page</title>", URL, requisites=True, max_links=9)
     assert page.title == "Page"
 
@@ -106,7 +106,7 @@ def _in_svg(node: LexborNode) -> bool:
 
 
 def _by_lexbor(text: str) -> set[str]:
-    """The same from lexbor's tree."""
+    """The references in lexbor's tree."""
     references: set[str | None] = set()
     for node in LexborHTMLParser(text.encode()).css("a, img, image"):
         values = node.attributes
@@ -122,7 +122,7 @@ def _by_lexbor(text: str) -> set[str]:
 @settings(deadline=None, max_examples=400, derandomize=True)
 @given(st.lists(st.one_of(st.sampled_from(_IN_HTML), _drawing), max_size=6).map("".join))
 def test_references_are_those_a_tree_builder_finds(text: str) -> None:
-    """Of drawings in pages, nested and left open, the references are those lexbor has in its tree."""
+    """For drawings in pages, nested and unclosed, the references are those of lexbor's tree."""
     start, *parts = text.split("#")
     text = start + "".join(f"{number}{part}" for number, part in enumerate(parts))
     assert set(found(text)) == _by_lexbor(text), text

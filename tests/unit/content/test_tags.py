@@ -14,7 +14,7 @@ LINKS = TagFinder(("a", "meta"))
 
 
 def tags(finder: TagFinder, data: bytes) -> Iterator[Tag]:
-    """What is found, a plain anchor as a tag like any other."""
+    """The tags that are found, plain anchors as tags."""
     for piece in finder.pieces(data):
         if piece:
             yield read_tag(piece) if piece.startswith("<") else ("a", {"href": piece}, "")
@@ -70,18 +70,18 @@ def found(text: str, finder: TagFinder = ALL) -> list[tuple[str, dict[str, str]]
     ],
 )
 def test_start_tags(text: str, expected: list[tuple[str, dict[str, str]]]) -> None:
-    """Each of these texts has these start tags."""
+    """The start tags of each text."""
     assert expected == found(text)
 
 
 def test_only_wanted_tags_are_found() -> None:
-    """A finder of few names passes over the others, and over what is text in them."""
+    """A finder of a few names skips other tags and their text."""
     text = b"<p><abbr><a b=1><metal><META x><title><a></title><script><a></script><iframe><a></IFRAME><a>"
     assert [name for name, _, _ in tags(LINKS, text)] == ["a", "meta", "a"]
 
 
-def test_text_of_text_elements_comes_along() -> None:
-    """The content of a title is given as it is written."""
+def test_the_content_of_text_elements_is_captured() -> None:
+    """The content of a title is returned as written."""
     assert list(tags(TagFinder(("title",)), b"<title>A &amp; <b></title>")) == [("title", {}, "A &amp; <b>")]
 
 
@@ -105,12 +105,12 @@ def test_text_of_text_elements_comes_along() -> None:
     ],
 )
 def test_character_references_in_attributes(written: str, meant: str) -> None:
-    """References are replaced as inside attributes, where query strings must survive."""
+    """They are replaced by the rules for attributes, which keep query strings."""
     assert meant == unescape_attribute(written)
 
 
-def test_attributes_are_counted() -> None:
-    """Of an element with very many attributes the first are read."""
+def test_the_number_of_attributes_is_limited() -> None:
+    """The first attributes of an element are read."""
     text = " ".join(f"a{n}=1" for n in range(100_000))
     assert len(attributes_of(text)) == MAX_ATTRIBUTES
 
@@ -124,7 +124,7 @@ _PARTS = st.sampled_from(
 @settings(deadline=None, max_examples=500, derandomize=True)
 @given(st.lists(_PARTS, max_size=12).map("".join))
 def test_links_are_those_a_tree_builder_finds(text: str) -> None:
-    """Of any mixture of markup the anchors with an href are those lexbor has in its tree, in order."""
+    """For any mixture of markup the anchors with an href are those of lexbor's tree, in order."""
     tree = LexborHTMLParser(text.encode())
     # A tree builder copies an unclosed anchor into what follows it; each copy is the same reference.
     expected = dict.fromkeys(node.attributes["href"] or "" for node in tree.css("a[href]"))

@@ -1,4 +1,4 @@
-"""Sitemaps and feeds: what is read out of them, and what they cannot do to us."""
+"""Sitemaps and feeds: their entries, and bounds for hostile files."""
 
 import gzip
 import re
@@ -59,8 +59,8 @@ Values = tuple[str, float | None, float | None]
         (f"<loc>{HOST}/a<!-- x -->b&amp;c</loc>", [("ab&c", None, None)]),
     ],
 )
-def test_elements_of_one_name_do_not_run_together(entry: str, expected: list[Values]) -> None:
-    """Each loc is a URL of its own; of values the first counts, and none of an extension's."""
+def test_repeated_elements_are_separate(entry: str, expected: list[Values]) -> None:
+    """Each loc is a URL; of other values the first counts, and none of an extension."""
     assert entries(read(urlset(entry))) == expected
     prefixed = re.sub(r"<(/?)([a-z]+)(?=[>/ ])", r"<\1s:\2", urlset(entry).decode()).replace("xmlns=", "xmlns:s=")
     if "<x" not in entry:
@@ -79,7 +79,7 @@ def test_elements_of_one_name_do_not_run_together(entry: str, expected: list[Val
     ],
 )
 def test_legacy_encodings_of_lists(label: str, name: bytes, expected: str, size: int) -> None:
-    """They are decoded as pages are, wherever a piece of the stream ends."""
+    """They are decoded like pages, wherever a piece of the stream ends."""
     text = urlset(f"<loc>{HOST}/@@</loc>", head=f'<?xml version="1.0" encoding="{label}"?>').replace(b"@@", name)
     found: list[str] = []
 
@@ -100,7 +100,7 @@ def test_legacy_encodings_of_lists(label: str, name: bytes, expected: str, size:
 
 
 def test_a_list_in_a_list_is_read() -> None:
-    """What programs write that join sitemaps."""
+    """Programs that join sitemaps write such files."""
     inner = urlset(f"<loc>{HOST}/b</loc>", head="").decode()
     deeper = f"<urlset>{inner.replace('/b', '/c')}</urlset>"
     text = f"<urlset><url><loc>{HOST}/a</loc></url>{inner}{deeper}<url><loc>{HOST}/d</loc></url></urlset>"
@@ -109,8 +109,8 @@ def test_a_list_in_a_list_is_read() -> None:
     assert [entry.nested for entry in read(index.encode()).entries] == [True]
 
 
-def test_links_of_an_item_do_not_run_together() -> None:
-    """Of a feed, neither."""
+def test_links_of_a_feed_item_are_separate() -> None:
+    """Each link of an item is a URL."""
     links = f"<link>{HOST}/a</link><link>{HOST}/b</link>"
     dates = "<pubDate>x</pubDate><pubDate>Fri, 02 Jan 1970 00:00:00 GMT</pubDate>"
     found = read(f"<rss><channel><item>{links}{dates}</item></channel></rss>".encode())
@@ -145,8 +145,8 @@ def test_links_of_an_item_do_not_run_together() -> None:
         ("feeds/xmlRss_pubDate.xml", "feed", None, "http://www.example.com/article_2"),
     ],
 )
-def test_files_that_others_have_met(name: str, kind: str, count: int | None, some: str | None) -> None:
-    """Every one is recognised by its content, whole, and without a complaint."""
+def test_unusual_files_of_other_projects(name: str, kind: str, count: int | None, some: str | None) -> None:
+    """Each is recognised by its content, complete and without an error."""
     folder, _, file = name.partition("/")
     data = (vectors(folder) / file).read_bytes()
     found = read(data)
@@ -178,8 +178,8 @@ class _Pieces(BytesBody):
             yield self._whole[at : at + self._size_of_pieces]
 
 
-def test_the_news_of_a_real_site() -> None:
-    """An entry of each of the two real sitemaps, with its date."""
+def test_two_real_news_sitemaps() -> None:
+    """An entry of each, with its date."""
     folder = vectors("sitemaps")
     found = read((folder / "hebdenbridgetimes-articles-sitemap.xml").read_bytes())
     first = found.entries[0]
@@ -188,7 +188,7 @@ def test_the_news_of_a_real_site() -> None:
 
 
 def test_dates_of_feeds() -> None:
-    """The e-mail form, with years of two digits."""
+    """Dates as in e-mails, with years of two digits."""
     found = read((vectors("feeds") / "xmlRss_pubDate.xml").read_bytes())
     dates = {entry.url: entry.modified_at for entry in found.entries}
     assert dates["http://www.example.com/article_1"] == date_at("2017-01-05T12:34:51Z")
@@ -222,12 +222,12 @@ def test_dates_of_feeds() -> None:
     ],
 )
 def test_dates(text: str, at: float | None) -> None:
-    """As W3C and RFC 5322 have them; what is none is None."""
+    """Dates of W3C and RFC 5322; None for others."""
     assert date_at(text) == at
 
 
 def test_entries_have_date_and_priority() -> None:
-    """What is no priority counts as none."""
+    """An invalid priority is ignored."""
     found = read(
         urlset(
             "<loc>/a</loc><lastmod>1970-01-02</lastmod><priority>0.8</priority>",
@@ -245,19 +245,19 @@ def test_entries_have_date_and_priority() -> None:
 
 
 def test_images_are_no_pages() -> None:
-    """An extension's loc is not the entry's."""
+    """The loc of an extension is not that of the entry."""
     found = read(urlset("<loc>/a</loc><image:image><image:loc>/b.png</image:loc></image:image>"))
     assert urls(found) == ["https://www.example.com/a"]
 
 
-def test_what_is_no_url_is_dropped() -> None:
-    """And the others stay."""
+def test_invalid_urls_are_dropped() -> None:
+    """The other entries stay."""
     found = read(urlset("<loc>mailto:a@b.test</loc>", "<loc>http://[bad/</loc>", "<loc> </loc>", "<loc>/a</loc>"))
     assert urls(found) == ["https://www.example.com/a"]
 
 
-def test_a_url_stands_once() -> None:
-    """With what was said of it first."""
+def test_a_url_is_returned_once() -> None:
+    """With its first values."""
     found = read(urlset("<loc>/a</loc><priority>1</priority>", "<loc>/a#x</loc><priority>0</priority>"))
     assert [(e.url, e.priority) for e in found.entries] == [("https://www.example.com/a", 1.0)]
 
@@ -278,8 +278,8 @@ def test_a_url_stands_once() -> None:
     ],
 )
 @pytest.mark.parametrize("size", [1, 2, 3, 1_000_000])
-def test_what_authors_get_wrong_is_mended(written: str, url: str, size: int) -> None:
-    """A strict parser would give the whole file up."""
+def test_common_mistakes_are_tolerated(written: str, url: str, size: int) -> None:
+    """A strict parser would refuse the whole file."""
     data = urlset(f"<loc>{written}</loc>", "<loc>/last</loc>")
     found = read_url_list(_Pieces(data, size), (), url=SITE, content_type=None, max_expansion=100, text_too=True)
     assert (urls(found), found.error) == ([f"https://www.example.com{url}", "https://www.example.com/last"], None)
@@ -302,7 +302,7 @@ def test_what_authors_get_wrong_is_mended(written: str, url: str, size: int) -> 
     ],
 )
 def test_encodings(data: bytes, content_type: str | None) -> None:
-    """By mark, header or declaration, and white space before the declaration is no fault."""
+    """By mark, header or declaration; white space before the declaration is tolerated."""
     found = read_url_list(BytesBody(data), (), url=SITE, content_type=content_type, max_expansion=100, text_too=True)
     assert (urls(found), found.error) == (["https://www.example.com/caf%C3%A9"], None)
 
@@ -314,7 +314,7 @@ def test_japanese() -> None:
 
 
 def test_atom_with_relative_links() -> None:
-    """xml:base counts; "self" and "edit" are no pages; "next" leads to more of the feed."""
+    """xml:base counts; "self" and "edit" are no pages; "next" is more of the feed."""
     data = b"""<feed xmlns="http://www.w3.org/2005/Atom" xml:base="https://a.test/x/">
     <link rel="self" href="feed"/><link rel="next" href="feed?2"/><link href="."/>
     <entry xml:base="y/"><link href="1"/><link rel="edit" href="e"/><updated>1970-01-02T00:00:00Z</updated>
@@ -355,19 +355,19 @@ def test_rdf() -> None:
         (b"\x00\x01\x02", "neither XML nor a list of URLs"),
     ],
 )
-def test_what_is_no_list(data: bytes, error: str) -> None:
-    """It says so, in words."""
+def test_a_file_that_is_no_list_is_an_error(data: bytes, error: str) -> None:
+    """The message says why."""
     found = read(data)
     assert (found.kind, found.entries, found.error) == (None, (), error)
 
 
 def test_a_page_that_begins_with_a_url_is_no_sitemap() -> None:
-    """Text is one only where a sitemap was asked for."""
+    """Plain text counts only if a sitemap was requested."""
     assert read(b"https://a.test/\n", text_too=False) == UrlList(None, size=16)
 
 
-def test_what_came_before_a_fault_counts() -> None:
-    """Half a list is better than none."""
+def test_entries_before_a_fault_count() -> None:
+    """A damaged list has the entries before the fault."""
     data = urlset("<loc>/a</loc>", "<loc>/b</loc>")
     found = read(data[:-30])
     assert urls(found)[0] == "https://www.example.com/a"
@@ -376,7 +376,7 @@ def test_what_came_before_a_fault_counts() -> None:
 
 
 def test_half_a_gzip() -> None:
-    """The same."""
+    """A truncated gzip file has the entries before its end."""
     whole = gzip.compress(urlset(*(f"<loc>/{n * 7919}</loc>" for n in range(1_000))))
     found = read(whole[: len(whole) // 2])
     assert found.entries
@@ -410,7 +410,7 @@ OUTSIDE = b'<!DOCTYPE urlset SYSTEM "http://attacker.test/x.dtd"><urlset><url><l
     ids=["billion", "quadratic", "external", "dtd", "depth", "attribute", "comment", "instruction", "elements"],
 )
 def test_bombs_are_refused(data: bytes, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quickly, and nothing of them is believed."""
+    """They are refused early, without entries."""
     monkeypatch.setattr(xml_stream, "MAX_ELEMENTS", 100_000)  # a second's worth is the real bound
     began = time.thread_time()
     found = read(data)
@@ -421,7 +421,7 @@ def test_bombs_are_refused(data: bytes, words: str, monkeypatch: pytest.MonkeyPa
 
 
 def test_many_entries_are_capped() -> None:
-    """50,000, as the protocol has it."""
+    """50,000 entries, the limit of the protocol."""
     data = urlset(*(f"<loc>/{n}</loc>" for n in range(url_list.MAX_ENTRIES + 10)))
     found = read(data)
     assert (len(found.entries), found.capped, found.error) == (url_list.MAX_ENTRIES, True, None)
@@ -430,7 +430,7 @@ def test_many_entries_are_capped() -> None:
 
 
 def test_a_gzip_bomb_ends_at_its_limit() -> None:
-    """The ratio is judged, and memory does not grow with what it promises."""
+    """The ratio is checked, and memory does not grow with the decoded size."""
     packer = zlib.compressobj(9, wbits=31)  # gzip; piece by piece, so that the test does not hold 300 MB itself
     bomb = packer.compress(b"<urlset><url><loc>/a</loc></url>")
     bomb += b"".join(packer.compress(b" " * 1_000_000) for _ in range(300)) + packer.flush()
@@ -443,21 +443,21 @@ def test_a_gzip_bomb_ends_at_its_limit() -> None:
     assert growth.in_bytes < 16 * 1024 * 1024
 
 
-def test_a_byte_that_is_no_utf8_stays_that_byte() -> None:
-    """In a line of text; the server may name its files in another encoding."""
+def test_a_byte_that_is_no_utf8_is_kept() -> None:
+    """In a line of text; file names of a server may have another encoding."""
     assert urls(read(b"/caf\xe9\n/caf\xc3\xa9\n".replace(b"/", b"https://a.test/"))) == [
         "https://a.test/caf%E9", "https://a.test/caf%C3%A9",
     ]  # fmt: skip
 
 
 def test_a_text_without_line_ends() -> None:
-    """Memory stays bounded, and nothing is found."""
+    """Memory stays bounded, and there is no entry."""
     found = read(b"https://a.test/" + b"x" * 5_000_000)
     assert found.entries == ()
 
 
 def test_time_grows_with_the_bytes() -> None:
-    """Not with their square: eight times as much takes about eight times as long."""
+    """A file eight times as long takes about eight times as long."""
     took = []
     for size in (5_000, 40_000):
         data = urlset(*(f"<loc>/{n}</loc><lastmod>2026-01-01</lastmod>" for n in range(size)))

@@ -1,4 +1,4 @@
-"""Pages in XML are read by XML's rules."""
+"""Pages in XML are read by the rules of XML."""
 
 import time
 from xml.etree import ElementTree
@@ -52,12 +52,12 @@ def found(text: str) -> list[str]:
     ],
 )
 def test_elements(body: str, expected: list[str]) -> None:
-    """What each of these bodies refers to; where it is not well-formed, what came before."""
+    """The references of each body; if it is not well-formed, those before the fault."""
     assert found(f"{_START}{body}</html>") == expected
     assert found(f'<?xml version="1.0"?>\n{_DOCTYPE}{_START}{body}</html>') == expected
 
 
-def test_what_stands_in_the_head() -> None:
+def test_the_information_in_the_head() -> None:
     """Title, languages, directives, refresh and the style sheets of a processing instruction."""
     page = read(
         f"<?xml-stylesheet type='text/css' href='s.css'?>{_START[:-1]} lang='en' xml:lang='de'><head>"
@@ -74,7 +74,7 @@ def test_what_stands_in_the_head() -> None:
 
 
 def test_a_page_without_a_namespace() -> None:
-    """Its author left it out."""
+    """Pages whose author left it out."""
     assert found("<html><a href='a'/></html>") == ["a"]
 
 
@@ -91,7 +91,7 @@ _ATTLIST = "".join(f'<!ATTLIST a a{n} CDATA "x">' for n in range(20_000))
     ],
 )
 def test_entities_of_a_page_are_not_expanded(doctype: str) -> None:
-    """Neither in text nor in attributes, from wherever they come."""
+    """Neither in text nor in attributes, wherever they are declared."""
     body = "<title>&e8;</title><a href='a&e8;'/>" * 100
     start = time.process_time()
     page = read(f"<!DOCTYPE html {doctype}>{_START}{body}</html>")
@@ -99,8 +99,8 @@ def test_entities_of_a_page_are_not_expanded(doctype: str) -> None:
     assert (page.title, [link.url for link in page.links]) == ("&e8;", [f"{URL}a&e8;"])
 
 
-def test_attributes_by_default_cost_no_time() -> None:
-    """A document type that declares very many ends the page; a few are passed over."""
+def test_default_attributes_cost_no_time() -> None:
+    """A document type with very many of them ends the page; a few are ignored."""
     start = time.process_time()
     assert found(f"<!DOCTYPE html [{_ATTLIST}]>{_START}{'<a/>' * 100_000}</html>") == []
     assert time.process_time() - start < 1
@@ -115,7 +115,7 @@ def test_attributes_by_default_cost_no_time() -> None:
      "<?x " * 100_000, "]]>" * 150_000]
 )  # fmt: skip
 def test_hostile_documents_cost_no_more_than_their_length(body: str) -> None:
-    """Half a megabyte of each takes less than a second."""
+    """Half a megabyte of each pattern takes less than a second."""
     start = time.process_time()
     read(_START + body)
     assert time.process_time() - start < 1
@@ -137,7 +137,7 @@ _children = st.recursive(
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(st.lists(_children, max_size=4).map("".join))
 def test_links_are_those_an_xml_parser_finds(body: str) -> None:
-    """Of any well-formed page the links are those of its tree, in order."""
+    """For any well-formed page the links are those of its tree, in order."""
     text = f"{_START[:-1]} xmlns:x='http://www.w3.org/1999/xhtml' xmlns:y='urn:y'>{body}</html>"
     tree = ElementTree.fromstring(text)
     nodes = tree.iter("{http://www.w3.org/1999/xhtml}a")
@@ -153,6 +153,6 @@ _PARTS = st.sampled_from(
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(st.lists(_PARTS, max_size=12).map("".join))
 def test_any_text_is_read(text: str) -> None:
-    """Whatever a page consists of."""
+    """No text makes it raise."""
     read(text)
     read(_START + text)

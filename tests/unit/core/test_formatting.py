@@ -1,4 +1,4 @@
-"""Every formatter, value by value; and what reads back what another wrote."""
+"""Each formatter, value by value."""
 
 import errno
 import json
@@ -87,7 +87,7 @@ TABLE: dict[Callable[..., str], tuple[Row, ...]] = {
     ids=lambda value: getattr(value, "__name__", None),
 )
 def test_each_value_has_its_text(function: Callable[..., str], arguments: tuple[object, ...], text: str) -> None:
-    """Limits between units, rounding across them, singular and plural."""
+    """Limits of units, rounding at the limits, singular and plural."""
     assert function(*arguments) == text
 
 
@@ -103,7 +103,7 @@ def zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("zone")
 def test_local_time_names_its_zone() -> None:
-    """By the clock of the machine."""
+    """It is the zone of the machine's clock."""
     assert local_time(NOW) == "Wed 11:20 XYZ"
 
 
@@ -114,7 +114,7 @@ def test_empty_and_common_fields_are_no_fields_of_an_event() -> None:
 
 
 def test_an_error_of_the_system_names_the_key(tmp_path: Path) -> None:
-    """With the errno it had, the place, and what was tried."""
+    """It keeps the errno and has the place and the failed action."""
     with pytest.raises(FileNotFoundError) as caught, naming_key("log.directory", tmp_path, "cannot be made"):
         (tmp_path / "missing").read_text()
     assert caught.value.errno == errno.ENOENT
@@ -123,8 +123,8 @@ def test_an_error_of_the_system_names_the_key(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not installed")
-def test_the_status_page_has_the_same_words() -> None:
-    """Its script writes averages, sizes and durations as the commands do."""
+def test_the_status_page_formats_alike() -> None:
+    """Its script formats averages, sizes and durations as the commands do."""
     script = (Path(crawler.admin.__file__).parent / "static/page.js").read_text()
     functions = script[script.index("const number") : script.index("const clock")]
     for function in (average, size, duration):

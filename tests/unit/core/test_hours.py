@@ -1,4 +1,4 @@
-"""Windows of the week, and clocks that are set on the way."""
+"""Time windows of the week, also when clocks are set."""
 
 import random
 from datetime import UTC, datetime
@@ -43,8 +43,8 @@ def day(n: int, clock: str = "00:00") -> int:
         ("12:00-13:00", [(day(n, "12:00"), day(n, "13:00")) for n in range(7)]),
     ],
 )
-def test_a_window_is_stretches_of_the_week(text: str, expected: list[tuple[int, int]]) -> None:
-    """Days are those on which it begins; past midnight it goes on."""
+def test_a_window_is_parsed_to_minutes_of_the_week(text: str, expected: list[tuple[int, int]]) -> None:
+    """Its days are those on which it begins; it may go on after midnight."""
     assert spans(text) == expected
 
 
@@ -65,14 +65,14 @@ def test_a_window_is_stretches_of_the_week(text: str, expected: list[tuple[int, 
         ("Mon08:00-09:00", "write it as in"),
     ],
 )
-def test_what_is_no_window_is_refused_in_words(text: str, why: str) -> None:
-    """The sentence goes on from the key's name."""
+def test_an_invalid_window_is_refused_with_a_reason(text: str, why: str) -> None:
+    """The message continues the name of the key."""
     with pytest.raises(HoursError, match=why):
         spans(text)
 
 
 def test_a_night_is_open_until_the_morning() -> None:
-    """The moment it begins is in it, the moment it ends is not."""
+    """Its first moment is in the window, its end is not."""
     hours = Hours(["22:00-06:00"], utc)
     closed, opened, shut = MONDAY + 12 * 3600, MONDAY + 22 * 3600, MONDAY + 30 * 3600
     assert [hours.is_open(t) for t in (closed, opened - 1, opened, shut - 1, shut)] == [False, False, True, True, False]
@@ -81,14 +81,14 @@ def test_a_night_is_open_until_the_morning() -> None:
 
 
 def test_windows_that_meet_are_one() -> None:
-    """Also across the end of the week."""
+    """Also at the end of the week."""
     hours = Hours(["Sun 12:00-24:00", "Mon 00:00-06:00", "Sun 10:00-13:00"], utc)
     sunday = MONDAY + 6 * 86_400
     assert hours.changes_at(sunday + 10 * 3600) == sunday + 30 * 3600
 
 
-def test_a_week_that_is_all_open_never_changes() -> None:
-    """Neither does one put together from days."""
+def test_a_week_without_gaps_never_changes() -> None:
+    """Neither does one that consists of single days."""
     for windows in (["00:00-24:00"], ["Mon-Fri 00:00-24:00", "Sat-Sun 00:00-24:00"], ["06:00-22:00", "22:00-06:00"]):
         hours = Hours(windows, utc)
         assert hours.is_open(MONDAY)
@@ -112,7 +112,7 @@ def test_the_local_clock_counts() -> None:
     ],
 )
 def test_windows_follow_the_clocks_when_they_are_set(window: str, begin: str, changes: list[str]) -> None:
-    """A window begins and ends by the wall clock; what falls into the missing hour is missing."""
+    """A window follows the wall clock; what is in the missing hour is missing."""
     hours = Hours([window], zone("Europe/Berlin"))
     then = at(begin, "Europe/Berlin")
     for expected in changes:
@@ -132,8 +132,8 @@ def test_an_hour_that_comes_twice_is_open_twice() -> None:
 
 
 @pytest.mark.parametrize("name", ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "America/St_Johns"])
-def test_nothing_changes_before_it_is_said_to(name: str) -> None:
-    """Against a look at every minute, in zones with whole, half and odd changes of the clock."""
+def test_is_open_changes_only_at_changes_at(name: str) -> None:
+    """Compared at every minute, in zones whose clocks are set by an hour, half an hour or odd amounts."""
     rng = random.Random(name)
     offset_s = zone(name)
     for _ in range(12):

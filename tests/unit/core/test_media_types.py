@@ -1,4 +1,4 @@
-"""What Content-Type fields say."""
+"""Parsing of Content-Type fields."""
 
 import pytest
 
@@ -39,7 +39,7 @@ from crawler.core.models import Head
     ],
 )
 def test_the_last_valid_type_counts(content_type: str | None, mime: str, charset: str | None) -> None:
-    """Of several; its charset may come from an earlier value of the same type. What says nothing is as if absent."""
+    """Its charset may come from an earlier value of the same type. Values without a type are ignored."""
     assert (mime_type(content_type), charset_of(content_type)) == (mime, charset)
 
 
@@ -48,5 +48,5 @@ def test_the_last_valid_type_counts(content_type: str | None, mime: str, charset
     [((), None), (("text/html",), "text/html"), (("a/b", "text/html;charset=x"), "a/b, text/html;charset=x")],
 )
 def test_fields_of_that_name_are_one_list(values: tuple[str, ...], expected: str | None) -> None:
-    """As RFC 9110 §5.3 combines them."""
+    """They are combined as RFC 9110 §5.3 says."""
     assert Head(200, "", "1.1", tuple(("content-type", value) for value in values)).content_type == expected

@@ -1,4 +1,4 @@
-"""What becomes of a URL after an attempt."""
+"""Retry decisions, error classes and labels of outcomes."""
 
 import random
 from dataclasses import replace
@@ -63,8 +63,8 @@ CASES: list[tuple[Outcome, int, UrlState]] = [
 
 
 @pytest.mark.parametrize(("outcome", "attempt", "state"), CASES)
-def test_fate(outcome: Outcome, attempt: int, state: UrlState) -> None:
-    """An answer is final; a transient fault waits and is given up after four; a host's fault never costs the URL."""
+def test_the_retry_decision(outcome: Outcome, attempt: int, state: UrlState) -> None:
+    """A response is final; after a transient error the URL waits, up to four attempts; errors of a host cost none."""
     decision = outcomes.retry_decision(outcome, attempt=attempt, max_attempts=4, rng=random.Random(1))
     assert decision.state is state
     assert (decision.after_s is not None) == (state is UrlState.WAITING)
@@ -79,10 +79,8 @@ def test_retries_wait_longer_each_time() -> None:
         assert base <= wait <= base * 1.25
 
 
-def test_every_error_is_classed() -> None:
-    """Errors that rest an origin include all that opened no connection; lasting ones are among these, but for what is
-    one URL's own.
-    """
+def test_the_classes_of_errors_are_consistent() -> None:
+    """All connection errors back off the origin. Permanent errors are connection errors, except that of one URL."""
     connection = {error for error in ErrorType if outcomes.is_connection_error(error)}
     assert connection < {error for error in ErrorType if outcomes.backs_off_origin(error)}
     assert {error for error in ErrorType if outcomes.is_permanent(error)} - connection == {ErrorType.PROTOCOL_ERROR}
@@ -106,7 +104,7 @@ def test_every_error_is_classed() -> None:
         (Denied(DenyReason.ROBOTS, ""), OutcomeLabel.DENIED),
     ],
 )
-def test_outcome_words(outcome: Outcome, word: OutcomeLabel) -> None:
-    """Each outcome has one word in the log."""
+def test_labels_of_outcomes(outcome: Outcome, word: OutcomeLabel) -> None:
+    """Each outcome has one label in the log."""
     assert outcome_label(outcome) is word
     assert (response_of(outcome) is None) == isinstance(outcome, Failed | Denied)

@@ -1,4 +1,4 @@
-"""Politeness: transitions of a turn, with a clock that only the test moves."""
+"""Politeness: transitions of the state, with the time passed in."""
 
 import random
 import time
@@ -16,7 +16,7 @@ INF = float("inf")
 
 
 def test_with_a_delay_one_request_is_in_flight() -> None:
-    """The next may begin only a delay after the one before it ended."""
+    """The next may begin a delay after the end of the one before it."""
     turn = PolitenessState()
     assert turn.opens_at(0, delay_s=1, width=8) is None
     turn = turn.began()
@@ -27,7 +27,7 @@ def test_with_a_delay_one_request_is_in_flight() -> None:
 
 
 def test_without_a_delay_the_width_counts() -> None:
-    """At delay 0 as many go at once as there is room for, and no guard is added."""
+    """Without a delay, `width` requests are in flight at once, and no guard is added."""
     turn = PolitenessState()
     for _ in range(8):
         assert turn.opens_at(0, delay_s=0, width=8) is None
@@ -37,12 +37,12 @@ def test_without_a_delay_the_width_counts() -> None:
 
 
 def test_an_abandoned_request_costs_no_delay() -> None:
-    """What never left does not make the host rest."""
+    """A request that was not sent starts no delay."""
     assert PolitenessState().began().abandoned() == PolitenessState()
 
 
-def test_rests_add_up_and_are_forgiven() -> None:
-    """A rest never ends earlier than one already due; an answer clears the strikes."""
+def test_backoffs_add_up_and_end() -> None:
+    """A back-off never ends before an earlier one; a good response clears the failures."""
     turn = PolitenessState().backed_off(100, "429").backed_off(50, "503")
     assert (turn.open_mono, turn.failures, turn.reason) == (100, 2, "503")
     assert turn.recovered().failures == 0
@@ -52,7 +52,7 @@ def test_rests_add_up_and_are_forgiven() -> None:
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.001, 3), st.booleans()), max_size=40), st.floats(0.01, 5))
 def test_no_request_begins_within_the_delay(steps: list[tuple[float, float, bool]], delay_s: float) -> None:
-    """Whatever the pauses, durations and push-backs, each begin is at least the delay after the end before it."""
+    """For any pauses, durations and throttling, a request begins at least the delay after the one before ended."""
     turn, now, last_end = PolitenessState(), 0.0, None
     for pause, duration, pushed in steps:
         now += pause
@@ -85,12 +85,12 @@ def test_no_request_begins_within_the_delay(steps: list[tuple[float, float, bool
     ],
 )
 def test_host_delay(options: PolitenessOptions, crawl_delay: float | None, response_s: float, expected: float) -> None:
-    """The longest of what we want, what the host asks for (capped) and what its slowness suggests."""
+    """The longest of our delay, the host's Crawl-delay (bounded) and the delay for its slowness."""
     assert p.host_delay(options, crawl_delay, response_s) == expected
 
 
-def test_address_limits_follow_the_hosts_unless_set() -> None:
-    """Defaults never contradict what was said of hosts; what was said of addresses holds."""
+def test_address_limits_follow_those_of_hosts_if_not_set() -> None:
+    """Defaults follow the values for hosts; configured values for addresses count."""
     assert p.address_delay(PolitenessOptions()) == 0.25
     assert p.address_delay(PolitenessOptions(delay_s=0)) == 0
     assert p.address_delay(PolitenessOptions(delay_s=0, address_delay_s=2)) == 2
@@ -99,8 +99,8 @@ def test_address_limits_follow_the_hosts_unless_set() -> None:
     assert p.address_width(PolitenessOptions(connections_per_host=8, connections_per_address=2)) == 2
 
 
-def test_rest_grows_and_is_bounded() -> None:
-    """Failures in a row rest longer each time, at most an hour and a quarter."""
+def test_the_backoff_grows_and_is_bounded() -> None:
+    """It is longer after each failure in a row, at most an hour and a quarter."""
     rng = random.Random(1)
     rests = [p.backoff_s(n, rng, ever_responded=True) for n in range(40)]
     assert 5 <= rests[0] <= 6.25
@@ -108,7 +108,7 @@ def test_rest_grows_and_is_bounded() -> None:
     assert max(rests) <= 4_500
 
 
-def test_a_host_that_never_answered_is_tried_soon_then_seldom() -> None:
+def test_a_host_that_never_responded_is_tried_soon_then_seldom() -> None:
     """A mistyped seed ends the crawl in seconds, not minutes."""
     rng = random.Random(1)
     assert [p.backoff_s(n, rng, ever_responded=False) for n in (0, 1)] == [1.0, 4.0]
@@ -153,7 +153,7 @@ def head(*retry_after: str, date: str | None = None) -> Head:
 )
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/Los_Angeles"])
 def test_retry_after(value: str, expected: float | None, zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seconds or a date, clamped to a day, in whatever zone the machine is; anything else counts as absent."""
+    """Seconds or a date, at most a day, in any zone of the machine; anything else is ignored."""
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     try:
@@ -174,19 +174,19 @@ def test_retry_after(value: str, expected: float | None, zone: str, monkeypatch:
         ("", 0.0),
     ],
 )
-def test_a_date_in_retry_after_counts_from_the_response_s_own(date: str, expected: float) -> None:
-    """It says "in a minute" by the clock it was made with; in seconds it needs no clock."""
+def test_a_date_in_retry_after_counts_from_the_date_of_the_response(date: str, expected: float) -> None:
+    """Both dates are by the server's clock; a number of seconds needs no clock."""
     assert p.retry_after_s(head("Thu, 31 Dec 2026 23:51:00 GMT", date=date), NEW_YEAR_2027) == expected
     assert p.retry_after_s(head("7", date=date), NEW_YEAR_2027) == 7.0
 
 
-def test_of_several_waits_the_longest_that_can_be_read_holds() -> None:
-    """None where there is none."""
+def test_the_longest_valid_wait_counts() -> None:
+    """None without a valid one."""
     assert p.retry_after_s(head("soon", "5", "60", "7"), 0.0) == 60.0
     assert p.retry_after_s(head(), 0.0) is None
 
 
 def test_politeness_key() -> None:
-    """The registrable domain pays by default, the host if so configured."""
+    """It is the registrable domain by default, or the host."""
     assert p.politeness_key("a.e.org", PolitenessOptions()) == "e.org"
     assert p.politeness_key("a.e.org", PolitenessOptions(key="host")) == "a.e.org"

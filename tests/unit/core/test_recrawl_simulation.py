@@ -1,4 +1,4 @@
-"""The policy of revisits against simpler ones, in the simulation of bench/recrawl.py."""
+"""The policy of revisits compared with simpler ones, in the simulation of bench/recrawl.py."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from bench.recrawl import POLICIES, simulate, world_of
 
 
 def test_importance_buys_freshness_at_the_same_budget() -> None:
-    """Clearly more than a fixed interval or steps by result, and no page goes without a visit."""
+    """More than a fixed interval or stepwise intervals, and every page is visited."""
     results = {name: simulate(world_of(600, 1), policy, days=240) for name, policy in POLICIES.items()}
     ours = results["learned, by importance"]
     assert all(got.visits_per_page_week <= 1.01 for got in results.values())
@@ -20,7 +20,7 @@ def test_importance_buys_freshness_at_the_same_budget() -> None:
 @pytest.mark.prove
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_the_figures(seed: int) -> None:
-    """20,000 pages for a year: .80 where a fixed interval has .67."""
+    """20,000 pages for a year: freshness .80, with a fixed interval .67."""
     ours = simulate(world_of(20_000, seed), POLICIES["learned, by importance"], days=365)
     fixed = simulate(world_of(20_000, seed), POLICIES["fixed interval"], days=365)
     assert ours.freshness >= 0.80

@@ -1,4 +1,4 @@
-"""When a page is visited again."""
+"""Revisits: estimated change rates, intervals and the budget."""
 
 import math
 import random
@@ -28,8 +28,8 @@ OPTIONS = RecrawlOptions(enabled=True)
 WEEKLY = 1 / (7 * DAY_S)
 
 
-def test_the_rate_is_learnt() -> None:
-    """From visits at any interval, the estimate comes near the truth; changes that no visit could tell apart count."""
+def test_the_change_rate_is_estimated() -> None:
+    """For visits at any interval the estimate is close to the true rate, changes between two visits included."""
     rng = random.Random(1)
     for true_rate in (1 / (2 * DAY_S), 1 / (30 * DAY_S)):
         for every_s in (DAY_S / 2, 3 * DAY_S, 7 * DAY_S):
@@ -41,8 +41,8 @@ def test_the_rate_is_learnt() -> None:
             assert true_rate / 2 < change_rate(history) < true_rate * 2
 
 
-def test_what_changes_at_every_look_has_no_endless_rate() -> None:
-    """A page that says the time is visited more often, but its estimate stays finite and is held by its bounds."""
+def test_a_page_that_always_changes_has_a_finite_rate() -> None:
+    """It is visited more often, but its estimate is finite and its interval within the bounds."""
     history = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=0.0)
     for _ in range(2_000):
         history = learn(history, VisitResult.CHANGED, elapsed_s=DAY_S, content_at=0.0)
@@ -50,8 +50,8 @@ def test_what_changes_at_every_look_has_no_endless_rate() -> None:
     assert interval_s(history, VisitResult.CHANGED, weight=1.0, price=1e-30, options=OPTIONS) == OPTIONS.min_interval_s
 
 
-def test_what_a_visit_teaches() -> None:
-    """New content has its date; the same content leaves it; a failure teaches nothing."""
+def test_the_history_after_a_visit() -> None:
+    """New content sets the date, the same content keeps it, a failure changes nothing."""
     new = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=5.0)
     assert new == PageHistory(changed_at=5.0)
     same = learn(new, VisitResult.SAME, elapsed_s=100.0, content_at=9.0)
@@ -64,7 +64,7 @@ def test_what_a_visit_teaches() -> None:
 
 
 def test_gone_is_counted_in_a_row() -> None:
-    """An answer with content ends the count."""
+    """A response with content ends the count."""
     history = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=0.0)
     for n in (1, 2, 3):
         history = learn(history, VisitResult.GONE, elapsed_s=DAY_S, content_at=0.0)
@@ -73,7 +73,7 @@ def test_gone_is_counted_in_a_row() -> None:
 
 
 def test_a_tombstone_is_tried_ever_more_rarely() -> None:
-    """First to make sure, then seldom, in the end once a year."""
+    """First soon, then seldom, in the end once a year."""
     waits = [gone_interval_s(n, OPTIONS.max_interval_s) for n in range(1, 40)]
     assert waits[:2] == [DAY_S, 3 * DAY_S]
     assert waits[GONE_AFTER - 1] == 7 * DAY_S
@@ -84,7 +84,7 @@ def test_a_tombstone_is_tried_ever_more_rarely() -> None:
 @pytest.mark.parametrize("finding", list(VisitResult))
 @pytest.mark.parametrize("price", [0.0, 1e-12, 1e-3, 1.0, math.inf])
 def test_intervals_keep_their_bounds(finding: VisitResult, price: float) -> None:
-    """Whatever the price."""
+    """At any price."""
     options = RecrawlOptions(enabled=True, min_interval_s=100.0, max_interval_s=1_000.0)
     history = learn(None, VisitResult.NEW, elapsed_s=0.0, content_at=0.0)
     for weight in (1e-9, 1.0, 1e9):
@@ -94,7 +94,7 @@ def test_intervals_keep_their_bounds(finding: VisitResult, price: float) -> None
 
 
 def test_the_budget_is_met() -> None:
-    """The price makes the rates of all pages add up to it."""
+    """At the price, the visit rates of all pages add up to the budget."""
     rng = random.Random(2)
     pages = [(rng.lognormvariate(math.log(1 / (10 * DAY_S)), 1.5), rng.paretovariate(1.1)) for _ in range(5_000)]
     for per_page in (WEEKLY / 5, WEEKLY, WEEKLY * 10):
@@ -104,8 +104,8 @@ def test_the_budget_is_met() -> None:
         assert sum(bounded) == pytest.approx(per_page * len(pages), rel=0.05)  # of classes, not of single pages
 
 
-def test_a_budget_out_of_reach() -> None:
-    """More than everything as often as may be costs nothing; less than the least leaves the longest interval."""
+def test_budgets_beyond_the_bounds() -> None:
+    """Above the shortest intervals the price is 0; below the longest it is infinite."""
     classes = [PageClass(1 / DAY_S, 1.0, 10)]
     assert solve_price(classes, per_s=1.0, options=OPTIONS) == 0.0
     assert solve_price(classes, per_s=1e-9, options=OPTIONS) == math.inf
@@ -113,7 +113,7 @@ def test_a_budget_out_of_reach() -> None:
 
 
 def test_more_important_and_more_lively_pages_come_first() -> None:
-    """But none is given up: even what changes all the time is still visited."""
+    """But no page is given up, even one that changes all the time."""
     base = visit_rate(1 / DAY_S, 1.0, 1e-6)
     assert visit_rate(1 / DAY_S, 4.0, 1e-6) > base
     assert visit_rate(4 / DAY_S, 1.0, 1e-6) > base
@@ -122,7 +122,7 @@ def test_more_important_and_more_lively_pages_come_first() -> None:
 
 
 def test_importance() -> None:
-    """Depth, links, what the sitemap says and what the operator says."""
+    """Depth, links, the sitemap's priority and the operator's factor."""
     assert importance(depth=0) == 1.0
     assert importance(depth=3) == 0.25
     assert importance(depth=0, sitemap_priority=1.0) == 2.0
@@ -132,7 +132,7 @@ def test_importance() -> None:
 
 
 def test_classes_stand_for_their_pages() -> None:
-    """None is lost, and their rates add up."""
+    """No page is lost, and their rates add up."""
     rng = random.Random(3)
     pages = [(rng.lognormvariate(-12, 2), rng.paretovariate(1)) for _ in range(2_000)]
     classes = classify(pages)
@@ -142,7 +142,7 @@ def test_classes_stand_for_their_pages() -> None:
 
 
 def test_the_allowance_fills_and_is_spent() -> None:
-    """No more than it holds, and never by a clock that stands still."""
+    """It never holds more than `most`, and does not fill while the clock stands still."""
     bucket = Allowance(per_s=2.0, most=10.0, level=0.0, at_mono=100.0)
     assert bucket.wait_s(100.0) == 0.5
     assert bucket.filled(101.0).level == 2.0

@@ -1,4 +1,4 @@
-"""Scope: every rule, and which one is named."""
+"""Scope: each rule, and the rule that a refusal names."""
 
 import pytest
 
@@ -40,13 +40,13 @@ def reason(denied: Denied | None) -> DenyReason | None:
     ],
 )
 def test_patterns(pattern: str, href: str, matches: bool) -> None:
-    """Globs cover the whole URL and know path segments; "re:" is searched for."""
+    """Globs match the whole URL by path segments; "re:" is searched for."""
     assert bool(compile_pattern(pattern).search(href)) is matches
 
 
 @pytest.mark.parametrize("pattern", ["re:(", ""])
 def test_a_broken_pattern_is_refused(pattern: str) -> None:
-    """A pattern that cannot work is an error, not one that never matches."""
+    """It is an error, not a pattern that never matches."""
     with pytest.raises(ScopePatternError):
         compile_pattern(pattern)
 
@@ -60,14 +60,14 @@ def test_seed_hosts() -> None:
 
 
 def test_seed_domains() -> None:
-    """seed-domains takes in every host of the seeds' registrable domains."""
+    """seed-domains has every host of the seeds' registrable domains in scope."""
     scope = Scope(ScopeOptions(hosts=("seed-domains",)), ["www.e.co.uk"])
     assert judge(scope, "https://a.b.e.co.uk/") is None
     assert reason(judge(scope, "https://other.co.uk/")) is DenyReason.SCOPE_HOST
 
 
 def test_listed_hosts() -> None:
-    """A list means just its names; "*." stands for every subdomain, not for the name itself."""
+    """Only the listed names count; "*." is every subdomain, not the name itself."""
     scope = Scope(ScopeOptions(hosts=("e.org", "*.f.org")), ["seed.org"])
     assert judge(scope, "https://e.org/") is None
     assert judge(scope, "https://a.b.f.org/") is None
@@ -76,8 +76,8 @@ def test_listed_hosts() -> None:
     assert not scope.follows_seeds
 
 
-def test_a_host_can_be_brought_in_without_touching_the_old_snapshot() -> None:
-    """Visits in flight finish under the scope they began with."""
+def test_adding_a_host_makes_a_new_scope() -> None:
+    """Visits in flight keep the scope that they began with."""
     before = Scope(ScopeOptions(), ["e.org"])
     after = before.with_host("www.e.org")
     assert after.has_host("www.e.org")
@@ -105,7 +105,7 @@ def test_depth() -> None:
     assert judge(scope, "https://e.org/x", depth=9, source=Source.SEED) is None
 
 
-def test_requisites_go_out_of_scope_but_not_on_forever() -> None:
+def test_requisites_may_be_a_few_hops_out_of_scope() -> None:
     """Images, styles and what styles import are fetched from any host; links found there are judged as links."""
     scope = Scope(ScopeOptions(), ["e.org"])
     cdn = "https://cdn.net/x.css"
@@ -131,7 +131,7 @@ def test_requisites_go_out_of_scope_but_not_on_forever() -> None:
 
 
 def test_exclude_holds_for_requisites_and_seeds() -> None:
-    """What the operator excluded is never fetched, whatever asks for it."""
+    """What the operator excluded is never fetched, whatever links to it."""
     scope = Scope(ScopeOptions(exclude=(ScopeRule("ads.net/**"),)), ["e.org"])
     denied = judge(scope, "https://ads.net/x.png", hop_path="LE", source=Source.REQUISITE)
     assert reason(denied) is DenyReason.SCOPE_EXCLUDE

@@ -1,4 +1,4 @@
-"""What in a URL is a session identifier, and what only has such a name."""
+"""Which parts of a URL are session identifiers, and which only have such a name."""
 
 import random
 import string
@@ -33,8 +33,8 @@ CONTENT = [
 
 
 @pytest.mark.parametrize("target", SESSIONS)
-def test_a_session_identifier_is_no_part_of_the_address(target: str) -> None:
-    """As the servers make them, alone and among other parameters."""
+def test_a_session_identifier_is_removed_from_the_key(target: str) -> None:
+    """Identifiers as servers make them, alone and among other parameters."""
     assert canonical(SITE + target) == f"{SITE}/a"
     more = target.replace("?", "?x=1&", 1) if "?" in target else f"{target}?x=1"
     assert canonical(f"{SITE}{more}&y=s") == f"{SITE}/a?x=1&y=s"
@@ -44,14 +44,14 @@ def test_a_session_identifier_is_no_part_of_the_address(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", CONTENT)
-def test_what_does_not_look_like_one_is_content(target: str) -> None:
-    """Search words, dates, numbers and titles, whatever the parameter is called."""
+def test_other_values_of_such_names_stay(target: str) -> None:
+    """Search words, dates, numbers and titles stay, whatever their parameter is called."""
     assert canonical(SITE + target) == SITE + target
     assert session_ids(SITE + target) == []
 
 
-def test_identifiers_are_told_from_words_whatever_their_alphabet() -> None:
-    """Of a thousand random ones of 32 characters nearly all are seen."""
+def test_random_identifiers_are_recognised_in_any_alphabet() -> None:
+    """Of a thousand random ones of 32 characters nearly all are recognised."""
     rng = random.Random(14)
     for alphabet in ("0123456789abcdef", string.digits + "abcdefghijklmnopqrstuv"):
         ids = ["".join(rng.choices(alphabet, k=32)) for _ in range(1_000)]

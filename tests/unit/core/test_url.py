@@ -1,4 +1,4 @@
-"""URLs: what is fetched, what counts as a duplicate, who owns a host."""
+"""URLs: parsing, keys of duplicates, registrable domains."""
 
 import json
 import os
@@ -29,28 +29,28 @@ SEEDS = [
 
 @pytest.mark.parametrize(("typed", "fetched"), SEEDS)
 def test_seed_becomes_the_url_that_is_fetched(typed: str, fetched: str) -> None:
-    """What an operator types is read as a browser would, with https for a missing scheme."""
+    """Typed text is read as browsers do, with https for a missing scheme."""
     assert url.parse_seed(typed)[0] == fetched
 
 
 @pytest.mark.parametrize("typed", ["ht!tp://x", "://x", "1http://x/", "htt p://x"])
-def test_what_looks_like_a_scheme_and_is_none_is_no_host(typed: str) -> None:
-    """Else a host of the name "ht!tp" is asked of DNS for ever; in a path it may stand."""
+def test_an_invalid_scheme_is_not_taken_for_a_host(typed: str) -> None:
+    """Otherwise DNS would be queried for a host "ht!tp". It is allowed in a path."""
     with pytest.raises(url.UrlError):
         url.parse_seed(typed)
     assert url.parse_seed("e.org/to?u=ht!tp://x")[1].host == "e.org"
 
 
 @pytest.mark.parametrize("typed", ["https//example.org/", "HTTP/example.org", "http///x"])
-def test_a_seed_without_its_colon_is_a_slip(typed: str) -> None:
-    """Taken at its word it would be a host named https."""
+def test_a_seed_without_its_colon_is_refused(typed: str) -> None:
+    """It would be parsed as a host named "https"."""
     with pytest.raises(url.UrlError, match="is missing"):
         url.parse_seed(typed)
 
 
 @pytest.mark.parametrize("host", ["*.farm.test", "h*", "!!", "a,b.test", "(x)", "a+b.test", "$"])
-def test_an_operator_s_host_is_a_name_in_dns(host: str) -> None:
-    """The URL standard lets others pass, and so do pages' links: no resolver knows them."""
+def test_the_host_of_a_seed_is_a_name_that_dns_can_have(host: str) -> None:
+    """The URL standard allows other names, which no resolver knows."""
     assert url.parse(f"https://{host}/")[1].host == host == url.parse_typed(host)[1].host
     with pytest.raises(url.UrlError, match="is neither a host name nor an address"):
         url.parse_seed(host)
@@ -60,7 +60,7 @@ def test_an_operator_s_host_is_a_name_in_dns(host: str) -> None:
 
 
 def test_a_message_shows_no_password() -> None:
-    """What is no URL may hold one all the same."""
+    """Text that is no URL may contain one."""
     with pytest.raises(url.UrlError) as caught:
         url.parse("http://user:pw@")
     assert "pw" not in str(caught.value)
@@ -84,15 +84,15 @@ def test_a_message_shows_no_password() -> None:
         ("https://.org/", DenyReason.URL_INVALID),
     ],
 )
-def test_what_will_not_be_fetched_is_refused_by_name(text: str, reason: DenyReason) -> None:
-    """Each kind of unusable URL has its own word."""
+def test_unusable_urls_are_refused_with_their_reason(text: str, reason: DenyReason) -> None:
+    """Each kind of unusable URL has a reason of its own."""
     with pytest.raises(url.UrlError) as caught:
         url.parse(text)
     assert caught.value.reason == reason
 
 
 def test_origin_has_the_port_that_is_dialled() -> None:
-    """Default ports are filled in, and written out only where they differ."""
+    """The default port is filled in; another one is shown."""
     assert url.parse("https://e.org/")[1] == Origin("https", "e.org", 443)
     assert str(Origin("https", "e.org", 443)) == "https://e.org"
     assert str(Origin("http", "e.org", 8080)) == "http://e.org:8080"
@@ -117,7 +117,7 @@ MD5 = "9f86d081884c7d659a2feaa0c55ad015"
     ],
 )
 def test_duplicates_share_a_key(one: str, other: str, same: bool) -> None:
-    """Only spellings that no server may tell apart are one URL."""
+    """Only spellings that mean the same to every server are one URL."""
     assert (url.key_of(url.parse(one)[0]) == url.key_of(url.parse(other)[0])) is same
 
 
@@ -142,11 +142,11 @@ def test_a_redirect_to_another_spelling_has_a_key_of_its_own() -> None:
     ],
 )
 def test_registrable_domain(host: str, domain: str) -> None:
-    """The Public Suffix List decides; literals, single labels and suffixes are their own domain."""
+    """It follows the Public Suffix List; addresses, single labels and suffixes are their own domain."""
     assert url.registrable_domain(host) == domain
 
 
-def test_slots_are_bounded_and_steady() -> None:
+def test_slots_are_bounded_and_stable() -> None:
     """A domain hashes to one of 1,024 slots, the same on every machine."""
     assert url.slot_of("example.org") == 837
     assert {url.slot_of(f"d{n}.org") for n in range(20_000)} == set(range(url.SLOTS))
@@ -169,14 +169,14 @@ def test_canonical_form_is_a_fixed_point(path: str) -> None:
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(_TEXT)
 def test_parsing_is_idempotent(path: str) -> None:
-    """What is fetched does not change by being stored and parsed once more."""
+    """A URL does not change if it is stored and parsed again."""
     href, origin = url.parse("https://e.org:8443/" + path.lstrip("/\\"))
     assert url.parse(href) == (href, origin)
     assert f"{origin}{url.target_of(href)}" == href
 
 
 def test_web_platform_vectors() -> None:
-    """The URL standard's own cases, as far as they are http(s): the serialisation less userinfo and fragment."""
+    """The http(s) cases of the URL standard: the serialisation without userinfo and fragment."""
     folder = os.environ.get("VECTORS_DIR")
     if not folder:
         pytest.skip("VECTORS_DIR is not set: no URL test data here")

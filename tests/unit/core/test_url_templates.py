@@ -1,4 +1,4 @@
-"""What the shape of a URL says: paths that no site means, signs of having no end, and templates."""
+"""The form of a URL: impossible paths, signs of an endless part of a site, and templates."""
 
 import pytest
 from hypothesis import given
@@ -39,8 +39,8 @@ TARGETS = st.from_regex(r"/([a-z0-9]{0,6}/){0,6}[a-z0-9.-]{0,9}(\?[a-z=&0-9-]{0,
         ("/s?to=/a/a/a/a/a", False),
     ],
 )
-def test_paths_that_no_site_means_are_refused(target: str, is_refused: bool) -> None:
-    """Folders that repeat, too many of them, too many parameters; dates and tiles of maps may repeat."""
+def test_impossible_paths_are_refused(target: str, is_refused: bool) -> None:
+    """Repeated folders, too many folders or parameters; dates and map tiles may repeat."""
     assert is_refused == (impossible_path(target, OPTIONS) is not None)
 
 
@@ -64,13 +64,13 @@ def test_paths_that_no_site_means_are_refused(target: str, is_refused: bool) -> 
     ],
 )
 def test_a_url_has_templates_from_its_own_folder_to_the_whole_host(target: str, templates: tuple[str, ...]) -> None:
-    """What varies is replaced; URLs with a date, an identifier or a query stand apart from others."""
+    """Varying parts are replaced; URLs with a date, an identifier or a query have templates of their own."""
     assert templates_of(target) == templates
 
 
 @given(TARGETS)
 def test_the_general_templates_are_the_last_of_all(target: str) -> None:
-    """The short way to them agrees with the long one; each is bounded, and the last is the whole host's."""
+    """`general_templates_of` agrees with `templates_of`; each is bounded, and the last is that of the host."""
     templates = templates_of(target)
     assert general_templates_of(target) == templates[-2:]
     assert templates[-1].startswith("/**")
@@ -79,7 +79,7 @@ def test_the_general_templates_are_the_last_of_all(target: str) -> None:
 
 
 def test_a_template_is_bounded() -> None:
-    """However long the target is."""
+    """For a target of any length."""
     assert {len(template) for template in templates_of("/" + "a" * 2_000 + "/b?" + "c" * 2_000)} == {MAX_TEMPLATE, 5}
 
 
@@ -99,6 +99,6 @@ def test_a_template_is_bounded() -> None:
         ("/1/x/1/y/1/z/1/", False),
     ],
 )
-def test_signs_of_having_no_end(target: str, is_sign: bool) -> None:
-    """Dates, identifiers, combined parameters, folders that come again and again."""
+def test_signs_of_an_endless_part_of_a_site(target: str, is_sign: bool) -> None:
+    """Dates, identifiers, several parameters, repeated folders."""
     assert is_suspicious(target) is is_sign

@@ -1,4 +1,4 @@
-"""The Bloom filters: what they know is what the store holds, whatever became of their file."""
+"""The Bloom filters know the URLs of the store, whatever happened to their file."""
 
 import random
 import shutil
@@ -17,7 +17,7 @@ from tests.support.frontiers import NOW, FaultyFiles, fast_folder, found
 
 @pytest.fixture(autouse=True)
 def same_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same false positives in every run: at 2e-6 a question, one run in a hundred has one that no test expects."""
+    """The same false positives in every run: with a random secret one run in a hundred has an unexpected one."""
     rng = random.Random(1)
     monkeypatch.setattr(module.secrets, "token_hex", lambda size: rng.randbytes(size).hex())
 
@@ -29,7 +29,7 @@ def folder() -> Iterator[Path]:
 
 
 async def add(path: Path, first: int, last: int, *, duplicates: str = "filter", clean: bool = True) -> int:
-    """Returns how many of the URLs with these numbers were new."""
+    """Add the URLs with these numbers. Returns how many were new."""
     frontier = SqliteFrontier(path, duplicates=duplicates)
     await frontier.open()
     receipt = await frontier.add([found(f"https://a.example/{n}") for n in range(first, last)], now=NOW)
@@ -38,8 +38,8 @@ async def add(path: Path, first: int, last: int, *, duplicates: str = "filter", 
 
 
 @pytest.mark.parametrize("fate", ["kept", "gone", "torn", "damaged", "of another moment", "no filter"])
-async def test_what_is_known_does_not_hang_on_the_file(folder: Path, fate: str) -> None:
-    """It is read where it fits, and from the store where it does not: nothing known is stored twice."""
+async def test_known_urls_do_not_depend_on_the_file(folder: Path, fate: str) -> None:
+    """A valid file is read, otherwise the store: no known URL is stored twice."""
     path = folder / "frontier.db"
     kept = folder / "frontier.db.filter"
     assert await add(path, 0, 3_000) == 3_000
@@ -59,8 +59,8 @@ async def test_what_is_known_does_not_hang_on_the_file(folder: Path, fate: str) 
     assert await add(path, 0, 5_500) == 500
 
 
-async def test_rows_stored_after_the_last_save_are_learnt_at_the_start(folder: Path) -> None:
-    """After a kill the file is behind the store."""
+async def test_rows_stored_after_the_last_save_are_added_at_the_start(folder: Path) -> None:
+    """After a kill the file lacks the last URLs of the store."""
     path = folder / "frontier.db"
     await add(path, 0, 1_000)
     assert await add(path, 1_000, 2_000, clean=False) == 1_000
@@ -68,7 +68,7 @@ async def test_rows_stored_after_the_last_save_are_learnt_at_the_start(folder: P
 
 
 async def test_a_restored_backup_is_not_joined_with_a_newer_filter(folder: Path) -> None:
-    """The filter knows URLs that the backup lacks: taken for known they would be lost."""
+    """The filter knows URLs that the backup lacks: they would count as known and be lost."""
     path = folder / "frontier.db"
     await add(path, 0, 1_000)
     shutil.copy(path, folder / "backup.db")
@@ -77,8 +77,8 @@ async def test_a_restored_backup_is_not_joined_with_a_newer_filter(folder: Path)
     assert await add(path, 0, 2_000) == 1_000
 
 
-async def test_a_transaction_that_fails_teaches_the_filter_nothing(folder: Path) -> None:
-    """Its URLs are still new when they come again."""
+async def test_a_failed_transaction_does_not_change_the_filter(folder: Path) -> None:
+    """Its URLs are still new afterwards."""
     files = FaultyFiles()
     frontier = SqliteFrontier(folder / "frontier.db", duplicates="filter", vfs=files.name)
     await frontier.open()
@@ -93,8 +93,8 @@ async def test_a_transaction_that_fails_teaches_the_filter_nothing(folder: Path)
 
 
 @pytest.mark.parametrize(("before", "after"), [("exact", "filter"), ("filter", "exact")])
-async def test_a_store_may_change_from_one_way_to_the_other(folder: Path, before: str, after: str) -> None:
-    """Nothing known is new after it, and the other way's index is gone."""
+async def test_a_store_may_change_between_exact_and_filter(folder: Path, before: str, after: str) -> None:
+    """Known URLs stay known, and the index of the other kind is dropped."""
     path = folder / "frontier.db"
     await add(path, 0, 1_000, duplicates=before)
     assert await add(path, 0, 1_100, duplicates=after) == 100
@@ -106,7 +106,7 @@ async def test_a_store_may_change_from_one_way_to_the_other(folder: Path, before
 
 
 async def test_it_grows_by_parts_and_saves_itself(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A full part is followed by a larger one; the error rate of all together stays what it is said to be."""
+    """A larger part follows a full one; the error rate of all parts stays within its bound."""
     monkeypatch.setattr(module, "FIRST_CAPACITY", 1_000)
     monkeypatch.setattr(module, "SAVE_EVERY", 2_500)
     path = folder / "frontier.db"
@@ -129,7 +129,7 @@ async def test_it_grows_by_parts_and_saves_itself(folder: Path, monkeypatch: pyt
     database.close()
 
 
-async def test_a_page_is_told_apart_as_its_links_one_by_one_are(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_page_gives_the_same_new_links_as_one_by_one(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Known in either part, new, twice on the page, new on an earlier page, of another host, of a host taken down."""
     monkeypatch.setattr(module, "FIRST_CAPACITY", 100)
     path = folder / "frontier.db"

@@ -1,4 +1,4 @@
-"""The file: which it opens, how it grows, what its errors mean."""
+"""The file of a store: which files are opened, how the log grows, what errors mean."""
 
 import errno
 import shutil
@@ -35,8 +35,8 @@ async def make_store(path: Path, urls: int = 1) -> None:
 # -- which files it opens
 
 
-async def test_it_is_opened_as_weeks_of_crawling_need_it(path: Path) -> None:
-    """Each commit is durable, and damage to the disk is an error, not a signal."""
+async def test_the_settings_of_the_connection(path: Path) -> None:
+    """Each commit is durable, and a damaged disk is an error, not a signal."""
     database = Database(path)
     names = ("journal_mode", "synchronous", "page_size", "mmap_size", "application_id", "user_version")
     assert [database.get(f"PRAGMA {name}") for name in names] == ["wal", 2, 4_096, 0, APPLICATION_ID, len(MIGRATIONS)]
@@ -45,7 +45,7 @@ async def test_it_is_opened_as_weeks_of_crawling_need_it(path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"not a database, but long enough to look at" * 100, b"x", b"\0" * 8_192])
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, content: bytes) -> None:
-    """It may be somebody's."""
+    """It may be somebody else's file."""
     path.write_bytes(content)
     with pytest.raises(FrontierCorrupt, match=r"frontier\.db"):
         await SqliteFrontier(path).open()
@@ -53,14 +53,14 @@ async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path, 
 
 
 async def test_an_empty_file_is_a_new_store(path: Path) -> None:
-    """A crash in the first moments leaves one."""
+    """A crash at the first start leaves one."""
     path.touch()
     await make_store(path)
     assert path.read_bytes().startswith(b"SQLite format 3\0")
 
 
 async def test_another_programs_database_is_refused_and_left_alone(path: Path) -> None:
-    """Its tables are none of ours."""
+    """It has other tables."""
     connection = apsw.Connection(str(path))
     connection.execute("CREATE TABLE theirs (x)")
     connection.close()
@@ -71,7 +71,7 @@ async def test_another_programs_database_is_refused_and_left_alone(path: Path) -
 
 
 async def test_a_newer_version_is_refused(path: Path) -> None:
-    """It may hold what this program would damage."""
+    """It may have data that this program would damage."""
     await make_store(path)
     connection = apsw.Connection(str(path))
     connection.pragma("user_version", 99)
@@ -81,7 +81,7 @@ async def test_a_newer_version_is_refused(path: Path) -> None:
 
 
 async def test_a_truncated_store_is_found_at_once(path: Path) -> None:
-    """SQLite knows how long its file was."""
+    """SQLite knows the length of its file."""
     await make_store(path, urls=1_000)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2 // 4_096 * 4_096)
@@ -89,8 +89,8 @@ async def test_a_truncated_store_is_found_at_once(path: Path) -> None:
         await SqliteFrontier(path).open()
 
 
-async def test_damage_found_later_is_told_as_damage(path: Path) -> None:
-    """A page that is no page any more."""
+async def test_damage_found_later_is_reported_as_damage(path: Path) -> None:
+    """A page of the file is overwritten."""
     await make_store(path, urls=1_000)
     connection = apsw.Connection(str(path))
     root = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'url'").get
@@ -106,20 +106,20 @@ async def test_damage_found_later_is_told_as_damage(path: Path) -> None:
 
 
 async def test_a_folder_that_is_not_there_is_an_os_error(tmp_path: Path) -> None:
-    """Not a damaged store."""
+    """It is not reported as a damaged store."""
     with pytest.raises(FileNotFoundError):
         await SqliteFrontier(tmp_path / "no" / "frontier.db").open()
 
 
-async def test_a_folder_in_the_place_of_the_file_is_an_os_error(path: Path) -> None:
-    """The message says what it is."""
+async def test_a_folder_at_the_path_is_an_os_error(path: Path) -> None:
+    """The message says that it is a folder."""
     path.mkdir()
     with pytest.raises(IsADirectoryError):
         await SqliteFrontier(path).open()
 
 
 async def test_an_open_that_failed_can_be_repeated(path: Path) -> None:
-    """It gave its lock and its thread back."""
+    """It released its lock and its thread."""
     path.write_bytes(b"no database" * 1_000)
     frontier = SqliteFrontier(path)
     with pytest.raises(FrontierCorrupt):
@@ -134,8 +134,8 @@ async def test_an_open_that_failed_can_be_repeated(path: Path) -> None:
 ADD_NOTE = "ALTER TABLE host ADD COLUMN note TEXT; UPDATE host SET note = 'was here';"
 
 
-async def test_an_old_store_is_brought_up_step_by_step(path: Path) -> None:
-    """What was in it stays."""
+async def test_an_old_store_is_migrated_step_by_step(path: Path) -> None:
+    """Its data stay."""
     await make_store(path)
     database = Database(path, migrations=(*MIGRATIONS, ADD_NOTE, "CREATE TABLE later (x)"))
     assert database.get("SELECT host, note FROM host") == ("a.example", "was here")
@@ -145,7 +145,7 @@ async def test_an_old_store_is_brought_up_step_by_step(path: Path) -> None:
 
 
 async def test_a_step_that_fails_leaves_the_version_before_it(path: Path) -> None:
-    """The step before is kept, of the failed one nothing; with the step mended it goes on."""
+    """The steps before it are kept; with the step corrected the migration continues."""
     await make_store(path)
     with pytest.raises(apsw.SQLError):
         Database(path, migrations=(*MIGRATIONS, ADD_NOTE, "CREATE TABLE later (x); INSERT INTO nowhere VALUES (1)"))
@@ -170,7 +170,7 @@ def log_bytes(path: Path) -> int:
 
 
 async def test_the_log_starts_over_once_it_is_copied(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However long it runs."""
+    """The log of a long crawl stays bounded."""
     monkeypatch.setattr(module, "CHECKPOINT_PAGES", 100)
     database = Database(path)
     fill(database, 100)
@@ -179,10 +179,8 @@ async def test_the_log_starts_over_once_it_is_copied(path: Path, monkeypatch: py
     assert not path.with_name(path.name + "-wal").exists()
 
 
-async def test_a_reader_that_stays_does_not_make_the_log_grow_for_ever(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While it stays the log grows; the commit after it cuts the file back."""
+async def test_a_reader_does_not_make_the_log_grow_for_ever(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it reads, the log grows; the next commit after it truncates the file."""
     monkeypatch.setattr(module, "CHECKPOINT_PAGES", 100)
     monkeypatch.setattr(module, "LOG_LIMIT_PAGES", 200)
     monkeypatch.setattr(module, "BUSY_MS", 1)
@@ -198,8 +196,10 @@ async def test_a_reader_that_stays_does_not_make_the_log_grow_for_ever(
     database.close()
 
 
-async def test_readers_that_take_turns_do_not_either(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At no commit is there none; now and then one is waited for."""
+async def test_overlapping_readers_do_not_make_the_log_grow_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is a reader at each commit; now and then a checkpoint waits for one."""
     monkeypatch.setattr(module, "CHECKPOINT_PAGES", 100)
     monkeypatch.setattr(module, "LOG_LIMIT_PAGES", 200)
     database = Database(path)
@@ -247,8 +247,8 @@ async def test_readers_that_take_turns_do_not_either(path: Path, monkeypatch: py
         ("ONE_HOST", ("a", "https", 443)),
     ],
 )
-async def test_no_statement_walks_a_whole_table(path: Path, statement: str, values: tuple[object, ...]) -> None:
-    """Each finds its rows by an index, in a store of any size."""
+async def test_no_statement_scans_a_whole_table(path: Path, statement: str, values: tuple[object, ...]) -> None:
+    """Each finds its rows by an index."""
     await make_store(path, urls=1_000)
     database = Database(path)
     plan = [row[3] for row in database.rows("EXPLAIN QUERY PLAN " + getattr(sql, statement), values)]
@@ -259,8 +259,8 @@ async def test_no_statement_walks_a_whole_table(path: Path, statement: str, valu
 
 
 @pytest.mark.parametrize("ending", [(("reset",), (), None), ((), (404, 503), None), (("reset",), (404,), (1, 2))])
-async def test_what_ended_so_is_looked_for_within_its_range(path: Path, ending: tuple[Any, ...]) -> None:
-    """A slice costs the same wherever it is: other calls wait for it."""
+async def test_requeue_searches_one_range_of_ids(path: Path, ending: tuple[Any, ...]) -> None:
+    """Each slice costs the same, since other calls wait for it."""
     await make_store(path, urls=1_000)
     database = Database(path)
     statement, values = sql.requeuable(*ending)
@@ -271,8 +271,8 @@ async def test_what_ended_so_is_looked_for_within_its_range(path: Path, ending: 
     database.close()
 
 
-async def test_tasks_come_out_of_their_index_in_order(path: Path) -> None:
-    """Nothing is sorted, so a host with a million URLs costs no more than one with ten."""
+async def test_tasks_are_read_from_the_index_in_order(path: Path) -> None:
+    """There is no sorting, so a host with a million URLs costs as much as one with ten."""
     await make_store(path, urls=1_000)
     database = Database(path)
     plan = "\n".join(row[3] for row in database.rows("EXPLAIN QUERY PLAN " + sql.TAKE, (1, "[]", 10)))
@@ -294,15 +294,15 @@ async def test_tasks_come_out_of_their_index_in_order(path: Path) -> None:
         (apsw.SQLError("a bug"), apsw.SQLError),
     ],
 )
-async def test_an_error_while_opening_says_who_must_act(path: Path, error: apsw.Error, expected: type) -> None:
-    """A disk is the system's matter, damage the store's, anything else a bug."""
+async def test_errors_while_opening(path: Path, error: apsw.Error, expected: type) -> None:
+    """A failing disk is an OSError, damage a FrontierCorrupt, anything else a bug."""
     database = Database(path)
     assert type(database.explain_opening(error)) is expected
     database.close()
 
 
-async def test_a_full_disk_has_its_number(path: Path) -> None:
-    """So that the caller can tell it from a broken one."""
+async def test_a_full_disk_has_its_errno(path: Path) -> None:
+    """So that the caller can distinguish it from a broken disk."""
     database = Database(path)
     full = database.explain_opening(apsw.FullError("x"))
     assert isinstance(full, OSError)
@@ -314,7 +314,7 @@ async def test_a_full_disk_has_its_number(path: Path) -> None:
 
 
 async def test_a_log_of_another_store_beside_a_backup_is_refused(path: Path) -> None:
-    """SQLite would apply it. The store that was killed in the middle of it goes on, of course."""
+    """SQLite would apply it. A killed store with its own log is opened."""
     await make_store(path, 5)
     backup = path.with_name("backup.db")
     with StoreBackup(path, is_live=False) as store:
@@ -347,7 +347,7 @@ async def test_a_log_of_another_store_beside_a_backup_is_refused(path: Path) -> 
 
 
 async def test_nothing_is_stored_in_a_file_that_was_deleted_or_replaced(path: Path) -> None:
-    """A commit would be acknowledged and gone. It goes on when the file is back; what was asked then is stored."""
+    """A commit would be acknowledged and lost. When the file is back, commits are stored again."""
     await make_store(path)
     frontier = SqliteFrontier(path)
     await frontier.open()
@@ -362,8 +362,8 @@ async def test_nothing_is_stored_in_a_file_that_was_deleted_or_replaced(path: Pa
     await frontier.close(clean=True)
 
 
-def test_a_look_at_the_store_in_use_gives_up_none_of_its_locks(path: Path) -> None:
-    """Closing a file releases every lock that the process has on it: nobody here may open and close it by hand."""
+def test_inspecting_an_open_store_releases_no_lock(path: Path) -> None:
+    """Closing a file releases all locks of the process on it, so no code may open and close it besides SQLite."""
 
     def locks() -> list[str]:
         lines = Path("/proc/locks").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Disks that fill up and fail, power cuts and kills: a settlement is stored whole or not at all."""
+"""Full and failing disks, power cuts and kills: a settlement is stored whole or not at all."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def opened(path: Path, files: FaultyFiles) -> AsyncIterator[SqliteFrontier
 
 
 async def seeded(frontier: SqliteFrontier) -> Batch:
-    """Add a seed; returns a batch that settles it and touches every table it can."""
+    """Add a seed. Returns a batch that settles it and changes as many tables as possible."""
     await frontier.add([found("https://a.example/")], now=NOW)
     (task,) = await frontier.take(1, 1, leased=())
     discovered = links(*(f"https://{name}.example/{n}" for name in "ab" for n in range(400)))
@@ -63,7 +63,7 @@ AFTER = Totals(queued=800, waiting=0, done=1, denied=0, gave_up=0, hosts=2)
 
 
 async def audit(path: Path) -> Totals:
-    """Open a store as a new process would, and check its sums against its rows."""
+    """Open a store as a new process would, and compare its counters with its rows."""
     frontier = SqliteFrontier(path)
     recovered = await frontier.open()
     totals = await frontier.totals()
@@ -99,7 +99,7 @@ FULL = (apsw.FullError, apsw.SQLITE_FULL)
 async def test_a_commit_that_fails_at_any_call_stores_nothing_and_succeeds_later(
     path: Path, files: FaultyFiles, call: str, error: tuple[type[apsw.Error], int]
 ) -> None:
-    """Not in the store in use, and not after a crash in that moment."""
+    """Neither in the open store nor after a crash at that moment."""
     async with opened(path, files) as frontier:
         settlement = await seeded(frontier)
         for nth in count(1):
@@ -123,7 +123,7 @@ async def test_a_commit_that_fails_at_any_call_stores_nothing_and_succeeds_later
 
 
 async def test_a_disk_that_stays_full_is_reported_each_time_and_loses_nothing(path: Path, files: FaultyFiles) -> None:
-    """The crawler pauses and tries again; reading goes on."""
+    """The crawler pauses and tries again; reading still works."""
     async with opened(path, files) as frontier:
         settlement = await seeded(frontier)
         files.fail("write", 1, FULL, for_ever=True)
@@ -136,7 +136,7 @@ async def test_a_disk_that_stays_full_is_reported_each_time_and_loses_nothing(pa
 
 
 async def test_an_fsync_that_keeps_failing_does_not_bring_the_commit_back(path: Path, files: FaultyFiles) -> None:
-    """It lay in the log whole; what was written over it is harmless, stored or not."""
+    """The log had all of it; the transaction that overwrites it may be stored or not."""
     async with opened(path, files) as frontier:
         settlement = await seeded(frontier)
         files.fail("sync", 1, SYNC_ERROR, for_ever=True)
@@ -147,8 +147,8 @@ async def test_an_fsync_that_keeps_failing_does_not_bring_the_commit_back(path: 
         assert await audit(crashed) == BEFORE
 
 
-async def test_a_commit_that_can_neither_be_made_nor_undone_is_told_apart(path: Path, files: FaultyFiles) -> None:
-    """Trying it again could be wrong, so the error is not the one that says so."""
+async def test_a_commit_of_unknown_result_has_an_error_of_its_own(path: Path, files: FaultyFiles) -> None:
+    """Repeating it could be wrong, so it is not FrontierFull."""
     async with opened(path, files) as frontier:
         settlement = await seeded(frontier)
         files.fail("sync", 1, SYNC_ERROR, for_ever=True)
@@ -158,7 +158,7 @@ async def test_a_commit_that_can_neither_be_made_nor_undone_is_told_apart(path: 
         assert not isinstance(raised.value, FrontierFull)
 
 
-async def test_another_programs_lock_is_waited_for_then_told(path: Path, files: FaultyFiles) -> None:
+async def test_a_lock_of_another_program_is_waited_for_then_reported(path: Path, files: FaultyFiles) -> None:
     """Nothing is stored, and it may be tried again."""
     async with opened(path, files) as frontier:
         settlement = await seeded(frontier)
@@ -176,7 +176,7 @@ async def test_another_programs_lock_is_waited_for_then_told(path: Path, files: 
 async def test_opening_on_a_failing_disk_is_an_os_error_and_harms_nothing(
     path: Path, files: FaultyFiles, call: str
 ) -> None:
-    """At whichever call it fails, of a new store or an old one; mended, it opens."""
+    """For a failure at any call, of a new or an old store; without the failure it opens."""
     for _ in ("new", "old"):
         for nth in count(1):
             frontier = SqliteFrontier(path, vfs=files.name)
@@ -194,7 +194,7 @@ async def test_opening_on_a_failing_disk_is_an_os_error_and_harms_nothing(
 
 
 async def test_closing_on_a_full_disk_ends_unclean(path: Path, files: FaultyFiles) -> None:
-    """The next start then rests first; nothing else is lost."""
+    """The next start then waits for every delay first; nothing is lost."""
     frontier = SqliteFrontier(path, vfs=files.name)
     await frontier.open()
     await frontier.settle(await seeded(frontier))
@@ -211,7 +211,7 @@ async def test_closing_on_a_full_disk_ends_unclean(path: Path, files: FaultyFile
 
 
 async def test_a_crash_at_any_write_leaves_all_or_nothing(path: Path, files: FaultyFiles) -> None:
-    """The store is looked at as it stood before each write and sync of one settlement."""
+    """The store is checked as it was before each write and sync of one settlement."""
     crashed: list[Path] = []
 
     def crash(_call: str) -> None:
@@ -231,7 +231,7 @@ async def test_a_crash_at_any_write_leaves_all_or_nothing(path: Path, files: Fau
 
 
 async def test_what_was_acknowledged_survives_a_power_cut(path: Path, files: FaultyFiles) -> None:
-    """Of every file only what was synced is left."""
+    """Only the synced bytes of each file are left."""
     synced: dict[str, bytes] = {}
     files.synced = lambda name: synced.__setitem__(name, Path(name).read_bytes())
     async with opened(path, files) as frontier:
@@ -269,7 +269,7 @@ asyncio.run(main())
 
 @asynccontextmanager
 async def child(path: Path) -> AsyncIterator[subprocess.Popen[str]]:
-    """A process that owns the store and settles page after page, printing what it was acknowledged."""
+    """A process that owns the store, settles page after page and prints what is acknowledged."""
     process = subprocess.Popen([sys.executable, "-c", CHILD, str(path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert await asyncio.to_thread(process.stdout.readline) == "open\n"
@@ -281,8 +281,8 @@ async def child(path: Path) -> AsyncIterator[subprocess.Popen[str]]:
         process.stdout.close()
 
 
-async def test_a_killed_process_loses_nothing_it_was_acknowledged(path: Path) -> None:
-    """kill -9 in the midst of settling; the store opens at once, as unclean, with every sum exact."""
+async def test_a_killed_process_loses_nothing_acknowledged(path: Path) -> None:
+    """After kill -9 during settlements the store opens at once, as unclean, with exact counters."""
     async with child(path) as process:
         assert process.stdout is not None
         acknowledged = [int(process.stdout.readline()) for _ in range(20)]
@@ -304,7 +304,7 @@ async def test_a_killed_process_loses_nothing_it_was_acknowledged(path: Path) ->
 
 
 async def test_a_second_process_is_refused_until_the_first_is_killed(path: Path) -> None:
-    """The message names the owner; the kernel frees the lock of a dead one."""
+    """The message names the owner; the kernel releases the lock of a dead process."""
     async with child(path) as process:
         with pytest.raises(FrontierLocked, match=f"frontier.db is in use by process {process.pid}$"):
             await SqliteFrontier(path).open()
@@ -318,7 +318,7 @@ async def test_a_second_process_is_refused_until_the_first_is_killed(path: Path)
 
 
 async def test_a_cancelled_settlement_is_stored_whole_and_the_frontier_goes_on(path: Path) -> None:
-    """Its result is given up, not its transaction."""
+    """Only its result is lost."""
     frontier = SqliteFrontier(path)
     await frontier.open()
     settlement = await seeded(frontier)
@@ -333,8 +333,8 @@ async def test_a_cancelled_settlement_is_stored_whole_and_the_frontier_goes_on(p
     assert await audit(path) == AFTER
 
 
-async def test_a_cancelled_open_gives_the_store_back(path: Path) -> None:
-    """The next one may have it."""
+async def test_a_cancelled_open_releases_the_store(path: Path) -> None:
+    """The next open succeeds."""
     first = SqliteFrontier(path)
     opening = asyncio.ensure_future(first.open())
     await asyncio.sleep(0)
@@ -349,8 +349,8 @@ async def test_a_cancelled_open_gives_the_store_back(path: Path) -> None:
 # -- what stands in the tables
 
 
-async def test_a_visits_row_says_what_it_brought(path: Path) -> None:
-    """`why` and a recrawl read it; a failure keeps the last record and digest."""
+async def test_the_row_of_a_visit(path: Path) -> None:
+    """`why` and recrawls read it; a failure keeps the last record and digest."""
     frontier = SqliteFrontier(path)
     await frontier.open()
     await frontier.add([found("https://a.example/x?y")], now=NOW)

@@ -1,4 +1,4 @@
-"""Stores of version 5, whose keys follow older rules: what they merged comes apart, what they forgot stays out."""
+"""Stores of version 5, whose keys have older rules: merged URLs are separated, forgotten ones stay out."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -77,8 +77,8 @@ async def check_brought_up(frontier: SqliteFrontier) -> None:
 
 
 @pytest.mark.parametrize("duplicates", ["exact", "filter"])
-async def test_what_was_merged_comes_apart_and_what_was_forgotten_stays(folder: Path, duplicates: str) -> None:
-    """At the first start, and the same at the next."""
+async def test_merged_urls_are_separated_and_forgotten_ones_stay_out(folder: Path, duplicates: str) -> None:
+    """At the first start, and at the next."""
     path = folder / "frontier.db"
     make_version_5(path, duplicates=duplicates)
     frontier = SqliteFrontier(path, duplicates=duplicates)
@@ -95,10 +95,10 @@ async def test_what_was_merged_comes_apart_and_what_was_forgotten_stays(folder: 
 
 
 @pytest.mark.parametrize("slices", [0, 1, 4, 8])
-async def test_a_kill_between_two_slices_is_survived(
+async def test_a_kill_between_two_slices_is_repaired(
     folder: Path, slices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next start goes on where this one stood."""
+    """The next start continues where this one ended."""
     monkeypatch.setattr(maintenance, "SLICE", 3)
     path = folder / "frontier.db"
     make_version_5(path)
@@ -123,8 +123,8 @@ async def test_a_kill_between_two_slices_is_survived(
     await frontier.close(clean=True)
 
 
-async def test_what_is_forgotten_today_is_that_url_alone(folder: Path) -> None:
-    """Neither the page that it was once merged with, nor another value of the same name."""
+async def test_a_takedown_today_is_of_one_url_alone(folder: Path) -> None:
+    """Neither the page that it was merged with nor another value of that parameter is forgotten."""
     path = folder / "frontier.db"
     make_version_5(path)
     frontier = SqliteFrontier(path)
@@ -138,7 +138,7 @@ async def test_what_is_forgotten_today_is_that_url_alone(folder: Path) -> None:
     await frontier.close(clean=True)
 
 
-async def test_a_new_store_follows_the_rules_of_today(folder: Path) -> None:
+async def test_a_new_store_has_the_current_rules(folder: Path) -> None:
     frontier = SqliteFrontier(folder / "frontier.db")
     await frontier.open()
     assert await links_new(frontier, (*NEW, *KNOWN[:3])) == [1] * (len(NEW) + 3)
@@ -147,8 +147,8 @@ async def test_a_new_store_follows_the_rules_of_today(folder: Path) -> None:
         assert reader.meta("key_rules") == "2"
 
 
-async def test_who_only_looks_finds_urls_of_an_older_store(folder: Path) -> None:
-    """By the keys it has before a crawl has brought it up; afterwards only what was forgotten."""
+async def test_a_reader_finds_urls_of_an_older_store(folder: Path) -> None:
+    """By their legacy keys before a crawl has upgraded it; afterwards only forgotten URLs."""
     path = folder / "frontier.db"
     make_version_5(path)
     with StoreReader(path, is_live=False) as reader:

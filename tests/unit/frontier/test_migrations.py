@@ -1,4 +1,4 @@
-"""Stores of older versions, brought up whole or not at all."""
+"""Stores of older versions are migrated whole or not at all."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +47,7 @@ def make_version_1(path: Path) -> None:
 
 
 async def check_upgraded(path: Path) -> None:
-    """Everything is as the newest version wants it, and nothing was lost."""
+    """The store has the newest version, and nothing is lost."""
     frontier = SqliteFrontier(path)
     recovered = await frontier.open()
     assert recovered.clean
@@ -65,8 +65,8 @@ async def check_upgraded(path: Path) -> None:
     database.close()
 
 
-async def test_a_kill_at_any_write_of_a_migration_is_survived(folder: Path, files: FaultyFiles) -> None:
-    """The store as it stood before each write and sync opens, and is brought up from there."""
+async def test_a_kill_at_any_write_of_a_migration_loses_nothing(folder: Path, files: FaultyFiles) -> None:
+    """The store as it was before each write and sync opens, and the migration continues."""
     path = folder / "frontier.db"
     make_version_1(path)
     crashed: list[Path] = []
@@ -85,7 +85,7 @@ async def test_a_kill_at_any_write_of_a_migration_is_survived(folder: Path, file
 
 @pytest.mark.parametrize("call", ["write", "sync"])
 async def test_a_migration_that_fails_at_any_call_can_be_repeated(folder: Path, files: FaultyFiles, call: str) -> None:
-    """Until the disk lets it through."""
+    """It succeeds when the disk works again."""
     nth = 0
     while True:
         nth += 1

@@ -1,4 +1,4 @@
-"""The SQLite frontier and the one in memory, told the same, say the same."""
+"""The SQLite frontier and the one in memory return the same for the same calls."""
 
 import asyncio
 from dataclasses import replace
@@ -131,7 +131,7 @@ async def taken(frontier: Frontier) -> list[tuple[int, Task]]:
 
 
 async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
-    """Do one step; returns everything a caller can see of it."""
+    """Run one step. Returns all that a caller can see of it."""
     match step:
         case ("add", urls):
             receipt = await frontier.add(urls, now=NOW)
@@ -195,7 +195,7 @@ async def run(frontier: Frontier, step: tuple[Any, ...]) -> Any:
 
 
 async def look(frontier: Frontier) -> Any:
-    """What can be asked at any time."""
+    """The results of calls that are possible at any time."""
     origins = [found(f"{scheme}://{host}/").origin for scheme in ("http", "https") for host in HOSTS]
     hosts = [await frontier.find_host(origin) for origin in origins]
     versions = [await frontier.robots_versions(host_id) for host_id in range(1, 9)]
@@ -219,7 +219,7 @@ async def compare(folder: Path, steps: list[tuple[Any, ...]]) -> None:
 
 @settings(deadline=None, max_examples=120, derandomize=True)
 @given(st.lists(STEPS, max_size=25))
-def test_both_frontiers_tell_the_same_story(steps: list[tuple[Any, ...]]) -> None:
-    """Whatever is added, settled, promoted, refused and reopened."""
+def test_both_frontiers_return_the_same(steps: list[tuple[Any, ...]]) -> None:
+    """For any sequence of adding, settling, promoting, refusals and reopening."""
     with fast_folder() as folder:
         asyncio.run(compare(folder, steps))

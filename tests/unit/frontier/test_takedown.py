@@ -1,4 +1,4 @@
-"""Takedowns that a crash cuts short."""
+"""Takedowns that a crash interrupts."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +23,7 @@ def path() -> Iterator[Path]:
 async def test_a_takedown_of_a_host_is_finished_by_the_next_start(
     path: Path, slices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The host is closed from the first transaction on; nothing of it is ever taken again."""
+    """From the first transaction on the host is closed: no URL of it is taken again."""
     monkeypatch.setattr(takedown, "SLICE", 3)
     frontier = SqliteFrontier(path)
     await frontier.open()
@@ -52,7 +52,7 @@ async def test_a_takedown_of_a_host_is_finished_by_the_next_start(
 
 
 async def test_forgotten_urls_of_an_older_store_count_once(path: Path) -> None:
-    """It kept no number of the marks beside them: they are counted where they stand, by who looks and by the next
+    """It did not store the number of marks: readers count them, and so does the next
     start, and neither finds fault with it.
     """
     frontier = SqliteFrontier(path)

@@ -1,4 +1,4 @@
-"""The thread runs every job once, in order, whatever becomes of those who wait."""
+"""The thread runs each job once, in order, also if callers are cancelled."""
 
 import asyncio
 import threading
@@ -14,8 +14,8 @@ def has_ended(thread: OneThread) -> bool:
     return not worker.is_alive()
 
 
-async def test_jobs_run_in_order_in_one_thread_that_is_not_the_loops() -> None:
-    """A connection may live there."""
+async def test_jobs_run_in_order_in_a_thread_of_their_own() -> None:
+    """A connection belongs to that thread."""
     thread = OneThread("test")
     order: list[tuple[int, int]] = []
     await asyncio.gather(*(thread.run(lambda n=n: order.append((n, threading.get_ident()))) for n in range(50)))
@@ -27,8 +27,8 @@ async def test_jobs_run_in_order_in_one_thread_that_is_not_the_loops() -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(3)])
-async def test_what_a_job_raises_reaches_its_caller_and_the_thread_lives(error: BaseException) -> None:
-    """Even what would end a program."""
+async def test_an_error_of_a_job_reaches_its_caller(error: BaseException) -> None:
+    """Even SystemExit; the thread goes on."""
     thread = OneThread("test")
 
     def fail() -> None:
@@ -43,7 +43,7 @@ async def test_what_a_job_raises_reaches_its_caller_and_the_thread_lives(error: 
 
 
 async def test_a_cancelled_caller_leaves_its_job_and_the_others_alone() -> None:
-    """The job runs to its end, and so does the one behind it."""
+    """The job runs to its end, and so does the next one."""
     thread = OneThread("test")
     started, go = threading.Event(), threading.Event()
     done: list[str] = []
@@ -67,8 +67,8 @@ async def test_a_cancelled_caller_leaves_its_job_and_the_others_alone() -> None:
     await thread.finish(lambda: None)
 
 
-async def test_the_error_of_a_cancelled_job_harms_nobody() -> None:
-    """Nobody is left to hear it."""
+async def test_the_error_of_a_cancelled_job_is_dropped() -> None:
+    """There is no caller to raise it to."""
     thread = OneThread("test")
     go = threading.Event()
 
@@ -87,7 +87,7 @@ async def test_the_error_of_a_cancelled_job_harms_nobody() -> None:
 
 
 async def test_the_thread_ends_with_its_last_job_even_if_that_is_cancelled() -> None:
-    """Otherwise the interpreter could not end."""
+    """Otherwise the interpreter could not exit."""
     thread = OneThread("test")
     go = threading.Event()
     finishing = asyncio.ensure_future(thread.finish(lambda: go.wait(10)))
@@ -102,7 +102,7 @@ async def test_the_thread_ends_with_its_last_job_even_if_that_is_cancelled() -> 
 
 
 def test_a_closed_loop_does_not_stop_the_thread() -> None:
-    """The result has nowhere to go; the next loop is served."""
+    """The result is dropped; the next loop is served."""
     thread = OneThread("test")
     go = threading.Event()
 

@@ -1,4 +1,4 @@
-"""What the writer keeps in memory is bounded and never ahead of the store."""
+"""The writer's memory is bounded and never ahead of the store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,8 +24,8 @@ def database() -> Iterator[Database]:
         database.close()
 
 
-def test_a_forgotten_host_is_found_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only so many are remembered; the others are looked up, not added anew."""
+def test_a_host_dropped_from_the_cache_is_found_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cache is bounded; other hosts are looked up, not inserted again."""
     monkeypatch.setattr(module, "HOSTS_CACHED", 3)
     writer = Writer(database)
     for page in range(3):
@@ -36,8 +36,8 @@ def test_a_forgotten_host_is_found_again(database: Database, monkeypatch: pytest
     assert writer.totals.hosts == 10
 
 
-def test_a_host_of_a_failed_transaction_is_not_remembered(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its row is gone, and its number goes to the next."""
+def test_a_host_of_a_failed_transaction_is_not_cached(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its row does not exist, and its id goes to the next host."""
     writer = Writer(database)
     with monkeypatch.context() as patch:
         patch.setattr(database, "run_many", lambda *_, **__: database.run("INSERT INTO nowhere VALUES (1)"))
@@ -49,8 +49,8 @@ def test_a_host_of_a_failed_transaction_is_not_remembered(database: Database, mo
     assert writer.totals.hosts == 2
 
 
-async def test_what_a_crash_cut_short_of_giving_up_a_file_is_finished_by_the_next_start() -> None:
-    """After any of its transactions: the hosts' counters that a start reads have it in them."""
+async def test_the_loss_of_a_file_is_finished_by_the_next_start() -> None:
+    """A crash after any of its transactions: the counters of hosts at the next start include it."""
     lost = SinkFile("warc", "lost.warc.gz", SinkFileState.OPEN, 9)
     for slices in range(3):
         with fast_folder() as folder:
@@ -78,6 +78,6 @@ async def test_what_a_crash_cut_short_of_giving_up_a_file_is_finished_by_the_nex
 
 
 def test_counters_of_an_older_version_are_read() -> None:
-    """It stored a field `extra`, always empty."""
+    """It stored a field `extra`, which was always empty."""
     assert counters_from('{"urls_fetched":7,"pages":6,"extra":{}}') == Counters(urls_fetched=7, pages=6)
     assert counters_from(None) == Counters()

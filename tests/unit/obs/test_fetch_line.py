@@ -74,7 +74,7 @@ ANSWERED = {
 
 
 def test_a_page() -> None:
-    """Everything that is known of a stored page, secrets taken out."""
+    """All fields of a stored page, without secrets."""
     answer = fetched()
     record = Record(TASK, answer, "sha256:ABC", PageInfo(content_type="text/html", links_count=44, content_size=190))
     line = line_of(
@@ -89,15 +89,15 @@ def test_a_page() -> None:
     }  # fmt: skip
 
 
-def test_the_first_request_of_a_connection_shows_what_opening_it_took() -> None:
-    """Name, connection and TLS times stand in one line a connection, so that sums and percentiles are right."""
+def test_the_first_request_of_a_connection_has_the_times_of_opening_it() -> None:
+    """DNS, connection and TLS times are in one line for each connection, so that sums are right."""
     line = line_of(settled(fetched(request_n=1)))
     assert (line["dns_ms"], line["connect_ms"], line["tls_ms"]) == (1.0, 2.0, 3.0)
     assert "dns_ms" not in line_of(settled(fetched(request_n=2)))
 
 
 def test_a_redirect() -> None:
-    """The target is shown, redacted, and counts as a link found."""
+    """The target is redacted, and counts as a found link."""
     target = Discovered("https://e.org/b?sid=1", Origin("https", "e.org", 443), 1, 2, "LLR", Source.REDIRECT)
     outcome = Redirected(fetched(301), target.url)
     line = line_of(settled(outcome, discovered=(target,)), links_found=1, links_new=1)
@@ -108,21 +108,21 @@ def test_a_redirect() -> None:
 
 
 def test_not_modified() -> None:
-    """A 304 is an answer of its own."""
+    """A 304 has an outcome of its own."""
     line = line_of(settled(NotModified(fetched(304))))
     assert (line["outcome"], line["http_response_status_code"]) == ("not_modified", 304)
 
 
-def test_a_truncated_answer_says_why() -> None:
-    """The error that cut a body stands beside the status."""
+def test_a_truncated_response_has_its_error() -> None:
+    """The error that cut the body is beside the status."""
     answer = fetched(truncated=TruncatedReason.DISCONNECT, error_type=ErrorType.RESET)
     line = line_of(settled(answer, UrlState.WAITING, next_at=AT))
     assert (line["outcome"], line["error_type"], line["next"]) == ("truncated", "reset", "retry")
     assert line["truncated"] == "disconnect"
 
 
-def test_leniency_is_said() -> None:
-    """A response that was framed leniently, and a page whose coding was not what its header said."""
+def test_lenient_framing_and_coding_faults_are_logged() -> None:
+    """A response with lenient framing, and a page whose coding differs from its header."""
     answer = fetched(tainted=True)
     page = PageInfo(coding_fault=CodingFault.NOT_CODED, reading_fault=ReadingFault.LIMIT)
     line = line_of(settled(answer, record=Record(TASK, answer, "sha256:ABC", page)))
@@ -141,7 +141,7 @@ def test_a_failure_before_the_connection() -> None:
 
 
 def test_a_failure_on_a_connection() -> None:
-    """Which connection failed is known."""
+    """The line has the connection."""
     connection = ConnectionInfo(9, 3, "192.0.2.1")
     line = line_of(settled(Failed(ErrorType.READ_TIMEOUT, "", True, connection=connection), UrlState.WAITING))
     assert (line["conn_id"], line["conn_request_n"]) == (9, 3)
@@ -149,7 +149,7 @@ def test_a_failure_on_a_connection() -> None:
 
 
 def test_a_denial() -> None:
-    """The reason, and nothing of a request that was not made."""
+    """The line has the reason, and no field of a request."""
     line = line_of(settled(Denied(DenyReason.ROBOTS, "line 7"), UrlState.DENIED))
     assert line == START | {"outcome": "denied", "deny_reason": "robots", "next": "done"}
 
@@ -171,12 +171,12 @@ def test_a_denial() -> None:
     ],
 )
 def test_what_happens_next(state: UrlState, outcome: Outcome, next_at: float | None, word: Next) -> None:
-    """A wait after a final answer is for a revisit, after anything else for a retry."""
+    """After a final response a URL waits for a revisit, after anything else for a retry."""
     assert next_of(settled(outcome, state, next_at=next_at)) == word
 
 
 def test_a_line_is_json() -> None:
-    """Every value is of a type that JSON has."""
+    """Every value has a JSON type."""
     assert encode_line(line_of(settled(fetched()))).startswith(b'{"ts":"2026-11-23T09:00:00.123Z","event":"fetch"')
 
 
@@ -199,7 +199,7 @@ def test_server_address_is_the_host_alone(url: str, host: str) -> None:
 
 
 def test_timestamps_cut_milliseconds() -> None:
-    """A line never lies in the future, and every one has the same width."""
+    """No line is in the future, and all have the same width."""
     assert timestamp(0.0) == "1970-01-01T00:00:00.000Z"
     assert timestamp(1.9999) == "1970-01-01T00:00:01.999Z"
 
@@ -235,7 +235,7 @@ def test_timestamps_cut_milliseconds() -> None:
     ],
 )
 def test_secrets_are_hidden(url: str, shown: str) -> None:
-    """Userinfo and the values of parameters that name a secret are replaced, all else stays."""
+    """Userinfo and values of parameters with secret names are replaced, all else stays."""
     assert redact(url) == shown
 
 
@@ -251,8 +251,8 @@ def test_secrets_are_hidden(url: str, shown: str) -> None:
         "",
     ],
 )
-def test_what_is_no_secret_stays(url: str) -> None:
-    """A log must stay readable: names that merely look alike are left alone."""
+def test_other_values_stay(url: str) -> None:
+    """Names that only look similar are not redacted."""
     assert redact(url) == url
 
 

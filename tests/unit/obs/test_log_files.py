@@ -1,4 +1,4 @@
-"""JSON Lines files: buffering, rotation, torn lines, full and stuck disks."""
+"""JSON Lines files: buffering, rotation, cut lines, full and blocked disks."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from crawler.obs.log_files import JsonlFile, LineWriter, RotatingFile, encode_li
 
 
 class Disk:
-    """A destination that can hang, fail, and remembers what it took."""
+    """A destination that can block and fail, and keeps what is written."""
 
     def __init__(self) -> None:
         self.writes: list[bytes] = []
@@ -39,7 +39,7 @@ def lines_of(path: Path) -> list[int]:
 
 
 def test_lines_arrive_in_order(tmp_path: Path) -> None:
-    """What is appended is in the file after a flush, one object a line."""
+    """After a flush the file has what was appended, one object a line."""
     file = JsonlFile(tmp_path / "a.jsonl", rotate_size=1 << 20, keep=2)
     for n in range(1_000):
         file.append_json({"n": n})
@@ -49,7 +49,7 @@ def test_lines_arrive_in_order(tmp_path: Path) -> None:
 
 
 def test_a_line_is_written_without_a_flush_after_the_interval() -> None:
-    """A lone line does not wait for company."""
+    """One line is written without others."""
     disk = Disk()
     writer = LineWriter(disk, name="t", flush_interval_s=0.01)
     writer.append(b"one\n")
@@ -59,7 +59,7 @@ def test_a_line_is_written_without_a_flush_after_the_interval() -> None:
 
 
 def test_a_full_buffer_does_not_wait_for_the_interval() -> None:
-    """Sixty-four KiB are written at once however long the interval."""
+    """64 KiB are written at once."""
     disk = Disk()
     writer = LineWriter(disk, name="t", flush_interval_s=3_600, buffer=10)
     writer.append(b"12345\n")
@@ -70,8 +70,8 @@ def test_a_full_buffer_does_not_wait_for_the_interval() -> None:
     assert disk.is_closed
 
 
-def test_a_stuck_disk_costs_lines_not_time() -> None:
-    """While a write hangs, lines up to the limit are kept, the rest is dropped, counted, and reported afterwards."""
+def test_a_blocked_disk_drops_lines_and_delays_nothing() -> None:
+    """While a write blocks, lines up to the limit are kept; others are dropped, counted and reported afterwards."""
     disk = Disk()
     disk.open_gate.clear()
     reported: list[int] = []
@@ -92,8 +92,8 @@ def test_a_stuck_disk_costs_lines_not_time() -> None:
     assert reported == [3]
 
 
-def test_a_full_disk_is_survived_and_reported_once_it_has_room() -> None:
-    """A failed write drops its lines; the first that works again is followed by the number that was lost."""
+def test_a_full_disk_is_reported_once_it_has_room() -> None:
+    """A failed write drops its lines; after the next successful one their number is reported."""
     disk = Disk()
     disk.is_full = True
     reported: list[int] = []
@@ -110,7 +110,7 @@ def test_a_full_disk_is_survived_and_reported_once_it_has_room() -> None:
 
 
 def test_closing_does_not_wait_for_ever() -> None:
-    """A disk that never answers cannot keep the process."""
+    """A blocked disk does not keep the process alive."""
     disk = Disk()
     disk.open_gate.clear()
     writer = LineWriter(disk, name="t", flush_interval_s=0)
@@ -122,7 +122,7 @@ def test_closing_does_not_wait_for_ever() -> None:
 
 
 def test_logging_from_a_finaliser_does_not_deadlock() -> None:
-    """A line appended while another is being appended on the same thread is taken too."""
+    """A line appended during another append of the same thread is taken too."""
     disk = Disk()
     writer = LineWriter(disk, name="t", flush_interval_s=0)
 
@@ -143,7 +143,7 @@ def test_logging_from_a_finaliser_does_not_deadlock() -> None:
 
 
 def test_rotation_keeps_the_youngest_parts(tmp_path: Path) -> None:
-    """Parts are shifted up, the oldest falls off, and no file exceeds the size."""
+    """Parts are shifted, the oldest is removed, and no file exceeds the size."""
     file = RotatingFile(tmp_path / "a", rotate_size=20, keep=2)
     for n in range(1, 9):
         file.write(b'{"n":%d}\n' % n)  # 8 bytes: two fit
@@ -156,7 +156,7 @@ def test_rotation_keeps_the_youngest_parts(tmp_path: Path) -> None:
 
 
 def test_a_line_larger_than_the_size_has_a_file_of_its_own(tmp_path: Path) -> None:
-    """Nothing is split, and an empty file is not rotated."""
+    """No line is split, and an empty file is not rotated."""
     file = RotatingFile(tmp_path / "a", rotate_size=4, keep=5)
     file.write(b'{"n":1}\n')
     file.write(b'{"n":2}\n')
@@ -165,7 +165,7 @@ def test_a_line_larger_than_the_size_has_a_file_of_its_own(tmp_path: Path) -> No
 
 
 def test_keep_zero_keeps_no_old_part(tmp_path: Path) -> None:
-    """The file starts anew in place."""
+    """The file starts again, empty."""
     file = RotatingFile(tmp_path / "a", rotate_size=8, keep=0)
     file.write(b'{"n":1}\n')
     file.write(b'{"n":2}\n')
@@ -174,8 +174,8 @@ def test_keep_zero_keeps_no_old_part(tmp_path: Path) -> None:
     assert lines_of(tmp_path / "a") == [2]
 
 
-def test_a_smaller_keep_removes_what_a_larger_one_left(tmp_path: Path) -> None:
-    """Parts beyond `keep` go at the next rotation."""
+def test_a_smaller_keep_removes_more_parts(tmp_path: Path) -> None:
+    """Parts beyond `keep` are removed at the next rotation."""
     for n in (1, 2, 3, 4):
         (tmp_path / f"a.{n}").write_text("old\n")
     file = RotatingFile(tmp_path / "a", rotate_size=8, keep=2)
@@ -187,7 +187,7 @@ def test_a_smaller_keep_removes_what_a_larger_one_left(tmp_path: Path) -> None:
 
 
 def test_a_gap_left_by_a_crash_is_filled_before_a_part_is_lost(tmp_path: Path) -> None:
-    """With .1 missing, rotating moves nothing else and loses nothing."""
+    """If .1 is missing, a rotation moves and loses no other part."""
     (tmp_path / "a.2").write_text("old\n")
     file = RotatingFile(tmp_path / "a", rotate_size=8, keep=2)
     file.write(b'{"n":1}\n')
@@ -197,8 +197,8 @@ def test_a_gap_left_by_a_crash_is_filled_before_a_part_is_lost(tmp_path: Path) -
     assert lines_of(tmp_path / "a.1") == [1]
 
 
-def test_a_line_torn_by_a_crash_is_closed(tmp_path: Path) -> None:
-    """The next line starts on a line of its own."""
+def test_a_line_cut_by_a_crash_is_ended(tmp_path: Path) -> None:
+    """The next object begins on a new line."""
     (tmp_path / "a").write_bytes(b'{"n":1}\n{"n":')
     file = RotatingFile(tmp_path / "a", rotate_size=1 << 20, keep=1)
     file.write(b'{"n":3}\n')
@@ -207,7 +207,7 @@ def test_a_line_torn_by_a_crash_is_closed(tmp_path: Path) -> None:
 
 
 def test_a_half_written_buffer_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the disk fills up within a write, what it took of it goes; the next write is whole."""
+    """If the disk becomes full during a write, its bytes are removed; the next write is whole."""
     file = RotatingFile(tmp_path / "a", rotate_size=1 << 20, keep=1)
     file.write(b'{"n":1}\n')
     real_write = os.write
@@ -229,7 +229,7 @@ def test_a_half_written_buffer_is_cut_off(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_starting_on_a_full_disk_is_safe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No room to open the file is no error; it is opened when there is."""
+    """A full disk is no error; the file is opened when there is room."""
 
     def full(*_args: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -242,15 +242,15 @@ def test_starting_on_a_full_disk_is_safe(tmp_path: Path, monkeypatch: pytest.Mon
     assert lines_of(tmp_path / "a") == [1]
 
 
-def test_a_log_that_cannot_be_opened_is_said_at_once(tmp_path: Path) -> None:
-    """A directory in the file's place is the operator's mistake, not weather."""
+def test_a_log_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    """A directory at its path is the operator's mistake."""
     (tmp_path / "a").mkdir()
     with pytest.raises(IsADirectoryError):
         JsonlFile(tmp_path / "a", rotate_size=1, keep=1)
 
 
 def test_reopen_follows_a_file_that_was_moved_away(tmp_path: Path) -> None:
-    """After logrotate moved the file, lines go to a new one."""
+    """After logrotate has moved the file, lines go to a new one."""
     file = JsonlFile(tmp_path / "a", rotate_size=1 << 20, keep=1)
     file.append_json({"n": 1})
     assert file.flush()

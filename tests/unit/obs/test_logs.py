@@ -1,4 +1,4 @@
-"""The log as a whole: what lands where."""
+"""The log as a whole: which line goes where."""
 
 import asyncio
 import errno
@@ -42,7 +42,7 @@ def events_in(directory: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (directory / "events.jsonl").read_text().splitlines()]
 
 
-def test_an_event_is_one_line_with_what_every_line_has(logs: Logs, tmp_path: Path) -> None:
+def test_an_event_is_one_line_with_the_common_fields(logs: Logs, tmp_path: Path) -> None:
     """Time, name, level, crawl and run come first."""
     logs.event(Event.DRAIN, in_flight=3)
     logs.close()
@@ -69,7 +69,7 @@ def test_a_field_named_like_a_keyword(logs: Logs, tmp_path: Path) -> None:
 
 
 def test_secrets_never_reach_an_event(logs: Logs, tmp_path: Path) -> None:
-    """URLs are redacted wherever they stand."""
+    """URLs are redacted in every field."""
     logs.event(Event.START, version="1", pid=1, seeds=["https://u:p@e.org/"], config="see https://e.org/?key=1")
     logs.close()
     text = (tmp_path / "events.jsonl").read_text()
@@ -91,7 +91,7 @@ def test_the_level_leaves_events_out(tmp_path: Path) -> None:
     ]
 
 
-def test_libraries_are_caught_and_let_go(tmp_path: Path) -> None:
+def test_records_of_libraries_become_events(tmp_path: Path) -> None:
     """Logging and warnings of others become events while the log is open, and only then."""
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -114,7 +114,7 @@ def test_libraries_are_caught_and_let_go(tmp_path: Path) -> None:
 
 
 async def test_an_exception_nobody_awaited_is_logged(logs: Logs, tmp_path: Path) -> None:
-    """asyncio's own complaint arrives with its traceback."""
+    """asyncio's message is logged with its traceback."""
     asyncio.get_running_loop().call_exception_handler({"message": "lost", "exception": ValueError("boom")})
     logs.close()
     (event,) = events_in(tmp_path)
@@ -125,7 +125,7 @@ async def test_an_exception_nobody_awaited_is_logged(logs: Logs, tmp_path: Path)
 def test_lost_lines_are_reported_when_writing_works_again(
     logs: Logs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk costs fetch lines; `log_dropped` says how many."""
+    """A full disk drops fetch lines; `log_dropped` has their number."""
 
     def full(self: RotatingFile, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -147,7 +147,7 @@ def test_lost_lines_are_reported_when_writing_works_again(
 def test_the_console_shows_lifecycle_and_warnings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not every connection; no escape codes where stderr is no terminal."""
+    """Without events of connections, and without escape codes if stderr is no terminal."""
     logs = make(tmp_path, console=True)
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
     logs.event(Event.READY, queued=2)
@@ -160,7 +160,7 @@ def test_the_console_shows_lifecycle_and_warnings(
 
 
 def test_the_console_shows_all_at_debug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Who asks for debug gets it on the terminal as well."""
+    """At level debug all events are shown."""
     logs = make(tmp_path, console=True, level="debug")
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
     logs.close()
@@ -168,7 +168,7 @@ def test_the_console_shows_all_at_debug(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_a_terminal_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The crawl goes on, the file has the line."""
+    """The crawl goes on, and the file has the line."""
     logs = make(tmp_path, console=True)
     closed = io.StringIO()
     closed.close()
@@ -180,7 +180,7 @@ def test_a_terminal_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_journal_gets_priorities_and_fields(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """One line an event, whatever is in it; only lifecycle and warnings."""
+    """One line for each event, whatever it contains; only lifecycle events and warnings."""
     logs = make(tmp_path, journal=True)
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
     logs.event(Event.RELOAD_OK, changed=["scope.include", "log.level"], needs_restart=[])
@@ -193,7 +193,7 @@ def test_the_journal_gets_priorities_and_fields(tmp_path: Path, capfd: pytest.Ca
 
 
 def test_a_redirected_stderr_gets_plain_lines(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """With time and level, and nothing that only a terminal or systemd understands."""
+    """With time and level, without escape codes and priorities."""
     logs = make(tmp_path, plain=True)
     logs.event(Event.CONN_CLOSE, conn_id=1, requests=2, age_ms=3, bytes=4, reason="idle_timeout")
     logs.event(Event.RELOAD_OK, changed=["scope.include", "log.level"], needs_restart=[])
@@ -209,7 +209,7 @@ def test_a_redirected_stderr_gets_plain_lines(tmp_path: Path, capfd: pytest.Capt
 
 
 def test_the_journal_stalling_does_not_stall_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """stderr is a full pipe that nobody reads: logging goes on."""
+    """stderr is a full pipe without a reader: logging goes on."""
     read_end, write_end = os.pipe()
 
     class Stderr:
@@ -229,7 +229,7 @@ def test_the_journal_stalling_does_not_stall_the_caller(tmp_path: Path, monkeypa
 
 
 def test_every_event_is_in_the_catalogue() -> None:
-    """No event without its fields, no fields without their event."""
+    """Every event has a specification, and every specification an event."""
     assert set(CATALOGUE) == set(Event)
     assert all(not spec.required & spec.optional for spec in CATALOGUE.values())
 
@@ -245,7 +245,7 @@ def test_every_event_is_in_the_catalogue() -> None:
     ],
 )
 def test_the_catalogue_finds_what_is_wrong(changes: dict[str, object], found: list[str]) -> None:
-    """Unknown names, unknown words, unknown and missing fields (None here: leave out)."""
+    """Unknown names, values and fields, and missing fields (None: left out)."""
     line = {
         "ts": "", "event": "conn_close", "level": "info", "crawl": "", "run_id": "",
         "conn_id": 1, "requests": 2, "age_ms": 3, "bytes": 4, "reason": "idle_timeout",
@@ -265,7 +265,7 @@ def test_fields_may_come_as_a_mapping(logs: Logs, tmp_path: Path) -> None:
 
 
 def test_a_field_that_does_not_apply_is_left_out(logs: Logs, tmp_path: Path) -> None:
-    """Rather than null: whoever counts fields counts what there is."""
+    """It is not null, so that counting fields counts values."""
     logs.event(Event.START, version="1", pid=7, config=None, proxy=None)
     logs.close()
     (event,) = events_in(tmp_path)

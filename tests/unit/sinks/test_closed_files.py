@@ -1,4 +1,4 @@
-"""What is said of a finished file is what is in it."""
+"""The logged figures of finished files."""
 
 import gzip
 import hashlib
@@ -13,7 +13,7 @@ from tests.support.sinks import make_record, make_warc
 
 @pytest.mark.parametrize("sizes", [[], [0], [10], [10, 0, 70_000, 3, 200_000]])
 def test_members_of_a_warc_are_counted(tmp_path: Path, sizes: list[int]) -> None:
-    """A record is a gzip member, wherever the pieces it is read in begin."""
+    """A record is a gzip member, however the file is read in pieces."""
     data = b"".join(gzip.compress(bytes(n % 251 for n in range(size)), mtime=0) for size in sizes)
     path = tmp_path / "x.warc.gz"
     path.write_bytes(data)
@@ -21,20 +21,20 @@ def test_members_of_a_warc_are_counted(tmp_path: Path, sizes: list[int]) -> None
 
 
 def test_lines_of_pages_are_counted(tmp_path: Path) -> None:
-    """A record of pages/ is a line."""
+    """In pages/ a record is a line."""
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"{}\n" * 20_000)
     assert read_closed_file(path).records == 20_000
 
 
 def test_a_file_that_was_moved_away_is_an_error(tmp_path: Path) -> None:
-    """The caller decides that it does not matter."""
+    """The caller may ignore it."""
     with pytest.raises(FileNotFoundError):
         read_closed_file(tmp_path / "gone.warc.gz")
 
 
-def test_what_inflates_hugely_is_counted_in_little_memory(tmp_path: Path) -> None:
-    """Members of one letter, a thousand times as large inside: they are inflated piece by piece."""
+def test_highly_compressed_members_are_counted_in_little_memory(tmp_path: Path) -> None:
+    """Members that inflate to a thousand times their size are inflated piece by piece."""
     path = tmp_path / "a.warc.gz"
     path.write_bytes(gzip.compress(bytes(40_000_000)) * 2 + gzip.compress(b""))
     tracemalloc.start()
@@ -45,8 +45,8 @@ def test_what_inflates_hugely_is_counted_in_little_memory(tmp_path: Path) -> Non
     assert peak < 4_000_000
 
 
-def test_the_sink_counts_what_is_in_the_file(tmp_path: Path) -> None:
-    """What a reset took out does not count; whoever goes on with an earlier process's file does not know."""
+def test_the_sink_counts_its_records(tmp_path: Path) -> None:
+    """Records that a reset removed do not count; for a file of an earlier process the number is unknown."""
     sink = make_warc(tmp_path)
     sink.open([])
     for committed in (True, False, True):

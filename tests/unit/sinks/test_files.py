@@ -1,4 +1,4 @@
-"""Names of output files, and how little is asked of the disk."""
+"""Names of output files, and the calls to the disk."""
 
 from pathlib import Path
 
@@ -31,12 +31,12 @@ STEM = "crawl-20261123090000-00007.warc.gz"
     ],
 )
 def test_names_are_recognised(entry: str, parsed: FileName | None) -> None:
-    """Any prefix, this sink's extension, a stamp of 14 digits and a serial of at least 5."""
+    """A name has any prefix, 14 digits of time, a serial of at least 5 digits and the sink's extension."""
     assert Naming("crawl", "warc.gz").parse(entry) == parsed
 
 
 def test_an_archive_is_found_by_its_names(tmp_path: Path) -> None:
-    """Complete files and those that were written; not what was set aside, nor what is empty or somebody else's."""
+    """Complete and open files; no orphans, empty files or files of others."""
     (tmp_path / "warc").mkdir()
     (tmp_path / "pages").mkdir()
     assert list(archive_files(tmp_path)) == []
@@ -48,15 +48,15 @@ def test_an_archive_is_found_by_its_names(tmp_path: Path) -> None:
     assert found == [f"warc/{STEM}", f"warc/{STEM.replace('07', '08')}.open", "pages/crawl-20261123090000-00000.jsonl"]
 
 
-def test_a_name_made_is_a_name_recognised() -> None:
-    """The stamp is UTC."""
+def test_a_generated_name_is_recognised() -> None:
+    """Its time is UTC."""
     name = Naming("a.b-c", "jsonl").make(100_000, 0.0)
     assert name == "a.b-c-19700101000000-100000.jsonl"
     assert Naming("a.b-c", "jsonl").parse(name) == FileName(name, 100_000, "")
 
 
 def test_a_batch_is_one_write_and_one_sync(tmp_path: Path) -> None:
-    """However many records it has."""
+    """For any number of records."""
     disk = FaultyDisk()
     calls: list[str] = []
 
@@ -78,7 +78,7 @@ def test_a_batch_is_one_write_and_one_sync(tmp_path: Path) -> None:
 
 
 def test_a_write_that_is_taken_in_pieces_is_completed(tmp_path: Path) -> None:
-    """The system may take less than it is given without failing."""
+    """The system may write less than requested without an error."""
 
     class Slow(FaultyDisk):
         def write(self, descriptor: int, data: memoryview) -> int:
@@ -93,7 +93,7 @@ def test_a_write_that_is_taken_in_pieces_is_completed(tmp_path: Path) -> None:
 
 
 def test_a_start_that_failed_may_be_repeated(tmp_path: Path) -> None:
-    """A disk that fails while files are put in order costs nothing but another try, and no descriptor."""
+    """If the disk fails during recovery, another try succeeds, and no descriptor stays open."""
     sink = make_warc(tmp_path)
     sink.open([])
     sink.write([make_record()], [None])
@@ -117,7 +117,7 @@ def test_a_start_that_failed_may_be_repeated(tmp_path: Path) -> None:
 
 
 def test_a_new_folder_is_made_durable(tmp_path: Path) -> None:
-    """Its own name too: what it holds is lost with it."""
+    """Its own name too, since its files are lost with it."""
 
     class Watched(FaultyDisk):
         def __init__(self) -> None:

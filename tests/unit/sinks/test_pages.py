@@ -20,7 +20,7 @@ PAGE = PageInfo(
 
 
 def test_a_line_holds_every_field() -> None:
-    """In this order, one line feed at the end and none before it."""
+    """In this order, with one line feed, at the end."""
     record = make_record("https://example.org/b", page=PAGE, via="https://example.org/", depth=2)
     line = page_line(record, PAGE, RecordLocation("crawl-x.warc.gz", 409))
     assert line.count(b"\n") == 1
@@ -44,21 +44,21 @@ def test_a_line_holds_every_field() -> None:
     ]
 
 
-def test_without_a_warc_its_place_is_null() -> None:
+def test_without_a_warc_its_location_is_null() -> None:
     """`output.warc` may be off."""
     line = orjson.loads(page_line(make_record(page=PAGE), PAGE, None))
     assert (line["warc_file"], line["warc_offset"]) == (None, None)
 
 
 def test_half_a_surrogate_pair_does_not_stop_the_crawl() -> None:
-    """What is not UTF-8 becomes a question mark; the other fields stay."""
+    """It becomes a question mark; the other fields stay."""
     page = PageInfo(title="a\ud800b", language="en")
     line = orjson.loads(page_line(make_record(page=page), page, None))
     assert (line["title"], line["language"], line["links"]) == ("a?b", "en", 0)
 
 
 def test_only_pages_are_written(tmp_path: Path) -> None:
-    """Other records leave no trace, and the places returned are where the lines begin."""
+    """Other records have no line; the returned locations are the begins of lines."""
     sink = make_pages(tmp_path)
     sink.open([])
     records = [make_record(f"https://example.org/{n}", page=PAGE if n % 2 else None) for n in range(4)]

@@ -1,4 +1,4 @@
-"""WARC files as other people's readers see them: warcio and its checker, and fastwarc."""
+"""WARC files as read by warcio, its checker, and fastwarc."""
 
 import base64
 import gzip
@@ -27,7 +27,7 @@ BIG = bytes(range(256)) * (3 * 4096)  # 3 MiB
 
 
 def store(directory: Path, records: list[Record]) -> tuple[Path, list[RecordLocation]]:
-    """Write records, close the file and return it with their places."""
+    """Write records and close the file. Returns it with their locations."""
     sink = make_warc(directory)
     sink.open([])
     places = [place for place in sink.write(records, [None] * len(records)) if place is not None]
@@ -43,12 +43,12 @@ def response_in(path: Path) -> dict[str, str]:
 
 
 def one(directory: Path, record: Record) -> list[dict[str, str]]:
-    """What a file of one visit holds, without its warcinfo."""
+    """The records of a file with one visit, without the warcinfo."""
     return read_warc(store(directory, [record])[0])[1:]
 
 
 def fast_digests(path: Path) -> list[tuple[str, bool, bool | None]]:
-    """URL, block digest right, payload digest right (None where there is none), of every record, by fastwarc."""
+    """URL, and whether block digest and payload digest (None: there is none) are right, of each record, by fastwarc."""
     with path.open("rb") as stream:
         blocks = [record.verify_block_digest() for record in FastIterator(stream, parse_http=False)]
     with path.open("rb") as stream:
@@ -78,7 +78,7 @@ VISITS = {
 
 @pytest.mark.parametrize("visit", VISITS)
 def test_other_readers_accept_it(tmp_path: Path, visit: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`warcio check` has no complaint, and fastwarc finds every digest right."""
+    """`warcio check` finds no problem, and fastwarc finds every digest right."""
     path, _ = store(tmp_path, [VISITS[visit]])
     assert Checker(Namespace(inputs=[str(path)], verbose=False)).process_all() == 0
     assert capsys.readouterr().out == ""
@@ -87,8 +87,8 @@ def test_other_readers_accept_it(tmp_path: Path, visit: str, capsys: pytest.Capt
     assert all(block and payload is not False for _, block, payload in digests)
 
 
-def test_the_readers_only_complaint_is_the_digest_of_a_chunked_payload(tmp_path: Path) -> None:
-    """It is of the payload without transfer coding, as WARC 1.1 §6.3.2 says; both readers digest the framing too."""
+def test_readers_disagree_only_about_the_digest_of_a_chunked_payload(tmp_path: Path) -> None:
+    """Ours is without transfer coding, as WARC 1.1 §6.3.2 says; both readers include the framing."""
     path, _ = store(tmp_path, [make_record(payload=b"a" * 3_000, chunked=True), make_record("https://example.org/2")])
     records = read_warc(path)
     assert [record for record in records if record["problems"]] == [records[1]]
@@ -101,7 +101,7 @@ def test_the_readers_only_complaint_is_the_digest_of_a_chunked_payload(tmp_path:
 
 
 def test_chunk_framing_is_kept(tmp_path: Path) -> None:
-    """The block is what came, byte for byte."""
+    """The block has the bytes as they came."""
     record = make_record(payload=b"a" * 3_000, chunked=True)
     response = one(tmp_path, record)[0]
     assert response["block"] == record.fetched.raw_head + chunk_framed(b"a" * 3_000)
@@ -109,7 +109,7 @@ def test_chunk_framing_is_kept(tmp_path: Path) -> None:
 
 
 def test_every_field_of_a_visit(tmp_path: Path) -> None:
-    """The three records in full, but for identifiers and digests."""
+    """The three records in full, except identifiers and digests."""
     record = make_record("https://example.org/b", b"hi", via="https://example.org/", hop_path="L")
     [response, request, metadata] = one(tmp_path, record)
     for made in (response, request, metadata):
@@ -143,13 +143,13 @@ def test_every_field_of_a_visit(tmp_path: Path) -> None:
 
 
 def test_a_response_framed_leniently_is_marked(tmp_path: Path) -> None:
-    """The metadata says so: whoever reads the record with a strict parser knows why it differs."""
+    """The metadata record says so, for readers with a strict parser."""
     lenient, strict = one(tmp_path, make_record(tainted=True))[2], one(tmp_path / "2", make_record())[2]
     assert lenient["block"] == strict["block"] + b"framing: lenient\r\n"
 
 
-def test_records_of_a_visit_point_at_each_other(tmp_path: Path) -> None:
-    """Request and metadata at their response, all at the warcinfo before them; no identifier twice."""
+def test_records_of_a_visit_refer_to_each_other(tmp_path: Path) -> None:
+    """Request and metadata refer to their response, all to the warcinfo before them; identifiers are unique."""
     path, _ = store(tmp_path, [make_record(), make_record("https://example.org/2")])
     info, *records = read_warc(path)
     assert {record["warc-warcinfo-id"] for record in records} == {info["warc-record-id"]}
@@ -158,8 +158,8 @@ def test_records_of_a_visit_point_at_each_other(tmp_path: Path) -> None:
     assert len({record["warc-record-id"] for record in (info, *records)}) == 7
 
 
-def test_a_file_begins_with_what_made_it(tmp_path: Path) -> None:
-    """The warcinfo record carries what the sink was told, and the file's final name."""
+def test_the_warcinfo_record(tmp_path: Path) -> None:
+    """It has the fields given to the sink, and the file's final name."""
     path, _ = store(tmp_path, [make_record()])
     info = read_warc(path)[0]
     assert (info["warc-type"], info["warc-filename"]) == ("warcinfo", path.name)
@@ -172,7 +172,7 @@ def test_a_file_begins_with_what_made_it(tmp_path: Path) -> None:
 
 
 def test_every_file_begins_with_a_warcinfo_record(tmp_path: Path) -> None:
-    """Also after a roll-over, and no visit is split between two files."""
+    """Also the next file, and no visit is split between two files."""
     sink = make_warc(tmp_path, limit=3_000)
     sink.open([])
     places = sink.write([make_record(f"https://example.org/{n}") for n in range(10)], [None] * 10)
@@ -187,8 +187,8 @@ def test_every_file_begins_with_a_warcinfo_record(tmp_path: Path) -> None:
         assert kinds == ["warcinfo", *["response", "request", "metadata"] * (len(kinds) // 3)]
 
 
-def test_a_file_gone_on_with_is_described_anew(tmp_path: Path) -> None:
-    """After a restart the records name a warcinfo record of their own process."""
+def test_a_continued_file_gets_another_warcinfo_record(tmp_path: Path) -> None:
+    """After a restart records refer to a warcinfo record of their own process."""
     first = make_warc(tmp_path)
     first.open([])
     first.write([make_record()], [None])
@@ -204,8 +204,8 @@ def test_a_file_gone_on_with_is_described_anew(tmp_path: Path) -> None:
     assert records[5]["warc-warcinfo-id"] == records[4]["warc-record-id"] != records[0]["warc-record-id"]
 
 
-def test_a_file_cut_back_is_described_anew(tmp_path: Path) -> None:
-    """`reset` may cut the warcinfo record the later records would name."""
+def test_a_truncated_file_gets_another_warcinfo_record(tmp_path: Path) -> None:
+    """`reset` may remove the warcinfo record that later records would refer to."""
     first = make_warc(tmp_path)
     first.open([])
     first.write([make_record()], [None])
@@ -223,8 +223,8 @@ def test_a_file_cut_back_is_described_anew(tmp_path: Path) -> None:
     assert {record["warc-warcinfo-id"] for record in records[5:]} == {records[4]["warc-record-id"]}
 
 
-def test_a_thousand_visits_and_the_way_to_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every place returned leads both readers straight to that response; the checker accepts the whole."""
+def test_the_locations_of_a_thousand_visits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both readers find each response at its returned location; the checker accepts the file."""
     records = [make_record(f"https://example.org/{n}", b"page %d " % n * (n % 50)) for n in range(1_000)]
     path, places = store(tmp_path, records)
     assert Checker(Namespace(inputs=[str(path)], verbose=False)).process_all() == 0
@@ -249,7 +249,7 @@ def test_a_thousand_visits_and_the_way_to_each(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_each_record_is_a_gzip_member(tmp_path: Path) -> None:
-    """Every offset a reader reports begins a member that unpacks by itself to one whole record."""
+    """At every offset that a reader reports begins a member with one whole record."""
     path, _ = store(tmp_path, [make_record(), make_record(payload=BIG)])
     data = path.read_bytes()
     with path.open("rb") as stream:
@@ -261,8 +261,8 @@ def test_each_record_is_a_gzip_member(tmp_path: Path) -> None:
         assert record.endswith(b"\r\n\r\n")
 
 
-def test_a_large_body_is_never_asked_for_whole(tmp_path: Path) -> None:
-    """It is read in chunks, once for the digest and once for the record, and written as it goes."""
+def test_a_large_body_is_never_in_memory_whole(tmp_path: Path) -> None:
+    """It is read in chunks, once for the digest and once for the record."""
 
     class Watched(FaultyDisk):
         largest = 0
@@ -283,8 +283,8 @@ def test_a_large_body_is_never_asked_for_whole(tmp_path: Path) -> None:
     assert file.committed_bytes > 2 * disk.largest
 
 
-def test_what_is_not_in_memory_or_large_is_not_gathered(tmp_path: Path) -> None:
-    """It is read piece by piece, in the thread that may wait for a disk."""
+def test_large_and_spooled_bodies_are_not_buffered(tmp_path: Path) -> None:
+    """They are read piece by piece, in the thread that may wait for the disk."""
     sink = make_warc(tmp_path)
     sink.open([])
     sink.write([make_record()], [None])
@@ -294,13 +294,13 @@ def test_what_is_not_in_memory_or_large_is_not_gathered(tmp_path: Path) -> None:
 
 
 def test_a_truncated_body_is_marked(tmp_path: Path) -> None:
-    """WARC-Truncated holds the reason; a whole body has no such field."""
+    """WARC-Truncated has the reason; a whole body has no such field."""
     assert one(tmp_path / "a", VISITS["truncated"])[0]["warc-truncated"] == "disconnect"
     assert "warc-truncated" not in one(tmp_path / "b", VISITS["small"])[0]
 
 
-def test_a_304_we_asked_for_is_a_revisit(tmp_path: Path) -> None:
-    """With the profile of WARC 1.1 §6.7.3, and the head as it came."""
+def test_a_304_to_a_conditional_request_is_a_revisit(tmp_path: Path) -> None:
+    """It has the profile of WARC 1.1 §6.7.3 and the head as it came."""
     record = VISITS["not modified"]
     revisit = one(tmp_path, record)[0]
     assert revisit["warc-type"] == "revisit"
@@ -311,14 +311,14 @@ def test_a_304_we_asked_for_is_a_revisit(tmp_path: Path) -> None:
 
 
 def seen_before(record: Record, *, digest: str | None = None, visits: int = 1) -> Record:
-    """The record as that of a revisit, its payload captured a day before."""
+    """The record of a revisit whose payload was captured a day before."""
     history = PageHistory(changed_at=record.fetched.started_at - 86_400)
     known = digest if digest is not None else record.payload_digest
     return replace(record, task=replace(record.task, visits=visits, digest=known, history=history))
 
 
-def test_a_304_says_when_the_content_was_captured(tmp_path: Path) -> None:
-    """As far as it is known."""
+def test_a_304_has_the_capture_time_of_the_content(tmp_path: Path) -> None:
+    """If it is known."""
     record = seen_before(VISITS["not modified"])
     response = one(tmp_path / "first", replace(record, task=replace(record.task, digest=None)))[0]
     assert response["warc-refers-to-date"] < response["warc-date"]
@@ -327,8 +327,8 @@ def test_a_304_says_when_the_content_was_captured(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_a_payload_that_is_stored_is_not_stored_again(tmp_path: Path, streamed: bool, chunked: bool) -> None:
-    """WARC 1.1 §6.7.2: the head, the digest, and where the payload stands. Readers of other people take it."""
+def test_a_stored_payload_is_not_stored_again(tmp_path: Path, streamed: bool, chunked: bool) -> None:
+    """WARC 1.1 §6.7.2: the head, the digest and a reference to the payload. Other readers accept it."""
     record = seen_before(make_record(payload=BIG if streamed else b"<p>hello", streamed=streamed, chunked=chunked))
     path, _ = store(tmp_path, [record])
     revisit = read_warc(path)[1]
@@ -352,18 +352,18 @@ def test_a_payload_that_is_stored_is_not_stored_again(tmp_path: Path, streamed: 
     ],
     ids=["other", "first visit", "an error page", "half a page", "empty"],
 )
-def test_what_is_stored_all_the_same(tmp_path: Path, record: Record) -> None:
-    """A payload that is not known to be there whole already."""
+def test_payloads_that_are_stored_again(tmp_path: Path, record: Record) -> None:
+    """A payload of which no whole copy is known."""
     assert one(tmp_path, record)[0]["warc-type"] == "response"
 
 
-def test_a_304_nobody_asked_for_is_a_response(tmp_path: Path) -> None:
-    """Without a condition in the request there is nothing it could refer to."""
+def test_a_304_to_an_unconditional_request_is_a_response(tmp_path: Path) -> None:
+    """Without a condition it refers to no earlier record."""
     assert one(tmp_path, make_record(payload=b"", status_code=304))[0]["warc-type"] == "response"
 
 
 def test_secrets_are_masked_in_the_stored_request(tmp_path: Path) -> None:
-    """Lengths and digests are of what is stored; the response's cookies are the site's and stay."""
+    """Lengths and digests are of the masked request; the response's cookies are not masked."""
     request = b"GET / HTTP/1.1\r\nhost: example.org\r\nCookie: id=hunter2\r\naccept: */*\r\n\r\n"
     path, _ = store(tmp_path, [make_record(request=request)])
     [_, _, stored, _] = read_warc(path)
@@ -380,7 +380,7 @@ def test_a_unicode_url_is_stored_as_utf_8(tmp_path: Path) -> None:
 
 
 def test_a_plain_connection_names_no_tls_version(tmp_path: Path) -> None:
-    """WARC-Protocol is there only where there was TLS."""
+    """WARC-Protocol is there only with TLS."""
     assert one(tmp_path / "tls", make_record())[0]["warc-protocol"] == "tls/1.3"
     assert "warc-protocol" not in one(tmp_path / "plain", make_record("http://example.org/", tls_version=None))[0]
 
@@ -390,19 +390,19 @@ def test_a_plain_connection_names_no_tls_version(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("data", [b"", b"a", bytes(range(256))])
 def test_digests_are_base_32_with_padding(data: bytes) -> None:
-    """As base64.b32encode has them."""
+    """As base64.b32encode makes them."""
     digest = hashlib.sha256(data).digest()
     assert digest_text(digest) == "sha256:" + base64.b32encode(digest).decode()
 
 
 @pytest.mark.parametrize("digest", [bytes(32), b"\xff" * 32, b"\x00" * 31 + b"\x01", b"\x80" + b"\x00" * 31])
 def test_digests_keep_every_bit(digest: bytes) -> None:
-    """Also the first and the last."""
+    """The first and the last bit too."""
     assert base64.b32decode(digest_text(digest).removeprefix("sha256:")) == digest
 
 
 def test_record_ids_are_distinct_version_4_uuids() -> None:
-    """Past the size of a batch of random bytes, which is asked for once a batch."""
+    """More of them than one call for random bytes makes."""
     asked = []
 
     def random_bytes(count: int) -> bytes:
@@ -439,18 +439,18 @@ HEAD = b"GET /?cookie:x HTTP/1.1\r\nhost: a\r\n"
     ],
 )
 def test_secret_values_are_masked(request_bytes: bytes, stored: bytes) -> None:
-    """Whatever the case of the name; everything else stays as it was sent."""
+    """In any case of the name; everything else stays as sent."""
     assert mask_request(request_bytes) == stored
 
 
 def test_a_request_without_secrets_is_not_copied() -> None:
-    """The usual request is handed on as it is."""
+    """A request without them, which is usual, is returned as it is."""
     request = HEAD + b"\r\n"
     assert mask_request(request) is request
 
 
 def test_a_configured_value_cannot_add_fields() -> None:
-    """A line break in a user agent stays within its value."""
+    """A line break in a user agent becomes a space."""
     record = warcinfo_record(
         [("http-header-user-agent", "me\r\nrobots: ignore")], record_id="<urn:x>", file_name="f", date="d"
     )
@@ -466,5 +466,5 @@ def test_a_configured_value_cannot_add_fields() -> None:
     ],
 )
 def test_dates_have_microseconds(at: float, text: str) -> None:
-    """Always six digits, always UTC."""
+    """They have six digits and are UTC."""
     assert utc_text(at) == text
