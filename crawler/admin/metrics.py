@@ -7,7 +7,7 @@ Nothing is counted here; a scrape reads what is counted anyway.
 from collections.abc import Mapping, Sequence
 
 from crawler.core.enums import CloseReason, OutcomeLabel
-from crawler.engine.monitoring.latency import BOUNDS_S, LatencyMeters
+from crawler.engine.monitoring.counters import BOUNDS_S, LatencyMeters
 from crawler.engine.monitoring.status import Bounded, Status
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS
 

@@ -24,8 +24,7 @@ from crawler.core.models import (
     RecordLocation,
     SinkFile,
 )
-from crawler.engine.monitoring.counters import CrawlCounters
-from crawler.engine.monitoring.latency import LatencyMeters
+from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.observer import Observer, Visited
 from crawler.engine.operations import requeued
 from crawler.engine.options import EngineOptions

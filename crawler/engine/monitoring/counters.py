@@ -1,22 +1,28 @@
-"""Counts of what happened, for the progress view, the summary and the store.
+"""What is counted: events, for the views, the summary and the store, and durations of attempts, for the metrics.
 
-One mutable object, changed on the event loop only. `life` is what the directory has seen, kept with each commit; the
-rest is this run's.
+All of it is changed on the event loop only, on the path of every page.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from crawler.core.enums import ErrorType, TaskKind, TruncatedReason, UrlState
-from crawler.core.models import Counters, Denied, Failed, Fetched, Outcome, Settlement
+from crawler.core.models import Counters, Denied, Failed, Fetched, NotModified, Outcome, Redirected, Settlement
 from crawler.core.outcomes import outcome_label, response_of
+
+BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 600.0)
+PHASES: Final = ("resolve", "connect", "tls", "first_byte", "body")
 
 
 @dataclass(slots=True)
 class CrawlCounters:
-    """`responses` are heads received: `answers` by how they ended, and `auxiliary` ones, to robots.txt, sitemaps, feeds
-    and probes. `pages` are 2xx answers to pages that were stored; `outcomes` all attempts by how they ended; `gave_up`
-    URLs that failed in the end, by the last failure ("read_timeout", "status 500").
+    """Counts of this run, and in `life` those of the output directory, as of the last commit.
+
+    `responses` are received heads: those to pages (`answers`, by outcome) and to robots.txt, sitemaps, feeds and probes
+    (`auxiliary`). `pages` are stored 2xx responses to pages. `outcomes` are all attempts by outcome. `gave_up` are URLs
+    that failed in the end, by the last failure ("read_timeout", "status 500").
     """
 
     responses: int = 0
@@ -37,7 +43,7 @@ class CrawlCounters:
     life: Counters = field(default_factory=Counters)
 
     def attempted(self, outcome: Outcome, kind: TaskKind, url: str) -> None:
-        """An attempt ended."""
+        """Count an attempt that ended."""
         self.last_url = url
         word = outcome_label(outcome)
         self.outcomes[word] += 1
@@ -61,7 +67,7 @@ class CrawlCounters:
             self.error_types[outcome.error_type] += 1
 
     def reconsidered(self, before: Outcome, after: Outcome, kind: TaskKind) -> None:
-        """What counted as one outcome turned out, on being read, to be an error."""
+        """Correct the count of an attempt whose outcome was changed by processing the response."""
         for counts in (self.outcomes, self.answers) if kind is TaskKind.PAGE else (self.outcomes,):
             counts[outcome_label(before)] -= 1
             counts[outcome_label(after)] += 1
@@ -70,13 +76,13 @@ class CrawlCounters:
             self.error_types[after.error_type] += 1
 
     def stored(self, settlement: Settlement) -> None:
-        """A visit is in the store."""
+        """Count a stored visit."""
         self.pages += is_stored_page(settlement)
         if settlement.state is UrlState.GAVE_UP and settlement.task.kind is TaskKind.PAGE:
             self.gave_up[_failure(settlement.outcome)] += 1
 
     def life_with(self, settlements: list[Settlement]) -> Counters:
-        """The directory's counters once `settlements` are stored."""
+        """Return what `life` will be once `settlements` are stored."""
         life = self.life
         fetched = responses = pages = size = errors = denied = 0
         for settlement in settlements:
@@ -107,7 +113,7 @@ def _failure(outcome: Outcome) -> str:
 
 
 def is_stored_page(settlement: Settlement) -> bool:
-    """A 2xx answer to a page that ended the visit."""
+    """Whether a settlement is of a 2xx response to a page, and the last attempt."""
     outcome = settlement.outcome
     return (
         isinstance(outcome, Fetched)
@@ -117,3 +123,60 @@ def is_stored_page(settlement: Settlement) -> bool:
         and outcome.error_type is not ErrorType.TOO_LARGE
         and outcome.truncated is not TruncatedReason.CONTENT_TYPE
     )
+
+
+class LatencyMeters:
+    """Distributions of durations. `duration` is of all attempts, `phases` of those that had the phase."""
+
+    def __init__(self) -> None:
+        self.duration = Histogram()
+        self.phases = {name: Histogram() for name in PHASES}
+
+    def attempted(self, outcome: Outcome, dur_s: float) -> None:
+        """Add an attempt that ended; denied ones took no time."""
+        if isinstance(outcome, Denied):
+            return
+        self.duration.add(dur_s)
+        timings = (outcome.fetched if isinstance(outcome, Redirected | NotModified) else outcome).timings
+        phases = self.phases
+        if timings.resolve_s:
+            phases["resolve"].add(timings.resolve_s)
+        if timings.connect_s:
+            phases["connect"].add(timings.connect_s)
+        if timings.tls_s:
+            phases["tls"].add(timings.tls_s)
+        if timings.first_byte_s:
+            phases["first_byte"].add(timings.first_byte_s)
+            phases["body"].add(timings.body_s)
+
+
+class Histogram:
+    """Counts by bucket, and the sum of all values. Adding takes a bisection and no allocation.
+
+    A bucket has the values up to and including its bound, as in Prometheus; the last one those above all bounds.
+    """
+
+    __slots__ = ("counts", "total_s")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(BOUNDS_S) + 1)
+        self.total_s = 0.0
+
+    def add(self, value_s: float) -> None:
+        self.counts[bisect_left(BOUNDS_S, value_s)] += 1
+        self.total_s += value_s
+
+
+def quantile_s(counts: list[int], share: float) -> float | None:
+    """Estimate the value below which a share of the values lies, from counts by bucket; None if there are none."""
+    total = sum(counts)
+    if not total:
+        return None
+    wanted, seen = share * total, 0
+    for place, count in enumerate(counts):
+        if count and seen + count >= wanted:
+            low = BOUNDS_S[place - 1] if place else 0.0
+            high = BOUNDS_S[min(place, len(BOUNDS_S) - 1)]
+            return low + (high - low) * (wanted - seen) / count
+        seen += count
+    return BOUNDS_S[-1]

@@ -1,31 +1,35 @@
-"""The end of a crawl: what is left, why, and whether the scheduler and the store agree about it.
+"""The end of a crawl: what is left, why, whether scheduler and store agree about it, and the summary.
 
-Everything that says how a crawl ended, its table, `--json`, messages and exit code, is derived from one `Ending`.
+Everything that says how a crawl ended (table, `--json`, messages, exit code) is made from one `Ending`.
 
 Invariant: each URL that is left has one reason, and the reasons add up to what the store holds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import assert_never
 
-from crawler.core.enums import Exit, LeftReason, StoppedBy
-from crawler.core.models import Suspects
+from crawler.core.enums import Exit, LeftReason, OutcomeLabel, StoppedBy
+from crawler.core.models import Origin, Suspects
 from crawler.core.outcomes import UrlCounts
 from crawler.engine.monitoring.backlog import LIMIT, Backlog, by_reason, reason
+from crawler.engine.monitoring.counters import CrawlCounters
+from crawler.engine.monitoring.rates import cpu_s, peak_rss_bytes
 from crawler.engine.scheduling.host import Host
+from crawler.fetch.pool_statistics import HostConnections, PoolStats
 from crawler.frontier.base import Totals
 
 _BY_OPERATOR = frozenset((LeftReason.BLOCKED, LeftReason.LIMIT))  # as the operator wants it
 
 
 class Inconsistent(AssertionError):
-    """Scheduler and store disagree, or URLs are queued that nothing keeps: a bug (exit 70)."""
+    """Scheduler and store disagree, or URLs are queued for no reason: a bug (exit 70)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a crawl ended. `suspects` come with the name of their host; `left` has the largest number first."""
+    """How a crawl ended. `left`: the largest number first. `suspects`: each with the name of its host."""
 
     stopped_by: StoppedBy
     urls: UrlCounts
@@ -42,7 +46,7 @@ class Ending:
 
     @property
     def exit_code(self) -> int:
-        """75 where URLs are left, unless it is a limit or a block of the operator's that leaves them."""
+        """75 where URLs are left, unless only limits and blocks of the operator keep them."""
         match self.stopped_by:
             case StoppedBy.MAX_URLS | StoppedBy.MAX_DURATION:
                 return Exit.OK
@@ -65,8 +69,9 @@ def ending(
     *,
     is_settled: bool,
 ) -> Ending:
-    """What the store and the scheduler say together. `is_settled`: everything that was fetched is stored, so that the
-    two must agree. Raises Inconsistent.
+    """Combine what the store and the scheduler say. Raises Inconsistent.
+
+    `is_settled`: everything that was fetched is stored, so that the two must agree.
     """
     counts: Mapping[str, int] = {name: getattr(totals, name) for name in Totals.__slots__}
     hosts = list(hosts)
@@ -92,3 +97,66 @@ def ending(
         left.append(Backlog(LeftReason.TRAPS, "in parts of a site that look endless", totals.suspect))
     left.sort(key=lambda one: -one.urls)
     return Ending(stopped_by, counted, tuple(left), tuple(suspects))
+
+
+def summarise(
+    counters: CrawlCounters,
+    stats: PoolStats,
+    hosts: int,
+    output: Path,
+    end: Ending,
+    duration_s: float,
+    *,
+    most_opened: Sequence[tuple[Origin, HostConnections]] = (),
+    unstored: int = 0,
+) -> dict[str, object]:
+    """The summary of this run, with the names of `crawl --json`, which scripts rely on.
+
+    `most_opened`: the hosts whose connections are shown.
+    """
+    return {
+        "responses": counters.responses,
+        "pages": counters.pages,
+        "bytes": counters.bytes,
+        "errors": counters.errors,
+        "answers": {str(word): number for word, number in sorted(counters.answers.items()) if number},
+        "auxiliary": counters.auxiliary,
+        "http_errors": counters.answers[OutcomeLabel.HTTP_ERROR],
+        "gave_up": counters.gave_up.total(),
+        "denied": counters.denied,
+        "unstored": unstored,
+        "urls": asdict(end.urls),
+        "left_by": end.left_by,
+        "suspects": [
+            {"host": host, "template": one.template, "urls": one.urls, "examples": list(one.examples)}
+            for host, one in end.suspects
+        ],
+        "links_found": counters.links_found,
+        "links_new": counters.links_new,
+        "hosts": hosts,
+        "connections_opened": stats.opened,
+        "requests_per_connection": stats.requests_per_connection,
+        "connection_reuse_ratio": round(stats.reuse_ratio, 4),
+        "connections_failed": stats.failed,
+        "connections_closed": {reason.value: count for reason, count in sorted(stats.closed.items())},
+        "connections_by_host": [_of_host(origin, host) for origin, host in most_opened],
+        "tls_handshakes": stats.tls_handshakes,
+        "tls_resumed": stats.tls_resumed,
+        "duration_s": round(duration_s, 3),
+        "pages_per_s": round(counters.pages / duration_s, 1) if duration_s > 0 else 0.0,
+        "cpu_s": round(cpu_s(), 3),
+        "max_rss_bytes": peak_rss_bytes(),
+        "output": str(output),
+        "stopped_by": end.stopped_by.value,
+    }
+
+
+def _of_host(origin: Origin, host: HostConnections) -> dict[str, object]:
+    return {
+        "host": str(origin),
+        "connections": host.opened,
+        "requests": host.requests,
+        "reuse_ratio": round(host.reuse_ratio, 4),
+        "tls_handshakes": host.tls_handshakes,
+        "tls_resumed": host.tls_resumed,
+    }

@@ -1,17 +1,19 @@
-"""How fast the crawl goes: rates over the last seconds, how late the event loop is, and the last hour for plots.
+"""How fast the crawl goes: rates of the last seconds, how late the event loop is, the last hour for plots, and what the
+process uses of CPU time and memory.
 
-Samples counters that others keep when it is told to; nothing on the path of a fetch knows of it.
+`RateMeter` samples the counters; nothing on the path of a page calls it.
 """
 
 import resource
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.clock import Clock
 from crawler.core.enums import OutcomeLabel
-from crawler.engine.monitoring.counters import CrawlCounters
-from crawler.engine.monitoring.latency import LatencyMeters, quantile_s
+from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters, quantile_s
 from crawler.fetch.pool_statistics import PoolStats
 
 SAMPLE_S: Final = 1.0
@@ -22,7 +24,7 @@ POINTS: Final = 360
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Means of the last RATES_OVER_S. `cpu_percent` is of one core; `loop_lag_s` is the worst of them."""
+    """Means of the last RATES_OVER_S. `cpu_percent` is of one core; `loop_lag_s` is the largest delay of a sample."""
 
     pages_per_s: float = 0.0
     responses_per_s: float = 0.0
@@ -33,7 +35,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """Counters at one instant: sums since the start, but for the lag."""
+    """Counters at one instant. All but the lag are sums since the start."""
 
     mono: float
     lag_s: float
@@ -48,9 +50,27 @@ class _Sample:
 
 
 def cpu_s() -> float:
-    """Seconds of CPU time that this process has used."""
+    """CPU time of this process so far, in seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
+
+
+def peak_rss_bytes() -> int:
+    """The most memory that this process has held. Not ru_maxrss, which includes the process it was forked from."""
+    return _memory("VmHWM:")
+
+
+def rss_bytes() -> int:
+    """The memory this process holds now."""
+    return _memory("VmRSS:")
+
+
+def _memory(name: str) -> int:
+    with suppress(OSError), Path("/proc/self/status").open() as lines:
+        for line in lines:
+            if line.startswith(name):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class RateMeter:
@@ -65,8 +85,9 @@ class RateMeter:
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
 
     def sample(self, stats: PoolStats, queued: int) -> float:
-        """Take a sample, and a point every POINT_S. Returns by how many seconds it is late: so long nothing else could
-        run either.
+        """Take a sample, and a point every POINT_S.
+
+        Return by how many seconds it is late: so long the event loop was blocked.
         """
         now = self._sampled(stats, self._samples[-1].mono + SAMPLE_S)
         self._samples.append(now)
@@ -93,8 +114,8 @@ class RateMeter:
         )
 
     def _point(self, before: _Sample, now: _Sample, connections: int, queued: int) -> dict[str, Any]:
-        """What happened in between, a second. Quantiles are of whole attempts, `reuse` is requests for each connection
-        opened; None where there were none.
+        """Rates between two samples. Quantiles are of whole attempts, `reuse` is requests per opened connection; None
+        where there were none.
         """
         spent_s = now.mono - before.mono
         taken = [new - old for new, old in zip(now.durations, before.durations, strict=True)]
@@ -125,7 +146,7 @@ class RateMeter:
         )
 
     def history(self) -> dict[str, Any]:
-        """The points as plots take them: a list for each series, all of one length, the oldest first."""
+        """The points as series for plots: lists of one length, the oldest first."""
         names = ("at", "bytes_per_s", "p50_s", "p95_s", "connections", "reuse", "queued")
         columns: dict[str, Any] = {name: [point[name] for point in self._points] for name in names}
         by_word = {str(word): [p["outcomes"][n] for p in self._points] for n, word in enumerate(OutcomeLabel)}

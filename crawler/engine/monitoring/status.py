@@ -18,10 +18,8 @@ from crawler.engine.committer import Committer
 from crawler.engine.crawl import Crawl
 from crawler.engine.monitoring.backlog import Backlog, backlog_of, reason
 from crawler.engine.monitoring.bottleneck import Conditions, assess
-from crawler.engine.monitoring.counters import CrawlCounters
-from crawler.engine.monitoring.latency import LatencyMeters
-from crawler.engine.monitoring.rates import RateMeter, Rates
-from crawler.engine.monitoring.summary import peak_rss_bytes, rss_bytes
+from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
+from crawler.engine.monitoring.rates import RateMeter, Rates, peak_rss_bytes, rss_bytes
 from crawler.engine.pages.worker import Worker
 from crawler.engine.scheduling.host import Host
 from crawler.engine.scheduling.scheduler import Scheduler

@@ -16,8 +16,7 @@ from crawler.cli.status import lines
 from crawler.core.enums import CrawlState, StoppedBy, TaskKind
 from crawler.core.models import FetchResult, Origin, Task
 from crawler.core.options import ScopeOptions
-from crawler.engine.monitoring.counters import CrawlCounters
-from crawler.engine.monitoring.latency import LatencyMeters
+from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.monitoring.rates import POINT_S, SAMPLE_S, RateMeter
 from crawler.engine.monitoring.status import Monitor, Status
 from crawler.engine.options import EngineOptions
