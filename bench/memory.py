@@ -21,7 +21,7 @@ import uvloop
 from bench.serve import PORT, Served, nginx
 from bench.trips import NoRateLimit
 from crawler.core.models import Fetched, Origin, Task
-from crawler.engine.system_clock import SystemClock
+from crawler.engine.engine import SystemClock
 from crawler.fetch.http_client import HttpClient
 from crawler.settings.loading import load
 

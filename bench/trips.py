@@ -20,7 +20,7 @@ import trustme
 import uvloop
 
 from crawler.core.models import Fetched, Origin, Task
-from crawler.engine.system_clock import SystemClock
+from crawler.engine.engine import SystemClock
 from crawler.fetch.http_client import HttpClient
 from crawler.settings.loading import load
 

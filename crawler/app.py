@@ -21,12 +21,11 @@ from crawler.core.enums import StoppedBy
 from crawler.core.formatting import naming_key
 from crawler.core.url import UrlError, parse_seed
 from crawler.daemon import Notifier, is_journal_stream
-from crawler.engine.engine import Engine
+from crawler.engine.engine import Engine, SystemClock
 from crawler.engine.monitoring.ending import Ending, summarise
 from crawler.engine.monitoring.event_log import EventLog
 from crawler.engine.monitoring.rates import SAMPLE_S
 from crawler.engine.monitoring.status import Status
-from crawler.engine.system_clock import SystemClock
 from crawler.fetch.http_client import HttpClient
 from crawler.fetch.limits import connections_within, descriptor_limit
 from crawler.frontier.sqlite.store import SqliteFrontier

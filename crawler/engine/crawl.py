@@ -18,11 +18,31 @@ from crawler.engine.pages.worker import Worker
 from crawler.engine.reevaluation import Reevaluation
 from crawler.engine.scheduling.ready_queue import NEVER
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.engine.system_clock import StepWatch
 from crawler.frontier.base import FrontierFull
 
+CLOCK_STEP_S: Final = 1.0  # smaller steps of the wall clock are ignored: NTP slews by less, and it slews both clocks
 _CHECK_S: Final = 1.0  # the end is looked for at least this often
 _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
+
+
+class StepWatch:
+    """Notices that the wall clock was set, by comparing it with the monotonic clock from its making on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead_s = clock.now() - clock.mono()
+
+    def step_s(self) -> float:
+        """By how many seconds the wall clock was set since the last call: above 0 forward, below 0 back, 0 not.
+
+        A machine that slept looks like a step forward: CLOCK_MONOTONIC stands still meanwhile.
+        """
+        ahead_s = self._clock.now() - self._clock.mono()
+        step_s = ahead_s - self._ahead_s
+        if abs(step_s) < CLOCK_STEP_S:
+            return 0.0
+        self._ahead_s = ahead_s
+        return step_s
 
 
 class Crawl:

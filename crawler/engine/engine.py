@@ -9,6 +9,7 @@ flight finish under the former ones. Whatever is wrong with new options, those i
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, Protocol
@@ -40,7 +41,6 @@ from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.engine.scheduling.scheduler import Scheduler
-from crawler.engine.system_clock import utc_offset_s
 from crawler.fetch.connection import Exchange
 from crawler.fetch.fetcher import AddressRateLimit
 from crawler.fetch.http_client import Generation
@@ -54,6 +54,13 @@ from crawler.sinks.base import Sink
 _SEEDS_LOOKED_UP: Final = 1_000  # of so many it is looked up whether they were taken down
 _SUSPECTS_SHOWN: Final = 100  # at the end
 _HOSTS_NAMED: Final = 20  # of those that come and go, in a preview
+
+
+class SystemClock:
+    """The machine's clocks, as a `core.clock.Clock`. Timers of the event loop use CLOCK_MONOTONIC as well."""
+
+    mono = staticmethod(time.monotonic)
+    now = staticmethod(time.time)
 
 
 class CrawlClient(Fetches, Protocol):
@@ -367,8 +374,13 @@ class Engine:
         ]
 
 
+def _utc_offset_s(at: float) -> float:
+    """By how many seconds the machine's local clock (TZ, /etc/localtime) is ahead of UTC at a time (UTC)."""
+    return float(time.localtime(at).tm_gmtoff)
+
+
 def _hours_of(options: EngineConfiguration) -> Hours | None:
-    return Hours(options.engine.hours, utc_offset_s) if options.engine.hours else None
+    return Hours(options.engine.hours, _utc_offset_s) if options.engine.hours else None
 
 
 def _seeds_of(options: EngineConfiguration) -> list[Discovered]:

@@ -30,6 +30,7 @@ from crawler.core.models import (
 from crawler.core.outcomes import RetryDecision, is_connection_error, response_of, retry_decision
 from crawler.core.scope import Scope
 from crawler.core.url import key_of, parse_seed
+from crawler.engine.engine import SystemClock
 from crawler.engine.pages import robots
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import ProcessedResponse, ResponseProcessor
@@ -38,7 +39,6 @@ from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.host_table import HostTable
 from crawler.engine.scheduling.rate_limits import AddressRateLimiter
-from crawler.engine.system_clock import SystemClock
 from crawler.fetch.fetcher import AddressNotReady, OriginBlocked, blocked
 from crawler.fetch.http_client import HttpClient
 from crawler.frontier.base import BlockedHost

@@ -15,7 +15,7 @@ import pytest
 
 from crawler.admin import status_page
 from crawler.admin.status_page import WebServer
-from crawler.engine.system_clock import SystemClock
+from crawler.engine.engine import SystemClock
 
 
 class StubCrawl:

@@ -9,8 +9,9 @@ import pytest
 
 from crawler.core.enums import ErrorType, StoppedBy
 from crawler.core.options import RecrawlOptions
+from crawler.engine.crawl import StepWatch
+from crawler.engine.engine import SystemClock
 from crawler.engine.options import EngineOptions
-from crawler.engine.system_clock import StepWatch, SystemClock
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
