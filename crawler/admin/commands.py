@@ -24,7 +24,6 @@ from crawler.engine.operations import (
     forgotten,
     judge_added,
     release,
-    requeued,
     told_of,
 )
 from crawler.engine.scheduling.blocklist import block_of, blocked_name
@@ -119,8 +118,7 @@ class Commands:
             raise CommandRefused('"priority" must be a number between -1000000 and 1000000')
         found, refused = judge_added(urls, self._engine.url_policy.scope, priority)
         receipt, told = await _stored(add(self._frontier, found, refused, self._clock.now()))
-        self._scheduler.stored(receipt)
-        self._scheduler.wake()
+        self._scheduler.discoveries_stored(receipt)
         return told
 
     async def _requeue(self, arguments: Arguments) -> object:
@@ -138,7 +136,7 @@ class Commands:
                 raise CommandRefused(f"the store knows no host {' or '.join(hosts)}", Exit.FINDINGS)
         counts = await _stored(self._frontier.requeue(wanted, dry_run=dry_run))
         if not dry_run:
-            requeued(self._scheduler, counts)
+            self._scheduler.requeued(counts)
         return {"urls": sum(counts.values()), "hosts": len(counts), "dry_run": dry_run}
 
     async def _forget(self, arguments: Arguments) -> object:
@@ -171,8 +169,7 @@ class Commands:
         released, queued = await _stored(release(self._frontier, ids, template, self._clock.now()))
         for host in hosts if released else ():
             await _stored(self._scheduler.reload_templates(host))
-        self._scheduler.queued_again(queued)
-        self._scheduler.wake()
+        self._scheduler.requeued(queued, are_retries=False)
         return {"name": name, "templates": released}
 
     async def _block(self, arguments: Arguments) -> object:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crawler.core.clock import Clock
-from crawler.core.enums import SinkFileState, TaskKind, UrlState
+from crawler.core.enums import SinkFileState
 from crawler.core.models import (
     Record,
     RecordLocation,
@@ -26,7 +26,6 @@ from crawler.core.models import (
 )
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.observer import Observer, Visited
-from crawler.engine.operations import requeued
 from crawler.engine.options import EngineOptions
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
@@ -78,6 +77,7 @@ class Committer:
         self._pending_bytes = 0
         self._committing_bytes = 0
         self._committing = False
+        self._processing = 0  # responses of leases that ended, which are no visits yet
         self.commits = 0  # so far
         self._closing = False
         self._attempts: int | None = None  # of each commit; None: for as long as it takes
@@ -120,16 +120,32 @@ class Committer:
 
     def nudge(self, *, now: bool = False) -> None:
         """Commit at once if workers wait for the URLs that pending visits found, or if told so."""
-        if self._pending and (now or self._scheduler.is_hungry):
+        if self._pending and (now or self._scheduler.lacks_urls):
             self._poke.set()
 
     def add_scope_host(self, host: str) -> None:
         """A host that a seed's redirect brought in, for the next commit."""
         self._new_scope_hosts.append(host)
 
+    def processing_began(self) -> None:
+        """A response of a lease that ended is processed; a visit follows."""
+        self._processing += 1
+
+    def processing_ended(self) -> None:
+        """It is processed, or the worker was cancelled."""
+        self._processing -= 1
+        if not self._processing and not self._scheduler.leases_out:
+            self._quiet.set()
+
+    @property
+    def is_processing(self) -> bool:
+        """Whether a response of a lease that ended is still processed."""
+        return self._processing > 0
+
     @property
     def is_idle(self) -> bool:
-        return not self._pending and not self._committing
+        """Whether there is nothing to store, unless a lease that is out brings it."""
+        return not self._pending and not self._committing and not self._processing
 
     @property
     def uncommitted(self) -> int:
@@ -239,7 +255,7 @@ class Committer:
         """Whether every open output file is in its place; what was in one that is not is queued again. True, without a
         look, while something is to be stored: that looks itself.
         """
-        if not self.is_idle:
+        if self._pending or self._committing:
             return True
         async with self._storing:
             try:
@@ -265,7 +281,7 @@ class Committer:
             self._unrecorded = [file for file in self._unrecorded if file.name != one.file.name]
             with suppress(OSError):  # the next start does it
                 await self._in_thread(sink.set_aside, one)
-            requeued(self._scheduler, queued)
+            self._scheduler.requeued(queued)
             self._observer.file_lost(one, sum(queued.values()))
         return had_any
 
@@ -392,25 +408,14 @@ class Committer:
 
     def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[RecordLocation | None]) -> None:
         counters, scheduler = self._counters, self._scheduler
-        scheduler.stored(receipt)
+        scheduler.discoveries_stored(receipt)
         for visited, links_new, place in zip(batch, receipt.links_new, written, strict=True):
             settlement = visited.settlement
             counters.links_new += links_new
             counters.stored(settlement)
             self._meters.attempted(settlement.outcome, visited.dur_s)
-            if settlement.task.id != 0:
-                if settlement.next_at is not None:
-                    if settlement.state is UrlState.WAITING:
-                        scheduler.due_at(settlement.next_at)
-                    else:
-                        scheduler.visit_again_at(settlement.next_at)
-                if settlement.discovered and settlement.task.kind is not TaskKind.PAGE:
-                    scheduler.visit_again_at(settlement.finished_at)  # what it lists may be due sooner now
-                scheduler.page_settled(settlement, receipt.trial_links.get(settlement.task.id, ()))
-            elif settlement.robots is not None and settlement.robots.body is not None:
-                scheduler.robots_stored(settlement.host_id)
+            scheduler.visit_stored(settlement, receipt.trial_links.get(settlement.task.id, ()))
             self._observer.stored(visited, links_new, place)
-        scheduler.wake()
 
     def _say_closed(self, files: Sequence[SinkFile]) -> None:
         for file in files:

@@ -146,9 +146,10 @@ class Crawl:
         return reason
 
     async def _drained(self, workers: list[asyncio.Task[None]], deadline: float) -> None:
+        scheduler, committer = self._scheduler, self._committer
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, deadline - self._clock.mono())):
-                while self._scheduler.is_busy and not self._committer.has_given_up:
+                while (scheduler.leases_out or committer.is_processing) and not committer.has_given_up:
                     self._quiet.clear()
                     await self._quiet.wait()
         for worker in workers:
@@ -190,7 +191,7 @@ class Crawl:
         self.is_lingering = False
         if not self.is_quiet:
             return None
-        wait_s = self._scheduler.next_turn_s(enough_s=min(_CHECK_S, linger_s))
+        wait_s = self._scheduler.next_request_s(enough_s=min(_CHECK_S, linger_s))
         if self._scheduler.due_urls.next_at is not None:
             wait_s = min(wait_s, self._scheduler.due_urls.next_at - self._clock.now())
         again_s = self._scheduler.revisits.due_s()

@@ -246,7 +246,7 @@ class Engine:
             self.reevaluation.rules_changed(to_reevaluate)
         judged = [(one, _judge_seed(one, self.url_policy.scope)) for one in _seeds_of(self.options)]
         seeds = [one for one, denied in judged if denied is None]
-        self.scheduler.stored(await self.frontier.add(seeds, now=self.clock.now()))
+        self.scheduler.discoveries_stored(await self.frontier.add(seeds, now=self.clock.now()))
         taken_down = await self.frontier.forgotten(seeds[:_SEEDS_LOOKED_UP])
         self.health.check()
         return (
@@ -276,7 +276,7 @@ class Engine:
             found = await self.frontier.suspects(limit=_SUSPECTS_SHOWN)
             suspects = [(self.host_table.hosts[one.host_id].origin.host, one) for one in found]
         committer = self.committer
-        is_settled = committer.is_idle and not self.scheduler.is_busy and not committer.unstored
+        is_settled = committer.is_idle and not self.scheduler.leases_out and not committer.unstored
         return ending(
             stopped_by,
             await self.frontier.totals(),
@@ -319,7 +319,7 @@ class Engine:
         self.url_list_policy.mode = options.sitemaps
         self.scheduler.reconfigure(options, [one.host_id for one in suspects])
         if receipt is not None:
-            self.scheduler.stored(receipt)
+            self.scheduler.discoveries_stored(receipt)
         if to_reevaluate:
             self.reevaluation.rules_changed(to_reevaluate)
         self.options = options

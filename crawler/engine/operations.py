@@ -6,7 +6,7 @@ and the store lists its record.
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -118,19 +118,9 @@ def ending(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
     return EndedWith(tuple(errors), tuple(sorted(codes)))
 
 
-def requeued(scheduler: Scheduler, counts: Mapping[int, int]) -> None:
-    """The store queued URLs again (`counts`: host id → how many)."""
-    for host_id, count in counts.items():
-        host = scheduler.host_table.hosts[host_id]
-        host.retries += count
-        scheduler.url_limits.reopen(host)
-    scheduler.stored(Receipt((), dict(counts)))
-    scheduler.wake()
-
-
 def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
     """The store erased URLs: none of them may be handed out any more."""
-    scheduler.stored(Receipt((), {}, erased.hosts))
+    scheduler.discoveries_stored(Receipt((), {}, erased.hosts))
     named = frozenset(erased.ids)
     for host_id in erased.host_ids:
         host = scheduler.host_table.hosts.get(host_id)

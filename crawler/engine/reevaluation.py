@@ -167,7 +167,7 @@ class Reevaluation:
                 changed += await self._deny(host, [(row.id, denied) for row, denied in verdicts if denied is not None])
             elif allowed := [row.id for row, denied in verdicts if denied is None]:
                 queued = await self._frontier.queue_again(allowed)
-                self._scheduler.queued_again(queued)
+                self._scheduler.requeued(queued, are_retries=False)
                 changed += sum(queued.values())
         return changed
 

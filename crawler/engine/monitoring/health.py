@@ -68,4 +68,4 @@ class Health:
         crawl, scheduler = self._crawl, self._scheduler
         if crawl.disk_reason or crawl.is_held or crawl.is_draining or scheduler.crawl_rate_limiter.closed_s() > 0:
             return True
-        return not scheduler.is_busy and self._committer.is_idle and scheduler.oldest_ready_s() < 1.0
+        return not scheduler.leases_out and self._committer.is_idle and scheduler.oldest_ready_s() < 1.0

@@ -287,7 +287,7 @@ class Monitor:
                 elif host.has_work:
                     by_state["with_work"] += 1
                     delayed += host.key.delay_s > 0 and state in (HostState.NEW, HostState.READY)
-            next_mono = now + self._scheduler.next_turn_s()
+            next_mono = now + self._scheduler.next_request_s()
             self._hosts = _HostFigures(by_state, queued, held_back, delayed, backlog_of(hosts, now), next_mono)
             self._hosts_again_mono = now + _HOSTS_COST * (self._clock.mono() - now)
         return self._hosts

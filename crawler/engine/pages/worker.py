@@ -60,6 +60,12 @@ class Commits(Protocol):
     async def put(self, visited: Visited) -> None:
         """Hand over a visit. Waits while too much is uncommitted."""
 
+    def processing_began(self) -> None:
+        """A response of a lease that ended is processed; a visit follows."""
+
+    def processing_ended(self) -> None:
+        """It is processed, or the worker was cancelled."""
+
     def nudge(self, *, now: bool = False) -> None:
         """Commit at once if workers wait for the URLs that pending visits found, or if `now`."""
 
@@ -120,6 +126,7 @@ class Worker:
         queue_s = self._clock.mono() - lease.leased_mono
         done = 0
         has_begun = False
+        closed: AddressNotReady | None = None
         last: tuple[Task, FetchResult, float] | None = None
         try:
             for task in lease.tasks:
@@ -129,7 +136,7 @@ class Worker:
                     # All responses of one round of the loop are processed before the next requests leave: mixing
                     # costs 3 %, because the code and tables of one push those of the other out of the CPU's caches.
                     await asyncio.sleep(0)
-                if self._scheduler.stopping or not self._scheduler.may_begin(lease, first=not has_begun):
+                if not self._scheduler.may_send(lease, first=not has_begun):
                     return
                 if task.id != 0:
                     if host.is_held or host.needs_rules:
@@ -144,7 +151,7 @@ class Worker:
                 try:
                     result = await self._client.fetch(lease.origin, task)
                 except AddressNotReady as error:
-                    self._scheduler.gate_was_shut(lease, error.address, error.until_mono)
+                    closed = error
                     return
                 except OriginBlocked:
                     if task.kind is TaskKind.ROBOTS and not host.is_blocked:  # another host's, by a redirect
@@ -159,13 +166,13 @@ class Worker:
         finally:
             # The lease ends before its last response is processed: the host need not wait for our processing.
             if last is not None:
-                self._scheduler.reading_began()
-            self._scheduler.lease_ended(lease, unfinished=lease.tasks[done:], began=has_begun)
+                self._committer.processing_began()
+            self._scheduler.lease_ended(lease, unfinished=lease.tasks[done:], began=has_begun, closed=closed)
             if last is not None:
                 try:
                     await self._process_result(lease, host, *last, queue_s)
                 finally:
-                    self._scheduler.reading_ended()
+                    self._committer.processing_ended()
             self.task = None
             self._committer.nudge()
 

@@ -43,7 +43,7 @@ def test_within_a_host_priority_then_depth_then_age_decide() -> None:
         engine = Harness(scope=ScopeOptions(hosts=("a.test",)))
         await engine.open()
         found = [seed(f"https://a.test/{name}", priority=p, depth=d) for name, p, d in urls]
-        engine.scheduler.stored(await engine.frontier.add(found, now=engine.clock.now()))
+        engine.scheduler.discoveries_stored(await engine.frontier.add(found, now=engine.clock.now()))
         await engine.crawl.run()
         assert engine.web.page_urls == [f"https://a.test/{name}" for name in ("first", "late", "later", "deep", "last")]
 

@@ -30,7 +30,7 @@ def urls(count: int) -> list[str]:
 async def denied(engine: Harness, count: int, reason: DenyReason = DenyReason.SCOPE_EXCLUDE) -> None:
     """Put `count` URLs of the host into the store, denied."""
     receipt = await engine.frontier.add([seed(url) for url in urls(count)], now=0.0)
-    engine.scheduler.stored(receipt)
+    engine.scheduler.discoveries_stored(receipt)
     tasks = await engine.frontier.take(1, count, leased=())
     refused = Denied(reason, "x")
     await engine.frontier.settle(batch(*(visit(task, refused, state=UrlState.DENIED) for task in tasks)))
@@ -130,7 +130,7 @@ def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later
         await denied(engine, 8, DenyReason.ROBOTS)
         await says_robots(engine, "unreachable")
         more = [seed(f"https://{HOST}/more/{n}") for n in range(3)]
-        engine.scheduler.stored(await engine.frontier.add(more, now=0.0))
+        engine.scheduler.discoveries_stored(await engine.frontier.add(more, now=0.0))
         done = await swept(engine, scope("/more/**"), "a")
         assert (done["denied"], done["queued"]) == (3, 0)
         assert await engine.frontier.reevaluation_mark(1) == 1  # a restart would go on with it
@@ -193,7 +193,7 @@ def test_a_preview_changes_nothing() -> None:
         await engine.frontier.open()
         await denied(engine, 8)
         more = [seed(f"https://{HOST}/more/{n}") for n in range(6)] + [seed(f"https://{HOST}/even/new")]
-        engine.scheduler.stored(await engine.frontier.add(more, now=0.0))
+        engine.scheduler.discoveries_stored(await engine.frontier.add(more, now=0.0))
         before = await engine.frontier.totals()
         # seeds are in scope wherever they lead, but for an exclude
         assert await engine.reevaluation.count(scope("/even/**")) == {

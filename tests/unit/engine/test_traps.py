@@ -169,7 +169,7 @@ def test_a_verdict_outlives_a_restart_and_a_release_undoes_it() -> None:
         assert released == {"/calendar/**{date}": queued[host.id]}
         assert queued[host.id] > 0
         await third.scheduler.reload_templates(host)
-        third.scheduler.queued_again(queued)
+        third.scheduler.requeued(queued, are_retries=False)
         assert await third.crawl.run() is StoppedBy.MAX_URLS
         assert sum("/calendar/" in url for url in third.web.page_urls) == 50
         assert await release(frontier, {host.id}, "/calendar/**{date}", 1.0) == ({}, {})
