@@ -1,4 +1,4 @@
-"""What every frontier promises, held against each of them: see crawler/frontier/base.py."""
+"""The contract of frontiers (crawler/frontier/base.py), tested on each of them."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -68,7 +68,7 @@ async def add(frontier: Frontier, *urls: str) -> Receipt:
 
 
 async def added(frontier: Frontier, *urls: str) -> list[Task]:
-    """The tasks of URLs of one host, in the order given."""
+    """The tasks of URLs of one host, in the given order."""
     await add(frontier, *urls)
     tasks = {task.url: task for task in await frontier.take(1, 100, leased=())}
     return [tasks[url] for url in urls]
@@ -84,7 +84,7 @@ async def host(frontier: Frontier, origin: Origin = A) -> HostRow:
 
 
 async def test_a_new_store_is_empty_and_clean(store: Store) -> None:
-    """There is nothing to recover, and no key needs to rest."""
+    """There is nothing to recover, and no key backs off."""
     async with store.opened() as (frontier, recovered):
         assert recovered.clean
         assert (recovered.hosts, recovered.backoffs, recovered.sink_files, recovered.scope_hosts) == ((), (), (), ())
@@ -94,24 +94,24 @@ async def test_a_new_store_is_empty_and_clean(store: Store) -> None:
 
 
 @pytest.mark.parametrize("clean", [True, False])
-async def test_the_next_owner_learns_how_the_last_one_ended(store: Store, clean: bool) -> None:
-    """`clean` is what close was told."""
+async def test_the_next_open_tells_how_the_last_one_closed(store: Store, clean: bool) -> None:
+    """`clean` is the argument of close."""
     async with store.opened(clean=clean):
         pass
     async with store.opened() as (_, recovered):
         assert recovered.clean is clean
 
 
-async def test_a_second_owner_is_refused_and_told_who_owns_it(store: Store) -> None:
-    """Two crawlers on one store would each undo the other's work."""
+async def test_a_second_owner_is_refused_with_the_name_of_the_first(store: Store) -> None:
+    """Two crawlers on one store would undo each other's work."""
     async with store.opened():
         second = store.make()
         with pytest.raises((FrontierLocked, RuntimeError)):
             await second.open()
 
 
-async def test_what_is_not_open_cannot_be_asked(store: Store) -> None:
-    """Neither before open nor after close; closing again is harmless."""
+async def test_calls_need_an_open_frontier(store: Store) -> None:
+    """Neither before open nor after close; closing again does nothing."""
     frontier = store.make()
     with pytest.raises(RuntimeError):
         await frontier.totals()
@@ -123,7 +123,7 @@ async def test_what_is_not_open_cannot_be_asked(store: Store) -> None:
 
 
 async def test_everything_is_there_after_reopening(store: Store) -> None:
-    """URLs, hosts, robots, rests, files, counters and scope come back as they were left."""
+    """URLs, hosts, robots, back-offs, files, counters and scope are as before."""
     robots = RobotsRecord("rules", 200, b"User-agent: *\nDisallow: /x\n", NOW, NOW + 86_400, 2.5, None)
     rest = Backoff("a.example", NOW + 60, 2, "429")
     counters = Counters(urls_fetched=1, bytes=25)
@@ -157,7 +157,7 @@ async def test_everything_is_there_after_reopening(store: Store) -> None:
 
 
 async def test_a_seed_is_new_once(store: Store) -> None:
-    """Twice in one call or again later, it counts once."""
+    """Twice in one call or again later: it counts once."""
     async with store.opened() as (frontier, _):
         receipt = await add(frontier, "https://a.example/", "https://b.example/", "https://a.example/")
         assert list(receipt.links_new) == [1, 1, 0]
@@ -201,8 +201,8 @@ async def test_every_64_bit_key_is_kept_exactly(store: Store, key: int) -> None:
         assert list((await frontier.add(pages, now=NOW)).links_new) == [1, 1, 0]
 
 
-async def test_the_first_page_of_a_batch_gets_the_credit_for_a_link(store: Store) -> None:
-    """`links_new` is exact for each settlement, whatever others found."""
+async def test_a_link_counts_for_the_first_page_of_a_batch(store: Store) -> None:
+    """`links_new` is exact for each settlement."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/1", "https://a.example/2", "https://a.example/3")
         one, two, three = await take(frontier)
@@ -220,7 +220,7 @@ async def test_the_first_page_of_a_batch_gets_the_credit_for_a_link(store: Store
 
 
 async def test_a_shorter_way_to_a_known_url_changes_nothing(store: Store) -> None:
-    """It keeps the depth and the page it was first found with."""
+    """It keeps its first depth and page."""
     async with store.opened() as (frontier, _):
         await frontier.add([found("https://a.example/deep", depth=5, source=Source.LINK)], now=NOW)
         await add(frontier, "https://a.example/deep")
@@ -242,8 +242,8 @@ async def test_more_discoveries_than_one_statement_holds(store: Store) -> None:
 # -- taking
 
 
-async def test_a_task_has_all_that_was_known_of_the_url(store: Store) -> None:
-    """What the discovery said, and the URL it was found on."""
+async def test_a_task_has_all_fields_of_its_url(store: Store) -> None:
+    """The fields of the discovery, and the URL that it was found on."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example:8443/seed?q=1")
         (seed,) = await take(frontier)
@@ -267,7 +267,7 @@ async def test_a_task_has_all_that_was_known_of_the_url(store: Store) -> None:
 
 
 async def test_tasks_come_by_priority_then_depth_then_age(store: Store) -> None:
-    """A smaller priority goes first, within it the shallower, within that the older."""
+    """First the smaller priority, then the smaller depth, then the older URL."""
     async with store.opened() as (frontier, _):
         order = [(1, 0), (0, 2), (0, 1), (-1, 9), (0, 1), (1, 0)]
         await frontier.add(
@@ -278,8 +278,8 @@ async def test_tasks_come_by_priority_then_depth_then_age(store: Store) -> None:
         assert await take(frontier, limit=0) == []
 
 
-async def test_leased_tasks_are_passed_over(store: Store) -> None:
-    """They do not use up the limit either."""
+async def test_leased_tasks_are_left_out(store: Store) -> None:
+    """They do not count against the limit."""
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(5)))
         assert [task.id for task in await take(frontier, limit=2, leased=(1, 3, 99))] == [2, 4]
@@ -287,7 +287,7 @@ async def test_leased_tasks_are_passed_over(store: Store) -> None:
 
 
 async def test_only_the_hosts_own_queued_urls_are_taken(store: Store) -> None:
-    """Not another host's, and none that is settled; a host without any has none."""
+    """No URL of another host, and no settled one."""
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(5)), "https://b.example/")
         tasks = await take(frontier)
@@ -308,8 +308,8 @@ async def test_only_the_hosts_own_queued_urls_are_taken(store: Store) -> None:
     ("outcome", "attempt"),
     [(answer(), 2), (answer(503), 2), (FAILED, 2), (Redirected(answer(301), "https://b.example/"), 2), (DENIED, 1)],
 )
-async def test_attempts_are_counted_and_refusals_are_none(store: Store, outcome: Outcome, attempt: int) -> None:
-    """The next task says which attempt it is."""
+async def test_attempts_are_counted_without_refusals(store: Store, outcome: Outcome, attempt: int) -> None:
+    """The next task has the number of its attempt."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
@@ -339,7 +339,7 @@ ETAG = (("etag", '"2"'), ("last-modified", "Mon"))
 async def test_validators_are_those_of_the_last_whole_page(
     store: Store, outcome: Outcome, validators: tuple[str | None, str | None]
 ) -> None:
-    """An error page's or half a page's would turn the next answer into a false 304."""
+    """Those of an error page or half a page would cause a false 304."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
@@ -377,7 +377,7 @@ async def test_a_host_counts_the_first_attempts_of_its_pages(
 
 @pytest.mark.parametrize("verdict", ["rules", "allow", "unreachable"])
 async def test_a_robots_verdict_is_kept_with_the_host(store: Store, verdict: str) -> None:
-    """The newest one counts, with every detail, the text apart; no URL is touched."""
+    """The newest counts, with all fields; its text is separate; no URL changes."""
     old = RobotsRecord("rules", 200, b"old", NOW - 9, NOW)
     text = b"\x00\xff" if verdict == "rules" else None
     new = RobotsRecord(verdict, 503, text, NOW, NOW + 5.5, 1.5, NOW - 1, "reset")
@@ -392,8 +392,8 @@ async def test_a_robots_verdict_is_kept_with_the_host(store: Store, verdict: str
         assert (await frontier.totals(), row.queued) == (before, 1)
 
 
-async def test_the_text_of_robots_txt_stays_while_its_host_fails(store: Store) -> None:
-    """A record that says "rules" and brings no text goes on with the one that is stored."""
+async def test_the_text_of_robots_txt_stays_without_a_new_one(store: Store) -> None:
+    """A record with verdict "rules" and no text keeps the stored text."""
     known = RobotsRecord("rules", 200, b"text", NOW - 9, NOW)
     stale = replace(known, body=None, expires_at=NOW + 60, failing_since=NOW)
     async with store.opened() as (frontier, _):
@@ -406,8 +406,8 @@ async def test_the_text_of_robots_txt_stays_while_its_host_fails(store: Store) -
         assert await frontier.robots_body(row.id) == b"text"
 
 
-async def test_a_rest_ends_when_it_is_said_to(store: Store) -> None:
-    """Until then the last one said counts, across restarts."""
+async def test_a_backoff_is_kept_until_it_ends(store: Store) -> None:
+    """Until then the last one counts, also after a restart."""
     async with store.opened() as (frontier, _):
         backoffs = [Backoff("a", NOW, 1, "503"), Backoff("b", NOW, 1, "429"), Backoff("a", NOW + 5, 2, "503")]
         await frontier.settle(batch(backoffs=backoffs))
@@ -428,7 +428,7 @@ async def test_counters_stay_when_a_batch_has_none(store: Store) -> None:
 
 
 async def test_every_output_file_is_known_after_a_start(store: Store) -> None:
-    """Each with its last state and length; closed ones too, or they would be taken for strangers."""
+    """Each with its last state and length; closed ones too, or they would count as unknown."""
     async with store.opened() as (frontier, _):
         opened = [SinkFile(sink, "1", SinkFileState.OPEN, 0) for sink in ("warc", "pages")]
         await frontier.record_sink_files(opened)
@@ -448,7 +448,7 @@ async def test_every_output_file_is_known_after_a_start(store: Store) -> None:
 
 
 async def test_waiting_urls_are_queued_when_due_the_longest_due_first(store: Store) -> None:
-    """`next_due` says when to come back; an early call promotes nothing."""
+    """`next_due` is the time of the next one; an earlier call promotes nothing."""
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(3)), "https://b.example/")
         tasks = [*await take(frontier), *await take(frontier, 2)]
@@ -475,7 +475,7 @@ async def test_waiting_urls_are_queued_when_due_the_longest_due_first(store: Sto
 
 
 async def test_a_queued_url_is_never_due(store: Store) -> None:
-    """It may be taken now; a due time beside it would queue it twice."""
+    """It may be taken now; a due time would queue it twice."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
@@ -491,8 +491,8 @@ VISITED_PAGES = PageHistory(changed_at=NOW - 9, change_a=1.5, change_t=86_400.0,
 
 
 @pytest.mark.parametrize("state", [UrlState.DONE, UrlState.GAVE_UP])
-async def test_a_url_that_is_due_again_is_revisited_with_what_is_known_of_it(store: Store, state: UrlState) -> None:
-    """Attempts start over; validators, digest and history come with the task."""
+async def test_a_revisit_has_the_results_of_earlier_visits(store: Store, state: UrlState) -> None:
+    """Attempts start over; the task has validators, digest and history."""
     first = answer(fields=(("etag", '"1"'), ("last-modified", "Mon")))
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
@@ -525,7 +525,7 @@ async def test_a_url_that_is_due_again_is_revisited_with_what_is_known_of_it(sto
 
 
 async def test_a_revisit_is_no_new_url(store: Store) -> None:
-    """`fetched` of its host counts URLs: limits on URLs are not used up by revisits."""
+    """`fetched` of its host counts URLs: revisits do not count against limits on URLs."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         for n in range(3):
@@ -535,8 +535,8 @@ async def test_a_revisit_is_no_new_url(store: Store) -> None:
         assert (await host(frontier)).fetched == 1
 
 
-async def test_what_is_done_without_a_due_time_is_not_visited_again(store: Store) -> None:
-    """A one-off crawl ends."""
+async def test_a_url_without_a_due_time_is_not_revisited(store: Store) -> None:
+    """So a single crawl ends."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
@@ -556,10 +556,10 @@ async def test_a_url_is_known_once_for_each_kind(store: Store) -> None:
         assert [(task.kind, task.url) for task in await take(frontier)] == [(kind, url) for kind in kinds]
 
 
-async def test_hints_of_a_sitemap_come_with_the_task(store: Store) -> None:
-    """For a new URL and for a known one; the newest is kept, and a link without any takes none away."""
+async def test_a_task_has_the_hints_of_a_sitemap(store: Store) -> None:
+    """Of a new URL and of a known one; the newest is kept, and a link without hints changes none."""
     if not store.hears_of_known:
-        pytest.skip("with a filter nothing leads to the row of a known URL")
+        pytest.skip("a filter cannot find the row of a known URL")
     first, second = SitemapHint(0.8, NOW - 99), SitemapHint(None, NOW - 9)
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/", "https://a.example/no")
@@ -572,9 +572,9 @@ async def test_hints_of_a_sitemap_come_with_the_task(store: Store) -> None:
 
 
 async def test_a_sitemap_brings_a_revisit_forward(store: Store) -> None:
-    """Where it says that the page changed after its last visit, and no sooner than `hint_after_s` after that."""
+    """If the page changed after its last visit, and no sooner than `hint_after_s` after that."""
     if not store.hears_of_known:
-        pytest.skip("with a filter nothing leads to the row of a known URL")
+        pytest.skip("a filter cannot find the row of a known URL")
     names = ("changed", "old", "future", "silent", "sooner", "new")
     urls = [f"https://a.example/{name}" for name in names]
     async with store.opened() as (frontier, _):
@@ -592,7 +592,7 @@ async def test_a_sitemap_brings_a_revisit_forward(store: Store) -> None:
         assert await frontier.next_revisit() == NOW + 9_000
 
 
-async def test_hints_bring_nothing_forward_unless_told_to(store: Store) -> None:
+async def test_hints_bring_nothing_forward_without_hint_after_s(store: Store) -> None:
     """Without recrawl they are stored only."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/", "https://a.example/x")
@@ -603,8 +603,8 @@ async def test_hints_bring_nothing_forward_unless_told_to(store: Store) -> None:
         assert await frontier.next_revisit() == NOW + 9_000
 
 
-async def test_what_a_robots_txt_names_is_stored_with_it(store: Store) -> None:
-    """It has no row to be found on."""
+async def test_urls_of_a_robots_txt_are_stored_with_it(store: Store) -> None:
+    """They have no `via`, since a robots.txt has no row."""
     robots = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
@@ -614,8 +614,8 @@ async def test_what_a_robots_txt_names_is_stored_with_it(store: Store) -> None:
         assert {task.via for task in await take(frontier)} == {None}
 
 
-async def test_what_was_learnt_of_pages_can_be_asked_for(store: Store) -> None:
-    """Of those that were visited and are not gone, with a date or without; all of a small store, a sample of a large
+async def test_visited_pages_with_their_histories(store: Store) -> None:
+    """Those that are not gone, with a date or without; all of a small store, a sample of a large
     one.
     """
     async with store.opened() as (frontier, _):
@@ -632,8 +632,8 @@ async def test_what_was_learnt_of_pages_can_be_asked_for(store: Store) -> None:
         assert len({page.url for page in some}) == len(some)
 
 
-async def test_pages_without_a_date_are_found_and_given_one(store: Store) -> None:
-    """Those whose visit ended, and no others; how far that came is kept."""
+async def test_pages_without_a_date_get_one(store: Store) -> None:
+    """Only those whose visit ended; the position is stored."""
     async with store.opened() as (frontier, _):
         assert await frontier.dated_to() == 0
         await add(frontier, *(f"https://a.example/{n}" for n in range(6)))
@@ -662,8 +662,8 @@ async def test_pages_without_a_date_are_found_and_given_one(store: Store) -> Non
         assert await frontier.promote_revisits(now=NOW + 60, limit=9) == {1: 2}
 
 
-async def test_what_the_engine_keeps_is_there_after_a_restart(store: Store) -> None:
-    """Under its name, the last that was stored."""
+async def test_values_of_the_engine_are_there_after_a_restart(store: Store) -> None:
+    """The last one of each name."""
     async with store.opened() as (frontier, _):
         assert await frontier.stored_value("in_links") is None
         await frontier.store_value("in_links", b"\x00one")
@@ -676,8 +676,8 @@ async def test_what_the_engine_keeps_is_there_after_a_restart(store: Store) -> N
 # -- templates and suspects
 
 
-async def test_what_pages_are_for_their_templates_is_kept(store: Store) -> None:
-    """Their words, how many a template has, what trials brought; pages are counted by the store alone."""
+async def test_the_notes_on_url_templates_are_stored(store: Store) -> None:
+    """Words of pages, numbers of pages, results of trials; only the store counts pages."""
     row = TemplateRow(1, "/a/{n}", pages=99, spent=3, good=1, since_at=NOW)
     async with store.opened() as (frontier, _):
         tasks = await added(frontier, "https://a.example/a/1", "https://a.example/a/2", "https://a.example/b")
@@ -695,8 +695,8 @@ async def test_what_pages_are_for_their_templates_is_kept(store: Store) -> None:
         assert await frontier.templates_of_host(7) == HostTemplates()
 
 
-async def test_suspects_are_set_aside_and_queued_again_in_the_order_they_were_found(store: Store) -> None:
-    """They are in no queue, and counted apart; what is not queued cannot be set aside."""
+async def test_suspects_are_set_aside_and_queued_again_in_order(store: Store) -> None:
+    """They are in no queue and have a count of their own; only queued URLs become suspects."""
     async with store.opened() as (frontier, _):
         tasks = await added(frontier, *(f"https://a.example/{n}" for n in range(5)))
         await frontier.settle(batch(visit(tasks[0])))
@@ -726,7 +726,7 @@ async def test_suspects_are_set_aside_and_queued_again_in_the_order_they_were_fo
 
 
 async def test_a_suspect_can_be_taken_down(store: Store) -> None:
-    """And is none any more."""
+    """It is no suspect afterwards."""
     async with store.opened() as (frontier, _):
         tasks = await added(frontier, "https://a.example/1", "https://a.example/2")
         await frontier.make_suspects(1, [(task.id, "/{n}") for task in tasks])
@@ -737,8 +737,8 @@ async def test_a_suspect_can_be_taken_down(store: Store) -> None:
         assert (await frontier.totals()).suspect == 0
 
 
-async def test_what_is_first_found_on_an_error_page_is_a_suspect_until_another_page_has_it(store: Store) -> None:
-    """Of the same host only. The receipt says what was set aside, and what no longer is."""
+async def test_urls_found_on_error_pages_only_are_suspects(store: Store) -> None:
+    """If they are of the same host. The receipt has new suspects and those that are none any more."""
     async with store.opened() as (frontier, _):
         first, second = await added(frontier, "https://a.example/error", "https://a.example/good")
         found_there = links("https://a.example/x", "https://a.example/y", "https://b.example/z")
@@ -754,8 +754,8 @@ async def test_what_is_first_found_on_an_error_page_is_a_suspect_until_another_p
         assert (await frontier.totals()).suspect == left
 
 
-async def test_an_error_page_that_leads_to_nothing_new_changes_nothing(store: Store) -> None:
-    """Alone in its commit, or beside others."""
+async def test_an_error_page_without_new_links_changes_nothing(store: Store) -> None:
+    """Alone in its batch or with others."""
     async with store.opened() as (frontier, _):
         first, second = await added(frontier, "https://a.example/error", "https://a.example/good")
         known = links("https://a.example/good")
@@ -765,8 +765,8 @@ async def test_an_error_page_that_leads_to_nothing_new_changes_nothing(store: St
         assert (await frontier.totals()).suspect == 0
 
 
-async def test_what_is_new_on_a_trial_is_told(store: Store) -> None:
-    """With its host: whether that is more of the same is not the store's to say."""
+async def test_the_receipt_has_the_new_links_of_a_trial(store: Store) -> None:
+    """With their hosts: the engine decides what they mean."""
     async with store.opened() as (frontier, _):
         (task,) = await added(frontier, "https://a.example/1")
         note = PageNote(trial="/{n}")
@@ -779,8 +779,8 @@ async def test_what_is_new_on_a_trial_is_told(store: Store) -> None:
 # -- history of robots.txt
 
 
-async def test_each_robots_txt_that_says_something_else_is_kept(store: Store) -> None:
-    """The same again is no new version, nor is an answer that could not be had; a bounded number is kept."""
+async def test_each_version_of_a_robots_txt_is_kept(store: Store) -> None:
+    """The same text or a failure is no new version; their number is bounded."""
 
     def says(n: int, verdict: str = "rules") -> RobotsRecord:
         body = f"Disallow: /{n}".encode() if verdict == "rules" else None
@@ -818,7 +818,7 @@ async def test_each_robots_txt_that_says_something_else_is_kept(store: Store) ->
 async def test_urls_that_ended_in_an_error_are_queued_again(
     store: Store, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that gave up and those that wait, with their attempts before them; others stay as they are."""
+    """URLs that were given up or wait, with all attempts; others stay as they are."""
     monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 3)
     async with store.opened() as (frontier, _):
         await add(
@@ -848,10 +848,8 @@ async def test_urls_that_ended_in_an_error_are_queued_again(
         assert (await host(frontier)).fetched == fetched  # no URL counts twice
 
 
-async def test_urls_are_queued_again_by_the_status_they_ended_with(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On all hosts or on some, counted first if one likes; tombstones among them are asked again, and a revisit that
+async def test_urls_are_queued_again_by_their_last_status(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On all hosts or on some, with a dry run; tombstones are requested again, and a revisit that
     was due later is due no more. What was denied since, is queued already or was taken down stays as it is.
     """
     monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
@@ -892,8 +890,8 @@ async def test_urls_are_queued_again_by_the_status_they_ended_with(
         assert {task.id for task in await take(frontier)} == {one.id, two.id, five.id}
 
 
-async def test_what_was_in_a_lost_file_is_queued_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """URLs whose last record, content or line was in it; they are asked for unconditionally, with all attempts. What is
+async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """URLs whose last record, content or line was in it, without conditions and with all attempts. What is
     denied, or was stored elsewhere since, stays as it is; what is in flight or waits is asked for unconditionally, too.
     """
     monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
@@ -932,8 +930,8 @@ async def test_what_was_in_a_lost_file_is_queued_again(store: Store, monkeypatch
         assert (waited.etag, waited.digest) == (None, None)
 
 
-async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> None:
-    """Not as a link, a seed or a sitemap, not after a restart; its record is listed for removal."""
+async def test_a_forgotten_url_is_erased_and_never_stored_again(store: Store) -> None:
+    """Neither as a link, a seed or a sitemap nor after a restart; its record is listed for removal."""
     url, sitemap = "https://a.example/secret?x", TaskKind.SITEMAP
     again = [found(url), replace(found(url), kind=sitemap, key=kind_key_of(url, sitemap))]
     async with store.opened() as (frontier, _):
@@ -961,7 +959,7 @@ async def test_a_forgotten_url_is_erased_and_never_comes_back(store: Store) -> N
 
 
 async def test_a_forgotten_url_counts_once(store: Store) -> None:
-    """Under however many keys it is kept out: known or not, as a page and a sitemap, again, with its host before it."""
+    """For any number of its keys: known or not, as a page and a sitemap, again, or after its host."""
     page, sitemap = "https://a.example/x", TaskKind.SITEMAP
     async with store.opened() as (frontier, _):
         await add(frontier, page, "https://a.example/y", "https://b.example/1", "https://b.example/2")
@@ -984,7 +982,7 @@ async def test_a_forgotten_url_counts_once(store: Store) -> None:
 
 
 async def test_a_url_can_be_forgotten_before_it_is_known(store: Store) -> None:
-    """Its host becomes known by it, and nothing of it is queued."""
+    """Its host becomes known, and nothing of it is queued."""
     async with store.opened() as (frontier, _):
         forgotten = await frontier.forget_url("https://new.example/x", now=NOW)
         assert (forgotten.urls, [row.id for row in forgotten.hosts]) == (0, [1])
@@ -993,8 +991,8 @@ async def test_a_url_can_be_forgotten_before_it_is_known(store: Store) -> None:
         assert (await frontier.forget_url("https://new.example/x", now=NOW)).again
 
 
-async def test_it_is_known_what_was_taken_down(store: Store) -> None:
-    """By itself or with its host; what was never there was not."""
+async def test_which_urls_were_taken_down(store: Store) -> None:
+    """By themselves or with their host; unknown URLs were not."""
     urls = ["https://a.example/1", "https://a.example/2", "https://b.example/1", "https://c.example/1"]
     async with store.opened() as (frontier, _):
         await add(frontier, *urls[:2])
@@ -1004,8 +1002,8 @@ async def test_it_is_known_what_was_taken_down(store: Store) -> None:
         assert await frontier.forgotten([]) == []
 
 
-async def test_what_is_fetched_while_it_is_forgotten_leaves_only_the_place_of_its_record(store: Store) -> None:
-    """So that it can be removed as well; the settlement itself is no fault of its sender."""
+async def test_a_visit_of_a_forgotten_url_leaves_only_the_location_of_its_record(store: Store) -> None:
+    """So that the record can be removed; the settlement itself is no error."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/1", "https://a.example/2")
         tasks = await take(frontier)
@@ -1020,7 +1018,7 @@ async def test_what_is_fetched_while_it_is_forgotten_leaves_only_the_place_of_it
 async def test_a_forgotten_host_is_closed_under_every_scheme_and_port(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its URLs are erased, in slices; neither old nor new ones enter again, also after a restart."""
+    """Its URLs are erased, in slices; no URL of it is stored again, also after a restart."""
     monkeypatch.setattr("crawler.frontier.sqlite.takedown.SLICE", 3)
     ours = [*(f"https://a.example/{n}" for n in range(7)), "http://a.example/", "https://a.example:8443/"]
     robots = RobotsRecord("allow", 404, None, NOW, NOW + 60)
@@ -1067,8 +1065,8 @@ def _bad_batches(task: Task, good: Task) -> dict[str, Batch]:
 
 
 @pytest.mark.parametrize("fault", _bad_batches(Task(2, ""), Task(1, "")))
-async def test_a_batch_that_cannot_be_stored_leaves_no_trace(store: Store, fault: str) -> None:
-    """Not of its good settlements either; the store goes on."""
+async def test_an_invalid_batch_stores_nothing(store: Store, fault: str) -> None:
+    """Its valid settlements are not stored either; the store goes on."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/1", "https://a.example/2", "https://b.example/")
         good, task = await take(frontier)
@@ -1087,8 +1085,8 @@ async def test_a_batch_that_cannot_be_stored_leaves_no_trace(store: Store, fault
 # -- judging stored URLs again
 
 
-async def test_rows_come_in_slices_in_the_order_of_their_host(store: Store) -> None:
-    """Slice after slice, every queued or denied row once, by (priority, depth, age); of that host and state only."""
+async def test_rows_are_returned_in_slices_and_in_order(store: Store) -> None:
+    """Each queued or denied row of the host once, by (priority, depth, age)."""
     async with store.opened() as (frontier, _):
         urls = [found(f"https://a.example/{n}", depth=n % 3, priority=n % 2, source=Source.LINK) for n in range(10)]
         await frontier.add([*urls, found("https://b.example/")], now=NOW)
@@ -1107,7 +1105,7 @@ async def test_rows_come_in_slices_in_the_order_of_their_host(store: Store) -> N
 
 
 async def test_denied_urls_are_queued_again_and_nothing_else_is(store: Store) -> None:
-    """Ids that are queued, done or unknown change nothing; the counts follow, and a restart keeps it."""
+    """Queued, done and unknown ids change nothing; the counts are exact, also after a restart."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/1", "https://a.example/2", "https://a.example/3")
         first, second, third = await take(frontier)
@@ -1121,8 +1119,8 @@ async def test_denied_urls_are_queued_again_and_nothing_else_is(store: Store) ->
         assert await frontier.url_rows(1, UrlState.DENIED, after=None, limit=9) == []
 
 
-async def test_blocks_are_kept_until_they_are_taken_back(store: Store) -> None:
-    """By name. Another of one name may make it wider and give it another reason, never narrower; its time stays."""
+async def test_blocks_are_kept_until_they_are_removed(store: Store) -> None:
+    """A second block of a name may widen it and change its reason, never narrow it; its time stays."""
     block = BlockedHost("a.example", "host", NOW, "")
     wide = replace(block, kind="domain", reason="asked to")
     async with store.opened() as (frontier, _):
@@ -1140,8 +1138,8 @@ async def test_blocks_are_kept_until_they_are_taken_back(store: Store) -> None:
         assert await frontier.blocks() == [replace(wide, reason="asked again")]
 
 
-async def test_what_waits_for_an_outage_is_due_when_it_is_over(store: Store) -> None:
-    """Failures since then that may have been ours, and no others."""
+async def test_urls_that_failed_in_an_outage_are_due_after_it(store: Store) -> None:
+    """Only failures since its begin that our network may have caused."""
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(4)))
         tasks = await frontier.take((await host(frontier)).id, 9, leased=())
@@ -1160,7 +1158,7 @@ async def test_what_waits_for_an_outage_is_due_when_it_is_over(store: Store) -> 
 
 
 async def test_visits_dated_later_than_now_count_as_of_now(store: Store) -> None:
-    """What waits since then waits as long as before; so does a revisit that would come too late; the rest stands."""
+    """URLs that wait since then wait as long as before, and so do revisits that would be late; others stay."""
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(5)))
         tasks = await frontier.take((await host(frontier)).id, 9, leased=())
@@ -1187,8 +1185,8 @@ async def test_visits_dated_later_than_now_count_as_of_now(store: Store) -> None
         assert sum(again.values()) == 2
 
 
-async def test_how_slow_keys_are_is_kept_until_they_are_not(store: Store) -> None:
-    """The last one said counts; 0 ends it."""
+async def test_slow_responses_are_kept_until_they_end(store: Store) -> None:
+    """The last value counts; 0 removes it."""
     async with store.opened() as (frontier, _):
         slow_responses = [SlowResponse("a", 2.5, NOW), SlowResponse("b", 1.0, NOW), SlowResponse("a", 3.5, NOW + 1)]
         await frontier.settle(replace(batch(), slow_responses=slow_responses))
@@ -1199,8 +1197,8 @@ async def test_how_slow_keys_are_is_kept_until_they_are_not(store: Store) -> Non
         assert recovered.slow_responses == (SlowResponse("b", 1.0, NOW),)
 
 
-async def test_a_host_is_unswept_until_it_was_swept(store: Store) -> None:
-    """Across restarts."""
+async def test_a_host_is_to_be_reevaluated_until_it_was(store: Store) -> None:
+    """Also after a restart."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/", "https://b.example/")
         await frontier.judge_by("others")
@@ -1209,8 +1207,8 @@ async def test_a_host_is_unswept_until_it_was_swept(store: Store) -> None:
         assert recovered.to_reevaluate == (1,)
 
 
-async def test_other_rules_make_every_host_unswept_until_it_was_judged_by_them(store: Store) -> None:
-    """Across restarts; and a host that becomes unswept while it is judged stays so."""
+async def test_changed_rules_make_every_host_to_be_reevaluated(store: Store) -> None:
+    """Also after a restart; a host that is marked while it is reevaluated stays marked."""
     async with store.opened() as (frontier, _):
         assert await frontier.judge_by("first") == []
         await add(frontier, "https://a.example/", "https://b.example/", "https://c.example/")
@@ -1231,8 +1229,8 @@ async def test_other_rules_make_every_host_unswept_until_it_was_judged_by_them(s
         assert sorted(await frontier.judge_by("first")) == [1, 2, 3]
 
 
-async def test_queued_urls_are_denied_with_their_rule_and_others_stay(store: Store) -> None:
-    """What was settled meanwhile is not touched."""
+async def test_queued_urls_are_denied_with_their_rule(store: Store) -> None:
+    """URLs that were settled meanwhile stay as they are."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/1", "https://a.example/2", "https://a.example/3")
         first, second, third = await take(frontier)
@@ -1246,8 +1244,8 @@ async def test_queued_urls_are_denied_with_their_rule_and_others_stay(store: Sto
         assert (await host(frontier)).queued == 1
 
 
-async def test_a_robots_txt_that_changed_is_told(store: Store) -> None:
-    """Not the first one, nor one that says the same or nothing."""
+async def test_the_receipt_names_hosts_with_a_changed_robots_txt(store: Store) -> None:
+    """Not the first one, nor one with the same text or without text."""
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         task = Task(0, "https://a.example/robots.txt", TaskKind.ROBOTS)

@@ -1,4 +1,4 @@
-"""What every sink promises, held against each of them: see crawler/sinks/base.py."""
+"""The contract of sinks (crawler/sinks/base.py), tested on each of them."""
 
 import contextlib
 import errno
@@ -40,7 +40,7 @@ def write(sink: Sink, records: list[Record]) -> None:
 
 
 def commit(sink: Sink, store: Store, records: list[Record]) -> None:
-    """One batch, whole."""
+    """Commit one batch."""
     write(sink, records)
     store.commit(sink.sync())
     store.commit(sink.committed())
@@ -51,7 +51,7 @@ def folder_of(kind: Kind, directory: Path) -> Path:
 
 
 def output(kind: Kind, directory: Path) -> list[str]:
-    """URLs of the visits in all files but orphans, in the order of their serial numbers."""
+    """URLs of the visits in all files except orphans, in the order of their serial numbers."""
     files = [path for path in folder_of(kind, directory).iterdir() if ".orphan" not in path.name]
     return [url for path in sorted(files) for url in kind.visits_in(path)]
 
@@ -60,8 +60,8 @@ def names(kind: Kind, directory: Path) -> list[str]:
     return sorted(path.name for path in folder_of(kind, directory).iterdir())
 
 
-def test_a_visit_is_written_synced_settled_and_closed(kind: Kind, tmp_path: Path) -> None:
-    """The straight line: the file is open until closed, its length whole, its name without .open at the end."""
+def test_a_visit_is_written_synced_committed_and_closed(kind: Kind, tmp_path: Path) -> None:
+    """The usual order: the file is open until it is closed, with its whole length, then without .open."""
     sink, store = kind.make(tmp_path), Store()
     assert sink.open([]) == []
     records = make_records(0, 3)
@@ -78,7 +78,7 @@ def test_a_visit_is_written_synced_settled_and_closed(kind: Kind, tmp_path: Path
 
 
 def test_nothing_written_touches_nothing(kind: Kind, tmp_path: Path) -> None:
-    """A commit without records for this sink neither makes a file nor syncs one."""
+    """A commit without records makes no file and syncs none."""
     disk = FaultyDisk()
     sink = kind.make(tmp_path, disk=disk)
     sink.open([])
@@ -87,8 +87,8 @@ def test_nothing_written_touches_nothing(kind: Kind, tmp_path: Path) -> None:
     assert (disk.calls, names(kind, tmp_path)) == (calls, [])
 
 
-def test_gathering_touches_no_disk(kind: Kind, tmp_path: Path) -> None:
-    """Only where a file is there and has room; what is gathered is stored like anything else."""
+def test_buffering_touches_no_disk(kind: Kind, tmp_path: Path) -> None:
+    """Only if a file exists and has room; buffered records are stored like others."""
     disk, store = FaultyDisk(), Store()
     sink = kind.make(tmp_path, disk=disk, limit=150_000)
     sink.open([])
@@ -110,8 +110,8 @@ def test_gathering_touches_no_disk(kind: Kind, tmp_path: Path) -> None:
     assert output(kind, tmp_path) == urls(taken)
 
 
-def test_sync_says_the_same_until_it_is_settled(kind: Kind, tmp_path: Path) -> None:
-    """A transaction that is tried again gets the same lengths; once settled there is nothing to say."""
+def test_sync_returns_the_same_until_it_is_committed(kind: Kind, tmp_path: Path) -> None:
+    """A repeated transaction gets the same lengths; after the commit there are none."""
     sink = kind.make(tmp_path)
     sink.open([])
     write(sink, make_records(0, 1))
@@ -121,8 +121,8 @@ def test_sync_says_the_same_until_it_is_settled(kind: Kind, tmp_path: Path) -> N
     assert sink.sync() == []
 
 
-def test_a_full_file_is_closing_until_settled(kind: Kind, tmp_path: Path) -> None:
-    """It is renamed only after the store knows that it is complete, and the next visit opens the next serial number."""
+def test_a_full_file_is_closing_until_committed(kind: Kind, tmp_path: Path) -> None:
+    """It is renamed only after it is stored as complete; the next visit opens the next serial number."""
     sink, store = kind.make(tmp_path, limit=1), Store()
     sink.open([])
     write(sink, make_records(0, 2))
@@ -138,8 +138,8 @@ def test_a_full_file_is_closing_until_settled(kind: Kind, tmp_path: Path) -> Non
     assert sink.close() == []
 
 
-def test_what_was_not_committed_is_cut_at_the_start(kind: Kind, tmp_path: Path) -> None:
-    """A torn tail goes, and the file is written on behind the last whole visit."""
+def test_uncommitted_bytes_are_cut_off_at_the_start(kind: Kind, tmp_path: Path) -> None:
+    """Half a visit is removed, and the file continues after the last whole visit."""
     store = Store()
     sink = kind.make(tmp_path)
     sink.open([])
@@ -156,7 +156,7 @@ def test_what_was_not_committed_is_cut_at_the_start(kind: Kind, tmp_path: Path) 
 
 
 def test_a_file_shorter_than_committed_is_refused(kind: Kind, tmp_path: Path) -> None:
-    """Committed data is gone: the message names the file and both lengths, and the file is left as it is."""
+    """Committed data is missing: the message has the file and both lengths, and the file is not changed."""
     store = Store()
     sink = kind.make(tmp_path)
     sink.open([])
@@ -171,7 +171,7 @@ def test_a_file_shorter_than_committed_is_refused(kind: Kind, tmp_path: Path) ->
 
 
 def test_an_open_file_that_is_missing_is_refused(kind: Kind, tmp_path: Path) -> None:
-    """Nobody but the crawler moves a file that is still written."""
+    """Only the crawler renames a file that is still written."""
     store = Store()
     sink = kind.make(tmp_path)
     sink.open([])
@@ -183,7 +183,7 @@ def test_an_open_file_that_is_missing_is_refused(kind: Kind, tmp_path: Path) -> 
 
 
 def test_an_unknown_open_file_becomes_an_orphan(kind: Kind, tmp_path: Path) -> None:
-    """It is set aside under a free name, never deleted, and its serial number is not used again."""
+    """It is renamed to a free name, not deleted, and its serial number is not used again."""
     folder = folder_of(kind, tmp_path)
     folder.mkdir()
     stem = f"old-20200101000000-00041.{kind.extension}"
@@ -201,8 +201,8 @@ def test_an_unknown_open_file_becomes_an_orphan(kind: Kind, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_a_rename_that_was_cut_short_is_finished(kind: Kind, tmp_path: Path, renamed: bool) -> None:
-    """The store says `closing`: whether the rename came to pass or not, the file is closed afterwards."""
+def test_an_interrupted_rename_is_finished(kind: Kind, tmp_path: Path, renamed: bool) -> None:
+    """The stored state is `closing`: renamed or not, the file is closed afterwards."""
     store = Store()
     sink = kind.make(tmp_path, limit=1)
     sink.open([])
@@ -217,8 +217,8 @@ def test_a_rename_that_was_cut_short_is_finished(kind: Kind, tmp_path: Path, ren
     assert not any(name.endswith(".open") for name in names(kind, tmp_path))
 
 
-def test_a_rename_found_done_is_made_durable(kind: Kind, tmp_path: Path) -> None:
-    """Killed between the rename and the folder's sync, started again, told closed; then the power goes."""
+def test_a_rename_before_a_crash_is_made_durable(kind: Kind, tmp_path: Path) -> None:
+    """A kill between the rename and the folder's sync, a start, and then a power cut."""
     disk, store = FaultyDisk(), Store()
     sink = kind.make(tmp_path, limit=1, disk=disk)
     sink.open([])
@@ -236,8 +236,8 @@ def test_a_rename_found_done_is_made_durable(kind: Kind, tmp_path: Path) -> None
     assert output(kind, tmp_path) == urls(make_records(0, 1))
 
 
-def test_a_close_the_store_never_heard_of_is_understood(kind: Kind, tmp_path: Path) -> None:
-    """`close` renames before the final states are stored; a crash between them costs nothing."""
+def test_a_close_that_was_not_stored_is_recognised(kind: Kind, tmp_path: Path) -> None:
+    """`close` renames before the final states are stored; a crash in between loses nothing."""
     store = Store()
     sink = kind.make(tmp_path)
     sink.open([])
@@ -250,7 +250,7 @@ def test_a_close_the_store_never_heard_of_is_understood(kind: Kind, tmp_path: Pa
 
 
 def test_closed_files_may_be_moved_away(kind: Kind, tmp_path: Path) -> None:
-    """Also before the store knows them closed; the serial number goes on from theirs."""
+    """Also before they are stored as closed; serial numbers continue after theirs."""
     store = Store()
     sink = kind.make(tmp_path, limit=1)
     sink.open([])
@@ -266,7 +266,7 @@ def test_closed_files_may_be_moved_away(kind: Kind, tmp_path: Path) -> None:
 
 
 def test_a_finished_file_is_never_overwritten(kind: Kind, tmp_path: Path) -> None:
-    """Where both names exist, a person has to say which is right."""
+    """If both names exist, the operator has to decide."""
     store = Store()
     sink = kind.make(tmp_path, limit=1)
     sink.open([])
@@ -280,8 +280,8 @@ def test_a_finished_file_is_never_overwritten(kind: Kind, tmp_path: Path) -> Non
     assert final.read_bytes() == b"precious"
 
 
-def test_close_leaves_what_was_not_settled_to_the_store(kind: Kind, tmp_path: Path) -> None:
-    """A batch whose transaction may or may not have come to pass is judged at the next start."""
+def test_close_leaves_uncommitted_files_open(kind: Kind, tmp_path: Path) -> None:
+    """Whether the transaction of a batch was stored is known at the next start."""
     store = Store()
     sink = kind.make(tmp_path)
     sink.open([])
@@ -295,8 +295,8 @@ def test_close_leaves_what_was_not_settled_to_the_store(kind: Kind, tmp_path: Pa
     assert offered[0].committed_bytes > store.unclosed()[0].committed_bytes
 
 
-def test_a_complete_file_that_nobody_knows_is_set_aside(kind: Kind, tmp_path: Path) -> None:
-    """It came in from elsewhere, or the store is a backup that is older than it."""
+def test_an_unknown_complete_file_is_set_aside(kind: Kind, tmp_path: Path) -> None:
+    """It is from elsewhere, or newer than a restored store."""
     sink, store = kind.make(tmp_path, limit=1), Store()
     sink.open([])
     commit(sink, store, make_records(0, 2))
@@ -310,8 +310,8 @@ def test_a_complete_file_that_nobody_knows_is_set_aside(kind: Kind, tmp_path: Pa
     assert again.sync()[0].name.endswith(f"-00002.{kind.extension}"), "a serial number was used again"
 
 
-def test_a_store_that_knows_nothing_of_an_archive_is_refused(kind: Kind, tmp_path: Path) -> None:
-    """Somebody removed the store: nothing is renamed, the message says what helps. A backup may be that old."""
+def test_a_store_that_knows_no_file_of_an_archive_is_refused(kind: Kind, tmp_path: Path) -> None:
+    """Somebody removed the store: nothing is renamed, and the message says what to do. A backup is accepted."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     commit(sink, store, make_records(0, 2))
@@ -326,13 +326,13 @@ def test_a_store_that_knows_nothing_of_an_archive_is_refused(kind: Kind, tmp_pat
     assert restored.recovery.orphans == (f"{before[0]}.orphan",)
 
 
-def test_files_of_other_sinks_are_passed_over(kind: Kind, tmp_path: Path) -> None:
-    """The store's list holds every sink's files."""
+def test_files_of_other_sinks_are_ignored(kind: Kind, tmp_path: Path) -> None:
+    """The list of the store has the files of every sink."""
     assert kind.make(tmp_path).open([SinkFile("other", "x-20200101000000-00000", SinkFileState.OPEN, 7)]) == []
 
 
-def test_closed_files_in_the_list_are_passed_over(kind: Kind, tmp_path: Path) -> None:
-    """There is nothing to do for them, and nothing to report."""
+def test_closed_files_in_the_list_are_ignored(kind: Kind, tmp_path: Path) -> None:
+    """There is nothing to do for them."""
     store = Store()
     sink = kind.make(tmp_path, limit=1)
     sink.open([])
@@ -340,8 +340,8 @@ def test_closed_files_in_the_list_are_passed_over(kind: Kind, tmp_path: Path) ->
     assert kind.make(tmp_path).open(list(store.files.values())) == []
 
 
-def test_what_is_written_after_sync_does_not_count_as_settled(kind: Kind, tmp_path: Path) -> None:
-    """`committed` speaks of what `sync` returned; the rest belongs to the next commit."""
+def test_records_after_a_sync_are_not_committed(kind: Kind, tmp_path: Path) -> None:
+    """`committed` is about what `sync` returned; later records belong to the next commit."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     write(sink, make_records(0, 1))
@@ -353,8 +353,8 @@ def test_what_is_written_after_sync_does_not_count_as_settled(kind: Kind, tmp_pa
     assert output(kind, tmp_path) == urls(make_records(0, 1))
 
 
-def test_reset_forgets_what_was_not_committed(kind: Kind, tmp_path: Path) -> None:
-    """After a failed transaction the same batch is written again, and is there once."""
+def test_reset_removes_uncommitted_records(kind: Kind, tmp_path: Path) -> None:
+    """After a failed transaction the batch is written again, and is stored once."""
     sink, store = kind.make(tmp_path, limit=kind.limit), Store()
     sink.open([])
     commit(sink, store, make_records(0, 1))
@@ -370,8 +370,8 @@ def test_reset_forgets_what_was_not_committed(kind: Kind, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("room", [0, 1, 100, 400, 1_000])
-def test_a_full_disk_tears_no_record(kind: Kind, tmp_path: Path, room: int) -> None:
-    """The write comes out short, then fails; after `reset`, and when there is room again, the batch goes through."""
+def test_a_full_disk_leaves_no_partial_record(kind: Kind, tmp_path: Path, room: int) -> None:
+    """A short write, then an error; after `reset`, with room again, the batch is stored."""
     disk = FaultyDisk()
     sink, store = kind.make(tmp_path, disk=disk), Store()
     sink.open([])
@@ -391,15 +391,15 @@ def test_a_full_disk_tears_no_record(kind: Kind, tmp_path: Path, room: int) -> N
 
 @pytest.fixture
 def file_size_limit() -> Iterator[int]:
-    """The system itself refuses to let a file grow beyond this many bytes, with a short write before the error."""
+    """The system refuses files larger than this many bytes, with a short write before the error."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (700, hard))
     yield 700
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_the_systems_own_refusal_tears_no_record(kind: Kind, tmp_path: Path, file_size_limit: int) -> None:
-    """The same without a scripted disk: RLIMIT_FSIZE."""
+def test_a_file_size_limit_leaves_no_partial_record(kind: Kind, tmp_path: Path, file_size_limit: int) -> None:
+    """The same with RLIMIT_FSIZE instead of a faulty disk."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     with pytest.raises(OSError, match="File too large") as caught:
@@ -418,7 +418,7 @@ def test_the_systems_own_refusal_tears_no_record(kind: Kind, tmp_path: Path, fil
 
 @pytest.mark.parametrize("call", ["truncate", "unlink"])
 def test_a_reset_that_fails_is_finished_by_the_next_write(kind: Kind, tmp_path: Path, call: str) -> None:
-    """A dying disk may refuse that as well: nothing is written behind what was to be cut."""
+    """A failing disk may refuse that too: nothing is written after bytes that have to be cut off."""
     disk = FaultyDisk()
     sink, store = kind.make(tmp_path, limit=kind.limit, disk=disk), Store()
     sink.open([])
@@ -440,7 +440,7 @@ def test_a_reset_that_fails_is_finished_by_the_next_write(kind: Kind, tmp_path: 
 
 
 def test_a_rename_that_fails_is_tried_again(kind: Kind, tmp_path: Path) -> None:
-    """The lengths count as committed all the same: `reset` does not cut them."""
+    """The lengths count as committed: `reset` does not cut them off."""
     disk = FaultyDisk()
     sink, store = kind.make(tmp_path, limit=1, disk=disk), Store()
     sink.open([])
@@ -458,7 +458,7 @@ def test_a_rename_that_fails_is_tried_again(kind: Kind, tmp_path: Path) -> None:
 
 
 def run_until(sink: SinkFiles, store: Store, committed: list[str], batches: list[list[Record]]) -> None:
-    """Commit batches one after the other; `committed` and `store` hold what a frontier would have on its disk."""
+    """Commit batches one by one; `committed` and `store` have what a frontier would have stored."""
     store.commit(sink.open(store.everything()))
     for batch in batches:
         if set(urls(batch)) <= set(committed):
@@ -472,7 +472,7 @@ def run_until(sink: SinkFiles, store: Store, committed: list[str], batches: list
 
 
 @pytest.mark.parametrize("power", ["cut", "cut, the last name kept", "kept"])
-def test_a_crash_at_any_call_loses_and_doubles_nothing(kind: Kind, tmp_path: Path, power: str) -> None:
+def test_a_crash_at_any_call_loses_and_duplicates_nothing(kind: Kind, tmp_path: Path, power: str) -> None:
     """The process dies at the n-th call to the disk, for every n, once more while it recovers, and starts again."""
     batches = [make_records(n, 2) for n in range(0, 12, 2)]
     expected = [url for batch in batches for url in urls(batch)]
@@ -516,7 +516,7 @@ ACTIONS = st.lists(
 
 
 class Model:
-    """A sink beside the list of visits that a frontier has committed."""
+    """A sink, and the list of visits that a frontier has committed."""
 
     def __init__(self, kind: Kind, directory: Path) -> None:
         self.kind, self.directory = kind, directory
@@ -612,7 +612,7 @@ class Model:
 def test_any_sequence_of_events_leaves_each_committed_visit_once(
     kind: Kind, tmp_path_factory: pytest.TempPathFactory, actions: list[tuple[str, int]]
 ) -> None:
-    """Random events against a model: after every start, and at the end, the files hold what was committed, in order."""
+    """Random events compared with a model: after every start the files have the committed visits, in order."""
     model = Model(kind, tmp_path_factory.mktemp("sink"))
     for action, number in actions:
         model.act(action, number)
@@ -672,8 +672,8 @@ class Restored:
 
 
 @pytest.mark.parametrize("ended", [True, False], ids=["complete", "open"])
-def test_a_backup_put_back_throws_nothing_away(kind: Kind, tmp_path: Path, ended: bool) -> None:
-    """What was open when it was made is cut back to what it knows, and kept whole beside it; newer files too."""
+def test_a_restored_backup_deletes_nothing(kind: Kind, tmp_path: Path, ended: bool) -> None:
+    """Open files are cut to their stored length, with a whole copy kept; newer files are kept too."""
     restored = Restored(kind, tmp_path, FaultyDisk(), ended=ended)
     [opened] = [file for file in restored.backup.values() if file.state is SinkFileState.OPEN]
     path = folder_of(kind, tmp_path) / opened.name
@@ -720,8 +720,8 @@ def test_a_crash_at_any_call_of_a_restore_loses_nothing(kind: Kind, tmp_path: Pa
     assert crashes > 8
 
 
-def test_a_restore_on_a_full_disk_leaves_everything_as_it_was(kind: Kind, tmp_path: Path) -> None:
-    """There must be room for the copy; the half of one is not left in the way."""
+def test_a_restore_on_a_full_disk_changes_nothing(kind: Kind, tmp_path: Path) -> None:
+    """There must be room for the copy; half a copy is removed."""
     disk = FaultyDisk()
     restored = Restored(kind, tmp_path, disk, ended=True)
     before = {path.name: path.read_bytes() for path in folder_of(kind, tmp_path).iterdir()}
@@ -735,7 +735,7 @@ def test_a_restore_on_a_full_disk_leaves_everything_as_it_was(kind: Kind, tmp_pa
 
 
 def test_an_open_file_is_kept_whole_only_for_a_backup(kind: Kind, tmp_path: Path) -> None:
-    """Usually what lies beyond is a commit that did not come to its end; in a backup it may have been acknowledged."""
+    """Bytes after the stored length are usually an unfinished commit; after a restore they may be acknowledged."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     commit(sink, store, make_records(0, 1))
@@ -757,8 +757,8 @@ def test_an_open_file_is_kept_whole_only_for_a_backup(kind: Kind, tmp_path: Path
     assert output(kind, tmp_path) == urls(make_records(0, 1))
 
 
-def test_a_backup_may_be_put_back_where_its_open_files_are_not(kind: Kind, tmp_path: Path) -> None:
-    """Completed and moved away since, or lost with their machine: it goes on, and says which. Only for a backup."""
+def test_a_backup_may_be_restored_without_its_open_files(kind: Kind, tmp_path: Path) -> None:
+    """They were completed and moved since, or lost: the start reports them. Only for a backup."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     commit(sink, store, make_records(0, 1))
@@ -774,7 +774,7 @@ def test_a_backup_may_be_put_back_where_its_open_files_are_not(kind: Kind, tmp_p
 
 
 def test_a_finished_file_beside_the_open_one_is_set_aside(kind: Kind, tmp_path: Path) -> None:
-    """Else it would be overwritten when the open one is complete."""
+    """Otherwise it would be overwritten when the open one is complete."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     commit(sink, store, make_records(0, 1))
@@ -788,7 +788,7 @@ def test_a_finished_file_beside_the_open_one_is_set_aside(kind: Kind, tmp_path: 
 
 
 def test_a_complete_file_shorter_than_committed_is_refused(kind: Kind, tmp_path: Path) -> None:
-    """As an open one is."""
+    """Like an open one."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     commit(sink, store, make_records(0, 1))
@@ -806,15 +806,15 @@ def cut(path: Path) -> None:
 
 
 def replace_by_another(path: Path) -> None:
-    """As an editor does, or sed -i."""
+    """Like an editor or sed -i."""
     other = path.with_name("other")
     other.write_bytes(b"precious")
     other.rename(path)
 
 
 @pytest.mark.parametrize("how", ["deleted", "replaced", "moved", "cut"])
-def test_an_open_file_that_vanishes_fails_the_sync_and_is_let_go(kind: Kind, tmp_path: Path, how: str) -> None:
-    """It is told what became of it, the batch goes to another file, and what lies in its place is set aside unharmed.
+def test_an_open_file_that_vanishes_fails_the_sync_and_is_given_up(kind: Kind, tmp_path: Path, how: str) -> None:
+    """The kind of loss is reported, the batch goes to another file, and a file in its place is set aside unchanged.
     What was moved is whole up to what was committed.
     """
     sink, store = kind.make(tmp_path), Store()
@@ -853,7 +853,7 @@ def test_an_open_file_that_vanishes_fails_the_sync_and_is_let_go(kind: Kind, tmp
 
 
 def test_a_file_that_was_never_committed_to_may_vanish(kind: Kind, tmp_path: Path) -> None:
-    """Nothing is lost with it; a file of somebody else that took its name is not removed for it."""
+    """Nothing is lost; another file of its name is not removed."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     write(sink, make_records(0, 1))
@@ -871,8 +871,8 @@ def test_a_file_that_was_never_committed_to_may_vanish(kind: Kind, tmp_path: Pat
     assert output(kind, tmp_path) == urls(make_records(0, 1))
 
 
-def test_a_file_that_vanishes_between_commit_and_rename_is_not_taken_for_another(kind: Kind, tmp_path: Path) -> None:
-    """What lies under its name then is never given the name of a complete file."""
+def test_a_file_that_vanishes_between_commit_and_rename_is_not_replaced(kind: Kind, tmp_path: Path) -> None:
+    """Another file of its name is never renamed to a complete file."""
     sink, store = kind.make(tmp_path, limit=1), Store()
     sink.open([])
     write(sink, make_records(0, 1))
@@ -884,8 +884,8 @@ def test_a_file_that_vanishes_between_commit_and_rename_is_not_taken_for_another
     assert [one.how for one in sink.lost_files()] == ["deleted"]
 
 
-def test_a_sinks_folder_that_vanishes_is_made_anew(kind: Kind, tmp_path: Path) -> None:
-    """As long as the output directory is there. If that was moved away nothing is lost yet: it may come back."""
+def test_a_folder_that_vanishes_is_made_again(kind: Kind, tmp_path: Path) -> None:
+    """If the output directory exists. If that was moved, nothing counts as lost: it may come back."""
     sink, store = kind.make(tmp_path / "out"), Store()
     (tmp_path / "out").mkdir()
     sink.open([])
@@ -912,8 +912,8 @@ def test_a_sinks_folder_that_vanishes_is_made_anew(kind: Kind, tmp_path: Path) -
     assert kind.visits_in(moved) == urls(make_records(0, 2))
 
 
-def test_what_somebody_else_appended_is_cut_off_before_the_next_commit(kind: Kind, tmp_path: Path) -> None:
-    """The records behind it would not be where the store says."""
+def test_bytes_of_others_are_cut_off_before_the_next_commit(kind: Kind, tmp_path: Path) -> None:
+    """Records after them would not be at their stored offsets."""
     sink, store = kind.make(tmp_path), Store()
     sink.open([])
     commit(sink, store, make_records(0, 1))
