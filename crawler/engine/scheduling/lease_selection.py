@@ -55,7 +55,7 @@ class LeaseSelection:
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
 
-    # -- who has work
+    # -- adding work
 
     def schedule_host(self, host: Host) -> None:
         """Put a host with work into the rotation of its key, and the key into the ready queue."""
@@ -81,7 +81,7 @@ class LeaseSelection:
     # -- choosing
 
     def next_lease(self, key: PolitenessKey) -> Lease | None:
-        """The key's next lease, or None; either way the key is scheduled for when it can have another."""
+        """The key's next lease, or None. In any case the key is scheduled for the time of the one after it."""
         mono = self._clock.mono()
         opens = key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
         if opens is not None:
@@ -100,7 +100,7 @@ class LeaseSelection:
             when = self._host_opens(host, mono)
             if when is not None:
                 later = min(later, when)
-            elif tasks := self._prefetch.pick(host, self._run_length(host) if without_delay else 1):
+            elif tasks := self._prefetch.pick(host, self._lease_length(host) if without_delay else 1):
                 lease = self._issue(key, host, host.origin, tasks, mono)
                 break
             if key.auxiliary and lease is None:
@@ -130,7 +130,7 @@ class LeaseSelection:
         return max(key.auxiliary_open_mono, first)
 
     def _host_opens(self, host: Host, mono: float) -> float | None:
-        """None if a page of the host may be leased now, else when to look again."""
+        """None if a page of the host may be leased now, else when to look again. NEVER: an event schedules the host."""
         if host.politeness.open_mono > mono:
             return host.politeness.open_mono
         bandwidth_mono = self._crawl_rate_limiter.host_opens_mono(host.origin.host)
@@ -150,8 +150,8 @@ class LeaseSelection:
             if host.needs_rules:
                 self._prefetch.want_rules(host)
                 return NEVER
-        one_at_once = host.key.delay_s > 0 or self._address_limiter.has_delay
-        if host.leases >= (1 if one_at_once else self._connections_at_once()):
+        has_delay = host.key.delay_s > 0 or self._address_limiter.has_delay
+        if host.leases >= (1 if has_delay else self._most_connections()):
             return NEVER
         if host.peer is None:
             return None
@@ -161,14 +161,14 @@ class LeaseSelection:
             return NEVER
         return None if self._ready_queue.claim_address(host.key, host.peer) else NEVER
 
-    def _connections_at_once(self) -> int:
-        """To one host at delay 0: where many hosts have work, a second connection to one of them makes nothing faster,
-        and costs memory while it idles.
+    def _most_connections(self) -> int:
+        """Connections to one host without a delay. Where many hosts have work, a second connection to one of them makes
+        nothing faster, and costs memory while it is idle.
         """
         return max(1, min(self._connections_per_host, self._useful_connections // max(1, self._hosts_in_rotation)))
 
-    def _run_length(self, host: Host) -> int:
-        """Tasks for one connection: short runs while there is little, so that every connection has some."""
+    def _lease_length(self, host: Host) -> int:
+        """Tasks of one lease: few while there are few in all, so that every connection has some."""
         return max(1, min(self._lease_size, len(host.buffer) // self._connections_per_host))
 
     def _issue(self, key: PolitenessKey, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:

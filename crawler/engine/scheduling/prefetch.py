@@ -1,7 +1,6 @@
-"""Keeps at hand what hosts need for their next turn: tasks from the store, and the rules of their robots.txt.
+"""Prefetch: tasks and rules of robots.txt, read from the store before hosts need them for a lease.
 
-It asks the store ahead of time and hands tasks out within the limits on URLs. When a host has a turn is not its
-business. Invariant: a task is in one buffer, handed out, or in the store only.
+Tasks are taken within the limits on URLs. Invariant: a task is in one buffer, in one lease, or in the store only.
 """
 
 import asyncio
@@ -17,15 +16,15 @@ from crawler.engine.scheduling.host_table import HostTable
 from crawler.engine.scheduling.url_limits import UrlLimits
 from crawler.frontier.base import Frontier, FrontierFull
 
-PREFETCH_WITH_DELAY: Final = 4  # tasks held ready for a host under a delay
-PREFETCH_WITHOUT_DELAY: Final = 512  # and at delay 0: enough to work on while a commit keeps the store busy …
-PREFETCH_TOTAL: Final = 8_192  # … but of all hosts together no more than this, as far as each has a lease's worth
-PARSE_IN_THREAD_OVER: Final = 16 * 1024  # a robots.txt of more bytes is parsed in a thread
-DISK_FULL_RETRY_S: Final = 1.0  # the store is asked again so long after its disk was full
+PREFETCH_WITH_DELAY: Final = 4  # tasks prefetched for a host with a delay
+PREFETCH_WITHOUT_DELAY: Final = 512  # without a delay: enough to go on while a commit keeps the store busy …
+PREFETCH_TOTAL: Final = 8_192  # … and for all hosts together, but each host has at least two leases' worth
+PARSE_IN_THREAD_OVER: Final = 16 * 1024  # bytes of a robots.txt
+DISK_FULL_RETRY_S: Final = 1.0  # until the store is tried again after its disk was full
 
 
 class Prefetch:
-    """`on_ready` is told of a host that has got what it waited for."""
+    """`on_ready` gets a host when what it waited for is there."""
 
     def __init__(
         self,
@@ -48,20 +47,20 @@ class Prefetch:
         self._wanted: list[Host] = []
         self._rules_wanted: list[Host] = []
         self._running = 0
-        self._filled = asyncio.Event()  # set, and made anew, at each end of a prefetch
+        self._filled = asyncio.Event()  # set and replaced whenever a prefetch ends
 
     @property
     def has_unstarted(self) -> bool:
-        """Whether something is wanted and its fetch is not started."""
+        """Whether something is wanted that is not being read yet."""
         return bool(self._wanted or self._rules_wanted)
 
     @property
     def is_quiet(self) -> bool:
-        """Nothing is wanted, and nothing is on its way."""
+        """Whether nothing is wanted and nothing is being read."""
         return not self.has_unstarted and self._running == 0
 
     def start(self, group: asyncio.TaskGroup) -> None:
-        """Fetch what is wanted."""
+        """Start reading what is wanted."""
         for host in self._wanted:
             self._running += 1
             group.create_task(self._fill(host))
@@ -74,7 +73,7 @@ class Prefetch:
     # -- tasks
 
     def pick(self, host: Host, limit: int) -> tuple[Task, ...]:
-        """Up to `limit` tasks to hand out now; more is fetched when few are left."""
+        """Take up to `limit` tasks for a lease. If few are left, more are wanted from now on."""
         low_water = self._prefetch_size(host) // 2
         is_low = len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased)
         if is_low or (host.has_suspects and not host.leased):
@@ -86,9 +85,9 @@ class Prefetch:
             elif (retry := next((task for task in host.buffer if not task.is_first), None)) is not None:
                 host.buffer.remove(retry)
                 picked.append(retry)
-            elif host.filling:  # its end looks again
+            elif host.filling:  # `on_ready` follows
                 break
-            elif host.retries:  # filled anew the buffer will begin with them: they were found before the others
+            elif host.retries:  # a new buffer begins with them: they were found before the others
                 host.retries = 0
                 host.leased.difference_update(task.id for task in host.buffer)
                 host.buffer.clear()
@@ -104,14 +103,14 @@ class Prefetch:
             self._wanted.append(host)
 
     def _prefetch_size(self, host: Host) -> int:
-        """How many tasks to hold ready for a host."""
+        """Number of tasks to prefetch for a host."""
         if host.key.delay_s > 0:
             return PREFETCH_WITH_DELAY
         share = PREFETCH_TOTAL // len(self._host_table.hosts)
         return max(2 * self._lease_size, min(PREFETCH_WITHOUT_DELAY, share))
 
     async def _fill(self, host: Host) -> None:
-        """Fetch tasks of a host from the store."""
+        """Read tasks of a host from the store into its buffer."""
         tasks: list[Task] = []
         try:
             tasks = await self._take(host)
@@ -126,8 +125,8 @@ class Prefetch:
         self._on_ready(host)
 
     async def _take(self, host: Host) -> list[Task]:
-        """Up to a prefetch of queued tasks, suspects left out: those are set aside. Where nothing else is queued, some
-        suspects are queued instead.
+        """Take queued tasks from the store. Those of suspected templates become suspects instead. If nothing else is
+        queued, some suspects are queued as trials.
         """
         await self._traps.load(host)
         tasks = await self._frontier.take(host.id, self._prefetch_size(host), leased=host.leased)
@@ -146,14 +145,14 @@ class Prefetch:
         return tasks
 
     def drop_suspects(self, host: Host) -> None:
-        """A verdict was reached: suspects that are at hand go back to the store, which sets them aside."""
+        """A template is suspected now: remove its tasks from the buffer. The next prefetch makes them suspects."""
         for task in [task for task in host.buffer if self._traps.suspect_of(task, host)]:
             host.buffer.remove(task)
             host.leased.discard(task.id)
 
     @contextlib.asynccontextmanager
     async def without_prefetch(self, hosts: Iterable[Host]) -> AsyncIterator[None]:
-        """While the store changes what is queued of these hosts, nothing of them is on its way from it."""
+        """Hold off prefetches of these hosts while the store changes what is queued of them."""
         held: list[Host] = []
         try:
             for host in hosts:
@@ -175,18 +174,18 @@ class Prefetch:
     # -- rules
 
     def want_rules(self, host: Host) -> None:
-        """Read the rules of a host again that were let go."""
+        """Read the rules of a host that were dropped."""
         if not host.rules_pending:
             host.rules_pending = True
             self._rules_wanted.append(host)
 
     async def load_rules(self, host: Host) -> None:
-        """Read the rules of a host, if it has any that are not at hand. Raises FrontierFull."""
+        """Read the rules of a host unless they are in memory or it has none. Raises FrontierFull."""
         while host.needs_rules:
             body = await self._frontier.robots_body(host.id)
             large = body is not None and len(body) > PARSE_IN_THREAD_OVER
             rules = await asyncio.to_thread(self.rules.parse, body or b"") if large else self.rules.parse(body or b"")
-            if host.needs_rules:  # meanwhile the host may have sent a new one
+            if host.needs_rules:  # the host may have sent others meanwhile
                 self.rules.put(host, rules, stored=True)
 
     async def _load_rules(self, host: Host) -> None:
