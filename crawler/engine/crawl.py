@@ -142,7 +142,7 @@ class Crawl:
                     await asyncio.wait({committing})
             committing.cancel()  # only a disk that stays full gets here with work left
         with suppress(FrontierFull):
-            await self._scheduler.revisits.keep()
+            await self._scheduler.revisits.store_in_links()
         return reason
 
     async def _drained(self, workers: list[asyncio.Task[None]], deadline: float) -> None:

@@ -165,7 +165,7 @@ class Engine:
             quiet=quiet,
             observer=observer,
             on_disk=self._on_disk,
-            on_rules=self.reevaluation.changed,
+            on_rules=self.reevaluation.robots_changed,
         )
         self.robots = RobotsResponses(
             scheduler=self.scheduler,
@@ -240,7 +240,7 @@ class Engine:
             self.url_policy.scope = self.url_policy.scope.with_host(host)
         self.blocklist.load(await self.frontier.blocks())
         self.scheduler.load(recovered, same_delays=same_delays)
-        self.reevaluation.want(recovered.to_reevaluate)
+        self.reevaluation.add_hosts(recovered.to_reevaluate)
         self.counters.life = recovered.counters
         if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
             self.reevaluation.rules_changed(to_reevaluate)

@@ -1,12 +1,12 @@
-"""Judges stored URLs anew when rules have changed: the scope, a robots.txt.
+"""Re-evaluates stored URLs when the scope or a robots.txt changed.
 
-What is queued and refused now is denied, with the rule; what was denied and is allowed now is queued again. It goes
-through a host in slices, so that neither the event loop nor the store is held. URLs that are handed out are left out:
-they are judged when they are leased. Which hosts are still to be swept is in the store (`Frontier.judge_by`, `swept`):
-a sweep that a crash cut off begins anew with the next start.
+Queued URLs that the rules now refuse are denied. Denied URLs that they now allow are queued again. The URLs of a host
+are judged in slices, so that neither the event loop nor the store is blocked. URLs in leases are left out, since they
+are judged when they are leased. The store knows which hosts are still to be re-evaluated (`Frontier.judge_by`,
+`reevaluated`): after a crash their re-evaluation starts again.
 
-Invariant: a host counts as swept once all of its URLs were judged by rules that are in force. Where its robots.txt
-cannot be read, its URLs are judged by the other rules, and it waits for the rest.
+Invariant: a host counts as re-evaluated once all of its URLs were judged by the rules in force. While its robots.txt
+cannot be read, its URLs are judged by the other rules, and the host remains to be re-evaluated.
 """
 
 import asyncio
@@ -27,15 +27,15 @@ from crawler.obs.events import Event
 
 SLICE: Final = 500
 COUNT_LIMIT: Final = 200_000  # URLs that a preview judges
-LINES_TOLD: Final = 50  # of what a robots.txt says now and did not, and the other way round
-_ROBOTS_S: Final = 60.0  # how often it is looked whose robots.txt to read again
-_AGAIN_S: Final = 5.0  # a host that cannot be swept yet is looked at again
+MAX_LINES_SHOWN: Final = 50  # of the lines that a robots.txt got, and of those that it lost
+_ROBOTS_CHECK_S: Final = 60.0  # how often robots.txt files that expired are looked for
+_RETRY_S: Final = 5.0  # until a host that could not be re-evaluated is tried again
 _BY_ROBOTS: Final = frozenset((DenyReason.ROBOTS, DenyReason.ROBOTS_UNREACHABLE))
 
 
 @dataclass(slots=True)
-class _Sums:
-    """What sweeps changed."""
+class _Totals:
+    """What a re-evaluation of all hosts changed."""
 
     hosts: int = 0
     denied: int = 0
@@ -43,8 +43,9 @@ class _Sums:
 
 
 class Reevaluation:
-    """`on_event` gets a `rejudged` line for each host of which anything changed, and `swept` when other rules than
-    before were brought to all of them.
+    """Re-evaluates hosts, one after another.
+
+    `on_event` gets `rejudged` for each host with changed URLs, and `swept` when new rules were applied to all hosts.
     """
 
     def __init__(
@@ -61,69 +62,69 @@ class Reevaluation:
         self._url_policy = url_policy
         self._clock = clock
         self._on_event = on_event
-        self._wanted: dict[int, None] = {}
-        self._held: dict[int, None] = {}  # swept, but for what their robots.txt says: it cannot be read
+        self._pending: dict[int, None] = {}
+        self._unreadable: dict[int, None] = {}  # re-evaluated but for their robots.txt, which cannot be read
         self._new_robots: set[int] = set()
-        self._sums: _Sums | None = None  # since the rules changed for all
+        self._totals: _Totals | None = None  # since the rules changed for all
         self._wake = asyncio.Event()
-        self._sweeping = False
+        self._is_running = False
         self._robots_mono = 0.0  # when it was last looked whose robots.txt to read again
 
-    def want(self, host_ids: Iterable[int]) -> None:
-        """The rules of these hosts changed, and the store knows it."""
+    def add_hosts(self, host_ids: Iterable[int]) -> None:
+        """Re-evaluate hosts whose rules changed; the store knows already that they are to be."""
         for host_id in host_ids:
-            self._held.pop(host_id, None)
-            self._wanted[host_id] = None
-        if self._wanted:
+            self._unreadable.pop(host_id, None)
+            self._pending[host_id] = None
+        if self._pending:
             self._wake.set()
 
     def rules_changed(self, host_ids: Iterable[int]) -> None:
-        """Other rules hold for all, and the store knows that these hosts are to be judged by them."""
-        self._sums = _Sums()
-        self.want(host_ids)
+        """Re-evaluate hosts because the rules for all hosts changed; the store knows already that they are to be."""
+        self._totals = _Totals()
+        self.add_hosts(host_ids)
         self._wake.set()
 
-    def changed(self, robots_changed: Sequence[int]) -> None:
-        """A commit brought another robots.txt of these hosts."""
+    def robots_changed(self, robots_changed: Sequence[int]) -> None:
+        """Re-evaluate hosts whose robots.txt changed with a commit."""
         self._new_robots.update(robots_changed)
-        self.want(robots_changed)
+        self.add_hosts(robots_changed)
 
     @property
     def is_idle(self) -> bool:
-        """Nothing can be swept now."""
-        return not (self._sweeping or self._wanted or any(map(self._is_readable, self._held)))
+        """Nothing can be re-evaluated now."""
+        return not (self._is_running or self._pending or any(map(self._is_readable, self._unreadable)))
 
     async def run(self) -> None:
-        """Sweep until cancelled."""
+        """Re-evaluate until cancelled."""
         while True:
-            self._read_robots_again()
-            self.want([host_id for host_id in self._held if self._is_readable(host_id)])
-            if not self._wanted:
-                self._say_swept()
+            self._request_stale_robots()
+            self.add_hosts([host_id for host_id in self._unreadable if self._is_readable(host_id)])
+            if not self._pending:
+                self._report_end()
                 self._wake.clear()
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_AGAIN_S if self._held else _ROBOTS_S):
+                    async with asyncio.timeout(_RETRY_S if self._unreadable else _ROBOTS_CHECK_S):
                         await self._wake.wait()
                 continue
-            host_id = next(iter(self._wanted))
-            del self._wanted[host_id]
+            host_id = next(iter(self._pending))
+            del self._pending[host_id]
             host = self._scheduler.host_table.hosts.get(host_id)
             if host is None:
                 continue
-            self._sweeping = True
+            self._is_running = True
             try:
-                await self._sweep(host)
+                await self._reevaluate(host)
             except FrontierFull:
-                self._wanted[host_id] = None
-                await asyncio.sleep(_AGAIN_S)
+                self._pending[host_id] = None
+                await asyncio.sleep(_RETRY_S)
             finally:
-                self._sweeping = False
+                self._is_running = False
             self._scheduler.wake()
 
-    def _read_robots_again(self) -> None:
-        """A host of which all that is left is forbidden has no turn that would have its robots.txt read."""
+    def _request_stale_robots(self) -> None:
+        """Request expired robots.txt files of hosts with denied URLs only: no other request leads to theirs."""
         mono, now = self._clock.mono(), self._clock.now()
-        if self._wanted and mono - self._robots_mono < _ROBOTS_S:
+        if self._pending and mono - self._robots_mono < _ROBOTS_CHECK_S:
             return
         self._robots_mono = mono
         for host in self._scheduler.host_table.denied:
@@ -134,32 +135,32 @@ class Reevaluation:
         host = self._scheduler.host_table.hosts.get(host_id)
         return host is not None and not host.is_held
 
-    # -- a sweep
+    # -- one host
 
-    async def _sweep(self, host: Host) -> None:
+    async def _reevaluate(self, host: Host) -> None:
         mark = await self._frontier.reevaluation_mark(host.id)
         self._scheduler.host_table.denied.discard(host)
         if host.id in self._new_robots and not host.is_held:
             self._new_robots.discard(host.id)
-            await self._say_what_changed(host)
-        refused = await self._go_through(host, UrlState.QUEUED)
-        let_in = await self._go_through(host, UrlState.DENIED)
-        if host.id not in self._held and host.id not in self._wanted:
+            await self._report_robots_change(host)
+        refused = await self._reevaluate_urls(host, UrlState.QUEUED)
+        let_in = await self._reevaluate_urls(host, UrlState.DENIED)
+        if host.id not in self._unreadable and host.id not in self._pending:
             await self._frontier.reevaluated(host.id, mark)
-        if self._sums is not None:
-            self._sums = _Sums(self._sums.hosts + 1, self._sums.denied + refused, self._sums.queued + let_in)
+        if self._totals is not None:
+            self._totals = _Totals(self._totals.hosts + 1, self._totals.denied + refused, self._totals.queued + let_in)
         if refused or let_in:
-            self._on_event(Event.REJUDGED, {**_where(host), "denied": refused, "queued": let_in})
+            self._on_event(Event.REJUDGED, {**_server_fields(host), "denied": refused, "queued": let_in})
 
-    async def _go_through(self, host: Host, state: UrlState) -> int:
-        """Returns how many URLs changed. A host whose robots.txt cannot be read is held afterwards."""
+    async def _reevaluate_urls(self, host: Host, state: UrlState) -> int:
+        """Judge a host's URLs of one state. Return how many changed."""
         changed = 0
         after: UrlRow | None = None
         while rows := await self._frontier.url_rows(host.id, state, after=after, limit=SLICE):
             after = rows[-1]
             await self._scheduler.load_rules(host)
             if host.is_held:
-                self._held[host.id] = None
+                self._unreadable[host.id] = None
             verdicts = [(row, self._verdict(row, state, host, self._url_policy.scope)) for row in rows]
             if any(denied is not None and denied.reason is DenyReason.ROBOTS for _, denied in verdicts):
                 self._scheduler.host_table.denied.add(host)
@@ -172,7 +173,7 @@ class Reevaluation:
         return changed
 
     def _verdict(self, row: UrlRow, state: UrlState, host: Host, scope: Scope) -> Denied | None:
-        """By all rules that are at hand. What an unreadable robots.txt refused when it could be read stays refused."""
+        """Judge by all rules that are known. While robots.txt cannot be read, what it denied before remains denied."""
         denied = scope.judge(row.url, host.origin, depth=row.depth, hop_path=row.hop_path, source=row.source)
         if denied is not None:
             return denied
@@ -185,7 +186,7 @@ class Reevaluation:
         return self._url_policy.judge_robots(row.url, host)
 
     async def _deny(self, host: Host, refused: list[tuple[int, Denied]]) -> int:
-        """Deny what is queued and in nobody's hands; the rest is judged when it is leased."""
+        """Deny the queued URLs among these; those in leases are judged there."""
         if not refused:
             return 0
         async with self._scheduler.without_prefetch([host]):
@@ -194,29 +195,30 @@ class Reevaluation:
             host.queued -= count
         return count
 
-    # -- what is told
+    # -- events, and a preview
 
-    async def _say_what_changed(self, host: Host) -> None:
+    async def _report_robots_change(self, host: Host) -> None:
         versions = (await self._frontier.robots_versions(host.id))[:2]
         rules = [await asyncio.to_thread(self._url_policy.rules.parse, version.body or b"") for version in versions]
         new, old = (one.lines() for one in rules) if len(rules) == 2 else (set(), set())
         self._on_event(
             Event.ROBOTS_CHANGED,
             {
-                **_where(host),
-                "added": sorted(new - old)[:LINES_TOLD],
-                "removed": sorted(old - new)[:LINES_TOLD],
+                **_server_fields(host),
+                "added": sorted(new - old)[:MAX_LINES_SHOWN],
+                "removed": sorted(old - new)[:MAX_LINES_SHOWN],
             },
         )
 
-    def _say_swept(self) -> None:
-        sums, self._sums = self._sums, None
-        if sums is not None:
-            self._on_event(Event.SWEPT, {"hosts": sums.hosts, "denied": sums.denied, "queued": sums.queued})
+    def _report_end(self) -> None:
+        totals, self._totals = self._totals, None
+        if totals is not None:
+            self._on_event(Event.SWEPT, {"hosts": totals.hosts, "denied": totals.denied, "queued": totals.queued})
 
     async def count(self, scope: Scope) -> dict[str, object]:
-        """What a scope would do to the stored URLs: how many queued ones it drops, and how many denied ones come back
-        (those that no other rule keeps out). Exact up to COUNT_LIMIT URLs judged; `complete` says whether all were.
+        """Count what a scope would change: queued URLs that it would deny, and denied ones that would be queued.
+
+        At most COUNT_LIMIT URLs are judged; `complete` says whether all were.
         """
         dropped = back = judged = 0
         complete = True
@@ -245,5 +247,5 @@ def _scope_allows(row: UrlRow, host: Host, scope: Scope) -> bool:
     return denied is None
 
 
-def _where(host: Host) -> dict[str, object]:
+def _server_fields(host: Host) -> dict[str, object]:
     return {"server_address": host.origin.host, "server_port": host.origin.port}

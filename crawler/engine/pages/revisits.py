@@ -1,8 +1,8 @@
-"""When visited URLs are asked for again: what each visit taught, the price of a visit, and the day's budget.
+"""When visited URLs are requested again: the history of each page, the price of a visit, and the day's budget.
 
-`core.revisit` decides; this file holds what it decides by: the price, worked out anew now and then from a sample of the
-store, the allowance, in-links counted on the way, and whether a host's sitemaps tell the truth. Where `enabled` is
-false it still keeps what visits taught, for a later run that is not.
+`core.revisit` decides. This file has the data for it: the price, computed now and then from a sample of the store, the
+budget, counts of in-links, and whether the dates in a host's sitemaps can be relied on. Histories are kept even where
+`enabled` is false, for a later run with revisits.
 
 Invariant: over any day no more revisits begin than the budget and one hour's worth on top.
 """
@@ -40,31 +40,32 @@ from crawler.frontier.base import Frontier, FrontierFull, UndatedPage, VisitedPa
 
 SOLVE_EVERY_S: Final = 600.0
 SAMPLE_BLOCKS: Final = 64
-SAMPLE_ROWS: Final = 256  # 64 · 256 pages tell the price to a few percent, and are read in some 50 ms
+SAMPLE_ROWS: Final = 256  # 64 · 256 pages give the price to a few percent, and are read in some 50 ms
 DAYS_A_VISIT: Final = 7  # without visits_per_day: a page is visited once a week on average
-BURST_S: Final = 3_600.0  # of the budget, may be spent at once after a pause
-LISTING_MAX_S: Final = DAY_S  # sitemaps and feeds are how news is heard of: they are asked for daily at least
+BURST_S: Final = 3_600.0  # so much of the budget may be spent at once after a pause
+URL_LIST_MAX_S: Final = DAY_S  # sitemaps and feeds lead to new pages: they are requested daily at least
 PAGES_LEAST: Final = 0.5  # of visits_per_day is for pages, however many sitemaps and feeds there are
 PROMOTE_AT_ONCE: Final = 1_000
-KEEP_EVERY_S: Final = 600.0  # in-links: 2 MiB, some hundred KiB compressed
+STORE_EVERY_S: Final = 600.0  # in-links: 2 MiB, some hundred KiB compressed
 _IN_LINKS: Final = "in_links"
-DATED_ROWS: Final = 1_024  # URLs that are looked through for pages without a date: some 10 ms if all have none …
-DATED_REST_S: Final = 0.05  # … and then the store is left to others: ten million take some twenty minutes
-_DATED_MARK: Final = 64  # slices without any, after which how far all have dates is stored all the same
-_FULL_S: Final = 5.0
-_UNDER_WAY_S: Final = 10.0  # after a reload: visits that were planned without a date may still be on their way
+DATING_ROWS: Final = 1_024  # URLs that are searched at once for pages without a date: some 10 ms if none has one
+DATING_PAUSE_S: Final = 0.05  # after each slice: ten million URLs then take 20 minutes
+_DATING_MARK: Final = 64  # every so many slices the progress is stored, even if nothing was found
+_DISK_FULL_PAUSE_S: Final = 5.0
+_RELOAD_PAUSE_S: Final = 10.0  # after a reload: visits without a date may not be stored yet
 _GONE: Final = frozenset((404, 410))
-_JITTER: Final = 0.05  # pages found together are not to be due together for ever
+_JITTER: Final = 0.05  # of the interval: pages found together are not due together for ever
 
-_TRUST_AFTER: Final = 8  # revisits that a sitemap called for, before its word is doubted
-_TRUST_LEAST: Final = 0.2  # of them found a change
+_TRUST_AFTER: Final = 8  # revisits because of sitemaps, before their dates may be distrusted
+_TRUST_LEAST: Final = 0.2  # the share of these that must find a change
 _TRUST_HOSTS: Final = 4_096
-_LISTINGS: Final = 65_536  # sitemaps and feeds whose pace is remembered
+_MAX_URL_LISTS: Final = 65_536  # sitemaps and feeds whose rate of visits is remembered
 
 
 class Revisits:
-    """`next_at` is when the next revisit is due (UTC), as far as is known. `on_date` is told when a URL that had no
-    date is due (UTC).
+    """Plans and queues revisits. `next_at`: when the next one is due (UTC), as far as is known.
+
+    `on_date` gets the date (UTC) of a URL that had none.
     """
 
     def __init__(
@@ -81,35 +82,34 @@ class Revisits:
         self._frontier = frontier
         self._clock = clock
         self._rng = rng
-        self._take_over(options)
+        self._set_options(options)
         per_s = (options.visits_per_day or 1 / DAYS_A_VISIT) / DAY_S
-        # Until more is known, as if the whole budget were for one page: what is planned too soon comes soon, and is
-        # planned anew.
+        # At first as if the whole budget were for one page: dates may be too early, and a visit gives another.
         self.price = solve_price([PageClass(change_rate(None), 1.0, 1)], per_s=per_s, options=options)
         self._allowance = Allowance(per_s, max(1.0, per_s * BURST_S), 1.0, clock.mono())
         self._solved_mono = -math.inf
-        self._kept_mono = clock.mono()
+        self._stored_mono = clock.mono()
         self._solved_pages = 0
         self._planned = 0  # pages since then
         self._solving = False
-        self._listings: OrderedDict[int, float] = OrderedDict()  # sitemaps and feeds: row → visits a second
-        self._listings_per_s = 0.0
-        self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()  # host id → revisits called for, changes found
-        self._dated_to: int | None = None  # up to which URL all have a date; None: all have, or none is to have
+        self._url_lists: OrderedDict[int, float] = OrderedDict()  # visits per second of sitemaps and feeds, by URL id
+        self._url_lists_per_s = 0.0
+        self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()  # by host id: revisits because of sitemaps, changes found
+        self._dated_to: int | None = None  # up to this URL id all have a date; None: all have, or revisits are off
         self._undated = asyncio.Event()
         self._on_date = on_date
 
-    def _take_over(self, options: RecrawlOptions) -> None:
+    def _set_options(self, options: RecrawlOptions) -> None:
         self.options = options
         self._rules = [(compile_pattern(rule.pattern), rule.factor) for rule in options.importance]
-        self._listing_options = replace(
-            options, max_interval_s=max(options.min_interval_s, min(options.max_interval_s, LISTING_MAX_S))
+        self._url_list_options = replace(
+            options, max_interval_s=max(options.min_interval_s, min(options.max_interval_s, URL_LIST_MAX_S))
         )
 
     def reconfigure(self, options: RecrawlOptions) -> None:
-        """A reload: what is planned from now on follows `options`. Dates that stand are kept, within the new budget."""
+        """Apply options to what is planned from now on. Stored dates are kept, within the new budget."""
         if options != self.options:
-            self._take_over(options)
+            self._set_options(options)
             self._undated.set()
             self.next_at = self._clock.now()  # what the store says will be looked up
             self._planned, self._solved_mono = 1, -math.inf
@@ -120,15 +120,15 @@ class Revisits:
 
     @property
     def hint_after_s(self) -> float | None:
-        """How long after a visit a sitemap's word may bring the next (`Batch.hint_after_s`)."""
+        """The shortest time from a visit to one because of a sitemap's date (`Batch.hint_after_s`)."""
         return self.options.min_interval_s if self.enabled else None
 
-    # -- what a visit taught
+    # -- after a visit
 
     def plan(
         self, task: Task, host_id: int, outcome: Outcome, state: UrlState, digest: str | None
     ) -> tuple[PageHistory, float | None]:
-        """What is known after a visit that ended, and when the next is due (UTC); None: never by itself."""
+        """Return the history after a visit that ended, and when the next visit is due (UTC; None: never by itself)."""
         finding = finding_of(task, outcome, state, digest)
         now = self._clock.now()
         response = response_of(outcome)
@@ -140,7 +140,7 @@ class Revisits:
         linked = self.in_links.take(key_of(task.url))
         if linked:
             history = replace(history, in_links=history.in_links + linked)
-        self._judge_hint(task, host_id, finding)
+        self._record_hint(task, host_id, finding)
         is_page = task.kind is TaskKind.PAGE
         weight = self.weight(task.url, task.depth, history.in_links, None if task.hint is None else task.hint.priority)
         wait_s = interval_s(
@@ -148,47 +148,47 @@ class Revisits:
             finding,
             weight=weight if is_page else max(1.0, weight),
             price=self.price,
-            options=self.options if is_page else self._listing_options,
+            options=self.options if is_page else self._url_list_options,
         )
         if is_page:
             self._planned += 1
         else:
-            self._note_listing(task.id, 1 / wait_s)
+            self._note_url_list(task.id, 1 / wait_s)
         return history, now + max(self.options.min_interval_s, wait_s * (1 + _JITTER * (2 * self._rng.random() - 1)))
 
-    def _note_listing(self, task_id: int, per_s: float) -> None:
-        self._listings_per_s += per_s - self._listings.pop(task_id, 0.0)
-        self._listings[task_id] = per_s
-        while len(self._listings) > _LISTINGS:
-            self._listings_per_s -= self._listings.popitem(last=False)[1]
+    def _note_url_list(self, task_id: int, per_s: float) -> None:
+        self._url_lists_per_s += per_s - self._url_lists.pop(task_id, 0.0)
+        self._url_lists[task_id] = per_s
+        while len(self._url_lists) > _MAX_URL_LISTS:
+            self._url_lists_per_s -= self._url_lists.popitem(last=False)[1]
 
     def weight(self, url: str, depth: int, in_links: int, priority: float | None) -> float:
-        """A page's importance; of the operator's rules the first that matches counts."""
+        """A page's importance; the first of the operator's rules that matches counts."""
         factor = next((factor for pattern, factor in self._rules if pattern.search(url)), 1.0)
         return importance(depth=depth, in_links=in_links, sitemap_priority=priority, factor=factor)
 
-    # -- sitemaps' word
+    # -- dates in sitemaps
 
-    def _judge_hint(self, task: Task, host_id: int, finding: VisitResult) -> None:
+    def _record_hint(self, task: Task, host_id: int, finding: VisitResult) -> None:
         lastmod = task.hint.lastmod if task.hint is not None else None
         if lastmod is None or task.visited_at is None or lastmod <= task.visited_at:
             return
-        called, changed = self._hints.pop(host_id, (0, 0))
-        if called >= 64:  # what was long ago counts less
-            called, changed = called // 2, changed // 2
-        self._hints[host_id] = (called + 1, changed + (finding is VisitResult.CHANGED))
+        hinted, changed = self._hints.pop(host_id, (0, 0))
+        if hinted >= 64:  # older ones count less
+            hinted, changed = hinted // 2, changed // 2
+        self._hints[host_id] = (hinted + 1, changed + (finding is VisitResult.CHANGED))
         while len(self._hints) > _TRUST_HOSTS:
             self._hints.popitem(last=False)
 
     def trusts_dates_of(self, host_id: int) -> bool:
-        """Whether the pages of a host had changed when its sitemaps said so. Some give the date of the day."""
-        called, changed = self._hints.get(host_id, (0, 0))
-        return called < _TRUST_AFTER or changed >= called * _TRUST_LEAST
+        """Whether pages of a host had changed when its sitemaps said so. Some always give the current date."""
+        hinted, changed = self._hints.get(host_id, (0, 0))
+        return hinted < _TRUST_AFTER or changed >= hinted * _TRUST_LEAST
 
     # -- when they are due
 
     async def start(self) -> None:
-        """Look what is due, and work the first price out."""
+        """Load what is stored, and compute the first price."""
         await self.prepare(self.options)
         if self.enabled:
             if (links := await self._frontier.stored_value(_IN_LINKS)) is not None:
@@ -196,18 +196,19 @@ class Revisits:
             self.next_at = await self._frontier.next_revisit()
             await self.solve()
 
-    async def keep(self) -> None:
-        """Store what was counted of in-links since it was stored last. Raises FrontierFull."""
+    async def store_in_links(self) -> None:
+        """Store the counts of in-links if they changed. Raises FrontierFull."""
         if self.enabled and self.in_links.is_dirty:
             self.in_links.is_dirty = False
             links = await asyncio.to_thread(zlib.compress, self.in_links.dump(), 1)
             await self._frontier.store_value(_IN_LINKS, links)
-        self._kept_mono = self._clock.mono()
+        self._stored_mono = self._clock.mono()
 
     # -- pages without a date
 
     async def prepare(self, options: RecrawlOptions) -> None:
-        """Before other options come into force: what is visited without revisits is to be found again once there are.
+        """Prepare for other options: pages visited while revisits are off get dates when they are on again.
+
         Raises FrontierFull.
         """
         before, self._dated_to = self._dated_to, None
@@ -227,25 +228,25 @@ class Revisits:
         return self.enabled and self._dated_to is not None
 
     async def run(self) -> None:
-        """Give dates to pages that were visited by a crawl without revisits, slice after slice, until cancelled."""
+        """Give dates to pages that were visited while revisits were off, slice by slice, until cancelled."""
         slices = 0
         while True:
             if not self.is_dating:
                 self._undated.clear()
                 await self._undated.wait()
-                await asyncio.sleep(_UNDER_WAY_S)
+                await asyncio.sleep(_RELOAD_PAUSE_S)
                 continue
             slices += 1
             try:
-                await self._date_slice(stores=slices % _DATED_MARK == 0)
+                await self._date_slice(stores=slices % _DATING_MARK == 0)
             except FrontierFull:
-                await asyncio.sleep(_FULL_S)
-            await asyncio.sleep(DATED_REST_S)
+                await asyncio.sleep(_DISK_FULL_PAUSE_S)
+            await asyncio.sleep(DATING_PAUSE_S)
 
     async def _date_slice(self, *, stores: bool) -> None:
         after = self._dated_to
         assert after is not None
-        pages, dated_to = await self._frontier.undated(after=after, rows=DATED_ROWS)
+        pages, dated_to = await self._frontier.undated(after=after, rows=DATING_ROWS)
         if self._dated_to != after:  # a reload
             return
         now = self._clock.now()
@@ -258,7 +259,7 @@ class Revisits:
             self._on_date(min(at for _, at in dates))
 
     def _date_of(self, page: UndatedPage, now: float) -> float:
-        """Anywhere in the interval that the page is worth: all at once would be a burst, and then no visit for long."""
+        """A random time within the page's interval: with one time for all there would be a burst, then a long pause."""
         history = PageHistory(
             change_a=page.change_a, change_t=page.change_t, gone_count=page.gone_count, in_links=page.in_links
         )
@@ -269,19 +270,19 @@ class Revisits:
             VisitResult.GONE if page.gone_count else finding,
             weight=weight if page.kind is None else max(1.0, weight),
             price=self.price,
-            options=self.options if page.kind is None else self._listing_options,
+            options=self.options if page.kind is None else self._url_list_options,
         )
         if page.kind is not None:
-            self._note_listing(page.id, 1 / wait_s)
+            self._note_url_list(page.id, 1 / wait_s)
         soonest = now if page.last_at is None else page.last_at + self.options.min_interval_s
         return max(soonest, now + wait_s * self._rng.random())
 
     def latest_at(self, now: float) -> float:
-        """The latest date that a visit which ended now may give its page."""
+        """The latest date that a page visited now may get."""
         return now + self.options.max_interval_s * (1 + _JITTER)
 
     def due_at(self, when: float) -> None:
-        """A URL is to be visited again then."""
+        """Note when a URL is to be visited again (UTC)."""
         if self.next_at is None or when < self.next_at:
             self.next_at = when
 
@@ -292,7 +293,7 @@ class Revisits:
         return max(0.0, self.next_at - self._clock.now(), self._allowance.wait_s(self._clock.mono()))
 
     async def promote(self) -> dict[int, int]:
-        """Queue what is due, as far as the budget goes; returns host id → how many. Raises FrontierFull."""
+        """Queue what is due, within the budget. Return how many by host id. Raises FrontierFull."""
         now = self._clock.now()
         bucket = self._allowance.filled(self._clock.mono())
         queued = await self._frontier.promote_revisits(now=now, limit=min(PROMOTE_AT_ONCE, int(bucket.level)))
@@ -304,14 +305,14 @@ class Revisits:
 
     @property
     def wants_price(self) -> bool:
-        """Whether the price is to be worked out anew."""
+        """Whether the price is to be computed again."""
         if not self.enabled or self._solving or not self._planned:
             return False
         grown = self._planned >= max(1, self._solved_pages)
         return grown or self._clock.mono() - self._solved_mono >= SOLVE_EVERY_S
 
     async def solve(self) -> None:
-        """Work out the price from what the store knows. Takes some 50 ms, most of them in threads."""
+        """Compute the price from a sample of the store. Takes some 50 ms, most of it in threads."""
         self._solving = True
         self._planned = 0
         try:
@@ -322,10 +323,10 @@ class Revisits:
             per_day = self.options.visits_per_day
             if per_day is None:
                 for_pages = pages / DAYS_A_VISIT / DAY_S
-                per_s = for_pages + self._listings_per_s
+                per_s = for_pages + self._url_lists_per_s
             else:
                 per_s = per_day / DAY_S
-                for_pages = max(per_s - self._listings_per_s, per_s * PAGES_LEAST)
+                for_pages = max(per_s - self._url_lists_per_s, per_s * PAGES_LEAST)
             if sample:
                 share = len(sample) / max(len(sample), pages)  # the sample gets its share of the budget
                 self.price = await asyncio.to_thread(self._price_of, sample, for_pages * share)
@@ -333,10 +334,10 @@ class Revisits:
             bucket = self._allowance.filled(mono)
             self._allowance = replace(bucket, per_s=per_s, most=max(1.0, per_s * BURST_S))
             self._solved_mono, self._solved_pages = mono, pages
-            if mono - self._kept_mono >= KEEP_EVERY_S:
-                await self.keep()
+            if mono - self._stored_mono >= STORE_EVERY_S:
+                await self.store_in_links()
         except FrontierFull:
-            self._solved_mono = self._clock.mono()  # the price of before does for another while
+            self._solved_mono = self._clock.mono()  # the former price remains for another while
         finally:
             self._solving = False
 

@@ -104,7 +104,7 @@ def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
 
         crawling = asyncio.ensure_future(engine.run())
         await elapse(0.9 * DAY)
-        engine.reevaluation._sweep = never  # type: ignore[method-assign, assignment]
+        engine.reevaluation._reevaluate = never  # type: ignore[method-assign, assignment]
         await elapse(4 * DAY)
         denied = (await frontier.totals()).denied
         assert denied == 25
@@ -135,7 +135,7 @@ def test_a_host_that_cannot_be_judged_waits() -> None:
         await elapse(HOUR)
         assert host.is_held
         await engine.frontier.judge_by("others")
-        engine.reevaluation.want([host.id])
+        engine.reevaluation.add_hosts([host.id])
         await elapse(60)
         assert engine.reevaluation.is_idle
         assert engine.said("rejudged") == []

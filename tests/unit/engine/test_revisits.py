@@ -314,8 +314,8 @@ async def opened(frontier: MemoryFrontier) -> int | None:
 
 def test_dating_goes_on_where_a_crash_cut_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Slice by slice, each stored with how far that came."""
-    monkeypatch.setattr(revisits, "DATED_ROWS", 20)
-    monkeypatch.setattr(revisits, "DATED_REST_S", HOUR)
+    monkeypatch.setattr(revisits, "DATING_ROWS", 20)
+    monkeypatch.setattr(revisits, "DATING_PAUSE_S", HOUR)
     frontier = MemoryFrontier()
     ran(frontier, RecrawlOptions(enabled=False), SITE, days=1)
     weekly = RecrawlOptions(enabled=True, min_interval_s=HOUR)
