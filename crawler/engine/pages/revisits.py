@@ -94,7 +94,7 @@ class Revisits:
         self._solving = False
         self._url_lists: OrderedDict[int, float] = OrderedDict()  # visits per second of sitemaps and feeds, by URL id
         self._url_lists_per_s = 0.0
-        self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()  # by host id: revisits because of sitemaps, changes found
+        self._hints: OrderedDict[int, tuple[int, int]] = OrderedDict()  # by host id: revisits, changes
         self._dated_to: int | None = None  # up to this URL id all have a date; None: all have, or revisits are off
         self._undated = asyncio.Event()
         self._on_date = on_date
