@@ -17,7 +17,7 @@ from crawler.demo.site import WWW
 from tests.support.commands import toml
 
 ROOT: Final = Path(__file__).parents[2]
-COMMAND_S: Final = 120.0
+COMMAND_S: Final = 600.0
 LNAV: Final = ("crawler-events.lnav.json", "crawler-fetch.lnav.json")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -67,16 +67,16 @@ def runner(program: Path, directory: Path) -> Run:
 
 def check_generated(run: Run) -> None:
     """Version, example configuration, schema and completions are those of the checkout."""
-    assert _said(run("--version")).split()[-1] == __version__
-    assert _said(run("config", "show", "--default")) == (ROOT / "config/crawler.toml").read_text()
-    assert _said(run("config", "schema")) == (ROOT / "config/crawler.schema.json").read_text()
+    assert said_by(run("--version")).split()[-1] == __version__
+    assert said_by(run("config", "show", "--default")) == (ROOT / "config/crawler.toml").read_text()
+    assert said_by(run("config", "schema")) == (ROOT / "config/crawler.schema.json").read_text()
     for shell in ("bash", "zsh", "fish"):
-        assert "crawler" in _said(run("completion", shell))
+        assert "crawler" in said_by(run("completion", shell))
 
 
 def check_service_files(run: Run, root: Path) -> None:
     """`install-service` finds all that it installs, and the unit names a program and documentation that are there."""
-    _said(run("install-service", "--root", root))
+    said_by(run("install-service", "--root", root))
     unit = (root / "etc/systemd/system/crawler.service").read_text().splitlines()
     named = dict(line.split("=", 1) for line in unit if line.startswith(("ExecStart=", "Documentation=")))
     assert Path(named["ExecStart"].split()[0]).is_file()
@@ -103,16 +103,17 @@ def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
         }  # fmt: skip
         (directory / "site.toml").write_text(toml(sections))
         configuration = ("-c", here / "site.toml")
-        _said(run("check", *configuration))
-        fetched = json.loads(_said(run("fetch", server.url(WWW), *configuration, "--json")))
+        said_by(run("check", *configuration))
+        fetched = json.loads(said_by(run("fetch", server.url(WWW), *configuration, "--json")))
         assert fetched["outcome"] == "ok"
         assert fetched["connection"]["certificate"]["verified"] is True
-        summary = json.loads(_said(run("crawl", *configuration, "--json")))
+        summary = json.loads(said_by(run("crawl", *configuration, "--json")))
     assert summary["stopped_by"] == "empty"
     assert summary["pages"] > 20
-    _said(run("verify", here / "out"))
+    said_by(run("verify", here / "out"))
 
 
-def _said(done: "subprocess.CompletedProcess[str]") -> str:
+def said_by(done: "subprocess.CompletedProcess[str]") -> str:
+    """Standard output of a command that succeeded."""
     assert done.returncode == 0, (done.args, done.stdout, done.stderr)
     return done.stdout

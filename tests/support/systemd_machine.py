@@ -104,6 +104,14 @@ def _for_everyone(entry: tarfile.TarInfo) -> tarfile.TarInfo:
     return entry
 
 
+def debian_base() -> Path:
+    """The root file system of a Debian that runs nowhere, made once. Skips the test where that cannot be."""
+    _KEPT_IN.mkdir(parents=True, exist_ok=True)
+    base = _KEPT_IN / "systemd-base"
+    _boot("build", base, timeout=_BUILD_S)
+    return base
+
+
 @contextmanager
 def booted(project: Path) -> Iterator[Machine]:
     """Boot a machine with the project in /opt/crawler. Skips the test where that cannot be."""
@@ -111,9 +119,7 @@ def booted(project: Path) -> Iterator[Machine]:
         pytest.skip("a systemd in namespaces of its own needs root")
     if shutil.which("unshare") is None or shutil.which("nsenter") is None:
         pytest.skip("unshare and nsenter (util-linux) are not installed")
-    _KEPT_IN.mkdir(parents=True, exist_ok=True)
-    base = _KEPT_IN / "systemd-base"
-    _boot("build", base, timeout=_BUILD_S)
+    base = debian_base()
     for left in _KEPT_IN.glob("systemd-run-*"):  # by a run that was killed
         if not Path(f"/proc/{left.name.split('-')[2]}").exists():
             _boot("stop", left, timeout=COMMAND_S)
