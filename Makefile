@@ -13,7 +13,7 @@ LOCK = .venv-release/bin/uv pip compile --quiet --universal --python-version 3.1
 FULLY_COVERED := $(addprefix crawler/fetch/,connection.py pool.py http1/wire.py net/address.py net/tls_stream.py)
 
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint format generated venv dev systemd bench prove dist lock fuzz cover clean
+.PHONY: help run test quick lint format generated venv dev systemd bench prove dist deb sbom release lock fuzz cover clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -69,11 +69,21 @@ format: $(VENV)/.dev  ## rewrite the code in the house format
 dist: $(VENV)/.run  ## sdist and wheel, into dist/
 	$(BIN)/python -m hatchling build -t sdist -t wheel -d dist
 
+deb: dist  ## the Debian package, into dist/; for the Python and the architecture of this machine
+	release/deb/build dist/crawlerd-*.whl dist
+
+sbom: dist .venv-release/.made  ## the bill of materials of what is installed, CycloneDX JSON, into dist/
+	release/sbom dist/crawlerd-*.whl dist/crawlerd.cdx.json
+
+release: $(VENV)/.dev .venv-release/.made  ## check that this commit can be released, test it, build it twice, into dist/
+	release/release dist $(if $(UNTESTED),--untested)
+
 generated: $(VENV)/.dev  ## the files that are made of the code: example configuration, schema, man page, unit of an instance
 	$(BIN)/python -m crawler config show --default > config/crawler.toml
 	$(BIN)/python -m crawler config schema > config/crawler.schema.json
 	$(BIN)/python -m crawler.cli.service.planned_files > "systemd/crawler@.service"
 	$(BIN)/python -m crawler.cli.manuals > docs/crawler.1
+	$(BIN)/python release/licenses.py > docs/LICENSES.md
 
 # What makes a release lives apart: twine and uv need libraries of their own.
 .venv-release/.made: requirements-release.lock
