@@ -20,10 +20,10 @@ from crawler.inspection.explain.hosts import SORTS, STATES, HostView, views
 from crawler.inspection.log.query import Query, host_names, host_test
 from crawler.inspection.log.rotated_log import RotatedLog, newest, parse_moment, select
 from crawler.inspection.log.totals import Gathered, LogTotals, gather
-from crawler.inspection.log.url_history import Present, present
+from crawler.inspection.log.url_history import PresentState, present_state
 
 _ON_TERMINAL: Final = 40
-_LOG_BUDGET: Final = 256 * 1024 * 1024  # of the newest lines, for times and connections
+_LOG_BUDGET: Final = 256 * 1024 * 1024  # bytes of the newest lines, for response times and connections
 _HEAD: Final = ("HOST", "STATE", "UNTIL", "QUEUED", "ETA", "PAGES OK/ERR", "P50/P95ms", "CONNS", "REQ/CONN", "WHY")
 _RIGHT: Final = (False, False, False, True, True, True, True, True, True, False)
 _COLOURS: Final = {
@@ -63,9 +63,9 @@ def command(
 ) -> int:
     """List the hosts of a crawl.
 
-    State and queue are those of the store. PAGES OK/ERR counts attempts at pages over the crawl's life, without those
-    at robots.txt, sitemaps, feeds and probes. Response times, connections opened and requests per connection are from
-    the newest part of the log. ETA is how long the queue will take at the present rate.
+    State and queue are from the store. PAGES OK/ERR counts attempts at pages since the crawl began, without those at
+    robots.txt, sitemaps, feeds and probes. Response times, connections opened and requests per connection are from the
+    newest part of the log. ETA is how long the queue takes at the present rate.
     """
     now = time.time()
     try:
@@ -75,13 +75,11 @@ def command(
     names = host_names(hosts)
     crawl = find_crawl(config, overrides, output)
     is_live = crawl.paths.pid() is not None
-    gathered = _gathered(crawl, since_at)
-    happening = _present(crawl) if is_live else Present()
+    gathered = _read_totals(crawl, since_at)
+    state = _read_present_state(crawl) if is_live else PresentState()
     politeness = crawl.rules.politeness if crawl.rules is not None else PolitenessOptions()
     with StoreReader(crawl.paths.frontier, is_live=is_live) as reader:
-        found = views(
-            reader, politeness, gathered.tally.hosts, happening.states, happening.open if is_live else None, now=now
-        )
+        found = views(reader, politeness, gathered.tally.hosts, state.states, state.open if is_live else None, now=now)
     for problem in gathered.problems:
         say(problem)
     is_one = host_test(names)
@@ -93,25 +91,25 @@ def command(
         say(f"the store knows no host {' or '.join(hosts)}")
         return Exit.FINDINGS
     chosen.sort(key=SORTS[sort])
-    person = is_terminal() and not as_json
-    limit = _ON_TERMINAL if limit is None and person else limit
+    on_terminal = is_terminal() and not as_json
+    limit = _ON_TERMINAL if limit is None and on_terminal else limit
     shown = chosen if limit is None else chosen[:limit]
     if as_json:
         write_data(b"".join(orjson.dumps(asdict(view), option=orjson.OPT_APPEND_NEWLINE) for view in shown))
         return Exit.OK
     lines = _table(shown, now)
-    if person:
+    if on_terminal:
         lines.append(Pen()(_footer(shown, chosen, found, gathered.tally), "dim"))
     write_data(("\n".join(lines) + "\n").encode("utf-8", "replace"))
     return Exit.OK
 
 
 def _name(view: HostView) -> str:
-    """Without the port, and without the brackets of an IPv6 address."""
+    """The host without port and without the brackets of an IPv6 address."""
     return urlsplit(view.origin).hostname or ""
 
 
-def _gathered(crawl: FoundCrawl, since_at: float | None) -> Gathered:
+def _read_totals(crawl: FoundCrawl, since_at: float | None) -> Gathered:
     log = crawl.paths.fetch_log
     try:
         with RotatedLog(log) as parts:
@@ -124,13 +122,13 @@ def _gathered(crawl: FoundCrawl, since_at: float | None) -> Gathered:
         return Gathered(LogTotals(), [f"{log}: {error.strerror}: response times and connections are not known"])
 
 
-def _present(crawl: FoundCrawl) -> Present:
+def _read_present_state(crawl: FoundCrawl) -> PresentState:
     try:
         with RotatedLog(crawl.paths.events_log) as parts:
-            return present(parts, crawl.paths.run_id)
+            return present_state(parts, crawl.paths.run_id)
     except OSError as error:
         say(f"{crawl.paths.events_log}: {error.strerror}: open connections are not known")
-        return Present()
+        return PresentState()
 
 
 def _table(shown: Sequence[HostView], now: float) -> list[str]:
@@ -158,7 +156,7 @@ def _table(shown: Sequence[HostView], now: float) -> list[str]:
 
 
 def _connections(view: HostView) -> str:
-    """Open now of those opened, "1 of 74"; those opened alone where no crawl runs."""
+    """Open connections and opened ones, "1 of 74"; only those opened if no crawl runs."""
     if view.connections_open is None:
         return "" if view.connections_opened is None else count(view.connections_opened)
     return f"{view.connections_open} of {count(max(view.connections_open, view.connections_opened or 0))}"

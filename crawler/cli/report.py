@@ -31,11 +31,11 @@ from crawler.inspection.report import (
     HOST_COUNTED,
     HOSTS_COUNTED,
     TITLES,
-    Happened,
+    EventTotals,
     HostReport,
-    all_asked,
-    happened,
     report,
+    requests_to,
+    total_events,
 )
 
 _DAY_S: Final = 86_400.0
@@ -76,7 +76,7 @@ def command(
     crawl = find_crawl(config, overrides, output)
     log = crawl.paths.fetch_log
     if host is not None:
-        return _of_host(crawl, host_names((host,))[0], since_at, until_at, as_json=as_json)
+        return _print_host(crawl, host_names((host,))[0], since_at, until_at, as_json=as_json)
     with RotatedLog(log) as parts:
         if since_at is None and not everything:
             end = until_at if until_at is not None else last_time(parts)
@@ -124,13 +124,13 @@ def _bin_length(parts: RotatedLog, since_at: float | None, until_at: float | Non
     return next((length for length in _BIN_LENGTHS if length * _BINS >= spent), _BIN_LENGTHS[-1])
 
 
-def _events(crawl: FoundCrawl, query: Query, gathered: Gathered) -> Happened:
+def _events(crawl: FoundCrawl, query: Query, gathered: Gathered) -> EventTotals:
     try:
         with RotatedLog(crawl.paths.events_log) as parts:
-            events, problems = happened(parts, query)
+            events, problems = total_events(parts, query)
     except OSError as error:
         gathered.problems.append(f"{crawl.paths.events_log}: {error.strerror}: events are left out")
-        return Happened()
+        return EventTotals()
     gathered.problems += problems
     return events
 
@@ -144,7 +144,7 @@ def _reader(crawl: FoundCrawl) -> StoreReader | None:
         return None
 
 
-# -- as text
+# -- the report as text
 
 
 def _text(found: Mapping[str, Any]) -> list[str]:
@@ -162,12 +162,12 @@ def _text(found: Mapping[str, Any]) -> list[str]:
     add("pages", f"{count(totals['pages'])}, {rate(totals['pages_per_s'])} on average; {size(totals['bytes'])}")
     others = totals["auxiliary"]
     of_others = [f"{count(others)} for robots.txt, sitemaps, feeds and probes"] if others else []
-    of_pages = [_words(found["outcomes"], pen, OUTCOME_COLOURS)] if found["outcomes"] else []
+    of_pages = [_counts_text(found["outcomes"], pen, OUTCOME_COLOURS)] if found["outcomes"] else []
     add("attempts", f"{count(totals['attempts'])}: " + ", ".join(of_pages + of_others))
     if totals["gave_up"]:
         add("given up", f"{count(totals['gave_up'], 'URL')} after the last attempt failed")
     if found["statuses"]:
-        add("statuses", _words(found["statuses"], pen))
+        add("statuses", _counts_text(found["statuses"], pen))
     if times["p50"] is not None:
         add("response time", ", ".join(f"{name} {duration(ms / 1e3)}" for name, ms in times.items()))
     add("links", f"{count(totals['links_found'])} found, {count(totals['links_new'])} new")
@@ -179,14 +179,14 @@ def _text(found: Mapping[str, Any]) -> list[str]:
             f"{count(connections['full_handshakes_saved'])} full handshakes saved",
         )
     if connections["closed"]:
-        add("close reason", _words(connections["closed"], pen))
+        add("close reason", _counts_text(connections["closed"], pen))
     if urls := found["urls"]:
         add("URLs found", f"{count(urls['found'])}: {UrlCounts(**urls).text()}")
     for one in found["robots_unreadable"]:
         why = unreadable_robots(one["status"], one["error_type"])
         add("held", f"{count(one['hosts'], 'host')}: {why}, so no page is requested")
     if found["now"]:
-        add("in the store", _words(found["now"], pen))
+        add("in the store", _counts_text(found["now"], pen))
     for section in ("errors", "connect_failures", "rests", "refusals"):
         _section(lines, pen, TITLES[section], [(name, count(number)) for name, number in found[section].items()])
     _section(
@@ -248,17 +248,17 @@ def _hosts(lines: list[str], pen: Pen, title: str, hosts: list[dict[str, Any]]) 
     ]
 
 
-def _words(counts: Mapping[str, int], pen: Pen, colours: Mapping[str, str] | None = None) -> str:
+def _counts_text(counts: Mapping[str, int], pen: Pen, colours: Mapping[str, str] | None = None) -> str:
     return ", ".join(
         pen(f"{count(number)} {printable(str(word))}", (colours or {}).get(word, "")) for word, number in counts.items()
         if number
     )  # fmt: skip
 
 
-# -- of one host
+# -- requests to one host
 
 
-def _of_host(crawl: FoundCrawl, host: str, since_at: float | None, until_at: float | None, *, as_json: bool) -> int:
+def _print_host(crawl: FoundCrawl, host: str, since_at: float | None, until_at: float | None, *, as_json: bool) -> int:
     log = crawl.paths.fetch_log
     query = Query(
         hosts=(host,),
@@ -268,7 +268,7 @@ def _of_host(crawl: FoundCrawl, host: str, since_at: float | None, until_at: flo
     pen, matcher, figures = Pen(), Matcher(query), HostReport(host)
     held: list[bytes] = []
     with RotatedLog(log) as parts:
-        for raw, line, figures in all_asked(parts, matcher, host):  # noqa: B007 - its last state is used below
+        for raw, line, figures in requests_to(parts, matcher, host):  # noqa: B007 - its last state is used below
             held.append(raw if as_json else fetch_text(line, pen).encode("utf-8", "replace"))
             if len(held) >= _FLUSH:
                 write_lines(held)
@@ -293,7 +293,7 @@ def _host_text(values: Mapping[str, Any], pen: Pen) -> list[str]:
     rows = [
         ("requests", f"{count(values['requests'])}{each}, {size(values['bytes'])}"),
         ("from … to", f"{date_time(values['first'])} … {date_time(values['last'])} UTC"),
-        ("outcomes", _words(values["outcomes"], pen, OUTCOME_COLOURS)),
+        ("outcomes", _counts_text(values["outcomes"], pen, OUTCOME_COLOURS)),
         ("denied", f"{count(values['refused_by_us'], 'URL')}, by robots.txt or the crawl's own rules"),
         ("times above", "from the lease to the stored page, with waiting, connecting and parsing"),
         ("connections", f"{count(values['connections'])} to {', '.join(list(values['addresses'])[:4]) or 'nowhere'}"),

@@ -30,7 +30,7 @@ from crawler.frontier.base import FrontierError
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import SORTS, HostView, views
 from crawler.inspection.log.rotated_log import RotatedLog
-from crawler.inspection.log.url_history import present
+from crawler.inspection.log.url_history import present_state
 
 HOSTS_EVERY_S: Final = 5.0
 HOSTS_AT_MOST: Final = 20_000  # in a store that is read every few seconds
@@ -54,7 +54,7 @@ Status = Mapping[str, Any]
 @click.option(
     "--interval", type=click.FloatRange(0.2, 60), default=1.0, show_default=True, help="Seconds between two updates."
 )
-@click.option("-n", "--count", "frames", type=click.IntRange(min=1), help="So many updates, then end.")
+@click.option("-n", "--count", "frames", type=click.IntRange(min=1), help="End after this many updates.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an update: what `status --json` prints.")
 def command(
     config: Path | None,
@@ -77,7 +77,7 @@ def command(
 
 
 class _StatusPoller:
-    """Asks the daemon for its status, over a new connection where the last one was lost."""
+    """Requests the status from the daemon, over a new connection if the last one ended."""
 
     def __init__(self, connect: Callable[[], Control]) -> None:
         self._connect = connect
@@ -101,7 +101,7 @@ class _StatusPoller:
 
 
 class _HostList:
-    """The hosts to be shown: those that back off first, then those with the most queued. Read from the store."""
+    """The hosts to be shown, read from the store: those that back off first, then those with the most queued."""
 
     def __init__(self, output: Path) -> None:
         self._output = output
@@ -114,17 +114,17 @@ class _HostList:
         if time.monotonic() >= self._due_mono:
             self._due_mono = time.monotonic() + HOSTS_EVERY_S
             self._views = []
-            with suppress(FrontierError, OSError):  # passes, or `crawler hosts` says what is wrong
+            with suppress(FrontierError, OSError):  # a passing error, or one that `crawler hosts` reports
                 self._views = self._read(limit)
         return self._views[:limit]
 
     def _read(self, limit: int) -> list[HostView]:
         paths = find_crawl(None, (), self._output).paths
         with RotatedLog(paths.events_log) as log:
-            happening = present(log, paths.run_id)
+            state = present_state(log, paths.run_id)
         politeness = paths.rules.politeness if paths.rules is not None else PolitenessOptions()
         with StoreReader(paths.frontier, is_live=True) as reader:
-            found = views(reader, politeness, {}, happening.states, happening.open, now=time.time())
+            found = views(reader, politeness, {}, state.states, state.open, now=time.time())
         found.sort(key=SORTS["state"])
         return found[: max(limit, 50)]
 
@@ -182,12 +182,12 @@ def frame(
     width: int,
     now: float,
 ) -> list[Line]:
-    """What fits on a screen: the head always, then what is in flight, hosts and warnings share what is left."""
+    """The lines of a screen: the head, then requests in flight, hosts and warnings in the room that is left."""
     if status is None:
         return [[("● ", "red"), (problem, "bold red")]]
     lines = _head(status, history, width)
     if problem:
-        lines[0] = [("● ", "red"), (printable(problem), "bold red"), ("; trying again. Its last status:", "red")]
+        lines[0] = [("● ", "red"), (printable(problem), "bold red"), ("; trying again. The last status:", "red")]
     left = height - len(lines) - 1
     flights, warnings = status["in_flight"], status["warnings"]
     warned = min(len(warnings), 3)
@@ -273,7 +273,7 @@ class _Keys:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._before)
 
     def pressed(self, within_s: float) -> str:
-        """The key that is pressed within that time, "" if none is."""
+        """The key that is pressed within `within_s`, "" if none is."""
         if self._before is None:
             time.sleep(within_s)
             return ""

@@ -1,4 +1,4 @@
-"""Looking at a crawl from outside: its place, its logs, its store. Used by the command line and the status page alike.
+"""A crawl seen from outside, by its logs, its store and its archive, for the command line and the status page.
 
-Everything here reads. It works while the crawl runs and while it does not, and never waits for it.
+All of it only reads, but for the takedown list. It works whether the crawl runs or not, and never waits for it.
 """

@@ -1,7 +1,7 @@
 """Report on a period: totals, outcomes, errors, refusals, hosts, connections, seeds that were not reached.
 
-One table of plain values, from the totals of the log, from events and from the store; the command prints it, the HTML
-page draws it. Invariant: the place of a figure in the table says which of the three it is from.
+The report is one dict of plain values from the totals of the log, from events and from the store. The command prints
+it, the HTML page draws it.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from crawler.inspection.log.rotated_log import RotatedLog, epoch, select
 from crawler.inspection.log.totals import HostTally, LogTotals
 from crawler.obs.fetch_line import redact
 
-# Of each part of the report, in every view.
+# The title of each part, the same in text and HTML.
 TITLES: Final = {
     "errors": "Errors",
     "connect_failures": "Connections that failed",
@@ -39,14 +39,14 @@ HOST_COUNTED: Final = "pages, robots.txt, sitemaps, feeds and probes"
 LISTED: Final = 10
 SEEDS_LISTED: Final = 20
 SEEDS_WITHIN_S: Final = 4.0
-_ENOUGH: Final = 5  # answers that make a host's quantile worth naming
+_MIN_RESPONSES: Final = 5  # of a host among the slowest: fewer make no quantile
 _NOTED: Final = ("start", "stop", "recovered", "reload_ok", "reload_failed", "disk_low", "disk_ok", "log_dropped",
                  "tls_verify_off", "scope_widened", "loop_lag", "outage")  # fmt: skip
 
 
 @dataclass(slots=True)
-class Happened:
-    """What events.jsonl adds. `noted` are events worth a line in a day's story, the last of them if there are many."""
+class EventTotals:
+    """Counts of events.jsonl; `noted` are the last events that the report lists."""
 
     closes: Counter[str] = field(default_factory=Counter)
     failed_stages: Counter[str] = field(default_factory=Counter)
@@ -74,9 +74,9 @@ class Happened:
                     del self.noted[0]
 
 
-def happened(parts: RotatedLog, query: Query) -> tuple[Happened, list[str]]:
-    """Look through the events of a stretch of time; and what could not be read."""
-    found, matcher = Happened(), Matcher(query)
+def total_events(parts: RotatedLog, query: Query) -> tuple[EventTotals, list[str]]:
+    """Count the events of a period. The second value says what could not be read."""
+    found, matcher = EventTotals(), Matcher(query)
     for log_range in select(parts, epoch(query.since), epoch(query.until)):
         for block in log_range.part.blocks(log_range.start, log_range.end):
             for _, line in matcher.find(block):
@@ -84,15 +84,15 @@ def happened(parts: RotatedLog, query: Query) -> tuple[Happened, list[str]]:
     return found, parts.problems() + matcher.problems("events.jsonl")
 
 
-def report(tally: LogTotals, events: Happened, reader: StoreReader | None) -> dict[str, Any]:
-    """Everything, as values that JSON can hold."""
-    spent_s = _spent_s(tally)
+def report(tally: LogTotals, events: EventTotals, reader: StoreReader | None) -> dict[str, Any]:
+    """The report, as values that JSON can hold."""
+    period_s = _period_s(tally)
     full = tally.handshakes - tally.resumed
     over_tls = tally.requests if tally.handshakes else 0
     return {
         "since": tally.first_ts,
         "until": tally.last_ts,
-        "duration_s": round(spent_s, 1),
+        "duration_s": round(period_s, 1),
         "totals": {
             "attempts": tally.lines,
             "responses": tally.responses,
@@ -100,7 +100,7 @@ def report(tally: LogTotals, events: Happened, reader: StoreReader | None) -> di
             "auxiliary": tally.auxiliary,
             "robots_txt": tally.robots,
             "bytes": tally.bytes,
-            "pages_per_s": round(tally.pages / spent_s, 2) if spent_s else 0.0,
+            "pages_per_s": round(tally.pages / period_s, 2) if period_s else 0.0,
             "links_found": tally.links_found,
             "links_new": tally.links_new,
             "retries": tally.retries,
@@ -133,7 +133,7 @@ def report(tally: LogTotals, events: Happened, reader: StoreReader | None) -> di
         },
         "hosts": len(tally.hosts),
         "slowest_hosts": [_host(name, host) for name, host in _slowest(tally)],
-        "rudest_hosts": [_host(name, host) for name, host in _rudest(tally)],
+        "rudest_hosts": [_host(name, host) for name, host in _most_faulty(tally)],
         "busiest_hosts": [_host(name, host) for name, host in _busiest(tally)],
         "slowest_urls": [{"url": url, "ms": round(ms, 1)} for ms, url in sorted(tally.slowest, reverse=True)],
         "seeds_not_reached": _seeds(reader),
@@ -145,7 +145,7 @@ def report(tally: LogTotals, events: Happened, reader: StoreReader | None) -> di
     }
 
 
-def _spent_s(tally: LogTotals) -> float:
+def _period_s(tally: LogTotals) -> float:
     first, last = epoch(tally.first_ts), epoch(tally.last_ts)
     return max(0.0, last - first) if first is not None and last is not None else 0.0
 
@@ -164,19 +164,19 @@ def _ordered(counts: Counter[str]) -> dict[str, int]:
 
 def _slowest(tally: LogTotals) -> list[tuple[str, HostTally]]:
     named = [(host.spread.quantile(0.95) or 0.0, name, host) for name, host in tally.hosts.items()
-             if sum(host.spread.values()) >= _ENOUGH]  # fmt: skip
+             if sum(host.spread.values()) >= _MIN_RESPONSES]  # fmt: skip
     return [(name, host) for _, name, host in sorted(named, key=lambda one: (-one[0], one[1]))[:LISTED]]
 
 
-def _rudest(tally: LogTotals) -> list[tuple[str, HostTally]]:
-    """Those that pushed back or failed most. That a page is not there (4xx) is not rude."""
+def _most_faulty(tally: LogTotals) -> list[tuple[str, HostTally]]:
+    """The hosts with the most throttling and faults. A missing page (4xx) is no fault of its host."""
     faults = {name: _faults(host) for name, host in tally.hosts.items()}
-    rude = [(name, host) for name, host in tally.hosts.items() if host.throttled or faults[name]]
-    return sorted(rude, key=lambda one: (-one[1].throttled, -faults[one[0]], one[0]))[:LISTED]
+    faulty = [(name, host) for name, host in tally.hosts.items() if host.throttled or faults[name]]
+    return sorted(faulty, key=lambda one: (-one[1].throttled, -faults[one[0]], one[0]))[:LISTED]
 
 
 def _faults(host: HostTally) -> int:
-    """Errors, and answers of status 5xx."""
+    """The number of errors and of responses with status 5xx."""
     return sum(number for word, number in host.errors.items() if not word.startswith("4"))
 
 
@@ -222,15 +222,15 @@ def _now(reader: StoreReader | None) -> dict[str, int] | None:
 
 
 def _unreadable(reader: StoreReader | None) -> list[dict[str, Any]]:
-    """Hosts of which nothing is fetched because of their robots.txt, by the cause."""
+    """Counts of hosts whose robots.txt cannot be read, by cause; nothing is fetched from them."""
     rows = [] if reader is None else reader.unreadable_robots()
     return [{"status": row["status_code"], "error_type": row["error"], "hosts": row["hosts"]} for row in rows[:LISTED]]
 
 
 @dataclass(slots=True)
 class HostReport:
-    """All that was asked of a host: figures that grow with each line. `shortest_rest_s` is between the end of an answer
-    and the next request to the host; below 0 they overlapped.
+    """Figures of all requests to a host. `shortest_rest_s` is the shortest time from the end of a response to the next
+    request; below 0 they overlapped.
     """
 
     host: str
@@ -265,20 +265,20 @@ class HostReport:
             return
         if self._last_end is not None:
             taken = sum(line.get(name, 0.0) for name in ("dns_ms", "connect_ms", "tls_ms", "ttfb_ms", "body_ms"))
-            rest = end - taken / 1e3 - self._last_end
-            self.shortest_rest_s = rest if self.shortest_rest_s is None else min(rest, self.shortest_rest_s)
+            gap_s = end - taken / 1e3 - self._last_end
+            self.shortest_rest_s = gap_s if self.shortest_rest_s is None else min(gap_s, self.shortest_rest_s)
         self._last_end = end
 
     def values(self) -> dict[str, Any]:
         first, last = epoch(self.first_ts), epoch(self.last_ts)
-        spent = (last - first) if first is not None and last is not None else 0.0
+        period_s = (last - first) if first is not None and last is not None else 0.0
         return {
             "host": self.host,
             "requests": self.requests,
             "refused_by_us": self.refused,
             "first": self.first_ts,
             "last": self.last_ts,
-            "requests_per_minute": round(self.requests / spent * 60, 2) if spent > 60 else None,
+            "requests_per_minute": round(self.requests / period_s * 60, 2) if period_s > 60 else None,
             "bytes": self.bytes,
             "outcomes": _ordered(self.outcomes),
             "connections": self.connections,
@@ -287,8 +287,8 @@ class HostReport:
         }
 
 
-def all_asked(parts: RotatedLog, matcher: Matcher, host: str) -> Iterable[tuple[bytes, Line, HostReport]]:
-    """Each line about a host, as it stands and parsed, and the figures so far."""
+def requests_to(parts: RotatedLog, matcher: Matcher, host: str) -> Iterable[tuple[bytes, Line, HostReport]]:
+    """Each line about a host, as its bytes and parsed, and the figures up to it."""
     figures = HostReport(host)
     for log_range in select(parts, epoch(matcher.query.since), epoch(matcher.query.until)):
         for block in log_range.part.blocks(log_range.start, log_range.end):

@@ -18,7 +18,7 @@ _LEFT: Final = 76
 _BOTTOM: Final = 24
 _TOP: Final = 10
 _MAX_BARS: Final = 600
-# Told apart by who sees no red or no green, too; the same order in every plot, the good at the bottom.
+# Distinguishable without red or green; the same order in every plot, good outcomes at the bottom.
 _COLOURS: Final[Mapping[str, str]] = {
     OutcomeLabel.OK: "#2a9d6f", OutcomeLabel.NOT_MODIFIED: "#8ccfb0", OutcomeLabel.REDIRECT: "#4c8bd6",
     OutcomeLabel.DENIED: "#9b9b9b", OutcomeLabel.HTTP_ERROR: "#e0a526", OutcomeLabel.TRUNCATED: "#d9741f",
@@ -46,11 +46,11 @@ svg { width: 100%; height: auto; display: block; } svg text { fill: var(--soft);
 
 
 def page(found: Mapping[str, Any], tally: LogTotals) -> str:
-    """The whole page. `found` is `report`'s table, `tally` has the stretches of time for the plots."""
+    """The whole page. `found` is the report, `tally` has the bins for the plots."""
     since, until = (date_time(str(found[name])) for name in ("since", "until"))
     body = [f"<h1>Crawl report</h1><div class=soft>{escape(since)} … {escape(until)} UTC</div>"]
     if not found["totals"]["attempts"]:
-        body.append("<p>Nothing was fetched in this time.</p>")
+        body.append("<p>Nothing was fetched in this period.</p>")
     else:
         body += [_tiles(found), *_plots(tally), *_tables(found)]
     return (
@@ -204,7 +204,7 @@ def _curves(
     for colour, values in lines:
         path, is_down = [], False
         for i, value in enumerate(values):
-            if value is None:  # nothing was answered: a gap
+            if value is None:  # no responses: a gap
                 is_down = False
                 continue
             x = _LEFT + (_WIDTH - _LEFT) * (i + 0.5) / bins

@@ -132,7 +132,7 @@ def test_an_archive_without_its_store_is_not_begun_anew(server: Nginx, tmp_path:
         refused = run(*arguments, timeout=20)
         assert (refused.code, refused.stdout) == (65, ""), (arguments, refused.stderr)
         assert f"frontier.db is {how}, but {crawl.output} holds 2 files of an earlier crawl" in refused.stderr
-        assert "put a backup in its place, or move warc/ and pages/ away to begin anew" in refused.stderr
+        assert "put a backup of the store in its place, or move warc/ and pages/ away to begin" in refused.stderr
     assert server.count() == asked
     assert not (crawl.output / "frontier.db").exists() or (crawl.output / "frontier.db").stat().st_size == 0
     for folder in ("warc", "pages"):

@@ -126,7 +126,7 @@ def damage(crawl: Crawl, kind: str) -> None:
         ("a byte of a record", "at byte"),
         ("a record cut off", "were committed"),
         ("bytes behind a complete file", "bytes beyond the"),
-        ("an open file that is gone", "is missing, though the store has it as open"),
+        ("an open file that is gone", "is missing, but the store has it as open"),
         ("a file of another crawl", "unknown to the store"),
         ("a page line that is no JSON", "not a complete JSON line"),
         ("a page line twice", "more than one line for one record"),

@@ -1,9 +1,9 @@
-"""takedown.jsonl: which records of the WARC files a takedown wants removed, and which lines of pages/ it blanked.
+"""takedown.jsonl: the records of WARC files that must be removed for a takedown, and the lines of pages/ it blanked.
 
-What the store knows of (the last record of each URL, and those written after the takedown) and what a walk through the
-WARC files finds beside it: earlier visits, requests, metadata. No record is removed here: whoever holds copies of the
-files must do that in all of them. Lines of pages/ are blanked (`pagelines`) once they are listed.
-Invariant: the file is replaced whole; a record or line stands in it once.
+The store knows the last record of each URL, and those written after the takedown; a scan of the WARC files finds the
+others: earlier visits, requests, metadata. No record is removed here: that must be done in all copies of the files.
+Lines of pages/ are blanked once they are listed.
+Invariant: the file is replaced whole; a record or line is in it once.
 """
 
 import os
@@ -28,8 +28,9 @@ _FILE: Final = re.compile(r".+\.jsonl(?:\.open|\.orphan(?:\.\d+)?)?")
 
 @dataclass(frozen=True, slots=True)
 class PageLine:
-    """`offset` and `length` in bytes, the line feed left out; `head` are the bytes that name it until it is blank.
-    `url` is None for one that a kill cut short and whose URL is gone.
+    """A line of pages/: `offset` and `length` in bytes without the line feed; `head` are its first bytes, with the URL.
+
+    `url` is None for a line that is half blanked because of a kill.
     """
 
     offset: int
@@ -39,16 +40,16 @@ class PageLine:
 
 
 def files(folder: Path) -> list[Path]:
-    """Those in pages/: complete, open, and set aside."""
+    """The files of pages/: complete, open, and set aside as orphans."""
     return [path for path in sorted(folder.iterdir()) if _FILE.fullmatch(path.name)] if folder.is_dir() else []
 
 
 def find(path: Path, matches: Callable[[str], bool], problems: list[str]) -> list[PageLine]:
-    """The lines whose URL `matches`, and those that were half blanked. What cannot be read is a problem, in words."""
+    """The lines whose URL `matches`, and half blanked ones. A file that cannot be read is added to `problems`."""
     try:
         with path.open("rb") as file:
             return list(_page_lines(file, matches))
-    except FileNotFoundError:  # renamed meanwhile: complete now
+    except FileNotFoundError:  # renamed since, as it is complete
         whole = path.with_name(path.name.removesuffix(".open"))
         return find(whole, matches, problems) if whole != path else []
     except OSError as error:
@@ -80,10 +81,10 @@ def blank(path: Path, lines: Sequence[PageLine], problems: list[str]) -> None:
         except FileNotFoundError:
             continue
         except OSError as error:
-            problems.append(f"{one}: its lines of what was forgotten stay: {error.strerror or error}")
+            problems.append(f"{one}: its lines of forgotten URLs could not be blanked: {error.strerror or error}")
             return
         try:
-            # A commit that failed meanwhile may have been cut off, and others written in its place.
+            # Since then a failed commit may have been cut off and other lines written in its place.
             there = [line for line in lines if os.pread(descriptor, len(line.head), line.offset) == line.head]
             for line in there:
                 kept = len(line.head)
@@ -93,17 +94,17 @@ def blank(path: Path, lines: Sequence[PageLine], problems: list[str]) -> None:
                 os.pwrite(descriptor, BLANK.ljust(line.length), line.offset)
             os.fsync(descriptor)
         except OSError as error:
-            problems.append(f"{one}: its lines of what was forgotten stay: {error.strerror or error}")
+            problems.append(f"{one}: its lines of forgotten URLs could not be blanked: {error.strerror or error}")
         finally:
             os.close(descriptor)
         return
 
 
-_ORPHAN: Final = re.compile(r"\.warc\.gz\.orphan(\.\d+)?$")  # set aside by a start; its records are whole all the same
+_ORPHAN: Final = re.compile(r"\.warc\.gz\.orphan(\.\d+)?$")  # set aside at a start; its records are complete
 
 
 class ForgottenTarget(Protocol):
-    """What was forgotten: one URL, or all of a host."""
+    """A takedown: one URL, or all of a host."""
 
     @property
     def host(self) -> str: ...
@@ -113,7 +114,7 @@ class ForgottenTarget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """What stands in the file now, `new` of it since the last time. `problems`: WARC files not read to their end."""
+    """The number of records in the file, `new` ones of this run, and `problems`: files that could not be read whole."""
 
     path: Path
     records: int
@@ -124,8 +125,8 @@ class Listed:
 def write_list(
     paths: CrawlPaths, scanned: Sequence[ForgottenTarget], *, forgotten: Sequence[ForgottenTarget], now: float
 ) -> Listed:
-    """Bring the file up to date; the WARC files are walked through for `scanned`, if there is any. Lines in pages/ of
-    `forgotten`, and of whatever the store took down, are listed and then blanked.
+    """Update the file. WARC files are scanned for `scanned`, if there is any. Lines in pages/ of `forgotten` and of all
+    takedowns in the store are listed, then blanked.
     """
     path = paths.output / "takedown.jsonl"
     found: dict[tuple[str, int], dict[str, Any]] = {_key(line): line for line in _lines(path)}
@@ -168,7 +169,7 @@ def _page_line(url: str, name: str, offset: int, length: int, at: float) -> dict
 
 
 def _key(line: dict[str, Any]) -> tuple[str, int]:
-    """File and offset: names of files in warc/ and in pages/ end differently."""
+    """File and offset, which are unique: names in warc/ and in pages/ end differently."""
     if "pages_file" in line:
         return line["pages_file"], line["pages_offset"]
     return line["warc_file"], line["warc_offset"]
@@ -181,7 +182,7 @@ class _Url:
 
 
 def _test(targets: Sequence[ForgottenTarget]) -> Callable[[str], bool]:
-    """Whether a URL is among what was forgotten."""
+    """A test whether a URL belongs to one of the targets."""
     hosts = {target.host for target in targets if target.url is None}
     urls = {canonical(target.url) for target in targets if target.url is not None}
 
@@ -214,16 +215,16 @@ def _scan(
 
 
 def _records_of(path: Path, complete: Path, problems: list[str]) -> Iterable[WarcRecord]:
-    """The records of one file, which a running crawl may complete, and so rename, before it is opened here."""
+    """The records of one file. A running crawl may complete, and so rename, it before it is opened here."""
     for one in dict.fromkeys((path, complete)):
         try:
             for record in records(one, deep=False):
-                if record.torn and one.name.endswith(".warc.gz"):  # others may end in what was being written
+                if record.torn and one.name.endswith(".warc.gz"):  # others may end with a partial record
                     problems.append(f"{one}: at byte {record.offset}: {record.problems[-1]}")
                 yield record
-        except FileNotFoundError:  # renamed; or moved away by its owner, who has to look there himself
+        except FileNotFoundError:  # renamed, or moved away by the operator
             continue
-        except OSError as error:  # what is known of the other files is written all the same
+        except OSError as error:  # the other files are listed all the same
             problems.append(f"{one}: {error.strerror or error}")
         return
 

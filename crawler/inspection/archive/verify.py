@@ -1,9 +1,9 @@
-"""Checks an output directory: the store, the WARC files, pages/ and the logs, each in itself and against the others.
+"""Check of an output directory: the store, WARC files, pages/ and logs, each by itself and against the others.
 
-The store says how many bytes of each file count; what lies beyond is a commit that did not come to its end, and no
-fault. Files that were moved away are not missed; of one that vanished while it was written, what was not stored again
-since is. Invariant: memory stays bounded (one record, one block of lines; what
-must be compared lies in a table on the disk), and nothing is changed.
+The store has the committed length of each file; bytes beyond it are of a commit that did not finish, which is no fault.
+Closed files may be moved away. If an open file vanished, its records that were not stored again since are reported.
+Invariants: nothing is changed; memory is bounded by one record and one block of lines, for comparisons are made in a
+table on disk.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,16 @@ from crawler.inspection.archive.warc_reader import records
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.output_directory import CrawlPaths
 
-_GATHER: Final = 2_000  # records handed to the store at a time
+_GATHER: Final = 2_000  # records given to the store at a time
 _READ: Final = 1024 * 1024
-_ERRANDS: Final = (TaskKind.ROBOTS, TaskKind.PROBE)  # the store keeps no URL of these
+_UNSTORED: Final = (TaskKind.ROBOTS, TaskKind.PROBE)  # their URLs are not in the store
 
 
 @dataclass(slots=True)
 class Checked:
-    """What was looked at; `away`: files that are not there any more, `lost`: those that vanished
-    while they were written, `uncommitted`: bytes beyond what counts."""
+    """What was checked. `away` counts closed files that were moved away, `lost` files that vanished while they were
+    written, `uncommitted` bytes beyond the committed lengths.
+    """
 
     files: int = 0
     records: int = 0
@@ -39,11 +40,11 @@ class Checked:
     lost: int = 0
     uncommitted: int = 0
     torn_lines: int = 0
-    archive: dict[str, tuple[int, int]] = field(default_factory=dict)  # WARC file name → id, bytes that count
+    archive: dict[str, tuple[int, int]] = field(default_factory=dict)  # WARC file name → id, committed bytes
 
 
 def verify(paths: CrawlPaths, checked: Checked) -> Iterator[str]:
-    """Everything that is wrong, in words. `checked` is filled meanwhile. Raises what a Reader does."""
+    """Every fault as a message; fills `checked` meanwhile. Raises what StoreReader does."""
     with Auditor(paths.frontier, is_live=paths.pid() is not None) as store:
         store.begin()
         yield from store.own_problems()
@@ -62,18 +63,18 @@ def verify(paths: CrawlPaths, checked: Checked) -> Iterator[str]:
             else:
                 pages.append((name, size))
         for sink, names in known.items():
-            yield from _strangers(paths.output / sink, names)
+            yield from _unknown_files(paths.output / sink, names)
         for name, size in pages:
-            lies_at = _path(paths.output / "pages", name)  # looked for again: a running crawl renames what is full
-            if lies_at is not None:
-                yield from _pages(store, name, lies_at, size, checked)
+            path = _path(paths.output / "pages", name)  # again, for a running crawl renames full files
+            if path is not None:
+                yield from _pages(store, name, path, size, checked)
         yield from store.cross_problems()
         yield from store.lost_problems()
         yield from _log(store, paths, checked)
 
 
 def _file(folder: Path, name: str, state: str, size: int, checked: Checked) -> tuple[Path | None, str | None]:
-    """Where a file lies, and what is wrong with its length."""
+    """The path of a file, and a message if its length is wrong."""
     if state in ("losing", "lost"):
         checked.lost += 1
         return None, None
@@ -83,7 +84,7 @@ def _file(folder: Path, name: str, state: str, size: int, checked: Checked) -> t
         checked.away += state == "closed"
         return (
             None,
-            None if state == "closed" or size == 0 else f"{where}: is missing, though the store has it as {state}",
+            None if state == "closed" or size == 0 else f"{where}: is missing, but the store has it as {state}",
         )
     found = path.stat().st_size
     if found < size:
@@ -99,8 +100,8 @@ def _path(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / f"{name}.open", folder / name) if path.exists()), None)
 
 
-def _strangers(folder: Path, names: set[str]) -> Iterator[str]:
-    """Complete files that the store does not know. (Open ones are set aside by the next start of the crawl.)"""
+def _unknown_files(folder: Path, names: set[str]) -> Iterator[str]:
+    """Complete files that are not in the store. (The next start of the crawl sets open ones aside.)"""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name.removesuffix(".open")
         if name not in names and name == path.name and name.endswith((".warc.gz", ".jsonl")):
@@ -109,7 +110,7 @@ def _strangers(folder: Path, names: set[str]) -> Iterator[str]:
 
 def _warc(store: Auditor, file_id: int, name: str, path: Path, size: int, checked: Checked) -> Iterator[str]:
     rows: list[tuple[int, int, str, str | None, str, int, bool]] = []
-    response_id = ""  # of the last row: its metadata, which follow, say what the visit was for
+    response_id = ""  # of the last row; its metadata record, which follows, has the kind of the request
     end = 0
     for record in records(path, size):
         checked.records += 1
@@ -124,14 +125,16 @@ def _warc(store: Auditor, file_id: int, name: str, path: Path, size: int, checke
             except UrlError as error:
                 yield f"warc/{name} at byte {record.offset}: {error}"
                 continue
-            place = f"{origin.scheme}://{origin.host}:{origin.port}"
+            authority = f"{origin.scheme}://{origin.host}:{origin.port}"
             digest = record.headers.get("warc-payload-digest")
             if len(rows) == _GATHER:
                 store.gather(rows)
                 rows.clear()
-            rows.append((file_id, record.offset, record.url, digest, place, key_of(href), False))
+            rows.append((file_id, record.offset, record.url, digest, authority, key_of(href), False))
             response_id = record.headers.get("warc-record-id", "")
-        elif rows and record.fields.get("kind") in _ERRANDS and record.headers.get("warc-concurrent-to") == response_id:
+        elif (
+            rows and record.fields.get("kind") in _UNSTORED and record.headers.get("warc-concurrent-to") == response_id
+        ):
             rows[-1] = (*rows[-1][:-1], True)
     store.gather(rows)
     if end != size:
@@ -158,7 +161,7 @@ def _pages(store: Auditor, name: str, path: Path, size: int, checked: Checked) -
 def _page(store: Auditor, page: dict[str, Any], checked: Checked) -> Iterator[str]:
     file_id, _ = checked.archive.get(str(page.get("warc_file")), (0, 0))
     if not store.is_held(file_id):
-        return  # without an archive, or it was moved away, or it is damaged and that was said
+        return  # there is no archive, or it was moved away, or its damage was reported
     found = store.record(file_id, int(page.get("warc_offset") or 0), by_page=True)
     if found is None:
         yield f"{page.get('url')}: no response begins at byte {page.get('warc_offset')} of {page['warc_file']}"
@@ -173,25 +176,25 @@ def _page(store: Auditor, page: dict[str, Any], checked: Checked) -> Iterator[st
 
 
 def _log(store: Auditor, paths: CrawlPaths, checked: Checked) -> Iterator[str]:
-    """Lines are best effort, so none is missed; what one says of the archive must be true."""
+    """Check what lines say of the archive. Lines may be missing: the log is written without sync."""
     with RotatedLog(paths.fetch_log) as parts:
         for part in parts.oldest_first:
             for block in part.blocks():
                 for line in block.splitlines():
                     checked.log_lines += 1
-                    told = _object(line)
-                    if told is None:
-                        checked.torn_lines += 1  # a kill cuts lines off
+                    entry = _object(line)
+                    if entry is None:
+                        checked.torn_lines += 1  # a kill may cut a line
                         continue
-                    name, at = str(told.get("warc_file")), int(told.get("warc_offset") or 0)
+                    name, at = str(entry.get("warc_file")), int(entry.get("warc_offset") or 0)
                     file_id, size = checked.archive.get(name, (0, 0))
                     if at >= size or not store.is_held(file_id):  # a line may be of a commit after our snapshot
                         continue
                     found = store.record(file_id, at)
                     if found is None:
-                        yield f"fetch.jsonl: {told.get('url_full')}: no response begins at byte {at} of {name}"
-                    elif told.get("content_digest") not in (None, found[1]) and found[1] is not None:
-                        yield f"fetch.jsonl: {told.get('url_full')}: its digest is not that of the WARC file"
+                        yield f"fetch.jsonl: {entry.get('url_full')}: no response begins at byte {at} of {name}"
+                    elif entry.get("content_digest") not in (None, found[1]) and found[1] is not None:
+                        yield f"fetch.jsonl: {entry.get('url_full')}: its digest is not that of the WARC file"
 
 
 def _object(line: bytes) -> dict[str, Any] | None:

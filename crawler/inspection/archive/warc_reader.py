@@ -1,8 +1,8 @@
-"""Reads WARC files record by record, as they lie on the disk, and holds each to what it says of itself.
+"""Reads WARC files record by record and checks each against its header: lengths and digests.
 
-Made for archives larger than memory: a block is hashed as it is unpacked and never held whole. It does not know what
-the store says of a record. Invariant: offset and length of a record are those of its gzip member, so records that
-follow each other without a gap prove the boundaries.
+For archives larger than memory: a block is hashed while it is decompressed and never held whole.
+Invariant: offset and length of a record are those of its gzip member, so records that follow each other without a gap
+prove the boundaries.
 """
 
 import base64
@@ -19,8 +19,8 @@ from crawler.fetch.http1.message import RemoteProtocolError
 from crawler.fetch.http1.wire import ChunkedDecoder
 
 _CHUNK: Final = 256 * 1024  # compressed bytes read at a time …
-_PIECE: Final = 1024 * 1024  # … and unpacked ones taken at a time: a bomb swells no further
-_MAX_HEADER: Final = 64 * 1024  # of the record: ours have less than 8 KB
+_PIECE: Final = 1024 * 1024  # … and decompressed bytes at a time, also of a decompression bomb
+_MAX_HEADER: Final = 64 * 1024  # of a record; ours have less than 8 KB
 _MAX_HEAD: Final = 1024 * 1024  # of the HTTP response: fetch.max_head is 300 KiB
 _MAX_LINE: Final = 1024 * 1024
 _END: Final = b"\r\n\r\n"
@@ -29,12 +29,12 @@ _GZIP_ERROR: Final = cast(type[Exception], isal_zlib.error)  # its annotations c
 
 @dataclass(slots=True)
 class WarcRecord:
-    """One record. `problems` are what is wrong with it, in words; a `torn` one ends where nothing more can be read."""
+    """One record. `problems` are messages about it; after a `torn` one the file cannot be read further."""
 
     offset: int
     length: int = 0
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case
-    fields: dict[str, str] = field(default_factory=dict)  # of a metadata record's block, when read deep; the same
+    fields: dict[str, str] = field(default_factory=dict)  # of the block of a metadata record, if `deep`; likewise
     problems: list[str] = field(default_factory=list)
     torn: bool = False
 
@@ -122,7 +122,7 @@ def _fields(text: str) -> dict[str, str]:
 
 
 class _RecordBlock:
-    """What follows a record's header: its length, block digest and payload digest."""
+    """The block of a record: checks its length, block digest and payload digest."""
 
     def __init__(self, record: WarcRecord, deep: bool) -> None:
         self._record = record
@@ -134,7 +134,7 @@ class _RecordBlock:
         self.begun = True
         self._hash = hashlib.sha256()
         self._seen = 0
-        self._rest = b""  # of the end that follows the block
+        self._rest = b""  # the bytes after the block
         length = headers.get("content-length", "")
         self._length = int(length) if length.isdigit() else -1
         wants_payload = self._deep and self._record.kind == "response" and "warc-payload-digest" in headers

@@ -1,1 +1,1 @@
-"""Why a URL was fetched or not, and how the hosts of a crawl stand."""
+"""Why a URL was fetched or not, and the state of each host."""

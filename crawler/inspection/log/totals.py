@@ -1,7 +1,7 @@
-"""What many lines of fetch.jsonl add up to: for each host, for each stretch of time, and in all.
+"""Totals of lines of fetch.jsonl: for each host, for each interval of time, and in all.
 
-Pure counting of parsed lines. Invariant: memory is bounded by hosts (up to HOSTS_KEPT, the rest share one entry) and
-by ranges of time, never by the number of lines.
+Invariant: memory is bounded by hosts (HOSTS_KEPT of them, the others share one entry) and by intervals, never by the
+number of lines.
 """
 
 from collections import Counter
@@ -18,14 +18,14 @@ from crawler.inspection.log.rotated_log import LogRange, RotatedLog, epoch
 HOSTS_KEPT: Final = 50_000
 OTHER_HOSTS: Final = "(other hosts)"
 _SLOWEST_KEPT: Final = 10
-_STEP: Final = 10.0  # buckets for each factor of e: a quantile is right within a tenth of itself
+_STEP: Final = 10.0  # buckets for each factor of e: quantiles are exact to a tenth
 _GOOD: Final = frozenset((OutcomeLabel.OK, OutcomeLabel.NOT_MODIFIED, OutcomeLabel.REDIRECT))
 _SERVER_ERROR: Final = 500
-_PUSHES_BACK: Final = frozenset((429, 503))
+_THROTTLED: Final = frozenset((429, 503))
 
 
 class Spread(dict[int, int]):
-    """How times are spread: a count for each bucket, each a tenth wider than the one before."""
+    """Histogram of times: a count for each bucket, each a tenth wider than the one before."""
 
     __slots__ = ()
 
@@ -61,14 +61,14 @@ class Spread(dict[int, int]):
 
 @dataclass(slots=True)
 class HostTally:
-    """One host. `requests` are attempts that got a connection, `opened` connections opened for them; `throttled`
-    answers 429 and 503; `bytes` of bodies; `gaps` are between the ends of one request and the next, `last_at` is
-    the end of the latest.
+    """One host. `requests` counts attempts that got a connection, `opened` connections opened for them, `throttled`
+    responses 429 and 503, `bytes` those of bodies; `gaps` are the times between the ends of two requests, `last_at` is
+    the last end.
     """
 
     attempts: int = 0
     good: int = 0
-    bad: int = 0  # errors, truncated answers, status 5xx, and 4xx but for robots.txt, sitemaps, feeds and probes
+    bad: int = 0  # errors, truncated responses, status 5xx, and 4xx of pages
     throttled: int = 0
     requests: int = 0
     opened: int = 0
@@ -86,7 +86,7 @@ class HostTally:
 
 @dataclass(slots=True)
 class Bin:
-    """One stretch of time."""
+    """The totals of one interval of time."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
@@ -104,14 +104,14 @@ class Bin:
 
 @dataclass(slots=True)
 class LogTotals:
-    """The whole. `bin_s` is the length of a stretch of time; `bins` are by the number of such lengths since 1970."""
+    """All totals. `bin_s` is the length of an interval in seconds; keys of `bins` count such intervals since 1970."""
 
     bin_s: int = 300
     lines: int = 0
     first_ts: str = ""
     last_ts: str = ""
-    pages: int = 0  # 2xx that were no robots.txt, sitemap or the like
-    auxiliary: int = 0  # attempts for robots.txt, sitemaps, feeds and probes: `outcomes` are of all others
+    pages: int = 0  # responses 2xx to requests for pages
+    auxiliary: int = 0  # attempts at robots.txt, sitemaps, feeds and probes; `outcomes` counts the others
     robots: int = 0
     responses: int = 0
     bytes: int = 0
@@ -135,7 +135,7 @@ class LogTotals:
     bins: dict[int, Bin] = field(default_factory=dict)
     slowest: list[tuple[float, str]] = field(default_factory=list)  # a heap of (milliseconds, URL)
     _minutes: dict[str, int] = field(default_factory=dict)
-    _minute: tuple[str, float | None] = field(default=("", None), compare=False)  # met last, and when it began
+    _minute: tuple[str, float | None] = field(default=("", None), compare=False)  # the last, and its start
 
     def add(self, line: Line) -> None:
         """Count a line of fetch.jsonl. Costs some 5 µs."""
@@ -167,7 +167,8 @@ class LogTotals:
         status = get("http_response_status_code")
         if outcome in _GOOD:
             host.good += 1
-        elif is_page or outcome != OutcomeLabel.HTTP_ERROR or (status or 0) >= _SERVER_ERROR:  # others may be missing
+        elif is_page or outcome != OutcomeLabel.HTTP_ERROR or (status or 0) >= _SERVER_ERROR:
+            # (4xx for robots.txt, a sitemap, a feed or a probe is no fault)
             host.bad += 1
             error = get("error_type")
             if error is not None:
@@ -202,12 +203,12 @@ class LogTotals:
         self.bytes += size
         host.bytes += size
         here.bytes += size
-        if status in _PUSHES_BACK:
+        if status in _THROTTLED:
             host.throttled += 1
             host.errors[str(status)] += 1
         elif status >= _SERVER_ERROR or (
             is_page and get("outcome") == OutcomeLabel.HTTP_ERROR
-        ):  # a 304 unasked for, too
+        ):  # also for a 304 to an unconditional request
             host.errors[str(status)] += 1
         url = get("url_full", "")
         if url.endswith("/robots.txt"):
@@ -233,7 +234,7 @@ class LogTotals:
             heappushpop(slowest, (taken_ms, url))
 
     def _moment(self, ts: str) -> float | None:
-        """UTC epoch seconds; None if it is no time."""
+        """Epoch seconds of a timestamp; None for other text."""
         if ts[:16] != self._minute[0]:
             self._minute = (ts[:16], epoch(ts[:16] + ":00"))
         begin = self._minute[1]
@@ -268,7 +269,7 @@ class LogTotals:
 
 @dataclass(slots=True)
 class Gathered:
-    """A tally, and what could not be read."""
+    """Totals, and messages about what could not be read."""
 
     tally: LogTotals
     problems: list[str] = field(default_factory=list)

@@ -1,7 +1,7 @@
-"""What the logs say of one URL and of its host, found without reading them whole.
+"""Lines of the logs about one URL and its host, found without reading the logs whole.
 
-The store knows when the last attempt ended: the line about it is found by bisection. Earlier ones are looked for from
-there backwards, within a budget of bytes. Invariant: what was not looked through is said.
+The store knows when the last attempt ended: its line is found by bisection. Earlier ones are searched from there
+backwards, within a budget of bytes. Invariant: the result says what was not searched.
 """
 
 from collections import Counter
@@ -20,18 +20,18 @@ _SOUGHT: Final = (b'"host_state"', b'"conn_open"', b'"conn_close"')
 
 
 @dataclass(slots=True)
-class Present:
+class PresentState:
     """`states` maps (host, port) to the fields of the last `host_state`, with `until_at` as epoch seconds. `open`
-    counts the open connections by host; those opened before the budget's reach are missing, so it is a lower bound.
+    counts the open connections by host, a lower bound: events before the last EVENTS_SEARCHED bytes are not read.
     """
 
     states: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     open: Counter[str] = field(default_factory=Counter)
 
 
-def present(parts: RotatedLog, run_id: str | None) -> Present:
-    """How things stand by the events of a run."""
-    found = Present()
+def present_state(parts: RotatedLog, run_id: str | None) -> PresentState:
+    """The present state of hosts and connections, by the events of a run."""
+    found = PresentState()
     hosts: dict[int, str] = {}
     for log_range in newest(select(parts), EVENTS_SEARCHED):
         for block in log_range.part.blocks(log_range.start, log_range.end):
@@ -57,24 +57,24 @@ def present(parts: RotatedLog, run_id: str | None) -> Present:
     return found
 
 
-BUDGET: Final = 64 * 1024 * 1024  # bytes looked through for earlier attempts: a tenth of a second, warm
+BUDGET: Final = 64 * 1024 * 1024  # bytes searched for earlier attempts, in a tenth of a second if cached
 EVENTS_BUDGET: Final = 16 * 1024 * 1024
 _PIECE: Final = 4 * 1024 * 1024
-_COMMIT_S: Final = 10.0  # a line follows its attempt by a commit, and commits are a few a second
+_COMMIT_S: Final = 10.0  # a line is written at the commit after its attempt, and there are some commits a second
 
 
 @dataclass(slots=True)
 class UrlHistory:
-    """Lines of fetch.jsonl about a URL, the oldest first; `searched` is how far was looked, in words, "" for all."""
+    """Lines of fetch.jsonl about a URL, the oldest first; `searched` describes what was searched, "" for all."""
 
     lines: list[Line] = field(default_factory=list)
     searched: str = ""
 
 
 def attempts(parts: RotatedLog, url: str, *, wanted: int | None, last_at: float | None, whole: bool) -> UrlHistory:
-    """The attempts at `url`. `wanted` is how many the store knows of, `last_at` when the last ended (None: not known).
+    """The attempts at `url`. `wanted` is their number by the store, `last_at` the end of the last (None: unknown).
 
-    `whole` looks through everything, however long that takes.
+    With `whole` everything is searched, however long that takes.
     """
     url = redact(url)
     needle = orjson.dumps(url)
@@ -82,8 +82,8 @@ def attempts(parts: RotatedLog, url: str, *, wanted: int | None, last_at: float 
         return UrlHistory([line for log_range in select(parts) for line in _about(log_range, needle, url)])
     found: dict[tuple[str, str], Line] = {}
 
-    def keep(lines: Iterable[Line]) -> bool:
-        """Whether all are found."""
+    def add(lines: Iterable[Line]) -> bool:
+        """Add lines; True if all are found."""
         for line in lines:
             found[str(line.get("run_id")), str(line.get("fetch_id"))] = line
         return wanted is not None and len(found) >= wanted
@@ -91,7 +91,7 @@ def attempts(parts: RotatedLog, url: str, *, wanted: int | None, last_at: float 
     if wanted == 0:
         return UrlHistory()
     around = _around(parts, last_at) if last_at is not None else []
-    is_done = any(keep(_about(log_range, needle, url)) for log_range in around)
+    is_done = any(add(_about(log_range, needle, url)) for log_range in around)
     searched = ""
     if not is_done:
         before = select(parts, None, last_at)
@@ -100,7 +100,7 @@ def attempts(parts: RotatedLog, url: str, *, wanted: int | None, last_at: float 
             if not log_range.part.is_plain:
                 searched = "the parts that are not compressed"
                 break
-            if keep(_about(log_range, needle, url)):
+            if add(_about(log_range, needle, url)):
                 is_done = True
                 break
         if not is_done and sum(log_range.size for log_range in budget) < sum(log_range.size for log_range in before):
@@ -110,7 +110,7 @@ def attempts(parts: RotatedLog, url: str, *, wanted: int | None, last_at: float 
 
 
 def _around(parts: RotatedLog, at: float) -> list[LogRange]:
-    """Where the line of an attempt that ended at `at` should stand."""
+    """The ranges in which the line of an attempt that ended at `at` should be."""
     ranges = []
     for part in parts.oldest_first:
         if part.is_plain and part.modified_at >= at - _COMMIT_S:
@@ -142,7 +142,7 @@ def last_host_state(parts: RotatedLog, host: str, port: int) -> Line | None:
 
 
 def skipped_of_host(parts: RotatedLog, host: str, reason: str) -> Line | None:
-    """A link to a host that was refused for this reason while a page was read: the log has the first of each run."""
+    """The last `url_skipped` event of a host for this reason; each run logs the first such link."""
     return _last_event(
         parts, "url_skipped", f"//{host}", lambda line: _host_of(line) == host and line.get("deny_reason") == reason
     )

@@ -21,8 +21,8 @@ from crawler.inspection.log import totals as tallies_module
 from crawler.inspection.log.query import Matcher, Query
 from crawler.inspection.log.rotated_log import RotatedLog, select
 from crawler.inspection.log.totals import OTHER_HOSTS, Gathered, LogTotals, Spread, gather
-from crawler.inspection.log.url_history import present
-from crawler.inspection.report import Happened, all_asked, happened, report
+from crawler.inspection.log.url_history import present_state
+from crawler.inspection.report import EventTotals, report, requests_to, total_events
 from crawler.inspection.report_page import page
 from tests.support.frontiers import NOW, batch, found, visit
 from tests.support.log_lines import fetch_lines, write
@@ -165,8 +165,8 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
     )
     await frontier.close(clean=True)
     with RotatedLog(event_log(tmp_path)) as parts:
-        happening = present(parts, "r1")
-        assert present(parts, "another run").open == {}
+        happening = present_state(parts, "r1")
+        assert present_state(parts, "another run").open == {}
     with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
         tallies = tally_of([line | {"server_address": "a.test"} for line in LINES[:50]]).hosts
         rows = views(reader, PolitenessOptions(key="host"), tallies, happening.states, happening.open, now=NOW)
@@ -191,7 +191,7 @@ async def test_each_host_is_in_the_most_severe_state_that_holds(tmp_path: Path) 
 def story(log: Path) -> tuple[dict[str, Any], LogTotals]:
     tally = gathered(log).tally
     with RotatedLog(event_log(log.parent)) as parts:
-        events, problems = happened(parts, Query())
+        events, problems = total_events(parts, Query())
     assert problems == []
     return report(tally, events, None), tally
 
@@ -246,7 +246,7 @@ def test_the_page_is_whole_in_itself(log: Path) -> None:
 def test_a_page_about_nothing_says_so() -> None:
     """An empty log has no plots."""
     tally = LogTotals()
-    html = page(report(tally, Happened(), None), tally)
+    html = page(report(tally, EventTotals(), None), tally)
     assert "Nothing was fetched" in html
     assert "<svg" not in html
 
@@ -256,7 +256,7 @@ def test_all_that_was_asked_of_a_host_is_told_line_by_line(log: Path) -> None:
     host = LINES[0]["server_address"]
     wanted = [line for line in LINES if line["server_address"] == host]
     with RotatedLog(log) as parts:
-        told = list(all_asked(parts, Matcher(Query(hosts=(host,))), host))
+        told = list(requests_to(parts, Matcher(Query(hosts=(host,))), host))
     assert [line for _, line, _ in told] == wanted
     values = told[-1][2].values()
     assert values["requests"] + values["refused_by_us"] == len(wanted)
@@ -278,4 +278,4 @@ def test_pages_that_are_not_there_make_no_host_rude() -> None:
     tally = tally_of(
         [usual | {"server_address": f"h{code}", "http_response_status_code": code} for code in (404, 429, 500)]
     )
-    assert [one["host"] for one in report(tally, Happened(), None)["rudest_hosts"]] == ["h429", "h500"]
+    assert [one["host"] for one in report(tally, EventTotals(), None)["rudest_hosts"]] == ["h429", "h500"]

@@ -36,7 +36,7 @@ from crawler.inspection.explain.explanation import Explanation, add_auxiliary, l
 from crawler.inspection.explain.hosts import views
 from crawler.inspection.explain.why import Inquiry
 from crawler.inspection.log.totals import LogTotals
-from crawler.inspection.report import Happened, report
+from crawler.inspection.report import EventTotals, report
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, links, visit
 
 SEED = "https://e.org/"
@@ -271,7 +271,7 @@ async def test_why_robots_txt_cannot_be_read_is_reported(tmp_path: Path) -> None
     with StoreReader(tmp_path / "frontier.db", is_live=False) as reader:
         (view,) = views(reader, PolitenessOptions(), {}, {}, None, now=NOW)
         assert (view.state, view.why) == ("held", words)
-        assert report(LogTotals(), Happened(), reader)["robots_unreadable"] == [
+        assert report(LogTotals(), EventTotals(), reader)["robots_unreadable"] == [
             {"status": None, "error_type": "tls_self_signed", "hosts": 1}
         ]
     database = Database(tmp_path / "frontier.db")
