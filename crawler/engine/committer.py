@@ -1,10 +1,9 @@
-"""Makes visits durable: sinks written and synced, then one frontier transaction, then the log lines.
+"""Commits visits in batches: sinks are written and synced, then one transaction of the frontier, then the log lines.
 
-Settlements gather until there are enough of them, they are large or old enough, or workers would idle without the URLs
-they bring. A commit that fails (full disk) is undone in the sinks and tried again until it succeeds; nothing is taken
-from the pending ones before it is stored.
+A batch is committed when it has enough visits or bytes, when it is old enough, or when workers need the URLs that it
+discovered. A commit that fails (full disk) is undone in the sinks and tried again until it succeeds.
 
-Invariant: what the frontier holds as settled is on disk in the sinks, exactly once.
+Invariant: what the frontier has as settled is on disk in the sinks, exactly once.
 """
 
 import asyncio
@@ -31,17 +30,19 @@ from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
 from crawler.sinks.base import LostFile, Sink, SinkRecovered
 
-GATHER_S: Final = 0.004  # how long records are made before others have a turn on the loop
+BUFFER_S: Final = 0.004  # how long records are made at once on the event loop
 RETRY_S: Final = 1.0  # between attempts to commit on a full disk
 LAST_ATTEMPTS: Final = 3  # of one commit, once the crawl is to end
 
 
 class _GivenUp(Exception):
-    """A commit of a crawl that is to end failed time and again."""
+    """LAST_ATTEMPTS attempts of a commit failed, and the crawl is to end."""
 
 
 class Committer:
-    """`on_disk` is told why nothing can be written, and None when it works again; `on_rules` gets the hosts whose
+    """Takes visits from workers (`put`) and commits them (`run`).
+
+    `on_disk` gets the reason why nothing can be written, and None when it works again. `on_rules` gets the hosts whose
     robots.txt changed with a commit. `quiet` is set when nothing is left to commit, or when `run` gives up.
     """
 
@@ -80,51 +81,51 @@ class Committer:
         self._processing = 0  # responses of leases that ended, which are no visits yet
         self.commits = 0  # so far
         self._closing = False
-        self._attempts: int | None = None  # of each commit; None: for as long as it takes
-        self._turned_away = 0  # visits that found no room until the end
+        self._attempts: int | None = None  # of each commit; None: no limit
+        self._cancelled_puts = 0  # visits that waited for room when the crawl ended
         self.has_given_up = False  # `run` ended, and not everything is stored
-        self._lost: list[tuple[Sink, LostFile]] = []  # output files that the store has yet to give up
-        self._storing = asyncio.Lock()
-        self.lost_at_end = False  # some vanished after the last look for them; known after `close`
-        self._poke = asyncio.Event()
-        self._arrived = asyncio.Event()
-        self._room = asyncio.Event()
-        self._room.set()
+        self._lost: list[tuple[Sink, LostFile]] = []  # lost output files that the store does not know of yet
+        self._commit_lock = asyncio.Lock()
+        self.lost_at_end = False  # output files were lost after the last check; known after `close`
+        self._commit_now = asyncio.Event()
+        self._has_pending = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._has_room.set()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sinks")
         self._new_scope_hosts: list[str] = []
-        self._unrecorded: list[SinkFile] = []  # states the store has yet to learn
+        self._unrecorded: list[SinkFile] = []  # states of files that the store does not know yet
 
     # -- from workers
 
     async def put(self, visited: Visited) -> None:
-        """Hand over a visit. Waits while what is uncommitted, the batch being stored included, passes a quarter of
-        `engine.memory`, or 4 commits' worth.
+        """Hand over a visit. Waits while the uncommitted visits take more than a quarter of `engine.memory`, or are
+        more than those of four commits.
         """
-        while not self._room.is_set():
+        while not self._has_room.is_set():
             try:
-                await self._room.wait()
+                await self._has_room.wait()
             except asyncio.CancelledError:
-                self._turned_away += 1
+                self._cancelled_puts += 1
                 raise
         self._pending.append(visited)
         self._pending_bytes += visited.held_bytes
         options = self._options
         uncommitted_bytes = self._pending_bytes + self._committing_bytes
         if uncommitted_bytes > options.memory // 4 or len(self._pending) > 4 * options.commit_settlements:
-            self._room.clear()
-        self._arrived.set()
+            self._has_room.clear()
+        self._has_pending.set()
         if len(self._pending) >= options.commit_settlements or self._pending_bytes >= options.commit_bytes:
-            self._poke.set()
+            self._commit_now.set()
         else:
-            self.nudge()
+            self.request_commit()
 
-    def nudge(self, *, now: bool = False) -> None:
-        """Commit at once if workers wait for the URLs that pending visits found, or if told so."""
+    def request_commit(self, *, now: bool = False) -> None:
+        """Commit at once if workers wait for the URLs that pending visits found, or if `now`."""
         if self._pending and (now or self._scheduler.lacks_urls):
-            self._poke.set()
+            self._commit_now.set()
 
     def add_scope_host(self, host: str) -> None:
-        """A host that a seed's redirect brought in, for the next commit."""
+        """Store a host, which a seed's redirect brought into scope, with the next commit."""
         self._new_scope_hosts.append(host)
 
     def processing_began(self) -> None:
@@ -149,24 +150,25 @@ class Committer:
 
     @property
     def uncommitted(self) -> int:
-        """Visits fetched and not stored yet."""
+        """How many visits wait for the next commit."""
         return len(self._pending)
 
     @property
     def unstored(self) -> int:
-        """Visits that were made and not stored, after the end: their URLs are still queued in the store."""
-        return len(self._pending) + self._turned_away
+        """How many visits could not be stored by the end: their URLs are still queued in the store."""
+        return len(self._pending) + self._cancelled_puts
 
     @property
     def uncommitted_bytes(self) -> int:
-        """What the visits cost that wait for the next commit."""
+        """Memory that the visits take which wait for the next commit."""
         return self._pending_bytes
 
-    # -- the loop
+    # -- from start to end
 
     async def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> SinkRecovered:
-        """Make the sinks agree with the store; returns what that took. Raises OSError, or the sink's own error for a
-        damaged file.
+        """Open the sinks and make them agree with the store. Return what that took.
+
+        Raises OSError, or the sink's own error for a damaged file.
         """
         recovery = SinkRecovered()
         for sink in self._sinks:
@@ -174,30 +176,30 @@ class Committer:
             changed = await self._in_thread(partial(sink.open, ours, is_restored=is_restored))
             if changed:
                 await self._frontier.record_sink_files(changed)
-            self._say_closed(changed)  # once more, perhaps: who crashed may have said it already
+            self._report_closed(changed)  # perhaps for the second time, if the run before crashed
             recovery += sink.recovery
         if is_restored:
             await self._frontier.clear_restored()
         return recovery
 
     async def run(self) -> None:
-        """Commit until `finish` was called and everything is stored, or cannot be."""
+        """Commit until `finish` was called and everything is stored, or a commit is given up."""
         while True:
             if not self._pending:
                 self._quiet.set()
                 if self._closing:
                     return
-                self._arrived.clear()
-                await self._arrived.wait()
+                self._has_pending.clear()
+                await self._has_pending.wait()
                 continue
-            await self._gather()
+            await self._await_batch()
             batch = self._pending
             self._pending, self._pending_bytes, self._committing_bytes = [], 0, self._pending_bytes
             self._committing = True
             try:
-                async with self._storing:
+                async with self._commit_lock:
                     await self._commit(batch)
-            except BaseException as error:  # cancelled: what is not stored is not forgotten
+            except BaseException as error:  # cancelled: what is not stored remains pending
                 self._pending = batch + self._pending
                 if not isinstance(error, _GivenUp):
                     raise
@@ -207,65 +209,66 @@ class Committer:
             finally:
                 self._committing = False
                 self._committing_bytes = 0
-            self._room.set()
+            self._has_room.set()
 
-    async def _gather(self) -> None:
+    async def _await_batch(self) -> None:
         if not self._closing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._options.commit_interval_s):
-                    await self._poke.wait()
-        self._poke.clear()
+                    await self._commit_now.wait()
+        self._commit_now.clear()
 
-    def hasten(self) -> None:
-        """The crawl is to end: who cannot store something now need not try for ever. What is not stored is still queued
-        in the store, and is fetched again.
-        """
+    def limit_attempts(self) -> None:
+        """Give a commit up after LAST_ATTEMPTS from now on. URLs of visits that are not stored are requested again."""
         self._attempts = LAST_ATTEMPTS
 
     def finish(self) -> None:
-        """Store what is pending and end `run`."""
+        """Let `run` commit what is pending, and end."""
         self._closing = True
-        self._arrived.set()
-        self._poke.set()
+        self._has_pending.set()
+        self._commit_now.set()
 
     async def close(self) -> list[str]:
-        """After `run` has ended: end the output files. Returns what went wrong, in words: what is committed is safe
-        all the same, and the next start finishes a rename, if the file is still there.
+        """Close the output files, after `run`. Return the problems as text.
+
+        What is committed is safe in any case. A rename that failed is repeated at the next start.
         """
         problems = []
         try:
-            self.lost_at_end = await self._give_up_lost_files()
-            if rows := self._scheduler.traps.take_rows():  # what the last commit taught
+            self.lost_at_end = await self._record_lost_files()
+            if rows := self._scheduler.traps.take_rows():  # changed by the last commit
                 await self._frontier.settle(Batch([], [], templates=rows))
         except (OSError, FrontierFull) as error:
-            problems.append(_words(error))
+            problems.append(_error_text(error))
         for sink in self._sinks:
             try:
                 files = await self._in_thread(sink.close)
                 await self._frontier.record_sink_files([*self._unrecorded, *files])
                 self._unrecorded = []
             except (OSError, FrontierFull) as error:
-                problems.append(f"{sink.name}: {_words(error)}")
+                problems.append(f"{sink.name}: {_error_text(error)}")
             else:
-                self._say_closed(files)
+                self._report_closed(files)
         self._thread.shutdown(wait=True)
         return problems
 
-    async def look_for_files(self) -> bool:
-        """Whether every open output file is in its place; what was in one that is not is queued again. True, without a
-        look, while something is to be stored: that looks itself.
+    async def check_files(self) -> bool:
+        """Whether every open output file is in its place. URLs of pages in a lost file are queued again.
+
+        While something is to be committed nothing is checked (True), since the commit checks.
         """
         if self._pending or self._committing:
             return True
-        async with self._storing:
+        async with self._commit_lock:
             try:
-                return not await self._give_up_lost_files()
-            except (OSError, FrontierFull):  # the next commit tells, or the end
+                return not await self._record_lost_files()
+            except (OSError, FrontierFull):  # the next commit reports it, or `close`
                 return True
 
-    async def _give_up_lost_files(self) -> bool:
-        """Tell the store which output files somebody deleted, moved or cut. Returns whether there were any. Raises
-        OSError, FrontierFull: then the rest is told the next time.
+    async def _record_lost_files(self) -> bool:
+        """Record in the store which output files somebody deleted, moved or cut. Return whether there were any.
+
+        Raises OSError, FrontierFull: then the next call continues.
         """
         for sink in self._sinks:
             self._lost += [(sink, one) for one in await self._in_thread(sink.lost_files)]
@@ -316,14 +319,12 @@ class Committer:
         self._counters.life = life
         self.commits += 1
         self._unrecorded = []
-        self._stored(batch, *stored)
+        self._report_stored(batch, *stored)
         self._on_rules(stored[0].robots_changed)
         await self._rename_complete()
 
     async def _store(self, changes: Batch) -> tuple[Receipt, list[RecordLocation | None]] | str:
-        """One attempt, and another at once where output files vanished. Returns why nothing was stored, in words, if
-        the disk is to blame.
-        """
+        """Try to commit, once more if output files were lost. Return the reason as text if the disk fails."""
         while True:
             try:
                 if (reason := self._disk_low()) is not None:
@@ -333,18 +334,20 @@ class Committer:
                 return await self._frontier.settle(batch), written
             except (OSError, FrontierFull) as error:
                 for sink in self._sinks:
-                    with suppress(OSError):  # on a dying disk this fails too; the next attempt resets again
+                    with suppress(OSError):  # on a failing disk this may fail too; the next attempt resets again
                         await self._in_thread(sink.reset)
                 with suppress(OSError, FrontierFull):
-                    if await self._give_up_lost_files():
+                    if await self._record_lost_files():
                         continue
-                return _words(error)
+                return _error_text(error)
 
     async def _rename_complete(self) -> None:
-        """The batch is stored: nothing here may undo it. What fails is taken up by the next commit or start."""
+        """Rename complete files after a commit. A failure does not undo the commit: the next one, or a start, repeats
+        it.
+        """
         renamed = await self._in_thread(self._commit_sinks)
         self._unrecorded.extend(renamed)  # their new states go with the next commit
-        self._say_closed(renamed)
+        self._report_closed(renamed)
 
     def _disk_low(self) -> str | None:
         stat = os.statvfs(self._output)
@@ -356,10 +359,11 @@ class Committer:
     async def _write_sinks(
         self, records: list[Record | None]
     ) -> tuple[list[RecordLocation | None], list[RecordLocation | None], list[SinkFile]]:
-        """Returns where the WARC holds each record, where pages/ its line, and the files' lengths.
+        """Write and sync records. Return the place of each in the WARC files, that of its line in pages/, and all
+        lengths.
 
-        What needs no disk is done here: a thread that hashes and compresses beside a busy loop spends as much again on
-        getting the interpreter lock back (docs/decisions/0004-threads.md).
+        Hashing and compressing is done on the event loop: a thread would spend as much time again on the interpreter
+        lock (docs/decisions/0004-threads.md).
         """
         written: list[RecordLocation | None] = [None] * len(records)
         lines: list[RecordLocation | None] = []
@@ -384,7 +388,7 @@ class Committer:
                 left.append(i)
                 continue
             places[i] = sink.buffer(record, written[i])
-            if self._clock.mono() - begun_mono > GATHER_S:
+            if self._clock.mono() - begun_mono > BUFFER_S:
                 await asyncio.sleep(0)
                 begun_mono = self._clock.mono()
         if left:
@@ -399,14 +403,14 @@ class Committer:
         return [file for sink in self._sinks for file in sink.sync()]
 
     def _commit_sinks(self) -> list[SinkFile]:
-        """On the sinks' thread. Every sink must hear of the commit, whatever became of the others' renames."""
+        """On the sinks' thread. Every sink must hear of the commit, also if a rename of another one failed."""
         renamed: list[SinkFile] = []
         for sink in self._sinks:
             with suppress(OSError):
                 renamed.extend(sink.committed())
         return renamed
 
-    def _stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[RecordLocation | None]) -> None:
+    def _report_stored(self, batch: list[Visited], receipt: Receipt, written: Sequence[RecordLocation | None]) -> None:
         counters, scheduler = self._counters, self._scheduler
         scheduler.discoveries_stored(receipt)
         for visited, links_new, place in zip(batch, receipt.links_new, written, strict=True):
@@ -417,7 +421,7 @@ class Committer:
             scheduler.visit_stored(settlement, receipt.trial_links.get(settlement.task.id, ()))
             self._observer.stored(visited, links_new, place)
 
-    def _say_closed(self, files: Sequence[SinkFile]) -> None:
+    def _report_closed(self, files: Sequence[SinkFile]) -> None:
         for file in files:
             if file.state is SinkFileState.CLOSED:
                 self._observer.file_closed(file)
@@ -426,7 +430,7 @@ class Committer:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
 
-def _words(error: OSError | FrontierFull) -> str:
+def _error_text(error: OSError | FrontierFull) -> str:
     if isinstance(error, FrontierFull) or not error.filename:
         return str(error)
     return f"{error.filename}: {error.strerror}"

@@ -1,7 +1,7 @@
-"""A crawl from start to end: the tasks, who watches them, and how they stop.
+"""A crawl from start to end: its tasks, why it ends, and how they stop.
 
-Everything runs in one TaskGroup; a bug in any task ends the process. Draining is courtesy: recovery at the next start
-is what makes a stop at any instant correct.
+All tasks run in one TaskGroup, so that a bug in one ends the process. Draining only saves work: because of recovery at
+the next start, a stop is correct at any instant.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import FrontierFull
 
 CLOCK_STEP_S: Final = 1.0  # smaller steps of the wall clock are ignored: NTP slews by less, and it slews both clocks
-_CHECK_S: Final = 1.0  # the end is looked for at least this often
+_CHECK_S: Final = 1.0  # whether the crawl has ended is checked at least this often
 _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 
@@ -46,9 +46,9 @@ class StepWatch:
 
 
 class Crawl:
-    """Runs until nothing is left to do within `engine.linger_s`, or until `drain`. What it does now is for
-    `engine.monitoring.bottleneck` to say, by the properties here. `quiet` is set by the other parts when there may be
-    nothing left to do; `background` tasks run until draining begins.
+    """Runs until nothing is left to do within `engine.linger_s`, or until `drain`.
+
+    The other parts set `quiet` when there may be nothing left to do. `background` tasks run until draining begins.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Crawl:
 
     @property
     def is_draining(self) -> bool:
-        """Nothing new is begun: what is in flight is finished and stored."""
+        """No request begins any more; what is in flight is finished and stored."""
         return self._stop is not None or self._has_ended
 
     @property
@@ -104,7 +104,7 @@ class Crawl:
         self._pause_or_go_on()
 
     def hold(self, held: bool) -> None:
-        """The operator's pause: nothing new is asked, what is in flight is finished; False: go on."""
+        """Pause for the operator: no request begins, what is in flight is finished. False: go on."""
         self.is_held = held
         self._pause_or_go_on()
 
@@ -115,8 +115,8 @@ class Crawl:
         self._quiet.set()
 
     async def run(self) -> StoppedBy:
-        """Returns why it ended, with everything that was fetched committed (unless the disk is full: then what the
-        committer could not store is still queued in the store).
+        """Crawl, and return why it ended. Everything that was fetched is then committed, unless the disk is full: URLs
+        of visits that could not be stored are still queued.
         """
         await self._scheduler.start()
         async with asyncio.TaskGroup() as group:
@@ -130,17 +130,17 @@ class Crawl:
             self._has_ended = True
             self._observer.drain(reason, len(self._scheduler.leases_out))
             self._scheduler.stop()
-            self._committer.hasten()
+            self._committer.limit_attempts()
             for task in background:
                 task.cancel()
-            # A disk that was waited for all along `crawl.linger` is not waited for once more.
+            # The crawl waited for the disk for `crawl.linger` already: it does not wait again.
             deadline = self._clock.mono() + (0.0 if reason is StoppedBy.DISK else self._options.drain_s)
             await self._drained(workers, deadline)
             self._committer.finish()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(_FINISH_S, deadline - self._clock.mono())):
                     await asyncio.wait({committing})
-            committing.cancel()  # only a disk that stays full gets here with work left
+            committing.cancel()  # work is left only if the disk is still full
         with suppress(FrontierFull):
             await self._scheduler.revisits.store_in_links()
         return reason
@@ -167,7 +167,7 @@ class Crawl:
                 return StoppedBy.MAX_DURATION
             reason = self._ended()
             if reason is not None:
-                if await self._committer.look_for_files():  # one may have vanished since the last commit
+                if await self._committer.check_files():  # one may have vanished since the last commit
                     return reason
                 continue
             left_s = _CHECK_S if max_s is None else min(_CHECK_S, max(0.0, started + max_s - self._clock.mono()))
@@ -195,7 +195,7 @@ class Crawl:
         if self._scheduler.due_urls.next_at is not None:
             wait_s = min(wait_s, self._scheduler.due_urls.next_at - self._clock.now())
         again_s = self._scheduler.revisits.due_s()
-        if again_s <= linger_s:  # a revisit that is due later is nothing left to do
+        if again_s <= linger_s:  # a crawl does not wait for a later revisit
             wait_s = min(wait_s, again_s)
         if wait_s < NEVER:
             wait_s = max(wait_s, self._scheduler.crawl_rate_limiter.closed_s())

@@ -1,4 +1,4 @@
-"""What the engine tells whoever watches it. One interface for all parts: nothing else leaves the engine by itself.
+"""The interface by which all parts of the engine report what happens: to the log in a crawl, to a list in tests.
 
 Invariant: every method returns at once and changes nothing in the engine.
 """
@@ -20,7 +20,7 @@ _BYTES_A_DISCOVERY = 400  # a URL of 60 characters and what is known of it
 
 @dataclass(frozen=True, slots=True)
 class Visited:
-    """A settlement on its way to the store, with what only the log wants to know. Durations in seconds."""
+    """A settlement to be stored, with figures for its log line. Durations in seconds."""
 
     settlement: Settlement
     lease: Lease
@@ -30,14 +30,14 @@ class Visited:
 
     @property
     def held_bytes(self) -> int:
-        """What keeping it costs."""
+        """Memory that it takes, estimated."""
         response = response_of(self.settlement.outcome)
         body = 0 if response is None else len(response.raw_head) + response.raw_body.size
         return 512 + body + _BYTES_A_DISCOVERY * len(self.settlement.discovered)
 
 
 class Observer(Protocol):
-    """`engine.monitoring.event_log` writes it to the log; tests keep it."""
+    """What happens in the engine. `engine.monitoring.event_log` writes it to the log."""
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
         """An event with the fields of its log line."""
@@ -64,7 +64,7 @@ class Observer(Protocol):
         """Somebody deleted, moved or cut an output file while it was written; `urls` are queued again for it."""
 
     def disk(self, reason: str | None) -> None:
-        """Nothing can be written, and why; None: it works again."""
+        """The reason why nothing can be written; None: it works again."""
 
     def hours(self, is_open: bool, until_at: float) -> None:
         """`fetch.hours` opened or closed, until then (UTC; infinity: for good)."""

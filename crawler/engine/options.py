@@ -1,4 +1,4 @@
-"""What the engine can be told. Times in seconds, sizes in bytes."""
+"""Options of the engine. Times in seconds, sizes in bytes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,11 +17,12 @@ _SEED_MODES = ("seed-hosts", "seed-domains")
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """`lease_size` tasks are one run at delay 0; `memory` bounds the bytes of bodies held at once; `drain_s` is how
-    long a stop waits for what is in flight. The commit happens at whichever of its three bounds comes first.
+    """Options of the engine itself. A lease has up to `lease_size` tasks where the delay is 0. `memory` bounds the
+    bodies held at once. A stop waits `drain_s` for what is in flight. A batch is committed at the first of its three
+    bounds.
     """
 
-    workers: int = 256  # coroutines: a few hundred hosts that never answer must not keep the others waiting
+    workers: int = 256  # coroutines: so many that a few hundred hosts without a response do not block the others
     lease_size: int = 16
     memory: int = 128 * 1024 * 1024
     drain_s: float = 30.0
@@ -45,8 +46,8 @@ class ContentOptions:
 
 @dataclass(frozen=True)
 class EngineConfiguration:
-    """The options of every part of a crawl, which come into force together. `output` is the directory that `min_free`
-    is about, `sitemaps` is crawl.sitemaps, `address_politeness` holds for IP addresses.
+    """Options of all parts of a crawl, applied together. `min_free` is about the disk of the directory `output`,
+    `sitemaps` is crawl.sitemaps, and `address_politeness` holds for IP addresses.
     """
 
     seeds: Sequence[str] = ()
@@ -75,8 +76,8 @@ class EngineConfiguration:
 
     @property
     def fingerprint(self) -> str:
-        """Tells configurations apart that judge a stored URL differently. Limits on how many, and where a rule was
-        written, are no part of it.
+        """A hash of the rules that stored URLs are judged by. Limits on numbers of URLs are not in it, nor where a rule
+        was written.
         """
         scope, traps = self.scope, self.traps
         judging = (

@@ -19,8 +19,8 @@ OWN_WORK_S: Final = 120.0  # longest for what needs no server: reading a page, a
 
 
 class Health:
-    """`attempt_s` is the longest that one attempt may take (`fetch.total_timeout`). `check` must be called every few
-    seconds.
+    """Watches progress. `check` must be called every few seconds. `attempt_s` gives the longest time that one attempt
+    may take (`fetch.total_timeout`).
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class Health:
         self.progress_at = clock.now()
 
     def check(self) -> None:
-        """Note the time if something happened since the last call, or has a reason not to."""
+        """Note the time if something happened since the last call, or nothing has to."""
         seen = (sum(self._counters.outcomes.values()), self._counters.links_new, self._committer.commits)
         if seen != self._seen or self._may_stand_still():
             self._seen = seen
             self.progress_mono, self.progress_at = self._clock.mono(), self._clock.now()
 
     def stall(self) -> str:
-        """What makes no progress for longer than it may; "" while the crawl is well."""
+        """What has made no progress for too long; "" if all is well."""
         still_s = self._clock.mono() - self.progress_mono
         if still_s <= OWN_WORK_S or self._may_stand_still():
             return ""

@@ -66,7 +66,7 @@ class Commits(Protocol):
     def processing_ended(self) -> None:
         """It is processed, or the worker was cancelled."""
 
-    def nudge(self, *, now: bool = False) -> None:
+    def request_commit(self, *, now: bool = False) -> None:
         """Commit at once if workers wait for the URLs that pending visits found, or if `now`."""
 
     def add_scope_host(self, host: str) -> None:
@@ -174,7 +174,7 @@ class Worker:
                 finally:
                     self._committer.processing_ended()
             self.task = None
-            self._committer.nudge()
+            self._committer.request_commit()
 
     async def _put_denied(self, lease: Lease, task: Task, denied: Denied, queue_s: float) -> None:
         self._counters.attempted(denied, task.kind, task.url)
@@ -245,7 +245,7 @@ class Worker:
         self.stage = "store"
         await self._committer.put(Visited(settlement, lease, queue_s, dur_s, processed.links_found))
         if is_throttled(outcome):
-            self._committer.nudge(now=True)
+            self._committer.request_commit(now=True)
 
     def _retry_decision(self, task: Task, outcome: Outcome) -> RetryDecision:
         # While no host responds at all, the URL is not to blame: its attempts are not limited.

@@ -145,7 +145,7 @@ def test_a_batch_is_stored_at_once_when_workers_are_hungry() -> None:
     async def test(case: Case) -> None:
         await case.put(1)
         case.be_hungry()
-        case.committer.nudge()
+        case.committer.request_commit()
         await elapse(0.001)
         assert case.sizes == [1]
         await case.put(1)
@@ -160,10 +160,10 @@ def test_a_nudge_without_hunger_waits_unless_it_says_now() -> None:
 
     async def test(case: Case) -> None:
         await case.put(1)
-        case.committer.nudge()
+        case.committer.request_commit()
         await elapse(0.001)
         assert case.sizes == []
-        case.committer.nudge(now=True)
+        case.committer.request_commit(now=True)
         await elapse(0.001)
         assert case.sizes == [1]
 
@@ -407,7 +407,7 @@ def test_a_crawl_that_is_to_end_tries_a_commit_only_so_often() -> None:
             case.running.add_done_callback(lambda _: given_up.append(case.engine.clock.mono()))
             await case.put(10)
             await elapse(20.5)
-            case.committer.hasten()
+            case.committer.limit_attempts()
             await elapse(LAST_ATTEMPTS - 1.0)
             full = False
             await elapse(1.0)
