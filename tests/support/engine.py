@@ -138,7 +138,7 @@ class Harness(Noted):
             random.Random(rng_seed),
         )
         self.crawl, self.scheduler, self.committer = crawl.crawl, crawl.scheduler, crawl.committer
-        self.host_table, self.gate, self.traps = crawl.host_table, crawl.scheduler.address_limiter, crawl.traps
+        self.host_table, self.traps = crawl.host_table, crawl.traps
         self.url_policy, self.processor, self.url_list_policy = crawl.url_policy, crawl.processor, crawl.url_list_policy
         self.reevaluation, self.revisits, self.counters = crawl.reevaluation, crawl.revisits, crawl.counters
         self.workers, self.monitor = crawl.workers, crawl.monitor

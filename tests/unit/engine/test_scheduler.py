@@ -1,4 +1,4 @@
-"""The scheduler: whose turn it is, in what order, and that nobody is forgotten or asked in a circle."""
+"""The scheduler: when and in which order leases are issued; no host is forgotten or looked at in a loop."""
 
 import asyncio
 import random
@@ -50,8 +50,8 @@ def test_within_a_host_priority_then_depth_then_age_decide() -> None:
     run(main())
 
 
-def test_hosts_of_one_key_take_turns() -> None:
-    """A host with a thousand URLs keeps its neighbours waiting for one request, not for a thousand."""
+def test_hosts_of_one_key_are_leased_in_rotation() -> None:
+    """A host with a thousand URLs delays its neighbours by one request, not by a thousand."""
 
     async def main() -> None:
         engine = Harness("https://huge.a.test/", "https://small.a.test/", "https://tiny.a.test/")
@@ -67,7 +67,7 @@ def test_hosts_of_one_key_take_turns() -> None:
 
 
 def test_at_delay_0_a_huge_host_does_not_starve_small_ones() -> None:
-    """Neither with every worker busy, nor while the store is asked for more."""
+    """Neither with every worker busy, nor while tasks are prefetched."""
 
     async def main() -> None:
         engine = Harness(
@@ -85,8 +85,8 @@ def test_at_delay_0_a_huge_host_does_not_starve_small_ones() -> None:
     run(main())
 
 
-def test_under_full_load_the_store_is_still_asked() -> None:
-    """There is always a key that is ready; a host found meanwhile does not wait until all buffers are empty."""
+def test_under_full_load_tasks_are_still_prefetched() -> None:
+    """There is always a key that is due, but a host found meanwhile does not wait until all buffers are empty."""
 
     async def main() -> None:
         huge = [f"https://huge{n}.test/" for n in range(4)]
@@ -105,8 +105,8 @@ def test_under_full_load_the_store_is_still_asked() -> None:
 # -- politeness
 
 
-def test_under_a_delay_one_request_of_a_key_is_out_and_the_next_waits() -> None:
-    """Whatever connections_per_host says; the delay runs from the end of the answer."""
+def test_with_a_delay_one_request_of_a_key_is_in_flight_and_the_next_waits() -> None:
+    """Whatever connections_per_host says; the delay runs from the end of the response."""
 
     async def main() -> None:
         politeness = replace(POLITE, connections_per_host=4)
@@ -122,7 +122,7 @@ def test_under_a_delay_one_request_of_a_key_is_out_and_the_next_waits() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 3])
-def test_at_delay_0_leases_are_runs_and_a_host_has_so_many(width: int) -> None:
+def test_at_delay_0_a_host_has_several_leases_of_several_tasks(width: int) -> None:
     """`lease_size` tasks at most on each of `connections_per_host` connections."""
 
     async def main() -> None:
@@ -145,8 +145,8 @@ def test_at_delay_0_leases_are_runs_and_a_host_has_so_many(width: int) -> None:
     run(main())
 
 
-def test_while_all_workers_have_hosts_of_their_own_none_takes_a_second_connection() -> None:
-    """It would make nothing faster and cost memory while it idles; a host alone has as many as it may."""
+def test_while_all_workers_have_hosts_no_host_gets_a_second_connection() -> None:
+    """It would make nothing faster and cost memory while it is idle; a host alone has as many as it may."""
 
     async def main() -> None:
         hosts = [f"https://h{n}.test/" for n in range(8)]
@@ -176,8 +176,8 @@ def test_while_all_workers_have_hosts_of_their_own_none_takes_a_second_connectio
     run(main())
 
 
-def test_an_address_delay_makes_runs_of_one() -> None:
-    """A longer one would only be sent back."""
+def test_with_an_address_delay_a_lease_has_one_task() -> None:
+    """Others would only come back."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", politeness=replace(AT_ONCE, address_delay_s=0.5))
@@ -191,8 +191,8 @@ def test_an_address_delay_makes_runs_of_one() -> None:
     run(main())
 
 
-def test_a_push_back_holds_for_every_lease_that_is_out() -> None:
-    """At delay 0 several connections are at work: none of them sends another request."""
+def test_a_429_holds_for_every_lease_that_is_out() -> None:
+    """At delay 0 there are several connections: none of them sends another request."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.a.test/", politeness=AT_ONCE)
@@ -212,8 +212,8 @@ def test_a_push_back_holds_for_every_lease_that_is_out() -> None:
     run(main())
 
 
-def test_a_crawl_delay_learnt_late_holds_for_leases_that_are_out() -> None:
-    """A neighbour's robots.txt sets the pace of the whole key, at once."""
+def test_a_crawl_delay_learned_late_holds_for_leases_that_are_out() -> None:
+    """The robots.txt of a neighbour sets the delay of the whole key, at once."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", politeness=AT_ONCE)
@@ -235,8 +235,8 @@ def test_a_crawl_delay_learnt_late_holds_for_leases_that_are_out() -> None:
     run(main())
 
 
-def test_a_crawl_delay_counts_from_the_robots_txt_that_told_it() -> None:
-    """The first page too waits for it."""
+def test_a_crawl_delay_counts_from_the_robots_txt_that_names_it() -> None:
+    """The first page waits for it, too."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", politeness=AT_ONCE)
@@ -251,7 +251,7 @@ def test_a_crawl_delay_counts_from_the_robots_txt_that_told_it() -> None:
 # -- robots.txt
 
 
-def test_robots_txt_is_asked_first_and_nothing_else_before_its_verdict() -> None:
+def test_robots_txt_is_requested_first_and_nothing_else_before_its_verdict() -> None:
     """Even at delay 0, with many connections."""
 
     async def main() -> None:
@@ -283,8 +283,8 @@ def test_a_redirected_robots_txt_keeps_the_delay_of_the_other_key() -> None:
     run(main())
 
 
-def test_robots_txt_is_asked_again_when_its_time_is_over() -> None:
-    """And pages wait for the new verdict."""
+def test_robots_txt_is_requested_again_when_it_expires() -> None:
+    """Pages wait for the new verdict."""
 
     async def main() -> None:
         engine = Harness(*(f"https://a.test/{n}" for n in range(4)))
@@ -354,7 +354,7 @@ def test_an_auxiliary_request_waits_while_its_host_backs_off() -> None:
 # -- addresses
 
 
-def test_where_a_redirected_robots_txt_lives_is_not_where_its_host_lives() -> None:
+def test_the_address_of_a_redirected_robots_txt_is_not_that_of_its_host() -> None:
     """The host's pages do not wait for that address."""
 
     async def main() -> None:
@@ -371,8 +371,8 @@ def test_where_a_redirected_robots_txt_lives_is_not_where_its_host_lives() -> No
     run(main())
 
 
-def test_many_hosts_on_one_address_are_asked_one_after_the_other_without_a_gap() -> None:
-    """Who waits is called in turn: nobody polls, and no time is lost between two of them."""
+def test_many_hosts_on_one_address_are_requested_one_after_the_other_without_a_gap() -> None:
+    """Keys leave the wait queue in order: none polls, and no time is lost between two of them."""
 
     async def main() -> None:
         engine = Harness(*(f"https://h{n}.test/" for n in range(150)), politeness=replace(POLITE, address_delay_s=0.25))
@@ -382,14 +382,14 @@ def test_many_hosts_on_one_address_are_asked_one_after_the_other_without_a_gap()
         assert len(asked) == 300
         assert min(gaps) >= 0.25 + CLOCK_GUARD_S
         assert max(gaps) < 0.251 + CLOCK_GUARD_S
-        assert engine.web.shut <= 150  # each finds out once where it lives
+        assert engine.web.shut <= 150  # each host learns its address once
         assert engine.loop.rounds < 60 * len(asked)
 
     run(main())
 
 
-def test_a_shut_address_holds_up_nobody_else() -> None:
-    """And it is not looked at in a loop: a request that takes ten minutes costs a look a second at most."""
+def test_a_closed_address_delays_no_other() -> None:
+    """It is not looked at in a loop either: during a request of ten minutes once a second at most."""
 
     async def main() -> None:
         politeness = replace(POLITE, address_delay_s=0.25)
@@ -409,8 +409,8 @@ def test_a_shut_address_holds_up_nobody_else() -> None:
     run(main())
 
 
-def test_as_many_are_called_as_have_left() -> None:
-    """At delay 0 an address takes several: places that fall free together are taken together."""
+def test_all_slots_of_an_address_that_become_free_are_used() -> None:
+    """At delay 0 an address has several: those that become free together are used together."""
 
     async def main() -> None:
         politeness = replace(AT_ONCE, connections_per_host=1, connections_per_address=4, key="host", robots="ignore")
@@ -426,7 +426,7 @@ def test_as_many_are_called_as_have_left() -> None:
 # -- the store
 
 
-def test_a_waiting_url_is_asked_when_it_is_due() -> None:
+def test_a_waiting_url_is_requested_when_it_is_due() -> None:
     """Not before, and not much later, though nothing else happens."""
 
     async def main() -> None:
@@ -455,8 +455,8 @@ class FullStore(MemoryFrontier):
             raise FrontierFull("no room")
 
 
-def test_a_full_disk_stops_no_promotion_and_no_fill_for_good() -> None:
-    """They are tried again, once a second, and nothing is lost."""
+def test_after_a_full_disk_urls_are_promoted_and_prefetched_again() -> None:
+    """Both are tried once a second, and nothing is lost."""
 
     async def main() -> None:
         store = FullStore()
@@ -485,8 +485,8 @@ def test_a_full_disk_stops_no_promotion_and_no_fill_for_good() -> None:
 # -- leases that come back
 
 
-def test_what_a_lease_did_not_do_goes_back_to_the_front_once() -> None:
-    """Broken off in the middle, the run begins again where it broke off."""
+def test_unfinished_tasks_of_a_lease_go_back_to_the_front_once() -> None:
+    """The next lease begins where the one before was broken off."""
 
     async def main() -> None:
         engine = Harness(
@@ -501,7 +501,7 @@ def test_what_a_lease_did_not_do_goes_back_to_the_front_once() -> None:
 
 
 def test_stop_takes_back_what_waits_in_the_queue() -> None:
-    """Nothing is handed out any more, and no place stays taken."""
+    """No lease is issued any more, and no URL stays reserved."""
 
     async def main() -> None:
         engine = Harness(
@@ -515,7 +515,7 @@ def test_stop_takes_back_what_waits_in_the_queue() -> None:
             assert engine.scheduler.queue.full()
             engine.scheduler.stop()
             await elapse(1.0)
-            while not engine.scheduler.queue.empty():  # one that is put just then: workers hand it back
+            while not engine.scheduler.queue.empty():  # one that was put just then: workers end it
                 lease = engine.scheduler.queue.get_nowait()
                 engine.scheduler.lease_ended(lease, unfinished=lease.tasks, began=False)
         assert engine.scheduler.leases_out == {}
@@ -553,7 +553,7 @@ def test_max_urls_is_met_exactly(limit: int, politeness: PolitenessOptions) -> N
 
 
 def test_max_urls_per_host_is_met_exactly_by_each() -> None:
-    """With refusals giving places back."""
+    """Refusals give their reservations back."""
 
     async def main() -> None:
         engine = Harness(
@@ -573,7 +573,7 @@ def test_max_urls_per_host_is_met_exactly_by_each() -> None:
 
 
 def test_a_retry_goes_ahead_although_the_limit_is_reached() -> None:
-    """Its URL was counted already; it may stand behind others that may not go any more."""
+    """Its URL was counted already; it may be behind others that the limit forbids."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", scope=ScopeOptions(max_urls=3))
@@ -588,8 +588,8 @@ def test_a_retry_goes_ahead_although_the_limit_is_reached() -> None:
     run(main())
 
 
-def test_places_that_a_resting_host_gives_back_are_used_by_others() -> None:
-    """A limit is met although one host rests for longer than the crawl waits."""
+def test_reservations_of_a_host_that_backs_off_are_used_by_others() -> None:
+    """A limit is met although one host backs off for longer than the crawl waits."""
 
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls=20))
@@ -605,8 +605,8 @@ def test_places_that_a_resting_host_gives_back_are_used_by_others() -> None:
     run(main())
 
 
-def test_depth_found_by_any_way_is_never_asked_twice() -> None:
-    """Pages that name each other are asked once each."""
+def test_a_url_found_by_many_links_is_requested_once() -> None:
+    """Pages link to each other, and each is requested once."""
 
     async def main() -> None:
         names = [f"/{n:03}" for n in range(30)]
@@ -629,9 +629,9 @@ def test_depth_found_by_any_way_is_never_asked_twice() -> None:
 def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
     key: str, delay_s: float, address_delay_s: float | None
 ) -> None:
-    """Six busy hosts of one domain and two of others, all at one address: whoever comes by at the right moment does not
-    go before those that wait, and the address does not idle for it. Without any delay a key may have several leases
-    out, so that one with many hosts gets more than others, but no more than twice as much.
+    """Six busy hosts of one domain and two of others, all at one address: a key that comes at the right moment does not
+    overtake those that wait, and the address is never idle. Without any delay a key may have several leases, so that
+    one with many hosts gets more than others, but no more than twice as much.
     """
     politeness = PolitenessOptions(key=key, delay_s=delay_s, address_delay_s=address_delay_s, adaptive=False)
     names = [*(f"h{n}.one.test" for n in range(6)), "x.two.test", "y.three.test"]
@@ -656,20 +656,20 @@ def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
         await elapse(60 if delay_s == address_delay_s == 0 else 120)
         engine.crawl.drain()
         await crawling
-        turns = Counter(one.origin.host for one in engine.web.asked if one.begin > 20)
+        requests = Counter(one.origin.host for one in engine.web.asked if one.begin > 20)
         by_key = Counter({politeness_key(name, politeness): 0 for name in names})
-        for name, count in turns.items():
+        for name, count in requests.items():
             by_key[politeness_key(name, politeness)] += count
         factor = 2.2 if delay_s == address_delay_s == 0 else 1.1
         assert max(by_key.values()) <= factor * min(by_key.values())
-        of_one = [turns[name] for name in names[:6]]
+        of_one = [requests[name] for name in names[:6]]
         assert max(of_one) <= 1.2 * min(of_one)
         assert engine.web.shut < 50
         if factor > 2:
-            assert sum(turns.values()) >= 0.95 * 40 * address_width(politeness) / takes_s
+            assert sum(requests.values()) >= 0.95 * 40 * address_width(politeness) / takes_s
             return
         gap_s = address_delay(politeness) + CLOCK_GUARD_S + takes_s
         busiest_s = delay_s + CLOCK_GUARD_S + takes_s if delay_s else 0.0
-        assert sum(turns.values()) >= 0.9 * min(100 / gap_s, len(by_key) * 100 / max(busiest_s, gap_s))
+        assert sum(requests.values()) >= 0.9 * min(100 / gap_s, len(by_key) * 100 / max(busiest_s, gap_s))
 
     run(main())

@@ -11,7 +11,8 @@ import pytest
 
 from crawler.core.formatting import timestamp
 from crawler.core.scope import ScopePatternError
-from crawler.inspection.log.query import Follower, Matcher, Query, last, matching
+from crawler.core.url import UrlError
+from crawler.inspection.log.query import Follower, Matcher, Query, host_names, last, matching
 from crawler.inspection.log.rotated_log import LogRange, RotatedLog, cut, last_time, newest, select
 from crawler.obs.log_files import RotatingFile
 from tests.support.log_lines import BEGIN_AT, fetch_lines, write
@@ -198,3 +199,11 @@ def test_a_log_that_is_emptied_in_place_is_read_anew(tmp_path: Path) -> None:
     with follower_of(log) as follower:
         log.write_bytes(b"4\n")
         assert lines(follower) == [b"4"]
+
+
+def test_host_names_of_a_query_are_spelled_as_in_the_store() -> None:
+    """ "*." stands for all hosts below; other patterns are refused, as they would find nothing."""
+    names = ("A.test", "*.B\u00fccher.test", "::1", "[::1]", "https://c.test/x")
+    assert host_names(names) == ("a.test", "*.xn--bcher-kva.test", "::1", "::1", "c.test")
+    with pytest.raises(UrlError):
+        host_names(("h*",))

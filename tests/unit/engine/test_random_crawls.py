@@ -1,7 +1,7 @@
-"""A random walk through everything that moves a turn, judged from the server's side: when each request came.
+"""Random crawls with everything that changes when a request may leave, checked by when each request arrived.
 
-Random hosts on few addresses answer with links, robots.txt files with and without Crawl-delay, redirects of robots.txt,
-429, 503, 500 and broken connections, over hours of a clock that jumps. A failure names the walk's number.
+Random hosts on few addresses send links, robots.txt files with and without Crawl-delay, redirects of robots.txt, 429,
+503, 500 and broken connections, over hours of virtual time. A failure names the number of the crawl.
 """
 
 import math
@@ -35,13 +35,13 @@ FAULTS = (
     ErrorType.SERVER_CLOSED,
     ErrorType.TLS_FAILED,
 )
-FIRST_REST_S = {429: 5.0, 503: 5.0, None: 1.0}  # core.politeness: by status, None for a broken connection
+FIRST_BACKOFF_S = {429: 5.0, 503: 5.0, None: 1.0}  # core.politeness: by status, None for a broken connection
 CRAWL_DELAYS_S = (0.5, 2.0, 7.0)
 
 
 @dataclass
 class World:
-    """`limit` is how many pages there are, `faults` the share of bad answers."""
+    """`limit` is the number of pages, `faults` the share of bad responses."""
 
     rng: random.Random
     hosts: int
@@ -129,7 +129,7 @@ def walk(number: int, *, urls: int) -> int:
 
         assert await engine.run() is StoppedBy.EMPTY
         check_delays(web.asked, politeness)
-        check_rests(web.asked, politeness, outages_of(engine))
+        check_backoffs(web.asked, politeness, outages_of(engine))
         check_settled(engine)
         await check_nothing_left(engine)
         assert engine.loop.rounds < 40 * (len(web.asked) + web.shut) + 8 * engine.clock.mono(), "the loop spins"
@@ -141,47 +141,47 @@ def walk(number: int, *, urls: int) -> int:
 def check_delays(asked: list[Asked], politeness: PolitenessOptions) -> None:
     """No request came before the delay of its key and of its address had passed since the end of the one before."""
     delays: dict[str, float] = {}
-    lessons: list[tuple[float, str, float]] = []  # when a Crawl-delay was read, for which key
+    crawl_delays: list[tuple[float, str, float]] = []  # when a Crawl-delay was read, for which key
     for one in asked:
         if one.task.kind is TaskKind.ROBOTS and isinstance(one.result, Fetched) and one.result.payload.size:
             told = float(one.result.payload.prefix(1_000).split()[-1])
-            lessons.append((one.end, politeness_key(one.origin.host, politeness), told))
-    lessons.sort(reverse=True)
+            crawl_delays.append((one.end, politeness_key(one.origin.host, politeness), told))
+    crawl_delays.sort(reverse=True)
     ends: dict[str, float] = {}
     slow: dict[str, float] = {}
     for one in sorted(asked, key=lambda one: one.called):
-        while lessons and lessons[-1][0] <= one.called:
-            _, key, told = lessons.pop()
+        while crawl_delays and crawl_delays[-1][0] <= one.called:
+            _, key, told = crawl_delays.pop()
             delays[key] = max(delays.get(key, 0.0), told)
         key = politeness_key(one.origin.host, politeness)
         delay_s = max(politeness.delay_s, delays.get(key, 0.0))
         if delay_s > 0:
             delay_s = max(delay_s, slow.get(key, 0.0))
-            assert one.called >= ends.get(key, -99.0) + delay_s + CLOCK_GUARD_S - 1e-6, f"{key} was asked too early"
+            assert one.called >= ends.get(key, -99.0) + delay_s + CLOCK_GUARD_S - 1e-6, f"{key} was requested too early"
         ends[key] = max(ends.get(key, 0.0), one.end)
         if politeness.adaptive and politeness.delay_s > 0 and isinstance(one.result, Fetched):
             slow[key] = 5 * one.result.timings.first_byte_s
     if (delay_s := address_delay(politeness)) > 0:
         ends.clear()
         for one in sorted(asked, key=lambda one: one.begin):
-            assert one.begin >= ends.get(one.address, -99.0) + delay_s, f"{one.address} was asked too early"
+            assert one.begin >= ends.get(one.address, -99.0) + delay_s, f"{one.address} was requested too early"
             ends[one.address] = one.end
 
 
 def outages_of(engine: Harness) -> list[tuple[float, float]]:
-    """When the crawler held that nobody could be reached, and until when."""
+    """When each outage was detected, and when it ended."""
     came = [(name, mono) for (name, _), mono in zip(engine.events, engine.events_mono, strict=True)]
     began = [mono for name, mono in came if name == Event.OUTAGE]
     ended = [mono for name, mono in came if name == Event.OUTAGE_OVER]
     return list(zip_longest(began, ended, fillvalue=math.inf))
 
 
-def check_rests(asked: list[Asked], politeness: PolitenessOptions, outages: list[tuple[float, float]]) -> None:
-    """After 429 and 503 the key rests, after a broken connection the origin does; but not for what may have been our
-    own network, from when an outage is known: failures during it, and those since the last answer before.
+def check_backoffs(asked: list[Asked], politeness: PolitenessOptions, outages: list[tuple[float, float]]) -> None:
+    """After 429 and 503 the key backs off, after a broken connection the origin does. Once an outage is detected, there
+    is no back-off for failures during it and those since the last response before it.
     """
     answered = sorted(one.end for one in asked if isinstance(one.result, Fetched))
-    suspect: dict[Origin, list[tuple[float, float]]] = {}  # rests for a sign of an outage: when it ended, until when
+    suspect: dict[Origin, list[tuple[float, float]]] = {}  # failures that may be ours: end, end of the back-off
 
     def is_excused(end: float, now: float) -> bool:
         for began, over in outages:
@@ -198,24 +198,24 @@ def check_rests(asked: list[Asked], politeness: PolitenessOptions, outages: list
             if isinstance(result, Fetched) and result.head.status_code in (429, 503):
                 key = politeness_key(before.origin.host, politeness)
                 told = retry_after_s(result.head, 0.0)
-                until += FIRST_REST_S[result.head.status_code] if told is None else told
+                until += FIRST_BACKOFF_S[result.head.status_code] if told is None else told
                 closed[key] = max(closed.get(key, 0.0), until)
             elif isinstance(result, Failed) and backs_off_origin(result.error_type) and not before.task.redirects:
-                until += FIRST_REST_S[None]
+                until += FIRST_BACKOFF_S[None]
                 if is_outage_error(result.error_type):
                     suspect.setdefault(before.origin, []).append((before.end, until))
                 else:
                     closed[before.origin] = max(closed.get(before.origin, 0.0), until)
         key = politeness_key(one.origin.host, politeness)
-        assert one.called >= closed.get(key, 0.0), f"{key} was asked while it rested"
-        if not one.task.redirects:  # a robots.txt asked for in another's place finds the origin as it is
-            rests = [until for end, until in suspect.get(one.origin, ()) if not is_excused(end, one.called)]
-            until = max([closed.get(one.origin, 0.0), *rests])
-            assert one.called >= until, f"{one.origin} was asked while it rested"
+        assert one.called >= closed.get(key, 0.0), f"{key} was requested while it backed off"
+        if not one.task.redirects:  # a redirected robots.txt does not wait for this origin
+            backoffs = [until for end, until in suspect.get(one.origin, ()) if not is_excused(end, one.called)]
+            until = max([closed.get(one.origin, 0.0), *backoffs])
+            assert one.called >= until, f"{one.origin} was requested while it backed off"
 
 
 def check_settled(engine: Harness) -> None:
-    """Every page came to exactly one end, and was asked for as often as it was attempted."""
+    """Every page has exactly one final state, and had as many requests as attempts."""
     states: dict[str, list[UrlState]] = {}
     for visited, _, _ in engine.visits:
         settlement = visited.settlement
@@ -229,7 +229,7 @@ def check_settled(engine: Harness) -> None:
 
 
 async def check_nothing_left(engine: Harness) -> None:
-    """The books are empty, and the store agrees."""
+    """No host has anything left, and neither has the store."""
     await engine.frontier.open()
     totals = await engine.frontier.totals()
     await engine.frontier.close(clean=True)
@@ -241,8 +241,8 @@ async def check_nothing_left(engine: Harness) -> None:
 
 
 @pytest.mark.parametrize("number", range(20))
-def test_no_request_comes_too_early_and_every_page_comes_to_one_end(number: int) -> None:
-    """Whatever answers, at whatever delays."""
+def test_no_request_comes_too_early_and_every_page_has_one_end(number: int) -> None:
+    """With any responses and any delays."""
     walk(number, urls=400)
 
 

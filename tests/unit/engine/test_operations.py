@@ -1,0 +1,46 @@
+"""What operators do to a store: which hosts and URLs a takedown names, and what it says."""
+
+import pytest
+
+from crawler.core.url import UrlError
+from crawler.engine.operations import TakedownTarget, told_of
+from crawler.frontier.base import Forgotten
+
+
+@pytest.mark.parametrize(
+    ("text", "target"),
+    [
+        ("a.test", TakedownTarget("a.test")),
+        (" A.Test ", TakedownTarget("a.test")),
+        ("b\u00fccher.test", TakedownTarget("xn--bcher-kva.test")),
+        ("[::1]", TakedownTarget("[::1]")),
+        ("127.1", TakedownTarget("127.0.0.1")),
+        ("a.test/", TakedownTarget("a.test", "https://a.test/")),
+        ("http://a.test", TakedownTarget("a.test", "http://a.test/")),
+        ("a.test?id=1", TakedownTarget("a.test", "https://a.test/?id=1")),  # not the whole host
+        ("a.test#x", TakedownTarget("a.test", "https://a.test/")),
+        ("https://a.test:8443/a*", TakedownTarget("a.test", "https://a.test:8443/a*")),
+    ],
+)
+def test_a_takedown_names_one_host_or_one_url(text: str, target: TakedownTarget) -> None:
+    """A text with a path, a query or a scheme is a URL; a "*" in a path is a character like others."""
+    assert TakedownTarget.of(text) == target
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["*.farm.test", "*", "!!", "h*", "https://h*/", "https://*.farm.test/x", "a.test:8443", "mailto:a@b.test", ""],
+)
+def test_a_takedown_of_anything_else_is_refused(text: str) -> None:
+    """A pattern would be stored as a name that no host has; a host with a port would be erased on all ports."""
+    with pytest.raises(UrlError):
+        TakedownTarget.of(text)
+
+
+def test_a_takedown_says_which_hosts_it_leaves() -> None:
+    """Hosts below a name are hosts of their own."""
+    hosts = ["a.test", "x.a.test", "x.a.test", "y.x.a.test", "ba.test"]
+    assert told_of(TakedownTarget("a.test"), Forgotten(3), hosts) == {
+        "target": "a.test", "urls": 3, "again": False, "hosts_below": 2,
+    }  # fmt: skip
+    assert told_of(TakedownTarget("a.test", "https://a.test/"), Forgotten(again=True), hosts)["hosts_below"] == 0
