@@ -23,7 +23,7 @@ _HEAD: Final = """\
 # Licences
 
 The crawler is under Apache-2.0. What is installed with it (requirements.lock) is under the licences below; each package
-brings its text in its folder `*.dist-info`. The status page has uPlot (MIT, text beside it). Written by `make generated`.
+brings its text in its folder `*.dist-info`. The status page has uPlot (MIT). `make generated` writes this.
 
 | package | version | licence |
 |---|---|---|
