@@ -558,7 +558,7 @@ async def test_a_url_is_known_once_for_each_kind(store: Store) -> None:
 
 async def test_a_task_has_the_hints_of_a_sitemap(store: Store) -> None:
     """Of a new URL and of a known one; the newest is kept, and a link without hints changes none."""
-    if not store.hears_of_known:
+    if not store.hints_known_urls:
         pytest.skip("a filter cannot find the row of a known URL")
     first, second = SitemapHint(0.8, NOW - 99), SitemapHint(None, NOW - 9)
     async with store.opened() as (frontier, _):
@@ -573,7 +573,7 @@ async def test_a_task_has_the_hints_of_a_sitemap(store: Store) -> None:
 
 async def test_a_sitemap_brings_a_revisit_forward(store: Store) -> None:
     """If the page changed after its last visit, and no sooner than `hint_after_s` after that."""
-    if not store.hears_of_known:
+    if not store.hints_known_urls:
         pytest.skip("a filter cannot find the row of a known URL")
     names = ("changed", "old", "future", "silent", "sooner", "new")
     urls = [f"https://a.example/{name}" for name in names]
@@ -615,9 +615,7 @@ async def test_urls_of_a_robots_txt_are_stored_with_it(store: Store) -> None:
 
 
 async def test_visited_pages_with_their_histories(store: Store) -> None:
-    """Those that are not gone, with a date or without; all of a small store, a sample of a large
-    one.
-    """
+    """Those that are not gone, with a date or without: all of a small store, a sample of a large one."""
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(100)))
         tasks = await take(frontier, limit=100)
@@ -747,9 +745,9 @@ async def test_urls_found_on_error_pages_only_are_suspects(store: Store) -> None
         assert {host_id: n for host_id, n in receipt.queued.items() if n} == {2: 1}
         assert receipt.links_new == [3]
         receipt = await frontier.settle(batch(visit(second, discovered=links("https://a.example/x"))))
-        if store.hears_of_known:
+        if store.hints_known_urls:
             assert (list(receipt.linked), receipt.queued) == ([1], {1: 1})
-        left = 1 if store.hears_of_known else 2
+        left = 1 if store.hints_known_urls else 2
         assert [one.urls for one in await frontier.suspects()] == [left]
         assert (await frontier.totals()).suspect == left
 
@@ -849,8 +847,8 @@ async def test_urls_that_ended_in_an_error_are_queued_again(
 
 
 async def test_urls_are_queued_again_by_their_last_status(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On all hosts or on some, with a dry run; tombstones are requested again, and a revisit that
-    was due later is due no more. What was denied since, is queued already or was taken down stays as it is.
+    """On all hosts or on some, also as a dry run. Tombstones are queued too, and a queued URL has no later revisit.
+    URLs that were denied since, are queued already or were taken down stay as they are.
     """
     monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
     gone = PageHistory(gone_count=3)
@@ -891,8 +889,8 @@ async def test_urls_are_queued_again_by_their_last_status(store: Store, monkeypa
 
 
 async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """URLs whose last record, content or line was in it, without conditions and with all attempts. What is
-    denied, or was stored elsewhere since, stays as it is; what is in flight or waits is asked for unconditionally, too.
+    """URLs whose last record, content or line was in it, without conditions and with all attempts. Denied URLs, and
+    those stored elsewhere since, stay as they are; URLs in flight or waiting lose their conditions too.
     """
     monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
     lost, other, lines = (SinkFile("warc", name, SinkFileState.OPEN, 9) for name in ("lost.gz", "other.gz", "l.jsonl"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import Crawl, run
-from tests.support.kill_points import CALLS, POINTS, Points
+from tests.support.kill_points import CALLS, POINTS, KillPoints
 from tests.support.nginx import Nginx, Site, nginx
 from tests.support.site_crawls import DOCS, OTHER, assert_everything_is_stored_once, sections
 from tests.support.warcs import records
@@ -29,8 +29,8 @@ def small_server() -> Iterator[Nginx]:
 
 
 @pytest.fixture(scope="module")
-def points(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Points]:
-    with Points(tmp_path_factory.mktemp("points")) as started:
+def points(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillPoints]:
+    with KillPoints(tmp_path_factory.mktemp("points")) as started:
         yield started
 
 
@@ -39,7 +39,7 @@ def crawl_of(server: Nginx, directory: Path) -> Crawl:
     return Crawl.of(directory, sections(server, DOCS, OTHER, output={"warc_size": "15kB"}))
 
 
-def check(server: Nginx, crawl: Crawl, points: Points) -> None:
+def check(server: Nginx, crawl: Crawl, points: KillPoints) -> None:
     """Go on to the end, and look at everything."""
     assert points.run(crawl.arguments()) == 0, points.stderr
     assert points.stderr == ""
@@ -52,7 +52,7 @@ def check(server: Nginx, crawl: Crawl, points: Points) -> None:
     assert (checked.code, checked.stdout) == (0, ""), checked.stderr
 
 
-def test_kills_at_every_named_point_one_after_the_other(small_server: Nginx, points: Points, tmp_path: Path) -> None:
+def test_kills_at_every_named_point_in_turn(small_server: Nginx, points: KillPoints, tmp_path: Path) -> None:
     """In one crawl: each start recovers from the last kill, and is killed at the next point, or later at the same."""
     crawl = crawl_of(small_server, tmp_path)
     made = {
@@ -68,7 +68,7 @@ def test_kills_at_every_named_point_one_after_the_other(small_server: Nginx, poi
 @pytest.mark.prove
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("point", POINTS)
-def test_a_kill_at_each_call_of_a_point(small_server: Nginx, points: Points, tmp_path: Path, point: str) -> None:
+def test_a_kill_at_each_call_of_a_point(small_server: Nginx, points: KillPoints, tmp_path: Path, point: str) -> None:
     """The first call, the second, and so on, each in a crawl of its own, until the crawl ends before it is reached."""
     for nth in itertools.count(1):
         directory = tmp_path / str(nth)
@@ -87,7 +87,7 @@ def archived(output: Path) -> set[str]:
     return {record.url for path in output.glob("warc/*") for record in records(path) if record.kind == "response"}
 
 
-def killed_restores(server: Nginx, points: Points, tmp_path: Path, names: tuple[str, ...], upto: int) -> int:
+def killed_restores(server: Nginx, points: KillPoints, tmp_path: Path, names: tuple[str, ...], upto: int) -> int:
     """A backup of the middle of a crawl is put back beside what the whole crawl left. The start after that is killed at
     each call; the next one mends the rest. Returns how many kills there were.
     """
@@ -122,7 +122,7 @@ def killed_restores(server: Nginx, points: Points, tmp_path: Path, names: tuple[
 
 
 def test_a_restore_that_is_killed_is_finished_by_the_next_start(
-    small_server: Nginx, points: Points, tmp_path: Path
+    small_server: Nginx, points: KillPoints, tmp_path: Path
 ) -> None:
     """Between any two renames of it."""
     assert killed_restores(small_server, points, tmp_path, ("rename",), 4) == 4
@@ -130,6 +130,6 @@ def test_a_restore_that_is_killed_is_finished_by_the_next_start(
 
 @pytest.mark.prove
 @pytest.mark.timeout(1_800)
-def test_a_restore_is_killed_at_each_call(small_server: Nginx, points: Points, tmp_path: Path) -> None:
+def test_a_restore_is_killed_at_each_call(small_server: Nginx, points: KillPoints, tmp_path: Path) -> None:
     """At each write, fsync and rename of it, and of the crawl that follows."""
     assert killed_restores(small_server, points, tmp_path, CALLS, 10) >= 40

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.commands import Crawl, ended, running
 from tests.support.nginx import Nginx
-from tests.support.raw_servers import saying
+from tests.support.raw_servers import sending
 from tests.support.site_crawls import (
     DOCS,
     OTHER,
@@ -49,7 +49,7 @@ def test_the_first_signal_drains_and_the_same_command_goes_on(
 
 def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
     """It does not wait for an answer that never comes; 128 and the signal's number, as shells have it."""
-    with saying(None) as port:
+    with sending(None) as port:
         crawl = Crawl.of(
             tmp_path,
             {
@@ -100,7 +100,7 @@ def test_a_stop_in_full_flight_ends_within_its_drain(server: Nginx, tmp_path: Pa
     and what was cut off is asked again by the next run.
     """
     drain_s = 1.5
-    with saying(None) as port:
+    with sending(None) as port:
         seeds = [server.url(DOCS), server.url(OTHER), f"http://127.0.0.1:{port}/"]
         keys = sections(server, DOCS, OTHER, crawl={"seeds": seeds}, engine={"drain": f"{drain_s}s"})
         crawl = Crawl.of(tmp_path, keys)

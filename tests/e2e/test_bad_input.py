@@ -16,7 +16,7 @@ import trustme
 
 from tests.support.commands import TIMEOUT_S, Crawl, Ran, command, ended, environment, run, running
 from tests.support.nginx import Nginx
-from tests.support.raw_servers import closed_port, saying
+from tests.support.raw_servers import closed_port, sending
 from tests.support.site_crawls import OTHER, sections
 
 pytestmark = pytest.mark.e2e
@@ -235,7 +235,7 @@ class Unanswered:
 
 
 def _greeting(greeting: bytes, scheme: str) -> Callable[[ExitStack], str]:
-    return lambda stack: f"{scheme}://127.0.0.1:{stack.enter_context(saying(greeting))}/"
+    return lambda stack: f"{scheme}://127.0.0.1:{stack.enter_context(sending(greeting))}/"
 
 
 UNANSWERED: dict[str, Unanswered] = {
@@ -337,7 +337,7 @@ def test_a_host_that_was_down_is_crawled_by_the_same_command_later(server: Nginx
 @pytest.fixture
 def odd(server: Nginx) -> Iterator[str]:
     """A seed that hangs up on whoever asks."""
-    with saying(b"") as port:
+    with sending(b"") as port:
         yield f"http://127.0.0.1:{port}/"
 
 

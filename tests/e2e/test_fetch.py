@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.commands import command, environment, run, toml
 from tests.support.nginx import Nginx
-from tests.support.raw_servers import saying
+from tests.support.raw_servers import sending
 from tests.support.site_crawls import WWW, sections
 
 pytestmark = pytest.mark.e2e
@@ -70,7 +70,7 @@ def test_what_is_found_wrong_is_exit_code_1(server: Nginx, config: Path) -> None
     assert run("fetch", server.url(WWW) + "no/such/page", "-c", config).code == 1
     unknown = run("fetch", server.url(WWW), "-c", config, "-o", f"network.ca_file={os.devnull}")
     assert unknown.code == 78  # a CA file without a certificate is the configuration's fault
-    with saying(b"SSH-2.0-x\r\n") as port:
+    with sending(b"SSH-2.0-x\r\n") as port:
         ssh = run("fetch", f"http://127.0.0.1:{port}/", "-o", "network.allow_private=127.0.0.0/8", "--json")
         denied = run("fetch", f"http://127.0.0.1:{port}/")
     # robots.txt already met it, so nothing may be fetched

@@ -1,7 +1,7 @@
 """Runs the real command as its users do: a process with a configuration, an output directory, an exit code.
 
-Knows the command line and the files it leaves, and imports nothing of the crawler. Invariant: no process outlives its
-`with` block.
+It knows the command line and the files of a crawl, and imports nothing of the crawler. Invariant: no process outlives
+its `with` block.
 """
 
 import json
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-TIMEOUT_S = 90.0  # for a crawl that takes seconds: only a crawl that hangs gets there
+TIMEOUT_S = 90.0  # for a crawl of seconds: only a crawl that hangs reaches it
 
 Sections = Mapping[str, Mapping[str, object]]
 
@@ -35,7 +35,7 @@ class Ran:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """This process's, without what would configure the crawler."""
+    """The environment of this process, without variables that configure the crawler."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("CRAWLER_", "NOTIFY_", "WATCHDOG_", "JOURNAL_"))}
     return kept | more
 
@@ -53,7 +53,7 @@ def run(*arguments: object, timeout: float = TIMEOUT_S, **more: Any) -> Ran:
 
 @contextmanager
 def running(*arguments: object, **more: Any) -> Iterator[subprocess.Popen[str]]:
-    """The process while it runs; killed at the end of the block if it still does."""
+    """Start `crawler`. It is killed at the end of the block if it still runs."""
     more.setdefault("env", environment())
     more.setdefault("stderr", subprocess.PIPE)
     with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, text=True, **more) as process:
@@ -88,7 +88,7 @@ def _value(value: object) -> str:
 
 @dataclass(frozen=True)
 class Crawl:
-    """A configuration file and an output directory, to be run as often as one likes."""
+    """A configuration file and an output directory, for any number of runs."""
 
     config: Path
     output: Path
@@ -96,7 +96,7 @@ class Crawl:
 
     @classmethod
     def of(cls, directory: Path, sections: Sections, output: Path | None = None) -> "Crawl":
-        """Write `directory`/crawler.toml; the output goes beside it unless told otherwise."""
+        """Write `directory`/crawler.toml; the output is beside it by default."""
         config = directory / "crawler.toml"
         config.write_text(toml(sections))
         output = output or directory / "out"
@@ -121,16 +121,16 @@ class Crawl:
         return [line for path in self._files("pages") for line in read_lines(path)]
 
     def warcs(self) -> list[Path]:
-        """The archive, open files too."""
+        """The WARC files, open ones too."""
         return self._files("warc")
 
     def _files(self, folder: str) -> list[Path]:
-        """Without .orphan: a file begun and never committed, which is set aside and counts for nothing."""
+        """The files of a sink without orphans: those were never committed."""
         return sorted(path for path in (self.output / folder).iterdir() if path.suffix != ".orphan")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """JSON lines; the last may have been cut off by a kill, and then does not count."""
+    """Read JSON lines. A last line without an end, cut off by a kill, is left out."""
     lines = path.read_bytes().split(b"\n")
     assert b"" not in lines[:-1]
     return [json.loads(line) for line in lines[:-1]]

@@ -1,4 +1,4 @@
-"""Disks that fail where a test says, and that lose power."""
+"""A disk whose calls a test lets fail, and which loses power."""
 
 import errno
 import os
@@ -10,12 +10,12 @@ from crawler.sinks.disk import Disk
 
 
 class Crash(BaseException):
-    """The process dies here: nothing catches it."""
+    """The process dies here: no code catches it."""
 
 
 @dataclass(frozen=True)
 class _Renaming:
-    """A change of a folder's names that is not durable yet: one goes, one comes, or both at once."""
+    """A change of names in a folder that is not durable yet: one is removed, one is added, or both."""
 
     folder: Path
     inode: int
@@ -24,7 +24,7 @@ class _Renaming:
 
 
 class FaultyDisk(Disk):
-    """A real folder whose calls can be made to fail, and whose state after a power cut can be had.
+    """A real folder whose calls can be made to fail, and which can lose power.
 
     `calls` counts. Set `fails` to a function of the call's number and name that returns what to raise, or None. Set
     `room` to the bytes that can still be written: beyond it writes come out short, then fail as on a full disk.
@@ -45,15 +45,15 @@ class FaultyDisk(Disk):
         return len(self._descriptors)
 
     def abandon(self) -> None:
-        """The process is gone: its descriptors close, the system keeps what it was given."""
+        """The process ends: its descriptors are closed, and written bytes stay."""
         self.fails = lambda number, name: None
         self.room = None
         for descriptor in list(self._descriptors):
             self.close(descriptor)
 
     def cut_power(self, folder: Path, *, keeps_last: bool = False) -> None:
-        """Names and bytes that were not synced are lost. `keeps_last`: the last change of a name is durable all the
-        same, without those before it: that is what a missing sync between two of them is missed by.
+        """Lose names and bytes that were not synced. `keeps_last`: the last change of a name is durable without those
+        before it, which shows a missing sync between two changes.
         """
         self.abandon()
         content = {path.stat().st_ino: path.read_bytes() for path in folder.iterdir()} | self._unlinked
@@ -74,7 +74,7 @@ class FaultyDisk(Disk):
         self._durable_names[folder] = _names_in(folder)
 
     def _renaming(self, path: Path, *, goes: str | None = None, comes: str | None = None) -> None:
-        """Note a change that is about to happen (`comes` alone: that has happened)."""
+        """Record a change that is about to happen (`comes` alone: that has happened)."""
         if path.parent not in self._durable_names:
             self._durable_names[path.parent] = _names_in(path.parent)
             if goes is None and comes is not None:

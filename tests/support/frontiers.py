@@ -1,4 +1,4 @@
-"""Builds what a frontier is told, and the frontiers that the contract suite is held against."""
+"""Support for tests of frontiers: values to store, the stores of the contract suite, and failing files of SQLite."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ NOW = 1_795_424_400.25  # 2026-11-23T09:00:00.25Z
 
 
 def found(url: str, *, depth: int = 0, source: Source = Source.SEED, **more: Any) -> Discovered:
-    """A URL as it comes out of scope."""
+    """A discovered URL, parsed and in scope."""
     href, origin = parse(url)
     hop_path = more.pop("hop_path", "L" * depth)
     return Discovered(href, origin, key_of(href), depth, hop_path, source, **more)
@@ -51,7 +51,7 @@ def answer(
     truncated: TruncatedReason | None = None,
     error_type: ErrorType | None = None,
 ) -> Fetched:
-    """A response: its head is 20 bytes long."""
+    """A response with a head of 20 bytes."""
     return Fetched(
         head=Head(status_code, "X", "1.1", fields),
         request_bytes=b"",
@@ -67,14 +67,14 @@ def answer(
 
 
 def visit(task: Task, outcome: Outcome | None = None, *, host_id: int = 1, **more: Any) -> Settlement:
-    """A visit that ended well unless told otherwise."""
+    """A settlement of a task, by default of a good response."""
     more = {"state": UrlState.DONE, "finished_at": NOW, **more}
     return Settlement(task, host_id, outcome if outcome is not None else answer(), **more)
 
 
 def batch(*settlements: Settlement, written: Iterable[RecordLocation | None] | None = None, **more: Any) -> Batch:
-    places = list(written) if written is not None else [None] * len(settlements)
-    return Batch(settlements, places, **more)
+    records = list(written) if written is not None else [None] * len(settlements)
+    return Batch(settlements, records, **more)
 
 
 async def takedowns(frontier: Frontier) -> list[tuple[Any, ...]]:
@@ -86,15 +86,15 @@ async def takedowns(frontier: Frontier) -> list[tuple[Any, ...]]:
 
 
 class Store:
-    """Where a frontier keeps its URLs. `make` gives a frontier on it, as a new process would."""
+    """A store on the disk or in memory. `make` returns a new frontier for it, as a new process would."""
 
     def __init__(self, make: Callable[[], Frontier]) -> None:
         self.make = make
-        self.hears_of_known = True  # what a sitemap says of a known URL is stored
+        self.hints_known_urls = True  # hints of a sitemap about known URLs are stored
 
     @contextlib.asynccontextmanager
     async def opened(self, *, clean: bool = True) -> AsyncIterator[tuple[Frontier, Recovered]]:
-        """Open, and close at the end as `clean` says."""
+        """Open a frontier, and close it at the end with `clean`."""
         frontier = self.make()
         recovered = await frontier.open()
         try:
@@ -114,7 +114,7 @@ def sqlite_store(folder: Path) -> Store:
 
 def filter_store(folder: Path) -> Store:
     store = Store(lambda: SqliteFrontier(folder / "frontier.db", duplicates="filter"))
-    store.hears_of_known = False
+    store.hints_known_urls = False
     return store
 
 
@@ -122,33 +122,33 @@ STORES = {"sqlite": sqlite_store, "filter": filter_store, "memory": memory_store
 
 
 class FaultyFiles(apsw.VFS):
-    """SQLite's files, whose writes and syncs can be watched and made to fail. One connection at a time.
+    """SQLite's files, whose writes and syncs can be observed and made to fail. One connection at a time.
 
-    `before` is called before each, with its word ("write" or "sync"), `synced` with a file's path after each sync,
-    `on_failure` after a failure was arranged for. The call that fails is set by `fail`.
+    `before` is called before each call with its name ("write" or "sync"), `synced` after each sync with the path of the
+    file, `on_failure` before an arranged failure is raised. `fail` sets the call that fails.
     """
 
     def __init__(self) -> None:
         self.name = f"faulty-{id(self)}"
         self.before: Callable[[str], None] | None = None
         self.synced: Callable[[str], None] | None = None
-        self.mend()
+        self.stop_failing()
         super().__init__(self.name, "")
 
     def fail(self, call: str, nth: int, error: tuple[type[apsw.Error], int], *, for_ever: bool = False) -> None:
-        """The `nth` call from now fails, or all from that one on. `error` is a class and its extended code."""
+        """Let the `nth` call from now fail, or all from that one on. `error`: a class and its extended code."""
         self._failing = call
         self._left = nth
         self._error: tuple[type[apsw.Error], int] | None = error
         self._for_ever = for_ever
 
-    def mend(self) -> None:
-        """Nothing fails any more."""
+    def stop_failing(self) -> None:
+        """From now on no call fails."""
         self._failing, self._left, self._error, self._for_ever = "", 0, None, False
         self.on_failure: Callable[[], None] | None = None
 
     def about_to(self, call: str) -> None:
-        """Raises if this call is to fail."""
+        """Raise if this call has to fail."""
         if self.before is not None:
             self.before(call)
         if call != self._failing or self._error is None:
@@ -184,7 +184,7 @@ class _FaultyFile(apsw.VFSFile):
 
 
 def copy_store(path: Path, to: Path) -> None:
-    """What a new process would find if this one ended now. The -shm file is rebuilt by the first to open."""
+    """Copy what a new process would find if this one ended now. The -shm file is rebuilt at opening."""
     to.parent.mkdir()
     for suffix in ("", "-wal"):
         if Path(f"{path}{suffix}").exists():
@@ -193,9 +193,7 @@ def copy_store(path: Path, to: Path) -> None:
 
 @contextlib.contextmanager
 def fast_folder() -> Iterator[Path]:
-    """A folder in memory where the system has one, for tests in which nothing crashes: a store there is the same, and
-    its many fsyncs cost nothing.
-    """
+    """A folder in memory, if the system has one, for tests without crashes: its many fsyncs cost no time."""
     memory = Path("/dev/shm")
     with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
         yield Path(folder)

@@ -1,8 +1,7 @@
 """The real command, killed at a named point: the nth write, fsync, rename … of its output files, or around a commit.
 
 One process imports the program once and forks for each run, so that hundreds of kills take a minute. Run as a script
-it is that process; a test talks to it through `Points`. It knows the program's seam to the disk (`sinks.disk.Disk`) and
-its transactions, nothing else of it.
+it is that process; tests use it through `KillPoints`. It patches `sinks.disk.Disk` and the transactions of the store.
 """
 
 import json
@@ -22,8 +21,8 @@ COMMITS = ("before commit", "after commit")
 POINTS = (*CALLS, *COMMITS)
 
 
-class Points:
-    """`run` is the command, in a process of its own."""
+class KillPoints:
+    """Runs the command, each time in a process of its own."""
 
     def __init__(self, scratch: Path) -> None:
         self._scratch = scratch
@@ -42,7 +41,7 @@ class Points:
         self._server.communicate(timeout=30)
 
     def run(self, arguments: Sequence[object], point: str = "", nth: int = 0) -> int:
-        """Run it, killed at the nth `point`; without one to its end. Returns the exit code, or less than 0 for a
+        """Run the command, killed at the nth `point`, or to its end without one. Returns the exit code, below 0 for a
         signal.
         """
         assert self._server.stdin is not None
@@ -54,7 +53,7 @@ class Points:
 
     @property
     def stderr(self) -> str:
-        """Of the last run."""
+        """The errors of the last run."""
         return (self._scratch / "stderr").read_text()
 
 
@@ -77,7 +76,7 @@ def _arm(point: str, nth: int) -> None:
 
         def struck(self: Disk, *arguments: Any) -> Any:
             if reached():
-                if point == "write":  # half of it arrives
+                if point == "write":  # half of it is written
                     descriptor, data = arguments
                     call(self, descriptor, data[: len(data) // 2])
                 die()
@@ -100,7 +99,7 @@ def _arm(point: str, nth: int) -> None:
 
 
 def _serve(scratch: Path) -> None:
-    import crawler.app  # all that a run imports: forked processes find it there
+    import crawler.app  # imported once, for all forked processes
     from crawler.cli import main
 
     assert crawler.app

@@ -1,9 +1,9 @@
-"""Runs the crawler's command as usual, and notes in METER_FILE the longest turn of its event loop, in CPU milliseconds.
+"""Runs the crawler's command, and writes the longest callback of its event loop to METER_FILE, in CPU milliseconds.
 
     METER_FILE=turns.json python -m tests.support.loop_meter crawl …
 
-A timer comes by each millisecond; what the loop's thread spent since is the turn that held it up, and a millisecond at
-most of others. CPU time, not the clock's: a busy machine must not make it fail.
+A timer fires each millisecond. The CPU time of the loop's thread since the last time is that of the callback that
+delayed it, and at most a millisecond of others. It is CPU time, so that a busy machine changes nothing.
 """
 
 import json
@@ -19,7 +19,7 @@ EVERY_S = 0.001
 
 
 class Meter:
-    """What the loop it was started on has spent at once, at most."""
+    """Measures the longest callback of the loop that it was started on."""
 
     def __init__(self) -> None:
         self.longest_s = 0.0
@@ -28,13 +28,13 @@ class Meter:
     def start(self, loop) -> None:
         self._loop = loop
         self._last_s = time.thread_time()
-        loop.call_later(EVERY_S, self._look)
+        loop.call_later(EVERY_S, self._measure)
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         now_s = time.thread_time()
         self.longest_s = max(self.longest_s, now_s - self._last_s)
         self._last_s = now_s
-        self._loop.call_later(EVERY_S, self._look)
+        self._loop.call_later(EVERY_S, self._measure)
 
 
 def run() -> None:
@@ -45,7 +45,7 @@ def run() -> None:
         async def measured():
             import asyncio
 
-            # what start-up does at once (opening the store, reading certificates) is not about answers
+            # start-up (opening the store, reading certificates) is not measured
             asyncio.get_running_loop().call_later(1.0, meter.start, asyncio.get_running_loop())
             return await main
 

@@ -1,10 +1,10 @@
-"""A frontier in memory: what the store on disk is compared with, and a quick store for tests of the engine.
+"""A frontier in memory: the model of the SQLite store in tests, and a store for tests of the engine.
 
-Rows are kept in plain dictionaries, and all of them are looked through where the store on disk has an index. Closing
-and opening the same object again recovers what was settled.
+Rows are in plain dictionaries, which are searched whole where the SQLite store has an index. Closing and opening the
+same object again recovers what was settled.
 
-Invariants: a batch is checked whole before the first of it is applied, so it is stored whole or not at all; a key of
-a host has one row for good; a host's counts are those of its rows.
+Invariants: a batch is checked before any of it is applied, so it is stored whole or not at all. A key of a host has one
+row for ever. The counts of a host are those of its rows.
 """
 
 import os
@@ -63,12 +63,12 @@ from crawler.frontier.sqlite.rows import (
     visit_row,
 )
 
-ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)  # a URL in one of them is visited again, if at all
+ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)  # states of a URL whose visit has ended
 
 
 @dataclass(slots=True)
 class KeptUrl:
-    """One URL, its visits included."""
+    """A stored URL with its visits."""
 
     id: int
     host_id: int
@@ -81,8 +81,8 @@ class KeptUrl:
     last_modified: str | None = None
     last_status: int | None = None
     last_error: str | None = None
-    place: RecordLocation | None = None  # of the last record in the WARC
-    content_place: RecordLocation | None = None  # of the one that holds the content, where the last does not
+    record: RecordLocation | None = None  # of the last visit in the WARC
+    content: RecordLocation | None = None  # the record with the content, if the last one has none
     line: RecordLocation | None = None  # of the last line in pages/
     visits: int = 0
     visited_at: float | None = None
@@ -93,7 +93,7 @@ class KeptUrl:
 
 @dataclass(slots=True)
 class KeptHost:
-    """One origin; `row` as it was when it was found."""
+    """A stored origin; `row` as it was when it was found."""
 
     row: HostRow
     counts: HostChange = field(default_factory=HostChange)
@@ -108,7 +108,7 @@ class KeptHost:
 
 
 class MemoryFrontier:
-    """A `Frontier` of this process's memory."""
+    """A `Frontier` in memory."""
 
     def __init__(self) -> None:
         self._urls: dict[int, KeptUrl] = {}
@@ -120,7 +120,7 @@ class MemoryFrontier:
         self._counters = Counters()
         self._scope_hosts: set[str] = set()
         self._closed_hosts: set[str] = set()
-        self._marks = 0  # forgotten rows that stand for no URL of their own
+        self._marks = 0  # forgotten rows that do not count as URLs
         self.takedowns: dict[tuple[str, int], tuple[str, str, int, float]] = {}  # as rows of the store on disk
         self._blocks: dict[str, BlockedHost] = {}
         self._templates: dict[tuple[int, str], TemplateRow] = {}
@@ -176,8 +176,8 @@ class MemoryFrontier:
         last_id = len(self._urls)
         links_new = []
         lines = batch.lines or (None,) * len(batch.settlements)
-        for settlement, place, line in zip(batch.settlements, batch.written, lines, strict=True):
-            self._put_visit(settlement, place, line)
+        for settlement, record, line in zip(batch.settlements, batch.written, lines, strict=True):
+            self._put_visit(settlement, record, line)
         for settlement in batch.settlements:
             via = settlement.task.id or None
             links_new.append(sum(self._insert(one, via, new_hosts, queued) for one in settlement.discovered))
@@ -346,8 +346,8 @@ class MemoryFrontier:
         self._sink_files[sink, name] = replace(file, state=SinkFileState.LOST)
         queued: Counter[int] = Counter()
         for url in self._urls.values():
-            places = [url.line] if sink == PAGES_SINK else [url.place, url.content_place]
-            if url.state is UrlState.FORGOTTEN or name not in [place.name for place in places if place is not None]:
+            locations = [url.line] if sink == PAGES_SINK else [url.record, url.content]
+            if url.state is UrlState.FORGOTTEN or name not in [one.name for one in locations if one is not None]:
                 continue
             url.etag = url.last_modified = url.digest = None
             if url.state in ENDS:
@@ -360,7 +360,7 @@ class MemoryFrontier:
     async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
         requeued: Counter[int] = Counter()
         for url in self._urls.values():
-            if url.state in (UrlState.QUEUED, UrlState.FORGOTTEN) or not _ended_so(url, ending):
+            if url.state in (UrlState.QUEUED, UrlState.FORGOTTEN) or not _matches(url, ending):
                 continue
             requeued[url.host_id] += 1
             if not dry_run:
@@ -427,8 +427,8 @@ class MemoryFrontier:
             for url in self._urls.values()
             if url.host_id == host_id and url.state is state
         ]  # fmt: skip
-        found.sort(key=_place)
-        behind = found if after is None else [row for row in found if _place(row) > _place(after)]
+        found.sort(key=_position)
+        behind = found if after is None else [row for row in found if _position(row) > _position(after)]
         return behind[:limit]
 
     async def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
@@ -530,10 +530,10 @@ class MemoryFrontier:
 
     def _check_known(self, batch: Batch) -> None:
         names = {(file.sink, file.name) for file in batch.sink_files} | set(self._sink_files)
-        for sink, places in ((WARC_SINK, batch.written), (PAGES_SINK, batch.lines)):
-            for place in places:
-                if place is not None and (sink, place.name) not in names:
-                    raise ValueError(f"no output file {place.name} is known")
+        for sink, locations in ((WARC_SINK, batch.written), (PAGES_SINK, batch.lines)):
+            for location in locations:
+                if location is not None and (sink, location.name) not in names:
+                    raise ValueError(f"no output file {location.name} is known")
         for settlement in batch.settlements:
             task, host_id = settlement.task, settlement.host_id
             if host_id not in self._hosts_by_id:
@@ -561,16 +561,16 @@ class MemoryFrontier:
         return 1
 
     def _erase(self, url: KeptUrl, now: float) -> None:
-        if url.place is not None:
-            self._list_takedown(url.found.url, url.place, now)
+        if url.record is not None:
+            self._list_takedown(url.found.url, url.record, now)
         self._set_state(url, UrlState.FORGOTTEN)
         url.found, url.via = replace(url.found, url=str(url.found.origin)), None
-        url.next_at = url.last_error = url.place = url.content_place = url.line = url.hint = None
+        url.next_at = url.last_error = url.record = url.content = url.line = url.hint = None
 
-    def _list_takedown(self, url: str, place: RecordLocation, at: float) -> None:
-        self.takedowns.setdefault((place.name, place.offset), (url, place.name, place.offset, at))
+    def _list_takedown(self, url: str, record: RecordLocation, at: float) -> None:
+        self.takedowns.setdefault((record.name, record.offset), (url, record.name, record.offset, at))
 
-    def _put_visit(self, settlement: Settlement, place: RecordLocation | None, line: RecordLocation | None) -> None:
+    def _put_visit(self, settlement: Settlement, record: RecordLocation | None, line: RecordLocation | None) -> None:
         host = self._hosts_by_id[settlement.host_id]
         host.counts.add(settlement)
         if settlement.robots is not None:
@@ -578,13 +578,13 @@ class MemoryFrontier:
         if settlement.task.id != 0:
             url = self._urls[settlement.task.id]
             if url.state is UrlState.FORGOTTEN:
-                if place is not None:
-                    self._list_takedown(settlement.task.url, place, settlement.finished_at)
+                if record is not None:
+                    self._list_takedown(settlement.task.url, record, settlement.finished_at)
                 return
-            if place is not None:
+            if record is not None:
                 is_content = settlement.digest is not None and settlement.digest != url.digest
-                url.content_place = None if is_content else url.content_place or url.place
-            url.place, url.line = place or url.place, line or url.line
+                url.content = None if is_content else url.content or url.record
+            url.record, url.line = record or url.record, line or url.line
             self._set_state(url, settlement.state)
             (_, url.next_at, url.attempts, url.visited_at, url.last_status, url.last_error, _, url.etag,
              url.last_modified, digest, _, _, ended, *learned, _, _) = visit_row(settlement)  # fmt: skip
@@ -605,11 +605,11 @@ class MemoryFrontier:
                 url.next_at = min(url.next_at, max(url.visited_at + after_s, now))
 
     def _put_robots(self, host: KeptHost, robots: RobotsRecord) -> None:
-        is_as_it_was = robots.verdict == "rules" and robots.body is None  # a 304, or the like
-        if is_as_it_was and host.robots is not None:
+        is_unchanged = robots.verdict == "rules" and robots.body is None  # a 304, or the like
+        if is_unchanged and host.robots is not None:
             robots = replace(robots, body=host.robots.body)
         host.robots = robots
-        if is_as_it_was or robots.verdict == "unreachable":
+        if is_unchanged or robots.verdict == "unreachable":
             return
         digest = robots_digest(robots)
         if [digest] != [one.digest for one in host.robots_versions[:1]]:
@@ -652,11 +652,11 @@ class MemoryFrontier:
         )
 
 
-def _place(row: UrlRow) -> tuple[int, int, int]:
+def _position(row: UrlRow) -> tuple[int, int, int]:
     return row.priority, row.depth, row.id
 
 
-def _ended_so(url: KeptUrl, ending: EndedWith) -> bool:
+def _matches(url: KeptUrl, ending: EndedWith) -> bool:
     return (
         (not ending.errors or url.last_error in ending.errors)
         and (not ending.statuses or (url.last_status in ending.statuses and url.state is not UrlState.DENIED))

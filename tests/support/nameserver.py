@@ -1,11 +1,11 @@
-"""A DNS server on a loopback port, in the test's own event loop, that answers exactly what a test says.
+"""A DNS server on a loopback port, in the test's event loop, with the answers of the test.
 
     async with nameserver({"a.test": Zone(["192.0.2.1", "2001:db8::1"], ttl=60)}) as ns:
         ... ns.address ("127.0.0.1:5353"), ns.queries
 
 An answer is a Zone, a response code (RFC 1035 §4.1.1: 2 SERVFAIL, 3 NXDOMAIN, 5 REFUSED), None for silence, or a
-function of name and family (4 or 6) that returns one of these each time it is asked. "*.test" answers for every name
-below. A name that stands nowhere does not exist.
+function of name and family (4 or 6) that returns one of these for each query. "*.test" is for every name below. A name
+without an answer does not exist.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _QUERY_TYPES = {1: 4, 28: 6}
 
 @dataclass(frozen=True)
 class Zone:
-    """Addresses of both families. `mute` families are never answered for."""
+    """Addresses of both families. Queries for a family of `mute` get no answer."""
 
     addresses: Sequence[str] = ()
     ttl: int = 60

@@ -1,4 +1,4 @@
-"""Patterns of `content.html.scanner` as PCRE2 runs them where machine code is forbidden."""
+"""Patterns of `content.html.scanner` as PCRE2 runs them without executable memory."""
 
 import pytest
 from pcre2 import LibraryError
@@ -8,11 +8,11 @@ from crawler.content.html.scanner import Scanner
 
 
 def _forbidden(*_args: object) -> None:
-    raise LibraryError(-48)  # PCRE2_ERROR_NOMEMORY: what a JIT gets that may have no executable memory
+    raise LibraryError(-48)  # PCRE2_ERROR_NOMEMORY: there is no executable memory
 
 
 def interpreted(scanner: Scanner) -> Scanner:
-    """The same without machine code."""
+    """The same scanner, interpreted."""
     other = Scanner(scanner._pattern)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scanning._cy, "jit_compile", _forbidden)

@@ -1,7 +1,7 @@
-"""SQLite's files on a disk that may lose its power: what was not synced is there, or not, or in part.
+"""SQLite's files on a disk that may lose power: bytes that were not synced are there, or not, or in part.
 
-Knows the VFS, not the frontier. Of the writes since a file's last sync any may have reached the disk, in whole sectors;
-a new length may have, too. Invariant: what was written before a sync of its file is always there.
+Any of the writes since the last sync of a file may have reached the disk, in whole sectors, and so may a new length.
+Invariant: bytes from before a sync of their file are always there.
 """
 
 import random
@@ -38,7 +38,7 @@ def _apply(content: bytearray, offset: int, data: bytes | None) -> None:
 
 
 class UnsafeFiles(apsw.VFS):
-    """`before` is called before each write and sync. `cut` shows the disk as a power cut now would leave it."""
+    """`before` is called before each write and sync. `cut` writes the disk as a power cut would leave it."""
 
     def __init__(self) -> None:
         self.name = f"unsafe-{id(self)}"
@@ -54,7 +54,7 @@ class UnsafeFiles(apsw.VFS):
         self.disks.pop(filename, None)
 
     def cut(self, folder: Path, rng: random.Random) -> None:
-        """Write what is left of each file into `folder`."""
+        """Write what remains of each file into `folder`."""
         folder.mkdir()
         for path, disk in self.disks.items():
             content = bytearray(disk.durable)

@@ -1,10 +1,10 @@
-"""An HTTP proxy over real sockets, for tests: CONNECT tunnels, absolute-form requests, credentials if it is given any.
+"""An HTTP proxy over real sockets: CONNECT tunnels, absolute-form requests, and credentials if it has any.
 
     async with proxy(credentials="user:pass") as p:
         ... p.port, p.connects, p.plain, p.heads
 
-It resolves no names: whatever host is asked for is looked for on 127.0.0.1, at the port asked for. `answer` replaces
-what it says to CONNECT. Each head that reaches it is kept as it came.
+It resolves no names: every host is at 127.0.0.1, with the requested port. `answer` replaces its response to CONNECT.
+The head of each request is kept as it came.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ class RunningProxy:
 
     @property
     def connects(self) -> list[str]:
-        """The authorities that tunnels were asked for."""
+        """The authorities of the requested tunnels."""
         return [head.split(b" ")[1].decode() for head in self.heads if head.startswith(b"CONNECT ")]
 
     @property

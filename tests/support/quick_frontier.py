@@ -11,7 +11,7 @@ from tests.support.memory_frontier import MemoryFrontier
 
 
 class QuickFrontier(MemoryFrontier):
-    """The same promises, with what is queued and waiting at hand: for walks of many thousand URLs."""
+    """A MemoryFrontier that indexes queued and waiting URLs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,8 +33,8 @@ class QuickFrontier(MemoryFrontier):
             self._queued[url.host_id].pop(url.id, None)
         self._waiting.pop(url.id, None)
 
-    def _put_visit(self, settlement: Settlement, place: RecordLocation | None, line: RecordLocation | None) -> None:
-        super()._put_visit(settlement, place, line)
+    def _put_visit(self, settlement: Settlement, record: RecordLocation | None, line: RecordLocation | None) -> None:
+        super()._put_visit(settlement, record, line)
         url = self._urls.get(settlement.task.id)
         if url is not None and url.next_at is not None:
             self._waiting[url.id] = url

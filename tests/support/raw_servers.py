@@ -1,4 +1,4 @@
-"""Servers that do no HTTP: they say the same bytes to whoever connects, or nothing at all."""
+"""Servers without HTTP: they send the same bytes on every connection, or nothing."""
 
 import contextlib
 import socket
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def saying(greeting: bytes | None) -> Iterator[int]:
-    """A port on 127.0.0.1 that takes every connection, says `greeting` once it was spoken to, and hangs up; with None
-    it says nothing and holds the connection.
+def sending(greeting: bytes | None) -> Iterator[int]:
+    """A port on 127.0.0.1 that accepts every connection, sends `greeting` after the first bytes, and closes. With None
+    it sends nothing and keeps the connection.
     """
     held: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:
-            with contextlib.suppress(OSError):  # the listener was shut: the block has ended
+            with contextlib.suppress(OSError):  # the listener was closed: the block has ended
                 while True:
                     peer, _ = listener.accept()
                     held.append(peer)
@@ -26,7 +26,7 @@ def saying(greeting: bytes | None) -> Iterator[int]:
                             peer.sendall(greeting)
                         peer.close()
 
-        thread = threading.Thread(target=serve, name="odd-server")
+        thread = threading.Thread(target=serve, name="raw-server")
         thread.start()
         try:
             yield listener.getsockname()[1]
@@ -38,7 +38,7 @@ def saying(greeting: bytes | None) -> Iterator[int]:
 
 
 def closed_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A port of 127.0.0.1 without a listener."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]

@@ -1,12 +1,12 @@
-"""An attacker who owns names and their nameserver: each time one is asked for it may be somewhere else.
+"""An attacker with names and their name server: each query for a name may have another answer.
 
     async with rebinding(seed=7) as net:
         ... net.nameserver.address, net.port, net.reached()
 
-Names below flip.test resolve, by the roll of a die, to addresses of 127.0.1.0/24 (which a client may be allowed), of
-127.0.2.0/24 and ::1 (which it is not), to both, or to IPv6 spellings of the forbidden ones; with a TTL of 0. On the
-same port of every address somebody listens: the allowed ones serve pages, robots.txt and sitemaps that lead to further
-names, the forbidden ones count who comes, and hang up.
+Names below flip.test resolve at random to addresses of 127.0.1.0/24 (which a client may be allowed), of 127.0.2.0/24
+and ::1 (which it is not), to both, or to IPv6 forms of the forbidden ones; with a TTL of 0. Every address has a
+listener on the same port. The allowed ones serve pages, robots.txt and sitemaps that lead to other names. The
+forbidden ones count connections and close them.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class Net:
         self.nameserver: NameServer | None = None
         self.port = 0
         self.reached_forbidden = 0
-        self.asked: Counter[str] = Counter()  # paths that the allowed servers were asked for
+        self.asked: Counter[str] = Counter()  # paths requested from the allowed servers
         self.answered: Counter[str] = Counter()  # kinds of DNS answers given
 
     def url(self, n: int, path: str = "/") -> str:
@@ -63,7 +63,7 @@ class Net:
                 self.reached_forbidden += 1
 
     def listen(self) -> None:
-        """Bind every forbidden address at the port that the allowed ones have."""
+        """Listen on every forbidden address, at the port of the allowed ones."""
         for address in (*FORBIDDEN, "::1"):
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
             listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -79,8 +79,8 @@ class Net:
             listener.close()
 
     def answer(self, name: str, family: int) -> Zone | int:
-        """What DNS says this time. The two families are asked for apart, so each rolls its own die. An answer without
-        addresses would be kept for a while, whatever its TTL; a failure is not.
+        """The random answer to one query; each family has queries of its own. An answer without addresses would be
+        cached for a while, whatever its TTL; a failure is not.
         """
         rng = self._rng
         if family == 6:
@@ -93,7 +93,7 @@ class Net:
         return Zone(addresses, ttl=0) if addresses else SERVFAIL
 
     async def script(self, c: Accepted) -> None:
-        """A page with links, a redirect, a robots.txt; one connection in three ends after its answer."""
+        """A page with links, a redirect, a robots.txt; one connection in three is closed after its response."""
         while path := await c.request():
             self.asked[path.partition("?")[0]] += 1
             close = ("Connection: close",) if self._rng.random() < 1 / 3 else ()

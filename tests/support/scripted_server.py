@@ -1,4 +1,4 @@
-"""A server that does exactly what a test tells it to, over TLS or plain TCP, in the test's own event loop.
+"""A server that runs a script of the test for each connection, over TLS or plain TCP, in the test's event loop.
 
     async def script(c: Accepted) -> None:      # runs once for each accepted connection
         while await c.request():                # one request's path, "" at the end of the stream
@@ -7,8 +7,8 @@
     async with serve(script, tls=certificates.server("a.test")) as server:
         ... server.port, server.accepted[0].requests, server.accepted[0].session_reused
 
-A connection whose script returns is closed in order (close_notify, FIN). `table` makes a script of paths. Nothing here
-sleeps: what must wait waits for an asyncio.Event of the test's, or for the other side.
+A connection whose script returns is closed in order (close_notify, FIN). `table` makes a script from paths. Nothing
+here sleeps: scripts wait for an asyncio.Event of the test, or for the client.
 """
 
 import asyncio
@@ -63,13 +63,13 @@ class Accepted:
         return self.paths[-1]
 
     async def send(self, *pieces: bytes) -> None:
-        """Write pieces, each on its way (its own TLS record) before the next."""
+        """Write pieces, each in its own TLS record."""
         for piece in pieces:
             self.writer.write(piece)
             await self.flush()
 
     async def flush(self) -> None:
-        """Until the kernel has everything: uvloop writes at the end of a turn of its loop."""
+        """Wait until the kernel has everything: uvloop writes at the end of an iteration of its loop."""
         with contextlib.suppress(ConnectionError):
             await self.writer.drain()
         for _ in range(3):
@@ -78,18 +78,18 @@ class Accepted:
             await asyncio.sleep(0)
 
     async def arrived(self) -> None:
-        """Until the client's kernel has everything: it has acknowledged it (SIOCOUTQ, tcp(7)). On a busy machine that
-        may be long after it was sent.
+        """Wait until the client's kernel has acknowledged everything (SIOCOUTQ, tcp(7)). On a busy machine that may be
+        long after it was sent.
         """
         await self.flush()
         sock = self.writer.get_extra_info("socket")
-        while not self.writer.transport.is_closing():  # a reset takes away what was under way, and leaves it counted
+        while not self.writer.transport.is_closing():  # after a reset, bytes in flight stay counted
             if not struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]:
                 return
             await asyncio.sleep(0.001)
 
     async def client_closed(self) -> bytes:
-        """Until the client ends the connection; what else it sent."""
+        """Wait until the client ends the connection. Returns what else it sent."""
         with contextlib.suppress(ConnectionError):
             return await self.reader.read()
         return b""
@@ -108,22 +108,22 @@ class Accepted:
 
 
 Script = Callable[[Accepted], Awaitable[None]]
-Answer = bytes | Callable[[Accepted], Awaitable[None]]
+Response = bytes | Callable[[Accepted], Awaitable[None]]
 
 
-def table(answers: Mapping[str, Answer]) -> Script:
-    """A script that answers each path with bytes or by calling what stands there; another path gets a 404.
+def table(responses: Mapping[str, Response]) -> Script:
+    """A script that responds to each path with bytes or by calling its function; other paths get a 404.
 
     A callable that closes the connection (`cut`, `reset`) ends it.
     """
 
     async def script(c: Accepted) -> None:
         while path := await c.request():
-            answer = answers.get(path, ok(b"", status="404 Not Found"))
-            if isinstance(answer, bytes):
-                await c.send(answer)
+            response = responses.get(path, ok(b"", status="404 Not Found"))
+            if isinstance(response, bytes):
+                await c.send(response)
             else:
-                await answer(c)
+                await response(c)
             if c.writer.transport.is_closing():
                 return
 
@@ -150,11 +150,11 @@ class Server:
             await self._script(connection)
         except (ConnectionError, asyncio.CancelledError):
             pass
-        except BaseException as error:  # reported when the server is closed: a script must not fail unseen
+        except BaseException as error:  # raised when the server is closed: a failed script fails the test
             self.failure = error
         finally:
             writer.close()
-            # a client that aborts, or never answers close_notify, is nothing to a server
+            # a client may abort, or never answer close_notify
             with contextlib.suppress(OSError, asyncio.CancelledError, TimeoutError):
                 async with asyncio.timeout(1):
                     await writer.wait_closed()
@@ -164,7 +164,7 @@ class Server:
 
     @property
     def requests(self) -> list[bytes]:
-        """Of all connections, in the order of the connections."""
+        """The heads of all requests, in the order of their connections."""
         return [head for connection in self.accepted for head in connection.requests]
 
     async def end(self) -> None:

@@ -1,12 +1,12 @@
-"""A server that does TLS by hand, so that a test decides where the bytes on the wire are cut, and what breaks them.
+"""A server that runs TLS in memory, so that a test decides where records are cut and which are damaged.
 
-async def script(s: Sealed) -> None:        # runs once for each connection, after its handshake
+async def script(s: RecordConnection) -> None:        # runs once for each connection, after its handshake
     while path := await s.request():
-        records = s.seal(ok(b"hello"))      # the bytes of whole TLS records
+        records = s.encrypt(ok(b"hello"))      # the bytes of whole TLS records
         await s.send(records[:20])          # each piece has arrived before the next is sent
         await s.send(records[20:])
 
-async with serve(sealed(certificates.server("a.test"), script)) as server: ...
+async with serve(tls_script(certificates.server("a.test"), script)) as server: ...
 """
 
 import _ssl
@@ -18,19 +18,19 @@ from collections.abc import Awaitable, Callable
 from tests.support.scripted_server import Accepted, Script
 
 _MANY = 65_536
-# The smallest record that no peer can decrypt: whoever reads it answers with the fatal alert bad_record_mac.
+# The smallest record that no peer can decrypt: its reader sends the fatal alert bad_record_mac.
 DAMAGED = b"\x17\x03\x03\x00\x20" + bytes(32)
 
 
-# Python's module has no way to ask for these; its own copy of OpenSSL has.
+# Python's module has no call for these; its own copy of OpenSSL has.
 _LIBSSL = ctypes.CDLL(_ssl.__file__)
 _SSL_POINTER = 3 * ctypes.sizeof(
     ctypes.c_void_p
 )  # where CPython's object holds its SSL *: behind its head and its owner
 
 
-class Sealed:
-    """One connection as the server sees it."""
+class RecordConnection:
+    """One connection, as the server sees it."""
 
     def __init__(self, plain: Accepted, context: ssl.SSLContext) -> None:
         self.plain = plain
@@ -39,7 +39,7 @@ class Sealed:
         self.requests: list[bytes] = []
 
     async def handshake(self) -> None:
-        """Raises ssl.SSLError; the alert that says so has been sent by then."""
+        """Raises ssl.SSLError, after the alert was sent."""
         while True:
             try:
                 self.tls.do_handshake()
@@ -63,7 +63,7 @@ class Sealed:
                     return ""
                 head += piece
             except ssl.SSLWantReadError:
-                if self._out.pending:  # it renegotiates
+                if self._out.pending:  # a renegotiation
                     await self.send(self._out.read())
                 try:
                     self._in.write(await self._more())
@@ -78,7 +78,7 @@ class Sealed:
             raise ConnectionResetError
         return data
 
-    def seal(self, data: bytes) -> bytes:
+    def encrypt(self, data: bytes) -> bytes:
         """The records that carry `data`."""
         assert not self._out.pending
         self.tls.write(data)
@@ -89,11 +89,11 @@ class Sealed:
         return self._control("SSL_new_session_ticket")
 
     def key_update(self) -> bytes:
-        """The record of a KeyUpdate that asks for one in return (RFC 8446 §4.6.3)."""
+        """The record of a KeyUpdate that requests one in return (RFC 8446 §4.6.3)."""
         return self._control("SSL_key_update", 1)
 
     def hello_request(self) -> bytes:
-        """The record that asks a client of TLS 1.2 to negotiate anew (RFC 5246 §7.4.1.1)."""
+        """The record that requests a client of TLS 1.2 to renegotiate (RFC 5246 §7.4.1.1)."""
         return self._control("SSL_renegotiate")
 
     def _control(self, name: str, *arguments: int) -> bytes:
@@ -103,7 +103,7 @@ class Sealed:
         return self._out.read()
 
     def alert(self) -> bytes:
-        """The record of a fatal alert (bad_record_mac, 20). Nothing can be sealed or read afterwards."""
+        """The record of a fatal alert (bad_record_mac, 20). Nothing can be encrypted or read afterwards."""
         self._in.write(DAMAGED)
         with contextlib.suppress(ssl.SSLError):
             self.tls.read(_MANY)
@@ -116,11 +116,11 @@ class Sealed:
             await self.plain.arrived()
 
 
-def sealed(context: ssl.SSLContext, script: Callable[[Sealed], Awaitable[None]]) -> Script:
-    """A script for `serve` without TLS: the handshake, then `script`."""
+def tls_script(context: ssl.SSLContext, script: Callable[[RecordConnection], Awaitable[None]]) -> Script:
+    """A script for `serve` without TLS: it does the handshake, then runs `script`."""
 
     async def run(plain: Accepted) -> None:
-        connection = Sealed(plain, context)
+        connection = RecordConnection(plain, context)
         with contextlib.suppress(ssl.SSLError):
             await connection.handshake()
             await script(connection)

@@ -1,4 +1,4 @@
-"""Test data from elsewhere, where there is any."""
+"""Test data of other projects, if it is there."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 
 def vectors(folder: str) -> Path:
-    """The folder of that name under VECTORS_DIR; skips the test where it is absent."""
+    """The folder of that name under VECTORS_DIR. Skips the test without it."""
     root = os.environ.get("VECTORS_DIR")
     path = Path(root or "/nonexistent") / folder
     if not path.is_dir():

@@ -19,7 +19,7 @@ from crawler.core.models import Failed
 from crawler.fetch.options import FetchOptions
 from tests.support.fetching import client, until
 from tests.support.scripted_server import Certificates, ok, serve
-from tests.support.tls_records import DAMAGED, sealed
+from tests.support.tls_records import DAMAGED, tls_script
 
 EVIL = ok(b"EVIL")
 KINDS = (
@@ -132,7 +132,7 @@ class Cutting(Hostile):
 
     def __init__(self, seed: int, tls) -> None:
         super().__init__(seed)
-        self.script = sealed(tls, self.serve)
+        self.script = tls_script(tls, self.serve)
 
     async def __call__(self, a) -> None:
         await self.script(a)
@@ -144,11 +144,11 @@ class Cutting(Hostile):
     async def serve(self, s) -> None:
         while path := await s.request():
             nonce = int(path[1:])
-            kind, records = kind_of(nonce, CUT_KINDS), s.seal(answer_to(nonce))
+            kind, records = kind_of(nonce, CUT_KINDS), s.encrypt(answer_to(nonce))
             self.answered[kind] += 1
             match kind:
                 case "pushed in two" | "ticket in two":
-                    begun, rest = self.cut(s.seal(EVIL) if kind == "pushed in two" else s.ticket())
+                    begun, rest = self.cut(s.encrypt(EVIL) if kind == "pushed in two" else s.ticket())
                     await s.send(records)
                     await s.send(begun)
                     self.signal(nonce)
@@ -156,7 +156,7 @@ class Cutting(Hostile):
                         await s.send(rest)
                     return
                 case "tail in two":
-                    begun, rest = self.cut(s.seal(EVIL))
+                    begun, rest = self.cut(s.encrypt(EVIL))
                     await s.send(records + begun)
                     self.signal(nonce)
                     if await s.request():

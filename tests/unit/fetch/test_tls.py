@@ -18,7 +18,7 @@ from crawler.fetch.net.tls import TlsProfile, server_name, stream_error, tls_err
 from crawler.fetch.options import FetchOptions, NetworkOptions, TlsOptions
 from tests.support.fetching import client
 from tests.support.scripted_server import Certificates, ok, serve, table
-from tests.support.tls_records import sealed
+from tests.support.tls_records import tls_script
 
 
 @pytest.fixture(scope="module")
@@ -181,9 +181,9 @@ async def test_older_suites_are_reached_with_a_key_that_the_message_names(certif
 
     async def script(s):
         await s.request()
-        await s.send(s.seal(ok(b"hello")))
+        await s.send(s.encrypt(ok(b"hello")))
 
-    async with serve(sealed(tls, script)) as server:  # uvloop's own TLS would not say why it refuses
+    async with serve(tls_script(tls, script)) as server:  # uvloop's own TLS would not say why it refuses
         url = f"https://a.test:{server.port}/"
         async with client(ca_file=certificates.ca_file, tls=TlsOptions(ciphers="ECDHE+AESGCM")) as c:
             refused = await c.get(url)

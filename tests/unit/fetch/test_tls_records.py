@@ -12,7 +12,7 @@ from crawler.core.models import Failed, Fetched
 from crawler.fetch.net.tls_stream import ReadBuffer, TlsStream
 from tests.support.fetching import client, until
 from tests.support.scripted_server import Certificates, ok, serve
-from tests.support.tls_records import DAMAGED, Sealed, sealed
+from tests.support.tls_records import DAMAGED, RecordConnection, tls_script
 
 pytestmark = pytest.mark.both_loops
 
@@ -40,17 +40,17 @@ async def test_half_a_record_on_an_idle_connection_closes_it(certificates, tls, 
 
     async def script(s):
         while path := await s.request():
-            answer = s.seal(ok(path.encode()))
+            answer = s.encrypt(ok(path.encode()))
             if path != "/one":
                 await s.send(answer)
                 continue
-            evil = s.seal(ok(b"EVIL"))
+            evil = s.encrypt(ok(b"EVIL"))
             await s.send(answer + evil[:cut]) if when == "at once" else await s.send(answer, evil[:cut])
             begun.set()
             await s.request()
             await s.send(evil[cut:])
 
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         url = f"https://a.test:{server.port}"
         first = await c.get(url + "/one")
         assert first.payload.prefix(9) == b"/one"
@@ -70,15 +70,15 @@ async def test_half_a_record_before_the_first_request_closes_the_connection(cert
 
     async def script(s):
         if len(server.accepted) == 1:
-            evil = s.seal(ok(b"EVIL"))
+            evil = s.encrypt(ok(b"EVIL"))
             await s.send(evil[:size])
             begun.set()
             await s.request()
             await s.send(evil[size:])
         while path := await s.request():
-            await s.send(s.seal(ok(path.encode())))
+            await s.send(s.encrypt(ok(path.encode())))
 
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         dial = c.pool._dialer.dial
 
         async def dial_slowly(origin, factory):
@@ -103,7 +103,7 @@ async def test_whole_records_without_data_do_not_close_a_connection(certificates
 
     async def script(s):
         while path := await s.request():
-            answer = s.seal(ok(path.encode()))
+            answer = s.encrypt(ok(path.encode()))
             if path != "/one":
                 await s.send(answer)
                 continue
@@ -116,7 +116,7 @@ async def test_whole_records_without_data_do_not_close_a_connection(certificates
             await s.send(*pieces)
             sent.set()
 
-    async with serve(sealed(tls_1_3, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls_1_3, script)) as server, client(ca_file=certificates.ca_file) as c:
         url = f"https://a.test:{server.port}"
         await c.get(url + "/one")
         await sent.wait()
@@ -132,12 +132,12 @@ async def test_half_a_ticket_closes_a_connection_only_before_a_request(certifica
 
     async def script(s):
         while path := await s.request():
-            await s.send(s.seal(ok(path.encode())))
+            await s.send(s.encrypt(ok(path.encode())))
             if path == "/one":
                 await s.send(s.ticket()[:50])
                 begun.set()
 
-    async with serve(sealed(tls_1_3, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls_1_3, script)) as server, client(ca_file=certificates.ca_file) as c:
         url = f"https://a.test:{server.port}"
         await c.get(url + "/one")
         await begun.wait()
@@ -154,11 +154,11 @@ async def test_bodies_are_read_whole_wherever_their_records_are_cut(certificates
 
     async def script(s):
         while await s.request():
-            records = s.seal(ok(body))
+            records = s.encrypt(ok(body))
             cuts = sorted(rng.sample(range(1, len(records)), 20))
             await s.send(*(records[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)))
 
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         for _ in range(3):
             result = await c.get(f"https://a.test:{server.port}/")
             assert result.payload.prefix(size + 1) == body
@@ -178,10 +178,10 @@ async def test_a_whole_response_counts_whatever_follows_it(certificates, tls, ho
 
     async def script(s):
         await s.request()
-        answer = s.seal(ok(b"hello"))
+        answer = s.encrypt(ok(b"hello"))
         await s.send(answer + breaking(s, how))
 
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         result = await c.get(f"https://a.test:{server.port}/")
         assert isinstance(result, Fetched), result
         assert (result.payload.prefix(9), result.truncated, result.error_type) == (b"hello", None, None)
@@ -196,11 +196,11 @@ async def test_half_a_response_before_an_error_is_kept_and_marked(certificates, 
 
     async def script(s):
         await s.request()
-        answer = s.seal(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        answer = s.encrypt(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
         broken = breaking(s, how)
         await (s.send(answer + broken) if at_once else s.send(answer, broken))
 
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         result = await c.get(f"https://a.test:{server.port}/")
         assert isinstance(result, Fetched), result
         assert result.payload.prefix(99) == b"half"
@@ -214,14 +214,14 @@ async def test_a_used_connection_that_breaks_before_a_byte_costs_a_resend(certif
     async def script(s):
         first = len(server.accepted) == 1
         await s.request()
-        await s.send(s.seal(ok(b"hello")))
+        await s.send(s.encrypt(ok(b"hello")))
         await s.request()
         if first:
             await s.send(breaking(s, how))
         else:
-            await s.send(s.seal(ok(b"again")))
+            await s.send(s.encrypt(ok(b"again")))
 
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         url = f"https://a.test:{server.port}/"
         await c.get(url)
         second = await c.get(url)
@@ -237,7 +237,7 @@ async def test_an_error_before_the_response_has_its_error_type(certificates, tls
         await s.request()
         await s.send(breaking(s, how))
 
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         result = await c.get(f"https://a.test:{server.port}/")
         assert isinstance(result, Failed)
         assert (result.error_type, result.retryable, result.resend_count) == (BREAKS[how], True, 0)
@@ -252,7 +252,7 @@ async def test_a_server_that_requires_a_client_certificate_has_its_own_error_typ
     async def script(s):
         raise AssertionError("there is no handshake")
 
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         result = await c.get(f"https://a.test:{server.port}/")
         assert isinstance(result, Failed)
         assert (result.error_type, result.retryable) == (ErrorType.TLS_CLIENT_CERTIFICATE, False)
@@ -265,7 +265,7 @@ async def test_the_server_gets_an_alert_if_the_handshake_fails(certificates):
 
     async def script(plain):
         with pytest.raises(ssl.SSLError) as caught:
-            await Sealed(plain, certificates.server("b.test")).handshake()
+            await RecordConnection(plain, certificates.server("b.test")).handshake()
         said.append(caught.value.reason)
 
     async with serve(script) as server, client(ca_file=certificates.ca_file) as c:
@@ -281,14 +281,14 @@ async def test_a_server_of_tls_1_2_may_renegotiate(certificates):
 
     async def script(s):
         while path := await s.request():
-            await s.send(s.seal(ok(path.encode())))
+            await s.send(s.encrypt(ok(path.encode())))
             if path == "/one":
                 await s.send(s.hello_request())
                 asked.set()
                 await goes_on.wait()
 
     tls = certificates.server("a.test", max_version=ssl.TLSVersion.TLSv1_2)
-    async with serve(sealed(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
+    async with serve(tls_script(tls, script)) as server, client(ca_file=certificates.ca_file) as c:
         url = f"https://a.test:{server.port}"
         await c.get(url + "/one")
         await asked.wait()

@@ -86,7 +86,7 @@ async def test_a_failed_transaction_does_not_change_the_filter(folder: Path) -> 
     files.fail("write", 1, (apsw.FullError, apsw.SQLITE_FULL))
     with pytest.raises(Exception, match="no room"):
         await frontier.add(urls, now=NOW)
-    files.mend()
+    files.stop_failing()
     assert sum((await frontier.add(urls, now=NOW)).links_new) == 500
     await frontier.close(clean=True)
     files.unregister()

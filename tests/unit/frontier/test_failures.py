@@ -40,7 +40,7 @@ async def opened(path: Path, files: FaultyFiles) -> AsyncIterator[SqliteFrontier
     try:
         yield frontier
     finally:
-        files.mend()
+        files.stop_failing()
         await frontier.close(clean=False)
 
 
@@ -114,7 +114,7 @@ async def test_a_commit_that_fails_at_any_call_stores_nothing_and_succeeds_later
             crashed = path.parent / f"crashed-{nth}" / path.name
             copy_store(path, crashed)
             assert await audit(crashed) == BEFORE
-            files.mend()
+            files.stop_failing()
             assert [task.attempt for task in await frontier.take(1, 9, leased=())] == [1]
         assert nth > 1
         assert list(receipt.links_new) == [800]
@@ -131,7 +131,7 @@ async def test_a_disk_that_stays_full_is_reported_each_time_and_loses_nothing(pa
             with pytest.raises(FrontierFull, match="no room left"):
                 await frontier.settle(settlement)
             assert len(await frontier.take(1, 9, leased=())) == 1
-        files.mend()
+        files.stop_failing()
         assert (await frontier.settle(settlement)).queued == {1: 400, 2: 400}
 
 
@@ -184,9 +184,9 @@ async def test_opening_on_a_failing_disk_is_an_os_error_and_harms_nothing(
             try:
                 await frontier.open()
             except OSError:
-                files.mend()
+                files.stop_failing()
                 continue
-            files.mend()
+            files.stop_failing()
             break
         assert nth > 1
         assert await frontier.totals() == Totals(0, 0, 0, 0, 0, 0)
@@ -200,7 +200,7 @@ async def test_closing_on_a_full_disk_ends_unclean(path: Path, files: FaultyFile
     await frontier.settle(await seeded(frontier))
     files.fail("write", 1, FULL, for_ever=True)
     await frontier.close(clean=True)
-    files.mend()
+    files.stop_failing()
     again = SqliteFrontier(path)
     assert not (await again.open()).clean
     await again.close(clean=True)
