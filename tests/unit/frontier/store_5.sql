@@ -1,5 +1,5 @@
 -- Rows as a program of store version 5 wrote them (the schema is that of schema.sql to schema_5.sql): URLs merged by their
--- session ids, three that were forgotten one by one, and a forgotten host. tests/unit/frontier/test_rekey.py says which.
+-- session ids, three that were forgotten one by one, and a forgotten host. tests/unit/frontier/test_key_rules.py says which.
 INSERT INTO forgotten_host VALUES('b.example',1795424402.0);
 INSERT INTO host VALUES(1,904,'https','a.example',443,'a.example','new',7,0,0,0,0,1795424400.0,NULL);
 INSERT INTO host VALUES(2,616,'https','b.example',443,'b.example','new',0,0,0,0,0,1795424400.0,NULL);
