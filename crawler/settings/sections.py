@@ -47,7 +47,7 @@ def _key(
     example: str = "",
     alias: str | None = None,
 ) -> Any:
-    """A key and what its type cannot say.
+    """A key with what its type does not contain.
 
     `most`: the largest value of a number; every number has one, for what lies beyond is a slip. `restart`: a reload
     does not bring it into force. `derived`: in words, what None stands for where that is worked out from other keys.
@@ -67,11 +67,11 @@ class CrawlSection(Section):
     """What is crawled, and when `crawler crawl` ends."""
 
     name: t.FileNamePart = _key(_SINK.name, "First part of the name of every output file.")
-    seeds: t.ListOf[t.Seed] = _key((), "URLs to begin with; without a scheme, https.")
-    seed_files: t.ListOf[t.Path] = _key((), 'Files of seeds, one a line; "#" begins a comment.')
+    seeds: t.ListOf[t.Seed] = _key((), "URLs to start from; https if they have no scheme.")
+    seed_files: t.ListOf[t.Path] = _key((), 'Files with one seed per line; "#" begins a comment.')
     linger: t.Duration = _key(
         _ENGINE.linger_s,
-        "How long `crawler crawl` waits for what is due later; `crawler run` never ends by itself.",
+        "How long `crawler crawl` waits for URLs that are due later; `crawler run` never ends by itself.",
         most=10 * _YEAR,
     )
     sitemaps: Annotated[Literal["off", "named", "probe"] | None, t.KeyKind.TEXT] = _key(
@@ -86,12 +86,12 @@ class CrawlSection(Section):
 
 
 class IdentitySection(Section):
-    """Who asks. Say how to reach you: `crawler run` refuses a user_agent without a URL or an e-mail address."""
+    """Who you are. Say how to reach you: `crawler run` refuses a user_agent without a URL or an e-mail address."""
 
     user_agent: t.UserAgent = _key(_IDENTITY.user_agent, "Sent with every request.")
     robots_token: t.RobotsToken | None = _key(
         None,
-        "The name that groups of robots.txt are matched with.",
+        "The name by which groups of robots.txt are matched.",
         restart=True,
         derived="the first product in user_agent",
         example='"crawlerd"',
@@ -105,10 +105,10 @@ class IdentitySection(Section):
     )
     secrets: t.Path | None = _key(
         None,
-        "TOML file of credentials, each for one origin and for no other, and of those for the proxy; not readable by "
-        "everyone. Its form is in docs/OPERATIONS.md.",
+        "TOML file with credentials, each for one origin only, and those for the proxy; not readable by "
+        "everyone. docs/OPERATIONS.md has its format.",
         restart=True,
-        derived="$CREDENTIALS_DIRECTORY/secrets.toml, if it is there",
+        derived="$CREDENTIALS_DIRECTORY/secrets.toml, if it exists",
         example='"/etc/crawler/secrets.toml"',
     )
 
@@ -124,61 +124,61 @@ class ScopeSection(Section):
     include: t.ListOf[t.Pattern] = _key(
         (),
         'If any are given, a URL must match one: globs ("*" within a path segment, "**" anything), or "re:" and a '
-        "regular expression. A pattern is compared with the URL from its host on, with all of it if it holds "
-        '"://", with path and query if it begins with "/".',
+        "regular expression. A pattern is compared with the URL from its host on; with the whole URL if it "
+        'contains "://"; with path and query if it begins with "/".',
     )
     exclude: t.ListOf[t.Pattern] = _key((), "A URL that matches one is not fetched, whatever `include` says.")
     max_depth: t.OrNoLimit[t.CountOrZero] = _key(_SCOPE.max_depth, "Links from a seed.", most=1_000_000)
     max_urls: t.OrNoLimit[t.Count] = _key(_SCOPE.max_urls, "URLs, over the life of the output directory.", most=10**12)
     max_urls_per_host: t.OrNoLimit[t.Count] = _key(_SCOPE.max_urls_per_host, "URLs of one host.", most=10**12)
     requisites: t.Flag = _key(
-        _SCOPE.requisites, "Images, styles and scripts of a page are fetched even where they are out of scope."
+        _SCOPE.requisites, "Fetch images, styles and scripts of a page also if they are out of scope."
     )
     lazy: t.Flag = _key(
         _SCOPE.lazy,
-        "Requisites are also what scripts put in place (data-src, data-srcset and the like), and the images that a "
-        "page names for previews (og:image, twitter:image).",
+        "Requisites are also what scripts load later (data-src, data-srcset and the like), and the preview images of a "
+        "page (og:image, twitter:image).",
     )
 
 
 class TrapsSection(Section):
-    """Parts of a site that have no end: how much is taken from them."""
+    """Limits for parts of a site that have no end."""
 
     detect: Annotated[Literal["off", "report", "hold"], t.KeyKind.TEXT] = _key(
         _TRAPS.detect,
-        '"hold": URLs of a template whose pages are all alike are fetched last, and left if that never ends; "report": '
-        'such templates are told and fetched like others; "off": nothing of this section holds.',
+        '"hold": URLs of a template whose pages are all alike are fetched last, and left if there is no end; "report": '
+        'such templates are logged, and fetched like others; "off": this section has no effect.',
     )
     max_path_segments: t.Count = _key(_TRAPS.max_path_segments, "Folders in a URL's path.", most=2_048)
     max_repeats: t.Count = _key(
         _TRAPS.max_repeats,
-        "How often a folder, or a run of folders, may stand in a path one behind the other.",
+        "How often a folder, or a sequence of folders, may repeat in a path.",
         most=2_048,
     )
     max_parameters: t.Count = _key(_TRAPS.max_parameters, "Parameters in a URL's query.", most=2_048)
     max_pages_per_template: t.Count = _key(
         _TRAPS.max_pages_per_template,
-        "HTML pages of one URL template (as all below one first folder), however different they are; ten times as many "
-        "of a host in all.",
+        "HTML pages of one URL template (or below one top folder), however different they are; ten times as many of "
+        "one host.",
         most=10**9,
     )
     soft_404: t.Flag = _key(
-        _TRAPS.soft_404, "Ask a host whose pages have one title for all for a page that should not exist."
+        _TRAPS.soft_404, "Request a page that should not exist from a host whose pages all have one title."
     )
 
 
 class PolitenessSection(Section):
-    """How often a host may be asked."""
+    """How often a host gets requests."""
 
     key: Annotated[Literal["domain", "host"], t.KeyKind.TEXT] = _key(
         _POLITENESS.key,
         '"domain": hosts of one registrable domain share the delay; "host": each has its own.',
         restart=True,
     )
-    delay: t.Duration = _key(_POLITENESS.delay_s, "Rest between two requests to one key.", most=_DAY)
+    delay: t.Duration = _key(_POLITENESS.delay_s, "Time between two requests to one key.", most=_DAY)
     address_delay: t.Duration | None = _key(
         _POLITENESS.address_delay_s,
-        "Rest between two requests to one IP address.",
+        "Time between two requests to one IP address.",
         derived="250ms, or delay if that is shorter",
         example='"250ms"',
         most=_DAY,
@@ -188,12 +188,12 @@ class PolitenessSection(Section):
     )
     connections_per_host: t.Count = _key(
         _POLITENESS.connections_per_host,
-        "Connections to one origin; more than 1 counts only where the delay is 0.",
+        "Connections to one origin; more than 1 has an effect only if the delay is 0.",
         most=1_000,
     )
     connections_per_address: t.Count | None = _key(
         _POLITENESS.connections_per_address,
-        "Requests in flight at one IP address; set here, also the connections kept open to it.",
+        "Requests in flight to one IP address; if set, also the limit of open connections to it.",
         derived="4, or connections_per_host if that is more",
         example="4",
         most=10_000,
@@ -201,7 +201,7 @@ class PolitenessSection(Section):
     robots: Annotated[Literal["obey", "ignore"], t.KeyKind.TEXT] = _key(
         _POLITENESS.robots, '"obey" or "ignore" robots.txt.'
     )
-    adaptive: t.Flag = _key(_POLITENESS.adaptive, "Rest longer while a host answers slowly or with errors.")
+    adaptive: t.Flag = _key(_POLITENESS.adaptive, "Use a longer delay while a host responds slowly or with errors.")
 
 
 class FetchSection(Section):
@@ -209,20 +209,18 @@ class FetchSection(Section):
 
     connections: t.Count = _key(
         _FETCH.connections,
-        "Connections open at once, to all hosts; fewer where file descriptors are few.",
+        "Connections open at once, to all hosts; fewer if there are too few file descriptors.",
         most=100_000,
     )
     connect_timeout: t.PositiveDuration = _key(_FETCH.connect_timeout_s, "For the TCP connection.", most=_HOUR)
     tls_timeout: t.PositiveDuration = _key(_FETCH.tls_timeout_s, "For the TLS handshake.", most=_HOUR)
     first_byte_timeout: t.PositiveDuration = _key(
-        _FETCH.first_byte_timeout_s, "From the request sent to the first byte of the answer.", most=_HOUR
+        _FETCH.first_byte_timeout_s, "From the request to the first byte of the response.", most=_HOUR
     )
-    read_timeout: t.PositiveDuration = _key(_FETCH.read_timeout_s, "Between two reads of an answer.", most=_HOUR)
-    total_timeout: t.PositiveDuration = _key(
-        _FETCH.total_timeout_s, "For one exchange, everything included.", most=7 * _DAY
-    )
+    read_timeout: t.PositiveDuration = _key(_FETCH.read_timeout_s, "Between two reads of a response.", most=_HOUR)
+    total_timeout: t.PositiveDuration = _key(_FETCH.total_timeout_s, "For one exchange as a whole.", most=7 * _DAY)
     min_rate: t.OrNoLimit[t.PositiveSize] = _key(
-        _FETCH.min_rate, "Bytes a second that an answer must bring on average, judged after a minute.", most=_GIB
+        _FETCH.min_rate, "Least bytes per second of a response on average, after a minute.", most=_GIB
     )
     max_head: t.PositiveSize = _key(
         _FETCH.max_head, "Of a response head; a longer one is a protocol error.", most=64 * _MIB
@@ -231,7 +229,7 @@ class FetchSection(Section):
         _FETCH.max_fields, "Lines of a response head; more are a protocol error.", most=1_000_000
     )
     max_informational: t.CountOrZero = _key(
-        _FETCH.max_informational, "1xx responses before the one that counts; more are a protocol error.", most=1_000
+        _FETCH.max_informational, "1xx responses before the final one; more are a protocol error.", most=1_000
     )
     max_chunk_line: t.PositiveSize = _key(
         _FETCH.max_chunk_line,
@@ -239,21 +237,23 @@ class FetchSection(Section):
         most=_MIB,
     )
     max_trailers: t.PositiveSize = _key(
-        _FETCH.max_trailers, "Of the fields behind a chunked body; more are a protocol error.", most=64 * _MIB
+        _FETCH.max_trailers, "Of the trailer fields after a chunked body; more are a protocol error.", most=64 * _MIB
     )
     max_chunks: t.Count = _key(
-        _FETCH.max_chunks, "Chunks of a chunked body; one of more is cut and marked, as by max_body.", most=10**9
+        _FETCH.max_chunks, "Chunks of a body; one with more is truncated and marked, as by max_body.", most=10**9
     )
     max_body: t.PositiveSize = _key(
-        _FETCH.max_body, "Of a body as it comes, content coding on; a longer one is cut and marked.", most=_TIB
+        _FETCH.max_body,
+        "Of a body as it is sent, with its content coding; a longer one is truncated and marked.",
+        most=_TIB,
     )
     max_expansion: t.Count = _key(
         _FETCH.max_expansion,
-        "Decoded bytes for each encoded one, judged beyond 1 MiB; more is a decompression bomb.",
+        "Decoded bytes for each encoded one, checked beyond 1 MiB; more is a decompression bomb.",
         most=1_000_000,
     )
     max_decoded: t.PositiveSize = _key(
-        _FETCH.max_decoded, "Of a body with its content codings off; more is a decompression bomb.", most=_TIB
+        _FETCH.max_decoded, "Of a body without its content codings; more is a decompression bomb.", most=_TIB
     )
     spool_over: t.Size = _key(_FETCH.spool_over, "A longer body goes to a temporary file.", most=16 * _GIB)
     receive_buffer: t.PositiveSize = _key(
@@ -269,22 +269,22 @@ class FetchSection(Section):
         _FETCH.max_connection_age_s, "An older connection is not used again.", most=_YEAR
     )
     max_requests_per_connection: t.OrNoLimit[t.Count] = _key(
-        _FETCH.max_requests_per_connection, "A connection is closed after so many requests.", most=10**9
+        _FETCH.max_requests_per_connection, "A connection is closed after this many requests.", most=10**9
     )
-    encodings: t.Encodings = _key(_FETCH.encodings, "Content codings asked for: gzip, deflate, br, zstd.")
+    encodings: t.Encodings = _key(_FETCH.encodings, "Content codings that are accepted: gzip, deflate, br, zstd.")
     headers: t.Headers = _key({}, "More header fields for every request; their values are masked in `config show`.")
     cookies: Annotated[Literal["off", "session"], t.KeyKind.TEXT] = _key(
         _FETCH.cookies,
-        '"off", or "session": cookies are sent back where they belong, and forgotten when the process ends.',
+        '"off", or "session": cookies are sent back to the sites that set them, and deleted when the process ends.',
         restart=True,
     )
     content_types: t.ListOf[t.ContentType] = _key(
         _FETCH.content_types,
-        'Types of 2xx answers whose bodies are read, as in ["text/*", "application/*+xml"]; empty: all. Of another '
-        "type the head alone is kept, outcome truncated; an answer that does not say its type is read.",
+        'Types of 2xx responses whose bodies are read, as in ["text/*", "application/*+xml"]; empty: all. Of other '
+        "types the head alone is kept, outcome truncated; a response without a type is read.",
     )
     bandwidth: t.OrNoLimit[t.PositiveSize] = _key(
-        _FETCH.bandwidth, "Bytes a second that may come, from all hosts together, on average.", most=_TIB
+        _FETCH.bandwidth, "Bytes per second received from all hosts together, on average.", most=_TIB
     )
     bandwidth_per_host: t.OrNoLimit[t.PositiveSize] = _key(
         _FETCH.bandwidth_per_host, "The same from one host.", most=_TIB
@@ -292,36 +292,36 @@ class FetchSection(Section):
     hours: t.ListOf[t.Window] = _key(
         _ENGINE.hours,
         'When requests may leave, by the local clock (TZ): ["22:00-06:00"], ["Mon-Fri 19:00-07:00", "Sat,Sun '
-        '00:00-24:00"]; empty: always. Days are those on which a window begins. Outside, what is in flight finishes.',
+        '00:00-24:00"]; empty: always. Days are those on which a window begins. Requests in flight at its end finish.',
     )
 
 
 class ContentSection(Section):
-    """Bounds on what is read out of a page."""
+    """Limits on what is read from a page."""
 
     max_html: t.PositiveSize = _key(
         _CONTENT.max_html,
-        "So much of a page is read; links behind it are not found, and its line in the log has reading_fault.",
+        "Bytes read of a page; links after them are not found, and the line in the log has reading_fault.",
         most=_GIB,
     )
     max_links: t.Count = _key(_CONTENT.max_links, "Links kept of one page.", most=10_000_000)
 
 
 class NetworkSection(Section):
-    """Which addresses may be dialled, and how names become addresses."""
+    """Which addresses may be connected to, and how names are resolved."""
 
     allow_private: t.ListOf[t.Network] = _key(
-        _NETWORK.allow_private, "Networks that may be dialled although they are not public, as in 10.1.0.0/16."
+        _NETWORK.allow_private, "Networks that may be connected to although they are not public, as in 10.1.0.0/16."
     )
     resolve: t.Resolve = _key(
-        {}, 'Addresses of names that DNS is not asked for: {"a.test" = ["127.0.0.1"], "*.b.test" = ["::1"]}.'
+        {}, 'Addresses of names, used instead of DNS: {"a.test" = ["127.0.0.1"], "*.b.test" = ["::1"]}.'
     )
     nameservers: t.ListOf[t.Nameserver] = _key(
         _NETWORK.nameservers, 'DNS servers, "192.0.2.1" or "192.0.2.1:5353"; empty: those of the system.'
     )
     ca_file: t.Path | None = _key(
         _NETWORK.ca_file,
-        "PEM file of certificate authorities that are trusted as well.",
+        "PEM file of certificate authorities that are trusted besides the public ones.",
         derived="none but the public ones",
         example='"ca.pem"',
     )
@@ -336,8 +336,8 @@ class NetworkSection(Section):
     )
     proxy: t.Proxy | None = _key(
         None,
-        "HTTP proxy that every connection goes through; its credentials are best kept in identity.secrets. It resolves "
-        "the names, so it is the proxy that must refuse private addresses.",
+        "HTTP proxy for every connection; keep its credentials in identity.secrets. The proxy resolves the names, so "
+        "the proxy must refuse private addresses.",
         restart=True,
         derived="connections are made directly",
         example='"http://proxy.example.org:3128"',
@@ -347,7 +347,9 @@ class NetworkSection(Section):
 class TlsSection(Section):
     """How servers are verified."""
 
-    verify: t.Flag = _key(_TLS.verify, "Check certificates; without, anybody on the way can answer for a server.")
+    verify: t.Flag = _key(
+        _TLS.verify, "Check certificates; without that, anybody on the network path can impersonate a server."
+    )
     min_version: Annotated[Literal["1.2", "1.3"], t.KeyKind.TEXT] = _key(_TLS.min_version, '"1.2" or "1.3".')
     ciphers: t.Ciphers | None = _key(
         _TLS.ciphers,
@@ -359,7 +361,7 @@ class TlsSection(Section):
 
 
 class RecrawlSection(Section):
-    """Coming back to pages."""
+    """Visiting pages again."""
 
     enabled: t.Flag | None = _key(
         None,
@@ -368,10 +370,12 @@ class RecrawlSection(Section):
         example="true",
     )
     min_interval: t.PositiveDuration = _key(
-        _RECRAWL.min_interval_s, "No page is visited sooner again.", most=10 * _YEAR
+        _RECRAWL.min_interval_s, "Least time between two visits of a page.", most=10 * _YEAR
     )
     max_interval: t.PositiveDuration = _key(
-        _RECRAWL.max_interval_s, "No page is left longer, but for those that are gone (404, 410).", most=10 * _YEAR
+        _RECRAWL.max_interval_s,
+        "Most time between two visits of a page, except of those that are gone (404, 410).",
+        most=10 * _YEAR,
     )
     visits_per_day: t.Count | None = _key(
         _RECRAWL.visits_per_day,
@@ -383,12 +387,12 @@ class RecrawlSection(Section):
     importance: t.Importance = _key(
         {},
         'Pages of greater or lesser importance, by patterns as in scope.include: {"/news/**" = 5, "/old/**" = 0.2}. '
-        "The first that matches counts; 1 for all others.",
+        "The first pattern that matches counts; other pages have 1.",
     )
 
 
 class FrontierSection(Section):
-    """Where the URLs are kept."""
+    """The store of URLs."""
 
     store: Annotated[Literal["sqlite"], t.KeyKind.TEXT] = _key("sqlite", '"sqlite".', restart=True)
     path: t.Path | None = _key(
@@ -396,20 +400,20 @@ class FrontierSection(Section):
     )
     duplicates: Annotated[Literal["exact", "filter"], t.KeyKind.TEXT] = _key(
         "exact",
-        '"exact": a URL is known by an index of the store. "filter": by Bloom filters in memory, four bytes a URL, '
-        "wrong for two in a million at most (a URL that is never stored); for crawls of tens of millions.",
+        '"exact": known URLs are found by an index of the store. "filter": by Bloom filters in memory, 4 bytes a URL, '
+        "wrong for at most two in a million (such a URL is never stored); for crawls of tens of millions.",
         restart=True,
     )
 
 
 class OutputSection(Section):
-    """What is written."""
+    """The output files."""
 
     directory: t.Path | None = _key(
         None,
-        "Everything is written below it. `crawler run` needs it.",
+        "The directory for all files. `crawler run` needs it.",
         restart=True,
-        derived="for `crawl`, crawl.name/HOST after the first seed",
+        derived="for `crawl`, crawl.name/HOST, named for the first seed",
         example='"/var/lib/crawler"',
     )
     warc: t.Flag = _key(_SINK.warc, "Write WARC files.", restart=True)
@@ -417,28 +421,32 @@ class OutputSection(Section):
         _SINK.warc_size, "A WARC or pages file ends at this size.", restart=True, most=_PIB
     )
     pages: t.Flag = _key(_SINK.pages, "Write a JSON line for each page.", restart=True)
-    min_free: t.Size = _key(_ENGINE.min_free, "With less left on the disk, the crawl pauses.", restart=True, most=_PIB)
+    min_free: t.Size = _key(_ENGINE.min_free, "The crawl pauses if less is free on the disk.", restart=True, most=_PIB)
 
 
 class LogSection(Section):
-    """What is logged, and how long it is kept."""
+    """The log files."""
 
     level: Annotated[Literal["debug", "info", "warning", "error"], t.KeyKind.TEXT] = _key(
         _LOG.level, '"debug", "info", "warning" or "error".'
     )
     directory: t.Path | None = _key(
-        _LOG.directory, "The log files.", restart=True, derived="<output>/logs", example='"/var/log/crawler"'
+        _LOG.directory,
+        "The directory of the log files.",
+        restart=True,
+        derived="<output>/logs",
+        example='"/var/log/crawler"',
     )
     rotate_size: t.PositiveSize = _key(_LOG.rotate_size, "A log file ends at this size.", most=_TIB)
-    keep: t.CountOrZero = _key(_LOG.keep, "Old files kept of each log.", most=100_000)
+    keep: t.CountOrZero = _key(_LOG.keep, "Rotated files kept of each log.", most=100_000)
 
 
 class AdminSection(Section):
-    """How the running daemon is reached."""
+    """Access to the running daemon."""
 
     socket: t.Path | None = _key(
         None,
-        "Unix socket for control; its path has 107 bytes at most.",
+        "Unix socket for the commands; its path has 107 bytes at most.",
         restart=True,
         derived="<output>/control.sock",
         example='"/run/crawler/control.sock"',
@@ -453,17 +461,17 @@ class AdminSection(Section):
 
 
 class EngineSection(Section):
-    """How much is done at once."""
+    """Limits of work at one time."""
 
     workers: t.Count = _key(_ENGINE.workers, "Visits at once.", restart=True, most=20_000)
     lease_size: t.Count = _key(
         _ENGINE.lease_size,
-        "URLs of one origin fetched in a run on one connection, where the delay is 0.",
+        "URLs of one origin fetched in sequence on one connection, if the delay is 0.",
         restart=True,
         most=10_000,
     )
     memory: t.PositiveSize = _key(_ENGINE.memory, "Bytes of bodies held at once.", restart=True, most=_TIB)
-    drain: t.Duration = _key(_ENGINE.drain_s, "How long a stop waits for what is in flight.", restart=True, most=_DAY)
+    drain: t.Duration = _key(_ENGINE.drain_s, "How long a stop waits for requests in flight.", restart=True, most=_DAY)
 
 
 @dataclass(frozen=True, slots=True)
