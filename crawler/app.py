@@ -129,7 +129,7 @@ async def _run(
         try:
             options = settings.engine_configuration(mode)
             tell = (lambda words: None) if logs.is_shown else view.tell  # what is shown need not be told as well
-            reporter = EventLog(logs, clock, output, min_free=options.engine.min_free, tell=tell)
+            reporter = EventLog(logs, clock, output, min_free=options.engine.min_free, notify=tell)
             client = partial(
                 HttpClient,
                 options.client,

@@ -20,7 +20,7 @@ from crawler.admin.unix_socket import CommandRefused
 from crawler.core.enums import Exit
 from crawler.core.formatting import timestamp
 from crawler.engine.engine import Engine
-from crawler.engine.monitoring.event_log import REMEMBERED, EventLog
+from crawler.engine.monitoring.event_log import MAX_LOGGED_REFUSALS, EventLog
 from crawler.engine.monitoring.status import Bounded
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.frontier.base import FrontierFull
@@ -116,7 +116,7 @@ class Service:
         return [
             *self._engine.bounded(),
             Bounded("log lines", "bytes", self._logs.pending_bytes, 2 * PENDING_LIMIT),
-            Bounded("refusals told", "entries", self._reporter.told, REMEMBERED),
+            Bounded("refusals told", "entries", self._reporter.logged_refusals, MAX_LOGGED_REFUSALS),
         ]
 
     def status(self) -> Mapping[str, Any]:

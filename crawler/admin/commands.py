@@ -19,12 +19,12 @@ from crawler.engine.operations import (
     MAX_PRIORITY,
     TakedownTarget,
     add,
-    ending,
+    drop_forgotten,
     forget,
-    forgotten,
     judge_added,
+    parse_endings,
     release,
-    told_of,
+    takedown_result,
 )
 from crawler.engine.scheduling.blocklist import block_of, blocked_name
 from crawler.frontier.base import BlockedHost, FrontierFull
@@ -125,7 +125,7 @@ class Commands:
         self._refuse_while_draining()
         dry_run = _flag(arguments, "dry_run")
         try:
-            wanted = ending(_some(arguments, "error_type"), _some(arguments, "status"))
+            wanted = parse_endings(_some(arguments, "error_type"), _some(arguments, "status"))
         except ValueError as error:
             raise CommandRefused(str(error)) from None
         if hosts := _some(arguments, "host"):
@@ -151,8 +151,8 @@ class Commands:
             hosts = list(self._scheduler.host_table.hosts.values())
             async with self._scheduler.without_prefetch(host for host in hosts if host.origin.host == target.host):
                 erased = await _stored(forget(self._frontier, target, self._clock.now()))
-                forgotten(self._scheduler, erased)
-            done.append(told_of(target, erased, (host.origin.host for host in hosts)))
+                drop_forgotten(self._scheduler, erased)
+            done.append(takedown_result(target, erased, (host.origin.host for host in hosts)))
         return {"forgotten": done}
 
     async def _reload(self, arguments: Arguments) -> object:

@@ -124,7 +124,7 @@ def requeue(
             raise click.UsageError("--file cannot be combined with other options")
         return _requeue_files(find_crawl(config, overrides, output), [name.removesuffix(".open") for name in files])
     try:
-        wanted = operations.ending(errors, statuses)
+        wanted = operations.parse_endings(errors, statuses)
     except ValueError as error:
         raise click.UsageError(f"{error} (--error-type WORD, --status CODE)") from None
     hosts = host_names(hosts)
@@ -196,7 +196,7 @@ def forget(
         async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
             done = [(one, await operations.forget(frontier, one, time.time())) for one in wanted]
             hosts = [row.origin.host for row in recovered.hosts]
-            return {"forgotten": [operations.told_of(one, erased, hosts) for one, erased in done]}
+            return {"forgotten": [operations.takedown_result(one, erased, hosts) for one, erased in done]}
 
         result = with_store(crawl, store)
     for one in result["forgotten"]:

@@ -1,10 +1,10 @@
-"""A crawl as one object: its parts are made and joined here, and what is done to it from outside is a method.
+"""A crawl as one object: it makes and connects the parts, and its methods are what can be done to a crawl.
 
-It knows no settings, no files of configuration and no sockets: options come in as values, the store, the output files
-and the HTTP client through protocols, and what there is to tell goes to an Observer.
+Options come in as values; the store, the output files and the HTTP client through protocols. What happens is reported
+to an Observer.
 
-Invariant: options come into force in one step without a wait in it, so that no visit sees half of them; visits in
-flight finish under the former ones. Whatever is wrong with new options, those in force stay whole.
+Invariant: options are applied in one step that does not wait, so that no visit sees half of them; visits in flight
+finish under the former ones. If new options are wrong, the former ones remain as they were.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ from crawler.frontier.base import Frontier, FrontierFull, Recovered
 from crawler.obs.fetch_line import redact_text
 from crawler.sinks.base import Sink
 
-_SEEDS_LOOKED_UP: Final = 1_000  # of so many it is looked up whether they were taken down
+_SEEDS_LOOKED_UP: Final = 1_000  # whether they were taken down
 _SUSPECTS_SHOWN: Final = 100  # at the end
 _HOSTS_NAMED: Final = 20  # of those that come and go, in a preview
 
@@ -86,7 +86,7 @@ class CrawlClient(Fetches, Protocol):
 
 
 class MakesClient(Protocol):
-    """`gate` is to be entered before each request, `permits` to be asked, `bandwidth` to be kept to."""
+    """Makes the client: it enters `gate` before each request, checks `permits`, and keeps to `bandwidth`."""
 
     def __call__(
         self, *, gate: AddressRateLimit, permits: Callable[[Origin], bool], bandwidth: Bandwidth
@@ -230,9 +230,10 @@ class Engine:
     # -- from start to end
 
     async def open(self, recovered: Recovered, *, same_delays: bool = False) -> tuple[list[str], list[str]]:
-        """Take over what the frontier recovered at its opening, and store the seeds. `same_delays`: the run before kept
-        to the same politeness. Returns in words which seeds the scope refuses, and which an operator took down. Raises
-        what opening a sink raises.
+        """Load what the frontier recovered, open the output files, and store the seeds.
+
+        `same_delays`: the run before had the same politeness options. Return messages about seeds that the scope
+        refuses, and about seeds that were taken down. Raises what opening a sink raises.
         """
         recovery = await self.committer.open(recovered.sink_files, is_restored=recovered.is_restored)
         self._observer.recovered(recovered, recovery)
@@ -263,16 +264,16 @@ class Engine:
         self.crawl.drain(reason)
 
     async def close(self) -> list[str]:
-        """After `run`: end the output files and close every connection. Returns what went wrong, in words."""
+        """Close the output files and all connections, after `run`. Return the problems as text."""
         reason = self.crawl.disk_reason
         problems = ([reason] if reason else []) + await self.committer.close()
         await self.client.close()
         return problems
 
     async def ending(self, stopped_by: StoppedBy) -> Ending:
-        """How the crawl ended, and what is left. Raises Inconsistent."""
+        """How the crawl ended, and which URLs are left. Raises Inconsistent."""
         suspects: list[tuple[str, Suspects]] = []
-        with suppress(FrontierFull):  # on a failing disk the rest is said all the same
+        with suppress(FrontierFull):  # on a failing disk they are left out
             found = await self.frontier.suspects(limit=_SUSPECTS_SHOWN)
             suspects = [(self.host_table.hosts[one.host_id].origin.host, one) for one in found]
         committer = self.committer
@@ -293,8 +294,9 @@ class Engine:
     # -- other options
 
     async def reconfigure(self, options: EngineConfiguration) -> None:
-        """Put other options in force; what needs a restart must be as it was. Raises OSError, LocalProtocolError and
-        FrontierFull: those in force then stay.
+        """Apply other options; those that need a restart must be unchanged.
+
+        Raises OSError, LocalProtocolError and FrontierFull: then the former ones remain.
         """
         generation = self.client.prepare(options.client)
         receipt = None
@@ -308,7 +310,7 @@ class Engine:
             if generation is not None:
                 await generation.close()
             raise
-        # Worked out only now: a seed's redirect may have brought a host in while the store was asked.
+        # Not before: during the calls of the store, a seed's redirect may have added a host to the scope.
         self.url_policy.scope = self._scope_under(options)
         self.url_policy.obey = options.obeys_robots
         self.processor.reconfigure(options)
@@ -325,13 +327,13 @@ class Engine:
         self.options = options
 
     def new_seeds(self, options: EngineConfiguration) -> list[Discovered]:
-        """The seeds that other options bring, those left out that their scope refuses."""
+        """The seeds that other options add, without those that their scope refuses."""
         scope, before = self._scope_under(options), set(self.options.seeds)
         seeds = [one for text, one in zip(options.seeds, _seeds_of(options), strict=True) if text not in before]
         return [one for one in seeds if _judge_seed(one, scope) is None]
 
     async def preview(self, options: EngineConfiguration) -> dict[str, object]:
-        """Which hosts the scope of other options would let in and leave out, as far as the crawl knows them."""
+        """Which known hosts the scope of other options would add and remove, and how many URLs that changes."""
         old, new = self.url_policy.scope, self._scope_under(options)
         if new is old:
             return {"scope_changes": False}
@@ -348,7 +350,7 @@ class Engine:
         }
 
     def _scope_under(self, new: EngineConfiguration) -> Scope:
-        """The scope that other options make of the one in force: hosts that redirects brought in stay."""
+        """The scope by other options; hosts that seeds' redirects added remain in it."""
         scope, old = self.url_policy.scope, self.options
         if (old.scope, old.traps, old.seed_hosts) == (new.scope, new.traps, new.seed_hosts):
             return scope
@@ -357,11 +359,11 @@ class Engine:
     # -- how it stands
 
     def status(self) -> Status:
-        """How things stand now."""
+        """The status now."""
         return self.monitor.status()
 
     def bounded(self) -> list[Bounded]:
-        """What is held in memory, against what it may come to."""
+        """What the parts hold in memory, and the limits of that."""
         buffered = sum(len(host.buffer) for host in self.host_table.hosts.values())
         recent_keys_bytes = self.processor.recent_keys_bytes
         return [

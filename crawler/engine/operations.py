@@ -1,6 +1,6 @@
-"""What operators do to a store, asked in the same words whether a crawl runs or not: add, queue again, forget.
+"""What operators do to a store, the same whether a crawl runs or not: add, queue again, forget, release suspects.
 
-It judges what is named and keeps the scheduler's books in step with the store; it knows neither sockets nor commands.
+While a crawl runs, the scheduler is updated with the store.
 Invariant: what a change took out of the store is in no buffer any more; what is in flight at that moment is finished,
 and the store lists its record.
 """
@@ -26,8 +26,9 @@ _NO_STATUS: Final = '{!r} is neither a status code nor a class such as "4xx"'
 
 
 def judge_added(texts: Iterable[str], scope: Scope, priority: int) -> tuple[list[Discovered], list[dict[str, str]]]:
-    """URLs that no page led to, judged as seeds are: any host may be named, an exclude pattern still holds. Returns
-    those to add, and the others with `url`, `reason` and `rule`.
+    """Judge URLs to be added as seeds are judged: any host is allowed, exclude patterns hold.
+
+    Return those to add, and the refused ones with `url`, `reason` and `rule`.
     """
     found: list[Discovered] = []
     refused: list[dict[str, str]] = []
@@ -76,8 +77,8 @@ async def forget(frontier: Frontier, target: TakedownTarget, now: float) -> Forg
     return await frontier.forget_host(target.host, now=now)
 
 
-def told_of(target: TakedownTarget, erased: Forgotten, hosts: Iterable[str]) -> dict[str, object]:
-    """What a takedown did, for who asked. `hosts` are those of the store: the ones below the target stay."""
+def takedown_result(target: TakedownTarget, erased: Forgotten, hosts: Iterable[str]) -> dict[str, object]:
+    """The result of a takedown, for the operator. `hosts` are those of the store: hosts below the target are kept."""
     below = set() if target.url is not None else {host for host in hosts if host.endswith(f".{target.host}")}
     return {"target": str(target), "urls": erased.urls, "again": erased.again, "hosts_below": len(below)}
 
@@ -85,18 +86,21 @@ def told_of(target: TakedownTarget, erased: Forgotten, hosts: Iterable[str]) -> 
 async def add(
     frontier: Frontier, found: Sequence[Discovered], refused: Sequence[dict[str, str]], now: float
 ) -> tuple[Receipt, dict[str, object]]:
-    """Store what `judge_added` let pass. Returns the receipt and what is told; what was taken down is refused."""
+    """Store what `judge_added` allowed. Return the receipt, and the result for the operator. What was taken down before
+    is refused.
+    """
     receipt = await frontier.add(found, now=now)
     known = [one for one, is_new in zip(found, receipt.links_new, strict=True) if not is_new]
     gone = await frontier.forgotten(known)
-    told = [{"url": one.url, "reason": "forgotten", "rule": FORGOTTEN_RULE} for one in gone]
+    taken_down = [{"url": one.url, "reason": "forgotten", "rule": FORGOTTEN_RULE} for one in gone]
     new = sum(receipt.links_new)
-    return receipt, {"added": new, "known": len(known) - len(gone), "refused": [*refused, *told]}
+    return receipt, {"added": new, "known": len(known) - len(gone), "refused": [*refused, *taken_down]}
 
 
-def ending(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
-    """What `requeue` names: error_types and deny_reasons, and statuses as "404" or "5xx". Raises ValueError, with words
-    for a person, for what no visit ends in and where neither is named.
+def parse_endings(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
+    """Parse what `requeue` names: error_types and deny_reasons, and statuses as "404" or "5xx".
+
+    Raises ValueError, with a message for people, if a name is unknown or none is given.
     """
     for word in errors:
         if word not in ERRORS:
@@ -118,8 +122,8 @@ def ending(errors: Sequence[str], statuses: Sequence[str]) -> EndedWith:
     return EndedWith(tuple(errors), tuple(sorted(codes)))
 
 
-def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
-    """The store erased URLs: none of them may be handed out any more."""
+def drop_forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
+    """Drop erased URLs from the scheduler: none of them may be leased any more."""
     scheduler.discoveries_stored(Receipt((), {}, erased.hosts))
     named = frozenset(erased.ids)
     for host_id in erased.host_ids:
@@ -132,16 +136,14 @@ def forgotten(scheduler: Scheduler, erased: Forgotten) -> None:
             host.leased.discard(task.id)
         waiting = {task.id for task in host.buffer}
         in_flight = sum(1 for url_id in host.leased - waiting if not named or url_id in named)
-        # Those in flight leave the count when they are settled.
+        # Those in flight are subtracted when they are settled.
         host.queued -= max(0, erased.queued.get(host_id, 0) - in_flight)
 
 
 async def release(
     frontier: Frontier, host_ids: Collection[int], template: str | None, now: float
 ) -> tuple[dict[str, int], dict[int, int]]:
-    """Queue suspects of these hosts for good: those of one template, or all. Returns how many there are of each
-    template, and of each host id.
-    """
+    """Queue suspects of hosts for good: those of one template, or all. Return how many by template, and by host id."""
     rows: list[TemplateRow] = []
     queued: dict[str, int] = {}
     by_host: dict[int, int] = {}

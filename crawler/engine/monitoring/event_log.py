@@ -1,6 +1,6 @@
-"""Tells the log what the engine does: attempts after their commit, refusals, robots verdicts, files, disk.
+"""The observer of a crawl that writes to the log: attempts after their commit, refusals, robots verdicts, files, disk.
 
-It decides nothing. Invariant: nothing here waits for a disk; finished files are read back in a thread.
+Invariant: nothing here waits for a disk; finished files are read in a thread.
 """
 
 import asyncio
@@ -26,14 +26,17 @@ from crawler.obs.logs import Logs
 from crawler.sinks.base import LostFile, SinkRecovered
 from crawler.sinks.disk import ClosedFile, read_closed_file
 
-REMEMBERED: Final = 65_536  # (host, reason) pairs whose first refusal was logged; then it starts anew
+MAX_LOGGED_REFUSALS: Final = (
+    65_536  # pairs of host and reason that are remembered; beyond, all are forgotten
+)
 _FAILURES_KEPT: Final = 10
-_NAMES_TOLD: Final = 5
+_NAMES_SHOWN: Final = 5
 
 
 class EventLog:
-    """Tells the log what it observes. `output` is the directory that `output.min_free` is about; `tell` is said in
-    words what nobody should learn only at the end.
+    """Writes to the log what it observes. `output` is the directory whose disk `output.min_free` is about.
+
+    `notify` gets messages for people that should not wait until the end of the crawl.
     """
 
     def __init__(
@@ -43,33 +46,33 @@ class EventLog:
         output: Path,
         *,
         min_free: int,
-        tell: Callable[[str], None] = lambda words: None,
+        notify: Callable[[str], None] = lambda words: None,
     ) -> None:
         self._logs = logs
         self._clock = clock
         self._output = output
         self._min_free = min_free
-        self._tell = tell
+        self._notify = notify
         self._fetch_ids = 0
-        self._told: set[tuple[str, str]] = set()
+        self._logged_refusals: set[tuple[str, str]] = set()
         self._reading: set[asyncio.Future[None]] = set()
         self._disk_low_mono: float | None = None
         self._failures: dict[str, str] = {}
-        self._seeds_served = False  # a seed was answered with something of use
+        self._seeds_served = False  # a seed had a response other than 4xx or 5xx
         self._seeds_refused: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
 
     @property
-    def told(self) -> int:
-        """How many (host, reason) pairs are remembered as told."""
-        return len(self._told)
+    def logged_refusals(self) -> int:
+        """How many pairs of host and reason are remembered as logged."""
+        return len(self._logged_refusals)
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
-        """An event that needs no words added."""
+        """Log an event as it is."""
         self._logs.emit(name, fields)
 
     def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
-        """An attempt is in the store: write its line."""
+        """Log an attempt that is in the store."""
         self._fetch_ids += 1
         if len(self._failures) < _FAILURES_KEPT:
             self._note_failure(visited)
@@ -91,7 +94,7 @@ class EventLog:
         )
 
     def _note_failure(self, visited: Visited) -> None:
-        """Remember why the first URLs got no answer, for a crawl in which none did."""
+        """Remember why the first URLs got no response, for a crawl in which no URL did."""
         task, outcome = visited.settlement.task, visited.settlement.outcome
         match outcome:
             case Failed():
@@ -105,11 +108,11 @@ class EventLog:
                 return
 
     def first_failures(self) -> tuple[str, ...]:
-        """Why the first URLs that were tried got no answer, a sentence each."""
+        """Why the first URLs got no response, a sentence each."""
         return tuple(self._failures.values())
 
     def _note_seed(self, visited: Visited) -> None:
-        """Remember the seeds that were answered with status 4xx and 5xx, until one is served."""
+        """Remember seeds with status 4xx or 5xx, until a seed has a better response."""
         task, outcome = visited.settlement.task, visited.settlement.outcome
         if task.kind is TaskKind.ROBOTS:
             return
@@ -120,11 +123,11 @@ class EventLog:
             self._seeds_served = True
 
     def seeds_refused(self) -> tuple[str, ...]:
-        """If no seed was served and one was answered with status 4xx or 5xx: the first ten of those."""
+        """The first ten seeds with status 4xx or 5xx, if no seed had a better response."""
         return () if self._seeds_served else tuple(self._seeds_refused.values())
 
     def details(self, counters: CrawlCounters) -> dict[str, dict[str, int]]:
-        """Counts by word, for the closing table."""
+        """Counts by reason, for the table at the end."""
         return {
             "failures": dict(counters.gave_up),
             "error_types": dict(counters.error_types),
@@ -133,22 +136,22 @@ class EventLog:
         }
 
     def skip(self, skipped: Sequence[SkippedLink]) -> None:
-        """Links that were refused: the first for each host and reason is logged, the others are counted."""
+        """Count refused links, and log the first for each host and reason."""
         for link in skipped:
             self.skipped[link.reason] += 1
-            if (link.host, link.reason) in self._told:
+            if (link.host, link.reason) in self._logged_refusals:
                 continue
-            if len(self._told) >= REMEMBERED:
-                self._told.clear()
-            self._told.add((link.host, link.reason))
+            if len(self._logged_refusals) >= MAX_LOGGED_REFUSALS:
+                self._logged_refusals.clear()
+            self._logged_refusals.add((link.host, link.reason))
             self._logs.event(Event.URL_SKIPPED, url_full=link.url, deny_reason=link.reason.value, rule=link.rule)
 
     def scope_widened(self, host: str, via: str) -> None:
-        """A seed's redirect brought a host in."""
+        """Log a host that a seed's redirect brought into scope."""
         self._logs.event(Event.SCOPE_WIDENED, server_address=host, via=via)
 
     def robots(self, host: Host) -> None:
-        """A robots verdict was reached."""
+        """Log a robots verdict."""
         record = host.robots
         if record is None:
             return
@@ -167,16 +170,16 @@ class EventLog:
         self._logs.emit(Event.ROBOTS, fields)
 
     def file_closed(self, file: SinkFile) -> None:
-        """An output file is finished: read it back and say what it holds."""
+        """Read a finished output file in a thread, and log its size, records and digest."""
         path = self._output / file.sink / file.name
-        done = asyncio.ensure_future(self._tell_closed(file, path))
+        done = asyncio.ensure_future(self._report_closed(file, path))
         self._reading.add(done)
         done.add_done_callback(self._reading.discard)
 
-    async def _tell_closed(self, file: SinkFile, path: Path) -> None:
+    async def _report_closed(self, file: SinkFile, path: Path) -> None:
         try:
             found: ClosedFile = await asyncio.to_thread(read_closed_file, path, file.records)
-        except OSError:  # moved away already: closed files are the operator's
+        except OSError:  # the operator moved it already
             return
         self._logs.event(
             Event.FILE_CLOSED,
@@ -188,7 +191,7 @@ class EventLog:
         )
 
     def file_lost(self, lost: LostFile, urls: int) -> None:
-        """An output file was deleted, moved or cut while it was written; `urls` are queued again for it."""
+        """Log and report an output file that was deleted, moved or cut while it was written; `urls` were in it."""
         file, place = lost.file, lost.place
         fields: dict[str, object] = {"name": file.name, "sink": file.sink, "how": lost.how.value}
         fields |= {"bytes": file.committed_bytes, "urls": urls} | ({"place": place} if place else {})
@@ -204,15 +207,15 @@ class EventLog:
                 words = f"was cut short while it was written: {again}; what is left of it is {file.name}.orphan"
             case _:
                 assert_never(lost.how)
-        self._tell(f"{file.sink}/{file.name} {words}")
+        self._notify(f"{file.sink}/{file.name} {words}")
 
     async def finish(self) -> None:
-        """Wait for files that are being read back."""
+        """Wait until the finished files are read."""
         if self._reading:
             await asyncio.gather(*self._reading)
 
     def recovered(self, recovered: Recovered, recovery: SinkRecovered) -> None:
-        """A start found something to say: the last run did not end by itself, or output files were in the way."""
+        """Log a start after an unclean end, or with output files that had to be repaired."""
         if recovered.clean and recovery == SinkRecovered():
             return
         fields: dict[str, object] = {"clean": recovered.clean, "hosts": len(recovered.hosts)}
@@ -228,14 +231,16 @@ class EventLog:
             fields["missing"] = list(recovery.missing)
         self._logs.emit(Event.RECOVERED, fields)
         if recovery.finished:
-            names = ", ".join(recovery.finished[:_NAMES_TOLD]) + (" …" if len(recovery.finished) > _NAMES_TOLD else "")
-            self._tell(f"output files that the store does not know, or not to their end, were set aside: {names}")
+            names = ", ".join(recovery.finished[:_NAMES_SHOWN]) + (
+                " …" if len(recovery.finished) > _NAMES_SHOWN else ""
+            )
+            self._notify(f"output files that the store does not know, or not to their end, were set aside: {names}")
         if recovery.missing:
             names = ", ".join(recovery.missing)
-            self._tell(f"not there, and taken for complete and moved away since the backup: {names}")
+            self._notify(f"not there, and taken for complete and moved away since the backup: {names}")
 
     def disk(self, reason: str | None) -> None:
-        """Nothing can be written (`reason` says why), or it can again (None)."""
+        """Log and report that nothing can be written, for `reason`, or that it can again (None)."""
         try:
             free = shutil.disk_usage(self._output).free
         except OSError:
@@ -243,7 +248,7 @@ class EventLog:
         now = self._clock.mono()
         if reason is not None:
             self._disk_low_mono = now
-            self._tell(f"nothing can be stored: {reason}; the crawl pauses, and tries again every second")
+            self._notify(f"nothing can be stored: {reason}; the crawl pauses, and tries again every second")
             self._logs.event(
                 Event.DISK_LOW,
                 path=str(self._output),
@@ -252,18 +257,18 @@ class EventLog:
                 detail=reason,
             )
         elif self._disk_low_mono is not None:
-            self._tell(f"it can be stored again: the crawl goes on after {duration(now - self._disk_low_mono)}")
+            self._notify(f"it can be stored again: the crawl goes on after {duration(now - self._disk_low_mono)}")
             self._logs.event(
                 Event.DISK_OK, path=str(self._output), free_bytes=free, paused_s=round(now - self._disk_low_mono, 1)
             )
 
     def hours(self, is_open: bool, until_at: float) -> None:
-        """`fetch.hours` opened or closed."""
+        """Log that `fetch.hours` opened or closed."""
         fields: dict[str, object] = {"open": is_open}
         if until_at != float("inf"):
             fields["until"] = timestamp(until_at)
         self._logs.emit(Event.HOURS, fields)
 
     def drain(self, reason: StoppedBy, in_flight: int) -> None:
-        """The crawl is ending."""
+        """Log that the crawl is ending."""
         self._logs.event(Event.DRAIN, reason=reason.value, in_flight=in_flight)

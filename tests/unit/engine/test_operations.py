@@ -3,7 +3,7 @@
 import pytest
 
 from crawler.core.url import UrlError
-from crawler.engine.operations import TakedownTarget, told_of
+from crawler.engine.operations import TakedownTarget, takedown_result
 from crawler.frontier.base import Forgotten
 
 
@@ -40,7 +40,7 @@ def test_a_takedown_of_anything_else_is_refused(text: str) -> None:
 def test_a_takedown_says_which_hosts_it_leaves() -> None:
     """Hosts below a name are hosts of their own."""
     hosts = ["a.test", "x.a.test", "x.a.test", "y.x.a.test", "ba.test"]
-    assert told_of(TakedownTarget("a.test"), Forgotten(3), hosts) == {
+    assert takedown_result(TakedownTarget("a.test"), Forgotten(3), hosts) == {
         "target": "a.test", "urls": 3, "again": False, "hosts_below": 2,
     }  # fmt: skip
-    assert told_of(TakedownTarget("a.test", "https://a.test/"), Forgotten(again=True), hosts)["hosts_below"] == 0
+    assert takedown_result(TakedownTarget("a.test", "https://a.test/"), Forgotten(again=True), hosts)["hosts_below"] == 0
