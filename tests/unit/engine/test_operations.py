@@ -43,4 +43,5 @@ def test_a_takedown_says_which_hosts_it_leaves() -> None:
     assert takedown_result(TakedownTarget("a.test"), Forgotten(3), hosts) == {
         "target": "a.test", "urls": 3, "again": False, "hosts_below": 2,
     }  # fmt: skip
-    assert takedown_result(TakedownTarget("a.test", "https://a.test/"), Forgotten(again=True), hosts)["hosts_below"] == 0
+    of_url = takedown_result(TakedownTarget("a.test", "https://a.test/"), Forgotten(again=True), hosts)
+    assert of_url["hosts_below"] == 0
