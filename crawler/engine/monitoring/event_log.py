@@ -26,9 +26,7 @@ from crawler.obs.logs import Logs
 from crawler.sinks.base import LostFile, SinkRecovered
 from crawler.sinks.disk import ClosedFile, read_closed_file
 
-MAX_LOGGED_REFUSALS: Final = (
-    65_536  # pairs of host and reason that are remembered; beyond, all are forgotten
-)
+MAX_LOGGED_REFUSALS: Final = 65_536  # pairs of host and reason that are remembered; beyond, all are forgotten
 _FAILURES_KEPT: Final = 10
 _NAMES_SHOWN: Final = 5
 
