@@ -1,7 +1,7 @@
 """A web of honest and hostile hosts in a thread of the test's process, each host at an address of its own.
 
-Owns what each kind of hostile host sends, and the log of what was asked when. It knows nothing of the crawler but what
-it asks. A host's name says its kind: "honest-3.web.test", "bomb-gzip-1.web.test".
+It has what each kind of hostile host sends, and a log of requests with their times. The name of a host has its kind:
+"honest-3.web.test", "bomb-gzip-1.web.test".
 """
 
 import asyncio
@@ -39,7 +39,7 @@ def _zstd(data: bytes) -> bytes:
 
 
 def bombs() -> dict[str, bytes]:
-    """Whole answers that are small on the wire and 64 MiB inside."""
+    """Complete responses that are small on the wire and decode to 64 MiB."""
     zeros = bytes(ZEROS)
     packed = gzip.compress(zeros, 1)
     return {
@@ -53,7 +53,7 @@ def bombs() -> dict[str, bytes]:
 
 _START = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 _CHUNKED = _START + b"Transfer-Encoding: chunked\r\n\r\n"
-# What is sent first, and what then for ever.
+# What is sent first, and what is then sent for ever.
 FLOODS: dict[str, tuple[bytes, bytes]] = {
     "flood-fields": (_START, b"a: b\r\n" * 10_000),
     "flood-field": (_START + b"A: ", b"b" * PIECE),
@@ -110,7 +110,7 @@ MANNERS: dict[str, Callable[[Accepted], Awaitable[None]]] = {
 
 @dataclass
 class Web:
-    """`asked` has (host, path, monotonic time at which the answer was written) for each request."""
+    """`asked`: (host, path, monotonic time of the response) of each request."""
 
     pages: int
     largest: bytes = b""
@@ -122,7 +122,7 @@ class Web:
         return f"https://{host}:{self.port}/"
 
     def times(self, kind: str) -> list[float]:
-        """When requests to hosts of a kind were answered, without robots.txt, in order."""
+        """The times of responses of hosts of a kind, without robots.txt, in order."""
         return sorted(at for host, path, at in self.asked if host.startswith(kind) and path != "/robots.txt")
 
     async def __call__(self, a: Accepted) -> None:
@@ -150,13 +150,13 @@ class Web:
 
 
 def address_of(number: int) -> str:
-    """An address of its own for each host: politeness by address is another test's matter."""
+    """An address of its own for each host, so that politeness by address changes nothing."""
     return f"127.1.{number // 200}.{number % 200 + 1}"
 
 
 @contextlib.contextmanager
 def web_in_a_thread(directory: Path, web: Web) -> Iterator[str]:
-    """Serve `web` on every address; gives the CA's file."""
+    """Serve `web` on every address. Yields the file of the CA."""
     certificates = Certificates(directory)
     tls = certificates.server("*.web.test")
     loop = uvloop.new_event_loop()

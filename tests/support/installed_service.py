@@ -1,7 +1,7 @@
 """The crawler as it is installed on a machine with systemd, and the site that it crawls there.
 
-Says what an operator would type, and reads what an operator would. Invariant: a `Service` begins with nothing of the
-one before it: no state, no logs, no drop-in, the unit as it is shipped.
+It runs commands as an operator does, and reads the same files. Invariant: a `Service` starts without the state, logs
+and drop-ins of the one before it, with the unit as shipped.
 """
 
 import json
@@ -38,7 +38,7 @@ _PLAIN_SERVER = f"""
 
 
 def serve(machine: Machine) -> None:
-    """Put the site on the machine and serve it, for as long as it runs."""
+    """Copy the site to the machine and serve it while the machine runs."""
     with TemporaryDirectory() as name:
         directory = Path(name)
         lay_out(directory, SITE, PORT, {}, seen_as=SERVED)
@@ -99,7 +99,7 @@ class Service:
         return self.machine.run("systemctl", verb, *more, self.unit).returncode
 
     def start(self) -> None:
-        """Returns once it has said READY."""
+        """Start the service. Returns when it has notified READY."""
         self.machine.must("systemctl", "start", self.unit)
 
     def stop(self) -> None:
@@ -116,7 +116,7 @@ class Service:
         return int(self.show("MainPID"))
 
     def crawler(self, command: str, *arguments: object, user: str | None = None) -> Any:
-        """Run a command of the crawler's for this service."""
+        """Run a command of the crawler for this service."""
         return self.machine.run("crawler", command, "-c", self.config, *arguments, user=user)
 
     def status(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Service:
         return found
 
     def wait_until_idle(self) -> None:
-        """Until all that is to be fetched is fetched."""
+        """Wait until every URL is fetched."""
 
         def is_idle() -> bool:
             status = self.status()

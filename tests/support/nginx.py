@@ -1,7 +1,7 @@
-"""A real nginx on loopback, serving a generated site over TLS and keeping the log that tests trust.
+"""A real nginx on loopback, which serves a generated site over TLS and logs every request.
 
-Owns the site's pages (`Site`: what is served, and what must never be asked for) and the server's life (`Nginx`). It
-knows nothing of the crawler. Invariant: every number a test takes from here is the server's own view.
+`Site` has the pages, and the URLs that must never be requested; `Nginx` is the running server. It knows nothing of the
+crawler. Invariant: every figure here is from the server's own log.
 """
 
 import json
@@ -32,9 +32,7 @@ Place = tuple[str, str]  # host and target
 
 @dataclass
 class Site:
-    """Hosts full of linked pages. `hosts` says how many HTML pages each has; `www` is a host that another one, its name
-    without "www.", redirects to; `assets` a host that pages take pictures from and link to.
-    """
+    """Hosts with linked pages. `hosts`: the number of HTML pages of each. `assets`: a host with their pictures."""
 
     hosts: Mapping[str, int]
     assets: str | None = None
@@ -43,7 +41,7 @@ class Site:
     requisites: set[Place] = field(default_factory=set)
     redirects: dict[Place, str] = field(default_factory=dict)
     missing: set[Place] = field(default_factory=set)
-    forbidden: set[Place] = field(default_factory=set)  # by robots.txt, though linked and there
+    forbidden: set[Place] = field(default_factory=set)  # by robots.txt, although they are linked and exist
 
     def fill(self, port: int) -> Self:
         """Make every page, for a server on `port`."""
@@ -60,7 +58,7 @@ class Site:
         return self
 
     def wanted(self, *hosts: str) -> set[Place]:
-        """All that a whole crawl of these hosts asks for, once each, robots.txt aside."""
+        """What a whole crawl of these hosts requests, once each, without robots.txt."""
         chosen = hosts or tuple(self.hosts)
         of_hosts = self.pages | self.requisites | set(self.redirects) | self.missing
         return {place for place in of_hosts if place[0] in chosen or place[0] == self.assets}
@@ -109,7 +107,7 @@ class Site:
 
 
 def page_target(n: int) -> str:
-    """Page 0 is the front page; the others lie in folders that nginx serves in different ways."""
+    """Page 0 is the front page; the others are in folders that nginx serves in different ways."""
     return f"/{FOLDERS[n % len(FOLDERS)]}/{n}.html" if n else "/"
 
 
@@ -144,7 +142,7 @@ class Request:
 
 
 class Nginx:
-    """A running server; see `nginx`. Every host answers on every one of ADDRESSES."""
+    """A running server; see `nginx`. Every host is served on each of ADDRESSES."""
 
     def __init__(self, directory: Path, site: Site, port: int) -> None:
         self.site = site
@@ -158,12 +156,12 @@ class Nginx:
         return f"https://{host}:{self.port}{target}"
 
     def requests(self) -> list[Request]:
-        """What was asked since `forget`, in the order in which it ended; all of it, once the crawler has ended."""
+        """The requests since `forget`, in the order of their ends; complete once the crawler has ended."""
         lines = self._lines()[self._seen :]
         return [_request(line) for line in lines if line["host"] != "mark"]
 
     def places(self) -> list[Place]:
-        """The same without robots.txt, as host and target."""
+        """Host and target of each request, without robots.txt."""
         return [request.place for request in self.requests() if request.target != "/robots.txt"]
 
     def forget(self) -> None:
@@ -171,7 +169,7 @@ class Nginx:
         self._seen = len(self._lines())
 
     def count(self) -> int:
-        """How many requests have ended since `forget`, as far as is written yet: cheap enough to poll."""
+        """The number of requests in the log since `forget`; cheap enough to poll."""
         return (self._directory / "access.jsonl").read_bytes().count(b"\n") - self._seen
 
     def _lines(self) -> list[dict[str, object]]:
@@ -239,7 +237,7 @@ def lay_out(
 
 
 def free_port() -> int:
-    """One that is free on all ADDRESSES; that nobody takes it before nginx does is likely, and seen at once if not."""
+    """A port that is free on all ADDRESSES now; if another process takes it, nginx does not start."""
     while True:
         with socket.socket() as first:
             first.bind((ADDRESSES[0], 0))
@@ -258,7 +256,7 @@ def _can_bind(address: str, port: int) -> bool:
 
 
 def ask(path: Path, target: str) -> None:
-    """A request over the unix socket; raises OSError while nobody listens."""
+    """Send a request over the unix socket. Raises OSError while the server does not listen."""
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(READY_S)
         sock.connect(str(path))

@@ -51,7 +51,7 @@ def host_of(site: str) -> str:
 
 
 def folder(site: str) -> Path:
-    """Where a site lies. Skips the test where its package is not installed."""
+    """The folder of a site. Skips the test without its package."""
     package, path = SITES[site]
     if not path.is_dir():
         pytest.skip(f"the package {package} is not installed")
@@ -218,7 +218,7 @@ def run_small(crawl: Crawl) -> Ran:
 
 
 def interrupt(server: Nginx, crawl: Crawl, *, requests: int, number: signal.Signals, delay_s: float = 0.0) -> bool:
-    """Run a crawl until so many more requests were answered, then send it a signal and wait for its end. False: it
+    """Run a crawl until the server has had so many more requests, then send a signal and wait for the end. False: it
     ended before.
     """
     asked = server.count()
@@ -252,7 +252,7 @@ def interrupted(
 
 
 def missing(server: Nginx, site: str) -> set[str]:
-    """Pages of the site that links lead to and that the server was not asked for, or answered otherwise than 200."""
+    """Linked pages of the site that were not requested, or whose status was not 200."""
     host = host_of(site)
     served = {request.target for request in server.requests() if request.host == host and request.status == 200}
     return set(closure(folder(site))) - served

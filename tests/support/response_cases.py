@@ -1,6 +1,6 @@
-"""What the web sends after one GET, and what becomes of it: the lines of OUTCOMES "Framing" and their neighbours.
+"""Responses to one GET as the web sends them, and their results.
 
-Kept apart from the tests so that the reader, the oracles and a hostile server can all be held to the same table.
+The tests of the reader, of the oracles and of the client over TLS share this table.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,9 @@ SMALL = FetchOptions(max_head=100, max_fields=4, max_informational=2, max_body=1
 
 @dataclass(frozen=True)
 class Case:
-    """`words` as `words_of` gives them; PROTOCOL_ERROR there means that the reader raised. `payload` None: no head."""
+    """A response and its result. `words`: as `words_of` returns them; with PROTOCOL_ERROR the reader raises. `payload`
+    None: there is no head.
+    """
 
     name: str
     data: bytes
@@ -30,7 +32,7 @@ class Case:
 
 
 def bad(name: str, data: bytes, payload: bytes | None = None, limits: FetchOptions = LIMITS) -> Case:
-    """A response refused. `payload` is given where the fault lies behind the head."""
+    """A refused response. `payload`: what came before a fault in the body."""
     words = "protocol_error cut:unspecified" if payload is not None else "protocol_error cut:unspecified incomplete"
     return Case(name, data, words, payload, limits=limits)
 
@@ -43,7 +45,7 @@ IN_CHUNKS = b"5\r\nhello\r\n0\r\n\r\n"
 
 
 def lenient(name: str, fields: bytes, body: bytes = b"hello") -> Case:
-    """A head with a fault that leaves no doubt about its body, which is "hello"."""
+    """A response with a fault in its head that is tolerated; its body is "hello"."""
     return Case(name, OK + fields + b"\r\n" + body, "tainted", b"hello")
 
 

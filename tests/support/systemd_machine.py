@@ -1,6 +1,6 @@
 """A machine with a real systemd (tests/systemd/boot.sh), as a test sees it: commands run on it, files put on it.
 
-Knows nothing of the crawler. Invariant: what is told here was done on that machine, and nothing of it on this one.
+It knows nothing of the crawler. Invariant: commands run on that machine, and change nothing on this one.
 """
 
 import io
@@ -29,14 +29,14 @@ COMMAND_S: Final = 60.0
 
 @dataclass(frozen=True)
 class Machine:
-    """A running one. Commands are run by root unless told otherwise."""
+    """A running machine. Commands run as root by default."""
 
     directory: Path
 
     def run(
         self, *command: object, user: str | None = None, stdin: bytes | str = b"", timeout: float = COMMAND_S
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end, whatever that is."""
+        """Run a command to its end, successful or not."""
         before = [] if user is None else ["runuser", "-u", user, "--"]
         data = stdin.encode() if isinstance(stdin, str) else stdin
         done = subprocess.run(
@@ -46,17 +46,17 @@ class Machine:
         return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def must(self, *command: object, user: str | None = None, timeout: float = COMMAND_S) -> str:
-        """Run a command that succeeds; returns what it says on stdout."""
+        """Run a command that has to succeed. Returns its stdout."""
         done = self.run(*command, user=user, timeout=timeout)
         assert done.returncode == 0, (command, done.returncode, done.stdout, done.stderr)
         return done.stdout
 
     def shell(self, script: str) -> str:
-        """Run lines of a shell that all succeed."""
+        """Run a shell script whose commands all have to succeed."""
         return self.must("bash", "-euo", "pipefail", "-c", script)
 
     def put(self, path: str, content: str, mode: int = 0o644) -> None:
-        """A file of root's, its directory made if need be."""
+        """Write a file owned by root, and make its directory if need be."""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             entry = tarfile.TarInfo(path.lstrip("/"))
@@ -65,7 +65,7 @@ class Machine:
         self._unpack(packed.getvalue(), "/")
 
     def put_tree(self, directory: Path, path: str) -> None:
-        """The content of a directory of this machine, to be read by everyone."""
+        """Copy the content of a directory of this machine, readable by everyone."""
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
             archive.add(directory, arcname=".", filter=_for_everyone)
@@ -82,18 +82,18 @@ class Machine:
         return self.must("cat", path)
 
     def property_of(self, unit: str, name: str) -> str:
-        """As `systemctl show` tells it."""
+        """A property of a unit, from `systemctl show`."""
         return self.must("systemctl", "show", "--value", "-p", name, unit).rstrip("\n")
 
     def journal(self, unit: str) -> str:
-        """What a unit said, and what systemd said of it."""
+        """The journal of a unit: its own lines and those of systemd about it."""
         self.must("journalctl", "--sync")
         return self.must("journalctl", "--no-pager", "-o", "cat", "-u", unit)
 
     def wait_until(self, is_so: Callable[[], bool], what: str, timeout: float = COMMAND_S) -> None:
         deadline = time.monotonic() + timeout
         while not is_so():
-            assert time.monotonic() < deadline, f"in vain: {what}"
+            assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
             time.sleep(0.05)
 
 
@@ -105,7 +105,7 @@ def _for_everyone(entry: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def debian_base() -> Path:
-    """The root file system of a Debian that runs nowhere, made once. Skips the test where that cannot be."""
+    """The root file system of a Debian that runs nowhere, made once. Skips the test if that is impossible."""
     _KEPT_IN.mkdir(parents=True, exist_ok=True)
     base = _KEPT_IN / "systemd-base"
     _boot("build", base, timeout=_BUILD_S)
@@ -114,7 +114,7 @@ def debian_base() -> Path:
 
 @contextmanager
 def booted(project: Path) -> Iterator[Machine]:
-    """Boot a machine with the project in /opt/crawler. Skips the test where that cannot be."""
+    """Boot a machine with the project in /opt/crawler. Skips the test if that is impossible."""
     if os.geteuid() != 0:
         pytest.skip("a systemd in namespaces of its own needs root")
     if shutil.which("unshare") is None or shutil.which("nsenter") is None:

@@ -1,6 +1,6 @@
-"""A site with every kind of trap, and honest pages beside them: what it answers to any target.
+"""A site with every kind of trap, and with honest pages.
 
-`honest` are the targets that a crawl must find; the rest has no end. Everything about it follows from a number, but for
+`honest`: the targets that a crawl must find; the others have no end. A response depends only on its target, except for
 the session that each page view gets.
 """
 
@@ -36,7 +36,7 @@ class TrapSite:
         self.honest |= {f"/forum/thread-{n}" for n in range(25)}
 
     def answer(self, target: str) -> Fetched:
-        """What the server says."""
+        """The response to a target."""
         try:
             return self._answer(target)
         except ValueError:  # a name where a number belongs

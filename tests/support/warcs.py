@@ -1,6 +1,6 @@
-"""Reads finished WARC files back with the readers others use, and plays archived pages.
+"""Reads finished WARC files with common readers, and replays archived pages.
 
-Knows nothing of the crawler. Payloads come out without transfer and content coding, as a browser would get them.
+It knows nothing of the crawler. Payloads are without transfer and content coding, as a browser gets them.
 """
 
 import base64
@@ -24,7 +24,7 @@ CHUNKED_COMPLAINT = "payload digest failed"
 
 @dataclass(frozen=True)
 class Archived:
-    """One record. `status` is None and `payload` the block where it is no HTTP response; `complaints` are warcio's."""
+    """One record. Of no HTTP response, `status` is None and `payload` the block. `complaints`: warcio's problems."""
 
     kind: str
     url: str
