@@ -32,7 +32,7 @@ def seed(url: str, **more: Any) -> Discovered:
     return Discovered(href, origin, key_of(href), more.pop("depth", 0), "", more.pop("source", Source.SEED), **more)
 
 
-class Noted:
+class RecordingObserver:
     """An observer that keeps what it is told."""
 
     def __init__(self, clock: LoopClock) -> None:
@@ -87,7 +87,7 @@ AT_ONCE = PolitenessOptions(delay_s=0.0, address_delay_s=0.0, connections_per_ho
 CLIENT = ClientOptions(IdentityOptions(robots_token=TOKEN))
 
 
-class Harness(Noted):
+class Harness(RecordingObserver):
     """The engine around a `Web` and a frontier, and its parts by their names. Build it inside `run`."""
 
     def __init__(

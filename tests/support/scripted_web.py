@@ -69,7 +69,7 @@ def failed(error_type: ErrorType, *, retryable: bool = True) -> Failed:
 
 
 @dataclass(frozen=True)
-class Asked:
+class SentRequest:
     """A request as the server saw it: monotonic times, `called` when the fetcher was told; the result is the answer."""
 
     url: str
@@ -96,7 +96,7 @@ class Web:
     addresses: dict[str, str] = field(default_factory=dict)
     dial_s: Callable[[Origin], float] = lambda origin: 0.0
     takes_s: Callable[[Origin, Task], float] = lambda origin, task: 0.1
-    asked: list[Asked] = field(default_factory=list)
+    requests: list[SentRequest] = field(default_factory=list)
     shut: int = 0
     in_flight: int = 0
     before: Callable[[Origin, Task], None] = lambda origin, task: None
@@ -125,7 +125,7 @@ class Web:
             self.in_flight -= 1
             if self.gate is not None:
                 self.gate.leave(address)
-        self.asked.append(Asked(task.url, origin, task, address, called, begin, self.clock.mono(), result))
+        self.requests.append(SentRequest(task.url, origin, task, address, called, begin, self.clock.mono(), result))
         return result
 
     def _answer(self, origin: Origin, task: Task) -> FetchResult:
@@ -169,8 +169,8 @@ class Web:
     @property
     def urls(self) -> list[str]:
         """What was asked, in the order of the answers."""
-        return [each.url for each in self.asked]
+        return [each.url for each in self.requests]
 
     @property
     def page_urls(self) -> list[str]:
-        return [each.url for each in self.asked if each.task.kind is TaskKind.PAGE]
+        return [each.url for each in self.requests if each.task.kind is TaskKind.PAGE]

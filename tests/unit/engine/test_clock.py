@@ -59,7 +59,7 @@ def test_the_clock_set_back_or_forward_neither_storms_nor_stalls() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(jump())
             assert await engine.run() is StoppedBy.EMPTY
-        begins = [one.begin for one in engine.web.asked]
+        begins = [one.begin for one in engine.web.requests]
         assert all(1.1 <= after - before < 1.2 for before, after in pairwise(begins))
 
     run(main())
@@ -92,7 +92,7 @@ def test_a_clock_that_was_off_for_six_seconds_stamps_only_those_wrong(ahead_s: f
         engine = Harness(ROOT, politeness=POLITE, web=web)  # type: ignore[arg-type]
         assert await skewed(engine, [(after_s, ahead_s), (6.0, 0.0)]) is StoppedBy.EMPTY
         assert engine.clock.mono() < 120.0
-        begins = [one.begin for one in engine.web.asked]
+        begins = [one.begin for one in engine.web.requests]
         assert all(after - before >= 1.1 for before, after in pairwise(begins))
         stamps = [visited.settlement.finished_at for visited, _, _ in engine.visits]
         wrong = [at for at in stamps if not EPOCH <= at <= EPOCH + engine.clock.mono()]

@@ -188,7 +188,7 @@ def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(politeness: Any) -
             group.create_task(stopping(7.1, engine))
             assert await engine.run() is StoppedBy.SIGNAL
         assert engine.clock.mono() < 7.5
-        assert not [one for one in engine.web.asked if one.called > 7.1]
+        assert not [one for one in engine.web.requests if one.called > 7.1]
         assert sorted(engine.settled) == sorted(engine.web.page_urls)
         assert engine.scheduler.leases_out == {}
         assert engine.scheduler.url_limits.reserved == 0
@@ -245,7 +245,7 @@ def test_a_disk_that_stays_full_ends_it_after_the_linger() -> None:
         assert await engine.run() is StoppedBy.DISK
         assert engine.clock.mono() < 3.0 + LAST_ATTEMPTS + 2.0
         assert engine.visits == []
-        assert engine.committer.unstored == len(engine.web.asked)
+        assert engine.committer.unstored == len(engine.web.requests)
         assert not engine.committer.is_idle
 
     run(main())
@@ -266,7 +266,7 @@ def test_a_stop_on_a_full_disk_ends_too() -> None:
             assert await engine.run() is StoppedBy.SIGNAL
         assert engine.clock.mono() < 20.0 + LAST_ATTEMPTS + 1.0
         assert engine.committer.has_given_up
-        assert engine.committer.unstored == len(engine.web.asked) - len(engine.visits)
+        assert engine.committer.unstored == len(engine.web.requests) - len(engine.visits)
         urls = [visited.settlement.task.url for visited, _, _ in engine.visits]
         assert sink.stored == urls
 
@@ -374,7 +374,7 @@ def test_a_second_run_goes_on_where_the_first_stopped(clean: bool, tmp_path: Any
                     group.create_task(stopping(stop_s, engine))
                 await engine.crawl.run()
             await engine.close(clean=clean)
-            asked.append(engine.web.asked)
+            asked.append(engine.web.requests)
         first, second = asked
         assert second[0].begin - begun >= 1.0
         assert second[0].begin - first[-1].end >= 1.0

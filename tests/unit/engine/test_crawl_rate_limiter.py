@@ -123,7 +123,7 @@ def test_nothing_leaves_outside_the_hours() -> None:
         engine = Harness(ROOT, politeness=POLITE, web=numbered(300), engine=EngineOptions(workers=4, min_free=0))
         engine.scheduler.crawl_rate_limiter.set_hours(hours(window(2, 4), window(8, 10)))
         assert await engine.run() is StoppedBy.WAITING
-        begins = [each.begin + EPOCH for each in engine.web.asked]
+        begins = [each.begin + EPOCH for each in engine.web.requests]
         assert len(begins) > 200
         assert all(hours(window(2, 4), window(8, 10)).is_open(at) for at in begins)
 
@@ -159,12 +159,12 @@ def test_what_is_in_flight_when_the_hours_end_finishes() -> None:
         engine.scheduler.crawl_rate_limiter.set_hours(hours(window(0, 1), window(10, 60)))
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.settled) == 601
-        early = [each for each in engine.web.asked if each.begin < closing]
+        early = [each for each in engine.web.requests if each.begin < closing]
         assert 0 < len(early) < 400
         assert any(each.end > closing for each in early)
         opening = closing + 9 * 60 - 1e-6  # seconds since 1970 are told to a quarter of a microsecond
-        assert all(each.begin >= opening for each in engine.web.asked if each not in early)
-        assert len({each.url for each in engine.web.asked}) == len(engine.web.asked)
+        assert all(each.begin >= opening for each in engine.web.requests if each not in early)
+        assert len({each.url for each in engine.web.requests}) == len(engine.web.requests)
 
     run(main())
 
@@ -201,7 +201,7 @@ def test_one_host_at_its_limit_does_not_hold_up_the_others() -> None:
 
         engine.web.before = before
         assert await engine.run() is StoppedBy.EMPTY
-        ends = {host: max(e.end for e in engine.web.asked if e.origin.host == host) for host in ("a.test", "b.test")}
+        ends = {host: max(e.end for e in engine.web.requests if e.origin.host == host) for host in ("a.test", "b.test")}
         assert ends["a.test"] >= 95
         assert ends["b.test"] <= 10
 

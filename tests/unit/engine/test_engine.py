@@ -35,7 +35,7 @@ def test_a_crawl_goes_on_under_other_options() -> None:
         await crawl.open()
         running = asyncio.ensure_future(engine.run())
         await elapse(10.0)
-        slow = len(crawl.web.asked)
+        slow = len(crawl.web.requests)
         assert slow < 12
         options = replace(
             engine.options,
@@ -50,10 +50,10 @@ def test_a_crawl_goes_on_under_other_options() -> None:
         await engine.reconfigure(options)
         await elapse(10.0)
         assert engine.status().urls["queued"] == 0
-        assert len(crawl.web.asked) > 30
+        assert len(crawl.web.requests) > 30
         assert "https://b.test/" in crawl.web.urls
         excluded = {f"{ROOT}3{n}" for n in range(10)}
-        assert not excluded & {each.url for each in crawl.web.asked[slow + 1 :]}
+        assert not excluded & {each.url for each in crawl.web.requests[slow + 1 :]}
         assert {crawl.settled.get(url, "denied") for url in excluded} == {"denied"}
         engine.drain()
         assert await running is StoppedBy.SIGNAL

@@ -353,7 +353,7 @@ def test_the_adaptive_delay_of_a_slow_host_outlives_a_restart() -> None:
             await elapse(50)
             engine.crawl.drain()
             await crawling
-            begins = [one.begin for one in engine.web.asked]
+            begins = [one.begin for one in engine.web.requests]
             assert begins[0] - begun >= 15.0 * start
             assert all(after - before >= 15.0 for before, after in pairwise(begins))
         assert [pace.response_s for pace in (await frontier.open()).slow_responses] == [3.0]

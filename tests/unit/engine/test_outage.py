@@ -63,7 +63,7 @@ def test_an_outage_of_ours_marks_nothing_dead_and_ends_at_once(errors: tuple[Err
         (began,), (over,) = engine.said("outage"), engine.said("outage_over")
         assert 4 <= int(str(began["hosts"])) <= HOSTS
         assert END - BEGIN - 15 < float(str(over["outage_s"])) < END - BEGIN + OUTAGE_PROBE_S + 3
-        begins = [one.begin for one in engine.web.asked]
+        begins = [one.begin for one in engine.web.requests]
         during = sum(BEGIN + 30 <= begin < END for begin in begins)
         assert 0.8 * (END - BEGIN - 30) / OUTAGE_PROBE_S < during <= (END - BEGIN - 30) / OUTAGE_PROBE_S + 1
         before = sum(BEGIN - 20 <= begin < BEGIN for begin in begins)

@@ -25,7 +25,7 @@ from crawler.engine.options import EngineOptions
 from crawler.obs.events import Event
 from tests.support.engine import Harness
 from tests.support.quick_frontier import QuickFrontier
-from tests.support.scripted_web import Asked, answer, failed, page
+from tests.support.scripted_web import SentRequest, answer, failed, page
 from tests.support.virtual_time import run
 
 FAULTS = (
@@ -128,17 +128,17 @@ def walk(number: int, *, urls: int) -> int:
         web.takes_s = lambda origin, task: rng.random() * (6.0 if rng.random() < 0.05 else 0.2)
 
         assert await engine.run() is StoppedBy.EMPTY
-        check_delays(web.asked, politeness)
-        check_backoffs(web.asked, politeness, outages_of(engine))
+        check_delays(web.requests, politeness)
+        check_backoffs(web.requests, politeness, outages_of(engine))
         check_settled(engine)
         await check_nothing_left(engine)
-        assert engine.loop.rounds < 40 * (len(web.asked) + web.shut) + 8 * engine.clock.mono(), "the loop spins"
-        return len(web.asked)
+        assert engine.loop.rounds < 40 * (len(web.requests) + web.shut) + 8 * engine.clock.mono(), "the loop spins"
+        return len(web.requests)
 
     return run(main())
 
 
-def check_delays(asked: list[Asked], politeness: PolitenessOptions) -> None:
+def check_delays(asked: list[SentRequest], politeness: PolitenessOptions) -> None:
     """No request came before the delay of its key and of its address had passed since the end of the one before."""
     delays: dict[str, float] = {}
     crawl_delays: list[tuple[float, str, float]] = []  # when a Crawl-delay was read, for which key
@@ -176,7 +176,7 @@ def outages_of(engine: Harness) -> list[tuple[float, float]]:
     return list(zip_longest(began, ended, fillvalue=math.inf))
 
 
-def check_backoffs(asked: list[Asked], politeness: PolitenessOptions, outages: list[tuple[float, float]]) -> None:
+def check_backoffs(asked: list[SentRequest], politeness: PolitenessOptions, outages: list[tuple[float, float]]) -> None:
     """After 429 and 503 the key backs off, after a broken connection the origin does. Once an outage is detected, there
     is no back-off for failures during it and those since the last response before it.
     """

@@ -16,7 +16,7 @@ from crawler.engine.pages.recent_urls import InLinks
 from crawler.frontier.base import Frontier
 from tests.support.engine import POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import Asked, answer, page
+from tests.support.scripted_web import SentRequest, answer, page
 from tests.support.virtual_time import EPOCH, run
 
 ROOT = "https://a.test/"
@@ -59,8 +59,8 @@ def world(
     return run(main())
 
 
-def visits(engine: Harness, url: str) -> list[Asked]:
-    return [each for each in engine.web.asked if each.url == url]
+def visits(engine: Harness, url: str) -> list[SentRequest]:
+    return [each for each in engine.web.requests if each.url == url]
 
 
 OFTEN = RecrawlOptions(enabled=True, min_interval_s=6 * HOUR, max_interval_s=10 * DAY, visits_per_day=10_000)
@@ -83,7 +83,7 @@ def test_a_page_is_visited_again_and_a_change_is_found() -> None:
     assert {each.task.attempt for each in asked} == {1}
     words = [each.result.head.status_code for each in asked]  # type: ignore[union-attr]
     assert words.count(200) == 4
-    assert {each.url for each in engine.web.asked if each.task.kind is TaskKind.PAGE} == {
+    assert {each.url for each in engine.web.requests if each.task.kind is TaskKind.PAGE} == {
         ROOT, f"{ROOT}0", f"{ROOT}1", f"{ROOT}2", f"{ROOT}3",
     }  # fmt: skip
     gaps = [later.begin - earlier.begin for earlier, later in pairwise(asked)]
@@ -114,7 +114,7 @@ def test_lively_and_important_pages_are_visited_more() -> None:
     count = {name: len(visits(engine, f"{ROOT}{name}")) for name in names}
     assert count["lively-news"] > count["lively"] > count["dull"] >= 5
     assert count["lively-news"] > 1.5 * count["dull-news"]
-    asked = [each for each in engine.web.asked if each.task.is_revisit]
+    asked = [each for each in engine.web.requests if each.task.is_revisit]
     assert 0.5 * 4 * 120 < len(asked) <= 4 * 120 + 5
 
 
@@ -124,11 +124,11 @@ def test_the_budget_holds_when_more_is_due() -> None:
     answers |= {f"{ROOT}{n}": lambda day, task: answer(200, f"{day}".encode()) for n in range(40)}
     recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=2 * HOUR, visits_per_day=24)
     engine = world(answers, recrawl, days=10)
-    begins = [each.begin for each in engine.web.asked if each.task.is_revisit]
+    begins = [each.begin for each in engine.web.requests if each.task.is_revisit]
     for begin in begins:
         assert sum(begin <= other < begin + DAY for other in begins) <= 24 + 2
     assert len(begins) > 24 * 9
-    assert {each.url for each in engine.web.asked if each.task.is_revisit} >= {f"{ROOT}{n}" for n in range(40)}
+    assert {each.url for each in engine.web.requests if each.task.is_revisit} >= {f"{ROOT}{n}" for n in range(40)}
 
 
 def test_gone_is_believed_slowly_and_forgiven() -> None:
@@ -226,7 +226,7 @@ def test_limits_on_urls_leave_revisits_alone() -> None:
     answers: dict[str, object] = {ROOT: answer(200, page("/x", "/y", "/z"))}
     answers |= {f"{ROOT}{name}": answer(200) for name in "xyz"}
     engine = world(answers, OFTEN, days=3, scope=ScopeOptions(max_urls=2))
-    asked = {each.url for each in engine.web.asked if each.task.kind is TaskKind.PAGE}
+    asked = {each.url for each in engine.web.requests if each.task.kind is TaskKind.PAGE}
     assert asked == {ROOT, f"{ROOT}x"}
     assert len(visits(engine, f"{ROOT}x")) > 5
 
@@ -291,7 +291,7 @@ def test_what_a_crawl_without_revisits_left_is_visited_again_within_the_budget()
     assert len(first.web.page_urls) == LEAVES + 1
     weekly = RecrawlOptions(enabled=True, min_interval_s=HOUR)
     again = ran(frontier, weekly, SITE, days=21)
-    asked = [one for one in again.web.asked if one.task.kind is TaskKind.PAGE]
+    asked = [one for one in again.web.requests if one.task.kind is TaskKind.PAGE]
     assert {one.url for one in asked} == set(SITE)
     assert all(one.task.is_revisit for one in asked)
     per_day = LEAVES / 7
@@ -324,7 +324,7 @@ def test_dating_goes_on_where_a_crash_cut_it_off(monkeypatch: pytest.MonkeyPatch
     assert dated_to is not None
     assert 0 < dated_to < LEAVES
     again = ran(frontier, weekly, SITE, days=21)
-    assert {one.url for one in again.web.asked if one.task.is_revisit} == set(SITE)
+    assert {one.url for one in again.web.requests if one.task.is_revisit} == set(SITE)
 
 
 def test_in_links_counted_before_a_restart_count_after_it() -> None:

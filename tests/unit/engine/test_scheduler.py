@@ -113,7 +113,7 @@ def test_with_a_delay_one_request_of_a_key_is_in_flight_and_the_next_waits() -> 
         engine = Harness("https://a.test/", "https://b.a.test/", politeness=politeness)
         engine.web.pages = {"https://a.test/": answer(200, numbered(5))}
         await engine.run()
-        asked = engine.web.asked
+        asked = engine.web.requests
         assert len(asked) == 9
         for before, after in pairwise(asked):
             assert 1.0 + CLOCK_GUARD_S <= after.begin - before.end < 1.02 + CLOCK_GUARD_S
@@ -184,7 +184,7 @@ def test_with_an_address_delay_a_lease_has_one_task() -> None:
         engine.web.pages = {"https://a.test/": answer(200, numbered(9))}
         engine.web.other = ok
         await engine.run()
-        begins = [one.begin for one in engine.web.asked]
+        begins = [one.begin for one in engine.web.requests]
         assert all(after - before >= 0.6 for before, after in pairwise(begins))
         assert engine.web.shut == 0
 
@@ -204,8 +204,8 @@ def test_a_429_holds_for_every_lease_that_is_out() -> None:
         rng = random.Random(1)
         engine.web.takes_s = lambda origin, task: rng.uniform(0.05, 0.15)
         assert await engine.run() is StoppedBy.EMPTY
-        at = next(one.end for one in engine.web.asked if one.url.endswith("/040"))
-        assert not [one for one in engine.web.asked if at <= one.called < at + 60]
+        at = next(one.end for one in engine.web.requests if one.url.endswith("/040"))
+        assert not [one for one in engine.web.requests if at <= one.called < at + 60]
         assert set(engine.settled.values()) == {"done"}
         assert len(engine.settled) == 202
 
@@ -226,9 +226,9 @@ def test_a_crawl_delay_learned_late_holds_for_leases_that_are_out() -> None:
         engine.web.takes_s = lambda origin, task: 0.3 if "b.a" in task.url else 0.1
         engine.crawl._options = replace(OPTIONS, max_duration_s=100.0)
         await engine.run()
-        added = next(one.end for one in engine.web.asked if one.url == "https://b.a.test/robots.txt")
-        after = [one for one in engine.web.asked if one.called >= added]
-        ends = [max(one.end for one in engine.web.asked if one.called < added), *(one.end for one in after)]
+        added = next(one.end for one in engine.web.requests if one.url == "https://b.a.test/robots.txt")
+        after = [one for one in engine.web.requests if one.called >= added]
+        ends = [max(one.end for one in engine.web.requests if one.called < added), *(one.end for one in after)]
         assert len(after) > 5
         assert all(one.called >= end + 10.0 for end, one in zip(ends, after, strict=False))
 
@@ -242,7 +242,7 @@ def test_a_crawl_delay_counts_from_the_robots_txt_that_names_it() -> None:
         engine = Harness("https://a.test/", politeness=AT_ONCE)
         engine.web.pages = {"https://a.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 10")}
         await engine.run()
-        robots, first = engine.web.asked
+        robots, first = engine.web.requests
         assert first.begin >= robots.end + 10.0
 
     run(main())
@@ -261,7 +261,7 @@ def test_robots_txt_is_requested_first_and_nothing_else_before_its_verdict() -> 
         await engine.run()
         assert engine.web.urls[0] == "https://a.test/robots.txt"
         assert engine.web.urls.count("https://a.test/robots.txt") == 1
-        assert min(one.called for one in engine.web.asked[1:]) >= 5.0
+        assert min(one.called for one in engine.web.requests[1:]) >= 5.0
 
     run(main())
 
@@ -273,11 +273,11 @@ def test_a_redirected_robots_txt_keeps_the_delay_of_the_other_key() -> None:
         engine = Harness("https://a.test/", "https://b.test/")
         engine.web.pages = {"https://a.test/robots.txt": answer(301, location="https://b.test/robots.txt")}
         await engine.run()
-        asked = [one for one in engine.web.asked if one.origin.host == "b.test"]
+        asked = [one for one in engine.web.requests if one.origin.host == "b.test"]
         assert [one.url for one in asked].count("https://b.test/robots.txt") == 2
         assert all(after.begin - before.end >= 1.0 for before, after in pairwise(asked))
         verdict = max(one.end for one in asked if one.task.redirects)
-        [page_of_a] = [one for one in engine.web.asked if one.url == "https://a.test/"]
+        [page_of_a] = [one for one in engine.web.requests if one.url == "https://a.test/"]
         assert page_of_a.called >= verdict
 
     run(main())
@@ -324,7 +324,7 @@ def test_an_auxiliary_request_does_not_wait_for_that_of_a_host_that_backs_off() 
         engine.crawl._options = replace(OPTIONS, max_duration_s=30.0)
         await engine.run()
         assert "https://good.a.test/" in engine.web.page_urls
-        asked = [one.called for one in engine.web.asked if "bad" in one.url]
+        asked = [one.called for one in engine.web.requests if "bad" in one.url]
         assert len(asked) == 3  # at once, after 1 s and after 4 s: then 15 minutes
         assert "bad.a.test" not in "".join(engine.web.page_urls)
 
@@ -344,8 +344,8 @@ def test_an_auxiliary_request_waits_while_its_host_backs_off() -> None:
         host.key.auxiliary.append(AuxiliaryRequest(host, host.origin, task))
         assert await engine.crawl.run() is StoppedBy.EMPTY
         await engine.close()
-        assert min(one.called for one in engine.web.asked if one.origin.host == "a.test") >= 30.0
-        assert max(one.end for one in engine.web.asked if one.origin.host == "b.a.test") < 1.0
+        assert min(one.called for one in engine.web.requests if one.origin.host == "a.test") >= 30.0
+        assert max(one.end for one in engine.web.requests if one.origin.host == "b.a.test") < 1.0
         assert engine.loop.rounds < 400
 
     run(main())
@@ -362,9 +362,9 @@ def test_the_address_of_a_redirected_robots_txt_is_not_that_of_its_host() -> Non
         engine.web.addresses = {"a.test": "192.0.2.7"}
         engine.web.pages = {"https://a.test/robots.txt": answer(301, location="https://b.test/robots.txt")}
         await engine.run()
-        elsewhere = [one for one in engine.web.asked if one.address != "192.0.2.7"]
+        elsewhere = [one for one in engine.web.requests if one.address != "192.0.2.7"]
         verdict = next(one.end for one in elsewhere if one.task.redirects)
-        [page_of_a] = [one for one in engine.web.asked if one.url == "https://a.test/"]
+        [page_of_a] = [one for one in engine.web.requests if one.url == "https://a.test/"]
         assert engine.web.shut > 0
         assert page_of_a.called < verdict + 1.0
 
@@ -377,7 +377,7 @@ def test_many_hosts_on_one_address_are_requested_one_after_the_other_without_a_g
     async def main() -> None:
         engine = Harness(*(f"https://h{n}.test/" for n in range(150)), politeness=replace(POLITE, address_delay_s=0.25))
         await engine.run()
-        asked = engine.web.asked
+        asked = engine.web.requests
         gaps = [after.begin - before.end for before, after in pairwise(asked)]
         assert len(asked) == 300
         assert min(gaps) >= 0.25 + CLOCK_GUARD_S
@@ -402,7 +402,7 @@ def test_a_closed_address_delays_no_other() -> None:
         engine.web.addresses = {f"h{n}.test": f"192.0.2.1{n}" for n in range(5)}
         engine.web.takes_s = lambda origin, task: 600.0 if origin.host == "slow.test" else 0.1
         await engine.run()
-        assert max(one.end for one in engine.web.asked if one.url.startswith("https://h")) < 5.0
+        assert max(one.end for one in engine.web.requests if one.url.startswith("https://h")) < 5.0
         assert sorted(engine.web.page_urls[-2:]) == ["https://beside.test/", "https://slow.test/"]
         assert engine.loop.rounds < 20 * 1_300
 
@@ -417,8 +417,8 @@ def test_all_slots_of_an_address_that_become_free_are_used() -> None:
         seeds = [f"https://h{n}.test/" for n in range(40)]
         engine = Harness(*seeds, politeness=politeness, engine=replace(OPTIONS, workers=40))
         await engine.run()
-        assert len(engine.web.asked) == 40
-        assert max(one.end for one in engine.web.asked) < 40 / 4 * 0.1 + 0.05
+        assert len(engine.web.requests) == 40
+        assert max(one.end for one in engine.web.requests) < 40 / 4 * 0.1 + 0.05
 
     run(main())
 
@@ -435,7 +435,7 @@ def test_a_waiting_url_is_requested_when_it_is_due() -> None:
             "https://a.test/": [answer(200, truncated=None, error_type=ErrorType.READ_TIMEOUT), answer(200)]
         }
         assert await engine.run() is StoppedBy.EMPTY
-        [first, second] = [one for one in engine.web.asked if one.task.kind is TaskKind.PAGE]
+        [first, second] = [one for one in engine.web.requests if one.task.kind is TaskKind.PAGE]
         assert 5.0 <= second.begin - first.end < 6.3
         assert (first.task.attempt, second.task.attempt) == (1, 2)
 
@@ -656,7 +656,7 @@ def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
         await elapse(60 if delay_s == address_delay_s == 0 else 120)
         engine.crawl.drain()
         await crawling
-        requests = Counter(one.origin.host for one in engine.web.asked if one.begin > 20)
+        requests = Counter(one.origin.host for one in engine.web.requests if one.begin > 20)
         by_key = Counter({politeness_key(name, politeness): 0 for name in names})
         for name, count in requests.items():
             by_key[politeness_key(name, politeness)] += count

@@ -200,7 +200,7 @@ def test_a_crawl_that_tries_suspects_is_not_idle() -> None:
             seen.append((engine.clock.mono(), monitor.status().state, host.has_suspects))
         engine.crawl.drain(StoppedBy.SIGNAL)
         await crawling
-        last = engine.web.asked[-1].end
+        last = engine.web.requests[-1].end
         assert any(has_suspects for at, _, has_suspects in seen if at < last)
         assert {state for at, state, _ in seen if at < last} == {"crawling"}
         assert seen[-1][1] == "idle"

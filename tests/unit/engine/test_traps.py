@@ -417,7 +417,7 @@ def killed_every(pages: int, frontier: Frontier, site: TrapSite) -> Counter[str]
             enough = asyncio.Event()
 
             def count(_: object, task: object, *, engine: Harness = engine, enough: asyncio.Event = enough) -> None:
-                if len(engine.web.asked) >= pages:
+                if len(engine.web.requests) >= pages:
                     enough.set()
 
             engine.web.before = count

@@ -1,4 +1,4 @@
-"""Admission: what is kept of robots.txt to judge by."""
+"""The URL policy: which rules of robots.txt are cached."""
 
 from crawler.core.enums import DenyReason
 from crawler.core.models import Origin, RobotsRecord
@@ -15,8 +15,8 @@ def host(n: int) -> Host:
     return Host(n, origin, PolitenessKey(origin.host, 0.0), robots=RobotsRecord("rules", 200, None, 0.0, 1e12))
 
 
-def test_rules_not_asked_for_lately_are_let_go() -> None:
-    """What is kept is bounded; a host whose rules were let go says that it needs them."""
+def test_the_least_recently_used_rules_are_dropped() -> None:
+    """The cache is bounded; a host whose rules were dropped needs them."""
     cache = RobotsCache("bot", budget_bytes=2 * RobotsCache("bot").parse(TEXT).size_bytes)
     url_policy = UrlPolicy(Scope(ScopeOptions(), []), cache, True)
     hosts = [host(n) for n in range(5)]
@@ -31,7 +31,7 @@ def test_rules_not_asked_for_lately_are_let_go() -> None:
 
 
 def test_rules_in_use_or_not_yet_stored_are_kept() -> None:
-    """The store could not give them back yet, or a worker is about to judge by them."""
+    """They cannot be read from the store yet, or a worker is about to judge by them."""
     cache = RobotsCache("bot", budget_bytes=1)
     leased, unstored, free = host(1), host(2), host(3)
     leased.leases = 1

@@ -1,4 +1,4 @@
-"""What the processor remembers of links it has met."""
+"""Keys and URLs stored lately, and counts of in-links."""
 
 from crawler.engine.pages.recent_urls import IN_LINK_PAGES, MAX_URLS, InLinks, RecentKeys, RecentUrls
 
@@ -15,7 +15,7 @@ def test_a_key_is_known_until_another_takes_its_slot() -> None:
 
 
 def test_urls_are_bounded() -> None:
-    """Full, it begins anew with the URL that did not fit."""
+    """When it is full it is emptied, and has the next URL only."""
     urls = RecentUrls()
     for n in range(MAX_URLS):
         urls.add(str(n))
@@ -24,8 +24,8 @@ def test_urls_are_bounded() -> None:
     assert urls == {"one more"}
 
 
-def test_in_links_go_on_from_what_was_stored() -> None:
-    """A table of another size is worth nothing; what was taken begins anew."""
+def test_in_links_continue_from_stored_counters() -> None:
+    """A stored table of another size is ignored; a counter that was taken is 0."""
     links = InLinks(bits=4)
     links.note([1, 2, 2])
     assert links.is_dirty

@@ -1,5 +1,5 @@
-"""Other rules for all: what they allow comes back, what they refuse is denied, slice by slice, and a crash loses
-nothing of it.
+"""Re-evaluation after the scope changed: allowed URLs are queued again, refused ones are denied, slice by slice, and a
+crash loses nothing of it.
 """
 
 import asyncio
@@ -45,8 +45,8 @@ async def says_robots(engine: Harness, verdict: str, body: bytes | None = None) 
     engine.host_table.learn_robots(engine.host_table.hosts[1], record)
 
 
-async def swept(engine: Harness, to: Scope, name: str) -> dict[str, object]:
-    """Bring other rules into force, and say what the sweep said."""
+async def reevaluated(engine: Harness, to: Scope, name: str) -> dict[str, object]:
+    """Apply another scope, and return the event at the end of the re-evaluation."""
     before = len(engine.said("swept"))
     engine.url_policy.scope = to
     engine.reevaluation.rules_changed(await engine.frontier.judge_by(name))
@@ -66,8 +66,8 @@ async def queued_urls(engine: Harness) -> set[str]:
     return {row.url for row in rows}
 
 
-def test_what_is_allowed_comes_back_and_what_is_refused_is_denied_over_many_slices() -> None:
-    """Twice a slice and a bit; the scheduler knows how many wait; what the preview said is what happens."""
+def test_allowed_urls_are_queued_again_and_refused_ones_denied_over_many_slices() -> None:
+    """For more than two slices. The scheduler has the right count, and the preview was right."""
 
     async def main() -> None:
         engine = Harness(scope=LISTED)
@@ -76,7 +76,7 @@ def test_what_is_allowed_comes_back_and_what_is_refused_is_denied_over_many_slic
         await denied(engine, count)
         for exclude, name in ((("/even/**",), "a"), ((), "b"), (("/odd/**", "/even/2*"), "c"), (("/odd/**",), "d")):
             preview = await engine.reevaluation.count(scope(*exclude))
-            done = await swept(engine, scope(*exclude), name)
+            done = await reevaluated(engine, scope(*exclude), name)
             assert (done["denied"], done["queued"]) == (preview["queued_dropped"], preview["denied_back"])
             allowed = {
                 url for url in urls(count) if scope(*exclude).judge(url, seed(url).origin, depth=0, hop_path="",
@@ -89,25 +89,25 @@ def test_what_is_allowed_comes_back_and_what_is_refused_is_denied_over_many_slic
     run(main())
 
 
-def test_a_url_that_is_handed_out_is_left_alone() -> None:
+def test_a_url_in_a_lease_is_left_out() -> None:
     """It was judged when it was leased."""
 
     async def main() -> None:
         engine = Harness(scope=LISTED)
         await engine.frontier.open()
         await denied(engine, 4)
-        await swept(engine, scope(), "a")
+        await reevaluated(engine, scope(), "a")
         host = engine.scheduler.host_table.hosts[1]
         (row, *_) = await engine.frontier.url_rows(1, UrlState.QUEUED, after=None, limit=1)
         host.leased.add(row.id)
-        assert (await swept(engine, scope("/**"), "b"))["denied"] == 3
+        assert (await reevaluated(engine, scope("/**"), "b"))["denied"] == 3
         assert await queued_urls(engine) == {row.url}
 
     run(main())
 
 
-def test_what_another_rule_keeps_out_stays_out() -> None:
-    """A scope that allows all does not speak for robots.txt; the preview knows as much."""
+def test_a_url_that_another_rule_refuses_remains_denied() -> None:
+    """Where the scope allows all, robots.txt still refuses; the preview takes it into account."""
 
     async def main() -> None:
         engine = Harness(scope=LISTED)
@@ -115,14 +115,14 @@ def test_what_another_rule_keeps_out_stays_out() -> None:
         await denied(engine, 8)
         await says_robots(engine, "rules", b"User-agent: *\nDisallow: /odd/\n")
         assert (await engine.reevaluation.count(scope()))["denied_back"] == 4
-        assert (await swept(engine, scope(), "a"))["queued"] == 4
+        assert (await reevaluated(engine, scope(), "a"))["queued"] == 4
         assert all("/even/" in url for url in await queued_urls(engine))
 
     run(main())
 
 
-def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later_by_the_rest() -> None:
-    """What the scope refuses is denied at once; what robots.txt refused when it could be read waits for it."""
+def test_a_host_with_unreachable_robots_txt_is_judged_by_the_scope_and_later_by_all_rules() -> None:
+    """The scope's refusals are applied at once; URLs that robots.txt denied before remain denied until it is read."""
 
     async def main() -> None:
         engine = Harness(scope=LISTED)
@@ -131,7 +131,7 @@ def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later
         await says_robots(engine, "unreachable")
         more = [seed(f"https://{HOST}/more/{n}") for n in range(3)]
         engine.scheduler.discoveries_stored(await engine.frontier.add(more, now=0.0))
-        done = await swept(engine, scope("/more/**"), "a")
+        done = await reevaluated(engine, scope("/more/**"), "a")
         assert (done["denied"], done["queued"]) == (3, 0)
         assert await engine.frontier.reevaluation_mark(1) == 1  # a restart would go on with it
         assert engine.reevaluation.is_idle
@@ -146,8 +146,8 @@ def test_a_host_whose_robots_txt_cannot_be_read_is_judged_by_the_scope_and_later
     run(main())
 
 
-def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
-    """The store knows which hosts are still to be swept, and that the rules are the new ones already."""
+def test_after_a_crash_the_reevaluation_starts_again() -> None:
+    """The store knows which hosts are still to be re-evaluated, and that the rules are the new ones."""
 
     async def main() -> None:
         frontier = MemoryFrontier()
@@ -165,19 +165,19 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
         frontier.queue_again = once  # type: ignore[method-assign]
         engine.url_policy.scope = scope()
         engine.reevaluation.rules_changed(await frontier.judge_by(engine.engine.options.fingerprint))
-        sweeping = asyncio.ensure_future(engine.reevaluation.run())
+        task = asyncio.ensure_future(engine.reevaluation.run())
         while not (await frontier.totals()).queued:
             await asyncio.sleep(0)
-        sweeping.cancel()  # as kill -9 does: nothing is told to anybody
+        task.cancel()  # as kill -9 does
         assert (await frontier.totals()).denied > 0
         await frontier.close(clean=False)
         frontier.queue_again = real  # type: ignore[method-assign]
         again = Harness(scope=LISTED, frontier=frontier)
         await again.open()
         assert await frontier.judge_by(again.engine.options.fingerprint) == []
-        sweeping = asyncio.ensure_future(again.reevaluation.run())
+        task = asyncio.ensure_future(again.reevaluation.run())
         await elapse(1)
-        sweeping.cancel()
+        task.cancel()
         assert (await frontier.totals()).denied == 0
         assert again.scheduler.host_table.hosts[1].queued == count
         assert await frontier.reevaluation_mark(1) == 0
@@ -186,7 +186,7 @@ def test_a_sweep_that_a_crash_cut_off_goes_on_with_the_next_start() -> None:
 
 
 def test_a_preview_changes_nothing() -> None:
-    """Queued ones that would be dropped, denied ones that would come back."""
+    """It counts queued URLs that would be denied, and denied ones that would be queued."""
 
     async def main() -> None:
         engine = Harness(scope=LISTED)

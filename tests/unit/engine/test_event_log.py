@@ -1,4 +1,4 @@
-"""What the reporter remembers for the end of a crawl."""
+"""What the log's observer remembers for the end of a crawl."""
 
 from pathlib import Path
 from typing import Any, cast
@@ -34,10 +34,10 @@ class _Lease:
         ((), ()),
     ],
 )
-def test_seeds_that_all_got_an_http_error_are_remembered(
+def test_seeds_are_remembered_if_all_got_an_http_error(
     statuses: tuple[int, ...], refused: tuple[str, ...], tmp_path: Path
 ) -> None:
-    """Unless one of them was served; links do not count."""
+    """If one of them had another response there are none; links do not count."""
     reporter = EventLog(cast(Logs, _Logs()), FakeClock(), tmp_path, min_free=0)
     tasks = [Task(id=n + 1, url=f"https://e.org/{n}") for n in range(len(statuses))]
     for task, status in zip(tasks, statuses, strict=True):

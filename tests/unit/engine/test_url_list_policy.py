@@ -54,7 +54,7 @@ def crawled(
 
 
 def kinds(engine: Harness) -> dict[str, str]:
-    return {each.url: each.task.kind.value for each in engine.web.asked}
+    return {each.url: each.task.kind.value for each in engine.web.requests}
 
 
 def test_a_sitemap_that_robots_txt_names_is_read_before_pages() -> None:

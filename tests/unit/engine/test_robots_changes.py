@@ -1,4 +1,4 @@
-"""Rules that change: what is stored is judged anew, both ways, and the log says how much."""
+"""A robots.txt that changes during a crawl: stored URLs are re-evaluated, and events say how many changed."""
 
 import asyncio
 from pathlib import Path
@@ -43,7 +43,7 @@ def engine_on(frontier: Frontier, *texts: str) -> Harness:
 
 @pytest.fixture(autouse=True)
 def _days_pass_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The crawl looks for its end every second, which is long in days."""
+    """The crawl checks every second whether it has ended: too often for tests of days."""
     monkeypatch.setattr("crawler.engine.crawl._CHECK_S", 600.0)
 
 
@@ -61,21 +61,21 @@ def store(place: object) -> Frontier:
     return MemoryFrontier() if place is None else InThread(SqliteFrontier(place))  # type: ignore[return-value, arg-type]
 
 
-def test_a_new_disallow_denies_what_is_queued_and_its_end_brings_it_back(frontier: object) -> None:
-    """At once, not only when a URL would be leased; in the end every page is fetched."""
+def test_a_new_disallow_denies_queued_urls_and_its_removal_queues_them_again(frontier: object) -> None:
+    """At once, not only when a URL is leased; in the end all allowed pages are fetched."""
 
     async def main() -> None:
         forbids = "User-agent: *\nDisallow: /b/\nDisallow: /c/\n"
         engine = engine_on(store(frontier), "User-agent: *\nDisallow: /x\n", forbids, "User-agent: *\nDisallow: /c/\n")
         crawling = asyncio.ensure_future(engine.run())
         await elapse(DAY + 3 * HOUR)
-        (changed,), (swept,) = engine.said("robots_changed"), engine.said("rejudged")
+        (changed,), (rejudged,) = engine.said("robots_changed"), engine.said("rejudged")
         assert changed["added"] == ["Disallow: /b/", "Disallow: /c/"]
         assert changed["removed"] == ["Disallow: /x"]
         totals = await engine.frontier.totals()
         before = fetched(engine, "b") + fetched(engine, "c")
-        assert swept["queued"] == 0
-        assert 40 <= int(str(swept["denied"])) <= totals.denied <= 50 - before
+        assert rejudged["queued"] == 0
+        assert 40 <= int(str(rejudged["denied"])) <= totals.denied <= 50 - before
         assert fetched(engine, "a") > 20
         assert engine.host("a.test").queued == totals.queued
         await elapse(5 * DAY)
@@ -92,8 +92,8 @@ def test_a_new_disallow_denies_what_is_queued_and_its_end_brings_it_back(frontie
     run(main())
 
 
-def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
-    """The store knows which hosts it was due for."""
+def test_a_reevaluation_that_a_crash_interrupted_is_done_after_the_restart() -> None:
+    """The store knows which hosts are to be re-evaluated."""
 
     async def main() -> None:
         frontier = MemoryFrontier()
@@ -123,8 +123,8 @@ def test_a_sweep_that_a_crash_cut_off_is_done_after_the_restart() -> None:
     run(main())
 
 
-def test_a_host_that_cannot_be_judged_waits() -> None:
-    """While its robots.txt is unreachable its URLs stay as they are."""
+def test_a_host_that_cannot_be_judged_remains_to_be_reevaluated() -> None:
+    """While its robots.txt is unreachable, its URLs are not changed."""
 
     async def main() -> None:
         engine = engine_on(MemoryFrontier(), "User-agent: *\n")

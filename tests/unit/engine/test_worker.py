@@ -49,7 +49,7 @@ class Crawled:
             return engine
 
         self.engine = run(main())
-        self.asked = self.engine.web.page_urls
+        self.requests = self.engine.web.page_urls
         self.states = self.engine.settled
 
     def visits(self, url: str = ROOT) -> list[Visited]:
@@ -347,7 +347,7 @@ def test_a_transient_failure_is_tried_again_later_and_given_up_in_the_end() -> N
     """Each wait is longer; the last attempt's bytes are kept."""
     cut = answer(200, page("/x"), truncated=TruncatedReason.TIME, error_type=ErrorType.READ_TIMEOUT)
     crawled = Crawled({ROOT: cut})
-    begins = [one.begin for one in crawled.engine.web.asked if one.url == ROOT]
+    begins = [one.begin for one in crawled.engine.web.requests if one.url == ROOT]
     waits = [after - before for before, after in pairwise(begins)]
     assert [round(wait) for wait in waits] == [pytest.approx(n, rel=0.3) for n in (5, 15, 45)]
     assert crawled.states[ROOT] == "gave_up"
@@ -360,7 +360,7 @@ def test_a_transient_failure_is_tried_again_later_and_given_up_in_the_end() -> N
 def test_a_status_that_may_pass_is_tried_again_and_given_up_in_the_end(status: int) -> None:
     """Each wait is longer, of the URL alone: the host's others are asked meanwhile. The last answer is kept."""
     crawled = Crawled({ROOT: answer(200, page("/bad", "/good")), f"{ROOT}bad": answer(status, page("/x"))})
-    asked = [(one.url, one.begin) for one in crawled.engine.web.asked]
+    asked = [(one.url, one.begin) for one in crawled.engine.web.requests]
     begins = [begin for url, begin in asked if url == f"{ROOT}bad"]
     waits = [after - before for before, after in pairwise(begins)]
     assert [round(wait) for wait in waits] == [pytest.approx(n, rel=0.3) for n in (5, 15, 45)]
@@ -382,7 +382,7 @@ def test_a_host_that_answers_everything_with_500_rests_now_and_then() -> None:
     urls = [f"/{n}" for n in range(45)]
     bad = {f"{ROOT}{n}": answer(500) for n in range(45)}
     crawled = Crawled({ROOT: answer(200, page(*urls)), **bad})
-    begins = [one.begin for one in crawled.engine.web.asked if one.url in bad]
+    begins = [one.begin for one in crawled.engine.web.requests if one.url in bad]
     waits = [round(after - before) for before, after in pairwise(begins[:41])]
     assert [wait for wait in waits if wait > 3] == [5, 15, 30, 30]
     assert set(crawled.states.values()) == {"done", "gave_up"}
@@ -403,7 +403,7 @@ def test_an_unreachable_host_never_costs_a_url(error: ErrorType) -> None:
     assert crawled.stopped_by in (StoppedBy.EMPTY, StoppedBy.WAITING)
     assert crawled.states[ROOT] in ("done", "waiting")
     assert "gave_up" not in crawled.states.values()
-    begins = [one.begin for one in crawled.engine.web.asked if one.url == ROOT]
+    begins = [one.begin for one in crawled.engine.web.requests if one.url == ROOT]
     assert all(after - before > 4.9 for before, after in pairwise(begins))
 
 
@@ -424,7 +424,7 @@ def test_a_url_that_was_pushed_back_is_asked_again_when_the_host_has_rested() ->
     """
     crawled = Crawled({ROOT: [*[answer(429, retry_after="60")] * 4, answer(200)]})
     assert crawled.states[ROOT] == "done"
-    begins = [one.begin for one in crawled.engine.web.asked if one.url == ROOT]
+    begins = [one.begin for one in crawled.engine.web.requests if one.url == ROOT]
     assert len(begins) == 5
     assert all(60.0 <= after - before < 61.0 for before, after in pairwise(begins))
 
@@ -433,12 +433,12 @@ def test_a_timeout_of_one_url_does_not_rest_the_host() -> None:
     """A body that stalls says nothing of the others; a first byte that never comes does."""
     body = Crawled({ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": failed(ErrorType.READ_TIMEOUT)})
     assert body.engine.host("a.test").politeness.failures == 0
-    assert next(one.begin for one in body.engine.web.asked if one.url == f"{ROOT}y") < 2.0
+    assert next(one.begin for one in body.engine.web.requests if one.url == f"{ROOT}y") < 2.0
     head = Crawled(
         {ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": [failed(ErrorType.FIRST_BYTE_TIMEOUT), answer(200)]},
         politeness=POLITE,
     )
-    assert next(one.begin for one in head.engine.web.asked if one.url == f"{ROOT}y") > 5.0
+    assert next(one.begin for one in head.engine.web.requests if one.url == f"{ROOT}y") > 5.0
 
 
 def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
@@ -498,7 +498,7 @@ def test_a_push_back_is_stored_at_once() -> None:
         seen: list[object] = []
 
         async def look() -> None:
-            while not any(one.url == ROOT for one in engine.web.asked):
+            while not any(one.url == ROOT for one in engine.web.requests):
                 await elapse(0.05)
             await elapse(0.05)
             seen.extend(engine.frontier._backoffs)

@@ -144,7 +144,7 @@ def crawl(robots: list[FetchResult], *, lasts_s: float = 200_000.0, linger_s: fl
 
 
 def asked_at(engine: Harness) -> list[float]:
-    return [one.called for one in engine.web.asked if one.url == ROBOTS]
+    return [one.called for one in engine.web.requests if one.url == ROBOTS]
 
 
 def test_a_robots_txt_that_answers_500_is_asked_again_ever_more_seldom() -> None:
@@ -219,7 +219,7 @@ def test_a_redirect_of_robots_txt_to_a_busy_host_rests_that_one() -> None:
         }
         await engine.run()
         assert engine.host_table.keys["a.test"].politeness.failures == 0
-        times = [one.called for one in engine.web.asked if one.origin.host == "b.test"]
+        times = [one.called for one in engine.web.requests if one.origin.host == "b.test"]
         assert 100.0 <= times[1] - times[0] <= 105.0
         assert engine.web.page_urls == [ROOT]
 
