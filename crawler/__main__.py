@@ -1,6 +1,6 @@
 """The `crawler` command; `python -m crawler` is the same.
 
-Invariant: nothing of weight is imported before a daemon is safe from SIGHUP, which would end it while it starts.
+Invariant: no large module is imported before SIGHUP is ignored, which would end a daemon while it starts.
 """
 
 import signal
@@ -10,7 +10,7 @@ import sys
 def main() -> int:
     """Run the command line and exit with its code."""
     if sys.argv[1:2] == ["run"]:
-        # Nothing is lost: the configuration is read later, when `daemon.note_hangups` has taken over.
+        # The configuration is read later, when `daemon.defer_hangups` handles SIGHUP: no change of it is missed.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     from crawler.cli import main as command_line
 

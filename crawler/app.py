@@ -1,7 +1,6 @@
-"""The composition root: names concrete classes and gives each what it needs.
+"""The composition root: makes the concrete parts of a crawl from its settings, runs it, and returns its result.
 
-`run` takes settings and returns what happened; every failure that is not a bug comes out as one of the exceptions named
-here or by the rooms. What a command prints, and its exit code, is the cli's business.
+Every failure that is not a bug is one of the exceptions named here or in the packages; `cli` prints them.
 """
 
 import gc
@@ -40,23 +39,20 @@ from crawler.sinks.base import Sink
 from crawler.sinks.pages import PagesSink
 from crawler.sinks.warc import WarcSink
 
-# Threads that hash, compress and commit give the GIL up several times a visit; each time they wait this long for the
-# busy event loop to hand it back (CPython's default is 5 ms: docs/decisions/0004-threads.md).
+# Threads that hash, compress and commit release the GIL several times a visit; each time they wait this long until the
+# busy event loop releases it (CPython's default is 5 ms: docs/decisions/0004-threads.md).
 SWITCH_INTERVAL_S: Final = 0.0005
-
-
-# A page makes thousands of short-lived tuples and hardly a cycle: collecting at every 700 costs 3 % and finds nothing.
+# A page makes thousands of short-lived tuples and hardly a cycle: a collection after every 700 costs 3 % for nothing.
 GC_THRESHOLD: Final = 50_000
-
-
-VIEW_S: Final = 0.2  # how often a view is drawn: it reads as live, for half a percent of a core
+VIEW_S: Final = 0.2  # between two updates of a live view, which cost half a percent of a core
 HOSTS_SHOWN: Final = 20  # of a summary's connections_by_host
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Who watches: `on_status` is called several times a second; `console` shows events on stderr as well. Where
-    nobody sees the events, `tell` is said in words what has to be known at once.
+    """How a crawl is shown: `on_status` is called several times a second; `console` prints events on stderr as well.
+
+    `tell` gets messages that a person needs at once; it is called if events are not printed.
     """
 
     on_status: Callable[[Status], None] | None = None
@@ -66,9 +62,10 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a crawl ended. `summary` has the names of `crawl --json`; `seed_problems` says of each seed that was not
-    answered why, when none was; `output_problems` why something could not be written; `opens_at` when `fetch.hours`
-    open, if they are closed.
+    """How a crawl ended. `summary` has the names of `crawl --json`.
+
+    `seed_problems` has a reason for each seed, if none responded; `output_problems` says what could not be written;
+    `opens_at` is when `fetch.hours` open, if they are closed.
     """
 
     ending: Ending
@@ -78,8 +75,8 @@ class Result:
     output_problems: tuple[str, ...] = ()
     opens_at: float | None = None
     unstored: int = 0  # visits that were made and could not be stored
-    gone: tuple[Path, ...] = ()  # what was stored and is not there any more
-    seeds_refused: tuple[str, ...] = ()  # every seed that was answered was answered with 4xx or 5xx: the first of them
+    gone: tuple[Path, ...] = ()  # files and directories of the crawl that were removed
+    seeds_refused: tuple[str, ...] = ()  # the first, if all responses to seeds were 4xx or 5xx
 
 
 def run(
@@ -90,18 +87,18 @@ def run(
     configuration: str | None = None,
     read_again: Callable[[], Loaded] | None = None,
 ) -> Result:
-    """Crawl to the end. `configuration` is the file's path, for run.json; `read_again` reads it anew, for a reload.
+    """Crawl to the end. `configuration` is the path of the file, for run.json; `read_again` reads it for a reload.
 
     Raises OutputUnusable, StoreMissing, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    gc.freeze()  # what start-up made stays; the collector need not walk it again
+    gc.freeze()  # objects of the start stay; the collector need not visit them
     gc.set_threshold(GC_THRESHOLD, 50, 100)
     return uvloop.run(_run(settings, mode, view, configuration, read_again))
 
 
-def _say_descriptors(settings: Settings, logs: Logs, view: View) -> None:
-    """Where there are too few, the crawl is a narrower one than was asked for."""
+def _warn_few_descriptors(settings: Settings, logs: Logs, view: View) -> None:
+    """Log that there are too few file descriptors for fetch.connections."""
     wanted, limit = settings.fetch.connections, descriptor_limit()
     room = connections_within(limit, wanted)
     if room == wanted:
@@ -109,8 +106,8 @@ def _say_descriptors(settings: Settings, logs: Logs, view: View) -> None:
     logs.event(Event.DESCRIPTORS_FEW, limit=limit, connections=room, wanted=wanted)
     if not logs.is_shown:
         view.tell(
-            f"{limit} file descriptors (ulimit -n) have room for {room} connections at once, not for the "
-            f"{wanted} of fetch.connections"
+            f"{limit} file descriptors (ulimit -n) allow {room} connections at once, not the {wanted} of "
+            "fetch.connections"
         )
 
 
@@ -122,13 +119,13 @@ async def _run(
     clock = SystemClock()
     frontier = SqliteFrontier(settings.frontier_path, duplicates=settings.frontier.duplicates)
     started_mono = clock.mono()
-    recovered = await frontier.open()  # takes the lock: only then may logs and sinks be touched
+    recovered = await frontier.open()  # takes the lock: before that, logs and sinks belong to another crawl
     clean = False
     try:
         logs = open_logs(settings, console=view.console)
         try:
             options = settings.engine_configuration(mode)
-            tell = (lambda words: None) if logs.is_shown else view.tell  # what is shown need not be told as well
+            tell = (lambda words: None) if logs.is_shown else view.tell  # printed events need no messages
             reporter = EventLog(logs, clock, output, min_free=options.engine.min_free, notify=tell)
             client = partial(
                 HttpClient,
@@ -139,7 +136,7 @@ async def _run(
                 on_event=lambda name, fields: reporter.event(Event(name), fields),
             )
             engine = Engine(options, frontier, _sinks(settings, output, clock), client, reporter, clock)
-            _say_start(settings, logs, view, configuration)
+            _log_start(settings, logs, view, configuration)
             refused, taken_down = await engine.open(recovered, same_delays=same_delays(output, options.politeness))
             for words in taken_down:
                 view.tell(f"seed {words}")
@@ -173,12 +170,12 @@ async def _run(
                 Event.STOP, reason=stopped_by.value, responses=counters.responses, pages=counters.pages,
                 bytes=counters.bytes, errors=counters.errors, dur_ms=round(duration_s * 1e3),
             )  # fmt: skip
-            answered = counters.page_responses > 0 or recovered.counters.pages > 0
+            responded = counters.page_responses > 0 or recovered.counters.pages > 0
             return Result(
                 end,
                 summary,
                 reporter.details(counters),
-                () if answered else (*reporter.first_failures(), *refused, *taken_down),
+                () if responded else (*reporter.first_failures(), *refused, *taken_down),
                 tuple(output_problems),
                 engine.crawl_rate_limiter.closed_until_at,
                 engine.committer.unstored,
@@ -191,7 +188,7 @@ async def _run(
         await frontier.close(clean=clean)
 
 
-def _say_start(settings: Settings, logs: Logs, view: View, configuration: str | None) -> None:
+def _log_start(settings: Settings, logs: Logs, view: View, configuration: str | None) -> None:
     logs.event(
         Event.START,
         version=__version__,
@@ -204,11 +201,11 @@ def _say_start(settings: Settings, logs: Logs, view: View, configuration: str | 
     )
     if not settings.tls_options().verify:
         logs.event(Event.TLS_VERIFY_OFF)
-    _say_descriptors(settings, logs, view)
+    _warn_few_descriptors(settings, logs, view)
 
 
 async def _serve(settings: Settings, mode: Mode, view: View, engine: Engine, service: Service, logs: Logs) -> StoppedBy:
-    """Run the crawl with everything that stands around it."""
+    """Run the crawl with its control socket, its status page and what is called regularly."""
     monitor = engine.monitor
     await service.open()
     await monitor.sample()

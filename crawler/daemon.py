@@ -1,8 +1,8 @@
 """The life of the process around a crawl: signals, the watchdog, regular calls, and what systemd hears of it.
 
-This is the one place that handles signals. The first SIGTERM or SIGINT drains, the second ends at once; SIGHUP reloads
-where there is a configuration to read again, and drains where there is none. Of a crawl it knows `run` and `drain`
-alone. Without systemd (no NOTIFY_SOCKET) nothing is sent.
+No other module handles signals. The first SIGTERM or SIGINT drains, the second ends at once; SIGHUP reloads
+where there is a configuration to read again, and drains where there is none. It calls `run` and `drain` of a crawl
+and nothing else. Without systemd (no NOTIFY_SOCKET) nothing is sent.
 """
 
 import asyncio
@@ -58,9 +58,9 @@ Periodic = tuple[float, Callable[[], Awaitable[None] | None]]  # the interval in
 
 STATUS_S: Final = 5.0
 PROGRESS_S: Final = 60.0
-EXTEND_S: Final = 5.0  # how often a drain asks the manager for more time …
-EXTEND_BY_S: Final = 15.0  # … and for how much: each asking replaces the one before (sd_notify(3))
-CLOSING_S: Final = 60.0  # for ending the output files, once all is stored
+EXTEND_S: Final = 5.0  # between two requests for more time from systemd while draining …
+EXTEND_BY_S: Final = 15.0  # … and the time requested: each request replaces the one before (sd_notify(3))
+CLOSING_S: Final = 60.0  # for closing the output files after the last commit
 
 
 class Stoppable(Protocol):
@@ -70,11 +70,11 @@ class Stoppable(Protocol):
         """Finish what is in flight, then end."""
 
     async def run(self) -> StoppedBy:
-        """Until it ends by itself or is stopped."""
+        """Run until it ends by itself or is stopped."""
 
 
 class EndedAtOnce(Exception):
-    """A second signal came: nothing more is waited for. `number` is the signal's."""
+    """A second signal came: the process ends without waiting. `number` is that of the signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -82,22 +82,22 @@ class EndedAtOnce(Exception):
 
 
 class EarlyHangup:
-    """What SIGHUP does until the daemon listens to it: it is noted, where it would end the process; `serve` reloads."""
+    """The handler of SIGHUP until `serve` runs, which then reloads. Without it SIGHUP would end the process."""
 
     def __init__(self) -> None:
-        self.came = False
+        self.received = False
 
     def __call__(self, number: int, frame: object) -> None:
-        self.came = True
+        self.received = True
 
 
-def note_hangups() -> None:
-    """Let no SIGHUP end the process from now on: whoever starts a daemon may send one before it is there."""
+def defer_hangups() -> None:
+    """Keep SIGHUP from ending the process: one may be sent before the daemon has started."""
     signal.signal(signal.SIGHUP, EarlyHangup())
 
 
-def ask_to_stop() -> None:
-    """What SIGTERM does, for the control socket: signals are the one way to end a crawl from outside."""
+def terminate() -> None:
+    """Send ourselves SIGTERM, for the control socket: a crawl is ended from outside by signals only."""
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -112,9 +112,10 @@ async def serve(
     is_alive: Callable[[], bool] = lambda: True,
     periodic: Sequence[Periodic] = (),
 ) -> StoppedBy:
-    """Run a crawl to its end. `status` is one line for systemd. `services` run, and what is `periodic` is called,
-    until it has ended. `on_hangup` is what SIGHUP does; without it, SIGHUP drains. The watchdog is fed while `is_alive`
-    says so. Raises EndedAtOnce.
+    """Run a crawl to its end, and `services` and `periodic` calls beside it.
+
+    `status` is a line for systemd. `on_hangup` is what SIGHUP does; without it, SIGHUP drains. The watchdog gets its
+    messages while `is_alive` returns True. Raises EndedAtOnce.
     """
     loop = asyncio.get_running_loop()
     ended_at_once: asyncio.Future[int] = loop.create_future()
@@ -131,7 +132,7 @@ async def serve(
         elif not ended_at_once.done():
             ended_at_once.set_result(number)
 
-    def tell_status() -> None:
+    def send_status() -> None:
         notifier.send(f"STATUS={status()}")
 
     def feed_watchdog() -> None:
@@ -142,39 +143,39 @@ async def serve(
         await stopping.wait()
         await _every(EXTEND_S, lambda: notifier.send(f"EXTEND_TIMEOUT_USEC={_usec(EXTEND_BY_S)}"))
 
-    async def heed_hangups() -> None:
+    async def handle_hangups() -> None:
         assert on_hangup is not None
         while True:
             await hung_up.wait()
             hung_up.clear()
             await on_hangup()
 
-    regularly: list[Periodic] = [(STATUS_S, tell_status), *periodic]
+    regularly: list[Periodic] = [(STATUS_S, send_status), *periodic]
     if notifier.watchdog_s is not None:
         regularly.append((notifier.watchdog_s / 2, feed_watchdog))
-    beside = [_every(seconds, act) for seconds, act in regularly]
-    beside += [_end_at_once(ended_at_once), extend_while_draining()]
+    background = [_every(seconds, act) for seconds, act in regularly]
+    background += [_end_at_once(ended_at_once), extend_while_draining()]
     if on_hangup is not None:
-        beside.append(heed_hangups())
-    beside += [service() for service in services]
+        background.append(handle_hangups())
+    background += [service() for service in services]
 
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     early = signal.getsignal(signal.SIGHUP)
-    if isinstance(early, EarlyHangup) and early.came:
+    if isinstance(early, EarlyHangup) and early.received:
         on_signal(signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, on_signal, number)
     reason: StoppedBy | None = None
     try:
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in beside]
-            await asyncio.sleep(0)  # services take their places before anybody hears that they are there
+            tasks = [group.create_task(one) for one in background]
+            await asyncio.sleep(0)  # services start before READY=1 is sent
             notifier.send("READY=1", f"STATUS={status()}")
             reason = await crawl.run()
             for task in tasks:
                 task.cancel()
     except* EndedAtOnce:
-        reason = None  # raised below: CPython before 3.11.4 wraps what is raised here into another group
+        reason = None  # raised below: CPython before 3.11.4 would wrap it into another group here
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)
@@ -196,6 +197,6 @@ async def _end_at_once(signalled: asyncio.Future[int]) -> None:
 async def _every(seconds: float, act: Callable[[], Awaitable[None] | None]) -> None:
     while True:
         await asyncio.sleep(seconds)
-        waited_for = act()
-        if waited_for is not None:
-            await waited_for
+        result = act()
+        if result is not None:
+            await result

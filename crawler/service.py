@@ -77,7 +77,7 @@ class Service:
             "started_at": round(engine.clock.now(), 3),
         }
         self.reloader = Reloader(settings, mode, engine, logs, configuration=configuration, read_again=read_again)
-        commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.ask_to_stop)
+        commands = Commands(engine, reloads=self.reloader, status=self.status, stop=daemon.terminate)
         self._web: WebServes | None = None
         self._link: Path | None = None
         self.on_hangup = None if read_again is None else self.reloader.on_hangup

@@ -1,1 +1,1 @@
-"""How the running daemon is reached: the control socket, the metrics, the status page."""
+"""Access to the running daemon: control socket, metrics, status page."""

@@ -1,8 +1,7 @@
-"""What each command of the control socket does to the running crawl.
+"""The commands of the control socket, carried out on the running crawl.
 
-Handlers check their arguments, change the engine synchronously, and answer with a value that JSON can hold. They know
-the engine and the store, not sockets and not the command line. Invariant: a handler either did what its answer says or
-raised Refused and changed nothing.
+A handler checks its arguments, changes the engine and returns a value that JSON can hold.
+Invariant: it either did what its result says, or raised CommandRefused and changed nothing.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -30,18 +29,18 @@ from crawler.engine.scheduling.blocklist import block_of, blocked_name
 from crawler.frontier.base import BlockedHost, FrontierFull
 from crawler.inspection.log.query import host_test
 
-QUIET: Final = frozenset({"status", "ping"})  # asked every second by whoever watches: not logged
+QUIET: Final = frozenset({"status", "ping"})  # not logged: `crawler top` sends them every second
 
 
 class Reloads(Protocol):
     """Brings a changed configuration into force, or says why not."""
 
     async def reload(self, *, dry_run: bool) -> Mapping[str, object]:
-        """What changed, or would change. Raises Refused: the configuration in force then stays."""
+        """What changed, or would change. Raises CommandRefused: the configuration in force then stays."""
 
 
 class Commands:
-    """`status` is how the crawl stands, `stop` ends the process as a signal does."""
+    """`status` returns the status of the crawl, `stop` ends the process as a signal does."""
 
     def __init__(
         self,
@@ -62,10 +61,10 @@ class Commands:
         self._stop = stop
 
     def table(self) -> dict[str, Command]:
-        """Every command by its name on the wire."""
+        """Every command by its name in requests."""
         return {
             "ping": self._ping,
-            "status": self._tell_status,
+            "status": self._get_status,
             "pause": self._pause,
             "resume": self._resume,
             "stop": self._stop_crawl,
@@ -82,7 +81,7 @@ class Commands:
     async def _ping(self, _: Arguments) -> object:
         return {"state": self._status()["state"]}
 
-    async def _tell_status(self, _: Arguments) -> object:
+    async def _get_status(self, _: Arguments) -> object:
         return self._status()
 
     async def _pause(self, _: Arguments) -> object:
@@ -98,7 +97,7 @@ class Commands:
     async def _stop_crawl(self, _: Arguments) -> object:
         was_draining = self._crawl.is_draining
         if not was_draining:
-            self._crawl.drain(StoppedBy.OPERATOR)  # before the signal, which would be the reason otherwise
+            self._crawl.drain(StoppedBy.OPERATOR)  # before the signal: the first reason is kept
             self._stop()
         return {"changed": not was_draining, "in_flight": self._in_flight()}
 
@@ -110,25 +109,25 @@ class Commands:
         return sum(len(lease.tasks) for lease in self._scheduler.leases_out.values())
 
     async def _add(self, arguments: Arguments) -> object:
-        """URLs that no page led to, judged as seeds are: any host may be named, an exclude pattern still holds."""
+        """Add URLs as seeds: any host is allowed, but scope.exclude holds."""
         self._refuse_while_draining()
         urls = _texts(arguments, "urls")
         priority = arguments.get("priority", 0)
         if not isinstance(priority, int) or abs(priority) > MAX_PRIORITY:
             raise CommandRefused('"priority" must be a number between -1000000 and 1000000')
         found, refused = judge_added(urls, self._engine.url_policy.scope, priority)
-        receipt, told = await _stored(add(self._frontier, found, refused, self._clock.now()))
+        receipt, result = await _stored(add(self._frontier, found, refused, self._clock.now()))
         self._scheduler.discoveries_stored(receipt)
-        return told
+        return result
 
     async def _requeue(self, arguments: Arguments) -> object:
         self._refuse_while_draining()
         dry_run = _flag(arguments, "dry_run")
         try:
-            wanted = parse_endings(_some(arguments, "error_type"), _some(arguments, "status"))
+            wanted = parse_endings(_text_or_list(arguments, "error_type"), _text_or_list(arguments, "status"))
         except ValueError as error:
             raise CommandRefused(str(error)) from None
-        if hosts := _some(arguments, "host"):
+        if hosts := _text_or_list(arguments, "host"):
             is_one = host_test(tuple(hosts))
             known = self._scheduler.host_table.hosts.values()
             wanted = replace(wanted, host_ids=tuple(host.id for host in known if is_one(host.origin.host.strip("[]"))))
@@ -140,7 +139,7 @@ class Commands:
         return {"urls": sum(counts.values()), "hosts": len(counts), "dry_run": dry_run}
 
     async def _forget(self, arguments: Arguments) -> object:
-        """Takedowns, one after the other; all targets are read before the first is forgotten."""
+        """Take targets down, one after the other; all are checked before the first."""
         self._refuse_while_draining()
         try:
             targets = [TakedownTarget.of(text) for text in _texts(arguments, "targets")]
@@ -160,7 +159,7 @@ class Commands:
         return await self._reloads.reload(dry_run=_flag(arguments, "dry_run"))
 
     async def _release(self, arguments: Arguments) -> object:
-        """Suspects are queued, and their templates never suspected again."""
+        """Queue the suspects of a host; their templates are never suspected again."""
         name, template = _name(arguments), arguments.get("template")
         if template is not None and not isinstance(template, str):
             raise CommandRefused('"template" must be a text')
@@ -173,7 +172,7 @@ class Commands:
         return {"name": name, "templates": released}
 
     async def _block(self, arguments: Arguments) -> object:
-        """In force at once; the answer comes when it is in the store, and holds for good."""
+        """Block a host at once; the response is sent when the block is stored."""
         reason = arguments.get("reason", "")
         if not isinstance(reason, str) or len(reason) > 1_000:
             raise CommandRefused('"reason" must be a text of 1000 characters at most')
@@ -210,7 +209,7 @@ class Commands:
 
 
 async def _stored(storing: Awaitable[Any]) -> Any:
-    """A full disk is the operator's to know, not a bug."""
+    """The result of a store operation. Raises CommandRefused for a full disk."""
     try:
         return await storing
     except FrontierFull as error:
@@ -232,7 +231,7 @@ def _text(arguments: Arguments, name: str) -> str:
 
 
 def _name(arguments: Arguments) -> str:
-    """The host that is named, as the store spells it."""
+    """The host name in the arguments, as the store spells it."""
     text = _text(arguments, "name")
     try:
         return blocked_name(text)
@@ -247,14 +246,14 @@ def _texts(arguments: Arguments, name: str) -> list[str]:
     return value
 
 
-def _some(arguments: Arguments, name: str) -> list[str]:
-    """A text, several, or none."""
+def _text_or_list(arguments: Arguments, name: str) -> list[str]:
+    """A list of texts, for a text, a list, or nothing."""
     value = arguments.get(name, [])
     return [value] if isinstance(value, str) else _texts({name: value}, name)
 
 
 def brief(arguments: Arguments) -> str:
-    """Arguments as the log shows them: a long list by its length."""
+    """Arguments as text for the log; a long list is replaced by its length."""
     shown = {
         name: count(len(value), "item") if isinstance(value, list) and len(value) > 3 else value_text(value)
         for name, value in arguments.items()

@@ -1,7 +1,7 @@
 """The metrics in Prometheus's text format (version 0.0.4), from a Status and the Meters.
 
 Names and labels are a contract (docs/OPERATIONS.md). No label has a host or a URL: series stay few whatever is crawled.
-Nothing is counted here; a scrape reads what is counted anyway.
+A scrape reads existing counters and counts nothing itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,28 +24,28 @@ def exposition(
     last_reload_succeeded: bool,
     progress_at: float,
 ) -> str:
-    """The whole page. `progress_at` (UTC) is when something last happened, or had a reason not to."""
+    """The whole page. `progress_at` (UTC) is when the crawl last made progress or had a reason to wait."""
     counts, stats = status.counts, status.connections
     in_bytes = [one for one in memory if one.unit == "bytes"]
     values: list[tuple[str, str, str, float]] = [
         ("crawler_response_bytes_total", "counter", "Bytes of heads and bodies received.", counts.bytes),
         ("crawler_connections_opened_total", "counter", "Connections opened.", stats.opened),
-        ("crawler_inflight", "gauge", "URLs that workers have.", len(status.in_flight)),
+        ("crawler_inflight", "gauge", "URLs that workers are fetching.", len(status.in_flight)),
         ("crawler_oldest_ready_seconds", "gauge", "Time since the longest due politeness key became due.",
          status.oldest_ready_s),
-        ("crawler_event_loop_lag_seconds", "gauge", "Worst lateness of the event loop in the last seconds.",
+        ("crawler_event_loop_lag_seconds", "gauge", "Largest delay of the event loop in the last seconds.",
          status.rates.loop_lag_s),
         ("crawler_log_dropped_total", "counter", "Log lines lost.", log_dropped),
         ("crawler_config_last_reload_success", "gauge", "Whether the last reload came into force.",
          int(last_reload_succeeded)),
-        ("crawler_last_progress_timestamp_seconds", "gauge", "When something last happened, or had a reason not to.",
+        ("crawler_last_progress_timestamp_seconds", "gauge", "Last progress, or reason to wait.",
          round(progress_at, 3)),
         ("crawler_resident_memory_bytes", "gauge", "Memory of the process.", status.rss_bytes),
     ]  # fmt: skip
     labelled: list[tuple[str, str, str, str, Mapping[str, int]]] = [
-        ("crawler_fetches_total", "counter", "Attempts, by how they ended.", "outcome",
+        ("crawler_fetches_total", "counter", "Attempts, by outcome.", "outcome",
          {word: counts.outcomes.get(word, 0) for word in OutcomeLabel}),
-        ("crawler_fetch_errors_total", "counter", "Attempts that failed, by what went wrong.", "error_type",
+        ("crawler_fetch_errors_total", "counter", "Failed attempts, by error type.", "error_type",
          counts.error_types),
         ("crawler_denied_total", "counter", "URLs refused when they were due, by reason.", "reason",
          counts.deny_reasons),
@@ -71,10 +71,10 @@ def exposition(
         lines += _head(name, kind, help_text)
         lines += [f'{name}{{{label}="{_escaped(text)}"}} {_number(n)}' for text, n in sorted(by_label.items())]
     name = "crawler_fetch_duration_seconds"
-    lines += _head(name, "histogram", "Whole attempts.")
+    lines += _head(name, "histogram", "Duration of attempts.")
     lines += _buckets(name, "", BOUNDS_S, meters.duration.counts, meters.duration.total_s)
     name = "crawler_fetch_phase_seconds"
-    lines += _head(name, "histogram", "Phases of attempts.")
+    lines += _head(name, "histogram", "Duration of the phases of attempts.")
     for phase, histogram in meters.phases.items():
         lines += _buckets(name, f'phase="{phase}"', BOUNDS_S, histogram.counts, histogram.total_s)
     name = "crawler_connection_requests"

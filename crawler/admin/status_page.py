@@ -181,7 +181,7 @@ class WebServer:
         if not self._listen.startswith("/"):
             name = request.host.rpartition(":")[0] if request.host.rpartition(":")[2].isdigit() else request.host
             if name.lower() not in _LOCAL:
-                raise web.HTTPForbidden(text="only requests to a loopback name are answered\n")
+                raise web.HTTPForbidden(text="only requests to a loopback name are served\n")
         response = await handler(request)
         if not response.prepared:
             response.headers.update(_HEADERS)

@@ -23,7 +23,7 @@ from crawler.core.enums import Exit
 # sentence of its help: the list of commands is shown without importing them.
 COMMANDS: Final = {
     "crawl": ("crawler.cli.crawl:crawl_command", "Crawl from URLs until nothing is left to do."),
-    "run": ("crawler.cli.crawl:run_command", "Crawl until told to stop."),
+    "run": ("crawler.cli.crawl:run_command", "Crawl until stopped."),
     "fetch": (
         "crawler.cli.crawl:fetch_command",
         "Fetch one URL and show every step of it, and what a crawl would do with the response.",
@@ -33,10 +33,10 @@ COMMANDS: Final = {
     "completion": ("crawler.cli.manuals:completion", "Print the completion script for a shell."),
     "install-service": (
         "crawler.cli.service.install",
-        "Install what systemd needs to run the crawler, and what makes it pleasant to use.",
+        "Install the systemd unit, and completions, manual page and log formats.",
     ),
     "logs": ("crawler.cli.logs", "Print lines of the logs, rotated and compressed parts included."),
-    "status": ("crawler.cli.status", "Say how the running crawl stands."),
+    "status": ("crawler.cli.status", "Show the status of the running crawl."),
     "pause": (
         "crawler.cli.steering:pause",
         "Start no new request until `crawler resume`; those in flight are finished.",
@@ -75,19 +75,19 @@ COMMANDS: Final = {
 }
 
 
-# Importing makes hundreds of thousands of objects that stay: the usual look at them after every 700 new ones costs a
-# tenth of a start.
+# Imports make hundreds of thousands of objects that stay: the default collection after every 700 costs a tenth of a
+# start.
 _COLLECT_AFTER: Final = 50_000
 
 
 class _Lazy(click.Group):
-    """A group whose commands are imported when asked for, so that `--help` and completion stay quick."""
+    """A group whose commands are imported when they are called, so that `--help` and completion are fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The whole first sentence of each: click cuts it to what is left of the line."""
+        """Show the whole first sentence of each command; click would shorten it to the line."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
@@ -100,7 +100,7 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """click suggests options, but no commands."""
+        """Suggest the nearest command for an unknown one; click does that for options only."""
         if args and args[0] not in COMMANDS and (close := get_close_matches(args[0], list(COMMANDS), n=1)):
             ctx.fail(f"No such command {args[0]!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)

@@ -154,10 +154,10 @@ def _toml_string(text: str) -> str:
 @config_option(required=True)
 @override_option
 def run_command(config: Path, overrides: tuple[str, ...]) -> int:
-    """Crawl until told to stop. The first SIGTERM drains, the second ends at once; SIGHUP reloads."""
-    from crawler.daemon import note_hangups
+    """Crawl until stopped. The first SIGTERM drains, the second ends at once; SIGHUP reloads."""
+    from crawler.daemon import defer_hangups
 
-    note_hangups()
+    defer_hangups()
     from crawler.app import View, run
     from crawler.settings.loading import load
 

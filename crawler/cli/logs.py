@@ -19,7 +19,7 @@ from crawler.obs.events import Event
 from crawler.obs.fetch_line import redact
 
 _POLL_S: Final = 0.2
-_ON_TERMINAL: Final = 100  # lines shown where nothing says how many
+_ON_TERMINAL: Final = 100  # lines shown without -n
 _FLUSH_LINES: Final = 256
 
 
@@ -37,7 +37,7 @@ _FLUSH_LINES: Final = 256
 @click.option("--until", metavar="TIME", help="The end of the period, in the same forms.")
 @click.option("--events", "of_events", is_flag=True, help="Events (events.jsonl) instead of fetches.")
 @click.option("--event", "events", multiple=True, metavar="WORD", help="Only these events, e.g. conn_close.")
-@click.option("-n", "--lines", "count", metavar="N", help='The last N; "all". On a terminal 100, otherwise all.')
+@click.option("-n", "--lines", "lines", metavar="N", help='The last N; "all". On a terminal 100, otherwise all.')
 @click.option(
     "-f", "--follow", "following", is_flag=True, help="Print new lines as they are written, across rotations."
 )
@@ -56,7 +56,7 @@ def command(
     until: str | None,
     of_events: bool,
     events: tuple[str, ...],
-    count: str | None,
+    lines: str | None,
     following: bool,
     as_json: bool,
 ) -> int:
@@ -73,10 +73,10 @@ def command(
         statuses=tuple(_status(status) for status in statuses),
         events=_words(events, Event, "--event"),
         url=_pattern(url),
-        since=_stamp(since, now, "--since"),
-        until=_stamp(until, now, "--until"),
+        since=_timestamp(since, now, "--since"),
+        until=_timestamp(until, now, "--until"),
     )
-    limit = _limit(count, on_terminal=is_terminal() and not as_json, following=following)
+    limit = _limit(lines, on_terminal=is_terminal() and not as_json, following=following)
     paths = find_crawl(config, overrides, output).paths
     of_events = of_events or bool(events)
     log = paths.events_log if of_events else paths.fetch_log
@@ -140,7 +140,7 @@ def _limit(text: str | None, *, on_terminal: bool, following: bool) -> int | Non
     raise click.UsageError(f'-n: "{text}" is neither a number nor "all"')
 
 
-def _stamp(text: str | None, now: float, option: str) -> str:
+def _timestamp(text: str | None, now: float, option: str) -> str:
     if text is None:
         return ""
     try:
@@ -157,7 +157,7 @@ def _status(text: str) -> str:
 
 
 def _words(words: tuple[str, ...], known: Iterable[str], option: str) -> tuple[str, ...]:
-    """Refuse a word that no line can have, naming the nearest that one can."""
+    """Raise UsageError for a word that no line can have, with the nearest one as a hint."""
     choices = [str(word) for word in known]
     for word in words:
         if word not in choices:
@@ -170,5 +170,5 @@ def _words(words: tuple[str, ...], known: Iterable[str], option: str) -> tuple[s
 
 
 def _pattern(url: str | None) -> str:
-    """A URL to look for, its secrets masked as the log has them."""
+    """The pattern of --url, with secrets masked as in the log."""
     return "" if url is None else url if url.startswith("re:") else redact(url)

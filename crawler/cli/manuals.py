@@ -1,4 +1,4 @@
-"""Texts made of the commands themselves: completion scripts for shells, and the manual page
+"""Texts made from the commands: completion scripts for shells, and the manual page
 (`python -m crawler.cli.manuals > docs/crawler.1`).
 """
 
@@ -51,7 +51,7 @@ _EXIT_STATUS: Final = (
 _ENVIRONMENT: Final = (
     ("CRAWLER_SECTION__KEY", "The value of a key of the configuration, stronger than the files and weaker than -o."),
     ("CREDENTIALS_DIRECTORY", "Where systemd puts secrets.toml, read if identity.secrets is not set."),
-    ("RUNTIME_DIRECTORY, XDG_RUNTIME_DIR", "Where `run` leaves a link by which -c FILE finds it."),
+    ("RUNTIME_DIRECTORY, XDG_RUNTIME_DIR", "Where `run` makes a link by which -c FILE finds it."),
     ("NO_COLOR", "If not empty, output has no colours."),
     ("TZ", "The time zone of fetch.hours."),
 )
@@ -122,7 +122,7 @@ def _command(name: str, command: click.Command, context: click.Context) -> Itera
         yield _text(" ".join(paragraph.split()))
     for parameter in command.get_params(context):
         record = None if "--help" in parameter.opts else parameter.get_help_record(context)
-        if record is not None and record[1]:  # an argument without words of its own stands in the usage
+        if record is not None and record[1]:  # an argument without help is in the usage line
             yield ".TP"
             yield rf"\fB{_text(record[0])}\fR"
             yield _text(" ".join(record[1].split()))
@@ -140,7 +140,7 @@ def _first_line(command: click.Command) -> str:
 
 
 def _text(words: str) -> str:
-    """Plain text as roff: what could be a request or an escape is neither. Source: groff_char(7)."""
+    """Plain text as roff, with requests and escapes quoted. Source: groff_char(7)."""
     escaped = words.replace("\\", r"\(rs").replace("-", r"\-").replace("'", r"\(aq").replace('"', r"\(dq")
     escaped = escaped.replace("`", r"\(ga").replace("^", r"\(ha").replace("~", r"\(ti")
     escaped = escaped.replace("…", "...")

@@ -1,4 +1,4 @@
-"""`crawler status`: how the running crawl stands, in a screenful or as JSON."""
+"""`crawler status`: the status of the running crawl as text or JSON."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ _WARNINGS_SHOWN: Final = 5
 @crawl_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def command(config: Path | None, overrides: tuple[str, ...], output: Path | None, as_json: bool) -> int:
-    """Say how the running crawl stands. Exit code 69 if none is running."""
+    """Show the status of the running crawl. Exit code 69 if none is running."""
     with connect_to_daemon(config, overrides, output) as control:
         status = control.call("status")
     if as_json:
@@ -32,7 +32,7 @@ def command(config: Path | None, overrides: tuple[str, ...], output: Path | None
 
 
 def lines(status: Mapping[str, Any]) -> list[str]:
-    """The status on a screenful."""
+    """The status as lines for a screen."""
     flights = status["in_flight"]
     shown = [
         f"{status['crawl']} is {status['state']}: {printable(status['sentence'])}",
@@ -49,7 +49,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
     shown += [
         f"  {'nearly full':<{LABEL_WIDTH}}{one['name']}: {_amount(one, 'held')} of {_amount(one, 'limit')}"
         for one in full
-        if one["name"] != "recent URL keys"  # takes all its room from the start
+        if one["name"] != "recent URL keys"  # full from the start
     ]
     if status["log_dropped"]:
         shown.append(f"  {'log':<{LABEL_WIDTH}}{count(status['log_dropped'], 'line')} lost")
@@ -60,7 +60,7 @@ def lines(status: Mapping[str, Any]) -> list[str]:
 
 
 def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """The figures of a status: labels, and pieces of text with a style each."""
+    """The figures of a status: labels, each with pieces of text and their styles."""
     counts, rates, urls, hosts = status["counts"], status["rates"], status["urls"], status["hosts"]
     connections = status["connections"]
     errors, refused = counts["errors"], counts["answers"].get("http_error", 0)
@@ -90,7 +90,7 @@ def figures(status: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, str]]]
 
 
 def hosts_text(hosts: Mapping[str, int]) -> str:
-    """Hosts by what they do: "31, 12 with work, 2 in backoff, 1 held"."""
+    """Counts of hosts by state: "31, 12 with work, 2 in backoff, 1 held"."""
     labels = {"with_work": "with work", "backoff": "in backoff", "held": "held", "blocked": "blocked"}
     shown = [f"{count(hosts[word])} {text}" for word, text in labels.items() if hosts[word] or word == "with_work"]
     return ", ".join([count(hosts["total"]), *shown])
@@ -101,5 +101,5 @@ def _amount(bounded: Mapping[str, Any], which: str) -> str:
 
 
 def warning_text(warning: Mapping[str, Any]) -> str:
-    """A warning of the log in one line, without the fields that every event has."""
+    """A warning of the log in one line, without the fields that all events have."""
     return " ".join([warning["event"], *(f"{name}={text}" for name, text in event_fields(warning))])

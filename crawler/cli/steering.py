@@ -21,7 +21,7 @@ from crawler.engine.scheduling.blocklist import Blocklist, block_of, blocked_nam
 from crawler.frontier.base import Frontier, Recovered
 from crawler.settings.loading import load
 
-STOP_S = 3_600.0  # `stop --wait`: longer than any drain
+STOP_TIMEOUT_S = 3_600.0  # `stop --wait`: longer than any drain
 
 
 @click.command(name="pause")
@@ -41,7 +41,7 @@ def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None)
     with connect_to_daemon(config, overrides, output) as control:
         answer = control.call("resume")
     if answer["state"] == "paused":
-        click.echo("resumed, but nothing can be written yet, so it still waits: see `crawler status`")
+        click.echo("resumed, but the crawl waits because nothing can be written: see `crawler status`")
     else:
         click.echo("resumed" if answer["changed"] else "not paused")
     return Exit.OK
@@ -56,7 +56,7 @@ def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, w
         answer = control.call("stop")
         if not answer["changed"]:
             say("already stopping")
-        if wait and not control.wait_for_end(STOP_S):
+        if wait and not control.wait_for_end(STOP_TIMEOUT_S):
             say("the crawl has not ended")
             return Exit.UNREACHABLE
     click.echo("stopped" if wait else f"stopping; {count(answer['in_flight'], 'request')} in flight")
@@ -186,7 +186,7 @@ def release(
     return Exit.OK if answer["templates"] else Exit.FINDINGS
 
 
-RELOAD_S = 120.0  # a preview judges up to 200,000 URLs; the crawl goes on meanwhile
+RELOAD_TIMEOUT_S = 120.0  # a preview judges up to 200,000 URLs; the crawl goes on meanwhile
 
 
 @click.command(name="reload")
@@ -200,24 +200,22 @@ def reload(config: Path | None, overrides: tuple[str, ...], output: Path | None,
     file is wrong: the configuration in force then stays, and the daemon's log says so.
     """
     try:
-        control = connect_to_daemon(
-            config, overrides, output, quiet=True
-        )  # the daemon says what is wrong with the file
+        control = connect_to_daemon(config, overrides, output, quiet=True)  # the daemon reports mistakes in the file
     except Unreachable:
         if config is not None:
-            load(config, overrides, os.environ, "run")  # raises for what nobody else is there to refuse
+            load(config, overrides, os.environ, "run")  # no daemon runs: raises ConfigurationError for mistakes
         raise
     with control:
-        answer = control.call("reload", {"dry_run": dry_run}, timeout_s=RELOAD_S)
+        answer = control.call("reload", {"dry_run": dry_run}, timeout_s=RELOAD_TIMEOUT_S)
     if as_json:
         write_data(orjson.dumps(answer) + b"\n")
     else:
-        click.echo("\n".join(lines(answer)))
+        click.echo("\n".join(change_lines(answer)))
     return Exit.OK
 
 
-def lines(answer: Mapping[str, Any]) -> list[str]:
-    """What changed, or would."""
+def change_lines(answer: Mapping[str, Any]) -> list[str]:
+    """Lines about what changed, or would change."""
     changed, restart = answer["changed"], answer["needs_restart"]
     would = "would change" if answer["dry_run"] else "changed"
     shown = [f"{would}: {one['key']} = {one['new']}   (was {one['old']})" for one in changed]

@@ -73,7 +73,7 @@ async def test_with_too_few_the_pool_is_narrower_and_everything_is_fetched(tmp_p
             preexec_fn=limited,
         )  # fmt: skip
         assert ran.returncode == 0, ran.stderr
-        assert f"{FEW} file descriptors (ulimit -n) have room for {FEW // 2} connections" in ran.stderr
+        assert f"{FEW} file descriptors (ulimit -n) allow {FEW // 2} connections" in ran.stderr
         assert pages(s) == 2 * HOSTS
         events = Counter(line["event"] for line in s.crawl.events())
         assert events["descriptors_few"] == 1

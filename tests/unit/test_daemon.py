@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from crawler.core.enums import StoppedBy
-from crawler.daemon import EndedAtOnce, Notifier, is_journal_stream, note_hangups, serve
+from crawler.daemon import EndedAtOnce, Notifier, defer_hangups, is_journal_stream, serve
 from tests.support.virtual_time import run
 
 
@@ -376,7 +376,7 @@ def test_a_hangup_before_the_daemon_listens_ends_nothing_and_is_made_up_for() ->
     before = signal.getsignal(signal.SIGHUP)
     try:
         for hangups in (0, 1):
-            note_hangups()
+            defer_hangups()
             for _ in range(hangups):
                 os.kill(os.getpid(), signal.SIGHUP)
             run(main())

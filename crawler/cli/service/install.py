@@ -13,16 +13,16 @@ from crawler.core.enums import Exit
 @click.command(name="install-service")
 @click.option("--instance", metavar="NAME", help="For one of several crawls: crawler@NAME, /etc/crawler/NAME.toml.")
 @click.option("--dry-run", is_flag=True, help="Show every file as it would be written; write nothing.")
-@click.option("--force", is_flag=True, help="Replace files that were changed; what was there is kept as FILE.old.")
+@click.option("--force", is_flag=True, help="Replace files that were changed; the old ones are kept as FILE.old.")
 @click.option(
     "--root", type=click.Path(path_type=Path, file_okay=False), default=Path("/"), help="Write below this directory."
 )
 @click.option("--program", type=click.Path(path_type=Path), help="The crawler that the unit starts; else this one.")
 def command(instance: str | None, dry_run: bool, force: bool, root: Path, program: Path | None) -> int:
-    """Install what systemd needs to run the crawler, and what makes it pleasant to use.
+    """Install the systemd unit, and completions, manual page and log formats.
 
-    Nothing is started: the commands that are left are printed. An existing configuration is never touched. Files that
-    an earlier version wrote are brought up to date; one that somebody changed is not overwritten without --force.
+    Nothing is started: the commands to do so are printed. An existing configuration is never changed. Files that an
+    earlier version wrote are updated; a file that was changed since is not overwritten without --force.
     """
     from crawler.cli.manuals import man_page, script
     from crawler.cli.service import planned_files
@@ -63,8 +63,8 @@ def command(instance: str | None, dry_run: bool, force: bool, root: Path, progra
         click.echo(f"{file.path}  {done}")
     if root == Path("/"):
         planned_files.compile_program(planned_files.program_folders())
-    if told := planned_files.nowhere(files):
-        say(told)
+    if problem := planned_files.missing_directories(files):
+        say(problem)
     click.echo("\nnext:")
     configuration = Path("/etc/crawler") / f"{instance or 'crawler'}.toml"
     command = planned_files.command_of(files, program, root=root)

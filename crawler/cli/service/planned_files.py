@@ -1,8 +1,8 @@
-"""What `crawler install-service` puts where: the files, worked out before any of them is written.
+"""The files that `crawler install-service` installs: planned as a whole, then written.
 
-It starts nothing. Invariants: a file that somebody else made or changed is never overwritten unless it was said to be,
-and then kept beside the new one; the configuration, and a program that has the command's name, are never overwritten at
-all; each file appears whole or not at all.
+Invariants: a file that somebody else made or changed is overwritten only with --force, and then kept beside the new
+one; the configuration, and another program of the name `crawler`, are never overwritten; each file appears whole or not
+at all. Nothing is started.
 """
 
 import compileall
@@ -29,9 +29,10 @@ _LINK: Final = re.compile(r"# (/.*) -> (.*)")
 
 
 @dataclass(frozen=True, slots=True)
-class InstalledFile:
-    """Digests of files and targets of links, by where they are on the machine that they are for; `earlier` are digests
-    of files of versions that left no list.
+class InstallList:
+    """What earlier installations wrote: digests of files and targets of links, by their paths on the target machine.
+
+    `earlier` are digests of the files of versions that wrote no list.
     """
 
     files: Mapping[str, str]
@@ -39,13 +40,13 @@ class InstalledFile:
     earlier: frozenset[str] = frozenset()
 
     def is_ours(self, place: str, content: bytes, as_template: str) -> bool:
-        """Whether a file is as an installation left it. `as_template`: the same without what differs from machine to
+        """Whether a file is unchanged since its installation. `as_template` is its content without the paths of this
         machine.
         """
         return self.files.get(place) == sha256(content).hexdigest() or digest(as_template) in self.earlier
 
     def text(self, files: Iterable[tuple[str, str]], links: Iterable[tuple[str, str]]) -> str:
-        """The list with these files and links in it, beside what it had."""
+        """The text of the list with these files and links added."""
         digests = dict(self.files) | {place: digest(content) for place, content in files}
         targets = dict(self.links) | dict(links)
         lines = ["# What crawler install-service wrote; `sha256sum -c` says what was changed since"]
@@ -54,8 +55,8 @@ class InstalledFile:
         return "\n".join(lines) + "\n"
 
 
-def read_written(path: Path, earlier: Path) -> InstalledFile:
-    """The list at `path`; none is an empty one. Raises OSError."""
+def read_written(path: Path, earlier: Path) -> InstallList:
+    """Read the list at `path`, empty if there is none. Raises OSError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -67,7 +68,7 @@ def read_written(path: Path, earlier: Path) -> InstalledFile:
         elif found := _LINK.fullmatch(line):
             links[found[1]] = found[2]
     known = (line.partition(" ")[0] for line in earlier.read_text(encoding="utf-8").splitlines())
-    return InstalledFile(files, links, frozenset(known))
+    return InstallList(files, links, frozenset(known))
 
 
 def digest(text: str) -> str:
@@ -76,8 +77,8 @@ def digest(text: str) -> str:
 
 SHARE: Final = Path("usr/local/share")
 COMMAND: Final = Path("usr/local/bin/crawler")  # a link to the program, so that a shell finds it
-LIST: Final = SHARE / "crawler/installed.sha256"  # what was written, for the next installation
-OLD: Final = ".old"  # what was there before --force
+LIST: Final = SHARE / "crawler/installed.sha256"  # the installed files, for the next installation
+OLD: Final = ".old"  # suffix of a file that --force replaced
 STEPS_SINCE: Final = 254  # systemd's version that has RestartSteps= (systemd.service(5))
 _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - ProtectHome=, PrivateTmp=
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -88,24 +89,22 @@ _RESTART_IN_STEPS: Final = "\nRestartSec=1\nRestartSteps=8\nRestartMaxDelaySec=5
 
 
 class InstallState(Enum):
-    """How a file stands to what is there."""
+    """The state of a planned file compared with the one on disk."""
 
     NEW = "new"
     SAME = "unchanged"
-    OUTDATED = "outdated"  # as an earlier installation left it
-    DIFFERS = "differs"  # from what somebody put there
-    KEPT = "kept"  # the configuration, which is the operator's; a command of this name that is another program
+    OUTDATED = "outdated"  # written by an earlier installation
+    DIFFERS = "differs"  # somebody else made or changed it
+    KEPT = "kept"  # the configuration of the operator, or another program of this name
 
 
 class NoTemplates(Exception):
-    """The program was installed without its service files; the message says where they were looked for."""
+    """The program was installed without its service files; the message says where they were searched."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One file: where it goes (under the root that was given), what it holds, how that stands to what is there. A
-    symbolic link holds nothing: `link_to` is what it leads to.
-    """
+    """One file: path below the root, content, and state. A symbolic link has no content; `link_to` is its target."""
 
     path: Path
     content: str
@@ -114,7 +113,7 @@ class Planned:
 
 
 def templates() -> Path:
-    """The folder with systemd/ and config/: in the package as it is installed, or the source tree it runs from.
+    """The folder with systemd/ and config/: in the installed package, or in the source tree.
 
     Raises NoTemplates.
     """
@@ -126,27 +125,27 @@ def templates() -> Path:
 
 
 def is_instance(name: str) -> bool:
-    """Whether a name can be that of an instance: it becomes part of paths and of a unit's name."""
+    """Whether a name is allowed for an instance: it becomes part of paths and of the name of a unit."""
     return _INSTANCE.fullmatch(name) is not None
 
 
 def hidden(program: Path) -> str:
-    """Which directory above the program the unit hides from it ("/home"), "" if none."""
+    """The directory ("/home") that the unit hides and the program is in; "" if none."""
     return next((top for top in _HIDDEN if program.is_relative_to(top)), "")
 
 
 def systemd_version() -> int:
-    """The version of this machine's systemd; 0 if it cannot be told."""
+    """The version of systemd on this machine; 0 if unknown."""
     program = shutil.which("systemctl")
     if program is None:
         return 0
     try:
-        said = subprocess.run(  # noqa: S603 - no input of others in it
+        version = subprocess.run(  # noqa: S603 - no input of others in it
             [program, "--version"], capture_output=True, text=True, timeout=10, check=False
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    found = re.match(r"systemd (\d+)", said)
+    found = re.match(r"systemd (\d+)", version)
     return int(found[1]) if found else 0
 
 
@@ -159,8 +158,8 @@ def plan(
     man_page: str,
     systemd: int = 0,
 ) -> list[Planned]:
-    """Every file, in the order in which it is written. `systemd` is the version that the units are for, 0 for any. The
-    unit of the other kind is among them where it is an earlier one of ours.
+    """Every file in the order of writing. `systemd` is the version for the units, 0 for any. An earlier unit of ours,
+    also of the other kind (service or instance), is updated.
 
     Raises NoTemplates, OSError.
     """
@@ -170,8 +169,8 @@ def plan(
     if systemd >= STEPS_SINCE:
         text = text.replace(_RESTART, _RESTART_IN_STEPS)
     units = {
-        Path("etc/systemd/system/crawler.service"): _where_it_is(text, program, source),
-        Path("etc/systemd/system/crawler@.service"): _where_it_is(instance_unit(text), program, source),
+        Path("etc/systemd/system/crawler.service"): _with_paths(text, program, source),
+        Path("etc/systemd/system/crawler@.service"): _with_paths(instance_unit(text), program, source),
     }
     unit, other = units if instance is None else reversed(units)
     files: list[tuple[Path, str]] = [
@@ -199,12 +198,12 @@ def plan(
 
 
 def refused(files: list[Planned]) -> list[Planned]:
-    """Those that would be overwritten although somebody changed them."""
+    """The files that somebody changed, which only --force overwrites."""
     return [file for file in files if file.state is InstallState.DIFFERS]
 
 
 def write(files: list[Planned]) -> Iterator[tuple[Planned, str]]:
-    """Write what is new or differs, and yield each file with a word for what was done. Raises OSError."""
+    """Write new and changed files; yield each file with what was done. Raises OSError."""
     for file in files:
         match file.state:
             case InstallState.SAME | InstallState.KEPT:
@@ -219,11 +218,11 @@ def write(files: list[Planned]) -> Iterator[tuple[Planned, str]]:
                 old = file.path.with_name(file.path.name + OLD)
                 file.path.replace(old)
                 _put(file)
-                yield file, f"replaced; what was there is {old.name}"
+                yield file, f"replaced; the old file is {old.name}"
 
 
 def next_steps(instance: str | None, files: Sequence[Planned], configuration: Path, command: str) -> list[str]:
-    """What is left to the operator: each a command, as it is to be typed. `command` is the crawler's."""
+    """The commands that are left to the operator. `command` is the name or path of the crawler."""
     name = "crawler" if instance is None else f"crawler@{instance}"
     is_kept = any(file.state is InstallState.KEPT and file.link_to is None for file in files)
     edit = [] if is_kept else [f"${{EDITOR:-vi}} {configuration}    # identity.user_agent and crawl.seeds"]
@@ -233,30 +232,30 @@ def next_steps(instance: str | None, files: Sequence[Planned], configuration: Pa
 
 
 def program_folders() -> list[Path]:
-    """Where the program's modules are: its own, and in a virtual environment those that it uses (not every installer
-    compiles them).
+    """The folders of the program's modules; in a virtual environment those of its libraries as well, for not every
+    installer compiles them.
     """
     own = Path(__file__).resolve().parents[2]
     return [own] if sys.prefix == sys.base_prefix else [own, Path(sysconfig.get_path("purelib"))]
 
 
 def compile_program(folders: Sequence[Path]) -> None:
-    """Compile what is not compiled, for the service may not write beside its modules and would compile them at each
-    start. What cannot be written is left as it is.
+    """Compile modules: the service may not write beside them and would compile them at each start. Folders that cannot
+    be written to are left out.
     """
     for folder in folders:
         compileall.compile_dir(folder, quiet=2)
 
 
 def command_of(files: Sequence[Planned], program: Path, *, root: Path) -> str:
-    """How the crawler is called from a shell: by its name where that is this program, else by its path."""
+    """The crawler in a shell: its name if that is this program, else its path."""
     link = next((file for file in files if file.path == root / COMMAND), None)
     is_named = root == Path("/") and (link is None or link.state is not InstallState.KEPT)
     return "crawler" if is_named else shlex.quote(str(program))
 
 
 def configuration(text: str, instance: str | None) -> str:
-    """The example configuration, with the two directories that systemd makes for the service written in it."""
+    """The example configuration with the two directories that systemd creates for the service."""
     below = "" if instance is None else f"/{instance}"
     for section, directory in (("output", "/var/lib/crawler"), ("log", "/var/log/crawler")):
         before, header, after = text.partition(f"\n[{section}]\n")
@@ -268,18 +267,18 @@ def configuration(text: str, instance: str | None) -> str:
     return text
 
 
-def nowhere(files: Sequence[Planned]) -> str | None:
-    """What is to be told of a configuration that was there already and names no place where the service may write."""
+def missing_directories(files: Sequence[Planned]) -> str | None:
+    """A message if the existing configuration names no directory that the service may write to."""
     for file in files:
         if file.state is InstallState.KEPT and file.link_to is None:
             try:
-                said = tomli.loads(file.path.read_bytes().decode()).get("output", {}).get("directory")
+                directory = tomli.loads(file.path.read_bytes().decode()).get("output", {}).get("directory")
             except (ValueError, AttributeError):
-                return None  # `check` says what is wrong with it
-            if not isinstance(said, str) or not Path(said).is_absolute():
+                return None  # `crawler check` reports it
+            if not isinstance(directory, str) or not Path(directory).is_absolute():
                 wanted = re.findall(r'^directory = "(.*)"$', file.content, re.MULTILINE)
                 return (
-                    f"{file.path}: the unit does not say where the crawl is; give output.directory = "
+                    f"{file.path}: the service needs absolute directories: set output.directory = "
                     f'"{wanted[0]}" and log.directory = "{wanted[1]}"'
                 )
     return None
@@ -298,8 +297,8 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _where_it_is(text: str, program: Path, source: Path) -> str:
-    """The unit with the program and its documentation where they are. Source: systemd.service(5), "Command lines"."""
+def _with_paths(text: str, program: Path, source: Path) -> str:
+    """The unit with the paths of program and documentation. Source: systemd.service(5), "Command lines"."""
     quoted = str(program).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     if re.search(r"[\s'\"\\;]", str(program)):
         quoted = f'"{quoted}"'
@@ -312,7 +311,7 @@ def _where_it_is(text: str, program: Path, source: Path) -> str:
 
 
 def _as_template(text: str) -> str:
-    """A unit without what `_where_it_is` put in; other texts as they are."""
+    """A unit without the paths that `_with_paths` wrote; other texts unchanged."""
     found = re.search(r'^ExecStart=("(?:[^"\\]|\\.)*"|\S+) run ', text, re.MULTILINE)
     if found is None:
         return text
@@ -321,11 +320,11 @@ def _as_template(text: str) -> str:
 
 
 def _is_operators(path: Path) -> bool:
-    """Whether a file is a configuration, which is never written twice."""
+    """Whether a file is a configuration, which is written only once."""
     return path.parent.name == "crawler" and path.suffix == ".toml"
 
 
-def _planned(root: Path, place: Path, content: str, written: InstalledFile) -> Planned:
+def _planned(root: Path, place: Path, content: str, written: InstallList) -> Planned:
     path = root / place
     try:
         there = path.read_bytes()
@@ -339,8 +338,8 @@ def _planned(root: Path, place: Path, content: str, written: InstalledFile) -> P
     return Planned(path, content, InstallState.OUTDATED if is_ours else InstallState.DIFFERS)
 
 
-def _planned_link(root: Path, place: Path, target: Path, written: InstalledFile) -> Planned:
-    """What is no link is somebody else's program, and not ours to move away."""
+def _planned_link(root: Path, place: Path, target: Path, written: InstallList) -> Planned:
+    """Plan a link. A file that is no link is another program and stays."""
     path = root / place
     try:
         leads_to = path.readlink()
@@ -356,8 +355,8 @@ def _planned_link(root: Path, place: Path, target: Path, written: InstalledFile)
     return Planned(path, "", state, target)
 
 
-def _planned_list(root: Path, planned: Sequence[Planned], written: InstalledFile) -> Planned:
-    """The list of what will have been written. It is ours whatever it holds."""
+def _planned_list(root: Path, planned: Sequence[Planned], written: InstallList) -> Planned:
+    """Plan the list of installed files, which is always overwritten."""
     ours = [file for file in planned if not _is_operators(file.path) and file.state is not InstallState.KEPT]
     files = [(f"/{file.path.relative_to(root)}", file.content) for file in ours if file.link_to is None]
     links = [(f"/{file.path.relative_to(root)}", str(file.link_to)) for file in ours if file.link_to is not None]
@@ -371,7 +370,7 @@ def _planned_list(root: Path, planned: Sequence[Planned], written: InstalledFile
 
 
 def _put(file: Planned) -> None:
-    """Write beside, sync, rename: whoever reads sees the old file or the whole new one."""
+    """Write a temporary file, sync it and rename it: a reader sees the old file or the whole new one."""
     file.path.parent.mkdir(parents=True, exist_ok=True)
     if file.link_to is not None:
         temporary = file.path.with_name(f".{file.path.name}.{os.getpid()}")

@@ -1,4 +1,4 @@
-"""Numbers with their nouns, and commands that say what they did not find."""
+"""Messages of the commands: numbers with their nouns, mistakes, and what was not found."""
 
 import asyncio
 from pathlib import Path
@@ -9,7 +9,7 @@ from crawler.admin.commands import brief
 from crawler.cli import main
 from crawler.cli.output import Pen, event_text
 from crawler.cli.status import warning_text
-from crawler.cli.steering import lines
+from crawler.cli.steering import change_lines
 from crawler.core.enums import Source
 from crawler.core.options import ScopeOptions
 from crawler.core.scope import Scope
@@ -20,8 +20,8 @@ from crawler.inspection.report_page import _fields
 from tests.support.frontiers import NOW, found
 
 
-def test_events_and_requests_are_shown_in_words() -> None:
-    """In `logs --events`, `status`, the report's page and the log of commands; `reload` counts like the rest."""
+def test_events_and_requests_are_shown_as_text() -> None:
+    """In `logs --events`, `status`, the HTML report, the log of commands and `reload`."""
     line = {"ts": "2026-11-25T10:00:00.000Z", "event": "reload_ok", "config": None, "changed": ["a", "b"], "ok": True}
     assert event_text(line, Pen(colour=False)).endswith("  changed=a, b ok=true")
     assert warning_text(line) == "reload_ok changed=a, b ok=true"
@@ -29,12 +29,12 @@ def test_events_and_requests_are_shown_in_words() -> None:
     assert brief({"name": "e.org", "host_only": False, "template": None, "urls": ["a", "b"]}) == (
         "name=e.org host_only=false urls=a, b"
     )
-    answer = {"changed": [], "needs_restart": [], "new_seeds": 1, "dry_run": True}
-    assert lines(answer) == ["would add: 1 seed", "nothing would change"]
+    result = {"changed": [], "needs_restart": [], "new_seeds": 1, "dry_run": True}
+    assert change_lines(result) == ["would add: 1 seed", "nothing would change"]
 
 
-def test_a_host_out_of_scope_is_told_by_names() -> None:
-    """As the configuration has them, not as a list of the program."""
+def test_a_host_out_of_scope_is_shown_with_the_names_of_the_scope() -> None:
+    """As in the configuration, not as a Python list."""
     url, origin = parse_seed("https://other.test/")
     for hosts, text in ((("seed-hosts",), "seed-hosts"), (("a.test", "*.b.test"), "a.test, *.b.test")):
         denied = Scope(ScopeOptions(hosts=hosts), ["a.test"]).judge(
@@ -52,32 +52,54 @@ async def _stored(output: Path) -> None:
     await frontier.close(clean=True)
 
 
-def _told(capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int | str | None, str, str]:
+def _run(capfd: pytest.CaptureFixture[str], *words: object) -> tuple[int | str | None, str, str]:
     with pytest.raises(SystemExit) as end:
         main([str(word) for word in words])
-    said = capfd.readouterr()
-    return end.value.code, said.out, said.err
+    printed = capfd.readouterr()
+    return end.value.code, printed.out, printed.err
 
 
-def test_a_host_that_is_not_there_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """With exit code 1; one that is there is shown, by its name or with its port."""
+def test_an_unknown_host_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """With exit code 1; a known one is shown."""
     asyncio.run(_stored(tmp_path))
-    code, out, err = _told(capfd, "hosts", "--host", "nothere", "--output", tmp_path)
+    code, out, err = _run(capfd, "hosts", "--host", "nothere", "--output", tmp_path)
     assert (code, out) == (1, "")
     assert "the store knows no host nothere" in err
-    code, out, _ = _told(capfd, "hosts", "--host", "e.org", "--output", tmp_path)
+    code, out, _ = _run(capfd, "hosts", "--host", "e.org", "--output", tmp_path)
     assert code == 0
     assert "e.org" in out
 
 
-def test_blocks_are_listed_for_people_on_a_terminal(
+def test_blocks_are_a_table_on_a_terminal(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A table with a date; piped, JSON."""
     asyncio.run(_stored(tmp_path))
-    assert _told(capfd, "block", "--list", "--output", tmp_path)[1].startswith('{"name":"evil.test"')
+    assert _run(capfd, "block", "--list", "--output", tmp_path)[1].startswith('{"name":"evil.test"')
     monkeypatch.setattr("crawler.cli.steering.is_terminal", lambda: True)
-    lines = _told(capfd, "block", "--list", "--output", tmp_path)[1].splitlines()
+    lines = _run(capfd, "block", "--list", "--output", tmp_path)[1].splitlines()
     assert lines[0].split() == ["HOST", "COVERS", "BLOCKED", "AT", "(UTC)", "REASON"]
     assert lines[1].startswith("evil.test  it and below")
     assert lines[1].endswith("a complaint")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["http://["], 2, "not a URL"),
+        (["ftp://a.test/"], 2, "not http or https"),
+        ([], 2, "Missing argument 'URL'"),
+        (["a.test", "b.test"], 2, "unexpected extra argument"),
+        (["a.test", "-c", "/no/such/file.toml"], 78, "/no/such/file.toml"),
+        (["a.test", "-o", "fetch.bandwith=1"], 78, "did you mean"),
+    ],
+)
+def test_a_mistake_in_fetch_has_its_message_and_code(
+    arguments: list[str], code: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No traceback, nothing on stdout."""
+    assert main(["fetch", *arguments], standalone_mode=False) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert words in printed.err
+    assert "Traceback" not in printed.err
