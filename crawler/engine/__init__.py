@@ -1,1 +1,1 @@
-"""Joins the rooms: what is asked next, what becomes of it, and when it is stored."""
+"""One crawl: which URL is requested next, what becomes of the response, and how it is stored."""

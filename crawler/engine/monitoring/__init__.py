@@ -1,1 +1,1 @@
-"""What a crawl says of itself: counters, rates, status, health, events, and its end."""
+"""Monitoring of a crawl: counters, rates, status, health, events, and the summary at its end."""

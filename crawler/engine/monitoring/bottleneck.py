@@ -1,21 +1,21 @@
-"""What a crawl does and what holds it up, in one word each and in a sentence: decided here for every view.
+"""What a crawl does and what limits it, in a word each and in a sentence, for every view.
 
-`assess` is a pure function of the `Conditions` of one instant. The first of these that holds is the bottleneck:
+`assess` is a pure function of the `Conditions` at one instant. The first of these that holds is the bottleneck:
  1. the drain (network, or disk where nothing can be stored)
  2. the operator's pause
  3. a disk that takes nothing
  4. an outage
  5. closed fetch.hours
- 6. visits that are fetched faster than they are stored (disk)
+ 6. visits that are made faster than they are stored (disk)
  7. nothing to do (empty)
  8. fetch.bandwidth
  9. the processor
-10. responses that are waited for (network)
-11. visits that must be stored before there is more to do (disk)
+10. requests in flight (network)
+11. visits that must be stored first (disk)
 12. blocks that cover most of the queue (operator)
 13. delays and back-off (politeness)
 
-The first five stop every request; of them the sentence names all that hold.
+The first five stop all requests; the sentence names all of those that hold.
 """
 
 import math
@@ -71,7 +71,7 @@ class Conditions:
 
 
 def assess(conditions: Conditions) -> tuple[CrawlState, Bottleneck, str]:
-    """State, bottleneck, and a sentence that says to a person what holds the crawl up."""
+    """Return state, bottleneck, and a sentence for people about what limits the crawl."""
     found = [*_stops(conditions)] or [_limit(conditions)]
     bottleneck = found[0][0]
     return _state(conditions, bottleneck), bottleneck, "; ".join(sentence for _, sentence in found)
@@ -92,7 +92,7 @@ def _state(c: Conditions, bottleneck: Bottleneck) -> CrawlState:
 
 
 def _stops(c: Conditions) -> Iterator[tuple[Bottleneck, str]]:
-    """What lets no request leave at all, the one first that would have to go first."""
+    """Conditions that stop all requests, the one first that must end first."""
     if c.is_draining:
         yield Bottleneck.DISK if c.disk_reason else Bottleneck.NETWORK, f"draining: {c.in_flight} in flight"
     elif c.is_held:
@@ -103,14 +103,14 @@ def _stops(c: Conditions) -> Iterator[tuple[Bottleneck, str]]:
         return
     if c.outage:
         is_probed = not (c.is_held or c.disk_reason or c.opens_at is not None)
-        probes = f"; one request leaves every {duration(OUTAGE_PROBE_S)} until one is answered" if is_probed else ""
+        probes = f"; one request leaves every {duration(OUTAGE_PROBE_S)} until a host responds" if is_probed else ""
         yield Bottleneck.OUTAGE, f"outage {c.outage}{probes}"
     if c.opens_at is not None:
         yield Bottleneck.HOURS, f"outside fetch.hours, which open at {local_time(c.opens_at)}"
 
 
 def _limit(c: Conditions) -> tuple[Bottleneck, str]:
-    """What keeps a crawl from going faster that nothing stops."""
+    """What limits a crawl whose requests are not stopped."""
     if c.uncommitted > UNCOMMITTED_MANY:
         return Bottleneck.DISK, f"the disk: {count(c.uncommitted, 'visit')} not stored yet"
     has_work = c.next_s != NEVER
@@ -140,7 +140,7 @@ def _limit(c: Conditions) -> tuple[Bottleneck, str]:
 
 
 def _later(c: Conditions) -> Iterator[str]:
-    """What there may be to do later, or once somebody lets it."""
+    """What may be done later, or after an operator's command."""
     yield from described(c.backlog)
     if c.waiting_s is not None:
         yield f"{count(c.waiting)} due later, the first in {duration(c.waiting_s)}"

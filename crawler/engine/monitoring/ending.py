@@ -82,7 +82,7 @@ def ending(
     for host in hosts:
         if host.queued < 0:
             raise Inconsistent(f"{host.origin}: {host.queued} URLs queued")
-    otherwise = LIMIT if stopped_by is StoppedBy.MAX_URLS else (LeftReason.NOT_YET, "whose turn had not come")
+    otherwise = LIMIT if stopped_by is StoppedBy.MAX_URLS else (LeftReason.NOT_YET, "not requested yet")
     left = by_reason((host, host.queued, reason(host, now_mono) or otherwise) for host in hosts if host.queued)
     queued = sum(one.urls for one in left)
     if is_settled and queued != totals.queued:

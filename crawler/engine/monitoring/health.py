@@ -60,7 +60,7 @@ class Health:
         stages = {worker.stage for worker in self._workers if worker.task is not None}
         if "fetch" in stages and still_s <= self._attempt_s() + OWN_WORK_S:
             return ""
-        where = ", ".join(sorted(stages)) or "due URLs are not handed out"
+        where = ", ".join(sorted(stages)) or "URLs that may be requested get no request"
         return f"nothing has happened for {duration(still_s)}: {where}"
 
     def _may_stand_still(self) -> bool:

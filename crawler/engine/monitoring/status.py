@@ -1,8 +1,9 @@
-"""The status of a running crawl: one value, from which every view is made.
+"""The status of a running crawl, as one value from which every view is made.
 
-The terminal view, `progress` events, `status`, `top`, the status page and the metrics all show a `Status`. It is read
-from counters that others keep; nothing is changed or waited for. Invariant: a Status shares nothing with the engine,
-and JSON can hold it as it is.
+The terminal view, `progress` events, `status`, `top`, the status page and the metrics all show a `Status`. It is made
+from counters of other parts, without a wait.
+
+Invariant: a Status shares nothing with the engine, and can be written as JSON.
 """
 
 import heapq
@@ -27,7 +28,7 @@ from crawler.fetch.connection import Exchange
 from crawler.fetch.pool_statistics import PoolStats
 from crawler.frontier.base import Frontier, Totals
 
-_HOSTS_COST: Final = 50.0  # going through the hosts takes no more than a fiftieth of the time
+_HOSTS_COST: Final = 50.0  # counting all hosts takes at most a fiftieth of the time
 _CONNECTIONS: Final = (
     "open", "idle", "opening", "waiting", "opened", "failed", "requests", "requests_per_connection", "tls_handshakes",
     "tls_resumed",
@@ -52,9 +53,7 @@ class InFlight:
 
 @dataclass(frozen=True, slots=True)
 class Bounded:
-    """A structure that must not grow beyond its limit. `unit` is bytes or entries; a limit of None: bounded by what is
-    known of the web only.
-    """
+    """A structure in memory, and its limit in `unit` (bytes or entries); None: it grows with the number of hosts."""
 
     name: str
     unit: str
@@ -64,7 +63,7 @@ class Bounded:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Of this run."""
+    """Counts of this run (`CrawlCounters`)."""
 
     responses: int
     pages: int
@@ -83,9 +82,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`sentence` says to a person what holds the crawl up. `urls` counts the store's URLs by state, `hosts` the hosts;
-    `held_back` counts queued URLs that a limit or a block holds back. `opens_at` is when fetch.hours open, None while
-    they are open. Times: `*_at` and `at` UTC epoch seconds, durations in seconds.
+    """How a crawl stands. `sentence`: what limits it, for people. `urls` counts the store's URLs by state, `hosts` the
+    hosts; `held_back` counts queued URLs that a limit or a block holds back. `opens_at` is when fetch.hours open, None
+    while they are open. Times: `*_at` and `at` UTC epoch seconds, durations in seconds.
     """
 
     at: float
@@ -137,7 +136,7 @@ class Status:
         }
 
     def as_line(self) -> str:
-        """In one line, for a service manager."""
+        """One line, for a service manager."""
         state = "" if self.sentence.startswith(self.state) else f"{self.state}: "
         return (
             f"{state}{self.sentence}; {count(self.counts.pages, 'page')}, {rate(self.rates.pages_per_s)}, "
@@ -148,7 +147,7 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class _HostFigures:
-    """What is known by going through all hosts."""
+    """Figures from counting all hosts."""
 
     by_state: dict[str, int]  # keys are values of HostState, `total` and `with_work`
     queued: int
@@ -193,12 +192,12 @@ class Monitor:
         self.history = self._rates.history
 
     async def sample(self) -> float:
-        """Ask the store for its counts, and sample the rates. Returns by how many seconds this is late."""
+        """Read the store's counts, and sample the rates. Return by how many seconds this is late."""
         self._totals = await self._frontier.totals()
         return self._rates.sample(self._pool_stats(), self._totals.queued)
 
     def status(self) -> Status:
-        """How the crawl stands now."""
+        """The status now."""
         counters, totals, now = self._counters, self._totals, self._clock.mono()
         hosts, rates, in_flight = self._host_figures(now), self._rates.rates(), self._in_flight(now)
         conditions = self._conditions(hosts, rates, in_flight, now)
@@ -263,17 +262,17 @@ class Monitor:
         )
 
     def _outage(self, now: float) -> str:
-        """Since when and of whom; "" without an outage."""
+        """When the outage began, and how many hosts fail; "" without an outage."""
         outage = self._host_table.outage
         if outage.since_mono is None:
             return ""
         since = date_time(self._clock.now() - (now - outage.since_mono))
         why = f" ({outage.last_error})" if outage.last_error else ""
         hosts = count(len(outage.failing), "host")
-        return f"since {since} UTC: {hosts} that answered before fail{why} and none answers"
+        return f"since {since} UTC: {hosts} that responded before fail{why} and none responds"
 
     def _host_figures(self, now: float) -> _HostFigures:
-        """Not older than 50 times what it takes: there may be a hundred thousand hosts."""
+        """Count the hosts, or return the last figures: they may be as old as 50 times the time that counting takes."""
         if self._hosts is None or now >= self._hosts_again_mono:
             hosts = self._host_table.hosts.values()
             by_state = dict.fromkeys(map(str, HostState), 0) | {"total": len(hosts), "with_work": 0}
@@ -293,13 +292,15 @@ class Monitor:
         return self._hosts
 
     def busiest_hosts(self, limit: int) -> list[dict[str, object]]:
-        """The hosts with the most to do, those with requests in flight first."""
+        """The hosts with the most queued URLs, those with requests in flight first."""
         now, now_at = self._clock.mono(), self._clock.now()
         hosts = heapq.nlargest(limit, self._host_table.hosts.values(), key=lambda host: (host.leases, host.queued))
         found: list[dict[str, object]] = []
         for host in hosts:
-            turns = [turn for turn in (host.politeness, host.key.politeness) if turn.failures and turn.open_mono > now]
-            last = max(turns, key=lambda turn: turn.open_mono, default=None)
+            backoffs = [
+                state for state in (host.politeness, host.key.politeness) if state.failures and state.open_mono > now
+            ]
+            last = max(backoffs, key=lambda state: state.open_mono, default=None)
             found.append(
                 {
                     "host": str(host.origin), "state": str(state_of(host, now)), "queued": host.queued,

@@ -12,7 +12,7 @@ from crawler.engine.monitoring.backlog import Backlog
 from crawler.engine.monitoring.bottleneck import UNCOMMITTED_MANY, Conditions, assess
 
 FULL: dict[str, Any] = {"disk_reason": "no space left"}
-OUTAGE: dict[str, Any] = {"outage": "since 09:00Z: 4 hosts that answered before fail and none answers"}
+OUTAGE: dict[str, Any] = {"outage": "since 09:00Z: 4 hosts that responded before fail and none responds"}
 HOURS: dict[str, Any] = {"opens_at": 1_700_000_000.0}
 CLOSED = f"outside fetch.hours, which open at {local_time(1_700_000_000.0)}"
 BUSY: dict[str, Any] = {"cpu_percent": 97.0}
@@ -45,8 +45,8 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
         (POLITE | BEHIND, "crawling", "disk", "the disk: 513 visits not stored yet"),
         (POLITE | FULL, "paused", "disk", "nothing can be stored: no space left"),
         (POLITE | OUTAGE, "outage", "outage",
-         "outage since 09:00Z: 4 hosts that answered before fail and none answers; one request leaves every 5 s until "
-         "one is answered"),
+         "outage since 09:00Z: 4 hosts that responded before fail and none responds; one request leaves every 5 s "
+         "until a host responds"),
         (POLITE | HOURS, "off_hours", "hours", CLOSED),
         (POLITE | {"is_held": True}, "paused", "operator", "paused by its operator; `crawler resume` goes on"),
         (POLITE | {"is_draining": True} | asking(3), "draining", "network", "draining: 3 in flight"),
@@ -63,11 +63,11 @@ def asking(requests: int, in_flight: int | None = None) -> dict[str, Any]:
         (POLITE | FULL | {"is_held": True}, "paused", "operator",
          "paused by its operator; `crawler resume` goes on; nothing can be stored: no space left"),
         (POLITE | OUTAGE | HOURS, "outage", "outage",
-         f"outage since 09:00Z: 4 hosts that answered before fail and none answers; {CLOSED}"),
+         f"outage since 09:00Z: 4 hosts that responded before fail and none responds; {CLOSED}"),
         (POLITE | FULL | OUTAGE | HOURS, "paused", "disk", None),
         (POLITE | OUTAGE | {"is_held": True}, "paused", "operator",
-         "paused by its operator; `crawler resume` goes on; outage since 09:00Z: 4 hosts that answered before fail and "
-         "none answers"),
+         "paused by its operator; `crawler resume` goes on; outage since 09:00Z: 4 hosts that responded before fail "
+         "and none responds"),
         (POLITE | FULL | {"is_draining": True, "is_held": True}, "draining", "disk",
          "draining: 0 in flight; nothing can be stored: no space left"),
         (POLITE | OUTAGE | HOURS | {"is_draining": True}, "draining", "network", "draining: 0 in flight"),

@@ -115,7 +115,7 @@ def test_due_urls_that_nobody_hands_out_are_found() -> None:
         async with watched(engine, seen) as health:
             await elapse(OWN_WORK_S + 30.0)
             assert health.stall()
-            assert "due URLs are not handed out" in seen[0]
+            assert "URLs that may be requested get no request" in seen[0]
 
     run(main())
 
