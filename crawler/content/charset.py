@@ -26,7 +26,7 @@ _BEFORE: Final = 64  # bytes before that: the letters beside it help
 _MOSTLY: Final = 8  # characters of UTF-8 for each invalid byte: no other encoding has so many
 
 _AT_CHARSET: Final = re.compile(rb'@charset "([^"]{1,40})";')
-_TELLING: Final = re.compile(rb"[\x1b\x80-\xff]")
+_BEYOND_ASCII: Final = re.compile(rb"[\x1b\x80-\xff]")
 
 LENGTH: Final = 1_024
 _METAS: Final = TagFinder(("meta",))
@@ -128,7 +128,7 @@ def _lookup(label: str) -> str | None:
 
 
 def _detect(data: bytes) -> str:
-    first = _TELLING.search(data)
+    first = _BEYOND_ASCII.search(data)
     if first is None:
         return FALLBACK  # all ASCII: any encoding will do
     if _is_utf8(data):

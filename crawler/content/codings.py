@@ -28,7 +28,7 @@ SLICE: Final = 64 * 1024  # coded bytes read at a time
 LEAST_SLICE: Final = 256
 STEPS: Final = {SLICE: 256, 256: 1}  # the call that met damage is repeated in steps of this size
 _MAGIC: Final = 4  # bytes of the longest magic number
-_TELLING: Final = 64  # bytes that show whether a stream without a magic number is coded
+_SNIFFED: Final = 64  # bytes that show whether a stream without a magic number is coded
 
 
 class _DamageError(Exception):
@@ -310,12 +310,12 @@ def _zlib_form(head: bytes) -> _Maker | None:
 
 def _raw_form(head: bytes) -> _Maker | None:
     """A bare deflate stream (RFC 1951), which some servers send. Text is none, even if it can be decoded."""
-    return None if _is_text(head[:_TELLING]) else lambda: Inflater(RAW)
+    return None if _is_text(head[:_SNIFFED]) else lambda: Inflater(RAW)
 
 
 def _brotli_form(head: bytes) -> _Maker | None:
     """A brotli stream (RFC 7932)."""
-    return None if _is_text(head[:_TELLING]) else Brotli
+    return None if _is_text(head[:_SNIFFED]) else Brotli
 
 
 def _begins(head: bytes, magic: bytes) -> bool:
@@ -333,7 +333,7 @@ def _is_text(data: bytes) -> bool:
     try:
         data.decode()
     except UnicodeDecodeError as error:
-        return len(data) == _TELLING and error.reason == "unexpected end of data"  # a character is cut
+        return len(data) == _SNIFFED and error.reason == "unexpected end of data"  # a character is cut
     return b"\x7f" not in data
 
 
@@ -367,7 +367,7 @@ class Layer:
     def read(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """The output from the beginning. Raises BrokenError after the output before the damage, and RestartDecoding."""
         source = _Input(pieces, self._narrow_from, self._step)
-        make = self._maker(source.peek(_TELLING))
+        make = self._maker(source.peek(_SNIFFED))
         if make is None:
             yield from iter(source.take, b"")
             return

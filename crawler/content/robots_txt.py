@@ -103,7 +103,7 @@ class RobotsTxt:
         """Parse a file: its first MAX_BYTES, without a line that is cut. Never raises."""
         groups: dict[str, list[_Group]] = {}
         sitemaps: dict[str, None] = {}
-        current = _Group([])  # rules before the first agent are for nobody
+        current = _Group([])  # rules before the first agent are ignored
         has_rules = has_delay = True
         for number, field, value in _lines(_text(body)):
             if field in _USER_AGENT:
@@ -140,7 +140,7 @@ class RobotsTxt:
         return self.rules_for(token).judge(url)
 
     def rules_for(self, token: str) -> "RuleSet":
-        """The rules for the product `token`; they do not refer to the rest of the file."""
+        """The rules for the product `token`. They do not keep the file in memory."""
         rules = self._rules.get(token)
         if rules is None:
             parts = {id(group.rules): group.rules for group in self._groups_of(token)}
@@ -148,7 +148,7 @@ class RobotsTxt:
         return rules
 
     def crawl_delay(self, token: str) -> float | None:
-        """The seconds between requests that the file asks of the product `token`; None without a usable value."""
+        """The Crawl-delay for the product `token` in seconds; None without a usable value."""
         delays = [group.delay for group in self._groups_of(token) if group.delay is not None]
         return delays[-1] if delays else None
 

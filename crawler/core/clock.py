@@ -43,7 +43,7 @@ DAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 NEVER: Final = float("inf")
 _DAY_MIN: Final = 1_440
 _WEEK_MIN: Final = 7 * _DAY_MIN
-_LOOK_S: Final = 9 * 86_400  # a week, and two days more because clocks may be set
+_SEARCH_S: Final = 9 * 86_400  # a week, and two days more because clocks may be set
 _EPOCH_WEEKDAY: Final = 3  # 1970-01-01 was a Thursday
 
 _WINDOW = re.compile(
@@ -81,13 +81,13 @@ class Hours:
             return NEVER
         was_open = self.is_open(at)
         then = at - (at + self._utc_offset_s(at)) % 60
-        while then < at + _LOOK_S:
-            then = self._next_look(then)
+        while then < at + _SEARCH_S:
+            then = self._next_candidate(then)
             if self.is_open(then) is not was_open:
                 return then
         return NEVER
 
-    def _next_look(self, at: float) -> float:
+    def _next_candidate(self, at: float) -> float:
         """The next whole minute at which it may open or close, or at which the clocks are set."""
         minute = self._minute(at)
         then = at + 60 * min((edge - minute) % _WEEK_MIN or _WEEK_MIN for edge in self._edges)

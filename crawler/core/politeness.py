@@ -17,8 +17,8 @@ from crawler.core.models import Head, dataclass
 from crawler.core.options import PolitenessOptions
 from crawler.core.url import registrable_domain
 
-# Servers log whole milliseconds of a clock that they read once per turn of their event loop: a request sent exactly at
-# the end of the delay can look early in such a log. This is added to every delay above 0.
+# Servers log whole milliseconds of a clock that they read once per iteration of their event loop: in such a log a
+# request sent exactly at the end of the delay can look early. This is added to every delay above 0.
 CLOCK_GUARD_S: Final = 0.010
 ADAPTIVE_FACTOR: Final = 5.0  # Heritrix's delayFactor: a host that takes a second to respond gets a request every five
 ADAPTIVE_MAX_S: Final = 30.0  # Heritrix's maxDelayMs
@@ -137,7 +137,7 @@ def throttled_backoff_s(failures: int, wait_s: float | None, rng: random.Random)
 
 
 def retry_after_s(head: Head, now_at: float) -> float | None:
-    """Seconds that a response's Retry-After asks to wait (RFC 9110 §10.2.3), at most a day; None without a usable one.
+    """The Retry-After of a response in seconds (RFC 9110 §10.2.3), at most a day; None without a usable one.
 
     A date is compared with the response's own Date if it has one, since a wrong clock makes both wrong. Of several
     fields the longest wait counts. A fraction of a second, which the RFC does not allow, is rounded up.

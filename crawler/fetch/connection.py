@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
         transport = self._transport
         if not self._early and (self.state is not ConnectionState.LENT or transport is None):
             raise ExchangeError(ErrorType.SERVER_CLOSED, f"closed before the request was written ({self.close_reason})")
-        # An error is the result of this future, not its exception: nobody may be left to retrieve an exception.
+        # An error is the result of this future, not its exception: an exception would have to be retrieved.
         waiter: asyncio.Future[Exception | None] = self._loop.create_future()
         self._waiter = waiter
         self._reader = reader
@@ -273,7 +273,7 @@ class Connection(asyncio.Protocol):
             reader.feed(data)
         except RemoteProtocolError as error:
             self._fail(ExchangeError(ErrorType.PROTOCOL_ERROR, describe(error)), CloseReason.PROTOCOL_ERROR)
-        except Exception as error:  # the sink's, or a bug: it belongs to whoever awaits the exchange
+        except Exception as error:  # an error of the sink, or a bug: `exchange` raises it
             self._fail(error, CloseReason.SHUTDOWN)
         else:
             if reader.complete:

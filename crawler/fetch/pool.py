@@ -7,8 +7,8 @@ Invariants:
 - At most `fetch.connections` slots are taken in all, and at most `connections_per_host` for one origin.
 - A slot that is taken is freed exactly once.
 - A connection is lent only while it is open and has not expired.
-- Whoever waits could use no idle connection and no free slot. So closing an idle connection serves nobody, and each
-  slot or connection that is given back serves at most one.
+- A caller that waits can use no idle connection and no free slot. So closing an idle connection serves no caller, and
+  each slot or connection that is given back serves at most one.
 - If an address has more than `connections_per_address` connections, none of them is idle.
 """
 

@@ -52,7 +52,7 @@ class OpenFile:
     descriptor: int
     size: int = 0  # with what is pending
     is_cut: bool = False  # somebody truncated it: what was appended since is at wrong offsets
-    begun: bool = False  # this process has written its first record
+    begun: bool = False  # this process has written a record to it
     records: int | None = 0  # None: not known, since an earlier process began the file
     pending: list[bytes] = field(default_factory=list)
     pending_bytes: int = 0

@@ -30,8 +30,8 @@ from crawler.core.enums import CodingFault
 
 _CUT: Final = (CodingFault.TRUNCATED, CodingFault.DAMAGED)  # faults that explain errors of the format
 _GZIP_MAGIC: Final = b"\x1f\x8b"
-_TELLING: Final = 16  # bytes that distinguish gzip, XML and text, after white space
-_LOOKED_AT: Final = 64 * 1024  # most bytes that are read for that
+_SNIFFED: Final = 16  # bytes that distinguish gzip, XML and text, after white space
+_MOST_SNIFFED: Final = 64 * 1024  # the most bytes read for that
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 _KINDS: Final = {
     "urlset": UrlListKind.URLS,
@@ -83,7 +83,7 @@ def read_url_list(
 def _beginning(stream: Iterator[bytes]) -> bytes:
     """The first bytes, enough to recognise the format."""
     first = b""
-    while len(first) < _LOOKED_AT and len(first.lstrip()) < _TELLING:
+    while len(first) < _MOST_SNIFFED and len(first.lstrip()) < _SNIFFED:
         piece = next(stream, b"")
         if not piece:
             break
