@@ -40,7 +40,7 @@ def command(
     crawl = find_crawl(config, overrides, output)
     paths = crawl.paths
     if crawl.differs:
-        say(f"{config} has changed: the verdicts are by the rules of the running crawl")
+        say(f"the running crawl has other rules than {config}: the verdicts are by those of the running crawl")
     is_live = paths.pid() is not None
     try:
         reader: StoreReader | None = StoreReader(paths.frontier, is_live=is_live)

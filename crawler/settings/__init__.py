@@ -1,1 +1,1 @@
-"""Configuration: TOML, environment and overrides in, frozen settings out, every error with its place."""
+"""Configuration: TOML, environment and overrides become frozen settings; every error has its location."""

@@ -1,8 +1,7 @@
 """Checks that need two keys, the mode, or the disk.
 
-Each rule looks at whole Settings and yields CheckResults that name the keys they are about; a result is shown at the
-first of them. Rules read, they never write or create. Invariant: a rule yields nothing for the default Settings in
-`crawl`.
+Each rule reads whole Settings and yields CheckResults with the keys they are about; a result is shown at the first of
+them. Rules never write. Invariant: a rule yields nothing for the default Settings of `crawler crawl`.
 """
 
 import os
@@ -28,7 +27,7 @@ _CONTACT = re.compile(r"https?://[A-Za-z0-9[]|[^\s@]@[^\s@]")
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`keys` are what it rests on ("section.key"); a warning does not stop anything."""
+    """A message about `keys` ("section.key"); a warning does not refuse the configuration."""
 
     keys: tuple[str, ...]
     message: str
@@ -37,10 +36,10 @@ class CheckResult:
 
 
 def findings(settings: Settings, mode: Mode) -> Iterator[CheckResult]:
-    """Everything wrong or doubtful in values that are each right by themselves."""
+    """Errors and warnings about values that are each valid by themselves."""
     if mode == "run":
         yield from _for_the_daemon(settings)
-    for rule in (_politeness, _bounds, _kept, _credentials, _network, _proxy, _paths):
+    for rule in (_politeness, _bounds, _output, _credentials, _network, _proxy, _paths):
         yield from rule(settings)
 
 
@@ -66,8 +65,8 @@ def _politeness(settings: Settings) -> Iterator[CheckResult]:
     if politeness.connections_per_host > 1 and politeness.delay > 0:
         yield CheckResult(
             ("politeness.connections_per_host", "politeness.delay"),
-            f"politeness.connections_per_host = {politeness.connections_per_host} counts only where the delay is 0; "
-            f"it is {format_duration(politeness.delay)}",
+            f"politeness.connections_per_host = {politeness.connections_per_host} has an effect only if the delay "
+            f"is 0; it is {format_duration(politeness.delay)}",
             is_warning=True,
         )
     per_address = politeness.connections_per_address
@@ -96,7 +95,7 @@ def _politeness(settings: Settings) -> Iterator[CheckResult]:
 def _bounds(settings: Settings) -> Iterator[CheckResult]:
     fetch = settings.fetch
     if settings.engine.memory < fetch.spool_over:
-        # Below that size a body is held in memory whole: with less budget than one body, readers would wait for ever.
+        # A shorter body is held in memory whole: with a budget below one body, it would wait for ever.
         yield CheckResult(
             ("engine.memory", "fetch.spool_over"),
             f"engine.memory must be at least fetch.spool_over ({format_size(fetch.spool_over)}), "
@@ -134,12 +133,12 @@ def _bounds(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _kept(settings: Settings) -> Iterator[CheckResult]:
+def _output(settings: Settings) -> Iterator[CheckResult]:
     types = settings.fetch.content_types
     if types and not any(fnmatchcase("text/html", glob) for glob in types):
         yield CheckResult(
             ("fetch.content_types",),
-            "fetch.content_types leaves text/html out: no page is read, and no link is found",
+            "fetch.content_types leaves out text/html: no page is read, and no link is found",
             is_warning=True,
         )
     if not settings.output.warc and not settings.output.pages:
@@ -166,20 +165,20 @@ def _network(settings: Settings) -> Iterator[CheckResult]:
             except AddressDenied as denied:
                 yield CheckResult(
                     ("network.resolve", "network.allow_private"),
-                    f"network.resolve: {name} will not be dialled: {denied}",
+                    f"network.resolve: {name} will not be connected to: {denied}",
                     "network.allow_private lists the exceptions",
                     is_warning=True,
                 )
     if not settings.tls.verify:
         yield CheckResult(
-            ("tls.verify",), "tls.verify = false: anybody on the way can answer for a server", is_warning=True
+            ("tls.verify",), "tls.verify = false: anybody on the network path can impersonate a server", is_warning=True
         )
-    if network.ca_file is not None and (complaint := _complaint_about_ca_file(network.ca_file)):
-        yield CheckResult(("network.ca_file",), f"network.ca_file {network.ca_file}: {complaint}")
+    if network.ca_file is not None and (problem := _problem_of_ca_file(network.ca_file)):
+        yield CheckResult(("network.ca_file",), f"network.ca_file {network.ca_file}: {problem}")
 
 
 def _credentials(settings: Settings) -> Iterator[CheckResult]:
-    """Credentials belong to one origin."""
+    """Credentials must be sent to one origin only, and encrypted."""
     names = {name.lower(): name for name in settings.fetch.headers}
     for lower in ("authorization", "proxy-authorization"):
         if lower in names:
@@ -222,19 +221,19 @@ def _proxy(settings: Settings) -> Iterator[CheckResult]:
     if network.resolve or network.nameservers:
         yield CheckResult(
             ("network.proxy", "network.resolve", "network.nameservers"),
-            "network.resolve and network.nameservers serve only to find the proxy: it resolves the other names itself",
+            "network.resolve and network.nameservers only serve to find the proxy, which resolves other names",
             is_warning=True,
         )
     if settings.politeness.address_delay is not None or settings.politeness.connections_per_address is not None:
         yield CheckResult(
             ("politeness.address_delay", "politeness.connections_per_address", "network.proxy"),
-            "politeness.address_delay and connections_per_address do nothing behind a proxy: only the proxy knows the "
-            "addresses",
+            "politeness.address_delay and connections_per_address have no effect behind a proxy: only the proxy "
+            "knows the addresses",
             is_warning=True,
         )
 
 
-def _complaint_about_ca_file(path: str) -> str:
+def _problem_of_ca_file(path: str) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         context.load_verify_locations(cafile=path)
@@ -259,7 +258,7 @@ def _paths(settings: Settings) -> Iterator[CheckResult]:
         elif (file := _file_in_the_way(path if is_folder else path.parent)) is not None:
             yield CheckResult((key,), f"{key} {path}: {file} is not a directory")
         elif is_folder:
-            yield from _cannot_be_made(key, path)
+            yield from _cannot_be_created(key, path)
     socket_bytes = len(str(settings.control_socket).encode())
     if socket_bytes > MAX_SOCKET_PATH:
         explicit = settings.admin.socket is not None
@@ -271,25 +270,25 @@ def _paths(settings: Settings) -> Iterator[CheckResult]:
         )
 
 
-def _cannot_be_made(key: str, directory: Path) -> Iterator[CheckResult]:
-    """An error where nobody can make it; a warning where this user cannot, for another user may run the crawl."""
+def _cannot_be_created(key: str, directory: Path) -> Iterator[CheckResult]:
+    """An error if nobody can create it; a warning if this user cannot, for another user may run the crawl."""
     try:
         if directory.exists():
             return
         above = next(path for path in directory.absolute().parents if path.exists())
-    except OSError:  # what may not be looked at is left to whoever opens it
+    except OSError:  # opening it will fail with a message
         return
-    if place := next((place for place in _NOT_FOR_FILES if above.is_relative_to(place)), None):
-        yield CheckResult((key,), f"{key} {directory}: no directory can be made in {place}")
+    if top := next((top for top in _NOT_FOR_FILES if above.is_relative_to(top)), None):
+        yield CheckResult((key,), f"{key} {directory}: no directory can be created in {top}")
     elif os.statvfs(above).f_flag & os.ST_RDONLY:
-        yield CheckResult((key,), f"{key} {directory}: cannot be made: {above} is on a read-only file system")
+        yield CheckResult((key,), f"{key} {directory}: cannot be created: {above} is on a read-only file system")
     elif not os.access(above, os.W_OK | os.X_OK):
-        message = f"{key} {directory}: cannot be made by who runs this: {above} may not be written to"
+        message = f"{key} {directory}: this user cannot create it: {above} may not be written to"
         yield CheckResult((key,), message, is_warning=True)
 
 
 def _file_in_the_way(directory: Path) -> Path | None:
-    """The part of the path that exists and is not a directory."""
+    """The part of the path that exists and is no directory."""
     for path in (directory, *directory.parents):
         if (is_directory := _is_directory(path)) is not None:
             return None if is_directory else path
@@ -297,7 +296,7 @@ def _file_in_the_way(directory: Path) -> Path | None:
 
 
 def _is_directory(path: Path) -> bool | None:
-    """None: there is nothing, or it may not be looked at; whoever opens it will say so."""
+    """None if it does not exist or we may not look; opening it will fail with a message."""
     try:
         return S_ISDIR(path.stat().st_mode)
     except OSError:

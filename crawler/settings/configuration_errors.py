@@ -1,6 +1,6 @@
-"""Problems of a configuration, and how they are shown to a person.
+"""Problems of a configuration, and their text for a person.
 
-A Problem knows where it is; it does not know how it was found. Invariant: one ConfigurationError carries every
+Invariant: one ConfigurationError carries every
 problem of one load, in the order of the layers.
 """
 
@@ -18,10 +18,10 @@ _SHOWN_WIDTH: Final = 120  # columns of a source line; a longer one is cut aroun
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One fault. `file` may be "-o key=value" or "environment NAME"; line and column count from 1, 0 where unknown.
+    """One problem. `file` may be "-o key=value" or "environment NAME"; line and column count from 1, 0 where unknown.
 
     `source_line` is the line as written, empty where there is none; `hint` is a sentence or empty. A warning does not
-    stop anything.
+    refuse the configuration.
     """
 
     file: str
@@ -33,14 +33,14 @@ class Problem:
     is_warning: bool = False
 
     @property
-    def place(self) -> str:
-        """ "crawler.toml:14:9", or what is known of it."""
+    def location(self) -> str:
+        """As in "crawler.toml:14:9"; without line and column if unknown."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
     @property
     def headline(self) -> str:
         """`file:line:column: message`, one line."""
-        return f"{self.place}: {self.message}" if self.place else self.message
+        return f"{self.location}: {self.message}" if self.location else self.message
 
     def __str__(self) -> str:
         """The headline, the line with a caret below the column, and the hint."""
@@ -63,7 +63,7 @@ def _with_caret(line: str, column: int) -> tuple[str, str]:
 
 
 class RefusedValue(ValueError):
-    """A value that its key cannot hold. The message goes on from the key's name; `hint` is a sentence or empty."""
+    """A value that its key cannot hold. The message continues the name of the key; `hint` is a sentence or empty."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -79,18 +79,18 @@ class ConfigurationError(Exception):
 
 
 def in_order(problems: Sequence[Problem]) -> list[Problem]:
-    """File by file in the order they first occur; within a file from its beginning, what has no line last."""
+    """Sorted by file in order of first occurrence, then by line; problems without a line come last."""
     files = list(dict.fromkeys(problem.file for problem in problems))
     return sorted(problems, key=lambda p: (files.index(p.file), p.line == 0, p.line, p.column))
 
 
 def shown(value: object) -> str:
-    """A value as it is quoted in a message, 60 characters at most."""
+    """A value as quoted in a message, at most 60 characters."""
     match value:
         case bool():
             return "true" if value else "false"
         case str():
-            text = value[:60].encode(errors="replace").decode()  # what is not UTF-8 cannot be written anywhere
+            text = value[:60].encode(errors="replace").decode()  # other bytes than UTF-8 cannot be printed
             return f'"{text}…"' if len(value) > 60 else f'"{text}"'
         case list() | tuple():
             return "a list"
@@ -103,31 +103,31 @@ def shown(value: object) -> str:
 
 
 def is_utf_16(content: bytes) -> bool:
-    """Whether a file that should be text in UTF-8 is in UTF-16, or 32, by its mark or its NULs."""
+    """Whether a text file is in UTF-16 or UTF-32, by its byte order mark or NULs."""
     return content[:2] in (BOM_UTF16_LE, BOM_UTF16_BE) or 0 in content[:2]
 
 
-# Messages of tomli that speak of Python, as patterns, and what is said instead; {0} is what the pattern caught.
+# Messages of tomli in terms of Python, as patterns, and plain ones; {0} is the group of the pattern.
 _SYNTAX: Final = (
-    (re.compile(r"Cannot overwrite a value"), "this key or table was given before"),
-    (re.compile(r"Cannot declare \((.*)\) twice"), "the table [{0}] was given before"),
-    (re.compile(r"Cannot mutate immutable namespace \((.*)\)"), "{0} was given before, and takes nothing more"),
-    (re.compile(r"Duplicate inline table key '(.*)'"), "the key {0} stands twice in one table"),
-    (re.compile(r"Illegal character '\\n'"), "a text must end on the line it began on"),
-    (re.compile(r"Illegal character '(.*)'"), "the character {0} may not stand here"),
+    (re.compile(r"Cannot overwrite a value"), "this key or table is already defined"),
+    (re.compile(r"Cannot declare \((.*)\) twice"), "the table [{0}] is already defined"),
+    (re.compile(r"Cannot mutate immutable namespace \((.*)\)"), "{0} is already defined and cannot be extended"),
+    (re.compile(r"Duplicate inline table key '(.*)'"), "the key {0} is twice in one table"),
+    (re.compile(r"Illegal character '\\n'"), "a text must end on the line on which it begins"),
+    (re.compile(r"Illegal character '(.*)'"), "the character {0} is not allowed here"),
 )
 
 
-def syntax_words(said: str) -> str:
-    """What tomli says of a document, in words for a person."""
-    for pattern, words in _SYNTAX:
-        if (match := pattern.fullmatch(said)) is not None:
+def syntax_message(message: str) -> str:
+    """A message of tomli in plain words."""
+    for pattern, plain in _SYNTAX:
+        if (match := pattern.fullmatch(message)) is not None:
             caught = match[1] if match.groups() else ""
-            if "', '" in caught or caught.endswith(","):  # the parts of a dotted name
+            if "', '" in caught or caught.endswith(","):  # parts of a dotted name
                 caught = ".".join(part.strip("', ") for part in caught.split(", "))
             caught = re.sub(r"\\[xuU]([0-9a-f]+)", lambda code: f"U+{code[1].upper():0>4}", caught.strip("',"))
-            return words.format(caught)
-    return f"{said[:1].lower()}{said[1:]}"
+            return plain.format(caught)
+    return f"{message[:1].lower()}{message[1:]}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,8 +1,8 @@
-"""From layers to Settings: defaults < file < conf.d < environment < `-o`.
+"""Loading of the configuration in layers: defaults < file < conf.d < environment < `-o`.
 
-Checks every value of every layer, also those that a later layer replaces, and reports all problems of one load
-together. A later layer replaces a key whole; lists and tables are not joined. Invariant: what is returned has passed
-every check, and the origin of each key is known.
+Every value of every layer is checked, also those that a later layer replaces, and all problems are reported together. A
+later layer replaces a key whole; lists and tables are not joined. Invariant: the result has passed every check, and the
+origin of each key is known.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,9 +30,9 @@ from crawler.settings.sources import (
 from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.value_types import refusal
 
-# What says where a crawl is, and what its usual directory is named after.
-_PLACE_KEYS: Final = frozenset(("output.directory", "frontier.path", "log.directory", "admin.socket"))
-_USUAL_PLACE_KEYS: Final = frozenset(("crawl.name", "crawl.seeds", "crawl.seed_files"))
+# Keys with the paths of a crawl, and keys by which its default directory is named.
+_PATH_KEYS: Final = frozenset(("output.directory", "frontier.path", "log.directory", "admin.socket"))
+_DEFAULT_PATH_KEYS: Final = frozenset(("crawl.name", "crawl.seeds", "crawl.seed_files"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
     if errors := layers.errors():
         raise ConfigurationError(errors)
     origins = {
-        key: layers.sources[key].place(_path(key)) if key in layers.sources else DEFAULT_ORIGIN for key in keys()
+        key: layers.sources[key].location(_path(key)) if key in layers.sources else DEFAULT_ORIGIN for key in keys()
     }
     warnings = [one.headline + (f" ({one.hint})" if one.hint else "") for one in layers.problems]
     return Loaded(settings, origins, warnings)
@@ -64,15 +64,15 @@ def load(path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
 def load_paths(
     path: Path | None, overrides: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[Settings, list[Problem]]:
-    """Read the configuration to find a crawl, for commands that look at it or steer it: a mistake in it must not lock
-    the operator out. Returns the errors too; if there are any, only the keys hold that say where the crawl is.
+    """Read the configuration for its paths only, for commands that inspect or steer a crawl: a mistake elsewhere must
+    not stop them. Returns the errors too; if there are any, only the keys with paths are valid.
 
     Raises ConfigurationError if one of those keys, an override or a whole file cannot be read.
     """
     layers = _Layers()
     settings = layers.read(path, overrides, environ, "crawl", with_secrets=False)
     errors = layers.errors()
-    needed = _PLACE_KEYS if "output.directory" in layers.sources else _PLACE_KEYS | _USUAL_PLACE_KEYS
+    needed = _PATH_KEYS if "output.directory" in layers.sources else _PATH_KEYS | _DEFAULT_PATH_KEYS
     if not (layers.is_whole and layers.refused.isdisjoint(needed)) or any(one.file.startswith("-o ") for one in errors):
         raise ConfigurationError(errors)
     return settings, errors
@@ -84,10 +84,10 @@ def _path(key: str) -> KeyPath:
 
 @dataclass(slots=True)
 class _Layers:
-    """What the layers have given so far.
+    """The layers read so far.
 
-    `sections` have the values that passed, `sources` who gave them, by key; `refused`: keys whose last value cannot be
-    used; `is_whole`: every file could be read.
+    `sections` have the valid values, `sources` where they are from, by key; `refused`: keys whose last value is not
+    valid; `is_whole`: every file could be read.
     """
 
     sections: dict[str, Any] = field(default_factory=lambda: {name: model() for name, model in SECTIONS.items()})
@@ -108,10 +108,10 @@ class _Layers:
         *,
         with_secrets: bool = True,
     ) -> Settings:
-        """Take every layer, the weakest first, read the files that the values name, and check values against others."""
-        if (handed_over := credentials_file(environ)) is not None:
-            place = f"environment {CREDENTIALS_DIRECTORY}"
-            self._take([Given(keys()["identity.secrets"], str(handed_over), ValueSource(place, place))])
+        """Read every layer, the weakest first, and the files that values name, and check values against each other."""
+        if (credentials := credentials_file(environ)) is not None:
+            name = f"environment {CREDENTIALS_DIRECTORY}"
+            self._take([Given(keys()["identity.secrets"], str(credentials), ValueSource(name, name))])
         if path is not None:
             self._take_files(path)
         self._take(from_environment(environ))
@@ -120,7 +120,7 @@ class _Layers:
             **self.sections,
             file_seeds=self._seeds(),
             secrets=self._secrets() if with_secrets else Secrets(),
-            pattern_places=dict(self._places_of_patterns()),
+            pattern_places=dict(self._locations_of_patterns()),
         )
         self._take_findings(settings, mode, path)
         return settings
@@ -183,17 +183,17 @@ class _Layers:
         message = f"{key} {file}: cannot be read: {error.strerror}"
         return self.sources[key].problem((*_path(key), *inner), message)
 
-    def _places_of_patterns(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def _locations_of_patterns(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         for name in ("include", "exclude"):
             if source := self.sources.get(f"scope.{name}"):
                 patterns = getattr(self.sections["scope"], name)
-                yield name, tuple(source.place(("scope", name, number)) for number in range(len(patterns)))
+                yield name, tuple(source.location(("scope", name, number)) for number in range(len(patterns)))
 
     def _take_findings(self, settings: Settings, mode: Mode, path: Path | None) -> None:
         for finding in findings(settings, mode):
-            # A finding about a value that could not be read would only be noise beside the real problem.
+            # Findings about refused values would only repeat the problem.
             if self.is_whole and self.refused.isdisjoint(finding.keys):
-                # Its place is that of the first key that was given, or else the file as a whole.
+                # It is located at the first key that was given, or else in the file as a whole.
                 key = next((key for key in finding.keys if key in self.sources), "")
                 source = self.sources.get(key) or ValueSource(str(path or ""), "")
                 problem = source.problem(_path(key), finding.message, finding.hint)
@@ -205,9 +205,9 @@ def _problems_of(item: Given, error: ValidationError) -> list[Problem]:
     for detail in error.errors(include_url=False):
         location = detail["loc"]
         refused = refusal(detail, item.key.kind)
-        at_key = location[-1] == "[key]"  # pydantic's word for a table's key, as against its value
+        at_key = location[-1] == "[key]"  # how pydantic marks the key of a table
         inner = location[:-1] if at_key else location
         subject = f"a key of {item.key}" if at_key else f"an entry of {item.key}" if len(inner) > 1 else str(item.key)
-        place = (item.key.section, *inner)
-        problems.append(item.source.problem(place, f"{subject} {refused}", refused.hint, at_key=at_key))
+        path = (item.key.section, *inner)
+        problems.append(item.source.problem(path, f"{subject} {refused}", refused.hint, at_key=at_key))
     return problems

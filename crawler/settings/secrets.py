@@ -11,8 +11,8 @@
     username = "crawler"
     password = "…"
 
-Reads and checks it; what may stand in a field is `fetch.credentials`' to know. Invariants: a file that everyone may
-read or write is refused before a byte of it is read; no message quotes anything of it but the names of its tables.
+The values of header fields are checked by `fetch.credentials`. Invariants: a file that everyone may read or write is
+refused before it is read; no message quotes more of it than the names of its tables.
 """
 
 import os
@@ -38,8 +38,8 @@ _KEYS: Final = ("username", "password", "bearer")
 
 
 def credentials_file(environ: Mapping[str, str]) -> Path | None:
-    """The file that systemd handed over as a credential, if it did. A directory that may not be looked into counts as
-    none: systemd 252 names it to ExecReload= too, and opens it to ExecStart= alone.
+    """The file that systemd passed as a credential, if any. A directory that we may not read counts as none: systemd
+    252 names it to ExecReload= too, but lets only ExecStart= read it.
     """
     directory = environ.get(CREDENTIALS_DIRECTORY)
     if not directory:
@@ -52,32 +52,32 @@ def credentials_file(environ: Mapping[str, str]) -> Path | None:
 
 
 def read_secrets(path: Path) -> tuple[Secrets, list[Problem]]:
-    """The secrets of a file and what is wrong with it. Raises OSError."""
+    """The secrets in a file, and its problems. Raises OSError."""
     try:
         _check_permissions(path)
         file = read_toml(path, path.name, is_secret=True)
     except ConfigurationError as error:
         return Secrets(), error.problems
-    reading = _SecretsReader(file)
-    return reading.secrets(), reading.problems
+    reader = _SecretsReader(file)
+    return reader.secrets(), reader.problems
 
 
 def _check_permissions(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold the start up
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not block the start
     try:
         status = os.fstat(descriptor)
     finally:
         os.close(descriptor)
-    complaint, hint = "", ""
+    problem, hint = "", ""
     if not S_ISREG(status.st_mode):
-        complaint = "is not a regular file"
+        problem = "is not a regular file"
     elif status.st_mode & (S_IROTH | S_IWOTH):
         what = "read" if status.st_mode & S_IROTH else "changed"
-        complaint, hint = f"may be {what} by everyone (mode {S_IMODE(status.st_mode):04o})", f"chmod o-rw {path}"
+        problem, hint = f"may be {what} by everyone (mode {S_IMODE(status.st_mode):04o})", f"chmod o-rw {path}"
     elif status.st_size > MAX_BYTES:
-        complaint = f"is larger than {MAX_BYTES} bytes"
-    if complaint:
-        raise ConfigurationError([Problem(str(path), 0, 0, complaint, "", hint)])
+        problem = f"is larger than {MAX_BYTES} bytes"
+    if problem:
+        raise ConfigurationError([Problem(str(path), 0, 0, problem, "", hint)])
 
 
 @dataclass(slots=True)

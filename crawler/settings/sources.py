@@ -1,8 +1,8 @@
-"""Where values come from: TOML files, the environment, `-o`, files of seeds; each able to say where a value stands.
+"""Sources of values: TOML files, the environment, `-o`, files of seeds; each knows the location of its values.
 
-Reads the files and takes them apart into Given keys; whether a value is any good is decided in `loading`. Invariants:
-a source turns its faults into Problems with the best place it knows, and never stops at the first; a seed that is
-returned is one that `core.url.parse_seed` accepts.
+Sources are read into Given keys; `loading` checks the values. Invariants: a source turns its faults into Problems with
+the best location it knows, and does not stop at the first; a seed that is returned is one that `core.url.parse_seed`
+accepts.
 """
 
 import re
@@ -17,7 +17,7 @@ import tomli
 
 from crawler.core import url
 from crawler.obs.fetch_line import redact_text
-from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean, is_utf_16, syntax_words
+from crawler.settings.configuration_errors import ConfigurationError, Problem, did_you_mean, is_utf_16, syntax_message
 from crawler.settings.schema import SECTIONS, ConfigurationKey, keys, unknown_key
 from crawler.settings.toml_positions import Path as KeyPath
 from crawler.settings.toml_positions import Positions
@@ -26,25 +26,25 @@ from crawler.settings.value_types import KeyKind
 
 ENVIRONMENT_PREFIX: Final = "CRAWLER_"
 _COMMENT: Final = re.compile(r"(?:^\s*|[ \t])#.*")
-MAX_PROBLEMS: Final = 20  # shown of one file: the wrong file would otherwise fill the screen
-# Values that may be credentials: a message shows the place, not the line.
+MAX_PROBLEMS: Final = 20  # shown of one file, for the wrong file would fill the screen
+# Values that may be credentials: a message shows the location, not the line.
 _SECRET: Final = frozenset((("fetch", "headers"), ("network", "proxy")))
 
 
 @dataclass(frozen=True, slots=True)
 class ValueSource:
-    """What gives values: one variable or one override, which have no lines; or a file.
+    """A source of values: one variable or one override, which have no lines; or a file.
 
-    `name` stands in messages, `short_name` in places. `folder` is what relative paths are taken from; None: the current
-    directory. Paths of keys begin with section and key and may go on into the value.
+    `name` is for messages, `short_name` for locations. Relative paths are resolved in `folder`; None: the current
+    directory. Key paths begin with section and key and may continue into the value.
     """
 
     name: str
     short_name: str
     folder: Path | None = None
 
-    def place(self, path: KeyPath) -> str:
-        """Where a value is given, short, for a person: "crawler.toml:14"."""
+    def location(self, path: KeyPath) -> str:
+        """The location of a value, as in "crawler.toml:14"."""
         return self.short_name
 
     def problem(self, path: KeyPath, message: str, hint: str = "", *, at_key: bool = False) -> Problem:
@@ -70,7 +70,7 @@ class TomlFile(ValueSource):
     positions: Positions = field(repr=False)
     data: Mapping[str, object] = field(repr=False)
 
-    def place(self, path: KeyPath) -> str:
+    def location(self, path: KeyPath) -> str:
         line, _ = self.positions.value(path) if len(path) > 2 else self.positions.key(path)
         return f"{self.short_name}:{line}"
 
@@ -80,7 +80,7 @@ class TomlFile(ValueSource):
         return Problem(self.name, line, column, message, shown, hint)
 
     def given(self) -> Iterator[Given | Problem]:
-        """Its keys, in order, and what is wrong with their names."""
+        """Its keys in order, and problems with their names."""
         for section, table in self.data.items():
             if section not in SECTIONS:
                 yield self._misplaced(section, table)
@@ -100,7 +100,7 @@ class TomlFile(ValueSource):
             return self.problem((name,), f'unknown section "{name}"', did_you_mean(name, SECTIONS), at_key=True)
         homes = [f"[{key.section}]" for key in keys().values() if key.name == name]
         hint = f"it belongs under {' or '.join(homes)}" if homes else ""
-        return self.problem((name,), f'"{name}" stands outside of any section', hint, at_key=True)
+        return self.problem((name,), f'"{name}" is outside of any section', hint, at_key=True)
 
 
 def read_toml(path: Path, short_name: str, *, is_secret: bool = False) -> TomlFile:
@@ -131,15 +131,15 @@ def read_toml(path: Path, short_name: str, *, is_secret: bool = False) -> TomlFi
     except UnicodeDecodeError as error:
         raise refusal("not UTF-8", content[: error.start].decode()) from None
     except tomli.TOMLDecodeError as error:
-        # What is missing at the end of the document is shown behind its last word, not on an empty line.
+        # A fault at the end of the document is shown after its last word, not on an empty line.
         before = error.doc[: error.pos] if error.pos < len(error.doc) else error.doc.rstrip()
         shown = error.doc.split("\n")[before.count("\n")]
-        if is_secret or redact_text(shown) != shown:  # a URL with a password in it
+        if is_secret or redact_text(shown) != shown:  # it has a URL with a password
             shown = ""
         hint = (
             "is a quote missing?" if error.doc[error.pos : error.pos + 1] == "\n" and "character" in error.msg else ""
         )
-        raise refusal(f"not TOML: {syntax_words(error.msg)}", before, shown, hint) from None
+        raise refusal(f"not TOML: {syntax_message(error.msg)}", before, shown, hint) from None
     except RecursionError:
         raise refusal("not usable: nested too deeply") from None
     except ValueError:  # int() of thousands of digits
@@ -174,7 +174,7 @@ def from_environment(environ: Mapping[str, str]) -> Iterator[Given | Problem]:
             right = f"{ENVIRONMENT_PREFIX}{meant.section.upper()}__{meant.name.upper()}"
             yield source.problem((), f"names no key: the variable for {meant} is {right}, with two underscores")
         elif any(written.startswith(f"{section}_") for section in SECTIONS):
-            message = f"names no key and counts for nothing; keys are {ENVIRONMENT_PREFIX}SECTION__KEY"
+            message = f"names no key and is ignored; keys are {ENVIRONMENT_PREFIX}SECTION__KEY"
             yield Problem(source.name, 0, 0, message, is_warning=True)
 
 
@@ -201,9 +201,9 @@ def from_overrides(overrides: Sequence[str]) -> Iterator[Given | Problem]:
 
 
 def _from_text(section: str, name: str, text: str, source: ValueSource) -> Given | Problem:
-    """A key and the value that `text` means for it: TOML if it is TOML of the kind the key holds, else text.
+    """A key with the value of `text`: as TOML if that is of the kind of the key, else as text.
 
-    So names need no quotes ("crawl.name=2026", "tls.min_version=1.3"), and one item may stand for a list of one.
+    So names need no quotes ("crawl.name=2026", "tls.min_version=1.3"), and one item is a list of one.
     """
     if complaint := unknown_key(section, name):
         return source.problem((), *complaint)
@@ -228,7 +228,7 @@ def _toml_value(text: str) -> object:
 
 
 def read_seed_file(path: Path) -> tuple[list[str], list[Problem]]:
-    """The seeds of a file, one URL a line, and what is wrong with it line by line. Raises OSError.
+    """The seeds of a file with one URL per line, and its problems. Raises OSError.
 
     A comment begins with "#" at the beginning of a line or after a blank. Empty lines are left out.
     """

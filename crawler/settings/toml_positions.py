@@ -1,7 +1,7 @@
-"""Where each key and value of a TOML document stands: tomli tells that for syntax errors only.
+"""Positions of the keys and values of a TOML document, which tomli reports for syntax errors only.
 
-A scanner for documents that tomli has already accepted: it finds ends, it does not judge. It reads a value only as far
-as its end and leaves the meaning to tomli. Invariant: for every path that `tomli.loads` yields, from tables down to
+A scanner for documents that tomli has accepted: it finds where values end, and does not parse them.
+Invariant: for every path that `tomli.loads` yields, from tables down to
 single elements of arrays, there is a Span, and its value's text means the same value.
 """
 
@@ -71,7 +71,7 @@ class Positions:
 
 
 class _TomlScanner:
-    """One walk over the source."""
+    """One pass over the source."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -81,16 +81,16 @@ class _TomlScanner:
 
     def document(self) -> dict[Path, Span]:
         table: Path = ()
-        self._pass(_BLANK)
+        self._skip(_BLANK)
         while self._offset < len(self._source):
             if self._source[self._offset] == "[":
                 table = self._header()
             else:
                 self._pair(table)
-            self._pass(_BLANK)
+            self._skip(_BLANK)
         return self._spans
 
-    def _pass(self, pattern: re.Pattern[str]) -> re.Match[str]:
+    def _skip(self, pattern: re.Pattern[str]) -> re.Match[str]:
         """Move past what `pattern` matches here."""
         match = pattern.match(self._source, self._offset)
         assert match is not None, f"no {pattern.pattern} at {self._offset}: the document was not checked first"
@@ -101,13 +101,13 @@ class _TomlScanner:
         """The parts of a dotted key and where each begins."""
         parts, dot = [], "."
         while dot:
-            match = self._pass(_KEY_PART)
+            match = self._skip(_KEY_PART)
             text, dot = match.groups()
             parts.append((tomli.loads(f"k = {text}")["k"] if text[0] in "\"'" else text, match.start(1)))
         return parts
 
     def _header(self) -> Path:
-        is_array = self._pass(_OPENING)[0] == "[["
+        is_array = self._skip(_OPENING)[0] == "[["
         path: Path = ()
         keys = self._keys()
         for part, offset in keys:
@@ -116,10 +116,10 @@ class _TomlScanner:
             self._spans.setdefault(path, span)
             if is_array and offset == keys[-1][1]:
                 self._table_counts[path] = self._table_counts.get(path, 0) + 1
-            if path in self._table_counts:  # a header means the last table of an array on its way
+            if path in self._table_counts:  # a header refers to the last table of an array
                 path += (self._table_counts[path] - 1,)
                 self._spans.setdefault(path, span)
-        self._pass(_CLOSING)
+        self._skip(_CLOSING)
         return path
 
     def _pair(self, path: Path) -> None:
@@ -128,17 +128,17 @@ class _TomlScanner:
         for part, offset in above:
             path += (part,)
             self._spans.setdefault(path, Span(offset, offset, offset))
-        self._pass(_EQUALS)
+        self._skip(_EQUALS)
         self._value((*path, name), key)
 
     def _value(self, path: Path, key: int = _NO_KEY) -> None:
         """Move past the value at `path` and record it, and what is inside it."""
         start = self._offset
         if self._source[start] not in "[{":
-            self._pass(_SCALAR)
+            self._skip(_SCALAR)
         else:
             self._offset += 1
-            self._pass(_BLANK)
+            self._skip(_BLANK)
             for index in count():
                 if self._source[self._offset] in "]}":
                     break
@@ -146,6 +146,6 @@ class _TomlScanner:
                     self._pair(path)
                 else:
                     self._value((*path, index))
-                self._pass(_COMMA)
+                self._skip(_COMMA)
             self._offset += 1
         self._spans[path] = Span(key, start, self._offset)

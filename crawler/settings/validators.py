@@ -1,8 +1,7 @@
-"""Checks of one value, for the types in `kinds`.
+"""Checks of one value, for the types in `value_types`.
 
-Each returns the value to keep, or raises RefusedValue with a sentence for the person who wrote it, which goes on from
-the key's name. What needs two keys or the disk is in `checks`. Invariant: a check is idempotent, a value it returned
-passes unchanged.
+Each returns the value to keep, or raises RefusedValue with a message that continues the name of the key. Checks that
+need two keys or the disk are in `checks`. Invariant: a check is idempotent: a value it returned passes unchanged.
 """
 
 import re
@@ -35,7 +34,7 @@ def none_for_no_limit(value: object) -> object:
 
 
 def factor(value: object) -> float:
-    """How many times as much something counts."""
+    """A factor from 0.001 to 1000."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= 1_000:
         raise RefusedValue(f"must be a number from 0.001 to 1000, not {shown(value)}")
     return float(value)
@@ -50,14 +49,14 @@ def printable(text: str) -> str:
 
 
 def unquoted(value: object) -> str:
-    """For what may be a secret: pydantic's error would lead to a message that quotes the value."""
+    """Text that may be a secret: an error of pydantic would quote it."""
     if not isinstance(value, str):
         raise RefusedValue("must be text in quotes")
     return value
 
 
 def matching(pattern: re.Pattern[str], what: str) -> Callable[[str], str]:
-    """A check for text that matches as a whole; `what` says what that is."""
+    """A check that text matches `pattern` as a whole; `what` describes such text."""
 
     def check(text: str) -> str:
         if pattern.fullmatch(text) is None:
@@ -78,9 +77,9 @@ def ciphers(text: str) -> str:
 
 
 def path_of(text: str, info: ValidationInfo) -> str:
-    """A relative path is taken from the directory of the file it stands in, the context of the validation."""
+    """A path; a relative one is resolved in the directory of its file, which is the context of the validation."""
     if text.startswith("~"):
-        raise RefusedValue('must be written out: "~" means nothing here')
+        raise RefusedValue('must be complete: "~" is not expanded')
     return str(info.context / text) if info.context else text
 
 
@@ -135,7 +134,7 @@ def url_pattern(text: str) -> str:
 
 
 def content_type(text: str) -> str:
-    """A media type without parameters, lower case; "*" stands for any characters of one of its two halves."""
+    """A media type without parameters, lower case; "*" stands for any characters in one of its two parts."""
     text = text.strip().lower()
     if _MEDIA_RANGE.fullmatch(text) is None:
         hint = "without parameters" if ";" in text else ""
@@ -198,14 +197,14 @@ def proxy(text: str) -> str:
     try:
         _, origin = url.parse(f"http://{place}")
     except url.UrlError as error:
-        hint = str(error) if error.reason is DenyReason.PORT_BLOCKED else ""  # the others quote what was written
+        hint = str(error) if error.reason is DenyReason.PORT_BLOCKED else ""  # other errors quote the value
         raise RefusedValue("must be a URL of a host and a port", hint) from None
     if place.rstrip("/") not in (origin.host, f"{origin.host}:{origin.port}"):
         raise RefusedValue(f"must be a URL of a host and a port alone, as http://{origin.host}:{origin.port}")
     if not userinfo:
         return f"http://{origin.host}:{origin.port}"
     if ":" not in userinfo or re.search(r"[/?#\s\ud800-\udfff]", userinfo):
-        raise RefusedValue("must have user and password as user:password@, what is special in them percent-encoded")
+        raise RefusedValue("must have user and password as user:password@, special characters percent-encoded")
     try:
         proxy_authorization(userinfo)
     except BadCredential as error:
@@ -227,7 +226,7 @@ def _is_address(text: str) -> bool:
     return True
 
 
-# What the client itself writes; a second copy would contradict it.
+# Header fields that the client itself writes.
 _OWN_FIELDS: Final = {
     "user-agent": "identity.user_agent sets it",
     "from": "identity.from sets it",
@@ -247,7 +246,7 @@ _OWN_FIELDS: Final = {
 
 def not_our_own(text: str) -> str:
     if text.lower() in _OWN_FIELDS:
-        raise RefusedValue(f"must not be {text}: the crawler writes it itself", _OWN_FIELDS[text.lower()])
+        raise RefusedValue(f"must not be {text}: the crawler sends it itself", _OWN_FIELDS[text.lower()])
     return text
 
 
@@ -269,7 +268,7 @@ _LOOPBACK: Final = ("127.0.0.1", "[::1]", "localhost")
 
 
 def listen(text: str) -> str:
-    """Where the status page is served: a loopback address and a port, or an absolute path."""
+    """Address of the status page: a loopback address and a port, or an absolute path."""
     if text.startswith("/"):
         return text
     host, colon, port = text.rpartition(":")

@@ -1,7 +1,7 @@
-"""The types of the keys: what each accepts, how it is written, and what is said of a value that it refuses.
+"""The types of the keys: what each accepts, how it is written, and the messages about refused values.
 
-pydantic checks the values and makes their JSON schema; the checks that it does not have are in `validators`. The
-KeyKind is how overrides, `config show` and the annotated file know how to read and write a key; pydantic ignores it.
+pydantic checks the values and makes their JSON schema; checks that it lacks are in `validators`. By its KeyKind
+overrides, `config show` and the example file read and write a key; pydantic ignores it.
 Invariants: the type of every key has a KeyKind, of which the outermost counts; what `format_…` writes, `parse_…` reads
 as the same number.
 """
@@ -122,7 +122,7 @@ def format_size(size: int) -> str:
 
 
 class KeyKind(Enum):
-    """How a value is written; the text names it in the annotated file."""
+    """The form of a value; the text names it in the example file."""
 
     FLAG = "true or false"
     COUNT = "number"
@@ -195,7 +195,7 @@ HostPattern = Annotated[Text, AfterValidator(validators.host_pattern)]
 Path = Annotated[
     str, AfterValidator(validators.printable), AfterValidator(validators.path_of), _NOT_EMPTY, KeyKind.PATH
 ]
-# Never quoted in a message: it may be, or hold, a password.
+# Never quoted in a message: it may contain a password.
 Secret = Annotated[str, BeforeValidator(validators.unquoted)]
 Proxy = Annotated[Secret, AfterValidator(validators.proxy), _NOT_EMPTY, KeyKind.TEXT]
 
@@ -222,7 +222,7 @@ Headers = Annotated[
     KeyKind.TABLE,
 ]
 
-# -- what is said of a value that pydantic refuses, by the type of its error
+# -- messages about values that pydantic refuses, by the type of its error
 
 _REFUSALS: Final = {
     "bool_type": "must be true or false, not {value}",
@@ -240,7 +240,7 @@ _REFUSALS: Final = {
 
 
 def refusal(error: ErrorDetails, kind: KeyKind) -> RefusedValue:
-    """What is wrong with a value of a key of `kind`, for a person."""
+    """The message about a refused value of a key of `kind`."""
     facts, value, hint = error.get("ctx", {}), error["input"], ""
     if isinstance(refused := facts.get("error"), RefusedValue):
         return refused

@@ -172,7 +172,7 @@ def test_an_output_that_may_not_be_written(tmp_path: Path) -> None:
     if ran.code == 1 or (parent / "crawl-out").exists():
         pytest.skip(f"{parent} may be written here")
     if parent == Path("/sys"):
-        assert_refused(ran, 78, str(parent / "crawl-out"), "no directory can be made in /sys")
+        assert_refused(ran, 78, str(parent / "crawl-out"), "no directory can be created in /sys")
     else:
         assert_refused(ran, 77, str(parent / "crawl-out"), "ermi")  # "Permission denied", "Operation not permitted"
 
@@ -319,7 +319,7 @@ def test_verification_can_be_turned_off_and_is_then_said_each_time(server: Nginx
     crawl = Crawl.of(tmp_path, keys)
     ran = crawl.run()
     assert ran.code == 0
-    assert "tls.verify = false: anybody on the way can answer for a server" in ran.stderr
+    assert "tls.verify = false: anybody on the network path can impersonate a server" in ran.stderr
     assert "tls_verify_off" in {line["event"] for line in crawl.events()}
 
 
@@ -361,7 +361,7 @@ def test_what_is_mistyped_is_told_and_what_is_foreign_is_named(server: Nginx, tm
     (crawl.output / "thesis.doc").write_text("mine")
     first = crawl.run()
     assert first.code == 0
-    assert "holds other files (thesis.doc):" in first.stderr
+    assert "holds other files (thesis.doc);" in first.stderr
     assert "holds other files" not in crawl.run().stderr
     nothing = run("logs", "--host", "nix.test", "--output", crawl.output)
     assert (nothing.code, nothing.stdout, nothing.stderr) == (0, "", "crawler: fetch.jsonl: no line matches\n")

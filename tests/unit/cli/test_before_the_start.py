@@ -73,14 +73,14 @@ def test_a_socket_that_cannot_be_made_names_its_key(
 def test_a_directory_that_nobody_can_make_is_found_by_check(capfd: pytest.CaptureFixture[str], key: str) -> None:
     """It was ok, and the start failed."""
     code, said = told(capfd, "crawl", "https://a.test/", "-o", f"{key}=/proc/crawls/x")
-    assert (code, f"{key} /proc/crawls/x: no directory can be made in /proc" in said) == (78, True)
+    assert (code, f"{key} /proc/crawls/x: no directory can be created in /proc" in said) == (78, True)
 
 
 def test_a_directory_that_cannot_be_made_here_is_a_warning(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Who checks need not be who runs it; the start says which key it was."""
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     (warning,) = load(None, [f"output.directory={tmp_path}/a/b"], {}, "crawl").warnings
-    assert f"output.directory {tmp_path}/a/b: cannot be made by who runs this: {tmp_path} may not be written" in warning
+    assert f"output.directory {tmp_path}/a/b: this user cannot create it: {tmp_path} may not be written" in warning
     assert load(None, [f"output.directory={tmp_path}"], {}, "crawl").warnings == []
 
 

@@ -264,7 +264,7 @@ def test_all_that_was_asked_of_a_host_is_told_line_by_line(log: Path) -> None:
 
 
 def test_lines_that_make_no_sense_do_not_stop_a_tally() -> None:
-    """A line of another program, or of a later version, counts for nothing."""
+    """A line of another program, or of a later version, is ignored."""
     tally = LogTotals()
     for line in ({}, {"ts": 3}, {"ts": "x", "outcome": None}, {"ts": "rubbish", "outcome": "ok"}):
         tally.add(line)

@@ -35,7 +35,7 @@ DURATION = 'must be a duration such as "500ms", "1s" or "1h30m"'
 HOST = 'must be a host name, or "*." and one'
 NO_PORT = "a host stands without scheme, port and path; scope.include takes those"
 NOT_PRINTABLE = "an entry of fetch.headers must be ASCII text without control characters"
-NOT_OURS = "the crawler writes it itself"
+NOT_OURS = "the crawler sends it itself"
 MISSING = "cannot be read: No such file or directory"
 
 
@@ -223,7 +223,7 @@ def test_a_variable_that_only_looks_like_ours_is_a_warning() -> None:
     """Where it begins with a section; others are somebody else's."""
     loaded = load(None, [], {"CRAWLER_FETCH_FOO": "1", "CRAWLER_HOME": "/x", "CRAWLER": "y"}, "crawl")
     assert loaded.warnings == [
-        "environment CRAWLER_FETCH_FOO: names no key and counts for nothing; keys are CRAWLER_SECTION__KEY"
+        "environment CRAWLER_FETCH_FOO: names no key and is ignored; keys are CRAWLER_SECTION__KEY"
     ]
 
 

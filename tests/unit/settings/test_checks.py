@@ -61,8 +61,8 @@ def test_a_daemon_without_seeds_is_warned() -> None:
     [
         (
             ["politeness.connections_per_host=2"],
-            "-o politeness.connections_per_host=2: politeness.connections_per_host = 2 counts only where the delay is "
-            "0; it is 1s",
+            "-o politeness.connections_per_host=2: politeness.connections_per_host = 2 has an effect only if the delay "
+            "is 0; it is 1s",
         ),
         (
             ["politeness.delay=0", "politeness.connections_per_host=8", "politeness.connections_per_address=4"],
@@ -96,7 +96,7 @@ def test_a_daemon_without_seeds_is_warned() -> None:
         ),
         (
             ["fetch.content_types=['image/*']"],
-            "-o fetch.content_types=['image/*']: fetch.content_types leaves text/html out: no page is read, and no "
+            "-o fetch.content_types=['image/*']: fetch.content_types leaves out text/html: no page is read, and no "
             "link is found",
         ),
         (
@@ -105,12 +105,12 @@ def test_a_daemon_without_seeds_is_warned() -> None:
         ),
         (
             ["tls.verify=false"],
-            "-o tls.verify=false: tls.verify = false: anybody on the way can answer for a server",
+            "-o tls.verify=false: tls.verify = false: anybody on the network path can impersonate a server",
         ),
         (
             ["network.resolve={'a.test'=['10.1.2.3', '192.0.2.1']}", "network.allow_private='192.0.2.0/24'"],
-            "-o network.resolve={'a.test'=['10.1.2.3', '192.0.2.1']}: network.resolve: a.test will not be dialled: "
-            "10.1.2.3: private (RFC 1918) (network.allow_private lists the exceptions)",
+            "-o network.resolve={'a.test'=['10.1.2.3', '192.0.2.1']}: network.resolve: a.test will not be connected "
+            "to: 10.1.2.3: private (RFC 1918) (network.allow_private lists the exceptions)",
         ),
         (
             [f"output.directory=/tmp/{'x' * 100}"],

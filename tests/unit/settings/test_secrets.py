@@ -202,7 +202,7 @@ def test_what_is_no_file_of_secrets_is_refused(tmp_path: Path, make, words: str)
         (["fetch.headers={authorization='x'}"], "fetch.headers: authorization is sent to every host that is crawled"),
         (
             ["network.proxy=http://p:8080", "network.nameservers=9.9.9.9"],
-            "network.resolve and network.nameservers serve",
+            "network.resolve and network.nameservers only",
         ),
         (
             ["network.proxy=http://p:8080", "politeness.address_delay=1s"],
@@ -210,7 +210,7 @@ def test_what_is_no_file_of_secrets_is_refused(tmp_path: Path, make, words: str)
         ),
     ],
 )
-def test_what_is_doubtful_is_said(tmp_path: Path, overrides: list[str], warning: str) -> None:
+def test_what_is_doubtful_is_a_warning(tmp_path: Path, overrides: list[str], warning: str) -> None:
     """Warnings, which stop nothing."""
     path = write(tmp_path, GOOD)
     warnings = load(None, [f"identity.secrets={path}", *overrides], {}, "crawl").warnings
