@@ -23,11 +23,11 @@ from crawler.demo.site import BARE, DOCS
 
 OUTPUT: Final = Path("crawl/demo")
 MARK: Final = ".made-by-crawler-demo"
-DELAY: Final = "50ms"  # between requests: slow enough to watch, over in seconds
+DELAY: Final = "50ms"  # between requests: slow enough to watch, and done in seconds
 
 
 class OutputTaken(Exception):
-    """The folder is not the demo's to empty. `exit_code` is what the command ends with."""
+    """The folder may not be emptied by the demo. `exit_code` is that of the command."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -56,7 +56,7 @@ def crawl_command(server: DemoServer) -> list[str]:
     table = ", ".join(f"{json.dumps(host)} = {json.dumps(found)}" for host, found in server.resolve_table().items())
     return [
         "crawl",
-        server.url(BARE),  # redirects to www.demo.test, which comes into scope by that
+        server.url(BARE),  # redirects to www.demo.test, which brings that host into scope
         server.url(DOCS),
         "-o",
         f"network.resolve={{{table}}}",
@@ -71,7 +71,7 @@ def crawl_command(server: DemoServer) -> list[str]:
 
 @contextmanager
 def fresh_output(directory: Path) -> Iterator[None]:
-    """Hold `directory` for one demo, emptied of an earlier one. Raises OutputTaken."""
+    """Lock `directory` for one demo and empty it of an earlier one. Raises OutputTaken."""
     mark = directory / MARK
     if directory.exists() and not mark.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise OutputTaken(f"{directory} was not made by an earlier demo; pass --output DIR", Exit.USAGE)

@@ -1,8 +1,8 @@
 """Serves a site over TLS on 127.0.0.1, from a thread of its own.
 
-Owns the port, the certificate, the connections and the record of every request. What is answered comes from a function
+Has the port, the certificate, the connections and the record of every request. Responses come from a function
 (`site.DemoSite` unless told otherwise).
-Invariant: a connection stays open after every answer that says its length, so a client that opens a second one for the
+Invariant: a connection stays open after every response with a length, so a client that opens a second one for the
 next request shows up in `requests`.
 """
 
@@ -36,7 +36,7 @@ Responder = Callable[[DemoRequest], DemoResponse]
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One request and its answer. Connections count from 1, and so do the requests on each."""
+    """One request and its response. Connections count from 1, and so do the requests on each."""
 
     connection: int
     request_n: int
@@ -56,8 +56,8 @@ class Served:
 class DemoServer:
     """`with DemoServer() as server:` serves until the block ends.
 
-    `respond` answers a request, or takes one and may sleep first if it is a coroutine function; it runs on the server's
-    own loop. `hosts` are the names in the certificate.
+    `respond` returns the response to a request, or is a coroutine function, which may sleep first; it runs on the
+    server's own loop. `hosts` are the names in the certificate.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class DemoServer:
         return f"https://{host}:{self.port}{target}"
 
     def resolve_table(self) -> dict[str, list[str]]:
-        """What `network.resolve` needs to find the hosts."""
+        """The hosts and addresses for `network.resolve`."""
         return {host: [ADDRESS] for host in self._hosts}
 
     def _run(self) -> None:
@@ -120,7 +120,7 @@ class DemoServer:
         self.port = server.sockets[0].getsockname()[1]
         self._is_listening = True
         if self._respond is None:
-            self._respond = DemoSite(self.port).answer
+            self._respond = DemoSite(self.port).respond
         self._is_ready.set()
         async with server:
             await self._stop.wait()
@@ -141,7 +141,7 @@ class DemoServer:
         return context
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer request after request until one of the two sides ends the connection."""
+        """Respond to requests until one side closes the connection."""
         task = asyncio.current_task()
         assert task is not None
         self._open[task] = writer
@@ -158,21 +158,21 @@ class DemoServer:
             writer.close()
             await writer.wait_closed()
         except (OSError, EOFError, ValueError, TimeoutError, asyncio.LimitOverrunError):
-            writer.transport.abort()  # the client left, idled, or speaks something else: nothing to say to it
+            writer.transport.abort()  # the client is gone, idle, or speaks another protocol
         except asyncio.CancelledError:
-            writer.transport.abort()  # the server stops; ending quietly keeps asyncio's streams from complaining
+            writer.transport.abort()  # the server stops; abort keeps asyncio's streams from logging an error
         finally:
             del self._open[task]
 
     async def _exchange(self, head: bytes, writer: asyncio.StreamWriter, connection: int, request_n: int) -> bool:
-        """Answer one request and record it. Returns whether the connection may serve another."""
+        """Respond to one request and record it. Returns whether the connection may serve another."""
         request = DemoRequest.parse(head)
         assert self._respond is not None
-        answer = self._respond(request)
-        if not isinstance(answer, DemoResponse):
-            answer = await answer
-        answer = answer.coded_for(request)
-        close = answer.framing is DemoFraming.CLOSE or request.fields.get("connection", "").lower() == "close"
+        response = self._respond(request)
+        if not isinstance(response, DemoResponse):
+            response = await response
+        response = response.coded_for(request)
+        close = response.framing is DemoFraming.CLOSE or request.fields.get("connection", "").lower() == "close"
         tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
         self.requests.append(
             Served(
@@ -181,12 +181,12 @@ class DemoServer:
                 host=request.host,
                 method=request.method,
                 target=request.target,
-                status=answer.status,
+                status=response.status,
                 tls_resumed=bool(tls.session_reused),
                 fields=request.fields,
             )
-        )  # before the client can have seen the answer: whoever has it, finds it recorded
-        writer.write(answer.encode(close=close))
+        )  # before the response is sent, so that its receiver finds it recorded
+        writer.write(response.encode(close=close))
         await writer.drain()
         return not close
 

@@ -1,7 +1,6 @@
 """The demo site: a journal of lighthouses, its handbook, and the small oddities that real sites have.
 
-Owns every page, all made when the site is: `answers` maps (host, target) to what is served. It does not know of
-connections.
+All pages are made at once: `responses` maps (host, target) to what is served.
 Three hosts: `demo.test` redirects to `www.demo.test`, which links to `docs.demo.test`.
 """
 
@@ -45,7 +44,7 @@ CHUNK: Final = 1_000
 
 
 class DemoFraming(Enum):
-    """How an answer says where it ends (RFC 9112 §6.3)."""
+    """How the end of a response is marked (RFC 9112 §6.3)."""
 
     LENGTH = "length"
     CHUNKED = "chunked"
@@ -67,7 +66,7 @@ class DemoRequest:
         start, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
         method, target, version = start.split(" ")
         if version != "HTTP/1.1":
-            raise ValueError(f"{version} is not spoken here")
+            raise ValueError(f"{version} is not supported")
         fields: dict[str, str] = {}
         for line in lines:
             name, colon, value = line.partition(":")
@@ -151,24 +150,24 @@ _SENTENCES: Final = (
 
 
 class DemoSite:
-    """All pages for a server on `port`; `answer` finds the one that is asked for."""
+    """All pages for a server on `port`; `respond` finds the one that is requested."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self.answers: dict[tuple[str, str], DemoResponse] = {}
+        self.responses: dict[tuple[str, str], DemoResponse] = {}
         self._add_journal()
         self._add_oddities()
         self._add_handbook()
         self._add_assets()
         self._add_robots()
 
-    def answer(self, request: DemoRequest) -> DemoResponse:
-        """What the site says to a request; never raises."""
+    def respond(self, request: DemoRequest) -> DemoResponse:
+        """The response to a request; never raises."""
         if request.method != "GET":
             return DemoResponse(status=405, fields=(("Allow", "GET"),))
         if request.host == BARE:
             return _redirect(301, self._url(WWW, request.target))
-        found = self.answers.get((request.host, request.target))
+        found = self.responses.get((request.host, request.target))
         if found is None:
             return DemoResponse(_page("Not found", "<p>There is no such page.</p>"), status=404)
         if found.status != 200:
@@ -194,7 +193,7 @@ class DemoSite:
         coding: str | None = None,
     ) -> None:
         page = _page(title, body, head)
-        self.answers[host, target] = DemoResponse(page, fields=fields, framing=framing, coding=coding)
+        self.responses[host, target] = DemoResponse(page, fields=fields, framing=framing, coding=coding)
 
     def _add_journal(self) -> None:
         articles = [(_article_target(n), _article_title(n)) for n in range(ARTICLES)]
@@ -232,7 +231,7 @@ class DemoSite:
             )
 
     def _add_oddities(self) -> None:
-        """Pages that a crawler must treat in a way of their own."""
+        """Pages that a crawler must treat in a special way."""
         self._put("/about", "About", _prose(3, 4) + '<p id="visit">Boats leave at nine.</p>')
         self._put("/visit", "Visit", "<p>One moment …</p>", head='<meta http-equiv="refresh" content="0; url=/about">')
         self._put("/private/log", "Log", "<p>robots.txt asks crawlers to stay away from here.</p>")
@@ -244,8 +243,8 @@ class DemoSite:
             head='<meta name="robots" content="noindex, nofollow">',
         )
         self._put("/drafts/hidden", "Hidden", "<p>Only a page that says nofollow leads here.</p>")
-        self.answers[WWW, "/old/about"] = _redirect(302, "/old/about/")
-        self.answers[WWW, "/old/about/"] = _redirect(301, "/about")
+        self.responses[WWW, "/old/about"] = _redirect(302, "/old/about/")
+        self.responses[WWW, "/old/about/"] = _redirect(301, "/about")
 
     def _add_handbook(self) -> None:
         chapters = [(f"/guide/{n}", f"Chapter {n}") for n in range(1, CHAPTERS + 1)]
@@ -265,35 +264,35 @@ class DemoSite:
         self._put("/notes", "Notes", _prose(7, 12), host=DOCS, framing=DemoFraming.CLOSE)
         self._put("/tables", "Tables", _prose(9, 60), host=DOCS, framing=DemoFraming.CHUNKED)
         text = "<p>Le phare, l'été : première lentille à échelons, gardée près de la mer.</p>" + _list(chapters[:2])
-        self.answers[DOCS, "/glossaire"] = DemoResponse(
+        self.responses[DOCS, "/glossaire"] = DemoResponse(
             _document("Glossaire", text).encode("latin-1"), content_type="text/html; charset=iso-8859-1"
         )
 
     def _add_assets(self) -> None:
-        """Styles, a script and pictures, on both hosts where pages ask for them."""
+        """Styles, a script and pictures, on both hosts whose pages use them."""
         for host in (WWW, DOCS):
             style = '@import "/css/colours.css";\nbody { background: url("/img/paper.png"); max-width: 40em; }\n'
-            self.answers[host, "/style.css"] = DemoResponse(style.encode(), content_type="text/css", coding="gzip")
+            self.responses[host, "/style.css"] = DemoResponse(style.encode(), content_type="text/css", coding="gzip")
             colours = "body { color: #223; }\na { color: #a33; }\n"
-            self.answers[host, "/css/colours.css"] = DemoResponse(colours.encode(), content_type="text/css")
+            self.responses[host, "/css/colours.css"] = DemoResponse(colours.encode(), content_type="text/css")
             script = 'document.documentElement.classList.add("ready");\n'
-            self.answers[host, "/app.js"] = DemoResponse(script.encode(), content_type="text/javascript")
-            self.answers[host, "/img/paper.png"] = DemoResponse(png(8, 8, (250, 247, 240)), content_type="image/png")
-        self.answers[WWW, "/img/logo.svg"] = DemoResponse(svg(0).encode(), content_type="image/svg+xml")
+            self.responses[host, "/app.js"] = DemoResponse(script.encode(), content_type="text/javascript")
+            self.responses[host, "/img/paper.png"] = DemoResponse(png(8, 8, (250, 247, 240)), content_type="image/png")
+        self.responses[WWW, "/img/logo.svg"] = DemoResponse(svg(0).encode(), content_type="image/svg+xml")
         for n in range(12):
-            self.answers[WWW, f"/img/{n}.svg"] = DemoResponse(
+            self.responses[WWW, f"/img/{n}.svg"] = DemoResponse(
                 svg(n).encode(), content_type="image/svg+xml", coding="gzip"
             )
             picture = png(160, 90, (20 * n, 90, 255 - 20 * n))
-            self.answers[WWW, f"/img/{n}.png"] = DemoResponse(picture, content_type="image/png")
+            self.responses[WWW, f"/img/{n}.png"] = DemoResponse(picture, content_type="image/png")
 
     def _add_robots(self) -> None:
         rules = f"User-agent: *\nDisallow: /private/\nSitemap: {self._url(WWW, '/sitemap.xml')}\n"
-        self.answers[WWW, "/robots.txt"] = DemoResponse(rules.encode(), content_type="text/plain")
-        self.answers[DOCS, "/robots.txt"] = DemoResponse(b"User-agent: *\nDisallow:\n", content_type="text/plain")
+        self.responses[WWW, "/robots.txt"] = DemoResponse(rules.encode(), content_type="text/plain")
+        self.responses[DOCS, "/robots.txt"] = DemoResponse(b"User-agent: *\nDisallow:\n", content_type="text/plain")
         entries = "".join(f"<url><loc>{self._url(WWW, _article_target(n))}</loc></url>" for n in range(ARTICLES))
         sitemap = f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{entries}</urlset>'
-        self.answers[WWW, "/sitemap.xml"] = DemoResponse(sitemap.encode(), content_type="application/xml")
+        self.responses[WWW, "/sitemap.xml"] = DemoResponse(sitemap.encode(), content_type="application/xml")
 
 
 def _article_title(n: int) -> str:

@@ -1,7 +1,7 @@
-"""What the opening of a connection shows: the addresses of a name, the TCP attempts, TLS and the certificate.
+"""An observed opening of a connection: the addresses of a name, the TCP attempts, TLS and the certificate.
 
-Invariant: the crawl's own dialer and resolver decide everything. Only after a failed TLS handshake a second one is
-made to get the server's certificate; no request is sent over it.
+Invariant: dialer and resolver are those of the crawl. Only after a failed TLS handshake a second one is made to get the
+certificate of the server; no request is sent over it.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Dial:
 
 
 class DialObserver(NetworkDialer):
-    """A dialer that notes what it does in `dials`, in order. It stands before its own resolver to see its results."""
+    """A dialer that records what it does in `dials`. It is its own resolver, to see the results of the real one."""
 
     def __init__(self, *, dials: list[Dial], resolver: CachingResolver, clock: Clock, **more: Any) -> None:
         super().__init__(resolver=self, clock=clock, **more)
@@ -61,7 +61,7 @@ class DialObserver(NetworkDialer):
         except DialError as error:
             dial.failed = error
             if error.stage is Stage.TLS and error.peer is not None:
-                dial.certificate = await self._shake_hands_again(origin, error.peer)
+                dial.certificate = await self._repeat_handshake(origin, error.peer)
             raise
         if dial.dialled.ssl_object is not None:
             dial.certificate = _certificate_of(dial.dialled.ssl_object)
@@ -92,7 +92,7 @@ class DialObserver(NetworkDialer):
         try:
             return await super().connect_socket(address, port)
         except asyncio.CancelledError:
-            note["failed"] = "given up: another was first, or too late"
+            note["failed"] = "given up: another address was faster, or it took too long"
             raise
         except OSError as error:
             note["failed"] = describe(error)
@@ -108,10 +108,10 @@ class DialObserver(NetworkDialer):
         why = "network.allow_private" if _refusal(AddressPolicy(), address) else "public"
         return {"address": address, "allowed": not refused, "why": refused or why}
 
-    async def _shake_hands_again(self, origin: Origin, peer: tuple[str, int]) -> dict[str, Any]:
+    async def _repeat_handshake(self, origin: Origin, peer: tuple[str, int]) -> dict[str, Any]:
         """Get the certificate of a server whose handshake failed; nothing is sent over the connection."""
         if self._proxy is not None:
-            return {"not_shown": "not looked at: it is behind a proxy"}
+            return {"not_shown": "not read: the server is behind a proxy"}
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # only the certificate is wanted
@@ -157,7 +157,7 @@ def _certificate_of(ssl_object: ssl.SSLObject) -> dict[str, Any]:
             "sha256": found.fingerprint(hashes.SHA256()).hex(),
             "key": _key_name(found.public_key()),
         }
-    except Exception as error:  # the parser has exceptions of its own for each way to be wrong
+    except Exception as error:  # the parser has many exceptions of its own
         return {"not_shown": f"cannot be read: {describe(error)}"}
 
 

@@ -30,7 +30,7 @@ def facts(trace: Trace) -> dict[str, Any]:
         "connection": _connection(trace.dial, verifies=trace.verifies),
         "request": _lines(trace.request),
         "timings_ms": _timings_ms(trace),
-        "would": _would(trace),
+        "would": _next_step(trace),
     }
     optional = {
         "block": trace.block and {"name": trace.block.name, "kind": trace.block.kind, "reason": trace.block.reason},
@@ -163,8 +163,8 @@ def _timings_ms(trace: Trace) -> dict[str, float]:
     return {name: _ms(seconds) for name, seconds in phases.items()}
 
 
-def _would(trace: Trace) -> str:
-    """What a crawl would do next, in a sentence without its subject."""
+def _next_step(trace: Trace) -> str:
+    """What a crawl would do next, as a sentence without its subject."""
     if trace.scope_denied is not None or trace.retry is None or trace.response is None:
         return "would not request it"
     match trace.retry.state, trace.response.outcome:

@@ -16,10 +16,10 @@ from crawler.core.formatting import count, counts, duration, printable, size, un
 from crawler.core.outcomes import failure_text
 
 _LABEL: Final = 13
-_TIME_AT: Final = 84  # the column in which times end, where the terminal is wide enough
+_TIME_AT: Final = 84  # the column in which times end, if the terminal is wide enough
 _FEW_LINKS: Final = 8
 _FEW_NAMES: Final = 6
-_SOON_DAYS: Final = 14  # a certificate that ends sooner is worth a colour
+_SOON_DAYS: Final = 14  # a certificate that ends sooner is coloured
 _BAR: Final = 60
 _PHASES: Final = {
     "resolve": "cyan", "connect": "blue", "tls": "magenta", "robots": "yellow", "first_byte": "green",
@@ -67,12 +67,12 @@ def show(facts: Facts, *, all_links: bool = False, console: Console | None = Non
         if isinstance(line, Text):
             view.append_text(line).append("\n")
         elif line.text or line.ms is not None:
-            view.append_text(_laid_out(line, width)).append("\n")
+            view.append_text(_with_time(line, width)).append("\n")
     console.print(view, soft_wrap=True, end="")
 
 
-def _laid_out(line: _Line, width: int) -> Text:
-    """A line with its time in the column of times, or behind the text where that is longer."""
+def _with_time(line: _Line, width: int) -> Text:
+    """A line with its time in the column of times, or after a longer text."""
     text, time = printable(line.text), ""
     if line.ms is not None:
         time = duration(line.ms / 1e3)
@@ -102,8 +102,8 @@ def _lines(facts: Facts, *, all_links: bool, width: int) -> Iterator[_Line | Tex
 
 
 def _summary(facts: Facts) -> Iterator[_Line | Text]:
-    answered = 200 <= facts.get("http_response_status_code", 0) < 500
-    colour = _GOOD if facts["is_fine"] else _DOUBT if answered else _BAD
+    responded = 200 <= facts.get("http_response_status_code", 0) < 500
+    colour = _GOOD if facts["is_fine"] else _DOUBT if responded else _BAD
     yield Text.assemble(
         ("● ", colour),
         (printable(facts["verdict"]), f"bold {colour}"),
@@ -241,7 +241,7 @@ def _links(links: Facts, *, all_links: bool) -> Iterator[_Line]:
 
 
 def _bar(spent: Mapping[str, float]) -> Iterator[Text]:
-    """The phases side by side, and their names."""
+    """A bar of the phases, and their names."""
     indent, total = " " * (_LABEL + 2), sum(spent.values())
     bars = [("█" * max(1, round(ms / total * _BAR)), _PHASES[name]) for name, ms in spent.items()]
     names = [Text.assemble(("■ ", _PHASES[name]), (name.replace("_", " "), "dim")) for name in spent]

@@ -1,10 +1,10 @@
-"""One URL fetched as a crawl with the same configuration would fetch it, with what happened at each step.
+"""One URL fetched as a crawl with the same configuration would fetch it, with a record of each step.
 
-The crawl's own parts decide: host table (delays, back-off), URL policy (scope, robots.txt), response processor, HTTP
+Its parts are those of a crawl: host table (delays, back-off), URL policy (scope, robots.txt), response processor, HTTP
 client. Nothing is stored.
 
-Invariants: robots.txt is requested before the page and obeyed, unless it is to be left out; a blocked host gets no
-request at all. The verdict of the scope is noted and stops nothing.
+Invariants: robots.txt is requested before the page and obeyed, unless it is left out; a blocked host gets no request at
+all. The verdict of the scope is recorded, and stops nothing.
 """
 
 import asyncio
@@ -93,8 +93,8 @@ class Trace:
 
 
 async def trace(settings: Settings, text: str, *, robots: bool, on_wait: OnWait) -> Trace:
-    """Fetch one URL. `robots` is False to leave robots.txt out. `on_wait` gets each pause that politeness asks for, in
-    seconds, and the key or field that asks for it.
+    """Fetch one URL. `robots` is False to leave robots.txt out. `on_wait` is called with each wait for politeness, in
+    seconds, and the key or field that causes it.
 
     Raises UrlError if `text` is no URL, and what opening the store of the configuration raises. Failures of the network
     and the server are in the result.
@@ -167,7 +167,7 @@ class _Tracer:
         return trace
 
     async def _fetch_robots(self, client: HttpClient) -> FetchResult | None:
-        """Note the verdict of robots.txt. Returns a failure to connect to the origin: the page would meet the same."""
+        """Record the verdict of robots.txt. Returns a failure to connect: the page would have the same."""
         trace = self._trace
         origin, task = self._origin, Task(0, f"{self._origin}/robots.txt", TaskKind.ROBOTS)
         while True:
@@ -196,7 +196,7 @@ class _Tracer:
         return None
 
     async def _fetch(self, client: HttpClient, origin: Origin, task: Task) -> FetchResult:
-        """Send a request once politeness allows it, and note what its result means for the host."""
+        """Send a request once politeness allows it, and learn from its result."""
         key = self._hosts.key_for(origin)
         why = "politeness.delay" if key.delay_s == self._options.politeness.delay_s else "Crawl-delay of robots.txt"
         await self._wait(key.politeness.open_mono, "politeness.adaptive" if key.adaptive_s > key.delay_s else why)
@@ -221,7 +221,7 @@ class _Tracer:
             await asyncio.sleep(seconds)
 
     async def _process(self, result: FetchResult) -> None:
-        """Note what a crawl would make of the result."""
+        """Record what a crawl would do with the result."""
         trace, task = self._trace, self._trace.task
         if isinstance(result, Fetched):
             trace.request = mask_request(result.request_bytes)

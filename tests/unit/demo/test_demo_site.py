@@ -13,7 +13,7 @@ SITE = DemoSite(PORT)
 
 
 def get(host: str, target: str, **fields: str) -> DemoResponse:
-    return SITE.answer(
+    return SITE.respond(
         DemoRequest("GET", target, host, {name.replace("_", "-"): value for name, value in fields.items()})
     )
 
@@ -49,7 +49,7 @@ def test_everything_is_linked_and_nothing_else_is_missing() -> None:
     broken = [url for url, answer in seen.items() if answer.status == 404]
     assert broken == [f"https://{WWW}:{PORT}/gone"]
     reached = {(urlsplit(url).hostname, url.split(str(PORT), 1)[1]) for url in seen}
-    unreached = set(SITE.answers) - reached
+    unreached = set(SITE.responses) - reached
     assert {target for _, target in unreached if not target.startswith("/img/")} == {"/robots.txt", "/sitemap.xml"}
     pages = [answer for answer in seen.values() if answer.status == 200 and b"<html" in answer.body]
     assert len(pages) == 62

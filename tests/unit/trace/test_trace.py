@@ -196,7 +196,7 @@ async def test_through_a_proxy_its_address_is_told_for_what_it_is(certificates: 
     ]
     assert "(the proxy)" in shown(found)
     assert wrong["verdict"] == "error: tls_host_mismatch"
-    assert wrong["connection"]["certificate"]["not_shown"] == "not looked at: it is behind a proxy"
+    assert wrong["connection"]["certificate"]["not_shown"] == "not read: the server is behind a proxy"
 
 
 async def test_a_failure_is_told_in_plain_words() -> None:
