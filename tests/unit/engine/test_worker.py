@@ -70,7 +70,7 @@ class Crawled:
 def test_a_redirect_is_a_discovery(status: int) -> None:
     """Its target is a URL of its own, as deep as the page that named it."""
     crawled = Crawled({ROOT: answer(status, location="/b"), f"{ROOT}b": answer(200, page("/c"))})
-    assert crawled.asked == [ROOT, f"{ROOT}b", f"{ROOT}c"]
+    assert crawled.requests == [ROOT, f"{ROOT}b", f"{ROOT}c"]
     target = crawled.task(f"{ROOT}b")
     assert (target.source, target.depth, target.hop_path, target.redirects, target.via) == (
         Source.REDIRECT,
@@ -99,7 +99,7 @@ def test_links_of_a_page_in_another_encoding_are_asked_in_it() -> None:
         f"{ROOT}r?q=%EF%F0%E8%E2%E5%F2": answer(200, by_meta),
         f"{ROOT}d/s?q=%D0%D2%C9%D7%C5%D4": answer(301, location="/caf\xe9?\xef"),
     }
-    assert sorted(Crawled(web).asked) == sorted([
+    assert sorted(Crawled(web).requests) == sorted([
         *web, f"{ROOT}d/s?q=%EF%F0%E8%E2%E5%F2", f"{ROOT}r?q=%D0%D2%C9%D7%C5%D4", f"{ROOT}caf%E9?%EF",
     ])  # fmt: skip
 
@@ -113,7 +113,7 @@ def test_a_refresh_field_is_a_redirect(content_type: str) -> None:
             f"{ROOT}b%C3%A9?x=1": answer(200, refresh="0;url=javascript:x"),
         }
     )
-    assert crawled.asked == [ROOT, f"{ROOT}b%C3%A9?x=1"]
+    assert crawled.requests == [ROOT, f"{ROOT}b%C3%A9?x=1"]
     target = crawled.task(f"{ROOT}b%C3%A9?x=1")
     assert (target.source, target.depth, target.hop_path, target.via) == (Source.REDIRECT, 0, "R", ROOT)
 
@@ -126,20 +126,20 @@ def test_the_last_valid_type_decides_how_a_page_is_read(fields: tuple[str, ...])
     """Where none says anything the content does."""
     first = answer(200, b"\xef\xbb\xbf <a href='/b'>", content_type=fields[0])
     head = replace(first.head, fields=tuple(("content-type", value) for value in fields))
-    assert Crawled({ROOT: replace(first, head=head), f"{ROOT}b": answer(200)}).asked == [ROOT, f"{ROOT}b"]
+    assert Crawled({ROOT: replace(first, head=head), f"{ROOT}b": answer(200)}).requests == [ROOT, f"{ROOT}b"]
 
 
 def test_ten_redirects_are_followed() -> None:
     """The eleventh is refused, with its reason."""
     web = {f"{ROOT}{n}": answer(302, location=f"/{n + 1}") for n in range(20)}
     crawled = Crawled(web, seed=f"{ROOT}0")
-    assert crawled.asked == [f"{ROOT}{n}" for n in range(11)]
+    assert crawled.requests == [f"{ROOT}{n}" for n in range(11)]
     assert crawled.skipped == [(f"{ROOT}11", "redirect_limit")]
 
 
 def test_a_redirect_to_itself_ends() -> None:
     """The URL is known; it is not asked again."""
-    assert Crawled({ROOT: answer(302, location="/")}).asked == [ROOT]
+    assert Crawled({ROOT: answer(302, location="/")}).requests == [ROOT]
 
 
 def test_a_loop_of_redirects_ends_where_it_began() -> None:
@@ -147,7 +147,7 @@ def test_a_loop_of_redirects_ends_where_it_began() -> None:
     hops = [ROOT, f"{ROOT}b", f"{ROOT}c", f"{ROOT}d"]
     web = {url: answer(307, location=there) for url, there in zip(hops, [*hops[1:], f"{ROOT}b"], strict=True)}
     crawled = Crawled(web)
-    assert crawled.asked == hops
+    assert crawled.requests == hops
     assert set(crawled.states.values()) == {"done"}
 
 
@@ -155,9 +155,9 @@ def test_a_redirect_to_another_spelling_of_itself_is_followed_once() -> None:
     """The canonical form is known, the spelling is not: without this the page would never be fetched."""
     tilde, escaped = f"{ROOT}~jo", f"{ROOT}%7Ejo"
     there = Crawled({escaped: answer(301, location="/~jo"), tilde: answer(200, page())}, seed=escaped)
-    assert there.asked == [escaped, tilde]
+    assert there.requests == [escaped, tilde]
     in_circles = Crawled({escaped: answer(301, location="/~jo"), tilde: answer(301, location="/%7Ejo")}, seed=escaped)
-    assert len(in_circles.asked) <= 3
+    assert len(in_circles.requests) <= 3
 
 
 def test_a_redirect_without_a_usable_target_is_an_answer() -> None:
@@ -178,15 +178,15 @@ def test_a_seeds_redirect_brings_its_host_in() -> None:
         }
     )
     assert crawled.engine.scope_hosts == [("b.test", ROOT), ("www.c.test", "https://b.test/")]
-    assert crawled.asked[:3] == [ROOT, "https://b.test/", "https://www.c.test/"]
-    assert sorted(crawled.asked[3:]) == ["https://b.test/y", "https://www.c.test/x"]
+    assert crawled.requests[:3] == [ROOT, "https://b.test/", "https://www.c.test/"]
+    assert sorted(crawled.requests[3:]) == ["https://b.test/y", "https://www.c.test/x"]
     assert crawled.skipped == [("https://d.test/", "scope_host"), ("https://e.test/", "scope_host")]
 
 
 def test_a_list_of_hosts_is_not_widened() -> None:
     """Who names hosts means these."""
     crawled = Crawled({ROOT: answer(301, location="https://b.test/")}, scope=ScopeOptions(hosts=("a.test",)))
-    assert crawled.asked == [ROOT]
+    assert crawled.requests == [ROOT]
     assert crawled.engine.scope_hosts == []
 
 
@@ -196,12 +196,12 @@ def test_a_list_of_hosts_is_not_widened() -> None:
 def test_nofollow_of_a_link_a_page_or_a_header() -> None:
     """Is obeyed, and said."""
     link = b'<a href="/x" rel="nofollow">x</a><a href="/y">y</a>'
-    assert Crawled({ROOT: answer(200, link)}).asked == [ROOT, f"{ROOT}y"]
+    assert Crawled({ROOT: answer(200, link)}).requests == [ROOT, f"{ROOT}y"]
     everything = b'<meta name="robots" content="nofollow">' + link
     crawled = Crawled({ROOT: answer(200, everything)})
-    assert crawled.asked == [ROOT]
+    assert crawled.requests == [ROOT]
     assert crawled.skipped == [(f"{ROOT}x", "nofollow"), (f"{ROOT}y", "nofollow")]
-    assert Crawled({ROOT: answer(200, link, x_robots_tag="nofollow")}).asked == [ROOT]
+    assert Crawled({ROOT: answer(200, link, x_robots_tag="nofollow")}).requests == [ROOT]
 
 
 def test_a_page_that_asks_not_to_be_indexed_is_recorded_without_a_page() -> None:
@@ -211,7 +211,7 @@ def test_a_page_that_asks_not_to_be_indexed_is_recorded_without_a_page() -> None
     assert visited.settlement.record is not None
     assert visited.settlement.record.page is None
     assert (visited.links_found, crawled.engine.counters.links_found) == (1, 1)
-    assert crawled.asked == [ROOT, f"{ROOT}x"]
+    assert crawled.requests == [ROOT, f"{ROOT}x"]
 
 
 def test_each_visit_tells_as_many_links_as_the_sum_counts() -> None:
@@ -238,7 +238,7 @@ def test_requisites_are_fetched_from_elsewhere_and_lead_no_further() -> None:
         }
     )
     names = [f"https://cdn.test/{name}" for name in ("s.css", "i.png", "t.css", "u.png")]
-    assert sorted(crawled.asked) == sorted([ROOT, *names])
+    assert sorted(crawled.requests) == sorted([ROOT, *names])
     assert crawled.task("https://cdn.test/u.png").hop_path == "EEE"
     assert crawled.skipped == [("https://cdn.test/no", "scope_host")]
 
@@ -246,7 +246,7 @@ def test_requisites_are_fetched_from_elsewhere_and_lead_no_further() -> None:
 def test_without_requisites_none_is_looked_for() -> None:
     """scope.requisites = false."""
     crawled = Crawled({ROOT: answer(200, b'<img src="/i.png">')}, scope=ScopeOptions(requisites=False))
-    assert crawled.asked == [ROOT]
+    assert crawled.requests == [ROOT]
 
 
 @pytest.mark.parametrize("lazy", [True, False])
@@ -255,7 +255,7 @@ def test_what_scripts_put_in_place_is_fetched_unless_turned_off(lazy: bool) -> N
     image = "https://img.test/i.png"
     web = {ROOT: answer(200, f'<img data-src="{image}">'.encode()), image: answer(200, content_type="image/png")}
     crawled = Crawled(web, scope=ScopeOptions(lazy=lazy))
-    assert crawled.asked == ([ROOT, image] if lazy else [ROOT])
+    assert crawled.requests == ([ROOT, image] if lazy else [ROOT])
 
 
 def test_style_sheets_in_scope_import_as_deep_as_links_lead() -> None:
@@ -268,8 +268,8 @@ def test_style_sheets_in_scope_import_as_deep_as_links_lead() -> None:
     }
     links = f'<link rel=stylesheet href="/0.css"><link rel=stylesheet href="{there}0.css">'
     crawled = Crawled({ROOT: answer(200, links.encode()), **css})
-    assert {url for url in crawled.asked if url.startswith(ROOT)} == {ROOT, *(f"{ROOT}{n}.css" for n in range(9))}
-    assert {url for url in crawled.asked if url.startswith(there)} == {f"{there}{n}.css" for n in range(3)}
+    assert {url for url in crawled.requests if url.startswith(ROOT)} == {ROOT, *(f"{ROOT}{n}.css" for n in range(9))}
+    assert {url for url in crawled.requests if url.startswith(there)} == {f"{there}{n}.css" for n in range(3)}
 
 
 def test_links_out_of_scope_are_skipped_with_their_reason() -> None:
@@ -279,7 +279,7 @@ def test_links_out_of_scope_are_skipped_with_their_reason() -> None:
         {ROOT: answer(200, page("/b", "/private/x", "https://else.test/")), f"{ROOT}b": answer(200, page("/deeper"))},
         scope=scope,
     )
-    assert crawled.asked == [ROOT, f"{ROOT}b"]
+    assert crawled.requests == [ROOT, f"{ROOT}b"]
     assert crawled.skipped == [
         (f"{ROOT}private/x", "scope_exclude"),
         ("https://else.test/", "scope_host"),
@@ -292,7 +292,7 @@ def test_what_robots_txt_forbids_is_denied_when_leased() -> None:
     crawled = Crawled(
         {f"{ROOT}robots.txt": answer(200, b"User-agent: *\nDisallow: /no"), ROOT: answer(200, page("/no", "/yes"))}
     )
-    assert crawled.asked == [ROOT, f"{ROOT}yes"]
+    assert crawled.requests == [ROOT, f"{ROOT}yes"]
     [visited] = crawled.visits(f"{ROOT}no")
     assert isinstance(visited.settlement.outcome, Denied)
     assert visited.settlement.outcome.rule == 'https://a.test/robots.txt line 2 "Disallow: /no"'
@@ -353,7 +353,7 @@ def test_a_transient_failure_is_tried_again_later_and_given_up_in_the_end() -> N
     assert crawled.states[ROOT] == "gave_up"
     records = [visited.settlement.record for visited in crawled.visits()]
     assert [record is not None for record in records] == [False, False, False, True]
-    assert f"{ROOT}x" in crawled.asked
+    assert f"{ROOT}x" in crawled.requests
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 504, 522])
@@ -367,7 +367,7 @@ def test_a_status_that_may_pass_is_tried_again_and_given_up_in_the_end(status: i
     assert crawled.states == {ROOT: "done", f"{ROOT}bad": "gave_up", f"{ROOT}good": "done"}
     [good] = [begin for url, begin in asked if url == f"{ROOT}good"]
     assert good < begins[1]
-    assert f"{ROOT}x" not in crawled.asked
+    assert f"{ROOT}x" not in crawled.requests
     records = [visited.settlement.record for visited in crawled.visits(f"{ROOT}bad")]
     assert [record is not None for record in records] == [False, False, False, True]
     counters = crawled.engine.counters
@@ -391,7 +391,7 @@ def test_a_host_that_answers_everything_with_500_rests_now_and_then() -> None:
 def test_a_body_cut_at_our_limit_is_final() -> None:
     """It would be cut again."""
     crawled = Crawled({ROOT: answer(200, page("/x"), truncated=TruncatedReason.LENGTH)})
-    assert crawled.asked == [ROOT, f"{ROOT}x"]
+    assert crawled.requests == [ROOT, f"{ROOT}x"]
     assert crawled.states[ROOT] == "done"
 
 
@@ -468,7 +468,7 @@ def test_a_large_robots_txt_is_read_in_a_thread() -> None:
     """And obeyed."""
     rules = b"User-agent: *\nDisallow: /no\n" + b"#" * LARGE_BYTES
     crawled = Crawled({f"{ROOT}robots.txt": answer(200, rules), ROOT: answer(200, page("/no", "/yes"))})
-    assert crawled.asked == [ROOT, f"{ROOT}yes"]
+    assert crawled.requests == [ROOT, f"{ROOT}yes"]
 
 
 def test_robots_txt_is_recorded_like_a_page_but_is_none() -> None:
@@ -518,7 +518,7 @@ def test_a_decompression_bomb_is_an_error_that_is_final() -> None:
     """It is kept as it came and counted as too_large; it is no page, none of its links is followed, nobody retries."""
     bomb = gzip.compress(page("/b") + bytes(8_000_000))
     crawled = Crawled({ROOT: answer(200, bomb, content_encoding="gzip")})
-    assert crawled.asked == [ROOT]
+    assert crawled.requests == [ROOT]
     (visited,) = crawled.visits()
     settlement = visited.settlement
     assert isinstance(settlement.outcome, Fetched)
@@ -544,7 +544,7 @@ def test_a_decompression_bomb_is_an_error_that_is_final() -> None:
 def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, fault: CodingFault | None) -> None:
     """What can be read is read, and the page says what was wrong."""
     crawled = Crawled({ROOT: answer(200, body, content_encoding=coding), f"{ROOT}b": answer(200, page())})
-    assert crawled.asked == [ROOT, f"{ROOT}b"]
+    assert crawled.requests == [ROOT, f"{ROOT}b"]
     record = crawled.visits()[0].settlement.record
     assert record is not None
     assert record.page is not None
@@ -556,8 +556,8 @@ def test_a_page_that_takes_too_many_steps_is_marked(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(parsing._WITH_REQUISITES, "_scanner", interpreted(parsing._WITH_REQUISITES._scanner))
     body = page("/b") + b"<" * 1_000_000 + page("/c")
     crawled = Crawled({ROOT: answer(200, body), f"{ROOT}b": answer(200, page())})
-    assert crawled.asked == [ROOT, f"{ROOT}b"]
-    records = [visited.settlement.record for url in crawled.asked for visited in crawled.visits(url)]
+    assert crawled.requests == [ROOT, f"{ROOT}b"]
+    records = [visited.settlement.record for url in crawled.requests for visited in crawled.visits(url)]
     faults = [record.page.reading_fault for record in records if record is not None and record.page is not None]
     assert faults == [ReadingFault.LIMIT, None]
 
@@ -566,14 +566,14 @@ def test_a_style_sheet_is_read_in_its_encoding() -> None:
     """What it refers to is not what UTF-8 would make of it."""
     sheet = answer(200, "@import 'é.css'".encode("utf-16"), content_type="text/css")
     crawled = Crawled({ROOT: answer(200, b'<link rel=stylesheet href="/s.css">'), f"{ROOT}s.css": sheet})
-    assert crawled.asked == [ROOT, f"{ROOT}s.css", f"{ROOT}%C3%A9.css"]
+    assert crawled.requests == [ROOT, f"{ROOT}s.css", f"{ROOT}%C3%A9.css"]
 
 
 def test_a_page_in_xml_is_read_as_xml() -> None:
     """In the encoding that it declares; as HTML its title would hide all that follows."""
     body = "<?xml version='1.0' encoding='koi8-r'?><html><title>П</title><title/><a href='/b'/></html>".encode("koi8-r")
     crawled = Crawled({ROOT: answer(200, body, content_type="application/xhtml+xml"), f"{ROOT}b": answer(200)})
-    assert crawled.asked == [ROOT, f"{ROOT}b"]
+    assert crawled.requests == [ROOT, f"{ROOT}b"]
     record = crawled.visits()[0].settlement.record
     assert record is not None
     assert record.page is not None
