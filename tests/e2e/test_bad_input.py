@@ -120,7 +120,7 @@ def test_other_commands_refuse_as_well(tmp_path: Path, arguments: list[str], cod
     assert_refused(run(*given), code, *words)
 
 
-def test_every_mistake_of_a_file_is_said_at_once(tmp_path: Path) -> None:
+def test_every_mistake_of_a_file_is_reported_at_once(tmp_path: Path) -> None:
     """In the order in which they stand there."""
     config = write(tmp_path, SEED + '[politeness]\ndelya = 1\nkey = "town"\n[scope]\nmax_depth = "deep"\n')
     ran = run("crawl", "-c", config, "--output", tmp_path / "out")
@@ -267,7 +267,7 @@ def unanswered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ran]:
 
 
 @pytest.mark.parametrize("cause", UNANSWERED)
-def test_a_seed_without_an_answer_ends_soon_and_says_why(unanswered: dict[str, Ran], cause: str) -> None:
+def test_a_seed_without_a_response_ends_soon_with_the_reason(unanswered: dict[str, Ran], cause: str) -> None:
     """Exit 1 with the URL and the cause, the summary all the same, and never the whole linger of ten minutes."""
     ran = unanswered[cause]
     assert ran.code == 1, ran.stderr
@@ -292,7 +292,7 @@ def test_a_certificate_of_an_unknown_issuer_is_refused(server: Nginx, tmp_path: 
     assert server.requests() == []
 
 
-def test_what_keeps_urls_is_said_where_a_crawl_goes_on(server: Nginx, tmp_path: Path) -> None:
+def test_what_holds_urls_is_reported_when_a_crawl_goes_on(server: Nginx, tmp_path: Path) -> None:
     """The same directory without the CA file: no URL is asked for, and the words name the error; then one that an
     operator blocked, which is said too.
     """
@@ -311,7 +311,7 @@ def test_what_keeps_urls_is_said_where_a_crawl_goes_on(server: Nginx, tmp_path: 
     assert len(server.places()) == 5
 
 
-def test_verification_can_be_turned_off_and_is_then_said_each_time(server: Nginx, tmp_path: Path) -> None:
+def test_verification_that_is_off_is_reported_each_time(server: Nginx, tmp_path: Path) -> None:
     """tls.verify = false: the crawl works, with a warning on stderr and in the log."""
     keys = {name: dict(section) for name, section in sections(server, OTHER, scope={"max_urls": 3}).items()}
     del keys["network"]["ca_file"]
@@ -351,7 +351,7 @@ def test_one_dead_seed_does_not_keep_the_others_from_being_crawled(server: Nginx
     assert set(server.places()) == server.site.wanted(OTHER)
 
 
-def test_what_is_mistyped_is_told_and_what_is_foreign_is_named(server: Nginx, tmp_path: Path) -> None:
+def test_mistyped_options_and_foreign_files_are_named(server: Nginx, tmp_path: Path) -> None:
     """A command, a host to forget, a log without such lines; a directory that holds other files."""
     slip = run("exprot")
     assert (slip.code, "Did you mean 'export'?" in slip.stderr) == (2, True)

@@ -52,7 +52,7 @@ def test_a_crawl_outside_its_hours_asks_nothing(server: Nginx, tmp_path: Path) -
     assert (ran.code, ran.summary["stopped_by"]) == (0, "max_urls")
 
 
-def test_a_daemon_outside_its_hours_says_until_when(server: Nginx, tmp_path: Path) -> None:
+def test_a_daemon_outside_its_hours_shows_until_when(server: Nginx, tmp_path: Path) -> None:
     """It is up, asks nothing, and `status` names the hours as what it waits for."""
     day = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")[(time.localtime().tm_wday + 3) % 7]
     keys = sections(

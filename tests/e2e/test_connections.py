@@ -43,7 +43,7 @@ def test_no_connection_has_two_requests_at_once(server: Nginx, tmp_path: Path) -
     assert logged == {(server.url(*request.place), request.nth) for request in requests}
 
 
-def test_every_connection_that_was_opened_is_said_to_be_closed(server: Nginx, tmp_path: Path) -> None:
+def test_every_opened_connection_is_logged_as_closed(server: Nginx, tmp_path: Path) -> None:
     """events.jsonl has a conn_open and a conn_close for each, and their requests add up to the server's."""
     crawl = Crawl.of(tmp_path, sections(server, WWW, scope={"max_urls": 100}))
     assert crawl.run().code == 0

@@ -231,7 +231,7 @@ def test_a_block_stops_every_request_for_good(server: Nginx, tmp_path: Path) -> 
         stopped(process)
 
 
-def test_commands_without_a_daemon_say_so(tmp_path: Path) -> None:
+def test_commands_report_that_no_daemon_runs(tmp_path: Path) -> None:
     """Exit 69 and one line, whatever is missing; naming no crawl at all is a mistake of usage."""
     for command in (
         ("status",),

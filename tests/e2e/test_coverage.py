@@ -42,7 +42,7 @@ def test_robots_txt_comes_first(whole: Whole) -> None:
         assert all(request.begin_ms >= of_host[0].end_ms for request in of_host if request.target != "/robots.txt")
 
 
-def test_what_robots_txt_forbids_is_never_asked(whole: Whole) -> None:
+def test_what_robots_txt_forbids_is_never_requested(whole: Whole) -> None:
     """It is logged as denied, with the rule that decided in the store."""
     forbidden = whole.server.site.forbidden
     assert forbidden

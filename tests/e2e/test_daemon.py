@@ -63,7 +63,7 @@ def test_the_daemon_tells_systemd_when_it_is_ready_and_when_it_stops(server: Ngi
     assert len(crawl.page_lines()) > 10
 
 
-def test_a_redirected_daemon_says_what_it_does(server: Nginx, tmp_path: Path) -> None:
+def test_a_redirected_daemon_prints_its_events(server: Nginx, tmp_path: Path) -> None:
     """In a file or a collector of logs: a line when it begins, where it is reached, what goes wrong, the end."""
     crawl = daemon_config(server, tmp_path)
     with running("run", "-c", crawl.config, "-o", "tls.verify=false") as process:
@@ -85,7 +85,7 @@ def test_a_redirected_daemon_says_what_it_does(server: Nginx, tmp_path: Path) ->
     assert not any(line.startswith("<") for line in lines.splitlines())
 
 
-def test_the_managers_status_says_what_the_status_command_says(server: Nginx, tmp_path: Path) -> None:
+def test_the_status_for_systemd_is_that_of_the_status_command(server: Nginx, tmp_path: Path) -> None:
     """A daemon with nothing to do is idle, in both."""
     crawl = daemon_config(server, tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
@@ -117,7 +117,7 @@ def test_the_daemon_feeds_the_watchdog(server: Nginx, tmp_path: Path) -> None:
             assert ended(process, timeout=20).code == 0
 
 
-def test_run_json_says_where_the_daemon_is(server: Nginx, tmp_path: Path) -> None:
+def test_run_json_has_the_paths_of_the_daemon(server: Nginx, tmp_path: Path) -> None:
     """Its pid, its configuration, its logs: how other commands find it by its output directory."""
     crawl = daemon_config(server, tmp_path)
     with running("run", "-c", crawl.config) as process:

@@ -72,7 +72,7 @@ def crawl_of(directory: Path, hosts: list[str], port: int, address: str, **fetch
     )
 
 
-async def test_names_that_do_not_resolve_are_told_apart_and_left_in_peace(tmp_path: Path) -> None:
+async def test_names_that_do_not_resolve_are_told_apart_and_back_off(tmp_path: Path) -> None:
     """Each has its word, no URL is given up for it, and no nameserver is asked over and over."""
     zones = {
         "fine.test": Zone(["127.0.0.1"]),

@@ -138,7 +138,7 @@ def test_rotated_and_compressed_parts_are_one_log(whole: Whole, tmp_path: Path) 
     assert json.loads(run("report", "--output", tmp_path, "--all", "--json").stdout)["totals"]["attempts"] == len(raw)
 
 
-def test_what_cannot_be_read_is_said_and_the_rest_is_shown(whole: Whole, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_reported_and_the_rest_is_shown(whole: Whole, tmp_path: Path) -> None:
     """Malformed lines, a cut archive, a missing store: clear words, the right exit code, and all that is left."""
     copy = tmp_path / "copy"
     shutil.copytree(whole.crawl.output, copy)

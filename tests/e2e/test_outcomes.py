@@ -182,7 +182,7 @@ SMALL_LIMITS = {
 }
 
 
-async def test_every_outcome_is_told_where_people_look(tmp_path: Path) -> None:
+async def test_every_outcome_is_in_log_report_and_why(tmp_path: Path) -> None:
     """Until the attempt after the first: no failure is tried again at once, and none is recorded before its last."""
 
     async def one(name: str, limits: object, **fetch: object) -> None:
@@ -223,7 +223,7 @@ CODED: dict[str, tuple[bytes, str, tuple[str, str | None, str | None, str, bool]
 }
 
 
-async def test_what_becomes_of_codings_is_told_where_people_look(tmp_path: Path) -> None:
+async def test_faults_of_codings_are_in_log_and_fetch(tmp_path: Path) -> None:
     """Each is asked for once, and archived as it came; a bomb is no page, and what can be read is one."""
     web = Web(
         [

@@ -59,7 +59,7 @@ def test_warcio_has_no_complaint_but_the_known_one(archive: dict[Path, list[Arch
     capfd.readouterr()  # what the checker said
 
 
-def test_without_chunked_answers_warcio_has_no_complaint(server: Nginx, tmp_path: Path) -> None:
+def test_without_chunked_responses_warcio_has_no_complaint(server: Nginx, tmp_path: Path) -> None:
     """The command `warcio check` ends with 0 on every file, however small they are made."""
     scope: dict[str, object] = {"exclude": ["/chunked/**", "/gz/**"]}
     crawl = Crawl.of(tmp_path, sections(server, OTHER, scope=scope, output={"warc_size": "20kB"}))

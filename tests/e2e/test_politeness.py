@@ -82,7 +82,7 @@ def test_politeness_costs_no_connections(paced: Paced) -> None:
     assert len({request.connection for request in paced.requests}) == 3
 
 
-def test_the_log_says_how_long_politeness_took(paced: Paced) -> None:
+def test_the_log_has_the_time_that_politeness_took(paced: Paced) -> None:
     """Every request after a key's first has waited the delay, and its line says so."""
     waited = [line["politeness_ms"] for line in paced.lines if "conn_request_n" in line]
     assert len(waited) == len(paced.requests)

@@ -158,7 +158,7 @@ def test_the_service_is_installed_from_files_that_exist(installed: Path) -> None
     assert "Environment=" not in unit  # what the file says is what holds
 
 
-def test_what_install_service_says_is_next_is_what_the_readme_says(tmp_path: Path) -> None:
+def test_install_service_prints_the_steps_of_the_readme(tmp_path: Path) -> None:
     """Step by step; without a root of its own the command is called by its name."""
     text, _ = blocks("sh", "Install the service")
     from crawler.cli.service.planned_files import next_steps, plan

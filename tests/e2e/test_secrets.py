@@ -135,7 +135,7 @@ def _sections(seed: str, p: RunningProxy, certificates: Certificates) -> dict[st
 
 
 @pytest.mark.parametrize("cookies", ["off", "session"])
-async def test_a_page_behind_a_cookie_is_asked_for_again_with_it(tmp_path: Path, cookies: str) -> None:
+async def test_a_page_behind_a_cookie_is_requested_again_with_it(tmp_path: Path, cookies: str) -> None:
     """The site sends whoever has no cookie to the same URL, or round by another, with one. With a session both pages
     are fetched, each URL twice at most; without one, nothing goes round in circles either.
     """
@@ -210,7 +210,7 @@ async def test_a_proxy_that_is_down_costs_no_url(tmp_path: Path) -> None:
             assert (up.code, up.summary["pages"]) == (0, 1), up.stderr
 
 
-async def test_a_traced_fetch_through_a_proxy_says_so(tmp_path: Path) -> None:
+async def test_a_traced_fetch_shows_its_proxy(tmp_path: Path) -> None:
     """`crawler fetch`: whose address it is, that it is not checked, and no secret."""
     certificates = Certificates(tmp_path)
 

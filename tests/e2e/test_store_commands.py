@@ -157,7 +157,7 @@ def test_files_that_were_moved_away_are_not_missed(crawl: Crawl) -> None:
     assert "2 closed files moved away" in ran.stderr
 
 
-def test_a_directory_without_a_crawl_is_told_as_such(tmp_path: Path) -> None:
+def test_a_directory_without_a_crawl_is_refused_by_each_command(tmp_path: Path) -> None:
     """Neither clean nor full of findings."""
     assert run("verify", tmp_path).code == 74
     assert "holds no crawl" in run("verify", tmp_path).stderr
@@ -266,7 +266,7 @@ def test_errors_are_queued_again(crawl: Crawl) -> None:
     assert run("requeue", "--status", "40x", "--output", crawl.output).code == 2
 
 
-def test_http_errors_are_queued_again_and_asked_for(server: Nginx, tmp_path: Path) -> None:
+def test_http_errors_are_queued_and_requested_again(server: Nginx, tmp_path: Path) -> None:
     """By their status, on one host or all; counted first if one likes. Before the next run as beside a running one;
     each is asked for once more, and the rests between requests hold.
     """

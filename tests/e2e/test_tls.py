@@ -97,7 +97,7 @@ async def hosts(certificates: Certificates) -> AsyncIterator[Hosts]:
         yield found
 
 
-async def test_servers_that_cannot_be_believed_are_told_apart_rest_and_lose_nothing(tmp_path: Path) -> None:
+async def test_servers_with_bad_certificates_are_told_apart_and_back_off(tmp_path: Path) -> None:
     """Each has its word in the log and is knocked at once, or three times where it might have been a moment's trouble.
     Told not to verify, the same directory then gets the pages of those whose certificate alone was wrong.
     """

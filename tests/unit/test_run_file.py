@@ -143,7 +143,7 @@ def test_a_torn_run_json_is_as_good_as_none(tmp_path: Path) -> None:
     assert find_paths(tmp_path).logs == tmp_path / "logs"
 
 
-def test_what_is_no_crawl_is_said(tmp_path: Path) -> None:
+def test_a_directory_without_a_crawl_is_refused(tmp_path: Path) -> None:
     """A missing directory, a file and an empty directory each get words of their own."""
     with pytest.raises(FileNotFoundError, match="no such directory"):
         find_paths(tmp_path / "gone")
@@ -155,7 +155,7 @@ def test_what_is_no_crawl_is_said(tmp_path: Path) -> None:
         find_paths(tmp_path / "empty")
 
 
-def test_the_owner_is_told_without_taking_the_lock(tmp_path: Path) -> None:
+def test_the_lock_owner_is_found_without_taking_the_lock(tmp_path: Path) -> None:
     """The pid of a running crawl is known; afterwards, and after a kill, there is none."""
     frontier = tmp_path / "frontier.db"
     assert lock_owner(frontier) is None

@@ -81,7 +81,7 @@ async def raw(path: Path, *sent: bytes) -> list[dict[str, Any]]:
     return answers
 
 
-async def test_a_command_is_answered_on_one_line(folder: Path) -> None:
+async def test_a_response_is_one_line(folder: Path) -> None:
     """Several in a row over one connection, in order; the kernel says who asked."""
     heard = Heard()
     async with serving(folder / "c", heard):
@@ -221,7 +221,7 @@ async def test_what_is_not_ours_is_not_removed(folder: Path) -> None:
         unix_socket.listen(folder / "c", mode=0o660, key="admin.socket")
 
 
-def test_nobody_there_is_said_in_words(folder: Path) -> None:
+def test_a_missing_daemon_is_reported(folder: Path) -> None:
     """No socket, and a file that is none."""
     with pytest.raises(Unreachable, match="no crawler is running here"):
         Control(folder / "c")
@@ -248,7 +248,7 @@ def test_a_socket_of_somebody_else_is_named(folder: Path) -> None:
     assert NotAllowed is not Unreachable
 
 
-def test_a_daemon_that_does_not_answer_is_given_up(folder: Path) -> None:
+def test_a_daemon_that_does_not_respond_is_given_up(folder: Path) -> None:
     """It listens and says nothing, as a process that was stopped does."""
     with (
         unix_socket.listen(folder / "c", mode=0o660, key="admin.socket"),
@@ -259,7 +259,7 @@ def test_a_daemon_that_does_not_answer_is_given_up(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("answer", [b"hello\n", b"[]\n", b'{"ok": "yes"}\n'])
-def test_an_answer_of_another_protocol_is_told(folder: Path, answer: bytes) -> None:
+def test_a_response_of_another_protocol_is_reported(folder: Path, answer: bytes) -> None:
     """Something else listens at the path."""
     with unix_socket.listen(folder / "c", mode=0o660, key="admin.socket") as listening, Control(folder / "c") as client:
         listening.setblocking(True)

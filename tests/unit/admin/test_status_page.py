@@ -143,7 +143,7 @@ async def test_a_name_that_was_made_to_lead_here_is_refused() -> None:
 @pytest.mark.parametrize(
     "target", ["/nothing", "/static/../web.py", "/static/%2e%2e/web.py", "/api/why", "/api/why?url="]
 )
-async def test_what_is_not_there_is_told(target: str) -> None:
+async def test_an_unknown_path_is_404(target: str) -> None:
     """No traceback, no file from elsewhere."""
     async with serving(StubCrawl()) as (_, port):
         status, _, body = await ask(port, target)

@@ -38,7 +38,7 @@ def test_bash_reads_its_script() -> None:
         ("crawler completion z", {"zsh"}),
     ],
 )
-def test_a_tab_is_answered(words: str, expected: set[str]) -> None:
+def test_a_tab_completes(words: str, expected: set[str]) -> None:
     """Commands, options, keys of the configuration, and what an argument may be."""
     env = environment(_CRAWLER_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=str(words.count(" ")))
     ran = subprocess.run(command(), env=env, capture_output=True, text=True, check=False, timeout=60)

@@ -71,7 +71,7 @@ def test_the_first_instant_divides_by_nothing() -> None:
     assert "0.0 requests each" in lines[5]
 
 
-def test_hours_are_told_with_their_end() -> None:
+def test_closed_hours_are_shown_with_their_end() -> None:
     """By the local clock, as they are configured."""
     until_at = time.mktime((2026, 11, 25, 22, 0, 0, 0, 0, -1))
     first = drawn(panel(replace(STATUS, state=CrawlState.OFF_HOURS, opens_at=until_at)))[0]

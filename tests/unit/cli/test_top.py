@@ -34,7 +34,7 @@ def shown(status: dict[str, Any] | None = STATUS, problem: str = "", *, height: 
     return ["".join(piece for piece, _ in line) for line in lines]
 
 
-def test_a_screen_says_what_is_waited_for_and_what_is_in_flight() -> None:
+def test_a_screen_shows_the_bottleneck_and_requests_in_flight() -> None:
     """State, the sentence that names the bottleneck, the oldest flights with age and stage, hosts, warnings."""
     text = "\n".join(shown())
     for words in (
@@ -57,7 +57,7 @@ def test_whatever_the_height_it_fits(height: int) -> None:
         assert any("first_byte" in line for line in lines)
 
 
-def test_a_daemon_that_is_gone_is_said_and_looked_for_again() -> None:
+def test_a_daemon_that_is_gone_is_reported_and_tried_again() -> None:
     """The last status stays on the screen, marked; the next look connects anew."""
 
     class Gone:

@@ -109,7 +109,7 @@ def test_a_refusal_is_a_message_not_a_traceback(here: Path, capsys: pytest.Captu
     assert capsys.readouterr().err.startswith("crawler.demo: crawl/demo was not made by an earlier demo")
 
 
-def test_an_interrupted_demo_says_that_it_cannot_resume(
+def test_an_interrupted_demo_reports_that_it_cannot_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The crawl promises that the same command goes on; here that would be wrong."""

@@ -54,7 +54,7 @@ def test_one_connection_serves_many_requests(server: DemoServer) -> None:
     assert server.requests[0].url == f"{DOCS}/"
 
 
-def test_an_answer_without_length_ends_with_its_connection(server: DemoServer) -> None:
+def test_a_response_without_length_ends_with_its_connection(server: DemoServer) -> None:
     """The body is whole, and the next request is on a new connection."""
     client = Client(server, DOCS)
     status, body = client.read("/notes")
@@ -136,7 +136,7 @@ def test_an_idle_connection_is_closed() -> None:
         client.close()
 
 
-def test_answers_may_come_from_the_test() -> None:
+def test_responses_may_come_from_the_test() -> None:
     """A function, or a coroutine function that takes its time, in place of the site."""
 
     async def respond(request: DemoRequest) -> DemoResponse:

@@ -68,7 +68,7 @@ def test_the_bare_name_redirects_everything() -> None:
     assert (answer.status, answer.fields) == (301, (("Location", f"https://{WWW}:{PORT}/robots.txt"),))
 
 
-def test_a_conditional_request_is_answered_304() -> None:
+def test_a_conditional_request_gets_304() -> None:
     """An ETag that still holds saves the body."""
     ((_, etag),) = [field for field in get(WWW, "/about").fields if field[0] == "ETag"]
     answer = get(WWW, "/about", if_none_match=etag)

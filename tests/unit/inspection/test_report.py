@@ -37,7 +37,7 @@ def tally_of(lines: list[dict[str, Any]]) -> LogTotals:
     return tally
 
 
-def test_what_is_asked_beside_pages_is_counted_apart() -> None:
+def test_auxiliary_requests_are_counted_apart() -> None:
     """A robots.txt or sitemap that is not there says nothing against a host; with the outcomes, all attempts."""
 
     def line(path: str, outcome: str, status: int, **more: object) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def test_the_page_is_whole_in_itself(log: Path) -> None:
     assert f"{told['totals']['pages']:,}" in html
 
 
-def test_a_page_about_nothing_says_so() -> None:
+def test_a_page_without_fetches_says_so() -> None:
     """An empty log has no plots."""
     tally = LogTotals()
     html = page(report(tally, EventTotals(), None), tally)
@@ -251,7 +251,7 @@ def test_a_page_about_nothing_says_so() -> None:
     assert "<svg" not in html
 
 
-def test_all_that_was_asked_of_a_host_is_told_line_by_line(log: Path) -> None:
+def test_requests_to_a_host_are_shown_line_by_line(log: Path) -> None:
     """Every request, and the shortest rest between two."""
     host = LINES[0]["server_address"]
     wanted = [line for line in LINES if line["server_address"] == host]

@@ -200,7 +200,7 @@ def test_a_number_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
-def test_a_file_of_a_foreign_editor_is_told_what_to_do(tmp_path: Path, encoding: str) -> None:
+def test_a_file_in_another_encoding_gets_a_hint(tmp_path: Path, encoding: str) -> None:
     """Notepad's "Unicode" is no TOML; neither are seeds in it."""
     path = tmp_path / "crawler.toml"
     path.write_bytes("[crawl]\nname = 'a'\n".encode(encoding))
@@ -213,7 +213,7 @@ def test_a_file_of_a_foreign_editor_is_told_what_to_do(tmp_path: Path, encoding:
 
 
 @pytest.mark.parametrize("variable", ["CRAWLER_POLITENESS_DELAY", "CRAWLER_POLITENES_DELAY"])
-def test_a_variable_with_one_underscore_is_told_its_name(variable: str) -> None:
+def test_a_variable_with_one_underscore_gets_the_right_name(variable: str) -> None:
     """It counted for nothing, and nothing was said."""
     message = "names no key: the variable for politeness.delay is CRAWLER_POLITENESS__DELAY, with two underscores"
     assert [Problem(f"environment {variable}", 0, 0, message)] == problems_of(None, environ={variable: "5s"})
@@ -261,7 +261,7 @@ def test_every_value_is_taken_or_refused_in_words_of_ours(key: ConfigurationKey)
                 assert str(refusal(detail, key.kind)).startswith("must "), (value, detail)
 
 
-def test_what_is_not_utf_8_is_told_unless_it_is_a_path() -> None:
+def test_a_value_that_is_not_utf_8_is_refused_unless_it_is_a_path() -> None:
     """The environment and the command line are bytes; a path may be of any."""
     (problem,) = problems_of(None, environ={"CRAWLER_CRAWL__NAME": "caf\udce9"})
     assert problem.message == "crawl.name must be UTF-8"

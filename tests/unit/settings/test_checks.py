@@ -24,7 +24,7 @@ def warnings(*overrides: str, mode: Mode = "crawl") -> list[str]:
 
 
 @pytest.mark.parametrize("contact", ["mybot/1 (+https://e.org)", "mybot/1 (http://e.org/)", "mybot/1 me@e.org"])
-def test_a_daemon_that_says_how_to_reach_it_is_accepted(contact: str) -> None:
+def test_a_user_agent_with_a_contact_is_accepted(contact: str) -> None:
     """By a URL or an e-mail address."""
     assert warnings(f"identity.user_agent={contact}", "output.directory=/x", "crawl.seeds=e.org", mode="run") == []
 

@@ -134,7 +134,7 @@ def _another_value(key: ConfigurationKey) -> object:
             return next(word for word in words if word != key.default)
 
 
-def test_the_daemon_comes_back_and_looks_for_sitemaps_unless_told_otherwise() -> None:
+def test_the_daemon_revisits_pages_and_probes_sitemaps_by_default() -> None:
     """A one-off crawl does neither unless told to."""
     assert Settings().recrawl_options("run").enabled
     assert not load(None, ["recrawl.enabled=false"], {}, "crawl").settings.recrawl_options("run").enabled

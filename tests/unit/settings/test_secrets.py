@@ -155,7 +155,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "line", "column", "message", "hint"), WRONG)
-def test_what_is_wrong_is_told_by_place_and_never_shown(
+def test_a_problem_has_its_location_and_never_the_secret(
     tmp_path: Path, text: str, line: int, column: int, message: str, hint: str
 ) -> None:
     """Line and column suffice to find it; a message may reach the journal."""
@@ -169,7 +169,7 @@ def test_what_is_wrong_is_told_by_place_and_never_shown(
     assert "hunter2" not in str(problem) or text.startswith("hunter2")
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path) -> None:
     """As in every other file."""
     path = write(tmp_path, "[proxy]\nuser = 'x'\npass = 1\n[nothing]\n")
     with pytest.raises(ConfigurationError) as caught:

@@ -92,7 +92,7 @@ def test_toml_text_reads_back_as_the_value() -> None:
         assert load(None, [text.replace(" = ", "=", 1)], {}, "crawl").settings.get(dotted) == value
 
 
-def test_a_shown_key_says_where_it_came_from(tmp_path: Path) -> None:
+def test_a_shown_key_has_its_origin(tmp_path: Path) -> None:
     """File and line for a file."""
     path = tmp_path / "crawler.toml"
     path.write_text("\n[crawl]\nname = 'x'\n")

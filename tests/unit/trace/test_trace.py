@@ -58,7 +58,7 @@ def line(found: Facts, label: str) -> str:
     return text[15:].split("   ")[0].rstrip()
 
 
-async def test_a_page_is_asked_as_a_crawl_asks_it() -> None:
+async def test_a_page_is_requested_as_by_a_crawl() -> None:
     """robots.txt first, on the same connection, and the request shown is the one that was sent."""
     async with serve(table({"/": PAGE})) as server:
         found = await traced(f"http://a.test:{server.port}/")
@@ -121,7 +121,7 @@ async def test_a_certificate_that_fails_is_shown_all_the_same(
     assert found["would"].startswith("would back off from the host for ")
 
 
-async def test_verification_that_is_off_is_said(certificates: Certificates) -> None:
+async def test_verification_that_is_off_is_shown(certificates: Certificates) -> None:
     """A green certificate that nobody checked would be a lie."""
     async with serve(table({"/": PAGE}), tls=certificates.server("b.test")) as server:
         found = await traced(f"https://a.test:{server.port}/", "tls.verify=false")
@@ -140,7 +140,7 @@ async def test_a_handshake_that_fails_otherwise_shows_the_certificate_too(certif
     assert found["connection"]["certificate"]["names"] == ["a.test"]
 
 
-async def test_what_is_no_tls_is_told() -> None:
+async def test_a_server_without_tls_is_shown() -> None:
     """There is no certificate then, and that is said."""
 
     async def script(c: Any) -> None:
@@ -153,7 +153,7 @@ async def test_what_is_no_tls_is_told() -> None:
     assert "none was shown" in shown(found)
 
 
-async def test_an_address_that_is_not_dialled_is_told_with_its_reason() -> None:
+async def test_a_denied_address_is_shown_with_its_reason() -> None:
     """Every answer has its verdict; a name with one good address is dialled there."""
     async with serve(table({"/": PAGE})) as server:
         url = f"http://a.test:{server.port}/"
@@ -180,7 +180,7 @@ async def test_attempts_that_fail_are_shown() -> None:
     assert line(found, "robots.txt") == "not requested: no connection"
 
 
-async def test_through_a_proxy_its_address_is_told_for_what_it_is(certificates: Certificates) -> None:
+async def test_the_address_of_a_proxy_is_shown_as_such(certificates: Certificates) -> None:
     """Names are the proxy's to resolve; TLS and certificate are the server's all the same."""
     overrides = [f"network.ca_file={certificates.ca_file}", "network.allow_private=[]"]
     async with proxy() as through, serve(table({"/": PAGE}), tls=certificates.server("a.test")) as server:
@@ -199,7 +199,7 @@ async def test_through_a_proxy_its_address_is_told_for_what_it_is(certificates: 
     assert wrong["connection"]["certificate"]["not_shown"] == "not read: the server is behind a proxy"
 
 
-async def test_a_failure_is_told_in_plain_words() -> None:
+async def test_a_failure_is_explained() -> None:
     """Address, port and reason, and nothing of Python's own."""
     async with serve(table({})) as server:
         port = server.port
@@ -212,7 +212,7 @@ async def test_a_failure_is_told_in_plain_words() -> None:
 # -- robots.txt and scope
 
 
-async def test_what_robots_txt_forbids_is_not_asked() -> None:
+async def test_what_robots_txt_forbids_is_not_requested() -> None:
     """The rule is named with its line; --no-robots asks all the same, and does not ask for robots.txt."""
     robots = ok(b"User-agent: *\nDisallow: /private\nCrawl-delay: 2\n")
     async with serve(table({"/robots.txt": robots, "/private": PAGE})) as server:
@@ -233,7 +233,7 @@ async def test_what_robots_txt_forbids_is_not_asked() -> None:
     assert line(forced, "robots.txt") == "not requested: --no-robots"
 
 
-async def test_a_blocked_host_is_not_asked_for_anything(tmp_path: Path) -> None:
+async def test_a_blocked_host_gets_no_request(tmp_path: Path) -> None:
     """The store that the configuration names has the last word; nor is one asked that robots.txt leads to."""
     store = SqliteFrontier(tmp_path / "frontier.db")
     await store.open()
@@ -349,7 +349,7 @@ async def test_a_redirect_is_not_followed_but_judged() -> None:
          "would archive it, and be done with it"),
     ],
 )  # fmt: skip
-async def test_what_a_crawl_would_make_of_an_answer(answer: bytes, said: str, would: str) -> None:
+async def test_what_a_crawl_would_do_with_a_response(answer: bytes, said: str, would: str) -> None:
     """The same decisions, in a sentence."""
 
     async def script(c: Any) -> None:
@@ -424,7 +424,7 @@ async def test_the_host_is_left_alone_as_long_as_a_crawl_would() -> None:
     )
 
 
-async def test_nothing_a_server_says_steers_the_terminal() -> None:
+async def test_nothing_that_a_server_sends_controls_the_terminal() -> None:
     """Neither head, title nor link carries an escape sequence through; piped there is none at all."""
     evil = ok(b"<title>\x1b[31mred\x07</title><a href='/\x1b]0;x'>", HTML, "X-Evil: \x80\x9b31m")
     async with serve(table({"/": evil})) as server:

@@ -91,7 +91,7 @@ def test_the_configuration_names_the_directories_of_the_unit(tmp_path: Path, ins
     assert "Environment=" not in unit
 
 
-def test_a_configuration_of_before_is_told_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_earlier_configuration_needs_two_directories(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The unit said where the crawl is, once: a file that does not is named, with the two lines it lacks."""
     configuration = tmp_path / "etc/crawler/crawler.toml"
     configuration.parent.mkdir(parents=True)
@@ -318,7 +318,7 @@ def test_a_program_that_the_unit_cannot_see_is_warned_about(tmp_path: Path, caps
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_without_permission_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_permission_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No traceback."""
     tmp_path.chmod(0o500)
     assert installed(tmp_path) == 77
@@ -332,7 +332,7 @@ def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path, capsys: pyt
     assert str(tmp_path / "etc") in capsys.readouterr().err
 
 
-def test_a_program_without_its_files_says_where_they_should_be(
+def test_missing_service_files_are_reported_with_their_paths(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An installation that lost them."""
