@@ -1,11 +1,14 @@
-"""Shell completion: the scripts, and what they are answered."""
+"""Completion scripts and the manual page, which are made from the commands."""
 
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from crawler.cli.manuals import script
+from crawler.cli import cli
+from crawler.cli.manuals import man_page, script
 from tests.support.commands import command, environment, run
 
 
@@ -51,3 +54,41 @@ def test_a_shell_that_is_not_known_is_refused() -> None:
     ran = run("completion", "tcsh")
     assert (ran.code, ran.stdout) == (2, "")
     assert "bash" in ran.stderr
+
+
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "crawler.1"
+
+
+def test_the_manual_page_is_current() -> None:
+    """Write it anew with `make generated`."""
+    assert PAGE.read_text(encoding="utf-8") == man_page()
+
+
+def test_the_manual_page_is_written_by_a_module() -> None:
+    """On stdout, nothing else."""
+    arguments = [sys.executable, "-m", "crawler.cli.manuals"]
+    ran = subprocess.run(arguments, cwd=PAGE.parents[1], capture_output=True, text=True, check=True, timeout=60)
+    assert (ran.stdout, ran.stderr) == (man_page(), "")
+
+
+def test_every_command_has_its_section() -> None:
+    """Those of groups by their full names; and nothing stands there that is no command."""
+    text = man_page()
+    for name in cli.list_commands(None):
+        assert f'.SS "{name}'.replace("-", r"\-") in text, name
+    assert r".SS " + '"config show"' in text
+
+
+def test_no_line_is_read_as_a_request() -> None:
+    """What begins with a point or a quote is ours."""
+    requests = {line.split(" ")[0] for line in man_page().splitlines() if line.startswith((".", "'"))}
+    assert requests <= {".TH", ".SH", ".SS", ".PP", ".TP", ".BR"}
+
+
+@pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")
+def test_groff_gives_no_warning() -> None:
+    """With every warning on, for terminals of both kinds."""
+    for device in ("utf8", "ascii"):
+        arguments = ["groff", "-man", f"-T{device}", "-ww", "-z"]
+        ran = subprocess.run(arguments, input=man_page(), capture_output=True, text=True, check=False, timeout=60)
+        assert (ran.returncode, ran.stderr) == (0, "")
