@@ -9,11 +9,13 @@ PYTEST_ARGS ?=
 # Hashes and versions alone: no address of an index, which each machine has its own of
 LOCK = .venv-release/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
   $(if $(UPGRADE),--upgrade)
+BUILDER ?= $(firstword $(foreach name,podman docker buildah,$(if $(shell command -v $(name)),$(name))) podman)
+BASE ?= python:3.13-slim
 # what `make cover` wants tested to the last branch
 FULLY_COVERED := $(addprefix crawler/fetch/,connection.py pool.py http1/wire.py net/address.py net/tls_stream.py)
 
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint format generated venv dev systemd bench prove dist deb sbom release lock fuzz cover clean
+.PHONY: help run test quick lint format generated venv dev systemd bench prove dist deb image sbom release lock fuzz cover clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -71,6 +73,9 @@ dist: $(VENV)/.run  ## sdist and wheel, into dist/
 
 deb: dist  ## the Debian package, into dist/; for the Python and the architecture of this machine
 	release/deb/build dist/crawlerd-*.whl dist
+
+image:  ## the container image, by BUILDER: podman, docker, or buildah as it is found
+	$(BUILDER) build -f Containerfile --build-arg BASE=$(BASE) -t crawlerd:latest $(if $(findstring docker,$(BUILDER)),,--format docker) .
 
 sbom: dist .venv-release/.made  ## the bill of materials of what is installed, CycloneDX JSON, into dist/
 	release/sbom dist/crawlerd-*.whl dist/crawlerd.cdx.json

@@ -141,7 +141,7 @@ def test_from_installation_to_purge(chroot: Chroot, package: Path, newer: Path) 
     output = chroot.root / OUTPUT  # as the unit's StateDirectory= makes it
     chroot.must("install", "-d", "-o", "crawler", "-g", "crawler", "-m", "750", f"/{OUTPUT}", "/var/log/crawler")
     check_crawl(chroot.crawler, output, seen_as=Path("/") / OUTPUT)
-    assert (output / "out/warc").is_dir()
+    assert (output / "warc").is_dir()
 
     changed = (chroot.root / CONFIG).read_text() + "# a line of the operator's\n"
     (chroot.root / CONFIG).write_text(changed)
@@ -153,7 +153,7 @@ def test_from_installation_to_purge(chroot: Chroot, package: Path, newer: Path) 
 
     said = chroot.must("dpkg", "--remove", "crawlerd")
     assert "/var/lib/crawler" in said
-    assert (output / "out/warc").is_dir()
+    assert (output / "warc").is_dir()
     assert (chroot.root / CONFIG).read_text() == changed
     assert not (chroot.root / "opt/crawler").exists()
 

@@ -87,8 +87,8 @@ def check_service_files(run: Run, root: Path) -> None:
 
 
 def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
-    """`check`, `fetch`, `crawl` and `verify` work on a site served here over TLS. `directory` is where the
-    configuration goes, `seen_as` the same as the crawler sees it.
+    """`check`, `fetch`, `crawl` and `verify` work on a site served here over TLS. Configuration and output
+    go to `directory`, which is `seen_as` by the crawler.
     """
     here = seen_as or directory
     with DemoServer() as server:
@@ -99,7 +99,7 @@ def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
             "politeness": {"delay": 0},
             "network": {"resolve": dict(server.resolve_table()), "allow_private": ["127.0.0.0/8"],
                         "ca_file": here / "ca.pem"},
-            "output": {"directory": here / "out"},
+            "output": {"directory": here},
         }  # fmt: skip
         (directory / "site.toml").write_text(toml(sections))
         configuration = ("-c", here / "site.toml")
@@ -110,7 +110,7 @@ def check_crawl(run: Run, directory: Path, seen_as: Path | None = None) -> None:
         summary = json.loads(said_by(run("crawl", *configuration, "--json")))
     assert summary["stopped_by"] == "empty"
     assert summary["pages"] > 20
-    said_by(run("verify", here / "out"))
+    said_by(run("verify", here))
 
 
 def said_by(done: "subprocess.CompletedProcess[str]") -> str:
