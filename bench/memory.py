@@ -54,7 +54,7 @@ async def hold(ca_file: Path, count: int, size: int, buffer: int) -> None:
         "politeness.delay=0",
     ]
     settings = load(None, options, {}, "crawl").settings
-    client = HttpClient(settings.client_options(), clock=SystemClock(), gate=NoRateLimit(), memory=64 << 20)
+    client = HttpClient(settings.client_options(), clock=SystemClock(), address_limiter=NoRateLimit(), memory=64 << 20)
     left = iter(names)
 
     async def work() -> None:

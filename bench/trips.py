@@ -115,7 +115,7 @@ def client_for(folder: Path, *, at_once: int, fresh: bool) -> HttpClient:
     if fresh:
         options.append("fetch.max_requests_per_connection=1")
     settings = load(None, options, {}, "crawl").settings
-    return HttpClient(settings.client_options(), clock=SystemClock(), gate=NoRateLimit(), memory=64 << 20)
+    return HttpClient(settings.client_options(), clock=SystemClock(), address_limiter=NoRateLimit(), memory=64 << 20)
 
 
 async def measure(pages: int, alone: int) -> None:

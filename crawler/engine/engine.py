@@ -86,10 +86,10 @@ class CrawlClient(Fetches, Protocol):
 
 
 class MakesClient(Protocol):
-    """Makes the client: it enters `gate` before each request, checks `permits`, and keeps to `bandwidth`."""
+    """Makes the client: it enters `address_limiter` before each request, checks `permits`, keeps to `bandwidth`."""
 
     def __call__(
-        self, *, gate: AddressRateLimit, permits: Callable[[Origin], bool], bandwidth: Bandwidth
+        self, *, address_limiter: AddressRateLimit, permits: Callable[[Origin], bool], bandwidth: Bandwidth
     ) -> CrawlClient: ...
 
 
@@ -132,7 +132,9 @@ class Engine:
             on_event=observer.event,
         )
         self.host_table, self.revisits = self.scheduler.host_table, self.scheduler.revisits
-        self.client = client(gate=self.scheduler.address_limiter, permits=self.blocklist.permits, bandwidth=bandwidth)
+        self.client = client(
+            address_limiter=self.scheduler.address_limiter, permits=self.blocklist.permits, bandwidth=bandwidth
+        )
         self.url_policy = UrlPolicy(
             Scope(options.scope, options.seed_hosts, options.traps), rules, options.obeys_robots
         )

@@ -101,7 +101,7 @@ class Fetcher:
         pool: Pool,
         options: FetchOptions,
         identity: IdentityOptions,
-        gate: AddressRateLimit,
+        address_limiter: AddressRateLimit,
         clock: Clock,
         budget: ByteBudget | None = None,
         spool_directory: str | None = None,
@@ -112,7 +112,7 @@ class Fetcher:
         self._permits = permits
         self._pool = pool
         self._options = options
-        self._gate = gate
+        self._address_limiter = address_limiter
         self._clock = clock
         self._budget = budget
         self._spool_directory = spool_directory
@@ -144,7 +144,7 @@ class Fetcher:
             if attempt.connection is not None:
                 self._pool.release(attempt.connection)
             if attempt.address is not None:
-                self._gate.leave(attempt.address)
+                self._address_limiter.leave(attempt.address)
             if attempt.sink is not None:
                 attempt.sink.discard()
         return result if self._credentials is None else self._credentials.received(origin, task, result)
@@ -192,9 +192,9 @@ class Fetcher:
         if attempt.address == address:
             return
         if attempt.address is not None:
-            self._gate.leave(attempt.address)
+            self._address_limiter.leave(attempt.address)
             attempt.address = None
-        until_mono = self._gate.enter(address)
+        until_mono = self._address_limiter.enter(address)
         if until_mono is not None:
             raise AddressNotReady(address, until_mono)
         attempt.address = address

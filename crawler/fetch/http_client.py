@@ -60,7 +60,7 @@ class HttpClient:
         options: ClientOptions,
         *,
         clock: Clock,
-        gate: AddressRateLimit,
+        address_limiter: AddressRateLimit,
         memory: int,
         spool_directory: str | None = None,
         on_event: OnEvent | None = None,
@@ -69,7 +69,7 @@ class HttpClient:
         dialer_class: Callable[..., NetworkDialer] = NetworkDialer,
     ) -> None:
         self._clock = clock
-        self._gate = gate
+        self._address_limiter = address_limiter
         self._spool_directory = spool_directory
         self._on_event = on_event
         self._permits = permits
@@ -114,7 +114,7 @@ class HttpClient:
             pool=pool,
             options=fetch,
             identity=options.identity,
-            gate=self._gate,
+            address_limiter=self._address_limiter,
             clock=self._clock,
             budget=self._budget,
             spool_directory=self._spool_directory,

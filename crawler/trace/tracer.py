@@ -143,7 +143,7 @@ class _Tracer:
         client = HttpClient(
             self._options.client,
             clock=self._clock,
-            gate=AddressRateLimiter(self._options.address_politeness, self._clock),
+            address_limiter=AddressRateLimiter(self._options.address_politeness, self._clock),
             memory=self._options.engine.memory,
             permits=self._hosts.blocklist.permits,
             dialer_class=partial(DialObserver, dials=dials),

@@ -100,7 +100,6 @@ class Harness(RecordingObserver):
         sinks: Sequence[Any] = (),
         output: Path = Path("/"),
         rng_seed: int = 1,
-        gated: bool = True,
         traps: TrapOptions | None = None,
         recrawl: RecrawlOptions | None = None,
         sitemaps: str = "named",
@@ -112,8 +111,8 @@ class Harness(RecordingObserver):
         self.frontier: Any = frontier if frontier is not None else MemoryFrontier()
         self.web = Web(self.clock, pages=web or {})
 
-        def make_client(*, gate: AddressRateLimit, permits: object, bandwidth: Bandwidth) -> Web:
-            self.web.gate = gate if gated else None
+        def make_client(*, address_limiter: AddressRateLimit, permits: object, bandwidth: Bandwidth) -> Web:
+            self.web.address_limiter = address_limiter
             self.bandwidth = bandwidth
             return self.web
 

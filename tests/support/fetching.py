@@ -72,7 +72,7 @@ class ScriptedLookup:
 
 
 @dataclass
-class RecordingGate:
+class RecordingLimiter:
     """An AddressRateLimit that records its calls. `shut`: address → when it opens."""
 
     shut: dict[str, float] = field(default_factory=dict)
@@ -97,7 +97,7 @@ class RecordingGate:
 class Client:
     fetcher: Fetcher
     pool: Pool
-    gate: RecordingGate
+    address_limiter: RecordingLimiter
     clock: SkewedClock
     events: list[tuple[str, dict]]
     lookup: Lookup
@@ -138,7 +138,7 @@ async def client(
     if proxy is not None:
         network = replace(network, proxy=proxy)
     clock = SkewedClock()
-    gate = RecordingGate()
+    address_limiter = RecordingLimiter()
     events: list[tuple[str, dict]] = []
     lookup = lookup or ScriptedLookup()
     if dialer is None:
@@ -163,7 +163,7 @@ async def client(
         pool=pool,
         options=fetch,
         identity=identity or IdentityOptions(user_agent="test/1"),
-        gate=gate,
+        address_limiter=address_limiter,
         clock=clock,
         budget=budget,
         spool_directory=spool_directory,
@@ -175,7 +175,7 @@ async def client(
         ),
     )
     try:
-        yield Client(fetcher, pool, gate, clock, events, lookup)
+        yield Client(fetcher, pool, address_limiter, clock, events, lookup)
     finally:
         await fetcher.close()
 

@@ -85,12 +85,12 @@ class SentRequest:
 @dataclass
 class Web:
     """A scripted fetcher. `pages` maps a URL to what is answered (each in turn, then the last for ever); what is not
-    in it is asked of `other`. `addresses` maps a host to its address. A request takes `dial_s` before the gate and
-    `takes_s` after it.
+    in it is asked of `other`. `addresses` maps a host to its address. A request takes `dial_s` before
+    it enters its address and `takes_s` after it.
     """
 
     clock: LoopClock
-    gate: AddressRateLimit | None = None
+    address_limiter: AddressRateLimit | None = None
     pages: dict[str, FetchResult | Sequence[FetchResult]] = field(default_factory=dict)
     other: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(404)
     addresses: dict[str, str] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class Web:
         dial_s = self.dial_s(origin)
         if dial_s:
             await asyncio.sleep(dial_s)
-        if self.gate is not None and (until := self.gate.enter(address)) is not None:
+        if self.address_limiter is not None and (until := self.address_limiter.enter(address)) is not None:
             self.shut += 1
             raise AddressNotReady(address, until)
         begin = self.clock.mono()
@@ -123,8 +123,8 @@ class Web:
                 result = replace(result, connection=replace(result.connection, peer_address=address))
         finally:
             self.in_flight -= 1
-            if self.gate is not None:
-                self.gate.leave(address)
+            if self.address_limiter is not None:
+                self.address_limiter.leave(address)
         self.requests.append(SentRequest(task.url, origin, task, address, called, begin, self.clock.mono(), result))
         return result
 

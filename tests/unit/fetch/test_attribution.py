@@ -250,7 +250,7 @@ async def exchange(certificates, hostile: Hostile, tls, count: int) -> tuple[Cou
         async with client(ca_file=certificates.ca_file, fetch=FetchOptions(connections=HOSTS)) as c:
             await asyncio.gather(*(visitor(f"h{n}.hosts.test") for n in range(HOSTS)))
             closed = Counter(c.closings())
-            assert c.gate.is_balanced
+            assert c.address_limiter.is_balanced
     ended.update({f"closed: {reason}": number for reason, number in closed.items()})
     return ended, hostile.answered
 

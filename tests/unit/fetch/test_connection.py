@@ -52,7 +52,7 @@ async def test_a_connection_serves_several_requests(site):
         assert [r.timings.connect_s > 0 for r in results] == [True, False, False]
         assert all(r.timings.first_byte_s > 0 for r in results)
         assert len(server.accepted) == 1
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
         stats = c.pool.stats()
         assert (stats.opened, stats.requests, stats.idle, stats.open) == (1, 3, 1, 1)
 
@@ -316,7 +316,7 @@ async def test_a_cancelled_fetch_closes_its_connection(site):
             await fetching
         assert c.pool.stats().open == 0
         assert c.pool._slots == {}
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
         assert (await c.get(url + "/fast")).connection.id == 2
         assert c.closings() == ["shutdown"]
 

@@ -11,7 +11,7 @@ from crawler.core.outcomes import is_throttled
 from crawler.fetch.fetcher import AddressNotReady, Fetcher, OriginBlocked
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.fetch.options import FetchOptions, IdentityOptions
-from tests.support.fetching import RecordingGate, client, until
+from tests.support.fetching import RecordingLimiter, client, until
 from tests.support.scripted_server import Certificates, ok, serve, table
 
 
@@ -72,7 +72,7 @@ async def test_headers_that_cannot_be_sent_are_refused_at_the_start():
                 pool=c.pool,
                 options=FetchOptions(headers=(("X-A", "b\r\nHost: evil"),)),
                 identity=IdentityOptions(),
-                gate=RecordingGate(),
+                address_limiter=RecordingLimiter(),
                 clock=c.clock,
             )
 
@@ -104,8 +104,8 @@ async def test_a_blocked_origin_is_not_even_connected_to():
 
         def fetcher():
             return Fetcher(
-                pool=c.pool, options=FetchOptions(), identity=IdentityOptions(), gate=c.gate, clock=c.clock,
-                permits=lambda origin: answers.pop(0),
+                pool=c.pool, options=FetchOptions(), identity=IdentityOptions(), clock=c.clock,
+                address_limiter=c.address_limiter, permits=lambda origin: answers.pop(0),
             )  # fmt: skip
 
         origin = Origin("http", "a.test", server.port)
@@ -119,7 +119,7 @@ async def test_a_blocked_origin_is_not_even_connected_to():
         stats = c.pool.stats()
         assert (stats.opened, stats.open, stats.closed) == (1, 0, {CloseReason.BLOCKED: 1})
         assert server.requests == []
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 async def then_close(a):
@@ -162,7 +162,7 @@ async def test_a_stale_connection_costs_one_resend(certificates, scheme, ending)
         assert second.timings.connect_s > 0
         assert [len(a.requests) for a in server.accepted] == [2, 1]
         # the address stayed taken from the first attempt to the end of the second
-        assert c.gate.log == [("enter", "127.0.0.1"), ("leave", "127.0.0.1")] * 2
+        assert c.address_limiter.log == [("enter", "127.0.0.1"), ("leave", "127.0.0.1")] * 2
 
 
 async def test_a_request_is_resent_once_and_no_more():
@@ -182,7 +182,7 @@ async def test_a_request_is_resent_once_and_no_more():
         assert (second.error_type, second.resend_count) == (ErrorType.SERVER_CLOSED, 1)
         assert second.connection.id == 2
         assert [len(a.requests) for a in server.accepted] == [2, 1]
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 async def test_a_request_on_a_fresh_connection_is_not_resent():
@@ -220,7 +220,7 @@ async def test_a_408_that_crosses_the_request_costs_one_resend(certificates, sch
         assert isinstance(second, Fetched), second
         assert second.payload.prefix(9) == b"first"
         assert (second.connection.id, second.resend_count) == (2, 1)
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 @pytest.mark.parametrize("field", ["Connection: close", "X: y"])
@@ -295,7 +295,7 @@ async def test_a_503_before_the_request_is_the_response(certificates, scheme, th
         assert c.pool._slots == {}
         await server.accepted[0].ended.wait()
         assert server.requests == []
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ async def test_bytes_on_an_unused_connection_close_it():
 
     async with serve(script) as server, client() as c:
         SpeaksFirst(c, said)
-        c.gate.shut["127.0.0.1"] = 4_711.0
+        c.address_limiter.shut["127.0.0.1"] = 4_711.0
         with pytest.raises(AddressNotReady):
             await c.get(f"http://a.test:{server.port}/")
         assert c.pool.stats().open == 0
@@ -427,20 +427,20 @@ async def test_a_stale_connection_whose_server_is_gone_fails():
         result = await c.get(url)
         assert isinstance(result, Failed)
         assert result.error_type is ErrorType.CONNECT_REFUSED
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 async def test_a_refusal_of_the_rate_limit_changes_nothing():
     """Nothing is written, the connection is idle in the pool, and no request has entered."""
     async with serve(HELLO) as server, client() as c:
         url = f"http://a.test:{server.port}/"
-        c.gate.shut["127.0.0.1"] = 4_711.0
+        c.address_limiter.shut["127.0.0.1"] = 4_711.0
         with pytest.raises(AddressNotReady) as caught:
             await c.get(url)
         assert (caught.value.address, caught.value.until_mono) == ("127.0.0.1", 4_711.0)
-        assert c.gate.log == []
+        assert c.address_limiter.log == []
         assert c.pool.stats().idle == 1
-        c.gate.shut.clear()
+        c.address_limiter.shut.clear()
         result = await c.get(url)
         assert isinstance(result, Fetched)
         assert (result.connection.id, result.connection.request_n) == (1, 1)
@@ -469,7 +469,7 @@ async def test_another_address_has_its_own_rate_limit():
         assert isinstance(await c.get(url), Fetched)
         one, two = "127.0.0.1", "127.0.0.2"
         first = [("enter", one), ("leave", one)]
-        assert c.gate.log == [*first, *first, ("enter", two), ("leave", two)]
+        assert c.address_limiter.log == [*first, *first, ("enter", two), ("leave", two)]
 
 
 @pytest.mark.parametrize("stage", ["resolve", "connect", "tls", "place", "answer"])
@@ -524,7 +524,7 @@ async def test_cancelled_anywhere_a_fetch_leaves_nothing_behind(certificates, st
             assert isinstance(await holding, Fetched)
         if stage != "tls":
             assert isinstance(await c.get(base + "/"), Fetched)
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 async def test_a_body_over_the_limit_is_kept_up_to_it():
@@ -558,7 +558,7 @@ async def test_a_spool_that_cannot_be_written_is_a_local_failure(monkeypatch, co
         assert (result.error_type, result.retryable) == (word, True)
         kept = [] if word is ErrorType.NO_FILE_DESCRIPTORS else ["b.test"]
         assert [origin.host for origin in c.pool._slots] == kept
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 async def test_a_large_body_is_spooled_and_whole(tmp_path):
@@ -584,7 +584,7 @@ async def test_a_bug_is_not_a_failed_fetch(monkeypatch):
         with pytest.raises(ZeroDivisionError):
             await c.fetcher.fetch(Origin("http", "a.test", server.port), Task(1, f"http://a.test:{server.port}/"))
         assert c.pool._slots == {}
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 @pytest.mark.parametrize("connections", [4, 16])  # fewer than the 14 that could be in use, and enough
@@ -617,7 +617,7 @@ async def test_a_burst_over_many_origins_ends_sound(certificates, connections):
             if n % 5 in (3, 4):
                 assert isinstance(result, Fetched), result
                 assert result.payload.size == 50_000
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
         stats = c.pool.stats()
         assert stats.idle == stats.open
         assert stats.opened - sum(stats.closed.values()) == stats.open

@@ -10,7 +10,7 @@ from crawler.core.models import Fetched, Origin, Task
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.fetch.http_client import HttpClient
 from crawler.fetch.options import ClientOptions, FetchOptions, IdentityOptions, NetworkOptions, TlsOptions
-from tests.support.fetching import RecordingGate, SkewedClock
+from tests.support.fetching import RecordingLimiter, SkewedClock
 from tests.support.scripted_server import ok, serve, table
 
 NETWORK = NetworkOptions(allow_private=("127.0.0.0/8",), resolve=(("*.test", ("127.0.0.1",)),))
@@ -19,7 +19,7 @@ OTHER = replace(OPTIONS, identity=IdentityOptions("after/1"), fetch=FetchOptions
 
 
 def client_of(options: ClientOptions = OPTIONS) -> HttpClient:
-    return HttpClient(options, clock=SkewedClock(), gate=RecordingGate(), memory=1 << 20)
+    return HttpClient(options, clock=SkewedClock(), address_limiter=RecordingLimiter(), memory=1 << 20)
 
 
 def put_in_force(client: HttpClient, options: ClientOptions) -> None:

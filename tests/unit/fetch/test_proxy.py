@@ -120,7 +120,7 @@ async def test_a_407_is_a_failure_of_the_proxy(scheme, given, words):
         assert is_permanent(result.error_type)
         assert is_connection_error(result.error_type)
         assert server.accepted == []
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_an_error_page_of_the_proxy_is_a_failure(status, field, words):
         assert result.error_type is ErrorType.PROXY_REFUSED
         assert words in result.detail
         assert result.retryable
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 @pytest.mark.parametrize(

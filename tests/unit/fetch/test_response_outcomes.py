@@ -192,7 +192,7 @@ async def test_what_the_web_sends_has_one_outcome_over_tls(certificates, limits,
                 assert again.payload.prefix(9) == b"again"
             else:  # a byte too many, or the end, may come a moment after the response
                 await until(lambda: origin not in c.pool._slots)
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 def test_only_cases_that_a_deadline_ends_are_left_out() -> None:

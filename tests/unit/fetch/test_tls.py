@@ -76,7 +76,7 @@ async def test_an_untrusted_server_has_its_own_error_type(certificates, case):
         assert not result.retryable
         assert result.timings.tls_s > 0
         assert server.requests == []
-        assert c.gate.log == []
+        assert c.address_limiter.log == []
         assert c.events == [("conn_fail", c.events[0][1])]
         assert (c.events[0][1]["stage"], c.events[0][1]["error_type"]) == ("tls", word)
         assert c.pool.stats().failed == 1

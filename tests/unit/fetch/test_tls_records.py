@@ -60,7 +60,7 @@ async def test_half_a_record_on_an_idle_connection_closes_it(certificates, tls, 
         assert (second.payload.prefix(9), second.tainted) == (b"/two", False)
         assert (second.connection.id, second.resend_count) == (2, 1)
         assert c.closings() == ["unsolicited"]
-        assert c.gate.is_balanced
+        assert c.address_limiter.is_balanced
 
 
 @pytest.mark.parametrize("size", [1, 30])
