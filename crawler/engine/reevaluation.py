@@ -34,7 +34,7 @@ _BY_ROBOTS: Final = frozenset((DenyReason.ROBOTS, DenyReason.ROBOTS_UNREACHABLE)
 
 
 @dataclass(slots=True)
-class _Changes:
+class _ReevaluatedTotals:
     """What a re-evaluation of all hosts changed."""
 
     hosts: int = 0
@@ -65,7 +65,7 @@ class Reevaluation:
         self._pending: dict[int, None] = {}
         self._unreadable: dict[int, None] = {}  # re-evaluated but for their robots.txt, which cannot be read
         self._new_robots: set[int] = set()
-        self._totals: _Changes | None = None  # since the rules changed for all
+        self._totals: _ReevaluatedTotals | None = None  # since the rules changed for all
         self._wake = asyncio.Event()
         self._is_running = False
         self._robots_mono = 0.0  # when it was last looked whose robots.txt to read again
@@ -80,7 +80,7 @@ class Reevaluation:
 
     def rules_changed(self, host_ids: Iterable[int]) -> None:
         """Re-evaluate hosts because the rules for all hosts changed; the store knows already that they are to be."""
-        self._totals = _Changes()
+        self._totals = _ReevaluatedTotals()
         self.add_hosts(host_ids)
         self._wake.set()
 
@@ -148,7 +148,7 @@ class Reevaluation:
         if host.id not in self._unreadable and host.id not in self._pending:
             await self._frontier.reevaluated(host.id, mark)
         if self._totals is not None:
-            self._totals = _Changes(self._totals.hosts + 1, self._totals.denied + refused, self._totals.queued + let_in)
+            self._totals = _ReevaluatedTotals(self._totals.hosts + 1, self._totals.denied + refused, self._totals.queued + let_in)
         if refused or let_in:
             self._on_event(Event.REJUDGED, {**_server_fields(host), "denied": refused, "queued": let_in})
 
