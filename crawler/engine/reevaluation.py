@@ -148,7 +148,9 @@ class Reevaluation:
         if host.id not in self._unreadable and host.id not in self._pending:
             await self._frontier.reevaluated(host.id, mark)
         if self._totals is not None:
-            self._totals = _ReevaluatedTotals(self._totals.hosts + 1, self._totals.denied + refused, self._totals.queued + let_in)
+            self._totals.hosts += 1
+            self._totals.denied += refused
+            self._totals.queued += let_in
         if refused or let_in:
             self._on_event(Event.REJUDGED, {**_server_fields(host), "denied": refused, "queued": let_in})
 
