@@ -25,7 +25,7 @@ from crawler.engine.monitoring.status import Bounded
 from crawler.fetch.http1.message import LocalProtocolError
 from crawler.frontier.base import FrontierFull
 from crawler.frontier.sqlite.store_reader import StoreReader
-from crawler.inspection.explain.why import Inquiry
+from crawler.inspection.explain.why import Explainer
 from crawler.obs.events import Event
 from crawler.obs.log_files import PENDING_LIMIT
 from crawler.obs.logs import Logs
@@ -148,7 +148,7 @@ class Service:
         def explain() -> Mapping[str, Any]:
             reader = StoreReader(settings.frontier_path, is_live=True)
             try:
-                return Inquiry(reader, settings.rules(), is_live=True, now=now).why(url).as_json()
+                return Explainer(reader, settings.rules(), is_live=True, now=now).why(url).as_json()
             finally:
                 reader.close()
 

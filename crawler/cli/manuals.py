@@ -80,7 +80,7 @@ def _page(cli: click.Group, context: click.Context) -> Iterator[str]:
     yield ".SH DESCRIPTION"
     yield _text(
         "Crawls web sites for weeks over a few kept connections to each host, stores what it found and fetched so that "
-        "a kill at any instant loses nothing, and writes WARC files and logs that answer questions. Each command has "
+        "a kill at any instant loses nothing, and writes WARC files and detailed logs. Each command has "
         "--help. Data goes to stdout, messages to stderr."
     )
     yield ".SH COMMANDS"

@@ -29,8 +29,8 @@ STOP_TIMEOUT_S = 3_600.0  # `stop --wait`: longer than any drain
 def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Start no new request until `crawler resume`; those in flight are finished. A restart ends the pause."""
     with connect_to_daemon(config, overrides, output) as control:
-        answer = control.call("pause")
-    click.echo("paused" if answer["changed"] else "already paused")
+        result = control.call("pause")
+    click.echo("paused" if result["changed"] else "already paused")
     return Exit.OK
 
 
@@ -39,11 +39,11 @@ def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) 
 def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Go on after `crawler pause`."""
     with connect_to_daemon(config, overrides, output) as control:
-        answer = control.call("resume")
-    if answer["state"] == "paused":
+        result = control.call("resume")
+    if result["state"] == "paused":
         click.echo("resumed, but the crawl waits because nothing can be written: see `crawler status`")
     else:
-        click.echo("resumed" if answer["changed"] else "not paused")
+        click.echo("resumed" if result["changed"] else "not paused")
     return Exit.OK
 
 
@@ -53,13 +53,13 @@ def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None)
 def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, wait: bool) -> int:
     """Finish what is in flight, store it, and end: what SIGTERM does."""
     with connect_to_daemon(config, overrides, output) as control:
-        answer = control.call("stop")
-        if not answer["changed"]:
+        result = control.call("stop")
+        if not result["changed"]:
             say("already stopping")
         if wait and not control.wait_for_end(STOP_TIMEOUT_S):
             say("the crawl has not ended")
             return Exit.UNREACHABLE
-    click.echo("stopped" if wait else f"stopping; {count(answer['in_flight'], 'request')} in flight")
+    click.echo("stopped" if wait else f"stopping; {count(result['in_flight'], 'request')} in flight")
     return Exit.OK
 
 
@@ -89,7 +89,7 @@ def block(
         with Control(crawl.paths.socket) as control:
             if as_list:
                 return _print(control.call("blocks"))
-            answer = control.call("block", {"name": name, "reason": reason, "host_only": host_only})
+            result = control.call("block", {"name": name, "reason": reason, "host_only": host_only})
     elif as_list:
 
         async def read(frontier: Frontier, _: Recovered) -> list[dict[str, Any]]:
@@ -107,14 +107,14 @@ def block(
             hosts = sum(not covering.permits(host.origin) for host in recovered.hosts)
             return {"name": held.name, "kind": held.kind, "new": new, "hosts": hosts, "connections_cut": 0}
 
-        answer = with_store(crawl, put)
-    below = " and all below it" if answer["kind"] == "domain" else ""
-    if not answer["new"]:
-        narrower = "; to block less, unblock it first" if host_only and answer["kind"] == "domain" else ""
-        say(f"{answer['name']} was already blocked{narrower}")
+        result = with_store(crawl, put)
+    below = " and all below it" if result["kind"] == "domain" else ""
+    if not result["new"]:
+        narrower = "; to block less, unblock it first" if host_only and result["kind"] == "domain" else ""
+        say(f"{result['name']} was already blocked{narrower}")
     click.echo(
-        f"blocked {answer['name']}{below}: {count(answer['hosts'], 'host')}, "
-        f"{count(answer['connections_cut'], 'connection')} closed"
+        f"blocked {result['name']}{below}: {count(result['hosts'], 'host')}, "
+        f"{count(result['connections_cut'], 'connection')} closed"
     )
     return Exit.OK
 
@@ -127,8 +127,8 @@ def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None
     crawl = find_crawl(config, overrides, output)
     if crawl.paths.pid() is not None:
         with Control(crawl.paths.socket) as control:
-            answer = control.call("unblock", {"name": name})
-        click.echo(f"unblocked {answer['name']}: {count(answer['hosts'], 'host')}")
+            result = control.call("unblock", {"name": name})
+        click.echo(f"unblocked {result['name']}: {count(result['hosts'], 'host')}")
         return Exit.OK
     host = blocked_name(name)
 
@@ -170,7 +170,7 @@ def release(
     host = blocked_name(name)
     if crawl.paths.pid() is not None:
         with Control(crawl.paths.socket) as control:
-            answer = control.call("release", {"name": host} | ({} if template is None else {"template": template}))
+            result = control.call("release", {"name": host} | ({} if template is None else {"template": template}))
     else:
 
         async def store(frontier: Frontier, recovered: Recovered) -> dict[str, Any]:
@@ -178,12 +178,12 @@ def release(
             released, _ = await operations.release(frontier, host_ids, template, time.time())
             return {"templates": released}
 
-        answer = with_store(crawl, store)
-    for one, urls in answer["templates"].items():
+        result = with_store(crawl, store)
+    for one, urls in result["templates"].items():
         click.echo(f"released {one}: {count(urls, 'URL')} queued")
-    if not answer["templates"]:
+    if not result["templates"]:
         say(f"no URL template of {host} is suspected" if template is None else f"{template} is not suspected")
-    return Exit.OK if answer["templates"] else Exit.FINDINGS
+    return Exit.OK if result["templates"] else Exit.FINDINGS
 
 
 RELOAD_TIMEOUT_S = 120.0  # a preview judges up to 200,000 URLs; the crawl goes on meanwhile
@@ -206,25 +206,25 @@ def reload(config: Path | None, overrides: tuple[str, ...], output: Path | None,
             load(config, overrides, os.environ, "run")  # no daemon runs: raises ConfigurationError for mistakes
         raise
     with control:
-        answer = control.call("reload", {"dry_run": dry_run}, timeout_s=RELOAD_TIMEOUT_S)
+        result = control.call("reload", {"dry_run": dry_run}, timeout_s=RELOAD_TIMEOUT_S)
     if as_json:
-        write_data(orjson.dumps(answer) + b"\n")
+        write_data(orjson.dumps(result) + b"\n")
     else:
-        click.echo("\n".join(change_lines(answer)))
+        click.echo("\n".join(change_lines(result)))
     return Exit.OK
 
 
-def change_lines(answer: Mapping[str, Any]) -> list[str]:
+def change_lines(result: Mapping[str, Any]) -> list[str]:
     """Lines about what changed, or would change."""
-    changed, restart = answer["changed"], answer["needs_restart"]
-    would = "would change" if answer["dry_run"] else "changed"
+    changed, restart = result["changed"], result["needs_restart"]
+    would = "would change" if result["dry_run"] else "changed"
     shown = [f"{would}: {one['key']} = {one['new']}   (was {one['old']})" for one in changed]
-    if answer["new_seeds"]:
-        shown.append(f"{'would add' if answer['dry_run'] else 'added'}: {count(answer['new_seeds'], 'seed')}")
+    if result["new_seeds"]:
+        shown.append(f"{'would add' if result['dry_run'] else 'added'}: {count(result['new_seeds'], 'seed')}")
     if not changed:
-        shown.append("nothing would change" if answer["dry_run"] else "nothing changed")
+        shown.append("nothing would change" if result["dry_run"] else "nothing changed")
     shown += [f"needs a restart: {key}" for key in restart]
-    preview = answer.get("preview", {})
+    preview = result.get("preview", {})
     if preview.get("scope_changes"):
         shown += _preview(preview)
     return shown

@@ -14,7 +14,7 @@ from crawler.core.formatting import count, duration, printable, wall_time
 from crawler.core.url import UrlError, parse
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.explanation import Explanation, add_auxiliary, logged_auxiliary
-from crawler.inspection.explain.why import Inquiry
+from crawler.inspection.explain.why import Explainer
 from crawler.inspection.log.rotated_log import RotatedLog
 from crawler.inspection.log.url_history import UrlHistory, attempts, last_host_state, skipped_of_host, time_of_field
 from crawler.obs.fetch_line import redact_text
@@ -47,7 +47,7 @@ def command(
     except FileNotFoundError:
         reader = None
     try:
-        explanation = Inquiry(reader, crawl.rules, is_live=is_live, now=now).why(url)
+        explanation = Explainer(reader, crawl.rules, is_live=is_live, now=now).why(url)
     finally:
         if reader is not None:
             reader.close()

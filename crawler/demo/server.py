@@ -1,7 +1,7 @@
 """Serves a site over TLS on 127.0.0.1, from a thread of its own.
 
 Has the port, the certificate, the connections and the record of every request. Responses come from a function
-(`site.DemoSite` unless told otherwise).
+(by default `site.DemoSite`).
 Invariant: a connection stays open after every response with a length, so a client that opens a second one for the
 next request shows up in `requests`.
 """

@@ -90,8 +90,8 @@ class TomlFile(ValueSource):
                 yield self.problem((section,), f"{section} must be a section, not a value", f"[{section}]")
             else:
                 for name, value in table.items():
-                    if complaint := unknown_key(section, name):
-                        yield self.problem((section, name), *complaint, at_key=True)
+                    if unknown := unknown_key(section, name):
+                        yield self.problem((section, name), *unknown, at_key=True)
                     else:
                         yield Given(keys()[f"{section}.{name}"], value, self)
 
@@ -205,8 +205,8 @@ def _from_text(section: str, name: str, text: str, source: ValueSource) -> Given
 
     So names need no quotes ("crawl.name=2026", "tls.min_version=1.3"), and one item is a list of one.
     """
-    if complaint := unknown_key(section, name):
-        return source.problem((), *complaint)
+    if unknown := unknown_key(section, name):
+        return source.problem((), *unknown)
     key = keys()[f"{section}.{name}"]
     value = _toml_value(text)
     match key.kind:

@@ -35,7 +35,7 @@ from crawler.inspection.explain.hosts import RoundRobin, eta_s, request_gap_s
 MAX_CHAIN: Final = 30  # pages shown between the URL and its seed
 
 
-class Inquiry:
+class Explainer:
     """Explains URLs from the store that `reader` reads, None if there is none.
 
     `rules` None: they are not known, so scope is not judged. `is_live`: the crawl runs. `now` is UTC epoch seconds.

@@ -11,7 +11,7 @@ from crawler.frontier.base import BlockedHost
 from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.hosts import HostView, RoundRobin, eta_s, request_gap_s, views
-from crawler.inspection.explain.why import Inquiry
+from crawler.inspection.explain.why import Explainer
 from crawler.inspection.log.totals import HostTally, LogTotals, Spread
 from tests.support.frontiers import NOW, batch, found, visit
 
@@ -107,7 +107,7 @@ async def test_hosts_and_why_show_when_a_queue_is_empty(tmp_path: Path) -> None:
 
     with StoreReader(path, is_live=False) as reader:
         assert etas(reader, {}) == expected
-        inquiry = Inquiry(reader, Rules(politeness=options, seed_hosts=tuple(QUEUED)), is_live=True, now=NOW)
+        inquiry = Explainer(reader, Rules(politeness=options, seed_hosts=tuple(QUEUED)), is_live=True, now=NOW)
         told = {name: inquiry.why(f"https://{name}/0").steps[-1] for name in QUEUED}
         tally = HostTally()
         for n in range(20):

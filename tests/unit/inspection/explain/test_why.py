@@ -34,7 +34,7 @@ from crawler.frontier.sqlite.store import SqliteFrontier
 from crawler.frontier.sqlite.store_reader import StoreReader
 from crawler.inspection.explain.explanation import Explanation, add_auxiliary, logged_auxiliary
 from crawler.inspection.explain.hosts import views
-from crawler.inspection.explain.why import Inquiry
+from crawler.inspection.explain.why import Explainer
 from crawler.inspection.log.totals import LogTotals
 from crawler.inspection.report import EventTotals, report
 from tests.support.frontiers import NOW, answer, batch, fast_folder, found, links, visit
@@ -118,7 +118,7 @@ async def fill(folder: Path) -> None:
 
 def explain(store: Path, url: str, rules: Rules | None = RULES, *, now: float = NOW + 1) -> Explanation:
     with StoreReader(store, is_live=False) as reader:
-        return Inquiry(reader, rules, is_live=True, now=now).why(url)
+        return Explainer(reader, rules, is_live=True, now=now).why(url)
 
 
 def step(explanation: Explanation, name: str) -> tuple[str, str]:
