@@ -36,7 +36,7 @@ def page(*links: str, title: str = "t") -> bytes:
     return f"<html><head><title>{title}</title></head><body>{anchors}</body></html>".encode()
 
 
-def answer(
+def response(
     status_code: int = 200,
     body: bytes = b"",
     *,
@@ -70,7 +70,7 @@ def failed(error_type: ErrorType, *, retryable: bool = True) -> Failed:
 
 @dataclass(frozen=True)
 class SentRequest:
-    """A request as the server saw it: monotonic times, `called` when the fetcher was told; the result is the answer."""
+    """A request as the server saw it: times are monotonic, `called` is when `fetch` was called."""
 
     url: str
     origin: Origin
@@ -84,15 +84,15 @@ class SentRequest:
 
 @dataclass
 class Web:
-    """A scripted fetcher. `pages` maps a URL to what is answered (each in turn, then the last for ever); what is not
-    in it is asked of `other`. `addresses` maps a host to its address. A request takes `dial_s` before
-    it enters its address and `takes_s` after it.
+    """A scripted fetcher. `pages` maps a URL to its result, or to several (each once, then the last for ever);
+    `other` gives the result of any other URL. `addresses` maps a host to its address. A request takes `dial_s` before
+    it enters the rate limit of its address, and `takes_s` after it.
     """
 
     clock: LoopClock
     address_limiter: AddressRateLimit | None = None
     pages: dict[str, FetchResult | Sequence[FetchResult]] = field(default_factory=dict)
-    other: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(404)
+    other: Callable[[Origin, Task], FetchResult] = lambda origin, task: response(404)
     addresses: dict[str, str] = field(default_factory=dict)
     dial_s: Callable[[Origin], float] = lambda origin: 0.0
     takes_s: Callable[[Origin, Task], float] = lambda origin, task: 0.1
@@ -118,7 +118,7 @@ class Web:
             takes_s = self.takes_s(origin, task)
             if takes_s:
                 await asyncio.sleep(takes_s)
-            result = self._answer(origin, task)
+            result = self._respond(origin, task)
             if isinstance(result, Fetched):
                 result = replace(result, connection=replace(result.connection, peer_address=address))
         finally:
@@ -128,7 +128,7 @@ class Web:
         self.requests.append(SentRequest(task.url, origin, task, address, called, begin, self.clock.mono(), result))
         return result
 
-    def _answer(self, origin: Origin, task: Task) -> FetchResult:
+    def _respond(self, origin: Origin, task: Task) -> FetchResult:
         scripted = self.pages.get(task.url)
         if scripted is None:
             return self.other(origin, task)
@@ -137,10 +137,10 @@ class Web:
         self._times[task.url] += 1
         return scripted[min(self._times[task.url], len(scripted)) - 1]
 
-    # -- what else the engine asks of its client
+    # -- what else the engine calls of its client
 
     def prepare(self, options: ClientOptions) -> None:
-        """It has no options."""
+        """Nothing to do: the scripted web has no options."""
 
     def reconfigure(self, generation: Generation) -> None:
         raise AssertionError("nothing was prepared")
@@ -168,7 +168,7 @@ class Web:
 
     @property
     def urls(self) -> list[str]:
-        """What was asked, in the order of the answers."""
+        """The URLs requested, in the order of their responses."""
         return [each.url for each in self.requests]
 
     @property

@@ -10,7 +10,7 @@ import string
 from typing import Final
 
 from crawler.core.models import Fetched
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 
 WORDS: Final = tuple("".join(random.Random(n).choices(string.ascii_lowercase, k=6)) for n in range(4_000))
 COLORS, SIZES, SORTS, PAGES = 6, 5, 4, 9
@@ -35,14 +35,14 @@ class TrapSite:
         self.honest |= {f"/wiki/{WORDS[n]}" for n in range(30)}
         self.honest |= {f"/forum/thread-{n}" for n in range(25)}
 
-    def answer(self, target: str) -> Fetched:
+    def respond(self, target: str) -> Fetched:
         """The response to a target."""
         try:
-            return self._answer(target)
+            return self._respond(target)
         except ValueError:  # a name where a number belongs
-            return answer(404)
+            return response(404)
 
-    def _answer(self, target: str) -> Fetched:
+    def _respond(self, target: str) -> Fetched:
         path, _, query = target.partition("?")
         parts = path.strip("/").split("/")
         match parts[0]:
@@ -75,14 +75,14 @@ class TrapSite:
                 n = int(parts[1].removeprefix("thread-"))
                 near = [f"/forum/thread-{m % 25}?sid={self._session()}" for m in (n + 1, n + 2, n + 7)]
                 return self._page(f"Thread {n}", prose(f"thread{n}"), *near)
-        return answer(404)
+        return response(404)
 
     def _session(self) -> str:
         return f"{random.Random(next(self._sessions)).getrandbits(128):032x}"
 
     def _page(self, title: str, text: str, *links: str) -> Fetched:
         body = page(*links, title=title).replace(b"</body>", f"<p>{text}</p></body>".encode())
-        return answer(200, body)
+        return response(200, body)
 
     def _wiki(self, parts: list[str]) -> Fetched:
         name = parts[1] if len(parts) > 1 else ""

@@ -15,7 +15,7 @@ from crawler.engine.options import EngineOptions
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import answer, failed, page
+from tests.support.scripted_web import failed, page, response
 from tests.support.virtual_time import EPOCH, InThread, elapse, run
 
 ROOT = "https://a.test/"
@@ -49,7 +49,7 @@ def test_the_clock_set_back_or_forward_neither_storms_nor_stalls() -> None:
     """Delays are on the monotonic clock; only what waits for a date moves with the wall clock."""
 
     async def main() -> None:
-        engine = Harness(ROOT, web={ROOT: answer(200, page(*(f"/{n}" for n in range(20))))})
+        engine = Harness(ROOT, web={ROOT: response(200, page(*(f"/{n}" for n in range(20))))})
 
         async def jump() -> None:
             for skew in (7_200.0, -3_600.0, 0.0):
@@ -86,9 +86,9 @@ def test_a_clock_that_was_off_for_six_seconds_stamps_only_those_wrong(ahead_s: f
     """What is read later has the right date, and what failed meanwhile is asked again as soon as ever."""
 
     async def main() -> None:
-        web = {ROOT: answer(200, page(*(f"/{n}" for n in range(20))))}
+        web = {ROOT: response(200, page(*(f"/{n}" for n in range(20))))}
         for n in range(20):
-            web[f"{ROOT}{n}"] = [BROKEN, answer(200, b"")] if n < 6 else answer(200, b"")  # type: ignore[assignment]
+            web[f"{ROOT}{n}"] = [BROKEN, response(200, b"")] if n < 6 else response(200, b"")  # type: ignore[assignment]
         engine = Harness(ROOT, politeness=POLITE, web=web)  # type: ignore[arg-type]
         assert await skewed(engine, [(after_s, ahead_s), (6.0, 0.0)]) is StoppedBy.EMPTY
         assert engine.clock.mono() < 120.0
@@ -111,9 +111,9 @@ def test_what_waits_is_due_as_soon_when_the_clock_is_set_back(store: str, back_s
     async def main() -> None:
         frontier = MemoryFrontier() if store == "memory" else InThread(SqliteFrontier(tmp_path / "f.db"))
         web = {
-            ROOT: [BROKEN, BROKEN, answer(200, page("https://b.test/"))],
-            "https://b.test/robots.txt": [answer(500), answer(404)],
-            "https://b.test/": answer(200, b""),
+            ROOT: [BROKEN, BROKEN, response(200, page("https://b.test/"))],
+            "https://b.test/robots.txt": [response(500), response(404)],
+            "https://b.test/": response(200, b""),
         }
         engine = Harness(ROOT, "https://b.test/", frontier=frontier, web=web)  # type: ignore[arg-type]
         assert await skewed(engine, [(2.2, -back_s)]) is StoppedBy.EMPTY
@@ -129,7 +129,7 @@ def test_revisits_are_due_within_their_longest_interval_of_a_clock_set_back() ->
     async def main() -> None:
         recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=2 * DAY)
         options = EngineOptions(workers=2, min_free=0, linger_s=4 * DAY, drain_s=5.0, max_duration_s=3 * DAY)
-        engine = Harness(ROOT, recrawl=recrawl, engine=options, web={ROOT: answer(200, b"x")})
+        engine = Harness(ROOT, recrawl=recrawl, engine=options, web={ROOT: response(200, b"x")})
         engine.loop.clock_skew = 1_000 * DAY
         await skewed(engine, [(1.5, 0.0)])
         assert engine.web.page_urls.count(ROOT) >= 2
@@ -143,9 +143,9 @@ def test_a_start_under_a_clock_set_back_waits_for_nothing_longer() -> None:
     async def main() -> None:
         frontier = MemoryFrontier()
         web = {
-            ROOT: [BROKEN, answer(200, b"x")],
-            "https://b.test/robots.txt": answer(500),
-            "https://b.test/": answer(200, b""),
+            ROOT: [BROKEN, response(200, b"x")],
+            "https://b.test/robots.txt": response(500),
+            "https://b.test/": response(200, b""),
         }
         first = Harness(
             ROOT, "https://b.test/", frontier=frontier, web=web,  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ def test_a_start_under_a_clock_set_back_waits_for_nothing_longer() -> None:
         first.loop.clock_skew = 30 * DAY
         assert await first.run() is StoppedBy.MAX_DURATION
         first.loop.clock_skew = 0.0
-        second = Harness(frontier=frontier, web={ROOT: answer(200, b"x"), "https://b.test/": answer(200, b"")})
+        second = Harness(frontier=frontier, web={ROOT: response(200, b"x"), "https://b.test/": response(200, b"")})
         begun = second.clock.mono()
         assert await second.run() is StoppedBy.EMPTY
         assert sorted(second.web.page_urls) == [ROOT, "https://b.test/"]

@@ -17,7 +17,7 @@ from crawler.engine.options import EngineOptions
 from crawler.frontier.base import Batch, FrontierFull, Receipt
 from tests.support.engine import Harness
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import answer
+from tests.support.scripted_web import response
 from tests.support.sinks import ListSink
 from tests.support.virtual_time import elapse, run
 
@@ -82,7 +82,7 @@ class Case:
     def visit(self, size: int = 10, **more: Any) -> Visited:
         task = self.tasks[self.next]
         self.next += 1
-        fetched = answer(200, b"x" * size)
+        fetched = response(200, b"x" * size)
         record = Record(task, fetched, "sha256:x")
         settlement = Settlement(task, 1, fetched, UrlState.DONE, record=record, **more)
         return Visited(settlement, Lease(1, self.engine.host("a.test").origin, 1, (task,)), 0.0, 0.0)
@@ -477,7 +477,7 @@ def test_the_books_learn_of_a_page_only_when_it_is_stored() -> None:
         host = case.engine.host("a.test")
         before = host.queued
         await case.put(3)
-        robots = Settlement(Task(0, "https://a.test/robots.txt", TaskKind.ROBOTS), 1, answer(404), UrlState.DONE)
+        robots = Settlement(Task(0, "https://a.test/robots.txt", TaskKind.ROBOTS), 1, response(404), UrlState.DONE)
         await case.committer.put(Visited(robots, Lease(1, host.origin, 1, ()), 0.0, 0.0))
         assert host.queued == before
         await elapse(0.3)

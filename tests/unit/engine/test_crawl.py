@@ -16,7 +16,7 @@ from crawler.engine.pages.response_processor import LARGE_BYTES
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.sinks import ListSink
 from tests.support.virtual_time import InThread, elapse, run
 
@@ -47,7 +47,7 @@ def test_it_is_empty_when_all_was_answered() -> None:
     """And it ends right then, not after the linger."""
 
     async def main() -> None:
-        engine = Harness(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, numbered(50))})
+        engine = Harness(ROOT, politeness=AT_ONCE, web={ROOT: response(200, numbered(50))})
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.settled) == 51
         assert engine.clock.mono() < 3.0
@@ -63,9 +63,9 @@ def test_a_delay_longer_than_the_linger_does_not_end_it(linger_s: float) -> None
     async def main() -> None:
         engine = Harness(ROOT, "https://b.test/", engine=replace(OPTIONS, linger_s=linger_s))
         engine.web.pages = {
-            ROOT: answer(200, numbered(3)),
-            "https://b.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 20"),
-            "https://b.test/": answer(200, numbered(2)),
+            ROOT: response(200, numbered(3)),
+            "https://b.test/robots.txt": response(200, b"User-agent: *\nCrawl-delay: 20"),
+            "https://b.test/": response(200, numbered(2)),
         }
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.settled) == 7
@@ -79,7 +79,7 @@ def test_what_is_due_within_the_linger_is_waited_for(linger_s: float, ends: Stop
 
     async def main() -> None:
         engine = Harness(ROOT, engine=replace(OPTIONS, linger_s=linger_s))
-        engine.web.pages = {ROOT: [answer(503, retry_after="60"), answer(200)]}
+        engine.web.pages = {ROOT: [response(503, retry_after="60"), response(200)]}
         states: set[str] = set()
         monitor = engine.monitor
 
@@ -102,7 +102,7 @@ def test_one_host_that_rests_does_not_end_what_others_have_to_do() -> None:
 
     async def main() -> None:
         engine = Harness(ROOT, "https://b.test/", engine=replace(OPTIONS, linger_s=10.0))
-        engine.web.pages = {ROOT: answer(429, retry_after="3600"), "https://b.test/": answer(200, numbered(30))}
+        engine.web.pages = {ROOT: response(429, retry_after="3600"), "https://b.test/": response(200, numbered(30))}
         assert await engine.run() is StoppedBy.WAITING
         assert sum("b.test" in url for url in engine.settled) == 31
 
@@ -113,7 +113,7 @@ def test_max_urls_ends_it() -> None:
     """With more queued."""
 
     async def main() -> None:
-        engine = Harness(ROOT, scope=ScopeOptions(max_urls=3), web={ROOT: answer(200, numbered(9))})
+        engine = Harness(ROOT, scope=ScopeOptions(max_urls=3), web={ROOT: response(200, numbered(9))})
         assert await engine.run() is StoppedBy.MAX_URLS
         assert engine.host("a.test").queued == 7
 
@@ -126,7 +126,9 @@ def test_a_directory_that_has_had_its_urls_gets_no_more() -> None:
     async def main() -> None:
         store = MemoryFrontier()
         for begun in range(2):
-            engine = Harness(ROOT, scope=ScopeOptions(max_urls=3), frontier=store, web={ROOT: answer(200, numbered(9))})
+            engine = Harness(
+                ROOT, scope=ScopeOptions(max_urls=3), frontier=store, web={ROOT: response(200, numbered(9))}
+            )
             assert await engine.run() is StoppedBy.MAX_URLS
             assert len(engine.web.page_urls) == (3 if begun == 0 else 0)
 
@@ -137,7 +139,7 @@ def test_max_duration_ends_it_within_the_minute() -> None:
     """What is in flight is still finished."""
 
     async def main() -> None:
-        engine = Harness(ROOT, engine=replace(OPTIONS, max_duration_s=10.5), web={ROOT: answer(200, numbered(90))})
+        engine = Harness(ROOT, engine=replace(OPTIONS, max_duration_s=10.5), web={ROOT: response(200, numbered(90))})
         assert await engine.run() is StoppedBy.MAX_DURATION
         assert 10.5 <= engine.clock.mono() < 11.7
         assert len(engine.settled) == len(engine.web.page_urls)
@@ -178,11 +180,11 @@ def stopping(at_s: float, engine: Harness) -> Any:
 
 @pytest.mark.parametrize("politeness", [POLITE, AT_ONCE], ids=["delay", "at once"])
 def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(politeness: Any) -> None:
-    """Every answer that came is stored; every lease is back."""
+    """Every response that arrived is stored; every lease is back."""
 
     async def main() -> None:
         engine = Harness(*(f"https://h{n}.test/" for n in range(10)), politeness=politeness, engine=OPTIONS)
-        engine.web.other = lambda origin, task: answer(404 if task.kind is TaskKind.ROBOTS else 200, numbered(40))
+        engine.web.other = lambda origin, task: response(404 if task.kind is TaskKind.ROBOTS else 200, numbered(40))
         engine.web.takes_s = lambda origin, task: 0.3
         async with asyncio.TaskGroup() as group:
             group.create_task(stopping(7.1, engine))
@@ -218,7 +220,7 @@ def test_a_page_that_is_being_read_is_waited_for() -> None:
     """It was fetched; a stop does not throw it away."""
 
     async def main() -> None:
-        engine = Harness(ROOT, engine=OPTIONS, web={ROOT: answer(200, numbered(9) + b" " * LARGE_BYTES)})
+        engine = Harness(ROOT, engine=OPTIONS, web={ROOT: response(200, numbered(9) + b" " * LARGE_BYTES)})
 
         read = engine.processor.process
 
@@ -259,7 +261,7 @@ def test_a_stop_on_a_full_disk_ends_too() -> None:
         engine = Harness(
             ROOT, sinks=[sink], engine=replace(OPTIONS, commit_settlements=2, linger_s=None), politeness=AT_ONCE
         )
-        engine.web.pages = {ROOT: answer(200, numbered(200))}
+        engine.web.pages = {ROOT: response(200, numbered(200))}
         sink.fails = lambda call: FULL if call == "write" and engine.clock.mono() > 0.5 else None
         async with asyncio.TaskGroup() as group:
             group.create_task(stopping(20.0, engine))
@@ -282,7 +284,7 @@ def test_a_disk_that_fills_up_during_the_drain_ends_it_soon() -> None:
             ROOT, "https://b.test/", sinks=[sink], engine=replace(OPTIONS, drain_s=500.0), politeness=AT_ONCE
         )
         engine.web.takes_s = lambda origin, task: 400.0 if task.url == ROOT else 2.0
-        engine.web.other = lambda origin, task: answer(404 if task.kind is TaskKind.ROBOTS else 200, numbered(3))
+        engine.web.other = lambda origin, task: response(404 if task.kind is TaskKind.ROBOTS else 200, numbered(3))
         sink.fails = lambda call: FULL if call == "write" and engine.clock.mono() > 5.0 else None
         async with asyncio.TaskGroup() as group:
             group.create_task(stopping(5.0, engine))
@@ -299,7 +301,7 @@ def test_a_disk_that_recovers_during_the_drain_loses_nothing() -> None:
 
     async def main() -> None:
         sink = ListSink()
-        engine = Harness(ROOT, sinks=[sink], engine=OPTIONS, web={ROOT: answer(200, numbered(9))})
+        engine = Harness(ROOT, sinks=[sink], engine=OPTIONS, web={ROOT: response(200, numbered(9))})
         sink.fails = lambda call: FULL if call == "write" and 3.0 < engine.clock.mono() < 9.0 else None
         async with asyncio.TaskGroup() as group:
             group.create_task(stopping(8.0, engine))
@@ -366,7 +368,7 @@ def test_a_second_run_goes_on_where_the_first_stopped(clean: bool, tmp_path: Any
         asked = []
         for stop_s in (4.5, None):
             engine = Harness(ROOT, frontier=InThread(SqliteFrontier(tmp_path / "frontier.db")))
-            engine.web.pages = {ROOT: answer(200, numbered(8))}
+            engine.web.pages = {ROOT: response(200, numbered(8))}
             await engine.open()
             begun = engine.clock.mono()
             async with asyncio.TaskGroup() as group:

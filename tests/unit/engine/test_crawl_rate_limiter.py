@@ -12,7 +12,7 @@ from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.fetch.limits import Bandwidth
 from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.fetching import FakeClock
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.virtual_time import EPOCH, run
 
 ROOT = "https://a.test/"
@@ -34,7 +34,7 @@ def window(first: int, last: int) -> str:
 
 
 def numbered(count: int) -> dict[str, Any]:
-    return {ROOT: answer(200, page(*(f"/{n}" for n in range(count))))}
+    return {ROOT: response(200, page(*(f"/{n}" for n in range(count))))}
 
 
 # -- the rate limiter alone
@@ -192,7 +192,7 @@ def test_one_host_at_its_limit_does_not_hold_up_the_others() -> None:
 
     async def main() -> None:
         other = "https://b.test/"
-        web = numbered(100) | {other: answer(200, page(*(f"/{n}" for n in range(100))))}
+        web = numbered(100) | {other: response(200, page(*(f"/{n}" for n in range(100))))}
         engine = Harness(ROOT, other, politeness=AT_ONCE, web=web)
         engine.bandwidth.limit(None, 10_000)
 

@@ -22,7 +22,7 @@ from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.frontier.base import BlockedHost, Totals
 from tests.support.engine import AT_ONCE, Harness
 from tests.support.quick_frontier import QuickFrontier
-from tests.support.scripted_web import answer, failed, page
+from tests.support.scripted_web import failed, page, response
 from tests.support.trap_site import prose
 from tests.support.virtual_time import run
 
@@ -125,29 +125,29 @@ class ChanceSite:
         self.fate[f"{A}/"] = "ok"
         self.times: dict[str, int] = {}
 
-    def answer(self, origin: Origin, task: Task) -> FetchResult:
+    def respond(self, origin: Origin, task: Task) -> FetchResult:
         if task.kind is TaskKind.ROBOTS:
-            return answer(200, b"User-agent: *\nDisallow: /private/", content_type="text/plain")
+            return response(200, b"User-agent: *\nDisallow: /private/", content_type="text/plain")
         target = target_of(task.url)
         if task.kind is TaskKind.PROBE:
-            return answer(404)
+            return response(404)
         if target.startswith("/calendar/"):
             year, month = int(target.split("/")[2]), int(target.split("/")[3])
             after = f"/calendar/{year + month // 12}/{month % 12 + 1}"
-            return answer(200, page(after, title="Calendar"))
+            return response(200, page(after, title="Calendar"))
         times = self.times[task.url] = self.times.get(task.url, 0) + 1
         match self.fate.get(task.url, "gone"):
             case "gone":
-                return answer(404)
+                return response(404)
             case "moved":
-                return answer(301, location=f"{task.url}/")
+                return response(301, location=f"{task.url}/")
             case "reset":
                 return failed(ErrorType.RESET)
             case "error":
-                return answer(500)
+                return response(500)
             case "late" if times < 3:
                 return failed(ErrorType.READ_TIMEOUT)
-        return answer(200, page(*self.links[task.url]).replace(b"</body>", f"{prose(task.url)}</body>".encode()))
+        return response(200, page(*self.links[task.url]).replace(b"</body>", f"{prose(task.url)}</body>".encode()))
 
     def found_from(self, fetched: set[str]) -> set[str]:
         """Every URL that links of these pages lead to, the calendar aside."""
@@ -178,7 +178,7 @@ async def history(rng: random.Random) -> None:
             frontier=frontier,
             rng_seed=rng.randrange(1_000),
         )
-        engine.web.other = site.answer
+        engine.web.other = site.respond
         await engine.open()
         if rng.random() < 0.2:
             block = BlockedHost("b.test", "host", 0.0, "")

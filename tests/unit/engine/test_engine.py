@@ -12,7 +12,7 @@ from crawler.engine.options import EngineConfiguration, EngineOptions
 from crawler.frontier.base import FrontierFull
 from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.virtual_time import elapse, run
 
 ROOT = "https://a.test/"
@@ -20,9 +20,9 @@ DAEMON = EngineOptions(workers=4, linger_s=None, min_free=0, drain_s=5.0)
 
 
 def harness(frontier: MemoryFrontier | None = None, politeness: PolitenessOptions = POLITE) -> Harness:
-    web = {ROOT: answer(200, page(*(f"/{n}" for n in range(40))))}
+    web = {ROOT: response(200, page(*(f"/{n}" for n in range(40))))}
     engine = Harness(ROOT, politeness=politeness, engine=DAEMON, web=web, frontier=frontier)
-    engine.web.other = lambda origin, task: answer(404 if task.url.endswith("robots.txt") else 200, page())
+    engine.web.other = lambda origin, task: response(404 if task.url.endswith("robots.txt") else 200, page())
     return engine
 
 

@@ -10,7 +10,7 @@ from crawler.engine.monitoring.health import OWN_WORK_S, Health
 from crawler.engine.options import EngineOptions
 from crawler.fetch.options import FetchOptions
 from tests.support.engine import Harness
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.virtual_time import elapse, run
 
 RESPONSE_S = FetchOptions().total_timeout_s
@@ -129,8 +129,8 @@ def test_a_long_rest_is_no_standstill() -> None:
 
         def other(origin: Origin, task: Task) -> Fetched:
             if origin.host == "b.test" and task.kind is TaskKind.ROBOTS:
-                return answer(500)
-            return answer(429, page(), retry_after="7200")
+                return response(500)
+            return response(429, page(), retry_after="7200")
 
         engine.web.other = other
         async with watched(engine, seen):

@@ -16,7 +16,7 @@ from crawler.frontier.base import BlockedHost, Counters, Recovered
 from tests.support.engine import Harness
 from tests.support.fetching import FakeClock
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.virtual_time import elapse, run
 
 A = Origin("https", "www.a.test", 443)
@@ -347,7 +347,7 @@ def test_the_adaptive_delay_of_a_slow_host_outlives_a_restart() -> None:
         for start in (0.0, 1.0):
             engine = Harness("https://a.test/", politeness=polite, frontier=frontier)
             links = [f"/{n}" for n in range(9)]
-            engine.web.other = lambda origin, task, links=links: answer(200, page(*links), took_s=3.0)
+            engine.web.other = lambda origin, task, links=links: response(200, page(*links), took_s=3.0)
             begun = engine.clock.mono()
             crawling = asyncio.ensure_future(engine.run())
             await elapse(50)

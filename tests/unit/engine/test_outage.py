@@ -10,7 +10,7 @@ from crawler.core.options import PolitenessOptions, ScopeOptions
 from crawler.core.outcomes import OUTAGE_PROBE_S
 from crawler.engine.options import EngineOptions
 from tests.support.engine import Harness
-from tests.support.scripted_web import answer, failed, page
+from tests.support.scripted_web import failed, page, response
 from tests.support.virtual_time import elapse, run
 
 POLITE = PolitenessOptions(key="host", delay_s=1.0, address_delay_s=0.0, adaptive=False)
@@ -21,7 +21,7 @@ HOSTS, PAGES = 12, 150
 def engine_with_outage(
     *errors: ErrorType, hosts: int = HOSTS, linger_s: float | None = 7_200.0, end: float = END
 ) -> Harness:
-    """Hosts of many pages; from BEGIN to `end` nobody answers, and each request fails after two seconds."""
+    """Hosts of many pages; from BEGIN to `end` no host responds, and each request fails after two seconds."""
     engine = Harness(
         *(f"https://h{n}.test/" for n in range(hosts)),
         politeness=POLITE,
@@ -32,14 +32,14 @@ def engine_with_outage(
     def is_out() -> bool:
         return BEGIN <= engine.clock.mono() < end
 
-    def answers(origin: Origin, task: Task) -> FetchResult:
+    def respond(origin: Origin, task: Task) -> FetchResult:
         if is_out():
             return failed(errors[len(task.url) % len(errors)])
         if task.kind is TaskKind.ROBOTS:
-            return answer(404)
-        return answer(200, page(*(f"/{n}" for n in range(PAGES))) if task.url.endswith("/") else page())
+            return response(404)
+        return response(200, page(*(f"/{n}" for n in range(PAGES))) if task.url.endswith("/") else page())
 
-    engine.web.other = answers
+    engine.web.other = respond
     engine.web.takes_s = lambda origin, task: 2.0 if is_out() else 0.05
     return engine
 
@@ -76,15 +76,15 @@ def test_an_outage_of_ours_marks_nothing_dead_and_ends_at_once(errors: tuple[Err
 
 
 def test_one_dead_host_among_others_is_no_outage() -> None:
-    """Nor are two: the others answer in between."""
+    """Nor are two: the others respond in between."""
 
     async def main() -> None:
         engine = engine_with_outage(ErrorType.CONNECT_REFUSED, end=BEGIN)
-        answers = engine.web.other
+        respond = engine.web.other
 
         def some(origin: Origin, task: Task) -> FetchResult:
             dead = origin.host in ("h0.test", "h1.test") and engine.clock.mono() > BEGIN
-            return failed(ErrorType.CONNECT_REFUSED) if dead else answers(origin, task)
+            return failed(ErrorType.CONNECT_REFUSED) if dead else respond(origin, task)
 
         engine.web.other = some
         crawling = asyncio.ensure_future(engine.run())

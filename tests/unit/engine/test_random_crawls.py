@@ -25,7 +25,7 @@ from crawler.engine.options import EngineOptions
 from crawler.obs.events import Event
 from tests.support.engine import Harness
 from tests.support.quick_frontier import QuickFrontier
-from tests.support.scripted_web import SentRequest, answer, failed, page
+from tests.support.scripted_web import SentRequest, failed, page, response
 from tests.support.virtual_time import run
 
 FAULTS = (
@@ -58,28 +58,28 @@ class World:
         self.made += wanted
         return [f"https://{self.name(self.rng.randrange(self.hosts))}/{self.made - n}" for n in range(wanted)]
 
-    def answer(self, origin: Origin, task: Task) -> FetchResult:
+    def respond(self, origin: Origin, task: Task) -> FetchResult:
         if self.rng.random() < self.faults:
             return self._fault()
         if task.kind is TaskKind.PAGE:
-            return answer(200, page(*self.links()), took_s=self.rng.random() ** 3)
+            return response(200, page(*self.links()), took_s=self.rng.random() ** 3)
         draw = self.rng.random()
         if draw < 0.2 and task.redirects < 3:
-            return answer(301, location=f"https://{self.name(self.rng.randrange(self.hosts))}/robots.txt")
+            return response(301, location=f"https://{self.name(self.rng.randrange(self.hosts))}/robots.txt")
         if draw < 0.4 and task.redirects == 0:
             delay_s = self.crawl_delays.setdefault(origin, self.rng.choice(CRAWL_DELAYS_S))
             rules = f"User-agent: *\nDisallow: /9\nCrawl-delay: {delay_s}\n"
-            return answer(200, rules.encode(), content_type="text/plain")
-        return answer(404)
+            return response(200, rules.encode(), content_type="text/plain")
+        return response(404)
 
     def _fault(self) -> FetchResult:
         match self.rng.randrange(6):
             case 0:
-                return answer(429, retry_after=str(self.rng.randrange(1, 40)))
+                return response(429, retry_after=str(self.rng.randrange(1, 40)))
             case 1:
-                return answer(503)
+                return response(503)
             case 2:
-                return answer(500)
+                return response(500)
             case _:
                 return failed(self.rng.choice(FAULTS))
 
@@ -122,7 +122,7 @@ def walk(number: int, *, urls: int) -> int:
             rng_seed=number,
         )
         web = engine.web
-        web.other = world.answer
+        web.other = world.respond
         web.addresses = {world.name(n): f"192.0.2.{n % 7}" for n in range(hosts)}
         web.dial_s = lambda origin: rng.choice((0.0, 0.0, 0.03))
         web.takes_s = lambda origin, task: rng.random() * (6.0 if rng.random() < 0.05 else 0.2)

@@ -14,7 +14,7 @@ from crawler.engine.options import ContentOptions, EngineConfiguration
 from crawler.engine.pages.recent_urls import RecentKeys
 from crawler.engine.pages.response_processor import LARGE_AT_ONCE, LARGE_BYTES, ResponseProcessor
 from tests.support.engine import AT_ONCE, Harness
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.virtual_time import run
 
 ROOT = "https://a.test/"
@@ -34,7 +34,7 @@ def test_a_large_page_is_read_in_a_thread(body: bytes, fields: dict[str, str], i
     """The event loop has other connections to serve; what is coded counts for more than it looks."""
 
     async def main() -> None:
-        engine = Harness(ROOT, politeness=AT_ONCE, web={ROOT: answer(200, body, **fields)})
+        engine = Harness(ROOT, politeness=AT_ONCE, web={ROOT: response(200, body, **fields)})
         read, threads = engine.processor.process, []
 
         def noting(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
@@ -55,7 +55,7 @@ def test_only_so_many_large_pages_are_read_at_once() -> None:
     async def main() -> None:
         large = page("/x") + b" " * LARGE_BYTES
         urls = [f"https://h{n}.test/" for n in range(12)]
-        engine = Harness(*urls, politeness=AT_ONCE, web={url: answer(200, large) for url in urls})
+        engine = Harness(*urls, politeness=AT_ONCE, web={url: response(200, large) for url in urls})
         call, now, most = engine.loop.run_in_executor, 0, 0
 
         def ended(_: object) -> None:
@@ -88,7 +88,7 @@ def test_a_page_is_parsed_up_to_max_html() -> None:
             EngineConfiguration(content=ContentOptions(max_html=max_html)), recent_keys=RecentKeys(10)
         )
         task = Task(1, ROOT)
-        processed, links = processor.process(task, answer(200, text))
+        processed, links = processor.process(task, response(200, text))
         assert [link.url.removeprefix("https://a.test") for link in links] == expected
         assert processed.page is not None
         assert processed.page.content_size == len(text)
@@ -97,12 +97,12 @@ def test_a_page_is_parsed_up_to_max_html() -> None:
 def test_max_html_counts_decoded_bytes() -> None:
     """A megabyte of blanks in a kilobyte is a megabyte to the parser."""
     text = b'<a href="/before">' + b" " * 1_000_000 + b'<a href="/after">'
-    response = answer(200, gzip.compress(text, mtime=0), content_encoding="gzip")
-    assert isinstance(response.payload, BytesBody)
-    assert response.payload.size < 2_000
+    compressed = response(200, gzip.compress(text, mtime=0), content_encoding="gzip")
+    assert isinstance(compressed.payload, BytesBody)
+    assert compressed.payload.size < 2_000
     options = EngineConfiguration(content=ContentOptions(max_html=5_000))
     processor = ResponseProcessor(options, recent_keys=RecentKeys(10))
-    processed, links = processor.process(Task(1, ROOT), response)
+    processed, links = processor.process(Task(1, ROOT), compressed)
     assert [link.url for link in links] == [ROOT + "before"]
     assert processed.page is not None
     assert processed.page.content_size == len(text)

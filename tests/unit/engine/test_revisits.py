@@ -16,7 +16,7 @@ from crawler.engine.pages.recent_urls import InLinks
 from crawler.frontier.base import Frontier
 from tests.support.engine import POLITE, Harness
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import SentRequest, answer, page
+from tests.support.scripted_web import SentRequest, page, response
 from tests.support.virtual_time import EPOCH, run
 
 ROOT = "https://a.test/"
@@ -32,14 +32,14 @@ def _look_by_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def world(
-    answers: dict[str, object],
+    responses: dict[str, object],
     recrawl: RecrawlOptions,
     *,
     days: float,
     sitemaps: str = "named",
     scope: ScopeOptions | None = None,
 ) -> Harness:
-    """Crawl ROOT for so many days. `answers` maps a URL to an answer, or a function of the day and the task."""
+    """Crawl ROOT for so many days. `responses` maps a URL to a response, or to a function of the day and the task."""
 
     async def main() -> Harness:
         engine = Harness(
@@ -47,7 +47,7 @@ def world(
         )
 
         def other(origin: Origin, task: Task) -> FetchResult:
-            found = answers.get(task.url, answer(404))
+            found = responses.get(task.url, response(404))
             result = found(engine.clock.mono() / DAY, task) if callable(found) else found
             assert not isinstance(result, str)
             return replace(result, started_at=engine.clock.now()) if hasattr(result, "started_at") else result
@@ -72,10 +72,10 @@ def test_a_page_is_visited_again_and_a_change_is_found() -> None:
     def root(day: float, task: Task) -> FetchResult:
         version = int(day / 2)
         if task.etag == f'"{version}"':
-            return answer(304, etag=task.etag)
-        return answer(200, page(*(f"/{n}" for n in range(version + 1))), etag=f'"{version}"')
+            return response(304, etag=task.etag)
+        return response(200, page(*(f"/{n}" for n in range(version + 1))), etag=f'"{version}"')
 
-    leaf = answer(200, b"<p>always the same")
+    leaf = response(200, b"<p>always the same")
     engine = world({ROOT: root, **{f"{ROOT}{n}": leaf for n in range(9)}}, OFTEN, days=7)
     asked = visits(engine, ROOT)
     assert len(asked) >= 20
@@ -103,14 +103,14 @@ def test_lively_and_important_pages_are_visited_more() -> None:
     names = ("lively", "dull", "lively-news", "dull-news")
 
     def lively(day: float, task: Task) -> FetchResult:
-        return answer(200, f"<p>{int(day * 2)}".encode())
+        return response(200, f"<p>{int(day * 2)}".encode())
 
-    answers: dict[str, object] = {ROOT: answer(200, page(*(f"/{name}" for name in names)))}
-    answers |= {f"{ROOT}{name}": lively if "lively" in name else answer(200, b"<p>dull") for name in names}
+    responses: dict[str, object] = {ROOT: response(200, page(*(f"/{name}" for name in names)))}
+    responses |= {f"{ROOT}{name}": lively if "lively" in name else response(200, b"<p>dull") for name in names}
     recrawl = RecrawlOptions(
         enabled=True, min_interval_s=HOUR, visits_per_day=4, importance=(ImportanceRule("/*-news", 8.0),)
     )
-    engine = world(answers, recrawl, days=120)
+    engine = world(responses, recrawl, days=120)
     count = {name: len(visits(engine, f"{ROOT}{name}")) for name in names}
     assert count["lively-news"] > count["lively"] > count["dull"] >= 5
     assert count["lively-news"] > 1.5 * count["dull-news"]
@@ -120,10 +120,10 @@ def test_lively_and_important_pages_are_visited_more() -> None:
 
 def test_the_budget_holds_when_more_is_due() -> None:
     """Over any day, whatever the pages deserve; who waited longest goes first, and nobody is forgotten."""
-    answers: dict[str, object] = {ROOT: answer(200, page(*(f"/{n}" for n in range(40))))}
-    answers |= {f"{ROOT}{n}": lambda day, task: answer(200, f"{day}".encode()) for n in range(40)}
+    responses: dict[str, object] = {ROOT: response(200, page(*(f"/{n}" for n in range(40))))}
+    responses |= {f"{ROOT}{n}": lambda day, task: response(200, f"{day}".encode()) for n in range(40)}
     recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=2 * HOUR, visits_per_day=24)
-    engine = world(answers, recrawl, days=10)
+    engine = world(responses, recrawl, days=10)
     begins = [each.begin for each in engine.web.requests if each.task.is_revisit]
     for begin in begins:
         assert sum(begin <= other < begin + DAY for other in begins) <= 24 + 2
@@ -135,10 +135,10 @@ def test_gone_is_believed_slowly_and_forgiven() -> None:
     """Tried after a day, three more, then ever more rarely; what comes back is as good as before."""
 
     def gone(day: float, task: Task) -> FetchResult:
-        return answer(200, b"<p>here") if day < 1 or day > 40 else answer(404 if day < 20 else 410)
+        return response(200, b"<p>here") if day < 1 or day > 40 else response(404 if day < 20 else 410)
 
-    answers: dict[str, object] = {ROOT: answer(200, page("/x")), f"{ROOT}x": gone}
-    engine = world(answers, OFTEN, days=80)
+    responses: dict[str, object] = {ROOT: response(200, page("/x")), f"{ROOT}x": gone}
+    engine = world(responses, OFTEN, days=80)
     asked = visits(engine, f"{ROOT}x")
     first = next(i for i, each in enumerate(asked) if each.result.head.status_code == 404)  # type: ignore[union-attr]
     gaps = [(later.begin - earlier.begin) / DAY for earlier, later in pairwise(asked[first : first + 6])]
@@ -157,7 +157,7 @@ def test_a_transient_error_is_nothing_against_a_page() -> None:
     """Retries, then a visit a day later; it is never counted as gone."""
 
     def root(day: float, task: Task) -> FetchResult:
-        return answer(500) if 2 < day < 5 else answer(200, b"<p>here")
+        return response(500) if 2 < day < 5 else response(200, b"<p>here")
 
     engine = world({ROOT: root}, OFTEN, days=8)
     settled = [v.settlement for v, _, _ in engine.visits if v.settlement.task.url == ROOT]
@@ -172,12 +172,12 @@ def test_a_sitemap_s_date_brings_a_visit_forward() -> None:
 
     def sitemap(day: float, task: Task) -> FetchResult:
         stamp = "2023-11-20T00:00:00Z" if day > 5 else "2023-01-01"  # the clock stands at 2023-11-14 when it begins
-        return answer(200, f"<urlset><url><loc>/x</loc><lastmod>{stamp}</lastmod></url></urlset>".encode())
+        return response(200, f"<urlset><url><loc>/x</loc><lastmod>{stamp}</lastmod></url></urlset>".encode())
 
-    answers: dict[str, object] = {ROBOTS: answer(200, b"Sitemap: /s.xml"), f"{ROOT}s.xml": sitemap}
-    answers |= {ROOT: answer(200), f"{ROOT}x": answer(200, b"x")}
+    responses: dict[str, object] = {ROBOTS: response(200, b"Sitemap: /s.xml"), f"{ROOT}s.xml": sitemap}
+    responses |= {ROOT: response(200), f"{ROOT}x": response(200, b"x")}
     recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=60 * DAY, visits_per_day=1)
-    engine = world(answers, recrawl, days=12)
+    engine = world(responses, recrawl, days=12)
     days = [each.begin / DAY for each in visits(engine, f"{ROOT}x")]
     assert any(5 < day < 8 for day in days)
     assert len(visits(engine, f"{ROOT}s.xml")) >= 5
@@ -190,12 +190,16 @@ def test_a_sitemap_that_cries_wolf_is_not_heard() -> None:
     def sitemap(day: float, task: Task) -> FetchResult:
         stamp = datetime.fromtimestamp(EPOCH + day * DAY, UTC).isoformat()
         urls = "".join(f"<url><loc>/{n}</loc><lastmod>{stamp}</lastmod></url>" for n in range(4))
-        return answer(200, f"<urlset>{urls}</urlset>".encode())
+        return response(200, f"<urlset>{urls}</urlset>".encode())
 
-    answers: dict[str, object] = {ROBOTS: answer(200, b"Sitemap: /s.xml"), f"{ROOT}s.xml": sitemap, ROOT: answer(200)}
-    answers |= {f"{ROOT}{n}": answer(200, b"<p>the same") for n in range(4)}
+    responses: dict[str, object] = {
+        ROBOTS: response(200, b"Sitemap: /s.xml"),
+        f"{ROOT}s.xml": sitemap,
+        ROOT: response(200),
+    }
+    responses |= {f"{ROOT}{n}": response(200, b"<p>the same") for n in range(4)}
     recrawl = RecrawlOptions(enabled=True, min_interval_s=HOUR, max_interval_s=30 * DAY)
-    engine = world(answers, recrawl, days=60)
+    engine = world(responses, recrawl, days=60)
     late = [each for n in range(4) for each in visits(engine, f"{ROOT}{n}") if each.begin > 20 * DAY]
     assert len(late) < 4 * 40 / 2  # every day would be 160
     assert len(visits(engine, f"{ROOT}s.xml")) >= 50
@@ -206,7 +210,7 @@ def test_a_crawl_that_ends_does_not_wait_for_revisits() -> None:
 
     async def main() -> None:
         engine = Harness(ROOT, recrawl=OFTEN)
-        engine.web.other = lambda _, task: answer(200) if task.url == ROOT else answer(404)
+        engine.web.other = lambda _, task: response(200) if task.url == ROOT else response(404)
         assert await engine.run() is StoppedBy.EMPTY
         assert engine.settled == {ROOT: "done"}
         again = Harness(ROOT, frontier=engine.frontier, recrawl=OFTEN, engine=replace(RUN, max_duration_s=DAY))
@@ -223,9 +227,9 @@ def test_a_crawl_that_ends_does_not_wait_for_revisits() -> None:
 
 def test_limits_on_urls_leave_revisits_alone() -> None:
     """All places are taken by the first visits."""
-    answers: dict[str, object] = {ROOT: answer(200, page("/x", "/y", "/z"))}
-    answers |= {f"{ROOT}{name}": answer(200) for name in "xyz"}
-    engine = world(answers, OFTEN, days=3, scope=ScopeOptions(max_urls=2))
+    responses: dict[str, object] = {ROOT: response(200, page("/x", "/y", "/z"))}
+    responses |= {f"{ROOT}{name}": response(200) for name in "xyz"}
+    engine = world(responses, OFTEN, days=3, scope=ScopeOptions(max_urls=2))
     asked = {each.url for each in engine.web.requests if each.task.kind is TaskKind.PAGE}
     assert asked == {ROOT, f"{ROOT}x"}
     assert len(visits(engine, f"{ROOT}x")) > 5
@@ -249,7 +253,7 @@ def test_what_is_learnt_is_kept_either_way(enabled: bool) -> None:
 
     async def main() -> None:
         engine = Harness(ROOT, recrawl=RecrawlOptions(enabled=enabled))
-        engine.web.other = lambda _, task: answer(200, b"x")
+        engine.web.other = lambda _, task: response(200, b"x")
         await engine.run()
         settlement = next(v.settlement for v, _, _ in engine.visits if v.settlement.task.url == ROOT)
         assert settlement.history is not None
@@ -262,14 +266,14 @@ def test_what_is_learnt_is_kept_either_way(enabled: bool) -> None:
 # -- over restarts
 
 
-def ran(frontier: Frontier, recrawl: RecrawlOptions, answers: dict[str, object], *, days: float) -> Harness:
+def ran(frontier: Frontier, recrawl: RecrawlOptions, responses: dict[str, object], *, days: float) -> Harness:
     """One run of so many days on a store that others go on with."""
 
     async def main() -> Harness:
         engine = Harness(
             ROOT, engine=replace(RUN, max_duration_s=days * DAY), recrawl=recrawl, frontier=frontier, politeness=POLITE
         )
-        engine.web.other = lambda origin, task: answers.get(task.url, answer(404))  # type: ignore[assignment, return-value]
+        engine.web.other = lambda origin, task: responses.get(task.url, response(404))  # type: ignore[assignment, return-value]
         assert await engine.run() is StoppedBy.MAX_DURATION
         return engine
 
@@ -277,8 +281,8 @@ def ran(frontier: Frontier, recrawl: RecrawlOptions, answers: dict[str, object],
 
 
 LEAVES = 150
-SITE: dict[str, object] = {ROOT: answer(200, page(*(f"/{n}" for n in range(LEAVES))))} | {
-    f"{ROOT}{n}": answer(200, f"<p>{n}".encode()) for n in range(LEAVES)
+SITE: dict[str, object] = {ROOT: response(200, page(*(f"/{n}" for n in range(LEAVES))))} | {
+    f"{ROOT}{n}": response(200, f"<p>{n}".encode()) for n in range(LEAVES)
 }
 
 
@@ -330,14 +334,14 @@ def test_dating_goes_on_where_a_crash_cut_it_off(monkeypatch: pytest.MonkeyPatch
 def test_in_links_counted_before_a_restart_count_after_it() -> None:
     """They wait in memory for the visit of the page they lead to; the store keeps what memory held."""
     frontier = MemoryFrontier()
-    hub: dict[str, object] = {f"{ROOT}{n}": answer(200, page("/popular", "/")) for n in range(16)}
-    answers = {ROOT: answer(200, page(*(f"/{n}" for n in range(16)))), **hub}
+    hub: dict[str, object] = {f"{ROOT}{n}": response(200, page("/popular", "/")) for n in range(16)}
+    responses = {ROOT: response(200, page(*(f"/{n}" for n in range(16)))), **hub}
     yearly = RecrawlOptions(enabled=True, min_interval_s=20 * DAY, max_interval_s=30 * DAY)
-    answers[f"{ROOT}popular"] = answer(200, b"<p>popular")
-    first = ran(frontier, yearly, answers, days=1)
+    responses[f"{ROOT}popular"] = response(200, b"<p>popular")
+    first = ran(frontier, yearly, responses, days=1)
     counted = first.revisits.in_links.dump()
     assert any(counted)
-    again = ran(frontier, yearly, answers, days=40)
+    again = ran(frontier, yearly, responses, days=40)
     assert again.revisits.in_links.dump() != counted
     learned = [v.settlement for v, _, _ in again.visits if v.settlement.task.url == ROOT and v.settlement.history]
     assert learned[0].history is not None

@@ -14,7 +14,7 @@ from crawler.frontier.base import Frontier
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import Harness
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.virtual_time import InThread, elapse, run
 
 HOUR, DAY = 3_600.0, 86_400.0
@@ -31,13 +31,13 @@ def engine_on(frontier: Frontier, *texts: str) -> Harness:
         frontier=frontier,
     )
 
-    def answers(origin: Origin, task: Task) -> FetchResult:
+    def respond(origin: Origin, task: Task) -> FetchResult:
         if task.kind is TaskKind.ROBOTS:
             text = texts[min(int(engine.clock.mono() // DAY), len(texts) - 1)]
-            return answer(200, text.encode(), content_type="text/plain")
-        return answer(200, page(*LINKS) if task.url == "https://a.test/" else page())
+            return response(200, text.encode(), content_type="text/plain")
+        return response(200, page(*LINKS) if task.url == "https://a.test/" else page())
 
-    engine.web.other = answers
+    engine.web.other = respond
     return engine
 
 
@@ -130,7 +130,7 @@ def test_a_host_that_cannot_be_judged_remains_to_be_reevaluated() -> None:
         engine = engine_on(MemoryFrontier(), "User-agent: *\n")
         await engine.open()
         host = engine.host("a.test")
-        engine.web.pages["https://a.test/robots.txt"] = answer(500)
+        engine.web.pages["https://a.test/robots.txt"] = response(500)
         crawling = asyncio.ensure_future(engine.crawl.run())
         await elapse(HOUR)
         assert host.is_held

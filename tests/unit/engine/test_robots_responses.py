@@ -1,4 +1,4 @@
-"""What an answer to a request for robots.txt means, and how the crawl bears with one that fails."""
+"""What the response to a request for robots.txt means, and what the crawl does if there is none."""
 
 import gzip
 from collections import Counter
@@ -16,7 +16,7 @@ from crawler.engine.pages import robots
 from crawler.fetch.options import FetchOptions
 from crawler.frontier.sqlite.store import SqliteFrontier
 from tests.support.engine import POLITE, TOKEN, Harness
-from tests.support.scripted_web import answer, failed, page
+from tests.support.scripted_web import failed, page, response
 from tests.support.virtual_time import EPOCH, InThread, run
 
 ROOT = "https://a.test/"
@@ -35,20 +35,20 @@ def record(
 @pytest.mark.parametrize(
     ("outcome", "verdict", "expires_in"),
     [
-        (answer(200, b"User-agent: *"), "rules", DAY),
-        (answer(204), "rules", DAY),
-        (answer(200, b"User-agent: *", truncated=TruncatedReason.LENGTH), "rules", DAY),
-        (answer(200, b"User-a", truncated=TruncatedReason.DISCONNECT), "unreachable", 60),
-        (answer(404), "allow", DAY),
-        (answer(403), "allow", DAY),
-        (answer(429), "unreachable", 60),
-        (answer(500), "unreachable", 60),
-        (answer(503), "unreachable", 60),
+        (response(200, b"User-agent: *"), "rules", DAY),
+        (response(204), "rules", DAY),
+        (response(200, b"User-agent: *", truncated=TruncatedReason.LENGTH), "rules", DAY),
+        (response(200, b"User-a", truncated=TruncatedReason.DISCONNECT), "unreachable", 60),
+        (response(404), "allow", DAY),
+        (response(403), "allow", DAY),
+        (response(429), "unreachable", 60),
+        (response(500), "unreachable", 60),
+        (response(503), "unreachable", 60),
         (failed(ErrorType.TOTAL_TIMEOUT), "unreachable", 60),
         (failed(ErrorType.DNS_NOT_FOUND), "unreachable", 60),
         (failed(ErrorType.TLS_CERT_EXPIRED), "unreachable", 60),
-        (Redirected(answer(301), ROBOTS), "allow", DAY),  # the hops are spent (RFC 9309 §2.3.1.2)
-        (answer(301), "allow", DAY),  # no usable Location
+        (Redirected(response(301), ROBOTS), "allow", DAY),  # the hops are spent (RFC 9309 §2.3.1.2)
+        (response(301), "allow", DAY),  # no usable Location
     ],
 )
 def test_what_an_answer_means(outcome: Outcome, verdict: str, expires_in: float) -> None:
@@ -64,41 +64,41 @@ def test_why_it_could_not_be_read_is_kept(known: RobotsRecord | None) -> None:
     for outcome, error in (
         (failed(ErrorType.TLS_SELF_SIGNED), "tls_self_signed"),
         (failed(ErrorType.DNS_NOT_FOUND), "dns_not_found"),
-        (answer(200, b"User-a", truncated=TruncatedReason.DISCONNECT, error_type=ErrorType.RESET), "reset"),
-        (answer(200, b"User-a", truncated=TruncatedReason.TIME), "truncated"),
-        (answer(503), None),
+        (response(200, b"User-a", truncated=TruncatedReason.DISCONNECT, error_type=ErrorType.RESET), "reset"),
+        (response(200, b"User-a", truncated=TruncatedReason.TIME), "truncated"),
+        (response(503), None),
     ):
         found = record(outcome, known=known)
         assert found.error == error
-        assert record(answer(404), known=found).error is None
+        assert record(response(404), known=found).error is None
 
 
 def test_the_crawl_delay_is_ours() -> None:
     """That of the group that speaks to us."""
     body = b"User-agent: *\nCrawl-delay: 9\n\nUser-agent: testbot\nCrawl-delay: 3\n"
-    assert record(answer(200, body)).crawl_delay_s == 3.0
+    assert record(response(200, body)).crawl_delay_s == 3.0
 
 
 def test_a_coded_robots_txt_is_decoded() -> None:
     """Some servers compress everything."""
-    packed = answer(200, gzip.compress(GOOD.body or b""), content_encoding="gzip")
+    packed = response(200, gzip.compress(GOOD.body or b""), content_encoding="gzip")
     assert record(packed).body == GOOD.body
 
 
 def test_of_a_huge_robots_txt_500_kib_are_read() -> None:
     """RFC 9309 §2.5; a byte more is kept, so that whoever reads it knows of the rest."""
-    assert len(record(answer(200, b"#" * 2_000_000)).body or b"") == 500 * 1024 + 1
+    assert len(record(response(200, b"#" * 2_000_000)).body or b"") == 500 * 1024 + 1
 
 
 def test_the_line_that_the_limit_cuts_through_is_no_rule() -> None:
     """ "Disallow: /private" cut to "Disallow: /p" would close pages that nobody closed."""
     body = b"User-agent: *\n" + b"Disallow: /private\n" * 100_000
-    rules = RobotsTxt.parse(record(answer(200, body)).body or b"").rules_for(TOKEN)
+    rules = RobotsTxt.parse(record(response(200, body)).body or b"").rules_for(TOKEN)
     assert not rules.judge("https://a.test/private").allowed
     assert rules.judge("https://a.test/p0").allowed
 
 
-FAILS = answer(500)
+FAILS = response(500)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_after_thirty_days_of_failure_it_counts_as_absent() -> None:
 def test_a_good_answer_ends_the_count() -> None:
     """The next failure is a first one."""
     stale = record(FAILS, known=GOOD, now=NOW + DAY)
-    fresh = record(answer(200), known=stale, now=NOW + DAY + 60)
+    fresh = record(response(200), known=stale, now=NOW + DAY + 60)
     assert fresh.failing_since is None
 
 
@@ -136,7 +136,7 @@ def test_a_good_answer_ends_the_count() -> None:
 def crawl(robots: list[FetchResult], *, lasts_s: float = 200_000.0, linger_s: float = 100_000.0) -> Harness:
     async def main() -> Harness:
         options = EngineOptions(workers=4, min_free=0, linger_s=linger_s, max_duration_s=lasts_s)
-        engine = Harness(ROOT, web={ROBOTS: robots, ROOT: answer(200, page())}, engine=options)
+        engine = Harness(ROOT, web={ROBOTS: robots, ROOT: response(200, page())}, engine=options)
         engine.stopped_by = await engine.run()  # type: ignore[attr-defined]
         return engine
 
@@ -147,9 +147,9 @@ def asked_at(engine: Harness) -> list[float]:
     return [one.called for one in engine.web.requests if one.url == ROBOTS]
 
 
-def test_a_robots_txt_that_answers_500_is_asked_again_ever_more_seldom() -> None:
+def test_a_robots_txt_with_status_500_is_requested_again_ever_more_seldom() -> None:
     """After a minute, then as long as it has failed so far, an hour at most; nothing else is asked."""
-    engine = crawl([answer(500)], lasts_s=6 * HOUR)
+    engine = crawl([response(500)], lasts_s=6 * HOUR)
     times = asked_at(engine)
     waits = [after - before for before, after in pairwise(times)]
     assert waits[:2] == [pytest.approx(60.0, abs=1), pytest.approx(60.0, abs=1)]
@@ -160,20 +160,20 @@ def test_a_robots_txt_that_answers_500_is_asked_again_ever_more_seldom() -> None
 
 
 @pytest.mark.parametrize(
-    ("answers", "waits"),
+    ("responses", "waits"),
     [
-        ([answer(429, retry_after="100")], [100.0]),
-        ([answer(503), answer(503)], [5.0, 15.0]),
+        ([response(429, retry_after="100")], [100.0]),
+        ([response(503), response(503)], [5.0, 15.0]),
         ([failed(ErrorType.CONNECT_REFUSED)] * 3, [1.0, 4.0, 900.0]),
         ([failed(ErrorType.TLS_CERT_EXPIRED)], [900.0]),
         ([failed(ErrorType.READ_TIMEOUT)], [60.0]),
     ],
 )
-def test_the_page_waits_for_as_long_as_robots_txt_rests(answers: list[FetchResult], waits: list[float]) -> None:
+def test_the_page_waits_for_the_whole_back_off_of_robots_txt(responses: list[FetchResult], waits: list[float]) -> None:
     """And is fetched as soon as it could be read."""
-    engine = crawl([*answers, answer(404)])
+    engine = crawl([*responses, response(404)])
     times = asked_at(engine)
-    assert len(times) == len(answers) + 1
+    assert len(times) == len(responses) + 1
     for wait, before, after in zip(waits, times, times[1:], strict=False):
         assert wait <= after - before <= wait * 1.25 + 1.5
     assert engine.web.page_urls == [ROOT]
@@ -182,7 +182,7 @@ def test_the_page_waits_for_as_long_as_robots_txt_rests(answers: list[FetchResul
 
 def test_a_host_whose_robots_txt_cannot_be_read_ends_a_short_crawl() -> None:
     """As waiting, with its URL still queued: not denied, not lost."""
-    engine = crawl([answer(500)], linger_s=30.0)
+    engine = crawl([response(500)], linger_s=30.0)
     assert engine.stopped_by is StoppedBy.WAITING  # type: ignore[attr-defined]
     assert engine.settled == {}
     assert engine.host("a.test").queued == 1
@@ -193,10 +193,10 @@ def test_five_redirects_of_robots_txt_are_followed(hops: int, allowed: bool) -> 
     """On any host; with more it counts as absent."""
 
     async def main() -> None:
-        rules = answer(200, b"User-agent: *\nDisallow: /")
-        web: dict[str, Fetched] = {ROBOTS: answer(302, location="https://b1.test/r")}
+        rules = response(200, b"User-agent: *\nDisallow: /")
+        web: dict[str, Fetched] = {ROBOTS: response(302, location="https://b1.test/r")}
         for n in range(1, hops):
-            web[f"https://b{n}.test/r"] = answer(302, location=f"https://b{n + 1}.test/r")
+            web[f"https://b{n}.test/r"] = response(302, location=f"https://b{n + 1}.test/r")
         web[f"https://b{hops}.test/r"] = rules
         engine = Harness(ROOT, web=dict(web))
         await engine.run()
@@ -214,8 +214,8 @@ def test_a_redirect_of_robots_txt_to_a_busy_host_rests_that_one() -> None:
     async def main() -> None:
         engine = Harness(ROOT)
         engine.web.pages = {
-            ROBOTS: answer(301, location="https://b.test/robots.txt"),
-            "https://b.test/robots.txt": [answer(429, retry_after="100"), answer(404)],
+            ROBOTS: response(301, location="https://b.test/robots.txt"),
+            "https://b.test/robots.txt": [response(429, retry_after="100"), response(404)],
         }
         await engine.run()
         assert engine.host_table.keys["a.test"].politeness.failures == 0
@@ -239,7 +239,7 @@ def test_robots_ignored_is_not_asked_for() -> None:
 
 def test_the_clock_of_the_tests_is_sane() -> None:
     """Records carry UTC, not the loop's time."""
-    engine = crawl([answer(404)])
+    engine = crawl([response(404)])
     assert engine.robots_seen[0].robots is not None
     assert engine.robots_seen[0].robots.fetched_at == pytest.approx(EPOCH, abs=1.0)
 
@@ -253,9 +253,9 @@ def test_rules_that_were_let_go_are_read_again_before_a_page_is_judged(tmp_path:
         engine.url_policy.rules._budget = 1
         for n, name in enumerate(names):
             links = [f"/{m}" for m in range(4)]
-            engine.web.pages[f"https://{name}/"] = answer(200, page(*links))
+            engine.web.pages[f"https://{name}/"] = response(200, page(*links))
             text = f"User-agent: *\nDisallow: /{n}\n".encode()
-            engine.web.pages[f"https://{name}/robots.txt"] = answer(200, text, content_type="text/plain")
+            engine.web.pages[f"https://{name}/robots.txt"] = response(200, text, content_type="text/plain")
         assert await engine.run() is StoppedBy.EMPTY
         asked = Counter(engine.web.urls)
         assert max(asked.values()) == 1
@@ -269,7 +269,7 @@ def test_rules_that_were_let_go_are_read_again_before_a_page_is_judged(tmp_path:
 def test_the_line_that_a_cut_went_through_is_no_rule() -> None:
     """Half of "Allow: /public" would allow everything."""
     text = b"User-agent: *\nDisallow: /private\nAllow: /"
-    cut = answer(200, text, content_type="text/plain", truncated=TruncatedReason.LENGTH)
+    cut = response(200, text, content_type="text/plain", truncated=TruncatedReason.LENGTH)
     verdict = robots.verdict_of(cut, known=None, now=0.0, retry_s=60.0, token="testbot", limits=FetchOptions())
     assert verdict.record.body == b"User-agent: *\nDisallow: /private\n"
     assert verdict.rules is not None

@@ -18,7 +18,7 @@ from crawler.engine.scheduling.host import AuxiliaryRequest
 from crawler.frontier.base import FrontierFull
 from tests.support.engine import AT_ONCE, POLITE, Harness, seed
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import answer, failed, page
+from tests.support.scripted_web import failed, page, response
 from tests.support.virtual_time import elapse, run
 
 OPTIONS = EngineOptions(workers=8, linger_s=600.0, min_free=0)
@@ -29,7 +29,7 @@ def numbered(count: int) -> bytes:
 
 
 def ok(origin: Origin, task: Task) -> FetchResult:
-    return answer(404 if task.kind is TaskKind.ROBOTS else 200)
+    return response(404 if task.kind is TaskKind.ROBOTS else 200)
 
 
 # -- order
@@ -56,8 +56,8 @@ def test_hosts_of_one_key_are_leased_in_rotation() -> None:
     async def main() -> None:
         engine = Harness("https://huge.a.test/", "https://small.a.test/", "https://tiny.a.test/")
         engine.web.pages = {
-            "https://huge.a.test/": answer(200, numbered(60)),
-            "https://small.a.test/": answer(200, numbered(4)),
+            "https://huge.a.test/": response(200, numbered(60)),
+            "https://small.a.test/": response(200, numbered(4)),
         }
         await engine.run()
         last_small = max(n for n, url in enumerate(engine.web.page_urls) if "small" in url)
@@ -76,7 +76,7 @@ def test_at_delay_0_a_huge_host_does_not_starve_small_ones() -> None:
             politeness=AT_ONCE,
             engine=replace(OPTIONS, workers=2),
         )
-        engine.web.pages = {"https://huge.test/": answer(200, numbered(900))}
+        engine.web.pages = {"https://huge.test/": response(200, numbered(900))}
         engine.web.other = ok
         await engine.run()
         others = [n for n, url in enumerate(engine.web.page_urls) if "huge" not in url]
@@ -91,8 +91,8 @@ def test_under_full_load_tasks_are_still_prefetched() -> None:
     async def main() -> None:
         huge = [f"https://huge{n}.test/" for n in range(4)]
         engine = Harness(*huge, politeness=AT_ONCE, engine=replace(OPTIONS, workers=2, lease_size=4))
-        engine.web.pages = {url: answer(200, numbered(400)) for url in huge}
-        engine.web.pages[f"{huge[0]}001"] = answer(200, page("https://late.test/"))
+        engine.web.pages = {url: response(200, numbered(400)) for url in huge}
+        engine.web.pages[f"{huge[0]}001"] = response(200, page("https://late.test/"))
         engine.url_policy.scope = engine.url_policy.scope.with_host("late.test")
         engine.web.other = ok
         await engine.run()
@@ -111,7 +111,7 @@ def test_with_a_delay_one_request_of_a_key_is_in_flight_and_the_next_waits() -> 
     async def main() -> None:
         politeness = replace(POLITE, connections_per_host=4)
         engine = Harness("https://a.test/", "https://b.a.test/", politeness=politeness)
-        engine.web.pages = {"https://a.test/": answer(200, numbered(5))}
+        engine.web.pages = {"https://a.test/": response(200, numbered(5))}
         await engine.run()
         asked = engine.web.requests
         assert len(asked) == 9
@@ -128,7 +128,7 @@ def test_at_delay_0_a_host_has_several_leases_of_several_tasks(width: int) -> No
     async def main() -> None:
         politeness = replace(AT_ONCE, connections_per_host=width)
         engine = Harness("https://a.test/", politeness=politeness, engine=replace(OPTIONS, lease_size=5))
-        engine.web.pages = {"https://a.test/": answer(200, numbered(100))}
+        engine.web.pages = {"https://a.test/": response(200, numbered(100))}
         engine.web.other = ok
         sizes, most = [], 0
 
@@ -152,7 +152,7 @@ def test_while_all_workers_have_hosts_no_host_gets_a_second_connection() -> None
         hosts = [f"https://h{n}.test/" for n in range(8)]
         politeness = replace(AT_ONCE, connections_per_host=4, connections_per_address=64, robots="ignore")
         engine = Harness(*hosts, politeness=politeness, engine=replace(OPTIONS, workers=8, lease_size=2))
-        engine.web.pages = {url: answer(200, numbered(40)) for url in hosts}
+        engine.web.pages = {url: response(200, numbered(40)) for url in hosts}
         engine.web.other = ok
         busiest_of_many, busiest_of_one, settled = 0, 0, 0
 
@@ -167,7 +167,7 @@ def test_while_all_workers_have_hosts_no_host_gets_a_second_connection() -> None
             elif sum(host.has_work or host.leases > 0 for host in found) == 1:
                 busiest_of_one = max(busiest_of_one, *leases)
 
-        engine.web.pages[hosts[0]] = answer(200, numbered(400))
+        engine.web.pages[hosts[0]] = response(200, numbered(400))
         engine.web.before = look
         await engine.run()
         assert busiest_of_many == 1
@@ -181,7 +181,7 @@ def test_with_an_address_delay_a_lease_has_one_task() -> None:
 
     async def main() -> None:
         engine = Harness("https://a.test/", politeness=replace(AT_ONCE, address_delay_s=0.5))
-        engine.web.pages = {"https://a.test/": answer(200, numbered(9))}
+        engine.web.pages = {"https://a.test/": response(200, numbered(9))}
         engine.web.other = ok
         await engine.run()
         begins = [one.begin for one in engine.web.requests]
@@ -197,8 +197,8 @@ def test_a_429_holds_for_every_lease_that_is_out() -> None:
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.a.test/", politeness=AT_ONCE)
         engine.web.pages = {
-            "https://a.test/": answer(200, numbered(200)),
-            "https://a.test/040": [answer(429, retry_after="60"), answer(200)],
+            "https://a.test/": response(200, numbered(200)),
+            "https://a.test/040": [response(429, retry_after="60"), response(200)],
         }
         engine.web.other = ok
         rng = random.Random(1)
@@ -218,8 +218,8 @@ def test_a_crawl_delay_learned_late_holds_for_leases_that_are_out() -> None:
     async def main() -> None:
         engine = Harness("https://a.test/", politeness=AT_ONCE)
         engine.web.pages = {
-            "https://a.test/": answer(200, page("https://b.a.test/", *(f"/{n}" for n in range(80)))),
-            "https://b.a.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 10"),
+            "https://a.test/": response(200, page("https://b.a.test/", *(f"/{n}" for n in range(80)))),
+            "https://b.a.test/robots.txt": response(200, b"User-agent: *\nCrawl-delay: 10"),
         }
         engine.url_policy.scope = engine.url_policy.scope.with_host("b.a.test")
         engine.web.other = ok
@@ -240,7 +240,7 @@ def test_a_crawl_delay_counts_from_the_robots_txt_that_names_it() -> None:
 
     async def main() -> None:
         engine = Harness("https://a.test/", politeness=AT_ONCE)
-        engine.web.pages = {"https://a.test/robots.txt": answer(200, b"User-agent: *\nCrawl-delay: 10")}
+        engine.web.pages = {"https://a.test/robots.txt": response(200, b"User-agent: *\nCrawl-delay: 10")}
         await engine.run()
         robots, first = engine.web.requests
         assert first.begin >= robots.end + 10.0
@@ -271,7 +271,7 @@ def test_a_redirected_robots_txt_keeps_the_delay_of_the_other_key() -> None:
 
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.test/")
-        engine.web.pages = {"https://a.test/robots.txt": answer(301, location="https://b.test/robots.txt")}
+        engine.web.pages = {"https://a.test/robots.txt": response(301, location="https://b.test/robots.txt")}
         await engine.run()
         asked = [one for one in engine.web.requests if one.origin.host == "b.test"]
         assert [one.url for one in asked].count("https://b.test/robots.txt") == 2
@@ -360,7 +360,7 @@ def test_the_address_of_a_redirected_robots_txt_is_not_that_of_its_host() -> Non
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.test/", politeness=replace(POLITE, address_delay_s=50.0))
         engine.web.addresses = {"a.test": "192.0.2.7"}
-        engine.web.pages = {"https://a.test/robots.txt": answer(301, location="https://b.test/robots.txt")}
+        engine.web.pages = {"https://a.test/robots.txt": response(301, location="https://b.test/robots.txt")}
         await engine.run()
         elsewhere = [one for one in engine.web.requests if one.address != "192.0.2.7"]
         verdict = next(one.end for one in elsewhere if one.task.redirects)
@@ -432,7 +432,7 @@ def test_a_waiting_url_is_requested_when_it_is_due() -> None:
     async def main() -> None:
         engine = Harness("https://a.test/")
         engine.web.pages = {
-            "https://a.test/": [answer(200, truncated=None, error_type=ErrorType.READ_TIMEOUT), answer(200)]
+            "https://a.test/": [response(200, truncated=None, error_type=ErrorType.READ_TIMEOUT), response(200)]
         }
         assert await engine.run() is StoppedBy.EMPTY
         [first, second] = [one for one in engine.web.requests if one.task.kind is TaskKind.PAGE]
@@ -462,8 +462,8 @@ def test_after_a_full_disk_urls_are_promoted_and_prefetched_again() -> None:
         store = FullStore()
         engine = Harness("https://a.test/", "https://b.test/", frontier=store)
         engine.web.pages = {
-            "https://a.test/": [answer(503), answer(200, numbered(20))],
-            "https://b.test/": answer(200, numbered(20)),
+            "https://a.test/": [response(503), response(200, numbered(20))],
+            "https://b.test/": response(200, numbered(20)),
         }
 
         async def fill_the_disk() -> None:
@@ -492,7 +492,7 @@ def test_unfinished_tasks_of_a_lease_go_back_to_the_front_once() -> None:
         engine = Harness(
             *(f"https://a.test/{n:02}" for n in range(12)), politeness=replace(AT_ONCE, connections_per_host=1)
         )
-        engine.web.pages = {"https://a.test/03": [answer(503, retry_after="9"), answer(200)]}
+        engine.web.pages = {"https://a.test/03": [response(503, retry_after="9"), response(200)]}
         engine.web.other = ok
         await engine.run()
         assert [url[-2:] for url in engine.web.page_urls] == [f"{n:02}" for n in (*range(12), 3)]
@@ -539,9 +539,9 @@ def test_max_urls_is_met_exactly(limit: int, politeness: PolitenessOptions) -> N
             "https://a.test/", "https://b.test/", politeness=politeness, scope=ScopeOptions(max_urls=limit)
         )
         engine.web.pages = {
-            "https://a.test/robots.txt": answer(200, b"User-agent: *\nDisallow: /00"),
-            "https://a.test/": answer(200, numbered(30)),
-            "https://b.test/": [answer(503, retry_after="2"), answer(200, numbered(30))],
+            "https://a.test/robots.txt": response(200, b"User-agent: *\nDisallow: /00"),
+            "https://a.test/": response(200, numbered(30)),
+            "https://b.test/": [response(503, retry_after="2"), response(200, numbered(30))],
         }
         engine.web.other = ok
         assert await engine.run() is StoppedBy.MAX_URLS
@@ -560,9 +560,9 @@ def test_max_urls_per_host_is_met_exactly_by_each() -> None:
             "https://a.test/", "https://b.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls_per_host=12)
         )
         engine.web.pages = {
-            "https://a.test/robots.txt": answer(200, b"User-agent: *\nDisallow: /00"),
-            "https://a.test/": answer(200, numbered(40)),
-            "https://b.test/": answer(200, numbered(5)),
+            "https://a.test/robots.txt": response(200, b"User-agent: *\nDisallow: /00"),
+            "https://a.test/": response(200, numbered(40)),
+            "https://b.test/": response(200, numbered(5)),
         }
         engine.web.other = ok
         assert await engine.run() is StoppedBy.MAX_URLS
@@ -578,8 +578,8 @@ def test_a_retry_goes_ahead_although_the_limit_is_reached() -> None:
     async def main() -> None:
         engine = Harness("https://a.test/", scope=ScopeOptions(max_urls=3))
         engine.web.pages = {
-            "https://a.test/": answer(200, numbered(9)),
-            "https://a.test/000": [answer(503), answer(200)],
+            "https://a.test/": response(200, numbered(9)),
+            "https://a.test/000": [response(503), response(200)],
         }
         assert await engine.run() is StoppedBy.MAX_URLS
         assert [url[-3:] for url in engine.web.page_urls] == ["st/", "000", "001", "000"]
@@ -594,9 +594,9 @@ def test_reservations_of_a_host_that_backs_off_are_used_by_others() -> None:
     async def main() -> None:
         engine = Harness("https://a.test/", "https://b.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls=20))
         engine.web.pages = {
-            "https://a.test/": answer(200, numbered(40)),
-            "https://b.test/": answer(200, numbered(40)),
-            "https://a.test/000": answer(503, retry_after="7200"),
+            "https://a.test/": response(200, numbered(40)),
+            "https://b.test/": response(200, numbered(40)),
+            "https://a.test/000": response(503, retry_after="7200"),
         }
         engine.web.other = ok
         assert await engine.run() is StoppedBy.MAX_URLS
@@ -611,9 +611,9 @@ def test_a_url_found_by_many_links_is_requested_once() -> None:
     async def main() -> None:
         names = [f"/{n:03}" for n in range(30)]
         engine = Harness("https://a.test/", politeness=AT_ONCE)
-        every: Callable[[Origin, Task], FetchResult] = lambda origin, task: answer(200, page("/", *names))  # noqa: E731
+        every: Callable[[Origin, Task], FetchResult] = lambda origin, task: response(200, page("/", *names))  # noqa: E731
         engine.web.other = every
-        engine.web.pages = {"https://a.test/robots.txt": answer(404)}
+        engine.web.pages = {"https://a.test/robots.txt": response(404)}
         await engine.run()
         assert sorted(engine.web.page_urls) == sorted(f"https://a.test{name}" for name in ("/", *names))
         assert engine.visits[1][0].settlement.task.source is Source.SEED
@@ -645,12 +645,12 @@ def test_keys_at_one_address_get_even_shares_and_so_do_hosts_of_one_key(
             engine=EngineOptions(workers=16, linger_s=None, min_free=0),
         )
 
-        def answers(origin: Origin, task: Task) -> FetchResult:
+        def respond(origin: Origin, task: Task) -> FetchResult:
             if task.kind is TaskKind.ROBOTS:
-                return answer(404)
-            return answer(200, page(*(f"/{n}" for n in range(3_000))) if task.url.endswith("/") else page())
+                return response(404)
+            return response(200, page(*(f"/{n}" for n in range(3_000))) if task.url.endswith("/") else page())
 
-        engine.web.other = answers
+        engine.web.other = respond
         engine.web.takes_s = lambda origin, task: takes_s
         crawling = asyncio.ensure_future(engine.run())
         await elapse(60 if delay_s == address_delay_s == 0 else 120)

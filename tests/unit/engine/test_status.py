@@ -25,7 +25,7 @@ from crawler.obs.events import Event
 from tests.support.engine import AT_ONCE, Harness
 from tests.support.log_lines import COMMON, problems
 from tests.support.quick_frontier import QuickFrontier
-from tests.support.scripted_web import NO_CONNECTIONS, answer, page
+from tests.support.scripted_web import NO_CONNECTIONS, page, response
 from tests.support.trap_site import TrapSite
 from tests.support.virtual_time import LoopClock, elapse, run, virtual_loop
 
@@ -35,8 +35,8 @@ ROOT = "https://a.test/"
 
 def site(pages: int, *seeds: str) -> Harness:
     """A page that links to so many others of its host, in a crawl that does not end by itself."""
-    engine = Harness(ROOT, *seeds, engine=DAEMON, web={ROOT: answer(200, page(*(f"/{n}" for n in range(pages))))})
-    engine.web.other = lambda origin, task: answer(404 if task.kind is TaskKind.ROBOTS else 200, page())
+    engine = Harness(ROOT, *seeds, engine=DAEMON, web={ROOT: response(200, page(*(f"/{n}" for n in range(pages))))})
+    engine.web.other = lambda origin, task: response(404 if task.kind is TaskKind.ROBOTS else 200, page())
     return engine
 
 
@@ -186,10 +186,10 @@ def test_a_crawl_that_tries_suspects_is_not_idle() -> None:
             ROOT, politeness=AT_ONCE, scope=ScopeOptions(max_depth=None), engine=DAEMON, frontier=SlowStore()
         )
 
-        def answers(origin: Origin, task: Task) -> FetchResult:
-            return answer(404) if task.kind is TaskKind.ROBOTS else trap.answer(task.url.removeprefix(ROOT[:-1]))
+        def respond(origin: Origin, task: Task) -> FetchResult:
+            return response(404) if task.kind is TaskKind.ROBOTS else trap.respond(task.url.removeprefix(ROOT[:-1]))
 
-        engine.web.other = answers
+        engine.web.other = respond
         monitor = engine.monitor
         await engine.open()
         crawling = asyncio.ensure_future(engine.crawl.run())
@@ -231,12 +231,12 @@ def test_the_busiest_hosts_come_with_what_keeps_them() -> None:
     async def main() -> None:
         engine = Harness(*(f"https://h{n}.test/{m}" for n in range(3) for m in range(n + 1)), engine=DAEMON)
 
-        def answers(origin: Origin, task: Task) -> FetchResult:
+        def respond(origin: Origin, task: Task) -> FetchResult:
             if task.kind is TaskKind.ROBOTS:
-                return answer(404)
-            return answer(503, retry_after="600") if origin.host == "h1.test" else answer(200, page())
+                return response(404)
+            return response(503, retry_after="600") if origin.host == "h1.test" else response(200, page())
 
-        engine.web.other = answers
+        engine.web.other = respond
         engine.web.takes_s = lambda origin, task: 60.0 if origin.host == "h2.test" else 0.1
         monitor = engine.monitor
         found: list[dict[str, Any]] = []

@@ -22,7 +22,7 @@ from crawler.engine.pages.traps import GOOD_TRIAL, PLAIN_TRIALS, PROBES, TRIALS
 from crawler.frontier.base import Frontier, Totals
 from tests.support.engine import AT_ONCE, Harness
 from tests.support.quick_frontier import QuickFrontier
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.trap_site import WORDS, TrapSite, prose
 from tests.support.virtual_time import run
 
@@ -65,8 +65,8 @@ def trapped(
 
     def ask(origin: Origin, task: Task) -> FetchResult:
         if task.kind is TaskKind.ROBOTS:
-            return answer(404)
-        return site.answer(target_of(task.url)) if isinstance(site, TrapSite) else site(origin, task)
+            return response(404)
+        return site.respond(target_of(task.url)) if isinstance(site, TrapSite) else site(origin, task)
 
     engine.web.other = ask
     return engine
@@ -186,9 +186,9 @@ def test_alike_pages_of_a_finite_site_are_all_fetched() -> None:
 
     def ask(origin: Origin, task: Task) -> FetchResult:
         if task.kind is TaskKind.PROBE:
-            return answer(404)
+            return response(404)
         n = nth_of(task)
-        return answer(200, page(*[f"/{m}" for m in range(5 * n + 1, 5 * n + 6) if m < 3_000], title=f"Page {n}"))
+        return response(200, page(*[f"/{m}" for m in range(5 * n + 1, 5 * n + 6) if m < 3_000], title=f"Page {n}"))
 
     async def main() -> None:
         engine = trapped(QuickFrontier(), ask)
@@ -206,14 +206,14 @@ def test_good_pages_among_suspects_are_followed_to_their_end() -> None:
     def ask(origin: Origin, task: Task) -> FetchResult:
         target = target_of(task.url)
         if target.startswith("/img/"):
-            return answer(200, target.encode(), content_type="image/png")
+            return response(200, target.encode(), content_type="image/png")
         n = nth_of(task)
         links = f'<a href="/photo/{n + 1}">next</a>' if n < 1_000 else ""
-        return answer(200, f'<title>Photo</title><img src="/img/{n}.png">{links}'.encode())
+        return response(200, f'<title>Photo</title><img src="/img/{n}.png">{links}'.encode())
 
     async def main() -> None:
         engine = trapped(QuickFrontier(), ask, traps=TrapOptions(soft_404=False))
-        engine.web.pages[f"{SITE}/"] = answer(200, page("/photo/0"))
+        engine.web.pages[f"{SITE}/"] = response(200, page("/photo/0"))
         assert await engine.run() is StoppedBy.EMPTY
         assert sum("/photo/" in url for url in engine.web.page_urls) == 1_001
         assert sum("/img/" in url for url in engine.web.page_urls) == 1_001
@@ -230,7 +230,7 @@ def test_what_an_endless_part_leads_to_does_not_keep_it_alive(beside: str) -> No
     def ask(origin: Origin, task: Task) -> FetchResult:
         target = target_of(task.url)
         if task.kind is TaskKind.PROBE:
-            return answer(404)
+            return response(404)
         match target.split("/")[1].partition("?")[0]:
             case "cal":
                 n = nth_of(task)
@@ -241,18 +241,18 @@ def test_what_an_endless_part_leads_to_does_not_keep_it_alive(beside: str) -> No
                 after = [] if beside == "goto" else [f"/cal/{n + 1}"]
                 picture = f'<img src="/img/{n}.png">' if beside == "picture" else ""
                 links = "".join(f'<a href="{link}">x</a>' for link in (*after, other) if link)
-                return answer(200, f"<title>Calendar</title>No events {picture}{links}".encode())
+                return response(200, f"<title>Calendar</title>No events {picture}{links}".encode())
             case "img":
-                return answer(200, b"a picture", content_type="image/png")
+                return response(200, b"a picture", content_type="image/png")
             case "login":
-                return answer(302, location="/")
+                return response(302, location="/")
             case "goto":
-                return answer(302, location=f"/cal/{target.partition('=')[2]}")
+                return response(302, location=f"/cal/{target.partition('=')[2]}")
             case "add":
-                return answer(403)
+                return response(403)
             case "":
-                return answer(200, page("/cal/0", title="Home"))
-        return answer(200, page(f"{target}{WORDS[len(target)]}/", title="Maze"))
+                return response(200, page("/cal/0", title="Home"))
+        return response(200, page(f"{target}{WORDS[len(target)]}/", title="Maze"))
 
     async def main() -> None:
         engine = trapped(QuickFrontier(), ask)
@@ -271,12 +271,12 @@ def test_few_contents_under_many_urls_are_alike() -> None:
 
     def ask(origin: Origin, task: Task) -> FetchResult:
         if task.kind is TaskKind.PROBE:
-            return answer(404)
+            return response(404)
         if target_of(task.url) == "/":
-            return answer(200, page(*(f"/s/{session()}/doc/{n}" for n in range(60)), title="Documents"))
+            return response(200, page(*(f"/s/{session()}/doc/{n}" for n in range(60)), title="Documents"))
         n = nth_of(task)
         body = page(*(f"/s/{session()}/doc/{(n + m) % 60}" for m in (1, 2, 7)), title=f"Document {n}")
-        return answer(200, body.replace(b"</body>", f"{prose(str(n))}</body>".encode()))
+        return response(200, body.replace(b"</body>", f"{prose(str(n))}</body>".encode()))
 
     async def main() -> None:
         engine = trapped(QuickFrontier(), ask)
@@ -293,15 +293,15 @@ def test_pages_of_which_little_is_their_own_are_followed() -> None:
 
     def ask(origin: Origin, task: Task) -> FetchResult:
         if task.kind is TaskKind.PROBE:
-            return answer(404)
+            return response(404)
         n = nth_of(task)
         own = " ".join(f"word{n}of{m}" for m in range(30))
         links = [f"/book/{n + 1}"] if n < 1_000 else []
-        return answer(200, page(*links, title="A book").replace(b"</body>", f"{common} {own}</body>".encode()))
+        return response(200, page(*links, title="A book").replace(b"</body>", f"{common} {own}</body>".encode()))
 
     async def main() -> None:
         engine = trapped(QuickFrontier(), ask)
-        engine.web.pages[f"{SITE}/"] = answer(200, page("/book/0"))
+        engine.web.pages[f"{SITE}/"] = response(200, page("/book/0"))
         assert await engine.run() is StoppedBy.EMPTY
         assert sum("/book/" in url for url in engine.web.page_urls) == 1_001
 
@@ -312,7 +312,7 @@ def test_an_error_page_with_nothing_new_is_no_bug() -> None:
     """Every URL is answered with one page, whose links are known after a while."""
 
     def ask(origin: Origin, task: Task) -> FetchResult:
-        return answer(200, page("/a", "/b", "x/y", "z/", "../about", title="Welcome"))
+        return response(200, page("/a", "/b", "x/y", "z/", "../about", title="Welcome"))
 
     async def main() -> None:
         assert await trapped(QuickFrontier(), ask).run() in (StoppedBy.TRAPS, StoppedBy.EMPTY)
@@ -326,7 +326,7 @@ def test_different_text_is_never_suspected() -> None:
     def ask(origin: Origin, task: Task) -> FetchResult:
         n = nth_of(task)
         links = [f"/2026/11/{n + 1}"] if n < 2_000 else []
-        return answer(200, page(*links, title="The news").replace(b"</body>", f"{prose(str(n))}</body>".encode()))
+        return response(200, page(*links, title="The news").replace(b"</body>", f"{prose(str(n))}</body>".encode()))
 
     async def main() -> None:
         engine = trapped(QuickFrontier(), ask, traps=TrapOptions(soft_404=False))
@@ -344,7 +344,7 @@ def test_a_maze_of_different_text_is_bounded_by_the_pages_of_a_template() -> Non
         path = target_of(task.url).rstrip("/")
         below = [f"{path}/{name}/" for name in random.Random(path).sample(WORDS, 3)] if path else ["/maze/", "/about"]
         below = [] if path == "/about" else below
-        return answer(200, page(*below, title=path).replace(b"</body>", f"{prose(path)}</body>".encode()))
+        return response(200, page(*below, title=path).replace(b"</body>", f"{prose(path)}</body>".encode()))
 
     async def main() -> None:
         frontier = QuickFrontier()
@@ -365,13 +365,13 @@ def test_links_of_error_pages_come_last_and_honest_ones_among_them_are_found() -
     def ask(origin: Origin, task: Task) -> FetchResult:
         target = target_of(task.url)
         if target == "/":
-            return answer(200, page(*[f"/wiki/missing{n}" for n in range(20)], "/late", title="Wiki"))
+            return response(200, page(*[f"/wiki/missing{n}" for n in range(20)], "/late", title="Wiki"))
         if target == "/late":
-            return answer(200, page("/wiki/real1", title="Late").replace(b"</body>", b"some words of its own</body>"))
+            return response(200, page("/wiki/real1", title="Late").replace(b"</body>", b"some words of its own</body>"))
         if target.startswith("/wiki/real"):
-            return answer(200, page(title=target).replace(b"</body>", f"{prose(target)}</body>".encode()))
+            return response(200, page(title=target).replace(b"</body>", f"{prose(target)}</body>".encode()))
         links = ["/wiki/real1", "/wiki/real2", f"{target}x"]
-        return answer(200, page(*links, title="Nothing here").replace(b"</body>", b"<p>Nothing is called that</p>"))
+        return response(200, page(*links, title="Nothing here").replace(b"</body>", b"<p>Nothing is called that</p>"))
 
     async def main() -> None:
         frontier = QuickFrontier()
@@ -386,15 +386,15 @@ def test_links_of_error_pages_come_last_and_honest_ones_among_them_are_found() -
     run(main())
 
 
-@pytest.mark.parametrize("answers", [answer(404), answer(200, page("/x", title="A page of another kind"))])
-def test_a_host_that_says_that_a_page_is_missing_keeps_its_links(answers: FetchResult) -> None:
+@pytest.mark.parametrize("missing", [response(404), response(200, page("/x", title="A page of another kind"))])
+def test_a_host_that_says_that_a_page_is_missing_keeps_its_links(missing: FetchResult) -> None:
     """The probe found no error page that looks like the others."""
 
     def ask(origin: Origin, task: Task) -> FetchResult:
         if task.kind is not TaskKind.PAGE:
-            return answers
+            return missing
         n = nth_of(task)
-        return answer(200, page(f"/{n + 1}", f"/{n + 2}", title="One title") if n < 90 else page(title="One title"))
+        return response(200, page(f"/{n + 1}", f"/{n + 2}", title="One title") if n < 90 else page(title="One title"))
 
     async def main() -> None:
         engine = trapped(QuickFrontier(), ask)

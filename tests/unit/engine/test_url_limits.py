@@ -9,7 +9,7 @@ from crawler.engine.scheduling.host import Host, PolitenessKey
 from crawler.engine.scheduling.url_limits import UrlLimits
 from tests.support.engine import AT_ONCE, Harness
 from tests.support.memory_frontier import MemoryFrontier
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.virtual_time import run
 
 FIRST, RETRY = Task(1, "u"), Task(1, "u", attempt=2)
@@ -91,7 +91,7 @@ def test_the_count_goes_on_where_the_directory_left_it() -> None:
             engine = Harness(
                 "https://a.test/", politeness=AT_ONCE, scope=ScopeOptions(max_urls=limit), frontier=frontier
             )
-            engine.web.other = lambda origin, task: answer(200, page("/1", "/2", "/3"))
+            engine.web.other = lambda origin, task: response(200, page("/1", "/2", "/3"))
             assert await engine.run() is StoppedBy.MAX_URLS
             assert len(engine.web.page_urls) == fetched
 

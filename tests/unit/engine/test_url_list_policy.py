@@ -10,13 +10,13 @@ from crawler.core.models import FetchResult
 from crawler.core.options import ScopeOptions
 from crawler.engine.pages.url_list_policy import EAGER
 from tests.support.engine import Harness
-from tests.support.scripted_web import answer, page
+from tests.support.scripted_web import page, response
 from tests.support.virtual_time import run
 
 ROOT = "https://a.test/"
 ROBOTS = "https://a.test/robots.txt"
 MAP = "https://a.test/sitemap.xml"
-NAMES_MAP = answer(200, b"Sitemap: https://a.test/sitemap.xml\nUser-agent: *\nDisallow: /no\n")
+NAMES_MAP = response(200, b"Sitemap: https://a.test/sitemap.xml\nUser-agent: *\nDisallow: /no\n")
 
 
 def urlset(*urls: str, **values: str) -> bytes:
@@ -31,7 +31,7 @@ def index(*urls: str, lastmod: str = "") -> bytes:
 
 
 def xml(body: bytes, **fields: str) -> FetchResult:
-    return answer(200, body, content_type="application/xml", **fields)
+    return response(200, body, content_type="application/xml", **fields)
 
 
 def crawled(
@@ -46,7 +46,7 @@ def crawled(
     async def main() -> Harness:
         engine = Harness(ROOT, sitemaps=sitemaps, scope=scope)
         engine.web.pages = dict(web)
-        engine.web.other = lambda _, task: answer(404 if task.kind is TaskKind.ROBOTS else 200)
+        engine.web.other = lambda _, task: response(404 if task.kind is TaskKind.ROBOTS else 200)
         assert await engine.run() is ends
         return engine
 
@@ -79,18 +79,18 @@ def test_a_sitemap_that_robots_txt_names_is_read_before_pages() -> None:
 @pytest.mark.parametrize(
     ("mode", "robots", "asked"),
     [
-        ("named", answer(404), False),
-        ("probe", answer(404), True),
-        ("probe", answer(200, b"User-agent: *\nDisallow: /no\n"), True),
-        ("probe", answer(200, b"User-agent: *\nDisallow: /sitemap.xml\n"), False),
-        ("probe", answer(200, b"Sitemap: /other.xml"), False),
+        ("named", response(404), False),
+        ("probe", response(404), True),
+        ("probe", response(200, b"User-agent: *\nDisallow: /no\n"), True),
+        ("probe", response(200, b"User-agent: *\nDisallow: /sitemap.xml\n"), False),
+        ("probe", response(200, b"Sitemap: /other.xml"), False),
         ("off", NAMES_MAP, False),
         ("named", NAMES_MAP, True),
     ],
 )
 def test_where_sitemaps_are_looked_for(mode: str, robots: FetchResult, asked: bool) -> None:
     """/sitemap.xml is a guess that has to be asked for, and never made where one is named."""
-    engine = crawled({ROBOTS: robots, MAP: answer(404)}, sitemaps=mode)
+    engine = crawled({ROBOTS: robots, MAP: response(404)}, sitemaps=mode)
     assert (MAP in engine.web.urls) is asked
 
 
@@ -100,11 +100,11 @@ def test_a_named_sitemap_may_lie_anywhere_and_relative() -> None:
     robots = f"Sitemap: {named}\nSitemap: maps/two.txt\nSitemap: mailto:x\n".encode()
     engine = crawled(
         {
-            ROBOTS: answer(200, robots),
-            named: answer(
+            ROBOTS: response(200, robots),
+            named: response(
                 200, gzip.compress(urlset(f"{ROOT}x", "https://cdn.test/y")), content_type="application/gzip"
             ),
-            "https://a.test/maps/two.txt": answer(200, f"{ROOT}t\n".encode(), content_type="text/plain"),
+            "https://a.test/maps/two.txt": response(200, f"{ROOT}t\n".encode(), content_type="text/plain"),
         }
     )
     assert set(engine.settled) == {ROOT, f"{ROOT}x", f"{ROOT}t"}
@@ -114,7 +114,7 @@ def test_a_named_sitemap_may_lie_anywhere_and_relative() -> None:
 def test_another_site_is_believed_only_where_that_site_says_so() -> None:
     """Its robots.txt names the sitemap, or the index that led to it."""
     web = {
-        ROBOTS: answer(200, b"Sitemap: https://b.test/index.xml"),
+        ROBOTS: response(200, b"Sitemap: https://b.test/index.xml"),
         "https://b.test/index.xml": xml(index("https://b.test/one.xml")),
         "https://b.test/one.xml": xml(urlset(f"{ROOT}x", "https://c.test/y")),
     }
@@ -126,7 +126,7 @@ def test_another_site_is_believed_only_where_that_site_says_so() -> None:
 def test_an_index_is_followed_two_levels_down() -> None:
     """A third is refused, with its reason."""
     levels = [f"{ROOT}{n}.xml" for n in range(4)]
-    web: dict[str, FetchResult | list[FetchResult]] = {ROBOTS: answer(200, f"Sitemap: {levels[0]}".encode())}
+    web: dict[str, FetchResult | list[FetchResult]] = {ROBOTS: response(200, f"Sitemap: {levels[0]}".encode())}
     web |= {here: xml(index(there)) for here, there in pairwise(levels)}
     engine = crawled(web)
     assert [url for url in levels if url in engine.web.urls] == levels[:3]
@@ -161,7 +161,7 @@ def test_priorities_order_pages() -> None:
 )
 def test_what_is_no_sitemap_is_an_error_of_its_content(body: bytes) -> None:
     """Said once, not tried again, and nothing else suffers."""
-    engine = crawled({ROBOTS: NAMES_MAP, MAP: xml(body), ROOT: answer(200, page("/x"))})
+    engine = crawled({ROBOTS: NAMES_MAP, MAP: xml(body), ROOT: response(200, page("/x"))})
     assert engine.web.urls.count(MAP) == 1
     assert engine.counters.error_types == {"content_error": 1}
     assert engine.settled == {ROOT: "done", f"{ROOT}x": "done"}
@@ -169,7 +169,7 @@ def test_what_is_no_sitemap_is_an_error_of_its_content(body: bytes) -> None:
 
 def test_a_redirected_sitemap_is_a_sitemap() -> None:
     """Not a page."""
-    moved = answer(301, location="/s.xml")
+    moved = response(301, location="/s.xml")
     engine = crawled({ROBOTS: NAMES_MAP, MAP: moved, f"{ROOT}s.xml": xml(urlset("/x"))})
     assert kinds(engine)[f"{ROOT}s.xml"] == "sitemap"
     assert set(engine.settled) == {ROOT, f"{ROOT}x"}
@@ -190,7 +190,7 @@ def test_fifty_thousand_entries_leave_the_loop_free() -> None:
     async def main() -> None:
         engine = Harness(ROOT, scope=ScopeOptions(max_urls=3))
         engine.web.pages = {ROBOTS: NAMES_MAP, MAP: xml(body)}
-        engine.web.other = lambda _, task: answer(200)
+        engine.web.other = lambda _, task: response(200)
         before = engine.loop.rounds
         await engine.run()
         assert engine.loop.rounds - before > 20_000 / 500
@@ -208,7 +208,7 @@ RSS = b"""<rss><channel><link>/about</link><item><link>/1</link></item><item><li
 def test_a_feed_that_a_page_names_is_read_as_one() -> None:
     """It is no page; what it announces are links."""
     head = b'<link rel=alternate type="application/rss+xml" href=/feed>'
-    web = {ROOT: answer(200, head), f"{ROOT}feed": answer(200, RSS, content_type="application/rss+xml")}
+    web = {ROOT: response(200, head), f"{ROOT}feed": response(200, RSS, content_type="application/rss+xml")}
     engine = crawled(web)
     assert kinds(engine)[f"{ROOT}feed"] == "feed"
     assert set(engine.settled) == {ROOT, f"{ROOT}about", f"{ROOT}1"}
@@ -219,8 +219,8 @@ def test_a_feed_for_each_page_is_not_without_limit() -> None:
     """Beyond the first few of a host they count as pages; one that every page names is one."""
     names = [f"{ROOT}{n}" for n in range(30)]
     feed = '<link rel=alternate type="application/rss+xml" href="{}">'
-    web: dict[str, FetchResult | list[FetchResult]] = {ROOT: answer(200, page(*names))}
-    web |= {url: answer(200, (feed.format(f"{url}/feed") + feed.format("/all")).encode()) for url in names}
+    web: dict[str, FetchResult | list[FetchResult]] = {ROOT: response(200, page(*names))}
+    web |= {url: response(200, (feed.format(f"{url}/feed") + feed.format("/all")).encode()) for url in names}
     engine = crawled(web)
     found = [kind for url, kind in kinds(engine).items() if url.endswith(("/feed", "/all"))]
     assert (found.count("feed"), found.count("page")) == (16, 15)
@@ -230,7 +230,7 @@ def test_a_feed_for_each_page_is_not_without_limit() -> None:
 @pytest.mark.parametrize("content_type", ["text/xml", "application/atom+xml; charset=utf-8", "application/xml"])
 def test_a_feed_that_is_linked_as_a_page_is_read_too(content_type: str) -> None:
     """By its root element."""
-    engine = crawled({ROOT: answer(200, page("/f")), f"{ROOT}f": answer(200, RSS, content_type=content_type)})
+    engine = crawled({ROOT: response(200, page("/f")), f"{ROOT}f": response(200, RSS, content_type=content_type)})
     assert set(engine.settled) == {ROOT, f"{ROOT}f", f"{ROOT}about", f"{ROOT}1"}
 
 
@@ -243,7 +243,7 @@ def test_other_xml_is_a_page_without_links() -> None:
 def test_link_fields_lead_on() -> None:
     """Of any content; those of a page that asks not to be followed do not."""
     web = {
-        ROOT: answer(200, b"text", content_type="text/plain", link="</x>; rel=next, </y>; rel=prefetch"),
-        f"{ROOT}x": answer(200, page(), link="</z>; rel=next", x_robots_tag="nofollow"),
+        ROOT: response(200, b"text", content_type="text/plain", link="</x>; rel=next, </y>; rel=prefetch"),
+        f"{ROOT}x": response(200, page(), link="</z>; rel=next", x_robots_tag="nofollow"),
     }
     assert set(crawled(web).settled) == {ROOT, f"{ROOT}x"}

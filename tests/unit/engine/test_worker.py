@@ -1,4 +1,4 @@
-"""Visits: what an answer makes of its URL, of the links on it, and of the host."""
+"""Visits: what a response means for its URL, for the links on the page, and for the host."""
 
 import asyncio
 import gzip
@@ -30,14 +30,14 @@ from crawler.engine.pages.response_processor import LARGE_BYTES, ProcessedRespon
 from crawler.engine.pages.worker import Visited
 from tests.support.engine import AT_ONCE, POLITE, Harness
 from tests.support.pcre2_without_jit import interpreted
-from tests.support.scripted_web import answer, failed, page
+from tests.support.scripted_web import failed, page, response
 from tests.support.virtual_time import elapse, run
 
 ROOT = "https://a.test/"
 
 
 class Crawled:
-    """What a crawl of `web` from its root did. Pages not named in it answer 404."""
+    """What a crawl of `web` from its root did. URLs not in `web` have status 404."""
 
     def __init__(
         self, web: dict[str, Any], *, scope: ScopeOptions | None = None, seed: str = ROOT, **more: Any
@@ -69,7 +69,7 @@ class Crawled:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_discovery(status: int) -> None:
     """Its target is a URL of its own, as deep as the page that named it."""
-    crawled = Crawled({ROOT: answer(status, location="/b"), f"{ROOT}b": answer(200, page("/c"))})
+    crawled = Crawled({ROOT: response(status, location="/b"), f"{ROOT}b": response(200, page("/c"))})
     assert crawled.requests == [ROOT, f"{ROOT}b", f"{ROOT}c"]
     target = crawled.task(f"{ROOT}b")
     assert (target.source, target.depth, target.hop_path, target.redirects, target.via) == (
@@ -85,7 +85,7 @@ def test_a_redirect_is_a_discovery(status: int) -> None:
 
 def test_a_meta_refresh_is_a_redirect() -> None:
     """Though its page is kept as a page."""
-    crawled = Crawled({ROOT: answer(200, b'<meta http-equiv="refresh" content="0; url=/b">')})
+    crawled = Crawled({ROOT: response(200, b'<meta http-equiv="refresh" content="0; url=/b">')})
     assert crawled.task(f"{ROOT}b").source is Source.REDIRECT
     assert crawled.engine.counters.pages == 1
 
@@ -95,9 +95,9 @@ def test_links_of_a_page_in_another_encoding_are_asked_in_it() -> None:
     links = '<base href="/d/"><a href="s?q=привет"></a><meta http-equiv="refresh" content="0; url=/r?q=привет">'
     by_meta = ('<meta charset="koi8-r">' + links).encode("koi8-r")
     web = {
-        ROOT: answer(200, links.encode("cp1251"), content_type="text/html; charset=windows-1251"),
-        f"{ROOT}r?q=%EF%F0%E8%E2%E5%F2": answer(200, by_meta),
-        f"{ROOT}d/s?q=%D0%D2%C9%D7%C5%D4": answer(301, location="/caf\xe9?\xef"),
+        ROOT: response(200, links.encode("cp1251"), content_type="text/html; charset=windows-1251"),
+        f"{ROOT}r?q=%EF%F0%E8%E2%E5%F2": response(200, by_meta),
+        f"{ROOT}d/s?q=%D0%D2%C9%D7%C5%D4": response(301, location="/caf\xe9?\xef"),
     }
     assert sorted(Crawled(web).requests) == sorted([
         *web, f"{ROOT}d/s?q=%EF%F0%E8%E2%E5%F2", f"{ROOT}r?q=%D0%D2%C9%D7%C5%D4", f"{ROOT}caf%E9?%EF",
@@ -109,8 +109,8 @@ def test_a_refresh_field_is_a_redirect(content_type: str) -> None:
     """As a meta element of that name is, of whatever type the page is; what leads nowhere is none."""
     crawled = Crawled(
         {
-            ROOT: answer(200, b"", content_type=content_type, refresh="5; URL='/b\xc3\xa9?x=1#y'"),
-            f"{ROOT}b%C3%A9?x=1": answer(200, refresh="0;url=javascript:x"),
+            ROOT: response(200, b"", content_type=content_type, refresh="5; URL='/b\xc3\xa9?x=1#y'"),
+            f"{ROOT}b%C3%A9?x=1": response(200, refresh="0;url=javascript:x"),
         }
     )
     assert crawled.requests == [ROOT, f"{ROOT}b%C3%A9?x=1"]
@@ -124,14 +124,14 @@ def test_a_refresh_field_is_a_redirect(content_type: str) -> None:
 )
 def test_the_last_valid_type_decides_how_a_page_is_read(fields: tuple[str, ...]) -> None:
     """Where none says anything the content does."""
-    first = answer(200, b"\xef\xbb\xbf <a href='/b'>", content_type=fields[0])
+    first = response(200, b"\xef\xbb\xbf <a href='/b'>", content_type=fields[0])
     head = replace(first.head, fields=tuple(("content-type", value) for value in fields))
-    assert Crawled({ROOT: replace(first, head=head), f"{ROOT}b": answer(200)}).requests == [ROOT, f"{ROOT}b"]
+    assert Crawled({ROOT: replace(first, head=head), f"{ROOT}b": response(200)}).requests == [ROOT, f"{ROOT}b"]
 
 
 def test_ten_redirects_are_followed() -> None:
     """The eleventh is refused, with its reason."""
-    web = {f"{ROOT}{n}": answer(302, location=f"/{n + 1}") for n in range(20)}
+    web = {f"{ROOT}{n}": response(302, location=f"/{n + 1}") for n in range(20)}
     crawled = Crawled(web, seed=f"{ROOT}0")
     assert crawled.requests == [f"{ROOT}{n}" for n in range(11)]
     assert crawled.skipped == [(f"{ROOT}11", "redirect_limit")]
@@ -139,13 +139,13 @@ def test_ten_redirects_are_followed() -> None:
 
 def test_a_redirect_to_itself_ends() -> None:
     """The URL is known; it is not asked again."""
-    assert Crawled({ROOT: answer(302, location="/")}).requests == [ROOT]
+    assert Crawled({ROOT: response(302, location="/")}).requests == [ROOT]
 
 
 def test_a_loop_of_redirects_ends_where_it_began() -> None:
     """However many URLs and hosts it goes round by: each is asked once, and stands as done."""
     hops = [ROOT, f"{ROOT}b", f"{ROOT}c", f"{ROOT}d"]
-    web = {url: answer(307, location=there) for url, there in zip(hops, [*hops[1:], f"{ROOT}b"], strict=True)}
+    web = {url: response(307, location=there) for url, there in zip(hops, [*hops[1:], f"{ROOT}b"], strict=True)}
     crawled = Crawled(web)
     assert crawled.requests == hops
     assert set(crawled.states.values()) == {"done"}
@@ -154,16 +154,18 @@ def test_a_loop_of_redirects_ends_where_it_began() -> None:
 def test_a_redirect_to_another_spelling_of_itself_is_followed_once() -> None:
     """The canonical form is known, the spelling is not: without this the page would never be fetched."""
     tilde, escaped = f"{ROOT}~jo", f"{ROOT}%7Ejo"
-    there = Crawled({escaped: answer(301, location="/~jo"), tilde: answer(200, page())}, seed=escaped)
+    there = Crawled({escaped: response(301, location="/~jo"), tilde: response(200, page())}, seed=escaped)
     assert there.requests == [escaped, tilde]
-    in_circles = Crawled({escaped: answer(301, location="/~jo"), tilde: answer(301, location="/%7Ejo")}, seed=escaped)
+    in_circles = Crawled(
+        {escaped: response(301, location="/~jo"), tilde: response(301, location="/%7Ejo")}, seed=escaped
+    )
     assert len(in_circles.requests) <= 3
 
 
 def test_a_redirect_without_a_usable_target_is_an_answer() -> None:
     """It leads nowhere, and is stored as it came."""
     for location in ("", "javascript:x", "https://a.test:22/"):
-        crawled = Crawled({ROOT: answer(302, location=location)})
+        crawled = Crawled({ROOT: response(302, location=location)})
         assert crawled.states == {ROOT: "done"}
 
 
@@ -171,10 +173,10 @@ def test_a_seeds_redirect_brings_its_host_in() -> None:
     """Also over several hops; what a page of it redirects to does not."""
     crawled = Crawled(
         {
-            ROOT: answer(301, location="https://b.test/"),
-            "https://b.test/": answer(301, location="https://www.c.test/"),
-            "https://www.c.test/": answer(200, page("/x", "https://b.test/y", "https://d.test/")),
-            "https://www.c.test/x": answer(301, location="https://e.test/"),
+            ROOT: response(301, location="https://b.test/"),
+            "https://b.test/": response(301, location="https://www.c.test/"),
+            "https://www.c.test/": response(200, page("/x", "https://b.test/y", "https://d.test/")),
+            "https://www.c.test/x": response(301, location="https://e.test/"),
         }
     )
     assert crawled.engine.scope_hosts == [("b.test", ROOT), ("www.c.test", "https://b.test/")]
@@ -185,7 +187,7 @@ def test_a_seeds_redirect_brings_its_host_in() -> None:
 
 def test_a_list_of_hosts_is_not_widened() -> None:
     """Who names hosts means these."""
-    crawled = Crawled({ROOT: answer(301, location="https://b.test/")}, scope=ScopeOptions(hosts=("a.test",)))
+    crawled = Crawled({ROOT: response(301, location="https://b.test/")}, scope=ScopeOptions(hosts=("a.test",)))
     assert crawled.requests == [ROOT]
     assert crawled.engine.scope_hosts == []
 
@@ -194,19 +196,19 @@ def test_a_list_of_hosts_is_not_widened() -> None:
 
 
 def test_nofollow_of_a_link_a_page_or_a_header() -> None:
-    """Is obeyed, and said."""
+    """It is obeyed, and logged."""
     link = b'<a href="/x" rel="nofollow">x</a><a href="/y">y</a>'
-    assert Crawled({ROOT: answer(200, link)}).requests == [ROOT, f"{ROOT}y"]
+    assert Crawled({ROOT: response(200, link)}).requests == [ROOT, f"{ROOT}y"]
     everything = b'<meta name="robots" content="nofollow">' + link
-    crawled = Crawled({ROOT: answer(200, everything)})
+    crawled = Crawled({ROOT: response(200, everything)})
     assert crawled.requests == [ROOT]
     assert crawled.skipped == [(f"{ROOT}x", "nofollow"), (f"{ROOT}y", "nofollow")]
-    assert Crawled({ROOT: answer(200, link, x_robots_tag="nofollow")}).requests == [ROOT]
+    assert Crawled({ROOT: response(200, link, x_robots_tag="nofollow")}).requests == [ROOT]
 
 
 def test_a_page_that_asks_not_to_be_indexed_is_recorded_without_a_page() -> None:
     """The WARC has it, pages/ does not; its links count."""
-    crawled = Crawled({ROOT: answer(200, b'<meta name="robots" content="noindex"><a href="/x">x</a>')})
+    crawled = Crawled({ROOT: response(200, b'<meta name="robots" content="noindex"><a href="/x">x</a>')})
     [visited] = crawled.visits()
     assert visited.settlement.record is not None
     assert visited.settlement.record.page is None
@@ -217,8 +219,10 @@ def test_a_page_that_asks_not_to_be_indexed_is_recorded_without_a_page() -> None
 def test_each_visit_tells_as_many_links_as_the_sum_counts() -> None:
     """Also where a link leads out of scope, stands twice, or its page is not to be indexed, or is a redirect."""
     web = {
-        ROOT: answer(200, b'<meta name="robots" content="noindex"><a href="/x">x</a><a href="https://no.test/">n</a>'),
-        f"{ROOT}x": answer(302, location="https://no.test/"),
+        ROOT: response(
+            200, b'<meta name="robots" content="noindex"><a href="/x">x</a><a href="https://no.test/">n</a>'
+        ),
+        f"{ROOT}x": response(302, location="https://no.test/"),
     }
     crawled = Crawled(web)
     assert [sum(one.links_found for one in crawled.visits(url)) for url in (ROOT, f"{ROOT}x")] == [2, 1]
@@ -229,12 +233,12 @@ def test_requisites_are_fetched_from_elsewhere_and_lead_no_further() -> None:
     """A page's image and style sheet, what the sheet imports, and not the links of what came in their place."""
     crawled = Crawled(
         {
-            ROOT: answer(
+            ROOT: response(
                 200, b'<link rel="stylesheet" href="https://cdn.test/s.css"><img src="https://cdn.test/i.png">'
             ),
-            "https://cdn.test/s.css": answer(200, b'@import "t.css";', content_type="text/css"),
-            "https://cdn.test/t.css": answer(200, b"a { background: url(u.png) }", content_type="text/css"),
-            "https://cdn.test/i.png": answer(200, page("https://cdn.test/no")),
+            "https://cdn.test/s.css": response(200, b'@import "t.css";', content_type="text/css"),
+            "https://cdn.test/t.css": response(200, b"a { background: url(u.png) }", content_type="text/css"),
+            "https://cdn.test/i.png": response(200, page("https://cdn.test/no")),
         }
     )
     names = [f"https://cdn.test/{name}" for name in ("s.css", "i.png", "t.css", "u.png")]
@@ -245,7 +249,7 @@ def test_requisites_are_fetched_from_elsewhere_and_lead_no_further() -> None:
 
 def test_without_requisites_none_is_looked_for() -> None:
     """scope.requisites = false."""
-    crawled = Crawled({ROOT: answer(200, b'<img src="/i.png">')}, scope=ScopeOptions(requisites=False))
+    crawled = Crawled({ROOT: response(200, b'<img src="/i.png">')}, scope=ScopeOptions(requisites=False))
     assert crawled.requests == [ROOT]
 
 
@@ -253,7 +257,7 @@ def test_without_requisites_none_is_looked_for() -> None:
 def test_what_scripts_put_in_place_is_fetched_unless_turned_off(lazy: bool) -> None:
     """scope.lazy."""
     image = "https://img.test/i.png"
-    web = {ROOT: answer(200, f'<img data-src="{image}">'.encode()), image: answer(200, content_type="image/png")}
+    web = {ROOT: response(200, f'<img data-src="{image}">'.encode()), image: response(200, content_type="image/png")}
     crawled = Crawled(web, scope=ScopeOptions(lazy=lazy))
     assert crawled.requests == ([ROOT, image] if lazy else [ROOT])
 
@@ -262,12 +266,12 @@ def test_style_sheets_in_scope_import_as_deep_as_links_lead() -> None:
     """Of another host no more than a page needs at most."""
     there = "https://cdn.test/"
     css = {
-        f"{base}{n}.css": answer(200, f"@import '{n + 1}.css'".encode(), content_type="text/css")
+        f"{base}{n}.css": response(200, f"@import '{n + 1}.css'".encode(), content_type="text/css")
         for base in (ROOT, there)
         for n in range(8)
     }
     links = f'<link rel=stylesheet href="/0.css"><link rel=stylesheet href="{there}0.css">'
-    crawled = Crawled({ROOT: answer(200, links.encode()), **css})
+    crawled = Crawled({ROOT: response(200, links.encode()), **css})
     assert {url for url in crawled.requests if url.startswith(ROOT)} == {ROOT, *(f"{ROOT}{n}.css" for n in range(9))}
     assert {url for url in crawled.requests if url.startswith(there)} == {f"{there}{n}.css" for n in range(3)}
 
@@ -276,7 +280,10 @@ def test_links_out_of_scope_are_skipped_with_their_reason() -> None:
     """And never stored."""
     scope = ScopeOptions(max_depth=1, exclude=(ScopeRule("**/private/*"),), include=(ScopeRule("a.test/**"),))
     crawled = Crawled(
-        {ROOT: answer(200, page("/b", "/private/x", "https://else.test/")), f"{ROOT}b": answer(200, page("/deeper"))},
+        {
+            ROOT: response(200, page("/b", "/private/x", "https://else.test/")),
+            f"{ROOT}b": response(200, page("/deeper")),
+        },
         scope=scope,
     )
     assert crawled.requests == [ROOT, f"{ROOT}b"]
@@ -290,7 +297,7 @@ def test_links_out_of_scope_are_skipped_with_their_reason() -> None:
 def test_what_robots_txt_forbids_is_denied_when_leased() -> None:
     """With the line that says so; no request is made and no attempt counted."""
     crawled = Crawled(
-        {f"{ROOT}robots.txt": answer(200, b"User-agent: *\nDisallow: /no"), ROOT: answer(200, page("/no", "/yes"))}
+        {f"{ROOT}robots.txt": response(200, b"User-agent: *\nDisallow: /no"), ROOT: response(200, page("/no", "/yes"))}
     )
     assert crawled.requests == [ROOT, f"{ROOT}yes"]
     [visited] = crawled.visits(f"{ROOT}no")
@@ -299,27 +306,27 @@ def test_what_robots_txt_forbids_is_denied_when_leased() -> None:
     assert crawled.states[f"{ROOT}no"] == "denied"
 
 
-# -- answers
+# -- responses
 
 
 def test_not_modified_needs_validators() -> None:
-    """A 304 that nobody asked for is an answer like any other; one that was asked for keeps the stored digest."""
+    """A 304 to an unconditional request is a response like any other; to a conditional one it keeps the digest."""
 
     async def main() -> None:
         engine = Harness(ROOT)
         bare, conditional = Task(1, ROOT), Task(1, ROOT, etag='"x"')
-        assert not isinstance(engine.processor.outcome_of(bare, answer(304)), NotModified)
-        assert isinstance(engine.processor.outcome_of(conditional, answer(304)), NotModified)
+        assert not isinstance(engine.processor.outcome_of(bare, response(304)), NotModified)
+        assert isinstance(engine.processor.outcome_of(conditional, response(304)), NotModified)
 
     run(main())
 
 
 def test_a_304_leaves_the_digest_as_it_was() -> None:
     """It has no content of its own; it is recorded all the same."""
-    cut = answer(200, b"half", etag='"e"', truncated=TruncatedReason.DISCONNECT, error_type=ErrorType.RESET)
+    cut = response(200, b"half", etag='"e"', truncated=TruncatedReason.DISCONNECT, error_type=ErrorType.RESET)
 
     def web(origin: Origin, task: Task) -> FetchResult:
-        return answer(404) if task.kind is TaskKind.ROBOTS else (cut if task.attempt == 1 else answer(304))
+        return response(404) if task.kind is TaskKind.ROBOTS else (cut if task.attempt == 1 else response(304))
 
     async def main() -> None:
         engine = Harness(ROOT)
@@ -338,14 +345,14 @@ def test_a_304_leaves_the_digest_as_it_was() -> None:
 @pytest.mark.parametrize("status", [400, 403, 404, 410, 501, 505])
 def test_a_status_is_an_answer(status: int) -> None:
     """It ends the visit, and links on it are not read."""
-    crawled = Crawled({ROOT: answer(status, page("/x"))})
+    crawled = Crawled({ROOT: response(status, page("/x"))})
     assert crawled.states == {ROOT: "done"}
     assert crawled.engine.counters.pages == 0
 
 
 def test_a_transient_failure_is_tried_again_later_and_given_up_in_the_end() -> None:
     """Each wait is longer; the last attempt's bytes are kept."""
-    cut = answer(200, page("/x"), truncated=TruncatedReason.TIME, error_type=ErrorType.READ_TIMEOUT)
+    cut = response(200, page("/x"), truncated=TruncatedReason.TIME, error_type=ErrorType.READ_TIMEOUT)
     crawled = Crawled({ROOT: cut})
     begins = [one.begin for one in crawled.engine.web.requests if one.url == ROOT]
     waits = [after - before for before, after in pairwise(begins)]
@@ -358,8 +365,8 @@ def test_a_transient_failure_is_tried_again_later_and_given_up_in_the_end() -> N
 
 @pytest.mark.parametrize("status", [408, 425, 500, 502, 504, 522])
 def test_a_status_that_may_pass_is_tried_again_and_given_up_in_the_end(status: int) -> None:
-    """Each wait is longer, of the URL alone: the host's others are asked meanwhile. The last answer is kept."""
-    crawled = Crawled({ROOT: answer(200, page("/bad", "/good")), f"{ROOT}bad": answer(status, page("/x"))})
+    """Each wait is longer, and only this URL waits, not others of the host. The last response is kept."""
+    crawled = Crawled({ROOT: response(200, page("/bad", "/good")), f"{ROOT}bad": response(status, page("/x"))})
     asked = [(one.url, one.begin) for one in crawled.engine.web.requests]
     begins = [begin for url, begin in asked if url == f"{ROOT}bad"]
     waits = [after - before for before, after in pairwise(begins)]
@@ -378,10 +385,10 @@ def test_a_status_that_may_pass_is_tried_again_and_given_up_in_the_end(status: i
 
 
 def test_a_host_that_answers_everything_with_500_rests_now_and_then() -> None:
-    """After ten in a row, and after each ten more: 5, 15 and then 30 seconds. Any other answer ends the row."""
+    """The back-off after each ten in a row is 5, 15 and then 30 seconds. Any other response ends the row."""
     urls = [f"/{n}" for n in range(45)]
-    bad = {f"{ROOT}{n}": answer(500) for n in range(45)}
-    crawled = Crawled({ROOT: answer(200, page(*urls)), **bad})
+    bad = {f"{ROOT}{n}": response(500) for n in range(45)}
+    crawled = Crawled({ROOT: response(200, page(*urls)), **bad})
     begins = [one.begin for one in crawled.engine.web.requests if one.url in bad]
     waits = [round(after - before) for before, after in pairwise(begins[:41])]
     assert [wait for wait in waits if wait > 3] == [5, 15, 30, 30]
@@ -390,15 +397,15 @@ def test_a_host_that_answers_everything_with_500_rests_now_and_then() -> None:
 
 def test_a_body_cut_at_our_limit_is_final() -> None:
     """It would be cut again."""
-    crawled = Crawled({ROOT: answer(200, page("/x"), truncated=TruncatedReason.LENGTH)})
+    crawled = Crawled({ROOT: response(200, page("/x"), truncated=TruncatedReason.LENGTH)})
     assert crawled.requests == [ROOT, f"{ROOT}x"]
     assert crawled.states[ROOT] == "done"
 
 
 @pytest.mark.parametrize("error", sorted(error for error in ErrorType if is_connection_error(error)))
 def test_an_unreachable_host_never_costs_a_url(error: ErrorType) -> None:
-    """More failures than there are attempts, then an answer."""
-    crawled = Crawled({ROOT: [*[failed(error)] * 7, answer(200)], f"{ROOT}robots.txt": answer(404)})
+    """More failures than there are attempts, then a response."""
+    crawled = Crawled({ROOT: [*[failed(error)] * 7, response(200)], f"{ROOT}robots.txt": response(404)})
     # the host answered once, so that its rests grow from 5 s
     assert crawled.stopped_by in (StoppedBy.EMPTY, StoppedBy.WAITING)
     assert crawled.states[ROOT] in ("done", "waiting")
@@ -410,7 +417,7 @@ def test_an_unreachable_host_never_costs_a_url(error: ErrorType) -> None:
 def test_a_url_waits_at_least_as_long_as_its_host_rests() -> None:
     """Else it would be promoted for nothing."""
     crawled = Crawled(
-        {ROOT: [answer(200), failed(ErrorType.DNS_NOT_FOUND)], f"{ROOT}b": failed(ErrorType.DNS_NOT_FOUND)},
+        {ROOT: [response(200), failed(ErrorType.DNS_NOT_FOUND)], f"{ROOT}b": failed(ErrorType.DNS_NOT_FOUND)},
         seed=f"{ROOT}b",
     )
     [visited] = crawled.visits(f"{ROOT}b")
@@ -419,10 +426,10 @@ def test_a_url_waits_at_least_as_long_as_its_host_rests() -> None:
 
 
 def test_a_url_that_was_pushed_back_is_asked_again_when_the_host_has_rested() -> None:
-    """As often as it takes, and when the server said, as long as that is longer than our own patience: the URL did
-    nothing.
+    """It is requested again any number of times, after Retry-After or our own back-off, whichever is longer: it is
+    not the URL's fault.
     """
-    crawled = Crawled({ROOT: [*[answer(429, retry_after="60")] * 4, answer(200)]})
+    crawled = Crawled({ROOT: [*[response(429, retry_after="60")] * 4, response(200)]})
     assert crawled.states[ROOT] == "done"
     begins = [one.begin for one in crawled.engine.web.requests if one.url == ROOT]
     assert len(begins) == 5
@@ -431,11 +438,11 @@ def test_a_url_that_was_pushed_back_is_asked_again_when_the_host_has_rested() ->
 
 def test_a_timeout_of_one_url_does_not_rest_the_host() -> None:
     """A body that stalls says nothing of the others; a first byte that never comes does."""
-    body = Crawled({ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": failed(ErrorType.READ_TIMEOUT)})
+    body = Crawled({ROOT: response(200, page("/x", "/y")), f"{ROOT}x": failed(ErrorType.READ_TIMEOUT)})
     assert body.engine.host("a.test").politeness.failures == 0
     assert next(one.begin for one in body.engine.web.requests if one.url == f"{ROOT}y") < 2.0
     head = Crawled(
-        {ROOT: answer(200, page("/x", "/y")), f"{ROOT}x": [failed(ErrorType.FIRST_BYTE_TIMEOUT), answer(200)]},
+        {ROOT: response(200, page("/x", "/y")), f"{ROOT}x": [failed(ErrorType.FIRST_BYTE_TIMEOUT), response(200)]},
         politeness=POLITE,
     )
     assert next(one.begin for one in head.engine.web.requests if one.url == f"{ROOT}y") > 5.0
@@ -448,7 +455,7 @@ def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
     threads: list[str] = []
 
     async def main() -> None:
-        engine = Harness(ROOT, web={ROOT: answer(200, large)})
+        engine = Harness(ROOT, web={ROOT: response(200, large)})
         read = engine.processor.process
 
         def noted(task: Task, outcome: Any, *, on_loop: bool = True) -> Any:
@@ -467,13 +474,13 @@ def test_a_large_page_is_read_in_a_thread_and_the_crawl_waits_for_it() -> None:
 def test_a_large_robots_txt_is_read_in_a_thread() -> None:
     """And obeyed."""
     rules = b"User-agent: *\nDisallow: /no\n" + b"#" * LARGE_BYTES
-    crawled = Crawled({f"{ROOT}robots.txt": answer(200, rules), ROOT: answer(200, page("/no", "/yes"))})
+    crawled = Crawled({f"{ROOT}robots.txt": response(200, rules), ROOT: response(200, page("/no", "/yes"))})
     assert crawled.requests == [ROOT, f"{ROOT}yes"]
 
 
 def test_robots_txt_is_recorded_like_a_page_but_is_none() -> None:
     """The WARC has what was said; neither limits nor pages count it."""
-    crawled = Crawled({f"{ROOT}robots.txt": answer(200, b"User-agent: *\nDisallow:")})
+    crawled = Crawled({f"{ROOT}robots.txt": response(200, b"User-agent: *\nDisallow:")})
     settlement = crawled.visits(f"{ROOT}robots.txt")[0].settlement
     assert settlement.record is not None
     assert settlement.record.page is None
@@ -483,7 +490,7 @@ def test_robots_txt_is_recorded_like_a_page_but_is_none() -> None:
 
 def test_the_log_learns_how_long_politeness_held_a_request() -> None:
     """From the end of the one before; the first was held by nothing."""
-    crawled = Crawled({ROOT: answer(200, page("/x"))}, politeness=POLITE)
+    crawled = Crawled({ROOT: response(200, page("/x"))}, politeness=POLITE)
     waits = [visited.lease.waited_s for visited, _, _ in crawled.engine.visits]
     assert waits[0] == 0.0
     assert all(1.0 <= wait < 1.1 for wait in waits[1:])
@@ -493,7 +500,7 @@ def test_a_push_back_is_stored_at_once() -> None:
     """Before the interval of commits is over, with the rest that it brought: it must outlive a crash."""
 
     async def main() -> None:
-        engine = Harness(ROOT, "https://b.test/", web={ROOT: [answer(429, retry_after="60"), answer(200)]})
+        engine = Harness(ROOT, "https://b.test/", web={ROOT: [response(429, retry_after="60"), response(200)]})
         engine.web.takes_s = lambda origin, task: 30.0 if origin.host == "b.test" else 0.1
         seen: list[object] = []
 
@@ -517,7 +524,7 @@ def test_a_push_back_is_stored_at_once() -> None:
 def test_a_decompression_bomb_is_an_error_that_is_final() -> None:
     """It is kept as it came and counted as too_large; it is no page, none of its links is followed, nobody retries."""
     bomb = gzip.compress(page("/b") + bytes(8_000_000))
-    crawled = Crawled({ROOT: answer(200, bomb, content_encoding="gzip")})
+    crawled = Crawled({ROOT: response(200, bomb, content_encoding="gzip")})
     assert crawled.requests == [ROOT]
     (visited,) = crawled.visits()
     settlement = visited.settlement
@@ -543,7 +550,7 @@ def test_a_decompression_bomb_is_an_error_that_is_final() -> None:
 )
 def test_a_coding_that_is_not_right_costs_no_link(body: bytes, coding: str, fault: CodingFault | None) -> None:
     """What can be read is read, and the page says what was wrong."""
-    crawled = Crawled({ROOT: answer(200, body, content_encoding=coding), f"{ROOT}b": answer(200, page())})
+    crawled = Crawled({ROOT: response(200, body, content_encoding=coding), f"{ROOT}b": response(200, page())})
     assert crawled.requests == [ROOT, f"{ROOT}b"]
     record = crawled.visits()[0].settlement.record
     assert record is not None
@@ -555,7 +562,7 @@ def test_a_page_that_takes_too_many_steps_is_marked(monkeypatch: pytest.MonkeyPa
     """Where PCRE2 interprets it stops after ten million: the links before that are followed, and the page says so."""
     monkeypatch.setattr(parsing._WITH_REQUISITES, "_scanner", interpreted(parsing._WITH_REQUISITES._scanner))
     body = page("/b") + b"<" * 1_000_000 + page("/c")
-    crawled = Crawled({ROOT: answer(200, body), f"{ROOT}b": answer(200, page())})
+    crawled = Crawled({ROOT: response(200, body), f"{ROOT}b": response(200, page())})
     assert crawled.requests == [ROOT, f"{ROOT}b"]
     records = [visited.settlement.record for url in crawled.requests for visited in crawled.visits(url)]
     faults = [record.page.reading_fault for record in records if record is not None and record.page is not None]
@@ -564,15 +571,15 @@ def test_a_page_that_takes_too_many_steps_is_marked(monkeypatch: pytest.MonkeyPa
 
 def test_a_style_sheet_is_read_in_its_encoding() -> None:
     """What it refers to is not what UTF-8 would make of it."""
-    sheet = answer(200, "@import 'é.css'".encode("utf-16"), content_type="text/css")
-    crawled = Crawled({ROOT: answer(200, b'<link rel=stylesheet href="/s.css">'), f"{ROOT}s.css": sheet})
+    sheet = response(200, "@import 'é.css'".encode("utf-16"), content_type="text/css")
+    crawled = Crawled({ROOT: response(200, b'<link rel=stylesheet href="/s.css">'), f"{ROOT}s.css": sheet})
     assert crawled.requests == [ROOT, f"{ROOT}s.css", f"{ROOT}%C3%A9.css"]
 
 
 def test_a_page_in_xml_is_read_as_xml() -> None:
     """In the encoding that it declares; as HTML its title would hide all that follows."""
     body = "<?xml version='1.0' encoding='koi8-r'?><html><title>П</title><title/><a href='/b'/></html>".encode("koi8-r")
-    crawled = Crawled({ROOT: answer(200, body, content_type="application/xhtml+xml"), f"{ROOT}b": answer(200)})
+    crawled = Crawled({ROOT: response(200, body, content_type="application/xhtml+xml"), f"{ROOT}b": response(200)})
     assert crawled.requests == [ROOT, f"{ROOT}b"]
     record = crawled.visits()[0].settlement.record
     assert record is not None
@@ -583,8 +590,8 @@ def test_a_page_in_xml_is_read_as_xml() -> None:
 def test_a_page_in_xml_is_large_sooner() -> None:
     """It takes longer to read than HTML of its size."""
     size = LARGE_BYTES // 4
-    assert not is_large(answer(200, b" " * size))
-    assert is_large(answer(200, b" " * size, content_type="Application/XHTML+XML; charset=utf-8"))
+    assert not is_large(response(200, b" " * size))
+    assert is_large(response(200, b" " * size, content_type="Application/XHTML+XML; charset=utf-8"))
 
 
 def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
@@ -595,11 +602,11 @@ def test_links_out_of_scope_are_judged_anew_under_another_scope() -> None:
         narrow = Scope(ScopeOptions(), ["a.test"])
         link = Link("https://b.test/", Origin("https", "b.test", 443), Source.LINK, False)
         for _ in range(2):
-            processed = ProcessedResponse(answer(200))
+            processed = ProcessedResponse(response(200))
             processor.judge_links(Task(1, ROOT), processed, [link], narrow)
             assert [(one.host, one.reason) for one in processed.skipped] == [("b.test", DenyReason.SCOPE_HOST)]
             assert processed.discovered == []
-        processed = ProcessedResponse(answer(200))
+        processed = ProcessedResponse(response(200))
         processor.judge_links(Task(1, ROOT), processed, [link], narrow.with_host("b.test"))
         assert [found.url for found in processed.discovered] == ["https://b.test/"]
         assert processed.skipped == []
