@@ -15,7 +15,7 @@ BASE ?= python:3.13-slim
 FULLY_COVERED := $(addprefix crawler/fetch/,connection.py pool.py http1/wire.py net/address.py net/tls_stream.py)
 
 .DELETE_ON_ERROR:
-.PHONY: help run test quick lint format generated venv dev systemd bench prove dist deb image sbom release lock fuzz cover clean
+.PHONY: help run test quick lint format generated docs venv dev systemd bench prove dist deb image sbom release lock fuzz cover clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -88,6 +88,17 @@ generated: $(VENV)/.dev  ## the files that are made of the code: example configu
 	$(BIN)/python -m crawler config schema > config/crawler.schema.json
 	$(BIN)/python -m crawler.cli.service.planned_files > "systemd/crawler@.service"
 	$(BIN)/python -m crawler.cli.manuals > docs/crawler.1
+	PYTHONPATH=. $(BIN)/python docs/keys.py > docs/reference/keys.md
+
+.venv-docs/.made: requirements-docs.lock
+	@rm -rf .venv-docs
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	@touch $@
+
+docs: .venv-docs/.made  ## a site of docs/ in dist/docs, to be read without a network; a link that leads nowhere is an error
+	.venv-docs/bin/python -m sphinx -q --fail-on-warning --keep-going docs dist/docs
+	@echo "dist/docs/index.html"
 	$(BIN)/python release/licenses.py > docs/LICENSES.md
 
 # What makes a release lives apart: twine and uv need libraries of their own.
@@ -102,6 +113,7 @@ lock: .venv-release/.made  ## the lock files from pyproject.toml, versions kept 
 	$(LOCK) -c requirements.lock --group pyproject.toml:build -o requirements-build.lock
 	$(LOCK) -c requirements.lock -c requirements-build.lock --group build --group dev -o requirements-dev.lock pyproject.toml
 	$(LOCK) --group pyproject.toml:release -o requirements-release.lock
+	$(LOCK) --group pyproject.toml:docs -o requirements-docs.lock
 
 # The peers' libraries live apart: theirs must not decide what ours are.
 .venv-bench/.made: requirements-bench.lock
@@ -132,4 +144,4 @@ cover: $(VENV)/.dev  ## branch coverage of the HTTP client by its own tests; fai
 	  --include="$$(echo $(FULLY_COVERED) | tr ' ' ,)"
 
 clean:  ## remove .venv and caches
-	rm -rf $(VENV) .venv-bench .venv-release .fuzz .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-release .venv-docs .fuzz .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,7 +1,7 @@
 """The metrics in Prometheus's text format (version 0.0.4), from a Status and the Meters.
 
-Names and labels are a contract (docs/OPERATIONS.md). No label has a host or a URL: series stay few whatever is crawled.
-A scrape reads existing counters and counts nothing itself.
+Names and labels are a contract (docs/reference/metrics.md). No label has a host or a URL: series stay few whatever is
+crawled. A scrape reads existing counters and counts nothing itself.
 """
 
 from collections.abc import Mapping, Sequence

@@ -2,7 +2,7 @@
 
 Plain text with escape sequences: loading rich would cost more than the inspection commands themselves.
 Invariants: text from outside reaches the terminal without control characters. What is not in the one table from
-exceptions to exit codes (docs/OPERATIONS.md) is a bug and keeps its traceback.
+exceptions to exit codes (docs/reference/exit-codes.md) is a bug and keeps its traceback.
 """
 
 import errno

@@ -106,7 +106,7 @@ class IdentitySection(Section):
     secrets: t.Path | None = _key(
         None,
         "TOML file with credentials, each for one origin only, and those for the proxy; not readable by "
-        "everyone. docs/OPERATIONS.md has its format.",
+        "everyone. docs/reference/configuration.md has its format.",
         restart=True,
         derived="$CREDENTIALS_DIRECTORY/secrets.toml, if it exists",
         example='"/etc/crawler/secrets.toml"',

@@ -18,7 +18,7 @@ LINE_BYTES = 65_536  # longer than any line: three URLs and a title of 512 chara
 
 
 def page_line(record: Record, page: PageInfo, warc: RecordLocation | None) -> bytes:
-    """The line of a page, UTF-8, with its line feed. `simhash` is always null: see docs/OPERATIONS.md."""
+    """The line of a page, UTF-8, with its line feed. `simhash` is always null: see docs/reference/files.md."""
     task, fetched = record.task, record.fetched
     line: dict[str, str | int | None] = {
         "url": task.url,

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e
 
 
 def put_back(crawl: Crawl, backup: Path) -> None:
-    """As docs/OPERATIONS.md says it is done."""
+    """As docs/explanation/durability.md says it is done."""
     for path in crawl.output.glob("frontier.db*"):
         path.unlink()
     shutil.copy(backup, crawl.output / "frontier.db")

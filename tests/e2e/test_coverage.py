@@ -9,7 +9,7 @@ from tests.support.site_crawls import BARE, CDN, DOCS, OTHER, WWW
 
 pytestmark = pytest.mark.e2e
 
-# OPERATIONS, Commands: scripts rely on these names.
+# docs/reference/commands.md: scripts rely on these names.
 SUMMARY = {
     "responses", "pages", "answers", "auxiliary", "gave_up", "bytes", "errors", "http_errors", "denied", "unstored",
     "links_found", "links_new", "hosts", "urls", "left_by", "suspects",

@@ -149,7 +149,7 @@ def test_pages_has_a_line_for_every_page(whole: Whole) -> None:
     assert set(page) == OF_A_PAGE
 
 
-# OPERATIONS, Logs: what a line may hold, and what it always does.
+# docs/reference/log-fields.md: what a line may hold, and what it always does.
 ALWAYS = {
     "ts", "event", "level", "crawl", "run_id", "fetch_id", "url_full", "server_address", "depth", "hop_path",
     "source", "attempt", "outcome", "queue_ms", "politeness_ms", "dur_ms", "next",

@@ -100,7 +100,7 @@ def test_who_is_in_the_group_may_steer_and_nobody_else(service: Service) -> None
 
 def test_logrotate_as_it_is_documented_loses_no_line(service: Service) -> None:
     """Also while the configuration has a mistake, and the reload is refused."""
-    text = (ROOT / "docs" / "OPERATIONS.md").read_text()
+    text = (ROOT / "docs/reference/service.md").read_text()
     (rules,) = re.findall(r"```\n(/var/log/crawler/\*\.jsonl \{\n.*?\n\})\n```", text, re.DOTALL)
     service.machine.put("/etc/logrotate.d/crawler", f"{rules}\n")
     service.configure(OTHER)

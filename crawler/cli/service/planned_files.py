@@ -83,7 +83,9 @@ STEPS_SINCE: Final = 254  # systemd's version that has RestartSteps= (systemd.se
 _HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - ProtectHome=, PrivateTmp=
 _INSTANCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _UNIT_PROGRAM: Final = "/opt/crawler/.venv/bin/crawler"  # as the units in systemd/ have it
-_UNIT_DOCUMENTATION: Final = "file:///opt/crawler/docs/OPERATIONS.md"
+_EARLIER_DOCUMENTATION: Final = (
+    "Documentation=file:///opt/crawler/docs/OPERATIONS.md"  # as systemd/earlier.sha256 has it
+)
 _RESTART: Final = "\nRestartSec=5\n"
 _RESTART_IN_STEPS: Final = "\nRestartSec=1\nRestartSteps=8\nRestartMaxDelaySec=5min\n"
 
@@ -169,8 +171,8 @@ def plan(
     if systemd >= STEPS_SINCE:
         text = text.replace(_RESTART, _RESTART_IN_STEPS)
     units = {
-        Path("etc/systemd/system/crawler.service"): _with_paths(text, program, source),
-        Path("etc/systemd/system/crawler@.service"): _with_paths(instance_unit(text), program, source),
+        Path("etc/systemd/system/crawler.service"): _with_program(text, program),
+        Path("etc/systemd/system/crawler@.service"): _with_program(instance_unit(text), program),
     }
     unit, other = units if instance is None else reversed(units)
     files: list[tuple[Path, str]] = [
@@ -297,25 +299,20 @@ def _read(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _with_paths(text: str, program: Path, source: Path) -> str:
-    """The unit with the paths of program and documentation. Source: systemd.service(5), "Command lines"."""
+def _with_program(text: str, program: Path) -> str:
+    """The unit with the path of the program. Source: systemd.service(5), "Command lines"."""
     quoted = str(program).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     if re.search(r"[\s'\"\\;]", str(program)):
         quoted = f'"{quoted}"'
-    documentation = source / "docs" / "OPERATIONS.md"
-    if documentation.is_file():
-        text = text.replace(_UNIT_DOCUMENTATION, documentation.as_uri().replace("%", "%%"))
-    else:
-        text = text.replace(_UNIT_DOCUMENTATION, "man:crawler(1)")
     return text.replace(_UNIT_PROGRAM, quoted)
 
 
 def _as_template(text: str) -> str:
-    """A unit without the paths that `_with_paths` wrote; other texts unchanged."""
+    """A unit as versions without a list had it in systemd/; other texts unchanged."""
     found = re.search(r'^ExecStart=("(?:[^"\\]|\\.)*"|\S+) run ', text, re.MULTILINE)
     if found is None:
         return text
-    text = re.sub(r"^Documentation=.*$", f"Documentation={_UNIT_DOCUMENTATION}", text, flags=re.MULTILINE)
+    text = re.sub(r"^Documentation=.*$", _EARLIER_DOCUMENTATION, text, flags=re.MULTILINE)
     return text.replace(found[1], _UNIT_PROGRAM)
 
 

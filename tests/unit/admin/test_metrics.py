@@ -16,28 +16,6 @@ from crawler.engine.monitoring.status import Bounded, Counts, InFlight, Status
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS, PoolStats
 
 CONFIG = Path(__file__).parents[3] / "config"
-CONTRACT = {
-    "crawler_fetches_total": {"outcome"},
-    "crawler_fetch_errors_total": {"error_type"},
-    "crawler_denied_total": {"reason"},
-    "crawler_fetch_duration_seconds": set(),
-    "crawler_fetch_phase_seconds": {"phase"},
-    "crawler_response_bytes_total": set(),
-    "crawler_connections": {"state"},
-    "crawler_connections_opened_total": set(),
-    "crawler_connections_closed_total": {"reason"},
-    "crawler_connection_requests": set(),
-    "crawler_tls_handshakes_total": {"resumed"},
-    "crawler_inflight": set(),
-    "crawler_frontier_urls": {"state"},
-    "crawler_hosts": {"state"},
-    "crawler_oldest_ready_seconds": set(),
-    "crawler_event_loop_lag_seconds": set(),
-    "crawler_log_dropped_total": set(),
-    "crawler_config_last_reload_success": set(),
-    "crawler_build_info": {"version"},
-    "crawler_last_progress_timestamp_seconds": set(),
-}
 _SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (-?[0-9.e+-]+|\+Inf)')
 
 
@@ -131,15 +109,20 @@ def samples(text: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def test_the_names_of_the_contract_are_there_with_their_labels() -> None:
-    """All of them, no label with a host or a URL."""
-    found = samples(page())
-    for name, labels in CONTRACT.items():
-        written = found.get(name) or found.get(f"{name}_count")
-        assert written, name
-        for text in written:
-            assert set(re.findall(r'([a-z_]+)="', text)) == labels, name
-    assert not any("a.test" in text for labels in found.values() for text in labels)
+def test_the_documented_metrics_are_those_that_are_served() -> None:
+    """Name, type, label and meaning, in the table of docs/reference/metrics.md."""
+    text = page()
+    helps = dict(re.findall(r"^# HELP (\S+) (.+)$", text, re.MULTILINE))
+    kinds = dict(re.findall(r"^# TYPE (\S+) (.+)$", text, re.MULTILINE))
+    documented = Path(__file__).parents[3].joinpath("docs/reference/metrics.md").read_text()
+    table = re.findall(r"^\| `(crawler_\w+)` \| (\w+) \| (?:`(\w+)`)? *\| (.+) \|$", documented, re.MULTILINE)
+    assert {(name, kind, meaning) for name, kind, _, meaning in table} == {
+        (name, kinds[name], meaning) for name, meaning in helps.items()
+    }
+    for name, _, label, _ in table:
+        found = set(re.findall(rf"^{name}(?:_bucket|_sum|_count)?\{{(\w+)=", text, re.MULTILINE)) - {"le"}
+        assert found == ({label} if label else set()), name
+    assert not any("a.test" in labels for by_labels in samples(text).values() for labels in by_labels)
 
 
 def test_values_are_what_was_counted() -> None:
@@ -192,8 +175,9 @@ def test_dashboard_and_alerts_name_what_is_there(name: str) -> None:
             'instance=~"$instance"' in target["expr"] for panel in dashboard["panels"] for target in panel["targets"]
         )
         everything = {re.sub(r"_(bucket|sum|count)$", "", one) for one in asked}
-        for_alerts = {"crawler_config_last_reload_success"}
-        assert set(CONTRACT) - everything - for_alerts == set()
+        not_drawn = {"crawler_config_last_reload_success", "crawler_memory_limit_bytes"}
+        served = set(re.findall(r"^# HELP (\S+) ", page(), re.MULTILINE))
+        assert served - everything - not_drawn == set()
 
 
 @pytest.mark.parametrize(

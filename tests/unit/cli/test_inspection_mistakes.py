@@ -1,4 +1,4 @@
-"""Mistakes of those who look at a crawl: each gets clear words and the exit code that OPERATIONS names."""
+"""Mistakes of those who look at a crawl: each gets clear words and the documented exit code."""
 
 import json
 from pathlib import Path

@@ -101,11 +101,11 @@ def test_lnav_reads_events(lnav: Any, tmp_path: Path) -> None:
 
 
 def test_goaccess_reads_what_the_documented_line_makes(tmp_path: Path) -> None:
-    """The line in OPERATIONS.md, as it stands there: every answer is a valid request."""
+    """The line in docs/reference/commands.md, as it stands there: every answer is a valid request."""
     for tool in ("goaccess", "jq"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed")
-    text = (ROOT / "docs/OPERATIONS.md").read_text()
+    text = (ROOT / "docs/reference/commands.md").read_text()
     (command,) = re.findall(r"```sh\n(jq -r 'select.*?goaccess.*?)\n```", text, re.S)
     write(tmp_path / "logs" / "fetch.jsonl", iter(LINES))
     command = command.replace("report.html", "report.json")
