@@ -171,5 +171,6 @@ class Harness(RecordingObserver):
             if visited.settlement.task.kind is TaskKind.PAGE
         }
 
-    def said(self, event: str) -> list[dict[str, object]]:
+    def events_named(self, event: str) -> list[dict[str, object]]:
+        """The fields of each event of that name, in order."""
         return [fields for name, fields in self.events if name == event]

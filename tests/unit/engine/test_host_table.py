@@ -30,12 +30,12 @@ class Case:
 
     def __init__(self, **options: Any) -> None:
         self.clock = FakeClock(1_000.0)
-        self.said: list[tuple[object, object]] = []
+        self.transitions: list[tuple[object, object]] = []
         self.host_table = HostTable(
             politeness=PolitenessOptions(**options),
             clock=self.clock,
             rng=random.Random(1),
-            on_event=lambda event, fields: self.said.append((fields.get("to", event), fields.get("reason"))),
+            on_event=lambda event, fields: self.transitions.append((fields.get("to", event), fields.get("reason"))),
         )
         self.rows = [HostRow(n, origin, 0, queued=100) for n, origin in enumerate((A, A2, B), 1)]
         self.host_table.admit(self.rows)
@@ -207,7 +207,7 @@ def test_a_throttled_key_backs_off(wait_s: float | None, least: float, most: flo
     [kept] = case.host_table.take_backoffs()
     assert (kept.key, kept.until_at, kept.failures) == ("a.test", case.clock.now() + delay_s, 1)
     assert case.host_table.take_backoffs() == []
-    assert [to for to, _ in case.said] == ["backoff"]
+    assert [to for to, _ in case.transitions] == ["backoff"]
 
 
 def test_a_server_that_refuses_after_its_own_time_is_not_believed_again() -> None:
@@ -241,7 +241,7 @@ def test_after_a_broken_connection_the_origin_alone_backs_off() -> None:
     assert case.a2.politeness.open_mono == case.a.key.politeness.open_mono == 0.0
     case.host_table.responded(lease(), 0.1, "192.0.2.1")
     assert case.a.politeness.failures == 0
-    assert [to for to, _ in case.said] == ["backoff", "ready"]
+    assert [to for to, _ in case.transitions] == ["backoff", "ready"]
 
 
 def test_after_a_permanent_failure_the_first_back_off_is_long() -> None:
@@ -278,7 +278,7 @@ def test_an_event_says_that_a_host_is_held_and_that_it_is_ready_again() -> None:
     case = Case()
     case.host_table.learn_robots(case.a, robots(verdict="unreachable"))
     case.host_table.learn_robots(case.a, robots())
-    assert case.said == [("held", "robots.txt cannot be read (status 200)"), ("ready", "robots.txt read")]
+    assert case.transitions == [("held", "robots.txt cannot be read (status 200)"), ("ready", "robots.txt read")]
 
 
 def test_the_back_off_of_a_key_without_hosts_outlives_a_restart() -> None:

@@ -60,7 +60,7 @@ def test_an_outage_of_ours_marks_nothing_dead_and_ends_at_once(errors: tuple[Err
     async def main() -> None:
         engine = engine_with_outage(*errors)
         assert await engine.run() is StoppedBy.EMPTY
-        (began,), (over,) = engine.said("outage"), engine.said("outage_over")
+        (began,), (over,) = engine.events_named("outage"), engine.events_named("outage_over")
         assert 4 <= int(str(began["hosts"])) <= HOSTS
         assert END - BEGIN - 15 < float(str(over["outage_s"])) < END - BEGIN + OUTAGE_PROBE_S + 3
         begins = [one.begin for one in engine.web.requests]
@@ -91,7 +91,7 @@ def test_one_dead_host_among_others_is_no_outage() -> None:
         await elapse(150)
         engine.crawl.drain()
         await crawling
-        assert engine.said("outage") == []
+        assert engine.events_named("outage") == []
         assert engine.host("h0.test").politeness.failures > 1
 
     run(main())
@@ -104,7 +104,7 @@ def test_hosts_that_never_answered_are_no_outage() -> None:
         engine = engine_with_outage(ErrorType.CONNECT_TIMEOUT, linger_s=60.0)
         engine.web.other = lambda origin, task: failed(ErrorType.CONNECT_TIMEOUT)
         assert await engine.run() is StoppedBy.WAITING
-        assert engine.said("outage") == []
+        assert engine.events_named("outage") == []
 
     run(main())
 
@@ -150,7 +150,7 @@ def test_an_outage_is_seen_with_few_hosts_too(hosts: int) -> None:
     async def main() -> None:
         engine = engine_with_outage(ErrorType.CONNECT_TIMEOUT, hosts=hosts)
         assert await engine.run() is StoppedBy.EMPTY
-        assert len(engine.said("outage")) == 1
+        assert len(engine.events_named("outage")) == 1
         assert set(engine.settled.values()) == {"done"}
 
     run(main())

@@ -104,8 +104,8 @@ def test_every_trap_costs_little_and_every_honest_page_is_found() -> None:
         assert spent["maze"] <= 500 + PLAIN_TRIALS
         assert spent["loop"] <= 120 + TRIALS
         assert spent["wiki"] <= 250 + PLAIN_TRIALS
-        assert [line["soft_404"] for line in engine.said("probe")].count(True) >= 1
-        told = {str(line["template"]) for line in engine.said("suspect")}
+        assert [line["soft_404"] for line in engine.events_named("probe")].count(True) >= 1
+        told = {str(line["template"]) for line in engine.events_named("suspect")}
         assert {"/calendar/{date}", "/shop?…"} <= told
         assert not {template for template in told if template.startswith(("/article", "/item", "/forum"))}
         left = await suspects_of(frontier)
@@ -146,8 +146,8 @@ def test_without_holding_suspects_only_the_limit_ends_it(detect: str) -> None:
     async def main() -> None:
         engine = trapped(QuickFrontier(), TrapSite(), traps=TrapOptions(detect=detect), max_urls=2_000)
         assert await engine.run() is StoppedBy.MAX_URLS
-        assert bool(engine.said("suspect")) is (detect == "report")
-        assert {line["action"] for line in engine.said("suspect")} <= {"report"}
+        assert bool(engine.events_named("suspect")) is (detect == "report")
+        assert {line["action"] for line in engine.events_named("suspect")} <= {"report"}
 
     run(main())
 
@@ -194,8 +194,8 @@ def test_alike_pages_of_a_finite_site_are_all_fetched() -> None:
         engine = trapped(QuickFrontier(), ask)
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.web.page_urls) == 3_000
-        assert len(engine.said("probe")) <= PROBES
-        assert engine.said("suspect") != []
+        assert len(engine.events_named("probe")) <= PROBES
+        assert engine.events_named("suspect") != []
 
     run(main())
 
@@ -332,7 +332,7 @@ def test_different_text_is_never_suspected() -> None:
         engine = trapped(QuickFrontier(), ask, traps=TrapOptions(soft_404=False))
         assert await engine.run() is StoppedBy.EMPTY
         assert len(engine.web.page_urls) == 2_001
-        assert engine.said("suspect") == []
+        assert engine.events_named("suspect") == []
 
     run(main())
 
@@ -353,7 +353,9 @@ def test_a_maze_of_different_text_is_bounded_by_the_pages_of_a_template() -> Non
         assert await engine.run() is StoppedBy.TRAPS
         fetched = sum("/maze/" in url for url in engine.web.page_urls)
         assert 300 <= fetched <= 300 + 3 * 256
-        assert [(line["template"], line["why"]) for line in engine.said("suspect")] == [("/maze/**", "max_pages")]
+        assert [(line["template"], line["why"]) for line in engine.events_named("suspect")] == [
+            ("/maze/**", "max_pages")
+        ]
         assert set(await suspects_of(frontier)) == {"/maze/**"}
 
     run(main())
@@ -399,7 +401,7 @@ def test_a_host_that_says_that_a_page_is_missing_keeps_its_links(missing: FetchR
     async def main() -> None:
         engine = trapped(QuickFrontier(), ask)
         assert await engine.run() is StoppedBy.EMPTY
-        assert len(engine.said("probe")) == 1
+        assert len(engine.events_named("probe")) == 1
         assert len(engine.web.page_urls) == 92
 
     run(main())
