@@ -131,7 +131,8 @@ def main(args: Sequence[str] | None = None, *, standalone_mode: bool = True) -> 
 
 def _run(args: Sequence[str] | None) -> int:
     try:
-        result: Any = cli.main(args=None if args is None else list(args), prog_name="crawler", standalone_mode=False)
+        words = sys.argv[1:] if args is None else list(args)
+        result: Any = cli.main(args=list(words), prog_name="crawler", standalone_mode=False, obj=words)
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except click.ClickException as error:

@@ -8,16 +8,17 @@ import click
 import orjson
 
 from crawler.cli.crawl_options import config_option, load_settings, override_option
+from crawler.cli.default_crawl import default_configuration, require_configuration
 from crawler.cli.output import say, write_data
 from crawler.core.enums import Exit
 from crawler.core.formatting import count
 
 
 @click.command(name="check")
-@config_option(required=True)
+@config_option
 @override_option
 @click.option("--no-environment", is_flag=True, help="Leave CRAWLER_… variables out.")
-def check(config: Path, overrides: tuple[str, ...], no_environment: bool) -> int:
+def check(config: Path | None, overrides: tuple[str, ...], no_environment: bool) -> int:
     """Validate a configuration as `crawler run` would read it.
 
     If a unit of systemd runs this configuration, also check what the unit allows: directories to write to, files to
@@ -26,6 +27,7 @@ def check(config: Path, overrides: tuple[str, ...], no_environment: bool) -> int
     from crawler.cli.service.unit import refusals, unit_of
     from crawler.settings.loading import load
 
+    config = require_configuration(config)
     environ = {} if no_environment else dict(os.environ)
     unit = unit_of(config)
     if unit is not None:
@@ -56,7 +58,7 @@ def config_group() -> None:
 
 
 @config_group.command(name="show")
-@config_option()
+@config_option
 @override_option
 @click.option("--default", is_flag=True, help="The annotated file with every key at its default.")
 @click.option("--origin", is_flag=True, help="Say where each value came from.")
@@ -69,7 +71,7 @@ def show(config: Path | None, overrides: tuple[str, ...], default: bool, origin:
         click.echo(example_text(), nl=False)
         return 0
     section = ""
-    for shown in load_settings(config, overrides, "crawl").masked():
+    for shown in load_settings(default_configuration(config), overrides, "crawl").masked():
         if as_json:
             fields = {"key": shown.key, "value": shown.value, "origin": shown.origin, "restart": shown.restart}
             write_data(orjson.dumps(fields) + b"\n")

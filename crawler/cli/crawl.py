@@ -13,6 +13,7 @@ import click
 import orjson
 
 from crawler.cli.crawl_options import config_option, load_settings, override_option, refuse_file_names
+from crawler.cli.default_crawl import require_configuration
 from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, counts, duration, local_time
@@ -26,7 +27,7 @@ _TEMPLATES_SHOWN: Final = 10  # of suspects
 
 @click.command(name="crawl")
 @click.argument("urls", nargs=-1, metavar="URL...")
-@config_option()
+@config_option
 @override_option
 @click.option(
     "--output",
@@ -151,24 +152,25 @@ def _toml_string(text: str) -> str:
 
 
 @click.command(name="run")
-@config_option(required=True)
+@config_option
 @override_option
-def run_command(config: Path, overrides: tuple[str, ...]) -> int:
+def run_command(config: Path | None, overrides: tuple[str, ...]) -> int:
     """Crawl until stopped. The first SIGTERM drains, the second ends at once; SIGHUP reloads."""
     from crawler.daemon import defer_hangups
 
     defer_hangups()
+    path = require_configuration(config)
     from crawler.app import View, run
     from crawler.settings.loading import load
 
     faulthandler.enable()  # at SIGABRT from the watchdog the stacks of all threads are printed
-    settings = load_settings(config, overrides, "run").settings
+    settings = load_settings(path, overrides, "run").settings
     result = run(
         settings,
         mode="run",
         view=View(console=True, tell=say),
-        configuration=str(config),
-        read_again=lambda: load(config, overrides, os.environ, "run"),
+        configuration=str(path),
+        read_again=lambda: load(path, overrides, os.environ, "run"),
     )
     if result.output_problems or result.gone:
         return not_written(result.output_problems, unstored=result.unstored, gone=result.gone)
@@ -177,7 +179,7 @@ def run_command(config: Path, overrides: tuple[str, ...]) -> int:
 
 @click.command(name="fetch")
 @click.argument("url")
-@config_option()
+@config_option
 @override_option
 @click.option("--no-robots", is_flag=True, help="Do not request robots.txt: fetch the URL whatever it says.")
 @click.option("--links", "all_links", is_flag=True, help="List every link; without, the first few.")

@@ -14,6 +14,7 @@ import click
 import orjson
 
 from crawler.admin.control_client import Control, Unreachable
+from crawler.cli.default_crawl import default_crawl
 from crawler.cli.output import say
 from crawler.core.formatting import count
 from crawler.core.options import Rules
@@ -25,10 +26,10 @@ from crawler.settings.settings import Mode
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-def config_option(*, required: bool = False) -> Callable[[Decorated], Decorated]:
+def config_option(function: Decorated) -> Decorated:
     """Add `-c FILE`."""
-    return click.option(
-        "-c", "--config", "config", type=click.Path(path_type=Path), required=required, help="Configuration (TOML)."
+    return click.option("-c", "--config", "config", type=click.Path(path_type=Path), help="Configuration (TOML).")(
+        function
     )
 
 
@@ -91,21 +92,27 @@ def crawl_options(function: Decorated) -> Decorated:
     output = click.option(
         "--output", type=click.Path(path_type=Path, readable=False), help="Output directory of the crawl."
     )
-    decorated: Decorated = config_option()(override_option(output(function)))
+    decorated: Decorated = config_option(override_option(output(function)))
     return decorated
 
 
 def find_crawl(
-    config: Path | None, overrides: tuple[str, ...], output: Path | None, *, running: bool = False, quiet: bool = False
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    *,
+    changes: bool = False,
+    running: bool = False,
+    quiet: bool = False,
 ) -> FoundCrawl:
-    """Find the crawl that the options name; with `running`, prefer one that runs. Mistakes in the configuration that do
+    """Find the crawl that the options name, or the default; with `running`, prefer one that runs. `changes`: the
+    command changes the crawl, and takes no default that it would have to guess. Mistakes in the configuration that do
     not concern its paths are a warning on stderr, unless `quiet`.
 
     Raises UsageError if the options name none, ConfigurationError if its paths cannot be read, OSError if it does not
     exist.
     """
-    if config is None and output is None:
-        raise click.UsageError("name the crawl by its configuration (-c FILE) or its output directory (--output DIR)")
+    config, output = default_crawl(config, overrides, output, changes=changes)
     if config is None:
         assert output is not None
         return _by_run_file(find_paths(output))
@@ -172,15 +179,20 @@ def _warning(problems: Sequence[Problem], config: Path) -> str:
 
 
 def connect_to_daemon(
-    config: Path | None, overrides: tuple[str, ...], output: Path | None, *, quiet: bool = False
+    config: Path | None,
+    overrides: tuple[str, ...],
+    output: Path | None,
+    *,
+    changes: bool = False,
+    quiet: bool = False,
 ) -> Control:
-    """Connect to the daemon of the crawl; without options, to that of the current directory. `quiet`: mistakes in the
-    configuration are reported by the caller.
+    """Connect to the daemon of the crawl, or of the default. `changes`: the command steers it, and takes no other
+    default than $CRAWLER_CONFIG and the crawl of the current directory. `quiet`: mistakes in the configuration are
+    reported by the caller.
 
     Raises Unreachable, NotAllowed, and what `find_crawl` raises.
     """
-    if config is None and output is None and Path("run.json").exists():
-        output = Path()
+    config, output = default_crawl(config, overrides, output, changes=changes, here=True)
     try:
         paths = find_crawl(config, overrides, output, running=True, quiet=quiet).paths
     except (FileNotFoundError, NotADirectoryError) as error:

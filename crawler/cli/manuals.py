@@ -49,6 +49,7 @@ _EXIT_STATUS: Final = (
     (Exit.CONFIGURATION, "The configuration is wrong."),
 )
 _ENVIRONMENT: Final = (
+    ("CRAWLER_CONFIG", "The configuration of commands that have neither -c nor --output."),
     ("CRAWLER_SECTION__KEY", "The value of a key of the configuration, stronger than the files and weaker than -o."),
     ("CREDENTIALS_DIRECTORY", "Where systemd puts secrets.toml, read if identity.secrets is not set."),
     ("RUNTIME_DIRECTORY, XDG_RUNTIME_DIR", "Where `run` makes a link by which -c FILE finds it."),

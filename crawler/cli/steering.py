@@ -12,6 +12,7 @@ import orjson
 
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_crawl
+from crawler.cli.default_crawl import default_crawl
 from crawler.cli.output import Pen, is_terminal, say, table, write_data
 from crawler.cli.store_commands import with_store
 from crawler.core.enums import Exit
@@ -28,7 +29,7 @@ STOP_TIMEOUT_S = 3_600.0  # `stop --wait`: longer than any drain
 @crawl_options
 def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Start no new request until `crawler resume`; those in flight are finished. A restart ends the pause."""
-    with connect_to_daemon(config, overrides, output) as control:
+    with connect_to_daemon(config, overrides, output, changes=True) as control:
         result = control.call("pause")
     click.echo("paused" if result["changed"] else "already paused")
     return Exit.OK
@@ -38,7 +39,7 @@ def pause(config: Path | None, overrides: tuple[str, ...], output: Path | None) 
 @crawl_options
 def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None) -> int:
     """Go on after `crawler pause`."""
-    with connect_to_daemon(config, overrides, output) as control:
+    with connect_to_daemon(config, overrides, output, changes=True) as control:
         result = control.call("resume")
     if result["state"] == "paused":
         click.echo("resumed, but the crawl waits because nothing can be written: see `crawler status`")
@@ -52,7 +53,7 @@ def resume(config: Path | None, overrides: tuple[str, ...], output: Path | None)
 @click.option("--wait", is_flag=True, help="Return when the crawl has ended.")
 def stop(config: Path | None, overrides: tuple[str, ...], output: Path | None, wait: bool) -> int:
     """Finish what is in flight, store it, and end: what SIGTERM does."""
-    with connect_to_daemon(config, overrides, output) as control:
+    with connect_to_daemon(config, overrides, output, changes=True) as control:
         result = control.call("stop")
         if not result["changed"]:
             say("already stopping")
@@ -84,7 +85,7 @@ def block(
     """
     if as_list == (name is not None):
         raise click.UsageError("name one HOST, or use --list")
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output, changes=not as_list)
     if crawl.paths.pid() is not None:
         with Control(crawl.paths.socket) as control:
             if as_list:
@@ -124,7 +125,7 @@ def block(
 @crawl_options
 def unblock(config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str) -> int:
     """Allow requests to a blocked HOST again. Exit code 1 if it was not blocked."""
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output, changes=True)
     if crawl.paths.pid() is not None:
         with Control(crawl.paths.socket) as control:
             result = control.call("unblock", {"name": name})
@@ -166,7 +167,7 @@ def release(
     config: Path | None, overrides: tuple[str, ...], output: Path | None, name: str, template: str | None
 ) -> int:
     """Fetch the URLs of HOST that were set aside as endless. Exit code 1 if there are none."""
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output, changes=True)
     host = blocked_name(name)
     if crawl.paths.pid() is not None:
         with Control(crawl.paths.socket) as control:
@@ -199,6 +200,7 @@ def reload(config: Path | None, overrides: tuple[str, ...], output: Path | None,
     -c and --output only find the daemon: it reads the file, and the -o, that it was started with. Exit code 78 if the
     file is wrong: the configuration in force then stays, and the daemon's log says so.
     """
+    config, output = default_crawl(config, overrides, output, changes=True, here=True)
     try:
         control = connect_to_daemon(config, overrides, output, quiet=True)  # the daemon reports mistakes in the file
     except Unreachable:

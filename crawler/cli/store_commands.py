@@ -68,7 +68,7 @@ def add(
     if not urls and not files:
         raise click.UsageError("name URLs, --from FILE, or - for standard input")
     refuse_file_names(urls, "--from {} takes the URLs in it")
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output, changes=True)
     texts = _given_urls(urls, files)
     totals = {"added": 0, "known": 0}
     refused: list[dict[str, str]] = []
@@ -122,13 +122,15 @@ def requeue(
     if files:
         if errors or statuses or hosts or dry_run:
             raise click.UsageError("--file cannot be combined with other options")
-        return _requeue_files(find_crawl(config, overrides, output), [name.removesuffix(".open") for name in files])
+        return _requeue_files(
+            find_crawl(config, overrides, output, changes=True), [name.removesuffix(".open") for name in files]
+        )
     try:
         wanted = operations.parse_endings(errors, statuses)
     except ValueError as error:
         raise click.UsageError(f"{error} (--error-type WORD, --status CODE)") from None
     hosts = host_names(hosts)
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output, changes=True)
     if crawl.paths.pid() is not None:
         arguments = {"error_type": errors, "status": statuses, "host": hosts, "dry_run": dry_run}
         with Control(crawl.paths.socket) as control:
@@ -186,7 +188,7 @@ def forget(
     refused. Exit code 1 if nothing of a target was known; it is never fetched all the same.
     """
     wanted = [operations.TakedownTarget.of(text) for text in targets]
-    crawl = find_crawl(config, overrides, output)
+    crawl = find_crawl(config, overrides, output, changes=True)
     paths = crawl.paths
     if paths.pid() is not None:
         with Control(paths.socket) as control:
@@ -337,14 +339,19 @@ def _csv(row: tuple[Any, ...]) -> bytes:
 
 
 @click.command(name="verify")
-@click.argument("directory", type=click.Path(path_type=Path, readable=False))
+@click.argument("directory", type=click.Path(path_type=Path, readable=False), required=False)
+@crawl_options
 @click.option("--all", "shows_all", is_flag=True, help=f"Print every finding, not only the first {_FINDINGS_SHOWN}.")
-def verify_command(directory: Path, shows_all: bool) -> int:
+def verify_command(
+    directory: Path | None, config: Path | None, overrides: tuple[str, ...], output: Path | None, shows_all: bool
+) -> int:
     """Check an output directory, also while the crawl runs.
 
     Each finding is a line on standard output. Exit code 1 if there are any.
     """
-    paths = find_paths(directory)
+    if directory is not None and (config is not None or output is not None):
+        raise click.UsageError("name the crawl once: by DIRECTORY, -c or --output")
+    paths = find_paths(directory) if directory is not None else find_crawl(config, overrides, output).paths
     require_store(paths.frontier, paths.output)
     checked = Checked()
     found = 0

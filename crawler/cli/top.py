@@ -20,6 +20,7 @@ import orjson
 
 from crawler.admin.control_client import Control, Unreachable
 from crawler.cli.crawl_options import connect_to_daemon, crawl_options, find_crawl
+from crawler.cli.default_crawl import default_crawl
 from crawler.cli.output import is_terminal, write_data
 from crawler.cli.status import LABEL_WIDTH, figures, warning_text
 from crawler.cli.status import lines as status_lines
@@ -65,6 +66,7 @@ def command(
     as_json: bool,
 ) -> int:
     """Watch the running crawl. `q` or Ctrl-C leaves; exit code 69 if none runs."""
+    config, output = default_crawl(config, overrides, output)
     with connect_to_daemon(config, overrides, output) as control:
         first = control.call("status")
     poller = _StatusPoller(lambda: connect_to_daemon(config, overrides, output, quiet=True))

@@ -8,6 +8,7 @@ import click
 import orjson
 
 from crawler.cli.crawl_options import FoundCrawl, crawl_options, find_crawl
+from crawler.cli.default_crawl import default_crawl
 from crawler.cli.output import Pen, fetch_text, say, write_data
 from crawler.core.enums import Exit, UrlState
 from crawler.core.formatting import count, duration, printable, wall_time
@@ -37,6 +38,7 @@ def command(
 ) -> int:
     """Explain why URL was fetched or not, or what would happen to it."""
     now = time.time()
+    config, output = default_crawl(config, overrides, output)
     crawl = find_crawl(config, overrides, output)
     paths = crawl.paths
     if crawl.differs:
