@@ -41,7 +41,7 @@ from crawler.core.models import (
 from crawler.core.url import kind_key_of
 from crawler.core.url_templates import ERROR_PAGE_LINKS
 from crawler.frontier.base import Batch, BlockedHost, EndedWith, Forgotten, Frontier, FrontierLocked, Receipt, Totals
-from tests.support.frontiers import NOW, STORES, Store, answer, batch, fast_folder, found, links, takedowns, visit
+from tests.support.frontiers import NOW, STORES, Store, batch, fast_folder, found, links, response, takedowns, visit
 
 A = Origin("https", "a.example", 443)
 FAILED = Failed(ErrorType.READ_TIMEOUT, "no byte for 30 s", retryable=True)
@@ -306,7 +306,13 @@ async def test_only_the_hosts_own_queued_urls_are_taken(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("outcome", "attempt"),
-    [(answer(), 2), (answer(503), 2), (FAILED, 2), (Redirected(answer(301), "https://b.example/"), 2), (DENIED, 1)],
+    [
+        (response(), 2),
+        (response(503), 2),
+        (FAILED, 2),
+        (Redirected(response(301), "https://b.example/"), 2),
+        (DENIED, 1),
+    ],
 )
 async def test_attempts_are_counted_without_refusals(store: Store, outcome: Outcome, attempt: int) -> None:
     """The next task has the number of its attempt."""
@@ -324,14 +330,14 @@ ETAG = (("etag", '"2"'), ("last-modified", "Mon"))
 @pytest.mark.parametrize(
     ("outcome", "validators"),
     [
-        (answer(200, fields=ETAG), ('"2"', "Mon")),
-        (answer(200), (None, None)),
-        (answer(200, fields=(("etag", "x" * 5_000),)), (None, None)),
-        (NotModified(answer(304)), ('"1"', "Sun")),
-        (NotModified(answer(304, fields=(("etag", '"2"'),))), ('"2"', "Sun")),
-        (answer(200, fields=ETAG, truncated=TruncatedReason.DISCONNECT), ('"1"', "Sun")),
-        (answer(503, fields=ETAG), ('"1"', "Sun")),
-        (Redirected(answer(302, fields=ETAG), "https://b.example/"), ('"1"', "Sun")),
+        (response(200, fields=ETAG), ('"2"', "Mon")),
+        (response(200), (None, None)),
+        (response(200, fields=(("etag", "x" * 5_000),)), (None, None)),
+        (NotModified(response(304)), ('"1"', "Sun")),
+        (NotModified(response(304, fields=(("etag", '"2"'),))), ('"2"', "Sun")),
+        (response(200, fields=ETAG, truncated=TruncatedReason.DISCONNECT), ('"1"', "Sun")),
+        (response(503, fields=ETAG), ('"1"', "Sun")),
+        (Redirected(response(302, fields=ETAG), "https://b.example/"), ('"1"', "Sun")),
         (FAILED, ('"1"', "Sun")),
         (DENIED, ('"1"', "Sun")),
     ],
@@ -344,7 +350,7 @@ async def test_validators_are_those_of_the_last_whole_page(
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
         assert (task.etag, task.last_modified) == (None, None)
-        known = answer(fields=(("etag", '"1"'), ("last-modified", "Sun")))
+        known = response(fields=(("etag", '"1"'), ("last-modified", "Sun")))
         await frontier.settle(batch(visit(task, known, state=UrlState.QUEUED)))
         (task,) = await take(frontier)
         assert (task.etag, task.last_modified) == ('"1"', "Sun")
@@ -356,12 +362,12 @@ async def test_validators_are_those_of_the_last_whole_page(
 @pytest.mark.parametrize(
     ("outcome", "attempt", "kind", "fetched"),
     [
-        (answer(), 1, TaskKind.PAGE, 1),
+        (response(), 1, TaskKind.PAGE, 1),
         (FAILED, 1, TaskKind.PAGE, 1),
-        (answer(404), 1, TaskKind.PAGE, 1),
-        (answer(), 2, TaskKind.PAGE, 0),
+        (response(404), 1, TaskKind.PAGE, 1),
+        (response(), 2, TaskKind.PAGE, 0),
         (DENIED, 1, TaskKind.PAGE, 0),
-        (answer(), 1, TaskKind.ROBOTS, 0),
+        (response(), 1, TaskKind.ROBOTS, 0),
     ],
 )
 async def test_a_host_counts_the_first_attempts_of_its_pages(
@@ -493,7 +499,7 @@ VISITED_PAGES = PageHistory(changed_at=NOW - 9, change_a=1.5, change_t=86_400.0,
 @pytest.mark.parametrize("state", [UrlState.DONE, UrlState.GAVE_UP])
 async def test_a_revisit_has_the_results_of_earlier_visits(store: Store, state: UrlState) -> None:
     """Attempts start over; the task has validators, digest and history."""
-    first = answer(fields=(("etag", '"1"'), ("last-modified", "Mon")))
+    first = response(fields=(("etag", '"1"'), ("last-modified", "Mon")))
     async with store.opened() as (frontier, _):
         await add(frontier, "https://a.example/")
         (task,) = await take(frontier)
@@ -858,13 +864,13 @@ async def test_urls_are_queued_again_by_their_last_status(store: Store, monkeypa
         (other,) = await take(frontier, 2)
         await frontier.settle(
             batch(
-                visit(one, answer(404), next_at=NOW + 60, history=gone),
-                visit(two, answer(403)),
+                visit(one, response(404), next_at=NOW + 60, history=gone),
+                visit(two, response(403)),
                 visit(three),
-                visit(four, answer(404)),
-                visit(five, answer(503), state=UrlState.WAITING, next_at=NOW + 60),
-                visit(six, answer(404)),
-                visit(other, answer(410), host_id=2),
+                visit(four, response(404)),
+                visit(five, response(503), state=UrlState.WAITING, next_at=NOW + 60),
+                visit(six, response(404)),
+                visit(other, response(410), host_id=2),
             )
         )
         assert await frontier.requeue(EndedWith(statuses=(404,), host_ids=(1,))) == {1: 3}
@@ -872,7 +878,7 @@ async def test_urls_are_queued_again_by_their_last_status(store: Store, monkeypa
         assert {task.attempt for task in tasks.values()} == {1}
         assert tasks[one.id].history == gone
         await frontier.deny(1, [(four.id, DENIED)], now=NOW)
-        await frontier.settle(batch(visit(tasks[one.id], answer(404), next_at=NOW + 60, history=gone)))
+        await frontier.settle(batch(visit(tasks[one.id], response(404), next_at=NOW + 60, history=gone)))
         await frontier.forget_url(six.url, now=NOW)
         every = EndedWith(statuses=tuple(range(400, 600)))
         before = await frontier.totals()
@@ -895,7 +901,7 @@ async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: p
     monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 2)
     lost, other, lines = (SinkFile("warc", name, SinkFileState.OPEN, 9) for name in ("lost.gz", "other.gz", "l.jsonl"))
     lines = replace(lines, sink="pages")
-    tagged = answer(fields=(("etag", '"1"'),))
+    tagged = response(fields=(("etag", '"1"'),))
     async with store.opened() as (frontier, _):
         await add(frontier, *(f"https://a.example/{n}" for n in range(6)))
         tasks = await take(frontier)
@@ -906,9 +912,9 @@ async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: p
         await frontier.settle(batch(*visits, written=places, lines=named, sink_files=[lost, other, lines]))
         await frontier.requeue(EndedWith(statuses=(200,)))
         tasks = await take(frontier)
-        unchanged = visit(tasks[1], NotModified(answer(304)))
+        unchanged = visit(tasks[1], NotModified(response(304)))
         changed = visit(tasks[2], tagged, digest="sha256:2")
-        waits = visit(tasks[3], answer(503), state=UrlState.WAITING, next_at=NOW + 5)
+        waits = visit(tasks[3], response(503), state=UrlState.WAITING, next_at=NOW + 5)
         ended = [visit(tasks[0], tagged, digest="sha256:1"), unchanged, changed, waits, visit(tasks[4])]
         elsewhere = RecordLocation(other.name, 2)
         await frontier.settle(batch(*ended, written=[None, elsewhere, elsewhere, None, None]))
@@ -1169,7 +1175,7 @@ async def test_visits_dated_later_than_now_count_as_of_now(store: Store) -> None
         ]
         for task, (state, at, wait_s) in zip(tasks, ends, strict=True):
             settlement = visit(
-                task, FAILED if state is UrlState.WAITING else answer(200), state=state, next_at=at + wait_s
+                task, FAILED if state is UrlState.WAITING else response(200), state=state, next_at=at + wait_s
             )
             await frontier.settle(batch(replace(settlement, finished_at=at)))
         for _ in range(2):  # a second time changes nothing

@@ -43,7 +43,7 @@ def links(*urls: str, depth: int = 1) -> tuple[Discovered, ...]:
     return tuple(found(url, depth=depth, source=Source.LINK) for url in urls)
 
 
-def answer(
+def response(
     status_code: int = 200,
     *,
     fields: tuple[tuple[str, str], ...] = (),
@@ -69,7 +69,7 @@ def answer(
 def visit(task: Task, outcome: Outcome | None = None, *, host_id: int = 1, **more: Any) -> Settlement:
     """A settlement of a task, by default of a good response."""
     more = {"state": UrlState.DONE, "finished_at": NOW, **more}
-    return Settlement(task, host_id, outcome if outcome is not None else answer(), **more)
+    return Settlement(task, host_id, outcome if outcome is not None else response(), **more)
 
 
 def batch(*settlements: Settlement, written: Iterable[RecordLocation | None] | None = None, **more: Any) -> Batch:

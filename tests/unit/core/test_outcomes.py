@@ -22,7 +22,7 @@ from crawler.core.models import (
 from crawler.core.outcomes import outcome_label, response_of
 
 
-def answer(status: int, *, error: ErrorType | None = None, truncated: TruncatedReason | None = None) -> Fetched:
+def response(status: int, *, error: ErrorType | None = None, truncated: TruncatedReason | None = None) -> Fetched:
     head = Head(status, "", "1.1", ())
     connection = ConnectionInfo(1, 1, "127.0.0.1")
     return Fetched(head, b"", b"", EMPTY, EMPTY, Timings(), connection, 0.0, truncated=truncated, error_type=error)
@@ -32,21 +32,21 @@ def failed(error: ErrorType, *, retryable: bool = True) -> Failed:
     return Failed(error, "", retryable)
 
 
-CUT = answer(200, error=ErrorType.RESET, truncated=TruncatedReason.DISCONNECT)
-BEGAN = Redirected(replace(answer(302), session_began=True), "https://e.org/")
+CUT = response(200, error=ErrorType.RESET, truncated=TruncatedReason.DISCONNECT)
+BEGAN = Redirected(replace(response(302), session_began=True), "https://e.org/")
 CASES: list[tuple[Outcome, int, UrlState]] = [
-    (answer(200), 1, UrlState.DONE),
-    (answer(404), 1, UrlState.DONE),
-    (answer(501), 1, UrlState.DONE),
-    (answer(500), 1, UrlState.WAITING),
-    (answer(500), 4, UrlState.GAVE_UP),
-    (answer(500, error=ErrorType.TOO_LARGE), 1, UrlState.GAVE_UP),
-    *((answer(status), 3, UrlState.WAITING) for status in (408, 425, 502, 504, 520, 527, 529, 530)),
-    (answer(200, truncated=TruncatedReason.LENGTH), 1, UrlState.DONE),
-    (answer(200, error=ErrorType.TOO_LARGE), 1, UrlState.GAVE_UP),
-    (answer(200, error=ErrorType.TOO_LARGE, truncated=TruncatedReason.LENGTH), 1, UrlState.GAVE_UP),
-    (answer(503), 1, UrlState.WAITING),
-    (answer(429), 99, UrlState.WAITING),
+    (response(200), 1, UrlState.DONE),
+    (response(404), 1, UrlState.DONE),
+    (response(501), 1, UrlState.DONE),
+    (response(500), 1, UrlState.WAITING),
+    (response(500), 4, UrlState.GAVE_UP),
+    (response(500, error=ErrorType.TOO_LARGE), 1, UrlState.GAVE_UP),
+    *((response(status), 3, UrlState.WAITING) for status in (408, 425, 502, 504, 520, 527, 529, 530)),
+    (response(200, truncated=TruncatedReason.LENGTH), 1, UrlState.DONE),
+    (response(200, error=ErrorType.TOO_LARGE), 1, UrlState.GAVE_UP),
+    (response(200, error=ErrorType.TOO_LARGE, truncated=TruncatedReason.LENGTH), 1, UrlState.GAVE_UP),
+    (response(503), 1, UrlState.WAITING),
+    (response(429), 99, UrlState.WAITING),
     (CUT, 1, UrlState.WAITING),
     (CUT, 4, UrlState.GAVE_UP),
     (failed(ErrorType.FIRST_BYTE_TIMEOUT), 3, UrlState.WAITING),
@@ -55,8 +55,8 @@ CASES: list[tuple[Outcome, int, UrlState]] = [
     (failed(ErrorType.CONNECT_REFUSED), 99, UrlState.WAITING),
     (failed(ErrorType.DNS_NOT_FOUND, retryable=False), 99, UrlState.WAITING),
     (Denied(DenyReason.ROBOTS, "line 1"), 1, UrlState.DENIED),
-    (NotModified(answer(304)), 1, UrlState.DONE),
-    (Redirected(answer(301), "https://e.org/"), 1, UrlState.DONE),
+    (NotModified(response(304)), 1, UrlState.DONE),
+    (Redirected(response(301), "https://e.org/"), 1, UrlState.DONE),
     (BEGAN, 1, UrlState.WAITING),
     (BEGAN, 4, UrlState.DONE),  # a server that makes up a new cookie each time is followed in the end
 ]
@@ -93,14 +93,14 @@ def test_the_classes_of_errors_are_consistent() -> None:
 @pytest.mark.parametrize(
     ("outcome", "word"),
     [
-        (answer(200), OutcomeLabel.OK),
-        (answer(304), OutcomeLabel.HTTP_ERROR),
-        (answer(404), OutcomeLabel.HTTP_ERROR),
+        (response(200), OutcomeLabel.OK),
+        (response(304), OutcomeLabel.HTTP_ERROR),
+        (response(404), OutcomeLabel.HTTP_ERROR),
         (CUT, OutcomeLabel.TRUNCATED),
-        (answer(200, error=ErrorType.TOO_LARGE), OutcomeLabel.ERROR),
+        (response(200, error=ErrorType.TOO_LARGE), OutcomeLabel.ERROR),
         (failed(ErrorType.RESET), OutcomeLabel.ERROR),
-        (NotModified(answer(304)), OutcomeLabel.NOT_MODIFIED),
-        (Redirected(answer(302), "https://e.org/"), OutcomeLabel.REDIRECT),
+        (NotModified(response(304)), OutcomeLabel.NOT_MODIFIED),
+        (Redirected(response(302), "https://e.org/"), OutcomeLabel.REDIRECT),
         (Denied(DenyReason.ROBOTS, ""), OutcomeLabel.DENIED),
     ],
 )

@@ -11,7 +11,7 @@ from crawler.engine.monitoring.event_log import EventLog
 from crawler.engine.observer import Visited
 from crawler.obs.logs import Logs
 from tests.support.fetching import FakeClock
-from tests.support.frontiers import answer, visit
+from tests.support.frontiers import response, visit
 
 
 class _Logs:
@@ -48,4 +48,4 @@ def test_seeds_are_remembered_if_all_got_an_http_error(
 
 def _visited(task: Task, status: int) -> Visited:
     lease: Any = _Lease()
-    return Visited(visit(task, answer(status)), lease, 0.0, 0.0)
+    return Visited(visit(task, response(status)), lease, 0.0, 0.0)

@@ -17,7 +17,7 @@ from crawler.core.enums import DenyReason, ErrorType, SinkFileState, UrlState
 from crawler.core.models import Counters, Denied, Failed, RecordLocation, SinkFile
 from crawler.frontier.base import Batch, FrontierError, FrontierFull, FrontierLocked, Totals
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.frontiers import NOW, FaultyFiles, answer, batch, copy_store, fast_folder, found, links, visit
+from tests.support.frontiers import NOW, FaultyFiles, batch, copy_store, fast_folder, found, links, response, visit
 
 
 @pytest.fixture
@@ -358,7 +358,7 @@ async def test_the_row_of_a_visit(path: Path) -> None:
     seen = []
     reader = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     for outcome, state, place in (
-        (answer(404), UrlState.QUEUED, RecordLocation("w", 70)),
+        (response(404), UrlState.QUEUED, RecordLocation("w", 70)),
         (Failed(ErrorType.RESET, "gone " + "x" * 999, retryable=True), UrlState.QUEUED, None),
         (Denied(DenyReason.ROBOTS, "Disallow: /x"), UrlState.DENIED, None),
     ):

@@ -28,7 +28,7 @@ from crawler.core.models import (
 from crawler.core.url import kind_key_of
 from crawler.frontier.base import EndedWith, Frontier
 from crawler.frontier.sqlite.store import SqliteFrontier
-from tests.support.frontiers import NOW, answer, batch, fast_folder, found, takedowns, visit
+from tests.support.frontiers import NOW, batch, fast_folder, found, response, takedowns, visit
 from tests.support.memory_frontier import MemoryFrontier
 
 HOSTS = ("a.example", "b.example", "www.b.example", "192.0.2.7")
@@ -63,11 +63,11 @@ HISTORIES = st.one_of(
 STATES = [state for state in UrlState if state is not UrlState.FORGOTTEN]
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
     (
-        answer(),
-        answer(fields=(("etag", '"1"'), ("last-modified", "Mon"))),
-        answer(404),
-        NotModified(answer(304, fields=(("etag", '"2"'),))),
-        Redirected(answer(301), "https://b.example/1"),
+        response(),
+        response(fields=(("etag", '"1"'), ("last-modified", "Mon"))),
+        response(404),
+        NotModified(response(304, fields=(("etag", '"2"'),))),
+        Redirected(response(301), "https://b.example/1"),
         Failed(ErrorType.RESET, "gone \udce4", retryable=True),
         Denied(DenyReason.SCOPE_HOST, "not in scope"),
     )

@@ -37,7 +37,7 @@ from crawler.inspection.explain.hosts import views
 from crawler.inspection.explain.why import Explainer
 from crawler.inspection.log.totals import LogTotals
 from crawler.inspection.report import EventTotals, report
-from tests.support.frontiers import NOW, answer, batch, fast_folder, found, links, visit
+from tests.support.frontiers import NOW, batch, fast_folder, found, links, response, visit
 
 SEED = "https://e.org/"
 MD5 = "9f86d081884c7d659a2feaa0c55ad015"
@@ -88,7 +88,7 @@ async def fill(folder: Path) -> None:
     failed = Failed(ErrorType.FIRST_BYTE_TIMEOUT, "30 s", retryable=True)
     settle = {
         "done": visit(tasks[f"{SEED}done"]),
-        "gone": visit(tasks[f"{SEED}gone"], answer(404)),
+        "gone": visit(tasks[f"{SEED}gone"], response(404)),
         "waiting": visit(tasks[f"{SEED}waiting"], failed, state=UrlState.WAITING, next_at=NOW + 300),
         "gave-up": visit(
             replace(tasks[f"{SEED}gave-up"], attempt=5), replace(failed, retryable=False), state=UrlState.GAVE_UP
@@ -109,7 +109,7 @@ async def fill(folder: Path) -> None:
     await frontier.settle(
         batch(
             *settle.values(),
-            visit(held_task, answer(503), host_id=2, robots=unreachable),
+            visit(held_task, response(503), host_id=2, robots=unreachable),
             counters=Counters(urls_fetched=5),
         )
     )
@@ -263,7 +263,7 @@ async def test_why_robots_txt_cannot_be_read_is_reported(tmp_path: Path) -> None
     await frontier.add([found("https://held.e.org/x")], now=NOW)
     down = RobotsRecord("unreachable", None, None, NOW, NOW + 60, failing_since=NOW, error="tls_self_signed")
     task = Task(0, "https://held.e.org/robots.txt", TaskKind.ROBOTS)
-    await frontier.settle(batch(visit(task, answer(503), robots=down)))
+    await frontier.settle(batch(visit(task, response(503), robots=down)))
     await frontier.close(clean=True)
     rules = replace(RULES, seed_hosts=("held.e.org",), scope=ScopeOptions())
     words = "robots.txt cannot be read (tls_self_signed)"
@@ -425,7 +425,7 @@ async def test_no_visit_is_promised_that_cannot_happen(tmp_path: Path, state: Ur
     await frontier.open()
     await frontier.add([found(url)], now=NOW)
     (task,) = await frontier.take(1, 1, leased=())
-    outcome = answer(200) if state is UrlState.DONE else Failed(ErrorType.FIRST_BYTE_TIMEOUT, "30 s", retryable=True)
+    outcome = response(200) if state is UrlState.DONE else Failed(ErrorType.FIRST_BYTE_TIMEOUT, "30 s", retryable=True)
     await frontier.settle(batch(visit(task, outcome, state=state, next_at=NOW + 600)))
     rules = Rules(seed_hosts=("e.org",))
     assert "again in" in explain(path, url, rules).next_text
@@ -508,13 +508,13 @@ async def test_the_record_that_holds_the_content_is_named(tmp_path: Path) -> Non
     await frontier.open()
     await frontier.add([found(SEED)], now=NOW)
     files = [SinkFile("warc", name, SinkFileState.CLOSED, 10) for name in ("a.warc.gz", "b.warc.gz")]
-    same = NotModified(answer(304))
+    same = NotModified(response(304))
     visits: list[tuple[Outcome, str | None, RecordLocation, tuple[str, int] | None]] = [
-        (answer(200), "sha256:AA", RecordLocation("a.warc.gz", 3), None),
+        (response(200), "sha256:AA", RecordLocation("a.warc.gz", 3), None),
         (same, None, RecordLocation("a.warc.gz", 50), ("a.warc.gz", 3)),
-        (answer(200), "sha256:AA", RecordLocation("b.warc.gz", 5), ("a.warc.gz", 3)),
-        (answer(404), None, RecordLocation("b.warc.gz", 60), ("a.warc.gz", 3)),
-        (answer(200), "sha256:BB", RecordLocation("b.warc.gz", 90), None),
+        (response(200), "sha256:AA", RecordLocation("b.warc.gz", 5), ("a.warc.gz", 3)),
+        (response(404), None, RecordLocation("b.warc.gz", 60), ("a.warc.gz", 3)),
+        (response(200), "sha256:BB", RecordLocation("b.warc.gz", 90), None),
         (same, None, RecordLocation("b.warc.gz", 120), ("b.warc.gz", 90)),
     ]
     for n, (outcome, digest, place, content) in enumerate(visits):
@@ -544,7 +544,7 @@ async def test_auxiliary_requests_for_a_url_are_shown(tmp_path: Path) -> None:
     await frontier.add([*url_lists, found(f"{SEED}both")], now=NOW)
     for task in await frontier.take(1, 9, leased=()):
         if task.kind is not TaskKind.FEED:
-            await frontier.settle(batch(visit(task, answer(200 if task.kind is TaskKind.SITEMAP else 404))))
+            await frontier.settle(batch(visit(task, response(200 if task.kind is TaskKind.SITEMAP else 404))))
     robots_task = Task(id=0, url=f"{SEED}robots.txt", kind=TaskKind.ROBOTS)
     await frontier.settle(batch(visit(robots_task, robots=RobotsRecord("rules", 200, b"", NOW, NOW + 9))))
     explanation = explain(path, f"{SEED}map.xml")
