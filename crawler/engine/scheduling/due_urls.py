@@ -9,11 +9,11 @@ from crawler.engine.scheduling.prefetch import DISK_FULL_RETRY_S
 from crawler.engine.scheduling.ready_queue import NEVER
 from crawler.frontier.base import Frontier, FrontierFull
 
-COMMIT_WITHIN_S: Final = 30.0  # by then a visit that was finished before the clock was set back is in the store
+COMMIT_WITHIN_S: Final = 30.0  # a visit that ended before the clock was set back is stored within this time
 
 
 class DueUrls:
-    """`next_at` is when the next retry is due (UTC), None if none waits; for revisits, `revisits.next_at` is."""
+    """`next_at` is the time of the next retry (UTC), or None; `revisits.next_at` is that of the next revisit."""
 
     def __init__(self, frontier: Frontier, revisits: Revisits, clock: Clock) -> None:
         self.next_at: float | None = None
@@ -32,24 +32,24 @@ class DueUrls:
         self.next_at = await self._frontier.next_due()
 
     def due_at(self, when: float) -> bool:
-        """A URL waits until `when` (UTC). Returns whether that is before all others."""
+        """Note that a URL waits until `when` (UTC). Returns whether it is the first of all that wait."""
         is_first = self.next_at is None or when < self.next_at
         if is_first:
             self.next_at = when
         return is_first
 
     def outage_over(self, since_at: float) -> None:
-        """An outage is over that began at `since_at` (UTC): URLs that wait since then are due at once."""
+        """Make the URLs due at once that failed in an outage, which began at `since_at` (UTC) and is over."""
         self._outage_at = since_at
 
     def clock_set_back(self) -> None:
-        """Correct the store's dates: now, and when visits that are under way are stored."""
+        """Have the store's dates in the future corrected twice: now, and again when the visits under way are stored."""
         mono = self._clock.mono()
         self._redates_mono = [mono, mono + COMMIT_WITHIN_S]
 
     @property
     def is_quiet(self) -> bool:
-        """Whether the store's dates are correct, as far as nothing is under way."""
+        """Whether the first correction of the store's dates is done, if the clock was set back."""
         return len(self._redates_mono) < 2
 
     def wait_s(self) -> float:
@@ -76,7 +76,7 @@ class DueUrls:
                 self.next_at = await self._frontier.next_due()
             if self._revisits.due_s() <= 0:
                 yield await self._revisits.promote()
-        except FrontierFull:  # the next commit meets the same disk, and reports it
+        except FrontierFull:  # the next commit fails as well, and reports it
             self._disk_full_until_mono = self._clock.mono() + DISK_FULL_RETRY_S
 
     async def _correct_dates(self) -> None:

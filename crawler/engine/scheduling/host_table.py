@@ -56,8 +56,8 @@ _MAX_RECOVERED_BACKOFF_S = 86_400.0  # a stored back-off (UTC) may lie far ahead
 
 
 class HostTable:
-    """`on_event` gets `host_state`, `clock_set` and `outage` events, `on_open` hosts that may be requested again, and
-    `on_outage_over` when the outage began (UTC).
+    """Callbacks: `on_event` receives `host_state`, `clock_set` and `outage` events, `on_open` receives hosts that may
+    be requested again, and `on_outage_over` receives the time at which the outage began (UTC).
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class HostTable:
         self.denied: set[Host] = set()  # robots.txt denies some of their URLs; it may change
         self.has_future_dates = False  # the store has visits dated later than now: the clock was set back
         self.outage = OutageWatch()
-        self._states_before: dict[Host, PolitenessState] = {}  # of hosts that failed since the last response of any
+        self._states_before_failures: dict[Host, PolitenessState] = {}  # of hosts that failed since the last response
         self._hosts_responded = 0
         self._on_open = on_open
         self._on_outage_over = on_outage_over
@@ -91,8 +91,9 @@ class HostTable:
     # -- the wall clock
 
     def clock_was_set(self, step_s: float) -> None:
-        """The wall clock was set by `step_s`. Delays and back-off are monotonic. The expiry of a robots.txt that is
-        dated in the future now moves with the clock, so that no host waits longer than before.
+        """Adapt to a wall clock that was set by `step_s`. Delays and back-offs use monotonic time and do not change. If
+        a robots.txt was fetched later than the new time, its expiry moves with the clock: no host waits longer than
+        before.
         """
         self._on_event(Event.CLOCK_SET, {"step_s": round(step_s, 3)})
         now = self._clock.now()
@@ -104,8 +105,9 @@ class HostTable:
     # -- hosts and keys
 
     def load(self, recovered: Recovered, *, same_delays: bool = False) -> None:
-        """Take over hosts and back-offs. Every key first keeps its delay: from its last response on if that is known to
-        have been the last, else from now on. `same_delays`: the earlier run kept to the options of this one.
+        """Add the hosts and back-offs of the store. Each key waits for its delay first. The delay counts from the last
+        stored response if there was certainly no later one, else from now. `same_delays`: the earlier run had the same
+        politeness options.
         """
         now, mono = self._clock.now(), self._clock.mono()
         self.admit(recovered.hosts)
@@ -114,9 +116,9 @@ class HostTable:
             if host.is_held or _is_dated_ahead(host.robots, now):
                 _redate(host, now, lambda _: 0.0)  # after a restart robots.txt is requested at once
         for host_id in recovered.suspects:
-            self.hosts[host_id].has_suspects = True  # as far as is known before its templates are loaded
+            self.hosts[host_id].has_suspects = True  # assumed until its templates are loaded
         backoffs = {backoff.key: backoff for backoff in recovered.backoffs}
-        for name in backoffs.keys() - self.keys.keys():  # of a host requested only for another's robots.txt
+        for name in backoffs.keys() - self.keys.keys():  # only another host's robots.txt redirected there
             self.keys[name] = PolitenessKey(name, host_delay(self._politeness, None))
         for stored in recovered.slow_responses if self._politeness.adaptive else ():
             if (key := self.keys.get(stored.key)) is not None:
@@ -162,7 +164,7 @@ class HostTable:
         delay_s = host_delay(self._politeness, crawl_delay_s)
         if delay_s > key.delay_s:
             key.delay_s = delay_s
-            if key.last_end_mono is not None:  # it holds for requests made before it was known, too
+            if key.last_end_mono is not None:  # it also applies after the last request, made before it was known
                 key.politeness = key.politeness.began().ended(key.last_end_mono, delay_s=delay_s)
 
     def learn_robots(self, host: Host, record: RobotsRecord) -> None:
@@ -177,9 +179,7 @@ class HostTable:
             self._log_state(host, HostState.HELD, HostState.READY, "robots.txt read")
 
     def reconfigure(self, politeness: PolitenessOptions) -> None:
-        """Put other options in force; `politeness.key` stays. After a request that ended already, a longer delay holds
-        as well, and a shorter one does not: no delay that has begun becomes shorter.
-        """
+        """Apply new options, except `politeness.key`. A delay that has begun may become longer, but not shorter."""
         self._politeness = replace(politeness, key=self._politeness.key)
         has_adaptive_delay = politeness.adaptive and politeness.delay_s > 0
         for key in self.keys.values():
@@ -227,8 +227,8 @@ class HostTable:
                 assert_never(result)
 
     def due_in_s(self, lease: Lease, outcome: Outcome, after_s: float) -> float:
-        """Seconds until a failed URL is due again: until the back-off of its key or host ends, if that alone is to
-        blame, else `after_s`.
+        """Seconds until a failed URL is due again: the rest of its key's back-off if it was throttled, the rest of its
+        host's back-off after a connection error, else `after_s`.
         """
         if is_throttled(outcome):
             return max(0.0, self.key_for(lease.origin).politeness.open_mono - self._clock.mono())
@@ -241,8 +241,8 @@ class HostTable:
         host = self.hosts[lease.host_id]
         key = self.key_for(lease.origin)
         if self._politeness.adaptive:
-            self._adapt(key, response_s)
-        if self._states_before:
+            self._update_adaptive_delay(key, response_s)
+        if self._states_before_failures:
             self._end_outage()
         if host.origin != lease.origin:
             return
@@ -253,8 +253,10 @@ class HostTable:
             self._log_state(host, HostState.BACKOFF, HostState.READY, "answered")
             host.politeness = host.politeness.recovered()
 
-    def _adapt(self, key: PolitenessKey, response_s: float) -> None:
-        """Set the adaptive delay. It is stored if it differs enough from what is stored; 0 if the delay is longer."""
+    def _update_adaptive_delay(self, key: PolitenessKey, response_s: float) -> None:
+        """Compute the adaptive delay from a response time. The next commit stores it if it differs enough from the
+        stored one; it is stored as 0 if it is not longer than the delay.
+        """
         key.adaptive_s = delay_s = host_delay(self._politeness, None, response_s)
         delay_s = delay_s if delay_s > key.delay_s else 0.0
         stored_s = key.adaptive_stored_s
@@ -265,7 +267,9 @@ class HostTable:
             )
 
     def reset_failures(self, lease: Lease) -> None:
-        """A response was neither throttled nor a server error. A back-off that runs still holds."""
+        """Reset the failure counts after a response that was neither throttled nor a server error. A back-off that
+        has begun still runs to its end.
+        """
         self.hosts[lease.host_id].transient_failures = 0
         key = self.key_for(lease.origin)
         if key.politeness.failures:
@@ -274,7 +278,7 @@ class HostTable:
             self._log_state(self.hosts[lease.host_id], HostState.BACKOFF, HostState.READY, "answered")
 
     def throttled(self, lease: Lease, status: int, wait_s: float | None) -> float:
-        """After a 429 or 503 the whole key backs off, for `wait_s` if the server named a time. Returns the seconds."""
+        """Make the whole key back off after a 429 or 503, for `wait_s` if the server gave it. Returns the seconds."""
         key = self.key_for(lease.origin)
         delay_s = throttled_backoff_s(key.politeness.failures, wait_s, self._rng)
         reason = f"{status}" + (f" Retry-After {wait_s:.0f}" if wait_s is not None else "")
@@ -285,8 +289,8 @@ class HostTable:
         return delay_s
 
     def failed_transiently(self, lease: Lease, status: int) -> bool:
-        """Count a 500 or the like, which most often concerns one URL. After each TRANSIENT_ERRORS_IN_A_ROW of them,
-        without another response of the host between, the host backs off. Returns whether it does.
+        """Count a 500 or a similar status, which usually concerns one URL. The host backs off after every
+        TRANSIENT_ERRORS_IN_A_ROW of them without another response in between. Returns whether it does.
         """
         host = self.hosts[lease.host_id]
         host.transient_failures += 1
@@ -298,16 +302,16 @@ class HostTable:
         return True
 
     def origin_failed(self, lease: Lease, error: ErrorType, *, permanent: bool) -> float:
-        """The origin could not be reached: it backs off, unless there is an outage. Returns for how many seconds."""
+        """Make an origin that could not be reached back off, unless there is an outage. Returns the seconds to wait."""
         host = self.hosts[lease.host_id]
         mono = self._clock.mono()
         if is_outage_error(error):
-            self._states_before.setdefault(host, host.politeness)
+            self._states_before_failures.setdefault(host, host.politeness)
             if host.ever_responded and self.outage.failed(host.id, mono, error, good_hosts=self._hosts_responded):
                 self._begin_outage(error)
             if self.outage.is_on:
                 return OUTAGE_PROBE_S
-        elif (before := self._states_before.pop(host, None)) is not None:
+        elif (before := self._states_before_failures.pop(host, None)) is not None:
             host.politeness = before  # this failure is the host's own: the end of an outage does not undo it
         failures = 99 if permanent else host.politeness.failures
         delay_s = backoff_s(failures, self._rng, ever_responded=host.ever_responded)
@@ -323,7 +327,7 @@ class HostTable:
         self._hosts_responded += 1
 
     def _begin_outage(self, error: ErrorType) -> None:
-        """No host is to blame for the latest failures: undo their back-offs. Requests leave one at a time now."""
+        """Undo the back-offs after the latest failures, which are not the hosts' fault."""
         since_mono = self.outage.since_mono or 0.0
         since_at = self._clock.now() - (self._clock.mono() - since_mono)
         self._on_event(
@@ -332,7 +336,9 @@ class HostTable:
         self._undo_backoffs()
 
     def _end_outage(self) -> None:
-        """A host responded: failures before belong to their hosts, unless there was an outage that ends with this."""
+        """A host responded. If there was an outage, it is over: undo the back-offs of its failures. If there was none,
+        the failures so far were the hosts' own, and their back-offs stay.
+        """
         lasted_s = self.outage.responded(self._clock.mono())
         if lasted_s is not None:
             since_at = self._clock.now() - lasted_s
@@ -340,16 +346,18 @@ class HostTable:
                 robots = host.robots
                 if robots is not None and robots.failing_since is not None and robots.failing_since >= since_at:
                     host.robots = replace(robots, expires_at=0.0)
-                    self._states_before.setdefault(host, host.politeness)
-            self._on_event(Event.OUTAGE_OVER, {"hosts": len(self._states_before), "outage_s": round(lasted_s, 1)})
+                    self._states_before_failures.setdefault(host, host.politeness)
+            self._on_event(
+                Event.OUTAGE_OVER, {"hosts": len(self._states_before_failures), "outage_s": round(lasted_s, 1)}
+            )
             self._undo_backoffs()
             self._on_outage_over(since_at)
-        self._states_before.clear()
+        self._states_before_failures.clear()
 
     def _undo_backoffs(self) -> None:
-        for host, before in self._states_before.items():
+        for host, before in self._states_before_failures.items():
             host.politeness = before
-        self._on_open(tuple(self._states_before))
+        self._on_open(tuple(self._states_before_failures))
 
     # -- for the next commit
 
@@ -385,7 +393,7 @@ def _is_dated_ahead(robots: RobotsRecord | None, now: float) -> bool:
 
 
 def _redate(host: Host, now: float, expires_at: Callable[[float], float]) -> None:
-    """Change when a host's robots.txt expires, and leave no other of its dates in the future."""
+    """Change the expiry of a host's robots.txt. Its other dates become `now` if they are later."""
     if (robots := host.robots) is not None:
         since = None if robots.failing_since is None else min(robots.failing_since, now)
         host.robots = replace(
@@ -397,7 +405,7 @@ def _redate(host: Host, now: float, expires_at: Callable[[float], float]) -> Non
 
 
 def _certain_idle_s(key: PolitenessKey, since_s: float) -> float:
-    """For how many seconds a key has certainly had no request, if its last stored response ended `since_s` ago. While
-    its delay ran there was none. Later there may have been one whose visit a crash kept from being stored.
+    """Seconds for which a key has certainly had no request, if its last stored response ended `since_s` ago. There was
+    none during its delay. After the delay there may have been one whose visit was lost in a crash.
     """
     return since_s if 0 < since_s < max(key.delay_s, _STORED_TOLERANCE * key.adaptive_s) else 0.0

@@ -1,6 +1,6 @@
-"""Chooses the next lease of a politeness key that is due, and when the key is looked at again.
+"""Lease selection: the next lease of a politeness key that is due, and the time at which the key is checked again.
 
-It reads the host table, both rate limiters and what was prefetched. What becomes of a lease is decided elsewhere.
+It reads the host table, both rate limiters and the prefetched tasks.
 
 Invariant: a request is leased only when its politeness key, its origin and, as far as known, its address are open, and
 its origin's robots verdict is known.
@@ -20,11 +20,11 @@ from crawler.engine.scheduling.prefetch import Prefetch
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
 from crawler.engine.scheduling.ready_queue import ANY_WIDTH, NEVER, ReadyQueue
 
-USEFUL_CONNECTIONS: Final = 64  # without a delay, so many requests in flight keep two cores busy
+USEFUL_CONNECTIONS: Final = 64  # requests in flight that keep two cores busy, without a delay
 
 
 class LeaseSelection:
-    """Every key with work has an entry in `ready_queue`, from the moment its host is scheduled here."""
+    """A key with work has an entry in `ready_queue`, from the call of `schedule_host` on."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class LeaseSelection:
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
         self._useful_connections = min(USEFUL_CONNECTIONS, options.workers)
-        self._hosts_in_rotation = 0  # those with work, and some whose work ended since they were last looked at
+        self._hosts_in_rotation = 0  # with work, or not removed yet since their work ended
         self._lease_size = options.lease_size
         self._lease_ids = itertools.count(1)
 
     def reconfigure(self, politeness: PolitenessOptions) -> None:
-        """Other options are in force; all hosts are to be scheduled again."""
+        """Apply new options. The caller then schedules all hosts again."""
         self._obeys_robots = politeness.robots == "obey"
         self._connections_per_host = politeness.connections_per_host
 
@@ -81,7 +81,7 @@ class LeaseSelection:
     # -- choosing
 
     def next_lease(self, key: PolitenessKey) -> Lease | None:
-        """The key's next lease, or None. In any case the key is scheduled for the time of the one after it."""
+        """Return the key's next lease, or None. In both cases schedule the key for the lease after it."""
         mono = self._clock.mono()
         opens = key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH)
         if opens is not None:
@@ -89,7 +89,7 @@ class LeaseSelection:
             return None
         without_delay = key.delay_s == 0 and not self._address_limiter.has_delay
         lease = self._auxiliary_lease(key, mono)
-        later = self._auxiliary_opens(key)
+        next_check = self._auxiliary_opens(key)
         for _ in range(len(key.hosts) if lease is None else 0):
             host = key.hosts.popleft()
             if not host.has_work:
@@ -99,7 +99,7 @@ class LeaseSelection:
             key.hosts.append(host)
             when = self._host_opens(host, mono)
             if when is not None:
-                later = min(later, when)
+                next_check = min(next_check, when)
             elif tasks := self._prefetch.pick(host, self._lease_length(host) if without_delay else 1):
                 lease = self._issue(key, host, host.origin, tasks, mono)
                 break
@@ -109,7 +109,7 @@ class LeaseSelection:
                     break
         if lease is None:
             self._ready_queue.release_address(key)
-        self._ready_queue.schedule(key, mono if lease is not None and key.delay_s == 0 else later)
+        self._ready_queue.schedule(key, mono if lease is not None and key.delay_s == 0 else next_check)
         return lease
 
     def _auxiliary_lease(self, key: PolitenessKey, mono: float) -> Lease | None:
@@ -117,7 +117,7 @@ class LeaseSelection:
             return None
         for _ in range(len(key.auxiliary)):
             request = key.auxiliary.popleft()
-            if request.host.is_blocked:  # once it is not, its robots.txt is requested again
+            if request.host.is_blocked:  # after it is unblocked, its robots.txt is requested again
                 request.host.robots_pending = False
                 continue
             if request.host.politeness.open_mono <= mono:
@@ -130,7 +130,7 @@ class LeaseSelection:
         return max(key.auxiliary_open_mono, first)
 
     def _host_opens(self, host: Host, mono: float) -> float | None:
-        """None if a page of the host may be leased now, else when to look again. NEVER: an event schedules the host."""
+        """When to check the host again; None: a page of it may be leased now. NEVER: an event schedules the host."""
         if host.politeness.open_mono > mono:
             return host.politeness.open_mono
         bandwidth_mono = self._crawl_rate_limiter.host_opens_mono(host.origin.host)
@@ -151,7 +151,7 @@ class LeaseSelection:
                 self._prefetch.want_rules(host)
                 return NEVER
         has_delay = host.key.delay_s > 0 or self._address_limiter.has_delay
-        if host.leases >= (1 if has_delay else self._most_connections()):
+        if host.leases >= (1 if has_delay else self._connection_limit()):
             return NEVER
         if host.peer is None:
             return None
@@ -161,14 +161,14 @@ class LeaseSelection:
             return NEVER
         return None if self._ready_queue.claim_address(host.key, host.peer) else NEVER
 
-    def _most_connections(self) -> int:
-        """Connections to one host without a delay. Where many hosts have work, a second connection to one of them makes
-        nothing faster, and costs memory while it is idle.
+    def _connection_limit(self) -> int:
+        """The most connections to one host without a delay. If many hosts have work, a second connection to one of them
+        makes nothing faster, and costs memory while it is idle.
         """
         return max(1, min(self._connections_per_host, self._useful_connections // max(1, self._hosts_in_rotation)))
 
     def _lease_length(self, host: Host) -> int:
-        """Tasks of one lease: few while there are few in all, so that every connection has some."""
+        """Number of tasks in one lease: small if few tasks are prefetched, so that every connection gets some."""
         return max(1, min(self._lease_size, len(host.buffer) // self._connections_per_host))
 
     def _issue(self, key: PolitenessKey, host: Host, origin: Origin, tasks: tuple[Task, ...], mono: float) -> Lease:

@@ -17,14 +17,16 @@ from crawler.engine.scheduling.url_limits import UrlLimits
 from crawler.frontier.base import Frontier, FrontierFull
 
 PREFETCH_WITH_DELAY: Final = 4  # tasks prefetched for a host with a delay
-PREFETCH_WITHOUT_DELAY: Final = 512  # without a delay: enough to go on while a commit keeps the store busy …
-PREFETCH_TOTAL: Final = 8_192  # … and for all hosts together, but each host has at least two leases' worth
+PREFETCH_WITHOUT_DELAY: Final = 512  # for one without a delay: enough to continue while a commit keeps the store busy …
+PREFETCH_TOTAL: Final = (
+    8_192  # … and for all hosts together, except that each host has the tasks of at least two leases
+)
 PARSE_IN_THREAD_OVER: Final = 16 * 1024  # bytes of a robots.txt
 DISK_FULL_RETRY_S: Final = 1.0  # until the store is tried again after its disk was full
 
 
 class Prefetch:
-    """`on_ready` gets a host when what it waited for is there."""
+    """`on_ready` is called with a host when its tasks or rules have been read."""
 
     def __init__(
         self,
@@ -51,7 +53,7 @@ class Prefetch:
 
     @property
     def has_unstarted(self) -> bool:
-        """Whether something is wanted that is not being read yet."""
+        """Whether there are wanted tasks or rules that are not being read yet."""
         return bool(self._wanted or self._rules_wanted)
 
     @property
@@ -73,7 +75,7 @@ class Prefetch:
     # -- tasks
 
     def pick(self, host: Host, limit: int) -> tuple[Task, ...]:
-        """Take up to `limit` tasks for a lease. If few are left, more are wanted from now on."""
+        """Take up to `limit` tasks for a lease. If few are left, more will be read."""
         low_water = self._prefetch_size(host) // 2
         is_low = len(host.buffer) < max(limit, low_water) and host.queued > len(host.leased)
         if is_low or (host.has_suspects and not host.leased):
@@ -87,7 +89,7 @@ class Prefetch:
                 picked.append(retry)
             elif host.filling:  # `on_ready` follows
                 break
-            elif host.retries:  # a new buffer begins with them: they were found before the others
+            elif host.retries:  # refill the buffer: retries come first, since they were found first
                 host.retries = 0
                 host.leased.difference_update(task.id for task in host.buffer)
                 host.buffer.clear()
@@ -152,7 +154,7 @@ class Prefetch:
 
     @contextlib.asynccontextmanager
     async def without_prefetch(self, hosts: Iterable[Host]) -> AsyncIterator[None]:
-        """Hold off prefetches of these hosts while the store changes what is queued of them."""
+        """Prevent prefetches of these hosts while their queued URLs change in the store."""
         held: list[Host] = []
         try:
             for host in hosts:
@@ -174,7 +176,7 @@ class Prefetch:
     # -- rules
 
     def want_rules(self, host: Host) -> None:
-        """Read the rules of a host that were dropped."""
+        """Have the rules of a host read again that were dropped from memory."""
         if not host.rules_pending:
             host.rules_pending = True
             self._rules_wanted.append(host)
@@ -185,7 +187,7 @@ class Prefetch:
             body = await self._frontier.robots_body(host.id)
             large = body is not None and len(body) > PARSE_IN_THREAD_OVER
             rules = await asyncio.to_thread(self.rules.parse, body or b"") if large else self.rules.parse(body or b"")
-            if host.needs_rules:  # the host may have sent others meanwhile
+            if host.needs_rules:  # a newer robots.txt may have arrived meanwhile
                 self.rules.put(host, rules, stored=True)
 
     async def _load_rules(self, host: Host) -> None:

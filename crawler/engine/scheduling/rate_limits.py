@@ -8,12 +8,14 @@ from crawler.core.options import PolitenessOptions
 from crawler.core.politeness import OPEN, PolitenessState, address_delay, address_width
 from crawler.fetch.limits import Bandwidth
 
-HOURS_RECHECK_S: Final = 15.0  # the scheduler looks at closed hours this often: the wall clock may be set
-_PRUNE_OVER: Final = 4_096  # so many addresses are kept before those whose delay is over are dropped
+HOURS_RECHECK_S: Final = 15.0  # how often closed hours are checked, since the wall clock may be set
+_PRUNE_OVER: Final = 4_096  # beyond so many addresses, those whose delay is over are dropped
 
 
 class AddressRateLimiter:
-    """Rate limits of IP addresses. After a request, `on_leave` gets its address and when that opens (monotonic)."""
+    """Rate limits of IP addresses. When a request ends, `on_leave` is called with its address and the time at which the
+    address opens again (monotonic).
+    """
 
     def __init__(
         self,
@@ -30,7 +32,7 @@ class AddressRateLimiter:
         self._on_leave = on_leave
 
     def reconfigure(self, options: PolitenessOptions) -> None:
-        """Put other options in force. Delays that have begun end as they would have."""
+        """Apply new options. A delay that has begun keeps its end."""
         self._delay_s = address_delay(options)
         self._width = address_width(options)
 
@@ -48,7 +50,7 @@ class AddressRateLimiter:
         return self._delay_s > 0
 
     def opens_at(self, address: str) -> float | None:
-        """None: open now. Otherwise the monotonic time it opens; infinity while what is in flight must end first."""
+        """None: open now. Otherwise the monotonic time it opens; infinity if a request in flight must end first."""
         state = self._states.get(address, self._initial_state)
         return state.opens_at(self._clock.mono(), delay_s=self._delay_s, width=self._width)
 
@@ -71,8 +73,8 @@ class AddressRateLimiter:
 
 
 class CrawlRateLimiter:
-    """Limits of the whole crawl: `hours` (None: always open) and `bandwidth`. `on_hours` gets whether the hours are
-    open and until when (UTC; infinity: for good).
+    """Limits of the whole crawl: `hours` (None: always open) and `bandwidth`. `on_hours` is called with whether the
+    hours are open, and until when (UTC; infinity: without end).
     """
 
     def __init__(
@@ -89,7 +91,7 @@ class CrawlRateLimiter:
         self.set_hours(hours)
 
     def set_hours(self, hours: Hours | None) -> None:
-        """Put other hours in force. Requests in flight finish."""
+        """Apply new hours. Requests in flight finish."""
         self._hours = hours
         self._computed_at = self._changes_at = 0.0
         self._is_open = True
@@ -98,7 +100,7 @@ class CrawlRateLimiter:
             self._on_hours(True, NEVER)
 
     def closed_s(self) -> float:
-        """Seconds until requests may leave; 0: they may now."""
+        """Seconds until requests may be sent; 0: they may now."""
         if self._hours is not None and not self._in_hours(self._hours):
             return self._changes_at - self._clock.now()
         if self._bandwidth.is_limited:

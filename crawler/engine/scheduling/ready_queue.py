@@ -1,7 +1,8 @@
 """The ready queue: politeness keys by the time at which they may be requested, and wait queues of IP addresses.
 
-It is a heap of times. An entry is valid only while its key or wait queue remembers its time, so that rescheduling needs
-no search. What is leased of a key that is due, `LeaseSelection` decides.
+It is a heap of times. An entry is valid only if its time equals the `scheduled_mono` of its key or wait queue: to
+reschedule, an entry is added, and the former entry is skipped later. `LeaseSelection` decides what of a due key is
+leased.
 """
 
 import heapq
@@ -18,12 +19,12 @@ from crawler.engine.scheduling.rate_limits import AddressRateLimiter
 
 NEVER: Final = math.inf
 ANY_WIDTH: Final = 1 << 30
-RESERVATION_S: Final = 1.0  # how long an address is reserved for a key, and how often a wait queue is looked at
+RESERVATION_S: Final = 1.0  # how long an address is reserved for a key, and how often a wait queue is checked
 
 
 class ReadyQueue:
-    """`options` are those of addresses. `wake` is called whenever an entry was added: it may be earlier than the time
-    until which the scheduler sleeps.
+    """`options` are the politeness options of addresses. `wake` is called after each new entry, because the entry may
+    be due while the scheduler would still sleep.
     """
 
     def __init__(self, options: PolitenessOptions, clock: Clock, wake: Callable[[], None]) -> None:
@@ -33,11 +34,11 @@ class ReadyQueue:
         self._heap: list[tuple[float, int, PolitenessKey | AddressQueue]] = []
         self._sequence = itertools.count()
         self._wait_queues: dict[str, AddressQueue] = {}  # by address
-        self._lease_addresses: dict[int, str] = {}  # of leases, where addresses have no delay
-        self._leases_at: Counter[str] = Counter()  # their number, by address
+        self._lease_addresses: dict[int, str] = {}  # by lease id; empty if addresses have a delay
+        self._lease_counts: Counter[str] = Counter()  # number of leases by address
 
     def schedule(self, due: PolitenessKey | AddressQueue, when_mono: float) -> None:
-        """Look at a key or wait queue at `when_mono`, unless that is to happen earlier. NEVER adds no entry."""
+        """Schedule a key or wait queue for `when_mono`, unless it is scheduled earlier. NEVER adds no entry."""
         if when_mono == NEVER or (due.scheduled_mono is not None and due.scheduled_mono <= when_mono):
             return
         due.scheduled_mono = when_mono
@@ -69,22 +70,20 @@ class ReadyQueue:
     # -- leases
 
     def lease_issued(self, key: PolitenessKey, lease_id: int, address: str | None) -> None:
-        """The key's reservation is used. Where addresses have no delay, the lease is counted at its `address`, if that
-        is known.
-        """
+        """End the key's reservation. If addresses have no delay and `address` is known, count the lease there."""
         self._clear_reservation(key)
         if address is not None and not self.address_limiter.has_delay:
             self._lease_addresses[lease_id] = address
-            self._leases_at[address] += 1
+            self._lease_counts[address] += 1
 
     def lease_ended(self, lease_id: int) -> None:
-        """The next key may use the lease's address."""
+        """Let the next key use the address of the lease."""
         address = self._lease_addresses.pop(lease_id, None)
         if address is None:
             return
-        self._leases_at[address] -= 1
-        if not self._leases_at[address]:
-            del self._leases_at[address]
+        self._lease_counts[address] -= 1
+        if not self._lease_counts[address]:
+            del self._lease_counts[address]
         if (queue := self._wait_queues.get(address)) is not None:
             self.schedule(queue, self._clock.mono())
 
@@ -93,8 +92,8 @@ class ReadyQueue:
     def wait_for_address(
         self, key: PolitenessKey, address: str, opens_mono: float, *, goes_first: bool = False
     ) -> None:
-        """Let a key wait for an address: behind the others, or before them if it had reserved the address and found it
-        closed.
+        """Add a key to the wait queue of an address: at the end, or at the front if it had reserved the address and
+        found it closed.
         """
         queue = self._wait_queue_of(address)
         queue.keys[key] = None
@@ -103,13 +102,13 @@ class ReadyQueue:
         self.schedule(queue, min(opens_mono, self._clock.mono() + RESERVATION_S))
 
     def claim_address(self, key: PolitenessKey, address: str) -> bool:
-        """Whether a key may use an address that is open. If others were there first, it waits behind them.
+        """Claim an open address for a key. False: other keys came first, and the key now waits behind them.
 
-        With a delay the address is then reserved for the key until a request was sent, or for RESERVATION_S. Others
-        would only find it closed, and a key that comes just when it opens would overtake all that wait.
+        If addresses have a delay, the address is reserved for the key until it sends a request, or for RESERVATION_S.
+        Without the reservation a key that arrives just when the address opens would overtake those that wait.
         """
         if not self.address_limiter.has_delay:
-            return self._claim_slot(key, address)
+            return self._claim_without_delay(key, address)
         queue, mono = self._wait_queue_of(address), self._clock.mono()
         if key.reservation is not queue:
             if queue.is_reserved(mono) or len(queue.keys) > (key in queue.keys):
@@ -119,11 +118,11 @@ class ReadyQueue:
         self._leave_wait_queue(key, address)
         return True
 
-    def _claim_slot(self, key: PolitenessKey, address: str) -> bool:
-        """The same without a delay: an address has as many leases as it may have requests in flight. Leases are
-        counted, since one that goes from request to request leaves the address only for an instant.
+    def _claim_without_delay(self, key: PolitenessKey, address: str) -> bool:
+        """Claim an address without a delay: it may have as many leases as requests in flight. Leases are counted and
+        not requests, because between two requests of a lease there is only an instant.
         """
-        leases, queue = self._leases_at[address], self._wait_queues.get(address)
+        leases, queue = self._lease_counts[address], self._wait_queues.get(address)
         if queue is None and leases < self.address_limiter.width:
             return True
         queue = self._wait_queue_of(address)
@@ -136,7 +135,7 @@ class ReadyQueue:
         return True
 
     def release_address(self, key: PolitenessKey) -> None:
-        """Give up the address that is reserved for a key, if there is one: the next key may use it."""
+        """End the reservation of a key, if it has one: the next key may use the address."""
         queue = key.reservation
         self._clear_reservation(key)
         if queue is not None:
@@ -170,28 +169,28 @@ class ReadyQueue:
             queue.keys.pop(key, None)
 
     def _address_left(self, address: str, opens_mono: float) -> None:
-        """A request to an address ended."""
+        """Serve the wait queue of an address when it opens after a request."""
         queue = self._wait_queues.get(address)
         limiter = self.address_limiter
-        if queue is not None and (limiter.has_delay or self._leases_at[address] < limiter.width):
+        if queue is not None and (limiter.has_delay or self._lease_counts[address] < limiter.width):
             queue.reserved_until_mono = 0.0
             self.schedule(queue, opens_mono)
 
     def _serve(self, queue: AddressQueue) -> None:
-        """Reserve an address that is open for the first waiting keys that may be requested, as many as it takes."""
+        """If an address is open, reserve it for the first waiting keys that may be requested, up to its width."""
         mono = self._clock.mono()
         opens = self.address_limiter.opens_at(queue.address)
         if opens is None and queue.is_reserved(mono):
             opens = queue.reserved_until_mono
         elif opens is None:
-            opens, slots = NEVER, 1
+            opens, room = NEVER, 1
             if not self.address_limiter.has_delay:
-                slots = self.address_limiter.width - self._leases_at[queue.address] - len(queue.reserved_for)
-            while queue.keys and slots > 0:
+                room = self.address_limiter.width - self._lease_counts[queue.address] - len(queue.reserved_for)
+            while queue.keys and room > 0:
                 key, _ = queue.keys.popitem(last=False)
                 key.auxiliary_open_mono = min(key.auxiliary_open_mono, mono)
                 if key.politeness.opens_at(mono, delay_s=key.delay_s, width=ANY_WIDTH) is None:
-                    slots -= 1
+                    room -= 1
                     self._reserve(queue, key, mono)
                 self.schedule(key, max(mono, key.politeness.open_mono))
         if queue.keys or queue.reserved_for or queue.is_reserved(mono):

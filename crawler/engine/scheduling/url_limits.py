@@ -1,7 +1,7 @@
 """Limits on the number of URLs fetched: `scope.max_urls` and `scope.max_urls_per_host`.
 
 They count first attempts at pages: not retries, not robots.txt, not what a rule denied. Invariant: a first attempt
-counts from the moment its task is leased, so neither limit is ever passed.
+counts from the moment its task is leased, so neither limit is ever exceeded.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ class UrlLimits:
         self.reconfigure(options)
 
     def reconfigure(self, options: ScopeOptions) -> None:
-        """Put other limits in force. Hosts that had reached the former ones are to be scheduled again."""
+        """Apply new limits. Hosts held back by the former ones are released; the caller schedules them again."""
         self._max_urls = options.max_urls
         self._max_urls_per_host = options.max_urls_per_host
         self.reopen_all()
@@ -44,14 +44,14 @@ class UrlLimits:
         return True
 
     def unreserve(self, host: Host, task: Task) -> None:
-        """A leased task came back without an attempt."""
+        """Uncount a leased task that came back without an attempt."""
         if task.is_first:
             host.reserved -= 1
             self.reserved -= 1
 
     def attempt_stored(self, host: Host, task: Task, *, fetched: bool) -> Sequence[Host]:
-        """An attempt is in the store; `fetched`: a request was made for it. Returns hosts that may go on because none
-        was made.
+        """Count an attempt that was stored. `fetched`: a request was made for it. If none was made, the limits have
+        room for another URL: returns the hosts that are released.
         """
         self.unreserve(host, task)
         if not task.is_first:
@@ -63,17 +63,17 @@ class UrlLimits:
         return self.reopen_all()
 
     def hold(self, host: Host) -> None:
-        """All tasks that the host has left are first attempts, and a limit forbids them."""
+        """Hold back a host that has only first attempts left, which a limit forbids."""
         host.limit_reached = True
         self._hosts_at_limit[host] = None
 
     def reopen(self, host: Host) -> None:
-        """The host may have a task that no limit forbids."""
+        """Release a host: it may have a task that no limit forbids."""
         host.limit_reached = False
         self._hosts_at_limit.pop(host, None)
 
     def reopen_all(self) -> Sequence[Host]:
-        """Limits have room again. Returns the hosts that were held back."""
+        """Release all hosts that were held back, and return them."""
         hosts = tuple(self._hosts_at_limit)
         for host in hosts:
             self.reopen(host)
