@@ -7,16 +7,25 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 import orjson
 
-from crawler.cli.crawl_options import config_option, load_settings, override_option, refuse_file_names
+from crawler.cli.crawl_options import (
+    config_option,
+    load_settings,
+    override_option,
+    refuse_file_names,
+    shorthand_options,
+    shorthand_overrides,
+    with_shorthand_names,
+)
 from crawler.cli.default_crawl import require_configuration
 from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, StoppedBy
 from crawler.core.formatting import count, counts, duration, local_time
+from crawler.settings.configuration_errors import ConfigurationError
 
 if TYPE_CHECKING:
     from crawler.app import Result
@@ -35,6 +44,7 @@ _TEMPLATES_SHOWN: Final = 10  # of suspects
     help="Directory for all files; an earlier crawl in it goes on.",
 )
 @click.option("--max-duration", metavar="TIME", help='Stop after this long, e.g. "10m".')
+@shorthand_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
 def crawl_command(
     urls: tuple[str, ...],
@@ -43,6 +53,7 @@ def crawl_command(
     output: Path | None,
     max_duration: str | None,
     as_json: bool,
+    **shorthands: Any,
 ) -> int:
     """Crawl from URLs until nothing is left to do.
 
@@ -53,7 +64,8 @@ def crawl_command(
     from crawler.output_directory import other_files
 
     refuse_file_names(urls, "-o crawl.seed_files={} takes the seeds in it")
-    given = list(overrides)
+    made = shorthand_overrides(shorthands, overrides)
+    given = [*overrides, *made]
     if output is not None and str(output) in ("", "."):
         raise click.UsageError("--output needs the name of a directory of its own")
     if output is not None:
@@ -62,7 +74,10 @@ def crawl_command(
         given.append(f"crawl.max_duration={_toml_string(max_duration)}")
     if urls:
         given.append("crawl.seed_files=[]")
-    settings = load_settings(config, tuple(given), "crawl").settings
+    try:
+        settings = load_settings(config, tuple(given), "crawl").settings
+    except ConfigurationError as error:
+        raise with_shorthand_names(error, made) from None
     if urls:
         settings = with_seeds(settings, list(urls))
     if not settings.seeds:

@@ -1,14 +1,15 @@
-"""The options `-c FILE`, `-o KEY=VALUE` and `--output DIR` of the commands, and the crawl that they name.
+"""The options `-c FILE`, `-o KEY=VALUE` and `--output DIR` of the commands, the crawl that they name, and options that
+are short for a key.
 
 Invariants: a mistake in the configuration does not hide a crawl whose paths it still gives; if no daemon runs, the exit
 code is 69, whatever is missing.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 import orjson
@@ -50,6 +51,69 @@ def override_option(function: Decorated) -> Decorated:
         shell_complete=_complete_key,
         help='One value of the configuration, e.g. -o politeness.delay="500ms".',
     )(function)
+
+
+# Options of `crawler crawl` that are short for -o, with their keys. The keys stand in their help too.
+_SHORTHANDS: Final = {
+    "limit": "scope.max_urls",
+    "depth": "scope.max_depth",
+    "delay": "politeness.delay",
+    "include": "scope.include",
+    "exclude": "scope.exclude",
+}
+
+
+def shorthand_options(function: Decorated) -> Decorated:
+    """Add `--limit`, `--depth`, `--delay`, `--include` and `--exclude`."""
+    options = (
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="At most N URLs, over the life of the output directory: scope.max_urls.",
+        ),
+        click.option(
+            "--depth",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="At most N links from a URL given: scope.max_depth.",
+        ),
+        click.option(
+            "--delay", metavar="TIME", help='Time between two requests to a site, e.g. "2s": politeness.delay.'
+        ),
+        click.option(
+            "--include",
+            multiple=True,
+            metavar="PATTERN",
+            help='Only URLs that match one, e.g. "/docs/**": scope.include. Repeatable.',
+        ),
+        click.option(
+            "--exclude", multiple=True, metavar="PATTERN", help="No URL that matches one: scope.exclude. Repeatable."
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def shorthand_overrides(given: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+    """The values of `shorthand_options` as overrides. Raises UsageError if one of their keys is given by -o as well."""
+    keys = {override.partition("=")[0].strip() for override in overrides}
+    found = []
+    for name, key in _SHORTHANDS.items():
+        value = given[name]
+        if value is None or value == ():
+            continue
+        if key in keys:
+            raise click.UsageError(f"--{name} and -o {key} are the same: give one of them")
+        found.append(f"{key}={orjson.dumps(value).decode() if isinstance(value, tuple) else value}")
+    return found
+
+
+def with_shorthand_names(error: ConfigurationError, shorthands: Sequence[str]) -> ConfigurationError:
+    """The error with the option that was given in the place of the override that was made of it."""
+    names = {f"-o {one}": f"--{name}" for one in shorthands for name, key in _SHORTHANDS.items() if one.startswith(key)}
+    return ConfigurationError([replace(one, file=names.get(one.file, one.file)) for one in error.problems])
 
 
 def load_settings(config: Path | None, overrides: tuple[str, ...], mode: Mode) -> Loaded:
