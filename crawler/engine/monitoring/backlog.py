@@ -11,7 +11,7 @@ from crawler.core.formatting import count
 from crawler.engine.scheduling.host import Host
 
 _SHOWN = 3
-Reason = tuple[LeftReason, str]  # the text goes on from "3 URLs of 2 hosts …"
+Reason = tuple[LeftReason, str]  # the text continues "3 URLs of 2 hosts …"
 LIMIT: Reason = (LeftReason.LIMIT, "held back by a limit of scope (max_urls, max_urls_per_host)")
 
 

@@ -1,9 +1,9 @@
-"""What a crawl does and what limits it, in a word each and in a sentence, for every view.
+"""The state of a crawl and its bottleneck, as one word each, and a sentence about what limits it, for every view.
 
 `assess` is a pure function of the `Conditions` at one instant. The first of these that holds is the bottleneck:
  1. the drain (network, or disk where nothing can be stored)
  2. the operator's pause
- 3. a disk that takes nothing
+ 3. a disk to which nothing can be written
  4. an outage
  5. closed fetch.hours
  6. visits that are made faster than they are stored (disk)
@@ -15,7 +15,7 @@
 12. blocks that cover most of the queue (operator)
 13. delays and back-off (politeness)
 
-The first five stop all requests; the sentence names all of those that hold.
+The first five stop all requests. If several of them hold, the sentence names each.
 """
 
 import math
@@ -37,12 +37,12 @@ NEVER: Final = math.inf
 class Conditions:
     """What the parts of the engine report at one instant. Durations in seconds.
 
-    `outage` says since when and of whom, "" without one; `disk_reason` why nothing can be stored, "" if it can;
-    `opens_at` when fetch.hours open (UTC), None while they are open. `requests` are those of the URLs in flight whose
-    response is not complete, the oldest since `oldest_s`. `hosts_with_work` have URLs that no limit and no block keeps;
-    `hosts_delayed` are those of them that have a delay and do not back off. `next_s` is the time until one of them may
-    be requested: 0 where it only keeps its delay, infinity where none has work. `is_quiet`: nothing is in flight, being
-    stored or being read from the store.
+    `outage` is the text about an outage, "" if there is none. `disk_reason` is the reason why nothing can be stored, ""
+    if it can. `opens_at` is the time at which fetch.hours open (UTC), None while they are open. `requests` counts the
+    requests whose response is not complete; the oldest was sent `oldest_s` ago. `hosts_with_work` counts hosts with
+    URLs that neither a limit nor a block holds back; `hosts_delayed` counts those of them that have a delay and do not
+    back off. `next_s` is the time until one of them may be requested: 0 if it only waits for its delay, infinity if
+    none has work. `is_quiet`: nothing is in flight, being stored or being read from the store.
     """
 
     is_draining: bool = False
@@ -92,7 +92,7 @@ def _state(c: Conditions, bottleneck: Bottleneck) -> CrawlState:
 
 
 def _stops(c: Conditions) -> Iterator[tuple[Bottleneck, str]]:
-    """Conditions that stop all requests, the one first that must end first."""
+    """The conditions that stop all requests, in the order in which they must end."""
     if c.is_draining:
         yield Bottleneck.DISK if c.disk_reason else Bottleneck.NETWORK, f"draining: {c.in_flight} in flight"
     elif c.is_held:
@@ -120,7 +120,7 @@ def _limit(c: Conditions) -> tuple[Bottleneck, str]:
         return Bottleneck.BANDWIDTH, f"fetch.bandwidth: {size(c.bytes_per_s)}/s are received"
     if c.cpu_percent > CPU_BOUND_PERCENT:
         return Bottleneck.CPU, f"the processor: {share(c.cpu_percent / 100)} of one core is in use"
-    # While a worker is free, hosts with work that have no request in flight keep their delay.
+    # While a worker is free, hosts with work that have no request in flight wait for their delay.
     by_delay = max(1, c.hosts_delayed // 2) if c.hosts_delayed else 0
     if c.requests and not (has_work and c.requests <= by_delay and c.in_flight < c.workers):
         return Bottleneck.NETWORK, (
@@ -140,7 +140,7 @@ def _limit(c: Conditions) -> tuple[Bottleneck, str]:
 
 
 def _later(c: Conditions) -> Iterator[str]:
-    """What may be done later, or after an operator's command."""
+    """The work that can be done later, or after a command of the operator."""
     yield from described(c.backlog)
     if c.waiting_s is not None:
         yield f"{count(c.waiting)} due later, the first in {duration(c.waiting_s)}"

@@ -1,6 +1,6 @@
-"""What is counted: events, for the views, the summary and the store, and durations of attempts, for the metrics.
+"""Counters of events, for the views, the summary and the store; histograms of durations, for the metrics.
 
-All of it is changed on the event loop only, on the path of every page.
+They are updated on the event loop only, for every page.
 """
 
 from bisect import bisect_left
@@ -18,11 +18,11 @@ PHASES: Final = ("resolve", "connect", "tls", "first_byte", "body")
 
 @dataclass(slots=True)
 class CrawlCounters:
-    """Counts of this run, and in `life` those of the output directory, as of the last commit.
+    """Counts of this run. `life` has the counts of the output directory over all runs, up to the last commit.
 
-    `responses` are received heads: those to pages (`answers`, by outcome) and to robots.txt, sitemaps, feeds and probes
-    (`auxiliary`). `pages` are stored 2xx responses to pages. `outcomes` are all attempts by outcome. `gave_up` are URLs
-    that failed in the end, by the last failure ("read_timeout", "status 500").
+    `responses` counts response heads: of pages (`answers`, by outcome), and of robots.txt, sitemaps, feeds and probes
+    (`auxiliary`). `pages` counts stored 2xx responses of pages. `outcomes` counts all attempts, by outcome. `gave_up`
+    counts URLs that are not tried again, by their last failure ("read_timeout", "status 500").
     """
 
     responses: int = 0
@@ -113,7 +113,7 @@ def _failure(outcome: Outcome) -> str:
 
 
 def is_stored_page(settlement: Settlement) -> bool:
-    """Whether a settlement is of a 2xx response to a page, and the last attempt."""
+    """Whether a settlement is the last attempt at a page, and has a 2xx response."""
     outcome = settlement.outcome
     return (
         isinstance(outcome, Fetched)
@@ -126,7 +126,7 @@ def is_stored_page(settlement: Settlement) -> bool:
 
 
 class LatencyMeters:
-    """Distributions of durations. `duration` is of all attempts, `phases` of those that had the phase."""
+    """Histograms of durations. `duration` has all attempts; each of `phases` has the attempts with that phase."""
 
     def __init__(self) -> None:
         self.duration = Histogram()
@@ -151,9 +151,10 @@ class LatencyMeters:
 
 
 class Histogram:
-    """Counts by bucket, and the sum of all values. Adding takes a bisection and no allocation.
+    """A histogram: counts by bucket, and the sum of all values. Adding a value is a bisection without allocation.
 
-    A bucket has the values up to and including its bound, as in Prometheus; the last one those above all bounds.
+    A bucket counts the values up to and including its bound, as in Prometheus. The last bucket counts the values above
+    all bounds.
     """
 
     __slots__ = ("counts", "total_s")

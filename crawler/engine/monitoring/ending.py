@@ -1,6 +1,6 @@
-"""The end of a crawl: what is left, why, whether scheduler and store agree about it, and the summary.
+"""The end of a crawl: which URLs are left, why, whether scheduler and store agree, and the summary.
 
-Everything that says how a crawl ended (table, `--json`, messages, exit code) is made from one `Ending`.
+Every report about the end (table, `--json`, messages, exit code) is made from one `Ending`.
 
 Invariant: each URL that is left has one reason, and the reasons add up to what the store holds.
 """
@@ -20,11 +20,11 @@ from crawler.engine.scheduling.host import Host
 from crawler.fetch.pool_statistics import HostConnections, PoolStats
 from crawler.frontier.base import Totals
 
-_BY_OPERATOR = frozenset((LeftReason.BLOCKED, LeftReason.LIMIT))  # as the operator wants it
+_BY_OPERATOR = frozenset((LeftReason.BLOCKED, LeftReason.LIMIT))  # the operator asked for these
 
 
 class Inconsistent(AssertionError):
-    """Scheduler and store disagree, or URLs are queued for no reason: a bug (exit 70)."""
+    """Scheduler and store disagree, or queued URLs were not requested for no reason: a bug (exit 70)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ def ending(
     *,
     is_settled: bool,
 ) -> Ending:
-    """Combine what the store and the scheduler say. Raises Inconsistent.
+    """Make the Ending from the totals of the store and the hosts of the scheduler. Raises Inconsistent.
 
-    `is_settled`: everything that was fetched is stored, so that the two must agree.
+    `is_settled`: all visits are stored, so that the two must agree.
     """
     counts: Mapping[str, int] = {name: getattr(totals, name) for name in Totals.__slots__}
     hosts = list(hosts)
@@ -110,9 +110,9 @@ def summarise(
     most_opened: Sequence[tuple[Origin, HostConnections]] = (),
     unstored: int = 0,
 ) -> dict[str, object]:
-    """The summary of this run, with the names of `crawl --json`, which scripts rely on.
+    """The summary of this run. Its names are those of `crawl --json`, which scripts rely on.
 
-    `most_opened`: the hosts whose connections are shown.
+    `most_opened`: the hosts whose connection counts are included.
     """
     return {
         "responses": counters.responses,
@@ -139,7 +139,7 @@ def summarise(
         "connection_reuse_ratio": round(stats.reuse_ratio, 4),
         "connections_failed": stats.failed,
         "connections_closed": {reason.value: count for reason, count in sorted(stats.closed.items())},
-        "connections_by_host": [_of_host(origin, host) for origin, host in most_opened],
+        "connections_by_host": [_connections_of(origin, host) for origin, host in most_opened],
         "tls_handshakes": stats.tls_handshakes,
         "tls_resumed": stats.tls_resumed,
         "duration_s": round(duration_s, 3),
@@ -151,7 +151,7 @@ def summarise(
     }
 
 
-def _of_host(origin: Origin, host: HostConnections) -> dict[str, object]:
+def _connections_of(origin: Origin, host: HostConnections) -> dict[str, object]:
     return {
         "host": str(origin),
         "connections": host.opened,

@@ -26,15 +26,15 @@ from crawler.obs.logs import Logs
 from crawler.sinks.base import LostFile, SinkRecovered
 from crawler.sinks.disk import ClosedFile, read_closed_file
 
-MAX_LOGGED_REFUSALS: Final = 65_536  # pairs of host and reason that are remembered; beyond, all are forgotten
+MAX_LOGGED_REFUSALS: Final = 65_536  # pairs of host and reason in memory; when there are more, all are dropped
 _FAILURES_KEPT: Final = 10
 _NAMES_SHOWN: Final = 5
 
 
 class EventLog:
-    """Writes to the log what it observes. `output` is the directory whose disk `output.min_free` is about.
+    """Writes what it observes to the log. `output` is the output directory, on whose disk `min_free` bytes stay free.
 
-    `notify` gets messages for people that should not wait until the end of the crawl.
+    `notify` is called with messages for people that must not wait for the end of the crawl.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class EventLog:
 
     @property
     def logged_refusals(self) -> int:
-        """How many pairs of host and reason are remembered as logged."""
+        """Number of pairs of host and reason in memory whose first refusal was logged."""
         return len(self._logged_refusals)
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
-        """Log an event as it is."""
+        """Log an event with its fields unchanged."""
         self._logs.emit(name, fields)
 
     def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
-        """Log an attempt that is in the store."""
+        """Log an attempt after it was stored."""
         self._fetch_ids += 1
         if len(self._failures) < _FAILURES_KEPT:
             self._note_failure(visited)
@@ -106,11 +106,11 @@ class EventLog:
                 return
 
     def first_failures(self) -> tuple[str, ...]:
-        """Why the first URLs got no response, a sentence each."""
+        """The reasons why the first URLs got no response, a sentence each."""
         return tuple(self._failures.values())
 
     def _note_seed(self, visited: Visited) -> None:
-        """Remember seeds with status 4xx or 5xx, until a seed has a better response."""
+        """Remember seeds with status 4xx or 5xx, until a seed has another status."""
         task, outcome = visited.settlement.task, visited.settlement.outcome
         if task.kind is TaskKind.ROBOTS:
             return
@@ -121,7 +121,7 @@ class EventLog:
             self._seeds_served = True
 
     def seeds_refused(self) -> tuple[str, ...]:
-        """The first ten seeds with status 4xx or 5xx, if no seed had a better response."""
+        """The first ten seeds with status 4xx or 5xx, if no seed had another status."""
         return () if self._seeds_served else tuple(self._seeds_refused.values())
 
     def details(self, counters: CrawlCounters) -> dict[str, dict[str, int]]:
@@ -238,7 +238,7 @@ class EventLog:
             self._notify(f"not there, and taken for complete and moved away since the backup: {names}")
 
     def disk(self, reason: str | None) -> None:
-        """Log and report that nothing can be written, for `reason`, or that it can again (None)."""
+        """Log and report that nothing can be written, and why. `reason` None: writing is possible again."""
         try:
             free = shutil.disk_usage(self._output).free
         except OSError:

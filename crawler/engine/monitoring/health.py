@@ -1,7 +1,7 @@
-"""Whether the crawl makes progress, or has a reason not to: for the watchdog and /healthz.
+"""Health of the crawl, for the watchdog and /healthz: does it make progress, or has it a good reason to wait?
 
-A pause, closed hours, a full disk, an outage and a long Crawl-delay are reasons.
-Invariant: by design, no wait is longer than the limit here.
+A pause, closed hours, a full disk, an outage and a long Crawl-delay are good reasons.
+Invariant: any other wait is shorter than the limits in this file.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.pages.worker import Worker
 from crawler.engine.scheduling.scheduler import Scheduler
 
-OWN_WORK_S: Final = 120.0  # longest for what needs no server: reading a page, a commit, a lease
+OWN_WORK_S: Final = 120.0  # the longest step that needs no server: reading a page, a commit, a lease
 
 
 class Health:
@@ -46,16 +46,16 @@ class Health:
         self.progress_at = clock.now()
 
     def check(self) -> None:
-        """Note the time if something happened since the last call, or nothing has to."""
+        """Record the time if there was progress since the last call, or a good reason for none."""
         seen = (sum(self._counters.outcomes.values()), self._counters.links_new, self._committer.commits)
-        if seen != self._seen or self._may_stand_still():
+        if seen != self._seen or self._has_reason_to_wait():
             self._seen = seen
             self.progress_mono, self.progress_at = self._clock.mono(), self._clock.now()
 
     def stall(self) -> str:
         """What has made no progress for too long; "" if all is well."""
         still_s = self._clock.mono() - self.progress_mono
-        if still_s <= OWN_WORK_S or self._may_stand_still():
+        if still_s <= OWN_WORK_S or self._has_reason_to_wait():
             return ""
         stages = {worker.stage for worker in self._workers if worker.task is not None}
         if "fetch" in stages and still_s <= self._attempt_s() + OWN_WORK_S:
@@ -63,8 +63,8 @@ class Health:
         where = ", ".join(sorted(stages)) or "URLs that may be requested get no request"
         return f"nothing has happened for {duration(still_s)}: {where}"
 
-    def _may_stand_still(self) -> bool:
-        """Whether something other than a fault keeps the crawl from making progress."""
+    def _has_reason_to_wait(self) -> bool:
+        """Whether there is a good reason for no progress."""
         crawl, scheduler = self._crawl, self._scheduler
         if crawl.disk_reason or crawl.is_held or crawl.is_draining or scheduler.crawl_rate_limiter.closed_s() > 0:
             return True

@@ -1,7 +1,6 @@
-"""How fast the crawl goes: rates of the last seconds, how late the event loop is, the last hour for plots, and what the
-process uses of CPU time and memory.
+"""Rates of the last seconds, delay of the event loop, points of the last hour for plots, CPU time and memory.
 
-`RateMeter` samples the counters; nothing on the path of a page calls it.
+`RateMeter` samples the counters once a second, so that it costs nothing per page.
 """
 
 import resource
@@ -24,7 +23,7 @@ POINTS: Final = 360
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Means of the last RATES_OVER_S. `cpu_percent` is of one core; `loop_lag_s` is the largest delay of a sample."""
+    """Means over the last RATES_OVER_S. `cpu_percent` is of one core; `loop_lag_s` is the largest delay of a sample."""
 
     pages_per_s: float = 0.0
     responses_per_s: float = 0.0
@@ -80,22 +79,22 @@ class RateMeter:
         self._counters = counters
         self._meters = meters
         self._clock = clock
-        self._at_point = self._sampled(None, 0.0)
-        self._samples = deque([self._at_point])
+        self._last_point_sample = self._sampled(None, 0.0)
+        self._samples = deque([self._last_point_sample])
         self._points: deque[dict[str, Any]] = deque(maxlen=POINTS)
 
     def sample(self, stats: PoolStats, queued: int) -> float:
         """Take a sample, and a point every POINT_S.
 
-        Return by how many seconds it is late: so long the event loop was blocked.
+        Return the seconds by which the sample is late: the time for which the event loop was blocked.
         """
         now = self._sampled(stats, self._samples[-1].mono + SAMPLE_S)
         self._samples.append(now)
         while len(self._samples) > 2 and now.mono - self._samples[0].mono > RATES_OVER_S:
             self._samples.popleft()
-        if now.mono - self._at_point.mono > POINT_S - SAMPLE_S / 2:
-            self._points.append(self._point(self._at_point, now, stats.open, queued))
-            self._at_point = now
+        if now.mono - self._last_point_sample.mono > POINT_S - SAMPLE_S / 2:
+            self._points.append(self._point(self._last_point_sample, now, stats.open, queued))
+            self._last_point_sample = now
         return now.lag_s
 
     def _sampled(self, stats: PoolStats | None, expected_mono: float) -> _Sample:
@@ -132,7 +131,7 @@ class RateMeter:
         }
 
     def rates(self) -> Rates:
-        """As of the last sample."""
+        """The rates at the last sample."""
         first, last = self._samples[0], self._samples[-1]
         spent_s = last.mono - first.mono
         if spent_s <= 0:
@@ -146,7 +145,7 @@ class RateMeter:
         )
 
     def history(self) -> dict[str, Any]:
-        """The points as series for plots: lists of one length, the oldest first."""
+        """The points as series for plots: lists of equal length, the oldest point first."""
         names = ("at", "bytes_per_s", "p50_s", "p95_s", "connections", "reuse", "queued")
         columns: dict[str, Any] = {name: [point[name] for point in self._points] for name in names}
         by_word = {str(word): [p["outcomes"][n] for p in self._points] for n, word in enumerate(OutcomeLabel)}

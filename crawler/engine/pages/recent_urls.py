@@ -1,6 +1,7 @@
 """URLs stored lately, so that most links are not sent to the store again, and how often URLs are linked.
 
-A lost key is harmless, since the index of the store decides. A false match is not: so keys are compared in full.
+To lose a key is harmless, because the index of the store decides. A false match would lose a URL, so keys are compared
+in full.
 """
 
 import sys
@@ -62,7 +63,7 @@ class InLinks:
         self._counts = array("H", bytes(2 << bits))
         self._mask = (1 << bits) - 1
         self._pages = 0
-        self.is_dirty = False  # something was counted; set back by the caller that stores a `dump`
+        self.is_dirty = False  # something was counted since; cleared by the caller that stores a `dump`
 
     def dump(self) -> bytes:
         """Return all counters, to be stored."""

@@ -44,7 +44,7 @@ MAX_RETRY_S: Final = 3_600.0
 
 
 class Verdict(NamedTuple):
-    """A verdict and its rules. `rules` is None if the record has no text, or if the former rules stay in force."""
+    """A verdict and its rules. `rules` is None if the record has no text, or if the former rules still apply."""
 
     record: RobotsRecord
     rules: RuleSet | None = None
@@ -70,7 +70,7 @@ def verdict_of(
     token: str,
     limits: FetchOptions,
 ) -> Verdict:
-    """The verdict from now on. `known` is the verdict so far; after a failure the next request follows in `retry_s`."""
+    """Return the new verdict. `known` is the former one; after a failure robots.txt is requested again in `retry_s`."""
     match outcome:
         case Fetched():
             status = outcome.head.status_code
@@ -163,7 +163,7 @@ class RobotsResponses:
             limits=self._limits,
         )
         robots, rules = await off_loop_if_large(outcome, verdict)
-        if robots.verdict != "rules" or rules is not None:  # else the former rules stay in force
+        if robots.verdict != "rules" or rules is not None:  # else the former rules still apply
             self._url_policy.rules.put(host, rules, stored=robots.body is None)
         sitemaps = self._url_list_policy.sitemaps_of(host.origin, robots, self._url_policy.scope)
         self._scheduler.learn_robots(host, robots)

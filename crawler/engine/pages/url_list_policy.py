@@ -1,4 +1,4 @@
-"""Which sitemaps are requested, and which URLs of sitemaps and feeds are worth storing.
+"""Policy for sitemaps and feeds: which sitemaps are requested, and which of the listed URLs are stored.
 
 A sitemap may list URLs of its own site. It may list URLs of another site only if that site's robots.txt names it, or
 names the index that led to it. Long lists (up to 50,000 entries) are judged in slices.
@@ -42,8 +42,8 @@ class TrustsDates(Protocol):
 
 
 class UrlListPolicy:
-    """`mode` is crawl.sitemaps. `recent_keys` is shared with the response processor. `frontier` None: no other site is
-    known.
+    """`mode` is the value of crawl.sitemaps. `recent_keys` is shared with the response processor. `frontier` has the
+    robots.txt of other sites; None: their URLs are refused.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class UrlListPolicy:
     # -- where sitemaps are
 
     def sitemaps_of(self, origin: Origin, robots: RobotsRecord, scope: Scope) -> tuple[Discovered, ...]:
-        """The sitemaps to be requested for a host, now that its robots verdict is known."""
+        """The sitemaps to request for a host whose robots verdict has become known."""
         if self.mode == SitemapModes.OFF or robots.verdict == "unreachable" or not scope.has_host(origin.host):
             return ()
         found: dict[int, Discovered] = {}
@@ -72,7 +72,7 @@ class UrlListPolicy:
                 found[one.key] = one
         return tuple(found.values())
 
-    # -- what they list
+    # -- listed URLs
 
     async def judge(self, task: Task, host_id: int, processed: ProcessedResponse, scope: Scope) -> None:
         """Fill `processed.discovered` and `skipped` from `processed.url_list`."""
@@ -170,7 +170,7 @@ class UrlListPolicy:
     # -- URLs of other sites
 
     async def _origins_allowed(self, task: Task, url_list: UrlList) -> Callable[[Origin], bool]:
-        """Return a function that says whether the list may list URLs of an origin."""
+        """Return a predicate: may this list have URLs of an origin?"""
         own = registrable_domain(parse(task.url)[1].host)
         origins = dict.fromkeys(entry.origin for entry in url_list.entries)
         others = [origin for origin in origins if registrable_domain(origin.host) != own]

@@ -20,8 +20,8 @@ BUDGET_BYTES: Final = 16 * 1024 * 1024  # rules of 10,000 hosts with four rules 
 class RobotsCache:
     """Rules of robots.txt files, by host; the least recently used are dropped beyond `budget_bytes`.
 
-    Rules stay while their host has a lease, or their text is not stored yet: they could not be read again. `token` is
-    the product token that groups are matched with.
+    Rules are not dropped while their host has a lease, or while their text is not stored and could not be read again.
+    `token` is the product token that is matched with the groups of a file.
     """
 
     def __init__(self, token: str, budget_bytes: int = BUDGET_BYTES) -> None:
@@ -54,7 +54,7 @@ class RobotsCache:
         self._evict()
 
     def use(self, host: Host) -> RuleSet | None:
-        """Return the rules of a host, and count that as use."""
+        """Return the rules of a host, and mark them as most recently used."""
         if host in self._sizes:
             self._sizes.move_to_end(host)
             self._evict()
@@ -101,9 +101,9 @@ class UrlPolicy:
         return Denied(DenyReason.ROBOTS, f'{host.origin}/robots.txt{line} "{verdict.rule}"')
 
     def widen(self, task: Task, outcome: Redirected) -> str | None:
-        """Add the host that a seed redirects to, to the scope: who names the seed means that host too.
+        """Add the target host of a seed's redirect to the scope: the operator who gave the seed means that host too.
 
-        Return it; None if there is none, or it is in scope already.
+        Return the host; None if the redirect is not of a seed, or its target is in scope already.
         """
         is_seed = task.source is Source.SEED or (task.source is Source.REDIRECT and not task.hop_path.strip("R"))
         if not is_seed or not self.scope.follows_seeds:
