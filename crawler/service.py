@@ -7,6 +7,7 @@ whatever is wrong with a changed configuration, the one in force stays whole.
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -131,6 +132,11 @@ class Service:
 
     def metrics(self) -> str:
         """In Prometheus's text format."""
+        settings = self.reloader.settings
+        try:
+            free_bytes = shutil.disk_usage(settings.output_directory).free
+        except OSError:  # the output is gone, or its file system is
+            free_bytes = None
         return exposition(
             self._engine.monitor.status(),
             self._engine.meters,
@@ -139,6 +145,8 @@ class Service:
             log_dropped=self._logs.dropped,
             last_reload_succeeded=self.reloader.last_succeeded,
             progress_at=self._engine.health.progress_at,
+            free_bytes=free_bytes,
+            min_free_bytes=settings.output.min_free,
         )
 
     async def why(self, url: str) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ crawled. A scrape reads existing counters and counts nothing itself.
 
 from collections.abc import Mapping, Sequence
 
-from crawler.core.enums import CloseReason, OutcomeLabel
+from crawler.core.enums import Bottleneck, CloseReason, CrawlState, OutcomeLabel
 from crawler.engine.monitoring.counters import BOUNDS_S, LatencyMeters
 from crawler.engine.monitoring.status import Bounded, Status
 from crawler.fetch.pool_statistics import REQUEST_BOUNDS
@@ -23,8 +23,12 @@ def exposition(
     log_dropped: int,
     last_reload_succeeded: bool,
     progress_at: float,
+    free_bytes: int | None,
+    min_free_bytes: int,
 ) -> str:
-    """The whole page. `progress_at` (UTC) is when the crawl last made progress or had a reason to wait."""
+    """The whole page. `progress_at` (UTC) is when the crawl last made progress or had a reason to wait.
+    `free_bytes` are those on the disk of the output, None if they cannot be known.
+    """
     counts, stats = status.counts, status.connections
     in_bytes = [one for one in memory if one.unit == "bytes"]
     values: list[tuple[str, str, str, float]] = [
@@ -35,6 +39,9 @@ def exposition(
          status.oldest_ready_s),
         ("crawler_event_loop_lag_seconds", "gauge", "Largest delay of the event loop in the last seconds.",
          status.rates.loop_lag_s),
+        ("crawler_uncommitted_visits", "gauge", "Visits that are not stored yet.", status.uncommitted),
+        ("crawler_output_min_free_bytes", "gauge", "output.min_free: the crawl pauses with less on the disk.",
+         min_free_bytes),
         ("crawler_log_dropped_total", "counter", "Log lines lost.", log_dropped),
         ("crawler_config_last_reload_success", "gauge", "Whether the last reload came into force.",
          int(last_reload_succeeded)),
@@ -42,6 +49,8 @@ def exposition(
          round(progress_at, 3)),
         ("crawler_resident_memory_bytes", "gauge", "Memory of the process.", status.rss_bytes),
     ]  # fmt: skip
+    if free_bytes is not None:
+        values.append(("crawler_output_free_bytes", "gauge", "Free on the disk of the output.", free_bytes))
     labelled: list[tuple[str, str, str, str, Mapping[str, int]]] = [
         ("crawler_fetches_total", "counter", "Attempts, by outcome.", "outcome",
          {word: counts.outcomes.get(word, 0) for word in OutcomeLabel}),
@@ -58,6 +67,10 @@ def exposition(
         ("crawler_frontier_urls", "gauge", "URLs in the store.", "state", status.urls),
         ("crawler_hosts", "gauge", "Hosts known.", "state",
          {word: n for word, n in status.hosts.items() if word not in ("total", "with_work")}),
+        ("crawler_state", "gauge", "1 for what the crawl does, 0 for the other states.", "state",
+         {state: int(state == status.state) for state in CrawlState}),
+        ("crawler_bottleneck", "gauge", "1 for what would have to change for it to be faster.", "bottleneck",
+         {bottleneck: int(bottleneck == status.bottleneck) for bottleneck in Bottleneck}),
         ("crawler_build_info", "gauge", "The version that runs.", "version", {version: 1}),
         ("crawler_memory_held_bytes", "gauge", "Bytes held by bounded structures.", "structure",
          {one.name: one.held for one in in_bytes}),

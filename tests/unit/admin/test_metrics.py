@@ -86,6 +86,8 @@ def page() -> str:
         log_dropped=4,
         last_reload_succeeded=False,
         progress_at=1_700_000_000.5,
+        free_bytes=3_000,
+        min_free_bytes=1_000,
     )
 
 
@@ -140,6 +142,9 @@ def test_values_are_what_was_counted() -> None:
     assert found["crawler_config_last_reload_success"][""] == 0
     assert found["crawler_last_progress_timestamp_seconds"][""] == 1_700_000_000.5
     assert found["crawler_memory_held_bytes"] == {r'structure="odd \"name\""': 5}
+    assert sum(found["crawler_state"].values()) == found["crawler_state"]['state="crawling"'] == 1
+    assert sum(found["crawler_bottleneck"].values()) == found["crawler_bottleneck"]['bottleneck="network"'] == 1
+    assert found["crawler_output_free_bytes"] == {"": 3_000}
     assert found["crawler_hosts"] == {'state="ready"': 3}
 
 

@@ -65,7 +65,8 @@ async def watched(engine: Harness, monitor: Monitor, *after_s: float) -> list[St
 
 def metrics_of(status: Status) -> dict[str, float]:
     text = exposition(
-        status, LatencyMeters(), [], version="1", log_dropped=0, last_reload_succeeded=True, progress_at=0.0
+        status, LatencyMeters(), [], version="1", log_dropped=0, last_reload_succeeded=True, progress_at=0.0,
+        free_bytes=None, min_free_bytes=0,
     )  # fmt: skip
     samples = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in samples}
@@ -102,6 +103,8 @@ def test_all_views_of_one_instant_agree() -> None:
         assert f"{queued:,} queued" in status.as_line()
 
         in_flight = len(told["in_flight"])
+        assert metrics[f'crawler_state{{state="{status.state}"}}'] == 1
+        assert metrics[f'crawler_bottleneck{{bottleneck="{status.bottleneck}"}}'] == 1
         assert in_flight == progress["in_flight"] == metrics["crawler_inflight"] == 1
 
         counts, rates = told["counts"], told["rates"]
