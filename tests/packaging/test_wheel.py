@@ -45,7 +45,7 @@ def test_it_works_without_the_checkout(built: Distributions, tmp_path: Path) -> 
              "--no-index", built.wheel])  # fmt: skip
     libraries = Path(sysconfig.get_path("purelib", vars={"base": str(environment)}))
     (libraries / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    found = checked([environment / "bin/python", "-c", "import crawler; print(crawler.__file__)"], cwd=tmp_path)
+    found = checked([environment / "bin/python", "-I", "-c", "import crawler; print(crawler.__file__)"], cwd=tmp_path)
     assert Path(found.strip()).is_relative_to(environment)
     check_everything(environment / "bin/crawler", tmp_path)
 
