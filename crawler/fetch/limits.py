@@ -49,8 +49,8 @@ def connections_within(limit: int, connections: int) -> int:
 class TokenBucket:
     """A token bucket: `rate` tokens a second, and up to `burst` at once when it is full.
 
-    Spending never fails, since the bytes have come already: the bucket goes into debt, and `clear_mono` says when the
-    debt is paid. It is one number: the time at which the bucket is full again.
+    Spending never fails, because the bytes have been received already: the bucket goes into debt, and `clear_mono` is
+    the time at which the debt is paid. The state is one number: the time at which the bucket is full again.
     """
 
     __slots__ = ("_full_mono", "burst", "rate")
@@ -67,15 +67,15 @@ class TokenBucket:
 
     @property
     def clear_mono(self) -> float:
-        """When the bucket is out of debt; a time in the past if it is now."""
+        """When the debt is paid; a time in the past if there is none."""
         return self._full_mono - self.burst / self.rate
 
     def is_full(self, now_mono: float) -> bool:
-        """Whether the bucket is full, so that a new one would do the same."""
+        """Whether the bucket is full, and so can be replaced by a new one."""
         return self._full_mono <= now_mono
 
 
-_BURST_S: Final = 1.0  # seconds of its rate that may come at once
+_BURST_S: Final = 1.0  # a burst: so many seconds of the rate at once
 _PRUNE_HOSTS: Final = 4_096
 
 
@@ -90,7 +90,7 @@ class Bandwidth:
         self.limit(whole, per_host)
 
     def limit(self, whole: int | None, per_host: int | None) -> None:
-        """Replace the limits; debts under the old ones are forgotten."""
+        """Replace the limits; debts under the old ones are dropped."""
         self._whole = None if whole is None else TokenBucket(whole, whole * _BURST_S)
         self._per_host = per_host
         self._hosts.clear()
@@ -100,7 +100,7 @@ class Bandwidth:
         return self._whole is not None or self._per_host is not None
 
     def spend(self, host: str, size: int, now_mono: float) -> float:
-        """Count `size` bytes from `host`. Returns when reading from it may go on; a time in the past: at once."""
+        """Count `size` bytes from `host`. Returns when reading from it may continue; a time in the past: at once."""
         until = 0.0 if self._whole is None else self._whole.spend(size, now_mono)
         if self._per_host is not None:
             bucket = self._hosts.get(host)
@@ -127,19 +127,19 @@ class Bandwidth:
         return bucket
 
 
-_CHECK_S: Final = 0.01  # `give` is called from any thread and can wake nobody, so we check as long as someone waits
-_MAX_STALLED_CHECKS: Final = 25  # without a byte given back, before one response is read on regardless: 250 ms
+_CHECK_S: Final = 0.01  # `give` is called from any thread and cannot wake a reader, so we check while one waits
+_MAX_STALLED_CHECKS: Final = 25  # so many checks without a byte given back let one response exceed the limit: 250 ms
 
 
 class ByteBudget:
-    """Counts the bytes of bodies in memory, against a soft limit: a read that passes it is still kept."""
+    """Counts the bytes of bodies in memory. The limit is soft: the read that exceeds it is still kept."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._held = 0
         self._changes: deque[int] = deque()  # appending is atomic; adding to an attribute from two threads is not
         self._waiting: deque[Callable[[bool], None]] = deque()
-        self._is_finishing = False  # one response is read to its end, whatever is held
+        self._is_finishing = False  # one response may exceed the limit, and is read to its end
         self._timer: asyncio.TimerHandle | None = None
         self._stalled = 0
 
@@ -161,8 +161,8 @@ class ByteBudget:
         return self.held >= self.limit
 
     def wait(self, resume: Callable[[bool], None]) -> None:
-        """Have `resume` called once, in order of the calls. `resume(True)` allows it to read its response to the end
-        whatever is held; then it must call `finished`.
+        """Have `resume` called once, when the caller may read on, in order of the calls. `resume(True)` allows the
+        caller to exceed the limit until its response ends; it must then call `finished`.
         """
         self._waiting.append(resume)
         if self._timer is None:
@@ -180,8 +180,9 @@ class ByteBudget:
         else:
             self._stalled += 1
         if self._stalled >= _MAX_STALLED_CHECKS or not self.is_spent():
-            # One each time, even if memory is free: all at once could spend it before the next check. One that
-            # resumes over the limit reads to its end: one read each in turn would end none of them.
+            # Only one reader resumes at each check, even if memory is free: all at once could fill it before the next
+            # check. A reader that may exceed the limit reads to the end of its response: if all took turns, none would
+            # end.
             finishes = self.is_spent() and not self._is_finishing
             self._is_finishing |= finishes
             self._stalled = 0

@@ -1,14 +1,14 @@
 """The connection pool: lends connections to origins, within caps for each origin and for all of them together.
 
-A connection needs a slot, from before it is dialled until it is closed. `Pool.acquire` tells how a request gets one.
-All decisions are synchronous: only opening a connection and waiting for a slot take time.
+A connection needs a slot, from before it is dialled until it is closed. `Pool.acquire` describes how a request gets a
+connection. All decisions are synchronous; only opening a connection and waiting for a slot are asynchronous.
 
 Invariants:
 - At most `fetch.connections` slots are taken in all, and at most `connections_per_host` for one origin.
 - A slot that is taken is freed exactly once.
-- A connection is lent only while it is open and has not expired.
-- A caller that waits can use no idle connection and no free slot. So closing an idle connection serves no caller, and
-  each slot or connection that is given back serves at most one.
+- Only connections that are open and not expired are lent.
+- A caller waits only while no idle connection and no free slot is of use to it. So closing an idle connection never
+  helps a waiting caller, and each slot or connection that is given back goes to at most one.
 - If an address has more than `connections_per_address` connections, none of them is idle.
 """
 
@@ -31,7 +31,7 @@ _MIN_SWEEP_DELAY_S: Final = 0.25
 
 
 class PoolClosed(RuntimeError):
-    """The pool is closed and lends nothing more: a caller has outlived it."""
+    """The pool is closed and lends no connections: its caller should have ended before."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,8 +45,8 @@ class OriginSlots:
 class Pool:
     """Lends connections. Belongs to one event loop.
 
-    `on_event` gets the name and the fields of conn_open, conn_close and conn_fail. `first_id` is the id of the first
-    connection, `next_id` that of the next one.
+    `on_event` is called with the name and the fields of the events conn_open, conn_close and conn_fail. `first_id` is
+    the id of the first connection, `next_id` that of the next one.
     """
 
     def __init__(
@@ -88,9 +88,9 @@ class Pool:
         """Return a lent connection to the origin; the caller must give it to `release`. Raises DialError.
 
         There are three cases:
-        1. The origin has an idle connection: the one used last is lent.
-        2. There is room for another connection, if need be after closing one that is idle: it is opened.
-        3. There is no room: the caller waits until a connection is given back, and gets it, or its slot.
+        1. The origin has an idle connection: the most recently used one is lent.
+        2. There is a free slot, or an idle connection can be closed for one: a new connection is opened.
+        3. Neither: the caller waits until a connection is given back, and gets that connection or its slot.
         """
         if self._is_closed:
             raise PoolClosed("the pool is closed")
@@ -99,10 +99,10 @@ class Pool:
             connection = await self._wait(origin)
         if connection is not None and connection.is_open:
             return connection
-        return await self._open(origin)  # in the slot just taken, or that of a connection that closed on its way here
+        return await self._open(origin)  # in the slot taken, or of a granted connection closed since
 
     def release(self, connection: Connection) -> None:
-        """Take a lent connection back. It becomes idle, or its slot is freed if it is closed or has expired."""
+        """Take back a lent connection. It becomes idle; if it is closed or has expired, its slot is freed."""
         self._count_requests(connection)
         origin = connection.origin
         now = self._clock.mono()
@@ -123,7 +123,7 @@ class Pool:
             self._evict_surplus(connection.dialled.peer_address)
 
     async def replace(self, connection: Connection) -> Connection:
-        """Close a lent connection and lend a fresh one in its slot. Raises DialError: the slot is then free."""
+        """Close a lent connection and lend a new one in its slot. If this raises DialError, the slot is free."""
         self._count_requests(connection)
         connection.abort(CloseReason.SERVER_CLOSE)
         return await self._open(connection.origin)
@@ -146,7 +146,7 @@ class Pool:
         return None
 
     def _take_slot(self, origin: Origin) -> bool:
-        """Take a slot to open a connection in, if need be that of the longest idle connection. False: no room."""
+        """Take a slot for a new connection, if need be that of the longest idle connection. False: there is none."""
         slots = self._slots.get(origin)
         if slots is not None and slots.taken >= self._per_host:
             return False
@@ -164,7 +164,7 @@ class Pool:
             del self._slots[origin]
 
     async def _wait(self, origin: Origin) -> Connection | None:
-        """Wait for a lent connection, or None: a slot. Cancelled, it gives back what it was granted meanwhile."""
+        """Wait until a connection or a slot (None) is granted. If cancelled, give back what was granted meanwhile."""
         granted: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting[granted] = origin
         try:
@@ -181,9 +181,9 @@ class Pool:
             del self._waiting[granted]
 
     def _serve_waiting(self) -> None:
-        """Grant what was given back to the first who waits and can use it."""
+        """Grant the connection or slot that was given back to the first waiting caller that can use it."""
         for granted, origin in self._waiting.items():
-            if granted.done():  # it was granted something before, or cancelled, and has not run since
+            if granted.done():  # granted or cancelled before, and its task has not run since
                 continue
             connection = self._take_idle(origin)
             if connection is not None or self._take_slot(origin):
@@ -191,7 +191,7 @@ class Pool:
                 return
 
     async def _open(self, origin: Origin) -> Connection:
-        """Open a connection in a slot that was taken for it. Whatever goes wrong, the slot is freed."""
+        """Open a connection in a slot that was taken for it. On any error the slot is freed."""
         number = self.next_id
         self.next_id += 1
         bandwidth = self._bandwidth if self._bandwidth is not None and self._bandwidth.is_limited else None
@@ -234,14 +234,14 @@ class Pool:
         return connection
 
     def _count_requests(self, connection: Connection) -> None:
-        """Count the requests of a loan, and keep the TLS session if the first response was among them."""
+        """Count the requests since the connection was lent. Keep its TLS session after its first response."""
         if self._statistics.requested(connection) and (ssl_object := connection.dialled.ssl_object) is not None:
             self._dialer.keep_session(connection.origin, ssl_object)
 
     # -- closing
 
     def sweep(self) -> None:
-        """Close the idle connections that have expired, and arm the timer for the next one that will."""
+        """Close the expired idle connections, and set the timer for the next one to expire."""
         now = self._clock.mono()
         following = None
         for connection in list(self._idle):
@@ -253,19 +253,19 @@ class Pool:
         self._arm_sweep(following, now)
 
     def close_idle(self) -> None:
-        """Close every idle connection: file descriptors are short, or the options have changed."""
+        """Close every idle connection, because file descriptors are short or the options have changed."""
         for connection in list(self._idle):
             connection.close(CloseReason.EVICTED)
 
     def cut(self, covers: Callable[[Origin], bool]) -> int:
-        """Close the connections to these origins at once, whatever is under way. Returns how many."""
+        """Close the connections to these origins at once, also during a request. Returns how many were closed."""
         cut = [connection for connection in self._connections if connection.is_open and covers(connection.origin)]
         for connection in cut:
             connection.abort(CloseReason.BLOCKED)
         return len(cut)
 
     async def close(self) -> None:
-        """Close every connection and wait until the transports are gone. Whoever waits for one gets PoolClosed."""
+        """Close every connection and wait until the transports are gone. Callers waiting for one get PoolClosed."""
         self._is_closed = True
         self._arm_sweep(None, 0.0)
         for granted in self._waiting:
@@ -278,15 +278,15 @@ class Pool:
             await asyncio.gather(*(connection.gone for connection in connections))
 
     def _evict_longest_idle(self) -> bool:
-        """Close the connection that has been idle longest, at once: its slot is wanted now. False: none is idle."""
+        """Close the longest idle connection at once, to free its slot. False: none is idle."""
         for connection in self._idle:
             connection.abort(CloseReason.EVICTED)
             return True
         return False
 
     def _evict_surplus(self, address: str) -> None:
-        """If an address has more connections than it may, close the one there that has been idle longest. If all of
-        them are lent, they are closed as they are given back.
+        """If an address has more connections than allowed, close the longest idle one. If all of them are lent, the
+        surplus is closed as they are given back.
         """
         if self._per_address is not None and self._at_address.get(address, 0) > self._per_address:
             surplus = next((c for c in self._idle if c.dialled.peer_address == address), None)
@@ -294,8 +294,8 @@ class Pool:
                 surplus.close(CloseReason.EVICTED)
 
     def _on_closed(self, connection: Connection) -> None:
-        """Called by each connection when it is closed, by us or by the server. A lent one keeps its slot until it is
-        given back.
+        """Called once for each connection that is closed, by us or by the server. A lent connection keeps its slot
+        until it is given back.
         """
         if connection in self._idle:
             del self._idle[connection]
@@ -312,7 +312,7 @@ class Pool:
             del self._at_address[address]
 
     def _arm_sweep(self, expires: float | None, now: float) -> None:
-        """Have `sweep` called when the next idle connection expires; None: there is none."""
+        """Set the timer that calls `sweep` when the next idle connection expires; None: there is none."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
             self._sweep_timer = None

@@ -1,7 +1,7 @@
 """Statistics of the pool's connections, in all and by origin, and the events conn_open, conn_close and conn_fail.
 
-Invariants: every connection that was opened is counted as closed exactly once. Totals are exact. Counts by origin are
-bounded: the origin known longest is forgotten first.
+Invariants: every opened connection is counted as closed exactly once. Totals are exact. The number of origins with
+counts of their own is bounded: the oldest is dropped first.
 """
 
 import heapq
@@ -18,17 +18,16 @@ from crawler.obs.events import Event
 
 OnEvent = Callable[[str, dict[str, object]], None]
 
-_MAX_ORIGINS: Final = 16_384  # counted apart; about 200 bytes each
+_MAX_ORIGINS: Final = 16_384  # origins with counts of their own; about 200 bytes each
 REQUEST_BOUNDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 10_000)  # of PoolStats.requests_at_close
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """Counts since the start, and the present state (`open` = idle + lent; `waiting` are requests without connection).
+    """Counts since the start, and the present state (`open` = idle + lent; `waiting`: requests without a connection).
 
-    `reused` counts the requests over a connection that had carried one before. `requests_at_close` is a histogram of
-    closed connections by the number of requests each had carried: one count for each of REQUEST_BOUNDS (an upper
-    bound), then the rest.
+    `reused` counts all requests but the first of each connection. `requests_at_close` is a histogram of closed
+    connections by their number of requests: one count for each of REQUEST_BOUNDS (upper bounds), then the rest.
     """
 
     opened: int
@@ -47,12 +46,12 @@ class PoolStats:
 
     @property
     def requests_per_connection(self) -> float:
-        """Of those that were opened; 0 where none was."""
+        """Mean number of requests per opened connection; 0 if none was opened."""
         return round(self.requests / self.opened, 1) if self.opened else 0.0
 
     @property
     def reuse_ratio(self) -> float:
-        """The share of requests that needed no new connection; 0 if there was none."""
+        """The share of requests that needed no new connection; 0 if there were no requests."""
         return self.reused / self.requests if self.requests else 0.0
 
 
@@ -106,7 +105,7 @@ class ConnectionStatistics:
         return heapq.nlargest(limit, self._by_origin.items(), key=lambda item: item[1].opened)
 
     def requested(self, connection: Connection) -> bool:
-        """Count the requests made since the last call. True if the connection's first response was among them."""
+        """Count the requests since the last call. Returns whether the connection had its first response since then."""
         counted, connection.requests_counted = connection.requests_counted, connection.requests
         made = connection.requests - counted
         if not made:

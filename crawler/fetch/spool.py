@@ -1,7 +1,8 @@
 """Collects the body of one response, in memory if it is small, else in a file without a name.
 
 Invariants: a body is bytes in memory or one open file, never both. Bytes in memory are counted in the budget from their
-arrival until the body is dropped. A spool file has no name, so nothing is left of it whatever happens to the process.
+arrival until the body is dropped. A spool file has no name, so that it disappears when the process ends, also in a
+crash.
 """
 
 import errno
@@ -19,7 +20,7 @@ _GATHERED: Final = 64 * 1024
 
 
 class HeldBody(BytesBody):
-    """A body in memory that gives its size back to the budget when it is dropped."""
+    """A body in memory that returns its bytes to the budget when it is dropped."""
 
     __slots__ = ("_budget",)
 
@@ -68,10 +69,10 @@ class SpoolBody:
 
 
 class BodySink:
-    """Takes the body of one response: `write` as it came, `write_payload` without the transfer coding.
+    """Receives the body of one response: `write` takes it as received, `write_payload` without the transfer coding.
 
-    If `write_payload` is never called (the response is not chunked), both are the same body; the first call, even with
-    no bytes, makes them two. `directory` None: the system's folder for temporary files.
+    If `write_payload` is never called (the response is not chunked), both are the same body. After the first call, even
+    with no bytes, they are two. `directory` None: the system's folder for temporary files.
     """
 
     __slots__ = ("_budget", "_directory", "_payload", "_raw", "_spool_over")
@@ -87,7 +88,7 @@ class BodySink:
         return _BodyBuffer(self._spool_over, self._directory, self._budget)
 
     def write(self, raw: bytes) -> None:
-        """Raises OSError if the spool file cannot be made or written (disk full, no descriptors): then discard."""
+        """Raises OSError if the spool file cannot be made or written (disk, descriptors); then call `discard`."""
         self._raw.write(raw)
 
     def write_payload(self, data: bytes) -> None:
@@ -97,19 +98,19 @@ class BodySink:
         self._payload.write(data)
 
     def finish(self) -> tuple[Body, Body]:
-        """The body as it came, and its payload: the same object unless `write_payload` was called. Call it once."""
+        """Return the body as received and its payload, the same object unless `write_payload` was called. Call once."""
         raw = self._raw.finish()
         return raw, (raw if self._payload is None else self._payload.finish())
 
     def discard(self) -> None:
-        """Drop what was collected. May be called at any time, also twice or after `finish`, which it leaves alone."""
+        """Drop the collected bytes. May be called at any time, also twice; after `finish` it has no effect."""
         self._raw.discard()
         if self._payload is not None:
             self._payload.discard()
 
 
 class _BodyBuffer:
-    """The bytes of a Body that is being received: large pieces as they came and small ones joined, or all in a file."""
+    """The bytes of a body that is being received: in memory (small pieces are joined), or all in a file."""
 
     __slots__ = ("_budget", "_directory", "_fd", "_gathered", "_held", "_over", "_pieces", "_size")
 
@@ -120,7 +121,7 @@ class _BodyBuffer:
         self._pieces: list[bytes] = []
         self._gathered = bytearray()
         self._size = 0
-        self._held = 0  # bytes in memory, as the budget knows them
+        self._held = 0  # bytes in memory, as reported to the budget
         self._fd: int | None = None
 
     def write(self, data: bytes) -> None:
@@ -182,7 +183,7 @@ class _BodyBuffer:
         self._pieces = []
         if self._budget is None:
             return BytesBody(data)
-        self._held = 0  # the body gives them back from now on
+        self._held = 0  # from now on it is the body that returns them to the budget
         return HeldBody(data, self._budget)
 
     def discard(self) -> None:

@@ -4,7 +4,7 @@ With a proxy, the proxy is resolved and dialled. Its addresses are not checked, 
 origin only an address in the URL itself can be checked.
 
 Invariants: no packet is sent to an address that the policy refuses. Every socket opened here is either returned or
-closed, whatever happens, cancellation included.
+closed, also after an error or a cancellation.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from crawler.fetch.net.resolver import Resolver
 from crawler.fetch.net.tls import TlsProfile, tls_error
 from crawler.fetch.options import FetchOptions, NetworkOptions
 
-CLOSE_NOTIFY_S: Final = 1.0  # a peer has so long to answer our close_notify
+CLOSE_NOTIFY_S: Final = 1.0  # time for the peer to respond to our close_notify
 
 _Protocol = TypeVar("_Protocol", bound=asyncio.Protocol)
 
@@ -82,10 +82,10 @@ class NetworkDialer:
         if self._proxy is not None:
             return await self._dial_through(self._proxy, origin, factory)
         mono = self._clock.mono
-        begun = mono()
-        addresses = await self._resolve(origin.host, origin.port, begun)
+        started_mono = mono()
+        addresses = await self._resolve(origin.host, origin.port, started_mono)
         resolved = mono()
-        timings = Timings(resolve_s=resolved - begun)
+        timings = Timings(resolve_s=resolved - started_mono)
         peer = (addresses[0], origin.port)
         try:
             async with asyncio.timeout(self._options.connect_timeout_s):
@@ -107,14 +107,14 @@ class NetworkDialer:
     ) -> tuple[_Protocol, Dialled]:
         """Dial through a proxy. An error before the tunnel is open has a proxy_* type."""
         mono = self._clock.mono
-        begun = mono()
+        started_mono = mono()
         host, port = proxy.host, proxy.port
         self._check_literal(origin.host)
         resolve_s = 0.0
         peer: tuple[str, int] | None = None
         try:
             addresses = self._eyeballs.order(host, port, await self._resolver.resolve(host))
-            resolve_s = mono() - begun
+            resolve_s = mono() - started_mono
             peer = (addresses[0], port)
             async with asyncio.timeout(self._options.connect_timeout_s):
                 sock, address = await self._eyeballs.race(host, port, addresses, self._connect)
@@ -122,14 +122,14 @@ class NetworkDialer:
                 if origin.scheme == "https":
                     await _or_close(sock, proxy.tunnel(sock, origin))
         except (ResolveError, ProxyError, OSError) as error:  # TimeoutError is an OSError
-            timings = Timings(resolve_s=resolve_s, connect_s=mono() - begun - resolve_s)
+            timings = Timings(resolve_s=resolve_s, connect_s=mono() - started_mono - resolve_s)
             error_type, detail = _proxy_error(proxy, error)
             raise DialError(Stage.PROXY, error_type, detail, timings=timings, peer=peer) from None
-        timings = Timings(resolve_s=resolve_s, connect_s=mono() - begun - resolve_s)
+        timings = Timings(resolve_s=resolve_s, connect_s=mono() - started_mono - resolve_s)
         return await self._secure(origin, sock, factory, peer, timings)
 
     def _check_literal(self, host: str) -> None:
-        """Refuse an address in the URL that the policy refuses. Raises DialError."""
+        """Check a host that is an address. Raises DialError if the policy refuses it."""
         if host.startswith("["):
             literal = host[1:-1]
         elif is_ipv4(host.rstrip(".")):
@@ -149,7 +149,7 @@ class NetworkDialer:
         peer: tuple[str, int],
         timings: Timings,
     ) -> tuple[_Protocol, Dialled]:
-        """Put a transport on a socket that leads to the origin, with TLS for https. Raises DialError."""
+        """Make a transport of a socket that is connected to the origin, with TLS for https. Raises DialError."""
         mono = self._clock.mono
         connected = mono()
         try:
@@ -178,7 +178,7 @@ class NetworkDialer:
         self._tls.keep(origin, ssl_object)
 
     async def connect_socket(self, address: str, port: int) -> socket.socket:
-        """A connected, non-blocking TCP socket. Raises OSError."""
+        """Return a connected, non-blocking TCP socket. Raises OSError."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -192,24 +192,24 @@ class NetworkDialer:
             raise
         return sock
 
-    async def _resolve(self, host: str, port: int, begun: float) -> list[str]:
-        """The addresses to try, in order, all of them checked. Raises DialError."""
+    async def _resolve(self, host: str, port: int, started_mono: float) -> list[str]:
+        """Return the addresses to try, in order, after checking each. Raises DialError."""
         try:
-            answers = await self._resolver.resolve(host)
+            addresses = await self._resolver.resolve(host)
         except ResolveError as error:
-            timings = Timings(resolve_s=self._clock.mono() - begun)
+            timings = Timings(resolve_s=self._clock.mono() - started_mono)
             raise DialError(Stage.RESOLVE, error.error_type, error.detail, timings=timings) from None
         allowed: list[str] = []
         denied: list[str] = []
-        for answer in answers:
+        for address in addresses:
             try:
-                self._policy.check(answer)
+                self._policy.check(address)
             except AddressDenied as error:
                 denied.append(str(error))
             else:
-                allowed.append(answer)
+                allowed.append(address)
         if not allowed:
-            timings = Timings(resolve_s=self._clock.mono() - begun)
+            timings = Timings(resolve_s=self._clock.mono() - started_mono)
             why = "; ".join(denied[:MAX_ADDRESSES]).removeprefix(f"{host.strip('[]')}: ")
             detail = f"{host} may not be dialled: {why}"
             raise DialError(Stage.ADDRESS, ErrorType.ADDRESS_DENIED, detail, timings=timings)
@@ -218,7 +218,7 @@ class NetworkDialer:
     async def _open(
         self, origin: Origin, sock: socket.socket, factory: Callable[[], _Protocol]
     ) -> tuple[asyncio.Transport, _Protocol]:
-        """Put a transport, with TLS for https, on a connected socket. If it fails, the socket is closed."""
+        """Make a transport of a connected socket, with TLS for https. On any error the socket is closed."""
         loop = asyncio.get_running_loop()
         if origin.scheme != "https":
             try:
@@ -240,7 +240,7 @@ class NetworkDialer:
 
 
 def _proxy_error(proxy: Proxy, error: ResolveError | ProxyError | OSError) -> tuple[ErrorType, str]:
-    """The error type and the message for an error before the tunnel was open."""
+    """The error type and the message of an error before the tunnel was open."""
     match error:
         case ProxyError():
             return error.error_type, error.detail

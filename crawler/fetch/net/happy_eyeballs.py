@@ -1,7 +1,7 @@
-"""Happy Eyeballs (RFC 8305): in which order the addresses of a host are tried, and the race between them.
+"""Happy Eyeballs (RFC 8305): the order in which the addresses of a host are tried, and the race between them.
 
-Invariants: no address is left out of the order for good. One that did not answer is tried behind the others, so it is
-used again when it answers, or when nothing else does. Every socket opened here is either returned or closed.
+Invariants: an address that did not respond is tried after the others, but is never left out for good. So it is used
+again when it responds. Every socket opened here is either returned or closed.
 """
 
 import asyncio
@@ -13,8 +13,8 @@ from crawler.core.clock import Clock
 from crawler.core.enums import ErrorType
 from crawler.fetch.net.errors import connect_error
 
-MAX_ADDRESSES: Final = 6  # tried for one connection; a name with more would make us connect everywhere
-DEAD_S: Final = 600.0  # how long an address that did not answer is tried last
+MAX_ADDRESSES: Final = 6  # tried for one connection, since a name may have very many
+DEAD_S: Final = 600.0  # how long an address that did not respond is tried last
 FAMILY_HEAD_START_S: Final = 0.25  # RFC 8305 §5: "Connection Attempt Delay", 250 ms recommended
 NEXT_ADDRESS_S: Final = 2.0  # head start before another address of the same family: the host may just be slow
 _MAX_CACHED: Final = 16_384  # hosts, and dead addresses
@@ -26,8 +26,8 @@ _Value = TypeVar("_Value")
 
 
 class HappyEyeballs:
-    """Connects to the first address that answers, and remembers what it learns: the family that won, by host, and the
-    addresses that did not answer, by port.
+    """Connects to the first address that responds. Remembers the address family that won, by host, and the addresses
+    that did not respond, by port.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -44,9 +44,9 @@ class HappyEyeballs:
         return mixed[:MAX_ADDRESSES]
 
     async def race(self, host: str, port: int, addresses: Sequence[str], connect: Connect) -> tuple[socket.socket, str]:
-        """Connect to the first address that answers. Raises the most telling OSError if none does.
+        """Connect to the first address that responds. If none does, raises the OSError that explains it best.
 
-        An attempt starts when the one before it has failed, or has had its head start. Source: RFC 8305 §5.
+        An attempt starts when the one before it fails, or when its head start is over. Source: RFC 8305 §5.
         """
         if len(addresses) == 1:
             return await connect(addresses[0], port), addresses[0]
@@ -70,14 +70,14 @@ class HappyEyeballs:
             winner = None
             raise
         finally:
-            for attempt in attempts:  # those that connected too late, or while the race was cancelled
+            for attempt in attempts:  # close those that connected too late, or while the race was cancelled
                 if attempt.done() and not attempt.cancelled() and attempt.exception() is None:
                     result = attempt.result()
                     if isinstance(result, socket.socket) and result is not winner:
                         result.close()
         results = [(address, None if a.cancelled() else a.result()) for a, address in attempts.items()]
         if winner is None:
-            raise _most_telling([result for _, result in results if isinstance(result, OSError)])
+            raise _best_explanation([result for _, result in results if isinstance(result, OSError)])
         at = next(n for n, (_, result) in enumerate(results) if result is winner)
         address = results[at][0]
         dead = [other for n, (other, result) in enumerate(results) if _is_dead(result, started_first=n < at)]
@@ -85,7 +85,7 @@ class HappyEyeballs:
         return winner, address
 
     def finished(self, host: str, port: int, addresses: Sequence[str], winner: str, dead: Iterable[str]) -> None:
-        """Remember the result of a race: `winner` connected, `dead` did not answer."""
+        """Remember the result of a race: `winner` connected, `dead` did not respond."""
         self._dead_until.pop((winner, port), None)
         until = self._clock.mono() + DEAD_S
         for address in dead:
@@ -107,7 +107,7 @@ def interleave(addresses: Sequence[str], *, v6_first: bool | None) -> list[str]:
 
 
 def _remember(known: dict[_Key, _Value], key: _Key, value: _Value) -> None:
-    """Set a value, and forget the oldest one beyond the bound."""
+    """Set a value, and drop the oldest ones beyond _MAX_CACHED."""
     known.pop(key, None)
     while len(known) >= _MAX_CACHED:
         del known[next(iter(known))]
@@ -146,14 +146,14 @@ def _head_start(address: str, following: str) -> float:
 
 
 def _is_dead(result: socket.socket | OSError | None, *, started_first: bool) -> bool:
-    """Whether an attempt shows that its address does not answer: it failed, though not for want of a descriptor, or it
-    started before the winner and had not ended (None).
+    """Whether an attempt shows that its address does not respond: it failed (but not because descriptors ran out), or
+    it started before the winner and had not ended (None).
     """
     if isinstance(result, OSError):
         return connect_error(result) is not ErrorType.NO_FILE_DESCRIPTORS
     return result is None and started_first
 
 
-def _most_telling(errors: Sequence[OSError]) -> OSError:
-    """Of several errors, one from the host rather than from a missing route (often: no IPv6 here)."""
+def _best_explanation(errors: Sequence[OSError]) -> OSError:
+    """Of several errors, the first that is not about a missing route, which often means that we have no IPv6."""
     return next((e for e in errors if connect_error(e) is not ErrorType.CONNECT_UNREACHABLE), errors[0])
