@@ -28,6 +28,7 @@ COMMANDS: Final = {
         "crawler.cli.crawl:fetch_command",
         "Fetch one URL and show every step of it, and what a crawl would do with the response.",
     ),
+    "init": ("crawler.cli.init", "Write a first configuration to FILE, crawler.toml if none is named."),
     "check": ("crawler.cli.config:check", "Validate a configuration as `crawler run` would read it."),
     "config": ("crawler.cli.config:config_group", "Look at the configuration."),
     "completion": ("crawler.cli.manuals:completion", "Print the completion script for a shell."),
