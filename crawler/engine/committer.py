@@ -371,7 +371,7 @@ class Committer:
             places = await self._write_sink(sink, records, written)
             if sink.name == "warc":
                 written = places
-            else:
+            elif sink.name == "pages":
                 lines = places
         return written, lines, await self._in_thread(self._sync_sinks)
 
