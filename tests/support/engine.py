@@ -20,6 +20,7 @@ from crawler.fetch.options import ClientOptions, IdentityOptions
 from crawler.frontier.base import Frontier, Recovered
 from crawler.obs.events import Event
 from crawler.sinks.base import LostFile, SinkRecovered
+from tests.support.log_lines import problems_of_event
 from tests.support.memory_frontier import MemoryFrontier
 from tests.support.scripted_web import Web
 from tests.support.virtual_time import LoopClock, virtual_loop
@@ -48,6 +49,7 @@ class RecordingObserver:
         self.robots_seen: list[Host] = []
 
     def event(self, name: Event, fields: dict[str, object]) -> None:
+        assert problems_of_event(name, fields) == []
         self.events.append((name.value, dict(fields)))
         self.events_mono.append(self.clock.mono())
 

@@ -94,6 +94,11 @@ _WORDS: Final[Mapping[tuple[Event, str], frozenset[str]]] = {
 }
 
 
+def problems_of_event(name: str, fields: Mapping[str, object]) -> list[str]:
+    """How an event differs from the catalogue, before the log adds the common fields."""
+    return problems(dict.fromkeys(COMMON, "") | fields | {"event": name})
+
+
 def problems(line: Mapping[str, object]) -> list[str]:
     """How a line of events.jsonl differs from the catalogue; empty if it does not."""
     name = line.get("event")
