@@ -1,8 +1,8 @@
-"""What commands print, and how they end: messages and exit codes, data on stdout, colours, tables, lines of the log.
+"""Output of commands: messages, exit codes, data on stdout, colours, tables, lines of the log.
 
-Plain text with escape sequences: loading rich would cost more than the inspection commands themselves.
-Invariants: text from outside reaches the terminal without control characters. What is not in the one table from
-exceptions to exit codes (docs/reference/exit-codes.md) is a bug and keeps its traceback.
+It writes plain text with escape sequences, because to load rich would take longer than most inspection commands.
+Invariants: text from outside reaches the terminal without control characters. An exception without an entry in the one
+table of exit codes (docs/reference/exit-codes.md) is a bug and keeps its traceback.
 """
 
 import errno
@@ -17,12 +17,12 @@ from crawler.core.formatting import count, date_time, duration, event_fields, pr
 
 
 class ReaderGone(Exception):
-    """The reader of our output closed the pipe. Not an OSError: click would make exit code 1 of it."""
+    """The reader of our output closed the pipe. It is no OSError, because click would turn that into exit code 1."""
 
 
 def open_standard_streams() -> None:
-    """Put /dev/null where a standard stream was closed (`crawler … >&-`): the event loop aborts the process when a
-    socket of its own gets a number below 3, and Python leaves None where the stream should be.
+    """Open /dev/null in place of each closed standard stream (`crawler … >&-`). Otherwise the event loop would abort
+    the process, because one of its sockets has a number below 3, and sys.stdout or sys.stderr would be None.
     """
     for fd in range(3):
         try:
@@ -34,7 +34,7 @@ def open_standard_streams() -> None:
 
 
 def write_data(data: bytes) -> None:
-    """Write to stdout, at once. Raises OSError, as for a full disk; a closed pipe is ignored."""
+    """Write to stdout without buffering. Raises OSError, for example for a full disk; a closed pipe is ignored."""
     try:
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
@@ -47,7 +47,7 @@ def write_data(data: bytes) -> None:
 def write_lines(held: list[bytes]) -> None:
     """Write lines, given without their newlines, to stdout and empty the list.
 
-    Raises ReaderGone when the reader closed the pipe: a command with a gigabyte of lines left should stop.
+    Raises ReaderGone if the reader closed the pipe, so that the command stops even if many lines are left.
     """
     if not held:
         return

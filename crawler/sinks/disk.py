@@ -36,7 +36,7 @@ class Disk:
             return False
 
     def place(self, descriptor: int) -> str:
-        """The present path of an open file, "" if the system does not say."""
+        """The present path of an open file, "" if the system does not know it."""
         try:
             return str(Path(f"/proc/self/fd/{descriptor}").readlink())
         except OSError:
@@ -109,7 +109,9 @@ class Naming:
         return f"{self._prefix}-{stamp}-{serial:05d}.{self._extension}"
 
     def parse(self, entry: str) -> FileName | None:
-        """None if the file is not one of this sink. Any prefix counts: an operator may have renamed the crawl."""
+        """The parts of a file name; None if the file is not of this sink. Any prefix is accepted, because an operator
+        may have renamed the crawl.
+        """
         match = self._pattern.fullmatch(entry)
         if match is None:
             return None
@@ -128,13 +130,13 @@ def archive_files(output: Path) -> Sequence[Path]:
     return found
 
 
-_PIECE: Final = 32 * 1024  # the rest of a piece is copied for each gzip member in it: small pieces, little copying
-_INFLATED: Final = 256 * 1024  # at a time: 32 KiB of a body of one letter are 32 MiB
+_PIECE: Final = 32 * 1024  # small, because the rest of a piece is copied for each gzip member in it
+_INFLATED: Final = 256 * 1024  # bytes of one step: 32 KiB of a body of one letter inflate to 32 MiB
 
 
 @dataclass(frozen=True, slots=True)
 class ClosedFile:
-    """What is logged of a finished file."""
+    """The facts about a finished file that are logged."""
 
     bytes: int
     records: int  # gzip members of a WARC file, lines of a pages/ file
@@ -142,8 +144,8 @@ class ClosedFile:
 
 
 def read_closed_file(path: Path, records: int | None = None) -> ClosedFile:
-    """Read a finished file once. Raises OSError. `records`: their number, if it is known: to count the members of a
-    WARC file means to inflate it, which costs a twentieth of a crawl.
+    """Read a finished file once. Raises OSError. `records` is the number of its records, if known. Otherwise they are
+    counted, for which a WARC file must be inflated: a twentieth of the cost of a crawl.
     """
     digest = hashlib.sha256()
     size = 0

@@ -3,7 +3,7 @@
 A sink derives from `SinkFiles` and adds `write`. A file name ends in `.open` until the store has committed the file as
 complete, so a file without `.open` is finished and may be moved away.
 
-Invariant: up to its committed length a file is never changed; what is after it does not survive a restart. A file that
+Invariants: a file is never changed up to its committed length, and a restart cuts off what follows. A file that
 somebody put in the place of ours is never written, moved or removed.
 """
 
@@ -33,7 +33,7 @@ def utc_text(at: float) -> str:
 
 
 class Extent(NamedTuple):
-    """How far a file goes."""
+    """The length of a file, whether it is full, and the number of its records."""
 
     bytes: int = 0
     is_full: bool = False
@@ -50,8 +50,8 @@ class OpenFile:
     name: str
     path: Path
     descriptor: int
-    size: int = 0  # with what is pending
-    is_cut: bool = False  # somebody truncated it: what was appended since is at wrong offsets
+    size: int = 0  # including the pending bytes
+    is_cut: bool = False  # somebody truncated it: records appended since are at wrong offsets
     begun: bool = False  # this process has written a record to it
     records: int | None = 0  # None: not known, since an earlier process began the file
     pending: list[bytes] = field(default_factory=list)
@@ -83,7 +83,7 @@ class SinkFiles:
         self._files: list[OpenFile] = []
         self._next_serial = 0
         self._reset_due = False  # an unfinished reset
-        self._lost: list[LostFile] = []  # given up, and not yet returned by `lost_files`
+        self._lost: list[LostFile] = []  # not yet returned by `lost_files`
         self._home: os.stat_result | None = None  # of the output directory
 
     def open(self, known: Sequence[SinkFile], *, is_restored: bool = False) -> list[SinkFile]:
@@ -141,7 +141,7 @@ class SinkFiles:
             file.pending.clear()
             file.pending_bytes = 0
             if (how := self._loss(file)) is not None:
-                self._give_up(file, how)
+                self._record_loss(file, how)
                 continue
             if file.committed.bytes == 0:
                 self._disk.unlink(file.path)
@@ -165,7 +165,7 @@ class SinkFiles:
         """See `Sink.lost_files`."""
         for file in self._files[:]:
             if (how := self._loss(file)) is not None:
-                self._give_up(file, how)
+                self._record_loss(file, how)
         found, self._lost = self._lost, []
         return found
 
@@ -185,8 +185,10 @@ class SinkFiles:
             return FileLoss.MOVED
         return FileLoss.CUT if file.is_cut or status.st_size < file.committed.bytes else None
 
-    def _give_up(self, file: OpenFile, how: FileLoss) -> None:
-        """Give up a lost file. Raises OSError if the output directory itself was moved: then no file counts as lost."""
+    def _record_loss(self, file: OpenFile, how: FileLoss) -> None:
+        """Close a lost file and record its loss. Raises OSError if the output directory itself was moved: then no file
+        counts as lost.
+        """
         if self._home is None or not self._disk.is_at(self._home, self.folder.parent):
             raise OSError(errno.ENOENT, "the directory was moved away or replaced", str(self.folder.parent))
         place = ""
@@ -204,7 +206,7 @@ class SinkFiles:
             self.reset()
 
     def _current_file(self) -> OpenFile:
-        """The file of the next record, created if need be. The caller begins it if it is not `begun`."""
+        """The file for the next record, created if need be. If it is not `begun`, the caller begins it."""
         for file in self._files:
             if file.size < self._limit:
                 return file
@@ -229,7 +231,7 @@ class SinkFiles:
         file.size += len(data)
 
     def _flush_large(self) -> None:
-        """Write what is buffered, if it is much."""
+        """Write the buffered bytes of files that have FLUSH_BYTES of them."""
         for file in self._files:
             if file.pending_bytes >= FLUSH_BYTES:
                 self._flush(file)
@@ -243,7 +245,7 @@ class SinkFiles:
         return file.size + size < self._limit
 
     def _flush(self, file: OpenFile) -> None:
-        """Write what is buffered, in one system call, or more if it is not all taken."""
+        """Write the buffered bytes, in one system call if the system takes them all."""
         rest = memoryview(b"".join(file.pending))
         self._check_size(file, file.size - file.pending_bytes)
         while rest:

@@ -1,13 +1,13 @@
-"""Bloom filters in memory that know the URLs of a store (`frontier.duplicates = "filter"`), in place of an index.
+"""Bloom filters of the known URLs of a store (`frontier.duplicates = "filter"`), in memory, in place of an index.
 
-An index by key is written at random positions: once it is larger than the page cache, every new URL costs a page of
-disk. The filters cost four bytes of memory a URL and are wrong for at most two URLs in a million: such a URL counts as
-known and is never stored. An item is host and key combined with a secret of the store. So the URLs of one host cannot
-be made to collide with another's on purpose, and equal keys of two hosts stay two URLs.
+An index by key is written at random positions: once it is larger than the page cache, every new URL costs the write of
+a page. The filters cost four bytes of memory per URL. At most two new URLs in a million are taken for known ones and
+never stored. An item is the host and the key, combined with a secret of the store. So nobody can choose URLs of one
+host that collide with those of another, and equal keys of two hosts are two items.
 
 Invariant: the filters hold no URL that is not in the store. URLs are added after their transaction is committed. The
-file of the filters has a token that the store confirms; rows that the file does not cover are read from the store at
-the start. A file without that token (after a crash in between, or with a restored backup) is not used.
+file of the filters and the store have the same token; URLs that are newer than the file are read from the store at the
+start. A file with another token (after a crash between the two writes, or with a restored backup) is not used.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ class _FilterPart:
 
 
 class BloomFilters:
-    """The known URLs of a store. `path`: their file between runs."""
+    """The known URLs of a store. `path` is the file that keeps them between runs."""
 
     def __init__(self, path: Path, database: Database) -> None:
         """Load the file, or read all URLs from the store: about 20 seconds for ten million."""
@@ -69,7 +69,7 @@ class BloomFilters:
     def select(
         self, fresh: set[int], host_ids: Sequence[int], page: Sequence[Discovered]
     ) -> list[tuple[int, Discovered]]:
-        """The new ones of a page's links, with their host ids, as by `is_new`. Links with host id 0 are dropped."""
+        """Select the new links of a page, as `is_new` does, with their host ids. Links with host id 0 are dropped."""
         secret = self._secret
         items = [(host_id << 64) ^ one.key ^ secret for host_id, one in zip(host_ids, page, strict=True)]
         unknown: Iterable[int] = range(len(items))
@@ -84,7 +84,7 @@ class BloomFilters:
         return new
 
     def learn(self, fresh: Collection[int]) -> None:
-        """Add committed items. Now and then the file is saved."""
+        """Add committed items, and save the file after every SAVE_EVERY of them."""
         if not fresh:
             return
         self._put(fresh)
@@ -98,7 +98,7 @@ class BloomFilters:
         covered = self._db.get(sql.LAST_URL)
         token = secrets.token_hex(8)
         temporary = self._path.with_name(self._path.name + ".new")
-        # The commit before this is stored: an error here must not be reported as its failure.
+        # The items are committed already, so an error here must not be reported as a failed commit.
         with contextlib.suppress(OSError, apsw.Error, FrontierError):
             with temporary.open("wb") as file:
                 for piece in self._pieces(token, covered):
@@ -170,8 +170,8 @@ class BloomFilters:
 
 
 def use_index(database: Database, *, unique: bool) -> None:
-    """Create the index that finding duplicates needs: a unique one by key; or, with filters, one by host of the URLs
-    that url_queued does not have, so that a new URL costs no second index.
+    """Create the index that the search for duplicates needs. `unique`: a unique index by key. Else, with filters, an
+    index by host of the URLs that are not in the index url_queued, so that a new URL is in one index only.
     """
     has_key = database.get("SELECT 1 FROM sqlite_schema WHERE name = 'url_key'") is not None
     if has_key == unique:

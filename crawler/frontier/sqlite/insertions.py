@@ -1,7 +1,7 @@
 """Inserts URLs: the rows of their hosts, their own rows, and the hints of sitemaps.
 
-It writes within a transaction of `writer`. In memory are the ids of recently used hosts, and which hosts, and which
-URLs by their legacy keys, were taken down. Invariant: what is in memory was committed.
+It writes within a transaction of `writer`. It keeps in memory the ids of recently used hosts, the names of hosts that
+were taken down, and the legacy keys of URLs that were taken down. Invariant: all of this was committed.
 """
 
 from collections import OrderedDict, defaultdict
@@ -24,36 +24,36 @@ from crawler.frontier.sqlite.rows import HostChange
 
 @dataclass(slots=True)
 class PendingChange:
-    """What a transaction changes besides rows, to be kept in memory after its commit."""
+    """The changes of a transaction to what is kept in memory. They are applied after its commit."""
 
     counts: dict[str, int]  # URLs by UrlState, and "hosts"
     hosts: defaultdict[int, HostChange] = field(default_factory=lambda: defaultdict(HostChange))
-    ids: dict[Origin, int] = field(default_factory=dict)  # of origins whose id was not in memory
+    ids: dict[Origin, int] = field(default_factory=dict)  # ids of origins that were not in memory
     new_hosts: list[HostRow] = field(default_factory=list)
     queued: dict[int, int] = field(default_factory=dict)  # host id → URLs first seen, or queued again
     fresh: set[int] = field(default_factory=set)  # to be added to the Bloom filters
     robots_changed: list[int] = field(default_factory=list)
-    files: dict[str, int] = field(default_factory=dict)  # name → id of output files that visits are in
+    files: dict[str, int] = field(default_factory=dict)  # output files of the visits: name → id
     counters: str | None = None  # the totals of the output directory as stored
-    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of URLs set aside at once
+    suspects: dict[int, list[str]] = field(default_factory=dict)  # host id → templates of new suspects
     linked: list[int] = field(default_factory=list)  # host id of each URL that is no suspect any more
     trial_links: dict[int, list[tuple[int, int, str]]] = field(default_factory=dict)  # as in Receipt
-    marks: int = 0  # marks of taken-down URLs that do not count as a URL
+    marks: int = 0  # rows of taken-down URLs that do not count as a URL
 
     def move(self, host_id: int, before: str, after: str) -> None:
-        """A URL changes its state."""
+        """Count a URL that changes its state."""
         self.counts[before] -= 1
         self.counts[after] = self.counts.get(after, 0) + 1
         self.hosts[host_id].queued += (after == UrlState.QUEUED) - (before == UrlState.QUEUED)
 
     def insert(self, host_id: int, count: int) -> None:
-        """URLs were inserted as queued."""
+        """Count URLs that were inserted as queued."""
         self.counts[UrlState.QUEUED] = self.counts.get(UrlState.QUEUED, 0) + count
         self.hosts[host_id].queued += count
         self.queued[host_id] = self.queued.get(host_id, 0) + count
 
     def make_suspects(self, host_id: int, template: str, count: int) -> None:
-        """URLs that were just inserted become suspects."""
+        """Count URLs that were just inserted and become suspects."""
         if not count:
             return
         for _ in range(count):
@@ -62,12 +62,12 @@ class PendingChange:
         self.suspects.setdefault(host_id, []).extend([template] * count)
 
     def queue_again(self, host_id: int, before: str) -> None:
-        """A known URL is queued again."""
+        """Count a known URL that is queued again."""
         self.move(host_id, before, UrlState.QUEUED)
         self.queued[host_id] = self.queued.get(host_id, 0) + 1
 
     def add(self, state: UrlState, count: int) -> None:
-        """URLs were inserted in another state than queued."""
+        """Count URLs that were inserted in another state than queued."""
         self.counts[state] = self.counts.get(state, 0) + count
 
     def receipt(self, links_new: Sequence[int]) -> Receipt:
@@ -80,7 +80,7 @@ _Hint = tuple[int, int, float | None, float | None, float]  # the columns of sql
 
 
 class Insertions:
-    """Inserts URLs. `seen` knows every URL of the store; without it the index does."""
+    """Inserts URLs. Known URLs are recognised by `seen`, or by the index of the store if it is None."""
 
     def __init__(self, database: Database, seen: BloomFilters | None) -> None:
         self._db = database
@@ -88,11 +88,13 @@ class Insertions:
         self._host_ids: OrderedDict[Origin, int] = OrderedDict()
         # Hosts with suspects that only error pages link to: most stores have none.
         self._error_page_hosts = {host_id for (host_id,) in database.rows(sql.ERROR_PAGE_HOSTS, (ERROR_PAGE_LINKS,))}
-        self._closed_hosts = {host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)}  # only those that operators named
-        self._legacy_marks = set(database.rows(sql.LEGACY_MARKS))  # a few for each URL that operators named
+        self._forgotten_hosts = {
+            host for (host,) in database.rows(sql.FORGOTTEN_HOSTS)
+        }  # few: each was named by an operator
+        self._legacy_marks = set(database.rows(sql.LEGACY_MARKS))  # a few for each URL named by an operator
 
     def put(self, discovered: Sequence[Discovered], found_at: float, change: PendingChange) -> list[int]:
-        """Insert URLs that no page led to. Returns 1 for a new one (of several the first) and 0 for others."""
+        """Insert URLs that were not found on a page. Returns 1 for each new URL, 0 for known and repeated ones."""
         last_id = self._db.get(sql.LAST_URL)
         flat: list[Any] = []
         hints: list[_Hint] = []
@@ -113,8 +115,8 @@ class Insertions:
     def put_found(
         self, settlements: Sequence[Settlement], hint_after_s: float | None, change: PendingChange
     ) -> list[int]:
-        """Insert what visits discovered, with the visited URL as `via`. Returns for each settlement how many were new;
-        a URL found by several counts for the first.
+        """Insert the URLs that visits discovered, with the visited URL as `via`. Returns the number of new URLs of each
+        settlement; a URL that several of them found counts for the first.
         """
         links_new = [0] * len(settlements)
         flat: list[Any] = []
@@ -139,7 +141,7 @@ class Insertions:
         return links_new
 
     def _note_suspects(self, settlements: Sequence[Settlement], last_id: int, change: PendingChange) -> None:
-        """Make URLs suspects that are first found on an error page, and note those first found on a suspect."""
+        """Make new URLs of error pages suspects, and note the new URLs of trials in `change.trial_links`."""
         for settlement in settlements:
             note, url_id, host_id = settlement.note, settlement.task.id, settlement.host_id
             if note is None or not settlement.discovered:
@@ -181,7 +183,7 @@ class Insertions:
     def host_id(self, origin: Origin, found_at: float, change: PendingChange) -> int:
         """The id of an origin's row, which is inserted if need be; 0 if its host was taken down."""
         host_id = self._host_ids.get(origin)
-        if host_id is None and origin.host in self._closed_hosts:
+        if host_id is None and origin.host in self._forgotten_hosts:
             return 0
         if host_id is None:
             host_id = self._db.get(sql.HOST_ID, (origin.host, origin.scheme, origin.port))
@@ -195,22 +197,22 @@ class Insertions:
         return row.id
 
     @property
-    def has_closed(self) -> bool:
+    def has_forgotten_hosts(self) -> bool:
         """Whether any host was taken down."""
-        return bool(self._closed_hosts)
+        return bool(self._forgotten_hosts)
 
-    def is_closed(self, host: str) -> bool:
+    def is_forgotten_host(self, host: str) -> bool:
         """Whether a host was taken down."""
-        return host in self._closed_hosts
+        return host in self._forgotten_hosts
 
-    def close_host(self, host: str) -> None:
-        """From now on insert no URL of this host (it is in forgotten_host)."""
-        self._closed_hosts.add(host)
+    def forget_host(self, host: str) -> None:
+        """Insert no more URLs of a host that was taken down (it is in the table forgotten_host)."""
+        self._forgotten_hosts.add(host)
         for origin in [origin for origin in self._host_ids if origin.host == host]:
             del self._host_ids[origin]
 
     def committed(self, change: PendingChange) -> None:
-        """The transaction is stored: keep its hosts and URLs in memory."""
+        """Keep the hosts and URLs of a committed transaction in memory."""
         self._host_ids.update(change.ids)
         if self.seen is not None:
             self.seen.learn(change.fresh)
@@ -244,7 +246,7 @@ class Insertions:
                 hints.append((host_id, one.key, one.hint.priority, one.hint.lastmod, found_at))
 
     def was_forgotten(self, host_id: int | None, one: Discovered) -> bool:
-        """Whether a URL was taken down by its legacy key."""
+        """Whether the URL was taken down under a legacy key."""
         first = legacy_key_of(one.url, one.kind)
         if first is not None and (host_id, first) in self._legacy_marks:
             return True
@@ -259,14 +261,14 @@ class Insertions:
         known = [cached_id(one.origin) for one in discovered]
         if None not in known:
             return cast(list[int], known)
-        whole: list[int] = []
+        all_ids: list[int] = []
         for host_id, one in zip(known, discovered, strict=True):
             if host_id is None:
                 host_id = ids.get(one.origin)
             if host_id is None:
                 host_id = ids[one.origin] = self.host_id(one.origin, found_at, change)
-            whole.append(host_id)
-        return whole
+            all_ids.append(host_id)
+        return all_ids
 
     def _put_hints(self, hints: Sequence[_Hint], last_id: int) -> None:
         if self.seen is None:
@@ -277,7 +279,7 @@ class Insertions:
             self._db.run_many(sql.PUT_HINTS_BY_ID, flat)
 
     def _bring_forward(self, hints: Sequence[_Hint], after_s: float) -> None:
-        """Make URLs due sooner that have changed since their last visit, as a sitemap says."""
+        """Make URLs due sooner that, by a sitemap's lastmod, have changed since their last visit."""
         flat = [
             value
             for host_id, key, _, lastmod, seen_at in hints

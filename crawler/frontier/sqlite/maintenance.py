@@ -1,4 +1,4 @@
-"""Work on all URLs of a store: dates for revisits, which hosts to reevaluate, and keys by the current rules."""
+"""Maintenance of a whole store: dates for revisits, hosts to re-evaluate, and the upgrade of keys to current rules."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -63,7 +63,7 @@ def reevaluated(database: Database, host_id: int, found_mark: int) -> None:
 
 
 def upgrade_keys(database: Database) -> None:
-    """Replace keys of older versions of the rules by those of KEY_RULES, in one pass over all URLs."""
+    """Replace keys that were made by older rules, in one pass over all URLs. KEY_RULES is the current version."""
     if database.get(sql.META, (RULES,)) == str(KEY_RULES):
         return
     after, last = int(database.get(sql.META, (_DONE,)) or 0), int(database.get(sql.LAST_URL))

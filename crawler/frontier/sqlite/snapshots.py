@@ -1,6 +1,6 @@
-"""Reads a whole store at one moment, beside a crawl or without one: backup, export and the checks of `verify`.
+"""Snapshots of a whole store, for backup, export and the checks of `verify`. A crawl may run meanwhile.
 
-No lock is taken, and the store is not changed. Invariant: a copy, a list or a check is of the store as it was at one
+No lock is taken, and the store is not changed. Invariant: each copy, list or check shows the store as it was at one
 moment.
 """
 
@@ -52,29 +52,30 @@ FROM host AS h LEFT JOIN robots AS r ON r.host = h.id ORDER BY h.id"""  # noqa: 
 
 
 class StoreBackup(StoreReader):
-    """A store reader that copies or lists everything. Raises what StoreReader does."""
+    """A store reader that copies the store or lists all of it. Raises the errors of StoreReader."""
 
     def urls(self, state: str | None = None) -> Iterator[tuple[Any, ...]]:
-        """The values of URL_FIELDS of every URL that was not taken down, in the order in which they were found."""
+        """The values of URL_FIELDS for every URL that was not taken down, the first found URL first."""
         new = self.version >= 2
         kind, visits = ("coalesce(u.kind, 'page')", "coalesce(v.visits, 0)") if new else ("'page'", "0")
         yield from self._execute(_URLS.format(kind=kind, visits=visits), (state,))
 
     def takedowns(self) -> Iterator[tuple[Any, ...]]:
-        """Records to remove: URL, WARC file, offset, and time of the takedown (UTC)."""
+        """The records to remove from WARC files: URL, file, offset, and time of the takedown (UTC)."""
         if "takedown" in self._tables:
             yield from self._execute(TAKEDOWNS)
 
     def hosts_listed(self) -> Iterator[tuple[Any, ...]]:
-        """The values of HOST_FIELDS of every host."""
+        """The values of HOST_FIELDS for every host."""
         yield from self._execute(_HOSTS)
 
     def backup(self, target: Path, progress: Callable[[int, int], None]) -> None:
-        """Copy the store as it is now to `target`, which must not exist. `progress` gets pages done and pages in all.
+        """Copy the store as it is now to `target`, which must not exist. `progress` is called with the number of copied
+        pages and of all pages. Raises FileExistsError, OSError.
 
-        A read transaction is held meanwhile: the crawl goes on, and its write-ahead log grows. The copy is marked as
-        not cleanly closed, so that a crawl resumed from it waits for every host's delay first; and as restored, so that
-        nothing of output files that have grown since is lost. Raises FileExistsError, OSError.
+        The crawl continues meanwhile; its write-ahead log grows, because a read transaction is held. The copy is marked
+        as not cleanly closed: a crawl resumed from it first waits for every host's delay. It is also marked as
+        restored: such a crawl keeps what its output files have beyond the copy.
         """
         if target.exists():
             raise FileExistsError(errno.EEXIST, "exists already: a backup overwrites nothing", str(target))
@@ -84,7 +85,7 @@ class StoreBackup(StoreReader):
             self._copy(partial, progress)
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
-            os.link(partial, target)  # unlike a rename, it fails if the target exists by now
+            os.link(partial, target)  # unlike a rename, this fails if the target exists by now
         finally:
             for suffix in ("", "-journal", "-wal"):
                 partial.with_name(partial.name + suffix).unlink(missing_ok=True)
@@ -171,10 +172,10 @@ FROM host AS h WHERE h.queued <> found"""
 
 
 class Auditor(StoreReader):
-    """A store reader that checks whether a store is consistent in itself and with the records in the output files.
+    """A store reader that checks whether a store is consistent, by itself and with the records in the output files.
 
-    The records are collected in a temporary table on the disk, so that memory stays bounded for any size of archive.
-    Invariant: everything is compared with the snapshot that `begin` takes.
+    The records are collected in a temporary table on disk, so that memory stays bounded for an archive of any size.
+    Invariant: all comparisons are with the snapshot that `begin` takes.
     """
 
     def begin(self) -> None:
@@ -186,7 +187,7 @@ class Auditor(StoreReader):
             self._connection.execute(_KNOWN if self._has_key_index else _KNOWN_SORTED).get  # noqa: B018 - runs it
 
     def own_problems(self) -> Iterator[str]:
-        """Inconsistencies within the store."""
+        """Yield the inconsistencies within the store."""
         for (word,) in self._execute("PRAGMA main.quick_check(20)"):
             if word != "ok":
                 yield f"SQLite: {word}"
@@ -216,14 +217,16 @@ class Auditor(StoreReader):
             self._connection.executemany(_RECORD, rows)
 
     def hold(self, file_id: int) -> None:
-        """Note that a WARC file was read to its end: visits are compared with such files only."""
+        """Note that a WARC file was read to its end. Visits are compared with such files only."""
         self._connection.execute("INSERT OR IGNORE INTO held VALUES (?)", (file_id,))
 
     def is_held(self, file_id: int) -> bool:
         return self._get("SELECT 1 FROM held WHERE id = ?", (file_id,)) is not None
 
     def record(self, file_id: int, at: int, *, by_page: bool = False) -> tuple[str, str | None, int] | None:
-        """URL, digest and number of lines in pages/ of a record; `by_page` counts one more line first."""
+        """Return URL, digest and number of lines in pages/ of a record; None if there is no such record. `by_page`: add
+        one to that number first.
+        """
         if by_page:
             sql = "UPDATE record SET pages = pages + 1 WHERE file = ? AND at = ?"
             self._connection.execute(sql, (file_id, at))
@@ -233,7 +236,7 @@ class Auditor(StoreReader):
         return row
 
     def cross_problems(self) -> Iterator[str]:
-        """Differences between store and archive, after all records were added."""
+        """Yield the differences between store and archive. Call it after all records were added."""
         for url, name, at, found, digest, archived in self._execute(_VISITS):
             if found is None:
                 yield f"{url}: the store has it in {name} at byte {at}, where no response begins"
@@ -248,8 +251,8 @@ class Auditor(StoreReader):
                 yield f"{url}: archived in {name} at byte {at}, and unknown to the store"
 
     def lost_problems(self) -> Iterator[str]:
-        """URLs whose last record, content or line was in a file that was lost while it was written. (A store of a
-        version that lacks a column has no such file.)
+        """Yield the URLs whose last record, content or line was in a file that was lost while it was written. (Old
+        versions of the store lack a column used here, but such a store has no lost file.)
         """
         if self._get("SELECT 1 FROM lost LIMIT 1", ()) is None:
             return
@@ -259,7 +262,7 @@ class Auditor(StoreReader):
             yield f"{url}: its {what} was in {name}, which is lost{again}"
 
     def _knows(self, url: str) -> bool:
-        """Whether the store has the URL by another key."""
+        """Whether the store has the URL under another key."""
         href, origin = parse(url)
         host = self.host(origin)
         older = (legacy_key_of(href, kind) for kind in TaskKind)

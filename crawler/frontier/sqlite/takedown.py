@@ -1,12 +1,11 @@
-"""Takedowns: what an operator forgets is erased from the store and never stored again.
+"""Takedowns: URLs and hosts that an operator has forgotten are erased from the store and never stored again.
 
-The row of a URL stays as a mark without an address, so that the index of duplicates finds it. Each other key that the
-URL may have gets a mark of its own, which does not count as a URL. A host is recognised by its name. Records that are
-to be removed from the output files are listed in the table `takedown`. Everything here runs in the thread that owns the
-connection.
+The row of a URL stays as a mark without an address, so that the URL is recognised as known. Each other key that the URL
+may have gets a mark of its own, which does not count as a URL. A host is recognised by its name. The table `takedown`
+lists the records that must be removed from the output files. All functions run in the thread that owns the connection.
 
-Invariant: once the first transaction of a host's takedown is stored, the host stays closed and the takedown is
-finished, by the next start if need be.
+Invariant: once the first transaction of a host's takedown is stored, no URL of the host is inserted any more, and the
+takedown will be finished, if need be at the next start.
 """
 
 from collections import Counter
@@ -25,7 +24,7 @@ from crawler.frontier.sqlite.insertions import PendingChange
 from crawler.frontier.sqlite.rows import FORGOTTEN_ERROR
 from crawler.frontier.sqlite.writer import StateRow, Writer
 
-SLICE: Final = 2_000  # URLs of one transaction, for which other calls wait some tens of milliseconds
+SLICE: Final = 2_000  # URLs of one transaction; other calls wait for it some tens of milliseconds
 _UNFINISHED: Final = "forgetting"
 
 
@@ -65,15 +64,15 @@ def forget_host(writer: Writer, host: str, now: float) -> Forgotten:
         database.run(sql.PUT_FORGOTTEN_HOST, (host, now))
         unfinished = {*_unfinished(writer), host}
         database.run(sql.PUT_META, (_UNFINISHED, json_list(sorted(unfinished))))
-    again = writer.urls.is_closed(host)
-    writer.urls.close_host(host)
+    again = writer.urls.is_forgotten_host(host)
+    writer.urls.forget_host(host)
     ids: Sequence[int] = orjson.loads(database.get(sql.IDS_OF_HOST_NAME, (host,)))
     return Forgotten(host_ids=tuple(ids), again=again)
 
 
 def forgotten(writer: Writer, found: Sequence[Discovered]) -> list[Discovered]:
     """See Frontier.forgotten."""
-    if not writer.totals.forgotten and not writer.urls.has_closed:
+    if not writer.totals.forgotten and not writer.urls.has_forgotten_hosts:
         return []
     statement = sql.KNOWN_AS if writer.seen is None else sql.KNOWN_AS_OF_HOST
     by_origin: dict[Origin, list[Discovered]] = {}
@@ -86,7 +85,7 @@ def forgotten(writer: Writer, found: Sequence[Discovered]) -> list[Discovered]:
         known = orjson.loads(writer.database.get(statement, (host_id, keys)))
         marks = {key for _, key, state in known if state == UrlState.FORGOTTEN}
         gone.update(one.key for one in ours if one.key in marks or writer.urls.was_forgotten(host_id, one))
-    return [one for one in found if writer.urls.is_closed(one.origin.host) or one.key in gone]
+    return [one for one in found if writer.urls.is_forgotten_host(one.origin.host) or one.key in gone]
 
 
 def forget_slice(
@@ -141,7 +140,7 @@ def _unfinished(writer: Writer) -> list[str]:
 
 
 def _erase(writer: Writer, rows: Sequence[StateRow], now: float, change: PendingChange) -> None:
-    """List the records of URLs in `takedown` and erase everything else but their keys."""
+    """List the records of URLs in the table `takedown`, then erase all about the URLs except their keys."""
     if not rows:
         return
     database = writer.database
