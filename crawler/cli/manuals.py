@@ -127,6 +127,9 @@ def _command(name: str, command: click.Command, context: click.Context) -> Itera
             yield ".TP"
             yield rf"\fB{_text(record[0])}\fR"
             yield _text(" ".join(record[1].split()))
+    for example in (command.epilog or "").splitlines()[2:]:  # after the mark of click and the heading
+        yield ".PP"
+        yield rf"\fB{_text(example.strip())}\fR"
 
 
 def _terms(pairs: Iterator[tuple[str, str]] | tuple[tuple[str, str], ...]) -> Iterator[str]:

@@ -36,4 +36,4 @@ def test_the_list_of_commands_is_shown_without_importing_them(arguments: list[st
 def test_the_list_has_the_first_sentence_of_each_help(name: str) -> None:
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
-    assert COMMANDS[name][1] == command.get_short_help_str(limit=500)
+    assert COMMANDS[name].summary == command.get_short_help_str(limit=500)
