@@ -1,8 +1,8 @@
-"""Finds the encoding of a page and converts it to UTF-8.
+"""Character encodings: finds the encoding of a page and converts the page to UTF-8.
 
 The sources of an encoding, in order: byte order mark, header, meta elements, XML declaration, detection by chardetng as
-in Firefox. If all fail the page is windows-1252, which decodes any bytes: nothing here raises. Labels are those of the
-Encoding standard, looked up by webencodings; decoders are those of encoding_rs (endec).
+in Firefox. If all fail, the page counts as windows-1252, which decodes any bytes, so that no function here raises.
+Labels are those of the Encoding standard, looked up by webencodings; decoders are those of encoding_rs (endec).
 """
 
 import codecs
@@ -20,10 +20,10 @@ from crawler.content.html.tags import TagFinder, read_tag
 from crawler.core.media_types import charset_of
 
 FALLBACK: Final = "windows-1252"
-# Bytes for the detection, from the first beyond ASCII on; Firefox also decides within the first kilobytes.
+# Bytes that the detection reads, from the first byte beyond ASCII on; Firefox also decides within the first kilobytes.
 MAX_DETECTED: Final = 64 * 1024
-_BEFORE: Final = 64  # bytes before that: the letters beside it help
-_MOSTLY: Final = 8  # characters of UTF-8 for each invalid byte: no other encoding has so many
+_BEFORE: Final = 64  # bytes before the first beyond ASCII that it reads too: the letters beside it help
+_MOSTLY: Final = 8  # valid characters for each invalid one that make a text UTF-8: no other encoding has so many
 
 _AT_CHARSET: Final = re.compile(rb'@charset "([^"]{1,40})";')
 _BEYOND_ASCII: Final = re.compile(rb"[\x1b\x80-\xff]")
@@ -68,16 +68,16 @@ def sniff(data: bytes, content_type: str | None) -> str:
 
 
 def _declared(data: bytes) -> Iterator[str]:
-    """The labels in a page: of meta elements, where they should be and elsewhere, then of an XML declaration."""
+    """The labels in a page: of meta elements at the beginning, of all meta elements, then of an XML declaration."""
     yield from declared_labels(data)
     yield from late_labels(data)
     yield xml_label(data) or ""
 
 
 def sniff_xml(data: bytes, content_type: str | None) -> str:
-    """The encoding of a document in XML: by its mark, the header or its declaration, else UTF-8.
+    """The encoding of an XML document, from its byte order mark, the header or its declaration; else UTF-8.
 
-    Source: RFC 7303 §3, XML 1.0 §F. A document that is readable as ASCII is not in UTF-16, whatever it declares.
+    Source: RFC 7303 §3, XML 1.0 §F. A document that is readable as ASCII is not in UTF-16, even if it declares so.
     """
     marked = _by_mark(data) or _by_wide_declaration(data)
     if marked is not None:
@@ -90,9 +90,9 @@ def sniff_xml(data: bytes, content_type: str | None) -> str:
 
 
 def sniff_css(data: bytes, content_type: str | None) -> str:
-    """The encoding of a style sheet: by its mark, the header or its @charset, else UTF-8.
+    """The encoding of a style sheet, from its byte order mark, the header or its @charset; else UTF-8.
 
-    Source: CSS Syntax §3.2, without the encoding of the page that needs it.
+    Source: CSS Syntax §3.2, except that the encoding of the page that links to it is not considered.
     """
     stated = _by_mark(data) or _lookup(charset_of(content_type) or "")
     if stated is not None:
@@ -103,7 +103,7 @@ def sniff_css(data: bytes, content_type: str | None) -> str:
 
 
 def _by_wide_declaration(data: bytes) -> str | None:
-    """UTF-16 without a mark, recognised by an XML declaration (HTML standard §13.2.3.2)."""
+    """UTF-16 without a byte order mark, recognised by an XML declaration (HTML standard §13.2.3.2)."""
     if data.startswith(b"<\0?\0x\0"):
         return "utf-16le"
     return "utf-16be" if data.startswith(b"\0<\0?\0x") else None
@@ -122,7 +122,7 @@ def _by_mark(data: bytes) -> str | None:
 
 @lru_cache(maxsize=256)
 def _lookup(label: str) -> str | None:
-    """The encoding of a label. "replacement" (hz, iso-2022-kr …) counts as none: it makes a page unreadable."""
+    """The encoding of a label. "replacement" (hz, iso-2022-kr …) counts as no encoding: it makes a page unreadable."""
     encoding = webencodings.lookup(label.strip()) if len(label) < 64 else None
     return str(encoding.name) if encoding is not None and encoding.name != "replacement" else None
 
@@ -140,8 +140,8 @@ def _detect(data: bytes) -> str:
 
 
 def _is_utf8(data: bytes) -> bool:
-    """Whether it is UTF-8, up to a few invalid characters and a cut one at the end. Other encodings are very rarely
-    valid UTF-8.
+    """Whether `data` is UTF-8. A few invalid characters are accepted, and an incomplete one at the end. Text in another
+    encoding is very rarely valid UTF-8.
     """
     text = codecs.utf_8_decode(data, "replace", False)[0]
     characters = len(text) - len(text.encode("ascii", "ignore"))
@@ -152,7 +152,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def to_utf8(data: bytes, encoding: str) -> bytes:
-    """`data` in UTF-8, without a byte order mark. Returns the same object if it is that already.
+    """Convert `data` to UTF-8 without a byte order mark. Returns the same object if it has this form already.
 
     Invalid bytes become U+FFFD. `encoding`: a result of `sniff`, or any label; an unknown one counts as windows-1252.
     """

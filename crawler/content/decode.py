@@ -1,8 +1,8 @@
 """Removes the content codings of a payload (RFC 9110 §8.4), as a stream in bounded memory.
 
-Every layer has the same limits, so a gzip of a gzip costs no more memory than one. Invariant: no bytes make it raise,
-and the result depends on the bytes alone. If a layer meets damage, the body is read anew, in smaller steps at that
-position, and what was already returned is skipped.
+Every layer has the same limits, so a gzip of a gzip costs no more memory than one gzip. Invariants: it raises for no
+input, and the result depends on the bytes alone. If a layer finds damage, the body is read again from the start, in
+smaller steps at that position, and the bytes that were returned before are skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,20 +22,20 @@ class Decoded:
     """A decoded payload."""
 
     data: bytes  # the first bytes, up to the requested number
-    size: int  # of all that was read
+    size: int  # number of all decoded bytes
     fault: CodingFault | None = None
     bomb: bool = False  # a limit was exceeded and reading stopped (`too_large` in the log)
-    error: str | None = None  # `fault` or the limit, for people
+    error: str | None = None  # the fault or the exceeded limit, as text for people
 
 
 class _BombError(Exception):
-    """The output exceeds a limit. The message says which."""
+    """The output exceeds a limit, which the message names."""
 
 
 class DecodedPieces:
     """The decoded bytes of a payload, piece by piece. Iterate once.
 
-    The attributes are those of `Decoded`, for what was read so far.
+    The attributes are those of `Decoded`, for the pieces so far.
     """
 
     def __init__(self, payload: Body, codings: Sequence[str], *, max_decoded: int, max_expansion: int) -> None:
@@ -55,7 +55,9 @@ class DecodedPieces:
         elif len(names) > MAX_LAYERS and payload.size:
             self._fail(CodingFault.UNKNOWN, f"more than {MAX_LAYERS} content codings")
         elif not unknown:
-            self._layers = [Layer(name) for name in reversed(names)]  # they are listed as applied
+            self._layers = [
+                Layer(name) for name in reversed(names)
+            ]  # the field lists them in the order in which they were applied
 
     def _fail(self, fault: CodingFault | None, error: str) -> None:
         self.fault, self.error = fault, error
@@ -97,8 +99,8 @@ class DecodedPieces:
 def decode(payload: Body, codings: Sequence[str], *, keep: int, max_decoded: int, max_expansion: int) -> Decoded:
     """Decode `payload` by the values of its Content-Encoding fields, in their order.
 
-    `keep` decoded bytes are returned. The rest is decoded for its size, up to `max_decoded` bytes, and beyond 1 MiB up
-    to `max_expansion` decoded bytes for each coded one. Both limits apply to every layer.
+    The first `keep` decoded bytes are returned; the others are only counted. Decoding stops after `max_decoded` bytes,
+    and, beyond 1 MiB, after `max_expansion` decoded bytes for each coded byte. Both limits apply to every layer.
     """
     if not codings or not payload.size:
         return Decoded(payload.prefix(keep), payload.size)

@@ -1,4 +1,4 @@
-"""Response headers about pages: redirects and refreshes, Link fields (RFC 8288), and directives to robots."""
+"""Response header fields about pages: Location, Refresh, Link (RFC 8288), and directives to robots."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +17,9 @@ MAX_LOCATION: Final = 8 * 1024  # characters; servers mostly have this limit for
 def location(head: Head, url: str) -> str:
     """The absolute http(s) URL in the Location field of a response to `url`, without fragment.
 
-    Of several fields the first counts. Raises UrlError if there is none, or it is empty, longer than MAX_LOCATION, has
-    CR, LF or NUL, or is no URL to fetch. Source: RFC 9110 §10.2.2, resolved by the URL standard, as in browsers.
+    If there are several fields, the first counts. Raises UrlError if there is none, or if it is empty, is longer than
+    MAX_LOCATION, has CR, LF or NUL in it, or is no URL that can be fetched. Source: RFC 9110 §10.2.2; resolved by the
+    URL standard, as in browsers.
     """
     value = head.get("location")
     if value is None or not value.strip():
@@ -49,7 +50,7 @@ class LinkValue(NamedTuple):
     """One link of a Link field."""
 
     target: str  # as written, but with bytes beyond ASCII escaped
-    parameters: dict[str, str]  # by lower-case name; of several with one name the first
+    parameters: dict[str, str]  # by lower-case name; the first of several with one name
 
     @property
     def relations(self) -> list[str]:
@@ -77,7 +78,7 @@ def _parse(text: str) -> Iterator[LinkValue]:
 
 
 def _parameters(text: str, position: int) -> tuple[dict[str, str], int]:
-    """The parameters from `position` to the comma that ends the link, and its position."""
+    """The parameters from `position` to the comma that ends the link, and the position of the comma."""
     parameters: dict[str, str] = {}
     end = len(text)
     while position < end and text[position] != ",":
@@ -120,8 +121,8 @@ def _value(text: str, position: int) -> tuple[str, int]:
 def header_links(fields: Sequence[str], url: str, *, requisites: bool, max_links: int) -> tuple[list[Link], str | None]:
     """The links to follow in the Link fields of a response to `url`, and its canonical URL.
 
-    A link with another `anchor` is about another page and is ignored (§3.2). `requisites`: with what is needed to show
-    the page. At most `max_links` are returned.
+    A link with another `anchor` is about another page and is ignored (§3.2). `requisites`: include requisites of the
+    page. At most `max_links` are returned.
     """
     base = ReferenceResolver(url)
     found = LinkSet(max_links)
@@ -154,8 +155,8 @@ class Directives:
 
 _NO_DIRECTIVES: Final = Directives()
 _DIRECTIVE: Final = re.compile(r"[^\s,]+")
-# "googlebot: nofollow": an agent before the directives. unavailable_after and the max-* directives also have a colon,
-# before a value.
+# An agent may stand before the directives ("googlebot: nofollow"). The colon of unavailable_after and of the max-*
+# directives stands before their value instead.
 _AGENT: Final = re.compile(r"\s*([A-Za-z0-9_.-]+)\s*:\s*(.*)", re.DOTALL)
 _VALUED: Final = frozenset(("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"))
 
@@ -186,7 +187,7 @@ def _directives(content: str) -> Iterable[str]:
 
 
 def _field_directives(field: str, token: str) -> Iterable[str]:
-    """The directives of one field for us. An agent applies up to the next one: "a: noindex, b: nofollow"."""
+    """The directives to us in one field. An agent applies up to the next agent: "a: noindex, b: nofollow"."""
     for_us = True
     found: list[str] = []
     for part in field.split(","):

@@ -1,8 +1,8 @@
-"""Resolves the references of a page against its base, fast if they are plain.
+"""Resolves the references of a page against its base URL, quickly if they are simple.
 
-Most links need no parser, since joining text resolves them: paths, with or without leading "../", of characters that
-the URL standard does not escape, and http(s) URLs with a plain host. ada-url (through `core.url`) resolves all others.
-Invariant, held by tests: the result is always that of ada-url.
+Most references need no URL parser, because joining text resolves them: http(s) URLs with a simple host, and paths, with
+or without leading "../", of characters that the URL standard does not escape. ada-url (through `core.url`) resolves all
+others. Invariant, checked by tests: the result is always that of ada-url.
 """
 
 import re
@@ -27,12 +27,12 @@ _UTF8: Final = frozenset(("utf-8", "utf-16le", "utf-16be", "replacement"))
 
 
 def output_encoding(encoding: str | None) -> str | None:
-    """The encoding of the queries of a page in `encoding`; None: UTF-8, which references have anyway."""
+    """The encoding of queries in the links of a page in `encoding`; None: UTF-8."""
     return None if encoding in _UTF8 else encoding
 
 
 def encode_query(encoding: str, reference: str) -> str:
-    """`reference` with its query encoded in `encoding` and escaped, in ASCII.
+    """Return `reference` with its query encoded in `encoding` and escaped, so that the query is ASCII.
 
     A character that the encoding lacks becomes "&#N;", escaped. Source: URL standard §4.4, query state, and §1.3,
     "percent-encode after encoding"; Encoding standard, by encoding_rs. Never raises.
@@ -75,13 +75,13 @@ _HOST: Final = r"(?:(?!xn--)[a-z0-9_-]+\.)*(?!xn--)[a-z][a-z0-9-]*"
 _WHOLE = re.compile(rf"(https?)://({_HOST})((?:/{_PATH})?)({_QUERY})")
 
 
-_MAX_DEPTH: Final = 32  # folders of a base; references on a deeper one are left to ada
+_MAX_DEPTH: Final = 32  # folders of a base; ada resolves the references of a deeper one
 
 
 class ReferenceResolver:
     """Resolves references against one base, an absolute URL as `core.url.parse` returns it.
 
-    `encoding`: that of their page (a name of the Encoding standard), in which their queries are sent.
+    `encoding` is the encoding of the page (a name of the Encoding standard), in which queries are sent.
     """
 
     __slots__ = ("_base", "_folders", "_origin", "_root", "encoding")
@@ -95,22 +95,21 @@ class ReferenceResolver:
 
     @property
     def url(self) -> str:
-        """The base."""
+        """The base URL."""
         return self._base
 
     @property
     def folder(self) -> str | None:
-        """The URL that relative references are appended to, with the encoding after a space if that is not UTF-8. Bases
-        with the same folder resolve all references alike, except those that begin with "?". None for a base that is
-        too deep.
+        """A key for bases that resolve all references alike, except references that begin with "?": the URL of the
+        base's folder, followed by a space and the encoding if that is not UTF-8. None for a base that is too deep.
         """
         if not self._folders:
             return None
         return self._folders[0] if self.encoding is None else f"{self._folders[0]} {self.encoding}"
 
     def resolve(self, reference: str) -> tuple[str, Origin]:
-        """The URL of a reference and its origin, as of `core.url.parse(reference, base)`, with the query in the
-        encoding of the page. `reference` is a result of `clean` that is not empty. Raises UrlError.
+        """Return the URL of a reference and its origin, as `core.url.parse(reference, base)` does, but with the query
+        in the encoding of the page. `reference` is a result of `clean` that is not empty. Raises UrlError.
         """
         href = None
         if len(reference) >= MAX_URL_BYTES:
@@ -148,7 +147,7 @@ class ReferenceResolver:
         return None
 
     def legacy_url(self, reference: str, url: str) -> str | None:
-        """The URL of a reference when queries of every page were in UTF-8; None if it is `url`, its URL now."""
+        """The URL that earlier versions made of a reference, with its query in UTF-8; None if it is `url`, as now."""
         if self.encoding is None or reference.isascii():
             return None
         with suppress(UrlError):
@@ -178,7 +177,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 
 
 def clean(reference: str) -> str:
-    """A reference as written, without outer white space, tabs, newlines and fragment.
+    """Remove outer white space, tabs, newlines and the fragment from a reference as written.
 
     Returns "" for a reference that names no other page: empty, a fragment alone, or a scheme other than http and https.
     """
@@ -201,9 +200,9 @@ _BEYOND_ASCII = re.compile(r"[^\x00-\x7f]")
 
 
 def from_field(value: str) -> str:
-    """A reference of a header field (`Head` has bytes as latin-1) in ASCII, with all other bytes escaped.
+    """Escape the bytes beyond ASCII in a reference from a header field (`Head` has bytes as latin-1).
 
-    Servers send UTF-8, or the encoding of their file names: both reach the URL unchanged, as in browsers. In a host the
+    Servers send UTF-8 or the encoding of their file names. Both reach the URL unchanged, as in browsers. In a host the
     escapes are decoded as UTF-8 (URL standard §3.5).
     """
     return value if value.isascii() else _BEYOND_ASCII.sub(lambda match: f"%{ord(match[0]):02X}", value)

@@ -1,9 +1,9 @@
-"""takedown.jsonl: the records of WARC files that must be removed for a takedown, and the lines of pages/ it blanked.
+"""takedown.jsonl: the WARC records that must be removed for a takedown, and the lines of pages/ that were blanked.
 
-The store knows the last record of each URL, and those written after the takedown; a scan of the WARC files finds the
-others: earlier visits, requests, metadata. No record is removed here: that must be done in all copies of the files.
-Lines of pages/ are blanked once they are listed.
-Invariant: the file is replaced whole; a record or line is in it once.
+The store knows the last record of each URL and the records written after the takedown. A scan of the WARC files finds
+the others: earlier visits, requests, metadata. No record is removed here, because that must be done in all copies of
+the files. Lines of pages/ are listed first and then blanked.
+Invariants: the file is replaced as a whole, and has each record and line once.
 """
 
 import os
@@ -30,7 +30,7 @@ _FILE: Final = re.compile(r".+\.jsonl(?:\.open|\.orphan(?:\.\d+)?)?")
 class PageLine:
     """A line of pages/: `offset` and `length` in bytes without the line feed; `head` are its first bytes, with the URL.
 
-    `url` is None for a line that is half blanked because of a kill.
+    `url` is None for a line that was only half blanked when the process was killed.
     """
 
     offset: int
@@ -45,11 +45,11 @@ def files(folder: Path) -> list[Path]:
 
 
 def find(path: Path, matches: Callable[[str], bool], problems: list[str]) -> list[PageLine]:
-    """The lines whose URL `matches`, and half blanked ones. A file that cannot be read is added to `problems`."""
+    """Find the lines whose URL `matches`, and half blanked lines. An unreadable file is added to `problems`."""
     try:
         with path.open("rb") as file:
             return list(_page_lines(file, matches))
-    except FileNotFoundError:  # renamed since, as it is complete
+    except FileNotFoundError:  # complete by now, and therefore renamed
         whole = path.with_name(path.name.removesuffix(".open"))
         return find(whole, matches, problems) if whole != path else []
     except OSError as error:
@@ -84,7 +84,7 @@ def blank(path: Path, lines: Sequence[PageLine], problems: list[str]) -> None:
             problems.append(f"{one}: its lines of forgotten URLs could not be blanked: {error.strerror or error}")
             return
         try:
-            # Since then a failed commit may have been cut off and other lines written in its place.
+            # After `find`, a failed commit may have been cut off, and other lines written in its place.
             there = [line for line in lines if os.pread(descriptor, len(line.head), line.offset) == line.head]
             for line in there:
                 kept = len(line.head)
@@ -114,7 +114,9 @@ class ForgottenTarget(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """The number of records in the file, `new` ones of this run, and `problems`: files that could not be read whole."""
+    """A result of `write_list`: the number of records in the file, those `new` in this run, and `problems`: messages
+    about files that could not be read to their end.
+    """
 
     path: Path
     records: int
@@ -125,7 +127,7 @@ class Listed:
 def write_list(
     paths: CrawlPaths, scanned: Sequence[ForgottenTarget], *, forgotten: Sequence[ForgottenTarget], now: float
 ) -> Listed:
-    """Update the file. WARC files are scanned for `scanned`, if there is any. Lines in pages/ of `forgotten` and of all
+    """Update the file. WARC files are scanned for the targets in `scanned`. Lines in pages/ of `forgotten` and of all
     takedowns in the store are listed, then blanked.
     """
     path = paths.output / "takedown.jsonl"
@@ -140,7 +142,7 @@ def write_list(
     if scanned:
         for one in _scan(paths.output / "warc", scanned, problems, now):
             found[one["warc_file"], one["warc_offset"]] = one
-    matches = _test(listed)
+    matches = _matcher(listed)
     lines = {pages: find(pages, matches, problems) for pages in files(paths.output / "pages")}
     for pages, its in lines.items():
         name = pages.name.removesuffix(".open")
@@ -181,8 +183,8 @@ class _Url:
     host: str = ""
 
 
-def _test(targets: Sequence[ForgottenTarget]) -> Callable[[str], bool]:
-    """A test whether a URL belongs to one of the targets."""
+def _matcher(targets: Sequence[ForgottenTarget]) -> Callable[[str], bool]:
+    """Return a predicate: does a URL belong to one of the targets?"""
     hosts = {target.host for target in targets if target.url is None}
     urls = {canonical(target.url) for target in targets if target.url is not None}
 
@@ -204,7 +206,7 @@ def _lines(path: Path) -> Iterable[dict[str, Any]]:
 def _scan(
     folder: Path, targets: Sequence[ForgottenTarget], problems: list[str], now: float
 ) -> Iterable[dict[str, Any]]:
-    matches = _test(targets)
+    matches = _matcher(targets)
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name.removesuffix(".open")
         if not name.endswith(".warc.gz") and not _ORPHAN.search(name):
@@ -215,7 +217,7 @@ def _scan(
 
 
 def _records_of(path: Path, complete: Path, problems: list[str]) -> Iterable[WarcRecord]:
-    """The records of one file. A running crawl may complete, and so rename, it before it is opened here."""
+    """The records of one file. A running crawl may have completed and renamed it to `complete` meanwhile."""
     for one in dict.fromkeys((path, complete)):
         try:
             for record in records(one, deep=False):

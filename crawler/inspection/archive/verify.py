@@ -1,9 +1,10 @@
 """Check of an output directory: the store, WARC files, pages/ and logs, each by itself and against the others.
 
-The store has the committed length of each file; bytes beyond it are of a commit that did not finish, which is no fault.
-Closed files may be moved away. If an open file vanished, its records that were not stored again since are reported.
-Invariants: nothing is changed; memory is bounded by one record and one block of lines, for comparisons are made in a
-table on disk.
+The store has the committed length of each file. Bytes beyond it are no fault: they are of a commit that did not finish.
+Closed files may be moved away. If a file vanished while it was open, its records that were not stored again since are
+reported.
+Invariants: nothing is changed. Memory is bounded by one record and one block of lines, because comparisons are made in
+a table on disk.
 """
 
 from collections.abc import Iterator
@@ -28,8 +29,8 @@ _UNSTORED: Final = (TaskKind.ROBOTS, TaskKind.PROBE)  # their URLs are not in th
 
 @dataclass(slots=True)
 class Checked:
-    """What was checked. `away` counts closed files that were moved away, `lost` files that vanished while they were
-    written, `uncommitted` bytes beyond the committed lengths.
+    """Counts of a check. `away`: closed files that were moved away. `lost`: files that vanished while they were
+    written. `uncommitted`: bytes beyond the committed lengths. `torn_lines`: log lines without valid JSON.
     """
 
     files: int = 0
@@ -44,7 +45,7 @@ class Checked:
 
 
 def verify(paths: CrawlPaths, checked: Checked) -> Iterator[str]:
-    """Every fault as a message; fills `checked` meanwhile. Raises what StoreReader does."""
+    """Yield a message for every fault, and count in `checked`. Raises the errors of StoreReader."""
     with Auditor(paths.frontier, is_live=paths.pid() is not None) as store:
         store.begin()
         yield from store.own_problems()
@@ -65,7 +66,7 @@ def verify(paths: CrawlPaths, checked: Checked) -> Iterator[str]:
         for sink, names in known.items():
             yield from _unknown_files(paths.output / sink, names)
         for name, size in pages:
-            path = _path(paths.output / "pages", name)  # again, for a running crawl renames full files
+            path = _path(paths.output / "pages", name)  # looked up again, because a running crawl renames full files
             if path is not None:
                 yield from _pages(store, name, path, size, checked)
         yield from store.cross_problems()
@@ -101,7 +102,7 @@ def _path(folder: Path, name: str) -> Path | None:
 
 
 def _unknown_files(folder: Path, names: set[str]) -> Iterator[str]:
-    """Complete files that are not in the store. (The next start of the crawl sets open ones aside.)"""
+    """Yield complete files that are not in the store. (Open ones are set aside at the next start of the crawl.)"""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name.removesuffix(".open")
         if name not in names and name == path.name and name.endswith((".warc.gz", ".jsonl")):
@@ -176,7 +177,7 @@ def _page(store: Auditor, page: dict[str, Any], checked: Checked) -> Iterator[st
 
 
 def _log(store: Auditor, paths: CrawlPaths, checked: Checked) -> Iterator[str]:
-    """Check what lines say of the archive. Lines may be missing: the log is written without sync."""
+    """Check the lines of the log against the archive. Lines may be missing, because the log is written without sync."""
     with RotatedLog(paths.fetch_log) as parts:
         for part in parts.oldest_first:
             for block in part.blocks():

@@ -1,9 +1,9 @@
 """The hosts of a crawl: state and queue from the store, speed and connections from the newest part of the log.
 
-The time until a queue is empty is estimated from two lower bounds: the delay, and the gaps between requests in the log;
-the larger one counts. URLs that are still to be found are left out.
-Invariants: a host is in one state, the most severe that holds, and `why` gives the reason; an estimate is None where
-neither a delay nor a gap is known.
+The time until a queue is empty is the larger of two lower bounds: one from the delay, one from the gaps between
+requests in the log. URLs that are not found yet are not considered.
+Invariants: a host has one state, the most severe one that applies, and `why` is the reason. The time is None if neither
+a delay nor a gap is known.
 """
 
 from bisect import bisect_left
@@ -22,9 +22,9 @@ from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.frontier.sqlite.store_reader import Row, StoreReader
 from crawler.inspection.log.totals import HostTally
 
-_USUAL_GAPS: Final = 0.95  # of the gaps between requests; the longest are left out: nights, restarts, back-offs
-WAITING: Final = "waiting"  # for the delay after the last request
-_WAITS_FROM_S: Final = 1.0  # a shorter wait is over before a person reads it
+_USUAL_GAPS: Final = 0.95  # share of the gaps between requests; the longest are left out: nights, restarts, back-offs
+WAITING: Final = "waiting"  # the host waits for the delay after its last request
+_WAITS_FROM_S: Final = 1.0  # a shorter wait is not shown: it is over before a person reads it
 STATES: Final = (
     HostState.BLOCKED.value,
     HostState.HELD.value,
@@ -37,10 +37,11 @@ STATES: Final = (
 
 @dataclass(slots=True)
 class HostView:
-    """One origin. `ok` and `errors` count attempts at pages since the crawl began.
+    """The facts about one origin. `ok` and `errors` count attempts at pages since the crawl began.
 
-    p50 and p95 of response times (milliseconds), connections opened and requests on each are from the log, None where
-    it has nothing. `eta_s`: seconds until the queue is empty, None if unknown or if the host gets no requests.
+    Response times (p50 and p95, milliseconds), connections opened and requests per connection come from the log; they
+    are None if it has no line of the host. `eta_s` is the time in seconds until the queue is empty, None if unknown or
+    if the host gets no requests.
     """
 
     host: str
@@ -73,8 +74,8 @@ def views(
     *,
     now: float,
 ) -> list[HostView]:
-    """Every host. `states` maps (host, port) to the last `host_state` event of the present run, `open_now` hosts to
-    their open connections; None if no crawl runs.
+    """The views of all hosts. `states` maps (host, port) to the last `host_state` event of the present run. `open_now`
+    maps hosts to their number of open connections; it is None if no crawl runs.
     """
     backoffs = reader.backoffs()
     blocks = Blocklist()
@@ -126,7 +127,7 @@ def views(
 
 @dataclass(slots=True)
 class _KeyState:
-    """A politeness key: the last request to one of its hosts that is stored, and its delay."""
+    """A politeness key: the time of the last stored request to one of its hosts, and its delay."""
 
     last_at: float = 0.0
     delay_s: float = 0.0
@@ -182,7 +183,7 @@ def _state(
     states: Mapping[tuple[str, int], Mapping[str, Any]],
     now: float,
 ) -> tuple[str, float | None, str]:
-    """State, its end (None if unknown), and the reason."""
+    """The state of a host, its end (None if unknown), and the reason."""
     host = row["host"]
     block = blocks.covers(host)
     if block is not None:
@@ -222,7 +223,7 @@ SORTS: Final[Mapping[str, Callable[[HostView], tuple[Any, ...]]]] = {
 
 
 class RoundRobin:
-    """Queues of hosts that share a rate limit: they get one request each in turn."""
+    """Queues of hosts that share a rate limit. The hosts get one request each in turn."""
 
     __slots__ = ("_lengths", "_sums")
 
@@ -231,19 +232,19 @@ class RoundRobin:
         self._sums = list(accumulate(self._lengths, initial=0))
 
     def until_done(self, queued: int) -> int:
-        """Compute how many requests are made, to all hosts, until a queue of this length is empty."""
+        """Compute the number of requests to all hosts until a queue of length `queued` is empty."""
         shorter = bisect_left(self._lengths, queued)
         return self._sums[shorter] + (len(self._lengths) - shorter) * queued
 
 
 def request_gap_s(politeness: PolitenessOptions, crawl_delay_s: float | None, response_s: float) -> float:
-    """Compute the seconds between two requests by the delay, 0 without one. `response_s` is learned, 0 if unknown."""
+    """Compute the seconds between two requests from the delay; 0 without a delay. `response_s`: 0 if unknown."""
     delay_s = host_delay(politeness, crawl_delay_s, response_s)
     return delay_s + CLOCK_GUARD_S + response_s if delay_s > 0 else 0.0
 
 
 def eta_s(queued: int, by_delay_s: float, by_log_s: float, backoff_s: float) -> float | None:
-    """Compute the seconds until a queue is empty, after a back-off of `backoff_s`; an unknown bound is 0."""
+    """Compute the seconds until a queue is empty, including a back-off of `backoff_s`. A bound of 0 is unknown."""
     if queued <= 0:
         return 0.0
     longer_s = max(by_delay_s, by_log_s)

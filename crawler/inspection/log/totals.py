@@ -18,14 +18,14 @@ from crawler.inspection.log.rotated_log import LogRange, RotatedLog, epoch
 HOSTS_KEPT: Final = 50_000
 OTHER_HOSTS: Final = "(other hosts)"
 _SLOWEST_KEPT: Final = 10
-_STEP: Final = 10.0  # buckets for each factor of e: quantiles are exact to a tenth
+_STEP: Final = 10.0  # buckets for each factor of e, so that quantiles are exact to a tenth
 _GOOD: Final = frozenset((OutcomeLabel.OK, OutcomeLabel.NOT_MODIFIED, OutcomeLabel.REDIRECT))
 _SERVER_ERROR: Final = 500
 _THROTTLED: Final = frozenset((429, 503))
 
 
 class Spread(dict[int, int]):
-    """Histogram of times: a count for each bucket, each a tenth wider than the one before."""
+    """Histogram of durations: counts by bucket. Each bucket is a tenth wider than the one before."""
 
     __slots__ = ()
 
@@ -38,7 +38,7 @@ class Spread(dict[int, int]):
             self[bucket] = self.get(bucket, 0) + count
 
     def quantile(self, share: float) -> float | None:
-        """The milliseconds that `share` of the values stay below; None without values."""
+        """The value in milliseconds below which a `share` of the values lies; None if there are none."""
         left = share * sum(self.values())
         for bucket in sorted(self):
             left -= self[bucket]
@@ -47,7 +47,7 @@ class Spread(dict[int, int]):
         return None
 
     def mean(self, share: float) -> float | None:
-        """The mean in milliseconds of the lowest `share` of the values; None without values."""
+        """The mean in milliseconds of the lowest `share` of the values; None if there are none."""
         total = left = share * sum(self.values())
         weighed = 0.0
         for bucket in sorted(self):
@@ -61,9 +61,9 @@ class Spread(dict[int, int]):
 
 @dataclass(slots=True)
 class HostTally:
-    """One host. `requests` counts attempts that got a connection, `opened` connections opened for them, `throttled`
-    responses 429 and 503, `bytes` those of bodies; `gaps` are the times between the ends of two requests, `last_at` is
-    the last end.
+    """The totals of one host. `requests` counts attempts that got a connection, `opened` the connections opened for
+    them, `throttled` the responses 429 and 503, `bytes` the bytes of bodies. `gaps` has the times between the ends of
+    two requests in succession; `last_at` is the end of the last one.
     """
 
     attempts: int = 0
@@ -135,7 +135,7 @@ class LogTotals:
     bins: dict[int, Bin] = field(default_factory=dict)
     slowest: list[tuple[float, str]] = field(default_factory=list)  # a heap of (milliseconds, URL)
     _minutes: dict[str, int] = field(default_factory=dict)
-    _minute: tuple[str, float | None] = field(default=("", None), compare=False)  # the last, and its start
+    _minute: tuple[str, float | None] = field(default=("", None), compare=False)  # the last minute seen, and its start
 
     def add(self, line: Line) -> None:
         """Count a line of fetch.jsonl. Costs some 5 µs."""
@@ -249,7 +249,7 @@ class LogTotals:
         if number is None:
             at = epoch(ts[:19])
             number = 0 if at is None else int(at // self.bin_s)
-            if self.bin_s >= 60:  # a minute lies in one log_range
+            if self.bin_s >= 60:  # a minute lies in one interval
                 self._minutes[minute] = number
         found = self.bins.get(number)
         if found is None:
@@ -276,7 +276,7 @@ class Gathered:
 
 
 def gather(parts: RotatedLog, ranges: Sequence[LogRange], query: Query, *, bin_s: int, name: str) -> Gathered:
-    """Count the lines of a query in these ranges. `name` is the log's, for messages."""
+    """Count the lines in these ranges that match the query. `name` is the name of the log, for messages."""
     tally, matcher = LogTotals(bin_s), Matcher(query)
     for log_range in ranges:
         for block in log_range.part.blocks(log_range.start, log_range.end):
