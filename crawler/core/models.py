@@ -409,3 +409,36 @@ class Counters:
     bytes: int = 0
     errors: int = 0
     denied: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoundCounts:
+    """What the visits of a round found. Invariant: `visited` is the sum of the four after it."""
+
+    visited: int = 0  # URLs that had been visited before the round
+    unchanged: int = 0
+    changed: int = 0
+    gone: int = 0  # 404 or 410
+    failed: int = 0  # attempts exhausted, or a server error
+    new: int = 0  # URLs that were visited for the first time
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A visit of every URL that had been visited before it. The store has the last one."""
+
+    number: int  # 1 for the first of the store
+    started_at: float
+    last_id: int  # of the URLs that were known when it began
+    queued_to: int = 0  # up to this id its URLs are queued, or visited already
+    ended_at: float | None = None
+    counts: RoundCounts = RoundCounts()
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.ended_at is None
+
+    @property
+    def is_queued(self) -> bool:
+        """Whether all its URLs are queued, or visited already."""
+        return self.queued_to >= self.last_id

@@ -24,6 +24,8 @@ from crawler.core.models import (
     HostTemplates,
     Origin,
     RecordLocation,
+    Round,
+    RoundCounts,
     Settlement,
     SinkFile,
     SlowResponse,
@@ -68,6 +70,7 @@ class Recovered:
     suspects: tuple[int, ...] = ()  # ids of hosts that have suspects
     slow_responses: tuple[SlowResponse, ...] = ()
     to_reevaluate: tuple[int, ...] = ()  # ids of hosts whose URLs are not all judged by the current rules
+    last_round: Round | None = None  # None: there was none
     is_restored: bool = False  # from a backup: output files may have grown since, until `clear_restored`
 
 
@@ -93,6 +96,7 @@ class Batch:
     templates: Sequence[TemplateRow] = ()  # without `pages`: the notes of settlements add up to them
     lines: Sequence[RecordLocation | None] = ()  # of the line in pages/ of each settlement; empty: there are none
     error_pages: Sequence[tuple[int, bytes]] = ()  # host id and the engine's record of its soft 404s
+    round_counts: RoundCounts | None = None  # of the round under way, with these settlements
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,6 +365,18 @@ class Frontier(Protocol):
         """Queue URLs that last ended so and are not queued; their attempts start over. Returns host id → number of
         URLs; with `dry_run` nothing is changed. It runs in slices: after a crash only some may be queued.
         """
+
+    async def begin_round(self, *, now: float) -> Round:
+        """Begin a round, unless one is under way. Returns the one that is under way then."""
+
+    async def queue_round(self, *, blocked: Collection[int], now: float) -> tuple[dict[int, int], Round]:
+        """Queue the next slice of the round's URLs: those that are DONE or GAVE_UP and were not visited since it began.
+        Their attempts start over. URLs of `blocked` hosts, by id, are left out. Returns host id → number of URLs, and
+        how far the round is. Raises ValueError if no round is under way.
+        """
+
+    async def end_round(self, *, now: float) -> None:
+        """The round is over: the next `begin_round` begins another one."""
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         """Erase a URL (as `parse` returns it), known or not. It is never stored again, whatever its kind.

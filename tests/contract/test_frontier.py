@@ -1,5 +1,6 @@
 """The contract of frontiers (crawler/frontier/base.py), tested on each of them."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -30,6 +31,7 @@ from crawler.core.models import (
     RecordLocation,
     Redirected,
     RobotsRecord,
+    RoundCounts,
     SampledPage,
     SinkFile,
     SitemapHint,
@@ -932,6 +934,70 @@ async def test_urls_in_a_lost_file_are_queued_again(store: Store, monkeypatch: p
         assert await frontier.promote(now=NOW + 9) == {1: 1}
         [waited] = [task for task in await take(frontier) if task.url[-1] == "3"]
         assert (waited.etag, waited.digest) == (None, None)
+
+
+async def test_a_round_queues_every_visited_url_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In slices, over restarts: with all attempts before them, conditions and history. Others stay as they are, and so
+    does what was visited since the round began.
+    """
+    monkeypatch.setattr("crawler.frontier.sqlite.writer.REQUEUE_SLICE", 3)
+    tagged = response(fields=(("etag", '"1"'),))
+    async with store.opened() as (frontier, recovered):
+        assert recovered.last_round is None
+        await add(frontier, *(f"https://a.example/{n}" for n in range(7)), "https://b.example/", "https://c.example/")
+        one, two, three, four, five, six, _ = await take(frontier)
+        (other,) = await take(frontier, 2)
+        (blocked,) = await take(frontier, 3)
+        settlements = [
+            visit(one, tagged, next_at=NOW + 60),
+            visit(two, FAILED, state=UrlState.GAVE_UP),
+            visit(three, DENIED, state=UrlState.DENIED),
+            visit(four, response(503), state=UrlState.WAITING, next_at=NOW + 60),
+            visit(five),
+            visit(other, host_id=2),
+            visit(blocked, host_id=3),
+        ]
+        await frontier.settle(batch(*settlements))
+        await frontier.forget_url(five.url, now=NOW)
+        begun = await frontier.begin_round(now=NOW + 10)
+        assert (begun.number, begun.started_at, begun.queued_to, begun.is_under_way) == (1, NOW + 10, 0, True)
+        assert await frontier.begin_round(now=NOW + 20) == begun
+        await frontier.settle(batch(visit(six, finished_at=NOW + 11)))
+        queued, after = await frontier.queue_round(blocked=(), now=NOW + 12)
+        assert (queued, after.queued_to) == ({1: 2}, 3)
+        found = RoundCounts(visited=2, unchanged=1, failed=1, new=1)
+        tasks = {task.id: task for task in await take(frontier)}
+        assert [(tasks[task.id].attempt, tasks[task.id].visits) for task in (one, two)] == [(1, 1), (1, 1)]
+        assert tasks[one.id].etag == '"1"'
+        assert await frontier.next_revisit() is None
+        again = [visit(tasks[task.id], finished_at=NOW + 13) for task in (one, two)]
+        await frontier.settle(batch(*again, round_counts=found))
+    async with store.opened() as (frontier, recovered):
+        assert recovered.last_round == replace(after, counts=found)
+        queued_since: Counter[int] = Counter()
+        while not after.is_queued:
+            queued, after = await frontier.queue_round(blocked=(3,), now=NOW + 14)
+            queued_since.update(queued)
+        assert queued_since == {2: 1}
+        assert (await frontier.totals()).waiting == 1
+        await frontier.end_round(now=NOW + 15)
+        with pytest.raises(ValueError, match="no round"):
+            await frontier.queue_round(blocked=(), now=NOW + 15)
+    async with store.opened() as (frontier, recovered):
+        assert recovered.last_round is not None
+        assert (recovered.last_round.ended_at, recovered.last_round.counts) == (NOW + 15, found)
+        second = await frontier.begin_round(now=NOW + 20)
+        assert (second.number, second.counts, second.is_under_way) == (2, RoundCounts(), True)
+        assert sum((await frontier.queue_round(blocked=(), now=NOW + 20))[0].values()) == 2
+
+
+async def test_visits_dated_later_than_now_are_part_of_a_round(store: Store) -> None:
+    """The clock was set back since."""
+    async with store.opened() as (frontier, _):
+        [task] = await added(frontier, "https://a.example/")
+        await frontier.settle(batch(visit(task, finished_at=NOW + 900)))
+        await frontier.begin_round(now=NOW)
+        assert (await frontier.queue_round(blocked=(), now=NOW + 1))[0] == {1: 1}
 
 
 async def test_a_forgotten_url_is_erased_and_never_stored_again(store: Store) -> None:

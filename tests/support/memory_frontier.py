@@ -24,6 +24,7 @@ from crawler.core.models import (
     Origin,
     RecordLocation,
     RobotsRecord,
+    Round,
     SampledPage,
     Settlement,
     SinkFile,
@@ -51,6 +52,7 @@ from crawler.frontier.base import (
     UrlRow,
     VisitedPage,
 )
+from crawler.frontier.sqlite import writer
 from crawler.frontier.sqlite.rows import (
     PAGES_SINK,
     WARC_SINK,
@@ -133,6 +135,7 @@ class MemoryFrontier:
         self._error_pages: dict[int, bytes] = {}
         self._slow_responses: dict[str, SlowResponse] = {}
         self._robots_changed: list[int] = []
+        self._round: Round | None = None
         self._is_open = False
         self._clean = True
 
@@ -153,6 +156,7 @@ class MemoryFrontier:
             suspects=tuple(sorted({self._urls[url_id].host_id for url_id in self._suspects})),
             slow_responses=tuple(self._slow_responses[key] for key in sorted(self._slow_responses)),
             to_reevaluate=tuple(sorted(self._to_reevaluate)),
+            last_round=self._round,
         )
 
     async def close(self, *, clean: bool) -> None:
@@ -188,6 +192,8 @@ class MemoryFrontier:
             if backoff.until_at == 0:
                 del self._backoffs[backoff.key]
         self._counters = batch.counters or self._counters
+        if batch.round_counts is not None and self._round is not None:
+            self._round = replace(self._round, counts=batch.round_counts)
         self._scope_hosts.update(batch.scope_hosts)
         for slow in batch.slow_responses:
             self._slow_responses[slow.key] = slow
@@ -368,6 +374,33 @@ class MemoryFrontier:
                 url.next_at = None
                 self._set_state(url, UrlState.QUEUED)
         return requeued
+
+    async def begin_round(self, *, now: float) -> Round:
+        last = self._round
+        if last is None or not last.is_under_way:
+            self._round = last = Round(1 if last is None else last.number + 1, now, last_id=len(self._urls))
+        return last
+
+    async def queue_round(self, *, blocked: Collection[int], now: float) -> tuple[dict[int, int], Round]:
+        last = self._round_under_way()
+        end = min(last.queued_to + writer.REQUEUE_SLICE, last.last_id)
+        queued: Counter[int] = Counter()
+        for url in (self._urls[url_id] for url_id in range(last.queued_to + 1, end + 1)):
+            is_visited = url.visited_at is not None and last.started_at <= url.visited_at <= now
+            if url.state in ENDS and not is_visited and url.host_id not in blocked:
+                url.attempts, url.next_at = 0, None
+                self._set_state(url, UrlState.QUEUED)
+                queued[url.host_id] += 1
+        self._round = replace(last, queued_to=end)
+        return dict(queued), self._round
+
+    async def end_round(self, *, now: float) -> None:
+        self._round = replace(self._round_under_way(), ended_at=now)
+
+    def _round_under_way(self) -> Round:
+        if self._round is None or not self._round.is_under_way:
+            raise ValueError("no round is under way")
+        return self._round
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)

@@ -22,6 +22,8 @@ from crawler.core.models import (
     PageHistory,
     Redirected,
     RobotsRecord,
+    Round,
+    RoundCounts,
     Settlement,
     SitemapHint,
     Task,
@@ -33,6 +35,8 @@ MAX_VALIDATOR: Final = 1_024  # characters of an ETag or Last-Modified; a longer
 MAX_DETAIL: Final = 500  # characters stored of the detail of an error
 FORGOTTEN_ERROR: Final = "forgotten"  # visit.last_error of a URL that was taken down
 MARKS: Final = "forgotten_marks"  # in the table meta: see `totals_from`
+ROUND: Final = "round"  # in the table meta: the last round, as JSON
+ROUND_COUNTS: Final = "round_counts"  # in the table meta: its counts, as of the last settlement
 WARC_SINK: Final = "warc"  # the sink of `Batch.written`
 PAGES_SINK: Final = "pages"  # the sink of `Batch.lines`
 
@@ -235,6 +239,19 @@ def counters_from(text: str | None) -> Counters:
     fields = {} if text is None else orjson.loads(text)
     fields.pop("extra", None)  # older versions stored it, always empty
     return Counters(**fields)
+
+
+def round_text(one: Round) -> str:
+    """The value of ROUND."""
+    stored = {name: getattr(one, name) for name in Round.__slots__ if name != "counts"}
+    return orjson.dumps(stored).decode()
+
+
+def round_from(text: str | None, counts: str | None) -> Round | None:
+    """From the values of ROUND and ROUND_COUNTS."""
+    if text is None:
+        return None
+    return Round(**orjson.loads(text), counts=RoundCounts() if counts is None else RoundCounts(**orjson.loads(counts)))
 
 
 def totals_from(counts: dict[str, int], marks: int = 0) -> Totals:

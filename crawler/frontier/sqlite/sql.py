@@ -294,7 +294,7 @@ SINK_FILES: Final = "SELECT sink, name, state, committed_bytes FROM sink_file OR
 PUT_SCOPE_HOST: Final = "INSERT OR IGNORE INTO scope_host (host, added_at) VALUES (?, ?)"
 SCOPE_HOSTS: Final = "SELECT host FROM scope_host ORDER BY host"
 
-# -- requeue, takedowns, blocks
+# -- requeue, rounds, takedowns, blocks
 
 _REQUEUABLE: Final = """
 SELECT json_group_array(json_array(url, host, state))
@@ -323,6 +323,14 @@ def requeuable(
 START_AGAIN: Final = """
 UPDATE visit SET next_at = NULL, ended = 0, attempts = CASE WHEN visits > 0 THEN 0 ELSE min(attempts, 1) END
 WHERE url IN (SELECT value FROM json_each(?))"""
+
+# A visit dated later than now counts as made before the round: the clock was set back.
+IN_ROUND: Final = """
+SELECT json_group_array(json_array(url, host, state))
+FROM (
+  SELECT v.url, u.host, u.state FROM visit AS v CROSS JOIN url AS u ON u.id = v.url
+  WHERE v.url > ? AND v.url <= ? AND u.state IN ('done', 'gave_up')
+    AND v.last_at NOT BETWEEN ? AND ? AND u.host NOT IN (SELECT value FROM json_each(?)) ORDER BY v.url)"""
 
 KNOWN_AS: Final = """
 SELECT json_group_array(json_array(id, hash, state)) FROM url

@@ -24,6 +24,7 @@ from crawler.core.models import (
     HostRow,
     HostTemplates,
     Origin,
+    Round,
     SampledPage,
     SinkFile,
     SlowResponse,
@@ -108,6 +109,7 @@ class SqliteFrontier:
             suspects=tuple(host_id for (host_id,) in database.rows(sql.SUSPECT_HOSTS)),
             slow_responses=tuple(SlowResponse(*columns) for columns in database.rows(sql.SLOW_RESPONSES)),
             to_reevaluate=tuple(host_id for (host_id,) in database.rows(sql.TO_REEVALUATE)),
+            last_round=writer.last_round(),
             is_restored=database.get(sql.META, (sql.COPIED_AT,)) is not None,
         )
         self._writer.set_clean(False)
@@ -296,6 +298,16 @@ class SqliteFrontier:
 
     async def requeue(self, ending: EndedWith, *, dry_run: bool = False) -> dict[int, int]:
         return await self._run_slices(partial(Writer.requeue, ending=ending, dry_run=dry_run))
+
+    async def begin_round(self, *, now: float) -> Round:
+        return await self._run(lambda writer: writer.begin_round(now))
+
+    async def queue_round(self, *, blocked: Collection[int], now: float) -> tuple[dict[int, int], Round]:
+        without = json_list(list(blocked))
+        return await self._run(lambda writer: writer.queue_round(without, now))
+
+    async def end_round(self, *, now: float) -> None:
+        await self._run(lambda writer: writer.end_round(now))
 
     async def forget_url(self, url: str, *, now: float) -> Forgotten:
         href, origin = parse(url)

@@ -8,12 +8,13 @@ trace in either.
 import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from crawler.core.enums import SinkFileState, UrlState
-from crawler.core.models import Backoff, Denied, Discovered, RecordLocation, RobotsRecord, Settlement, SinkFile
+from crawler.core.models import Backoff, Denied, Discovered, RecordLocation, RobotsRecord, Round, Settlement, SinkFile
 from crawler.core.outcomes import OUTAGE_ERRORS
 from crawler.frontier.base import ROBOTS_VERSIONS_KEPT, Batch, BlockedHost, EndedWith, Receipt
 from crawler.frontier.sqlite import sql
@@ -23,12 +24,16 @@ from crawler.frontier.sqlite.insertions import Insertions, PendingChange
 from crawler.frontier.sqlite.rows import (
     MARKS,
     PAGES_SINK,
+    ROUND,
+    ROUND_COUNTS,
     WARC_SINK,
     HostChange,
     check_batch,
     clip,
     host_state,
     robots_digest,
+    round_from,
+    round_text,
     totals_from,
     visit_row,
 )
@@ -93,6 +98,8 @@ class Writer:
                 )
             for error_pages in batch.error_pages:
                 self._db.run(sql.PUT_ERROR_PAGES, error_pages)
+            if batch.round_counts is not None:
+                self._db.run(sql.PUT_META, (ROUND_COUNTS, orjson.dumps(batch.round_counts).decode()))
         return change.receipt(links_new)
 
     def deny(self, host_id: int, denied: Sequence[tuple[int, Denied]], now: float) -> int:
@@ -156,6 +163,44 @@ class Writer:
                 self._db.run(sql.START_AGAIN, (ids,))
                 self._db.run(sql.END_SUSPECTS, (ids,))
         return _by_host(found), self._unless_last(end)
+
+    def last_round(self) -> Round | None:
+        """The last round, None if there was none."""
+        return round_from(self._db.get(sql.META, (ROUND,)), self._db.get(sql.META, (ROUND_COUNTS,)))
+
+    def begin_round(self, now: float) -> Round:
+        """See Frontier.begin_round."""
+        last = self.last_round()
+        if last is not None and last.is_under_way:
+            return last
+        begun = Round(1 if last is None else last.number + 1, now, last_id=int(self._db.get(sql.LAST_URL)))
+        with self._db.transaction():
+            self._db.run(sql.PUT_META, (ROUND, round_text(begun)))
+            self._db.run(sql.END_META, (ROUND_COUNTS,))
+        return begun
+
+    def queue_round(self, blocked: str, now: float) -> tuple[dict[int, int], Round]:
+        """See Frontier.queue_round; `blocked` is a JSON list."""
+        last = self._round_under_way()
+        after = replace(last, queued_to=min(last.queued_to + REQUEUE_SLICE, last.last_id))
+        span = (last.queued_to, after.queued_to, last.started_at, now, blocked)
+        found: list[StateRow] = orjson.loads(self._db.get(sql.IN_ROUND, span))
+        with self.change() as change:
+            if found:
+                self._db.run(sql.START_AGAIN, (self._set_state(found, UrlState.QUEUED, change),))
+            self._db.run(sql.PUT_META, (ROUND, round_text(after)))
+        return _by_host(found), after
+
+    def end_round(self, now: float) -> None:
+        """See Frontier.end_round."""
+        ended = replace(self._round_under_way(), ended_at=now)
+        self._db.commit(sql.PUT_META, (ROUND, round_text(ended)))
+
+    def _round_under_way(self) -> Round:
+        last = self.last_round()
+        if last is None or not last.is_under_way:
+            raise ValueError("no round is under way")
+        return last
 
     def queue_again(self, ids: Sequence[int]) -> dict[int, int]:
         """See Frontier.queue_again."""
