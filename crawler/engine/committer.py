@@ -26,6 +26,7 @@ from crawler.core.models import (
 from crawler.engine.monitoring.counters import CrawlCounters, LatencyMeters
 from crawler.engine.observer import Observer, Visited
 from crawler.engine.options import EngineOptions
+from crawler.engine.rounds import Rounds
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import Batch, Frontier, FrontierFull, Receipt
 from crawler.sinks.base import LostFile, Sink, SinkRecovered
@@ -52,6 +53,7 @@ class Committer:
         frontier: Frontier,
         sinks: Sequence[Sink],
         scheduler: Scheduler,
+        rounds: Rounds,
         counters: CrawlCounters,
         meters: LatencyMeters,
         clock: Clock,
@@ -65,6 +67,7 @@ class Committer:
         self._frontier = frontier
         self._sinks = sinks
         self._scheduler = scheduler
+        self._rounds = rounds
         self._counters = counters
         self._meters = meters
         self._clock = clock
@@ -292,6 +295,7 @@ class Committer:
         scope_hosts, self._new_scope_hosts = self._new_scope_hosts, []
         settlements = [visited.settlement for visited in batch]
         life = self._counters.life_with(settlements)
+        round_counts = self._rounds.counts_with(settlements)
         changes = Batch(
             settlements,
             (),
@@ -302,6 +306,7 @@ class Committer:
             slow_responses=self._scheduler.host_table.take_slow_responses(),
             templates=self._scheduler.traps.take_rows(),
             error_pages=self._scheduler.traps.take_error_pages(),
+            round_counts=round_counts,
         )
         waited = False
         failures = 0
@@ -317,6 +322,7 @@ class Committer:
         if waited:
             self._on_disk(None)
         self._counters.life = life
+        self._rounds.stored(round_counts)
         self.commits += 1
         self._unrecorded = []
         self._report_stored(batch, *stored)

@@ -16,12 +16,16 @@ from crawler.engine.observer import Observer
 from crawler.engine.options import EngineOptions
 from crawler.engine.pages.worker import Worker
 from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.rounds import Rounds
 from crawler.engine.scheduling.ready_queue import NEVER
 from crawler.engine.scheduling.scheduler import Scheduler
 from crawler.frontier.base import FrontierFull
 
 CLOCK_STEP_S: Final = 1.0  # smaller steps of the wall clock are ignored: NTP slews by less, and it slews both clocks
 _CHECK_S: Final = 1.0  # whether the crawl has ended is checked at least this often
+# The crawl has done what it can: what is left is kept by a host, a limit or traps, and a round of it is over.
+_BY_ITSELF: Final = (StoppedBy.EMPTY, StoppedBy.TRAPS, StoppedBy.WAITING, StoppedBy.MAX_URLS)
+_IDLE_S: Final = 60.0  # a daemon that has nothing to do for so long has done a round
 _FINISH_S: Final = 5.0  # for the last commit, if draining took all of `drain_s`
 
 
@@ -58,6 +62,7 @@ class Crawl:
         workers: Sequence[Worker],
         committer: Committer,
         reevaluation: Reevaluation,
+        rounds: Rounds,
         clock: Clock,
         options: EngineOptions,
         quiet: asyncio.Event,
@@ -71,9 +76,10 @@ class Crawl:
         self._options = options
         self._observer = observer
         self._reevaluation = reevaluation
+        self._rounds = rounds
         self._wall_clock = StepWatch(clock)
         self._quiet = quiet
-        self._background = (reevaluation.run, scheduler.revisits.run, *background)
+        self._background = (reevaluation.run, rounds.run, scheduler.revisits.run, *background)
         self._stop: StoppedBy | None = None
         self.disk_reason = ""  # why nothing can be stored, as long as nothing can
         self._disk_mono = 0.0  # since when
@@ -90,7 +96,13 @@ class Crawl:
     def is_quiet(self) -> bool:
         """Nothing is in flight, being stored, or being read from the store."""
         is_done = self._scheduler.is_quiet and self._committer.is_idle and self._reevaluation.is_idle
-        return is_done and not self._scheduler.revisits.is_dating
+        return is_done and not self._scheduler.revisits.is_dating and not self._rounds.is_queueing
+
+    @property
+    def _is_shut(self) -> bool:
+        """Whether no request may begin at all: the hours are closed, or the network is out."""
+        scheduler = self._scheduler
+        return scheduler.crawl_rate_limiter.closed_s() > 0 or scheduler.host_table.outage.since_mono is not None
 
     def drain(self, reason: StoppedBy = StoppedBy.SIGNAL) -> None:
         """Finish what is in flight, then end."""
@@ -127,6 +139,7 @@ class Crawl:
             reason = await self._until_done()
             if reason is StoppedBy.EMPTY and await self._scheduler.suspects_left():
                 reason = StoppedBy.TRAPS
+            is_interrupted = reason not in _BY_ITSELF or (reason is not StoppedBy.EMPTY and self._is_shut)
             self._has_ended = True
             self._observer.drain(reason, len(self._scheduler.leases_out))
             self._scheduler.stop()
@@ -143,6 +156,8 @@ class Crawl:
             committing.cancel()  # work is left only if the disk is still full
         with suppress(FrontierFull):
             await self._scheduler.revisits.store_in_links()
+            if not is_interrupted and not self._committer.has_given_up:
+                await self._rounds.end(self._clock.now())
         return reason
 
     async def _drained(self, workers: list[asyncio.Task[None]], deadline: float) -> None:
@@ -170,11 +185,22 @@ class Crawl:
                 if await self._committer.check_files():  # one may have vanished since the last commit
                     return reason
                 continue
+            if self._rounds.is_under_way and self._options.linger_s is None and self._has_nothing_due():
+                with suppress(FrontierFull):
+                    await self._rounds.end(self._clock.now())
             left_s = _CHECK_S if max_s is None else min(_CHECK_S, max(0.0, started + max_s - self._clock.mono()))
             with suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._quiet.wait()
         return self._stop
+
+    def _has_nothing_due(self) -> bool:
+        """Whether a daemon has nothing to do within _IDLE_S that is not kept by a host or a limit."""
+        if self.is_held or self.disk_reason or not self.is_quiet or self._is_shut:
+            return False
+        next_at = self._scheduler.due_urls.next_at
+        retry_s = NEVER if next_at is None else next_at - self._clock.now()
+        return min(retry_s, self._scheduler.next_request_s(enough_s=_CHECK_S)) > _IDLE_S
 
     def _ended(self) -> StoppedBy | None:
         """Why there is nothing left to do; None while there is."""

@@ -37,6 +37,7 @@ from crawler.engine.pages.url_policy import BUDGET_BYTES as RULES_BYTES
 from crawler.engine.pages.url_policy import RobotsCache, UrlPolicy
 from crawler.engine.pages.worker import Fetches, Worker
 from crawler.engine.reevaluation import Reevaluation
+from crawler.engine.rounds import Rounds
 from crawler.engine.scheduling.blocklist import Blocklist
 from crawler.engine.scheduling.prefetch import PREFETCH_TOTAL
 from crawler.engine.scheduling.rate_limits import CrawlRateLimiter
@@ -145,6 +146,7 @@ class Engine:
             clock=clock,
             on_event=observer.event,
         )
+        self.rounds = Rounds(frontier, self.scheduler, clock)
         recent_keys = RecentKeys()
         self.processor = ResponseProcessor(
             options, recent_keys=recent_keys, in_links=self.revisits.in_links if self.revisits.enabled else None
@@ -159,6 +161,7 @@ class Engine:
             frontier=frontier,
             sinks=sinks,
             scheduler=self.scheduler,
+            rounds=self.rounds,
             counters=self.counters,
             meters=self.meters,
             clock=clock,
@@ -201,6 +204,7 @@ class Engine:
             workers=self.workers,
             committer=self.committer,
             reevaluation=self.reevaluation,
+            rounds=self.rounds,
             clock=clock,
             options=engine,
             quiet=quiet,
@@ -244,6 +248,7 @@ class Engine:
         self.blocklist.load(await self.frontier.blocks())
         self.scheduler.load(recovered, same_delays=same_delays)
         self.reevaluation.add_hosts(recovered.to_reevaluate)
+        self.rounds.load(recovered.last_round)
         self.counters.life = recovered.counters
         if to_reevaluate := await self.frontier.judge_by(self.options.fingerprint):
             self.reevaluation.rules_changed(to_reevaluate)

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import assert_never
 
 from crawler.core.enums import Exit, LeftReason, OutcomeLabel, StoppedBy
-from crawler.core.models import Origin, Suspects
+from crawler.core.formatting import timestamp
+from crawler.core.models import Origin, Round, Suspects
 from crawler.core.outcomes import UrlCounts
 from crawler.engine.monitoring.backlog import LIMIT, Backlog, by_reason, reason
 from crawler.engine.monitoring.counters import CrawlCounters
@@ -109,6 +110,7 @@ def summarise(
     *,
     most_opened: Sequence[tuple[Origin, HostConnections]] = (),
     unstored: int = 0,
+    current_round: Round | None = None,
 ) -> dict[str, object]:
     """The summary of this run. Its names are those of `crawl --json`, which scripts rely on.
 
@@ -148,7 +150,23 @@ def summarise(
         "max_rss_bytes": peak_rss_bytes(),
         "output": str(output),
         "stopped_by": end.stopped_by.value,
+        "round": None if current_round is None else _round_summary(current_round),
     }
+
+
+def round_fields(current: Round | None) -> dict[str, object]:
+    """The fields of `stop` for a round: its number, whether it is over, and what its visits found in all its runs."""
+    if current is None:
+        return {}
+    return {"round": current.number, "round_ended": not current.is_under_way} | asdict(current.counts)
+
+
+def _round_summary(current: Round) -> dict[str, object]:
+    return {
+        "number": current.number,
+        "started_at": timestamp(current.started_at),
+        "ended": not current.is_under_way,
+    } | asdict(current.counts)
 
 
 def _connections_of(origin: Origin, host: HostConnections) -> dict[str, object]:

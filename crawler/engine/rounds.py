@@ -1,0 +1,114 @@
+"""Rounds: every URL that was visited before is visited once more (`crawler crawl --again`).
+
+The store queues the URLs of a round in slices, beside the crawl, and remembers how far it is; what the visits found is
+counted in the transactions that store them. A round that was interrupted goes on at the next start, and is over when
+the crawl has nothing left to do.
+
+Invariant: no URL is queued twice by a round, whenever it is killed.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, replace
+from typing import Final
+
+from crawler.core.clock import Clock
+from crawler.core.enums import UrlState
+from crawler.core.models import Denied, Round, RoundCounts, Settlement
+from crawler.core.revisit import VisitResult
+from crawler.engine.pages.revisits import finding_of
+from crawler.engine.scheduling.scheduler import Scheduler
+from crawler.frontier.base import Frontier, FrontierFull
+
+_DISK_FULL_PAUSE_S: Final = 5.0
+_ENDS: Final = (UrlState.DONE, UrlState.GAVE_UP)
+_COUNTED_AS: Final = {
+    VisitResult.NEW: "changed",  # content where no visit before had any
+    VisitResult.CHANGED: "changed",
+    VisitResult.SAME: "unchanged",
+    VisitResult.GONE: "gone",
+    VisitResult.FAILED: "failed",
+}
+
+
+async def begin_round(frontier: Frontier, last: Round | None, *, now: float) -> Round:
+    """The round that goes on with a start: `last` if something of it is left, else a new one."""
+    if last is not None and last.is_under_way and last.is_queued:
+        totals = await frontier.totals()
+        if not totals.queued and not totals.waiting:  # the run before was killed when it was done
+            await frontier.end_round(now=now)
+    return await frontier.begin_round(now=now)
+
+
+class Rounds:
+    """`current` is the round that is under way, or ended in this run; None if there is none."""
+
+    def __init__(self, frontier: Frontier, scheduler: Scheduler, clock: Clock) -> None:
+        self.current: Round | None = None
+        self._frontier = frontier
+        self._scheduler = scheduler
+        self._clock = clock
+
+    def load(self, last: Round | None) -> None:
+        """Go on with the last round of the store, if it is under way."""
+        if last is not None and last.is_under_way:
+            self.current = last
+
+    @property
+    def is_under_way(self) -> bool:
+        return self.current is not None and self.current.is_under_way
+
+    @property
+    def is_queueing(self) -> bool:
+        """Whether URLs of the round are still to be queued."""
+        return self.current is not None and not self.current.is_queued
+
+    async def run(self) -> None:
+        """Queue the URLs of the round, slice by slice."""
+        while self.is_queueing:
+            queueing = asyncio.ensure_future(self._queue_slice())
+            try:
+                await asyncio.shield(queueing)
+            except asyncio.CancelledError:  # the scheduler must know what the store has queued
+                with suppress(FrontierFull):
+                    await queueing
+                raise
+            except FrontierFull:
+                await asyncio.sleep(_DISK_FULL_PAUSE_S)
+
+    async def _queue_slice(self) -> None:
+        blocked = [host.id for host in self._scheduler.host_table.hosts.values() if host.is_blocked]
+        queued, after = await self._frontier.queue_round(blocked=blocked, now=self._clock.now())
+        assert self.current is not None
+        self.current = replace(after, counts=self.current.counts)
+        self._scheduler.requeued(queued)
+
+    def counts_with(self, settlements: Iterable[Settlement]) -> RoundCounts | None:
+        """What the counts will be once `settlements` are stored; None if no round is under way."""
+        if self.current is None or not self.current.is_under_way:
+            return None
+        counts = asdict(self.current.counts)
+        for settlement in settlements:
+            task = settlement.task
+            if settlement.state not in _ENDS or not task.id or isinstance(settlement.outcome, Denied):
+                continue
+            if not task.is_revisit:
+                counts["new"] += 1
+            elif task.id <= self.current.last_id:
+                digest = None if settlement.record is None else settlement.record.payload_digest
+                found = finding_of(task, settlement.outcome, settlement.state, digest)
+                counts["visited"] += 1
+                counts[_COUNTED_AS[found]] += 1
+        return RoundCounts(**counts)
+
+    def stored(self, counts: RoundCounts | None) -> None:
+        """These counts are in the store."""
+        if counts is not None and self.current is not None:
+            self.current = replace(self.current, counts=counts)
+
+    async def end(self, now: float) -> None:
+        """The round is over, if there is one. Raises FrontierFull."""
+        if self.current is not None and self.current.is_under_way:
+            await self._frontier.end_round(now=now)
+            self.current = replace(self.current, ended_at=now)
