@@ -17,14 +17,16 @@ import uvloop
 
 from crawler import __version__, daemon
 from crawler.core.enums import StoppedBy
-from crawler.core.formatting import naming_key
+from crawler.core.formatting import naming_key, timestamp
+from crawler.core.models import Round
 from crawler.core.url import UrlError, parse_seed
 from crawler.daemon import Notifier, is_journal_stream
 from crawler.engine.engine import Engine, SystemClock
-from crawler.engine.monitoring.ending import Ending, summarise
+from crawler.engine.monitoring.ending import Ending, round_fields, summarise
 from crawler.engine.monitoring.event_log import EventLog
 from crawler.engine.monitoring.rates import SAMPLE_S
 from crawler.engine.monitoring.status import Status
+from crawler.engine.rounds import begin_round
 from crawler.fetch.http_client import HttpClient
 from crawler.fetch.limits import connections_within, descriptor_limit
 from crawler.frontier.sqlite.store import SqliteFrontier
@@ -77,6 +79,7 @@ class Result:
     unstored: int = 0  # visits that were made and could not be stored
     gone: tuple[Path, ...] = ()  # files and directories of the crawl that were removed
     seeds_refused: tuple[str, ...] = ()  # the first, if all responses to seeds were 4xx or 5xx
+    visited_at: float | None = None  # end of the last visit, if this run made none
 
 
 def run(
@@ -86,15 +89,17 @@ def run(
     view: View,
     configuration: str | None = None,
     read_again: Callable[[], Loaded] | None = None,
+    again: bool = False,
 ) -> Result:
-    """Crawl to the end. `configuration` is the path of the file, for run.json; `read_again` reads it for a reload.
+    """Crawl to the end. `configuration` is the path of the file, for run.json; `read_again` reads it for a reload;
+    `again` visits everything anew that was visited before.
 
     Raises OutputUnusable, StoreMissing, OSError, EndedAtOnce, and what the frontier's and sinks' `open` raise.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     gc.freeze()  # objects of the start stay; the collector need not visit them
     gc.set_threshold(GC_THRESHOLD, 50, 100)
-    return uvloop.run(_run(settings, mode, view, configuration, read_again))
+    return uvloop.run(_run(settings, mode, view, configuration, read_again, again))
 
 
 def _warn_few_descriptors(settings: Settings, logs: Logs, view: View) -> None:
@@ -112,7 +117,12 @@ def _warn_few_descriptors(settings: Settings, logs: Logs, view: View) -> None:
 
 
 async def _run(
-    settings: Settings, mode: Mode, view: View, configuration: str | None, read_again: Callable[[], Loaded] | None
+    settings: Settings,
+    mode: Mode,
+    view: View,
+    configuration: str | None,
+    read_again: Callable[[], Loaded] | None,
+    again: bool,
 ) -> Result:
     output = prepare(settings.output_directory)
     require_store(settings.frontier_path, output)
@@ -135,8 +145,11 @@ async def _run(
                 spool_directory=str(output),
                 on_event=lambda name, fields: reporter.event(Event(name), fields),
             )
+            if again:
+                begun = await begin_round(frontier, recovered.last_round, now=clock.now())
+                recovered = replace(recovered, last_round=begun)
             engine = Engine(options, frontier, _sinks(settings, output, clock), client, reporter, clock)
-            _log_start(settings, logs, view, configuration)
+            _log_start(settings, logs, view, configuration, recovered.last_round)
             refused, taken_down = await engine.open(recovered, same_delays=same_delays(output, options.politeness))
             for words in taken_down:
                 view.tell(f"seed {words}")
@@ -164,12 +177,14 @@ async def _run(
                 duration_s,
                 most_opened=engine.client.most_opened(HOSTS_SHOWN),
                 unstored=engine.committer.unstored,
+                current_round=engine.rounds.current,
             )
             gone = [path for path in (output, settings.frontier_path) if not path.exists()][:1]
-            logs.event(
-                Event.STOP, reason=stopped_by.value, responses=counters.responses, pages=counters.pages,
-                bytes=counters.bytes, errors=counters.errors, dur_ms=round(duration_s * 1e3),
-            )  # fmt: skip
+            fields = {
+                "reason": stopped_by.value, "responses": counters.responses, "pages": counters.pages,
+                "bytes": counters.bytes, "errors": counters.errors, "dur_ms": round(duration_s * 1e3),
+            }  # fmt: skip
+            logs.emit(Event.STOP, fields | round_fields(engine.rounds.current))
             responded = counters.page_responses > 0 or recovered.counters.pages > 0
             return Result(
                 end,
@@ -181,6 +196,7 @@ async def _run(
                 engine.committer.unstored,
                 tuple(gone),
                 () if recovered.counters.pages else reporter.seeds_refused(),
+                None if counters.outcomes else max((host.last_at or 0.0 for host in recovered.hosts), default=None),
             )
         finally:
             logs.close()
@@ -188,7 +204,8 @@ async def _run(
         await frontier.close(clean=clean)
 
 
-def _log_start(settings: Settings, logs: Logs, view: View, configuration: str | None) -> None:
+def _log_start(settings: Settings, logs: Logs, view: View, configuration: str | None, last_round: Round | None) -> None:
+    under_way = last_round if last_round is not None and last_round.is_under_way else None
     logs.event(
         Event.START,
         version=__version__,
@@ -198,6 +215,8 @@ def _log_start(settings: Settings, logs: Logs, view: View, configuration: str | 
         agent=settings.identity_options().user_agent,
         python=sys.version.split()[0],
         proxy=_proxy_address(settings),
+        round=None if under_way is None else under_way.number,
+        round_started_at=None if under_way is None else timestamp(under_way.started_at),
     )
     if not settings.tls_options().verify:
         logs.event(Event.TLS_VERIFY_OFF)

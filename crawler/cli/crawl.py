@@ -24,7 +24,7 @@ from crawler.cli.crawl_options import (
 from crawler.cli.default_crawl import require_configuration
 from crawler.cli.output import not_written, say, write_data
 from crawler.core.enums import Exit, StoppedBy
-from crawler.core.formatting import count, counts, duration, local_time
+from crawler.core.formatting import count, counts, duration, local_date, local_time
 from crawler.settings.configuration_errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ _TEMPLATES_SHOWN: Final = 10  # of suspects
     type=click.Path(path_type=Path, readable=False),
     help="Directory for all files; an earlier crawl in it goes on.",
 )
+@click.option("--again", is_flag=True, help="Visit everything once more that was visited before (a round).")
 @click.option("--max-duration", metavar="TIME", help='Stop after this long, e.g. "10m".')
 @shorthand_options
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as one JSON object on stdout.")
@@ -51,6 +52,7 @@ def crawl_command(
     config: Path | None,
     overrides: tuple[str, ...],
     output: Path | None,
+    again: bool,
     max_duration: str | None,
     as_json: bool,
     **shorthands: Any,
@@ -96,9 +98,16 @@ def crawl_command(
                 mode="crawl",
                 view=View(progress.update, console=True),
                 configuration=str(config) if config else None,
+                again=again,
             )
     else:
-        result = run(settings, mode="crawl", view=View(tell=say), configuration=str(config) if config else None)
+        result = run(
+            settings,
+            mode="crawl",
+            view=View(tell=say),
+            configuration=str(config) if config else None,
+            again=again,
+        )
     if as_json:
         write_data(orjson.dumps(result.summary) + b"\n")
     elif interactive:
@@ -137,7 +146,8 @@ def _exit_code(result: "Result") -> int:
         return Exit.FINDINGS
     match end.stopped_by:
         case StoppedBy.WAITING:
-            say(f"{left} that may not be requested within crawl.linger; the same command goes on with them")
+            command = "the same command" if result.summary["round"] is None else "`crawler crawl` without --again"
+            say(f"{left} that may not be requested within crawl.linger; {command} goes on with them")
         case StoppedBy.SIGNAL | StoppedBy.OPERATOR if end.left:
             say(f"stopped; {left}, the same command goes on with them")
             return end.exit_code
@@ -147,6 +157,12 @@ def _exit_code(result: "Result") -> int:
             say(left)
     for one in end.left:
         say(str(one))
+    if result.visited_at is not None and end.stopped_by is StoppedBy.EMPTY and not result.summary["round"]:
+        urls = end.urls
+        all_of = (
+            f"all {count(urls.found, 'URL')} were fetched before" if urls.fetched == urls.found > 1 else urls.text()
+        )
+        say(f"{all_of}, last on {local_date(result.visited_at)}; `crawler crawl --again` visits them anew")
     _print_suspects(end)
     return end.exit_code
 

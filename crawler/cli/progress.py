@@ -145,6 +145,9 @@ def summary_table(summary: Mapping[str, object]) -> RenderableType:
     urls, left_by = s.get("urls"), s.get("left_by")
     if isinstance(urls, Mapping) and isinstance(left_by, Mapping):
         table.add_row("URLs", count(urls["found"]), UrlCounts(**urls).text(left_by))
+    if isinstance(current := s.get("round"), Mapping):
+        found = {name: current[name] for name in ("unchanged", "changed", "gone", "failed", "new")}
+        table.add_row("visited again", count(current["visited"]), _counts_text(found))
     add("links", "links_found", count, f"{count(number('links_new'))} new")
     add("hosts", "hosts", count)
     add("connections", "connections_opened", count, f"{average(number('requests_per_connection'))} requests each")

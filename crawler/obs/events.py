@@ -70,7 +70,7 @@ def _spec(required: str = "", optional: str = "", *, level: int = logging.INFO, 
 
 
 CATALOGUE: Final[Mapping[Event, Spec]] = {
-    Event.START: _spec("version pid", "config output agent seeds python proxy", lifecycle=True),
+    Event.START: _spec("version pid", "config output agent seeds python proxy round round_started_at", lifecycle=True),
     Event.READY: _spec("", "queued waiting hosts socket admin dur_ms", lifecycle=True),
     Event.RECOVERED: _spec("clean", "orphans cut missing truncated_bytes hosts rests", lifecycle=True),
     Event.RELOAD_OK: _spec("changed needs_restart", lifecycle=True),
@@ -85,7 +85,11 @@ CATALOGUE: Final[Mapping[Event, Spec]] = {
     ),
     Event.HOURS: _spec("open", "until", lifecycle=True),
     Event.DRAIN: _spec("", "in_flight timeout_s reason", lifecycle=True),
-    Event.STOP: _spec("reason", "responses pages bytes errors dur_ms released", lifecycle=True),
+    Event.STOP: _spec(
+        "reason",
+        "responses pages bytes errors dur_ms released round round_ended visited unchanged changed gone failed new",
+        lifecycle=True,
+    ),
     Event.LOOP_LAG: _spec("lag_ms", "task", level=logging.WARNING),
     Event.CLOCK_SET: _spec("step_s", level=logging.WARNING),
     Event.CONN_OPEN: _spec(

@@ -40,16 +40,21 @@ class KillPoints:
     def __exit__(self, *_: object) -> None:
         self._server.communicate(timeout=30)
 
-    def run(self, arguments: Sequence[object], point: str = "", nth: int = 0) -> int:
-        """Run the command, killed at the nth `point`, or to its end without one. Returns the exit code, below 0 for a
-        signal.
+    def run(self, arguments: Sequence[object], point: str = "", nth: int = 0, *, slice_urls: int | None = None) -> int:
+        """Run the command, killed at the nth `point`, or to its end without one. `slice_urls`: of a transaction that
+        queues known URLs. Returns the exit code, below 0 for a signal.
         """
         assert self._server.stdin is not None
         assert self._server.stdout is not None
-        order = {"arguments": [str(one) for one in arguments], "point": point, "nth": nth}
+        order = {"arguments": [str(one) for one in arguments], "point": point, "nth": nth, "slice": slice_urls}
         self._server.stdin.write(json.dumps(order) + "\n")
         self._server.stdin.flush()
         return int(self._server.stdout.readline())
+
+    @property
+    def stdout(self) -> str:
+        """The output of the last run."""
+        return (self._scratch / "stdout").read_text()
 
     @property
     def stderr(self) -> str:
@@ -101,6 +106,7 @@ def _arm(point: str, nth: int) -> None:
 def _serve(scratch: Path) -> None:
     import crawler.app  # imported once, for all forked processes
     from crawler.cli import main
+    from crawler.frontier.sqlite import writer
 
     assert crawler.app
     for line in sys.stdin:
@@ -109,6 +115,8 @@ def _serve(scratch: Path) -> None:
         if pid == 0:
             for number, name in ((1, "stdout"), (2, "stderr")):
                 os.dup2(os.open(scratch / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            if order["slice"]:
+                writer.REQUEUE_SLICE = order["slice"]  # type: ignore[misc]
             if order["point"]:
                 _arm(order["point"], order["nth"])
             sys.argv = ["crawler", *order["arguments"]]
