@@ -99,7 +99,7 @@ def fetch_line(
         "run_id": run_id,
         "fetch_id": fetch_id,
         "url_full": redact(task.url),
-        "server_address": _host(task.url),
+        "server_address": host_of(task.url),
         "depth": task.depth,
         "hop_path": task.hop_path,
         "source": task.source.value,
@@ -218,7 +218,7 @@ def _add_connection(line: Line, connection: ConnectionInfo) -> None:
         line["tls_resumed"] = connection.tls_resumed
 
 
-def _host(url: str) -> str:
+def host_of(url: str) -> str:
     """The host of a URL that `core.url.parse` returned, without userinfo, port or brackets."""
     authority = url.split("/", 3)[2].rpartition("@")[2]
     if authority.startswith("["):

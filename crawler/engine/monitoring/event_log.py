@@ -5,15 +5,16 @@ Invariant: nothing here waits for a disk; finished files are read in a thread.
 
 import asyncio
 import shutil
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, assert_never
 
 from crawler.core.clock import Clock
 from crawler.core.enums import FileLoss, Source, StoppedBy, TaskKind
 from crawler.core.formatting import count, duration, timestamp
-from crawler.core.models import Denied, Failed, Fetched, NotModified, RecordLocation, SinkFile
+from crawler.core.models import Denied, Failed, Fetched, NotModified, RecordLocation, Settlement, SinkFile
 from crawler.core.outcomes import failure_text, is_http_error
 from crawler.engine.monitoring.counters import CrawlCounters
 from crawler.engine.observer import Visited
@@ -21,14 +22,26 @@ from crawler.engine.pages.response_processor import SkippedLink
 from crawler.engine.scheduling.host import Host
 from crawler.frontier.base import Recovered
 from crawler.obs.events import Event
-from crawler.obs.fetch_line import fetch_line
+from crawler.obs.fetch_line import fetch_line, host_of, redact
 from crawler.obs.logs import Logs
 from crawler.sinks.base import LostFile, SinkRecovered
 from crawler.sinks.disk import ClosedFile, read_closed_file
 
 MAX_LOGGED_REFUSALS: Final = 65_536  # pairs of host and reason in memory; when there are more, all are dropped
 _FAILURES_KEPT: Final = 10
+RECENT_ERRORS_KEPT: Final = 50  # kinds of errors by host
 _NAMES_SHOWN: Final = 5
+
+
+@dataclass(slots=True)
+class RecentError:
+    """An error of a host: its error type or "status 500", how often it came in this run, when and at which URL last."""
+
+    host: str
+    error: str
+    times: int
+    at: float
+    url: str
 
 
 class EventLog:
@@ -59,6 +72,12 @@ class EventLog:
         self._seeds_served = False  # a seed had a response other than 4xx or 5xx
         self._seeds_refused: dict[str, str] = {}
         self.skipped: Counter[str] = Counter()
+        self._recent_errors: OrderedDict[tuple[str, str], RecentError] = OrderedDict()  # the last one last
+
+    @property
+    def recent_errors(self) -> list[RecentError]:
+        """The last errors and responses with status 4xx and 5xx, the newest first, those alike of a host as one."""
+        return list(reversed(self._recent_errors.values()))
 
     @property
     def logged_refusals(self) -> int:
@@ -72,6 +91,8 @@ class EventLog:
     def stored(self, visited: Visited, links_new: int, written: RecordLocation | None) -> None:
         """Log an attempt after it was stored."""
         self._fetch_ids += 1
+        if error := _error_of(visited.settlement):
+            self._note_error(visited.settlement, error)
         if len(self._failures) < _FAILURES_KEPT:
             self._note_failure(visited)
         if visited.settlement.task.source is Source.SEED and not self._seeds_served:
@@ -90,6 +111,15 @@ class EventLog:
                 dur_ms=visited.dur_s * 1e3,
             )
         )
+
+    def _note_error(self, settlement: Settlement, error: str) -> None:
+        """Remember an error for the views."""
+        url, recent = redact(settlement.task.url), self._recent_errors
+        key = host_of(url), error
+        before = recent.pop(key, None)
+        recent[key] = RecentError(*key, 1 + (before.times if before else 0), settlement.finished_at, url)
+        if len(recent) > RECENT_ERRORS_KEPT:
+            recent.popitem(last=False)
 
     def _note_failure(self, visited: Visited) -> None:
         """Remember why the first URLs got no response, for a crawl in which no URL did."""
@@ -270,3 +300,14 @@ class EventLog:
     def drain(self, reason: StoppedBy, in_flight: int) -> None:
         """Log that the crawl is ending."""
         self._logs.event(Event.DRAIN, reason=reason.value, in_flight=in_flight)
+
+
+def _error_of(settlement: Settlement) -> str:
+    """The error of an attempt at a page, "" without one. A robots.txt or sitemap that is missing is none."""
+    outcome = settlement.outcome
+    if isinstance(outcome, Failed | Fetched) and outcome.error_type is not None:
+        return outcome.error_type.value
+    if not isinstance(outcome, Fetched) or not is_http_error(outcome.head.status_code):
+        return ""
+    is_missing = settlement.task.kind is not TaskKind.PAGE and outcome.head.status_code < 429
+    return "" if is_missing else f"status {outcome.head.status_code}"
