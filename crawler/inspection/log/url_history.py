@@ -136,6 +136,23 @@ def _about(log_range: LogRange, needle: bytes, url: str) -> list[Line]:
     return found
 
 
+def last_attempts(parts: RotatedLog, host: str, limit: int) -> list[Line]:
+    """The last lines about a host among the newest EVENTS_BUDGET bytes of fetch.jsonl, the newest first."""
+    needle = orjson.dumps(host)
+    found: list[Line] = []
+    for log_range in reversed(cut(newest(select(parts), EVENTS_BUDGET), _PIECE)):
+        if len(found) >= limit or not log_range.part.is_plain:
+            break
+        lines = [
+            line
+            for block in log_range.part.blocks(log_range.start, log_range.end)
+            for raw in (block.split(b"\n") if needle in block else ())
+            if needle in raw and (line := _parsed(raw)) is not None and line.get("server_address") == host
+        ]
+        found += reversed(lines)
+    return found[:limit]
+
+
 def last_host_state(parts: RotatedLog, host: str, port: int) -> Line | None:
     """The last `host_state` event of an origin among the newest events."""
     return _last_event(parts, "host_state", f'"{host}"', lambda line: line.get("server_port") == port)
